@@ -1,0 +1,178 @@
+//! What a request asks for: locks, each in a mode.
+
+use std::fmt;
+use std::slice;
+
+use super::LockName;
+
+/// Most locks that one request may claim.
+pub const CLAIMS_MAX: usize = 64;
+
+/// How a lock is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Alone.
+    Exclusive,
+    /// Together with other shared holders.
+    Shared,
+    /// `take` of the `of` permits of a semaphore. Made by [`Mode::permits`], which keeps
+    /// 1 ≤ `take` ≤ `of`.
+    Permits {
+        /// How many this claim takes.
+        take: u32,
+        /// How many there are; all who use the lock at a time must agree.
+        of: u32,
+    },
+}
+
+/// Why a number of permits was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot take {take} of {of} permits, only 1 to all of them")]
+pub struct PermitsError {
+    /// How many were to be taken.
+    pub take: u32,
+    /// How many there were said to be.
+    pub of: u32,
+}
+
+impl Mode {
+    /// `take` of `of` permits.
+    ///
+    /// # Errors
+    ///
+    /// If `take` is 0 or more than `of`.
+    pub fn permits(take: u32, of: u32) -> Result<Self, PermitsError> {
+        if (1..=of).contains(&take) {
+            Ok(Self::Permits { take, of })
+        } else {
+            Err(PermitsError { take, of })
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exclusive => f.write_str("exclusive"),
+            Self::Shared => f.write_str("shared"),
+            Self::Permits { take, of } => write!(f, "{take} of {of} permits"),
+        }
+    }
+}
+
+/// A lock and the mode in which it is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Claim {
+    /// Which lock.
+    pub name: LockName,
+    /// How it is to be held.
+    pub mode: Mode,
+}
+
+/// Why a list of claims was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClaimsError {
+    /// A request must ask for something.
+    #[error("a request needs at least one claim")]
+    Empty,
+    /// More than [`CLAIMS_MAX`].
+    #[error("{count} claims in one request, {CLAIMS_MAX} are allowed")]
+    TooMany {
+        /// How many there were.
+        count: usize,
+    },
+    /// A lock can be claimed once in a request.
+    #[error("lock {name:?} is claimed twice in one request")]
+    Duplicate {
+        /// The lock.
+        name: LockName,
+    },
+}
+
+/// The claims of one request: 1 to [`CLAIMS_MAX`], each of another lock (rule R5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims(Repr);
+
+/// Nearly every request claims one lock; that one needs no allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Repr {
+    One(Claim),
+    Many(Box<[Claim]>),
+}
+
+impl Claims {
+    /// Takes `claims` as those of one request.
+    ///
+    /// # Errors
+    ///
+    /// If there are none, more than [`CLAIMS_MAX`], or two of the same lock.
+    pub fn new(mut claims: Vec<Claim>) -> Result<Self, ClaimsError> {
+        match claims.len() {
+            0 => return Err(ClaimsError::Empty),
+            1 => return claims.pop().map(Self::from).ok_or(ClaimsError::Empty),
+            2..=CLAIMS_MAX => {}
+            count => return Err(ClaimsError::TooMany { count }),
+        }
+        let mut names: Vec<&LockName> = claims.iter().map(|claim| &claim.name).collect();
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(ClaimsError::Duplicate { name: pair[0].clone() }),
+            None => Ok(Self(Repr::Many(claims.into()))),
+        }
+    }
+
+    /// The claims, in the order in which they were made.
+    pub fn as_slice(&self) -> &[Claim] {
+        match &self.0 {
+            Repr::One(claim) => slice::from_ref(claim),
+            Repr::Many(claims) => claims,
+        }
+    }
+
+    /// Hands each claim to `take`, in order.
+    pub fn for_each(self, mut take: impl FnMut(Claim)) {
+        match self.0 {
+            Repr::One(claim) => take(claim),
+            Repr::Many(claims) => claims.into_iter().for_each(take),
+        }
+    }
+}
+
+impl From<Claim> for Claims {
+    fn from(claim: Claim) -> Self {
+        Self(Repr::One(claim))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(name: &str) -> Claim {
+        Claim { name: LockName::new(name).unwrap(), mode: Mode::Exclusive }
+    }
+
+    #[test]
+    fn permits_are_taken_from_one_to_all() {
+        assert!(Mode::permits(1, 1).is_ok());
+        assert!(Mode::permits(3, 3).is_ok());
+        assert_eq!(Mode::permits(0, 3), Err(PermitsError { take: 0, of: 3 }));
+        assert_eq!(Mode::permits(4, 3), Err(PermitsError { take: 4, of: 3 }));
+        assert_eq!(Mode::permits(0, 0), Err(PermitsError { take: 0, of: 0 }));
+    }
+
+    #[test]
+    fn a_request_claims_1_to_64_different_locks() {
+        let claims = |n: usize| (0..n).map(|i| claim(&i.to_string())).collect::<Vec<_>>();
+        assert_eq!(Claims::new(claims(0)), Err(ClaimsError::Empty));
+        assert_eq!(Claims::new(claims(1)).unwrap().as_slice().len(), 1);
+        assert_eq!(Claims::new(claims(CLAIMS_MAX)).unwrap().as_slice().len(), CLAIMS_MAX);
+        let count = CLAIMS_MAX + 1;
+        assert_eq!(Claims::new(claims(count)), Err(ClaimsError::TooMany { count }));
+        assert_eq!(
+            Claims::new(vec![claim("b"), claim("a"), claim("b")]),
+            Err(ClaimsError::Duplicate { name: LockName::new("b").unwrap() })
+        );
+    }
+}

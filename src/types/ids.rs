@@ -1,0 +1,156 @@
+//! Numbers that name things. Each is a type of its own, so none can be mistaken for another.
+
+use std::fmt;
+
+/// What every plain number type gets: construction, the number back, and its decimal form.
+macro_rules! number_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(u64);
+
+        impl $name {
+            /// Takes the number as it is.
+            pub const fn new(number: u64) -> Self {
+                Self(number)
+            }
+
+            /// The number itself.
+            pub const fn number(self) -> u64 {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number_type! {
+    /// Names a request within its session. Chosen by the client, from 1 upwards, each greater than
+    /// the one before, so that a repeated request is recognised after a reconnect (rule R1).
+    RequestId
+}
+
+number_type! {
+    /// Names an owner within a session (rule R7). 0: the request is an owner of its own.
+    OwnerId
+}
+
+number_type! {
+    /// Names a connection within one run of the coordinator. Never used twice in a run.
+    ConnectionId
+}
+
+number_type! {
+    /// Counts the connections of a session; only the latest is listened to (rule S2).
+    Generation
+}
+
+number_type! {
+    /// One run of the coordinator. Durable, and only grows.
+    Epoch
+}
+
+/// No fencing token is greater: one survives as a JSON number, and positive as an i64.
+pub const FENCING_TOKEN_MAX: u64 = (1 << 53) - 1;
+
+number_type! {
+    /// The number in every grant, greater than that of any grant before it, for whatever lock
+    /// (rule F1). A resource that remembers the greatest token it has seen can refuse a holder
+    /// whose lease has ended without its knowing.
+    ///
+    /// See Martin Kleppmann, *How to do distributed locking* (2016); Mike Burrows, *The Chubby lock
+    /// service* (2006), section 2.4, calls it a sequencer.
+    FencingToken
+}
+
+impl FencingToken {
+    /// The token after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl Generation {
+    /// The generation of the next connection.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// Names a session: 128 random bits. Shown as 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(u128);
+
+impl SessionId {
+    /// Takes the number as it is.
+    pub const fn new(number: u128) -> Self {
+        Self(number)
+    }
+
+    /// The number itself.
+    pub const fn number(self) -> u128 {
+        self.0
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Proves that a connection belongs to a session: 128 random bits, known to the client and the
+/// coordinator only. Never shown.
+#[derive(Clone, Copy)]
+pub struct Secret(u128);
+
+impl Secret {
+    /// Takes the number as it is.
+    pub const fn new(number: u128) -> Self {
+        Self(number)
+    }
+
+    /// The number itself, for the wire and for nothing else.
+    pub const fn reveal(self) -> u128 {
+        self.0
+    }
+
+    /// Whether the two are the same, in a time that does not depend on where they differ.
+    pub fn matches(self, other: Self) -> bool {
+        (self.0 ^ other.0) == 0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_not_printed() {
+        assert_eq!(format!("{:?}", Secret::new(0xdead_beef)), "Secret(…)");
+    }
+
+    #[test]
+    fn a_session_id_has_always_32_digits() {
+        assert_eq!(SessionId::new(0x2a).to_string(), format!("{:0>32}", "2a"));
+    }
+}

@@ -1,0 +1,29 @@
+//! How much of everything there may be.
+
+/// Bounds that keep one client, or all of them, from using up the coordinator.
+///
+/// Going past one is a rejection, never a closed connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most sessions alive at a time.
+    pub sessions_max: usize,
+    /// Most requests, held and waiting together, that one session may have.
+    pub requests_per_session_max: usize,
+    /// Most requests that may wait for one lock.
+    pub waiters_per_lock_max: usize,
+    /// How many finished requests of a session are remembered, so that repeating one is answered
+    /// as it was the first time (rule R1). A client with no more unanswered messages than this on
+    /// their way can never be told `RequestForgotten`.
+    pub finished_remembered: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sessions_max: 100_000,
+            requests_per_session_max: 65_536,
+            waiters_per_lock_max: 1_000_000,
+            finished_remembered: 256,
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Words that every room shares: names, numbers, times, modes and codes.
+//!
+//! The one idea: *parsed once, at the edge*. A [`LockName`] is a valid lock name wherever it is seen,
+//! a [`Ttl`] is within its bounds, [`Claims`] hold 1 to 64 different locks. Nobody behind the edge
+//! checks again.
+//!
+//! What is never here: a clock, a socket, a rule about who gets a lock. This room imports nothing
+//! of ours.
+
+mod claim;
+mod code;
+mod ids;
+mod limits;
+mod text;
+mod time;
+
+pub use claim::{CLAIMS_MAX, Claim, Claims, ClaimsError, Mode, PermitsError};
+pub use code::{GoodbyeCode, LostReason, RejectionCode};
+pub use ids::{
+    ConnectionId, Epoch, FENCING_TOKEN_MAX, FencingToken, Generation, OwnerId, RequestId, Secret,
+    SessionId,
+};
+pub use limits::Limits;
+pub use text::{
+    IDENTITY_LEN_MAX, Identity, LOCK_NAME_LEN_MAX, LockName, NOTE_LEN_MAX, Note, TextError,
+};
+pub use time::{LOCK_DELAY_MAX, TTL_DEFAULT, TTL_MAX, TTL_MIN, Timestamp, Ttl, TtlError};

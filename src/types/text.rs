@@ -1,0 +1,193 @@
+//! Text that a client chooses and others see: lock names, notes, identities.
+//!
+//! All of it ends up on terminals, in logs and in JSON, so none of it may hold control characters.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+
+/// Longest lock name, in bytes of UTF-8.
+pub const LOCK_NAME_LEN_MAX: usize = 255;
+/// Longest note, in bytes of UTF-8.
+pub const NOTE_LEN_MAX: usize = 255;
+/// Longest identity, in bytes of UTF-8.
+pub const IDENTITY_LEN_MAX: usize = 128;
+
+/// Why a text was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TextError {
+    /// A lock needs a name of at least one byte.
+    #[error("it is empty")]
+    Empty,
+    /// The text is longer than its kind may be.
+    #[error("it has {len} bytes, {max} are allowed")]
+    TooLong {
+        /// Bytes that were given.
+        len: usize,
+        /// Bytes that are allowed.
+        max: usize,
+    },
+    /// A control character would garble whoever prints the text.
+    #[error("it holds a control character at byte {at}")]
+    ControlCharacter {
+        /// Where the first one is.
+        at: usize,
+    },
+}
+
+fn check(text: &str, max: usize) -> Result<(), TextError> {
+    if text.len() > max {
+        return Err(TextError::TooLong { len: text.len(), max });
+    }
+    match text.char_indices().find(|(_, c)| c.is_control()) {
+        Some((at, _)) => Err(TextError::ControlCharacter { at }),
+        None => Ok(()),
+    }
+}
+
+/// What the text types have in common, written once.
+macro_rules! text_type {
+    ($name:ident) => {
+        impl $name {
+            /// The text itself.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = TextError;
+            fn from_str(text: &str) -> Result<Self, TextError> {
+                Self::new(text)
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+/// The name of a lock: 1 to [`LOCK_NAME_LEN_MAX`] bytes of UTF-8 without control characters.
+///
+/// A name is only text; `orders/42` has no parent.
+///
+/// # Examples
+///
+/// ```
+/// use coordinator::types::{LockName, TextError};
+///
+/// assert_eq!(LockName::new("orders/42").unwrap().as_str(), "orders/42");
+/// assert_eq!(LockName::new("").unwrap_err(), TextError::Empty);
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LockName(Box<str>);
+
+impl LockName {
+    /// Takes `text` as a lock name.
+    ///
+    /// # Errors
+    ///
+    /// If the text is empty, longer than [`LOCK_NAME_LEN_MAX`] bytes, or holds a control character.
+    pub fn new(text: impl Into<Box<str>>) -> Result<Self, TextError> {
+        let text = text.into();
+        if text.is_empty() {
+            return Err(TextError::Empty);
+        }
+        check(&text, LOCK_NAME_LEN_MAX)?;
+        Ok(Self(text))
+    }
+}
+
+text_type!(LockName);
+
+/// What a request is for, in its user's words, shown to whoever waits or looks; may be empty.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Note(Box<str>);
+
+impl Note {
+    /// Takes `text` as a note.
+    ///
+    /// # Errors
+    ///
+    /// If the text is longer than [`NOTE_LEN_MAX`] bytes or holds a control character.
+    pub fn new(text: impl Into<Box<str>>) -> Result<Self, TextError> {
+        let text = text.into();
+        check(&text, NOTE_LEN_MAX)?;
+        Ok(Self(text))
+    }
+
+    /// Whether there is nothing to show.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+text_type!(Note);
+
+/// Who a session is, shown to whoever waits or looks: `user@host:pid` unless its client says
+/// something better. It proves nothing.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Identity(Box<str>);
+
+impl Identity {
+    /// Takes `text` as an identity.
+    ///
+    /// # Errors
+    ///
+    /// If the text is longer than [`IDENTITY_LEN_MAX`] bytes or holds a control character.
+    pub fn new(text: impl Into<Box<str>>) -> Result<Self, TextError> {
+        let text = text.into();
+        check(&text, IDENTITY_LEN_MAX)?;
+        Ok(Self(text))
+    }
+}
+
+text_type!(Identity);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_name_may_have_255_bytes_and_not_one_more() {
+        assert!(LockName::new("x".repeat(LOCK_NAME_LEN_MAX)).is_ok());
+        let len = LOCK_NAME_LEN_MAX + 1;
+        assert_eq!(
+            LockName::new("x".repeat(len)),
+            Err(TextError::TooLong { len, max: LOCK_NAME_LEN_MAX })
+        );
+    }
+
+    #[test]
+    fn a_note_and_an_identity_may_be_empty_and_as_long_as_their_limit() {
+        assert!(Note::new("").is_ok());
+        assert!(Note::new("n".repeat(NOTE_LEN_MAX)).is_ok());
+        assert!(Note::new("n".repeat(NOTE_LEN_MAX + 1)).is_err());
+        assert!(Identity::new("").is_ok());
+        assert!(Identity::new("i".repeat(IDENTITY_LEN_MAX)).is_ok());
+        assert!(Identity::new("i".repeat(IDENTITY_LEN_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn no_text_can_carry_an_escape_sequence_to_a_terminal() {
+        assert_eq!(LockName::new("a\x1b[2Jb"), Err(TextError::ControlCharacter { at: 1 }));
+        assert_eq!(Note::new("a\nb"), Err(TextError::ControlCharacter { at: 1 }));
+        assert_eq!(Identity::new("\u{9b}"), Err(TextError::ControlCharacter { at: 0 }));
+    }
+}

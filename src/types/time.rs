@@ -1,0 +1,114 @@
+//! Moments and lengths of time. Nothing here reads a clock.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Shortest lease that can be asked for.
+pub const TTL_MIN: Duration = Duration::from_secs(2);
+/// Longest lease that can be asked for.
+pub const TTL_MAX: Duration = Duration::from_secs(3600);
+/// Lease of a session that does not ask for another.
+pub const TTL_DEFAULT: Duration = Duration::from_secs(10);
+/// Longest pause before a lock is granted anew after an involuntary loss (rule S7).
+pub const LOCK_DELAY_MAX: Duration = Duration::from_secs(60);
+
+/// A moment: microseconds since an origin that only its reader's own clock knows.
+///
+/// Two machines' timestamps cannot be compared; nothing puts one on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The moment `micros` microseconds after the origin.
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the origin.
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// The moment `length` later; the last of all moments if there is no such.
+    #[must_use]
+    pub fn after(self, length: Duration) -> Self {
+        let micros = u64::try_from(length.as_micros()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(micros))
+    }
+
+    /// How long ago `earlier` was; zero if it is not earlier.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Why a length was refused as a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a ttl of {asked:?} is not within {TTL_MIN:?} and {TTL_MAX:?}")]
+pub struct TtlError {
+    /// What was asked for.
+    pub asked: Duration,
+}
+
+/// Length of a lease, within [`TTL_MIN`] and [`TTL_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ttl(Duration);
+
+impl Ttl {
+    /// Takes `length` as the length of a lease.
+    ///
+    /// # Errors
+    ///
+    /// If it is shorter than [`TTL_MIN`] or longer than [`TTL_MAX`].
+    pub fn new(length: Duration) -> Result<Self, TtlError> {
+        if (TTL_MIN..=TTL_MAX).contains(&length) {
+            Ok(Self(length))
+        } else {
+            Err(TtlError { asked: length })
+        }
+    }
+
+    /// The length itself.
+    pub const fn length(self) -> Duration {
+        self.0
+    }
+
+    /// The length in whole milliseconds, as the wire has it.
+    pub fn as_millis(self) -> u32 {
+        u32::try_from(self.0.as_millis()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Default for Ttl {
+    fn default() -> Self {
+        Self(TTL_DEFAULT)
+    }
+}
+
+impl fmt::Display for Ttl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ttl_is_between_2_seconds_and_an_hour() {
+        let nearly = Duration::from_millis(1);
+        assert!(Ttl::new(TTL_MIN).is_ok());
+        assert!(Ttl::new(TTL_MAX).is_ok());
+        assert!(Ttl::new(TTL_MIN - nearly).is_err());
+        assert!(Ttl::new(TTL_MAX + nearly).is_err());
+        assert_eq!(Ttl::default().as_millis(), 10_000);
+    }
+
+    #[test]
+    fn the_end_of_time_is_not_passed() {
+        let last = Timestamp::from_micros(u64::MAX);
+        assert_eq!(last.after(Duration::MAX), last);
+        assert_eq!(Timestamp::default().since(last), Duration::ZERO);
+    }
+}

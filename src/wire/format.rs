@@ -1,0 +1,82 @@
+//! The one file that knows bincode.
+
+use bincode::Options;
+use bytes::{BufMut, BytesMut};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Longest frame, in bytes after the length field.
+pub const FRAME_LEN_MAX: usize = 64 * 1024;
+/// Longest frame before the first message was accepted, in bytes after the length field.
+pub const HELLO_LEN_MAX: usize = 1024;
+
+/// Why bytes are not a message, or a message not bytes.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// The bytes are not of a message of this protocol.
+    #[error("malformed message: {0}")]
+    Malformed(#[source] bincode::Error),
+    /// The message has no form in bytes.
+    #[error("message cannot be written: {0}")]
+    Unwritable(#[source] bincode::Error),
+    /// The message would be longer than a frame may be.
+    #[error("a message of {len} bytes, a frame has at most {FRAME_LEN_MAX}")]
+    TooLong {
+        /// What it would need.
+        len: usize,
+    },
+}
+
+fn options() -> impl Options {
+    bincode::DefaultOptions::new()
+        .with_fixint_encoding()
+        .with_little_endian()
+        .with_limit(FRAME_LEN_MAX as u64)
+        .reject_trailing_bytes()
+}
+
+/// Reads one message from the whole of `payload`.
+///
+/// # Errors
+///
+/// [`FormatError::Malformed`] if the bytes are not exactly one message.
+pub fn decode<M: DeserializeOwned>(payload: &[u8]) -> Result<M, FormatError> {
+    options().deserialize(payload).map_err(FormatError::Malformed)
+}
+
+/// Appends `message` to `buffer` as a frame: its length, then itself. Leaves `buffer` as it was
+/// on an error.
+///
+/// # Errors
+///
+/// [`FormatError::TooLong`] if the message does not fit a frame.
+///
+/// # Examples
+///
+/// ```
+/// use bytes::BytesMut;
+/// use coordinator::wire::{ClientMessage, decode, encode_frame};
+///
+/// let mut buffer = BytesMut::new();
+/// encode_frame(&ClientMessage::Cancel { request: 7 }, &mut buffer).unwrap();
+/// assert_eq!(&buffer[..], b"\x0c\0\0\0\x03\0\0\0\x07\0\0\0\0\0\0\0");
+/// assert_eq!(decode::<ClientMessage>(&buffer[4..]).unwrap(), ClientMessage::Cancel { request: 7 });
+/// ```
+pub fn encode_frame<M: Serialize>(message: &M, buffer: &mut BytesMut) -> Result<(), FormatError> {
+    let start = buffer.len();
+    buffer.put_u32_le(0);
+    // Without the limit bincode measures nothing beforehand: one pass, and a look at the length.
+    let written = options().with_no_limit().serialize_into((&mut *buffer).writer(), message);
+    let len = buffer.len() - start - size_of::<u32>();
+    if let Err(error) = written {
+        buffer.truncate(start);
+        return Err(FormatError::Unwritable(error));
+    }
+    if len > FRAME_LEN_MAX {
+        buffer.truncate(start);
+        return Err(FormatError::TooLong { len });
+    }
+    let field = u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
+    buffer[start..start + field.len()].copy_from_slice(&field);
+    Ok(())
+}

@@ -1,0 +1,24 @@
+//! What travels: two enums of messages, and how they become bytes.
+//!
+//! A frame is a little-endian `u32` length, then so many bytes of bincode (fixed-width integers,
+//! little-endian). Imperatives come from the client, facts from the server. The messages hold what
+//! the bytes say and nothing more: text is unchecked, numbers are bare; whoever receives one parses
+//! it into [`crate::types`] at once.
+//!
+//! What is never here: a socket, an actor, the engine. Without the feature `codec` not even tokio.
+//!
+//! Enums are append-only; no message holds a `usize`, a map, a float, or a list of elements without
+//! size. `docs/protocol.md` says all of it for readers of other languages.
+
+#[cfg(feature = "codec")]
+mod codec;
+mod format;
+mod message;
+
+#[cfg(feature = "codec")]
+pub use codec::{ClientCodec, CodecError, ServerCodec};
+pub use format::{FRAME_LEN_MAX, FormatError, HELLO_LEN_MAX, decode, encode_frame};
+pub use message::{
+    Attach, CLAIMS_KEPT_MAX, Claim, ClientMessage, Holder, LockStatus, Mode, PROTOCOL, Query,
+    ServerMessage, ServerStatus, SessionStatus, Wait, Waiter,
+};
