@@ -1,0 +1,335 @@
+//! What the engine wants done.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Durable;
+use crate::types::{
+    CLAIMS_MAX, ClaimsError, ConnectionId, FencingToken, Generation, IDENTITY_LEN_MAX,
+    LOCK_DELAY_MAX, LockName, LostReason, Mode, NOTE_LEN_MAX, PermitsError, RejectionCode,
+    RequestId, SessionId, TextError, Ttl, TtlError,
+};
+
+/// Something for the shell to do, in the order in which the engine says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Tell the connection that it is its session's now.
+    Welcome {
+        /// The connection.
+        connection: ConnectionId,
+        /// Its session.
+        session: SessionId,
+        /// How many connections the session has had.
+        generation: Generation,
+        /// Length of the lease.
+        ttl: Ttl,
+    },
+    /// Tell the connection that its Hello is refused, and close it.
+    Refused {
+        /// The connection.
+        connection: ConnectionId,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// Tell the connection that a later one has taken its session over, and close it.
+    Superseded {
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// Tell the connection that the lease is renewed.
+    KeptAlive {
+        /// The connection.
+        connection: ConnectionId,
+        /// From the keep-alive.
+        sequence: u64,
+    },
+    /// Tell a session's client the news of one of its requests.
+    Tell {
+        /// Where; none while the session has no connection. What is not told now is told again when
+        /// the request is repeated (rule R1).
+        connection: Option<ConnectionId>,
+        /// Whose request.
+        session: SessionId,
+        /// Which request.
+        request: RequestId,
+        /// What happened to it.
+        news: News,
+    },
+    /// The session is over. If it has a connection, tell it and close it.
+    Ended {
+        /// The session.
+        session: SessionId,
+        /// Its connection, if there is one.
+        connection: Option<ConnectionId>,
+        /// Why it ended.
+        reason: EndReason,
+        /// How many requests held something until now.
+        held: usize,
+        /// How many waited.
+        waiting: usize,
+    },
+    /// Tell the operator that the lock was taken away.
+    Revoked {
+        /// The operator's connection.
+        connection: ConnectionId,
+        /// From the question.
+        query_id: u64,
+    },
+    /// Tell the operator that nothing was taken away.
+    NotRevoked {
+        /// The operator's connection.
+        connection: ConnectionId,
+        /// From the question.
+        query_id: u64,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// Make this durable, then say [`Event::Persisted`](super::Event::Persisted). Until then the
+    /// engine goes on with what it has, and stops granting when that is used up.
+    Persist(Durable),
+}
+
+/// What happened to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It holds its locks.
+    Granted {
+        /// Greater than that of any grant before.
+        token: FencingToken,
+    },
+    /// It waits.
+    Queued {
+        /// Its place, 1 for the next in line.
+        position: u32,
+    },
+    /// It holds nothing any more, as asked.
+    Released,
+    /// It is given up: it holds nothing and never will.
+    Cancelled,
+    /// It holds nothing any more, and nobody asked for that.
+    Lost {
+        /// The token of its grant.
+        token: FencingToken,
+        /// Why.
+        reason: LostReason,
+    },
+    /// No.
+    Rejected(Rejection),
+}
+
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// Its client said so.
+    Goodbye,
+    /// Nothing was heard for its ttl.
+    Expired,
+    /// Its connection ended, and its linger with it.
+    Disconnected,
+}
+
+/// A legitimate *no*: what was wrong with a well-formed message, or with its moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// The lock is not free and the request would not wait.
+    Busy {
+        /// The first lock that stood in the way.
+        lock: LockName,
+    },
+    /// The request waited as long as it would.
+    TimedOut {
+        /// The first lock that stood in the way.
+        lock: LockName,
+        /// How long it waited.
+        waited: Duration,
+    },
+    /// The request does not hold anything with this token.
+    NotHolder {
+        /// The token of the release.
+        token: FencingToken,
+    },
+    /// Not a lock name.
+    LockName(TextError),
+    /// Not a note.
+    Note(TextError),
+    /// Not an identity.
+    Identity(TextError),
+    /// Not a ttl.
+    Ttl(TtlError),
+    /// Not a number of permits.
+    Permits(PermitsError),
+    /// The lock is in use otherwise: as a plain lock, or with another number of permits.
+    PermitsDiffer {
+        /// The lock.
+        lock: LockName,
+        /// How many permits it has now; none: it is a plain lock.
+        of: Option<u32>,
+        /// What was asked for.
+        asked: Mode,
+    },
+    /// Not a list of claims.
+    Claims(ClaimsError),
+    /// Not a lock delay.
+    LockDelay {
+        /// What was asked for.
+        asked: Duration,
+    },
+    /// The request id lives, and asked for something else.
+    RequestIdReused,
+    /// The request id is not new, and how it ended is forgotten.
+    RequestForgotten {
+        /// The greatest id seen.
+        latest: RequestId,
+    },
+    /// What was answered to the same request before.
+    AsBefore(RejectionCode),
+    /// No more sessions.
+    TooManySessions {
+        /// How many there may be.
+        max: usize,
+    },
+    /// No more requests in this session.
+    TooManyRequests {
+        /// How many there may be.
+        max: usize,
+    },
+    /// No more waiters for this lock.
+    TooManyWaiters {
+        /// The lock.
+        lock: LockName,
+        /// How many there may be.
+        max: usize,
+    },
+    /// No session with this id and secret.
+    UnknownSession,
+    /// A later connection of the session was here first.
+    StaleGeneration {
+        /// The generation of the latest.
+        latest: Generation,
+    },
+    /// The coordinator is about to stop.
+    Draining,
+    /// No durable fencing token is left.
+    Unavailable,
+    /// Nobody holds the lock with this token.
+    NoSuchGrant {
+        /// The lock.
+        lock: LockName,
+        /// The token.
+        token: FencingToken,
+    },
+    /// The connection has no session.
+    SessionNeeded,
+    /// Known, but not done by this version.
+    Unsupported {
+        /// What.
+        what: &'static str,
+    },
+    /// A token or an epoch from too far ahead.
+    ImplausibleToken,
+}
+
+impl Rejection {
+    /// The stable code.
+    pub fn code(&self) -> RejectionCode {
+        match self {
+            Self::Busy { .. } => RejectionCode::Busy,
+            Self::TimedOut { .. } => RejectionCode::TimedOut,
+            Self::NotHolder { .. } => RejectionCode::NotHolder,
+            Self::LockName(_) => RejectionCode::InvalidLockName,
+            Self::Note(_) => RejectionCode::InvalidNote,
+            Self::Identity(_) => RejectionCode::InvalidIdentity,
+            Self::Ttl(_) => RejectionCode::InvalidTtl,
+            Self::Permits(_) => RejectionCode::InvalidPermits,
+            Self::PermitsDiffer { .. } => RejectionCode::PermitsDiffer,
+            Self::Claims(_) => RejectionCode::InvalidClaims,
+            Self::LockDelay { .. } => RejectionCode::InvalidLockDelay,
+            Self::RequestIdReused => RejectionCode::RequestIdReused,
+            Self::RequestForgotten { .. } => RejectionCode::RequestForgotten,
+            Self::AsBefore(code) => *code,
+            Self::TooManySessions { .. } => RejectionCode::TooManySessions,
+            Self::TooManyRequests { .. } => RejectionCode::TooManyRequests,
+            Self::TooManyWaiters { .. } => RejectionCode::TooManyWaiters,
+            Self::UnknownSession => RejectionCode::UnknownSession,
+            Self::StaleGeneration { .. } => RejectionCode::StaleGeneration,
+            Self::Draining => RejectionCode::Draining,
+            Self::Unavailable => RejectionCode::Unavailable,
+            Self::NoSuchGrant { .. } => RejectionCode::NoSuchGrant,
+            Self::SessionNeeded => RejectionCode::SessionNeeded,
+            Self::Unsupported { .. } => RejectionCode::Unsupported,
+            Self::ImplausibleToken => RejectionCode::ImplausibleToken,
+        }
+    }
+
+    /// The lock that stood in the way, if one did.
+    pub fn blocking_lock(&self) -> Option<&LockName> {
+        match self {
+            Self::Busy { lock } | Self::TimedOut { lock, .. } => Some(lock),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy { lock } => write!(f, "{lock:?} is busy"),
+            Self::TimedOut { lock, waited } => {
+                write!(f, "{lock:?} is still busy after {waited:.1?}")
+            }
+            Self::NotHolder { token } => {
+                write!(f, "the request does not hold anything with token {token}")
+            }
+            Self::LockName(error) => write!(f, "not a lock name: {error}"),
+            Self::Note(error) => write!(f, "not a note (at most {NOTE_LEN_MAX} bytes): {error}"),
+            Self::Identity(error) => {
+                write!(f, "not an identity (at most {IDENTITY_LEN_MAX} bytes): {error}")
+            }
+            Self::Ttl(error) => error.fmt(f),
+            Self::Permits(error) => error.fmt(f),
+            Self::PermitsDiffer { lock, of: Some(of), asked } => {
+                write!(f, "{lock:?} is in use as a semaphore of {of}, not for {asked}")
+            }
+            Self::PermitsDiffer { lock, of: None, asked } => {
+                write!(f, "{lock:?} is in use as a plain lock, not for {asked}")
+            }
+            Self::Claims(error) => write!(f, "not 1 to {CLAIMS_MAX} different locks: {error}"),
+            Self::LockDelay { asked } => {
+                write!(f, "a lock delay of {asked:?}, at most {LOCK_DELAY_MAX:?} is allowed")
+            }
+            Self::RequestIdReused => {
+                f.write_str("the request id is in use for something else; ids must grow")
+            }
+            Self::RequestForgotten { latest } => write!(
+                f,
+                "the request id is not above {latest}, the latest, and its answer is forgotten"
+            ),
+            Self::AsBefore(code) => write!(f, "{code}, as answered before"),
+            Self::TooManySessions { max } => write!(f, "{max} sessions are alive, the limit"),
+            Self::TooManyRequests { max } => {
+                write!(f, "the session has {max} requests held or waiting, the limit")
+            }
+            Self::TooManyWaiters { lock, max } => {
+                write!(f, "{max} requests wait for {lock:?}, the limit")
+            }
+            Self::UnknownSession => {
+                f.write_str("no such session, or not this secret; open another")
+            }
+            Self::StaleGeneration { latest } => {
+                write!(f, "connection {latest} of this session was here before")
+            }
+            Self::Draining => f.write_str("the coordinator is about to stop; ask again soon"),
+            Self::Unavailable => {
+                f.write_str("no durable fencing token is left; ask again when the disk works")
+            }
+            Self::NoSuchGrant { lock, token } => {
+                write!(f, "nobody holds {lock:?} with token {token}")
+            }
+            Self::SessionNeeded => f.write_str("an observer can only look and revoke"),
+            Self::Unsupported { what } => write!(f, "this version does not support {what}"),
+            Self::ImplausibleToken => {
+                f.write_str("the token or epoch presented is more than a year ahead of the clock")
+            }
+        }
+    }
+}

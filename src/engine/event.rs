@@ -1,0 +1,157 @@
+//! What the engine is told.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{Durable, Rejection};
+use crate::types::{
+    Claims, ConnectionId, Epoch, FencingToken, Generation, Identity, LockName, Note, OwnerId,
+    RequestId, Secret, SessionId, Ttl,
+};
+
+/// Something that happened, for [`LockTable::handle`](super::LockTable::handle).
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A connection said Hello for a session. Answered by `Welcome` or `Refused`.
+    Attach {
+        /// The connection, new to the engine.
+        connection: ConnectionId,
+        /// Where it comes from, for people.
+        peer: Option<SocketAddr>,
+        /// For which session.
+        attach: Attach,
+        /// The latest epoch its client has heard of (rule F3).
+        epoch_seen: Epoch,
+        /// The greatest token its client has seen (rule F3).
+        token_seen: FencingToken,
+    },
+    /// A connection's client said something. Renews the lease of its session (rule S5). From a
+    /// connection without a session, or one that was superseded, it is ignored.
+    Command {
+        /// The connection.
+        connection: ConnectionId,
+        /// What was said.
+        command: Command,
+    },
+    /// A connection ended without Goodbye. Proves nothing: its session lingers (rule S4).
+    Disconnect {
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// An operator takes a lock away (rule R11). Answered by `Revoked` or `NotRevoked`.
+    Revoke {
+        /// Who is to be answered; needs no session.
+        connection: ConnectionId,
+        /// Comes back in the answer.
+        query_id: u64,
+        /// The lock.
+        name: LockName,
+        /// The token of the grant that is meant.
+        token: FencingToken,
+    },
+    /// What a `Persist` effect asked for is on disk.
+    Persisted(Durable),
+    /// The coordinator is about to stop: waiters are answered, nothing new is accepted.
+    Drain,
+    /// Time has passed, and nothing else happened.
+    Tick,
+}
+
+/// For which session a connection is.
+#[derive(Clone, Debug)]
+pub enum Attach {
+    /// A new one. Id and secret are chosen by the shell, at random.
+    Open {
+        /// Its id; never used before.
+        session: SessionId,
+        /// What will prove that a later connection is for it.
+        secret: Secret,
+        /// Length of its lease.
+        ttl: Ttl,
+        /// How long it outlives a broken connection; none: as long as its lease.
+        linger: Option<Duration>,
+        /// Who it is, for people.
+        identity: Identity,
+    },
+    /// One that lives already (rule S1).
+    Resume {
+        /// Its id.
+        session: SessionId,
+        /// The proof.
+        secret: Secret,
+        /// Higher than that of its connection before (rule S2).
+        generation: Generation,
+    },
+}
+
+/// What a session's client says.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Asks for locks.
+    Request(Request),
+    /// Gives a granted request's locks back (rule R8).
+    Release {
+        /// The request.
+        request: RequestId,
+        /// The token of its grant.
+        token: FencingToken,
+    },
+    /// Gives a request up, waiting or granted (rule R2).
+    Cancel {
+        /// The request.
+        request: RequestId,
+    },
+    /// Wants to hear that the lease is renewed.
+    KeepAlive {
+        /// Comes back in the answer.
+        sequence: u64,
+    },
+    /// Ends the session and frees all it holds (rule S4).
+    Goodbye,
+    /// Something that could not be parsed at the edge: answered *no*, in its turn.
+    Unparsed {
+        /// The request it was about.
+        request: RequestId,
+        /// What is wrong with it.
+        rejection: Rejection,
+    },
+}
+
+/// A request for locks.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Names it within its session; greater than every one before (rule R1).
+    pub id: RequestId,
+    /// Who asks, within the session (rule R7).
+    pub owner: OwnerId,
+    /// What to do if it cannot be granted at once (rule R6).
+    pub wait: Wait,
+    /// Whether to tell its place in the queue (rule R9).
+    pub progress: Progress,
+    /// Pause before its locks are granted anew if its holder is lost (rule S7).
+    pub lock_delay: Duration,
+    /// What it is for, for people.
+    pub note: Note,
+    /// The locks.
+    pub claims: Claims,
+}
+
+/// What to do with a request that cannot be granted at once (rule R6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Wait until it can.
+    Forever,
+    /// Wait so long.
+    AtMost(Duration),
+    /// Reject it.
+    Never,
+}
+
+/// Whether a request's place in the queue is told (rule R9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nobody wants to know.
+    Untold,
+    /// Whenever it changes.
+    Told,
+}
