@@ -335,13 +335,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Notes that something left the lock, or that it may be granted again.
     pub(super) fn unsettle(&mut self, lock: LockKey) {
         if !mem::replace(&mut self.locks[lock].is_unsettled, true) {
-            self.unsettled.push(lock);
+            self.unsettled.push_back(lock);
         }
     }
 
     /// Grants what can be granted, in the order of the queues, and forgets locks that are idle.
     pub(super) fn settle(&mut self) {
-        while let Some(lock) = self.unsettled.pop() {
+        while let Some(lock) = self.unsettled.pop_front() {
             self.locks[lock].is_unsettled = false;
             self.grant_from_head(lock);
             self.tell_places(lock);

@@ -258,14 +258,13 @@ impl<S: BuildHasher> Locks<S> {
         self.arena.iter_from(from)
     }
 
-    pub(super) fn keys(&self) -> impl Iterator<Item = LockKey> {
-        self.arena.keys()
-    }
-
-    /// Bytes that the table would need for itself if it were copied now.
     #[cfg(test)]
     pub(super) fn places(&self) -> usize {
-        self.by_name.capacity()
+        self.by_name.capacity().max(self.arena.places())
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = LockKey> {
+        self.arena.keys()
     }
 }
 

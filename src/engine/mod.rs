@@ -34,6 +34,8 @@ mod grant;
 #[cfg(test)]
 mod invariants;
 mod lock;
+#[cfg(test)]
+mod random;
 mod request;
 mod session;
 mod table;

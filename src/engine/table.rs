@@ -1,7 +1,7 @@
 //! The lock table: where events arrive, time passes, and sessions come and go. What happens to
 //! requests is in `grant.rs`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 use std::mem;
 use std::net::SocketAddr;
@@ -67,7 +67,7 @@ pub struct LockTable<S> {
     /// When waiting requests stop waiting and lock delays end. Only what may still come is here.
     pub(super) timeouts: BTreeSet<(Timestamp, Due)>,
     /// Locks that something left, whose queue is to be looked at before the event is over.
-    pub(super) unsettled: Vec<LockKey>,
+    pub(super) unsettled: VecDeque<LockKey>,
     /// Whether a request could have been granted had there been a token.
     pub(super) starved: bool,
     /// Whether nothing new is accepted.
@@ -127,7 +127,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             tokens: Tokens::new(start),
             leases: BTreeSet::new(),
             timeouts: BTreeSet::new(),
-            unsettled: Vec::new(),
+            unsettled: VecDeque::new(),
             starved: false,
             draining: false,
             now: Timestamp::default(),
