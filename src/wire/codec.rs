@@ -110,9 +110,8 @@ impl<In: DeserializeOwned, Out> Decoder for Codec<In, Out> {
         while batch.len() < BATCH_LEN_MAX {
             match self.next(buffer) {
                 Ok(Some(message)) => batch.push(message),
-                Ok(None) => break,
                 Err(error) if batch.is_empty() => return Err(error),
-                Err(_) => break,
+                Ok(None) | Err(_) => break,
             }
         }
         Ok((!batch.is_empty()).then_some(batch))
