@@ -2,6 +2,7 @@
 
 #[cfg(feature = "codec")]
 mod codec;
+mod documented;
 mod golden;
 mod hostile;
 mod messages;
