@@ -28,6 +28,15 @@
 //! `docs/architecture.md` follows a request through all of them.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(any(feature = "client", feature = "server"))]
+mod clock;
 pub mod engine;
 pub mod types;
 pub mod wire;
+
+#[cfg(feature = "client")]
+pub use client::{
+    Client, ClientBuilder, Error, HoldState, LockGuard, LockRequest, Observer, blocking,
+};
