@@ -26,3 +26,6 @@ pub use error::Error;
 pub use guard::{HoldState, LockGuard};
 pub use observer::Observer;
 pub use request::LockRequest;
+
+#[cfg(test)]
+mod tests;
