@@ -196,6 +196,23 @@ impl<K: Key> Chain<K> {
         self.len += 1;
     }
 
+    /// The keys in the row, last to first.
+    pub(super) fn iter_back<T: Linked<K>>(&self, arena: &Arena<K, T>) -> impl Iterator<Item = K> {
+        iter::successors(self.tail, |key| arena[*key].links().prev)
+    }
+
+    /// Puts `key` right before `next`, which is in this row.
+    pub(super) fn insert_before<T: Linked<K>>(&mut self, arena: &mut Arena<K, T>, key: K, next: K) {
+        let prev = arena[next].links().prev;
+        *arena[key].links_mut() = Links { prev, next: Some(next) };
+        arena[next].links_mut().prev = Some(key);
+        match prev {
+            Some(prev) => arena[prev].links_mut().next = Some(key),
+            None => self.head = Some(key),
+        }
+        self.len += 1;
+    }
+
     /// Takes `key` out of the row. It must be in this one.
     pub(super) fn remove<T: Linked<K>>(&mut self, arena: &mut Arena<K, T>, key: K) {
         let Links { prev, next } = *arena[key].links();

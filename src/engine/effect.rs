@@ -3,11 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::Durable;
 use crate::types::{
     CLAIMS_MAX, ClaimsError, ConnectionId, FencingToken, Generation, IDENTITY_LEN_MAX,
     LOCK_DELAY_MAX, LockName, LostReason, Mode, NOTE_LEN_MAX, PermitsError, RejectionCode,
-    RequestId, SessionId, TextError, Ttl, TtlError,
+    RequestId, SessionId, TextError, Ticket, Ttl, TtlError,
 };
 
 /// Something for the shell to do, in the order in which the engine says it.
@@ -23,6 +25,8 @@ pub enum Effect {
         generation: Generation,
         /// Length of the lease.
         ttl: Ttl,
+        /// What is known of the session.
+        standing: Standing,
     },
     /// Tell the connection that its Hello is refused, and close it.
     Refused {
@@ -89,6 +93,43 @@ pub enum Effect {
     /// Make this durable, then say [`Event::Persisted`](super::Event::Persisted). Until then the
     /// engine goes on with what it has, and stops granting when that is used up.
     Persist(Durable),
+    /// Write this down for good, then say [`Event::Recorded`](super::Event::Recorded): after a crash
+    /// nothing may be reclaimed by it (rules G1, G3). What it held passes on only then.
+    Record {
+        /// Counts the records over all runs.
+        number: u64,
+        /// Who or what has forfeited.
+        forfeit: Forfeit,
+    },
+    /// Records with lower numbers are of no use any more.
+    ForgetRecords {
+        /// The lowest that is.
+        below: u64,
+    },
+}
+
+/// What the coordinator knows of a session that a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is new.
+    Opened,
+    /// Everything: it holds and awaits what it did.
+    Resumed,
+    /// Nothing but that it was: the coordinator has crashed, and what the session held is to be
+    /// reclaimed within this time (rule G2).
+    Reopened {
+        /// What is left of the grace period.
+        grace: Duration,
+    },
+}
+
+/// What a crash must not revive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Forfeit {
+    /// A session that ended without a goodbye while it held something.
+    Session(SessionId),
+    /// A grant that was revoked.
+    Grant(FencingToken),
 }
 
 /// What happened to a request.
@@ -103,6 +144,8 @@ pub enum News {
     Queued {
         /// Its place, 1 for the next in line.
         position: u32,
+        /// What keeps its place over a crash.
+        ticket: Ticket,
     },
     /// It holds nothing any more, as asked.
     Released,
@@ -229,6 +272,15 @@ pub enum Rejection {
     },
     /// A token or an epoch from too far ahead.
     ImplausibleToken,
+    /// The coordinator has just restarted, and cannot decide yet.
+    Grace {
+        /// For how long.
+        left: Duration,
+    },
+    /// Nothing can be reclaimed.
+    NoGrace,
+    /// The seal is not that of such a grant.
+    SealMismatch,
 }
 
 impl Rejection {
@@ -260,6 +312,9 @@ impl Rejection {
             Self::SessionNeeded => RejectionCode::SessionNeeded,
             Self::Unsupported { .. } => RejectionCode::Unsupported,
             Self::ImplausibleToken => RejectionCode::ImplausibleToken,
+            Self::Grace { .. } => RejectionCode::Grace,
+            Self::NoGrace => RejectionCode::NoGrace,
+            Self::SealMismatch => RejectionCode::SealMismatch,
         }
     }
 
@@ -332,6 +387,12 @@ impl fmt::Display for Rejection {
             Self::ImplausibleToken => {
                 f.write_str("the token or epoch presented is more than a year ahead of the clock")
             }
+            Self::Grace { left } => write!(
+                f,
+                "the coordinator has just restarted and waits {left:.1?} more for earlier holders"
+            ),
+            Self::NoGrace => f.write_str("there is nothing to reclaim, or not any more"),
+            Self::SealMismatch => f.write_str("the seal is not that of such a grant"),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Durable, Rejection};
 use crate::types::{
     Claims, ConnectionId, Epoch, FencingToken, Generation, Identity, LockName, Note, OwnerId,
-    RequestId, Secret, SessionId, Ttl,
+    RequestId, SessionId, Ticket, Ttl,
 };
 
 /// Something that happened, for [`LockTable::handle`](super::LockTable::handle).
@@ -51,6 +51,11 @@ pub enum Event {
     },
     /// What a `Persist` effect asked for is on disk.
     Persisted(Durable),
+    /// What the oldest `Record` effects asked for is on disk.
+    Recorded {
+        /// How many of them.
+        count: usize,
+    },
     /// The coordinator is about to stop: waiters are answered, nothing new is accepted.
     Drain,
     /// Time has passed, and nothing else happened.
@@ -60,12 +65,10 @@ pub enum Event {
 /// For which session a connection is.
 #[derive(Clone, Debug)]
 pub enum Attach {
-    /// A new one. Id and secret are chosen by the shell, at random.
+    /// A new one. Its id is chosen by the shell, at random.
     Open {
         /// Its id; never used before.
         session: SessionId,
-        /// What will prove that a later connection is for it.
-        secret: Secret,
         /// Length of its lease.
         ttl: Ttl,
         /// How long it outlives a broken connection; none: as long as its lease.
@@ -73,14 +76,19 @@ pub enum Attach {
         /// Who it is, for people.
         identity: Identity,
     },
-    /// One that lives already (rule S1).
+    /// One that there is already, or was before a crash of the coordinator (rules S1, G2). The shell
+    /// has seen the proof.
     Resume {
         /// Its id.
         session: SessionId,
-        /// The proof.
-        secret: Secret,
         /// Higher than that of its connection before (rule S2).
         generation: Generation,
+        /// Length of its lease, if it was before a crash.
+        ttl: Ttl,
+        /// How long it outlives a broken connection, if it was before a crash.
+        linger: Option<Duration>,
+        /// Who it is, if it was before a crash.
+        identity: Identity,
     },
 }
 
@@ -101,6 +109,11 @@ pub enum Command {
         /// The request.
         request: RequestId,
     },
+    /// Asks for what was held before a crash (rule G3). The shell has seen the seal.
+    Reclaim(Reclaim),
+    /// Says what the client knows of, after a resume: what it does not list is freed, what the engine
+    /// does not know is told to be lost (rule S3).
+    Account(Account),
     /// Wants to hear that the lease is renewed.
     KeepAlive {
         /// Comes back in the answer.
@@ -128,12 +141,42 @@ pub struct Request {
     pub wait: Wait,
     /// Whether to tell its place in the queue (rule R9).
     pub progress: Progress,
+    /// Where it stood before a crash (rule G2).
+    pub ticket: Option<Ticket>,
     /// Pause before its locks are granted anew if its holder is lost (rule S7).
     pub lock_delay: Duration,
     /// What it is for, for people.
     pub note: Note,
     /// The locks.
     pub claims: Claims,
+}
+
+/// Asks for what a request held before a crash.
+#[derive(Clone, Debug)]
+pub struct Reclaim {
+    /// The request's name within its session, as before.
+    pub id: RequestId,
+    /// The token of its grant, kept.
+    pub token: FencingToken,
+    /// As in the request.
+    pub lock_delay: Duration,
+    /// As in the request.
+    pub note: Note,
+    /// As in the request.
+    pub claims: Claims,
+}
+
+/// What a client knows of its requests with ids from `from` to `to`: of long lists, a part.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// The first id that this part is about.
+    pub from: RequestId,
+    /// The last.
+    pub to: RequestId,
+    /// Requests it believes to hold, with their tokens.
+    pub held: Vec<(RequestId, FencingToken)>,
+    /// Requests whose answer it waits for.
+    pub waiting: Vec<RequestId>,
 }
 
 /// What to do with a request that cannot be granted at once (rule R6).

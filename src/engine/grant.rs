@@ -8,6 +8,7 @@
 use std::hash::BuildHasher;
 use std::iter;
 use std::mem;
+use std::time::Duration;
 
 use super::arena::{ClaimKey, Links, LockKey, RequestKey, SessionKey};
 use super::event::{Request, Wait};
@@ -17,7 +18,7 @@ use super::session::Outcome;
 use super::table::Due;
 use super::{Effect, LockTable, News, Rejection};
 use crate::types::{
-    ConnectionId, FencingToken, LockName, LostReason, Mode, OwnerId, RequestId, SessionId,
+    ConnectionId, FencingToken, LockName, LostReason, Mode, OwnerId, RequestId, SessionId, Ticket,
     Timestamp,
 };
 
@@ -48,10 +49,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             Some(live) if !self.claims_the_same(live, request) => {
                 News::Rejected(Rejection::RequestIdReused)
             }
-            Some(live) => match self.requests[live] {
-                Live { state: State::Held { token }, .. } => News::Granted { token },
-                Live { told: 0, .. } => return,
-                Live { told: position, .. } => News::Queued { position },
+            Some(live) => match self.requests[live].state {
+                State::Held { token } => News::Granted { token },
+                State::Waiting { .. } => {
+                    self.requests[live].told = 0;
+                    return self.tell_place(live);
+                }
             },
             None => match self.sessions[session].outcome(request.id) {
                 Some(Outcome::Released(_)) => News::Released,
@@ -88,9 +91,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if self.sessions[session].requests.len() >= max {
             return Err(Rejection::TooManyRequests { max });
         }
-        let wait = request.wait;
+        let (wait, ticket) = (request.wait, request.ticket);
         let key = self.put_in(session, request);
-        let placed = self.grant_or_enqueue(key, wait);
+        let placed = self.grant_or_enqueue(key, wait, ticket);
         if placed.is_err() {
             self.take_out(key);
         }
@@ -98,7 +101,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// Makes a request live, with its claims, in no queue yet.
-    fn put_in(&mut self, session: SessionKey, request: Request) -> RequestKey {
+    pub(super) fn put_in(&mut self, session: SessionKey, request: Request) -> RequestKey {
         let key = self.requests.insert(Live {
             session,
             id: request.id,
@@ -107,6 +110,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             first: None,
             progress: request.progress,
             told: 0,
+            ticket: Ticket::default(),
             lock_delay: request.lock_delay,
             note: request.note,
             links: Links::NONE,
@@ -125,25 +129,39 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// Decides about a request that was just put in.
-    fn grant_or_enqueue(&mut self, request: RequestKey, wait: Wait) -> Result<(), Rejection> {
+    fn grant_or_enqueue(
+        &mut self,
+        request: RequestKey,
+        wait: Wait,
+        ticket: Option<Ticket>,
+    ) -> Result<(), Rejection> {
         self.check_shapes(request)?;
         let obstacle = self.obstacle(request);
-        match (obstacle, wait) {
-            (None, _) if self.tokens.available() => {
+        let deadline = match (obstacle, wait) {
+            (None, _) if self.may_grant() => {
                 self.grant(request);
-                Ok(())
+                return Ok(());
             }
-            (None, Wait::Never) => Err(Rejection::Unavailable),
+            (_, Wait::Never) if self.grace_until.is_some() => {
+                let left = self.grace_until.map_or(Duration::ZERO, |until| until.since(self.now));
+                return Err(Rejection::Grace { left });
+            }
+            (None, Wait::Never) => return Err(Rejection::Unavailable),
             (Some(lock), Wait::Never) => {
-                Err(Rejection::Busy { lock: self.locks[lock].name.clone() })
+                return Err(Rejection::Busy { lock: self.locks[lock].name.clone() });
             }
-            (_, Wait::Forever) => self.enqueue(request, None),
-            (_, Wait::AtMost(timeout)) => self.enqueue(request, Some(self.now.after(timeout))),
-        }
+            (_, Wait::Forever) => None,
+            (_, Wait::AtMost(timeout)) => Some(self.now.after(timeout)),
+        };
+        self.check_room_to_wait(request)?;
+        self.requests[request].ticket = self.ticket(ticket);
+        self.wait_in_queues(request, deadline);
+        self.tell_place(request);
+        Ok(())
     }
 
     /// All who use a lock at a time use it as the same (rule R4).
-    fn check_shapes(&self, request: RequestKey) -> Result<(), Rejection> {
+    pub(super) fn check_shapes(&self, request: RequestKey) -> Result<(), Rejection> {
         for claim in self.claims_of(request) {
             let ClaimNode { lock, mode, .. } = self.claims[claim];
             let lock = &self.locks[lock];
@@ -178,23 +196,32 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
     }
 
-    fn enqueue(
-        &mut self,
-        request: RequestKey,
-        deadline: Option<Timestamp>,
-    ) -> Result<(), Rejection> {
-        self.check_room_to_wait(request)?;
+    /// Puts a request into the queues of all its locks, at the place that its ticket says.
+    pub(super) fn wait_in_queues(&mut self, request: RequestKey, deadline: Option<Timestamp>) {
         let told = self.requests[request].is_told();
         self.each_claim(self.requests[request].first, |table, claim, lock| {
-            table.locks[lock].queue.enter(&mut table.claims, claim, told);
+            let next = table.first_after(lock, table.requests[request].ticket);
+            let queue = &mut table.locks[lock].queue;
+            match next {
+                Some(next) => {
+                    queue.enter_before(&mut table.claims, claim, told, next);
+                    // The places behind it have changed.
+                    table.unsettle(lock);
+                }
+                None => queue.enter(&mut table.claims, claim, told),
+            }
         });
         self.requests[request].state = State::Waiting { deadline };
         self.timeouts.extend(deadline.map(|at| (at, Due::Timeout(request))));
-        self.starved |= !self.tokens.available();
-        if told {
-            self.tell_place(request);
-        }
-        Ok(())
+        self.starved |= !self.may_grant();
+    }
+
+    /// The first in a lock's queue that began to wait after this ticket. Tickets grow, so there is
+    /// none; only in a grace period do some come back late.
+    fn first_after(&self, lock: LockKey, ticket: Ticket) -> Option<ClaimKey> {
+        let ticket_of = |claim: &ClaimKey| self.requests[self.claims[*claim].request].ticket;
+        let from_behind = self.locks[lock].queue.iter_back(&self.claims);
+        from_behind.take_while(|claim| ticket_of(claim) > ticket).last()
     }
 
     /// The request holds all it claims from now on.
@@ -206,16 +233,31 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 table.locks[lock].queue.leave(&mut table.claims, claim, told);
                 table.unsettle(lock);
             }
-            table.locks[lock].add_holder(&mut table.claims, claim);
         });
         self.forget_timeout(request);
+        self.hold(request, token);
+        self.grants += 1;
+        let Live { session, id, .. } = self.requests[request];
+        self.tell(session, id, News::Granted { token });
+    }
+
+    /// Makes a request that is in no queue the holder of all it claims.
+    pub(super) fn hold(&mut self, request: RequestKey, token: FencingToken) {
+        self.each_claim(self.requests[request].first, |table, claim, lock| {
+            table.locks[lock].add_holder(&mut table.claims, claim);
+        });
         let live = &mut self.requests[request];
         live.state = State::Held { token };
         live.since = self.now;
-        let (session, id) = (live.session, live.id);
         self.held += 1;
-        self.grants += 1;
-        self.tell(session, id, News::Granted { token });
+    }
+
+    /// Whether all locks of a request have room for it.
+    pub(super) fn has_room(&self, request: RequestKey) -> bool {
+        self.claims_of(request).all(|claim| {
+            let ClaimNode { lock, mode, .. } = self.claims[claim];
+            self.locks[lock].has_room_for(mode)
+        })
     }
 
     /// Takes a request out of everything. Its locks are unsettled; nothing is told.
@@ -357,7 +399,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             if self.obstacle(request).is_some() {
                 return;
             }
-            if !self.tokens.available() {
+            if !self.may_grant() {
                 self.starved = true;
                 return;
             }
@@ -387,9 +429,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     fn tell_place(&mut self, request: RequestKey) {
         let position =
             self.claims_of(request).map(|claim| self.claims[claim].place).max().unwrap_or(0);
-        let Live { session, id, .. } = self.requests[request];
+        let Live { session, id, ticket, .. } = self.requests[request];
         if mem::replace(&mut self.requests[request].told, position) != position {
-            self.tell(session, id, News::Queued { position });
+            self.tell(session, id, News::Queued { position, ticket });
         }
     }
 

@@ -79,6 +79,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             }
             of_sessions.extend(session.requests.iter(&self.requests.arena));
         }
+        for (_, session) in self.sessions.iter_all() {
+            if session.is_over {
+                assert!(!session.requests.is_empty(), "over, and has nothing, yet is there");
+                of_sessions.extend(session.requests.iter(&self.requests.arena));
+            }
+        }
         for key in self.requests.keys() {
             requests += 1;
             assert!(of_sessions.contains(&key), "a request of no session");
@@ -111,6 +117,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         for key in self.locks.keys() {
             expected.extend(self.locks[key].delayed_until.map(|at| (at, Due::Delay(key))));
         }
+        expected.extend(self.grace_until.map(|at| (at, Due::Grace)));
         assert_eq!(self.timeouts, expected);
         assert_eq!(self.leases.len(), self.sessions.len());
         for (at, session) in &self.leases {

@@ -145,6 +145,10 @@ impl ServiceQueue {
         self.claims.iter(arena)
     }
 
+    pub(super) fn iter_back(&self, arena: &ClaimArena) -> impl Iterator<Item = ClaimKey> {
+        self.claims.iter_back(arena)
+    }
+
     /// Whether anybody in it is told of changes.
     pub(super) fn has_listeners(&self) -> bool {
         self.told > 0
@@ -154,6 +158,20 @@ impl ServiceQueue {
         self.claims.push_back(arena, claim);
         self.told += u32::from(told);
         arena[claim].place = u32::try_from(self.claims.len()).unwrap_or(u32::MAX);
+    }
+
+    /// Enters before a claim that is in the queue already, for who was here earlier.
+    pub(super) fn enter_before(
+        &mut self,
+        arena: &mut ClaimArena,
+        claim: ClaimKey,
+        told: bool,
+        next: ClaimKey,
+    ) {
+        self.claims.insert_before(arena, claim, next);
+        self.told += u32::from(told);
+        // Only a bound until the places are told; but not zero, for it is in the queue.
+        arena[claim].place = arena[next].place;
     }
 
     pub(super) fn leave(&mut self, arena: &mut ClaimArena, claim: ClaimKey, told: bool) {
@@ -221,7 +239,15 @@ impl<S: BuildHasher> Locks<S> {
         let hash = hasher.hash_one(name.as_str());
         let found = by_name.entry(hash, |key| arena[*key].name == name, |key| arena[*key].hash);
         match found {
-            Entry::Occupied(entry) => *entry.get(),
+            Entry::Occupied(entry) => {
+                let key = *entry.get();
+                let lock = &mut arena[key];
+                if lock.holders.is_empty() && lock.queue.is_empty() {
+                    // It is only delayed: nobody uses it as anything.
+                    lock.shape = shape;
+                }
+                key
+            }
             Entry::Vacant(entry) => {
                 let key = arena.insert(Lock {
                     name,

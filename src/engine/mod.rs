@@ -30,6 +30,8 @@
 mod arena;
 mod effect;
 mod event;
+mod forfeit;
+mod grace;
 mod grant;
 #[cfg(test)]
 mod invariants;
@@ -38,32 +40,37 @@ mod lock;
 mod random;
 mod request;
 mod session;
+mod snapshot;
 mod table;
 #[cfg(test)]
 mod tests;
 mod tokens;
 mod view;
 
-pub use effect::{Effect, EndReason, News, Rejection};
-pub use event::{Attach, Command, Event, Progress, Request, Wait};
+pub use effect::{Effect, EndReason, Forfeit, News, Rejection, Standing};
+pub use event::{Account, Attach, Command, Event, Progress, Reclaim, Request, Wait};
 pub use grant::PLACES_TOLD_MAX;
-pub use table::{Counts, LockTable};
+pub use snapshot::Snapshot;
+pub use table::{Counts, HEARTBEAT, LockTable};
 pub use tokens::TOKEN_BLOCK;
 pub use view::{HolderView, LockView, SessionView, WaiterView};
 
-use crate::types::{Epoch, FencingToken};
+use crate::types::{Epoch, FencingToken, Ttl};
 
-/// What must be on disk before it may be relied on. Both only grow.
+/// What must be on disk before it may be relied on. All of it only grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Durable {
     /// This run of the coordinator.
     pub epoch: Epoch,
     /// No token at or above this one may be granted.
     pub tokens_below: FencingToken,
+    /// The longest lease of a session that was ever welcomed; none if none was. After a crash,
+    /// nobody is granted anything for so long (rules G1, G2).
+    pub ttl_max: Option<Ttl>,
 }
 
 /// How the engine begins.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Start {
     /// What is on disk already.
     pub durable: Durable,
@@ -71,4 +78,18 @@ pub struct Start {
     pub first_token: FencingToken,
     /// What a client presents above this cannot be true (rule F3).
     pub plausible: Durable,
+    /// What the runs before this one left.
+    pub past: Past,
+}
+
+/// What the runs before this one left.
+#[derive(Clone, Debug, Default)]
+pub struct Past {
+    /// Everything, if the last one stopped in order. Else it crashed, and what was held must be
+    /// reclaimed; unless nobody was ever welcomed.
+    pub snapshot: Option<Snapshot>,
+    /// What must not be reclaimed.
+    pub forfeits: Vec<Forfeit>,
+    /// The number of the next record.
+    pub next_record: u64,
 }

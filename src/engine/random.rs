@@ -18,18 +18,63 @@ const LOCKS: usize = 4;
 /// Something that happens to a session, or to all.
 #[derive(Clone, Debug)]
 enum Step {
-    Open { session: u64, ttl: u64, linger: Option<u64> },
-    Resume { session: u64 },
-    Cut { session: u64 },
-    Goodbye { session: u64 },
-    KeepAlive { session: u64 },
-    Request { session: u64, claims: Vec<(usize, Mode)>, wait: Wait, delay: u64, progress: Progress },
-    Repeat { session: u64, back: u64 },
-    Release { session: u64, back: u64 },
-    Cancel { session: u64, back: u64 },
-    Revoke { lock: usize, token: u64 },
-    Wait { ms: u64 },
-    Disk { works: bool },
+    Open {
+        session: u64,
+        ttl: u64,
+        linger: Option<u64>,
+    },
+    Resume {
+        session: u64,
+    },
+    Cut {
+        session: u64,
+    },
+    Goodbye {
+        session: u64,
+    },
+    KeepAlive {
+        session: u64,
+    },
+    Request {
+        session: u64,
+        claims: Vec<(usize, Mode)>,
+        wait: Wait,
+        delay: u64,
+        progress: Progress,
+    },
+    Repeat {
+        session: u64,
+        back: u64,
+    },
+    Release {
+        session: u64,
+        back: u64,
+    },
+    Cancel {
+        session: u64,
+        back: u64,
+    },
+    Revoke {
+        lock: usize,
+        token: u64,
+    },
+    Wait {
+        ms: u64,
+    },
+    /// Time passes, and nobody looks.
+    Stall {
+        ms: u64,
+    },
+    Disk {
+        works: bool,
+    },
+    Restart {
+        orderly: bool,
+    },
+    Reclaim {
+        session: u64,
+        back: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -68,7 +113,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (session, back).prop_map(|(session, back)| Step::Cancel { session, back }),
         1 => (0..LOCKS, 0..60u64).prop_map(|(lock, token)| Step::Revoke { lock, token }),
         3 => (0..4_000u64).prop_map(|ms| Step::Wait { ms }),
+        1 => (0..9_000u64).prop_map(|ms| Step::Stall { ms }),
         1 => any::<bool>().prop_map(|works| Step::Disk { works }),
+        1 => any::<bool>().prop_map(|orderly| Step::Restart { orderly }),
+        3 => (0..SESSIONS, 0..4u64).prop_map(|(session, back)| Step::Reclaim { session, back }),
     ]
 }
 
@@ -84,31 +132,70 @@ struct World {
     requests: HashMap<SessionId, Vec<Request>>,
     tokens: HashMap<(SessionId, RequestId), FencingToken>,
     finished: HashSet<(SessionId, RequestId)>,
+    /// What was held when the coordinator last crashed.
+    held_before: HashMap<(SessionId, RequestId), FencingToken>,
     ended: HashSet<SessionId>,
     last_token: FencingToken,
     disk_works: bool,
     unsaved: Vec<Durable>,
+    unrecorded: Vec<(u64, Forfeit)>,
+    /// What is on disk.
+    durable: Durable,
+    recorded: Vec<(u64, Forfeit)>,
+}
+
+fn begin(durable: Durable, first_token: FencingToken, past: Past, now: Timestamp) -> Table {
+    let (epoch, tokens_below) = (Epoch::new(1 << 20), FencingToken::new(1 << 40));
+    let plausible = Durable { epoch, tokens_below, ttl_max: None };
+    let start = Start { durable, first_token, plausible, past };
+    Table::new(Limits::default(), start, BuildHasherDefault::new(), now)
 }
 
 impl World {
     fn new() -> Self {
-        let durable = Durable { epoch: Epoch::new(1), tokens_below: FencingToken::new(20) };
-        let plausible = Durable { epoch: Epoch::new(9), tokens_below: FencingToken::new(1 << 40) };
-        let start = Start { durable, first_token: FencingToken::new(1), plausible };
+        let (epoch, ttl_max) = (Epoch::new(1), Some(Ttl::default()));
+        let durable = Durable { epoch, tokens_below: FencingToken::new(20), ttl_max };
+        let now = Timestamp::default();
+        let past = Past { snapshot: Some(Snapshot::default()), ..Past::default() };
         Self {
-            table: Table::new(Limits::default(), start, BuildHasherDefault::new()),
-            now: Timestamp::default(),
+            table: begin(durable, FencingToken::new(1), past, now),
+            now,
             connections: 0,
             sessions: HashMap::new(),
             next_session: 0,
             requests: HashMap::new(),
             tokens: HashMap::new(),
             finished: HashSet::new(),
+            held_before: HashMap::new(),
             ended: HashSet::new(),
             last_token: FencingToken::default(),
             disk_works: false,
             unsaved: Vec::new(),
+            unrecorded: Vec::new(),
+            durable,
+            recorded: Vec::new(),
         }
+    }
+
+    /// The next run begins: after a crash, or an orderly stop.
+    fn restart(&mut self, orderly: bool) {
+        let snapshot = orderly.then(|| self.table.snapshot());
+        if !orderly {
+            // What the clients know of requests is of use only if they still hold.
+            self.tokens.retain(|key, _| !self.finished.contains(key));
+            self.held_before = std::mem::take(&mut self.tokens);
+            self.finished.clear();
+            self.ended.clear();
+        }
+        let forfeits = self.recorded.iter().map(|(_, forfeit)| *forfeit).collect();
+        let next_record = self.recorded.last().map_or(0, |(number, _)| number + 1);
+        let past = Past { snapshot, forfeits, next_record };
+        self.unsaved.clear();
+        self.unrecorded.clear();
+        let first = self.durable.tokens_below;
+        self.durable.epoch = Epoch::new(self.durable.epoch.number() + 1);
+        self.durable.tokens_below = FencingToken::new(first.number() + 20);
+        self.table = begin(self.durable, first, past, self.now);
     }
 
     fn handle(&mut self, event: Event) {
@@ -119,7 +206,13 @@ impl World {
         }
         if self.disk_works {
             for durable in std::mem::take(&mut self.unsaved) {
+                self.durable = durable;
                 self.handle(Event::Persisted(durable));
+            }
+            let count = self.unrecorded.len();
+            if count > 0 {
+                self.recorded.append(&mut self.unrecorded);
+                self.handle(Event::Recorded { count });
             }
         }
     }
@@ -134,6 +227,8 @@ impl World {
                         assert!(!self.finished.contains(&key), "granted after its end");
                         if let Some(known) = self.tokens.insert(key, token) {
                             assert_eq!(known, token, "granted twice");
+                        } else if self.held_before.get(&key) == Some(&token) {
+                            // Reclaimed, with the token it had.
                         } else {
                             assert!(token > self.last_token, "a token that is not greater");
                             self.last_token = token;
@@ -148,6 +243,8 @@ impl World {
             }
             Effect::Ended { session, .. } => assert!(self.ended.insert(session)),
             Effect::Persist(durable) => self.unsaved.push(durable),
+            Effect::Record { number, forfeit } => self.unrecorded.push((number, forfeit)),
+            Effect::ForgetRecords { below } => self.recorded.retain(|(n, _)| *n >= below),
             Effect::Welcome { .. }
             | Effect::Refused { .. }
             | Effect::Superseded { .. }
@@ -184,7 +281,6 @@ impl World {
                 let id = SessionId::new(self.next_session);
                 let connection = self.attach(Attach::Open {
                     session: id,
-                    secret: Secret::new(id.number()),
                     ttl: Ttl::new(Duration::from_secs(ttl)).unwrap(),
                     linger: linger.map(Duration::from_millis),
                     identity: Identity::default(),
@@ -197,8 +293,10 @@ impl World {
                 };
                 let connection = self.attach(Attach::Resume {
                     session: id,
-                    secret: Secret::new(id.number()),
                     generation: Generation::new(generation + 1),
+                    ttl: Ttl::default(),
+                    linger: None,
+                    identity: Identity::default(),
                 });
                 self.sessions.insert(session, (id, connection, generation + 1));
             }
@@ -221,6 +319,7 @@ impl World {
                     owner: OwnerId::default(),
                     wait,
                     progress,
+                    ticket: None,
                     lock_delay: Duration::from_millis(delay),
                     note: Note::default(),
                     claims: Claims::new(claims.collect()).unwrap(),
@@ -251,8 +350,24 @@ impl World {
                 token: FencingToken::new(token),
             }),
             Step::Wait { ms } => {
-                self.now = self.now.after(Duration::from_millis(ms));
-                self.handle(Event::Tick);
+                let end = self.now.after(Duration::from_millis(ms));
+                while let Some(deadline) = self.table.next_deadline().filter(|at| *at <= end) {
+                    self.now = self.now.max(deadline);
+                    self.handle(Event::Tick);
+                }
+                self.now = end;
+            }
+            Step::Stall { ms } => self.now = self.now.after(Duration::from_millis(ms)),
+            Step::Restart { orderly } => self.restart(orderly),
+            Step::Reclaim { session, back } => {
+                let Some(Request { id, claims, lock_delay, note, .. }) = self.back(session, back)
+                else {
+                    return;
+                };
+                let held = self.held_before.get(&(self.sessions[&session].0, id));
+                let Some(token) = held.copied() else { return };
+                let reclaim = Reclaim { id, token, lock_delay, note, claims };
+                self.say(session, Command::Reclaim(reclaim));
             }
             Step::Disk { works } => {
                 self.disk_works = works;
@@ -271,10 +386,8 @@ proptest! {
         for step in steps {
             world.take(step);
         }
-        // In the end, when the disk works, all sessions have ended and all delays with them,
-        // nothing is left.
+        // In the end, when the disk works and all sessions have ended, nothing is left.
         world.take(Step::Disk { works: true });
-        world.take(Step::Wait { ms: 100_000 });
         world.take(Step::Wait { ms: 100_000 });
         let counts = world.table.counts();
         prop_assert_eq!((counts.sessions, counts.locks, counts.held, counts.waiting), (0, 0, 0, 0));
@@ -326,6 +439,7 @@ fn a_name_that_was_used_leaves_nothing_behind() {
             owner: OwnerId::default(),
             wait: Wait::Never,
             progress: Progress::Untold,
+            ticket: None,
             lock_delay: Duration::ZERO,
             note: Note::default(),
             claims: claim.into(),

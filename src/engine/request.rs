@@ -8,7 +8,7 @@ use hashbrown::HashTable;
 
 use super::arena::{Arena, ClaimKey, Linked, Links, RequestKey, SessionKey};
 use super::event::Progress;
-use crate::types::{FencingToken, Note, RequestId, Timestamp};
+use crate::types::{FencingToken, Note, RequestId, Ticket, Timestamp};
 
 /// A request that waits or holds.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(super) struct Live {
     pub(super) progress: Progress,
     /// The place it was last told; 0: none.
     pub(super) told: u32,
+    /// Its place among all that ever waited, once it waits.
+    pub(super) ticket: Ticket,
     /// Pause before its locks are granted anew if it is lost (rule S7).
     pub(super) lock_delay: Duration,
     /// What it is for, for people.

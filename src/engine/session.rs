@@ -5,10 +5,13 @@ use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::EndReason;
 use super::arena::{Arena, Chain, RequestKey, SessionKey};
+use super::event::Command;
 use crate::types::{
-    ConnectionId, FencingToken, Generation, Identity, LostReason, RejectionCode, RequestId, Secret,
+    ConnectionId, FencingToken, Generation, Identity, LostReason, RejectionCode, RequestId,
     SessionId, Timestamp, Ttl,
 };
 
@@ -17,8 +20,6 @@ use crate::types::{
 pub(super) struct Session {
     /// Its name.
     pub(super) id: SessionId,
-    /// What a later connection must know.
-    secret: Secret,
     /// Counts its connections; only the latest is listened to (rule S2).
     pub(super) generation: Generation,
     /// The connection it has now.
@@ -32,7 +33,7 @@ pub(super) struct Session {
     /// Length of its lease.
     pub(super) ttl: Ttl,
     /// How long it outlives a broken connection; none: as long as its lease (rule S4).
-    linger: Option<Duration>,
+    pub(super) linger: Option<Duration>,
     /// When it ends if nothing is heard. While a connection is attached: last heard + ttl.
     pub(super) ends: Timestamp,
     /// When its entry among the deadlines comes up. Never after `ends`, often before: a renewal
@@ -44,10 +45,15 @@ pub(super) struct Session {
     pub(super) latest_request: RequestId,
     /// How its latest finished requests ended, oldest first (rule R1).
     finished: VecDeque<(RequestId, Outcome)>,
+    /// What its client said before it could be welcomed, which waits for the disk (rule G1). None:
+    /// it was welcomed.
+    pub(super) unheard: Option<Vec<Command>>,
+    /// It has ended; what it held passes on when that is on record (rule G1).
+    pub(super) is_over: bool,
 }
 
 /// How a request ended, for whoever asks again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Outcome {
     /// Its holder released it.
     Released(FencingToken),
@@ -63,8 +69,8 @@ pub(super) enum Outcome {
 #[derive(Debug)]
 pub(super) struct Opening {
     pub(super) id: SessionId,
-    pub(super) secret: Secret,
-    pub(super) connection: ConnectionId,
+    pub(super) generation: Generation,
+    pub(super) connection: Option<ConnectionId>,
     pub(super) peer: Option<SocketAddr>,
     pub(super) identity: Identity,
     pub(super) ttl: Ttl,
@@ -76,9 +82,8 @@ impl Session {
         let ends = now.after(opening.ttl.length());
         Self {
             id: opening.id,
-            secret: opening.secret,
-            generation: Generation::new(1),
-            connection: Some(opening.connection),
+            generation: opening.generation,
+            connection: opening.connection,
             peer: opening.peer,
             identity: opening.identity,
             since: now,
@@ -89,11 +94,9 @@ impl Session {
             requests: Chain::EMPTY,
             latest_request: RequestId::new(0),
             finished: VecDeque::new(),
+            unheard: None,
+            is_over: false,
         }
-    }
-
-    pub(super) fn knows(&self, secret: Secret) -> bool {
-        self.secret.matches(secret)
     }
 
     /// Something was heard from its client.
@@ -125,6 +128,11 @@ impl Session {
         self.finished.push_back((request, outcome));
     }
 
+    /// How its latest requests ended, oldest first.
+    pub(super) fn finished(&self) -> impl Iterator<Item = (RequestId, Outcome)> {
+        self.finished.iter().copied()
+    }
+
     /// How a request ended, if that is remembered.
     pub(super) fn outcome(&self, request: RequestId) -> Option<Outcome> {
         // From the latest: who asks again does so soon.
@@ -150,8 +158,9 @@ impl<S: BuildHasher + Clone> Sessions<S> {
         }
     }
 
+    /// How many are not over.
     pub(super) fn len(&self) -> usize {
-        self.arena.len()
+        self.by_id.len()
     }
 
     pub(super) fn find(&self, id: SessionId) -> Option<SessionKey> {
@@ -172,15 +181,26 @@ impl<S: BuildHasher + Clone> Sessions<S> {
         key
     }
 
-    pub(super) fn remove(&mut self, key: SessionKey) -> Session {
-        let session = self.arena.remove(key);
+    /// The session is over: it cannot be found any more. It still has what it held.
+    pub(super) fn end(&mut self, key: SessionKey) {
+        let session = &mut self.arena[key];
+        session.is_over = true;
         self.by_id.remove(&session.id);
-        if let Some(connection) = session.connection {
+        if let Some(connection) = session.connection.take() {
             self.by_connection.remove(&connection);
         }
         trim(&mut self.by_id);
         trim(&mut self.by_connection);
-        session
+    }
+
+    /// Forgets a session that is over and has nothing any more.
+    pub(super) fn forget(&mut self, key: SessionKey) {
+        self.arena.remove(key);
+    }
+
+    /// All that are not over.
+    pub(super) fn keys(&self) -> impl Iterator<Item = SessionKey> {
+        self.arena.keys().filter(|key| !self.arena[*key].is_over)
     }
 
     /// Gives the session another connection; says which it had.
@@ -208,8 +228,14 @@ impl<S: BuildHasher + Clone> Sessions<S> {
         Some(key)
     }
 
+    #[cfg(test)]
+    pub(super) fn iter_all(&self) -> impl Iterator<Item = (usize, &Session)> {
+        self.arena.iter_from(0)
+    }
+
+    /// Those at and after a place that are not over.
     pub(super) fn iter_from(&self, from: usize) -> impl Iterator<Item = (usize, &Session)> {
-        self.arena.iter_from(from)
+        self.arena.iter_from(from).filter(|(_, session)| !session.is_over)
     }
 }
 

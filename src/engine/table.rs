@@ -1,20 +1,22 @@
 //! The lock table: where events arrive, time passes, and sessions come and go. What happens to
-//! requests is in `grant.rs`.
+//! requests is in `grant.rs`; what a restart asks for, in `grace.rs`, `forfeit.rs` and `snapshot.rs`.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 use std::mem;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::arena::{LockKey, RequestKey, SessionKey};
 use super::event::{Attach, Command, Event};
+use super::forfeit::Limbo;
 use super::lock::{ClaimArena, Locks};
 use super::request::{Requests, State};
 use super::session::{Opening, Outcome, Session, Sessions};
 use super::tokens::Tokens;
-use super::{Effect, EndReason, News, Rejection, Start};
+use super::{Effect, EndReason, Forfeit, News, Rejection, Standing, Start};
 use crate::types::{
-    ConnectionId, Epoch, FencingToken, Generation, Limits, LockName, LostReason, RequestId, Secret,
+    ConnectionId, Epoch, FencingToken, Generation, Limits, LockName, LostReason, RequestId,
     SessionId, Timestamp,
 };
 
@@ -24,11 +26,17 @@ use crate::types::{
 ///
 /// ```
 /// use std::hash::RandomState;
-/// use coordinator::engine::{Attach, Durable, Effect, Event, LockTable, Start};
+/// use coordinator::engine::{Attach, Durable, Effect, Event, LockTable, Past, Snapshot, Start};
 /// use coordinator::types::*;
 ///
-/// let durable = Durable { epoch: Epoch::new(1), tokens_below: FencingToken::new(1 << 20) };
-/// let start = Start { durable, first_token: FencingToken::new(1), plausible: durable };
+/// let durable = Durable {
+///     epoch: Epoch::new(1),
+///     tokens_below: FencingToken::new(1 << 20),
+///     ttl_max: Some(Ttl::default()),
+/// };
+/// let first_token = FencingToken::new(1);
+/// let past = Past { snapshot: Some(Snapshot::default()), ..Past::default() };
+/// let start = Start { durable, first_token, plausible: durable, past };
 /// let mut table = LockTable::new(Limits::default(), start, RandomState::new());
 /// let mut effects = Vec::new();
 /// let hello = Event::Attach {
@@ -36,7 +44,6 @@ use crate::types::{
 ///     peer: None,
 ///     attach: Attach::Open {
 ///         session: SessionId::new(7),
-///         secret: Secret::new(8),
 ///         ttl: Ttl::default(),
 ///         linger: None,
 ///         identity: Identity::default(),
@@ -46,7 +53,6 @@ use crate::types::{
 /// };
 /// table.handle(hello, Timestamp::from_micros(0), &mut effects);
 /// assert!(matches!(effects[..], [Effect::Welcome { .. }]));
-/// assert_eq!(table.next_deadline(), Some(Timestamp::from_micros(10_000_000)));
 /// ```
 #[derive(Debug)]
 pub struct LockTable<S> {
@@ -68,8 +74,24 @@ pub struct LockTable<S> {
     pub(super) timeouts: BTreeSet<(Timestamp, Due)>,
     /// Locks that something left, whose queue is to be looked at before the event is over.
     pub(super) unsettled: VecDeque<LockKey>,
-    /// Whether a request could have been granted had there been a token.
+    /// Whether a request could have been granted had there been a token, or no grace period.
     pub(super) starved: bool,
+    /// Until when earlier holders may reclaim and nobody else is granted (rule G2).
+    pub(super) grace_until: Option<Timestamp>,
+    /// Who and what may not reclaim. Empty outside the grace period.
+    pub(super) forfeited: BTreeSet<Forfeit>,
+    /// What is to happen when it is on record, in the order of the records.
+    pub(super) in_limbo: VecDeque<Limbo>,
+    /// When each record that may still be of use was made, and its number.
+    pub(super) records: VecDeque<(Timestamp, u64)>,
+    /// The number of the next record.
+    pub(super) next_record: u64,
+    /// Sessions that wait for the disk to be welcomed.
+    pub(super) unwelcomed: Vec<SessionId>,
+    /// How many requests began to wait in this run.
+    pub(super) arrivals: u64,
+    /// Where the tokens of this run begin: all others were granted by earlier ones.
+    pub(super) first_token: FencingToken,
     /// Whether nothing new is accepted.
     pub(super) draining: bool,
     /// The latest moment that was told. Never goes back.
@@ -91,7 +113,17 @@ pub(super) enum Due {
     Timeout(RequestKey),
     /// A lock that was lost may be granted again.
     Delay(LockKey),
+    /// The grace period is over.
+    Grace,
 }
+
+/// The shell promises to call [`LockTable::handle`] at least this often while there are sessions. If
+/// it comes later than that by more than [`STALL_MIN`], the coordinator itself stood still, and its
+/// sessions could not be heard (rule T3).
+pub const HEARTBEAT: Duration = Duration::from_millis(500);
+
+/// A shorter stall is not one: a quarter of the shortest lease.
+const STALL_MIN: Duration = Duration::from_millis(500);
 
 /// How much of everything there is now, and was since the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,27 +147,37 @@ pub struct Counts {
 }
 
 impl<S: BuildHasher + Clone> LockTable<S> {
-    /// An empty table. `hasher` should be seeded where clients choose the names; the rules do not
-    /// depend on it.
-    pub fn new(limits: Limits, start: Start, hasher: S) -> Self {
-        Self {
+    /// A table as the run before left it. `hasher` should be seeded where clients choose the names;
+    /// the rules do not depend on it.
+    pub fn new(limits: Limits, start: Start, hasher: S, now: Timestamp) -> Self {
+        let mut table = Self {
             limits,
             sessions: Sessions::new(hasher.clone()),
             requests: Requests::new(hasher.clone()),
             claims: ClaimArena::new(),
             locks: Locks::new(hasher),
-            tokens: Tokens::new(start),
+            tokens: Tokens::new(&start),
             leases: BTreeSet::new(),
             timeouts: BTreeSet::new(),
             unsettled: VecDeque::new(),
             starved: false,
+            grace_until: None,
+            forfeited: BTreeSet::new(),
+            in_limbo: VecDeque::new(),
+            records: VecDeque::new(),
+            next_record: 0,
+            unwelcomed: Vec::new(),
+            arrivals: 0,
+            first_token: start.first_token,
             draining: false,
-            now: Timestamp::default(),
+            now,
             effects: Vec::new(),
             held: 0,
             grants: 0,
             expired: 0,
-        }
+        };
+        table.begin(start.durable, start.past, now);
+        table
     }
 
     /// Takes note of `event` at the moment `now`, and appends to `effects` what is to be done about
@@ -143,6 +185,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// that event's.
     pub fn handle(&mut self, event: Event, now: Timestamp, effects: &mut Vec<Effect>) {
         mem::swap(&mut self.effects, effects);
+        self.notice_stall(now);
         self.now = self.now.max(now);
         self.expire_due();
         match event {
@@ -156,17 +199,20 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             Event::Command { connection, command } => {
                 if let Some(session) = self.sessions.of_connection(connection) {
                     self.sessions[session].renew(self.now);
-                    self.command(session, connection, command);
+                    self.hear(session, connection, command);
                 }
             }
             Event::Disconnect { connection } => self.disconnect(connection),
             Event::Revoke { connection, query_id, name, token } => {
-                self.revoke(connection, query_id, name, token);
+                let revoke = Limbo::Revoke { connection, query_id, name, token };
+                self.record(Forfeit::Grant(token), revoke);
             }
             Event::Persisted(durable) => {
                 self.tokens.persisted(durable);
+                self.welcome_the_covered();
                 self.feed_the_starved();
             }
+            Event::Recorded { count } => self.recorded(count),
             Event::Drain => self.drain(),
             Event::Tick => {}
         }
@@ -180,7 +226,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let lease = self.leases.first().map(|(at, _)| *at);
         let timeout = self.timeouts.first().map(|(at, _)| *at);
-        [lease, timeout].into_iter().flatten().min()
+        let heartbeat = lease.map(|_| self.now.after(HEARTBEAT));
+        [lease, timeout, heartbeat].into_iter().flatten().min()
     }
 
     /// This run of the coordinator.
@@ -230,8 +277,27 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                     self.locks[lock].delayed_until = None;
                     self.unsettle(lock);
                 }
+                Due::Grace => self.end_grace(),
             }
             self.settle();
+        }
+    }
+
+    /// If the coordinator itself stood still, nobody could be heard, and nobody is to blame: leases
+    /// are longer by that (rule T3).
+    fn notice_stall(&mut self, now: Timestamp) {
+        let late = now.since(self.now.after(HEARTBEAT));
+        if late <= STALL_MIN || self.leases.is_empty() {
+            return;
+        }
+        // Only the ends: where an entry comes up too early, it is put off then.
+        let sessions: Vec<SessionKey> = self.sessions.keys().collect();
+        for session in sessions {
+            let ends = self.sessions[session].ends;
+            self.sessions[session].ends = ends.after(late);
+        }
+        if let Some(until) = self.grace_until {
+            self.set_grace(until.after(late));
         }
     }
 
@@ -243,28 +309,30 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     fn attach(&mut self, connection: ConnectionId, peer: Option<SocketAddr>, attach: Attach) {
-        match attach {
-            Attach::Open { session, secret, ttl, linger, identity } => {
-                let opening =
-                    Opening { id: session, secret, connection, peer, identity, ttl, linger };
-                match self.open(opening) {
-                    Ok(session) => self.welcome(session, connection),
-                    Err(rejection) => self.refuse(connection, rejection),
-                }
+        let opening = match attach {
+            Attach::Open { session, ttl, linger, identity } => {
+                let (generation, connection) = (Generation::new(1), Some(connection));
+                let id = session;
+                Opening { id, generation, connection, peer, identity, ttl, linger }
             }
-            Attach::Resume { session, secret, generation } => {
-                match self.resume(connection, session, secret, generation) {
-                    Ok(session) => {
-                        self.sessions[session].peer = peer;
-                        self.welcome(session, connection);
-                    }
-                    Err(rejection) => self.refuse(connection, rejection),
+            Attach::Resume { session, generation, ttl, linger, identity } => {
+                if let Some(key) = self.sessions.find(session) {
+                    return self.resume(key, connection, peer, generation);
                 }
+                if self.grace_until.is_none() || self.forfeited.contains(&Forfeit::Session(session))
+                {
+                    return self.refuse(connection, Rejection::UnknownSession);
+                }
+                let (id, connection) = (session, Some(connection));
+                Opening { id, generation, connection, peer, identity, ttl, linger }
             }
+        };
+        if let Err(rejection) = self.open(opening) {
+            self.refuse(connection, rejection);
         }
     }
 
-    fn open(&mut self, opening: Opening) -> Result<SessionKey, Rejection> {
+    fn open(&mut self, opening: Opening) -> Result<(), Rejection> {
         let max = self.limits.sessions_max;
         if self.draining {
             return Err(Rejection::Draining);
@@ -273,43 +341,98 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             return Err(Rejection::TooManySessions { max });
         }
         assert!(self.sessions.find(opening.id).is_none(), "the shell gave a session id twice");
-        let session = self.sessions.insert(Session::open(opening, self.now));
-        self.leases.insert((self.sessions[session].wakes, session));
-        Ok(session)
+        let (id, ttl) = (opening.id, opening.ttl);
+        let session = self.enroll(Session::open(opening, self.now));
+        if self.tokens.covers(ttl) {
+            self.welcome(session);
+        } else {
+            self.sessions[session].unheard = Some(Vec::new());
+            self.unwelcomed.push(id);
+        }
+        Ok(())
+    }
+
+    /// Takes a session in, and sees to it that its end is noticed.
+    pub(super) fn enroll(&mut self, session: Session) -> SessionKey {
+        let wakes = session.wakes;
+        let key = self.sessions.insert(session);
+        self.leases.insert((wakes, key));
+        key
+    }
+
+    /// The disk covers longer leases now: who waited for that is welcome, and is heard.
+    fn welcome_the_covered(&mut self) {
+        for id in mem::take(&mut self.unwelcomed) {
+            let Some(session) = self.sessions.find(id) else { continue };
+            if !self.tokens.covers(self.sessions[session].ttl) {
+                self.unwelcomed.push(id);
+                continue;
+            }
+            let unheard = self.sessions[session].unheard.take().unwrap_or_default();
+            self.welcome(session);
+            for command in unheard {
+                // A goodbye among them ends the session.
+                let Some(session) = self.sessions.find(id) else { break };
+                let Some(connection) = self.sessions[session].connection else { break };
+                self.command(session, connection, command);
+            }
+        }
     }
 
     /// Gives a living session a new connection; the one it had is told and closed (rules S1, S2).
     fn resume(
         &mut self,
+        key: SessionKey,
         connection: ConnectionId,
-        id: SessionId,
-        secret: Secret,
+        peer: Option<SocketAddr>,
         generation: Generation,
-    ) -> Result<SessionKey, Rejection> {
-        let key = self
-            .sessions
-            .find(id)
-            .filter(|key| self.sessions[*key].knows(secret))
-            .ok_or(Rejection::UnknownSession)?;
+    ) {
         let latest = self.sessions[key].generation;
         if generation <= latest {
-            return Err(Rejection::StaleGeneration { latest });
+            return self.refuse(connection, Rejection::StaleGeneration { latest });
         }
         self.sessions[key].generation = generation;
+        self.sessions[key].peer = peer;
         self.sessions[key].renew(self.now);
         if let Some(before) = self.sessions.attach(key, connection) {
             self.effects.push(Effect::Superseded { connection: before });
         }
-        Ok(key)
+        if self.sessions[key].unheard.is_none() {
+            self.welcome_as(key, Standing::Resumed);
+        }
     }
 
-    fn welcome(&mut self, session: SessionKey, connection: ConnectionId) {
-        let Session { id, generation, ttl, .. } = self.sessions[session];
-        self.effects.push(Effect::Welcome { connection, session: id, generation, ttl });
+    /// Welcomes a session that was just opened, for the first time ever or after a crash.
+    fn welcome(&mut self, session: SessionKey) {
+        let standing = match self.grace_until {
+            Some(until) if self.sessions[session].generation > Generation::new(1) => {
+                Standing::Reopened { grace: until.since(self.now) }
+            }
+            Some(_) | None => Standing::Opened,
+        };
+        self.welcome_as(session, standing);
+    }
+
+    fn welcome_as(&mut self, session: SessionKey, standing: Standing) {
+        let Session { id, generation, ttl, connection, .. } = self.sessions[session];
+        if let Some(connection) = connection {
+            let session = id;
+            self.effects.push(Effect::Welcome { connection, session, generation, ttl, standing });
+        }
     }
 
     fn refuse(&mut self, connection: ConnectionId, rejection: Rejection) {
         self.effects.push(Effect::Refused { connection, rejection });
+    }
+
+    /// Does what a client says, or keeps it until the session is welcome.
+    fn hear(&mut self, session: SessionKey, connection: ConnectionId, command: Command) {
+        let max = self.limits.requests_per_session_max;
+        match &mut self.sessions[session].unheard {
+            Some(unheard) if unheard.len() < max => unheard.push(command),
+            Some(_) => self.end_session(session, EndReason::Goodbye),
+            None => self.command(session, connection, command),
+        }
     }
 
     fn command(&mut self, session: SessionKey, connection: ConnectionId, command: Command) {
@@ -317,6 +440,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             Command::Request(request) => self.request(session, request),
             Command::Release { request, token } => self.release(session, request, token),
             Command::Cancel { request } => self.cancel(session, request),
+            Command::Reclaim(reclaim) => self.reclaim(session, reclaim),
+            Command::Account(account) => self.account(session, &account),
             Command::KeepAlive { sequence } => {
                 self.effects.push(Effect::KeptAlive { connection, sequence });
             }
@@ -341,8 +466,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
     }
 
-    /// Ends a session in one step: its holds become free, its waiters leave (rule S6). Whoever is
-    /// next is found by [`LockTable::settle`], which the caller does not forget.
+    /// Ends a session in one step: it is gone, its waiters leave, its holds become free (rule S6): at
+    /// once if its client said goodbye, else when that is on record (rule G1). Whoever is next is
+    /// found by [`LockTable::settle`], which the caller does not forget.
     fn end_session(&mut self, key: SessionKey, reason: EndReason) {
         let lost = match reason {
             EndReason::Goodbye => None,
@@ -350,26 +476,38 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             EndReason::Disconnected => Some(LostReason::Disconnected),
         };
         let (mut held, mut waiting, mut lock) = (0, 0, None);
-        while let Some(request) = self.sessions[key].requests.head() {
-            match self.requests[request].state {
-                State::Held { token } => {
+        let requests: Vec<_> = self.sessions[key].requests.iter(&self.requests.arena).collect();
+        for request in requests {
+            match (self.requests[request].state, lost) {
+                (State::Held { token }, Some(reason)) => {
                     held += 1;
                     lock = lock.or_else(|| self.first_lock(request));
-                    if let Some(reason) = lost {
-                        self.delay_locks(request);
-                        let id = self.requests[request].id;
-                        self.tell(key, id, News::Lost { token, reason });
-                    }
+                    let id = self.requests[request].id;
+                    self.tell(key, id, News::Lost { token, reason });
                 }
-                State::Waiting { .. } => waiting += 1,
+                (State::Held { .. }, None) => {
+                    held += 1;
+                    self.take_out(request);
+                }
+                (State::Waiting { .. }, _) => {
+                    waiting += 1;
+                    self.take_out(request);
+                }
             }
-            self.take_out(request);
         }
         self.expired += u64::from(reason == EndReason::Expired);
-        let session = self.sessions.remove(key);
-        self.leases.remove(&(session.wakes, key));
-        let Session { id, connection, .. } = session;
+        let Session { id, connection, wakes, .. } = self.sessions[key];
+        self.leases.remove(&(wakes, key));
+        self.sessions.end(key);
+        if self.grace_until.is_some() {
+            self.forfeited.insert(Forfeit::Session(id));
+        }
         self.effects.push(Effect::Ended { session: id, connection, reason, held, waiting, lock });
+        if self.sessions[key].requests.is_empty() {
+            self.sessions.forget(key);
+        } else {
+            self.record(Forfeit::Session(id), Limbo::Session(key));
+        }
     }
 
     /// The name of the first lock a request claims.
@@ -379,7 +517,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// Numbers are on disk: whoever waited for nothing else is granted.
-    fn feed_the_starved(&mut self) {
+    pub(super) fn feed_the_starved(&mut self) {
         if mem::take(&mut self.starved) {
             let locks: Vec<LockKey> = self.locks.keys().collect();
             for lock in locks {

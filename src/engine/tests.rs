@@ -9,7 +9,10 @@
 //! release 1 [id=7] [token=3]         of the session's latest request and its token, unless said
 //! cancel 1 [id=7]
 //! keepalive 1      goodbye 1         cut 1 (the connection breaks)
-//! resume 1 [generation=2] [secret=wrong]
+//! resume 1 [generation=2]            after a crash: as the session before
+//! reclaim 1 [id=7] [token=3]         of the latest grant, with the claims of its request
+//! requeue 1 [id=7]                   the latest request once more, with its ticket
+//! account 1 [held=7,8] [waiting=9]   what the client knows of
 //! old 1 keepalive|goodbye|cut        of the session's first connection
 //! revoke printer token=3             by an operator
 //! wait 5s                            time passes; deadlines are met as they come
@@ -18,6 +21,7 @@
 //! tokens below=3                     starts anew, with so many numbers reserved
 //! limit waiters=2 sessions=2 …       starts anew, with other limits
 //! tick             drain             status
+//! crash            stop              the next run begins, after a crash or an orderly stop
 //! ```
 //!
 //! `UPDATE_GOLDENFILES=1 cargo test` writes what was seen into the files.
@@ -66,10 +70,18 @@ stories! {
     a_session_lingers_after_its_connection
     a_session_says_goodbye
     a_session_resumes
+    a_stall_is_nobodys_fault
+    after_a_crash_holders_reclaim
+    after_a_crash_queues_come_back_in_order
+    after_a_stop_everything_goes_on
+    an_account_brings_both_sides_together
     cancel_meets_grant
+    a_longer_lease_is_on_disk_first
     drain_answers_all_who_wait
     fencing_tokens_are_durable_before_use
     first_come_first_served
+    forfeits_are_on_record_before_the_lock_passes_on
+    forged_and_stale_reclaims_are_refused
     limits_are_rejections
     lock_delay_after_a_loss
     permits
@@ -89,10 +101,15 @@ struct Teller {
     connection: ConnectionId,
     first_connection: ConnectionId,
     generation: u64,
+    ttl: Duration,
     /// Its latest request.
     latest: u64,
     /// Tokens by request.
     tokens: HashMap<u64, FencingToken>,
+    /// What was requested, by id.
+    requests: HashMap<u64, Request>,
+    /// What keeps its place, by id.
+    tickets: HashMap<u64, Ticket>,
 }
 
 struct Story {
@@ -106,12 +123,24 @@ struct Story {
     queries: u64,
     disk_works: bool,
     to_persist: Vec<Durable>,
+    /// Forfeits that are to be recorded.
+    to_record: Vec<(u64, Forfeit)>,
+    /// What is on disk.
+    on_disk: Durable,
+    recorded: Vec<(u64, Forfeit)>,
 }
 
 fn start(below: u64) -> Start {
-    let durable = Durable { epoch: Epoch::new(1), tokens_below: FencingToken::new(below) };
-    let plausible = Durable { epoch: Epoch::new(1000), tokens_below: FencingToken::new(1 << 40) };
-    Start { durable, first_token: FencingToken::new(1), plausible }
+    let ttl_max = Some(Ttl::new(Duration::from_secs(60)).unwrap());
+    let tokens_below = FencingToken::new(below);
+    let durable = Durable { epoch: Epoch::new(1), tokens_below, ttl_max };
+    let past = Past { snapshot: Some(Snapshot::default()), ..Past::default() };
+    Start { durable, first_token: FencingToken::new(1), plausible: plausible(), past }
+}
+
+fn plausible() -> Durable {
+    let (epoch, tokens_below) = (Epoch::new(1000), FencingToken::new(1 << 40));
+    Durable { epoch, tokens_below, ttl_max: None }
 }
 
 impl Story {
@@ -121,7 +150,12 @@ impl Story {
 
     fn with(limits: Limits, below: u64) -> Self {
         Self {
-            table: Table::new(limits, start(below), BuildHasherDefault::new()),
+            table: Table::new(
+                limits,
+                start(below),
+                BuildHasherDefault::new(),
+                Timestamp::default(),
+            ),
             limits,
             now: Timestamp::default(),
             tellers: HashMap::new(),
@@ -130,6 +164,9 @@ impl Story {
             queries: 0,
             disk_works: true,
             to_persist: Vec::new(),
+            to_record: Vec::new(),
+            on_disk: start(below).durable,
+            recorded: Vec::new(),
         }
     }
 
@@ -146,7 +183,14 @@ impl Story {
         }
         if self.disk_works {
             for durable in std::mem::take(&mut self.to_persist) {
+                self.on_disk = durable;
                 let more = self.handle(Event::Persisted(durable));
+                text.push_str(&more);
+            }
+            let count = self.to_record.len();
+            if count > 0 {
+                self.recorded.append(&mut self.to_record);
+                let more = self.handle(Event::Recorded { count });
                 text.push_str(&more);
             }
         }
@@ -166,8 +210,24 @@ impl Story {
                 let news = self.news(session, request.number(), news);
                 format!("{session} {at} {news}")
             }
-            Effect::Welcome { session, generation, ttl, .. } => {
-                format!("{} ← welcome generation={generation} ttl={ttl}", session.number())
+            Effect::Welcome { session, generation, ttl, standing, .. } => {
+                let session = session.number();
+                format!("{session} ← welcome {standing:?} generation={generation} ttl={ttl}")
+            }
+            Effect::Record { number, forfeit } => {
+                self.to_record.push((number, forfeit));
+                if self.disk_works {
+                    return;
+                }
+                let what = match forfeit {
+                    Forfeit::Session(session) => format!("session {}", session.number()),
+                    Forfeit::Grant(token) => format!("grant {token}"),
+                };
+                format!("record {what}")
+            }
+            Effect::ForgetRecords { below } => {
+                self.recorded.retain(|(number, _)| *number >= below);
+                format!("forget records below {below}")
             }
             Effect::Refused { rejection, .. } => {
                 format!("← refused {}: {rejection}", rejection.code())
@@ -202,7 +262,12 @@ impl Story {
                 }
                 format!("grant {name} token={token}")
             }
-            News::Queued { position } => format!("queued {name} position={position}"),
+            News::Queued { position, ticket } => {
+                if let Some(teller) = self.tellers.get_mut(&session) {
+                    teller.tickets.insert(request, ticket);
+                }
+                format!("queued {name} position={position}")
+            }
             News::Released => format!("released {name}"),
             News::Cancelled => format!("cancelled {name}"),
             News::Lost { token, reason } => format!("lost {name} token={token} {reason}"),
@@ -228,8 +293,11 @@ impl Story {
                 connection,
                 first_connection: connection,
                 generation: 1,
+                ttl,
                 latest: 0,
                 tokens: HashMap::new(),
+                requests: HashMap::new(),
+                tickets: HashMap::new(),
             };
             self.tellers.insert(session, teller);
             let told = self.handle(Event::Attach {
@@ -237,7 +305,6 @@ impl Story {
                 peer: None,
                 attach: Attach::Open {
                     session: SessionId::new(session.into()),
-                    secret: Secret::new(session.into()),
                     ttl: Ttl::new(ttl)?,
                     linger,
                     identity,
@@ -246,7 +313,7 @@ impl Story {
                 token_seen: FencingToken::new(token),
             });
             // A welcome that says nothing unusual is not worth a line.
-            let usual = format!("{session} ← welcome generation=1 ttl=10s\n");
+            let usual = format!("{session} ← welcome Opened generation=1 ttl=10s\n");
             text.push_str(told.strip_prefix(&usual).unwrap_or(&told));
         }
         args.reject_next()?;
@@ -256,19 +323,21 @@ impl Story {
     fn resume(&mut self, line: &Line) -> Result<String, Failure> {
         let mut args = line.consume_args();
         let session: u64 = args.next_pos().ok_or("which session?")?.parse()?;
-        let secret = if args.take_key("secret").is_some() { u64::MAX } else { session };
         let given = args.take_key("generation").map(str::parse).transpose()?;
         self.connections += 1;
         let connection = ConnectionId::new(self.connections);
         let teller = self.teller(session)?;
         let generation = given.unwrap_or(teller.generation + 1);
+        let ttl = Ttl::new(teller.ttl)?;
         let told = self.handle(Event::Attach {
             connection,
             peer: None,
             attach: Attach::Resume {
                 session: SessionId::new(session.into()),
-                secret: Secret::new(secret.into()),
                 generation: Generation::new(generation),
+                ttl,
+                linger: None,
+                identity: Identity::new(format!("s{session}"))?,
             },
             epoch_seen: Epoch::new(0),
             token_seen: FencingToken::new(0),
@@ -291,6 +360,7 @@ impl Story {
             owner: OwnerId::default(),
             wait: Wait::Forever,
             progress: Progress::Told,
+            ticket: None,
             lock_delay: Duration::ZERO,
             note: Note::default(),
             claims: claim("placeholder", Mode::Exclusive)?.into(),
@@ -324,7 +394,59 @@ impl Story {
         request.claims = Claims::new(claims)?;
         let teller = self.teller(session)?;
         teller.latest = teller.latest.max(id);
+        teller.requests.entry(id).or_insert(request.clone());
         self.say(session, Command::Request(request))
+    }
+
+    fn reclaim(&mut self, session: u64, id: u64, token: FencingToken) -> Result<String, Failure> {
+        let request = self.teller(session)?.requests.get(&id).ok_or("which request?")?;
+        let Request { id, lock_delay, note, claims, .. } = request.clone();
+        self.say(session, Command::Reclaim(Reclaim { id, token, lock_delay, note, claims }))
+    }
+
+    fn requeue(&mut self, session: u64, id: u64) -> Result<String, Failure> {
+        let teller = self.teller(session)?;
+        let mut request = teller.requests.get(&id).ok_or("which request?")?.clone();
+        request.ticket = teller.tickets.get(&id).copied();
+        self.say(session, Command::Request(request))
+    }
+
+    fn account(&mut self, line: &Line) -> Result<String, Failure> {
+        let mut args = line.consume_args();
+        let session: u64 = args.next_pos().ok_or("which session?")?.parse()?;
+        let ids = |list: Option<&str>| -> Result<Vec<u64>, Failure> {
+            list.unwrap_or_default()
+                .split('/')
+                .filter(|id| !id.is_empty())
+                .map(|id| Ok(id.parse()?))
+                .collect()
+        };
+        let (held, waiting) = (ids(args.take_key("held"))?, ids(args.take_key("waiting"))?);
+        let teller = self.teller(session)?;
+        let token = |id: &u64| teller.tokens.get(id).copied().unwrap_or_default();
+        let account = Account {
+            from: RequestId::new(1),
+            to: RequestId::new(teller.latest),
+            held: held.iter().map(|id| (RequestId::new(*id), token(id))).collect(),
+            waiting: waiting.into_iter().map(RequestId::new).collect(),
+        };
+        self.say(session, Command::Account(account))
+    }
+
+    /// The next run begins.
+    fn restart(&mut self, snapshot: Option<Snapshot>) -> String {
+        let forfeits = self.recorded.iter().map(|(_, forfeit)| *forfeit).collect();
+        let next_record = self.recorded.last().map_or(0, |(number, _)| number + 1);
+        let past = Past { snapshot, forfeits, next_record };
+        let epoch = Epoch::new(self.on_disk.epoch.number() + 1);
+        let first_token = self.on_disk.tokens_below;
+        let tokens_below = FencingToken::new(first_token.number() + TOKEN_BLOCK);
+        self.on_disk = Durable { epoch, tokens_below, ..self.on_disk };
+        self.to_persist.clear();
+        self.to_record.clear();
+        let start = Start { durable: self.on_disk, first_token, plausible: plausible(), past };
+        self.table = Table::new(self.limits, start, BuildHasherDefault::new(), self.now);
+        format!("epoch {epoch}\n")
     }
 
     fn command(&mut self, line: &Line) -> Result<String, Failure> {
@@ -344,6 +466,8 @@ impl Story {
                 "release" => self.say(session, Command::Release { request, token })?,
                 "cancel" => self.say(session, Command::Cancel { request })?,
                 "keepalive" => self.say(session, Command::KeepAlive { sequence: 1 })?,
+                "reclaim" => self.reclaim(session, request.number(), token)?,
+                "requeue" => self.requeue(session, request.number())?,
                 "goodbye" => self.say(session, Command::Goodbye)?,
                 "cut" => self.handle(Event::Disconnect { connection }),
                 other => return Err(format!("unknown command {other}").into()),
@@ -472,6 +596,9 @@ impl Runner for Story {
                 Ok(String::new())
             }
             "limit" => self.limit(line),
+            "account" => self.account(line),
+            "crash" => Ok(self.restart(None)),
+            "stop" => Ok(self.restart(Some(self.table.snapshot()))),
             "drain" => Ok(self.handle(Event::Drain)),
             "status" => Ok(self.status()),
             _ => self.command(line),

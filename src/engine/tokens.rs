@@ -1,10 +1,11 @@
-//! The one counter behind all fencing tokens, and the numbers that may be used of it.
+//! The one counter behind all fencing tokens, and what must be on disk: how far it may go, the run it
+//! is in, the longest lease.
 //!
 //! Numbers are reserved on disk in blocks, ahead of use, so that no grant waits for a disk and a
 //! crash can only waste numbers, never give one twice (rules F1, F2).
 
 use super::{Durable, Start};
-use crate::types::{Epoch, FencingToken};
+use crate::types::{Epoch, FencingToken, Ttl};
 
 /// How many numbers are reserved at a time.
 pub const TOKEN_BLOCK: u64 = 1 << 20;
@@ -16,6 +17,8 @@ pub(super) struct Tokens {
     next: u64,
     /// This run. Ahead of `durable.epoch` only while a client's later one is being passed.
     epoch: Epoch,
+    /// The longest lease of a session that is welcome once this is on disk.
+    ttl_max: Option<Ttl>,
     /// What is on disk. Invariant: no number at or above `durable.tokens_below` was granted.
     durable: Durable,
     /// What was last asked to be put on disk; never behind `durable`.
@@ -25,10 +28,11 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    pub(super) fn new(start: Start) -> Self {
+    pub(super) fn new(start: &Start) -> Self {
         Self {
             next: start.first_token.number().max(1),
             epoch: start.durable.epoch,
+            ttl_max: start.durable.ttl_max,
             durable: start.durable,
             asked: start.durable,
             plausible: start.plausible,
@@ -38,6 +42,18 @@ impl Tokens {
     /// This run, as far as it is on disk.
     pub(super) fn epoch(&self) -> Epoch {
         self.durable.epoch
+    }
+
+    /// The longest lease that any client may believe in.
+    pub(super) fn ttl_max(&self) -> Option<Ttl> {
+        self.durable.ttl_max
+    }
+
+    /// Whether a session with this lease may be welcomed: a crash would be followed by a grace period
+    /// that is long enough for it (rule G1). If not yet, that is wanted from now on.
+    pub(super) fn covers(&mut self, ttl: Ttl) -> bool {
+        self.ttl_max = self.ttl_max.max(Some(ttl));
+        self.durable.ttl_max >= Some(ttl)
     }
 
     /// The latest number granted, or passed over.
@@ -74,7 +90,7 @@ impl Tokens {
 
     /// What should be asked to be made durable now, if anything; remembered as asked for.
     pub(super) fn wanted(&mut self) -> Option<Durable> {
-        let mut wanted = Durable { epoch: self.epoch, ..self.asked };
+        let mut wanted = Durable { epoch: self.epoch, ttl_max: self.ttl_max, ..self.asked };
         if wanted.tokens_below.number() < self.next + TOKEN_BLOCK / 2 {
             let from = wanted.tokens_below.number().max(self.next);
             wanted.tokens_below = FencingToken::new(from + TOKEN_BLOCK);
@@ -90,22 +106,26 @@ impl Tokens {
     pub(super) fn persisted(&mut self, durable: Durable) {
         self.durable.epoch = self.durable.epoch.max(durable.epoch);
         self.durable.tokens_below = self.durable.tokens_below.max(durable.tokens_below);
+        self.durable.ttl_max = self.durable.ttl_max.max(durable.ttl_max);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Past;
 
     fn durable(epoch: u64, below: u64) -> Durable {
-        Durable { epoch: Epoch::new(epoch), tokens_below: FencingToken::new(below) }
+        let (epoch, tokens_below) = (Epoch::new(epoch), FencingToken::new(below));
+        Durable { epoch, tokens_below, ttl_max: Some(Ttl::default()) }
     }
 
     fn tokens(below: u64) -> Tokens {
-        Tokens::new(Start {
+        Tokens::new(&Start {
             durable: durable(1, below),
             first_token: FencingToken::new(1),
             plausible: durable(1_000, 1 << 40),
+            past: Past::default(),
         })
     }
 

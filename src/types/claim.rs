@@ -3,13 +3,15 @@
 use std::fmt;
 use std::slice;
 
+use serde::{Deserialize, Serialize};
+
 use super::LockName;
 
 /// Most locks that one request may claim.
 pub const CLAIMS_MAX: usize = 64;
 
 /// How a lock is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Mode {
     /// Alone.
     Exclusive,
@@ -61,7 +63,7 @@ impl fmt::Display for Mode {
 }
 
 /// A lock and the mode in which it is wanted.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Claim {
     /// Which lock.
     pub name: LockName,

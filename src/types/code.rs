@@ -3,11 +3,14 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Makes an enum of codes with their numbers and names, and the way back from a number.
 macro_rules! code_type {
     ($(#[$doc:meta])* $name:ident, $unknown:literal { $($(#[$vdoc:meta])* $variant:ident = $number:literal,)+ }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(from = "u16", into = "u16")]
         #[non_exhaustive]
         pub enum $name {
             $($(#[$vdoc])* $variant,)+
@@ -41,6 +44,18 @@ macro_rules! code_type {
                     $(Self::$variant => stringify!($variant),)+
                     Self::Unknown(_) => "Unknown",
                 }
+            }
+        }
+
+        impl From<u16> for $name {
+            fn from(number: u16) -> Self {
+                Self::from_number(number)
+            }
+        }
+
+        impl From<$name> for u16 {
+            fn from(code: $name) -> Self {
+                code.number()
             }
         }
 
@@ -106,6 +121,13 @@ code_type! {
         Unsupported = 23,
         /// The token or epoch the client presents is so far ahead that it cannot be true (rule F3).
         ImplausibleToken = 24,
+        /// The coordinator has just restarted and waits for those who held locks before; a request
+        /// that would not wait cannot be decided yet (rule G2).
+        Grace = 25,
+        /// There is nothing to reclaim any more: the grace period is over, or never was (rule G3).
+        NoGrace = 26,
+        /// The seal is not that of such a grant (rule G4).
+        SealMismatch = 27,
     }
 }
 
@@ -120,6 +142,10 @@ code_type! {
         Disconnected = 3,
         /// The coordinator stopped.
         Stopped = 4,
+        /// The coordinator restarted, and the lock was not reclaimed in time (rule G3).
+        NotReclaimed = 5,
+        /// The coordinator restarted, and somebody reclaimed the lock with a later token (rule G3).
+        Conflict = 6,
     }
 }
 

@@ -2,11 +2,15 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// What every plain number type gets: construction, the number back, and its decimal form.
 macro_rules! number_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
         pub struct $name(u64);
 
         impl $name {
@@ -76,6 +80,18 @@ impl FencingToken {
     }
 }
 
+/// Where a waiting request stands among all that ever waited: earlier ones first. Keeps a request's
+/// place over a restart of the coordinator (rule G2).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Ticket {
+    /// The run in which the request began to wait.
+    pub epoch: u64,
+    /// How many began to wait in that run before it, and one.
+    pub arrival: u64,
+}
+
 impl Generation {
     /// The generation of the next connection.
     #[must_use]
@@ -85,7 +101,7 @@ impl Generation {
 }
 
 /// Names a session: 128 random bits. Shown as 32 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(u128);
 
 impl SessionId {

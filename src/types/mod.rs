@@ -18,7 +18,7 @@ pub use claim::{CLAIMS_MAX, Claim, Claims, ClaimsError, Mode, PermitsError};
 pub use code::{GoodbyeCode, LostReason, RejectionCode};
 pub use ids::{
     ConnectionId, Epoch, FENCING_TOKEN_MAX, FencingToken, Generation, OwnerId, RequestId, Secret,
-    SessionId,
+    SessionId, Ticket,
 };
 pub use limits::Limits;
 pub use text::{

@@ -6,6 +6,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// Longest lock name, in bytes of UTF-8.
 pub const LOCK_NAME_LEN_MAX: usize = 255;
 /// Longest note, in bytes of UTF-8.
@@ -63,6 +65,19 @@ macro_rules! text_type {
             }
         }
 
+        impl TryFrom<String> for $name {
+            type Error = TextError;
+            fn try_from(text: String) -> Result<Self, TextError> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(text: $name) -> Self {
+                text.0.into()
+            }
+        }
+
         impl Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0
@@ -95,7 +110,8 @@ macro_rules! text_type {
 /// assert_eq!(LockName::new("orders/42").unwrap().as_str(), "orders/42");
 /// assert_eq!(LockName::new("").unwrap_err(), TextError::Empty);
 /// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct LockName(Box<str>);
 
 impl LockName {
@@ -117,7 +133,8 @@ impl LockName {
 text_type!(LockName);
 
 /// What a request is for, in its user's words, shown to whoever waits or looks; may be empty.
-#[derive(Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Note(Box<str>);
 
 impl Note {
@@ -142,7 +159,8 @@ text_type!(Note);
 
 /// Who a session is, shown to whoever waits or looks: `user@host:pid` unless its client says
 /// something better. It proves nothing.
-#[derive(Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Identity(Box<str>);
 
 impl Identity {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Shortest lease that can be asked for.
 pub const TTL_MIN: Duration = Duration::from_secs(2);
 /// Longest lease that can be asked for.
@@ -51,7 +53,8 @@ pub struct TtlError {
 }
 
 /// Length of a lease, within [`TTL_MIN`] and [`TTL_MAX`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "Duration", into = "Duration")]
 pub struct Ttl(Duration);
 
 impl Ttl {
@@ -76,6 +79,19 @@ impl Ttl {
     /// The length in whole milliseconds, as the wire has it.
     pub fn as_millis(self) -> u32 {
         u32::try_from(self.0.as_millis()).unwrap_or(u32::MAX)
+    }
+}
+
+impl TryFrom<Duration> for Ttl {
+    type Error = TtlError;
+    fn try_from(length: Duration) -> Result<Self, TtlError> {
+        Self::new(length)
+    }
+}
+
+impl From<Ttl> for Duration {
+    fn from(ttl: Ttl) -> Self {
+        ttl.length()
     }
 }
 

@@ -1,0 +1,218 @@
+//! After a crash: the grace period, in which those who held locks reclaim them, those who waited
+//! come back to their places, and nobody else is granted anything (rules G2, G3). And after any
+//! broken connection: the account that brings both sides to the same view (rule S3).
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::time::Duration;
+
+use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
+use super::event::{Account, Progress, Reclaim, Request, Wait};
+use super::lock::{ClaimNode, Shape};
+use super::request::{Live, State};
+use super::session::Outcome;
+use super::table::Due;
+use super::{Durable, Effect, Forfeit, LockTable, News, Past, Rejection, Snapshot};
+use crate::types::{FencingToken, LostReason, OwnerId, RequestId, Ticket, Timestamp};
+
+/// How much clocks may differ, as a part of a hundred (rule T1).
+const CLOCK_RATE_ERROR_PERCENT: u32 = 1;
+/// What is left for everything that is not the rate of clocks (rule T2).
+const MARGIN: Duration = Duration::from_millis(50);
+
+impl<S: BuildHasher + Clone> LockTable<S> {
+    /// Takes over from the run before.
+    pub(super) fn begin(&mut self, durable: Durable, past: Past, now: Timestamp) {
+        let Past { snapshot, forfeits, next_record } = past;
+        self.next_record = next_record;
+        // A stop in the middle of a grace period cuts it short for nobody.
+        let needs_grace = snapshot.as_ref().map_or(durable.ttl_max.is_some(), Snapshot::in_grace);
+        if needs_grace {
+            self.forfeited = forfeits.into_iter().collect();
+            self.set_grace(now.after(self.longest_belief()));
+        }
+        if let Some(snapshot) = snapshot {
+            self.restore(snapshot);
+        }
+    }
+
+    /// For how long after its last word to us any client may believe in a lease: its ttl, measured
+    /// by a clock that is as slow as may be, while ours is as fast.
+    pub(super) fn longest_belief(&self) -> Duration {
+        let ttl = self.tokens.ttl_max().map_or(Duration::ZERO, |ttl| ttl.length());
+        ttl + ttl * 2 * CLOCK_RATE_ERROR_PERCENT / 100 + MARGIN
+    }
+
+    /// The grace period lasts until then, whatever it was before.
+    pub(super) fn set_grace(&mut self, until: Timestamp) {
+        if let Some(before) = self.grace_until.replace(until) {
+            self.timeouts.remove(&(before, Due::Grace));
+        }
+        self.timeouts.insert((until, Due::Grace));
+    }
+
+    /// Whoever did not come back is not coming. Everything is as always now.
+    pub(super) fn end_grace(&mut self) {
+        if let Some(until) = self.grace_until.take() {
+            self.timeouts.remove(&(until, Due::Grace));
+        }
+        self.forfeited.clear();
+        if self.next_record > 0 {
+            let below = self.records.front().map_or(self.next_record, |(_, number)| *number);
+            self.effects.push(Effect::ForgetRecords { below });
+        }
+        self.starved = true;
+        self.feed_the_starved();
+    }
+
+    /// A client comes back for what it held before the crash (rule G3).
+    pub(super) fn reclaim(&mut self, session: SessionKey, reclaim: Reclaim) {
+        let (id, token) = (reclaim.id, reclaim.token);
+        if let Some(live) = self.requests.find(session, id) {
+            let news = match self.requests[live].state {
+                State::Held { token: held } if held == token => News::Granted { token },
+                State::Held { .. } | State::Waiting { .. } => {
+                    News::Rejected(Rejection::RequestIdReused)
+                }
+            };
+            return self.tell(session, id, news);
+        }
+        let is_of_earlier_run = token < self.first_token;
+        let is_forfeited = self.forfeited.contains(&Forfeit::Grant(token));
+        if self.grace_until.is_none() || !is_of_earlier_run || is_forfeited {
+            return self.tell(session, id, News::Rejected(Rejection::NoGrace));
+        }
+        let latest = self.sessions[session].latest_request;
+        self.sessions[session].latest_request = latest.max(id);
+        let request = Request {
+            id,
+            owner: OwnerId::default(),
+            wait: Wait::Never,
+            progress: Progress::Untold,
+            ticket: None,
+            lock_delay: reclaim.lock_delay,
+            note: reclaim.note,
+            claims: reclaim.claims,
+        };
+        let key = self.put_in(session, request);
+        if self.make_room(key, token) {
+            self.hold(key, token);
+            self.tell(session, id, News::Granted { token });
+        } else {
+            let reason = LostReason::Conflict;
+            self.finish(key, Outcome::Lost(token, reason), News::Lost { token, reason });
+        }
+        self.settle();
+    }
+
+    /// Makes room for a reclaim in all its locks, if only lesser tokens are in the way: those lose.
+    /// Waiters who want to use a lock otherwise than it was used are answered.
+    fn make_room(&mut self, request: RequestKey, reclaimed: FencingToken) -> bool {
+        let claims: Vec<ClaimKey> = self.claims_of(request).collect();
+        for claim in claims {
+            let ClaimNode { lock, mode, .. } = self.claims[claim];
+            while self.locks[lock].shape != Shape::of(mode) || !self.locks[lock].has_room_for(mode)
+            {
+                if self.locks[lock].holders.is_empty() {
+                    self.reshape(lock, Shape::of(mode));
+                    continue;
+                }
+                let Some((token, loser)) = self.least_holder(lock, reclaimed) else { return false };
+                let reason = LostReason::Conflict;
+                self.finish(loser, Outcome::Lost(token, reason), News::Lost { token, reason });
+            }
+        }
+        true
+    }
+
+    /// The holder of a lock with the least token, if that is less than what is reclaimed.
+    fn least_holder(
+        &self,
+        lock: LockKey,
+        reclaimed: FencingToken,
+    ) -> Option<(FencingToken, RequestKey)> {
+        let holders = self.locks[lock].holders.iter(&self.claims);
+        holders
+            .map(|claim| self.claims[claim].request)
+            .filter_map(|request| match self.requests[request].state {
+                State::Held { token } => Some((token, request)),
+                State::Waiting { .. } => None,
+            })
+            .min()
+            .filter(|(least, _)| *least < reclaimed)
+    }
+
+    /// A lock that only new requests wait for is what its earlier holder says it is.
+    fn reshape(&mut self, lock: LockKey, shape: Shape) {
+        let waiters: Vec<RequestKey> = {
+            let queue = self.locks[lock].queue.iter(&self.claims);
+            queue.map(|claim| self.claims[claim].request).collect()
+        };
+        let of = match shape {
+            Shape::Plain => None,
+            Shape::Semaphore { of } => Some(of),
+        };
+        for waiter in waiters {
+            let claim = self.claims_of(waiter).find(|claim| self.claims[*claim].lock == lock);
+            let Some(claim) = claim else { continue };
+            let (name, asked) = (self.locks[lock].name.clone(), self.claims[claim].mode);
+            let rejection = Rejection::PermitsDiffer { lock: name, of, asked };
+            let outcome = Outcome::Rejected(rejection.code());
+            self.finish(waiter, outcome, News::Rejected(rejection));
+        }
+        self.locks[lock].shape = shape;
+    }
+
+    /// Whether anybody is granted anything now.
+    pub(super) fn may_grant(&self) -> bool {
+        self.tokens.available() && self.grace_until.is_none()
+    }
+
+    /// The place of a request that begins to wait now: that of its ticket, if it comes back in the
+    /// grace period; else after all others.
+    pub(super) fn ticket(&mut self, shown: Option<Ticket>) -> Ticket {
+        let epoch = self.epoch().number();
+        match shown {
+            Some(ticket) if self.grace_until.is_some() && ticket.epoch < epoch => ticket,
+            Some(_) | None => {
+                self.arrivals += 1;
+                Ticket { epoch, arrival: self.arrivals }
+            }
+        }
+    }
+
+    /// Brings both sides to the same view of what a session has (rule S3): without it a lock can
+    /// belong to nobody, when the answer to its request was lost and the client gave up.
+    pub(super) fn account(&mut self, session: SessionKey, account: &Account) {
+        let ids = account.from..=account.to;
+        let listed: HashMap<RequestId, _> = account.held.iter().copied().collect();
+        let live: Vec<RequestKey> = self.sessions[session]
+            .requests
+            .iter(&self.requests.arena)
+            .filter(|key| ids.contains(&self.requests[*key].id))
+            .collect();
+        for request in live {
+            let Live { id, state, .. } = self.requests[request];
+            let outcome = match state {
+                State::Held { token } if listed.get(&id) == Some(&token) => continue,
+                _ if account.waiting.contains(&id) => continue,
+                State::Held { token } => Outcome::Released(token),
+                State::Waiting { .. } => Outcome::Cancelled,
+            };
+            // Nobody there knows of it, so nobody is told.
+            self.take_out(request);
+            self.sessions[session].remember(id, outcome, self.limits.finished_remembered);
+        }
+        for &(id, token) in &account.held {
+            let held = self.requests.find(session, id).map(|request| self.requests[request].state);
+            if held != Some(State::Held { token }) {
+                let reason = match self.sessions[session].outcome(id) {
+                    Some(Outcome::Lost(_, reason)) => reason,
+                    _ => LostReason::NotReclaimed,
+                };
+                self.tell(session, id, News::Lost { token, reason });
+            }
+        }
+        self.settle();
+    }
+}

@@ -1,0 +1,216 @@
+//! Everything that is to go on after an orderly stop: sessions, holds, queues (rule G2).
+//!
+//! A snapshot holds no moments, for the next run has another clock: lengths of time that are left,
+//! instead. Leases begin anew, in full, which errs on the safe side.
+
+use std::hash::BuildHasher;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::arena::RequestKey;
+use super::event::{Progress, Request, Wait};
+use super::lock::ClaimNode;
+use super::request::State;
+use super::session::{Opening, Outcome, Session};
+use super::table::Due;
+use super::{Forfeit, LockTable};
+use crate::types::{
+    Claim, Claims, FencingToken, Generation, Identity, LockName, Note, OwnerId, RequestId,
+    SessionId, Ticket, Ttl,
+};
+
+/// What a coordinator leaves to the next run when it stops in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    sessions: Vec<SavedSession>,
+    /// Of all sessions: those that hold in the order of their tokens, then those that wait in the
+    /// order of their tickets. Taken in like that, they are as they were.
+    requests: Vec<SavedRequest>,
+    /// In a grace period: who and what may not reclaim.
+    forfeited: Option<Vec<Forfeit>>,
+    /// Locks that may not be granted yet, and for how long.
+    delays: Vec<(LockName, Duration)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedSession {
+    id: SessionId,
+    generation: Generation,
+    identity: Identity,
+    ttl: Ttl,
+    linger: Option<Duration>,
+    latest_request: RequestId,
+    finished: Vec<(RequestId, Outcome)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedRequest {
+    session: SessionId,
+    id: RequestId,
+    /// Its token if it holds.
+    token: Option<FencingToken>,
+    /// For how long it goes on waiting, if it does not hold and not for ever.
+    timeout_left: Option<Duration>,
+    ticket: Ticket,
+    told: bool,
+    lock_delay: Duration,
+    note: Note,
+    claims: Vec<Claim>,
+}
+
+impl Snapshot {
+    /// Whether earlier holders could still reclaim when it was taken.
+    pub(super) fn in_grace(&self) -> bool {
+        self.forfeited.is_some()
+    }
+
+    /// How many sessions it holds.
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// How many requests it holds, those that hold and those that wait together.
+    pub fn request_count(&self) -> usize {
+        self.requests.len()
+    }
+}
+
+impl<S: BuildHasher + Clone> LockTable<S> {
+    /// Everything that is to go on in the next run. After this the table must not be told of events
+    /// any more: what they would change would be lost.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut live: Vec<RequestKey> = self
+            .requests
+            .keys()
+            .filter(|key| !self.sessions[self.requests[*key].session].is_over)
+            .collect();
+        live.sort_by_key(|key| {
+            let live = &self.requests[*key];
+            let token = match live.state {
+                State::Held { token } => Some(token),
+                State::Waiting { .. } => None,
+            };
+            (token.is_none(), token, live.ticket)
+        });
+        let delays = self.locks.keys().filter_map(|key| {
+            let lock = &self.locks[key];
+            lock.delayed_until.map(|until| (lock.name.clone(), until.since(self.now)))
+        });
+        Snapshot {
+            sessions: self.sessions.iter_from(0).map(|(_, session)| save(session)).collect(),
+            requests: live.into_iter().map(|key| self.save_request(key)).collect(),
+            forfeited: self.grace_until.map(|_| self.forfeited.iter().copied().collect()),
+            delays: delays.collect(),
+        }
+    }
+
+    fn save_request(&self, key: RequestKey) -> SavedRequest {
+        let live = &self.requests[key];
+        let (token, timeout_left) = match live.state {
+            State::Held { token } => (Some(token), None),
+            State::Waiting { deadline } => (None, deadline.map(|at| at.since(self.now))),
+        };
+        let claims = self.claims_of(key).map(|claim| {
+            let ClaimNode { lock, mode, .. } = self.claims[claim];
+            Claim { name: self.locks[lock].name.clone(), mode }
+        });
+        SavedRequest {
+            session: self.sessions[live.session].id,
+            id: live.id,
+            token,
+            timeout_left,
+            ticket: live.ticket,
+            told: live.is_told(),
+            lock_delay: live.lock_delay,
+            note: live.note.clone(),
+            claims: claims.collect(),
+        }
+    }
+
+    /// Everything is as it was when the snapshot was taken, but that no session has a connection.
+    /// What does not fit together, as after a meddling with the file, is left out.
+    pub(super) fn restore(&mut self, snapshot: Snapshot) {
+        self.forfeited.extend(snapshot.forfeited.into_iter().flatten());
+        for saved in snapshot.sessions {
+            if self.sessions.find(saved.id).is_none() {
+                self.restore_session(saved);
+            }
+        }
+        for saved in snapshot.requests {
+            self.restore_request(saved);
+        }
+        for (name, left) in snapshot.delays {
+            // Nobody uses it: it is only delayed, as what it was does not matter.
+            let lock = self.locks.find_or_use(name, super::lock::Shape::Plain);
+            if self.locks[lock].delayed_until.is_none() {
+                let until = self.now.after(left);
+                self.locks[lock].delayed_until = Some(until);
+                self.timeouts.insert((until, Due::Delay(lock)));
+            }
+        }
+        self.starved = true;
+        self.feed_the_starved();
+        // Nobody is there yet to be told; who comes back asks.
+        self.effects.clear();
+    }
+
+    fn restore_session(&mut self, saved: SavedSession) {
+        let opening = Opening {
+            id: saved.id,
+            generation: saved.generation,
+            connection: None,
+            peer: None,
+            identity: saved.identity,
+            ttl: saved.ttl,
+            linger: saved.linger,
+        };
+        let mut session = Session::open(opening, self.now);
+        session.latest_request = saved.latest_request;
+        for (request, outcome) in saved.finished {
+            session.remember(request, outcome, self.limits.finished_remembered);
+        }
+        self.enroll(session);
+    }
+
+    fn restore_request(&mut self, saved: SavedRequest) {
+        let Some(session) = self.sessions.find(saved.session) else { return };
+        let Ok(claims) = Claims::new(saved.claims) else { return };
+        if self.requests.find(session, saved.id).is_some() {
+            return;
+        }
+        let request = Request {
+            id: saved.id,
+            owner: OwnerId::default(),
+            wait: Wait::Never,
+            progress: if saved.told { Progress::Told } else { Progress::Untold },
+            ticket: None,
+            lock_delay: saved.lock_delay,
+            note: saved.note,
+            claims,
+        };
+        let key = self.put_in(session, request);
+        self.requests[key].ticket = saved.ticket;
+        let fits = self.check_shapes(key).is_ok();
+        match saved.token {
+            Some(token) if fits && self.has_room(key) => self.hold(key, token),
+            None if fits => {
+                let deadline = saved.timeout_left.map(|left| self.now.after(left));
+                self.wait_in_queues(key, deadline);
+            }
+            Some(_) | None => self.take_out(key),
+        }
+    }
+}
+
+fn save(session: &Session) -> SavedSession {
+    SavedSession {
+        id: session.id,
+        generation: session.generation,
+        identity: session.identity.clone(),
+        ttl: session.ttl,
+        linger: session.linger,
+        latest_request: session.latest_request,
+        finished: session.finished().collect(),
+    }
+}
