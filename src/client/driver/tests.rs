@@ -149,9 +149,9 @@ async fn a_lock_is_kept_for_an_hour_by_its_keep_alives() {
 async fn a_silent_server_is_a_lost_lock_before_the_lease_can_end() {
     let (_server, _client, guard) = FakeServer::with_guard().await;
     let begun = Instant::now();
-    sleep(Duration::from_millis(6_000)).await;
+    sleep(Duration::from_secs(6)).await;
     assert_eq!(guard.state(), HoldState::Held);
-    sleep(Duration::from_millis(1_000)).await;
+    sleep(Duration::from_secs(1)).await;
     assert_eq!(guard.state(), HoldState::Jeopardy);
     assert!(guard.is_held());
     assert_eq!(guard.lost().await, LostReason::Expired);
@@ -337,7 +337,8 @@ async fn garbage_is_a_protocol_error_and_a_clean_loss() {
 
 #[tokio::test(start_paused = true)]
 async fn each_goodbye_of_the_server_is_told_as_what_it_means() {
-    let cases: [(_, _, fn(&Error) -> bool); 5] = [
+    type Check = fn(&Error) -> bool;
+    let cases: [(_, _, Check); 5] = [
         (GoodbyeCode::Draining, LostReason::Stopped, |e| matches!(e, Error::Draining { .. })),
         (GoodbyeCode::SessionExpired, LostReason::Expired, |e| {
             matches!(e, Error::Dismissed { code: GoodbyeCode::SessionExpired, .. })
@@ -398,7 +399,7 @@ async fn a_guard_outlives_its_client_and_the_last_handle_says_goodbye() {
 #[tokio::test(start_paused = true)]
 async fn close_frees_everything_and_waits_for_the_server() {
     let (mut server, client, guard) = FakeServer::with_guard().await;
-    let clone = client.clone();
+    let other = client.clone();
     let close = tokio::spawn(client.close());
     assert_eq!(server.hear().await, ClientMessage::Goodbye);
     assert_eq!(guard.lost().await, LostReason::Disconnected);
@@ -407,8 +408,8 @@ async fn close_frees_everything_and_waits_for_the_server() {
     server.say(&[goodbye(GoodbyeCode::Done, 0)]).await;
     drop(server);
     close.await.unwrap().unwrap();
-    assert!(matches!(clone.lock("printer").await, Err(Error::Closed)));
-    clone.close().await.unwrap();
+    assert!(matches!(other.lock("printer").await, Err(Error::Closed)));
+    other.close().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -440,8 +441,8 @@ async fn run_stops_the_work_when_the_lock_is_lost() {
     let dropped = Arc::new(());
     let witness = Arc::clone(&dropped);
     let run = client.lock("printer").run(|_guard| async move {
-        let _witness = witness;
         std::future::pending::<()>().await;
+        drop(witness);
     });
     let run = tokio::spawn(run);
     server.hear().await;
