@@ -73,16 +73,6 @@ impl FakeServer {
         self.heard.pop_front().unwrap()
     }
 
-    /// The client's next message that is no keep-alive.
-    async fn hear_wish(&mut self) -> ClientMessage {
-        loop {
-            match self.hear().await {
-                ClientMessage::KeepAlive { .. } => {}
-                wish => return wish,
-            }
-        }
-    }
-
     /// Whether the client hung up after nothing but what was heard.
     async fn sees_end(&mut self) -> bool {
         self.heard.is_empty() && self.reader.next().await.is_none()
@@ -490,7 +480,7 @@ async fn a_server_that_does_not_read_cannot_keep_a_loss_from_us() {
 async fn a_busy_lock_is_told_with_what_the_server_knows() {
     let (mut server, client) = FakeServer::with_client().await;
     let request = tokio::spawn(client.lock("printer").nonblocking().into_future());
-    server.hear_wish().await;
+    server.hear().await;
     let lock = LockStatus {
         name: "printer".to_owned(),
         holders: Vec::new(),
