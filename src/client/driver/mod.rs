@@ -138,6 +138,8 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         while self.core.end().is_none() {
             let event = self.next_event().await;
             self.handle(event);
+            // Losses are told before more is taken: a release among it wants to know the reason.
+            self.settle();
             self.take_what_is_ready();
             self.core.tick(self.clock.now());
             self.settle();
@@ -404,5 +406,7 @@ impl<Io: AsyncRead + AsyncWrite> Drop for Driver<Io> {
     }
 }
 
+#[cfg(test)]
+mod fake_server;
 #[cfg(test)]
 mod tests;
