@@ -18,6 +18,9 @@
 //!
 //! What is never here: a socket, a file, a wait.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::mem;
 use std::net::SocketAddr;

@@ -47,6 +47,8 @@ mod run;
 mod session;
 mod start;
 mod store;
+#[cfg(test)]
+mod testing;
 
 pub use config::{Config, Data, LOCK_PORT, StaleState};
 pub use error::ServerError;

@@ -51,3 +51,59 @@ async fn commit(store: &Arc<dyn StateStore>, durable: Durable) {
         pause = (pause * 2).min(RETRY_MAX);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::sync::mpsc::unbounded_channel;
+    use tokio::task::spawn_local;
+    use tokio::time::Instant;
+
+    use super::super::store::StoreError;
+    use super::super::testing::{Bench, local, settle, try_request};
+    use super::*;
+    use crate::wire::ServerMessage;
+
+    /// Fails so many times.
+    struct FailingStore(AtomicU32);
+
+    impl StateStore for FailingStore {
+        fn load(&self) -> Result<Option<Durable>, StoreError> {
+            Ok(None)
+        }
+
+        fn commit(&self, _: &Durable) -> Result<(), StoreError> {
+            let left = self.0.load(Ordering::SeqCst);
+            self.0.store(left.saturating_sub(1), Ordering::SeqCst);
+            if left == 0 { Ok(()) } else { Err(StoreError::Other("no space left".into())) }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_that_fails_is_tried_again_until_granting_goes_on() {
+        local(async {
+            let mut bench = Bench::with_tokens(2);
+            let session = bench.open().await;
+            session.submit((1..=3).map(|id| try_request(id, &id.to_string())).collect());
+            settle().await;
+            assert!(matches!(session.take()[2], ServerMessage::Rejected { .. }));
+
+            let (sender, orders) = unbounded_channel();
+            let order = bench.orders.recv().await.unwrap();
+            sender.send(order).unwrap();
+            let began = Instant::now();
+            let store = Arc::new(FailingStore(AtomicU32::new(3)));
+            let coordinator = bench.coordinator.downgrade();
+            let task = spawn_local(commit_all(store, orders, coordinator));
+            drop(sender);
+            task.await.unwrap();
+            // 100, 200 and 400 ms, and what nobody waits for on the actors' thread.
+            assert!(began.elapsed() >= Duration::from_millis(700));
+            session.submit(vec![try_request(4, "4")]);
+            settle().await;
+            session.take_grant(4);
+        })
+        .await;
+    }
+}
