@@ -131,3 +131,92 @@ async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, max: usize) -> 
     while stream.read(&mut scratch).await? > 0 {}
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{DuplexStream, duplex};
+    use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+    use tokio::time::Instant;
+
+    use super::super::testing::{Bench, hello, local, settle};
+    use super::*;
+    use crate::wire::{Attach, ServerMessage, decode};
+
+    /// Connections out of a channel, and failures.
+    struct Scripted(UnboundedReceiver<io::Result<DuplexStream>>);
+
+    impl Listener for Scripted {
+        type Stream = DuplexStream;
+
+        async fn accept(&mut self) -> io::Result<(DuplexStream, Option<SocketAddr>)> {
+            match self.0.recv().await {
+                Some(accepted) => accepted.map(|stream| (stream, None)),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn accepting(bench: &Bench, max: usize) -> UnboundedSender<io::Result<DuplexStream>> {
+        let (sender, receiver) = unbounded_channel();
+        spawn_local(accept_all(Scripted(receiver), max, bench.shared()));
+        sender
+    }
+
+    async fn greet(peer: &mut DuplexStream) -> ServerMessage {
+        let mut bytes = BytesMut::new();
+        encode_frame(&hello(Attach::New), &mut bytes).unwrap();
+        peer.write_all(&bytes).await.unwrap();
+        let length = peer.read_u32_le().await.unwrap();
+        let mut frame = vec![0; length as usize];
+        peer.read_exact(&mut frame).await.unwrap();
+        decode(&frame).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_connection_too_many_is_told_and_the_next_finds_room_again() {
+        local(async {
+            let bench = Bench::new();
+            let accepting = accepting(&bench, 2);
+            let connect = || {
+                let (ours, theirs) = duplex(4096);
+                accepting.send(Ok(theirs)).unwrap();
+                ours
+            };
+            let (mut first, mut second, mut third) = (connect(), connect(), connect());
+            assert!(matches!(greet(&mut first).await, ServerMessage::Welcome { .. }));
+            assert!(matches!(greet(&mut second).await, ServerMessage::Welcome { .. }));
+            match greet(&mut third).await {
+                ServerMessage::Goodbye { code, .. } => {
+                    assert_eq!(code, GoodbyeCode::TooManyConnections.number());
+                }
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(bench.counters.connections_refused.total(), 1);
+            drop(first);
+            settle().await;
+            assert!(matches!(greet(&mut connect()).await, ServerMessage::Welcome { .. }));
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn out_of_descriptors_it_pauses_and_goes_on() {
+        local(async {
+            let bench = Bench::new();
+            let accepting = accepting(&bench, 2);
+            const EMFILE: i32 = 24;
+            for _ in 0..3 {
+                accepting.send(Err(io::Error::from_raw_os_error(EMFILE))).unwrap();
+            }
+            accepting.send(Err(io::ErrorKind::ConnectionAborted.into())).unwrap();
+            let began = Instant::now();
+            let (mut ours, theirs) = duplex(4096);
+            accepting.send(Ok(theirs)).unwrap();
+            assert!(matches!(greet(&mut ours).await, ServerMessage::Welcome { .. }));
+            // 5, 10 and 20 ms; none for the one that was aborted.
+            assert!(began.elapsed() >= PAUSE_MIN * 7);
+            assert!(began.elapsed() < PAUSE_MIN * 15);
+        })
+        .await;
+    }
+}

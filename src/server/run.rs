@@ -1,5 +1,8 @@
 //! A server's life: bound, serving, draining, gone.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::future::Future;
 use std::io;

@@ -25,9 +25,10 @@
 //! overtakes the Goodbye. So the sending side is shut first, and what still comes is read and dropped
 //! until the peer is done or [`CLOSE_TIMEOUT`] is over.
 //!
-//! *Bounds.* No more than [`SUBMITS_MAX`] reads are on their way to the Coordinator; then the reader
-//! waits, and the peer's window fills. No more than [`OUTBOX_BYTES_MAX`] wait for a peer that does
-//! not read; then it is closed. A read that brings a Hello is the only one on its way.
+//! *Bounds.* No more than [`SUBMITS_MAX`] reads are on their way to the Coordinator; then the Reader
+//! waits, and the peer's window fills. A read that brings a Hello is the only one on its way. If more
+//! than [`OUTBOX_BYTES_MAX`] are unwritten when there is more to say, the peer does not read, and is
+//! closed; one batch may be longer than that, for it is not its reader's fault.
 
 mod io;
 mod refusal;
@@ -261,6 +262,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         ctx.stop();
     }
 
+    /// Closes the connection of a peer that does not read. A Goodbye would only stand behind what is
+    /// not read either.
+    fn give_up(&mut self, ctx: &mut Context<Self>) {
+        self.shared.counters.slow_readers.add_one();
+        warn!("slow reader connection={} peer={}", self.connection, self.peer_text());
+        self.tell_end();
+        self.state = State::Closing;
+        ctx.stop();
+    }
+
     fn set_timer(
         &mut self,
         pause: Duration,
@@ -369,20 +380,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Handler<Deliver> for Session<S
         if self.state == State::Closing {
             return;
         }
+        let last = matches!(messages.last(), Some(ServerMessage::Goodbye { .. }));
+        if self.outbox.len() > OUTBOX_BYTES_MAX && !last {
+            return self.give_up(ctx);
+        }
         for message in &messages {
             self.encode(message);
             if let ServerMessage::Welcome { .. } = message {
                 self.gate.accept_hello();
             }
         }
-        if self.outbox.len() > OUTBOX_BYTES_MAX {
-            self.shared.counters.slow_readers.add_one();
-            warn!("slow reader connection={} peer={}", self.connection, self.peer_text());
-            // A Goodbye would only stand behind what is not read either.
-            self.tell_end();
-            return ctx.stop();
-        }
-        if let Some(ServerMessage::Goodbye { .. }) = messages.last() {
+        if last {
             // The Coordinator has forgotten the connection already.
             self.disconnected = true;
             return self.finish(ctx);

@@ -90,10 +90,14 @@ impl Bench {
         })
     }
 
+    pub(super) fn next_connection(&mut self) -> ConnectionId {
+        self.connections += 1;
+        ConnectionId::new(self.connections)
+    }
+
     /// A connection that says nothing yet.
     pub(super) fn connect(&mut self) -> FakeSession {
-        self.connections += 1;
-        let connection = ConnectionId::new(self.connections);
+        let connection = self.next_connection();
         let batches = Rc::<RefCell<Vec<Deliver>>>::default();
         let session = Collector(Rc::clone(&batches)).start().recipient();
         self.coordinator.do_send(Connect { connection, peer: None, session });
