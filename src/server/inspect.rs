@@ -1,16 +1,20 @@
 //! Looks at the table, a page at a time (rule R10).
 //!
 //! A page is filled until a budget of bytes is used up, well below what a frame may hold. The budget
-//! is one turn's: a client that asks a hundred questions in one write gets a hundred answers, but not
-//! a hundred full pages at once.
+//! is one connection's for one turn: a client that asks a hundred questions in one write gets a
+//! hundred answers, but not a hundred full pages at once.
 
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use super::counters::Counters;
 use super::render;
 use crate::engine::{HolderView, LockTable, LockView, SessionView, WaiterView};
 use crate::types::Timestamp;
-use crate::wire::{FRAME_LEN_MAX, Holder, LockStatus, ServerMessage, SessionStatus, Waiter};
+use crate::wire::{
+    FRAME_LEN_MAX, Holder, LockStatus, ServerMessage, ServerStatus, SessionStatus, Waiter,
+};
 
 /// What one turn may put into pages.
 pub(super) const PAGE_BYTES_MAX: usize = FRAME_LEN_MAX / 4 * 3;
@@ -19,7 +23,7 @@ pub(super) const NAMED_FEW: usize = 4;
 /// Bytes of a holder, waiter, lock or session besides the texts that clients choose: an upper bound.
 const FIXED_BYTES: usize = 128;
 
-/// Bytes that may still be used in this turn.
+/// Bytes that one connection may still have in this turn.
 #[derive(Debug)]
 pub(super) struct Budget(usize);
 
@@ -40,6 +44,35 @@ impl Budget {
     fn half(&self) -> Self {
         Self(self.0 / 2)
     }
+}
+
+/// The coordinator as a whole.
+pub(super) fn server<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    query_id: u64,
+    uptime: Duration,
+    counters: &Counters,
+) -> ServerMessage {
+    let counts = table.counts();
+    let status = ServerStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        epoch: table.epoch().number(),
+        uptime_ms: render::millis(uptime),
+        draining: counts.draining,
+        connections: render::count(counters.connections()),
+        sessions: render::count(counts.sessions),
+        locks: render::count(counts.locks),
+        held: render::count(counts.held),
+        waiting: render::count(counts.waiting),
+        grants: counts.grants,
+        expired: counts.expired,
+        protocol_errors: counters.protocol_errors.total(),
+        slow_readers: counters.slow_readers.total(),
+        handshake_timeouts: counters.handshake_timeouts.total(),
+        connections_refused: counters.connections_refused.total(),
+        last_token: counts.last_token.number(),
+    };
+    ServerMessage::ServerStatus { query_id, status }
 }
 
 /// A page of all locks, from `cursor` on.

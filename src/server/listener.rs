@@ -85,26 +85,23 @@ pub(super) async fn accept_all<L: Listener>(
             }
         };
         pause = PAUSE_MIN;
-        match Place::take(&shared.counters, connections_max) {
-            Some(place) => {
-                latest += 1;
-                let connection = ConnectionId::new(latest);
-                debug!("connection accepted connection={connection} peer={peer:?}");
-                Session::new(stream, connection, peer, place, Rc::clone(&shared)).start();
+        let Some(place) = Place::take(&shared.counters, connections_max) else {
+            shared.counters.connections_refused.add_one();
+            if refusing.get() < REFUSALS_MAX {
+                refusing.set(refusing.get() + 1);
+                let refusing = Rc::clone(&refusing);
+                spawn_local(async move {
+                    // Whether it is told or not, it is closed.
+                    let _ = timeout(CLOSE_TIMEOUT, refuse(stream, connections_max)).await;
+                    refusing.set(refusing.get() - 1);
+                });
             }
-            None => {
-                shared.counters.connections_refused.add_one();
-                if refusing.get() < REFUSALS_MAX {
-                    refusing.set(refusing.get() + 1);
-                    let refusing = Rc::clone(&refusing);
-                    spawn_local(async move {
-                        // Whether it is told or not, it is closed.
-                        let _ = timeout(CLOSE_TIMEOUT, refuse(stream, connections_max)).await;
-                        refusing.set(refusing.get() - 1);
-                    });
-                }
-            }
-        }
+            continue;
+        };
+        latest += 1;
+        let connection = ConnectionId::new(latest);
+        debug!("connection accepted connection={connection} peer={peer:?}");
+        Session::new(stream, connection, peer, place, Rc::clone(&shared)).start();
     }
 }
 
@@ -141,6 +138,9 @@ mod tests {
     use super::super::testing::{Bench, hello, local, settle};
     use super::*;
     use crate::wire::{Attach, ServerMessage, decode};
+
+    /// Out of file descriptors, on every system we know.
+    const EMFILE: i32 = 24;
 
     /// Connections out of a channel, and failures.
     struct Scripted(UnboundedReceiver<io::Result<DuplexStream>>);
@@ -204,7 +204,6 @@ mod tests {
         local(async {
             let bench = Bench::new();
             let accepting = accepting(&bench, 2);
-            const EMFILE: i32 = 24;
             for _ in 0..3 {
                 accepting.send(Err(io::Error::from_raw_os_error(EMFILE))).unwrap();
             }

@@ -15,9 +15,10 @@
 //! | file | is about |
 //! |---|---|
 //! | `coordinator` | turns: events in, effects out, one batch for each connection, one timer |
+//! | `connections` | where its answers go, and what a turn has for whom |
 //! | `session` | bytes, handshake, bounds, closing |
 //! | `listener` | accepting |
-//! | `parse`, `render`, `inspect` | the wire's words to the engine's, and back |
+//! | `hello`, `parse`, `render`, `inspect` | the wire's words to the engine's, and back |
 //! | `start`, `store`, `persist` | where tokens begin, and what is durable |
 //! | `run` | bound, serving, draining, gone |
 //! | `journal` | the story in log lines |
@@ -33,9 +34,11 @@
 //! `docs/architecture.md` tells the whole way of a request.
 
 mod config;
+mod connections;
 mod coordinator;
 mod counters;
 mod error;
+mod hello;
 mod inspect;
 mod journal;
 mod listener;

@@ -3,11 +3,32 @@
 use std::time::Duration;
 
 use crate::engine::{EndReason, News, Rejection};
-use crate::types::{GoodbyeCode, Mode, RejectionCode, RequestId};
-use crate::wire::{self, LockStatus, ServerMessage};
+use crate::types::{
+    Epoch, Generation, GoodbyeCode, Mode, RejectionCode, RequestId, Secret, SessionId, Ttl,
+};
+use crate::wire::{self, LockStatus, PROTOCOL, ServerMessage};
 
 /// Name and version, for people, in every Welcome.
-pub(super) const SERVER: &str = concat!("coordinator ", env!("CARGO_PKG_VERSION"));
+const SERVER: &str = concat!("coordinator ", env!("CARGO_PKG_VERSION"));
+
+/// The first message, to a session or to an observer, who has no lease.
+pub(super) fn welcome(
+    epoch: Epoch,
+    session: SessionId,
+    secret: Secret,
+    generation: Generation,
+    ttl: Option<Ttl>,
+) -> ServerMessage {
+    ServerMessage::Welcome {
+        protocol: PROTOCOL,
+        server: SERVER.to_owned(),
+        epoch: epoch.number(),
+        session: session.number(),
+        secret: secret.reveal(),
+        generation: generation.number(),
+        ttl_ms: ttl.map_or(0, Ttl::as_millis),
+    }
+}
 
 /// What happened to a request. `blocking` is the lock that stood in the way of one that is rejected
 /// for that.

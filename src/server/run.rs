@@ -4,7 +4,6 @@
 mod tests;
 
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -284,17 +283,15 @@ pub fn spawn(config: Config) -> Result<Spawned, ServerError> {
 
 type Ready = Result<(SocketAddr, Epoch, ServerHandle), ServerError>;
 
-fn serve(config: Config, told: mpsc::Sender<Ready>) -> impl Future<Output = ()> {
-    async move {
-        let server = match Server::bind(config).await {
-            Ok(server) => server,
-            // Nobody is there to hear it if the receiver is gone; so with the news below.
-            Err(error) => return drop(told.send(Err(error))),
-        };
-        let ready = (server.local_addr(), server.epoch(), server.handle());
-        if told.send(Ok(ready)).is_ok() {
-            server.run().await;
-        }
+async fn serve(config: Config, told: mpsc::Sender<Ready>) {
+    let server = match Server::bind(config).await {
+        Ok(server) => server,
+        // Nobody is there to hear it if the receiver is gone; so with the news below.
+        Err(error) => return drop(told.send(Err(error))),
+    };
+    let ready = (server.local_addr(), server.epoch(), server.handle());
+    if told.send(Ok(ready)).is_ok() {
+        server.run().await;
     }
 }
 

@@ -6,11 +6,12 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::*;
+use crate::server::messages::Handled;
 use crate::server::session::OUTBOX_BYTES_MAX;
 use crate::server::testing::{
     Bench, hello, local, release, request, settle, try_request, waiting_request,
 };
-use crate::types::LostReason;
+use crate::types::{LostReason, RejectionCode};
 use crate::wire::{Attach, Claim, Mode, Query, Wait, encode_frame};
 
 fn code_of(message: &ServerMessage) -> RejectionCode {
