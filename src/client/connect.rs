@@ -58,6 +58,10 @@ impl Client {
     ///
     /// [`Error::Unavailable`] if none answers there, [`Error::Protocol`] if something else does,
     /// [`Error::Rejected`] and [`Error::Draining`] if it does not want us.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with I/O and time enabled, as tokio does.
     pub async fn connect(server: impl AsRef<str>) -> Result<Self, Error> {
         Self::builder().connect(server).await
     }

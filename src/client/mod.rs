@@ -1,7 +1,7 @@
 //! The client library: a session with a coordinator, and the locks it holds.
 //!
-//! The one idea: *belief is decided by a pure core*. [`core`] is a state machine that is told what
-//! happened and when, and says what to send and whom to tell; [`driver`] is the task that owns the
+//! The one idea: *belief is decided by a pure core*. `core` is a state machine that is told what
+//! happened and when, and says what to send and whom to tell; `driver` is the task that owns the
 //! socket and carries both ways. Guards look at the lease through their own clock, so that one
 //! knows its lock is lost even while no message, and no timer, can tell it.
 //!
@@ -26,3 +26,6 @@ pub use error::Error;
 pub use guard::{HoldState, LockGuard};
 pub use observer::Observer;
 pub use request::LockRequest;
+
+#[cfg(test)]
+mod tests;

@@ -24,8 +24,7 @@ def now():
 
 
 def string(text):
-    data = text.encode()
-    return struct.pack("<Q", len(data)) + data
+    return struct.pack("<Q", len(text.encode())) + text.encode()
 
 
 class Refused(Exception):

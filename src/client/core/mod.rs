@@ -331,4 +331,6 @@ fn lost_reason(end: &End) -> LostReason {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
