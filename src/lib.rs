@@ -1,6 +1,42 @@
 //! A lock service: named locks over TCP, first come first served, a fencing token in every grant.
+//!
+//! *Events go in, effects come out, and the shell does nothing but carry them.*
+//!
+//! ```text
+//!             bytes              ClientMessage            Event
+//!  client ──────────▶ Session ──────────────▶ Coordinator ───────▶ ┌─────────────┐
+//!  library            (actor,                 (actor, one,         │  LockTable  │  pure: no clock,
+//!         ◀────────── one per ◀────────────── owns the table) ◀─── │  (engine)   │  no I/O, no actix
+//!             bytes   socket)  ServerMessage               Effects └─────────────┘
+//! ```
+//!
+//! Each TCP session is an actor that forwards its client's messages to the one Coordinator actor,
+//! which owns the service queues and sends grants back: the mailboxes do the sequencing.
+//!
+//! | room | holds | may import |
+//! |---|---|---|
+//! | [`types`] | names, ids, times, modes, codes, limits | std, serde |
+//! | [`engine`] | the lock table: all rules about locks | types |
+//! | [`wire`] | the messages and their frames | types, serde, bytes, bincode, tokio-util |
+//! | [`server`] | the actors, the listener, the state store | types, engine, wire, actix, tokio |
+//! | [`client`] | what a client believes, and until when | types, wire, tokio |
+//! | `cli`, `main` | arguments to calls, answers to text | server, client |
+//!
+//! Nothing imports a room below it in this table. With no features, only the first three are built,
+//! without tokio and actix; the features `client` and `server` add the others.
+//!
+//! `docs/architecture.md` follows a request through all of them.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(any(feature = "client", feature = "server"))]
+mod clock;
 pub mod engine;
 pub mod types;
 pub mod wire;
+
+#[cfg(feature = "client")]
+pub use client::{
+    Client, ClientBuilder, Error, HoldState, LockGuard, LockRequest, Observer, blocking,
+};

@@ -67,6 +67,8 @@ pub enum Effect {
         held: usize,
         /// How many waited.
         waiting: usize,
+        /// The first lock that was held, for the log.
+        lock: Option<LockName>,
     },
     /// Tell the operator that the lock was taken away.
     Revoked {

@@ -27,11 +27,29 @@
 //! `docs/architecture.md` tells the whole way of a request; `docs/guarantees.md` what follows from
 //! these rules for users.
 
+mod arena;
 mod effect;
 mod event;
+mod grant;
+#[cfg(test)]
+mod invariants;
+mod lock;
+#[cfg(test)]
+mod random;
+mod request;
+mod session;
+mod table;
+#[cfg(test)]
+mod tests;
+mod tokens;
+mod view;
 
 pub use effect::{Effect, EndReason, News, Rejection};
 pub use event::{Attach, Command, Event, Progress, Request, Wait};
+pub use grant::PLACES_TOLD_MAX;
+pub use table::{Counts, LockTable};
+pub use tokens::TOKEN_BLOCK;
+pub use view::{HolderView, LockView, SessionView, WaiterView};
 
 use crate::types::{Epoch, FencingToken};
 

@@ -100,7 +100,7 @@ mod tests {
         let nearly = Duration::from_millis(1);
         assert!(Ttl::new(TTL_MIN).is_ok());
         assert!(Ttl::new(TTL_MAX).is_ok());
-        assert!(Ttl::new(TTL_MIN - nearly).is_err());
+        assert!(Ttl::new(TTL_MIN.saturating_sub(nearly)).is_err());
         assert!(Ttl::new(TTL_MAX + nearly).is_err());
         assert_eq!(Ttl::default().as_millis(), 10_000);
     }

@@ -3,17 +3,27 @@
 //! Decoding takes *all* complete messages that a read brought, as one batch, so that they can be
 //! handed on as one. The length field is believed only up to the limit of the moment:
 //! [`HELLO_LEN_MAX`] until a server's codec is told that the Hello was accepted.
+//!
+//! The codec remembers nothing but that limit. A frame leaves the buffer when its message is handed
+//! on, so what cannot be decoded stays there: the messages before it go first, then every further
+//! call says the same error again.
 
-use std::error::Error;
 use std::io;
 use std::marker::PhantomData;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec, LengthDelimitedCodecError};
+use tokio_util::codec::{Decoder, Encoder};
 
 use super::format::{self, FRAME_LEN_MAX, FormatError, HELLO_LEN_MAX};
-use super::{ClientMessage, ServerMessage};
+use super::{ClientMessage, PROTOCOL, ServerMessage};
+
+/// Most messages in one batch. The shortest message is 8 bytes on the wire and over a hundred in
+/// memory: without a bound, a buffer full of them would become many times itself at once.
+pub(super) const BATCH_LEN_MAX: usize = 512;
+
+/// The number of Hello among the client's messages; the version follows it, in every version.
+const HELLO_INDEX: u32 = 0;
 
 /// Why a stream of bytes is not, or no longer, one of messages.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +40,12 @@ pub enum CodecError {
         claimed: u32,
         /// What is allowed.
         max: usize,
+    },
+    /// A Hello of a version of the protocol that has another Hello than ours.
+    #[error("version {protocol} of the protocol, version {PROTOCOL} is spoken here")]
+    UnsupportedVersion {
+        /// The version it names.
+        protocol: u32,
     },
     /// A frame that holds no message.
     #[error(transparent)]
@@ -49,10 +65,8 @@ impl CodecError {
 /// Reads messages of type `In` in batches, writes messages of type `Out`.
 #[derive(Debug)]
 pub struct Codec<In, Out> {
-    /// Finds the frames.
-    frames: LengthDelimitedCodec,
-    /// What ended the stream of messages, kept until the messages before it were handed on.
-    failed: Option<CodecError>,
+    /// Longest frame that is read at this point, in bytes after the length field.
+    frame_len_max: usize,
     /// What goes which way.
     direction: PhantomData<fn(Out) -> In>,
 }
@@ -62,30 +76,22 @@ pub type ServerCodec = Codec<ClientMessage, ServerMessage>;
 /// The codec of a client's end of a connection.
 pub type ClientCodec = Codec<ServerMessage, ClientMessage>;
 
-fn frames(max: usize) -> LengthDelimitedCodec {
-    LengthDelimitedCodec::builder()
-        .little_endian()
-        .length_field_type::<u32>()
-        .max_frame_length(max)
-        .new_codec()
-}
-
 impl ServerCodec {
     /// For a connection that has yet to say Hello: frames up to [`HELLO_LEN_MAX`].
     pub fn before_hello() -> Self {
-        Self { frames: frames(HELLO_LEN_MAX), failed: None, direction: PhantomData }
+        Self { frame_len_max: HELLO_LEN_MAX, direction: PhantomData }
     }
 
     /// Accepts frames up to [`FRAME_LEN_MAX`] from now on.
     pub fn hello_accepted(&mut self) {
-        self.frames.set_max_frame_length(FRAME_LEN_MAX);
+        self.frame_len_max = FRAME_LEN_MAX;
     }
 }
 
 impl ClientCodec {
     /// For a connection to a server.
     pub fn new() -> Self {
-        Self { frames: frames(FRAME_LEN_MAX), failed: None, direction: PhantomData }
+        Self { frame_len_max: FRAME_LEN_MAX, direction: PhantomData }
     }
 }
 
@@ -100,22 +106,15 @@ impl<In: DeserializeOwned, Out> Decoder for Codec<In, Out> {
     type Error = CodecError;
 
     fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Vec<In>>, CodecError> {
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
         let mut batch = Vec::new();
-        loop {
+        while batch.len() < BATCH_LEN_MAX {
             match self.next(buffer) {
                 Ok(Some(message)) => batch.push(message),
-                Ok(None) if batch.is_empty() => return Ok(None),
-                Ok(None) => return Ok(Some(batch)),
                 Err(error) if batch.is_empty() => return Err(error),
-                Err(error) => {
-                    self.failed = Some(error);
-                    return Ok(Some(batch));
-                }
+                Ok(None) | Err(_) => break,
             }
         }
+        Ok((!batch.is_empty()).then_some(batch))
     }
 
     fn decode_eof(&mut self, buffer: &mut BytesMut) -> Result<Option<Vec<In>>, CodecError> {
@@ -129,20 +128,35 @@ impl<In: DeserializeOwned, Out> Decoder for Codec<In, Out> {
 
 impl<In: DeserializeOwned, Out> Codec<In, Out> {
     /// The next complete message in `buffer`.
-    fn next(&mut self, buffer: &mut BytesMut) -> Result<Option<In>, CodecError> {
-        match self.frames.decode(buffer) {
-            Ok(Some(frame)) => Ok(Some(format::decode(&frame)?)),
-            Ok(None) => Ok(None),
-            Err(error)
-                if error
-                    .get_ref()
-                    .is_some_and(<dyn Error + Send + Sync>::is::<LengthDelimitedCodecError>) =>
-            {
-                let claimed = buffer.first_chunk().map_or(0, |field| u32::from_le_bytes(*field));
-                Err(CodecError::FrameTooLong { claimed, max: self.frames.max_frame_length() })
+    fn next(&self, buffer: &mut BytesMut) -> Result<Option<In>, CodecError> {
+        let Some(field) = buffer.first_chunk() else { return Ok(None) };
+        let start = field.len();
+        let claimed = u32::from_le_bytes(*field);
+        let max = self.frame_len_max;
+        let Some(len) = usize::try_from(claimed).ok().filter(|len| *len <= max) else {
+            return Err(CodecError::FrameTooLong { claimed, max });
+        };
+        let end = start + len;
+        let Some(payload) = buffer.get(start..end) else {
+            buffer.reserve(end - buffer.len());
+            return Ok(None);
+        };
+        match format::decode(payload) {
+            Ok(message) => {
+                buffer.advance(end);
+                Ok(Some(message))
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(self.other_version(payload).unwrap_or(CodecError::Format(error))),
         }
+    }
+
+    /// If `payload`, which is not of this version, is the Hello of another: that.
+    fn other_version(&self, payload: &[u8]) -> Option<CodecError> {
+        let before_hello = self.frame_len_max == HELLO_LEN_MAX;
+        let rest = payload.strip_prefix(&HELLO_INDEX.to_le_bytes())?;
+        let protocol = u32::from_le_bytes(*rest.first_chunk()?);
+        (before_hello && protocol != PROTOCOL)
+            .then_some(CodecError::UnsupportedVersion { protocol })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The messages of protocol 1, in the order of their numbers on the wire.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,10 @@ pub const PROTOCOL: u32 = 1;
 
 /// Claims beyond this are read and dropped: enough are kept to see that there are too many.
 pub const CLAIMS_KEPT_MAX: usize = CLAIMS_MAX + 1;
+
+/// Elements for which memory is taken on the word of a list's length alone: enough for every
+/// request that is allowed.
+pub(super) const PREALLOCATED_MAX: usize = CLAIMS_KEPT_MAX;
 
 /// What a client says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -286,6 +291,7 @@ pub enum ServerMessage {
         /// From `Inspect`.
         query_id: u64,
         /// The locks.
+        #[serde(deserialize_with = "list")]
         locks: Vec<LockStatus>,
         /// Where the next page begins; none after the last.
         next: Option<u64>,
@@ -295,6 +301,7 @@ pub enum ServerMessage {
         /// From `Inspect`.
         query_id: u64,
         /// The sessions.
+        #[serde(deserialize_with = "list")]
         sessions: Vec<SessionStatus>,
         /// Where the next page begins; none after the last.
         next: Option<u64>,
@@ -349,10 +356,12 @@ pub struct LockStatus {
     /// Its name.
     pub name: String,
     /// Who holds it, the first few.
+    #[serde(deserialize_with = "list")]
     pub holders: Vec<Holder>,
     /// How many hold it.
     pub holder_count: u64,
     /// Who waits, the first few in order.
+    #[serde(deserialize_with = "list")]
     pub waiters: Vec<Waiter>,
     /// How many wait.
     pub waiter_count: u64,
@@ -419,28 +428,42 @@ pub struct SessionStatus {
     pub waiting: u64,
 }
 
-/// Reads claims without trusting the number of them: memory for [`CLAIMS_KEPT_MAX`] at most.
+/// Reads the claims of a request: [`CLAIMS_KEPT_MAX`] at most are kept.
 fn claims<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Claim>, D::Error> {
-    struct Bounded;
+    deserializer.deserialize_seq(Bounded { kept_max: CLAIMS_KEPT_MAX, element: PhantomData })
+}
 
-    impl<'de> Visitor<'de> for Bounded {
-        type Value = Vec<Claim>;
+/// Reads a list of anything else: all of it, as far as there are bytes.
+fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    deserializer.deserialize_seq(Bounded { kept_max: usize::MAX, element: PhantomData })
+}
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list of claims")
-        }
+/// Reads a list without trusting the number of elements that stands before it: memory is taken for
+/// [`PREALLOCATED_MAX`] at first, for more only as they come.
+pub(super) struct Bounded<T> {
+    /// Elements beyond this are read and dropped.
+    pub(super) kept_max: usize,
+    /// What the list is of.
+    pub(super) element: PhantomData<T>,
+}
 
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<Claim>, A::Error> {
-            let expected = seq.size_hint().unwrap_or(0).min(CLAIMS_KEPT_MAX);
-            let mut kept = Vec::with_capacity(expected);
-            while let Some(claim) = seq.next_element()? {
-                if kept.len() < CLAIMS_KEPT_MAX {
-                    kept.push(claim);
-                }
-            }
-            Ok(kept)
-        }
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
     }
 
-    deserializer.deserialize_seq(Bounded)
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+        let expected = seq.size_hint().unwrap_or(0);
+        let mut kept = Vec::with_capacity(expected.min(self.kept_max).min(PREALLOCATED_MAX));
+        while let Some(element) = seq.next_element()? {
+            if kept.len() < self.kept_max {
+                kept.push(element);
+            }
+        }
+        Ok(kept)
+    }
 }

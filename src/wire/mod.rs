@@ -22,3 +22,6 @@ pub use message::{
     Attach, CLAIMS_KEPT_MAX, Claim, ClientMessage, Holder, LockStatus, Mode, PROTOCOL, Query,
     ServerMessage, ServerStatus, SessionStatus, Wait, Waiter,
 };
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,392 @@
+//! The client: how a session comes to be, and how it ends.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time;
+
+use crate::clock::{BootClock, Clock};
+use crate::types::{Epoch, IDENTITY_LEN_MAX, Identity, SessionId, Ttl};
+
+use super::core::{Core, Introduction, Welcome};
+use super::driver::{Driver, Ways};
+use super::error::Error;
+use super::guard::LockGuard;
+use super::lease::LeaseCell;
+use super::request::{LockRequest, millis_up};
+use super::shared::{COMMANDS_MAX, Command, Shared};
+
+/// The port on which coordinators listen for lock clients: L-O-C-K on a keypad.
+pub const PORT_DEFAULT: u16 = 5625;
+/// How long [`Client::connect`] tries, unless told otherwise.
+pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+
+/// A session with a coordinator, over one connection that carries any number of requests at once.
+///
+/// Clones are cheap and share the session. A task of its own keeps the lease alive. The session
+/// ends, and everything it holds is freed, when the last clone and the last guard are gone, or with
+/// [`close`](Self::close).
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example() -> Result<(), coordinator::Error> {
+/// let client = coordinator::Client::connect("127.0.0.1:5625").await?;
+/// let guard = client.lock("orders/42").await?;
+/// println!("held, token {}", guard.token());
+/// guard.release().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    /// The driver, and what it shows.
+    shared: Arc<Shared>,
+    /// What the server said to be the session.
+    welcome: Welcome,
+}
+
+impl Client {
+    /// Opens a session with the coordinator at `server`, a `host:port`, or a host for the port
+    /// 5625. [`Client::builder`] has the settings.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] if none answers there, [`Error::Protocol`] if something else does,
+    /// [`Error::Rejected`] and [`Error::Draining`] if it does not want us.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with I/O and time enabled, as tokio does.
+    pub async fn connect(server: impl AsRef<str>) -> Result<Self, Error> {
+        Self::builder().connect(server).await
+    }
+
+    /// A client with other settings than the usual.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// A request for the lock `name`: await it, or say first how it is wanted.
+    pub fn lock(&self, name: impl AsRef<str>) -> LockRequest {
+        LockRequest::new(Arc::clone(&self.shared), name.as_ref())
+    }
+
+    /// Takes the lock `name` alone if it is free now; `None` if it is not.
+    ///
+    /// # Errors
+    ///
+    /// As for [`LockRequest`], but for [`Error::Busy`].
+    pub async fn try_lock(&self, name: impl AsRef<str>) -> Result<Option<LockGuard>, Error> {
+        match self.lock(name).nonblocking().await {
+            Ok(guard) => Ok(Some(guard)),
+            Err(Error::Busy { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The session, as others see it.
+    pub fn session(&self) -> SessionId {
+        self.welcome.session
+    }
+
+    /// The run of the coordinator.
+    pub fn epoch(&self) -> Epoch {
+        self.welcome.epoch
+    }
+
+    /// The length of the session's lease.
+    pub fn ttl(&self) -> Ttl {
+        self.welcome.ttl
+    }
+
+    /// Resolves when the session is gone, for whatever reason. A request tells which.
+    pub async fn closed(&self) {
+        self.shared.commands.closed().await;
+    }
+
+    /// Ends the session: everything that it holds, through this client and its clones, is free when
+    /// this returns; their guards are lost and their requests fail with [`Error::Closed`].
+    ///
+    /// # Errors
+    ///
+    /// If the coordinator could not be told. Then the locks are free when the lease ends.
+    pub async fn close(self) -> Result<(), Error> {
+        let (done, is_done) = oneshot::channel();
+        if self.shared.commands.send(Command::Close(done)).await.is_err() {
+            return self.already_closed();
+        }
+        match is_done.await {
+            Ok(outcome) => outcome,
+            Err(_) => self.already_closed(),
+        }
+    }
+
+    fn already_closed(&self) -> Result<(), Error> {
+        match self.shared.end() {
+            Error::Closed => Ok(()),
+            error => Err(error),
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("server", &self.shared.server)
+            .field("session", &self.welcome.session)
+            .field("epoch", &self.welcome.epoch)
+            .field("ttl", &self.welcome.ttl)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings of a [`Client`].
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example() -> Result<(), coordinator::Error> {
+/// use std::time::Duration;
+///
+/// let client = coordinator::Client::builder()
+///     .ttl(Duration::from_secs(30))
+///     .identity("nightly-export")
+///     .connect("locks.internal")
+///     .await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+#[must_use = "settings do nothing until connect is called"]
+pub struct ClientBuilder {
+    /// The lease to ask for; none: the coordinator's default.
+    ttl: Option<Duration>,
+    /// How long the session outlives a lost connection; none: its lease.
+    linger: Option<Duration>,
+    /// Who the session is; none: user@host:pid.
+    identity: Option<String>,
+    /// How long to try.
+    connect_timeout: Duration,
+    /// The clock by which leases are counted.
+    clock: Arc<dyn Clock>,
+}
+
+impl Default for ClientBuilder {
+    fn default() -> Self {
+        Self {
+            ttl: None,
+            linger: None,
+            identity: None,
+            connect_timeout: CONNECT_TIMEOUT_DEFAULT,
+            clock: Arc::new(BootClock),
+        }
+    }
+}
+
+impl ClientBuilder {
+    /// The length of the lease, 2 s to 1 h: so long after this client was last heard its locks go
+    /// to others. A short one frees the locks of the dead sooner, a long one outlasts longer
+    /// pauses. The coordinator's default is 10 s.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// How long the session outlives a connection that was lost; its lease, unless this is shorter.
+    ///
+    /// Zero frees the locks the moment the connection ends. That relies on the holder's having
+    /// ended too: one that was only cut off may still be at work when the next begins.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.linger = Some(linger);
+        self
+    }
+
+    /// Who this is, shown to whoever waits or looks: up to 128 bytes without control characters.
+    /// `user@host:pid` by default. It proves nothing.
+    pub fn identity(mut self, identity: impl Into<String>) -> Self {
+        self.identity = Some(identity.into());
+        self
+    }
+
+    /// How long connecting may take, the coordinator's welcome included; 5 s by default.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Counts leases by `clock`.
+    #[cfg(test)]
+    pub(super) fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Opens a session with the coordinator at `server`, a `host:port`, or a host for the port
+    /// 5625.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::connect`], and [`Error::InvalidRequest`] if a setting is not possible.
+    pub async fn connect(self, server: impl AsRef<str>) -> Result<Client, Error> {
+        let server: Arc<str> = with_port(server.as_ref()).into();
+        let introduction = self.introduction()?;
+        within(self.connect_timeout, &server, async {
+            let stream = dial(&server).await?;
+            self.start(introduction, stream, &server).await
+        })
+        .await
+    }
+
+    /// Opens a session over `io`, whatever that is.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClientBuilder::connect`].
+    pub async fn connect_with<Io>(self, io: Io) -> Result<Client, Error>
+    where
+        Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let server: Arc<str> = "the other end of the stream".into();
+        let introduction = self.introduction()?;
+        within(self.connect_timeout, &server, self.start(introduction, io, &server)).await
+    }
+
+    /// Starts the driver and waits for the welcome. Dropped before, it ends the driver again.
+    async fn start<Io>(
+        &self,
+        introduction: Introduction,
+        io: Io,
+        server: &Arc<str>,
+    ) -> Result<Client, Error>
+    where
+        Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
+        let (endings, endings_in) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            commands,
+            endings,
+            lease: Arc::new(LeaseCell::default()),
+            clock: Arc::clone(&self.clock),
+            server: Arc::clone(server),
+            end: Arc::new(OnceLock::new()),
+        });
+        let (ready, is_ready) = oneshot::channel();
+        let ways = Ways { commands: commands_in, endings: endings_in, ready };
+        let core = Core::new(introduction, self.clock.now());
+        tokio::spawn(Driver::new(io, core, &shared, ways).run());
+        match is_ready.await {
+            Ok(welcome) => Ok(Client { shared, welcome }),
+            Err(_) => Err(shared.end()),
+        }
+    }
+
+    /// The settings as the Hello has them.
+    fn introduction(&self) -> Result<Introduction, Error> {
+        let ttl = self.ttl.map(Ttl::new).transpose();
+        let ttl = ttl.map_err(|error| Error::InvalidRequest { message: error.to_string() })?;
+        let identity = match &self.identity {
+            Some(identity) => Identity::new(identity.as_str())
+                .map_err(|error| Error::invalid("invalid identity", error))?
+                .to_string(),
+            None => default_identity(),
+        };
+        let linger_ms = self.linger.map(|l| millis_up(l).try_into().unwrap_or(u32::MAX));
+        Ok(Introduction { ttl, linger_ms, identity })
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("ttl", &self.ttl)
+            .field("linger", &self.linger)
+            .field("identity", &self.identity)
+            .field("connect_timeout", &self.connect_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection to `server` that sends what it is given at once.
+pub(super) async fn dial(server: &Arc<str>) -> Result<TcpStream, Error> {
+    let dialled = async {
+        let stream = TcpStream::connect(&**server).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    };
+    dialled.await.map_err(|error| Error::unavailable(server, error))
+}
+
+/// `work`, unless it takes longer than `timeout`.
+pub(super) async fn within<T>(
+    timeout: Duration,
+    server: &Arc<str>,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    time::timeout(timeout, work).await.unwrap_or_else(|_| {
+        let why = format!("no answer within {timeout:?}");
+        Err(Error::unavailable(server, io::Error::new(io::ErrorKind::TimedOut, why)))
+    })
+}
+
+/// `server` with a port: an address of its own, or a host with or without one.
+pub(super) fn with_port(server: &str) -> String {
+    let bare_v6 = server.parse::<std::net::Ipv6Addr>().is_ok();
+    if bare_v6 {
+        format!("[{server}]:{PORT_DEFAULT}")
+    } else if server.ends_with(']') || !server.contains(':') {
+        format!("{server}:{PORT_DEFAULT}")
+    } else {
+        server.to_owned()
+    }
+}
+
+/// `user@host:pid`, cut to what an identity may be.
+pub(super) fn default_identity() -> String {
+    let user = whoami::username().unwrap_or_else(|_| "unknown".to_owned());
+    let host = gethostname::gethostname().to_string_lossy().into_owned();
+    let pid = format!(":{}", std::process::id());
+    let mut identity: String =
+        format!("{user}@{host}").chars().filter(|c| !c.is_control()).collect();
+    let mut len = identity.len().min(IDENTITY_LEN_MAX - pid.len());
+    while !identity.is_char_boundary(len) {
+        len -= 1;
+    }
+    identity.truncate(len);
+    identity + &pid
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_without_a_port_has_the_usual_one() {
+        assert_eq!(with_port("locks"), "locks:5625");
+        assert_eq!(with_port("locks:1"), "locks:1");
+        assert_eq!(with_port("::1"), "[::1]:5625");
+        assert_eq!(with_port("[::1]"), "[::1]:5625");
+        assert_eq!(with_port("[::1]:1"), "[::1]:1");
+        assert_eq!(with_port("10.0.0.1"), "10.0.0.1:5625");
+    }
+
+    #[test]
+    fn the_default_identity_is_one() {
+        let identity = default_identity();
+        assert!(identity.contains('@'));
+        Identity::new(identity).unwrap();
+    }
+
+    #[tokio::test]
+    async fn impossible_settings_are_told_before_anything_is_sent() {
+        let short = Client::builder().ttl(Duration::from_secs(1)).connect("127.0.0.1:1").await;
+        assert!(matches!(short, Err(Error::InvalidRequest { .. })));
+        let long = "i".repeat(IDENTITY_LEN_MAX + 1);
+        let long = Client::builder().identity(long).connect("127.0.0.1:1").await;
+        assert!(matches!(long, Err(Error::InvalidRequest { .. })));
+    }
+}

@@ -1,0 +1,131 @@
+//! What goes into the core besides the server's messages, and what comes out of it.
+
+use std::time::Duration;
+
+use crate::types::{
+    Epoch, FencingToken, GoodbyeCode, LostReason, RejectionCode, RequestId, SessionId, Ttl,
+};
+use crate::wire::{Claim, LockStatus, Wait};
+
+/// What a client tells about itself in its Hello.
+#[derive(Clone, Debug, Default)]
+pub(in crate::client) struct Introduction {
+    /// The lease to ask for; none: the server's default.
+    pub(in crate::client) ttl: Option<Ttl>,
+    /// How long the session outlives a lost connection, in milliseconds; none: its lease.
+    pub(in crate::client) linger_ms: Option<u32>,
+    /// Who the session is.
+    pub(in crate::client) identity: String,
+}
+
+/// What a request asks for, all but its id.
+#[derive(Clone, Debug)]
+pub(in crate::client) struct Ask {
+    /// What to do if it cannot be granted at once.
+    pub(in crate::client) wait: Wait,
+    /// Whether to tell the request's place in line.
+    pub(in crate::client) progress: bool,
+    /// Pause before the locks go to another after an involuntary loss, in milliseconds.
+    pub(in crate::client) lock_delay_ms: u32,
+    /// What for.
+    pub(in crate::client) note: String,
+    /// The locks.
+    pub(in crate::client) claims: Vec<Claim>,
+}
+
+/// What the server said to be the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::client) struct Welcome {
+    /// The session.
+    pub(in crate::client) session: SessionId,
+    /// The run of the coordinator.
+    pub(in crate::client) epoch: Epoch,
+    /// The length of the lease.
+    pub(in crate::client) ttl: Ttl,
+}
+
+/// A *no* from the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::client) struct Rejection {
+    /// Why.
+    pub(in crate::client) code: RejectionCode,
+    /// Why, for people.
+    pub(in crate::client) message: String,
+    /// The lock that stood in the way.
+    pub(in crate::client) lock: Option<Box<LockStatus>>,
+}
+
+/// Why a request or a release did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::client) enum Refusal {
+    /// The server said no.
+    Rejected(Rejection),
+    /// What was to be released had been lost.
+    Lost(LostReason),
+    /// The session is over; [`Core::end`] says why.
+    Ended,
+}
+
+/// Why the session is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::client) enum End {
+    /// The application said goodbye.
+    Closed,
+    /// The connection ended; only the driver knows how.
+    Disconnected,
+    /// Nothing was heard from the server for so long.
+    Silent(Duration),
+    /// The server said goodbye.
+    Dismissed {
+        /// Why.
+        code: GoodbyeCode,
+        /// Why it refused the Hello, if it did.
+        rejection: RejectionCode,
+        /// Why, for people.
+        message: String,
+    },
+    /// The server broke the protocol, in this way.
+    Broken(String),
+}
+
+/// What the driver has to tell to those who wait, or hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::client) enum Effect {
+    /// The session is open.
+    Welcomed(Welcome),
+    /// The request's locks are held.
+    Granted {
+        /// The request.
+        request: RequestId,
+        /// The token of the grant.
+        token: FencingToken,
+    },
+    /// The request's place in line changed.
+    Queued {
+        /// The request.
+        request: RequestId,
+        /// 1 for the next in line.
+        position: u64,
+    },
+    /// The request is over without a grant.
+    Refused {
+        /// The request.
+        request: RequestId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The release that was asked for is answered.
+    Released {
+        /// The request.
+        request: RequestId,
+        /// How it went.
+        outcome: Result<(), Refusal>,
+    },
+    /// The request's locks are no longer held, for good.
+    Lost {
+        /// The request.
+        request: RequestId,
+        /// Why.
+        reason: LostReason,
+    },
+}

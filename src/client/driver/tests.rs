@@ -1,0 +1,507 @@
+//! Clients over a pipe, before a server that says what the test says, in a time that flies.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use tokio::io::{DuplexStream, duplex};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::*;
+use crate::client::{Client, ClientBuilder, HoldState, LockGuard};
+use crate::types::{GoodbyeCode, RejectionCode};
+use crate::wire::{ClientMessage, LockStatus, PROTOCOL, ServerCodec, Wait};
+
+/// Tokio's time, which tests can stop and move.
+struct TokioClock(Instant);
+
+impl Clock for TokioClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(1_000_000).after(self.0.elapsed())
+    }
+}
+
+fn builder() -> ClientBuilder {
+    Client::builder().clock(Arc::new(TokioClock(Instant::now())))
+}
+
+/// The other end of a client's connection.
+struct FakeServer {
+    reader: FramedRead<ReadHalf<DuplexStream>, ServerCodec>,
+    writer: WriteHalf<DuplexStream>,
+    heard: VecDeque<ClientMessage>,
+}
+
+impl FakeServer {
+    /// A client that is welcome, and its server.
+    async fn with_client() -> (Self, Client) {
+        let (mut server, near) = Self::new();
+        let client = tokio::spawn(builder().connect_with(near));
+        assert!(matches!(server.hear().await, ClientMessage::Hello { .. }));
+        server.say(&[welcome()]).await;
+        (server, client.await.unwrap().unwrap())
+    }
+
+    /// A client that holds request 1 of the lock `printer` with token 7, and its server.
+    async fn with_guard() -> (Self, Client, LockGuard) {
+        let (mut server, client) = Self::with_client().await;
+        let guard = server.grant_next(&client, 7).await;
+        (server, client, guard)
+    }
+
+    fn new() -> (Self, DuplexStream) {
+        let (near, far) = duplex(64 * 1024);
+        let (reader, writer) = tokio::io::split(far);
+        let mut codec = ServerCodec::before_hello();
+        codec.hello_accepted();
+        let reader = FramedRead::new(reader, codec);
+        (Self { reader, writer, heard: VecDeque::new() }, near)
+    }
+
+    async fn grant_next(&mut self, client: &Client, token: u64) -> LockGuard {
+        let request = tokio::spawn(client.lock("printer").into_future());
+        let ClientMessage::Request { request: id, .. } = self.hear().await else { panic!() };
+        self.say(&[ServerMessage::Grant { request: id, token }]).await;
+        request.await.unwrap().unwrap()
+    }
+
+    /// The client's next message.
+    async fn hear(&mut self) -> ClientMessage {
+        while self.heard.is_empty() {
+            let batch = self.reader.next().await.expect("the client hung up").unwrap();
+            self.heard.extend(batch);
+        }
+        self.heard.pop_front().unwrap()
+    }
+
+    /// The client's next message that is no keep-alive.
+    async fn hear_wish(&mut self) -> ClientMessage {
+        loop {
+            match self.hear().await {
+                ClientMessage::KeepAlive { .. } => {}
+                wish => return wish,
+            }
+        }
+    }
+
+    /// Whether the client hung up after nothing but what was heard.
+    async fn sees_end(&mut self) -> bool {
+        self.heard.is_empty() && self.reader.next().await.is_none()
+    }
+
+    async fn say(&mut self, messages: &[ServerMessage]) {
+        let mut bytes = BytesMut::new();
+        for message in messages {
+            wire::encode_frame(message, &mut bytes).unwrap();
+        }
+        self.writer.write_all_buf(&mut bytes).await.unwrap();
+    }
+
+    /// Answers keep-alives until the client hangs up; gives their number.
+    async fn keep_alive(mut self) -> u64 {
+        let mut count = 0;
+        while let Some(Ok(batch)) = self.reader.next().await {
+            for message in batch {
+                if let ClientMessage::KeepAlive { sequence } = message {
+                    self.say(&[ServerMessage::KeptAlive { sequence }]).await;
+                    count += 1;
+                }
+            }
+        }
+        count
+    }
+}
+
+fn welcome() -> ServerMessage {
+    ServerMessage::Welcome {
+        protocol: PROTOCOL,
+        server: "test".to_owned(),
+        epoch: 3,
+        session: 42,
+        secret: 43,
+        generation: 1,
+        ttl_ms: 10_000,
+    }
+}
+
+fn rejected(request: u64, code: RejectionCode) -> ServerMessage {
+    let (code, message) = (code.number(), "for a test".to_owned());
+    ServerMessage::Rejected { request, code, message, lock: None }
+}
+
+fn goodbye(code: GoodbyeCode, rejection: u16) -> ServerMessage {
+    ServerMessage::Goodbye { code: code.number(), rejection, message: "for a test".to_owned() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_is_kept_for_an_hour_by_its_keep_alives() {
+    let (server, client, guard) = FakeServer::with_guard().await;
+    let server = tokio::spawn(server.keep_alive());
+    for _ in 0..3_600 {
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(guard.state(), HoldState::Held);
+    }
+    drop((client, guard));
+    let count = server.await.unwrap();
+    assert!((1_439..=1_440).contains(&count), "{count} keep-alives");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_server_is_a_lost_lock_before_the_lease_can_end() {
+    let (_server, _client, guard) = FakeServer::with_guard().await;
+    let begun = Instant::now();
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(guard.state(), HoldState::Held);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(guard.state(), HoldState::Jeopardy);
+    assert!(guard.is_held());
+    assert_eq!(guard.lost().await, LostReason::Expired);
+    let waited = begun.elapsed();
+    assert!(waited >= Duration::from_millis(9_740) && waited < Duration::from_millis(9_800));
+    assert!(!guard.is_held());
+    assert_eq!(guard.state(), HoldState::Lost(LostReason::Expired));
+    assert!(matches!(guard.release().await, Err(Error::Lost { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guard_knows_by_itself_while_the_driver_stands_still() {
+    let (_server, _client, guard) = FakeServer::with_guard().await;
+    // Time goes on, but no task runs: as after a pause of the whole process.
+    tokio::time::advance(Duration::from_millis(9_700)).await;
+    assert!(guard.is_held());
+    let clock_moves = tokio::time::advance(Duration::from_millis(100));
+    // The first poll moves the clock and yields before any other task was polled.
+    let moved = futures_util::future::poll_immediate(Box::pin(clock_moves)).await;
+    assert!(moved.is_none());
+    assert!(!guard.is_held());
+    assert!(guard.valid_until() <= std::time::Instant::now());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_request_is_cancelled() {
+    let (mut server, client) = FakeServer::with_client().await;
+    let request = client.lock("printer").into_future();
+    assert!(timeout(Duration::from_millis(1), request).await.is_err());
+    assert!(matches!(server.hear().await, ClientMessage::Request { request: 1, .. }));
+    assert_eq!(server.hear().await, ClientMessage::Cancel { request: 1 });
+    // The grant that crosses it is nobody's, and harms nobody.
+    let grant = ServerMessage::Grant { request: 1, token: 7 };
+    server.say(&[grant, ServerMessage::Cancelled { request: 1 }]).await;
+    let guard = server.grant_next(&client, 8).await;
+    assert_eq!(guard.token().number(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_was_delivered_to_nobody_is_cancelled() {
+    let (mut server, client) = FakeServer::with_client().await;
+    let mut request = client.lock("printer").into_future();
+    assert!(futures_util::future::poll_immediate(&mut request).await.is_none());
+    assert!(matches!(server.hear().await, ClientMessage::Request { request: 1, .. }));
+    server.say(&[ServerMessage::Grant { request: 1, token: 7 }]).await;
+    sleep(Duration::from_millis(1)).await;
+    drop(request);
+    assert_eq!(server.hear().await, ClientMessage::Cancel { request: 1 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_given_up_before_the_driver_saw_it_is_never_sent() {
+    let (mut server, client) = FakeServer::with_client().await;
+    let mut request = client.lock("printer").into_future();
+    assert!(futures_util::future::poll_immediate(&mut request).await.is_none());
+    drop(request);
+    assert!(matches!(server.hear().await, ClientMessage::KeepAlive { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_guard_is_released_before_anything_asked_later() {
+    let (mut server, client, guard) = FakeServer::with_guard().await;
+    drop(guard);
+    let again = tokio::spawn(async move { client.try_lock("printer").await });
+    assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
+    assert!(matches!(
+        server.hear().await,
+        ClientMessage::Request { request: 2, wait: Wait::Never, .. }
+    ));
+    server.say(&[ServerMessage::Released { request: 1 }]).await;
+    server.say(&[ServerMessage::Grant { request: 2, token: 8 }]).await;
+    assert!(again.await.unwrap().unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn release_reports_what_the_server_says() {
+    let (mut server, client, guard) = FakeServer::with_guard().await;
+    let release = tokio::spawn(guard.release());
+    assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
+    server.say(&[ServerMessage::Released { request: 1 }]).await;
+    release.await.unwrap().unwrap();
+
+    let guard = server.grant_next(&client, 8).await;
+    let release = tokio::spawn(guard.release());
+    server.hear().await;
+    server.say(&[rejected(2, RejectionCode::NotHolder)]).await;
+    assert!(matches!(
+        release.await.unwrap(),
+        Err(Error::Rejected { code: RejectionCode::NotHolder, .. })
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_without_an_answer_says_so_when_the_connection_ends() {
+    let (mut server, client, guard) = FakeServer::with_guard().await;
+    let release = tokio::spawn(guard.release());
+    server.hear().await;
+    drop(server);
+    assert!(matches!(release.await.unwrap(), Err(Error::Unavailable { .. })));
+    client.closed().await;
+    assert!(matches!(client.lock("printer").await, Err(Error::Unavailable { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn try_is_none_if_busy() {
+    let (mut server, client) = FakeServer::with_client().await;
+    let guard = tokio::spawn(async move { client.try_lock("printer").await });
+    server.hear().await;
+    server.say(&[rejected(1, RejectionCode::Busy)]).await;
+    assert!(guard.await.unwrap().unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_tells_how_long_and_the_last_place_in_line() {
+    let (mut server, client) = FakeServer::with_client().await;
+    let places = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&places);
+    let request = client
+        .lock("printer")
+        .timeout(Duration::from_micros(1_500))
+        .on_queued(move |place| seen.lock().unwrap().push(place));
+    let request = tokio::spawn(request.into_future());
+    let ClientMessage::Request { wait, progress, .. } = server.hear().await else { panic!() };
+    assert_eq!((wait, progress), (Wait::Timeout { ms: 2 }, true));
+    for position in [3, 2] {
+        server.say(&[ServerMessage::Queued { request: 1, position }]).await;
+        sleep(Duration::from_millis(1)).await;
+    }
+    server.say(&[rejected(1, RejectionCode::TimedOut)]).await;
+    let error = request.await.unwrap().unwrap_err();
+    assert!(matches!(&error, Error::TimedOut { position: Some(2), lock, .. }
+        if lock.name == "printer"));
+    assert_eq!(*places.lock().unwrap(), [3, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_cannot_be_is_refused_before_anything_is_sent() {
+    let (mut server, client) = FakeServer::with_client().await;
+    let impossible = [
+        client.lock(""),
+        client.lock("a\nb"),
+        client.lock("a").permits(3, 2),
+        client.lock("a").note("n".repeat(256)),
+        client.lock("a").lock_delay(Duration::from_secs(61)),
+    ];
+    for request in impossible {
+        assert!(matches!(request.await, Err(Error::InvalidRequest { .. })));
+    }
+    drop(client);
+    assert_eq!(server.hear().await, ClientMessage::Goodbye);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_requests_travel_together() {
+    let (mut server, client) = FakeServer::with_client().await;
+    let requests: Vec<_> = (0..100)
+        .map(|number| tokio::spawn(client.lock(format!("lock {number}")).into_future()))
+        .collect();
+    // Not before all have spoken.
+    sleep(Duration::from_millis(1)).await;
+    let first = server.reader.next().await.unwrap().unwrap();
+    assert_eq!(first.len(), 100);
+    let grants: Vec<_> =
+        (1..=100).map(|request| ServerMessage::Grant { request, token: request }).collect();
+    server.say(&grants).await;
+    for request in requests {
+        request.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_is_a_protocol_error_and_a_clean_loss() {
+    let (mut server, client, guard) = FakeServer::with_guard().await;
+    let waiting = tokio::spawn(client.lock("other").into_future());
+    server.hear().await;
+    server.writer.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+    assert_eq!(guard.lost().await, LostReason::Disconnected);
+    assert!(matches!(waiting.await.unwrap(), Err(Error::Protocol { .. })));
+    client.closed().await;
+    assert!(matches!(client.try_lock("other").await, Err(Error::Protocol { .. })));
+    assert_eq!(server.hear().await, ClientMessage::Goodbye);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_goodbye_of_the_server_is_told_as_what_it_means() {
+    type Check = fn(&Error) -> bool;
+    let cases: [(_, _, Check); 5] = [
+        (GoodbyeCode::Draining, LostReason::Stopped, |e| matches!(e, Error::Draining { .. })),
+        (GoodbyeCode::SessionExpired, LostReason::Expired, |e| {
+            matches!(e, Error::Dismissed { code: GoodbyeCode::SessionExpired, .. })
+        }),
+        (GoodbyeCode::Superseded, LostReason::Disconnected, |e| {
+            matches!(e, Error::Dismissed { code: GoodbyeCode::Superseded, .. })
+        }),
+        (GoodbyeCode::SlowReader, LostReason::Disconnected, Error::is_retryable),
+        (GoodbyeCode::ProtocolError, LostReason::Disconnected, |e| {
+            matches!(e, Error::Protocol { .. })
+        }),
+    ];
+    for (code, reason, expected) in cases {
+        let (mut server, client, guard) = FakeServer::with_guard().await;
+        let waiting = tokio::spawn(client.lock("other").into_future());
+        server.hear().await;
+        server.say(&[goodbye(code, 0)]).await;
+        assert_eq!(guard.lost().await, reason);
+        let error = waiting.await.unwrap().unwrap_err();
+        assert!(expected(&error), "{code}: {error:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_hello_says_why() {
+    let (mut server, near) = FakeServer::new();
+    let client = tokio::spawn(builder().connect_with(near));
+    server.hear().await;
+    server.say(&[goodbye(GoodbyeCode::Refused, RejectionCode::TooManySessions.number())]).await;
+    let error = client.await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Rejected { code: RejectionCode::TooManySessions, .. }));
+    assert!(error.is_retryable());
+}
+
+#[tokio::test(start_paused = true)]
+async fn connecting_to_a_mute_server_ends_in_time() {
+    let (mut server, near) = FakeServer::new();
+    let client = builder().connect_timeout(Duration::from_secs(3)).connect_with(near).await;
+    assert!(matches!(client, Err(Error::Unavailable { .. })));
+    assert!(matches!(server.hear().await, ClientMessage::Hello { .. }));
+    assert_eq!(server.hear().await, ClientMessage::Goodbye);
+    assert!(server.sees_end().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guard_outlives_its_client_and_the_last_handle_says_goodbye() {
+    let (mut server, client, guard) = FakeServer::with_guard().await;
+    drop(client);
+    let ClientMessage::KeepAlive { sequence } = server.hear().await else { panic!() };
+    server.say(&[ServerMessage::KeptAlive { sequence }]).await;
+    assert!(guard.is_held());
+    drop(guard);
+    assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
+    assert_eq!(server.hear().await, ClientMessage::Goodbye);
+    assert!(server.sees_end().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_frees_everything_and_waits_for_the_server() {
+    let (mut server, client, guard) = FakeServer::with_guard().await;
+    let other = client.clone();
+    let close = tokio::spawn(client.close());
+    assert_eq!(server.hear().await, ClientMessage::Goodbye);
+    assert_eq!(guard.lost().await, LostReason::Disconnected);
+    assert!(!guard.is_held());
+    assert!(!close.is_finished());
+    server.say(&[goodbye(GoodbyeCode::Done, 0)]).await;
+    drop(server);
+    close.await.unwrap().unwrap();
+    assert!(matches!(other.lock("printer").await, Err(Error::Closed)));
+    other.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_tells_if_the_server_did_not_hear_it() {
+    let (_server, client) = FakeServer::with_client().await;
+    assert!(matches!(client.close().await, Err(Error::Unavailable { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn run_releases_when_the_work_is_done() {
+    let (mut server, client) = FakeServer::with_client().await;
+    let run = client.lock("printer").run(|guard| async move {
+        assert!(guard.is_held());
+        guard.token().number()
+    });
+    let run = tokio::spawn(run);
+    server.hear().await;
+    server.say(&[ServerMessage::Grant { request: 1, token: 7 }]).await;
+    assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
+    sleep(Duration::from_millis(1)).await;
+    assert!(!run.is_finished(), "the lock is not free yet");
+    server.say(&[ServerMessage::Released { request: 1 }]).await;
+    assert_eq!(run.await.unwrap().unwrap(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn run_stops_the_work_when_the_lock_is_lost() {
+    let (mut server, client) = FakeServer::with_client().await;
+    let dropped = Arc::new(());
+    let witness = Arc::clone(&dropped);
+    let run = client.lock("printer").run(|_guard| async move {
+        std::future::pending::<()>().await;
+        drop(witness);
+    });
+    let run = tokio::spawn(run);
+    server.hear().await;
+    server.say(&[ServerMessage::Grant { request: 1, token: 7 }]).await;
+    let reason = LostReason::Revoked.number();
+    server.say(&[ServerMessage::Lost { request: 1, token: 7, reason }]).await;
+    let error = run.await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Lost { reason: LostReason::Revoked, .. }));
+    assert_eq!(Arc::strong_count(&dropped), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_wakes_all_who_wait_for_it_and_a_release_wakes_nobody() {
+    let (mut server, client, guard) = FakeServer::with_guard().await;
+    let losses = [tokio::spawn(guard.lost()), tokio::spawn(guard.lost())];
+    let reason = LostReason::Revoked.number();
+    server.say(&[ServerMessage::Lost { request: 1, token: 7, reason }]).await;
+    for loss in losses {
+        assert_eq!(loss.await.unwrap(), LostReason::Revoked);
+    }
+    assert_eq!(guard.lost().await, LostReason::Revoked);
+
+    let guard = server.grant_next(&client, 8).await;
+    let loss = guard.lost();
+    drop(guard);
+    drop(server);
+    client.closed().await;
+    assert!(timeout(Duration::from_secs(1), loss).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_read_cannot_keep_a_loss_from_us() {
+    let (mut server, client, guard) = FakeServer::with_guard().await;
+    // More than the pipe holds, and nobody takes it out.
+    let requests: Vec<_> =
+        (0..2_000).map(|_| tokio::spawn(client.lock("x".repeat(200)).into_future())).collect();
+    sleep(Duration::from_millis(1)).await;
+    let reason = LostReason::Revoked.number();
+    server.say(&[ServerMessage::Lost { request: 1, token: 7, reason }]).await;
+    assert_eq!(guard.lost().await, LostReason::Revoked);
+    drop(requests);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_lock_is_told_with_what_the_server_knows() {
+    let (mut server, client) = FakeServer::with_client().await;
+    let request = tokio::spawn(client.lock("printer").nonblocking().into_future());
+    server.hear_wish().await;
+    let lock = LockStatus {
+        name: "printer".to_owned(),
+        holders: Vec::new(),
+        holder_count: 1,
+        waiters: Vec::new(),
+        waiter_count: 4,
+    };
+    let code = RejectionCode::Busy.number();
+    let message = String::new();
+    let lock = Some(Box::new(lock));
+    server.say(&[ServerMessage::Rejected { request: 1, code, message, lock }]).await;
+    let error = request.await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Busy { lock } if lock.waiter_count == 4));
+}

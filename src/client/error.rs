@@ -1,0 +1,315 @@
+//! What can go wrong for a user of the client, and what to do about it.
+
+use std::fmt::Write as _;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::types::{FencingToken, GoodbyeCode, LockName, LostReason, RejectionCode};
+use crate::wire::LockStatus;
+
+use super::core::{End, Rejection};
+
+/// How long to leave a coordinator alone that is about to stop. It does not say itself.
+pub(super) const DRAINING_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why something that was asked of a coordinator did not happen.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The lock is held, or others wait for it, and the request would not wait.
+    #[error("{}; wait for it, or try again later", busy(.lock))]
+    Busy {
+        /// The lock: who holds it, and who waits.
+        lock: Box<LockStatus>,
+    },
+    /// The request waited as long as it was willing to.
+    #[error("gave up after {timeout:?}: {}; wait longer, or try again later", busy(.lock))]
+    TimedOut {
+        /// The lock: who holds it, and who waits.
+        lock: Box<LockStatus>,
+        /// How long the request was willing to wait.
+        timeout: Duration,
+        /// The last place in line that was heard of, 1 for the next; only if the request asked for
+        /// its progress.
+        position: Option<u64>,
+    },
+    /// The lock was held and is not any more, without having been released.
+    #[error(
+        "lost {:?} ({}); its token was {token}, by which late writes can be refused", name.as_str(),
+        lost(*.reason)
+    )]
+    Lost {
+        /// The lock; the first one of a request for several.
+        name: LockName,
+        /// The token of the grant that is over.
+        token: FencingToken,
+        /// Why.
+        reason: LostReason,
+    },
+    /// The coordinator answered *no*.
+    #[error("rejected ({code}): {message}")]
+    Rejected {
+        /// Why, for programs.
+        code: RejectionCode,
+        /// Why, for people.
+        message: String,
+    },
+    /// The coordinator is about to stop.
+    #[error("the coordinator is about to stop; try again after {retry_after:?}")]
+    Draining {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// No connection could be made, or the one there was broke.
+    #[error(
+        "no coordinator answers at {server} ({}); start one with `coordinator serve`, or name another",
+        cause(.source)
+    )]
+    Unavailable {
+        /// Which server.
+        server: Arc<str>,
+        /// What the connection ended with.
+        source: Arc<io::Error>,
+    },
+    /// The coordinator closed the connection, and the session is over.
+    #[error("the coordinator at {server} ended the session ({code}): {message}; connect again")]
+    Dismissed {
+        /// Which server.
+        server: Arc<str>,
+        /// Why, for programs.
+        code: GoodbyeCode,
+        /// Why, for people.
+        message: String,
+    },
+    /// The other side does not speak the protocol, or broke it.
+    #[error(
+        "{server} does not keep to the protocol: {message}; check the address and the versions"
+    )]
+    Protocol {
+        /// Which server.
+        server: Arc<str>,
+        /// How.
+        message: String,
+    },
+    /// The request cannot be made like this; nothing was sent.
+    #[error("{message}")]
+    InvalidRequest {
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The client was closed with [`Client::close`](super::Client::close).
+    #[error("the client was closed; connect a new one")]
+    Closed,
+}
+
+impl Error {
+    /// Whether asking the same again, perhaps later and over a new connection, may succeed.
+    ///
+    /// A lost lock is not: what was done while it was held has to be looked at first.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use coordinator::Error;
+    ///
+    /// let error = Error::InvalidRequest { message: "lock name: it is empty".to_owned() };
+    /// assert!(!error.is_retryable());
+    /// ```
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Busy { .. }
+            | Self::TimedOut { .. }
+            | Self::Draining { .. }
+            | Self::Unavailable { .. } => true,
+            Self::Rejected { code, .. } => matches!(
+                code,
+                RejectionCode::TooManySessions
+                    | RejectionCode::TooManyRequests
+                    | RejectionCode::TooManyWaiters
+                    | RejectionCode::PermitsDiffer
+                    | RejectionCode::Draining
+                    | RejectionCode::Unavailable
+            ),
+            Self::Dismissed { code, .. } => !matches!(code, GoodbyeCode::Superseded),
+            Self::Lost { .. }
+            | Self::Protocol { .. }
+            | Self::InvalidRequest { .. }
+            | Self::Closed => false,
+        }
+    }
+
+    /// A request that is wrong by itself: `what` is, because of `why`.
+    pub(super) fn invalid(what: &str, why: impl std::fmt::Display) -> Self {
+        Self::InvalidRequest { message: format!("{what}: {why}") }
+    }
+
+    /// `server` cannot be spoken to, because of `source`.
+    pub(super) fn unavailable(server: &Arc<str>, source: io::Error) -> Self {
+        Self::Unavailable { server: Arc::clone(server), source: Arc::new(source) }
+    }
+
+    /// A *no* that has no meaning of its own here.
+    pub(super) fn rejected(rejection: Rejection) -> Self {
+        let Rejection { code, message, .. } = rejection;
+        match code {
+            RejectionCode::Draining => Self::Draining { retry_after: DRAINING_RETRY_AFTER },
+            code => Self::Rejected { code, message },
+        }
+    }
+
+    /// The end of a session with `server`; `cause` is what its connection ended with.
+    pub(super) fn ended(server: &Arc<str>, end: &End, cause: Option<io::Error>) -> Self {
+        match end {
+            End::Closed => Self::Closed,
+            End::Disconnected => Self::unavailable(server, cause.unwrap_or_else(closed_by_server)),
+            End::Silent(silence) => {
+                let why = format!("nothing was heard from it for {silence:?}");
+                Self::unavailable(server, io::Error::new(io::ErrorKind::TimedOut, why))
+            }
+            End::Broken(how) => Self::Protocol { server: Arc::clone(server), message: how.clone() },
+            End::Dismissed { code, rejection, message } => {
+                Self::dismissed(server, *code, *rejection, message.clone())
+            }
+        }
+    }
+
+    /// The server's goodbye.
+    pub(super) fn dismissed(
+        server: &Arc<str>,
+        code: GoodbyeCode,
+        rejection: RejectionCode,
+        message: String,
+    ) -> Self {
+        match code {
+            GoodbyeCode::Draining => Self::Draining { retry_after: DRAINING_RETRY_AFTER },
+            GoodbyeCode::Refused => {
+                Self::rejected(Rejection { code: rejection, message, lock: None })
+            }
+            GoodbyeCode::ProtocolError | GoodbyeCode::UnsupportedVersion => Self::Protocol {
+                server: Arc::clone(server),
+                message: format!("it refused us ({code}): {message}"),
+            },
+            code => Self::Dismissed { server: Arc::clone(server), code, message },
+        }
+    }
+}
+
+/// How a connection ends when the other side closes it and says nothing.
+pub(super) fn closed_by_server() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")
+}
+
+/// What is known about a lock of which the server said nothing.
+pub(super) fn unknown_lock(name: &str) -> LockStatus {
+    LockStatus {
+        name: name.to_owned(),
+        holders: Vec::new(),
+        holder_count: 0,
+        waiters: Vec::new(),
+        waiter_count: 0,
+    }
+}
+
+/// Who stands in the way, in a line.
+fn busy(lock: &LockStatus) -> String {
+    let mut text = format!("{:?} is busy", lock.name);
+    let Some(holder) = lock.holders.first() else { return text };
+    let held = Duration::from_secs(holder.held_ms / 1_000);
+    // Writing to a string cannot fail.
+    let _ = write!(text, ", held by {} for {held:?} (token {})", holder.identity, holder.token);
+    if !holder.note.is_empty() {
+        let _ = write!(text, " {:?}", holder.note);
+    }
+    match lock.holder_count.saturating_sub(1) {
+        0 => {}
+        more => {
+            let _ = write!(text, " and {more} more");
+        }
+    }
+    if lock.waiter_count > 0 {
+        let _ = write!(text, ", {} waiting", lock.waiter_count);
+    }
+    text
+}
+
+/// Why a lock was lost, in words.
+fn lost(reason: LostReason) -> String {
+    match reason {
+        LostReason::Expired => "no answer from the coordinator for as long as the lease".to_owned(),
+        LostReason::Revoked => "an operator took it away".to_owned(),
+        LostReason::Disconnected => "the connection ended".to_owned(),
+        LostReason::Stopped => "the coordinator stopped".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Why a connection failed, without the number that systems add.
+fn cause(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(_) if error.kind().to_string() != "uncategorized error" => error.kind().to_string(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Holder, Mode};
+
+    #[test]
+    fn busy_names_the_holder_its_note_and_how_many_wait() {
+        let holder = Holder {
+            session: 1,
+            identity: "ann@build7:8123".to_owned(),
+            peer: "10.0.0.7:4".to_owned(),
+            mode: Mode::Exclusive,
+            token: 1881,
+            held_ms: 252_900,
+            note: "deploy v2.3".to_owned(),
+            connected: true,
+        };
+        let mut lock = unknown_lock("deploy");
+        lock.holders.push(holder);
+        lock.holder_count = 1;
+        lock.waiter_count = 2;
+        assert_eq!(
+            Error::Busy { lock: Box::new(lock) }.to_string(),
+            "\"deploy\" is busy, held by ann@build7:8123 for 252s (token 1881) \"deploy v2.3\", \
+             2 waiting; wait for it, or try again later"
+        );
+    }
+
+    #[test]
+    fn an_unreachable_server_is_named_with_the_cause() {
+        let refused = io::Error::from_raw_os_error(111);
+        let error = Error::unavailable(&"127.0.0.1:5625".into(), refused);
+        assert!(error.is_retryable());
+        if cfg!(target_os = "linux") {
+            assert!(
+                error
+                    .to_string()
+                    .starts_with("no coordinator answers at 127.0.0.1:5625 (connection refused)")
+            );
+        }
+    }
+
+    #[test]
+    fn each_goodbye_has_its_error() {
+        let server: Arc<str> = "there".into();
+        let error = |code, rejection| Error::dismissed(&server, code, rejection, String::new());
+        let none = RejectionCode::from_number(0);
+        assert!(matches!(error(GoodbyeCode::Draining, none), Error::Draining { .. }));
+        assert!(matches!(error(GoodbyeCode::ProtocolError, none), Error::Protocol { .. }));
+        assert!(matches!(
+            error(GoodbyeCode::Refused, RejectionCode::InvalidTtl),
+            Error::Rejected { code: RejectionCode::InvalidTtl, .. }
+        ));
+        assert!(matches!(
+            error(GoodbyeCode::Refused, RejectionCode::Draining),
+            Error::Draining { .. }
+        ));
+        assert!(error(GoodbyeCode::SessionExpired, none).is_retryable());
+        assert!(!error(GoodbyeCode::Superseded, none).is_retryable());
+    }
+}

@@ -1,0 +1,134 @@
+//! Until when a client may believe that its session lives (rule T2).
+//!
+//! The server ends a session one ttl after it *received* something; the client counts one ttl from
+//! when it *sent* the last thing that was answered, and takes off what two clocks may differ by and
+//! a margin. Whatever the network did in between, the client stops first.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::types::{Timestamp, Ttl};
+
+/// How much faster or slower than true time a clock may run, in percent (rule T1).
+const CLOCK_RATE_ERROR_PERCENT: u32 = 1;
+/// Kept free before the end of a lease, for what happens between looking and acting.
+const BELIEF_MARGIN: Duration = Duration::from_millis(50);
+
+/// A lease as its client sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lease {
+    /// When the last message was sent that the server is known to have received. Only grows.
+    confirmed: Timestamp,
+    /// How long the server keeps the session after having received something.
+    ttl: Ttl,
+}
+
+impl Lease {
+    /// A lease that the server gave in answer to what was sent at `sent`.
+    pub(super) const fn new(sent: Timestamp, ttl: Ttl) -> Self {
+        Self { confirmed: sent, ttl }
+    }
+
+    /// Takes note that the server answered what was sent at `sent`.
+    pub(super) fn confirm(&mut self, sent: Timestamp) {
+        self.confirmed = self.confirmed.max(sent);
+    }
+
+    /// The length of the lease.
+    pub(super) const fn ttl(&self) -> Ttl {
+        self.ttl
+    }
+
+    /// From when on the client should worry: two thirds of the ttl without an answer.
+    pub(super) fn doubtful_from(&self) -> Timestamp {
+        self.confirmed.after(self.ttl.length() * 2 / 3)
+    }
+
+    /// The moment from which on nothing is believed any more.
+    pub(super) fn believed_until(&self) -> Timestamp {
+        let sure = self.ttl.length() * (100 - 2 * CLOCK_RATE_ERROR_PERCENT) / 100;
+        self.confirmed.after(sure.saturating_sub(BELIEF_MARGIN))
+    }
+}
+
+/// How sure a client is of its lease at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Answers come.
+    Sure,
+    /// No answer for two thirds of the ttl; the server still keeps the session, though.
+    Doubtful,
+    /// The server may have given up the session by now.
+    Lapsed,
+}
+
+/// The lease where guards can see it from any thread, without asking the driver.
+///
+/// The driver alone writes; both moments only grow, so one that is read too early errs on the
+/// safe side.
+#[derive(Debug, Default)]
+pub(super) struct LeaseCell {
+    /// [`Lease::doubtful_from`], in microseconds.
+    doubtful_from: AtomicU64,
+    /// [`Lease::believed_until`], in microseconds.
+    believed_until: AtomicU64,
+}
+
+impl LeaseCell {
+    /// Shows `lease` to the guards.
+    pub(super) fn publish(&self, lease: &Lease) {
+        self.doubtful_from.store(lease.doubtful_from().as_micros(), Ordering::Release);
+        self.believed_until.store(lease.believed_until().as_micros(), Ordering::Release);
+    }
+
+    /// The moment from which on nothing is believed any more.
+    pub(super) fn believed_until(&self) -> Timestamp {
+        Timestamp::from_micros(self.believed_until.load(Ordering::Acquire))
+    }
+
+    /// How sure the client may be at `now`.
+    pub(super) fn standing(&self, now: Timestamp) -> Standing {
+        if now >= self.believed_until() {
+            Standing::Lapsed
+        } else if now.as_micros() >= self.doubtful_from.load(Ordering::Acquire) {
+            Standing::Doubtful
+        } else {
+            Standing::Sure
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_micros(millis * 1_000)
+    }
+
+    #[test]
+    fn belief_ends_two_percent_and_50_ms_before_the_ttl_counted_from_sending() {
+        let lease = Lease::new(at(1_000), Ttl::default());
+        assert_eq!(lease.believed_until(), at(1_000 + 9_800 - 50));
+        let shortest = Lease::new(at(0), Ttl::new(crate::types::TTL_MIN).unwrap());
+        assert_eq!(shortest.believed_until(), at(1_910));
+    }
+
+    #[test]
+    fn a_late_answer_to_an_early_message_does_not_shorten_a_lease() {
+        let mut lease = Lease::new(at(5_000), Ttl::default());
+        lease.confirm(at(2_500));
+        assert_eq!(lease.believed_until(), at(5_000 + 9_750));
+    }
+
+    #[test]
+    fn a_lease_goes_from_sure_to_doubtful_to_lapsed() {
+        let cell = LeaseCell::default();
+        assert_eq!(cell.standing(at(0)), Standing::Lapsed);
+        cell.publish(&Lease::new(at(0), Ttl::default()));
+        assert_eq!(cell.standing(at(6_666)), Standing::Sure);
+        assert_eq!(cell.standing(at(6_667)), Standing::Doubtful);
+        assert_eq!(cell.standing(at(9_749)), Standing::Doubtful);
+        assert_eq!(cell.standing(at(9_750)), Standing::Lapsed);
+    }
+}

@@ -1,0 +1,31 @@
+//! The client library: a session with a coordinator, and the locks it holds.
+//!
+//! The one idea: *belief is decided by a pure core*. `core` is a state machine that is told what
+//! happened and when, and says what to send and whom to tell; `driver` is the task that owns the
+//! socket and carries both ways. Guards look at the lease through their own clock, so that one
+//! knows its lock is lost even while no message, and no timer, can tell it.
+//!
+//! What is never here: a decision about who gets a lock; a wall clock; a mutex; a lock believed in
+//! past what the server is bound to keep. This room knows neither the engine nor the server.
+//!
+//! `docs/protocol.md` says what goes over the wire.
+
+pub mod blocking;
+mod connect;
+mod core;
+mod driver;
+mod error;
+mod guard;
+mod lease;
+mod observer;
+mod request;
+mod shared;
+
+pub use connect::{CONNECT_TIMEOUT_DEFAULT, Client, ClientBuilder, PORT_DEFAULT};
+pub use error::Error;
+pub use guard::{HoldState, LockGuard};
+pub use observer::Observer;
+pub use request::LockRequest;
+
+#[cfg(test)]
+mod tests;

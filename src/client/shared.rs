@@ -1,0 +1,243 @@
+//! What handles and driver have in common: the ways between them, and what both can see.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::clock::Clock;
+use crate::types::{FencingToken, LostReason, RequestId, Timestamp};
+
+use super::core::{Ask, Rejection};
+use super::error::{Error, closed_by_server};
+use super::lease::{LeaseCell, Standing};
+
+/// Commands that may wait for the driver; who has one more waits.
+pub(super) const COMMANDS_MAX: usize = 256;
+
+/// The driver, as its handles see it. It says goodbye when the last of them is gone.
+pub(super) struct Shared {
+    /// What may wait for the driver to have time.
+    pub(super) commands: mpsc::Sender<Command>,
+    /// What may not wait, for it comes from destructors. Each request sends two at most, so there
+    /// are never more in it than twice the requests alive.
+    pub(super) endings: mpsc::UnboundedSender<Ending>,
+    /// Until when the session is believed in.
+    pub(super) lease: Arc<LeaseCell>,
+    /// The clock by which.
+    pub(super) clock: Arc<dyn Clock>,
+    /// Which server.
+    pub(super) server: Arc<str>,
+    /// Why the session is over. Set before the driver ends.
+    pub(super) end: Arc<OnceLock<Error>>,
+}
+
+impl Shared {
+    /// Why the driver is gone.
+    pub(super) fn end(&self) -> Error {
+        let unknown = || Error::unavailable(&self.server, closed_by_server());
+        self.end.get().cloned().unwrap_or_else(unknown)
+    }
+
+    /// The moment that it is now.
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// How sure the lease is now.
+    pub(super) fn standing(&self) -> Standing {
+        self.lease.standing(self.now())
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("server", &self.server)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a handle asks of the driver.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Ask for locks.
+    Request(Box<NewRequest>),
+    /// Say goodbye; answered when the server has heard it.
+    Close(oneshot::Sender<Result<(), Error>>),
+}
+
+/// A request on its way to the driver.
+#[derive(Debug)]
+pub(super) struct NewRequest {
+    /// What it asks for.
+    pub(super) ask: Ask,
+    /// What its owner sees of it.
+    pub(super) hold: Arc<Hold>,
+    /// Where the answer goes.
+    pub(super) answer: oneshot::Sender<Result<FencingToken, Failure>>,
+    /// Where its place in line goes, if anybody wants to know; 0 is none yet.
+    pub(super) positions: Option<watch::Sender<u64>>,
+}
+
+/// The end of a request by its owner's will.
+#[derive(Debug)]
+pub(super) enum Ending {
+    /// Nobody waits for the request any more.
+    Cancel(RequestId),
+    /// What the request holds is given back.
+    Release {
+        /// The request.
+        request: RequestId,
+        /// Where the answer goes, if anybody waits for it.
+        answer: Option<oneshot::Sender<Result<(), Failure>>>,
+    },
+}
+
+/// Why a request or a release failed, before the names of the locks are added.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The server said no.
+    Rejected(Rejection),
+    /// The lock was lost.
+    Lost(LostReason),
+    /// The session is over.
+    Ended(Error),
+}
+
+/// [`Hold::request`] of a request that the driver has not seen yet.
+const REQUEST_UNSEEN: u64 = 0;
+/// [`Hold::request`] of a request that was given up before the driver saw it.
+const REQUEST_ABANDONED: u64 = u64::MAX;
+
+/// [`Hold::outcome`] while there is none.
+const OUTCOME_NONE: u32 = 0;
+/// [`Hold::outcome`] of what was given back.
+const OUTCOME_RELEASED: u32 = 1;
+/// [`Hold::outcome`] of what was lost is this much more than the reason's number.
+const OUTCOME_LOST: u32 = 2;
+
+/// One request as its owner and the driver both see it, without asking each other.
+#[derive(Debug, Default)]
+pub(super) struct Hold {
+    /// Its id once the driver has given it one. Whoever comes first, the driver with the id or the
+    /// owner giving up, decides whether anything is sent at all.
+    request: AtomicU64,
+    /// How it ended. Written once.
+    outcome: AtomicU32,
+    /// Wakes who waits for the loss.
+    lost: Notify,
+}
+
+impl Hold {
+    /// Gives the request its id, unless its owner has given it up: then false.
+    pub(super) fn begin(&self, request: RequestId) -> bool {
+        let (acquire, release) = (Ordering::Acquire, Ordering::AcqRel);
+        let number = request.number();
+        self.request.compare_exchange(REQUEST_UNSEEN, number, release, acquire).is_ok()
+    }
+
+    /// Whether its owner has given it up before it got an id.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.request.load(Ordering::Acquire) == REQUEST_ABANDONED
+    }
+
+    /// Gives the request up. If it has got its id already, that must be cancelled.
+    pub(super) fn abandon(&self) -> Option<RequestId> {
+        match self.request.swap(REQUEST_ABANDONED, Ordering::AcqRel) {
+            REQUEST_UNSEEN | REQUEST_ABANDONED => None,
+            number => Some(RequestId::new(number)),
+        }
+    }
+
+    /// Its id; 0 if it never got one.
+    pub(super) fn id(&self) -> RequestId {
+        RequestId::new(self.request.load(Ordering::Acquire))
+    }
+
+    /// Takes note of the loss, unless it ended before.
+    pub(super) fn lose(&self, reason: LostReason) {
+        if self.settle(OUTCOME_LOST + u32::from(reason.number())) {
+            self.lost.notify_waiters();
+        }
+    }
+
+    /// Takes note that it is given back, unless it ended before.
+    pub(super) fn give_back(&self) {
+        self.settle(OUTCOME_RELEASED);
+    }
+
+    fn settle(&self, outcome: u32) -> bool {
+        let (acquire, release) = (Ordering::Acquire, Ordering::AcqRel);
+        self.outcome.compare_exchange(OUTCOME_NONE, outcome, release, acquire).is_ok()
+    }
+
+    /// Why it was lost, if it was.
+    pub(super) fn lost_reason(&self) -> Option<LostReason> {
+        let number = self.outcome.load(Ordering::Acquire).checked_sub(OUTCOME_LOST)?;
+        Some(LostReason::from_number(u16::try_from(number).unwrap_or(u16::MAX)))
+    }
+
+    /// Whether it neither ended nor is past the lease. What is past the lease ends here, so that
+    /// nobody who asks later hears otherwise.
+    pub(super) fn is_alive(&self, shared: &Shared) -> bool {
+        match self.outcome.load(Ordering::Acquire) {
+            OUTCOME_NONE if shared.standing() == Standing::Lapsed => {
+                self.lose(LostReason::Expired);
+                false
+            }
+            OUTCOME_NONE => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it was given back.
+    pub(super) fn is_given_back(&self) -> bool {
+        self.outcome.load(Ordering::Acquire) == OUTCOME_RELEASED
+    }
+
+    /// Waits for the loss; for ever if there is none.
+    pub(super) async fn until_lost(&self) -> LostReason {
+        loop {
+            let notified = self.lost.notified();
+            tokio::pin!(notified);
+            // From here on no loss is missed, so the look comes after.
+            notified.as_mut().enable();
+            if let Some(reason) = self.lost_reason() {
+                return reason;
+            }
+            notified.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_driver_and_owner_the_first_decides() {
+        let hold = Hold::default();
+        assert_eq!(hold.abandon(), None);
+        assert!(!hold.begin(RequestId::new(1)));
+        let hold = Hold::default();
+        assert!(hold.begin(RequestId::new(1)));
+        assert_eq!(hold.abandon(), Some(RequestId::new(1)));
+        assert_eq!(hold.abandon(), None);
+    }
+
+    #[test]
+    fn a_hold_ends_once() {
+        let hold = Hold::default();
+        hold.lose(LostReason::Revoked);
+        hold.lose(LostReason::Expired);
+        hold.give_back();
+        assert_eq!(hold.lost_reason(), Some(LostReason::Revoked));
+        let hold = Hold::default();
+        hold.give_back();
+        hold.lose(LostReason::Expired);
+        assert_eq!(hold.lost_reason(), None);
+    }
+}

@@ -1,0 +1,253 @@
+//! Clients over real sockets, with real threads and runtimes, before a server that grants whatever
+//! it is asked for.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use super::{Client, Error, HoldState, Observer, blocking};
+use crate::types::{FencingToken, GoodbyeCode, RejectionCode};
+use crate::wire::{
+    self, Attach, ClientMessage, LockStatus, PROTOCOL, Query, ServerMessage, ServerStatus,
+};
+
+/// A server for one connection; gives all that it heard when the client is gone.
+fn generous_server() -> (SocketAddr, JoinHandle<Vec<ClientMessage>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut heard = Vec::new();
+        while let Some(message) = read_message(&mut stream) {
+            let answers = answers(&message);
+            let done = message == ClientMessage::Goodbye;
+            heard.push(message);
+            let mut bytes = BytesMut::new();
+            for answer in answers {
+                wire::encode_frame(&answer, &mut bytes).unwrap();
+            }
+            // A client that has ended does not hear this, and need not.
+            let _ = stream.write_all(&bytes);
+            if done {
+                break;
+            }
+        }
+        heard
+    });
+    (address, server)
+}
+
+fn read_message(stream: &mut TcpStream) -> Option<ClientMessage> {
+    let mut len = [0; 4];
+    match stream.read_exact(&mut len) {
+        Ok(()) => {}
+        Err(error) => {
+            assert!(matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset));
+            return None;
+        }
+    }
+    let mut payload = vec![0; u32::from_le_bytes(len).try_into().unwrap()];
+    stream.read_exact(&mut payload).unwrap();
+    Some(wire::decode(&payload).unwrap())
+}
+
+fn answers(message: &ClientMessage) -> Vec<ServerMessage> {
+    let answer = match message {
+        ClientMessage::Hello { attach, .. } => ServerMessage::Welcome {
+            protocol: PROTOCOL,
+            server: "test".to_owned(),
+            epoch: 3,
+            session: if *attach == Attach::Observer { 0 } else { 42 },
+            secret: 43,
+            generation: 1,
+            ttl_ms: 10_000,
+        },
+        ClientMessage::Request { request, .. } => {
+            ServerMessage::Grant { request: *request, token: 100 + request }
+        }
+        ClientMessage::Release { request, .. } => ServerMessage::Released { request: *request },
+        ClientMessage::Cancel { request } => ServerMessage::Cancelled { request: *request },
+        ClientMessage::KeepAlive { sequence } => ServerMessage::KeptAlive { sequence: *sequence },
+        ClientMessage::Goodbye => ServerMessage::Goodbye {
+            code: GoodbyeCode::Done.number(),
+            rejection: 0,
+            message: String::new(),
+        },
+        ClientMessage::Inspect { query_id, query } => inspect(*query_id, query),
+        ClientMessage::Revoke { query_id, token: 7, .. } => {
+            ServerMessage::Revoked { query_id: *query_id }
+        }
+        ClientMessage::Revoke { query_id, .. } => ServerMessage::Rejected {
+            request: *query_id,
+            code: RejectionCode::NoSuchGrant.number(),
+            message: "nobody holds it".to_owned(),
+            lock: None,
+        },
+    };
+    vec![answer]
+}
+
+fn inspect(query_id: u64, query: &Query) -> ServerMessage {
+    let page = |names: &[&str], next| ServerMessage::LockStatus {
+        query_id,
+        locks: names.iter().map(|name| lock_status(name)).collect(),
+        next,
+    };
+    match query {
+        Query::Server => ServerMessage::ServerStatus { query_id, status: server_status() },
+        Query::Locks { cursor: 0 } => page(&["a", "b"], Some(9)),
+        Query::Locks { cursor: 9 } => page(&["c"], None),
+        Query::Lock { name } if name == "a" => page(&["a"], None),
+        Query::Locks { .. } | Query::Lock { .. } => page(&[], None),
+        Query::Sessions { .. } => {
+            ServerMessage::SessionStatus { query_id, sessions: Vec::new(), next: None }
+        }
+    }
+}
+
+fn lock_status(name: &str) -> LockStatus {
+    LockStatus {
+        name: name.to_owned(),
+        holders: Vec::new(),
+        holder_count: 1,
+        waiters: Vec::new(),
+        waiter_count: 0,
+    }
+}
+
+fn server_status() -> ServerStatus {
+    ServerStatus {
+        version: "0.0.0".to_owned(),
+        epoch: 3,
+        uptime_ms: 1,
+        draining: false,
+        connections: 1,
+        sessions: 0,
+        locks: 3,
+        held: 3,
+        waiting: 0,
+        grants: 4,
+        expired: 0,
+        protocol_errors: 0,
+        slow_readers: 0,
+        handshake_timeouts: 0,
+        connections_refused: 0,
+        last_token: 7,
+    }
+}
+
+#[tokio::test]
+async fn a_lock_is_taken_and_released_over_a_socket() {
+    let (address, server) = generous_server();
+    let client = Client::connect(address.to_string()).await.unwrap();
+    assert_eq!((client.session().number(), client.epoch().number()), (42, 3));
+    assert_eq!(client.ttl().length(), Duration::from_secs(10));
+    let guard = client.lock("printer").await.unwrap();
+    assert_eq!((guard.name(), guard.token().number()), ("printer", 101));
+    assert_eq!(guard.state(), HoldState::Held);
+    assert!(guard.valid_until() > std::time::Instant::now() + Duration::from_secs(9));
+    guard.release().await.unwrap();
+    client.close().await.unwrap();
+    assert_eq!(server.join().unwrap().last(), Some(&ClientMessage::Goodbye));
+}
+
+#[test]
+fn a_runtime_that_ends_with_a_lock_held_says_goodbye_for_it() {
+    for workers in [0, 1] {
+        let (address, server) = generous_server();
+        let runtime = match workers {
+            0 => tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+            _ => tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap(),
+        };
+        let guard = runtime.block_on(async {
+            let client = Client::connect(address.to_string()).await.unwrap();
+            client.lock("printer").await.unwrap()
+        });
+        drop(runtime);
+        assert!(!guard.is_held(), "nobody keeps it alive any more");
+        drop(guard);
+        assert_eq!(server.join().unwrap().last(), Some(&ClientMessage::Goodbye));
+    }
+}
+
+#[test]
+fn a_blocking_client_frees_its_locks_when_its_last_handle_goes() {
+    let (address, server) = generous_server();
+    let client = blocking::Client::connect(address.to_string()).unwrap();
+    let guard = client.lock("printer").shared().note("a test").acquire().unwrap();
+    assert!(guard.is_held());
+    assert_eq!(guard.wait_lost(Duration::from_millis(1)).unwrap(), None);
+    guard.release().unwrap();
+    let guard = client.try_lock("printer").unwrap().unwrap();
+    drop(client);
+    assert!(guard.is_held());
+    drop(guard);
+    assert_eq!(server.join().unwrap().last(), Some(&ClientMessage::Goodbye));
+}
+
+#[test]
+fn a_blocking_client_does_not_block_async_code() {
+    let (address, _server) = generous_server();
+    let client = blocking::Client::connect(address.to_string()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let guard = client.lock("printer").acquire();
+        assert!(matches!(guard, Err(Error::InvalidRequest { .. })));
+        // The last handle may go anywhere.
+        drop(client);
+    });
+}
+
+#[tokio::test]
+async fn an_observer_looks_at_everything() {
+    let (address, server) = generous_server();
+    let mut observer = Observer::connect(address.to_string()).await.unwrap();
+    assert_eq!(observer.server_status().await.unwrap().last_token, 7);
+    let locks = observer.locks().await.unwrap();
+    assert_eq!(locks.iter().map(|lock| &lock.name[..]).collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!(observer.lock("a").await.unwrap().unwrap().name, "a");
+    assert!(observer.lock("free").await.unwrap().is_none());
+    assert!(observer.sessions().await.unwrap().is_empty());
+    observer.ping().await.unwrap();
+    observer.revoke("a", FencingToken::new(7)).await.unwrap();
+    let missed = observer.revoke("a", FencingToken::new(6)).await;
+    assert!(matches!(missed, Err(Error::Rejected { code: RejectionCode::NoSuchGrant, .. })));
+    assert!(matches!(observer.lock("").await, Err(Error::InvalidRequest { .. })));
+    drop(observer);
+    let heard = server.join().unwrap();
+    assert!(matches!(heard[0], ClientMessage::Hello { attach: Attach::Observer, .. }));
+}
+
+#[tokio::test]
+async fn an_answer_to_a_call_that_was_dropped_is_not_taken_for_the_next() {
+    let (address, server) = generous_server();
+    let mut observer = Observer::connect(address.to_string()).await.unwrap();
+    // Polled once: asked, and not waited for.
+    assert!(futures_util::future::poll_immediate(Box::pin(observer.locks())).await.is_none());
+    assert_eq!(observer.lock("a").await.unwrap().unwrap().name, "a");
+    drop(observer);
+    let asked = server.join().unwrap();
+    assert!(matches!(asked[1], ClientMessage::Inspect { query: Query::Locks { .. }, .. }));
+}
+
+#[test]
+fn a_blocking_observer_looks_too() {
+    let (address, server) = generous_server();
+    let mut observer = blocking::Observer::connect(address.to_string()).unwrap();
+    assert_eq!(observer.locks().unwrap().len(), 3);
+    drop(observer);
+    server.join().unwrap();
+}
+
+#[tokio::test]
+async fn nobody_at_the_address_is_unavailable() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let client = Client::connect(&address).await;
+    assert!(matches!(client, Err(Error::Unavailable { server, .. }) if *server == *address));
+    assert!(matches!(Observer::connect(&address).await, Err(Error::Unavailable { .. })));
+}

@@ -1,0 +1,56 @@
+//! The one place where time comes from.
+//!
+//! Leases are decided with a clock that never jumps and goes on while the machine sleeps (rule T1).
+//! Everything that decides gets a [`Timestamp`] from its shell, and the shell gets it from a
+//! [`Clock`], so that tests and simulations can put another in its place.
+
+use crate::types::Timestamp;
+
+/// Tells the time. Must never go backwards.
+pub(crate) trait Clock: Send + Sync + 'static {
+    /// The moment that it is now, counted from an origin of the clock's own.
+    fn now(&self) -> Timestamp;
+}
+
+/// Time since the machine started, time spent in suspend included where the system can tell.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct BootClock;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl Clock for BootClock {
+    fn now(&self) -> Timestamp {
+        use rustix::time::{ClockId, clock_gettime};
+
+        let time = clock_gettime(ClockId::Boottime);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
+        Timestamp::from_micros(seconds.saturating_mul(1_000_000).saturating_add(nanos / 1_000))
+    }
+}
+
+/// Elsewhere the standard library's clock has to do; on most systems it stands still in suspend.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl Clock for BootClock {
+    fn now(&self) -> Timestamp {
+        use std::sync::LazyLock;
+        use std::time::Instant;
+
+        static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        Timestamp::default().after(ORIGIN.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_does_not_go_backwards() {
+        let mut last = BootClock.now();
+        for _ in 0..1_000 {
+            let now = BootClock.now();
+            assert!(now >= last);
+            last = now;
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! What happens to a request: it is granted, waits, is released, cancelled, times out, is revoked.
+//!
+//! Every change goes the same way: a request is put in or taken out, the locks it touches become
+//! *unsettled*, and [`LockTable::settle`] grants from the heads of their queues what can be granted.
+//! A grant of several locks unsettles the others, so it cascades; a queue whose head did not change
+//! is not looked at.
+
+use std::hash::BuildHasher;
+use std::iter;
+use std::mem;
+
+use super::arena::{ClaimKey, Links, LockKey, RequestKey, SessionKey};
+use super::event::{Request, Wait};
+use super::lock::{ClaimNode, Shape};
+use super::request::{Live, State};
+use super::session::Outcome;
+use super::table::Due;
+use super::{Effect, LockTable, News, Rejection};
+use crate::types::{
+    ConnectionId, FencingToken, LockName, LostReason, Mode, OwnerId, RequestId, SessionId,
+    Timestamp,
+};
+
+/// Changes of place are told to this many at the head of a queue. Who stands further back hears its
+/// place when it enters, and again when it gets here: so a grant costs the same however long the
+/// queue is (rule R9).
+pub const PLACES_TOLD_MAX: usize = 64;
+
+impl<S: BuildHasher + Clone> LockTable<S> {
+    /// Takes a request in: it is granted, waits or is rejected, and that is told (rules R1 to R6).
+    pub(super) fn request(&mut self, session: SessionKey, request: Request) {
+        let id = request.id;
+        if id <= self.sessions[session].latest_request {
+            return self.request_again(session, &request);
+        }
+        self.sessions[session].latest_request = id;
+        if let Err(rejection) = self.enter(session, request) {
+            let outcome = Outcome::Rejected(rejection.code());
+            self.sessions[session].remember(id, outcome, self.limits.finished_remembered);
+            self.tell(session, id, News::Rejected(rejection));
+        }
+        self.settle();
+    }
+
+    /// The same request once more changes nothing and is answered the same (rule R1).
+    fn request_again(&mut self, session: SessionKey, request: &Request) {
+        let news = match self.requests.find(session, request.id) {
+            Some(live) if !self.claims_the_same(live, request) => {
+                News::Rejected(Rejection::RequestIdReused)
+            }
+            Some(live) => match self.requests[live] {
+                Live { state: State::Held { token }, .. } => News::Granted { token },
+                Live { told: 0, .. } => return,
+                Live { told: position, .. } => News::Queued { position },
+            },
+            None => match self.sessions[session].outcome(request.id) {
+                Some(Outcome::Released(_)) => News::Released,
+                Some(Outcome::Cancelled) => News::Cancelled,
+                Some(Outcome::Lost(token, reason)) => News::Lost { token, reason },
+                Some(Outcome::Rejected(code)) => News::Rejected(Rejection::AsBefore(code)),
+                None => {
+                    let latest = self.sessions[session].latest_request;
+                    News::Rejected(Rejection::RequestForgotten { latest })
+                }
+            },
+        };
+        self.tell(session, request.id, news);
+    }
+
+    fn claims_the_same(&self, live: RequestKey, request: &Request) -> bool {
+        let mut others = request.claims.as_slice().iter();
+        let same = self.claims_of(live).all(|claim| {
+            let ClaimNode { lock, mode, .. } = self.claims[claim];
+            others.next().is_some_and(|o| o.name == self.locks[lock].name && o.mode == mode)
+        });
+        same && others.next().is_none()
+    }
+
+    /// Grants a new request or lets it wait, or leaves no trace of it.
+    fn enter(&mut self, session: SessionKey, request: Request) -> Result<(), Rejection> {
+        let max = self.limits.requests_per_session_max;
+        if self.draining {
+            return Err(Rejection::Draining);
+        }
+        if request.owner != OwnerId::default() {
+            return Err(Rejection::Unsupported { what: "owners" });
+        }
+        if self.sessions[session].requests.len() >= max {
+            return Err(Rejection::TooManyRequests { max });
+        }
+        let wait = request.wait;
+        let key = self.put_in(session, request);
+        let placed = self.grant_or_enqueue(key, wait);
+        if placed.is_err() {
+            self.take_out(key);
+        }
+        placed
+    }
+
+    /// Makes a request live, with its claims, in no queue yet.
+    fn put_in(&mut self, session: SessionKey, request: Request) -> RequestKey {
+        let key = self.requests.insert(Live {
+            session,
+            id: request.id,
+            state: State::Waiting { deadline: None },
+            since: self.now,
+            first: None,
+            progress: request.progress,
+            told: 0,
+            lock_delay: request.lock_delay,
+            note: request.note,
+            links: Links::NONE,
+        });
+        self.sessions[session].requests.push_back(&mut self.requests.arena, key);
+        let mut last: Option<ClaimKey> = None;
+        request.claims.for_each(|claim| {
+            let lock = self.locks.find_or_use(claim.name, Shape::of(claim.mode));
+            let node = self.claims.insert(ClaimNode::new(lock, key, claim.mode));
+            match last.replace(node) {
+                Some(last) => self.claims[last].sibling = Some(node),
+                None => self.requests[key].first = Some(node),
+            }
+        });
+        key
+    }
+
+    /// Decides about a request that was just put in.
+    fn grant_or_enqueue(&mut self, request: RequestKey, wait: Wait) -> Result<(), Rejection> {
+        self.check_shapes(request)?;
+        let obstacle = self.obstacle(request);
+        match (obstacle, wait) {
+            (None, _) if self.tokens.available() => {
+                self.grant(request);
+                Ok(())
+            }
+            (None, Wait::Never) => Err(Rejection::Unavailable),
+            (Some(lock), Wait::Never) => {
+                Err(Rejection::Busy { lock: self.locks[lock].name.clone() })
+            }
+            (_, Wait::Forever) => self.enqueue(request, None),
+            (_, Wait::AtMost(timeout)) => self.enqueue(request, Some(self.now.after(timeout))),
+        }
+    }
+
+    /// All who use a lock at a time use it as the same (rule R4).
+    fn check_shapes(&self, request: RequestKey) -> Result<(), Rejection> {
+        for claim in self.claims_of(request) {
+            let ClaimNode { lock, mode, .. } = self.claims[claim];
+            let lock = &self.locks[lock];
+            if lock.shape != Shape::of(mode) {
+                let of = match lock.shape {
+                    Shape::Plain => None,
+                    Shape::Semaphore { of } => Some(of),
+                };
+                return Err(Rejection::PermitsDiffer { lock: lock.name.clone(), of, asked: mode });
+            }
+        }
+        Ok(())
+    }
+
+    /// The first lock that keeps a request from being granted: it has no room, or others came
+    /// first (rule R3). Works alike for a request that is in no queue yet.
+    pub(super) fn obstacle(&self, request: RequestKey) -> Option<LockKey> {
+        self.claims_of(request).find_map(|claim| {
+            let ClaimNode { lock: key, mode, .. } = self.claims[claim];
+            let lock = &self.locks[key];
+            let is_next = lock.queue.head().is_none_or(|head| head == claim);
+            (!is_next || !lock.has_room_for(mode)).then_some(key)
+        })
+    }
+
+    fn check_room_to_wait(&self, request: RequestKey) -> Result<(), Rejection> {
+        let max = self.limits.waiters_per_lock_max;
+        let mut locks = self.claims_of(request).map(|claim| &self.locks[self.claims[claim].lock]);
+        match locks.find(|lock| lock.queue.len() >= max) {
+            Some(full) => Err(Rejection::TooManyWaiters { lock: full.name.clone(), max }),
+            None => Ok(()),
+        }
+    }
+
+    fn enqueue(
+        &mut self,
+        request: RequestKey,
+        deadline: Option<Timestamp>,
+    ) -> Result<(), Rejection> {
+        self.check_room_to_wait(request)?;
+        let told = self.requests[request].is_told();
+        self.each_claim(self.requests[request].first, |table, claim, lock| {
+            table.locks[lock].queue.enter(&mut table.claims, claim, told);
+        });
+        self.requests[request].state = State::Waiting { deadline };
+        self.timeouts.extend(deadline.map(|at| (at, Due::Timeout(request))));
+        self.starved |= !self.tokens.available();
+        if told {
+            self.tell_place(request);
+        }
+        Ok(())
+    }
+
+    /// The request holds all it claims from now on.
+    fn grant(&mut self, request: RequestKey) {
+        let token = self.tokens.take();
+        let told = self.requests[request].is_told();
+        self.each_claim(self.requests[request].first, |table, claim, lock| {
+            if table.claims[claim].is_queued() {
+                table.locks[lock].queue.leave(&mut table.claims, claim, told);
+                table.unsettle(lock);
+            }
+            table.locks[lock].add_holder(&mut table.claims, claim);
+        });
+        self.forget_timeout(request);
+        let live = &mut self.requests[request];
+        live.state = State::Held { token };
+        live.since = self.now;
+        let (session, id) = (live.session, live.id);
+        self.held += 1;
+        self.grants += 1;
+        self.tell(session, id, News::Granted { token });
+    }
+
+    /// Takes a request out of everything. Its locks are unsettled; nothing is told.
+    pub(super) fn take_out(&mut self, request: RequestKey) {
+        self.forget_timeout(request);
+        let session = self.requests[request].session;
+        self.sessions[session].requests.remove(&mut self.requests.arena, request);
+        let live = self.requests.remove(request);
+        self.held -= usize::from(live.is_held());
+        self.each_claim(live.first, |table, claim, lock| {
+            if live.is_held() {
+                table.locks[lock].remove_holder(&mut table.claims, claim);
+            } else if table.claims[claim].is_queued() {
+                table.locks[lock].queue.leave(&mut table.claims, claim, live.is_told());
+            }
+            table.claims.remove(claim);
+            table.unsettle(lock);
+        });
+    }
+
+    /// Takes a request out, remembers how it ended, and tells.
+    pub(super) fn finish(&mut self, request: RequestKey, outcome: Outcome, news: News) {
+        let Live { session, id, .. } = self.requests[request];
+        self.take_out(request);
+        self.sessions[session].remember(id, outcome, self.limits.finished_remembered);
+        self.tell(session, id, news);
+    }
+
+    /// A request's locks are given back by their holder (rule R8).
+    pub(super) fn release(&mut self, session: SessionKey, id: RequestId, token: FencingToken) {
+        let live = self.requests.find(session, id);
+        match live.map(|key| (key, self.requests[key].state)) {
+            Some((key, State::Held { token: held })) if held == token => {
+                self.finish(key, Outcome::Released(token), News::Released);
+                self.settle();
+            }
+            None if self.sessions[session].outcome(id) == Some(Outcome::Released(token)) => {
+                self.tell(session, id, News::Released);
+            }
+            _ => self.tell(session, id, News::Rejected(Rejection::NotHolder { token })),
+        }
+    }
+
+    /// A request is given up. Whether it waited, was granted or is over: it holds nothing, and its
+    /// client hears so (rule R2).
+    pub(super) fn cancel(&mut self, session: SessionKey, id: RequestId) {
+        match self.requests.find(session, id) {
+            Some(key) => {
+                self.finish(key, Outcome::Cancelled, News::Cancelled);
+                self.settle();
+            }
+            None => self.tell(session, id, News::Cancelled),
+        }
+    }
+
+    /// A request has waited as long as it would (rule R6).
+    pub(super) fn time_out(&mut self, request: RequestKey) {
+        let obstacle = self.obstacle(request).or_else(|| {
+            let first = self.requests[request].first?;
+            Some(self.claims[first].lock)
+        });
+        let waited = self.now.since(self.requests[request].since);
+        let rejection = match obstacle {
+            Some(lock) => Rejection::TimedOut { lock: self.locks[lock].name.clone(), waited },
+            None => Rejection::Unavailable,
+        };
+        let outcome = Outcome::Rejected(rejection.code());
+        self.finish(request, outcome, News::Rejected(rejection));
+    }
+
+    /// An operator takes a lock away from the holder with this token, and with it all that this
+    /// holder's request holds (rule R11).
+    pub(super) fn revoke(
+        &mut self,
+        connection: ConnectionId,
+        query_id: u64,
+        name: LockName,
+        token: FencingToken,
+    ) {
+        let holder = self.locks.find(name.as_str()).and_then(|lock| {
+            let mut holders = self.locks[lock].holders.iter(&self.claims);
+            holders.find_map(|claim| {
+                let request = self.claims[claim].request;
+                (self.requests[request].state == State::Held { token }).then_some(request)
+            })
+        });
+        let Some(request) = holder else {
+            let rejection = Rejection::NoSuchGrant { lock: name, token };
+            self.effects.push(Effect::NotRevoked { connection, query_id, rejection });
+            return;
+        };
+        let reason = LostReason::Revoked;
+        self.delay_locks(request);
+        self.finish(request, Outcome::Lost(token, reason), News::Lost { token, reason });
+        self.effects.push(Effect::Revoked { connection, query_id });
+        self.settle();
+    }
+
+    /// Before a request loses its locks: they are not granted anew before its delay (rule S7).
+    pub(super) fn delay_locks(&mut self, request: RequestKey) {
+        let delay = self.requests[request].lock_delay;
+        if delay.is_zero() {
+            return;
+        }
+        let until = self.now.after(delay);
+        self.each_claim(self.requests[request].first, |table, _, key| {
+            let lock = &mut table.locks[key];
+            if lock.delayed_until.is_none_or(|before| before < until) {
+                if let Some(before) = lock.delayed_until.replace(until) {
+                    table.timeouts.remove(&(before, Due::Delay(key)));
+                }
+                table.timeouts.insert((until, Due::Delay(key)));
+            }
+        });
+    }
+
+    /// Notes that something left the lock, or that it may be granted again.
+    pub(super) fn unsettle(&mut self, lock: LockKey) {
+        if !mem::replace(&mut self.locks[lock].is_unsettled, true) {
+            self.unsettled.push_back(lock);
+        }
+    }
+
+    /// Grants what can be granted, in the order of the queues, and forgets locks that are idle.
+    pub(super) fn settle(&mut self) {
+        while let Some(lock) = self.unsettled.pop_front() {
+            self.locks[lock].is_unsettled = false;
+            self.grant_from_head(lock);
+            self.tell_places(lock);
+            if !self.locks[lock].is_unsettled {
+                self.locks.forget_if_idle(lock);
+            }
+        }
+    }
+
+    fn grant_from_head(&mut self, lock: LockKey) {
+        while let Some(head) = self.locks[lock].queue.head() {
+            let request = self.claims[head].request;
+            if self.obstacle(request).is_some() {
+                return;
+            }
+            if !self.tokens.available() {
+                self.starved = true;
+                return;
+            }
+            self.grant(request);
+        }
+    }
+
+    /// Tells those at the head of a queue their places, if they changed.
+    fn tell_places(&mut self, lock: LockKey) {
+        if !self.locks[lock].queue.has_listeners() {
+            return;
+        }
+        let mut next = self.locks[lock].queue.head();
+        for place in (1..).take(PLACES_TOLD_MAX) {
+            let Some(claim) = next else { return };
+            let ClaimNode { request, .. } = self.claims[claim];
+            if mem::replace(&mut self.claims[claim].place, place) != place
+                && self.requests[request].is_told()
+            {
+                self.tell_place(request);
+            }
+            next = self.claims[claim].next();
+        }
+    }
+
+    /// Tells a waiting request its place, the worst of its places, if it changed.
+    fn tell_place(&mut self, request: RequestKey) {
+        let position =
+            self.claims_of(request).map(|claim| self.claims[claim].place).max().unwrap_or(0);
+        let Live { session, id, .. } = self.requests[request];
+        if mem::replace(&mut self.requests[request].told, position) != position {
+            self.tell(session, id, News::Queued { position });
+        }
+    }
+
+    fn forget_timeout(&mut self, request: RequestKey) {
+        if let State::Waiting { deadline: Some(at) } = self.requests[request].state {
+            self.timeouts.remove(&(at, Due::Timeout(request)));
+        }
+    }
+
+    /// Does something to each claim of a request, and its lock, from the `first` on.
+    fn each_claim(
+        &mut self,
+        first: Option<ClaimKey>,
+        mut change: impl FnMut(&mut Self, ClaimKey, LockKey),
+    ) {
+        let mut next = first;
+        while let Some(claim) = next {
+            let ClaimNode { lock, sibling, .. } = self.claims[claim];
+            change(self, claim, lock);
+            next = sibling;
+        }
+    }
+
+    /// The claims of a request, in the order in which they were made.
+    pub(super) fn claims_of(&self, request: RequestKey) -> impl Iterator<Item = ClaimKey> {
+        iter::successors(self.requests[request].first, |claim| self.claims[*claim].sibling)
+    }
+
+    /// The locks of a live request and how it claims them, for those who want to show it.
+    pub fn claims(
+        &self,
+        session: SessionId,
+        request: RequestId,
+    ) -> impl Iterator<Item = (&LockName, Mode)> {
+        let live = self.sessions.find(session).and_then(|key| self.requests.find(key, request));
+        live.into_iter().flat_map(|live| self.claims_of(live)).map(|claim| {
+            let ClaimNode { lock, mode, .. } = self.claims[claim];
+            (&self.locks[lock].name, mode)
+        })
+    }
+}

@@ -1,0 +1,120 @@
+//! What must be true of the table after every event, checked in every test of the engine.
+
+use std::collections::{BTreeSet, HashSet};
+use std::hash::BuildHasher;
+
+use super::LockTable;
+use super::arena::RequestKey;
+use super::request::State;
+use super::table::Due;
+use crate::types::Mode;
+
+impl<S: BuildHasher + Clone> LockTable<S> {
+    /// Panics if the table contradicts itself or a rule.
+    pub(super) fn assert_invariants(&self) {
+        assert!(self.unsettled.is_empty(), "a lock was left unsettled");
+        let claims_in_locks = self.invariant_locks();
+        let (claims, held) = self.invariant_requests();
+        assert_eq!(claims, claims_in_locks, "claims of requests, claims in locks");
+        assert_eq!(claims, self.claims.len(), "claims of requests, claims that exist");
+        assert_eq!(held, self.held, "requests that hold");
+        self.invariant_deadlines();
+    }
+
+    /// Whether the table has no more places than a handful of things need.
+    pub(super) fn memory_is_small(&self) -> bool {
+        self.locks.places() <= 8 && self.requests.arena.places() <= 8 && self.claims.places() <= 8
+    }
+
+    /// Holders fit together, heads of queues have a reason to wait, idle locks are gone.
+    fn invariant_locks(&self) -> usize {
+        let mut claims = 0;
+        for key in self.locks.keys() {
+            let lock = &self.locks[key];
+            assert!(!lock.is_idle(), "{} is idle, yet in the table", lock.name);
+            let modes: Vec<Mode> =
+                lock.holders.iter(&self.claims).map(|claim| self.claims[claim].mode).collect();
+            let alone = modes.contains(&Mode::Exclusive);
+            assert!(!alone || modes.len() == 1, "{}: {modes:?} hold it together", lock.name);
+            let (taken, capacity) = lock.taken_and_capacity();
+            assert!(taken <= capacity, "{}: {taken} of {capacity} are taken", lock.name);
+            assert_eq!(taken == 0, modes.is_empty(), "{}: taken by nobody", lock.name);
+            for claim in lock.holders.iter(&self.claims) {
+                let node = &self.claims[claim];
+                assert!(node.lock == key && !node.is_queued());
+                assert!(self.requests[node.request].is_held(), "a waiter among the holders");
+            }
+            let mut told = false;
+            for (index, claim) in lock.queue.iter(&self.claims).enumerate() {
+                let node = &self.claims[claim];
+                assert!(node.lock == key && node.is_queued());
+                assert!(!self.requests[node.request].is_held(), "a holder in the queue");
+                let is_told = self.requests[node.request].is_told();
+                told |= is_told;
+                let known = node.place as usize;
+                let exact = is_told && index < super::PLACES_TOLD_MAX;
+                assert!(!exact || known == index + 1, "{}: {known} is not {index}", lock.name);
+            }
+            assert_eq!(told, lock.queue.has_listeners());
+            if let Some(head) = lock.queue.head() {
+                let waits = self.obstacle(self.claims[head].request).is_some();
+                assert!(waits || self.starved, "{}: its head waits for nothing", lock.name);
+            }
+            claims += lock.holders.len() + lock.queue.len();
+        }
+        claims
+    }
+
+    /// Requests are their session's, tokens are different, all claims of one are in one state.
+    fn invariant_requests(&self) -> (usize, usize) {
+        let (mut claims, mut held, mut requests) = (0, 0, 0);
+        let mut tokens = HashSet::new();
+        let mut of_sessions: HashSet<RequestKey> = HashSet::new();
+        for (_, session) in self.sessions.iter_from(0) {
+            assert!(session.wakes <= session.ends, "it would wake after its end");
+            assert!(session.ends > self.now, "a dead session is in the table");
+            if let Some(connection) = session.connection {
+                let found = self.sessions.of_connection(connection);
+                assert_eq!(found, self.sessions.find(session.id), "whose connection is it");
+            }
+            of_sessions.extend(session.requests.iter(&self.requests.arena));
+        }
+        for key in self.requests.keys() {
+            requests += 1;
+            assert!(of_sessions.contains(&key), "a request of no session");
+            assert_eq!(
+                self.requests.find(self.requests[key].session, self.requests[key].id),
+                Some(key)
+            );
+            claims += self.claims_of(key).count();
+            match self.requests[key].state {
+                State::Held { token } => {
+                    held += 1;
+                    assert!(tokens.insert(token), "{token} was granted twice");
+                    assert!(token <= self.tokens.latest());
+                }
+                State::Waiting { .. } => {}
+            }
+        }
+        assert_eq!(requests, of_sessions.len());
+        (claims, held)
+    }
+
+    /// Every deadline is there, and no other.
+    fn invariant_deadlines(&self) {
+        let mut expected = BTreeSet::new();
+        for key in self.requests.keys() {
+            if let State::Waiting { deadline: Some(at) } = self.requests[key].state {
+                expected.insert((at, Due::Timeout(key)));
+            }
+        }
+        for key in self.locks.keys() {
+            expected.extend(self.locks[key].delayed_until.map(|at| (at, Due::Delay(key))));
+        }
+        assert_eq!(self.timeouts, expected);
+        assert_eq!(self.leases.len(), self.sessions.len());
+        for (at, session) in &self.leases {
+            assert_eq!(self.sessions[*session].wakes, *at);
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Arbitrary histories: whatever happens in whatever order, the invariants hold after each event,
+//! and what is told is consistent.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasherDefault;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::types::*;
+
+type Table = LockTable<BuildHasherDefault<std::hash::DefaultHasher>>;
+
+const SESSIONS: u64 = 5;
+const LOCKS: usize = 4;
+
+/// Something that happens to a session, or to all.
+#[derive(Clone, Debug)]
+enum Step {
+    Open { session: u64, ttl: u64, linger: Option<u64> },
+    Resume { session: u64 },
+    Cut { session: u64 },
+    Goodbye { session: u64 },
+    KeepAlive { session: u64 },
+    Request { session: u64, claims: Vec<(usize, Mode)>, wait: Wait, delay: u64, progress: Progress },
+    Repeat { session: u64, back: u64 },
+    Release { session: u64, back: u64 },
+    Cancel { session: u64, back: u64 },
+    Revoke { lock: usize, token: u64 },
+    Wait { ms: u64 },
+    Disk { works: bool },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let session = 0..SESSIONS;
+    let mode = prop_oneof![
+        3 => Just(Mode::Exclusive),
+        2 => Just(Mode::Shared),
+        1 => (1..3u32).prop_map(|take| Mode::Permits { take, of: 3 }),
+    ];
+    let wait = prop_oneof![
+        3 => Just(Wait::Forever),
+        1 => (0..5_000u64).prop_map(|ms| Wait::AtMost(Duration::from_millis(ms))),
+        1 => Just(Wait::Never),
+    ];
+    let claims = prop::collection::hash_map(0..LOCKS, mode, 1..3)
+        .prop_map(|claims| claims.into_iter().collect::<Vec<_>>());
+    let progress = prop_oneof![Just(Progress::Told), Just(Progress::Untold)];
+    let delay = prop_oneof![4 => Just(0u64), 1 => 1..3_000u64];
+    let back = 0..4u64;
+    prop_oneof![
+        4 => (session.clone(), 2..20u64, prop::option::of(0..4_000u64))
+            .prop_map(|(session, ttl, linger)| Step::Open { session, ttl, linger }),
+        2 => session.clone().prop_map(|session| Step::Resume { session }),
+        1 => session.clone().prop_map(|session| Step::Cut { session }),
+        1 => session.clone().prop_map(|session| Step::Goodbye { session }),
+        4 => session.clone().prop_map(|session| Step::KeepAlive { session }),
+        12 => (session.clone(), claims, wait, delay, progress).prop_map(
+            |(session, claims, wait, delay, progress)| Step::Request {
+                session, claims, wait, delay, progress
+            }
+        ),
+        1 => (session.clone(), back.clone())
+            .prop_map(|(session, back)| Step::Repeat { session, back }),
+        8 => (session.clone(), back.clone())
+            .prop_map(|(session, back)| Step::Release { session, back }),
+        2 => (session, back).prop_map(|(session, back)| Step::Cancel { session, back }),
+        1 => (0..LOCKS, 0..60u64).prop_map(|(lock, token)| Step::Revoke { lock, token }),
+        3 => (0..4_000u64).prop_map(|ms| Step::Wait { ms }),
+        1 => any::<bool>().prop_map(|works| Step::Disk { works }),
+    ]
+}
+
+/// What the clients were told, and whether it makes sense.
+struct World {
+    table: Table,
+    now: Timestamp,
+    connections: u64,
+    /// The engine's id of each of our sessions, its connection and generation.
+    sessions: HashMap<u64, (SessionId, ConnectionId, u64)>,
+    next_session: u128,
+    /// The requests of each session, by id less one, as they were first made.
+    requests: HashMap<SessionId, Vec<Request>>,
+    tokens: HashMap<(SessionId, RequestId), FencingToken>,
+    finished: HashSet<(SessionId, RequestId)>,
+    ended: HashSet<SessionId>,
+    last_token: FencingToken,
+    disk_works: bool,
+    unsaved: Vec<Durable>,
+}
+
+impl World {
+    fn new() -> Self {
+        let durable = Durable { epoch: Epoch::new(1), tokens_below: FencingToken::new(20) };
+        let plausible = Durable { epoch: Epoch::new(9), tokens_below: FencingToken::new(1 << 40) };
+        let start = Start { durable, first_token: FencingToken::new(1), plausible };
+        Self {
+            table: Table::new(Limits::default(), start, BuildHasherDefault::new()),
+            now: Timestamp::default(),
+            connections: 0,
+            sessions: HashMap::new(),
+            next_session: 0,
+            requests: HashMap::new(),
+            tokens: HashMap::new(),
+            finished: HashSet::new(),
+            ended: HashSet::new(),
+            last_token: FencingToken::default(),
+            disk_works: false,
+            unsaved: Vec::new(),
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let mut effects = Vec::new();
+        self.table.handle(event, self.now, &mut effects);
+        for effect in effects {
+            self.check(effect);
+        }
+        if self.disk_works {
+            for durable in std::mem::take(&mut self.unsaved) {
+                self.handle(Event::Persisted(durable));
+            }
+        }
+    }
+
+    fn check(&mut self, effect: Effect) {
+        match effect {
+            Effect::Tell { session, request, news, .. } => {
+                let key = (session, request);
+                match news {
+                    News::Granted { token } => {
+                        assert!(!self.ended.contains(&session), "granted to a dead session");
+                        assert!(!self.finished.contains(&key), "granted after its end");
+                        if let Some(known) = self.tokens.insert(key, token) {
+                            assert_eq!(known, token, "granted twice");
+                        } else {
+                            assert!(token > self.last_token, "a token that is not greater");
+                            self.last_token = token;
+                        }
+                    }
+                    News::Queued { .. } => assert!(!self.tokens.contains_key(&key)),
+                    News::Rejected(Rejection::NotHolder { .. }) => {}
+                    News::Released | News::Cancelled | News::Lost { .. } | News::Rejected(_) => {
+                        self.finished.insert(key);
+                    }
+                }
+            }
+            Effect::Ended { session, .. } => assert!(self.ended.insert(session)),
+            Effect::Persist(durable) => self.unsaved.push(durable),
+            Effect::Welcome { .. }
+            | Effect::Refused { .. }
+            | Effect::Superseded { .. }
+            | Effect::KeptAlive { .. }
+            | Effect::Revoked { .. }
+            | Effect::NotRevoked { .. } => {}
+        }
+    }
+
+    fn attach(&mut self, attach: Attach) -> ConnectionId {
+        self.connections += 1;
+        let connection = ConnectionId::new(self.connections);
+        let (epoch_seen, token_seen) = (Epoch::default(), FencingToken::default());
+        self.handle(Event::Attach { connection, peer: None, attach, epoch_seen, token_seen });
+        connection
+    }
+
+    fn say(&mut self, session: u64, command: Command) {
+        if let Some((_, connection, _)) = self.sessions.get(&session) {
+            self.handle(Event::Command { connection: *connection, command });
+        }
+    }
+
+    /// The session's request of some time ago.
+    fn back(&self, session: u64, back: u64) -> Option<Request> {
+        let (id, _, _) = self.sessions.get(&session)?;
+        self.requests.get(id)?.iter().rev().nth(usize::try_from(back).ok()?).cloned()
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Open { session, ttl, linger } => {
+                self.next_session += 1;
+                let id = SessionId::new(self.next_session);
+                let connection = self.attach(Attach::Open {
+                    session: id,
+                    secret: Secret::new(id.number()),
+                    ttl: Ttl::new(Duration::from_secs(ttl)).unwrap(),
+                    linger: linger.map(Duration::from_millis),
+                    identity: Identity::default(),
+                });
+                self.sessions.insert(session, (id, connection, 1));
+            }
+            Step::Resume { session } => {
+                let Some((id, _, generation)) = self.sessions.get(&session).copied() else {
+                    return;
+                };
+                let connection = self.attach(Attach::Resume {
+                    session: id,
+                    secret: Secret::new(id.number()),
+                    generation: Generation::new(generation + 1),
+                });
+                self.sessions.insert(session, (id, connection, generation + 1));
+            }
+            Step::Cut { session } => {
+                if let Some((_, connection, _)) = self.sessions.get(&session) {
+                    self.handle(Event::Disconnect { connection: *connection });
+                }
+            }
+            Step::Goodbye { session } => self.say(session, Command::Goodbye),
+            Step::KeepAlive { session } => self.say(session, Command::KeepAlive { sequence: 0 }),
+            Step::Request { session, claims, wait, delay, progress } => {
+                let Some((id, _, _)) = self.sessions.get(&session) else { return };
+                let made = self.requests.entry(*id).or_default();
+                let claims = claims.into_iter().map(|(lock, mode)| Claim {
+                    name: LockName::new(format!("lock{lock}")).unwrap(),
+                    mode,
+                });
+                let request = Request {
+                    id: RequestId::new(made.len() as u64 + 1),
+                    owner: OwnerId::default(),
+                    wait,
+                    progress,
+                    lock_delay: Duration::from_millis(delay),
+                    note: Note::default(),
+                    claims: Claims::new(claims.collect()).unwrap(),
+                };
+                made.push(request.clone());
+                self.say(session, Command::Request(request));
+            }
+            Step::Repeat { session, back } => {
+                if let Some(request) = self.back(session, back) {
+                    self.say(session, Command::Request(request));
+                }
+            }
+            Step::Release { session, back } => {
+                let Some(Request { id: request, .. }) = self.back(session, back) else { return };
+                let owner = self.sessions[&session].0;
+                let token = self.tokens.get(&(owner, request)).copied().unwrap_or_default();
+                self.say(session, Command::Release { request, token });
+            }
+            Step::Cancel { session, back } => {
+                if let Some(Request { id: request, .. }) = self.back(session, back) {
+                    self.say(session, Command::Cancel { request });
+                }
+            }
+            Step::Revoke { lock, token } => self.handle(Event::Revoke {
+                connection: ConnectionId::new(u64::MAX),
+                query_id: 0,
+                name: LockName::new(format!("lock{lock}")).unwrap(),
+                token: FencingToken::new(token),
+            }),
+            Step::Wait { ms } => {
+                self.now = self.now.after(Duration::from_millis(ms));
+                self.handle(Event::Tick);
+            }
+            Step::Disk { works } => {
+                self.disk_works = works;
+                self.handle(Event::Tick);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_the_invariants_hold(steps in prop::collection::vec(step(), 1..120)) {
+        let mut world = World::new();
+        for step in steps {
+            world.take(step);
+        }
+        // In the end, when the disk works, all sessions have ended and all delays with them,
+        // nothing is left.
+        world.take(Step::Disk { works: true });
+        world.take(Step::Wait { ms: 100_000 });
+        world.take(Step::Wait { ms: 100_000 });
+        let counts = world.table.counts();
+        prop_assert_eq!((counts.sessions, counts.locks, counts.held, counts.waiting), (0, 0, 0, 0));
+        prop_assert_eq!(world.table.next_deadline(), None);
+    }
+}
+
+/// 100 clients queue in a known order; every third leaves meanwhile, in one way or another.
+#[test]
+fn a_hundred_are_granted_in_the_order_in_which_they_came() {
+    let mut world = World::new();
+    world.disk_works = true;
+    let wait = Wait::Forever;
+    for session in 0..100 {
+        world.take(Step::Open { session, ttl: 20, linger: Some(0) });
+        let claims = vec![(0, Mode::Exclusive)];
+        world.take(Step::Request { session, claims, wait, delay: 0, progress: Progress::Untold });
+    }
+    let leaves = |session: u64| session % 3 == 2;
+    for session in (0..100).filter(|session| leaves(*session)) {
+        world.take(match session % 4 {
+            0 => Step::Goodbye { session },
+            1 => Step::Cut { session },
+            _ => Step::Cancel { session, back: 0 },
+        });
+    }
+    for session in (0..100).filter(|session| !leaves(*session)) {
+        let (id, ..) = world.sessions[&session];
+        let granted: Vec<_> =
+            world.tokens.keys().filter(|k| !world.finished.contains(*k)).collect();
+        assert_eq!(granted, [&(id, RequestId::new(1))]);
+        world.take(Step::Release { session, back: 0 });
+    }
+    assert_eq!(world.table.counts().locks, 0);
+}
+
+#[test]
+fn a_name_that_was_used_leaves_nothing_behind() {
+    let mut world = World::new();
+    world.disk_works = true;
+    world.take(Step::Open { session: 0, ttl: 20, linger: None });
+    let connection = world.sessions[&0].1;
+    let mut effects = Vec::new();
+    for n in 1..=20_000u64 {
+        let claim = Claim { name: LockName::new(format!("name-{n}")).unwrap(), mode: Mode::Shared };
+        let id = RequestId::new(n);
+        let request = Request {
+            id,
+            owner: OwnerId::default(),
+            wait: Wait::Never,
+            progress: Progress::Untold,
+            lock_delay: Duration::ZERO,
+            note: Note::default(),
+            claims: claim.into(),
+        };
+        world.handle(Event::Command { connection, command: Command::Request(request) });
+        let token = world.tokens[&(world.sessions[&0].0, id)];
+        let command = Command::Release { request: id, token };
+        world.table.handle(Event::Command { connection, command }, world.now, &mut effects);
+        effects.clear();
+    }
+    assert_eq!(world.table.counts().locks, 0);
+    assert_eq!(world.table.locks(0).count(), 0);
+    assert!(world.table.memory_is_small(), "{:?}", world.table.counts());
+}

@@ -1,0 +1,138 @@
+//! Live requests: those that wait and those that hold. What is over lives on only as an
+//! [`Outcome`](super::session::Outcome) in its session.
+
+use std::hash::BuildHasher;
+use std::time::Duration;
+
+use hashbrown::HashTable;
+
+use super::arena::{Arena, ClaimKey, Linked, Links, RequestKey, SessionKey};
+use super::event::Progress;
+use crate::types::{FencingToken, Note, RequestId, Timestamp};
+
+/// A request that waits or holds.
+#[derive(Debug)]
+pub(super) struct Live {
+    /// Whose it is.
+    pub(super) session: SessionKey,
+    /// Its name within the session.
+    pub(super) id: RequestId,
+    /// Whether it waits or holds. All its claims do the same (rule R5).
+    pub(super) state: State,
+    /// Since when it waits or holds.
+    pub(super) since: Timestamp,
+    /// The first of its claims; the others follow by `ClaimNode::sibling`.
+    pub(super) first: Option<ClaimKey>,
+    /// Whether its place is told.
+    pub(super) progress: Progress,
+    /// The place it was last told; 0: none.
+    pub(super) told: u32,
+    /// Pause before its locks are granted anew if it is lost (rule S7).
+    pub(super) lock_delay: Duration,
+    /// What it is for, for people.
+    pub(super) note: Note,
+    /// Its neighbours among its session's requests.
+    pub(super) links: Links<RequestKey>,
+}
+
+/// Whether a request waits or holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// In the queues of all its locks.
+    Waiting {
+        /// When it stops waiting.
+        deadline: Option<Timestamp>,
+    },
+    /// Among the holders of all its locks.
+    Held {
+        /// The token of its grant.
+        token: FencingToken,
+    },
+}
+
+impl Live {
+    pub(super) fn is_held(&self) -> bool {
+        matches!(self.state, State::Held { .. })
+    }
+
+    pub(super) fn is_told(&self) -> bool {
+        self.progress == Progress::Told
+    }
+}
+
+impl Linked<RequestKey> for Live {
+    fn links(&self) -> &Links<RequestKey> {
+        &self.links
+    }
+
+    fn links_mut(&mut self) -> &mut Links<RequestKey> {
+        &mut self.links
+    }
+}
+
+/// All live requests, found by session and id.
+#[derive(Debug)]
+pub(super) struct Requests<S> {
+    pub(super) arena: Arena<RequestKey, Live>,
+    by_id: HashTable<RequestKey>,
+    hasher: S,
+}
+
+impl<S: BuildHasher> Requests<S> {
+    pub(super) fn new(hasher: S) -> Self {
+        Self { arena: Arena::new(), by_id: HashTable::new(), hasher }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.arena.len()
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = RequestKey> {
+        self.arena.keys()
+    }
+
+    pub(super) fn find(&self, session: SessionKey, id: RequestId) -> Option<RequestKey> {
+        let hash = self.hasher.hash_one((session, id));
+        let is_meant = |key: &RequestKey| {
+            let live = &self.arena[*key];
+            live.session == session && live.id == id
+        };
+        self.by_id.find(hash, is_meant).copied()
+    }
+
+    pub(super) fn insert(&mut self, live: Live) -> RequestKey {
+        let hash = self.hasher.hash_one((live.session, live.id));
+        let key = self.arena.insert(live);
+        let Self { arena, by_id, hasher } = self;
+        let rehash = |key: &RequestKey| hasher.hash_one((arena[*key].session, arena[*key].id));
+        by_id.insert_unique(hash, key, rehash);
+        key
+    }
+
+    pub(super) fn remove(&mut self, key: RequestKey) -> Live {
+        let live = self.arena.remove(key);
+        let hash = self.hasher.hash_one((live.session, live.id));
+        if let Ok(entry) = self.by_id.find_entry(hash, |other| *other == key) {
+            entry.remove();
+        }
+        if self.by_id.capacity() > 1024 && self.by_id.len() < self.by_id.capacity() / 8 {
+            let Self { arena, by_id, hasher } = self;
+            let rehash = |key: &RequestKey| hasher.hash_one((arena[*key].session, arena[*key].id));
+            by_id.shrink_to(by_id.len() * 2, rehash);
+        }
+        live
+    }
+}
+
+impl<S> std::ops::Index<RequestKey> for Requests<S> {
+    type Output = Live;
+    fn index(&self, key: RequestKey) -> &Live {
+        &self.arena[key]
+    }
+}
+
+impl<S> std::ops::IndexMut<RequestKey> for Requests<S> {
+    fn index_mut(&mut self, key: RequestKey) -> &mut Live {
+        &mut self.arena[key]
+    }
+}

@@ -1,0 +1,480 @@
+//! Stories: text in, text out. Each file in `stories/` is one promise of the engine, told as
+//! commands and the effects they have; the invariants are checked after every event.
+//!
+//! ```text
+//! open 1 2 [ttl=10s] [linger=0s]     sessions, named by numbers
+//! request 1 printer                  exclusive; printer=shared, printer=2/3 for 2 of 3 permits,
+//!                                    several locks in one request: a b=shared
+//!    [wait=never|5s] [id=7] [owner=1] [delay=5s] [note=…] and the tag [quiet]: no progress
+//! release 1 [id=7] [token=3]         of the session's latest request and its token, unless said
+//! cancel 1 [id=7]
+//! keepalive 1      goodbye 1         cut 1 (the connection breaks)
+//! resume 1 [generation=2] [secret=wrong]
+//! old 1 keepalive|goodbye|cut        of the session's first connection
+//! revoke printer token=3             by an operator
+//! wait 5s                            time passes; deadlines are met as they come
+//! stall 5s                           time passes, but nobody looks
+//! disk broken | disk works           what is to be durable waits, or is done
+//! tokens below=3                     starts anew, with so many numbers reserved
+//! limit waiters=2 sessions=2 …       starts anew, with other limits
+//! tick             drain             status
+//! ```
+//!
+//! `UPDATE_GOLDENFILES=1 cargo test` writes what was seen into the files.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::fmt::Write;
+use std::hash::BuildHasherDefault;
+use std::path::Path;
+use std::time::Duration;
+
+use goldenscript::{Argument, Command as Line, Context, Runner};
+
+use super::*;
+use crate::types::*;
+
+type Table = LockTable<BuildHasherDefault<std::hash::DefaultHasher>>;
+type Failure = Box<dyn Error>;
+
+/// Makes each story a test of its own name.
+macro_rules! stories {
+    ($($name:ident)+) => {
+        $(#[test]
+        fn $name() {
+            let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/engine/stories/", stringify!($name));
+            goldenscript::run(&mut Story::new(), Path::new(file)).unwrap();
+        })+
+
+        #[test]
+        fn every_story_is_told() {
+            let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/src/engine/stories");
+            let mut files: Vec<_> = std::fs::read_dir(dir)
+                .unwrap()
+                .map(|file| file.unwrap().file_name().into_string().unwrap())
+                .collect();
+            let mut told = vec![$(stringify!($name)),+];
+            files.sort();
+            told.sort();
+            assert_eq!(files, told);
+        }
+    };
+}
+
+stories! {
+    a_session_ends_with_its_lease
+    a_session_lingers_after_its_connection
+    a_session_says_goodbye
+    a_session_resumes
+    cancel_meets_grant
+    drain_answers_all_who_wait
+    fencing_tokens_are_durable_before_use
+    first_come_first_served
+    limits_are_rejections
+    lock_delay_after_a_loss
+    permits
+    progress_is_told
+    release_is_by_request_and_token
+    repeated_requests_change_nothing
+    revoke_is_by_token
+    several_locks_at_once
+    shared_and_exclusive
+    the_dead_are_not_granted
+    timeouts_and_tries
+    tokens_seen_elsewhere_are_passed
+}
+
+/// A session as the story's teller knows it.
+struct Teller {
+    connection: ConnectionId,
+    first_connection: ConnectionId,
+    generation: u64,
+    /// Its latest request.
+    latest: u64,
+    /// Tokens by request.
+    tokens: HashMap<u64, FencingToken>,
+}
+
+struct Story {
+    table: Table,
+    limits: Limits,
+    now: Timestamp,
+    tellers: HashMap<u64, Teller>,
+    /// What each request asked for, to show it with its grant.
+    names: HashMap<(u64, u64), String>,
+    connections: u64,
+    queries: u64,
+    disk_works: bool,
+    to_persist: Vec<Durable>,
+}
+
+fn start(below: u64) -> Start {
+    let durable = Durable { epoch: Epoch::new(1), tokens_below: FencingToken::new(below) };
+    let plausible = Durable { epoch: Epoch::new(1000), tokens_below: FencingToken::new(1 << 40) };
+    Start { durable, first_token: FencingToken::new(1), plausible }
+}
+
+impl Story {
+    fn new() -> Self {
+        Self::with(Limits::default(), TOKEN_BLOCK)
+    }
+
+    fn with(limits: Limits, below: u64) -> Self {
+        Self {
+            table: Table::new(limits, start(below), BuildHasherDefault::new()),
+            limits,
+            now: Timestamp::default(),
+            tellers: HashMap::new(),
+            names: HashMap::new(),
+            connections: 0,
+            queries: 0,
+            disk_works: true,
+            to_persist: Vec::new(),
+        }
+    }
+
+    fn teller(&mut self, session: u64) -> Result<&mut Teller, Failure> {
+        self.tellers.get_mut(&session).ok_or_else(|| format!("no session {session}").into())
+    }
+
+    fn handle(&mut self, event: Event) -> String {
+        let mut effects = Vec::new();
+        self.table.handle(event, self.now, &mut effects);
+        let mut text = String::new();
+        for effect in effects {
+            self.tell(&mut text, effect);
+        }
+        if self.disk_works {
+            for durable in std::mem::take(&mut self.to_persist) {
+                let more = self.handle(Event::Persisted(durable));
+                text.push_str(&more);
+            }
+        }
+        text
+    }
+
+    fn say(&mut self, session: u64, command: Command) -> Result<String, Failure> {
+        let connection = self.teller(session)?.connection;
+        Ok(self.handle(Event::Command { connection, command }))
+    }
+
+    fn tell(&mut self, text: &mut String, effect: Effect) {
+        let line = match effect {
+            Effect::Tell { connection, session, request, news } => {
+                let session = u64::try_from(session.number()).unwrap();
+                let at = if connection.is_some() { "←" } else { "(away) ←" };
+                let news = self.news(session, request.number(), news);
+                format!("{session} {at} {news}")
+            }
+            Effect::Welcome { session, generation, ttl, .. } => {
+                format!("{} ← welcome generation={generation} ttl={ttl}", session.number())
+            }
+            Effect::Refused { rejection, .. } => {
+                format!("← refused {}: {rejection}", rejection.code())
+            }
+            Effect::Superseded { connection } => format!("connection {connection} ← superseded"),
+            Effect::KeptAlive { sequence, .. } => format!("← kept alive {sequence}"),
+            Effect::Ended { session, reason, held, waiting, .. } => {
+                format!("{} ended: {reason:?} held={held} waiting={waiting}", session.number())
+            }
+            Effect::Revoked { .. } => "operator ← revoked".into(),
+            Effect::NotRevoked { rejection, .. } => {
+                format!("operator ← {}: {rejection}", rejection.code())
+            }
+            Effect::Persist(durable) => {
+                self.to_persist.push(durable);
+                if self.disk_works {
+                    return;
+                }
+                format!("persist epoch={} below={}", durable.epoch, durable.tokens_below)
+            }
+        };
+        writeln!(text, "{line}").unwrap();
+    }
+
+    fn news(&mut self, session: u64, request: u64, news: News) -> String {
+        let name = self.names.get(&(session, request)).cloned();
+        let name = name.unwrap_or_else(|| format!("#{request}"));
+        match news {
+            News::Granted { token } => {
+                if let Some(teller) = self.tellers.get_mut(&session) {
+                    teller.tokens.insert(request, token);
+                }
+                format!("grant {name} token={token}")
+            }
+            News::Queued { position } => format!("queued {name} position={position}"),
+            News::Released => format!("released {name}"),
+            News::Cancelled => format!("cancelled {name}"),
+            News::Lost { token, reason } => format!("lost {name} token={token} {reason}"),
+            News::Rejected(rejection) => {
+                format!("rejected {name} {}: {rejection}", rejection.code())
+            }
+        }
+    }
+
+    fn open(&mut self, line: &Line) -> Result<String, Failure> {
+        let mut text = String::new();
+        let mut args = line.consume_args();
+        let ttl = args.take_key("ttl").map(duration).transpose()?.unwrap_or(TTL_DEFAULT);
+        let linger = args.take_key("linger").map(duration).transpose()?;
+        let epoch = args.take_key("epoch-seen").map(str::parse).transpose()?.unwrap_or(0);
+        let token = args.take_key("token-seen").map(str::parse).transpose()?.unwrap_or(0);
+        while let Some(session) = args.next_pos() {
+            let session: u64 = session.parse()?;
+            self.connections += 1;
+            let connection = ConnectionId::new(self.connections);
+            let identity = Identity::new(format!("s{session}"))?;
+            let teller = Teller {
+                connection,
+                first_connection: connection,
+                generation: 1,
+                latest: 0,
+                tokens: HashMap::new(),
+            };
+            self.tellers.insert(session, teller);
+            let told = self.handle(Event::Attach {
+                connection,
+                peer: None,
+                attach: Attach::Open {
+                    session: SessionId::new(session.into()),
+                    secret: Secret::new(session.into()),
+                    ttl: Ttl::new(ttl)?,
+                    linger,
+                    identity,
+                },
+                epoch_seen: Epoch::new(epoch),
+                token_seen: FencingToken::new(token),
+            });
+            // A welcome that says nothing unusual is not worth a line.
+            let usual = format!("{session} ← welcome generation=1 ttl=10s\n");
+            text.push_str(told.strip_prefix(&usual).unwrap_or(&told));
+        }
+        args.reject_next()?;
+        Ok(text)
+    }
+
+    fn resume(&mut self, line: &Line) -> Result<String, Failure> {
+        let mut args = line.consume_args();
+        let session: u64 = args.next_pos().ok_or("which session?")?.parse()?;
+        let secret = if args.take_key("secret").is_some() { u64::MAX } else { session };
+        let given = args.take_key("generation").map(str::parse).transpose()?;
+        self.connections += 1;
+        let connection = ConnectionId::new(self.connections);
+        let teller = self.teller(session)?;
+        let generation = given.unwrap_or(teller.generation + 1);
+        let told = self.handle(Event::Attach {
+            connection,
+            peer: None,
+            attach: Attach::Resume {
+                session: SessionId::new(session.into()),
+                secret: Secret::new(secret.into()),
+                generation: Generation::new(generation),
+            },
+            epoch_seen: Epoch::new(0),
+            token_seen: FencingToken::new(0),
+        });
+        if told.contains("welcome") {
+            let teller = self.teller(session)?;
+            (teller.connection, teller.generation) = (connection, generation);
+        }
+        Ok(told)
+    }
+
+    fn request(&mut self, line: &Line, context: &Context) -> Result<String, Failure> {
+        let mut positions = line.args.iter();
+        let session: u64 = match positions.next() {
+            Some(Argument::Positional(session)) => session.parse()?,
+            _ => return Err("which session?".into()),
+        };
+        let mut request = Request {
+            id: RequestId::new(self.teller(session)?.latest + 1),
+            owner: OwnerId::default(),
+            wait: Wait::Forever,
+            progress: Progress::Told,
+            lock_delay: Duration::ZERO,
+            note: Note::default(),
+            claims: claim("placeholder", Mode::Exclusive)?.into(),
+        };
+        if context.tags.contains("quiet") {
+            request.progress = Progress::Untold;
+        }
+        let mut claims = Vec::new();
+        for arg in positions {
+            match arg {
+                Argument::Positional(name) => claims.push(claim(name, Mode::Exclusive)?),
+                Argument::KeyValue(key, value) => match key.as_str() {
+                    "id" => request.id = RequestId::new(value.parse()?),
+                    "owner" => request.owner = OwnerId::new(value.parse()?),
+                    "wait" if value == "never" => request.wait = Wait::Never,
+                    "wait" => request.wait = Wait::AtMost(duration(value)?),
+                    "delay" => request.lock_delay = duration(value)?,
+                    "note" => request.note = Note::new(value.as_str())?,
+                    name if value == "shared" => claims.push(claim(name, Mode::Shared)?),
+                    name => {
+                        let (take, of) = value.split_once('/').ok_or("shared or TAKE/OF")?;
+                        claims.push(claim(name, Mode::permits(take.parse()?, of.parse()?)?)?);
+                    }
+                },
+                _ => return Err("an argument of a new kind".into()),
+            }
+        }
+        let names: Vec<&str> = claims.iter().map(|claim| claim.name.as_str()).collect();
+        let id = request.id.number();
+        self.names.entry((session, id)).or_insert(names.join("+"));
+        request.claims = Claims::new(claims)?;
+        let teller = self.teller(session)?;
+        teller.latest = teller.latest.max(id);
+        self.say(session, Command::Request(request))
+    }
+
+    fn command(&mut self, line: &Line) -> Result<String, Failure> {
+        let mut args = line.consume_args();
+        let mut text = String::new();
+        let id = args.take_key("id").map(str::parse).transpose()?;
+        let token = args.take_key("token").map(str::parse).transpose()?;
+        while let Some(session) = args.next_pos() {
+            let session: u64 = session.parse()?;
+            let teller = self.teller(session)?;
+            let request = id.unwrap_or(teller.latest);
+            let granted = teller.tokens.get(&request).copied().unwrap_or_default();
+            let token = token.map_or(granted, FencingToken::new);
+            let request = RequestId::new(request);
+            let connection = teller.connection;
+            let told = match line.name.as_str() {
+                "release" => self.say(session, Command::Release { request, token })?,
+                "cancel" => self.say(session, Command::Cancel { request })?,
+                "keepalive" => self.say(session, Command::KeepAlive { sequence: 1 })?,
+                "goodbye" => self.say(session, Command::Goodbye)?,
+                "cut" => self.handle(Event::Disconnect { connection }),
+                other => return Err(format!("unknown command {other}").into()),
+            };
+            text.push_str(&told);
+        }
+        args.reject_next()?;
+        Ok(text)
+    }
+
+    fn old(&mut self, line: &Line) -> Result<String, Failure> {
+        let mut args = line.consume_args();
+        let session: u64 = args.next_pos().ok_or("which session?")?.parse()?;
+        let connection = self.teller(session)?.first_connection;
+        match args.next_pos() {
+            Some("keepalive") => {
+                let command = Command::KeepAlive { sequence: 1 };
+                Ok(self.handle(Event::Command { connection, command }))
+            }
+            Some("goodbye") => {
+                Ok(self.handle(Event::Command { connection, command: Command::Goodbye }))
+            }
+            Some("cut") => Ok(self.handle(Event::Disconnect { connection })),
+            _ => Err("keepalive, goodbye or cut".into()),
+        }
+    }
+
+    fn revoke(&mut self, line: &Line) -> Result<String, Failure> {
+        let mut args = line.consume_args();
+        let name = LockName::new(args.next_pos().ok_or("which lock?")?)?;
+        let token = FencingToken::new(args.take_key("token").ok_or("which token?")?.parse()?);
+        self.queries += 1;
+        let connection = ConnectionId::new(999);
+        Ok(self.handle(Event::Revoke { connection, query_id: self.queries, name, token }))
+    }
+
+    /// Lets time pass, meeting each deadline when it comes.
+    fn wait(&mut self, length: Duration) -> String {
+        let end = self.now.after(length);
+        let began = self.now;
+        let mut text = String::new();
+        while let Some(deadline) = self.table.next_deadline().filter(|at| *at <= end) {
+            self.now = self.now.max(deadline);
+            let told = self.handle(Event::Tick);
+            if !told.is_empty() {
+                writeln!(text, "after {:?}:", self.now.since(began)).unwrap();
+                text.push_str(&told);
+            }
+        }
+        self.now = end;
+        text
+    }
+
+    fn limit(&mut self, line: &Line) -> Result<String, Failure> {
+        let mut args = line.consume_args();
+        let mut limits = Limits::default();
+        while let Some((key, value)) = args.next_key() {
+            let value = value.parse()?;
+            match key {
+                "sessions" => limits.sessions_max = value,
+                "requests" => limits.requests_per_session_max = value,
+                "waiters" => limits.waiters_per_lock_max = value,
+                "finished" => limits.finished_remembered = value,
+                other => return Err(format!("no limit {other}").into()),
+            }
+        }
+        *self = Self::with(limits, TOKEN_BLOCK);
+        Ok(String::new())
+    }
+
+    fn status(&self) -> String {
+        let mut text = String::new();
+        for (_, lock) in self.table.locks(0) {
+            write!(text, "{}:", lock.name()).unwrap();
+            for holder in lock.holders() {
+                write!(text, " held by {} ({}", holder.identity, holder.mode).unwrap();
+                write!(text, ", token {})", holder.token).unwrap();
+            }
+            for waiter in lock.waiters() {
+                write!(text, " ← {} ({})", waiter.identity, waiter.mode).unwrap();
+            }
+            writeln!(text).unwrap();
+        }
+        let Counts { sessions, locks, held, waiting, .. } = self.table.counts();
+        writeln!(text, "{sessions} sessions, {locks} locks, {held} held, {waiting} waiting")
+            .unwrap();
+        text
+    }
+}
+
+fn claim(name: &str, mode: Mode) -> Result<Claim, Failure> {
+    Ok(Claim { name: LockName::new(name)?, mode })
+}
+
+fn duration(text: &str) -> Result<Duration, Failure> {
+    let number = text.strip_suffix("ms").map(|ms| (ms, 1));
+    let (number, unit) =
+        number.or_else(|| text.strip_suffix('s').map(|s| (s, 1000))).ok_or("5s or 5ms")?;
+    Ok(Duration::from_millis(number.parse::<u64>()? * unit))
+}
+
+impl Runner for Story {
+    type Command = Line;
+
+    fn run(&mut self, line: &Line, context: &Context) -> Result<String, Failure> {
+        let first = line.consume_args().next_pos().unwrap_or_default().to_owned();
+        match line.name.as_str() {
+            "open" => self.open(line),
+            "resume" => self.resume(line),
+            "request" => self.request(line, context),
+            "old" => self.old(line),
+            "revoke" => self.revoke(line),
+            "wait" => Ok(self.wait(duration(&first)?)),
+            "stall" => {
+                self.now = self.now.after(duration(&first)?);
+                Ok(String::new())
+            }
+            "tick" => Ok(self.handle(Event::Tick)),
+            "disk" => {
+                self.disk_works = first == "works";
+                Ok(if self.disk_works { self.handle(Event::Tick) } else { String::new() })
+            }
+            "tokens" => {
+                let below = line.consume_args().take_key("below").ok_or("below=")?.parse()?;
+                *self = Self::with(self.limits, below);
+                Ok(String::new())
+            }
+            "limit" => self.limit(line),
+            "drain" => Ok(self.handle(Event::Drain)),
+            "status" => Ok(self.status()),
+            _ => self.command(line),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The one counter behind all fencing tokens, and the numbers that may be used of it.
+//!
+//! Numbers are reserved on disk in blocks, ahead of use, so that no grant waits for a disk and a
+//! crash can only waste numbers, never give one twice (rules F1, F2).
+
+use super::{Durable, Start};
+use crate::types::{Epoch, FencingToken};
+
+/// How many numbers are reserved at a time.
+pub const TOKEN_BLOCK: u64 = 1 << 20;
+
+/// The counter and its reservation, with the epoch, which is made durable together with it.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    /// The next number to be granted.
+    next: u64,
+    /// This run. Ahead of `durable.epoch` only while a client's later one is being passed.
+    epoch: Epoch,
+    /// What is on disk. Invariant: no number at or above `durable.tokens_below` was granted.
+    durable: Durable,
+    /// What was last asked to be put on disk; never behind `durable`.
+    asked: Durable,
+    /// What a client presents above this cannot be true.
+    plausible: Durable,
+}
+
+impl Tokens {
+    pub(super) fn new(start: Start) -> Self {
+        Self {
+            next: start.first_token.number().max(1),
+            epoch: start.durable.epoch,
+            durable: start.durable,
+            asked: start.durable,
+            plausible: start.plausible,
+        }
+    }
+
+    /// This run, as far as it is on disk.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.durable.epoch
+    }
+
+    /// The latest number granted, or passed over.
+    pub(super) fn latest(&self) -> FencingToken {
+        FencingToken::new(self.next - 1)
+    }
+
+    /// Whether there is a number to grant.
+    pub(super) fn available(&self) -> bool {
+        self.next < self.durable.tokens_below.number() && self.epoch == self.durable.epoch
+    }
+
+    /// The next token. Only after [`Tokens::available`] said yes.
+    pub(super) fn take(&mut self) -> FencingToken {
+        assert!(self.available(), "a number that is not durably reserved would be granted");
+        let token = FencingToken::new(self.next);
+        self.next += 1;
+        token
+    }
+
+    /// A client has seen `epoch` and `token`: everything from now on is later (rule F3). False if
+    /// they are not plausible; then nothing changes.
+    #[must_use]
+    pub(super) fn seen(&mut self, epoch: Epoch, token: FencingToken) -> bool {
+        if epoch > self.plausible.epoch || token > self.plausible.tokens_below {
+            return false;
+        }
+        self.next = self.next.max(token.number() + 1);
+        if epoch > self.epoch {
+            self.epoch = Epoch::new(epoch.number() + 1);
+        }
+        true
+    }
+
+    /// What should be asked to be made durable now, if anything; remembered as asked for.
+    pub(super) fn wanted(&mut self) -> Option<Durable> {
+        let mut wanted = Durable { epoch: self.epoch, ..self.asked };
+        if wanted.tokens_below.number() < self.next + TOKEN_BLOCK / 2 {
+            let from = wanted.tokens_below.number().max(self.next);
+            wanted.tokens_below = FencingToken::new(from + TOKEN_BLOCK);
+        }
+        if wanted == self.asked {
+            return None;
+        }
+        self.asked = wanted;
+        Some(wanted)
+    }
+
+    /// `durable` is on disk.
+    pub(super) fn persisted(&mut self, durable: Durable) {
+        self.durable.epoch = self.durable.epoch.max(durable.epoch);
+        self.durable.tokens_below = self.durable.tokens_below.max(durable.tokens_below);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn durable(epoch: u64, below: u64) -> Durable {
+        Durable { epoch: Epoch::new(epoch), tokens_below: FencingToken::new(below) }
+    }
+
+    fn tokens(below: u64) -> Tokens {
+        Tokens::new(Start {
+            durable: durable(1, below),
+            first_token: FencingToken::new(1),
+            plausible: durable(1_000, 1 << 40),
+        })
+    }
+
+    #[test]
+    fn the_next_block_is_asked_for_once_when_half_of_this_one_is_used() {
+        let mut tokens = tokens(TOKEN_BLOCK);
+        assert_eq!(tokens.wanted(), None);
+        while tokens.latest().number() < TOKEN_BLOCK / 2 {
+            assert_eq!(tokens.wanted(), None, "after {}", tokens.latest());
+            tokens.take();
+        }
+        assert_eq!(tokens.wanted(), Some(durable(1, 2 * TOKEN_BLOCK)));
+        assert_eq!(tokens.wanted(), None, "it was asked for already");
+    }
+
+    #[test]
+    fn no_number_is_given_that_is_not_on_disk() {
+        let mut tokens = tokens(3);
+        assert_eq!(tokens.take().number(), 1);
+        assert_eq!(tokens.take().number(), 2);
+        assert!(!tokens.available());
+        let wanted = tokens.wanted().unwrap();
+        assert!(!tokens.available(), "asking is not having");
+        tokens.persisted(wanted);
+        assert_eq!(tokens.take().number(), 3);
+    }
+
+    #[test]
+    fn what_a_client_has_seen_is_passed_durably_before_the_next_grant() {
+        let mut tokens = tokens(TOKEN_BLOCK);
+        assert!(tokens.seen(Epoch::new(7), FencingToken::new(5 * TOKEN_BLOCK)));
+        assert!(!tokens.available());
+        let wanted = tokens.wanted().unwrap();
+        assert_eq!(wanted, durable(8, 6 * TOKEN_BLOCK + 1));
+        assert_eq!(tokens.epoch(), Epoch::new(1), "not yet on disk");
+        tokens.persisted(wanted);
+        assert_eq!(tokens.epoch(), Epoch::new(8));
+        assert_eq!(tokens.take().number(), 5 * TOKEN_BLOCK + 1);
+    }
+
+    #[test]
+    fn an_implausible_token_or_epoch_moves_nothing() {
+        let mut tokens = tokens(TOKEN_BLOCK);
+        assert!(!tokens.seen(Epoch::new(1), FencingToken::new((1 << 40) + 1)));
+        assert!(!tokens.seen(Epoch::new(1_001), FencingToken::new(1)));
+        assert_eq!((tokens.wanted(), tokens.take().number()), (None, 1));
+    }
+}

@@ -1,0 +1,174 @@
+//! A look at the table: who holds what, who waits for it, who is there (rule R10). Changes nothing.
+
+use std::hash::BuildHasher;
+use std::net::SocketAddr;
+
+use super::LockTable;
+use super::arena::ClaimKey;
+use super::lock::{ClaimNode, Lock};
+use super::request::State;
+use super::session::Session;
+use crate::types::{FencingToken, Identity, LockName, Mode, Note, SessionId, Timestamp, Ttl};
+
+/// A lock in use.
+#[derive(Debug)]
+pub struct LockView<'a, S> {
+    table: &'a LockTable<S>,
+    lock: &'a Lock,
+}
+
+/// A request that holds a lock.
+#[derive(Clone, Copy, Debug)]
+pub struct HolderView<'a> {
+    /// Whose it is.
+    pub session: SessionId,
+    /// Who that is.
+    pub identity: &'a Identity,
+    /// Where the session's latest connection comes from.
+    pub peer: Option<SocketAddr>,
+    /// Whether the session has a connection.
+    pub connected: bool,
+    /// How it holds the lock.
+    pub mode: Mode,
+    /// The token of its grant.
+    pub token: FencingToken,
+    /// When it was granted.
+    pub since: Timestamp,
+    /// What it is for.
+    pub note: &'a Note,
+}
+
+/// A request that waits for a lock.
+#[derive(Clone, Copy, Debug)]
+pub struct WaiterView<'a> {
+    /// Whose it is.
+    pub session: SessionId,
+    /// Who that is.
+    pub identity: &'a Identity,
+    /// Where the session's latest connection comes from.
+    pub peer: Option<SocketAddr>,
+    /// Whether the session has a connection.
+    pub connected: bool,
+    /// How it wants the lock.
+    pub mode: Mode,
+    /// When it came.
+    pub since: Timestamp,
+    /// What it is for.
+    pub note: &'a Note,
+}
+
+/// A session.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionView<'a> {
+    /// Its id.
+    pub session: SessionId,
+    /// Who it is.
+    pub identity: &'a Identity,
+    /// Where its latest connection comes from.
+    pub peer: Option<SocketAddr>,
+    /// Whether it has a connection.
+    pub connected: bool,
+    /// When it was opened.
+    pub since: Timestamp,
+    /// Length of its lease.
+    pub ttl: Ttl,
+    /// When it ends if nothing is heard.
+    pub lease_ends: Timestamp,
+    /// How many of its requests hold.
+    pub held: usize,
+    /// How many of its requests wait.
+    pub waiting: usize,
+}
+
+impl<S: BuildHasher + Clone> LockTable<S> {
+    /// The lock of this name, unless it is free.
+    pub fn lock(&self, name: &str) -> Option<LockView<'_, S>> {
+        let key = self.locks.find(name)?;
+        Some(LockView { table: self, lock: &self.locks[key] })
+    }
+
+    /// The locks in use at and after a place, each with its place. A look that begins one further
+    /// than another ended sees every lock that was in use all the while.
+    pub fn locks(&self, from: usize) -> impl Iterator<Item = (usize, LockView<'_, S>)> {
+        let view = |(place, lock)| (place, LockView { table: self, lock });
+        self.locks.iter_from(from).map(view)
+    }
+
+    /// The sessions at and after a place, each with its place; as [`LockTable::locks`].
+    pub fn sessions(&self, from: usize) -> impl Iterator<Item = (usize, SessionView<'_>)> {
+        self.sessions.iter_from(from).map(|(place, session)| (place, self.session_view(session)))
+    }
+
+    fn session_view<'a>(&'a self, session: &'a Session) -> SessionView<'a> {
+        let requests = session.requests.iter(&self.requests.arena);
+        let held = requests.filter(|request| self.requests[*request].is_held()).count();
+        SessionView {
+            session: session.id,
+            identity: &session.identity,
+            peer: session.peer,
+            connected: session.connection.is_some(),
+            since: session.since,
+            ttl: session.ttl,
+            lease_ends: session.ends,
+            held,
+            waiting: session.requests.len() - held,
+        }
+    }
+}
+
+impl<'a, S: BuildHasher + Clone> LockView<'a, S> {
+    /// Its name.
+    pub fn name(&self) -> &'a LockName {
+        &self.lock.name
+    }
+
+    /// How many hold it.
+    pub fn holder_count(&self) -> usize {
+        self.lock.holders.len()
+    }
+
+    /// How many wait for it.
+    pub fn waiter_count(&self) -> usize {
+        self.lock.queue.len()
+    }
+
+    /// When it may be granted again, if a holder that asked for a delay was lost.
+    pub fn delayed_until(&self) -> Option<Timestamp> {
+        self.lock.delayed_until
+    }
+
+    /// Who holds it, in the order of the grants.
+    pub fn holders(&self) -> impl Iterator<Item = HolderView<'a>> {
+        let table = self.table;
+        self.lock.holders.iter(&table.claims).filter_map(move |claim| {
+            let (live, WaiterView { session, identity, peer, connected, mode, since, note }) =
+                table.claim_view(claim);
+            let State::Held { token } = live else { return None };
+            Some(HolderView { session, identity, peer, connected, mode, token, since, note })
+        })
+    }
+
+    /// Who waits for it, in the order of the queue.
+    pub fn waiters(&self) -> impl Iterator<Item = WaiterView<'a>> {
+        let table = self.table;
+        self.lock.queue.iter(&table.claims).map(move |claim| table.claim_view(claim).1)
+    }
+}
+
+impl<S: BuildHasher + Clone> LockTable<S> {
+    fn claim_view(&self, claim: ClaimKey) -> (State, WaiterView<'_>) {
+        let ClaimNode { request, mode, .. } = self.claims[claim];
+        let live = &self.requests[request];
+        let session = &self.sessions[live.session];
+        let view = WaiterView {
+            session: session.id,
+            identity: &session.identity,
+            peer: session.peer,
+            connected: session.connection.is_some(),
+            mode,
+            since: live.since,
+            note: &live.note,
+        };
+        (live.state, view)
+    }
+}

@@ -1,0 +1,320 @@
+//! Bytes that mean harm: they end in an error, and no memory is taken on their word.
+
+use std::fmt::Debug;
+use std::iter;
+use std::marker::PhantomData;
+
+use allocation_counter::measure;
+use bytes::BytesMut;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use serde::Serialize;
+use serde::de::value::Error;
+use serde::de::{DeserializeOwned, DeserializeSeed, SeqAccess, Visitor};
+
+use super::super::message::*;
+use super::super::{FRAME_LEN_MAX, FormatError, decode, encode_frame};
+use super::messages;
+
+/// Most bytes that decoding a client's frame may take: its text once, and the claims that are kept.
+const CLIENT_BYTES_MAX: usize = FRAME_LEN_MAX + 2 * CLAIMS_KEPT_MAX * size_of::<Claim>();
+/// Most bytes that decoding a server's frame may take. Its lists are not cut, and grow by doubling;
+/// the smallest lock has 40 bytes in a frame and some 90 in memory.
+const SERVER_BYTES_MAX: usize = 8 * FRAME_LEN_MAX;
+/// What describing an error may take, on top.
+const ERROR_BYTES_MAX: usize = 1024;
+
+/// The bytes of anything, without a length field.
+fn bytes<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut frame = BytesMut::new();
+    encode_frame(value, &mut frame).unwrap();
+    frame[4..].to_vec()
+}
+
+/// Decodes `payload`, and says how many bytes of memory that took at its worst.
+fn measured<M: DeserializeOwned>(payload: &[u8]) -> (Result<M, FormatError>, usize) {
+    let mut decoded = None;
+    let taken = measure(|| decoded = Some(decode(payload)));
+    (decoded.unwrap(), usize::try_from(taken.bytes_max).unwrap())
+}
+
+/// Lengths that are not true of any frame.
+const LENGTHS: [u64; 9] = [
+    FRAME_LEN_MAX as u64,
+    FRAME_LEN_MAX as u64 + 1,
+    1 << 31,
+    (1 << 32) - 1,
+    1 << 32,
+    1 << 62,
+    1 << 63,
+    u64::MAX - 7,
+    u64::MAX,
+];
+
+/// In `message` replaces the length of `field`, a text or a list in it, by each hostile length.
+fn lie_about<M, T>(message: &M, field: &T)
+where
+    M: Serialize + DeserializeOwned + Debug,
+    T: Serialize + Debug,
+{
+    let (mut payload, field_bytes) = (bytes(message), bytes(field));
+    if field_bytes.len() == 8 {
+        return; // Empty: it cannot be told from other zeros, and is not empty in another message.
+    }
+    let at = payload.windows(field_bytes.len()).position(|bytes| bytes == field_bytes).unwrap();
+    for length in LENGTHS {
+        payload[at..at + 8].copy_from_slice(&length.to_le_bytes());
+        let (decoded, taken) = measured::<M>(&payload);
+        assert!(
+            matches!(decoded, Err(FormatError::Malformed(_))),
+            "{message:?} with length {length} of {field:?}: {decoded:?}"
+        );
+        // What came before the lie is small; the lists are reserved for, the text is not.
+        let reserved = PREALLOCATED_MAX * size_of::<LockStatus>().max(size_of::<Holder>());
+        assert!(taken <= reserved + ERROR_BYTES_MAX, "{taken} bytes for {length} of {field:?}");
+    }
+}
+
+#[test]
+fn a_length_that_is_a_lie_is_refused_in_every_field_that_has_one() {
+    for (_, message) in messages::client() {
+        match &message {
+            ClientMessage::Hello { identity: text, .. }
+            | ClientMessage::Inspect { query: Query::Lock { name: text }, .. }
+            | ClientMessage::Revoke { name: text, .. } => lie_about(&message, text),
+            ClientMessage::Request { note, claims, .. } => {
+                lie_about(&message, note);
+                lie_about(&message, claims);
+                for claim in claims {
+                    lie_about(&message, &claim.name);
+                }
+            }
+            ClientMessage::Release { .. }
+            | ClientMessage::Cancel { .. }
+            | ClientMessage::KeepAlive { .. }
+            | ClientMessage::Goodbye
+            | ClientMessage::Inspect { .. } => {}
+        }
+    }
+    for (_, message) in messages::server() {
+        match &message {
+            ServerMessage::Welcome { server: text, .. }
+            | ServerMessage::Goodbye { message: text, .. }
+            | ServerMessage::ServerStatus { status: ServerStatus { version: text, .. }, .. } => {
+                lie_about(&message, text);
+            }
+            ServerMessage::Rejected { message: text, lock, .. } => {
+                lie_about(&message, text);
+                if let Some(lock) = lock {
+                    lie_about_lock(&message, lock);
+                }
+            }
+            ServerMessage::LockStatus { locks, .. } => {
+                lie_about(&message, locks);
+                for lock in locks {
+                    lie_about_lock(&message, lock);
+                }
+            }
+            ServerMessage::SessionStatus { sessions, .. } => {
+                lie_about(&message, sessions);
+                for session in sessions {
+                    lie_about(&message, &session.identity);
+                    lie_about(&message, &session.peer);
+                }
+            }
+            ServerMessage::Grant { .. }
+            | ServerMessage::Queued { .. }
+            | ServerMessage::Released { .. }
+            | ServerMessage::Cancelled { .. }
+            | ServerMessage::Lost { .. }
+            | ServerMessage::KeptAlive { .. }
+            | ServerMessage::Revoked { .. } => {}
+        }
+    }
+}
+
+fn lie_about_lock(message: &ServerMessage, lock: &LockStatus) {
+    lie_about(message, &lock.name);
+    lie_about(message, &lock.holders);
+    lie_about(message, &lock.waiters);
+    for holder in &lock.holders {
+        lie_about(message, &holder.identity);
+        lie_about(message, &holder.peer);
+        lie_about(message, &holder.note);
+    }
+    for waiter in &lock.waiters {
+        lie_about(message, &waiter.identity);
+        lie_about(message, &waiter.peer);
+        lie_about(message, &waiter.note);
+    }
+}
+
+/// A list that says it has no end, and has nothing.
+struct Boast;
+
+impl<'de> SeqAccess<'de> for Boast {
+    type Error = Error;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        _: T,
+    ) -> Result<Option<T::Value>, Error> {
+        Ok(None)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(usize::MAX)
+    }
+}
+
+#[test]
+fn no_list_is_reserved_for_on_its_word() {
+    fn reserved<T: DeserializeOwned>() -> usize {
+        let list = Bounded::<T> { kept_max: usize::MAX, element: PhantomData };
+        list.visit_seq(Boast).unwrap().capacity()
+    }
+    assert_eq!(reserved::<Claim>(), PREALLOCATED_MAX);
+    assert_eq!(reserved::<LockStatus>(), PREALLOCATED_MAX);
+    assert_eq!(reserved::<Holder>(), PREALLOCATED_MAX);
+    assert_eq!(reserved::<Waiter>(), PREALLOCATED_MAX);
+    assert_eq!(reserved::<SessionStatus>(), PREALLOCATED_MAX);
+}
+
+/// A request of so many claims with empty names, as many as a frame has room for and more.
+fn request(claims: usize) -> ClientMessage {
+    ClientMessage::Request {
+        request: 1,
+        owner: 0,
+        wait: Wait::Never,
+        progress: false,
+        lock_delay_ms: 0,
+        note: String::new(),
+        claims: iter::repeat_n(messages::claim("", Mode::Shared), claims).collect(),
+    }
+}
+
+#[test]
+fn claims_beyond_the_limit_are_counted_but_not_kept() {
+    let fit = (FRAME_LEN_MAX - bytes(&request(0)).len())
+        / bytes(&messages::claim("", Mode::Shared)).len();
+    for sent in [CLAIMS_KEPT_MAX - 1, CLAIMS_KEPT_MAX, CLAIMS_KEPT_MAX + 1, fit] {
+        let (decoded, taken) = measured(&bytes(&request(sent)));
+        let ClientMessage::Request { claims, .. } = decoded.unwrap() else { unreachable!() };
+        assert_eq!(claims.len(), sent.min(CLAIMS_KEPT_MAX));
+        assert!(taken <= CLAIMS_KEPT_MAX * size_of::<Claim>(), "{taken} bytes for {sent} claims");
+    }
+}
+
+#[test]
+fn a_frame_full_of_the_smallest_elements_takes_a_bounded_multiple_of_itself() {
+    let mut lock = messages::lock();
+    (lock.name, lock.holders, lock.waiters) = (String::new(), vec![], vec![]);
+    let fit = (FRAME_LEN_MAX - 64) / bytes(&lock).len();
+    let locks = ServerMessage::LockStatus { query_id: 1, locks: vec![lock; fit], next: None };
+    let (decoded, taken) = measured::<ServerMessage>(&bytes(&locks));
+    assert_eq!(decoded.unwrap(), locks);
+    assert!(taken <= SERVER_BYTES_MAX, "{taken} bytes");
+}
+
+#[test]
+fn an_unknown_variant_is_refused_in_every_enum() {
+    fn check<M: DeserializeOwned + Debug>(known: u32) {
+        for index in [known, known + 1, u32::MAX] {
+            let mut payload = index.to_le_bytes().to_vec();
+            payload.extend([0; 64]);
+            let error = decode::<M>(&payload).unwrap_err().to_string();
+            assert!(error.contains("variant index"), "{error}");
+        }
+    }
+    check::<ClientMessage>(8);
+    check::<ServerMessage>(13);
+    check::<Attach>(3);
+    check::<Wait>(3);
+    check::<Mode>(3);
+    check::<Query>(4);
+}
+
+#[test]
+fn a_bool_and_an_option_are_0_or_1_and_nothing_else() {
+    for byte in 2..=u8::MAX {
+        assert!(decode::<bool>(&[byte]).is_err());
+        assert!(decode::<Option<u8>>(&[byte, 0]).is_err());
+    }
+}
+
+#[test]
+fn text_that_is_not_utf_8_is_refused() {
+    let mut payload = bytes(&ClientMessage::Revoke { query_id: 1, name: "a".into(), token: 1 });
+    let at = payload.iter().position(|byte| *byte == b'a').unwrap();
+    payload[at] = 0xff;
+    assert!(matches!(decode::<ClientMessage>(&payload), Err(FormatError::Malformed(_))));
+}
+
+#[test]
+fn nothing_is_no_message() {
+    assert!(decode::<ClientMessage>(&[]).is_err());
+    assert!(decode::<ServerMessage>(&[]).is_err());
+}
+
+#[test]
+fn an_error_says_what_was_wrong_in_a_line() {
+    let error = decode::<ClientMessage>(&[9, 0, 0, 0]).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "malformed message: invalid value: integer `9`, expected variant index 0 <= i < 8"
+    );
+}
+
+/// Bytes that look like a message for a while: a variant that exists, then much that may be the
+/// upper bytes of a small number.
+fn nearly_a_message() -> impl Strategy<Value = Vec<u8>> {
+    let often_zero = |byte: u8| match byte {
+        0..160 => 0,
+        160..220 => byte % 4,
+        220.. => byte,
+    };
+    (0..14u32, vec(any::<u8>(), 0..300)).prop_map(move |(variant, rest)| {
+        let mut payload = variant.to_le_bytes().to_vec();
+        payload.extend(rest.into_iter().map(often_zero));
+        payload
+    })
+}
+
+fn takes_no_more_than_the_frame_allows(payload: &[u8]) -> Result<(), TestCaseError> {
+    let (_, taken) = measured::<ClientMessage>(payload);
+    prop_assert!(taken <= CLIENT_BYTES_MAX + ERROR_BYTES_MAX, "{} bytes", taken);
+    let (_, taken) = measured::<ServerMessage>(payload);
+    prop_assert!(taken <= SERVER_BYTES_MAX + ERROR_BYTES_MAX, "{} bytes", taken);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2048))]
+
+    #[test]
+    fn arbitrary_bytes_do_no_harm(payload in vec(any::<u8>(), 0..600)) {
+        takes_no_more_than_the_frame_allows(&payload)?;
+    }
+
+    #[test]
+    fn bytes_that_begin_like_a_message_do_no_harm(payload in nearly_a_message()) {
+        takes_no_more_than_the_frame_allows(&payload)?;
+    }
+
+    #[test]
+    fn a_message_with_eight_bytes_changed_anywhere_does_no_harm(
+        which: usize, at: usize, bytes_there: [u8; 8],
+    ) {
+        let (client, server) = (messages::client(), messages::server());
+        for mut payload in [
+            bytes(&client[which % client.len()].1),
+            bytes(&server[which % server.len()].1),
+        ] {
+            let at = at % payload.len();
+            for (old, new) in payload[at..].iter_mut().zip(bytes_there) {
+                *old = new;
+            }
+            takes_no_more_than_the_frame_allows(&payload)?;
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! One of everything: the messages of the golden file, a name for each.
+
+use super::super::message::*;
+
+/// Every variant of [`ClientMessage`], and of the enums within.
+pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
+    vec![
+        ("Hello, New, all defaults", hello(Attach::New, 0, None, "")),
+        (
+            "Hello, Resume",
+            hello(
+                Attach::Resume {
+                    session: 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100,
+                    secret: 0x1f1e_1d1c_1b1a_1918_1716_1514_1312_1110,
+                    generation: 2,
+                },
+                10_000,
+                Some(5_000),
+                "ann@build7:8123",
+            ),
+        ),
+        ("Hello, Observer", hello(Attach::Observer, 0, Some(0), "ann@build7:8123")),
+        ("Request, exclusive, for ever", request(Wait::Forever, vec![Mode::Exclusive])),
+        (
+            "Request, all modes, with a timeout",
+            ClientMessage::Request {
+                request: 0x0102_0304_0506_0708,
+                owner: 0x1112_1314_1516_1718,
+                wait: Wait::Timeout { ms: 0x2122_2324_2526_2728 },
+                progress: true,
+                lock_delay_ms: 0x3132_3334,
+                note: "grüße".into(),
+                claims: vec![
+                    claim("a", Mode::Exclusive),
+                    claim("bc", Mode::Shared),
+                    claim("def", Mode::Permits { take: 2, of: 5 }),
+                ],
+            },
+        ),
+        ("Request, no claims, not waiting", request(Wait::Never, vec![])),
+        ("Release", ClientMessage::Release { request: 1, token: 1881 }),
+        ("Cancel", ClientMessage::Cancel { request: 7 }),
+        ("KeepAlive", ClientMessage::KeepAlive { sequence: 3 }),
+        ("Goodbye", ClientMessage::Goodbye),
+        ("Inspect, Server", inspect(Query::Server)),
+        ("Inspect, Locks", inspect(Query::Locks { cursor: 0x0102_0304_0506_0708 })),
+        ("Inspect, Lock", inspect(Query::Lock { name: "printer".into() })),
+        ("Inspect, Sessions", inspect(Query::Sessions { cursor: 0 })),
+        ("Revoke", ClientMessage::Revoke { query_id: 9, name: "printer".into(), token: 1881 }),
+    ]
+}
+
+/// Every variant of [`ServerMessage`], and of the enums within.
+pub(super) fn server() -> Vec<(&'static str, ServerMessage)> {
+    vec![
+        (
+            "Welcome",
+            ServerMessage::Welcome {
+                protocol: PROTOCOL,
+                server: "coordinator 0.1.0".into(),
+                epoch: 18,
+                session: 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100,
+                secret: 0x1f1e_1d1c_1b1a_1918_1716_1514_1312_1110,
+                generation: 1,
+                ttl_ms: 10_000,
+            },
+        ),
+        ("Grant", ServerMessage::Grant { request: 1, token: 1881 }),
+        ("Queued", ServerMessage::Queued { request: 2, position: 3 }),
+        ("Released", ServerMessage::Released { request: 1 }),
+        ("Cancelled", ServerMessage::Cancelled { request: 7 }),
+        ("Lost", ServerMessage::Lost { request: 1, token: 1881, reason: 2 }),
+        (
+            "Rejected, without a lock",
+            ServerMessage::Rejected {
+                request: 4,
+                code: 3,
+                message: "not the holder".into(),
+                lock: None,
+            },
+        ),
+        (
+            "Rejected, with a lock",
+            ServerMessage::Rejected {
+                request: 4,
+                code: 1,
+                message: "busy".into(),
+                lock: Some(Box::new(lock())),
+            },
+        ),
+        ("KeptAlive", ServerMessage::KeptAlive { sequence: 3 }),
+        (
+            "Goodbye",
+            ServerMessage::Goodbye { code: 7, rejection: 17, message: "no such session".into() },
+        ),
+        (
+            "ServerStatus",
+            ServerMessage::ServerStatus {
+                query_id: 9,
+                status: ServerStatus {
+                    version: "0.1.0".into(),
+                    epoch: 1,
+                    uptime_ms: 2,
+                    draining: true,
+                    connections: 3,
+                    sessions: 4,
+                    locks: 5,
+                    held: 6,
+                    waiting: 7,
+                    grants: 8,
+                    expired: 9,
+                    protocol_errors: 10,
+                    slow_readers: 11,
+                    handshake_timeouts: 12,
+                    connections_refused: 13,
+                    last_token: 14,
+                },
+            },
+        ),
+        (
+            "LockStatus, with a next page",
+            ServerMessage::LockStatus { query_id: 9, locks: vec![lock()], next: Some(1) },
+        ),
+        (
+            "LockStatus, nothing",
+            ServerMessage::LockStatus { query_id: 9, locks: vec![], next: None },
+        ),
+        (
+            "SessionStatus",
+            ServerMessage::SessionStatus {
+                query_id: 9,
+                sessions: vec![SessionStatus {
+                    session: 0x2a,
+                    identity: "ann@build7:8123".into(),
+                    peer: "10.0.0.7:40000".into(),
+                    connected: true,
+                    age_ms: 1,
+                    ttl_ms: 2,
+                    lease_left_ms: 3,
+                    held: 4,
+                    waiting: 5,
+                }],
+                next: None,
+            },
+        ),
+        ("Revoked", ServerMessage::Revoked { query_id: 9 }),
+    ]
+}
+
+fn hello(attach: Attach, ttl_ms: u32, linger_ms: Option<u32>, identity: &str) -> ClientMessage {
+    ClientMessage::Hello {
+        protocol: PROTOCOL,
+        attach,
+        ttl_ms,
+        linger_ms,
+        identity: identity.into(),
+        epoch_seen: 18,
+        token_seen: 1881,
+    }
+}
+
+fn request(wait: Wait, modes: Vec<Mode>) -> ClientMessage {
+    ClientMessage::Request {
+        request: 1,
+        owner: 0,
+        wait,
+        progress: false,
+        lock_delay_ms: 0,
+        note: String::new(),
+        claims: modes.into_iter().map(|mode| claim("printer", mode)).collect(),
+    }
+}
+
+pub(super) fn claim(name: &str, mode: Mode) -> Claim {
+    Claim { name: name.into(), mode }
+}
+
+fn inspect(query: Query) -> ClientMessage {
+    ClientMessage::Inspect { query_id: 9, query }
+}
+
+pub(super) fn lock() -> LockStatus {
+    LockStatus {
+        name: "printer".into(),
+        holders: vec![Holder {
+            session: 0x2a,
+            identity: "ann@build7:8123".into(),
+            peer: "10.0.0.7:40000".into(),
+            mode: Mode::Shared,
+            token: 1881,
+            held_ms: 252_000,
+            note: "deploy v2.3".into(),
+            connected: true,
+        }],
+        holder_count: 1,
+        waiters: vec![Waiter {
+            session: 0x2b,
+            identity: "bob@build8:99".into(),
+            peer: "10.0.0.8:40001".into(),
+            mode: Mode::Permits { take: 1, of: 3 },
+            waiting_ms: 238_000,
+            note: "deploy v2.4".into(),
+        }],
+        waiter_count: 2,
+    }
+}

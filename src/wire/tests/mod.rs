@@ -1,0 +1,9 @@
+//! What the wire promises: the layout of every message, and that no bytes do harm.
+
+#[cfg(feature = "codec")]
+mod codec;
+mod documented;
+mod golden;
+mod hostile;
+mod messages;
+mod round_trip;

@@ -1,0 +1,266 @@
+//! Any message comes back from its bytes as it was.
+
+use bytes::BytesMut;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::super::message::*;
+use super::super::{decode, encode_frame};
+
+/// Text of any characters, up to somewhat more than is allowed anywhere: the wire does not check.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![Just(String::new()), "[a-z/]{1,12}", "\\PC{0,40}", ".{0,300}"]
+}
+
+fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![
+        Just(Mode::Exclusive),
+        Just(Mode::Shared),
+        any::<(u32, u32)>().prop_map(|(take, of)| Mode::Permits { take, of }),
+    ]
+}
+
+fn attach() -> impl Strategy<Value = Attach> {
+    prop_oneof![
+        Just(Attach::New),
+        any::<(u128, u128, u64)>().prop_map(|(session, secret, generation)| Attach::Resume {
+            session,
+            secret,
+            generation
+        }),
+        Just(Attach::Observer),
+    ]
+}
+
+fn wait() -> impl Strategy<Value = Wait> {
+    prop_oneof![
+        Just(Wait::Forever),
+        any::<u64>().prop_map(|ms| Wait::Timeout { ms }),
+        Just(Wait::Never),
+    ]
+}
+
+fn query() -> impl Strategy<Value = Query> {
+    prop_oneof![
+        Just(Query::Server),
+        any::<u64>().prop_map(|cursor| Query::Locks { cursor }),
+        text().prop_map(|name| Query::Lock { name }),
+        any::<u64>().prop_map(|cursor| Query::Sessions { cursor }),
+    ]
+}
+
+fn hello() -> impl Strategy<Value = ClientMessage> {
+    (any::<(u32, u32, Option<u32>, u64, u64)>(), attach(), text()).prop_map(
+        |((protocol, ttl_ms, linger_ms, epoch_seen, token_seen), attach, identity)| {
+            ClientMessage::Hello {
+                protocol,
+                attach,
+                ttl_ms,
+                linger_ms,
+                identity,
+                epoch_seen,
+                token_seen,
+            }
+        },
+    )
+}
+
+fn request() -> impl Strategy<Value = ClientMessage> {
+    let claim = (text(), mode()).prop_map(|(name, mode)| Claim { name, mode });
+    (any::<(u64, u64, bool, u32)>(), wait(), text(), vec(claim, 0..=CLAIMS_KEPT_MAX)).prop_map(
+        |((request, owner, progress, lock_delay_ms), wait, note, claims)| ClientMessage::Request {
+            request,
+            owner,
+            wait,
+            progress,
+            lock_delay_ms,
+            note,
+            claims,
+        },
+    )
+}
+
+/// Any message of a client.
+pub(super) fn client_message() -> impl Strategy<Value = ClientMessage> {
+    prop_oneof![
+        hello(),
+        request(),
+        any::<(u64, u64)>().prop_map(|(request, token)| ClientMessage::Release { request, token }),
+        any::<u64>().prop_map(|request| ClientMessage::Cancel { request }),
+        any::<u64>().prop_map(|sequence| ClientMessage::KeepAlive { sequence }),
+        Just(ClientMessage::Goodbye),
+        (any::<u64>(), query())
+            .prop_map(|(query_id, query)| ClientMessage::Inspect { query_id, query }),
+        (any::<(u64, u64)>(), text()).prop_map(|((query_id, token), name)| {
+            ClientMessage::Revoke { query_id, name, token }
+        }),
+    ]
+}
+
+fn holder() -> impl Strategy<Value = Holder> {
+    (any::<(u128, u64, u64, bool)>(), mode(), text(), text(), text()).prop_map(
+        |((session, token, held_ms, connected), mode, identity, peer, note)| Holder {
+            session,
+            identity,
+            peer,
+            mode,
+            token,
+            held_ms,
+            note,
+            connected,
+        },
+    )
+}
+
+fn waiter() -> impl Strategy<Value = Waiter> {
+    (any::<(u128, u64)>(), mode(), text(), text(), text()).prop_map(
+        |((session, waiting_ms), mode, identity, peer, note)| Waiter {
+            session,
+            identity,
+            peer,
+            mode,
+            waiting_ms,
+            note,
+        },
+    )
+}
+
+fn lock_status() -> impl Strategy<Value = LockStatus> {
+    (text(), vec(holder(), 0..4), vec(waiter(), 0..4), any::<(u64, u64)>()).prop_map(
+        |(name, holders, waiters, (holder_count, waiter_count))| LockStatus {
+            name,
+            holders,
+            holder_count,
+            waiters,
+            waiter_count,
+        },
+    )
+}
+
+fn session_status() -> impl Strategy<Value = SessionStatus> {
+    (text(), text(), any::<(u128, bool, u64, u32, u64, u64, u64)>()).prop_map(
+        |(identity, peer, (session, connected, age_ms, ttl_ms, lease_left_ms, held, waiting))| {
+            SessionStatus {
+                session,
+                identity,
+                peer,
+                connected,
+                age_ms,
+                ttl_ms,
+                lease_left_ms,
+                held,
+                waiting,
+            }
+        },
+    )
+}
+
+fn server_status() -> impl Strategy<Value = ServerStatus> {
+    (text(), any::<bool>(), any::<[u64; 14]>()).prop_map(|(version, draining, n)| ServerStatus {
+        version,
+        epoch: n[0],
+        uptime_ms: n[1],
+        draining,
+        connections: n[2],
+        sessions: n[3],
+        locks: n[4],
+        held: n[5],
+        waiting: n[6],
+        grants: n[7],
+        expired: n[8],
+        protocol_errors: n[9],
+        slow_readers: n[10],
+        handshake_timeouts: n[11],
+        connections_refused: n[12],
+        last_token: n[13],
+    })
+}
+
+fn welcome() -> impl Strategy<Value = ServerMessage> {
+    (text(), any::<(u32, u64, u128, u128, u64, u32)>()).prop_map(
+        |(server, (protocol, epoch, session, secret, generation, ttl_ms))| ServerMessage::Welcome {
+            protocol,
+            server,
+            epoch,
+            session,
+            secret,
+            generation,
+            ttl_ms,
+        },
+    )
+}
+
+/// Any message of a server.
+pub(super) fn server_message() -> impl Strategy<Value = ServerMessage> {
+    prop_oneof![
+        welcome(),
+        any::<(u64, u64)>().prop_map(|(request, token)| ServerMessage::Grant { request, token }),
+        any::<(u64, u64)>()
+            .prop_map(|(request, position)| ServerMessage::Queued { request, position }),
+        any::<u64>().prop_map(|request| ServerMessage::Released { request }),
+        any::<u64>().prop_map(|request| ServerMessage::Cancelled { request }),
+        any::<(u64, u64, u16)>().prop_map(|(request, token, reason)| ServerMessage::Lost {
+            request,
+            token,
+            reason
+        }),
+        (any::<(u64, u16)>(), text(), option::of(lock_status())).prop_map(
+            |((request, code), message, lock)| ServerMessage::Rejected {
+                request,
+                code,
+                message,
+                lock: lock.map(Box::new)
+            }
+        ),
+        any::<u64>().prop_map(|sequence| ServerMessage::KeptAlive { sequence }),
+        (any::<(u16, u16)>(), text()).prop_map(|((code, rejection), message)| {
+            ServerMessage::Goodbye { code, rejection, message }
+        }),
+        (any::<u64>(), server_status())
+            .prop_map(|(query_id, status)| ServerMessage::ServerStatus { query_id, status }),
+        (any::<(u64, Option<u64>)>(), vec(lock_status(), 0..4)).prop_map(
+            |((query_id, next), locks)| ServerMessage::LockStatus { query_id, locks, next }
+        ),
+        (any::<(u64, Option<u64>)>(), vec(session_status(), 0..4)).prop_map(
+            |((query_id, next), sessions)| ServerMessage::SessionStatus {
+                query_id,
+                sessions,
+                next
+            }
+        ),
+        any::<u64>().prop_map(|query_id| ServerMessage::Revoked { query_id }),
+    ]
+}
+
+/// The bytes of `message` after its length field; none if it does not fit a frame.
+fn payload<M: serde::Serialize>(message: &M) -> Option<BytesMut> {
+    let mut frame = BytesMut::new();
+    encode_frame(message, &mut frame).ok()?;
+    let payload = frame.split_off(4);
+    assert_eq!(frame[..], u32::try_from(payload.len()).unwrap().to_le_bytes());
+    Some(payload)
+}
+
+proptest! {
+    #[test]
+    fn a_clients_message_comes_back_as_it_was(message in client_message()) {
+        let Some(payload) = payload(&message) else { return Ok(()) };
+        prop_assert_eq!(decode::<ClientMessage>(&payload).unwrap(), message);
+    }
+
+    #[test]
+    fn a_servers_message_comes_back_as_it_was(message in server_message()) {
+        let Some(payload) = payload(&message) else { return Ok(()) };
+        prop_assert_eq!(decode::<ServerMessage>(&payload).unwrap(), message);
+    }
+
+    #[test]
+    fn a_message_cut_short_or_with_a_byte_more_is_none(message in client_message(), cut: usize) {
+        let Some(mut payload) = payload(&message) else { return Ok(()) };
+        let cut = cut % payload.len();
+        prop_assert!(decode::<ClientMessage>(&payload[..cut]).is_err());
+        payload.extend_from_slice(&[0]);
+        prop_assert!(decode::<ClientMessage>(&payload).is_err());
+    }
+}
