@@ -29,7 +29,7 @@ pub(crate) struct Asked {
 #[derive(Parser)]
 #[command(name = "coordinator", version, disable_help_subcommand = false)]
 #[command(
-    help_template = "{about}\n\n{usage-heading} {usage}\n\n{before-help}{options}\n{after-help}"
+    help_template = "{about}\n\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}"
 )]
 #[command(override_usage = "coordinator [COMMAND] [OPTIONS]", styles = STYLES)]
 #[command(before_help = COMMANDS, after_help = AFTER)]
@@ -60,10 +60,7 @@ More:
   config       The settings in force, and where each came from
   completions  Completions for a shell
   man          Manual pages
-  help         This, or the help of a command
-
-Options:
-";
+  help         This, or the help of a command";
 
 const AFTER: &str = "\
 Try:

@@ -287,8 +287,8 @@ pub(crate) fn queue(lock: &LockStatus) -> Option<String> {
 
 /// A word as it can be pasted into a shell.
 pub(crate) fn shell_word(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,+@%".contains(c);
-    if !word.is_empty() && !word.starts_with('-') && word.chars().all(plain) {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,+@%=".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();
     }
     format!("'{}'", word.replace('\'', r"'\''"))

@@ -118,7 +118,8 @@ fn advice_can_be_pasted_into_a_shell() {
     assert_eq!(shell_word("a b"), "'a b'");
     assert_eq!(shell_word("it's"), r"'it'\''s'");
     assert_eq!(shell_word("$(rm)"), "'$(rm)'");
-    assert_eq!(shell_word("-n"), "'-n'");
+    assert_eq!(shell_word("--note=x"), "--note=x");
+    assert_eq!(shell_word(""), "''");
 }
 
 #[test]

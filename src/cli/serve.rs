@@ -19,7 +19,6 @@ use super::log as logging;
 use super::settings::{Origin, Settings};
 use super::signals::Signals;
 use super::values::PORT_DEFAULT;
-use super::words;
 
 /// The commit that was built, if whoever built it said so.
 const COMMIT: Option<&str> = option_env!("COORDINATOR_COMMIT");
@@ -28,7 +27,8 @@ const COMMIT: Option<&str> = option_env!("COORDINATOR_COMMIT");
 pub(crate) fn run(settings: &Settings) -> Result<ExitCode, Failure> {
     check(settings)?;
     logging::start(&settings.log);
-    actix_rt::System::new().block_on(serve(settings))
+    // The server's actors all live on this thread.
+    super::on_a_runtime(tokio::task::LocalSet::new().run_until(serve(settings)))
 }
 
 async fn serve(settings: &Settings) -> Result<ExitCode, Failure> {
@@ -50,37 +50,32 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Failure> {
             "{address} can be reached from other machines, and whoever reaches it can take any lock"
         );
     }
-    let ready = words::length(started.elapsed());
-    log::info!("ready in {ready}; try: coordinator lock {}demo -- sleep 5", at(address));
+    let ready = started.elapsed().as_secs_f64() * 1e3;
+    log::info!("ready in {ready:.1} ms; try: coordinator lock {}demo -- sleep 5", at(address));
 
     let running = server.run();
     tokio::pin!(running);
     let mut asked = 0_u32;
     loop {
         tokio::select! {
-            ended = &mut running => {
-                ended.map_err(|error| cannot_serve(&error))?;
-                log::info!("stopped after {}", words::length(started.elapsed()));
-                return Ok(ExitCode::SUCCESS);
-            }
+            () = &mut running => return Ok(ExitCode::SUCCESS),
             signal = signals.next() => {
                 asked += 1;
-                obey(asked, signal, &handle, settings);
+                obey(asked, signal, &handle);
             }
         }
     }
 }
 
 /// Does what the `asked`th signal asks for.
-fn obey(asked: u32, signal: Signal, handle: &ServerHandle, settings: &Settings) {
+fn obey(asked: u32, signal: Signal, handle: &ServerHandle) {
     let name = if signal == Signal::INT { "SIGINT" } else { "SIGTERM" };
     if asked > 1 {
         log::info!("{name} again: stopping at once");
         handle.stop();
         return;
     }
-    let longest = words::length(settings.drain_timeout);
-    log::info!("{name}: draining, {longest} at most; again to stop at once");
+    log::info!("{name}: stopping when holders have finished; once more stops at once");
     handle.drain();
 }
 

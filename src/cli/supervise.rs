@@ -204,12 +204,20 @@ impl Watch<'_> {
     }
 }
 
-/// The command as a user would recognise it.
+/// Most characters of a command that are shown.
+const SHOWN_LEN_MAX: usize = 60;
+
+/// The command as a user would recognise it, on one line.
 fn show(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<String> =
         words.map(|word| errors::shell_word(&word.to_string_lossy())).collect();
-    format!("`{}`", words.join(" "))
+    let line: String =
+        words.join(" ").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    match line.char_indices().nth(SHOWN_LEN_MAX) {
+        Some((end, _)) => format!("`{}…`", &line[..end]),
+        None => format!("`{line}`"),
+    }
 }
 
 #[cfg(test)]
@@ -221,5 +229,14 @@ mod tests {
         let mut command = Command::new("make");
         command.args(["deploy", "TO=a b"]);
         assert_eq!(show(&command), "`make deploy 'TO=a b'`");
+    }
+
+    #[test]
+    fn a_long_command_is_cut_and_one_of_many_lines_is_shown_on_one() {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("a\nb{}", "ö".repeat(SHOWN_LEN_MAX))]);
+        let shown = show(&command);
+        assert!(shown.starts_with("`sh -c 'a b"), "{shown}");
+        assert_eq!(shown.chars().count(), SHOWN_LEN_MAX + "`…`".chars().count());
     }
 }
