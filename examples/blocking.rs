@@ -3,7 +3,7 @@
 //! A thread of the library's own keeps the leases alive meanwhile.
 #![allow(clippy::print_stdout, reason = "an example talks")]
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use coordinator::Error;
@@ -21,7 +21,7 @@ fn main() -> Result<(), Error> {
                 scope.spawn(move || {
                     let guard = client.lock("turns").acquire()?;
                     println!("worker {worker} has its turn, token {}", guard.token());
-                    turns.lock().unwrap_or_else(|broken| broken.into_inner()).push(guard.token());
+                    turns.lock().unwrap_or_else(PoisonError::into_inner).push(guard.token());
                     guard.release()
                 })
             })

@@ -1,5 +1,7 @@
 //! The `coordinator` program: the server and its tools. What each does is in [`cli`].
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 mod cli;
 
 use std::process::ExitCode;

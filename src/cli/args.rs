@@ -3,6 +3,7 @@
 //! Flags of two kinds: those of one command, written here with clap's derive; and settings, which
 //! are flags, variables and keys of the file at once and come from the table in `settings`. Both
 //! end in [`Asked`].
+#![allow(clippy::doc_markdown, reason = "these comments are the help that users read")]
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

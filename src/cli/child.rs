@@ -88,7 +88,7 @@ impl Job {
 
     /// Lets a stopped command go on, in the foreground if we are there.
     pub(crate) fn resume(&self) {
-        if let Some(terminal) = self.terminal {
+        if let Some(terminal) = &self.terminal {
             terminal.give_to(self.group);
         }
         // Also if it was just started: it may have asked for the terminal before it had it.
@@ -99,7 +99,7 @@ impl Job {
     ///
     /// On a terminal that was Ctrl-Z: the shell must get the terminal back, and see us stopped.
     pub(crate) async fn stopped(&self, signal: i32, continued: &mut Signals) -> bool {
-        let Some(terminal) = self.terminal else { return false };
+        let Some(terminal) = &self.terminal else { return false };
         let wants_terminal = [Signal::TTIN.as_raw(), Signal::TTOU.as_raw()].contains(&signal);
         if wants_terminal && terminal.is_of(self.group) {
             return true;
@@ -120,7 +120,7 @@ impl Job {
 
     /// Takes the terminal back and buries the leader, which has ended.
     pub(crate) fn bury(&mut self) {
-        if let Some(terminal) = self.terminal {
+        if let Some(terminal) = &self.terminal {
             terminal.take_from(self.group);
         }
         let _status_is_known = self.leader.wait();

@@ -248,8 +248,7 @@ fn display(reason: impl Display) -> String {
 
 /// Who holds a lock and who waits, a line each.
 fn facts(lock: &LockStatus) -> Vec<String> {
-    let mut facts: Vec<String> =
-        lock.holders.iter().take(HOLDERS_NAMED_MAX).map(|holder| held_by(holder)).collect();
+    let mut facts: Vec<String> = lock.holders.iter().take(HOLDERS_NAMED_MAX).map(held_by).collect();
     let more = lock.holder_count.saturating_sub(facts.len() as u64);
     if more > 0 {
         facts.push(format!("and      {more} more"));

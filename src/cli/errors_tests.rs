@@ -31,19 +31,19 @@ fn waiter(waiting_ms: u64) -> Waiter {
     }
 }
 
-fn status(holders: Vec<Holder>, waiters: Vec<Waiter>) -> Box<LockStatus> {
-    Box::new(LockStatus {
+fn status(holders: Vec<Holder>, waiters: Vec<Waiter>) -> LockStatus {
+    LockStatus {
         name: "deploy".to_owned(),
         holder_count: holders.len() as u64,
         waiter_count: waiters.len() as u64,
         holders,
         waiters,
-    })
+    }
 }
 
 #[test]
 fn a_busy_lock_names_its_holder_its_queue_and_how_to_wait() {
-    let lock = status(vec![holder(1881)], vec![waiter(238_000), waiter(3_000)]);
+    let lock = Box::new(status(vec![holder(1881)], vec![waiter(238_000), waiter(3_000)]));
     let failure = ATTEMPT.failed(&Error::Busy { lock });
     assert_eq!(failure.exit, 75);
     assert_eq!(
@@ -59,7 +59,7 @@ fn a_busy_lock_names_its_holder_its_queue_and_how_to_wait() {
 #[test]
 fn a_crowd_of_holders_is_counted() {
     let shared = |token| Holder { mode: Mode::Shared, note: String::new(), ..holder(token) };
-    let lock = status((1..=5).map(shared).collect(), vec![]);
+    let lock = Box::new(status((1..=5).map(shared).collect(), vec![]));
     let text = ATTEMPT.failed(&Error::Busy { lock }).plain();
     assert_eq!(text.matches("held by").count(), 3, "{text}");
     assert!(text.contains("token 1  shared\n"), "{text}");
@@ -68,7 +68,7 @@ fn a_crowd_of_holders_is_counted() {
 
 #[test]
 fn a_wait_that_was_too_short_says_how_long_it_was() {
-    let lock = status(vec![holder(7)], vec![]);
+    let lock = Box::new(status(vec![holder(7)], vec![]));
     let attempt = Attempt { busy: 9, ..ATTEMPT };
     let timeout = Duration::from_secs(90);
     let failure = attempt.failed(&Error::TimedOut { lock, timeout, position: None });

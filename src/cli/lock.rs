@@ -36,11 +36,11 @@ use super::waiting::{self, Place};
 const RELEASE_MAX: Duration = Duration::from_secs(2);
 
 /// Runs the command, or holds the lock if there is none.
-pub(crate) fn run(args: LockArgs, settings: &Settings) -> Result<ExitCode, Failure> {
+pub(crate) fn run(args: &LockArgs, settings: &Settings) -> Result<ExitCode, Failure> {
     super::on_a_runtime(async {
         let heard =
             Heard::listen().map_err(|error| Failure::ours("cannot hear signals", &error))?;
-        run_listening(&args, settings, heard).await
+        run_listening(args, settings, heard).await
     })
 }
 
@@ -206,7 +206,7 @@ async fn hold(guard: &LockGuard, rules: Rules, mut heard: Heard) -> Result<ExitC
             Err(errors::lost_lock(guard, after, &errors::lost(reason, Some(silence)), ""))
         }
         () = until_orderly_end(&mut heard.forwarded) => Ok(ExitCode::SUCCESS),
-        _ = end_of_input => Ok(ExitCode::SUCCESS),
+        () = end_of_input => Ok(ExitCode::SUCCESS),
     }
 }
 

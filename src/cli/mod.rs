@@ -62,8 +62,8 @@ pub(crate) fn settings_in_force(asked: &Asked) -> Result<Settings, Failure> {
 pub(crate) fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure> {
     match asked.command {
         Command::Serve => serve::run(settings),
-        Command::Lock(args) => lock::run(args, settings),
-        Command::Try(args) => lock::run(args.without_waiting()?, settings),
+        Command::Lock(args) => lock::run(&args, settings),
+        Command::Try(args) => lock::run(&args.without_waiting()?, settings),
         Command::Status(args) => on_a_runtime(status::run(args, settings)),
         Command::Ping(args) => on_a_runtime(ping::run(args, settings)),
         Command::Release(args) => on_a_runtime(release::run(args, settings)),

@@ -10,6 +10,7 @@
 //!
 //! Every setting is read on every run, also where no command asks for it: a mistake in the file is
 //! told at once, not on the day it matters.
+#![allow(clippy::doc_markdown, reason = "the table's comments are the help that users read")]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

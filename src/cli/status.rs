@@ -108,9 +108,9 @@ fn locks_table(locks: &[LockStatus]) -> String {
             let [who, held, token, mode, note] = holder_cells(other);
             table.row([String::new(), who, held, token, mode, note, String::new()]);
         }
-        let more = lock.holder_count.saturating_sub(lock.holders.len() as u64);
-        if more > 0 {
-            table.row([String::new(), format!("and {more} more")]);
+        let unnamed = lock.holder_count.saturating_sub(lock.holders.len() as u64);
+        if unnamed > 0 {
+            table.row([String::new(), format!("and {unnamed} more")]);
         }
     }
     table.render()

@@ -1,5 +1,7 @@
 //! Columns under their headings, as wide as their widest cell.
 
+use std::fmt::Write;
+
 /// A text table. The last column is never padded, so no line ends in blanks.
 pub(crate) struct Table {
     /// The headings.
@@ -47,7 +49,7 @@ impl Table {
 fn push_line(text: &mut String, cells: &[&str], widths: &[usize]) {
     let mut line = String::new();
     for (cell, width) in cells.iter().zip(widths) {
-        line.push_str(&format!("{cell:<width$}  "));
+        let _infallible = write!(line, "{cell:<width$}  ");
     }
     text.push_str(line.trim_end());
     text.push('\n');

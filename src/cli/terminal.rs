@@ -6,54 +6,58 @@
 //! would stop us with SIGTTOU; it does not where that signal is blocked. (Catching it instead would
 //! hang: the system call would be restarted, and refused, for ever.)
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Stdin};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as Blocked};
 use rustix::process::{Pid, getpgrp};
 use rustix::termios::{tcgetpgrp, tcgetwinsize, tcsetpgrp};
 
 /// Standard input, if it is a terminal.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Terminal;
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    /// Where it is.
+    stdin: Stdin,
+}
 
 impl Terminal {
     /// The terminal that standard input is, if it is one.
     pub(crate) fn on_stdin() -> Option<Self> {
-        io::stdin().is_terminal().then_some(Self)
+        let stdin = io::stdin();
+        stdin.is_terminal().then_some(Self { stdin })
     }
 
     /// Whether it is ours now: we are no background job.
-    pub(crate) fn is_ours(self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         self.is_of(getpgrp())
     }
 
     /// Whether `group` is the foreground group.
-    pub(crate) fn is_of(self, group: Pid) -> bool {
-        tcgetpgrp(io::stdin()).is_ok_and(|foreground| foreground == group)
+    pub(crate) fn is_of(&self, group: Pid) -> bool {
+        tcgetpgrp(&self.stdin).is_ok_and(|foreground| foreground == group)
     }
 
     /// Hands the terminal to `group`, if it is ours to give.
-    pub(crate) fn give_to(self, group: Pid) {
+    pub(crate) fn give_to(&self, group: Pid) {
         if self.is_ours() {
-            set_foreground(group);
+            self.set_foreground(group);
         }
     }
 
     /// Takes the terminal back from `group`, if that still has it.
-    pub(crate) fn take_from(self, group: Pid) {
+    pub(crate) fn take_from(&self, group: Pid) {
         if self.is_of(group) {
-            set_foreground(getpgrp());
+            self.set_foreground(getpgrp());
         }
     }
-}
 
-/// Failing means that the terminal has gone, and then nobody needs it.
-fn set_foreground(group: Pid) {
-    let mut background_write = SigSet::empty();
-    background_write.add(Blocked::SIGTTOU);
-    let Ok(before) = background_write.thread_swap_mask(SigmaskHow::SIG_BLOCK) else { return };
-    let _gone = tcsetpgrp(io::stdin(), group);
-    let _cannot_fail = before.thread_set_mask();
+    /// Failing means that the terminal has gone, and then nobody needs it.
+    fn set_foreground(&self, group: Pid) {
+        let mut background_write = SigSet::empty();
+        background_write.add(Blocked::SIGTTOU);
+        let Ok(before) = background_write.thread_swap_mask(SigmaskHow::SIG_BLOCK) else { return };
+        let _gone = tcsetpgrp(&self.stdin, group);
+        let _cannot_fail = before.thread_set_mask();
+    }
 }
 
 /// Whether passing remarks have a reader: standard error is a terminal.

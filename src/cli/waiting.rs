@@ -3,6 +3,7 @@
 //! Only on terminals, after a second, always on the same line; asking the coordinator who holds the
 //! lock is done rarely and on a connection of its own, and a failure to learn it is not told.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -97,11 +98,12 @@ fn text(lock: &str, seen: Option<&LockStatus>, place: u64, since: Duration) -> S
     let mut separator = ": ";
     if let Some(holder) = seen.and_then(|lock| lock.holders.first()) {
         let held = words::length(Duration::from_millis(holder.held_ms) + since);
-        text.push_str(&format!(": held by {} for {held}", words::who_in_short(&holder.identity)));
+        let who = words::who_in_short(&holder.identity);
+        let _infallible = write!(text, ": held by {who} for {held}");
         separator = ", ";
     }
     if place > 0 {
-        text.push_str(&format!("{separator}you are {} in line", words::ordinal(place)));
+        let _infallible = write!(text, "{separator}you are {} in line", words::ordinal(place));
     }
     text
 }

@@ -97,8 +97,8 @@ fn a_waiter_gets_the_lock_when_the_holder_is_done() {
 fn shared_holders_and_permits_go_together() {
     let server = Server::start();
     let _first = start(server.client(&["lock", "-s", "read", "--", "sleep", "60"]));
-    let _two = ["lock", "--permits", "3", "--take", "2", "pool", "--", "sleep", "60"];
-    let _second = start(server.client(&_two));
+    let two = ["lock", "--permits", "3", "--take", "2", "pool", "--", "sleep", "60"];
+    let _second = start(server.client(&two));
     server.held("read");
     server.held("pool");
     let code = |words: &[&str]| run(server.client(words)).code();
