@@ -1,1 +1,18 @@
-fn main() {}
+//! The `coordinator` program: the server and its tools. What each does is in [`cli`].
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let asked = match cli::read_command_line() {
+        Ok(asked) => asked,
+        Err(told) => return told,
+    };
+    match cli::settings_in_force(&asked).and_then(|settings| cli::run(asked, &settings)) {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}

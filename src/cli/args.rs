@@ -1,0 +1,384 @@
+//! The commands and their flags.
+//!
+//! Flags of two kinds: those of one command, written here with clap's derive; and settings, which
+//! are flags, variables and keys of the file at once and come from the table in `settings`. Both
+//! end in [`Asked`].
+#![allow(clippy::doc_markdown, reason = "these comments are the help that users read")]
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use super::errors::{Failure, exit};
+use super::settings::{Row, TABLE};
+use super::sources::FILE_FLAG;
+use super::values;
+
+/// What the user typed.
+pub(crate) struct Asked {
+    /// What to do.
+    pub(crate) command: Command,
+    /// Settings given as flags, and the file's name.
+    pub(crate) flags: BTreeMap<&'static str, String>,
+}
+
+/// A lock service: named locks over TCP, first come first served, a fencing token in every grant.
+#[derive(Parser)]
+#[command(name = "coordinator", version, disable_help_subcommand = false)]
+#[command(
+    help_template = "{about}\n\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}"
+)]
+#[command(override_usage = "coordinator [COMMAND] [OPTIONS]", styles = STYLES)]
+#[command(before_help = COMMANDS, after_help = AFTER)]
+struct Cli {
+    /// What to do; serve, if nothing is said.
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold());
+
+const COMMANDS: &str = "\
+Run:
+  serve        Be the coordinator (also without a command)
+  lock         Run a command while holding a lock
+  try          The same, but do not wait for the lock
+
+Look:
+  status, ls   Who holds what, and who waits
+  ping         Ask whether a coordinator answers
+
+Act:
+  release      Take a lock away from its holder
+
+More:
+  config       The settings in force, and where each came from
+  completions  Completions for a shell
+  man          Manual pages
+  help         This, or the help of a command";
+
+const AFTER: &str = "\
+Try:
+  coordinator                         in one terminal
+  coordinator lock demo -- sleep 5    in two others";
+
+/// The commands.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Be the coordinator.
+    ///
+    /// Listens until SIGTERM or SIGINT. Once: no new sessions, waiters are told, holders may
+    /// finish, then it stops. Twice: at once.
+    Serve,
+    /// Run a command while holding a lock.
+    ///
+    /// Waits for the lock, runs COMMAND (no shell, arguments as given), releases. The command finds
+    /// COORDINATOR_LOCK, COORDINATOR_FENCING_TOKEN, COORDINATOR_SESSION and COORDINATOR_SERVER in
+    /// its environment. Without a command, prints one line and holds the lock until SIGINT, SIGTERM
+    /// or the end of standard input.
+    #[command(after_help = EXIT_CODES)]
+    Lock(LockArgs),
+    /// Run a command under a lock, or exit 75 at once if it is busy.
+    #[command(after_help = EXIT_CODES)]
+    Try(LockArgs),
+    /// Who holds what, and who waits.
+    #[command(visible_alias = "ls")]
+    Status(StatusArgs),
+    /// Ask whether a coordinator answers, and how fast.
+    Ping(PingArgs),
+    /// Take a lock away from its holder.
+    ///
+    /// The holder is told and stops believing; the lock goes to the next in line. The token (see
+    /// `coordinator status NAME`) makes sure that nobody newer is hit.
+    Release(ReleaseArgs),
+    /// The settings in force, and where each came from.
+    Config(ConfigArgs),
+    /// Print completions for a shell.
+    Completions(CompletionsArgs),
+    /// Print a manual page.
+    Man(ManArgs),
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  the command's own; 128+n if signal n ended it
+  2    wrong usage                    75   busy, or timed out (see -E)
+  69   no coordinator answers         76   protocol error
+  70   lock lost, command stopped     77   not authorised
+  126  the command cannot be run      130  Ctrl-C while waiting
+  127  the command does not exist";
+
+/// `lock` and `try`.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct LockArgs {
+    /// The lock.
+    pub(crate) name: String,
+    /// Do not wait (as `coordinator try`).
+    #[arg(short = 'n', long)]
+    pub(crate) nonblock: bool,
+    /// Wait at most this long (10s, 5m; a plain number is seconds; 0 is -n).
+    #[arg(short = 'w', long, value_name = "DURATION", value_parser = duration)]
+    #[arg(conflicts_with = "nonblock")]
+    pub(crate) timeout: Option<Duration>,
+    /// Exit code when the lock is busy or the time is up, instead of 75.
+    #[arg(short = 'E', long, value_name = "N", default_value_t = exit::BUSY, hide_default_value = true)]
+    pub(crate) conflict_exit_code: u8,
+    /// Hold the lock together with other shared holders.
+    #[arg(short = 's', long, conflicts_with_all = ["exclusive", "permits"])]
+    pub(crate) shared: bool,
+    /// Hold the lock alone (the default).
+    #[arg(short = 'x', long, conflicts_with = "permits")]
+    pub(crate) exclusive: bool,
+    /// A semaphore: at most N at once; all who use the lock must agree on N.
+    #[arg(long, value_name = "N")]
+    pub(crate) permits: Option<u32>,
+    /// How many of the permits this one takes.
+    #[arg(long, value_name = "K", default_value_t = 1, requires = "permits")]
+    pub(crate) take: u32,
+    /// What for, shown to others.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) note: String,
+    /// Run this with `sh -c` instead of a command.
+    #[arg(short = 'c', value_name = "SCRIPT", conflicts_with = "command")]
+    pub(crate) script: Option<String>,
+    /// The command and its arguments.
+    #[arg(trailing_var_arg = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+impl LockArgs {
+    /// The same as `coordinator try` means it.
+    pub(crate) fn without_waiting(self) -> Result<Self, Failure> {
+        match self.timeout {
+            None => Ok(Self { nonblock: true, ..self }),
+            Some(_) => {
+                Err(Failure::usage("`coordinator try` does not wait, so it takes no --timeout")
+                    .hint("`coordinator lock -w 10s …` waits for 10 seconds at most"))
+            }
+        }
+    }
+}
+
+/// `status`.
+#[derive(clap::Args)]
+pub(crate) struct StatusArgs {
+    /// Only this lock, with all who wait for it.
+    pub(crate) name: Option<String>,
+    /// For programs; docs/status-json.md describes it.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// List the sessions too.
+    #[arg(long, conflicts_with = "name")]
+    pub(crate) sessions: bool,
+}
+
+/// `ping`.
+#[derive(clap::Args)]
+pub(crate) struct PingArgs {
+    /// How often to ask.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: u32,
+}
+
+/// `release`.
+#[derive(clap::Args)]
+pub(crate) struct ReleaseArgs {
+    /// The lock.
+    pub(crate) name: String,
+    /// The token of the grant that is to end.
+    #[arg(long, value_name = "T")]
+    pub(crate) token: u64,
+    /// Yes, take it from someone who believes to hold it.
+    #[arg(long, required = true)]
+    pub(crate) force: bool,
+}
+
+/// `config`.
+#[derive(clap::Args)]
+pub(crate) struct ConfigArgs {
+    /// For programs.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `completions`.
+#[derive(clap::Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `man`.
+#[derive(clap::Args)]
+pub(crate) struct ManArgs {
+    /// The command whose page is wanted, if not that of the program.
+    pub(crate) command: Option<String>,
+}
+
+/// The whole command line: the derived part, and the settings as flags of their commands.
+pub(crate) fn grammar() -> clap::Command {
+    let mut grammar = Cli::command();
+    // Flags of `serve` without saying `serve`: understood, but told of only there.
+    grammar = grammar.args(rows_of("serve").map(|row| flag(row).hide(true)));
+    grammar = grammar.arg(file_flag().hide(true));
+    let names: Vec<String> =
+        grammar.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    for name in names.iter().filter(|name| rows_of(name).next().is_some()) {
+        grammar = grammar
+            .mut_subcommand(name, |command| command.args(rows_of(name).map(flag)).arg(file_flag()));
+    }
+    grammar
+}
+
+/// The settings that the command takes as flags.
+fn rows_of(command: &str) -> impl Iterator<Item = &'static Row> {
+    TABLE.iter().filter(move |row| command == "config" || row.commands.contains(&command))
+}
+
+fn flag(row: &'static Row) -> Arg {
+    let arg = Arg::new(row.key).long(row.key).help_heading("Settings");
+    let help = format!("{} [{}]", row.help, row.variable());
+    if row.is_switch() {
+        return arg.action(ArgAction::SetTrue).help(help);
+    }
+    arg.value_name(row.placeholder).help(help)
+}
+
+fn file_flag() -> Arg {
+    Arg::new(FILE_FLAG)
+        .long(FILE_FLAG)
+        .value_name("FILE")
+        .help_heading("Settings")
+        .help("Where settings are written down [COORDINATOR_CONFIG]")
+}
+
+/// Reads the command line; help, versions and mistakes are told here, and end in an exit code.
+pub(crate) fn read_command_line() -> Result<Asked, ExitCode> {
+    parse(std::env::args_os()).map_err(|error| {
+        let _nobody_reads = error.print();
+        u8::try_from(error.exit_code()).map_or(ExitCode::from(exit::USAGE), ExitCode::from)
+    })
+}
+
+/// Reads a command line.
+fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Asked, clap::Error> {
+    let matches = grammar().try_get_matches_from(words)?;
+    let own = settings_given(&matches);
+    let command = Cli::from_arg_matches(&matches)?.command;
+    let flags = match (matches.subcommand(), own.keys().next()) {
+        (Some((name, _)), Some(key)) => {
+            return Err(grammar().error(
+                clap::error::ErrorKind::ArgumentConflict,
+                format!("--{key} comes after the command: coordinator {name} --{key} …"),
+            ));
+        }
+        (Some((_, matches)), None) => settings_given(matches),
+        (None, _) => own,
+    };
+    Ok(Asked { command: command.unwrap_or(Command::Serve), flags })
+}
+
+/// The settings among what was given.
+fn settings_given(matches: &ArgMatches) -> BTreeMap<&'static str, String> {
+    let mut given = BTreeMap::new();
+    for row in TABLE.iter().filter(|row| row.is_switch()) {
+        if matches!(matches.try_get_one::<bool>(row.key), Ok(Some(true))) {
+            given.insert(row.key, "true".to_owned());
+        }
+    }
+    let keys = TABLE.iter().filter(|row| !row.is_switch()).map(|row| row.key);
+    for key in keys.chain([FILE_FLAG]) {
+        if let Ok(Some(text)) = matches.try_get_one::<String>(key) {
+            given.insert(key, text.clone());
+        }
+    }
+    given
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    values::duration(text).ok_or_else(|| "write 10s, 5m or 1h30m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Asked, clap::Error> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    fn lock(line: &str) -> LockArgs {
+        match read(line).map(|asked| asked.command) {
+            Ok(Command::Lock(args) | Command::Try(args)) => args,
+            Ok(_) => panic!("another command"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        grammar().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_in_the_overview() {
+        for command in grammar().get_subcommands() {
+            assert!(COMMANDS.contains(&format!("\n  {}", command.get_name())), "{command}");
+        }
+    }
+
+    #[test]
+    fn nothing_said_is_serve_and_its_flags_need_no_name() {
+        assert!(matches!(read("coordinator").unwrap().command, Command::Serve));
+        let asked = read("coordinator --ephemeral --listen 127.0.0.1:0").unwrap();
+        assert!(matches!(asked.command, Command::Serve));
+        assert_eq!(asked.flags["listen"], "127.0.0.1:0");
+        assert_eq!(asked.flags["ephemeral"], "true");
+        assert!(read("coordinator --ephemeral status").is_err());
+    }
+
+    #[test]
+    fn the_command_starts_at_the_first_word_after_the_name() {
+        assert_eq!(lock("coordinator lock demo ls -l -n").command, ["ls", "-l", "-n"]);
+        assert_eq!(lock("coordinator lock demo -- ls -l").command, ["ls", "-l"]);
+        assert_eq!(lock("coordinator lock -n demo -- true").command, ["true"]);
+        assert_eq!(lock("coordinator lock demo -n true -n").command, ["true", "-n"]);
+        assert_eq!(lock("coordinator lock demo -c date").script.as_deref(), Some("date"));
+        assert_eq!(lock("coordinator lock -c date demo").script.as_deref(), Some("date"));
+        assert!(read("coordinator lock demo -c date -- ls").is_err());
+    }
+
+    #[test]
+    fn settings_are_flags_of_their_commands_only() {
+        assert_eq!(read("coordinator lock --ttl 20s demo").unwrap().flags["ttl"], "20s");
+        assert_eq!(read("coordinator ls --server a:1").unwrap().flags["server"], "a:1");
+        assert!(read("coordinator status --ttl 20s").is_err());
+        assert!(read("coordinator config --ttl 20s --listen x").is_ok());
+    }
+
+    #[test]
+    fn modes_exclude_each_other_and_so_do_ways_to_wait() {
+        assert!(read("coordinator lock -s -x demo").is_err());
+        assert!(read("coordinator lock -s --permits 2 demo").is_err());
+        assert!(read("coordinator lock --take 2 demo").is_err());
+        assert_eq!(lock("coordinator lock --permits 3 --take 2 demo").take, 2);
+        assert!(read("coordinator lock -n -w 5 demo").is_err());
+        assert!(read("coordinator lock -w soon demo").is_err());
+        assert_eq!(lock("coordinator lock -w 0 demo").timeout, Some(Duration::ZERO));
+        assert!(lock("coordinator try demo").without_waiting().unwrap().nonblock);
+        assert!(lock("coordinator try -w 5 demo").without_waiting().is_err());
+    }
+
+    #[test]
+    fn a_lock_is_taken_away_only_by_force_and_token() {
+        assert!(read("coordinator release demo --token 7").is_err());
+        assert!(read("coordinator release demo --force").is_err());
+        assert!(read("coordinator release demo --force --token 7").is_ok());
+    }
+}

@@ -1,0 +1,298 @@
+//! What is said when something is wrong: what happened, who, what next; and the exit codes.
+//!
+//! The codes are those of `sysexits.h` where it has one, of the shell for what became of a command,
+//! and of flock(1) nowhere: its 1 cannot be told from the command's own.
+
+use std::fmt::Display;
+use std::fmt::Write as _;
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use coordinator::types::{LostReason, RejectionCode};
+use coordinator::wire::{Holder, LockStatus};
+use coordinator::{Error, LockGuard};
+
+use super::output;
+use super::words;
+
+/// Exit codes.
+pub(crate) mod exit {
+    /// There was nothing to do it to.
+    pub(crate) const NO_SUCH_THING: u8 = 1;
+    /// The user's mistake.
+    pub(crate) const USAGE: u8 = 2;
+    /// No coordinator answers: `EX_UNAVAILABLE`.
+    pub(crate) const NO_SERVER: u8 = 69;
+    /// The lock was lost and the command stopped, or this program is at fault: `EX_SOFTWARE`.
+    pub(crate) const LOST: u8 = 70;
+    /// The lock is busy, or did not come in time: `EX_TEMPFAIL`.
+    pub(crate) const BUSY: u8 = 75;
+    /// The other side speaks something else: `EX_PROTOCOL`.
+    pub(crate) const PROTOCOL: u8 = 76;
+    /// The command is there but cannot be run, as in a shell.
+    pub(crate) const CANNOT_RUN: u8 = 126;
+    /// There is no such command, as in a shell.
+    pub(crate) const NO_SUCH_COMMAND: u8 = 127;
+    /// Added to the number of the signal that ended the command, as in a shell.
+    pub(crate) const SIGNAL_BASE: u8 = 128;
+}
+
+/// Most holders that an error names.
+const HOLDERS_NAMED_MAX: usize = 3;
+
+/// Why a command ends otherwise than it was meant to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The exit code.
+    pub(crate) exit: u8,
+    /// What happened: lower case, no full stop, naming the thing.
+    what: String,
+    /// Who and how long, a line each.
+    facts: Vec<String>,
+    /// What to do next.
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure of which nothing more is known.
+    pub(crate) fn new(exit: u8, what: impl Into<String>) -> Self {
+        Self { exit, what: what.into(), facts: Vec::new(), hint: None }
+    }
+
+    /// The user's mistake.
+    pub(crate) fn usage(what: impl Into<String>) -> Self {
+        Self::new(exit::USAGE, what)
+    }
+
+    /// The operating system would not do what this program needs.
+    pub(crate) fn ours(what: &str, error: &io::Error) -> Self {
+        Self::new(exit::LOST, format!("{what} ({})", reason(error)))
+    }
+
+    /// The same with advice.
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// The same with the lock's holders and queue.
+    fn facts_of(self, lock: &LockStatus) -> Self {
+        Self { facts: facts(lock), ..self }
+    }
+
+    /// Tells the user, and gives the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        let error = AnsiColor::Red.on_default().bold();
+        let hint = AnsiColor::Cyan.on_default().bold();
+        output::tell(self.text(error, hint).trim_end());
+        ExitCode::from(self.exit)
+    }
+
+    /// The text without colours.
+    #[cfg(test)]
+    pub(crate) fn plain(&self) -> String {
+        self.text(Style::new(), Style::new())
+    }
+
+    fn text(&self, error: Style, hint: Style) -> String {
+        let mut text = format!("{error}error:{error:#} {}\n", self.what);
+        for fact in &self.facts {
+            let _infallible = writeln!(text, "  {fact}");
+        }
+        if let Some(advice) = &self.hint {
+            let _infallible = writeln!(text, "  {hint}hint:{hint:#} {advice}");
+        }
+        text
+    }
+}
+
+/// What was being done when the client library said no.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Attempt<'a> {
+    /// Where the coordinator should be.
+    pub(crate) server: &'a str,
+    /// The lock that was wanted, if one was.
+    pub(crate) lock: &'a str,
+    /// What follows the lock's name in the advice to wait.
+    pub(crate) command: &'a str,
+    /// The exit code for a busy lock.
+    pub(crate) busy: u8,
+}
+
+impl Attempt<'_> {
+    /// The failure that `error` is.
+    pub(crate) fn failed(&self, error: &Error) -> Failure {
+        let lock = self.lock;
+        match error {
+            Error::Busy { lock: status } => {
+                Failure::new(self.busy, format!("{lock:?} is busy")).facts_of(status).hint(format!(
+                    "wait for it with `coordinator lock -w 10m {}{}`",
+                    shell_word(lock),
+                    self.command
+                ))
+            }
+            Error::TimedOut { lock: status, timeout, .. } => {
+                let within = words::length(*timeout);
+                Failure::new(self.busy, format!("{lock:?} did not become free within {within}"))
+                    .facts_of(status)
+                    .hint(format!(
+                        "see who is in line with `coordinator status {}`",
+                        shell_word(lock)
+                    ))
+            }
+            Error::Lost { reason, .. } => {
+                Failure::new(exit::LOST, format!("lost {lock:?}: {}", lost(*reason, None)))
+            }
+            Error::Rejected { code, message } => self.rejected(*code, message),
+            Error::Draining { .. } => Failure::new(
+                exit::NO_SERVER,
+                format!("the coordinator at {} is about to stop", self.server),
+            )
+            .hint("ask again when it is back"),
+            Error::Unavailable { server, source } => no_server(server, source),
+            Error::InvalidRequest { message } => Failure::usage(message.as_str()),
+            Error::Dismissed { server, message, .. } => Failure::new(
+                exit::NO_SERVER,
+                format!("the coordinator at {server} ended the session: {message}"),
+            ),
+            Error::Protocol { server, message } => Failure::new(
+                exit::PROTOCOL,
+                format!("{server} does not speak as a coordinator should: {message}"),
+            )
+            .hint("is it a coordinator, and of this version?"),
+            other => Failure::new(exit::PROTOCOL, other.to_string()),
+        }
+    }
+
+    /// The failure that a rejection without a lock's status is.
+    fn rejected(&self, code: RejectionCode, message: &str) -> Failure {
+        use RejectionCode as Code;
+        let lock = self.lock;
+        match code {
+            Code::NoSuchGrant => Failure::new(exit::NO_SUCH_THING, message)
+                .hint(format!("`coordinator status {}` shows who holds it", shell_word(lock))),
+            Code::Busy | Code::TimedOut => Failure::new(self.busy, format!("{lock:?} is busy")),
+            Code::InvalidLockName
+            | Code::InvalidNote
+            | Code::InvalidIdentity
+            | Code::InvalidTtl
+            | Code::InvalidPermits
+            | Code::InvalidClaims
+            | Code::InvalidLockDelay => Failure::usage(message),
+            Code::PermitsDiffer => Failure::usage(message)
+                .hint(format!("`coordinator status {}` shows how it is used", shell_word(lock))),
+            Code::TooManySessions | Code::TooManyRequests | Code::TooManyWaiters => {
+                Failure::new(exit::BUSY, message).hint("ask again later")
+            }
+            Code::Draining | Code::Unavailable => {
+                Failure::new(exit::NO_SERVER, message).hint("ask again soon")
+            }
+            _ => {
+                Failure::new(exit::PROTOCOL, format!("the coordinator refused: {message} ({code})"))
+            }
+        }
+    }
+}
+
+/// Nobody is there.
+fn no_server(server: &str, source: &io::Error) -> Failure {
+    Failure::new(
+        exit::NO_SERVER,
+        format!("no coordinator answers at {server} ({})", reason(source)),
+    )
+    .hint("start one with `coordinator serve`, or name another with --server or COORDINATOR_SERVER")
+}
+
+/// Why the operating system said no, in a few words.
+pub(crate) fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::TimedOut => "no answer in time".to_owned(),
+        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::AddrInUse => "the address is in use".to_owned(),
+        _ => {
+            let text = error.to_string();
+            text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+        }
+    }
+}
+
+/// Why a lock was lost; `silence` is how long the server had said nothing.
+pub(crate) fn lost(reason: LostReason, silence: Option<Duration>) -> String {
+    match (reason, silence) {
+        (LostReason::Expired, Some(silence)) => {
+            format!("no answer from the server for {}", words::length(silence))
+        }
+        (LostReason::Expired, None) => "no answer from the server in time".to_owned(),
+        (LostReason::Revoked, _) => "an operator took it away".to_owned(),
+        (LostReason::Disconnected, _) => "the connection to the server broke".to_owned(),
+        (LostReason::Stopped, _) => "the coordinator stopped".to_owned(),
+        (other, _) => format!("for a reason this version does not know ({})", display(other)),
+    }
+}
+
+/// The lock could not be kept; `stopped` says what was done about it.
+pub(crate) fn lost_lock(guard: &LockGuard, after: Duration, why: &str, stopped: &str) -> Failure {
+    let what = format!("lost {:?} after {}: {why}{stopped}", guard.name(), words::length(after));
+    let token = guard.token();
+    Failure::new(exit::LOST, what).hint(format!(
+        "its token was {token}; whatever it writes late can be refused by comparing tokens"
+    ))
+}
+
+fn display(reason: impl Display) -> String {
+    reason.to_string()
+}
+
+/// Who holds a lock and who waits, a line each.
+fn facts(lock: &LockStatus) -> Vec<String> {
+    let mut facts: Vec<String> = lock.holders.iter().take(HOLDERS_NAMED_MAX).map(held_by).collect();
+    let more = lock.holder_count.saturating_sub(facts.len() as u64);
+    if more > 0 {
+        facts.push(format!("and      {more} more"));
+    }
+    if facts.is_empty() {
+        facts.push("held by  nobody, but others are before you".to_owned());
+    }
+    if let Some(queue) = queue(lock) {
+        facts.push(format!("queue    {queue}"));
+    }
+    facts
+}
+
+fn held_by(holder: &Holder) -> String {
+    let mut text = format!(
+        "held by  {}  for {}  token {}",
+        words::who(&holder.identity, &holder.peer),
+        words::millis(holder.held_ms),
+        holder.token
+    );
+    if let Some(mode) = words::mode(holder.mode) {
+        let _infallible = write!(text, "  {mode}");
+    }
+    if !holder.note.is_empty() {
+        let _infallible = write!(text, "  note {:?}", holder.note);
+    }
+    text
+}
+
+/// How many wait, and how long the first of them has: `2 waiting, longest 3m58s`.
+pub(crate) fn queue(lock: &LockStatus) -> Option<String> {
+    let longest = lock.waiters.iter().map(|waiter| waiter.waiting_ms).max()?;
+    Some(format!("{} waiting, longest {}", lock.waiter_count, words::millis(longest)))
+}
+
+/// A word as it can be pasted into a shell.
+pub(crate) fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,+@%=".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+#[path = "errors_tests.rs"]
+mod tests;

@@ -1,0 +1,131 @@
+//! The texts, word for word.
+
+use coordinator::wire::{Mode, Waiter};
+
+use super::*;
+
+const ATTEMPT: Attempt<'_> =
+    Attempt { server: "127.0.0.1:5625", lock: "deploy", command: " -- …", busy: exit::BUSY };
+
+fn holder(token: u64) -> Holder {
+    Holder {
+        session: 1,
+        identity: "ci-7 (ann@build7, pid 8123)".to_owned(),
+        peer: "10.0.0.7:41000".to_owned(),
+        mode: Mode::Exclusive,
+        token,
+        held_ms: 252_000,
+        note: "deploy v2.3".to_owned(),
+        connected: true,
+    }
+}
+
+fn waiter(waiting_ms: u64) -> Waiter {
+    Waiter {
+        session: 2,
+        identity: "bob@build8:99".to_owned(),
+        peer: "10.0.0.8:41000".to_owned(),
+        mode: Mode::Exclusive,
+        waiting_ms,
+        note: String::new(),
+    }
+}
+
+fn status(holders: Vec<Holder>, waiters: Vec<Waiter>) -> LockStatus {
+    LockStatus {
+        name: "deploy".to_owned(),
+        holder_count: holders.len() as u64,
+        waiter_count: waiters.len() as u64,
+        holders,
+        waiters,
+    }
+}
+
+#[test]
+fn a_busy_lock_names_its_holder_its_queue_and_how_to_wait() {
+    let lock = Box::new(status(vec![holder(1881)], vec![waiter(238_000), waiter(3_000)]));
+    let failure = ATTEMPT.failed(&Error::Busy { lock });
+    assert_eq!(failure.exit, 75);
+    assert_eq!(
+        failure.plain(),
+        "error: \"deploy\" is busy
+  held by  ci-7 (ann@build7, pid 8123, 10.0.0.7)  for 4m12s  token 1881  note \"deploy v2.3\"
+  queue    2 waiting, longest 3m58s
+  hint: wait for it with `coordinator lock -w 10m deploy -- …`
+"
+    );
+}
+
+#[test]
+fn a_crowd_of_holders_is_counted() {
+    let shared = |token| Holder { mode: Mode::Shared, note: String::new(), ..holder(token) };
+    let lock = Box::new(status((1..=5).map(shared).collect(), vec![]));
+    let text = ATTEMPT.failed(&Error::Busy { lock }).plain();
+    assert_eq!(text.matches("held by").count(), 3, "{text}");
+    assert!(text.contains("token 1  shared\n"), "{text}");
+    assert!(text.contains("\n  and      2 more\n"), "{text}");
+}
+
+#[test]
+fn a_wait_that_was_too_short_says_how_long_it_was() {
+    let lock = Box::new(status(vec![holder(7)], vec![]));
+    let attempt = Attempt { busy: 9, ..ATTEMPT };
+    let timeout = Duration::from_secs(90);
+    let failure = attempt.failed(&Error::TimedOut { lock, timeout, position: None });
+    assert_eq!(failure.exit, 9);
+    let text = failure.plain();
+    assert!(text.starts_with("error: \"deploy\" did not become free within 1m30s\n"), "{text}");
+    assert!(
+        text.ends_with("  hint: see who is in line with `coordinator status deploy`\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn no_server_says_where_and_what_next() {
+    let source = io::Error::from(io::ErrorKind::ConnectionRefused);
+    let failure = no_server("127.0.0.1:5625", &source);
+    assert_eq!(failure.exit, 69);
+    assert_eq!(
+        failure.plain(),
+        "error: no coordinator answers at 127.0.0.1:5625 (connection refused)
+  hint: start one with `coordinator serve`, or name another with --server or COORDINATOR_SERVER
+"
+    );
+}
+
+#[test]
+fn every_rejection_has_an_exit_code_that_a_script_can_act_on() {
+    let code = |code| ATTEMPT.rejected(code, "why").exit;
+    for code in RejectionCode::ALL {
+        let exit = ATTEMPT.rejected(*code, "why").exit;
+        assert!([1, 2, 69, 75, 76].contains(&exit), "{code}: {exit}");
+    }
+    assert_eq!(code(RejectionCode::Busy), 75);
+    assert_eq!(code(RejectionCode::TimedOut), 75);
+    assert_eq!(code(RejectionCode::InvalidLockName), 2);
+    assert_eq!(code(RejectionCode::PermitsDiffer), 2);
+    assert_eq!(code(RejectionCode::TooManySessions), 75);
+    assert_eq!(code(RejectionCode::Draining), 69);
+    assert_eq!(code(RejectionCode::Unsupported), 76);
+    assert_eq!(code(RejectionCode::NoSuchGrant), 1);
+    assert_eq!(code(RejectionCode::Unknown(9999)), 76);
+}
+
+#[test]
+fn advice_can_be_pasted_into_a_shell() {
+    assert_eq!(shell_word("orders/42"), "orders/42");
+    assert_eq!(shell_word("a b"), "'a b'");
+    assert_eq!(shell_word("it's"), r"'it'\''s'");
+    assert_eq!(shell_word("$(rm)"), "'$(rm)'");
+    assert_eq!(shell_word("--note=x"), "--note=x");
+    assert_eq!(shell_word(""), "''");
+}
+
+#[test]
+fn a_loss_says_why() {
+    let ten = Some(Duration::from_secs(10));
+    assert_eq!(lost(LostReason::Expired, ten), "no answer from the server for 10s");
+    assert_eq!(lost(LostReason::Revoked, ten), "an operator took it away");
+    assert_eq!(lost(LostReason::Stopped, None), "the coordinator stopped");
+}

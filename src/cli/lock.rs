@@ -1,0 +1,234 @@
+//! `coordinator lock` and `coordinator try`: a command under a lock.
+//!
+//! ```text
+//! connect ─▶ wait in line ─▶ held ─▶ command runs ─▶ command ended ─▶ release ─▶ its exit code
+//!    │            │                       │
+//!    69        75, 130                lease in danger, or lost ─▶ SIGTERM ─▶ SIGKILL ─▶ 70
+//! ```
+//!
+//! Everything happens on one thread, so that signals, the lease and the command's fate are looked
+//! at one after the other. `supervise` watches the command, `plan` has the arithmetic of stopping
+//! it in time.
+
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use coordinator::types::{IDENTITY_LEN_MAX, Identity};
+use coordinator::{Client, Error, LockGuard};
+use rustix::process::Signal;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::args::LockArgs;
+use super::child::code_of_signal;
+use super::errors::{self, Attempt, Failure, shell_word};
+use super::output;
+use super::plan::Plan;
+use super::settings::Settings;
+use super::signals::{FOR_COMMANDS, Signals};
+use super::supervise::{Rules, supervise};
+use super::terminal::Terminal;
+use super::waiting::{self, Place};
+
+/// How long the answer to our release may take before we leave it to the lease.
+const RELEASE_MAX: Duration = Duration::from_secs(2);
+
+/// Runs the command, or holds the lock if there is none.
+pub(crate) fn run(args: &LockArgs, settings: &Settings) -> Result<ExitCode, Failure> {
+    super::on_a_runtime(async {
+        let heard =
+            Heard::listen().map_err(|error| Failure::ours("cannot hear signals", &error))?;
+        run_listening(args, settings, heard).await
+    })
+}
+
+/// The signals that matter here, heard from the very beginning so that none is missed.
+pub(crate) struct Heard {
+    /// Those for the command, and SIGTSTP where the command does not get it from the terminal.
+    pub(crate) forwarded: Signals,
+    /// Something became of the command.
+    pub(crate) child: Signals,
+    /// We were continued.
+    pub(crate) continued: Signals,
+}
+
+impl Heard {
+    fn listen() -> io::Result<Self> {
+        let stop = Terminal::on_stdin().is_none().then_some(Signal::TSTP);
+        Ok(Self {
+            forwarded: Signals::listen(FOR_COMMANDS.into_iter().chain(stop))?,
+            child: Signals::listen([Signal::CHILD])?,
+            continued: Signals::listen([Signal::CONT])?,
+        })
+    }
+}
+
+async fn run_listening(
+    args: &LockArgs,
+    settings: &Settings,
+    mut heard: Heard,
+) -> Result<ExitCode, Failure> {
+    let (client, guard) = match acquire(args, settings, &mut heard.forwarded).await? {
+        Acquired::Held(client, guard) => (client, guard),
+        Acquired::Interrupted(signal) => {
+            return Ok(ExitCode::from(code_of_signal(signal.as_raw())));
+        }
+    };
+    let plan = Plan { ttl: client.ttl(), kill_after: settings.kill_after };
+    let rules = Rules { plan, on_lost: settings.on_lost };
+    let outcome = match command(args, settings, &client, &guard) {
+        Some(command) => supervise(command, &guard, rules, heard).await,
+        None => hold(&guard, rules, heard).await,
+    };
+    let released = timeout(RELEASE_MAX, guard.release()).await;
+    if let (Ok(_), Ok(Err(Error::Lost { reason, .. }))) = (&outcome, released) {
+        let why = errors::lost(reason, None);
+        output::tell(&format!("warning: {:?} was lost before its release: {why}", args.name));
+    }
+    // A server that does not answer forgets us when the lease ends.
+    let _forgotten = timeout(RELEASE_MAX, client.close()).await;
+    outcome
+}
+
+/// How the wait for the lock ended.
+enum Acquired {
+    /// The lock is held.
+    Held(Client, LockGuard),
+    /// The user would not wait any longer.
+    Interrupted(Signal),
+}
+
+async fn acquire(
+    args: &LockArgs,
+    settings: &Settings,
+    interrupts: &mut Signals,
+) -> Result<Acquired, Failure> {
+    let server = settings.server.0.as_str();
+    let attempt = Attempt {
+        server,
+        lock: &args.name,
+        command: if words_of(args).is_some() { " -- …" } else { "" },
+        busy: args.conflict_exit_code,
+    };
+    let identity = settings.identity.as_ref().map(identity).transpose()?;
+    let place = Place::default();
+    let acquired = async {
+        let mut builder =
+            Client::builder().ttl(settings.ttl.length()).connect_timeout(settings.connect_timeout);
+        if let Some(identity) = identity {
+            builder = builder.identity(identity);
+        }
+        let client = builder.connect(server).await?;
+        let guard = request(args, &client, &place).await?;
+        Ok((client, guard))
+    };
+    tokio::select! {
+        biased;
+        acquired = acquired => match acquired {
+            Ok((client, guard)) => Ok(Acquired::Held(client, guard)),
+            Err(error) => Err(attempt.failed(&error)),
+        },
+        signal = interrupts.next() => Ok(Acquired::Interrupted(signal)),
+        never = waiting::show(server, &args.name, &place) => never,
+    }
+}
+
+async fn request(args: &LockArgs, client: &Client, place: &Place) -> Result<LockGuard, Error> {
+    let mut request = client.lock(args.name.as_str()).note(args.note.as_str());
+    if args.shared {
+        request = request.shared();
+    }
+    if let Some(of) = args.permits {
+        request = request.permits(args.take, of);
+    }
+    if let Some(longest) = args.timeout {
+        request = request.timeout(longest);
+    }
+    if args.nonblock {
+        request = request.nonblocking();
+    }
+    let place = place.clone();
+    request.on_queued(move |position| place.set(position)).await
+}
+
+/// `ci-7 (ann@build7, pid 8123)`.
+fn identity(id: &Identity) -> Result<String, Failure> {
+    let user = whoami::username().unwrap_or_else(|_| "unknown".to_owned());
+    let host = gethostname::gethostname().to_string_lossy().into_owned();
+    let whole = format!("{id} ({user}@{host}, pid {})", std::process::id());
+    match Identity::new(whole.as_str()) {
+        Ok(_) => Ok(whole),
+        Err(_) => Err(Failure::usage(format!("--as {} is too long", shell_word(id.as_str())))
+            .hint(format!("with user, host and pid, {IDENTITY_LEN_MAX} bytes have room"))),
+    }
+}
+
+/// The words of the command that was asked for.
+fn words_of(args: &LockArgs) -> Option<Vec<&OsStr>> {
+    match &args.script {
+        Some(script) => Some(vec!["sh".as_ref(), "-c".as_ref(), script.as_ref()]),
+        None if args.command.is_empty() => None,
+        None => Some(args.command.iter().map(AsRef::as_ref).collect()),
+    }
+}
+
+/// The command, with what it is told about its lock.
+fn command(
+    args: &LockArgs,
+    settings: &Settings,
+    client: &Client,
+    guard: &LockGuard,
+) -> Option<Command> {
+    let words = words_of(args)?;
+    let (program, arguments) = words.split_first()?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env("COORDINATOR_LOCK", &args.name)
+        .env("COORDINATOR_FENCING_TOKEN", guard.token().to_string())
+        .env("COORDINATOR_SESSION", client.session().to_string())
+        .env("COORDINATOR_SERVER", &settings.server.0);
+    Some(command)
+}
+
+/// Holds the lock until SIGINT, SIGTERM or the end of standard input.
+async fn hold(guard: &LockGuard, rules: Rules, mut heard: Heard) -> Result<ExitCode, Failure> {
+    let held_since = std::time::Instant::now();
+    output::line(&format!("holding {:?} token {}", guard.name(), guard.token()));
+    let end_of_input = end_of_input();
+    tokio::select! {
+        biased;
+        reason = guard.lost() => {
+            let after = held_since.elapsed();
+            let silence = rules.plan.silence(std::time::Instant::now(), guard.valid_until());
+            Err(errors::lost_lock(guard, after, &errors::lost(reason, Some(silence)), ""))
+        }
+        () = until_orderly_end(&mut heard.forwarded) => Ok(ExitCode::SUCCESS),
+        () = end_of_input => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Other signals have nobody to be forwarded to.
+async fn until_orderly_end(signals: &mut Signals) {
+    while ![Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT].contains(&signals.next().await) {}
+}
+
+/// Resolves when standard input ends.
+///
+/// A background job that reads its terminal is stopped by the kernel, and one that is stopped loses
+/// its lock; it holds until it is told to end.
+async fn end_of_input() {
+    if Terminal::on_stdin().is_some_and(|terminal| !terminal.is_ours()) {
+        return std::future::pending().await;
+    }
+    let (tell, told) = oneshot::channel();
+    // A thread of its own, which ends with the process: a blocked read cannot be called off.
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while matches!(io::stdin().read(&mut buffer), Ok(1..)) {}
+        let _gone = tell.send(());
+    });
+    let _ended = told.await;
+}

@@ -1,0 +1,80 @@
+//! The command line: arguments become calls to the library, answers become text.
+//!
+//! The one idea: *a command is a function from arguments and settings to an exit code or a
+//! [`Failure`]*, and everything that can be decided without a terminal, a socket or a process is
+//! decided in pure functions beside it, which the tests call with plain values.
+//!
+//! ```text
+//! args ──▶ sources (flags, environment, file) ──▶ settings ──▶ one command ──▶ exit code
+//!                                                                └──▶ Failure ──▶ error, hint
+//! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | `args` | the commands and their flags |
+//! | `settings`, `sources`, `values` | what can be set, where it may come from, how it is written |
+//! | `serve`, `log` | the coordinator as a process: port file, signals, what it tells |
+//! | `lock`, `waiting`, `supervise`, `plan`, `child`, `terminal`, `signals` | a command under a lock, dead before the lock is another's |
+//! | `status`, `ping`, `release`, `config`, `papers` | the small commands |
+//! | `errors`, `words`, `table`, `output` | texts: what happened, who, what next |
+//!
+//! What is never here: a rule about locks, `unsafe`, a `print` outside `output`. Nobody imports
+//! this room. `docs/cli.md` is its page for users.
+
+mod args;
+mod child;
+mod config;
+mod errors;
+mod lock;
+mod log;
+mod output;
+mod papers;
+mod ping;
+mod plan;
+mod release;
+mod serve;
+mod settings;
+mod signals;
+mod sources;
+mod status;
+mod supervise;
+mod table;
+mod terminal;
+mod values;
+mod waiting;
+mod words;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use args::Command;
+pub(crate) use args::{Asked, read_command_line};
+pub(crate) use errors::Failure;
+pub(crate) use settings::Settings;
+
+/// The settings that hold for this run.
+pub(crate) fn settings_in_force(asked: &Asked) -> Result<Settings, Failure> {
+    let sources = sources::Sources::read(asked.flags.clone())?;
+    Settings::resolve(&sources)
+}
+
+/// Does what was asked.
+pub(crate) fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure> {
+    match asked.command {
+        Command::Serve => serve::run(settings),
+        Command::Lock(args) => lock::run(&args, settings),
+        Command::Try(args) => lock::run(&args.without_waiting()?, settings),
+        Command::Status(args) => on_a_runtime(status::run(args, settings)),
+        Command::Ping(args) => on_a_runtime(ping::run(args, settings)),
+        Command::Release(args) => on_a_runtime(release::run(args, settings)),
+        Command::Config(args) => Ok(config::run(&args, settings)),
+        Command::Completions(args) => Ok(papers::completions(&args)),
+        Command::Man(args) => papers::man(&args),
+    }
+}
+
+/// Runs a client's work to its end on this thread.
+fn on_a_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::ours("cannot start", &error))?.block_on(work)
+}

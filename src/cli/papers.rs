@@ -1,0 +1,37 @@
+//! `coordinator completions` and `coordinator man`: papers made from the grammar itself.
+
+use std::process::ExitCode;
+
+use super::args::{CompletionsArgs, ManArgs, grammar};
+use super::errors::Failure;
+use super::output;
+
+/// Prints completions for a shell.
+pub(crate) fn completions(args: &CompletionsArgs) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut grammar(), "coordinator", &mut script);
+    output::raw(&script);
+    ExitCode::SUCCESS
+}
+
+/// Prints the manual page of the program or of one command.
+pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Failure> {
+    let mut whole = grammar();
+    whole.build();
+    let page = match &args.command {
+        None => whole,
+        Some(name) => match whole.find_subcommand(name) {
+            Some(command) => command.clone(),
+            None => {
+                return Err(Failure::usage(format!("there is no command {name:?}"))
+                    .hint("`coordinator help` lists them"));
+            }
+        },
+    };
+    let mut text = Vec::new();
+    clap_mangen::Man::new(page)
+        .render(&mut text)
+        .map_err(|error| Failure::ours("cannot write the manual", &error))?;
+    output::raw(&text);
+    Ok(ExitCode::SUCCESS)
+}

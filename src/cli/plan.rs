@@ -1,0 +1,135 @@
+//! When to stop a command, so that it is dead before its lock is another's.
+//!
+//! The client library believes in a lease until *send time of the last answered keep-alive* + ttl
+//! (1 − 2 %) − 50 ms, which is `valid_until`; the server gives the lock away no earlier than the
+//! *receipt* of that keep-alive + ttl (rule T2). So a process group that is dead at `valid_until`
+//! was dead before anyone else was granted.
+//!
+//! To be dead by then it must be asked earlier: SIGTERM goes out a *gap* before `valid_until`,
+//! SIGKILL at `valid_until` at the latest. The gap is `--kill-after`, but never more than a third of
+//! the ttl: a keep-alive goes out every quarter of it, and stopping work because one of them was
+//! slow would be worse than a short farewell. With the default ttl of 10 s the gap is thus 3.3 s
+//! although `--kill-after` says 5 s; who needs all of the 5 s takes `--ttl 15s` or more.
+//!
+//! ```text
+//! last answered                         SIGTERM           SIGKILL    the server may
+//! keep-alive sent                          │     gap         │       give the lock away
+//!      ├───────────────────────────────────┼─────────────────┼───────────┤
+//!      0                                 6.4 s             9.75 s      ≥ 10 s      (ttl 10 s)
+//! ```
+//!
+//! What this cannot do: a lock taken away by an operator is another's before anyone here can act,
+//! so then the gap is `--kill-after` in full and the two overlap; and if this whole machine stands
+//! still, the command may do one more step after waking before it is killed. For both there are
+//! fencing tokens.
+
+use std::time::{Duration, Instant};
+
+use coordinator::types::{LostReason, Ttl};
+
+/// A timer this much behind time means that this process, or its machine, stood still.
+const STALL_MIN: Duration = Duration::from_millis(250);
+
+/// How a lease and a farewell fit together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// The length of the lease.
+    pub(crate) ttl: Ttl,
+    /// From SIGTERM to SIGKILL, if there is time.
+    pub(crate) kill_after: Duration,
+}
+
+impl Plan {
+    /// From SIGTERM to `valid_until` when the server has fallen silent.
+    fn gap(self) -> Duration {
+        self.kill_after.min(self.ttl.length() / 3)
+    }
+
+    /// When to send SIGTERM if nothing more is heard from the server.
+    pub(crate) fn stop_at(self, valid_until: Instant) -> Instant {
+        valid_until.checked_sub(self.gap()).unwrap_or(valid_until)
+    }
+
+    /// Whether to wait a little longer although it is time: after a stall the answer that would
+    /// renew the lease may just not have been read yet. Half of what is left is risked for it.
+    pub(crate) fn reprieve(self, now: Instant, valid_until: Instant) -> Option<Instant> {
+        let late = now.saturating_duration_since(self.stop_at(valid_until));
+        let left = valid_until.saturating_duration_since(now);
+        (late >= STALL_MIN && !left.is_zero()).then(|| now + left / 2)
+    }
+
+    /// When to send SIGKILL after a SIGTERM at `now`, to a command whose lock is believed in until
+    /// `valid_until`, or was until the loss.
+    pub(crate) fn kill_at(self, lost: LostReason, now: Instant, valid_until: Instant) -> Instant {
+        let farewell = now + self.kill_after;
+        match lost {
+            // It is another's already; hurrying cannot undo that.
+            LostReason::Revoked => farewell,
+            _ => farewell.min(valid_until).max(now),
+        }
+    }
+
+    /// How long the server has been silent, given until when it is believed; the way back through
+    /// the formula above.
+    pub(crate) fn silence(self, now: Instant, valid_until: Instant) -> Duration {
+        let belief = (self.ttl.length() * 98 / 100).saturating_sub(Duration::from_millis(50));
+        belief.saturating_sub(valid_until.saturating_duration_since(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn plan(ttl: u64, kill_after: u64) -> Plan {
+        let ttl = Ttl::new(Duration::from_secs(ttl)).unwrap();
+        Plan { ttl, kill_after: Duration::from_secs(kill_after) }
+    }
+
+    #[test]
+    fn the_command_is_asked_early_enough_to_have_its_time_before_the_lease_ends() {
+        let now = Instant::now();
+        let end = now + 100 * SECOND;
+        assert_eq!(plan(60, 5).stop_at(end), now + 95 * SECOND);
+        assert_eq!(plan(15, 5).stop_at(end), now + 95 * SECOND);
+        assert_eq!(plan(9, 5).stop_at(end), now + 97 * SECOND);
+        assert_eq!(plan(10, 0).stop_at(end), end);
+    }
+
+    #[test]
+    fn the_command_is_dead_when_the_lease_ends() {
+        let now = Instant::now();
+        let plan = plan(60, 5);
+        for reason in [LostReason::Expired, LostReason::Disconnected, LostReason::Stopped] {
+            assert_eq!(plan.kill_at(reason, now, now + 50 * SECOND), now + 5 * SECOND);
+            assert_eq!(plan.kill_at(reason, now, now + 2 * SECOND), now + 2 * SECOND);
+            assert_eq!(plan.kill_at(reason, now, now.checked_sub(SECOND).unwrap()), now);
+        }
+    }
+
+    #[test]
+    fn a_lock_taken_away_leaves_the_command_its_farewell() {
+        let now = Instant::now();
+        assert_eq!(plan(10, 5).kill_at(LostReason::Revoked, now, now), now + 5 * SECOND);
+    }
+
+    #[test]
+    fn after_a_stall_an_answer_may_still_come() {
+        let now = Instant::now();
+        let plan = plan(10, 5);
+        let end = now + 2 * SECOND;
+        assert_eq!(plan.reprieve(now, end), Some(now + SECOND));
+        assert_eq!(plan.reprieve(plan.stop_at(end), end), None, "no stall");
+        assert_eq!(plan.reprieve(end, end), None, "too late");
+    }
+
+    #[test]
+    fn silence_is_counted_from_the_last_answered_keep_alive() {
+        let sent = Instant::now();
+        let believed = Duration::from_millis(9_750);
+        assert_eq!(plan(10, 5).silence(sent, sent + believed), Duration::ZERO);
+        assert_eq!(plan(10, 5).silence(sent + 6 * SECOND, sent + believed), 6 * SECOND);
+    }
+}

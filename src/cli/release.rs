@@ -1,0 +1,22 @@
+//! `coordinator release --force`: an operator takes a lock away (rule R11).
+
+use std::process::ExitCode;
+
+use coordinator::types::FencingToken;
+
+use super::args::ReleaseArgs;
+use super::errors::{Attempt, Failure};
+use super::output;
+use super::ping::connect;
+use super::settings::Settings;
+
+/// Takes the lock away from whoever holds it with this token.
+pub(crate) async fn run(args: ReleaseArgs, settings: &Settings) -> Result<ExitCode, Failure> {
+    let ReleaseArgs { name, token, force: _said } = args;
+    let attempt = Attempt { server: &settings.server.0, lock: &name, ..Attempt::default() };
+    let mut observer = connect(settings).await?;
+    let revoked = observer.revoke(&name, FencingToken::new(token)).await;
+    revoked.map_err(|error| attempt.failed(&error))?;
+    output::line(&format!("took {name:?} from the holder with token {token}"));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,149 @@
+//! What people and programs are shown.
+
+use super::*;
+
+fn server() -> ServerStatus {
+    ServerStatus {
+        version: "0.1.0".to_owned(),
+        epoch: 18,
+        uptime_ms: 11_520_000,
+        draining: false,
+        connections: 4,
+        sessions: 3,
+        locks: 2,
+        held: 3,
+        waiting: 2,
+        grants: 1203,
+        expired: 1,
+        protocol_errors: 0,
+        slow_readers: 0,
+        handshake_timeouts: 0,
+        connections_refused: 0,
+        last_token: 1884,
+    }
+}
+
+fn holder(identity: &str, mode: Mode, token: u64, note: &str) -> Holder {
+    Holder {
+        session: 0x2a,
+        identity: identity.to_owned(),
+        peer: "10.0.0.7:41000".to_owned(),
+        mode,
+        token,
+        held_ms: 252_000,
+        note: note.to_owned(),
+        connected: true,
+    }
+}
+
+fn waiter(identity: &str, waiting_ms: u64) -> Waiter {
+    Waiter {
+        session: 0x2b,
+        identity: identity.to_owned(),
+        peer: "127.0.0.1:41000".to_owned(),
+        mode: Mode::Exclusive,
+        waiting_ms,
+        note: String::new(),
+    }
+}
+
+fn deploy() -> LockStatus {
+    LockStatus {
+        name: "deploy".to_owned(),
+        holders: vec![holder("ci-7 (ann@build7, pid 8123)", Mode::Exclusive, 1881, "deploy v2.3")],
+        holder_count: 1,
+        waiters: vec![waiter("bob@build8:12", 238_000), waiter("eve@build9:7", 3_000)],
+        waiter_count: 2,
+    }
+}
+
+fn readers() -> LockStatus {
+    let first = holder("ann@build7:1", Mode::Shared, 1882, "");
+    let second = Holder { connected: false, ..holder("bob@build8:2", Mode::Shared, 1884, "") };
+    LockStatus {
+        name: "readers".to_owned(),
+        holders: vec![first, second],
+        holder_count: 5,
+        waiters: vec![],
+        waiter_count: 0,
+    }
+}
+
+#[test]
+fn the_overview_shows_locks_with_holders_and_queues() {
+    let seen = Seen { server: server(), locks: vec![deploy(), readers()], sessions: None };
+    let lines = [
+        "coordinator 0.1.0 at here:1, epoch 18, up 3h12m: 3 sessions, 2 locks, 2 waiting, 1203 grants",
+        "",
+        "LOCK     HOLDER                                 FOR    TOKEN  MODE    NOTE         QUEUE",
+        "deploy   ci-7 (ann@build7, pid 8123, 10.0.0.7)  4m12s  1881           deploy v2.3  2 waiting, longest 3m58s",
+        "readers  ann@build7:1 (10.0.0.7)                4m12s  1882   shared",
+        "         bob@build8:2 (10.0.0.7) [disconnected] 4m12s  1884   shared",
+        "         and 3 more",
+    ];
+    let text = overview("here:1", &seen);
+    let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (line, expected) in text.lines().zip(lines) {
+        assert_eq!(squeezed(line), squeezed(expected));
+    }
+    assert_eq!(text.lines().count(), lines.len(), "{text}");
+}
+
+#[test]
+fn an_empty_table_says_so_in_words() {
+    let server = ServerStatus { locks: 1, sessions: 1, grants: 1, ..server() };
+    let seen = Seen { server, locks: vec![], sessions: None };
+    assert_eq!(
+        overview("here:1", &seen),
+        "coordinator 0.1.0 at here:1, epoch 18, up 3h12m: 1 session, 1 lock, 2 waiting, 1 grant\n\
+         nothing is locked\n"
+    );
+}
+
+#[test]
+fn one_lock_lists_everybody_in_line() {
+    let text = one_lock(&deploy());
+    let expected = "
+PLACE  WAITER         FOR
+1      bob@build8:12  3m58s
+2      eve@build9:7   3s
+";
+    assert!(text.ends_with(expected), "{text}");
+}
+
+#[test]
+fn programs_get_numbers_and_stable_names() {
+    let session = SessionStatus {
+        session: 0x2a,
+        identity: "ann@build7:1".to_owned(),
+        peer: "10.0.0.7:41000".to_owned(),
+        connected: true,
+        age_ms: 5,
+        ttl_ms: 10_000,
+        lease_left_ms: 9_995,
+        held: 1,
+        waiting: 0,
+    };
+    let seen = Seen { server: server(), locks: vec![deploy()], sessions: Some(vec![session]) };
+    let json = as_json(&seen);
+    assert_eq!(json["server"]["epoch"], 18);
+    assert_eq!(json["locks"][0]["holders"][0]["token"], 1881);
+    assert_eq!(json["locks"][0]["holders"][0]["session"], "0000000000000000000000000000002a");
+    assert_eq!(json["locks"][0]["holders"][0]["mode"]["kind"], "exclusive");
+    assert_eq!(json["locks"][0]["waiters"][1]["waiting_ms"], 3_000);
+    assert_eq!(json["sessions"][0]["lease_left_ms"], 9_995);
+    assert_eq!(mode_json(Mode::Permits { take: 2, of: 3 })["of"], 3);
+}
+
+#[test]
+fn every_name_is_in_the_description() {
+    let described = include_str!("../../docs/status-json.md");
+    let seen = Seen { server: server(), locks: vec![deploy()], sessions: Some(vec![]) };
+    let json = as_json(&seen);
+    let lock = &json["locks"][0];
+    for object in [&json, &json["server"], lock, &lock["holders"][0], &lock["waiters"][0]] {
+        for name in object.as_object().unwrap().keys() {
+            assert!(described.contains(&format!("`{name}`")), "{name} is not described");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Watches over a command and its lock until one of them ends.
+
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use coordinator::LockGuard;
+use coordinator::types::LostReason;
+use rustix::process::Signal;
+use tokio::time::sleep_until;
+
+use super::child::{Job, Progress};
+use super::errors::{self, Failure};
+use super::lock::Heard;
+use super::output;
+use super::plan::Plan;
+use super::values::OnLost;
+
+/// What to do when the lock is in danger.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// When to stop the command, if it is to be stopped.
+    pub(crate) plan: Plan,
+    /// Whether it is.
+    pub(crate) on_lost: OnLost,
+}
+
+/// The command is being stopped because its lock is lost, or soon will be.
+struct Stopping {
+    /// Why the lock is lost, for people.
+    why: String,
+    /// How long the lock had been held.
+    after: Duration,
+    /// When SIGKILL follows; none once it was sent.
+    kill_at: Option<Instant>,
+    /// When it was to follow, for what is left of the group afterwards.
+    deadline: Instant,
+}
+
+/// A command at work under a lock.
+struct Watch<'a> {
+    /// The command.
+    job: Job,
+    /// What is shown of it.
+    shown: String,
+    /// The lock.
+    guard: &'a LockGuard,
+    /// What to do when it is in danger.
+    rules: Rules,
+    /// Since when it is held.
+    since: Instant,
+    /// Until when it is believed in; kept here because a lost guard knows no more than *now*.
+    valid_until: Instant,
+    /// When to look whether the lease was renewed.
+    look_at: Instant,
+    /// Whether the user was told of a loss and chose to go on.
+    warned: bool,
+    /// Set once the command is being stopped.
+    stopping: Option<Stopping>,
+}
+
+/// Runs `command` while `guard` is held; its exit code, or the loss.
+pub(crate) async fn supervise(
+    command: Command,
+    guard: &LockGuard,
+    rules: Rules,
+    mut heard: Heard,
+) -> Result<ExitCode, Failure> {
+    let shown = show(&command);
+    let valid_until = guard.valid_until();
+    let mut watch = Watch {
+        job: Job::start(command)?,
+        shown,
+        guard,
+        rules,
+        since: Instant::now(),
+        valid_until,
+        look_at: rules.plan.stop_at(valid_until),
+        warned: false,
+        stopping: None,
+    };
+    let lost = guard.lost();
+    tokio::pin!(lost);
+    let code = loop {
+        match watch.job.progress()? {
+            Progress::Ended(code) => break code,
+            Progress::Stopped(signal) if watch.stopping.is_none() => {
+                if watch.job.stopped(signal, &mut heard.continued).await {
+                    watch.resume();
+                }
+            }
+            Progress::Stopped(_) | Progress::Running => {}
+        }
+        let wake_at = watch.wake_at();
+        tokio::select! {
+            biased;
+            reason = &mut lost, if watch.stopping.is_none() && !watch.warned => watch.lose(reason),
+            () = sleep_until(wake_at.into()) => watch.wake(),
+            _ = heard.continued.next() => watch.resume(),
+            signal = heard.forwarded.next() => {
+                if signal == Signal::TSTP {
+                    watch.job.stop_with_us(&mut heard.continued).await;
+                    watch.resume();
+                } else {
+                    watch.job.signal(signal);
+                }
+            }
+            _ = heard.child.next() => {}
+        }
+    };
+    watch.end(code).await
+}
+
+impl Watch<'_> {
+    /// When something is due without anything happening.
+    fn wake_at(&self) -> Instant {
+        match &self.stopping {
+            // Killed already: only its end is awaited, and SIGCHLD tells that.
+            Some(Stopping { kill_at: None, .. }) => Instant::now() + Duration::from_secs(3600),
+            Some(Stopping { kill_at: Some(at), .. }) => *at,
+            None => self.look_at,
+        }
+    }
+
+    /// Something is due: SIGKILL, or a look at the lease.
+    fn wake(&mut self) {
+        if let Some(stopping) = &mut self.stopping {
+            if stopping.kill_at.take().is_some() {
+                self.job.signal(Signal::KILL);
+            }
+            return;
+        }
+        let now = Instant::now();
+        let plan = self.rules.plan;
+        if self.guard.is_held() {
+            self.valid_until = self.guard.valid_until();
+            let stop_at = plan.stop_at(self.valid_until);
+            if stop_at > now {
+                self.look_at = stop_at;
+                return;
+            }
+            if let Some(later) = plan.reprieve(now, self.valid_until)
+                && self.look_at < stop_at + Duration::from_millis(1)
+            {
+                self.look_at = later;
+                return;
+            }
+        }
+        match self.rules.on_lost {
+            OnLost::Kill => self.stop(LostReason::Expired),
+            // The loss itself will be told when it happens; until then there is hope.
+            OnLost::Warn => self.look_at = now + plan.ttl.length() / 10,
+        }
+    }
+
+    /// The lock is lost.
+    fn lose(&mut self, reason: LostReason) {
+        match self.rules.on_lost {
+            OnLost::Kill => self.stop(reason),
+            OnLost::Warn => {
+                self.warned = true;
+                let name = self.guard.name();
+                let why = self.why(reason);
+                output::tell(&format!("warning: lost {name:?}: {why}; {} goes on", self.shown));
+            }
+        }
+    }
+
+    /// Asks the command to end, and sets the time for telling it.
+    fn stop(&mut self, reason: LostReason) {
+        let kill_at = self.rules.plan.kill_at(reason, Instant::now(), self.valid_until);
+        let why = self.why(reason);
+        let after = self.since.elapsed();
+        self.stopping = Some(Stopping { why, after, kill_at: Some(kill_at), deadline: kill_at });
+        self.job.signal(Signal::TERM);
+        if kill_at <= Instant::now() {
+            self.wake();
+        }
+        // A stopped command cannot act on SIGTERM; it has its time to do so.
+        self.job.signal(Signal::CONT);
+    }
+
+    /// We were continued: so is the command, unless its lock was lost meanwhile.
+    fn resume(&mut self) {
+        let lost = !self.guard.is_held();
+        match self.rules.on_lost {
+            OnLost::Kill if lost && self.stopping.is_none() => self.stop(LostReason::Expired),
+            OnLost::Kill if lost => {}
+            OnLost::Kill | OnLost::Warn => self.job.resume(),
+        }
+    }
+
+    fn why(&self, reason: LostReason) -> String {
+        let silence = self.rules.plan.silence(Instant::now(), self.valid_until);
+        errors::lost(reason, Some(silence))
+    }
+
+    /// The command has ended.
+    async fn end(mut self, code: u8) -> Result<ExitCode, Failure> {
+        self.job.bury();
+        let Some(stopping) = self.stopping else { return Ok(ExitCode::from(code)) };
+        self.job.wait_for_stragglers(stopping.deadline.into()).await;
+        let what = format!("; stopped {}", self.shown);
+        Err(errors::lost_lock(self.guard, stopping.after, &stopping.why, &what))
+    }
+}
+
+/// Most characters of a command that are shown.
+const SHOWN_LEN_MAX: usize = 60;
+
+/// The command as a user would recognise it, on one line.
+fn show(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<String> =
+        words.map(|word| errors::shell_word(&word.to_string_lossy())).collect();
+    let line: String =
+        words.join(" ").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    match line.char_indices().nth(SHOWN_LEN_MAX) {
+        Some((end, _)) => format!("`{}…`", &line[..end]),
+        None => format!("`{line}`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_shown_as_it_could_be_typed() {
+        let mut command = Command::new("make");
+        command.args(["deploy", "TO=a b"]);
+        assert_eq!(show(&command), "`make deploy 'TO=a b'`");
+    }
+
+    #[test]
+    fn a_long_command_is_cut_and_one_of_many_lines_is_shown_on_one() {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("a\nb{}", "ö".repeat(SHOWN_LEN_MAX))]);
+        let shown = show(&command);
+        assert!(shown.starts_with("`sh -c 'a b"), "{shown}");
+        assert_eq!(shown.chars().count(), SHOWN_LEN_MAX + "`…`".chars().count());
+    }
+}

@@ -1,0 +1,187 @@
+//! How each kind of setting is written, whether as a flag, in the environment or in the file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use coordinator::types::{Identity, Ttl};
+
+/// The port of locks: L-O-C-K on a telephone's keypad.
+pub(crate) const PORT_DEFAULT: u16 = 5625;
+
+/// What can be set, and therefore read from text.
+pub(crate) trait Value: Sized {
+    /// Reads the value. The error completes the sentence "`ttl` is "5x", …".
+    fn parse(text: &str) -> Result<Self, String>;
+}
+
+/// Where a client finds the coordinator: a host and a port, resolved when connecting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServerAddress(pub(crate) String);
+
+/// What becomes of the command when its lock is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnLost {
+    /// It is stopped before the lock can be another's.
+    Kill,
+    /// It goes on, and its user is told.
+    Warn,
+}
+
+impl Value for ServerAddress {
+    fn parse(text: &str) -> Result<Self, String> {
+        let bare = || format!("{text}:{PORT_DEFAULT}");
+        match text.rsplit_once(':') {
+            _ if text.is_empty() || text.contains(char::is_whitespace) => {
+                Err("which is no address: write HOST:PORT".to_owned())
+            }
+            // An IPv6 address without its port: colons, and no bracket before the last of them.
+            Some((host, _)) if host.contains(':') && !host.ends_with(']') => {
+                let bracketed = format!("[{text}]:{PORT_DEFAULT}");
+                if text.starts_with('[') { Ok(Self(bare())) } else { Ok(Self(bracketed)) }
+            }
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                Ok(Self(text.to_owned()))
+            }
+            Some(_) => Err("which is no address: write HOST:PORT".to_owned()),
+            None => Ok(Self(bare())),
+        }
+    }
+}
+
+impl Value for SocketAddr {
+    fn parse(text: &str) -> Result<Self, String> {
+        let numeric = match text.strip_prefix("localhost:") {
+            Some(port) => format!("127.0.0.1:{port}"),
+            None => text.to_owned(),
+        };
+        let meant = || "which is no address to listen on: write ADDRESS:PORT, as 0.0.0.0:5625";
+        numeric.parse().map_err(|_| meant().to_owned())
+    }
+}
+
+impl Value for Duration {
+    fn parse(text: &str) -> Result<Self, String> {
+        duration(text)
+            .ok_or_else(|| "which is no length of time: write 10s, 5m or 1h30m".to_owned())
+    }
+}
+
+impl Value for Ttl {
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::new(<Duration as Value>::parse(text)?)
+            .map_err(|_| "a lease lasts between 2s and 1h".to_owned())
+    }
+}
+
+impl Value for bool {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "1" | "true" | "yes" | "on" => Ok(true),
+            "0" | "false" | "no" | "off" => Ok(false),
+            _ => Err("which is neither true nor false".to_owned()),
+        }
+    }
+}
+
+impl Value for usize {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(0) => Err("and must be at least 1".to_owned()),
+            Ok(number) => Ok(number),
+            Err(_) => Err("which is no number".to_owned()),
+        }
+    }
+}
+
+impl Value for OnLost {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "kill" => Ok(Self::Kill),
+            "warn" => Ok(Self::Warn),
+            _ => Err("which is neither kill nor warn".to_owned()),
+        }
+    }
+}
+
+impl Value for Identity {
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::new(text).map_err(|error| error.to_string())
+    }
+}
+
+impl Value for String {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(text.to_owned())
+    }
+}
+
+impl Value for PathBuf {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(Self::from(text))
+    }
+}
+
+/// Nothing was set: the setting is off.
+impl<T: Value> Value for Option<T> {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Ok(None) } else { T::parse(text).map(Some) }
+    }
+}
+
+/// A length of time: `10s`, `5m`, `1h30m`, `250ms`; a plain number, whole or not, is seconds.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
+    if text.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+        && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+    {
+        return Duration::try_from_secs_f64(text.parse().ok()?).ok();
+    }
+    humantime::parse_duration(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_number_is_seconds() {
+        assert_eq!(duration("5"), Some(Duration::from_secs(5)));
+        assert_eq!(duration("0.25"), Some(Duration::from_millis(250)));
+        assert_eq!(duration("0"), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_length_may_have_several_units() {
+        assert_eq!(duration("1h30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(duration("1m 30s"), Some(Duration::from_secs(90)));
+    }
+
+    #[test]
+    fn what_is_no_length_is_refused() {
+        for text in ["", "soon", "-5", "5 parsecs", "1..5", ".", "1e3", "inf", "NaN", "s"] {
+            assert_eq!(duration(text), None, "{text:?}");
+        }
+        assert_eq!(duration("99999999999999999999999"), None);
+    }
+
+    #[test]
+    fn a_server_without_a_port_has_the_usual_one() {
+        let parse = |text| ServerAddress::parse(text).map(|address| address.0);
+        assert_eq!(parse("locks:99").unwrap(), "locks:99");
+        assert_eq!(parse("locks").unwrap(), "locks:5625");
+        assert_eq!(parse("[::1]:99").unwrap(), "[::1]:99");
+        assert_eq!(parse("[::1]").unwrap(), "[::1]:5625");
+        assert_eq!(parse("::1").unwrap(), "[::1]:5625");
+        for bad in ["", ":5625", "locks:", "locks:http", "locks:70000", "a b:1"] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_words_for_yes_and_no_are_few() {
+        assert_eq!(bool::parse("yes"), Ok(true));
+        assert_eq!(bool::parse("0"), Ok(false));
+        assert!(bool::parse("maybe").is_err());
+    }
+}

@@ -1,0 +1,14 @@
+//! Tests with the real binary, in one test binary: a module per theme.
+//!
+//! Each test has its own coordinator on a port of its own and its own home directory, so all run at
+//! once. Nothing sleeps for luck: what is waited for is looked at until it is so, or a deadline
+//! that is far too long has passed.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod commands;
+mod examples;
+mod loss;
+mod serving;
+mod signals;
+mod support;
+mod terminal;

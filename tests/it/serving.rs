@@ -1,0 +1,134 @@
+//! `coordinator serve` as a process: start, mistakes, stop.
+
+use std::net::TcpListener;
+
+use rustix::process::Signal;
+
+use crate::support::{Home, Server, eventually, run, start};
+
+#[test]
+fn it_says_where_it_is_and_stops_in_order() {
+    let server = Server::start();
+    let port_file = server.home.path("port");
+    server.process.signal(Signal::TERM);
+    let done = server.process.end();
+    assert_eq!(done.code(), Some(0));
+    assert!(done.err.contains(&format!("locks on {}, nothing is kept", server.address)));
+    assert!(done.err.contains(&format!("try: coordinator lock --server {} demo", server.address)));
+    assert!(!port_file.exists(), "nobody may take an old port for a living one");
+}
+
+#[test]
+fn a_bare_coordinator_serves() {
+    let home = Home::new();
+    let port_file = home.path("p");
+    let mut command = home.coordinator(&["--ephemeral", "--listen", "127.0.0.1:0", "--port-file"]);
+    command.arg(&port_file);
+    let server = start(command);
+    eventually("it is ready", || port_file.exists().then_some(()));
+    server.signal(Signal::INT);
+    assert_eq!(server.end().code(), Some(0));
+}
+
+#[test]
+fn a_holder_may_finish_while_the_server_drains() {
+    let server = Server::start();
+    let go_on = server.home.path("go-on");
+    let script = format!("while ! test -e {}; do sleep 0.01; done; exit 3", go_on.display());
+    let holder = start(server.client(&["lock", "demo", "-c", &script]));
+    server.held("demo");
+    let waiter = start(server.client(&["lock", "demo", "--", "true"]));
+    server.waited_for_by("demo", 1);
+    server.process.signal(Signal::TERM);
+    let waiter = waiter.end();
+    assert_eq!(waiter.code(), Some(69), "{}", waiter.err);
+    assert!(waiter.err.contains("is about to stop"), "{}", waiter.err);
+    std::fs::write(&go_on, "").unwrap();
+    assert_eq!(holder.end().code(), Some(3));
+    assert_eq!(server.process.end().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_stops_it_at_once() {
+    let server = Server::start_with(Home::new(), &["--ephemeral", "--drain-timeout", "1h"]);
+    let holder = start(server.client(&["lock", "demo", "--", "sleep", "60"]));
+    server.held("demo");
+    server.process.signal(Signal::TERM);
+    eventually("it drains", || {
+        let refused = run(server.client(&["try", "other", "--", "true"]));
+        (refused.code() == Some(69)).then_some(())
+    });
+    server.process.signal(Signal::TERM);
+    assert_eq!(server.process.end().code(), Some(0));
+    assert_eq!(holder.end().code(), Some(70));
+}
+
+#[test]
+fn a_port_in_use_is_told_with_advice() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let done = run(Home::new().coordinator(&["serve", "--ephemeral", "--listen", &address]));
+    assert_eq!(done.code(), Some(2));
+    let error = format!("error: cannot listen on {address} (the address is in use)\n  hint: ");
+    assert!(done.err.contains(&error), "{}", done.err);
+}
+
+#[test]
+fn a_data_directory_serves_one_coordinator_at_a_time() {
+    let home = Home::new();
+    let data = home.path("data").to_str().unwrap().to_owned();
+    let server = Server::start_with(home, &["--data-dir", &data]);
+    let second = ["serve", "--listen", "127.0.0.1:0", "--data-dir", &data];
+    let done = run(server.home.coordinator(&second));
+    assert_eq!(done.code(), Some(2));
+    assert!(done.err.contains(&data) && done.err.contains("  hint: "), "{}", done.err);
+}
+
+#[test]
+fn tokens_rise_across_a_restart() {
+    let home = Home::new();
+    let data = home.path("data").to_str().unwrap().to_owned();
+    let server = Server::start_with(home, &["--data-dir", &data]);
+    let token = |server: &Server| {
+        let script = "echo $COORDINATOR_FENCING_TOKEN";
+        run(server.client(&["lock", "demo", "-c", script])).out.trim().parse::<u64>().unwrap()
+    };
+    let before = token(&server);
+    server.process.signal(Signal::KILL);
+    let Server { home, process, .. } = server;
+    process.end();
+    std::fs::remove_file(home.path("port")).unwrap();
+    let server = Server::start_with(home, &["--data-dir", &data]);
+    assert!(token(&server) > before);
+}
+
+#[test]
+fn the_operators_mistakes_are_2() {
+    let home = Home::new();
+    for flags in [
+        &["--data-dir", "/dev/null/state"][..],
+        &["--listen", "nowhere"],
+        &["--drain-timeout", "soon"],
+        &["--log", "debgu"],
+        &["--ephemeral", "--data-dir", "x"],
+        &["--ephemeral", "--port-file", "/dev/null/port"],
+        &["--config", "/dev/null/none.toml"],
+        &["--no-such-flag"],
+    ] {
+        let done = run(home.coordinator(&[&["serve", "--listen", "127.0.0.1:0"], flags].concat()));
+        assert_eq!(done.code(), Some(2), "{flags:?}: {}", done.err);
+        assert!(done.err.contains("error: "), "{flags:?}: {}", done.err);
+    }
+}
+
+#[test]
+fn listening_beyond_this_machine_is_warned_of() {
+    let home = Home::new();
+    let port_file = home.path("p");
+    let mut command = home.coordinator(&["--ephemeral", "--listen", "0.0.0.0:0", "--port-file"]);
+    command.arg(&port_file);
+    let server = start(command);
+    eventually("it is ready", || port_file.exists().then_some(()));
+    server.signal(Signal::TERM);
+    assert!(server.end().err.contains("WARN  0.0.0.0:"));
+}

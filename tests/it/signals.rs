@@ -1,0 +1,59 @@
+//! Signals, process groups, and the ends of waits.
+
+use rustix::process::Signal;
+
+use crate::support::{Server, eventually, line_in, lives, start};
+
+#[test]
+fn a_signal_reaches_the_whole_group() {
+    let server = Server::start();
+    let pid = server.home.path("grandchild");
+    let script = format!("sleep 60 & echo $! > {}; wait", pid.display());
+    let command = start(server.client(&["lock", "demo", "-c", &script]));
+    let grandchild = line_in(&pid);
+    assert!(lives(&grandchild));
+    command.signal(Signal::TERM);
+    assert_eq!(command.end().code(), Some(143));
+    eventually("the grandchild has gone too", || (!lives(&grandchild)).then_some(()));
+    assert!(server.lock("demo").is_none());
+}
+
+#[test]
+fn the_command_may_answer_a_signal_in_its_own_way() {
+    let server = Server::start();
+    let ready = server.home.path("ready");
+    let script =
+        format!("trap 'exit 4' USR1; echo yes > {}; while :; do sleep 0.01; done", ready.display());
+    let command = start(server.client(&["lock", "demo", "-c", &script]));
+    line_in(&ready);
+    command.signal(Signal::USR1);
+    assert_eq!(command.end().code(), Some(4));
+}
+
+#[test]
+fn who_stops_waiting_leaves_the_queue() {
+    let server = Server::start();
+    let _holder = start(server.client(&["lock", "demo", "--", "sleep", "60"]));
+    server.held("demo");
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let waiter = start(server.client(&["lock", "demo", "--", "true"]));
+        server.waited_for_by("demo", 1);
+        waiter.signal(signal);
+        assert_eq!(waiter.end().code(), Some(code));
+        server.waited_for_by("demo", 0);
+    }
+}
+
+#[test]
+fn holding_without_a_command_ends_in_order_on_a_signal() {
+    let server = Server::start();
+    let mut command = server.client(&["lock", "demo"]);
+    // An input that does not end before the test does.
+    let (input, _kept_open) = std::io::pipe().unwrap();
+    command.stdin(input);
+    let holder = start(command);
+    server.held("demo");
+    holder.signal(Signal::TERM);
+    assert_eq!(holder.end().code(), Some(0));
+    assert!(server.lock("demo").is_none());
+}

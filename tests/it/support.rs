@@ -1,0 +1,215 @@
+//! Starts coordinators and runs commands against them, with deadlines.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use tempfile::TempDir;
+
+/// Longer than anything here takes, also on a busy machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a process that a test leaves behind may take to end.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+/// Between two looks at what is waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Waits until `done` gives something; panics with `what` at the deadline.
+pub(crate) fn eventually<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let give_up_at = Instant::now() + DEADLINE;
+    loop {
+        if let Some(it) = done() {
+            return it;
+        }
+        assert!(Instant::now() < give_up_at, "still not: {what}");
+        thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// A directory with nothing in it but what the test puts there.
+pub(crate) struct Home(TempDir);
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A command in which nothing of this machine's settings shows.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            if ["COORDINATOR_", "XDG_", "RUST_LOG", "STATE_DIRECTORY", "JOURNAL_STREAM"]
+                .iter()
+                .any(|ours| name.starts_with(ours))
+            {
+                command.env_remove(&name);
+            }
+        }
+        command.env("HOME", self.0.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// `coordinator` with these words.
+    pub(crate) fn coordinator(&self, words: &[&str]) -> Command {
+        let mut command = self.command(env!("CARGO_BIN_EXE_coordinator"));
+        command.args(words);
+        command
+    }
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) status: ExitStatus,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Done {
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+}
+
+impl From<Output> for Done {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { status: output.status, out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+/// A process that is killed if the test ends before it.
+pub(crate) struct Running {
+    pid: Pid,
+    ended: mpsc::Receiver<Output>,
+}
+
+/// Starts `command` and reads what it prints.
+pub(crate) fn start(mut command: Command) -> Running {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    Running::watch(child)
+}
+
+/// Runs `command` to its end.
+pub(crate) fn run(command: Command) -> Done {
+    start(command).end()
+}
+
+/// Runs `command` to its end with `input` on its standard input.
+pub(crate) fn run_with_input(mut command: Command, input: &str) -> Done {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    Running::watch(child).end()
+}
+
+impl Running {
+    fn watch(child: Child) -> Self {
+        let pid = Pid::from_child(&child);
+        let (tell, ended) = mpsc::channel();
+        thread::spawn(move || tell.send(child.wait_with_output().unwrap()));
+        Self { pid, ended }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid, signal).unwrap();
+    }
+
+    /// Waits for the end.
+    pub(crate) fn end(self) -> Done {
+        self.ended.recv_timeout(DEADLINE).expect("the command goes on and on").into()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // First as a user would, so that `coordinator lock` takes its command along.
+        for (signal, patience) in [(Signal::TERM, Duration::ZERO), (Signal::KILL, LAST_WORDS)] {
+            let ended = self.ended.recv_timeout(patience);
+            if !matches!(ended, Err(mpsc::RecvTimeoutError::Timeout)) {
+                return;
+            }
+            let _gone = kill_process(self.pid, signal);
+        }
+    }
+}
+
+/// A coordinator of the test's own.
+pub(crate) struct Server {
+    pub(crate) home: Home,
+    pub(crate) address: String,
+    pub(crate) process: Running,
+}
+
+impl Server {
+    /// One that keeps nothing.
+    pub(crate) fn start() -> Self {
+        Self::start_with(Home::new(), &["--ephemeral"])
+    }
+
+    /// One with these flags besides, ready.
+    pub(crate) fn start_with(home: Home, flags: &[&str]) -> Self {
+        let port_file = home.path("port");
+        let mut command = home.coordinator(&["serve", "--listen", "127.0.0.1:0", "--port-file"]);
+        command.arg(&port_file).args(flags);
+        let process = start(command);
+        let port = eventually("the coordinator is ready", || {
+            if let Ok(output) = process.ended.try_recv() {
+                panic!("the coordinator ended: {:?}", Done::from(output));
+            }
+            fs::read_to_string(&port_file).ok()
+        });
+        Self { home, address: format!("127.0.0.1:{}", port.trim()), process }
+    }
+
+    /// `coordinator` with these words, as a client of this server.
+    pub(crate) fn client(&self, words: &[&str]) -> Command {
+        let mut command = self.home.coordinator(words);
+        command.env("COORDINATOR_SERVER", &self.address);
+        command
+    }
+
+    /// What `status --json` says about one lock; none if it is free.
+    pub(crate) fn lock(&self, name: &str) -> Option<serde_json::Value> {
+        let status = run(self.client(&["status", "--json", name]));
+        let mut json: serde_json::Value = serde_json::from_str(&status.out).unwrap();
+        json["locks"].as_array_mut().unwrap().pop()
+    }
+
+    /// Waits until someone holds the lock; the token.
+    pub(crate) fn held(&self, name: &str) -> u64 {
+        eventually("the lock is held", || self.lock(name)?["holders"][0]["token"].as_u64())
+    }
+
+    /// Waits until so many wait for the lock.
+    pub(crate) fn waited_for_by(&self, name: &str, waiters: u64) {
+        eventually("others wait", || {
+            (self.lock(name)?["waiter_count"].as_u64()? == waiters).then_some(())
+        });
+    }
+}
+
+/// Waits until the file holds a line; without its end.
+pub(crate) fn line_in(file: &Path) -> String {
+    eventually("the file has a line", || {
+        fs::read_to_string(file).ok()?.strip_suffix('\n').map(str::to_owned)
+    })
+}
+
+/// Whether the process lives (one that has ended and waits to be buried does not).
+pub(crate) fn lives(pid: &str) -> bool {
+    let number = pid.parse().unwrap();
+    let there = Pid::from_raw(number).is_some_and(|pid| test_kill_process(pid).is_ok());
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    there && !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+}

@@ -1,0 +1,147 @@
+//! On a terminal: whose it is, what Ctrl-C and Ctrl-Z do, what a waiter is shown.
+//!
+//! `setsid --ctty` makes the far end of a pseudo-terminal the controlling terminal of a session of
+//! its own, as a terminal window does.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use crate::support::{Running, Server, eventually, start};
+
+/// A terminal with a shell or a command on it.
+struct Screen {
+    /// Our end: what is written here is typed.
+    keys: File,
+    /// All that was shown so far.
+    shown: Arc<Mutex<String>>,
+    /// How much of it was looked at.
+    seen: usize,
+    /// What runs there, killed with the screen.
+    _session: Running,
+}
+
+impl Screen {
+    /// Runs `words` with `server`'s settings on a terminal of its own.
+    fn open(server: &Server, words: &[&str]) -> Self {
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&ours).unwrap();
+        unlockpt(&ours).unwrap();
+        let name = ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
+        let theirs = OpenOptions::new().read(true).write(true).open(name).unwrap();
+
+        let mut command: Command = server.home.command("setsid");
+        command.args(["--ctty", "--wait"]).args(words);
+        command.env("COORDINATOR_SERVER", &server.address);
+        command.env("COORDINATOR", env!("CARGO_BIN_EXE_coordinator")).env("PS1", "$ ");
+        // What runs there writes to the terminal, though its parent would rather have pipes.
+        let redirected = ["sh", "-c", "exec \"$@\" <&0 >&0 2>&0", "sh"];
+        let mut whole = server.home.command(redirected[0]);
+        whole.args(&redirected[1..]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            if let Some(value) = value {
+                whole.env(name, value);
+            }
+        }
+        whole.stdin(Stdio::from(theirs));
+        let session = start(whole);
+
+        let keys = File::from(ours);
+        let shown = Arc::new(Mutex::new(String::new()));
+        let (mut screen, text) = (keys.try_clone().unwrap(), Arc::clone(&shown));
+        thread::spawn(move || {
+            let mut buffer = [0; 1024];
+            // Reading fails when nobody has the far end any more.
+            while let Ok(len @ 1..) = screen.read(&mut buffer) {
+                text.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..len]));
+            }
+        });
+        Self { keys, shown, seen: 0, _session: session }
+    }
+
+    fn type_in(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits until `text` is shown after all that was waited for before.
+    fn expect(&mut self, text: &str) {
+        let what = format!("{text:?} is shown");
+        let (shown, seen) = (&self.shown, self.seen);
+        let found = || shown.lock().unwrap()[seen..].find(text);
+        let give_up = std::panic::AssertUnwindSafe(|| eventually(&what, found));
+        let at = std::panic::catch_unwind(give_up)
+            .unwrap_or_else(|_| panic!("no {text:?} in {:?}", &shown.lock().unwrap()[seen..]));
+        self.seen += at + text.len();
+    }
+}
+
+const CTRL_C: &str = "\x03";
+const CTRL_D: &str = "\x04";
+const CTRL_Z: &str = "\x1a";
+
+#[test]
+fn ctrl_c_reaches_the_command_and_the_terminal_comes_back() {
+    let server = Server::start();
+    let command = "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.01; done";
+    let script = "\"$COORDINATOR\" lock demo -c \"$0\"; echo code $?; read line; echo got $line";
+    let mut screen = Screen::open(&server, &["sh", "-c", script, command]);
+    screen.expect("ready");
+    screen.type_in(CTRL_C);
+    screen.expect("caught");
+    screen.expect("code 5");
+    // A shell in the background could not read.
+    screen.type_in("more\n");
+    screen.expect("got more");
+}
+
+#[test]
+fn the_command_reads_the_terminal() {
+    let server = Server::start();
+    let script = "\"$COORDINATOR\" lock demo -- cat; echo code $?";
+    let mut screen = Screen::open(&server, &["sh", "-c", script]);
+    server.held("demo");
+    screen.type_in("hello\n");
+    screen.expect("hello");
+    screen.expect("hello");
+    screen.type_in(CTRL_D);
+    screen.expect("code 0");
+}
+
+#[test]
+fn ctrl_z_gives_the_shell_its_terminal_and_fg_goes_on() {
+    let server = Server::start();
+    let mut screen = Screen::open(&server, &["bash", "--norc", "--noediting", "-i"]);
+    screen.type_in("\"$COORDINATOR\" lock demo -c 'echo rea''dy; cat'\n");
+    screen.expect("ready");
+    screen.type_in(CTRL_Z);
+    screen.expect("Stopped");
+    screen.type_in("echo back $((40 + 2))\n");
+    screen.expect("back 42");
+    screen.type_in("fg\n");
+    screen.type_in("hello\n");
+    screen.expect("hello");
+    screen.expect("hello");
+    screen.type_in(CTRL_D);
+    screen.type_in("echo code $?\n");
+    screen.expect("code 0");
+}
+
+#[test]
+fn a_waiter_is_shown_whom_it_waits_for() {
+    let server = Server::start();
+    let go_on = server.home.path("go-on");
+    let wait = format!("while ! test -e {}; do sleep 0.01; done", go_on.display());
+    let holder = start(server.client(&["lock", "--as", "ci-7", "demo", "-c", &wait]));
+    server.held("demo");
+    let script = "\"$COORDINATOR\" lock demo -- echo mine";
+    let mut screen = Screen::open(&server, &["sh", "-c", script]);
+    screen.expect("waiting for \"demo\": held by ci-7 for ");
+    screen.expect("you are 1st in line");
+    std::fs::write(&go_on, "").unwrap();
+    assert_eq!(holder.end().code(), Some(0));
+    screen.expect("\r\x1b[Kmine");
+}
