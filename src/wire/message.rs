@@ -56,6 +56,9 @@ pub enum ClientMessage {
         lock_delay_ms: u32,
         /// What for, shown to whoever waits or looks; may be empty.
         note: String,
+        /// Where it stood before the coordinator crashed, from its latest `Queued`; none for a request
+        /// that is new (rule G2).
+        ticket: Option<Ticket>,
         /// The locks: 1 to 64 different ones, granted together or not at all (rule R5).
         #[serde(deserialize_with = "claims")]
         claims: Vec<Claim>,
@@ -97,6 +100,71 @@ pub enum ClientMessage {
         name: String,
         /// The token of the grant, so that nobody newer is hit.
         token: u64,
+    },
+    /// After a `Welcome` that says `Reopened`: asks for what the request held before the coordinator
+    /// crashed (rule G3). Answered by `Grant` with the same token, by `Lost`, or by `Rejected`.
+    Reclaim {
+        /// The request, as before.
+        request: u64,
+        /// The token of its grant.
+        token: u64,
+        /// The seal of its grant.
+        seal: u128,
+        /// As in the request.
+        lock_delay_ms: u32,
+        /// As in the request.
+        note: String,
+        /// As in the request, in the same order.
+        #[serde(deserialize_with = "claims")]
+        claims: Vec<Claim>,
+    },
+    /// After a `Welcome` that says `Resumed`, and after everything unanswered was repeated: what the
+    /// client knows of (rule S3). What it does not list is freed without a word; what it believes to
+    /// hold and does not, is answered by `Lost`. Long lists are sent in parts, by ranges of ids.
+    Account {
+        /// The first request id that this part is about.
+        from: u64,
+        /// The last.
+        to: u64,
+        /// What it believes to hold.
+        #[serde(deserialize_with = "list")]
+        held: Vec<Held>,
+        /// Requests whose answer it waits for.
+        #[serde(deserialize_with = "list")]
+        waiting: Vec<u64>,
+    },
+}
+
+/// A request that is held, as its client believes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The request.
+    pub request: u64,
+    /// The token of its grant.
+    pub token: u64,
+}
+
+/// Keeps a waiting request's place over a crash of the coordinator. Earlier ones are less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// The run of the coordinator in which the request began to wait.
+    pub epoch: u64,
+    /// Its number among those that began to wait in that run.
+    pub arrival: u64,
+}
+
+/// What the coordinator knows of a session that a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Standing {
+    /// It is new, or the connection is an observer's.
+    Opened,
+    /// Everything: it holds and awaits what it did.
+    Resumed,
+    /// Nothing but that it was: the coordinator has crashed (rule G2).
+    Reopened {
+        /// For how long what was held can be reclaimed, in milliseconds.
+        grace_ms: u64,
     },
 }
 
@@ -219,6 +287,8 @@ pub enum ServerMessage {
         generation: u64,
         /// Length of the lease in milliseconds.
         ttl_ms: u32,
+        /// What is known of the session.
+        standing: Standing,
     },
     /// The request's locks are held from now until `Release`, `Cancel`, `Lost` or the end of the
     /// session.
@@ -227,13 +297,18 @@ pub enum ServerMessage {
         request: u64,
         /// Greater than that of any grant before, of whatever lock (rule F1).
         token: u64,
+        /// Proves to a later run of the coordinator that this grant was made (rule G4).
+        seal: u128,
     },
-    /// The request waits. Sent only to requests that ask for progress.
+    /// The request waits. Sent when it begins to, and again when its place changes, to requests that
+    /// ask for progress.
     Queued {
         /// The request.
         request: u64,
         /// Its place, 1 for the next in line. For several locks: the worst of its places.
         position: u64,
+        /// Keeps its place over a crash of the coordinator.
+        ticket: Ticket,
     },
     /// The request's locks are free, as asked.
     Released {

@@ -19,8 +19,8 @@ mod message;
 pub use codec::{ClientCodec, CodecError, ServerCodec};
 pub use format::{FRAME_LEN_MAX, FormatError, HELLO_LEN_MAX, decode, encode_frame};
 pub use message::{
-    Attach, CLAIMS_KEPT_MAX, Claim, ClientMessage, Holder, LockStatus, Mode, PROTOCOL, Query,
-    ServerMessage, ServerStatus, SessionStatus, Wait, Waiter,
+    Attach, CLAIMS_KEPT_MAX, Claim, ClientMessage, Held, Holder, LockStatus, Mode, PROTOCOL, Query,
+    ServerMessage, ServerStatus, SessionStatus, Standing, Ticket, Wait, Waiter,
 };
 
 #[cfg(test)]
