@@ -33,6 +33,8 @@ pub mod client;
 #[cfg(any(feature = "client", feature = "server"))]
 mod clock;
 pub mod engine;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod types;
 pub mod wire;
 

@@ -28,8 +28,9 @@ pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 
 /// A session with a coordinator, over one connection that carries any number of requests at once.
 ///
-/// Clones are cheap and share the session. A task of its own keeps the lease alive. The session
-/// ends, and everything it holds is freed, when the last clone and the last guard are gone, or with
+/// Clones are cheap and share the session. A task of its own keeps the lease alive, as long as its
+/// runtime runs: where async code computes or blocks for seconds, it needs more than one thread. The
+/// session ends, and everything it holds is freed, when the last clone and the last guard are gone, or with
 /// [`close`](Self::close).
 ///
 /// # Examples

@@ -1,6 +1,7 @@
 //! Clients over real sockets, with real threads and runtimes, before a server that grants whatever
 //! it is asked for.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
@@ -20,6 +21,7 @@ fn generous_server() -> (SocketAddr, JoinHandle<Vec<ClientMessage>>) {
     let address = listener.local_addr().unwrap();
     let server = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
+        stream.set_nodelay(true).unwrap();
         let mut heard = Vec::new();
         while let Some(message) = read_message(&mut stream) {
             let answers = answers(&message);
@@ -152,6 +154,59 @@ async fn a_lock_is_taken_and_released_over_a_socket() {
     guard.release().await.unwrap();
     client.close().await.unwrap();
     assert_eq!(server.join().unwrap().last(), Some(&ClientMessage::Goodbye));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_many_tasks_ask_and_give_up_at_once_nothing_stays_held() {
+    const TASKS: u64 = 16;
+    const REQUESTS: u64 = 250;
+    let (address, server) = generous_server();
+    let client = Client::connect(address.to_string()).await.unwrap();
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| tokio::spawn(ask_and_give_up(client.clone(), task, REQUESTS)))
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    // The answer comes after those to all that was dropped before.
+    client.lock("last").await.unwrap().release().await.unwrap();
+    client.close().await.unwrap();
+    let (mut asked, mut ended) = (BTreeSet::new(), BTreeSet::new());
+    for message in server.join().unwrap() {
+        match message {
+            ClientMessage::Request { request, .. } => {
+                assert!(asked.last().is_none_or(|last| request > *last), "ids only rise");
+                asked.insert(request);
+            }
+            ClientMessage::Release { request, .. } | ClientMessage::Cancel { request } => {
+                assert!(ended.insert(request), "request {request} ended twice");
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(asked, ended);
+    assert!(asked.len() > 1);
+}
+
+/// Takes locks and gives them back, or up, in each of the ways there are.
+async fn ask_and_give_up(client: Client, task: u64, requests: u64) {
+    for number in 0..requests {
+        let mut request = client.lock("printer").into_future();
+        match (task + number) % 4 {
+            0 => request.await.unwrap().release().await.unwrap(),
+            1 => drop(request.await.unwrap()),
+            // Given up as soon as asked, and a moment later.
+            2 => drop(futures_util::future::poll_immediate(&mut request).await),
+            _ => {
+                for _ in 0..number % 8 {
+                    if futures_util::future::poll_immediate(&mut request).await.is_some() {
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -331,6 +331,8 @@ fn lost_reason(end: &End) -> LostReason {
 }
 
 #[cfg(test)]
+mod races;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;

@@ -4,9 +4,10 @@
 
 use std::collections::VecDeque;
 
+use super::tests::ask;
 use super::*;
 use crate::types::TTL_MIN;
-use crate::wire::{Claim, Mode, ServerMessage, Wait};
+use crate::wire::ServerMessage;
 
 /// Schedules tried, each from a seed of its own.
 const SCHEDULES: u64 = 1_000;
@@ -20,14 +21,14 @@ const PAUSE_MAX_MICROS: u64 = 4_000_000;
 const CLOCK_RATE_ERROR_PERMILLE: u64 = 10;
 
 /// Numbers that look random and are the same for the same seed.
-struct Dice(u64);
+pub(super) struct Dice(u64);
 
 impl Dice {
-    fn of(seed: u64) -> Self {
+    pub(super) fn of(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -121,11 +122,6 @@ impl Lessor {
             other => panic!("{other:?}"),
         }
     }
-}
-
-fn ask() -> Ask {
-    let claims = vec![Claim { name: "printer".to_owned(), mode: Mode::Exclusive }];
-    Ask { wait: Wait::Forever, progress: false, lock_delay_ms: 0, note: String::new(), claims }
 }
 
 /// What a schedule came to.

@@ -1,7 +1,5 @@
 //! Stories of a client, with a time that only the story moves.
 
-use std::collections::{BTreeSet, VecDeque};
-
 use super::*;
 use crate::client::lease::{LeaseCell, Standing};
 use crate::types::RejectionCode;
@@ -13,20 +11,20 @@ fn at(millis: u64) -> Timestamp {
     Timestamp::from_micros(millis * 1_000)
 }
 
-fn id(request: u64) -> RequestId {
+pub(super) fn id(request: u64) -> RequestId {
     RequestId::new(request)
 }
 
-fn ask() -> Ask {
+pub(super) fn ask() -> Ask {
     let claims =
         vec![crate::wire::Claim { name: "printer".to_owned(), mode: crate::wire::Mode::Exclusive }];
     Ask { wait: Wait::Forever, progress: false, lock_delay_ms: 0, note: String::new(), claims }
 }
 
 /// A core, and the hands of its driver.
-struct Story {
-    core: Core,
-    now: Timestamp,
+pub(super) struct Story {
+    pub(super) core: Core,
+    pub(super) now: Timestamp,
 }
 
 impl Story {
@@ -38,7 +36,7 @@ impl Story {
     }
 
     /// A client that was welcomed at 0.
-    fn open() -> Self {
+    pub(super) fn open() -> Self {
         let mut story = Self::greeting();
         story.hear(welcome());
         assert!(matches!(story.told()[..], [Effect::Welcomed(_)]));
@@ -55,7 +53,7 @@ impl Story {
         story
     }
 
-    fn hear(&mut self, message: ServerMessage) {
+    pub(super) fn hear(&mut self, message: ServerMessage) {
         self.core.receive(message, self.now);
     }
 
@@ -99,7 +97,7 @@ fn welcome() -> ServerMessage {
     }
 }
 
-fn grant(request: u64, token: u64) -> ServerMessage {
+pub(super) fn grant(request: u64, token: u64) -> ServerMessage {
     ServerMessage::Grant { request, token }
 }
 
@@ -222,6 +220,19 @@ fn waiters_outlast_a_lapse_of_the_lease_if_the_server_does() {
     story.hear(ServerMessage::KeptAlive { sequence: 4 });
     story.hear(grant(1, 7));
     assert_eq!(story.told(), [granted(1, 7)]);
+}
+
+#[test]
+fn a_lease_that_came_back_can_lapse_again() {
+    let mut story = Story::holding();
+    story.core.request(ask());
+    story.wait_until(12_000);
+    assert_eq!(story.told(), [lost(1, LostReason::Expired)]);
+    story.hear(ServerMessage::KeptAlive { sequence: 4 });
+    story.hear(grant(2, 8));
+    assert_eq!(story.told(), [granted(2, 8)]);
+    story.wait_until(10_000 + 9_750);
+    assert_eq!(story.told(), [lost(2, LostReason::Expired)]);
 }
 
 #[test]
@@ -458,107 +469,4 @@ fn the_oldest_of_too_many_unanswered_keep_alives_is_forgotten() {
     }
     let Phase::Open(session) = &story.core.phase else { panic!("still open") };
     assert_eq!(session.unanswered.len(), KEEP_ALIVES_UNANSWERED_MAX);
-}
-
-/// Numbers that look random and are the same every time.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
-
-/// A server that grants whenever the dice say so, and the wire both ways.
-#[derive(Default)]
-struct FakeServer {
-    inbox: VecDeque<ClientMessage>,
-    waiting: Vec<u64>,
-    held: BTreeSet<u64>,
-    token: u64,
-    outbox: VecDeque<ServerMessage>,
-}
-
-impl FakeServer {
-    fn read_one(&mut self) {
-        match self.inbox.pop_front() {
-            Some(ClientMessage::Request { request, .. }) => self.waiting.push(request),
-            Some(ClientMessage::Cancel { request }) => {
-                self.waiting.retain(|waiting| *waiting != request);
-                self.held.remove(&request);
-                self.outbox.push_back(ServerMessage::Cancelled { request });
-            }
-            Some(ClientMessage::Release { request, .. }) => {
-                assert!(self.held.remove(&request));
-                self.outbox.push_back(ServerMessage::Released { request });
-            }
-            Some(other) => panic!("{other:?}"),
-            None => {}
-        }
-    }
-
-    fn grant_one(&mut self, dice: &mut Dice) {
-        if !self.waiting.is_empty() {
-            let which = usize::try_from(dice.roll(self.waiting.len() as u64)).unwrap();
-            let request = self.waiting.swap_remove(which);
-            self.token += 1;
-            self.held.insert(request);
-            self.outbox.push_back(grant(request, self.token));
-        }
-    }
-}
-
-#[test]
-fn in_100_000_races_of_cancel_and_grant_nothing_is_held_after_its_cancel() {
-    const RACES: u64 = 100_000;
-    const AT_ONCE: usize = 6;
-    let (mut story, mut server, mut dice) = (Story::open(), FakeServer::default(), Dice(88_172));
-    let (mut cancelled, mut held) = (BTreeSet::new(), BTreeSet::new());
-    let mut crossed = 0;
-    while crossed < RACES || !story.core.requests.is_empty() {
-        match dice.roll(6) {
-            0 if crossed < RACES && story.core.requests.len() < AT_ONCE => {
-                story.core.request(ask());
-            }
-            1 => {
-                // Any may be given up, whether its grant is on the way, or told, or neither.
-                let any = usize::try_from(dice.roll(AT_ONCE as u64)).unwrap();
-                let request = story.core.requests.keys().nth(any).copied();
-                if let Some(request) = request.filter(|request| cancelled.insert(*request)) {
-                    let on_the_way = server.held.contains(&request) && !held.remove(&request);
-                    crossed += u64::from(on_the_way);
-                    story.core.cancel(id(request));
-                }
-            }
-            2 => server.read_one(),
-            3 => server.grant_one(&mut dice),
-            4 => {
-                if let Some(message) = server.outbox.pop_front() {
-                    story.hear(message);
-                }
-            }
-            _ => {
-                if let Some(request) = held.pop_first() {
-                    story.core.release(id(request), story.now);
-                    cancelled.insert(request);
-                }
-            }
-        }
-        server.inbox.extend(story.core.drain_messages());
-        for effect in story.core.take_effects() {
-            match effect {
-                Effect::Granted { request, .. } => {
-                    assert!(!cancelled.contains(&request.number()), "granted after its cancel");
-                    held.insert(request.number());
-                }
-                Effect::Released { outcome, .. } => assert_eq!(outcome, Ok(())),
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-    assert_eq!(story.core.end(), None);
-    assert!(server.held.is_empty() && server.waiting.is_empty());
 }

@@ -138,6 +138,8 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         while self.core.end().is_none() {
             let event = self.next_event().await;
             self.handle(event);
+            // Losses are told before more is taken: a release among it wants to know the reason.
+            self.settle();
             self.take_what_is_ready();
             self.core.tick(self.clock.now());
             self.settle();
@@ -192,13 +194,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
             Event::Written(Ok(_)) => {}
             Event::Written(Err(error)) => self.write_failed(error),
             Event::Ending(ending) => self.handle_ending(ending),
-            Event::Command(command) => {
-                // What was dropped before this was asked is given back before.
-                while let Ok(ending) = self.endings.try_recv() {
-                    self.handle_ending(ending);
-                }
-                self.handle_command(command);
-            }
+            Event::Command(command) => self.handle_command(command),
             // Set anew even if it rang early by the core's clock.
             Event::Deadline => self.timer_set_to = None,
         }
@@ -212,10 +208,6 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
             } else if self.outbox.len() < OUTBOX_BYTES_MAX
                 && let Ok(command) = self.commands.try_recv()
             {
-                // An ending that was sent before this command may have come after the look above.
-                while let Ok(ending) = self.endings.try_recv() {
-                    self.handle_ending(ending);
-                }
                 self.handle_command(Some(command));
             } else {
                 break;
@@ -224,6 +216,11 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
     }
 
     fn handle_command(&mut self, command: Option<Command>) {
+        // Who drops a guard and then asks for its lock must not find itself in the way. What was
+        // dropped before the command was sent may have come after our last look.
+        while let Ok(ending) = self.endings.try_recv() {
+            self.handle_ending(ending);
+        }
         match command {
             Some(Command::Request(new)) => self.request(*new),
             Some(Command::Close(done)) => {
@@ -409,5 +406,7 @@ impl<Io: AsyncRead + AsyncWrite> Drop for Driver<Io> {
     }
 }
 
+#[cfg(test)]
+mod fake_server;
 #[cfg(test)]
 mod tests;

@@ -1,136 +1,14 @@
 //! Clients over a pipe, before a server that says what the test says, in a time that flies.
 
-use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use tokio::io::{DuplexStream, duplex};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::fake_server::{FakeServer, builder, goodbye, rejected};
 use super::*;
-use crate::client::{Client, ClientBuilder, HoldState, LockGuard};
+use crate::client::HoldState;
 use crate::types::{GoodbyeCode, RejectionCode};
-use crate::wire::{ClientMessage, LockStatus, PROTOCOL, ServerCodec, Wait};
-
-/// Tokio's time, which tests can stop and move.
-struct TokioClock(Instant);
-
-impl Clock for TokioClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_micros(1_000_000).after(self.0.elapsed())
-    }
-}
-
-fn builder() -> ClientBuilder {
-    Client::builder().clock(Arc::new(TokioClock(Instant::now())))
-}
-
-/// The other end of a client's connection.
-struct FakeServer {
-    reader: FramedRead<ReadHalf<DuplexStream>, ServerCodec>,
-    writer: WriteHalf<DuplexStream>,
-    heard: VecDeque<ClientMessage>,
-}
-
-impl FakeServer {
-    /// A client that is welcome, and its server.
-    async fn with_client() -> (Self, Client) {
-        let (mut server, near) = Self::new();
-        let client = tokio::spawn(builder().connect_with(near));
-        assert!(matches!(server.hear().await, ClientMessage::Hello { .. }));
-        server.say(&[welcome()]).await;
-        (server, client.await.unwrap().unwrap())
-    }
-
-    /// A client that holds request 1 of the lock `printer` with token 7, and its server.
-    async fn with_guard() -> (Self, Client, LockGuard) {
-        let (mut server, client) = Self::with_client().await;
-        let guard = server.grant_next(&client, 7).await;
-        (server, client, guard)
-    }
-
-    fn new() -> (Self, DuplexStream) {
-        let (near, far) = duplex(64 * 1024);
-        let (reader, writer) = tokio::io::split(far);
-        let mut codec = ServerCodec::before_hello();
-        codec.hello_accepted();
-        let reader = FramedRead::new(reader, codec);
-        (Self { reader, writer, heard: VecDeque::new() }, near)
-    }
-
-    async fn grant_next(&mut self, client: &Client, token: u64) -> LockGuard {
-        let request = tokio::spawn(client.lock("printer").into_future());
-        let ClientMessage::Request { request: id, .. } = self.hear().await else { panic!() };
-        self.say(&[ServerMessage::Grant { request: id, token }]).await;
-        request.await.unwrap().unwrap()
-    }
-
-    /// The client's next message.
-    async fn hear(&mut self) -> ClientMessage {
-        while self.heard.is_empty() {
-            let batch = self.reader.next().await.expect("the client hung up").unwrap();
-            self.heard.extend(batch);
-        }
-        self.heard.pop_front().unwrap()
-    }
-
-    /// The client's next message that is no keep-alive.
-    async fn hear_wish(&mut self) -> ClientMessage {
-        loop {
-            match self.hear().await {
-                ClientMessage::KeepAlive { .. } => {}
-                wish => return wish,
-            }
-        }
-    }
-
-    /// Whether the client hung up after nothing but what was heard.
-    async fn sees_end(&mut self) -> bool {
-        self.heard.is_empty() && self.reader.next().await.is_none()
-    }
-
-    async fn say(&mut self, messages: &[ServerMessage]) {
-        let mut bytes = BytesMut::new();
-        for message in messages {
-            wire::encode_frame(message, &mut bytes).unwrap();
-        }
-        self.writer.write_all_buf(&mut bytes).await.unwrap();
-    }
-
-    /// Answers keep-alives until the client hangs up; gives their number.
-    async fn keep_alive(mut self) -> u64 {
-        let mut count = 0;
-        while let Some(Ok(batch)) = self.reader.next().await {
-            for message in batch {
-                if let ClientMessage::KeepAlive { sequence } = message {
-                    self.say(&[ServerMessage::KeptAlive { sequence }]).await;
-                    count += 1;
-                }
-            }
-        }
-        count
-    }
-}
-
-fn welcome() -> ServerMessage {
-    ServerMessage::Welcome {
-        protocol: PROTOCOL,
-        server: "test".to_owned(),
-        epoch: 3,
-        session: 42,
-        secret: 43,
-        generation: 1,
-        ttl_ms: 10_000,
-    }
-}
-
-fn rejected(request: u64, code: RejectionCode) -> ServerMessage {
-    let (code, message) = (code.number(), "for a test".to_owned());
-    ServerMessage::Rejected { request, code, message, lock: None }
-}
-
-fn goodbye(code: GoodbyeCode, rejection: u16) -> ServerMessage {
-    ServerMessage::Goodbye { code: code.number(), rejection, message: "for a test".to_owned() }
-}
+use crate::wire::{ClientMessage, LockStatus, Wait};
 
 #[tokio::test(start_paused = true)]
 async fn a_lock_is_kept_for_an_hour_by_its_keep_alives() {
@@ -162,18 +40,56 @@ async fn a_silent_server_is_a_lost_lock_before_the_lease_can_end() {
     assert!(matches!(guard.release().await, Err(Error::Lost { .. })));
 }
 
+/// Lets time go on for this task alone, as if the driver stood still.
+async fn time_passes_unnoticed(length: Duration) {
+    // The first poll moves the clock, and yields before any other task is polled.
+    let advance = Box::pin(tokio::time::advance(length));
+    assert!(futures_util::future::poll_immediate(advance).await.is_none());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_guard_knows_by_itself_while_the_driver_stands_still() {
     let (_server, _client, guard) = FakeServer::with_guard().await;
-    // Time goes on, but no task runs: as after a pause of the whole process.
-    tokio::time::advance(Duration::from_millis(9_700)).await;
+    time_passes_unnoticed(Duration::from_millis(9_700)).await;
     assert!(guard.is_held());
-    let clock_moves = tokio::time::advance(Duration::from_millis(100));
-    // The first poll moves the clock and yields before any other task was polled.
-    let moved = futures_util::future::poll_immediate(Box::pin(clock_moves)).await;
-    assert!(moved.is_none());
+    time_passes_unnoticed(Duration::from_millis(100)).await;
     assert!(!guard.is_held());
     assert!(guard.valid_until() <= std::time::Instant::now());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_is_looked_at_too_late_is_a_loss() {
+    let (mut server, client) = FakeServer::with_client().await;
+    let mut request = client.lock("printer").into_future();
+    assert!(futures_util::future::poll_immediate(&mut request).await.is_none());
+    server.hear().await;
+    server.say(&[ServerMessage::Grant { request: 1, token: 7 }]).await;
+    sleep(Duration::from_millis(1)).await;
+    time_passes_unnoticed(Duration::from_secs(10)).await;
+    assert!(matches!(request.await, Err(Error::Lost { reason: LostReason::Expired, .. })));
+    assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn run_does_not_call_done_what_ended_after_the_lease() {
+    let (mut server, client) = FakeServer::with_client().await;
+    let run = client.lock("printer").run(|guard| async move {
+        time_passes_unnoticed(Duration::from_secs(10)).await;
+        drop(guard);
+    });
+    let run = tokio::spawn(run);
+    server.hear().await;
+    server.say(&[ServerMessage::Grant { request: 1, token: 7 }]).await;
+    assert!(matches!(run.await.unwrap(), Err(Error::Lost { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_on_its_way_to_the_driver_hears_of_the_loss_that_came_before() {
+    let (mut server, _client, guard) = FakeServer::with_guard().await;
+    let reason = LostReason::Revoked.number();
+    server.say(&[ServerMessage::Lost { request: 1, token: 7, reason }]).await;
+    let outcome = guard.release().await;
+    assert!(matches!(outcome, Err(Error::Lost { reason: LostReason::Revoked, .. })), "{outcome:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -490,7 +406,7 @@ async fn a_server_that_does_not_read_cannot_keep_a_loss_from_us() {
 async fn a_busy_lock_is_told_with_what_the_server_knows() {
     let (mut server, client) = FakeServer::with_client().await;
     let request = tokio::spawn(client.lock("printer").nonblocking().into_future());
-    server.hear_wish().await;
+    server.hear().await;
     let lock = LockStatus {
         name: "printer".to_owned(),
         holders: Vec::new(),

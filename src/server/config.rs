@@ -1,0 +1,68 @@
+//! What an operator may choose, as plain data. Where a value came from (flag, environment, file) is
+//! not known here.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::types::Limits;
+
+/// The port of the locks: L-O-C-K on a keypad.
+pub const LOCK_PORT: u16 = 5625;
+
+/// How a coordinator is to run.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where it listens for clients. Loopback unless told otherwise, for anyone who reaches the
+    /// port may lock.
+    pub listen: SocketAddr,
+    /// Where its state lives.
+    pub data: Data,
+    /// Bounds on what clients may have in the table.
+    pub limits: Limits,
+    /// Most connections open at a time, those without a session included.
+    pub connections_max: usize,
+    /// How long a connection may take to say Hello.
+    pub handshake_timeout: Duration,
+    /// How long an observer may say nothing. Sessions have their lease instead.
+    pub idle_timeout: Duration,
+    /// How long holders may finish after the coordinator was asked to stop.
+    pub drain_timeout: Duration,
+    /// What to do with a stored state that the wall clock has left more than a year behind.
+    pub stale_state: StaleState,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, LOCK_PORT)),
+            data: Data::Ephemeral,
+            limits: Limits::default(),
+            connections_max: 50_000,
+            handshake_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(10),
+            stale_state: StaleState::Refuse,
+        }
+    }
+}
+
+/// Where the little that must outlive the process is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// Nowhere: for tests and demonstrations. Fencing tokens rise across restarts as long as the
+    /// wall clock does.
+    Ephemeral,
+    /// In this directory, which is made if it is missing.
+    Directory(PathBuf),
+}
+
+/// What to do with a stored state that is more than a year behind the wall clock (rule F3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StaleState {
+    /// Do not start: the clock may be wrong, and starting would burn its error into every token.
+    Refuse,
+    /// Go on from the wall clock.
+    Accept,
+}

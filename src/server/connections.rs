@@ -1,0 +1,161 @@
+//! The connections, as far as the Coordinator cares: what each is for, and what a turn has for it.
+//!
+//! Messages of a turn come together in one batch for each connection; a turn ends with the delivery
+//! of all batches. A connection that was said Goodbye to is forgotten then, which is how whatever its
+//! client says later is ignored.
+
+use std::collections::HashMap;
+use std::mem;
+use std::net::SocketAddr;
+
+use actix::Recipient;
+use foldhash::fast::RandomState;
+
+use super::inspect::Budget;
+use super::messages::{Connect, Deliver, Handled};
+use super::render;
+use crate::types::{ConnectionId, GoodbyeCode, Identity, Secret, SessionId};
+use crate::wire::ServerMessage;
+
+/// All connections that were not said Goodbye to.
+#[derive(Default)]
+pub(super) struct Connections {
+    /// By number.
+    known: HashMap<ConnectionId, Connection, RandomState>,
+    /// Those with a batch in the making, each once, in the order of their first message.
+    touched: Vec<ConnectionId>,
+    /// Set once every connection was said Goodbye to: why, for those that come after all.
+    closed: Option<GoodbyeCode>,
+}
+
+/// One connection.
+pub(super) struct Connection {
+    /// Where its answers go.
+    session: Recipient<Deliver>,
+    /// Where it comes from, for people.
+    pub(super) peer: Option<SocketAddr>,
+    /// What it is for.
+    role: Role,
+    /// What this turn has for it.
+    batch: Vec<ServerMessage>,
+    /// What the batch says besides.
+    handled: Handled,
+    /// What the batch may still hold of pages.
+    budget: Budget,
+}
+
+/// What a connection is for.
+pub(super) enum Role {
+    /// It has not said.
+    Unknown,
+    /// To look, and to revoke.
+    Observer,
+    /// A session.
+    Session {
+        /// Which.
+        id: SessionId,
+        /// Goes into its Welcome, nowhere else.
+        secret: Secret,
+        /// Goes into the log.
+        identity: Identity,
+    },
+    /// It is told Goodbye in this turn.
+    Gone,
+}
+
+impl Connections {
+    /// A new one, that says nothing yet.
+    pub(super) fn insert(&mut self, connect: Connect) {
+        let Connect { connection, peer, session } = connect;
+        if let Some(code) = self.closed {
+            return say_last(&session, code);
+        }
+        let new = Connection {
+            session,
+            peer,
+            role: Role::Unknown,
+            batch: Vec::new(),
+            handled: Handled::Unsaid,
+            budget: Budget::of_a_turn(),
+        };
+        self.known.insert(connection, new);
+    }
+
+    /// What it is for; none if it is not known (any more).
+    pub(super) fn role(&self, connection: ConnectionId) -> Option<&Role> {
+        self.known.get(&connection).map(|known| &known.role)
+    }
+
+    /// Says what it is for, and gives it; none if it is not known (any more).
+    pub(super) fn assume(&mut self, connection: ConnectionId, role: Role) -> Option<&Connection> {
+        let known = self.known.get_mut(&connection)?;
+        known.role = role;
+        Some(known)
+    }
+
+    /// What it may still have in pages in this turn; none if it is not known (any more).
+    pub(super) fn budget(&mut self, connection: ConnectionId) -> Option<&mut Budget> {
+        self.known.get_mut(&connection).map(|known| &mut known.budget)
+    }
+
+    /// Puts a message into its batch.
+    pub(super) fn tell(&mut self, connection: ConnectionId, message: ServerMessage) {
+        let Some(known) = self.known.get_mut(&connection) else { return };
+        if matches!(known.role, Role::Gone) {
+            return;
+        }
+        if known.batch.is_empty() && known.handled == Handled::Unsaid {
+            self.touched.push(connection);
+        }
+        known.batch.push(message);
+    }
+
+    /// Puts a Goodbye into its batch, which makes that the last.
+    pub(super) fn dismiss(&mut self, connection: ConnectionId, goodbye: ServerMessage) {
+        self.tell(connection, goodbye);
+        self.assume(connection, Role::Gone);
+    }
+
+    /// Has its batch, empty though it may be, say that all it submitted is handled.
+    pub(super) fn acknowledge(&mut self, connection: ConnectionId) {
+        let Some(known) = self.known.get_mut(&connection) else { return };
+        if known.batch.is_empty() && known.handled == Handled::Unsaid {
+            self.touched.push(connection);
+        }
+        known.handled = Handled::All;
+    }
+
+    /// Delivers the batches of a turn.
+    pub(super) fn deliver(&mut self) {
+        for connection in self.touched.drain(..) {
+            let Some(known) = self.known.get_mut(&connection) else { continue };
+            let messages = mem::take(&mut known.batch);
+            let handled = mem::replace(&mut known.handled, Handled::Unsaid);
+            known.budget = Budget::of_a_turn();
+            known.session.do_send(Deliver { messages, handled });
+            if matches!(known.role, Role::Gone) {
+                self.known.remove(&connection);
+            }
+        }
+    }
+
+    /// Forgets one that ended, after saying that all it submitted is handled; gives what it was for.
+    pub(super) fn remove(&mut self, connection: ConnectionId) -> Option<Role> {
+        let known = self.known.remove(&connection)?;
+        known.session.do_send(Deliver { messages: Vec::new(), handled: Handled::All });
+        Some(known.role)
+    }
+
+    /// Says Goodbye to all of them, and to those that still come.
+    pub(super) fn close_all(&mut self, code: GoodbyeCode) {
+        self.closed = Some(code);
+        for (_, known) in self.known.drain() {
+            say_last(&known.session, code);
+        }
+    }
+}
+
+fn say_last(session: &Recipient<Deliver>, code: GoodbyeCode) {
+    let goodbye = render::goodbye(code, "the coordinator stops");
+    session.do_send(Deliver { messages: vec![goodbye], handled: Handled::Unsaid });
+}

@@ -1,0 +1,206 @@
+//! Looks at the table, a page at a time (rule R10).
+//!
+//! A page is filled until a budget of bytes is used up, well below what a frame may hold. The budget
+//! is one connection's for one turn: a client that asks a hundred questions in one write gets a
+//! hundred answers, but not a hundred full pages at once.
+
+use std::hash::BuildHasher;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::counters::Counters;
+use super::render;
+use crate::engine::{HolderView, LockTable, LockView, SessionView, WaiterView};
+use crate::types::Timestamp;
+use crate::wire::{
+    FRAME_LEN_MAX, Holder, LockStatus, ServerMessage, ServerStatus, SessionStatus, Waiter,
+};
+
+/// What one turn may put into pages.
+pub(super) const PAGE_BYTES_MAX: usize = FRAME_LEN_MAX / 4 * 3;
+/// Holders, and waiters, that are named for a lock in a page of many, or in a rejection.
+pub(super) const NAMED_FEW: usize = 4;
+/// Bytes of a holder, waiter, lock or session besides the texts that clients choose: an upper bound.
+const FIXED_BYTES: usize = 128;
+
+/// Bytes that one connection may still have in this turn.
+#[derive(Debug)]
+pub(super) struct Budget(usize);
+
+impl Budget {
+    /// What a turn begins with.
+    pub(super) fn of_a_turn() -> Self {
+        Self(PAGE_BYTES_MAX)
+    }
+
+    /// Uses up `bytes`; says whether they were there.
+    fn take(&mut self, bytes: usize) -> bool {
+        let enough = bytes <= self.0;
+        self.0 = self.0.saturating_sub(bytes);
+        enough
+    }
+
+    /// Half of what is left, so that holders leave room for waiters.
+    fn half(&self) -> Self {
+        Self(self.0 / 2)
+    }
+}
+
+/// The coordinator as a whole.
+pub(super) fn server<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    query_id: u64,
+    uptime: Duration,
+    counters: &Counters,
+) -> ServerMessage {
+    let counts = table.counts();
+    let status = ServerStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        epoch: table.epoch().number(),
+        uptime_ms: render::millis(uptime),
+        draining: counts.draining,
+        connections: render::count(counters.connections()),
+        sessions: render::count(counts.sessions),
+        locks: render::count(counts.locks),
+        held: render::count(counts.held),
+        waiting: render::count(counts.waiting),
+        grants: counts.grants,
+        expired: counts.expired,
+        protocol_errors: counters.protocol_errors.total(),
+        slow_readers: counters.slow_readers.total(),
+        handshake_timeouts: counters.handshake_timeouts.total(),
+        connections_refused: counters.connections_refused.total(),
+        last_token: counts.last_token.number(),
+    };
+    ServerMessage::ServerStatus { query_id, status }
+}
+
+/// A page of all locks, from `cursor` on.
+pub(super) fn locks<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    query_id: u64,
+    cursor: u64,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> ServerMessage {
+    let from = usize::try_from(cursor).unwrap_or(usize::MAX);
+    let mut locks = Vec::new();
+    for (place, view) in table.locks(from) {
+        // The first fits always, so that every page gets on.
+        if !budget.take(FIXED_BYTES + view.name().as_str().len()) && !locks.is_empty() {
+            let next = Some(render::count(place));
+            return ServerMessage::LockStatus { query_id, locks, next };
+        }
+        locks.push(lock(&view, NAMED_FEW, now, budget));
+    }
+    ServerMessage::LockStatus { query_id, locks, next: None }
+}
+
+/// One lock, with as many of its holders and waiters as there is room for; nothing if it is free.
+pub(super) fn one_lock<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    query_id: u64,
+    name: &str,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> ServerMessage {
+    let found = table.lock(name);
+    let locks = found.map(|view| lock(&view, usize::MAX, now, budget)).into_iter().collect();
+    ServerMessage::LockStatus { query_id, locks, next: None }
+}
+
+/// A page of all sessions, from `cursor` on.
+pub(super) fn sessions<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    query_id: u64,
+    cursor: u64,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> ServerMessage {
+    let from = usize::try_from(cursor).unwrap_or(usize::MAX);
+    let mut sessions = Vec::new();
+    for (place, view) in table.sessions(from) {
+        if !budget.take(FIXED_BYTES + view.identity.as_str().len()) && !sessions.is_empty() {
+            let next = Some(render::count(place));
+            return ServerMessage::SessionStatus { query_id, sessions, next };
+        }
+        sessions.push(session(&view, now));
+    }
+    ServerMessage::SessionStatus { query_id, sessions, next: None }
+}
+
+/// A lock, with the first `named` of its holders and waiters, as far as the budget goes.
+pub(super) fn lock<S: BuildHasher + Clone>(
+    view: &LockView<'_, S>,
+    named: usize,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> LockStatus {
+    let mut holders = Vec::new();
+    let mut for_holders = budget.half();
+    for holder in view.holders().take(named) {
+        let bytes = FIXED_BYTES + holder.identity.as_str().len() + holder.note.as_str().len();
+        if !for_holders.take(bytes) {
+            break;
+        }
+        budget.take(bytes);
+        holders.push(render_holder(&holder, now));
+    }
+    let mut waiters = Vec::new();
+    for waiter in view.waiters().take(named) {
+        let bytes = FIXED_BYTES + waiter.identity.as_str().len() + waiter.note.as_str().len();
+        if !budget.take(bytes) {
+            break;
+        }
+        waiters.push(render_waiter(&waiter, now));
+    }
+    LockStatus {
+        name: view.name().as_str().to_owned(),
+        holders,
+        holder_count: render::count(view.holder_count()),
+        waiters,
+        waiter_count: render::count(view.waiter_count()),
+    }
+}
+
+fn render_holder(view: &HolderView<'_>, now: Timestamp) -> Holder {
+    Holder {
+        session: view.session.number(),
+        identity: view.identity.as_str().to_owned(),
+        peer: address(view.peer),
+        mode: render::mode(view.mode),
+        token: view.token.number(),
+        held_ms: render::millis(now.since(view.since)),
+        note: view.note.as_str().to_owned(),
+        connected: view.connected,
+    }
+}
+
+fn render_waiter(view: &WaiterView<'_>, now: Timestamp) -> Waiter {
+    Waiter {
+        session: view.session.number(),
+        identity: view.identity.as_str().to_owned(),
+        peer: address(view.peer),
+        mode: render::mode(view.mode),
+        waiting_ms: render::millis(now.since(view.since)),
+        note: view.note.as_str().to_owned(),
+    }
+}
+
+fn session(view: &SessionView<'_>, now: Timestamp) -> SessionStatus {
+    SessionStatus {
+        session: view.session.number(),
+        identity: view.identity.as_str().to_owned(),
+        peer: address(view.peer),
+        connected: view.connected,
+        age_ms: render::millis(now.since(view.since)),
+        ttl_ms: view.ttl.as_millis(),
+        lease_left_ms: render::millis(view.lease_ends.since(now)),
+        held: render::count(view.held),
+        waiting: render::count(view.waiting),
+    }
+}
+
+fn address(peer: Option<SocketAddr>) -> String {
+    peer.map(|peer| peer.to_string()).unwrap_or_default()
+}

@@ -1,0 +1,120 @@
+//! What the actors say to each other.
+//!
+//! A mailbox keeps the order of one sender's messages: what a session submits is handled after its
+//! `Connect` and before its `Disconnect`, and what the Coordinator delivers comes in the order of its
+//! decisions. That is all the sequencing there is.
+
+use std::net::SocketAddr;
+
+use actix::{Message, Recipient};
+use tokio::sync::oneshot;
+
+use crate::engine::Durable;
+use crate::types::{ConnectionId, GoodbyeCode};
+use crate::wire::{ClientMessage, ServerMessage};
+
+/// Session to Coordinator: here I am.
+#[derive(Debug)]
+pub(super) struct Connect {
+    /// The connection's number; never used before in this run.
+    pub(super) connection: ConnectionId,
+    /// Where it comes from, for people.
+    pub(super) peer: Option<SocketAddr>,
+    /// Where its answers go.
+    pub(super) session: Recipient<Deliver>,
+}
+
+impl Message for Connect {
+    type Result = ();
+}
+
+/// Session to Coordinator: what one read brought, whole. The first one begins with the Hello, and
+/// no other holds one: the session has seen to that.
+#[derive(Debug)]
+pub(super) struct Submit {
+    /// Whose connection.
+    pub(super) connection: ConnectionId,
+    /// What its client says, in order.
+    pub(super) messages: Vec<ClientMessage>,
+    /// Whether the session reads on meanwhile.
+    pub(super) window: Window,
+}
+
+impl Message for Submit {
+    type Result = ();
+}
+
+/// Whether a session reads on while what it submitted is not yet handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Window {
+    /// It does.
+    Open,
+    /// It has enough on the way, and waits for a batch that says [`Handled::All`].
+    Shut,
+}
+
+/// Session to Coordinator: the connection ended without a Goodbye. Answered by an empty `Deliver`
+/// with [`Handled::All`].
+#[derive(Debug)]
+pub(super) struct Disconnect {
+    /// Whose connection.
+    pub(super) connection: ConnectionId,
+}
+
+impl Message for Disconnect {
+    type Result = ();
+}
+
+/// Coordinator to Session: all that one turn of the Coordinator has for this connection. A
+/// `Goodbye` is the last message of the last batch.
+#[derive(Debug)]
+pub(super) struct Deliver {
+    /// For the client, in order.
+    pub(super) messages: Vec<ServerMessage>,
+    /// Whether everything that the session submitted is handled.
+    pub(super) handled: Handled,
+}
+
+/// Whether everything that a session submitted is handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Handled {
+    /// Nothing is said of that.
+    Unsaid,
+    /// It is. Said when the session waits for it.
+    All,
+}
+
+impl Message for Deliver {
+    type Result = ();
+}
+
+/// Commit task to Coordinator: it is on disk.
+#[derive(Debug)]
+pub(super) struct Persisted(pub(super) Durable);
+
+impl Message for Persisted {
+    type Result = ();
+}
+
+/// Server to Coordinator: stop soon. Waiters are answered, nothing new is accepted, holders may
+/// finish.
+#[derive(Debug)]
+pub(super) struct Drain {
+    /// Told when nothing is held any more.
+    pub(super) finished: oneshot::Sender<()>,
+}
+
+impl Message for Drain {
+    type Result = ();
+}
+
+/// Server to Coordinator: say goodbye to every connection.
+#[derive(Debug)]
+pub(super) struct CloseAll {
+    /// Why.
+    pub(super) code: GoodbyeCode,
+}
+
+impl Message for CloseAll {
+    type Result = ();
+}

@@ -1,0 +1,59 @@
+//! The coordinator on a network: actors round the [engine](crate::engine).
+//!
+//! The one idea: *the mailbox does the sequencing*. Every TCP connection is an actor, and forwards
+//! what its client says to one other actor, which owns the table of locks. That one handles a message
+//! at a time and sends what came of it back. No mutex, no condition, no race.
+//!
+//! ```text
+//!   Listener ──makes──▶ Session ──Submit──▶ Coordinator ──events──▶ LockTable
+//!   (accepts)           (one per    ◀─Deliver─ (one)    ◀─effects── (pure)
+//!                        connection)             │ ▲
+//!                                        orders  ▼ │  Persisted
+//!                                             commit task ──▶ StateStore
+//! ```
+//!
+//! | file | is about |
+//! |---|---|
+//! | `coordinator` | turns: events in, effects out, one batch for each connection, one timer |
+//! | `connections` | where its answers go, and what a turn has for whom |
+//! | `session` | bytes, handshake, bounds, closing |
+//! | `listener` | accepting |
+//! | `hello`, `parse`, `render`, `inspect` | the wire's words to the engine's, and back |
+//! | `start`, `store`, `persist` | where tokens begin, and what is durable |
+//! | `run` | bound, serving, draining, gone |
+//! | `journal` | the story in log lines |
+//!
+//! Invariants, as absences:
+//! - Only `coordinator` touches the table (and `inspect` looks at it).
+//! - No rule about locks is here.
+//! - Nothing waits for a disk or a peer while others could go on.
+//! - No queue grows with what a peer sends or does not read: each has a bound, and going past it
+//!   closes that peer's connection and nobody else's.
+//! - No signal is handled, and nothing reads flags or the environment: that is the command line's.
+//!
+//! `docs/architecture.md` tells the whole way of a request.
+
+mod config;
+mod connections;
+mod coordinator;
+mod counters;
+mod error;
+mod hello;
+mod inspect;
+mod journal;
+mod listener;
+mod messages;
+mod parse;
+mod persist;
+mod render;
+mod run;
+mod session;
+mod start;
+mod store;
+#[cfg(test)]
+mod testing;
+
+pub use config::{Config, Data, LOCK_PORT, StaleState};
+pub use error::ServerError;
+pub use run::{Server, ServerHandle, Spawned, spawn};
+pub use store::{MemoryStore, RedbStore, StateStore, StoreError};

@@ -1,0 +1,188 @@
+//! From the wire's words to the engine's: the edge at which everything is parsed, once.
+//!
+//! What cannot be parsed but names a request becomes [`Command::Unparsed`], so that it is answered in
+//! its turn; only the engine answers requests.
+
+use std::time::Duration;
+
+use crate::engine::{Command, Progress, Rejection, Request, Wait};
+use crate::types::{
+    Claim, Claims, FencingToken, Identity, LOCK_DELAY_MAX, LockName, Mode, Note, OwnerId,
+    RequestId, Ttl,
+};
+use crate::wire;
+
+/// The fields of a `Request` message, as they came.
+pub(super) struct RawRequest {
+    /// Names the request.
+    pub(super) request: u64,
+    /// Who asks within the session.
+    pub(super) owner: u64,
+    /// What to do if it has to wait.
+    pub(super) wait: wire::Wait,
+    /// Whether it wants to hear of its place.
+    pub(super) progress: bool,
+    /// Pause after a loss.
+    pub(super) lock_delay_ms: u32,
+    /// What for.
+    pub(super) note: String,
+    /// Which locks.
+    pub(super) claims: Vec<wire::Claim>,
+}
+
+/// The command that asks for locks, or the one that has it answered *no*.
+pub(super) fn request(raw: RawRequest) -> Command {
+    let id = RequestId::new(raw.request);
+    match parse_request(raw) {
+        Ok(request) => Command::Request(request),
+        Err(rejection) => Command::Unparsed { request: id, rejection },
+    }
+}
+
+fn parse_request(raw: RawRequest) -> Result<Request, Rejection> {
+    let lock_delay = Duration::from_millis(raw.lock_delay_ms.into());
+    if lock_delay > LOCK_DELAY_MAX {
+        return Err(Rejection::LockDelay { asked: lock_delay });
+    }
+    Ok(Request {
+        id: RequestId::new(raw.request),
+        owner: OwnerId::new(raw.owner),
+        wait: wait(raw.wait),
+        progress: if raw.progress { Progress::Told } else { Progress::Untold },
+        lock_delay,
+        note: Note::new(raw.note).map_err(Rejection::Note)?,
+        claims: claims(raw.claims)?,
+    })
+}
+
+fn wait(wait: wire::Wait) -> Wait {
+    match wait {
+        wire::Wait::Forever => Wait::Forever,
+        wire::Wait::Timeout { ms } => Wait::AtMost(Duration::from_millis(ms)),
+        wire::Wait::Never => Wait::Never,
+    }
+}
+
+fn claims(mut raw: Vec<wire::Claim>) -> Result<Claims, Rejection> {
+    // Nearly every request has one claim, and needs no list.
+    if raw.len() == 1
+        && let Some(only) = raw.pop()
+    {
+        return claim(only).map(Claims::from);
+    }
+    let parsed: Result<Vec<Claim>, Rejection> = raw.into_iter().map(claim).collect();
+    Claims::new(parsed?).map_err(Rejection::Claims)
+}
+
+fn claim(raw: wire::Claim) -> Result<Claim, Rejection> {
+    Ok(Claim { name: lock_name(raw.name)?, mode: mode(raw.mode)? })
+}
+
+/// A lock name, from a claim or a question.
+pub(super) fn lock_name(raw: String) -> Result<LockName, Rejection> {
+    LockName::new(raw).map_err(Rejection::LockName)
+}
+
+fn mode(raw: wire::Mode) -> Result<Mode, Rejection> {
+    match raw {
+        wire::Mode::Exclusive => Ok(Mode::Exclusive),
+        wire::Mode::Shared => Ok(Mode::Shared),
+        wire::Mode::Permits { take, of } => Mode::permits(take, of).map_err(Rejection::Permits),
+    }
+}
+
+/// The length of a lease, from a Hello.
+pub(super) fn ttl(ms: u32) -> Result<Ttl, Rejection> {
+    match ms {
+        0 => Ok(Ttl::default()),
+        ms => Ttl::new(Duration::from_millis(ms.into())).map_err(Rejection::Ttl),
+    }
+}
+
+/// Who a session is, from a Hello.
+pub(super) fn identity(raw: String) -> Result<Identity, Rejection> {
+    Identity::new(raw).map_err(Rejection::Identity)
+}
+
+/// What a release means.
+pub(super) fn release(request: u64, token: u64) -> Command {
+    Command::Release { request: RequestId::new(request), token: FencingToken::new(token) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{CLAIMS_MAX, ClaimsError, PermitsError, RejectionCode};
+
+    fn raw(claims: Vec<wire::Claim>) -> RawRequest {
+        RawRequest {
+            request: 7,
+            owner: 0,
+            wait: wire::Wait::Forever,
+            progress: false,
+            lock_delay_ms: 0,
+            note: String::new(),
+            claims,
+        }
+    }
+
+    fn claim_of(name: &str, mode: wire::Mode) -> wire::Claim {
+        wire::Claim { name: name.into(), mode }
+    }
+
+    fn code(raw: RawRequest) -> RejectionCode {
+        match request(raw) {
+            Command::Unparsed { request, rejection } => {
+                assert_eq!(request, RequestId::new(7));
+                rejection.code()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_well_formed_request_becomes_one_of_the_engine() {
+        let mut asked = raw(vec![claim_of("printer", wire::Mode::Permits { take: 1, of: 3 })]);
+        asked.wait = wire::Wait::Timeout { ms: 250 };
+        asked.progress = true;
+        let Command::Request(request) = request(asked) else { panic!("not a request") };
+        assert_eq!(request.wait, Wait::AtMost(Duration::from_millis(250)));
+        assert_eq!(request.progress, Progress::Told);
+        assert_eq!(request.claims.as_slice()[0].mode, Mode::Permits { take: 1, of: 3 });
+    }
+
+    #[test]
+    fn every_wrong_field_is_answered_with_its_own_code() {
+        let exclusive = wire::Mode::Exclusive;
+        assert_eq!(code(raw(vec![])), RejectionCode::InvalidClaims);
+        assert_eq!(code(raw(vec![claim_of("", exclusive)])), RejectionCode::InvalidLockName);
+        let twice = vec![claim_of("a", exclusive), claim_of("a", exclusive)];
+        assert_eq!(code(raw(twice)), RejectionCode::InvalidClaims);
+        let many = (0..=CLAIMS_MAX).map(|i| claim_of(&i.to_string(), exclusive)).collect();
+        assert_eq!(code(raw(many)), RejectionCode::InvalidClaims);
+        let none = wire::Mode::Permits { take: 0, of: 3 };
+        assert_eq!(code(raw(vec![claim_of("a", none)])), RejectionCode::InvalidPermits);
+        let mut noted = raw(vec![claim_of("a", exclusive)]);
+        noted.note = "two\nlines".into();
+        assert_eq!(code(noted), RejectionCode::InvalidNote);
+        let mut delayed = raw(vec![claim_of("a", exclusive)]);
+        delayed.lock_delay_ms = 60_001;
+        assert_eq!(code(delayed), RejectionCode::InvalidLockDelay);
+    }
+
+    #[test]
+    fn a_ttl_of_zero_is_the_default() {
+        assert_eq!(ttl(0), Ok(Ttl::default()));
+        assert!(ttl(1999).is_err());
+        assert!(ttl(2000).is_ok());
+    }
+
+    #[test]
+    fn the_reasons_are_kept() {
+        assert_eq!(claims(vec![]).unwrap_err(), Rejection::Claims(ClaimsError::Empty));
+        assert_eq!(
+            mode(wire::Mode::Permits { take: 4, of: 3 }).unwrap_err(),
+            Rejection::Permits(PermitsError { take: 4, of: 3 })
+        );
+    }
+}

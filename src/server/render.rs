@@ -1,0 +1,107 @@
+//! From the engine's words to the wire's.
+
+use std::time::Duration;
+
+use crate::engine::{EndReason, News, Rejection};
+use crate::types::{
+    Epoch, Generation, GoodbyeCode, Mode, RejectionCode, RequestId, Secret, SessionId, Ttl,
+};
+use crate::wire::{self, LockStatus, PROTOCOL, ServerMessage};
+
+/// Name and version, for people, in every Welcome.
+const SERVER: &str = concat!("coordinator ", env!("CARGO_PKG_VERSION"));
+
+/// The first message, to a session or to an observer, who has no lease.
+pub(super) fn welcome(
+    epoch: Epoch,
+    session: SessionId,
+    secret: Secret,
+    generation: Generation,
+    ttl: Option<Ttl>,
+) -> ServerMessage {
+    ServerMessage::Welcome {
+        protocol: PROTOCOL,
+        server: SERVER.to_owned(),
+        epoch: epoch.number(),
+        session: session.number(),
+        secret: secret.reveal(),
+        generation: generation.number(),
+        ttl_ms: ttl.map_or(0, Ttl::as_millis),
+    }
+}
+
+/// What happened to a request. `blocking` is the lock that stood in the way of one that is rejected
+/// for that.
+pub(super) fn news(
+    request: RequestId,
+    news: &News,
+    blocking: Option<Box<LockStatus>>,
+) -> ServerMessage {
+    let request = request.number();
+    match news {
+        News::Granted { token } => ServerMessage::Grant { request, token: token.number() },
+        News::Queued { position } => {
+            ServerMessage::Queued { request, position: u64::from(*position) }
+        }
+        News::Released => ServerMessage::Released { request },
+        News::Cancelled => ServerMessage::Cancelled { request },
+        News::Lost { token, reason } => {
+            ServerMessage::Lost { request, token: token.number(), reason: reason.number() }
+        }
+        News::Rejected(rejection) => rejected(request, rejection, blocking),
+    }
+}
+
+/// No, to a request or a query.
+pub(super) fn rejected(
+    request: u64,
+    rejection: &Rejection,
+    lock: Option<Box<LockStatus>>,
+) -> ServerMessage {
+    let code = rejection.code().number();
+    ServerMessage::Rejected { request, code, message: rejection.to_string(), lock }
+}
+
+/// The last message.
+pub(super) fn goodbye(code: GoodbyeCode, message: impl Into<String>) -> ServerMessage {
+    ServerMessage::Goodbye { code: code.number(), rejection: 0, message: message.into() }
+}
+
+/// The last message, to a Hello that is refused.
+pub(super) fn refused(code: RejectionCode, message: impl Into<String>) -> ServerMessage {
+    ServerMessage::Goodbye {
+        code: GoodbyeCode::Refused.number(),
+        rejection: code.number(),
+        message: message.into(),
+    }
+}
+
+/// The last message, to a connection whose session is over.
+pub(super) fn ended(reason: EndReason) -> ServerMessage {
+    match reason {
+        EndReason::Goodbye => goodbye(GoodbyeCode::Done, "the session is over, as asked"),
+        EndReason::Expired | EndReason::Disconnected => goodbye(
+            GoodbyeCode::SessionExpired,
+            "nothing was heard for longer than the lease; open another session",
+        ),
+    }
+}
+
+/// A mode, as the wire has it.
+pub(super) fn mode(mode: Mode) -> wire::Mode {
+    match mode {
+        Mode::Exclusive => wire::Mode::Exclusive,
+        Mode::Shared => wire::Mode::Shared,
+        Mode::Permits { take, of } => wire::Mode::Permits { take, of },
+    }
+}
+
+/// A length of time, as the wire has it.
+pub(super) fn millis(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A count, as the wire has it.
+pub(super) fn count(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,333 @@
+//! A server's life: bound, serving, draining, gone.
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use actix::{Actor, Addr};
+use log::{info, warn};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::{oneshot, watch};
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+use super::config::{Config, Data};
+use super::coordinator::Coordinator;
+use super::counters::Counters;
+use super::error::ServerError;
+use super::listener::{Listener, accept_all, listen};
+use super::messages::{CloseAll, Drain};
+use super::persist;
+use super::session::{CLOSE_TIMEOUT, Shared};
+use super::start::{secs_since_origin, start_from};
+use super::store::{MemoryStore, RedbStore, StateStore};
+use crate::clock::{BootClock, Clock};
+use crate::types::{Epoch, GoodbyeCode};
+
+/// How long a server that is stopped at once still tries to say goodbye.
+const STOP_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// A coordinator that listens. Clients can connect from now on; they are served while
+/// [`Server::run`] runs.
+#[derive(Debug)]
+pub struct Server(Bound<TcpListener>);
+
+/// A server on whatever connections come from.
+pub(super) struct Bound<L> {
+    /// Where connections come from.
+    listener: L,
+    /// What its sessions share; holds the Coordinator.
+    shared: Rc<Shared>,
+    /// This run.
+    epoch: Epoch,
+    /// Most connections at a time.
+    connections_max: usize,
+    /// How long holders may finish.
+    drain_timeout: Duration,
+    /// What is asked of it; the sender is here so that it can be cloned into handles.
+    phase: watch::Sender<Phase>,
+}
+
+/// What is asked of a server. Only ever goes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// Serve.
+    Serving,
+    /// Stop when holders have finished.
+    Draining,
+    /// Stop.
+    Stopping,
+}
+
+impl<L> fmt::Debug for Bound<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bound").field("address", &self.shared.address).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Makes a server ready: opens its state, reserves epoch and fencing tokens durably, then opens
+    /// the port. To be called where tasks of one thread can be spawned: within an actix `System` or
+    /// a tokio `LocalSet`.
+    ///
+    /// # Errors
+    ///
+    /// If its state or its port cannot be used; see [`ServerError`].
+    #[allow(clippy::unused_async, reason = "a store of a cluster will have to be waited for")]
+    pub async fn bind(config: Config) -> Result<Self, ServerError> {
+        let store: Arc<dyn StateStore> = match &config.data {
+            Data::Ephemeral => Arc::new(MemoryStore::default()),
+            Data::Directory(directory) => Arc::new(RedbStore::open(directory)?),
+        };
+        let address = config.listen;
+        let open = || {
+            let failed = |source| ServerError::Listen { listen: address, source };
+            let listener = listen(address).map_err(failed)?;
+            let address = listener.local_addr().map_err(failed)?;
+            Ok((listener, address))
+        };
+        Bound::assemble(&config, store, Box::new(BootClock), open).map(Self)
+    }
+
+    /// Where it listens, with the port that it got.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.0.shared.address
+    }
+
+    /// This run.
+    pub fn epoch(&self) -> Epoch {
+        self.0.epoch
+    }
+
+    /// Something to stop it with, from anywhere.
+    pub fn handle(&self) -> ServerHandle {
+        self.0.handle()
+    }
+
+    /// Serves until a handle says otherwise. Then no more connections are accepted, waiters are
+    /// answered, holders may finish until the drain timeout, every client is told, and it returns.
+    pub async fn run(self) {
+        self.0.run().await;
+    }
+}
+
+impl<L: Listener> Bound<L> {
+    /// Puts a server together; `open` opens its port, after the state is durable.
+    pub(super) fn assemble(
+        config: &Config,
+        store: Arc<dyn StateStore>,
+        clock: Box<dyn Clock>,
+        open: impl FnOnce() -> Result<(L, SocketAddr), ServerError>,
+    ) -> Result<Self, ServerError> {
+        let failed = |doing| move |source| ServerError::Store { doing, source };
+        let stored = store.load().map_err(failed("loaded"))?;
+        let secs = secs_since_origin(SystemTime::now());
+        let start = start_from(stored, secs, config.stale_state)?;
+        store.commit(&start.durable).map_err(failed("saved"))?;
+        let (listener, address) = open()?;
+
+        let counters = Rc::new(Counters::default());
+        let (orders, ordered) = unbounded_channel();
+        let coordinator =
+            Coordinator::new(config.limits, start, clock, orders, Rc::clone(&counters)).start();
+        spawn_local(persist::commit_all(store, ordered, coordinator.downgrade()));
+        let shared = Rc::new(Shared {
+            coordinator,
+            counters,
+            address,
+            handshake_timeout: config.handshake_timeout,
+            idle_timeout: config.idle_timeout,
+        });
+        Ok(Self {
+            listener,
+            shared,
+            epoch: start.durable.epoch,
+            connections_max: config.connections_max,
+            drain_timeout: config.drain_timeout,
+            phase: watch::Sender::new(Phase::Serving),
+        })
+    }
+
+    /// Something to stop it with, from anywhere.
+    pub(super) fn handle(&self) -> ServerHandle {
+        ServerHandle { phase: self.phase.clone() }
+    }
+
+    /// As [`Server::run`].
+    pub(super) async fn run(self) {
+        let Self { listener, shared, connections_max, drain_timeout, phase, .. } = self;
+        let accepting = spawn_local(accept_all(listener, connections_max, Rc::clone(&shared)));
+        let mut phase = phase.subscribe();
+        reached(&mut phase, Phase::Draining).await;
+        accepting.abort();
+        // Aborting is not immediate; the port is closed when the task is gone.
+        let _ = accepting.await;
+
+        drain(&shared.coordinator, drain_timeout, &mut phase).await;
+        shared.coordinator.do_send(CloseAll { code: GoodbyeCode::Draining });
+        // Sessions give up on a peer that does not take its Goodbye after CLOSE_TIMEOUT.
+        let goodbyes = timeout(CLOSE_TIMEOUT * 2, shared.counters.none_left());
+        tokio::select! {
+            _ = goodbyes => {}
+            () = async {
+                reached(&mut phase, Phase::Stopping).await;
+                tokio::time::sleep(STOP_TIMEOUT).await;
+            } => {}
+        }
+        info!("stopped");
+    }
+}
+
+/// Lets holders finish.
+async fn drain(
+    coordinator: &Addr<Coordinator>,
+    drain_timeout: Duration,
+    phase: &mut watch::Receiver<Phase>,
+) {
+    if *phase.borrow() >= Phase::Stopping {
+        return;
+    }
+    info!("draining, holders have {drain_timeout:?} to finish");
+    let (finished, drained) = oneshot::channel();
+    coordinator.do_send(Drain { finished });
+    tokio::select! {
+        _ = drained => {}
+        () = tokio::time::sleep(drain_timeout) => warn!("some locks are still held"),
+        () = reached(phase, Phase::Stopping) => {}
+    }
+}
+
+/// Waits until `phase` or a later one is asked for. For ever, if nobody can ask any more.
+async fn reached(phases: &mut watch::Receiver<Phase>, phase: Phase) {
+    if phases.wait_for(|asked| *asked >= phase).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Stops a server, from any thread, a signal handler's task included.
+#[derive(Clone, Debug)]
+pub struct ServerHandle {
+    /// What is asked of the server.
+    phase: watch::Sender<Phase>,
+}
+
+impl ServerHandle {
+    /// Stop when holders have finished, or the drain timeout is over.
+    pub fn drain(&self) {
+        self.ask(Phase::Draining);
+    }
+
+    /// Stop at once.
+    pub fn stop(&self) {
+        self.ask(Phase::Stopping);
+    }
+
+    fn ask(&self, phase: Phase) {
+        self.phase.send_if_modified(|asked| {
+            let higher = *asked < phase;
+            *asked = phase.max(*asked);
+            higher
+        });
+    }
+}
+
+/// A server on a thread of its own. Stops when dropped.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Where it listens.
+    address: SocketAddr,
+    /// Its run.
+    epoch: Epoch,
+    /// Stops it.
+    handle: ServerHandle,
+    /// Taken when it is waited for.
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Starts a server on a thread of its own, with an actix `System` of its own: for tests, examples,
+/// and programs that carry their coordinator with them. It is ready when this returns.
+///
+/// # Errors
+///
+/// As [`Server::bind`], and if the thread cannot be started.
+///
+/// # Examples
+///
+/// ```
+/// use std::net::{Ipv4Addr, SocketAddr};
+/// use coordinator::server::{self, Config};
+///
+/// let mut config = Config::default();
+/// config.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+/// let server = server::spawn(config).unwrap();
+/// assert_ne!(server.local_addr().port(), 0);
+/// ```
+pub fn spawn(config: Config) -> Result<Spawned, ServerError> {
+    let (told, ready) = mpsc::channel();
+    let thread = thread::Builder::new()
+        .name("coordinator".to_owned())
+        .spawn(move || actix::System::new().block_on(serve(config, told)))
+        .map_err(ServerError::Thread)?;
+    let ended = || ServerError::Thread(io::Error::other("it ended before it was ready"));
+    let (address, epoch, handle) = ready.recv().map_err(|_| ended())??;
+    Ok(Spawned { address, epoch, handle, thread: Some(thread) })
+}
+
+type Ready = Result<(SocketAddr, Epoch, ServerHandle), ServerError>;
+
+async fn serve(config: Config, told: mpsc::Sender<Ready>) {
+    let server = match Server::bind(config).await {
+        Ok(server) => server,
+        // Nobody is there to hear it if the receiver is gone; so with the news below.
+        Err(error) => return drop(told.send(Err(error))),
+    };
+    let ready = (server.local_addr(), server.epoch(), server.handle());
+    if told.send(Ok(ready)).is_ok() {
+        server.run().await;
+    }
+}
+
+impl Spawned {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its run.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Something to stop it with, from anywhere.
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// Stops it when holders have finished, or the drain timeout is over, and waits for that.
+    pub fn drain(mut self) {
+        self.handle.drain();
+        self.join();
+    }
+
+    fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // It panicked; that was reported on its thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        self.handle.stop();
+        self.join();
+    }
+}

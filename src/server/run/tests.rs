@@ -1,0 +1,195 @@
+//! Whole servers: on sockets of the loopback, and on streams in memory with paused time.
+
+use std::future::pending;
+use std::net::{Ipv4Addr, TcpStream};
+
+use std::io::{Read, Write};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::Instant;
+
+use super::*;
+use crate::server::testing::{TokioClock, hello, local, release, request};
+use crate::types::RejectionCode;
+use crate::wire::{Attach, ClientMessage, ServerMessage, decode, encode_frame};
+
+fn on_any_port(data: Data) -> Config {
+    Config { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), data, ..Config::default() }
+}
+
+fn bytes_of(messages: &[ClientMessage]) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    for message in messages {
+        encode_frame(message, &mut bytes).unwrap();
+    }
+    bytes
+}
+
+fn next(stream: &mut TcpStream) -> ServerMessage {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).unwrap();
+    let mut frame = vec![0; u32::from_le_bytes(length) as usize];
+    stream.read_exact(&mut frame).unwrap();
+    decode(&frame).unwrap()
+}
+
+/// Connects, asks for a lock and returns its token and the stream.
+fn take_lock(address: SocketAddr) -> (u64, TcpStream) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(&bytes_of(&[hello(Attach::New), request(1, "printer")])).unwrap();
+    assert!(matches!(next(&mut stream), ServerMessage::Welcome { .. }));
+    match next(&mut stream) {
+        ServerMessage::Grant { request: 1, token } => (token, stream),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_spawned_server_serves_until_it_is_dropped() {
+    let server = spawn(on_any_port(Data::Ephemeral)).unwrap();
+    let address = server.local_addr();
+    let (token, mut stream) = take_lock(address);
+    assert!(token > 0);
+    drop(server);
+    assert!(matches!(next(&mut stream), ServerMessage::Goodbye { .. }));
+    assert!(TcpStream::connect(address).is_err(), "the port is closed");
+}
+
+#[test]
+fn epoch_and_tokens_rise_from_run_to_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = on_any_port(Data::Directory(directory.path().join("data")));
+    let first = spawn(config.clone()).unwrap();
+    let (token, _stream) = take_lock(first.local_addr());
+    let epoch = first.epoch();
+    drop(first);
+    let second = spawn(config).unwrap();
+    assert!(second.epoch() > epoch);
+    let (later, _stream) = take_lock(second.local_addr());
+    assert!(later > token);
+}
+
+#[test]
+fn a_data_directory_serves_one_server_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = on_any_port(Data::Directory(directory.path().to_path_buf()));
+    let first = spawn(config.clone()).unwrap();
+    let refused = spawn(config.clone()).unwrap_err();
+    assert!(matches!(&refused, ServerError::DataInUse { .. }), "{refused:?}");
+    assert!(refused.to_string().contains(&directory.path().display().to_string()));
+    drop(first);
+    spawn(config).unwrap();
+}
+
+#[test]
+fn a_port_in_use_is_refused_by_name() {
+    let first = spawn(on_any_port(Data::Ephemeral)).unwrap();
+    let mut config = on_any_port(Data::Ephemeral);
+    config.listen = first.local_addr();
+    let refused = spawn(config).unwrap_err();
+    assert!(matches!(refused, ServerError::Listen { .. }), "{refused:?}");
+    assert!(refused.to_string().contains(&first.local_addr().to_string()));
+}
+
+/// One connection, and then none.
+struct Once(Option<DuplexStream>);
+
+impl Listener for Once {
+    type Stream = DuplexStream;
+
+    async fn accept(&mut self) -> io::Result<(DuplexStream, Option<SocketAddr>)> {
+        match self.0.take() {
+            Some(stream) => Ok((stream, None)),
+            None => pending().await,
+        }
+    }
+}
+
+/// A server that runs with one connection, which holds a lock, and waits for the same one again.
+async fn with_a_holder() -> (tokio::task::JoinHandle<()>, ServerHandle, DuplexStream, u64) {
+    let (mut ours, theirs) = duplex(4096);
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    let bound = Bound::assemble(
+        &Config::default(),
+        Arc::new(MemoryStore::default()),
+        Box::new(TokioClock::new()),
+        || Ok((Once(Some(theirs)), address)),
+    )
+    .unwrap();
+    let handle = bound.handle();
+    let running = spawn_local(bound.run());
+    let messages = [hello(Attach::New), request(1, "printer"), request(2, "printer")];
+    ours.write_all(&bytes_of(&messages)).await.unwrap();
+    assert!(matches!(read(&mut ours).await, ServerMessage::Welcome { .. }));
+    match read(&mut ours).await {
+        ServerMessage::Grant { request: 1, token } => (running, handle, ours, token),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn read(stream: &mut DuplexStream) -> ServerMessage {
+    let length = stream.read_u32_le().await.unwrap();
+    let mut frame = vec![0; length as usize];
+    stream.read_exact(&mut frame).await.unwrap();
+    decode(&frame).unwrap()
+}
+
+fn is_draining(message: &ServerMessage) -> bool {
+    match message {
+        ServerMessage::Rejected { request: 2, code, .. } => {
+            *code == RejectionCode::Draining.number()
+        }
+        ServerMessage::Goodbye { code, .. } => *code == GoodbyeCode::Draining.number(),
+        _ => false,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_draining_server_waits_for_holders_and_no_longer() {
+    local(async {
+        let (running, handle, mut stream, token) = with_a_holder().await;
+        let began = Instant::now();
+        handle.drain();
+        assert!(is_draining(&read(&mut stream).await));
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(!running.is_finished());
+        stream.write_all(&bytes_of(&[release(1, token)])).await.unwrap();
+        assert_eq!(read(&mut stream).await, ServerMessage::Released { request: 1 });
+        assert!(is_draining(&read(&mut stream).await));
+        drop(stream);
+        running.await.unwrap();
+        assert!(began.elapsed() < Duration::from_millis(3_100));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_draining_server_gives_holders_the_drain_timeout_and_stops() {
+    local(async {
+        let (running, handle, stream, _) = with_a_holder().await;
+        let began = Instant::now();
+        handle.drain();
+        running.await.unwrap();
+        let drain_timeout = Config::default().drain_timeout;
+        assert!(began.elapsed() >= drain_timeout);
+        assert!(began.elapsed() <= drain_timeout + CLOSE_TIMEOUT * 2);
+        drop(stream);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_told_to_stop_while_draining_stops_at_once() {
+    local(async {
+        let (running, handle, stream, _) = with_a_holder().await;
+        handle.drain();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let told = Instant::now();
+        handle.stop();
+        running.await.unwrap();
+        assert!(told.elapsed() <= STOP_TIMEOUT + Duration::from_millis(10));
+        drop(stream);
+    })
+    .await;
+}

@@ -1,0 +1,406 @@
+//! A Session: the actor of one TCP connection.
+//!
+//! ```text
+//!             ┌──────────────────────────────────────────────┐
+//!   socket ──▶│ Reader ─▶ batch ─▶ (Hello? of protocol 1?) ──│──Submit──▶ Coordinator
+//!             │                                              │
+//!   socket ◀──│ Writer ◀─ outbox ◀─ encoded ◀────────────────│◀─Deliver── Coordinator
+//!             └──────────────────────────────────────────────┘
+//! ```
+//!
+//! It knows bytes, frames and manners, and nothing of locks. Its life:
+//!
+//! ```text
+//!   Handshake ──Hello──▶ Open ──Goodbye, from either side──▶ Closing ──flushed, peer done──▶ gone
+//!       │                 │ └──peer shut its side──▶ HalfClosed ──▶ ▲
+//!       └──anything else──┴──protocol error, idle───────────────────┘
+//! ```
+//!
+//! *Half-closed on purpose.* A client that shuts its sending side gets the answers to all that it
+//! sent, then the connection is closed. It does not get what would be decided later: whoever cannot
+//! send cannot renew a lease, so there is nothing later to wait for. To the engine it is the end of a
+//! connection without Goodbye, and proves nothing (rule S4).
+//!
+//! *Closing lingers.* A socket that is closed with unread bytes in it is reset, and the reset
+//! overtakes the Goodbye. So the sending side is shut first, and what still comes is read and dropped
+//! until the peer is done or [`CLOSE_TIMEOUT`] is over.
+//!
+//! *Bounds.* No more than [`SUBMITS_MAX`] reads are on their way to the Coordinator; then the Reader
+//! waits, and the peer's window fills. A read that brings a Hello is the only one on its way. If more
+//! than [`OUTBOX_BYTES_MAX`] are unwritten when there is more to say, the peer does not read, and is
+//! closed; one batch may be longer than that, for it is not its reader's fault.
+
+mod io;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::Duration;
+
+use actix::{
+    Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle, StreamHandler,
+};
+use bytes::BytesMut;
+use log::{debug, error, warn};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+use self::io::{Gate, Reader, Reading, Writer};
+use super::coordinator::Coordinator;
+use super::counters::{Counters, Place};
+use super::messages::{Connect, Deliver, Disconnect, Handled, Submit, Window};
+use super::render;
+use crate::types::{ConnectionId, GoodbyeCode};
+use crate::wire::{Attach, ClientMessage, CodecError, PROTOCOL, ServerMessage, encode_frame};
+
+/// Most bytes that wait for a peer that does not read.
+pub(super) const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
+/// Most reads that are submitted and not yet handled.
+const SUBMITS_MAX: u8 = 4;
+/// How long closing may take.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// An empty outbox larger than this gives its memory back.
+const OUTBOX_BYTES_KEPT: usize = 4 * 1024;
+
+/// What all sessions of a server have in common.
+pub(super) struct Shared {
+    /// Who decides.
+    pub(super) coordinator: Addr<Coordinator>,
+    /// What sessions count.
+    pub(super) counters: Rc<Counters>,
+    /// Where this server listens, to tell those who meant another.
+    pub(super) address: SocketAddr,
+    /// How long a connection may take to say Hello.
+    pub(super) handshake_timeout: Duration,
+    /// How long an observer may say nothing.
+    pub(super) idle_timeout: Duration,
+}
+
+/// One connection.
+pub(super) struct Session<S> {
+    /// The bytes; taken when the actor starts, and split between Reader and Writer.
+    stream: Option<S>,
+    /// Its number.
+    connection: ConnectionId,
+    /// Where it comes from, for people.
+    peer: Option<SocketAddr>,
+    /// What it has in common with the others.
+    shared: Rc<Shared>,
+    /// Where in its life it is.
+    state: State,
+    /// Tells the Reader what to do.
+    gate: Rc<Gate>,
+    /// Encoded, and not yet written. The Writer looks at it whenever this actor wakes up.
+    outbox: BytesMut,
+    /// Wakes this actor up, for when something other than a message fills the outbox.
+    waker: Option<Waker>,
+    /// Reads submitted since the Coordinator last said that all is handled.
+    submits: u8,
+    /// When the peer last said something; kept for observers only.
+    heard: Instant,
+    /// The one timer: of the handshake, of idleness, or of closing.
+    timer: Option<SpawnHandle>,
+    /// Whether the Coordinator has heard that the connection is over.
+    disconnected: bool,
+    /// Whether everything is written and our side is shut.
+    flushed: bool,
+    /// Whether the peer's side is shut.
+    peer_done: bool,
+    /// Given back when the actor is dropped.
+    _place: Place,
+}
+
+/// Where in its life a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No Hello yet.
+    Handshake,
+    /// The Hello is submitted.
+    Open,
+    /// The peer sends no more; answers to what it sent are still to come.
+    HalfClosed,
+    /// Nothing more is accepted or put into the outbox.
+    Closing,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
+    /// A session of `stream`, which is from `peer`.
+    pub(super) fn new(
+        stream: S,
+        connection: ConnectionId,
+        peer: Option<SocketAddr>,
+        place: Place,
+        shared: Rc<Shared>,
+    ) -> Self {
+        Self {
+            stream: Some(stream),
+            connection,
+            peer,
+            shared,
+            state: State::Handshake,
+            gate: Rc::default(),
+            outbox: BytesMut::new(),
+            waker: None,
+            submits: 0,
+            heard: Instant::now(),
+            timer: None,
+            disconnected: false,
+            flushed: false,
+            peer_done: false,
+            _place: place,
+        }
+    }
+
+    /// The first batch: it has to begin with a Hello that we understand.
+    fn greet(&mut self, messages: Vec<ClientMessage>, ctx: &mut Context<Self>) {
+        let Some(ClientMessage::Hello { protocol, attach, .. }) = messages.first() else {
+            return self.protocol_error("the first message must be Hello", ctx);
+        };
+        if *protocol != PROTOCOL {
+            self.shared.counters.protocol_errors.add_one();
+            let why = format!("protocol {protocol} is not spoken here, only {PROTOCOL}");
+            return self.close(GoodbyeCode::UnsupportedVersion, &why, ctx);
+        }
+        if messages.iter().skip(1).any(is_hello) {
+            return self.protocol_error("a second Hello", ctx);
+        }
+        self.state = State::Open;
+        match attach {
+            Attach::Observer => self.await_next_word(self.shared.idle_timeout, ctx),
+            Attach::New | Attach::Resume { .. } => self.cancel_timer(ctx),
+        }
+        // Nothing more is read until the Hello is accepted, for until then less is allowed.
+        self.submit(messages, Window::Shut);
+    }
+
+    fn submit(&mut self, messages: Vec<ClientMessage>, window: Window) {
+        if window == Window::Shut {
+            self.gate.set(Reading::Paused);
+        }
+        let connection = self.connection;
+        self.shared.coordinator.do_send(Submit { connection, messages, window });
+    }
+
+    /// Closes an observer's connection once nothing was heard of it for long enough.
+    fn await_next_word(&mut self, pause: Duration, ctx: &mut Context<Self>) {
+        self.set_timer(pause, ctx, |this, ctx| {
+            let idle = this.shared.idle_timeout;
+            match idle.checked_sub(this.heard.elapsed()) {
+                Some(left) if !left.is_zero() => this.await_next_word(left, ctx),
+                _ => this.close(GoodbyeCode::IdleTimeout, "nothing was asked for too long", ctx),
+            }
+        });
+    }
+
+    fn protocol_error(&mut self, why: &str, ctx: &mut Context<Self>) {
+        self.shared.counters.protocol_errors.add_one();
+        warn!("protocol error connection={} peer={}: {why}", self.connection, self.peer_text());
+        self.close(GoodbyeCode::ProtocolError, why, ctx);
+    }
+
+    /// Answers someone who took this port for another's, in words that it understands.
+    fn refuse_foreign(&mut self, refusal: &[u8], ctx: &mut Context<Self>) {
+        self.shared.counters.protocol_errors.add_one();
+        warn!(
+            "protocol error connection={} peer={}: another protocol on the lock port",
+            self.connection,
+            self.peer_text()
+        );
+        self.outbox.extend_from_slice(refusal);
+        self.finish(ctx);
+    }
+
+    /// Says Goodbye, and closes.
+    fn close(&mut self, code: GoodbyeCode, why: &str, ctx: &mut Context<Self>) {
+        debug!("closing connection={} code={code}: {why}", self.connection);
+        self.encode(&render::goodbye(code, why));
+        self.finish(ctx);
+    }
+
+    /// Closes, once what is in the outbox is written.
+    fn finish(&mut self, ctx: &mut Context<Self>) {
+        self.tell_end();
+        self.state = State::Closing;
+        self.gate.set(Reading::Dropping);
+        self.set_timer(CLOSE_TIMEOUT, ctx, |_, ctx| ctx.stop());
+        // Reader and Writer have to see it, and may have been polled already in this turn.
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Tells the Coordinator, once, that nothing more comes.
+    fn tell_end(&mut self) {
+        if !self.disconnected {
+            self.disconnected = true;
+            self.shared.coordinator.do_send(Disconnect { connection: self.connection });
+        }
+    }
+
+    fn encode(&mut self, message: &ServerMessage) {
+        if let Err(unwritable) = encode_frame(message, &mut self.outbox) {
+            error!("an answer was left out connection={}: {unwritable}", self.connection);
+        }
+    }
+
+    /// Everything is written and our side is shut: called by the Writer.
+    fn shut(&mut self, ctx: &mut Context<Self>) {
+        self.flushed = true;
+        if self.peer_done {
+            ctx.stop();
+        }
+    }
+
+    /// The connection is broken: called by Reader and Writer.
+    fn broken(&mut self, why: &std::io::Error, ctx: &mut Context<Self>) {
+        debug!("connection broken connection={}: {why}", self.connection);
+        self.tell_end();
+        self.state = State::Closing;
+        ctx.stop();
+    }
+
+    /// Closes the connection of a peer that does not read. A Goodbye would only stand behind what is
+    /// not read either.
+    fn give_up(&mut self, ctx: &mut Context<Self>) {
+        self.shared.counters.slow_readers.add_one();
+        warn!("slow reader connection={} peer={}", self.connection, self.peer_text());
+        self.tell_end();
+        self.state = State::Closing;
+        ctx.stop();
+    }
+
+    fn set_timer(
+        &mut self,
+        pause: Duration,
+        ctx: &mut Context<Self>,
+        then: impl FnOnce(&mut Self, &mut Context<Self>) + 'static,
+    ) {
+        self.cancel_timer(ctx);
+        self.timer = Some(ctx.run_later(pause, |this, ctx| {
+            this.timer = None;
+            then(this, ctx);
+        }));
+    }
+
+    fn cancel_timer(&mut self, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+    }
+
+    fn peer_text(&self) -> String {
+        self.peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string())
+    }
+}
+
+fn is_hello(message: &ClientMessage) -> bool {
+    matches!(message, ClientMessage::Hello { .. })
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Actor for Session<S> {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let Some(stream) = self.stream.take() else { return ctx.stop() };
+        let (connection, peer) = (self.connection, self.peer);
+        let session = ctx.address().recipient();
+        self.shared.coordinator.do_send(Connect { connection, peer, session });
+
+        let (reading, writing) = tokio::io::split(stream);
+        // In this order: what the Reader causes, the Writer sees in the same turn.
+        ctx.add_stream(Reader::new(reading, Rc::clone(&self.gate)));
+        ctx.spawn(Writer::new(writing));
+        self.set_timer(self.shared.handshake_timeout, ctx, |this, ctx| {
+            this.shared.counters.handshake_timeouts.add_one();
+            this.close(GoodbyeCode::HandshakeTimeout, "no Hello came in time", ctx);
+        });
+    }
+
+    fn stopped(&mut self, _: &mut Context<Self>) {
+        self.tell_end();
+    }
+}
+
+impl<S> StreamHandler<Result<Vec<ClientMessage>, CodecError>> for Session<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    fn handle(&mut self, read: Result<Vec<ClientMessage>, CodecError>, ctx: &mut Context<Self>) {
+        match (self.state, read) {
+            (State::Handshake, Ok(messages)) => self.greet(messages, ctx),
+            (State::Open, Ok(messages)) => {
+                if messages.iter().any(is_hello) {
+                    return self.protocol_error("a second Hello", ctx);
+                }
+                self.heard = Instant::now();
+                self.submits += 1;
+                let window = if self.submits < SUBMITS_MAX { Window::Open } else { Window::Shut };
+                self.submit(messages, window);
+            }
+            (_, Err(CodecError::Io(why))) => self.broken(&why, ctx),
+            (State::Handshake, Err(CodecError::FrameTooLong { claimed, .. }))
+                if let Some(refusal) = refusal::of(claimed, self.shared.address) =>
+            {
+                self.refuse_foreign(&refusal, ctx);
+            }
+            (State::Handshake | State::Open, Err(why)) => {
+                self.protocol_error(&why.to_string(), ctx);
+            }
+            (State::HalfClosed | State::Closing, _) => {}
+        }
+    }
+
+    fn finished(&mut self, ctx: &mut Context<Self>) {
+        self.peer_done = true;
+        match self.state {
+            // It said nothing, so there is nothing to answer.
+            State::Handshake => ctx.stop(),
+            State::Open => {
+                self.state = State::HalfClosed;
+                self.tell_end();
+                self.set_timer(CLOSE_TIMEOUT, ctx, |_, ctx| ctx.stop());
+            }
+            State::HalfClosed => {}
+            State::Closing => {
+                if self.flushed {
+                    ctx.stop();
+                }
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Handler<Deliver> for Session<S> {
+    type Result = ();
+
+    fn handle(&mut self, Deliver { messages, handled }: Deliver, ctx: &mut Context<Self>) {
+        if self.state == State::Closing {
+            return;
+        }
+        let last = matches!(messages.last(), Some(ServerMessage::Goodbye { .. }));
+        if self.outbox.len() > OUTBOX_BYTES_MAX && !last {
+            return self.give_up(ctx);
+        }
+        for message in &messages {
+            self.encode(message);
+            if let ServerMessage::Welcome { .. } = message {
+                self.gate.accept_hello();
+            }
+        }
+        if last {
+            // The Coordinator has forgotten the connection already.
+            self.disconnected = true;
+            return self.finish(ctx);
+        }
+        if handled == Handled::All {
+            self.submits = 0;
+            match self.state {
+                State::HalfClosed => self.finish(ctx),
+                State::Handshake | State::Open | State::Closing => self.gate.set(Reading::Messages),
+            }
+        }
+    }
+}
