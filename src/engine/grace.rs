@@ -2,7 +2,7 @@
 //! come back to their places, and nobody else is granted anything (rules G2, G3). And after any
 //! broken connection: the account that brings both sides to the same view (rule S3).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::time::Duration;
 
@@ -185,7 +185,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// belong to nobody, when the answer to its request was lost and the client gave up.
     pub(super) fn account(&mut self, session: SessionKey, account: &Account) {
         let ids = account.from..=account.to;
-        let listed: HashMap<RequestId, _> = account.held.iter().copied().collect();
+        let held: HashMap<RequestId, FencingToken> = account.held.iter().copied().collect();
+        let waiting: HashSet<RequestId> = account.waiting.iter().copied().collect();
         let live: Vec<RequestKey> = self.sessions[session]
             .requests
             .iter(&self.requests.arena)
@@ -194,8 +195,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         for request in live {
             let Live { id, state, .. } = self.requests[request];
             let outcome = match state {
-                State::Held { token } if listed.get(&id) == Some(&token) => continue,
-                _ if account.waiting.contains(&id) => continue,
+                State::Held { token } if held.get(&id) == Some(&token) => continue,
+                _ if waiting.contains(&id) => continue,
                 State::Held { token } => Outcome::Released(token),
                 State::Waiting { .. } => Outcome::Cancelled,
             };

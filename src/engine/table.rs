@@ -122,6 +122,9 @@ pub(super) enum Due {
 /// sessions could not be heard (rule T3).
 pub const HEARTBEAT: Duration = Duration::from_millis(500);
 
+/// So much may a client say before it is welcome; one that says more is sent away.
+const UNHEARD_MAX: usize = 256;
+
 /// A shorter stall is not one: a quarter of the shortest lease.
 const STALL_MIN: Duration = Duration::from_millis(500);
 
@@ -427,9 +430,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 
     /// Does what a client says, or keeps it until the session is welcome.
     fn hear(&mut self, session: SessionKey, connection: ConnectionId, command: Command) {
-        let max = self.limits.requests_per_session_max;
         match &mut self.sessions[session].unheard {
-            Some(unheard) if unheard.len() < max => unheard.push(command),
+            Some(unheard) if unheard.len() < UNHEARD_MAX => unheard.push(command),
             Some(_) => self.end_session(session, EndReason::Goodbye),
             None => self.command(session, connection, command),
         }
