@@ -62,7 +62,7 @@ class Session:
         welcome = self.expect(WELCOME)
         if welcome.number(4) != 1:
             raise Refused("the server speaks another version")
-        welcome.take(welcome.number(8) + 8 + 16 + 16 + 8)  # server, epoch, session, secret, generation
+        welcome.take(welcome.number(8) + 8 + 16 + 16 + 8)  # from server to generation
         self.ttl = welcome.number(4) / 1000
         self.believe()
         self.socket.settimeout(self.ttl / 8)
@@ -123,7 +123,7 @@ class Session:
                 return fields
 
     def acquire_and_release(self, request, name):
-        # owner 0, wait Forever, no progress, lock_delay_ms 0; no note, no ticket; 1 claim, Exclusive
+        # owner 0, wait Forever, no progress, no lock_delay_ms, note, ticket; 1 claim, Exclusive
         wanted = struct.pack("<QQI?I", request, 0, 0, False, 0) + string("")
         claims = struct.pack("<Q", 1) + string(name) + struct.pack("<I", 0)
         self.send(REQUEST, wanted + struct.pack("<?", False) + claims)
