@@ -14,7 +14,7 @@ import time
 
 # The numbers of messages: those of the client, then those of the server.
 HELLO, REQUEST, RELEASE, KEEP_ALIVE, GOODBYE = 0, 1, 2, 4, 5
-WELCOME, GRANT, RELEASED, LOST, REJECTED, KEPT_ALIVE, FAREWELL = 0, 1, 3, 5, 6, 7, 8
+WELCOME, GRANT, QUEUED, RELEASED, LOST, REJECTED, KEPT_ALIVE, FAREWELL = 0, 1, 2, 3, 5, 6, 7, 8
 FRAME_LEN_MAX = 65536
 
 
@@ -62,8 +62,7 @@ class Session:
         welcome = self.expect(WELCOME)
         if welcome.number(4) != 1:
             raise Refused("the server speaks another version")
-        welcome.string()
-        welcome.take(8 + 16 + 16 + 8)  # epoch, session, secret, generation
+        welcome.take(welcome.number(8) + 8 + 16 + 16 + 8)  # from server to generation
         self.ttl = welcome.number(4) / 1000
         self.believe()
         self.socket.settimeout(self.ttl / 8)
@@ -81,8 +80,7 @@ class Session:
             self.send(KEEP_ALIVE, struct.pack("<Q", self.sequence))
 
     def send(self, number, fields=b""):
-        message = struct.pack("<I", number) + fields
-        self.socket.sendall(struct.pack("<I", len(message)) + message)
+        self.socket.sendall(struct.pack("<II", 4 + len(fields), number) + fields)
 
     def receive(self):
         """The next message: its number and its fields."""
@@ -106,16 +104,17 @@ class Session:
             self.received += more
 
     def expect(self, expected, request=None):
-        """The fields of the message that must come now, but for answers to keep-alives."""
+        """The fields of the message that must come now, but for what may come at any time."""
         while True:
             number, fields = self.receive()
             if number == KEPT_ALIVE and fields.number(8) == self.sequence:
                 self.believe()
+            elif number == QUEUED:
+                continue  # It waits, as it was told to.
             elif number == FAREWELL and (code := fields.number(2)) != 1:
                 raise Refused(f"goodbye {code}, rejection {fields.number(2)}: {fields.string()}")
             elif number == REJECTED:
-                which, code = fields.number(8), fields.number(2)
-                raise Refused(f"request {which} rejected with {code}: {fields.string()}")
+                raise Refused(f"no to {fields.number(8)}: {fields.number(2)}, {fields.string()}")
             elif number == LOST:
                 raise Refused(f"request {fields.number(8)} lost token {fields.number(8)}")
             elif number != expected or (request and fields.number(8) != request):
@@ -124,9 +123,10 @@ class Session:
                 return fields
 
     def acquire_and_release(self, request, name):
-        # owner 0, wait Forever, no progress, lock_delay_ms 0; no note; one claim, Exclusive
+        # owner 0, wait Forever, no progress, no lock_delay_ms, note, ticket; 1 claim, Exclusive
         wanted = struct.pack("<QQI?I", request, 0, 0, False, 0) + string("")
-        self.send(REQUEST, wanted + struct.pack("<Q", 1) + string(name) + struct.pack("<I", 0))
+        claims = struct.pack("<Q", 1) + string(name) + struct.pack("<I", 0)
+        self.send(REQUEST, wanted + struct.pack("<?", False) + claims)
         token = self.expect(GRANT, request).number(8)
         if now() >= self.deadline:
             raise Refused("the lease is too old to be believed")

@@ -179,75 +179,92 @@ fn every_message_can_be_read_by_the_tables_of_the_document_alone() {
 #[test]
 fn the_document_has_no_message_that_is_not_there() {
     let schema = Schema::of_the_document();
-    let counts = ["ClientMessage", "ServerMessage", "Attach", "Wait", "Mode", "Query"]
+    let counts = ["ClientMessage", "ServerMessage", "Attach", "Wait", "Mode", "Query", "Standing"]
         .map(|choice| schema.choices[choice].len());
-    assert_eq!(counts, [8, 13, 3, 3, 3, 4]);
+    assert_eq!(counts, [10, 13, 3, 3, 3, 4, 3]);
 }
 
 #[test]
-fn the_conversation_in_the_document_has_the_bytes_of_the_encoder() {
-    let text = section("## A conversation in bytes");
-    let text = text.split("```hex\n").nth(1).unwrap().split("```").next().unwrap();
-    let frames: Vec<(&str, Vec<u8>)> = text
-        .split("\n\n")
-        .map(|block| {
-            let (head, lines) = block.split_once('\n').unwrap();
-            let hex =
-                lines.lines().flat_map(|line| line.split('|').next().unwrap().split_whitespace());
-            (head, hex.map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect())
-        })
-        .collect();
-    let expected = conversation();
-    assert_eq!(
-        frames.iter().map(|(head, _)| *head).collect::<Vec<_>>(),
-        expected.iter().map(|(head, _)| *head).collect::<Vec<_>>()
-    );
-    for ((head, documented), (_, encoded)) in frames.iter().zip(&expected) {
-        assert_eq!(documented[..], encoded[..], "{head}");
+fn the_conversations_in_the_document_have_the_bytes_of_the_encoder() {
+    let text = section("## Conversations in bytes");
+    let texts: Vec<&str> =
+        text.split("```hex\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let conversations = [first_conversation(), resumed_conversation(), reopened_conversation()];
+    assert_eq!(texts.len(), conversations.len());
+    for (text, expected) in texts.into_iter().zip(conversations) {
+        let frames: Vec<(&str, Vec<u8>)> = text.split("\n\n").map(documented_frame).collect();
+        assert_eq!(
+            frames.iter().map(|(head, _)| *head).collect::<Vec<_>>(),
+            expected.iter().map(|(head, _)| *head).collect::<Vec<_>>()
+        );
+        for ((head, documented), (_, encoded)) in frames.iter().zip(&expected) {
+            assert_eq!(documented[..], encoded[..], "{head}");
+        }
     }
 }
 
-/// The frames of the conversation at the end of the document.
-fn conversation() -> Vec<(&'static str, BytesMut)> {
-    let claims = vec![messages::claim("printer", Mode::Exclusive)];
+/// Who says what, and the bytes that stand below.
+fn documented_frame(block: &str) -> (&str, Vec<u8>) {
+    let (head, lines) = block.split_once('\n').unwrap();
+    let hex = lines.lines().flat_map(|line| line.split('|').next().unwrap().split_whitespace());
+    (head, hex.map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect())
+}
+
+/// The frames of a conversation, each with who says what.
+type Conversation = Vec<(&'static str, BytesMut)>;
+
+fn hello(attach: Attach, ttl_ms: u32, epoch_seen: u64, token_seen: u64) -> BytesMut {
+    bytes(&ClientMessage::Hello {
+        protocol: PROTOCOL,
+        attach,
+        ttl_ms,
+        linger_ms: None,
+        identity: "ann@build7:8123".into(),
+        epoch_seen,
+        token_seen,
+    })
+}
+
+fn resume(generation: u64) -> Attach {
+    Attach::Resume { session: messages::SESSION, secret: messages::SECRET, generation }
+}
+
+fn welcome(epoch: u64, generation: u64, standing: Standing) -> BytesMut {
+    bytes(&ServerMessage::Welcome {
+        protocol: PROTOCOL,
+        server: "coordinator 0.1.0".into(),
+        epoch,
+        session: messages::SESSION,
+        secret: messages::SECRET,
+        generation,
+        ttl_ms: 10_000,
+        standing,
+    })
+}
+
+fn request(request: u64, ticket: Option<Ticket>, name: &str, wait: Wait) -> BytesMut {
+    bytes(&ClientMessage::Request {
+        request,
+        owner: 0,
+        wait,
+        progress: false,
+        lock_delay_ms: 0,
+        note: String::new(),
+        ticket,
+        claims: vec![messages::claim(name, Mode::Exclusive)],
+    })
+}
+
+fn grant(request: u64, token: u64) -> BytesMut {
+    bytes(&ServerMessage::Grant { request, token, seal: messages::SEAL })
+}
+
+fn first_conversation() -> Conversation {
     vec![
-        (
-            "client: Hello",
-            bytes(&ClientMessage::Hello {
-                protocol: PROTOCOL,
-                attach: Attach::New,
-                ttl_ms: 0,
-                linger_ms: None,
-                identity: "ann@build7:8123".into(),
-                epoch_seen: 0,
-                token_seen: 0,
-            }),
-        ),
-        (
-            "client: Request",
-            bytes(&ClientMessage::Request {
-                request: 1,
-                owner: 0,
-                wait: Wait::Timeout { ms: 5000 },
-                progress: false,
-                lock_delay_ms: 0,
-                note: String::new(),
-                claims,
-            }),
-        ),
-        (
-            "server: Welcome",
-            bytes(&ServerMessage::Welcome {
-                protocol: PROTOCOL,
-                server: "coordinator 0.1.0".into(),
-                epoch: 18,
-                session: 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100,
-                secret: 0x1f1e_1d1c_1b1a_1918_1716_1514_1312_1110,
-                generation: 1,
-                ttl_ms: 10_000,
-            }),
-        ),
-        ("server: Grant", bytes(&ServerMessage::Grant { request: 1, token: 1881 })),
+        ("client: Hello", hello(Attach::New, 0, 0, 0)),
+        ("client: Request", request(1, None, "printer", Wait::Timeout { ms: 5000 })),
+        ("server: Welcome", welcome(18, 1, Standing::Opened)),
+        ("server: Grant", grant(1, 1881)),
         ("client: Release", bytes(&ClientMessage::Release { request: 1, token: 1881 })),
         ("server: Released", bytes(&ServerMessage::Released { request: 1 })),
         ("client: Goodbye", bytes(&ClientMessage::Goodbye)),
@@ -259,6 +276,46 @@ fn conversation() -> Vec<(&'static str, BytesMut)> {
                 message: "the session is over".into(),
             }),
         ),
+    ]
+}
+
+fn resumed_conversation() -> Conversation {
+    vec![
+        ("client: Hello", hello(resume(2), 10_000, 18, 1884)),
+        ("server: Welcome", welcome(18, 2, Standing::Resumed)),
+        ("client: Release", bytes(&ClientMessage::Release { request: 1, token: 1881 })),
+        (
+            "client: Account",
+            bytes(&ClientMessage::Account {
+                from: 1,
+                to: u64::MAX,
+                held: vec![Held { request: 2, token: 1884 }],
+                waiting: vec![],
+            }),
+        ),
+        ("server: Released", bytes(&ServerMessage::Released { request: 1 })),
+    ]
+}
+
+fn reopened_conversation() -> Conversation {
+    let ticket = Ticket { epoch: 18, arrival: 4 };
+    vec![
+        ("client: Hello", hello(resume(3), 10_000, 18, 1884)),
+        ("server: Welcome", welcome(19, 3, Standing::Reopened { grace_ms: 9_250 })),
+        (
+            "client: Reclaim",
+            bytes(&ClientMessage::Reclaim {
+                request: 2,
+                token: 1884,
+                seal: messages::SEAL,
+                lock_delay_ms: 0,
+                note: String::new(),
+                claims: vec![messages::claim("printer", Mode::Exclusive)],
+            }),
+        ),
+        ("client: Request", request(3, Some(ticket), "scanner", Wait::Forever)),
+        ("server: Grant", grant(2, 1884)),
+        ("server: Queued", bytes(&ServerMessage::Queued { request: 3, position: 1, ticket })),
     ]
 }
 

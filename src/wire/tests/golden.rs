@@ -11,7 +11,9 @@ use std::{env, fs};
 use bytes::BytesMut;
 use serde::de::DeserializeOwned;
 
-use super::super::{Attach, ClientMessage, Mode, Query, ServerMessage, Wait, decode, encode_frame};
+use super::super::{
+    Attach, ClientMessage, Mode, Query, ServerMessage, Standing, Wait, decode, encode_frame,
+};
 use super::messages;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/wire/tests/golden.txt");
@@ -122,9 +124,16 @@ fn every_variant_of_every_enum_is_in_the_golden_file() {
             | ClientMessage::Cancel { .. }
             | ClientMessage::KeepAlive { .. }
             | ClientMessage::Goodbye
-            | ClientMessage::Revoke { .. } => {}
+            | ClientMessage::Revoke { .. }
+            | ClientMessage::Reclaim { .. }
+            | ClientMessage::Account { .. } => {}
         }
     }
+    let standings = server.iter().filter_map(|(_, message)| match message {
+        ServerMessage::Welcome { standing, .. } => Some(index(standing)),
+        _ => None,
+    });
+    all_of::<Standing>(&standings.collect());
     all_of::<Attach>(&attaches);
     all_of::<Wait>(&waits);
     all_of::<Mode>(&modes);

@@ -16,8 +16,9 @@ use super::super::message::*;
 use super::super::{FRAME_LEN_MAX, FormatError, decode, encode_frame};
 use super::messages;
 
-/// Most bytes that decoding a client's frame may take: its text once, and the claims that are kept.
-const CLIENT_BYTES_MAX: usize = FRAME_LEN_MAX + 2 * CLAIMS_KEPT_MAX * size_of::<Claim>();
+/// Most bytes that decoding a client's frame may take. The lists of an account are not cut, and grow
+/// by doubling; an element has as many bytes in memory as in a frame.
+const CLIENT_BYTES_MAX: usize = 4 * FRAME_LEN_MAX;
 /// Most bytes that decoding a server's frame may take. Its lists are not cut, and grow by doubling;
 /// the smallest lock has 40 bytes in a frame and some 90 in memory.
 const SERVER_BYTES_MAX: usize = 8 * FRAME_LEN_MAX;
@@ -82,12 +83,17 @@ fn a_length_that_is_a_lie_is_refused_in_every_field_that_has_one() {
             ClientMessage::Hello { identity: text, .. }
             | ClientMessage::Inspect { query: Query::Lock { name: text }, .. }
             | ClientMessage::Revoke { name: text, .. } => lie_about(&message, text),
-            ClientMessage::Request { note, claims, .. } => {
+            ClientMessage::Request { note, claims, .. }
+            | ClientMessage::Reclaim { note, claims, .. } => {
                 lie_about(&message, note);
                 lie_about(&message, claims);
                 for claim in claims {
                     lie_about(&message, &claim.name);
                 }
+            }
+            ClientMessage::Account { held, waiting, .. } => {
+                lie_about(&message, held);
+                lie_about(&message, waiting);
             }
             ClientMessage::Release { .. }
             | ClientMessage::Cancel { .. }
@@ -174,14 +180,21 @@ fn no_list_is_reserved_for_on_its_word() {
         list.visit_seq(Boast).unwrap().capacity()
     }
     assert_eq!(reserved::<Claim>(), PREALLOCATED_MAX);
+    assert_eq!(reserved::<Held>(), PREALLOCATED_MAX);
+    assert_eq!(reserved::<u64>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<LockStatus>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<Holder>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<Waiter>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<SessionStatus>(), PREALLOCATED_MAX);
 }
 
-/// A request of so many claims with empty names, as many as a frame has room for and more.
-fn request(claims: usize) -> ClientMessage {
+/// So many claims with empty names.
+fn claims(count: usize) -> Vec<Claim> {
+    iter::repeat_n(messages::claim("", Mode::Shared), count).collect()
+}
+
+/// A request of so many claims.
+fn request(count: usize) -> ClientMessage {
     ClientMessage::Request {
         request: 1,
         owner: 0,
@@ -189,19 +202,51 @@ fn request(claims: usize) -> ClientMessage {
         progress: false,
         lock_delay_ms: 0,
         note: String::new(),
-        claims: iter::repeat_n(messages::claim("", Mode::Shared), claims).collect(),
+        ticket: None,
+        claims: claims(count),
+    }
+}
+
+/// A reclaim of so many claims.
+fn reclaim(count: usize) -> ClientMessage {
+    ClientMessage::Reclaim {
+        request: 1,
+        token: 1,
+        seal: 1,
+        lock_delay_ms: 0,
+        note: String::new(),
+        claims: claims(count),
     }
 }
 
 #[test]
 fn claims_beyond_the_limit_are_counted_but_not_kept() {
-    let fit = (FRAME_LEN_MAX - bytes(&request(0)).len())
-        / bytes(&messages::claim("", Mode::Shared)).len();
-    for sent in [CLAIMS_KEPT_MAX - 1, CLAIMS_KEPT_MAX, CLAIMS_KEPT_MAX + 1, fit] {
-        let (decoded, taken) = measured(&bytes(&request(sent)));
-        let ClientMessage::Request { claims, .. } = decoded.unwrap() else { unreachable!() };
-        assert_eq!(claims.len(), sent.min(CLAIMS_KEPT_MAX));
-        assert!(taken <= CLAIMS_KEPT_MAX * size_of::<Claim>(), "{taken} bytes for {sent} claims");
+    for of in [request, reclaim] {
+        let room = FRAME_LEN_MAX - bytes(&of(0)).len();
+        let fit = room / bytes(&messages::claim("", Mode::Shared)).len();
+        for sent in [CLAIMS_KEPT_MAX - 1, CLAIMS_KEPT_MAX, CLAIMS_KEPT_MAX + 1, fit] {
+            let (decoded, taken) = measured(&bytes(&of(sent)));
+            let (ClientMessage::Request { claims, .. } | ClientMessage::Reclaim { claims, .. }) =
+                decoded.unwrap()
+            else {
+                unreachable!()
+            };
+            assert_eq!(claims.len(), sent.min(CLAIMS_KEPT_MAX));
+            let allowed = CLAIMS_KEPT_MAX * size_of::<Claim>();
+            assert!(taken <= allowed, "{taken} bytes for {sent} claims");
+        }
+    }
+}
+
+#[test]
+fn an_account_as_long_as_a_frame_takes_a_bounded_multiple_of_it() {
+    let of = |held, waiting| ClientMessage::Account { from: 0, to: u64::MAX, held, waiting };
+    let room = FRAME_LEN_MAX - bytes(&of(vec![], vec![])).len();
+    let held = vec![Held { request: 1, token: 1 }; room / 16];
+    for account in [of(held, vec![]), of(vec![], vec![1; room / 8])] {
+        let (decoded, taken) = measured::<ClientMessage>(&bytes(&account));
+        assert_eq!(decoded.unwrap(), account);
+        assert!(taken <= CLIENT_BYTES_MAX, "{taken} bytes");
     }
 }
 
@@ -226,12 +271,13 @@ fn an_unknown_variant_is_refused_in_every_enum() {
             assert!(error.contains("variant index"), "{error}");
         }
     }
-    check::<ClientMessage>(8);
+    check::<ClientMessage>(10);
     check::<ServerMessage>(13);
     check::<Attach>(3);
     check::<Wait>(3);
     check::<Mode>(3);
     check::<Query>(4);
+    check::<Standing>(3);
 }
 
 #[test]
@@ -258,10 +304,10 @@ fn nothing_is_no_message() {
 
 #[test]
 fn an_error_says_what_was_wrong_in_a_line() {
-    let error = decode::<ClientMessage>(&[9, 0, 0, 0]).unwrap_err().to_string();
+    let error = decode::<ClientMessage>(&[10, 0, 0, 0]).unwrap_err().to_string();
     assert_eq!(
         error,
-        "malformed message: invalid value: integer `9`, expected variant index 0 <= i < 8"
+        "malformed message: invalid value: integer `10`, expected variant index 0 <= i < 10"
     );
 }
 

@@ -2,6 +2,13 @@
 
 use super::super::message::*;
 
+/// A session's id: its bytes count up.
+pub(super) const SESSION: u128 = 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100;
+/// A session's secret: its bytes go on counting.
+pub(super) const SECRET: u128 = 0x1f1e_1d1c_1b1a_1918_1716_1514_1312_1110;
+/// The seal of a grant: so do these.
+pub(super) const SEAL: u128 = 0x2f2e_2d2c_2b2a_2928_2726_2524_2322_2120;
+
 /// Every variant of [`ClientMessage`], and of the enums within.
 pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
     vec![
@@ -9,11 +16,7 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
         (
             "Hello, Resume",
             hello(
-                Attach::Resume {
-                    session: 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100,
-                    secret: 0x1f1e_1d1c_1b1a_1918_1716_1514_1312_1110,
-                    generation: 2,
-                },
+                Attach::Resume { session: SESSION, secret: SECRET, generation: 2 },
                 10_000,
                 Some(5_000),
                 "ann@build7:8123",
@@ -30,6 +33,7 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
                 progress: true,
                 lock_delay_ms: 0x3132_3334,
                 note: "grüße".into(),
+                ticket: Some(Ticket { epoch: 0x4142_4344_4546_4748, arrival: 0x5152 }),
                 claims: vec![
                     claim("a", Mode::Exclusive),
                     claim("bc", Mode::Shared),
@@ -47,26 +51,51 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
         ("Inspect, Lock", inspect(Query::Lock { name: "printer".into() })),
         ("Inspect, Sessions", inspect(Query::Sessions { cursor: 0 })),
         ("Revoke", ClientMessage::Revoke { query_id: 9, name: "printer".into(), token: 1881 }),
+        (
+            "Reclaim",
+            ClientMessage::Reclaim {
+                request: 1,
+                token: 1881,
+                seal: SEAL,
+                lock_delay_ms: 5_000,
+                note: "deploy v2.3".into(),
+                claims: vec![
+                    claim("printer", Mode::Exclusive),
+                    claim("gpu", Mode::Permits { take: 1, of: 4 }),
+                ],
+            },
+        ),
+        (
+            "Account",
+            ClientMessage::Account {
+                from: 1,
+                to: 0x0102_0304_0506_0708,
+                held: vec![Held { request: 1, token: 1881 }, Held { request: 4, token: 1883 }],
+                waiting: vec![2, 3],
+            },
+        ),
+        (
+            "Account, of nothing",
+            ClientMessage::Account { from: 0, to: u64::MAX, held: vec![], waiting: vec![] },
+        ),
     ]
 }
 
 /// Every variant of [`ServerMessage`], and of the enums within.
 pub(super) fn server() -> Vec<(&'static str, ServerMessage)> {
     vec![
+        ("Welcome, Opened", welcome(1, Standing::Opened)),
+        ("Welcome, Resumed", welcome(2, Standing::Resumed)),
+        ("Welcome, Reopened", welcome(3, Standing::Reopened { grace_ms: 9_250 })),
+        ("Grant", ServerMessage::Grant { request: 1, token: 1881, seal: SEAL }),
         (
-            "Welcome",
-            ServerMessage::Welcome {
-                protocol: PROTOCOL,
-                server: "coordinator 0.1.0".into(),
-                epoch: 18,
-                session: 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100,
-                secret: 0x1f1e_1d1c_1b1a_1918_1716_1514_1312_1110,
-                generation: 1,
-                ttl_ms: 10_000,
+            "Queued",
+            ServerMessage::Queued {
+                request: 2,
+                position: 3,
+                ticket: Ticket { epoch: 18, arrival: 4 },
             },
         ),
-        ("Grant", ServerMessage::Grant { request: 1, token: 1881 }),
-        ("Queued", ServerMessage::Queued { request: 2, position: 3 }),
         ("Released", ServerMessage::Released { request: 1 }),
         ("Cancelled", ServerMessage::Cancelled { request: 7 }),
         ("Lost", ServerMessage::Lost { request: 1, token: 1881, reason: 2 }),
@@ -159,6 +188,19 @@ fn hello(attach: Attach, ttl_ms: u32, linger_ms: Option<u32>, identity: &str) ->
     }
 }
 
+fn welcome(generation: u64, standing: Standing) -> ServerMessage {
+    ServerMessage::Welcome {
+        protocol: PROTOCOL,
+        server: "coordinator 0.1.0".into(),
+        epoch: 18,
+        session: SESSION,
+        secret: SECRET,
+        generation,
+        ttl_ms: 10_000,
+        standing,
+    }
+}
+
 fn request(wait: Wait, modes: Vec<Mode>) -> ClientMessage {
     ClientMessage::Request {
         request: 1,
@@ -167,6 +209,7 @@ fn request(wait: Wait, modes: Vec<Mode>) -> ClientMessage {
         progress: false,
         lock_delay_ms: 0,
         note: String::new(),
+        ticket: None,
         claims: modes.into_iter().map(|mode| claim("printer", mode)).collect(),
     }
 }

@@ -66,19 +66,49 @@ fn hello() -> impl Strategy<Value = ClientMessage> {
     )
 }
 
-fn request() -> impl Strategy<Value = ClientMessage> {
+fn ticket() -> impl Strategy<Value = Ticket> {
+    any::<(u64, u64)>().prop_map(|(epoch, arrival)| Ticket { epoch, arrival })
+}
+
+fn claims() -> impl Strategy<Value = Vec<Claim>> {
     let claim = (text(), mode()).prop_map(|(name, mode)| Claim { name, mode });
-    (any::<(u64, u64, bool, u32)>(), wait(), text(), vec(claim, 0..=CLAIMS_KEPT_MAX)).prop_map(
-        |((request, owner, progress, lock_delay_ms), wait, note, claims)| ClientMessage::Request {
+    vec(claim, 0..=CLAIMS_KEPT_MAX)
+}
+
+fn request() -> impl Strategy<Value = ClientMessage> {
+    (any::<(u64, u64, bool, u32)>(), wait(), text(), option::of(ticket()), claims()).prop_map(
+        |((request, owner, progress, lock_delay_ms), wait, note, ticket, claims)| {
+            ClientMessage::Request {
+                request,
+                owner,
+                wait,
+                progress,
+                lock_delay_ms,
+                note,
+                ticket,
+                claims,
+            }
+        },
+    )
+}
+
+fn reclaim() -> impl Strategy<Value = ClientMessage> {
+    (any::<(u64, u64, u128, u32)>(), text(), claims()).prop_map(
+        |((request, token, seal, lock_delay_ms), note, claims)| ClientMessage::Reclaim {
             request,
-            owner,
-            wait,
-            progress,
+            token,
+            seal,
             lock_delay_ms,
             note,
             claims,
         },
     )
+}
+
+fn account() -> impl Strategy<Value = ClientMessage> {
+    let held = any::<(u64, u64)>().prop_map(|(request, token)| Held { request, token });
+    (any::<(u64, u64)>(), vec(held, 0..200), vec(any::<u64>(), 0..200))
+        .prop_map(|((from, to), held, waiting)| ClientMessage::Account { from, to, held, waiting })
 }
 
 /// Any message of a client.
@@ -95,6 +125,8 @@ pub(super) fn client_message() -> impl Strategy<Value = ClientMessage> {
         (any::<(u64, u64)>(), text()).prop_map(|((query_id, token), name)| {
             ClientMessage::Revoke { query_id, name, token }
         }),
+        reclaim(),
+        account(),
     ]
 }
 
@@ -177,16 +209,27 @@ fn server_status() -> impl Strategy<Value = ServerStatus> {
     })
 }
 
+fn standing() -> impl Strategy<Value = Standing> {
+    prop_oneof![
+        Just(Standing::Opened),
+        Just(Standing::Resumed),
+        any::<u64>().prop_map(|grace_ms| Standing::Reopened { grace_ms }),
+    ]
+}
+
 fn welcome() -> impl Strategy<Value = ServerMessage> {
-    (text(), any::<(u32, u64, u128, u128, u64, u32)>()).prop_map(
-        |(server, (protocol, epoch, session, secret, generation, ttl_ms))| ServerMessage::Welcome {
-            protocol,
-            server,
-            epoch,
-            session,
-            secret,
-            generation,
-            ttl_ms,
+    (text(), any::<(u32, u64, u128, u128, u64, u32)>(), standing()).prop_map(
+        |(server, (protocol, epoch, session, secret, generation, ttl_ms), standing)| {
+            ServerMessage::Welcome {
+                protocol,
+                server,
+                epoch,
+                session,
+                secret,
+                generation,
+                ttl_ms,
+                standing,
+            }
         },
     )
 }
@@ -195,9 +238,14 @@ fn welcome() -> impl Strategy<Value = ServerMessage> {
 pub(super) fn server_message() -> impl Strategy<Value = ServerMessage> {
     prop_oneof![
         welcome(),
-        any::<(u64, u64)>().prop_map(|(request, token)| ServerMessage::Grant { request, token }),
-        any::<(u64, u64)>()
-            .prop_map(|(request, position)| ServerMessage::Queued { request, position }),
+        any::<(u64, u64, u128)>().prop_map(|(request, token, seal)| ServerMessage::Grant {
+            request,
+            token,
+            seal
+        }),
+        (any::<(u64, u64)>(), ticket()).prop_map(|((request, position), ticket)| {
+            ServerMessage::Queued { request, position, ticket }
+        }),
         any::<u64>().prop_map(|request| ServerMessage::Released { request }),
         any::<u64>().prop_map(|request| ServerMessage::Cancelled { request }),
         any::<(u64, u64, u16)>().prop_map(|(request, token, reason)| ServerMessage::Lost {
