@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use coordinator::server::{Config, Data, Server, ServerError, ServerHandle, StaleState};
 use coordinator::wire::PROTOCOL;
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use super::errors::{Failure, exit, reason};
 use super::log as logging;
@@ -36,6 +36,7 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen([Signal::TERM, Signal::INT])
         .map_err(|error| Failure::ours("cannot hear signals", &error))?;
     log::info!("{}, protocol {PROTOCOL}, pid {}", version(), std::process::id());
+    allow_connections(settings.connections_max);
     // One that an earlier run left behind must not be taken for ours.
     let port_file = settings.port_file.as_deref().map(PortFile::new).transpose()?;
     let server = Server::bind(config(settings)).await.map_err(|error| cannot_serve(&error))?;
@@ -64,6 +65,30 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Failure> {
                 obey(asked, signal, &handle);
             }
         }
+    }
+}
+
+/// Files that are open besides connections: the log, the state, the runtime's own.
+const FILES_BESIDES: u64 = 64;
+
+/// Every connection is an open file, and the usual limit on those is far too low for a server. Takes
+/// what the system allows us, and says so if that is less than is wanted.
+fn allow_connections(connections_max: usize) {
+    let wanted = connections_max as u64 + FILES_BESIDES;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // None is no limit.
+    let (Some(now), allowed) = (current, maximum.unwrap_or(u64::MAX)) else { return };
+    if now < wanted && now < allowed {
+        let raised = Rlimit { current: Some(wanted.min(allowed)), maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            log::warn!("cannot open more than {now} files at a time: {error}");
+        }
+    }
+    if allowed < wanted {
+        log::warn!(
+            "the system allows {allowed} open files, so fewer connections than the \
+             {connections_max} of --connections-max; `ulimit -n` or LimitNOFILE= raise that"
+        );
     }
 }
 

@@ -39,7 +39,7 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, LOCK_PORT)),
             data: Data::Ephemeral,
             limits: Limits::default(),
-            connections_max: 50_000,
+            connections_max: 10_000,
             handshake_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),

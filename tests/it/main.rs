@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod commands;
+mod crowds;
 mod examples;
 mod loss;
 mod serving;

@@ -1,0 +1,273 @@
+//! Many at once, over real sockets: order, memory, and those who mean harm.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use coordinator::wire::{
+    Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Wait, decode, encode_frame,
+};
+use coordinator::{Client, LockGuard};
+
+use crate::support::{DEADLINE, Home, Server, run};
+
+/// Resident memory of a process in bytes.
+fn resident(pid: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+fn hello() -> ClientMessage {
+    ClientMessage::Hello {
+        protocol: PROTOCOL,
+        attach: Attach::New,
+        ttl_ms: 60_000,
+        linger_ms: None,
+        identity: "crowd".into(),
+        epoch_seen: 0,
+        token_seen: 0,
+    }
+}
+
+fn request(request: u64, name: String) -> ClientMessage {
+    ClientMessage::Request {
+        request,
+        owner: 0,
+        wait: Wait::Forever,
+        progress: false,
+        lock_delay_ms: 0,
+        note: String::new(),
+        claims: vec![Claim { name, mode: Mode::Exclusive }],
+    }
+}
+
+/// A client that is nothing but a socket.
+struct Raw {
+    socket: TcpStream,
+    unread: BytesMut,
+}
+
+impl Raw {
+    fn connect(server: &Server) -> Self {
+        let socket = TcpStream::connect(&server.address).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        Self { socket, unread: BytesMut::new() }
+    }
+
+    fn say(&mut self, messages: &[ClientMessage]) {
+        let mut frames = BytesMut::new();
+        for message in messages {
+            encode_frame(message, &mut frames).unwrap();
+        }
+        self.socket.write_all(&frames).unwrap();
+    }
+
+    fn hear(&mut self) -> ServerMessage {
+        let mut chunk = [0; 16 * 1024];
+        loop {
+            if let Some(field) = self.unread.first_chunk::<4>() {
+                let len = u32::from_le_bytes(*field) as usize;
+                if self.unread.len() >= 4 + len {
+                    let frame = self.unread.split_to(4 + len);
+                    return decode(&frame[4..]).unwrap();
+                }
+            }
+            let read = self.socket.read(&mut chunk).unwrap();
+            assert!(read > 0, "the server closed the connection");
+            self.unread.extend_from_slice(&chunk[..read]);
+        }
+    }
+
+    /// Whether the server closes the connection, whatever it says before.
+    fn is_closed(&mut self) -> bool {
+        let mut chunk = [0; 16 * 1024];
+        loop {
+            match self.socket.read(&mut chunk) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() == ErrorKind::ConnectionReset,
+            }
+        }
+    }
+}
+
+/// Asks for the lock, and returns when the server has put the request in its queue.
+async fn queue_up(
+    client: Client,
+    granted: mpsc::Sender<(usize, LockGuard)>,
+    number: usize,
+) -> tokio::task::JoinHandle<()> {
+    let (queued, is_queued) = tokio::sync::oneshot::channel();
+    let mut queued = Some(queued);
+    let task = tokio::spawn(async move {
+        let request = client.lock("turn").on_queued(move |_| {
+            if let Some(queued) = queued.take() {
+                let _ = queued.send(());
+            }
+        });
+        if let Ok(guard) = request.await {
+            granted.send((number, guard)).unwrap();
+        }
+    });
+    is_queued.await.unwrap();
+    task
+}
+
+#[test]
+fn a_hundred_clients_are_granted_in_the_order_in_which_they_came() {
+    let server = Server::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (granted, grants) = mpsc::channel();
+    let leaves = |number: usize| number % 3 == 2;
+    let first = runtime.block_on(async {
+        let client = Client::connect(&server.address).await.unwrap();
+        let first = client.lock("turn").await.unwrap();
+        let mut waiting = Vec::new();
+        for number in 0..100 {
+            let client = Client::connect(&server.address).await.unwrap();
+            waiting.push((client.clone(), queue_up(client, granted.clone(), number).await));
+        }
+        // Every third leaves: by a cancel, by a goodbye.
+        for (number, (client, task)) in waiting.into_iter().enumerate() {
+            match (leaves(number), number % 2) {
+                (true, 0) => task.abort(),
+                (true, _) => client.close().await.unwrap(),
+                (false, _) => {}
+            }
+        }
+        first
+    });
+    let staying = (0..100).filter(|number| !leaves(*number)).count();
+    server.waited_for_by("turn", staying as u64);
+    let mut token = first.token();
+    runtime.block_on(first.release()).unwrap();
+    for number in (0..100).filter(|number| !leaves(*number)) {
+        let (next, guard) = grants.recv_timeout(DEADLINE).unwrap();
+        assert_eq!(next, number);
+        assert!(guard.token() > token);
+        token = guard.token();
+        runtime.block_on(guard.release()).unwrap();
+    }
+    assert!(server.lock("turn").is_none());
+}
+
+#[test]
+fn names_that_were_used_leave_nothing_behind() {
+    const NAMES: u64 = 1_000_000;
+    const AT_ONCE: u64 = 100;
+    let server = Server::start();
+    let mut client = Raw::connect(&server);
+    client.say(&[hello()]);
+    assert!(matches!(client.hear(), ServerMessage::Welcome { .. }));
+    let mut use_names = |names: std::ops::Range<u64>| {
+        for first in names.step_by(usize::try_from(AT_ONCE).unwrap()) {
+            let batch = first + 1..=first + AT_ONCE;
+            let ask = |id| request(id, format!("a name like no other {id}"));
+            client.say(&batch.clone().map(ask).collect::<Vec<_>>());
+            let mut releases = Vec::new();
+            for _ in batch.clone() {
+                let ServerMessage::Grant { request, token, .. } = client.hear() else {
+                    panic!("not granted")
+                };
+                releases.push(ClientMessage::Release { request, token });
+            }
+            client.say(&releases);
+            for _ in batch {
+                assert!(matches!(client.hear(), ServerMessage::Released { .. }));
+            }
+        }
+    };
+    use_names(0..NAMES / 10);
+    let before = resident(&server.process.id());
+    use_names(NAMES / 10..NAMES);
+    let after = resident(&server.process.id());
+    assert!(after < before + before / 10, "{before} bytes before, {after} after");
+    let status = run(server.client(&["status"])).out;
+    assert!(status.contains("nothing is locked"), "{status}");
+    assert!(status.contains(&format!("{NAMES} grants")), "{status}");
+}
+
+#[test]
+fn floods_of_nonsense_cost_others_nothing() {
+    let server = Server::start();
+    let mut bystander = Raw::connect(&server);
+    bystander.say(&[hello()]);
+    assert!(matches!(bystander.hear(), ServerMessage::Welcome { .. }));
+    let mut worst = Duration::ZERO;
+    let mut never_closed = 0;
+    for round in 0..300u64 {
+        let mut bytes = vec![0u8; 2_000];
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            let mixed = (round * 2_000 + index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            *byte = mixed.to_le_bytes()[7];
+        }
+        let mut flood = Raw::connect(&server);
+        // Each tells another lie: lengths of all sizes, a truncated frame, HTTP, TLS, nonsense.
+        match round % 5 {
+            0 => bytes[..4].copy_from_slice(&u32::MAX.to_le_bytes()),
+            1 => bytes[..4].copy_from_slice(&1_000u32.to_le_bytes()),
+            2 => bytes = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+            3 => bytes[..5].copy_from_slice(&[0x16, 3, 1, 2, 0]),
+            _ => {}
+        }
+        // The server may have closed before all of it was written.
+        let _ = flood.socket.write_all(&bytes);
+        let _ = flood.socket.shutdown(std::net::Shutdown::Write);
+        never_closed += u64::from(!flood.is_closed());
+        let began = Instant::now();
+        bystander.say(&[ClientMessage::KeepAlive { sequence: round }]);
+        assert_eq!(bystander.hear(), ServerMessage::KeptAlive { sequence: round });
+        worst = worst.max(began.elapsed());
+    }
+    assert_eq!(never_closed, 0);
+    assert!(worst < Duration::from_secs(1), "a bystander waited {worst:?}");
+    assert!(resident(&server.process.id()) < 256 << 20);
+    let status = run(server.client(&["status", "--json"]));
+    let status: serde_json::Value = serde_json::from_str(&status.out).unwrap();
+    assert_eq!(status["server"]["protocol_errors"], 300);
+}
+
+#[test]
+fn a_client_that_never_reads_is_closed_and_costs_no_memory() {
+    let server = Server::start();
+    let mut deaf = Raw::connect(&server);
+    deaf.say(&[hello()]);
+    let mut holder = Raw::connect(&server);
+    holder.say(&[hello(), request(1, "busy".into())]);
+    deaf.socket.set_write_timeout(Some(DEADLINE)).unwrap();
+    // Questions that are short, with answers that are long.
+    let question = ClientMessage::Inspect {
+        query_id: 1,
+        query: coordinator::wire::Query::Locks { cursor: 0 },
+    };
+    let mut frames = BytesMut::new();
+    for _ in 0..1_000 {
+        encode_frame(&question, &mut frames).unwrap();
+    }
+    let closed = (0..10_000).any(|_| deaf.socket.write_all(&frames).is_err());
+    assert!(closed, "it could go on asking for ever");
+    assert!(resident(&server.process.id()) < 256 << 20);
+    let status = run(server.client(&["status", "--json"]));
+    let status: serde_json::Value = serde_json::from_str(&status.out).unwrap();
+    assert_eq!(status["server"]["slow_readers"], 1);
+    assert_eq!(status["server"]["held"], 1, "the others go on");
+}
+
+#[test]
+fn a_client_written_from_the_document_alone_works() {
+    let server = Server::start();
+    let (host, port) = server.address.split_once(':').unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stranger/client.py");
+    let mut command = Home::new().command("python3");
+    command.args([script, host, port, "stranger", "20"]);
+    let done = run(command);
+    assert_eq!(done.code(), Some(0), "{}", done.err);
+    let tokens: Vec<u64> = done.out.lines().map(|token| token.parse().unwrap()).collect();
+    assert_eq!(tokens.len(), 20);
+    assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
+    assert!(server.lock("stranger").is_none());
+}
