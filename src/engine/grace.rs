@@ -61,8 +61,16 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             let below = self.records.front().map_or(self.next_record, |(_, number)| *number);
             self.effects.push(Effect::ForgetRecords { below });
         }
+        self.relax_longest_lease();
         self.starved = true;
         self.feed_the_starved();
+    }
+
+    /// Only sessions that live now can still believe in a lease: after the next crash, nobody needs
+    /// to wait for longer ones.
+    pub(super) fn relax_longest_lease(&mut self) {
+        let longest = self.sessions.iter_from(0).map(|(_, session)| session.ttl).max();
+        self.tokens.relax(longest);
     }
 
     /// A client comes back for what it held before the crash (rule G3).

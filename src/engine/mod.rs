@@ -57,15 +57,15 @@ pub use view::{HolderView, LockView, SessionView, WaiterView};
 
 use crate::types::{Epoch, FencingToken, Ttl};
 
-/// What must be on disk before it may be relied on. All of it only grows.
+/// What must be on disk before it may be relied on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Durable {
-    /// This run of the coordinator.
+    /// This run of the coordinator. Only grows.
     pub epoch: Epoch,
-    /// No token at or above this one may be granted.
+    /// No token at or above this one may be granted. Only grows.
     pub tokens_below: FencingToken,
-    /// The longest lease of a session that was ever welcomed; none if none was. After a crash,
-    /// nobody is granted anything for so long (rules G1, G2).
+    /// No client believes in a longer lease than this; none if nobody was ever welcomed. After a
+    /// crash, nobody is granted anything for so long (rules G1, G2).
     pub ttl_max: Option<Ttl>,
 }
 

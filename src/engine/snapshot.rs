@@ -149,6 +149,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 self.timeouts.insert((until, Due::Delay(lock)));
             }
         }
+        if self.grace_until.is_none() {
+            self.relax_longest_lease();
+        }
         self.starved = true;
         self.feed_the_starved();
         // Nobody is there yet to be told; who comes back asks.

@@ -17,7 +17,7 @@ pub(super) struct Tokens {
     next: u64,
     /// This run. Ahead of `durable.epoch` only while a client's later one is being passed.
     epoch: Epoch,
-    /// The longest lease of a session that is welcome once this is on disk.
+    /// The longest lease that is to be covered on disk.
     ttl_max: Option<Ttl>,
     /// What is on disk. Invariant: no number at or above `durable.tokens_below` was granted.
     durable: Durable,
@@ -53,7 +53,17 @@ impl Tokens {
     /// that is long enough for it (rule G1). If not yet, that is wanted from now on.
     pub(super) fn covers(&mut self, ttl: Ttl) -> bool {
         self.ttl_max = self.ttl_max.max(Some(ttl));
-        self.durable.ttl_max >= Some(ttl)
+        // What was asked for last may be less than what is on disk, and will be there.
+        self.durable.ttl_max >= Some(ttl) && self.asked.ttl_max >= Some(ttl)
+    }
+
+    /// Of all clients that might believe in a lease, none has one longer than `longest`: so a grace
+    /// period need not be longer either. The usual lease stays covered, or the next session would
+    /// wait for the disk.
+    pub(super) fn relax(&mut self, longest: Option<Ttl>) {
+        if self.ttl_max.is_some() {
+            self.ttl_max = longest.max(Some(Ttl::default()));
+        }
     }
 
     /// The latest number granted, or passed over.
@@ -102,11 +112,9 @@ impl Tokens {
         Some(wanted)
     }
 
-    /// `durable` is on disk.
+    /// `durable` is on disk. What was asked for gets there in the order of asking.
     pub(super) fn persisted(&mut self, durable: Durable) {
-        self.durable.epoch = self.durable.epoch.max(durable.epoch);
-        self.durable.tokens_below = self.durable.tokens_below.max(durable.tokens_below);
-        self.durable.ttl_max = self.durable.ttl_max.max(durable.ttl_max);
+        self.durable = durable;
     }
 }
 
