@@ -1,17 +1,15 @@
 //! Many at once, over real sockets: order, memory, and those who mean harm.
 
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use coordinator::wire::{
-    Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Wait, decode, encode_frame,
-};
+use coordinator::wire::{ClientMessage, ServerMessage, encode_frame};
 use coordinator::{Client, LockGuard};
 
+use crate::raw::{Raw, hello, request};
 use crate::support::{DEADLINE, Home, Server, run};
 
 /// Resident memory of a process in bytes.
@@ -19,80 +17,6 @@ fn resident(pid: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}
-
-fn hello() -> ClientMessage {
-    ClientMessage::Hello {
-        protocol: PROTOCOL,
-        attach: Attach::New,
-        ttl_ms: 60_000,
-        linger_ms: None,
-        identity: "crowd".into(),
-        epoch_seen: 0,
-        token_seen: 0,
-    }
-}
-
-fn request(request: u64, name: String) -> ClientMessage {
-    ClientMessage::Request {
-        request,
-        owner: 0,
-        wait: Wait::Forever,
-        progress: false,
-        lock_delay_ms: 0,
-        note: String::new(),
-        claims: vec![Claim { name, mode: Mode::Exclusive }],
-    }
-}
-
-/// A client that is nothing but a socket.
-struct Raw {
-    socket: TcpStream,
-    unread: BytesMut,
-}
-
-impl Raw {
-    fn connect(server: &Server) -> Self {
-        let socket = TcpStream::connect(&server.address).unwrap();
-        socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        Self { socket, unread: BytesMut::new() }
-    }
-
-    fn say(&mut self, messages: &[ClientMessage]) {
-        let mut frames = BytesMut::new();
-        for message in messages {
-            encode_frame(message, &mut frames).unwrap();
-        }
-        self.socket.write_all(&frames).unwrap();
-    }
-
-    fn hear(&mut self) -> ServerMessage {
-        let mut chunk = [0; 16 * 1024];
-        loop {
-            if let Some(field) = self.unread.first_chunk::<4>() {
-                let len = u32::from_le_bytes(*field) as usize;
-                if self.unread.len() >= 4 + len {
-                    let frame = self.unread.split_to(4 + len);
-                    return decode(&frame[4..]).unwrap();
-                }
-            }
-            let read = self.socket.read(&mut chunk).unwrap();
-            assert!(read > 0, "the server closed the connection");
-            self.unread.extend_from_slice(&chunk[..read]);
-        }
-    }
-
-    /// Whether the server closes the connection, whatever it says before.
-    fn is_closed(&mut self) -> bool {
-        let mut chunk = [0; 16 * 1024];
-        loop {
-            match self.socket.read(&mut chunk) {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(error) => return error.kind() == ErrorKind::ConnectionReset,
-            }
-        }
-    }
 }
 
 /// Asks for the lock, and returns when the server has put the request in its queue.
@@ -166,7 +90,7 @@ fn names_that_were_used_leave_nothing_behind() {
     let mut use_names = |names: std::ops::Range<u64>| {
         for first in names.step_by(usize::try_from(AT_ONCE).unwrap()) {
             let batch = first + 1..=first + AT_ONCE;
-            let ask = |id| request(id, format!("a name like no other {id}"));
+            let ask = |id| request(id, &format!("a name like no other {id}"));
             client.say(&batch.clone().map(ask).collect::<Vec<_>>());
             let mut releases = Vec::new();
             for _ in batch.clone() {
@@ -237,7 +161,7 @@ fn a_client_that_never_reads_is_closed_and_costs_no_memory() {
     let mut deaf = Raw::connect(&server);
     deaf.say(&[hello()]);
     let mut holder = Raw::connect(&server);
-    holder.say(&[hello(), request(1, "busy".into())]);
+    holder.say(&[hello(), request(1, "busy")]);
     deaf.socket.set_write_timeout(Some(DEADLINE)).unwrap();
     // Questions that are short, with answers that are long.
     let question = ClientMessage::Inspect {

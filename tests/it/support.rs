@@ -155,6 +155,20 @@ pub(crate) struct Server {
     pub(crate) process: Running,
 }
 
+/// A coordinator that has ended.
+pub(crate) struct Stopped {
+    pub(crate) home: Home,
+    address: String,
+}
+
+impl Stopped {
+    /// Starts it again where it was.
+    pub(crate) fn restart(self) -> Server {
+        let _of_the_killed = fs::remove_file(self.home.path("port"));
+        Server::start_at(self.home, &self.address, &[])
+    }
+}
+
 impl Server {
     /// One that keeps nothing.
     pub(crate) fn start() -> Self {
@@ -163,8 +177,35 @@ impl Server {
 
     /// One with these flags besides, ready.
     pub(crate) fn start_with(home: Home, flags: &[&str]) -> Self {
+        Self::start_at(home, "127.0.0.1:0", flags)
+    }
+
+    /// One that keeps its state, ready.
+    pub(crate) fn start_durable() -> Self {
+        Self::start_with(Home::new(), &[])
+    }
+
+    /// Kills it as `kill -9` does, and starts it again at the same address with the same state.
+    pub(crate) fn crash_and_restart(self) -> Self {
+        self.end_by(Signal::KILL).restart()
+    }
+
+    /// Stops it in order, and starts it again at the same address with the same state.
+    pub(crate) fn stop_and_restart(self) -> Self {
+        self.end_by(Signal::TERM).restart()
+    }
+
+    /// Ends it; what is left can be started again.
+    pub(crate) fn end_by(self, signal: Signal) -> Stopped {
+        let Self { home, address, process } = self;
+        process.signal(signal);
+        process.end();
+        Stopped { home, address }
+    }
+
+    fn start_at(home: Home, listen: &str, flags: &[&str]) -> Self {
         let port_file = home.path("port");
-        let mut command = home.coordinator(&["serve", "--listen", "127.0.0.1:0", "--port-file"]);
+        let mut command = home.coordinator(&["serve", "--listen", listen, "--port-file"]);
         command.arg(&port_file).args(flags);
         let process = start(command);
         let port = eventually("the coordinator is ready", || {

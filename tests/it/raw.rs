@@ -1,0 +1,93 @@
+//! A client that is nothing but a socket: it says what a test wants said, and never more.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+
+use bytes::BytesMut;
+use coordinator::wire::{
+    Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Wait, decode, encode_frame,
+};
+
+use crate::support::{DEADLINE, Server};
+
+/// A Hello for a new session with a ttl of a minute.
+pub(crate) fn hello() -> ClientMessage {
+    hello_for(Attach::New, 60_000, None)
+}
+
+/// A Hello for this session.
+pub(crate) fn hello_for(attach: Attach, ttl_ms: u32, linger_ms: Option<u32>) -> ClientMessage {
+    ClientMessage::Hello {
+        protocol: PROTOCOL,
+        attach,
+        ttl_ms,
+        linger_ms,
+        identity: "raw".into(),
+        epoch_seen: 0,
+        token_seen: 0,
+    }
+}
+
+/// An exclusive request that waits for ever.
+pub(crate) fn request(request: u64, name: &str) -> ClientMessage {
+    ClientMessage::Request {
+        request,
+        owner: 0,
+        wait: Wait::Forever,
+        progress: false,
+        lock_delay_ms: 0,
+        note: String::new(),
+        ticket: None,
+        claims: vec![Claim { name: name.to_owned(), mode: Mode::Exclusive }],
+    }
+}
+
+/// A client that is nothing but a socket.
+pub(crate) struct Raw {
+    pub(crate) socket: TcpStream,
+    unread: BytesMut,
+}
+
+impl Raw {
+    pub(crate) fn connect(server: &Server) -> Self {
+        let socket = TcpStream::connect(&server.address).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        Self { socket, unread: BytesMut::new() }
+    }
+
+    pub(crate) fn say(&mut self, messages: &[ClientMessage]) {
+        let mut frames = BytesMut::new();
+        for message in messages {
+            encode_frame(message, &mut frames).unwrap();
+        }
+        self.socket.write_all(&frames).unwrap();
+    }
+
+    pub(crate) fn hear(&mut self) -> ServerMessage {
+        let mut chunk = [0; 16 * 1024];
+        loop {
+            if let Some(field) = self.unread.first_chunk::<4>() {
+                let len = u32::from_le_bytes(*field) as usize;
+                if self.unread.len() >= 4 + len {
+                    let frame = self.unread.split_to(4 + len);
+                    return decode(&frame[4..]).unwrap();
+                }
+            }
+            let read = self.socket.read(&mut chunk).unwrap();
+            assert!(read > 0, "the server closed the connection");
+            self.unread.extend_from_slice(&chunk[..read]);
+        }
+    }
+
+    /// Whether the server closes the connection, whatever it says before.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        let mut chunk = [0; 16 * 1024];
+        loop {
+            match self.socket.read(&mut chunk) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() == ErrorKind::ConnectionReset,
+            }
+        }
+    }
+}

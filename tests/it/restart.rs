@@ -1,0 +1,425 @@
+//! Nothing is lost: broken connections, killed and paused clients, killed, paused and restarted
+//! coordinators. Real processes, real sockets, real signals.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use coordinator::client::Reconnect;
+use coordinator::types::{FencingToken, GoodbyeCode, LostReason, RejectionCode};
+use coordinator::wire::{Attach, Claim, ClientMessage, Mode, ServerMessage, Standing, Wait};
+use coordinator::{Client, Error, HoldState, LockGuard};
+use rustix::process::Signal;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+use crate::proxy::{Proxy, Way};
+use crate::raw::{Raw, hello, hello_for, request};
+use crate::support::{DEADLINE, Server, eventually, run};
+
+/// The shortest lease: what has to wait for one need not wait for long.
+const TTL: Duration = Duration::from_secs(2);
+/// How much later than it may a lock is granted at the latest.
+const LATE_MAX: Duration = Duration::from_millis(500);
+
+async fn connect(address: &str) -> Client {
+    Client::builder().ttl(TTL).connect(address).await.unwrap()
+}
+
+fn status(server: &Server) -> serde_json::Value {
+    let status = run(server.client(&["status", "--json"]));
+    serde_json::from_str::<serde_json::Value>(&status.out).unwrap()["server"].clone()
+}
+
+/// A session that says no more than it is told to, with the lock `name`; and the grant's token.
+fn raw_holder(server: &Server, linger_ms: Option<u32>, name: &str) -> (Raw, u64) {
+    let mut holder = Raw::connect(server);
+    holder.say(&[hello_for(Attach::New, 2_000, linger_ms), request(1, name)]);
+    assert!(matches!(holder.hear(), ServerMessage::Welcome { .. }));
+    let ServerMessage::Grant { request: 1, token, .. } = holder.hear() else { panic!() };
+    (holder, token)
+}
+
+#[test]
+fn after_a_holders_death_the_next_waits_for_the_rest_of_its_lease_and_no_longer() {
+    let server = Server::start_durable();
+    let runtime = Runtime::new().unwrap();
+    let began = Instant::now();
+    let (holder, token) = raw_holder(&server, None, "printer");
+    let heard = Instant::now();
+    // As the kernel does for a process that is killed.
+    drop(holder);
+    runtime.block_on(async {
+        let client = connect(&server.address).await;
+        let guard = client.lock("printer").await.unwrap();
+        assert!(guard.token() > FencingToken::new(token));
+    });
+    assert!(heard.elapsed() >= TTL.saturating_sub(heard - began), "{:?}", heard.elapsed());
+    assert!(began.elapsed() <= TTL + LATE_MAX, "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_holder_that_lingers_for_nothing_frees_its_lock_with_its_connection() {
+    let server = Server::start_durable();
+    let (holder, _) = raw_holder(&server, Some(0), "printer");
+    let died = Instant::now();
+    drop(holder);
+    Runtime::new().unwrap().block_on(async {
+        connect(&server.address).await.lock("printer").await.unwrap();
+    });
+    assert!(died.elapsed() < LATE_MAX, "{:?}", died.elapsed());
+}
+
+/// Clients that hold, and clients that wait for what they hold in a known order.
+struct Crowd {
+    clients: Vec<Client>,
+    guards: Vec<LockGuard>,
+    /// Which waiter of which lock was granted, in the order of the grants.
+    granted: mpsc::UnboundedReceiver<(usize, usize, LockGuard)>,
+}
+
+const HOLDERS: usize = 50;
+const WAITERS_PER_LOCK: usize = 4;
+
+impl Crowd {
+    async fn gather(address: &str) -> Self {
+        let (tell, granted) = mpsc::unbounded_channel();
+        let mut crowd = Self { clients: Vec::new(), guards: Vec::new(), granted };
+        for lock in 0..HOLDERS {
+            let client = Client::builder().connect(address).await.unwrap();
+            crowd.guards.push(client.lock(format!("lock {lock}")).await.unwrap());
+            crowd.clients.push(client);
+        }
+        for waiter in 0..WAITERS_PER_LOCK {
+            for lock in 0..HOLDERS {
+                let client = Client::builder().connect(address).await.unwrap();
+                let (queued, mut is_queued) = mpsc::unbounded_channel();
+                let request = client.lock(format!("lock {lock}")).on_queued(move |_| {
+                    let _ = queued.send(());
+                });
+                let tell = tell.clone();
+                tokio::spawn(async move {
+                    let guard = request.await.expect("a waiter saw an error");
+                    tell.send((lock, waiter, guard)).unwrap();
+                });
+                is_queued.recv().await.unwrap();
+                crowd.clients.push(client);
+            }
+        }
+        crowd
+    }
+
+    /// Every lock passes through all its waiters, in their order, with growing tokens.
+    async fn pass_all_on(mut self) {
+        let mut last: Vec<_> = self.guards.iter().map(LockGuard::token).collect();
+        let mut next = vec![0; HOLDERS];
+        for guard in self.guards.drain(..) {
+            guard.release().await.unwrap();
+        }
+        for _ in 0..HOLDERS * WAITERS_PER_LOCK {
+            let grant = tokio::time::timeout(DEADLINE, self.granted.recv());
+            let (lock, waiter, guard) = grant.await.unwrap().unwrap();
+            assert_eq!(waiter, next[lock], "lock {lock} was granted out of order");
+            next[lock] += 1;
+            assert!(guard.token() > last[lock]);
+            last[lock] = guard.token();
+            guard.release().await.unwrap();
+        }
+    }
+}
+
+/// Locks and releases over and over, so that there is something to break in the middle of.
+fn load(runtime: &Runtime, address: &str) -> Arc<AtomicU64> {
+    let greatest = Arc::new(AtomicU64::new(0));
+    for worker in 0..8 {
+        let (address, greatest) = (address.to_owned(), Arc::clone(&greatest));
+        runtime.spawn(async move {
+            let client = Client::connect(&address).await.unwrap();
+            loop {
+                let guard = client.lock(format!("load {}", worker % 4)).await.unwrap();
+                let token = guard.token().number();
+                greatest.fetch_max(token, Ordering::SeqCst);
+                // A lock that is released while the coordinator is away is released when it is back.
+                let _ = guard.release().await;
+            }
+        });
+    }
+    greatest
+}
+
+#[test]
+fn ten_crashes_under_load_cost_no_holder_its_lock_and_no_waiter_its_place() {
+    let mut server = Server::start_durable();
+    let runtime = Runtime::new().unwrap();
+    let crowd = runtime.block_on(Crowd::gather(&server.address));
+    let tokens: Vec<_> = crowd.guards.iter().map(LockGuard::token).collect();
+    let greatest = load(&runtime, &server.address);
+    for crash in 0..10 {
+        server = server.crash_and_restart();
+        let all_are_back = || {
+            let status = status(&server);
+            let held = status["held"].as_u64()?;
+            let waiting = status["waiting"].as_u64()?;
+            (held >= HOLDERS as u64 && waiting >= (HOLDERS * WAITERS_PER_LOCK) as u64).then_some(())
+        };
+        eventually(&format!("all are back after crash {crash}"), all_are_back);
+        for (guard, token) in crowd.guards.iter().zip(&tokens) {
+            assert!(guard.is_held(), "{:?} after crash {crash}", guard.state());
+            let lock = server.lock(guard.name()).unwrap();
+            assert_eq!(lock["holders"][0]["token"], token.number());
+            assert_eq!((&lock["holder_count"], &lock["waiter_count"]), (&1.into(), &4.into()));
+        }
+    }
+    let before = greatest.load(Ordering::SeqCst);
+    runtime.block_on(crowd.pass_all_on());
+    eventually("the load goes on with greater tokens", || {
+        (greatest.load(Ordering::SeqCst) > before).then_some(())
+    });
+}
+
+#[test]
+fn an_orderly_restart_moves_nothing_and_needs_no_grace() {
+    let mut server = Server::start_durable();
+    let runtime = Runtime::new().unwrap();
+    let crowd = runtime.block_on(Crowd::gather(&server.address));
+    let tokens: Vec<_> = crowd.guards.iter().map(LockGuard::token).collect();
+    for _ in 0..3 {
+        let began = Instant::now();
+        server = server.stop_and_restart();
+        // What is free is granted at once: there is no grace period.
+        let other = run(server.client(&["try", "other", "--", "true"]));
+        assert_eq!(other.code(), Some(0), "{}", other.err);
+        assert!(began.elapsed() < Duration::from_secs(5));
+        for (guard, token) in crowd.guards.iter().zip(&tokens) {
+            assert_eq!((guard.token(), guard.is_held()), (*token, true));
+            let lock = server.lock(guard.name()).unwrap();
+            assert_eq!(lock["holders"][0]["token"], token.number());
+        }
+    }
+    runtime.block_on(crowd.pass_all_on());
+}
+
+#[test]
+fn after_a_crash_a_try_says_grace_and_new_requests_wait_for_the_earlier_holders() {
+    let server = Server::start_durable();
+    let (holder, token) = raw_holder(&server, None, "printer");
+    let server = server.crash_and_restart();
+    let mut late = Raw::connect(&server);
+    let mut attempt = request(1, "printer");
+    if let ClientMessage::Request { wait, .. } = &mut attempt {
+        *wait = Wait::Never;
+    }
+    late.say(&[hello(), attempt, request(2, "printer")]);
+    assert!(matches!(late.hear(), ServerMessage::Welcome { standing: Standing::Opened, .. }));
+    let ServerMessage::Rejected { request: 1, code, .. } = late.hear() else { panic!() };
+    assert_eq!(RejectionCode::from_number(code), RejectionCode::Grace);
+    assert!(matches!(late.hear(), ServerMessage::Queued { request: 2, position: 1, .. }));
+    // Nobody comes for it: granted when the grace period ends, with a greater token.
+    let ServerMessage::Grant { request: 2, token: next, .. } = late.hear() else { panic!() };
+    assert!(next > token);
+    drop(holder);
+}
+
+#[test]
+fn a_forged_or_stale_reclaim_is_refused() {
+    let server = Server::start_durable();
+    let mut holder = Raw::connect(&server);
+    holder.say(&[hello(), request(1, "printer"), request(2, "scanner")]);
+    let ServerMessage::Welcome { session, secret, .. } = holder.hear() else { panic!() };
+    let ServerMessage::Grant { token, seal, .. } = holder.hear() else { panic!() };
+    let ServerMessage::Grant { token: other_token, .. } = holder.hear() else { panic!() };
+    let reclaim = |request, token, seal, name: &str| ClientMessage::Reclaim {
+        request,
+        token,
+        seal,
+        lock_delay_ms: 0,
+        note: String::new(),
+        claims: vec![Claim { name: name.to_owned(), mode: Mode::Exclusive }],
+    };
+    // Nobody crashed: nothing to reclaim.
+    holder.say(&[ClientMessage::Release { request: 1, token }]);
+    assert!(matches!(holder.hear(), ServerMessage::Released { request: 1 }));
+    holder.say(&[reclaim(3, token, seal, "printer")]);
+    let ServerMessage::Rejected { request: 3, .. } = holder.hear() else { panic!() };
+
+    let server = server.crash_and_restart();
+    let mut thief = Raw::connect(&server);
+    let attach = Attach::Resume { session, secret: secret ^ 1, generation: 2 };
+    thief.say(&[hello_for(attach, 60_000, None)]);
+    let ServerMessage::Goodbye { code, rejection, .. } = thief.hear() else { panic!() };
+    assert_eq!(GoodbyeCode::from_number(code), GoodbyeCode::Refused);
+    assert_eq!(RejectionCode::from_number(rejection), RejectionCode::UnknownSession);
+
+    let mut owner = Raw::connect(&server);
+    let attach = Attach::Resume { session, secret, generation: 2 };
+    owner.say(&[
+        hello_for(attach, 60_000, None),
+        reclaim(1, token, seal, "plotter"),
+        reclaim(2, other_token, seal, "scanner"),
+        reclaim(3, token + 1, seal, "printer"),
+        reclaim(4, token, seal ^ 1, "printer"),
+    ]);
+    let ServerMessage::Welcome { standing, .. } = owner.hear() else { panic!() };
+    assert!(matches!(standing, Standing::Reopened { .. }));
+    for _ in 0..4 {
+        let ServerMessage::Rejected { code, .. } = owner.hear() else { panic!() };
+        assert_eq!(RejectionCode::from_number(code), RejectionCode::SealMismatch);
+    }
+}
+
+#[test]
+fn a_coordinator_that_stood_still_blames_nobody() {
+    let server = Server::start_durable();
+    let runtime = Runtime::new().unwrap();
+    let (client, waiter) = runtime
+        .block_on(async { (connect(&server.address).await, connect(&server.address).await) });
+    let guard = runtime.block_on(async { client.lock("printer").await }).unwrap();
+    let (tell, mut granted) = mpsc::unbounded_channel();
+    runtime.spawn(async move { tell.send(waiter.lock("printer").await).unwrap() });
+    server.waited_for_by("printer", 1);
+    server.process.signal(Signal::STOP);
+    std::thread::sleep(TTL * 2);
+    server.process.signal(Signal::CONT);
+    // The holder could not know, and stopped believing; its session lives, and so does the waiter's.
+    let next = runtime.block_on(async { tokio::time::timeout(DEADLINE, granted.recv()).await });
+    let next = next.unwrap().unwrap().unwrap();
+    assert_eq!(guard.state(), HoldState::Lost(LostReason::Expired));
+    assert!(next.is_held());
+    let status = status(&server);
+    assert_eq!((&status["expired"], &status["sessions"]), (&0.into(), &2.into()));
+}
+
+#[test]
+fn a_connection_that_breaks_for_less_than_the_lease_goes_unnoticed() {
+    let server = Server::start_durable();
+    let proxy = Proxy::to(&server.address);
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = connect(&proxy.address).await;
+        let guard = client.lock("printer").await.unwrap();
+        let rival = connect(&server.address).await;
+        let (tell, mut granted) = mpsc::unbounded_channel();
+        tokio::spawn(async move { tell.send(rival.lock("printer").await).unwrap() });
+        for way in [Way::Open, Way::Dark, Way::DarkToServer, Way::DarkToClient] {
+            proxy.turn(way);
+            if way != Way::Open {
+                tokio::time::sleep(TTL / 4).await;
+            }
+            proxy.cut();
+            proxy.turn(Way::Open);
+            // The session is resumed, or this would be answered by nobody.
+            client.lock(format!("{way:?}")).await.unwrap().release().await.unwrap();
+            assert!(guard.is_held(), "{:?} after {way:?}", guard.state());
+        }
+        assert!(granted.try_recv().is_err(), "the rival was granted meanwhile");
+        guard.release().await.unwrap();
+        granted.recv().await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn whoever_is_cut_off_for_longer_knows_before_anyone_else_is_granted() {
+    let server = Server::start_durable();
+    let runtime = Runtime::new().unwrap();
+    for way in [Way::Dark, Way::DarkToServer] {
+        let proxy = Proxy::to(&server.address);
+        runtime.block_on(async {
+            let client = connect(&proxy.address).await;
+            let name = format!("{way:?}");
+            let guard = client.lock(&name).await.unwrap();
+            let rival = connect(&server.address).await;
+            let lost = guard.lost();
+            let lost = tokio::spawn(async move { (lost.await, Instant::now()) });
+            let next = tokio::spawn(async move {
+                let guard = rival.lock(name).await.unwrap();
+                (guard, Instant::now())
+            });
+            tokio::task::yield_now().await;
+            proxy.turn(way);
+            let ((reason, lost_at), (next, granted_at)) =
+                (lost.await.unwrap(), next.await.unwrap());
+            assert_eq!(reason, LostReason::Expired);
+            assert!(lost_at < granted_at, "lost {:?} late, {way:?}", lost_at - granted_at);
+            assert!(next.token() > guard.token());
+            assert!(matches!(guard.release().await, Err(Error::Lost { .. })));
+            // The way is back: the client goes on, with a new session if need be.
+            proxy.turn(Way::Open);
+            proxy.cut();
+            let again = client.lock("after").timeout(DEADLINE).await.unwrap();
+            assert!(again.token() > next.token());
+        });
+    }
+}
+
+#[test]
+fn a_late_release_is_answered_and_frees_nobody_elses_lock() {
+    let server = Server::start_durable();
+    let mut first = Raw::connect(&server);
+    first.say(&[hello(), request(1, "printer")]);
+    first.hear();
+    let ServerMessage::Grant { token, .. } = first.hear() else { panic!() };
+    let release = ClientMessage::Release { request: 1, token };
+    first.say(std::slice::from_ref(&release));
+    assert!(matches!(first.hear(), ServerMessage::Released { request: 1 }));
+    let (_second, token) = raw_holder(&server, None, "printer");
+    first.say(&[release]);
+    assert!(matches!(first.hear(), ServerMessage::Released { request: 1 }));
+    assert_eq!(server.lock("printer").unwrap()["holders"][0]["token"], token);
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn tokens_grow_though_the_state_is_lost_or_an_old_copy() {
+    let server = Server::start_durable();
+    let runtime = Runtime::new().unwrap();
+    let client = runtime.block_on(connect(&server.address));
+    let token = || {
+        let guard = runtime.block_on(async { client.lock("printer").await }).unwrap();
+        let token = guard.token();
+        runtime.block_on(guard.release()).unwrap();
+        token
+    };
+    let first = token();
+    let state = server.home.path(".local/state/coordinator");
+    let old = server.home.path("old copy");
+    let stopped = server.end_by(Signal::TERM);
+    copy(&state, &old);
+    let server = stopped.restart();
+    let second = token();
+    assert!(second > first);
+    // An old copy.
+    let stopped = server.end_by(Signal::KILL);
+    fs::remove_dir_all(&state).unwrap();
+    copy(&old, &state);
+    let server = stopped.restart();
+    let third = token();
+    assert!(third > second);
+    // Nothing at all.
+    let stopped = server.end_by(Signal::KILL);
+    fs::remove_dir_all(&state).unwrap();
+    let _server = stopped.restart();
+    assert!(token() > third);
+}
+
+#[test]
+fn a_client_that_is_not_to_reconnect_loses_its_locks_with_its_connection() {
+    let server = Server::start_durable();
+    let proxy = Proxy::to(&server.address);
+    Runtime::new().unwrap().block_on(async {
+        let builder = Client::builder().reconnect(Reconnect::Never);
+        let client = builder.connect(&proxy.address).await.unwrap();
+        let guard = client.lock("printer").await.unwrap();
+        proxy.cut();
+        assert_eq!(guard.lost().await, LostReason::Disconnected);
+        client.closed().await;
+    });
+}
