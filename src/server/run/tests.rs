@@ -40,7 +40,7 @@ fn take_lock(address: SocketAddr) -> (u64, TcpStream) {
     stream.write_all(&bytes_of(&[hello(Attach::New), request(1, "printer")])).unwrap();
     assert!(matches!(next(&mut stream), ServerMessage::Welcome { .. }));
     match next(&mut stream) {
-        ServerMessage::Grant { request: 1, token } => (token, stream),
+        ServerMessage::Grant { request: 1, token, .. } => (token, stream),
         other => panic!("{other:?}"),
     }
 }
@@ -61,9 +61,11 @@ fn epoch_and_tokens_rise_from_run_to_run() {
     let directory = tempfile::tempdir().unwrap();
     let config = on_any_port(Data::Directory(directory.path().join("data")));
     let first = spawn(config.clone()).unwrap();
-    let (token, _stream) = take_lock(first.local_addr());
+    let (token, mut stream) = take_lock(first.local_addr());
     let epoch = first.epoch();
-    drop(first);
+    stream.write_all(&bytes_of(&[ClientMessage::Goodbye])).unwrap();
+    assert!(matches!(next(&mut stream), ServerMessage::Goodbye { .. }));
+    first.drain();
     let second = spawn(config).unwrap();
     assert!(second.epoch() > epoch);
     let (later, _stream) = take_lock(second.local_addr());
@@ -122,10 +124,11 @@ async fn with_a_holder() -> (tokio::task::JoinHandle<()>, ServerHandle, DuplexSt
     let messages = [hello(Attach::New), request(1, "printer"), request(2, "printer")];
     ours.write_all(&bytes_of(&messages)).await.unwrap();
     assert!(matches!(read(&mut ours).await, ServerMessage::Welcome { .. }));
-    match read(&mut ours).await {
-        ServerMessage::Grant { request: 1, token } => (running, handle, ours, token),
-        other => panic!("{other:?}"),
-    }
+    let ServerMessage::Grant { request: 1, token, .. } = read(&mut ours).await else {
+        panic!("not granted")
+    };
+    assert!(matches!(read(&mut ours).await, ServerMessage::Queued { request: 2, .. }));
+    (running, handle, ours, token)
 }
 
 async fn read(stream: &mut DuplexStream) -> ServerMessage {
