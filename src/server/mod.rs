@@ -60,6 +60,8 @@ mod messages;
 mod parse;
 mod persist;
 mod render;
+#[cfg(test)]
+mod restarts;
 mod run;
 mod seal;
 mod session;
