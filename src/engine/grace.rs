@@ -13,7 +13,7 @@ use super::request::{Live, State};
 use super::session::Outcome;
 use super::table::Due;
 use super::{Durable, Effect, Forfeit, LockTable, News, Past, Rejection, Snapshot};
-use crate::types::{FencingToken, LostReason, OwnerId, RequestId, Ticket, Timestamp};
+use crate::types::{FencingToken, LostReason, OwnerId, RequestId, Ticket, Timestamp, Ttl};
 
 /// How much clocks may differ, as a part of a hundred (rule T1).
 const CLOCK_RATE_ERROR_PERCENT: u32 = 1;
@@ -39,7 +39,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// For how long after its last word to us any client may believe in a lease: its ttl, measured
     /// by a clock that is as slow as may be, while ours is as fast.
     pub(super) fn longest_belief(&self) -> Duration {
-        let ttl = self.tokens.ttl_max().map_or(Duration::ZERO, |ttl| ttl.length());
+        let ttl = self.tokens.ttl_max().map_or(Duration::ZERO, Ttl::length);
         ttl + ttl * 2 * CLOCK_RATE_ERROR_PERCENT / 100 + MARGIN
     }
 

@@ -2,8 +2,8 @@
 //!
 //! A session's *secret* and a grant's *seal* (rule G4) are not drawn and remembered but computed, from
 //! a key that is kept in the state and never leaves it. So every later run with that state can check
-//! them, and nobody else can make one. Both are SipHash-2-4 with 128 bits, a keyed hash that was made
-//! for this (Aumasson, Bernstein, *SipHash: a fast short-input PRF*, 2012): a seal is on the way of
+//! them, and nobody else can make one. Both are `SipHash-2-4` with 128 bits, a keyed hash that was made
+//! for this (Aumasson, Bernstein, *`SipHash`: a fast short-input PRF*, 2012): a seal is on the way of
 //! every grant, and this costs tens of nanoseconds.
 //!
 //! What is hashed says first which of the two it is, and then cannot be read in two ways: numbers
@@ -176,8 +176,8 @@ mod tests {
             sealer.secret(SessionId::new(7)).reveal(),
             83_187_099_990_332_455_585_173_673_835_736_481_066
         );
-        let sealed = seal(&sealer, (7, 8, 9), &[("printer", Mode::Exclusive)]);
-        assert_eq!(sealed, 109_754_509_870_601_035_592_200_421_970_223_542_319);
+        let of_grant = seal(&sealer, (7, 8, 9), &[("printer", Mode::Exclusive)]);
+        assert_eq!(of_grant, 109_754_509_870_601_035_592_200_421_970_223_542_319);
     }
 
     #[test]

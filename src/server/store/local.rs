@@ -1,6 +1,7 @@
 //! The store of one machine: a database in a directory.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -50,7 +51,7 @@ impl StoreError {
         Self::Database(Box::new(error.into()))
     }
 
-    fn malformed(what: &'static str, why: impl ToString) -> Self {
+    fn malformed(what: &'static str, why: &dyn Display) -> Self {
         Self::Malformed { what, why: why.to_string() }
     }
 }
@@ -159,7 +160,7 @@ fn load_durable(reading: &ReadTransaction) -> Result<Option<Durable>, StoreError
         0 => None,
         ms => {
             let ttl = Ttl::new(Duration::from_millis(ms));
-            Some(ttl.map_err(|error| StoreError::malformed("the longest ttl", error))?)
+            Some(ttl.map_err(|error| StoreError::malformed("the longest ttl", &error))?)
         }
     };
     let (epoch, tokens_below) = (number(EPOCH)?, number(TOKENS_BELOW)?);
@@ -178,7 +179,7 @@ fn load_blobs(
     let key = match blobs.get(KEY).map_err(StoreError::database)? {
         Some(bytes) => {
             let bytes = bytes.value().try_into();
-            let bytes = bytes.map_err(|error| StoreError::malformed("the key", error))?;
+            let bytes = bytes.map_err(|error| StoreError::malformed("the key", &error))?;
             Some(StateKey::new(u128::from_le_bytes(bytes)))
         }
         None => None,
@@ -213,7 +214,7 @@ fn load_forfeits(reading: &ReadTransaction) -> Result<BTreeMap<u64, Forfeit>, St
         let (number, bytes) = entry.map_err(StoreError::database)?;
         // One that is left out could reclaim what is somebody else's: rather no start.
         let forfeit = decode_state(bytes.value());
-        let forfeit = forfeit.map_err(|error| StoreError::malformed("a forfeit", error))?;
+        let forfeit = forfeit.map_err(|error| StoreError::malformed("a forfeit", &error))?;
         loaded.insert(number.value(), forfeit);
     }
     Ok(loaded)

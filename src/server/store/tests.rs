@@ -156,7 +156,10 @@ fn a_snapshot_that_cannot_be_read_counts_as_a_crash() {
         .commit(&[Change::Durable(durable(1, 10)), Change::SaveSnapshot(Snapshot::default())])
         .unwrap();
     drop(store);
-    for bytes in [&[][..], &[SNAPSHOT_FORMAT + 1, 0], &[SNAPSHOT_FORMAT, 0xff, 0xff]] {
+    // Nothing, another format, too short, and a list longer than memory.
+    let endless = [SNAPSHOT_FORMAT, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
+    let unreadable = [&[][..], &[SNAPSHOT_FORMAT + 1, 0], &[SNAPSHOT_FORMAT, 0], &endless];
+    for bytes in unreadable {
         meddle(directory.path(), |writing| {
             writing.open_table(BLOBS).unwrap().insert(SNAPSHOT, bytes).unwrap();
         });
