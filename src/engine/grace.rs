@@ -171,6 +171,11 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.locks[lock].shape = shape;
     }
 
+    /// How long the grace period still lasts; none if there is none.
+    pub fn grace_left(&self) -> Option<Duration> {
+        self.grace_until.map(|until| until.since(self.now))
+    }
+
     /// Whether anybody is granted anything now.
     pub(super) fn may_grant(&self) -> bool {
         self.tokens.available() && self.grace_until.is_none()

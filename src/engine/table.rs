@@ -118,7 +118,7 @@ pub(super) enum Due {
 }
 
 /// The shell promises to call [`LockTable::handle`] at least this often while there are sessions. If
-/// it comes later than that by more than [`STALL_MIN`], the coordinator itself stood still, and its
+/// it comes later than that by more than `STALL_MIN`, the coordinator itself stood still, and its
 /// sessions could not be heard (rule T3).
 pub const HEARTBEAT: Duration = Duration::from_millis(500);
 

@@ -27,7 +27,8 @@ pub struct Config {
     pub handshake_timeout: Duration,
     /// How long an observer may say nothing. Sessions have their lease instead.
     pub idle_timeout: Duration,
-    /// How long holders may finish after the coordinator was asked to stop.
+    /// How long an orderly stop may take: with [`Data::Ephemeral`] so long holders may finish; else so
+    /// long the disk may take to save everything, which it usually does at once.
     pub drain_timeout: Duration,
     /// What to do with a stored state that the wall clock has left more than a year behind.
     pub stale_state: StaleState,

@@ -14,7 +14,7 @@ use foldhash::fast::RandomState;
 use super::inspect::Budget;
 use super::messages::{Connect, Deliver, Handled};
 use super::render;
-use crate::types::{ConnectionId, GoodbyeCode, Identity, Secret, SessionId};
+use crate::types::{ConnectionId, GoodbyeCode, Identity, SessionId};
 use crate::wire::ServerMessage;
 
 /// All connections that were not said Goodbye to.
@@ -54,8 +54,6 @@ pub(super) enum Role {
     Session {
         /// Which.
         id: SessionId,
-        /// Goes into its Welcome, nowhere else.
-        secret: Secret,
         /// Goes into the log.
         identity: Identity,
     },

@@ -14,10 +14,12 @@
 //! It is dull. A turn is: take the time, step the table through what the message holds, perform the
 //! effects, deliver what has come together for each connection as one batch, re-arm the timer. If a
 //! rule about locks can be found here, it is in the wrong file. What it adds to the engine is the
-//! attributes of connections: where their answers go, and who they said they are.
+//! attributes of connections: where their answers go, and who they said they are; and the proofs that
+//! outlive a run, which the engine takes on trust.
 //!
 //! What is never here: a socket, a file, a wait.
 
+mod hear;
 mod perform;
 #[cfg(test)]
 mod tests;
@@ -26,23 +28,20 @@ use std::rc::Rc;
 
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
 use foldhash::fast::RandomState;
+use log::error;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::connections::{Connections, Role};
 use super::counters::Counters;
-use super::hello::Hello;
-use super::inspect;
-use super::journal::{self, Who};
-use super::messages::{CloseAll, Connect, Disconnect, Drain, Persisted, Submit, Window};
-use super::{parse, render};
+use super::journal;
+use super::messages::{CloseAll, Committed, Connect, Disconnect, Drain, Save, Submit, Window};
+use super::persist::Order;
+use super::seal::Sealer;
+use super::store::Change;
 use crate::clock::Clock;
-use crate::engine::{Command, Durable, Effect, Event, LockTable, Rejection, Start};
-use crate::types::{
-    ConnectionId, Epoch, FencingToken, Generation, GoodbyeCode, Limits, RequestId, Secret,
-    SessionId, Timestamp,
-};
-use crate::wire::{ClientMessage, Query, ServerMessage};
+use crate::engine::{Effect, Event, LockTable, Start};
+use crate::types::{GoodbyeCode, Limits, Timestamp};
 
 /// The singleton that decides.
 pub(super) struct Coordinator {
@@ -57,247 +56,74 @@ pub(super) struct Coordinator {
     /// The one timer, and when it goes off. It may go off too early, never too late.
     timer: Option<(Timestamp, SpawnHandle)>,
     /// To the task that makes things durable.
-    orders: UnboundedSender<Durable>,
+    orders: UnboundedSender<Order>,
+    /// Proves to a later run what this one says, and to this one what an earlier run has said.
+    sealer: Sealer,
     /// What the listener and the sessions count.
     counters: Rc<Counters>,
     /// When it began, for the uptime.
     since: Timestamp,
     /// Who wants to know when nothing is held any more.
     drained: Option<oneshot::Sender<()>>,
+    /// Whether the log was told of a grace period, and not yet of its end.
+    in_grace: bool,
+    /// Everything was put on order to be saved: nothing is decided any more, for it would be lost.
+    is_over: bool,
 }
 
 impl Coordinator {
-    /// A coordinator with an empty table.
+    /// A coordinator that goes on from `start`.
     pub(super) fn new(
         limits: Limits,
         start: Start,
         clock: Box<dyn Clock>,
-        orders: UnboundedSender<Durable>,
+        orders: UnboundedSender<Order>,
+        sealer: Sealer,
         counters: Rc<Counters>,
     ) -> Self {
         let since = clock.now();
+        let table = LockTable::new(limits, start, RandomState::default(), since);
+        let grace = table.grace_left();
+        journal::began(&table.counts(), grace);
         Self {
-            table: LockTable::new(limits, start, RandomState::default()),
+            table,
             clock,
             connections: Connections::default(),
             effects: Vec::new(),
             timer: None,
             orders,
+            sealer,
             counters,
             since,
             drained: None,
+            in_grace: grace.is_some(),
+            is_over: false,
         }
     }
 
-    /// Takes what one read of a connection brought: keep-alives first (rule S5), then the rest in
-    /// order.
-    fn submit(&mut self, connection: ConnectionId, messages: Vec<ClientMessage>, now: Timestamp) {
-        let mut rest = messages.into_iter();
-        if let [ClientMessage::Hello { .. }, ..] = rest.as_slice()
-            && let Some(hello) = rest.next()
-        {
-            self.message(connection, hello, now);
-        }
-        let several = rest.len() > 1;
-        if several {
-            for message in rest.as_slice() {
-                if let ClientMessage::KeepAlive { sequence } = *message {
-                    self.keep_alive(connection, sequence, now);
-                }
-            }
-        }
-        for message in rest {
-            if !(several && matches!(message, ClientMessage::KeepAlive { .. })) {
-                self.message(connection, message, now);
-            }
-        }
-    }
-
-    /// Has one message done.
-    fn message(&mut self, connection: ConnectionId, message: ClientMessage, now: Timestamp) {
-        match message {
-            ClientMessage::Hello {
-                protocol: _,
-                attach,
-                ttl_ms,
-                linger_ms,
-                identity,
-                epoch_seen,
-                token_seen,
-            } => {
-                let epoch_seen = Epoch::new(epoch_seen);
-                let token_seen = FencingToken::new(token_seen);
-                let hello = Hello { attach, ttl_ms, linger_ms, identity, epoch_seen, token_seen };
-                self.hello(connection, hello, now);
-            }
-            ClientMessage::Request {
-                request,
-                owner,
-                wait,
-                progress,
-                lock_delay_ms,
-                note,
-                claims,
-            } => {
-                let raw = parse::RawRequest {
-                    request,
-                    owner,
-                    wait,
-                    progress,
-                    lock_delay_ms,
-                    note,
-                    claims,
-                };
-                self.command(connection, request, parse::request(raw), now);
-            }
-            ClientMessage::Release { request, token } => {
-                self.command(connection, request, parse::release(request, token), now);
-            }
-            ClientMessage::Cancel { request } => {
-                let command = Command::Cancel { request: RequestId::new(request) };
-                self.command(connection, request, command, now);
-            }
-            ClientMessage::KeepAlive { sequence } => self.keep_alive(connection, sequence, now),
-            ClientMessage::Goodbye => self.goodbye(connection, now),
-            ClientMessage::Inspect { query_id, query } => {
-                self.inspect(connection, query_id, query, now);
-            }
-            ClientMessage::Revoke { query_id, name, token } => {
-                self.revoke(connection, query_id, name, FencingToken::new(token), now);
-            }
-        }
-    }
-
-    /// Says what the connection is for; the session has seen that it says so once, and first.
-    fn hello(&mut self, connection: ConnectionId, hello: Hello, now: Timestamp) {
-        let (epoch_seen, token_seen) = (hello.epoch_seen, hello.token_seen);
-        let (role, attach) = match hello.parse() {
-            Ok(parsed) => parsed,
-            Err((code, reason)) => {
-                return self.connections.dismiss(connection, render::refused(code, reason));
-            }
-        };
-        let Some(known) = self.connections.assume(connection, role) else { return };
-        let peer = known.peer;
-        if let Some(attach) = attach {
-            self.step(Event::Attach { connection, peer, attach, epoch_seen, token_seen }, now);
-        } else {
-            let (session, secret) = (SessionId::new(0), Secret::new(0));
-            let (epoch, generation) = (self.table.epoch(), Generation::default());
-            let welcome = render::welcome(epoch, session, secret, generation, None);
-            self.connections.tell(connection, welcome);
-        }
-    }
-
-    /// Has the engine do what a session's client says. `request` is who is answered if there is no
-    /// session.
-    fn command(
-        &mut self,
-        connection: ConnectionId,
-        request: u64,
-        command: Command,
-        now: Timestamp,
-    ) {
-        match self.connections.role(connection) {
-            Some(Role::Session { id, identity, .. }) => {
-                if journal::is_told() {
-                    let who = Who { session: *id, identity: Some(identity) };
-                    let locks = self.locks_of(*id, RequestId::new(request));
-                    journal::received(who, &command, locks.iter());
-                    let asks = matches!(command, Command::Request(_));
-                    let watched = asks.then_some((*id, RequestId::new(request)));
-                    let event = Event::Command { connection, command };
-                    self.table.handle(event, now, &mut self.effects);
-                    self.note_queued(watched, connection);
-                    self.perform_all(now);
-                } else {
-                    self.step(Event::Command { connection, command }, now);
-                }
-            }
-            Some(Role::Observer) => {
-                let message = render::rejected(request, &Rejection::SessionNeeded, None);
-                self.connections.tell(connection, message);
-            }
-            Some(Role::Unknown | Role::Gone) | None => {}
-        }
-    }
-
-    fn keep_alive(&mut self, connection: ConnectionId, sequence: u64, now: Timestamp) {
-        match self.connections.role(connection) {
-            Some(Role::Session { .. }) => {
-                let command = Command::KeepAlive { sequence };
-                self.step(Event::Command { connection, command }, now);
-            }
-            // There is no lease to renew, but there is someone who wants to know we are here.
-            Some(Role::Observer) => {
-                self.connections.tell(connection, ServerMessage::KeptAlive { sequence });
-            }
-            Some(Role::Unknown | Role::Gone) | None => {}
-        }
-    }
-
-    fn goodbye(&mut self, connection: ConnectionId, now: Timestamp) {
-        match self.connections.role(connection) {
-            Some(Role::Session { .. }) => {
-                self.step(Event::Command { connection, command: Command::Goodbye }, now);
-            }
-            Some(Role::Observer) => {
-                let goodbye = render::goodbye(GoodbyeCode::Done, "as you say");
-                self.connections.dismiss(connection, goodbye);
-            }
-            Some(Role::Unknown | Role::Gone) | None => {}
-        }
-    }
-
-    fn inspect(&mut self, connection: ConnectionId, query_id: u64, query: Query, now: Timestamp) {
-        let table = &self.table;
-        let Some(budget) = self.connections.budget(connection) else { return };
-        let answer = match query {
-            Query::Server => {
-                inspect::server(table, query_id, now.since(self.since), &self.counters)
-            }
-            Query::Locks { cursor } => inspect::locks(table, query_id, cursor, now, budget),
-            Query::Sessions { cursor } => inspect::sessions(table, query_id, cursor, now, budget),
-            Query::Lock { name } => match parse::lock_name(name) {
-                Ok(name) => inspect::one_lock(table, query_id, name.as_str(), now, budget),
-                Err(rejection) => render::rejected(query_id, &rejection, None),
-            },
-        };
-        self.connections.tell(connection, answer);
-    }
-
-    fn revoke(
-        &mut self,
-        connection: ConnectionId,
-        query_id: u64,
-        name: String,
-        token: FencingToken,
-        now: Timestamp,
-    ) {
-        if let Some(Role::Unknown | Role::Gone) | None = self.connections.role(connection) {
-            return;
-        }
-        match parse::lock_name(name) {
-            Ok(name) => {
-                log::info!("revoke received lock={name:?} token={token}");
-                self.step(Event::Revoke { connection, query_id, name, token }, now);
-            }
-            Err(rejection) => {
-                self.connections.tell(connection, render::rejected(query_id, &rejection, None));
-            }
-        }
-    }
-
-    /// One event in, all its effects out.
+    /// One event in, all its effects out: the one place where anything is decided.
     fn step(&mut self, event: Event, now: Timestamp) {
-        self.table.handle(event, now, &mut self.effects);
-        self.perform_all(now);
+        if !self.is_over {
+            self.table.handle(event, now, &mut self.effects);
+            self.perform_all(now);
+        }
+    }
+
+    /// Has something made durable; the table goes on, and hears when it is.
+    fn order(&mut self, change: Change, done: Option<oneshot::Sender<()>>) {
+        if self.orders.send(Order { change, done }).is_err() {
+            error!("nobody makes the state durable any more; granting will stop");
+        }
     }
 
     /// Ends a turn: delivers what has come together, and sees that the next deadline is met.
     fn finish_turn(&mut self, now: Timestamp, ctx: &mut Context<Self>) {
         self.connections.deliver();
         self.arm(now, ctx);
+        if self.in_grace && self.table.grace_left().is_none() {
+            self.in_grace = false;
+            journal::grace_ended(&self.table.counts());
+        }
         if self.drained.is_some()
             && self.table.counts().held == 0
             && let Some(drained) = self.drained.take()
@@ -308,8 +134,13 @@ impl Coordinator {
     }
 
     /// Sees that the timer goes off at the next deadline or before. One that goes off before finds
-    /// nothing to do and is armed anew, so that the renewal of a lease costs nothing here.
+    /// nothing to do and is armed anew, so that the renewal of a lease costs nothing here. While there
+    /// are sessions, the next deadline is never far: the table wants to hear that time passes, so that
+    /// it notices when it did not (rule T3).
     fn arm(&mut self, now: Timestamp, ctx: &mut Context<Self>) {
+        if self.is_over {
+            return;
+        }
         let Some(deadline) = self.table.next_deadline() else { return };
         if let Some((at, handle)) = self.timer {
             if at <= deadline {
@@ -329,6 +160,11 @@ impl Coordinator {
 
 impl Actor for Coordinator {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        // The run before may have left leases, timeouts, or a grace period.
+        self.arm(self.clock.now(), ctx);
+    }
 }
 
 impl Handler<Connect> for Coordinator {
@@ -370,13 +206,37 @@ impl Handler<Disconnect> for Coordinator {
     }
 }
 
-impl Handler<Persisted> for Coordinator {
+impl Handler<Committed> for Coordinator {
     type Result = ();
 
-    fn handle(&mut self, Persisted(durable): Persisted, ctx: &mut Context<Self>) {
+    fn handle(&mut self, Committed { durable, recorded }: Committed, ctx: &mut Context<Self>) {
         let now = self.clock.now();
-        self.step(Event::Persisted(durable), now);
+        if let Some(durable) = durable {
+            self.step(Event::Persisted(durable), now);
+        }
+        if recorded > 0 {
+            self.step(Event::Recorded { count: recorded }, now);
+        }
         self.finish_turn(now, ctx);
+    }
+}
+
+impl Handler<Save> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, Save { saved }: Save, ctx: &mut Context<Self>) {
+        if self.is_over {
+            return;
+        }
+        let now = self.clock.now();
+        self.step(Event::Tick, now);
+        // Whatever was said is in the snapshot, and whatever is in the snapshot was said.
+        self.finish_turn(now, ctx);
+        self.is_over = true;
+        let snapshot = self.table.snapshot();
+        journal::saving(&snapshot);
+        self.order(Change::SaveSnapshot(snapshot), Some(saved));
+        self.connections.close_all(GoodbyeCode::Draining);
     }
 }
 

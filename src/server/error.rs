@@ -52,6 +52,9 @@ pub enum ServerError {
     /// The wall clock has left the range in which fencing tokens can be counted.
     #[error("the wall clock, or the stored state, is centuries ahead: no fencing token is left")]
     ClockUnusable,
+    /// The operating system gives no random numbers, and without a key nothing can be proven.
+    #[error("no random numbers for the key of seals: {0}")]
+    Randomness(getrandom::Error),
     /// The thread of a spawned coordinator could not be started, or ended before it was ready.
     #[error("cannot run the coordinator's thread: {0}")]
     Thread(io::Error),

@@ -1,4 +1,4 @@
-//! What a Hello asks for, and the names and secrets of new sessions.
+//! What a Hello asks for, and the names of new sessions.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use log::error;
 
 use super::connections::Role;
 use super::parse;
+use super::seal::Sealer;
 use crate::engine::{Attach, Rejection};
 use crate::types::{Epoch, FencingToken, Generation, RejectionCode, Secret, SessionId};
 use crate::wire;
@@ -31,36 +32,40 @@ pub(super) type Refusal = (RejectionCode, String);
 
 impl Hello {
     /// What the connection becomes, and what that takes of the engine: nothing, for an observer.
-    pub(super) fn parse(self) -> Result<(Role, Option<Attach>), Refusal> {
-        let no = |rejection: Rejection| (rejection.code(), rejection.to_string());
-        match self.attach {
-            wire::Attach::Observer => Ok((Role::Observer, None)),
-            wire::Attach::New => {
-                let ttl = parse::ttl(self.ttl_ms).map_err(no)?;
-                let identity = parse::identity(self.identity).map_err(no)?;
-                let (session, secret) = draw()?;
-                let role = Role::Session { id: session, secret, identity: identity.clone() };
-                let linger = self.linger_ms.map(|ms| Duration::from_millis(ms.into()));
-                Ok((role, Some(Attach::Open { session, secret, ttl, linger, identity })))
-            }
-            wire::Attach::Resume { session, secret, generation } => {
-                let (session, secret) = (SessionId::new(session), Secret::new(secret));
-                let identity = parse::identity(self.identity).map_err(no)?;
-                let generation = Generation::new(generation);
-                let role = Role::Session { id: session, secret, identity };
-                Ok((role, Some(Attach::Resume { session, secret, generation })))
-            }
+    pub(super) fn parse(self, sealer: &Sealer) -> Result<(Role, Option<Attach>), Refusal> {
+        if let wire::Attach::Observer = self.attach {
+            return Ok((Role::Observer, None));
         }
+        let no = |rejection: Rejection| (rejection.code(), rejection.to_string());
+        let ttl = parse::ttl(self.ttl_ms).map_err(no)?;
+        let linger = self.linger_ms.map(|ms| Duration::from_millis(ms.into()));
+        let identity = parse::identity(self.identity).map_err(no)?;
+        let for_role = identity.clone();
+        let (id, attach) = match self.attach {
+            wire::Attach::Resume { session, secret, generation } => {
+                let session = SessionId::new(session);
+                // Known from the id alone, so that it holds in every run (rule G2).
+                if !sealer.secret(session).matches(Secret::new(secret)) {
+                    return Err(no(Rejection::UnknownSession));
+                }
+                let generation = Generation::new(generation);
+                (session, Attach::Resume { session, generation, ttl, linger, identity })
+            }
+            wire::Attach::New | wire::Attach::Observer => {
+                let session = draw()?;
+                (session, Attach::Open { session, ttl, linger, identity })
+            }
+        };
+        Ok((Role::Session { id, identity: for_role }, Some(attach)))
     }
 }
 
-/// A session's name and its secret: nobody can guess either, and no name comes twice.
-fn draw() -> Result<(SessionId, Secret), Refusal> {
-    let mut numbers = [[0; 16]; 2];
-    getrandom::fill(numbers.as_flattened_mut()).map_err(|failure| {
+/// A session's name: nobody can guess it, and none comes twice.
+fn draw() -> Result<SessionId, Refusal> {
+    let mut number = [0; 16];
+    getrandom::fill(&mut number).map_err(|failure| {
         error!("the operating system gives no random numbers: {failure}");
         (RejectionCode::Unavailable, "no random numbers for a session".to_owned())
     })?;
-    let [id, secret] = numbers.map(u128::from_le_bytes);
-    Ok((SessionId::new(id), Secret::new(secret)))
+    Ok(SessionId::new(u128::from_le_bytes(number)))
 }

@@ -5,10 +5,11 @@
 //! is to be.
 
 use std::fmt;
+use std::time::Duration;
 
 use log::{debug, info, log_enabled};
 
-use crate::engine::{Command, EndReason, News};
+use crate::engine::{Account, Command, Counts, EndReason, News, Snapshot, Standing};
 use crate::types::{
     Claim, FencingToken, Generation, Identity, LockName, RequestId, SessionId, Ttl,
 };
@@ -68,20 +69,21 @@ pub(super) fn received<'a>(
         Command::Cancel { request } => {
             debug!("cancel received {who} request={request} lock={}", Names(locks));
         }
-        Command::Unparsed { request, .. } => {
-            debug!("request received {who} request={request} (not well formed)");
+        Command::Reclaim(reclaim) => {
+            let claims = reclaim.claims.as_slice();
+            let names = Names(claims.iter().map(|Claim { name, .. }| name));
+            let (request, token) = (reclaim.id, reclaim.token);
+            debug!("reclaim received {who} request={request} lock={names} token={token}");
+        }
+        Command::Account(Account { from, to, held, waiting }) => {
+            let (held, waiting) = (held.len(), waiting.len());
+            debug!("account received {who} from={from} to={to} held={held} waiting={waiting}");
+        }
+        Command::Unparsed { request, rejection } => {
+            debug!("request received {who} request={request} (not well formed: {rejection})");
         }
         Command::KeepAlive { .. } | Command::Goodbye => {}
     }
-}
-
-/// A request waits.
-pub(super) fn queued<'a>(
-    who: Who<'_>,
-    request: RequestId,
-    locks: impl Iterator<Item = &'a LockName> + Clone,
-) {
-    debug!("request queued {who} request={request} lock={}", Names(locks));
 }
 
 /// A request's client is told `news`.
@@ -95,9 +97,9 @@ pub(super) fn told<'a>(
         News::Granted { token } => {
             debug!("grant sent {who} request={request} lock={} token={token}", Names(locks));
         }
-        News::Queued { position } => {
+        News::Queued { position, ticket: _ } => {
             let names = Names(locks);
-            debug!("place told {who} request={request} lock={names} position={position}");
+            debug!("request queued {who} request={request} lock={names} position={position}");
         }
         News::Released => debug!("released {who} request={request}"),
         News::Cancelled => debug!("cancelled {who} request={request}"),
@@ -113,12 +115,37 @@ fn lost(who: Who<'_>, request: RequestId, token: FencingToken, reason: &dyn fmt:
 }
 
 /// A connection has its session.
-pub(super) fn attached(who: Who<'_>, generation: Generation, ttl: Ttl) {
-    if generation == Generation::new(1) {
-        info!("session opened {who} ttl={ttl}");
-    } else {
-        info!("session resumed {who} connection={generation}");
+pub(super) fn attached(who: Who<'_>, generation: Generation, ttl: Ttl, standing: Standing) {
+    match standing {
+        Standing::Opened => info!("session opened {who} ttl={ttl}"),
+        Standing::Resumed => info!("session resumed {who} connection={generation}"),
+        Standing::Reopened { .. } => {
+            info!("session came back after a crash {who} connection={generation} ttl={ttl}");
+        }
     }
+}
+
+/// A run begins, with what the one before left: `grace`, if that crashed.
+pub(super) fn began(counts: &Counts, grace: Option<Duration>) {
+    let Counts { sessions, held, waiting, .. } = counts;
+    if *sessions > 0 {
+        info!("going on after an orderly stop: sessions={sessions} held={held} waiting={waiting}");
+    }
+    if let Some(grace) = grace {
+        info!("grace period of {grace:.1?}: holders may reclaim, nobody else is granted");
+    }
+}
+
+/// The grace period is over.
+pub(super) fn grace_ended(counts: &Counts) {
+    let Counts { sessions, held, waiting, .. } = counts;
+    info!("grace period over sessions={sessions} held={held} waiting={waiting}");
+}
+
+/// Everything is about to be saved, for the next run.
+pub(super) fn saving(snapshot: &Snapshot) {
+    let (sessions, requests) = (snapshot.session_count(), snapshot.request_count());
+    info!("saving everything for the next start: sessions={sessions} requests={requests}");
 }
 
 /// A session is over.

@@ -55,12 +55,17 @@ impl Listener for TcpListener {
     }
 }
 
-/// Listens on `address`.
-pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// Takes `address`, where nobody can connect yet.
+pub(super) fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // Else a restart would have to wait for the connections of the run before to be forgotten.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Lets clients connect.
+pub(super) fn listen(socket: TcpSocket) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 

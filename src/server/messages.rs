@@ -88,16 +88,33 @@ impl Message for Deliver {
     type Result = ();
 }
 
-/// Commit task to Coordinator: it is on disk.
+/// Commit task to Coordinator: so much more is on disk.
 #[derive(Debug)]
-pub(super) struct Persisted(pub(super) Durable);
+pub(super) struct Committed {
+    /// The counters, if they were among it.
+    pub(super) durable: Option<Durable>,
+    /// How many forfeits were among it: the oldest that were not yet.
+    pub(super) recorded: usize,
+}
 
-impl Message for Persisted {
+impl Message for Committed {
     type Result = ();
 }
 
-/// Server to Coordinator: stop soon. Waiters are answered, nothing new is accepted, holders may
-/// finish.
+/// Server to Coordinator: this run is over, and the next is to go on from here. Every connection is
+/// said Goodbye to, everything is put on order to be saved, and nothing is decided any more.
+#[derive(Debug)]
+pub(super) struct Save {
+    /// Told when everything is on disk.
+    pub(super) saved: oneshot::Sender<()>,
+}
+
+impl Message for Save {
+    type Result = ();
+}
+
+/// Server to Coordinator: stop soon, and nothing will go on. Waiters are answered, nothing new is
+/// accepted, holders may finish.
 #[derive(Debug)]
 pub(super) struct Drain {
     /// Told when nothing is held any more.

@@ -8,7 +8,7 @@
 //!   Listener ──makes──▶ Session ──Submit──▶ Coordinator ──events──▶ LockTable
 //!   (accepts)           (one per    ◀─Deliver─ (one)    ◀─effects── (pure)
 //!                        connection)             │ ▲
-//!                                        orders  ▼ │  Persisted
+//!                                        orders  ▼ │  Committed
 //!                                             commit task ──▶ StateStore
 //! ```
 //!
@@ -19,9 +19,23 @@
 //! | `session` | bytes, handshake, bounds, closing |
 //! | `listener` | accepting |
 //! | `hello`, `parse`, `render`, `inspect` | the wire's words to the engine's, and back |
-//! | `start`, `store`, `persist` | where tokens begin, and what is durable |
-//! | `run` | bound, serving, draining, gone |
+//! | `seal` | proofs that outlive a run: secrets of sessions, seals of grants |
+//! | `start`, `store`, `persist` | where a run begins, and what is durable |
+//! | `run` | bound, serving, stopping, gone |
 //! | `journal` | the story in log lines |
+//!
+//! *A restart.* Three kinds of things outlive a run: the counters, the key of proofs and the forfeits
+//! are on disk before they matter; what clients hold is with the clients, who show it after a crash,
+//! sealed; and everything at once is in the snapshot of an orderly stop.
+//!
+//! ```text
+//!   orderly stop ──▶ Goodbye to all, snapshot saved ──▶ start: taken over, nothing moved
+//!   crash ─────────▶ (nothing)                      ──▶ start: grace period, clients reclaim
+//!   ephemeral stop ▶ waiters answered, holders finish ▶ start: knows nothing, nobody holds
+//! ```
+//!
+//! Once the snapshot is taken, the Coordinator decides nothing any more: it would be lost. What
+//! clients send by then is not answered, and they send it again to the next run.
 //!
 //! Invariants, as absences:
 //! - Only `coordinator` touches the table (and `inspect` looks at it).
@@ -46,7 +60,10 @@ mod messages;
 mod parse;
 mod persist;
 mod render;
+#[cfg(test)]
+mod restarts;
 mod run;
+mod seal;
 mod session;
 mod start;
 mod store;
@@ -56,4 +73,5 @@ mod testing;
 pub use config::{Config, Data, LOCK_PORT, StaleState};
 pub use error::ServerError;
 pub use run::{Server, ServerHandle, Spawned, spawn};
-pub use store::{MemoryStore, RedbStore, StateStore, StoreError};
+pub use seal::StateKey;
+pub use store::{Change, MemoryStore, RedbStore, StateStore, StoreError, Stored};

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use crate::engine::{Command, Progress, Rejection, Request, Wait};
+use crate::engine::{Account, Command, Progress, Reclaim, Rejection, Request, Wait};
 use crate::types::{
     Claim, Claims, FencingToken, Identity, LOCK_DELAY_MAX, LockName, Mode, Note, OwnerId,
-    RequestId, Ttl,
+    RequestId, Ticket, Ttl,
 };
 use crate::wire;
 
@@ -22,6 +22,22 @@ pub(super) struct RawRequest {
     pub(super) wait: wire::Wait,
     /// Whether it wants to hear of its place.
     pub(super) progress: bool,
+    /// Pause after a loss.
+    pub(super) lock_delay_ms: u32,
+    /// What for.
+    pub(super) note: String,
+    /// Where it stood before a crash.
+    pub(super) ticket: Option<wire::Ticket>,
+    /// Which locks.
+    pub(super) claims: Vec<wire::Claim>,
+}
+
+/// The fields of a `Reclaim` message, as they came, but for the seal.
+pub(super) struct RawReclaim {
+    /// Names the request.
+    pub(super) request: u64,
+    /// The token of its grant.
+    pub(super) token: u64,
     /// Pause after a loss.
     pub(super) lock_delay_ms: u32,
     /// What for.
@@ -40,18 +56,53 @@ pub(super) fn request(raw: RawRequest) -> Command {
 }
 
 fn parse_request(raw: RawRequest) -> Result<Request, Rejection> {
-    let lock_delay = Duration::from_millis(raw.lock_delay_ms.into());
-    if lock_delay > LOCK_DELAY_MAX {
-        return Err(Rejection::LockDelay { asked: lock_delay });
-    }
+    let ticket = |wire::Ticket { epoch, arrival }| Ticket { epoch, arrival };
     Ok(Request {
         id: RequestId::new(raw.request),
         owner: OwnerId::new(raw.owner),
         wait: wait(raw.wait),
         progress: if raw.progress { Progress::Told } else { Progress::Untold },
-        lock_delay,
+        ticket: raw.ticket.map(ticket),
+        lock_delay: lock_delay(raw.lock_delay_ms)?,
         note: Note::new(raw.note).map_err(Rejection::Note)?,
         claims: claims(raw.claims)?,
+    })
+}
+
+/// The command that asks for what was held before a crash, if `is_sealed` says that it was; else the
+/// one that has it answered *no*.
+pub(super) fn reclaim(raw: RawReclaim, is_sealed: impl FnOnce(&Reclaim) -> bool) -> Command {
+    let request = RequestId::new(raw.request);
+    match parse_reclaim(raw) {
+        Ok(reclaim) if is_sealed(&reclaim) => Command::Reclaim(reclaim),
+        Ok(_) => Command::Unparsed { request, rejection: Rejection::SealMismatch },
+        Err(rejection) => Command::Unparsed { request, rejection },
+    }
+}
+
+fn parse_reclaim(raw: RawReclaim) -> Result<Reclaim, Rejection> {
+    Ok(Reclaim {
+        id: RequestId::new(raw.request),
+        token: FencingToken::new(raw.token),
+        lock_delay: lock_delay(raw.lock_delay_ms)?,
+        note: Note::new(raw.note).map_err(Rejection::Note)?,
+        claims: claims(raw.claims)?,
+    })
+}
+
+fn lock_delay(ms: u32) -> Result<Duration, Rejection> {
+    let asked = Duration::from_millis(ms.into());
+    if asked > LOCK_DELAY_MAX { Err(Rejection::LockDelay { asked }) } else { Ok(asked) }
+}
+
+/// The command that says what a client knows of.
+pub(super) fn account(from: u64, to: u64, held: Vec<wire::Held>, waiting: Vec<u64>) -> Command {
+    let held_of = |held: wire::Held| (RequestId::new(held.request), FencingToken::new(held.token));
+    Command::Account(Account {
+        from: RequestId::new(from),
+        to: RequestId::new(to),
+        held: held.into_iter().map(held_of).collect(),
+        waiting: waiting.into_iter().map(RequestId::new).collect(),
     })
 }
 
@@ -122,8 +173,13 @@ mod tests {
             progress: false,
             lock_delay_ms: 0,
             note: String::new(),
+            ticket: None,
             claims,
         }
+    }
+
+    fn raw_reclaim(claims: Vec<wire::Claim>) -> RawReclaim {
+        RawReclaim { request: 7, token: 9, lock_delay_ms: 0, note: String::new(), claims }
     }
 
     fn claim_of(name: &str, mode: wire::Mode) -> wire::Claim {
@@ -149,6 +205,23 @@ mod tests {
         assert_eq!(request.wait, Wait::AtMost(Duration::from_millis(250)));
         assert_eq!(request.progress, Progress::Told);
         assert_eq!(request.claims.as_slice()[0].mode, Mode::Permits { take: 1, of: 3 });
+    }
+
+    #[test]
+    fn a_reclaim_without_its_seal_is_answered_no() {
+        let claims = || vec![claim_of("printer", wire::Mode::Exclusive)];
+        match reclaim(raw_reclaim(claims()), |reclaim| reclaim.token == FencingToken::new(9)) {
+            Command::Reclaim(Reclaim { id, .. }) => assert_eq!(id, RequestId::new(7)),
+            other => panic!("{other:?}"),
+        }
+        match reclaim(raw_reclaim(claims()), |_| false) {
+            Command::Unparsed { request, rejection: Rejection::SealMismatch } => {
+                assert_eq!(request, RequestId::new(7));
+            }
+            other => panic!("{other:?}"),
+        }
+        let malformed = reclaim(raw_reclaim(vec![]), |_| panic!("there is nothing to seal"));
+        assert!(matches!(malformed, Command::Unparsed { rejection: Rejection::Claims(_), .. }));
     }
 
     #[test]

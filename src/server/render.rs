@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use crate::engine::{EndReason, News, Rejection};
+use super::seal::Seal;
+use crate::engine::{EndReason, News, Rejection, Standing};
 use crate::types::{
-    Epoch, Generation, GoodbyeCode, Mode, RejectionCode, RequestId, Secret, SessionId, Ttl,
+    Epoch, FencingToken, Generation, GoodbyeCode, Mode, RejectionCode, RequestId, Secret,
+    SessionId, Ticket, Ttl,
 };
 use crate::wire::{self, LockStatus, PROTOCOL, ServerMessage};
 
@@ -18,6 +20,7 @@ pub(super) fn welcome(
     secret: Secret,
     generation: Generation,
     ttl: Option<Ttl>,
+    standing: Standing,
 ) -> ServerMessage {
     ServerMessage::Welcome {
         protocol: PROTOCOL,
@@ -27,21 +30,31 @@ pub(super) fn welcome(
         secret: secret.reveal(),
         generation: generation.number(),
         ttl_ms: ttl.map_or(0, Ttl::as_millis),
+        standing: match standing {
+            Standing::Opened => wire::Standing::Opened,
+            Standing::Resumed => wire::Standing::Resumed,
+            Standing::Reopened { grace } => wire::Standing::Reopened { grace_ms: millis(grace) },
+        },
     }
 }
 
-/// What happened to a request. `blocking` is the lock that stood in the way of one that is rejected
-/// for that.
+/// What happened to a request. `seal` seals a grant; `blocking` is the lock that stood in the way of
+/// a request that is rejected for that.
 pub(super) fn news(
     request: RequestId,
     news: &News,
+    seal: impl FnOnce(FencingToken) -> Seal,
     blocking: Option<Box<LockStatus>>,
 ) -> ServerMessage {
     let request = request.number();
     match news {
-        News::Granted { token } => ServerMessage::Grant { request, token: token.number() },
-        News::Queued { position } => {
-            ServerMessage::Queued { request, position: u64::from(*position) }
+        News::Granted { token } => {
+            let seal = seal(*token).number();
+            ServerMessage::Grant { request, token: token.number(), seal }
+        }
+        News::Queued { position, ticket: Ticket { epoch, arrival } } => {
+            let ticket = wire::Ticket { epoch: *epoch, arrival: *arrival };
+            ServerMessage::Queued { request, position: u64::from(*position), ticket }
         }
         News::Released => ServerMessage::Released { request },
         News::Cancelled => ServerMessage::Cancelled { request },

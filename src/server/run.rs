@@ -1,4 +1,11 @@
-//! A server's life: bound, serving, draining, gone.
+//! A server's life: bound, serving, stopping, gone.
+//!
+//! How it stops depends on what comes after it. With a data directory everything goes on after the
+//! next start, so it *saves*: every client hears Goodbye, everything is written down, and it is gone,
+//! at once. An ephemeral one has no next start, so it *drains*: waiters are answered, and holders may
+//! finish.
+//!
+//! Told to stop at once it does neither, and leaves what a crash leaves.
 
 #[cfg(test)]
 mod tests;
@@ -9,10 +16,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use actix::{Actor, Addr};
-use log::{info, warn};
+use log::{error, info, warn};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::{oneshot, watch};
@@ -23,11 +30,11 @@ use super::config::{Config, Data};
 use super::coordinator::Coordinator;
 use super::counters::Counters;
 use super::error::ServerError;
-use super::listener::{Listener, accept_all, listen};
-use super::messages::{CloseAll, Drain};
+use super::listener::{self, Listener, accept_all};
+use super::messages::{CloseAll, Drain, Save};
 use super::persist;
 use super::session::{CLOSE_TIMEOUT, Shared};
-use super::start::{secs_since_origin, start_from};
+use super::start;
 use super::store::{MemoryStore, RedbStore, StateStore};
 use crate::clock::{BootClock, Clock};
 use crate::types::{Epoch, GoodbyeCode};
@@ -50,10 +57,21 @@ pub(super) struct Bound<L> {
     epoch: Epoch,
     /// Most connections at a time.
     connections_max: usize,
-    /// How long holders may finish.
+    /// What comes after it.
+    afterwards: Afterwards,
+    /// How long an orderly stop may take.
     drain_timeout: Duration,
     /// What is asked of it; the sender is here so that it can be cloned into handles.
     phase: watch::Sender<Phase>,
+}
+
+/// What comes after a server that stops in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Afterwards {
+    /// A start on the same state, where everything goes on.
+    Everything,
+    /// Nothing: its state is gone with it.
+    Nothing,
 }
 
 /// What is asked of a server. Only ever goes up.
@@ -61,9 +79,9 @@ pub(super) struct Bound<L> {
 enum Phase {
     /// Serve.
     Serving,
-    /// Stop when holders have finished.
+    /// Stop in order.
     Draining,
-    /// Stop.
+    /// Stop at once.
     Stopping,
 }
 
@@ -87,10 +105,11 @@ impl Server {
             Data::Ephemeral => Arc::new(MemoryStore::default()),
             Data::Directory(directory) => Arc::new(RedbStore::open(directory)?),
         };
-        let address = config.listen;
+        let failed = |source| ServerError::Listen { listen: config.listen, source };
+        // Taken before the state is touched: a port that somebody else has must not cost a snapshot.
+        let socket = listener::bind(config.listen).map_err(failed)?;
         let open = || {
-            let failed = |source| ServerError::Listen { listen: address, source };
-            let listener = listen(address).map_err(failed)?;
+            let listener = listener::listen(socket).map_err(failed)?;
             let address = listener.local_addr().map_err(failed)?;
             Ok((listener, address))
         };
@@ -112,8 +131,9 @@ impl Server {
         self.0.handle()
     }
 
-    /// Serves until a handle says otherwise. Then no more connections are accepted, waiters are
-    /// answered, holders may finish until the drain timeout, every client is told, and it returns.
+    /// Serves until a handle says otherwise. Then no more connections are accepted, every client is
+    /// told, and it returns: with a data directory as soon as everything is saved for the next start,
+    /// without one when holders have finished or the drain timeout is over.
     pub async fn run(self) {
         self.0.run().await;
     }
@@ -127,17 +147,16 @@ impl<L: Listener> Bound<L> {
         clock: Box<dyn Clock>,
         open: impl FnOnce() -> Result<(L, SocketAddr), ServerError>,
     ) -> Result<Self, ServerError> {
-        let failed = |doing| move |source| ServerError::Store { doing, source };
-        let stored = store.load().map_err(failed("loaded"))?;
-        let secs = secs_since_origin(SystemTime::now());
-        let start = start_from(stored, secs, config.stale_state)?;
-        store.commit(&start.durable).map_err(failed("saved"))?;
+        let (start, sealer) = start::begin(&*store, config.stale_state)?;
         let (listener, address) = open()?;
+
+        let epoch = start.durable.epoch;
 
         let counters = Rc::new(Counters::default());
         let (orders, ordered) = unbounded_channel();
         let coordinator =
-            Coordinator::new(config.limits, start, clock, orders, Rc::clone(&counters)).start();
+            Coordinator::new(config.limits, start, clock, orders, sealer, Rc::clone(&counters));
+        let coordinator = coordinator.start();
         spawn_local(persist::commit_all(store, ordered, coordinator.downgrade()));
         let shared = Rc::new(Shared {
             coordinator,
@@ -149,8 +168,12 @@ impl<L: Listener> Bound<L> {
         Ok(Self {
             listener,
             shared,
-            epoch: start.durable.epoch,
+            epoch,
             connections_max: config.connections_max,
+            afterwards: match &config.data {
+                Data::Ephemeral => Afterwards::Nothing,
+                Data::Directory(_) => Afterwards::Everything,
+            },
             drain_timeout: config.drain_timeout,
             phase: watch::Sender::new(Phase::Serving),
         })
@@ -163,7 +186,7 @@ impl<L: Listener> Bound<L> {
 
     /// As [`Server::run`].
     pub(super) async fn run(self) {
-        let Self { listener, shared, connections_max, drain_timeout, phase, .. } = self;
+        let Self { listener, shared, connections_max, afterwards, drain_timeout, phase, .. } = self;
         let accepting = spawn_local(accept_all(listener, connections_max, Rc::clone(&shared)));
         let mut phase = phase.subscribe();
         reached(&mut phase, Phase::Draining).await;
@@ -171,7 +194,19 @@ impl<L: Listener> Bound<L> {
         // Aborting is not immediate; the port is closed when the task is gone.
         let _ = accepting.await;
 
-        drain(&shared.coordinator, drain_timeout, &mut phase).await;
+        let at_once = *phase.borrow() >= Phase::Stopping;
+        match (afterwards, at_once) {
+            (Afterwards::Everything, true) => {
+                warn!("stopping without saving: the next start is as after a crash");
+            }
+            (Afterwards::Nothing, true) => {}
+            (Afterwards::Everything, false) => {
+                save(&shared.coordinator, drain_timeout, &mut phase).await;
+            }
+            (Afterwards::Nothing, false) => {
+                drain(&shared.coordinator, drain_timeout, &mut phase).await;
+            }
+        }
         shared.coordinator.do_send(CloseAll { code: GoodbyeCode::Draining });
         // Sessions give up on a peer that does not take its Goodbye after CLOSE_TIMEOUT.
         let goodbyes = timeout(CLOSE_TIMEOUT * 2, shared.counters.none_left());
@@ -186,15 +221,31 @@ impl<L: Listener> Bound<L> {
     }
 }
 
+/// Says Goodbye, and has everything saved for the next start.
+async fn save(
+    coordinator: &Addr<Coordinator>,
+    drain_timeout: Duration,
+    phase: &mut watch::Receiver<Phase>,
+) {
+    let (saved, done) = oneshot::channel();
+    coordinator.do_send(Save { saved });
+    let why = tokio::select! {
+        done = done => match done {
+            Ok(()) => return info!("everything is saved"),
+            Err(_) => "nobody saves it any more".to_owned(),
+        },
+        () = tokio::time::sleep(drain_timeout) => format!("not done after {drain_timeout:?}"),
+        () = reached(phase, Phase::Stopping) => "told to stop at once".to_owned(),
+    };
+    error!("not everything is saved, the next start may be as after a crash: {why}");
+}
+
 /// Lets holders finish.
 async fn drain(
     coordinator: &Addr<Coordinator>,
     drain_timeout: Duration,
     phase: &mut watch::Receiver<Phase>,
 ) {
-    if *phase.borrow() >= Phase::Stopping {
-        return;
-    }
     info!("draining, holders have {drain_timeout:?} to finish");
     let (finished, drained) = oneshot::channel();
     coordinator.do_send(Drain { finished });
@@ -220,12 +271,13 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
-    /// Stop when holders have finished, or the drain timeout is over.
+    /// Stop in order: see [`Server::run`].
     pub fn drain(&self) {
         self.ask(Phase::Draining);
     }
 
-    /// Stop at once.
+    /// Stop at once. With a data directory that is a crash on purpose: nothing more is saved, and the
+    /// next start has a grace period.
     pub fn stop(&self) {
         self.ask(Phase::Stopping);
     }
@@ -239,7 +291,7 @@ impl ServerHandle {
     }
 }
 
-/// A server on a thread of its own. Stops when dropped.
+/// A server on a thread of its own. Stops at once when dropped, as by [`ServerHandle::stop`].
 #[derive(Debug)]
 pub struct Spawned {
     /// Where it listens.
@@ -311,7 +363,7 @@ impl Spawned {
         self.handle.clone()
     }
 
-    /// Stops it when holders have finished, or the drain timeout is over, and waits for that.
+    /// Stops it in order, and waits for that: see [`Server::run`].
     pub fn drain(mut self) {
         self.handle.drain();
         self.join();

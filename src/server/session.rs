@@ -160,9 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
             return self.protocol_error("the first message must be Hello", ctx);
         };
         if *protocol != PROTOCOL {
-            self.shared.counters.protocol_errors.add_one();
-            let why = format!("protocol {protocol} is not spoken here, only {PROTOCOL}");
-            return self.close(GoodbyeCode::UnsupportedVersion, &why, ctx);
+            return self.refuse_version(*protocol, ctx);
         }
         if messages.iter().skip(1).any(is_hello) {
             return self.protocol_error("a second Hello", ctx);
@@ -199,6 +197,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         self.shared.counters.protocol_errors.add_one();
         warn!("protocol error connection={} peer={}: {why}", self.connection, self.peer_text());
         self.close(GoodbyeCode::ProtocolError, why, ctx);
+    }
+
+    /// Turns away a client of another version: the one thing that every version can read.
+    fn refuse_version(&mut self, protocol: u32, ctx: &mut Context<Self>) {
+        self.shared.counters.protocol_errors.add_one();
+        let why = format!("protocol {protocol} is not spoken here, only {PROTOCOL}");
+        self.close(GoodbyeCode::UnsupportedVersion, &why, ctx);
     }
 
     /// Answers someone who took this port for another's, in words that it understands.
@@ -345,6 +350,9 @@ where
                 if let Some(refusal) = refusal::of(claimed, self.shared.address) =>
             {
                 self.refuse_foreign(&refusal, ctx);
+            }
+            (State::Handshake, Err(CodecError::UnsupportedVersion { protocol })) => {
+                self.refuse_version(protocol, ctx);
             }
             (State::Handshake | State::Open, Err(why)) => {
                 self.protocol_error(&why.to_string(), ctx);

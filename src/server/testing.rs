@@ -4,34 +4,77 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::task::LocalSet;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep};
 
+use super::config::StaleState;
 use super::coordinator::Coordinator;
 use super::counters::Counters;
 use super::messages::{Connect, Deliver, Disconnect, Handled, Submit, Window};
+use super::persist::{Order, commit_all};
+use super::seal::{Sealer, StateKey};
 use super::session::Shared;
+use super::start;
+use super::store::{Change, MemoryStore, StateStore, StoreError, Stored};
 use crate::clock::Clock;
-use crate::engine::{Durable, Start};
-use crate::types::{ConnectionId, Epoch, FencingToken, Limits, Timestamp};
-use crate::wire::{Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Wait};
+use crate::engine::{Durable, Past, Start};
+use crate::types::{ConnectionId, Epoch, FencingToken, Limits, TTL_MAX, Timestamp, Ttl};
+use crate::wire::{Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Ticket, Wait};
 
-/// tokio's time as a clock, so that it can be paused.
-pub(super) struct TokioClock(Instant);
+/// tokio's time as a clock, so that it can be paused; and put forward, as if nothing had run.
+#[derive(Clone)]
+pub(super) struct TokioClock {
+    origin: Instant,
+    stood_still_ms: Arc<AtomicU64>,
+}
 
 impl TokioClock {
     pub(super) fn new() -> Self {
-        Self(Instant::now())
+        Self { origin: Instant::now(), stood_still_ms: Arc::default() }
+    }
+
+    pub(super) fn stand_still(&self, length: Duration) {
+        let ms = u64::try_from(length.as_millis()).unwrap();
+        self.stood_still_ms.fetch_add(ms, Ordering::SeqCst);
     }
 }
 
 impl Clock for TokioClock {
     fn now(&self) -> Timestamp {
-        Timestamp::default().after(self.0.elapsed())
+        let still = Duration::from_millis(self.stood_still_ms.load(Ordering::SeqCst));
+        Timestamp::default().after(self.origin.elapsed() + still)
+    }
+}
+
+/// A store in memory whose disk can be taken away.
+#[derive(Default)]
+pub(super) struct FlakyStore {
+    memory: MemoryStore,
+    fails: AtomicBool,
+}
+
+impl FlakyStore {
+    pub(super) fn fail(&self, fails: bool) {
+        self.fails.store(fails, Ordering::SeqCst);
+    }
+}
+
+impl StateStore for FlakyStore {
+    fn load(&self) -> Result<Stored, StoreError> {
+        self.memory.load()
+    }
+
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(StoreError::Other("no space left".into()));
+        }
+        self.memory.commit(changes)
     }
 }
 
@@ -46,13 +89,20 @@ pub(super) async fn settle() {
     sleep(Duration::from_millis(1)).await;
 }
 
-/// A start with `tokens` reserved, from 1 on.
-pub(super) fn start(tokens: u64) -> Start {
+/// A start with `tokens` reserved, from 1 on, and without a grace period.
+fn start_with(tokens: u64) -> Start {
     let year = 1 << 45;
+    let ttl_max = Ttl::new(TTL_MAX).ok();
+    let durable = |epoch, below| Durable {
+        epoch: Epoch::new(epoch),
+        tokens_below: FencingToken::new(below),
+        ttl_max,
+    };
     Start {
-        durable: Durable { epoch: Epoch::new(7), tokens_below: FencingToken::new(1 + tokens) },
+        durable: durable(7, 1 + tokens),
         first_token: FencingToken::new(1),
-        plausible: Durable { epoch: Epoch::new(year), tokens_below: FencingToken::new(year) },
+        plausible: durable(year, year),
+        past: Past { snapshot: Some(crate::engine::Snapshot::default()), ..Past::default() },
     }
 }
 
@@ -60,23 +110,43 @@ pub(super) fn start(tokens: u64) -> Start {
 pub(super) struct Bench {
     pub(super) coordinator: Addr<Coordinator>,
     pub(super) counters: Rc<Counters>,
-    pub(super) orders: UnboundedReceiver<Durable>,
+    pub(super) clock: TokioClock,
     connections: u64,
 }
 
 impl Bench {
+    /// As after a start with an empty table.
     pub(super) fn new() -> Self {
-        Self::with_tokens(1 << 20)
+        let (bench, orders) = Self::by_hand(1 << 20);
+        let store = Arc::new(MemoryStore::default());
+        spawn_local(commit_all(store, orders, bench.coordinator.downgrade()));
+        bench
     }
 
-    pub(super) fn with_tokens(tokens: u64) -> Self {
-        let counters = Rc::new(Counters::default());
+    /// As after a start with so many tokens; nothing becomes durable by itself.
+    pub(super) fn by_hand(tokens: u64) -> (Self, UnboundedReceiver<Order>) {
         let (sender, orders) = unbounded_channel();
-        let clock = Box::new(TokioClock::new());
-        let limits = Limits::default();
+        let sealer = Sealer::new(StateKey::new(7));
+        (Self::assemble(start_with(tokens), sealer, sender), orders)
+    }
+
+    /// A run on this store, whatever the run before has left there.
+    pub(super) fn run<S: StateStore + 'static>(store: &Arc<S>) -> Self {
+        let (start, sealer) = start::begin(&**store, StaleState::Refuse).unwrap();
+        let (sender, orders) = unbounded_channel();
+        let bench = Self::assemble(start, sealer, sender);
+        let store = Arc::clone(store);
+        spawn_local(commit_all(store, orders, bench.coordinator.downgrade()));
+        bench
+    }
+
+    fn assemble(start: Start, sealer: Sealer, orders: UnboundedSender<Order>) -> Self {
+        let counters = Rc::new(Counters::default());
+        let clock = TokioClock::new();
+        let (limits, boxed) = (Limits::default(), Box::new(clock.clone()));
         let coordinator =
-            Coordinator::new(limits, start(tokens), clock, sender, Rc::clone(&counters)).start();
-        Self { coordinator, counters, orders, connections: 0 }
+            Coordinator::new(limits, start, boxed, orders, sealer, Rc::clone(&counters)).start();
+        Self { coordinator, counters, clock, connections: 0 }
     }
 
     /// What sessions are given.
@@ -159,10 +229,22 @@ impl FakeSession {
         self.take_batches().into_iter().flat_map(|(messages, _)| messages).collect()
     }
 
+    /// Takes the one message that has come, which says that `request` waits.
+    pub(super) fn take_queued(&self, request: u64) -> (u64, Ticket) {
+        match self.take()[..] {
+            [ServerMessage::Queued { request: queued, position, ticket }] if queued == request => {
+                (position, ticket)
+            }
+            ref other => panic!("{request} does not wait: {other:?}"),
+        }
+    }
+
     /// The token of the one message that has come, which is a grant of `request`.
     pub(super) fn take_grant(&self, request: u64) -> u64 {
         match self.take()[..] {
-            [ServerMessage::Grant { request: granted, token }] if granted == request => token,
+            [ServerMessage::Grant { request: granted, token, seal: _ }] if granted == request => {
+                token
+            }
             ref other => panic!("not a grant of {request}: {other:?}"),
         }
     }
@@ -196,8 +278,14 @@ pub(super) fn waiting_request(request: u64, name: &str, wait: Wait) -> ClientMes
         progress: false,
         lock_delay_ms: 0,
         note: "deploy v2.3".into(),
+        ticket: None,
         claims: vec![Claim { name: name.into(), mode: Mode::Exclusive }],
     }
+}
+
+/// Something that is not answered.
+pub(super) fn account_of_nothing() -> ClientMessage {
+    ClientMessage::Account { from: 0, to: 0, held: vec![], waiting: vec![] }
 }
 
 pub(super) fn release(request: u64, token: u64) -> ClientMessage {

@@ -80,3 +80,25 @@ pub fn encode_frame<M: Serialize>(message: &M, buffer: &mut BytesMut) -> Result<
     buffer[start..start + field.len()].copy_from_slice(&field);
     Ok(())
 }
+
+/// The bytes of something that is kept for a later run: not a message, so as long as it is.
+///
+/// # Errors
+///
+/// [`FormatError::Unwritable`] if it has no form in bytes.
+#[cfg(feature = "server")]
+pub(crate) fn encode_state<T: Serialize>(state: &T) -> Result<Vec<u8>, FormatError> {
+    options().with_no_limit().serialize(state).map_err(FormatError::Unwritable)
+}
+
+/// Reads what an earlier run has kept, from the whole of `bytes`, and believes no length in them that
+/// there are no bytes for.
+///
+/// # Errors
+///
+/// [`FormatError::Malformed`] if the bytes are not exactly that.
+#[cfg(feature = "server")]
+pub(crate) fn decode_state<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FormatError> {
+    let limit = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    options().with_limit(limit).deserialize(bytes).map_err(FormatError::Malformed)
+}

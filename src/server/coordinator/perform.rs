@@ -2,14 +2,13 @@
 
 use std::mem;
 
-use log::error;
-
 use super::super::connections::Role;
 use super::super::inspect::{self, NAMED_FEW};
 use super::super::journal::{self, Who};
 use super::super::render;
+use super::super::store::Change;
 use super::Coordinator;
-use crate::engine::{Effect, News};
+use crate::engine::{Effect, News, Standing};
 use crate::types::{
     ConnectionId, Generation, GoodbyeCode, LockName, RequestId, SessionId, Timestamp, Ttl,
 };
@@ -27,8 +26,8 @@ impl Coordinator {
 
     fn perform(&mut self, effect: Effect, now: Timestamp) {
         match effect {
-            Effect::Welcome { connection, session, generation, ttl } => {
-                self.welcome(connection, session, generation, ttl);
+            Effect::Welcome { connection, session, generation, ttl, standing } => {
+                self.welcome(connection, session, generation, ttl, standing);
             }
             Effect::Refused { connection, rejection } => {
                 let goodbye = render::refused(rejection.code(), rejection.to_string());
@@ -57,10 +56,12 @@ impl Coordinator {
             Effect::NotRevoked { connection, query_id, rejection } => {
                 self.connections.tell(connection, render::rejected(query_id, &rejection, None));
             }
-            Effect::Persist(durable) => {
-                if self.orders.send(durable).is_err() {
-                    error!("nobody makes the state durable any more; granting will stop");
-                }
+            Effect::Persist(durable) => self.order(Change::Durable(durable), None),
+            Effect::Record { number, forfeit } => {
+                self.order(Change::Forfeit { number, forfeit }, None);
+            }
+            Effect::ForgetRecords { below } => {
+                self.order(Change::ForgetForfeits { below }, None);
             }
         }
     }
@@ -72,12 +73,12 @@ impl Coordinator {
         session: SessionId,
         generation: Generation,
         ttl: Ttl,
+        standing: Standing,
     ) {
-        let Some(Role::Session { secret, identity, .. }) = self.connections.role(connection) else {
-            return;
-        };
-        journal::attached(Who { session, identity: Some(identity) }, generation, ttl);
-        let welcome = render::welcome(self.table.epoch(), session, *secret, generation, Some(ttl));
+        let who = self.who(session, Some(connection));
+        journal::attached(who, generation, ttl, standing);
+        let (epoch, secret) = (self.table.epoch(), self.sealer.secret(session));
+        let welcome = render::welcome(epoch, session, secret, generation, Some(ttl), standing);
         self.connections.tell(connection, welcome);
     }
 
@@ -100,7 +101,11 @@ impl Coordinator {
             _ => None,
         };
         let blocking = blocking.and_then(|name| self.look_at(name, connection, now));
-        self.connections.tell(connection, render::news(request, news, blocking));
+        // One that is over already, in the same turn, has no claims left, and needs no seal any more.
+        let claims = self.table.claims(session, request);
+        let seal = |token| self.sealer.seal(session, token, request, claims);
+        let message = render::news(request, news, seal, blocking);
+        self.connections.tell(connection, message);
     }
 
     /// The lock as it is now, for one whom it stood in the way of.
@@ -128,22 +133,5 @@ impl Coordinator {
             Some(Role::Unknown | Role::Observer | Role::Gone) | None => None,
         };
         Who { session, identity }
-    }
-
-    /// Logs that a request waits: the table says nothing about that unless its client asked.
-    pub(super) fn note_queued(
-        &self,
-        watched: Option<(SessionId, RequestId)>,
-        connection: ConnectionId,
-    ) {
-        let Some((session, request)) = watched else { return };
-        let told = |effect: &Effect| {
-            matches!(effect, Effect::Tell { session: s, request: r, .. }
-                if (*s, *r) == (session, request))
-        };
-        if !self.effects.iter().any(told) {
-            let locks = self.locks_of(session, request);
-            journal::queued(self.who(session, Some(connection)), request, locks.iter());
-        }
     }
 }

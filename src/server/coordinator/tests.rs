@@ -9,10 +9,10 @@ use super::*;
 use crate::server::messages::Handled;
 use crate::server::session::OUTBOX_BYTES_MAX;
 use crate::server::testing::{
-    Bench, hello, local, release, request, settle, try_request, waiting_request,
+    Bench, account_of_nothing, hello, local, release, request, settle, try_request, waiting_request,
 };
 use crate::types::{LostReason, RejectionCode};
-use crate::wire::{Attach, Claim, Mode, Query, Wait, encode_frame};
+use crate::wire::{Attach, Claim, ClientMessage, Mode, Query, ServerMessage, Wait, encode_frame};
 
 fn code_of(message: &ServerMessage) -> RejectionCode {
     match message {
@@ -39,6 +39,9 @@ async fn locks_are_granted_in_the_order_of_requests_with_rising_tokens() {
             session.submit(vec![request(1, "printer")]);
         }
         settle().await;
+        for (i, session) in sessions.iter().enumerate().skip(1) {
+            assert_eq!(session.take_queued(1).0, i as u64);
+        }
         let mut last = 0;
         for (i, session) in sessions.iter().enumerate() {
             let token = session.take_grant(1);
@@ -74,7 +77,12 @@ async fn one_submit_is_answered_by_one_batch_for_each_connection() {
                 &batches[..],
                 [(messages, _)] if matches!(
                     messages[..],
-                    [ServerMessage::Welcome { .. }, ServerMessage::Grant { request: 3, .. }]
+                    [
+                        ServerMessage::Welcome { .. },
+                        ServerMessage::Queued { request: 1, .. },
+                        ServerMessage::Queued { request: 2, .. },
+                        ServerMessage::Grant { request: 3, .. },
+                    ]
                 )
             ),
             "{batches:?}"
@@ -123,6 +131,7 @@ async fn a_disconnected_session_lingers_for_its_lease_then_its_lock_passes_on() 
         waiter.submit(vec![request(1, "printer")]);
         settle().await;
         let token = holder.take_grant(1);
+        waiter.take_queued(1);
         holder.disconnect();
         for _ in 0..4 {
             sleep(Duration::from_millis(2450)).await;
@@ -165,6 +174,7 @@ async fn goodbye_frees_everything_at_once() {
         waiter.submit(vec![request(1, "printer")]);
         settle().await;
         holder.take_grant(1);
+        waiter.take_queued(1);
         holder.submit(vec![ClientMessage::Goodbye, request(2, "printer")]);
         settle().await;
         waiter.take_grant(1);
@@ -183,6 +193,7 @@ async fn who_is_turned_away_hears_who_holds_the_lock_and_who_waits() {
         waiter.submit(vec![waiting_request(1, "printer", Wait::Timeout { ms: 3000 })]);
         sleep(Duration::from_secs(2)).await;
         let token = holder.take_grant(1);
+        waiter.take_queued(1);
         late.submit(vec![try_request(1, "printer")]);
         settle().await;
         match &late.take()[..] {
@@ -212,7 +223,7 @@ async fn a_shut_window_is_opened_though_there_is_nothing_to_say() {
         let (holder, waiter) = (bench.open().await, bench.open().await);
         holder.submit(vec![request(1, "printer")]);
         settle().await;
-        waiter.submit_with(vec![request(1, "printer")], Window::Shut);
+        waiter.submit_with(vec![account_of_nothing()], Window::Shut);
         settle().await;
         assert_eq!(waiter.take_batches(), vec![(vec![], Handled::All)]);
         holder.take_grant(1);
@@ -255,7 +266,7 @@ async fn a_session_that_is_resumed_keeps_its_locks_and_its_old_connection_is_tol
         let (session, secret, token) = match old.take()[..] {
             [
                 ServerMessage::Welcome { session, secret, generation: 1, .. },
-                ServerMessage::Grant { request: 1, token },
+                ServerMessage::Grant { request: 1, token, .. },
             ] => (session, secret, token),
             ref other => panic!("{other:?}"),
         };
@@ -301,8 +312,9 @@ async fn an_observer_looks_and_revokes_and_does_nothing_else() {
             revoke(5, token),
             ClientMessage::KeepAlive { sequence: 6 },
             ClientMessage::Inspect { query_id: 7, query: Query::Lock { name: String::new() } },
-            ClientMessage::Goodbye,
         ]);
+        settle().await;
+        observer.submit(vec![ClientMessage::Goodbye]);
         settle().await;
         let answers = observer.take();
         assert!(matches!(answers[0], ServerMessage::Welcome { session: 0, secret: 0, .. }));
@@ -312,9 +324,10 @@ async fn an_observer_looks_and_revokes_and_does_nothing_else() {
             if locks[0].holders[0].token == token));
         assert!(matches!(&answers[4], ServerMessage::ServerStatus { query_id: 3, status }
             if (status.locks, status.held, status.grants, status.last_token) == (1, 1, 1, token)));
-        assert_eq!(code_of(&answers[5]), RejectionCode::NoSuchGrant);
-        assert_eq!(answers[6], ServerMessage::Revoked { query_id: 5 });
-        assert_eq!(code_of(&answers[7]), RejectionCode::InvalidLockName);
+        assert_eq!(code_of(&answers[5]), RejectionCode::InvalidLockName);
+        // These are answered when they are on record.
+        assert_eq!(code_of(&answers[6]), RejectionCode::NoSuchGrant);
+        assert_eq!(answers[7], ServerMessage::Revoked { query_id: 5 });
         assert_eq!(goodbye_of(&answers[8]).0, GoodbyeCode::Done);
         let reason = LostReason::Revoked.number();
         assert_eq!(holder.take(), vec![ServerMessage::Lost { request: 1, token, reason }]);
@@ -393,6 +406,7 @@ async fn draining_answers_waiters_refuses_newcomers_and_ends_when_holders_have_f
         waiter.submit(vec![request(1, "printer")]);
         settle().await;
         let token = holder.take_grant(1);
+        waiter.take_queued(1);
         let (finished, mut drained) = oneshot::channel();
         bench.coordinator.do_send(Drain { finished });
         settle().await;
@@ -419,7 +433,7 @@ async fn draining_answers_waiters_refuses_newcomers_and_ends_when_holders_have_f
 #[tokio::test(start_paused = true)]
 async fn nothing_is_granted_beyond_what_is_durable() {
     local(async {
-        let mut bench = Bench::with_tokens(4);
+        let (mut bench, mut orders) = Bench::by_hand(4);
         let session = bench.open().await;
         let ask = |id: u64| try_request(id, &format!("lock {id}"));
         session.submit((1..=5).map(ask).collect());
@@ -428,8 +442,9 @@ async fn nothing_is_granted_beyond_what_is_durable() {
         let granted = |answer: &&ServerMessage| matches!(answer, ServerMessage::Grant { .. });
         assert_eq!(answers.iter().filter(granted).count(), 4);
         assert_eq!(code_of(&answers[4]), RejectionCode::Unavailable);
-        let durable = bench.orders.try_recv().expect("the next tokens are on order");
-        bench.coordinator.do_send(Persisted(durable));
+        let order = orders.try_recv().expect("the next tokens are on order");
+        let Change::Durable(durable) = order.change else { panic!("{order:?}") };
+        bench.coordinator.do_send(Committed { durable: Some(durable), recorded: 0 });
         session.submit(vec![ask(6)]);
         settle().await;
         session.take_grant(6);

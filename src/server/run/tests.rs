@@ -10,9 +10,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::Instant;
 
 use super::*;
-use crate::server::testing::{TokioClock, hello, local, release, request};
+use crate::server::testing::{FlakyStore, TokioClock, hello, local, release, request, try_request};
 use crate::types::RejectionCode;
-use crate::wire::{Attach, ClientMessage, ServerMessage, decode, encode_frame};
+use crate::wire::{
+    Attach, Claim, ClientMessage, Mode, ServerMessage, Standing, decode, encode_frame,
+};
 
 fn on_any_port(data: Data) -> Config {
     Config { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), data, ..Config::default() }
@@ -40,7 +42,7 @@ fn take_lock(address: SocketAddr) -> (u64, TcpStream) {
     stream.write_all(&bytes_of(&[hello(Attach::New), request(1, "printer")])).unwrap();
     assert!(matches!(next(&mut stream), ServerMessage::Welcome { .. }));
     match next(&mut stream) {
-        ServerMessage::Grant { request: 1, token } => (token, stream),
+        ServerMessage::Grant { request: 1, token, .. } => (token, stream),
         other => panic!("{other:?}"),
     }
 }
@@ -61,9 +63,11 @@ fn epoch_and_tokens_rise_from_run_to_run() {
     let directory = tempfile::tempdir().unwrap();
     let config = on_any_port(Data::Directory(directory.path().join("data")));
     let first = spawn(config.clone()).unwrap();
-    let (token, _stream) = take_lock(first.local_addr());
+    let (token, mut stream) = take_lock(first.local_addr());
     let epoch = first.epoch();
-    drop(first);
+    stream.write_all(&bytes_of(&[ClientMessage::Goodbye])).unwrap();
+    assert!(matches!(next(&mut stream), ServerMessage::Goodbye { .. }));
+    first.drain();
     let second = spawn(config).unwrap();
     assert!(second.epoch() > epoch);
     let (later, _stream) = take_lock(second.local_addr());
@@ -92,6 +96,90 @@ fn a_port_in_use_is_refused_by_name() {
     assert!(refused.to_string().contains(&first.local_addr().to_string()));
 }
 
+/// Connects again to the session of `attach`, and says how it stands with it.
+fn come_back(
+    address: SocketAddr,
+    attach: Attach,
+    messages: &[ClientMessage],
+) -> (Standing, TcpStream) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let mut all = vec![hello(attach)];
+    all.extend_from_slice(messages);
+    stream.write_all(&bytes_of(&all)).unwrap();
+    match next(&mut stream) {
+        ServerMessage::Welcome { standing, .. } => (standing, stream),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Opens a session that holds a lock; gives what it takes to come back, and the grant.
+fn hold(address: SocketAddr) -> (Attach, ServerMessage, TcpStream) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(&bytes_of(&[hello(Attach::New), request(1, "printer")])).unwrap();
+    let ServerMessage::Welcome { session, secret, .. } = next(&mut stream) else {
+        panic!("not welcome")
+    };
+    let grant = next(&mut stream);
+    assert!(matches!(grant, ServerMessage::Grant { .. }), "{grant:?}");
+    (Attach::Resume { session, secret, generation: 2 }, grant, stream)
+}
+
+#[test]
+fn a_server_that_stops_in_order_waits_for_nobody_and_goes_on_at_its_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = on_any_port(Data::Directory(directory.path().to_path_buf()));
+    let first = spawn(config.clone()).unwrap();
+    let (attach, grant, mut stream) = hold(first.local_addr());
+    let began = std::time::Instant::now();
+    let stopping = thread::spawn(move || first.drain());
+    assert!(matches!(next(&mut stream), ServerMessage::Goodbye { code, .. }
+        if code == GoodbyeCode::Draining.number()));
+    drop(stream);
+    stopping.join().unwrap();
+    assert!(began.elapsed() < config.drain_timeout / 2, "{:?}", began.elapsed());
+
+    // A start that fails in between does no harm.
+    let taken = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let listen = taken.local_addr().unwrap();
+    assert!(matches!(spawn(Config { listen, ..config.clone() }), Err(ServerError::Listen { .. })));
+
+    let second = spawn(config).unwrap();
+    let (standing, mut stream) =
+        come_back(second.local_addr(), attach, &[request(1, "printer"), try_request(2, "free")]);
+    assert_eq!(standing, Standing::Resumed);
+    assert_eq!(next(&mut stream), grant);
+    assert!(matches!(next(&mut stream), ServerMessage::Grant { request: 2, .. }));
+}
+
+#[test]
+fn a_server_that_crashed_lets_its_holders_reclaim() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = on_any_port(Data::Directory(directory.path().to_path_buf()));
+    let first = spawn(config.clone()).unwrap();
+    let (attach, grant, _stream) = hold(first.local_addr());
+    let ServerMessage::Grant { request, token, seal } = grant else { panic!("{grant:?}") };
+    drop(first);
+    let second = spawn(config).unwrap();
+    let reclaim = ClientMessage::Reclaim {
+        request,
+        token,
+        seal,
+        lock_delay_ms: 0,
+        note: String::new(),
+        claims: vec![Claim { name: "printer".into(), mode: Mode::Exclusive }],
+    };
+    let (standing, mut stream) =
+        come_back(second.local_addr(), attach, &[reclaim, try_request(2, "free")]);
+    assert!(matches!(standing, Standing::Reopened { .. }), "{standing:?}");
+    assert_eq!(next(&mut stream), grant);
+    match next(&mut stream) {
+        ServerMessage::Rejected { request: 2, code, .. } => {
+            assert_eq!(code, RejectionCode::Grace.number());
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 /// One connection, and then none.
 struct Once(Option<DuplexStream>);
 
@@ -108,24 +196,30 @@ impl Listener for Once {
 
 /// A server that runs with one connection, which holds a lock, and waits for the same one again.
 async fn with_a_holder() -> (tokio::task::JoinHandle<()>, ServerHandle, DuplexStream, u64) {
+    with_a_holder_on(Data::Ephemeral, Arc::new(MemoryStore::default())).await
+}
+
+/// The same, on a store, which is taken for what `data` says.
+async fn with_a_holder_on(
+    data: Data,
+    store: Arc<dyn StateStore>,
+) -> (tokio::task::JoinHandle<()>, ServerHandle, DuplexStream, u64) {
     let (mut ours, theirs) = duplex(4096);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    let bound = Bound::assemble(
-        &Config::default(),
-        Arc::new(MemoryStore::default()),
-        Box::new(TokioClock::new()),
-        || Ok((Once(Some(theirs)), address)),
-    )
+    let bound = Bound::assemble(&on_any_port(data), store, Box::new(TokioClock::new()), || {
+        Ok((Once(Some(theirs)), address))
+    })
     .unwrap();
     let handle = bound.handle();
     let running = spawn_local(bound.run());
     let messages = [hello(Attach::New), request(1, "printer"), request(2, "printer")];
     ours.write_all(&bytes_of(&messages)).await.unwrap();
     assert!(matches!(read(&mut ours).await, ServerMessage::Welcome { .. }));
-    match read(&mut ours).await {
-        ServerMessage::Grant { request: 1, token } => (running, handle, ours, token),
-        other => panic!("{other:?}"),
-    }
+    let ServerMessage::Grant { request: 1, token, .. } = read(&mut ours).await else {
+        panic!("not granted")
+    };
+    assert!(matches!(read(&mut ours).await, ServerMessage::Queued { request: 2, .. }));
+    (running, handle, ours, token)
 }
 
 async fn read(stream: &mut DuplexStream) -> ServerMessage {
@@ -190,6 +284,66 @@ async fn a_server_told_to_stop_while_draining_stops_at_once() {
         running.await.unwrap();
         assert!(told.elapsed() <= STOP_TIMEOUT + Duration::from_millis(10));
         drop(stream);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_keeps_everything_says_goodbye_saves_and_is_gone() {
+    local(async {
+        let store = Arc::new(FlakyStore::default());
+        let data = Data::Directory("unused".into());
+        let (running, handle, mut stream, _) = with_a_holder_on(data, store.clone()).await;
+        let began = Instant::now();
+        handle.drain();
+        assert!(is_draining(&read(&mut stream).await));
+        drop(stream);
+        running.await.unwrap();
+        assert!(began.elapsed() < Duration::from_millis(100));
+        let snapshot = store.load().unwrap().snapshot.unwrap();
+        assert_eq!((snapshot.session_count(), snapshot.request_count()), (1, 2));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_cannot_save_gives_up_after_the_drain_timeout_or_when_told() {
+    for at_once in [false, true] {
+        local(async {
+            let store = Arc::new(FlakyStore::default());
+            let data = Data::Directory("unused".into());
+            let (running, handle, mut stream, _) = with_a_holder_on(data, store.clone()).await;
+            store.fail(true);
+            let began = Instant::now();
+            handle.drain();
+            assert!(is_draining(&read(&mut stream).await), "told all the same");
+            drop(stream);
+            if at_once {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                handle.stop();
+            }
+            running.await.unwrap();
+            let expected =
+                if at_once { Duration::from_secs(1) } else { Config::default().drain_timeout };
+            let took = began.elapsed();
+            assert!(took >= expected && took < expected + Duration::from_millis(500), "{took:?}");
+            assert_eq!(store.load().unwrap().snapshot, None);
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_told_to_stop_at_once_saves_nothing() {
+    local(async {
+        let store = Arc::new(MemoryStore::default());
+        let data = Data::Directory("unused".into());
+        let (running, handle, mut stream, _) = with_a_holder_on(data, store.clone()).await;
+        handle.stop();
+        assert!(is_draining(&read(&mut stream).await));
+        drop(stream);
+        running.await.unwrap();
+        assert_eq!(store.load().unwrap().snapshot, None);
     })
     .await;
 }

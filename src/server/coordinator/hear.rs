@@ -1,0 +1,250 @@
+//! What clients say, brought to the engine: every message parsed into its event, or answered here if
+//! it asks for nothing but a look.
+
+use log::warn;
+
+use super::super::connections::Role;
+use super::super::hello::Hello;
+use super::super::inspect;
+use super::super::journal::{self, Who};
+use super::super::parse::{self, RawReclaim, RawRequest};
+use super::super::render;
+use super::Coordinator;
+use crate::engine::{Command, Event, Rejection, Standing};
+use crate::types::{
+    ConnectionId, Epoch, FencingToken, Generation, GoodbyeCode, RequestId, Secret, SessionId,
+    Timestamp,
+};
+use crate::wire::{ClientMessage, Query, ServerMessage};
+
+impl Coordinator {
+    /// Takes what one read of a connection brought: keep-alives first (rule S5), then the rest in
+    /// order.
+    pub(super) fn submit(
+        &mut self,
+        connection: ConnectionId,
+        messages: Vec<ClientMessage>,
+        now: Timestamp,
+    ) {
+        let mut rest = messages.into_iter();
+        if let [ClientMessage::Hello { .. }, ..] = rest.as_slice()
+            && let Some(hello) = rest.next()
+        {
+            self.message(connection, hello, now);
+        }
+        let several = rest.len() > 1;
+        if several {
+            for message in rest.as_slice() {
+                if let ClientMessage::KeepAlive { sequence } = *message {
+                    self.keep_alive(connection, sequence, now);
+                }
+            }
+        }
+        for message in rest {
+            if !(several && matches!(message, ClientMessage::KeepAlive { .. })) {
+                self.message(connection, message, now);
+            }
+        }
+    }
+
+    /// Has one message done.
+    fn message(&mut self, connection: ConnectionId, message: ClientMessage, now: Timestamp) {
+        match message {
+            ClientMessage::Hello {
+                protocol: _,
+                attach,
+                ttl_ms,
+                linger_ms,
+                identity,
+                epoch_seen,
+                token_seen,
+            } => {
+                let epoch_seen = Epoch::new(epoch_seen);
+                let token_seen = FencingToken::new(token_seen);
+                let hello = Hello { attach, ttl_ms, linger_ms, identity, epoch_seen, token_seen };
+                self.hello(connection, hello, now);
+            }
+            ClientMessage::Request {
+                request,
+                owner,
+                wait,
+                progress,
+                lock_delay_ms,
+                note,
+                ticket,
+                claims,
+            } => {
+                let raw = RawRequest {
+                    request,
+                    owner,
+                    wait,
+                    progress,
+                    lock_delay_ms,
+                    note,
+                    ticket,
+                    claims,
+                };
+                self.command(connection, request, parse::request(raw), now);
+            }
+            ClientMessage::Release { request, token } => {
+                self.command(connection, request, parse::release(request, token), now);
+            }
+            ClientMessage::Cancel { request } => {
+                let command = Command::Cancel { request: RequestId::new(request) };
+                self.command(connection, request, command, now);
+            }
+            ClientMessage::KeepAlive { sequence } => self.keep_alive(connection, sequence, now),
+            ClientMessage::Goodbye => self.goodbye(connection, now),
+            ClientMessage::Inspect { query_id, query } => {
+                self.inspect(connection, query_id, query, now);
+            }
+            ClientMessage::Revoke { query_id, name, token } => {
+                self.revoke(connection, query_id, name, FencingToken::new(token), now);
+            }
+            ClientMessage::Reclaim { request, token, seal, lock_delay_ms, note, claims } => {
+                let raw = RawReclaim { request, token, lock_delay_ms, note, claims };
+                self.reclaim(connection, raw, seal, now);
+            }
+            ClientMessage::Account { from, to, held, waiting } => {
+                self.command(connection, from, parse::account(from, to, held, waiting), now);
+            }
+        }
+    }
+
+    /// Says what the connection is for; the session has seen that it says so once, and first.
+    fn hello(&mut self, connection: ConnectionId, hello: Hello, now: Timestamp) {
+        let (epoch_seen, token_seen) = (hello.epoch_seen, hello.token_seen);
+        let (role, attach) = match hello.parse(&self.sealer) {
+            Ok(parsed) => parsed,
+            Err((code, reason)) => {
+                return self.connections.dismiss(connection, render::refused(code, reason));
+            }
+        };
+        let Some(known) = self.connections.assume(connection, role) else { return };
+        let peer = known.peer;
+        if let Some(attach) = attach {
+            self.step(Event::Attach { connection, peer, attach, epoch_seen, token_seen }, now);
+        } else {
+            let (session, secret) = (SessionId::new(0), Secret::new(0));
+            let (epoch, generation) = (self.table.epoch(), Generation::default());
+            let welcome =
+                render::welcome(epoch, session, secret, generation, None, Standing::Opened);
+            self.connections.tell(connection, welcome);
+        }
+    }
+
+    /// Has the engine do what a session's client says. `request` is who is answered if there is no
+    /// session.
+    fn command(
+        &mut self,
+        connection: ConnectionId,
+        request: u64,
+        command: Command,
+        now: Timestamp,
+    ) {
+        match self.connections.role(connection) {
+            Some(Role::Session { id, identity, .. }) => {
+                if journal::is_told() {
+                    let who = Who { session: *id, identity: Some(identity) };
+                    let locks = self.locks_of(*id, RequestId::new(request));
+                    journal::received(who, &command, locks.iter());
+                }
+                self.step(Event::Command { connection, command }, now);
+            }
+            Some(Role::Observer) => {
+                let message = render::rejected(request, &Rejection::SessionNeeded, None);
+                self.connections.tell(connection, message);
+            }
+            Some(Role::Unknown | Role::Gone) | None => {}
+        }
+    }
+
+    /// Has the engine do what a client says that was granted something by an earlier run, if it can
+    /// show the seal (rule G4).
+    fn reclaim(&mut self, connection: ConnectionId, raw: RawReclaim, shown: u128, now: Timestamp) {
+        let session = match self.connections.role(connection) {
+            Some(Role::Session { id, .. }) => Some(*id),
+            Some(Role::Unknown | Role::Observer | Role::Gone) | None => None,
+        };
+        let (request, token) = (raw.request, raw.token);
+        let command = parse::reclaim(raw, |reclaim| {
+            let claims = reclaim.claims.as_slice().iter().map(|claim| (&claim.name, claim.mode));
+            session.is_some_and(|session| {
+                let seal = self.sealer.seal(session, reclaim.token, reclaim.id, claims);
+                seal.matches(shown)
+            })
+        });
+        if let (Some(session), Command::Unparsed { rejection: Rejection::SealMismatch, .. }) =
+            (session, &command)
+        {
+            warn!("reclaim with a wrong seal session={session} request={request} token={token}");
+        }
+        self.command(connection, request, command, now);
+    }
+
+    fn keep_alive(&mut self, connection: ConnectionId, sequence: u64, now: Timestamp) {
+        match self.connections.role(connection) {
+            Some(Role::Session { .. }) => {
+                let command = Command::KeepAlive { sequence };
+                self.step(Event::Command { connection, command }, now);
+            }
+            // There is no lease to renew, but there is someone who wants to know we are here.
+            Some(Role::Observer) => {
+                self.connections.tell(connection, ServerMessage::KeptAlive { sequence });
+            }
+            Some(Role::Unknown | Role::Gone) | None => {}
+        }
+    }
+
+    fn goodbye(&mut self, connection: ConnectionId, now: Timestamp) {
+        match self.connections.role(connection) {
+            Some(Role::Session { .. }) => {
+                self.step(Event::Command { connection, command: Command::Goodbye }, now);
+            }
+            Some(Role::Observer) => {
+                let goodbye = render::goodbye(GoodbyeCode::Done, "as you say");
+                self.connections.dismiss(connection, goodbye);
+            }
+            Some(Role::Unknown | Role::Gone) | None => {}
+        }
+    }
+
+    fn inspect(&mut self, connection: ConnectionId, query_id: u64, query: Query, now: Timestamp) {
+        let table = &self.table;
+        let Some(budget) = self.connections.budget(connection) else { return };
+        let answer = match query {
+            Query::Server => {
+                inspect::server(table, query_id, now.since(self.since), &self.counters)
+            }
+            Query::Locks { cursor } => inspect::locks(table, query_id, cursor, now, budget),
+            Query::Sessions { cursor } => inspect::sessions(table, query_id, cursor, now, budget),
+            Query::Lock { name } => match parse::lock_name(name) {
+                Ok(name) => inspect::one_lock(table, query_id, name.as_str(), now, budget),
+                Err(rejection) => render::rejected(query_id, &rejection, None),
+            },
+        };
+        self.connections.tell(connection, answer);
+    }
+
+    fn revoke(
+        &mut self,
+        connection: ConnectionId,
+        query_id: u64,
+        name: String,
+        token: FencingToken,
+        now: Timestamp,
+    ) {
+        if let Some(Role::Unknown | Role::Gone) | None = self.connections.role(connection) {
+            return;
+        }
+        match parse::lock_name(name) {
+            Ok(name) => {
+                log::info!("revoke received lock={name:?} token={token}");
+                self.step(Event::Revoke { connection, query_id, name, token }, now);
+            }
+            Err(rejection) => {
+                self.connections.tell(connection, render::rejected(query_id, &rejection, None));
+            }
+        }
+    }
+}
