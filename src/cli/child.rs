@@ -15,8 +15,8 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, kill_current_process_group, kill_process_group,
-    test_kill_process_group, waitid,
+    Pid, Signal, WaitId, WaitIdOptions, getpid, kill_current_process_group, kill_process,
+    kill_process_group, test_kill_process_group, waitid,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -59,7 +59,9 @@ impl Job {
         let leader = command.spawn().map_err(|error| cannot_run(&command, &error))?;
         let group = Pid::from_child(&leader);
         let job = Self { leader, group, terminal: Terminal::on_stdin() };
-        job.resume();
+        // If it asked for the terminal before it had it, it was stopped for that, and `stopped` will
+        // let it go on. Continuing it here as well could undo a Ctrl-Z that came just now.
+        job.give_terminal();
         Ok(job)
     }
 
@@ -88,11 +90,14 @@ impl Job {
 
     /// Lets a stopped command go on, in the foreground if we are there.
     pub(crate) fn resume(&self) {
+        self.give_terminal();
+        self.signal(Signal::CONT);
+    }
+
+    fn give_terminal(&self) {
         if let Some(terminal) = &self.terminal {
             terminal.give_to(self.group);
         }
-        // Also if it was just started: it may have asked for the terminal before it had it.
-        self.signal(Signal::CONT);
     }
 
     /// Answers to the leader's having been stopped by `signal`. Returns whether it may go on now.
@@ -105,7 +110,10 @@ impl Job {
             return true;
         }
         terminal.take_from(self.group);
-        stop_ourselves(Signal::TSTP, continued).await;
+        // The terminal told the command's group only; ours is told here, all of it, since a script
+        // that waits for us has to stop with us.
+        let _cannot_fail = kill_current_process_group(Signal::TSTP);
+        until_continued(continued).await;
         true
     }
 
@@ -114,8 +122,9 @@ impl Job {
     pub(crate) async fn stop_with_us(&self, continued: &mut Signals) {
         self.signal(Signal::TSTP);
         // SIGTSTP is caught, so it would not stop us; SIGTTOU does the same, and is ignored, too,
-        // where there is no shell that could continue us.
-        stop_ourselves(Signal::TTOU, continued).await;
+        // where there is no shell that could continue us. The others of our group got their own.
+        let _cannot_fail = kill_process(getpid(), Signal::TTOU);
+        until_continued(continued).await;
     }
 
     /// Takes the terminal back and buries the leader, which has ended.
@@ -143,10 +152,9 @@ impl Job {
     }
 }
 
-/// Stops our own group, as a shell expects of a job, and returns when we are continued, or soon if
-/// we cannot be stopped because nobody could continue us.
-async fn stop_ourselves(signal: Signal, continued: &mut Signals) {
-    let _cannot_fail = kill_current_process_group(signal);
+/// After a stop signal to ourselves: returns when we are continued, or soon if we were not stopped
+/// because nobody could continue us.
+async fn until_continued(continued: &mut Signals) {
     let _not_stopped = timeout(STOP_SHOWS_MAX, continued.next()).await;
 }
 

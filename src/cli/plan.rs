@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 
 use coordinator::types::{LostReason, Ttl};
 
+/// Longer farewells are cut to this, so that they end within the clock's range.
+const KILL_AFTER_MAX: Duration = Duration::from_secs(86_400);
 /// A timer this much behind time means that this process, or its machine, stood still.
 const STALL_MIN: Duration = Duration::from_millis(250);
 
@@ -61,7 +63,7 @@ impl Plan {
     /// When to send SIGKILL after a SIGTERM at `now`, to a command whose lock is believed in until
     /// `valid_until`, or was until the loss.
     pub(crate) fn kill_at(self, lost: LostReason, now: Instant, valid_until: Instant) -> Instant {
-        let farewell = now + self.kill_after;
+        let farewell = now + self.kill_after.min(KILL_AFTER_MAX);
         match lost {
             // It is another's already; hurrying cannot undo that.
             LostReason::Revoked => farewell,
@@ -113,6 +115,8 @@ mod tests {
     fn a_lock_taken_away_leaves_the_command_its_farewell() {
         let now = Instant::now();
         assert_eq!(plan(10, 5).kill_at(LostReason::Revoked, now, now), now + 5 * SECOND);
+        let endless = plan(10, u64::MAX).kill_at(LostReason::Revoked, now, now);
+        assert_eq!(endless, now + KILL_AFTER_MAX);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Signals, process groups, and the ends of waits.
 
+use std::os::unix::process::CommandExt;
+
 use rustix::process::Signal;
 
-use crate::support::{Server, eventually, line_in, lives, start};
+use crate::support::{Server, eventually, is_stopped, line_in, lives, start};
 
 #[test]
 fn a_signal_reaches_the_whole_group() {
@@ -28,6 +30,25 @@ fn the_command_may_answer_a_signal_in_its_own_way() {
     line_in(&ready);
     command.signal(Signal::USR1);
     assert_eq!(command.end().code(), Some(4));
+}
+
+#[test]
+fn a_command_stops_and_goes_on_with_us() {
+    let server = Server::start();
+    let pid = server.home.path("command");
+    let script = format!("echo $$ > {}; while :; do sleep 0.01; done", pid.display());
+    let mut command = server.client(&["lock", "demo", "-c", &script]);
+    // A job of its own, as a shell would make it.
+    command.process_group(0);
+    let command = start(command);
+    let child = line_in(&pid);
+    let ours = command.id();
+    command.signal(Signal::TSTP);
+    eventually("both have stopped", || (is_stopped(&child) && is_stopped(&ours)).then_some(()));
+    command.signal(Signal::CONT);
+    eventually("both go on", || (!is_stopped(&child) && !is_stopped(&ours)).then_some(()));
+    command.signal(Signal::TERM);
+    assert_eq!(command.end().code(), Some(143));
 }
 
 #[test]

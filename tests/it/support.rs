@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// Longer than anything here takes, also on a busy machine.
@@ -121,6 +121,10 @@ impl Running {
         Self { pid, ended }
     }
 
+    pub(crate) fn id(&self) -> String {
+        self.pid.as_raw_nonzero().to_string()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).unwrap();
     }
@@ -208,8 +212,16 @@ pub(crate) fn line_in(file: &Path) -> String {
 
 /// Whether the process lives (one that has ended and waits to be buried does not).
 pub(crate) fn lives(pid: &str) -> bool {
-    let number = pid.parse().unwrap();
-    let there = Pid::from_raw(number).is_some_and(|pid| test_kill_process(pid).is_ok());
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    there && !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+    state(pid).is_some_and(|state| state != 'Z')
+}
+
+/// Whether the process was stopped and not continued.
+pub(crate) fn is_stopped(pid: &str) -> bool {
+    state(pid) == Some('T')
+}
+
+/// The letter that the kernel has for what a process does; none if there is no such process.
+fn state(pid: &str) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }

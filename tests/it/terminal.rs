@@ -131,6 +131,25 @@ fn ctrl_z_gives_the_shell_its_terminal_and_fg_goes_on() {
 }
 
 #[test]
+fn a_stopped_command_whose_lock_was_lost_is_killed_and_not_continued() {
+    let server = Server::start();
+    let mut screen = Screen::open(&server, &["bash", "--norc", "--noediting", "-i"]);
+    screen.type_in(
+        "\"$COORDINATOR\" lock --ttl 2s demo -c 'echo rea''dy; read line; echo alive $((40 + 2))'\n",
+    );
+    screen.expect("ready");
+    screen.type_in(CTRL_Z);
+    screen.expect("Stopped");
+    eventually("the lease has ended", || server.lock("demo").is_none().then_some(()));
+    screen.type_in("fg\n");
+    screen.expect("error:");
+    screen.expect("lost \"demo\" after ");
+    screen.type_in("echo code $?\n");
+    screen.expect("code 70");
+    assert!(!screen.shown.lock().unwrap().contains("alive 42"));
+}
+
+#[test]
 fn a_waiter_is_shown_whom_it_waits_for() {
     let server = Server::start();
     let go_on = server.home.path("go-on");
