@@ -484,6 +484,8 @@ fn lost_reason(end: &End) -> LostReason {
 #[cfg(test)]
 mod races;
 #[cfg(test)]
+mod resume_tests;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
