@@ -1,20 +1,20 @@
 //! The client: how a session comes to be, and how it ends.
 
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time;
 
 use crate::clock::{BootClock, Clock};
 use crate::types::{Epoch, IDENTITY_LEN_MAX, Identity, SessionId, Ttl};
 
-use super::core::{Core, Introduction, Welcome};
-use super::driver::{Driver, Ways};
+use super::core::{Core, Introduction, Reconnect, Welcome};
+use super::driver::{Connector, Dial, Driver, Once, Ways};
 use super::error::Error;
 use super::guard::LockGuard;
 use super::lease::LeaseCell;
@@ -47,7 +47,7 @@ pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 pub struct Client {
     /// The driver, and what it shows.
     shared: Arc<Shared>,
-    /// What the server said to be the session.
+    /// What the server said first to be the session.
     welcome: Welcome,
 }
 
@@ -92,17 +92,17 @@ impl Client {
 
     /// The session, as others see it.
     pub fn session(&self) -> SessionId {
-        self.welcome.session
+        self.welcome().session
     }
 
     /// The run of the coordinator.
     pub fn epoch(&self) -> Epoch {
-        self.welcome.epoch
+        self.welcome().epoch
     }
 
     /// The length of the session's lease.
     pub fn ttl(&self) -> Ttl {
-        self.welcome.ttl
+        self.welcome().ttl
     }
 
     /// Resolves when the session is gone, for whatever reason. A request tells which.
@@ -127,6 +127,11 @@ impl Client {
         }
     }
 
+    /// What the server said last to be the session.
+    fn welcome(&self) -> Welcome {
+        self.shared.welcome.borrow().unwrap_or(self.welcome)
+    }
+
     fn already_closed(&self) -> Result<(), Error> {
         match self.shared.end() {
             Error::Closed => Ok(()),
@@ -139,9 +144,9 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
             .field("server", &self.shared.server)
-            .field("session", &self.welcome.session)
-            .field("epoch", &self.welcome.epoch)
-            .field("ttl", &self.welcome.ttl)
+            .field("session", &self.session())
+            .field("epoch", &self.epoch())
+            .field("ttl", &self.ttl())
             .finish_non_exhaustive()
     }
 }
@@ -236,8 +241,9 @@ impl ClientBuilder {
         let server: Arc<str> = with_port(server.as_ref()).into();
         let introduction = self.introduction()?;
         within(self.connect_timeout, &server, async {
-            let stream = dial(&server).await?;
-            self.start(introduction, stream, &server).await
+            let mut dial = Dial(Arc::clone(&server));
+            let stream = dial.connect().await.map_err(|e| Error::unavailable(&server, e))?;
+            self.start(introduction, stream, dial, &server).await
         })
         .await
     }
@@ -253,33 +259,48 @@ impl ClientBuilder {
     {
         let server: Arc<str> = "the other end of the stream".into();
         let introduction = self.introduction()?;
-        within(self.connect_timeout, &server, self.start(introduction, io, &server)).await
+        let start = self.start(introduction, io, Once::new(), &server);
+        within(self.connect_timeout, &server, start).await
+    }
+
+    /// Opens a session over what `connector` makes.
+    #[cfg(test)]
+    pub(super) async fn connect_by<C: Connector>(self, mut connector: C) -> Result<Client, Error> {
+        let server: Arc<str> = "the server of a test".into();
+        let io = connector.connect().await.map_err(|e| Error::unavailable(&server, e))?;
+        let introduction = self.introduction()?;
+        self.start(introduction, io, connector, &server).await
     }
 
     /// Starts the driver and waits for the welcome. Dropped before, it ends the driver again.
-    async fn start<Io>(
+    async fn start<C: Connector>(
         &self,
         introduction: Introduction,
-        io: Io,
+        io: C::Io,
+        connector: C,
         server: &Arc<str>,
-    ) -> Result<Client, Error>
-    where
-        Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    ) -> Result<Client, Error> {
         let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
         let (endings, endings_in) = mpsc::unbounded_channel();
+        let (welcome, welcome_seen) = watch::channel(None);
         let shared = Arc::new(Shared {
             commands,
             endings,
             lease: Arc::new(LeaseCell::default()),
             clock: Arc::clone(&self.clock),
             server: Arc::clone(server),
+            welcome: welcome_seen,
             end: Arc::new(OnceLock::new()),
         });
         let (ready, is_ready) = oneshot::channel();
-        let ways = Ways { commands: commands_in, endings: endings_in, ready };
-        let core = Core::new(introduction, self.clock.now());
-        tokio::spawn(Driver::new(io, core, &shared, ways).run());
+        let ways = Ways { commands: commands_in, endings: endings_in, ready, welcome };
+        let reconnect = connector.can_connect().then(|| Reconnect {
+            attempt_max: self.connect_timeout,
+            // Seeded by the operating system, once per thread, and another each time.
+            seed: RandomState::new().build_hasher().finish(),
+        });
+        let core = Core::new(introduction, reconnect, self.clock.now());
+        tokio::spawn(Driver::new(io, connector, core, &shared, ways).run());
         match is_ready.await {
             Ok(welcome) => Ok(Client { shared, welcome }),
             Err(_) => Err(shared.end()),
@@ -310,16 +331,6 @@ impl fmt::Debug for ClientBuilder {
             .field("connect_timeout", &self.connect_timeout)
             .finish_non_exhaustive()
     }
-}
-
-/// A connection to `server` that sends what it is given at once.
-pub(super) async fn dial(server: &Arc<str>) -> Result<TcpStream, Error> {
-    let dialled = async {
-        let stream = TcpStream::connect(&**server).await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    };
-    dialled.await.map_err(|error| Error::unavailable(server, error))
 }
 
 /// `work`, unless it takes longer than `timeout`.

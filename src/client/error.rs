@@ -130,6 +130,7 @@ impl Error {
                     | RejectionCode::PermitsDiffer
                     | RejectionCode::Draining
                     | RejectionCode::Unavailable
+                    | RejectionCode::Grace
             ),
             Self::Dismissed { code, .. } => !matches!(code, GoodbyeCode::Superseded),
             Self::Lost { .. }
@@ -154,15 +155,22 @@ impl Error {
         let Rejection { code, message, .. } = rejection;
         match code {
             RejectionCode::Draining => Self::Draining { retry_after: DRAINING_RETRY_AFTER },
+            RejectionCode::Grace => {
+                let message = format!("{message}; try again after that, or wait for the lock");
+                Self::Rejected { code, message }
+            }
             code => Self::Rejected { code, message },
         }
     }
 
     /// The end of a session with `server`; `cause` is what its connection ended with.
-    pub(super) fn ended(server: &Arc<str>, end: &End, cause: Option<io::Error>) -> Self {
+    pub(super) fn ended(server: &Arc<str>, end: &End, cause: Option<Arc<io::Error>>) -> Self {
         match end {
             End::Closed => Self::Closed,
-            End::Disconnected => Self::unavailable(server, cause.unwrap_or_else(closed_by_server)),
+            End::Disconnected => {
+                let source = cause.unwrap_or_else(|| Arc::new(closed_by_server()));
+                Self::Unavailable { server: Arc::clone(server), source }
+            }
             End::Silent(silence) => {
                 let why = format!("nothing was heard from it for {silence:?}");
                 Self::unavailable(server, io::Error::new(io::ErrorKind::TimedOut, why))
@@ -172,6 +180,28 @@ impl Error {
                 Self::dismissed(server, *code, *rejection, message.clone())
             }
         }
+    }
+
+    /// There is no connection to `server` because of `trouble`; `cause` is what the last one, or the
+    /// attempt to make one, ended with.
+    pub(super) fn away(server: &Arc<str>, trouble: &End, cause: Option<Arc<io::Error>>) -> Self {
+        match trouble {
+            End::Dismissed { code: GoodbyeCode::Draining, .. }
+            | End::Dismissed { rejection: RejectionCode::Draining, .. } => {
+                Self::Draining { retry_after: DRAINING_RETRY_AFTER }
+            }
+            End::Dismissed { code, message, .. } => {
+                let why = format!("it closed the connection ({code}): {message}");
+                Self::unavailable(server, io::Error::new(io::ErrorKind::ConnectionAborted, why))
+            }
+            end => Self::ended(server, end, cause),
+        }
+    }
+
+    /// The answer of `server` was lost with a connection.
+    pub(super) fn forgotten(server: &Arc<str>) -> Self {
+        let why = "its answer was lost with a connection, and it remembers it no more";
+        Self::unavailable(server, io::Error::new(io::ErrorKind::ConnectionAborted, why))
     }
 
     /// The server's goodbye.

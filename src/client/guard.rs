@@ -84,7 +84,7 @@ impl LockGuard {
     /// How sure the holder may be, now.
     pub fn state(&self) -> HoldState {
         if self.is_held() {
-            match self.shared.standing() {
+            match self.hold.standing(&self.shared) {
                 Standing::Sure => HoldState::Held,
                 Standing::Doubtful => HoldState::Jeopardy,
                 Standing::Lapsed => HoldState::Lost(LostReason::Expired),
@@ -101,7 +101,9 @@ impl LockGuard {
         if !self.is_held() {
             return now;
         }
-        now + self.shared.lease.believed_until().since(self.shared.now())
+        let lease = self.shared.lease.believed_until();
+        let until = self.hold.doubted_until().map_or(lease, |doubted| doubted.min(lease));
+        now + until.since(self.shared.now())
     }
 
     /// Resolves when the lock is lost, and tells why; never, if it is released first.

@@ -4,7 +4,7 @@
 //! when it *sent* the last thing that was answered, and takes off what two clocks may differ by and
 //! a margin. Whatever the network did in between, the client stops first.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::types::{Timestamp, Ttl};
@@ -21,17 +21,25 @@ pub(super) struct Lease {
     confirmed: Timestamp,
     /// How long the server keeps the session after having received something.
     ttl: Ttl,
+    /// When it ends although the ttl has not passed, if it does.
+    cut: Option<Timestamp>,
 }
 
 impl Lease {
     /// A lease that the server gave in answer to what was sent at `sent`.
     pub(super) const fn new(sent: Timestamp, ttl: Ttl) -> Self {
-        Self { confirmed: sent, ttl }
+        Self { confirmed: sent, ttl, cut: None }
     }
 
     /// Takes note that the server answered what was sent at `sent`.
     pub(super) fn confirm(&mut self, sent: Timestamp) {
         self.confirmed = self.confirmed.max(sent);
+    }
+
+    /// The connection is lost, and the server keeps the session only for `linger` more (rule S4).
+    pub(super) fn cut_short(&mut self, now: Timestamp, linger: Duration) {
+        let until = now.after(sure(linger));
+        self.cut = Some(self.cut.map_or(until, |cut| cut.min(until)));
     }
 
     /// The length of the lease.
@@ -46,17 +54,23 @@ impl Lease {
 
     /// The moment from which on nothing is believed any more.
     pub(super) fn believed_until(&self) -> Timestamp {
-        let sure = self.ttl.length() * (100 - 2 * CLOCK_RATE_ERROR_PERCENT) / 100;
-        self.confirmed.after(sure.saturating_sub(BELIEF_MARGIN))
+        let end = self.confirmed.after(sure(self.ttl.length()));
+        self.cut.map_or(end, |cut| cut.min(end))
     }
 }
 
+/// What is left of `length` by whatever clock.
+fn sure(length: Duration) -> Duration {
+    (length * (100 - 2 * CLOCK_RATE_ERROR_PERCENT) / 100).saturating_sub(BELIEF_MARGIN)
+}
+
 /// How sure a client is of its lease at a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Standing {
     /// Answers come.
     Sure,
-    /// No answer for two thirds of the ttl; the server still keeps the session, though.
+    /// No answer for two thirds of the ttl, or no connection; the server still keeps the session,
+    /// though.
     Doubtful,
     /// The server may have given up the session by now.
     Lapsed,
@@ -64,19 +78,22 @@ pub(super) enum Standing {
 
 /// The lease where guards can see it from any thread, without asking the driver.
 ///
-/// The driver alone writes; both moments only grow, so one that is read too early errs on the
-/// safe side.
+/// The driver alone writes. A later end of the lease is shown only after every hold that it does
+/// not prolong was told so, and so one that is read too early errs on the safe side.
 #[derive(Debug, Default)]
 pub(super) struct LeaseCell {
     /// [`Lease::doubtful_from`], in microseconds.
     doubtful_from: AtomicU64,
     /// [`Lease::believed_until`], in microseconds.
     believed_until: AtomicU64,
+    /// Whether there is no connection to the server.
+    away: AtomicBool,
 }
 
 impl LeaseCell {
-    /// Shows `lease` to the guards.
-    pub(super) fn publish(&self, lease: &Lease) {
+    /// Shows `lease` to the guards, and whether there is no connection to the server.
+    pub(super) fn publish(&self, lease: &Lease, away: bool) {
+        self.away.store(away, Ordering::Release);
         self.doubtful_from.store(lease.doubtful_from().as_micros(), Ordering::Release);
         self.believed_until.store(lease.believed_until().as_micros(), Ordering::Release);
     }
@@ -90,7 +107,9 @@ impl LeaseCell {
     pub(super) fn standing(&self, now: Timestamp) -> Standing {
         if now >= self.believed_until() {
             Standing::Lapsed
-        } else if now.as_micros() >= self.doubtful_from.load(Ordering::Acquire) {
+        } else if self.away.load(Ordering::Acquire)
+            || now.as_micros() >= self.doubtful_from.load(Ordering::Acquire)
+        {
             Standing::Doubtful
         } else {
             Standing::Sure
@@ -125,10 +144,29 @@ mod tests {
     fn a_lease_goes_from_sure_to_doubtful_to_lapsed() {
         let cell = LeaseCell::default();
         assert_eq!(cell.standing(at(0)), Standing::Lapsed);
-        cell.publish(&Lease::new(at(0), Ttl::default()));
+        cell.publish(&Lease::new(at(0), Ttl::default()), false);
         assert_eq!(cell.standing(at(6_666)), Standing::Sure);
         assert_eq!(cell.standing(at(6_667)), Standing::Doubtful);
         assert_eq!(cell.standing(at(9_749)), Standing::Doubtful);
         assert_eq!(cell.standing(at(9_750)), Standing::Lapsed);
+    }
+
+    #[test]
+    fn a_lease_without_a_connection_is_doubtful_from_the_start() {
+        let cell = LeaseCell::default();
+        cell.publish(&Lease::new(at(0), Ttl::default()), true);
+        assert_eq!(cell.standing(at(0)), Standing::Doubtful);
+        assert_eq!(cell.standing(at(9_750)), Standing::Lapsed);
+    }
+
+    #[test]
+    fn a_short_linger_ends_belief_before_the_lease() {
+        let mut lease = Lease::new(at(0), Ttl::default());
+        lease.cut_short(at(1_000), Duration::from_secs(2));
+        assert_eq!(lease.believed_until(), at(1_000 + 1_960 - 50));
+        lease.cut_short(at(1_500), Duration::from_secs(20));
+        assert_eq!(lease.believed_until(), at(1_000 + 1_960 - 50));
+        lease.cut_short(at(1_500), Duration::ZERO);
+        assert_eq!(lease.believed_until(), at(1_500));
     }
 }

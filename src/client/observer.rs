@@ -17,8 +17,9 @@ use crate::wire::{
     ServerMessage, ServerStatus, SessionStatus,
 };
 
-use super::connect::{CONNECT_TIMEOUT_DEFAULT, default_identity, dial, with_port, within};
+use super::connect::{CONNECT_TIMEOUT_DEFAULT, default_identity, with_port, within};
 use super::core::{Rejection, message_name};
+use super::driver::{Connector, Dial};
 use super::error::{Error, closed_by_server};
 
 /// No answer has more pages; a server that says so goes round in circles.
@@ -79,7 +80,8 @@ impl Observer {
     ) -> Result<Self, Error> {
         let server: Arc<str> = with_port(server.as_ref()).into();
         within(timeout, &server, async {
-            let stream = dial(&server).await?;
+            let dialled = Dial(Arc::clone(&server)).connect().await;
+            let stream = dialled.map_err(|error| Error::unavailable(&server, error))?;
             Self::greet(stream, timeout, &server).await
         })
         .await

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::clock::Clock;
 use crate::types::{FencingToken, LostReason, RequestId, Timestamp};
 
-use super::core::{Ask, Rejection};
+use super::core::{Ask, Rejection, Welcome};
 use super::error::{Error, closed_by_server};
 use super::lease::{LeaseCell, Standing};
 
@@ -29,7 +29,9 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     /// Which server.
     pub(super) server: Arc<str>,
-    /// Why the session is over. Set before the driver ends.
+    /// Which session it is now, once there is one.
+    pub(super) welcome: watch::Receiver<Option<Welcome>>,
+    /// Why the client is at its end. Set before the driver ends.
     pub(super) end: Arc<OnceLock<Error>>,
 }
 
@@ -43,11 +45,6 @@ impl Shared {
     /// The moment that it is now.
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
-    }
-
-    /// How sure the lease is now.
-    pub(super) fn standing(&self) -> Standing {
-        self.lease.standing(self.now())
     }
 }
 
@@ -112,6 +109,9 @@ const REQUEST_UNSEEN: u64 = 0;
 /// [`Hold::request`] of a request that was given up before the driver saw it.
 const REQUEST_ABANDONED: u64 = u64::MAX;
 
+/// [`Hold::doubted_until`] while nothing but the lease limits belief.
+const UNDOUBTED: u64 = 0;
+
 /// [`Hold::outcome`] while there is none.
 const OUTCOME_NONE: u32 = 0;
 /// [`Hold::outcome`] of what was given back.
@@ -127,6 +127,9 @@ pub(super) struct Hold {
     request: AtomicU64,
     /// How it ended. Written once.
     outcome: AtomicU32,
+    /// Until when it is believed in at the latest, in microseconds: the server has restarted and has
+    /// not confirmed it yet. [`UNDOUBTED`] otherwise.
+    doubted_until: AtomicU64,
     /// Wakes who waits for the loss.
     lost: Notify,
 }
@@ -169,6 +172,34 @@ impl Hold {
         self.settle(OUTCOME_RELEASED);
     }
 
+    /// It is believed in until then at the latest.
+    pub(super) fn doubt(&self, until: Timestamp) {
+        self.doubted_until.store(until.as_micros().max(UNDOUBTED + 1), Ordering::Release);
+    }
+
+    /// It is believed in as long as the lease is.
+    pub(super) fn confirm(&self) {
+        self.doubted_until.store(UNDOUBTED, Ordering::Release);
+    }
+
+    /// Until when it is believed in, should the lease be longer.
+    pub(super) fn doubted_until(&self) -> Option<Timestamp> {
+        match self.doubted_until.load(Ordering::Acquire) {
+            UNDOUBTED => None,
+            until => Some(Timestamp::from_micros(until)),
+        }
+    }
+
+    /// How sure its owner may be, now, if it has not ended.
+    pub(super) fn standing(&self, shared: &Shared) -> Standing {
+        let now = shared.now();
+        match self.doubted_until() {
+            Some(until) if now >= until => Standing::Lapsed,
+            Some(_) => shared.lease.standing(now).max(Standing::Doubtful),
+            None => shared.lease.standing(now),
+        }
+    }
+
     fn settle(&self, outcome: u32) -> bool {
         let (acquire, release) = (Ordering::Acquire, Ordering::AcqRel);
         self.outcome.compare_exchange(OUTCOME_NONE, outcome, release, acquire).is_ok()
@@ -184,7 +215,7 @@ impl Hold {
     /// nobody who asks later hears otherwise.
     pub(super) fn is_alive(&self, shared: &Shared) -> bool {
         match self.outcome.load(Ordering::Acquire) {
-            OUTCOME_NONE if shared.standing() == Standing::Lapsed => {
+            OUTCOME_NONE if self.standing(shared) == Standing::Lapsed => {
                 self.lose(LostReason::Expired);
                 false
             }

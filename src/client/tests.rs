@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use super::{Client, Error, HoldState, Observer, blocking};
 use crate::types::{FencingToken, GoodbyeCode, RejectionCode};
 use crate::wire::{
-    self, Attach, ClientMessage, LockStatus, PROTOCOL, Query, ServerMessage, ServerStatus,
+    self, Attach, ClientMessage, LockStatus, PROTOCOL, Query, ServerMessage, ServerStatus, Standing,
 };
 
 /// A server for one connection; gives all that it heard when the client is gone.
@@ -66,9 +66,10 @@ fn answers(message: &ClientMessage) -> Vec<ServerMessage> {
             secret: 43,
             generation: 1,
             ttl_ms: 10_000,
+            standing: Standing::Opened,
         },
         ClientMessage::Request { request, .. } => {
-            ServerMessage::Grant { request: *request, token: 100 + request }
+            ServerMessage::Grant { request: *request, token: 100 + request, seal: 0 }
         }
         ClientMessage::Release { request, .. } => ServerMessage::Released { request: *request },
         ClientMessage::Cancel { request } => ServerMessage::Cancelled { request: *request },
@@ -78,6 +79,9 @@ fn answers(message: &ClientMessage) -> Vec<ServerMessage> {
             rejection: 0,
             message: String::new(),
         },
+        ClientMessage::Reclaim { .. } | ClientMessage::Account { .. } => {
+            panic!("a client of one connection has nothing to say about an earlier one")
+        }
         ClientMessage::Inspect { query_id, query } => inspect(*query_id, query),
         ClientMessage::Revoke { query_id, token: 7, .. } => {
             ServerMessage::Revoked { query_id: *query_id }

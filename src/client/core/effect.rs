@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::types::{
-    Epoch, FencingToken, GoodbyeCode, LostReason, RejectionCode, RequestId, SessionId, Ttl,
+    Epoch, FencingToken, GoodbyeCode, LostReason, RejectionCode, RequestId, SessionId, Timestamp,
+    Ttl,
 };
 use crate::wire::{Claim, LockStatus, Wait};
 
@@ -16,6 +17,15 @@ pub(in crate::client) struct Introduction {
     pub(in crate::client) linger_ms: Option<u32>,
     /// Who the session is.
     pub(in crate::client) identity: String,
+}
+
+/// That a client which lost its connection makes another, and how.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::client) struct Reconnect {
+    /// How long an attempt may take, the Welcome included. A third of the ttl is enough for any.
+    pub(in crate::client) attempt_max: Duration,
+    /// Any number: clients with different ones do not come back all at once.
+    pub(in crate::client) seed: u64,
 }
 
 /// What a request asks for, all but its id.
@@ -62,16 +72,20 @@ pub(in crate::client) enum Refusal {
     Rejected(Rejection),
     /// What was to be released had been lost.
     Lost(LostReason),
+    /// There is no connection, and no time to wait for one; [`Core::trouble`] says why.
+    Away,
+    /// The answer was lost with a connection, and the server remembers it no more.
+    Forgotten,
     /// The session is over; [`Core::end`] says why.
     Ended,
 }
 
-/// Why the session is over.
+/// Why the client is at its end, or its connection at that of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::client) enum End {
     /// The application said goodbye.
     Closed,
-    /// The connection ended; only the driver knows how.
+    /// The connection ended, or none could be made; only the driver knows how.
     Disconnected,
     /// Nothing was heard from the server for so long.
     Silent(Duration),
@@ -120,6 +134,19 @@ pub(in crate::client) enum Effect {
         request: RequestId,
         /// How it went.
         outcome: Result<(), Refusal>,
+    },
+    /// The server has not yet confirmed, after a restart, that the request's locks are held: however
+    /// long the lease becomes, they are believed in no longer than this.
+    Doubted {
+        /// The request.
+        request: RequestId,
+        /// Until when.
+        until: Timestamp,
+    },
+    /// The request's locks are held as long as the lease is believed in, as ever.
+    Confirmed {
+        /// The request.
+        request: RequestId,
     },
     /// The request's locks are no longer held, for good.
     Lost {

@@ -1,117 +1,90 @@
 //! What a client believes, and until when: a state machine without a clock, a socket or a runtime.
 //!
-//! Commands of the application, messages of the server and the passing of time go in; messages to
-//! send and [`Effect`]s come out. The driver carries both and decides nothing. The core outlives
-//! the connection it speaks over: a connection that ended is only one more input, so that a later
-//! version can go on with the same requests over a new one.
+//! Commands of the application, messages of the server, connections made and lost, and the passing
+//! of time go in; messages to send and [`Effect`]s come out. The driver carries all of it and decides
+//! nothing. A connection that ends is one more input: the session goes on without, and over the next
+//! one both sides come to the same view again (`resume`).
 //!
 //! The rules it keeps:
 //!
 //! - a hold is believed in only while the lease is, counted from when the last answered keep-alive
 //!   was *sent* (T2); what was lost once is never held again, whatever arrives later (C1);
+//! - a server that has restarted prolongs no hold before it has confirmed it (G3);
 //! - belief ends when a release, a cancel or a goodbye is sent, not when it is answered (R8);
 //! - a grant that crosses a cancel is never shown to anybody (R2);
-//! - a keep-alive without an answer is followed by the next, and is no loss by itself (C3);
+//! - a keep-alive without an answer is followed by the next, and a connection that ended by another:
+//!   neither is a loss by itself (C3);
 //! - every answer belongs to something that was asked; a server that breaks this is not believed.
 
+mod connection;
 mod effect;
 mod receive;
+mod request;
+mod resume;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::{FencingToken, GoodbyeCode, LostReason, RequestId, Timestamp, Ttl};
-use crate::wire::{Attach, ClientMessage, PROTOCOL};
+use crate::wire::ClientMessage;
 
 use super::lease::Lease;
+use connection::{Away, Greeting, KEEP_ALIVES_PER_TTL, KEEP_ALIVES_UNANSWERED_MAX};
+use connection::{Patience, Phase};
+use request::{Grant, Request, State};
+use resume::Session;
 
-pub(super) use effect::{Ask, Effect, End, Introduction, Refusal, Rejection, Welcome};
+pub(super) use effect::{Ask, Effect, End, Introduction, Reconnect, Refusal, Rejection, Welcome};
 pub(super) use receive::message_name;
 
-/// So many keep-alives are sent in one ttl (rule S5).
-const KEEP_ALIVES_PER_TTL: u32 = 4;
-/// Keep-alives whose answers are waited for; of more, the oldest is forgotten.
-const KEEP_ALIVES_UNANSWERED_MAX: usize = 16;
-/// After so many ttls without a word from the server the connection is given up. More than one, so
-/// that a server which only stalled finds its waiters in their places (rule T3).
-const SILENCE_TTLS_MAX: u32 = 2;
-
-/// Where the connection stands.
-#[derive(Debug)]
-enum Phase {
-    /// Hello was sent, Welcome has not come. Requests may be sent already.
-    Greeting {
-        /// When Hello was sent: the lease is counted from here.
-        hello_sent: Timestamp,
-    },
-    /// Welcome has come.
-    Open(Session),
-    /// Nothing comes or goes any more.
-    Ended(End),
-}
-
-/// An open session.
-#[derive(Debug)]
-struct Session {
-    /// Until when it is believed in.
-    lease: Lease,
-    /// When the next keep-alive is to be sent.
-    keep_alive_due: Timestamp,
-    /// The sequence of the latest keep-alive.
-    sequence: u64,
-    /// Keep-alives without an answer, and when each was sent; the oldest first.
-    unanswered: VecDeque<(u64, Timestamp)>,
-    /// When the server was last heard.
-    heard: Timestamp,
-    /// Whether the end of the lease was told to all holders. Until the next answer there is
-    /// nothing more to tell.
-    lapsed: bool,
-}
-
-impl Session {
-    /// When the server has been silent for too long.
-    fn given_up_at(&self) -> Timestamp {
-        self.heard.after(self.silence_max())
-    }
-
-    /// The silence that is put up with.
-    fn silence_max(&self) -> Duration {
-        self.lease.ttl().length() * SILENCE_TTLS_MAX
-    }
-}
-
-/// Where a request stands. One that is over is not kept.
-#[derive(Clone, Debug)]
-enum Request {
-    /// Sent, and neither granted nor refused.
-    Waiting,
-    /// Granted while the lease was not believed in: held only once the server confirms the lease.
-    Unconfirmed(FencingToken),
-    /// Granted, told to its owner and, while the lease is believed in, held.
-    Held(FencingToken),
-    /// Release was sent. Not held any more.
-    Releasing {
-        /// The token that was released.
-        token: FencingToken,
-        /// Whether the application asked, and so waits for the answer.
-        asked: bool,
-        /// Why it was lost before the release got there, if it was.
-        lost: Option<LostReason>,
-    },
-    /// Cancel was sent. Whatever comes but `Cancelled` has crossed it and means nothing.
-    Cancelling,
-}
+/// No more requests than this are kept for a server that cannot be reached: it would refuse them.
+const REQUESTS_AWAY_MAX: usize = 65_536;
 
 /// The state machine.
 #[derive(Debug)]
 pub(super) struct Core {
     /// Where the connection stands.
     phase: Phase,
+    /// Who we are, for every Hello.
+    introduction: Introduction,
+    /// How to come back; none: the first connection is the only one.
+    reconnect: Option<Reconnect>,
+    /// When to come back.
+    patience: Patience,
+    /// Counts the connections that were wanted, so that each is told from the one before.
+    connections: u64,
+    /// Why there is no connection, or was none the last time.
+    trouble: End,
+    /// Whether an attempt to connect has failed since there was a connection.
+    unreachable: bool,
+    /// Whether there ever was a Welcome.
+    began: bool,
+    /// The session, while there is one.
+    session: Option<Session>,
+    /// Until when it is believed in; between two sessions, that of the one before. None before the
+    /// first.
+    lease: Option<Lease>,
+    /// Whether the end of the lease was told to all holders. Until the next answer there is
+    /// nothing more to tell.
+    lapsed: bool,
+    /// The sequence of the latest keep-alive.
+    sequence: u64,
+    /// The latest epoch that was heard of (rule F3).
+    epoch_seen: u64,
+    /// The greatest token that was heard of (rule F3).
+    token_seen: u64,
     /// All requests that are not over. Ordered, so that what happens to all happens in order.
     requests: BTreeMap<u64, Request>,
+    /// Those of them that would not wait for ever, by when they have waited enough.
+    deadlines: BTreeSet<(Timestamp, u64)>,
+    /// Those of them whose hold is doubted, by when that ends belief in it. Invariant: agrees with
+    /// [`State::Held`].
+    doubts: BTreeSet<(Timestamp, u64)>,
     /// The id of the next request: each greater than all before (rule R1).
     request_next: u64,
-    /// What is to be sent, in this order.
+    /// Requests below this may have been answered twice, over two connections: an answer to one that
+    /// is over means nothing.
+    request_repeated: u64,
+    /// What is to be sent, in this order. Empty while there is no connection.
     messages: Vec<ClientMessage>,
     /// What is to be told, in this order.
     effects: Vec<Effect>,
@@ -119,23 +92,37 @@ pub(super) struct Core {
 
 impl Core {
     /// A client that says Hello at `now`.
-    pub(super) fn new(introduction: Introduction, now: Timestamp) -> Self {
-        let hello = ClientMessage::Hello {
-            protocol: PROTOCOL,
-            attach: Attach::New,
-            ttl_ms: introduction.ttl.map_or(0, Ttl::as_millis),
-            linger_ms: introduction.linger_ms,
-            identity: introduction.identity,
+    pub(super) fn new(
+        introduction: Introduction,
+        reconnect: Option<Reconnect>,
+        now: Timestamp,
+    ) -> Self {
+        let mut core = Self {
+            phase: Phase::Greeting(Greeting { hello_sent: now, give_up_at: None }),
+            introduction,
+            reconnect,
+            patience: Patience::new(reconnect.map_or(0, |reconnect| reconnect.seed)),
+            connections: 0,
+            trouble: End::Disconnected,
+            unreachable: false,
+            began: false,
+            session: None,
+            lease: None,
+            lapsed: false,
+            sequence: 0,
             epoch_seen: 0,
             token_seen: 0,
-        };
-        Self {
-            phase: Phase::Greeting { hello_sent: now },
             requests: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            doubts: BTreeSet::new(),
             request_next: 1,
-            messages: vec![hello],
+            request_repeated: 0,
+            messages: Vec::new(),
             effects: Vec::new(),
-        }
+        };
+        let hello = core.hello();
+        core.messages.push(hello);
+        core
     }
 
     /// Takes what is to be sent, oldest first.
@@ -143,96 +130,140 @@ impl Core {
         self.messages.drain(..)
     }
 
-    /// The next thing to be told, oldest first.
+    /// What is to be told, oldest first.
     pub(super) fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }
 
-    /// Why the session is over, if it is.
+    /// Why the client is at its end, if it is.
     pub(super) fn end(&self) -> Option<&End> {
         match &self.phase {
             Phase::Ended(end) => Some(end),
-            Phase::Greeting { .. } | Phase::Open(_) => None,
+            Phase::Greeting(_) | Phase::Open(_) | Phase::Away(_) => None,
         }
+    }
+
+    /// Why there is no connection.
+    pub(super) fn trouble(&self) -> &End {
+        self.end().unwrap_or(&self.trouble)
+    }
+
+    /// Which connection is wanted, or made, or there: another number is another connection. None: no
+    /// connection is wanted now.
+    pub(super) fn connection(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Greeting(_) | Phase::Open(_) | Phase::Away(Away::Dialing(_)) => {
+                Some(self.connections)
+            }
+            Phase::Away(Away::Pausing(_)) | Phase::Ended(_) => None,
+        }
+    }
+
+    /// Whether the server can be heard.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
     }
 
     /// The lease, while there is one.
     pub(super) fn lease(&self) -> Option<&Lease> {
-        match &self.phase {
-            Phase::Open(session) => Some(&session.lease),
-            Phase::Greeting { .. } | Phase::Ended(_) => None,
-        }
+        self.lease.as_ref()
     }
 
     /// When [`Core::tick`] has something to do, if nothing happens before.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
-        let Phase::Open(session) = &self.phase else { return None };
-        let mut next = session.keep_alive_due.min(session.given_up_at());
-        if !session.lapsed {
-            next = next.min(session.lease.believed_until());
-        }
-        Some(next)
+        let connection = match &self.phase {
+            Phase::Greeting(greeting) => greeting.give_up_at,
+            Phase::Open(open) => Some(open.keep_alive_due.min(open.given_up_at())),
+            Phase::Away(Away::Pausing(until) | Away::Dialing(until)) => Some(*until),
+            Phase::Ended(_) => return None,
+        };
+        let lease = self.lease.filter(|_| !self.lapsed).map(|lease| lease.believed_until());
+        let doubt = self.doubts.first().map(|(until, _)| *until);
+        let is_open = self.is_open();
+        let waited = self.deadlines.first().filter(|_| !is_open && self.began);
+        [connection, lease, doubt, waited.map(|(at, _)| *at)].into_iter().flatten().min()
     }
 
-    /// Lets time pass: ends belief that has run out, keeps the session alive.
+    /// Lets time pass: ends belief that has run out, keeps the session alive, comes back.
     pub(super) fn tick(&mut self, now: Timestamp) {
         self.lapse_if_due(now);
-        let Phase::Open(session) = &mut self.phase else { return };
-        if now >= session.given_up_at() {
-            let silence = session.silence_max();
-            self.messages.push(ClientMessage::Goodbye);
-            return self.finish(End::Silent(silence));
-        }
-        if now >= session.keep_alive_due {
-            session.sequence += 1;
-            session.keep_alive_due = now.after(session.lease.ttl().length() / KEEP_ALIVES_PER_TTL);
-            if session.unanswered.len() == KEEP_ALIVES_UNANSWERED_MAX {
-                session.unanswered.pop_front();
+        match &mut self.phase {
+            Phase::Open(open) if now >= open.given_up_at() => {
+                let silence = open.silence_max;
+                if self.can_reconnect() {
+                    self.go_away(End::Silent(silence), now);
+                } else {
+                    self.messages.push(ClientMessage::Goodbye);
+                    self.finish(End::Silent(silence));
+                }
             }
-            session.unanswered.push_back((session.sequence, now));
-            self.messages.push(ClientMessage::KeepAlive { sequence: session.sequence });
+            Phase::Open(open) if now >= open.keep_alive_due => {
+                let ttl = self.lease.map_or(Ttl::default(), |lease| lease.ttl()).length();
+                self.sequence += 1;
+                open.keep_alive_due = now.after(ttl / KEEP_ALIVES_PER_TTL);
+                if open.unanswered.len() == KEEP_ALIVES_UNANSWERED_MAX {
+                    open.unanswered.pop_front();
+                }
+                open.unanswered.push_back((self.sequence, now));
+                self.messages.push(ClientMessage::KeepAlive { sequence: self.sequence });
+            }
+            Phase::Greeting(Greeting { give_up_at: Some(until), .. })
+            | Phase::Away(Away::Dialing(until))
+                if now >= *until =>
+            {
+                self.go_away(End::Silent(self.attempt_max()), now);
+            }
+            Phase::Away(Away::Pausing(until)) if now >= *until => self.dial(now),
+            Phase::Greeting(_) | Phase::Open(_) | Phase::Away(_) | Phase::Ended(_) => {}
         }
+        self.stop_waiting_if_due(now);
     }
 
     /// The application asks for locks.
-    pub(super) fn request(&mut self, ask: Ask) -> RequestId {
-        let request = self.request_next;
+    pub(super) fn request(&mut self, ask: Ask, now: Timestamp) -> RequestId {
+        let number = self.request_next;
         self.request_next += 1;
-        let id = RequestId::new(request);
-        if self.end().is_some() {
-            self.effects.push(Effect::Refused { request: id, refusal: Refusal::Ended });
+        let id = RequestId::new(number);
+        let request = Request::new(ask, now);
+        if let Some(refusal) = self.refuses(&request) {
+            self.effects.push(Effect::Refused { request: id, refusal });
             return id;
         }
-        self.requests.insert(request, Request::Waiting);
-        let Ask { wait, progress, lock_delay_ms, note, claims } = ask;
-        self.messages.push(ClientMessage::Request {
-            request,
-            owner: 0,
-            wait,
-            progress,
-            lock_delay_ms,
-            note,
-            claims,
-        });
+        if self.may_send() {
+            self.messages.push(request.message(number, now));
+        }
+        self.deadlines.extend(request.deadline.map(|deadline| (deadline, number)));
+        self.requests.insert(number, request);
         id
+    }
+
+    /// Why a request is not even kept, if so.
+    fn refuses(&self, request: &Request) -> Option<Refusal> {
+        let full = self.requests.len() >= REQUESTS_AWAY_MAX;
+        match &self.phase {
+            Phase::Ended(_) => Some(Refusal::Ended),
+            Phase::Open(_) => None,
+            Phase::Greeting(_) | Phase::Away(_) => {
+                (full || self.unreachable && request.is_try()).then_some(Refusal::Away)
+            }
+        }
     }
 
     /// The application gives back what a request holds. Always answered by [`Effect::Released`].
     pub(super) fn release(&mut self, request: RequestId, now: Timestamp) {
         self.lapse_if_due(now);
-        let outcome = match self.requests.get_mut(&request.number()) {
-            Some(state @ &mut (Request::Held(token) | Request::Unconfirmed(token))) => {
-                *state = Request::Releasing { token, asked: true, lost: None };
-                let (request, token) = (request.number(), token.number());
-                self.messages.push(ClientMessage::Release { request, token });
-                return;
+        let number = request.number();
+        let outcome = match self.requests.get(&number).map(|request| &request.state) {
+            Some(&State::Held { grant, doubted }) => {
+                return self.give_back(number, grant.token, doubted.is_some());
             }
-            Some(Request::Releasing { asked: true, .. }) => return,
-            Some(Request::Releasing { lost, .. }) => match *lost {
+            Some(&State::Unconfirmed(grant)) => return self.give_back(number, grant.token, false),
+            Some(State::Releasing { asked: true, .. }) => return,
+            Some(State::Releasing { lost, .. }) => match *lost {
                 Some(reason) => Err(Refusal::Lost(reason)),
                 None => Ok(()),
             },
-            Some(Request::Waiting | Request::Cancelling) | None => Err(match self.end() {
+            Some(State::Waiting | State::Cancelling) | None => Err(match self.end() {
                 Some(_) => Refusal::Ended,
                 None => Refusal::Lost(LostReason::Expired),
             }),
@@ -240,29 +271,44 @@ impl Core {
         self.effects.push(Effect::Released { request, outcome });
     }
 
+    /// Stops believing, then says so.
+    fn give_back(&mut self, number: u64, token: FencingToken, reclaimed: bool) {
+        let (asked, lost, repeated) = (true, None, false);
+        self.set_state(number, State::Releasing { token, asked, lost, reclaimed, repeated });
+        if self.may_send() {
+            let token = token.number();
+            self.messages.push(ClientMessage::Release { request: number, token });
+        } else if self.lapsed {
+            self.refuse_releases();
+        }
+    }
+
     /// The application gives a request up, whether it waits or was granted meanwhile. There is
     /// nothing to tell afterwards.
     pub(super) fn cancel(&mut self, request: RequestId) {
-        match self.requests.get_mut(&request.number()) {
-            Some(state @ (Request::Waiting | Request::Unconfirmed(_) | Request::Held(_))) => {
-                *state = Request::Cancelling;
-                self.messages.push(ClientMessage::Cancel { request: request.number() });
-            }
-            Some(Request::Releasing { .. } | Request::Cancelling) | None => {}
+        let number = request.number();
+        let Some(known) = self.requests.get(&number) else { return };
+        match known.state {
+            State::Waiting | State::Unconfirmed(_) | State::Held { .. } => {}
+            State::Releasing { .. } | State::Cancelling => return,
+        }
+        self.set_state(number, State::Cancelling);
+        if self.may_send() {
+            self.messages.push(ClientMessage::Cancel { request: number });
+        } else {
+            // The account that is given over the next connection does not list it.
+            self.remove(number);
         }
     }
 
     /// The application is done: everything is freed at once, and nothing is believed any more.
     pub(super) fn goodbye(&mut self) {
         if self.end().is_none() {
-            self.messages.push(ClientMessage::Goodbye);
+            if self.has_greeted() {
+                self.messages.push(ClientMessage::Goodbye);
+            }
             self.finish(End::Closed);
         }
-    }
-
-    /// The connection ended without a goodbye.
-    pub(super) fn connection_lost(&mut self) {
-        self.finish(End::Disconnected);
     }
 
     /// What the server sent is not of this protocol.
@@ -274,50 +320,155 @@ impl Core {
         }
     }
 
-    /// Ends every hold if the lease is not believed in any more. First thing wherever time is told:
-    /// a message that comes too late must not find anything to prolong.
+    /// Whether what is asked goes out now, and not with the repetition after the next Welcome. Only
+    /// before the first Welcome of all is there nothing that must be repeated before.
+    fn may_send(&self) -> bool {
+        match self.phase {
+            Phase::Greeting(_) => !self.began,
+            Phase::Open(_) => true,
+            Phase::Away(_) | Phase::Ended(_) => false,
+        }
+    }
+
+    /// Whether there is a connection over which Hello was said.
+    fn has_greeted(&self) -> bool {
+        matches!(self.phase, Phase::Greeting(_) | Phase::Open(_))
+    }
+
+    /// A request stands elsewhere from now on.
+    fn set_state(&mut self, number: u64, state: State) {
+        let Some(request) = self.requests.get_mut(&number) else { return };
+        let before = std::mem::replace(&mut request.state, state);
+        if let State::Held { doubted: Some(until), .. } = before {
+            self.doubts.remove(&(until, number));
+        }
+        if let State::Held { doubted: Some(until), .. } = request.state {
+            self.doubts.insert((until, number));
+        }
+    }
+
+    /// Forgets a request that is over.
+    fn remove(&mut self, number: u64) -> Option<Request> {
+        let request = self.requests.remove(&number)?;
+        if let Some(deadline) = request.deadline {
+            self.deadlines.remove(&(deadline, number));
+        }
+        if let State::Held { doubted: Some(until), .. } = request.state {
+            self.doubts.remove(&(until, number));
+        }
+        Some(request)
+    }
+
+    /// Ends every hold that is not believed in any more. First thing wherever time is told: a
+    /// message that comes too late must not find anything to prolong.
     fn lapse_if_due(&mut self, now: Timestamp) {
-        let Phase::Open(session) = &mut self.phase else { return };
-        if session.lapsed || now < session.lease.believed_until() {
+        while let Some(&(until, number)) = self.doubts.first()
+            && until <= now
+        {
+            self.doubts.pop_first();
+            self.lapse(number);
+        }
+        let Some(lease) = &self.lease else { return };
+        if self.lapsed || now < lease.believed_until() {
             return;
         }
-        session.lapsed = true;
-        let reason = LostReason::Expired;
-        for (&request, state) in &mut self.requests {
-            if let Request::Held(token) = *state {
-                *state = Request::Releasing { token, asked: false, lost: Some(reason) };
-                self.effects.push(Effect::Lost { request: RequestId::new(request), reason });
-                // If the server still keeps the session, the lock must not stay with nobody.
-                self.messages.push(ClientMessage::Release { request, token: token.number() });
+        self.lapsed = true;
+        let held = |request: &Request| matches!(request.state, State::Held { .. });
+        let holds: Vec<u64> =
+            self.requests.iter().filter(|(_, r)| held(r)).map(|(number, _)| *number).collect();
+        for number in holds {
+            self.lapse(number);
+        }
+        if !self.may_send() {
+            self.refuse_releases();
+        }
+    }
+
+    /// One hold is believed in no longer.
+    fn lapse(&mut self, number: u64) {
+        let Some(request) = self.requests.get(&number) else { return };
+        let State::Held { grant, doubted } = request.state else { return };
+        let (token, reason) = (grant.token, LostReason::Expired);
+        self.effects.push(Effect::Lost { request: RequestId::new(number), reason });
+        if self.may_send() {
+            // If the server still keeps the session, the lock must not stay with nobody.
+            let (asked, lost, reclaimed) = (false, Some(reason), doubted.is_some());
+            let repeated = false;
+            self.set_state(number, State::Releasing { token, asked, lost, reclaimed, repeated });
+            let token = token.number();
+            self.messages.push(ClientMessage::Release { request: number, token });
+        } else {
+            // The account that is given over the next connection does not list it.
+            self.remove(number);
+        }
+    }
+
+    /// The lease is over and there is no connection: nobody needs to wait to hear that what was
+    /// given back is free.
+    fn refuse_releases(&mut self) {
+        let releasing = |request: &Request| matches!(request.state, State::Releasing { .. });
+        let released: Vec<u64> =
+            self.requests.iter().filter(|(_, r)| releasing(r)).map(|(n, _)| *n).collect();
+        for number in released {
+            if let Some(Request { state: State::Releasing { asked: true, lost, .. }, .. }) =
+                self.remove(number)
+            {
+                let outcome = Err(lost.map_or(Refusal::Away, Refusal::Lost));
+                self.effects.push(Effect::Released { request: RequestId::new(number), outcome });
             }
         }
     }
 
-    /// Ends the session: every hold is lost, whoever waits is told.
+    /// While there is no connection, requests stop waiting by our own clock.
+    fn stop_waiting_if_due(&mut self, now: Timestamp) {
+        if self.is_open() || !self.began {
+            return;
+        }
+        while let Some(&(at, number)) = self.deadlines.first()
+            && at <= now
+        {
+            self.deadlines.pop_first();
+            let waits = |r: &Request| matches!(r.state, State::Waiting | State::Unconfirmed(_));
+            if self.requests.get(&number).is_some_and(waits) {
+                self.refuse(number, Refusal::Away);
+            }
+        }
+    }
+
+    /// A request is over without a grant.
+    fn refuse(&mut self, number: u64, refusal: Refusal) {
+        self.remove(number);
+        self.effects.push(Effect::Refused { request: RequestId::new(number), refusal });
+    }
+
+    /// The end: every hold is lost, whoever waits is told.
     fn finish(&mut self, end: End) {
         if self.end().is_some() {
             return;
         }
         let reason = lost_reason(&end);
         self.phase = Phase::Ended(end);
-        for (request, state) in std::mem::take(&mut self.requests) {
-            let request = RequestId::new(request);
-            match state {
-                Request::Waiting | Request::Unconfirmed(_) => {
+        self.lease = None;
+        self.deadlines.clear();
+        self.doubts.clear();
+        for (number, known) in std::mem::take(&mut self.requests) {
+            let request = RequestId::new(number);
+            match known.state {
+                State::Waiting | State::Unconfirmed(_) => {
                     self.effects.push(Effect::Refused { request, refusal: Refusal::Ended });
                 }
-                Request::Held(_) => self.effects.push(Effect::Lost { request, reason }),
-                Request::Releasing { asked: true, lost, .. } => {
+                State::Held { .. } => self.effects.push(Effect::Lost { request, reason }),
+                State::Releasing { asked: true, lost, .. } => {
                     let refusal = lost.map_or(Refusal::Ended, Refusal::Lost);
                     self.effects.push(Effect::Released { request, outcome: Err(refusal) });
                 }
-                Request::Releasing { asked: false, .. } | Request::Cancelling => {}
+                State::Releasing { asked: false, .. } | State::Cancelling => {}
             }
         }
     }
 }
 
-/// Why holds are lost when the session ends like this.
+/// Why holds are lost when the client ends like this.
 fn lost_reason(end: &End) -> LostReason {
     match end {
         End::Dismissed { code: GoodbyeCode::SessionExpired, .. } | End::Silent(_) => {
@@ -332,6 +483,8 @@ fn lost_reason(end: &End) -> LostReason {
 
 #[cfg(test)]
 mod races;
+#[cfg(test)]
+mod resume_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

@@ -56,7 +56,7 @@ fn in_100_000_races_of_cancel_and_grant_nothing_is_held_after_its_cancel() {
     while crossed < RACES || !story.core.requests.is_empty() {
         match dice.roll(10) {
             0 | 1 if crossed < RACES && story.core.requests.len() < AT_ONCE => {
-                story.core.request(ask());
+                story.core.request(ask(), story.now);
             }
             2 => {
                 // Any may be given up, whether its grant is on the way, or told, or neither.

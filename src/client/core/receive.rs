@@ -3,30 +3,34 @@
 //! Every answer is matched with what was asked. A message that fits nothing is an error of the
 //! server's, and after one of those nothing it says is believed.
 
-use std::collections::VecDeque;
-use std::time::Duration;
+use crate::types::{FencingToken, GoodbyeCode, LostReason, RejectionCode, RequestId, Timestamp};
+use crate::wire::ServerMessage;
 
-use crate::types::{Epoch, FencingToken, GoodbyeCode, LostReason, RejectionCode};
-use crate::types::{RequestId, SessionId, Timestamp, Ttl};
-use crate::wire::{PROTOCOL, ServerMessage};
-
-use super::{Core, Effect, End, KEEP_ALIVES_PER_TTL, Lease, Phase};
-use super::{Refusal, Rejection, Request, Session, Welcome};
+use super::connection::Phase;
+use super::resume::Welcomed;
+use super::{Core, Effect, Grant, Refusal, Rejection, State};
 
 impl Core {
     /// Handles a message that was read before `now` was.
     pub(in crate::client) fn receive(&mut self, message: ServerMessage, now: Timestamp) {
         self.lapse_if_due(now);
         match &mut self.phase {
-            Phase::Open(session) => session.heard = now,
-            Phase::Greeting { .. } => return self.greet(message, now),
-            Phase::Ended(_) => return,
+            Phase::Open(open) => open.heard = now,
+            Phase::Greeting(_) => return self.greet(message, now),
+            // What comes over a connection that was given up.
+            Phase::Away(_) | Phase::Ended(_) => return,
         }
         let handled = match message {
             ServerMessage::KeptAlive { sequence } => self.kept_alive(sequence, now),
-            ServerMessage::Grant { request, token } => self.granted(request, token, now),
-            ServerMessage::Queued { request, position } => {
-                if let Some(Request::Waiting) = self.requests.get(&request) {
+            ServerMessage::Grant { request, token, seal } => {
+                let token = FencingToken::new(token);
+                self.granted(request, Grant { token, seal }, now)
+            }
+            ServerMessage::Queued { request, position, ticket } => {
+                if let Some(known) = self.requests.get_mut(&request)
+                    && matches!(known.state, State::Waiting)
+                {
+                    known.ticket = Some(ticket);
                     let request = RequestId::new(request);
                     self.effects.push(Effect::Queued { request, position });
                 }
@@ -39,10 +43,11 @@ impl Core {
             }
             ServerMessage::Rejected { request, code, message, lock } => {
                 let code = RejectionCode::from_number(code);
-                self.rejected(request, Rejection { code, message, lock })
+                self.rejected(request, Rejection { code, message, lock }, now)
             }
             ServerMessage::Goodbye { code, rejection, message } => {
-                self.dismissed(code, rejection, message);
+                let code = GoodbyeCode::from_number(code);
+                self.dismissed(code, RejectionCode::from_number(rejection), message, now);
                 Ok(())
             }
             ServerMessage::Welcome { .. } => Err("a second Welcome".to_owned()),
@@ -60,53 +65,57 @@ impl Core {
 
     /// The first message of a connection.
     fn greet(&mut self, message: ServerMessage, now: Timestamp) {
-        let Phase::Greeting { hello_sent } = self.phase else { return };
-        match message {
-            ServerMessage::Welcome { protocol, epoch, session, ttl_ms, .. } => {
-                if protocol != PROTOCOL {
-                    return self.protocol_broken(format!("it speaks version {protocol}"));
-                }
-                let ttl = match Ttl::new(Duration::from_millis(ttl_ms.into())) {
-                    Ok(ttl) => ttl,
-                    Err(error) => return self.protocol_broken(error.to_string()),
-                };
-                self.phase = Phase::Open(Session {
-                    lease: Lease::new(hello_sent, ttl),
-                    keep_alive_due: hello_sent.after(ttl.length() / KEEP_ALIVES_PER_TTL),
-                    sequence: 0,
-                    unanswered: VecDeque::new(),
-                    heard: now,
-                    lapsed: false,
-                });
-                let (session, epoch) = (SessionId::new(session), Epoch::new(epoch));
-                self.effects.push(Effect::Welcomed(Welcome { session, epoch, ttl }));
+        let Phase::Greeting(greeting) = &self.phase else { return };
+        let hello_sent = greeting.hello_sent;
+        let handled = match message {
+            ServerMessage::Welcome {
+                protocol,
+                epoch,
+                session,
+                secret,
+                generation,
+                ttl_ms,
+                standing,
+                ..
+            } => {
+                let welcome =
+                    Welcomed { protocol, epoch, session, secret, generation, ttl_ms, standing };
+                self.welcomed(hello_sent, &welcome, now)
             }
             ServerMessage::Goodbye { code, rejection, message } => {
-                self.dismissed(code, rejection, message);
+                let code = GoodbyeCode::from_number(code);
+                self.dismissed(code, RejectionCode::from_number(rejection), message, now);
+                Ok(())
             }
-            other => self.protocol_broken(format!("{} before Welcome", message_name(&other))),
+            other => Err(format!("{} before Welcome", message_name(&other))),
+        };
+        if let Err(how) = handled {
+            self.protocol_broken(how);
         }
     }
 
     fn kept_alive(&mut self, sequence: u64, now: Timestamp) -> Result<(), String> {
-        let Phase::Open(session) = &mut self.phase else { return Ok(()) };
-        if sequence > session.sequence {
+        let (Phase::Open(open), Some(lease)) = (&mut self.phase, &mut self.lease) else {
+            return Ok(());
+        };
+        if sequence > self.sequence {
             return Err(format!("an answer to keep-alive {sequence}, which was never sent"));
         }
-        while let Some(&(sent_sequence, sent)) = session.unanswered.front() {
+        while let Some(&(sent_sequence, sent)) = open.unanswered.front() {
             if sent_sequence > sequence {
                 break;
             }
-            session.unanswered.pop_front();
+            open.unanswered.pop_front();
             if sent_sequence == sequence {
-                session.lease.confirm(sent);
+                lease.confirm(sent);
             }
         }
-        if now >= session.lease.believed_until() {
+        self.patience.reward();
+        if now >= lease.believed_until() {
             return Ok(());
         }
-        if session.lapsed {
-            session.lapsed = false;
+        if self.lapsed {
+            self.lapsed = false;
             self.confirm_grants();
         }
         Ok(())
@@ -114,115 +123,152 @@ impl Core {
 
     /// The lease is good again: what was granted meanwhile is held from now on.
     fn confirm_grants(&mut self) {
-        for (request, state) in &mut self.requests {
-            if let Request::Unconfirmed(token) = *state {
-                *state = Request::Held(token);
-                let request = RequestId::new(*request);
+        for (&request, known) in &mut self.requests {
+            if let State::Unconfirmed(grant) = known.state {
+                known.state = State::Held { grant, doubted: None };
+                let (request, token) = (RequestId::new(request), grant.token);
                 self.effects.push(Effect::Granted { request, token });
             }
         }
     }
 
-    fn granted(&mut self, request: u64, token: u64, now: Timestamp) -> Result<(), String> {
+    fn granted(&mut self, number: u64, grant: Grant, now: Timestamp) -> Result<(), String> {
         let sure = self.lease().is_some_and(|lease| now < lease.believed_until());
-        let token = FencingToken::new(token);
-        match self.requests.get_mut(&request) {
-            Some(state @ Request::Waiting) => {
-                if sure {
-                    *state = Request::Held(token);
-                    let request = RequestId::new(request);
-                    self.effects.push(Effect::Granted { request, token });
-                } else {
-                    *state = Request::Unconfirmed(token);
-                }
-                Ok(())
+        let (request, token) = (RequestId::new(number), grant.token);
+        self.token_seen = self.token_seen.max(token.number());
+        let Some(known) = self.requests.get(&number) else {
+            return self.stray(number, || format!("a grant to request {number}, which is not"));
+        };
+        match known.state {
+            State::Waiting if sure => {
+                self.set_state(number, State::Held { grant, doubted: None });
+                self.effects.push(Effect::Granted { request, token });
             }
-            Some(Request::Cancelling) => Ok(()),
-            Some(
-                Request::Held(known)
-                | Request::Unconfirmed(known)
-                | Request::Releasing { token: known, .. },
-            ) if *known == token => Ok(()),
-            Some(_) => Err(format!("request {request} granted twice, again with token {token}")),
-            None => Err(format!("a grant to request {request}, which does not exist")),
+            State::Waiting => self.set_state(number, State::Unconfirmed(grant)),
+            State::Held { grant: known, doubted } if known.token == token => {
+                self.set_state(number, State::Held { grant, doubted: None });
+                if doubted.is_some() {
+                    self.effects.push(Effect::Confirmed { request });
+                }
+            }
+            State::Unconfirmed(known) if known.token == token => {}
+            State::Releasing { token: known, .. } if known == token => {}
+            State::Cancelling => {}
+            State::Held { .. } | State::Unconfirmed(_) | State::Releasing { .. } => {
+                return Err(format!("request {number} granted twice, again with token {token}"));
+            }
         }
+        Ok(())
     }
 
-    fn released(&mut self, request: u64) -> Result<(), String> {
-        match self.requests.get(&request) {
-            Some(&Request::Releasing { asked, lost, .. }) => {
-                self.requests.remove(&request);
+    fn released(&mut self, number: u64) -> Result<(), String> {
+        match self.requests.get(&number).map(|known| &known.state) {
+            Some(&State::Releasing { asked, lost, .. }) => {
+                self.remove(number);
                 if asked {
                     let outcome = lost.map_or(Ok(()), |reason| Err(Refusal::Lost(reason)));
-                    let request = RequestId::new(request);
+                    let request = RequestId::new(number);
                     self.effects.push(Effect::Released { request, outcome });
                 }
                 Ok(())
             }
-            Some(_) | None => Err(format!("request {request} released, which was not asked")),
+            Some(_) | None => {
+                self.stray(number, || format!("request {number} released, which was not asked"))
+            }
         }
     }
 
-    fn cancelled(&mut self, request: u64) -> Result<(), String> {
-        match self.requests.get(&request) {
-            Some(Request::Cancelling) => {
-                self.requests.remove(&request);
+    fn cancelled(&mut self, number: u64) -> Result<(), String> {
+        match self.requests.get(&number).map(|known| &known.state) {
+            Some(State::Cancelling) => {
+                self.remove(number);
                 Ok(())
             }
-            Some(_) | None => Err(format!("request {request} cancelled, which was not asked")),
+            Some(_) | None => {
+                self.stray(number, || format!("request {number} cancelled, which was not asked"))
+            }
         }
     }
 
-    fn lost(&mut self, request: u64, lost: FencingToken, reason: LostReason) -> Result<(), String> {
-        match self.requests.get_mut(&request) {
-            Some(Request::Cancelling) => Ok(()),
-            Some(Request::Held(token)) if *token == lost => {
-                self.requests.remove(&request);
-                self.effects.push(Effect::Lost { request: RequestId::new(request), reason });
-                Ok(())
+    fn lost(&mut self, number: u64, token: FencingToken, reason: LostReason) -> Result<(), String> {
+        let not_held = || format!("request {number} lost, which did not hold {token}");
+        let is_repeated = number < self.request_repeated;
+        let Some(known) = self.requests.get_mut(&number) else {
+            return self.stray(number, not_held);
+        };
+        match &mut known.state {
+            State::Cancelling => {}
+            State::Held { grant, .. } if grant.token == token => self.lose(number, reason),
+            State::Unconfirmed(grant) if grant.token == token => {
+                self.refuse(number, Refusal::Lost(reason));
             }
-            Some(Request::Unconfirmed(token)) if *token == lost => {
-                self.requests.remove(&request);
-                let (request, refusal) = (RequestId::new(request), Refusal::Lost(reason));
-                self.effects.push(Effect::Refused { request, refusal });
-                Ok(())
+            // Its grant was lost with a connection, and then it was too.
+            State::Waiting if is_repeated => self.refuse(number, Refusal::Lost(reason)),
+            State::Releasing { token: released, lost, .. } if *released == token => {
+                lost.get_or_insert(reason);
             }
-            Some(Request::Releasing { token, lost: known, .. }) if *token == lost => {
-                known.get_or_insert(reason);
-                Ok(())
-            }
-            Some(_) | None => Err(format!("request {request} lost, which did not hold {lost}")),
+            State::Waiting
+            | State::Held { .. }
+            | State::Unconfirmed(_)
+            | State::Releasing { .. } => return Err(not_held()),
         }
+        Ok(())
     }
 
-    fn rejected(&mut self, request: u64, rejection: Rejection) -> Result<(), String> {
-        let id = RequestId::new(request);
-        match self.requests.get(&request) {
-            Some(Request::Cancelling) => Ok(()),
-            Some(Request::Waiting) => {
-                self.requests.remove(&request);
-                let refusal = Refusal::Rejected(rejection);
-                self.effects.push(Effect::Refused { request: id, refusal });
-                Ok(())
+    fn rejected(
+        &mut self,
+        number: u64,
+        rejection: Rejection,
+        now: Timestamp,
+    ) -> Result<(), String> {
+        let unasked = || format!("request {number} rejected, which asked for nothing");
+        let is_repeated = number < self.request_repeated;
+        let Some(known) = self.requests.get_mut(&number) else {
+            return self.stray(number, unasked);
+        };
+        let is_late = known.is_timed_out(now);
+        match &mut known.state {
+            State::Cancelling => {}
+            State::Waiting if is_repeated && rejection.code == RejectionCode::RequestForgotten => {
+                let timed_out =
+                    Rejection { code: RejectionCode::TimedOut, message: String::new(), lock: None };
+                let refusal =
+                    if is_late { Refusal::Rejected(timed_out) } else { Refusal::Forgotten };
+                self.refuse(number, refusal);
             }
-            Some(&Request::Releasing { asked, lost, .. }) => {
-                self.requests.remove(&request);
+            State::Waiting => self.refuse(number, Refusal::Rejected(rejection)),
+            State::Held { doubted: Some(_), .. } => self.lose(number, LostReason::NotReclaimed),
+            // What was to be released could not be reclaimed; the release is answered next.
+            State::Releasing { reclaimed: true, lost, .. }
+                if rejection.code != RejectionCode::NotHolder =>
+            {
+                lost.get_or_insert(LostReason::NotReclaimed);
+            }
+            &mut State::Releasing { asked, lost, repeated, .. } => {
+                self.remove(number);
                 if asked {
-                    let refusal = lost.map_or(Refusal::Rejected(rejection), Refusal::Lost);
-                    self.effects.push(Effect::Released { request: id, outcome: Err(refusal) });
+                    let outcome = match lost {
+                        Some(reason) => Err(Refusal::Lost(reason)),
+                        // The first was done, and is forgotten.
+                        None if repeated => Ok(()),
+                        None => Err(Refusal::Rejected(rejection)),
+                    };
+                    let request = RequestId::new(number);
+                    self.effects.push(Effect::Released { request, outcome });
                 }
-                Ok(())
             }
-            Some(Request::Held(_) | Request::Unconfirmed(_)) | None => {
-                Err(format!("request {request} rejected, which asked for nothing"))
-            }
+            State::Held { doubted: None, .. } | State::Unconfirmed(_) => return Err(unasked()),
         }
+        Ok(())
     }
 
-    fn dismissed(&mut self, code: u16, rejection: u16, message: String) {
-        let code = GoodbyeCode::from_number(code);
-        let rejection = RejectionCode::from_number(rejection);
-        self.finish(End::Dismissed { code, rejection, message });
+    /// An answer to what does not wait for one: a leftover of an earlier connection, or `how` the
+    /// server breaks the protocol.
+    fn stray(&self, number: u64, how: impl FnOnce() -> String) -> Result<(), String> {
+        if number < self.request_repeated && !self.requests.contains_key(&number) {
+            return Ok(());
+        }
+        Err(how())
     }
 }
 

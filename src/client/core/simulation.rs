@@ -3,11 +3,12 @@
 //! the server could have given to another.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::tests::ask;
 use super::*;
 use crate::types::TTL_MIN;
-use crate::wire::ServerMessage;
+use crate::wire::{PROTOCOL, ServerMessage, Standing};
 
 /// Schedules tried, each from a seed of its own.
 const SCHEDULES: u64 = 1_000;
@@ -108,10 +109,11 @@ impl Lessor {
                 secret: 1,
                 generation: 1,
                 ttl_ms: 2_000,
+                standing: Standing::Opened,
             }),
             ClientMessage::Request { request, .. } => {
                 self.token += 1;
-                Some(ServerMessage::Grant { request: *request, token: self.token })
+                Some(ServerMessage::Grant { request: *request, token: self.token, seal: 0 })
             }
             ClientMessage::KeepAlive { sequence } => {
                 Some(ServerMessage::KeptAlive { sequence: *sequence })
@@ -135,7 +137,7 @@ struct Outcome {
 /// Whether anything is held, by what the core told and by the lease at `now`.
 fn believes(core: &Core, now: Timestamp) -> bool {
     core.lease().is_some_and(|lease| now < lease.believed_until())
-        && core.requests.values().any(|request| matches!(request, Request::Held(_)))
+        && core.requests.values().any(|request| matches!(request.state, State::Held { .. }))
 }
 
 fn run(seed: u64, outcome: &mut Outcome) {
@@ -143,8 +145,8 @@ fn run(seed: u64, outcome: &mut Outcome) {
     let clock = SkewedClock::any(&mut dice);
     let mut lessor =
         Lessor { clock: SkewedClock::any(&mut dice), renewed: None, ended: false, token: 0 };
-    let mut core = Core::new(Introduction::default(), clock.at(0));
-    core.request(ask());
+    let mut core = Core::new(Introduction::default(), None, clock.at(0));
+    core.request(ask(), clock.at(0));
     let mut to_server = Pipe { under_way: VecDeque::new() };
     let mut to_client = Pipe { under_way: VecDeque::new() };
     let (mut true_now, mut paused_until, mut delay_max) = (0, 0, 1_000);
@@ -163,7 +165,7 @@ fn run(seed: u64, outcome: &mut Outcome) {
             assert!(!believes(&core, clock.at(expires)), "seed {seed}: believed at the expiry");
             lessor.ended = true;
             outcome.expiries_while_told_held +=
-                u64::from(core.requests.values().any(|r| matches!(r, Request::Held(_))));
+                u64::from(core.requests.values().any(|r| matches!(r.state, State::Held { .. })));
         }
         while let Some(message) = to_server.arrived(true_now) {
             if let Some(answer) = lessor.answer(&message, true_now) {
@@ -183,7 +185,7 @@ fn run(seed: u64, outcome: &mut Outcome) {
                     Effect::Granted { .. } => outcome.grants += 1,
                     Effect::Lost { .. } => {
                         outcome.lapses += 1;
-                        core.request(ask());
+                        core.request(ask(), now);
                     }
                     _ => {}
                 }

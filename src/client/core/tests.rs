@@ -1,13 +1,15 @@
 //! Stories of a client, with a time that only the story moves.
 
+use std::time::Duration;
+
 use super::*;
 use crate::client::lease::{LeaseCell, Standing};
 use crate::types::RejectionCode;
-use crate::wire::{ServerMessage, Wait};
+use crate::wire::{self, Attach, PROTOCOL, ServerMessage, Ticket, Wait};
 
 const TTL_MS: u32 = 10_000;
 
-fn at(millis: u64) -> Timestamp {
+pub(super) fn at(millis: u64) -> Timestamp {
     Timestamp::from_micros(millis * 1_000)
 }
 
@@ -30,7 +32,7 @@ pub(super) struct Story {
 impl Story {
     /// A client that said Hello at 0 and has not heard anything.
     fn greeting() -> Self {
-        let mut story = Self { core: Core::new(Introduction::default(), at(0)), now: at(0) };
+        let mut story = Self { core: Core::new(Introduction::default(), None, at(0)), now: at(0) };
         assert!(matches!(story.sent()[..], [ClientMessage::Hello { attach: Attach::New, .. }]));
         story
     }
@@ -46,7 +48,7 @@ impl Story {
     /// A client that holds request 1 with token 7, at 0.
     fn holding() -> Self {
         let mut story = Self::open();
-        assert_eq!(story.core.request(ask()), id(1));
+        assert_eq!(story.core.request(ask(), story.now), id(1));
         story.hear(grant(1, 7));
         assert_eq!(story.told(), [granted(1, 7)]);
         story.sent();
@@ -58,7 +60,7 @@ impl Story {
     }
 
     /// Lets time pass up to `millis`, waking at each deadline as a driver does.
-    fn wait_until(&mut self, millis: u64) {
+    pub(super) fn wait_until(&mut self, millis: u64) {
         while let Some(deadline) = self.core.next_deadline()
             && deadline <= at(millis)
         {
@@ -70,17 +72,17 @@ impl Story {
         self.now = at(millis);
     }
 
-    fn sent(&mut self) -> Vec<ClientMessage> {
+    pub(super) fn sent(&mut self) -> Vec<ClientMessage> {
         self.core.drain_messages().collect()
     }
 
-    fn told(&mut self) -> Vec<Effect> {
+    pub(super) fn told(&mut self) -> Vec<Effect> {
         self.core.take_effects()
     }
 
-    fn standing(&self) -> Standing {
+    pub(super) fn standing(&self) -> Standing {
         let cell = LeaseCell::default();
-        cell.publish(self.core.lease().unwrap());
+        cell.publish(self.core.lease().unwrap(), !self.core.is_open());
         cell.standing(self.now)
     }
 }
@@ -94,31 +96,38 @@ fn welcome() -> ServerMessage {
         secret: 43,
         generation: 1,
         ttl_ms: TTL_MS,
+        standing: wire::Standing::Opened,
     }
 }
 
 pub(super) fn grant(request: u64, token: u64) -> ServerMessage {
-    ServerMessage::Grant { request, token }
+    ServerMessage::Grant { request, token, seal: u128::from(token) << 64 }
 }
 
-fn rejected(request: u64, code: RejectionCode) -> ServerMessage {
+/// The third run's arrival of the request's own number.
+pub(super) fn queued(request: u64, position: u64) -> ServerMessage {
+    let ticket = Ticket { epoch: 3, arrival: request };
+    ServerMessage::Queued { request, position, ticket }
+}
+
+pub(super) fn rejected(request: u64, code: RejectionCode) -> ServerMessage {
     let (code, message) = (code.number(), String::new());
     ServerMessage::Rejected { request, code, message, lock: None }
 }
 
-fn goodbye(code: GoodbyeCode) -> ServerMessage {
+pub(super) fn goodbye(code: GoodbyeCode) -> ServerMessage {
     ServerMessage::Goodbye { code: code.number(), rejection: 0, message: String::new() }
 }
 
-fn granted(request: u64, token: u64) -> Effect {
+pub(super) fn granted(request: u64, token: u64) -> Effect {
     Effect::Granted { request: id(request), token: FencingToken::new(token) }
 }
 
-fn lost(request: u64, reason: LostReason) -> Effect {
+pub(super) fn lost(request: u64, reason: LostReason) -> Effect {
     Effect::Lost { request: id(request), reason }
 }
 
-fn released(request: u64, outcome: Result<(), Refusal>) -> Effect {
+pub(super) fn released(request: u64, outcome: Result<(), Refusal>) -> Effect {
     Effect::Released { request: id(request), outcome }
 }
 
@@ -129,7 +138,7 @@ fn refused_by_end(request: u64) -> Effect {
 #[test]
 fn a_first_request_may_travel_with_the_hello() {
     let mut story = Story::greeting();
-    assert_eq!(story.core.request(ask()), id(1));
+    assert_eq!(story.core.request(ask(), story.now), id(1));
     assert!(matches!(story.sent()[..], [ClientMessage::Request { request: 1, .. }]));
     story.hear(welcome());
     story.hear(grant(1, 7));
@@ -139,10 +148,10 @@ fn a_first_request_may_travel_with_the_hello() {
 #[test]
 fn request_ids_start_at_1_and_only_rise() {
     let mut story = Story::open();
-    assert_eq!(story.core.request(ask()), id(1));
+    assert_eq!(story.core.request(ask(), story.now), id(1));
     story.core.cancel(id(1));
     story.hear(ServerMessage::Cancelled { request: 1 });
-    assert_eq!(story.core.request(ask()), id(2));
+    assert_eq!(story.core.request(ask(), story.now), id(2));
 }
 
 #[test]
@@ -214,7 +223,7 @@ fn an_answer_read_after_the_lease_lapsed_does_not_revive_a_hold() {
 #[test]
 fn waiters_outlast_a_lapse_of_the_lease_if_the_server_does() {
     let mut story = Story::open();
-    story.core.request(ask());
+    story.core.request(ask(), story.now);
     story.wait_until(12_000);
     assert_eq!(story.told(), []);
     story.hear(ServerMessage::KeptAlive { sequence: 4 });
@@ -225,7 +234,7 @@ fn waiters_outlast_a_lapse_of_the_lease_if_the_server_does() {
 #[test]
 fn a_lease_that_came_back_can_lapse_again() {
     let mut story = Story::holding();
-    story.core.request(ask());
+    story.core.request(ask(), story.now);
     story.wait_until(12_000);
     assert_eq!(story.told(), [lost(1, LostReason::Expired)]);
     story.hear(ServerMessage::KeptAlive { sequence: 4 });
@@ -238,7 +247,7 @@ fn a_lease_that_came_back_can_lapse_again() {
 #[test]
 fn a_grant_read_while_the_lease_is_in_doubt_waits_for_the_next_answer() {
     let mut story = Story::open();
-    story.core.request(ask());
+    story.core.request(ask(), story.now);
     story.wait_until(12_000);
     story.hear(grant(1, 7));
     // This one was sent too long ago to prove anything now.
@@ -251,7 +260,7 @@ fn a_grant_read_while_the_lease_is_in_doubt_waits_for_the_next_answer() {
 #[test]
 fn a_grant_in_doubt_is_never_told_if_the_session_turns_out_to_be_over() {
     let mut story = Story::open();
-    story.core.request(ask());
+    story.core.request(ask(), story.now);
     story.wait_until(12_000);
     story.hear(grant(1, 7));
     story.hear(goodbye(GoodbyeCode::SessionExpired));
@@ -261,7 +270,7 @@ fn a_grant_in_doubt_is_never_told_if_the_session_turns_out_to_be_over() {
 #[test]
 fn a_silent_server_is_given_up_after_two_ttls() {
     let mut story = Story::open();
-    story.core.request(ask());
+    story.core.request(ask(), story.now);
     story.wait_until(19_999);
     assert_eq!(story.told(), []);
     story.wait_until(20_000);
@@ -302,7 +311,7 @@ fn every_release_is_answered_even_of_what_is_lost_or_over() {
     story.told();
     story.core.release(id(1), story.now);
     assert_eq!(story.told(), [released(1, Err(Refusal::Lost(LostReason::Expired)))]);
-    story.core.connection_lost();
+    story.core.connection_lost(story.now);
     story.core.release(id(1), story.now);
     assert_eq!(story.told(), [released(1, Err(Refusal::Ended))]);
 }
@@ -310,7 +319,7 @@ fn every_release_is_answered_even_of_what_is_lost_or_over() {
 #[test]
 fn a_grant_that_crosses_a_cancel_never_surfaces() {
     let mut story = Story::open();
-    story.core.request(ask());
+    story.core.request(ask(), story.now);
     story.core.cancel(id(1));
     assert!(story.sent().contains(&ClientMessage::Cancel { request: 1 }));
     story.hear(grant(1, 7));
@@ -333,8 +342,8 @@ fn a_cancel_takes_back_what_was_granted_already() {
 #[test]
 fn a_rejection_or_a_loss_that_crosses_a_cancel_means_nothing() {
     let mut story = Story::open();
-    story.core.request(ask());
-    story.core.request(ask());
+    story.core.request(ask(), story.now);
+    story.core.request(ask(), story.now);
     story.core.cancel(id(1));
     story.core.cancel(id(2));
     story.hear(rejected(1, RejectionCode::TimedOut));
@@ -349,7 +358,7 @@ fn a_rejection_or_a_loss_that_crosses_a_cancel_means_nothing() {
 #[test]
 fn a_no_ends_the_request() {
     let mut story = Story::open();
-    story.core.request(ask());
+    story.core.request(ask(), story.now);
     story.hear(rejected(1, RejectionCode::Busy));
     let told = story.told();
     assert!(matches!(
@@ -363,11 +372,11 @@ fn a_no_ends_the_request() {
 #[test]
 fn places_in_line_are_told_until_the_answer() {
     let mut story = Story::open();
-    story.core.request(ask());
-    story.hear(ServerMessage::Queued { request: 1, position: 2 });
+    story.core.request(ask(), story.now);
+    story.hear(queued(1, 2));
     assert_eq!(story.told(), [Effect::Queued { request: id(1), position: 2 }]);
     story.core.cancel(id(1));
-    story.hear(ServerMessage::Queued { request: 1, position: 1 });
+    story.hear(queued(1, 1));
     assert_eq!(story.told(), []);
 }
 
@@ -384,10 +393,10 @@ fn a_loss_told_by_the_server_is_final() {
 #[test]
 fn a_lost_connection_loses_every_hold_and_fails_every_request() {
     let mut story = Story::holding();
-    story.core.request(ask());
-    story.core.connection_lost();
+    story.core.request(ask(), story.now);
+    story.core.connection_lost(story.now);
     assert_eq!(story.told(), [lost(1, LostReason::Disconnected), refused_by_end(2)]);
-    assert_eq!(story.core.request(ask()), id(3));
+    assert_eq!(story.core.request(ask(), story.now), id(3));
     assert_eq!(story.told(), [refused_by_end(3)]);
 }
 
@@ -410,7 +419,7 @@ fn each_goodbye_of_the_server_loses_holds_for_its_reason() {
 #[test]
 fn our_goodbye_ends_belief_when_it_is_sent() {
     let mut story = Story::holding();
-    story.core.request(ask());
+    story.core.request(ask(), story.now);
     story.core.goodbye();
     assert_eq!(story.sent().last(), Some(&ClientMessage::Goodbye));
     assert_eq!(story.told(), [lost(1, LostReason::Disconnected), refused_by_end(2)]);
@@ -462,11 +471,11 @@ fn a_repeated_grant_of_the_same_token_changes_nothing() {
 fn the_oldest_of_too_many_unanswered_keep_alives_is_forgotten() {
     let mut story = Story::open();
     // The server answers something, never a keep-alive.
-    story.core.request(ask());
+    story.core.request(ask(), story.now);
     for quarter in 1..100 {
         story.wait_until(quarter * 2_500);
-        story.hear(ServerMessage::Queued { request: 1, position: 1 });
+        story.hear(queued(1, 1));
     }
-    let Phase::Open(session) = &story.core.phase else { panic!("still open") };
-    assert_eq!(session.unanswered.len(), KEEP_ALIVES_UNANSWERED_MAX);
+    let Phase::Open(open) = &story.core.phase else { panic!("still open") };
+    assert_eq!(open.unanswered.len(), KEEP_ALIVES_UNANSWERED_MAX);
 }

@@ -1,14 +1,21 @@
 //! A server at the other end of a pipe that says what a test wants it to say.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::io::{DuplexStream, duplex};
+use bytes::BytesMut;
+use futures_util::StreamExt;
+use tokio::io::{AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex};
 use tokio::time::Instant;
+use tokio_util::codec::FramedRead;
 
+use super::connector::Connecting;
 use super::*;
 use crate::client::{Client, ClientBuilder, LockGuard};
 use crate::types::{GoodbyeCode, RejectionCode};
-use crate::wire::{ClientMessage, PROTOCOL, ServerCodec};
+use crate::wire::{
+    self, Attach, ClientMessage, PROTOCOL, ServerCodec, ServerMessage, Standing, Ticket,
+};
 
 /// Tokio's time, which tests can stop and move.
 struct TokioClock(Instant);
@@ -21,6 +28,78 @@ impl Clock for TokioClock {
 
 pub(super) fn builder() -> ClientBuilder {
     Client::builder().clock(Arc::new(TokioClock(Instant::now())))
+}
+
+/// Where a client's connections go: each, as it is made, is given to the test.
+pub(super) struct Harbour {
+    arrivals: mpsc::UnboundedReceiver<FakeServer>,
+    /// While set, nobody answers.
+    closed: Arc<AtomicBool>,
+}
+
+/// The client's way there.
+pub(super) struct Route {
+    arrivals: mpsc::UnboundedSender<FakeServer>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Harbour {
+    pub(super) fn new() -> (Self, Route) {
+        let (sender, arrivals) = mpsc::unbounded_channel();
+        let closed = Arc::new(AtomicBool::new(false));
+        (Self { arrivals, closed: Arc::clone(&closed) }, Route { arrivals: sender, closed })
+    }
+
+    /// A client that is welcome and will come back, and the server of its first connection.
+    pub(super) async fn with_client() -> (Self, FakeServer, Client) {
+        let (mut harbour, route) = Self::new();
+        let client = tokio::spawn(builder().connect_by(route));
+        let mut server = harbour.arrival().await;
+        assert!(matches!(server.hear().await, ClientMessage::Hello { .. }));
+        server.say(&[welcome()]).await;
+        (harbour, server, client.await.unwrap().unwrap())
+    }
+
+    /// A client that holds request 1 of the lock `printer` with token 7.
+    pub(super) async fn with_guard() -> (Self, FakeServer, Client, LockGuard) {
+        let (harbour, mut server, client) = Self::with_client().await;
+        let guard = server.grant_next(&client, 7).await;
+        (harbour, server, client, guard)
+    }
+
+    /// Lets connections be made, or not.
+    pub(super) fn close(&self, closed: bool) {
+        self.closed.store(closed, Ordering::Release);
+    }
+
+    /// The server of the next connection.
+    pub(super) async fn arrival(&mut self) -> FakeServer {
+        self.arrivals.recv().await.expect("the client is gone")
+    }
+
+    /// The server of the next connection, which resumes the session with this generation, and is
+    /// welcomed.
+    pub(super) async fn resumed(&mut self, generation: u64, standing: Standing) -> FakeServer {
+        let mut server = self.arrival().await;
+        let ClientMessage::Hello { attach, .. } = server.hear().await else { panic!("no Hello") };
+        assert_eq!(attach, Attach::Resume { session: 42, secret: 43, generation });
+        let epoch = if standing == Standing::Resumed { 3 } else { 4 };
+        server.say(&[welcome_as(epoch, generation, standing)]).await;
+        server
+    }
+}
+
+impl Connector for Route {
+    type Io = DuplexStream;
+
+    fn connect(&mut self) -> Connecting<DuplexStream> {
+        if self.closed.load(Ordering::Acquire) {
+            return Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) });
+        }
+        let (server, near) = FakeServer::new();
+        let _ = self.arrivals.send(server);
+        Box::pin(async { Ok(near) })
+    }
 }
 
 /// The other end of a client's connection.
@@ -59,7 +138,7 @@ impl FakeServer {
     pub(super) async fn grant_next(&mut self, client: &Client, token: u64) -> LockGuard {
         let request = tokio::spawn(client.lock("printer").into_future());
         let ClientMessage::Request { request: id, .. } = self.hear().await else { panic!() };
-        self.say(&[ServerMessage::Grant { request: id, token }]).await;
+        self.say(&[grant(id, token)]).await;
         request.await.unwrap().unwrap()
     }
 
@@ -101,15 +180,29 @@ impl FakeServer {
 }
 
 pub(super) fn welcome() -> ServerMessage {
+    welcome_as(3, 1, Standing::Opened)
+}
+
+pub(super) fn welcome_as(epoch: u64, generation: u64, standing: Standing) -> ServerMessage {
     ServerMessage::Welcome {
         protocol: PROTOCOL,
         server: "test".to_owned(),
-        epoch: 3,
+        epoch,
         session: 42,
         secret: 43,
-        generation: 1,
+        generation,
         ttl_ms: 10_000,
+        standing,
     }
+}
+
+pub(super) fn queued(request: u64, position: u64) -> ServerMessage {
+    let ticket = Ticket { epoch: 3, arrival: request };
+    ServerMessage::Queued { request, position, ticket }
+}
+
+pub(super) fn grant(request: u64, token: u64) -> ServerMessage {
+    ServerMessage::Grant { request, token, seal: u128::from(token) << 64 }
 }
 
 pub(super) fn rejected(request: u64, code: RejectionCode) -> ServerMessage {

@@ -1,37 +1,37 @@
-//! The task that owns the connection.
+//! The task that owns the connection, and makes the next.
 //!
 //! It waits for whatever comes first: bytes from the server, a command, the core's next deadline,
-//! room to write. Then it takes everything that is ready, gives it to the core, tells what the core
-//! has to tell, and writes all that the core has to say in one write. It decides nothing.
+//! room to write, a connection. Then it takes everything that is ready, gives it to the core, tells
+//! what the core has to tell, and writes all that the core has to say in one write. It decides
+//! nothing.
 //!
 //! Reading never waits for writing: a server that does not read cannot keep us from hearing that a
 //! lock is lost.
+
+mod connector;
+mod link;
 
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
-use futures_util::StreamExt;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{self, Sleep};
-use tokio_util::codec::FramedRead;
 
 use crate::clock::Clock;
 use crate::types::{FencingToken, LostReason, RequestId, Timestamp};
-use crate::wire::{self, ClientCodec, CodecError, ServerMessage};
+use crate::wire::CodecError;
 
 use super::core::{Core, Effect, Refusal, Welcome};
-use super::error::Error;
+use super::error::{Error, closed_by_server};
 use super::lease::LeaseCell;
 use super::shared::{Command, Ending, Failure, Hold, NewRequest, Shared};
+use link::{Connection, Link, LinkEvent};
 
-/// No new commands are taken while more than this waits to be written.
-const OUTBOX_BYTES_MAX: usize = 256 * 1024;
+pub(super) use connector::{Connector, Dial, Once};
+
 /// Commands and endings taken before the connection is looked at again.
 const COMMANDS_AT_ONCE_MAX: usize = 1_024;
 /// How long the driver stays to see its goodbye arrive.
@@ -43,8 +43,10 @@ pub(super) struct Ways {
     pub(super) commands: mpsc::Receiver<Command>,
     /// From their destructors.
     pub(super) endings: mpsc::UnboundedReceiver<Ending>,
-    /// To who waits for the session to open.
+    /// To who waits for the first session to open.
     pub(super) ready: oneshot::Sender<Welcome>,
+    /// To who wants to know which session it is now.
+    pub(super) welcome: watch::Sender<Option<Welcome>>,
 }
 
 /// Who is to be told about a request.
@@ -62,37 +64,37 @@ struct Entry {
 }
 
 /// What a turn of the driver began with.
-enum Event {
-    Read(Option<Result<Vec<ServerMessage>, CodecError>>),
-    Written(io::Result<usize>),
+enum Event<Io> {
+    Link(LinkEvent<Io>),
     Ending(Ending),
     Command(Option<Command>),
     Deadline,
 }
 
 /// The task.
-pub(super) struct Driver<Io: AsyncRead + AsyncWrite> {
+pub(super) struct Driver<C: Connector> {
     /// Decides.
     core: Core,
     /// Tells the core the time.
     clock: Arc<dyn Clock>,
-    /// What the server says.
-    reader: FramedRead<ReadHalf<Io>, ClientCodec>,
-    /// Where we talk.
-    writer: WriteHalf<Io>,
-    /// What is to be written.
-    outbox: BytesMut,
-    /// Why the connection ended. After a failed write nothing more is written, but what the server
-    /// said before is still read: it may say why.
-    failed: Option<io::Error>,
+    /// Makes connections.
+    connector: C,
+    /// The connection there is, or is being made.
+    link: Link<C::Io>,
+    /// Which of those that the core wanted it is.
+    link_number: Option<u64>,
+    /// Why there is no connection, for people.
+    cause: Option<Arc<io::Error>>,
     /// From the handles.
     commands: mpsc::Receiver<Command>,
     /// From their destructors.
     endings: mpsc::UnboundedReceiver<Ending>,
     /// Who is to be told about which request.
     entries: HashMap<u64, Entry>,
-    /// Who waits for the session to open.
+    /// Who waits for the first session to open.
     ready: Option<oneshot::Sender<Welcome>>,
+    /// Where the handles see which session it is.
+    welcome: watch::Sender<Option<Welcome>>,
     /// Who waits for the session to be closed.
     closing: Option<oneshot::Sender<Result<(), Error>>>,
     /// The one timer.
@@ -107,21 +109,22 @@ pub(super) struct Driver<Io: AsyncRead + AsyncWrite> {
     server: Arc<str>,
 }
 
-impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
-    /// A driver for `core` over `io`, behind `shared`, which it does not keep alive.
-    pub(super) fn new(io: Io, core: Core, shared: &Shared, ways: Ways) -> Self {
-        let (reader, writer) = tokio::io::split(io);
+impl<C: Connector> Driver<C> {
+    /// A driver for `core` over `io` and then over what `connector` makes, behind `shared`, which it
+    /// does not keep alive.
+    pub(super) fn new(io: C::Io, connector: C, core: Core, shared: &Shared, ways: Ways) -> Self {
         let mut driver = Self {
+            link_number: core.connection(),
             core,
             clock: Arc::clone(&shared.clock),
-            reader: FramedRead::new(reader, ClientCodec::new()),
-            writer,
-            outbox: BytesMut::new(),
-            failed: None,
+            connector,
+            link: Link::Up(Connection::new(io)),
+            cause: None,
             commands: ways.commands,
             endings: ways.endings,
             entries: HashMap::new(),
             ready: Some(ways.ready),
+            welcome: ways.welcome,
             closing: None,
             timer: Box::pin(time::sleep(Duration::ZERO)),
             timer_set_to: None,
@@ -133,7 +136,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         driver
     }
 
-    /// Runs until the session is over.
+    /// Runs until the client is at its end.
     pub(super) async fn run(mut self) {
         while self.core.end().is_none() {
             let event = self.next_event().await;
@@ -147,16 +150,12 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         self.say_goodbye().await;
     }
 
-    async fn next_event(&mut self) -> Event {
+    async fn next_event(&mut self) -> Event<C::Io> {
         self.set_timer();
-        let may_write = !self.outbox.is_empty();
-        let may_take = self.outbox.len() < OUTBOX_BYTES_MAX;
+        let may_take = self.link.has_room();
         tokio::select! {
             biased;
-            written = self.writer.write_buf(&mut self.outbox), if may_write => {
-                Event::Written(written)
-            }
-            read = self.reader.next() => Event::Read(read),
+            event = self.link.next() => Event::Link(event),
             Some(ending) = self.endings.recv() => Event::Ending(ending),
             command = self.commands.recv(), if may_take => Event::Command(command),
             () = &mut self.timer, if self.timer_set_to.is_some() => Event::Deadline,
@@ -176,27 +175,40 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         }
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: Event<C::Io>) {
         match event {
-            Event::Read(Some(Ok(batch))) => {
-                // The time is taken after the read, never before (rule T1).
-                let now = self.clock.now();
-                for message in batch {
-                    self.core.receive(message, now);
-                }
-            }
-            Event::Read(Some(Err(error))) => match error {
-                CodecError::Io(error) => self.connection_lost(Some(error)),
-                broken => self.core.protocol_broken(broken.to_string()),
-            },
-            Event::Read(None) => self.connection_lost(None),
-            Event::Written(Ok(0)) => self.write_failed(io::ErrorKind::WriteZero.into()),
-            Event::Written(Ok(_)) => {}
-            Event::Written(Err(error)) => self.write_failed(error),
+            Event::Link(event) => self.handle_link(event),
             Event::Ending(ending) => self.handle_ending(ending),
             Event::Command(command) => self.handle_command(command),
             // Set anew even if it rang early by the core's clock.
             Event::Deadline => self.timer_set_to = None,
+        }
+    }
+
+    fn handle_link(&mut self, event: LinkEvent<C::Io>) {
+        // The time is taken after the read, never before (rule T1).
+        let now = self.clock.now();
+        match event {
+            LinkEvent::Read(Some(Ok(batch))) => {
+                for message in batch {
+                    self.core.receive(message, now);
+                }
+            }
+            LinkEvent::Read(Some(Err(error))) => match error {
+                CodecError::Io(error) => self.connection_lost(error, now),
+                // Cut in the middle of a word: that breaks no rule.
+                cut @ CodecError::Truncated => {
+                    self.connection_lost(io::Error::new(io::ErrorKind::UnexpectedEof, cut), now);
+                }
+                broken => self.core.protocol_broken(broken.to_string()),
+            },
+            LinkEvent::Read(None) => self.connection_lost(closed_by_server(), now),
+            LinkEvent::Written => {}
+            LinkEvent::Dialed(Ok(io)) => {
+                self.link = Link::Up(Connection::new(io));
+                self.core.connected(now);
+            }
+            LinkEvent::Dialed(Err(error)) => self.connection_lost(error, now),
         }
     }
 
@@ -205,7 +217,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         for _ in 0..COMMANDS_AT_ONCE_MAX {
             if let Ok(ending) = self.endings.try_recv() {
                 self.handle_ending(ending);
-            } else if self.outbox.len() < OUTBOX_BYTES_MAX
+            } else if self.link.has_room()
                 && let Ok(command) = self.commands.try_recv()
             {
                 self.handle_command(Some(command));
@@ -237,7 +249,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         if hold.is_abandoned() {
             return;
         }
-        let request = self.core.request(ask);
+        let request = self.core.request(ask, self.clock.now());
         let given_up = !hold.begin(request);
         let entry = Entry { hold, answer: Some(answer), positions, released: None, lost: None };
         self.entries.insert(request.number(), entry);
@@ -270,39 +282,52 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         self.core.cancel(request);
     }
 
-    fn connection_lost(&mut self, cause: Option<io::Error>) {
-        if self.failed.is_none() {
-            self.failed = cause;
-        }
-        self.core.connection_lost();
+    fn connection_lost(&mut self, cause: io::Error, now: Timestamp) {
+        // What a write failed with came first, and says more.
+        let cause = self.link.take_failure().unwrap_or(cause);
+        self.cause = Some(Arc::new(cause));
+        self.core.connection_lost(now);
     }
 
-    fn write_failed(&mut self, error: io::Error) {
-        self.outbox.clear();
-        self.failed = Some(error);
-    }
-
-    /// Does what the core wants done: shows the lease, tells who waits, fills the outbox.
+    /// Does what the core wants done: gives up or makes the connection, tells who waits, shows the
+    /// lease, fills the outbox.
     fn settle(&mut self) {
-        if let Some(lease) = self.core.lease() {
-            self.lease.publish(lease);
-        }
+        self.follow_connection();
         self.encode();
         if let Some(end) = self.core.end() {
-            let cause = self.failed.take();
+            let cause = self.link.take_failure().map(Arc::new).or(self.cause.take());
             self.end.get_or_init(|| Error::ended(&self.server, end, cause));
         }
-        for effect in self.core.take_effects() {
+        let effects = self.core.take_effects();
+        // First what ends or limits belief, then what prolongs it.
+        for effect in &effects {
+            self.limit(effect);
+        }
+        if let Some(lease) = self.core.lease() {
+            self.lease.publish(lease, !self.core.is_open());
+        }
+        for effect in effects {
             self.tell(effect);
         }
+    }
+
+    /// Gives up the connection that is not wanted any more, begins to make the one that is.
+    fn follow_connection(&mut self) {
+        let wanted = self.core.connection();
+        if wanted == self.link_number || self.core.end().is_some() {
+            return;
+        }
+        self.link_number = wanted;
+        self.link = match wanted {
+            Some(_) => Link::Dialing(self.connector.connect()),
+            None => Link::Down,
+        };
     }
 
     fn encode(&mut self) {
         let mut unwritable = None;
         for message in self.core.drain_messages() {
-            if self.failed.is_none()
-                && let Err(error) = wire::encode_frame(&message, &mut self.outbox)
-            {
+            if let Err(error) = self.link.put(&message) {
                 unwritable = Some(error);
             }
         }
@@ -313,9 +338,32 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         }
     }
 
+    /// Tells a hold that it is lost, or how long it is believed in, before the lease is seen to be
+    /// longer.
+    fn limit(&self, effect: &Effect) {
+        let (request, until, reason) = match effect {
+            Effect::Lost { request, reason } => (request, None, Some(*reason)),
+            Effect::Doubted { request, until } => (request, Some(*until), None),
+            Effect::Welcomed(_)
+            | Effect::Granted { .. }
+            | Effect::Queued { .. }
+            | Effect::Refused { .. }
+            | Effect::Released { .. }
+            | Effect::Confirmed { .. } => return,
+        };
+        let Some(entry) = self.entries.get(&request.number()) else { return };
+        if let Some(until) = until {
+            entry.hold.doubt(until);
+        }
+        if let Some(reason) = reason {
+            entry.hold.lose(reason);
+        }
+    }
+
     fn tell(&mut self, effect: Effect) {
         match effect {
             Effect::Welcomed(welcome) => {
+                self.welcome.send_replace(Some(welcome));
                 if let Some(ready) = self.ready.take() {
                     let _ = ready.send(welcome);
                 }
@@ -347,9 +395,15 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                     let _ = released.send(outcome.map_err(|refusal| self.failure(refusal)));
                 }
             }
+            // Told already.
+            Effect::Doubted { .. } => {}
+            Effect::Confirmed { request } => {
+                if let Some(entry) = self.entries.get(&request.number()) {
+                    entry.hold.confirm();
+                }
+            }
             Effect::Lost { request, reason } => {
                 let Some(entry) = self.entries.get_mut(&request.number()) else { return };
-                entry.hold.lose(reason);
                 if entry.hold.is_given_back() {
                     // The release is on its way to us, and wants to hear of it.
                     entry.lost = Some(reason);
@@ -365,6 +419,11 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
             Refusal::Rejected(rejection) => Failure::Rejected(rejection),
             Refusal::Lost(reason) => Failure::Lost(reason),
             Refusal::Ended => Failure::Ended(self.end.get().cloned().unwrap_or(Error::Closed)),
+            Refusal::Away => {
+                let (trouble, cause) = (self.core.trouble(), self.cause.clone());
+                Failure::Ended(Error::away(&self.server, trouble, cause))
+            }
+            Refusal::Forgotten => Failure::Ended(Error::forgotten(&self.server)),
         }
     }
 
@@ -372,17 +431,17 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
     async fn say_goodbye(&mut self) {
         let closing = self.closing.take();
         self.commands.close();
-        let farewell = async {
-            self.writer.write_all_buf(&mut self.outbox).await?;
-            self.writer.shutdown().await?;
-            // The server closes when it has freed everything. Whatever it says before is too late.
-            let mut ignored = [0; 1_024];
-            while self.reader.get_mut().read(&mut ignored).await? > 0 {}
-            Ok(())
+        let outcome = match &mut self.link {
+            Link::Up(connection) => {
+                let farewell = connection.farewell();
+                time::timeout(FAREWELL_TIMEOUT, farewell).await.unwrap_or_else(|_| {
+                    Err(io::Error::new(io::ErrorKind::TimedOut, "no answer to goodbye"))
+                })
+            }
+            Link::Dialing(_) | Link::Down => {
+                Err(io::Error::new(io::ErrorKind::NotConnected, "there is no connection to it"))
+            }
         };
-        let outcome = time::timeout(FAREWELL_TIMEOUT, farewell).await.unwrap_or_else(|_| {
-            Err(io::Error::new(io::ErrorKind::TimedOut, "no answer to goodbye"))
-        });
         if let Some(closing) = closing {
             let _ = closing.send(outcome.map_err(|error| Error::unavailable(&self.server, error)));
         }
@@ -392,16 +451,12 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
 /// A driver that is dropped before its session is over is one whose runtime ends, as it does at the
 /// end of most programs. There is nobody left to wait, but what fits into the socket still goes out
 /// and spares the others the wait for our lease.
-impl<Io: AsyncRead + AsyncWrite> Drop for Driver<Io> {
+impl<C: Connector> Drop for Driver<C> {
     fn drop(&mut self) {
         self.core.goodbye();
         self.settle();
-        let mut context = Context::from_waker(Waker::noop());
-        while !self.outbox.is_empty() {
-            match Pin::new(&mut self.writer).poll_write(&mut context, &self.outbox) {
-                Poll::Ready(Ok(written)) if written > 0 => self.outbox.advance(written),
-                Poll::Ready(_) | Poll::Pending => break,
-            }
+        if let Link::Up(connection) = &mut self.link {
+            connection.write_what_fits();
         }
     }
 }

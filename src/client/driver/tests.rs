@@ -2,13 +2,15 @@
 
 use std::sync::Mutex;
 
+use futures_util::StreamExt;
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::fake_server::{FakeServer, builder, goodbye, rejected};
+use super::fake_server::{FakeServer, builder, goodbye, grant, queued, rejected};
 use super::*;
 use crate::client::HoldState;
 use crate::types::{GoodbyeCode, RejectionCode};
-use crate::wire::{ClientMessage, LockStatus, Wait};
+use crate::wire::{ClientMessage, LockStatus, ServerMessage, Wait};
 
 #[tokio::test(start_paused = true)]
 async fn a_lock_is_kept_for_an_hour_by_its_keep_alives() {
@@ -63,7 +65,7 @@ async fn a_grant_that_is_looked_at_too_late_is_a_loss() {
     let mut request = client.lock("printer").into_future();
     assert!(futures_util::future::poll_immediate(&mut request).await.is_none());
     server.hear().await;
-    server.say(&[ServerMessage::Grant { request: 1, token: 7 }]).await;
+    server.say(&[grant(1, 7)]).await;
     sleep(Duration::from_millis(1)).await;
     time_passes_unnoticed(Duration::from_secs(10)).await;
     assert!(matches!(request.await, Err(Error::Lost { reason: LostReason::Expired, .. })));
@@ -79,7 +81,7 @@ async fn run_does_not_call_done_what_ended_after_the_lease() {
     });
     let run = tokio::spawn(run);
     server.hear().await;
-    server.say(&[ServerMessage::Grant { request: 1, token: 7 }]).await;
+    server.say(&[grant(1, 7)]).await;
     assert!(matches!(run.await.unwrap(), Err(Error::Lost { .. })));
 }
 
@@ -100,7 +102,7 @@ async fn a_dropped_request_is_cancelled() {
     assert!(matches!(server.hear().await, ClientMessage::Request { request: 1, .. }));
     assert_eq!(server.hear().await, ClientMessage::Cancel { request: 1 });
     // The grant that crosses it is nobody's, and harms nobody.
-    let grant = ServerMessage::Grant { request: 1, token: 7 };
+    let grant = grant(1, 7);
     server.say(&[grant, ServerMessage::Cancelled { request: 1 }]).await;
     let guard = server.grant_next(&client, 8).await;
     assert_eq!(guard.token().number(), 8);
@@ -112,7 +114,7 @@ async fn a_grant_that_was_delivered_to_nobody_is_cancelled() {
     let mut request = client.lock("printer").into_future();
     assert!(futures_util::future::poll_immediate(&mut request).await.is_none());
     assert!(matches!(server.hear().await, ClientMessage::Request { request: 1, .. }));
-    server.say(&[ServerMessage::Grant { request: 1, token: 7 }]).await;
+    server.say(&[grant(1, 7)]).await;
     sleep(Duration::from_millis(1)).await;
     drop(request);
     assert_eq!(server.hear().await, ClientMessage::Cancel { request: 1 });
@@ -138,7 +140,7 @@ async fn a_dropped_guard_is_released_before_anything_asked_later() {
         ClientMessage::Request { request: 2, wait: Wait::Never, .. }
     ));
     server.say(&[ServerMessage::Released { request: 1 }]).await;
-    server.say(&[ServerMessage::Grant { request: 2, token: 8 }]).await;
+    server.say(&[grant(2, 8)]).await;
     assert!(again.await.unwrap().unwrap().is_some());
 }
 
@@ -193,7 +195,7 @@ async fn a_timeout_tells_how_long_and_the_last_place_in_line() {
     let ClientMessage::Request { wait, progress, .. } = server.hear().await else { panic!() };
     assert_eq!((wait, progress), (Wait::Timeout { ms: 2 }, true));
     for position in [3, 2] {
-        server.say(&[ServerMessage::Queued { request: 1, position }]).await;
+        server.say(&[queued(1, position)]).await;
         sleep(Duration::from_millis(1)).await;
     }
     server.say(&[rejected(1, RejectionCode::TimedOut)]).await;
@@ -230,8 +232,7 @@ async fn a_hundred_requests_travel_together() {
     sleep(Duration::from_millis(1)).await;
     let first = server.reader.next().await.unwrap().unwrap();
     assert_eq!(first.len(), 100);
-    let grants: Vec<_> =
-        (1..=100).map(|request| ServerMessage::Grant { request, token: request }).collect();
+    let grants: Vec<_> = (1..=100).map(|request| grant(request, request)).collect();
     server.say(&grants).await;
     for request in requests {
         request.await.unwrap().unwrap();
@@ -343,7 +344,7 @@ async fn run_releases_when_the_work_is_done() {
     });
     let run = tokio::spawn(run);
     server.hear().await;
-    server.say(&[ServerMessage::Grant { request: 1, token: 7 }]).await;
+    server.say(&[grant(1, 7)]).await;
     assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
     sleep(Duration::from_millis(1)).await;
     assert!(!run.is_finished(), "the lock is not free yet");
@@ -362,7 +363,7 @@ async fn run_stops_the_work_when_the_lock_is_lost() {
     });
     let run = tokio::spawn(run);
     server.hear().await;
-    server.say(&[ServerMessage::Grant { request: 1, token: 7 }]).await;
+    server.say(&[grant(1, 7)]).await;
     let reason = LostReason::Revoked.number();
     server.say(&[ServerMessage::Lost { request: 1, token: 7, reason }]).await;
     let error = run.await.unwrap().unwrap_err();

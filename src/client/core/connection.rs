@@ -1,0 +1,176 @@
+//! Where the connection stands, and when the next is made.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::types::Timestamp;
+
+use super::{End, Lease};
+
+/// So many keep-alives are sent in one ttl (rule S5).
+pub(super) const KEEP_ALIVES_PER_TTL: u32 = 4;
+/// Keep-alives whose answers are waited for; of more, the oldest is forgotten.
+pub(super) const KEEP_ALIVES_UNANSWERED_MAX: usize = 16;
+/// After so many ttls without a word from the server its connection is given up, if there cannot be
+/// another that keeps the session: more than one, for the server may only have stalled (rule T3).
+const SILENCE_TTLS_MAX: u32 = 2;
+/// The longest pause between two attempts is a ttl divided by this.
+const PAUSES_PER_TTL: u32 = 6;
+/// The pause after the first attempt that failed.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// No attempt takes longer than a ttl divided by this, so that there is time for another.
+const ATTEMPTS_PER_TTL: u32 = 3;
+
+/// Where the connection stands.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Hello was sent, Welcome has not come.
+    Greeting(Greeting),
+    /// Welcome has come.
+    Open(Open),
+    /// There is no connection. Belief in the lease runs on, by our own clock.
+    Away(Away),
+    /// Nothing comes or goes any more.
+    Ended(End),
+}
+
+/// A connection without its Welcome.
+#[derive(Debug)]
+pub(super) struct Greeting {
+    /// When Hello was sent: the lease is counted from here.
+    pub(super) hello_sent: Timestamp,
+    /// When it has taken too long. None for the first connection: its maker waits as long as it
+    /// likes.
+    pub(super) give_up_at: Option<Timestamp>,
+}
+
+/// A connection that was welcomed.
+#[derive(Debug)]
+pub(super) struct Open {
+    /// When the next keep-alive is to be sent.
+    pub(super) keep_alive_due: Timestamp,
+    /// Keep-alives without an answer, and when each was sent; the oldest first.
+    pub(super) unanswered: VecDeque<(u64, Timestamp)>,
+    /// When the server was last heard.
+    pub(super) heard: Timestamp,
+    /// The silence that is put up with.
+    pub(super) silence_max: Duration,
+}
+
+/// The time between two connections.
+#[derive(Debug)]
+pub(super) enum Away {
+    /// The next attempt is made then.
+    Pausing(Timestamp),
+    /// An attempt is being made, until then at the latest.
+    Dialing(Timestamp),
+}
+
+impl Open {
+    /// A connection that was just welcomed to `lease`. If there `can_be_another`, this one is given
+    /// up while there is still time for it.
+    pub(super) fn new(
+        lease: &Lease,
+        sent: Timestamp,
+        now: Timestamp,
+        can_be_another: bool,
+    ) -> Self {
+        let ttl = lease.ttl().length();
+        Self {
+            keep_alive_due: sent.after(ttl / KEEP_ALIVES_PER_TTL),
+            unanswered: VecDeque::new(),
+            heard: now,
+            silence_max: if can_be_another { ttl * 2 / 3 } else { ttl * SILENCE_TTLS_MAX },
+        }
+    }
+
+    /// When the server has been silent for too long.
+    pub(super) fn given_up_at(&self) -> Timestamp {
+        self.heard.after(self.silence_max)
+    }
+}
+
+/// How long to wait between attempts: at first not at all, then longer each time, never twice the
+/// same, up to a part of the ttl.
+#[derive(Debug)]
+pub(super) struct Patience {
+    /// Attempts since the server last answered a keep-alive. A connection that is welcomed and
+    /// ends at once counts too, or we would come back without end and without a pause.
+    attempts: u32,
+    /// Where the next number that looks random comes from.
+    seed: u64,
+}
+
+impl Patience {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { attempts: 0, seed: seed | 1 }
+    }
+
+    /// The connection proved itself.
+    pub(super) fn reward(&mut self) {
+        self.attempts = 0;
+    }
+
+    /// The pause before the next attempt.
+    pub(super) fn pause(&mut self, ttl: Duration) -> Duration {
+        let attempts = self.attempts;
+        self.attempts = attempts.saturating_add(1);
+        let Some(doublings) = attempts.checked_sub(1) else { return Duration::ZERO };
+        let longest = ttl / PAUSES_PER_TTL;
+        let pause = PAUSE_MIN.saturating_mul(1 << doublings.min(16)).min(longest);
+        pause.mul_f64(0.5 + self.fraction() / 2.0)
+    }
+
+    /// How long the next attempt may take.
+    pub(super) fn attempt_max(&self, ttl: Duration, at_most: Duration) -> Duration {
+        at_most.min(ttl / ATTEMPTS_PER_TTL)
+    }
+
+    /// Something from 0 to 1.
+    fn fraction(&mut self) -> f64 {
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
+        f64::from(u32::try_from(self.seed >> 32).unwrap_or(0)) / f64::from(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_attempt_is_made_at_once_and_pauses_grow_to_a_sixth_of_the_ttl() {
+        let ttl = Duration::from_secs(10);
+        let mut patience = Patience::new(7);
+        assert_eq!(patience.pause(ttl), Duration::ZERO);
+        let mut longest = PAUSE_MIN;
+        for _ in 0..40 {
+            let pause = patience.pause(ttl);
+            assert!(pause >= longest / 2 && pause <= longest, "{pause:?} of {longest:?}");
+            longest = (longest * 2).min(ttl / 6);
+        }
+        patience.reward();
+        assert_eq!(patience.pause(ttl), Duration::ZERO);
+    }
+
+    #[test]
+    fn clients_with_different_seeds_do_not_come_back_all_at_once() {
+        let ttl = Duration::from_secs(10);
+        let pauses = |seed| {
+            let mut patience = Patience::new(seed);
+            std::array::from_fn::<_, 10, _>(|_| patience.pause(ttl))
+        };
+        assert_ne!(pauses(2), pauses(4));
+    }
+
+    #[test]
+    fn no_attempt_takes_all_that_is_left_of_a_lease() {
+        let patience = Patience::new(1);
+        let attempt_max = |ttl, at_most| {
+            patience.attempt_max(Duration::from_secs(ttl), Duration::from_secs(at_most))
+        };
+        assert_eq!(attempt_max(3, 5), Duration::from_secs(1));
+        assert_eq!(attempt_max(60, 5), Duration::from_secs(5));
+    }
+}

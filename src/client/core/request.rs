@@ -1,0 +1,114 @@
+//! What is kept of a request until it is over.
+
+use std::time::Duration;
+
+use crate::types::{FencingToken, LostReason, Timestamp};
+use crate::wire::{ClientMessage, Ticket, Wait};
+
+use super::Ask;
+
+/// A request that is not over.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    /// What it asks for, to ask for it again over another connection.
+    pub(super) ask: Ask,
+    /// When it has waited as long as it would. None: it waits for ever, or not at all.
+    pub(super) deadline: Option<Timestamp>,
+    /// Its place in line, for a run of the coordinator that does not know it; from its latest
+    /// `Queued`.
+    pub(super) ticket: Option<Ticket>,
+    /// Where it stands.
+    pub(super) state: State,
+}
+
+/// Where a request stands.
+#[derive(Clone, Debug)]
+pub(super) enum State {
+    /// Neither granted nor refused.
+    Waiting,
+    /// Granted while the lease was not believed in: held only once the server confirms the lease.
+    Unconfirmed(Grant),
+    /// Granted, told to its owner and, while the lease is believed in, held.
+    Held {
+        /// By what.
+        grant: Grant,
+        /// The server has restarted since, and has not confirmed this yet: until when it is believed
+        /// in all the same (rule G3).
+        doubted: Option<Timestamp>,
+    },
+    /// Given back. Not held any more.
+    Releasing {
+        /// The token that was released.
+        token: FencingToken,
+        /// Whether the application asked, and so waits for the answer.
+        asked: bool,
+        /// Why it was lost before the release got there, if it was.
+        lost: Option<LostReason>,
+        /// Whether it was reclaimed before, which may have been refused.
+        reclaimed: bool,
+        /// Whether this was said over an earlier connection already, and may have been done then.
+        repeated: bool,
+    },
+    /// Cancel was sent. Whatever comes but `Cancelled` has crossed it and means nothing.
+    Cancelling,
+}
+
+/// What proves a hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grant {
+    /// Its token.
+    pub(super) token: FencingToken,
+    /// Its seal.
+    pub(super) seal: u128,
+}
+
+impl Request {
+    /// A request that is made at `now`.
+    pub(super) fn new(ask: Ask, now: Timestamp) -> Self {
+        let deadline = match ask.wait {
+            Wait::Timeout { ms } => Some(now.after(Duration::from_millis(ms))),
+            Wait::Forever | Wait::Never => None,
+        };
+        Self { ask, deadline, ticket: None, state: State::Waiting }
+    }
+
+    /// Whether it would not wait.
+    pub(super) fn is_try(&self) -> bool {
+        matches!(self.ask.wait, Wait::Never)
+    }
+
+    /// Whether it has waited as long as it would.
+    pub(super) fn is_timed_out(&self, now: Timestamp) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    /// The request, for the first time or again: then for as long as it still would wait.
+    pub(super) fn message(&self, request: u64, now: Timestamp) -> ClientMessage {
+        let Ask { wait, progress, lock_delay_ms, note, claims } = self.ask.clone();
+        let wait = match self.deadline {
+            Some(deadline) => {
+                let left = deadline.since(now).as_micros().div_ceil(1_000).max(1);
+                Wait::Timeout { ms: u64::try_from(left).unwrap_or(u64::MAX) }
+            }
+            None => wait,
+        };
+        let ticket = self.ticket;
+        ClientMessage::Request {
+            request,
+            owner: 0,
+            wait,
+            progress,
+            lock_delay_ms,
+            note,
+            ticket,
+            claims,
+        }
+    }
+
+    /// Asks a coordinator that has crashed for what it granted before.
+    pub(super) fn reclaim(&self, request: u64, grant: Grant) -> ClientMessage {
+        let Ask { lock_delay_ms, note, claims, .. } = self.ask.clone();
+        let (token, seal) = (grant.token.number(), grant.seal);
+        ClientMessage::Reclaim { request, token, seal, lock_delay_ms, note, claims }
+    }
+}

@@ -1,0 +1,411 @@
+//! From one connection to the next.
+//!
+//! When a connection ends, nothing is decided: belief in the lease runs on, and what is asked
+//! meanwhile is kept. Over the next connection, the session says what it still waits for, in the old
+//! order and under the old ids, so that nothing is done twice (rule R1). What the server then finds
+//! depends on what became of it:
+//!
+//! - *it is the same run* (`Resumed`): it knows everything. An account lists what we hold and await;
+//!   whatever else it has of us, because we gave it up meanwhile, it frees (rule S3).
+//! - *it has crashed* (`Reopened`): it knows nothing. What we still believe in, we reclaim; until
+//!   that is confirmed, no answer of the new run prolongs it (rule G3).
+//! - *it resumed us in another run*: it stopped in good order, or it crashed and an answer that said
+//!   so was lost. We cannot know which. Reclaiming is right in both.
+//! - *we were away too long* (`UnknownSession`): what we held is lost. What we await, we ask for
+//!   anew in another session.
+
+use std::time::Duration;
+
+use crate::types::{Epoch, GoodbyeCode, LostReason, RejectionCode, RequestId, SessionId};
+use crate::types::{Timestamp, Ttl};
+use crate::wire::{Attach, ClientMessage, Held, PROTOCOL, Standing};
+
+use super::connection::{Away, Greeting, Open, Phase};
+use super::{Core, Effect, End, Lease, Refusal, Rejection, Request, State, Welcome};
+
+/// Ids listed in one part of an account: half of what a frame has room for.
+const ACCOUNT_IDS_MAX: usize = 2_000;
+/// So much higher is the generation after one that was called stale. That it was cannot be, but if
+/// it is, a few attempts end it.
+const GENERATION_LEAP: u64 = 16;
+
+/// A session as its client knows it.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Its id.
+    id: u128,
+    /// What proves that it is ours.
+    secret: u128,
+    /// The greatest number that any of its connections had. Each Hello that may have reached the
+    /// server has another, so that one which was delayed on the way is known by its number (rule S2).
+    generation: u64,
+    /// The run of the coordinator that last welcomed it.
+    epoch: u64,
+}
+
+/// What a Welcome says.
+pub(super) struct Welcomed {
+    pub(super) protocol: u32,
+    pub(super) epoch: u64,
+    pub(super) session: u128,
+    pub(super) secret: u128,
+    pub(super) generation: u64,
+    pub(super) ttl_ms: u32,
+    pub(super) standing: Standing,
+}
+
+/// What the server knows of the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// Nothing: the session is new.
+    Nothing,
+    /// Everything.
+    Everything,
+    /// Everything or nothing.
+    EverythingOrNothing,
+    /// Nothing any more.
+    NothingAnyMore,
+}
+
+impl Core {
+    /// Whether a connection that ends is followed by another.
+    pub(super) fn can_reconnect(&self) -> bool {
+        self.reconnect.is_some() && self.began
+    }
+
+    /// The connection ended without a goodbye, or could not be made.
+    pub(in crate::client) fn connection_lost(&mut self, now: Timestamp) {
+        if self.end().is_some() {
+            return;
+        }
+        if self.can_reconnect() {
+            self.lapse_if_due(now);
+            self.go_away(End::Disconnected, now);
+        } else {
+            self.finish(End::Disconnected);
+        }
+    }
+
+    /// The connection that was wanted is made: says Hello.
+    pub(in crate::client) fn connected(&mut self, now: Timestamp) {
+        let Phase::Away(Away::Dialing(until)) = self.phase else { return };
+        let hello = self.hello();
+        self.messages.push(hello);
+        self.phase = Phase::Greeting(Greeting { hello_sent: now, give_up_at: Some(until) });
+    }
+
+    /// The Hello of the next connection.
+    pub(super) fn hello(&mut self) -> ClientMessage {
+        let attach = match &mut self.session {
+            None => Attach::New,
+            Some(session) => {
+                session.generation += 1;
+                let Session { id, secret, generation, .. } = *session;
+                Attach::Resume { session: id, secret, generation }
+            }
+        };
+        // What the server gave is what to ask for again: its default may be another by now.
+        let ttl = self.introduction.ttl.or(self.lease.map(|lease| lease.ttl()));
+        ClientMessage::Hello {
+            protocol: PROTOCOL,
+            attach,
+            ttl_ms: ttl.map_or(0, Ttl::as_millis),
+            linger_ms: self.introduction.linger_ms,
+            identity: self.introduction.identity.clone(),
+            epoch_seen: self.epoch_seen,
+            token_seen: self.token_seen,
+        }
+    }
+
+    /// There is no connection, because of `trouble`: the next attempt is made after a pause.
+    pub(super) fn go_away(&mut self, trouble: End, now: Timestamp) {
+        let has_failed = !self.is_open();
+        self.leave(trouble, now);
+        if has_failed {
+            self.unreachable = true;
+            self.refuse_tries();
+        }
+        let pause = self.patience.pause(self.ttl());
+        if pause.is_zero() {
+            self.dial(now);
+        } else {
+            self.phase = Phase::Away(Away::Pausing(now.after(pause)));
+        }
+    }
+
+    /// Gives up the connection, or the attempt to make one.
+    fn leave(&mut self, trouble: End, now: Timestamp) {
+        let was_open = self.is_open();
+        self.trouble = trouble;
+        self.messages.clear();
+        self.phase = Phase::Away(Away::Pausing(now));
+        if was_open {
+            self.forget_what_the_account_covers();
+            if let (Some(lease), Some(linger)) = (&mut self.lease, self.introduction.linger_ms) {
+                lease.cut_short(now, Duration::from_millis(linger.into()));
+            }
+            self.lapse_if_due(now);
+        }
+    }
+
+    /// Wants a connection.
+    pub(super) fn dial(&mut self, now: Timestamp) {
+        self.connections += 1;
+        self.phase = Phase::Away(Away::Dialing(now.after(self.attempt_max())));
+    }
+
+    /// How long an attempt may take.
+    pub(super) fn attempt_max(&self) -> Duration {
+        let at_most = self.reconnect.map_or(Duration::MAX, |reconnect| reconnect.attempt_max);
+        self.patience.attempt_max(self.ttl(), at_most)
+    }
+
+    fn ttl(&self) -> Duration {
+        let ttl = self.lease.map(|lease| lease.ttl()).or(self.introduction.ttl);
+        ttl.unwrap_or_default().length()
+    }
+
+    /// What was given up is over: the next account will not list it. A grant in doubt will be told
+    /// again if it still is one.
+    fn forget_what_the_account_covers(&mut self) {
+        let numbers: Vec<u64> = self.requests.keys().copied().collect();
+        for number in numbers {
+            let Some(request) = self.requests.get_mut(&number) else { continue };
+            match request.state {
+                State::Unconfirmed(_) => request.state = State::Waiting,
+                State::Cancelling | State::Releasing { asked: false, .. } => {
+                    self.remove(number);
+                }
+                State::Waiting | State::Held { .. } | State::Releasing { .. } => {}
+            }
+        }
+    }
+
+    /// Who would not wait for a lock does not wait for a server that cannot be reached.
+    fn refuse_tries(&mut self) {
+        let waits = |r: &Request| matches!(r.state, State::Waiting) && r.is_try();
+        let tries: Vec<u64> =
+            self.requests.iter().filter(|(_, r)| waits(r)).map(|(number, _)| *number).collect();
+        for number in tries {
+            self.refuse(number, Refusal::Away);
+        }
+    }
+
+    /// The server said goodbye, or refused our Hello.
+    pub(super) fn dismissed(
+        &mut self,
+        code: GoodbyeCode,
+        rejection: RejectionCode,
+        message: String,
+        now: Timestamp,
+    ) {
+        let greets = !self.is_open();
+        let end = End::Dismissed { code, rejection, message };
+        if !self.can_reconnect() {
+            return self.finish(end);
+        }
+        match code {
+            GoodbyeCode::Draining
+            | GoodbyeCode::HandshakeTimeout
+            | GoodbyeCode::IdleTimeout
+            | GoodbyeCode::TooManyConnections
+            | GoodbyeCode::SlowReader
+            | GoodbyeCode::Unknown(_) => self.go_away(end, now),
+            GoodbyeCode::SessionExpired => self.session_over(end, now),
+            GoodbyeCode::Refused if greets => match rejection {
+                RejectionCode::UnknownSession => self.session_over(end, now),
+                RejectionCode::StaleGeneration => {
+                    if let Some(session) = &mut self.session {
+                        session.generation += GENERATION_LEAP;
+                    }
+                    self.go_away(end, now);
+                }
+                RejectionCode::Draining
+                | RejectionCode::TooManySessions
+                | RejectionCode::Unavailable
+                | RejectionCode::Grace => self.go_away(end, now),
+                // What we say about ourselves is wrong, and will be the next time.
+                _ => self.finish(end),
+            },
+            GoodbyeCode::Done
+            | GoodbyeCode::ProtocolError
+            | GoodbyeCode::UnsupportedVersion
+            | GoodbyeCode::Refused
+            | GoodbyeCode::Superseded => self.finish(end),
+        }
+    }
+
+    /// The session is over: what it held is lost, what it awaits goes on in another.
+    fn session_over(&mut self, end: End, now: Timestamp) {
+        let numbers: Vec<u64> = self.requests.keys().copied().collect();
+        for number in numbers {
+            let Some(request) = self.requests.get_mut(&number) else { continue };
+            match request.state {
+                State::Waiting | State::Unconfirmed(_) => {
+                    request.state = State::Waiting;
+                    request.ticket = None;
+                }
+                State::Held { .. } => self.lose(number, LostReason::Expired),
+                State::Releasing { .. } => self.released_by_itself(number),
+                State::Cancelling => {
+                    self.remove(number);
+                }
+            }
+        }
+        self.session = None;
+        if self.is_open() {
+            self.go_away(end, now);
+        } else {
+            // The server is there, it only does not know us.
+            self.leave(end, now);
+            self.dial(now);
+        }
+    }
+
+    /// A hold is lost for good.
+    pub(super) fn lose(&mut self, number: u64, reason: LostReason) {
+        self.remove(number);
+        self.effects.push(Effect::Lost { request: RequestId::new(number), reason });
+    }
+
+    /// Nobody holds any more what was to be released.
+    fn released_by_itself(&mut self, number: u64) {
+        if let Some(Request { state: State::Releasing { asked: true, lost, .. }, .. }) =
+            self.remove(number)
+        {
+            let outcome = lost.map_or(Ok(()), |reason| Err(Refusal::Lost(reason)));
+            self.effects.push(Effect::Released { request: RequestId::new(number), outcome });
+        }
+    }
+
+    /// The connection is welcome.
+    pub(super) fn welcomed(
+        &mut self,
+        hello_sent: Timestamp,
+        welcome: &Welcomed,
+        now: Timestamp,
+    ) -> Result<(), String> {
+        let Welcomed { protocol, epoch, session, secret, generation, ttl_ms, .. } = *welcome;
+        if protocol != PROTOCOL {
+            return Err(format!("it speaks version {protocol}"));
+        }
+        let ttl = Ttl::new(Duration::from_millis(ttl_ms.into())).map_err(|e| e.to_string())?;
+        let known = self.known(welcome)?;
+        if known != Known::Nothing && known != Known::Everything {
+            self.doubt_holds();
+        }
+        let generation = self.session.as_ref().map_or(0, |s| s.generation).max(generation);
+        self.session = Some(Session { id: session, secret, generation, epoch });
+        let lease = Lease::new(hello_sent, ttl);
+        let can_be_another = self.reconnect.is_some() && self.introduction.linger_ms.is_none();
+        self.phase = Phase::Open(Open::new(&lease, hello_sent, now, can_be_another));
+        self.lease = Some(lease);
+        self.lapsed = now >= lease.believed_until();
+        self.unreachable = false;
+        self.epoch_seen = self.epoch_seen.max(epoch);
+        let (session, epoch) = (SessionId::new(session), Epoch::new(epoch));
+        self.effects.push(Effect::Welcomed(Welcome { session, epoch, ttl }));
+        if self.began {
+            self.repeat(known, now);
+        }
+        self.began = true;
+        Ok(())
+    }
+
+    /// What the server knows of the session that we asked for.
+    fn known(&self, welcome: &Welcomed) -> Result<Known, String> {
+        match (&self.session, welcome.standing) {
+            (None, Standing::Opened) => Ok(Known::Nothing),
+            (None, Standing::Resumed | Standing::Reopened { .. }) => {
+                Err("the Welcome of an old session to a new one".to_owned())
+            }
+            (Some(session), _) if session.id != welcome.session => {
+                Err("the Welcome of another session than was asked for".to_owned())
+            }
+            (Some(_), Standing::Opened | Standing::Reopened { .. }) => Ok(Known::NothingAnyMore),
+            (Some(session), Standing::Resumed) if session.epoch == welcome.epoch => {
+                Ok(Known::Everything)
+            }
+            (Some(_), Standing::Resumed) => Ok(Known::EverythingOrNothing),
+        }
+    }
+
+    /// What is held is believed in as long as the lease was until now, and no longer unless the
+    /// server confirms it.
+    fn doubt_holds(&mut self) {
+        let Some(until) = self.lease.map(|lease| lease.believed_until()) else { return };
+        for (&number, request) in &mut self.requests {
+            if let State::Held { doubted: doubted @ None, .. } = &mut request.state {
+                *doubted = Some(until);
+                self.doubts.insert((until, number));
+                let request = RequestId::new(number);
+                self.effects.push(Effect::Doubted { request, until });
+            }
+        }
+    }
+
+    /// Says again what is not answered, and what is held.
+    fn repeat(&mut self, known: Known, now: Timestamp) {
+        self.request_repeated = self.request_next;
+        let is_gone = matches!(known, Known::Nothing | Known::NothingAnyMore);
+        let numbers: Vec<u64> = self.requests.keys().copied().collect();
+        for number in numbers {
+            let Some(request) = self.requests.get(&number) else { continue };
+            match request.state {
+                State::Waiting if is_gone && request.is_timed_out(now) => {
+                    let code = RejectionCode::TimedOut;
+                    let rejection = Rejection { code, message: String::new(), lock: None };
+                    self.refuse(number, Refusal::Rejected(rejection));
+                }
+                State::Waiting => self.messages.push(request.message(number, now)),
+                State::Held { grant, doubted: Some(_) } => {
+                    self.messages.push(request.reclaim(number, grant));
+                }
+                State::Releasing { .. } if is_gone => self.released_by_itself(number),
+                State::Releasing { token, asked, lost, reclaimed, .. } => {
+                    let release = ClientMessage::Release { request: number, token: token.number() };
+                    self.messages.push(release);
+                    let repeated = true;
+                    let state = State::Releasing { token, asked, lost, reclaimed, repeated };
+                    self.set_state(number, state);
+                }
+                // What is cancelled does not outlive its connection; what is in doubt neither.
+                State::Held { doubted: None, .. } | State::Unconfirmed(_) | State::Cancelling => {}
+            }
+        }
+        if !is_gone {
+            self.give_account();
+        }
+    }
+
+    /// Lists what is held and awaited, over all ids that were ever used.
+    fn give_account(&mut self) {
+        let live: Vec<(u64, Option<Held>)> = self
+            .requests
+            .iter()
+            .filter_map(|(&request, known)| match known.state {
+                State::Waiting | State::Unconfirmed(_) => Some((request, None)),
+                State::Held { grant, .. } => {
+                    Some((request, Some(Held { request, token: grant.token.number() })))
+                }
+                State::Releasing { .. } | State::Cancelling => None,
+            })
+            .collect();
+        let last = self.request_next - 1;
+        let mut from = 1;
+        let mut rest = &live[..];
+        while from <= last {
+            let (part, after) = rest.split_at(rest.len().min(ACCOUNT_IDS_MAX));
+            rest = after;
+            let to = match part.last() {
+                Some((to, _)) if !rest.is_empty() => *to,
+                Some(_) | None => last,
+            };
+            let held = part.iter().filter_map(|(_, held)| *held).collect();
+            let waiting = part.iter().filter(|(_, held)| held.is_none()).map(|(id, _)| *id);
+            let waiting = waiting.collect();
+            self.messages.push(ClientMessage::Account { from, to, held, waiting });
+            from = to + 1;
+        }
+    }
+}
