@@ -364,7 +364,7 @@ impl fmt::Display for Rejection {
             Self::AsBefore(code) => write!(f, "{code}, as answered before"),
             Self::TooManySessions { max } => write!(f, "{max} sessions are alive, the limit"),
             Self::TooManyRequests { max } => {
-                write!(f, "the session has {max} requests held or waiting, the limit")
+                write!(f, "the session would claim more than {max} locks at a time, the limit")
             }
             Self::TooManyWaiters { lock, max } => {
                 write!(f, "{max} requests wait for {lock:?}, the limit")

@@ -45,6 +45,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             match self.in_limbo.pop_front() {
                 Some(Limbo::Session(session)) => self.pass_on(session),
                 Some(Limbo::Revoke { connection, query_id, name, token }) => {
+                    if self.grace_until.is_some() {
+                        self.forfeited.insert(Forfeit::Grant(token));
+                    }
                     self.revoke(connection, query_id, name, token);
                 }
                 None => return,

@@ -85,6 +85,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             };
             return self.tell(session, id, news);
         }
+        if let Some(outcome) = self.sessions[session].outcome(id) {
+            // What is over is not revived by asking again.
+            return self.tell(session, id, outcome.into());
+        }
         let is_of_earlier_run = token < self.first_token;
         let is_forfeited = self.forfeited.contains(&Forfeit::Grant(token));
         if self.grace_until.is_none() || !is_of_earlier_run || is_forfeited {
@@ -119,8 +123,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let claims: Vec<ClaimKey> = self.claims_of(request).collect();
         for claim in claims {
             let ClaimNode { lock, mode, .. } = self.claims[claim];
-            while self.locks[lock].shape != Shape::of(mode) || !self.locks[lock].has_room_for(mode)
-            {
+            // A lock delay is for others; whoever held it beside the one that was lost still does.
+            while !self.locks[lock].fits(mode) {
                 if self.locks[lock].holders.is_empty() {
                     self.reshape(lock, Shape::of(mode));
                     continue;

@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use super::arena::{ClaimKey, Links, LockKey, RequestKey, SessionKey};
 use super::event::{Request, Wait};
+use super::forfeit::Limbo;
 use super::lock::{ClaimNode, Shape};
 use super::request::{Live, State};
 use super::session::Outcome;
 use super::table::Due;
-use super::{Effect, LockTable, News, Rejection};
+use super::{Effect, Forfeit, LockTable, News, Rejection};
 use crate::types::{
     ConnectionId, FencingToken, LockName, LostReason, Mode, OwnerId, RequestId, SessionId, Ticket,
     Timestamp,
@@ -57,10 +58,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 }
             },
             None => match self.sessions[session].outcome(request.id) {
-                Some(Outcome::Released(_)) => News::Released,
-                Some(Outcome::Cancelled) => News::Cancelled,
-                Some(Outcome::Lost(token, reason)) => News::Lost { token, reason },
-                Some(Outcome::Rejected(code)) => News::Rejected(Rejection::AsBefore(code)),
+                Some(outcome) => outcome.into(),
                 None => {
                     let latest = self.sessions[session].latest_request;
                     News::Rejected(Rejection::RequestForgotten { latest })
@@ -88,7 +86,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if request.owner != OwnerId::default() {
             return Err(Rejection::Unsupported { what: "owners" });
         }
-        if self.sessions[session].requests.len() >= max {
+        if self.sessions[session].claims + request.claims.as_slice().len() > max {
             return Err(Rejection::TooManyRequests { max });
         }
         let (wait, ticket) = (request.wait, request.ticket);
@@ -120,6 +118,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         request.claims.for_each(|claim| {
             let lock = self.locks.find_or_use(claim.name, Shape::of(claim.mode));
             let node = self.claims.insert(ClaimNode::new(lock, key, claim.mode));
+            self.sessions[session].claims += 1;
             match last.replace(node) {
                 Some(last) => self.claims[last].sibling = Some(node),
                 None => self.requests[key].first = Some(node),
@@ -249,6 +248,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let live = &mut self.requests[request];
         live.state = State::Held { token };
         live.since = self.now;
+        let session = live.session;
+        self.sessions[session].held += 1;
         self.held += 1;
     }
 
@@ -267,6 +268,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.sessions[session].requests.remove(&mut self.requests.arena, request);
         let live = self.requests.remove(request);
         self.held -= usize::from(live.is_held());
+        self.sessions[session].held -= usize::from(live.is_held());
         self.each_claim(live.first, |table, claim, lock| {
             if live.is_held() {
                 table.locks[lock].remove_holder(&mut table.claims, claim);
@@ -274,6 +276,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 table.locks[lock].queue.leave(&mut table.claims, claim, live.is_told());
             }
             table.claims.remove(claim);
+            table.sessions[session].claims -= 1;
             table.unsettle(lock);
         });
     }
@@ -282,8 +285,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     pub(super) fn finish(&mut self, request: RequestKey, outcome: Outcome, news: News) {
         let Live { session, id, .. } = self.requests[request];
         self.take_out(request);
-        self.sessions[session].remember(id, outcome, self.limits.finished_remembered);
-        self.tell(session, id, news);
+        if !self.sessions[session].is_over {
+            self.sessions[session].remember(id, outcome, self.limits.finished_remembered);
+            self.tell(session, id, news);
+        }
     }
 
     /// A request's locks are given back by their holder (rule R8).
@@ -328,8 +333,26 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.finish(request, outcome, News::Rejected(rejection));
     }
 
-    /// An operator takes a lock away from the holder with this token, and with it all that this
-    /// holder's request holds (rule R11).
+    /// An operator wants a lock taken away from the holder with this token (rule R11). That is put on
+    /// record first.
+    pub(super) fn ask_to_revoke(
+        &mut self,
+        connection: ConnectionId,
+        query_id: u64,
+        name: LockName,
+        token: FencingToken,
+    ) {
+        if self.holder_with(&name, token).is_none() {
+            let rejection = Rejection::NoSuchGrant { lock: name, token };
+            self.effects.push(Effect::NotRevoked { connection, query_id, rejection });
+            return;
+        }
+        let revoke = Limbo::Revoke { connection, query_id, name, token };
+        self.record(Forfeit::Grant(token), revoke);
+    }
+
+    /// It is on record that the lock is taken away, and with it all that this holder's request holds;
+    /// unless it ended meanwhile.
     pub(super) fn revoke(
         &mut self,
         connection: ConnectionId,
@@ -337,14 +360,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         name: LockName,
         token: FencingToken,
     ) {
-        let holder = self.locks.find(name.as_str()).and_then(|lock| {
-            let mut holders = self.locks[lock].holders.iter(&self.claims);
-            holders.find_map(|claim| {
-                let request = self.claims[claim].request;
-                (self.requests[request].state == State::Held { token }).then_some(request)
-            })
-        });
-        let Some(request) = holder else {
+        let Some(request) = self.holder_with(&name, token) else {
             let rejection = Rejection::NoSuchGrant { lock: name, token };
             self.effects.push(Effect::NotRevoked { connection, query_id, rejection });
             return;
@@ -354,6 +370,15 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.finish(request, Outcome::Lost(token, reason), News::Lost { token, reason });
         self.effects.push(Effect::Revoked { connection, query_id });
         self.settle();
+    }
+
+    /// The request that holds the lock with this token.
+    fn holder_with(&self, name: &LockName, token: FencingToken) -> Option<RequestKey> {
+        let lock = self.locks.find(name.as_str())?;
+        let holders = self.locks[lock].holders.iter(&self.claims);
+        holders
+            .map(|claim| self.claims[claim].request)
+            .find(|request| self.requests[*request].state == State::Held { token })
     }
 
     /// Before a request loses its locks: they are not granted anew before its delay (rule S7).

@@ -77,11 +77,14 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 let found = self.sessions.of_connection(connection);
                 assert_eq!(found, self.sessions.find(session.id), "whose connection is it");
             }
-            of_sessions.extend(session.requests.iter(&self.requests.arena));
+            let own: Vec<_> = session.requests.iter(&self.requests.arena).collect();
+            let held = own.iter().filter(|request| self.requests[**request].is_held()).count();
+            let claims: usize = own.iter().map(|request| self.claims_of(*request).count()).sum();
+            assert_eq!((held, claims), (session.held, session.claims));
+            of_sessions.extend(own);
         }
         for (_, session) in self.sessions.iter_all() {
             if session.is_over {
-                assert!(!session.requests.is_empty(), "over, and has nothing, yet is there");
                 of_sessions.extend(session.requests.iter(&self.requests.arena));
             }
         }

@@ -184,7 +184,12 @@ impl ServiceQueue {
 impl Lock {
     /// Whether a holder in `mode` could join the holders there are.
     pub(super) fn has_room_for(&self, mode: Mode) -> bool {
-        self.delayed_until.is_none() && self.taken + share(mode) <= self.shape.capacity()
+        self.delayed_until.is_none() && self.fits(mode)
+    }
+
+    /// Whether a holder in `mode` fits together with the holders there are.
+    pub(super) fn fits(&self, mode: Mode) -> bool {
+        self.shape == Shape::of(mode) && self.taken + share(mode) <= self.shape.capacity()
     }
 
     /// The claim becomes one of the holders.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::EndReason;
 use super::arena::{Arena, Chain, RequestKey, SessionKey};
 use super::event::Command;
+use super::{EndReason, News, Rejection};
 use crate::types::{
     ConnectionId, FencingToken, Generation, Identity, LostReason, RejectionCode, RequestId,
     SessionId, Timestamp, Ttl,
@@ -45,6 +45,13 @@ pub(super) struct Session {
     pub(super) latest_request: RequestId,
     /// How its latest finished requests ended, oldest first (rule R1).
     finished: VecDeque<(RequestId, Outcome)>,
+    /// How many of its requests hold.
+    pub(super) held: usize,
+    /// How many claims its requests have.
+    pub(super) claims: usize,
+    /// It was opened anew after a crash, and nothing was heard from it yet: for all we know, its
+    /// client has not heard of that either (rule G2).
+    pub(super) is_reopened: bool,
     /// What its client said before it could be welcomed, which waits for the disk (rule G1). None:
     /// it was welcomed.
     pub(super) unheard: Option<Vec<Command>>,
@@ -63,6 +70,18 @@ pub(super) enum Outcome {
     Lost(FencingToken, LostReason),
     /// It was answered *no*.
     Rejected(RejectionCode),
+}
+
+impl From<Outcome> for News {
+    /// What is told to whoever asks again.
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Released(_) => Self::Released,
+            Outcome::Cancelled => Self::Cancelled,
+            Outcome::Lost(token, reason) => Self::Lost { token, reason },
+            Outcome::Rejected(code) => Self::Rejected(Rejection::AsBefore(code)),
+        }
+    }
 }
 
 /// What a new session is made of.
@@ -94,6 +113,9 @@ impl Session {
             requests: Chain::EMPTY,
             latest_request: RequestId::new(0),
             finished: VecDeque::new(),
+            held: 0,
+            claims: 0,
+            is_reopened: false,
             unheard: None,
             is_over: false,
         }

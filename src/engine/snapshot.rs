@@ -40,6 +40,10 @@ struct SavedSession {
     identity: Identity,
     ttl: Ttl,
     linger: Option<Duration>,
+    /// How long ago it was opened, for people.
+    age: Duration,
+    /// Whether its client has yet to hear that it was opened anew after a crash.
+    is_reopened: bool,
     latest_request: RequestId,
     finished: Vec<(RequestId, Outcome)>,
 }
@@ -53,6 +57,8 @@ struct SavedRequest {
     /// For how long it goes on waiting, if it does not hold and not for ever.
     timeout_left: Option<Duration>,
     ticket: Ticket,
+    /// Since how long it holds or waits.
+    age: Duration,
     told: bool,
     lock_delay: Duration,
     note: Note,
@@ -83,7 +89,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let mut live: Vec<RequestKey> = self
             .requests
             .keys()
-            .filter(|key| !self.sessions[self.requests[*key].session].is_over)
+            .filter(|key| is_saved(&self.sessions[self.requests[*key].session]))
             .collect();
         live.sort_by_key(|key| {
             let live = &self.requests[*key];
@@ -98,10 +104,29 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             lock.delayed_until.map(|until| (lock.name.clone(), until.since(self.now)))
         });
         Snapshot {
-            sessions: self.sessions.iter_from(0).map(|(_, session)| save(session)).collect(),
+            sessions: self
+                .sessions
+                .iter_from(0)
+                .filter(|(_, session)| is_saved(session))
+                .map(|(_, session)| self.save_session(session))
+                .collect(),
             requests: live.into_iter().map(|key| self.save_request(key)).collect(),
             forfeited: self.grace_until.map(|_| self.forfeited.iter().copied().collect()),
             delays: delays.collect(),
+        }
+    }
+
+    fn save_session(&self, session: &Session) -> SavedSession {
+        SavedSession {
+            id: session.id,
+            generation: session.generation,
+            identity: session.identity.clone(),
+            ttl: session.ttl,
+            linger: session.linger,
+            age: self.now.since(session.since),
+            is_reopened: session.is_reopened,
+            latest_request: session.latest_request,
+            finished: session.finished().collect(),
         }
     }
 
@@ -121,6 +146,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             token,
             timeout_left,
             ticket: live.ticket,
+            age: self.now.since(live.since),
             told: live.is_told(),
             lock_delay: live.lock_delay,
             note: live.note.clone(),
@@ -169,6 +195,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             linger: saved.linger,
         };
         let mut session = Session::open(opening, self.now);
+        session.since = self.now.before(saved.age);
+        session.is_reopened = saved.is_reopened;
         session.latest_request = saved.latest_request;
         for (request, outcome) in saved.finished {
             session.remember(request, outcome, self.limits.finished_remembered);
@@ -201,19 +229,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 let deadline = saved.timeout_left.map(|left| self.now.after(left));
                 self.wait_in_queues(key, deadline);
             }
-            Some(_) | None => self.take_out(key),
+            Some(_) | None => return self.take_out(key),
         }
+        self.requests[key].since = self.now.before(saved.age);
     }
 }
 
-fn save(session: &Session) -> SavedSession {
-    SavedSession {
-        id: session.id,
-        generation: session.generation,
-        identity: session.identity.clone(),
-        ttl: session.ttl,
-        linger: session.linger,
-        latest_request: session.latest_request,
-        finished: session.finished().collect(),
-    }
+/// Whether a session goes on in the next run: it is not over, and it is welcome.
+fn is_saved(session: &Session) -> bool {
+    !session.is_over && session.unheard.is_none()
 }

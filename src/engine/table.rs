@@ -193,22 +193,25 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.expire_due();
         match event {
             Event::Attach { connection, peer, attach, epoch_seen, token_seen } => {
-                if !self.tokens.seen(epoch_seen, token_seen) {
+                if !self.tokens.is_plausible(epoch_seen, token_seen) {
                     self.refuse(connection, Rejection::ImplausibleToken);
                 } else if self.sessions.of_connection(connection).is_none() {
                     self.attach(connection, peer, attach);
+                    if self.sessions.of_connection(connection).is_some() {
+                        self.tokens.pass(epoch_seen, token_seen);
+                    }
                 }
             }
             Event::Command { connection, command } => {
                 if let Some(session) = self.sessions.of_connection(connection) {
                     self.sessions[session].renew(self.now);
+                    self.sessions[session].is_reopened = false;
                     self.hear(session, connection, command);
                 }
             }
             Event::Disconnect { connection } => self.disconnect(connection),
             Event::Revoke { connection, query_id, name, token } => {
-                let revoke = Limbo::Revoke { connection, query_id, name, token };
-                self.record(Forfeit::Grant(token), revoke);
+                self.ask_to_revoke(connection, query_id, name, token);
             }
             Event::Persisted(durable) => {
                 self.tokens.persisted(durable);
@@ -344,10 +347,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             return Err(Rejection::TooManySessions { max });
         }
         assert!(self.sessions.find(opening.id).is_none(), "the shell gave a session id twice");
-        let (id, ttl) = (opening.id, opening.ttl);
+        let (id, ttl, generation) = (opening.id, opening.ttl, opening.generation);
         let session = self.enroll(Session::open(opening, self.now));
+        // The first connection of a session is of generation 1; this is a later one of an earlier run.
+        self.sessions[session].is_reopened = generation > Generation::new(1);
         if self.tokens.covers(ttl) {
-            self.welcome(session);
+            self.welcome(session, Standing::Opened);
         } else {
             self.sessions[session].unheard = Some(Vec::new());
             self.unwelcomed.push(id);
@@ -372,7 +377,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 continue;
             }
             let unheard = self.sessions[session].unheard.take().unwrap_or_default();
-            self.welcome(session);
+            self.welcome(session, Standing::Opened);
             for command in unheard {
                 // A goodbye among them ends the session.
                 let Some(session) = self.sessions.find(id) else { break };
@@ -400,24 +405,21 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if let Some(before) = self.sessions.attach(key, connection) {
             self.effects.push(Effect::Superseded { connection: before });
         }
-        if self.sessions[key].unheard.is_none() {
-            self.welcome_as(key, Standing::Resumed);
+        match &mut self.sessions[key].unheard {
+            // What the connection before said is not for this one (rule S2).
+            Some(unheard) => unheard.clear(),
+            None => self.welcome(key, Standing::Resumed),
         }
     }
 
-    /// Welcomes a session that was just opened, for the first time ever or after a crash.
-    fn welcome(&mut self, session: SessionKey) {
+    /// Tells a session's client that it is welcome, and as what: new, or resumed. If it was opened
+    /// anew after a crash, it is told so until something is heard from it.
+    fn welcome(&mut self, session: SessionKey, standing: Standing) {
+        let Session { id, generation, ttl, connection, is_reopened, .. } = self.sessions[session];
         let standing = match self.grace_until {
-            Some(until) if self.sessions[session].generation > Generation::new(1) => {
-                Standing::Reopened { grace: until.since(self.now) }
-            }
-            Some(_) | None => Standing::Opened,
+            Some(until) if is_reopened => Standing::Reopened { grace: until.since(self.now) },
+            Some(_) | None => standing,
         };
-        self.welcome_as(session, standing);
-    }
-
-    fn welcome_as(&mut self, session: SessionKey, standing: Standing) {
-        let Session { id, generation, ttl, connection, .. } = self.sessions[session];
         if let Some(connection) = connection {
             let session = id;
             self.effects.push(Effect::Welcome { connection, session, generation, ttl, standing });
@@ -432,7 +434,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     fn hear(&mut self, session: SessionKey, connection: ConnectionId, command: Command) {
         match &mut self.sessions[session].unheard {
             Some(unheard) if unheard.len() < UNHEARD_MAX => unheard.push(command),
-            Some(_) => self.end_session(session, EndReason::Goodbye),
+            Some(_) => self.end_session(session, EndReason::Disconnected),
             None => self.command(session, connection, command),
         }
     }

@@ -71,6 +71,7 @@ stories! {
     a_session_says_goodbye
     a_session_resumes
     a_stall_is_nobodys_fault
+    after_a_crash_delays_are_for_others
     after_a_crash_holders_reclaim
     after_a_crash_queues_come_back_in_order
     after_a_stop_everything_goes_on

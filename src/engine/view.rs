@@ -100,8 +100,6 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     fn session_view<'a>(&'a self, session: &'a Session) -> SessionView<'a> {
-        let requests = session.requests.iter(&self.requests.arena);
-        let held = requests.filter(|request| self.requests[*request].is_held()).count();
         SessionView {
             session: session.id,
             identity: &session.identity,
@@ -110,8 +108,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             since: session.since,
             ttl: session.ttl,
             lease_ends: session.ends,
-            held,
-            waiting: session.requests.len() - held,
+            held: session.held,
+            waiting: session.requests.len() - session.held,
         }
     }
 }

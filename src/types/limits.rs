@@ -7,7 +7,8 @@
 pub struct Limits {
     /// Most sessions alive at a time.
     pub sessions_max: usize,
-    /// Most requests, held and waiting together, that one session may have.
+    /// Most requests, held and waiting together, that one session may have, one for several locks
+    /// counting as so many.
     pub requests_per_session_max: usize,
     /// Most requests that may wait for one lock.
     pub waiters_per_lock_max: usize,
