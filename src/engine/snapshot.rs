@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arena::RequestKey;
 use super::event::{Progress, Request, Wait};
+use super::forfeit::Limbo;
 use super::lock::ClaimNode;
 use super::request::State;
 use super::session::{Opening, Outcome, Session};
@@ -103,6 +104,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             let lock = &self.locks[key];
             lock.delayed_until.map(|until| (lock.name.clone(), until.since(self.now)))
         });
+        let of_the_lost = self.in_limbo.iter().flat_map(|limbo| self.delays_of(limbo));
+        let delays = delays.chain(of_the_lost);
         Snapshot {
             sessions: self
                 .sessions
@@ -114,6 +117,19 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             forfeited: self.grace_until.map(|_| self.forfeited.iter().copied().collect()),
             delays: delays.collect(),
         }
+    }
+
+    /// What is delayed when that is on record. Until then it is held by a session that is over.
+    fn delays_of(&self, limbo: &Limbo) -> Vec<(LockName, Duration)> {
+        let Limbo::Session(session) = limbo else { return Vec::new() };
+        let mut delays = Vec::new();
+        for request in self.sessions[*session].requests.iter(&self.requests.arena) {
+            let delay = self.requests[request].lock_delay;
+            for claim in self.claims_of(request).filter(|_| !delay.is_zero()) {
+                delays.push((self.locks[self.claims[claim].lock].name.clone(), delay));
+            }
+        }
+        delays
     }
 
     fn save_session(&self, session: &Session) -> SavedSession {

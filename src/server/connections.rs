@@ -36,6 +36,9 @@ pub(super) struct Connection {
     pub(super) peer: Option<SocketAddr>,
     /// What it is for.
     role: Role,
+    /// Whether its Hello was answered. Until then it is not read on, so it cannot say more than the
+    /// one read that brought the Hello, however long the answer has to wait for the disk.
+    is_greeted: bool,
     /// What this turn has for it.
     batch: Vec<ServerMessage>,
     /// What the batch says besides.
@@ -72,6 +75,7 @@ impl Connections {
             session,
             peer,
             role: Role::Unknown,
+            is_greeted: false,
             batch: Vec::new(),
             handled: Handled::Unsaid,
             budget: Budget::of_a_turn(),
@@ -114,9 +118,20 @@ impl Connections {
         self.assume(connection, Role::Gone);
     }
 
+    /// Puts a Welcome into its batch, which makes that say that the Hello is handled.
+    pub(super) fn greet(&mut self, connection: ConnectionId, welcome: ServerMessage) {
+        self.tell(connection, welcome);
+        if let Some(known) = self.known.get_mut(&connection) {
+            known.is_greeted = true;
+        }
+        self.acknowledge(connection);
+    }
+
     /// Has its batch, empty though it may be, say that all it submitted is handled.
     pub(super) fn acknowledge(&mut self, connection: ConnectionId) {
-        let Some(known) = self.known.get_mut(&connection) else { return };
+        let Some(known) = self.known.get_mut(&connection).filter(|known| known.is_greeted) else {
+            return;
+        };
         if known.batch.is_empty() && known.handled == Handled::Unsaid {
             self.touched.push(connection);
         }

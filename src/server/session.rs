@@ -389,7 +389,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Handler<Deliver> for Session<S
             return;
         }
         let last = matches!(messages.last(), Some(ServerMessage::Goodbye { .. }));
-        if self.outbox.len() > OUTBOX_BYTES_MAX && !last {
+        if self.outbox.len() > OUTBOX_BYTES_MAX && !last && !messages.is_empty() {
             return self.give_up(ctx);
         }
         for message in &messages {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use coordinator::client::Reconnect;
 use coordinator::types::{FencingToken, GoodbyeCode, LostReason, RejectionCode};
 use coordinator::wire::{Attach, Claim, ClientMessage, Mode, ServerMessage, Standing, Wait};
 use coordinator::{Client, Error, HoldState, LockGuard};
@@ -408,18 +407,4 @@ fn tokens_grow_though_the_state_is_lost_or_an_old_copy() {
     fs::remove_dir_all(&state).unwrap();
     let _server = stopped.restart();
     assert!(token() > third);
-}
-
-#[test]
-fn a_client_that_is_not_to_reconnect_loses_its_locks_with_its_connection() {
-    let server = Server::start_durable();
-    let proxy = Proxy::to(&server.address);
-    Runtime::new().unwrap().block_on(async {
-        let builder = Client::builder().reconnect(Reconnect::Never);
-        let client = builder.connect(&proxy.address).await.unwrap();
-        let guard = client.lock("printer").await.unwrap();
-        proxy.cut();
-        assert_eq!(guard.lost().await, LostReason::Disconnected);
-        client.closed().await;
-    });
 }

@@ -129,7 +129,7 @@ impl Coordinator {
             let (epoch, generation) = (self.table.epoch(), Generation::default());
             let welcome =
                 render::welcome(epoch, session, secret, generation, None, Standing::Opened);
-            self.connections.tell(connection, welcome);
+            self.connections.greet(connection, welcome);
         }
     }
 

@@ -79,7 +79,7 @@ impl Coordinator {
         journal::attached(who, generation, ttl, standing);
         let (epoch, secret) = (self.table.epoch(), self.sealer.secret(session));
         let welcome = render::welcome(epoch, session, secret, generation, Some(ttl), standing);
-        self.connections.tell(connection, welcome);
+        self.connections.greet(connection, welcome);
     }
 
     /// Tells the news of a request, to its client and to the log.
