@@ -37,7 +37,8 @@ use crate::types::{
 /// let first_token = FencingToken::new(1);
 /// let past = Past { snapshot: Some(Snapshot::default()), ..Past::default() };
 /// let start = Start { durable, first_token, plausible: durable, past };
-/// let mut table = LockTable::new(Limits::default(), start, RandomState::new());
+/// let now = Timestamp::from_micros(0);
+/// let mut table = LockTable::new(Limits::default(), start, RandomState::new(), now);
 /// let mut effects = Vec::new();
 /// let hello = Event::Attach {
 ///     connection: ConnectionId::new(1),
@@ -51,7 +52,7 @@ use crate::types::{
 ///     epoch_seen: Epoch::new(0),
 ///     token_seen: FencingToken::new(0),
 /// };
-/// table.handle(hello, Timestamp::from_micros(0), &mut effects);
+/// table.handle(hello, now, &mut effects);
 /// assert!(matches!(effects[..], [Effect::Welcome { .. }]));
 /// ```
 #[derive(Debug)]

@@ -67,7 +67,7 @@ pub struct Stored {
 /// Something to be kept from now on, or no longer.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// These instead of the ones before. They are never less.
+    /// These instead of the ones before.
     Durable(Durable),
     /// The key. Said once in a state's life.
     Key(StateKey),
