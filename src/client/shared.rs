@@ -271,4 +271,14 @@ mod tests {
         hold.lose(LostReason::Expired);
         assert_eq!(hold.lost_reason(), None);
     }
+
+    #[test]
+    fn a_doubt_lasts_until_it_is_confirmed() {
+        let hold = Hold::default();
+        assert_eq!(hold.doubted_until(), None);
+        hold.doubt(Timestamp::from_micros(0));
+        assert!(hold.doubted_until().is_some());
+        hold.confirm();
+        assert_eq!(hold.doubted_until(), None);
+    }
 }

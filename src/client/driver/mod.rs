@@ -464,4 +464,6 @@ impl<C: Connector> Drop for Driver<C> {
 #[cfg(test)]
 mod fake_server;
 #[cfg(test)]
+mod reconnect_tests;
+#[cfg(test)]
 mod tests;
