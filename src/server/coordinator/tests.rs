@@ -324,9 +324,9 @@ async fn an_observer_looks_and_revokes_and_does_nothing_else() {
             if locks[0].holders[0].token == token));
         assert!(matches!(&answers[4], ServerMessage::ServerStatus { query_id: 3, status }
             if (status.locks, status.held, status.grants, status.last_token) == (1, 1, 1, token)));
-        assert_eq!(code_of(&answers[5]), RejectionCode::InvalidLockName);
-        // These are answered when they are on record.
-        assert_eq!(code_of(&answers[6]), RejectionCode::NoSuchGrant);
+        assert_eq!(code_of(&answers[5]), RejectionCode::NoSuchGrant);
+        assert_eq!(code_of(&answers[6]), RejectionCode::InvalidLockName);
+        // Answered when it is on record.
         assert_eq!(answers[7], ServerMessage::Revoked { query_id: 5 });
         assert_eq!(goodbye_of(&answers[8]).0, GoodbyeCode::Done);
         let reason = LostReason::Revoked.number();
