@@ -7,6 +7,10 @@ mod cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Before all else: it needs no settings, and must not fail for a mistake in them.
+    if let Some(code) = cli::watchdog() {
+        return code;
+    }
     let asked = match cli::read_command_line() {
         Ok(asked) => asked,
         Err(told) => return told,

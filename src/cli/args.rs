@@ -73,8 +73,9 @@ Try:
 pub(crate) enum Command {
     /// Be the coordinator.
     ///
-    /// Listens until SIGTERM or SIGINT. Once: no new sessions, waiters are told, holders may
-    /// finish, then it stops. Twice: at once.
+    /// Listens until SIGTERM or SIGINT. Once: saves everything, so that the next start continues
+    /// where this one stopped; with --ephemeral, waiters are told and holders may finish first.
+    /// Twice: stops at once.
     Serve,
     /// Run a command while holding a lock.
     ///

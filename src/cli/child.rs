@@ -65,6 +65,11 @@ impl Job {
         Ok(job)
     }
 
+    /// The group's id.
+    pub(crate) fn group(&self) -> Pid {
+        self.group
+    }
+
     /// Signals the whole group. One that has gone needs no signal.
     pub(crate) fn signal(&self, signal: Signal) {
         let _gone = kill_process_group(self.group, signal);

@@ -8,7 +8,7 @@
 //!
 //! Everything happens on one thread, so that signals, the lease and the command's fate are looked
 //! at one after the other. `supervise` watches the command, `plan` has the arithmetic of stopping
-//! it in time.
+//! it in time, `watchdog` does it when this process is stopped or dead.
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
@@ -25,12 +25,14 @@ use super::args::LockArgs;
 use super::child::code_of_signal;
 use super::errors::{self, Attempt, Failure, shell_word};
 use super::output;
-use super::plan::Plan;
+use super::plan::{KILL_AFTER_MAX, Plan};
 use super::settings::Settings;
 use super::signals::{FOR_COMMANDS, Signals};
 use super::supervise::{Rules, supervise};
 use super::terminal::Terminal;
+use super::values::OnLost;
 use super::waiting::{self, Place};
+use super::watchdog::Watchdog;
 
 /// How long the answer to our release may take before we leave it to the lease.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
@@ -70,6 +72,8 @@ async fn run_listening(
     settings: &Settings,
     mut heard: Heard,
 ) -> Result<ExitCode, Failure> {
+    // It gets ready while we are in line.
+    let watchdog = watchdog(args, settings);
     let (client, guard) = match acquire(args, settings, &mut heard.forwarded).await? {
         Acquired::Held(client, guard) => (client, guard),
         Acquired::Interrupted(signal) => {
@@ -79,7 +83,7 @@ async fn run_listening(
     let plan = Plan { ttl: client.ttl(), kill_after: settings.kill_after };
     let rules = Rules { plan, on_lost: settings.on_lost };
     let outcome = match command(args, settings, &client, &guard) {
-        Some(command) => supervise(command, &guard, rules, heard).await,
+        Some(command) => supervise(command, &guard, rules, watchdog, heard).await,
         None => hold(&guard, rules, heard).await,
     };
     let released = timeout(RELEASE_MAX, guard.release()).await;
@@ -90,6 +94,21 @@ async fn run_listening(
     // A server that does not answer forgets us when the lease ends.
     let _forgotten = timeout(RELEASE_MAX, client.close()).await;
     outcome
+}
+
+/// The process that stops the command if this one cannot, if it is to be stopped.
+fn watchdog(args: &LockArgs, settings: &Settings) -> Option<Watchdog> {
+    words_of(args)?;
+    match settings.on_lost {
+        OnLost::Kill => {}
+        OnLost::Warn => return None,
+    }
+    // Without it all promises hold but one, so that is no reason to refuse the lock.
+    let tell = |error: &io::Error| {
+        let why = errors::reason(error);
+        output::tell(&format!("warning: no watchdog ({why}): kill -9 would leave the command"));
+    };
+    Watchdog::start(settings.kill_after.min(KILL_AFTER_MAX)).inspect_err(tell).ok()
 }
 
 /// How the wait for the lock ended.

@@ -15,6 +15,7 @@
 //! | `settings`, `sources`, `values` | what can be set, where it may come from, how it is written |
 //! | `serve`, `log` | the coordinator as a process: port file, signals, what it tells |
 //! | `lock`, `waiting`, `supervise`, `plan`, `child`, `terminal`, `signals` | a command under a lock, dead before the lock is another's |
+//! | `watchdog` | the same when that process is stopped or dead: a process of its own |
 //! | `status`, `ping`, `release`, `config`, `papers` | the small commands |
 //! | `errors`, `words`, `table`, `output` | texts: what happened, who, what next |
 //!
@@ -42,6 +43,7 @@ mod table;
 mod terminal;
 mod values;
 mod waiting;
+mod watchdog;
 mod words;
 
 use std::future::Future;
@@ -51,6 +53,12 @@ use args::Command;
 pub(crate) use args::{Asked, read_command_line};
 pub(crate) use errors::Failure;
 pub(crate) use settings::Settings;
+
+/// Is the watchdog if that is what this process was started for.
+pub(crate) fn watchdog() -> Option<ExitCode> {
+    let mut words = std::env::args_os().skip(1);
+    (words.next()? == watchdog::WORD).then(|| watchdog::run(words))
+}
 
 /// The settings that hold for this run.
 pub(crate) fn settings_in_force(asked: &Asked) -> Result<Settings, Failure> {

@@ -28,9 +28,9 @@ use std::time::{Duration, Instant};
 use coordinator::types::{LostReason, Ttl};
 
 /// Longer farewells are cut to this, so that they end within the clock's range.
-const KILL_AFTER_MAX: Duration = Duration::from_secs(86_400);
+pub(crate) const KILL_AFTER_MAX: Duration = Duration::from_secs(86_400);
 /// A timer this much behind time means that this process, or its machine, stood still.
-const STALL_MIN: Duration = Duration::from_millis(250);
+pub(crate) const STALL_MIN: Duration = Duration::from_millis(250);
 
 /// How a lease and a farewell fit together.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +50,12 @@ impl Plan {
     /// When to send SIGTERM if nothing more is heard from the server.
     pub(crate) fn stop_at(self, valid_until: Instant) -> Instant {
         valid_until.checked_sub(self.gap()).unwrap_or(valid_until)
+    }
+
+    /// When to look at the lease next, if there is nothing to do before: often enough for the
+    /// watchdog to know of every renewal soon after it.
+    pub(crate) fn look_at(self, now: Instant, valid_until: Instant) -> Instant {
+        self.stop_at(valid_until).min(now + self.ttl.length() / 8)
     }
 
     /// Whether to wait a little longer although it is time: after a stall the answer that would
@@ -98,6 +104,13 @@ mod tests {
         assert_eq!(plan(15, 5).stop_at(end), now + 95 * SECOND);
         assert_eq!(plan(9, 5).stop_at(end), now + 97 * SECOND);
         assert_eq!(plan(10, 0).stop_at(end), end);
+    }
+
+    #[test]
+    fn the_lease_is_looked_at_twice_for_each_renewal_and_when_it_is_time() {
+        let now = Instant::now();
+        assert_eq!(plan(16, 5).look_at(now, now + 15 * SECOND), now + 2 * SECOND);
+        assert_eq!(plan(16, 5).look_at(now, now + 6 * SECOND), now + SECOND);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `coordinator serve`: the coordinator as a process.
 //!
 //! What is here is what a process needs around [`Server`]: a log, a port file, signals, and words
-//! for what can go wrong at the start. SIGTERM or SIGINT once: drain. Twice: stop at once.
+//! for what can go wrong at the start. SIGTERM or SIGINT once: save and stop, or if
+//! nothing is kept, stop when holders have finished. Twice: stop at once.
 
 use std::fs;
 use std::io;
@@ -62,7 +63,7 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Failure> {
             () = &mut running => return Ok(ExitCode::SUCCESS),
             signal = signals.next() => {
                 asked += 1;
-                obey(asked, signal, &handle);
+                obey(asked, signal, settings, &handle);
             }
         }
     }
@@ -93,15 +94,21 @@ fn allow_connections(connections_max: usize) {
 }
 
 /// Does what the `asked`th signal asks for.
-fn obey(asked: u32, signal: Signal, handle: &ServerHandle) {
+fn obey(asked: u32, signal: Signal, settings: &Settings, handle: &ServerHandle) {
     let name = if signal == Signal::INT { "SIGINT" } else { "SIGTERM" };
     if asked > 1 {
         log::info!("{name} again: stopping at once");
         handle.stop();
         return;
     }
-    log::info!("{name}: stopping when holders have finished; once more stops at once");
+    log::info!("{name}: {}; once more stops at once", ending(settings));
     handle.drain();
+}
+
+/// What an orderly end is here.
+fn ending(settings: &Settings) -> &'static str {
+    // What is kept goes on after the next start, so nobody has to be waited for.
+    if settings.ephemeral { "stopping when holders have finished" } else { "saving and stopping" }
 }
 
 /// `coordinator 0.1.0 (3f2a9c1b7e)`.

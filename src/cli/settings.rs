@@ -147,7 +147,7 @@ settings! {
     /// Write the port to this file as soon as the coordinator is ready.
     port_file: Option<PathBuf> = |_| String::new(),
         "port-file" "FILE" SERVERS, Foreign::None;
-    /// How long holders may go on after SIGTERM.
+    /// With --ephemeral: how long holders may go on after SIGTERM.
     drain_timeout: Duration = |_| words::setting(Config::default().drain_timeout),
         "drain-timeout" "DURATION" SERVERS, Foreign::None;
     /// How long a new connection may take to say who it is.

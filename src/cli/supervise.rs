@@ -8,12 +8,13 @@ use coordinator::types::LostReason;
 use rustix::process::Signal;
 use tokio::time::sleep_until;
 
-use super::child::{Job, Progress};
+use super::child::{Job, Progress, code_of_signal};
 use super::errors::{self, Failure};
 use super::lock::Heard;
 use super::output;
-use super::plan::Plan;
+use super::plan::{Plan, STALL_MIN};
 use super::values::OnLost;
+use super::watchdog::Watchdog;
 
 /// What to do when the lock is in danger.
 #[derive(Clone, Copy, Debug)]
@@ -36,10 +37,15 @@ struct Stopping {
     deadline: Instant,
 }
 
+/// Why a lock is lost, if we could neither keep it nor see that it ended.
+const STOOD_STILL: &str = "this process stood still until the lease ended";
+
 /// A command at work under a lock.
 struct Watch<'a> {
     /// The command.
     job: Job,
+    /// Who stops it if we cannot; none if nobody is to. Gone before the command is reaped.
+    watchdog: Option<Watchdog>,
     /// What is shown of it.
     shown: String,
     /// The lock.
@@ -63,21 +69,26 @@ pub(crate) async fn supervise(
     command: Command,
     guard: &LockGuard,
     rules: Rules,
+    watchdog: Option<Watchdog>,
     mut heard: Heard,
 ) -> Result<ExitCode, Failure> {
     let shown = show(&command);
     let valid_until = guard.valid_until();
     let mut watch = Watch {
         job: Job::start(command)?,
+        watchdog,
         shown,
         guard,
         rules,
         since: Instant::now(),
         valid_until,
-        look_at: rules.plan.stop_at(valid_until),
+        look_at: rules.plan.look_at(Instant::now(), valid_until),
         warned: false,
         stopping: None,
     };
+    if let Some(watchdog) = &mut watch.watchdog {
+        watchdog.watch(watch.job.group(), valid_until);
+    }
     let lost = guard.lost();
     tokio::pin!(lost);
     let code = loop {
@@ -133,9 +144,10 @@ impl Watch<'_> {
         let plan = self.rules.plan;
         if self.guard.is_held() {
             self.valid_until = self.guard.valid_until();
+            self.move_deadline(self.valid_until);
             let stop_at = plan.stop_at(self.valid_until);
             if stop_at > now {
-                self.look_at = stop_at;
+                self.look_at = plan.look_at(now, self.valid_until);
                 return;
             }
             if let Some(later) = plan.reprieve(now, self.valid_until)
@@ -170,6 +182,7 @@ impl Watch<'_> {
         let kill_at = self.rules.plan.kill_at(reason, Instant::now(), self.valid_until);
         let why = self.why(reason);
         let after = self.since.elapsed();
+        self.move_deadline(kill_at);
         self.stopping = Some(Stopping { why, after, kill_at: Some(kill_at), deadline: kill_at });
         self.job.signal(Signal::TERM);
         if kill_at <= Instant::now() {
@@ -189,14 +202,35 @@ impl Watch<'_> {
         }
     }
 
+    /// The command must be dead by then, whether or not we are there to see to it.
+    fn move_deadline(&mut self, dead_by: Instant) {
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.move_deadline(dead_by);
+        }
+    }
+
     fn why(&self, reason: LostReason) -> String {
-        let silence = self.rules.plan.silence(Instant::now(), self.valid_until);
+        let now = Instant::now();
+        let stood_still = now >= self.look_at + STALL_MIN && now >= self.valid_until;
+        if reason == LostReason::Expired && stood_still {
+            return STOOD_STILL.to_owned();
+        }
+        let silence = self.rules.plan.silence(now, self.valid_until);
         errors::lost(reason, Some(silence))
     }
 
     /// The command has ended.
     async fn end(mut self, code: u8) -> Result<ExitCode, Failure> {
+        let bitten = self.watchdog.take().is_some_and(|watchdog| {
+            let was_due = watchdog.is_due();
+            watchdog.dismiss();
+            was_due && code == code_of_signal(Signal::KILL.as_raw())
+        });
         self.job.bury();
+        if bitten && self.stopping.is_none() {
+            let what = format!("; stopped {}", self.shown);
+            return Err(errors::lost_lock(self.guard, self.since.elapsed(), STOOD_STILL, &what));
+        }
         let Some(stopping) = self.stopping else { return Ok(ExitCode::from(code)) };
         self.job.wait_for_stragglers(stopping.deadline.into()).await;
         let what = format!("; stopped {}", self.shown);

@@ -16,3 +16,4 @@ mod serving;
 mod signals;
 mod support;
 mod terminal;
+mod watchdog;

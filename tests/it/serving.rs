@@ -49,6 +49,22 @@ fn a_holder_may_finish_while_the_server_drains() {
 }
 
 #[test]
+fn a_server_says_what_its_orderly_end_will_be() {
+    let kept = Home::new();
+    let data = kept.path("data").to_str().unwrap().to_owned();
+    for (home, flags, ending) in [
+        (kept, vec!["--data-dir", &data], ": saving and stopping; once more stops at once"),
+        (Home::new(), vec!["--ephemeral"], ": stopping when holders have finished; once more"),
+    ] {
+        let server = Server::start_with(home, &flags);
+        server.process.signal(Signal::TERM);
+        let done = server.process.end();
+        assert_eq!(done.code(), Some(0));
+        assert!(done.err.contains(ending), "{}", done.err);
+    }
+}
+
+#[test]
 fn a_second_signal_stops_it_at_once() {
     let server = Server::start_with(Home::new(), &["--ephemeral", "--drain-timeout", "1h"]);
     let holder = start(server.client(&["lock", "demo", "--", "sleep", "60"]));

@@ -261,6 +261,22 @@ pub(crate) fn is_stopped(pid: &str) -> bool {
     state(pid) == Some('T')
 }
 
+/// The processes called `name` that the process `parent` has started.
+pub(crate) fn started_by(parent: &str, name: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap() {
+        let pid = entry.unwrap().file_name().into_string().unwrap();
+        // `4711 (name) S 4242 …`; those that are no process, or none any more, have none.
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        let Some((head, tail)) = stat.rsplit_once(") ") else { continue };
+        let is_called = head.split_once(" (").is_some_and(|(_, it)| it == name);
+        if is_called && tail.split(' ').nth(1) == Some(parent) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
 /// The letter that the kernel has for what a process does; none if there is no such process.
 fn state(pid: &str) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -1,0 +1,225 @@
+//! What becomes of a command whose `coordinator lock` is killed, or stands still.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{
+    Running, Server, eventually, is_stopped, line_in, lives, run, start, started_by,
+};
+
+/// Long before any lease of these tests ends by itself.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A command that ignores SIGTERM and writes down its id, and then a line for each step.
+fn stubborn(pid: &Path, steps: &Path) -> String {
+    format!(
+        "trap '' TERM; echo $$ > {}; while :; do date +%s%N >> {}; done",
+        pid.display(),
+        steps.display()
+    )
+}
+
+/// The watchdog of a `coordinator lock`, once it is ready.
+fn watchdog_of(lock: &Running) -> String {
+    eventually("a watchdog is there", || started_by(&lock.id(), "lock-watchdog").pop())
+}
+
+fn send(pid: &str, signal: Signal) {
+    kill_process(Pid::from_raw(pid.parse().unwrap()).unwrap(), signal).unwrap();
+}
+
+#[test]
+fn a_command_and_its_children_die_with_a_killed_supervisor() {
+    let server = Server::start();
+    let [command, grandchild] = ["command", "grandchild"].map(|name| server.home.path(name));
+    let script = format!(
+        "sleep 60 & echo $! > {}; echo $$ > {}; wait",
+        grandchild.display(),
+        command.display()
+    );
+    let lock = start(server.client(&["lock", "--ttl", "1m", "demo", "-c", &script]));
+    let (grandchild, command) = (line_in(&grandchild), line_in(&command));
+    let watchdog = watchdog_of(&lock);
+    let killed = Instant::now();
+    lock.signal(Signal::KILL);
+    for pid in [command, grandchild, watchdog] {
+        eventually("it has gone", || (!lives(&pid)).then_some(()));
+    }
+    assert!(killed.elapsed() < SOON, "it took {:?}", killed.elapsed());
+}
+
+#[test]
+fn a_command_that_ignores_sigterm_is_killed_after_its_supervisor() {
+    let server = Server::start();
+    let [pid, steps] = ["command", "steps"].map(|name| server.home.path(name));
+    let script = stubborn(&pid, &steps);
+    let words = ["lock", "--ttl", "1m", "--kill-after", "0.3", "demo", "-c", &script];
+    let lock = start(server.client(&words));
+    let pid = line_in(&pid);
+    let killed = Instant::now();
+    lock.signal(Signal::KILL);
+    eventually("it has gone", || (!lives(&pid)).then_some(()));
+    let lived = killed.elapsed();
+    assert!(lived >= Duration::from_millis(300), "no farewell: {lived:?}");
+    assert!(lived < SOON, "it lived for {lived:?}");
+}
+
+#[test]
+fn a_command_that_was_stopped_dies_with_a_killed_supervisor() {
+    let server = Server::start();
+    let pid = server.home.path("command");
+    let script = format!("echo $$ > {}; while :; do sleep 0.01; done", pid.display());
+    let lock = start(server.client(&["lock", "--ttl", "1m", "demo", "-c", &script]));
+    let pid = line_in(&pid);
+    send(&pid, Signal::STOP);
+    eventually("it has stopped", || is_stopped(&pid).then_some(()));
+    lock.signal(Signal::KILL);
+    eventually("it has gone", || (!lives(&pid)).then_some(()));
+}
+
+#[test]
+fn a_command_is_dead_before_the_next_holder_of_a_supervisor_that_stands_still() {
+    let server = Server::start();
+    let [pid, steps, next] = ["command", "steps", "next"].map(|name| server.home.path(name));
+    let script = stubborn(&pid, &steps);
+    let lock = start(server.client(&["lock", "--ttl", "2s", "demo", "-c", &script]));
+    let pid = line_in(&pid);
+    let token = server.held("demo");
+    let script = format!("date +%s%N > {}", next.display());
+    let successor = start(server.client(&["lock", "demo", "-c", &script]));
+    server.waited_for_by("demo", 1);
+
+    lock.signal(Signal::STOP);
+    assert_eq!(successor.end().code(), Some(0));
+    assert!(!lives(&pid), "two hold the lock");
+    let steps = fs::read_to_string(steps).unwrap();
+    let last: u128 = steps.lines().next_back().unwrap().parse().unwrap();
+    let next: u128 = line_in(&next).parse().unwrap();
+    assert!(last < next, "its last step was {} ns after the next holder's first", last - next);
+
+    lock.signal(Signal::CONT);
+    let done = lock.end();
+    assert_eq!(done.code(), Some(70), "{}", done.err);
+    assert!(done.err.starts_with("error: lost \"demo\" after "), "{}", done.err);
+    assert!(
+        done.err.contains(": this process stood still until the lease ended; "),
+        "{}",
+        done.err
+    );
+    assert!(done.err.contains(&format!("its token was {token}; ")), "{}", done.err);
+}
+
+#[test]
+fn a_supervisor_that_stands_still_for_less_than_its_lease_keeps_everything() {
+    let server = Server::start();
+    let [ready, go_on] = ["ready", "go-on"].map(|name| server.home.path(name));
+    let script = format!(
+        "echo yes > {}; while ! test -e {}; do sleep 0.01; done",
+        ready.display(),
+        go_on.display()
+    );
+    let lock = start(server.client(&["lock", "--ttl", "1m", "demo", "-c", &script]));
+    line_in(&ready);
+    lock.signal(Signal::STOP);
+    eventually("it has stopped", || is_stopped(&lock.id()).then_some(()));
+    lock.signal(Signal::CONT);
+    fs::write(&go_on, "").unwrap();
+    assert_eq!(lock.end().code(), Some(0));
+}
+
+#[test]
+fn a_lease_that_is_renewed_moves_the_deadline() {
+    let server = Server::start();
+    // Longer than two leases, and nothing to wait for but time itself.
+    let done = run(server.client(&["lock", "--ttl", "2s", "demo", "--", "sleep", "4.5"]));
+    assert_eq!(done.code(), Some(0), "{}", done.err);
+}
+
+#[test]
+fn nothing_is_left_behind_by_an_orderly_end() {
+    let server = Server::start();
+    for (command, code) in [("read line", 1), ("read line; exit 7", 7)] {
+        let (input, hold) = std::io::pipe().unwrap();
+        let mut lock = server.client(&["lock", "demo", "-c", command]);
+        lock.stdin(input);
+        let lock = start(lock);
+        let watchdog = watchdog_of(&lock);
+        drop(hold);
+        assert_eq!(lock.end().code(), Some(code));
+        assert!(!Path::new(&format!("/proc/{watchdog}")).exists());
+    }
+    let holder = start(server.client(&["lock", "demo", "--", "sleep", "60"]));
+    server.held("demo");
+    let waiter = start(server.client(&["lock", "demo", "--", "true"]));
+    let watchdog = watchdog_of(&waiter);
+    waiter.signal(Signal::INT);
+    assert_eq!(waiter.end().code(), Some(130));
+    assert!(!Path::new(&format!("/proc/{watchdog}")).exists());
+    assert_eq!(run(server.client(&["try", "demo", "--", "true"])).code(), Some(75));
+    drop(holder);
+}
+
+#[test]
+fn a_watchdog_that_was_stopped_does_not_keep_its_supervisor() {
+    let server = Server::start();
+    let (input, hold) = std::io::pipe().unwrap();
+    let mut lock = server.client(&["lock", "demo", "--", "cat"]);
+    lock.stdin(input);
+    let lock = start(lock);
+    server.held("demo");
+    let watchdog = watchdog_of(&lock);
+    send(&watchdog, Signal::STOP);
+    eventually("it has stopped", || is_stopped(&watchdog).then_some(()));
+    drop(hold);
+    assert_eq!(lock.end().code(), Some(0));
+    assert!(!Path::new(&format!("/proc/{watchdog}")).exists());
+}
+
+#[test]
+fn what_is_meant_for_the_supervisor_does_not_take_the_watchdog() {
+    let server = Server::start();
+    let pid = server.home.path("command");
+    let script = format!("echo $$ > {}; while :; do sleep 0.01; done", pid.display());
+    let lock = start(server.client(&["lock", "--ttl", "1m", "demo", "-c", &script]));
+    let pid = line_in(&pid);
+    let watchdog = watchdog_of(&lock);
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::TSTP] {
+        send(&watchdog, signal);
+    }
+    lock.signal(Signal::KILL);
+    eventually("it has gone", || (!lives(&pid)).then_some(()));
+}
+
+#[test]
+fn a_command_that_may_outlive_its_lock_is_not_watched() {
+    let server = Server::start();
+    let warn = start(server.client(&["lock", "--on-lost", "warn", "demo", "--", "sleep", "60"]));
+    server.held("demo");
+    eventually("the command runs", || started_by(&warn.id(), "sleep").pop());
+    assert_eq!(started_by(&warn.id(), "lock-watchdog"), Vec::<String>::new());
+}
+
+#[test]
+fn a_command_gets_no_file_but_its_own() {
+    let server = Server::start();
+    let script =
+        "for n in 3 4 5 6 7 8 9 10 11 12; do test -e /proc/$$/fd/$n && echo $n; done; true";
+    // What the tests were started with is in the hands of both.
+    let mut plain = server.home.command("sh");
+    plain.args(["-c", script]);
+    let done = run(server.client(&["lock", "demo", "-c", script]));
+    assert_eq!((done.code(), done.out), (Some(0), run(plain).out));
+}
+
+#[test]
+fn the_watchdog_is_in_no_help() {
+    let server = Server::start();
+    for words in [&["help"][..], &["completions", "bash"], &["man"]] {
+        assert!(!run(server.client(words)).out.contains("__watch"));
+    }
+    assert_eq!(run(server.client(&["__watch"])).code(), Some(2), "without its argument");
+    assert_eq!(run(server.client(&["__watch", "5"])).code(), Some(0), "with nothing to watch");
+}
