@@ -482,6 +482,8 @@ fn lost_reason(end: &End) -> LostReason {
 }
 
 #[cfg(test)]
+mod model_server;
+#[cfg(test)]
 mod races;
 #[cfg(test)]
 mod resume_tests;
@@ -489,3 +491,5 @@ mod resume_tests;
 mod simulation;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;

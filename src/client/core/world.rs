@@ -1,0 +1,379 @@
+//! Several clients, one coordinator, one lock, and everything that can happen between them:
+//! connections that are cut, silent, slow, or delayed in the making; clients that stand still; a
+//! coordinator that crashes or restarts. In all of it never do two believe that they hold the lock;
+//! who loses it was out of touch for as long as a lease; and when it is over, everybody gets it again.
+
+use std::time::Duration;
+
+use super::model_server::ModelServer;
+use super::simulation::{Dice, Pipe, SkewedClock};
+use super::tests::ask;
+use super::*;
+use crate::wire::ServerMessage;
+
+/// Schedules tried, each from a seed of its own.
+const SCHEDULES: u64 = 200;
+/// True microseconds in which faults happen.
+const FAULTS: u64 = 30_000_000;
+/// True microseconds after the last fault.
+const PEACE: u64 = 20_000_000;
+/// Contenders.
+const CLIENTS: usize = 3;
+
+/// One connection; what is under way may arrive though one end is gone.
+struct Wire {
+    client: usize,
+    /// No message: the client's end is closed.
+    up: Pipe<Option<ClientMessage>>,
+    /// No message: the server's end is closed.
+    down: Pipe<Option<ServerMessage>>,
+    /// Nothing arrives any more.
+    dead: bool,
+}
+
+/// A client and its hands.
+struct Client {
+    core: Core,
+    clock: SkewedClock,
+    /// Which connection of the core's it has, and which wire that is, once it is there.
+    number: Option<u64>,
+    wire: Option<usize>,
+    /// When the attempt under way comes to its end.
+    dialed_at: Option<u64>,
+    paused_until: u64,
+    cut_off_until: u64,
+    /// Its request, once made.
+    request: Option<RequestId>,
+    /// Whether that is granted.
+    granted: bool,
+    release_at: u64,
+    /// When it was last granted something.
+    granted_at: u64,
+}
+
+/// What many schedules came to.
+#[derive(Debug, Default)]
+struct Tally {
+    grants: u64,
+    losses: u64,
+    resumed: u64,
+    reclaimed: u64,
+    cancelled: u64,
+}
+
+struct World {
+    seed: u64,
+    dice: Dice,
+    now: u64,
+    server: ModelServer,
+    server_down_until: u64,
+    clients: Vec<Client>,
+    wires: Vec<Wire>,
+    /// No message is under way on any wire before this one.
+    oldest_wire: usize,
+    delay_max: u64,
+}
+
+impl Client {
+    fn new(dice: &mut Dice, seed: u64) -> Self {
+        let clock = SkewedClock::any(dice);
+        let reconnect = Reconnect { attempt_max: Duration::from_secs(5), seed };
+        let introduction = Introduction::default();
+        Self {
+            core: Core::new(introduction, Some(reconnect), clock.at(0)),
+            clock,
+            number: Some(0),
+            wire: None,
+            dialed_at: None,
+            paused_until: 0,
+            cut_off_until: 0,
+            request: None,
+            granted: false,
+            release_at: 0,
+            granted_at: 0,
+        }
+    }
+
+    /// Until when it believes, by what a guard of it would say.
+    fn believes_until(&self) -> Option<Timestamp> {
+        let lease = self.core.lease()?.believed_until();
+        let held = self.core.requests.values().filter_map(|request| match request.state {
+            State::Held { doubted, .. } => Some(doubted.map_or(lease, |until| until.min(lease))),
+            State::Waiting
+            | State::Unconfirmed(_)
+            | State::Releasing { .. }
+            | State::Cancelling => None,
+        });
+        held.max()
+    }
+
+    fn believes(&self, true_now: u64) -> bool {
+        self.believes_until().is_some_and(|until| self.clock.at(true_now) < until)
+    }
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut dice = Dice::of(seed);
+        let clients = (0..CLIENTS).map(|n| Client::new(&mut dice, seed * 10 + n as u64)).collect();
+        let server = ModelServer::new(SkewedClock::any(&mut dice));
+        let mut world = Self {
+            seed,
+            dice,
+            now: 0,
+            server,
+            server_down_until: 0,
+            clients,
+            wires: Vec::new(),
+            oldest_wire: 0,
+            delay_max: 1_000,
+        };
+        for client in 0..CLIENTS {
+            world.connect(client);
+        }
+        world
+    }
+
+    fn connect(&mut self, client: usize) {
+        self.clients[client].wire = Some(self.wires.len());
+        let (up, down) = (Pipe::new(), Pipe::new());
+        self.wires.push(Wire { client, up, down, dead: false });
+    }
+
+    fn cut(&mut self, client: usize) {
+        let wires = self.wires.iter_mut().skip(self.oldest_wire);
+        for wire in wires.filter(|wire| wire.client == client && !wire.dead) {
+            wire.dead = true;
+            // Each end hears of it some time, in whatever order.
+            wire.up.lose_all();
+            wire.down.lose_all();
+            wire.up.send(None, self.now + self.dice.roll(1_000_000));
+            wire.down.send(None, self.now + self.dice.roll(1_000_000));
+        }
+    }
+
+    fn faults(&mut self) {
+        // The first connection is made once.
+        if !self.clients.iter().all(|client| client.core.began) {
+            return;
+        }
+        match self.dice.roll(1_500) {
+            0..6 => {
+                let client = self.any_client();
+                self.cut(client);
+            }
+            6..8 => {
+                // Connections are lost, and none can be made.
+                let client = self.any_client();
+                self.cut(client);
+                self.clients[client].cut_off_until = self.now + self.dice.roll(4_000_000);
+            }
+            8..10 => {
+                let client = self.any_client();
+                self.clients[client].paused_until = self.now + self.dice.roll(3_000_000);
+            }
+            10 => self.delay_max = 1_000 + self.dice.roll(1_200_000),
+            11..14 => self.delay_max = 1_000,
+            14..16 => {
+                let is_crash = self.dice.roll(3) > 0;
+                (0..CLIENTS).for_each(|client| self.cut(client));
+                for wire in &mut self.wires {
+                    wire.up.lose_all();
+                }
+                self.server_down_until = self.now + self.dice.roll(1_500_000);
+                if is_crash {
+                    self.server.crash(self.server_down_until);
+                } else {
+                    self.server.restart(self.server_down_until);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn any_client(&mut self) -> usize {
+        usize::try_from(self.dice.roll(CLIENTS as u64)).unwrap()
+    }
+
+    fn serve(&mut self) {
+        if self.now < self.server_down_until {
+            return;
+        }
+        self.server.tick(self.now);
+        let is_done = |wire: &Wire| wire.dead && wire.up.is_empty();
+        while self.wires.get(self.oldest_wire).is_some_and(is_done) {
+            self.oldest_wire += 1;
+        }
+        for number in self.oldest_wire..self.wires.len() {
+            while let Some(message) = self.wires[number].up.arrived(self.now) {
+                match message {
+                    Some(message) => self.server.hear(number, message, self.now),
+                    None => {
+                        self.server.disconnect(number);
+                        self.wires[number].dead = true;
+                    }
+                }
+            }
+        }
+        for (number, message) in std::mem::take(&mut self.server.outgoing) {
+            let arrives = self.now + self.dice.roll(self.delay_max);
+            if !self.wires[number].dead {
+                self.wires[number].down.send(message, arrives);
+            }
+        }
+    }
+
+    /// A client's turn.
+    fn act(&mut self, which: usize, tally: &mut Tally) {
+        let (now, mut lost_by) = (self.now, Vec::new());
+        let client = &mut self.clients[which];
+        let local = client.clock.at(now);
+        if let Some(wire) = client.wire {
+            while client.wire == Some(wire)
+                && let Some(message) = self.wires[wire].down.arrived(now)
+            {
+                lost_by.push(client.believes_until());
+                match message {
+                    Some(message) => client.core.receive(message, local),
+                    None => client.core.connection_lost(local),
+                }
+                if client.core.connection() != client.number {
+                    break;
+                }
+            }
+        }
+        if client.dialed_at.is_some_and(|at| at <= now) {
+            client.dialed_at = None;
+            if now < client.cut_off_until || now < self.server_down_until {
+                client.core.connection_lost(local);
+            } else {
+                self.connect(which);
+                self.clients[which].core.connected(local);
+            }
+        }
+        let client = &mut self.clients[which];
+        lost_by.push(client.believes_until());
+        if client.core.next_deadline().is_some_and(|deadline| deadline <= local) {
+            client.core.tick(local);
+        }
+        assert_eq!(client.core.end(), None, "seed {}", self.seed);
+        self.listen(which, &lost_by, tally);
+        self.want(which, tally);
+        self.carry(which);
+    }
+
+    /// What the client tells is true.
+    fn listen(&mut self, which: usize, believed: &[Option<Timestamp>], tally: &mut Tally) {
+        let (now, seed) = (self.now, self.seed);
+        let client = &mut self.clients[which];
+        let local = client.clock.at(now);
+        for effect in client.core.take_effects() {
+            match effect {
+                Effect::Granted { request, .. } if client.request == Some(request) => {
+                    client.granted = true;
+                    client.release_at = now + self.dice.roll(4_000_000);
+                    client.granted_at = now;
+                    tally.grants += 1;
+                }
+                Effect::Lost { reason, .. } => {
+                    let unjust = believed.iter().flatten().any(|until| local < *until);
+                    assert!(!unjust, "seed {seed}: lost ({reason:?}) what was believed in");
+                    assert_eq!(reason, LostReason::Expired, "seed {seed}");
+                    tally.losses += 1;
+                    (client.request, client.granted) = (None, false);
+                }
+                Effect::Welcomed(_) => tally.resumed += 1,
+                Effect::Confirmed { .. } => tally.reclaimed += 1,
+                Effect::Queued { .. } | Effect::Doubted { .. } => {}
+                Effect::Released { outcome, .. } => {
+                    assert!(matches!(outcome, Ok(()) | Err(Refusal::Away)), "{outcome:?}");
+                }
+                other => panic!("seed {seed}: {other:?}"),
+            }
+        }
+    }
+
+    /// What the client's owner does.
+    fn want(&mut self, which: usize, tally: &mut Tally) {
+        let (now, peace) = (self.now, self.now >= FAULTS);
+        let client = &mut self.clients[which];
+        let local = client.clock.at(now);
+        match client.request {
+            None => client.request = Some(client.core.request(ask(), local)),
+            Some(request) if client.granted && client.release_at <= now => {
+                client.core.release(request, local);
+                (client.request, client.granted) = (None, false);
+            }
+            Some(request) if !peace && self.dice.roll(300) == 0 => {
+                client.core.cancel(request);
+                (client.request, client.granted) = (None, false);
+                tally.cancelled += 1;
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// What a driver does after a turn.
+    fn carry(&mut self, which: usize) {
+        let client = &mut self.clients[which];
+        let wanted = client.core.connection();
+        if wanted != client.number {
+            client.number = wanted;
+            if let Some(wire) = client.wire.take() {
+                let arrives = self.now + self.dice.roll(self.delay_max);
+                self.wires[wire].up.send(None, arrives);
+            }
+            let attempt = self.dice.roll(self.delay_max + 50_000);
+            client.dialed_at = wanted.map(|_| self.now + attempt);
+        }
+        let messages: Vec<ClientMessage> = client.core.drain_messages().collect();
+        let Some(wire) = client.wire else { return };
+        for message in messages {
+            let arrives = self.now + self.dice.roll(self.delay_max);
+            if !self.wires[wire].dead {
+                self.wires[wire].up.send(Some(message), arrives);
+            }
+        }
+    }
+
+    fn check(&self) {
+        let believers = self.clients.iter().filter(|client| client.believes(self.now)).count();
+        assert!(believers <= 1, "seed {}: {believers} believe at {}", self.seed, self.now);
+    }
+
+    fn run(mut self, tally: &mut Tally) {
+        while self.now < FAULTS + PEACE {
+            if self.now < FAULTS {
+                self.faults();
+            } else {
+                self.delay_max = 1_000;
+            }
+            self.serve();
+            self.check();
+            for client in 0..CLIENTS {
+                if self.now >= self.clients[client].paused_until {
+                    self.act(client, tally);
+                    self.check();
+                }
+            }
+            self.now += 1 + self.dice.roll(20_000);
+        }
+        let seed = self.seed;
+        let starved = self.clients.iter().filter(|client| client.granted_at < FAULTS).count();
+        assert_eq!(starved, 0, "seed {seed}: nobody starves when all is well");
+    }
+}
+
+#[test]
+fn invariant_never_two_believers_and_nobody_starves_whatever_happens_to_connections_and_server() {
+    let mut tally = Tally::default();
+    for seed in 0..SCHEDULES {
+        World::new(seed).run(&mut tally);
+    }
+    // Otherwise nothing was tried.
+    assert!(tally.grants > SCHEDULES * 10, "{tally:?}");
+    assert!(tally.losses > SCHEDULES / 10, "{tally:?}");
+    assert!(tally.resumed > SCHEDULES * 5, "{tally:?}");
+    assert!(tally.reclaimed > SCHEDULES / 10, "{tally:?}");
+    assert!(tally.cancelled > SCHEDULES, "{tally:?}");
+}
