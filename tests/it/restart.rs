@@ -133,9 +133,9 @@ impl Crowd {
 fn load(runtime: &Runtime, address: &str) -> Arc<AtomicU64> {
     let greatest = Arc::new(AtomicU64::new(0));
     for worker in 0..8 {
-        let (address, greatest) = (address.to_owned(), Arc::clone(&greatest));
+        let client = runtime.block_on(Client::connect(address)).unwrap();
+        let greatest = Arc::clone(&greatest);
         runtime.spawn(async move {
-            let client = Client::connect(&address).await.unwrap();
             loop {
                 let guard = client.lock(format!("load {}", worker % 4)).await.unwrap();
                 let token = guard.token().number();
