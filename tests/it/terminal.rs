@@ -86,7 +86,10 @@ const CTRL_Z: &str = "\x1a";
 #[test]
 fn ctrl_c_reaches_the_command_and_the_terminal_comes_back() {
     let server = Server::start();
-    let command = "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.01; done";
+    // The terminal is handed to the command right after its start: it waits until it has it.
+    let command = "trap 'echo caught; exit 5' INT
+        until [ \"$terminal\" = $$ ]; do read -r _ _ _ _ _ _ _ terminal _ < /proc/$$/stat; done
+        echo ready; while :; do sleep 0.01; done";
     let script = "\"$COORDINATOR\" lock demo -c \"$0\"; echo code $?; read line; echo got $line";
     let mut screen = Screen::open(&server, &["sh", "-c", script, command]);
     screen.expect("ready");
