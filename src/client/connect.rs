@@ -31,7 +31,7 @@ pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 /// Clones are cheap and share the session. A task of its own keeps the lease alive, as long as its
 /// runtime runs: where async code computes or blocks for seconds, it needs more than one thread. The
 /// session ends, and everything it holds is freed, when the last clone and the last guard are gone, or with
-/// [`close`](Self::close).
+/// [`close`](Self::close); if there is no connection just then, when its lease ends.
 ///
 /// # When the connection is lost
 ///

@@ -157,7 +157,7 @@ impl World {
             wire.down.send(None, self.now + self.dice.roll(1_000_000));
         }
         if self.dice.roll(2) == 0 {
-            self.clients[client].cut_again_at = Some(self.now + self.dice.roll(1_500_000));
+            self.clients[client].cut_again_at = Some(self.now + self.dice.roll(1_000_000));
         }
     }
 
@@ -169,6 +169,9 @@ impl World {
         for client in 0..CLIENTS {
             if self.clients[client].cut_again_at.take_if(|at| *at <= self.now).is_some() {
                 self.cut(client);
+                if self.dice.roll(2) == 0 {
+                    self.clients[client].cut_off_until = self.now + self.dice.roll(4_000_000);
+                }
             }
         }
         match self.dice.roll(600) {
@@ -295,7 +298,13 @@ impl World {
                     tally.losses += 1;
                     (client.request, client.granted) = (None, false);
                 }
-                Effect::Welcomed(_) => tally.resumed += 1,
+                Effect::Welcomed(_) => {
+                    tally.resumed += 1;
+                    // Before the server hears what we say to it.
+                    if self.dice.roll(4) == 0 {
+                        client.cut_again_at = Some(now);
+                    }
+                }
                 Effect::Confirmed { .. } => tally.reclaimed += 1,
                 Effect::Queued { .. } | Effect::Doubted { .. } => {}
                 Effect::Released { outcome, .. } => {
