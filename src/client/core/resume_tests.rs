@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::tests::{Story, ask, at, grant, granted, id, lost, queued, rejected, released};
 use super::*;
-use crate::client::lease;
 use crate::types::RejectionCode;
 use crate::wire::{Attach, Held, PROTOCOL, ServerMessage, Standing, Ticket, Wait};
 
@@ -463,17 +462,6 @@ fn a_goodbye_while_away_is_the_end_and_says_nothing() {
     assert_eq!(story.sent(), []);
     assert_eq!(story.told(), [lost(1, LostReason::Disconnected)]);
     assert_eq!((story.core.connection(), story.core.next_deadline()), (None, None));
-}
-
-#[test]
-fn holders_know_while_there_is_no_connection() {
-    let mut story = Story::returning_holder();
-    assert_eq!(story.standing(), lease::Standing::Sure);
-    story.cut();
-    assert_eq!(story.standing(), lease::Standing::Doubtful);
-    story.connects();
-    story.hear(welcome(3, 2, Standing::Resumed));
-    assert_eq!(story.standing(), lease::Standing::Sure);
 }
 
 #[test]
