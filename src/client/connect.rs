@@ -31,7 +31,25 @@ pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 /// Clones are cheap and share the session. A task of its own keeps the lease alive, as long as its
 /// runtime runs: where async code computes or blocks for seconds, it needs more than one thread. The
 /// session ends, and everything it holds is freed, when the last clone and the last guard are gone, or with
-/// [`close`](Self::close).
+/// [`close`](Self::close); if there is no connection just then, when its lease ends.
+///
+/// # When the connection is lost
+///
+/// The client makes another by itself: at once, then again and again after pauses that grow to a
+/// sixth of the ttl, for as long as the client or a guard lives. It resumes its session, so that what
+/// is held stays held and who waits keeps its place, also when the coordinator has stopped and
+/// started again, or crashed. Meanwhile
+///
+/// - guards are in [jeopardy](super::HoldState::Jeopardy), and lost if there is no connection when
+///   the lease ends;
+/// - requests wait on, those made meanwhile too. One with a timeout fails with
+///   [`Error::Unavailable`] when it has waited that long, one that would not wait as soon as an
+///   attempt to connect has failed;
+/// - a release waits for its answer until the lease ends.
+///
+/// A session that was away too long is over, and what it held is lost; then requests go on in a
+/// new session, with a new place in line. The client itself comes to an end only if the coordinator
+/// refuses it for good, or something that does not keep to the protocol answers in its place.
 ///
 /// # Examples
 ///
@@ -58,7 +76,8 @@ impl Client {
     /// # Errors
     ///
     /// [`Error::Unavailable`] if none answers there, [`Error::Protocol`] if something else does,
-    /// [`Error::Rejected`] and [`Error::Draining`] if it does not want us.
+    /// [`Error::Rejected`] and [`Error::Draining`] if it does not want us. The first connection is
+    /// tried once.
     ///
     /// # Panics
     ///
@@ -90,12 +109,12 @@ impl Client {
         }
     }
 
-    /// The session, as others see it.
+    /// The session, as others see it; another one after it was away too long.
     pub fn session(&self) -> SessionId {
         self.welcome().session
     }
 
-    /// The run of the coordinator.
+    /// The run of the coordinator that was last heard of.
     pub fn epoch(&self) -> Epoch {
         self.welcome().epoch
     }
@@ -105,7 +124,8 @@ impl Client {
         self.welcome().ttl
     }
 
-    /// Resolves when the session is gone, for whatever reason. A request tells which.
+    /// Resolves when the client is at its end, for whatever reason. A request tells which. A lost
+    /// connection is none.
     pub async fn closed(&self) {
         self.shared.commands.closed().await;
     }
@@ -115,7 +135,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// If the coordinator could not be told. Then the locks are free when the lease ends.
+    /// If the coordinator could not be told, as there is no connection now, or no answer. Then the
+    /// locks are free when the lease ends.
     pub async fn close(self) -> Result<(), Error> {
         let (done, is_done) = oneshot::channel();
         if self.shared.commands.send(Command::Close(done)).await.is_err() {
@@ -205,7 +226,8 @@ impl ClientBuilder {
     /// How long the session outlives a connection that was lost; its lease, unless this is shorter.
     ///
     /// Zero frees the locks the moment the connection ends. That relies on the holder's having
-    /// ended too: one that was only cut off may still be at work when the next begins.
+    /// ended too: one that was only cut off may still be at work when the next begins. It is told of
+    /// its loss as soon as it sees the end of the connection, or its lease.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = Some(linger);
         self
@@ -218,7 +240,9 @@ impl ClientBuilder {
         self
     }
 
-    /// How long connecting may take, the coordinator's welcome included; 5 s by default.
+    /// How long connecting may take, the coordinator's welcome included; 5 s by default. Later, to
+    /// connect anew, the first attempt takes a sixth of the ttl at most, and each one after it twice
+    /// that, up to this.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -248,7 +272,8 @@ impl ClientBuilder {
         .await
     }
 
-    /// Opens a session over `io`, whatever that is.
+    /// Opens a session over `io`, whatever that is. There is no other connection when it is lost: the
+    /// session ends with it.
     ///
     /// # Errors
     ///

@@ -61,7 +61,8 @@ pub enum Error {
         /// When to try again.
         retry_after: Duration,
     },
-    /// No connection could be made, or the one there was broke.
+    /// There is no connection: the first could not be made, or the last is lost and no other was made
+    /// in time.
     #[error(
         "no coordinator answers at {server} ({}); start one with `coordinator serve`, or name another",
         cause(.source)

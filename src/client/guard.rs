@@ -17,8 +17,9 @@ use super::shared::{Ending, Failure, Hold, Shared};
 pub enum HoldState {
     /// The lock is held.
     Held,
-    /// The lock is held still, but the coordinator has not answered for two thirds of the ttl. Time
-    /// to come to an end, or to hope.
+    /// The lock is held still, but the coordinator has not answered for two thirds of the ttl, or
+    /// there is no connection to it, or it has crashed and not confirmed the lock since. Time to come
+    /// to an end, or to hope.
     Jeopardy,
     /// The lock is not held any more. Final.
     Lost(LostReason),
@@ -126,7 +127,8 @@ impl LockGuard {
         async move { hold.until_lost().await }
     }
 
-    /// Gives the lock back, and waits until it is free.
+    /// Gives the lock back, and waits until it is free; if the connection is lost meanwhile, over the
+    /// next one, but not longer than the lease.
     ///
     /// # Errors
     ///

@@ -2,8 +2,9 @@
 //!
 //! The one idea: *belief is decided by a pure core*. `core` is a state machine that is told what
 //! happened and when, and says what to send and whom to tell; `driver` is the task that owns the
-//! socket and carries both ways. Guards look at the lease through their own clock, so that one
-//! knows its lock is lost even while no message, and no timer, can tell it.
+//! socket, makes the next one when it is lost, and carries both ways. Guards look at the lease
+//! through their own clock, so that one knows its lock is lost even while no message, and no timer,
+//! can tell it.
 //!
 //! What is never here: a decision about who gets a lock; a wall clock; a mutex; a lock believed in
 //! past what the server is bound to keep. This room knows neither the engine nor the server.

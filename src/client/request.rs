@@ -34,7 +34,8 @@ enum Patience {
 /// A request for a lock, made by [`Client::lock`](super::Client::lock). Nothing is sent before it
 /// is awaited; dropping the future takes the request back.
 ///
-/// It waits for ever unless told otherwise, and asks for the lock alone.
+/// It waits for ever unless told otherwise, also through lost connections and restarts of the
+/// coordinator, and asks for the lock alone.
 ///
 /// # Errors
 ///
@@ -114,14 +115,17 @@ impl LockRequest {
     /// to wait.
     ///
     /// The time is measured by the coordinator, so the answer is definite: after it the request is
-    /// not in line any more.
+    /// not in line any more. While there is no connection it is measured here, and ends in
+    /// [`Error::Unavailable`].
     pub fn timeout(mut self, timeout: Duration) -> Self {
         let none = timeout.is_zero();
         self.patience = if none { Patience::None } else { Patience::AtMost(timeout) };
         self
     }
 
-    /// Does not wait; if the lock cannot be had at once, [`Error::Busy`].
+    /// Does not wait; if the lock cannot be had at once, [`Error::Busy`]. After a crash of the
+    /// coordinator it cannot be known for a while; then [`Error::Rejected`] with
+    /// [`RejectionCode::Grace`], and if it cannot be reached [`Error::Unavailable`].
     pub fn nonblocking(mut self) -> Self {
         self.patience = Patience::None;
         self

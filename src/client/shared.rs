@@ -193,10 +193,12 @@ impl Hold {
     /// How sure its owner may be, now, if it has not ended.
     pub(super) fn standing(&self, shared: &Shared) -> Standing {
         let now = shared.now();
+        // The lease first: who sees it longer sees what was said about this before that.
+        let lease = shared.lease.standing(now);
         match self.doubted_until() {
             Some(until) if now >= until => Standing::Lapsed,
-            Some(_) => shared.lease.standing(now).max(Standing::Doubtful),
-            None => shared.lease.standing(now),
+            Some(_) => lease.max(Standing::Doubtful),
+            None => lease,
         }
     }
 
@@ -214,8 +216,10 @@ impl Hold {
     /// Whether it neither ended nor is past the lease. What is past the lease ends here, so that
     /// nobody who asks later hears otherwise.
     pub(super) fn is_alive(&self, shared: &Shared) -> bool {
+        // Before the outcome: who sees a longer lease sees what was lost before that.
+        let standing = self.standing(shared);
         match self.outcome.load(Ordering::Acquire) {
-            OUTCOME_NONE if self.standing(shared) == Standing::Lapsed => {
+            OUTCOME_NONE if standing == Standing::Lapsed => {
                 self.lose(LostReason::Expired);
                 false
             }

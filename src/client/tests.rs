@@ -310,3 +310,44 @@ async fn nobody_at_the_address_is_unavailable() {
     assert!(matches!(client, Err(Error::Unavailable { server, .. }) if *server == *address));
     assert!(matches!(Observer::connect(&address).await, Err(Error::Unavailable { .. })));
 }
+
+#[tokio::test]
+async fn a_client_comes_back_over_a_new_socket() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let say = |stream: &mut TcpStream, messages: Vec<ServerMessage>| {
+        let mut bytes = BytesMut::new();
+        for message in messages {
+            wire::encode_frame(&message, &mut bytes).unwrap();
+        }
+        stream.write_all(&bytes).unwrap();
+    };
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        for _ in ["Hello", "Request"] {
+            let message = read_message(&mut stream).unwrap();
+            say(&mut stream, answers(&message));
+        }
+        drop(stream);
+        let (mut stream, _) = listener.accept().unwrap();
+        let hello = read_message(&mut stream).unwrap();
+        let mut welcome = answers(&hello);
+        if let [ServerMessage::Welcome { standing, .. }] = &mut welcome[..] {
+            *standing = Standing::Resumed;
+        }
+        say(&mut stream, welcome);
+        // In this order or the other: the cut may be seen before the release or after it.
+        let said = [(); 2].map(|()| read_message(&mut stream).unwrap());
+        let release = said.iter().find(|m| matches!(m, ClientMessage::Release { .. })).unwrap();
+        say(&mut stream, answers(release));
+        (hello, said)
+    });
+    let client = Client::connect(&address).await.unwrap();
+    let guard = client.lock("printer").await.unwrap();
+    guard.release().await.unwrap();
+    let (hello, said) = server.join().unwrap();
+    let resume = Attach::Resume { session: 42, secret: 43, generation: 2 };
+    assert!(matches!(hello, ClientMessage::Hello { attach, .. } if attach == resume));
+    assert!(said.contains(&ClientMessage::Release { request: 1, token: 101 }));
+    assert!(said.iter().any(|m| matches!(m, ClientMessage::Account { from: 1, to: 1, .. })));
+}

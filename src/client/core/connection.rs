@@ -18,8 +18,9 @@ const SILENCE_TTLS_MAX: u32 = 2;
 const PAUSES_PER_TTL: u32 = 6;
 /// The pause after the first attempt that failed.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// No attempt takes longer than a ttl divided by this, so that there is time for another.
-const ATTEMPTS_PER_TTL: u32 = 3;
+/// The first attempt takes no longer than a ttl divided by this, so that there is time for another
+/// while the lease lasts. Later ones take longer: the network may be slow.
+const ATTEMPTS_PER_TTL: u32 = 6;
 
 /// Where the connection stands.
 #[derive(Debug)]
@@ -121,9 +122,10 @@ impl Patience {
         pause.mul_f64(0.5 + self.fraction() / 2.0)
     }
 
-    /// How long the next attempt may take.
+    /// How long the attempt after the latest pause may take.
     pub(super) fn attempt_max(&self, ttl: Duration, at_most: Duration) -> Duration {
-        at_most.min(ttl / ATTEMPTS_PER_TTL)
+        let doublings = self.attempts.saturating_sub(1).min(16);
+        at_most.min((ttl / ATTEMPTS_PER_TTL).saturating_mul(1 << doublings))
     }
 
     /// Something from 0 to 1.
@@ -165,12 +167,14 @@ mod tests {
     }
 
     #[test]
-    fn no_attempt_takes_all_that_is_left_of_a_lease() {
-        let patience = Patience::new(1);
-        let attempt_max = |ttl, at_most| {
-            patience.attempt_max(Duration::from_secs(ttl), Duration::from_secs(at_most))
-        };
-        assert_eq!(attempt_max(3, 5), Duration::from_secs(1));
-        assert_eq!(attempt_max(60, 5), Duration::from_secs(5));
+    fn attempts_leave_time_for_others_at_first_and_for_a_slow_network_later() {
+        let (ttl, at_most) = (Duration::from_secs(6), Duration::from_secs(5));
+        let mut patience = Patience::new(1);
+        let attempts = [1, 2, 4, 5, 5].map(|expected| {
+            patience.pause(ttl);
+            (patience.attempt_max(ttl, at_most), Duration::from_secs(expected))
+        });
+        assert!(attempts.iter().all(|(attempt, expected)| attempt == expected), "{attempts:?}");
+        assert_eq!(patience.attempt_max(Duration::from_secs(3_600), at_most), at_most);
     }
 }

@@ -22,7 +22,7 @@ pub(in crate::client) struct Introduction {
 /// That a client which lost its connection makes another, and how.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::client) struct Reconnect {
-    /// How long an attempt may take, the Welcome included. A third of the ttl is enough for any.
+    /// How long an attempt may take, the Welcome included. The first ones take less.
     pub(in crate::client) attempt_max: Duration,
     /// Any number: clients with different ones do not come back all at once.
     pub(in crate::client) seed: u64,

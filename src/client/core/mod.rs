@@ -486,6 +486,8 @@ mod model_server;
 #[cfg(test)]
 mod races;
 #[cfg(test)]
+mod restart_tests;
+#[cfg(test)]
 mod resume_tests;
 #[cfg(test)]
 mod simulation;

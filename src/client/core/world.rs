@@ -12,7 +12,7 @@ use super::*;
 use crate::wire::ServerMessage;
 
 /// Schedules tried, each from a seed of its own.
-const SCHEDULES: u64 = 200;
+const SCHEDULES: u64 = 300;
 /// True microseconds in which faults happen.
 const FAULTS: u64 = 30_000_000;
 /// True microseconds after the last fault.
@@ -42,10 +42,14 @@ struct Client {
     dialed_at: Option<u64>,
     paused_until: u64,
     cut_off_until: u64,
+    /// When its connection is cut once more, while it is about to make up for the last time.
+    cut_again_at: Option<u64>,
     /// Its request, once made.
     request: Option<RequestId>,
     /// Whether that is granted.
     granted: bool,
+    /// Whether it was granted and then was not believed in.
+    disbelieved: bool,
     release_at: u64,
     /// When it was last granted something.
     granted_at: u64,
@@ -87,8 +91,10 @@ impl Client {
             dialed_at: None,
             paused_until: 0,
             cut_off_until: 0,
+            cut_again_at: None,
             request: None,
             granted: false,
+            disbelieved: false,
             release_at: 0,
             granted_at: 0,
         }
@@ -150,6 +156,9 @@ impl World {
             wire.up.send(None, self.now + self.dice.roll(1_000_000));
             wire.down.send(None, self.now + self.dice.roll(1_000_000));
         }
+        if self.dice.roll(2) == 0 {
+            self.clients[client].cut_again_at = Some(self.now + self.dice.roll(1_000_000));
+        }
     }
 
     fn faults(&mut self) {
@@ -157,7 +166,15 @@ impl World {
         if !self.clients.iter().all(|client| client.core.began) {
             return;
         }
-        match self.dice.roll(1_500) {
+        for client in 0..CLIENTS {
+            if self.clients[client].cut_again_at.take_if(|at| *at <= self.now).is_some() {
+                self.cut(client);
+                if self.dice.roll(2) == 0 {
+                    self.clients[client].cut_off_until = self.now + self.dice.roll(4_000_000);
+                }
+            }
+        }
+        match self.dice.roll(600) {
             0..6 => {
                 let client = self.any_client();
                 self.cut(client);
@@ -174,13 +191,13 @@ impl World {
             }
             10 => self.delay_max = 1_000 + self.dice.roll(1_200_000),
             11..14 => self.delay_max = 1_000,
-            14..16 => {
+            14 => {
                 let is_crash = self.dice.roll(3) > 0;
                 (0..CLIENTS).for_each(|client| self.cut(client));
                 for wire in &mut self.wires {
                     wire.up.lose_all();
                 }
-                self.server_down_until = self.now + self.dice.roll(1_500_000);
+                self.server_down_until = self.now + self.dice.roll(1_000_000);
                 if is_crash {
                     self.server.crash(self.server_down_until);
                 } else {
@@ -206,12 +223,11 @@ impl World {
         }
         for number in self.oldest_wire..self.wires.len() {
             while let Some(message) = self.wires[number].up.arrived(self.now) {
-                match message {
-                    Some(message) => self.server.hear(number, message, self.now),
-                    None => {
-                        self.server.disconnect(number);
-                        self.wires[number].dead = true;
-                    }
+                if let Some(message) = message {
+                    self.server.hear(number, message, self.now);
+                } else {
+                    self.server.disconnect(number);
+                    self.wires[number].dead = true;
                 }
             }
         }
@@ -270,7 +286,7 @@ impl World {
         for effect in client.core.take_effects() {
             match effect {
                 Effect::Granted { request, .. } if client.request == Some(request) => {
-                    client.granted = true;
+                    (client.granted, client.disbelieved) = (true, false);
                     client.release_at = now + self.dice.roll(4_000_000);
                     client.granted_at = now;
                     tally.grants += 1;
@@ -282,7 +298,13 @@ impl World {
                     tally.losses += 1;
                     (client.request, client.granted) = (None, false);
                 }
-                Effect::Welcomed(_) => tally.resumed += 1,
+                Effect::Welcomed(_) => {
+                    tally.resumed += 1;
+                    // Before the server hears what we say to it.
+                    if self.dice.roll(4) == 0 {
+                        client.cut_again_at = Some(now);
+                    }
+                }
                 Effect::Confirmed { .. } => tally.reclaimed += 1,
                 Effect::Queued { .. } | Effect::Doubted { .. } => {}
                 Effect::Released { outcome, .. } => {
@@ -336,7 +358,12 @@ impl World {
         }
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
+        for client in &mut self.clients {
+            let believes = client.granted && client.believes(self.now);
+            assert!(!believes || !client.disbelieved, "seed {}: a hold was revived", self.seed);
+            client.disbelieved |= client.granted && !believes;
+        }
         let believers = self.clients.iter().filter(|client| client.believes(self.now)).count();
         assert!(believers <= 1, "seed {}: {believers} believe at {}", self.seed, self.now);
     }

@@ -260,9 +260,9 @@ async fn a_draining_server_loses_nobody_who_comes_back() {
     let (mut harbour, mut server, client, guard) = Harbour::with_guard().await;
     let waiting = tokio::spawn(client.lock("other").into_future());
     server.hear().await;
+    harbour.close(true);
     server.say(&[rejected(2, RejectionCode::Draining), goodbye(GoodbyeCode::Draining, 0)]).await;
     assert!(matches!(waiting.await.unwrap(), Err(Error::Draining { .. })));
-    harbour.close(true);
     drop(server);
     sleep(Duration::from_secs(3)).await;
     harbour.close(false);
