@@ -7,8 +7,8 @@ mod cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Before all else: it needs no settings, and must not fail for a mistake in them.
-    if let Some(code) = cli::watchdog() {
+    // Before all else: these need no settings, and must not fail for a mistake in them.
+    if let Some(code) = cli::helper() {
         return code;
     }
     let asked = match cli::read_command_line() {

@@ -21,6 +21,7 @@ use rustix::process::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::errors::{Failure, exit, reason};
+use super::foreground::in_foreground;
 use super::signals::Signals;
 use super::terminal::Terminal;
 
@@ -55,14 +56,15 @@ pub(crate) enum Progress {
 impl Job {
     /// Starts `command` in a group of its own and gives it the terminal, if it is ours to give.
     pub(crate) fn start(mut command: Command) -> Result<Self, Failure> {
+        let terminal = Terminal::on_stdin();
+        if terminal.as_ref().is_some_and(Terminal::is_ours) {
+            command = in_foreground(&command)
+                .map_err(|error| Failure::ours("cannot find our own program", &error))?;
+        }
         command.process_group(0);
         let leader = command.spawn().map_err(|error| cannot_run(&command, &error))?;
         let group = Pid::from_child(&leader);
-        let job = Self { leader, group, terminal: Terminal::on_stdin() };
-        // If it asked for the terminal before it had it, it was stopped for that, and `stopped` will
-        // let it go on. Continuing it here as well could undo a Ctrl-Z that came just now.
-        job.give_terminal();
-        Ok(job)
+        Ok(Self { leader, group, terminal })
     }
 
     /// The group's id.
@@ -169,7 +171,7 @@ pub(crate) fn code_of_signal(signal: i32) -> u8 {
 }
 
 /// Why the command did not start: 127 if it is not there, 126 if it is and cannot be run.
-fn cannot_run(command: &Command, error: &io::Error) -> Failure {
+pub(crate) fn cannot_run(command: &Command, error: &io::Error) -> Failure {
     let program = command.get_program().to_string_lossy().into_owned();
     match error.kind() {
         io::ErrorKind::NotFound => {

@@ -26,6 +26,7 @@ mod args;
 mod child;
 mod config;
 mod errors;
+mod foreground;
 mod lock;
 mod log;
 mod output;
@@ -54,10 +55,17 @@ pub(crate) use args::{Asked, read_command_line};
 pub(crate) use errors::Failure;
 pub(crate) use settings::Settings;
 
-/// Is the watchdog if that is what this process was started for.
-pub(crate) fn watchdog() -> Option<ExitCode> {
+/// Does what `coordinator lock` starts our program for, if that is what this process is.
+pub(crate) fn helper() -> Option<ExitCode> {
     let mut words = std::env::args_os().skip(1);
-    (words.next()? == watchdog::WORD).then(|| watchdog::run(words))
+    let word = words.next()?;
+    if word == watchdog::WORD {
+        Some(watchdog::run(words))
+    } else if word == foreground::WORD {
+        Some(foreground::run(words))
+    } else {
+        None
+    }
 }
 
 /// The settings that hold for this run.

@@ -43,6 +43,11 @@ impl Terminal {
         }
     }
 
+    /// Takes the terminal for our group, from whoever has it.
+    pub(crate) fn take(&self) {
+        self.set_foreground(getpgrp());
+    }
+
     /// Takes the terminal back from `group`, if that still has it.
     pub(crate) fn take_from(&self, group: Pid) {
         if self.is_of(group) {

@@ -15,7 +15,7 @@ use super::event::{Request, Wait};
 use super::forfeit::Limbo;
 use super::lock::{ClaimNode, Shape};
 use super::request::{Live, State};
-use super::session::Outcome;
+use super::session::{Outcome, Session};
 use super::table::Due;
 use super::{Effect, Forfeit, LockTable, News, Rejection};
 use crate::types::{
@@ -57,13 +57,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                     return self.tell_place(live);
                 }
             },
-            None => match self.sessions[session].outcome(request.id) {
-                Some(outcome) => outcome.into(),
-                None => {
-                    let latest = self.sessions[session].latest_request;
-                    News::Rejected(Rejection::RequestForgotten { latest })
-                }
-            },
+            None => {
+                let Session { latest_request: latest, .. } = self.sessions[session];
+                let outcome = self.sessions[session].outcome(request.id);
+                let forgotten = News::Rejected(Rejection::RequestForgotten { latest });
+                outcome.map_or(forgotten, News::from)
+            }
         };
         self.tell(session, request.id, news);
     }

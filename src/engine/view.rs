@@ -96,21 +96,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 
     /// The sessions at and after a place, each with its place; as [`LockTable::locks`].
     pub fn sessions(&self, from: usize) -> impl Iterator<Item = (usize, SessionView<'_>)> {
-        self.sessions.iter_from(from).map(|(place, session)| (place, self.session_view(session)))
-    }
-
-    fn session_view<'a>(&'a self, session: &'a Session) -> SessionView<'a> {
-        SessionView {
-            session: session.id,
-            identity: &session.identity,
-            peer: session.peer,
-            connected: session.connection.is_some(),
-            since: session.since,
-            ttl: session.ttl,
-            lease_ends: session.ends,
-            held: session.held,
-            waiting: session.requests.len() - session.held,
-        }
+        self.sessions.iter_from(from).map(|(place, session)| (place, session_view(session)))
     }
 }
 
@@ -168,5 +154,19 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             note: &live.note,
         };
         (live.state, view)
+    }
+}
+
+fn session_view(session: &Session) -> SessionView<'_> {
+    SessionView {
+        session: session.id,
+        identity: &session.identity,
+        peer: session.peer,
+        connected: session.connection.is_some(),
+        since: session.since,
+        ttl: session.ttl,
+        lease_ends: session.ends,
+        held: session.held,
+        waiting: session.requests.len() - session.held,
     }
 }

@@ -1,0 +1,41 @@
+//! A command that has the terminal before it begins: `coordinator __run PROGRAM ARGUMENTS…`.
+//!
+//! The command under a lock has a process group of its own, and on a terminal that group must be the
+//! foreground group, or Ctrl-C and Ctrl-Z reach us instead of it. If we handed the terminal over after
+//! starting the command, there would be a moment in between in which they do. So what is started first
+//! is this: it takes the terminal for its own group, and then becomes the command.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use super::child::cannot_run;
+use super::terminal::Terminal;
+
+/// The word that tells our program to be this. In no help, for nobody types it.
+pub(crate) const WORD: &str = "__run";
+
+/// `command`, begun by taking the terminal.
+pub(crate) fn in_foreground(command: &Command) -> io::Result<Command> {
+    let mut whole = Command::new(std::env::current_exe()?);
+    whole.arg(WORD).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => whole.env(name, value),
+            None => whole.env_remove(name),
+        };
+    }
+    Ok(whole)
+}
+
+/// Takes the terminal and becomes the command. Returns only if there is no such command.
+pub(crate) fn run(mut words: impl Iterator<Item = OsString>) -> ExitCode {
+    let Some(program) = words.next() else { return ExitCode::FAILURE };
+    if let Some(terminal) = Terminal::on_stdin() {
+        terminal.take();
+    }
+    let mut command = Command::new(program);
+    let error = command.args(words).exec();
+    cannot_run(&command, &error).report()
+}
