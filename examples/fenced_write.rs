@@ -5,19 +5,17 @@
 
 use std::error::Error;
 
-use coordinator::types::FencingToken;
-use coordinator::{Client, Observer};
+use coordinator::types::{FencingToken, StaleToken};
+use coordinator::{Client, FenceGuard, Observer};
 
-/// Remembers the greatest token it has seen; that is the whole trick.
+/// What is protected: every write shows the token under which it is made.
 #[derive(Default)]
-struct Store(FencingToken, String);
+struct Store(FenceGuard, String);
 
 impl Store {
-    fn write(&mut self, text: &str, token: FencingToken) -> Result<(), String> {
-        if token < self.0 {
-            return Err(format!("token {token} is old: {} has written already", self.0));
-        }
-        *self = Self(token, text.to_owned());
+    fn write(&mut self, text: &str, token: FencingToken) -> Result<(), StaleToken> {
+        self.0.check(token)?;
+        text.clone_into(&mut self.1);
         Ok(())
     }
 }

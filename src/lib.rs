@@ -38,6 +38,8 @@ pub mod server;
 pub mod types;
 pub mod wire;
 
+pub use types::FenceGuard;
+
 #[cfg(feature = "client")]
 pub use client::{
     Client, ClientBuilder, Error, HoldState, LockGuard, LockRequest, Observer, blocking,

@@ -9,6 +9,7 @@
 
 mod claim;
 mod code;
+mod fence;
 mod ids;
 mod limits;
 mod text;
@@ -16,6 +17,7 @@ mod time;
 
 pub use claim::{CLAIMS_MAX, Claim, Claims, ClaimsError, Mode, PermitsError};
 pub use code::{GoodbyeCode, LostReason, RejectionCode};
+pub use fence::{FenceGuard, StaleToken};
 pub use ids::{
     ConnectionId, Epoch, FENCING_TOKEN_MAX, FencingToken, Generation, OwnerId, RequestId, Secret,
     SessionId, Ticket,

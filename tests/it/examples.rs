@@ -46,7 +46,7 @@ fn hello_lock_shows_that_one_holds_and_the_other_waits() {
 #[test]
 fn fenced_write_refuses_the_old_holder() {
     let done = against(&Server::start(), "fenced_write");
-    assert!(done.out.contains("is old"), "{}", done.out);
+    assert!(done.out.contains("is stale"), "{}", done.out);
     assert!(done.out.ends_with("\"by the quick one\"\n"), "{}", done.out);
 }
 

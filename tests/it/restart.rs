@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use coordinator::types::{FencingToken, GoodbyeCode, LostReason, RejectionCode};
 use coordinator::wire::{Attach, Claim, ClientMessage, Mode, ServerMessage, Standing, Wait};
-use coordinator::{Client, Error, HoldState, LockGuard};
-use rustix::process::Signal;
+use coordinator::{Client, Error, FenceGuard, HoldState, LockGuard};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use crate::proxy::{Proxy, Way};
 use crate::raw::{Raw, hello, hello_for, request};
-use crate::support::{DEADLINE, Server, eventually, run};
+use crate::support::{DEADLINE, Server, eventually, is_stopped, line_in, run, start};
 
 /// The shortest lease: what has to wait for one need not wait for long.
 const TTL: Duration = Duration::from_secs(2);
@@ -407,4 +407,73 @@ fn tokens_grow_though_the_state_is_lost_or_an_old_copy() {
     fs::remove_dir_all(&state).unwrap();
     let _server = stopped.restart();
     assert!(token() > third);
+}
+
+#[test]
+fn a_holder_that_was_paused_hears_that_it_lost_and_its_late_write_is_refused() {
+    let server = Server::start_durable();
+    let (pid, late) = (server.home.path("pid"), server.home.path("late"));
+    let script = format!(
+        "echo $$ > {}; kill -STOP $$; echo $COORDINATOR_FENCING_TOKEN > {}",
+        pid.display(),
+        late.display()
+    );
+    // Allowed to go on although the lock is lost: only the token can stop what it writes then.
+    let words = ["lock", "--ttl", "2s", "--on-lost", "warn", "store", "-c", &script];
+    let holder = start(server.client(&words));
+    let command = line_in(&pid);
+    eventually("it pauses before it writes", || is_stopped(&command).then_some(()));
+    holder.signal(Signal::STOP);
+    let fence = FenceGuard::new();
+    Runtime::new().unwrap().block_on(async {
+        let next = connect(&server.address).await.lock("store").await.unwrap();
+        fence.check(next.token()).unwrap();
+    });
+    holder.signal(Signal::CONT);
+    kill_process(Pid::from_raw(command.parse().unwrap()).unwrap(), Signal::CONT).unwrap();
+    let late = FencingToken::new(line_in(&late).parse().unwrap());
+    assert_eq!(fence.check(late).unwrap_err().token, late);
+    let done = holder.end();
+    assert!(done.err.contains("warning: lost \"store\""), "{}", done.err);
+}
+
+#[test]
+fn a_cancel_that_meets_a_grant_has_one_answer_and_leaves_the_lock_with_somebody() {
+    const RACES: u64 = 100_000;
+    let server = Server::start();
+    let (mut holder, mut rival) = (Raw::connect(&server), Raw::connect(&server));
+    for client in [&mut holder, &mut rival] {
+        client.say(&[hello()]);
+        assert!(matches!(client.hear(), ServerMessage::Welcome { .. }));
+    }
+    let (mut granted, mut last_token) = (0, 0);
+    for race in 1..=RACES {
+        holder.say(&[request(race, "printer")]);
+        // Nobody else has it: the holder must get it at once, or it belongs to nobody.
+        let ServerMessage::Grant { token, .. } = holder.hear() else { panic!("race {race}") };
+        assert!(token > last_token);
+        last_token = token;
+        rival.say(&[request(race, "printer")]);
+        assert!(matches!(rival.hear(), ServerMessage::Queued { .. }));
+        let release = ClientMessage::Release { request: race, token };
+        let cancel = ClientMessage::Cancel { request: race };
+        if race % 2 == 0 {
+            holder.say(&[release]);
+            rival.say(&[cancel]);
+        } else {
+            rival.say(&[cancel]);
+            holder.say(&[release]);
+        }
+        assert!(matches!(holder.hear(), ServerMessage::Released { .. }));
+        let mut answer = rival.hear();
+        if let ServerMessage::Grant { token, .. } = answer {
+            granted += 1;
+            assert!(token > last_token);
+            last_token = token;
+            answer = rival.hear();
+        }
+        assert_eq!(answer, ServerMessage::Cancelled { request: race });
+    }
+    assert!(granted > 0 && granted < RACES, "it was no race: {granted} of {RACES} were granted");
+    assert!(server.lock("printer").is_none());
 }
