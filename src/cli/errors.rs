@@ -185,6 +185,8 @@ impl Attempt<'_> {
             Code::TooManySessions | Code::TooManyRequests | Code::TooManyWaiters => {
                 Failure::new(exit::BUSY, message).hint("ask again later")
             }
+            // The message says what to do.
+            Code::Grace => Failure::new(exit::BUSY, message),
             Code::Draining | Code::Unavailable => {
                 Failure::new(exit::NO_SERVER, message).hint("ask again soon")
             }
@@ -229,6 +231,12 @@ pub(crate) fn lost(reason: LostReason, silence: Option<Duration>) -> String {
         (LostReason::Revoked, _) => "an operator took it away".to_owned(),
         (LostReason::Disconnected, _) => "the connection to the server broke".to_owned(),
         (LostReason::Stopped, _) => "the coordinator stopped".to_owned(),
+        (LostReason::NotReclaimed, _) => {
+            "the coordinator had crashed, and we came back too late".to_owned()
+        }
+        (LostReason::Conflict, _) => {
+            "the coordinator had crashed, and a later holder came back too".to_owned()
+        }
         (other, _) => format!("for a reason this version does not know ({})", display(other)),
     }
 }
