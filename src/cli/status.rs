@@ -79,7 +79,7 @@ fn overview(server: &str, seen: &Seen) -> String {
 }
 
 fn server_line(server: &str, status: &ServerStatus) -> String {
-    format!(
+    let line = format!(
         "coordinator {} at {server}, epoch {}, up {}{}: {}, {}, {} waiting, {}\n",
         status.version,
         status.epoch,
@@ -89,7 +89,19 @@ fn server_line(server: &str, status: &ServerStatus) -> String {
         words::count(status.locks, "lock"),
         status.waiting,
         words::count(status.grants, "grant"),
-    )
+    );
+    let grace = (status.grace_ms > 0).then(|| {
+        let left = words::millis(status.grace_ms);
+        format!("it has crashed: for {left} more, only earlier holders get anything\n")
+    });
+    let unsaved = (status.unsaved_ms > 0).then(|| {
+        let outage = words::millis(status.unsaved_ms);
+        format!(
+            "its state could not be saved for {outage}: granting stops when the reserved tokens are \
+             used up\n"
+        )
+    });
+    [Some(line), grace, unsaved].into_iter().flatten().collect()
 }
 
 fn locks_table(locks: &[LockStatus]) -> String {
@@ -203,6 +215,8 @@ fn server_json(status: &ServerStatus) -> Value {
         "handshake_timeouts": status.handshake_timeouts,
         "connections_refused": status.connections_refused,
         "last_token": status.last_token,
+        "grace_ms": status.grace_ms,
+        "unsaved_ms": status.unsaved_ms,
     })
 }
 

@@ -20,6 +20,8 @@ fn server() -> ServerStatus {
         handshake_timeouts: 0,
         connections_refused: 0,
         last_token: 1884,
+        grace_ms: 0,
+        unsaved_ms: 0,
     }
 }
 
@@ -146,4 +148,13 @@ fn every_name_is_in_the_description() {
             assert!(described.contains(&format!("`{name}`")), "{name} is not described");
         }
     }
+}
+
+#[test]
+fn who_looks_sees_why_everybody_waits() {
+    let server = ServerStatus { grace_ms: 8_200, unsaved_ms: 61_000, ..server() };
+    let seen = Seen { server, locks: vec![], sessions: None };
+    let text = overview("here:1", &seen);
+    assert!(text.contains("it has crashed: for 8s more, only earlier holders"), "{text}");
+    assert!(text.contains("its state could not be saved for 1m1s: granting stops"), "{text}");
 }

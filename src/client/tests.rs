@@ -142,6 +142,8 @@ fn server_status() -> ServerStatus {
         handshake_timeouts: 0,
         connections_refused: 0,
         last_token: 7,
+        grace_ms: 0,
+        unsaved_ms: 0,
     }
 }
 

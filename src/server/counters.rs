@@ -3,14 +3,18 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Counts since the start, and the connections of now.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     /// Connections open now: what the limit on connections looks at.
     connections: Cell<usize>,
+    /// Since when the state cannot be saved, if it cannot.
+    unsaved_since: Cell<Option<Instant>>,
     /// Rings when the last connection is gone: what a stopping server waits for.
     none_left: Notify,
     /// Connections closed because they broke the protocol.
@@ -27,6 +31,22 @@ impl Counters {
     /// How many connections are open.
     pub(super) fn connections(&self) -> usize {
         self.connections.get()
+    }
+
+    /// For how long the state could not be saved by now, if it cannot.
+    pub(super) fn unsaved(&self) -> Option<Duration> {
+        // At least something: zero says that all is well.
+        self.unsaved_since.get().map(|since| since.elapsed().max(Duration::from_millis(1)))
+    }
+
+    /// The state cannot be saved.
+    pub(super) fn saving_failed(&self) {
+        self.unsaved_since.set(self.unsaved_since.get().or_else(|| Some(Instant::now())));
+    }
+
+    /// The state is saved; says for how long it could not be, if it could not.
+    pub(super) fn saved(&self) -> Option<Duration> {
+        self.unsaved_since.take().map(|since| since.elapsed())
     }
 
     /// Waits until no connection is open.

@@ -71,6 +71,8 @@ pub(super) fn server<S: BuildHasher + Clone>(
         handshake_timeouts: counters.handshake_timeouts.total(),
         connections_refused: counters.connections_refused.total(),
         last_token: counts.last_token.number(),
+        grace_ms: table.grace_left().map_or(0, render::millis),
+        unsaved_ms: counters.unsaved().map_or(0, render::millis),
     };
     ServerMessage::ServerStatus { query_id, status }
 }

@@ -8,6 +8,7 @@
 //! grants from what is reserved, and when that is used up it says `Unavailable` (rule F2); what was to
 //! be on record first stays where it is (rule G1).
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +17,10 @@ use log::{debug, error, info};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::coordinator::Coordinator;
+use super::counters::Counters;
 use super::messages::Committed;
 use super::store::{Change, StateStore};
 
@@ -45,6 +47,7 @@ pub(super) async fn commit_all(
     store: Arc<dyn StateStore>,
     mut orders: UnboundedReceiver<Order>,
     coordinator: WeakAddr<Coordinator>,
+    counters: Rc<Counters>,
 ) {
     let mut batch = Vec::new();
     while orders.recv_many(&mut batch, BATCH_LEN_MAX).await > 0 {
@@ -52,7 +55,7 @@ pub(super) async fn commit_all(
             batch.drain(..).map(|Order { change, done }| (change, done)).unzip();
         let committed = summary(&changes);
         debug!("saving changes={}", changes.len());
-        commit(&store, changes.into()).await;
+        commit(&store, changes.into(), &counters).await;
         for done in done.into_iter().flatten() {
             // Whoever asked may have given up.
             let _ = done.send(());
@@ -79,8 +82,7 @@ fn summary(changes: &[Change]) -> Committed {
     committed
 }
 
-async fn commit(store: &Arc<dyn StateStore>, changes: Arc<[Change]>) {
-    let mut failing_since = None;
+async fn commit(store: &Arc<dyn StateStore>, changes: Arc<[Change]>, counters: &Counters) {
     let mut pause = RETRY_MIN;
     loop {
         let (store, changes) = (Arc::clone(store), Arc::clone(&changes));
@@ -89,8 +91,8 @@ async fn commit(store: &Arc<dyn StateStore>, changes: Arc<[Change]>) {
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
-        if failing_since.is_none() {
-            failing_since = Some(Instant::now());
+        if counters.unsaved().is_none() {
+            counters.saving_failed();
             error!("state cannot be saved, trying again until it can: {failure}");
         } else {
             debug!("state still cannot be saved, trying again in {pause:?}: {failure}");
@@ -98,8 +100,8 @@ async fn commit(store: &Arc<dyn StateStore>, changes: Arc<[Change]>) {
         sleep(pause).await;
         pause = (pause * 2).min(RETRY_MAX);
     }
-    if let Some(since) = failing_since {
-        info!("state can be saved again after {:.1?}", since.elapsed());
+    if let Some(outage) = counters.saved() {
+        info!("state can be saved again after {outage:.1?}");
     }
 }
 
@@ -143,7 +145,12 @@ mod tests {
 
             let store = Arc::new(FlakyStore::default());
             store.fail(true);
-            spawn_local(commit_all(store.clone(), orders, bench.coordinator.downgrade()));
+            spawn_local(commit_all(
+                store.clone(),
+                orders,
+                bench.coordinator.downgrade(),
+                Rc::clone(&bench.counters),
+            ));
             for _ in 0..10 {
                 // Stays alive.
                 session.submit(vec![try_request(4, "4")]);
@@ -151,11 +158,14 @@ mod tests {
                 let answers = session.take();
                 assert!(matches!(answers[..], [ServerMessage::Rejected { .. }]), "{answers:?}");
             }
+            let unsaved = bench.counters.unsaved().unwrap();
+            assert!(unsaved > Duration::from_secs(45), "whoever looks is told: {unsaved:?}");
             store.fail(false);
             session.submit(vec![try_request(4, "4")]);
             sleep(RETRY_MAX / 2).await;
             session.submit(vec![try_request(4, "4")]);
             sleep(RETRY_MAX / 2).await;
+            assert_eq!(bench.counters.unsaved(), None);
             session.take();
             session.submit(vec![try_request(5, "5")]);
             settle().await;
@@ -178,7 +188,12 @@ mod tests {
             let (done, told) = oneshot::channel();
             let change = Change::ForgetForfeits { below: 5 };
             sender.send(Order { change, done: Some(done) }).unwrap();
-            spawn_local(commit_all(store.clone(), orders, bench.coordinator.downgrade()));
+            spawn_local(commit_all(
+                store.clone(),
+                orders,
+                bench.coordinator.downgrade(),
+                Rc::default(),
+            ));
             told.await.unwrap();
             assert_eq!(*store.0.lock().unwrap(), [11]);
         })

@@ -157,7 +157,12 @@ impl<L: Listener> Bound<L> {
         let coordinator =
             Coordinator::new(config.limits, start, clock, orders, sealer, Rc::clone(&counters));
         let coordinator = coordinator.start();
-        spawn_local(persist::commit_all(store, ordered, coordinator.downgrade()));
+        spawn_local(persist::commit_all(
+            store,
+            ordered,
+            coordinator.downgrade(),
+            Rc::clone(&counters),
+        ));
         let shared = Rc::new(Shared {
             coordinator,
             counters,

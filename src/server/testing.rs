@@ -119,7 +119,12 @@ impl Bench {
     pub(super) fn new() -> Self {
         let (bench, orders) = Self::by_hand(1 << 20);
         let store = Arc::new(MemoryStore::default());
-        spawn_local(commit_all(store, orders, bench.coordinator.downgrade()));
+        spawn_local(commit_all(
+            store,
+            orders,
+            bench.coordinator.downgrade(),
+            Rc::clone(&bench.counters),
+        ));
         bench
     }
 
@@ -136,7 +141,12 @@ impl Bench {
         let (sender, orders) = unbounded_channel();
         let bench = Self::assemble(start, sealer, sender);
         let store = Arc::clone(store);
-        spawn_local(commit_all(store, orders, bench.coordinator.downgrade()));
+        spawn_local(commit_all(
+            store,
+            orders,
+            bench.coordinator.downgrade(),
+            Rc::clone(&bench.counters),
+        ));
         bench
     }
 

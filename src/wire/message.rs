@@ -423,6 +423,12 @@ pub struct ServerStatus {
     pub connections_refused: u64,
     /// The latest fencing token given, 0 before the first.
     pub last_token: u64,
+    /// Milliseconds of the grace period that are left: nobody but earlier holders gets anything; 0
+    /// outside one (rule G2).
+    pub grace_ms: u64,
+    /// Milliseconds since when the state cannot be saved, 0 while it can: granting stops when the
+    /// reserved tokens are used up (rule F2).
+    pub unsaved_ms: u64,
 }
 
 /// A lock in use.

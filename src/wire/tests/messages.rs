@@ -143,6 +143,8 @@ pub(super) fn server() -> Vec<(&'static str, ServerMessage)> {
                     handshake_timeouts: 12,
                     connections_refused: 13,
                     last_token: 14,
+                    grace_ms: 15,
+                    unsaved_ms: 16,
                 },
             },
         ),

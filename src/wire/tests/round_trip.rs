@@ -189,7 +189,7 @@ fn session_status() -> impl Strategy<Value = SessionStatus> {
 }
 
 fn server_status() -> impl Strategy<Value = ServerStatus> {
-    (text(), any::<bool>(), any::<[u64; 14]>()).prop_map(|(version, draining, n)| ServerStatus {
+    (text(), any::<bool>(), any::<[u64; 16]>()).prop_map(|(version, draining, n)| ServerStatus {
         version,
         epoch: n[0],
         uptime_ms: n[1],
@@ -206,6 +206,8 @@ fn server_status() -> impl Strategy<Value = ServerStatus> {
         handshake_timeouts: n[11],
         connections_refused: n[12],
         last_token: n[13],
+        grace_ms: n[14],
+        unsaved_ms: n[15],
     })
 }
 
