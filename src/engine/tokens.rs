@@ -67,9 +67,8 @@ impl Tokens {
     /// period need not be longer either. The usual lease stays covered, or the next session would
     /// wait for the disk.
     pub(super) fn relax(&mut self, longest: Option<Ttl>) {
-        if self.ttl_max.is_some() {
-            self.ttl_max = longest.max(Some(Ttl::default()));
-        }
+        let enough = longest.max(Some(Ttl::default()));
+        self.ttl_max = self.ttl_max.min(enough);
     }
 
     /// The latest number granted, or passed over.
@@ -200,5 +199,32 @@ mod tests {
         }
         assert!(stops < 500, "{stops}");
         assert!(tokens.available());
+    }
+
+    #[test]
+    fn a_lease_is_covered_once_it_is_on_disk_and_until_nobody_may_have_it() {
+        let ttl = |secs| Ttl::new(std::time::Duration::from_secs(secs)).unwrap();
+        let mut tokens = tokens(TOKEN_BLOCK);
+        assert!(tokens.covers(ttl(10)) && !tokens.covers(ttl(60)));
+        let wanted = tokens.wanted().unwrap();
+        assert!(!tokens.covers(ttl(60)), "asking is not having");
+        tokens.persisted(wanted);
+        assert!(tokens.covers(ttl(60)));
+        // Only those with 20 s are left: what was more is given up, and asked for again at need.
+        tokens.relax(Some(ttl(20)));
+        let less = tokens.wanted().unwrap();
+        assert_eq!(less.ttl_max, Some(ttl(20)));
+        assert!(
+            tokens.covers(ttl(20)) && !tokens.covers(ttl(60)),
+            "less is on its way to the disk"
+        );
+        let more = tokens.wanted().unwrap();
+        tokens.persisted(less);
+        assert!(!tokens.covers(ttl(60)));
+        tokens.persisted(more);
+        assert!(tokens.covers(ttl(60)));
+        // Never up, and not below what is usual.
+        tokens.relax(None);
+        assert_eq!(tokens.wanted().unwrap().ttl_max, Some(Ttl::default()));
     }
 }
