@@ -27,6 +27,19 @@ fn watchdog_of(lock: &Running) -> String {
     eventually("a watchdog is there", || started_by(&lock.id(), "lock-watchdog").pop())
 }
 
+/// The watchdog of a `coordinator lock`, once it knows of the command: its timer is set then.
+fn watchdog_on_duty(lock: &Running) -> String {
+    let watchdog = watchdog_of(lock);
+    eventually("the watchdog has a deadline", || {
+        fs::read_dir(format!("/proc/{watchdog}/fdinfo")).ok()?.find_map(|file| {
+            let facts = fs::read_to_string(file.ok()?.path()).ok()?;
+            let left = facts.lines().find_map(|line| line.strip_prefix("it_value: "))?;
+            (left != "(0, 0)").then_some(())
+        })
+    });
+    watchdog
+}
+
 fn send(pid: &str, signal: Signal) {
     kill_process(Pid::from_raw(pid.parse().unwrap()).unwrap(), signal).unwrap();
 }
@@ -42,7 +55,7 @@ fn a_command_and_its_children_die_with_a_killed_supervisor() {
     );
     let lock = start(server.client(&["lock", "--ttl", "1m", "demo", "-c", &script]));
     let (grandchild, command) = (line_in(&grandchild), line_in(&command));
-    let watchdog = watchdog_of(&lock);
+    let watchdog = watchdog_on_duty(&lock);
     let killed = Instant::now();
     lock.signal(Signal::KILL);
     for pid in [command, grandchild, watchdog] {
@@ -59,6 +72,7 @@ fn a_command_that_ignores_sigterm_is_killed_after_its_supervisor() {
     let words = ["lock", "--ttl", "1m", "--kill-after", "0.3", "demo", "-c", &script];
     let lock = start(server.client(&words));
     let pid = line_in(&pid);
+    watchdog_on_duty(&lock);
     let killed = Instant::now();
     lock.signal(Signal::KILL);
     eventually("it has gone", || (!lives(&pid)).then_some(()));
@@ -76,6 +90,7 @@ fn a_command_that_was_stopped_dies_with_a_killed_supervisor() {
     let pid = line_in(&pid);
     send(&pid, Signal::STOP);
     eventually("it has stopped", || is_stopped(&pid).then_some(()));
+    watchdog_on_duty(&lock);
     lock.signal(Signal::KILL);
     eventually("it has gone", || (!lives(&pid)).then_some(()));
 }
@@ -185,7 +200,7 @@ fn what_is_meant_for_the_supervisor_does_not_take_the_watchdog() {
     let script = format!("echo $$ > {}; while :; do sleep 0.01; done", pid.display());
     let lock = start(server.client(&["lock", "--ttl", "1m", "demo", "-c", &script]));
     let pid = line_in(&pid);
-    let watchdog = watchdog_of(&lock);
+    let watchdog = watchdog_on_duty(&lock);
     for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::TSTP] {
         send(&watchdog, signal);
     }
