@@ -44,3 +44,8 @@ pub use types::FenceGuard;
 pub use client::{
     Client, ClientBuilder, Error, HoldState, LockGuard, LockRequest, Observer, blocking,
 };
+
+/// What the README shows in Rust, compiled.
+#[cfg(all(doctest, feature = "client"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
