@@ -28,6 +28,7 @@
 //! these rules for users.
 
 mod arena;
+mod attach;
 mod effect;
 mod event;
 mod forfeit;

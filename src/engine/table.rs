@@ -1,23 +1,23 @@
-//! The lock table: where events arrive, time passes, and sessions come and go. What happens to
-//! requests is in `grant.rs`; what a restart asks for, in `grace.rs`, `forfeit.rs` and `snapshot.rs`.
+//! The lock table: where events arrive, time passes, and sessions end. How they come is in `attach.rs`,
+//! what happens to requests in `grant.rs`, what a restart asks for in `grace.rs`, `forfeit.rs` and
+//! `snapshot.rs`.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 use std::mem;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::arena::{LockKey, RequestKey, SessionKey};
-use super::event::{Attach, Command, Event};
+use super::event::Event;
 use super::forfeit::Limbo;
 use super::lock::{ClaimArena, Locks};
 use super::request::{Requests, State};
-use super::session::{Opening, Outcome, Session, Sessions};
+use super::session::{Outcome, Session, Sessions};
 use super::tokens::Tokens;
-use super::{Effect, EndReason, Forfeit, News, Rejection, Standing, Start};
+use super::{Effect, EndReason, Forfeit, News, Rejection, Start};
 use crate::types::{
-    ConnectionId, Epoch, FencingToken, Generation, Limits, LockName, LostReason, RequestId,
-    SessionId, Timestamp,
+    ConnectionId, Epoch, FencingToken, Limits, LockName, LostReason, RequestId, SessionId,
+    Timestamp,
 };
 
 /// All locks, all who hold them and all who wait, and the rules by which they change.
@@ -122,9 +122,6 @@ pub(super) enum Due {
 /// it comes later than that by more than `STALL_MIN`, the coordinator itself stood still, and its
 /// sessions could not be heard (rule T3).
 pub const HEARTBEAT: Duration = Duration::from_millis(500);
-
-/// So much may a client say before it is welcome; one that says more is sent away.
-const UNHEARD_MAX: usize = 256;
 
 /// A shorter stall is not one: a quarter of the shortest lease.
 const STALL_MIN: Duration = Duration::from_millis(500);
@@ -315,151 +312,6 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.leases.insert((wakes, session));
     }
 
-    fn attach(&mut self, connection: ConnectionId, peer: Option<SocketAddr>, attach: Attach) {
-        let opening = match attach {
-            Attach::Open { session, ttl, linger, identity } => {
-                let (generation, connection) = (Generation::new(1), Some(connection));
-                let id = session;
-                Opening { id, generation, connection, peer, identity, ttl, linger }
-            }
-            Attach::Resume { session, generation, ttl, linger, identity } => {
-                if let Some(key) = self.sessions.find(session) {
-                    return self.resume(key, connection, peer, generation);
-                }
-                if self.grace_until.is_none() || self.forfeited.contains(&Forfeit::Session(session))
-                {
-                    return self.refuse(connection, Rejection::UnknownSession);
-                }
-                let (id, connection) = (session, Some(connection));
-                Opening { id, generation, connection, peer, identity, ttl, linger }
-            }
-        };
-        if let Err(rejection) = self.open(opening) {
-            self.refuse(connection, rejection);
-        }
-    }
-
-    fn open(&mut self, opening: Opening) -> Result<(), Rejection> {
-        let max = self.limits.sessions_max;
-        if self.draining {
-            return Err(Rejection::Draining);
-        }
-        if self.sessions.len() >= max {
-            return Err(Rejection::TooManySessions { max });
-        }
-        assert!(self.sessions.find(opening.id).is_none(), "the shell gave a session id twice");
-        let (id, ttl, generation) = (opening.id, opening.ttl, opening.generation);
-        let session = self.enroll(Session::open(opening, self.now));
-        // The first connection of a session is of generation 1; this is a later one of an earlier run.
-        self.sessions[session].is_reopened = generation > Generation::new(1);
-        if self.tokens.covers(ttl) {
-            self.welcome(session, Standing::Opened);
-        } else {
-            self.sessions[session].unheard = Some(Vec::new());
-            self.unwelcomed.push(id);
-        }
-        Ok(())
-    }
-
-    /// Takes a session in, and sees to it that its end is noticed.
-    pub(super) fn enroll(&mut self, session: Session) -> SessionKey {
-        let wakes = session.wakes;
-        let key = self.sessions.insert(session);
-        self.leases.insert((wakes, key));
-        key
-    }
-
-    /// The disk covers longer leases now: who waited for that is welcome, and is heard.
-    fn welcome_the_covered(&mut self) {
-        for id in mem::take(&mut self.unwelcomed) {
-            let Some(session) = self.sessions.find(id) else { continue };
-            if !self.tokens.covers(self.sessions[session].ttl) {
-                self.unwelcomed.push(id);
-                continue;
-            }
-            let unheard = self.sessions[session].unheard.take().unwrap_or_default();
-            self.welcome(session, Standing::Opened);
-            for command in unheard {
-                // A goodbye among them ends the session.
-                let Some(session) = self.sessions.find(id) else { break };
-                let Some(connection) = self.sessions[session].connection else { break };
-                self.command(session, connection, command);
-            }
-        }
-    }
-
-    /// Gives a living session a new connection; the one it had is told and closed (rules S1, S2).
-    fn resume(
-        &mut self,
-        key: SessionKey,
-        connection: ConnectionId,
-        peer: Option<SocketAddr>,
-        generation: Generation,
-    ) {
-        let latest = self.sessions[key].generation;
-        if generation <= latest {
-            return self.refuse(connection, Rejection::StaleGeneration { latest });
-        }
-        self.sessions[key].generation = generation;
-        self.sessions[key].peer = peer;
-        self.sessions[key].renew(self.now);
-        if let Some(before) = self.sessions.attach(key, connection) {
-            self.effects.push(Effect::Superseded { connection: before });
-        }
-        match &mut self.sessions[key].unheard {
-            // What the connection before said is not for this one (rule S2).
-            Some(unheard) => unheard.clear(),
-            None => self.welcome(key, Standing::Resumed),
-        }
-    }
-
-    /// Tells a session's client that it is welcome, and as what: new, or resumed. If it was opened
-    /// anew after a crash, it is told so until something is heard from it.
-    fn welcome(&mut self, session: SessionKey, standing: Standing) {
-        let Session { id, generation, ttl, connection, is_reopened, .. } = self.sessions[session];
-        let standing = match self.grace_until {
-            Some(until) if is_reopened => Standing::Reopened { grace: until.since(self.now) },
-            Some(_) | None => standing,
-        };
-        if let Some(connection) = connection {
-            let session = id;
-            self.effects.push(Effect::Welcome { connection, session, generation, ttl, standing });
-        }
-    }
-
-    fn refuse(&mut self, connection: ConnectionId, rejection: Rejection) {
-        self.effects.push(Effect::Refused { connection, rejection });
-    }
-
-    /// Does what a client says, or keeps it until the session is welcome.
-    fn hear(&mut self, session: SessionKey, connection: ConnectionId, command: Command) {
-        match &mut self.sessions[session].unheard {
-            Some(unheard) if unheard.len() < UNHEARD_MAX => unheard.push(command),
-            Some(_) => self.end_session(session, EndReason::Disconnected),
-            None => self.command(session, connection, command),
-        }
-    }
-
-    fn command(&mut self, session: SessionKey, connection: ConnectionId, command: Command) {
-        match command {
-            Command::Request(request) => self.request(session, request),
-            Command::Release { request, token } => self.release(session, request, token),
-            Command::Cancel { request } => self.cancel(session, request),
-            Command::Reclaim(reclaim) => self.reclaim(session, reclaim),
-            Command::Account(account) => self.account(session, &account),
-            Command::KeepAlive { sequence } => {
-                self.effects.push(Effect::KeptAlive { connection, sequence });
-            }
-            Command::Goodbye => {
-                self.end_session(session, EndReason::Goodbye);
-                self.settle();
-            }
-            Command::Unparsed { request, rejection } => {
-                self.tell(session, request, News::Rejected(rejection));
-            }
-        }
-    }
-
     /// The end of a connection proves nothing: its session lingers (rule S4).
     fn disconnect(&mut self, connection: ConnectionId) {
         if let Some(session) = self.sessions.detach(connection, self.now) {
@@ -474,7 +326,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Ends a session in one step: it is gone, its waiters leave, its holds become free (rule S6): at
     /// once if its client said goodbye, else when that is on record (rule G1). Whoever is next is
     /// found by [`LockTable::settle`], which the caller does not forget.
-    fn end_session(&mut self, key: SessionKey, reason: EndReason) {
+    pub(super) fn end_session(&mut self, key: SessionKey, reason: EndReason) {
         let lost = match reason {
             EndReason::Goodbye => None,
             EndReason::Expired => Some(LostReason::Expired),

@@ -1,0 +1,168 @@
+//! Connections come for sessions, new, living or from before a crash, and say what they have to say
+//! (rules S1, S2, S5, G1, G2).
+
+use std::hash::BuildHasher;
+use std::mem;
+use std::net::SocketAddr;
+
+use super::arena::SessionKey;
+use super::event::{Attach, Command};
+use super::session::{Opening, Session};
+use super::{Effect, EndReason, Forfeit, LockTable, News, Rejection, Standing};
+use crate::types::{ConnectionId, Generation};
+
+/// So much may a client say before it is welcome; one that says more is sent away.
+const UNHEARD_MAX: usize = 256;
+
+impl<S: BuildHasher + Clone> LockTable<S> {
+    /// A connection said Hello.
+    pub(super) fn attach(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<SocketAddr>,
+        attach: Attach,
+    ) {
+        let opening = match attach {
+            Attach::Open { session, ttl, linger, identity } => {
+                let (generation, connection) = (Generation::new(1), Some(connection));
+                let id = session;
+                Opening { id, generation, connection, peer, identity, ttl, linger }
+            }
+            Attach::Resume { session, generation, ttl, linger, identity } => {
+                if let Some(key) = self.sessions.find(session) {
+                    return self.resume(key, connection, peer, generation);
+                }
+                if self.grace_until.is_none() || self.forfeited.contains(&Forfeit::Session(session))
+                {
+                    return self.refuse(connection, Rejection::UnknownSession);
+                }
+                let (id, connection) = (session, Some(connection));
+                Opening { id, generation, connection, peer, identity, ttl, linger }
+            }
+        };
+        if let Err(rejection) = self.open(opening) {
+            self.refuse(connection, rejection);
+        }
+    }
+
+    fn open(&mut self, opening: Opening) -> Result<(), Rejection> {
+        let max = self.limits.sessions_max;
+        if self.draining {
+            return Err(Rejection::Draining);
+        }
+        if self.sessions.len() >= max {
+            return Err(Rejection::TooManySessions { max });
+        }
+        assert!(self.sessions.find(opening.id).is_none(), "the shell gave a session id twice");
+        let (id, ttl, generation) = (opening.id, opening.ttl, opening.generation);
+        let session = self.enroll(Session::open(opening, self.now));
+        // The first connection of a session is of generation 1; this is a later one of an earlier run.
+        self.sessions[session].is_reopened = generation > Generation::new(1);
+        if self.tokens.covers(ttl) {
+            self.welcome(session, Standing::Opened);
+        } else {
+            self.sessions[session].unheard = Some(Vec::new());
+            self.unwelcomed.push(id);
+        }
+        Ok(())
+    }
+
+    /// Takes a session in, and sees to it that its end is noticed.
+    pub(super) fn enroll(&mut self, session: Session) -> SessionKey {
+        let wakes = session.wakes;
+        let key = self.sessions.insert(session);
+        self.leases.insert((wakes, key));
+        key
+    }
+
+    /// The disk covers longer leases now: who waited for that is welcome, and is heard.
+    pub(super) fn welcome_the_covered(&mut self) {
+        for id in mem::take(&mut self.unwelcomed) {
+            let Some(session) = self.sessions.find(id) else { continue };
+            if !self.tokens.covers(self.sessions[session].ttl) {
+                self.unwelcomed.push(id);
+                continue;
+            }
+            let unheard = self.sessions[session].unheard.take().unwrap_or_default();
+            self.welcome(session, Standing::Opened);
+            for command in unheard {
+                // A goodbye among them ends the session.
+                let Some(session) = self.sessions.find(id) else { break };
+                let Some(connection) = self.sessions[session].connection else { break };
+                self.command(session, connection, command);
+            }
+        }
+    }
+
+    /// Gives a living session a new connection; the one it had is told and closed (rules S1, S2).
+    fn resume(
+        &mut self,
+        key: SessionKey,
+        connection: ConnectionId,
+        peer: Option<SocketAddr>,
+        generation: Generation,
+    ) {
+        let latest = self.sessions[key].generation;
+        if generation <= latest {
+            return self.refuse(connection, Rejection::StaleGeneration { latest });
+        }
+        self.sessions[key].generation = generation;
+        self.sessions[key].peer = peer;
+        self.sessions[key].renew(self.now);
+        if let Some(before) = self.sessions.attach(key, connection) {
+            self.effects.push(Effect::Superseded { connection: before });
+        }
+        match &mut self.sessions[key].unheard {
+            // What the connection before said is not for this one (rule S2).
+            Some(unheard) => unheard.clear(),
+            None => self.welcome(key, Standing::Resumed),
+        }
+    }
+
+    /// Tells a session's client that it is welcome, and as what: new, or resumed. If it was opened
+    /// anew after a crash, it is told so until something is heard from it.
+    fn welcome(&mut self, session: SessionKey, standing: Standing) {
+        let Session { id, generation, ttl, connection, is_reopened, .. } = self.sessions[session];
+        let standing = match self.grace_until {
+            Some(until) if is_reopened => Standing::Reopened { grace: until.since(self.now) },
+            Some(_) | None => standing,
+        };
+        if let Some(connection) = connection {
+            let session = id;
+            self.effects.push(Effect::Welcome { connection, session, generation, ttl, standing });
+        }
+    }
+
+    pub(super) fn refuse(&mut self, connection: ConnectionId, rejection: Rejection) {
+        self.effects.push(Effect::Refused { connection, rejection });
+    }
+
+    /// Does what a client says, or keeps it until the session is welcome.
+    pub(super) fn hear(&mut self, session: SessionKey, connection: ConnectionId, command: Command) {
+        match &mut self.sessions[session].unheard {
+            Some(unheard) if unheard.len() < UNHEARD_MAX => unheard.push(command),
+            Some(_) => self.end_session(session, EndReason::Disconnected),
+            None => self.command(session, connection, command),
+        }
+    }
+
+    fn command(&mut self, session: SessionKey, connection: ConnectionId, command: Command) {
+        match command {
+            Command::Request(request) => self.request(session, request),
+            Command::Release { request, token } => self.release(session, request, token),
+            Command::Cancel { request } => self.cancel(session, request),
+            Command::Reclaim(reclaim) => self.reclaim(session, reclaim),
+            Command::Account(account) => self.account(session, &account),
+            Command::KeepAlive { sequence } => {
+                self.effects.push(Effect::KeptAlive { connection, sequence });
+            }
+            Command::Goodbye => {
+                self.end_session(session, EndReason::Goodbye);
+                self.settle();
+            }
+            Command::Unparsed { request, rejection } => {
+                self.tell(session, request, News::Rejected(rejection));
+            }
+        }
+    }
+}
