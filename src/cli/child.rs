@@ -25,7 +25,8 @@ use super::foreground::in_foreground;
 use super::signals::Signals;
 use super::terminal::Terminal;
 
-/// How often to look whether the rest of a group whose leader has gone is gone too.
+/// How often to look whether the rest of a group whose leader has gone is gone too. They are not our
+/// children, so nobody tells us.
 const GROUP_POLL: Duration = Duration::from_millis(20);
 /// How long SIGKILL may take to show.
 const KILL_SHOWS_MAX: Duration = Duration::from_secs(1);

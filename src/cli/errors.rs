@@ -182,7 +182,7 @@ impl Attempt<'_> {
             | Code::InvalidLockDelay => Failure::usage(message),
             Code::PermitsDiffer => Failure::usage(message)
                 .hint(format!("`coordinator status {}` shows how it is used", shell_word(lock))),
-            Code::TooManySessions | Code::TooManyRequests | Code::TooManyWaiters => {
+            Code::TooManySessions | Code::TooManyClaims | Code::TooManyWaiters => {
                 Failure::new(exit::BUSY, message).hint("ask again later")
             }
             // The message says what to do.

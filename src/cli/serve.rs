@@ -157,7 +157,7 @@ fn config(settings: &Settings) -> Config {
         Data::Directory(settings.data_dir.clone())
     };
     config.limits.sessions_max = settings.sessions_max;
-    config.limits.requests_per_session_max = settings.requests_per_session_max;
+    config.limits.claims_per_session_max = settings.claims_per_session_max;
     config.limits.waiters_per_lock_max = settings.waiters_per_lock_max;
     config.connections_max = settings.connections_max;
     config.handshake_timeout = settings.handshake_timeout;

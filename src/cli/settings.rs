@@ -159,10 +159,10 @@ settings! {
     /// Most sessions at a time.
     sessions_max: usize = |_| Config::default().limits.sessions_max.to_string(),
         "sessions-max" "N" SERVERS, Foreign::None;
-    /// Most requests of one session, held and waiting together.
-    requests_per_session_max: usize =
-        |_| Config::default().limits.requests_per_session_max.to_string(),
-        "requests-per-session-max" "N" SERVERS, Foreign::None;
+    /// Most locks that one session claims at a time, held and awaited together.
+    claims_per_session_max: usize =
+        |_| Config::default().limits.claims_per_session_max.to_string(),
+        "claims-per-session-max" "N" SERVERS, Foreign::None;
     /// Most requests that may wait for one lock.
     waiters_per_lock_max: usize = |_| Config::default().limits.waiters_per_lock_max.to_string(),
         "waiters-per-lock-max" "N" SERVERS, Foreign::None;

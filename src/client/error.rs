@@ -126,7 +126,7 @@ impl Error {
             Self::Rejected { code, .. } => matches!(
                 code,
                 RejectionCode::TooManySessions
-                    | RejectionCode::TooManyRequests
+                    | RejectionCode::TooManyClaims
                     | RejectionCode::TooManyWaiters
                     | RejectionCode::PermitsDiffer
                     | RejectionCode::Draining

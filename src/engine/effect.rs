@@ -233,8 +233,8 @@ pub enum Rejection {
         /// How many there may be.
         max: usize,
     },
-    /// No more requests in this session.
-    TooManyRequests {
+    /// No more claims in this session.
+    TooManyClaims {
         /// How many there may be.
         max: usize,
     },
@@ -302,7 +302,7 @@ impl Rejection {
             Self::RequestForgotten { .. } => RejectionCode::RequestForgotten,
             Self::AsBefore(code) => *code,
             Self::TooManySessions { .. } => RejectionCode::TooManySessions,
-            Self::TooManyRequests { .. } => RejectionCode::TooManyRequests,
+            Self::TooManyClaims { .. } => RejectionCode::TooManyClaims,
             Self::TooManyWaiters { .. } => RejectionCode::TooManyWaiters,
             Self::UnknownSession => RejectionCode::UnknownSession,
             Self::StaleGeneration { .. } => RejectionCode::StaleGeneration,
@@ -363,7 +363,7 @@ impl fmt::Display for Rejection {
             ),
             Self::AsBefore(code) => write!(f, "{code}, as answered before"),
             Self::TooManySessions { max } => write!(f, "{max} sessions are alive, the limit"),
-            Self::TooManyRequests { max } => {
+            Self::TooManyClaims { max } => {
                 write!(f, "the session would claim more than {max} locks at a time, the limit")
             }
             Self::TooManyWaiters { lock, max } => {

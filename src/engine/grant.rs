@@ -78,7 +78,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 
     /// Grants a new request or lets it wait, or leaves no trace of it.
     fn enter(&mut self, session: SessionKey, request: Request) -> Result<(), Rejection> {
-        let max = self.limits.requests_per_session_max;
+        let max = self.limits.claims_per_session_max;
         if self.draining {
             return Err(Rejection::Draining);
         }
@@ -86,7 +86,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             return Err(Rejection::Unsupported { what: "owners" });
         }
         if self.sessions[session].claims + request.claims.as_slice().len() > max {
-            return Err(Rejection::TooManyRequests { max });
+            return Err(Rejection::TooManyClaims { max });
         }
         let (wait, ticket) = (request.wait, request.ticket);
         let key = self.put_in(session, request);

@@ -193,6 +193,18 @@ impl Bench {
         assert!(matches!(messages[..], [ServerMessage::Welcome { .. }]), "{messages:?}");
         session
     }
+
+    /// A session that holds a lock with its request 1, one that waits for it with its own, and the
+    /// token. Both have heard so.
+    pub(super) async fn open_two_for(&mut self, lock: &str) -> (FakeSession, FakeSession, u64) {
+        let (holder, waiter) = (self.open().await, self.open().await);
+        holder.submit(vec![request(1, lock)]);
+        waiter.submit(vec![request(1, lock)]);
+        settle().await;
+        let token = holder.take_grant(1);
+        waiter.take_queued(1);
+        (holder, waiter, token)
+    }
 }
 
 /// Stands where a Session would, and keeps what it is given.

@@ -101,8 +101,8 @@ code_type! {
         RequestForgotten = 13,
         /// The coordinator has as many sessions as it may.
         TooManySessions = 14,
-        /// The session has as many requests held or waiting as it may.
-        TooManyRequests = 15,
+        /// The session would claim more locks at a time, held or awaited, than it may.
+        TooManyClaims = 15,
         /// As many requests wait for the lock as may.
         TooManyWaiters = 16,
         /// No session with this id and secret lives here (any more).

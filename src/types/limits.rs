@@ -7,9 +7,9 @@
 pub struct Limits {
     /// Most sessions alive at a time.
     pub sessions_max: usize,
-    /// Most requests, held and waiting together, that one session may have, one for several locks
-    /// counting as so many.
-    pub requests_per_session_max: usize,
+    /// Most locks that one session may claim at a time, held and awaited together: a request for
+    /// several counts as so many.
+    pub claims_per_session_max: usize,
     /// Most requests that may wait for one lock.
     pub waiters_per_lock_max: usize,
     /// How many finished requests of a session are remembered, so that repeating one is answered
@@ -22,7 +22,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             sessions_max: 100_000,
-            requests_per_session_max: 65_536,
+            claims_per_session_max: 65_536,
             waiters_per_lock_max: 1_000_000,
             finished_remembered: 256,
         }

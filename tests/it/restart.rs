@@ -282,6 +282,7 @@ fn a_coordinator_that_stood_still_blames_nobody() {
     runtime.spawn(async move { tell.send(waiter.lock("printer").await).unwrap() });
     server.waited_for_by("printer", 1);
     server.process.signal(Signal::STOP);
+    // Nothing to wait for but the time itself: it is what the coordinator must not hold against them.
     std::thread::sleep(TTL * 2);
     server.process.signal(Signal::CONT);
     // The holder could not know, and stopped believing; its session lives, and so does the waiter's.
@@ -307,6 +308,7 @@ fn a_connection_that_breaks_for_less_than_the_lease_goes_unnoticed() {
         for way in [Way::Open, Way::Dark, Way::DarkToServer, Way::DarkToClient] {
             proxy.turn(way);
             if way != Way::Open {
+                // The time itself again: how long nothing gets through.
                 tokio::time::sleep(TTL / 4).await;
             }
             proxy.cut();

@@ -126,12 +126,7 @@ async fn keep_alives_are_answered_before_the_requests_of_their_batch() {
 async fn a_disconnected_session_lingers_for_its_lease_then_its_lock_passes_on() {
     local(async {
         let mut bench = Bench::new();
-        let (holder, waiter) = (bench.open().await, bench.open().await);
-        holder.submit(vec![request(1, "printer")]);
-        waiter.submit(vec![request(1, "printer")]);
-        settle().await;
-        let token = holder.take_grant(1);
-        waiter.take_queued(1);
+        let (holder, waiter, token) = bench.open_two_for("printer").await;
         holder.disconnect();
         for _ in 0..4 {
             sleep(Duration::from_millis(2450)).await;
@@ -169,12 +164,7 @@ async fn a_silent_session_expires_and_is_told_so() {
 async fn goodbye_frees_everything_at_once() {
     local(async {
         let mut bench = Bench::new();
-        let (holder, waiter) = (bench.open().await, bench.open().await);
-        holder.submit(vec![request(1, "printer")]);
-        waiter.submit(vec![request(1, "printer")]);
-        settle().await;
-        holder.take_grant(1);
-        waiter.take_queued(1);
+        let (holder, waiter, _) = bench.open_two_for("printer").await;
         holder.submit(vec![ClientMessage::Goodbye, request(2, "printer")]);
         settle().await;
         waiter.take_grant(1);
@@ -401,12 +391,7 @@ async fn many_questions_at_once_do_not_overfill_an_outbox() {
 async fn draining_answers_waiters_refuses_newcomers_and_ends_when_holders_have_finished() {
     local(async {
         let mut bench = Bench::new();
-        let (holder, waiter) = (bench.open().await, bench.open().await);
-        holder.submit(vec![request(1, "printer")]);
-        waiter.submit(vec![request(1, "printer")]);
-        settle().await;
-        let token = holder.take_grant(1);
-        waiter.take_queued(1);
+        let (holder, waiter, token) = bench.open_two_for("printer").await;
         let (finished, mut drained) = oneshot::channel();
         bench.coordinator.do_send(Drain { finished });
         settle().await;
