@@ -9,6 +9,8 @@ const ATTEMPT: Attempt<'_> =
 
 fn holder(token: u64) -> Holder {
     Holder {
+        owner: 0,
+        request: 1,
         session: 1,
         identity: "ci-7 (ann@build7, pid 8123)".to_owned(),
         peer: "10.0.0.7:41000".to_owned(),
@@ -22,6 +24,8 @@ fn holder(token: u64) -> Holder {
 
 fn waiter(waiting_ms: u64) -> Waiter {
     Waiter {
+        owner: 0,
+        request: 1,
         session: 2,
         identity: "bob@build8:99".to_owned(),
         peer: "10.0.0.8:41000".to_owned(),

@@ -27,6 +27,8 @@ fn server() -> ServerStatus {
 
 fn holder(identity: &str, mode: Mode, token: u64, note: &str) -> Holder {
     Holder {
+        owner: 0,
+        request: 1,
         session: 0x2a,
         identity: identity.to_owned(),
         peer: "10.0.0.7:41000".to_owned(),
@@ -40,6 +42,8 @@ fn holder(identity: &str, mode: Mode, token: u64, note: &str) -> Holder {
 
 fn waiter(identity: &str, waiting_ms: u64) -> Waiter {
     Waiter {
+        owner: 0,
+        request: 1,
         session: 0x2b,
         identity: identity.to_owned(),
         peer: "127.0.0.1:41000".to_owned(),

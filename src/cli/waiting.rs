@@ -117,6 +117,8 @@ mod tests {
     #[test]
     fn the_line_names_the_holder_and_the_place() {
         let holder = Holder {
+            owner: 0,
+            request: 1,
             session: 1,
             identity: "ci-7 (ann@build7, pid 8123)".to_owned(),
             peer: "10.0.0.7:1".to_owned(),

@@ -214,9 +214,12 @@ impl Error {
     ) -> Self {
         match code {
             GoodbyeCode::Draining => Self::Draining { retry_after: DRAINING_RETRY_AFTER },
-            GoodbyeCode::Refused => {
-                Self::rejected(Rejection { code: rejection, message, lock: None })
-            }
+            GoodbyeCode::Refused => Self::rejected(Rejection {
+                code: rejection,
+                message,
+                lock: None,
+                cycle: Vec::new(),
+            }),
             GoodbyeCode::ProtocolError | GoodbyeCode::UnsupportedVersion => Self::Protocol {
                 server: Arc::clone(server),
                 message: format!("it refused us ({code}): {message}"),
@@ -291,6 +294,8 @@ mod tests {
     #[test]
     fn busy_names_the_holder_its_note_and_how_many_wait() {
         let holder = Holder {
+            owner: 0,
+            request: 1,
             session: 1,
             identity: "ann@build7:8123".to_owned(),
             peer: "10.0.0.7:4".to_owned(),

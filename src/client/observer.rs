@@ -292,6 +292,7 @@ fn answered(message: &ServerMessage) -> Option<u64> {
         | ServerMessage::LockStatus { query_id, .. }
         | ServerMessage::SessionStatus { query_id, .. }
         | ServerMessage::Revoked { query_id }
+        | ServerMessage::Subscribed { query_id }
         | ServerMessage::Rejected { request: query_id, .. } => Some(*query_id),
         ServerMessage::Welcome { .. }
         | ServerMessage::Grant { .. }
@@ -300,16 +301,18 @@ fn answered(message: &ServerMessage) -> Option<u64> {
         | ServerMessage::Cancelled { .. }
         | ServerMessage::Lost { .. }
         | ServerMessage::KeptAlive { .. }
-        | ServerMessage::Goodbye { .. } => None,
+        | ServerMessage::Goodbye { .. }
+        | ServerMessage::Event { .. }
+        | ServerMessage::Missed { .. } => None,
     }
 }
 
 /// The answer, unless it is a *no*.
 fn accepted(answer: ServerMessage) -> Result<ServerMessage, Error> {
     match answer {
-        ServerMessage::Rejected { code, message, lock, .. } => {
+        ServerMessage::Rejected { request: _, code, message, lock, cycle } => {
             let code = RejectionCode::from_number(code);
-            Err(Error::rejected(Rejection { code, message, lock }))
+            Err(Error::rejected(Rejection { code, message, lock, cycle }))
         }
         answer => Ok(answer),
     }

@@ -234,6 +234,8 @@ impl LockRequest {
             Claims::new(self.claims).map_err(|why| Error::invalid("invalid request", why))?;
         let names = claims.as_slice().iter().map(|claim| claim.name.clone()).collect();
         let ask = Ask {
+            owner: 0,
+            converts: None,
             wait: wire_wait(self.patience),
             progress: positions.is_some(),
             lock_delay_ms: millis_up(self.lock_delay).try_into().unwrap_or(u32::MAX),

@@ -83,10 +83,12 @@ fn answers(message: &ClientMessage) -> Vec<ServerMessage> {
             panic!("a client of one connection has nothing to say about an earlier one")
         }
         ClientMessage::Inspect { query_id, query } => inspect(*query_id, query),
+        ClientMessage::Watch { .. } | ClientMessage::Subscribe { .. } => panic!("{message:?}"),
         ClientMessage::Revoke { query_id, token: 7, .. } => {
             ServerMessage::Revoked { query_id: *query_id }
         }
         ClientMessage::Revoke { query_id, .. } => ServerMessage::Rejected {
+            cycle: vec![],
             request: *query_id,
             code: RejectionCode::NoSuchGrant.number(),
             message: "nobody holds it".to_owned(),

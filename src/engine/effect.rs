@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Durable;
 use crate::types::{
-    CLAIMS_MAX, ClaimsError, ConnectionId, FencingToken, Generation, IDENTITY_LEN_MAX,
-    LOCK_DELAY_MAX, LockName, LostReason, Mode, NOTE_LEN_MAX, PermitsError, RejectionCode,
-    RequestId, SessionId, TextError, Ticket, Ttl, TtlError,
+    CLAIMS_MAX, Claim, ClaimsError, ConnectionId, FencingToken, Generation, IDENTITY_LEN_MAX,
+    Identity, LOCK_DELAY_MAX, LockName, LostReason, Mode, NOTE_LEN_MAX, OwnerId, PermitsError,
+    RejectionCode, RequestId, SessionId, TextError, Ticket, Ttl, TtlError,
 };
 
 /// Something for the shell to do, in the order in which the engine says it.
@@ -106,6 +106,76 @@ pub enum Effect {
         /// The lowest that is.
         below: u64,
     },
+    /// A lock that is watched is held by others than before. Said once for each event.
+    HoldersChanged {
+        /// The lock.
+        lock: LockName,
+    },
+    /// Something happened to a request. Said only while somebody listens, see
+    /// [`LockTable::listen`](super::LockTable::listen).
+    Happened {
+        /// Whose request.
+        session: SessionId,
+        /// Who that is.
+        identity: Identity,
+        /// Which request.
+        request: RequestId,
+        /// What it claims.
+        claims: Vec<Claim>,
+        /// What happened.
+        what: Happening,
+    },
+}
+
+/// What happened to a request, for those who listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Happening {
+    /// It came.
+    Requested,
+    /// It waits.
+    Queued {
+        /// Its place, 1 for the next in line.
+        position: u32,
+    },
+    /// It holds its locks.
+    Granted {
+        /// The token.
+        token: FencingToken,
+    },
+    /// It gave its locks back, or its session said goodbye.
+    Released {
+        /// The token.
+        token: FencingToken,
+    },
+    /// It was given up.
+    Cancelled,
+    /// It holds its locks no more, and nobody asked for that.
+    Lost {
+        /// The token.
+        token: FencingToken,
+        /// Why.
+        reason: LostReason,
+    },
+    /// It was answered *no*.
+    Rejected(Rejection),
+}
+
+/// One of those who would wait for each other for ever: it waits for a lock, for as long as the next
+/// one in the cycle does not give it back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CycleLink {
+    /// Whose request it is.
+    pub session: SessionId,
+    /// Who that is.
+    pub identity: Identity,
+    /// Who asks, within the session.
+    pub owner: OwnerId,
+    /// The request that waits.
+    pub request: RequestId,
+    /// The lock that it waits for.
+    pub lock: LockName,
+    /// The token with which the next one in the cycle holds that lock; none: it is ahead in line.
+    pub held_with: Option<FencingToken>,
 }
 
 /// What the coordinator knows of a session that a connection is for.
@@ -281,7 +351,28 @@ pub enum Rejection {
     NoGrace,
     /// The seal is not that of such a grant.
     SealMismatch,
+    /// The owner holds the lock already, and leaves itself no room.
+    AlreadyHeld {
+        /// The lock.
+        lock: LockName,
+        /// The token with which it is held.
+        token: FencingToken,
+    },
+    /// Everybody in a cycle would wait for the next.
+    Deadlock {
+        /// Who waits for whom, the first [`CYCLE_TOLD_MAX`]. The first is the request that is
+        /// rejected; the last waits for it. Never empty.
+        cycle: Vec<CycleLink>,
+    },
+    /// No more watches on this connection.
+    TooManyWatches {
+        /// How many there may be.
+        max: usize,
+    },
 }
+
+/// Of a longer cycle, no more is told.
+pub const CYCLE_TOLD_MAX: usize = 64;
 
 impl Rejection {
     /// The stable code.
@@ -315,6 +406,17 @@ impl Rejection {
             Self::Grace { .. } => RejectionCode::Grace,
             Self::NoGrace => RejectionCode::NoGrace,
             Self::SealMismatch => RejectionCode::SealMismatch,
+            Self::AlreadyHeld { .. } => RejectionCode::AlreadyHeld,
+            Self::Deadlock { .. } => RejectionCode::Deadlock,
+            Self::TooManyWatches { .. } => RejectionCode::TooManyWatches,
+        }
+    }
+
+    /// Who would wait for whom, if that is why; empty otherwise.
+    pub fn cycle(&self) -> &[CycleLink] {
+        match self {
+            Self::Deadlock { cycle } => cycle,
+            _ => &[],
         }
     }
 
@@ -393,6 +495,41 @@ impl fmt::Display for Rejection {
             ),
             Self::NoGrace => f.write_str("there is nothing to reclaim, or not any more"),
             Self::SealMismatch => f.write_str("the seal is not that of such a grant"),
+            Self::AlreadyHeld { lock, token } => {
+                write!(f, "the same owner holds {lock:?} already, with token {token}")
+            }
+            Self::Deadlock { cycle } => write_cycle(cycle, f),
+            Self::TooManyWatches { max } => {
+                write!(f, "the connection watches {max} locks, the limit")
+            }
         }
+    }
+}
+
+/// So many links of a cycle are in its sentence. A program finds all of them beside it.
+const CYCLE_LINKS_SAID_MAX: usize = 4;
+
+/// `deadlock: ann waits for "b", held by bob (token 2), who waits for "a", held by ann (token 1)`.
+fn write_cycle(cycle: &[CycleLink], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let name = |link: &CycleLink| match link.identity.as_str() {
+        "" => link.session.to_string(),
+        identity => identity.to_owned(),
+    };
+    f.write_str("this would wait for ever: ")?;
+    for (i, link) in cycle.iter().enumerate().take(CYCLE_LINKS_SAID_MAX) {
+        let next = &cycle[(i + 1) % cycle.len()];
+        match i {
+            0 => write!(f, "{} waits", name(link))?,
+            _ => f.write_str(", who waits")?,
+        }
+        write!(f, " for {:?}, ", link.lock)?;
+        match link.held_with {
+            Some(token) => write!(f, "held by {} (token {token})", name(next))?,
+            None => write!(f, "behind {}", name(next))?,
+        }
+    }
+    match cycle.len().saturating_sub(CYCLE_LINKS_SAID_MAX) {
+        0 => Ok(()),
+        more => write!(f, ", and so on over {more} more"),
     }
 }

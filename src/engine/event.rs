@@ -137,6 +137,8 @@ pub struct Request {
     pub id: RequestId,
     /// Who asks, within the session (rule R7).
     pub owner: OwnerId,
+    /// A request that is held, whose place this one takes, to hold the same locks in other modes.
+    pub converts: Option<RequestId>,
     /// What to do if it cannot be granted at once (rule R6).
     pub wait: Wait,
     /// Whether to tell its place in the queue (rule R9).
@@ -158,6 +160,8 @@ pub struct Reclaim {
     pub id: RequestId,
     /// The token of its grant, kept.
     pub token: FencingToken,
+    /// As in the request.
+    pub owner: OwnerId,
     /// As in the request.
     pub lock_delay: Duration,
     /// As in the request.

@@ -97,6 +97,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let latest = self.sessions[session].latest_request;
         self.sessions[session].latest_request = latest.max(id);
         let request = Request {
+            converts: None,
             id,
             owner: OwnerId::default(),
             wait: Wait::Never,

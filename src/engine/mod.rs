@@ -48,7 +48,9 @@ mod tests;
 mod tokens;
 mod view;
 
-pub use effect::{Effect, EndReason, Forfeit, News, Rejection, Standing};
+pub use effect::{
+    CYCLE_TOLD_MAX, CycleLink, Effect, EndReason, Forfeit, Happening, News, Rejection, Standing,
+};
 pub use event::{Account, Attach, Command, Event, Progress, Reclaim, Request, Wait};
 pub use grant::PLACES_TOLD_MAX;
 pub use snapshot::Snapshot;

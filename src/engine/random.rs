@@ -250,6 +250,8 @@ impl World {
             | Effect::Superseded { .. }
             | Effect::KeptAlive { .. }
             | Effect::Revoked { .. }
+            | Effect::HoldersChanged { .. }
+            | Effect::Happened { .. }
             | Effect::NotRevoked { .. } => {}
         }
     }
@@ -315,6 +317,7 @@ impl World {
                     mode,
                 });
                 let request = Request {
+                    converts: None,
                     id: RequestId::new(made.len() as u64 + 1),
                     owner: OwnerId::default(),
                     wait,
@@ -366,7 +369,8 @@ impl World {
                 };
                 let held = self.held_before.get(&(self.sessions[&session].0, id));
                 let Some(token) = held.copied() else { return };
-                let reclaim = Reclaim { id, token, lock_delay, note, claims };
+                let reclaim =
+                    Reclaim { owner: OwnerId::default(), id, token, lock_delay, note, claims };
                 self.say(session, Command::Reclaim(reclaim));
             }
             Step::Disk { works } => {
@@ -435,6 +439,7 @@ fn a_name_that_was_used_leaves_nothing_behind() {
         let claim = Claim { name: LockName::new(format!("name-{n}")).unwrap(), mode: Mode::Shared };
         let id = RequestId::new(n);
         let request = Request {
+            converts: None,
             id,
             owner: OwnerId::default(),
             wait: Wait::Never,

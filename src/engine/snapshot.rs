@@ -227,6 +227,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             return;
         }
         let request = Request {
+            converts: None,
             id: saved.id,
             owner: OwnerId::default(),
             wait: Wait::Never,

@@ -2,7 +2,7 @@
 //! what happens to requests in `grant.rs`, what a restart asks for in `grace.rs`, `forfeit.rs` and
 //! `snapshot.rs`.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::hash::BuildHasher;
 use std::mem;
 use std::time::Duration;
@@ -99,6 +99,10 @@ pub struct LockTable<S> {
     pub(super) now: Timestamp,
     /// What is to be done about the event at hand: the caller's own buffer, while it is handled.
     pub(super) effects: Vec<Effect>,
+    /// Whether somebody wants to hear of everything that happens to requests.
+    pub(super) has_listeners: bool,
+    /// The locks that somebody watches, in use or not.
+    pub(super) watched: HashSet<LockName, S>,
     /// How many requests hold. The others wait.
     pub(super) held: usize,
     /// How many grants there were.
@@ -156,7 +160,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             sessions: Sessions::new(hasher.clone()),
             requests: Requests::new(hasher.clone()),
             claims: ClaimArena::new(),
-            locks: Locks::new(hasher),
+            locks: Locks::new(hasher.clone()),
             tokens: Tokens::new(&start),
             leases: BTreeSet::new(),
             timeouts: BTreeSet::new(),
@@ -173,6 +177,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             draining: false,
             now,
             effects: Vec::new(),
+            has_listeners: false,
+            watched: HashSet::with_hasher(hasher),
             held: 0,
             grants: 0,
             expired: 0,
@@ -224,6 +230,23 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         mem::swap(&mut self.effects, effects);
         #[cfg(test)]
         self.assert_invariants();
+    }
+
+    /// Whether somebody wants to hear of everything that happens to requests, as
+    /// [`Effect::Happened`]. While nobody does, that costs nothing.
+    pub fn listen(&mut self, somebody_listens: bool) {
+        self.has_listeners = somebody_listens;
+    }
+
+    /// Somebody wants to hear whenever the holders of this lock change, as
+    /// [`Effect::HoldersChanged`], until [`LockTable::unwatch`]. The lock may be free.
+    pub fn watch(&mut self, lock: LockName) {
+        self.watched.insert(lock);
+    }
+
+    /// Nobody wants to hear of this lock any more.
+    pub fn unwatch(&mut self, lock: &LockName) {
+        self.watched.remove(lock);
     }
 
     /// When [`LockTable::handle`] is to be called again, at the latest; a [`Event::Tick`] will do.

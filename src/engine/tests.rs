@@ -284,6 +284,7 @@ impl Story {
             _ => return Err("which session?".into()),
         };
         let mut request = Request {
+            converts: None,
             id: RequestId::new(self.teller(session)?.latest + 1),
             owner: OwnerId::default(),
             wait: Wait::Forever,
@@ -303,6 +304,7 @@ impl Story {
                 Argument::KeyValue(key, value) => match key.as_str() {
                     "id" => request.id = RequestId::new(value.parse()?),
                     "owner" => request.owner = OwnerId::new(value.parse()?),
+                    "converts" => request.converts = Some(RequestId::new(value.parse()?)),
                     "wait" if value == "never" => request.wait = Wait::Never,
                     "wait" => request.wait = Wait::AtMost(duration(value)?),
                     "delay" => request.lock_delay = duration(value)?,
@@ -328,8 +330,9 @@ impl Story {
 
     fn reclaim(&mut self, session: u64, id: u64, token: FencingToken) -> Result<String, Failure> {
         let request = self.teller(session)?.requests.get(&id).ok_or("which request?")?;
-        let Request { id, lock_delay, note, claims, .. } = request.clone();
-        self.say(session, Command::Reclaim(Reclaim { id, token, lock_delay, note, claims }))
+        let Request { id, owner, lock_delay, note, claims, .. } = request.clone();
+        let reclaim = Reclaim { id, token, owner, lock_delay, note, claims };
+        self.say(session, Command::Reclaim(reclaim))
     }
 
     fn requeue(&mut self, session: u64, id: u64) -> Result<String, Failure> {

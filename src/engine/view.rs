@@ -8,7 +8,9 @@ use super::arena::ClaimKey;
 use super::lock::{ClaimNode, Lock};
 use super::request::State;
 use super::session::Session;
-use crate::types::{FencingToken, Identity, LockName, Mode, Note, SessionId, Timestamp, Ttl};
+use crate::types::{
+    FencingToken, Identity, LockName, Mode, Note, OwnerId, RequestId, SessionId, Timestamp, Ttl,
+};
 
 /// A lock in use.
 #[derive(Debug)]
@@ -28,6 +30,10 @@ pub struct HolderView<'a> {
     pub peer: Option<SocketAddr>,
     /// Whether the session has a connection.
     pub connected: bool,
+    /// Who asked, within the session.
+    pub owner: OwnerId,
+    /// The request.
+    pub request: RequestId,
     /// How it holds the lock.
     pub mode: Mode,
     /// The token of its grant.
@@ -49,6 +55,10 @@ pub struct WaiterView<'a> {
     pub peer: Option<SocketAddr>,
     /// Whether the session has a connection.
     pub connected: bool,
+    /// Who asked, within the session.
+    pub owner: OwnerId,
+    /// The request.
+    pub request: RequestId,
     /// How it wants the lock.
     pub mode: Mode,
     /// When it came.
@@ -125,10 +135,31 @@ impl<'a, S: BuildHasher + Clone> LockView<'a, S> {
     pub fn holders(&self) -> impl Iterator<Item = HolderView<'a>> {
         let table = self.table;
         self.lock.holders.iter(&table.claims).filter_map(move |claim| {
-            let (live, WaiterView { session, identity, peer, connected, mode, since, note }) =
-                table.claim_view(claim);
-            let State::Held { token } = live else { return None };
-            Some(HolderView { session, identity, peer, connected, mode, token, since, note })
+            let (state, view) = table.claim_view(claim);
+            let State::Held { token } = state else { return None };
+            let WaiterView {
+                session,
+                identity,
+                peer,
+                connected,
+                owner,
+                request,
+                mode,
+                since,
+                note,
+            } = view;
+            Some(HolderView {
+                session,
+                identity,
+                peer,
+                connected,
+                owner,
+                request,
+                mode,
+                token,
+                since,
+                note,
+            })
         })
     }
 
@@ -149,6 +180,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             identity: &session.identity,
             peer: session.peer,
             connected: session.connection.is_some(),
+            owner: OwnerId::default(),
+            request: live.id,
             mode,
             since: live.since,
             note: &live.note,

@@ -18,6 +18,8 @@ pub(super) struct RawRequest {
     pub(super) request: u64,
     /// Who asks within the session.
     pub(super) owner: u64,
+    /// The request that it converts.
+    pub(super) converts: Option<u64>,
     /// What to do if it has to wait.
     pub(super) wait: wire::Wait,
     /// Whether it wants to hear of its place.
@@ -38,6 +40,8 @@ pub(super) struct RawReclaim {
     pub(super) request: u64,
     /// The token of its grant.
     pub(super) token: u64,
+    /// Who asks within the session.
+    pub(super) owner: u64,
     /// Pause after a loss.
     pub(super) lock_delay_ms: u32,
     /// What for.
@@ -60,6 +64,7 @@ fn parse_request(raw: RawRequest) -> Result<Request, Rejection> {
     Ok(Request {
         id: RequestId::new(raw.request),
         owner: OwnerId::new(raw.owner),
+        converts: raw.converts.map(RequestId::new),
         wait: wait(raw.wait),
         progress: if raw.progress { Progress::Told } else { Progress::Untold },
         ticket: raw.ticket.map(ticket),
@@ -84,6 +89,7 @@ fn parse_reclaim(raw: RawReclaim) -> Result<Reclaim, Rejection> {
     Ok(Reclaim {
         id: RequestId::new(raw.request),
         token: FencingToken::new(raw.token),
+        owner: OwnerId::new(raw.owner),
         lock_delay: lock_delay(raw.lock_delay_ms)?,
         note: Note::new(raw.note).map_err(Rejection::Note)?,
         claims: claims(raw.claims)?,
@@ -169,6 +175,7 @@ mod tests {
         RawRequest {
             request: 7,
             owner: 0,
+            converts: None,
             wait: wire::Wait::Forever,
             progress: false,
             lock_delay_ms: 0,
@@ -179,7 +186,7 @@ mod tests {
     }
 
     fn raw_reclaim(claims: Vec<wire::Claim>) -> RawReclaim {
-        RawReclaim { request: 7, token: 9, lock_delay_ms: 0, note: String::new(), claims }
+        RawReclaim { request: 7, token: 9, owner: 0, lock_delay_ms: 0, note: String::new(), claims }
     }
 
     fn claim_of(name: &str, mode: wire::Mode) -> wire::Claim {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::seal::Seal;
-use crate::engine::{EndReason, News, Rejection, Standing};
+use crate::engine::{CycleLink, EndReason, News, Rejection, Standing};
 use crate::types::{
     Epoch, FencingToken, Generation, GoodbyeCode, Mode, RejectionCode, RequestId, Secret,
     SessionId, Ticket, Ttl,
@@ -72,7 +72,24 @@ pub(super) fn rejected(
     lock: Option<Box<LockStatus>>,
 ) -> ServerMessage {
     let code = rejection.code().number();
-    ServerMessage::Rejected { request, code, message: rejection.to_string(), lock }
+    ServerMessage::Rejected {
+        request,
+        code,
+        message: rejection.to_string(),
+        lock,
+        cycle: rejection.cycle().iter().map(cycle_link).collect(),
+    }
+}
+
+fn cycle_link(link: &CycleLink) -> wire::CycleLink {
+    wire::CycleLink {
+        session: link.session.number(),
+        identity: link.identity.as_str().to_owned(),
+        owner: link.owner.number(),
+        request: link.request.number(),
+        lock: link.lock.as_str().to_owned(),
+        held_with: link.held_with.map_or(0, FencingToken::number),
+    }
 }
 
 /// The last message.

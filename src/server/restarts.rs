@@ -81,6 +81,7 @@ fn grant_of(messages: &[ServerMessage]) -> Grant {
 
 fn reclaim(id: u64, name: &str, Grant { token, seal }: Grant) -> ClientMessage {
     ClientMessage::Reclaim {
+        owner: 0,
         request: id,
         token,
         seal,

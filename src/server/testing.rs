@@ -294,6 +294,7 @@ pub(super) fn try_request(request: u64, name: &str) -> ClientMessage {
 
 pub(super) fn waiting_request(request: u64, name: &str, wait: Wait) -> ClientMessage {
     ClientMessage::Request {
+        converts: None,
         request,
         owner: 0,
         wait,

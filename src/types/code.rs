@@ -128,6 +128,13 @@ code_type! {
         NoGrace = 26,
         /// The seal is not that of such a grant (rule G4).
         SealMismatch = 27,
+        /// The request's owner holds the lock already, in a way that leaves no room (rule R7).
+        AlreadyHeld = 28,
+        /// To wait would be for ever: everybody in a cycle of owners would wait for the next (rule
+        /// R7).
+        Deadlock = 29,
+        /// The connection would watch more locks than one may.
+        TooManyWatches = 30,
     }
 }
 

@@ -47,6 +47,10 @@ pub enum ClientMessage {
         request: u64,
         /// Who asks, within the session; 0: the request is an owner of its own (rule R7).
         owner: u64,
+        /// A granted request of the session that this one takes the place of, to hold the same locks
+        /// in other modes; none for a request that is new. It waits for the other holders only, ahead
+        /// of the queue, and what it converts is held until it is granted.
+        converts: Option<u64>,
         /// What to do if it cannot be granted at once.
         wait: Wait,
         /// Whether `Queued` is to be sent whenever the request's place changes (rule R9).
@@ -111,6 +115,8 @@ pub enum ClientMessage {
         /// The seal of its grant.
         seal: u128,
         /// As in the request.
+        owner: u64,
+        /// As in the request.
         lock_delay_ms: u32,
         /// As in the request.
         note: String,
@@ -132,6 +138,23 @@ pub enum ClientMessage {
         /// Requests whose answer it waits for.
         #[serde(deserialize_with = "list")]
         waiting: Vec<u64>,
+    },
+    /// Wants to see a lock now and whenever its holders change, for as long as the connection lasts.
+    /// Needs no session. Answered by `LockStatus`, now and then again and again; changes that come
+    /// together are told as one.
+    Watch {
+        /// Comes back in every answer.
+        query_id: u64,
+        /// The lock.
+        name: String,
+    },
+    /// Wants to hear of everything that happens to requests, for as long as the connection lasts.
+    /// Needs no session. Answered by `Subscribed`, then `Event` after `Event`.
+    Subscribe {
+        /// Comes back in the answer.
+        query_id: u64,
+        /// Only of requests that claim this lock; none: of all.
+        name: Option<String>,
     },
 }
 
@@ -339,6 +362,10 @@ pub enum ServerMessage {
         message: String,
         /// For `Busy` and `TimedOut`: the lock that stood in the way.
         lock: Option<Box<LockStatus>>,
+        /// For `Deadlock`: who waits for whom, the first 64. The first is the request that is meant;
+        /// the last waits for it. Empty otherwise.
+        #[serde(deserialize_with = "list")]
+        cycle: Vec<CycleLink>,
     },
     /// The lease is renewed.
     KeptAlive {
@@ -386,6 +413,90 @@ pub enum ServerMessage {
         /// From `Revoke`.
         query_id: u64,
     },
+    /// Events will be told from now on.
+    Subscribed {
+        /// From `Subscribe`.
+        query_id: u64,
+    },
+    /// Something happened to a request.
+    Event {
+        /// When, by the server's wall clock, in milliseconds since 1970-01-01 UTC. For people.
+        at_ms: u64,
+        /// The session's id.
+        session: u128,
+        /// The session's identity.
+        identity: String,
+        /// The request.
+        request: u64,
+        /// The locks it claims.
+        #[serde(deserialize_with = "claims")]
+        claims: Vec<Claim>,
+        /// What happened to it.
+        what: Happening,
+    },
+    /// Some events are left out here, because the client did not read fast enough.
+    Missed {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// What happened to a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Happening {
+    /// It came.
+    Requested,
+    /// It waits.
+    Queued {
+        /// Its place, 1 for the next in line. For several locks: the worst of its places.
+        position: u64,
+    },
+    /// It holds its locks.
+    Granted {
+        /// The token.
+        token: u64,
+    },
+    /// It gave its locks back, or its session said goodbye.
+    Released {
+        /// The token.
+        token: u64,
+    },
+    /// It was given up.
+    Cancelled,
+    /// It holds its locks no more, and nobody asked for that.
+    Lost {
+        /// The token.
+        token: u64,
+        /// Why, a number of [`crate::types::LostReason`].
+        reason: u16,
+    },
+    /// It was answered *no*.
+    Rejected {
+        /// Why, a number of [`crate::types::RejectionCode`].
+        code: u16,
+        /// Why, in a sentence for people.
+        message: String,
+    },
+}
+
+/// One of those who would wait for each other for ever: it waits for a lock, for as long as the next
+/// one in the cycle does not give it back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CycleLink {
+    /// The session's id.
+    pub session: u128,
+    /// The session's identity.
+    pub identity: String,
+    /// The owner within the session; 0: the request is an owner of its own.
+    pub owner: u64,
+    /// The request that waits.
+    pub request: u64,
+    /// The lock that it waits for.
+    pub lock: String,
+    /// The token with which the next one in the cycle holds that lock; 0: it holds it not, but is
+    /// ahead in line for it.
+    pub held_with: u64,
 }
 
 /// The coordinator as a whole.
@@ -457,6 +568,10 @@ pub struct Holder {
     pub identity: String,
     /// Address of the session's latest connection.
     pub peer: String,
+    /// The owner within the session; 0: the request is an owner of its own.
+    pub owner: u64,
+    /// The request.
+    pub request: u64,
     /// How it holds the lock.
     pub mode: Mode,
     /// The token of the grant.
@@ -478,6 +593,10 @@ pub struct Waiter {
     pub identity: String,
     /// Address of the session's latest connection.
     pub peer: String,
+    /// The owner within the session; 0: the request is an owner of its own.
+    pub owner: u64,
+    /// The request.
+    pub request: u64,
     /// How it wants the lock.
     pub mode: Mode,
     /// Milliseconds since the request came.

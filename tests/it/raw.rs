@@ -31,6 +31,7 @@ pub(crate) fn hello_for(attach: Attach, ttl_ms: u32, linger_ms: Option<u32>) -> 
 /// An exclusive request that waits for ever.
 pub(crate) fn request(request: u64, name: &str) -> ClientMessage {
     ClientMessage::Request {
+        converts: None,
         request,
         owner: 0,
         wait: Wait::Forever,

@@ -233,6 +233,7 @@ fn a_forged_or_stale_reclaim_is_refused() {
     let ServerMessage::Grant { token, seal, .. } = holder.hear() else { panic!() };
     let ServerMessage::Grant { token: other_token, .. } = holder.hear() else { panic!() };
     let reclaim = |request, token, seal, name: &str| ClientMessage::Reclaim {
+        owner: 0,
         request,
         token,
         seal,

@@ -6,7 +6,7 @@ use crate::types::{
     Epoch, FencingToken, GoodbyeCode, LostReason, RejectionCode, RequestId, SessionId, Timestamp,
     Ttl,
 };
-use crate::wire::{Claim, LockStatus, Wait};
+use crate::wire::{Claim, CycleLink, LockStatus, Wait};
 
 /// What a client tells about itself in its Hello.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +31,10 @@ pub(in crate::client) struct Reconnect {
 /// What a request asks for, all but its id.
 #[derive(Clone, Debug)]
 pub(in crate::client) struct Ask {
+    /// Who asks, within the session; 0: the request is an owner of its own.
+    pub(in crate::client) owner: u64,
+    /// The request whose place it takes, if it converts one.
+    pub(in crate::client) converts: Option<u64>,
     /// What to do if it cannot be granted at once.
     pub(in crate::client) wait: Wait,
     /// Whether to tell the request's place in line.
@@ -63,6 +67,8 @@ pub(in crate::client) struct Rejection {
     pub(in crate::client) message: String,
     /// The lock that stood in the way.
     pub(in crate::client) lock: Option<Box<LockStatus>>,
+    /// Who would wait for whom for ever; empty if that is not why.
+    pub(in crate::client) cycle: Vec<CycleLink>,
 }
 
 /// Why a request or a release did not succeed.

@@ -158,7 +158,10 @@ impl ModelServer {
 
     fn reject(&mut self, session: u128, request: u64, code: RejectionCode) {
         let (code, message) = (code.number(), String::new());
-        self.tell(session, ServerMessage::Rejected { request, code, message, lock: None });
+        self.tell(
+            session,
+            ServerMessage::Rejected { cycle: vec![], request, code, message, lock: None },
+        );
     }
 
     /// A message arrives.

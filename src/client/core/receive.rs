@@ -41,9 +41,9 @@ impl Core {
             ServerMessage::Lost { request, token, reason } => {
                 self.lost(request, FencingToken::new(token), LostReason::from_number(reason))
             }
-            ServerMessage::Rejected { request, code, message, lock } => {
+            ServerMessage::Rejected { request, code, message, lock, cycle } => {
                 let code = RejectionCode::from_number(code);
-                self.rejected(request, Rejection { code, message, lock }, now)
+                self.rejected(request, Rejection { code, message, lock, cycle }, now)
             }
             ServerMessage::Goodbye { code, rejection, message } => {
                 let code = GoodbyeCode::from_number(code);
@@ -54,8 +54,12 @@ impl Core {
             ServerMessage::ServerStatus { query_id, .. }
             | ServerMessage::LockStatus { query_id, .. }
             | ServerMessage::SessionStatus { query_id, .. }
-            | ServerMessage::Revoked { query_id } => {
+            | ServerMessage::Revoked { query_id }
+            | ServerMessage::Subscribed { query_id } => {
                 Err(format!("an answer to query {query_id}, which was never asked"))
+            }
+            ServerMessage::Event { .. } | ServerMessage::Missed { .. } => {
+                Err("events, which were never asked for".to_owned())
             }
         };
         if let Err(how) = handled {
@@ -230,8 +234,12 @@ impl Core {
         match &mut known.state {
             State::Cancelling => {}
             State::Waiting if is_repeated && rejection.code == RejectionCode::RequestForgotten => {
-                let timed_out =
-                    Rejection { code: RejectionCode::TimedOut, message: String::new(), lock: None };
+                let timed_out = Rejection {
+                    code: RejectionCode::TimedOut,
+                    message: String::new(),
+                    lock: None,
+                    cycle: Vec::new(),
+                };
                 let refusal =
                     if is_late { Refusal::Rejected(timed_out) } else { Refusal::Forgotten };
                 self.refuse(number, refusal);
@@ -288,5 +296,8 @@ pub(in crate::client) fn message_name(message: &ServerMessage) -> &'static str {
         ServerMessage::LockStatus { .. } => "LockStatus",
         ServerMessage::SessionStatus { .. } => "SessionStatus",
         ServerMessage::Revoked { .. } => "Revoked",
+        ServerMessage::Subscribed { .. } => "Subscribed",
+        ServerMessage::Event { .. } => "Event",
+        ServerMessage::Missed { .. } => "Missed",
     }
 }

@@ -84,7 +84,7 @@ impl Request {
 
     /// The request, for the first time or again: then for as long as it still would wait.
     pub(super) fn message(&self, request: u64, now: Timestamp) -> ClientMessage {
-        let Ask { wait, progress, lock_delay_ms, note, claims } = self.ask.clone();
+        let Ask { owner, converts, wait, progress, lock_delay_ms, note, claims } = self.ask.clone();
         let wait = match self.deadline {
             Some(deadline) => {
                 let left = deadline.since(now).as_micros().div_ceil(1_000).max(1);
@@ -95,7 +95,8 @@ impl Request {
         let ticket = self.ticket;
         ClientMessage::Request {
             request,
-            owner: 0,
+            owner,
+            converts,
             wait,
             progress,
             lock_delay_ms,
@@ -107,8 +108,8 @@ impl Request {
 
     /// Asks a coordinator that has crashed for what it granted before.
     pub(super) fn reclaim(&self, request: u64, grant: Grant) -> ClientMessage {
-        let Ask { lock_delay_ms, note, claims, .. } = self.ask.clone();
+        let Ask { owner, lock_delay_ms, note, claims, .. } = self.ask.clone();
         let (token, seal) = (grant.token.number(), grant.seal);
-        ClientMessage::Reclaim { request, token, seal, lock_delay_ms, note, claims }
+        ClientMessage::Reclaim { request, token, seal, owner, lock_delay_ms, note, claims }
     }
 }

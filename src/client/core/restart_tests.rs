@@ -20,7 +20,7 @@ fn doubted(request: u64, until: u64) -> Effect {
 fn reclaim(request: u64, token: u64) -> ClientMessage {
     let Ask { lock_delay_ms, note, claims, .. } = ask();
     let seal = u128::from(token) << 64;
-    ClientMessage::Reclaim { request, token, seal, lock_delay_ms, note, claims }
+    ClientMessage::Reclaim { owner: 0, request, token, seal, lock_delay_ms, note, claims }
 }
 
 #[test]

@@ -354,7 +354,8 @@ impl Core {
             match request.state {
                 State::Waiting if is_gone && request.is_timed_out(now) => {
                     let code = RejectionCode::TimedOut;
-                    let rejection = Rejection { code, message: String::new(), lock: None };
+                    let (message, lock, cycle) = (String::new(), None, Vec::new());
+                    let rejection = Rejection { code, message, lock, cycle };
                     self.refuse(number, Refusal::Rejected(rejection));
                 }
                 State::Waiting => self.messages.push(request.message(number, now)),

@@ -53,6 +53,7 @@ pub(super) fn account(to: u64, held: &[(u64, u64)], waiting: &[u64]) -> ClientMe
 pub(super) fn asks(request: u64, wait: Wait, ticket: Option<Ticket>) -> ClientMessage {
     let Ask { progress, lock_delay_ms, note, claims, .. } = ask();
     ClientMessage::Request {
+        converts: None,
         request,
         owner: 0,
         wait,

@@ -20,7 +20,15 @@ pub(super) fn id(request: u64) -> RequestId {
 pub(super) fn ask() -> Ask {
     let claims =
         vec![crate::wire::Claim { name: "printer".to_owned(), mode: crate::wire::Mode::Exclusive }];
-    Ask { wait: Wait::Forever, progress: false, lock_delay_ms: 0, note: String::new(), claims }
+    Ask {
+        owner: 0,
+        converts: None,
+        wait: Wait::Forever,
+        progress: false,
+        lock_delay_ms: 0,
+        note: String::new(),
+        claims,
+    }
 }
 
 /// A core, and the hands of its driver.
@@ -112,7 +120,7 @@ pub(super) fn queued(request: u64, position: u64) -> ServerMessage {
 
 pub(super) fn rejected(request: u64, code: RejectionCode) -> ServerMessage {
     let (code, message) = (code.number(), String::new());
-    ServerMessage::Rejected { request, code, message, lock: None }
+    ServerMessage::Rejected { cycle: vec![], request, code, message, lock: None }
 }
 
 pub(super) fn goodbye(code: GoodbyeCode) -> ServerMessage {

@@ -207,7 +207,7 @@ pub(super) fn grant(request: u64, token: u64) -> ServerMessage {
 
 pub(super) fn rejected(request: u64, code: RejectionCode) -> ServerMessage {
     let (code, message) = (code.number(), "for a test".to_owned());
-    ServerMessage::Rejected { request, code, message, lock: None }
+    ServerMessage::Rejected { cycle: vec![], request, code, message, lock: None }
 }
 
 pub(super) fn goodbye(code: GoodbyeCode, rejection: u16) -> ServerMessage {

@@ -418,7 +418,7 @@ async fn a_busy_lock_is_told_with_what_the_server_knows() {
     let code = RejectionCode::Busy.number();
     let message = String::new();
     let lock = Some(Box::new(lock));
-    server.say(&[ServerMessage::Rejected { request: 1, code, message, lock }]).await;
+    server.say(&[ServerMessage::Rejected { cycle: vec![], request: 1, code, message, lock }]).await;
     let error = request.await.unwrap().unwrap_err();
     assert!(matches!(error, Error::Busy { lock } if lock.waiter_count == 4));
 }

@@ -52,6 +52,10 @@ impl Story {
                 }
                 format!("persist epoch={} below={}", durable.epoch, durable.tokens_below)
             }
+            Effect::HoldersChanged { lock } => format!("holders of {lock} changed"),
+            Effect::Happened { session, request, what, .. } => {
+                format!("heard: {}#{request} {what:?}", session.number())
+            }
         };
         writeln!(text, "{line}").unwrap();
     }

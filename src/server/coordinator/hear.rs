@@ -67,6 +67,7 @@ impl Coordinator {
             ClientMessage::Request {
                 request,
                 owner,
+                converts,
                 wait,
                 progress,
                 lock_delay_ms,
@@ -77,6 +78,7 @@ impl Coordinator {
                 let raw = RawRequest {
                     request,
                     owner,
+                    converts,
                     wait,
                     progress,
                     lock_delay_ms,
@@ -101,12 +103,16 @@ impl Coordinator {
             ClientMessage::Revoke { query_id, name, token } => {
                 self.revoke(connection, query_id, name, FencingToken::new(token), now);
             }
-            ClientMessage::Reclaim { request, token, seal, lock_delay_ms, note, claims } => {
-                let raw = RawReclaim { request, token, lock_delay_ms, note, claims };
+            ClientMessage::Reclaim { request, token, seal, owner, lock_delay_ms, note, claims } => {
+                let raw = RawReclaim { request, token, owner, lock_delay_ms, note, claims };
                 self.reclaim(connection, raw, seal, now);
             }
             ClientMessage::Account { from, to, held, waiting } => {
                 self.command(connection, from, parse::account(from, to, held, waiting), now);
+            }
+            ClientMessage::Watch { query_id, .. } | ClientMessage::Subscribe { query_id, .. } => {
+                let what = Rejection::Unsupported { what: "watching yet" };
+                self.connections.tell(connection, render::rejected(query_id, &what, None));
             }
         }
     }

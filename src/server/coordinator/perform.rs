@@ -63,6 +63,7 @@ impl Coordinator {
             Effect::ForgetRecords { below } => {
                 self.order(Change::ForgetForfeits { below }, None);
             }
+            Effect::HoldersChanged { .. } | Effect::Happened { .. } => {}
         }
     }
 

@@ -161,6 +161,7 @@ fn a_server_that_crashed_lets_its_holders_reclaim() {
     drop(first);
     let second = spawn(config).unwrap();
     let reclaim = ClientMessage::Reclaim {
+        owner: 0,
         request,
         token,
         seal,

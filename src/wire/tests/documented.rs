@@ -244,6 +244,7 @@ fn welcome(epoch: u64, generation: u64, standing: Standing) -> BytesMut {
 
 fn request(request: u64, ticket: Option<Ticket>, name: &str, wait: Wait) -> BytesMut {
     bytes(&ClientMessage::Request {
+        converts: None,
         request,
         owner: 0,
         wait,
@@ -305,6 +306,7 @@ fn reopened_conversation() -> Conversation {
         (
             "client: Reclaim",
             bytes(&ClientMessage::Reclaim {
+                owner: 0,
                 request: 2,
                 token: 1884,
                 seal: messages::SEAL,

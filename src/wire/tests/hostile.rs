@@ -82,7 +82,13 @@ fn a_length_that_is_a_lie_is_refused_in_every_field_that_has_one() {
         match &message {
             ClientMessage::Hello { identity: text, .. }
             | ClientMessage::Inspect { query: Query::Lock { name: text }, .. }
-            | ClientMessage::Revoke { name: text, .. } => lie_about(&message, text),
+            | ClientMessage::Revoke { name: text, .. }
+            | ClientMessage::Watch { name: text, .. } => lie_about(&message, text),
+            ClientMessage::Subscribe { name, .. } => {
+                if let Some(text) = name {
+                    lie_about(&message, text);
+                }
+            }
             ClientMessage::Request { note, claims, .. }
             | ClientMessage::Reclaim { note, claims, .. } => {
                 lie_about(&message, note);
@@ -109,8 +115,13 @@ fn a_length_that_is_a_lie_is_refused_in_every_field_that_has_one() {
             | ServerMessage::ServerStatus { status: ServerStatus { version: text, .. }, .. } => {
                 lie_about(&message, text);
             }
-            ServerMessage::Rejected { message: text, lock, .. } => {
+            ServerMessage::Rejected { message: text, lock, cycle, .. } => {
                 lie_about(&message, text);
+                lie_about(&message, cycle);
+                for link in cycle {
+                    lie_about(&message, &link.identity);
+                    lie_about(&message, &link.lock);
+                }
                 if let Some(lock) = lock {
                     lie_about_lock(&message, lock);
                 }
@@ -128,8 +139,20 @@ fn a_length_that_is_a_lie_is_refused_in_every_field_that_has_one() {
                     lie_about(&message, &session.peer);
                 }
             }
+            ServerMessage::Event { identity, claims, what, .. } => {
+                lie_about(&message, identity);
+                lie_about(&message, claims);
+                for claim in claims {
+                    lie_about(&message, &claim.name);
+                }
+                if let Happening::Rejected { message: text, .. } = what {
+                    lie_about(&message, text);
+                }
+            }
             ServerMessage::Grant { .. }
             | ServerMessage::Queued { .. }
+            | ServerMessage::Subscribed { .. }
+            | ServerMessage::Missed { .. }
             | ServerMessage::Released { .. }
             | ServerMessage::Cancelled { .. }
             | ServerMessage::Lost { .. }
@@ -196,6 +219,7 @@ fn claims(count: usize) -> Vec<Claim> {
 /// A request of so many claims.
 fn request(count: usize) -> ClientMessage {
     ClientMessage::Request {
+        converts: None,
         request: 1,
         owner: 0,
         wait: Wait::Never,
@@ -210,6 +234,7 @@ fn request(count: usize) -> ClientMessage {
 /// A reclaim of so many claims.
 fn reclaim(count: usize) -> ClientMessage {
     ClientMessage::Reclaim {
+        owner: 0,
         request: 1,
         token: 1,
         seal: 1,

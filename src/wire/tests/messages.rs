@@ -27,6 +27,7 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
         (
             "Request, all modes, with a timeout",
             ClientMessage::Request {
+                converts: None,
                 request: 0x0102_0304_0506_0708,
                 owner: 0x1112_1314_1516_1718,
                 wait: Wait::Timeout { ms: 0x2122_2324_2526_2728 },
@@ -54,6 +55,7 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
         (
             "Reclaim",
             ClientMessage::Reclaim {
+                owner: 0,
                 request: 1,
                 token: 1881,
                 seal: SEAL,
@@ -102,6 +104,7 @@ pub(super) fn server() -> Vec<(&'static str, ServerMessage)> {
         (
             "Rejected, without a lock",
             ServerMessage::Rejected {
+                cycle: vec![],
                 request: 4,
                 code: 3,
                 message: "not the holder".into(),
@@ -111,6 +114,7 @@ pub(super) fn server() -> Vec<(&'static str, ServerMessage)> {
         (
             "Rejected, with a lock",
             ServerMessage::Rejected {
+                cycle: vec![],
                 request: 4,
                 code: 1,
                 message: "busy".into(),
@@ -205,6 +209,7 @@ fn welcome(generation: u64, standing: Standing) -> ServerMessage {
 
 fn request(wait: Wait, modes: Vec<Mode>) -> ClientMessage {
     ClientMessage::Request {
+        converts: None,
         request: 1,
         owner: 0,
         wait,
@@ -228,6 +233,8 @@ pub(super) fn lock() -> LockStatus {
     LockStatus {
         name: "printer".into(),
         holders: vec![Holder {
+            owner: 0,
+            request: 1,
             session: 0x2a,
             identity: "ann@build7:8123".into(),
             peer: "10.0.0.7:40000".into(),
@@ -239,6 +246,8 @@ pub(super) fn lock() -> LockStatus {
         }],
         holder_count: 1,
         waiters: vec![Waiter {
+            owner: 0,
+            request: 1,
             session: 0x2b,
             identity: "bob@build8:99".into(),
             peer: "10.0.0.8:40001".into(),

@@ -79,6 +79,7 @@ fn request() -> impl Strategy<Value = ClientMessage> {
     (any::<(u64, u64, bool, u32)>(), wait(), text(), option::of(ticket()), claims()).prop_map(
         |((request, owner, progress, lock_delay_ms), wait, note, ticket, claims)| {
             ClientMessage::Request {
+                converts: None,
                 request,
                 owner,
                 wait,
@@ -95,6 +96,7 @@ fn request() -> impl Strategy<Value = ClientMessage> {
 fn reclaim() -> impl Strategy<Value = ClientMessage> {
     (any::<(u64, u64, u128, u32)>(), text(), claims()).prop_map(
         |((request, token, seal, lock_delay_ms), note, claims)| ClientMessage::Reclaim {
+            owner: 0,
             request,
             token,
             seal,
@@ -133,6 +135,8 @@ pub(super) fn client_message() -> impl Strategy<Value = ClientMessage> {
 fn holder() -> impl Strategy<Value = Holder> {
     (any::<(u128, u64, u64, bool)>(), mode(), text(), text(), text()).prop_map(
         |((session, token, held_ms, connected), mode, identity, peer, note)| Holder {
+            owner: 0,
+            request: 1,
             session,
             identity,
             peer,
@@ -148,6 +152,8 @@ fn holder() -> impl Strategy<Value = Holder> {
 fn waiter() -> impl Strategy<Value = Waiter> {
     (any::<(u128, u64)>(), mode(), text(), text(), text()).prop_map(
         |((session, waiting_ms), mode, identity, peer, note)| Waiter {
+            owner: 0,
+            request: 1,
             session,
             identity,
             peer,
@@ -257,6 +263,7 @@ pub(super) fn server_message() -> impl Strategy<Value = ServerMessage> {
         }),
         (any::<(u64, u16)>(), text(), option::of(lock_status())).prop_map(
             |((request, code), message, lock)| ServerMessage::Rejected {
+                cycle: vec![],
                 request,
                 code,
                 message,
