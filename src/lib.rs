@@ -42,7 +42,8 @@ pub use types::FenceGuard;
 
 #[cfg(feature = "client")]
 pub use client::{
-    Client, ClientBuilder, Error, HoldState, LockGuard, LockRequest, Observer, blocking,
+    Client, ClientBuilder, Error, Event, Events, Happened, HoldState, LockGuard, LockRequest,
+    Observer, blocking,
 };
 
 /// What the README shows in Rust, compiled.

@@ -16,14 +16,17 @@ mod connect;
 mod core;
 mod driver;
 mod error;
+mod events;
 mod guard;
 mod lease;
+mod line;
 mod observer;
 mod request;
 mod shared;
 
 pub use connect::{CONNECT_TIMEOUT_DEFAULT, Client, ClientBuilder, PORT_DEFAULT};
 pub use error::Error;
+pub use events::{Event, Events, Happened};
 pub use guard::{HoldState, LockGuard};
 pub use observer::Observer;
 pub use request::LockRequest;
