@@ -142,6 +142,15 @@ pub(super) fn server() -> Vec<(&'static str, ServerMessage)> {
             "Goodbye",
             ServerMessage::Goodbye { code: 7, rejection: 17, message: "no such session".into() },
         ),
+    ]
+    .into_iter()
+    .chain(looks())
+    .collect()
+}
+
+/// What those hear who look on.
+fn looks() -> Vec<(&'static str, ServerMessage)> {
+    vec![
         (
             "ServerStatus",
             ServerMessage::ServerStatus {
