@@ -51,7 +51,7 @@ pub(super) struct Ways {
 
 /// Who is to be told about a request.
 struct Entry {
-    /// What its owner sees of it.
+    /// What its holder sees of it.
     hold: Arc<Hold>,
     /// Who waits for the grant.
     answer: Option<oneshot::Sender<Result<FencingToken, Failure>>>,
@@ -245,12 +245,12 @@ impl<C: Connector> Driver<C> {
     }
 
     fn request(&mut self, new: NewRequest) {
-        let NewRequest { ask, hold, answer, positions } = new;
-        if hold.is_abandoned() {
+        let NewRequest { ask, asked, hold, answer, positions } = new;
+        if asked.is_abandoned() {
             return;
         }
         let request = self.core.request(ask, self.clock.now());
-        let given_up = !hold.begin(request);
+        let given_up = !asked.begin(request);
         let entry = Entry { hold, answer: Some(answer), positions, released: None, lost: None };
         self.entries.insert(request.number(), entry);
         if given_up {
@@ -346,6 +346,7 @@ impl<C: Connector> Driver<C> {
             Effect::Doubted { request, until } => (request, Some(*until), None),
             Effect::Welcomed(_)
             | Effect::Granted { .. }
+            | Effect::Replaced { .. }
             | Effect::Queued { .. }
             | Effect::Refused { .. }
             | Effect::Released { .. }
@@ -376,6 +377,10 @@ impl<C: Connector> Driver<C> {
                         let _ = answer.send(Ok(token));
                     }
                 }
+            }
+            // What is held is held on, by the request that is granted next.
+            Effect::Replaced { request } => {
+                self.entries.remove(&request.number());
             }
             Effect::Queued { request, position } => {
                 let entry = self.entries.get(&request.number());
