@@ -4,12 +4,14 @@
 //! session. Rust's references cannot do that, so each kind of thing lives in an [`Arena`] and is
 //! pointed at by a key of four bytes. Things in a row (the queue of a lock, the requests of a
 //! session) are linked through keys that they carry themselves, a [`Chain`]: leaving from the
-//! middle costs the same as from the front, and no row needs memory of its own.
+//! middle costs the same as from the front, and no row needs memory of its own. A thing can stand in
+//! rows of several kinds at once, with links for each; a type without values names the kind.
 //!
 //! A key is valid as long as the thing it was given for lives; following a key of something dead is
 //! a mistake of the engine's own and panics.
 
 use std::iter;
+use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::ops::{Index, IndexMut};
 
@@ -53,6 +55,10 @@ key_type! {
     SessionKey
 }
 key_type! {
+    /// Of an owner of live requests.
+    OwnerKey
+}
+key_type! {
     /// Of a live request.
     RequestKey
 }
@@ -76,12 +82,12 @@ pub(super) struct Arena<K, T> {
     /// Removals until it is looked at again whether most places stand empty.
     until_trim: usize,
     /// Which keys name the places.
-    key: std::marker::PhantomData<K>,
+    key: PhantomData<K>,
 }
 
 impl<K: Key, T> Arena<K, T> {
     pub(super) fn new() -> Self {
-        Self { slab: Slab::new(), until_trim: PLACES_KEPT, key: std::marker::PhantomData }
+        Self { slab: Slab::new(), until_trim: PLACES_KEPT, key: PhantomData }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -157,22 +163,24 @@ impl<K> Links<K> {
     }
 }
 
-/// A thing that can be in a chain, one at a time.
-pub(super) trait Linked<K> {
+/// A thing that can be in a chain of the kind `R`, one at a time.
+pub(super) trait Linked<K, R = ()> {
     fn links(&self) -> &Links<K>;
     fn links_mut(&mut self) -> &mut Links<K>;
 }
 
 /// Things of one arena in a row.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Chain<K> {
+pub(super) struct Chain<K, R = ()> {
     head: Option<K>,
     tail: Option<K>,
     len: u32,
+    /// Which kind of row it is.
+    row: PhantomData<R>,
 }
 
-impl<K: Key> Chain<K> {
-    pub(super) const EMPTY: Self = Self { head: None, tail: None, len: 0 };
+impl<K: Key, R> Chain<K, R> {
+    pub(super) const EMPTY: Self = Self { head: None, tail: None, len: 0, row: PhantomData };
 
     pub(super) fn is_empty(&self) -> bool {
         self.head.is_none()
@@ -186,7 +194,7 @@ impl<K: Key> Chain<K> {
         self.head
     }
 
-    pub(super) fn push_back<T: Linked<K>>(&mut self, arena: &mut Arena<K, T>, key: K) {
+    pub(super) fn push_back<T: Linked<K, R>>(&mut self, arena: &mut Arena<K, T>, key: K) {
         *arena[key].links_mut() = Links { prev: self.tail, next: None };
         match self.tail {
             Some(tail) => arena[tail].links_mut().next = Some(key),
@@ -197,12 +205,20 @@ impl<K: Key> Chain<K> {
     }
 
     /// The keys in the row, last to first.
-    pub(super) fn iter_back<T: Linked<K>>(&self, arena: &Arena<K, T>) -> impl Iterator<Item = K> {
+    pub(super) fn iter_back<T: Linked<K, R>>(
+        &self,
+        arena: &Arena<K, T>,
+    ) -> impl Iterator<Item = K> {
         iter::successors(self.tail, |key| arena[*key].links().prev)
     }
 
     /// Puts `key` right before `next`, which is in this row.
-    pub(super) fn insert_before<T: Linked<K>>(&mut self, arena: &mut Arena<K, T>, key: K, next: K) {
+    pub(super) fn insert_before<T: Linked<K, R>>(
+        &mut self,
+        arena: &mut Arena<K, T>,
+        key: K,
+        next: K,
+    ) {
         let prev = arena[next].links().prev;
         *arena[key].links_mut() = Links { prev, next: Some(next) };
         arena[next].links_mut().prev = Some(key);
@@ -214,7 +230,7 @@ impl<K: Key> Chain<K> {
     }
 
     /// Takes `key` out of the row. It must be in this one.
-    pub(super) fn remove<T: Linked<K>>(&mut self, arena: &mut Arena<K, T>, key: K) {
+    pub(super) fn remove<T: Linked<K, R>>(&mut self, arena: &mut Arena<K, T>, key: K) {
         let Links { prev, next } = *arena[key].links();
         match prev {
             Some(prev) => arena[prev].links_mut().next = next,
@@ -229,7 +245,7 @@ impl<K: Key> Chain<K> {
     }
 
     /// The keys in the row, first to last.
-    pub(super) fn iter<T: Linked<K>>(&self, arena: &Arena<K, T>) -> impl Iterator<Item = K> {
+    pub(super) fn iter<T: Linked<K, R>>(&self, arena: &Arena<K, T>) -> impl Iterator<Item = K> {
         iter::successors(self.head, |key| arena[*key].links().next)
     }
 }
@@ -256,7 +272,7 @@ mod tests {
     #[test]
     fn a_chain_keeps_its_order_whoever_leaves() {
         let mut arena = Arena::new();
-        let mut chain = Chain::EMPTY;
+        let mut chain: Chain<ClaimKey> = Chain::EMPTY;
         let keys: Vec<_> = "abcd".chars().map(|c| arena.insert(Bead(c, Links::NONE))).collect();
         for key in &keys {
             chain.push_back(&mut arena, *key);

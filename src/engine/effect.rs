@@ -364,6 +364,16 @@ pub enum Rejection {
         /// rejected; the last waits for it. Never empty.
         cycle: Vec<CycleLink>,
     },
+    /// What was to be converted is not held (any more).
+    NothingToConvert {
+        /// The request that was to be converted.
+        converts: RequestId,
+    },
+    /// What is to be converted cannot be, by this.
+    NotConvertible {
+        /// The request that was to be converted.
+        converts: RequestId,
+    },
     /// No more watches on this connection.
     TooManyWatches {
         /// How many there may be.
@@ -380,7 +390,7 @@ impl Rejection {
         match self {
             Self::Busy { .. } => RejectionCode::Busy,
             Self::TimedOut { .. } => RejectionCode::TimedOut,
-            Self::NotHolder { .. } => RejectionCode::NotHolder,
+            Self::NotHolder { .. } | Self::NothingToConvert { .. } => RejectionCode::NotHolder,
             Self::LockName(_) => RejectionCode::InvalidLockName,
             Self::Note(_) => RejectionCode::InvalidNote,
             Self::Identity(_) => RejectionCode::InvalidIdentity,
@@ -406,6 +416,7 @@ impl Rejection {
             Self::Grace { .. } => RejectionCode::Grace,
             Self::NoGrace => RejectionCode::NoGrace,
             Self::SealMismatch => RejectionCode::SealMismatch,
+            Self::NotConvertible { .. } => RejectionCode::NotConvertible,
             Self::AlreadyHeld { .. } => RejectionCode::AlreadyHeld,
             Self::Deadlock { .. } => RejectionCode::Deadlock,
             Self::TooManyWatches { .. } => RejectionCode::TooManyWatches,
@@ -498,6 +509,13 @@ impl fmt::Display for Rejection {
             Self::AlreadyHeld { lock, token } => {
                 write!(f, "the same owner holds {lock:?} already, with token {token}")
             }
+            Self::NothingToConvert { converts } => {
+                write!(f, "request {converts} holds nothing (any more), so it cannot be converted")
+            }
+            Self::NotConvertible { converts } => write!(
+                f,
+                "request {converts} has other locks or another owner, or is being converted already"
+            ),
             Self::Deadlock { cycle } => write_cycle(cycle, f),
             Self::TooManyWatches { max } => {
                 write!(f, "the connection watches {max} locks, the limit")

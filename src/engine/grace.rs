@@ -12,8 +12,8 @@ use super::lock::{ClaimNode, Shape};
 use super::request::{Live, State};
 use super::session::Outcome;
 use super::table::Due;
-use super::{Durable, Effect, Forfeit, LockTable, News, Past, Rejection, Snapshot};
-use crate::types::{FencingToken, LostReason, OwnerId, RequestId, Ticket, Timestamp, Ttl};
+use super::{Durable, Effect, Forfeit, Happening, LockTable, News, Past, Rejection, Snapshot};
+use crate::types::{FencingToken, LostReason, RequestId, Ticket, Timestamp, Ttl};
 
 /// How much clocks may differ, as a part of a hundred (rule T1).
 const CLOCK_RATE_ERROR_PERCENT: u32 = 1;
@@ -62,6 +62,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             self.effects.push(Effect::ForgetRecords { below });
         }
         self.relax_longest_lease();
+        self.break_deadlocks();
         self.starved = true;
         self.feed_the_starved();
     }
@@ -99,7 +100,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let request = Request {
             converts: None,
             id,
-            owner: OwnerId::default(),
+            owner: reclaim.owner,
             wait: Wait::Never,
             progress: Progress::Untold,
             ticket: None,
@@ -111,6 +112,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if self.make_room(key, token) {
             self.hold(key, token);
             self.tell(session, id, News::Granted { token });
+            self.happened(key, || Happening::Granted { token });
         } else {
             let reason = LostReason::Conflict;
             self.finish(key, Outcome::Lost(token, reason), News::Lost { token, reason });
@@ -210,16 +212,18 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             .iter(&self.requests.arena)
             .filter(|key| ids.contains(&self.requests[*key].id))
             .collect();
-        for request in live {
+        // Those that wait first: one may wait to convert what is held.
+        let (holding, waits): (Vec<_>, Vec<_>) =
+            live.into_iter().partition(|request| self.requests[*request].is_held());
+        for request in waits.into_iter().chain(holding) {
             let Live { id, state, .. } = self.requests[request];
-            let outcome = match state {
+            match state {
                 State::Held { token } if held.get(&id) == Some(&token) => continue,
                 _ if waiting.contains(&id) => continue,
-                State::Held { token } => Outcome::Released(token),
-                State::Waiting { .. } => Outcome::Cancelled,
-            };
+                State::Held { .. } | State::Waiting { .. } => {}
+            }
             // Nobody there knows of it, so nobody is told.
-            self.take_out(request);
+            let outcome = self.drop_silently(request);
             self.sessions[session].remember(id, outcome, self.limits.finished_remembered);
         }
         for &(id, token) in &account.held {

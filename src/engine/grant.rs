@@ -13,14 +13,13 @@ use std::time::Duration;
 use super::arena::{ClaimKey, Links, LockKey, RequestKey, SessionKey};
 use super::event::{Request, Wait};
 use super::forfeit::Limbo;
-use super::lock::{ClaimNode, Shape};
+use super::lock::{ClaimNode, Position, Shape, Traits};
 use super::request::{Live, State};
 use super::session::{Outcome, Session};
 use super::table::Due;
-use super::{Effect, Forfeit, LockTable, News, Rejection};
+use super::{Effect, Forfeit, Happening, LockTable, News, Rejection};
 use crate::types::{
-    ConnectionId, FencingToken, LockName, LostReason, Mode, OwnerId, RequestId, SessionId, Ticket,
-    Timestamp,
+    ConnectionId, FencingToken, LockName, LostReason, Mode, RequestId, SessionId, Ticket, Timestamp,
 };
 
 /// Changes of place are told to this many at the head of a queue. Who stands further back hears its
@@ -36,9 +35,16 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             return self.request_again(session, &request);
         }
         self.sessions[session].latest_request = id;
+        let heard = self.has_listeners.then(|| request.claims.as_slice().to_vec());
+        if let Some(claims) = &heard {
+            self.let_hear(session, id, claims.clone(), Happening::Requested);
+        }
         if let Err(rejection) = self.enter(session, request) {
             let outcome = Outcome::Rejected(rejection.code());
             self.sessions[session].remember(id, outcome, self.limits.finished_remembered);
+            if let Some(claims) = heard {
+                self.let_hear(session, id, claims, Happening::Rejected(rejection.clone()));
+            }
             self.tell(session, id, News::Rejected(rejection));
         }
         self.settle();
@@ -82,14 +88,15 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if self.draining {
             return Err(Rejection::Draining);
         }
-        if request.owner != OwnerId::default() {
-            return Err(Rejection::Unsupported { what: "owners" });
-        }
         if self.sessions[session].claims + request.claims.as_slice().len() > max {
             return Err(Rejection::TooManyClaims { max });
         }
+        let converted = self.find_converted(session, &request)?;
         let (wait, ticket) = (request.wait, request.ticket);
         let key = self.put_in(session, request);
+        if let Some(converted) = converted {
+            self.pair(key, converted);
+        }
         let placed = self.grant_or_enqueue(key, wait, ticket);
         if placed.is_err() {
             self.take_out(key);
@@ -99,9 +106,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 
     /// Makes a request live, with its claims, in no queue yet.
     pub(super) fn put_in(&mut self, session: SessionKey, request: Request) -> RequestKey {
+        let owner = self.owners.find_or_add(session, request.owner);
         let key = self.requests.insert(Live {
             session,
             id: request.id,
+            owner,
+            partner: None,
             state: State::Waiting { deadline: None },
             since: self.now,
             first: None,
@@ -110,9 +120,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             ticket: Ticket::default(),
             lock_delay: request.lock_delay,
             note: request.note,
-            links: Links::NONE,
+            session_links: Links::NONE,
+            owner_links: Links::NONE,
         });
         self.sessions[session].requests.push_back(&mut self.requests.arena, key);
+        if let Some(owner) = owner {
+            self.owners[owner].requests.push_back(&mut self.requests.arena, key);
+        }
         let mut last: Option<ClaimKey> = None;
         request.claims.for_each(|claim| {
             let lock = self.locks.find_or_use(claim.name, Shape::of(claim.mode));
@@ -134,9 +148,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         ticket: Option<Ticket>,
     ) -> Result<(), Rejection> {
         self.check_shapes(request)?;
+        self.check_own_holds(request)?;
         let obstacle = self.obstacle(request);
         let deadline = match (obstacle, wait) {
-            (None, _) if self.may_grant() => {
+            (None, _) if self.may_grant() || self.token_kept(request).is_some() => {
                 self.grant(request);
                 return Ok(());
             }
@@ -154,7 +169,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.check_room_to_wait(request)?;
         self.requests[request].ticket = self.ticket(ticket);
         self.wait_in_queues(request, deadline);
+        if let Some(cycle) = self.find_deadlock(request) {
+            return Err(Rejection::Deadlock { cycle });
+        }
         self.tell_place(request);
+        let position = self.worst_place(request);
+        self.happened(request, || Happening::Queued { position });
         Ok(())
     }
 
@@ -180,8 +200,17 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.claims_of(request).find_map(|claim| {
             let ClaimNode { lock: key, mode, .. } = self.claims[claim];
             let lock = &self.locks[key];
-            let is_next = lock.queue.head().is_none_or(|head| head == claim);
-            (!is_next || !lock.has_room_for(mode)).then_some(key)
+            let is_next = match lock.queue.head() {
+                // In no queue yet: only a conversion would stand before others.
+                Some(head) if !self.claims[claim].is_queued() => {
+                    let head = &self.requests[self.claims[head].request];
+                    self.requests[request].is_conversion() && !head.is_conversion()
+                }
+                Some(head) => head == claim,
+                None => true,
+            };
+            let has_room = lock.has_room_instead(mode, self.converted_share(request, key));
+            (!is_next || !has_room).then_some(key)
         })
     }
 
@@ -196,17 +225,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 
     /// Puts a request into the queues of all its locks, at the place that its ticket says.
     pub(super) fn wait_in_queues(&mut self, request: RequestKey, deadline: Option<Timestamp>) {
-        let told = self.requests[request].is_told();
+        let traits = self.traits(request);
         self.each_claim(self.requests[request].first, |table, claim, lock| {
-            let next = table.first_after(lock, table.requests[request].ticket);
-            let queue = &mut table.locks[lock].queue;
-            match next {
-                Some(next) => {
-                    queue.enter_before(&mut table.claims, claim, told, next);
-                    // The places behind it have changed.
-                    table.unsettle(lock);
-                }
-                None => queue.enter(&mut table.claims, claim, told),
+            let at = table.position(lock, request);
+            table.locks[lock].queue.enter(&mut table.claims, claim, traits, at);
+            if at.next.is_some() {
+                // The places behind it have changed.
+                table.unsettle(lock);
             }
         });
         self.requests[request].state = State::Waiting { deadline };
@@ -214,35 +239,79 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.starved |= !self.may_grant();
     }
 
-    /// The first in a lock's queue that began to wait after this ticket. Tickets grow, so there is
-    /// none; only in a grace period do some come back late.
-    fn first_after(&self, lock: LockKey, ticket: Ticket) -> Option<ClaimKey> {
-        let ticket_of = |claim: &ClaimKey| self.requests[self.claims[*claim].request].ticket;
-        let from_behind = self.locks[lock].queue.iter_back(&self.claims);
-        from_behind.take_while(|claim| ticket_of(claim) > ticket).last()
+    /// What queues have to know of a request.
+    fn traits(&self, request: RequestKey) -> Traits {
+        Traits { told: self.requests[request].is_told(), entangled: self.is_entangled(request) }
+    }
+
+    /// Whether others may wait for something else than the lock because of it. The same as long as a
+    /// request waits.
+    pub(super) fn is_entangled(&self, request: RequestKey) -> bool {
+        let Live { owner, first, .. } = self.requests[request];
+        owner.is_some() || first.is_some_and(|first| self.claims[first].sibling.is_some())
+    }
+
+    /// Where a request enters a lock's queue: at the end, for tickets grow. But in a grace period some
+    /// come back late, and a conversion goes first, behind other conversions.
+    fn position(&self, lock: LockKey, request: RequestKey) -> Position {
+        let is_behind = |claim: &ClaimKey| self.goes_before(request, self.claims[*claim].request);
+        let queue = &self.locks[lock].queue;
+        if self.requests[request].is_conversion() {
+            return Position {
+                next: queue.iter(&self.claims).find(is_behind),
+                next_entangled: queue.entangled().iter(&self.claims).find(is_behind),
+            };
+        }
+        Position {
+            next: queue.iter_back(&self.claims).take_while(is_behind).last(),
+            next_entangled: queue.entangled().iter_back(&self.claims).take_while(is_behind).last(),
+        }
+    }
+
+    /// Whether a request stands before another one in a queue: conversions first, then by ticket.
+    fn goes_before(&self, request: RequestKey, other: RequestKey) -> bool {
+        self.rank(request) < self.rank(other)
+    }
+
+    /// What queues are ordered by.
+    pub(super) fn rank(&self, request: RequestKey) -> (bool, Ticket) {
+        let live = &self.requests[request];
+        (!live.is_conversion(), live.ticket)
     }
 
     /// The request holds all it claims from now on.
     fn grant(&mut self, request: RequestKey) {
-        let token = self.tokens.take();
-        let told = self.requests[request].is_told();
+        let kept = self.token_kept(request);
+        let token = kept.unwrap_or_else(|| self.tokens.take());
+        self.leave_queues(request);
+        let since = self.give_way_to(request);
+        self.hold(request, token);
+        match (kept, since) {
+            (Some(_), Some(since)) => self.requests[request].since = since,
+            _ => self.grants += 1,
+        }
+        let Live { session, id, .. } = self.requests[request];
+        self.tell(session, id, News::Granted { token });
+        self.happened(request, || Happening::Granted { token });
+    }
+
+    /// A request waits no longer, in any queue.
+    fn leave_queues(&mut self, request: RequestKey) {
+        self.forget_timeout(request);
+        let traits = self.traits(request);
         self.each_claim(self.requests[request].first, |table, claim, lock| {
             if table.claims[claim].is_queued() {
-                table.locks[lock].queue.leave(&mut table.claims, claim, told);
+                table.locks[lock].queue.leave(&mut table.claims, claim, traits);
                 table.unsettle(lock);
             }
         });
-        self.forget_timeout(request);
-        self.hold(request, token);
-        self.grants += 1;
-        let Live { session, id, .. } = self.requests[request];
-        self.tell(session, id, News::Granted { token });
     }
 
     /// Makes a request that is in no queue the holder of all it claims.
     pub(super) fn hold(&mut self, request: RequestKey, token: FencingToken) {
         self.each_claim(self.requests[request].first, |table, claim, lock| {
             table.locks[lock].add_holder(&mut table.claims, claim);
+            table.holders_changed(lock);
         });
         let live = &mut self.requests[request];
         live.state = State::Held { token };
@@ -260,34 +329,54 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         })
     }
 
-    /// Takes a request out of everything. Its locks are unsettled; nothing is told.
+    /// Takes a request out of everything. Its locks are unsettled; nothing is told of it. What waited
+    /// to convert it is rejected.
     pub(super) fn take_out(&mut self, request: RequestKey) {
-        self.forget_timeout(request);
-        let session = self.requests[request].session;
+        self.leave_queues(request);
+        let Live { session, owner, partner, .. } = self.requests[request];
         self.sessions[session].requests.remove(&mut self.requests.arena, request);
+        if let Some(owner) = owner {
+            self.owners[owner].requests.remove(&mut self.requests.arena, request);
+            self.owners.forget_if_idle(owner);
+        }
         let live = self.requests.remove(request);
         self.held -= usize::from(live.is_held());
         self.sessions[session].held -= usize::from(live.is_held());
         self.each_claim(live.first, |table, claim, lock| {
             if live.is_held() {
                 table.locks[lock].remove_holder(&mut table.claims, claim);
-            } else if table.claims[claim].is_queued() {
-                table.locks[lock].queue.leave(&mut table.claims, claim, live.is_told());
+                table.holders_changed(lock);
             }
             table.claims.remove(claim);
             table.sessions[session].claims -= 1;
             table.unsettle(lock);
         });
+        if let Some(partner) = partner {
+            self.part_from(partner, live.id);
+        }
     }
 
     /// Takes a request out, remembers how it ended, and tells.
     pub(super) fn finish(&mut self, request: RequestKey, outcome: Outcome, news: News) {
         let Live { session, id, .. } = self.requests[request];
-        self.take_out(request);
+        self.happened(request, || Happening::end(outcome, &news));
         if !self.sessions[session].is_over {
             self.sessions[session].remember(id, outcome, self.limits.finished_remembered);
             self.tell(session, id, news);
         }
+        self.take_out(request);
+    }
+
+    /// Takes a request out without a word to its client, who does not know of it any more, or knows
+    /// already.
+    pub(super) fn drop_silently(&mut self, request: RequestKey) -> Outcome {
+        let outcome = match self.requests[request].state {
+            State::Held { token } => Outcome::Released(token),
+            State::Waiting { .. } => Outcome::Cancelled,
+        };
+        self.happened(request, || Happening::end(outcome, &News::from(outcome)));
+        self.take_out(request);
+        outcome
     }
 
     /// A request's locks are given back by their holder (rule R8).
@@ -313,7 +402,15 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 self.finish(key, Outcome::Cancelled, News::Cancelled);
                 self.settle();
             }
-            None => self.tell(session, id, News::Cancelled),
+            None => {
+                if id > self.sessions[session].latest_request {
+                    // Given up before it came, it must not be granted when it does.
+                    self.sessions[session].latest_request = id;
+                    let max = self.limits.finished_remembered;
+                    self.sessions[session].remember(id, Outcome::Cancelled, max);
+                }
+                self.tell(session, id, News::Cancelled);
+            }
         }
     }
 
@@ -449,10 +546,14 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
     }
 
-    /// Tells a waiting request its place, the worst of its places, if it changed.
+    /// The worst of a waiting request's places.
+    fn worst_place(&self, request: RequestKey) -> u32 {
+        self.claims_of(request).map(|claim| self.claims[claim].place).max().unwrap_or(0)
+    }
+
+    /// Tells a waiting request its place, if it changed.
     fn tell_place(&mut self, request: RequestKey) {
-        let position =
-            self.claims_of(request).map(|claim| self.claims[claim].place).max().unwrap_or(0);
+        let position = self.worst_place(request);
         let Live { session, id, ticket, .. } = self.requests[request];
         if mem::replace(&mut self.requests[request].told, position) != position {
             self.tell(session, id, News::Queued { position, ticket });

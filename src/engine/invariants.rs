@@ -5,9 +5,10 @@ use std::hash::BuildHasher;
 
 use super::LockTable;
 use super::arena::RequestKey;
+use super::lock::share;
 use super::request::State;
 use super::table::Due;
-use crate::types::Mode;
+use crate::types::{Mode, OwnerId};
 
 impl<S: BuildHasher + Clone> LockTable<S> {
     /// Panics if the table contradicts itself or a rule.
@@ -19,6 +20,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         assert_eq!(claims, self.claims.len(), "claims of requests, claims that exist");
         assert_eq!(held, self.held, "requests that hold");
         self.invariant_deadlines();
+        self.invariant_owners();
+        self.invariant_no_deadlock();
     }
 
     /// Whether the table has no more places than a handful of things need.
@@ -56,6 +59,16 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 assert!(!exact || known == index + 1, "{}: {known} is not {index}", lock.name);
             }
             assert_eq!(told, lock.queue.has_listeners());
+            let in_queue = lock.queue.iter(&self.claims);
+            let entangled: Vec<_> =
+                in_queue.filter(|c| self.is_entangled(self.claims[*c].request)).collect();
+            let kept: Vec<_> = lock.queue.entangled().iter(&self.claims).collect();
+            assert_eq!(entangled, kept, "{}: the entangled in its queue", lock.name);
+            let ranks: Vec<_> =
+                lock.queue.iter(&self.claims).map(|c| self.rank(self.claims[c].request)).collect();
+            assert!(ranks.is_sorted(), "{}: {ranks:?} is no order", lock.name);
+            let wanted = lock.queue.iter(&self.claims).map(|c| share(self.claims[c].mode)).max();
+            assert!(wanted.unwrap_or(0) <= lock.queue.share_max());
             if let Some(head) = lock.queue.head() {
                 let waits = self.obstacle(self.claims[head].request).is_some();
                 assert!(waits || self.starved, "{}: its head waits for nothing", lock.name);
@@ -107,6 +120,40 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         assert_eq!(requests, of_sessions.len());
         (claims, held)
+    }
+
+    /// Owners have their requests and nobody else's, partners name each other.
+    fn invariant_owners(&self) {
+        let mut of_owners = 0;
+        let mut named = 0;
+        for key in self.owners.keys() {
+            let owner = &self.owners[key];
+            assert!(!owner.requests.is_empty(), "an owner of nothing");
+            named += usize::from(owner.id != OwnerId::default());
+            for request in owner.requests.iter(&self.requests.arena) {
+                assert_eq!(self.requests[request].owner, Some(key));
+                of_owners += 1;
+            }
+        }
+        assert_eq!(named, self.owners.named());
+        let owned = self.requests.keys().filter(|key| self.requests[*key].owner.is_some()).count();
+        assert_eq!(of_owners, owned, "requests of owners");
+        for key in self.requests.keys() {
+            let live = &self.requests[key];
+            let Some(partner) = live.partner else { continue };
+            let other = &self.requests[partner];
+            assert_eq!(other.partner, Some(key), "partners name each other");
+            assert!(live.is_held() != other.is_held(), "one of two partners waits");
+            assert!(live.owner.is_some() && live.owner == other.owner);
+        }
+    }
+
+    /// Nobody waits for ever for those who wait for it.
+    pub(super) fn invariant_no_deadlock(&self) {
+        for key in self.requests.keys().filter(|key| !self.requests[*key].is_held()) {
+            let cycle = self.find_deadlock(key);
+            assert!(cycle.is_none(), "a deadlock was missed: {cycle:?}");
+        }
     }
 
     /// Every deadline is there, and no other.

@@ -1,5 +1,6 @@
 //! Locks in use, and the claims that hold them or wait for them.
 
+use std::collections::HashSet;
 use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
@@ -28,6 +29,8 @@ pub(super) struct Lock {
     pub(super) delayed_until: Option<Timestamp>,
     /// Whether it is among those to be settled before the event at hand is over.
     pub(super) is_unsettled: bool,
+    /// Whether somebody wants to hear whenever its holders change.
+    pub(super) is_watched: bool,
 }
 
 /// What a lock is used as.
@@ -51,7 +54,8 @@ impl Shape {
         }
     }
 
-    fn capacity(self) -> u64 {
+    /// How much there is to share.
+    pub(super) fn capacity(self) -> u64 {
         match self {
             Self::Plain => PLAIN_CAPACITY,
             Self::Semaphore { of } => u64::from(of),
@@ -61,7 +65,7 @@ impl Shape {
 
 /// How much of a lock's capacity a holder in this mode has. That is all there is to modes:
 /// exclusive takes everything, shared next to nothing, permits what they say.
-fn share(mode: Mode) -> u64 {
+pub(super) fn share(mode: Mode) -> u64 {
     match mode {
         Mode::Exclusive => PLAIN_CAPACITY,
         Mode::Shared => 1,
@@ -83,12 +87,15 @@ pub(super) struct ClaimNode {
     /// The next claim of the same request.
     pub(super) sibling: Option<ClaimKey>,
     /// Its neighbours in the queue or among the holders.
-    links: Links<ClaimKey>,
+    lock_links: Links<ClaimKey>,
+    /// Its neighbours among the entangled in the queue.
+    entangled_links: Links<ClaimKey>,
 }
 
 impl ClaimNode {
     pub(super) fn new(lock: LockKey, request: RequestKey, mode: Mode) -> Self {
-        Self { lock, request, mode, place: 0, sibling: None, links: Links::NONE }
+        let (lock_links, entangled_links) = (Links::NONE, Links::NONE);
+        Self { lock, request, mode, place: 0, sibling: None, lock_links, entangled_links }
     }
 
     /// Whether it is in its lock's queue.
@@ -98,35 +105,79 @@ impl ClaimNode {
 
     /// Who comes after it in the queue or among the holders.
     pub(super) fn next(&self) -> Option<ClaimKey> {
-        self.links.next()
+        self.lock_links.next()
+    }
+
+    /// Who of the entangled comes after it in the queue, if it is one of them.
+    pub(super) fn next_entangled(&self) -> Option<ClaimKey> {
+        self.entangled_links.next()
+    }
+}
+
+impl Linked<ClaimKey, Entangled> for ClaimNode {
+    fn links(&self) -> &Links<ClaimKey> {
+        &self.entangled_links
+    }
+
+    fn links_mut(&mut self) -> &mut Links<ClaimKey> {
+        &mut self.entangled_links
     }
 }
 
 impl Linked<ClaimKey> for ClaimNode {
     fn links(&self) -> &Links<ClaimKey> {
-        &self.links
+        &self.lock_links
     }
 
     fn links_mut(&mut self) -> &mut Links<ClaimKey> {
-        &mut self.links
+        &mut self.lock_links
     }
 }
 
 /// Claims by key.
 pub(super) type ClaimArena = Arena<ClaimKey, ClaimNode>;
 
+/// The row of those in a queue who may make others wait for something else than this lock: requests
+/// with other claims, or of an owner with other requests. All others are of no interest when it is
+/// asked who waits for whom, and a queue may be long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entangled;
+
+/// What a queue has to know of a claim's request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Traits {
+    /// Whether it is told its place.
+    pub(super) told: bool,
+    /// Whether it is entangled.
+    pub(super) entangled: bool,
+}
+
+/// Before whom a claim enters a queue; none: at the end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Position {
+    /// Of all.
+    pub(super) next: Option<ClaimKey>,
+    /// Of the entangled.
+    pub(super) next_entangled: Option<ClaimKey>,
+}
+
 /// The claims that wait for one lock, served first come first served (rule R3).
 #[derive(Debug)]
 pub(super) struct ServiceQueue {
     /// The claims, in the order in which they came.
     claims: Chain<ClaimKey>,
+    /// The entangled among them, in the same order.
+    entangled: Chain<ClaimKey, Entangled>,
     /// How many of them are of requests that are told their place.
     told: u32,
+    /// No claim in it wants more than this. Lowered only when it is empty.
+    share_max: u64,
 }
 
 impl ServiceQueue {
     fn new() -> Self {
-        Self { claims: Chain::EMPTY, told: 0 }
+        let (claims, entangled) = (Chain::EMPTY, Chain::EMPTY);
+        Self { claims, entangled, told: 0, share_max: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -149,47 +200,78 @@ impl ServiceQueue {
         self.claims.iter_back(arena)
     }
 
+    /// The entangled.
+    pub(super) fn entangled(&self) -> Chain<ClaimKey, Entangled> {
+        self.entangled
+    }
+
+    /// No claim in it wants more than this.
+    pub(super) fn share_max(&self) -> u64 {
+        self.share_max
+    }
+
     /// Whether anybody in it is told of changes.
     pub(super) fn has_listeners(&self) -> bool {
         self.told > 0
     }
 
-    pub(super) fn enter(&mut self, arena: &mut ClaimArena, claim: ClaimKey, told: bool) {
-        self.claims.push_back(arena, claim);
-        self.told += u32::from(told);
-        arena[claim].place = u32::try_from(self.claims.len()).unwrap_or(u32::MAX);
-    }
-
-    /// Enters before a claim that is in the queue already, for who was here earlier.
-    pub(super) fn enter_before(
+    /// Enters at a position that its ticket, or its right to go first, has found.
+    pub(super) fn enter(
         &mut self,
         arena: &mut ClaimArena,
         claim: ClaimKey,
-        told: bool,
-        next: ClaimKey,
+        traits: Traits,
+        at: Position,
     ) {
-        self.claims.insert_before(arena, claim, next);
-        self.told += u32::from(told);
-        // Only a bound until the places are told; but not zero, for it is in the queue.
-        arena[claim].place = arena[next].place;
+        if let Some(next) = at.next {
+            self.claims.insert_before(arena, claim, next);
+            // Only a bound until the places are told; but not zero, for it is in the queue.
+            arena[claim].place = arena[next].place;
+        } else {
+            self.claims.push_back(arena, claim);
+            arena[claim].place = u32::try_from(self.claims.len()).unwrap_or(u32::MAX);
+        }
+        match at.next_entangled {
+            _ if !traits.entangled => {}
+            Some(next) => self.entangled.insert_before(arena, claim, next),
+            None => self.entangled.push_back(arena, claim),
+        }
+        self.told += u32::from(traits.told);
+        self.share_max = self.share_max.max(share(arena[claim].mode));
     }
 
-    pub(super) fn leave(&mut self, arena: &mut ClaimArena, claim: ClaimKey, told: bool) {
+    pub(super) fn leave(&mut self, arena: &mut ClaimArena, claim: ClaimKey, traits: Traits) {
         self.claims.remove(arena, claim);
-        self.told -= u32::from(told);
+        if traits.entangled {
+            self.entangled.remove(arena, claim);
+        }
+        self.told -= u32::from(traits.told);
         arena[claim].place = 0;
+        if self.claims.is_empty() {
+            self.share_max = 0;
+        }
     }
 }
 
 impl Lock {
     /// Whether a holder in `mode` could join the holders there are.
     pub(super) fn has_room_for(&self, mode: Mode) -> bool {
-        self.delayed_until.is_none() && self.fits(mode)
+        self.has_room_instead(mode, 0)
+    }
+
+    /// Whether a holder in `mode` could join the holders there are, if this share were given back.
+    pub(super) fn has_room_instead(&self, mode: Mode, share: u64) -> bool {
+        self.delayed_until.is_none() && self.fits_instead(mode, share)
     }
 
     /// Whether a holder in `mode` fits together with the holders there are.
     pub(super) fn fits(&self, mode: Mode) -> bool {
-        self.shape == Shape::of(mode) && self.taken + share(mode) <= self.shape.capacity()
+        self.fits_instead(mode, 0)
+    }
+
+    fn fits_instead(&self, mode: Mode, given_back: u64) -> bool {
+        let taken = self.taken - given_back;
+        self.shape == Shape::of(mode) && taken + share(mode) <= self.shape.capacity()
     }
 
     /// The claim becomes one of the holders.
@@ -202,6 +284,11 @@ impl Lock {
     pub(super) fn remove_holder(&mut self, arena: &mut ClaimArena, claim: ClaimKey) {
         self.taken -= share(arena[claim].mode);
         self.holders.remove(arena, claim);
+    }
+
+    /// How much of its capacity its holders have.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Whether there is no reason to keep it.
@@ -221,12 +308,36 @@ pub(super) struct Locks<S> {
     arena: Arena<LockKey, Lock>,
     /// Keys by the hash of the name; the name itself is in the lock.
     by_name: HashTable<LockKey>,
+    /// The names of those that somebody watches, in use or not.
+    watched: HashSet<LockName, S>,
     hasher: S,
 }
 
-impl<S: BuildHasher> Locks<S> {
+impl<S: BuildHasher + Clone> Locks<S> {
     pub(super) fn new(hasher: S) -> Self {
-        Self { arena: Arena::new(), by_name: HashTable::new(), hasher }
+        let watched = HashSet::with_hasher(hasher.clone());
+        Self { arena: Arena::new(), by_name: HashTable::new(), watched, hasher }
+    }
+
+    /// Somebody wants to hear whenever the holders of this lock change.
+    pub(super) fn watch(&mut self, name: LockName) {
+        if let Some(key) = self.find(name.as_str()) {
+            self.arena[key].is_watched = true;
+        }
+        self.watched.insert(name);
+    }
+
+    /// Nobody wants to hear of this lock any more.
+    pub(super) fn unwatch(&mut self, name: &LockName) {
+        if let Some(key) = self.find(name.as_str()) {
+            self.arena[key].is_watched = false;
+        }
+        self.watched.remove(name);
+    }
+
+    /// What makes maps of things that clients choose safe.
+    pub(super) fn hasher(&self) -> S {
+        self.hasher.clone()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -240,7 +351,7 @@ impl<S: BuildHasher> Locks<S> {
 
     /// The lock of this name; if it was free, it is in use as `shape` from now on.
     pub(super) fn find_or_use(&mut self, name: LockName, shape: Shape) -> LockKey {
-        let Self { arena, by_name, hasher } = self;
+        let Self { arena, by_name, watched, hasher } = self;
         let hash = hasher.hash_one(name.as_str());
         let found = by_name.entry(hash, |key| arena[*key].name == name, |key| arena[*key].hash);
         match found {
@@ -254,6 +365,7 @@ impl<S: BuildHasher> Locks<S> {
                 key
             }
             Entry::Vacant(entry) => {
+                let is_watched = !watched.is_empty() && watched.contains(&name);
                 let key = arena.insert(Lock {
                     name,
                     hash,
@@ -263,6 +375,7 @@ impl<S: BuildHasher> Locks<S> {
                     queue: ServiceQueue::new(),
                     delayed_until: None,
                     is_unsettled: false,
+                    is_watched,
                 });
                 entry.insert(key);
                 key

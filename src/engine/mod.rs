@@ -21,6 +21,8 @@
 //!   bytes.
 //! - No request holds a part of its claims: all or none.
 //! - No waiter stands behind the head of its queue for another reason than its place.
+//! - Nobody waits for somebody who waits, over however many others, for it (as far as owners are
+//!   named).
 //! - No number is granted twice, and none that is not durably reserved.
 //! - No client input reaches an assertion.
 //!
@@ -29,6 +31,9 @@
 
 mod arena;
 mod attach;
+mod audience;
+mod convert;
+mod deadlock;
 mod effect;
 mod event;
 mod forfeit;
@@ -37,6 +42,7 @@ mod grant;
 #[cfg(test)]
 mod invariants;
 mod lock;
+mod owner;
 #[cfg(test)]
 mod random;
 mod request;
@@ -48,6 +54,7 @@ mod tests;
 mod tokens;
 mod view;
 
+pub use deadlock::STEPS_MAX;
 pub use effect::{
     CYCLE_TOLD_MAX, CycleLink, Effect, EndReason, Forfeit, Happening, News, Rejection, Standing,
 };

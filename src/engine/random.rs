@@ -37,10 +37,23 @@ enum Step {
     },
     Request {
         session: u64,
+        owner: u64,
         claims: Vec<(usize, Mode)>,
         wait: Wait,
         delay: u64,
         progress: Progress,
+    },
+    /// A request of some time ago is to be converted.
+    Convert {
+        session: u64,
+        back: u64,
+        mode: Mode,
+        wait: Wait,
+    },
+    /// What a client knows of, which may be all or nothing.
+    Account {
+        session: u64,
+        knows: bool,
     },
     Repeat {
         session: u64,
@@ -89,7 +102,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..5_000u64).prop_map(|ms| Wait::AtMost(Duration::from_millis(ms))),
         1 => Just(Wait::Never),
     ];
-    let claims = prop::collection::hash_map(0..LOCKS, mode, 1..3)
+    let owner = prop_oneof![2 => Just(0u64), 3 => 1..3u64];
+    let claims = prop::collection::hash_map(0..LOCKS, mode.clone(), 1..3)
         .prop_map(|claims| claims.into_iter().collect::<Vec<_>>());
     let progress = prop_oneof![Just(Progress::Told), Just(Progress::Untold)];
     let delay = prop_oneof![4 => Just(0u64), 1 => 1..3_000u64];
@@ -101,11 +115,16 @@ fn step() -> impl Strategy<Value = Step> {
         1 => session.clone().prop_map(|session| Step::Cut { session }),
         1 => session.clone().prop_map(|session| Step::Goodbye { session }),
         4 => session.clone().prop_map(|session| Step::KeepAlive { session }),
-        12 => (session.clone(), claims, wait, delay, progress).prop_map(
-            |(session, claims, wait, delay, progress)| Step::Request {
-                session, claims, wait, delay, progress
+        12 => (session.clone(), owner, claims, wait.clone(), delay, progress).prop_map(
+            |(session, owner, claims, wait, delay, progress)| Step::Request {
+                session, owner, claims, wait, delay, progress
             }
         ),
+        4 => (session.clone(), back.clone(), mode.clone(), wait).prop_map(
+            |(session, back, mode, wait)| Step::Convert { session, back, mode, wait }
+        ),
+        1 => (session.clone(), any::<bool>())
+            .prop_map(|(session, knows)| Step::Account { session, knows }),
         1 => (session.clone(), back.clone())
             .prop_map(|(session, back)| Step::Repeat { session, back }),
         8 => (session.clone(), back.clone())
@@ -229,6 +248,8 @@ impl World {
                             assert_eq!(known, token, "granted twice");
                         } else if self.held_before.get(&key) == Some(&token) {
                             // Reclaimed, with the token it had.
+                        } else if self.converted_token(key) == Some(token) {
+                            // Less than before, under the same token.
                         } else {
                             assert!(token > self.last_token, "a token that is not greater");
                             self.last_token = token;
@@ -256,6 +277,13 @@ impl World {
         }
     }
 
+    /// The token of the request that this one converts.
+    fn converted_token(&self, (session, request): (SessionId, RequestId)) -> Option<FencingToken> {
+        let index = usize::try_from(request.number() - 1).unwrap();
+        let converts = self.requests.get(&session)?.get(index)?.converts?;
+        self.tokens.get(&(session, converts)).copied()
+    }
+
     fn attach(&mut self, attach: Attach) -> ConnectionId {
         self.connections += 1;
         let connection = ConnectionId::new(self.connections);
@@ -274,6 +302,42 @@ impl World {
     fn back(&self, session: u64, back: u64) -> Option<Request> {
         let (id, _, _) = self.sessions.get(&session)?;
         self.requests.get(id)?.iter().rev().nth(usize::try_from(back).ok()?).cloned()
+    }
+
+    fn convert(&mut self, session: u64, back: u64, mode: Mode, wait: Wait) {
+        let Some(converted) = self.back(session, back) else { return };
+        let all = self.requests.entry(self.sessions[&session].0).or_default();
+        let claims = converted.claims.as_slice().iter();
+        let claims = claims.map(|claim| Claim { name: claim.name.clone(), mode });
+        let request = Request {
+            id: RequestId::new(all.len() as u64 + 1),
+            converts: Some(converted.id),
+            wait,
+            claims: Claims::new(claims.collect()).unwrap(),
+            ..converted
+        };
+        all.push(request.clone());
+        self.say(session, Command::Request(request));
+    }
+
+    fn account(&mut self, session: u64, knows: bool) {
+        let Some((id, _, _)) = self.sessions.get(&session) else { return };
+        let held = self.tokens.iter().filter(|((of, _), _)| knows && of == id);
+        let (from, to) = (RequestId::new(0), RequestId::new(u64::MAX));
+        let held = held.map(|((_, request), token)| (*request, *token)).collect();
+        let account = Account { from, to, held, waiting: Vec::new() };
+        self.say(session, Command::Account(account));
+    }
+
+    fn reclaim(&mut self, session: u64, back: u64) {
+        let Some(Request { id, owner, claims, lock_delay, note, .. }) = self.back(session, back)
+        else {
+            return;
+        };
+        let held = self.held_before.get(&(self.sessions[&session].0, id));
+        let Some(token) = held.copied() else { return };
+        let reclaim = Reclaim { id, token, owner, lock_delay, note, claims };
+        self.say(session, Command::Reclaim(reclaim));
     }
 
     fn take(&mut self, step: Step) {
@@ -309,7 +373,7 @@ impl World {
             }
             Step::Goodbye { session } => self.say(session, Command::Goodbye),
             Step::KeepAlive { session } => self.say(session, Command::KeepAlive { sequence: 0 }),
-            Step::Request { session, claims, wait, delay, progress } => {
+            Step::Request { session, owner, claims, wait, delay, progress } => {
                 let Some((id, _, _)) = self.sessions.get(&session) else { return };
                 let made = self.requests.entry(*id).or_default();
                 let claims = claims.into_iter().map(|(lock, mode)| Claim {
@@ -319,7 +383,7 @@ impl World {
                 let request = Request {
                     converts: None,
                     id: RequestId::new(made.len() as u64 + 1),
-                    owner: OwnerId::default(),
+                    owner: OwnerId::new(owner),
                     wait,
                     progress,
                     ticket: None,
@@ -330,6 +394,8 @@ impl World {
                 made.push(request.clone());
                 self.say(session, Command::Request(request));
             }
+            Step::Convert { session, back, mode, wait } => self.convert(session, back, mode, wait),
+            Step::Account { session, knows } => self.account(session, knows),
             Step::Repeat { session, back } => {
                 if let Some(request) = self.back(session, back) {
                     self.say(session, Command::Request(request));
@@ -362,17 +428,7 @@ impl World {
             }
             Step::Stall { ms } => self.now = self.now.after(Duration::from_millis(ms)),
             Step::Restart { orderly } => self.restart(orderly),
-            Step::Reclaim { session, back } => {
-                let Some(Request { id, claims, lock_delay, note, .. }) = self.back(session, back)
-                else {
-                    return;
-                };
-                let held = self.held_before.get(&(self.sessions[&session].0, id));
-                let Some(token) = held.copied() else { return };
-                let reclaim =
-                    Reclaim { owner: OwnerId::default(), id, token, lock_delay, note, claims };
-                self.say(session, Command::Reclaim(reclaim));
-            }
+            Step::Reclaim { session, back } => self.reclaim(session, back),
             Step::Disk { works } => {
                 self.disk_works = works;
                 self.handle(Event::Tick);
@@ -408,7 +464,14 @@ fn a_hundred_are_granted_in_the_order_in_which_they_came() {
     for session in 0..100 {
         world.take(Step::Open { session, ttl: 20, linger: Some(0) });
         let claims = vec![(0, Mode::Exclusive)];
-        world.take(Step::Request { session, claims, wait, delay: 0, progress: Progress::Untold });
+        world.take(Step::Request {
+            session,
+            owner: 0,
+            claims,
+            wait,
+            delay: 0,
+            progress: Progress::Untold,
+        });
     }
     let leaves = |session: u64| session % 3 == 2;
     for session in (0..100).filter(|session| leaves(*session)) {

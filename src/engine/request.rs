@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use hashbrown::HashTable;
 
-use super::arena::{Arena, ClaimKey, Linked, Links, RequestKey, SessionKey};
+use super::arena::{Arena, ClaimKey, Linked, Links, OwnerKey, RequestKey, SessionKey};
 use super::event::Progress;
+use super::owner::ByOwner;
 use crate::types::{FencingToken, Note, RequestId, Ticket, Timestamp};
 
 /// A request that waits or holds.
@@ -17,6 +18,11 @@ pub(super) struct Live {
     pub(super) session: SessionKey,
     /// Its name within the session.
     pub(super) id: RequestId,
+    /// Who asked; none: the request is an owner of its own (rule R7).
+    pub(super) owner: Option<OwnerKey>,
+    /// While it waits: the request that it converts, whose place it is to take. While it holds: the
+    /// request that waits to convert it. Invariant: those two name each other.
+    pub(super) partner: Option<RequestKey>,
     /// Whether it waits or holds. All its claims do the same (rule R5).
     pub(super) state: State,
     /// Since when it waits or holds.
@@ -34,7 +40,9 @@ pub(super) struct Live {
     /// What it is for, for people.
     pub(super) note: Note,
     /// Its neighbours among its session's requests.
-    pub(super) links: Links<RequestKey>,
+    pub(super) session_links: Links<RequestKey>,
+    /// Its neighbours among its owner's requests.
+    pub(super) owner_links: Links<RequestKey>,
 }
 
 /// Whether a request waits or holds.
@@ -60,15 +68,30 @@ impl Live {
     pub(super) fn is_told(&self) -> bool {
         self.progress == Progress::Told
     }
+
+    /// Whether it waits to take the place of a request that is held.
+    pub(super) fn is_conversion(&self) -> bool {
+        !self.is_held() && self.partner.is_some()
+    }
+}
+
+impl Linked<RequestKey, ByOwner> for Live {
+    fn links(&self) -> &Links<RequestKey> {
+        &self.owner_links
+    }
+
+    fn links_mut(&mut self) -> &mut Links<RequestKey> {
+        &mut self.owner_links
+    }
 }
 
 impl Linked<RequestKey> for Live {
     fn links(&self) -> &Links<RequestKey> {
-        &self.links
+        &self.session_links
     }
 
     fn links_mut(&mut self) -> &mut Links<RequestKey> {
-        &mut self.links
+        &mut self.session_links
     }
 }
 

@@ -53,6 +53,9 @@ struct SavedSession {
 struct SavedRequest {
     session: SessionId,
     id: RequestId,
+    owner: OwnerId,
+    /// The request that it waits to convert.
+    converts: Option<RequestId>,
     /// Its token if it holds.
     token: Option<FencingToken>,
     /// For how long it goes on waiting, if it does not hold and not for ever.
@@ -159,6 +162,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         SavedRequest {
             session: self.sessions[live.session].id,
             id: live.id,
+            owner: self.owner_of(key),
+            converts: live.partner.filter(|_| !live.is_held()).map(|held| self.requests[held].id),
             token,
             timeout_left,
             ticket: live.ticket,
@@ -226,10 +231,11 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if self.requests.find(session, saved.id).is_some() {
             return;
         }
+        let held = saved.converts.map(|converts| self.requests.find(session, converts));
         let request = Request {
-            converts: None,
             id: saved.id,
-            owner: OwnerId::default(),
+            owner: saved.owner,
+            converts: saved.converts,
             wait: Wait::Never,
             progress: if saved.told { Progress::Told } else { Progress::Untold },
             ticket: None,
@@ -239,7 +245,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         };
         let key = self.put_in(session, request);
         self.requests[key].ticket = saved.ticket;
-        let fits = self.check_shapes(key).is_ok();
+        if let Some(Some(held)) = held {
+            self.pair(key, held);
+        }
+        let fits = self.check_shapes(key).is_ok() && held != Some(None);
         match saved.token {
             Some(token) if fits && self.has_room(key) => self.hold(key, token),
             None if fits => {

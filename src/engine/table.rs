@@ -1,8 +1,8 @@
 //! The lock table: where events arrive, time passes, and sessions end. How they come is in `attach.rs`,
-//! what happens to requests in `grant.rs`, what a restart asks for in `grace.rs`, `forfeit.rs` and
-//! `snapshot.rs`.
+//! what happens to requests in `grant.rs` and `convert.rs`, who would wait for ever in `deadlock.rs`,
+//! what a restart asks for in `grace.rs`, `forfeit.rs` and `snapshot.rs`.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 use std::mem;
 use std::time::Duration;
@@ -11,10 +11,11 @@ use super::arena::{LockKey, RequestKey, SessionKey};
 use super::event::Event;
 use super::forfeit::Limbo;
 use super::lock::{ClaimArena, Locks};
+use super::owner::Owners;
 use super::request::{Requests, State};
 use super::session::{Outcome, Session, Sessions};
 use super::tokens::Tokens;
-use super::{Effect, EndReason, Forfeit, News, Rejection, Start};
+use super::{Effect, EndReason, Forfeit, Happening, News, Rejection, Start};
 use crate::types::{
     ConnectionId, Epoch, FencingToken, Limits, LockName, LostReason, RequestId, SessionId,
     Timestamp,
@@ -61,6 +62,8 @@ pub struct LockTable<S> {
     pub(super) limits: Limits,
     /// Who is there.
     pub(super) sessions: Sessions<S>,
+    /// Who asks, within a session.
+    pub(super) owners: Owners<S>,
     /// What they want and have.
     pub(super) requests: Requests<S>,
     /// The requests' claims, each in one lock's queue or among its holders.
@@ -101,8 +104,8 @@ pub struct LockTable<S> {
     pub(super) effects: Vec<Effect>,
     /// Whether somebody wants to hear of everything that happens to requests.
     pub(super) has_listeners: bool,
-    /// The locks that somebody watches, in use or not.
-    pub(super) watched: HashSet<LockName, S>,
+    /// The watched locks whose holders changed by the event at hand.
+    pub(super) changed: Vec<LockName>,
     /// How many requests hold. The others wait.
     pub(super) held: usize,
     /// How many grants there were.
@@ -161,6 +164,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             requests: Requests::new(hasher.clone()),
             claims: ClaimArena::new(),
             locks: Locks::new(hasher.clone()),
+            owners: Owners::new(hasher),
             tokens: Tokens::new(&start),
             leases: BTreeSet::new(),
             timeouts: BTreeSet::new(),
@@ -178,7 +182,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             now,
             effects: Vec::new(),
             has_listeners: false,
-            watched: HashSet::with_hasher(hasher),
+            changed: Vec::new(),
             held: 0,
             grants: 0,
             expired: 0,
@@ -191,6 +195,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// it. What was due by then happens first. A `now` before that of an earlier event counts as
     /// that event's.
     pub fn handle(&mut self, event: Event, now: Timestamp, effects: &mut Vec<Effect>) {
+        self.step(event, now, effects);
+        #[cfg(test)]
+        self.assert_invariants();
+    }
+
+    /// [`LockTable::handle`], without the look at everything that tests take after it.
+    pub(super) fn step(&mut self, event: Event, now: Timestamp, effects: &mut Vec<Effect>) {
         mem::swap(&mut self.effects, effects);
         self.notice_stall(now);
         self.now = self.now.max(now);
@@ -226,27 +237,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             Event::Drain => self.drain(),
             Event::Tick => {}
         }
+        self.tell_watchers();
         self.effects.extend(self.tokens.wanted().map(Effect::Persist));
         mem::swap(&mut self.effects, effects);
-        #[cfg(test)]
-        self.assert_invariants();
-    }
-
-    /// Whether somebody wants to hear of everything that happens to requests, as
-    /// [`Effect::Happened`]. While nobody does, that costs nothing.
-    pub fn listen(&mut self, somebody_listens: bool) {
-        self.has_listeners = somebody_listens;
-    }
-
-    /// Somebody wants to hear whenever the holders of this lock change, as
-    /// [`Effect::HoldersChanged`], until [`LockTable::unwatch`]. The lock may be free.
-    pub fn watch(&mut self, lock: LockName) {
-        self.watched.insert(lock);
-    }
-
-    /// Nobody wants to hear of this lock any more.
-    pub fn unwatch(&mut self, lock: &LockName) {
-        self.watched.remove(lock);
     }
 
     /// When [`LockTable::handle`] is to be called again, at the latest; a [`Event::Tick`] will do.
@@ -355,26 +348,31 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             EndReason::Expired => Some(LostReason::Expired),
             EndReason::Disconnected => Some(LostReason::Disconnected),
         };
-        let (mut held, mut waiting, mut lock) = (0, 0, None);
-        let requests: Vec<_> = self.sessions[key].requests.iter(&self.requests.arena).collect();
-        for request in requests {
+        let (holding, waiting): (Vec<_>, Vec<_>) = self.sessions[key]
+            .requests
+            .iter(&self.requests.arena)
+            .partition(|request| self.requests[*request].is_held());
+        let (held, waiting_count) = (holding.len(), waiting.len());
+        // Those that wait go first: one may wait to convert what is held.
+        for request in waiting {
+            self.drop_silently(request);
+        }
+        let mut lock = None;
+        for request in holding {
             match (self.requests[request].state, lost) {
                 (State::Held { token }, Some(reason)) => {
-                    held += 1;
                     lock = lock.or_else(|| self.first_lock(request));
                     let id = self.requests[request].id;
                     self.tell(key, id, News::Lost { token, reason });
+                    self.happened(request, || Happening::Lost { token, reason });
                 }
                 (State::Held { .. }, None) => {
-                    held += 1;
-                    self.take_out(request);
+                    self.drop_silently(request);
                 }
-                (State::Waiting { .. }, _) => {
-                    waiting += 1;
-                    self.take_out(request);
-                }
+                (State::Waiting { .. }, _) => {}
             }
         }
+        let waiting = waiting_count;
         self.expired += u64::from(reason == EndReason::Expired);
         let Session { id, connection, wakes, .. } = self.sessions[key];
         self.leases.remove(&(wakes, key));

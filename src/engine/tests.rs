@@ -79,6 +79,8 @@ stories! {
     after_a_stop_everything_goes_on
     an_account_brings_both_sides_together
     cancel_meets_grant
+    conversions
+    deadlocks_are_found
     a_longer_lease_is_on_disk_first
     drain_answers_all_who_wait
     fencing_tokens_are_durable_before_use
@@ -87,6 +89,8 @@ stories! {
     forged_and_stale_reclaims_are_refused
     limits_are_rejections
     lock_delay_after_a_loss
+    no_false_alarm
+    owners_do_not_wait_for_themselves
     permits
     progress_is_told
     release_is_by_request_and_token
@@ -97,6 +101,8 @@ stories! {
     the_dead_are_not_granted
     timeouts_and_tries
     tokens_seen_elsewhere_are_passed
+    two_upgraders_are_a_deadlock
+    what_cannot_be_converted
 }
 
 /// A session as the story's teller knows it.

@@ -180,7 +180,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             identity: &session.identity,
             peer: session.peer,
             connected: session.connection.is_some(),
-            owner: OwnerId::default(),
+            owner: self.owner_of(request),
             request: live.id,
             mode,
             since: live.since,

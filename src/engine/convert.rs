@@ -1,0 +1,124 @@
+//! Conversions: a request that is held gives way to another one for the same locks in other modes.
+//!
+//! Shared becomes exclusive as soon as the other holders have left: the new request stands before all
+//! who wait, and the one that it converts is held meanwhile. Exclusive becomes shared at once, under
+//! the same token. Both are requests as all others, so they wait, time out, are cancelled, repeated
+//! and found in a deadlock as all others; and two shared holders who both want to be the exclusive
+//! one are a deadlock.
+//!
+//! Two requests are *partners* while one waits to convert the other.
+
+use std::hash::BuildHasher;
+
+use super::arena::{LockKey, RequestKey, SessionKey};
+use super::event::Request;
+use super::lock::{ClaimNode, share};
+use super::request::{Live, State};
+use super::session::Outcome;
+use super::{LockTable, News, Rejection};
+use crate::types::{FencingToken, OwnerId, RequestId, Timestamp};
+
+impl<S: BuildHasher + Clone> LockTable<S> {
+    /// The request that `request` wants to convert, if it wants to, and if it can.
+    pub(super) fn find_converted(
+        &self,
+        session: SessionKey,
+        request: &Request,
+    ) -> Result<Option<RequestKey>, Rejection> {
+        let Some(converts) = request.converts else { return Ok(None) };
+        let Some(converted) = self.requests.find(session, converts) else {
+            return Err(Rejection::NothingToConvert { converts });
+        };
+        let live = &self.requests[converted];
+        if !live.is_held() {
+            return Err(Rejection::NothingToConvert { converts });
+        }
+        let claims = request.claims.as_slice();
+        let claims_it = |claim| {
+            let ClaimNode { lock, .. } = self.claims[claim];
+            claims.iter().any(|asked| asked.name == self.locks[lock].name)
+        };
+        let as_many = self.claims_of(converted).count() == claims.len();
+        let is_same = as_many && self.claims_of(converted).all(claims_it);
+        if !is_same || request.owner != self.owner_of(converted) || live.partner.is_some() {
+            return Err(Rejection::NotConvertible { converts });
+        }
+        Ok(Some(converted))
+    }
+
+    /// Who asked for a request, within its session.
+    pub(super) fn owner_of(&self, request: RequestKey) -> OwnerId {
+        self.requests[request].owner.map_or(OwnerId::default(), |owner| self.owners[owner].id)
+    }
+
+    /// Makes a request and the one that it converts partners, of one owner: what is held is not given
+    /// back before what is asked for is granted.
+    pub(super) fn pair(&mut self, request: RequestKey, converted: RequestKey) {
+        if self.requests[converted].owner.is_none() {
+            let owner = self.owners.add_unnamed(self.requests[request].session);
+            for key in [converted, request] {
+                self.requests[key].owner = Some(owner);
+                self.owners[owner].requests.push_back(&mut self.requests.arena, key);
+            }
+        } else if self.requests[request].owner.is_none() {
+            // The converted one has an owner without a name, for it was to be converted before.
+            let owner = self.requests[converted].owner;
+            self.requests[request].owner = owner;
+            if let Some(owner) = owner {
+                self.owners[owner].requests.push_back(&mut self.requests.arena, request);
+            }
+        }
+        self.requests[request].partner = Some(converted);
+        self.requests[converted].partner = Some(request);
+    }
+
+    /// What the request that is converted has of a lock: that is free for its partner.
+    pub(super) fn converted_share(&self, request: RequestKey, lock: LockKey) -> u64 {
+        match self.requests[request] {
+            Live { state: State::Waiting { .. }, partner: Some(converted), .. } => {
+                self.share_of(converted, lock)
+            }
+            _ => 0,
+        }
+    }
+
+    /// How much of a lock's capacity a request claims.
+    pub(super) fn share_of(&self, request: RequestKey, lock: LockKey) -> u64 {
+        let claims = self.claims_of(request).map(|claim| &self.claims[claim]);
+        claims.filter(|node| node.lock == lock).map(|node| share(node.mode)).sum()
+    }
+
+    /// The token of what a request converts, if it wants no more of any lock than that has: then
+    /// nothing new is granted.
+    pub(super) fn token_kept(&self, request: RequestKey) -> Option<FencingToken> {
+        let converted = self.requests[request].partner?;
+        let State::Held { token } = self.requests[converted].state else { return None };
+        let wants_less = |claim| {
+            let ClaimNode { lock, mode, .. } = self.claims[claim];
+            share(mode) <= self.share_of(converted, lock)
+        };
+        self.claims_of(request).all(wants_less).then_some(token)
+    }
+
+    /// What a request converts, if it does, ends without a word: its client hears of the grant. Says
+    /// since when it was held.
+    pub(super) fn give_way_to(&mut self, request: RequestKey) -> Option<Timestamp> {
+        let converted = self.requests[request].partner.take()?;
+        self.requests[converted].partner = None;
+        let Live { session, id, since, .. } = self.requests[converted];
+        let outcome = self.drop_silently(converted);
+        self.sessions[session].remember(id, outcome, self.limits.finished_remembered);
+        Some(since)
+    }
+
+    /// One of two partners, of this id, is gone. A conversion without what it was to convert is
+    /// rejected; what is held without its conversion is as it was before.
+    pub(super) fn part_from(&mut self, partner: RequestKey, converts: RequestId) {
+        self.requests[partner].partner = None;
+        if !self.requests[partner].is_held() {
+            let rejection = Rejection::NothingToConvert { converts };
+            let outcome = Outcome::Rejected(rejection.code());
+            self.finish(partner, outcome, News::Rejected(rejection));
+        }
+    }
+}
