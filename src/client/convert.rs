@@ -113,8 +113,8 @@ pub(super) async fn convert(
     let (shared, hold) = (guard.shared(), guard.hold());
     // Dropped while it waits, this gives up the conversion first, and then what is held.
     match ask_for(&shared, &ask, &hold, None).await {
-        Ok(granted) => {
-            guard.continue_as(granted, ask);
+        Ok(request) => {
+            guard.continue_as(request, ask);
             if guard.is_held() {
                 Ok(guard)
             } else {

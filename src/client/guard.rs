@@ -14,7 +14,7 @@ use super::core::Ask;
 use super::error::Error;
 use super::lease::Standing;
 use super::shared::{Ending, Failure, Hold, Shared};
-use super::terms::{Granted, Patience};
+use super::terms::Patience;
 
 /// How sure a holder may be of its lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,24 +57,20 @@ pub struct LockGuard {
 }
 
 impl LockGuard {
-    /// The guard of what was `granted`, unless that is over already.
+    /// The guard of a `request` that was granted, unless what it holds is over already.
     pub(super) fn begin(
         hold: Arc<Hold>,
         shared: Arc<Shared>,
-        granted: Granted,
+        request: RequestId,
         ask: Arc<Ask>,
         names: Box<[LockName]>,
     ) -> Result<Self, Error> {
-        let Granted { request, token } = granted;
-        hold.granted(token);
         let guard = Self { hold, shared, request, ask, names, freed: None, given_back: false };
         if guard.is_held() { Ok(guard) } else { Err(guard.lost_error()) }
     }
 
-    /// It is held by another grant from here on, which has taken the place of the one before.
-    pub(super) fn continue_as(&mut self, granted: Granted, ask: Arc<Ask>) {
-        let Granted { request, token } = granted;
-        self.hold.granted(token);
+    /// It is held by another request from here on, which has taken the place of the one before.
+    pub(super) fn continue_as(&mut self, request: RequestId, ask: Arc<Ask>) {
         (self.request, self.ask) = (request, ask);
     }
 

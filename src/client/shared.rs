@@ -83,7 +83,7 @@ pub(super) struct NewRequest {
     /// What its holder will see of it, or sees already, if it converts what is held.
     pub(super) hold: Arc<Hold>,
     /// Where the answer goes.
-    pub(super) answer: oneshot::Sender<Result<FencingToken, Failure>>,
+    pub(super) answer: oneshot::Sender<Result<(), Failure>>,
     /// Where its place in line goes, if anybody wants to know; 0 is none yet.
     pub(super) positions: Option<watch::Sender<u64>>,
 }
@@ -179,7 +179,7 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// It is held by another grant now.
+    /// It is held by this grant now.
     pub(super) fn granted(&self, token: FencingToken) {
         self.token.store(token.number(), Ordering::Release);
     }

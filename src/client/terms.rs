@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use crate::types::{
-    CLAIMS_MAX, Claim, Claims, FencingToken, LOCK_DELAY_MAX, LockName, Mode, Note, PermitsError,
-    RejectionCode, RequestId,
+    CLAIMS_MAX, Claim, Claims, LOCK_DELAY_MAX, LockName, Mode, Note, PermitsError, RejectionCode,
+    RequestId,
 };
 use crate::wire;
 
@@ -156,7 +156,7 @@ impl Terms {
         });
         let hold = Arc::new(Hold::default());
         match ask_for(&self.shared, &ask, &hold, self.on_queued).await {
-            Ok(granted) => LockGuard::begin(hold, self.shared, granted, ask, names),
+            Ok(request) => LockGuard::begin(hold, self.shared, request, ask, names),
             Err(refused) => Err(refused.error(&hold, &names, self.patience)),
         }
     }
@@ -214,16 +214,7 @@ fn claims(claims: Vec<Claim>) -> Result<Claims, Error> {
     })
 }
 
-/// A grant, and of what.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Granted {
-    /// The request.
-    pub(super) request: RequestId,
-    /// The token.
-    pub(super) token: FencingToken,
-}
-
-/// Why there was none.
+/// Why there was no grant.
 #[derive(Debug)]
 pub(super) struct Refused {
     /// What went wrong.
@@ -259,14 +250,14 @@ impl Refused {
     }
 }
 
-/// Asks, and waits for the answer. Dropped before that is there, it takes the request back, granted
-/// or not.
+/// Asks, and waits for the grant; gives the request. Dropped before, it takes the request back,
+/// granted or not.
 pub(super) async fn ask_for(
     shared: &Arc<Shared>,
     ask: &Arc<Ask>,
     hold: &Arc<Hold>,
     on_queued: Option<OnQueued>,
-) -> Result<Granted, Refused> {
+) -> Result<RequestId, Refused> {
     let (positions, places) = match on_queued {
         Some(on_queued) => {
             let (sender, receiver) = watch::channel(0);
@@ -290,7 +281,7 @@ pub(super) async fn ask_for(
         None => answered.await,
     };
     match answer {
-        Ok(Ok(token)) => Ok(Granted { request: pending.is_answered(), token }),
+        Ok(Ok(())) => Ok(pending.is_granted()),
         Ok(Err(failure)) => Err(Refused { failure, position }),
         Err(_) => Err(ended(position)),
     }
@@ -329,7 +320,7 @@ struct Pending {
 
 impl Pending {
     /// Somebody else answers for the request from here on.
-    fn is_answered(mut self) -> RequestId {
+    fn is_granted(mut self) -> RequestId {
         std::mem::take(&mut self.asked).id()
     }
 }

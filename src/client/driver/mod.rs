@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{self, Sleep};
 
 use crate::clock::Clock;
-use crate::types::{FencingToken, LostReason, RequestId, Timestamp};
+use crate::types::{LostReason, RequestId, Timestamp};
 use crate::wire::CodecError;
 
 use super::core::{Core, Effect, Refusal, Welcome};
@@ -54,7 +54,7 @@ struct Entry {
     /// What its holder sees of it.
     hold: Arc<Hold>,
     /// Who waits for the grant.
-    answer: Option<oneshot::Sender<Result<FencingToken, Failure>>>,
+    answer: Option<oneshot::Sender<Result<(), Failure>>>,
     /// Who wants to know its place in line.
     positions: Option<watch::Sender<u64>>,
     /// Who waits for the release.
@@ -372,9 +372,10 @@ impl<C: Connector> Driver<C> {
             Effect::Granted { request, token } => {
                 if let Some(entry) = self.entries.get_mut(&request.number()) {
                     entry.positions = None;
+                    entry.hold.granted(token);
                     if let Some(answer) = entry.answer.take() {
                         // Whoever gave up meanwhile cancels it.
-                        let _ = answer.send(Ok(token));
+                        let _ = answer.send(Ok(()));
                     }
                 }
             }
@@ -467,8 +468,12 @@ impl<C: Connector> Drop for Driver<C> {
 }
 
 #[cfg(test)]
+mod convert_tests;
+#[cfg(test)]
 mod fake_server;
 #[cfg(test)]
 mod reconnect_tests;
+#[cfg(test)]
+mod several_tests;
 #[cfg(test)]
 mod tests;
