@@ -42,8 +42,8 @@ pub use types::FenceGuard;
 
 #[cfg(feature = "client")]
 pub use client::{
-    Client, ClientBuilder, Error, Event, Events, Happened, HoldState, LockGuard, LockRequest,
-    Observer, blocking,
+    Client, ClientBuilder, ConvertError, Error, Event, Events, Happened, HoldState, LockAllRequest,
+    LockGuard, LockRequest, Observer, Owner, Semaphore, Upgrade, blocking,
 };
 
 /// What the README shows in Rust, compiled.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,8 +19,11 @@ use super::driver::{Connector, Dial, Driver, Once, Ways};
 use super::error::Error;
 use super::guard::LockGuard;
 use super::lease::LeaseCell;
-use super::request::{LockRequest, millis_up};
+use super::owner::Owner;
+use super::request::{LockAllRequest, LockRequest, unless_busy};
+use super::semaphore::Semaphore;
 use super::shared::{COMMANDS_MAX, Command, Shared};
+use super::terms::millis_up;
 
 /// The port on which coordinators listen for lock clients: L-O-C-K on a keypad.
 pub const PORT_DEFAULT: u16 = 5625;
@@ -93,7 +97,7 @@ impl Client {
 
     /// A request for the lock `name`: await it, or say first how it is wanted.
     pub fn lock(&self, name: impl AsRef<str>) -> LockRequest {
-        LockRequest::new(Arc::clone(&self.shared), name.as_ref())
+        LockRequest::new(Arc::clone(&self.shared), 0, name.as_ref())
     }
 
     /// Takes the lock `name` alone if it is free now; `None` if it is not.
@@ -102,11 +106,27 @@ impl Client {
     ///
     /// As for [`LockRequest`], but for [`Error::Busy`].
     pub async fn try_lock(&self, name: impl AsRef<str>) -> Result<Option<LockGuard>, Error> {
-        match self.lock(name).nonblocking().await {
-            Ok(guard) => Ok(Some(guard)),
-            Err(Error::Busy { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        unless_busy(self.lock(name)).await
+    }
+
+    /// A request for all the locks `names` together, alone unless said otherwise: await it, or say
+    /// first how they are wanted, and which more.
+    pub fn lock_all<Names>(&self, names: Names) -> LockAllRequest
+    where
+        Names: IntoIterator<Item: AsRef<str>>,
+    {
+        LockAllRequest::new(Arc::clone(&self.shared), 0, names)
+    }
+
+    /// Somebody new within this client, who holds and waits on its own account, and so can be told of
+    /// deadlocks.
+    pub fn owner(&self) -> Owner {
+        Owner::new(&self.shared)
+    }
+
+    /// The semaphore `name`, which has so many permits.
+    pub fn semaphore(&self, name: impl AsRef<str>, permits: u32) -> Semaphore {
+        Semaphore::new(&self.shared, name.as_ref(), permits)
     }
 
     /// The session, as others see it; another one after it was away too long.
@@ -316,6 +336,7 @@ impl ClientBuilder {
             server: Arc::clone(server),
             welcome: welcome_seen,
             end: Arc::new(OnceLock::new()),
+            owners: AtomicU64::new(0),
         });
         let (ready, is_ready) = oneshot::channel();
         let ways = Ways { commands: commands_in, endings: endings_in, ready, welcome };

@@ -13,6 +13,7 @@
 
 pub mod blocking;
 mod connect;
+mod convert;
 mod core;
 mod driver;
 mod error;
@@ -21,15 +22,21 @@ mod guard;
 mod lease;
 mod line;
 mod observer;
+mod owner;
 mod request;
+mod semaphore;
 mod shared;
+mod terms;
 
 pub use connect::{CONNECT_TIMEOUT_DEFAULT, Client, ClientBuilder, PORT_DEFAULT};
+pub use convert::{ConvertError, Upgrade};
 pub use error::Error;
 pub use events::{Event, Events, Happened};
 pub use guard::{HoldState, LockGuard};
 pub use observer::Observer;
-pub use request::LockRequest;
+pub use owner::Owner;
+pub use request::{LockAllRequest, LockRequest};
+pub use semaphore::Semaphore;
 
 #[cfg(test)]
 mod tests;

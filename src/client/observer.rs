@@ -194,6 +194,6 @@ impl Observer {
 fn lock_name(name: &str) -> Result<String, Error> {
     match LockName::new(name) {
         Ok(_) => Ok(name.to_owned()),
-        Err(error) => Err(Error::invalid("invalid lock name", error)),
+        Err(error) => Err(Error::invalid_lock_name(name, error)),
     }
 }

@@ -34,9 +34,9 @@ use super::session::Outcome;
 use super::{CYCLE_TOLD_MAX, CycleLink, LockTable, News, Rejection};
 use crate::types::{FencingToken, Ticket};
 
-/// So many claims are looked at for one request: some milliseconds. Whoever builds a circle that is
+/// So many claims are looked at for one request: about a millisecond. Whoever builds a circle that is
 /// larger waits in it until a timeout ends.
-pub const STEPS_MAX: usize = 65_536;
+pub const STEPS_MAX: usize = 16_384;
 
 impl<S: BuildHasher + Clone> LockTable<S> {
     /// An owner that holds a lock already must leave itself room for more of it: it would wait for
@@ -390,3 +390,6 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -402,7 +402,15 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 self.finish(key, Outcome::Cancelled, News::Cancelled);
                 self.settle();
             }
-            None => self.tell(session, id, News::Cancelled),
+            None => {
+                if id > self.sessions[session].latest_request {
+                    // Given up before it came, it must not be granted when it does.
+                    self.sessions[session].latest_request = id;
+                    let max = self.limits.finished_remembered;
+                    self.sessions[session].remember(id, Outcome::Cancelled, max);
+                }
+                self.tell(session, id, News::Cancelled);
+            }
         }
     }
 

@@ -195,6 +195,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// it. What was due by then happens first. A `now` before that of an earlier event counts as
     /// that event's.
     pub fn handle(&mut self, event: Event, now: Timestamp, effects: &mut Vec<Effect>) {
+        self.step(event, now, effects);
+        #[cfg(test)]
+        self.assert_invariants();
+    }
+
+    /// [`LockTable::handle`], without the look at everything that tests take after it.
+    pub(super) fn step(&mut self, event: Event, now: Timestamp, effects: &mut Vec<Effect>) {
         mem::swap(&mut self.effects, effects);
         self.notice_stall(now);
         self.now = self.now.max(now);
@@ -233,8 +240,6 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.tell_watchers();
         self.effects.extend(self.tokens.wanted().map(Effect::Persist));
         mem::swap(&mut self.effects, effects);
-        #[cfg(test)]
-        self.assert_invariants();
     }
 
     /// When [`LockTable::handle`] is to be called again, at the latest; a [`Event::Tick`] will do.
