@@ -52,6 +52,7 @@ Run:
 
 Look:
   status, ls   Who holds what, and who waits
+  events       What happens to requests, as it happens
   ping         Ask whether a coordinator answers
 
 Act:
@@ -91,6 +92,13 @@ pub(crate) enum Command {
     /// Who holds what, and who waits.
     #[command(visible_alias = "ls")]
     Status(StatusArgs),
+    /// What happens to requests, as it happens.
+    ///
+    /// A line for each event, from now on until Ctrl-C: a request comes, is queued, granted, released,
+    /// cancelled, lost or rejected. If they come faster than they are read, some are left out, and a
+    /// line says how many; the coordinator never waits for a reader. Times are UTC, by the
+    /// coordinator's clock.
+    Events(EventsArgs),
     /// Ask whether a coordinator answers, and how fast.
     Ping(PingArgs),
     /// Take a lock away from its holder.
@@ -177,6 +185,19 @@ pub(crate) struct StatusArgs {
     /// List the sessions too.
     #[arg(long, conflicts_with = "name")]
     pub(crate) sessions: bool,
+    /// Draw who waits for whom, as a tree.
+    #[arg(long, conflicts_with_all = ["name", "sessions"])]
+    pub(crate) waits: bool,
+}
+
+/// `events`.
+#[derive(clap::Args)]
+pub(crate) struct EventsArgs {
+    /// Only of requests for this lock.
+    pub(crate) name: Option<String>,
+    /// For programs: an object a line; docs/status-json.md describes them.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `ping`.

@@ -81,6 +81,11 @@ fn machine(peer: &str) -> Option<IpAddr> {
     (!ip.is_loopback()).then_some(ip)
 }
 
+/// The owner within its session, where there is one.
+pub(crate) fn owner(owner: u64) -> String {
+    if owner == 0 { String::new() } else { owner.to_string() }
+}
+
 /// The mode, where it has to be said: nothing for an exclusive lock.
 pub(crate) fn mode(mode: Mode) -> Option<String> {
     match mode {

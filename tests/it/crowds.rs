@@ -197,7 +197,10 @@ fn a_client_written_from_the_document_alone_works() {
     let latest = tokens[19];
     let [first, second] = cycle else { panic!("{cycle:?}") };
     assert_eq!(*first, format!("owner 2 request 24 waits for stranger held with {}", latest + 1));
-    assert_eq!(*second, format!("owner 1 request 23 waits for stranger/2 held with {}", latest + 2));
+    assert_eq!(
+        *second,
+        format!("owner 1 request 23 waits for stranger/2 held with {}", latest + 2)
+    );
     assert!(server.lock("stranger").is_none());
     assert!(server.lock("stranger/2").is_none());
 }
