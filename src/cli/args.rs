@@ -81,9 +81,9 @@ pub(crate) enum Command {
     /// Run a command while holding a lock.
     ///
     /// Waits for the lock, runs COMMAND (no shell, arguments as given), releases. The command finds
-    /// COORDINATOR_LOCK, COORDINATOR_FENCING_TOKEN, COORDINATOR_SESSION and COORDINATOR_SERVER in
-    /// its environment. Without a command, prints one line and holds the lock until SIGINT, SIGTERM
-    /// or the end of standard input.
+    /// COORDINATOR_LOCK, COORDINATOR_LOCKS, COORDINATOR_FENCING_TOKEN, COORDINATOR_SESSION and
+    /// COORDINATOR_SERVER in its environment. Without a command, prints one line and holds the lock
+    /// until SIGINT, SIGTERM or the end of standard input.
     #[command(after_help = EXIT_CODES)]
     Lock(LockArgs),
     /// Run a command under a lock, or exit 75 at once if it is busy.
@@ -128,6 +128,9 @@ Exit codes:
 pub(crate) struct LockArgs {
     /// The lock.
     pub(crate) name: String,
+    /// Another lock, to be held together with the first and in the same mode: all or none.
+    #[arg(long = "and", value_name = "NAME")]
+    pub(crate) others: Vec<String>,
     /// Do not wait (as `coordinator try`).
     #[arg(short = 'n', long)]
     pub(crate) nonblock: bool,
@@ -162,6 +165,12 @@ pub(crate) struct LockArgs {
 }
 
 impl LockArgs {
+    /// All the locks.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        let others = self.others.iter().map(String::as_str);
+        std::iter::once(self.name.as_str()).chain(others).collect()
+    }
+
     /// The same as `coordinator try` means it.
     pub(crate) fn without_waiting(self) -> Result<Self, Failure> {
         match self.timeout {
@@ -374,6 +383,15 @@ mod tests {
         assert_eq!(lock("coordinator lock demo -c date").script.as_deref(), Some("date"));
         assert_eq!(lock("coordinator lock -c date demo").script.as_deref(), Some("date"));
         assert!(read("coordinator lock demo -c date -- ls").is_err());
+    }
+
+    #[test]
+    fn several_locks_are_named_before_the_command() {
+        let args = lock("coordinator lock a --and b -s --and c ls --and d");
+        assert_eq!(args.names(), ["a", "b", "c"]);
+        assert_eq!(args.command, ["ls", "--and", "d"]);
+        assert_eq!(lock("coordinator lock a -- ls").names(), ["a"]);
+        assert!(read("coordinator lock a --and").is_err());
     }
 
     #[test]

@@ -203,7 +203,8 @@ impl<'a> Drawing<'a> {
         let who = Who::holds(holder);
         let mut name = named(&holder.identity, &holder.peer, holder.owner);
         if let Some(locks) = self.graph.awaited.get(&who) {
-            let _infallible = write!(name, ", who waits for {}", quoted(locks));
+            let _infallible =
+                write!(name, ", who waits for {}", words::names(locks.iter().copied()));
         }
         if self.line("", &name) {
             self.held(who, "");
@@ -273,10 +274,6 @@ impl<'a> Drawing<'a> {
 fn named(identity: &str, peer: &str, owner: u64) -> String {
     let who = words::who(identity, peer);
     if owner == 0 { who } else { format!("{who} owner {owner}") }
-}
-
-fn quoted(names: &[&str]) -> String {
-    names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
 }
 
 /// `holds "deploy" for 4m12s  token 1881`.
