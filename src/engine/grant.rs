@@ -332,7 +332,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Takes a request out of everything. Its locks are unsettled; nothing is told of it. What waited
     /// to convert it is rejected.
     pub(super) fn take_out(&mut self, request: RequestKey) {
-        self.leave_queues(request);
+        if !self.requests[request].is_held() {
+            self.leave_queues(request);
+        }
         let Live { session, owner, partner, .. } = self.requests[request];
         self.sessions[session].requests.remove(&mut self.requests.arena, request);
         if let Some(owner) = owner {
