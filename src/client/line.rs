@@ -94,6 +94,16 @@ impl Line {
         }
     }
 
+    /// Which server it goes to.
+    pub(super) fn server(&self) -> &Arc<str> {
+        &self.server
+    }
+
+    /// How long connecting may take, and an answer.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Asks what `message` makes of a query id, and waits for the answer to it.
     pub(super) async fn ask(
         &mut self,
@@ -153,6 +163,14 @@ impl Line {
             }
             None => Ok(false),
         }
+    }
+
+    /// The next message, if it was read together with the last, and `is_like` that.
+    pub(super) fn next_if(
+        &mut self,
+        is_like: impl FnOnce(&ServerMessage) -> bool,
+    ) -> Option<ServerMessage> {
+        self.unread.pop_if(|message| is_like(message))
     }
 
     async fn send(&mut self, message: &ClientMessage) -> Result<(), Error> {
@@ -231,5 +249,44 @@ fn accepted(answer: ServerMessage) -> Result<ServerMessage, Error> {
             Err(Error::rejected(Rejection { code, message, lock, cycle }))
         }
         answer => Ok(answer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+    use crate::client::tests::{answers, read_message};
+
+    #[tokio::test]
+    async fn a_listener_notices_that_nobody_is_there_any_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            for _ in ["Hello", "KeepAlive"] {
+                let message = read_message(&mut stream).unwrap();
+                let mut bytes = BytesMut::new();
+                for answer in answers(&message) {
+                    wire::encode_frame(&answer, &mut bytes).unwrap();
+                }
+                stream.write_all(&bytes).unwrap();
+            }
+            // Silence from here on, though the connection is there.
+            let mut rest = Vec::new();
+            stream.read_to_end(&mut rest).unwrap();
+            rest
+        });
+        let mut line = Line::connect(&address.into(), Duration::from_secs(5)).await.unwrap();
+        (line.pulse, line.pulse_due) = (Duration::from_millis(20), Instant::now());
+        let began = Instant::now();
+        let error = line.listen().await.unwrap_err();
+        assert!(matches!(error, Error::Unavailable { .. }) && error.is_retryable());
+        assert!(began.elapsed() >= line.pulse * 2);
+        drop(line);
+        assert!(!server.join().unwrap().is_empty(), "it was asked once more");
     }
 }

@@ -1,14 +1,17 @@
 //! A connection that only looks, or takes a lock away.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::types::{FencingToken, LockName};
 use crate::wire::{ClientMessage, LockStatus, Query, ServerMessage, ServerStatus, SessionStatus};
 
 use super::connect::{CONNECT_TIMEOUT_DEFAULT, with_port};
+use super::elect::Leaders;
 use super::error::Error;
 use super::events::Events;
 use super::line::Line;
+use super::watch::Watch;
 
 /// No answer has more pages; a server that says so goes round in circles.
 const PAGES_MAX: usize = 1_000_000;
@@ -54,8 +57,12 @@ impl Observer {
         server: impl AsRef<str>,
         timeout: Duration,
     ) -> Result<Self, Error> {
-        let server = with_port(server.as_ref()).into();
-        Ok(Self { line: Line::connect(&server, timeout).await? })
+        Self::connect_to(&with_port(server.as_ref()).into(), timeout).await
+    }
+
+    /// Connects to `server`, which has a port.
+    pub(super) async fn connect_to(server: &Arc<str>, timeout: Duration) -> Result<Self, Error> {
+        Ok(Self { line: Line::connect(server, timeout).await? })
     }
 
     /// The coordinator as a whole.
@@ -157,6 +164,25 @@ impl Observer {
         let asked = Instant::now();
         self.server_status().await?;
         Ok(asked.elapsed())
+    }
+
+    /// Watches the lock `name` from now on, over this connection and, when it is lost, others.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidRequest`] if that is no name for a lock, [`Error::Rejected`] if this coordinator
+    /// does not watch, others if no answer comes.
+    pub async fn watch(self, name: impl AsRef<str>) -> Result<Watch, Error> {
+        Watch::begin(self.line, lock_name(name.as_ref())?).await
+    }
+
+    /// The leaders of the election `name`, from now on; see [`Client::elect`](super::Client::elect).
+    ///
+    /// # Errors
+    ///
+    /// As [`Observer::watch`].
+    pub async fn observe(self, name: impl AsRef<str>) -> Result<Leaders, Error> {
+        Ok(Leaders::new(self.watch(name).await?))
     }
 
     /// Listens to everything that happens to requests from now on: those that claim the lock `name`,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -33,6 +34,8 @@ pub(super) struct Shared {
     pub(super) welcome: watch::Receiver<Option<Welcome>>,
     /// Why the client is at its end. Set before the driver ends.
     pub(super) end: Arc<OnceLock<Error>>,
+    /// How long a second connection to the server may take; none: there can be no second one.
+    pub(super) second_connection: Option<Duration>,
     /// How many owners there were. Their numbers begin with 1.
     pub(super) owners: AtomicU64,
 }

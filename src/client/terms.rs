@@ -281,7 +281,7 @@ pub(super) async fn ask_for(
         None => answered.await,
     };
     match answer {
-        Ok(Ok(())) => Ok(pending.is_granted()),
+        Ok(Ok(())) => Ok(pending.granted()),
         Ok(Err(failure)) => Err(Refused { failure, position }),
         Err(_) => Err(ended(position)),
     }
@@ -320,7 +320,7 @@ struct Pending {
 
 impl Pending {
     /// Somebody else answers for the request from here on.
-    fn is_granted(mut self) -> RequestId {
+    fn granted(mut self) -> RequestId {
         std::mem::take(&mut self.asked).id()
     }
 }

@@ -32,11 +32,11 @@ use crate::types::{FencingToken, GoodbyeCode, LostReason, RequestId, Timestamp, 
 use crate::wire::ClientMessage;
 
 use super::lease::Lease;
-use connection::{Away, Greeting, KEEP_ALIVES_PER_TTL, KEEP_ALIVES_UNANSWERED_MAX};
-use connection::{Patience, Phase};
+use connection::{Away, Greeting, KEEP_ALIVES_PER_TTL, KEEP_ALIVES_UNANSWERED_MAX, Phase};
 use request::{Grant, Request, State};
 use resume::Session;
 
+pub(super) use connection::Backoff;
 pub(super) use effect::{Ask, Effect, End, Introduction, Reconnect, Refusal, Rejection, Welcome};
 pub(super) use receive::message_name;
 
@@ -53,7 +53,7 @@ pub(super) struct Core {
     /// How to come back; none: the first connection is the only one.
     reconnect: Option<Reconnect>,
     /// When to come back.
-    patience: Patience,
+    backoff: Backoff,
     /// Counts the connections that were wanted, so that each is told from the one before.
     connections: u64,
     /// Why there is no connection, or was none the last time.
@@ -108,7 +108,7 @@ impl Core {
             phase: Phase::Greeting(Greeting { hello_sent: now, give_up_at: None }),
             introduction,
             reconnect,
-            patience: Patience::new(reconnect.map_or(0, |reconnect| reconnect.seed)),
+            backoff: Backoff::new(reconnect.map_or(0, |reconnect| reconnect.seed)),
             connections: 0,
             trouble: End::Disconnected,
             unreachable: false,

@@ -114,7 +114,7 @@ impl Core {
                 lease.confirm(sent);
             }
         }
-        self.patience.reward();
+        self.backoff.reward();
         if now >= lease.believed_until() {
             return Ok(());
         }

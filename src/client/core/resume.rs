@@ -125,7 +125,7 @@ impl Core {
             self.unreachable = true;
             self.refuse_tries();
         }
-        let pause = self.patience.pause(self.ttl());
+        let pause = self.backoff.pause(self.ttl());
         if pause.is_zero() {
             self.dial(now);
         } else {
@@ -157,7 +157,7 @@ impl Core {
     /// How long an attempt may take.
     pub(super) fn attempt_max(&self) -> Duration {
         let at_most = self.reconnect.map_or(Duration::MAX, |reconnect| reconnect.attempt_max);
-        self.patience.attempt_max(self.ttl(), at_most)
+        self.backoff.attempt_max(self.ttl(), at_most)
     }
 
     fn ttl(&self) -> Duration {
