@@ -117,7 +117,7 @@ ann owner 1, who waits for \"b\"
 
 #[test]
 fn fellow_holders_are_named_and_counted() {
-    let shared = |n| Holder { mode: Mode::Shared, ..holder(n, &format!("s{n}"), 0, n as u64) };
+    let shared = |n: u64| Holder { mode: Mode::Shared, ..holder(n.into(), &format!("s{n}"), 0, n) };
     let mut config = lock("config", (1..=6).map(shared).collect(), vec![waiter(9, "ann", 0)]);
     config.holder_count = 9;
     assert_eq!(

@@ -65,6 +65,7 @@ impl Watches {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{CYCLE_TOLD_MAX, STEPS_MAX};
 
     fn lock(name: &str) -> LockName {
         LockName::new(name).unwrap()
@@ -122,7 +123,8 @@ mod tests {
                 "connections that may have subscribed to events",
                 super::super::subscribers::SUBSCRIBERS_MAX,
             ),
-            row("links of a cycle that are told", crate::engine::CYCLE_TOLD_MAX),
+            row("links of a cycle that are told", CYCLE_TOLD_MAX),
+            row("claims that are looked at to find a cycle", STEPS_MAX),
         ] {
             assert!(document.contains(&row), "{row}");
         }
