@@ -42,7 +42,9 @@ pub use types::FenceGuard;
 
 #[cfg(feature = "client")]
 pub use client::{
-    Client, ClientBuilder, Error, HoldState, LockGuard, LockRequest, Observer, blocking,
+    Client, ClientBuilder, ConvertError, Error, Event, Events, Happened, HoldState, Leader,
+    Leaders, LockAllRequest, LockGuard, LockRequest, Observer, Owner, Semaphore, Upgrade, Watch,
+    blocking,
 };
 
 /// What the README shows in Rust, compiled.

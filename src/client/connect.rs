@@ -1,8 +1,9 @@
-//! The client: how a session comes to be, and how it ends.
+//! How a session comes to be: the settings, the first connection, the welcome.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,166 +12,20 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time;
 
 use crate::clock::{BootClock, Clock};
-use crate::types::{Epoch, IDENTITY_LEN_MAX, Identity, SessionId, Ttl};
+use crate::types::{IDENTITY_LEN_MAX, Identity, Ttl};
 
-use super::core::{Core, Introduction, Reconnect, Welcome};
+use super::core::{Core, Introduction, Reconnect};
 use super::driver::{Connector, Dial, Driver, Once, Ways};
 use super::error::Error;
-use super::guard::LockGuard;
+use super::handle::Client;
 use super::lease::LeaseCell;
-use super::request::{LockRequest, millis_up};
-use super::shared::{COMMANDS_MAX, Command, Shared};
+use super::shared::{COMMANDS_MAX, Shared};
+use super::terms::millis_up;
 
 /// The port on which coordinators listen for lock clients: L-O-C-K on a keypad.
 pub const PORT_DEFAULT: u16 = 5625;
 /// How long [`Client::connect`] tries, unless told otherwise.
 pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
-
-/// A session with a coordinator, over one connection that carries any number of requests at once.
-///
-/// Clones are cheap and share the session. A task of its own keeps the lease alive, as long as its
-/// runtime runs: where async code computes or blocks for seconds, it needs more than one thread. The
-/// session ends, and everything it holds is freed, when the last clone and the last guard are gone, or with
-/// [`close`](Self::close); if there is no connection just then, when its lease ends.
-///
-/// # When the connection is lost
-///
-/// The client makes another by itself: at once, then again and again after pauses that grow to a
-/// sixth of the ttl, for as long as the client or a guard lives. It resumes its session, so that what
-/// is held stays held and who waits keeps its place, also when the coordinator has stopped and
-/// started again, or crashed. Meanwhile
-///
-/// - guards are in [jeopardy](super::HoldState::Jeopardy), and lost if there is no connection when
-///   the lease ends;
-/// - requests wait on, those made meanwhile too. One with a timeout fails with
-///   [`Error::Unavailable`] when it has waited that long, one that would not wait as soon as an
-///   attempt to connect has failed;
-/// - a release waits for its answer until the lease ends.
-///
-/// A session that was away too long is over, and what it held is lost; then requests go on in a
-/// new session, with a new place in line. The client itself comes to an end only if the coordinator
-/// refuses it for good, or something that does not keep to the protocol answers in its place.
-///
-/// # Examples
-///
-/// ```no_run
-/// # async fn example() -> Result<(), coordinator::Error> {
-/// let client = coordinator::Client::connect("127.0.0.1:5625").await?;
-/// let guard = client.lock("orders/42").await?;
-/// println!("held, token {}", guard.token());
-/// guard.release().await?;
-/// # Ok(()) }
-/// ```
-#[derive(Clone)]
-pub struct Client {
-    /// The driver, and what it shows.
-    shared: Arc<Shared>,
-    /// What the server said first to be the session.
-    welcome: Welcome,
-}
-
-impl Client {
-    /// Opens a session with the coordinator at `server`, a `host:port`, or a host for the port
-    /// 5625. [`Client::builder`] has the settings.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Unavailable`] if none answers there, [`Error::Protocol`] if something else does,
-    /// [`Error::Rejected`] and [`Error::Draining`] if it does not want us. The first connection is
-    /// tried once.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime with I/O and time enabled, as tokio does.
-    pub async fn connect(server: impl AsRef<str>) -> Result<Self, Error> {
-        Self::builder().connect(server).await
-    }
-
-    /// A client with other settings than the usual.
-    pub fn builder() -> ClientBuilder {
-        ClientBuilder::default()
-    }
-
-    /// A request for the lock `name`: await it, or say first how it is wanted.
-    pub fn lock(&self, name: impl AsRef<str>) -> LockRequest {
-        LockRequest::new(Arc::clone(&self.shared), name.as_ref())
-    }
-
-    /// Takes the lock `name` alone if it is free now; `None` if it is not.
-    ///
-    /// # Errors
-    ///
-    /// As for [`LockRequest`], but for [`Error::Busy`].
-    pub async fn try_lock(&self, name: impl AsRef<str>) -> Result<Option<LockGuard>, Error> {
-        match self.lock(name).nonblocking().await {
-            Ok(guard) => Ok(Some(guard)),
-            Err(Error::Busy { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The session, as others see it; another one after it was away too long.
-    pub fn session(&self) -> SessionId {
-        self.welcome().session
-    }
-
-    /// The run of the coordinator that was last heard of.
-    pub fn epoch(&self) -> Epoch {
-        self.welcome().epoch
-    }
-
-    /// The length of the session's lease.
-    pub fn ttl(&self) -> Ttl {
-        self.welcome().ttl
-    }
-
-    /// Resolves when the client is at its end, for whatever reason. A request tells which. A lost
-    /// connection is none.
-    pub async fn closed(&self) {
-        self.shared.commands.closed().await;
-    }
-
-    /// Ends the session: everything that it holds, through this client and its clones, is free when
-    /// this returns; their guards are lost and their requests fail with [`Error::Closed`].
-    ///
-    /// # Errors
-    ///
-    /// If the coordinator could not be told, as there is no connection now, or no answer. Then the
-    /// locks are free when the lease ends.
-    pub async fn close(self) -> Result<(), Error> {
-        let (done, is_done) = oneshot::channel();
-        if self.shared.commands.send(Command::Close(done)).await.is_err() {
-            return self.already_closed();
-        }
-        match is_done.await {
-            Ok(outcome) => outcome,
-            Err(_) => self.already_closed(),
-        }
-    }
-
-    /// What the server said last to be the session.
-    fn welcome(&self) -> Welcome {
-        self.shared.welcome.borrow().unwrap_or(self.welcome)
-    }
-
-    fn already_closed(&self) -> Result<(), Error> {
-        match self.shared.end() {
-            Error::Closed => Ok(()),
-            error => Err(error),
-        }
-    }
-}
-
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("server", &self.shared.server)
-            .field("session", &self.session())
-            .field("epoch", &self.epoch())
-            .field("ttl", &self.ttl())
-            .finish_non_exhaustive()
-    }
-}
 
 /// Settings of a [`Client`].
 ///
@@ -316,6 +171,8 @@ impl ClientBuilder {
             server: Arc::clone(server),
             welcome: welcome_seen,
             end: Arc::new(OnceLock::new()),
+            owners: AtomicU64::new(0),
+            second_connection: connector.can_connect().then_some(self.connect_timeout),
         });
         let (ready, is_ready) = oneshot::channel();
         let ways = Ways { commands: commands_in, endings: endings_in, ready, welcome };
@@ -327,7 +184,7 @@ impl ClientBuilder {
         let core = Core::new(introduction, reconnect, self.clock.now());
         tokio::spawn(Driver::new(io, connector, core, &shared, ways).run());
         match is_ready.await {
-            Ok(welcome) => Ok(Client { shared, welcome }),
+            Ok(welcome) => Ok(Client::new(shared, welcome)),
             Err(_) => Err(shared.end()),
         }
     }

@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::{FencingToken, GoodbyeCode, LockName, LostReason, RejectionCode};
-use crate::wire::LockStatus;
+use crate::types::{FencingToken, GoodbyeCode, LockName, LostReason, RejectionCode, TextError};
+use crate::wire::{CycleLink, LockStatus};
 
 use super::core::{End, Rejection};
 
@@ -46,6 +46,15 @@ pub enum Error {
         token: FencingToken,
         /// Why.
         reason: LostReason,
+    },
+    /// To wait would have been for ever: in a circle of owners, each would have waited for what the next
+    /// one holds. Nobody else in it is told: give back what you hold, so that they can go on, and begin
+    /// anew. What is asked for together, with `lock_all`, does not come to this.
+    #[error("{}; give back what you hold, then ask again, or ask for all at once", deadlock(.cycle))]
+    Deadlock {
+        /// Who waits for whom, and with which token that one holds it. The first is the request that was
+        /// not granted; the last waits for the first. Of a very long circle, the beginning.
+        cycle: Vec<CycleLink>,
     },
     /// The coordinator answered *no*.
     #[error("rejected ({code}): {message}")]
@@ -107,7 +116,8 @@ pub enum Error {
 impl Error {
     /// Whether asking the same again, perhaps later and over a new connection, may succeed.
     ///
-    /// A lost lock is not: what was done while it was held has to be looked at first.
+    /// A lost lock is not: what was done while it was held has to be looked at first. A deadlock is,
+    /// once that is given back for which others wait.
     ///
     /// # Examples
     ///
@@ -121,6 +131,7 @@ impl Error {
         match self {
             Self::Busy { .. }
             | Self::TimedOut { .. }
+            | Self::Deadlock { .. }
             | Self::Draining { .. }
             | Self::Unavailable { .. } => true,
             Self::Rejected { code, .. } => matches!(
@@ -132,6 +143,7 @@ impl Error {
                     | RejectionCode::Draining
                     | RejectionCode::Unavailable
                     | RejectionCode::Grace
+                    | RejectionCode::Deadlock
             ),
             Self::Dismissed { code, .. } => !matches!(code, GoodbyeCode::Superseded),
             Self::Lost { .. }
@@ -146,6 +158,11 @@ impl Error {
         Self::InvalidRequest { message: format!("{what}: {why}") }
     }
 
+    /// `name` is none, because of `why`.
+    pub(super) fn invalid_lock_name(name: &str, why: TextError) -> Self {
+        Self::invalid(&format!("invalid lock name {}", shown(name)), why)
+    }
+
     /// `server` cannot be spoken to, because of `source`.
     pub(super) fn unavailable(server: &Arc<str>, source: io::Error) -> Self {
         Self::Unavailable { server: Arc::clone(server), source: Arc::new(source) }
@@ -153,13 +170,18 @@ impl Error {
 
     /// A *no* that has no meaning of its own here.
     pub(super) fn rejected(rejection: Rejection) -> Self {
-        let Rejection { code, message, .. } = rejection;
+        let Rejection { code, message, cycle, .. } = rejection;
         match code {
             RejectionCode::Draining => Self::Draining { retry_after: DRAINING_RETRY_AFTER },
             RejectionCode::Grace => {
                 let message = format!("{message}; try again after that, or wait for the lock");
                 Self::Rejected { code, message }
             }
+            RejectionCode::AlreadyHeld => {
+                let message = format!("{message}; use what holds it, or release that first");
+                Self::Rejected { code, message }
+            }
+            RejectionCode::Deadlock if !cycle.is_empty() => Self::Deadlock { cycle },
             code => Self::Rejected { code, message },
         }
     }
@@ -265,6 +287,40 @@ fn busy(lock: &LockStatus) -> String {
         let _ = write!(text, ", {} waiting", lock.waiter_count);
     }
     text
+}
+
+/// Who waits for whom, in a line.
+fn deadlock(cycle: &[CycleLink]) -> String {
+    let mut text = "a deadlock: ".to_owned();
+    let mut waits = "would wait";
+    for (link, next) in cycle.iter().zip(cycle.iter().cycle().skip(1)) {
+        let (who, lock, whom) = (waiter(link), &link.lock, waiter(next));
+        // Writing to a string cannot fail.
+        let _ = match link.held_with {
+            0 => write!(text, "{who} {waits} for {lock:?} in line behind {whom}, "),
+            token => write!(text, "{who} {waits} for {lock:?} of {whom}, token {token}, "),
+        };
+        waits = "waits";
+    }
+    text.truncate(text.len() - ", ".len());
+    text
+}
+
+/// One of those who wait for each other: an owner, or a request which is one of its own.
+fn waiter(link: &CycleLink) -> String {
+    match link.owner {
+        0 => format!("{} (request {})", link.identity, link.request),
+        owner => format!("{} (owner {owner})", link.identity),
+    }
+}
+
+/// A text that may be no name for anything, as it can be printed.
+pub(super) fn shown(name: &str) -> String {
+    const CHARS_MAX: usize = 40;
+    match name.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{:?}…", &name[..end]),
+        None => format!("{name:?}"),
+    }
 }
 
 /// Why a lock was lost, in words.

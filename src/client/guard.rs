@@ -6,11 +6,15 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::types::{FencingToken, LockName, LostReason};
+use crate::types::{FencingToken, LockName, LostReason, RequestId};
+use crate::wire;
 
+use super::convert::{ConvertError, Upgrade, convert};
+use super::core::Ask;
 use super::error::Error;
 use super::lease::Standing;
 use super::shared::{Ending, Failure, Hold, Shared};
+use super::terms::Patience;
 
 /// How sure a holder may be of its lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +44,10 @@ pub struct LockGuard {
     hold: Arc<Hold>,
     /// The connection. A guard keeps it open, whatever becomes of the client.
     shared: Arc<Shared>,
-    /// The token of the grant.
-    token: FencingToken,
+    /// The request that was granted; after a conversion, the one that converted it.
+    request: RequestId,
+    /// What it asked for.
+    ask: Arc<Ask>,
     /// The locks, in the order in which they were asked for; never empty.
     names: Box<[LockName]>,
     /// Who wants to know when the lock is free, if dropped.
@@ -51,19 +57,27 @@ pub struct LockGuard {
 }
 
 impl LockGuard {
-    pub(super) fn new(
+    /// The guard of a `request` that was granted, unless what it holds is over already.
+    pub(super) fn begin(
         hold: Arc<Hold>,
         shared: Arc<Shared>,
-        token: FencingToken,
+        request: RequestId,
+        ask: Arc<Ask>,
         names: Box<[LockName]>,
-    ) -> Self {
-        Self { hold, shared, token, names, freed: None, given_back: false }
+    ) -> Result<Self, Error> {
+        let guard = Self { hold, shared, request, ask, names, freed: None, given_back: false };
+        if guard.is_held() { Ok(guard) } else { Err(guard.lost_error()) }
+    }
+
+    /// It is held by another request from here on, which has taken the place of the one before.
+    pub(super) fn continue_as(&mut self, request: RequestId, ask: Arc<Ask>) {
+        (self.request, self.ask) = (request, ask);
     }
 
     /// The fencing token: greater than that of every grant before, of whatever lock. Give it to the
     /// resource with every write.
     pub fn token(&self) -> FencingToken {
-        self.token
+        self.hold.token()
     }
 
     /// The name of the lock; of the first one, if there are several.
@@ -109,7 +123,8 @@ impl LockGuard {
 
     /// Resolves when the lock is lost, and tells why; never, if it is released first.
     ///
-    /// The future does not borrow the guard, so it can be waited for next to the work.
+    /// The future does not borrow the guard, so it can be waited for next to the work, and for as long
+    /// as the lock is held in whatever mode.
     ///
     /// # Examples
     ///
@@ -146,6 +161,57 @@ impl LockGuard {
         }
     }
 
+    /// Wants to hold alone what is held together with others: await it, or say first how long to wait.
+    ///
+    /// It waits for the other holders only, ahead of the queue, and the lock stays shared meanwhile. On
+    /// success the guard has a new token, greater than any before. On failure the guard comes back,
+    /// holding what it held. What was read while the lock was shared is still true afterwards.
+    ///
+    /// Of two holders who both want to be alone, each would wait for the other to go: the second hears
+    /// [`Error::Deadlock`] at once, and has to release. Who may want to write should therefore rather
+    /// ask for the lock exclusively from the start, or release and ask anew.
+    ///
+    /// Of several locks, all plain ones become exclusive; permits stay what they are. A guard that is
+    /// exclusive already is returned as it is.
+    ///
+    /// # Errors
+    ///
+    /// Awaiting it gives a [`ConvertError`] with the guard and [`Error::Busy`], [`Error::TimedOut`],
+    /// [`Error::Deadlock`], [`Error::Lost`] if the lock was lost meanwhile, [`Error::InvalidRequest`] if
+    /// it holds nothing but permits, and others if there is trouble with the coordinator.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn is_stale() -> bool { true }
+    /// # async fn example(client: coordinator::Client) -> Result<(), coordinator::Error> {
+    /// let reader = client.lock("config").shared().await?;
+    /// if is_stale() {
+    ///     match reader.upgrade().await {
+    ///         Ok(writer) => writer.release().await?,
+    ///         Err(failed) => eprintln!("still only a reader: {}", failed.error),
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn upgrade(self) -> Upgrade {
+        Upgrade::new(self)
+    }
+
+    /// Lets other shared holders in to what is held alone. That is granted at once, and the token stays
+    /// the same. Dropping the future releases the guard.
+    ///
+    /// Of several locks, all plain ones become shared; permits stay what they are. A guard that is
+    /// shared already is returned as it is.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConvertError`] with the guard, if it was lost, or cannot be shared, or there is trouble with
+    /// the coordinator.
+    pub async fn downgrade(self) -> Result<Self, ConvertError> {
+        convert(self, wire::Mode::Shared, Patience::Forever).await
+    }
+
     /// Wants `freed` to be told when the lock is free, if the guard is dropped.
     pub(super) fn tell_when_freed(&mut self, freed: oneshot::Sender<Result<(), Failure>>) {
         self.freed = Some(freed);
@@ -156,9 +222,24 @@ impl LockGuard {
         Arc::clone(&self.hold)
     }
 
+    /// What it asked for.
+    pub(super) fn ask(&self) -> Arc<Ask> {
+        Arc::clone(&self.ask)
+    }
+
+    /// The request by which it is held.
+    pub(super) fn request(&self) -> RequestId {
+        self.request
+    }
+
+    /// The connection.
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// The error for when the lock was lost.
     pub(super) fn lost_error(&self) -> Error {
-        lost_error(&self.hold, &self.names, self.token)
+        lost_error(&self.hold, &self.names)
     }
 
     fn error(&self, failure: Failure) -> Error {
@@ -167,7 +248,7 @@ impl LockGuard {
             Failure::Lost(reason) => {
                 self.hold.lose(reason);
                 match self.names.first() {
-                    Some(name) => Error::Lost { name: name.clone(), token: self.token, reason },
+                    Some(name) => Error::Lost { name: name.clone(), token: self.token(), reason },
                     None => Error::Closed,
                 }
             }
@@ -191,17 +272,17 @@ impl LockGuard {
         }
         // Even what is lost is sent: the guard can know of a loss before the driver does. If there
         // is no driver any more, nothing is held either.
-        let request = self.hold.id();
+        let request = self.request;
         let _ = self.shared.endings.send(Ending::Release { request, answer });
     }
 }
 
 /// The error for the loss of `hold`.
-pub(super) fn lost_error(hold: &Hold, names: &[LockName], token: FencingToken) -> Error {
+pub(super) fn lost_error(hold: &Hold, names: &[LockName]) -> Error {
     match names.first() {
         Some(name) => Error::Lost {
             name: name.clone(),
-            token,
+            token: hold.token(),
             reason: hold.lost_reason().unwrap_or(LostReason::Expired),
         },
         None => Error::Closed,
@@ -218,7 +299,7 @@ impl fmt::Debug for LockGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LockGuard")
             .field("names", &self.names)
-            .field("token", &self.token)
+            .field("token", &self.token())
             .field("state", &self.state())
             .finish_non_exhaustive()
     }

@@ -13,20 +13,38 @@
 
 pub mod blocking;
 mod connect;
+mod convert;
 mod core;
 mod driver;
+mod elect;
 mod error;
+mod events;
 mod guard;
+mod handle;
 mod lease;
+mod line;
 mod observer;
+mod owner;
 mod request;
+mod semaphore;
 mod shared;
+mod terms;
+mod watch;
 
-pub use connect::{CONNECT_TIMEOUT_DEFAULT, Client, ClientBuilder, PORT_DEFAULT};
+pub use connect::{CONNECT_TIMEOUT_DEFAULT, ClientBuilder, PORT_DEFAULT};
+pub use convert::{ConvertError, Upgrade};
+pub use elect::{Leader, Leaders};
 pub use error::Error;
+pub use events::{Event, Events, Happened};
 pub use guard::{HoldState, LockGuard};
+pub use handle::Client;
 pub use observer::Observer;
-pub use request::LockRequest;
+pub use owner::Owner;
+pub use request::{LockAllRequest, LockRequest};
+pub use semaphore::Semaphore;
+pub use watch::Watch;
 
+#[cfg(test)]
+mod listen_tests;
 #[cfg(test)]
 mod tests;

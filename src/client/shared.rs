@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -33,6 +34,10 @@ pub(super) struct Shared {
     pub(super) welcome: watch::Receiver<Option<Welcome>>,
     /// Why the client is at its end. Set before the driver ends.
     pub(super) end: Arc<OnceLock<Error>>,
+    /// How long a second connection to the server may take; none: there can be no second one.
+    pub(super) second_connection: Option<Duration>,
+    /// How many owners there were. Their numbers begin with 1.
+    pub(super) owners: AtomicU64,
 }
 
 impl Shared {
@@ -40,6 +45,11 @@ impl Shared {
     pub(super) fn end(&self) -> Error {
         let unknown = || Error::unavailable(&self.server, closed_by_server());
         self.end.get().cloned().unwrap_or_else(unknown)
+    }
+
+    /// The number of a new owner, used by nobody else in this client.
+    pub(super) fn next_owner(&self) -> u64 {
+        self.owners.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The moment that it is now.
@@ -70,11 +80,13 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) struct NewRequest {
     /// What it asks for.
-    pub(super) ask: Ask,
-    /// What its owner sees of it.
+    pub(super) ask: Arc<Ask>,
+    /// Where its id goes.
+    pub(super) asked: Arc<Asked>,
+    /// What its holder will see of it, or sees already, if it converts what is held.
     pub(super) hold: Arc<Hold>,
     /// Where the answer goes.
-    pub(super) answer: oneshot::Sender<Result<FencingToken, Failure>>,
+    pub(super) answer: oneshot::Sender<Result<(), Failure>>,
     /// Where its place in line goes, if anybody wants to know; 0 is none yet.
     pub(super) positions: Option<watch::Sender<u64>>,
 }
@@ -104,9 +116,9 @@ pub(super) enum Failure {
     Ended(Error),
 }
 
-/// [`Hold::request`] of a request that the driver has not seen yet.
+/// [`Asked::request`] of a request that the driver has not seen yet.
 const REQUEST_UNSEEN: u64 = 0;
-/// [`Hold::request`] of a request that was given up before the driver saw it.
+/// [`Asked::request`] of a request that was given up before the driver saw it.
 const REQUEST_ABANDONED: u64 = u64::MAX;
 
 /// [`Hold::doubted_until`] while nothing but the lease limits belief.
@@ -119,22 +131,15 @@ const OUTCOME_RELEASED: u32 = 1;
 /// [`Hold::outcome`] of what was lost is this much more than the reason's number.
 const OUTCOME_LOST: u32 = 2;
 
-/// One request as its owner and the driver both see it, without asking each other.
+/// The id of a request that is made: whoever comes first, the driver with the id or the owner giving
+/// up, decides whether anything is sent at all.
 #[derive(Debug, Default)]
-pub(super) struct Hold {
-    /// Its id once the driver has given it one. Whoever comes first, the driver with the id or the
-    /// owner giving up, decides whether anything is sent at all.
+pub(super) struct Asked {
+    /// The id, or [`REQUEST_UNSEEN`], or [`REQUEST_ABANDONED`].
     request: AtomicU64,
-    /// How it ended. Written once.
-    outcome: AtomicU32,
-    /// Until when it is believed in at the latest, in microseconds: the server has restarted and has
-    /// not confirmed it yet. [`UNDOUBTED`] otherwise.
-    doubted_until: AtomicU64,
-    /// Wakes who waits for the loss.
-    lost: Notify,
 }
 
-impl Hold {
+impl Asked {
     /// Gives the request its id, unless its owner has given it up: then false.
     pub(super) fn begin(&self, request: RequestId) -> bool {
         let (acquire, release) = (Ordering::Acquire, Ordering::AcqRel);
@@ -155,9 +160,36 @@ impl Hold {
         }
     }
 
-    /// Its id; 0 if it never got one.
+    /// The id; 0 if there is none yet.
     pub(super) fn id(&self) -> RequestId {
         RequestId::new(self.request.load(Ordering::Acquire))
+    }
+}
+
+/// What is held, as its holder and the driver both see it, without asking each other: from the grant
+/// to the release, whatever it is converted to.
+#[derive(Debug, Default)]
+pub(super) struct Hold {
+    /// The token of its latest grant; 0 before the first.
+    token: AtomicU64,
+    /// How it ended. Written once.
+    outcome: AtomicU32,
+    /// Until when it is believed in at the latest, in microseconds: the server has restarted and has
+    /// not confirmed it yet. [`UNDOUBTED`] otherwise.
+    doubted_until: AtomicU64,
+    /// Wakes who waits for the loss.
+    lost: Notify,
+}
+
+impl Hold {
+    /// It is held by this grant now.
+    pub(super) fn granted(&self, token: FencingToken) {
+        self.token.store(token.number(), Ordering::Release);
+    }
+
+    /// The token of the grant by which it is held.
+    pub(super) fn token(&self) -> FencingToken {
+        FencingToken::new(self.token.load(Ordering::Acquire))
     }
 
     /// Takes note of the loss, unless it ended before.
@@ -254,13 +286,13 @@ mod tests {
 
     #[test]
     fn of_driver_and_owner_the_first_decides() {
-        let hold = Hold::default();
-        assert_eq!(hold.abandon(), None);
-        assert!(!hold.begin(RequestId::new(1)));
-        let hold = Hold::default();
-        assert!(hold.begin(RequestId::new(1)));
-        assert_eq!(hold.abandon(), Some(RequestId::new(1)));
-        assert_eq!(hold.abandon(), None);
+        let asked = Asked::default();
+        assert_eq!(asked.abandon(), None);
+        assert!(!asked.begin(RequestId::new(1)));
+        let asked = Asked::default();
+        assert!(asked.begin(RequestId::new(1)));
+        assert_eq!(asked.abandon(), Some(RequestId::new(1)));
+        assert_eq!(asked.abandon(), None);
     }
 
     #[test]

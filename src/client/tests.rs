@@ -42,7 +42,7 @@ fn generous_server() -> (SocketAddr, JoinHandle<Vec<ClientMessage>>) {
     (address, server)
 }
 
-fn read_message(stream: &mut TcpStream) -> Option<ClientMessage> {
+pub(super) fn read_message(stream: &mut TcpStream) -> Option<ClientMessage> {
     let mut len = [0; 4];
     match stream.read_exact(&mut len) {
         Ok(()) => {}
@@ -56,7 +56,7 @@ fn read_message(stream: &mut TcpStream) -> Option<ClientMessage> {
     Some(wire::decode(&payload).unwrap())
 }
 
-fn answers(message: &ClientMessage) -> Vec<ServerMessage> {
+pub(super) fn answers(message: &ClientMessage) -> Vec<ServerMessage> {
     let answer = match message {
         ClientMessage::Hello { attach, .. } => ServerMessage::Welcome {
             protocol: PROTOCOL,

@@ -94,7 +94,7 @@ impl Open {
 /// How long to wait between attempts: at first not at all, then longer each time, never twice the
 /// same, up to a part of the ttl.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(in crate::client) struct Backoff {
     /// Attempts since the server last answered a keep-alive. A connection that is welcomed and
     /// ends at once counts too, or we would come back without end and without a pause.
     attempts: u32,
@@ -102,18 +102,18 @@ pub(super) struct Patience {
     seed: u64,
 }
 
-impl Patience {
-    pub(super) fn new(seed: u64) -> Self {
+impl Backoff {
+    pub(in crate::client) fn new(seed: u64) -> Self {
         Self { attempts: 0, seed: seed | 1 }
     }
 
     /// The connection proved itself.
-    pub(super) fn reward(&mut self) {
+    pub(in crate::client) fn reward(&mut self) {
         self.attempts = 0;
     }
 
     /// The pause before the next attempt.
-    pub(super) fn pause(&mut self, ttl: Duration) -> Duration {
+    pub(in crate::client) fn pause(&mut self, ttl: Duration) -> Duration {
         let attempts = self.attempts;
         self.attempts = attempts.saturating_add(1);
         let Some(doublings) = attempts.checked_sub(1) else { return Duration::ZERO };
@@ -144,24 +144,24 @@ mod tests {
     #[test]
     fn the_first_attempt_is_made_at_once_and_pauses_grow_to_a_sixth_of_the_ttl() {
         let ttl = Duration::from_secs(10);
-        let mut patience = Patience::new(7);
-        assert_eq!(patience.pause(ttl), Duration::ZERO);
+        let mut backoff = Backoff::new(7);
+        assert_eq!(backoff.pause(ttl), Duration::ZERO);
         let mut longest = PAUSE_MIN;
         for _ in 0..40 {
-            let pause = patience.pause(ttl);
+            let pause = backoff.pause(ttl);
             assert!(pause >= longest / 2 && pause <= longest, "{pause:?} of {longest:?}");
             longest = (longest * 2).min(ttl / 6);
         }
-        patience.reward();
-        assert_eq!(patience.pause(ttl), Duration::ZERO);
+        backoff.reward();
+        assert_eq!(backoff.pause(ttl), Duration::ZERO);
     }
 
     #[test]
     fn clients_with_different_seeds_do_not_come_back_all_at_once() {
         let ttl = Duration::from_secs(10);
         let pauses = |seed| {
-            let mut patience = Patience::new(seed);
-            std::array::from_fn::<_, 10, _>(|_| patience.pause(ttl))
+            let mut backoff = Backoff::new(seed);
+            std::array::from_fn::<_, 10, _>(|_| backoff.pause(ttl))
         };
         assert_ne!(pauses(2), pauses(4));
     }
@@ -169,12 +169,12 @@ mod tests {
     #[test]
     fn attempts_leave_time_for_others_at_first_and_for_a_slow_network_later() {
         let (ttl, at_most) = (Duration::from_secs(6), Duration::from_secs(5));
-        let mut patience = Patience::new(1);
+        let mut backoff = Backoff::new(1);
         let attempts = [1, 2, 4, 5, 5].map(|expected| {
-            patience.pause(ttl);
-            (patience.attempt_max(ttl, at_most), Duration::from_secs(expected))
+            backoff.pause(ttl);
+            (backoff.attempt_max(ttl, at_most), Duration::from_secs(expected))
         });
         assert!(attempts.iter().all(|(attempt, expected)| attempt == expected), "{attempts:?}");
-        assert_eq!(patience.attempt_max(Duration::from_secs(3_600), at_most), at_most);
+        assert_eq!(backoff.attempt_max(Duration::from_secs(3_600), at_most), at_most);
     }
 }

@@ -120,6 +120,12 @@ pub(in crate::client) enum Effect {
         /// The token of the grant.
         token: FencingToken,
     },
+    /// Another request, which is told to be granted next, has converted this one and holds its locks.
+    /// This one is over, and there is nothing to tell.
+    Replaced {
+        /// The request.
+        request: RequestId,
+    },
     /// The request's place in line changed.
     Queued {
         /// The request.

@@ -12,27 +12,31 @@
 //! - a server that has restarted prolongs no hold before it has confirmed it (G3);
 //! - belief ends when a release, a cancel or a goodbye is sent, not when it is answered (R8);
 //! - a grant that crosses a cancel is never shown to anybody (R2);
+//! - what converts a hold, and the hold, are held one after the other: never both, never neither;
 //! - a keep-alive without an answer is followed by the next, and a connection that ended by another:
 //!   neither is a loss by itself (C3);
 //! - every answer belongs to something that was asked; a server that breaks this is not believed.
 
 mod connection;
+mod convert;
 mod effect;
+mod lapse;
 mod receive;
 mod request;
 mod resume;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::types::{FencingToken, GoodbyeCode, LostReason, RequestId, Timestamp, Ttl};
 use crate::wire::ClientMessage;
 
 use super::lease::Lease;
-use connection::{Away, Greeting, KEEP_ALIVES_PER_TTL, KEEP_ALIVES_UNANSWERED_MAX};
-use connection::{Patience, Phase};
+use connection::{Away, Greeting, KEEP_ALIVES_PER_TTL, KEEP_ALIVES_UNANSWERED_MAX, Phase};
 use request::{Grant, Request, State};
 use resume::Session;
 
+pub(super) use connection::Backoff;
 pub(super) use effect::{Ask, Effect, End, Introduction, Reconnect, Refusal, Rejection, Welcome};
 pub(super) use receive::message_name;
 
@@ -49,7 +53,7 @@ pub(super) struct Core {
     /// How to come back; none: the first connection is the only one.
     reconnect: Option<Reconnect>,
     /// When to come back.
-    patience: Patience,
+    backoff: Backoff,
     /// Counts the connections that were wanted, so that each is told from the one before.
     connections: u64,
     /// Why there is no connection, or was none the last time.
@@ -79,6 +83,9 @@ pub(super) struct Core {
     /// Those of them whose hold is doubted, by when that ends belief in it. Invariant: agrees with
     /// [`State::Held`].
     doubts: BTreeSet<(Timestamp, u64)>,
+    /// Which held requests are to be converted, and by which: what is known of the one can be news for
+    /// the other.
+    conversions: BTreeMap<u64, u64>,
     /// The id of the next request: each greater than all before (rule R1).
     request_next: u64,
     /// Requests below this may have been answered twice, over two connections: an answer to one that
@@ -101,7 +108,7 @@ impl Core {
             phase: Phase::Greeting(Greeting { hello_sent: now, give_up_at: None }),
             introduction,
             reconnect,
-            patience: Patience::new(reconnect.map_or(0, |reconnect| reconnect.seed)),
+            backoff: Backoff::new(reconnect.map_or(0, |reconnect| reconnect.seed)),
             connections: 0,
             trouble: End::Disconnected,
             unreachable: false,
@@ -115,6 +122,7 @@ impl Core {
             requests: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             doubts: BTreeSet::new(),
+            conversions: BTreeMap::new(),
             request_next: 1,
             request_repeated: 0,
             messages: Vec::new(),
@@ -220,11 +228,11 @@ impl Core {
     }
 
     /// The application asks for locks.
-    pub(super) fn request(&mut self, ask: Ask, now: Timestamp) -> RequestId {
+    pub(super) fn request(&mut self, ask: impl Into<Arc<Ask>>, now: Timestamp) -> RequestId {
         let number = self.request_next;
         self.request_next += 1;
         let id = RequestId::new(number);
-        let request = Request::new(ask, now);
+        let request = Request::new(ask.into(), now);
         if let Some(refusal) = self.refuses(&request) {
             self.effects.push(Effect::Refused { request: id, refusal });
             return id;
@@ -232,7 +240,12 @@ impl Core {
         if self.may_send() {
             self.messages.push(request.message(number, now));
         }
-        self.deadlines.extend(request.deadline.map(|deadline| (deadline, number)));
+        match request.ask.converts {
+            Some(converted) => {
+                self.conversions.insert(converted, number);
+            }
+            None => self.deadlines.extend(request.deadline.map(|deadline| (deadline, number))),
+        }
         self.requests.insert(number, request);
         id
     }
@@ -242,6 +255,7 @@ impl Core {
         let full = self.requests.len() >= REQUESTS_AWAY_MAX;
         match &self.phase {
             Phase::Ended(_) => Some(Refusal::Ended),
+            _ if !self.can_convert(request) => Some(Refusal::Lost(LostReason::Expired)),
             Phase::Open(_) => None,
             Phase::Greeting(_) | Phase::Away(_) => {
                 (full || self.unreachable && request.is_try()).then_some(Refusal::Away)
@@ -356,83 +370,8 @@ impl Core {
         if let State::Held { doubted: Some(until), .. } = request.state {
             self.doubts.remove(&(until, number));
         }
+        self.forget_conversion(number, &request);
         Some(request)
-    }
-
-    /// Ends every hold that is not believed in any more. First thing wherever time is told: a
-    /// message that comes too late must not find anything to prolong.
-    fn lapse_if_due(&mut self, now: Timestamp) {
-        while let Some(&(until, number)) = self.doubts.first()
-            && until <= now
-        {
-            self.doubts.pop_first();
-            self.lapse(number);
-        }
-        let Some(lease) = &self.lease else { return };
-        if self.lapsed || now < lease.believed_until() {
-            return;
-        }
-        self.lapsed = true;
-        let held = |request: &Request| matches!(request.state, State::Held { .. });
-        let holds: Vec<u64> =
-            self.requests.iter().filter(|(_, r)| held(r)).map(|(number, _)| *number).collect();
-        for number in holds {
-            self.lapse(number);
-        }
-        if !self.may_send() {
-            self.refuse_releases();
-        }
-    }
-
-    /// One hold is believed in no longer.
-    fn lapse(&mut self, number: u64) {
-        let Some(request) = self.requests.get(&number) else { return };
-        let State::Held { grant, doubted } = request.state else { return };
-        let (token, reason) = (grant.token, LostReason::Expired);
-        self.effects.push(Effect::Lost { request: RequestId::new(number), reason });
-        if self.may_send() {
-            // If the server still keeps the session, the lock must not stay with nobody.
-            let (asked, lost, reclaimed) = (false, Some(reason), doubted.is_some());
-            let repeated = false;
-            self.set_state(number, State::Releasing { token, asked, lost, reclaimed, repeated });
-            let token = token.number();
-            self.messages.push(ClientMessage::Release { request: number, token });
-        } else {
-            // The account that is given over the next connection does not list it.
-            self.remove(number);
-        }
-    }
-
-    /// The lease is over and there is no connection: nobody needs to wait to hear that what was
-    /// given back is free.
-    fn refuse_releases(&mut self) {
-        let releasing = |request: &Request| matches!(request.state, State::Releasing { .. });
-        let released: Vec<u64> =
-            self.requests.iter().filter(|(_, r)| releasing(r)).map(|(n, _)| *n).collect();
-        for number in released {
-            if let Some(Request { state: State::Releasing { asked: true, lost, .. }, .. }) =
-                self.remove(number)
-            {
-                let outcome = Err(lost.map_or(Refusal::Away, Refusal::Lost));
-                self.effects.push(Effect::Released { request: RequestId::new(number), outcome });
-            }
-        }
-    }
-
-    /// While there is no connection, requests stop waiting by our own clock.
-    fn stop_waiting_if_due(&mut self, now: Timestamp) {
-        if self.is_open() || !self.began {
-            return;
-        }
-        while let Some(&(at, number)) = self.deadlines.first()
-            && at <= now
-        {
-            self.deadlines.pop_first();
-            let waits = |r: &Request| matches!(r.state, State::Waiting | State::Unconfirmed(_));
-            if self.requests.get(&number).is_some_and(waits) {
-                self.refuse(number, Refusal::Away);
-            }
-        }
     }
 
     /// A request is over without a grant.
@@ -451,6 +390,7 @@ impl Core {
         self.lease = None;
         self.deadlines.clear();
         self.doubts.clear();
+        self.conversions.clear();
         for (number, known) in std::mem::take(&mut self.requests) {
             let request = RequestId::new(number);
             match known.state {
@@ -481,6 +421,8 @@ fn lost_reason(end: &End) -> LostReason {
     }
 }
 
+#[cfg(test)]
+mod convert_tests;
 #[cfg(test)]
 mod model_server;
 #[cfg(test)]

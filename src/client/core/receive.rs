@@ -114,7 +114,7 @@ impl Core {
                 lease.confirm(sent);
             }
         }
-        self.patience.reward();
+        self.backoff.reward();
         if now >= lease.believed_until() {
             return Ok(());
         }
@@ -145,6 +145,7 @@ impl Core {
         };
         match known.state {
             State::Waiting if sure => {
+                self.replace_converted(number);
                 self.set_state(number, State::Held { grant, doubted: None });
                 self.effects.push(Effect::Granted { request, token });
             }
@@ -176,6 +177,8 @@ impl Core {
                 }
                 Ok(())
             }
+            // It is converted, and what converted it is answered next.
+            Some(State::Held { doubted: Some(_), .. }) if self.is_being_converted(number) => Ok(()),
             Some(_) | None => {
                 self.stray(number, || format!("request {number} released, which was not asked"))
             }
@@ -207,7 +210,13 @@ impl Core {
                 self.refuse(number, Refusal::Lost(reason));
             }
             // Its grant was lost with a connection, and then it was too.
-            State::Waiting if is_repeated => self.refuse(number, Refusal::Lost(reason)),
+            State::Waiting if is_repeated => {
+                let converted = known.ask.converts;
+                self.refuse(number, Refusal::Lost(reason));
+                if let Some(converted) = converted {
+                    self.lose_converted(converted, reason);
+                }
+            }
             State::Releasing { token: released, lost, .. } if *released == token => {
                 lost.get_or_insert(reason);
             }

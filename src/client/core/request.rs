@@ -1,5 +1,6 @@
 //! What is kept of a request until it is over.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::types::{FencingToken, LostReason, Timestamp};
@@ -11,7 +12,7 @@ use super::Ask;
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     /// What it asks for, to ask for it again over another connection.
-    pub(super) ask: Ask,
+    pub(super) ask: Arc<Ask>,
     /// When it has waited as long as it would. None: it waits for ever, or not at all.
     pub(super) deadline: Option<Timestamp>,
     /// Its place in line, for a run of the coordinator that does not know it; from its latest
@@ -64,7 +65,7 @@ pub(super) struct Grant {
 
 impl Request {
     /// A request that is made at `now`.
-    pub(super) fn new(ask: Ask, now: Timestamp) -> Self {
+    pub(super) fn new(ask: Arc<Ask>, now: Timestamp) -> Self {
         let deadline = match ask.wait {
             Wait::Timeout { ms } => Some(now.after(Duration::from_millis(ms))),
             Wait::Forever | Wait::Never => None,
@@ -84,7 +85,9 @@ impl Request {
 
     /// The request, for the first time or again: then for as long as it still would wait.
     pub(super) fn message(&self, request: u64, now: Timestamp) -> ClientMessage {
-        let Ask { owner, converts, wait, progress, lock_delay_ms, note, claims } = self.ask.clone();
+        let Ask { owner, converts, wait, progress, lock_delay_ms, ref note, ref claims } =
+            *self.ask;
+        let (note, claims) = (note.clone(), claims.clone());
         let wait = match self.deadline {
             Some(deadline) => {
                 let left = deadline.since(now).as_micros().div_ceil(1_000).max(1);
@@ -108,7 +111,8 @@ impl Request {
 
     /// Asks a coordinator that has crashed for what it granted before.
     pub(super) fn reclaim(&self, request: u64, grant: Grant) -> ClientMessage {
-        let Ask { owner, lock_delay_ms, note, claims, .. } = self.ask.clone();
+        let Ask { owner, lock_delay_ms, ref note, ref claims, .. } = *self.ask;
+        let (note, claims) = (note.clone(), claims.clone());
         let (token, seal) = (grant.token.number(), grant.seal);
         ClientMessage::Reclaim { request, token, seal, owner, lock_delay_ms, note, claims }
     }

@@ -125,7 +125,7 @@ impl Core {
             self.unreachable = true;
             self.refuse_tries();
         }
-        let pause = self.patience.pause(self.ttl());
+        let pause = self.backoff.pause(self.ttl());
         if pause.is_zero() {
             self.dial(now);
         } else {
@@ -157,7 +157,7 @@ impl Core {
     /// How long an attempt may take.
     pub(super) fn attempt_max(&self) -> Duration {
         let at_most = self.reconnect.map_or(Duration::MAX, |reconnect| reconnect.attempt_max);
-        self.patience.attempt_max(self.ttl(), at_most)
+        self.backoff.attempt_max(self.ttl(), at_most)
     }
 
     fn ttl(&self) -> Duration {
@@ -183,7 +183,9 @@ impl Core {
 
     /// Who would not wait for a lock does not wait for a server that cannot be reached.
     fn refuse_tries(&mut self) {
-        let waits = |r: &Request| matches!(r.state, State::Waiting) && r.is_try();
+        // A conversion waits for its answer (`convert`).
+        let is_try = |r: &Request| r.is_try() && r.ask.converts.is_none();
+        let waits = |r: &Request| matches!(r.state, State::Waiting) && is_try(r);
         let tries: Vec<u64> =
             self.requests.iter().filter(|(_, r)| waits(r)).map(|(number, _)| *number).collect();
         for number in tries {
@@ -266,6 +268,7 @@ impl Core {
     pub(super) fn lose(&mut self, number: u64, reason: LostReason) {
         self.remove(number);
         self.effects.push(Effect::Lost { request: RequestId::new(number), reason });
+        self.give_up_conversion(number, reason);
     }
 
     /// Nobody holds any more what was to be released.

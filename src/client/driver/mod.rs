@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{self, Sleep};
 
 use crate::clock::Clock;
-use crate::types::{FencingToken, LostReason, RequestId, Timestamp};
+use crate::types::{LostReason, RequestId, Timestamp};
 use crate::wire::CodecError;
 
 use super::core::{Core, Effect, Refusal, Welcome};
@@ -51,10 +51,10 @@ pub(super) struct Ways {
 
 /// Who is to be told about a request.
 struct Entry {
-    /// What its owner sees of it.
+    /// What its holder sees of it.
     hold: Arc<Hold>,
     /// Who waits for the grant.
-    answer: Option<oneshot::Sender<Result<FencingToken, Failure>>>,
+    answer: Option<oneshot::Sender<Result<(), Failure>>>,
     /// Who wants to know its place in line.
     positions: Option<watch::Sender<u64>>,
     /// Who waits for the release.
@@ -245,12 +245,12 @@ impl<C: Connector> Driver<C> {
     }
 
     fn request(&mut self, new: NewRequest) {
-        let NewRequest { ask, hold, answer, positions } = new;
-        if hold.is_abandoned() {
+        let NewRequest { ask, asked, hold, answer, positions } = new;
+        if asked.is_abandoned() {
             return;
         }
         let request = self.core.request(ask, self.clock.now());
-        let given_up = !hold.begin(request);
+        let given_up = !asked.begin(request);
         let entry = Entry { hold, answer: Some(answer), positions, released: None, lost: None };
         self.entries.insert(request.number(), entry);
         if given_up {
@@ -346,6 +346,7 @@ impl<C: Connector> Driver<C> {
             Effect::Doubted { request, until } => (request, Some(*until), None),
             Effect::Welcomed(_)
             | Effect::Granted { .. }
+            | Effect::Replaced { .. }
             | Effect::Queued { .. }
             | Effect::Refused { .. }
             | Effect::Released { .. }
@@ -371,11 +372,16 @@ impl<C: Connector> Driver<C> {
             Effect::Granted { request, token } => {
                 if let Some(entry) = self.entries.get_mut(&request.number()) {
                     entry.positions = None;
+                    entry.hold.granted(token);
                     if let Some(answer) = entry.answer.take() {
                         // Whoever gave up meanwhile cancels it.
-                        let _ = answer.send(Ok(token));
+                        let _ = answer.send(Ok(()));
                     }
                 }
+            }
+            // What is held is held on, by the request that is granted next.
+            Effect::Replaced { request } => {
+                self.entries.remove(&request.number());
             }
             Effect::Queued { request, position } => {
                 let entry = self.entries.get(&request.number());
@@ -462,8 +468,12 @@ impl<C: Connector> Drop for Driver<C> {
 }
 
 #[cfg(test)]
+mod convert_tests;
+#[cfg(test)]
 mod fake_server;
 #[cfg(test)]
 mod reconnect_tests;
+#[cfg(test)]
+mod several_tests;
 #[cfg(test)]
 mod tests;

@@ -223,6 +223,25 @@ async fn a_request_that_cannot_be_is_refused_before_anything_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_over_a_stream_cannot_look() {
+    let (_server, client) = FakeServer::with_client().await;
+    assert!(matches!(client.status("a").await, Err(Error::InvalidRequest { .. })));
+    assert!(matches!(client.watch("a").await, Err(Error::InvalidRequest { .. })));
+    assert!(matches!(client.observe("a").await, Err(Error::InvalidRequest { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_candidate_shows_its_value_as_a_note() {
+    let (mut server, client) = FakeServer::with_client().await;
+    let election = tokio::spawn(client.elect("leader", "10.0.0.7:80").into_future());
+    let ClientMessage::Request { note, claims, .. } = server.hear().await else { panic!() };
+    assert_eq!((&note[..], &claims[0].name[..]), ("10.0.0.7:80", "leader"));
+    election.abort();
+    let error = client.elect("leader", "v".repeat(256)).await.unwrap_err();
+    assert!(error.to_string().starts_with("invalid value: "), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hundred_requests_travel_together() {
     let (mut server, client) = FakeServer::with_client().await;
     let requests: Vec<_> = (0..100)

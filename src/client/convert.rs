@@ -1,0 +1,130 @@
+//! A lock that is held otherwise than before: shared to exclusive, and back.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::wire::{Claim, Mode};
+
+use super::core::Ask;
+use super::error::Error;
+use super::guard::LockGuard;
+use super::terms::{Patience, ask_for};
+
+/// A guard that is to hold its locks alone, made by [`LockGuard::upgrade`]. Nothing is sent before it is
+/// awaited; dropping it, or its future, releases the guard.
+#[derive(Debug)]
+#[must_use = "an upgrade does nothing unless awaited, and releases the guard if dropped"]
+pub struct Upgrade {
+    /// What is held meanwhile.
+    guard: LockGuard,
+    /// How long to wait for other holders.
+    patience: Patience,
+}
+
+impl Upgrade {
+    pub(super) fn new(guard: LockGuard) -> Self {
+        Self { guard, patience: Patience::Forever }
+    }
+
+    /// Waits this long at most for the other holders; then [`Error::TimedOut`]. Zero is not to wait.
+    ///
+    /// While there is no connection the answer is not known, and it takes until there is one, or until
+    /// the lock is lost, whatever this says.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.patience = Patience::at_most(timeout);
+        self
+    }
+
+    /// Does not wait; if there are other holders, [`Error::Busy`].
+    pub fn nonblocking(mut self) -> Self {
+        self.patience = Patience::None;
+        self
+    }
+}
+
+impl IntoFuture for Upgrade {
+    type Output = Result<LockGuard, ConvertError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(convert(self.guard, Mode::Exclusive, self.patience))
+    }
+}
+
+/// Why a guard was not converted, and the guard: it holds what it held, unless it was lost.
+///
+/// As an [`Error`], with `?`, it drops the guard, which releases the lock.
+#[derive(Debug)]
+pub struct ConvertError {
+    /// What is held as before.
+    pub guard: LockGuard,
+    /// Why it was not converted.
+    pub error: Error,
+}
+
+impl fmt::Display for ConvertError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for ConvertError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl From<ConvertError> for Error {
+    fn from(error: ConvertError) -> Self {
+        error.error
+    }
+}
+
+/// Has the plain locks of `guard` held in the mode `to`.
+pub(super) async fn convert(
+    mut guard: LockGuard,
+    to: Mode,
+    patience: Patience,
+) -> Result<LockGuard, ConvertError> {
+    let before = guard.ask();
+    let (mut claims, mut plain) = (before.claims.clone(), 0);
+    for Claim { mode, .. } in &mut claims {
+        if let Mode::Exclusive | Mode::Shared = mode {
+            *mode = to;
+            plain += 1;
+        }
+    }
+    if plain == 0 {
+        let error = Error::invalid("cannot convert permits", "only plain locks have two modes");
+        return Err(ConvertError { guard, error });
+    }
+    if !guard.is_held() {
+        let error = guard.lost_error();
+        return Err(ConvertError { guard, error });
+    }
+    if claims == before.claims {
+        return Ok(guard);
+    }
+    let converts = Some(guard.request().number());
+    let wait = patience.wait();
+    let ask = Arc::new(Ask { converts, wait, progress: false, claims, ..(*before).clone() });
+    let (shared, hold) = (guard.shared(), guard.hold());
+    // Dropped while it waits, this gives up the conversion first, and then what is held.
+    match ask_for(&shared, &ask, &hold, None).await {
+        Ok(request) => {
+            guard.continue_as(request, ask);
+            if guard.is_held() {
+                Ok(guard)
+            } else {
+                let error = guard.lost_error();
+                Err(ConvertError { guard, error })
+            }
+        }
+        Err(refused) => {
+            let error = refused.error(&hold, guard.names(), patience);
+            Err(ConvertError { guard, error })
+        }
+    }
+}

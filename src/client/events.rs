@@ -1,0 +1,73 @@
+//! Everything that happens to requests, told as it happens.
+
+use crate::types::{RequestId, SessionId};
+use crate::wire::{Claim, ClientMessage, Happening, ServerMessage};
+
+use super::error::Error;
+use super::line::Line;
+
+/// What a listener hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Something happened to a request.
+    Happened(Happened),
+    /// Some of what happened is left out here, because it was not read fast enough.
+    Missed {
+        /// How much.
+        count: u64,
+    },
+}
+
+/// What happened, and to which request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happened {
+    /// When, by the coordinator's wall clock, in milliseconds since 1970-01-01 UTC. For people.
+    pub at_ms: u64,
+    /// The session that made the request.
+    pub session: SessionId,
+    /// Who that is.
+    pub identity: String,
+    /// The request.
+    pub request: RequestId,
+    /// The locks it claims.
+    pub claims: Vec<Claim>,
+    /// What happened to it.
+    pub what: Happening,
+}
+
+/// A connection that listens, made by [`Observer::events`](super::Observer::events).
+///
+/// Nothing is told twice, and what is not told is counted: who reads too slowly hears of
+/// [`Event::Missed`]. The coordinator does not wait for anybody.
+#[derive(Debug)]
+pub struct Events {
+    /// The connection.
+    line: Line,
+}
+
+impl Events {
+    /// Listens over `line`, to what concerns the lock `name`, or to everything.
+    pub(super) async fn subscribe(mut line: Line, name: Option<String>) -> Result<Self, Error> {
+        match line.ask(|query_id| ClientMessage::Subscribe { query_id, name }).await? {
+            ServerMessage::Subscribed { .. } => Ok(Self { line }),
+            other => Err(line.out_of_place(&other)),
+        }
+    }
+
+    /// Waits for the next event, however long that takes. An event that did not come yet when this is
+    /// dropped is not missed.
+    ///
+    /// # Errors
+    ///
+    /// If the connection is lost. What happened since is lost too: listen anew.
+    pub async fn next(&mut self) -> Result<Event, Error> {
+        match self.line.listen().await? {
+            ServerMessage::Event { at_ms, session, identity, request, claims, what } => {
+                let (session, request) = (SessionId::new(session), RequestId::new(request));
+                Ok(Event::Happened(Happened { at_ms, session, identity, request, claims, what }))
+            }
+            ServerMessage::Missed { count } => Ok(Event::Missed { count }),
+            other => Err(self.line.out_of_place(&other)),
+        }
+    }
+}

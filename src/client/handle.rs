@@ -1,0 +1,261 @@
+//! The client: what can be asked of a session, and how it ends.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::types::{Epoch, SessionId, Ttl};
+use crate::wire::LockStatus;
+
+use super::connect::ClientBuilder;
+use super::core::Welcome;
+use super::elect::Leaders;
+use super::error::Error;
+use super::guard::LockGuard;
+use super::observer::Observer;
+use super::owner::Owner;
+use super::request::{LockAllRequest, LockRequest, unless_busy};
+use super::semaphore::Semaphore;
+use super::shared::{Command, Shared};
+use super::watch::Watch;
+
+/// A session with a coordinator, over one connection that carries any number of requests at once.
+///
+/// Clones are cheap and share the session. A task of its own keeps the lease alive, as long as its
+/// runtime runs: where async code computes or blocks for seconds, it needs more than one thread. The
+/// session ends, and everything it holds is freed, when the last clone and the last guard are gone, or with
+/// [`close`](Self::close); if there is no connection just then, when its lease ends.
+///
+/// # When the connection is lost
+///
+/// The client makes another by itself: at once, then again and again after pauses that grow to a
+/// sixth of the ttl, for as long as the client or a guard lives. It resumes its session, so that what
+/// is held stays held and who waits keeps its place, also when the coordinator has stopped and
+/// started again, or crashed. Meanwhile
+///
+/// - guards are in [jeopardy](super::HoldState::Jeopardy), and lost if there is no connection when
+///   the lease ends;
+/// - requests wait on, those made meanwhile too. One with a timeout fails with
+///   [`Error::Unavailable`] when it has waited that long, one that would not wait as soon as an
+///   attempt to connect has failed;
+/// - a release waits for its answer until the lease ends.
+///
+/// A session that was away too long is over, and what it held is lost; then requests go on in a
+/// new session, with a new place in line. The client itself comes to an end only if the coordinator
+/// refuses it for good, or something that does not keep to the protocol answers in its place.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example() -> Result<(), coordinator::Error> {
+/// let client = coordinator::Client::connect("127.0.0.1:5625").await?;
+/// let guard = client.lock("orders/42").await?;
+/// println!("held, token {}", guard.token());
+/// guard.release().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    /// The driver, and what it shows.
+    shared: Arc<Shared>,
+    /// What the server said first to be the session.
+    welcome: Welcome,
+}
+
+impl Client {
+    pub(super) fn new(shared: Arc<Shared>, welcome: Welcome) -> Self {
+        Self { shared, welcome }
+    }
+
+    /// Opens a session with the coordinator at `server`, a `host:port`, or a host for the port
+    /// 5625. [`Client::builder`] has the settings.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] if none answers there, [`Error::Protocol`] if something else does,
+    /// [`Error::Rejected`] and [`Error::Draining`] if it does not want us. The first connection is
+    /// tried once.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with I/O and time enabled, as tokio does.
+    pub async fn connect(server: impl AsRef<str>) -> Result<Self, Error> {
+        Self::builder().connect(server).await
+    }
+
+    /// A client with other settings than the usual.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// A request for the lock `name`: await it, or say first how it is wanted.
+    pub fn lock(&self, name: impl AsRef<str>) -> LockRequest {
+        LockRequest::new(Arc::clone(&self.shared), 0, name.as_ref())
+    }
+
+    /// Takes the lock `name` alone if it is free now; `None` if it is not.
+    ///
+    /// # Errors
+    ///
+    /// As for [`LockRequest`], but for [`Error::Busy`].
+    pub async fn try_lock(&self, name: impl AsRef<str>) -> Result<Option<LockGuard>, Error> {
+        unless_busy(self.lock(name)).await
+    }
+
+    /// A request for all the locks `names` together, alone unless said otherwise: await it, or say
+    /// first how they are wanted, and which more.
+    pub fn lock_all<Names>(&self, names: Names) -> LockAllRequest
+    where
+        Names: IntoIterator<Item: AsRef<str>>,
+    {
+        LockAllRequest::new(Arc::clone(&self.shared), 0, names)
+    }
+
+    /// Somebody new within this client, who holds and waits on its own account, and so can be told of
+    /// deadlocks.
+    pub fn owner(&self) -> Owner {
+        Owner::new(&self.shared)
+    }
+
+    /// The semaphore `name`, which has so many permits.
+    pub fn semaphore(&self, name: impl AsRef<str>, permits: u32) -> Semaphore {
+        Semaphore::new(&self.shared, name.as_ref(), permits)
+    }
+
+    /// Stands for election: a request for the lock `name` whose holder leads, until it releases the lock
+    /// or loses it. Everybody who [observes](Self::observe) the election sees `value`, an address for
+    /// example: up to 255 bytes without control characters, as a [note](LockRequest::note).
+    ///
+    /// Candidates get their turn in the order in which they stood. A leader acts only while its guard
+    /// [is held](LockGuard::is_held), and shows the token of its term to whomever it tells to do
+    /// something.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn lead(term: coordinator::types::FencingToken) {}
+    /// # async fn example(client: coordinator::Client) -> Result<(), coordinator::Error> {
+    /// let election = client.elect("scheduler", "http://10.0.0.7:8080");
+    /// election.run(|term| async move { lead(term.token()).await }).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn elect(&self, name: impl AsRef<str>, value: impl Into<String>) -> LockRequest {
+        self.lock(name).value(value.into())
+    }
+
+    /// The leaders of the election `name`, from now on, over a connection of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::watch`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(client: coordinator::Client) -> Result<(), coordinator::Error> {
+    /// let mut leaders = client.observe("scheduler").await?;
+    /// loop {
+    ///     match leaders.next().await? {
+    ///         Some(leader) => println!("{} leads, term {}", leader.value, leader.token),
+    ///         None => println!("nobody leads"),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub async fn observe(&self, name: impl AsRef<str>) -> Result<Leaders, Error> {
+        Ok(Leaders::new(self.watch(name).await?))
+    }
+
+    /// Watches the lock `name` from now on, over a connection of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::status`], and [`Error::Rejected`] if this coordinator does not watch.
+    pub async fn watch(&self, name: impl AsRef<str>) -> Result<Watch, Error> {
+        self.observer().await?.watch(name).await
+    }
+
+    /// The lock `name` as it is now, who holds it and who waits; `None` if nobody does. Asked over a
+    /// connection of its own; for many questions, make an [`Observer`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidRequest`] if that is no name for a lock, or if this client was connected with
+    /// [`connect_with`](ClientBuilder::connect_with) and so does not know the way;
+    /// [`Error::Unavailable`] and the like if no answer comes.
+    pub async fn status(&self, name: impl AsRef<str>) -> Result<Option<LockStatus>, Error> {
+        self.observer().await?.lock(name).await
+    }
+
+    /// A second connection to the same server.
+    async fn observer(&self) -> Result<Observer, Error> {
+        let Some(timeout) = self.shared.second_connection else {
+            let why = "this client has one stream, and does not know the way to its server";
+            return Err(Error::invalid("cannot look", why));
+        };
+        Observer::connect_to(&self.shared.server, timeout).await
+    }
+
+    /// The session, as others see it; another one after it was away too long.
+    pub fn session(&self) -> SessionId {
+        self.welcome().session
+    }
+
+    /// The run of the coordinator that was last heard of.
+    pub fn epoch(&self) -> Epoch {
+        self.welcome().epoch
+    }
+
+    /// The length of the session's lease.
+    pub fn ttl(&self) -> Ttl {
+        self.welcome().ttl
+    }
+
+    /// Resolves when the client is at its end, for whatever reason. A request tells which. A lost
+    /// connection is none.
+    pub async fn closed(&self) {
+        self.shared.commands.closed().await;
+    }
+
+    /// Ends the session: everything that it holds, through this client and its clones, is free when
+    /// this returns; their guards are lost and their requests fail with [`Error::Closed`].
+    ///
+    /// # Errors
+    ///
+    /// If the coordinator could not be told, as there is no connection now, or no answer. Then the
+    /// locks are free when the lease ends.
+    pub async fn close(self) -> Result<(), Error> {
+        let (done, is_done) = oneshot::channel();
+        if self.shared.commands.send(Command::Close(done)).await.is_err() {
+            return self.already_closed();
+        }
+        match is_done.await {
+            Ok(outcome) => outcome,
+            Err(_) => self.already_closed(),
+        }
+    }
+
+    /// What the server said last to be the session.
+    fn welcome(&self) -> Welcome {
+        self.shared.welcome.borrow().unwrap_or(self.welcome)
+    }
+
+    fn already_closed(&self) -> Result<(), Error> {
+        match self.shared.end() {
+            Error::Closed => Ok(()),
+            error => Err(error),
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("server", &self.shared.server)
+            .field("session", &self.session())
+            .field("epoch", &self.epoch())
+            .field("ttl", &self.ttl())
+            .finish_non_exhaustive()
+    }
+}

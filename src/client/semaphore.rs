@@ -1,0 +1,62 @@
+//! A lock that several may hold, up to a number.
+
+use std::sync::Arc;
+
+use super::error::Error;
+use super::guard::LockGuard;
+use super::request::{LockRequest, unless_busy};
+use super::shared::Shared;
+
+/// A semaphore of so many permits, shared by all clients that name it; made by
+/// [`Client::semaphore`](super::Client::semaphore).
+///
+/// A handle and no more: it costs the coordinator nothing until something is acquired. All who use the
+/// semaphore at a time must agree on the number of permits, or are told
+/// [`PermitsDiffer`](crate::types::RejectionCode::PermitsDiffer). Whoever comes first is served first,
+/// also if it wants many permits and others fewer.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: coordinator::Client) -> Result<(), coordinator::Error> {
+/// let uplink = client.semaphore("uplink", 4);
+/// let one = uplink.acquire().await?;
+/// let two_more = uplink.acquire_many(2).note("bulk upload").await?;
+/// drop(one);      // one of four is free again, and one more never was taken
+/// two_more.release().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Semaphore {
+    /// Whom to ask.
+    shared: Arc<Shared>,
+    /// Its name, good or not.
+    name: Arc<str>,
+    /// How many permits there are.
+    permits: u32,
+}
+
+impl Semaphore {
+    pub(super) fn new(shared: &Arc<Shared>, name: &str, permits: u32) -> Self {
+        Self { shared: Arc::clone(shared), name: name.into(), permits }
+    }
+
+    /// A request for one permit: await it, or say first how long to wait.
+    pub fn acquire(&self) -> LockRequest {
+        self.acquire_many(1)
+    }
+
+    /// A request for `permits` of them, all or none.
+    pub fn acquire_many(&self, permits: u32) -> LockRequest {
+        LockRequest::new(Arc::clone(&self.shared), 0, &self.name).permits(permits, self.permits)
+    }
+
+    /// Takes one permit if there is one now and nobody waits; `None` if not.
+    ///
+    /// # Errors
+    ///
+    /// As for [`LockRequest`], but for [`Error::Busy`].
+    pub async fn try_acquire(&self) -> Result<Option<LockGuard>, Error> {
+        unless_busy(self.acquire()).await
+    }
+}

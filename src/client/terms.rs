@@ -1,0 +1,349 @@
+//! What is said about a request before it is made, and the making of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::types::{
+    CLAIMS_MAX, Claim, Claims, LOCK_DELAY_MAX, LockName, Mode, Note, PermitsError, RejectionCode,
+    RequestId,
+};
+use crate::wire;
+
+use super::core::{Ask, Rejection};
+use super::error::{Error, shown, unknown_lock};
+use super::guard::{LockGuard, lost_error};
+use super::shared::{Asked, Command, Ending, Failure, Hold, NewRequest, Shared};
+
+/// What is told the request's place in line.
+pub(super) type OnQueued = Box<dyn FnMut(u64) + Send + 'static>;
+
+/// How long a request waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Patience {
+    /// Until it is granted.
+    Forever,
+    /// So long.
+    AtMost(Duration),
+    /// Not at all.
+    None,
+}
+
+impl Patience {
+    /// As long as `timeout`; zero is not to wait.
+    pub(super) fn at_most(timeout: Duration) -> Self {
+        if timeout.is_zero() { Self::None } else { Self::AtMost(timeout) }
+    }
+
+    pub(super) fn wait(self) -> wire::Wait {
+        match self {
+            Self::Forever => wire::Wait::Forever,
+            Self::AtMost(timeout) => wire::Wait::Timeout { ms: millis_up(timeout) },
+            Self::None => wire::Wait::Never,
+        }
+    }
+}
+
+/// What was said about a request, whatever it is for.
+pub(super) struct Terms {
+    /// Whom to ask.
+    shared: Arc<Shared>,
+    /// Who asks, within the session; 0: nobody but this request.
+    owner: u64,
+    /// What for; what was no claim is not among them.
+    claims: Vec<Claim>,
+    /// How long to wait.
+    patience: Patience,
+    /// What for, in words.
+    note: Note,
+    /// Pause after an involuntary loss.
+    lock_delay: Duration,
+    /// Whom to tell the place in line.
+    on_queued: Option<OnQueued>,
+    /// The first thing that was said wrongly. Told when the request is made, so that saying is one
+    /// chain.
+    invalid: Option<Error>,
+}
+
+impl Terms {
+    pub(super) fn new(shared: Arc<Shared>, owner: u64) -> Self {
+        Self {
+            shared,
+            owner,
+            claims: Vec::new(),
+            patience: Patience::Forever,
+            note: Note::default(),
+            lock_delay: Duration::ZERO,
+            on_queued: None,
+            invalid: None,
+        }
+    }
+
+    /// Wants the lock `name` as well.
+    pub(super) fn claim(&mut self, name: &str, mode: Mode) {
+        match LockName::new(name) {
+            Ok(name) => self.claims.push(Claim { name, mode }),
+            Err(error) => self.invalid(Error::invalid_lock_name(name, error)),
+        }
+    }
+
+    /// Wants the last lock that was named in this mode.
+    pub(super) fn mode(&mut self, mode: Mode) {
+        if let Some(claim) = self.claims.last_mut() {
+            claim.mode = mode;
+        }
+    }
+
+    /// The mode of so many permits of the lock `name`, if that is possible.
+    pub(super) fn permits(&mut self, name: &str, take: u32, of: u32) -> Option<Mode> {
+        let invalid = |error: PermitsError| {
+            self.invalid(Error::invalid(&format!("invalid permits of {}", shown(name)), error));
+        };
+        Mode::permits(take, of).map_err(invalid).ok()
+    }
+
+    /// The name of the last lock that was named.
+    pub(super) fn last_name(&self) -> String {
+        self.claims.last().map_or_else(String::new, |claim| claim.name.as_str().to_owned())
+    }
+
+    pub(super) fn patience(&mut self, patience: Patience) {
+        self.patience = patience;
+    }
+
+    /// Has `note` shown, which was said to be `what`.
+    pub(super) fn note(&mut self, note: String, what: &str) {
+        match Note::new(note) {
+            Ok(note) => self.note = note,
+            Err(error) => self.invalid(Error::invalid(&format!("invalid {what}"), error)),
+        }
+    }
+
+    pub(super) fn lock_delay(&mut self, delay: Duration) {
+        if delay > LOCK_DELAY_MAX {
+            let why = format!("{delay:?} is more than {LOCK_DELAY_MAX:?}");
+            return self.invalid(Error::invalid("invalid lock delay", why));
+        }
+        self.lock_delay = delay;
+    }
+
+    pub(super) fn on_queued(&mut self, on_queued: OnQueued) {
+        self.on_queued = Some(on_queued);
+    }
+
+    fn invalid(&mut self, error: Error) {
+        self.invalid.get_or_insert(error);
+    }
+
+    /// Asks, and waits for the answer.
+    pub(super) async fn acquire(self) -> Result<LockGuard, Error> {
+        if let Some(invalid) = self.invalid {
+            return Err(invalid);
+        }
+        let claims = claims(self.claims)?;
+        let names: Box<[LockName]> =
+            claims.as_slice().iter().map(|claim| claim.name.clone()).collect();
+        let ask = Arc::new(Ask {
+            owner: self.owner,
+            converts: None,
+            wait: self.patience.wait(),
+            progress: self.on_queued.is_some(),
+            lock_delay_ms: millis_up(self.lock_delay).try_into().unwrap_or(u32::MAX),
+            note: self.note.as_str().to_owned(),
+            claims: claims.as_slice().iter().map(wire_claim).collect(),
+        });
+        let hold = Arc::new(Hold::default());
+        match ask_for(&self.shared, &ask, &hold, self.on_queued).await {
+            Ok(request) => LockGuard::begin(hold, self.shared, request, ask, names),
+            Err(refused) => Err(refused.error(&hold, &names, self.patience)),
+        }
+    }
+
+    /// Asks, runs `work` while the locks are held, then releases them.
+    pub(super) async fn run<Work, Done>(self, work: Work) -> Result<Done::Output, Error>
+    where
+        Work: FnOnce(LockGuard) -> Done,
+        Done: Future,
+    {
+        let shared = Arc::clone(&self.shared);
+        let mut guard = self.acquire().await?;
+        let (freed, is_freed) = oneshot::channel();
+        guard.tell_when_freed(freed);
+        let (hold, names) = (guard.hold(), guard.names().to_vec());
+        let output = tokio::select! {
+            biased;
+            _ = hold.until_lost() => None,
+            output = work(guard) => Some(output),
+        };
+        // Believed in until the end: then nobody else can have had the lock before it.
+        match output {
+            Some(output) if hold.is_given_back() || hold.is_alive(&shared) => {
+                // How the release went is no news for work that is done; that it went, is.
+                let _ = is_freed.await;
+                Ok(output)
+            }
+            Some(_) | None => Err(lost_error(&hold, &names)),
+        }
+    }
+}
+
+impl fmt::Debug for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terms")
+            .field("owner", &self.owner)
+            .field("claims", &self.claims)
+            .field("patience", &self.patience)
+            .field("note", &self.note)
+            .field("lock_delay", &self.lock_delay)
+            .field("invalid", &self.invalid)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a request asks for, if that can be asked for together.
+fn claims(claims: Vec<Claim>) -> Result<Claims, Error> {
+    let too_many = claims.get(CLAIMS_MAX).map(|claim| claim.name.clone());
+    Claims::new(claims).map_err(|why| match too_many {
+        Some(name) => {
+            let why = format!("{why}, and {} is one too many", shown(name.as_str()));
+            Error::invalid("invalid request", why)
+        }
+        None => Error::invalid("invalid request", why),
+    })
+}
+
+/// Why there was no grant.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// What went wrong.
+    failure: Failure,
+    /// The last place in line that was heard of.
+    position: Option<u64>,
+}
+
+impl Refused {
+    /// The error for a request that asked for `names` and would wait for so long; `hold` is what it
+    /// would have had.
+    pub(super) fn error(self, hold: &Hold, names: &[LockName], patience: Patience) -> Error {
+        let position = self.position;
+        match self.failure {
+            Failure::Rejected(rejection) => {
+                let Rejection { code, lock, .. } = &rejection;
+                let name = names.first().map_or("", LockName::as_str);
+                let lock = lock.clone().unwrap_or_else(|| Box::new(unknown_lock(name)));
+                match (code, patience) {
+                    (RejectionCode::Busy, _) => Error::Busy { lock },
+                    (RejectionCode::TimedOut, Patience::AtMost(timeout)) => {
+                        Error::TimedOut { lock, timeout, position }
+                    }
+                    _ => Error::rejected(rejection),
+                }
+            }
+            Failure::Lost(reason) => {
+                hold.lose(reason);
+                lost_error(hold, names)
+            }
+            Failure::Ended(error) => error,
+        }
+    }
+}
+
+/// Asks, and waits for the grant; gives the request. Dropped before, it takes the request back,
+/// granted or not.
+pub(super) async fn ask_for(
+    shared: &Arc<Shared>,
+    ask: &Arc<Ask>,
+    hold: &Arc<Hold>,
+    on_queued: Option<OnQueued>,
+) -> Result<RequestId, Refused> {
+    let (positions, places) = match on_queued {
+        Some(on_queued) => {
+            let (sender, receiver) = watch::channel(0);
+            (Some(sender), Some((receiver, on_queued)))
+        }
+        None => (None, None),
+    };
+    let (answer, answered) = oneshot::channel();
+    let pending = Pending { asked: Arc::default(), shared: Arc::clone(shared) };
+    let (ask, hold, asked) = (Arc::clone(ask), Arc::clone(hold), Arc::clone(&pending.asked));
+    let command = Command::Request(Box::new(NewRequest { ask, asked, hold, answer, positions }));
+    let mut position = None;
+    let ended = |position| Refused { failure: Failure::Ended(shared.end()), position };
+    if shared.commands.send(command).await.is_err() {
+        return Err(ended(position));
+    }
+    let answer = match places {
+        Some((places, on_queued)) => {
+            answer_and_places(answered, places, on_queued, &mut position).await
+        }
+        None => answered.await,
+    };
+    match answer {
+        Ok(Ok(())) => Ok(pending.granted()),
+        Ok(Err(failure)) => Err(Refused { failure, position }),
+        Err(_) => Err(ended(position)),
+    }
+}
+
+/// Waits for the answer, and tells the places in line meanwhile.
+async fn answer_and_places<T>(
+    mut answered: oneshot::Receiver<T>,
+    mut places: watch::Receiver<u64>,
+    mut on_queued: OnQueued,
+    position: &mut Option<u64>,
+) -> Result<T, oneshot::error::RecvError> {
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut answered => return answer,
+            changed = places.changed() => {
+                if changed.is_err() {
+                    return answered.await;
+                }
+                let place = *places.borrow_and_update();
+                *position = Some(place);
+                on_queued(place);
+            }
+        }
+    }
+}
+
+/// A request that somebody waits for. Dropping it takes the request back, granted or not.
+struct Pending {
+    /// Its id.
+    asked: Arc<Asked>,
+    /// The connection.
+    shared: Arc<Shared>,
+}
+
+impl Pending {
+    /// Somebody else answers for the request from here on.
+    fn granted(mut self) -> RequestId {
+        std::mem::take(&mut self.asked).id()
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(request) = self.asked.abandon() {
+            // Without a driver there is nothing to cancel.
+            let _ = self.shared.endings.send(Ending::Cancel(request));
+        }
+    }
+}
+
+fn wire_claim(claim: &Claim) -> wire::Claim {
+    let mode = match claim.mode {
+        Mode::Exclusive => wire::Mode::Exclusive,
+        Mode::Shared => wire::Mode::Shared,
+        Mode::Permits { take, of } => wire::Mode::Permits { take, of },
+    };
+    wire::Claim { name: claim.name.as_str().to_owned(), mode }
+}
+
+/// `length` in milliseconds, rounded up so that a little is never nothing.
+pub(super) fn millis_up(length: Duration) -> u64 {
+    u64::try_from(length.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
+}
