@@ -108,6 +108,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.requests[request].owner.is_none_or(|owner| self.owners[owner].requests.len() == 1)
     }
 
+    /// Whether its owner has nothing else, and it is for one lock: then nobody waits for anything
+    /// else because of it.
+    fn has_nothing_else(&self, request: RequestKey) -> bool {
+        let first = self.requests[request].first;
+        self.is_alone(request) && first.is_some_and(|first| self.claims[first].sibling.is_none())
+    }
+
     /// In the grace period everybody came back in any order. Whoever waits for itself now is told,
     /// the latest first, as if they had come in the order of their tickets.
     pub(super) fn break_deadlocks(&mut self) {
@@ -215,7 +222,9 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
     /// Whether the owner waits for ever, as far as can be said with so many steps.
     fn run(&mut self, owner: Who) -> bool {
         self.find_dependents(owner);
-        while let Some(lock) = self.open.pop_front() {
+        while self.dependents[&owner].waiting > 0
+            && let Some(lock) = self.open.pop_front()
+        {
             self.grant_in(lock);
         }
         self.steps_left > 0 && self.dependents[&owner].waiting > 0
@@ -290,8 +299,11 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
         while let Some(claim) = next.filter(|next| Some(*next) != found_before)
             && self.step()
         {
-            let who = self.who(table.claims[claim].request);
-            if let Entry::Vacant(entry) = self.dependents.entry(who) {
+            let ClaimNode { request, .. } = table.claims[claim];
+            let who = self.who(request);
+            if !table.has_nothing_else(request)
+                && let Entry::Vacant(entry) = self.dependents.entry(who)
+            {
                 entry.insert(Dependent::default());
                 found.push_back(who);
             }
@@ -318,13 +330,14 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
             }
             let Some(claim) = known.next else { return };
             let ClaimNode { request, mode, .. } = table.claims[claim];
-            if !table.is_entangled(request) {
-                if known.taken + share(mode) > capacity {
+            let taken = known.taken;
+            let is_granted = self.thoughts.get(&request).is_some_and(|thought| thought.granted);
+            if !self.dependents.contains_key(&self.who(request)) {
+                // It gives back what it is granted, before anybody behind it is.
+                if taken + share(mode) > capacity {
                     return;
                 }
-            } else if !self.thoughts.get(&request).is_some_and(|thought| thought.granted)
-                && self.dependents.contains_key(&self.who(request))
-            {
+            } else if !is_granted {
                 self.count_next(lock, request);
                 if !self.is_next_with_room(request) {
                     return;

@@ -262,12 +262,15 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let is_behind = |claim: &ClaimKey| self.goes_before(request, self.claims[*claim].request);
         let queue = &self.locks[lock].queue;
         if self.requests[request].is_conversion() {
+            let ahead = queue.iter(&self.claims).take_while(|claim| !is_behind(claim)).count();
             return Position {
-                next: queue.iter(&self.claims).find(is_behind),
+                next: queue.iter(&self.claims).nth(ahead),
                 next_entangled: queue.entangled().iter(&self.claims).find(is_behind),
+                place: u32::try_from(ahead + 1).ok(),
             };
         }
         Position {
+            place: None,
             next: queue.iter_back(&self.claims).take_while(is_behind).last(),
             next_entangled: queue.entangled().iter_back(&self.claims).take_while(is_behind).last(),
         }

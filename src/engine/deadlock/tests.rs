@@ -116,10 +116,18 @@ fn the_cost_grows_with_those_who_depend_on_the_owner() {
     let mut crowd = Crowd::new();
     crowd.request(1, &["mine"], Mode::Exclusive);
     crowd.request(0, &["theirs"], Mode::Exclusive);
+    crowd.request(0, &["elsewhere"], Mode::Exclusive);
     for owner in 2..1_002 {
+        // Those that have nothing else are passed by.
         crowd.request(owner, &["mine"], Mode::Exclusive);
     }
     let request = crowd.request(1, &["theirs"], Mode::Exclusive);
+    let passed = crowd.steps(request);
+    assert!((1_000..1_100).contains(&passed), "{passed} steps");
+    for owner in 2..1_002 {
+        crowd.request(owner, &["other"], Mode::Shared);
+    }
+    let request = crowd.request(1, &["elsewhere"], Mode::Exclusive);
     let steps = crowd.steps(request);
     assert!((1_000..6_000).contains(&steps), "{steps} steps");
 }
