@@ -33,7 +33,7 @@ use super::session::Outcome;
 use super::{CYCLE_TOLD_MAX, CycleLink, LockTable, News, Rejection};
 use crate::types::{FencingToken, Ticket};
 
-/// So many claims are looked at for one request: about a millisecond. Whoever builds a circle that is
+/// So many claims are looked at for one request: less than a millisecond. Whoever builds a circle that is
 /// larger waits in it until a timeout ends.
 pub const STEPS_MAX: usize = 16_384;
 
