@@ -1,7 +1,8 @@
 //! Several clients, one coordinator, one lock, and everything that can happen between them:
 //! connections that are cut, silent, slow, or delayed in the making; clients that stand still; a
-//! coordinator that crashes or restarts. In all of it never do two believe that they hold the lock;
-//! who loses it was out of touch for as long as a lease; and when it is over, everybody gets it again.
+//! coordinator that crashes or restarts. They want the lock alone or together, and change their minds.
+//! In all of it never do two believe that they hold the lock, unless all share it; who loses it was
+//! out of touch for as long as a lease; and when it is over, everybody gets it again.
 
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use super::model_server::ModelServer;
 use super::simulation::{Dice, Pipe, SkewedClock};
 use super::tests::ask;
 use super::*;
-use crate::wire::ServerMessage;
+use crate::types::RejectionCode;
+use crate::wire::{Claim, Mode, ServerMessage, Wait};
 
 /// Schedules tried, each from a seed of its own.
 const SCHEDULES: u64 = 300;
@@ -48,6 +50,10 @@ struct Client {
     request: Option<RequestId>,
     /// Whether that is granted.
     granted: bool,
+    /// What is to convert it, once asked for.
+    conversion: Option<RequestId>,
+    /// Requests that were given up together with their conversion, which may have been granted.
+    given_up: Vec<RequestId>,
     /// Whether it was granted and then was not believed in.
     disbelieved: bool,
     release_at: u64,
@@ -63,6 +69,33 @@ struct Tally {
     resumed: u64,
     reclaimed: u64,
     cancelled: u64,
+    shared: u64,
+    upgraded: u64,
+    downgraded: u64,
+    deadlocks: u64,
+    timed_out: u64,
+    unsent: u64,
+    conversions_given_up: u64,
+}
+
+/// Something to ask for.
+fn asking(mode: Mode) -> Ask {
+    let claims = vec![Claim { name: "printer".to_owned(), mode }];
+    Ask { claims, ..ask() }
+}
+
+/// Something else to have instead of `held`.
+fn converting(held: RequestId, mode: Mode, dice: &mut Dice) -> Ask {
+    let wait = match dice.roll(3) {
+        0 => Wait::Never,
+        1 => Wait::Timeout { ms: dice.roll(3_000) },
+        _ => Wait::Forever,
+    };
+    Ask { converts: Some(held.number()), wait, ..asking(mode) }
+}
+
+fn mode_of(request: &Request) -> Mode {
+    request.ask.claims[0].mode
 }
 
 struct World {
@@ -94,6 +127,8 @@ impl Client {
             cut_again_at: None,
             request: None,
             granted: false,
+            conversion: None,
+            given_up: Vec::new(),
             disbelieved: false,
             release_at: 0,
             granted_at: 0,
@@ -115,6 +150,18 @@ impl Client {
 
     fn believes(&self, true_now: u64) -> bool {
         self.believes_until().is_some_and(|until| self.clock.at(true_now) < until)
+    }
+
+    /// How it believes to hold the lock, if it does: who has asked to share it does not act as if it
+    /// were alone.
+    fn mode(&self) -> Mode {
+        let conversion = self.conversion.map(|request| request.number());
+        [self.request.map(|request| request.number()), conversion]
+            .into_iter()
+            .flatten()
+            .filter_map(|request| self.core.requests.get(&request).map(mode_of))
+            .find(|mode| *mode == Mode::Shared)
+            .unwrap_or(Mode::Exclusive)
     }
 }
 
@@ -291,6 +338,22 @@ impl World {
                     client.granted_at = now;
                     tally.grants += 1;
                 }
+                Effect::Granted { request, .. } if client.conversion == Some(request) => {
+                    match mode_of(&client.core.requests[&request.number()]) {
+                        Mode::Shared => tally.downgraded += 1,
+                        _ => tally.upgraded += 1,
+                    }
+                    client.request = client.conversion.take();
+                    client.granted_at = now;
+                }
+                // A downgrade of which we did not hear before the coordinator crashed: whom it let in
+                // is reclaimed with a later token.
+                Effect::Lost { reason: LostReason::Conflict, .. }
+                    if client.conversion.is_some() =>
+                {
+                    assert!(client.mode() == Mode::Shared, "seed {seed}");
+                    (client.request, client.granted) = (None, false);
+                }
                 Effect::Lost { reason, .. } => {
                     let unjust = believed.iter().flatten().any(|until| local < *until);
                     assert!(!unjust, "seed {seed}: lost ({reason:?}) what was believed in");
@@ -298,6 +361,21 @@ impl World {
                     tally.losses += 1;
                     (client.request, client.granted) = (None, false);
                 }
+                Effect::Refused { request, refusal } if client.conversion == Some(request) => {
+                    match refusal {
+                        Refusal::Lost(_) => assert_eq!(client.request, None, "seed {seed}"),
+                        Refusal::Rejected(rejection) => match rejection.code {
+                            RejectionCode::Deadlock => tally.deadlocks += 1,
+                            RejectionCode::TimedOut => tally.timed_out += 1,
+                            other => panic!("seed {seed}: {other:?}"),
+                        },
+                        // It never was sent, for nobody was there.
+                        Refusal::Away => tally.unsent += 1,
+                        other => panic!("seed {seed}: {other:?}"),
+                    }
+                    client.conversion = None;
+                }
+                Effect::Replaced { request } => assert_eq!(client.request, Some(request)),
                 Effect::Welcomed(_) => {
                     tally.resumed += 1;
                     // Before the server hears what we say to it.
@@ -307,6 +385,11 @@ impl World {
                 }
                 Effect::Confirmed { .. } => tally.reclaimed += 1,
                 Effect::Queued { .. } | Effect::Doubted { .. } => {}
+                Effect::Released { request, outcome: Err(Refusal::Lost(reason)) } => {
+                    let was_converted = client.given_up.contains(&request);
+                    let is_told = reason == LostReason::NotReclaimed && was_converted;
+                    assert!(is_told, "seed {seed}: {reason:?}");
+                }
                 Effect::Released { outcome, .. } => {
                     assert!(matches!(outcome, Ok(()) | Err(Refusal::Away)), "{outcome:?}");
                 }
@@ -321,12 +404,36 @@ impl World {
         let client = &mut self.clients[which];
         let local = client.clock.at(now);
         match client.request {
-            None => client.request = Some(client.core.request(ask(), local)),
+            None => {
+                let is_shared = self.dice.roll(2) == 0;
+                let mode = if is_shared { Mode::Shared } else { Mode::Exclusive };
+                tally.shared += u64::from(is_shared);
+                client.request = Some(client.core.request(asking(mode), local));
+            }
             Some(request) if client.granted && client.release_at <= now => {
+                if let Some(conversion) = client.conversion.take() {
+                    client.core.cancel(conversion);
+                    client.given_up.push(request);
+                    tally.conversions_given_up += 1;
+                }
                 client.core.release(request, local);
                 (client.request, client.granted) = (None, false);
             }
+            Some(request)
+                if client.granted && client.conversion.is_none() && self.dice.roll(100) == 0 =>
+            {
+                let mode = match client.mode() {
+                    Mode::Exclusive => Mode::Shared,
+                    _ => Mode::Exclusive,
+                };
+                let conversion =
+                    client.core.request(converting(request, mode, &mut self.dice), local);
+                client.conversion = Some(conversion);
+            }
             Some(request) if !peace && self.dice.roll(300) == 0 => {
+                if let Some(conversion) = client.conversion.take() {
+                    client.core.cancel(conversion);
+                }
                 client.core.cancel(request);
                 (client.request, client.granted) = (None, false);
                 tally.cancelled += 1;
@@ -364,8 +471,10 @@ impl World {
             assert!(!believes || !client.disbelieved, "seed {}: a hold was revived", self.seed);
             client.disbelieved |= client.granted && !believes;
         }
-        let believers = self.clients.iter().filter(|client| client.believes(self.now)).count();
-        assert!(believers <= 1, "seed {}: {believers} believe at {}", self.seed, self.now);
+        let believers: Vec<Mode> =
+            self.clients.iter().filter(|c| c.believes(self.now)).map(Client::mode).collect();
+        let may_be = believers.len() <= 1 || believers.iter().all(|mode| *mode == Mode::Shared);
+        assert!(may_be, "seed {}: {believers:?} at {}", self.seed, self.now);
     }
 
     fn run(mut self, tally: &mut Tally) {
@@ -403,4 +512,8 @@ fn invariant_never_two_believers_and_nobody_starves_whatever_happens_to_connecti
     assert!(tally.resumed > SCHEDULES * 5, "{tally:?}");
     assert!(tally.reclaimed > SCHEDULES / 10, "{tally:?}");
     assert!(tally.cancelled > SCHEDULES, "{tally:?}");
+    assert!(tally.shared > SCHEDULES * 5, "{tally:?}");
+    assert!(tally.upgraded.min(tally.downgraded) > SCHEDULES, "{tally:?}");
+    let failed = [tally.conversions_given_up, tally.deadlocks, tally.timed_out, tally.unsent];
+    assert!(failed.iter().all(|count| *count > SCHEDULES / 10), "{tally:?}");
 }
