@@ -238,9 +238,13 @@ impl World {
             }
             10 => self.delay_max = 1_000 + self.dice.roll(1_200_000),
             11..14 => self.delay_max = 1_000,
-            14 => {
+            14..17 => {
                 let is_crash = self.dice.roll(3) > 0;
-                (0..CLIENTS).for_each(|client| self.cut(client));
+                for client in 0..CLIENTS {
+                    self.cut(client);
+                    // Not everybody comes back at once.
+                    self.clients[client].cut_off_until = self.now + self.dice.roll(1_500_000);
+                }
                 for wire in &mut self.wires {
                     wire.up.lose_all();
                 }
@@ -420,7 +424,7 @@ impl World {
                 (client.request, client.granted) = (None, false);
             }
             Some(request)
-                if client.granted && client.conversion.is_none() && self.dice.roll(100) == 0 =>
+                if client.granted && client.conversion.is_none() && self.dice.roll(40) == 0 =>
             {
                 let mode = match client.mode() {
                     Mode::Exclusive => Mode::Shared,
