@@ -4,14 +4,12 @@
 //! In all of it never do two believe that they hold the lock, unless all share it; who loses it was
 //! out of touch for as long as a lease; and when it is over, everybody gets it again.
 
-use std::time::Duration;
-
+use super::contender::{Contender, asking, converting, mode_of};
 use super::model_server::ModelServer;
 use super::simulation::{Dice, Pipe, SkewedClock};
-use super::tests::ask;
 use super::*;
 use crate::types::RejectionCode;
-use crate::wire::{Claim, Mode, ServerMessage, Wait};
+use crate::wire::{Mode, ServerMessage};
 
 /// Schedules tried, each from a seed of its own.
 const SCHEDULES: u64 = 300;
@@ -33,34 +31,6 @@ struct Wire {
     dead: bool,
 }
 
-/// A client and its hands.
-struct Client {
-    core: Core,
-    clock: SkewedClock,
-    /// Which connection of the core's it has, and which wire that is, once it is there.
-    number: Option<u64>,
-    wire: Option<usize>,
-    /// When the attempt under way comes to its end.
-    dialed_at: Option<u64>,
-    paused_until: u64,
-    cut_off_until: u64,
-    /// When its connection is cut once more, while it is about to make up for the last time.
-    cut_again_at: Option<u64>,
-    /// Its request, once made.
-    request: Option<RequestId>,
-    /// Whether that is granted.
-    granted: bool,
-    /// What is to convert it, once asked for.
-    conversion: Option<RequestId>,
-    /// Requests that were given up together with their conversion, which may have been granted.
-    given_up: Vec<RequestId>,
-    /// Whether it was granted and then was not believed in.
-    disbelieved: bool,
-    release_at: u64,
-    /// When it was last granted something.
-    granted_at: u64,
-}
-
 /// What many schedules came to.
 #[derive(Debug, Default)]
 struct Tally {
@@ -78,97 +48,24 @@ struct Tally {
     conversions_given_up: u64,
 }
 
-/// Something to ask for.
-fn asking(mode: Mode) -> Ask {
-    let claims = vec![Claim { name: "printer".to_owned(), mode }];
-    Ask { claims, ..ask() }
-}
-
-/// Something else to have instead of `held`.
-fn converting(held: RequestId, mode: Mode, dice: &mut Dice) -> Ask {
-    let wait = match dice.roll(3) {
-        0 => Wait::Never,
-        1 => Wait::Timeout { ms: dice.roll(3_000) },
-        _ => Wait::Forever,
-    };
-    Ask { converts: Some(held.number()), wait, ..asking(mode) }
-}
-
-fn mode_of(request: &Request) -> Mode {
-    request.ask.claims[0].mode
-}
-
 struct World {
     seed: u64,
     dice: Dice,
     now: u64,
     server: ModelServer,
     server_down_until: u64,
-    clients: Vec<Client>,
+    clients: Vec<Contender>,
     wires: Vec<Wire>,
     /// No message is under way on any wire before this one.
     oldest_wire: usize,
     delay_max: u64,
 }
 
-impl Client {
-    fn new(dice: &mut Dice, seed: u64) -> Self {
-        let clock = SkewedClock::any(dice);
-        let reconnect = Reconnect { attempt_max: Duration::from_secs(5), seed };
-        let introduction = Introduction::default();
-        Self {
-            core: Core::new(introduction, Some(reconnect), clock.at(0)),
-            clock,
-            number: Some(0),
-            wire: None,
-            dialed_at: None,
-            paused_until: 0,
-            cut_off_until: 0,
-            cut_again_at: None,
-            request: None,
-            granted: false,
-            conversion: None,
-            given_up: Vec::new(),
-            disbelieved: false,
-            release_at: 0,
-            granted_at: 0,
-        }
-    }
-
-    /// Until when it believes, by what a guard of it would say.
-    fn believes_until(&self) -> Option<Timestamp> {
-        let lease = self.core.lease()?.believed_until();
-        let held = self.core.requests.values().filter_map(|request| match request.state {
-            State::Held { doubted, .. } => Some(doubted.map_or(lease, |until| until.min(lease))),
-            State::Waiting
-            | State::Unconfirmed(_)
-            | State::Releasing { .. }
-            | State::Cancelling => None,
-        });
-        held.max()
-    }
-
-    fn believes(&self, true_now: u64) -> bool {
-        self.believes_until().is_some_and(|until| self.clock.at(true_now) < until)
-    }
-
-    /// How it believes to hold the lock, if it does: who has asked to share it does not act as if it
-    /// were alone.
-    fn mode(&self) -> Mode {
-        let conversion = self.conversion.map(|request| request.number());
-        [self.request.map(|request| request.number()), conversion]
-            .into_iter()
-            .flatten()
-            .filter_map(|request| self.core.requests.get(&request).map(mode_of))
-            .find(|mode| *mode == Mode::Shared)
-            .unwrap_or(Mode::Exclusive)
-    }
-}
-
 impl World {
     fn new(seed: u64) -> Self {
         let mut dice = Dice::of(seed);
-        let clients = (0..CLIENTS).map(|n| Client::new(&mut dice, seed * 10 + n as u64)).collect();
+        let clients =
+            (0..CLIENTS).map(|n| Contender::new(&mut dice, seed * 10 + n as u64)).collect();
         let server = ModelServer::new(SkewedClock::any(&mut dice));
         let mut world = Self {
             seed,
@@ -476,7 +373,7 @@ impl World {
             client.disbelieved |= client.granted && !believes;
         }
         let believers: Vec<Mode> =
-            self.clients.iter().filter(|c| c.believes(self.now)).map(Client::mode).collect();
+            self.clients.iter().filter(|c| c.believes(self.now)).map(Contender::mode).collect();
         let may_be = believers.len() <= 1 || believers.iter().all(|mode| *mode == Mode::Shared);
         assert!(may_be, "seed {}: {believers:?} at {}", self.seed, self.now);
     }
