@@ -52,6 +52,7 @@ Run:
 
 Look:
   status, ls   Who holds what, and who waits
+  events       What happens to requests, as it happens
   ping         Ask whether a coordinator answers
 
 Act:
@@ -80,9 +81,9 @@ pub(crate) enum Command {
     /// Run a command while holding a lock.
     ///
     /// Waits for the lock, runs COMMAND (no shell, arguments as given), releases. The command finds
-    /// COORDINATOR_LOCK, COORDINATOR_FENCING_TOKEN, COORDINATOR_SESSION and COORDINATOR_SERVER in
-    /// its environment. Without a command, prints one line and holds the lock until SIGINT, SIGTERM
-    /// or the end of standard input.
+    /// COORDINATOR_LOCK, COORDINATOR_LOCKS, COORDINATOR_FENCING_TOKEN, COORDINATOR_SESSION and
+    /// COORDINATOR_SERVER in its environment. Without a command, prints one line and holds the lock
+    /// until SIGINT, SIGTERM or the end of standard input.
     #[command(after_help = EXIT_CODES)]
     Lock(LockArgs),
     /// Run a command under a lock, or exit 75 at once if it is busy.
@@ -91,6 +92,13 @@ pub(crate) enum Command {
     /// Who holds what, and who waits.
     #[command(visible_alias = "ls")]
     Status(StatusArgs),
+    /// What happens to requests, as it happens.
+    ///
+    /// A line for each event, from now on until Ctrl-C: a request comes, is queued, granted, released,
+    /// cancelled, lost or rejected. If they come faster than they are read, some are left out, and a
+    /// line says how many; the coordinator never waits for a reader. Times are UTC, by the
+    /// coordinator's clock.
+    Events(EventsArgs),
     /// Ask whether a coordinator answers, and how fast.
     Ping(PingArgs),
     /// Take a lock away from its holder.
@@ -120,6 +128,9 @@ Exit codes:
 pub(crate) struct LockArgs {
     /// The lock.
     pub(crate) name: String,
+    /// Another lock, to be held together with the first and in the same mode: all or none.
+    #[arg(long = "and", value_name = "NAME")]
+    pub(crate) others: Vec<String>,
     /// Do not wait (as `coordinator try`).
     #[arg(short = 'n', long)]
     pub(crate) nonblock: bool,
@@ -154,6 +165,12 @@ pub(crate) struct LockArgs {
 }
 
 impl LockArgs {
+    /// All the locks.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        let others = self.others.iter().map(String::as_str);
+        std::iter::once(self.name.as_str()).chain(others).collect()
+    }
+
     /// The same as `coordinator try` means it.
     pub(crate) fn without_waiting(self) -> Result<Self, Failure> {
         match self.timeout {
@@ -177,6 +194,19 @@ pub(crate) struct StatusArgs {
     /// List the sessions too.
     #[arg(long, conflicts_with = "name")]
     pub(crate) sessions: bool,
+    /// Draw who waits for whom, as a tree.
+    #[arg(long, conflicts_with_all = ["name", "sessions"])]
+    pub(crate) waits: bool,
+}
+
+/// `events`.
+#[derive(clap::Args)]
+pub(crate) struct EventsArgs {
+    /// Only of requests for this lock.
+    pub(crate) name: Option<String>,
+    /// For programs: an object a line; docs/status-json.md describes them.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `ping`.
@@ -353,6 +383,15 @@ mod tests {
         assert_eq!(lock("coordinator lock demo -c date").script.as_deref(), Some("date"));
         assert_eq!(lock("coordinator lock -c date demo").script.as_deref(), Some("date"));
         assert!(read("coordinator lock demo -c date -- ls").is_err());
+    }
+
+    #[test]
+    fn several_locks_are_named_before_the_command() {
+        let args = lock("coordinator lock a --and b -s --and c ls --and d");
+        assert_eq!(args.names(), ["a", "b", "c"]);
+        assert_eq!(args.command, ["ls", "--and", "d"]);
+        assert_eq!(lock("coordinator lock a -- ls").names(), ["a"]);
+        assert!(read("coordinator lock a --and").is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use coordinator::types::{LostReason, RejectionCode};
-use coordinator::wire::{Holder, LockStatus};
+use coordinator::wire::{CycleLink, Holder, LockStatus};
 use coordinator::{Error, LockGuard};
 
 use super::output;
@@ -41,6 +41,8 @@ pub(crate) mod exit {
 
 /// Most holders that an error names.
 const HOLDERS_NAMED_MAX: usize = 3;
+/// Most of those who would wait for each other that an error names.
+const LINKS_NAMED_MAX: usize = 8;
 
 /// Why a command ends otherwise than it was meant to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +128,8 @@ impl Attempt<'_> {
         let lock = self.lock;
         match error {
             Error::Busy { lock: status } => {
-                Failure::new(self.busy, format!("{lock:?} is busy")).facts_of(status).hint(format!(
+                let what = format!("{:?} is busy", status.name);
+                Failure::new(self.busy, what).facts_of(status).hint(format!(
                     "wait for it with `coordinator lock -w 10m {}{}`",
                     shell_word(lock),
                     self.command
@@ -134,15 +137,22 @@ impl Attempt<'_> {
             }
             Error::TimedOut { lock: status, timeout, .. } => {
                 let within = words::length(*timeout);
-                Failure::new(self.busy, format!("{lock:?} did not become free within {within}"))
+                let name = &status.name;
+                Failure::new(self.busy, format!("{name:?} did not become free within {within}"))
                     .facts_of(status)
                     .hint(format!(
                         "see who is in line with `coordinator status {}`",
-                        shell_word(lock)
+                        shell_word(name)
                     ))
             }
             Error::Lost { reason, .. } => {
                 Failure::new(exit::LOST, format!("lost {lock:?}: {}", lost(*reason, None)))
+            }
+            Error::Deadlock { cycle } => {
+                let what = format!("waiting for {lock:?} would never end: each waits for the next");
+                let facts = circle(cycle);
+                Failure { facts, ..Failure::new(self.busy, what) }
+                    .hint("one of them has to give back what it holds; then ask again")
             }
             Error::Rejected { code, message } => self.rejected(*code, message),
             Error::Draining { .. } => Failure::new(
@@ -184,6 +194,10 @@ impl Attempt<'_> {
                 .hint(format!("`coordinator status {}` shows how it is used", shell_word(lock))),
             Code::TooManySessions | Code::TooManyClaims | Code::TooManyWaiters => {
                 Failure::new(exit::BUSY, message).hint("ask again later")
+            }
+            Code::TooManyWatches => Failure::new(exit::BUSY, message).hint("ask again later"),
+            Code::AlreadyHeld | Code::Deadlock => {
+                Failure::new(self.busy, message).hint("give back what is held, then ask again")
             }
             // The message says what to do.
             Code::Grace => Failure::new(exit::BUSY, message),
@@ -243,7 +257,8 @@ pub(crate) fn lost(reason: LostReason, silence: Option<Duration>) -> String {
 
 /// The lock could not be kept; `stopped` says what was done about it.
 pub(crate) fn lost_lock(guard: &LockGuard, after: Duration, why: &str, stopped: &str) -> Failure {
-    let what = format!("lost {:?} after {}: {why}{stopped}", guard.name(), words::length(after));
+    let (names, after) = (words::locks_of(guard), words::length(after));
+    let what = format!("lost {names} after {after}: {why}{stopped}");
     let token = guard.token();
     Failure::new(exit::LOST, what).hint(format!(
         "its token was {token}; whatever it writes late can be refused by comparing tokens"
@@ -268,6 +283,25 @@ fn facts(lock: &LockStatus) -> Vec<String> {
         facts.push(format!("queue    {queue}"));
     }
     facts
+}
+
+/// Who waits for whom, a line each.
+fn circle(cycle: &[CycleLink]) -> Vec<String> {
+    let line = |link: &CycleLink| {
+        let who = words::who(&link.identity, "");
+        match link.held_with {
+            0 => format!("{who} waits for {:?}, behind the next in line", link.lock),
+            token => {
+                format!("{who} waits for {:?}, held by the next with token {token}", link.lock)
+            }
+        }
+    };
+    let mut lines: Vec<String> = cycle.iter().take(LINKS_NAMED_MAX).map(line).collect();
+    let more = cycle.len() - lines.len();
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    lines
 }
 
 fn held_by(holder: &Holder) -> String {

@@ -113,7 +113,33 @@ fn every_rejection_has_an_exit_code_that_a_script_can_act_on() {
     assert_eq!(code(RejectionCode::Draining), 69);
     assert_eq!(code(RejectionCode::Unsupported), 76);
     assert_eq!(code(RejectionCode::NoSuchGrant), 1);
+    assert_eq!(code(RejectionCode::AlreadyHeld), 75);
+    assert_eq!(code(RejectionCode::Deadlock), 75);
+    assert_eq!(code(RejectionCode::TooManyWatches), 75);
     assert_eq!(code(RejectionCode::Unknown(9999)), 76);
+}
+
+#[test]
+fn a_deadlock_says_who_waits_for_whom() {
+    let link = |identity: &str, lock: &str, held_with| CycleLink {
+        session: 1,
+        identity: identity.to_owned(),
+        owner: 1,
+        request: 1,
+        lock: lock.to_owned(),
+        held_with,
+    };
+    let cycle = vec![link("ann@build7:1", "deploy", 7), link("bob@build8:2", "migrations", 0)];
+    let failure = ATTEMPT.failed(&Error::Deadlock { cycle });
+    assert_eq!(failure.exit, 75);
+    assert_eq!(
+        failure.plain(),
+        "error: waiting for \"deploy\" would never end: each waits for the next
+  ann@build7:1 waits for \"deploy\", held by the next with token 7
+  bob@build8:2 waits for \"migrations\", behind the next in line
+  hint: one of them has to give back what it holds; then ask again
+"
+    );
 }
 
 #[test]

@@ -33,6 +33,7 @@ use super::terminal::Terminal;
 use super::values::OnLost;
 use super::waiting::{self, Place};
 use super::watchdog::Watchdog;
+use super::words;
 
 /// How long the answer to our release may take before we leave it to the lease.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
@@ -89,7 +90,8 @@ async fn run_listening(
     let released = timeout(RELEASE_MAX, guard.release()).await;
     if let (Ok(_), Ok(Err(Error::Lost { reason, .. }))) = (&outcome, released) {
         let why = errors::lost(reason, None);
-        output::tell(&format!("warning: {:?} was lost before its release: {why}", args.name));
+        let names = words::names(args.names());
+        output::tell(&format!("warning: lost {names} before the release: {why}"));
     }
     // A server that does not answer forgets us when the lease ends.
     let _forgotten = timeout(RELEASE_MAX, client.close()).await;
@@ -125,14 +127,10 @@ async fn acquire(
     interrupts: &mut Signals,
 ) -> Result<Acquired, Failure> {
     let server = settings.server.0.as_str();
-    let attempt = Attempt {
-        server,
-        lock: &args.name,
-        command: if words_of(args).is_some() { " -- …" } else { "" },
-        busy: args.conflict_exit_code,
-    };
+    let (rest, busy) = (rest_of(args), args.conflict_exit_code);
+    let attempt = Attempt { server, lock: &args.name, command: &rest, busy };
     let identity = settings.identity.as_ref().map(identity).transpose()?;
-    let place = Place::default();
+    let (names, place) = (args.names(), Place::default());
     let acquired = async {
         let mut builder =
             Client::builder().ttl(settings.ttl.length()).connect_timeout(settings.connect_timeout);
@@ -150,17 +148,18 @@ async fn acquire(
             Err(error) => Err(attempt.failed(&error)),
         },
         signal = interrupts.next() => Ok(Acquired::Interrupted(signal)),
-        never = waiting::show(server, &args.name, &place) => never,
+        never = waiting::show(server, &names, &place) => never,
     }
 }
 
 async fn request(args: &LockArgs, client: &Client, place: &Place) -> Result<LockGuard, Error> {
-    let mut request = client.lock(args.name.as_str()).note(args.note.as_str());
-    if args.shared {
-        request = request.shared();
-    }
-    if let Some(of) = args.permits {
-        request = request.permits(args.take, of);
+    let mut request = client.lock_all([] as [&str; 0]).note(args.note.as_str());
+    for name in args.names() {
+        request = match args.permits {
+            Some(of) => request.permits(name, args.take, of),
+            None if args.shared => request.shared(name),
+            None => request.exclusive(name),
+        };
     }
     if let Some(longest) = args.timeout {
         request = request.timeout(longest);
@@ -182,6 +181,19 @@ fn identity(id: &Identity) -> Result<String, Failure> {
         Err(_) => Err(Failure::usage(format!("--as {} is too long", shell_word(id.as_str())))
             .hint(format!("with user, host and pid, {IDENTITY_LEN_MAX} bytes have room"))),
     }
+}
+
+/// What follows the first lock's name in the advice to wait.
+fn rest_of(args: &LockArgs) -> String {
+    let mut rest = String::new();
+    for name in &args.others {
+        rest.push_str(" --and ");
+        rest.push_str(&shell_word(name));
+    }
+    if words_of(args).is_some() {
+        rest.push_str(" -- …");
+    }
+    rest
 }
 
 /// The words of the command that was asked for.
@@ -206,6 +218,7 @@ fn command(
     command
         .args(arguments)
         .env("COORDINATOR_LOCK", &args.name)
+        .env("COORDINATOR_LOCKS", args.names().join("\n"))
         .env("COORDINATOR_FENCING_TOKEN", guard.token().to_string())
         .env("COORDINATOR_SESSION", client.session().to_string())
         .env("COORDINATOR_SERVER", &settings.server.0);
@@ -215,7 +228,7 @@ fn command(
 /// Holds the lock until SIGINT, SIGTERM or the end of standard input.
 async fn hold(guard: &LockGuard, rules: Rules, mut heard: Heard) -> Result<ExitCode, Failure> {
     let held_since = std::time::Instant::now();
-    output::line(&format!("holding {:?} token {}", guard.name(), guard.token()));
+    output::line(&format!("holding {} token {}", words::locks_of(guard), guard.token()));
     let end_of_input = end_of_input();
     tokio::select! {
         biased;

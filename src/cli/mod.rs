@@ -16,7 +16,9 @@
 //! | `serve`, `log` | the coordinator as a process: port file, signals, what it tells |
 //! | `lock`, `waiting`, `supervise`, `plan`, `child`, `terminal`, `signals` | a command under a lock, dead before the lock is another's |
 //! | `watchdog` | the same when that process is stopped or dead: a process of its own |
-//! | `status`, `ping`, `release`, `config`, `papers` | the small commands |
+//! | `status`, `waits` | who holds what and who waits, as tables; who waits for whom, as a tree |
+//! | `events`, `ping`, `release`, `config`, `papers` | the small commands |
+//! | `json` | what programs are told: names that are promised |
 //! | `errors`, `words`, `table`, `output` | texts: what happened, who, what next |
 //!
 //! What is never here: a rule about locks, `unsafe`, a `print` outside `output`. Nobody imports
@@ -26,7 +28,9 @@ mod args;
 mod child;
 mod config;
 mod errors;
+mod events;
 mod foreground;
+mod json;
 mod lock;
 mod log;
 mod output;
@@ -44,6 +48,7 @@ mod table;
 mod terminal;
 mod values;
 mod waiting;
+mod waits;
 mod watchdog;
 mod words;
 
@@ -81,6 +86,7 @@ pub(crate) fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure
         Command::Lock(args) => lock::run(&args, settings),
         Command::Try(args) => lock::run(&args.without_waiting()?, settings),
         Command::Status(args) => on_a_runtime(status::run(args, settings)),
+        Command::Events(args) => on_a_runtime(events::run(args, settings)),
         Command::Ping(args) => on_a_runtime(ping::run(args, settings)),
         Command::Release(args) => on_a_runtime(release::run(args, settings)),
         Command::Config(args) => Ok(config::run(&args, settings)),

@@ -15,6 +15,12 @@ pub(crate) fn line(text: &str) {
     print(&format!("{text}\n"));
 }
 
+/// Prints a line of many; fails once nobody can read them any more.
+pub(crate) fn try_line(text: &str) -> io::Result<()> {
+    let mut out = anstream::stdout();
+    writeln!(out, "{text}").and_then(|()| out.flush())
+}
+
 /// Tells people something that is not the answer itself.
 pub(crate) fn tell(text: &str) {
     put(&mut anstream::stderr(), &format!("{text}\n"));

@@ -17,8 +17,13 @@ use super::settings::TABLE;
 
 /// Variables that `coordinator lock` gives to its command, and that a `coordinator` run by that
 /// command therefore meets.
-const VARIABLES_GIVEN: [&str; 4] =
-    ["COORDINATOR_LOCK", "COORDINATOR_FENCING_TOKEN", "COORDINATOR_SESSION", "COORDINATOR_SERVER"];
+const VARIABLES_GIVEN: [&str; 5] = [
+    "COORDINATOR_LOCK",
+    "COORDINATOR_LOCKS",
+    "COORDINATOR_FENCING_TOKEN",
+    "COORDINATOR_SESSION",
+    "COORDINATOR_SERVER",
+];
 /// The variable that names the file; not itself a setting, since it must be known before them.
 const FILE_VARIABLE: &str = "COORDINATOR_CONFIG";
 /// The flag that names the file.

@@ -1,29 +1,31 @@
 //! `coordinator status`: who holds what, and who waits; for people, and for programs.
-//!
-//! `docs/status-json.md` describes the second form; what it says is a promise, so its names are
-//! spelled out here and do not follow the wire's.
 
 use std::process::ExitCode;
 
-use coordinator::wire::{Holder, LockStatus, Mode, ServerStatus, SessionStatus, Waiter};
-use serde_json::{Value, json};
+use coordinator::wire::{Holder, LockStatus, ServerStatus, SessionStatus};
+use coordinator::{Error, Observer};
 
 use super::args::StatusArgs;
 use super::errors::{Attempt, Failure, queue};
+use super::json;
 use super::output;
 use super::ping::connect;
 use super::settings::Settings;
 use super::table::Table;
+use super::waits;
 use super::words;
 
+/// Of more locks than this, only the first few holders and waiters are looked at.
+const LOCKS_ASKED_AGAIN_MAX: usize = 256;
+
 /// What was seen.
-struct Seen {
+pub(crate) struct Seen {
     /// The coordinator as a whole.
-    server: ServerStatus,
+    pub(crate) server: ServerStatus,
     /// The locks in use, or the one that was asked for if it is.
-    locks: Vec<LockStatus>,
+    pub(crate) locks: Vec<LockStatus>,
     /// The sessions, if they were asked for.
-    sessions: Option<Vec<SessionStatus>>,
+    pub(crate) sessions: Option<Vec<SessionStatus>>,
 }
 
 /// Looks, and prints what there is.
@@ -31,7 +33,8 @@ pub(crate) async fn run(args: StatusArgs, settings: &Settings) -> Result<ExitCod
     let server = settings.server.0.as_str();
     let seen = look(&args, settings).await?;
     if args.json {
-        output::line(&format!("{:#}", as_json(&seen)));
+        let json = if args.waits { waits::as_json(&seen) } else { json::seen(&seen) };
+        output::line(&format!("{json:#}"));
         return Ok(ExitCode::SUCCESS);
     }
     let text = match &args.name {
@@ -39,6 +42,10 @@ pub(crate) async fn run(args: StatusArgs, settings: &Settings) -> Result<ExitCod
             Some(lock) => one_lock(lock),
             None => format!("{name:?} is free\n"),
         },
+        None if args.waits => {
+            let tree = waits::tree(&seen.locks, waits::Lines::of_the_locale());
+            format!("{}\n{tree}", server_line(server, &seen.server))
+        }
         None => overview(server, &seen),
     };
     output::print(&text);
@@ -55,11 +62,31 @@ async fn look(args: &StatusArgs, settings: &Settings) -> Result<Seen, Failure> {
             Some(name) => observer.lock(name).await?.into_iter().collect(),
             None => observer.locks().await?,
         };
+        if args.waits {
+            locks.retain(|lock| lock.waiter_count > 0);
+            name_all(&mut observer, &mut locks).await?;
+            locks.retain(|lock| lock.waiter_count > 0);
+        }
         locks.sort_by(|a, b| a.name.cmp(&b.name));
         let sessions = if args.sessions { Some(observer.sessions().await?) } else { None };
         Ok(Seen { server, locks, sessions })
     };
     seen.await.map_err(|error| attempt.failed(&error))
+}
+
+/// Asks again about locks of which only the first few holders and waiters were named.
+async fn name_all(observer: &mut Observer, locks: &mut [LockStatus]) -> Result<(), Error> {
+    let is_cut = |lock: &&mut LockStatus| {
+        lock.holder_count > lock.holders.len() as u64
+            || lock.waiter_count > lock.waiters.len() as u64
+    };
+    for lock in locks.iter_mut().filter(is_cut).take(LOCKS_ASKED_AGAIN_MAX) {
+        match observer.lock(&lock.name).await? {
+            Some(whole) => *lock = whole,
+            None => lock.waiter_count = 0,
+        }
+    }
+    Ok(())
 }
 
 /// The whole: a line for the server, a table of locks, perhaps one of sessions.
@@ -105,20 +132,22 @@ fn server_line(server: &str, status: &ServerStatus) -> String {
 }
 
 fn locks_table(locks: &[LockStatus]) -> String {
-    let mut table = Table::new(&["LOCK", "HOLDER", "FOR", "TOKEN", "MODE", "NOTE", "QUEUE"]);
+    let heads = ["LOCK", "HOLDER", "OWNER", "FOR", "TOKEN", "MODE", "NOTE", "QUEUE"];
+    let mut table = Table::new(&heads);
     for lock in locks {
         let name = lock.name.clone();
         let queue = queue(lock).unwrap_or_default();
         let Some((first, others)) = lock.holders.split_first() else {
             let empty = String::new;
-            table.row([name, "nobody".to_owned(), empty(), empty(), empty(), empty(), queue]);
+            let nobody = "nobody".to_owned();
+            table.row([name, nobody, empty(), empty(), empty(), empty(), empty(), queue]);
             continue;
         };
-        let [who, held, token, mode, note] = holder_cells(first);
-        table.row([name, who, held, token, mode, note, queue]);
+        let [who, owner, held, token, mode, note] = holder_cells(first);
+        table.row([name, who, owner, held, token, mode, note, queue]);
         for other in others {
-            let [who, held, token, mode, note] = holder_cells(other);
-            table.row([String::new(), who, held, token, mode, note, String::new()]);
+            let [who, owner, held, token, mode, note] = holder_cells(other);
+            table.row([String::new(), who, owner, held, token, mode, note]);
         }
         let unnamed = lock.holder_count.saturating_sub(lock.holders.len() as u64);
         if unnamed > 0 {
@@ -128,13 +157,14 @@ fn locks_table(locks: &[LockStatus]) -> String {
     table.render()
 }
 
-fn holder_cells(holder: &Holder) -> [String; 5] {
+fn holder_cells(holder: &Holder) -> [String; 6] {
     let mut who = words::who(&holder.identity, &holder.peer);
     if !holder.connected {
         who.push_str(" [disconnected]");
     }
     [
         who,
+        words::owner(holder.owner),
         words::millis(holder.held_ms),
         holder.token.to_string(),
         words::mode(holder.mode).unwrap_or_default(),
@@ -148,11 +178,12 @@ fn one_lock(lock: &LockStatus) -> String {
     if lock.waiters.is_empty() {
         return text;
     }
-    let mut table = Table::new(&["PLACE", "WAITER", "FOR", "MODE", "NOTE"]);
+    let mut table = Table::new(&["PLACE", "WAITER", "OWNER", "FOR", "MODE", "NOTE"]);
     for (waiter, place) in lock.waiters.iter().zip(1_u64..) {
         table.row([
             place.to_string(),
             words::who(&waiter.identity, &waiter.peer),
+            words::owner(waiter.owner),
             words::millis(waiter.waiting_ms),
             words::mode(waiter.mode).unwrap_or_default(),
             waiter.note.clone(),
@@ -184,97 +215,6 @@ fn sessions_table(sessions: &[SessionStatus]) -> String {
         ]);
     }
     table.render()
-}
-
-fn as_json(seen: &Seen) -> Value {
-    let mut json = json!({
-        "server": server_json(&seen.server),
-        "locks": seen.locks.iter().map(lock_json).collect::<Vec<_>>(),
-    });
-    if let Some(sessions) = &seen.sessions {
-        json["sessions"] = sessions.iter().map(session_json).collect();
-    }
-    json
-}
-
-fn server_json(status: &ServerStatus) -> Value {
-    json!({
-        "version": status.version,
-        "epoch": status.epoch,
-        "uptime_ms": status.uptime_ms,
-        "draining": status.draining,
-        "connections": status.connections,
-        "sessions": status.sessions,
-        "locks": status.locks,
-        "held": status.held,
-        "waiting": status.waiting,
-        "grants": status.grants,
-        "expired": status.expired,
-        "protocol_errors": status.protocol_errors,
-        "slow_readers": status.slow_readers,
-        "handshake_timeouts": status.handshake_timeouts,
-        "connections_refused": status.connections_refused,
-        "last_token": status.last_token,
-        "grace_ms": status.grace_ms,
-        "unsaved_ms": status.unsaved_ms,
-    })
-}
-
-fn lock_json(lock: &LockStatus) -> Value {
-    json!({
-        "name": lock.name,
-        "holders": lock.holders.iter().map(holder_json).collect::<Vec<_>>(),
-        "holder_count": lock.holder_count,
-        "waiters": lock.waiters.iter().map(waiter_json).collect::<Vec<_>>(),
-        "waiter_count": lock.waiter_count,
-    })
-}
-
-fn holder_json(holder: &Holder) -> Value {
-    json!({
-        "session": format!("{:032x}", holder.session),
-        "identity": holder.identity,
-        "peer": holder.peer,
-        "mode": mode_json(holder.mode),
-        "token": holder.token,
-        "held_ms": holder.held_ms,
-        "note": holder.note,
-        "connected": holder.connected,
-    })
-}
-
-fn waiter_json(waiter: &Waiter) -> Value {
-    json!({
-        "session": format!("{:032x}", waiter.session),
-        "identity": waiter.identity,
-        "peer": waiter.peer,
-        "mode": mode_json(waiter.mode),
-        "waiting_ms": waiter.waiting_ms,
-        "note": waiter.note,
-    })
-}
-
-fn session_json(session: &SessionStatus) -> Value {
-    json!({
-        "session": format!("{:032x}", session.session),
-        "identity": session.identity,
-        "peer": session.peer,
-        "connected": session.connected,
-        "age_ms": session.age_ms,
-        "ttl_ms": session.ttl_ms,
-        "lease_left_ms": session.lease_left_ms,
-        "held": session.held,
-        "waiting": session.waiting,
-    })
-}
-
-fn mode_json(mode: Mode) -> Value {
-    match mode {
-        Mode::Exclusive => json!({"kind": "exclusive"}),
-        Mode::Shared => json!({"kind": "shared"}),
-        Mode::Permits { take, of } => json!({"kind": "permits", "take": take, "of": of}),
-        _ => json!({"kind": "unknown"}),
-    }
 }
 
 #[cfg(test)]

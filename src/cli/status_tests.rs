@@ -1,5 +1,7 @@
 //! What people and programs are shown.
 
+use coordinator::wire::{Mode, Waiter};
+
 use super::*;
 
 fn server() -> ServerStatus {
@@ -131,21 +133,21 @@ fn programs_get_numbers_and_stable_names() {
         waiting: 0,
     };
     let seen = Seen { server: server(), locks: vec![deploy()], sessions: Some(vec![session]) };
-    let json = as_json(&seen);
+    let json = json::seen(&seen);
     assert_eq!(json["server"]["epoch"], 18);
     assert_eq!(json["locks"][0]["holders"][0]["token"], 1881);
     assert_eq!(json["locks"][0]["holders"][0]["session"], "0000000000000000000000000000002a");
     assert_eq!(json["locks"][0]["holders"][0]["mode"]["kind"], "exclusive");
     assert_eq!(json["locks"][0]["waiters"][1]["waiting_ms"], 3_000);
     assert_eq!(json["sessions"][0]["lease_left_ms"], 9_995);
-    assert_eq!(mode_json(Mode::Permits { take: 2, of: 3 })["of"], 3);
+    assert_eq!(json::mode(Mode::Permits { take: 2, of: 3 })["of"], 3);
 }
 
 #[test]
 fn every_name_is_in_the_description() {
     let described = include_str!("../../docs/status-json.md");
     let seen = Seen { server: server(), locks: vec![deploy()], sessions: Some(vec![]) };
-    let json = as_json(&seen);
+    let json = json::seen(&seen);
     let lock = &json["locks"][0];
     for object in [&json, &json["server"], lock, &lock["holders"][0], &lock["waiters"][0]] {
         for name in object.as_object().unwrap().keys() {

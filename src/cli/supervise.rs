@@ -15,6 +15,7 @@ use super::output;
 use super::plan::{Plan, STALL_MIN};
 use super::values::OnLost;
 use super::watchdog::Watchdog;
+use super::words;
 
 /// What to do when the lock is in danger.
 #[derive(Clone, Copy, Debug)]
@@ -170,9 +171,8 @@ impl Watch<'_> {
             OnLost::Kill => self.stop(reason),
             OnLost::Warn => {
                 self.warned = true;
-                let name = self.guard.name();
-                let why = self.why(reason);
-                output::tell(&format!("warning: lost {name:?}: {why}; {} goes on", self.shown));
+                let (names, why) = (words::locks_of(self.guard), self.why(reason));
+                output::tell(&format!("warning: lost {names}: {why}; {} goes on", self.shown));
             }
         }
     }

@@ -60,7 +60,7 @@ impl Drop for Line {
 }
 
 /// Shows who is waited for, for as long as it is polled.
-pub(crate) async fn show(server: &str, lock: &str, place: &Place) -> ! {
+pub(crate) async fn show(server: &str, locks: &[&str], place: &Place) -> ! {
     if !terminal::is_watched() {
         std::future::pending::<()>().await;
     }
@@ -69,10 +69,10 @@ pub(crate) async fn show(server: &str, lock: &str, place: &Place) -> ! {
     sleep(TICK).await;
     loop {
         let place_asked = place.now();
-        let seen = look(&mut observer, server, lock).await;
+        let seen = look(&mut observer, server, locks).await;
         let seen_at = Instant::now();
         for _ in 0..TICKS_PER_LOOK {
-            line.show(&text(lock, seen.as_ref(), place.now(), seen_at.elapsed()));
+            line.show(&text(locks, seen.as_ref(), place.now(), seen_at.elapsed()));
             sleep(TICK).await;
             if place.now() != place_asked {
                 break;
@@ -81,25 +81,30 @@ pub(crate) async fn show(server: &str, lock: &str, place: &Place) -> ! {
     }
 }
 
-async fn look(observer: &mut Option<Observer>, server: &str, lock: &str) -> Option<LockStatus> {
+/// The first of the locks that somebody holds.
+async fn look(observer: &mut Option<Observer>, server: &str, locks: &[&str]) -> Option<LockStatus> {
     if observer.is_none() {
         *observer = Observer::connect(server).await.ok();
     }
-    let seen = observer.as_mut()?.lock(lock).await;
-    if seen.is_err() {
-        *observer = None;
+    for lock in locks {
+        match observer.as_mut()?.lock(lock).await {
+            Ok(Some(seen)) if !seen.holders.is_empty() => return Some(seen),
+            Ok(_) => {}
+            Err(_) => *observer = None,
+        }
     }
-    seen.ok()?
+    None
 }
 
 /// `waiting for "deploy": held by ci-7 for 4m12s, you are 3rd in line`.
-fn text(lock: &str, seen: Option<&LockStatus>, place: u64, since: Duration) -> String {
-    let mut text = format!("waiting for {lock:?}");
+fn text(locks: &[&str], seen: Option<&LockStatus>, place: u64, since: Duration) -> String {
+    let mut text = format!("waiting for {}", words::names(locks.iter().copied()));
     let mut separator = ": ";
-    if let Some(holder) = seen.and_then(|lock| lock.holders.first()) {
+    if let Some((lock, holder)) = seen.and_then(|lock| Some((lock, lock.holders.first()?))) {
         let held = words::length(Duration::from_millis(holder.held_ms) + since);
         let who = words::who_in_short(&holder.identity);
-        let _infallible = write!(text, ": held by {who} for {held}");
+        let which = if locks.len() > 1 { format!("{:?} ", lock.name) } else { String::new() };
+        let _infallible = write!(text, ": {which}held by {who} for {held}");
         separator = ", ";
     }
     if place > 0 {
@@ -136,15 +141,19 @@ mod tests {
             waiter_count: 3,
         };
         assert_eq!(
-            text("deploy", Some(&lock), 3, Duration::from_secs(2)),
+            text(&["deploy"], Some(&lock), 3, Duration::from_secs(2)),
             "waiting for \"deploy\": held by ci-7 for 4m12s, you are 3rd in line"
+        );
+        assert_eq!(
+            text(&["build", "deploy"], Some(&lock), 1, Duration::from_secs(2)),
+            "waiting for \"build\", \"deploy\": \"deploy\" held by ci-7 for 4m12s, you are 1st in line"
         );
     }
 
     #[test]
     fn what_is_not_known_is_left_out() {
         let now = Duration::ZERO;
-        assert_eq!(text("a", None, 0, now), "waiting for \"a\"");
-        assert_eq!(text("a", None, 1, now), "waiting for \"a\": you are 1st in line");
+        assert_eq!(text(&["a"], None, 0, now), "waiting for \"a\"");
+        assert_eq!(text(&["a"], None, 1, now), "waiting for \"a\": you are 1st in line");
     }
 }

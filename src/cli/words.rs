@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use coordinator::types::Ttl;
+use coordinator::LockGuard;
+use coordinator::types::{LockName, Ttl};
 use coordinator::wire::Mode;
 
 /// A length as people say it: `4m12s`, `31s`, `250ms`. Two units at most, the lesser ones cut.
@@ -79,6 +80,22 @@ pub(crate) fn who_in_short(identity: &str) -> &str {
 fn machine(peer: &str) -> Option<IpAddr> {
     let ip = peer.parse::<SocketAddr>().ok()?.ip();
     (!ip.is_loopback()).then_some(ip)
+}
+
+/// Names of locks: `"deploy", "migrations"`.
+pub(crate) fn names<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let quoted = names.into_iter().map(|name| format!("{name:?}"));
+    quoted.collect::<Vec<_>>().join(", ")
+}
+
+/// The names of the locks that are held by `guard`.
+pub(crate) fn locks_of(guard: &LockGuard) -> String {
+    names(guard.names().iter().map(LockName::as_str))
+}
+
+/// The owner within its session, where there is one.
+pub(crate) fn owner(owner: u64) -> String {
+    if owner == 0 { String::new() } else { owner.to_string() }
 }
 
 /// The mode, where it has to be said: nothing for an exclusive lock.

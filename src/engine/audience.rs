@@ -38,8 +38,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 
     /// Tells those who watch, once for each lock.
     pub(super) fn tell_watchers(&mut self) {
-        let changed = self.changed.drain(..);
-        self.effects.extend(changed.map(|lock| Effect::HoldersChanged { lock }));
+        if !self.changed.is_empty() {
+            let changed = self.changed.drain(..);
+            self.effects.extend(changed.map(|lock| Effect::HoldersChanged { lock }));
+        }
     }
 
     /// Something happened to a live request.

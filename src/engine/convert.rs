@@ -72,6 +72,16 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.requests[converted].partner = Some(request);
     }
 
+    /// A conversion goes ahead of those who wait, who may then wait for ever, even if it is granted at
+    /// once.
+    pub(super) fn check_place_ahead(&mut self, request: RequestKey) -> Result<(), Rejection> {
+        if !self.requests[request].is_conversion() {
+            return Ok(());
+        }
+        self.wait_in_queues(request, None);
+        self.find_deadlock(request).map_or(Ok(()), |cycle| Err(Rejection::Deadlock { cycle }))
+    }
+
     /// What the request that is converted has of a lock: that is free for its partner.
     pub(super) fn converted_share(&self, request: RequestKey, lock: LockKey) -> u64 {
         match self.requests[request] {

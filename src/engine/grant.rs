@@ -148,10 +148,15 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         ticket: Option<Ticket>,
     ) -> Result<(), Rejection> {
         self.check_shapes(request)?;
+        if self.token_kept(request).is_some() {
+            self.grant(request);
+            return Ok(());
+        }
         self.check_own_holds(request)?;
         let obstacle = self.obstacle(request);
         let deadline = match (obstacle, wait) {
-            (None, _) if self.may_grant() || self.token_kept(request).is_some() => {
+            (None, _) if self.may_grant() => {
+                self.check_place_ahead(request)?;
                 self.grant(request);
                 return Ok(());
             }
@@ -257,12 +262,15 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let is_behind = |claim: &ClaimKey| self.goes_before(request, self.claims[*claim].request);
         let queue = &self.locks[lock].queue;
         if self.requests[request].is_conversion() {
+            let ahead = queue.iter(&self.claims).take_while(|claim| !is_behind(claim)).count();
             return Position {
-                next: queue.iter(&self.claims).find(is_behind),
+                next: queue.iter(&self.claims).nth(ahead),
                 next_entangled: queue.entangled().iter(&self.claims).find(is_behind),
+                place: u32::try_from(ahead + 1).ok(),
             };
         }
         Position {
+            place: None,
             next: queue.iter_back(&self.claims).take_while(is_behind).last(),
             next_entangled: queue.entangled().iter_back(&self.claims).take_while(is_behind).last(),
         }
@@ -332,7 +340,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Takes a request out of everything. Its locks are unsettled; nothing is told of it. What waited
     /// to convert it is rejected.
     pub(super) fn take_out(&mut self, request: RequestKey) {
-        self.leave_queues(request);
+        if !self.requests[request].is_held() {
+            self.leave_queues(request);
+        }
         let Live { session, owner, partner, .. } = self.requests[request];
         self.sessions[session].requests.remove(&mut self.requests.arena, request);
         if let Some(owner) = owner {
@@ -397,21 +407,17 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// A request is given up. Whether it waited, was granted or is over: it holds nothing, and its
     /// client hears so (rule R2).
     pub(super) fn cancel(&mut self, session: SessionKey, id: RequestId) {
-        match self.requests.find(session, id) {
-            Some(key) => {
-                self.finish(key, Outcome::Cancelled, News::Cancelled);
-                self.settle();
-            }
-            None => {
-                if id > self.sessions[session].latest_request {
-                    // Given up before it came, it must not be granted when it does.
-                    self.sessions[session].latest_request = id;
-                    let max = self.limits.finished_remembered;
-                    self.sessions[session].remember(id, Outcome::Cancelled, max);
-                }
-                self.tell(session, id, News::Cancelled);
-            }
+        if let Some(key) = self.requests.find(session, id) {
+            self.finish(key, Outcome::Cancelled, News::Cancelled);
+            return self.settle();
         }
+        if id > self.sessions[session].latest_request {
+            // Given up before it came, it must not be granted when it does.
+            self.sessions[session].latest_request = id;
+            let max = self.limits.finished_remembered;
+            self.sessions[session].remember(id, Outcome::Cancelled, max);
+        }
+        self.tell(session, id, News::Cancelled);
     }
 
     /// A request has waited as long as it would (rule R6).

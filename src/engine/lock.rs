@@ -159,6 +159,8 @@ pub(super) struct Position {
     pub(super) next: Option<ClaimKey>,
     /// Of the entangled.
     pub(super) next_entangled: Option<ClaimKey>,
+    /// Its place there, if that is known.
+    pub(super) place: Option<u32>,
 }
 
 /// The claims that wait for one lock, served first come first served (rule R3).
@@ -225,8 +227,8 @@ impl ServiceQueue {
     ) {
         if let Some(next) = at.next {
             self.claims.insert_before(arena, claim, next);
-            // Only a bound until the places are told; but not zero, for it is in the queue.
-            arena[claim].place = arena[next].place;
+            // Else only a bound until the places are told; but not zero, for it is in the queue.
+            arena[claim].place = at.place.unwrap_or(arena[next].place);
         } else {
             self.claims.push_back(arena, claim);
             arena[claim].place = u32::try_from(self.claims.len()).unwrap_or(u32::MAX);

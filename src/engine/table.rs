@@ -203,8 +203,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// [`LockTable::handle`], without the look at everything that tests take after it.
     pub(super) fn step(&mut self, event: Event, now: Timestamp, effects: &mut Vec<Effect>) {
         mem::swap(&mut self.effects, effects);
-        self.notice_stall(now);
-        self.now = self.now.max(now);
+        if now > self.now {
+            self.notice_stall(now);
+            self.now = now;
+        }
         self.expire_due();
         match event {
             Event::Attach { connection, peer, attach, epoch_seen, token_seen } => {

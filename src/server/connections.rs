@@ -9,6 +9,7 @@ use std::mem;
 use std::net::SocketAddr;
 
 use actix::Recipient;
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 
 use super::inspect::Budget;
@@ -41,6 +42,8 @@ pub(super) struct Connection {
     is_greeted: bool,
     /// What this turn has for it.
     batch: Vec<ServerMessage>,
+    /// The frames of the events of this turn that it wants to hear of.
+    events: Vec<Bytes>,
     /// What the batch says besides.
     handled: Handled,
     /// What the batch may still hold of pages.
@@ -77,6 +80,7 @@ impl Connections {
             role: Role::Unknown,
             is_greeted: false,
             batch: Vec::new(),
+            events: Vec::new(),
             handled: Handled::Unsaid,
             budget: Budget::of_a_turn(),
         };
@@ -102,14 +106,28 @@ impl Connections {
 
     /// Puts a message into its batch.
     pub(super) fn tell(&mut self, connection: ConnectionId, message: ServerMessage) {
-        let Some(known) = self.known.get_mut(&connection) else { return };
-        if matches!(known.role, Role::Gone) {
-            return;
+        if let Some(batched) = self.touch(connection) {
+            batched.batch.push(message);
         }
-        if known.batch.is_empty() && known.handled == Handled::Unsaid {
+    }
+
+    /// Puts the frame of an event into its batch, behind all messages.
+    pub(super) fn tell_event(&mut self, connection: ConnectionId, frame: Bytes) {
+        if let Some(batched) = self.touch(connection) {
+            batched.events.push(frame);
+        }
+    }
+
+    /// One that is not told Goodbye yet, with a batch in the making.
+    fn touch(&mut self, connection: ConnectionId) -> Option<&mut Connection> {
+        let known = self.known.get_mut(&connection)?;
+        if matches!(known.role, Role::Gone) {
+            return None;
+        }
+        if known.is_untouched() {
             self.touched.push(connection);
         }
-        known.batch.push(message);
+        Some(known)
     }
 
     /// Puts a Goodbye into its batch, which makes that the last.
@@ -132,7 +150,7 @@ impl Connections {
         let Some(known) = self.known.get_mut(&connection).filter(|known| known.is_greeted) else {
             return;
         };
-        if known.batch.is_empty() && known.handled == Handled::Unsaid {
+        if known.is_untouched() {
             self.touched.push(connection);
         }
         known.handled = Handled::All;
@@ -143,9 +161,10 @@ impl Connections {
         for connection in self.touched.drain(..) {
             let Some(known) = self.known.get_mut(&connection) else { continue };
             let messages = mem::take(&mut known.batch);
+            let events = mem::take(&mut known.events);
             let handled = mem::replace(&mut known.handled, Handled::Unsaid);
             known.budget = Budget::of_a_turn();
-            known.session.do_send(Deliver { messages, handled });
+            known.session.do_send(Deliver { messages, events, handled });
             if matches!(known.role, Role::Gone) {
                 self.known.remove(&connection);
             }
@@ -155,7 +174,8 @@ impl Connections {
     /// Forgets one that ended, after saying that all it submitted is handled; gives what it was for.
     pub(super) fn remove(&mut self, connection: ConnectionId) -> Option<Role> {
         let known = self.known.remove(&connection)?;
-        known.session.do_send(Deliver { messages: Vec::new(), handled: Handled::All });
+        let (messages, events) = (Vec::new(), Vec::new());
+        known.session.do_send(Deliver { messages, events, handled: Handled::All });
         Some(known.role)
     }
 
@@ -168,7 +188,14 @@ impl Connections {
     }
 }
 
+impl Connection {
+    /// Whether this turn has nothing for it so far.
+    fn is_untouched(&self) -> bool {
+        self.batch.is_empty() && self.events.is_empty() && self.handled == Handled::Unsaid
+    }
+}
+
 fn say_last(session: &Recipient<Deliver>, code: GoodbyeCode) {
-    let goodbye = render::goodbye(code, "the coordinator stops");
-    session.do_send(Deliver { messages: vec![goodbye], handled: Handled::Unsaid });
+    let messages = vec![render::goodbye(code, "the coordinator stops")];
+    session.do_send(Deliver { messages, events: Vec::new(), handled: Handled::Unsaid });
 }

@@ -19,6 +19,7 @@
 //!
 //! What is never here: a socket, a file, a wait.
 
+mod audience;
 mod hear;
 mod perform;
 #[cfg(test)]
@@ -39,9 +40,11 @@ use super::messages::{CloseAll, Committed, Connect, Disconnect, Drain, Save, Sub
 use super::persist::Order;
 use super::seal::Sealer;
 use super::store::Change;
+use super::subscribers::Subscribers;
+use super::watches::Watches;
 use crate::clock::Clock;
 use crate::engine::{Effect, Event, LockTable, Start};
-use crate::types::{GoodbyeCode, Limits, Timestamp};
+use crate::types::{GoodbyeCode, Limits, LockName, Timestamp};
 
 /// The singleton that decides.
 pub(super) struct Coordinator {
@@ -51,6 +54,12 @@ pub(super) struct Coordinator {
     clock: Box<dyn Clock>,
     /// Where answers go.
     connections: Connections,
+    /// Who wants to see locks that are held by others.
+    watches: Watches,
+    /// Who wants to hear of requests that are made by others.
+    subscribers: Subscribers,
+    /// The watched locks that have other holders since the turn began, as often as they changed.
+    changed: Vec<LockName>,
     /// What the table wants done; empty between turns, kept for its memory.
     effects: Vec<Effect>,
     /// The one timer, and when it goes off. It may go off too early, never too late.
@@ -89,6 +98,9 @@ impl Coordinator {
             table,
             clock,
             connections: Connections::default(),
+            watches: Watches::default(),
+            subscribers: Subscribers::default(),
+            changed: Vec::new(),
             effects: Vec::new(),
             timer: None,
             orders,
@@ -104,6 +116,8 @@ impl Coordinator {
     /// One event in, all its effects out: the one place where anything is decided.
     fn step(&mut self, event: Event, now: Timestamp) {
         if !self.is_over {
+            // Asked each time, for what the log tells may change at any time.
+            self.table.listen(self.is_listened_to());
             self.table.handle(event, now, &mut self.effects);
             self.perform_all(now);
         }
@@ -118,6 +132,7 @@ impl Coordinator {
 
     /// Ends a turn: delivers what has come together, and sees that the next deadline is met.
     fn finish_turn(&mut self, now: Timestamp, ctx: &mut Context<Self>) {
+        self.show_changed(now);
         self.connections.deliver();
         self.arm(now, ctx);
         if self.in_grace && self.table.grace_left().is_none() {
@@ -198,6 +213,7 @@ impl Handler<Disconnect> for Coordinator {
 
     fn handle(&mut self, Disconnect { connection }: Disconnect, ctx: &mut Context<Self>) {
         let Some(role) = self.connections.remove(connection) else { return };
+        self.forget_interests(connection);
         let now = self.clock.now();
         if matches!(role, Role::Session { .. }) {
             self.step(Event::Disconnect { connection }, now);

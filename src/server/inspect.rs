@@ -18,10 +18,29 @@ use crate::wire::{
 
 /// What one turn may put into pages.
 pub(super) const PAGE_BYTES_MAX: usize = FRAME_LEN_MAX / 4 * 3;
-/// Holders, and waiters, that are named for a lock in a page of many, or in a rejection.
-pub(super) const NAMED_FEW: usize = 4;
 /// Bytes of a holder, waiter, lock or session besides the texts that clients choose: an upper bound.
-const FIXED_BYTES: usize = 128;
+const FIXED_BYTES: usize = 160;
+
+/// How many holders and waiters of a lock are named.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Named {
+    /// So many holders in any case.
+    holders_min: usize,
+    /// So many holders, as far as the budget goes.
+    holders_max: usize,
+    /// So many waiters, as far as the budget goes.
+    waiters_max: usize,
+}
+
+impl Named {
+    /// In a page of many locks, or in a rejection.
+    pub(super) const FEW: Self = Self { holders_min: 0, holders_max: 4, waiters_max: 4 };
+    /// For who asks for one lock.
+    const ALL: Self = Self { holders_min: 0, holders_max: usize::MAX, waiters_max: usize::MAX };
+    /// For who watches a lock: that is for the sake of its holders. However many locks have changed
+    /// in a turn, the one who alone holds each is told.
+    const WATCHED: Self = Self { holders_min: 1, holders_max: usize::MAX, waiters_max: 4 };
+}
 
 /// Bytes that one connection may still have in this turn.
 #[derive(Debug)]
@@ -93,7 +112,7 @@ pub(super) fn locks<S: BuildHasher + Clone>(
             let next = Some(render::count(place));
             return ServerMessage::LockStatus { query_id, locks, next };
         }
-        locks.push(lock(&view, NAMED_FEW, now, budget));
+        locks.push(lock(&view, Named::FEW, now, budget));
     }
     ServerMessage::LockStatus { query_id, locks, next: None }
 }
@@ -106,8 +125,30 @@ pub(super) fn one_lock<S: BuildHasher + Clone>(
     now: Timestamp,
     budget: &mut Budget,
 ) -> ServerMessage {
+    look_at(table, query_id, name, Named::ALL, now, budget)
+}
+
+/// One lock, with as many of its holders as there is room for, for who watches it.
+pub(super) fn watched<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    query_id: u64,
+    name: &str,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> ServerMessage {
+    look_at(table, query_id, name, Named::WATCHED, now, budget)
+}
+
+fn look_at<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    query_id: u64,
+    name: &str,
+    named: Named,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> ServerMessage {
     let found = table.lock(name);
-    let locks = found.map(|view| lock(&view, usize::MAX, now, budget)).into_iter().collect();
+    let locks = found.map(|view| lock(&view, named, now, budget)).into_iter().collect();
     ServerMessage::LockStatus { query_id, locks, next: None }
 }
 
@@ -131,25 +172,25 @@ pub(super) fn sessions<S: BuildHasher + Clone>(
     ServerMessage::SessionStatus { query_id, sessions, next: None }
 }
 
-/// A lock, with the first `named` of its holders and waiters, as far as the budget goes.
+/// A lock, with the first of its holders and waiters.
 pub(super) fn lock<S: BuildHasher + Clone>(
     view: &LockView<'_, S>,
-    named: usize,
+    named: Named,
     now: Timestamp,
     budget: &mut Budget,
 ) -> LockStatus {
     let mut holders = Vec::new();
     let mut for_holders = budget.half();
-    for holder in view.holders().take(named) {
+    for holder in view.holders().take(named.holders_max) {
         let bytes = FIXED_BYTES + holder.identity.as_str().len() + holder.note.as_str().len();
-        if !for_holders.take(bytes) {
+        if !for_holders.take(bytes) && holders.len() >= named.holders_min {
             break;
         }
         budget.take(bytes);
         holders.push(render_holder(&holder, now));
     }
     let mut waiters = Vec::new();
-    for waiter in view.waiters().take(named) {
+    for waiter in view.waiters().take(named.waiters_max) {
         let bytes = FIXED_BYTES + waiter.identity.as_str().len() + waiter.note.as_str().len();
         if !budget.take(bytes) {
             break;

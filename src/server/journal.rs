@@ -1,18 +1,18 @@
 //! The story of the locks, in log lines: a line says what happened, then who and what.
 //!
 //! Debug tells every request's way: received, queued, grant sent, release received. Info tells of
-//! sessions. Nothing is formatted that is not printed, but a request costs one look at whether it
-//! is to be.
+//! sessions, a warning of deadlocks. Nothing is formatted that is not printed, and the engine tells
+//! what happens to requests only while somebody listens.
 
 use std::fmt;
 use std::time::Duration;
 
-use log::{debug, info, log_enabled};
+use log::{debug, info, log_enabled, warn};
 
-use crate::engine::{Account, Command, Counts, EndReason, News, Snapshot, Standing};
-use crate::types::{
-    Claim, FencingToken, Generation, Identity, LockName, RequestId, SessionId, Ttl,
+use crate::engine::{
+    Account, CYCLE_TOLD_MAX, Command, Counts, CycleLink, EndReason, Happening, Snapshot, Standing,
 };
+use crate::types::{Claim, Generation, Identity, LockName, OwnerId, RequestId, SessionId, Ttl};
 
 /// Whether the way of requests is told.
 pub(super) fn is_told() -> bool {
@@ -39,39 +39,23 @@ impl fmt::Display for Who<'_> {
 }
 
 /// Names of locks, one after the other.
-struct Names<I>(I);
+struct Names<'a>(&'a [Claim]);
 
-impl<'a, I: Iterator<Item = &'a LockName> + Clone> fmt::Display for Names<I> {
+impl fmt::Display for Names<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, name) in self.0.clone().enumerate() {
+        for (i, Claim { name, .. }) in self.0.iter().enumerate() {
             write!(f, "{}{name:?}", if i == 0 { "" } else { "," })?;
         }
         Ok(())
     }
 }
 
-/// A session's client said `command`; `locks` are those of the request that it is about.
-pub(super) fn received<'a>(
-    who: Who<'_>,
-    command: &Command,
-    locks: impl Iterator<Item = &'a LockName> + Clone,
-) {
+/// A session's client said `command`. What becomes of requests is told as it happens; this is about
+/// the rest.
+pub(super) fn received(who: Who<'_>, command: &Command) {
     match command {
-        Command::Request(request) => {
-            let claims = request.claims.as_slice();
-            let names = Names(claims.iter().map(|Claim { name, .. }| name));
-            debug!("request received {who} request={} lock={names}", request.id);
-        }
-        Command::Release { request, token } => {
-            let names = Names(locks);
-            debug!("release received {who} request={request} lock={names} token={token}");
-        }
-        Command::Cancel { request } => {
-            debug!("cancel received {who} request={request} lock={}", Names(locks));
-        }
         Command::Reclaim(reclaim) => {
-            let claims = reclaim.claims.as_slice();
-            let names = Names(claims.iter().map(|Claim { name, .. }| name));
+            let names = Names(reclaim.claims.as_slice());
             let (request, token) = (reclaim.id, reclaim.token);
             debug!("reclaim received {who} request={request} lock={names} token={token}");
         }
@@ -82,36 +66,57 @@ pub(super) fn received<'a>(
         Command::Unparsed { request, rejection } => {
             debug!("request received {who} request={request} (not well formed: {rejection})");
         }
-        Command::KeepAlive { .. } | Command::Goodbye => {}
+        Command::Request(_)
+        | Command::Release { .. }
+        | Command::Cancel { .. }
+        | Command::KeepAlive { .. }
+        | Command::Goodbye => {}
     }
 }
 
-/// A request's client is told `news`.
-pub(super) fn told<'a>(
-    who: Who<'_>,
-    request: RequestId,
-    news: &News,
-    locks: impl Iterator<Item = &'a LockName> + Clone,
-) {
-    match news {
-        News::Granted { token } => {
-            debug!("grant sent {who} request={request} lock={} token={token}", Names(locks));
-        }
-        News::Queued { position, ticket: _ } => {
-            let names = Names(locks);
-            debug!("request queued {who} request={request} lock={names} position={position}");
-        }
-        News::Released => debug!("released {who} request={request}"),
-        News::Cancelled => debug!("cancelled {who} request={request}"),
-        News::Lost { token, reason } => lost(who, request, *token, reason),
-        News::Rejected(rejection) => {
-            debug!("rejected {who} request={request} code={}: {rejection}", rejection.code());
+/// Something happened to a request.
+pub(super) fn happened(who: Who<'_>, request: RequestId, claims: &[Claim], what: &Happening) {
+    let names = Names(claims);
+    let about = format_args!("{who} request={request} lock={names}");
+    match what {
+        Happening::Requested => debug!("request received {about}"),
+        Happening::Queued { position } => debug!("request queued {about} position={position}"),
+        Happening::Granted { token } => debug!("grant sent {about} token={token}"),
+        Happening::Released { token } => debug!("release received {about} token={token}"),
+        Happening::Cancelled => debug!("cancelled {about}"),
+        Happening::Lost { token, reason } => debug!("lost {about} token={token} reason={reason}"),
+        Happening::Rejected(rejection) => {
+            debug!("rejected {about} code={}: {rejection}", rejection.code());
         }
     }
 }
 
-fn lost(who: Who<'_>, request: RequestId, token: FencingToken, reason: &dyn fmt::Display) {
-    debug!("lost {who} request={request} token={token} reason={reason}");
+/// A request is rejected because those of the cycle would wait for each other for ever.
+pub(super) fn deadlock(who: Who<'_>, request: RequestId, cycle: &[CycleLink]) {
+    warn!("deadlock refused {who} request={request}: {}", Cycle(cycle));
+}
+
+/// Who waits for whom, all round.
+struct Cycle<'a>(&'a [CycleLink]);
+
+impl fmt::Display for Cycle<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(cycle) = self;
+        for (i, link) in cycle.iter().enumerate() {
+            let CycleLink { session, identity, owner, request, lock, held_with } = link;
+            let separator = if i == 0 { "" } else { "; " };
+            write!(f, "{separator}{}", Who { session: *session, identity: Some(identity) })?;
+            if *owner != OwnerId::default() {
+                write!(f, " owner={owner}")?;
+            }
+            write!(f, " request={request} waits for {lock:?}")?;
+            match held_with {
+                Some(token) => write!(f, ", held by the next with token={token}")?,
+                None => f.write_str(", behind the next in line")?,
+            }
+        }
+        if cycle.len() == CYCLE_TOLD_MAX { f.write_str("; perhaps more") } else { Ok(()) }
+    }
 }
 
 /// A connection has its session.

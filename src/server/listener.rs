@@ -13,6 +13,7 @@ use std::time::Duration;
 use actix::Actor;
 use bytes::BytesMut;
 use log::{debug, warn};
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::spawn_local;
@@ -30,6 +31,12 @@ const BACKLOG: u32 = 4096;
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 /// Pause after accepting failed, in the end.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// A silent connection is probed after this.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+/// An unanswered probe is repeated after this.
+const PROBE_INTERVAL: Duration = Duration::from_secs(15);
+/// After so many unanswered probes, two minutes after the peer was last heard of, it is gone.
+const PROBES: u32 = 4;
 /// Refused connections that are told why at a time. Further ones are just closed.
 const REFUSALS_MAX: usize = 64;
 
@@ -51,8 +58,23 @@ impl Listener for TcpListener {
         if let Err(error) = stream.set_nodelay(true) {
             debug!("TCP_NODELAY cannot be set peer={peer}: {error}");
         }
+        if let Err(error) = keep_alive(&stream) {
+            debug!("SO_KEEPALIVE cannot be set peer={peer}: {error}");
+        }
         Ok((stream, Some(peer)))
     }
+}
+
+/// Has the system find out whether the peer's machine is still there, though neither side says anything.
+/// A session's client speaks several times a lease, but one who watches locks may be silent for days,
+/// and a machine that was switched off sends no farewell: its connection would be kept for ever, and
+/// with it a place among those that are allowed.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_tcp_keepidle(stream, PROBE_AFTER)?;
+    sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, PROBES)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    Ok(())
 }
 
 /// Takes `address`, where nobody can connect yet.

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use actix::{Message, Recipient};
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::engine::Durable;
@@ -71,6 +72,8 @@ impl Message for Disconnect {
 pub(super) struct Deliver {
     /// For the client, in order.
     pub(super) messages: Vec<ServerMessage>,
+    /// Frames of events, to come after the messages, as far as there is room for them.
+    pub(super) events: Vec<Bytes>,
     /// Whether everything that the session submitted is handled.
     pub(super) handled: Handled,
 }

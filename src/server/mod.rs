@@ -16,6 +16,7 @@
 //! |---|---|
 //! | `coordinator` | turns: events in, effects out, one batch for each connection, one timer |
 //! | `connections` | where its answers go, and what a turn has for whom |
+//! | `watches`, `subscribers` | who wants to see locks, and to hear of requests, of others |
 //! | `session` | bytes, handshake, bounds, closing |
 //! | `listener` | accepting |
 //! | `hello`, `parse`, `render`, `inspect` | the wire's words to the engine's, and back |
@@ -42,7 +43,8 @@
 //! - No rule about locks is here.
 //! - Nothing waits for a disk or a peer while others could go on.
 //! - No queue grows with what a peer sends or does not read: each has a bound, and going past it
-//!   closes that peer's connection and nobody else's.
+//!   closes that peer's connection and nobody else's; or, where events are what it does not read,
+//!   leaves out the next ones and says how many.
 //! - No signal is handled, and nothing reads flags or the environment: that is the command line's.
 //!
 //! `docs/architecture.md` tells the whole way of a request.
@@ -67,8 +69,10 @@ mod seal;
 mod session;
 mod start;
 mod store;
+mod subscribers;
 #[cfg(test)]
 mod testing;
+mod watches;
 
 pub use config::{Config, Data, LOCK_PORT, StaleState};
 pub use error::ServerError;

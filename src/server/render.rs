@@ -1,12 +1,13 @@
 //! From the engine's words to the wire's.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::seal::Seal;
-use crate::engine::{CycleLink, EndReason, News, Rejection, Standing};
+use super::subscribers::SUBSCRIBERS_MAX;
+use crate::engine::{CycleLink, EndReason, Happening, News, Rejection, Standing};
 use crate::types::{
-    Epoch, FencingToken, Generation, GoodbyeCode, Mode, RejectionCode, RequestId, Secret,
-    SessionId, Ticket, Ttl,
+    Claim, Epoch, FencingToken, Generation, GoodbyeCode, Identity, Mode, RejectionCode, RequestId,
+    Secret, SessionId, Ticket, Ttl,
 };
 use crate::wire::{self, LockStatus, PROTOCOL, ServerMessage};
 
@@ -78,6 +79,59 @@ pub(super) fn rejected(
         message: rejection.to_string(),
         lock,
         cycle: rejection.cycle().iter().map(cycle_link).collect(),
+    }
+}
+
+/// No, to who would subscribe to events.
+pub(super) fn too_many_subscribers(query_id: u64) -> ServerMessage {
+    ServerMessage::Rejected {
+        request: query_id,
+        code: RejectionCode::TooManyWatches.number(),
+        message: format!("{SUBSCRIBERS_MAX} connections have subscribed to events, the limit"),
+        lock: None,
+        cycle: Vec::new(),
+    }
+}
+
+/// Something that happened to a request, for those who have subscribed.
+pub(super) fn event(
+    at: SystemTime,
+    session: SessionId,
+    identity: &Identity,
+    request: RequestId,
+    claims: &[Claim],
+    what: &Happening,
+) -> ServerMessage {
+    let claim = |claim: &Claim| wire::Claim {
+        name: claim.name.as_str().to_owned(),
+        mode: mode(claim.mode),
+    };
+    ServerMessage::Event {
+        at_ms: at.duration_since(UNIX_EPOCH).map_or(0, millis),
+        session: session.number(),
+        identity: identity.as_str().to_owned(),
+        request: request.number(),
+        claims: claims.iter().map(claim).collect(),
+        what: happening(what),
+    }
+}
+
+fn happening(what: &Happening) -> wire::Happening {
+    match what {
+        Happening::Requested => wire::Happening::Requested,
+        Happening::Queued { position } => {
+            wire::Happening::Queued { position: u64::from(*position) }
+        }
+        Happening::Granted { token } => wire::Happening::Granted { token: token.number() },
+        Happening::Released { token } => wire::Happening::Released { token: token.number() },
+        Happening::Cancelled => wire::Happening::Cancelled,
+        Happening::Lost { token, reason } => {
+            wire::Happening::Lost { token: token.number(), reason: reason.number() }
+        }
+        Happening::Rejected(rejection) => wire::Happening::Rejected {
+            code: rejection.code().number(),
+            message: rejection.to_string(),
+        },
     }
 }
 

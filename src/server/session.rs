@@ -31,6 +31,7 @@
 //! closed; one batch may be longer than that, for it is not its reader's fault.
 
 mod io;
+mod onlooker;
 mod refusal;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use self::io::{Gate, Reader, Reading, Writer};
+use self::onlooker::Onlooker;
 use super::coordinator::Coordinator;
 use super::counters::{Counters, Place};
 use super::messages::{Connect, Deliver, Disconnect, Handled, Submit, Window};
@@ -101,7 +103,9 @@ pub(super) struct Session<S> {
     submits: u8,
     /// When the peer last said something; kept for observers only.
     heard: Instant,
-    /// The one timer: of the handshake, of idleness, or of closing.
+    /// What is kept for the case that the peer looks on.
+    onlooker: Onlooker,
+    /// The one timer: of the handshake, of idleness, of not reading, or of closing.
     timer: Option<SpawnHandle>,
     /// Whether the Coordinator has heard that the connection is over.
     disconnected: bool,
@@ -146,6 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
             waker: None,
             submits: 0,
             heard: Instant::now(),
+            onlooker: Onlooker::default(),
             timer: None,
             disconnected: false,
             flushed: false,
@@ -170,6 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
             Attach::Observer => self.await_next_word(self.shared.idle_timeout, ctx),
             Attach::New | Attach::Resume { .. } => self.cancel_timer(ctx),
         }
+        self.notice_onlooker(&messages, ctx);
         // Nothing more is read until the Hello is accepted, for until then less is allowed.
         self.submit(messages, Window::Shut);
     }
@@ -341,6 +347,7 @@ where
                     return self.protocol_error("a second Hello", ctx);
                 }
                 self.heard = Instant::now();
+                self.notice_onlooker(&messages, ctx);
                 self.submits += 1;
                 let window = if self.submits < SUBMITS_MAX { Window::Open } else { Window::Shut };
                 self.submit(messages, window);
@@ -384,7 +391,8 @@ where
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Handler<Deliver> for Session<S> {
     type Result = ();
 
-    fn handle(&mut self, Deliver { messages, handled }: Deliver, ctx: &mut Context<Self>) {
+    fn handle(&mut self, deliver: Deliver, ctx: &mut Context<Self>) {
+        let Deliver { messages, events, handled } = deliver;
         if self.state == State::Closing {
             return;
         }
@@ -402,6 +410,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Handler<Deliver> for Session<S
             // The Coordinator has forgotten the connection already.
             self.disconnected = true;
             return self.finish(ctx);
+        }
+        for frame in &events {
+            self.put_event(frame);
         }
         if handled == Handled::All {
             self.submits = 0;

@@ -25,7 +25,9 @@ use super::store::{Change, MemoryStore, StateStore, StoreError, Stored};
 use crate::clock::Clock;
 use crate::engine::{Durable, Past, Start};
 use crate::types::{ConnectionId, Epoch, FencingToken, Limits, TTL_MAX, Timestamp, Ttl};
-use crate::wire::{Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Ticket, Wait};
+use crate::wire::{
+    Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Ticket, Wait, decode,
+};
 
 /// tokio's time as a clock, so that it can be paused; and put forward, as if nothing had run.
 #[derive(Clone)]
@@ -240,10 +242,13 @@ impl FakeSession {
         self.coordinator.do_send(Disconnect { connection: self.connection });
     }
 
-    /// The batches that have come since the last look.
+    /// The batches that have come since the last look, with their events.
     pub(super) fn take_batches(&self) -> Vec<(Vec<ServerMessage>, Handled)> {
-        let batches = self.batches.take();
-        batches.into_iter().map(|deliver| (deliver.messages, deliver.handled)).collect()
+        let whole = |Deliver { messages: mut all, events, handled }: Deliver| {
+            all.extend(events.iter().map(|frame| decode::<ServerMessage>(&frame[4..]).unwrap()));
+            (all, handled)
+        };
+        self.batches.take().into_iter().map(whole).collect()
     }
 
     /// What has come since the last look, whatever the batches.

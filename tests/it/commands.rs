@@ -41,6 +41,9 @@ fn the_command_is_told_about_its_lock() {
     assert_eq!(lines[0], format!("orders/42 {}", server.address));
     assert!(lines[1].parse::<u64>().unwrap() > 0);
     assert_eq!(lines[2].len(), 32);
+    let script = "echo $COORDINATOR_LOCK; echo \"$COORDINATOR_LOCKS\"";
+    let several = ["lock", "a, b", "--and", "c", "--", "sh", "-c", script];
+    assert_eq!(run(server.client(&several)).out, "a, b\na, b\nc\n");
     // A coordinator run by the command accepts what it finds there.
     let nested = "\"$0\" lock inner -- true";
     let binary = env!("CARGO_BIN_EXE_coordinator");
@@ -75,6 +78,33 @@ fn a_busy_lock_is_75_and_names_its_holder() {
     let late = run(server.client(&["lock", "-w", "50ms", "demo", "--", "true"]));
     assert_eq!(late.code(), Some(75));
     assert!(late.err.starts_with("error: \"demo\" did not become free within 50ms\n"));
+}
+
+#[test]
+fn several_locks_are_had_together_or_not_at_all() {
+    let server = Server::start();
+    let hold = ["lock", "--as", "ci-7", "migrations", "--", "sleep", "60"];
+    let _holder = start(server.client(&hold));
+    server.held("migrations");
+    let both = |flags: &[&str]| {
+        let words = ["deploy", "--and", "migrations", "--", "true"];
+        run(server.client(&[&["lock"], flags, &words].concat()))
+    };
+    let busy = both(&["-n"]);
+    assert_eq!(busy.code(), Some(75));
+    assert!(
+        busy.err.starts_with("error: \"migrations\" is busy\n  held by  ci-7 ("),
+        "{}",
+        busy.err
+    );
+    let hint = "`coordinator lock -w 10m deploy --and migrations -- …`\n";
+    assert!(busy.err.ends_with(hint), "{}", busy.err);
+    assert!(server.lock("deploy").is_none());
+    assert_eq!(both(&["-w", "50ms"]).code(), Some(75));
+    let twice = ["lock", "deploy", "--and", "deploy", "--", "true"];
+    assert_eq!(run(server.client(&twice)).code(), Some(2));
+    let free = ["lock", "deploy", "--and", "build", "--", "true"];
+    assert_eq!(run(server.client(&free)).code(), Some(0));
 }
 
 #[test]

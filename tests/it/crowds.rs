@@ -190,8 +190,17 @@ fn a_client_written_from_the_document_alone_works() {
     command.args([script, host, port, "stranger", "20"]);
     let done = run(command);
     assert_eq!(done.code(), Some(0), "{}", done.err);
-    let tokens: Vec<u64> = done.out.lines().map(|token| token.parse().unwrap()).collect();
-    assert_eq!(tokens.len(), 20);
+    let lines: Vec<&str> = done.out.lines().collect();
+    let (tokens, cycle) = lines.split_at(20);
+    let tokens: Vec<u64> = tokens.iter().map(|token| token.parse().unwrap()).collect();
     assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
+    let latest = tokens[19];
+    let [first, second] = cycle else { panic!("{cycle:?}") };
+    assert_eq!(*first, format!("owner 2 request 24 waits for stranger held with {}", latest + 1));
+    assert_eq!(
+        *second,
+        format!("owner 1 request 23 waits for stranger/2 held with {}", latest + 2)
+    );
     assert!(server.lock("stranger").is_none());
+    assert!(server.lock("stranger/2").is_none());
 }

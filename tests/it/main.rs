@@ -8,6 +8,7 @@
 mod commands;
 mod crowds;
 mod examples;
+mod looking;
 mod loss;
 mod proxy;
 mod raw;

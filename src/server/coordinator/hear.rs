@@ -110,9 +110,11 @@ impl Coordinator {
             ClientMessage::Account { from, to, held, waiting } => {
                 self.command(connection, from, parse::account(from, to, held, waiting), now);
             }
-            ClientMessage::Watch { query_id, .. } | ClientMessage::Subscribe { query_id, .. } => {
-                let what = Rejection::Unsupported { what: "watching yet" };
-                self.connections.tell(connection, render::rejected(query_id, &what, None));
+            ClientMessage::Watch { query_id, name } => {
+                self.watch(connection, query_id, name, now);
+            }
+            ClientMessage::Subscribe { query_id, name } => {
+                self.subscribe(connection, query_id, name);
             }
         }
     }
@@ -123,7 +125,7 @@ impl Coordinator {
         let (role, attach) = match hello.parse(&self.sealer) {
             Ok(parsed) => parsed,
             Err((code, reason)) => {
-                return self.connections.dismiss(connection, render::refused(code, reason));
+                return self.dismiss(connection, render::refused(code, reason));
             }
         };
         let Some(known) = self.connections.assume(connection, role) else { return };
@@ -150,11 +152,7 @@ impl Coordinator {
     ) {
         match self.connections.role(connection) {
             Some(Role::Session { id, identity, .. }) => {
-                if journal::is_told() {
-                    let who = Who { session: *id, identity: Some(identity) };
-                    let locks = self.locks_of(*id, RequestId::new(request));
-                    journal::received(who, &command, locks.iter());
-                }
+                journal::received(Who { session: *id, identity: Some(identity) }, &command);
                 self.step(Event::Command { connection, command }, now);
             }
             Some(Role::Observer) => {
@@ -209,7 +207,7 @@ impl Coordinator {
             }
             Some(Role::Observer) => {
                 let goodbye = render::goodbye(GoodbyeCode::Done, "as you say");
-                self.connections.dismiss(connection, goodbye);
+                self.dismiss(connection, goodbye);
             }
             Some(Role::Unknown | Role::Gone) | None => {}
         }

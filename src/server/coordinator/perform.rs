@@ -3,12 +3,12 @@
 use std::mem;
 
 use super::super::connections::Role;
-use super::super::inspect::{self, NAMED_FEW};
+use super::super::inspect::{self, Named};
 use super::super::journal::{self, Who};
 use super::super::render;
 use super::super::store::Change;
 use super::Coordinator;
-use crate::engine::{Effect, News, Standing};
+use crate::engine::{Effect, News, Rejection, Standing};
 use crate::types::{
     ConnectionId, Generation, GoodbyeCode, LockName, RequestId, SessionId, Timestamp, Ttl,
 };
@@ -31,11 +31,11 @@ impl Coordinator {
             }
             Effect::Refused { connection, rejection } => {
                 let goodbye = render::refused(rejection.code(), rejection.to_string());
-                self.connections.dismiss(connection, goodbye);
+                self.dismiss(connection, goodbye);
             }
             Effect::Superseded { connection } => {
                 let why = "the session has a newer connection";
-                self.connections.dismiss(connection, render::goodbye(GoodbyeCode::Superseded, why));
+                self.dismiss(connection, render::goodbye(GoodbyeCode::Superseded, why));
             }
             Effect::KeptAlive { connection, sequence } => {
                 self.connections.tell(connection, ServerMessage::KeptAlive { sequence });
@@ -47,7 +47,7 @@ impl Coordinator {
                 let who = self.who(session, connection);
                 journal::ended(who, reason, held, waiting, lock.as_ref());
                 if let Some(connection) = connection {
-                    self.connections.dismiss(connection, render::ended(reason));
+                    self.dismiss(connection, render::ended(reason));
                 }
             }
             Effect::Revoked { connection, query_id } => {
@@ -63,7 +63,10 @@ impl Coordinator {
             Effect::ForgetRecords { below } => {
                 self.order(Change::ForgetForfeits { below }, None);
             }
-            Effect::HoldersChanged { .. } | Effect::Happened { .. } => {}
+            Effect::HoldersChanged { lock } => self.changed.push(lock),
+            Effect::Happened { session, identity, request, claims, what } => {
+                self.happened(session, &identity, request, &claims, &what);
+            }
         }
     }
 
@@ -83,7 +86,7 @@ impl Coordinator {
         self.connections.greet(connection, welcome);
     }
 
-    /// Tells the news of a request, to its client and to the log.
+    /// Tells the news of a request to its client.
     fn news(
         &mut self,
         connection: Option<ConnectionId>,
@@ -92,9 +95,8 @@ impl Coordinator {
         news: &News,
         now: Timestamp,
     ) {
-        if journal::is_told() {
-            let locks = self.locks_of(session, request);
-            journal::told(self.who(session, connection), request, news, locks.iter());
+        if let News::Rejected(Rejection::Deadlock { cycle }) = news {
+            journal::deadlock(self.who(session, connection), request, cycle);
         }
         let Some(connection) = connection else { return };
         let blocking = match news {
@@ -118,12 +120,7 @@ impl Coordinator {
     ) -> Option<Box<LockStatus>> {
         let view = self.table.lock(name.as_str())?;
         let budget = self.connections.budget(connection)?;
-        Some(Box::new(inspect::lock(&view, NAMED_FEW, now, budget)))
-    }
-
-    /// The locks of a live request, for the log.
-    pub(super) fn locks_of(&self, session: SessionId, request: RequestId) -> Vec<LockName> {
-        self.table.claims(session, request).map(|(name, _)| name.clone()).collect()
+        Some(Box::new(inspect::lock(&view, Named::FEW, now, budget)))
     }
 
     /// For the log.

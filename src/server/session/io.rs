@@ -180,7 +180,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> ActorFuture<Session<S>> for Wr
         if !session.waker.as_ref().is_some_and(|waker| waker.will_wake(task.waker())) {
             session.waker = Some(task.waker().clone());
         }
-        if let Err(why) = ready!(self.poll_drain(&mut session.outbox, task)) {
+        let drained = loop {
+            let before = session.outbox.len();
+            let drained = self.poll_drain(&mut session.outbox, task);
+            session.onlooker.written += (before - session.outbox.len()) as u64;
+            if !session.tell_missed() {
+                break drained;
+            }
+        };
+        if let Err(why) = ready!(drained) {
             session.broken(&why, ctx);
             return Poll::Ready(());
         }

@@ -1,6 +1,8 @@
 //! Sessions, with streams in memory and a real Coordinator. Time is paused: it passes when nothing
 //! else is left to do.
 
+mod onlooker;
+
 use std::time::Duration;
 
 use actix::Actor;

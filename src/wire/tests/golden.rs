@@ -12,7 +12,8 @@ use bytes::BytesMut;
 use serde::de::DeserializeOwned;
 
 use super::super::{
-    Attach, ClientMessage, Mode, Query, ServerMessage, Standing, Wait, decode, encode_frame,
+    Attach, ClientMessage, Happening, Mode, Query, ServerMessage, Standing, Wait, decode,
+    encode_frame,
 };
 use super::messages;
 
@@ -135,7 +136,12 @@ fn every_variant_of_every_enum_is_in_the_golden_file() {
         ServerMessage::Welcome { standing, .. } => Some(index(standing)),
         _ => None,
     });
+    let happenings = server.iter().filter_map(|(_, message)| match message {
+        ServerMessage::Event { what, .. } => Some(index(what)),
+        _ => None,
+    });
     all_of::<Standing>(&standings.collect());
+    all_of::<Happening>(&happenings.collect());
     all_of::<Attach>(&attaches);
     all_of::<Wait>(&waits);
     all_of::<Mode>(&modes);

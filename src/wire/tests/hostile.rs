@@ -209,6 +209,7 @@ fn no_list_is_reserved_for_on_its_word() {
     assert_eq!(reserved::<Holder>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<Waiter>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<SessionStatus>(), PREALLOCATED_MAX);
+    assert_eq!(reserved::<CycleLink>(), PREALLOCATED_MAX);
 }
 
 /// So many claims with empty names.
@@ -219,9 +220,9 @@ fn claims(count: usize) -> Vec<Claim> {
 /// A request of so many claims.
 fn request(count: usize) -> ClientMessage {
     ClientMessage::Request {
-        converts: None,
         request: 1,
         owner: 0,
+        converts: None,
         wait: Wait::Never,
         progress: false,
         lock_delay_ms: 0,
@@ -234,10 +235,10 @@ fn request(count: usize) -> ClientMessage {
 /// A reclaim of so many claims.
 fn reclaim(count: usize) -> ClientMessage {
     ClientMessage::Reclaim {
-        owner: 0,
         request: 1,
         token: 1,
         seal: 1,
+        owner: 0,
         lock_delay_ms: 0,
         note: String::new(),
         claims: claims(count),
@@ -264,6 +265,21 @@ fn claims_beyond_the_limit_are_counted_but_not_kept() {
 }
 
 #[test]
+fn claims_of_an_event_are_bounded_as_those_of_a_request() {
+    let event = |count| ServerMessage::Event {
+        at_ms: 1,
+        session: 1,
+        identity: String::new(),
+        request: 1,
+        claims: claims(count),
+        what: Happening::Requested,
+    };
+    let (decoded, taken) = measured::<ServerMessage>(&bytes(&event(CLAIMS_KEPT_MAX * 20)));
+    assert_eq!(decoded.unwrap(), event(CLAIMS_KEPT_MAX));
+    assert!(taken <= CLAIMS_KEPT_MAX * size_of::<Claim>(), "{taken} bytes");
+}
+
+#[test]
 fn an_account_as_long_as_a_frame_takes_a_bounded_multiple_of_it() {
     let of = |held, waiting| ClientMessage::Account { from: 0, to: u64::MAX, held, waiting };
     let room = FRAME_LEN_MAX - bytes(&of(vec![], vec![])).len();
@@ -284,6 +300,21 @@ fn a_frame_full_of_the_smallest_elements_takes_a_bounded_multiple_of_itself() {
     let (decoded, taken) = measured::<ServerMessage>(&bytes(&locks));
     assert_eq!(decoded.unwrap(), locks);
     assert!(taken <= SERVER_BYTES_MAX, "{taken} bytes");
+
+    let link = CycleLink {
+        session: 1,
+        identity: String::new(),
+        owner: 0,
+        request: 1,
+        lock: String::new(),
+        held_with: 0,
+    };
+    let cycle = vec![link.clone(); (FRAME_LEN_MAX - 64) / bytes(&link).len()];
+    let (request, code, message, lock) = (1, 29, String::new(), None);
+    let deadlock = ServerMessage::Rejected { request, code, message, lock, cycle };
+    let (decoded, taken) = measured::<ServerMessage>(&bytes(&deadlock));
+    assert_eq!(decoded.unwrap(), deadlock);
+    assert!(taken <= SERVER_BYTES_MAX, "{taken} bytes");
 }
 
 #[test]
@@ -296,13 +327,14 @@ fn an_unknown_variant_is_refused_in_every_enum() {
             assert!(error.contains("variant index"), "{error}");
         }
     }
-    check::<ClientMessage>(10);
-    check::<ServerMessage>(13);
+    check::<ClientMessage>(12);
+    check::<ServerMessage>(16);
     check::<Attach>(3);
     check::<Wait>(3);
     check::<Mode>(3);
     check::<Query>(4);
     check::<Standing>(3);
+    check::<Happening>(7);
 }
 
 #[test]
@@ -329,10 +361,10 @@ fn nothing_is_no_message() {
 
 #[test]
 fn an_error_says_what_was_wrong_in_a_line() {
-    let error = decode::<ClientMessage>(&[10, 0, 0, 0]).unwrap_err().to_string();
+    let error = decode::<ClientMessage>(&[12, 0, 0, 0]).unwrap_err().to_string();
     assert_eq!(
         error,
-        "malformed message: invalid value: integer `10`, expected variant index 0 <= i < 10"
+        "malformed message: invalid value: integer `12`, expected variant index 0 <= i < 12"
     );
 }
 
@@ -344,7 +376,7 @@ fn nearly_a_message() -> impl Strategy<Value = Vec<u8>> {
         160..220 => byte % 4,
         220.. => byte,
     };
-    (0..14u32, vec(any::<u8>(), 0..300)).prop_map(move |(variant, rest)| {
+    (0..17u32, vec(any::<u8>(), 0..300)).prop_map(move |(variant, rest)| {
         let mut payload = variant.to_le_bytes().to_vec();
         payload.extend(rest.into_iter().map(often_zero));
         payload

@@ -27,9 +27,9 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
         (
             "Request, all modes, with a timeout",
             ClientMessage::Request {
-                converts: None,
                 request: 0x0102_0304_0506_0708,
                 owner: 0x1112_1314_1516_1718,
+                converts: Some(0x6162_6364_6566_6768),
                 wait: Wait::Timeout { ms: 0x2122_2324_2526_2728 },
                 progress: true,
                 lock_delay_ms: 0x3132_3334,
@@ -55,10 +55,10 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
         (
             "Reclaim",
             ClientMessage::Reclaim {
-                owner: 0,
                 request: 1,
                 token: 1881,
                 seal: SEAL,
+                owner: 0x1112_1314_1516_1718,
                 lock_delay_ms: 5_000,
                 note: "deploy v2.3".into(),
                 claims: vec![
@@ -79,6 +79,12 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
         (
             "Account, of nothing",
             ClientMessage::Account { from: 0, to: u64::MAX, held: vec![], waiting: vec![] },
+        ),
+        ("Watch", ClientMessage::Watch { query_id: 9, name: "printer".into() }),
+        ("Subscribe, to everything", ClientMessage::Subscribe { query_id: 9, name: None }),
+        (
+            "Subscribe, to one lock",
+            ClientMessage::Subscribe { query_id: 9, name: Some("printer".into()) },
         ),
     ]
 }
@@ -104,21 +110,31 @@ pub(super) fn server() -> Vec<(&'static str, ServerMessage)> {
         (
             "Rejected, without a lock",
             ServerMessage::Rejected {
-                cycle: vec![],
                 request: 4,
                 code: 3,
                 message: "not the holder".into(),
                 lock: None,
+                cycle: vec![],
             },
         ),
         (
             "Rejected, with a lock",
             ServerMessage::Rejected {
-                cycle: vec![],
                 request: 4,
                 code: 1,
                 message: "busy".into(),
                 lock: Some(Box::new(lock())),
+                cycle: vec![],
+            },
+        ),
+        (
+            "Rejected, with a cycle",
+            ServerMessage::Rejected {
+                request: 4,
+                code: 29,
+                message: "this would wait for ever".into(),
+                lock: None,
+                cycle: cycle(),
             },
         ),
         ("KeptAlive", ServerMessage::KeptAlive { sequence: 3 }),
@@ -126,6 +142,15 @@ pub(super) fn server() -> Vec<(&'static str, ServerMessage)> {
             "Goodbye",
             ServerMessage::Goodbye { code: 7, rejection: 17, message: "no such session".into() },
         ),
+    ]
+    .into_iter()
+    .chain(looks())
+    .collect()
+}
+
+/// What those hear who look on.
+fn looks() -> Vec<(&'static str, ServerMessage)> {
+    vec![
         (
             "ServerStatus",
             ServerMessage::ServerStatus {
@@ -179,7 +204,52 @@ pub(super) fn server() -> Vec<(&'static str, ServerMessage)> {
             },
         ),
         ("Revoked", ServerMessage::Revoked { query_id: 9 }),
+        ("Subscribed", ServerMessage::Subscribed { query_id: 9 }),
+        ("Event, Requested", event(Happening::Requested)),
+        ("Event, Queued", event(Happening::Queued { position: 3 })),
+        ("Event, Granted", event(Happening::Granted { token: 1881 })),
+        ("Event, Released", event(Happening::Released { token: 1881 })),
+        ("Event, Cancelled", event(Happening::Cancelled)),
+        ("Event, Lost", event(Happening::Lost { token: 1881, reason: 1 })),
+        (
+            "Event, Rejected",
+            event(Happening::Rejected { code: 1, message: "\"printer\" is busy".into() }),
+        ),
+        ("Missed", ServerMessage::Missed { count: 0x0102_0304_0506_0708 }),
     ]
+}
+
+/// The cycle of a deadlock: two who hold what the other wants.
+fn cycle() -> Vec<CycleLink> {
+    vec![
+        CycleLink {
+            session: 0x2a,
+            identity: "ann@build7:8123".into(),
+            owner: 5,
+            request: 4,
+            lock: "printer".into(),
+            held_with: 1881,
+        },
+        CycleLink {
+            session: 0x2b,
+            identity: "bob@build8:99".into(),
+            owner: 0,
+            request: 2,
+            lock: "scanner".into(),
+            held_with: 0,
+        },
+    ]
+}
+
+fn event(what: Happening) -> ServerMessage {
+    ServerMessage::Event {
+        at_ms: 0x0000_0199_1213_1415,
+        session: SESSION,
+        identity: "ann@build7:8123".into(),
+        request: 4,
+        claims: vec![claim("printer", Mode::Exclusive), claim("scanner", Mode::Shared)],
+        what,
+    }
 }
 
 fn hello(attach: Attach, ttl_ms: u32, linger_ms: Option<u32>, identity: &str) -> ClientMessage {
@@ -209,9 +279,9 @@ fn welcome(generation: u64, standing: Standing) -> ServerMessage {
 
 fn request(wait: Wait, modes: Vec<Mode>) -> ClientMessage {
     ClientMessage::Request {
-        converts: None,
         request: 1,
         owner: 0,
+        converts: None,
         wait,
         progress: false,
         lock_delay_ms: 0,
@@ -233,11 +303,11 @@ pub(super) fn lock() -> LockStatus {
     LockStatus {
         name: "printer".into(),
         holders: vec![Holder {
-            owner: 0,
-            request: 1,
             session: 0x2a,
             identity: "ann@build7:8123".into(),
             peer: "10.0.0.7:40000".into(),
+            owner: 5,
+            request: 6,
             mode: Mode::Shared,
             token: 1881,
             held_ms: 252_000,
@@ -246,11 +316,11 @@ pub(super) fn lock() -> LockStatus {
         }],
         holder_count: 1,
         waiters: vec![Waiter {
-            owner: 0,
-            request: 1,
             session: 0x2b,
             identity: "bob@build8:99".into(),
             peer: "10.0.0.8:40001".into(),
+            owner: 7,
+            request: 8,
             mode: Mode::Permits { take: 1, of: 3 },
             waiting_ms: 238_000,
             note: "deploy v2.4".into(),

@@ -76,12 +76,13 @@ fn claims() -> impl Strategy<Value = Vec<Claim>> {
 }
 
 fn request() -> impl Strategy<Value = ClientMessage> {
-    (any::<(u64, u64, bool, u32)>(), wait(), text(), option::of(ticket()), claims()).prop_map(
-        |((request, owner, progress, lock_delay_ms), wait, note, ticket, claims)| {
+    let numbers = any::<(u64, u64, Option<u64>, bool, u32)>();
+    (numbers, wait(), text(), option::of(ticket()), claims()).prop_map(
+        |((request, owner, converts, progress, lock_delay_ms), wait, note, ticket, claims)| {
             ClientMessage::Request {
-                converts: None,
                 request,
                 owner,
+                converts,
                 wait,
                 progress,
                 lock_delay_ms,
@@ -94,12 +95,12 @@ fn request() -> impl Strategy<Value = ClientMessage> {
 }
 
 fn reclaim() -> impl Strategy<Value = ClientMessage> {
-    (any::<(u64, u64, u128, u32)>(), text(), claims()).prop_map(
-        |((request, token, seal, lock_delay_ms), note, claims)| ClientMessage::Reclaim {
-            owner: 0,
+    (any::<(u64, u64, u128, u64, u32)>(), text(), claims()).prop_map(
+        |((request, token, seal, owner, lock_delay_ms), note, claims)| ClientMessage::Reclaim {
             request,
             token,
             seal,
+            owner,
             lock_delay_ms,
             note,
             claims,
@@ -129,34 +130,39 @@ pub(super) fn client_message() -> impl Strategy<Value = ClientMessage> {
         }),
         reclaim(),
         account(),
+        (any::<u64>(), text()).prop_map(|(query_id, name)| ClientMessage::Watch { query_id, name }),
+        (any::<u64>(), option::of(text()))
+            .prop_map(|(query_id, name)| ClientMessage::Subscribe { query_id, name }),
     ]
 }
 
 fn holder() -> impl Strategy<Value = Holder> {
-    (any::<(u128, u64, u64, bool)>(), mode(), text(), text(), text()).prop_map(
-        |((session, token, held_ms, connected), mode, identity, peer, note)| Holder {
-            owner: 0,
-            request: 1,
-            session,
-            identity,
-            peer,
-            mode,
-            token,
-            held_ms,
-            note,
-            connected,
+    (any::<(u128, u64, u64, u64, u64, bool)>(), mode(), text(), text(), text()).prop_map(
+        |((session, owner, request, token, held_ms, connected), mode, identity, peer, note)| {
+            Holder {
+                session,
+                identity,
+                peer,
+                owner,
+                request,
+                mode,
+                token,
+                held_ms,
+                note,
+                connected,
+            }
         },
     )
 }
 
 fn waiter() -> impl Strategy<Value = Waiter> {
-    (any::<(u128, u64)>(), mode(), text(), text(), text()).prop_map(
-        |((session, waiting_ms), mode, identity, peer, note)| Waiter {
-            owner: 0,
-            request: 1,
+    (any::<(u128, u64, u64, u64)>(), mode(), text(), text(), text()).prop_map(
+        |((session, owner, request, waiting_ms), mode, identity, peer, note)| Waiter {
             session,
             identity,
             peer,
+            owner,
+            request,
             mode,
             waiting_ms,
             note,
@@ -242,6 +248,31 @@ fn welcome() -> impl Strategy<Value = ServerMessage> {
     )
 }
 
+fn cycle_link() -> impl Strategy<Value = CycleLink> {
+    (any::<(u128, u64, u64, u64)>(), text(), text()).prop_map(
+        |((session, owner, request, held_with), identity, lock)| CycleLink {
+            session,
+            identity,
+            owner,
+            request,
+            lock,
+            held_with,
+        },
+    )
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        Just(Happening::Requested),
+        any::<u64>().prop_map(|position| Happening::Queued { position }),
+        any::<u64>().prop_map(|token| Happening::Granted { token }),
+        any::<u64>().prop_map(|token| Happening::Released { token }),
+        Just(Happening::Cancelled),
+        any::<(u64, u16)>().prop_map(|(token, reason)| Happening::Lost { token, reason }),
+        (any::<u16>(), text()).prop_map(|(code, message)| Happening::Rejected { code, message }),
+    ]
+}
+
 /// Any message of a server.
 pub(super) fn server_message() -> impl Strategy<Value = ServerMessage> {
     prop_oneof![
@@ -261,13 +292,13 @@ pub(super) fn server_message() -> impl Strategy<Value = ServerMessage> {
             token,
             reason
         }),
-        (any::<(u64, u16)>(), text(), option::of(lock_status())).prop_map(
-            |((request, code), message, lock)| ServerMessage::Rejected {
-                cycle: vec![],
+        (any::<(u64, u16)>(), text(), option::of(lock_status()), vec(cycle_link(), 0..4)).prop_map(
+            |((request, code), message, lock, cycle)| ServerMessage::Rejected {
                 request,
                 code,
                 message,
-                lock: lock.map(Box::new)
+                lock: lock.map(Box::new),
+                cycle
             }
         ),
         any::<u64>().prop_map(|sequence| ServerMessage::KeptAlive { sequence }),
@@ -287,6 +318,18 @@ pub(super) fn server_message() -> impl Strategy<Value = ServerMessage> {
             }
         ),
         any::<u64>().prop_map(|query_id| ServerMessage::Revoked { query_id }),
+        any::<u64>().prop_map(|query_id| ServerMessage::Subscribed { query_id }),
+        (any::<(u64, u128, u64)>(), text(), claims(), happening()).prop_map(
+            |((at_ms, session, request), identity, claims, what)| ServerMessage::Event {
+                at_ms,
+                session,
+                identity,
+                request,
+                claims,
+                what
+            }
+        ),
+        any::<u64>().prop_map(|count| ServerMessage::Missed { count }),
     ]
 }
 

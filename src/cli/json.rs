@@ -1,0 +1,105 @@
+//! What programs are told. `docs/status-json.md` describes it; what it says is a promise, so its names are
+//! spelled out here and do not follow the wire's.
+
+use coordinator::wire::{Holder, LockStatus, Mode, ServerStatus, SessionStatus, Waiter};
+use serde_json::{Value, json};
+
+use super::status::Seen;
+
+/// What `status` has seen.
+pub(crate) fn seen(seen: &Seen) -> Value {
+    let mut json = json!({
+        "server": server(&seen.server),
+        "locks": seen.locks.iter().map(lock).collect::<Vec<_>>(),
+    });
+    if let Some(sessions) = &seen.sessions {
+        json["sessions"] = sessions.iter().map(session).collect();
+    }
+    json
+}
+
+fn server(status: &ServerStatus) -> Value {
+    json!({
+        "version": status.version,
+        "epoch": status.epoch,
+        "uptime_ms": status.uptime_ms,
+        "draining": status.draining,
+        "connections": status.connections,
+        "sessions": status.sessions,
+        "locks": status.locks,
+        "held": status.held,
+        "waiting": status.waiting,
+        "grants": status.grants,
+        "expired": status.expired,
+        "protocol_errors": status.protocol_errors,
+        "slow_readers": status.slow_readers,
+        "handshake_timeouts": status.handshake_timeouts,
+        "connections_refused": status.connections_refused,
+        "last_token": status.last_token,
+        "grace_ms": status.grace_ms,
+        "unsaved_ms": status.unsaved_ms,
+    })
+}
+
+/// A lock.
+pub(crate) fn lock(lock: &LockStatus) -> Value {
+    json!({
+        "name": lock.name,
+        "holders": lock.holders.iter().map(holder).collect::<Vec<_>>(),
+        "holder_count": lock.holder_count,
+        "waiters": lock.waiters.iter().map(waiter).collect::<Vec<_>>(),
+        "waiter_count": lock.waiter_count,
+    })
+}
+
+fn holder(holder: &Holder) -> Value {
+    json!({
+        "session": format!("{:032x}", holder.session),
+        "identity": holder.identity,
+        "peer": holder.peer,
+        "owner": holder.owner,
+        "request": holder.request,
+        "mode": mode(holder.mode),
+        "token": holder.token,
+        "held_ms": holder.held_ms,
+        "note": holder.note,
+        "connected": holder.connected,
+    })
+}
+
+fn waiter(waiter: &Waiter) -> Value {
+    json!({
+        "session": format!("{:032x}", waiter.session),
+        "identity": waiter.identity,
+        "peer": waiter.peer,
+        "owner": waiter.owner,
+        "request": waiter.request,
+        "mode": mode(waiter.mode),
+        "waiting_ms": waiter.waiting_ms,
+        "note": waiter.note,
+    })
+}
+
+fn session(session: &SessionStatus) -> Value {
+    json!({
+        "session": format!("{:032x}", session.session),
+        "identity": session.identity,
+        "peer": session.peer,
+        "connected": session.connected,
+        "age_ms": session.age_ms,
+        "ttl_ms": session.ttl_ms,
+        "lease_left_ms": session.lease_left_ms,
+        "held": session.held,
+        "waiting": session.waiting,
+    })
+}
+
+/// How a lock is wanted or held.
+pub(crate) fn mode(mode: Mode) -> Value {
+    match mode {
+        Mode::Exclusive => json!({"kind": "exclusive"}),
+        Mode::Shared => json!({"kind": "shared"}),
+        Mode::Permits { take, of } => json!({"kind": "permits", "take": take, "of": of}),
+        _ => json!({"kind": "unknown"}),
+    }
+}

@@ -1,0 +1,132 @@
+//! Peers that look on: they may be silent, and events are left out for those who read slowly.
+
+use super::*;
+use crate::server::testing::try_request;
+
+/// How long a connection may go without saying or reading anything, on the bench.
+const IDLE: Duration = Duration::from_secs(60);
+
+fn watch(name: &str) -> ClientMessage {
+    ClientMessage::Watch { query_id: 1, name: name.into() }
+}
+
+/// A connection without a session that has subscribed to everything.
+async fn subscriber(bench: &mut Bench) -> Peer {
+    let mut peer = Peer::connect(bench);
+    let subscribe = ClientMessage::Subscribe { query_id: 1, name: None };
+    peer.send(&[hello(Attach::Observer), subscribe]).await;
+    peer.next().await;
+    assert_eq!(peer.next().await, ServerMessage::Subscribed { query_id: 1 });
+    peer
+}
+
+/// Has `rounds` × 100 events happen to a client that asks in vain.
+async fn make_events(busy: &mut Peer, rounds: u64) {
+    for round in 0..rounds {
+        let ids = 10 + round * 50..60 + round * 50;
+        busy.send(&ids.map(|id| try_request(id, "taken")).collect::<Vec<_>>()).await;
+        for _ in 0..50 {
+            assert!(matches!(busy.next().await, ServerMessage::Rejected { .. }));
+        }
+    }
+}
+
+/// A client that holds the lock for which it will ask in vain.
+async fn busy(bench: &mut Bench) -> Peer {
+    let mut busy = Peer::open(bench).await;
+    busy.send(&[request(1, "taken")]).await;
+    grant_of(&busy.next().await, 1);
+    busy
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_watches_or_subscribes_need_not_speak() {
+    local(async {
+        let mut bench = Bench::new();
+        let mut listener = subscriber(&mut bench).await;
+        let mut watcher = Peer::connect(&mut bench);
+        // Whether the first word or a later one.
+        watcher.send(&[hello(Attach::Observer)]).await;
+        watcher.next().await;
+        sleep(IDLE / 2).await;
+        watcher.send(&[watch("leader")]).await;
+        assert!(matches!(watcher.next().await, ServerMessage::LockStatus { query_id: 1, .. }));
+        sleep(IDLE * 60).await;
+
+        let mut leader = Peer::open(&mut bench).await;
+        leader.send(&[request(1, "leader")]).await;
+        grant_of(&leader.next().await, 1);
+        match watcher.next().await {
+            ServerMessage::LockStatus { locks, .. } => assert_eq!(locks[0].holder_count, 1),
+            other => panic!("{other:?}"),
+        }
+        let what = listener.next().await;
+        assert!(matches!(what, ServerMessage::Event { request: 1, .. }), "{what:?}");
+        assert_eq!(bench.counters.slow_readers.total(), 0);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_are_left_out_and_counted_for_who_reads_slowly() {
+    local(async {
+        let mut bench = Bench::new();
+        let mut slow = subscriber(&mut bench).await;
+        let mut busy = busy(&mut bench).await;
+        // Far more than an outbox may hold of other things.
+        let rounds = 200;
+        make_events(&mut busy, rounds).await;
+        assert_eq!(bench.counters.slow_readers.total(), 0);
+
+        let (mut heard, mut missed, mut gaps) = (0, 0, 0);
+        let expected = 2 + rounds * 100;
+        while heard + missed < expected {
+            match slow.next().await {
+                ServerMessage::Event { .. } => heard += 1,
+                ServerMessage::Missed { count } => {
+                    missed += count;
+                    gaps += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((heard + missed, gaps), (expected, 1));
+        assert!(heard > 1_000 && missed > 1_000, "{heard} heard, {missed} missed");
+        // From here on it misses nothing.
+        busy.send(&[ClientMessage::Cancel { request: 1 }]).await;
+        let what = slow.next().await;
+        assert!(matches!(what, ServerMessage::Event { request: 1, .. }), "{what:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_nothing_of_what_there_is_for_long_is_closed_and_counted() {
+    local(async {
+        let mut bench = Bench::new();
+        let mut deaf = subscriber(&mut bench).await;
+        let mut busy = busy(&mut bench).await;
+        make_events(&mut busy, 10).await;
+        let began = Instant::now();
+        let closed = async {
+            while bench.counters.slow_readers.total() == 0 {
+                // Stays alive meanwhile.
+                busy.send(&[ClientMessage::KeepAlive { sequence: 1 }]).await;
+                busy.next().await;
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        closed.await;
+        let lasted = began.elapsed();
+        let a_moment = Duration::from_secs(2);
+        assert!(lasted + a_moment > IDLE, "{lasted:?}");
+        assert!(lasted < IDLE * 2 + a_moment, "{lasted:?}");
+        settle().await;
+        assert_eq!(bench.counters.connections(), 1);
+        assert!(
+            matches!(deaf.next().await, ServerMessage::Event { .. }),
+            "what was written before"
+        );
+    })
+    .await;
+}
