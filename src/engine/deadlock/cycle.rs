@@ -1,0 +1,119 @@
+//! The way of a left-over owner over others back to itself.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasher;
+
+use super::super::arena::{LockKey, RequestKey};
+use super::super::request::State;
+use super::super::{CYCLE_TOLD_MAX, CycleLink};
+use super::inquiry::{Dependent, Inquiry, Who};
+
+/// Why one owner waits for another.
+#[derive(Clone, Copy, Debug)]
+struct Edge {
+    /// Who waits.
+    from: Who,
+    /// The request by which it waits.
+    request: RequestKey,
+    /// Where.
+    lock: LockKey,
+    /// Because of which request of the other.
+    behind: RequestKey,
+}
+
+impl<S: BuildHasher + Clone> Inquiry<'_, S> {
+    /// The shortest way from a left-over owner over others back to itself. It begins with `suspect`,
+    /// or, if that could be granted, with another request of its owner that could not be.
+    pub(super) fn cycle(&self, owner: Who, suspect: RequestKey) -> Vec<CycleLink> {
+        let is_granted = |request: &RequestKey| {
+            self.table.requests[*request].is_held()
+                || self.thoughts.get(request).is_some_and(|thought| thought.granted)
+        };
+        let others = self.requests_of(owner).into_iter().filter(|request| *request != suspect);
+        let first = [suspect].into_iter().chain(others).find(|request| !is_granted(request));
+        let mut came_by: HashMap<Who, Edge, S> = HashMap::with_hasher(self.table.locks.hasher());
+        let mut to_visit = VecDeque::from([(owner, Vec::from_iter(first))]);
+        while let Some((who, waiting)) = to_visit.pop_front() {
+            for edge in waiting.into_iter().flat_map(|request| self.edges(who, request)) {
+                let other = self.who(edge.behind);
+                if other == owner {
+                    return self.way(edge, owner, &came_by);
+                }
+                if let Entry::Vacant(entry) = came_by.entry(other) {
+                    entry.insert(edge);
+                    let mut waiting = self.requests_of(other);
+                    waiting.retain(|request| !is_granted(request));
+                    to_visit.push_back((other, waiting));
+                }
+            }
+        }
+        // Somebody else waits for ever, and the owner for them.
+        let first = first.into_iter().flat_map(|request| self.edges(owner, request)).next();
+        first.into_iter().map(|edge| self.link(edge)).collect()
+    }
+
+    /// For whom a left-over request waits: whoever is next in line before it, else those who have
+    /// what it wants.
+    fn edges(&self, from: Who, request: RequestKey) -> Vec<Edge> {
+        let mut edges = Vec::new();
+        let converted = self.table.requests[request].partner;
+        for claim in self.table.claims_of(request) {
+            let lock = self.table.claims[claim].lock;
+            let Some(known) = self.locks.get(&lock) else { continue };
+            let next = known.next.map(|next| self.table.claims[next].request);
+            match next.filter(|next| *next != request && self.table.is_entangled(*next)) {
+                Some(behind) => edges.push(Edge { from, request, lock, behind }),
+                None => edges.extend(
+                    known
+                        .by
+                        .iter()
+                        .filter(|by| Some(**by) != converted && self.keeps(**by))
+                        .map(|behind| Edge { from, request, lock, behind: *behind }),
+                ),
+            }
+        }
+        edges
+    }
+
+    /// Whether what a request holds, or was granted in thought, is not given back.
+    fn keeps(&self, request: RequestKey) -> bool {
+        let is_converted = self.thoughts.get(&request).is_some_and(|thought| thought.converted);
+        let waits = |dependent: &Dependent| dependent.waiting > 0;
+        !is_converted && self.dependents.get(&self.who(request)).is_some_and(waits)
+    }
+
+    /// The links from the owner to the one that the last edge closes the circle from.
+    fn way(&self, last: Edge, owner: Who, came_by: &HashMap<Who, Edge, S>) -> Vec<CycleLink> {
+        let mut edges = vec![last];
+        let mut at = last.from;
+        while at != owner
+            && let Some(&edge) = came_by.get(&at)
+        {
+            edges.push(edge);
+            at = edge.from;
+        }
+        edges.into_iter().rev().take(CYCLE_TOLD_MAX).map(|edge| self.link(edge)).collect()
+    }
+
+    fn link(&self, edge: Edge) -> CycleLink {
+        let table = self.table;
+        let live = &table.requests[edge.request];
+        let session = &table.sessions[live.session];
+        // Of one that waits to convert what it holds, that it holds it is what matters.
+        let behind = &table.requests[edge.behind];
+        let holds = if behind.is_held() { Some(edge.behind) } else { behind.partner };
+        let held_with = match holds.map(|held| table.requests[held].state) {
+            Some(State::Held { token }) => Some(token),
+            Some(State::Waiting { .. }) | None => None,
+        };
+        CycleLink {
+            session: session.id,
+            identity: session.identity.clone(),
+            owner: table.owner_of(edge.request),
+            request: live.id,
+            lock: table.locks[edge.lock].name.clone(),
+            held_with,
+        }
+    }
+}
