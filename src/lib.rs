@@ -33,6 +33,10 @@ pub mod client;
 #[cfg(any(feature = "client", feature = "server"))]
 mod clock;
 pub mod engine;
+// What clients saw, judged: for tests of all kinds, in here and with the real program.
+#[cfg(test)]
+#[path = "../tests/history/mod.rs"]
+mod history;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod types;

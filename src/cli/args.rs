@@ -398,6 +398,7 @@ mod tests {
     fn settings_are_flags_of_their_commands_only() {
         assert_eq!(read("coordinator lock --ttl 20s demo").unwrap().flags["ttl"], "20s");
         assert_eq!(read("coordinator ls --server a:1").unwrap().flags["server"], "a:1");
+        assert_eq!(read("coordinator events --server a:1 x").unwrap().flags["server"], "a:1");
         assert!(read("coordinator status --ttl 20s").is_err());
         assert!(read("coordinator config --ttl 20s --listen x").is_ok());
     }
