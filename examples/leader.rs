@@ -1,30 +1,55 @@
-//! Two candidates; who holds the lock leads. When the first goes, the second takes over.
+//! Two candidates, one lead, and somebody who wants to know who has it.
+//!
+//! Whoever holds the lock leads. Its value, here a name, in a service rather an address, is what
+//! everybody else sees.
 #![allow(clippy::print_stdout, reason = "an example talks")]
 
 use std::time::Duration;
 
-use coordinator::{Client, Error};
+use coordinator::{Client, Error, Leaders, Observer};
 
-/// Leads once: for `term` at most, less if the lock is lost.
-async fn candidate(client: Client, name: &str, term: Duration) -> Result<(), Error> {
+/// The lock that the leader holds.
+const ELECTION: &str = "leader";
+/// How long one leads before it steps down.
+const TERM: Duration = Duration::from_millis(300);
+
+/// Leads once: for a term at most, less if the lead is lost.
+async fn candidate(client: Client, name: &str) -> Result<(), Error> {
     println!("{name} stands for election");
-    let guard = client.lock("leader").note(name).await?;
-    println!("{name} leads, term {}", guard.token());
-    tokio::select! {
-        // From this moment on another may lead: stop acting as the leader, whatever is half done.
-        reason = guard.lost() => println!("{name} lost the lead: {reason}"),
-        () = tokio::time::sleep(term) => println!("{name} steps down"),
-    }
+    let election = client.elect(ELECTION, name);
+    // If the lead is lost, the work is dropped where it stands: another may lead from then on.
+    let term = election.run(|term| async move {
+        println!("{name} leads, term {}", term.token());
+        tokio::time::sleep(TERM).await;
+        println!("{name} steps down");
+    });
+    term.await?;
     // A leader that crashed would be replaced, too, when its lease ends.
     client.close().await
+}
+
+/// Tells who leads, until everybody had their turn.
+async fn onlooker(mut leaders: Leaders, turns: usize) -> Result<(), Error> {
+    let mut seen = 0;
+    loop {
+        match leaders.next().await? {
+            Some(leader) => {
+                seen += 1;
+                println!("seen from outside: {} leads, term {}", leader.value, leader.token);
+            }
+            None if seen < turns => println!("seen from outside: nobody leads yet"),
+            None => break println!("seen from outside: nobody leads"),
+        }
+    }
+    Ok(())
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let server = std::env::var("COORDINATOR_SERVER").unwrap_or_else(|_| "127.0.0.1:5625".into());
     let (ann, bob) = (Client::connect(&server).await?, Client::connect(&server).await?);
-    let term = Duration::from_millis(300);
-    tokio::try_join!(candidate(ann, "ann", term), candidate(bob, "bob", term))?;
-    println!("nobody leads");
+    // Who only looks needs no session. One that is a candidate too asks its client.
+    let leaders = Observer::connect(&server).await?.observe(ELECTION).await?;
+    tokio::try_join!(candidate(ann, "ann"), candidate(bob, "bob"), onlooker(leaders, 2))?;
     Ok(())
 }

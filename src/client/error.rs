@@ -10,6 +10,10 @@ use crate::wire::{CycleLink, LockStatus};
 
 use super::core::{End, Rejection};
 
+/// The coordinator tells so many of a circle: of one that has as many, perhaps not all.
+const LINKS_TOLD_MAX: usize = 64;
+/// Of a circle of more than these, not all are told in words.
+const LINKS_SHOWN_MAX: usize = 8;
 /// How long to leave a coordinator alone that is about to stop. It does not say itself.
 pub(super) const DRAINING_RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -289,21 +293,30 @@ fn busy(lock: &LockStatus) -> String {
     text
 }
 
-/// Who waits for whom, in a line.
+/// Who waits for whom, in a line; of many, the first few and the last.
 fn deadlock(cycle: &[CycleLink]) -> String {
-    let mut text = "a deadlock: ".to_owned();
-    let mut waits = "would wait";
-    for (link, next) in cycle.iter().zip(cycle.iter().cycle().skip(1)) {
+    let left_out = cycle.len().saturating_sub(LINKS_SHOWN_MAX);
+    let last = cycle.len().saturating_sub(1);
+    let mut words = Vec::new();
+    for (place, (link, next)) in cycle.iter().zip(cycle.iter().cycle().skip(1)).enumerate() {
+        if (last - left_out..last).contains(&place) {
+            continue;
+        }
+        if place == last && left_out > 0 {
+            if cycle.len() >= LINKS_TOLD_MAX {
+                words.push("and so on".to_owned());
+                break;
+            }
+            words.push(format!("{left_out} more wait for the next"));
+        }
         let (who, lock, whom) = (waiter(link), &link.lock, waiter(next));
-        // Writing to a string cannot fail.
-        let _ = match link.held_with {
-            0 => write!(text, "{who} {waits} for {lock:?} in line behind {whom}, "),
-            token => write!(text, "{who} {waits} for {lock:?} of {whom}, token {token}, "),
-        };
-        waits = "waits";
+        let waits = if place == 0 { "would wait" } else { "waits" };
+        words.push(match link.held_with {
+            0 => format!("{who} {waits} for {lock:?} in line behind {whom}"),
+            token => format!("{who} {waits} for {lock:?} of {whom}, token {token}"),
+        });
     }
-    text.truncate(text.len() - ", ".len());
-    text
+    format!("a deadlock: {}", words.join("; "))
 }
 
 /// One of those who wait for each other: an owner, or a request which is one of its own.
@@ -369,6 +382,27 @@ mod tests {
             Error::Busy { lock: Box::new(lock) }.to_string(),
             "\"deploy\" is busy, held by ann@build7:8123 for 252s (token 1881) \"deploy v2.3\", \
              2 waiting; wait for it, or try again later"
+        );
+    }
+
+    #[test]
+    fn of_a_long_circle_the_words_tell_the_first_few_and_the_last() {
+        let link = |owner| CycleLink {
+            session: 1,
+            identity: "ann@a:1".to_owned(),
+            owner,
+            request: owner,
+            lock: format!("fork/{owner}"),
+            held_with: 0,
+        };
+        let told = |count| Error::Deadlock { cycle: (1..=count).map(link).collect() }.to_string();
+        let (eight, fifty, many) = (told(8), told(50), told(64));
+        assert_eq!(eight.matches(" in line behind ").count(), 8);
+        assert_eq!(fifty.matches(" in line behind ").count(), 8);
+        assert!(fifty.contains("\"fork/7\" in line behind ann@a:1 (owner 8); 42 more wait for"));
+        assert!(
+            fifty.contains("\"fork/50\" in line behind ann@a:1 (owner 1); give back"),
+            "{fifty}"
         );
     }
 

@@ -51,10 +51,47 @@ fn fenced_write_refuses_the_old_holder() {
 }
 
 #[test]
-fn leader_hands_over() {
+fn leader_hands_over_and_is_seen_from_outside() {
     let done = against(&Server::start(), "leader");
-    assert_eq!(done.out.matches(" leads, term ").count(), 2, "{}", done.out);
-    assert!(done.out.ends_with("nobody leads\n"), "{}", done.out);
+    for leads in ["ann leads, term ", "bob leads, term "] {
+        // Told by itself, and by who looks on.
+        assert_eq!(done.out.matches(leads).count(), 2, "{}", done.out);
+    }
+    assert!(done.out.ends_with("seen from outside: nobody leads\n"), "{}", done.out);
+}
+
+/// Runs an example that starts its own coordinator, with these flags.
+fn alone(name: &str, flags: &[&str]) -> Done {
+    let mut command = example(&Home::new(), name);
+    command.args(flags);
+    run(command)
+}
+
+#[test]
+fn bank_transfer_preserves_the_sum_under_the_locks_and_loses_it_without() {
+    let done = alone("bank_transfer", &["--transfers", "40"]);
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    assert!(done.out.contains(", wrong 0\n") && done.out.ends_with("\nsum is 10000\n"), "{done:?}");
+    let done = alone("bank_transfer", &["--no-lock", "--transfers", "1000"]);
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    assert!(!done.out.ends_with("\nsum is 10000\n") || !done.out.contains(", wrong 0\n"));
+    let server = Server::start();
+    let flags = ["--transfers", "40", "--accounts", "2", "--server", &server.address];
+    let done = alone("bank_transfer", &flags);
+    assert!(done.code() == Some(0) && done.out.ends_with("\nsum is 2000\n"), "{done:?}");
+}
+
+#[test]
+fn philosophers_are_in_a_deadlock_only_if_they_take_fork_after_fork() {
+    for philosophers in ["5", "50"] {
+        let flags = ["--meals", "3", "--philosophers", philosophers];
+        let done = alone("philosophers", &flags);
+        assert_eq!(done.code(), Some(0), "{done:?}");
+        assert!(done.out.ends_with(", deadlocks told: 0\n"), "{}", done.out);
+        let done = alone("philosophers", &[&flags[..], &["--one-by-one"]].concat());
+        assert_eq!(done.code(), Some(0), "{done:?}");
+        assert!(!done.out.ends_with(", deadlocks told: 0\n"), "{}", done.out);
+    }
 }
 
 #[test]

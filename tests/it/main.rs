@@ -14,6 +14,7 @@ mod proxy;
 mod raw;
 mod restart;
 mod serving;
+mod several;
 mod signals;
 mod support;
 mod terminal;
