@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use bytes::BytesMut;
 
 use super::tests::{answers, read_message};
-use super::{Client, Error, Event, Observer};
+use super::{Client, Error, Event, Observer, blocking};
 use crate::types::RejectionCode;
 use crate::wire::{self, ClientMessage, Happening, Holder, LockStatus, Mode, ServerMessage};
 
@@ -296,5 +296,27 @@ async fn a_client_looks_over_a_second_connection() {
     let mut watch = client.watch("printer").await.unwrap();
     assert_eq!(token(watch.next().await), 7);
     drop(client);
+    server.join().unwrap();
+}
+
+#[test]
+fn those_who_wait_watch_as_an_iterator() {
+    let (address, server) = server(|listener| {
+        let _session = Peer::accept(listener);
+        let mut peer = Peer::accept(listener);
+        peer.watched(7);
+        peer.say(&[held(9)]);
+        peer.until_it_hangs_up();
+        let mut peer = Peer::accept(listener);
+        peer.watched(7);
+        peer.until_it_hangs_up();
+    });
+    let client = blocking::Client::connect(address.to_string()).unwrap();
+    let watch = client.watch("printer").unwrap();
+    let last = watch.map(token).find(|token| *token == 9);
+    assert_eq!(last, Some(9));
+    let mut leaders = client.observe("printer").unwrap();
+    assert_eq!(leaders.next().unwrap().unwrap().unwrap().value, "term 7");
+    drop(leaders);
     server.join().unwrap();
 }

@@ -252,6 +252,36 @@ fn a_blocking_client_frees_its_locks_when_its_last_handle_goes() {
 }
 
 #[test]
+fn a_blocking_client_has_all_that_the_other_has() {
+    let (address, server) = generous_server();
+    let client = blocking::Client::connect(address.to_string()).unwrap();
+    let owner = client.owner();
+    let both = owner.lock_all(["a"]).shared("b").timeout(Duration::from_secs(1)).acquire().unwrap();
+    assert_eq!((both.names().len(), both.token().number(), owner.number()), (2, 101, 1));
+    let both = both.upgrade().nonblocking().acquire().unwrap();
+    let both = both.downgrade().unwrap();
+    assert_eq!(both.token().number(), 103);
+    both.release().unwrap();
+    let semaphore = client.semaphore("gpu", 3);
+    let permit = semaphore.try_acquire().unwrap().unwrap();
+    let same = semaphore.acquire().unwrap().upgrade().acquire().unwrap_err();
+    assert!(same.guard.is_held() && matches!(same.error, Error::InvalidRequest { .. }));
+    let term = client.elect("leader", "me").acquire().unwrap();
+    assert!(term.is_held());
+    // Where it must not wait, a guard is not lost by that.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let failed = runtime.block_on(async { term.downgrade().unwrap_err() });
+    assert!(failed.guard.is_held() && matches!(failed.error, Error::InvalidRequest { .. }));
+    drop((same, failed, permit, semaphore, owner, client));
+    let heard = server.join().unwrap();
+    let conversions = heard.iter().filter_map(|message| match message {
+        ClientMessage::Request { owner, converts: Some(converts), .. } => Some((*owner, *converts)),
+        _ => None,
+    });
+    assert_eq!(conversions.collect::<Vec<_>>(), [(1, 1), (1, 2)]);
+}
+
+#[test]
 fn a_blocking_client_does_not_block_async_code() {
     let (address, _server) = generous_server();
     let client = blocking::Client::connect(address.to_string()).unwrap();

@@ -422,6 +422,8 @@ fn lost_reason(end: &End) -> LostReason {
 }
 
 #[cfg(test)]
+mod contender;
+#[cfg(test)]
 mod convert_tests;
 #[cfg(test)]
 mod model_server;

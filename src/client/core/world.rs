@@ -1,15 +1,15 @@
 //! Several clients, one coordinator, one lock, and everything that can happen between them:
 //! connections that are cut, silent, slow, or delayed in the making; clients that stand still; a
-//! coordinator that crashes or restarts. In all of it never do two believe that they hold the lock;
-//! who loses it was out of touch for as long as a lease; and when it is over, everybody gets it again.
+//! coordinator that crashes or restarts. They want the lock alone or together, and change their minds.
+//! In all of it never do two believe that they hold the lock, unless all share it; who loses it was
+//! out of touch for as long as a lease; and when it is over, everybody gets it again.
 
-use std::time::Duration;
-
+use super::contender::{Contender, asking, converting, mode_of};
 use super::model_server::ModelServer;
 use super::simulation::{Dice, Pipe, SkewedClock};
-use super::tests::ask;
 use super::*;
-use crate::wire::ServerMessage;
+use crate::types::RejectionCode;
+use crate::wire::{Mode, ServerMessage};
 
 /// Schedules tried, each from a seed of its own.
 const SCHEDULES: u64 = 300;
@@ -31,30 +31,6 @@ struct Wire {
     dead: bool,
 }
 
-/// A client and its hands.
-struct Client {
-    core: Core,
-    clock: SkewedClock,
-    /// Which connection of the core's it has, and which wire that is, once it is there.
-    number: Option<u64>,
-    wire: Option<usize>,
-    /// When the attempt under way comes to its end.
-    dialed_at: Option<u64>,
-    paused_until: u64,
-    cut_off_until: u64,
-    /// When its connection is cut once more, while it is about to make up for the last time.
-    cut_again_at: Option<u64>,
-    /// Its request, once made.
-    request: Option<RequestId>,
-    /// Whether that is granted.
-    granted: bool,
-    /// Whether it was granted and then was not believed in.
-    disbelieved: bool,
-    release_at: u64,
-    /// When it was last granted something.
-    granted_at: u64,
-}
-
 /// What many schedules came to.
 #[derive(Debug, Default)]
 struct Tally {
@@ -63,6 +39,13 @@ struct Tally {
     resumed: u64,
     reclaimed: u64,
     cancelled: u64,
+    shared: u64,
+    upgraded: u64,
+    downgraded: u64,
+    deadlocks: u64,
+    timed_out: u64,
+    unsent: u64,
+    conversions_given_up: u64,
 }
 
 struct World {
@@ -71,57 +54,18 @@ struct World {
     now: u64,
     server: ModelServer,
     server_down_until: u64,
-    clients: Vec<Client>,
+    clients: Vec<Contender>,
     wires: Vec<Wire>,
     /// No message is under way on any wire before this one.
     oldest_wire: usize,
     delay_max: u64,
 }
 
-impl Client {
-    fn new(dice: &mut Dice, seed: u64) -> Self {
-        let clock = SkewedClock::any(dice);
-        let reconnect = Reconnect { attempt_max: Duration::from_secs(5), seed };
-        let introduction = Introduction::default();
-        Self {
-            core: Core::new(introduction, Some(reconnect), clock.at(0)),
-            clock,
-            number: Some(0),
-            wire: None,
-            dialed_at: None,
-            paused_until: 0,
-            cut_off_until: 0,
-            cut_again_at: None,
-            request: None,
-            granted: false,
-            disbelieved: false,
-            release_at: 0,
-            granted_at: 0,
-        }
-    }
-
-    /// Until when it believes, by what a guard of it would say.
-    fn believes_until(&self) -> Option<Timestamp> {
-        let lease = self.core.lease()?.believed_until();
-        let held = self.core.requests.values().filter_map(|request| match request.state {
-            State::Held { doubted, .. } => Some(doubted.map_or(lease, |until| until.min(lease))),
-            State::Waiting
-            | State::Unconfirmed(_)
-            | State::Releasing { .. }
-            | State::Cancelling => None,
-        });
-        held.max()
-    }
-
-    fn believes(&self, true_now: u64) -> bool {
-        self.believes_until().is_some_and(|until| self.clock.at(true_now) < until)
-    }
-}
-
 impl World {
     fn new(seed: u64) -> Self {
         let mut dice = Dice::of(seed);
-        let clients = (0..CLIENTS).map(|n| Client::new(&mut dice, seed * 10 + n as u64)).collect();
+        let clients =
+            (0..CLIENTS).map(|n| Contender::new(&mut dice, seed * 10 + n as u64)).collect();
         let server = ModelServer::new(SkewedClock::any(&mut dice));
         let mut world = Self {
             seed,
@@ -191,9 +135,13 @@ impl World {
             }
             10 => self.delay_max = 1_000 + self.dice.roll(1_200_000),
             11..14 => self.delay_max = 1_000,
-            14 => {
+            14..17 => {
                 let is_crash = self.dice.roll(3) > 0;
-                (0..CLIENTS).for_each(|client| self.cut(client));
+                for client in 0..CLIENTS {
+                    self.cut(client);
+                    // Not everybody comes back at once.
+                    self.clients[client].cut_off_until = self.now + self.dice.roll(1_500_000);
+                }
                 for wire in &mut self.wires {
                     wire.up.lose_all();
                 }
@@ -291,6 +239,22 @@ impl World {
                     client.granted_at = now;
                     tally.grants += 1;
                 }
+                Effect::Granted { request, .. } if client.conversion == Some(request) => {
+                    match mode_of(&client.core.requests[&request.number()]) {
+                        Mode::Shared => tally.downgraded += 1,
+                        _ => tally.upgraded += 1,
+                    }
+                    client.request = client.conversion.take();
+                    client.granted_at = now;
+                }
+                // A downgrade of which we did not hear before the coordinator crashed: whom it let in
+                // is reclaimed with a later token.
+                Effect::Lost { reason: LostReason::Conflict, .. }
+                    if client.conversion.is_some() =>
+                {
+                    assert!(client.mode() == Mode::Shared, "seed {seed}");
+                    (client.request, client.granted) = (None, false);
+                }
                 Effect::Lost { reason, .. } => {
                     let unjust = believed.iter().flatten().any(|until| local < *until);
                     assert!(!unjust, "seed {seed}: lost ({reason:?}) what was believed in");
@@ -298,6 +262,21 @@ impl World {
                     tally.losses += 1;
                     (client.request, client.granted) = (None, false);
                 }
+                Effect::Refused { request, refusal } if client.conversion == Some(request) => {
+                    match refusal {
+                        Refusal::Lost(_) => assert_eq!(client.request, None, "seed {seed}"),
+                        Refusal::Rejected(rejection) => match rejection.code {
+                            RejectionCode::Deadlock => tally.deadlocks += 1,
+                            RejectionCode::TimedOut => tally.timed_out += 1,
+                            other => panic!("seed {seed}: {other:?}"),
+                        },
+                        // It never was sent, for nobody was there.
+                        Refusal::Away => tally.unsent += 1,
+                        other => panic!("seed {seed}: {other:?}"),
+                    }
+                    client.conversion = None;
+                }
+                Effect::Replaced { request } => assert_eq!(client.request, Some(request)),
                 Effect::Welcomed(_) => {
                     tally.resumed += 1;
                     // Before the server hears what we say to it.
@@ -307,6 +286,11 @@ impl World {
                 }
                 Effect::Confirmed { .. } => tally.reclaimed += 1,
                 Effect::Queued { .. } | Effect::Doubted { .. } => {}
+                Effect::Released { request, outcome: Err(Refusal::Lost(reason)) } => {
+                    let was_converted = client.given_up.contains(&request);
+                    let is_told = reason == LostReason::NotReclaimed && was_converted;
+                    assert!(is_told, "seed {seed}: {reason:?}");
+                }
                 Effect::Released { outcome, .. } => {
                     assert!(matches!(outcome, Ok(()) | Err(Refusal::Away)), "{outcome:?}");
                 }
@@ -321,12 +305,36 @@ impl World {
         let client = &mut self.clients[which];
         let local = client.clock.at(now);
         match client.request {
-            None => client.request = Some(client.core.request(ask(), local)),
+            None => {
+                let is_shared = self.dice.roll(2) == 0;
+                let mode = if is_shared { Mode::Shared } else { Mode::Exclusive };
+                tally.shared += u64::from(is_shared);
+                client.request = Some(client.core.request(asking(mode), local));
+            }
             Some(request) if client.granted && client.release_at <= now => {
+                if let Some(conversion) = client.conversion.take() {
+                    client.core.cancel(conversion);
+                    client.given_up.push(request);
+                    tally.conversions_given_up += 1;
+                }
                 client.core.release(request, local);
                 (client.request, client.granted) = (None, false);
             }
+            Some(request)
+                if client.granted && client.conversion.is_none() && self.dice.roll(40) == 0 =>
+            {
+                let mode = match client.mode() {
+                    Mode::Exclusive => Mode::Shared,
+                    _ => Mode::Exclusive,
+                };
+                let conversion =
+                    client.core.request(converting(request, mode, &mut self.dice), local);
+                client.conversion = Some(conversion);
+            }
             Some(request) if !peace && self.dice.roll(300) == 0 => {
+                if let Some(conversion) = client.conversion.take() {
+                    client.core.cancel(conversion);
+                }
                 client.core.cancel(request);
                 (client.request, client.granted) = (None, false);
                 tally.cancelled += 1;
@@ -364,8 +372,10 @@ impl World {
             assert!(!believes || !client.disbelieved, "seed {}: a hold was revived", self.seed);
             client.disbelieved |= client.granted && !believes;
         }
-        let believers = self.clients.iter().filter(|client| client.believes(self.now)).count();
-        assert!(believers <= 1, "seed {}: {believers} believe at {}", self.seed, self.now);
+        let believers: Vec<Mode> =
+            self.clients.iter().filter(|c| c.believes(self.now)).map(Contender::mode).collect();
+        let may_be = believers.len() <= 1 || believers.iter().all(|mode| *mode == Mode::Shared);
+        assert!(may_be, "seed {}: {believers:?} at {}", self.seed, self.now);
     }
 
     fn run(mut self, tally: &mut Tally) {
@@ -403,4 +413,8 @@ fn invariant_never_two_believers_and_nobody_starves_whatever_happens_to_connecti
     assert!(tally.resumed > SCHEDULES * 5, "{tally:?}");
     assert!(tally.reclaimed > SCHEDULES / 10, "{tally:?}");
     assert!(tally.cancelled > SCHEDULES, "{tally:?}");
+    assert!(tally.shared > SCHEDULES * 5, "{tally:?}");
+    assert!(tally.upgraded.min(tally.downgraded) > SCHEDULES, "{tally:?}");
+    let failed = [tally.conversions_given_up, tally.deadlocks, tally.timed_out, tally.unsent];
+    assert!(failed.iter().all(|count| *count > SCHEDULES / 10), "{tally:?}");
 }

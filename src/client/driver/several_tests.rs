@@ -34,7 +34,7 @@ async fn several_locks_are_one_request_with_one_guard_and_one_token() {
     assert_eq!(claims, expected);
     server.say(&[grant(1, 7)]).await;
     let guard = request.await.unwrap().unwrap();
-    let names: Vec<_> = guard.names().iter().map(|name| name.as_str()).collect();
+    let names: Vec<_> = guard.names().iter().map(crate::types::LockName::as_str).collect();
     assert_eq!((names, guard.token().number()), (vec!["b", "a", "c", "d", "e"], 7));
     drop(guard);
     assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });

@@ -1,0 +1,177 @@
+//! A lock that is held, by those who wait.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::types::{FencingToken, LockName, LostReason};
+use crate::wire;
+
+use super::super as client;
+use super::super::convert::convert;
+use super::super::terms::Patience;
+use super::{Background, Error};
+use client::HoldState;
+
+/// A lock that is held; see [`crate::LockGuard`].
+#[derive(Debug)]
+pub struct LockGuard {
+    /// The guard proper. Dropped before its thread.
+    inner: client::LockGuard,
+    /// Its thread.
+    background: Arc<Background>,
+}
+
+#[allow(clippy::result_large_err, reason = "the guard comes back in it")]
+impl LockGuard {
+    pub(super) fn new(inner: client::LockGuard, background: &Arc<Background>) -> Self {
+        Self { inner, background: Arc::clone(background) }
+    }
+
+    /// The fencing token, greater than that of every grant before.
+    pub fn token(&self) -> FencingToken {
+        self.inner.token()
+    }
+
+    /// The name of the lock; of the first one, if there are several.
+    pub fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    /// The names of all locks held by this.
+    pub fn names(&self) -> &[LockName] {
+        self.inner.names()
+    }
+
+    /// Whether the lock is held now, by the client's own clock.
+    pub fn is_held(&self) -> bool {
+        self.inner.is_held()
+    }
+
+    /// How sure the holder may be, now.
+    pub fn state(&self) -> HoldState {
+        self.inner.state()
+    }
+
+    /// Until when the lock is held if nothing more is heard of the coordinator.
+    pub fn valid_until(&self) -> Instant {
+        self.inner.valid_until()
+    }
+
+    /// Waits for the loss of the lock, for `at_most` so long; `None` if it is still held then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidRequest`] within async code.
+    pub fn wait_lost(&self, at_most: Duration) -> Result<Option<LostReason>, Error> {
+        let lost = self.inner.lost();
+        self.background.wait(async { Ok(tokio::time::timeout(at_most, lost).await.ok()) })
+    }
+
+    /// Gives the lock back, and waits until it is free.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::LockGuard::release`].
+    pub fn release(self) -> Result<(), Error> {
+        self.background.wait(self.inner.release())
+    }
+
+    /// Wants to hold alone what is held together with others; [`Upgrade::acquire`] asks. See
+    /// [`crate::LockGuard::upgrade`].
+    pub fn upgrade(self) -> Upgrade {
+        Upgrade { guard: self, patience: Patience::Forever }
+    }
+
+    /// Lets other shared holders in to what is held alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::LockGuard::downgrade`].
+    pub fn downgrade(self) -> Result<Self, ConvertError> {
+        self.convert(client::LockGuard::downgrade)
+    }
+
+    /// Waits for a conversion. Where that is not possible, nothing is asked.
+    fn convert<Conversion>(
+        self,
+        start: impl FnOnce(client::LockGuard) -> Conversion,
+    ) -> Result<Self, ConvertError>
+    where
+        Conversion: IntoFuture<Output = Result<client::LockGuard, client::ConvertError>>,
+    {
+        let background = Arc::clone(&self.background);
+        let runtime = match background.runtime() {
+            Ok(runtime) => runtime,
+            Err(error) => return Err(ConvertError { guard: self, error }),
+        };
+        match runtime.block_on(start(self.inner).into_future()) {
+            Ok(guard) => Ok(Self::new(guard, &background)),
+            Err(client::ConvertError { guard, error }) => {
+                Err(ConvertError { guard: Self::new(guard, &background), error })
+            }
+        }
+    }
+}
+
+/// A guard that is to hold its locks alone; see [`crate::Upgrade`].
+#[derive(Debug)]
+#[must_use = "an upgrade does nothing unless acquired, and releases the guard if dropped"]
+pub struct Upgrade {
+    /// What is held meanwhile.
+    guard: LockGuard,
+    /// How long to wait for other holders.
+    patience: Patience,
+}
+
+#[allow(clippy::result_large_err, reason = "the guard comes back in it")]
+impl Upgrade {
+    /// Waits this long at most for the other holders; zero is not to wait.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.patience = Patience::at_most(timeout);
+        self
+    }
+
+    /// Does not wait; if there are other holders, [`Error::Busy`].
+    pub fn nonblocking(mut self) -> Self {
+        self.patience = Patience::None;
+        self
+    }
+
+    /// Asks, and waits for the grant.
+    ///
+    /// # Errors
+    ///
+    /// As for [`crate::LockGuard::upgrade`].
+    pub fn acquire(self) -> Result<LockGuard, ConvertError> {
+        let patience = self.patience;
+        self.guard.convert(|guard| convert(guard, wire::Mode::Exclusive, patience))
+    }
+}
+
+/// Why a guard was not converted, and the guard; see [`crate::ConvertError`].
+#[derive(Debug)]
+pub struct ConvertError {
+    /// What is held as before.
+    pub guard: LockGuard,
+    /// Why it was not converted.
+    pub error: Error,
+}
+
+impl fmt::Display for ConvertError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for ConvertError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl From<ConvertError> for Error {
+    fn from(error: ConvertError) -> Self {
+        error.error
+    }
+}

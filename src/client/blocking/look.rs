@@ -1,0 +1,172 @@
+//! A connection that looks, watches and listens, for those who wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::types::FencingToken;
+use crate::wire::{LockStatus, ServerStatus, SessionStatus};
+
+use super::super as client;
+use super::super::connect::CONNECT_TIMEOUT_DEFAULT;
+use super::{Background, Error};
+use client::{Event, Leader};
+
+/// A connection that only looks, or takes a lock away; see [`crate::Observer`].
+#[derive(Debug)]
+pub struct Observer {
+    /// The observer proper. Dropped before its thread.
+    inner: client::Observer,
+    /// Its thread.
+    background: Arc<Background>,
+}
+
+impl Observer {
+    /// Connects to the coordinator at `server`. This and every answer may take 5 s.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Observer::connect`].
+    pub fn connect(server: impl AsRef<str>) -> Result<Self, Error> {
+        Self::connect_timeout(server, CONNECT_TIMEOUT_DEFAULT)
+    }
+
+    /// Connects to the coordinator at `server`. This and every answer may take as long as
+    /// `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Observer::connect`].
+    pub fn connect_timeout(server: impl AsRef<str>, timeout: Duration) -> Result<Self, Error> {
+        let background = Background::start()?;
+        let inner = background.wait(client::Observer::connect_timeout(server, timeout))?;
+        Ok(Self { inner, background })
+    }
+
+    /// The coordinator as a whole.
+    ///
+    /// # Errors
+    ///
+    /// If no answer comes.
+    pub fn server_status(&mut self) -> Result<ServerStatus, Error> {
+        self.background.wait(self.inner.server_status())
+    }
+
+    /// All locks in use, in no particular order.
+    ///
+    /// # Errors
+    ///
+    /// If no answer comes.
+    pub fn locks(&mut self) -> Result<Vec<LockStatus>, Error> {
+        self.background.wait(self.inner.locks())
+    }
+
+    /// The lock `name`; `None` if nobody holds it or waits for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Observer::lock`].
+    pub fn lock(&mut self, name: impl AsRef<str>) -> Result<Option<LockStatus>, Error> {
+        self.background.wait(self.inner.lock(name))
+    }
+
+    /// All sessions, in no particular order.
+    ///
+    /// # Errors
+    ///
+    /// If no answer comes.
+    pub fn sessions(&mut self) -> Result<Vec<SessionStatus>, Error> {
+        self.background.wait(self.inner.sessions())
+    }
+
+    /// Takes the lock `name` away from whoever holds it with `token`.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Observer::revoke`].
+    pub fn revoke(&mut self, name: impl AsRef<str>, token: FencingToken) -> Result<(), Error> {
+        self.background.wait(self.inner.revoke(name, token))
+    }
+
+    /// How long the coordinator takes to answer.
+    ///
+    /// # Errors
+    ///
+    /// If no answer comes.
+    pub fn ping(&mut self) -> Result<Duration, Error> {
+        self.background.wait(self.inner.ping())
+    }
+
+    /// Watches the lock `name` from now on.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Observer::watch`].
+    pub fn watch(self, name: impl AsRef<str>) -> Result<Watch, Error> {
+        Ok(Watch::new(self.background.wait(self.inner.watch(name))?, &self.background))
+    }
+
+    /// The leaders of the election `name`, from now on.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Observer::observe`].
+    pub fn observe(self, name: impl AsRef<str>) -> Result<Leaders, Error> {
+        Ok(Leaders::new(self.background.wait(self.inner.observe(name))?, &self.background))
+    }
+
+    /// Listens to everything that happens to requests from now on: those that claim the lock `name`,
+    /// or all of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Observer::events`].
+    pub fn events(self, name: Option<&str>) -> Result<Events, Error> {
+        Ok(Events::new(self.background.wait(self.inner.events(name))?, &self.background))
+    }
+}
+
+/// What is told as it comes: without an end, unless it is an error.
+macro_rules! stream {
+    ($(#[$doc:meta])* $stream:ident, $news:ty) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $stream {
+            /// What is waited for. Dropped before its thread.
+            inner: client::$stream,
+            /// Its thread.
+            background: Arc<Background>,
+        }
+
+        impl $stream {
+            pub(super) fn new(inner: client::$stream, background: &Arc<Background>) -> Self {
+                Self { inner, background: Arc::clone(background) }
+            }
+        }
+
+        impl Iterator for $stream {
+            type Item = Result<$news, Error>;
+
+            fn next(&mut self) -> Option<Self::Item> {
+                Some(self.background.wait(self.inner.next()))
+            }
+        }
+    };
+}
+
+stream! {
+    /// A lock as it is now, and whenever its holders have changed; see [`crate::Watch`]. As an
+    /// iterator it waits for each change and has no end; after an error it may be of no use.
+    Watch, Option<LockStatus>
+}
+
+stream! {
+    /// Who leads, as leaders come and go; see [`crate::Leaders`]. As an iterator it waits for each
+    /// change and has no end; after an error it may be of no use.
+    Leaders, Option<Leader>
+}
+
+stream! {
+    /// Everything that happens; see [`crate::Events`]. As an iterator it waits for each event; after
+    /// an error there are none.
+    Events, Event
+}
