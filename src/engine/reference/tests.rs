@@ -23,7 +23,7 @@ type Table = LockTable<BuildHasherDefault<std::hash::DefaultHasher>>;
 
 const STEPS_MAX: usize = 40;
 /// So many histories are compared if `PROPTEST_CASES` does not say another number.
-const HISTORIES: u32 = 3_000;
+const HISTORIES: u32 = 2_000;
 
 /// Who plays a session's part at the moment.
 #[derive(Clone, Copy, Debug)]
