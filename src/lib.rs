@@ -33,6 +33,8 @@ pub mod client;
 #[cfg(any(feature = "client", feature = "server"))]
 mod clock;
 pub mod engine;
+#[cfg(all(test, feature = "codec"))]
+mod fuzz;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod types;
