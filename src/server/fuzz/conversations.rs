@@ -50,7 +50,7 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
         held: vec![Held { request: 1, token: 1 }],
         waiting: vec![2],
     };
-    let ask_away = (1..=40).map(|id| request(id, ["printer", "scanner"][id as usize % 2]));
+    let ask_away = (1..=40).map(|id| request(id, if id % 2 == 0 { "printer" } else { "scanner" }));
     vec![
         (
             "request, release",
