@@ -35,6 +35,10 @@ mod clock;
 pub mod engine;
 #[cfg(all(test, feature = "codec"))]
 mod fuzz;
+// What clients saw, judged: for tests of all kinds, in here and with the real program.
+#[cfg(test)]
+#[path = "../tests/history/mod.rs"]
+mod history;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod types;

@@ -33,7 +33,7 @@ use super::session::Outcome;
 use super::{CYCLE_TOLD_MAX, CycleLink, LockTable, News, Rejection};
 use crate::types::{FencingToken, Ticket};
 
-/// So many claims are looked at for one request: about a millisecond. Whoever builds a circle that is
+/// So many claims are looked at for one request: less than a millisecond. Whoever builds a circle that is
 /// larger waits in it until a timeout ends.
 pub const STEPS_MAX: usize = 16_384;
 
@@ -52,9 +52,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             if share(mode) + lock.taken() - converted <= lock.shape.capacity() {
                 continue;
             }
-            let (held, token) = self.held_by(owner, key);
+            let (held, token) = self.held_by(owner, key, self.requests[request].partner);
             if let Some(token) = token
-                && share(mode) + held - converted > lock.shape.capacity()
+                && share(mode) + held > lock.shape.capacity()
             {
                 return Err(Rejection::AlreadyHeld { lock: lock.name.clone(), token });
             }
@@ -62,14 +62,21 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         Ok(())
     }
 
-    /// How much of a lock an owner holds, and the latest token with which it does.
-    fn held_by(&self, owner: OwnerKey, lock: LockKey) -> (u64, Option<FencingToken>) {
+    /// How much of a lock an owner holds, and the latest token with which it does, not counting what
+    /// is to be converted.
+    fn held_by(
+        &self,
+        owner: OwnerKey,
+        lock: LockKey,
+        converted: Option<RequestKey>,
+    ) -> (u64, Option<FencingToken>) {
         let holders = &self.locks[lock].holders;
         let requests = &self.owners[owner].requests;
         let (mut held, mut latest) = (0, None);
         let mut add = |request: RequestKey, share: u64| {
             if let State::Held { token } = self.requests[request].state
                 && share > 0
+                && Some(request) != converted
             {
                 held += share;
                 latest = latest.max(Some(token));
@@ -113,6 +120,24 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     fn has_nothing_else(&self, request: RequestKey) -> bool {
         let first = self.requests[request].first;
         self.is_alone(request) && first.is_some_and(|first| self.claims[first].sibling.is_none())
+    }
+
+    /// Whether those in a lock's queue who are not entangled matter: one of them might not fit beside
+    /// what is taken.
+    fn all_matter(&self, lock: LockKey, taken: u64) -> bool {
+        let lock = &self.locks[lock];
+        taken > 0 && taken + lock.queue.share_max() > lock.shape.capacity()
+    }
+
+    /// The next of the entangled after any claim in a queue.
+    fn next_entangled(&self, claim: ClaimKey) -> Option<ClaimKey> {
+        let ClaimNode { lock, request, .. } = self.claims[claim];
+        if self.is_entangled(request) {
+            return self.claims[claim].next_entangled();
+        }
+        let is_behind =
+            |other: &ClaimKey| self.rank(self.claims[*other].request) > self.rank(request);
+        self.locks[lock].queue.entangled().iter(&self.claims).find(is_behind)
     }
 
     /// In the grace period everybody came back in any order. Whoever waits for itself now is told,
@@ -314,23 +339,19 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
     /// Grants in a lock's queue what can be granted.
     fn grant_in(&mut self, lock: LockKey) {
         let table = self.table;
-        let queue = &table.locks[lock].queue;
         let capacity = table.locks[lock].shape.capacity();
-        loop {
-            if !self.step() {
-                return;
-            }
-            let Some(known) = self.locks.get_mut(&lock) else { return };
+        if let Some(known) = self.locks.get_mut(&lock) {
             known.is_open = false;
-            // Those who are not entangled matter only if one of them might not fit beside what
-            // dependents have. All who stand before the first dependent are granted.
-            let all_matter = known.taken > 0 && known.taken + queue.share_max() > capacity;
             if !std::mem::replace(&mut known.is_begun, true) {
-                known.next = if all_matter { queue.head() } else { known.first };
+                // All who stand before the first dependent are granted.
+                let all_matter = table.all_matter(lock, known.taken);
+                known.next = if all_matter { table.locks[lock].queue.head() } else { known.first };
             }
-            let Some(claim) = known.next else { return };
+        }
+        while self.step()
+            && let Some(&Known { next: Some(claim), taken, .. }) = self.locks.get(&lock)
+        {
             let ClaimNode { request, mode, .. } = table.claims[claim];
-            let taken = known.taken;
             let is_granted = self.thoughts.get(&request).is_some_and(|thought| thought.granted);
             if !self.dependents.contains_key(&self.who(request)) {
                 // It gives back what it is granted, before anybody behind it is.
@@ -344,12 +365,13 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
                 }
                 self.grant(request);
             }
-            let after =
-                if all_matter { table.claims[claim].next() } else { self.next_entangled(claim) };
-            if let Some(known) = self.locks.get_mut(&lock) {
-                known.next = after;
-                known.is_counted = false;
-            }
+            let Some(known) = self.locks.get_mut(&lock) else { return };
+            known.next = if table.all_matter(lock, known.taken) {
+                table.claims[claim].next()
+            } else {
+                table.next_entangled(claim)
+            };
+            known.is_counted = false;
         }
     }
 
@@ -418,19 +440,6 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
         {
             self.open.push_back(lock);
         }
-    }
-
-    /// The next of the entangled after any claim in a queue.
-    fn next_entangled(&self, claim: ClaimKey) -> Option<ClaimKey> {
-        let node = &self.table.claims[claim];
-        if self.table.is_entangled(node.request) {
-            return node.next_entangled();
-        }
-        let rank = self.table.rank(node.request);
-        let entangled = self.table.locks[node.lock].queue.entangled();
-        let is_behind =
-            |other: &ClaimKey| self.table.rank(self.table.claims[*other].request) > rank;
-        entangled.iter(&self.table.claims).find(is_behind)
     }
 
     /// The shortest way from a left-over owner over others back to itself. It begins with `suspect`,

@@ -60,6 +60,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 State::Held { token } => News::Granted { token },
                 State::Waiting { .. } => {
                     self.requests[live].told = 0;
+                    self.each_claim(self.requests[live].first, |table, _, lock| {
+                        table.count_places(lock);
+                    });
                     return self.tell_place(live);
                 }
             },
@@ -531,6 +534,19 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 return;
             }
             self.grant(request);
+        }
+    }
+
+    /// Counts the first places of a queue in which nobody is told of changes, and so nobody did.
+    fn count_places(&mut self, lock: LockKey) {
+        if self.locks[lock].queue.has_listeners() {
+            return;
+        }
+        let mut next = self.locks[lock].queue.head();
+        for place in (1..).take(PLACES_TOLD_MAX) {
+            let Some(claim) = next else { return };
+            self.claims[claim].place = place;
+            next = self.claims[claim].next();
         }
     }
 

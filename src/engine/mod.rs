@@ -45,6 +45,8 @@ mod lock;
 mod owner;
 #[cfg(test)]
 mod random;
+#[cfg(test)]
+mod reference;
 mod request;
 mod session;
 mod snapshot;

@@ -1,0 +1,497 @@
+//! The rules once more, as plainly as they can be written: a reference for the engine.
+//!
+//! One vector of requests, in the order in which they came; everything else is looked up by going
+//! through all of it. There are no queues: the queue of a lock *is* those requests that claim it and
+//! are not granted. There are no modes as numbers, no chains, no keys, and nothing is kept that could
+//! be found out. So what is here can be checked by reading, and the engine by comparing.
+//!
+//! A deadlock is what its definition says: everybody whose requests are all granted gives everything
+//! back, what can be granted is granted, again and again; who is left over waits for ever
+//! (R. C. Holt, 1972). A request that leads there, where nobody was before, is refused.
+//!
+//! The model does not say in which order requests that share no lock are granted, as no rule does:
+//! it is told by [`Model::granted`], and says whether that could be.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{News, Rejection, Request, Wait};
+use crate::types::{
+    Claim, FencingToken, LockName, LostReason, Mode, OwnerId, RequestId, SessionId, Ticket,
+    Timestamp,
+};
+
+mod cycle;
+mod steps;
+mod tests;
+
+/// A request by the session and its name there.
+pub(super) type Name = (SessionId, RequestId);
+
+/// A request that waits or holds.
+#[derive(Clone, Debug)]
+struct Live {
+    /// Whose it is.
+    session: SessionId,
+    /// What was asked for. Shared, as the question who waits for ever is tried out on copies.
+    asked: Rc<Request>,
+    /// When that was.
+    came: Timestamp,
+    /// The token, if it holds.
+    token: Option<FencingToken>,
+}
+
+impl Live {
+    fn name(&self) -> Name {
+        (self.session, self.asked.id)
+    }
+
+    fn claims(&self) -> &[Claim] {
+        self.asked.claims.as_slice()
+    }
+
+    /// How it claims a lock, if it does.
+    fn mode(&self, lock: &LockName) -> Option<Mode> {
+        self.claims().iter().find(|claim| claim.name == *lock).map(|claim| claim.mode)
+    }
+
+    /// The request that it waits to convert.
+    fn converts(&self) -> Option<Name> {
+        let converts = self.asked.converts.filter(|_| self.token.is_none());
+        converts.map(|converts| (self.session, converts))
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
+        match self.asked.wait {
+            Wait::AtMost(timeout) if self.token.is_none() => Some(self.came.after(timeout)),
+            Wait::AtMost(_) | Wait::Forever | Wait::Never => None,
+        }
+    }
+}
+
+/// A request that is over.
+#[derive(Clone, Debug)]
+struct Over {
+    /// Which one.
+    name: Name,
+    /// How it is answered when it comes again.
+    answer: News,
+    /// The token with which it was released, if it was: to release it again is as good as done.
+    released: Option<FencingToken>,
+}
+
+/// Who has what and who wants what.
+#[derive(Clone, Debug)]
+pub(super) struct Model {
+    /// The latest moment.
+    now: Timestamp,
+    /// The token of the next grant.
+    next_token: FencingToken,
+    /// What waits and what holds, in the order in which it came.
+    live: Vec<Live>,
+    /// What is over, in the order in which it ended.
+    over: Vec<Over>,
+}
+
+/// A holder of a lock: who, how, with which token.
+pub(super) type Holder = (Name, Mode, FencingToken);
+
+/// One who waits for a lock: who, for which owner, how.
+pub(super) type Waiter = (Name, OwnerId, Mode);
+
+impl Model {
+    pub(super) fn new(next_token: FencingToken, now: Timestamp) -> Self {
+        Self { now, next_token, live: Vec::new(), over: Vec::new() }
+    }
+
+    /// A request comes. Says how it is answered, if not by a grant.
+    pub(super) fn request(&mut self, session: SessionId, asked: Request) -> Vec<(Name, News)> {
+        let name = (session, asked.id);
+        if asked.id <= self.latest(session) {
+            return vec![(name, self.request_again(name, &asked))];
+        }
+        match self.enter(session, asked) {
+            Ok(()) if self.is_grantable(self.live.len() - 1) => Vec::new(),
+            Ok(()) => vec![(name, self.queued(self.live.len() - 1))],
+            Err(rejection) => {
+                let answer = News::Rejected(Rejection::AsBefore(rejection.code()));
+                self.over.push(Over { name, answer, released: None });
+                vec![(name, News::Rejected(rejection))]
+            }
+        }
+    }
+
+    /// The greatest id that a session has used.
+    pub(super) fn latest(&self, session: SessionId) -> RequestId {
+        let known = self.live.iter().map(Live::name).chain(self.over.iter().map(|over| over.name));
+        let of_session = known.filter(|name| name.0 == session).map(|name| name.1);
+        of_session.max().unwrap_or_default()
+    }
+
+    /// The same request once more is answered the same.
+    fn request_again(&self, name: Name, asked: &Request) -> News {
+        let Some(known) = self.find(name) else {
+            let latest = self.latest(name.0);
+            let forgotten = News::Rejected(Rejection::RequestForgotten { latest });
+            return self.find_over(name).map_or(forgotten, |over| over.answer.clone());
+        };
+        match self.live[known].token {
+            _ if self.live[known].asked.claims != asked.claims => {
+                News::Rejected(Rejection::RequestIdReused)
+            }
+            Some(token) => News::Granted { token },
+            None => self.queued(known),
+        }
+    }
+
+    /// What one who waits is told.
+    fn queued(&self, waiting: usize) -> News {
+        let position = self.place(self.live[waiting].name()).unwrap_or(0);
+        News::Queued { position, ticket: Ticket::default() }
+    }
+
+    /// A new request is one of the last of those that wait, unless it is refused.
+    fn enter(&mut self, session: SessionId, asked: Request) -> Result<(), Rejection> {
+        let wait = asked.wait;
+        let live = Live { session, asked: Rc::new(asked), came: self.now, token: None };
+        self.check_conversion(&live)?;
+        self.check_permits(&live)?;
+        self.check_own_holds(&live)?;
+        self.live.push(live);
+        let new = self.live.len() - 1;
+        let obstacle = self.obstacle(new).filter(|_| !self.is_downgrade(new)).cloned();
+        let refusal = match (obstacle, wait) {
+            (Some(lock), Wait::Never) => Some(Rejection::Busy { lock }),
+            _ if !self.left_over().is_empty() => Some(Rejection::Deadlock { cycle: Vec::new() }),
+            _ => None,
+        };
+        match refusal {
+            Some(refusal) => {
+                self.live.pop();
+                Err(refusal)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A conversion is of a request that holds the same locks for the same owner.
+    fn check_conversion(&self, asking: &Live) -> Result<(), Rejection> {
+        let Some(name) = asking.converts() else { return Ok(()) };
+        let converts = name.1;
+        let held = self.live.iter().find(|live| live.name() == name && live.token.is_some());
+        let held = held.ok_or(Rejection::NothingToConvert { converts })?;
+        let locks = |of: &Live| -> BTreeSet<LockName> {
+            of.claims().iter().map(|claim| claim.name.clone()).collect()
+        };
+        let is_converted = self.live.iter().any(|live| live.converts() == Some(name));
+        if is_converted || locks(held) != locks(asking) || held.asked.owner != asking.asked.owner {
+            return Err(Rejection::NotConvertible { converts });
+        }
+        Ok(())
+    }
+
+    /// All who use a lock at a time agree what it is.
+    fn check_permits(&self, asking: &Live) -> Result<(), Rejection> {
+        for Claim { name: lock, mode: asked } in asking.claims().iter().cloned() {
+            let used = self.live.iter().find_map(|live| live.mode(&lock)).map(permits);
+            if let Some(of) = used.filter(|of| *of != permits(asked)) {
+                return Err(Rejection::PermitsDiffer { lock, of, asked });
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody asks for what it leaves itself no room for.
+    fn check_own_holds(&self, asking: &Live) -> Result<(), Rejection> {
+        for Claim { name: lock, mode } in asking.claims().iter().cloned() {
+            let is_own =
+                |live: &&Live| same_owner(live, asking) && asking.converts() != Some(live.name());
+            let own = self.live.iter().filter(is_own);
+            let held = own.filter_map(|live| Some((live.token?, live.mode(&lock)?)));
+            let held: Vec<(FencingToken, Mode)> = held.collect();
+            let modes = held.iter().map(|(_, mode)| *mode).chain([mode]);
+            let latest = held.iter().map(|(token, _)| *token).max();
+            if let Some(token) = latest.filter(|_| !fit(&modes.collect::<Vec<_>>())) {
+                return Err(Rejection::AlreadyHeld { lock, token });
+            }
+        }
+        Ok(())
+    }
+
+    /// A request's locks are given back.
+    pub(super) fn release(&mut self, name: Name, token: FencingToken) -> Vec<(Name, News)> {
+        match self.find(name) {
+            Some(held) if self.live[held].token == Some(token) => {
+                self.end(name, News::Released, Some(token))
+            }
+            None if self.find_over(name).is_some_and(|over| over.released == Some(token)) => {
+                vec![(name, News::Released)]
+            }
+            Some(_) | None => vec![(name, News::Rejected(Rejection::NotHolder { token }))],
+        }
+    }
+
+    /// A request is given up.
+    pub(super) fn cancel(&mut self, name: Name) -> Vec<(Name, News)> {
+        if self.find(name).is_none() && name.1 <= self.latest(name.0) {
+            return vec![(name, News::Cancelled)];
+        }
+        // Given up before it came, it is over before it comes.
+        self.end(name, News::Cancelled, None)
+    }
+
+    /// An operator takes a lock away from the holder with this token. None: there is no such holder.
+    pub(super) fn revoke(
+        &mut self,
+        lock: &LockName,
+        token: FencingToken,
+    ) -> Option<Vec<(Name, News)>> {
+        let is_meant = |live: &&Live| live.token == Some(token) && live.mode(lock).is_some();
+        let name = self.live.iter().find(is_meant)?.name();
+        Some(self.end(name, News::Lost { token, reason: LostReason::Revoked }, None))
+    }
+
+    /// A session is over, with all that it has.
+    pub(super) fn goodbye(&mut self, session: SessionId) {
+        self.live.retain(|live| live.session != session);
+    }
+
+    /// Time has passed.
+    pub(super) fn pass(&mut self, length: Duration) {
+        self.now = self.now.after(length);
+    }
+
+    /// A request is over, and with it the one that waits to convert it.
+    fn end(
+        &mut self,
+        name: Name,
+        answer: News,
+        released: Option<FencingToken>,
+    ) -> Vec<(Name, News)> {
+        let conversion = self.live.iter().find(|live| live.converts() == Some(name));
+        let conversion = conversion.map(Live::name);
+        self.live.retain(|live| live.name() != name);
+        self.over.push(Over { name, answer: answer.clone(), released });
+        let mut told = vec![(name, answer)];
+        if let Some(conversion) = conversion {
+            let rejection = Rejection::NothingToConvert { converts: name.1 };
+            let answer = News::Rejected(Rejection::AsBefore(rejection.code()));
+            self.live.retain(|live| live.name() != conversion);
+            self.over.push(Over { name: conversion, answer, released: None });
+            told.push((conversion, News::Rejected(rejection)));
+        }
+        told
+    }
+
+    /// Somebody says that this request was granted now. Panics if that could not be.
+    pub(super) fn granted(&mut self, name: Name, token: FencingToken) {
+        let request = self.find(name).unwrap_or_else(|| panic!("{name:?} is granted, and is over"));
+        let why = self.obstacle(request);
+        assert!(self.is_grantable(request), "{name:?} is granted, but has to wait for {why:?}");
+        self.grant(request);
+        // What it converted is gone, so it has moved.
+        let known = self.find(name).and_then(|request| self.live[request].token);
+        assert_eq!(Some(token), known, "the token of {name:?}");
+    }
+
+    /// Somebody says that this request has waited as long as it would. Says how it is answered.
+    pub(super) fn timed_out(&mut self, name: Name) -> News {
+        let ungranted = self.live.iter().enumerate().find(|(i, _)| self.is_grantable(*i));
+        assert!(ungranted.is_none(), "{name:?} times out before {ungranted:?} is granted");
+        let waiting =
+            self.find(name).unwrap_or_else(|| panic!("{name:?} times out when it is over"));
+        let deadline = self.live[waiting].deadline();
+        let earliest = self.live.iter().filter_map(Live::deadline).min();
+        assert!(deadline.is_some_and(|at| at <= self.now), "{name:?} times out before its time");
+        assert_eq!(deadline, earliest, "{name:?} times out before others");
+        let lock = self.obstacle(waiting).unwrap_or_else(|| panic!("{name:?} waits for nothing"));
+        let waited = self.now.since(self.live[waiting].came);
+        let rejection = Rejection::TimedOut { lock: lock.clone(), waited };
+        let answer = News::Rejected(Rejection::AsBefore(rejection.code()));
+        self.end(name, answer, None);
+        News::Rejected(rejection)
+    }
+
+    /// Panics if something should have happened by now.
+    pub(super) fn settled(&self) {
+        for (i, live) in self.live.iter().enumerate() {
+            assert!(!self.is_grantable(i), "{:?} could be granted, and is not", live.name());
+            assert!(live.deadline().is_none_or(|at| at > self.now), "{:?} is due", live.name());
+        }
+        assert_eq!(self.left_over(), [], "they wait for ever");
+    }
+
+    /// Who holds a lock, by token.
+    pub(super) fn holders(&self, lock: &LockName) -> Vec<Holder> {
+        let holder = |live: &Live| Some((live.name(), live.mode(lock)?, live.token?));
+        let mut holders: Vec<Holder> = self.live.iter().filter_map(holder).collect();
+        holders.sort_by_key(|(_, _, token)| *token);
+        holders
+    }
+
+    /// Who waits for a lock, the next in line first.
+    pub(super) fn waiters(&self, lock: &LockName) -> Vec<Waiter> {
+        let waiter = |i: usize| {
+            let live = &self.live[i];
+            Some((live.name(), live.asked.owner, live.mode(lock)?))
+        };
+        self.queue(lock).into_iter().filter_map(waiter).collect()
+    }
+
+    /// The worst of a waiting request's places in the queues of its locks.
+    pub(super) fn place(&self, name: Name) -> Option<u32> {
+        let waiting = self.find(name).filter(|i| self.live[*i].token.is_none())?;
+        let place = |claim: &Claim| self.queue(&claim.name).iter().position(|i| *i == waiting);
+        let worst = self.live[waiting].claims().iter().filter_map(place).max()?;
+        u32::try_from(worst + 1).ok()
+    }
+
+    /// The token of a request that holds.
+    pub(super) fn token(&self, name: Name) -> Option<FencingToken> {
+        self.find(name).and_then(|held| self.live[held].token)
+    }
+
+    fn find(&self, name: Name) -> Option<usize> {
+        self.live.iter().position(|live| live.name() == name)
+    }
+
+    fn find_over(&self, name: Name) -> Option<&Over> {
+        self.over.iter().rev().find(|over| over.name == name)
+    }
+
+    /// The service queue of a lock: those who wait for it, conversions first, in the order in which
+    /// they came.
+    fn queue(&self, lock: &LockName) -> Vec<usize> {
+        let waits = |of: &Live| of.token.is_none() && of.mode(lock).is_some();
+        let waiting = (0..self.live.len()).filter(|i| waits(&self.live[*i]));
+        let mut queue: Vec<usize> = waiting.collect();
+        queue.sort_by_key(|waiting| self.rank(*waiting));
+        queue
+    }
+
+    /// Queues are in this order.
+    fn rank(&self, waiting: usize) -> (bool, usize) {
+        (self.live[waiting].converts().is_none(), waiting)
+    }
+
+    /// The first lock that keeps a waiting request from being granted: others are first, or hold it.
+    fn obstacle(&self, waiting: usize) -> Option<&LockName> {
+        let asking = &self.live[waiting];
+        let converts = asking.converts();
+        let is_obstacle = |claim: &&Claim| {
+            let mut modes = vec![claim.mode];
+            for (i, live) in self.live.iter().enumerate() {
+                match live.mode(&claim.name) {
+                    Some(mode) if live.token.is_some() => {
+                        modes.extend(Some(mode).filter(|_| converts != Some(live.name())));
+                    }
+                    Some(_) if self.rank(i) < self.rank(waiting) => return true,
+                    Some(_) | None => {}
+                }
+            }
+            !fit(&modes)
+        };
+        asking.claims().iter().find(is_obstacle).map(|claim| &claim.name)
+    }
+
+    /// Whether a request only gives back a part of what it converts.
+    fn is_downgrade(&self, waiting: usize) -> bool {
+        let asking = &self.live[waiting];
+        let Some(converted) = asking.converts().and_then(|name| self.find(name)) else {
+            return false;
+        };
+        asking.claims().iter().all(|claim| {
+            let held = self.live[converted].mode(&claim.name);
+            held.is_some_and(|held| is_no_stronger(claim.mode, held))
+        })
+    }
+
+    fn is_grantable(&self, request: usize) -> bool {
+        let waits = self.live[request].token.is_none();
+        waits && (self.is_downgrade(request) || self.obstacle(request).is_none())
+    }
+
+    /// Makes a request the holder of what it claims; what it converts is over.
+    fn grant(&mut self, request: usize) {
+        let converted = self.live[request].converts();
+        let kept = self.is_downgrade(request);
+        let before = converted.and_then(|name| self.live[self.find(name)?].token);
+        self.live[request].token = match before {
+            Some(token) if kept => Some(token),
+            Some(_) | None => {
+                let token = self.next_token;
+                self.next_token = token.next();
+                Some(token)
+            }
+        };
+        if let (Some(name), Some(token)) = (converted, before) {
+            self.live.retain(|live| live.name() != name);
+            self.over.push(Over { name, answer: News::Released, released: Some(token) });
+        }
+    }
+
+    /// The requests that would wait for ever.
+    fn left_over(&self) -> Vec<Name> {
+        if self.live.iter().all(|live| live.token.is_some()) {
+            return Vec::new();
+        }
+        let mut rest = Self { over: Vec::new(), live: self.live.clone(), ..*self };
+        loop {
+            if let Some(next) = (0..rest.live.len()).find(|i| rest.is_grantable(*i)) {
+                rest.grant(next);
+                continue;
+            }
+            let waits = |of: &Live| {
+                rest.live.iter().any(|live| live.token.is_none() && same_owner(live, of))
+            };
+            let Some(free) = rest.live.iter().find(|live| !waits(live)).map(Live::name) else {
+                let waiting = rest.live.iter().filter(|live| live.token.is_none());
+                return waiting.map(Live::name).collect();
+            };
+            rest.live.retain(|live| live.name() != free);
+        }
+    }
+}
+
+/// Whether two requests are of one owner: of the same one by name, or one and the same, or one
+/// waits to convert the other.
+fn same_owner(a: &Live, b: &Live) -> bool {
+    let named = a.asked.owner != OwnerId::default();
+    (named && (a.session, a.asked.owner) == (b.session, b.asked.owner))
+        || a.name() == b.name()
+        || a.converts() == Some(b.name())
+        || b.converts() == Some(a.name())
+}
+
+/// Whether these may hold one lock together.
+fn fit(modes: &[Mode]) -> bool {
+    let all_shared = modes.iter().all(|mode| *mode == Mode::Shared);
+    let taken = |mode: &Mode| match mode {
+        Mode::Permits { take, of } => Some((*take, *of)),
+        Mode::Exclusive | Mode::Shared => None,
+    };
+    let permits: Option<Vec<(u32, u32)>> = modes.iter().map(taken).collect();
+    let all_permits = permits.is_some_and(|permits| {
+        let sum: u32 = permits.iter().map(|(take, _)| take).sum();
+        permits.iter().all(|(_, of)| sum <= *of)
+    });
+    modes.len() <= 1 || all_shared || all_permits
+}
+
+/// Whether one mode takes no more of a lock than another.
+fn is_no_stronger(mode: Mode, than: Mode) -> bool {
+    match (mode, than) {
+        (Mode::Shared, Mode::Shared) | (_, Mode::Exclusive) => true,
+        (Mode::Permits { take, .. }, Mode::Permits { take: than, .. }) => take <= than,
+        (Mode::Exclusive | Mode::Shared | Mode::Permits { .. }, _) => false,
+    }
+}
+
+/// How many permits a lock has that is claimed like this, if it is a semaphore.
+fn permits(mode: Mode) -> Option<u32> {
+    match mode {
+        Mode::Exclusive | Mode::Shared => None,
+        Mode::Permits { of, .. } => Some(of),
+    }
+}
