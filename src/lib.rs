@@ -33,6 +33,8 @@ pub mod client;
 #[cfg(any(feature = "client", feature = "server"))]
 mod clock;
 pub mod engine;
+#[cfg(all(test, feature = "codec"))]
+mod fuzz;
 // What clients saw, judged: for tests of all kinds, in here and with the real program.
 #[cfg(test)]
 #[path = "../tests/history/mod.rs"]

@@ -54,6 +54,8 @@ mod connections;
 mod coordinator;
 mod counters;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod hello;
 mod inspect;
 mod journal;

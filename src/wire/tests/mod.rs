@@ -3,6 +3,8 @@
 #[cfg(feature = "codec")]
 mod codec;
 mod documented;
+#[cfg(feature = "codec")]
+mod fuzz;
 mod golden;
 mod hostile;
 mod messages;
