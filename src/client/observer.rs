@@ -140,7 +140,7 @@ impl Observer {
     ///
     /// # Errors
     ///
-    /// [`Error::Rejected`] with [`RejectionCode::NoSuchGrant`] if nobody holds the lock with this
+    /// [`Error::Rejected`] with [`NoSuchGrant`](crate::types::RejectionCode::NoSuchGrant) if nobody holds the lock with this
     /// token, [`Error::InvalidRequest`] if that is no name for a lock, others if no answer comes.
     pub async fn revoke(
         &mut self,

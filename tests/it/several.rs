@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use coordinator::types::RejectionCode;
 use coordinator::wire::{Happening, LockStatus};
-use coordinator::{Client, Error, Event, FenceGuard, LockGuard, Observer, Owner, blocking};
+use coordinator::{
+    Client, Error, Event, FenceGuard, LockAllRequest, LockGuard, Observer, Owner, blocking,
+};
 use tokio::sync::Barrier;
 
 use crate::support::{DEADLINE, Home, Server};
@@ -190,8 +192,8 @@ fn transfers_under_the_locks_of_both_accounts_lose_nothing() {
         let client = Client::connect(&server.address).await.unwrap();
         let sum = || bank.iter().map(|account| account.0.load(Ordering::Relaxed)).sum::<u64>();
         for clerk in clerks {
-            let all =
-                (1..ACCOUNTS).map(name).fold(client.lock_all([] as [&str; 0]), |r, n| r.shared(n));
+            let none = client.lock_all([] as [&str; 0]);
+            let all = (1..ACCOUNTS).map(name).fold(none, LockAllRequest::shared);
             let guard = all.shared(name(0)).await.unwrap();
             assert_eq!(sum(), OPENING * ACCOUNTS as u64);
             drop(guard);
