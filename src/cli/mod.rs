@@ -17,12 +17,14 @@
 //! | `lock`, `waiting`, `supervise`, `plan`, `child`, `terminal`, `signals` | a command under a lock, dead before the lock is another's |
 //! | `watchdog` | the same when that process is stopped or dead: a process of its own |
 //! | `status`, `ping`, `release`, `config`, `papers` | the small commands |
+//! | `bench` | the load generator and what it measures |
 //! | `errors`, `words`, `table`, `output` | texts: what happened, who, what next |
 //!
 //! What is never here: a rule about locks, `unsafe`, a `print` outside `output`. Nobody imports
 //! this room. `docs/cli.md` is its page for users.
 
 mod args;
+mod bench;
 mod child;
 mod config;
 mod errors;
@@ -83,6 +85,7 @@ pub(crate) fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure
         Command::Status(args) => on_a_runtime(status::run(args, settings)),
         Command::Ping(args) => on_a_runtime(ping::run(args, settings)),
         Command::Release(args) => on_a_runtime(release::run(args, settings)),
+        Command::Bench(args) => on_a_runtime(bench::run(args, settings)),
         Command::Config(args) => Ok(config::run(&args, settings)),
         Command::Completions(args) => Ok(papers::completions(&args)),
         Command::Man(args) => papers::man(&args),
