@@ -1,4 +1,5 @@
-//! The engine alone: what a pair and a hand-over cost, in an empty table and beside a million others.
+//! The engine alone: what a pair and a hand-over cost, in an empty table and beside a million
+//! others.
 //!
 //! `cargo bench --bench engine`. A pair is a request that is granted, and its release.
 #![allow(missing_docs, clippy::expect_used, reason = "a bench is no library")]
@@ -19,8 +20,8 @@ const SESSIONS: usize = 1_000;
 /// A deadline that no bench comes to.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// How long the events that `make` makes for `wanted` pairs take: they are made a chunk at a time, and
-/// only their handling is measured.
+/// How long the events that `make` makes for `wanted` pairs take: they are made a chunk at a time,
+/// and only their handling is measured.
 fn time(world: &mut World, wanted: u64, make: impl Fn(&mut World, u64) -> Vec<Event>) -> Duration {
     let mut taken = Duration::ZERO;
     let mut left = wanted;

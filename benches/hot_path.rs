@@ -5,8 +5,8 @@
 //! hot_path wire N      bytes ─▶ ServerCodec ─▶ events ─▶ LockTable ─▶ effects ─▶ bytes
 //! ```
 //!
-//! Everything is made beforehand; only what happens in [`measured_engine`] and [`measured_wire`] counts,
-//! which callgrind switches itself on and off by their names. Time is not measured here.
+//! Everything is made beforehand; only what happens in [`measured_engine`] and [`measured_wire`]
+//! counts, which callgrind switches itself on and off by their names. Time is not measured here.
 #![allow(missing_docs, clippy::expect_used, clippy::print_stdout, reason = "a bench is no library")]
 
 mod common;

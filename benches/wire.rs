@@ -1,7 +1,7 @@
 //! The wire alone: bytes to messages and back, one by one and 64 in a buffer.
 //!
-//! `cargo bench --bench wire`. Decoding is that of the server's codec, which takes all complete frames
-//! of a buffer as one batch.
+//! `cargo bench --bench wire`. Decoding is that of the server's codec, which takes all complete
+//! frames of a buffer as one batch.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench is no library")]
 
 use std::hint::black_box;

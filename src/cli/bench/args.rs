@@ -23,11 +23,13 @@ pub(crate) struct BenchArgs {
     #[arg(value_parser = value_parser!(u32).range(1..=60_000))]
     pub(crate) connections: u32,
     /// How many threads serve them.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = value_parser!(u16).range(1..=64))]
     pub(crate) threads: u16,
-    /// Put so many pairs into each write: what was granted is released, and asked for again; without
-    /// this, each request and each release waits for the answer before.
-    #[arg(long, value_name = "D", value_parser = value_parser!(u32).range(1..=i64::from(DEPTH_MAX)))]
+    /// Put so many pairs into each write: what was granted is released, and asked for again;
+    /// without this, each request and each release waits for the answer before.
+    #[arg(long, value_name = "D")]
+    #[arg(value_parser = value_parser!(u32).range(1..=i64::from(DEPTH_MAX)))]
     #[arg(conflicts_with_all = ["same_lock", "connection_per_iteration"])]
     pub(crate) depth: Option<u32>,
     /// Have all connections want one lock, and measure how it goes from hand to hand; without this,
@@ -46,8 +48,8 @@ pub(crate) struct BenchArgs {
     /// Connect, ask, release and close for each pair.
     #[arg(long)]
     pub(crate) connection_per_iteration: bool,
-    /// Begin so many pairs a second in total, whether or not earlier ones are answered; latency counts
-    /// from when a pair was to begin.
+    /// Begin so many pairs a second in total, whether or not earlier ones are answered; latency
+    /// counts from when a pair was to begin.
     #[arg(long, value_name = "R", value_parser = rate, conflicts_with = "depth")]
     pub(crate) rate: Option<f64>,
     /// Let it run for so long before anything is measured.

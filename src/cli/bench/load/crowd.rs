@@ -4,8 +4,8 @@
 //! read, by whichever connection that is: all of them are in this process, so one clock tells both.
 //! A grant to somebody who asked only after the release is none.
 //!
-//! In the closed loop a holder gives the lock back as soon as somebody else has asked for it, so that
-//! every grant is a hand-over, also among two.
+//! In the closed loop a holder gives the lock back as soon as somebody else has asked for it, so
+//! that every grant is a hand-over, also among two.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -39,8 +39,8 @@ impl Crowd {
         self.changed.notify_one();
     }
 
-    /// Somebody who asked at `asked_at` was granted at `now`: how long the hand-over took, if it was
-    /// one.
+    /// Somebody who asked at `asked_at` was granted at `now`: how long the hand-over took, if it
+    /// was one.
     pub(crate) fn granted(&self, asked_at: u64, now: u64) -> Option<u64> {
         self.asking.fetch_sub(1, Ordering::SeqCst);
         let released_at = self.released_at.swap(NO_MOMENT, Ordering::SeqCst);
@@ -67,8 +67,8 @@ impl Crowd {
         self.changed.notify_one();
     }
 
-    /// Waits until somebody has asked, or nobody else is left who could. Only the holder calls it, and
-    /// there is one: so one permit of the notifier is enough.
+    /// Waits until somebody has asked, or nobody else is left who could. Only the holder calls it,
+    /// and there is one: so one permit of the notifier is enough.
     pub(crate) async fn somebody_asks(&self) {
         while !self.is_asked_for() {
             self.changed.notified().await;

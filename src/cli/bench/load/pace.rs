@@ -33,8 +33,9 @@ impl Pace {
     }
 }
 
-/// Waits until `moment`, to within microseconds. tokio's timers go off at whole milliseconds, so what
-/// is left after the last whole one is spent in turns of the loop, which serve the sockets too.
+/// Waits until `moment`, to within microseconds. tokio's timers go off at whole milliseconds, so
+/// what is left after the last whole one is spent in turns of the loop, which serve the sockets
+/// too.
 pub(crate) async fn wait_until(moment: Instant) {
     let left = moment.saturating_duration_since(Instant::now());
     if left > TIMER_ERROR_MAX {

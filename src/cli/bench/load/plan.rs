@@ -42,8 +42,8 @@ pub(crate) enum Locks {
 pub(crate) enum Rhythm {
     /// When the answer before has come: a closed loop, with one message on its way.
     Steps,
-    /// The same, but so many pairs in each write: the release of what was granted last, and the next
-    /// request.
+    /// The same, but so many pairs in each write: the release of what was granted last, and the
+    /// next request.
     Batches(NonZeroU32),
     /// Whether the answer before has come or not: so many pairs begin in each second, over all
     /// connections, and latency counts from when a pair was to begin.

@@ -142,8 +142,8 @@ impl Run {
         }
     }
 
-    /// Whether what was begun in the phase `begun` and is done now counts. By time, all that is done
-    /// while measuring counts; by number, all that was begun while measuring.
+    /// Whether what was begun in the phase `begun` and is done now counts. By time, all that is
+    /// done while measuring counts; by number, all that was begun while measuring.
     pub(crate) fn counts(&self, begun: Phase) -> bool {
         match self.plan.extent {
             Extent::For(_) => self.phase() == Phase::Measuring,

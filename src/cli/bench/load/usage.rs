@@ -1,8 +1,8 @@
 //! Time on the CPU, as the kernel accounts it for each thread.
 //!
 //! How long something takes depends on what else the machine does; how long a process was on a CPU
-//! does so far less. It is counted by thread, in nanoseconds, in `/proc/PID/task/TID/schedstat`; where
-//! the kernel was built without that, in hundredths of a second in `stat`.
+//! does so far less. It is counted by thread, in nanoseconds, in `/proc/PID/task/TID/schedstat`;
+//! where the kernel was built without that, in hundredths of a second in `stat`.
 
 use std::collections::HashMap;
 use std::fs;
