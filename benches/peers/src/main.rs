@@ -168,7 +168,7 @@ async fn run(command: Command) -> Result<(), Failure> {
 /// Puts results where the docs are, and writes the docs; prints them if there is no such place.
 fn keep(name: &str, results: &Value, options: &Options) -> Result<(), Failure> {
     let Some(docs) = &options.docs else {
-        println!("{}", serde_json::to_string_pretty(&results)?);
+        print!("{}", tables::lines(results));
         return Ok(());
     };
     tables::keep(docs, name, results)?;

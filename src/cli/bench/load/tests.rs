@@ -253,3 +253,28 @@ async fn a_server_that_stood_still_shows_in_all_that_should_have_begun_meanwhile
     let outcome = measured(address.await, plan).await.unwrap();
     assert!(outcome.acquire.p50 >= 80_000_000, "{:?}", outcome.acquire);
 }
+
+#[tokio::test]
+async fn a_session_that_asks_nothing_is_kept_alive() {
+    let (heard, mut keep_alives) = tokio::sync::mpsc::unbounded_channel();
+    let mut answers = rightly();
+    let address = server(move |message| {
+        if let ClientMessage::KeepAlive { sequence } = message {
+            heard.send(*sequence).unwrap();
+        }
+        answers(message)
+    });
+    let plan = plan(1, Extent::Pairs(1));
+    let server = address.await.to_string();
+    let peer = Coordinator { server, connect_timeout: Duration::from_secs(30), plan };
+    let mut session = peer.connect(0).await.unwrap();
+    session.greet().await.unwrap();
+    // From here on, time passes as fast as nothing happens.
+    tokio::time::pause();
+    let idle = tokio::time::timeout(Duration::from_secs(35), session.keep_alive()).await;
+    assert!(idle.is_err(), "{idle:?}");
+    tokio::time::resume();
+    for sequence in 1..=3 {
+        assert_eq!(keep_alives.recv().await, Some(sequence));
+    }
+}
