@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use super::bench::BenchArgs;
 use super::errors::{Failure, exit};
 use super::settings::{Row, TABLE};
 use super::sources::FILE_FLAG;
@@ -57,6 +58,7 @@ Look:
 
 Act:
   release      Take a lock away from its holder
+  bench        Measure how fast a coordinator is
 
 More:
   config       The settings in force, and where each came from
@@ -106,6 +108,11 @@ pub(crate) enum Command {
     /// The holder is told and stops believing; the lock goes to the next in line. The token (see
     /// `coordinator status NAME`) makes sure that nobody newer is hit.
     Release(ReleaseArgs),
+    /// Measure how fast a coordinator is.
+    ///
+    /// Connects, asks for locks and releases them, as fast as answers come or at a given rate. Checks
+    /// every answer: a promise that the coordinator breaks ends the measurement with exit code 70.
+    Bench(BenchArgs),
     /// The settings in force, and where each came from.
     Config(ConfigArgs),
     /// Print completions for a shell.

@@ -19,12 +19,14 @@
 //! | `status`, `waits` | who holds what and who waits, as tables; who waits for whom, as a tree |
 //! | `events`, `ping`, `release`, `config`, `papers` | the small commands |
 //! | `json` | what programs are told: names that are promised |
+//! | `bench` | the load generator and what it measures |
 //! | `errors`, `words`, `table`, `output` | texts: what happened, who, what next |
 //!
 //! What is never here: a rule about locks, `unsafe`, a `print` outside `output`. Nobody imports
 //! this room. `docs/cli.md` is its page for users.
 
 mod args;
+mod bench;
 mod child;
 mod config;
 mod errors;
@@ -89,6 +91,7 @@ pub(crate) fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure
         Command::Events(args) => on_a_runtime(events::run(args, settings)),
         Command::Ping(args) => on_a_runtime(ping::run(args, settings)),
         Command::Release(args) => on_a_runtime(release::run(args, settings)),
+        Command::Bench(args) => on_a_runtime(bench::run(args, settings)),
         Command::Config(args) => Ok(config::run(&args, settings)),
         Command::Completions(args) => Ok(papers::completions(&args)),
         Command::Man(args) => papers::man(&args),

@@ -26,7 +26,7 @@ use super::values::{OnLost, PORT_DEFAULT, ServerAddress, Value};
 use super::words;
 
 /// Commands that talk to a coordinator.
-const CLIENTS: &[&str] = &["lock", "try", "status", "events", "ping", "release"];
+const CLIENTS: &[&str] = &["lock", "try", "status", "events", "ping", "release", "bench"];
 /// Commands that run under a lock.
 const LOCKERS: &[&str] = &["lock", "try"];
 /// The command that is a coordinator.

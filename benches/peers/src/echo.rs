@@ -1,0 +1,282 @@
+//! The limit: a server that does nothing but answer each frame with one of the wanted length.
+//!
+//! A frame says how long it is and how long its answer is to be; the rest of both is filler. All
+//! frames have the lengths of the coordinator's own for the same purpose, so what is left is the
+//! price of the bytes. The server is what tokio's tutorial would make of it: one thread, one read,
+//! one write.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use bytes::{Buf, BufMut, BytesMut};
+use coordinator::wire::{
+    Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Standing, Wait, encode_frame,
+};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::load::{Answer, Ask, Error, Link, Peer, Plan};
+
+/// Both lengths.
+const HEAD: usize = 2 * size_of::<u32>();
+/// What a read may bring.
+const READ_BYTES: usize = 16 * 1024;
+
+/// Serves until the process ends.
+pub(crate) async fn serve(port_file: &Path) -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let scratch = port_file.with_extension("new");
+    fs::write(&scratch, listener.local_addr()?.port().to_string())?;
+    fs::rename(&scratch, port_file)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        tokio::spawn(answer(stream));
+    }
+}
+
+async fn answer(mut stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (mut unread, mut unsent) = (BytesMut::new(), BytesMut::new());
+    loop {
+        unread.reserve(READ_BYTES);
+        if stream.read_buf(&mut unread).await? == 0 {
+            return Ok(());
+        }
+        while let Some((len, answer)) = head(&unread) {
+            if unread.len() < len {
+                break;
+            }
+            unread.advance(len);
+            put(answer, 0, &mut unsent);
+        }
+        stream.write_all(&unsent).await?;
+        unsent.clear();
+    }
+}
+
+/// How long a frame is, and its answer.
+fn head(buffer: &[u8]) -> Option<(usize, usize)> {
+    let (len, rest) = buffer.split_first_chunk()?;
+    let answer = rest.first_chunk()?;
+    let number = |bytes: &[u8; 4]| usize::try_from(u32::from_le_bytes(*bytes)).ok();
+    Some((number(len)?.max(HEAD), number(answer)?.max(HEAD)))
+}
+
+/// Appends a frame of `len` bytes that wants an answer of `answer` bytes.
+fn put(len: usize, answer: usize, buffer: &mut BytesMut) {
+    for number in [len, answer] {
+        buffer.put_u32_le(u32::try_from(number).unwrap_or(u32::MAX));
+    }
+    buffer.put_bytes(0, len - HEAD);
+}
+
+/// How long the coordinator's frames are.
+#[derive(Clone, Copy, Debug)]
+struct Lengths {
+    /// Hello, and its Welcome.
+    hello: (usize, usize),
+    /// Request, and its Grant.
+    request: (usize, usize),
+    /// Release, and its Released.
+    release: (usize, usize),
+    /// Goodbye, and its Goodbye.
+    goodbye: (usize, usize),
+}
+
+impl Lengths {
+    /// Those of a measurement with locks of such names.
+    fn of(plan: &Plan) -> Self {
+        let hello = ClientMessage::Hello {
+            protocol: PROTOCOL,
+            attach: Attach::New,
+            ttl_ms: 1,
+            linger_ms: Some(0),
+            identity: "bench".to_owned(),
+            epoch_seen: 0,
+            token_seen: 0,
+        };
+        let welcome = ServerMessage::Welcome {
+            protocol: PROTOCOL,
+            server: "coordinator 0.1.0".to_owned(),
+            epoch: 1,
+            session: 1,
+            secret: 1,
+            generation: 1,
+            ttl_ms: 1,
+            standing: Standing::Opened,
+        };
+        let request = ClientMessage::Request {
+            request: 1,
+            owner: 0,
+            converts: None,
+            wait: Wait::Forever,
+            progress: false,
+            lock_delay_ms: 0,
+            note: String::new(),
+            ticket: None,
+            claims: vec![Claim { name: plan.lock_name(0), mode: Mode::Exclusive }],
+        };
+        let goodbye =
+            ServerMessage::Goodbye { code: 1, rejection: 0, message: "as you say".to_owned() };
+        let grant = ServerMessage::Grant { request: 1, token: 1, seal: 1 };
+        let release = ClientMessage::Release { request: 1, token: 1 };
+        Self {
+            hello: (asked(&hello), told(&welcome)),
+            request: (asked(&request), told(&grant)),
+            release: (asked(&release), told(&ServerMessage::Released { request: 1 })),
+            goodbye: (asked(&ClientMessage::Goodbye), told(&goodbye)),
+        }
+    }
+}
+
+fn asked(message: &ClientMessage) -> usize {
+    let mut buffer = BytesMut::new();
+    // A message that cannot be encoded has no length; the server would find a frame too short.
+    let _ = encode_frame(message, &mut buffer);
+    buffer.len()
+}
+
+fn told(message: &ServerMessage) -> usize {
+    let mut buffer = BytesMut::new();
+    let _ = encode_frame(message, &mut buffer);
+    buffer.len()
+}
+
+/// An echo server.
+#[derive(Clone, Debug)]
+pub(crate) struct Echo {
+    /// Where it is.
+    address: String,
+    /// How many frames go into one write.
+    slots: usize,
+    /// How long they are.
+    lengths: Lengths,
+}
+
+impl Echo {
+    /// The echo server at `address`, for this measurement.
+    pub(crate) fn new(address: String, plan: &Plan) -> Self {
+        Self { address, slots: plan.slots(), lengths: Lengths::of(plan) }
+    }
+}
+
+/// A connection to an echo server.
+#[derive(Debug)]
+pub(crate) struct EchoLink {
+    /// The bytes.
+    stream: TcpStream,
+    /// What will be written next; at first, the greeting.
+    unsent: BytesMut,
+    /// What was read and not yet counted.
+    unread: BytesMut,
+    /// How many frames go into one write.
+    slots: usize,
+    /// How long they are.
+    lengths: Lengths,
+    /// Whether the greeting is yet to be answered.
+    is_greeting: bool,
+}
+
+impl Peer for Echo {
+    type Link = EchoLink;
+
+    async fn connect(&self, _: usize) -> Result<EchoLink, Error> {
+        let stream = TcpStream::connect(&self.address).await?;
+        stream.set_nodelay(true)?;
+        let Self { slots, lengths, .. } = *self;
+        let mut unsent = BytesMut::new();
+        put(lengths.hello.0, lengths.hello.1, &mut unsent);
+        Ok(EchoLink { stream, unsent, unread: BytesMut::new(), slots, lengths, is_greeting: true })
+    }
+}
+
+impl EchoLink {
+    async fn flush(&mut self) -> Result<(), Error> {
+        self.stream.write_all(&self.unsent).await?;
+        self.unsent.clear();
+        Ok(())
+    }
+
+    /// Reads a frame, which must be so long.
+    async fn expect(&mut self, wanted: usize) -> Result<(), Error> {
+        loop {
+            match head(&self.unread) {
+                Some((len, _)) if len != wanted => {
+                    let why = json!({ "wanted": wanted, "got": len });
+                    return Err(Error::Protocol(format!("an answer of the wrong length: {why}")));
+                }
+                Some((len, _)) if self.unread.len() >= len => {
+                    self.unread.advance(len);
+                    return Ok(());
+                }
+                Some(_) | None => {}
+            }
+            self.unread.reserve(READ_BYTES);
+            if self.stream.read_buf(&mut self.unread).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+    }
+
+    async fn expect_greeting(&mut self) -> Result<(), Error> {
+        if self.is_greeting {
+            self.is_greeting = false;
+            self.expect(self.lengths.hello.1).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Link for EchoLink {
+    async fn greet(&mut self) -> Result<(), Error> {
+        self.flush().await?;
+        self.expect_greeting().await
+    }
+
+    async fn turn(
+        &mut self,
+        ask: Ask,
+        hear: &mut impl FnMut(Answer) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Lengths { request, release, goodbye, .. } = self.lengths;
+        let releases = ask != Ask::Acquire;
+        let acquires = matches!(ask, Ask::Acquire | Ask::Exchange);
+        for _ in 0..self.slots {
+            if releases {
+                put(release.0, release.1, &mut self.unsent);
+            }
+            if acquires {
+                put(request.0, request.1, &mut self.unsent);
+            }
+        }
+        if ask == Ask::ReleaseAndLeave {
+            put(goodbye.0, goodbye.1, &mut self.unsent);
+        }
+        self.flush().await?;
+        self.expect_greeting().await?;
+        for slot in 0..self.slots {
+            if releases {
+                self.expect(release.1).await?;
+                hear(Answer::Released)?;
+            }
+            if acquires {
+                self.expect(request.1).await?;
+                hear(Answer::Granted { slot, token: None })?;
+            }
+        }
+        if ask == Ask::ReleaseAndLeave {
+            self.expect(goodbye.1).await?;
+        }
+        Ok(())
+    }
+
+    async fn keep_alive(&mut self) -> Result<(), Error> {
+        std::future::pending().await
+    }
+
+    async fn leave(self) -> Result<(), Error> {
+        Ok(())
+    }
+}

@@ -1,0 +1,322 @@
+//! The services: found, started on a free port with a directory of their own, and ended with the
+//! run.
+
+use std::fs::{self, File};
+use std::future::pending;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use coordinator::types::Mode;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
+
+use crate::Failure;
+use crate::echo::Echo;
+use crate::etcd::Etcd;
+use crate::load::{
+    self, Connections, Coordinator, Error, Extent, Link, Locks, Outcome, Peer, Plan, Rhythm,
+};
+use crate::redis::Redis;
+use crate::zookeeper::ZooKeeper;
+
+/// How long a service may take to be ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a first hello may take: a service may accept connections before it answers.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two looks at whether it is.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How long connecting to the coordinator may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Where Debian puts ZooKeeper.
+const ZOOKEEPER_JAR: &str = "/usr/share/java/zookeeper.jar";
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A server that does nothing: the limit.
+    Echo,
+    /// Us.
+    Coordinator,
+    /// Redis.
+    Redis,
+    /// etcd.
+    Etcd,
+    /// ZooKeeper.
+    ZooKeeper,
+}
+
+impl Kind {
+    /// All of them, in the order of the tables.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Echo, Self::Coordinator, Self::Redis, Self::Etcd, Self::ZooKeeper];
+
+    /// Its name in results and tables.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Coordinator => "coordinator",
+            Self::Redis => "redis",
+            Self::Etcd => "etcd",
+            Self::ZooKeeper => "zookeeper",
+        }
+    }
+
+    /// What it says of its version, in a line; of those that have one.
+    pub(crate) fn version(self, coordinator: &Path) -> Option<String> {
+        let said = |program: &Path| {
+            let output = std::process::Command::new(program).arg("--version").output().ok()?;
+            Some(String::from_utf8_lossy(&output.stdout).lines().next()?.to_owned())
+        };
+        match self {
+            Self::Echo => None,
+            Self::Coordinator => said(coordinator),
+            Self::Redis => {
+                let words = said(Path::new("redis-server"))?;
+                Some(words.split(" sha=").next()?.to_owned())
+            }
+            Self::Etcd => said(Path::new("etcd")),
+            // Its jar is a link to one with the version in its name.
+            Self::ZooKeeper => {
+                let jar = fs::canonicalize(ZOOKEEPER_JAR).ok()?;
+                Some(jar.file_stem()?.to_string_lossy().into_owned())
+            }
+        }
+    }
+
+    /// What of it is missing on this machine, and how Debian calls the package that has it.
+    fn missing(self, coordinator: &Path) -> Option<String> {
+        let package = |what: &str, package: &str| {
+            Some(format!("{what} is not installed (Debian: apt-get install {package})"))
+        };
+        match self {
+            Self::Coordinator if !coordinator.exists() => {
+                Some(format!("{} is not there; build it first", coordinator.display()))
+            }
+            Self::Redis if !is_in_path("redis-server") => package("redis-server", "redis-server"),
+            Self::Etcd if !is_in_path("etcd") => package("etcd", "etcd-server"),
+            Self::ZooKeeper if !Path::new(ZOOKEEPER_JAR).exists() || !is_in_path("java") => {
+                package("ZooKeeper", "zookeeper")
+            }
+            Self::Echo | Self::Coordinator | Self::Redis | Self::Etcd | Self::ZooKeeper => None,
+        }
+    }
+}
+
+fn is_in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).exists())
+}
+
+/// A service of our own. Ends when it is dropped.
+pub(crate) struct Service {
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// Its process.
+    child: Child,
+    /// Where it is.
+    pub(crate) address: String,
+    /// What it stores, and what it says.
+    directory: TempDir,
+}
+
+impl Service {
+    /// Starts it and waits until it is ready. With a word about why, if it is not there.
+    pub(crate) async fn start(
+        kind: Kind,
+        coordinator: &Path,
+        flags: &[&str],
+    ) -> Result<Self, Failure> {
+        if let Some(missing) = kind.missing(coordinator) {
+            return Err(missing.into());
+        }
+        let directory = tempfile::tempdir()?;
+        let coordinator = std::path::absolute(coordinator)?;
+        let (mut command, address) = command(kind, &coordinator, directory.path())?;
+        let log = File::create(directory.path().join("log"))?;
+        command.args(flags).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.kill_on_drop(true).spawn()?;
+        let mut service = Self { kind, child, address: address.unwrap_or_default(), directory };
+        service.ready().await?;
+        Ok(service)
+    }
+
+    /// The id of its process.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    async fn ready(&mut self) -> Result<(), Failure> {
+        let give_up_at = Instant::now() + READY_TIMEOUT;
+        let plan = trial();
+        loop {
+            if self.address.is_empty()
+                && let Ok(port) = fs::read_to_string(port_file(self.directory.path()))
+            {
+                self.address = format!("127.0.0.1:{}", port.trim());
+            }
+            if !self.address.is_empty()
+                && let Ok(Ok(())) = timeout(GREETING_TIMEOUT, self.greet(&plan)).await
+            {
+                return Ok(());
+            }
+            let has_ended = self.child.try_wait()?.is_some();
+            if has_ended || Instant::now() > give_up_at {
+                let log = fs::read_to_string(self.directory.path().join("log"))?;
+                let name = self.kind.name();
+                return Err(format!("{name} did not become ready; it says:\n{log}").into());
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Says hello and goodbye, as if for this plan: on each connection that it has.
+    pub(crate) async fn greet(&self, plan: &Plan) -> Result<(), Error> {
+        let (address, plan) = (self.address.clone(), plan.clone());
+        match self.kind {
+            Kind::Echo => greet(Echo::new(address, &plan), &plan).await,
+            Kind::Coordinator => greet(us(address, &plan), &plan).await,
+            Kind::Redis => greet(Redis::new(address, plan.clone()).await?, &plan).await,
+            Kind::Etcd => greet(Etcd { address, plan: plan.clone() }, &plan).await,
+            Kind::ZooKeeper => greet(ZooKeeper { address, plan: plan.clone() }, &plan).await,
+        }
+    }
+
+    /// Takes a measurement of it.
+    pub(crate) async fn measure(&self, plan: &Plan) -> Result<Outcome, Error> {
+        let (address, plan) = (self.address.clone(), plan.clone());
+        match self.kind {
+            Kind::Echo => self.measure_as(Echo::new(address, &plan), plan).await,
+            Kind::Coordinator => self.measure_as(us(address, &plan), plan).await,
+            Kind::Redis => {
+                let peer = Redis::new(address, plan.clone()).await?;
+                self.measure_as(peer, plan).await
+            }
+            Kind::Etcd => self.measure_as(Etcd { address, plan: plan.clone() }, plan).await,
+            Kind::ZooKeeper => {
+                if plan.keep == Connections::PerIteration {
+                    // The nodes below which locks are made are not part of a pair.
+                    self.greet(&plan).await?;
+                }
+                self.measure_as(ZooKeeper { address, plan: plan.clone() }, plan).await
+            }
+        }
+    }
+
+    async fn measure_as(&self, peer: impl Peer, plan: Plan) -> Result<Outcome, Error> {
+        load::measure(peer, plan, self.pid(), pending(), |_| ()).await
+    }
+}
+
+fn us(server: String, plan: &Plan) -> Coordinator {
+    Coordinator { server, connect_timeout: CONNECT_TIMEOUT, plan: plan.clone() }
+}
+
+async fn greet(peer: impl Peer, plan: &Plan) -> Result<(), Error> {
+    for number in 0..plan.connections {
+        let mut link = peer.connect(number).await?;
+        link.greet().await?;
+        link.leave().await?;
+    }
+    Ok(())
+}
+
+/// A plan with one connection, for a first hello.
+fn trial() -> Plan {
+    Plan {
+        connections: 1,
+        threads: 1,
+        locks: Locks::Own,
+        mode: Mode::Exclusive,
+        rhythm: Rhythm::Steps,
+        keep: Connections::Kept,
+        warmup: Duration::ZERO,
+        extent: Extent::Pairs(1),
+        prefix: "trial".to_owned(),
+    }
+}
+
+fn port_file(directory: &Path) -> PathBuf {
+    directory.join("port")
+}
+
+/// A port that nobody has, for programs that cannot take one by themselves.
+fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// How it is started, each as its makers advise for one machine and with the durability that is its
+/// default; and its address, if it does not tell that itself.
+fn command(
+    kind: Kind,
+    coordinator: &Path,
+    directory: &Path,
+) -> Result<(Command, Option<String>), Failure> {
+    let data = directory.join("data");
+    fs::create_dir(&data)?;
+    let (mut command, address) = match kind {
+        Kind::Echo => {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.arg("echo").arg("--port-file").arg(port_file(directory));
+            (command, None)
+        }
+        Kind::Coordinator => {
+            let mut command = Command::new(coordinator);
+            command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data);
+            command.args([
+                "--connections-max",
+                "100000",
+                "--sessions-max",
+                "1000000",
+                "--port-file",
+            ]);
+            command.arg(port_file(directory));
+            (command, None)
+        }
+        Kind::Redis => {
+            let port = free_port()?;
+            let mut command = Command::new("redis-server");
+            command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"]).arg(data);
+            // A lock need not be on disk, and Redis would fork to write it there.
+            command.args(["--save", "", "--appendonly", "no"]);
+            (command, Some(format!("127.0.0.1:{port}")))
+        }
+        Kind::Etcd => {
+            let (clients, peers) = (free_port()?, free_port()?);
+            let url = |port| format!("http://127.0.0.1:{port}");
+            let mut command = Command::new("etcd");
+            command.arg("--data-dir").arg(data).args(["--log-level", "error"]);
+            for flag in ["--listen-client-urls", "--advertise-client-urls"] {
+                command.args([flag, &url(clients)]);
+            }
+            for flag in ["--listen-peer-urls", "--initial-advertise-peer-urls"] {
+                command.args([flag, &url(peers)]);
+            }
+            command.args(["--initial-cluster", &format!("default={}", url(peers))]);
+            (command, Some(format!("127.0.0.1:{clients}")))
+        }
+        Kind::ZooKeeper => {
+            let port = free_port()?;
+            let config = directory.join("zoo.cfg");
+            let text = format!(
+                "tickTime=2000\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\n\
+                 maxClientCnxns=0\nadmin.enableServer=false\n",
+                data.display()
+            );
+            fs::write(&config, text)?;
+            let mut command = Command::new("java");
+            command.args(["-cp", ZOOKEEPER_JAR]);
+            command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(config);
+            (command, Some(format!("127.0.0.1:{port}")))
+        }
+    };
+    command.current_dir(directory);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("COORDINATOR_") {
+            command.env_remove(name);
+        }
+    }
+    Ok((command, address))
+}

@@ -1,0 +1,95 @@
+//! What is measured side by side.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use coordinator::types::Mode;
+
+use crate::load::{Connections, Extent, Locks, Plan, Rhythm};
+use crate::service::Kind;
+
+/// Connections whose pairs wait for each other's answers, in the closed loop.
+pub(crate) const CLOSED: [usize; 5] = [1, 2, 8, 64, 512];
+/// Clients among whom one lock goes from hand to hand.
+pub(crate) const CROWDS: [usize; 2] = [2, 64];
+/// Pairs in one write.
+pub(crate) const DEPTH: NonZeroU32 = NonZeroU32::new(64).unwrap();
+/// The name of the workload with many pairs in one write.
+pub(crate) const BATCHES: &str = "batches-64";
+/// The name of the workload with a connection for each pair.
+pub(crate) const ITERATIONS: &str = "iterations";
+
+/// Something to be measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Workload {
+    /// Its name in results.
+    pub(crate) name: String,
+    /// What is done.
+    pub(crate) plan: Plan,
+}
+
+/// The name of the closed loop with so many connections.
+pub(crate) fn closed_name(connections: usize) -> String {
+    format!("closed-{connections}")
+}
+
+/// The name of the hand-over among so many clients.
+pub(crate) fn crowd_name(clients: usize) -> String {
+    format!("hand-over-{clients}")
+}
+
+/// All workloads.
+pub(crate) fn all(duration: Duration, warmup: Duration) -> Vec<Workload> {
+    let plan = |connections| Plan {
+        connections,
+        threads: 1,
+        locks: Locks::Own,
+        mode: Mode::Exclusive,
+        rhythm: Rhythm::Steps,
+        keep: Connections::Kept,
+        warmup,
+        extent: Extent::For(duration),
+        prefix: String::new(),
+    };
+    let mut all = Vec::new();
+    for connections in CLOSED {
+        all.push(Workload { name: closed_name(connections), plan: plan(connections) });
+    }
+    let batches = Plan { rhythm: Rhythm::Batches(DEPTH), ..plan(4) };
+    all.push(Workload { name: BATCHES.to_owned(), plan: batches });
+    for clients in CROWDS {
+        let plan = Plan { locks: Locks::Same, ..plan(clients) };
+        all.push(Workload { name: crowd_name(clients), plan });
+    }
+    let iterations = Plan { keep: Connections::PerIteration, ..plan(8) };
+    all.push(Workload { name: ITERATIONS.to_owned(), plan: iterations });
+    for workload in &mut all {
+        // Of one length for all, so that names cost the same.
+        workload.plan.prefix = format!("bench-{:_<13}", workload.name);
+    }
+    all
+}
+
+impl Workload {
+    /// Whether the service can do it at all.
+    pub(crate) fn is_for(&self, kind: Kind) -> bool {
+        match kind {
+            // They have no queue from which a lock could go from hand to hand: the one grants
+            // nothing, the other to whoever happens to ask first.
+            Kind::Echo | Kind::Redis => self.plan.locks == Locks::Own,
+            Kind::Coordinator | Kind::Etcd | Kind::ZooKeeper => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_locks_are_of_one_length() {
+        let all = all(Duration::from_secs(1), Duration::ZERO);
+        let lengths: Vec<usize> = all.iter().map(|it| it.plan.lock_name(0).len()).collect();
+        assert!(lengths.iter().all(|len| *len == lengths[0]), "{lengths:?}");
+    }
+}
