@@ -21,10 +21,19 @@ use crate::support::Server;
 
 /// How long clients may take to come to an end once nothing is in their way.
 const LAST_ANSWERS: Duration = Duration::from_secs(60);
+/// The lease, in milliseconds.
+const TTL_MS: u64 = TTL.as_millis() as u64;
 /// Connections of a flood.
 const FLOOD: usize = 150;
 /// Questions of one who does not read the answers.
 const QUESTIONS: usize = 200;
+
+/// How long something stands still.
+#[derive(Clone, Copy)]
+enum Length {
+    LessThanALease,
+    MoreThanALease,
+}
 
 /// What was done, for judging what came of it.
 #[derive(Debug, Default)]
@@ -124,13 +133,16 @@ impl Nemesis {
     }
 
     /// Shorter than a lease, or longer.
-    fn pause(&mut self) -> (&'static str, Duration) {
-        let ttl = u64::try_from(TTL.as_millis()).unwrap();
-        if self.random.once_in(2) {
-            ("for less than a lease", self.millis(50, ttl / 3))
-        } else {
-            ("for longer than a lease", self.millis(ttl + ttl / 10, ttl * 3 / 2))
-        }
+    fn pause(&mut self) -> (Length, Duration) {
+        if self.random.once_in(2) { self.short_pause() } else { self.long_pause() }
+    }
+
+    fn short_pause(&mut self) -> (Length, Duration) {
+        (Length::LessThanALease, self.millis(50, TTL_MS / 3))
+    }
+
+    fn long_pause(&mut self) -> (Length, Duration) {
+        (Length::MoreThanALease, self.millis(TTL_MS * 11 / 10, TTL_MS * 7 / 4))
     }
 
     fn count(&mut self, what: &'static str) {
@@ -173,20 +185,20 @@ impl Nemesis {
     }
 
     fn stop_server(&mut self) {
-        let (length_name, length) = self.pause();
+        let (name, length) = self.pause();
         let from = now_us();
         self.server().process.signal(Signal::STOP);
         thread::sleep(length);
         self.server().process.signal(Signal::CONT);
         self.deeds.away.push(Window { from, until: now_us() });
-        self.count(match length_name {
-            "for less than a lease" => "coordinator paused for less than a lease",
-            _ => "coordinator paused for longer",
+        self.count(match name {
+            Length::LessThanALease => "coordinator paused for less than a lease",
+            Length::MoreThanALease => "coordinator paused for more than a lease",
         });
     }
 
     fn stop_process(&mut self) {
-        let (length_name, length) = self.pause();
+        let (name, length) = self.pause();
         let at = self.random.below(self.processes.len());
         let process = &self.processes[at];
         let (number, from) = (process.number, now_us());
@@ -194,9 +206,9 @@ impl Nemesis {
         thread::sleep(length);
         process.signal(Signal::CONT);
         self.deeds.stopped.push((number, Window { from, until: now_us() }));
-        self.count(match length_name {
-            "for less than a lease" => "clients paused for less than a lease",
-            _ => "clients paused for longer",
+        self.count(match name {
+            Length::LessThanALease => "clients paused for less than a lease",
+            Length::MoreThanALease => "clients paused for more than a lease",
         });
     }
 
@@ -216,11 +228,13 @@ impl Nemesis {
         let ways = [
             (Way::Dark, "way dark"),
             (Way::DarkToServer, "way to the coordinator dark"),
+            (Way::DarkToServer, "way to the coordinator dark"),
             (Way::DarkToClient, "way to the clients dark"),
         ];
         let (way, name) = *self.random.pick(&ways);
         self.proxy.turn(way);
-        let (_, length) = self.pause();
+        // Mostly so long that holders behind it lose what others wait for.
+        let (_, length) = if self.random.once_in(2) { self.pause() } else { self.long_pause() };
         thread::sleep(length);
         self.proxy.turn(Way::Open);
         // What was lost on the way is missing in the middle of a stream: nothing more can come of it.

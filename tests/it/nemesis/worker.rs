@@ -159,7 +159,10 @@ impl Session {
                 continue;
             };
             let mut tasks = JoinSet::new();
-            tasks.spawn(Arc::clone(&self).keep(client.clone()));
+            match self.number % SESSIONS {
+                0 | 2 => tasks.spawn(Arc::clone(&self).keep(client.clone())),
+                _ => tasks.spawn(Arc::clone(&self).duel(client.clone(), random.next())),
+            };
             for _ in 0..CONTENDERS {
                 let random = Random::new(random.next());
                 tasks.spawn(Arc::clone(&self).contend(client.clone(), random));
@@ -189,6 +192,21 @@ impl Session {
             };
             let mut random = Random::new(self.number);
             self.use_it(request, guard, Duration::MAX, &claims, &mut random).await;
+        }
+    }
+
+    /// Takes turns at holding a lock for long, with others who come over the other way: whoever is cut
+    /// off holds it, and another waits for its lease to end.
+    async fn duel(self: Arc<Self>, client: Client, seed: u64) {
+        let mut random = Random::new(seed);
+        let claims = format!("duel/{}:x", self.number / SESSIONS);
+        while !self.is_over() {
+            let Some((request, guard)) = self.acquire(&client, &claims, Patience::Forever).await
+            else {
+                break;
+            };
+            let length = TTL / 4 + Duration::from_millis(random.next() % 4_000);
+            self.use_it(request, guard, length, &claims, &mut random).await;
         }
     }
 
