@@ -13,7 +13,7 @@ use coordinator::wire::{Attach, ClientMessage, Query, encode_frame};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::record::{Window, now_us};
-use super::worker::{Orders, TTL};
+use super::worker::{Orders, TTL, TTL_MS};
 use crate::proxy::{Proxy, Way};
 use crate::random::Random;
 use crate::raw::{Raw, hello_for};
@@ -21,8 +21,6 @@ use crate::support::Server;
 
 /// How long clients may take to come to an end once nothing is in their way.
 const LAST_ANSWERS: Duration = Duration::from_secs(60);
-/// The lease, in milliseconds.
-const TTL_MS: u64 = TTL.as_millis() as u64;
 /// Connections of a flood.
 const FLOOD: usize = 150;
 /// Questions of one who does not read the answers.

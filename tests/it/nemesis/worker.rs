@@ -18,8 +18,10 @@ use super::watch_for_stalls;
 use crate::history::RequestName;
 use crate::random::Random;
 
-/// The shortest lease: its end is seen often in a short run.
-pub(super) const TTL: Duration = Duration::from_secs(2);
+/// The shortest lease, in milliseconds: its end is seen often in a short run.
+pub(super) const TTL_MS: u64 = 2_000;
+/// The same.
+pub(super) const TTL: Duration = Duration::from_millis(TTL_MS);
 /// Sessions of a process; every other one goes through the proxy.
 const SESSIONS: u64 = 6;
 /// Tasks that contend for locks, of each session.
