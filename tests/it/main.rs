@@ -9,9 +9,15 @@ mod bench;
 mod commands;
 mod crowds;
 mod examples;
+#[path = "../history/mod.rs"]
+mod history;
 mod looking;
 mod loss;
+mod nemesis;
 mod proxy;
+#[expect(dead_code, reason = "the fuzzers use the rest")]
+#[path = "../../src/fuzz/random.rs"]
+mod random;
 mod raw;
 mod restart;
 mod serving;

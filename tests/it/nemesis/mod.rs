@@ -1,0 +1,110 @@
+//! The nemesis: whatever can happen to the real program happens, at random, while many clients work;
+//! and what they saw is judged afterwards by the [history checker](crate::history).
+//!
+//! ```text
+//!   client process 1 ─ sessions ─┬────────────────▶ coordinator serve
+//!   client process 2 ─ sessions ─┤                    ▲  kill -9, stop, SIGSTOP
+//!         ⋮      ▲               └──▶ proxy ──────────┘
+//!         │      └ SIGSTOP, kill -9      └ cut, dark, one way dark
+//!         ▼                                        floods, slow readers
+//!   histories, one file each  ──▶ checker ──▶ violations: 0
+//! ```
+//!
+//! A client process is this very program, run again for one test that is none
+//! ([`worker::a_client_process_of_the_nemesis`]). All write down what they do and are told with the
+//! time of the one clock that all processes of a machine share. What is written of a hold is only
+//! what is sure: it was believed in from after its grant was heard until the last time that
+//! `is_held` said so. So what the checker finds is never an accident of scheduling.
+//!
+//! The seed decides which faults come when, and what clients ask for. It does not decide who runs
+//! when: the same seed is a run of the same kind, not the same run.
+//!
+//! `scripts/nemesis --minutes N` makes long runs. `NEMESIS_SECONDS`, `NEMESIS_SEED`,
+//! `NEMESIS_PROCESSES` and `NEMESIS_DIRECTORY`, where histories are kept, make a run another.
+
+#![allow(clippy::print_stdout, reason = "a long run ends in a table")]
+
+mod faults;
+mod judge;
+mod record;
+mod worker;
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use self::faults::Nemesis;
+use self::record::{Window, now_us};
+use crate::random::Random;
+use crate::support::{Server, eventually, run};
+
+/// How long clients are disturbed in the normal run.
+const SECONDS: u64 = 20;
+/// Client processes in the normal run.
+const PROCESSES: u64 = 3;
+/// The seed of the normal run.
+const SEED: u64 = 1;
+/// Between two looks at whether everything stood still.
+const HEARTBEAT: Duration = Duration::from_millis(50);
+/// From what on it did.
+const STALL_MIN: Duration = Duration::from_millis(200);
+
+fn number(name: &str, usual: u64) -> u64 {
+    env::var(name).map_or(usual, |text| text.parse().unwrap())
+}
+
+/// Takes note of when this process, or the machine, did not run, until told to end.
+fn watch_for_stalls(over: Arc<AtomicBool>, mut stalled: impl FnMut(Window) + Send + 'static) {
+    thread::spawn(move || {
+        let mut last = now_us();
+        while !over.load(Ordering::SeqCst) {
+            thread::sleep(HEARTBEAT);
+            let now = now_us();
+            if now - last > u64::try_from(STALL_MIN.as_micros()).unwrap() {
+                stalled(Window { from: last, until: now });
+            }
+            last = now;
+        }
+    });
+}
+
+#[test]
+fn the_nemesis_breaks_no_promise() {
+    let seed = number("NEMESIS_SEED", SEED);
+    let length = Duration::from_secs(number("NEMESIS_SECONDS", SECONDS));
+    let processes = number("NEMESIS_PROCESSES", PROCESSES);
+    let server = Server::start_durable();
+    let directory =
+        env::var_os("NEMESIS_DIRECTORY").map_or_else(|| server.home.path("nemesis"), PathBuf::from);
+    fs::create_dir_all(&directory).unwrap();
+    let (stalls, over) = (Arc::<Mutex<Vec<Window>>>::default(), Arc::<AtomicBool>::default());
+    let kept = Arc::clone(&stalls);
+    watch_for_stalls(Arc::clone(&over), move |stall| kept.lock().unwrap().push(stall));
+
+    let began = Instant::now();
+    let mut nemesis = Nemesis::new(server, directory.clone(), processes, Random::new(seed));
+    while began.elapsed() < length {
+        nemesis.strike();
+    }
+    let (server, deeds) = nemesis.relent();
+    over.store(true, Ordering::SeqCst);
+    let stalls = stalls.lock().unwrap().clone();
+    let verdict = judge::judge(&directory, &deeds, &stalls);
+    println!("\nnemesis, seed {seed}, {} s\n{verdict}", began.elapsed().as_secs());
+    assert!(
+        verdict.violations.is_empty(),
+        "{} violations; a run of the same kind: NEMESIS_SEED={seed} scripts/nemesis",
+        verdict.violations.len()
+    );
+    // Also the locks of those who were killed are free when their leases are over.
+    eventually("nothing is held and nobody waits", || {
+        let status = run(server.client(&["status", "--json"]));
+        let status: serde_json::Value = serde_json::from_str(&status.out).ok()?;
+        let status = &status["server"];
+        (status["held"] == 0 && status["waiting"] == 0 && status["sessions"] == 0).then_some(())
+    });
+}
