@@ -48,6 +48,23 @@ struct Tally {
     conversions_given_up: u64,
 }
 
+impl Tally {
+    /// A conversion was refused, and what was to be converted is held still, or not.
+    fn count_refused(&mut self, refusal: Refusal, is_held: bool, seed: u64) {
+        match refusal {
+            Refusal::Lost(_) => assert!(!is_held, "seed {seed}"),
+            Refusal::Rejected(rejection) => match rejection.code {
+                RejectionCode::Deadlock => self.deadlocks += 1,
+                RejectionCode::TimedOut => self.timed_out += 1,
+                other => panic!("seed {seed}: {other:?}"),
+            },
+            // It never was sent, for nobody was there.
+            Refusal::Away => self.unsent += 1,
+            other => panic!("seed {seed}: {other:?}"),
+        }
+    }
+}
+
 struct World {
     seed: u64,
     dice: Dice,
@@ -263,18 +280,8 @@ impl World {
                     (client.request, client.granted) = (None, false);
                 }
                 Effect::Refused { request, refusal } if client.conversion == Some(request) => {
-                    match refusal {
-                        Refusal::Lost(_) => assert_eq!(client.request, None, "seed {seed}"),
-                        Refusal::Rejected(rejection) => match rejection.code {
-                            RejectionCode::Deadlock => tally.deadlocks += 1,
-                            RejectionCode::TimedOut => tally.timed_out += 1,
-                            other => panic!("seed {seed}: {other:?}"),
-                        },
-                        // It never was sent, for nobody was there.
-                        Refusal::Away => tally.unsent += 1,
-                        other => panic!("seed {seed}: {other:?}"),
-                    }
                     client.conversion = None;
+                    tally.count_refused(refusal, client.request.is_some(), seed);
                 }
                 Effect::Replaced { request } => assert_eq!(client.request, Some(request)),
                 Effect::Welcomed(_) => {
