@@ -76,6 +76,7 @@ const PLACES_KEPT: usize = 1024;
 
 /// Things of one kind, each at a place of its own that its key names. Places are used again.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Arena<K, T> {
     /// The places.
     slab: Slab<T>,

@@ -12,6 +12,7 @@ use crate::types::{ConnectionId, FencingToken, LockName};
 
 /// What is to happen when it is on record.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) enum Limbo {
     /// What the session held passes on.
     Session(SessionKey),

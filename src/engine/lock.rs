@@ -11,6 +11,7 @@ use crate::types::{LockName, Mode, Timestamp};
 
 /// A lock that is held, waited for, or delayed. Others do not exist.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Lock {
     /// Its name, kept here only.
     pub(super) name: LockName,
@@ -75,6 +76,7 @@ pub(super) fn share(mode: Mode) -> u64 {
 
 /// One claim of a live request: in the queue of its lock, or among its holders.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct ClaimNode {
     /// The lock.
     pub(super) lock: LockKey,
@@ -165,6 +167,7 @@ pub(super) struct Position {
 
 /// The claims that wait for one lock, served first come first served (rule R3).
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct ServiceQueue {
     /// The claims, in the order in which they came.
     claims: Chain<ClaimKey>,
@@ -306,6 +309,7 @@ impl Lock {
 
 /// All locks in use, found by name.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Locks<S> {
     arena: Arena<LockKey, Lock>,
     /// Keys by the hash of the name; the name itself is in the lock.

@@ -36,6 +36,8 @@ mod convert;
 mod deadlock;
 mod effect;
 mod event;
+#[cfg(test)]
+mod exhaustive;
 mod forfeit;
 mod grace;
 mod grant;

@@ -14,6 +14,7 @@ pub(super) struct ByOwner;
 
 /// An owner of live requests. Others do not exist.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Owner {
     /// In which session.
     session: SessionKey,
@@ -25,6 +26,7 @@ pub(super) struct Owner {
 
 /// All owners, found by session and number.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Owners<S> {
     arena: Arena<OwnerKey, Owner>,
     /// Those with a name.

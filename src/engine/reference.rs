@@ -465,7 +465,7 @@ fn same_owner(a: &Live, b: &Live) -> bool {
 }
 
 /// Whether these may hold one lock together.
-fn fit(modes: &[Mode]) -> bool {
+pub(super) fn fit(modes: &[Mode]) -> bool {
     let all_shared = modes.iter().all(|mode| *mode == Mode::Shared);
     let taken = |mode: &Mode| match mode {
         Mode::Permits { take, of } => Some((*take, *of)),

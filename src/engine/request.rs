@@ -13,6 +13,7 @@ use crate::types::{FencingToken, Note, RequestId, Ticket, Timestamp};
 
 /// A request that waits or holds.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Live {
     /// Whose it is.
     pub(super) session: SessionKey,
@@ -97,6 +98,7 @@ impl Linked<RequestKey> for Live {
 
 /// All live requests, found by session and id.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Requests<S> {
     pub(super) arena: Arena<RequestKey, Live>,
     by_id: HashTable<RequestKey>,

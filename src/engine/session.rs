@@ -17,6 +17,7 @@ use crate::types::{
 
 /// A client's continuous presence. Owns what it holds and awaits.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Session {
     /// Its name.
     pub(super) id: SessionId,
@@ -164,6 +165,7 @@ impl Session {
 
 /// All sessions, found by id and by connection.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Sessions<S> {
     arena: Arena<SessionKey, Session>,
     by_id: HashMap<SessionId, SessionKey, S>,

@@ -57,6 +57,7 @@ use crate::types::{
 /// assert!(matches!(effects[..], [Effect::Welcome { .. }]));
 /// ```
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct LockTable<S> {
     /// How much of everything there may be.
     pub(super) limits: Limits,

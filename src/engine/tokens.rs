@@ -18,6 +18,7 @@ const EPOCH_STRIDE: u64 = 24 * 60;
 
 /// The counter and its reservation, with the epoch, which is made durable together with it.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Tokens {
     /// The next number to be granted.
     next: u64,
