@@ -109,11 +109,16 @@ impl<K: Key, T> Arena<K, T> {
     pub(super) fn remove(&mut self, key: K) -> T {
         let thing = self.slab.remove(key.index());
         self.until_trim -= 1;
-        if self.until_trim == 0 {
+        if self.slab.is_empty() && self.slab.capacity() > PLACES_KEPT {
+            self.slab = Slab::new();
+            self.until_trim = PLACES_KEPT;
+        } else if self.until_trim == 0 {
             if self.slab.capacity() > PLACES_KEPT && self.slab.len() < self.slab.capacity() / 4 {
                 self.slab.shrink_to_fit();
             }
-            self.until_trim = self.slab.capacity().max(PLACES_KEPT);
+            // Soon enough for what is left, and seldom enough for what has to be walked.
+            let (len, places) = (self.slab.len(), self.slab.capacity());
+            self.until_trim = (len / 2).max(places / 64).max(PLACES_KEPT);
         }
         thing
     }
@@ -295,14 +300,20 @@ mod tests {
     fn an_arena_that_was_large_gives_its_memory_back() {
         let mut arena: Arena<ClaimKey, u64> = Arena::new();
         let keys: Vec<_> = (0..100_000).map(|n| arena.insert(n)).collect();
-        for key in keys {
-            arena.remove(key);
-        }
-        for n in 0..200_000 {
-            let key = arena.insert(n);
-            arena.remove(key);
+        for key in &keys {
+            arena.remove(*key);
         }
         assert!(arena.places() <= PLACES_KEPT, "{} places", arena.places());
+    }
+
+    #[test]
+    fn an_arena_of_which_the_oldest_are_left_gives_back_most_of_its_memory() {
+        let mut arena: Arena<ClaimKey, u64> = Arena::new();
+        let keys: Vec<_> = (0..100_000).map(|n| arena.insert(n)).collect();
+        for key in keys[10..].iter().rev() {
+            arena.remove(*key);
+        }
+        assert!(arena.places() <= 5_000, "{} places", arena.places());
     }
 
     #[test]
