@@ -182,8 +182,11 @@ impl Connections {
     /// Says Goodbye to all of them, and to those that still come.
     pub(super) fn close_all(&mut self, code: GoodbyeCode) {
         self.closed = Some(code);
-        for (_, known) in self.known.drain() {
-            say_last(&known.session, code);
+        let mut known: Vec<_> = self.known.drain().collect();
+        // In the order in which they came, and not in one that is another each time.
+        known.sort_unstable_by_key(|(connection, _)| *connection);
+        for (_, Connection { session, .. }) in known {
+            say_last(&session, code);
         }
     }
 }
