@@ -126,9 +126,9 @@ pub(super) enum Due {
     Grace,
 }
 
-/// The shell promises to call [`LockTable::handle`] at least this often while there are sessions. If
-/// it comes later than that by more than `STALL_MIN`, the coordinator itself stood still, and its
-/// sessions could not be heard (rule T3).
+/// The shell promises to call [`LockTable::handle`] at least this often while there are sessions, or
+/// some may come back from before a crash. If it comes later than that by more than `STALL_MIN`, the
+/// coordinator itself stood still, and nobody could be heard (rule T3).
 pub const HEARTBEAT: Duration = Duration::from_millis(500);
 
 /// A shorter stall is not one: a quarter of the shortest lease.
@@ -249,7 +249,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let lease = self.leases.first().map(|(at, _)| *at);
         let timeout = self.timeouts.first().map(|(at, _)| *at);
-        let heartbeat = lease.map(|_| self.now.after(HEARTBEAT));
+        let heartbeat = self.expects_somebody().then(|| self.now.after(HEARTBEAT));
         [lease, timeout, heartbeat].into_iter().flatten().min()
     }
 
@@ -306,11 +306,17 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
     }
 
+    /// Whether there is anybody who loses something if nothing is heard of it: a session, or one that
+    /// may come back in a grace period.
+    fn expects_somebody(&self) -> bool {
+        !self.leases.is_empty() || self.grace_until.is_some()
+    }
+
     /// If the coordinator itself stood still, nobody could be heard, and nobody is to blame: leases
-    /// are longer by that (rule T3).
+    /// are longer by that, and a grace period (rule T3).
     fn notice_stall(&mut self, now: Timestamp) {
         let late = now.since(self.now.after(HEARTBEAT));
-        if late <= STALL_MIN || self.leases.is_empty() {
+        if late <= STALL_MIN || !self.expects_somebody() {
             return;
         }
         // Only the ends: where an entry comes up too early, it is put off then.
