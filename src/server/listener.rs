@@ -41,7 +41,7 @@ const PROBES: u32 = 4;
 const REFUSALS_MAX: usize = 64;
 
 /// Where connections come from: TCP, or what a test puts in its place.
-pub(super) trait Listener: 'static {
+pub(crate) trait Listener: 'static {
     /// A connection's bytes.
     type Stream: AsyncRead + AsyncWrite + Unpin + 'static;
 

@@ -40,11 +40,40 @@ pub(super) struct Order {
     pub(super) done: Option<oneshot::Sender<()>>,
 }
 
+/// Keeps the state, without having anybody wait on this thread.
+pub(crate) trait Disk: 'static {
+    /// What is behind it.
+    type Store: StateStore + ?Sized;
+
+    /// What is behind it, for a start, when nobody is there to wait.
+    fn store(&self) -> &Self::Store;
+
+    /// Has the store commit `changes`, or says why it did not.
+    async fn commit(&self, changes: &Arc<[Change]>) -> Result<(), String>;
+}
+
+/// A store that may block its caller is called on a thread of its own.
+impl<S: StateStore + ?Sized + 'static> Disk for Arc<S> {
+    type Store = S;
+
+    fn store(&self) -> &S {
+        self
+    }
+
+    async fn commit(&self, changes: &Arc<[Change]>) -> Result<(), String> {
+        let (store, changes) = (Arc::clone(self), Arc::clone(changes));
+        match spawn_blocking(move || StateStore::commit(&*store, &changes)).await {
+            Ok(committed) => committed.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
 /// Commits what comes from `orders`, in that order, and tells the Coordinator. Ends when there is none
 /// any more. The channel has no bound: numbers are ordered anew only when what was ordered is on
 /// disk, and forfeits are as many as there are sessions and revocations.
-pub(super) async fn commit_all(
-    store: Arc<dyn StateStore>,
+pub(super) async fn commit_all<D: Disk>(
+    disk: D,
     mut orders: UnboundedReceiver<Order>,
     coordinator: WeakAddr<Coordinator>,
     counters: Rc<Counters>,
@@ -55,7 +84,7 @@ pub(super) async fn commit_all(
             batch.drain(..).map(|Order { change, done }| (change, done)).unzip();
         let committed = summary(&changes);
         debug!("saving changes={}", changes.len());
-        commit(&store, changes.into(), &counters).await;
+        commit(&disk, &changes.into(), &counters).await;
         for done in done.into_iter().flatten() {
             // Whoever asked may have given up.
             let _ = done.send(());
@@ -82,15 +111,9 @@ fn summary(changes: &[Change]) -> Committed {
     committed
 }
 
-async fn commit(store: &Arc<dyn StateStore>, changes: Arc<[Change]>, counters: &Counters) {
+async fn commit<D: Disk>(disk: &D, changes: &Arc<[Change]>, counters: &Counters) {
     let mut pause = RETRY_MIN;
-    loop {
-        let (store, changes) = (Arc::clone(store), Arc::clone(&changes));
-        let failure = match spawn_blocking(move || store.commit(&changes)).await {
-            Ok(Ok(())) => break,
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
-        };
+    while let Err(failure) = disk.commit(changes).await {
         if counters.unsaved().is_none() {
             counters.saving_failed();
             error!("state cannot be saved, trying again until it can: {failure}");

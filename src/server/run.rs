@@ -32,7 +32,7 @@ use super::counters::Counters;
 use super::error::ServerError;
 use super::listener::{self, Listener, accept_all};
 use super::messages::{CloseAll, Drain, Save};
-use super::persist;
+use super::persist::{self, Disk};
 use super::session::{CLOSE_TIMEOUT, Shared};
 use super::start;
 use super::store::{MemoryStore, RedbStore, StateStore};
@@ -48,7 +48,7 @@ const STOP_TIMEOUT: Duration = Duration::from_millis(250);
 pub struct Server(Bound<TcpListener>);
 
 /// A server on whatever connections come from.
-pub(super) struct Bound<L> {
+pub(crate) struct Bound<L> {
     /// Where connections come from.
     listener: L,
     /// What its sessions share; holds the Coordinator.
@@ -123,7 +123,7 @@ impl Server {
 
     /// This run.
     pub fn epoch(&self) -> Epoch {
-        self.0.epoch
+        self.0.epoch()
     }
 
     /// Something to stop it with, from anywhere.
@@ -141,13 +141,13 @@ impl Server {
 
 impl<L: Listener> Bound<L> {
     /// Puts a server together; `open` opens its port, after the state is durable.
-    pub(super) fn assemble(
+    pub(crate) fn assemble<D: Disk>(
         config: &Config,
-        store: Arc<dyn StateStore>,
+        disk: D,
         clock: Box<dyn Clock>,
         open: impl FnOnce() -> Result<(L, SocketAddr), ServerError>,
     ) -> Result<Self, ServerError> {
-        let (start, sealer) = start::begin(&*store, config.stale_state)?;
+        let (start, sealer) = start::begin(disk.store(), config.stale_state)?;
         let (listener, address) = open()?;
 
         let epoch = start.durable.epoch;
@@ -158,7 +158,7 @@ impl<L: Listener> Bound<L> {
             Coordinator::new(config.limits, start, clock, orders, sealer, Rc::clone(&counters));
         let coordinator = coordinator.start();
         spawn_local(persist::commit_all(
-            store,
+            disk,
             ordered,
             coordinator.downgrade(),
             Rc::clone(&counters),
@@ -184,13 +184,18 @@ impl<L: Listener> Bound<L> {
         })
     }
 
+    /// This run.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     /// Something to stop it with, from anywhere.
-    pub(super) fn handle(&self) -> ServerHandle {
+    pub(crate) fn handle(&self) -> ServerHandle {
         ServerHandle { phase: self.phase.clone() }
     }
 
     /// As [`Server::run`].
-    pub(super) async fn run(self) {
+    pub(crate) async fn run(self) {
         let Self { listener, shared, connections_max, afterwards, drain_timeout, phase, .. } = self;
         let accepting = spawn_local(accept_all(listener, connections_max, Rc::clone(&shared)));
         let mut phase = phase.subscribe();

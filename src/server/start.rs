@@ -37,8 +37,8 @@ fn secs_since_origin(wall: SystemTime) -> u64 {
 }
 
 /// Begins a run: loads what is stored, and has the new epoch and the first tokens durable.
-pub(super) fn begin(
-    store: &dyn StateStore,
+pub(super) fn begin<S: StateStore + ?Sized>(
+    store: &S,
     stale: StaleState,
 ) -> Result<(Start, Sealer), ServerError> {
     let failed = |doing| move |source| ServerError::Store { doing, source };
