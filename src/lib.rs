@@ -39,6 +39,9 @@ mod fuzz;
 #[cfg(test)]
 #[path = "../tests/history/mod.rs"]
 mod history;
+// The whole of it, clients and coordinator, on a network that is none.
+#[cfg(all(test, feature = "client", feature = "server"))]
+mod network_simulation;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod types;

@@ -27,6 +27,10 @@ pub const PORT_DEFAULT: u16 = 5625;
 /// How long [`Client::connect`] tries, unless told otherwise.
 pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 
+/// What errors call the server of a test.
+#[cfg(test)]
+const SERVER_OF_TESTS: &str = "the server of a test";
+
 /// Settings of a [`Client`].
 ///
 /// # Examples
@@ -55,6 +59,8 @@ pub struct ClientBuilder {
     connect_timeout: Duration,
     /// The clock by which leases are counted.
     clock: Arc<dyn Clock>,
+    /// What the pauses between attempts to connect are drawn from; none: another for each client.
+    seed: Option<u64>,
 }
 
 impl Default for ClientBuilder {
@@ -65,6 +71,7 @@ impl Default for ClientBuilder {
             identity: None,
             connect_timeout: CONNECT_TIMEOUT_DEFAULT,
             clock: Arc::new(BootClock),
+            seed: None,
         }
     }
 }
@@ -105,8 +112,15 @@ impl ClientBuilder {
 
     /// Counts leases by `clock`.
     #[cfg(test)]
-    pub(super) fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// Draws the pauses between attempts to connect from `seed`.
+    #[cfg(all(test, feature = "server"))]
+    pub(crate) fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
         self
     }
 
@@ -122,7 +136,7 @@ impl ClientBuilder {
         within(self.connect_timeout, &server, async {
             let mut dial = Dial(Arc::clone(&server));
             let stream = dial.connect().await.map_err(|e| Error::unavailable(&server, e))?;
-            self.start(introduction, stream, dial, &server).await
+            self.start(introduction, stream, dial, &server, on_runtime).await
         })
         .await
     }
@@ -139,26 +153,45 @@ impl ClientBuilder {
     {
         let server: Arc<str> = "the other end of the stream".into();
         let introduction = self.introduction()?;
-        let start = self.start(introduction, io, Once::new(), &server);
+        let start = self.start(introduction, io, Once::new(), &server, on_runtime);
         within(self.connect_timeout, &server, start).await
     }
 
     /// Opens a session over what `connector` makes.
     #[cfg(test)]
-    pub(super) async fn connect_by<C: Connector>(self, mut connector: C) -> Result<Client, Error> {
-        let server: Arc<str> = "the server of a test".into();
-        let io = connector.connect().await.map_err(|e| Error::unavailable(&server, e))?;
-        let introduction = self.introduction()?;
-        self.start(introduction, io, connector, &server).await
+    pub(super) async fn connect_by<C: Connector>(self, connector: C) -> Result<Client, Error> {
+        self.connect_on(on_runtime, connector).await
     }
 
-    /// Starts the driver and waits for the welcome. Dropped before, it ends the driver again.
+    /// Opens a session over what `connector` makes; the driver lives and dies with the `LocalSet` where
+    /// this is called.
+    #[cfg(all(test, feature = "server"))]
+    pub(crate) async fn connect_locally<C: Connector>(self, connector: C) -> Result<Client, Error> {
+        let here = |driver: Driver<C>| drop(tokio::task::spawn_local(driver.run()));
+        within(self.connect_timeout, &SERVER_OF_TESTS.into(), self.connect_on(here, connector))
+            .await
+    }
+
+    #[cfg(test)]
+    async fn connect_on<C: Connector>(
+        self,
+        spawn: impl FnOnce(Driver<C>),
+        mut connector: C,
+    ) -> Result<Client, Error> {
+        let server = SERVER_OF_TESTS.into();
+        let io = connector.connect().await.map_err(|e| Error::unavailable(&server, e))?;
+        let introduction = self.introduction()?;
+        self.start(introduction, io, connector, &server, spawn).await
+    }
+
+    /// Has the driver spawned and waits for the welcome. Dropped before, it ends the driver again.
     async fn start<C: Connector>(
         &self,
         introduction: Introduction,
         io: C::Io,
         connector: C,
         server: &Arc<str>,
+        spawn: impl FnOnce(Driver<C>),
     ) -> Result<Client, Error> {
         let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
         let (endings, endings_in) = mpsc::unbounded_channel();
@@ -179,10 +212,10 @@ impl ClientBuilder {
         let reconnect = connector.can_connect().then(|| Reconnect {
             attempt_max: self.connect_timeout,
             // Seeded by the operating system, once per thread, and another each time.
-            seed: RandomState::new().build_hasher().finish(),
+            seed: self.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish()),
         });
         let core = Core::new(introduction, reconnect, self.clock.now());
-        tokio::spawn(Driver::new(io, connector, core, &shared, ways).run());
+        spawn(Driver::new(io, connector, core, &shared, ways));
         match is_ready.await {
             Ok(welcome) => Ok(Client::new(shared, welcome)),
             Err(_) => Err(shared.end()),
@@ -213,6 +246,11 @@ impl fmt::Debug for ClientBuilder {
             .field("connect_timeout", &self.connect_timeout)
             .finish_non_exhaustive()
     }
+}
+
+/// Where drivers live: on the runtime, whatever thread made them.
+fn on_runtime<C: Connector>(driver: Driver<C>) {
+    tokio::spawn(driver.run());
 }
 
 /// `work`, unless it takes longer than `timeout`.

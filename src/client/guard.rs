@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -112,13 +112,18 @@ impl LockGuard {
     /// Until when the lock is held if nothing more is heard of the coordinator. Moves on with every
     /// answer to a keep-alive; not later than now if the lock is lost.
     pub fn valid_until(&self) -> Instant {
-        let now = Instant::now();
+        Instant::now() + self.left()
+    }
+
+    /// For how long the lock is held, by the client's own clock, if nothing more is heard of the
+    /// coordinator; zero if it is lost.
+    pub(crate) fn left(&self) -> Duration {
         if !self.is_held() {
-            return now;
+            return Duration::ZERO;
         }
         let lease = self.shared.lease.believed_until();
         let until = self.hold.doubted_until().map_or(lease, |doubted| doubted.min(lease));
-        now + until.since(self.shared.now())
+        until.since(self.shared.now())
     }
 
     /// Resolves when the lock is lost, and tells why; never, if it is released first.

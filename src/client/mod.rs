@@ -44,6 +44,9 @@ pub use request::{LockAllRequest, LockRequest};
 pub use semaphore::Semaphore;
 pub use watch::Watch;
 
+#[cfg(all(test, feature = "server"))]
+pub(crate) use driver::{Connecting, Connector};
+
 #[cfg(test)]
 mod listen_tests;
 #[cfg(test)]

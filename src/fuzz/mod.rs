@@ -48,7 +48,7 @@ enum Until {
 }
 
 /// The number that the environment has under `name`.
-fn number(name: &str) -> Option<u64> {
+pub(crate) fn number(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
@@ -72,9 +72,9 @@ pub(crate) fn fuzz(name: &str, executions: u64, bytes_max: u64, mut one: impl Fn
     } {
         let seed = first.wrapping_add(done);
         let replay = Replay { name, seed };
-        let panics = PANICS.get();
+        let before = panics();
         let taken = measure(|| one(Random::new(seed))).bytes_max;
-        assert_eq!(PANICS.get(), panics, "something panicked, see above");
+        assert_eq!(panics(), before, "something panicked, see above");
         assert!(taken <= bytes_max, "{taken} bytes of memory were taken, {bytes_max} are allowed");
         if taken > worst {
             (worst, worst_seed) = (taken, seed);
@@ -110,7 +110,13 @@ impl Drop for Replay<'_> {
     }
 }
 
-fn count_panics() {
+/// How often this thread has panicked, from when [`count_panics`] was called first.
+pub(crate) fn panics() -> u64 {
+    PANICS.get()
+}
+
+/// Has panics counted.
+pub(crate) fn count_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let usual = panic::take_hook();

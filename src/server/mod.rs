@@ -81,3 +81,5 @@ pub use error::ServerError;
 pub use run::{Server, ServerHandle, Spawned, spawn};
 pub use seal::StateKey;
 pub use store::{Change, MemoryStore, RedbStore, StateStore, StoreError, Stored};
+#[cfg(all(test, feature = "client"))]
+pub(crate) use {listener::Listener, persist::Disk, run::Bound};

@@ -9,11 +9,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// A connection that is being made.
-pub(in crate::client) type Connecting<Io> =
-    Pin<Box<dyn Future<Output = io::Result<Io>> + Send + 'static>>;
+pub(crate) type Connecting<Io> = Pin<Box<dyn Future<Output = io::Result<Io>> + Send + 'static>>;
 
 /// Makes connections to one server.
-pub(in crate::client) trait Connector: Send + 'static {
+pub(crate) trait Connector: Send + 'static {
     /// A connection.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 

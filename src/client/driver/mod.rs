@@ -30,7 +30,10 @@ use super::lease::LeaseCell;
 use super::shared::{Command, Ending, Failure, Hold, NewRequest, Shared};
 use link::{Connection, Link, LinkEvent};
 
-pub(super) use connector::{Connector, Dial, Once};
+#[cfg(all(test, feature = "server"))]
+pub(crate) use connector::Connecting;
+pub(crate) use connector::Connector;
+pub(super) use connector::{Dial, Once};
 
 /// Commands and endings taken before the connection is looked at again.
 const COMMANDS_AT_ONCE_MAX: usize = 1_024;

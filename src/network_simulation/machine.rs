@@ -1,0 +1,146 @@
+//! The coordinator's machine: it runs one coordinator at a time, as production does, from what the
+//! disk has.
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
+
+use super::diary::Book;
+use super::disk::{Disk, Mounted};
+use super::network::{Answers, Network};
+use super::process::{Process, SkewedClock};
+use super::trace::Trace;
+use crate::server::{Bound, Config, Data, ServerHandle};
+
+/// After this an orderly stop that does not come to an end is made to.
+const STOP_MAX: Duration = Duration::from_secs(30);
+/// Pause after a start that failed.
+const START_AGAIN: Duration = Duration::from_millis(500);
+
+/// The machine.
+pub(super) struct Machine {
+    /// What it is connected to.
+    network: Network,
+    /// What outlives a crash.
+    disk: Arc<Disk>,
+    /// Goes on from one coordinator to the next.
+    clock: SkewedClock,
+    /// Where it is written down which runs there were.
+    book: Rc<Book>,
+    /// Where it is written down what becomes of them.
+    trace: Trace,
+    /// The coordinator that runs.
+    running: RefCell<Option<Process>>,
+    /// Stops it in order, once it has started.
+    handle: Rc<RefCell<Option<ServerHandle>>>,
+    /// How often one was started.
+    starts: Cell<u64>,
+}
+
+impl Machine {
+    pub(super) fn new(
+        network: Network,
+        disk: Arc<Disk>,
+        clock: SkewedClock,
+        book: Rc<Book>,
+        trace: Trace,
+    ) -> Self {
+        let (running, handle) = (RefCell::default(), Rc::default());
+        Self { network, disk, clock, book, trace, running, handle, starts: Cell::new(0) }
+    }
+
+    /// How often a coordinator was started.
+    pub(super) fn starts(&self) -> u64 {
+        self.starts.get()
+    }
+
+    /// Starts a coordinator, as often as it takes for one to run.
+    pub(super) async fn start(&self) {
+        loop {
+            self.network.close_port(Answers::Yes);
+            self.launch();
+            // It says at once that it cannot begin.
+            sleep(Duration::from_millis(1)).await;
+            let process = self.running.take();
+            match process.filter(Process::is_alive) {
+                Some(process) => {
+                    self.running.replace(Some(process));
+                    return;
+                }
+                None => sleep(START_AGAIN).await,
+            }
+        }
+    }
+
+    fn launch(&self) {
+        self.starts.set(self.starts.get() + 1);
+        self.handle.take();
+        let (network, trace, clock) = (self.network.clone(), self.trace.clone(), self.clock);
+        let (disk, handle) = (Mounted(Arc::clone(&self.disk)), Rc::clone(&self.handle));
+        let (book, continues) = (Rc::clone(&self.book), self.disk.has_snapshot());
+        let kept = Arc::clone(&self.disk);
+        let process = Process::start(async move {
+            // No such directory is looked at: it says that there is a next start.
+            let data = Data::Directory(PathBuf::from("simulated"));
+            let config = Config { data, ..Config::default() };
+            let address = config.listen;
+            let open = || Ok((network.open_port(), address));
+            match Bound::assemble(&config, disk, Box::new(clock), open) {
+                Ok(bound) => {
+                    trace.say(format_args!("coordinator starts, continues: {continues}"));
+                    let first_token = kept.first_token();
+                    book.places.borrow_mut().run_began(bound.epoch(), continues, first_token);
+                    handle.replace(Some(bound.handle()));
+                    bound.run().await;
+                    trace.say(format_args!("coordinator has ended"));
+                }
+                Err(error) => trace.say(format_args!("coordinator cannot start: {error}")),
+            }
+        });
+        self.running.replace(Some(process));
+    }
+
+    /// The coordinator dies; whether its machine still `answers`, decides how clients notice.
+    pub(super) async fn crash(&self, answers: Answers) {
+        self.trace.say(format_args!("coordinator crashes, its machine answers: {answers:?}"));
+        self.network.silence_coordinator();
+        self.network.close_port(answers);
+        let process = self.running.take();
+        if let Some(process) = process {
+            process.kill().await;
+        }
+    }
+
+    /// The coordinator stops in order; if it cannot, that is a crash.
+    pub(super) async fn stop(&self) {
+        self.trace.say(format_args!("coordinator is told to stop"));
+        if let Some(handle) = &*self.handle.borrow() {
+            handle.drain();
+        }
+        let process = self.running.take();
+        let Some(mut process) = process else { return };
+        if timeout(STOP_MAX, process.ended()).await.is_err() {
+            self.running.replace(Some(process));
+            return self.crash(Answers::Yes).await;
+        }
+        self.network.close_port(Answers::Yes);
+    }
+
+    /// The coordinator stands still for so long.
+    pub(super) fn stall(&self, length: Duration) {
+        self.trace.say(format_args!("coordinator stalls for {length:?}"));
+        if let Some(process) = &*self.running.borrow() {
+            let freezer = process.freezer();
+            freezer.freeze();
+            spawn_local(async move {
+                sleep(length).await;
+                freezer.thaw();
+            });
+        }
+    }
+}
