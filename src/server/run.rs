@@ -221,6 +221,7 @@ impl<L: Listener> Bound<L> {
         // Sessions give up on a peer that does not take its Goodbye after CLOSE_TIMEOUT.
         let goodbyes = timeout(CLOSE_TIMEOUT * 2, shared.counters.none_left());
         tokio::select! {
+            biased;
             _ = goodbyes => {}
             () = async {
                 reached(&mut phase, Phase::Stopping).await;
@@ -240,6 +241,7 @@ async fn save(
     let (saved, done) = oneshot::channel();
     coordinator.do_send(Save { saved });
     let why = tokio::select! {
+        biased;
         done = done => match done {
             Ok(()) => return info!("everything is saved"),
             Err(_) => "nobody saves it any more".to_owned(),
@@ -260,6 +262,7 @@ async fn drain(
     let (finished, drained) = oneshot::channel();
     coordinator.do_send(Drain { finished });
     tokio::select! {
+        biased;
         _ = drained => {}
         () = tokio::time::sleep(drain_timeout) => warn!("some locks are still held"),
         () = reached(phase, Phase::Stopping) => {}
