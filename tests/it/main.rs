@@ -25,4 +25,5 @@ mod several;
 mod signals;
 mod support;
 mod terminal;
+mod wall_clock;
 mod watchdog;
