@@ -1,6 +1,8 @@
 //! Bugs that other lock services had, where no other test looks for them with the real program:
 //! docs/testing.md has the list.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use coordinator::types::LostReason;
@@ -108,4 +110,38 @@ fn whoever_missed_a_run_of_the_coordinator_reclaims_nothing_in_the_next() {
         let after = rival.lock("store").timeout(DEADLINE).await.unwrap();
         assert!(after.token() > next);
     });
+}
+
+/// All that is written in the Rust files below.
+fn sources(directory: &Path, all: &mut String) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, all);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            all.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_bug_in_the_document_has_tests_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut all = String::new();
+    for room in ["src", "tests"] {
+        sources(&root.join(room), &mut all);
+    }
+    let document = fs::read_to_string(root.join("docs/testing.md")).unwrap();
+    let (_, chapter) = document.split_once("\n## Bugs of others\n").unwrap();
+    let (chapter, _) = chapter.split_once("\n## ").unwrap();
+    let rows: Vec<&str> = chapter.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert_eq!(rows.len(), 22);
+    for row in rows {
+        let names: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "{row}");
+        for name in names {
+            let is_story = root.join("src/engine/stories").join(name).is_file();
+            assert!(is_story || all.contains(&format!("fn {name}(")), "there is no {name}");
+        }
+    }
 }
