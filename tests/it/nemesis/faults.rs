@@ -128,8 +128,9 @@ pub(super) struct Nemesis {
     log: File,
     /// What goes on at the moment.
     spells: Vec<Spell>,
-    /// Until when, after a crash, nobody is granted anything.
-    grace_until: Instant,
+    /// Until when, after a crash, the coordinator mostly does not crash again: leases end and locks
+    /// pass on only in a run that lasts.
+    calm_until: Instant,
     /// How far the coordinator's time of day is ahead, in seconds.
     ahead: i64,
     /// What comes next.
@@ -147,7 +148,7 @@ impl Nemesis {
             log: File::create(directory.join("faults")).unwrap(),
             directory,
             spells: Vec::new(),
-            grace_until: Instant::now(),
+            calm_until: Instant::now(),
             ahead: 0,
             random,
             deeds: Deeds::default(),
@@ -213,8 +214,7 @@ impl Nemesis {
         thread::sleep(self.millis(50, 400));
         self.end_spells(Instant::now());
         match self.random.below(20) {
-            // Mostly there is time for grants between the end of a grace period and the next crash.
-            0..6 if Instant::now() > self.grace_until || self.random.once_in(8) => {
+            0..6 if Instant::now() > self.calm_until || self.random.once_in(8) => {
                 self.restart("coordinator killed", Signal::KILL);
             }
             6 => self.restart("coordinator stopped in order", Signal::TERM),
@@ -269,7 +269,7 @@ impl Nemesis {
         self.deeds.away.push(away);
         if signal == Signal::KILL {
             self.deeds.crashes.push(away);
-            self.grace_until = Instant::now() + GRACE_MAX;
+            self.calm_until = Instant::now() + GRACE_MAX + self.millis(0, 3 * TTL_MS);
         }
         self.count(what);
     }
