@@ -213,19 +213,19 @@ impl Nemesis {
     pub(super) fn strike(&mut self) {
         thread::sleep(self.millis(50, 400));
         self.end_spells(Instant::now());
-        match self.random.below(20) {
+        match self.random.below(22) {
             0..6 if Instant::now() > self.calm_until || self.random.once_in(8) => {
                 self.restart("coordinator killed", Signal::KILL);
             }
             6 => self.restart("coordinator stopped in order", Signal::TERM),
             7 | 8 => self.stop_server(),
-            0 | 9..12 => self.stop_process(),
-            12 => self.kill_process(),
-            1 | 13 => self.cut(),
-            2 | 3 | 14 | 15 => self.darken(),
-            4 | 16 => self.set_wall_clock_of_server(),
-            5 | 17 => self.set_wall_clock_of_process(),
-            18 => self.flood(),
+            0 | 9 | 10 => self.stop_process(),
+            11 => self.kill_process(),
+            1 | 12 => self.cut(),
+            2 | 3 | 13..18 => self.darken(),
+            4 | 18 => self.set_wall_clock_of_server(),
+            5 | 19 => self.set_wall_clock_of_process(),
+            20 => self.flood(),
             _ => self.ask_and_not_read(),
         }
     }
