@@ -1,8 +1,8 @@
 //! What the nemesis does, and when it did it.
 //!
 //! The coordinator has its faults one after the other. What befalls a client process or the proxy is a
-//! *spell*: it goes on, for its time, while other faults strike, so that a holder may be paused or cut off
-//! over a crash of the coordinator.
+//! *spell*: every other time it goes on while other faults strike, so that a holder may be paused or cut
+//! off over a crash of the coordinator.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -230,8 +230,14 @@ impl Nemesis {
         }
     }
 
-    fn begin_spell(&mut self, ill: Ill, length: Duration) {
-        self.spells.push(Spell { ill, from: now_us(), until: Instant::now() + length });
+    /// What began at `from` goes on for so long. Every other time there is nothing else meanwhile: one
+    /// fault must not hide what another does.
+    fn begin_spell(&mut self, ill: Ill, from: u64, length: Duration) {
+        self.spells.push(Spell { ill, from, until: Instant::now() + length });
+        if self.random.once_in(2) {
+            thread::sleep(length);
+            self.end_spells(Instant::now());
+        }
     }
 
     fn goes_on(&self, ill: Ill) -> bool {
@@ -294,12 +300,13 @@ impl Nemesis {
             return;
         }
         let (name, length) = self.pause();
-        self.begin_spell(ill, length);
+        let from = now_us();
         self.processes[at].signal(Signal::STOP);
         self.count(match name {
             Length::LessThanALease => "clients paused for less than a lease",
             Length::MoreThanALease => "clients paused for more than a lease",
         });
+        self.begin_spell(ill, from, length);
     }
 
     fn kill_process(&mut self) {
@@ -357,16 +364,17 @@ impl Nemesis {
         }
         let ways = [
             (Way::Dark, "way dark"),
-            (Way::DarkToServer, "way to the coordinator dark"),
+            (Way::Dark, "way dark"),
             (Way::DarkToServer, "way to the coordinator dark"),
             (Way::DarkToClient, "way to the clients dark"),
         ];
         let (way, name) = *self.random.pick(&ways);
+        let from = now_us();
         self.proxy.turn(way);
         // Mostly so long that holders behind it lose what others wait for.
         let (_, length) = if self.random.once_in(2) { self.pause() } else { self.long_pause() };
-        self.begin_spell(Ill::Dark, length);
         self.count(name);
+        self.begin_spell(Ill::Dark, from, length);
     }
 
     fn flood(&mut self) {
