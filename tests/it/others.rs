@@ -76,7 +76,7 @@ fn of_two_requests_of_one_client_the_one_that_is_given_up_leaves_and_the_other_s
     assert!(server.lock("printer").is_none());
 }
 
-/// The second edge condition of NFSv4: a client is cut off over a crash, its lock is had by another
+/// The second edge condition of `NFSv4`: a client is cut off over a crash, its lock is had by another
 /// meanwhile, and after one more crash it is back in time to reclaim.
 #[test]
 fn whoever_missed_a_run_of_the_coordinator_reclaims_nothing_in_the_next() {
