@@ -241,6 +241,9 @@ impl Verdict {
             Said::Refused(reason) => {
                 hold.is_over = true;
                 *self.refusals.entry(reason.clone()).or_default() += 1;
+                if reason == "Protocol" {
+                    self.violations.push(format!("{request} was told nonsense at {at}"));
+                }
                 What::Refused
             }
             Said::Abandoned => {
