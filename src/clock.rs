@@ -53,4 +53,19 @@ mod tests {
             last = now;
         }
     }
+    /// The wall clock is decades ahead of it, and jumps.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_clock_tells_the_time_since_the_machine_started_and_not_the_time_of_day() {
+        let uptime = || {
+            let text = std::fs::read_to_string("/proc/uptime").unwrap();
+            let seconds: f64 = text.split(' ').next().unwrap().parse().unwrap();
+            std::time::Duration::from_secs_f64(seconds)
+        };
+        // It is written down in hundredths.
+        let hundredth = std::time::Duration::from_millis(10);
+        let (before, now, after) = (uptime(), BootClock.now(), uptime());
+        assert!(now >= Timestamp::default().after(before), "{now:?}, {before:?}");
+        assert!(now <= Timestamp::default().after(after + hundredth), "{now:?}, {after:?}");
+    }
 }

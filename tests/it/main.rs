@@ -14,6 +14,7 @@ mod history;
 mod looking;
 mod loss;
 mod nemesis;
+mod others;
 mod proxy;
 #[expect(dead_code, reason = "the fuzzers use the rest")]
 #[path = "../../src/fuzz/random.rs"]
@@ -25,4 +26,5 @@ mod several;
 mod signals;
 mod support;
 mod terminal;
+mod wall_clock;
 mod watchdog;

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::wall_clock::{WallClock, tidy_up_after};
+
 /// Longer than anything here takes, also on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// How long a process that a test leaves behind may take to end.
@@ -32,15 +34,29 @@ pub(crate) fn eventually<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> 
 }
 
 /// A directory with nothing in it but what the test puts there.
-pub(crate) struct Home(TempDir);
+pub(crate) struct Home {
+    directory: TempDir,
+    /// The time of day for all commands in here; none: the true one.
+    wall_clock: Option<WallClock>,
+}
 
 impl Home {
     pub(crate) fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self { directory: tempfile::tempdir().unwrap(), wall_clock: None }
+    }
+
+    fn under_a_wall_clock() -> Self {
+        let home = Self::new();
+        let clock = WallClock::new(home.path("time of day"));
+        Self { wall_clock: Some(clock), ..home }
+    }
+
+    pub(crate) fn wall_clock(&self) -> &WallClock {
+        self.wall_clock.as_ref().expect("this home was not made with one")
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.directory.path().join(name)
     }
 
     /// A command in which nothing of this machine's settings shows.
@@ -55,7 +71,10 @@ impl Home {
                 command.env_remove(&name);
             }
         }
-        command.env("HOME", self.0.path()).stdin(Stdio::null());
+        command.env("HOME", self.directory.path()).stdin(Stdio::null());
+        if let Some(clock) = &self.wall_clock {
+            clock.govern(&mut command);
+        }
         command
     }
 
@@ -185,6 +204,11 @@ impl Server {
         Self::start_with(Home::new(), &[])
     }
 
+    /// The same, with a time of day that can be set.
+    pub(crate) fn start_under_a_wall_clock() -> Self {
+        Self::start_with(Home::under_a_wall_clock(), &[])
+    }
+
     /// Kills it as `kill -9` does, and starts it again at the same address with the same state.
     pub(crate) fn crash_and_restart(self) -> Self {
         self.end_by(Signal::KILL).restart()
@@ -199,7 +223,9 @@ impl Server {
     pub(crate) fn end_by(self, signal: Signal) -> Stopped {
         let Self { home, address, process } = self;
         process.signal(signal);
+        let id = process.id();
         process.end();
+        tidy_up_after(&id);
         Stopped { home, address }
     }
 

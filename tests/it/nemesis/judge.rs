@@ -6,9 +6,10 @@ use std::fs;
 use std::path::Path;
 
 use super::faults::Deeds;
-use super::record::{Line, Said, Window, lines, wanted, writes};
+use super::record::{Line, Said, Window, covered, lines, wanted, writes};
 use super::worker::{OWN_LOCK, TTL, history_path};
 use crate::history::{Entry, Figures, Log, RequestName, What};
+use crate::wall_clock::is_about;
 
 /// For how long all that a holder needs may be away in the course of a lease, so that it must keep its
 /// lock nevertheless. The rest is for coming back.
@@ -21,6 +22,8 @@ const SHOWN_MAX: usize = 20;
 struct Hold {
     /// Its claims, as they are written.
     claims: String,
+    /// When it was told that it waits.
+    queued: Vec<u64>,
     /// When its grant was heard.
     granted: Option<u64>,
     /// When it was last believed in.
@@ -29,6 +32,53 @@ struct Hold {
     is_told: bool,
     /// Whether there is nothing more to come.
     is_over: bool,
+}
+
+/// What happened around a client process.
+struct Circumstances<'a> {
+    /// When the coordinator was away, or all stood still.
+    everyone: Vec<Window>,
+    /// When the process itself stood still.
+    process: Vec<Window>,
+    /// When not everything got through the proxy.
+    dark: &'a [Window],
+    /// When the coordinator crashed.
+    crashes: &'a [Window],
+}
+
+impl<'a> Circumstances<'a> {
+    fn of(process: u64, lines: &[Line], deeds: &'a Deeds, stalls: &[Window]) -> Self {
+        let stopped =
+            deeds.stopped.iter().filter(|(who, _)| *who == process).map(|(_, when)| *when);
+        let stalled = lines.iter().filter_map(|line| match line.said {
+            Said::Stalled(from) => Some(Window { from, until: line.at }),
+            _ => None,
+        });
+        Self {
+            everyone: [&deeds.away, stalls].concat(),
+            process: stopped.chain(stalled).collect(),
+            dark: &deeds.dark,
+            crashes: &deeds.crashes,
+        }
+    }
+
+    /// Since when a request that was granted at `granted` is known to have been in line without a
+    /// break, if it was told at these times that it waits.
+    fn in_line_since(&self, request: RequestName, queued: &[u64], granted: u64) -> Option<u64> {
+        let dark = if is_direct(request) { &[] } else { self.dark };
+        let away: Vec<Window> = dark
+            .iter()
+            .chain(&self.process)
+            .filter(|away| away.until - away.from > AWAY_MAX_US)
+            .copied()
+            .collect();
+        in_line_since(queued, granted, self.crashes, &away)
+    }
+}
+
+/// Whether it does not go through the proxy.
+fn is_direct(request: RequestName) -> bool {
+    request.client.is_multiple_of(2)
 }
 
 /// What came of a run.
@@ -64,16 +114,12 @@ pub(super) fn judge(directory: &Path, deeds: &Deeds, stalls: &[Window]) -> Verdi
         let text = fs::read_to_string(history_path(directory, process)).unwrap_or_default();
         let lines = lines(&text);
         verdict.lines += lines.len();
-        let mut away = [&deeds.away, stalls].concat();
-        away.extend(deeds.stopped.iter().filter(|(who, _)| *who == process).map(|(_, when)| *when));
-        away.extend(lines.iter().filter_map(|line| match line.said {
-            Said::Stalled(from) => Some(Window { from, until: line.at }),
-            _ => None,
-        }));
+        let around = Circumstances::of(process, &lines, deeds, stalls);
         let mut of_process = HashMap::new();
         for line in &lines {
-            verdict.line(line, &mut of_process, &away, &mut log);
+            verdict.line(line, &mut of_process, &around, &mut log);
         }
+        verdict.wall_clock(process, &lines, deeds);
         if let Some((_, at)) = deeds.killed.iter().find(|(who, _)| *who == process) {
             bury(&mut of_process, *at, &mut log);
         }
@@ -113,6 +159,28 @@ impl Hold {
     }
 }
 
+/// Since when a request that was granted at `granted` is known to have been in line without a break,
+/// if it was told at these times that it waits.
+///
+/// The session was the same all the time. So in the last run of the coordinator it was there all the time,
+/// too. But what one run ends, as a session that is not heard of for a lease or not back within the grace
+/// period after a crash, the next run does not know if it held nothing: it comes back to its place, and
+/// others were granted meanwhile. So before the last crash it has to have been told its place in
+/// every run, and not to have been away.
+fn in_line_since(queued: &[u64], granted: u64, crashes: &[Window], away: &[Window]) -> Option<u64> {
+    let crashes = crashes.iter().map(|crash| crash.from).filter(|at| *at < granted);
+    let (mut sure_from, mut run_began) = (0, 0);
+    for crash in crashes {
+        if !queued.iter().any(|at| (run_began..crash).contains(at)) {
+            sure_from = crash;
+        }
+        run_began = crash;
+    }
+    let before = away.iter().filter(|away| away.from < run_began).map(|away| away.until).max();
+    let sure_from = before.map_or(sure_from, |until| until.max(sure_from));
+    queued.iter().copied().find(|at| (sure_from..granted).contains(at))
+}
+
 /// What a killed process had begun has no end, and needs none.
 fn bury(holds: &mut HashMap<RequestName, Hold>, at: u64, log: &mut Log) {
     for (request, hold) in holds.iter_mut().filter(|(_, hold)| !hold.is_over) {
@@ -126,16 +194,16 @@ impl Verdict {
         &mut self,
         line: &Line,
         holds: &mut HashMap<RequestName, Hold>,
-        away: &[Window],
+        around: &Circumstances,
         log: &mut Log,
     ) {
         let Line { at, request, said } = line;
-        if let Said::Stalled(_) = said {
+        if let Said::Stalled(_) | Said::Ahead(_) = said {
             return;
         }
         let hold = holds.entry(*request).or_default();
         let what = match said {
-            Said::Stalled(_) => return,
+            Said::Stalled(_) | Said::Ahead(_) => return,
             Said::Held => {
                 hold.believed = Some(*at);
                 return;
@@ -144,8 +212,14 @@ impl Verdict {
                 hold.claims.clone_from(claims);
                 What::Invoked { wanted: wanted(claims), goes_first: false }
             }
-            Said::Queued => What::Queued,
+            Said::Queued => {
+                hold.queued.push(*at);
+                return;
+            }
             Said::Granted(token) => {
+                if let Some(since) = around.in_line_since(*request, &hold.queued, *at) {
+                    note(log, since, *request, What::Queued);
+                }
                 (hold.granted, hold.believed) = (Some(*at), Some(*at));
                 What::Granted { token: *token }
             }
@@ -161,12 +235,15 @@ impl Verdict {
                 hold.end_belief(*request, log);
                 hold.is_over = true;
                 *self.losses.entry(reason.clone()).or_default() += 1;
-                self.must_have_been_lost(hold, *at, *request, reason, away);
+                self.must_have_been_lost(hold, *at, *request, reason, around);
                 What::Lost
             }
             Said::Refused(reason) => {
                 hold.is_over = true;
                 *self.refusals.entry(reason.clone()).or_default() += 1;
+                if reason == "Protocol" {
+                    self.violations.push(format!("{request} was told nonsense at {at}"));
+                }
                 What::Refused
             }
             Said::Abandoned => {
@@ -177,6 +254,21 @@ impl Verdict {
         note(log, *at, *request, what);
     }
 
+    /// Its jumps are seen by the process; else they would be no fault.
+    fn wall_clock(&mut self, process: u64, lines: &[Line], deeds: &Deeds) {
+        let seen = lines.iter().rev().find_map(|line| match line.said {
+            Said::Ahead(seconds) => Some(seconds),
+            _ => None,
+        });
+        let last = seen.unwrap_or_default();
+        let set = deeds.ahead.get(&process).copied().unwrap_or_default();
+        if !deeds.killed.iter().any(|(who, _)| *who == process) && !is_about(last, set) {
+            self.violations.push(format!(
+                "the time of day of client process {process} was {set} s ahead, and it saw {last} s"
+            ));
+        }
+    }
+
     /// Who holds a lock of its own over a connection that nobody disturbs, loses it only if the
     /// coordinator or the process itself was away for long.
     fn must_have_been_lost(
@@ -185,15 +277,14 @@ impl Verdict {
         at: u64,
         request: RequestName,
         reason: &str,
-        away: &[Window],
+        around: &Circumstances,
     ) {
-        let is_direct = request.client.is_multiple_of(2);
-        if !is_direct || !hold.claims.starts_with(OWN_LOCK) {
+        if !is_direct(request) || !hold.claims.starts_with(OWN_LOCK) {
             return;
         }
         let ttl = u64::try_from(TTL.as_micros()).unwrap();
         let lease = Window { from: at.saturating_sub(ttl + ttl / 4), until: at };
-        let length: u64 = away.iter().map(|window| window.within(lease)).sum();
+        let length = covered(around.everyone.iter().chain(&around.process).copied(), lease);
         if length > AWAY_MAX_US {
             self.excused += 1;
         } else {
@@ -230,6 +321,31 @@ impl Verdict {
     }
 }
 
+impl Verdict {
+    /// Adds what came of another world.
+    pub(super) fn add(&mut self, other: Self) {
+        let Self { violations, figures, processes, lines, faults, losses, refusals, kept, excused } =
+            other;
+        self.violations.extend(violations);
+        self.figures.requests += figures.requests;
+        self.figures.grants += figures.grants;
+        self.figures.writes += figures.writes;
+        self.figures.refused_writes += figures.refused_writes;
+        self.processes += processes;
+        self.lines += lines;
+        for (fault, count) in faults {
+            *self.faults.entry(fault).or_default() += count;
+        }
+        for (all, more) in [(&mut self.losses, losses), (&mut self.refusals, refusals)] {
+            for (reason, count) in more {
+                *all.entry(reason).or_default() += count;
+            }
+        }
+        self.kept += kept;
+        self.excused += excused;
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut row = |name: &str, count: u64| writeln!(f, "  {name:<52}{count:>9}");
@@ -256,4 +372,23 @@ impl fmt::Display for Verdict {
         }
         Ok(())
     }
+}
+
+#[test]
+fn a_place_is_known_only_if_it_was_kept_in_every_run_of_the_coordinator() {
+    let window = |from| Window { from, until: from + 1 };
+    let crashes = [window(10), window(20), window(30)];
+    let since = |queued: &[u64], granted| in_line_since(queued, granted, &crashes, &[]);
+    assert_eq!(since(&[], 5), None);
+    assert_eq!(since(&[3, 4], 5), Some(3));
+    assert_eq!(since(&[3], 15), Some(3), "it was granted in the next run, so it was back in time");
+    assert_eq!(since(&[3, 12], 25), Some(3));
+    assert_eq!(since(&[3], 25), None, "it may have come back to the last run only");
+    assert_eq!(since(&[3, 22], 25), Some(22));
+    assert_eq!(since(&[3, 12, 22], 35), Some(3));
+    let since = |away| in_line_since(&[3, 7], 15, &crashes, &[away]);
+    assert_eq!(since(window(1)), Some(3));
+    assert_eq!(since(window(5)), Some(7), "its lease may have ended");
+    assert_eq!(since(window(8)), None);
+    assert_eq!(since(window(12)), Some(3), "that would have cost it its session");
 }

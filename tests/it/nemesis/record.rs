@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use coordinator::FenceGuard;
 use coordinator::types::FencingToken;
@@ -19,6 +20,9 @@ use crate::history::{How, RequestName, Wanted};
 /// Length of a line of a resource's file; all are equally long, so that the last can be found.
 const WRITE_LINE_LEN: usize = 96;
 
+/// Longer than a heartbeat is ever late while things run.
+const STALL_MIN: Duration = Duration::from_millis(200);
+
 /// A length of time in which something did not run, in microseconds of the one clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Window {
@@ -27,10 +31,24 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// For how much of `other` this lasted.
-    pub(super) fn within(self, other: Self) -> u64 {
-        self.until.min(other.until).saturating_sub(self.from.max(other.from))
+    /// Whether, if it is the time between two heartbeats, nothing ran meanwhile.
+    pub(super) fn is_stall(self) -> bool {
+        Duration::from_micros(self.until - self.from) > STALL_MIN
     }
+}
+
+/// For how much of `whole` any of `windows` lasted; where several did at once, that counts once.
+pub(super) fn covered(windows: impl Iterator<Item = Window>, whole: Window) -> u64 {
+    let mut windows: Vec<Window> =
+        windows.filter(|window| window.until > whole.from && window.from < whole.until).collect();
+    windows.sort_by_key(|window| window.from);
+    let (mut length, mut counted_until) = (0, whole.from);
+    for Window { from, until } in windows {
+        let until = until.min(whole.until);
+        length += until.saturating_sub(from.max(counted_until));
+        counted_until = counted_until.max(until);
+    }
+    length
 }
 
 /// Now, by the clock that all processes of this machine share.
@@ -44,7 +62,7 @@ pub(super) fn now_us() -> u64 {
 pub(super) enum Said {
     /// It asks for these locks.
     Invoke(String),
-    /// It heard that it waits, and kept its place until it was granted.
+    /// It heard that it waits, or where, and kept its session until it was granted.
     Queued,
     /// It was granted, with this token.
     Granted(u64),
@@ -62,6 +80,8 @@ pub(super) enum Said {
     Abandoned,
     /// This process did not run since then.
     Stalled(u64),
+    /// Its time of day is so many seconds ahead of the true one.
+    Ahead(i64),
 }
 
 /// A line of a history.
@@ -86,6 +106,7 @@ impl Line {
             Said::Refused(reason) => format!("refused {reason}"),
             Said::Abandoned => "abandoned".into(),
             Said::Stalled(since) => format!("stalled {since}"),
+            Said::Ahead(seconds) => format!("ahead {seconds}"),
         };
         format!("{at} {client} {number} {said}\n")
     }
@@ -106,6 +127,7 @@ impl Line {
             "refused" => Said::Refused(rest),
             "abandoned" => Said::Abandoned,
             "stalled" => Said::Stalled(rest.parse().ok()?),
+            "ahead" => Said::Ahead(rest.parse().ok()?),
             _ => return None,
         };
         Some(Self { at, request: RequestName { client, number }, said })
@@ -218,6 +240,7 @@ fn what_is_written_down_is_read_as_it_was() {
         Said::Lost("Expired".into()),
         Said::Refused("after 2 s: busy".into()),
         Said::Abandoned,
+        Said::Ahead(-86_400),
         Said::Stalled(3),
     ];
     let request = RequestName { client: 2, number: 3 };
@@ -227,6 +250,17 @@ fn what_is_written_down_is_read_as_it_was() {
     assert_eq!(lines(&text[..text.len() - 4]).len(), all.len() - 1, "the last is cut");
     let hows: Vec<How> = wanted("a:x,b:s,c:1/3").into_iter().map(|wanted| wanted.how).collect();
     assert_eq!(hows, [How::Exclusive, How::Shared, How::Permits { take: 1, of: 3 }]);
+}
+
+#[test]
+fn what_did_not_run_twice_at_once_did_not_run_for_twice_as_long() {
+    let window = |from, until| Window { from, until };
+    let covered = |windows: &[Window]| covered(windows.iter().copied(), window(10, 20));
+    assert_eq!(covered(&[]), 0);
+    assert_eq!(covered(&[window(0, 10), window(20, 30)]), 0);
+    assert_eq!(covered(&[window(0, 12), window(18, 30)]), 4);
+    assert_eq!(covered(&[window(14, 16), window(11, 15), window(11, 13)]), 5);
+    assert_eq!(covered(&[window(0, 30), window(12, 14)]), 10);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::env;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -13,10 +13,11 @@ use coordinator::{Client, Error, LockGuard};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
-use super::record::{History, Said, Window, now_us, write_resource};
-use super::watch_for_stalls;
+use super::at_each_heartbeat;
+use super::record::{History, Said, now_us, write_resource};
 use crate::history::RequestName;
 use crate::random::Random;
+use crate::wall_clock::{ahead_here, is_about};
 
 /// The shortest lease, in milliseconds: its end is seen often in a short run.
 pub(super) const TTL_MS: u64 = 2_000;
@@ -93,10 +94,18 @@ fn a_client_process_of_the_nemesis() {
         let _until_it_is_closed = std::io::stdin().read_to_end(&mut Vec::new());
         ends.store(true, Ordering::SeqCst);
     });
-    let (stalled, process) = (history.clone(), orders.process);
-    watch_for_stalls(Arc::clone(&over), move |Window { from, until }| {
-        let nobody = RequestName { client: process * SESSIONS, number: 0 };
-        stalled.note(until, nobody, Said::Stalled(from));
+    // No request has this number.
+    let nobody = RequestName { client: orders.process * SESSIONS, number: 0 };
+    let (noted, mut ahead) = (history.clone(), 0);
+    at_each_heartbeat(Arc::clone(&over), move |beat| {
+        if beat.is_stall() {
+            noted.note(beat.until, nobody, Said::Stalled(beat.from));
+        }
+        let now_ahead = ahead_here();
+        if !is_about(now_ahead, ahead) {
+            ahead = now_ahead;
+            noted.note(beat.until, nobody, Said::Ahead(ahead));
+        }
     });
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -119,6 +128,7 @@ fn a_client_process_of_the_nemesis() {
             ended.unwrap();
         }
     });
+    history.note(now_us(), nobody, Said::Ahead(ahead_here()));
 }
 
 /// A session, whatever becomes of its connections.
@@ -244,11 +254,11 @@ impl Session {
         patience: Patience,
     ) -> Option<(RequestName, LockGuard)> {
         let request = self.next_request();
-        let (session, queued_at) = (client.session(), Arc::<OnceLock<u64>>::default());
-        let heard = Arc::clone(&queued_at);
-        let mut asked = client.lock_all::<[&str; 0]>([]).on_queued(move |_| {
-            let _first = heard.get_or_init(now_us);
-        });
+        let (session, queued) = (client.session(), Arc::<Mutex<Vec<u64>>>::default());
+        let heard = Arc::clone(&queued);
+        let mut asked = client
+            .lock_all::<[&str; 0]>([])
+            .on_queued(move |_| heard.lock().unwrap().push(now_us()));
         for claim in claims.split(',') {
             let (lock, how) = claim.rsplit_once(':').unwrap();
             asked = match (how, how.split_once('/')) {
@@ -275,10 +285,10 @@ impl Session {
         match outcome {
             Ok(guard) => {
                 // A session that was replaced by another has lost its places.
-                if let Some(at) = queued_at.get()
-                    && client.session() == session
-                {
-                    self.history.note(*at, request, Said::Queued);
+                if client.session() == session {
+                    for at in queued.lock().unwrap().drain(..) {
+                        self.history.note(at, request, Said::Queued);
+                    }
                 }
                 self.note(request, Said::Granted(guard.token().number()));
                 Some((request, guard))
