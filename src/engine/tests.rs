@@ -108,7 +108,8 @@ stories! {
 /// A session as the story's teller knows it.
 struct Teller {
     connection: ConnectionId,
-    first_connection: ConnectionId,
+    /// The one before.
+    old_connection: ConnectionId,
     generation: u64,
     ttl: Duration,
     /// Its latest request.
@@ -225,7 +226,7 @@ impl Story {
             let identity = Identity::new(format!("s{session}"))?;
             let teller = Teller {
                 connection,
-                first_connection: connection,
+                old_connection: connection,
                 generation: 1,
                 ttl,
                 latest: 0,
@@ -278,6 +279,7 @@ impl Story {
         });
         if told.contains("welcome") {
             let teller = self.teller(session)?;
+            teller.old_connection = teller.connection;
             (teller.connection, teller.generation) = (connection, generation);
         }
         Ok(told)
@@ -418,7 +420,7 @@ impl Story {
     fn old(&mut self, line: &Line) -> Result<String, Failure> {
         let mut args = line.consume_args();
         let session: u64 = args.next_pos().ok_or("which session?")?.parse()?;
-        let connection = self.teller(session)?.first_connection;
+        let connection = self.teller(session)?.old_connection;
         match args.next_pos() {
             Some("keepalive") => {
                 let command = Command::KeepAlive { sequence: 1 };
