@@ -22,8 +22,8 @@ use super::start;
 use super::store::{Change, StateStore};
 use crate::engine::{Command, Counts, Effect, Event, LockTable, LockView, News};
 use crate::types::{
-    ConnectionId, Epoch, FencingToken, GoodbyeCode, Limits, LockName, RejectionCode, RequestId,
-    SessionId, Timestamp,
+    ConnectionId, Epoch, FencingToken, GoodbyeCode, Limits, LockName, Mode, RejectionCode,
+    RequestId, SessionId, Timestamp,
 };
 use crate::wire::{ClientMessage, ServerMessage};
 
@@ -41,6 +41,23 @@ pub(crate) struct Turn {
     pub(crate) revoked: Vec<(u64, Option<RejectionCode>)>,
     /// Sessions that are over.
     pub(crate) ended: Vec<SessionId>,
+    /// Grants, whether they could be told to anybody or not.
+    pub(crate) granted: Vec<Granted>,
+    /// Requests that others are to convert.
+    pub(crate) converted: Vec<(SessionId, RequestId)>,
+}
+
+/// A request was said to be granted, perhaps again.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    /// Whose request.
+    pub(crate) session: SessionId,
+    /// Which.
+    pub(crate) request: RequestId,
+    /// With which token.
+    pub(crate) token: FencingToken,
+    /// What it holds.
+    pub(crate) claims: Vec<(LockName, Mode)>,
 }
 
 /// A coordinator without its shell.
@@ -215,6 +232,12 @@ impl Switchboard {
                     self.sealer.seal(session, reclaim.token, reclaim.id, claims).matches(seal)
                 })
             }
+            ClientMessage::Request { converts: Some(converted), .. } => {
+                let session = self.sessions.get(&connection);
+                let pair = |session: &SessionId| (*session, RequestId::new(converted));
+                self.turn.converted.extend(session.map(pair));
+                parse::command(message).expect("a request is a command").1
+            }
             asked => parse::command(asked).expect("nothing else is said in a simulation").1,
         };
         self.step(Event::Command { connection, command }, now);
@@ -254,6 +277,11 @@ impl Switchboard {
     }
 
     fn perform(&mut self, effect: Effect) {
+        if let Effect::Tell { session, request, news: News::Granted { token }, .. } = effect {
+            let claims = self.table.claims(session, request);
+            let claims = claims.map(|(name, mode)| (name.clone(), mode)).collect();
+            self.turn.granted.push(Granted { session, request, token, claims });
+        }
         let (connection, message) = match effect {
             Effect::Welcome { connection, session, generation, ttl, standing } => {
                 let (epoch, secret) = (self.table.epoch(), self.sealer.secret(session));

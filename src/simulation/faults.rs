@@ -84,6 +84,10 @@ impl World {
                 self.revoke();
                 "revocations"
             }
+            29 => {
+                self.mislead(machine);
+                "clocks stopped"
+            }
             // A moment of peace, for many things go wrong only where something went well before.
             _ => return,
         };
@@ -150,8 +154,32 @@ impl World {
 
     fn pause(&mut self, machine: usize, longest: u64) {
         let until = self.now() + self.dice.next() % longest;
+        let until = until.max(self.machines[machine].paused_until);
         self.machines[machine].paused_until = until;
         self.heap.push(until, Event::Wake { machine });
+    }
+
+    /// A machine sleeps, and its clock with it: it wakes up in the belief that nothing has happened,
+    /// while the lock has passed on, or was about to when the coordinator was killed.
+    fn mislead(&mut self, machine: usize) {
+        let now = self.now();
+        if now < self.machines[machine].paused_until {
+            return;
+        }
+        let length = 2_000_000 + self.dice.next() % 4_000_000;
+        self.machines[machine].clock.stand_still(length);
+        if let Some(person) = &mut self.machines[machine].person {
+            person.mislead(now, length, &mut self.referee);
+        }
+        self.machines[machine].paused_until = now + length;
+        self.heap.push(now + length, Event::Wake { machine });
+        if self.dice.once_in(2) {
+            self.site.disk.slow_until = now + length;
+        }
+        if self.dice.once_in(2) {
+            let at = now + 1_500_000 + self.dice.next() % (length - 1_500_000);
+            self.heap.push(at, Event::Kill { run: self.site.run });
+        }
     }
 
     fn stall(&mut self, longest: u64) {
@@ -190,7 +218,7 @@ impl World {
         if self.now() >= self.site.stalled_until {
             self.with_board(Switchboard::save);
             let at = self.now() + 3_000_000;
-            self.heap.push(at, Event::Overdue { run: self.site.run });
+            self.heap.push(at, Event::Kill { run: self.site.run });
         }
     }
 

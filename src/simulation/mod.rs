@@ -67,8 +67,8 @@ enum Event {
     Commit { run: u64 },
     /// The coordinator stood still, and goes on.
     SiteWakes { run: u64 },
-    /// The coordinator has had enough time to stop.
-    Overdue { run: u64 },
+    /// The coordinator is killed, if it is still the same.
+    Kill { run: u64 },
     /// The coordinator begins anew.
     SiteStarts,
     /// Something goes wrong.

@@ -39,8 +39,20 @@ pub(super) struct Person {
     pub(super) cut_next: bool,
     /// What it has asked for and is not over.
     pub(super) errands: BTreeMap<u64, Errand>,
+    /// Whether what it believes is judged.
+    trust: Trust,
     /// Whether it was granted what it asked for when all faults were over.
     pub(super) is_served: bool,
+}
+
+/// Whether what a client believes is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// It is.
+    Judged,
+    /// Its clock stood still, which no clock may (rule T1): what it believes since is nobody's fault, and
+    /// others must not suffer from it.
+    Misled,
 }
 
 impl Person {
@@ -61,6 +73,7 @@ impl Person {
             is_orphan: false,
             cut_next: false,
             errands: BTreeMap::new(),
+            trust: Trust::Judged,
             is_served: false,
         }
     }
@@ -102,12 +115,12 @@ impl Person {
     /// Time has passed since the last thing happened here: some belief may have ended meanwhile.
     pub(super) fn wake(&mut self, at: u64, referee: &mut Referee) {
         let (local, lease) = (self.clock.at(at), self.core.believed_until());
-        let (clock, name) = (self.clock, self.name);
+        let (clock, name, is_misled) = (self.clock, self.name, self.is_misled());
         for (&number, errand) in &mut self.errands {
             let Stage::Held(hold) = &mut errand.stage else { continue };
             let until = hold.until(lease);
             let is_over = until <= local;
-            assert!(is_over || !hold.is_over, "a hold of client {name} was revived");
+            assert!(is_over || !hold.is_over || is_misled, "a hold of client {name} was revived");
             if is_over && !hold.is_over {
                 hold.is_over = true;
                 let at = clock.moment(until);
@@ -120,7 +133,7 @@ impl Person {
     pub(super) fn believes(&self, at: u64, lock: Lock) -> impl Iterator<Item = Mode> {
         let (local, lease) = (self.clock.at(at), self.core.believed_until());
         self.errands.values().filter_map(move |errand| match &errand.stage {
-            Stage::Held(_) if errand.is_revoked => None,
+            Stage::Held(_) if errand.is_revoked || self.is_misled() => None,
             Stage::Held(hold) if local < hold.until(lease) => self.mode(errand, lock),
             Stage::Held(_) | Stage::Waiting | Stage::Releasing { .. } => None,
         })
@@ -238,7 +251,10 @@ impl Person {
         let is_without_ground =
             errand.converts.is_some() && converted.is_none_or(Errand::is_taken_or_over);
         let is_for_a_loss = matches!(refusal, Refusal::Lost(_));
-        assert!(converted.is_none() || is_without_ground || !is_for_a_loss, "it is held still");
+        assert!(
+            converted.is_none() || is_without_ground || !is_for_a_loss || self.is_misled(),
+            "it is held still"
+        );
         if let Some(held) = errand.converts.and_then(|number| self.errands.get_mut(&number)) {
             held.converted_by = None;
         }
@@ -283,7 +299,10 @@ impl Person {
             LostReason::Disconnected => self.core.end().is_some(),
             LostReason::Stopped | LostReason::Unknown(_) => false,
         };
-        assert!(is_just, "lost ({reason:?}) what was believed in: request {request}");
+        assert!(
+            is_just || self.is_misled(),
+            "lost ({reason:?}) what was believed in: request {request}"
+        );
         self.end_belief(at, number, &mut errand, referee);
         referee.tally.count("lost");
         self.note(at, number, What::Lost, referee);
@@ -308,6 +327,7 @@ impl Person {
             Err(Refusal::Lost(LostReason::Expired)) if self.is_orphan => {}
             Err(Refusal::Lost(LostReason::Revoked | LostReason::NotReclaimed))
                 if referee.revoked.contains(&token) => {}
+            Err(Refusal::Lost(_)) if self.is_misled() => {}
             Err(Refusal::Ended) if self.core.end().is_some() => {}
             Err(refusal) => panic!("release of {request}: {refusal:?}"),
         }
@@ -320,7 +340,7 @@ impl Person {
         if self.session.replace(session) == Some(session) {
             referee.tally.count("resumed");
             // Before the server hears what is said now.
-            self.cut_next = dice.once_in(8);
+            self.cut_next = dice.once_in(6);
         } else {
             referee.tally.count("opened");
             self.lose_places(at, referee, |_, _| true);
@@ -345,6 +365,25 @@ impl Person {
                 referee.note(moment, name, number, What::PlaceLost);
             }
         }
+    }
+
+    fn is_misled(&self) -> bool {
+        self.trust == Trust::Misled
+    }
+
+    /// Its clock stands still for so long, from now on.
+    pub(super) fn mislead(&mut self, at: u64, length: u64, referee: &mut Referee) {
+        self.wake(at, referee);
+        let (moment, name) = (self.moment(at), self.name);
+        for (&number, errand) in &mut self.errands {
+            if let Stage::Held(hold) = &mut errand.stage {
+                hold.end(moment, name, number, referee);
+            }
+            referee.note(moment, name, number, What::Abandoned);
+        }
+        referee.ignore_client(name);
+        self.trust = Trust::Misled;
+        self.clock.stand_still(length);
     }
 
     /// Nobody waits for anything here any more.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::tally::Tally;
 use crate::fuzz::Random;
 use crate::history::{Entry, How, Log, RequestName, Wanted, What};
-use crate::types::{SessionId, Timestamp};
+use crate::server::switchboard::Granted;
+use crate::types::{self, LockName, RequestId, SessionId, Timestamp};
 use crate::wire::Mode;
 
 /// A lock of this world, by its number.
@@ -53,8 +54,13 @@ pub(super) struct Referee {
     pub(super) sessions: BTreeMap<SessionId, (usize, u64)>,
     /// The tokens that operators took away, or tried to.
     pub(super) revoked: BTreeSet<u64>,
-    /// Requests that the history has nothing more to say of.
+    /// Requests, and clients, that the history has nothing more to say of.
     ignored: BTreeSet<RequestName>,
+    ignored_clients: BTreeSet<u64>,
+    /// The greatest tokens with which each lock was granted to be held alone, and shared.
+    latest: BTreeMap<LockName, (u64, u64)>,
+    /// Requests that others are, or were, to convert.
+    converted: BTreeSet<(SessionId, RequestId)>,
     /// What it came to, in words and numbers.
     pub(super) tally: Tally,
     /// What becomes of all that happened.
@@ -74,6 +80,9 @@ impl Referee {
             sessions: BTreeMap::new(),
             revoked: BTreeSet::new(),
             ignored: BTreeSet::new(),
+            ignored_clients: BTreeSet::new(),
+            latest: BTreeMap::new(),
+            converted: BTreeSet::new(),
             tally: Tally::default(),
             trace,
         }
@@ -105,7 +114,7 @@ impl Referee {
     pub(super) fn note(&mut self, moment: Moment, client: u64, number: u64, what: What) {
         let Moment { at, local } = moment;
         let request = RequestName { client, number };
-        if self.ignored.contains(&request) {
+        if self.ignored.contains(&request) || self.ignored_clients.contains(&client) {
             return;
         }
         let entry = Entry { at, local: local.as_micros(), request, what };
@@ -116,6 +125,40 @@ impl Referee {
     /// The history has nothing more to say of a request.
     pub(super) fn ignore(&mut self, client: u64, number: u64) {
         self.ignored.insert(RequestName { client, number });
+    }
+
+    /// The history has nothing more to say of a client.
+    pub(super) fn ignore_client(&mut self, client: u64) {
+        self.ignored_clients.insert(client);
+    }
+
+    /// These requests are to be converted.
+    pub(super) fn convert(&mut self, converted: Vec<(SessionId, RequestId)>) {
+        self.converted.extend(converted);
+    }
+
+    /// The coordinator says that something is held. Whatever it was that passed on is never given
+    /// back to whom it was before: not by a grant, and not by a reclaim (rules G1, G3).
+    pub(super) fn granted(&mut self, granted: Granted) {
+        let Granted { session, request, token, claims } = granted;
+        let token = token.number();
+        // What it was converted to, unheard, may have let others in.
+        let is_sure = !self.converted.contains(&(session, request));
+        for (lock, mode) in claims {
+            let (alone, shared) = self.latest.entry(lock).or_default();
+            let passed_on_to = match mode {
+                types::Mode::Exclusive => (*alone).max(*shared),
+                types::Mode::Shared => *alone,
+                types::Mode::Permits { .. } => continue,
+            };
+            assert!(
+                token >= passed_on_to || !is_sure,
+                "request {request} of session {session} holds with token {token} what had passed on \
+                 with token {passed_on_to}"
+            );
+            let latest = if mode == types::Mode::Exclusive { alone } else { shared };
+            *latest = (*latest).max(token);
+        }
     }
 
     /// What is wanted, as the history has it.

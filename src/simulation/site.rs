@@ -193,7 +193,11 @@ impl World {
         let local = self.site.clock.at(now);
         let Some(board) = &mut self.site.board else { return };
         act(board, local);
-        let Turn { said, orders, revoked, ended } = board.take_turn();
+        let Turn { said, orders, revoked, ended, granted, converted } = board.take_turn();
+        self.referee.convert(converted);
+        for granted in granted {
+            self.referee.granted(granted);
+        }
         for (query, refusal) in revoked {
             let is_stale = query % 2 == 1;
             let is_no = refusal == Some(RejectionCode::NoSuchGrant);

@@ -83,7 +83,7 @@ impl Sum {
         rows.extend(self.tally.results.iter().map(plain));
         // The first violation would have ended it.
         rows.push(("violations".to_owned(), "0".to_owned()));
-        let line = |(what, value): (String, String)| format!("{what:<32}{value}\n");
+        let line = |(what, value): (String, String)| format!("{what:<36}{value}\n");
         rows.into_iter().map(line).collect::<String>()
     }
 }

@@ -92,11 +92,16 @@ impl SkewedClock {
             1 => 2 * RATE_ERROR_PPM,
             _ => dice.next() % (2 * RATE_ERROR_PPM),
         };
-        Self { origin: dice.next() >> 24, rate: MILLION - RATE_ERROR_PPM + off }
+        Self { origin: (1 << 30) + (dice.next() >> 24), rate: MILLION - RATE_ERROR_PPM + off }
     }
 
     pub(super) fn at(self, true_now: u64) -> Timestamp {
         Timestamp::from_micros(self.origin + true_now * self.rate / MILLION)
+    }
+
+    /// It stands still for so many true microseconds, which no clock may that is used for leases.
+    pub(super) fn stand_still(&mut self, length: u64) {
+        self.origin -= length * self.rate / MILLION;
     }
 
     /// The first true moment at which it shows `local` or more.

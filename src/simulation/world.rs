@@ -166,7 +166,7 @@ impl World {
                     self.with_board(Switchboard::tick);
                 }
             }
-            Event::Overdue { run } => {
+            Event::Kill { run } => {
                 if run == self.site.run && self.site.board.is_some() {
                     self.crash();
                 }
@@ -386,6 +386,9 @@ impl World {
         if cuts && !self.is_peace {
             self.referee.tally.count_fault("connections cut while making up");
             self.cut(number, 1_000_000);
+            // A grace period may be over by the next time.
+            let longest = *self.dice.pick(&[1, 2_500_000]);
+            self.machines[number].cut_off_until = now + self.dice.next() % longest;
         }
         self.arm(number);
     }
