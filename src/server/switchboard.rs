@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::mem;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use foldhash::fast::FixedState;
 
@@ -20,7 +20,9 @@ use super::render;
 use super::seal::Sealer;
 use super::start;
 use super::store::{Change, StateStore};
-use crate::engine::{Command, Counts, Effect, Event, LockTable, LockView, News};
+use crate::engine::{
+    Command, Counts, Effect, EndReason, Event, LockTable, LockView, News, SessionView,
+};
 use crate::types::{
     ConnectionId, Epoch, FencingToken, GoodbyeCode, Limits, LockName, Mode, RejectionCode,
     RequestId, SessionId, Timestamp,
@@ -39,8 +41,8 @@ pub(crate) struct Turn {
     pub(crate) orders: Vec<Change>,
     /// Answers to revocations, by query; *no* has a reason.
     pub(crate) revoked: Vec<(u64, Option<RejectionCode>)>,
-    /// Sessions that are over.
-    pub(crate) ended: Vec<SessionId>,
+    /// Sessions that are over, and why.
+    pub(crate) ended: Vec<(SessionId, EndReason)>,
     /// Grants, whether they could be told to anybody or not.
     pub(crate) granted: Vec<Granted>,
     /// Requests that others are to convert.
@@ -133,6 +135,13 @@ impl Switchboard {
     /// Whether those who were there before a crash may still come back.
     pub(crate) fn is_in_grace(&self) -> bool {
         self.table.grace_left().is_some()
+    }
+
+    /// The sessions that have more than so much left of their leases.
+    pub(crate) fn secure(&self, margin: Duration, now: Timestamp) -> Vec<SessionId> {
+        let sessions = self.table.sessions(0).map(|(_, session)| session);
+        let is_secure = |session: &SessionView<'_>| session.lease_ends > now.after(margin);
+        sessions.filter(is_secure).map(|session| session.session).collect()
     }
 
     /// Whether a session is alive.
@@ -301,7 +310,7 @@ impl Switchboard {
                 (connection, self.news(session, request, &news))
             }
             Effect::Ended { session, connection, reason, .. } => {
-                self.turn.ended.push(session);
+                self.turn.ended.push((session, reason));
                 let Some(connection) = connection else { return };
                 (connection, render::ended(reason))
             }

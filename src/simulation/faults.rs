@@ -1,9 +1,14 @@
 //! What goes wrong, and how often.
 
+use std::time::Duration;
+
 use super::Event;
 use super::world::World;
 use crate::server::switchboard::Switchboard;
 use crate::types::{FencingToken, LockName};
+
+/// A longer stall does no harm to leases; a shorter one may be what a lease had left.
+const STALL_UNNOTICED: Duration = Duration::from_millis(1_100);
 
 impl World {
     /// Something goes wrong, and something else will.
@@ -183,8 +188,12 @@ impl World {
     }
 
     fn stall(&mut self, longest: u64) {
-        if self.site.is_up() {
-            let until = self.now() + self.dice.next() % longest;
+        let now = self.now();
+        if let Some(board) = &self.site.board
+            && now >= self.site.stalled_until
+        {
+            let until = now + self.dice.next() % longest;
+            self.site.secure = board.secure(STALL_UNNOTICED, self.site.clock.at(now));
             self.site.stalled_until = until;
             self.heap.push(until, Event::SiteWakes { run: self.site.run });
         }

@@ -10,10 +10,11 @@ use super::disk::{Disk, Ended};
 use super::network::{Wire, connection, wire};
 use super::time::SkewedClock;
 use super::world::World;
+use crate::engine::EndReason;
 use crate::fuzz::Random;
 use crate::server::Change;
 use crate::server::switchboard::{Switchboard, Turn};
-use crate::types::{ConnectionId, RejectionCode, Timestamp};
+use crate::types::{ConnectionId, RejectionCode, SessionId, Timestamp};
 use crate::wire::{ClientMessage, ServerMessage};
 
 /// Seconds from 1970 to when wall clocks here begin: in 2027.
@@ -32,6 +33,8 @@ pub(super) struct Site {
     pub(super) run: u64,
     /// Until when it stands still.
     pub(super) stalled_until: u64,
+    /// While it goes on: whose leases may not end because it stood still (rule T3).
+    pub(super) secure: Vec<SessionId>,
     /// What is to be done when it goes on.
     pub(super) piled: VecDeque<Event>,
     /// For which true time its timer is set, and when it goes off, which is later.
@@ -52,6 +55,7 @@ impl Site {
             board: None,
             run: 0,
             stalled_until: 0,
+            secure: Vec::new(),
             piled: VecDeque::new(),
             armed: None,
             is_in_grace: false,
@@ -89,6 +93,7 @@ impl Site {
         }
         self.disk.crash(dice);
         self.piled.clear();
+        self.secure.clear();
         self.armed = None;
     }
 }
@@ -204,7 +209,9 @@ impl World {
             assert!(is_no || refusal.is_none() && !is_stale, "revocation {query}: {refusal:?}");
             self.referee.tally.count(if is_no { "not revoked" } else { "revoked" });
         }
-        for session in ended {
+        for (session, reason) in ended {
+            let is_secure = self.site.secure.contains(&session);
+            assert!(!is_secure || reason == EndReason::Goodbye, "a stall is nobody's fault");
             if let Some(&(machine, name)) = self.referee.sessions.get(&session)
                 && let Some(person) = &mut self.machines[machine].person
                 && person.name == name

@@ -164,6 +164,7 @@ impl World {
                         self.at_site(event);
                     }
                     self.with_board(Switchboard::tick);
+                    self.site.secure.clear();
                 }
             }
             Event::Kill { run } => {
