@@ -378,6 +378,8 @@ impl Person {
         for (&number, errand) in &mut self.errands {
             if let Stage::Held(hold) = &mut errand.stage {
                 hold.end(moment, name, number, referee);
+                // Nor does its owner know what time it is.
+                hold.release_at = hold.release_at.max(at + length + 2_000_000);
             }
             referee.note(moment, name, number, What::Abandoned);
         }
