@@ -144,18 +144,15 @@ impl Switchboard {
         sessions.filter(is_secure).map(|session| session.session).collect()
     }
 
-    /// Whether a session is alive.
-    pub(crate) fn knows(&self, session: SessionId) -> bool {
-        self.table.sessions(0).any(|(_, known)| known.session == session)
+    /// Whether a session's request holds or waits.
+    pub(crate) fn is_live(&self, session: SessionId, request: u64) -> bool {
+        self.table.claims(session, RequestId::new(request)).next().is_some()
     }
 
     /// Whether a request that a client repeats keeps the place that its ticket names.
     pub(crate) fn keeps_place(&self, connection: ConnectionId, request: u64) -> bool {
         let session = self.sessions.get(&connection);
-        let is_live = |session: &SessionId| {
-            self.table.claims(*session, RequestId::new(request)).next().is_some()
-        };
-        self.is_in_grace() || session.is_some_and(is_live)
+        self.is_in_grace() || session.is_some_and(|session| self.is_live(*session, request))
     }
 
     /// Time has passed.

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Event;
 use super::disk::{Disk, Ended};
+use super::errand::Errand;
 use super::network::{Wire, connection, wire};
 use super::time::SkewedClock;
 use super::world::World;
@@ -229,17 +230,16 @@ impl World {
         self.arm_site();
     }
 
-    /// At the end of a grace period, whoever did not come back has lost the places in line.
+    /// At the end of a grace period, what did not come back has lost its place in line.
     fn note_absent(&mut self) {
         let Some(board) = &self.site.board else { return };
         if board.is_in_grace() || !mem::take(&mut self.site.is_in_grace) {
             return;
         }
         for person in self.machines.iter_mut().filter_map(|machine| machine.person.as_mut()) {
-            if person.session.is_some_and(|session| !board.knows(session)) {
-                person.is_orphan = true;
-                person.lose_places(self.heap.now(), &mut self.referee, |_, _| true);
-            }
+            let Some(session) = person.session else { continue };
+            let is_absent = |number, _: &Errand| !board.is_live(session, number);
+            person.lose_places(self.heap.now(), &mut self.referee, is_absent);
         }
     }
 

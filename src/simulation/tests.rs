@@ -8,7 +8,7 @@ use super::world::{Outcome, World};
 use crate::fuzz::Campaign;
 
 /// Runs of a normal test.
-const RUNS: u64 = 200;
+const RUNS: u64 = 300;
 /// Runs that are made twice.
 const RUNS_TWICE: u64 = 20;
 
