@@ -44,6 +44,9 @@ mod history;
 mod network_simulation;
 #[cfg(feature = "server")]
 pub mod server;
+// The rules of both sides in virtual time: faults by the thousand, each run a function of its seed.
+#[cfg(all(test, feature = "client", feature = "server"))]
+mod simulation;
 pub mod types;
 pub mod wire;
 

@@ -14,7 +14,7 @@
 pub mod blocking;
 mod connect;
 mod convert;
-mod core;
+pub(crate) mod core;
 mod driver;
 mod elect;
 mod error;

@@ -202,7 +202,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// [`LockTable::handle`], without the look at everything that tests take after it.
-    pub(super) fn step(&mut self, event: Event, now: Timestamp, effects: &mut Vec<Effect>) {
+    pub(crate) fn step(&mut self, event: Event, now: Timestamp, effects: &mut Vec<Effect>) {
         mem::swap(&mut self.effects, effects);
         if now > self.now {
             self.notice_stall(now);

@@ -1,5 +1,5 @@
-//! What the fuzzers have in common: a corpus, mutations that know what a frame is, and a loop that
-//! says how a failure is replayed.
+//! What the fuzzers have in common: a corpus, mutations that know what a frame is, and, with
+//! simulations, a loop that says how a failure is replayed.
 //!
 //! The one idea: *an execution is a function of the corpus and one number*. The number seeds the
 //! only source of randomness, so that the number of a failure is all that has to be written down.
@@ -38,40 +38,83 @@ thread_local! {
     static PANICS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How long a fuzzer goes on.
+/// Runs of something, each a function of one number, its seed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Campaign {
+    /// The test, for the command that replays.
+    pub(crate) name: &'static str,
+    /// What the variables begin with that say which seeds.
+    pub(crate) prefix: &'static str,
+    /// How a run is called in the variable that says how many.
+    pub(crate) runs: &'static str,
+}
+
+/// What a campaign came to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Done {
+    /// Runs.
+    pub(crate) runs: u64,
+    /// The first seed.
+    pub(crate) first: u64,
+    /// The last.
+    pub(crate) last: u64,
+    /// How long it took.
+    pub(crate) elapsed: Duration,
+}
+
+/// How long a campaign goes on.
 #[derive(Clone, Copy, Debug)]
 enum Until {
-    /// So many executions.
-    Executions(u64),
+    /// So many runs.
+    Runs(u64),
     /// So long.
     Elapsed(Duration),
 }
 
-/// The number that the environment has under `name`.
-pub(crate) fn number(name: &str) -> Option<u64> {
-    let text = env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+impl Campaign {
+    /// The number that the environment has for this campaign under `name`.
+    fn number(self, name: &str) -> Option<u64> {
+        let name = format!("{}_{name}", self.prefix);
+        let text = env::var(&name).ok()?;
+        Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+    }
+
+    /// Runs `one` for seed after seed: `runs` times, or as the environment says.
+    pub(crate) fn run(self, runs: u64, mut one: impl FnMut(u64)) -> Done {
+        let until = match (self.number(self.runs), self.number("MINUTES")) {
+            (Some(runs), _) => Until::Runs(runs),
+            (None, Some(minutes)) => Until::Elapsed(Duration::from_secs(60 * minutes)),
+            (None, None) => Until::Runs(runs),
+        };
+        let first = self.number("SEED").unwrap_or(FIRST_SEED);
+        let (began, mut done) = (Instant::now(), 0);
+        while match until {
+            Until::Runs(runs) => done < runs,
+            Until::Elapsed(length) => began.elapsed() < length,
+        } {
+            let replay = Replay { campaign: self, seed: first.wrapping_add(done) };
+            one(replay.seed);
+            drop(replay);
+            done += 1;
+        }
+        let last = first.wrapping_add(done.saturating_sub(1));
+        Done { runs: done, first, last, elapsed: began.elapsed() }
+    }
 }
 
 /// Executes `one` for seed after seed: `executions` times, or as `FUZZ_EXECUTIONS` or `FUZZ_MINUTES`
 /// say, from `FUZZ_SEED` on. An execution that takes more than `bytes_max` bytes of memory at its
 /// worst has failed, and so has one in which anything panicked.
-pub(crate) fn fuzz(name: &str, executions: u64, bytes_max: u64, mut one: impl FnMut(Random)) {
+pub(crate) fn fuzz(
+    name: &'static str,
+    executions: u64,
+    bytes_max: u64,
+    mut one: impl FnMut(Random),
+) {
     count_panics();
-    let until = match (number("FUZZ_EXECUTIONS"), number("FUZZ_MINUTES")) {
-        (Some(executions), _) => Until::Executions(executions),
-        (None, Some(minutes)) => Until::Elapsed(Duration::from_secs(60 * minutes)),
-        (None, None) => Until::Executions(executions),
-    };
-    let first = number("FUZZ_SEED").unwrap_or(FIRST_SEED);
-    let began = Instant::now();
-    let (mut done, mut worst, mut worst_seed) = (0, 0, first);
-    while match until {
-        Until::Executions(executions) => done < executions,
-        Until::Elapsed(length) => began.elapsed() < length,
-    } {
-        let seed = first.wrapping_add(done);
-        let replay = Replay { name, seed };
+    let campaign = Campaign { name, prefix: "FUZZ", runs: "EXECUTIONS" };
+    let (mut worst, mut worst_seed) = (0, 0);
+    let Done { runs, first, last, elapsed } = campaign.run(executions, |seed| {
         let before = panics();
         let taken = measure(|| one(Random::new(seed))).bytes_max;
         assert_eq!(panics(), before, "something panicked, see above");
@@ -79,32 +122,29 @@ pub(crate) fn fuzz(name: &str, executions: u64, bytes_max: u64, mut one: impl Fn
         if taken > worst {
             (worst, worst_seed) = (taken, seed);
         }
-        drop(replay);
-        done += 1;
-    }
-    let seconds = began.elapsed().as_secs_f64();
+    });
+    let seconds = elapsed.as_secs_f64();
     println!(
-        "{name}: {done} executions in {seconds:.1} s, seeds {first} to {}; at most {worst} bytes \
-         of memory (seed {worst_seed})",
-        first.wrapping_add(done.saturating_sub(1)),
+        "{name}: {runs} executions in {seconds:.1} s, seeds {first} to {last}; at most {worst} \
+         bytes of memory (seed {worst_seed})"
     );
 }
 
 /// Says how to come back to where a panic was.
-struct Replay<'a> {
-    /// The test.
-    name: &'a str,
-    /// The number that the execution is a function of.
+struct Replay {
+    /// Of what it is a run.
+    campaign: Campaign,
+    /// The number that the run is a function of.
     seed: u64,
 }
 
-impl Drop for Replay<'_> {
+impl Drop for Replay {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let Self { name, seed } = self;
+            let Self { campaign: Campaign { name, prefix, runs }, seed } = self;
             println!("\n{name} failed with seed {seed}. To replay it:\n");
             println!(
-                "    FUZZ_SEED={seed} FUZZ_EXECUTIONS=1 cargo test --all-features --lib {name} -- --nocapture\n"
+                "    {prefix}_SEED={seed} {prefix}_{runs}=1 cargo test --all-features --lib {name} -- --nocapture\n"
             );
         }
     }

@@ -44,40 +44,18 @@ mod stream;
 mod trace;
 
 use std::env;
-use std::time::{Duration, Instant};
 
 use self::run::{Verdict, simulate};
 use self::trace::Lines;
-use crate::fuzz::{count_panics, number, panics};
+use crate::fuzz::{Campaign, count_panics, panics};
 
 /// Runs of a normal test run, each of about a virtual minute.
 const RUNS: u64 = 100;
-/// The first seed, unless told otherwise.
-const FIRST_SEED: u64 = 1;
-/// Seeds that are run twice.
-const TWICE: usize = 5;
-
-/// Says how to come back to where a panic was.
-struct Replay(u64);
-
-impl Drop for Replay {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let seed = self.0;
-            println!(
-                "\nsimulated_network failed with seed {seed}. To replay it, with all that happens:\n"
-            );
-            println!(
-                "    SIMULATE_TRACE=1 SIMULATE_SEED={seed} SIMULATE_RUNS=1 cargo test --all-features \
-                 --lib simulated_network_keeps -- --nocapture\n"
-            );
-        }
-    }
-}
+/// Runs that are made twice.
+const RUNS_TWICE: u64 = 5;
 
 /// One run, which must have been right.
 fn judged(seed: u64, lines: Lines) -> Verdict {
-    let _replay = Replay(seed);
     let before = panics();
     let verdict = simulate(seed, lines);
     assert_eq!(panics(), before, "something panicked, see above");
@@ -88,29 +66,22 @@ fn judged(seed: u64, lines: Lines) -> Verdict {
 #[test]
 fn simulated_network_keeps_every_promise() {
     count_panics();
-    let first = number("SIMULATE_SEED").unwrap_or(FIRST_SEED);
-    let minutes = number("SIMULATE_MINUTES").map(|minutes| Duration::from_secs(60 * minutes));
-    let runs = number("SIMULATE_RUNS").unwrap_or(if minutes.is_some() { u64::MAX } else { RUNS });
-    let lines =
-        if env::var_os("SIMULATE_TRACE").is_some() { Lines::Printed } else { Lines::Digested };
-    let began = Instant::now();
+    let name = "simulated_network_keeps_every_promise";
+    let campaign = Campaign { name, prefix: "SIMULATE", runs: "RUNS" };
+    // A run that is replayed is there to be read.
+    let is_replay = env::var("SIMULATE_RUNS").is_ok_and(|runs| runs == "1");
     let mut total = Verdict::default();
-    for seed in (first..).take(usize::try_from(runs).unwrap_or(usize::MAX)) {
-        if minutes.is_some_and(|minutes| began.elapsed() >= minutes) {
-            break;
-        }
-        total.add(judged(seed, lines));
-    }
-    println!(
-        "simulated_network, seeds from {first} on, {:.1} s:\n{total}",
-        began.elapsed().as_secs_f64()
-    );
+    let done = campaign.run(RUNS, |seed| {
+        total.add(judged(seed, if is_replay { Lines::Printed } else { Lines::Digested }));
+    });
+    let seconds = done.elapsed.as_secs_f64();
+    println!("{name}: seeds {} to {} in {seconds:.1} s\n{total}", done.first, done.last);
 }
 
 #[test]
 fn simulated_network_is_a_function_of_its_seed() {
     count_panics();
-    for seed in (FIRST_SEED..).take(TWICE) {
+    for seed in 1..=RUNS_TWICE {
         let (one, other) = (judged(seed, Lines::Kept), judged(seed, Lines::Kept));
         let pairs = one.lines.iter().zip(&other.lines);
         for (number, (one, other)) in pairs.enumerate() {

@@ -31,8 +31,13 @@ pub(super) struct Hello {
 pub(super) type Refusal = (RejectionCode, String);
 
 impl Hello {
-    /// What the connection becomes, and what that takes of the engine: nothing, for an observer.
-    pub(super) fn parse(self, sealer: &Sealer) -> Result<(Role, Option<Attach>), Refusal> {
+    /// What the connection becomes, and what that takes of the engine: nothing, for an observer. A
+    /// new session gets the name that `draw` gives.
+    pub(super) fn parse(
+        self,
+        sealer: &Sealer,
+        draw: impl FnOnce() -> Result<SessionId, Refusal>,
+    ) -> Result<(Role, Option<Attach>), Refusal> {
         if let wire::Attach::Observer = self.attach {
             return Ok((Role::Observer, None));
         }
@@ -61,7 +66,7 @@ impl Hello {
 }
 
 /// A session's name: nobody can guess it, and none comes twice.
-fn draw() -> Result<SessionId, Refusal> {
+pub(super) fn draw() -> Result<SessionId, Refusal> {
     let mut number = [0; 16];
     getrandom::fill(&mut number).map_err(|failure| {
         error!("the operating system gives no random numbers: {failure}");

@@ -72,6 +72,8 @@ mod session;
 mod start;
 mod store;
 mod subscribers;
+#[cfg(all(test, feature = "client"))]
+pub(crate) mod switchboard;
 #[cfg(test)]
 mod testing;
 mod watches;

@@ -10,28 +10,28 @@ use crate::types::{
     Claim, Claims, FencingToken, Identity, LOCK_DELAY_MAX, LockName, Mode, Note, OwnerId,
     RequestId, Ticket, Ttl,
 };
-use crate::wire;
+use crate::wire::{self, ClientMessage};
 
 /// The fields of a `Request` message, as they came.
-pub(super) struct RawRequest {
+struct RawRequest {
     /// Names the request.
-    pub(super) request: u64,
+    request: u64,
     /// Who asks within the session.
-    pub(super) owner: u64,
+    owner: u64,
     /// The request that it converts.
-    pub(super) converts: Option<u64>,
+    converts: Option<u64>,
     /// What to do if it has to wait.
-    pub(super) wait: wire::Wait,
+    wait: wire::Wait,
     /// Whether it wants to hear of its place.
-    pub(super) progress: bool,
+    progress: bool,
     /// Pause after a loss.
-    pub(super) lock_delay_ms: u32,
+    lock_delay_ms: u32,
     /// What for.
-    pub(super) note: String,
+    note: String,
     /// Where it stood before a crash.
-    pub(super) ticket: Option<wire::Ticket>,
+    ticket: Option<wire::Ticket>,
     /// Which locks.
-    pub(super) claims: Vec<wire::Claim>,
+    claims: Vec<wire::Claim>,
 }
 
 /// The fields of a `Reclaim` message, as they came, but for the seal.
@@ -50,8 +50,78 @@ pub(super) struct RawReclaim {
     pub(super) claims: Vec<wire::Claim>,
 }
 
+/// Has what one read of a connection brought done in the order that is due: a Hello, then keep-alives
+/// (rule S5), then the rest as it came.
+pub(super) fn in_order(messages: Vec<ClientMessage>, mut each: impl FnMut(ClientMessage)) {
+    let mut rest = messages.into_iter();
+    if let [ClientMessage::Hello { .. }, ..] = rest.as_slice()
+        && let Some(hello) = rest.next()
+    {
+        each(hello);
+    }
+    let several = rest.len() > 1;
+    if several {
+        for message in rest.as_slice() {
+            if let ClientMessage::KeepAlive { sequence } = *message {
+                each(ClientMessage::KeepAlive { sequence });
+            }
+        }
+    }
+    for message in rest {
+        if !(several && matches!(message, ClientMessage::KeepAlive { .. })) {
+            each(message);
+        }
+    }
+}
+
+/// What a session's client asks of the engine, and who is answered if there is no session; none for
+/// a message that says something else, or takes more than its words.
+pub(super) fn command(message: ClientMessage) -> Option<(u64, Command)> {
+    match message {
+        ClientMessage::Request {
+            request: id,
+            owner,
+            converts,
+            wait,
+            progress,
+            lock_delay_ms,
+            note,
+            ticket,
+            claims,
+        } => {
+            let raw = RawRequest {
+                request: id,
+                owner,
+                converts,
+                wait,
+                progress,
+                lock_delay_ms,
+                note,
+                ticket,
+                claims,
+            };
+            Some((id, request(raw)))
+        }
+        ClientMessage::Release { request, token } => Some((request, release(request, token))),
+        ClientMessage::Cancel { request } => {
+            Some((request, Command::Cancel { request: RequestId::new(request) }))
+        }
+        ClientMessage::Account { from, to, held, waiting } => {
+            Some((from, account(from, to, held, waiting)))
+        }
+        ClientMessage::Hello { .. }
+        | ClientMessage::KeepAlive { .. }
+        | ClientMessage::Goodbye
+        | ClientMessage::Reclaim { .. }
+        | ClientMessage::Inspect { .. }
+        | ClientMessage::Revoke { .. }
+        | ClientMessage::Watch { .. }
+        | ClientMessage::Subscribe { .. } => None,
+    }
+}
+
 /// The command that asks for locks, or the one that has it answered *no*.
-pub(super) fn request(raw: RawRequest) -> Command {
+fn request(raw: RawRequest) -> Command {
     let id = RequestId::new(raw.request);
     match parse_request(raw) {
         Ok(request) => Command::Request(request),
@@ -102,7 +172,7 @@ fn lock_delay(ms: u32) -> Result<Duration, Rejection> {
 }
 
 /// The command that says what a client knows of.
-pub(super) fn account(from: u64, to: u64, held: Vec<wire::Held>, waiting: Vec<u64>) -> Command {
+fn account(from: u64, to: u64, held: Vec<wire::Held>, waiting: Vec<u64>) -> Command {
     let held_of = |held: wire::Held| (RequestId::new(held.request), FencingToken::new(held.token));
     Command::Account(Account {
         from: RequestId::new(from),
@@ -162,7 +232,7 @@ pub(super) fn identity(raw: String) -> Result<Identity, Rejection> {
 }
 
 /// What a release means.
-pub(super) fn release(request: u64, token: u64) -> Command {
+fn release(request: u64, token: u64) -> Command {
     Command::Release { request: RequestId::new(request), token: FencingToken::new(token) }
 }
 

@@ -95,7 +95,7 @@ pub(super) async fn commit_all<D: Disk>(
 }
 
 /// What the Coordinator will be told of a batch.
-fn summary(changes: &[Change]) -> Committed {
+pub(super) fn summary(changes: &[Change]) -> Committed {
     let mut committed = Committed { durable: None, recorded: 0 };
     for change in changes {
         match change {

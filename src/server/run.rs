@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actix::{Actor, Addr};
 use log::{error, info, warn};
@@ -147,7 +147,7 @@ impl<L: Listener> Bound<L> {
         clock: Box<dyn Clock>,
         open: impl FnOnce() -> Result<(L, SocketAddr), ServerError>,
     ) -> Result<Self, ServerError> {
-        let (start, sealer) = start::begin(disk.store(), config.stale_state)?;
+        let (start, sealer) = start::begin(disk.store(), config.stale_state, SystemTime::now())?;
         let (listener, address) = open()?;
 
         let epoch = start.durable.epoch;

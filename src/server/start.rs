@@ -36,10 +36,12 @@ fn secs_since_origin(wall: SystemTime) -> u64 {
     wall.duration_since(origin).map_or(0, |since| since.as_secs())
 }
 
-/// Begins a run: loads what is stored, and has the new epoch and the first tokens durable.
+/// Begins a run: loads what is stored, and has the new epoch and the first tokens durable. `wall` is
+/// what the wall clock shows.
 pub(super) fn begin<S: StateStore + ?Sized>(
     store: &S,
     stale: StaleState,
+    wall: SystemTime,
 ) -> Result<(Start, Sealer), ServerError> {
     let failed = |doing| move |source| ServerError::Store { doing, source };
     let stored = store.load().map_err(failed("loaded"))?;
@@ -51,7 +53,7 @@ pub(super) fn begin<S: StateStore + ?Sized>(
         changes.push(Change::Key(key));
         key
     };
-    let start = start_from(stored, secs_since_origin(SystemTime::now()), stale)?;
+    let start = start_from(stored, secs_since_origin(wall), stale)?;
     changes.extend([Change::Durable(start.durable), Change::DropSnapshot]);
     store.commit(&changes).map_err(failed("saved"))?;
     Ok((start, Sealer::new(key)))
@@ -188,16 +190,16 @@ mod tests {
     #[test]
     fn a_snapshot_is_gone_from_the_store_once_a_run_goes_on_from_it() {
         let store = MemoryStore::default();
-        let (first, _) = begin(&store, StaleState::Refuse).unwrap();
+        let (first, _) = begin(&store, StaleState::Refuse, SystemTime::now()).unwrap();
         let ttl_max = Some(Ttl::default());
         let welcomed = Durable { ttl_max, ..first.durable };
         let save = Change::SaveSnapshot(Snapshot::default());
         store.commit(&[Change::Durable(welcomed), save]).unwrap();
-        let (second, _) = begin(&store, StaleState::Refuse).unwrap();
+        let (second, _) = begin(&store, StaleState::Refuse, SystemTime::now()).unwrap();
         assert!(second.past.snapshot.is_some());
         assert!(second.durable.epoch > first.durable.epoch);
         assert_eq!(second.durable.ttl_max, ttl_max);
-        let (third, _) = begin(&store, StaleState::Refuse).unwrap();
+        let (third, _) = begin(&store, StaleState::Refuse, SystemTime::now()).unwrap();
         assert!(third.past.snapshot.is_none());
     }
 
@@ -205,7 +207,7 @@ mod tests {
     fn the_key_is_drawn_once_and_another_for_another_state() {
         let (store, other) = (MemoryStore::default(), MemoryStore::default());
         let secret_of = |store| {
-            let (_, sealer) = begin(store, StaleState::Refuse).unwrap();
+            let (_, sealer) = begin(store, StaleState::Refuse, SystemTime::now()).unwrap();
             sealer.secret(crate::types::SessionId::new(7)).reveal()
         };
         assert_eq!(secret_of(&store), secret_of(&store));

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actix::{Actor, Addr, Context, Handler};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -139,7 +139,8 @@ impl Bench {
 
     /// A run on this store, whatever the run before has left there.
     pub(super) fn run<S: StateStore + 'static>(store: &Arc<S>) -> Self {
-        let (start, sealer) = start::begin(&**store, StaleState::Refuse).unwrap();
+        let (start, sealer) =
+            start::begin(&**store, StaleState::Refuse, SystemTime::now()).unwrap();
         let (sender, orders) = unbounded_channel();
         let bench = Self::assemble(start, sealer, sender);
         let store = Arc::clone(store);

@@ -10,70 +10,70 @@ use crate::wire::{Claim, CycleLink, LockStatus, Wait};
 
 /// What a client tells about itself in its Hello.
 #[derive(Clone, Debug, Default)]
-pub(in crate::client) struct Introduction {
+pub(crate) struct Introduction {
     /// The lease to ask for; none: the server's default.
-    pub(in crate::client) ttl: Option<Ttl>,
+    pub(crate) ttl: Option<Ttl>,
     /// How long the session outlives a lost connection, in milliseconds; none: its lease.
-    pub(in crate::client) linger_ms: Option<u32>,
+    pub(crate) linger_ms: Option<u32>,
     /// Who the session is.
-    pub(in crate::client) identity: String,
+    pub(crate) identity: String,
 }
 
 /// That a client which lost its connection makes another, and how.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::client) struct Reconnect {
+pub(crate) struct Reconnect {
     /// How long an attempt may take, the Welcome included. The first ones take less.
-    pub(in crate::client) attempt_max: Duration,
+    pub(crate) attempt_max: Duration,
     /// Any number: clients with different ones do not come back all at once.
-    pub(in crate::client) seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// What a request asks for, all but its id.
 #[derive(Clone, Debug)]
-pub(in crate::client) struct Ask {
+pub(crate) struct Ask {
     /// Who asks, within the session; 0: the request is an owner of its own.
-    pub(in crate::client) owner: u64,
+    pub(crate) owner: u64,
     /// The request whose place it takes, if it converts one.
-    pub(in crate::client) converts: Option<u64>,
+    pub(crate) converts: Option<u64>,
     /// What to do if it cannot be granted at once.
-    pub(in crate::client) wait: Wait,
+    pub(crate) wait: Wait,
     /// Whether to tell the request's place in line.
-    pub(in crate::client) progress: bool,
+    pub(crate) progress: bool,
     /// Pause before the locks go to another after an involuntary loss, in milliseconds.
-    pub(in crate::client) lock_delay_ms: u32,
+    pub(crate) lock_delay_ms: u32,
     /// What for.
-    pub(in crate::client) note: String,
+    pub(crate) note: String,
     /// The locks.
-    pub(in crate::client) claims: Vec<Claim>,
+    pub(crate) claims: Vec<Claim>,
 }
 
 /// What the server said to be the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::client) struct Welcome {
+pub(crate) struct Welcome {
     /// The session.
-    pub(in crate::client) session: SessionId,
+    pub(crate) session: SessionId,
     /// The run of the coordinator.
-    pub(in crate::client) epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// The length of the lease.
-    pub(in crate::client) ttl: Ttl,
+    pub(crate) ttl: Ttl,
 }
 
 /// A *no* from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::client) struct Rejection {
+pub(crate) struct Rejection {
     /// Why.
-    pub(in crate::client) code: RejectionCode,
+    pub(crate) code: RejectionCode,
     /// Why, for people.
-    pub(in crate::client) message: String,
+    pub(crate) message: String,
     /// The lock that stood in the way.
-    pub(in crate::client) lock: Option<Box<LockStatus>>,
+    pub(crate) lock: Option<Box<LockStatus>>,
     /// Who would wait for whom for ever; empty if that is not why.
-    pub(in crate::client) cycle: Vec<CycleLink>,
+    pub(crate) cycle: Vec<CycleLink>,
 }
 
 /// Why a request or a release did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::client) enum Refusal {
+pub(crate) enum Refusal {
     /// The server said no.
     Rejected(Rejection),
     /// What was to be released had been lost.
@@ -88,7 +88,7 @@ pub(in crate::client) enum Refusal {
 
 /// Why the client is at its end, or its connection at that of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::client) enum End {
+pub(crate) enum End {
     /// The application said goodbye.
     Closed,
     /// The connection ended, or none could be made; only the driver knows how.
@@ -110,7 +110,7 @@ pub(in crate::client) enum End {
 
 /// What the driver has to tell to those who wait, or hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::client) enum Effect {
+pub(crate) enum Effect {
     /// The session is open.
     Welcomed(Welcome),
     /// The request's locks are held.

@@ -37,7 +37,7 @@ use request::{Grant, Request, State};
 use resume::Session;
 
 pub(super) use connection::Backoff;
-pub(super) use effect::{Ask, Effect, End, Introduction, Reconnect, Refusal, Rejection, Welcome};
+pub(crate) use effect::{Ask, Effect, End, Introduction, Reconnect, Refusal, Rejection, Welcome};
 pub(super) use receive::message_name;
 
 /// No more requests than this are kept for a server that cannot be reached: it would refuse them.
@@ -45,7 +45,7 @@ const REQUESTS_AWAY_MAX: usize = 65_536;
 
 /// The state machine.
 #[derive(Debug)]
-pub(super) struct Core {
+pub(crate) struct Core {
     /// Where the connection stands.
     phase: Phase,
     /// Who we are, for every Hello.
@@ -99,7 +99,7 @@ pub(super) struct Core {
 
 impl Core {
     /// A client that says Hello at `now`.
-    pub(super) fn new(
+    pub(crate) fn new(
         introduction: Introduction,
         reconnect: Option<Reconnect>,
         now: Timestamp,
@@ -134,17 +134,17 @@ impl Core {
     }
 
     /// Takes what is to be sent, oldest first.
-    pub(super) fn drain_messages(&mut self) -> std::vec::Drain<'_, ClientMessage> {
+    pub(crate) fn drain_messages(&mut self) -> std::vec::Drain<'_, ClientMessage> {
         self.messages.drain(..)
     }
 
     /// What is to be told, oldest first.
-    pub(super) fn take_effects(&mut self) -> Vec<Effect> {
+    pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }
 
     /// Why the client is at its end, if it is.
-    pub(super) fn end(&self) -> Option<&End> {
+    pub(crate) fn end(&self) -> Option<&End> {
         match &self.phase {
             Phase::Ended(end) => Some(end),
             Phase::Greeting(_) | Phase::Open(_) | Phase::Away(_) => None,
@@ -158,7 +158,7 @@ impl Core {
 
     /// Which connection is wanted, or made, or there: another number is another connection. None: no
     /// connection is wanted now.
-    pub(super) fn connection(&self) -> Option<u64> {
+    pub(crate) fn connection(&self) -> Option<u64> {
         match self.phase {
             Phase::Greeting(_) | Phase::Open(_) | Phase::Away(Away::Dialing(_)) => {
                 Some(self.connections)
@@ -177,8 +177,14 @@ impl Core {
         self.lease.as_ref()
     }
 
+    /// Until when the lease is believed in, while there is one.
+    #[cfg(all(test, feature = "server"))]
+    pub(crate) fn believed_until(&self) -> Option<Timestamp> {
+        self.lease.map(|lease| lease.believed_until())
+    }
+
     /// When [`Core::tick`] has something to do, if nothing happens before.
-    pub(super) fn next_deadline(&self) -> Option<Timestamp> {
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         let connection = match &self.phase {
             Phase::Greeting(greeting) => greeting.give_up_at,
             Phase::Open(open) => Some(open.keep_alive_due.min(open.given_up_at())),
@@ -193,7 +199,7 @@ impl Core {
     }
 
     /// Lets time pass: ends belief that has run out, keeps the session alive, comes back.
-    pub(super) fn tick(&mut self, now: Timestamp) {
+    pub(crate) fn tick(&mut self, now: Timestamp) {
         self.lapse_if_due(now);
         match &mut self.phase {
             Phase::Open(open) if now >= open.given_up_at() => {
@@ -228,7 +234,7 @@ impl Core {
     }
 
     /// The application asks for locks.
-    pub(super) fn request(&mut self, ask: impl Into<Arc<Ask>>, now: Timestamp) -> RequestId {
+    pub(crate) fn request(&mut self, ask: impl Into<Arc<Ask>>, now: Timestamp) -> RequestId {
         let number = self.request_next;
         self.request_next += 1;
         let id = RequestId::new(number);
@@ -264,7 +270,7 @@ impl Core {
     }
 
     /// The application gives back what a request holds. Always answered by [`Effect::Released`].
-    pub(super) fn release(&mut self, request: RequestId, now: Timestamp) {
+    pub(crate) fn release(&mut self, request: RequestId, now: Timestamp) {
         self.lapse_if_due(now);
         let number = request.number();
         let outcome = match self.requests.get(&number).map(|request| &request.state) {
@@ -299,7 +305,7 @@ impl Core {
 
     /// The application gives a request up, whether it waits or was granted meanwhile. There is
     /// nothing to tell afterwards.
-    pub(super) fn cancel(&mut self, request: RequestId) {
+    pub(crate) fn cancel(&mut self, request: RequestId) {
         let number = request.number();
         let Some(known) = self.requests.get(&number) else { return };
         match known.state {
@@ -316,7 +322,7 @@ impl Core {
     }
 
     /// The application is done: everything is freed at once, and nothing is believed any more.
-    pub(super) fn goodbye(&mut self) {
+    pub(crate) fn goodbye(&mut self) {
         if self.end().is_none() {
             if self.has_greeted() {
                 self.messages.push(ClientMessage::Goodbye);
@@ -422,11 +428,7 @@ fn lost_reason(end: &End) -> LostReason {
 }
 
 #[cfg(test)]
-mod contender;
-#[cfg(test)]
 mod convert_tests;
-#[cfg(test)]
-mod model_server;
 #[cfg(test)]
 mod races;
 #[cfg(test)]
@@ -437,5 +439,3 @@ mod resume_tests;
 mod simulation;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod world;

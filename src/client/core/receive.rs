@@ -12,7 +12,7 @@ use super::{Core, Effect, Grant, Refusal, Rejection, State};
 
 impl Core {
     /// Handles a message that was read before `now` was.
-    pub(in crate::client) fn receive(&mut self, message: ServerMessage, now: Timestamp) {
+    pub(crate) fn receive(&mut self, message: ServerMessage, now: Timestamp) {
         self.lapse_if_due(now);
         match &mut self.phase {
             Phase::Open(open) => open.heard = now,

@@ -74,7 +74,7 @@ impl Core {
     }
 
     /// The connection ended without a goodbye, or could not be made.
-    pub(in crate::client) fn connection_lost(&mut self, now: Timestamp) {
+    pub(crate) fn connection_lost(&mut self, now: Timestamp) {
         if self.end().is_some() {
             return;
         }
@@ -87,7 +87,7 @@ impl Core {
     }
 
     /// The connection that was wanted is made: says Hello.
-    pub(in crate::client) fn connected(&mut self, now: Timestamp) {
+    pub(crate) fn connected(&mut self, now: Timestamp) {
         let Phase::Away(Away::Dialing(until)) = self.phase else { return };
         let hello = self.hello();
         self.messages.push(hello);

@@ -38,30 +38,21 @@ impl Dice {
 }
 
 /// One way of a connection: what is on it, and when it arrives, in order.
-pub(super) struct Pipe<Message> {
+struct Pipe<Message> {
     under_way: VecDeque<(u64, Message)>,
 }
 
 impl<Message> Pipe<Message> {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self { under_way: VecDeque::new() }
     }
 
-    /// What is under way never arrives.
-    pub(super) fn lose_all(&mut self) {
-        self.under_way.clear();
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.under_way.is_empty()
-    }
-
-    pub(super) fn send(&mut self, message: Message, arrives: u64) {
+    fn send(&mut self, message: Message, arrives: u64) {
         let last = self.under_way.back().map_or(0, |(arrives, _)| *arrives);
         self.under_way.push_back((arrives.max(last), message));
     }
 
-    pub(super) fn arrived(&mut self, true_now: u64) -> Option<Message> {
+    fn arrived(&mut self, true_now: u64) -> Option<Message> {
         if self.under_way.front().is_some_and(|(arrives, _)| *arrives <= true_now) {
             return self.under_way.pop_front().map(|(_, message)| message);
         }
@@ -71,24 +62,24 @@ impl<Message> Pipe<Message> {
 
 /// A clock with an origin and a rate of its own.
 #[derive(Clone, Copy)]
-pub(super) struct SkewedClock {
+struct SkewedClock {
     origin: u64,
     permille: u64,
 }
 
 impl SkewedClock {
-    pub(super) fn any(dice: &mut Dice) -> Self {
+    fn any(dice: &mut Dice) -> Self {
         let permille = 1_000 - CLOCK_RATE_ERROR_PERMILLE;
         let permille = permille + 2 * CLOCK_RATE_ERROR_PERMILLE * dice.roll(2);
         Self { origin: dice.roll(1 << 40), permille }
     }
 
-    pub(super) fn at(self, true_now: u64) -> Timestamp {
+    fn at(self, true_now: u64) -> Timestamp {
         Timestamp::from_micros(self.origin + true_now * self.permille / 1_000)
     }
 
     /// The true moment at which this clock shows so much more than at `since`.
-    pub(super) fn true_moment_after(self, since: u64, length: Duration) -> u64 {
+    fn true_moment_after(self, since: u64, length: Duration) -> u64 {
         since + u64::try_from(length.as_micros()).unwrap() * 1_000 / self.permille
     }
 }

@@ -4,16 +4,15 @@
 use log::warn;
 
 use super::super::connections::Role;
-use super::super::hello::Hello;
+use super::super::hello::{Hello, draw};
 use super::super::inspect;
 use super::super::journal::{self, Who};
-use super::super::parse::{self, RawReclaim, RawRequest};
+use super::super::parse::{self, RawReclaim};
 use super::super::render;
 use super::Coordinator;
 use crate::engine::{Command, Event, Rejection, Standing};
 use crate::types::{
-    ConnectionId, Epoch, FencingToken, Generation, GoodbyeCode, RequestId, Secret, SessionId,
-    Timestamp,
+    ConnectionId, Epoch, FencingToken, Generation, GoodbyeCode, Secret, SessionId, Timestamp,
 };
 use crate::wire::{ClientMessage, Query, ServerMessage};
 
@@ -26,25 +25,7 @@ impl Coordinator {
         messages: Vec<ClientMessage>,
         now: Timestamp,
     ) {
-        let mut rest = messages.into_iter();
-        if let [ClientMessage::Hello { .. }, ..] = rest.as_slice()
-            && let Some(hello) = rest.next()
-        {
-            self.message(connection, hello, now);
-        }
-        let several = rest.len() > 1;
-        if several {
-            for message in rest.as_slice() {
-                if let ClientMessage::KeepAlive { sequence } = *message {
-                    self.keep_alive(connection, sequence, now);
-                }
-            }
-        }
-        for message in rest {
-            if !(several && matches!(message, ClientMessage::KeepAlive { .. })) {
-                self.message(connection, message, now);
-            }
-        }
+        parse::in_order(messages, |message| self.message(connection, message, now));
     }
 
     /// Has one message done.
@@ -64,36 +45,13 @@ impl Coordinator {
                 let hello = Hello { attach, ttl_ms, linger_ms, identity, epoch_seen, token_seen };
                 self.hello(connection, hello, now);
             }
-            ClientMessage::Request {
-                request,
-                owner,
-                converts,
-                wait,
-                progress,
-                lock_delay_ms,
-                note,
-                ticket,
-                claims,
-            } => {
-                let raw = RawRequest {
-                    request,
-                    owner,
-                    converts,
-                    wait,
-                    progress,
-                    lock_delay_ms,
-                    note,
-                    ticket,
-                    claims,
-                };
-                self.command(connection, request, parse::request(raw), now);
-            }
-            ClientMessage::Release { request, token } => {
-                self.command(connection, request, parse::release(request, token), now);
-            }
-            ClientMessage::Cancel { request } => {
-                let command = Command::Cancel { request: RequestId::new(request) };
-                self.command(connection, request, command, now);
+            asked @ (ClientMessage::Request { .. }
+            | ClientMessage::Release { .. }
+            | ClientMessage::Cancel { .. }
+            | ClientMessage::Account { .. }) => {
+                if let Some((request, command)) = parse::command(asked) {
+                    self.command(connection, request, command, now);
+                }
             }
             ClientMessage::KeepAlive { sequence } => self.keep_alive(connection, sequence, now),
             ClientMessage::Goodbye => self.goodbye(connection, now),
@@ -107,9 +65,6 @@ impl Coordinator {
                 let raw = RawReclaim { request, token, owner, lock_delay_ms, note, claims };
                 self.reclaim(connection, raw, seal, now);
             }
-            ClientMessage::Account { from, to, held, waiting } => {
-                self.command(connection, from, parse::account(from, to, held, waiting), now);
-            }
             ClientMessage::Watch { query_id, name } => {
                 self.watch(connection, query_id, name, now);
             }
@@ -122,7 +77,7 @@ impl Coordinator {
     /// Says what the connection is for; the session has seen that it says so once, and first.
     fn hello(&mut self, connection: ConnectionId, hello: Hello, now: Timestamp) {
         let (epoch_seen, token_seen) = (hello.epoch_seen, hello.token_seen);
-        let (role, attach) = match hello.parse(&self.sealer) {
+        let (role, attach) = match hello.parse(&self.sealer, draw) {
             Ok(parsed) => parsed,
             Err((code, reason)) => {
                 return self.dismiss(connection, render::refused(code, reason));

@@ -1,0 +1,266 @@
+//! What goes wrong, and how often.
+
+use std::time::Duration;
+
+use super::Event;
+use super::world::World;
+use crate::server::switchboard::Switchboard;
+use crate::types::{FencingToken, LockName};
+
+/// A longer stall does no harm to leases; a shorter one may be what a lease had left.
+const STALL_UNNOTICED: Duration = Duration::from_millis(1_100);
+
+impl World {
+    /// Something goes wrong, and something else will.
+    pub(super) fn go_wrong(&mut self) {
+        if self.is_peace {
+            return;
+        }
+        let next = self.now() + 50_000 + self.dice.next() % self.quiet_max;
+        self.heap.push(next, Event::Fault);
+        let (now, machine) = (self.now(), self.dice.below(self.machines.len()));
+        let fault = match self.dice.below(32) {
+            0..5 => {
+                self.cut(machine, 1_000_000);
+                "connections cut"
+            }
+            5..7 => {
+                self.cut(machine, 1_000_000);
+                self.machines[machine].cut_off_until = now + self.dice.next() % 4_000_000;
+                "clients cut off"
+            }
+            7..10 => {
+                self.machines[machine].up_dark_until = now + self.dice.next() % 5_000_000;
+                "ways to the coordinator dark"
+            }
+            10..13 => {
+                self.machines[machine].down_dark_until = now + self.dice.next() % 5_000_000;
+                "ways to a client dark"
+            }
+            13..15 => {
+                self.partition();
+                "partitions"
+            }
+            15 => {
+                self.delay_max = 1_000 + self.dice.next() % 1_200_000;
+                "slow networks"
+            }
+            16 => {
+                self.delay_max = 1_000;
+                return;
+            }
+            17..19 => {
+                self.pause(machine, 1_500_000);
+                "clients paused"
+            }
+            19..21 => {
+                self.pause(machine, 9_000_000);
+                "clients paused for long"
+            }
+            21 => {
+                self.vanish(machine);
+                "clients killed"
+            }
+            22 => {
+                self.stall(2_000_000);
+                "coordinator paused"
+            }
+            23 => {
+                self.stall(9_000_000);
+                "coordinator paused for long"
+            }
+            24 => {
+                self.crash();
+                "coordinator killed"
+            }
+            25 => {
+                self.stop();
+                "coordinator stopped"
+            }
+            26 => {
+                self.site.disk.slow_until = now + self.dice.next() % 5_000_000;
+                "disk slow"
+            }
+            27 => {
+                self.site.disk.fails_until = now + self.dice.next() % 5_000_000;
+                "disk failing"
+            }
+            28 => {
+                self.revoke();
+                "revocations"
+            }
+            29 => {
+                self.mislead(machine);
+                "clocks stopped"
+            }
+            // A moment of peace, for many things go wrong only where something went well before.
+            _ => return,
+        };
+        self.referee.tally.count_fault(fault);
+    }
+
+    /// Faults are over, and what they did to the world.
+    pub(super) fn make_peace(&mut self) {
+        let now = self.now();
+        self.is_peace = true;
+        self.delay_max = 1_000;
+        (self.site.disk.fails_until, self.site.disk.slow_until) = (now, now);
+        for machine in &mut self.machines {
+            machine.cut_off_until = now;
+            (machine.up_dark_until, machine.down_dark_until) = (now, now);
+        }
+    }
+
+    /// All connections of a machine end. Each end hears of it some time, in whatever order, or never;
+    /// what is under way may still arrive.
+    pub(super) fn cut(&mut self, machine: usize, heard_within: u64) {
+        let now = self.now();
+        let first = self.wires.len().saturating_sub(64);
+        for number in first..self.wires.len() {
+            if self.wires[number].machine != machine || self.wires[number].is_cut {
+                continue;
+            }
+            self.wires[number].is_cut = true;
+            if self.dice.once_in(2) {
+                self.wires[number].up.lose_all();
+            }
+            if self.dice.once_in(2) {
+                self.wires[number].down.lose_all();
+            }
+            let (up, down) = (self.dice.next() % heard_within, self.dice.next() % heard_within);
+            let wire = &mut self.wires[number];
+            let (lost, words) = (wire.up.lost, None);
+            if !self.dice.once_in(8) {
+                wire.up.send(&mut self.heap, now + up, Event::Up { wire: number, lost, words });
+            }
+            let (lost, words) = (wire.down.lost, None);
+            if !self.dice.once_in(8) {
+                wire.down.send(
+                    &mut self.heap,
+                    now + down,
+                    Event::Down { wire: number, lost, words },
+                );
+            }
+            wire.up.shut();
+            wire.down.shut();
+        }
+    }
+
+    /// Several are on the other side; connections look alive.
+    fn partition(&mut self) {
+        let until = self.now() + self.dice.next() % 6_000_000;
+        for machine in 0..self.machines.len() {
+            if self.dice.once_in(2) {
+                self.machines[machine].up_dark_until = until;
+                self.machines[machine].down_dark_until = until;
+            }
+        }
+    }
+
+    fn pause(&mut self, machine: usize, longest: u64) {
+        let until = self.now() + self.dice.next() % longest;
+        let until = until.max(self.machines[machine].paused_until);
+        self.machines[machine].paused_until = until;
+        self.heap.push(until, Event::Wake { machine });
+    }
+
+    /// A machine sleeps, and its clock with it: it wakes up in the belief that nothing has happened,
+    /// while the lock has passed on, or was about to when the coordinator was killed.
+    fn mislead(&mut self, machine: usize) {
+        let now = self.now();
+        if now < self.machines[machine].paused_until {
+            return;
+        }
+        let length = 2_000_000 + self.dice.next() % 4_000_000;
+        self.machines[machine].clock.stand_still(length);
+        if let Some(person) = &mut self.machines[machine].person {
+            person.mislead(now, length, &mut self.referee);
+        }
+        self.machines[machine].paused_until = now + length;
+        self.heap.push(now + length, Event::Wake { machine });
+        if self.dice.once_in(2) {
+            self.site.disk.slow_until = now + length;
+        }
+        if self.dice.once_in(2) {
+            let at = now + 1_500_000 + self.dice.next() % (length - 1_500_000);
+            self.heap.push(at, Event::Kill { run: self.site.run });
+        }
+    }
+
+    fn stall(&mut self, longest: u64) {
+        let now = self.now();
+        if let Some(board) = &self.site.board
+            && now >= self.site.stalled_until
+        {
+            let until = now + self.dice.next() % longest;
+            self.site.secure = board.secure(STALL_UNNOTICED, self.site.clock.at(now));
+            self.site.stalled_until = until;
+            self.heap.push(until, Event::SiteWakes { run: self.site.run });
+        }
+    }
+
+    pub(super) fn crash(&mut self) {
+        if self.site.is_up() {
+            self.forget_unheard_grants();
+            self.go_down();
+        }
+    }
+
+    /// Whoever was granted something and has not heard of it is in line again, if it never does.
+    fn forget_unheard_grants(&mut self) {
+        let (now, Some(board)) = (self.heap.now(), &self.site.board) else { return };
+        for person in self.machines.iter_mut().filter_map(|machine| machine.person.as_mut()) {
+            let Some(session) = person.session else { continue };
+            let referee = &mut self.referee;
+            let names: Vec<_> = (0..referee.lock_count()).map(|lock| referee.name(lock)).collect();
+            person.lose_places(now, referee, |number, errand| {
+                let lock = board.lock(&names[errand.some_lock()]);
+                lock.is_some_and(|lock| {
+                    lock.holders().any(|h| h.session == session && h.request.number() == number)
+                })
+            });
+        }
+    }
+
+    /// An orderly stop: if the disk does not let it, it is killed after all.
+    fn stop(&mut self) {
+        if self.now() >= self.site.stalled_until {
+            self.with_board(Switchboard::save);
+            let at = self.now() + 3_000_000;
+            self.heap.push(at, Event::Kill { run: self.site.run });
+        }
+    }
+
+    /// An operator takes a lock away; or tries to, having looked too long ago.
+    fn revoke(&mut self) {
+        if self.now() < self.site.stalled_until {
+            return;
+        }
+        let name = self.referee.name(self.dice.below(self.referee.lock_count()));
+        let Some(board) = &self.site.board else { return };
+        let Some(lock) = board.lock(&name) else { return };
+        let Some(holder) = lock.holders().last() else { return };
+        let is_stale = self.dice.once_in(3);
+        let token = holder.token.number() - u64::from(is_stale);
+        if is_stale && lock.holders().any(|holder| holder.token.number() == token) {
+            return;
+        }
+        // Odd numbers are those that must be refused.
+        self.site.queries += 2;
+        let query = self.site.queries + u64::from(is_stale);
+        if !is_stale {
+            let (session, request, now) = (holder.session, holder.request, self.heap.now());
+            self.referee.revoked.insert(token);
+            if let Some(&(machine, _)) = self.referee.sessions.get(&session)
+                && let Some(person) = &mut self.machines[machine].person
+                && person.session == Some(session)
+            {
+                person.wake(now, &mut self.referee);
+                person.revoke(now, request.number(), token, &mut self.referee);
+            }
+        }
+        let name = LockName::new(&*name).unwrap();
+        let token = FencingToken::new(token);
+        self.with_board(|board, local| board.revoke(query, &name, token, local));
+    }
+}

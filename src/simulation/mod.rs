@@ -1,0 +1,80 @@
+#![allow(clippy::print_stdout, reason = "a simulation says how far it came, and what happened")]
+//! The whole service in one thread and in virtual time: production rules on both sides, and everything
+//! between them simulated, so that hours pass in seconds and each second of them can be had again.
+//!
+//! The one idea: *a run is a function of its seed*. What happens next is the earliest event of a heap;
+//! what happens by chance is rolled with one dice; no runtime, no socket and no clock has a say.
+//!
+//! ```text
+//!            ┌─ production ──┐   messages    ┌──────── production ────────┐
+//!   person ─▶│ client::core  │──── wire ────▶│ switchboard: parse, table, │◀──▶ disk
+//!   (wants)◀─│ (beliefs)     │◀─── wire ─────│ render, seal, start        │
+//!            └───────────────┘               └────────────────────────────┘
+//!                 └────────────▶ referee: what clients saw ◀───── faults
+//! ```
+//!
+//! | file | is about |
+//! |---|---|
+//! | `time` | the heap, and clocks that run at different rates |
+//! | `network`, `disk` | ways that are slow or lose, commits that take time or fail |
+//! | `person`, `errand`, `wants` | a client's core, what it is told, and what its owner wants |
+//! | `site` | the coordinator: running, standing still, stopping, crashed |
+//! | `world` | who is told what, when |
+//! | `faults` | what goes wrong |
+//! | `referee`, `tally` | what was seen, and whether it may be; how often |
+//!
+//! What is judged, from what clients were told alone: no two believe at a time in what excludes each
+//! other, nobody is overtaken, tokens only grow, everything has one answer, nothing that was believed
+//! in is lost without a cause; and after the faults everybody is served, and at last nothing is left.
+//!
+//! `docs/testing.md` says how to replay a run. The actors, the frames and the driver are not in here.
+
+mod disk;
+mod errand;
+mod faults;
+mod network;
+mod person;
+mod referee;
+mod site;
+mod tally;
+mod tests;
+mod time;
+mod wants;
+mod world;
+
+use crate::wire::{ClientMessage, ServerMessage};
+
+/// Something that is to happen.
+#[derive(Debug)]
+enum Event {
+    /// What a client sent arrives at the coordinator; none: that it closed the connection.
+    Up { wire: usize, lost: u32, words: Option<Vec<ClientMessage>> },
+    /// What the coordinator sent arrives at a client; none: that it closed the connection.
+    Down { wire: usize, lost: u32, words: Option<Vec<ServerMessage>> },
+    /// A client process begins.
+    Born { machine: usize },
+    /// An attempt to connect comes to its end, whichever.
+    Dialed { machine: usize, number: u64 },
+    /// A client's timer goes off.
+    Alarm { machine: usize },
+    /// Somebody who uses a client does something.
+    Turn { machine: usize },
+    /// A machine that stood still goes on.
+    Wake { machine: usize },
+    /// The coordinator's timer goes off.
+    Tick { run: u64 },
+    /// A commit comes to its end.
+    Commit { run: u64 },
+    /// The coordinator stood still, and goes on.
+    SiteWakes { run: u64 },
+    /// The coordinator is killed, if it is still the same.
+    Kill { run: u64 },
+    /// The coordinator begins anew.
+    SiteStarts,
+    /// Something goes wrong.
+    Fault,
+    /// Nothing goes wrong any more.
+    Peace,
+    /// Everything must have come to its end.
+    End,
+}

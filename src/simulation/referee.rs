@@ -1,0 +1,205 @@
+//! What clients see, written down with true time, and judged: at once where that can be told at once,
+//! and at the end by the history checker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{Debug, Write};
+use std::sync::Arc;
+
+use super::tally::Tally;
+use crate::fuzz::Random;
+use crate::history::{Entry, How, Log, RequestName, Wanted, What};
+use crate::server::switchboard::Granted;
+use crate::types::{self, LockName, RequestId, SessionId, Timestamp};
+use crate::wire::Mode;
+
+/// A lock of this world, by its number.
+pub(super) type Lock = usize;
+
+/// How a lock is meant to be used; nobody is kept from using the last kind otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Alone or shared.
+    Plain,
+    /// With permits, of so many.
+    Semaphore { of: u32 },
+    /// Either.
+    Mixed,
+}
+
+/// When something happened: by true time, and by the clock of whose machine it happened on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) at: u64,
+    pub(super) local: Timestamp,
+}
+
+/// What becomes of all that happened.
+#[derive(Debug)]
+pub(super) enum Trace {
+    /// Nobody wants to know.
+    Off,
+    /// It is kept, to be compared.
+    Kept(String),
+    /// It is printed as it happens, to be read.
+    Printed,
+}
+
+/// Sees everything.
+pub(super) struct Referee {
+    /// The locks that there are.
+    locks: Vec<(Arc<str>, Kind)>,
+    /// What clients saw.
+    log: Log,
+    /// Whose each session is, once its client has heard of it.
+    pub(super) sessions: BTreeMap<SessionId, (usize, u64)>,
+    /// The tokens that operators took away, or tried to.
+    pub(super) revoked: BTreeSet<u64>,
+    /// Requests, and clients, that the history has nothing more to say of.
+    ignored: BTreeSet<RequestName>,
+    ignored_clients: BTreeSet<u64>,
+    /// The greatest tokens with which each lock was granted to be held alone, and shared.
+    latest: BTreeMap<LockName, (u64, u64)>,
+    /// Requests that others are, or were, to convert.
+    converted: BTreeSet<(SessionId, RequestId)>,
+    /// What it came to, in words and numbers.
+    pub(super) tally: Tally,
+    /// What becomes of all that happened.
+    trace: Trace,
+}
+
+impl Referee {
+    /// One for a world with two to four locks.
+    pub(super) fn new(dice: &mut Random, trace: Trace) -> Self {
+        let mut locks: Vec<(Arc<str>, Kind)> =
+            vec![("a".into(), Kind::Plain), ("gpu".into(), Kind::Semaphore { of: 3 })];
+        let more = [("b".into(), Kind::Plain), ("m".into(), Kind::Mixed)];
+        locks.extend(more.into_iter().take(dice.below(3)));
+        Self {
+            locks,
+            log: Log::default(),
+            sessions: BTreeMap::new(),
+            revoked: BTreeSet::new(),
+            ignored: BTreeSet::new(),
+            ignored_clients: BTreeSet::new(),
+            latest: BTreeMap::new(),
+            converted: BTreeSet::new(),
+            tally: Tally::default(),
+            trace,
+        }
+    }
+
+    /// How many locks there are.
+    pub(super) fn lock_count(&self) -> usize {
+        self.locks.len()
+    }
+
+    pub(super) fn name(&self, lock: Lock) -> Arc<str> {
+        Arc::clone(&self.locks[lock].0)
+    }
+
+    pub(super) fn kind(&self, lock: Lock) -> Kind {
+        self.locks[lock].1
+    }
+
+    /// Something happens, for who reads on.
+    pub(super) fn trace(&mut self, at: u64, what: impl Debug) {
+        match &mut self.trace {
+            Trace::Off => {}
+            Trace::Kept(kept) => writeln!(kept, "{at} {what:?}").unwrap(),
+            Trace::Printed => println!("{at} {what:?}"),
+        }
+    }
+
+    /// A client does something, or is told something.
+    pub(super) fn note(&mut self, moment: Moment, client: u64, number: u64, what: What) {
+        let Moment { at, local } = moment;
+        let request = RequestName { client, number };
+        if self.ignored.contains(&request) || self.ignored_clients.contains(&client) {
+            return;
+        }
+        let entry = Entry { at, local: local.as_micros(), request, what };
+        self.trace(at, &entry);
+        self.log.note(entry);
+    }
+
+    /// The history has nothing more to say of a request.
+    pub(super) fn ignore(&mut self, client: u64, number: u64) {
+        self.ignored.insert(RequestName { client, number });
+    }
+
+    /// The history has nothing more to say of a client.
+    pub(super) fn ignore_client(&mut self, client: u64) {
+        self.ignored_clients.insert(client);
+    }
+
+    /// These requests are to be converted.
+    pub(super) fn convert(&mut self, converted: Vec<(SessionId, RequestId)>) {
+        self.converted.extend(converted);
+    }
+
+    /// The coordinator says that something is held. Whatever it was that passed on is never given
+    /// back to whom it was before: not by a grant, and not by a reclaim (rules G1, G3).
+    pub(super) fn granted(&mut self, granted: Granted) {
+        let Granted { session, request, token, claims } = granted;
+        let token = token.number();
+        // What it was converted to, unheard, may have let others in.
+        let is_sure = !self.converted.contains(&(session, request));
+        for (lock, mode) in claims {
+            let (alone, shared) = self.latest.entry(lock).or_default();
+            let passed_on_to = match mode {
+                types::Mode::Exclusive => (*alone).max(*shared),
+                types::Mode::Shared => *alone,
+                types::Mode::Permits { .. } => continue,
+            };
+            assert!(
+                token >= passed_on_to || !is_sure,
+                "request {request} of session {session} holds with token {token} what had passed on \
+                 with token {passed_on_to}"
+            );
+            let latest = if mode == types::Mode::Exclusive { alone } else { shared };
+            *latest = (*latest).max(token);
+        }
+    }
+
+    /// What is wanted, as the history has it.
+    pub(super) fn wanted(&self, claims: &[(Lock, Mode)]) -> Vec<Wanted> {
+        let how = |mode| match mode {
+            Mode::Exclusive => How::Exclusive,
+            Mode::Shared => How::Shared,
+            Mode::Permits { take, of } => How::Permits { take, of },
+        };
+        let wanted =
+            |&(lock, mode): &(Lock, Mode)| Wanted { lock: self.name(lock), how: how(mode) };
+        claims.iter().map(wanted).collect()
+    }
+
+    /// Of a lock, all in whose hands it is at a moment: no two of them may exclude each other.
+    pub(super) fn assert_compatible(&self, at: u64, lock: Lock, believers: &[Mode]) {
+        let [first, rest @ ..] = believers else { return };
+        let are = match *first {
+            Mode::Exclusive => rest.is_empty(),
+            Mode::Shared => rest.iter().all(|mode| *mode == Mode::Shared),
+            Mode::Permits { of, .. } => {
+                let take = |mode: &Mode| match *mode {
+                    Mode::Permits { take, of: same } if same == of => u64::from(take),
+                    Mode::Exclusive | Mode::Shared | Mode::Permits { .. } => u64::MAX / 64,
+                };
+                believers.iter().map(take).sum::<u64>() <= u64::from(of)
+            }
+        };
+        assert!(are, "{:?} is in the hands of {believers:?} at {at}", self.name(lock));
+    }
+
+    /// The judgement on everything. Gives back all that happened, if it was kept.
+    pub(super) fn judge(self) -> Option<String> {
+        let trace = match self.trace {
+            Trace::Kept(kept) => Some(kept),
+            Trace::Off | Trace::Printed => None,
+        };
+        if let Err(violations) = self.log.check() {
+            let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
+            panic!("the history cannot be:\n{}", lines.join("\n"));
+        }
+        trace
+    }
+}
