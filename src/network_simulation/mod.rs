@@ -76,6 +76,21 @@ fn simulated_network_keeps_every_promise() {
     });
     let seconds = done.elapsed.as_secs_f64();
     println!("{name}: seeds {} to {} in {seconds:.1} s\n{total}", done.first, done.last);
+    if done.runs < RUNS {
+        return;
+    }
+    // Otherwise nothing was tried.
+    let at_least = |what: &str, least: u64| {
+        let count = total.count(what);
+        assert!(count > least, "{what}: {count} in {} runs", done.runs);
+    };
+    at_least("granted", done.runs * 50);
+    at_least("writes accepted", done.runs * 20);
+    at_least("faults", done.runs * 30);
+    for what in ["lost", "upgraded", "downgraded", "dropped", "given up", "coordinator crashes"] {
+        at_least(what, done.runs);
+    }
+    at_least("places kept over a crash", done.runs);
 }
 
 #[test]

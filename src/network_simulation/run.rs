@@ -79,6 +79,16 @@ impl Verdict {
         }
         self.violations.extend(other.violations);
     }
+
+    /// How often it happened, by its name in the table.
+    pub(super) fn count(&self, what: &str) -> u64 {
+        match what {
+            "granted" => self.figures.grants,
+            "writes accepted" => self.figures.writes,
+            "faults" => self.faults.values().sum(),
+            _ => self.counts.get(what).or(self.faults.get(what)).copied().unwrap_or_default(),
+        }
+    }
 }
 
 impl fmt::Display for Verdict {
