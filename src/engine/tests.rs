@@ -12,7 +12,8 @@
 //! resume 1 [generation=2]            after a crash: as the session before
 //! reclaim 1 [id=7] [token=3]         of the latest grant, with the claims of its request
 //! requeue 1 [id=7]                   the latest request once more, with its ticket
-//! account 1 [held=7,8] [waiting=9]   what the client knows of
+//! account 1 [held=7/8] [waiting=9]   what the client knows of
+//! unparsed 1 [id=7]                  something that the edge could not parse
 //! old 1 keepalive|goodbye|cut        of the session's first connection
 //! revoke printer token=3             by an operator
 //! wait 5s                            time passes; deadlines are met as they come
@@ -20,7 +21,8 @@
 //! disk broken | disk works           what is to be durable waits, or is done
 //! tokens below=3                     starts anew, with so many numbers reserved
 //! limit waiters=2 sessions=2 …       starts anew, with other limits
-//! tick             drain             status
+//! watch printer    unwatch printer   listen on|off
+//! tick             drain             status            look (at everything that is shown)
 //! crash            stop              the next run begins, after a crash or an orderly stop
 //! ```
 //!
@@ -103,6 +105,11 @@ stories! {
     tokens_seen_elsewhere_are_passed
     two_upgraders_are_a_deadlock
     what_cannot_be_converted
+    who_looks_sees_everything
+    who_listens_hears_everything
+    a_watched_lock_is_shown_when_its_holders_change
+    after_a_crash_a_circle_ends_with_the_grace_period
+    after_a_stop_conversions_go_on
 }
 
 /// A session as the story's teller knows it.
@@ -406,6 +413,10 @@ impl Story {
                 "reclaim" => self.reclaim(session, request.number(), token)?,
                 "requeue" => self.requeue(session, request.number())?,
                 "goodbye" => self.say(session, Command::Goodbye)?,
+                "unparsed" => {
+                    let rejection = Rejection::Unsupported { what: "that" };
+                    self.say(session, Command::Unparsed { request, rejection })?
+                }
                 "cut" => self.handle(Event::Disconnect { connection }),
                 other => return Err(format!("unknown command {other}").into()),
             };
@@ -439,6 +450,16 @@ impl Story {
         self.queries += 1;
         let connection = ConnectionId::new(999);
         Ok(self.handle(Event::Revoke { connection, query_id: self.queries, name, token }))
+    }
+
+    /// Somebody begins or ceases to look on.
+    fn look_on(&mut self, what: &str, at: &str) -> Result<String, Failure> {
+        match what {
+            "watch" => self.table.watch(LockName::new(at)?),
+            "unwatch" => self.table.unwatch(&LockName::new(at)?),
+            _ => self.table.listen(at == "on"),
+        }
+        Ok(String::new())
     }
 
     /// Lets time pass, meeting each deadline when it comes.
@@ -518,7 +539,9 @@ impl Runner for Story {
             "crash" => Ok(self.restart(None)),
             "stop" => Ok(self.restart(Some(self.table.snapshot()))),
             "drain" => Ok(self.handle(Event::Drain)),
+            "watch" | "unwatch" | "listen" => self.look_on(&line.name, &first),
             "status" => Ok(self.status()),
+            "look" => Ok(self.look()),
             _ => self.command(line),
         }
     }

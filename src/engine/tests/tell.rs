@@ -104,4 +104,40 @@ impl Story {
             .unwrap();
         text
     }
+
+    /// All that is shown to whoever looks at the table.
+    pub(super) fn look(&self) -> String {
+        let mut text = String::new();
+        let ago = |then: Timestamp| self.now.since(then);
+        for (place, lock) in self.table.locks(0) {
+            let (name, holders, waiters) = (lock.name(), lock.holder_count(), lock.waiter_count());
+            write!(text, "lock {place} {name}: {holders} holders, {waiters} waiters").unwrap();
+            let left = lock.delayed_until().map(|until| until.since(self.now));
+            writeln!(text, "{}", left.map_or(String::new(), |left| format!(", delayed {left:?}")))
+                .unwrap();
+            for HolderView {
+                identity, connected, owner, request, mode, token, since, note, ..
+            } in lock.holders()
+            {
+                let away = if connected { "" } else { " (away)" };
+                write!(text, "  {identity}#{request}{away} owner={owner} holds {mode}").unwrap();
+                writeln!(text, " token={token} for {:?} note={note:?}", ago(since)).unwrap();
+            }
+            for WaiterView { identity, connected, owner, request, mode, since, note, .. } in
+                lock.waiters()
+            {
+                let away = if connected { "" } else { " (away)" };
+                write!(text, "  {identity}#{request}{away} owner={owner} waits {mode}").unwrap();
+                writeln!(text, " for {:?} note={note:?}", ago(since)).unwrap();
+            }
+        }
+        for (place, session) in self.table.sessions(0) {
+            let SessionView { identity, connected, since, ttl, lease_ends, .. } = session;
+            let away = if connected { "" } else { " (away)" };
+            write!(text, "session {place} {identity}{away}: for {:?}", ago(since)).unwrap();
+            write!(text, " ttl={ttl} ends in {:?}", lease_ends.since(self.now)).unwrap();
+            writeln!(text, " held={} waiting={}", session.held, session.waiting).unwrap();
+        }
+        text
+    }
 }
