@@ -493,15 +493,20 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             return;
         }
         let until = self.now.after(delay);
-        self.each_claim(self.requests[request].first, |table, _, key| {
-            let lock = &mut table.locks[key];
-            if lock.delayed_until.is_none_or(|before| before < until) {
-                if let Some(before) = lock.delayed_until.replace(until) {
-                    table.timeouts.remove(&(before, Due::Delay(key)));
-                }
-                table.timeouts.insert((until, Due::Delay(key)));
-            }
+        self.each_claim(self.requests[request].first, |table, _, lock| {
+            table.delay_lock(lock, until);
         });
+    }
+
+    /// A lock is not granted anew before then; if it was delayed for longer already, that holds.
+    pub(super) fn delay_lock(&mut self, key: LockKey, until: Timestamp) {
+        let lock = &mut self.locks[key];
+        if lock.delayed_until.is_none_or(|before| before < until) {
+            if let Some(before) = lock.delayed_until.replace(until) {
+                self.timeouts.remove(&(before, Due::Delay(key)));
+            }
+            self.timeouts.insert((until, Due::Delay(key)));
+        }
     }
 
     /// Notes that something left the lock, or that it may be granted again.

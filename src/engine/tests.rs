@@ -110,6 +110,7 @@ stories! {
     a_watched_lock_is_shown_when_its_holders_change
     after_a_crash_a_circle_ends_with_the_grace_period
     after_a_stop_conversions_go_on
+    lock_delays_do_not_shorten_each_other
 }
 
 /// A session as the story's teller knows it.
