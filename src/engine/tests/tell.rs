@@ -138,6 +138,11 @@ impl Story {
             write!(text, " ttl={ttl} ends in {:?}", lease_ends.since(self.now)).unwrap();
             writeln!(text, " held={} waiting={}", session.held, session.waiting).unwrap();
         }
+        let Counts { grants, expired, last_token, .. } = self.table.counts();
+        write!(text, "{grants} grants, the last token={last_token}, {expired} expired").unwrap();
+        let next = self.table.next_deadline().map(|at| at.since(self.now));
+        writeln!(text, "{}", next.map_or(String::new(), |next| format!(", next look in {next:?}")))
+            .unwrap();
         text
     }
 }
