@@ -284,10 +284,11 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.rank(request) < self.rank(other)
     }
 
-    /// What queues are ordered by.
-    pub(super) fn rank(&self, request: RequestKey) -> (bool, Ticket) {
+    /// What queues are ordered by. Tickets are what clients show of them, so two may show the same;
+    /// but of two claims in a queue one must be the first for everybody.
+    pub(super) fn rank(&self, request: RequestKey) -> (bool, Ticket, RequestKey) {
         let live = &self.requests[request];
-        (!live.is_conversion(), live.ticket)
+        (!live.is_conversion(), live.ticket, request)
     }
 
     /// The request holds all it claims from now on.

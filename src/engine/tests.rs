@@ -5,7 +5,8 @@
 //! open 1 2 [ttl=10s] [linger=0s]     sessions, named by numbers
 //! request 1 printer                  exclusive; printer=shared, printer=2/3 for 2 of 3 permits,
 //!                                    several locks in one request: a b=shared
-//!    [wait=never|5s] [id=7] [owner=1] [delay=5s] [note=…] and the tag [quiet]: no progress
+//!    [wait=never|5s] [id=7] [owner=1] [delay=5s] [note=…] [converts=6] [ticket=1/5: of epoch 1]
+//!    and the tag [quiet]: no progress
 //! release 1 [id=7] [token=3]         of the session's latest request and its token, unless said
 //! cancel 1 [id=7]
 //! keepalive 1      goodbye 1         cut 1 (the connection breaks)
@@ -111,6 +112,7 @@ stories! {
     after_a_crash_a_circle_ends_with_the_grace_period
     after_a_stop_conversions_go_on
     lock_delays_do_not_shorten_each_other
+    a_ticket_that_two_show_makes_no_false_alarm
 }
 
 /// A session as the story's teller knows it.
@@ -323,6 +325,11 @@ impl Story {
                     "wait" => request.wait = Wait::AtMost(duration(value)?),
                     "delay" => request.lock_delay = duration(value)?,
                     "note" => request.note = Note::new(value.as_str())?,
+                    "ticket" => {
+                        let (epoch, arrival) = value.split_once('/').ok_or("EPOCH/ARRIVAL")?;
+                        let (epoch, arrival) = (epoch.parse()?, arrival.parse()?);
+                        request.ticket = Some(Ticket { epoch, arrival });
+                    }
                     name if value == "shared" => claims.push(claim(name, Mode::Shared)?),
                     name => {
                         let (take, of) = value.split_once('/').ok_or("shared or TAKE/OF")?;
