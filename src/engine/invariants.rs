@@ -24,9 +24,11 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.invariant_no_deadlock();
     }
 
-    /// Whether the table has no more places than a handful of things need.
-    pub(super) fn memory_is_small(&self) -> bool {
-        self.locks.places() <= 8 && self.requests.arena.places() <= 8 && self.claims.places() <= 8
+    /// How many places there are for things of each kind, in use or not.
+    pub(super) fn places(&self) -> Vec<usize> {
+        let sessions = self.sessions.places().into_iter().chain(self.owners.places());
+        let requests = self.requests.places().into_iter().chain([self.claims.places()]);
+        sessions.chain(requests).chain(self.locks.places()).collect()
     }
 
     /// Holders fit together, heads of queues have a reason to wait, idle locks are gone.

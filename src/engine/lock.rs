@@ -409,8 +409,8 @@ impl<S: BuildHasher + Clone> Locks<S> {
     }
 
     #[cfg(test)]
-    pub(super) fn places(&self) -> usize {
-        self.by_name.capacity().max(self.arena.places())
+    pub(super) fn places(&self) -> [usize; 2] {
+        [self.arena.places(), self.by_name.capacity()]
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = LockKey> {

@@ -74,6 +74,11 @@ impl<S: BuildHasher> Owners<S> {
     }
 
     #[cfg(test)]
+    pub(super) fn places(&self) -> [usize; 2] {
+        [self.arena.places(), self.by_id.capacity()]
+    }
+
+    #[cfg(test)]
     pub(super) fn named(&self) -> usize {
         self.by_id.len()
     }

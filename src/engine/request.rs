@@ -149,6 +149,11 @@ impl<S: BuildHasher> Requests<S> {
         }
         live
     }
+
+    #[cfg(test)]
+    pub(super) fn places(&self) -> [usize; 2] {
+        [self.arena.places(), self.by_id.capacity()]
+    }
 }
 
 impl<S> std::ops::Index<RequestKey> for Requests<S> {

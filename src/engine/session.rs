@@ -253,6 +253,11 @@ impl<S: BuildHasher + Clone> Sessions<S> {
     }
 
     #[cfg(test)]
+    pub(super) fn places(&self) -> [usize; 3] {
+        [self.arena.places(), self.by_id.capacity(), self.by_connection.capacity()]
+    }
+
+    #[cfg(test)]
     pub(super) fn iter_all(&self) -> impl Iterator<Item = (usize, &Session)> {
         self.arena.iter_from(0)
     }

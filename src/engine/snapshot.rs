@@ -260,3 +260,6 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 fn is_saved(session: &Session) -> bool {
     !session.is_over && session.unheard.is_none()
 }
+
+#[cfg(test)]
+mod tests;

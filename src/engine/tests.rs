@@ -29,6 +29,7 @@
 //!
 //! `UPDATE_GOLDENFILES=1 cargo test` writes what was seen into the files.
 
+mod bounds;
 mod tell;
 
 use std::collections::HashMap;

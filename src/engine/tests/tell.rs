@@ -140,6 +140,9 @@ impl Story {
         }
         let Counts { grants, expired, last_token, .. } = self.table.counts();
         write!(text, "{grants} grants, the last token={last_token}, {expired} expired").unwrap();
+        if let Some(left) = self.table.grace_left() {
+            write!(text, ", in grace for {left:?}").unwrap();
+        }
         let next = self.table.next_deadline().map(|at| at.since(self.now));
         writeln!(text, "{}", next.map_or(String::new(), |next| format!(", next look in {next:?}")))
             .unwrap();
