@@ -20,7 +20,8 @@
 //! request waits.
 //!
 //! In a grace period, holders and waiters come back one by one, and nothing is decided; at its end
-//! all are asked about, the latest first.
+//! all are asked about, the latest first. Then there may be some who are in no circle themselves, but
+//! wait for one: they are left over too, but nobody has to be told for their sake.
 
 mod cycle;
 mod inquiry;
@@ -111,7 +112,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let owner = self.requests[request].owner?;
         let mut inquiry = Inquiry::new(self);
         let is_left_over = inquiry.run(Who::Owner(owner));
-        is_left_over.then(|| inquiry.cycle(Who::Owner(owner), request))
+        is_left_over.then(|| inquiry.cycle(Who::Owner(owner), request)).flatten()
     }
 
     /// Whether its owner has nothing else.

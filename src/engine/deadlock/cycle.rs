@@ -24,8 +24,9 @@ struct Edge {
 
 impl<S: BuildHasher + Clone> Inquiry<'_, S> {
     /// The shortest way from a left-over owner over others back to itself. It begins with `suspect`,
-    /// or, if that could be granted, with another request of its owner that could not be.
-    pub(super) fn cycle(&self, owner: Who, suspect: RequestKey) -> Vec<CycleLink> {
+    /// or, if that could be granted, with another request of its owner that could not be. None if
+    /// there is no way back: others wait for each other, and it only waits for them.
+    pub(super) fn cycle(&self, owner: Who, suspect: RequestKey) -> Option<Vec<CycleLink>> {
         let is_granted = |request: &RequestKey| {
             self.table.requests[*request].is_held()
                 || self.thoughts.get(request).is_some_and(|thought| thought.granted)
@@ -38,7 +39,7 @@ impl<S: BuildHasher + Clone> Inquiry<'_, S> {
             for edge in waiting.into_iter().flat_map(|request| self.edges(who, request)) {
                 let other = self.who(edge.behind);
                 if other == owner {
-                    return self.way(edge, owner, &came_by);
+                    return Some(self.way(edge, owner, &came_by));
                 }
                 if let Entry::Vacant(entry) = came_by.entry(other) {
                     entry.insert(edge);
@@ -48,9 +49,7 @@ impl<S: BuildHasher + Clone> Inquiry<'_, S> {
                 }
             }
         }
-        // Somebody else waits for ever, and the owner for them.
-        let first = first.into_iter().flat_map(|request| self.edges(owner, request)).next();
-        first.into_iter().map(|edge| self.link(edge)).collect()
+        None
     }
 
     /// For whom a left-over request waits: whoever is next in line before it, else those who have
