@@ -5,6 +5,7 @@ use std::hash::BuildHasher;
 
 use super::LockTable;
 use super::arena::RequestKey;
+use super::forfeit::Limbo;
 use super::lock::share;
 use super::request::State;
 use super::table::Due;
@@ -98,11 +99,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             assert_eq!((held, claims), (session.held, session.claims));
             of_sessions.extend(own);
         }
-        for (_, session) in self.sessions.iter_all() {
-            if session.is_over {
-                of_sessions.extend(session.requests.iter(&self.requests.arena));
-            }
+        let mut over = 0;
+        for (_, session) in self.sessions.iter_all().filter(|(_, session)| session.is_over) {
+            of_sessions.extend(session.requests.iter(&self.requests.arena));
+            over += 1;
         }
+        let in_limbo = self.in_limbo.iter().filter(|limbo| matches!(limbo, Limbo::Session(_)));
+        assert_eq!(over, in_limbo.count(), "sessions that are over, and that have yet to be so");
         for key in self.requests.keys() {
             requests += 1;
             assert!(of_sessions.contains(&key), "a request of no session");

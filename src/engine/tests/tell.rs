@@ -105,6 +105,13 @@ impl Story {
         text
     }
 
+    /// Of a request for several locks, all of them.
+    fn parts(&self, session: SessionId, request: RequestId) -> String {
+        let claims = self.table.claims(session, request);
+        let parts: Vec<_> = claims.map(|(name, mode)| format!(" {name} {mode}")).collect();
+        if parts.len() > 1 { format!(", one of{}", parts.join(",")) } else { String::new() }
+    }
+
     /// All that is shown to whoever looks at the table.
     pub(super) fn look(&self) -> String {
         let mut text = String::new();
@@ -115,20 +122,21 @@ impl Story {
             let left = lock.delayed_until().map(|until| until.since(self.now));
             writeln!(text, "{}", left.map_or(String::new(), |left| format!(", delayed {left:?}")))
                 .unwrap();
-            for HolderView {
-                identity, connected, owner, request, mode, token, since, note, ..
-            } in lock.holders()
-            {
-                let away = if connected { "" } else { " (away)" };
+            for holder in lock.holders() {
+                let HolderView { session, identity, request, owner, mode, token, .. } = holder;
+                let away = if holder.connected { "" } else { " (away)" };
+                let (held, note, parts) =
+                    (ago(holder.since), holder.note, self.parts(session, request));
                 write!(text, "  {identity}#{request}{away} owner={owner} holds {mode}").unwrap();
-                writeln!(text, " token={token} for {:?} note={note:?}", ago(since)).unwrap();
+                writeln!(text, " token={token} for {held:?} note={note:?}{parts}").unwrap();
             }
-            for WaiterView { identity, connected, owner, request, mode, since, note, .. } in
-                lock.waiters()
-            {
-                let away = if connected { "" } else { " (away)" };
+            for waiter in lock.waiters() {
+                let WaiterView { session, identity, request, owner, mode, .. } = waiter;
+                let away = if waiter.connected { "" } else { " (away)" };
+                let (waits, note, parts) =
+                    (ago(waiter.since), waiter.note, self.parts(session, request));
                 write!(text, "  {identity}#{request}{away} owner={owner} waits {mode}").unwrap();
-                writeln!(text, " for {:?} note={note:?}", ago(since)).unwrap();
+                writeln!(text, " for {waits:?} note={note:?}{parts}").unwrap();
             }
         }
         for (place, session) in self.table.sessions(0) {
