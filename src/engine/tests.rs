@@ -14,6 +14,7 @@
 //! reclaim 1 [id=7] [token=3]         of the latest grant, with the claims of its request
 //! requeue 1 [id=7]                   the latest request once more, with its ticket
 //! account 1 [held=7/8] [waiting=9]   what the client knows of
+//!    [from=2] [to=5]
 //! unparsed 1 [id=7]                  something that the edge could not parse
 //! old 1 keepalive|goodbye|cut        of the session's first connection
 //! revoke printer token=3             by an operator
@@ -375,11 +376,13 @@ impl Story {
                 .collect()
         };
         let (held, waiting) = (ids(args.take_key("held"))?, ids(args.take_key("waiting"))?);
+        let from = args.take_key("from").map_or(Ok(1), str::parse)?;
+        let to = args.take_key("to").map(str::parse).transpose()?;
         let teller = self.teller(session)?;
         let token = |id: &u64| teller.tokens.get(id).copied().unwrap_or_default();
         let account = Account {
-            from: RequestId::new(1),
-            to: RequestId::new(teller.latest),
+            from: RequestId::new(from),
+            to: RequestId::new(to.unwrap_or(teller.latest)),
             held: held.iter().map(|id| (RequestId::new(*id), token(id))).collect(),
             waiting: waiting.into_iter().map(RequestId::new).collect(),
         };
