@@ -19,6 +19,8 @@ impl Story {
                 format!("{session} ← welcome {standing:?} generation={generation} ttl={ttl}")
             }
             Effect::Record { number, forfeit } => {
+                let before = self.to_record.last().or(self.recorded.last());
+                assert!(before.is_none_or(|(before, _)| *before < number), "{number} twice");
                 self.to_record.push((number, forfeit));
                 if self.disk_works {
                     return;
