@@ -7,7 +7,7 @@ use std::hash::BuildHasher;
 use super::super::arena::{LockKey, RequestKey};
 use super::super::request::State;
 use super::super::{CYCLE_TOLD_MAX, CycleLink};
-use super::inquiry::{Dependent, Inquiry, Who};
+use super::inquiry::{Inquiry, Who};
 
 /// Why one owner waits for another.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,8 @@ impl<S: BuildHasher + Clone> Inquiry<'_, S> {
     }
 
     /// For whom a left-over request waits: whoever is next in line before it, else those who have
-    /// what it wants.
+    /// what it wants. Some of these may have given it back, but then they wait for nobody, and no way
+    /// leads over them.
     fn edges(&self, from: Who, request: RequestKey) -> Vec<Edge> {
         let mut edges = Vec::new();
         let converted = self.table.requests[request].partner;
@@ -61,25 +62,15 @@ impl<S: BuildHasher + Clone> Inquiry<'_, S> {
             let lock = self.table.claims[claim].lock;
             let Some(known) = self.locks.get(&lock) else { continue };
             let next = known.next.map(|next| self.table.claims[next].request);
-            match next.filter(|next| *next != request && self.table.is_entangled(*next)) {
-                Some(behind) => edges.push(Edge { from, request, lock, behind }),
-                None => edges.extend(
-                    known
-                        .by
-                        .iter()
-                        .filter(|by| Some(**by) != converted && self.keeps(**by))
-                        .map(|behind| Edge { from, request, lock, behind: *behind }),
-                ),
+            let is_before = |next: &RequestKey| *next != request && self.table.is_entangled(*next);
+            if let Some(behind) = next.filter(is_before) {
+                edges.push(Edge { from, request, lock, behind });
+            } else {
+                let have_it = known.by.iter().filter(|by| Some(**by) != converted);
+                edges.extend(have_it.map(|&behind| Edge { from, request, lock, behind }));
             }
         }
         edges
-    }
-
-    /// Whether what a request holds, or was granted in thought, is not given back.
-    fn keeps(&self, request: RequestKey) -> bool {
-        let is_converted = self.thoughts.get(&request).is_some_and(|thought| thought.converted);
-        let waits = |dependent: &Dependent| dependent.waiting > 0;
-        !is_converted && self.dependents.get(&self.who(request)).is_some_and(waits)
     }
 
     /// The links from the owner to the one that the last edge closes the circle from.
