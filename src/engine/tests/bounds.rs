@@ -1,4 +1,4 @@
-//! What it takes too many of for a story.
+//! What stories do not show, or would need too many for.
 
 use super::*;
 
@@ -125,4 +125,20 @@ fn what_many_used_is_given_back_when_they_are_gone() {
         let told = story.handle(command(session, Command::Request(again)));
         assert_eq!(told.matches("grant").count(), 1, "{told}");
     }
+}
+
+#[test]
+fn the_end_of_a_session_names_the_first_lock_that_it_held() {
+    let mut story = with_sessions(1, TTL_DEFAULT);
+    for (id, name) in [(1, "b"), (2, "a")] {
+        story.handle(command(1, Command::Request(ask(id, name))));
+    }
+    story.wait(Duration::from_secs(9));
+    let (mut effects, now) = (Vec::new(), story.now.after(Duration::from_secs(1)));
+    story.table.handle(Event::Tick, now, &mut effects);
+    let lock = effects.into_iter().find_map(|effect| match effect {
+        Effect::Ended { lock, .. } => Some(lock),
+        _ => None,
+    });
+    assert_eq!(lock, Some(Some(LockName::new("b").unwrap())));
 }
