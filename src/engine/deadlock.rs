@@ -166,7 +166,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let mut to_ask: Vec<RequestKey> = suspects.into_iter().rev().map(|(_, key)| key).collect();
         loop {
             let mut only_wait = Vec::new();
-            let mut told = 0;
+            let mut is_anyone_told = false;
             for request in to_ask {
                 let found = self.left_over(request);
                 match found.map(|(inquiry, owner)| inquiry.cycle(owner, request)) {
@@ -174,13 +174,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                         let rejection = Rejection::Deadlock { cycle };
                         let outcome = Outcome::Rejected(rejection.code());
                         self.finish(request, outcome, News::Rejected(rejection));
-                        told += 1;
+                        is_anyone_told = true;
                     }
                     Some(None) => only_wait.push(request),
                     None => {}
                 }
             }
-            if told == 0 || only_wait.is_empty() {
+            if !is_anyone_told {
                 return;
             }
             to_ask = only_wait;
