@@ -74,6 +74,13 @@ key_type! {
 /// Fewer places than this are never given back.
 const PLACES_KEPT: usize = 1024;
 
+/// Whether a map that was large stands mostly empty, so that memory should be given back. Looking
+/// costs nothing; giving back is paid for by the removals that led here, as the next time is at half
+/// the size at the earliest.
+pub(super) fn is_mostly_empty(len: usize, places: usize) -> bool {
+    places > PLACES_KEPT && len < places / 8
+}
+
 /// Things of one kind, each at a place of its own that its key names. Places are used again.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
@@ -314,6 +321,12 @@ mod tests {
             arena.remove(*key);
         }
         assert!(arena.places() <= 5_000, "{} places", arena.places());
+    }
+
+    #[test]
+    fn a_map_is_mostly_empty_if_it_is_large_and_less_than_an_eighth_is_used() {
+        assert!(is_mostly_empty(0, PLACES_KEPT + 1) && is_mostly_empty(511, 4_096));
+        assert!(!is_mostly_empty(0, PLACES_KEPT) && !is_mostly_empty(512, 4_096));
     }
 
     #[test]

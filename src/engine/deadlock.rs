@@ -20,7 +20,8 @@
 //! request waits.
 //!
 //! In a grace period, holders and waiters come back one by one, and nothing is decided; at its end
-//! all are asked about, the latest first.
+//! all are asked about, the latest first. Then there may be some who are in no circle themselves, but
+//! wait for one: they are left over too, but nobody has to be told for their sake.
 
 mod cycle;
 mod inquiry;
@@ -105,13 +106,23 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Who waits for whom for ever because of this request, which has just entered its queues; none
     /// if nobody does.
     pub(super) fn find_deadlock(&self, request: RequestKey) -> Option<Vec<CycleLink>> {
+        let (inquiry, owner) = self.left_over(request)?;
+        inquiry.cycle(owner, request)
+    }
+
+    #[cfg(test)]
+    pub(super) fn waits_for_ever(&self, request: RequestKey) -> bool {
+        self.left_over(request).is_some()
+    }
+
+    /// What was found out about a request's owner, if it waits for ever.
+    fn left_over(&self, request: RequestKey) -> Option<(Inquiry<'_, S>, Who)> {
         if self.grace_until.is_some() || self.is_alone(request) {
             return None;
         }
-        let owner = self.requests[request].owner?;
+        let owner = Who::Owner(self.requests[request].owner?);
         let mut inquiry = Inquiry::new(self);
-        let is_left_over = inquiry.run(Who::Owner(owner));
-        is_left_over.then(|| inquiry.cycle(Who::Owner(owner), request))
+        inquiry.run(owner).then_some((inquiry, owner))
     }
 
     /// Whether its owner has nothing else.
@@ -145,18 +156,34 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// In the grace period everybody came back in any order. Whoever waits for itself now is told,
-    /// the latest first, as if they had come in the order of their tickets.
+    /// the latest first, as if they had come in the order of their tickets. Whoever only waits for
+    /// others that do is asked again when they were told: it may wait for itself as well.
     pub(super) fn break_deadlocks(&mut self) {
         let waits = |key: &RequestKey| !self.requests[*key].is_held() && !self.is_alone(*key);
         let mut suspects: Vec<(Ticket, RequestKey)> =
             self.requests.keys().filter(waits).map(|k| (self.requests[k].ticket, k)).collect();
         suspects.sort_unstable();
-        for (_, request) in suspects.into_iter().rev() {
-            if let Some(cycle) = self.find_deadlock(request) {
-                let rejection = Rejection::Deadlock { cycle };
-                let outcome = Outcome::Rejected(rejection.code());
-                self.finish(request, outcome, News::Rejected(rejection));
+        let mut to_ask: Vec<RequestKey> = suspects.into_iter().rev().map(|(_, key)| key).collect();
+        loop {
+            let mut only_wait = Vec::new();
+            let mut is_anyone_told = false;
+            for request in to_ask {
+                let found = self.left_over(request);
+                match found.map(|(inquiry, owner)| inquiry.cycle(owner, request)) {
+                    Some(Some(cycle)) => {
+                        let rejection = Rejection::Deadlock { cycle };
+                        let outcome = Outcome::Rejected(rejection.code());
+                        self.finish(request, outcome, News::Rejected(rejection));
+                        is_anyone_told = true;
+                    }
+                    Some(None) => only_wait.push(request),
+                    None => {}
+                }
             }
+            if !is_anyone_told {
+                return;
+            }
+            to_ask = only_wait;
         }
     }
 }

@@ -551,3 +551,6 @@ fn write_cycle(cycle: &[CycleLink], f: &mut fmt::Formatter<'_>) -> fmt::Result {
         more => write!(f, ", and so on over {more} more"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.forget_old_records();
         let number = self.next_record;
         self.next_record += 1;
-        self.records.push_back((self.now, number));
+        self.remember_record(number);
         self.in_limbo.push_back(then);
         self.effects.push(Effect::Record { number, forfeit });
     }
@@ -66,12 +66,17 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.settle();
     }
 
-    /// A record is of use as long as its client might believe in a lease: the longest there was.
+    /// A record is of use as long as its client might believe in a lease: the longest that there is
+    /// now, whatever comes later.
+    pub(super) fn remember_record(&mut self, number: u64) {
+        let useful_until = self.now.after(self.longest_belief());
+        self.records.push_back((useful_until, number));
+    }
+
     fn forget_old_records(&mut self) {
-        let useful = self.longest_belief();
         let mut below = None;
-        while let Some(&(at, number)) = self.records.front() {
-            if self.now.since(at) <= useful {
+        while let Some(&(useful_until, number)) = self.records.front() {
+            if self.now <= useful_until {
                 break;
             }
             self.records.pop_front();

@@ -30,6 +30,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if needs_grace {
             self.forfeited = forfeits.into_iter().collect();
             self.set_grace(now.after(self.longest_belief()));
+        } else if let Some(last) = next_record.checked_sub(1) {
+            self.remember_record(last);
         }
         if let Some(snapshot) = snapshot {
             self.restore(snapshot);

@@ -284,10 +284,11 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.rank(request) < self.rank(other)
     }
 
-    /// What queues are ordered by.
-    pub(super) fn rank(&self, request: RequestKey) -> (bool, Ticket) {
+    /// What queues are ordered by. Tickets are what clients show of them, so two may show the same;
+    /// but of two claims in a queue one must be the first for everybody.
+    pub(super) fn rank(&self, request: RequestKey) -> (bool, Ticket, RequestKey) {
         let live = &self.requests[request];
-        (!live.is_conversion(), live.ticket)
+        (!live.is_conversion(), live.ticket, request)
     }
 
     /// The request holds all it claims from now on.
@@ -493,15 +494,20 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             return;
         }
         let until = self.now.after(delay);
-        self.each_claim(self.requests[request].first, |table, _, key| {
-            let lock = &mut table.locks[key];
-            if lock.delayed_until.is_none_or(|before| before < until) {
-                if let Some(before) = lock.delayed_until.replace(until) {
-                    table.timeouts.remove(&(before, Due::Delay(key)));
-                }
-                table.timeouts.insert((until, Due::Delay(key)));
-            }
+        self.each_claim(self.requests[request].first, |table, _, lock| {
+            table.delay_lock(lock, until);
         });
+    }
+
+    /// A lock is not granted anew before then; if it was delayed for longer already, that holds.
+    pub(super) fn delay_lock(&mut self, key: LockKey, until: Timestamp) {
+        let lock = &mut self.locks[key];
+        if lock.delayed_until.is_none_or(|before| before < until) {
+            if let Some(before) = lock.delayed_until.replace(until) {
+                self.timeouts.remove(&(before, Due::Delay(key)));
+            }
+            self.timeouts.insert((until, Due::Delay(key)));
+        }
     }
 
     /// Notes that something left the lock, or that it may be granted again.

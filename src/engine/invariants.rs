@@ -5,6 +5,7 @@ use std::hash::BuildHasher;
 
 use super::LockTable;
 use super::arena::RequestKey;
+use super::forfeit::Limbo;
 use super::lock::share;
 use super::request::State;
 use super::table::Due;
@@ -24,9 +25,11 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.invariant_no_deadlock();
     }
 
-    /// Whether the table has no more places than a handful of things need.
-    pub(super) fn memory_is_small(&self) -> bool {
-        self.locks.places() <= 8 && self.requests.arena.places() <= 8 && self.claims.places() <= 8
+    /// How many places there are for things of each kind, in use or not.
+    pub(super) fn places(&self) -> Vec<usize> {
+        let sessions = self.sessions.places().into_iter().chain(self.owners.places());
+        let requests = self.requests.places().into_iter().chain([self.claims.places()]);
+        sessions.chain(requests).chain(self.locks.places()).collect()
     }
 
     /// Holders fit together, heads of queues have a reason to wait, idle locks are gone.
@@ -96,11 +99,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             assert_eq!((held, claims), (session.held, session.claims));
             of_sessions.extend(own);
         }
-        for (_, session) in self.sessions.iter_all() {
-            if session.is_over {
-                of_sessions.extend(session.requests.iter(&self.requests.arena));
-            }
+        let mut over = 0;
+        for (_, session) in self.sessions.iter_all().filter(|(_, session)| session.is_over) {
+            of_sessions.extend(session.requests.iter(&self.requests.arena));
+            over += 1;
         }
+        let in_limbo = self.in_limbo.iter().filter(|limbo| matches!(limbo, Limbo::Session(_)));
+        assert_eq!(over, in_limbo.count(), "sessions that are over, and that have yet to be so");
         for key in self.requests.keys() {
             requests += 1;
             assert!(of_sessions.contains(&key), "a request of no session");
@@ -152,7 +157,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     pub(super) fn invariant_no_deadlock(&self) {
         for key in self.requests.keys().filter(|key| !self.requests[*key].is_held()) {
             let cycle = self.find_deadlock(key);
-            assert!(cycle.is_none(), "a deadlock was missed: {cycle:?}");
+            assert!(!self.waits_for_ever(key), "a deadlock was missed: {cycle:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::hash::BuildHasher;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use super::arena::{Arena, Chain, ClaimKey, Linked, Links, LockKey, RequestKey};
+use super::arena::{Arena, Chain, ClaimKey, Linked, Links, LockKey, RequestKey, is_mostly_empty};
 use crate::types::{LockName, Mode, Timestamp};
 
 /// A lock that is held, waited for, or delayed. Others do not exist.
@@ -398,7 +398,7 @@ impl<S: BuildHasher + Clone> Locks<S> {
         if let Ok(entry) = self.by_name.find_entry(lock.hash, |other| *other == key) {
             entry.remove();
         }
-        if self.by_name.capacity() > 1024 && self.by_name.len() < self.by_name.capacity() / 8 {
+        if is_mostly_empty(self.by_name.len(), self.by_name.capacity()) {
             let arena = &self.arena;
             self.by_name.shrink_to(self.by_name.len() * 2, |key| arena[*key].hash);
         }
@@ -409,8 +409,8 @@ impl<S: BuildHasher + Clone> Locks<S> {
     }
 
     #[cfg(test)]
-    pub(super) fn places(&self) -> usize {
-        self.by_name.capacity().max(self.arena.places())
+    pub(super) fn places(&self) -> [usize; 2] {
+        [self.arena.places(), self.by_name.capacity()]
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = LockKey> {

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 
-use super::arena::{Arena, Chain, OwnerKey, RequestKey, SessionKey};
+use super::arena::{Arena, Chain, OwnerKey, RequestKey, SessionKey, is_mostly_empty};
 use crate::types::OwnerId;
 
 /// The row of the requests of an owner.
@@ -62,7 +62,7 @@ impl<S: BuildHasher> Owners<S> {
         let Owner { session, id, .. } = self.arena.remove(key);
         if id != OwnerId::default() {
             self.by_id.remove(&(session, id));
-            if self.by_id.capacity() > 1024 && self.by_id.len() < self.by_id.capacity() / 8 {
+            if is_mostly_empty(self.by_id.len(), self.by_id.capacity()) {
                 self.by_id.shrink_to(self.by_id.len() * 2);
             }
         }
@@ -71,6 +71,11 @@ impl<S: BuildHasher> Owners<S> {
     #[cfg(test)]
     pub(super) fn keys(&self) -> impl Iterator<Item = OwnerKey> {
         self.arena.keys()
+    }
+
+    #[cfg(test)]
+    pub(super) fn places(&self) -> [usize; 2] {
+        [self.arena.places(), self.by_id.capacity()]
     }
 
     #[cfg(test)]

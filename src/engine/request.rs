@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use hashbrown::HashTable;
 
-use super::arena::{Arena, ClaimKey, Linked, Links, OwnerKey, RequestKey, SessionKey};
+use super::arena::{
+    Arena, ClaimKey, Linked, Links, OwnerKey, RequestKey, SessionKey, is_mostly_empty,
+};
 use super::event::Progress;
 use super::owner::ByOwner;
 use crate::types::{FencingToken, Note, RequestId, Ticket, Timestamp};
@@ -142,12 +144,17 @@ impl<S: BuildHasher> Requests<S> {
         if let Ok(entry) = self.by_id.find_entry(hash, |other| *other == key) {
             entry.remove();
         }
-        if self.by_id.capacity() > 1024 && self.by_id.len() < self.by_id.capacity() / 8 {
+        if is_mostly_empty(self.by_id.len(), self.by_id.capacity()) {
             let Self { arena, by_id, hasher } = self;
             let rehash = |key: &RequestKey| hasher.hash_one((arena[*key].session, arena[*key].id));
             by_id.shrink_to(by_id.len() * 2, rehash);
         }
         live
+    }
+
+    #[cfg(test)]
+    pub(super) fn places(&self) -> [usize; 2] {
+        [self.arena.places(), self.by_id.capacity()]
     }
 }
 

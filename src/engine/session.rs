@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::arena::{Arena, Chain, RequestKey, SessionKey};
+use super::arena::{Arena, Chain, RequestKey, SessionKey, is_mostly_empty};
 use super::event::Command;
 use super::{EndReason, News, Rejection};
 use crate::types::{
@@ -253,6 +253,11 @@ impl<S: BuildHasher + Clone> Sessions<S> {
     }
 
     #[cfg(test)]
+    pub(super) fn places(&self) -> [usize; 3] {
+        [self.arena.places(), self.by_id.capacity(), self.by_connection.capacity()]
+    }
+
+    #[cfg(test)]
     pub(super) fn iter_all(&self) -> impl Iterator<Item = (usize, &Session)> {
         self.arena.iter_from(0)
     }
@@ -263,10 +268,9 @@ impl<S: BuildHasher + Clone> Sessions<S> {
     }
 }
 
-/// Gives memory back when a map that was large stands mostly empty. Looking costs nothing; doing it
-/// is paid for by the removals that led here, as the next time is at half the size at the earliest.
+/// Gives memory back when a map that was large stands mostly empty.
 fn trim<K: Eq + std::hash::Hash, V, S: BuildHasher>(map: &mut HashMap<K, V, S>) {
-    if map.capacity() > 1024 && map.len() < map.capacity() / 8 {
+    if is_mostly_empty(map.len(), map.capacity()) {
         map.shrink_to(map.len() * 2);
     }
 }

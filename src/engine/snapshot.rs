@@ -14,7 +14,6 @@ use super::forfeit::Limbo;
 use super::lock::ClaimNode;
 use super::request::State;
 use super::session::{Opening, Outcome, Session};
-use super::table::Due;
 use super::{Forfeit, LockTable};
 use crate::types::{
     Claim, Claims, FencingToken, Generation, Identity, LockName, Note, OwnerId, RequestId,
@@ -190,11 +189,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         for (name, left) in snapshot.delays {
             // Nobody uses it: it is only delayed, as what it was does not matter.
             let lock = self.locks.find_or_use(name, super::lock::Shape::Plain);
-            if self.locks[lock].delayed_until.is_none() {
-                let until = self.now.after(left);
-                self.locks[lock].delayed_until = Some(until);
-                self.timeouts.insert((until, Due::Delay(lock)));
-            }
+            self.delay_lock(lock, self.now.after(left));
         }
         if self.grace_until.is_none() {
             self.relax_longest_lease();
@@ -265,3 +260,6 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 fn is_saved(session: &Session) -> bool {
     !session.is_over && session.unheard.is_none()
 }
+
+#[cfg(test)]
+mod tests;

@@ -87,7 +87,7 @@ pub struct LockTable<S> {
     pub(super) forfeited: BTreeSet<Forfeit>,
     /// What is to happen when it is on record, in the order of the records.
     pub(super) in_limbo: VecDeque<Limbo>,
-    /// When each record that may still be of use was made, and its number.
+    /// Until when each record may be of use, and its number. Of those of earlier runs, the last.
     pub(super) records: VecDeque<(Timestamp, u64)>,
     /// The number of the next record.
     pub(super) next_record: u64,

@@ -5,14 +5,17 @@
 //! open 1 2 [ttl=10s] [linger=0s]     sessions, named by numbers
 //! request 1 printer                  exclusive; printer=shared, printer=2/3 for 2 of 3 permits,
 //!                                    several locks in one request: a b=shared
-//!    [wait=never|5s] [id=7] [owner=1] [delay=5s] [note=…] and the tag [quiet]: no progress
+//!    [wait=never|5s] [id=7] [owner=1] [delay=5s] [note=…] [converts=6] [ticket=1/5: of epoch 1]
+//!    and the tag [quiet]: no progress
 //! release 1 [id=7] [token=3]         of the session's latest request and its token, unless said
 //! cancel 1 [id=7]
 //! keepalive 1      goodbye 1         cut 1 (the connection breaks)
 //! resume 1 [generation=2]            after a crash: as the session before
 //! reclaim 1 [id=7] [token=3]         of the latest grant, with the claims of its request
 //! requeue 1 [id=7]                   the latest request once more, with its ticket
-//! account 1 [held=7,8] [waiting=9]   what the client knows of
+//! account 1 [held=7/8] [waiting=9]   what the client knows of
+//!    [from=2] [to=5]
+//! unparsed 1 [id=7]                  something that the edge could not parse
 //! old 1 keepalive|goodbye|cut        of the session's first connection
 //! revoke printer token=3             by an operator
 //! wait 5s                            time passes; deadlines are met as they come
@@ -20,12 +23,14 @@
 //! disk broken | disk works           what is to be durable waits, or is done
 //! tokens below=3                     starts anew, with so many numbers reserved
 //! limit waiters=2 sessions=2 …       starts anew, with other limits
-//! tick             drain             status
+//! watch printer    unwatch printer   listen on|off
+//! tick             drain             status            look (at everything that is shown)
 //! crash            stop              the next run begins, after a crash or an orderly stop
 //! ```
 //!
 //! `UPDATE_GOLDENFILES=1 cargo test` writes what was seen into the files.
 
+mod bounds;
 mod tell;
 
 use std::collections::HashMap;
@@ -103,6 +108,13 @@ stories! {
     tokens_seen_elsewhere_are_passed
     two_upgraders_are_a_deadlock
     what_cannot_be_converted
+    who_looks_sees_everything
+    who_listens_hears_everything
+    a_watched_lock_is_shown_when_its_holders_change
+    after_a_crash_a_circle_ends_with_the_grace_period
+    after_a_stop_conversions_go_on
+    lock_delays_do_not_shorten_each_other
+    a_ticket_that_two_show_makes_no_false_alarm
 }
 
 /// A session as the story's teller knows it.
@@ -317,6 +329,11 @@ impl Story {
                     "wait" => request.wait = Wait::AtMost(duration(value)?),
                     "delay" => request.lock_delay = duration(value)?,
                     "note" => request.note = Note::new(value.as_str())?,
+                    "ticket" => {
+                        let (epoch, arrival) = value.split_once('/').ok_or("EPOCH/ARRIVAL")?;
+                        let (epoch, arrival) = (epoch.parse()?, arrival.parse()?);
+                        request.ticket = Some(Ticket { epoch, arrival });
+                    }
                     name if value == "shared" => claims.push(claim(name, Mode::Shared)?),
                     name => {
                         let (take, of) = value.split_once('/').ok_or("shared or TAKE/OF")?;
@@ -361,11 +378,13 @@ impl Story {
                 .collect()
         };
         let (held, waiting) = (ids(args.take_key("held"))?, ids(args.take_key("waiting"))?);
+        let from = args.take_key("from").map_or(Ok(1), str::parse)?;
+        let to = args.take_key("to").map(str::parse).transpose()?;
         let teller = self.teller(session)?;
         let token = |id: &u64| teller.tokens.get(id).copied().unwrap_or_default();
         let account = Account {
-            from: RequestId::new(1),
-            to: RequestId::new(teller.latest),
+            from: RequestId::new(from),
+            to: RequestId::new(to.unwrap_or(teller.latest)),
             held: held.iter().map(|id| (RequestId::new(*id), token(id))).collect(),
             waiting: waiting.into_iter().map(RequestId::new).collect(),
         };
@@ -408,6 +427,10 @@ impl Story {
                 "reclaim" => self.reclaim(session, request.number(), token)?,
                 "requeue" => self.requeue(session, request.number())?,
                 "goodbye" => self.say(session, Command::Goodbye)?,
+                "unparsed" => {
+                    let rejection = Rejection::Unsupported { what: "that" };
+                    self.say(session, Command::Unparsed { request, rejection })?
+                }
                 "cut" => self.handle(Event::Disconnect { connection }),
                 other => return Err(format!("unknown command {other}").into()),
             };
@@ -441,6 +464,16 @@ impl Story {
         self.queries += 1;
         let connection = ConnectionId::new(999);
         Ok(self.handle(Event::Revoke { connection, query_id: self.queries, name, token }))
+    }
+
+    /// Somebody begins or ceases to look on.
+    fn look_on(&mut self, what: &str, at: &str) -> Result<String, Failure> {
+        match what {
+            "watch" => self.table.watch(LockName::new(at)?),
+            "unwatch" => self.table.unwatch(&LockName::new(at)?),
+            _ => self.table.listen(at == "on"),
+        }
+        Ok(String::new())
     }
 
     /// Lets time pass, meeting each deadline when it comes.
@@ -520,7 +553,9 @@ impl Runner for Story {
             "crash" => Ok(self.restart(None)),
             "stop" => Ok(self.restart(Some(self.table.snapshot()))),
             "drain" => Ok(self.handle(Event::Drain)),
+            "watch" | "unwatch" | "listen" => self.look_on(&line.name, &first),
             "status" => Ok(self.status()),
+            "look" => Ok(self.look()),
             _ => self.command(line),
         }
     }

@@ -184,6 +184,15 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_has_seen_what_is_ours_moves_nothing() {
+        let mut tokens = tokens(TOKEN_BLOCK);
+        let latest = tokens.take();
+        tokens.pass(Epoch::new(1), latest);
+        assert_eq!((tokens.wanted(), tokens.latest()), (None, latest));
+        assert!(tokens.available());
+    }
+
+    #[test]
     fn a_client_that_lies_about_what_it_has_seen_can_stop_the_service_a_few_times_only() {
         let mut tokens = tokens(TOKEN_BLOCK);
         let mut stops = 0;

@@ -7,7 +7,7 @@ use std::hash::BuildHasher;
 use super::super::arena::{LockKey, RequestKey};
 use super::super::request::State;
 use super::super::{CYCLE_TOLD_MAX, CycleLink};
-use super::inquiry::{Dependent, Inquiry, Who};
+use super::inquiry::{Inquiry, Who};
 
 /// Why one owner waits for another.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +24,9 @@ struct Edge {
 
 impl<S: BuildHasher + Clone> Inquiry<'_, S> {
     /// The shortest way from a left-over owner over others back to itself. It begins with `suspect`,
-    /// or, if that could be granted, with another request of its owner that could not be.
-    pub(super) fn cycle(&self, owner: Who, suspect: RequestKey) -> Vec<CycleLink> {
+    /// or, if that could be granted, with another request of its owner that could not be. None if
+    /// there is no way back: others wait for each other, and it only waits for them.
+    pub(super) fn cycle(&self, owner: Who, suspect: RequestKey) -> Option<Vec<CycleLink>> {
         let is_granted = |request: &RequestKey| {
             self.table.requests[*request].is_held()
                 || self.thoughts.get(request).is_some_and(|thought| thought.granted)
@@ -38,7 +39,7 @@ impl<S: BuildHasher + Clone> Inquiry<'_, S> {
             for edge in waiting.into_iter().flat_map(|request| self.edges(who, request)) {
                 let other = self.who(edge.behind);
                 if other == owner {
-                    return self.way(edge, owner, &came_by);
+                    return Some(self.way(edge, owner, &came_by));
                 }
                 if let Entry::Vacant(entry) = came_by.entry(other) {
                     entry.insert(edge);
@@ -48,13 +49,12 @@ impl<S: BuildHasher + Clone> Inquiry<'_, S> {
                 }
             }
         }
-        // Somebody else waits for ever, and the owner for them.
-        let first = first.into_iter().flat_map(|request| self.edges(owner, request)).next();
-        first.into_iter().map(|edge| self.link(edge)).collect()
+        None
     }
 
     /// For whom a left-over request waits: whoever is next in line before it, else those who have
-    /// what it wants.
+    /// what it wants. Some of these may have given it back, but then they wait for nobody, and no way
+    /// leads over them.
     fn edges(&self, from: Who, request: RequestKey) -> Vec<Edge> {
         let mut edges = Vec::new();
         let converted = self.table.requests[request].partner;
@@ -62,25 +62,15 @@ impl<S: BuildHasher + Clone> Inquiry<'_, S> {
             let lock = self.table.claims[claim].lock;
             let Some(known) = self.locks.get(&lock) else { continue };
             let next = known.next.map(|next| self.table.claims[next].request);
-            match next.filter(|next| *next != request && self.table.is_entangled(*next)) {
-                Some(behind) => edges.push(Edge { from, request, lock, behind }),
-                None => edges.extend(
-                    known
-                        .by
-                        .iter()
-                        .filter(|by| Some(**by) != converted && self.keeps(**by))
-                        .map(|behind| Edge { from, request, lock, behind: *behind }),
-                ),
+            let is_before = |next: &RequestKey| *next != request && self.table.is_entangled(*next);
+            if let Some(behind) = next.filter(is_before) {
+                edges.push(Edge { from, request, lock, behind });
+            } else {
+                let have_it = known.by.iter().filter(|by| Some(**by) != converted);
+                edges.extend(have_it.map(|&behind| Edge { from, request, lock, behind }));
             }
         }
         edges
-    }
-
-    /// Whether what a request holds, or was granted in thought, is not given back.
-    fn keeps(&self, request: RequestKey) -> bool {
-        let is_converted = self.thoughts.get(&request).is_some_and(|thought| thought.converted);
-        let waits = |dependent: &Dependent| dependent.waiting > 0;
-        !is_converted && self.dependents.get(&self.who(request)).is_some_and(waits)
     }
 
     /// The links from the owner to the one that the last edge closes the circle from.

@@ -52,7 +52,7 @@ pub(super) struct Thought {
     /// Whether it was granted, in thought.
     pub(super) granted: bool,
     /// Whether it was converted, in thought.
-    pub(super) converted: bool,
+    converted: bool,
 }
 
 /// The question whether an owner waits for ever.

@@ -169,6 +169,25 @@ fn a_circle_larger_than_the_bound_is_waited_in() {
 }
 
 #[test]
+fn a_circle_within_a_crowd_larger_than_the_bound_is_waited_in() {
+    // All of the crowd are found to depend on the first within the bound, but not that they go on.
+    let crowd_of = |len: u64| {
+        let mut crowd = Crowd::new();
+        crowd.request(1, &["mine"], Mode::Exclusive);
+        crowd.request(2, &["theirs"], Mode::Exclusive);
+        crowd.request(2, &["mine"], Mode::Exclusive);
+        for owner in 3..3 + len {
+            crowd.request(owner, &[&format!("lock-{owner}")], Mode::Exclusive);
+            crowd.request(owner, &["mine"], Mode::Exclusive);
+        }
+        crowd.request(1, &["theirs"], Mode::Exclusive);
+        crowd
+    };
+    assert_eq!(crowd_of(100).cycle().map(<[_]>::len), Some(2));
+    assert!(crowd_of(STEPS_MAX as u64 * 7 / 24).cycle().is_none());
+}
+
+#[test]
 fn a_request_without_an_owner_is_never_asked_about() {
     let mut crowd = Crowd::new();
     crowd.request(0, &["a", "b"], Mode::Exclusive);

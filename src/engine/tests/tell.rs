@@ -19,6 +19,8 @@ impl Story {
                 format!("{session} ← welcome {standing:?} generation={generation} ttl={ttl}")
             }
             Effect::Record { number, forfeit } => {
+                let before = self.to_record.last().or(self.recorded.last());
+                assert!(before.is_none_or(|(before, _)| *before < number), "{number} twice");
                 self.to_record.push((number, forfeit));
                 if self.disk_works {
                     return;
@@ -101,6 +103,58 @@ impl Story {
         }
         let Counts { sessions, locks, held, waiting, .. } = self.table.counts();
         writeln!(text, "{sessions} sessions, {locks} locks, {held} held, {waiting} waiting")
+            .unwrap();
+        text
+    }
+
+    /// Of a request for several locks, all of them.
+    fn parts(&self, session: SessionId, request: RequestId) -> String {
+        let claims = self.table.claims(session, request);
+        let parts: Vec<_> = claims.map(|(name, mode)| format!(" {name} {mode}")).collect();
+        if parts.len() > 1 { format!(", one of{}", parts.join(",")) } else { String::new() }
+    }
+
+    /// All that is shown to whoever looks at the table.
+    pub(super) fn look(&self) -> String {
+        let mut text = String::new();
+        let ago = |then: Timestamp| self.now.since(then);
+        for (place, lock) in self.table.locks(0) {
+            let (name, holders, waiters) = (lock.name(), lock.holder_count(), lock.waiter_count());
+            write!(text, "lock {place} {name}: {holders} holders, {waiters} waiters").unwrap();
+            let left = lock.delayed_until().map(|until| until.since(self.now));
+            writeln!(text, "{}", left.map_or(String::new(), |left| format!(", delayed {left:?}")))
+                .unwrap();
+            for holder in lock.holders() {
+                let HolderView { session, identity, request, owner, mode, token, .. } = holder;
+                let away = if holder.connected { "" } else { " (away)" };
+                let (held, note, parts) =
+                    (ago(holder.since), holder.note, self.parts(session, request));
+                write!(text, "  {identity}#{request}{away} owner={owner} holds {mode}").unwrap();
+                writeln!(text, " token={token} for {held:?} note={note:?}{parts}").unwrap();
+            }
+            for waiter in lock.waiters() {
+                let WaiterView { session, identity, request, owner, mode, .. } = waiter;
+                let away = if waiter.connected { "" } else { " (away)" };
+                let (waits, note, parts) =
+                    (ago(waiter.since), waiter.note, self.parts(session, request));
+                write!(text, "  {identity}#{request}{away} owner={owner} waits {mode}").unwrap();
+                writeln!(text, " for {waits:?} note={note:?}{parts}").unwrap();
+            }
+        }
+        for (place, session) in self.table.sessions(0) {
+            let SessionView { identity, connected, since, ttl, lease_ends, .. } = session;
+            let away = if connected { "" } else { " (away)" };
+            write!(text, "session {place} {identity}{away}: for {:?}", ago(since)).unwrap();
+            write!(text, " ttl={ttl} ends in {:?}", lease_ends.since(self.now)).unwrap();
+            writeln!(text, " held={} waiting={}", session.held, session.waiting).unwrap();
+        }
+        let Counts { grants, expired, last_token, .. } = self.table.counts();
+        write!(text, "{grants} grants, the last token={last_token}, {expired} expired").unwrap();
+        if let Some(left) = self.table.grace_left() {
+            write!(text, ", in grace for {left:?}").unwrap();
+        }
+        let next = self.table.next_deadline().map(|at| at.since(self.now));
+        writeln!(text, "{}", next.map_or(String::new(), |next| format!(", next look in {next:?}")))
             .unwrap();
         text
     }

@@ -143,6 +143,22 @@ fn nothing_longer_than_a_frame_is_written_and_what_was_written_before_stays() {
 }
 
 #[test]
+fn what_has_no_form_in_bytes_leaves_what_was_written_before() {
+    struct Formless;
+    impl serde::Serialize for Formless {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_u64(7)?;
+            Err(serde::ser::Error::custom("no form"))
+        }
+    }
+    let mut buffer = frames(&[CANCEL]);
+    let before = buffer.clone();
+    let error = encode_frame(&Formless, &mut buffer).unwrap_err();
+    assert_eq!(error.to_string(), "message cannot be written: no form");
+    assert_eq!(buffer, before);
+}
+
+#[test]
 fn before_hello_a_frame_has_1_kib_and_not_a_byte_more() {
     let stream = frames(&[message_of(HELLO_LEN_MAX)]);
     let (read_back, error) = read(&mut ServerCodec::before_hello(), [stream]);
@@ -276,7 +292,7 @@ proptest! {
     fn a_servers_stream_cut_at_random_gives_the_same_messages(
         messages in vec(server_message(), 0..8), lengths in vec(1..200usize, 0..20),
     ) {
-        let (read, error) = read(&mut ClientCodec::new(), cut(frames(&messages), &lengths));
+        let (read, error) = read(&mut ClientCodec::default(), cut(frames(&messages), &lengths));
         prop_assert!(error.is_none(), "{:?}", error);
         prop_assert_eq!(read, messages);
     }

@@ -197,6 +197,13 @@ impl<'de> SeqAccess<'de> for Boast {
 }
 
 #[test]
+fn what_is_no_list_is_said_to_be_none() {
+    let list = Bounded::<u64> { kept_max: usize::MAX, element: PhantomData };
+    let error = list.visit_u64::<Error>(7).unwrap_err();
+    assert_eq!(error.to_string(), "invalid type: integer `7`, expected a list");
+}
+
+#[test]
 fn no_list_is_reserved_for_on_its_word() {
     fn reserved<T: DeserializeOwned>() -> usize {
         let list = Bounded::<T> { kept_max: usize::MAX, element: PhantomData };

@@ -1,0 +1,122 @@
+use std::hash::BuildHasherDefault;
+
+use super::*;
+use crate::engine::{Durable, Past, Start};
+use crate::types::{Epoch, Limits, Mode, Timestamp};
+
+type Table = LockTable<BuildHasherDefault<std::hash::DefaultHasher>>;
+
+fn session(id: u128) -> SavedSession {
+    SavedSession {
+        id: SessionId::new(id),
+        generation: Generation::new(1),
+        identity: Identity::default(),
+        ttl: Ttl::default(),
+        linger: None,
+        age: Duration::ZERO,
+        is_reopened: false,
+        latest_request: RequestId::new(9),
+        finished: Vec::new(),
+    }
+}
+
+fn claim(name: &str, mode: Mode) -> Claim {
+    Claim { name: LockName::new(name).unwrap(), mode }
+}
+
+/// Waits, or holds with this token.
+fn request(session: u128, id: u64, token: Option<u64>, claims: Vec<Claim>) -> SavedRequest {
+    SavedRequest {
+        session: SessionId::new(session),
+        id: RequestId::new(id),
+        owner: OwnerId::default(),
+        converts: None,
+        token: token.map(FencingToken::new),
+        timeout_left: None,
+        ticket: Ticket { epoch: 1, arrival: id },
+        age: Duration::ZERO,
+        told: false,
+        lock_delay: Duration::ZERO,
+        note: Note::default(),
+        claims,
+    }
+}
+
+/// The next run, after a stop that left this.
+fn next_run(sessions: Vec<SavedSession>, requests: Vec<SavedRequest>) -> Table {
+    let snapshot = Snapshot { sessions, requests, forfeited: None, delays: Vec::new() };
+    let first_token = FencingToken::new(1 << 20);
+    let durable = Durable {
+        epoch: Epoch::new(2),
+        tokens_below: FencingToken::new(1 << 21),
+        ttl_max: Some(Ttl::default()),
+    };
+    let past = Past { snapshot: Some(snapshot), ..Past::default() };
+    let start = Start { durable, first_token, plausible: durable, past };
+    let now = Timestamp::from_micros(1_000_000);
+    let table = Table::new(Limits::default(), start, BuildHasherDefault::new(), now);
+    table.assert_invariants();
+    table
+}
+
+/// How many requests hold, and how many wait.
+fn held_and_waiting(table: &Table) -> (usize, usize) {
+    (table.counts().held, table.counts().waiting)
+}
+
+#[test]
+fn what_is_not_of_one_piece_is_left_out() {
+    let a = || vec![claim("a", Mode::Exclusive)];
+    let permits = |take, of| vec![claim("pool", Mode::Permits { take, of })];
+    let (sessions, held) =
+        (|| vec![session(1), session(2)], |claims| request(1, 1, Some(1), claims));
+    let one_held = |more| held_and_waiting(&next_run(sessions(), vec![held(a()), more]));
+    // Of two holders of what one can hold, of two requests with one name.
+    assert_eq!(one_held(request(2, 1, Some(2), a())), (1, 0));
+    assert_eq!(one_held(request(1, 1, Some(2), vec![claim("b", Mode::Shared)])), (1, 0));
+    // Of a session that is not there, of no lock, of one lock as two things.
+    assert_eq!(one_held(request(3, 1, None, a())), (1, 0));
+    assert_eq!(one_held(request(2, 1, None, Vec::new())), (1, 0));
+    let as_permits = vec![claim("a", Mode::Permits { take: 1, of: 2 })];
+    assert_eq!(one_held(request(2, 1, None, as_permits)), (1, 0));
+    // Of what converts nothing.
+    let converts = Some(RequestId::new(5));
+    assert_eq!(one_held(SavedRequest { converts, ..request(1, 2, None, a()) }), (1, 0));
+    // But what fits together is taken over.
+    assert_eq!(one_held(request(2, 1, None, a())), (1, 1));
+    let two = vec![held(permits(1, 2)), request(2, 1, Some(2), permits(1, 2))];
+    assert_eq!(held_and_waiting(&next_run(sessions(), two)), (2, 0));
+}
+
+#[test]
+fn of_two_sessions_with_one_name_the_first_is_taken_over() {
+    let longer = SavedSession { generation: Generation::new(5), ..session(1) };
+    let table = next_run(vec![session(1), longer], Vec::new());
+    assert_eq!(table.counts().sessions, 1);
+    let key = table.sessions.find(SessionId::new(1)).unwrap();
+    assert_eq!(table.sessions[key].generation, Generation::new(1));
+}
+
+#[test]
+fn a_snapshot_says_how_much_it_holds_and_is_the_same_after_it_was_taken_over() {
+    let shared = || vec![claim("a", Mode::Shared), claim("b", Mode::Permits { take: 1, of: 3 })];
+    let table = next_run(
+        vec![session(1), SavedSession { linger: Some(Duration::from_secs(1)), ..session(2) }],
+        vec![
+            request(1, 1, Some(1), shared()),
+            SavedRequest { age: Duration::from_millis(3), ..request(2, 7, Some(3), shared()) },
+            SavedRequest {
+                owner: OwnerId::new(3),
+                timeout_left: Some(Duration::from_secs(5)),
+                told: true,
+                lock_delay: Duration::from_secs(2),
+                note: Note::new("upgrade").unwrap(),
+                ..request(2, 8, None, vec![claim("a", Mode::Exclusive)])
+            },
+        ],
+    );
+    let snapshot = table.snapshot();
+    assert_eq!((snapshot.session_count(), snapshot.request_count()), (2, 3));
+    let Snapshot { sessions, requests, .. } = snapshot.clone();
+    assert_eq!(next_run(sessions, requests).snapshot(), snapshot);
+}

@@ -1,0 +1,144 @@
+//! What stories do not show, or would need too many for.
+
+use super::*;
+
+fn command(session: u64, command: Command) -> Event {
+    Event::Command { connection: ConnectionId::new(session), command }
+}
+
+fn ask(id: u64, name: &str) -> Request {
+    Request {
+        id: RequestId::new(id),
+        owner: OwnerId::default(),
+        converts: None,
+        wait: Wait::Forever,
+        progress: Progress::Told,
+        ticket: None,
+        lock_delay: Duration::ZERO,
+        note: Note::default(),
+        claims: claim(name, Mode::Exclusive).unwrap().into(),
+    }
+}
+
+fn hello(connection: u64, session: u64, ttl: Duration) -> Event {
+    let attach = Attach::Open {
+        session: SessionId::new(session.into()),
+        ttl: Ttl::new(ttl).unwrap(),
+        linger: None,
+        identity: Identity::default(),
+    };
+    let (epoch_seen, token_seen) = (Epoch::default(), FencingToken::default());
+    let connection = ConnectionId::new(connection);
+    Event::Attach { connection, peer: None, attach, epoch_seen, token_seen }
+}
+
+/// Sessions 1 to `count`, each with the connection of its number.
+fn with_sessions(count: u64, ttl: Duration) -> Story {
+    let mut story = Story::new();
+    story.disk_works = false;
+    for session in 1..=count {
+        step(&mut story, hello(session, session, ttl));
+    }
+    story
+}
+
+/// Without a look at everything afterwards, which is too much for so many.
+fn step(story: &mut Story, event: Event) {
+    story.table.step(event, story.now, &mut Vec::new());
+}
+
+#[test]
+fn a_client_may_say_256_things_before_it_is_welcome_and_not_one_more() {
+    let mut story = with_sessions(2, Duration::from_secs(3_600));
+    for session in [1, 2] {
+        for sequence in 0..256 {
+            let told = story.handle(command(session, Command::KeepAlive { sequence }));
+            assert_eq!(told, "");
+        }
+    }
+    let told = story.handle(command(2, Command::KeepAlive { sequence: 256 }));
+    assert_eq!(told, "2 ended: Disconnected held=0 waiting=0\n");
+    let told = story.handle(Event::Persisted(Durable {
+        ttl_max: Some(Ttl::new(Duration::from_secs(3_600)).unwrap()),
+        ..story.on_disk
+    }));
+    assert_eq!(told.matches("kept alive").count(), 256);
+    assert_eq!(story.table.counts().sessions, 1);
+}
+
+#[test]
+fn a_second_hello_on_a_connection_is_nothing() {
+    let mut story = with_sessions(1, TTL_DEFAULT);
+    assert_eq!(story.handle(hello(1, 2, TTL_DEFAULT)), "");
+    assert_eq!(story.table.counts().sessions, 1);
+    assert_eq!(story.handle(command(1, Command::KeepAlive { sequence: 4 })), "← kept alive 4\n");
+}
+
+#[test]
+fn more_on_record_than_was_asked_for_is_nothing() {
+    let mut story = with_sessions(1, TTL_DEFAULT);
+    story.handle(command(1, Command::Request(ask(1, "a"))));
+    story.wait(TTL_DEFAULT);
+    assert_eq!(story.table.counts().locks, 1, "in limbo");
+    assert_eq!(story.handle(Event::Recorded { count: 3 }), "");
+    assert_eq!(story.table.counts().locks, 0);
+}
+
+#[test]
+fn a_change_of_place_is_told_to_the_first_64_of_a_queue() {
+    let mut story = with_sessions(68, TTL_DEFAULT);
+    for session in 1..=68 {
+        story.handle(command(session, Command::Request(ask(1, "a"))));
+    }
+    // Those at 2 to 65 move up to 1 to 64; the others hear when they get there.
+    let told = story.handle(command(2, Command::Cancel { request: RequestId::new(1) }));
+    let places: Vec<&str> = told.lines().filter(|line| line.contains("queued")).collect();
+    assert_eq!(places.len(), 64);
+    assert_eq!(places[63], "66 ← queued #1 position=64");
+    // Whoever asks is told what is known.
+    let told = story.handle(command(68, Command::Request(ask(1, "a"))));
+    assert_eq!(told, "68 ← queued #1 position=67\n");
+}
+
+#[test]
+fn what_many_used_is_given_back_when_they_are_gone() {
+    const MANY: u64 = 4_000;
+    let mut story = with_sessions(MANY, TTL_DEFAULT);
+    for session in 1..=MANY {
+        let owner = OwnerId::new(1);
+        let request = Request { owner, ..ask(1, &format!("lock-{session}")) };
+        step(&mut story, command(session, Command::Request(request)));
+    }
+    assert!(story.table.places().iter().all(|places| *places >= 4_000), "not that many at all");
+    let mut last = story.table.places();
+    // The latest go first: a place can be given back only if none behind it is in use.
+    for session in (11..=MANY).rev() {
+        step(&mut story, command(session, Command::Goodbye));
+        let places = story.table.places();
+        assert!(places.iter().zip(last).all(|(now, before)| *now <= before), "{places:?}");
+        last = places;
+    }
+    assert!(last.iter().all(|places| *places <= 1_024), "{last:?}");
+    story.table.assert_invariants();
+    for session in 1..=10 {
+        let again = Request { owner: OwnerId::new(1), ..ask(1, &format!("lock-{session}")) };
+        let told = story.handle(command(session, Command::Request(again)));
+        assert_eq!(told.matches("grant").count(), 1, "{told}");
+    }
+}
+
+#[test]
+fn the_end_of_a_session_names_the_first_lock_that_it_held() {
+    let mut story = with_sessions(1, TTL_DEFAULT);
+    for (id, name) in [(1, "b"), (2, "a")] {
+        story.handle(command(1, Command::Request(ask(id, name))));
+    }
+    story.wait(Duration::from_secs(9));
+    let (mut effects, now) = (Vec::new(), story.now.after(Duration::from_secs(1)));
+    story.table.handle(Event::Tick, now, &mut effects);
+    let lock = effects.into_iter().find_map(|effect| match effect {
+        Effect::Ended { lock, .. } => Some(lock),
+        _ => None,
+    });
+    assert_eq!(lock, Some(Some(LockName::new("b").unwrap())));
+}
