@@ -101,8 +101,8 @@ pub(super) struct Session<S> {
     waker: Option<Waker>,
     /// Reads submitted since the Coordinator last said that all is handled.
     submits: u8,
-    /// When the peer last said something; kept for observers only.
-    heard: Instant,
+    /// When an observer last said something. None for a session: its silence ends its lease.
+    heard: Option<Instant>,
     /// What is kept for the case that the peer looks on.
     onlooker: Onlooker,
     /// The one timer: of the handshake, of idleness, of not reading, or of closing.
@@ -149,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
             outbox: BytesMut::new(),
             waker: None,
             submits: 0,
-            heard: Instant::now(),
+            heard: None,
             onlooker: Onlooker::default(),
             timer: None,
             disconnected: false,
@@ -172,7 +172,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         }
         self.state = State::Open;
         match attach {
-            Attach::Observer => self.await_next_word(self.shared.idle_timeout, ctx),
+            Attach::Observer => {
+                self.heard = Some(Instant::now());
+                self.await_next_word(self.shared.idle_timeout, ctx);
+            }
             Attach::New | Attach::Resume { .. } => self.cancel_timer(ctx),
         }
         self.notice_onlooker(&messages, ctx);
@@ -192,7 +195,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     fn await_next_word(&mut self, pause: Duration, ctx: &mut Context<Self>) {
         self.set_timer(pause, ctx, |this, ctx| {
             let idle = this.shared.idle_timeout;
-            match idle.checked_sub(this.heard.elapsed()) {
+            let silent = this.heard.map_or(idle, |heard| heard.elapsed());
+            match idle.checked_sub(silent) {
                 Some(left) if !left.is_zero() => this.await_next_word(left, ctx),
                 _ => this.close(GoodbyeCode::IdleTimeout, "nothing was asked for too long", ctx),
             }
@@ -346,7 +350,9 @@ where
                 if messages.iter().any(is_hello) {
                     return self.protocol_error("a second Hello", ctx);
                 }
-                self.heard = Instant::now();
+                if let Some(heard) = &mut self.heard {
+                    *heard = Instant::now();
+                }
                 self.notice_onlooker(&messages, ctx);
                 self.submits += 1;
                 let window = if self.submits < SUBMITS_MAX { Window::Open } else { Window::Shut };
