@@ -2,7 +2,7 @@
 //! come back to their places, and nobody else is granted anything (rules G2, G3). And after any
 //! broken connection: the account that brings both sides to the same view (rule S3).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::time::Duration;
 
@@ -125,29 +125,53 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Makes room for a reclaim in all its locks, if only lesser tokens are in the way: those lose.
     /// Waiters who want to use a lock otherwise than it was used are answered.
     fn make_room(&mut self, request: RequestKey, reclaimed: FencingToken) -> bool {
-        let claims: Vec<ClaimKey> = self.claims_of(request).collect();
-        for claim in claims {
-            let ClaimNode { lock, mode, .. } = self.claims[claim];
-            // A lock delay is for others; whoever held it beside the one that was lost still does.
-            while !self.locks[lock].fits(mode) {
-                if self.locks[lock].holders.is_empty() {
-                    self.reshape(lock, Shape::of(mode));
-                    continue;
-                }
-                let Some((token, loser)) = self.least_holder(lock, reclaimed) else { return false };
-                let reason = LostReason::Conflict;
-                self.finish(loser, Outcome::Lost(token, reason), News::Lost { token, reason });
-            }
+        let Some(losers) = self.find_losers(request, reclaimed) else { return false };
+        for (token, loser) in losers {
+            let reason = LostReason::Conflict;
+            self.finish(loser, Outcome::Lost(token, reason), News::Lost { token, reason });
         }
+        self.reshape_locks(request);
         true
     }
 
-    /// The holder of a lock with the least token, if that is less than what is reclaimed.
-    fn least_holder(
+    /// The holders that have to go for a reclaim to have all its locks; none if it cannot, as one of
+    /// them is not less.
+    fn find_losers(
+        &self,
+        request: RequestKey,
+        reclaimed: FencingToken,
+    ) -> Option<BTreeSet<(FencingToken, RequestKey)>> {
+        let mut losers = BTreeSet::new();
+        for claim in self.claims_of(request) {
+            let ClaimNode { lock: key, mode, .. } = self.claims[claim];
+            let lock = &self.locks[key];
+            // A lock delay is for others; whoever held it beside the one that was lost still does.
+            let fits =
+                |given_back| lock.fits_instead(mode, given_back) || lock.taken() == given_back;
+            let mut lesser = self.lesser_holders(key, reclaimed);
+            // Those who lose another lock anyway go first.
+            lesser.sort_unstable_by_key(|holder| (!losers.contains(holder), *holder));
+            let mut given_back = 0;
+            for holder in lesser {
+                if fits(given_back) {
+                    break;
+                }
+                given_back += self.share_of(holder.1, key);
+                losers.insert(holder);
+            }
+            if !fits(given_back) {
+                return None;
+            }
+        }
+        Some(losers)
+    }
+
+    /// The holders of a lock whose tokens are less than what is reclaimed.
+    fn lesser_holders(
         &self,
         lock: LockKey,
         reclaimed: FencingToken,
-    ) -> Option<(FencingToken, RequestKey)> {
+    ) -> Vec<(FencingToken, RequestKey)> {
         let holders = self.locks[lock].holders.iter(&self.claims);
         holders
             .map(|claim| self.claims[claim].request)
@@ -155,8 +179,19 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 State::Held { token } => Some((token, request)),
                 State::Waiting { .. } => None,
             })
-            .min()
-            .filter(|(least, _)| *least < reclaimed)
+            .filter(|(token, _)| *token < reclaimed)
+            .collect()
+    }
+
+    /// The locks of a request are what it says they are; nobody holds those that were something else.
+    fn reshape_locks(&mut self, request: RequestKey) {
+        let claims: Vec<ClaimKey> = self.claims_of(request).collect();
+        for claim in claims {
+            let ClaimNode { lock, mode, .. } = self.claims[claim];
+            if self.locks[lock].shape != Shape::of(mode) {
+                self.reshape(lock, Shape::of(mode));
+            }
+        }
     }
 
     /// A lock that only new requests wait for is what its earlier holder says it is.

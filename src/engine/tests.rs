@@ -115,6 +115,7 @@ stories! {
     after_a_stop_conversions_go_on
     lock_delays_do_not_shorten_each_other
     a_ticket_that_two_show_makes_no_false_alarm
+    a_reclaim_of_several_is_all_or_nothing
 }
 
 /// A session as the story's teller knows it.
