@@ -184,7 +184,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// The locks of a request are what it says they are; nobody holds those that were something else.
-    fn reshape_locks(&mut self, request: RequestKey) {
+    pub(super) fn reshape_locks(&mut self, request: RequestKey) {
         let claims: Vec<ClaimKey> = self.claims_of(request).collect();
         for claim in claims {
             let ClaimNode { lock, mode, .. } = self.claims[claim];
@@ -194,7 +194,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
     }
 
-    /// A lock that only new requests wait for is what its earlier holder says it is.
+    /// A lock that nobody holds is something else from now on: who waits for it as what it was is
+    /// answered.
     fn reshape(&mut self, lock: LockKey, shape: Shape) {
         let waiters: Vec<RequestKey> = {
             let queue = self.locks[lock].queue.iter(&self.claims);
@@ -225,17 +226,31 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.tokens.available() && self.grace_until.is_none()
     }
 
-    /// The place of a request that begins to wait now: that of its ticket, if it comes back in the
-    /// grace period; else after all others.
-    pub(super) fn ticket(&mut self, shown: Option<Ticket>) -> Ticket {
-        let epoch = self.epoch().number();
-        match shown {
-            Some(ticket) if self.grace_until.is_some() && ticket.epoch < epoch => ticket,
-            Some(_) | None => {
-                self.arrivals += 1;
-                Ticket { epoch, arrival: self.arrivals }
-            }
-        }
+    /// The place of a request that begins to wait now: the one it keeps, if it does; else after all
+    /// others.
+    pub(super) fn ticket(&mut self, kept: Option<Ticket>) -> Ticket {
+        kept.unwrap_or_else(|| {
+            self.arrivals += 1;
+            Ticket { epoch: self.epoch().number(), arrival: self.arrivals }
+        })
+    }
+
+    /// The place that a request keeps which shows this ticket: it comes back in the grace period.
+    pub(super) fn place_kept(&self, shown: Option<Ticket>) -> Option<Ticket> {
+        shown.filter(|ticket| self.grace_until.is_some() && self.is_of_earlier_run(*ticket))
+    }
+
+    /// Whether only those use a lock who began to wait for it in this run: what it is, is still to be
+    /// said by whoever was there before.
+    pub(super) fn has_only_newcomers(&self, lock: LockKey) -> bool {
+        let lock = &self.locks[lock];
+        let first = lock.queue.head().map(|claim| self.claims[claim].request);
+        let is_earlier = |first| self.is_of_earlier_run(self.requests[first].ticket);
+        lock.holders.is_empty() && !first.is_some_and(is_earlier)
+    }
+
+    fn is_of_earlier_run(&self, ticket: Ticket) -> bool {
+        ticket.epoch < self.epoch().number()
     }
 
     /// Brings both sides to the same view of what a session has (rule S3): without it a lock can

@@ -150,7 +150,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         wait: Wait,
         ticket: Option<Ticket>,
     ) -> Result<(), Rejection> {
-        self.check_shapes(request)?;
+        let kept = self.place_kept(ticket);
+        self.check_shapes(request, kept)?;
         if self.token_kept(request).is_some() {
             self.grant(request);
             return Ok(());
@@ -175,7 +176,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             (_, Wait::AtMost(timeout)) => Some(self.now.after(timeout)),
         };
         self.check_room_to_wait(request)?;
-        self.requests[request].ticket = self.ticket(ticket);
+        if kept.is_some() {
+            self.reshape_locks(request);
+        }
+        self.requests[request].ticket = self.ticket(kept);
         self.wait_in_queues(request, deadline);
         if let Some(cycle) = self.find_deadlock(request) {
             return Err(Rejection::Deadlock { cycle });
@@ -186,12 +190,18 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         Ok(())
     }
 
-    /// All who use a lock at a time use it as the same (rule R4).
-    pub(super) fn check_shapes(&self, request: RequestKey) -> Result<(), Rejection> {
+    /// All who use a lock at a time use it as the same (rule R4); and of them, those who are new in a
+    /// grace period as those who come back to the place that they kept.
+    pub(super) fn check_shapes(
+        &self,
+        request: RequestKey,
+        kept: Option<Ticket>,
+    ) -> Result<(), Rejection> {
         for claim in self.claims_of(request) {
-            let ClaimNode { lock, mode, .. } = self.claims[claim];
-            let lock = &self.locks[lock];
-            if lock.shape != Shape::of(mode) {
+            let ClaimNode { lock: key, mode, .. } = self.claims[claim];
+            let lock = &self.locks[key];
+            let may_differ = kept.is_some() && self.has_only_newcomers(key);
+            if lock.shape != Shape::of(mode) && !may_differ {
                 let of = match lock.shape {
                     Shape::Plain => None,
                     Shape::Semaphore { of } => Some(of),

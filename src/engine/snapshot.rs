@@ -243,7 +243,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if let Some(Some(held)) = held {
             self.pair(key, held);
         }
-        let fits = self.check_shapes(key).is_ok() && held != Some(None);
+        let fits = self.check_shapes(key, None).is_ok() && held != Some(None);
         match saved.token {
             Some(token) if fits && self.has_room(key) => self.hold(key, token),
             None if fits => {

@@ -116,6 +116,7 @@ stories! {
     lock_delays_do_not_shorten_each_other
     a_ticket_that_two_show_makes_no_false_alarm
     a_reclaim_of_several_is_all_or_nothing
+    who_was_there_before_a_crash_says_what_a_lock_is
 }
 
 /// A session as the story's teller knows it.
