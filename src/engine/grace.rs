@@ -175,10 +175,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let holders = self.locks[lock].holders.iter(&self.claims);
         holders
             .map(|claim| self.claims[claim].request)
-            .filter_map(|request| match self.requests[request].state {
-                State::Held { token } => Some((token, request)),
-                State::Waiting { .. } => None,
-            })
+            .filter_map(|request| Some((self.requests[request].token()?, request)))
             .filter(|(token, _)| *token < reclaimed)
             .collect()
     }

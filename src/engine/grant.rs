@@ -115,6 +115,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             id: request.id,
             owner,
             partner: None,
+            replaced: None,
             state: State::Waiting { deadline: None },
             since: self.now,
             first: None,
@@ -450,7 +451,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// An operator wants a lock taken away from the holder with this token (rule R11). That is put on
-    /// record first.
+    /// record first; also for what it converted, which whoever did not hear of the grant still has.
     pub(super) fn ask_to_revoke(
         &mut self,
         connection: ConnectionId,
@@ -458,10 +459,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         name: LockName,
         token: FencingToken,
     ) {
-        if self.holder_with(&name, token).is_none() {
+        let Some(request) = self.holder_with(&name, token) else {
             let rejection = Rejection::NoSuchGrant { lock: name, token };
             self.effects.push(Effect::NotRevoked { connection, query_id, rejection });
             return;
+        };
+        if let Some(replaced) = self.requests[request].replaced.filter(|before| *before != token) {
+            self.record(Forfeit::Grant(replaced), Limbo::Nothing);
         }
         let revoke = Limbo::Revoke { connection, query_id, name, token };
         self.record(Forfeit::Grant(token), revoke);
