@@ -12,8 +12,8 @@ use super::lock::{ClaimNode, Shape};
 use super::request::{Live, State};
 use super::session::Outcome;
 use super::table::Due;
-use super::{Durable, Effect, Forfeit, Happening, LockTable, News, Past, Rejection, Snapshot};
-use crate::types::{FencingToken, LostReason, RequestId, Ticket, Timestamp, Ttl};
+use super::{Durable, Forfeit, Happening, LockTable, News, Past, Rejection, Snapshot};
+use crate::types::{FencingToken, LostReason, RequestId, TTL_MAX, Ticket, Timestamp, Ttl};
 
 /// How much clocks may differ, as a part of a hundred (rule T1).
 const CLOCK_RATE_ERROR_PERCENT: u32 = 1;
@@ -30,19 +30,20 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if needs_grace {
             self.forfeited = forfeits.into_iter().collect();
             self.set_grace(now.after(self.longest_belief()));
-        } else if let Some(last) = next_record.checked_sub(1) {
-            self.remember_record(last);
+        }
+        if let Some(last) = next_record.checked_sub(1) {
+            // How long their leases were is not known any more, and there may have been longer ones
+            // than any that is on disk now.
+            self.records.push_back((now.after(belief_in(TTL_MAX)), last));
         }
         if let Some(snapshot) = snapshot {
             self.restore(snapshot);
         }
     }
 
-    /// For how long after its last word to us any client may believe in a lease: its ttl, measured
-    /// by a clock that is as slow as may be, while ours is as fast.
+    /// For how long after its last word to us any client may believe in a lease.
     pub(super) fn longest_belief(&self) -> Duration {
-        let ttl = self.tokens.ttl_max().map_or(Duration::ZERO, Ttl::length);
-        ttl + ttl * 2 * CLOCK_RATE_ERROR_PERCENT / 100 + MARGIN
+        belief_in(self.tokens.ttl_max().map_or(Duration::ZERO, Ttl::length))
     }
 
     /// The grace period lasts until then, whatever it was before.
@@ -59,10 +60,6 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             self.timeouts.remove(&(until, Due::Grace));
         }
         self.forfeited.clear();
-        if self.next_record > 0 {
-            let below = self.records.front().map_or(self.next_record, |(_, number)| *number);
-            self.effects.push(Effect::ForgetRecords { below });
-        }
         self.relax_longest_lease();
         self.break_deadlocks();
         self.starved = true;
@@ -287,4 +284,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         self.settle();
     }
+}
+
+/// For how long after its last word to us a client may believe in a lease: its ttl, measured by a clock
+/// that is as slow as may be, while ours is as fast.
+fn belief_in(ttl: Duration) -> Duration {
+    ttl + ttl * 2 * CLOCK_RATE_ERROR_PERCENT / 100 + MARGIN
 }

@@ -118,6 +118,7 @@ stories! {
     a_reclaim_of_several_is_all_or_nothing
     who_was_there_before_a_crash_says_what_a_lock_is
     a_revoked_upgrade_is_not_reclaimed_as_what_it_was
+    whoever_has_forfeited_is_known_over_several_crashes
 }
 
 /// A session as the story's teller knows it.
