@@ -176,9 +176,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             (_, Wait::Forever) => None,
             (_, Wait::AtMost(timeout)) => Some(self.now.after(timeout)),
         };
-        self.check_room_to_wait(request)?;
-        if kept.is_some() {
-            self.reshape_locks(request);
+        match kept {
+            Some(_) => self.reshape_locks(request),
+            None => self.check_room_to_wait(request)?,
         }
         self.requests[request].ticket = self.ticket(kept);
         self.wait_in_queues(request, deadline);
@@ -233,6 +233,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         })
     }
 
+    /// A queue has a limit for those who are new. Who comes back to its place was let in before.
     fn check_room_to_wait(&self, request: RequestKey) -> Result<(), Rejection> {
         let max = self.limits.waiters_per_lock_max;
         let mut locks = self.claims_of(request).map(|claim| &self.locks[self.claims[claim].lock]);

@@ -119,6 +119,7 @@ stories! {
     who_was_there_before_a_crash_says_what_a_lock_is
     a_revoked_upgrade_is_not_reclaimed_as_what_it_was
     whoever_has_forfeited_is_known_over_several_crashes
+    limits_keep_out_nobody_who_was_there_before
 }
 
 /// A session as the story's teller knows it.
