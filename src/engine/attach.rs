@@ -50,14 +50,16 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if self.draining {
             return Err(Rejection::Draining);
         }
-        if self.sessions.len() >= max {
+        // The first connection of a session is of generation 1; this is a later one of an earlier run.
+        let is_reopened = opening.generation > Generation::new(1);
+        // Who was let in before the crash is not kept out by those who were quicker after it.
+        if self.sessions.len() >= max && !is_reopened {
             return Err(Rejection::TooManySessions { max });
         }
         assert!(self.sessions.find(opening.id).is_none(), "the shell gave a session id twice");
-        let (id, ttl, generation) = (opening.id, opening.ttl, opening.generation);
+        let (id, ttl) = (opening.id, opening.ttl);
         let session = self.enroll(Session::open(opening, self.now));
-        // The first connection of a session is of generation 1; this is a later one of an earlier run.
-        self.sessions[session].is_reopened = generation > Generation::new(1);
+        self.sessions[session].is_reopened = is_reopened;
         if self.tokens.covers(ttl) {
             self.welcome(session, Standing::Opened);
         } else {

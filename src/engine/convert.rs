@@ -102,7 +102,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// nothing new is granted.
     pub(super) fn token_kept(&self, request: RequestKey) -> Option<FencingToken> {
         let converted = self.requests[request].partner?;
-        let State::Held { token } = self.requests[converted].state else { return None };
+        let token = self.requests[converted].token()?;
         let wants_less = |claim| {
             let ClaimNode { lock, mode, .. } = self.claims[claim];
             share(mode) <= self.share_of(converted, lock)
@@ -116,6 +116,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let converted = self.requests[request].partner.take()?;
         self.requests[converted].partner = None;
         let Live { session, id, since, .. } = self.requests[converted];
+        self.requests[request].replaced = self.requests[converted].token();
         let outcome = self.drop_silently(converted);
         self.sessions[session].remember(id, outcome, self.limits.finished_remembered);
         Some(since)

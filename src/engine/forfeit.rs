@@ -14,6 +14,8 @@ use crate::types::{ConnectionId, FencingToken, LockName};
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) enum Limbo {
+    /// Nothing yet: another record of the same end follows.
+    Nothing,
     /// What the session held passes on.
     Session(SessionKey),
     /// A grant is revoked.
@@ -44,6 +46,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     pub(super) fn recorded(&mut self, count: usize) {
         for _ in 0..count {
             match self.in_limbo.pop_front() {
+                Some(Limbo::Nothing) => {}
                 Some(Limbo::Session(session)) => self.pass_on(session),
                 Some(Limbo::Revoke { connection, query_id, name, token }) => {
                     if self.grace_until.is_some() {

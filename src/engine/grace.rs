@@ -2,7 +2,7 @@
 //! come back to their places, and nobody else is granted anything (rules G2, G3). And after any
 //! broken connection: the account that brings both sides to the same view (rule S3).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use super::lock::{ClaimNode, Shape};
 use super::request::{Live, State};
 use super::session::Outcome;
 use super::table::Due;
-use super::{Durable, Effect, Forfeit, Happening, LockTable, News, Past, Rejection, Snapshot};
-use crate::types::{FencingToken, LostReason, RequestId, Ticket, Timestamp, Ttl};
+use super::{Durable, Forfeit, Happening, LockTable, News, Past, Rejection, Snapshot};
+use crate::types::{FencingToken, LostReason, RequestId, TTL_MAX, Ticket, Timestamp, Ttl};
 
 /// How much clocks may differ, as a part of a hundred (rule T1).
 const CLOCK_RATE_ERROR_PERCENT: u32 = 1;
@@ -30,19 +30,20 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if needs_grace {
             self.forfeited = forfeits.into_iter().collect();
             self.set_grace(now.after(self.longest_belief()));
-        } else if let Some(last) = next_record.checked_sub(1) {
-            self.remember_record(last);
+        }
+        if let Some(last) = next_record.checked_sub(1) {
+            // How long their leases were is not known any more, and there may have been longer ones
+            // than any that is on disk now.
+            self.records.push_back((now.after(belief_in(TTL_MAX)), last));
         }
         if let Some(snapshot) = snapshot {
             self.restore(snapshot);
         }
     }
 
-    /// For how long after its last word to us any client may believe in a lease: its ttl, measured
-    /// by a clock that is as slow as may be, while ours is as fast.
+    /// For how long after its last word to us any client may believe in a lease.
     pub(super) fn longest_belief(&self) -> Duration {
-        let ttl = self.tokens.ttl_max().map_or(Duration::ZERO, Ttl::length);
-        ttl + ttl * 2 * CLOCK_RATE_ERROR_PERCENT / 100 + MARGIN
+        belief_in(self.tokens.ttl_max().map_or(Duration::ZERO, Ttl::length))
     }
 
     /// The grace period lasts until then, whatever it was before.
@@ -59,10 +60,6 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             self.timeouts.remove(&(until, Due::Grace));
         }
         self.forfeited.clear();
-        if self.next_record > 0 {
-            let below = self.records.front().map_or(self.next_record, |(_, number)| *number);
-            self.effects.push(Effect::ForgetRecords { below });
-        }
         self.relax_longest_lease();
         self.break_deadlocks();
         self.starved = true;
@@ -125,41 +122,74 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Makes room for a reclaim in all its locks, if only lesser tokens are in the way: those lose.
     /// Waiters who want to use a lock otherwise than it was used are answered.
     fn make_room(&mut self, request: RequestKey, reclaimed: FencingToken) -> bool {
-        let claims: Vec<ClaimKey> = self.claims_of(request).collect();
-        for claim in claims {
-            let ClaimNode { lock, mode, .. } = self.claims[claim];
-            // A lock delay is for others; whoever held it beside the one that was lost still does.
-            while !self.locks[lock].fits(mode) {
-                if self.locks[lock].holders.is_empty() {
-                    self.reshape(lock, Shape::of(mode));
-                    continue;
-                }
-                let Some((token, loser)) = self.least_holder(lock, reclaimed) else { return false };
-                let reason = LostReason::Conflict;
-                self.finish(loser, Outcome::Lost(token, reason), News::Lost { token, reason });
-            }
+        let Some(losers) = self.find_losers(request, reclaimed) else { return false };
+        for (token, loser) in losers {
+            let reason = LostReason::Conflict;
+            self.finish(loser, Outcome::Lost(token, reason), News::Lost { token, reason });
         }
+        self.reshape_locks(request);
         true
     }
 
-    /// The holder of a lock with the least token, if that is less than what is reclaimed.
-    fn least_holder(
+    /// The holders that have to go for a reclaim to have all its locks; none if it cannot, as one of
+    /// them is not less.
+    fn find_losers(
+        &self,
+        request: RequestKey,
+        reclaimed: FencingToken,
+    ) -> Option<BTreeSet<(FencingToken, RequestKey)>> {
+        let mut losers = BTreeSet::new();
+        for claim in self.claims_of(request) {
+            let ClaimNode { lock: key, mode, .. } = self.claims[claim];
+            let lock = &self.locks[key];
+            // A lock delay is for others; whoever held it beside the one that was lost still does.
+            let fits =
+                |given_back| lock.fits_instead(mode, given_back) || lock.taken() == given_back;
+            let mut lesser = self.lesser_holders(key, reclaimed);
+            // Those who lose another lock anyway go first.
+            lesser.sort_unstable_by_key(|holder| (!losers.contains(holder), *holder));
+            let mut given_back = 0;
+            for holder in lesser {
+                if fits(given_back) {
+                    break;
+                }
+                given_back += self.share_of(holder.1, key);
+                losers.insert(holder);
+            }
+            if !fits(given_back) {
+                return None;
+            }
+        }
+        Some(losers)
+    }
+
+    /// The holders of a lock whose tokens are less than what is reclaimed.
+    fn lesser_holders(
         &self,
         lock: LockKey,
         reclaimed: FencingToken,
-    ) -> Option<(FencingToken, RequestKey)> {
+    ) -> Vec<(FencingToken, RequestKey)> {
         let holders = self.locks[lock].holders.iter(&self.claims);
         holders
             .map(|claim| self.claims[claim].request)
-            .filter_map(|request| match self.requests[request].state {
-                State::Held { token } => Some((token, request)),
-                State::Waiting { .. } => None,
-            })
-            .min()
-            .filter(|(least, _)| *least < reclaimed)
+            .filter_map(|request| Some((self.requests[request].token()?, request)))
+            .filter(|(token, _)| *token < reclaimed)
+            .collect()
     }
 
-    /// A lock that only new requests wait for is what its earlier holder says it is.
+    /// The locks of a request are what it says they are; nobody holds those that were something else.
+    pub(super) fn reshape_locks(&mut self, request: RequestKey) {
+        let claims: Vec<ClaimKey> = self.claims_of(request).collect();
+        for claim in claims {
+            let ClaimNode { lock, mode, .. } = self.claims[claim];
+            if self.locks[lock].shape != Shape::of(mode) {
+                self.reshape(lock, Shape::of(mode));
+            }
+        }
+    }
+
+    /// A lock that nobody holds is something else from now on: who waits for it as what it was is
+    /// answered.
     fn reshape(&mut self, lock: LockKey, shape: Shape) {
         let waiters: Vec<RequestKey> = {
             let queue = self.locks[lock].queue.iter(&self.claims);
@@ -190,17 +220,31 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.tokens.available() && self.grace_until.is_none()
     }
 
-    /// The place of a request that begins to wait now: that of its ticket, if it comes back in the
-    /// grace period; else after all others.
-    pub(super) fn ticket(&mut self, shown: Option<Ticket>) -> Ticket {
-        let epoch = self.epoch().number();
-        match shown {
-            Some(ticket) if self.grace_until.is_some() && ticket.epoch < epoch => ticket,
-            Some(_) | None => {
-                self.arrivals += 1;
-                Ticket { epoch, arrival: self.arrivals }
-            }
-        }
+    /// The place of a request that begins to wait now: the one it keeps, if it does; else after all
+    /// others.
+    pub(super) fn ticket(&mut self, kept: Option<Ticket>) -> Ticket {
+        kept.unwrap_or_else(|| {
+            self.arrivals += 1;
+            Ticket { epoch: self.epoch().number(), arrival: self.arrivals }
+        })
+    }
+
+    /// The place that a request keeps which shows this ticket: it comes back in the grace period.
+    pub(super) fn place_kept(&self, shown: Option<Ticket>) -> Option<Ticket> {
+        shown.filter(|ticket| self.grace_until.is_some() && self.is_of_earlier_run(*ticket))
+    }
+
+    /// Whether only those use a lock who began to wait for it in this run: what it is, is still to be
+    /// said by whoever was there before.
+    pub(super) fn has_only_newcomers(&self, lock: LockKey) -> bool {
+        let lock = &self.locks[lock];
+        let first = lock.queue.head().map(|claim| self.claims[claim].request);
+        let is_earlier = |first| self.is_of_earlier_run(self.requests[first].ticket);
+        lock.holders.is_empty() && !first.is_some_and(is_earlier)
+    }
+
+    fn is_of_earlier_run(&self, ticket: Ticket) -> bool {
+        ticket.epoch < self.epoch().number()
     }
 
     /// Brings both sides to the same view of what a session has (rule S3): without it a lock can
@@ -240,4 +284,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         self.settle();
     }
+}
+
+/// For how long after its last word to us a client may believe in a lease: its ttl, measured by a clock
+/// that is as slow as may be, while ours is as fast.
+fn belief_in(ttl: Duration) -> Duration {
+    ttl + ttl * 2 * CLOCK_RATE_ERROR_PERCENT / 100 + MARGIN
 }

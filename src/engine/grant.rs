@@ -115,6 +115,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             id: request.id,
             owner,
             partner: None,
+            replaced: None,
             state: State::Waiting { deadline: None },
             since: self.now,
             first: None,
@@ -150,7 +151,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         wait: Wait,
         ticket: Option<Ticket>,
     ) -> Result<(), Rejection> {
-        self.check_shapes(request)?;
+        let kept = self.place_kept(ticket);
+        self.check_shapes(request, kept)?;
         if self.token_kept(request).is_some() {
             self.grant(request);
             return Ok(());
@@ -174,8 +176,11 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             (_, Wait::Forever) => None,
             (_, Wait::AtMost(timeout)) => Some(self.now.after(timeout)),
         };
-        self.check_room_to_wait(request)?;
-        self.requests[request].ticket = self.ticket(ticket);
+        match kept {
+            Some(_) => self.reshape_locks(request),
+            None => self.check_room_to_wait(request)?,
+        }
+        self.requests[request].ticket = self.ticket(kept);
         self.wait_in_queues(request, deadline);
         if let Some(cycle) = self.find_deadlock(request) {
             return Err(Rejection::Deadlock { cycle });
@@ -186,12 +191,18 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         Ok(())
     }
 
-    /// All who use a lock at a time use it as the same (rule R4).
-    pub(super) fn check_shapes(&self, request: RequestKey) -> Result<(), Rejection> {
+    /// All who use a lock at a time use it as the same (rule R4); and of them, those who are new in a
+    /// grace period as those who come back to the place that they kept.
+    pub(super) fn check_shapes(
+        &self,
+        request: RequestKey,
+        kept: Option<Ticket>,
+    ) -> Result<(), Rejection> {
         for claim in self.claims_of(request) {
-            let ClaimNode { lock, mode, .. } = self.claims[claim];
-            let lock = &self.locks[lock];
-            if lock.shape != Shape::of(mode) {
+            let ClaimNode { lock: key, mode, .. } = self.claims[claim];
+            let lock = &self.locks[key];
+            let may_differ = kept.is_some() && self.has_only_newcomers(key);
+            if lock.shape != Shape::of(mode) && !may_differ {
                 let of = match lock.shape {
                     Shape::Plain => None,
                     Shape::Semaphore { of } => Some(of),
@@ -222,6 +233,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         })
     }
 
+    /// A queue has a limit for those who are new. Who comes back to its place was let in before.
     fn check_room_to_wait(&self, request: RequestKey) -> Result<(), Rejection> {
         let max = self.limits.waiters_per_lock_max;
         let mut locks = self.claims_of(request).map(|claim| &self.locks[self.claims[claim].lock]);
@@ -440,7 +452,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// An operator wants a lock taken away from the holder with this token (rule R11). That is put on
-    /// record first.
+    /// record first; also for what it converted, which whoever did not hear of the grant still has.
     pub(super) fn ask_to_revoke(
         &mut self,
         connection: ConnectionId,
@@ -448,10 +460,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         name: LockName,
         token: FencingToken,
     ) {
-        if self.holder_with(&name, token).is_none() {
+        let Some(request) = self.holder_with(&name, token) else {
             let rejection = Rejection::NoSuchGrant { lock: name, token };
             self.effects.push(Effect::NotRevoked { connection, query_id, rejection });
             return;
+        };
+        if let Some(replaced) = self.requests[request].replaced.filter(|before| *before != token) {
+            self.record(Forfeit::Grant(replaced), Limbo::Nothing);
         }
         let revoke = Limbo::Revoke { connection, query_id, name, token };
         self.record(Forfeit::Grant(token), revoke);

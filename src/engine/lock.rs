@@ -269,12 +269,9 @@ impl Lock {
         self.delayed_until.is_none() && self.fits_instead(mode, share)
     }
 
-    /// Whether a holder in `mode` fits together with the holders there are.
-    pub(super) fn fits(&self, mode: Mode) -> bool {
-        self.fits_instead(mode, 0)
-    }
-
-    fn fits_instead(&self, mode: Mode, given_back: u64) -> bool {
+    /// Whether a holder in `mode` fits together with the holders there are, if this share were given
+    /// back; whatever the lock is delayed for.
+    pub(super) fn fits_instead(&self, mode: Mode, given_back: u64) -> bool {
         let taken = self.taken - given_back;
         self.shape == Shape::of(mode) && taken + share(mode) <= self.shape.capacity()
     }

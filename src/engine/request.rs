@@ -26,6 +26,9 @@ pub(super) struct Live {
     /// While it waits: the request that it converts, whose place it is to take. While it holds: the
     /// request that waits to convert it. Invariant: those two name each other.
     pub(super) partner: Option<RequestKey>,
+    /// While it holds: the token of what it converted. Its client believes in that until it hears of
+    /// the grant, and would reclaim it (rule G3).
+    pub(super) replaced: Option<FencingToken>,
     /// Whether it waits or holds. All its claims do the same (rule R5).
     pub(super) state: State,
     /// Since when it waits or holds.
@@ -66,6 +69,14 @@ pub(super) enum State {
 impl Live {
     pub(super) fn is_held(&self) -> bool {
         matches!(self.state, State::Held { .. })
+    }
+
+    /// Its token, if it holds.
+    pub(super) fn token(&self) -> Option<FencingToken> {
+        match self.state {
+            State::Held { token } => Some(token),
+            State::Waiting { .. } => None,
+        }
     }
 
     pub(super) fn is_told(&self) -> bool {

@@ -57,6 +57,8 @@ struct SavedRequest {
     converts: Option<RequestId>,
     /// Its token if it holds.
     token: Option<FencingToken>,
+    /// That of what it converted.
+    replaced: Option<FencingToken>,
     /// For how long it goes on waiting, if it does not hold and not for ever.
     timeout_left: Option<Duration>,
     ticket: Ticket,
@@ -96,10 +98,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             .collect();
         live.sort_by_key(|key| {
             let live = &self.requests[*key];
-            let token = match live.state {
-                State::Held { token } => Some(token),
-                State::Waiting { .. } => None,
-            };
+            let token = live.token();
             (token.is_none(), token, live.ticket)
         });
         let delays = self.locks.keys().filter_map(|key| {
@@ -164,6 +163,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             owner: self.owner_of(key),
             converts: live.partner.filter(|_| !live.is_held()).map(|held| self.requests[held].id),
             token,
+            replaced: live.replaced,
             timeout_left,
             ticket: live.ticket,
             age: self.now.since(live.since),
@@ -240,10 +240,11 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         };
         let key = self.put_in(session, request);
         self.requests[key].ticket = saved.ticket;
+        self.requests[key].replaced = saved.replaced;
         if let Some(Some(held)) = held {
             self.pair(key, held);
         }
-        let fits = self.check_shapes(key).is_ok() && held != Some(None);
+        let fits = self.check_shapes(key, None).is_ok() && held != Some(None);
         match saved.token {
             Some(token) if fits && self.has_room(key) => self.hold(key, token),
             None if fits => {

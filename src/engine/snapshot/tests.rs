@@ -32,6 +32,7 @@ fn request(session: u128, id: u64, token: Option<u64>, claims: Vec<Claim>) -> Sa
         owner: OwnerId::default(),
         converts: None,
         token: token.map(FencingToken::new),
+        replaced: None,
         timeout_left: None,
         ticket: Ticket { epoch: 1, arrival: id },
         age: Duration::ZERO,

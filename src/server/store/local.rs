@@ -40,7 +40,7 @@ pub(super) const BLOBS: TableDefinition<&str, &[u8]> = TableDefinition::new("blo
 const KEY: &str = "key";
 pub(super) const SNAPSHOT: &str = "snapshot";
 /// The first byte of a snapshot: changes with what snapshots are made of.
-pub(super) const SNAPSHOT_FORMAT: u8 = 2;
+pub(super) const SNAPSHOT_FORMAT: u8 = 3;
 /// Who must not reclaim, by number.
 pub(super) const FORFEITS: TableDefinition<u64, &[u8]> = TableDefinition::new("forfeits");
 /// A cache for a few numbers; redb's default is made for databases.
