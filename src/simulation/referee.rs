@@ -57,8 +57,12 @@ pub(super) struct Referee {
     /// Requests, and clients, that the history has nothing more to say of.
     ignored: BTreeSet<RequestName>,
     ignored_clients: BTreeSet<u64>,
-    /// The greatest tokens with which each lock was granted to be held alone, and shared.
-    latest: BTreeMap<LockName, (u64, u64)>,
+    /// Counts the starts of which the coordinator knew nobody but those who came back.
+    life: u64,
+    /// The greatest tokens with which each lock was granted to be held alone, and shared, in each life.
+    latest: BTreeMap<(LockName, u64), (u64, u64)>,
+    /// The life in which the coordinator last said of a request that it holds.
+    known_in: BTreeMap<(SessionId, RequestId), u64>,
     /// Requests that others are, or were, to convert.
     converted: BTreeSet<(SessionId, RequestId)>,
     /// What it came to, in words and numbers.
@@ -81,7 +85,9 @@ impl Referee {
             revoked: BTreeSet::new(),
             ignored: BTreeSet::new(),
             ignored_clients: BTreeSet::new(),
+            life: 0,
             latest: BTreeMap::new(),
+            known_in: BTreeMap::new(),
             converted: BTreeSet::new(),
             tally: Tally::default(),
             trace,
@@ -137,27 +143,40 @@ impl Referee {
         self.converted.extend(converted);
     }
 
+    /// The coordinator has begun, and knows nobody but those who come back.
+    pub(super) fn begin_life(&mut self) {
+        self.life += 1;
+    }
+
     /// The coordinator says that something is held. Whatever it was that passed on is never given
-    /// back to whom it was before: not by a grant, and not by a reclaim (rules G1, G3).
+    /// back to whom it was before: not by a grant, and not by a reclaim (rules G1, G3). That is asked
+    /// of a coordinator that knew of the hold when it was over. Of who missed that life altogether it
+    /// knows nothing: there all depends on the client's clock.
     pub(super) fn granted(&mut self, granted: Granted) {
         let Granted { session, request, token, claims } = granted;
         let token = token.number();
         // What it was converted to, unheard, may have let others in.
         let is_sure = !self.converted.contains(&(session, request));
+        let known_in = self.known_in.insert((session, request), self.life).unwrap_or(self.life);
         for (lock, mode) in claims {
-            let (alone, shared) = self.latest.entry(lock).or_default();
-            let passed_on_to = match mode {
+            let lives = (lock.clone(), 0)..=(lock.clone(), known_in);
+            let passes = self.latest.range(lives).map(|(_, (alone, shared))| match mode {
                 types::Mode::Exclusive => (*alone).max(*shared),
                 types::Mode::Shared => *alone,
-                types::Mode::Permits { .. } => continue,
-            };
+                types::Mode::Permits { .. } => 0,
+            });
+            let passed_on_to = passes.max().unwrap_or_default();
             assert!(
                 token >= passed_on_to || !is_sure,
                 "request {request} of session {session} holds with token {token} what had passed on \
                  with token {passed_on_to}"
             );
-            let latest = if mode == types::Mode::Exclusive { alone } else { shared };
-            *latest = (*latest).max(token);
+            let (alone, shared) = self.latest.entry((lock, self.life)).or_default();
+            match mode {
+                types::Mode::Exclusive => *alone = (*alone).max(token),
+                types::Mode::Shared => *shared = (*shared).max(token),
+                types::Mode::Permits { .. } => {}
+            }
         }
     }
 

@@ -175,6 +175,9 @@ impl World {
             Event::SiteStarts => {
                 let now = self.now();
                 self.site.start(now, &mut self.dice);
+                if self.site.board.as_ref().is_some_and(Switchboard::is_in_grace) {
+                    self.referee.begin_life();
+                }
                 self.with_board(|_, _| {});
             }
             Event::Fault => self.go_wrong(),
