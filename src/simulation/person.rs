@@ -294,8 +294,11 @@ impl Person {
                 let after = &self.errands[&number];
                 before.iter().any(|(lock, mode)| after.mode(*lock).is_some_and(|to| to != *mode))
             }),
-            // It may have been taken away by the run before.
-            LostReason::Revoked | LostReason::NotReclaimed => referee.revoked.contains(&token),
+            // It may have been taken away by the run before. Or it was taken as what it had been
+            // converted to, with another token, of which we never heard.
+            LostReason::Revoked | LostReason::NotReclaimed => {
+                errand.is_revoked || referee.revoked.contains(&token)
+            }
             LostReason::Disconnected => self.core.end().is_some(),
             LostReason::Stopped | LostReason::Unknown(_) => false,
         };
