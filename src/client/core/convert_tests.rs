@@ -324,6 +324,23 @@ fn without_a_connection_nobody_can_know_whether_a_hold_was_converted() {
 }
 
 #[test]
+fn a_crash_says_nothing_of_a_conversion_whose_time_is_over() {
+    // It may have been granted in time, and have let in others, who come back as well: then what is
+    // held is no more than what it asked for.
+    let mut story = Story::converting(Wait::Timeout { ms: 1_000 });
+    story.cut();
+    story.core.connection_lost(story.now);
+    story.wait_until(2_000);
+    story.connects();
+    story.hear(super::resume_tests::welcome(3, 3, GRACE));
+    assert_eq!(story.sent(), [reclaims_1(), converts_1(Wait::Timeout { ms: 1 })]);
+    story.hear(grant(1, 7));
+    story.hear(grant(2, 7));
+    assert_eq!(story.told_else().last(), Some(&granted(2, 7)));
+    story.holds_only(2);
+}
+
+#[test]
 fn without_a_connection_a_conversion_ends_with_the_lease() {
     let mut story = Story::converting(Wait::Timeout { ms: 1_000 });
     story.cut();

@@ -355,7 +355,10 @@ impl Core {
         for number in numbers {
             let Some(request) = self.requests.get(&number) else { continue };
             match request.state {
-                State::Waiting if is_gone && request.is_timed_out(now) => {
+                // Not what was to convert: whether it was, and whom that let in, is not known here.
+                State::Waiting
+                    if is_gone && request.ask.converts.is_none() && request.is_timed_out(now) =>
+                {
                     let code = RejectionCode::TimedOut;
                     let (message, lock, cycle) = (String::new(), None, Vec::new());
                     let rejection = Rejection { code, message, lock, cycle };
