@@ -3,13 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Write};
+use std::mem;
 use std::sync::Arc;
 
 use super::tally::Tally;
+use crate::engine::Forfeit;
 use crate::fuzz::Random;
 use crate::history::{Entry, How, Log, RequestName, Wanted, What};
+use crate::server::Change;
 use crate::server::switchboard::Granted;
-use crate::types::{self, LockName, RequestId, SessionId, Timestamp};
+use crate::types::{self, FencingToken, LockName, RequestId, SessionId, Timestamp};
 use crate::wire::Mode;
 
 /// A lock of this world, by its number.
@@ -65,6 +68,9 @@ pub(super) struct Referee {
     known_in: BTreeMap<(SessionId, RequestId), u64>,
     /// Requests that others are, or were, to convert.
     converted: BTreeSet<(SessionId, RequestId)>,
+    /// What the coordinator has put on record, by number, and what of that it keeps no longer.
+    records: BTreeMap<u64, Forfeit>,
+    outdated: BTreeSet<Forfeit>,
     /// What it came to, in words and numbers.
     pub(super) tally: Tally,
     /// What becomes of all that happened.
@@ -89,6 +95,8 @@ impl Referee {
             latest: BTreeMap::new(),
             known_in: BTreeMap::new(),
             converted: BTreeSet::new(),
+            records: BTreeMap::new(),
+            outdated: BTreeSet::new(),
             tally: Tally::default(),
             trace,
         }
@@ -148,15 +156,40 @@ impl Referee {
         self.life += 1;
     }
 
+    /// The coordinator wants something written down, or forgotten.
+    pub(super) fn order(&mut self, change: &Change) {
+        match *change {
+            Change::Forfeit { number, forfeit } => {
+                self.outdated.remove(&forfeit);
+                self.records.insert(number, forfeit);
+            }
+            Change::ForgetForfeits { below } => {
+                let useful = self.records.split_off(&below);
+                self.outdated.extend(mem::replace(&mut self.records, useful).into_values());
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether somebody asks for what was lost so long ago that no record of that is kept. That comes
+    /// to the mind of nobody whose clock did not stand still, for a record outlasts all other belief.
+    fn is_too_late(&self, session: SessionId, token: FencingToken) -> bool {
+        let client = self.sessions.get(&session);
+        let is_misled = client.is_some_and(|(_, name)| self.ignored_clients.contains(name));
+        let is_outdated = |forfeit| self.outdated.contains(&forfeit);
+        is_misled && (is_outdated(Forfeit::Session(session)) || is_outdated(Forfeit::Grant(token)))
+    }
+
     /// The coordinator says that something is held. Whatever it was that passed on is never given
     /// back to whom it was before: not by a grant, and not by a reclaim (rules G1, G3). That is asked
     /// of a coordinator that knew of the hold when it was over. Of who missed that life altogether it
     /// knows nothing: there all depends on the client's clock.
     pub(super) fn granted(&mut self, granted: Granted) {
         let Granted { session, request, token, claims } = granted;
-        let token = token.number();
         // What it was converted to, unheard, may have let others in.
-        let is_sure = !self.converted.contains(&(session, request));
+        let is_sure =
+            !self.converted.contains(&(session, request)) && !self.is_too_late(session, token);
+        let token = token.number();
         let known_in = self.known_in.insert((session, request), self.life).unwrap_or(self.life);
         for (lock, mode) in claims {
             let lives = (lock.clone(), 0)..=(lock.clone(), known_in);

@@ -222,6 +222,9 @@ impl World {
             }
         }
         self.note_absent();
+        for change in &orders {
+            self.referee.order(change);
+        }
         self.site.disk.order(orders);
         if let Some(end) = self.site.disk.begin(now, &mut self.dice) {
             self.heap.push(end, Event::Commit { run: self.site.run });
