@@ -117,6 +117,11 @@ impl Switchboard {
         self.next_session
     }
 
+    /// What tells this run from all others.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.table.epoch()
+    }
+
     /// When [`Switchboard::tick`] is due.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         self.table.next_deadline().filter(|_| !self.is_over)
@@ -290,7 +295,7 @@ impl Switchboard {
         }
         let (connection, message) = match effect {
             Effect::Welcome { connection, session, generation, ttl, standing } => {
-                let (epoch, secret) = (self.table.epoch(), self.sealer.secret(session));
+                let (epoch, secret) = (self.epoch(), self.sealer.secret(session));
                 let ttl = Some(ttl);
                 (connection, render::welcome(epoch, session, secret, generation, ttl, standing))
             }

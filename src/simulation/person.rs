@@ -10,10 +10,10 @@ use super::errand::{Errand, Hold, Stage, lesser};
 use super::referee::{Lock, Moment, Referee};
 use super::time::SkewedClock;
 use super::wants::hold_for;
-use crate::client::core::{Core, Effect, Introduction, Reconnect, Refusal};
+use crate::client::core::{Core, Effect, Introduction, Reconnect, Refusal, Welcome};
 use crate::fuzz::Random;
 use crate::history::What;
-use crate::types::{LostReason, RejectionCode, RequestId, SessionId, Ttl};
+use crate::types::{Epoch, LostReason, RejectionCode, RequestId, SessionId, Ttl};
 use crate::wire::Mode;
 
 /// A client process.
@@ -33,8 +33,8 @@ pub(super) struct Person {
     pub(super) born: u64,
     /// Its session.
     pub(super) session: Option<SessionId>,
-    /// Whether the server has ended its session, and it does not know yet.
-    pub(super) is_orphan: bool,
+    /// In which epoch the server has ended its session, and it does not know yet.
+    pub(super) orphaned_in: Option<Epoch>,
     /// Whether its connection is cut as soon as it has said what it has to say now.
     pub(super) cut_next: bool,
     /// What it has asked for and is not over.
@@ -70,7 +70,7 @@ impl Person {
             armed: None,
             born: now,
             session: None,
-            is_orphan: false,
+            orphaned_in: None,
             cut_next: false,
             errands: BTreeMap::new(),
             trust: Trust::Judged,
@@ -193,7 +193,7 @@ impl Person {
                     self.hold(request).doubted = None;
                     referee.tally.count("reclaimed");
                 }
-                Effect::Welcomed(welcome) => self.welcomed(at, welcome.session, dice, referee),
+                Effect::Welcomed(welcome) => self.welcomed(at, welcome, dice, referee),
             }
         }
         granted
@@ -327,7 +327,7 @@ impl Person {
             Ok(()) | Err(Refusal::Away) => {}
             Err(Refusal::Lost(LostReason::NotReclaimed)) if was_converted => {}
             // It did not get there before the end of the lease.
-            Err(Refusal::Lost(LostReason::Expired)) if self.is_orphan => {}
+            Err(Refusal::Lost(LostReason::Expired)) if self.orphaned_in.is_some() => {}
             Err(Refusal::Lost(LostReason::Revoked | LostReason::NotReclaimed))
                 if referee.revoked.contains(&token) => {}
             Err(Refusal::Lost(_)) if self.is_misled() => {}
@@ -338,9 +338,12 @@ impl Person {
         self.note(at, number, What::ReleaseAnswered, referee);
     }
 
-    fn welcomed(&mut self, at: u64, session: SessionId, dice: &mut Random, referee: &mut Referee) {
-        self.is_orphan = false;
-        if self.session.replace(session) == Some(session) {
+    fn welcomed(&mut self, at: u64, welcome: Welcome, dice: &mut Random, referee: &mut Referee) {
+        let Welcome { session, epoch, .. } = welcome;
+        let is_another = self.session.replace(session) != Some(session);
+        // A Welcome that was long on its way may be older than the end of what it resumes.
+        self.orphaned_in.take_if(|ended_in| is_another || *ended_in < epoch);
+        if !is_another {
             referee.tally.count("resumed");
             // Before the server hears what is said now.
             self.cut_next = dice.once_in(6);
@@ -349,7 +352,7 @@ impl Person {
             self.lose_places(at, referee, |_, _| true);
         }
         for errand in self.errands.values_mut() {
-            errand.is_displaced = false;
+            errand.is_displaced &= self.orphaned_in.is_some();
         }
     }
 

@@ -200,6 +200,7 @@ impl World {
         let Some(board) = &mut self.site.board else { return };
         act(board, local);
         let Turn { said, orders, revoked, ended, granted, converted } = board.take_turn();
+        let epoch = board.epoch();
         self.referee.convert(converted);
         for granted in granted {
             self.referee.granted(granted);
@@ -217,7 +218,7 @@ impl World {
                 && let Some(person) = &mut self.machines[machine].person
                 && person.name == name
             {
-                person.is_orphan = true;
+                person.orphaned_in = Some(epoch);
                 person.lose_places(now, &mut self.referee, |_, _| true);
             }
         }
