@@ -64,8 +64,9 @@ pub(super) struct Referee {
     life: u64,
     /// The greatest tokens with which each lock was granted to be held alone, and shared, in each life.
     latest: BTreeMap<(LockName, u64), (u64, u64)>,
-    /// The life in which the coordinator last said of a request that it holds.
-    known_in: BTreeMap<(SessionId, RequestId), u64>,
+    /// The tokens of which the coordinator said that they hold, and the lives in which it did. A
+    /// conversion that keeps the token is the same hold.
+    known_in: BTreeSet<(u64, u64)>,
     /// Requests that others are, or were, to convert.
     converted: BTreeSet<(SessionId, RequestId)>,
     /// What the coordinator has put on record, by number, and what of that it keeps no longer.
@@ -93,7 +94,7 @@ impl Referee {
             ignored_clients: BTreeSet::new(),
             life: 0,
             latest: BTreeMap::new(),
-            known_in: BTreeMap::new(),
+            known_in: BTreeSet::new(),
             converted: BTreeSet::new(),
             records: BTreeMap::new(),
             outdated: BTreeSet::new(),
@@ -190,10 +191,15 @@ impl Referee {
         let is_sure =
             !self.converted.contains(&(session, request)) && !self.is_too_late(session, token);
         let token = token.number();
-        let known_in = self.known_in.insert((session, request), self.life).unwrap_or(self.life);
+        let known_in: Vec<u64> =
+            self.known_in.range((token, 0)..=(token, self.life)).map(|(_, life)| *life).collect();
+        self.known_in.insert((token, self.life));
+        // What is new has a greater token than all in all lives.
+        let is_asked = |life: &u64| known_in.is_empty() || known_in.contains(life);
         for (lock, mode) in claims {
-            let lives = (lock.clone(), 0)..=(lock.clone(), known_in);
-            let passes = self.latest.range(lives).map(|(_, (alone, shared))| match mode {
+            let lives = (lock.clone(), 0)..=(lock.clone(), self.life);
+            let judged = self.latest.range(lives).filter(|((_, life), _)| is_asked(life));
+            let passes = judged.map(|(_, (alone, shared))| match mode {
                 types::Mode::Exclusive => (*alone).max(*shared),
                 types::Mode::Shared => *alone,
                 types::Mode::Permits { .. } => 0,
