@@ -272,6 +272,20 @@ fn after_an_orderly_restart_a_conversion_that_was_granted_unheard_is_what_is_hel
 }
 
 #[test]
+fn after_an_orderly_restart_what_was_converted_unheard_can_be_given_up() {
+    let mut story = Story::converting(Wait::Forever);
+    story.comes_back(4, 2, Standing::Resumed);
+    story.core.cancel(id(2));
+    story.core.cancel(id(1));
+    // The answer to the reclaim has crossed the cancel, as the grant has.
+    story.hear(ServerMessage::Released { request: 1 });
+    story.hear(grant(2, 9));
+    story.hear(ServerMessage::Cancelled { request: 2 });
+    story.hear(ServerMessage::Cancelled { request: 1 });
+    story.holds_nothing();
+}
+
+#[test]
 fn after_a_crash_the_hold_is_reclaimed_and_then_converted() {
     let mut story = Story::converting(Wait::Forever);
     let expected = [reclaims_1(), converts_1(Wait::Forever)];

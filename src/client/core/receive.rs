@@ -179,6 +179,8 @@ impl Core {
             }
             // It is converted, and what converted it is answered next.
             Some(State::Held { doubted: Some(_), .. }) if self.is_being_converted(number) => Ok(()),
+            // So it was, and both are given up.
+            Some(State::Cancelling) => Ok(()),
             Some(_) | None => {
                 self.stray(number, || format!("request {number} released, which was not asked"))
             }
