@@ -343,13 +343,13 @@ impl Person {
         let is_another = self.session.replace(session) != Some(session);
         // A Welcome that was long on its way may be older than the end of what it resumes.
         self.orphaned_in.take_if(|ended_in| is_another || *ended_in < epoch);
-        if !is_another {
+        if is_another {
+            referee.tally.count("opened");
+            self.lose_places(at, referee, |_, _| true);
+        } else {
             referee.tally.count("resumed");
             // Before the server hears what is said now.
             self.cut_next = dice.once_in(6);
-        } else {
-            referee.tally.count("opened");
-            self.lose_places(at, referee, |_, _| true);
         }
         for errand in self.errands.values_mut() {
             errand.is_displaced &= self.orphaned_in.is_some();
