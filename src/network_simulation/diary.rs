@@ -230,7 +230,17 @@ impl Diary {
             let left = until - Instant::now();
             self.book.complain(format!("{request} was lost ({reason}) {left:?} before its lease"));
         }
-        if !matches!(reason, LostReason::Expired | LostReason::NotReclaimed) {
+        let is_just = match reason {
+            LostReason::Expired | LostReason::NotReclaimed => true,
+            // It was given up in part, by a downgrade that was granted unheard before a crash: whom that
+            // let in was back first.
+            LostReason::Conflict => believed.is_none(),
+            LostReason::Revoked
+            | LostReason::Disconnected
+            | LostReason::Stopped
+            | LostReason::Unknown(_) => false,
+        };
+        if !is_just {
             self.book.complain(format!("{request} was lost: {reason}"));
         }
         self.book.count("lost");

@@ -341,8 +341,9 @@ impl Person {
     fn welcomed(&mut self, at: u64, welcome: Welcome, dice: &mut Random, referee: &mut Referee) {
         let Welcome { session, epoch, .. } = welcome;
         let is_another = self.session.replace(session) != Some(session);
-        // A Welcome that was long on its way may be older than the end of what it resumes.
-        self.orphaned_in.take_if(|ended_in| is_another || *ended_in < epoch);
+        // A Welcome that was long on its way may be older than the end of what it opens or resumes.
+        self.orphaned_in =
+            referee.ended.get(&session).copied().filter(|ended_in| *ended_in >= epoch);
         if is_another {
             referee.tally.count("opened");
             self.lose_places(at, referee, |_, _| true);

@@ -12,7 +12,7 @@ use crate::fuzz::Random;
 use crate::history::{Entry, How, Log, RequestName, Wanted, What};
 use crate::server::Change;
 use crate::server::switchboard::Granted;
-use crate::types::{self, FencingToken, LockName, RequestId, SessionId, Timestamp};
+use crate::types::{self, Epoch, FencingToken, LockName, RequestId, SessionId, Timestamp};
 use crate::wire::Mode;
 
 /// A lock of this world, by its number.
@@ -55,6 +55,9 @@ pub(super) struct Referee {
     log: Log,
     /// Whose each session is, once its client has heard of it.
     pub(super) sessions: BTreeMap<SessionId, (usize, u64)>,
+    /// In which epoch the coordinator ended a session, which its client may not have heard of, nor even
+    /// of the session.
+    pub(super) ended: BTreeMap<SessionId, Epoch>,
     /// The tokens that operators took away, or tried to.
     pub(super) revoked: BTreeSet<u64>,
     /// Requests, and clients, that the history has nothing more to say of.
@@ -89,6 +92,7 @@ impl Referee {
             locks,
             log: Log::default(),
             sessions: BTreeMap::new(),
+            ended: BTreeMap::new(),
             revoked: BTreeSet::new(),
             ignored: BTreeSet::new(),
             ignored_clients: BTreeSet::new(),

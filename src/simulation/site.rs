@@ -214,6 +214,7 @@ impl World {
         for (session, reason) in ended {
             let is_secure = self.site.secure.contains(&session);
             assert!(!is_secure || reason == EndReason::Goodbye, "a stall is nobody's fault");
+            self.referee.ended.insert(session, epoch);
             if let Some(&(machine, name)) = self.referee.sessions.get(&session)
                 && let Some(person) = &mut self.machines[machine].person
                 && person.name == name
