@@ -86,6 +86,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 continue;
             }
             let unheard = self.sessions[session].unheard.take().unwrap_or_default();
+            self.sessions[session].renew(self.now);
             self.welcome(session, Standing::Opened);
             for command in unheard {
                 // A goodbye among them ends the session.

@@ -127,6 +127,11 @@ impl Session {
         self.ends = now.after(self.ttl.length());
     }
 
+    /// Whether its client is there and waits for its Welcome, with which its lease begins.
+    pub(super) fn is_kept_waiting(&self) -> bool {
+        self.unheard.is_some() && self.connection.is_some()
+    }
+
     /// Its connection broke: it lingers, but never longer than its lease.
     pub(super) fn detach(&mut self, now: Timestamp) {
         self.connection = None;

@@ -280,6 +280,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             if at > self.now {
                 break;
             }
+            if self.sessions[session].is_kept_waiting() {
+                self.sessions[session].renew(self.now);
+            }
             let ends = self.sessions[session].ends;
             if ends > self.now {
                 self.reschedule(session, ends);
