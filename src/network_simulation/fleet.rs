@@ -15,7 +15,6 @@ use super::network::Network;
 use super::process::{Process, SkewedClock};
 use crate::client::{Client, Error};
 use crate::fuzz::Random;
-use crate::types::GoodbyeCode;
 
 /// Tasks of a client.
 const TASKS: u64 = 2;
@@ -137,10 +136,6 @@ async fn live(network: Network, diary: Diary, mut random: Random, ttl: Duration)
         match builder.connect_locally(network.route(diary.client)).await {
             Ok(client) => break client,
             Err(Error::Unavailable { .. } | Error::Draining { .. }) => sleep(CONNECT_AGAIN).await,
-            // The disk did not take its lease for longer than that was: it was over before its Welcome.
-            Err(Error::Dismissed { code: GoodbyeCode::SessionExpired, .. }) => {
-                sleep(CONNECT_AGAIN).await;
-            }
             Err(error) => {
                 diary.complain(format!("client {} connects: {error:?}", diary.client));
                 sleep(CONNECT_AGAIN).await;

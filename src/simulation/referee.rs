@@ -47,6 +47,14 @@ pub(super) enum Trace {
     Printed,
 }
 
+/// In which lives of the coordinator a hold was known.
+struct Known {
+    /// The last.
+    life: u64,
+    /// Whether there was one in between of which it was not.
+    has_missed: bool,
+}
+
 /// Sees everything.
 pub(super) struct Referee {
     /// The locks that there are.
@@ -65,11 +73,11 @@ pub(super) struct Referee {
     ignored_clients: BTreeSet<u64>,
     /// Counts the starts of which the coordinator knew nobody but those who came back.
     life: u64,
-    /// The greatest tokens with which each lock was granted to be held alone, and shared, in each life.
-    latest: BTreeMap<(LockName, u64), (u64, u64)>,
-    /// The tokens of which the coordinator said that they hold, and the lives in which it did. A
-    /// conversion that keeps the token is the same hold.
-    known_in: BTreeSet<(u64, u64)>,
+    /// The greatest tokens with which each lock was granted to be held alone, and shared.
+    latest: BTreeMap<LockName, (u64, u64)>,
+    /// By the tokens of which the coordinator said that they hold: in which life it last did, and
+    /// whether it was never asked in one before. A conversion that keeps the token is the same hold.
+    known: BTreeMap<u64, Known>,
     /// Requests that others are, or were, to convert.
     converted: BTreeSet<(SessionId, RequestId)>,
     /// What the coordinator has put on record, by number, and what of that it keeps no longer.
@@ -98,7 +106,7 @@ impl Referee {
             ignored_clients: BTreeSet::new(),
             life: 0,
             latest: BTreeMap::new(),
-            known_in: BTreeSet::new(),
+            known: BTreeMap::new(),
             converted: BTreeSet::new(),
             records: BTreeMap::new(),
             outdated: BTreeSet::new(),
@@ -176,45 +184,44 @@ impl Referee {
         }
     }
 
-    /// Whether somebody asks for what was lost so long ago that no record of that is kept. That comes
-    /// to the mind of nobody whose clock did not stand still, for a record outlasts all other belief.
+    /// Whether somebody comes for what was lost so long ago that the coordinator cannot know: no record
+    /// is kept any more, or it was lost in a life that its client missed. That comes to the mind of
+    /// nobody whose clock did not stand still.
     fn is_too_late(&self, session: SessionId, token: FencingToken) -> bool {
         let client = self.sessions.get(&session);
         let is_misled = client.is_some_and(|(_, name)| self.ignored_clients.contains(name));
         let is_outdated = |forfeit| self.outdated.contains(&forfeit);
-        is_misled && (is_outdated(Forfeit::Session(session)) || is_outdated(Forfeit::Grant(token)))
+        let has_missed = || self.known.get(&token.number()).is_some_and(|known| known.has_missed);
+        is_misled
+            && (is_outdated(Forfeit::Session(session))
+                || is_outdated(Forfeit::Grant(token))
+                || has_missed())
     }
 
     /// The coordinator says that something is held. Whatever it was that passed on is never given
-    /// back to whom it was before: not by a grant, and not by a reclaim (rules G1, G3). That is asked
-    /// of a coordinator that knew of the hold when it was over. Of who missed that life altogether it
-    /// knows nothing: there all depends on the client's clock.
+    /// back to whom it was before: not by a grant, and not by a reclaim (rules G1, G3).
     pub(super) fn granted(&mut self, granted: Granted) {
         let Granted { session, request, token, claims } = granted;
+        let life = self.life;
+        let known = self.known.entry(token.number()).or_insert(Known { life, has_missed: false });
+        known.has_missed |= known.life + 1 < life;
+        known.life = life;
         // What it was converted to, unheard, may have let others in.
         let is_sure =
             !self.converted.contains(&(session, request)) && !self.is_too_late(session, token);
         let token = token.number();
-        let known_in: Vec<u64> =
-            self.known_in.range((token, 0)..=(token, self.life)).map(|(_, life)| *life).collect();
-        self.known_in.insert((token, self.life));
-        // What is new has a greater token than all in all lives.
-        let is_asked = |life: &u64| known_in.is_empty() || known_in.contains(life);
         for (lock, mode) in claims {
-            let lives = (lock.clone(), 0)..=(lock.clone(), self.life);
-            let judged = self.latest.range(lives).filter(|((_, life), _)| is_asked(life));
-            let passes = judged.map(|(_, (alone, shared))| match mode {
+            let (alone, shared) = self.latest.entry(lock).or_default();
+            let passed_on_to = match mode {
                 types::Mode::Exclusive => (*alone).max(*shared),
                 types::Mode::Shared => *alone,
                 types::Mode::Permits { .. } => 0,
-            });
-            let passed_on_to = passes.max().unwrap_or_default();
+            };
             assert!(
                 token >= passed_on_to || !is_sure,
                 "request {request} of session {session} holds with token {token} what had passed on \
                  with token {passed_on_to}"
             );
-            let (alone, shared) = self.latest.entry((lock, self.life)).or_default();
             match mode {
                 types::Mode::Exclusive => *alone = (*alone).max(token),
                 types::Mode::Shared => *shared = (*shared).max(token),

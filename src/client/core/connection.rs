@@ -21,6 +21,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The first attempt takes no longer than a ttl divided by this, so that there is time for another
 /// while the lease lasts. Later ones take longer: the network may be slow.
 const ATTEMPTS_PER_TTL: u32 = 6;
+/// No attempt takes longer than so many of those parts. The worst is one that began just before the
+/// coordinator was back after a crash, and hangs: it, the pause after it and another fit into a grace
+/// period, which is no shorter than a ttl.
+const PARTS_PER_ATTEMPT_MAX: u32 = 4;
 
 /// Where the connection stands.
 #[derive(Debug)]
@@ -125,7 +129,8 @@ impl Backoff {
     /// How long the attempt after the latest pause may take.
     pub(super) fn attempt_max(&self, ttl: Duration, at_most: Duration) -> Duration {
         let doublings = self.attempts.saturating_sub(1).min(16);
-        at_most.min((ttl / ATTEMPTS_PER_TTL).saturating_mul(1 << doublings))
+        let first = ttl / ATTEMPTS_PER_TTL;
+        at_most.min(first.saturating_mul((1 << doublings).min(PARTS_PER_ATTEMPT_MAX)))
     }
 
     /// Something from 0 to 1.
@@ -168,13 +173,24 @@ mod tests {
 
     #[test]
     fn attempts_leave_time_for_others_at_first_and_for_a_slow_network_later() {
-        let (ttl, at_most) = (Duration::from_secs(6), Duration::from_secs(5));
+        let (ttl, at_most) = (Duration::from_secs(6), Duration::from_millis(3_500));
         let mut backoff = Backoff::new(1);
-        let attempts = [1, 2, 4, 5, 5].map(|expected| {
+        let attempts = [1_000, 2_000, 3_500, 3_500].map(|expected| {
             backoff.pause(ttl);
-            (backoff.attempt_max(ttl, at_most), Duration::from_secs(expected))
+            (backoff.attempt_max(ttl, at_most), Duration::from_millis(expected))
         });
         assert!(attempts.iter().all(|(attempt, expected)| attempt == expected), "{attempts:?}");
         assert_eq!(backoff.attempt_max(Duration::from_secs(3_600), at_most), at_most);
+    }
+
+    #[test]
+    fn one_that_hangs_its_pause_and_another_fit_into_a_grace_period() {
+        let ttl = Duration::from_secs(2);
+        let mut backoff = Backoff::new(1);
+        for _ in 0..40 {
+            let pause = backoff.pause(ttl);
+            let hangs = backoff.attempt_max(ttl, Duration::from_secs(5));
+            assert!(hangs + pause + ttl / ATTEMPTS_PER_TTL <= ttl, "{hangs:?} after {pause:?}");
+        }
     }
 }
