@@ -70,6 +70,10 @@ key_type! {
     /// Of a lock in use.
     LockKey
 }
+key_type! {
+    /// Of the queue of a lock for which somebody waits.
+    QueueKey
+}
 
 /// Fewer places than this are never given back.
 const PLACES_KEPT: usize = 1024;

@@ -13,10 +13,10 @@ use std::hash::BuildHasher;
 use super::arena::{LockKey, RequestKey, SessionKey};
 use super::event::Request;
 use super::lock::{ClaimNode, share};
-use super::request::{Live, State};
+use super::request::Live;
 use super::session::Outcome;
 use super::{LockTable, News, Rejection};
-use crate::types::{FencingToken, OwnerId, RequestId, Timestamp};
+use crate::types::{FencingToken, OwnerId, RequestId, Ticket, Timestamp};
 
 impl<S: BuildHasher + Clone> LockTable<S> {
     /// The request that `request` wants to convert, if it wants to, and if it can.
@@ -40,7 +40,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         };
         let as_many = self.claims_of(converted).count() == claims.len();
         let is_same = as_many && self.claims_of(converted).all(claims_it);
-        if !is_same || request.owner != self.owner_of(converted) || live.partner.is_some() {
+        if !is_same || request.owner != self.owner_of(converted) || live.partner().is_some() {
             return Err(Rejection::NotConvertible { converts });
         }
         Ok(Some(converted))
@@ -48,28 +48,29 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 
     /// Who asked for a request, within its session.
     pub(super) fn owner_of(&self, request: RequestKey) -> OwnerId {
-        self.requests[request].owner.map_or(OwnerId::default(), |owner| self.owners[owner].id)
+        let owner = self.requests[request].owner();
+        owner.map_or(OwnerId::default(), |owner| self.owners[owner].id)
     }
 
     /// Makes a request and the one that it converts partners, of one owner: what is held is not given
     /// back before what is asked for is granted.
     pub(super) fn pair(&mut self, request: RequestKey, converted: RequestKey) {
-        if self.requests[converted].owner.is_none() {
+        if self.requests[converted].owner().is_none() {
             let owner = self.owners.add_unnamed(self.requests[request].session);
             for key in [converted, request] {
-                self.requests[key].owner = Some(owner);
+                self.requests[key].more_mut().owner = Some(owner);
                 self.owners[owner].requests.push_back(&mut self.requests.arena, key);
             }
-        } else if self.requests[request].owner.is_none() {
+        } else if self.requests[request].owner().is_none() {
             // The converted one has an owner without a name, for it was to be converted before.
-            let owner = self.requests[converted].owner;
-            self.requests[request].owner = owner;
+            let owner = self.requests[converted].owner();
+            self.requests[request].more_mut().owner = owner;
             if let Some(owner) = owner {
                 self.owners[owner].requests.push_back(&mut self.requests.arena, request);
             }
         }
-        self.requests[request].partner = Some(converted);
-        self.requests[converted].partner = Some(request);
+        self.requests[request].more_mut().partner = Some(converted);
+        self.requests[converted].more_mut().partner = Some(request);
     }
 
     /// A conversion goes ahead of those who wait, who may then wait for ever, even if it is granted at
@@ -78,17 +79,16 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if !self.requests[request].is_conversion() {
             return Ok(());
         }
-        self.wait_in_queues(request, None);
+        self.wait_in_queues(request, Ticket::default(), None);
         self.find_deadlock(request).map_or(Ok(()), |cycle| Err(Rejection::Deadlock { cycle }))
     }
 
     /// What the request that is converted has of a lock: that is free for its partner.
     pub(super) fn converted_share(&self, request: RequestKey, lock: LockKey) -> u64 {
-        match self.requests[request] {
-            Live { state: State::Waiting { .. }, partner: Some(converted), .. } => {
-                self.share_of(converted, lock)
-            }
-            _ => 0,
+        let live = &self.requests[request];
+        match live.partner() {
+            Some(converted) if !live.is_held() => self.share_of(converted, lock),
+            Some(_) | None => 0,
         }
     }
 
@@ -101,7 +101,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// The token of what a request converts, if it wants no more of any lock than that has: then
     /// nothing new is granted.
     pub(super) fn token_kept(&self, request: RequestKey) -> Option<FencingToken> {
-        let converted = self.requests[request].partner?;
+        let converted = self.requests[request].partner()?;
         let token = self.requests[converted].token()?;
         let wants_less = |claim| {
             let ClaimNode { lock, mode, .. } = self.claims[claim];
@@ -113,10 +113,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// What a request converts, if it does, ends without a word: its client hears of the grant. Says
     /// since when it was held.
     pub(super) fn give_way_to(&mut self, request: RequestKey) -> Option<Timestamp> {
-        let converted = self.requests[request].partner.take()?;
-        self.requests[converted].partner = None;
+        let converted = self.requests[request].partner()?;
+        self.requests[converted].more_mut().partner = None;
         let Live { session, id, since, .. } = self.requests[converted];
-        self.requests[request].replaced = self.requests[converted].token();
+        let replaced = self.requests[converted].token();
+        let more = self.requests[request].more_mut();
+        (more.partner, more.replaced) = (None, replaced);
         let outcome = self.drop_silently(converted);
         self.sessions[session].remember(id, outcome, self.limits.finished_remembered);
         Some(since)
@@ -125,7 +127,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// One of two partners, of this id, is gone. A conversion without what it was to convert is
     /// rejected; what is held without its conversion is as it was before.
     pub(super) fn part_from(&mut self, partner: RequestKey, converts: RequestId) {
-        self.requests[partner].partner = None;
+        self.requests[partner].more_mut().partner = None;
         if !self.requests[partner].is_held() {
             let rejection = Rejection::NothingToConvert { converts };
             let outcome = Outcome::Rejected(rejection.code());

@@ -46,7 +46,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// An owner that holds a lock already must leave itself room for more of it: it would wait for
     /// itself.
     pub(super) fn check_own_holds(&self, request: RequestKey) -> Result<(), Rejection> {
-        let Some(owner) = self.requests[request].owner else { return Ok(()) };
+        let Some(owner) = self.requests[request].owner() else { return Ok(()) };
         if self.owners[owner].requests.len() == 1 {
             return Ok(());
         }
@@ -57,7 +57,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             if share(mode) + lock.taken() - converted <= lock.shape.capacity() {
                 continue;
             }
-            let (held, token) = self.held_by(owner, key, self.requests[request].partner);
+            let (held, token) = self.held_by(owner, key, self.requests[request].partner());
             if let Some(token) = token
                 && share(mode) + held > lock.shape.capacity()
             {
@@ -91,7 +91,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if holders.len() <= requests.len() {
             for claim in holders.iter(&self.claims) {
                 let ClaimNode { request, mode, .. } = self.claims[claim];
-                if self.requests[request].owner == Some(owner) {
+                if self.requests[request].owner() == Some(owner) {
                     add(request, share(mode));
                 }
             }
@@ -120,14 +120,14 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if self.grace_until.is_some() || self.is_alone(request) {
             return None;
         }
-        let owner = Who::Owner(self.requests[request].owner?);
+        let owner = Who::Owner(self.requests[request].owner()?);
         let mut inquiry = Inquiry::new(self);
         inquiry.run(owner).then_some((inquiry, owner))
     }
 
     /// Whether its owner has nothing else.
     fn is_alone(&self, request: RequestKey) -> bool {
-        self.requests[request].owner.is_none_or(|owner| self.owners[owner].requests.len() == 1)
+        self.requests[request].owner().is_none_or(|owner| self.owners[owner].requests.len() == 1)
     }
 
     /// Whether its owner has nothing else, and it is for one lock: then nobody waits for anything
@@ -140,8 +140,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Whether those in a lock's queue who are not entangled matter: one of them might not fit beside
     /// what is taken.
     fn all_matter(&self, lock: LockKey, taken: u64) -> bool {
-        let lock = &self.locks[lock];
-        taken > 0 && taken + lock.queue.share_max() > lock.shape.capacity()
+        let capacity = self.locks[lock].shape.capacity();
+        taken > 0 && taken + self.locks.queue(lock).share_max() > capacity
     }
 
     /// The next of the entangled after any claim in a queue.
@@ -152,7 +152,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         let is_behind =
             |other: &ClaimKey| self.rank(self.claims[*other].request) > self.rank(request);
-        self.locks[lock].queue.entangled().iter(&self.claims).find(is_behind)
+        self.locks.queue(lock).entangled().iter(&self.claims).find(is_behind)
     }
 
     /// In the grace period everybody came back in any order. Whoever waits for itself now is told,
@@ -161,7 +161,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     pub(super) fn break_deadlocks(&mut self) {
         let waits = |key: &RequestKey| !self.requests[*key].is_held() && !self.is_alone(*key);
         let mut suspects: Vec<(Ticket, RequestKey)> =
-            self.requests.keys().filter(waits).map(|k| (self.requests[k].ticket, k)).collect();
+            self.requests.keys().filter(waits).map(|k| (self.requests[k].ticket(), k)).collect();
         suspects.sort_unstable();
         let mut to_ask: Vec<RequestKey> = suspects.into_iter().rev().map(|(_, key)| key).collect();
         loop {

@@ -192,7 +192,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// answered.
     fn reshape(&mut self, lock: LockKey, shape: Shape) {
         let waiters: Vec<RequestKey> = {
-            let queue = self.locks[lock].queue.iter(&self.claims);
+            let queue = self.locks.queue(lock).iter(&self.claims);
             queue.map(|claim| self.claims[claim].request).collect()
         };
         let of = match shape {
@@ -237,10 +237,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Whether only those use a lock who began to wait for it in this run: what it is, is still to be
     /// said by whoever was there before.
     pub(super) fn has_only_newcomers(&self, lock: LockKey) -> bool {
-        let lock = &self.locks[lock];
-        let first = lock.queue.head().map(|claim| self.claims[claim].request);
-        let is_earlier = |first| self.is_of_earlier_run(self.requests[first].ticket);
-        lock.holders.is_empty() && !first.is_some_and(is_earlier)
+        let first = self.locks.queue(lock).head().map(|claim| self.claims[claim].request);
+        let is_earlier = |first| self.is_of_earlier_run(self.requests[first].ticket());
+        self.locks[lock].holders.is_empty() && !first.is_some_and(is_earlier)
     }
 
     fn is_of_earlier_run(&self, ticket: Ticket) -> bool {

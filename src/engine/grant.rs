@@ -10,7 +10,7 @@ use std::iter;
 use std::mem;
 use std::time::Duration;
 
-use super::arena::{ClaimKey, Links, LockKey, RequestKey, SessionKey};
+use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
 use super::event::{Request, Wait};
 use super::forfeit::Limbo;
 use super::lock::{ClaimNode, Position, Shape, Traits};
@@ -59,7 +59,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             Some(live) => match self.requests[live].state {
                 State::Held { token } => News::Granted { token },
                 State::Waiting { .. } => {
-                    self.requests[live].told = 0;
+                    self.requests[live].forget_told();
                     self.each_claim(self.requests[live].first, |table, _, lock| {
                         table.count_places(lock);
                     });
@@ -110,23 +110,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Makes a request live, with its claims, in no queue yet.
     pub(super) fn put_in(&mut self, session: SessionKey, request: Request) -> RequestKey {
         let owner = self.owners.find_or_add(session, request.owner);
-        let key = self.requests.insert(Live {
-            session,
-            id: request.id,
-            owner,
-            partner: None,
-            replaced: None,
-            state: State::Waiting { deadline: None },
-            since: self.now,
-            first: None,
-            progress: request.progress,
-            told: 0,
-            ticket: Ticket::default(),
-            lock_delay: request.lock_delay,
-            note: request.note,
-            session_links: Links::NONE,
-            owner_links: Links::NONE,
-        });
+        let Request { id, progress, lock_delay, note, .. } = request;
+        let mut live = Live::new(session, id, progress, self.now);
+        if owner.is_some() || !lock_delay.is_zero() || !note.is_empty() {
+            let more = live.more_mut();
+            (more.owner, more.lock_delay, more.note) = (owner, lock_delay, Some(note));
+        }
+        let key = self.requests.insert(live);
         self.sessions[session].requests.push_back(&mut self.requests.arena, key);
         if let Some(owner) = owner {
             self.owners[owner].requests.push_back(&mut self.requests.arena, key);
@@ -180,8 +170,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             Some(_) => self.reshape_locks(request),
             None => self.check_room_to_wait(request)?,
         }
-        self.requests[request].ticket = self.ticket(kept);
-        self.wait_in_queues(request, deadline);
+        let ticket = self.ticket(kept);
+        self.wait_in_queues(request, ticket, deadline);
         if let Some(cycle) = self.find_deadlock(request) {
             return Err(Rejection::Deadlock { cycle });
         }
@@ -219,7 +209,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.claims_of(request).find_map(|claim| {
             let ClaimNode { lock: key, mode, .. } = self.claims[claim];
             let lock = &self.locks[key];
-            let is_next = match lock.queue.head() {
+            let is_next = match self.locks.queue(key).head() {
                 // In no queue yet: only a conversion would stand before others.
                 Some(head) if !self.claims[claim].is_queued() => {
                     let head = &self.requests[self.claims[head].request];
@@ -236,25 +226,36 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// A queue has a limit for those who are new. Who comes back to its place was let in before.
     fn check_room_to_wait(&self, request: RequestKey) -> Result<(), Rejection> {
         let max = self.limits.waiters_per_lock_max;
-        let mut locks = self.claims_of(request).map(|claim| &self.locks[self.claims[claim].lock]);
-        match locks.find(|lock| lock.queue.len() >= max) {
-            Some(full) => Err(Rejection::TooManyWaiters { lock: full.name.clone(), max }),
+        let mut locks = self.claims_of(request).map(|claim| self.claims[claim].lock);
+        match locks.find(|lock| self.locks.queue(*lock).len() >= max) {
+            Some(full) => {
+                Err(Rejection::TooManyWaiters { lock: self.locks[full].name.clone(), max })
+            }
             None => Ok(()),
         }
     }
 
     /// Puts a request into the queues of all its locks, at the place that its ticket says.
-    pub(super) fn wait_in_queues(&mut self, request: RequestKey, deadline: Option<Timestamp>) {
+    pub(super) fn wait_in_queues(
+        &mut self,
+        request: RequestKey,
+        ticket: Ticket,
+        deadline: Option<Timestamp>,
+    ) {
+        if let State::Waiting { ticket: has, deadline: ends, .. } =
+            &mut self.requests[request].state
+        {
+            (*has, *ends) = (ticket, deadline);
+        }
         let traits = self.traits(request);
         self.each_claim(self.requests[request].first, |table, claim, lock| {
             let at = table.position(lock, request);
-            table.locks[lock].queue.enter(&mut table.claims, claim, traits, at);
+            table.locks.enter_queue(lock, &mut table.claims, claim, traits, at);
             if at.next.is_some() {
                 // The places behind it have changed.
                 table.unsettle(lock);
             }
         });
-        self.requests[request].state = State::Waiting { deadline };
         self.timeouts.extend(deadline.map(|at| (at, Due::Timeout(request))));
         self.starved |= !self.may_grant();
     }
@@ -267,15 +268,16 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Whether others may wait for something else than the lock because of it. The same as long as a
     /// request waits.
     pub(super) fn is_entangled(&self, request: RequestKey) -> bool {
-        let Live { owner, first, .. } = self.requests[request];
-        owner.is_some() || first.is_some_and(|first| self.claims[first].sibling.is_some())
+        let live = &self.requests[request];
+        live.owner().is_some()
+            || live.first.is_some_and(|first| self.claims[first].sibling.is_some())
     }
 
     /// Where a request enters a lock's queue: at the end, for tickets grow. But in a grace period some
     /// come back late, and a conversion goes first, behind other conversions.
     fn position(&self, lock: LockKey, request: RequestKey) -> Position {
         let is_behind = |claim: &ClaimKey| self.goes_before(request, self.claims[*claim].request);
-        let queue = &self.locks[lock].queue;
+        let queue = self.locks.queue(lock);
         if self.requests[request].is_conversion() {
             let ahead = queue.iter(&self.claims).take_while(|claim| !is_behind(claim)).count();
             return Position {
@@ -300,7 +302,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// but of two claims in a queue one must be the first for everybody.
     pub(super) fn rank(&self, request: RequestKey) -> (bool, Ticket, RequestKey) {
         let live = &self.requests[request];
-        (!live.is_conversion(), live.ticket, request)
+        (!live.is_conversion(), live.ticket(), request)
     }
 
     /// The request holds all it claims from now on.
@@ -325,7 +327,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let traits = self.traits(request);
         self.each_claim(self.requests[request].first, |table, claim, lock| {
             if table.claims[claim].is_queued() {
-                table.locks[lock].queue.leave(&mut table.claims, claim, traits);
+                table.locks.leave_queue(lock, &mut table.claims, claim, traits);
                 table.unsettle(lock);
             }
         });
@@ -359,7 +361,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if !self.requests[request].is_held() {
             self.leave_queues(request);
         }
-        let Live { session, owner, partner, .. } = self.requests[request];
+        let session = self.requests[request].session;
+        let (owner, partner) = (self.requests[request].owner(), self.requests[request].partner());
         self.sessions[session].requests.remove(&mut self.requests.arena, request);
         if let Some(owner) = owner {
             self.owners[owner].requests.remove(&mut self.requests.arena, request);
@@ -465,7 +468,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             self.effects.push(Effect::NotRevoked { connection, query_id, rejection });
             return;
         };
-        if let Some(replaced) = self.requests[request].replaced.filter(|before| *before != token) {
+        if let Some(replaced) =
+            self.requests[request].more().replaced.filter(|before| *before != token)
+        {
             self.record(Forfeit::Grant(replaced), Limbo::Nothing);
         }
         let revoke = Limbo::Revoke { connection, query_id, name, token };
@@ -504,7 +509,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 
     /// Before a request loses its locks: they are not granted anew before its delay (rule S7).
     pub(super) fn delay_locks(&mut self, request: RequestKey) {
-        let delay = self.requests[request].lock_delay;
+        let delay = self.requests[request].more().lock_delay;
         if delay.is_zero() {
             return;
         }
@@ -545,7 +550,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     fn grant_from_head(&mut self, lock: LockKey) {
-        while let Some(head) = self.locks[lock].queue.head() {
+        while let Some(head) = self.locks.queue(lock).head() {
             let request = self.claims[head].request;
             if self.obstacle(request).is_some() {
                 return;
@@ -560,10 +565,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 
     /// Counts the first places of a queue in which nobody is told of changes, and so nobody did.
     fn count_places(&mut self, lock: LockKey) {
-        if self.locks[lock].queue.has_listeners() {
+        if self.locks.queue(lock).has_listeners() {
             return;
         }
-        let mut next = self.locks[lock].queue.head();
+        let mut next = self.locks.queue(lock).head();
         for place in (1..).take(PLACES_TOLD_MAX) {
             let Some(claim) = next else { return };
             self.claims[claim].place = place;
@@ -573,10 +578,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 
     /// Tells those at the head of a queue their places, if they changed.
     fn tell_places(&mut self, lock: LockKey) {
-        if !self.locks[lock].queue.has_listeners() {
+        if !self.locks.queue(lock).has_listeners() {
             return;
         }
-        let mut next = self.locks[lock].queue.head();
+        let mut next = self.locks.queue(lock).head();
         for place in (1..).take(PLACES_TOLD_MAX) {
             let Some(claim) = next else { return };
             let ClaimNode { request, .. } = self.claims[claim];
@@ -597,14 +602,17 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Tells a waiting request its place, if it changed.
     fn tell_place(&mut self, request: RequestKey) {
         let position = self.worst_place(request);
-        let Live { session, id, ticket, .. } = self.requests[request];
-        if mem::replace(&mut self.requests[request].told, position) != position {
+        let Live { session, id, state, .. } = &mut self.requests[request];
+        if let State::Waiting { ticket, told, .. } = state
+            && mem::replace(told, position) != position
+        {
+            let (session, id, ticket) = (*session, *id, *ticket);
             self.tell(session, id, News::Queued { position, ticket });
         }
     }
 
     fn forget_timeout(&mut self, request: RequestKey) {
-        if let State::Waiting { deadline: Some(at) } = self.requests[request].state {
+        if let State::Waiting { deadline: Some(at), .. } = self.requests[request].state {
             self.timeouts.remove(&(at, Due::Timeout(request)));
         }
     }

@@ -36,7 +36,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     fn invariant_locks(&self) -> usize {
         let mut claims = 0;
         for key in self.locks.keys() {
-            let lock = &self.locks[key];
+            let (lock, queue) = (&self.locks[key], self.locks.queue(key));
             assert!(!lock.is_idle(), "{} is idle, yet in the table", lock.name);
             let modes: Vec<Mode> =
                 lock.holders.iter(&self.claims).map(|claim| self.claims[claim].mode).collect();
@@ -51,7 +51,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 assert!(self.requests[node.request].is_held(), "a waiter among the holders");
             }
             let mut told = false;
-            for (index, claim) in lock.queue.iter(&self.claims).enumerate() {
+            for (index, claim) in queue.iter(&self.claims).enumerate() {
                 let node = &self.claims[claim];
                 assert!(node.lock == key && node.is_queued());
                 assert!(!self.requests[node.request].is_held(), "a holder in the queue");
@@ -61,22 +61,22 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 let exact = is_told && index < super::PLACES_TOLD_MAX;
                 assert!(!exact || known == index + 1, "{}: {known} is not {index}", lock.name);
             }
-            assert_eq!(told, lock.queue.has_listeners());
-            let in_queue = lock.queue.iter(&self.claims);
+            assert_eq!(told, queue.has_listeners());
+            let in_queue = queue.iter(&self.claims);
             let entangled: Vec<_> =
                 in_queue.filter(|c| self.is_entangled(self.claims[*c].request)).collect();
-            let kept: Vec<_> = lock.queue.entangled().iter(&self.claims).collect();
+            let kept: Vec<_> = queue.entangled().iter(&self.claims).collect();
             assert_eq!(entangled, kept, "{}: the entangled in its queue", lock.name);
             let ranks: Vec<_> =
-                lock.queue.iter(&self.claims).map(|c| self.rank(self.claims[c].request)).collect();
+                queue.iter(&self.claims).map(|c| self.rank(self.claims[c].request)).collect();
             assert!(ranks.is_sorted(), "{}: {ranks:?} is no order", lock.name);
-            let wanted = lock.queue.iter(&self.claims).map(|c| share(self.claims[c].mode)).max();
-            assert!(wanted.unwrap_or(0) <= lock.queue.share_max());
-            if let Some(head) = lock.queue.head() {
+            let wanted = queue.iter(&self.claims).map(|c| share(self.claims[c].mode)).max();
+            assert!(wanted.unwrap_or(0) <= queue.share_max());
+            if let Some(head) = queue.head() {
                 let waits = self.obstacle(self.claims[head].request).is_some();
                 assert!(waits || self.starved, "{}: its head waits for nothing", lock.name);
             }
-            claims += lock.holders.len() + lock.queue.len();
+            claims += lock.holders.len() + queue.len();
         }
         claims
     }
@@ -136,20 +136,21 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             assert!(!owner.requests.is_empty(), "an owner of nothing");
             named += usize::from(owner.id != OwnerId::default());
             for request in owner.requests.iter(&self.requests.arena) {
-                assert_eq!(self.requests[request].owner, Some(key));
+                assert_eq!(self.requests[request].owner(), Some(key));
                 of_owners += 1;
             }
         }
         assert_eq!(named, self.owners.named());
-        let owned = self.requests.keys().filter(|key| self.requests[*key].owner.is_some()).count();
+        let owned =
+            self.requests.keys().filter(|key| self.requests[*key].owner().is_some()).count();
         assert_eq!(of_owners, owned, "requests of owners");
         for key in self.requests.keys() {
             let live = &self.requests[key];
-            let Some(partner) = live.partner else { continue };
+            let Some(partner) = live.partner() else { continue };
             let other = &self.requests[partner];
-            assert_eq!(other.partner, Some(key), "partners name each other");
+            assert_eq!(other.partner(), Some(key), "partners name each other");
             assert!(live.is_held() != other.is_held(), "one of two partners waits");
-            assert!(live.owner.is_some() && live.owner == other.owner);
+            assert!(live.owner().is_some() && live.owner() == other.owner());
         }
     }
 
@@ -165,7 +166,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     fn invariant_deadlines(&self) {
         let mut expected = BTreeSet::new();
         for key in self.requests.keys() {
-            if let State::Waiting { deadline: Some(at) } = self.requests[key].state {
+            if let State::Waiting { deadline: Some(at), .. } = self.requests[key].state {
                 expected.insert((at, Due::Timeout(key)));
             }
         }

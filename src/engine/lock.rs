@@ -6,7 +6,9 @@ use std::hash::BuildHasher;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use super::arena::{Arena, Chain, ClaimKey, Linked, Links, LockKey, RequestKey, is_mostly_empty};
+use super::arena::{
+    Arena, Chain, ClaimKey, Linked, Links, LockKey, QueueKey, RequestKey, is_mostly_empty,
+};
 use crate::types::{LockName, Mode, Timestamp};
 
 /// A lock that is held, waited for, or delayed. Others do not exist.
@@ -21,11 +23,11 @@ pub(super) struct Lock {
     pub(super) shape: Shape,
     /// How much of the shape's capacity its holders have. Invariant: the sum of their shares, and
     /// never more than the capacity.
-    taken: u64,
+    taken: u32,
     /// The claims that hold it, in the order of their grants.
     pub(super) holders: Chain<ClaimKey>,
-    /// The claims that wait for it, in the order in which they came.
-    pub(super) queue: ServiceQueue,
+    /// The claims that wait for it, in the order in which they came; none: nobody waits.
+    queue: Option<QueueKey>,
     /// Not granted before this moment, after a holder was lost (rule S7).
     pub(super) delayed_until: Option<Timestamp>,
     /// Whether it is among those to be settled before the event at hand is over.
@@ -43,8 +45,8 @@ pub(super) enum Shape {
     Semaphore { of: u32 },
 }
 
-/// Room for more shared holders than there can be requests, and for one exclusive one.
-const PLAIN_CAPACITY: u64 = 1 << 32;
+/// Room for as many shared holders as there can be requests, and for one exclusive one.
+const PLAIN_CAPACITY: u32 = u32::MAX;
 
 impl Shape {
     /// What a claim in this mode makes of a lock.
@@ -58,8 +60,8 @@ impl Shape {
     /// How much there is to share.
     pub(super) fn capacity(self) -> u64 {
         match self {
-            Self::Plain => PLAIN_CAPACITY,
-            Self::Semaphore { of } => u64::from(of),
+            Self::Plain => PLAIN_CAPACITY.into(),
+            Self::Semaphore { of } => of.into(),
         }
     }
 }
@@ -67,10 +69,15 @@ impl Shape {
 /// How much of a lock's capacity a holder in this mode has. That is all there is to modes:
 /// exclusive takes everything, shared next to nothing, permits what they say.
 pub(super) fn share(mode: Mode) -> u64 {
+    held_share(mode).into()
+}
+
+/// The same, as it is kept: what fits together fits into this as well.
+fn held_share(mode: Mode) -> u32 {
     match mode {
         Mode::Exclusive => PLAIN_CAPACITY,
         Mode::Shared => 1,
-        Mode::Permits { take, .. } => u64::from(take),
+        Mode::Permits { take, .. } => take,
     }
 }
 
@@ -179,11 +186,12 @@ pub(super) struct ServiceQueue {
     share_max: u64,
 }
 
+/// That of all locks for which nobody waits.
+static NOBODY: ServiceQueue = ServiceQueue::EMPTY;
+
 impl ServiceQueue {
-    fn new() -> Self {
-        let (claims, entangled) = (Chain::EMPTY, Chain::EMPTY);
-        Self { claims, entangled, told: 0, share_max: 0 }
-    }
+    const EMPTY: Self =
+        Self { claims: Chain::EMPTY, entangled: Chain::EMPTY, told: 0, share_max: 0 };
 
     pub(super) fn is_empty(&self) -> bool {
         self.claims.is_empty()
@@ -221,13 +229,7 @@ impl ServiceQueue {
     }
 
     /// Enters at a position that its ticket, or its right to go first, has found.
-    pub(super) fn enter(
-        &mut self,
-        arena: &mut ClaimArena,
-        claim: ClaimKey,
-        traits: Traits,
-        at: Position,
-    ) {
+    fn enter(&mut self, arena: &mut ClaimArena, claim: ClaimKey, traits: Traits, at: Position) {
         if let Some(next) = at.next {
             self.claims.insert_before(arena, claim, next);
             // Else only a bound until the places are told; but not zero, for it is in the queue.
@@ -245,7 +247,7 @@ impl ServiceQueue {
         self.share_max = self.share_max.max(share(arena[claim].mode));
     }
 
-    pub(super) fn leave(&mut self, arena: &mut ClaimArena, claim: ClaimKey, traits: Traits) {
+    fn leave(&mut self, arena: &mut ClaimArena, claim: ClaimKey, traits: Traits) {
         self.claims.remove(arena, claim);
         if traits.entangled {
             self.entangled.remove(arena, claim);
@@ -272,35 +274,40 @@ impl Lock {
     /// Whether a holder in `mode` fits together with the holders there are, if this share were given
     /// back; whatever the lock is delayed for.
     pub(super) fn fits_instead(&self, mode: Mode, given_back: u64) -> bool {
-        let taken = self.taken - given_back;
+        let taken = self.taken() - given_back;
         self.shape == Shape::of(mode) && taken + share(mode) <= self.shape.capacity()
     }
 
     /// The claim becomes one of the holders.
     pub(super) fn add_holder(&mut self, arena: &mut ClaimArena, claim: ClaimKey) {
-        self.taken += share(arena[claim].mode);
+        self.taken += held_share(arena[claim].mode);
         self.holders.push_back(arena, claim);
     }
 
     /// The claim holds it no more.
     pub(super) fn remove_holder(&mut self, arena: &mut ClaimArena, claim: ClaimKey) {
-        self.taken -= share(arena[claim].mode);
+        self.taken -= held_share(arena[claim].mode);
         self.holders.remove(arena, claim);
     }
 
     /// How much of its capacity its holders have.
     pub(super) fn taken(&self) -> u64 {
-        self.taken
+        self.taken.into()
+    }
+
+    /// Whether nobody holds it and nobody waits for it.
+    fn is_unused(&self) -> bool {
+        self.holders.is_empty() && self.queue.is_none()
     }
 
     /// Whether there is no reason to keep it.
     pub(super) fn is_idle(&self) -> bool {
-        self.holders.is_empty() && self.queue.is_empty() && self.delayed_until.is_none()
+        self.is_unused() && self.delayed_until.is_none()
     }
 
     #[cfg(test)]
     pub(super) fn taken_and_capacity(&self) -> (u64, u64) {
-        (self.taken, self.shape.capacity())
+        (self.taken(), self.shape.capacity())
     }
 }
 
@@ -309,6 +316,8 @@ impl Lock {
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Locks<S> {
     arena: Arena<LockKey, Lock>,
+    /// The queues of those for which somebody waits.
+    queues: Arena<QueueKey, ServiceQueue>,
     /// Keys by the hash of the name; the name itself is in the lock.
     by_name: HashTable<LockKey>,
     /// The names of those that somebody watches, in use or not.
@@ -319,7 +328,8 @@ pub(super) struct Locks<S> {
 impl<S: BuildHasher + Clone> Locks<S> {
     pub(super) fn new(hasher: S) -> Self {
         let watched = HashSet::with_hasher(hasher.clone());
-        Self { arena: Arena::new(), by_name: HashTable::new(), watched, hasher }
+        let (arena, queues) = (Arena::new(), Arena::new());
+        Self { arena, queues, by_name: HashTable::new(), watched, hasher }
     }
 
     /// Somebody wants to hear whenever the holders of this lock change.
@@ -354,14 +364,14 @@ impl<S: BuildHasher + Clone> Locks<S> {
 
     /// The lock of this name; if it was free, it is in use as `shape` from now on.
     pub(super) fn find_or_use(&mut self, name: LockName, shape: Shape) -> LockKey {
-        let Self { arena, by_name, watched, hasher } = self;
+        let Self { arena, by_name, watched, hasher, .. } = self;
         let hash = hasher.hash_one(name.as_str());
         let found = by_name.entry(hash, |key| arena[*key].name == name, |key| arena[*key].hash);
         match found {
             Entry::Occupied(entry) => {
                 let key = *entry.get();
                 let lock = &mut arena[key];
-                if lock.holders.is_empty() && lock.queue.is_empty() {
+                if lock.is_unused() {
                     // It is only delayed: nobody uses it as anything.
                     lock.shape = shape;
                 }
@@ -375,7 +385,7 @@ impl<S: BuildHasher + Clone> Locks<S> {
                     shape,
                     taken: 0,
                     holders: Chain::EMPTY,
-                    queue: ServiceQueue::new(),
+                    queue: None,
                     delayed_until: None,
                     is_unsettled: false,
                     is_watched,
@@ -383,6 +393,48 @@ impl<S: BuildHasher + Clone> Locks<S> {
                 entry.insert(key);
                 key
             }
+        }
+    }
+
+    /// Who waits for a lock.
+    pub(super) fn queue(&self, key: LockKey) -> &ServiceQueue {
+        self.queue_of(&self.arena[key])
+    }
+
+    /// Who waits for a lock.
+    pub(super) fn queue_of(&self, lock: &Lock) -> &ServiceQueue {
+        lock.queue.map_or(&NOBODY, |queue| &self.queues[queue])
+    }
+
+    /// A claim enters the queue of its lock.
+    pub(super) fn enter_queue(
+        &mut self,
+        key: LockKey,
+        claims: &mut ClaimArena,
+        claim: ClaimKey,
+        traits: Traits,
+        at: Position,
+    ) {
+        let Self { arena, queues, .. } = self;
+        let new = || queues.insert(ServiceQueue::EMPTY);
+        let queue = *arena[key].queue.get_or_insert_with(new);
+        queues[queue].enter(claims, claim, traits, at);
+    }
+
+    /// A claim leaves the queue of its lock, in which it is.
+    pub(super) fn leave_queue(
+        &mut self,
+        key: LockKey,
+        claims: &mut ClaimArena,
+        claim: ClaimKey,
+        traits: Traits,
+    ) {
+        let Self { arena, queues, .. } = self;
+        let Some(queue) = arena[key].queue else { return };
+        queues[queue].leave(claims, claim, traits);
+        if queues[queue].is_empty() {
+            queues.remove(queue);
+            arena[key].queue = None;
         }
     }
 
@@ -406,8 +458,8 @@ impl<S: BuildHasher + Clone> Locks<S> {
     }
 
     #[cfg(test)]
-    pub(super) fn places(&self) -> [usize; 2] {
-        [self.arena.places(), self.by_name.capacity()]
+    pub(super) fn places(&self) -> [usize; 3] {
+        [self.arena.places(), self.queues.places(), self.by_name.capacity()]
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = LockKey> {

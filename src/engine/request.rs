@@ -21,35 +21,51 @@ pub(super) struct Live {
     pub(super) session: SessionKey,
     /// Its name within the session.
     pub(super) id: RequestId,
-    /// Who asked; none: the request is an owner of its own (rule R7).
-    pub(super) owner: Option<OwnerKey>,
-    /// While it waits: the request that it converts, whose place it is to take. While it holds: the
-    /// request that waits to convert it. Invariant: those two name each other.
-    pub(super) partner: Option<RequestKey>,
-    /// While it holds: the token of what it converted. Its client believes in that until it hears of
-    /// the grant, and would reclaim it (rule G3).
-    pub(super) replaced: Option<FencingToken>,
     /// Whether it waits or holds. All its claims do the same (rule R5).
     pub(super) state: State,
     /// Since when it waits or holds.
     pub(super) since: Timestamp,
     /// The first of its claims; the others follow by `ClaimNode::sibling`.
     pub(super) first: Option<ClaimKey>,
-    /// Whether its place is told.
-    pub(super) progress: Progress,
-    /// The place it was last told; 0: none.
-    pub(super) told: u32,
-    /// Its place among all that ever waited, once it waits.
-    pub(super) ticket: Ticket,
+    /// Its neighbours among its session's requests.
+    session_links: Links<RequestKey>,
+    /// What else there is about it; none: nothing. There may be a million of requests.
+    more: Option<Box<More>>,
+}
+
+/// What there is about few requests only.
+#[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
+pub(super) struct More {
+    /// Who asked; none: the request is an owner of its own (rule R7).
+    pub(super) owner: Option<OwnerKey>,
+    /// Its neighbours among its owner's requests.
+    owner_links: Links<RequestKey>,
+    /// While it waits: the request that it converts, whose place it is to take. While it holds: the
+    /// request that waits to convert it. Invariant: those two name each other.
+    pub(super) partner: Option<RequestKey>,
+    /// While it holds: the token of what it converted. Its client believes in that until it hears of
+    /// the grant, and would reclaim it (rule G3).
+    pub(super) replaced: Option<FencingToken>,
     /// Pause before its locks are granted anew if it is lost (rule S7).
     pub(super) lock_delay: Duration,
     /// What it is for, for people.
-    pub(super) note: Note,
-    /// Its neighbours among its session's requests.
-    pub(super) session_links: Links<RequestKey>,
-    /// Its neighbours among its owner's requests.
-    pub(super) owner_links: Links<RequestKey>,
+    pub(super) note: Option<Note>,
 }
+
+impl More {
+    const NOTHING: Self = Self {
+        owner: None,
+        owner_links: Links::NONE,
+        partner: None,
+        replaced: None,
+        lock_delay: Duration::ZERO,
+        note: None,
+    };
+}
+
+/// What there is about most.
+static NOTHING: More = More::NOTHING;
 
 /// Whether a request waits or holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +74,12 @@ pub(super) enum State {
     Waiting {
         /// When it stops waiting.
         deadline: Option<Timestamp>,
+        /// Its place among all that ever waited.
+        ticket: Ticket,
+        /// Whether its place is told.
+        progress: Progress,
+        /// The place it was last told; 0: none.
+        told: u32,
     },
     /// Among the holders of all its locks.
     Held {
@@ -67,6 +89,39 @@ pub(super) enum State {
 }
 
 impl Live {
+    /// One that waits for nothing yet.
+    pub(super) fn new(
+        session: SessionKey,
+        id: RequestId,
+        progress: Progress,
+        since: Timestamp,
+    ) -> Self {
+        let (deadline, ticket, told) = (None, Ticket::default(), 0);
+        let state = State::Waiting { deadline, ticket, progress, told };
+        let (first, session_links, more) = (None, Links::NONE, None);
+        Self { session, id, state, since, first, session_links, more }
+    }
+
+    /// What there is about few requests.
+    pub(super) fn more(&self) -> &More {
+        self.more.as_deref().unwrap_or(&NOTHING)
+    }
+
+    /// Who asked; none: it is an owner of its own.
+    pub(super) fn owner(&self) -> Option<OwnerKey> {
+        self.more().owner
+    }
+
+    /// What it converts, or what is to convert it.
+    pub(super) fn partner(&self) -> Option<RequestKey> {
+        self.more().partner
+    }
+
+    /// What there is about few requests, to be changed: this request becomes one of the few.
+    pub(super) fn more_mut(&mut self) -> &mut More {
+        self.more.get_or_insert_with(|| Box::new(More::NOTHING))
+    }
+
     pub(super) fn is_held(&self) -> bool {
         matches!(self.state, State::Held { .. })
     }
@@ -79,23 +134,39 @@ impl Live {
         }
     }
 
+    /// Its place among all that ever waited, while it waits.
+    pub(super) fn ticket(&self) -> Ticket {
+        match self.state {
+            State::Waiting { ticket, .. } => ticket,
+            State::Held { .. } => Ticket::default(),
+        }
+    }
+
+    /// Its place is told again, whatever it was told.
+    pub(super) fn forget_told(&mut self) {
+        if let State::Waiting { told, .. } = &mut self.state {
+            *told = 0;
+        }
+    }
+
+    /// Whether it waits and is told its place.
     pub(super) fn is_told(&self) -> bool {
-        self.progress == Progress::Told
+        matches!(self.state, State::Waiting { progress: Progress::Told, .. })
     }
 
     /// Whether it waits to take the place of a request that is held.
     pub(super) fn is_conversion(&self) -> bool {
-        !self.is_held() && self.partner.is_some()
+        !self.is_held() && self.partner().is_some()
     }
 }
 
 impl Linked<RequestKey, ByOwner> for Live {
     fn links(&self) -> &Links<RequestKey> {
-        &self.owner_links
+        &self.more().owner_links
     }
 
     fn links_mut(&mut self) -> &mut Links<RequestKey> {
-        &mut self.owner_links
+        &mut self.more_mut().owner_links
     }
 }
 

@@ -12,7 +12,7 @@ use super::arena::RequestKey;
 use super::event::{Progress, Request, Wait};
 use super::forfeit::Limbo;
 use super::lock::ClaimNode;
-use super::request::State;
+use super::request::{More, State};
 use super::session::{Opening, Outcome, Session};
 use super::{Forfeit, LockTable};
 use crate::types::{
@@ -99,7 +99,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         live.sort_by_key(|key| {
             let live = &self.requests[*key];
             let token = live.token();
-            (token.is_none(), token, live.ticket)
+            (token.is_none(), token, live.ticket())
         });
         let delays = self.locks.keys().filter_map(|key| {
             let lock = &self.locks[key];
@@ -125,7 +125,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let Limbo::Session(session) = limbo else { return Vec::new() };
         let mut delays = Vec::new();
         for request in self.sessions[*session].requests.iter(&self.requests.arena) {
-            let delay = self.requests[request].lock_delay;
+            let delay = self.requests[request].more().lock_delay;
             for claim in self.claims_of(request).filter(|_| !delay.is_zero()) {
                 delays.push((self.locks[self.claims[claim].lock].name.clone(), delay));
             }
@@ -151,8 +151,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let live = &self.requests[key];
         let (token, timeout_left) = match live.state {
             State::Held { token } => (Some(token), None),
-            State::Waiting { deadline } => (None, deadline.map(|at| at.since(self.now))),
+            State::Waiting { deadline, .. } => (None, deadline.map(|at| at.since(self.now))),
         };
+        let More { partner, replaced, lock_delay, note, .. } = live.more();
         let claims = self.claims_of(key).map(|claim| {
             let ClaimNode { lock, mode, .. } = self.claims[claim];
             Claim { name: self.locks[lock].name.clone(), mode }
@@ -161,15 +162,15 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             session: self.sessions[live.session].id,
             id: live.id,
             owner: self.owner_of(key),
-            converts: live.partner.filter(|_| !live.is_held()).map(|held| self.requests[held].id),
+            converts: partner.filter(|_| !live.is_held()).map(|held| self.requests[held].id),
             token,
-            replaced: live.replaced,
+            replaced: *replaced,
             timeout_left,
-            ticket: live.ticket,
+            ticket: live.ticket(),
             age: self.now.since(live.since),
             told: live.is_told(),
-            lock_delay: live.lock_delay,
-            note: live.note.clone(),
+            lock_delay: *lock_delay,
+            note: note.clone().unwrap_or_default(),
             claims: claims.collect(),
         }
     }
@@ -239,8 +240,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             claims,
         };
         let key = self.put_in(session, request);
-        self.requests[key].ticket = saved.ticket;
-        self.requests[key].replaced = saved.replaced;
+        if saved.replaced.is_some() {
+            self.requests[key].more_mut().replaced = saved.replaced;
+        }
         if let Some(Some(held)) = held {
             self.pair(key, held);
         }
@@ -249,7 +251,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             Some(token) if fits && self.has_room(key) => self.hold(key, token),
             None if fits => {
                 let deadline = saved.timeout_left.map(|left| self.now.after(left));
-                self.wait_in_queues(key, deadline);
+                self.wait_in_queues(key, saved.ticket, deadline);
             }
             Some(_) | None => return self.take_out(key),
         }

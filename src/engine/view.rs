@@ -41,7 +41,7 @@ pub struct HolderView<'a> {
     /// When it was granted.
     pub since: Timestamp,
     /// What it is for.
-    pub note: &'a Note,
+    pub note: &'a str,
 }
 
 /// A request that waits for a lock.
@@ -64,7 +64,7 @@ pub struct WaiterView<'a> {
     /// When it came.
     pub since: Timestamp,
     /// What it is for.
-    pub note: &'a Note,
+    pub note: &'a str,
 }
 
 /// A session.
@@ -123,7 +123,7 @@ impl<'a, S: BuildHasher + Clone> LockView<'a, S> {
 
     /// How many wait for it.
     pub fn waiter_count(&self) -> usize {
-        self.lock.queue.len()
+        self.table.locks.queue_of(self.lock).len()
     }
 
     /// When it may be granted again, if a holder that asked for a delay was lost.
@@ -166,7 +166,8 @@ impl<'a, S: BuildHasher + Clone> LockView<'a, S> {
     /// Who waits for it, in the order of the queue.
     pub fn waiters(&self) -> impl Iterator<Item = WaiterView<'a>> {
         let table = self.table;
-        self.lock.queue.iter(&table.claims).map(move |claim| table.claim_view(claim).1)
+        let queue = table.locks.queue_of(self.lock);
+        queue.iter(&table.claims).map(move |claim| table.claim_view(claim).1)
     }
 }
 
@@ -184,7 +185,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             request: live.id,
             mode,
             since: live.since,
-            note: &live.note,
+            note: live.more().note.as_ref().map_or("", Note::as_str),
         };
         (live.state, view)
     }

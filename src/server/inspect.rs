@@ -182,7 +182,7 @@ pub(super) fn lock<S: BuildHasher + Clone>(
     let mut holders = Vec::new();
     let mut for_holders = budget.half();
     for holder in view.holders().take(named.holders_max) {
-        let bytes = FIXED_BYTES + holder.identity.as_str().len() + holder.note.as_str().len();
+        let bytes = FIXED_BYTES + holder.identity.as_str().len() + holder.note.len();
         if !for_holders.take(bytes) && holders.len() >= named.holders_min {
             break;
         }
@@ -191,7 +191,7 @@ pub(super) fn lock<S: BuildHasher + Clone>(
     }
     let mut waiters = Vec::new();
     for waiter in view.waiters().take(named.waiters_max) {
-        let bytes = FIXED_BYTES + waiter.identity.as_str().len() + waiter.note.as_str().len();
+        let bytes = FIXED_BYTES + waiter.identity.as_str().len() + waiter.note.len();
         if !budget.take(bytes) {
             break;
         }
@@ -216,7 +216,7 @@ fn render_holder(view: &HolderView<'_>, now: Timestamp) -> Holder {
         mode: render::mode(view.mode),
         token: view.token.number(),
         held_ms: render::millis(now.since(view.since)),
-        note: view.note.as_str().to_owned(),
+        note: view.note.to_owned(),
         connected: view.connected,
     }
 }
@@ -230,7 +230,7 @@ fn render_waiter(view: &WaiterView<'_>, now: Timestamp) -> Waiter {
         request: view.request.number(),
         mode: render::mode(view.mode),
         waiting_ms: render::millis(now.since(view.since)),
-        note: view.note.as_str().to_owned(),
+        note: view.note.to_owned(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Moments and lengths of time. Nothing here reads a clock.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,18 +18,19 @@ pub const LOCK_DELAY_MAX: Duration = Duration::from_secs(60);
 /// A moment: microseconds since an origin that only its reader's own clock knows.
 ///
 /// Two machines' timestamps cannot be compared; nothing puts one on the wire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timestamp(u64);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+// One more than the microseconds, so that there is room for none: an `Option` of it is no larger.
+pub struct Timestamp(NonZeroU64);
 
 impl Timestamp {
     /// The moment `micros` microseconds after the origin.
     pub const fn from_micros(micros: u64) -> Self {
-        Self(micros)
+        Self(NonZeroU64::MIN.saturating_add(micros))
     }
 
     /// Microseconds since the origin.
     pub const fn as_micros(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// The moment `length` later; the last of all moments if there is no such.
@@ -42,12 +44,24 @@ impl Timestamp {
     #[must_use]
     pub fn before(self, length: Duration) -> Self {
         let micros = u64::try_from(length.as_micros()).unwrap_or(u64::MAX);
-        Self(self.0.saturating_sub(micros))
+        Self::from_micros(self.as_micros().saturating_sub(micros))
     }
 
     /// How long ago `earlier` was; zero if it is not earlier.
     pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_micros(self.0.saturating_sub(earlier.0))
+        Duration::from_micros(self.0.get().saturating_sub(earlier.0.get()))
+    }
+}
+
+impl Default for Timestamp {
+    fn default() -> Self {
+        Self::from_micros(0)
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Timestamp").field(&self.as_micros()).finish()
     }
 }
 

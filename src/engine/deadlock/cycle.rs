@@ -57,7 +57,7 @@ impl<S: BuildHasher + Clone> Inquiry<'_, S> {
     /// leads over them.
     fn edges(&self, from: Who, request: RequestKey) -> Vec<Edge> {
         let mut edges = Vec::new();
-        let converted = self.table.requests[request].partner;
+        let converted = self.table.requests[request].partner();
         for claim in self.table.claims_of(request) {
             let lock = self.table.claims[claim].lock;
             let Some(known) = self.locks.get(&lock) else { continue };
@@ -92,7 +92,7 @@ impl<S: BuildHasher + Clone> Inquiry<'_, S> {
         let session = &table.sessions[live.session];
         // Of one that waits to convert what it holds, that it holds it is what matters.
         let behind = &table.requests[edge.behind];
-        let holds = if behind.is_held() { Some(edge.behind) } else { behind.partner };
+        let holds = if behind.is_held() { Some(edge.behind) } else { behind.partner() };
         let held_with = match holds.map(|held| table.requests[held].state) {
             Some(State::Held { token }) => Some(token),
             Some(State::Waiting { .. }) | None => None,

@@ -101,7 +101,7 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
     }
 
     pub(super) fn who(&self, request: RequestKey) -> Who {
-        self.table.requests[request].owner.map_or(Who::Alone(request), Who::Owner)
+        self.table.requests[request].owner().map_or(Who::Alone(request), Who::Owner)
     }
 
     pub(super) fn requests_of(&self, who: Who) -> Vec<RequestKey> {
@@ -151,7 +151,7 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
         let table = self.table;
         let rank = |claim: ClaimKey| table.rank(table.claims[claim].request);
         let lock = table.claims[claim].lock;
-        let first = if is_held { table.locks[lock].queue.entangled().head() } else { Some(claim) };
+        let first = if is_held { table.locks.queue(lock).entangled().head() } else { Some(claim) };
         let Some(first) = first else { return };
         let Some(known) = self.locks.get_mut(&lock) else { return };
         let found_before = known.first;
@@ -184,7 +184,7 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
             if !std::mem::replace(&mut known.is_begun, true) {
                 // All who stand before the first dependent are granted.
                 let all_matter = table.all_matter(lock, known.taken);
-                known.next = if all_matter { table.locks[lock].queue.head() } else { known.first };
+                known.next = if all_matter { table.locks.queue(lock).head() } else { known.first };
             }
         }
         while self.step()
@@ -226,7 +226,7 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
     fn is_next_with_room(&self, request: RequestKey) -> bool {
         let table = self.table;
         let next_in = self.thoughts.get(&request).map_or(0, |thought| thought.next_in);
-        let converted = table.requests[request].partner;
+        let converted = table.requests[request].partner();
         let fits = |claim: ClaimKey| {
             let ClaimNode { lock, mode, .. } = table.claims[claim];
             let taken = self.locks.get(&lock).map_or(0, |known| known.taken);
@@ -247,7 +247,7 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
             known.by.push(request);
             self.reopen(lock);
         }
-        if let Some(converted) = self.table.requests[request].partner {
+        if let Some(converted) = self.table.requests[request].partner() {
             self.thoughts.entry(converted).or_default().converted = true;
             self.give_back(converted);
         }

@@ -53,7 +53,7 @@ impl<'a> Canon<'a> {
         for key in table.requests.keys() {
             match table.requests[key].state {
                 State::Held { token } => tokens.insert(token),
-                State::Waiting { .. } => tickets.insert(table.requests[key].ticket),
+                State::Waiting { .. } => tickets.insert(table.requests[key].ticket()),
             };
         }
         for (_, session) in table.sessions.iter_all() {
@@ -157,14 +157,14 @@ impl<'a> Canon<'a> {
             }
             for key in session.requests.iter(&table.requests.arena) {
                 let live = &table.requests[key];
-                self.put((2, live.id, table.owner_of(key), live.lock_delay));
-                self.put(live.partner.map(|partner| table.requests[partner].id));
-                if let Some(replaced) = live.replaced {
+                self.put((2, live.id, table.owner_of(key), live.more().lock_delay));
+                self.put(live.partner().map(|partner| table.requests[partner].id));
+                if let Some(replaced) = live.more().replaced {
                     self.token(replaced);
                 }
                 match live.state {
                     State::Held { token } => self.token(token),
-                    State::Waiting { .. } => self.ticket(live.ticket),
+                    State::Waiting { .. } => self.ticket(live.ticket()),
                 }
                 for claim in table.claims_of(key) {
                     let node = &table.claims[claim];
@@ -207,8 +207,9 @@ impl<'a> Canon<'a> {
                 self.time(until);
             }
             let holders = lock.holders.iter(&table.claims);
-            for (place, claim) in
-                holders.map(|c| (4, c)).chain(lock.queue.iter(&table.claims).map(|c| (5, c)))
+            for (place, claim) in holders
+                .map(|c| (4, c))
+                .chain(table.locks.queue_of(lock).iter(&table.claims).map(|c| (5, c)))
             {
                 let request = &table.requests[table.claims[claim].request];
                 self.put((place, table.sessions[request.session].id, request.id));
