@@ -131,7 +131,7 @@ fn put_pair(pair: u64, request: u64, token: u64, buffer: &mut BytesMut) {
         lock_delay_ms: 0,
         note: String::new(),
         ticket: None,
-        claims: vec![Claim { name: format!("bench-{pair:013}"), mode: Mode::Exclusive }],
+        claims: vec![Claim { name: format!("bench-{pair:013}").into(), mode: Mode::Exclusive }],
     };
     encode_frame(&asks, buffer).expect("a frame");
     encode_frame(&ClientMessage::Release { request, token }, buffer).expect("a frame");

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     fn event(what: Happening) -> Event {
-        let claim = |name: &str, mode| Claim { name: name.to_owned(), mode };
+        let claim = |name: &str, mode| Claim { name: name.into(), mode };
         let gpu = Mode::Permits { take: 1, of: 4 };
         Event::Happened(Happened {
             at_ms: 1_795_516_267_123,

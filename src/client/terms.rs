@@ -340,7 +340,7 @@ fn wire_claim(claim: &Claim) -> wire::Claim {
         Mode::Shared => wire::Mode::Shared,
         Mode::Permits { take, of } => wire::Mode::Permits { take, of },
     };
-    wire::Claim { name: claim.name.as_str().to_owned(), mode }
+    wire::Claim { name: claim.name.as_str().into(), mode }
 }
 
 /// `length` in milliseconds, rounded up so that a little is never nothing.

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use smol_str::SmolStr;
+
 use crate::engine::{Account, Command, Progress, Reclaim, Rejection, Request, Wait};
 use crate::types::{
     Claim, Claims, FencingToken, Identity, LOCK_DELAY_MAX, LockName, Mode, Note, OwnerId,
@@ -206,7 +208,7 @@ fn claim(raw: wire::Claim) -> Result<Claim, Rejection> {
 }
 
 /// A lock name, from a claim or a question.
-pub(super) fn lock_name(raw: String) -> Result<LockName, Rejection> {
+pub(super) fn lock_name(raw: impl Into<SmolStr>) -> Result<LockName, Rejection> {
     LockName::new(raw).map_err(Rejection::LockName)
 }
 

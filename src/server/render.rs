@@ -102,10 +102,8 @@ pub(super) fn event(
     claims: &[Claim],
     what: &Happening,
 ) -> ServerMessage {
-    let claim = |claim: &Claim| wire::Claim {
-        name: claim.name.as_str().to_owned(),
-        mode: mode(claim.mode),
-    };
+    let claim =
+        |claim: &Claim| wire::Claim { name: claim.name.as_str().into(), mode: mode(claim.mode) };
     ServerMessage::Event {
         at_ms: at.duration_since(UNIX_EPOCH).map_or(0, millis),
         session: session.number(),

@@ -87,8 +87,7 @@ impl Person {
 
     fn ask(&mut self, at: u64, want: Want, dice: &mut Random, referee: &mut Referee) -> u64 {
         let Want { claims, owner, wait, converts } = want;
-        let claim =
-            |&(lock, mode): &(Lock, Mode)| Claim { name: referee.name(lock).to_string(), mode };
+        let claim = |&(lock, mode): &(Lock, Mode)| Claim { name: referee.name(lock).into(), mode };
         let is_delayed = converts.is_none() && dice.once_in(12);
         let ask = Ask {
             owner,

@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 /// Longest lock name, in bytes of UTF-8.
 pub const LOCK_NAME_LEN_MAX: usize = 255;
@@ -104,7 +105,7 @@ macro_rules! text_type {
 
 /// The name of a lock: 1 to [`LOCK_NAME_LEN_MAX`] bytes of UTF-8 without control characters.
 ///
-/// A name is only text; `orders/42` has no parent.
+/// A name is only text; `orders/42` has no parent. Up to 23 bytes need no memory of their own.
 ///
 /// # Examples
 ///
@@ -116,7 +117,7 @@ macro_rules! text_type {
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct LockName(Box<str>);
+pub struct LockName(SmolStr);
 
 impl LockName {
     /// Takes `text` as a lock name.
@@ -124,7 +125,7 @@ impl LockName {
     /// # Errors
     ///
     /// If the text is empty, longer than [`LOCK_NAME_LEN_MAX`] bytes, or holds a control character.
-    pub fn new(text: impl Into<Box<str>>) -> Result<Self, TextError> {
+    pub fn new(text: impl Into<SmolStr>) -> Result<Self, TextError> {
         let text = text.into();
         if text.is_empty() {
             return Err(TextError::Empty);

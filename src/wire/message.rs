@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use crate::types::CLAIMS_MAX;
 
@@ -244,7 +245,7 @@ pub enum Wait {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// The lock's name.
-    pub name: String,
+    pub name: SmolStr,
     /// How it is wanted.
     pub mode: Mode,
 }

@@ -19,7 +19,7 @@ pub(super) fn id(request: u64) -> RequestId {
 
 pub(super) fn ask() -> Ask {
     let claims =
-        vec![crate::wire::Claim { name: "printer".to_owned(), mode: crate::wire::Mode::Exclusive }];
+        vec![crate::wire::Claim { name: "printer".into(), mode: crate::wire::Mode::Exclusive }];
     Ask {
         owner: 0,
         converts: None,

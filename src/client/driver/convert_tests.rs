@@ -40,7 +40,7 @@ async fn an_upgrade_has_a_token_of_its_own_and_is_released_by_it() {
     else {
         panic!()
     };
-    let claim = Claim { name: "printer".to_owned(), mode: Mode::Exclusive };
+    let claim = Claim { name: "printer".into(), mode: Mode::Exclusive };
     assert_eq!((claims, &note[..], wait), (vec![claim], "why", Wait::Forever));
     server.say(&[grant(2, 9)]).await;
     let guard = upgrade.await.unwrap().unwrap();

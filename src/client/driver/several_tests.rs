@@ -6,7 +6,7 @@ use crate::types::RejectionCode;
 use crate::wire::{Claim, ClientMessage, CycleLink, Mode, ServerMessage, Wait};
 
 fn claim(name: &str, mode: Mode) -> Claim {
-    Claim { name: name.to_owned(), mode }
+    Claim { name: name.into(), mode }
 }
 
 /// The owner and the claims of what the client asks for next.

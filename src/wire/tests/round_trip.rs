@@ -71,7 +71,7 @@ fn ticket() -> impl Strategy<Value = Ticket> {
 }
 
 fn claims() -> impl Strategy<Value = Vec<Claim>> {
-    let claim = (text(), mode()).prop_map(|(name, mode)| Claim { name, mode });
+    let claim = (text(), mode()).prop_map(|(name, mode)| Claim { name: name.into(), mode });
     vec(claim, 0..=CLAIMS_KEPT_MAX)
 }
 
