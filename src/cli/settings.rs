@@ -22,7 +22,7 @@ use coordinator::types::{Identity, Ttl};
 use super::errors::Failure;
 use super::log::Filter;
 use super::sources::Sources;
-use super::values::{OnLost, PORT_DEFAULT, ServerAddress, Value};
+use super::values::{OnLost, PORT_DEFAULT, ServerAddress, Threads, Value};
 use super::words;
 
 /// Commands that talk to a coordinator.
@@ -153,6 +153,9 @@ settings! {
     /// How long a new connection may take to say who it is.
     handshake_timeout: Duration = |_| words::setting(Config::default().handshake_timeout),
         "handshake-timeout" "DURATION" SERVERS, Foreign::None;
+    /// Threads that read and write for connections; 0: the coordinator's own does.
+    io_threads: Threads = |_| Config::default().io_threads.to_string(),
+        "io-threads" "N" SERVERS, Foreign::None;
     /// Most connections at a time.
     connections_max: usize = |_| Config::default().connections_max.to_string(),
         "connections-max" "N" SERVERS, Foreign::None;

@@ -94,6 +94,23 @@ impl Value for usize {
     }
 }
 
+/// So many threads; there may be none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Threads(pub(crate) usize);
+
+/// More threads than processors help nobody.
+const THREADS_MAX: usize = 256;
+
+impl Value for Threads {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(count) if count <= THREADS_MAX => Ok(Self(count)),
+            Ok(_) => Err(format!("and must be at most {THREADS_MAX}")),
+            Err(_) => Err("which is no number".to_owned()),
+        }
+    }
+}
+
 impl Value for OnLost {
     fn parse(text: &str) -> Result<Self, String> {
         match text {

@@ -23,6 +23,9 @@ pub struct Config {
     pub limits: Limits,
     /// Most connections open at a time, those without a session included.
     pub connections_max: usize,
+    /// How many threads of their own the sessions live on, in turn. 0: on the Coordinator's, which costs
+    /// less for each pair; docs/performance.md says when others are worth it.
+    pub io_threads: usize,
     /// How long a connection may take to say Hello.
     pub handshake_timeout: Duration,
     /// How long an observer may say nothing. Sessions have their lease instead.
@@ -41,6 +44,7 @@ impl Default for Config {
             data: Data::Ephemeral,
             limits: Limits::default(),
             connections_max: 10_000,
+            io_threads: 0,
             handshake_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),

@@ -25,7 +25,7 @@ mod perform;
 #[cfg(test)]
 mod tests;
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
 use foldhash::fast::RandomState;
@@ -69,7 +69,7 @@ pub(super) struct Coordinator {
     /// Proves to a later run what this one says, and to this one what an earlier run has said.
     sealer: Sealer,
     /// What the listener and the sessions count.
-    counters: Rc<Counters>,
+    counters: Arc<Counters>,
     /// When it began, for the uptime.
     since: Timestamp,
     /// Who wants to know when nothing is held any more.
@@ -88,7 +88,7 @@ impl Coordinator {
         clock: Box<dyn Clock>,
         orders: UnboundedSender<Order>,
         sealer: Sealer,
-        counters: Rc<Counters>,
+        counters: Arc<Counters>,
     ) -> Self {
         let since = clock.now();
         let table = LockTable::new(limits, start, RandomState::default(), since);

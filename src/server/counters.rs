@@ -1,8 +1,8 @@
 //! What the shell counts, for `status`. Kept outside the actors, because both the listener and the
-//! sessions count; plain cells, because all of them live on one thread.
+//! sessions count, which may live on threads of their own.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -12,9 +12,9 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     /// Connections open now: what the limit on connections looks at.
-    connections: Cell<usize>,
+    connections: AtomicUsize,
     /// Since when the state cannot be saved, if it cannot.
-    unsaved_since: Cell<Option<Instant>>,
+    unsaved_since: Mutex<Option<Instant>>,
     /// Rings when the last connection is gone: what a stopping server waits for.
     none_left: Notify,
     /// Connections closed because they broke the protocol.
@@ -30,28 +30,33 @@ pub(super) struct Counters {
 impl Counters {
     /// How many connections are open.
     pub(super) fn connections(&self) -> usize {
-        self.connections.get()
+        self.connections.load(Ordering::Acquire)
     }
 
     /// For how long the state could not be saved by now, if it cannot.
     pub(super) fn unsaved(&self) -> Option<Duration> {
         // At least something: zero says that all is well.
-        self.unsaved_since.get().map(|since| since.elapsed().max(Duration::from_millis(1)))
+        self.since().map(|since| since.elapsed().max(Duration::from_millis(1)))
     }
 
     /// The state cannot be saved.
     pub(super) fn saving_failed(&self) {
-        self.unsaved_since.set(self.unsaved_since.get().or_else(|| Some(Instant::now())));
+        self.since().get_or_insert_with(Instant::now);
     }
 
     /// The state is saved; says for how long it could not be, if it could not.
     pub(super) fn saved(&self) -> Option<Duration> {
-        self.unsaved_since.take().map(|since| since.elapsed())
+        self.since().take().map(|since| since.elapsed())
+    }
+
+    fn since(&self) -> MutexGuard<'_, Option<Instant>> {
+        // Nobody panics while it is locked.
+        self.unsaved_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until no connection is open.
     pub(super) async fn none_left(&self) {
-        while self.connections.get() > 0 {
+        while self.connections() > 0 {
             self.none_left.notified().await;
         }
     }
@@ -59,41 +64,38 @@ impl Counters {
 
 /// A number that only grows.
 #[derive(Debug, Default)]
-pub(super) struct Count(Cell<u64>);
+pub(super) struct Count(AtomicU64);
 
 impl Count {
     /// Counts one more.
     pub(super) fn add_one(&self) {
-        self.0.set(self.0.get() + 1);
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The number so far.
     pub(super) fn total(&self) -> u64 {
-        self.0.get()
+        self.0.load(Ordering::Relaxed)
     }
 }
 
 /// One connection's place among those allowed: taken when it is made, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Place(Rc<Counters>);
+pub(super) struct Place(Arc<Counters>);
 
 impl Place {
     /// Takes a place, unless `max` are taken.
-    pub(super) fn take(counters: &Rc<Counters>, max: usize) -> Option<Self> {
-        let taken = counters.connections.get();
-        if taken >= max {
-            return None;
-        }
-        counters.connections.set(taken + 1);
-        Some(Self(Rc::clone(counters)))
+    pub(super) fn take(counters: &Arc<Counters>, max: usize) -> Option<Self> {
+        let one_more = |taken| (taken < max).then_some(taken + 1);
+        let connections = &counters.connections;
+        connections.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
+        Some(Self(Arc::clone(counters)))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let left = self.0.connections.get() - 1;
-        self.0.connections.set(left);
-        if left == 0 {
+        let were = self.0.connections.fetch_sub(1, Ordering::AcqRel);
+        if were == 1 {
             self.0.none_left.notify_one();
         }
     }
@@ -105,7 +107,7 @@ mod tests {
 
     #[test]
     fn there_are_as_many_places_as_allowed_and_not_one_more() {
-        let counters = Rc::new(Counters::default());
+        let counters = Arc::new(Counters::default());
         let first = Place::take(&counters, 2).unwrap();
         let _second = Place::take(&counters, 2).unwrap();
         assert!(Place::take(&counters, 2).is_none());

@@ -8,9 +8,9 @@ use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use actix::Actor;
 use bytes::BytesMut;
 use log::{debug, warn};
 use rustix::net::sockopt;
@@ -20,8 +20,9 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use super::counters::Place;
+use super::hosts::{Arrival, Host};
 use super::render;
-use super::session::{CLOSE_TIMEOUT, Session, Shared};
+use super::session::{CLOSE_TIMEOUT, Shared};
 use crate::types::{ConnectionId, GoodbyeCode};
 use crate::wire::encode_frame;
 
@@ -95,7 +96,8 @@ pub(super) fn listen(socket: TcpSocket) -> io::Result<TcpListener> {
 pub(super) async fn accept_all<L: Listener>(
     mut listener: L,
     connections_max: usize,
-    shared: Rc<Shared>,
+    shared: Arc<Shared>,
+    host: Rc<dyn Host<L::Stream>>,
 ) {
     let mut latest = 0;
     let mut pause = PAUSE_MIN;
@@ -128,7 +130,7 @@ pub(super) async fn accept_all<L: Listener>(
         latest += 1;
         let connection = ConnectionId::new(latest);
         debug!("connection accepted connection={connection} peer={peer:?}");
-        Session::new(stream, connection, peer, place, Rc::clone(&shared)).start();
+        host.start(Arrival { stream, connection, peer, place, shared: Arc::clone(&shared) });
     }
 }
 
@@ -162,6 +164,7 @@ mod tests {
     use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
     use tokio::time::Instant;
 
+    use super::super::hosts::Here;
     use super::super::testing::{Bench, hello, local, settle};
     use super::*;
     use crate::wire::{Attach, ServerMessage, decode};
@@ -185,7 +188,7 @@ mod tests {
 
     fn accepting(bench: &Bench, max: usize) -> UnboundedSender<io::Result<DuplexStream>> {
         let (sender, receiver) = unbounded_channel();
-        spawn_local(accept_all(Scripted(receiver), max, bench.shared()));
+        spawn_local(accept_all(Scripted(receiver), max, bench.shared(), Rc::new(Here)));
         sender
     }
 

@@ -18,7 +18,7 @@
 //! | `connections` | where its answers go, and what a turn has for whom |
 //! | `watches`, `subscribers` | who wants to see locks, and to hear of requests, of others |
 //! | `session` | bytes, handshake, bounds, closing |
-//! | `listener` | accepting |
+//! | `listener`, `hosts` | accepting, and the thread on which a session lives |
 //! | `hello`, `parse`, `render`, `inspect` | the wire's words to the engine's, and back |
 //! | `seal` | proofs that outlive a run: secrets of sessions, seals of grants |
 //! | `start`, `store`, `persist` | where a run begins, and what is durable |
@@ -57,6 +57,7 @@ mod error;
 #[cfg(test)]
 mod fuzz;
 mod hello;
+mod hosts;
 mod inspect;
 mod journal;
 mod listener;

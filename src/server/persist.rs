@@ -8,7 +8,6 @@
 //! grants from what is reserved, and when that is used up it says `Unavailable` (rule F2); what was to
 //! be on record first stays where it is (rule G1).
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,7 +75,7 @@ pub(super) async fn commit_all<D: Disk>(
     disk: D,
     mut orders: UnboundedReceiver<Order>,
     coordinator: WeakAddr<Coordinator>,
-    counters: Rc<Counters>,
+    counters: Arc<Counters>,
 ) {
     let mut batch = Vec::new();
     while orders.recv_many(&mut batch, BATCH_LEN_MAX).await > 0 {
@@ -172,7 +171,7 @@ mod tests {
                 store.clone(),
                 orders,
                 bench.coordinator.downgrade(),
-                Rc::clone(&bench.counters),
+                Arc::clone(&bench.counters),
             ));
             for _ in 0..10 {
                 // Stays alive.
@@ -215,7 +214,7 @@ mod tests {
                 store.clone(),
                 orders,
                 bench.coordinator.downgrade(),
-                Rc::default(),
+                Arc::default(),
             ));
             told.await.unwrap();
             assert_eq!(*store.0.lock().unwrap(), [11]);

@@ -30,6 +30,7 @@ use super::config::{Config, Data};
 use super::coordinator::Coordinator;
 use super::counters::Counters;
 use super::error::ServerError;
+use super::hosts::{Here, Host, IoThreads};
 use super::listener::{self, Listener, accept_all};
 use super::messages::{CloseAll, Drain, Save};
 use super::persist::{self, Disk};
@@ -48,11 +49,13 @@ const STOP_TIMEOUT: Duration = Duration::from_millis(250);
 pub struct Server(Bound<TcpListener>);
 
 /// A server on whatever connections come from.
-pub(crate) struct Bound<L> {
+pub(crate) struct Bound<L: Listener> {
     /// Where connections come from.
     listener: L,
+    /// Where their sessions live.
+    host: Rc<dyn Host<L::Stream>>,
     /// What its sessions share; holds the Coordinator.
-    shared: Rc<Shared>,
+    shared: Arc<Shared>,
     /// This run.
     epoch: Epoch,
     /// Most connections at a time.
@@ -85,7 +88,7 @@ enum Phase {
     Stopping,
 }
 
-impl<L> fmt::Debug for Bound<L> {
+impl<L: Listener> fmt::Debug for Bound<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bound").field("address", &self.shared.address).finish_non_exhaustive()
     }
@@ -113,7 +116,11 @@ impl Server {
             let address = listener.local_addr().map_err(failed)?;
             Ok((listener, address))
         };
-        Bound::assemble(&config, store, Box::new(BootClock), open).map(Self)
+        let mut bound = Bound::assemble(&config, store, Box::new(BootClock), open)?;
+        if config.io_threads > 0 {
+            bound.host = Rc::new(IoThreads::start(config.io_threads).map_err(ServerError::Thread)?);
+        }
+        Ok(Self(bound))
     }
 
     /// Where it listens, with the port that it got.
@@ -152,18 +159,18 @@ impl<L: Listener> Bound<L> {
 
         let epoch = start.durable.epoch;
 
-        let counters = Rc::new(Counters::default());
+        let counters = Arc::new(Counters::default());
         let (orders, ordered) = unbounded_channel();
         let coordinator =
-            Coordinator::new(config.limits, start, clock, orders, sealer, Rc::clone(&counters));
+            Coordinator::new(config.limits, start, clock, orders, sealer, Arc::clone(&counters));
         let coordinator = coordinator.start();
         spawn_local(persist::commit_all(
             disk,
             ordered,
             coordinator.downgrade(),
-            Rc::clone(&counters),
+            Arc::clone(&counters),
         ));
-        let shared = Rc::new(Shared {
+        let shared = Arc::new(Shared {
             coordinator,
             counters,
             address,
@@ -172,6 +179,7 @@ impl<L: Listener> Bound<L> {
         });
         Ok(Self {
             listener,
+            host: Rc::new(Here),
             shared,
             epoch,
             connections_max: config.connections_max,
@@ -196,8 +204,13 @@ impl<L: Listener> Bound<L> {
 
     /// As [`Server::run`].
     pub(crate) async fn run(self) {
-        let Self { listener, shared, connections_max, afterwards, drain_timeout, phase, .. } = self;
-        let accepting = spawn_local(accept_all(listener, connections_max, Rc::clone(&shared)));
+        let Self {
+            listener, host, shared, connections_max, afterwards, drain_timeout, phase, ..
+        } = self;
+        let accepting = {
+            let (shared, host) = (Arc::clone(&shared), Rc::clone(&host));
+            spawn_local(accept_all(listener, connections_max, shared, host))
+        };
         let mut phase = phase.subscribe();
         reached(&mut phase, Phase::Draining).await;
         accepting.abort();
@@ -228,6 +241,8 @@ impl<L: Listener> Bound<L> {
                 tokio::time::sleep(STOP_TIMEOUT).await;
             } => {}
         }
+        // I/O threads end here, with those who do not take their Goodbye.
+        drop(host);
         info!("stopped");
     }
 }

@@ -38,6 +38,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -72,7 +73,7 @@ pub(super) struct Shared {
     /// Who decides.
     pub(super) coordinator: Addr<Coordinator>,
     /// What sessions count.
-    pub(super) counters: Rc<Counters>,
+    pub(super) counters: Arc<Counters>,
     /// Where this server listens, to tell those who meant another.
     pub(super) address: SocketAddr,
     /// How long a connection may take to say Hello.
@@ -90,7 +91,7 @@ pub(super) struct Session<S> {
     /// Where it comes from, for people.
     peer: Option<SocketAddr>,
     /// What it has in common with the others.
-    shared: Rc<Shared>,
+    shared: Arc<Shared>,
     /// Where in its life it is.
     state: State,
     /// Tells the Reader what to do.
@@ -137,7 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         connection: ConnectionId,
         peer: Option<SocketAddr>,
         place: Place,
-        shared: Rc<Shared>,
+        shared: Arc<Shared>,
     ) -> Self {
         Self {
             stream: Some(stream),

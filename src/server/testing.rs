@@ -111,7 +111,7 @@ fn start_with(tokens: u64) -> Start {
 /// A Coordinator, and what it talks to.
 pub(super) struct Bench {
     pub(super) coordinator: Addr<Coordinator>,
-    pub(super) counters: Rc<Counters>,
+    pub(super) counters: Arc<Counters>,
     pub(super) clock: TokioClock,
     connections: u64,
 }
@@ -125,7 +125,7 @@ impl Bench {
             store,
             orders,
             bench.coordinator.downgrade(),
-            Rc::clone(&bench.counters),
+            Arc::clone(&bench.counters),
         ));
         bench
     }
@@ -148,25 +148,25 @@ impl Bench {
             store,
             orders,
             bench.coordinator.downgrade(),
-            Rc::clone(&bench.counters),
+            Arc::clone(&bench.counters),
         ));
         bench
     }
 
     fn assemble(start: Start, sealer: Sealer, orders: UnboundedSender<Order>) -> Self {
-        let counters = Rc::new(Counters::default());
+        let counters = Arc::new(Counters::default());
         let clock = TokioClock::new();
         let (limits, boxed) = (Limits::default(), Box::new(clock.clone()));
         let coordinator =
-            Coordinator::new(limits, start, boxed, orders, sealer, Rc::clone(&counters)).start();
+            Coordinator::new(limits, start, boxed, orders, sealer, Arc::clone(&counters)).start();
         Self { coordinator, counters, clock, connections: 0 }
     }
 
     /// What sessions are given.
-    pub(super) fn shared(&self) -> Rc<Shared> {
-        Rc::new(Shared {
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::new(Shared {
             coordinator: self.coordinator.clone(),
-            counters: Rc::clone(&self.counters),
+            counters: Arc::clone(&self.counters),
             address: SocketAddr::from(([127, 0, 0, 1], 5625)),
             handshake_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(60),

@@ -59,6 +59,33 @@ fn a_spawned_server_serves_until_it_is_dropped() {
 }
 
 #[test]
+fn sessions_on_threads_of_their_own_hand_a_lock_on_and_hear_goodbye() {
+    let config = Config { io_threads: 2, ..on_any_port(Data::Ephemeral) };
+    let server = spawn(config).unwrap();
+    let (mut last, mut holder) = take_lock(server.local_addr());
+    let mut others: Vec<TcpStream> = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(server.local_addr()).unwrap();
+        stream.write_all(&bytes_of(&[hello(Attach::New), request(1, "printer")])).unwrap();
+        assert!(matches!(next(&mut stream), ServerMessage::Welcome { .. }));
+        assert!(matches!(next(&mut stream), ServerMessage::Queued { request: 1, .. }));
+        others.push(stream);
+    }
+    for mut stream in others {
+        holder.write_all(&bytes_of(&[release(1, last)])).unwrap();
+        assert!(matches!(next(&mut holder), ServerMessage::Released { request: 1 }));
+        match next(&mut stream) {
+            ServerMessage::Grant { token, .. } => assert!(token > last),
+            other => panic!("{other:?}"),
+        }
+        last += 1;
+        holder = stream;
+    }
+    drop(server);
+    assert!(matches!(next(&mut holder), ServerMessage::Goodbye { .. }));
+}
+
+#[test]
 fn epoch_and_tokens_rise_from_run_to_run() {
     let directory = tempfile::tempdir().unwrap();
     let config = on_any_port(Data::Directory(directory.path().join("data")));
