@@ -29,7 +29,7 @@ pub(super) struct Live {
     pub(super) first: Option<ClaimKey>,
     /// Its neighbours among its session's requests.
     session_links: Links<RequestKey>,
-    /// What else there is about it; none: nothing. There may be a million of requests.
+    /// What else there is about it; none: nothing. There may be millions of requests.
     more: Option<Box<More>>,
 }
 
