@@ -83,13 +83,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.find_deadlock(request).map_or(Ok(()), |cycle| Err(Rejection::Deadlock { cycle }))
     }
 
-    /// What the request that is converted has of a lock: that is free for its partner.
+    /// What the request that a waiting one converts has of a lock: that is free for its partner.
     pub(super) fn converted_share(&self, request: RequestKey, lock: LockKey) -> u64 {
-        let live = &self.requests[request];
-        match live.partner() {
-            Some(converted) if !live.is_held() => self.share_of(converted, lock),
-            Some(_) | None => 0,
-        }
+        let converted = self.requests[request].partner();
+        converted.map_or(0, |converted| self.share_of(converted, lock))
     }
 
     /// How much of a lock's capacity a request claims.

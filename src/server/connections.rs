@@ -156,9 +156,10 @@ impl Connections {
         known.handled = Handled::All;
     }
 
-    /// Delivers the batches of a turn.
+    /// Delivers the batches of a turn, the latest first: what others hear comes of what is answered to
+    /// who spoke, and they have waited for it. So the next holder is written to before who released.
     pub(super) fn deliver(&mut self) {
-        for connection in self.touched.drain(..) {
+        for connection in self.touched.drain(..).rev() {
             let Some(known) = self.known.get_mut(&connection) else { continue };
             let messages = mem::take(&mut known.batch);
             let events = mem::take(&mut known.events);
