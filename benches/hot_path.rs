@@ -68,7 +68,7 @@ fn command(message: ClientMessage) -> Command {
                 ticket: None,
                 lock_delay: Duration::from_millis(lock_delay_ms.into()),
                 note: Note::new(note).expect("a note"),
-                claims: Claims::new(claims.collect()).expect("a claim"),
+                claims: Claims::new(claims).expect("a claim"),
             })
         }
         ClientMessage::Release { request, token } => {
@@ -131,7 +131,7 @@ fn put_pair(pair: u64, request: u64, token: u64, buffer: &mut BytesMut) {
         lock_delay_ms: 0,
         note: String::new(),
         ticket: None,
-        claims: vec![Claim { name: format!("bench-{pair:013}").into(), mode: Mode::Exclusive }],
+        claims: [Claim { name: format!("bench-{pair:013}").into(), mode: Mode::Exclusive }].into(),
     };
     encode_frame(&asks, buffer).expect("a frame");
     encode_frame(&ClientMessage::Release { request, token }, buffer).expect("a frame");

@@ -27,7 +27,7 @@ fn request() -> ClientMessage {
         lock_delay_ms: 0,
         note: String::new(),
         ticket: None,
-        claims: vec![Claim { name: "bench-0000000000042".into(), mode: Mode::Exclusive }],
+        claims: [Claim { name: "bench-0000000000042".into(), mode: Mode::Exclusive }].into(),
     }
 }
 

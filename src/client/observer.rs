@@ -72,7 +72,7 @@ impl Observer {
     /// If no answer comes.
     pub async fn server_status(&mut self) -> Result<ServerStatus, Error> {
         match self.inspect(Query::Server).await? {
-            ServerMessage::ServerStatus { status, .. } => Ok(status),
+            ServerMessage::ServerStatus { status, .. } => Ok(*status),
             other => Err(self.line.out_of_place(&other)),
         }
     }

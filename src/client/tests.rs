@@ -105,7 +105,9 @@ fn inspect(query_id: u64, query: &Query) -> ServerMessage {
         next,
     };
     match query {
-        Query::Server => ServerMessage::ServerStatus { query_id, status: server_status() },
+        Query::Server => {
+            ServerMessage::ServerStatus { query_id, status: Box::new(server_status()) }
+        }
         Query::Locks { cursor: 0 } => page(&["a", "b"], Some(9)),
         Query::Locks { cursor: 9 } => page(&["c"], None),
         Query::Lock { name } if name == "a" => page(&["a"], None),

@@ -122,7 +122,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             self.owners[owner].requests.push_back(&mut self.requests.arena, key);
         }
         let mut last: Option<ClaimKey> = None;
-        request.claims.for_each(|claim| {
+        for claim in request.claims {
             let lock = self.locks.find_or_use(claim.name, Shape::of(claim.mode));
             let node = self.claims.insert(ClaimNode::new(lock, key, claim.mode));
             self.sessions[session].claims += 1;
@@ -130,7 +130,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 Some(last) => self.claims[last].sibling = Some(node),
                 None => self.requests[key].first = Some(node),
             }
-        });
+        }
         key
     }
 

@@ -313,7 +313,7 @@ impl World {
             id: RequestId::new(all.len() as u64 + 1),
             converts: Some(converted.id),
             wait,
-            claims: Claims::new(claims.collect()).unwrap(),
+            claims: Claims::new(claims).unwrap(),
             ..converted
         };
         all.push(request.clone());
@@ -389,7 +389,7 @@ impl World {
                     ticket: None,
                     lock_delay: Duration::from_millis(delay),
                     note: Note::default(),
-                    claims: Claims::new(claims.collect()).unwrap(),
+                    claims: Claims::new(claims).unwrap(),
                 };
                 made.push(request.clone());
                 self.say(session, Command::Request(request));

@@ -93,7 +93,7 @@ pub(super) fn server<S: BuildHasher + Clone>(
         grace_ms: table.grace_left().map_or(0, render::millis),
         unsaved_ms: counters.unsaved().map_or(0, render::millis),
     };
-    ServerMessage::ServerStatus { query_id, status }
+    ServerMessage::ServerStatus { query_id, status: Box::new(status) }
 }
 
 /// A page of all locks, from `cursor` on.

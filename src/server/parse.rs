@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use smol_str::SmolStr;
 
 use crate::engine::{Account, Command, Progress, Reclaim, Rejection, Request, Wait};
@@ -33,7 +34,7 @@ struct RawRequest {
     /// Where it stood before a crash.
     ticket: Option<wire::Ticket>,
     /// Which locks.
-    claims: Vec<wire::Claim>,
+    claims: SmallVec<[wire::Claim; 1]>,
 }
 
 /// The fields of a `Reclaim` message, as they came, but for the seal.
@@ -49,7 +50,7 @@ pub(super) struct RawReclaim {
     /// What for.
     pub(super) note: String,
     /// Which locks.
-    pub(super) claims: Vec<wire::Claim>,
+    pub(super) claims: SmallVec<[wire::Claim; 1]>,
 }
 
 /// Has what one read of a connection brought done in the order that is due: a Hello, then keep-alives
@@ -192,8 +193,8 @@ fn wait(wait: wire::Wait) -> Wait {
     }
 }
 
-fn claims(mut raw: Vec<wire::Claim>) -> Result<Claims, Rejection> {
-    // Nearly every request has one claim, and needs no list.
+fn claims(mut raw: SmallVec<[wire::Claim; 1]>) -> Result<Claims, Rejection> {
+    // Nearly every request has one claim, and that one is not to be carried about.
     if raw.len() == 1
         && let Some(only) = raw.pop()
     {
@@ -240,10 +241,12 @@ fn release(request: u64, token: u64) -> Command {
 
 #[cfg(test)]
 mod tests {
+    use smallvec::smallvec;
+
     use super::*;
     use crate::types::{CLAIMS_MAX, ClaimsError, PermitsError, RejectionCode};
 
-    fn raw(claims: Vec<wire::Claim>) -> RawRequest {
+    fn raw(claims: SmallVec<[wire::Claim; 1]>) -> RawRequest {
         RawRequest {
             request: 7,
             owner: 0,
@@ -257,7 +260,7 @@ mod tests {
         }
     }
 
-    fn raw_reclaim(claims: Vec<wire::Claim>) -> RawReclaim {
+    fn raw_reclaim(claims: SmallVec<[wire::Claim; 1]>) -> RawReclaim {
         RawReclaim { request: 7, token: 9, owner: 0, lock_delay_ms: 0, note: String::new(), claims }
     }
 
@@ -277,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_well_formed_request_becomes_one_of_the_engine() {
-        let mut asked = raw(vec![claim_of("printer", wire::Mode::Permits { take: 1, of: 3 })]);
+        let mut asked = raw(smallvec![claim_of("printer", wire::Mode::Permits { take: 1, of: 3 })]);
         asked.wait = wire::Wait::Timeout { ms: 250 };
         asked.progress = true;
         let Command::Request(request) = request(asked) else { panic!("not a request") };
@@ -288,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_reclaim_without_its_seal_is_answered_no() {
-        let claims = || vec![claim_of("printer", wire::Mode::Exclusive)];
+        let claims = || smallvec![claim_of("printer", wire::Mode::Exclusive)];
         match reclaim(raw_reclaim(claims()), |reclaim| reclaim.token == FencingToken::new(9)) {
             Command::Reclaim(Reclaim { id, .. }) => assert_eq!(id, RequestId::new(7)),
             other => panic!("{other:?}"),
@@ -299,25 +302,25 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
-        let malformed = reclaim(raw_reclaim(vec![]), |_| panic!("there is nothing to seal"));
+        let malformed = reclaim(raw_reclaim(smallvec![]), |_| panic!("there is nothing to seal"));
         assert!(matches!(malformed, Command::Unparsed { rejection: Rejection::Claims(_), .. }));
     }
 
     #[test]
     fn every_wrong_field_is_answered_with_its_own_code() {
         let exclusive = wire::Mode::Exclusive;
-        assert_eq!(code(raw(vec![])), RejectionCode::InvalidClaims);
-        assert_eq!(code(raw(vec![claim_of("", exclusive)])), RejectionCode::InvalidLockName);
-        let twice = vec![claim_of("a", exclusive), claim_of("a", exclusive)];
+        assert_eq!(code(raw(smallvec![])), RejectionCode::InvalidClaims);
+        assert_eq!(code(raw(smallvec![claim_of("", exclusive)])), RejectionCode::InvalidLockName);
+        let twice = smallvec![claim_of("a", exclusive), claim_of("a", exclusive)];
         assert_eq!(code(raw(twice)), RejectionCode::InvalidClaims);
         let many = (0..=CLAIMS_MAX).map(|i| claim_of(&i.to_string(), exclusive)).collect();
         assert_eq!(code(raw(many)), RejectionCode::InvalidClaims);
         let none = wire::Mode::Permits { take: 0, of: 3 };
-        assert_eq!(code(raw(vec![claim_of("a", none)])), RejectionCode::InvalidPermits);
-        let mut noted = raw(vec![claim_of("a", exclusive)]);
+        assert_eq!(code(raw(smallvec![claim_of("a", none)])), RejectionCode::InvalidPermits);
+        let mut noted = raw(smallvec![claim_of("a", exclusive)]);
         noted.note = "two\nlines".into();
         assert_eq!(code(noted), RejectionCode::InvalidNote);
-        let mut delayed = raw(vec![claim_of("a", exclusive)]);
+        let mut delayed = raw(smallvec![claim_of("a", exclusive)]);
         delayed.lock_delay_ms = 60_001;
         assert_eq!(code(delayed), RejectionCode::InvalidLockDelay);
     }
@@ -331,7 +334,7 @@ mod tests {
 
     #[test]
     fn the_reasons_are_kept() {
-        assert_eq!(claims(vec![]).unwrap_err(), Rejection::Claims(ClaimsError::Empty));
+        assert_eq!(claims(smallvec![]).unwrap_err(), Rejection::Claims(ClaimsError::Empty));
         assert_eq!(
             mode(wire::Mode::Permits { take: 4, of: 3 }).unwrap_err(),
             Rejection::Permits(PermitsError { take: 4, of: 3 })

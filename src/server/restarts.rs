@@ -87,7 +87,7 @@ fn reclaim(id: u64, name: &str, Grant { token, seal }: Grant) -> ClientMessage {
         seal,
         lock_delay_ms: 0,
         note: String::new(),
-        claims: vec![Claim { name: name.into(), mode: Mode::Exclusive }],
+        claims: [Claim { name: name.into(), mode: Mode::Exclusive }].into(),
     }
 }
 

@@ -308,7 +308,7 @@ pub(super) fn waiting_request(request: u64, name: &str, wait: Wait) -> ClientMes
         lock_delay_ms: 0,
         note: "deploy v2.3".into(),
         ticket: None,
-        claims: vec![Claim { name: name.into(), mode: Mode::Exclusive }],
+        claims: [Claim { name: name.into(), mode: Mode::Exclusive }].into(),
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a request asks for: locks, each in a mode.
 
 use std::fmt;
-use std::slice;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use super::LockName;
 
@@ -94,14 +94,7 @@ pub enum ClaimsError {
 
 /// The claims of one request: 1 to [`CLAIMS_MAX`], each of another lock (rule R5).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claims(Repr);
-
-/// Nearly every request claims one lock; that one needs no allocation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Repr {
-    One(Claim),
-    Many(Box<[Claim]>),
-}
+pub struct Claims(SmallVec<[Claim; 1]>);
 
 impl Claims {
     /// Takes `claims` as those of one request.
@@ -109,10 +102,11 @@ impl Claims {
     /// # Errors
     ///
     /// If there are none, more than [`CLAIMS_MAX`], or two of the same lock.
-    pub fn new(mut claims: Vec<Claim>) -> Result<Self, ClaimsError> {
+    pub fn new(claims: impl IntoIterator<Item = Claim>) -> Result<Self, ClaimsError> {
+        let claims: SmallVec<[Claim; 1]> = claims.into_iter().collect();
         match claims.len() {
             0 => return Err(ClaimsError::Empty),
-            1 => return claims.pop().map(Self::from).ok_or(ClaimsError::Empty),
+            1 => return Ok(Self(claims)),
             2..=CLAIMS_MAX => {}
             count => return Err(ClaimsError::TooMany { count }),
         }
@@ -120,30 +114,28 @@ impl Claims {
         names.sort_unstable();
         match names.windows(2).find(|pair| pair[0] == pair[1]) {
             Some(pair) => Err(ClaimsError::Duplicate { name: pair[0].clone() }),
-            None => Ok(Self(Repr::Many(claims.into()))),
+            None => Ok(Self(claims)),
         }
     }
 
     /// The claims, in the order in which they were made.
     pub fn as_slice(&self) -> &[Claim] {
-        match &self.0 {
-            Repr::One(claim) => slice::from_ref(claim),
-            Repr::Many(claims) => claims,
-        }
-    }
-
-    /// Hands each claim to `take`, in order.
-    pub fn for_each(self, mut take: impl FnMut(Claim)) {
-        match self.0 {
-            Repr::One(claim) => take(claim),
-            Repr::Many(claims) => claims.into_iter().for_each(take),
-        }
+        &self.0
     }
 }
 
 impl From<Claim> for Claims {
     fn from(claim: Claim) -> Self {
-        Self(Repr::One(claim))
+        Self([claim].into())
+    }
+}
+
+impl IntoIterator for Claims {
+    type Item = Claim;
+    type IntoIter = smallvec::IntoIter<[Claim; 1]>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
 

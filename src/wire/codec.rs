@@ -107,13 +107,25 @@ impl<In: DeserializeOwned, Out> Decoder for Codec<In, Out> {
 
     fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Vec<In>>, CodecError> {
         let mut batch = Vec::new();
+        let mut rest = &buffer[..];
+        let mut missing = 0;
         while batch.len() < BATCH_LEN_MAX {
-            match self.next(buffer) {
-                Ok(Some(message)) => batch.push(message),
+            match self.next(rest) {
+                Ok(Next::Message(message, behind)) => {
+                    batch.push(message);
+                    rest = behind;
+                }
+                Ok(Next::Missing(bytes)) => {
+                    missing = bytes;
+                    break;
+                }
                 Err(error) if batch.is_empty() => return Err(error),
-                Ok(None) | Err(_) => break,
+                Err(_) => break,
             }
         }
+        let read = buffer.len() - rest.len();
+        buffer.advance(read);
+        buffer.reserve(missing);
         Ok((!batch.is_empty()).then_some(batch))
     }
 
@@ -126,26 +138,28 @@ impl<In: DeserializeOwned, Out> Decoder for Codec<In, Out> {
     }
 }
 
+/// What the bytes of a stream begin with.
+enum Next<'a, In> {
+    /// A message, and what stands behind it.
+    Message(In, &'a [u8]),
+    /// A part of one. So many bytes are yet to come, as far as its length can be read.
+    Missing(usize),
+}
+
 impl<In: DeserializeOwned, Out> Codec<In, Out> {
-    /// The next complete message in `buffer`.
-    fn next(&self, buffer: &mut BytesMut) -> Result<Option<In>, CodecError> {
-        let Some(field) = buffer.first_chunk() else { return Ok(None) };
-        let start = field.len();
+    /// The message that `bytes` begin with.
+    fn next<'a>(&self, bytes: &'a [u8]) -> Result<Next<'a, In>, CodecError> {
+        let Some((field, rest)) = bytes.split_first_chunk() else { return Ok(Next::Missing(0)) };
         let claimed = u32::from_le_bytes(*field);
         let max = self.frame_len_max;
         let Some(len) = usize::try_from(claimed).ok().filter(|len| *len <= max) else {
             return Err(CodecError::FrameTooLong { claimed, max });
         };
-        let end = start + len;
-        let Some(payload) = buffer.get(start..end) else {
-            buffer.reserve(end - buffer.len());
-            return Ok(None);
+        let Some((payload, behind)) = rest.split_at_checked(len) else {
+            return Ok(Next::Missing(len - rest.len()));
         };
         match format::decode(payload) {
-            Ok(message) => {
-                buffer.advance(end);
-                Ok(Some(message))
-            }
+            Ok(message) => Ok(Next::Message(message, behind)),
             Err(error) => Err(self.other_version(payload).unwrap_or(CodecError::Format(error))),
         }
     }

@@ -27,11 +27,13 @@ pub enum FormatError {
     },
 }
 
+/// Without a limit of bincode's, which would be counted down with every field: what is read ends
+/// with the bytes that there are, and no length in them is believed (see `message::Bounded`).
 fn options() -> impl Options {
     bincode::DefaultOptions::new()
         .with_fixint_encoding()
         .with_little_endian()
-        .with_limit(FRAME_LEN_MAX as u64)
+        .with_no_limit()
         .reject_trailing_bytes()
 }
 
@@ -65,8 +67,7 @@ pub fn decode<M: DeserializeOwned>(payload: &[u8]) -> Result<M, FormatError> {
 pub fn encode_frame<M: Serialize>(message: &M, buffer: &mut BytesMut) -> Result<(), FormatError> {
     let start = buffer.len();
     buffer.put_u32_le(0);
-    // Without the limit bincode measures nothing beforehand: one pass, and a look at the length.
-    let written = options().with_no_limit().serialize_into((&mut *buffer).writer(), message);
+    let written = options().serialize_into((&mut *buffer).writer(), message);
     let len = buffer.len() - start - size_of::<u32>();
     if let Err(error) = written {
         buffer.truncate(start);
@@ -88,7 +89,7 @@ pub fn encode_frame<M: Serialize>(message: &M, buffer: &mut BytesMut) -> Result<
 /// [`FormatError::Unwritable`] if it has no form in bytes.
 #[cfg(feature = "server")]
 pub(crate) fn encode_state<T: Serialize>(state: &T) -> Result<Vec<u8>, FormatError> {
-    options().with_no_limit().serialize(state).map_err(FormatError::Unwritable)
+    options().serialize(state).map_err(FormatError::Unwritable)
 }
 
 /// Reads what an earlier run has kept, from the whole of `bytes`, and believes no length in them that
@@ -99,6 +100,5 @@ pub(crate) fn encode_state<T: Serialize>(state: &T) -> Result<Vec<u8>, FormatErr
 /// [`FormatError::Malformed`] if the bytes are not exactly that.
 #[cfg(feature = "server")]
 pub(crate) fn decode_state<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FormatError> {
-    let limit = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    options().with_limit(limit).deserialize(bytes).map_err(FormatError::Malformed)
+    options().deserialize(bytes).map_err(FormatError::Malformed)
 }

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use smallvec::{Array, SmallVec};
 use smol_str::SmolStr;
 
 use crate::types::CLAIMS_MAX;
@@ -66,7 +67,7 @@ pub enum ClientMessage {
         ticket: Option<Ticket>,
         /// The locks: 1 to 64 different ones, granted together or not at all (rule R5).
         #[serde(deserialize_with = "claims")]
-        claims: Vec<Claim>,
+        claims: SmallVec<[Claim; 1]>,
     },
     /// Gives back what a request holds. Answered by `Released`, or `Rejected` with `NotHolder`.
     Release {
@@ -123,7 +124,7 @@ pub enum ClientMessage {
         note: String,
         /// As in the request, in the same order.
         #[serde(deserialize_with = "claims")]
-        claims: Vec<Claim>,
+        claims: SmallVec<[Claim; 1]>,
     },
     /// After a `Welcome` that says `Resumed`, and after everything unanswered was repeated: what the
     /// client knows of (rule S3). What it does not list is freed without a word; what it believes to
@@ -387,7 +388,7 @@ pub enum ServerMessage {
         /// From `Inspect`.
         query_id: u64,
         /// What was seen.
-        status: ServerStatus,
+        status: Box<ServerStatus>,
     },
     /// A page of locks.
     LockStatus {
@@ -430,7 +431,7 @@ pub enum ServerMessage {
         /// The request.
         request: u64,
         /// The locks it claims.
-        #[serde(deserialize_with = "claims")]
+        #[serde(deserialize_with = "event_claims")]
         claims: Vec<Claim>,
         /// What happened to it.
         what: Happening,
@@ -630,36 +631,42 @@ pub struct SessionStatus {
 }
 
 /// Reads the claims of a request: [`CLAIMS_KEPT_MAX`] at most are kept.
-fn claims<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Claim>, D::Error> {
-    deserializer.deserialize_seq(Bounded { kept_max: CLAIMS_KEPT_MAX, element: PhantomData })
+fn claims<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SmallVec<[Claim; 1]>, D::Error> {
+    deserializer.deserialize_seq(Bounded { kept_max: CLAIMS_KEPT_MAX, list: PhantomData })
+}
+
+/// Reads the claims of a request that something happened to: no more either.
+fn event_claims<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Claim>, D::Error> {
+    claims(deserializer).map(SmallVec::into_vec)
 }
 
 /// Reads a list of anything else: all of it, as far as there are bytes.
 fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
-    deserializer.deserialize_seq(Bounded { kept_max: usize::MAX, element: PhantomData })
+    let list = Bounded::<[T; 0]> { kept_max: usize::MAX, list: PhantomData };
+    Ok(deserializer.deserialize_seq(list)?.into_vec())
 }
 
 /// Reads a list without trusting the number of elements that stands before it: memory is taken for
 /// [`PREALLOCATED_MAX`] at first, for more only as they come.
-pub(super) struct Bounded<T> {
+pub(super) struct Bounded<A> {
     /// Elements beyond this are read and dropped.
     pub(super) kept_max: usize,
-    /// What the list is of.
-    pub(super) element: PhantomData<T>,
+    /// What the list is of, and for how many of them no memory is taken at all.
+    pub(super) list: PhantomData<A>,
 }
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<T> {
-    type Value = Vec<T>;
+impl<'de, A: Array<Item: Deserialize<'de>>> Visitor<'de> for Bounded<A> {
+    type Value = SmallVec<A>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+    fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<SmallVec<A>, S::Error> {
         let expected = seq.size_hint().unwrap_or(0);
-        let mut kept = Vec::with_capacity(expected.min(self.kept_max).min(PREALLOCATED_MAX));
+        let mut kept = SmallVec::with_capacity(expected.min(self.kept_max).min(PREALLOCATED_MAX));
         while let Some(element) = seq.next_element()? {
             if kept.len() < self.kept_max {
                 kept.push(element);

@@ -39,7 +39,7 @@ pub(crate) fn request(request: u64, name: &str) -> ClientMessage {
         lock_delay_ms: 0,
         note: String::new(),
         ticket: None,
-        claims: vec![Claim { name: name.into(), mode: Mode::Exclusive }],
+        claims: [Claim { name: name.into(), mode: Mode::Exclusive }].into(),
     }
 }
 

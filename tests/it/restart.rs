@@ -237,7 +237,7 @@ fn a_forged_or_stale_reclaim_is_refused() {
         seal,
         lock_delay_ms: 0,
         note: String::new(),
-        claims: vec![Claim { name: name.into(), mode: Mode::Exclusive }],
+        claims: [Claim { name: name.into(), mode: Mode::Exclusive }].into(),
     };
     // Nobody crashed: nothing to reclaim.
     holder.say(&[ClientMessage::Release { request: 1, token }]);

@@ -116,7 +116,7 @@ impl Lengths {
             lock_delay_ms: 0,
             note: String::new(),
             ticket: None,
-            claims: vec![Claim { name: plan.lock_name(0).into(), mode: Mode::Exclusive }],
+            claims: [Claim { name: plan.lock_name(0).into(), mode: Mode::Exclusive }].into(),
         };
         let goodbye =
             ServerMessage::Goodbye { code: 1, rejection: 0, message: "as you say".to_owned() };

@@ -110,7 +110,7 @@ impl Filler {
             lock_delay_ms: 0,
             note: String::new(),
             ticket: None,
-            claims: vec![Claim { name: name.into(), mode: Mode::Exclusive }],
+            claims: [Claim { name: name.into(), mode: Mode::Exclusive }].into(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What goes into the core besides the server's messages, and what comes out of it.
 
+use smallvec::SmallVec;
 use std::time::Duration;
 
 use crate::types::{
@@ -44,7 +45,7 @@ pub(crate) struct Ask {
     /// What for.
     pub(crate) note: String,
     /// The locks.
-    pub(crate) claims: Vec<Claim>,
+    pub(crate) claims: SmallVec<[Claim; 1]>,
 }
 
 /// What the server said to be the session.

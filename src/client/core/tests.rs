@@ -19,7 +19,8 @@ pub(super) fn id(request: u64) -> RequestId {
 
 pub(super) fn ask() -> Ask {
     let claims =
-        vec![crate::wire::Claim { name: "printer".into(), mode: crate::wire::Mode::Exclusive }];
+        [crate::wire::Claim { name: "printer".into(), mode: crate::wire::Mode::Exclusive }].into();
+
     Ask {
         owner: 0,
         converts: None,

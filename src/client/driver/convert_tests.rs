@@ -41,7 +41,7 @@ async fn an_upgrade_has_a_token_of_its_own_and_is_released_by_it() {
         panic!()
     };
     let claim = Claim { name: "printer".into(), mode: Mode::Exclusive };
-    assert_eq!((claims, &note[..], wait), (vec![claim], "why", Wait::Forever));
+    assert_eq!((&claims[..], &note[..], wait), (&[claim][..], "why", Wait::Forever));
     server.say(&[grant(2, 9)]).await;
     let guard = upgrade.await.unwrap().unwrap();
     assert_eq!((guard.token().number(), guard.name()), (9, "printer"));

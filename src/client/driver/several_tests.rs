@@ -4,13 +4,14 @@ use super::fake_server::{FakeServer, grant, rejected};
 use super::*;
 use crate::types::RejectionCode;
 use crate::wire::{Claim, ClientMessage, CycleLink, Mode, ServerMessage, Wait};
+use smallvec::{SmallVec, smallvec};
 
 fn claim(name: &str, mode: Mode) -> Claim {
     Claim { name: name.into(), mode }
 }
 
 /// The owner and the claims of what the client asks for next.
-async fn asked(server: &mut FakeServer) -> (u64, Vec<Claim>) {
+async fn asked(server: &mut FakeServer) -> (u64, SmallVec<[Claim; 1]>) {
     match server.hear().await {
         ClientMessage::Request { owner, claims, .. } => (owner, claims),
         other => panic!("{other:?}"),
@@ -31,7 +32,7 @@ async fn several_locks_are_one_request_with_one_guard_and_one_token() {
         claim("d", Mode::Permits { take: 2, of: 3 }),
         claim("e", Mode::Exclusive),
     ];
-    assert_eq!(claims, expected);
+    assert_eq!(claims[..], expected);
     server.say(&[grant(1, 7)]).await;
     let guard = request.await.unwrap().unwrap();
     let names: Vec<_> = guard.names().iter().map(crate::types::LockName::as_str).collect();
@@ -151,7 +152,7 @@ async fn a_semaphore_is_a_lock_of_so_many_permits() {
     let (mut server, client) = FakeServer::with_client().await;
     let semaphore = client.semaphore("gpu", 4);
     let many = tokio::spawn(semaphore.acquire_many(3).into_future());
-    let permits = |take| vec![claim("gpu", Mode::Permits { take, of: 4 })];
+    let permits = |take| smallvec![claim("gpu", Mode::Permits { take, of: 4 })];
     assert_eq!(asked(&mut server).await.1, permits(3));
     server.say(&[grant(1, 7)]).await;
     assert!(many.await.unwrap().unwrap().is_held());

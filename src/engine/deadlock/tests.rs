@@ -68,7 +68,7 @@ impl Crowd {
             ticket: None,
             lock_delay: Duration::ZERO,
             note: Note::default(),
-            claims: Claims::new(names.iter().map(claim).collect()).unwrap(),
+            claims: Claims::new(names.iter().map(claim)).unwrap(),
         };
         let (connection, command) = (ConnectionId::new(1), Command::Request(request));
         self.handle(Event::Command { connection, command });

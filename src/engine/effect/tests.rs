@@ -39,7 +39,7 @@ fn every_rejection_has_its_code_and_says_what_is_wrong() {
         R::Permits(Mode::permits(4, 3).unwrap_err()),
         R::PermitsDiffer { lock: lock(), of: Some(4), asked },
         R::PermitsDiffer { lock: lock(), of: None, asked },
-        R::Claims(Claims::new(too_many.collect()).unwrap_err()),
+        R::Claims(Claims::new(too_many).unwrap_err()),
         R::LockDelay { asked: Duration::from_secs(61) },
         R::RequestIdReused,
         R::RequestForgotten { latest: converts },

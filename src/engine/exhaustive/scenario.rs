@@ -49,7 +49,7 @@ impl Shape {
 /// The claims of a shape, for the engine.
 pub(super) fn claims(shape: &Shape) -> Claims {
     let claim = |(lock, mode): &(usize, Mode)| Claim { name: name(*lock), mode: *mode };
-    Claims::new(shape.claims.iter().map(claim).collect()).unwrap()
+    Claims::new(shape.claims.iter().map(claim)).unwrap()
 }
 
 /// What a lock is called.

@@ -159,5 +159,5 @@ pub(super) fn name(lock: usize) -> LockName {
 
 pub(super) fn claims(wanted: &Wanted) -> Claims {
     let claim = |(lock, mode): &(usize, Mode)| Claim { name: name(*lock), mode: *mode };
-    Claims::new(wanted.iter().map(claim).collect()).unwrap()
+    Claims::new(wanted.iter().map(claim)).unwrap()
 }

@@ -104,9 +104,11 @@ impl Coordinator {
             _ => None,
         };
         let blocking = blocking.and_then(|name| self.look_at(name, connection, now));
-        // One that is over already, in the same turn, has no claims left, and needs no seal any more.
-        let claims = self.table.claims(session, request);
-        let seal = |token| self.sealer.seal(session, token, request, claims);
+        let seal = |token| {
+            // One that is over already, in the same turn, has no claims, and needs no seal any more.
+            let claims = self.table.claims(session, request);
+            self.sealer.seal(session, token, request, claims)
+        };
         let message = render::news(request, news, seal, blocking);
         self.connections.tell(connection, message);
     }

@@ -445,7 +445,7 @@ async fn a_request_that_is_not_well_formed_is_answered_in_its_turn() {
         let twice = vec![Claim { name: "a".into(), mode: Mode::Shared }; 2];
         let mut wrong = request(2, "a");
         if let ClientMessage::Request { claims, .. } = &mut wrong {
-            *claims = twice;
+            *claims = twice.into();
         }
         session.submit(vec![request(1, "a"), wrong, request(3, "c")]);
         settle().await;

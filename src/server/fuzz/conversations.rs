@@ -171,7 +171,7 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
                     owner: 0,
                     lock_delay_ms: 0,
                     note: "deploy v2.3".into(),
-                    claims: vec![Claim { name: "printer".into(), mode: Mode::Exclusive }],
+                    claims: [Claim { name: "printer".into(), mode: Mode::Exclusive }].into(),
                 },
                 request(2, "printer"),
                 keep_alive(1),

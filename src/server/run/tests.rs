@@ -194,7 +194,7 @@ fn a_server_that_crashed_lets_its_holders_reclaim() {
         seal,
         lock_delay_ms: 0,
         note: String::new(),
-        claims: vec![Claim { name: "printer".into(), mode: Mode::Exclusive }],
+        claims: [Claim { name: "printer".into(), mode: Mode::Exclusive }].into(),
     };
     let (standing, mut stream) =
         come_back(second.local_addr(), attach, &[reclaim, try_request(2, "free")]);

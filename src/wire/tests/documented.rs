@@ -7,6 +7,7 @@ use std::mem;
 
 use bytes::BytesMut;
 use serde::Serialize;
+use smallvec::smallvec;
 
 use super::super::*;
 use super::messages;
@@ -262,7 +263,7 @@ fn request(request: u64, ticket: Option<Ticket>, name: &str, wait: Wait) -> Byte
         lock_delay_ms: 0,
         note: String::new(),
         ticket,
-        claims: vec![messages::claim(name, Mode::Exclusive)],
+        claims: smallvec![messages::claim(name, Mode::Exclusive)],
     })
 }
 
@@ -322,7 +323,7 @@ fn reopened_conversation() -> Conversation {
                 owner: 0,
                 lock_delay_ms: 0,
                 note: String::new(),
-                claims: vec![messages::claim("printer", Mode::Exclusive)],
+                claims: smallvec![messages::claim("printer", Mode::Exclusive)],
             }),
         ),
         ("client: Request", request(3, Some(ticket), "scanner", Wait::Forever)),

@@ -1,5 +1,6 @@
 //! Bytes that mean harm: they end in an error, and no memory is taken on their word.
 
+use smallvec::SmallVec;
 use std::fmt::Debug;
 use std::iter;
 use std::marker::PhantomData;
@@ -111,10 +112,8 @@ fn a_length_that_is_a_lie_is_refused_in_every_field_that_has_one() {
     for (_, message) in messages::server() {
         match &message {
             ServerMessage::Welcome { server: text, .. }
-            | ServerMessage::Goodbye { message: text, .. }
-            | ServerMessage::ServerStatus { status: ServerStatus { version: text, .. }, .. } => {
-                lie_about(&message, text);
-            }
+            | ServerMessage::Goodbye { message: text, .. } => lie_about(&message, text),
+            ServerMessage::ServerStatus { status, .. } => lie_about(&message, &status.version),
             ServerMessage::Rejected { message: text, lock, cycle, .. } => {
                 lie_about(&message, text);
                 lie_about(&message, cycle);
@@ -198,7 +197,7 @@ impl<'de> SeqAccess<'de> for Boast {
 
 #[test]
 fn what_is_no_list_is_said_to_be_none() {
-    let list = Bounded::<u64> { kept_max: usize::MAX, element: PhantomData };
+    let list = Bounded::<[u64; 0]> { kept_max: usize::MAX, list: PhantomData };
     let error = list.visit_u64::<Error>(7).unwrap_err();
     assert_eq!(error.to_string(), "invalid type: integer `7`, expected a list");
 }
@@ -206,7 +205,7 @@ fn what_is_no_list_is_said_to_be_none() {
 #[test]
 fn no_list_is_reserved_for_on_its_word() {
     fn reserved<T: DeserializeOwned>() -> usize {
-        let list = Bounded::<T> { kept_max: usize::MAX, element: PhantomData };
+        let list = Bounded::<[T; 0]> { kept_max: usize::MAX, list: PhantomData };
         list.visit_seq(Boast).unwrap().capacity()
     }
     assert_eq!(reserved::<Claim>(), PREALLOCATED_MAX);
@@ -220,7 +219,7 @@ fn no_list_is_reserved_for_on_its_word() {
 }
 
 /// So many claims with empty names.
-fn claims(count: usize) -> Vec<Claim> {
+fn claims(count: usize) -> SmallVec<[Claim; 1]> {
     iter::repeat_n(messages::claim("", Mode::Shared), count).collect()
 }
 
@@ -278,7 +277,7 @@ fn claims_of_an_event_are_bounded_as_those_of_a_request() {
         session: 1,
         identity: String::new(),
         request: 1,
-        claims: claims(count),
+        claims: claims(count).into_vec(),
         what: Happening::Requested,
     };
     let (decoded, taken) = measured::<ServerMessage>(&bytes(&event(CLAIMS_KEPT_MAX * 20)));

@@ -1,5 +1,7 @@
 //! One of everything: the messages of the golden file, a name for each.
 
+use smallvec::smallvec;
+
 use super::super::message::*;
 
 /// A session's id: its bytes count up.
@@ -35,7 +37,7 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
                 lock_delay_ms: 0x3132_3334,
                 note: "grüße".into(),
                 ticket: Some(Ticket { epoch: 0x4142_4344_4546_4748, arrival: 0x5152 }),
-                claims: vec![
+                claims: smallvec![
                     claim("a", Mode::Exclusive),
                     claim("bc", Mode::Shared),
                     claim("def", Mode::Permits { take: 2, of: 5 }),
@@ -61,7 +63,7 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
                 owner: 0x1112_1314_1516_1718,
                 lock_delay_ms: 5_000,
                 note: "deploy v2.3".into(),
-                claims: vec![
+                claims: smallvec![
                     claim("printer", Mode::Exclusive),
                     claim("gpu", Mode::Permits { take: 1, of: 4 }),
                 ],
@@ -155,7 +157,7 @@ fn looks() -> Vec<(&'static str, ServerMessage)> {
             "ServerStatus",
             ServerMessage::ServerStatus {
                 query_id: 9,
-                status: ServerStatus {
+                status: Box::new(ServerStatus {
                     version: "0.1.0".into(),
                     epoch: 1,
                     uptime_ms: 2,
@@ -174,7 +176,7 @@ fn looks() -> Vec<(&'static str, ServerMessage)> {
                     last_token: 14,
                     grace_ms: 15,
                     unsaved_ms: 16,
-                },
+                }),
             },
         ),
         (

@@ -4,6 +4,7 @@ use bytes::BytesMut;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use smallvec::SmallVec;
 
 use super::super::message::*;
 use super::super::{decode, encode_frame};
@@ -70,9 +71,9 @@ fn ticket() -> impl Strategy<Value = Ticket> {
     any::<(u64, u64)>().prop_map(|(epoch, arrival)| Ticket { epoch, arrival })
 }
 
-fn claims() -> impl Strategy<Value = Vec<Claim>> {
+fn claims() -> impl Strategy<Value = SmallVec<[Claim; 1]>> {
     let claim = (text(), mode()).prop_map(|(name, mode)| Claim { name: name.into(), mode });
-    vec(claim, 0..=CLAIMS_KEPT_MAX)
+    vec(claim, 0..=CLAIMS_KEPT_MAX).prop_map(SmallVec::from_vec)
 }
 
 fn request() -> impl Strategy<Value = ClientMessage> {
@@ -305,8 +306,9 @@ pub(super) fn server_message() -> impl Strategy<Value = ServerMessage> {
         (any::<(u16, u16)>(), text()).prop_map(|((code, rejection), message)| {
             ServerMessage::Goodbye { code, rejection, message }
         }),
-        (any::<u64>(), server_status())
-            .prop_map(|(query_id, status)| ServerMessage::ServerStatus { query_id, status }),
+        (any::<u64>(), server_status()).prop_map(|(query_id, status)| {
+            ServerMessage::ServerStatus { query_id, status: Box::new(status) }
+        }),
         (any::<(u64, Option<u64>)>(), vec(lock_status(), 0..4)).prop_map(
             |((query_id, next), locks)| ServerMessage::LockStatus { query_id, locks, next }
         ),
@@ -325,7 +327,7 @@ pub(super) fn server_message() -> impl Strategy<Value = ServerMessage> {
                 session,
                 identity,
                 request,
-                claims,
+                claims: claims.into_vec(),
                 what
             }
         ),

@@ -336,7 +336,7 @@ fn request(name: String, mode: HowHeld) -> ClientMessage {
         lock_delay_ms: 0,
         note: String::new(),
         ticket: None,
-        claims: vec![Claim { name: name.into(), mode }],
+        claims: [Claim { name: name.into(), mode }].into(),
     }
 }
 
