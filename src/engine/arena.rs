@@ -115,6 +115,11 @@ impl<K: Key, T> Arena<K, T> {
         K::from_index(self.slab.insert(thing))
     }
 
+    /// The thing of a key that may be one of something dead, or of what has its place now.
+    pub(super) fn get(&self, key: K) -> Option<&T> {
+        self.slab.get(key.index())
+    }
+
     /// Takes the thing out. Gives memory back when most of it stands empty, at a cost that is
     /// small for each of the removals it took to get there.
     pub(super) fn remove(&mut self, key: K) -> T {

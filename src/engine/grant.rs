@@ -540,12 +540,16 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Grants what can be granted, in the order of the queues, and forgets locks that are idle.
     pub(super) fn settle(&mut self) {
         while let Some(lock) = self.unsettled.pop_front() {
-            self.locks[lock].is_unsettled = false;
-            self.grant_from_head(lock);
-            self.tell_places(lock);
-            if !self.locks[lock].is_unsettled {
-                self.locks.forget_if_idle(lock);
-            }
+            self.settle_lock(lock);
+        }
+    }
+
+    fn settle_lock(&mut self, lock: LockKey) {
+        self.locks[lock].is_unsettled = false;
+        self.grant_from_head(lock);
+        self.tell_places(lock);
+        if !self.locks[lock].is_unsettled {
+            self.locks.forget_if_idle(lock);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Sessions: who is there, by which connection, until when (rules S1 to S6).
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
@@ -176,6 +177,9 @@ pub(super) struct Sessions<S> {
     by_id: HashMap<SessionId, SessionKey, S>,
     /// The session of each connection that has one. Invariant: agrees with `Session::connection`.
     by_connection: HashMap<ConnectionId, SessionKey, S>,
+    /// The one that was found last: whoever speaks says several things at a time. Only where to look
+    /// first, it may be any or none.
+    found: Cell<Option<SessionKey>>,
 }
 
 impl<S: BuildHasher + Clone> Sessions<S> {
@@ -184,6 +188,7 @@ impl<S: BuildHasher + Clone> Sessions<S> {
             arena: Arena::new(),
             by_id: HashMap::with_hasher(hasher.clone()),
             by_connection: HashMap::with_hasher(hasher),
+            found: Cell::new(None),
         }
     }
 
@@ -193,11 +198,32 @@ impl<S: BuildHasher + Clone> Sessions<S> {
     }
 
     pub(super) fn find(&self, id: SessionId) -> Option<SessionKey> {
-        self.by_id.get(&id).copied()
+        self.find_with(|session| session.id == id, || self.by_id.get(&id).copied())
     }
 
     pub(super) fn of_connection(&self, connection: ConnectionId) -> Option<SessionKey> {
-        self.by_connection.get(&connection).copied()
+        self.find_with(
+            |session| session.connection == Some(connection),
+            || self.by_connection.get(&connection).copied(),
+        )
+    }
+
+    /// The one that is not over and `is_meant`: looks at the one that was found last, then `look_up`.
+    fn find_with(
+        &self,
+        is_meant: impl FnOnce(&Session) -> bool,
+        look_up: impl FnOnce() -> Option<SessionKey>,
+    ) -> Option<SessionKey> {
+        if let Some(key) = self.found.get()
+            && let Some(session) = self.arena.get(key)
+            && !session.is_over
+            && is_meant(session)
+        {
+            return Some(key);
+        }
+        let found = look_up();
+        self.found.set(found);
+        found
     }
 
     pub(super) fn insert(&mut self, session: Session) -> SessionKey {

@@ -109,16 +109,17 @@ impl Tokens {
 
     /// What should be asked to be made durable now, if anything; remembered as asked for.
     pub(super) fn wanted(&mut self) -> Option<Durable> {
-        let mut wanted = Durable { epoch: self.epoch, ttl_max: self.ttl_max, ..self.asked };
-        if wanted.tokens_below.number() < self.next + TOKEN_BLOCK / 2 {
-            let from = wanted.tokens_below.number().max(self.next);
-            wanted.tokens_below = FencingToken::new(from + TOKEN_BLOCK);
-        }
-        if wanted == self.asked {
+        let Durable { epoch, mut tokens_below, ttl_max } = self.asked;
+        let are_few = tokens_below.number() < self.next + TOKEN_BLOCK / 2;
+        if !are_few && (epoch, ttl_max) == (self.epoch, self.ttl_max) {
             return None;
         }
-        self.asked = wanted;
-        Some(wanted)
+        if are_few {
+            let from = tokens_below.number().max(self.next);
+            tokens_below = FencingToken::new(from + TOKEN_BLOCK);
+        }
+        self.asked = Durable { epoch: self.epoch, tokens_below, ttl_max: self.ttl_max };
+        Some(self.asked)
     }
 
     /// `durable` is on disk. What was asked for gets there in the order of asking.

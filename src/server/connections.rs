@@ -4,6 +4,7 @@
 //! of all batches. A connection that was said Goodbye to is forgotten then, which is how whatever its
 //! client says later is ignored.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::mem;
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use std::net::SocketAddr;
 use actix::Recipient;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
+use slab::Slab;
 
 use super::inspect::Budget;
 use super::messages::{Connect, Deliver, Handled};
@@ -22,7 +24,7 @@ use crate::wire::ServerMessage;
 #[derive(Default)]
 pub(super) struct Connections {
     /// By number.
-    known: HashMap<ConnectionId, Connection, RandomState>,
+    known: Known,
     /// Those with a batch in the making, each once, in the order of their first message.
     touched: Vec<ConnectionId>,
     /// Set once every connection was said Goodbye to: why, for those that come after all.
@@ -31,6 +33,8 @@ pub(super) struct Connections {
 
 /// One connection.
 pub(super) struct Connection {
+    /// Its number.
+    id: ConnectionId,
     /// Where its answers go.
     session: Recipient<Deliver>,
     /// Where it comes from, for people.
@@ -75,6 +79,7 @@ impl Connections {
             return say_last(&session, code);
         }
         let new = Connection {
+            id: connection,
             session,
             peer,
             role: Role::Unknown,
@@ -84,24 +89,31 @@ impl Connections {
             handled: Handled::Unsaid,
             budget: Budget::of_a_turn(),
         };
-        self.known.insert(connection, new);
+        self.known.insert(new);
     }
 
     /// What it is for; none if it is not known (any more).
     pub(super) fn role(&self, connection: ConnectionId) -> Option<&Role> {
-        self.known.get(&connection).map(|known| &known.role)
+        self.known.get(connection).map(|known| &known.role)
     }
 
     /// Says what it is for, and gives it; none if it is not known (any more).
     pub(super) fn assume(&mut self, connection: ConnectionId, role: Role) -> Option<&Connection> {
-        let known = self.known.get_mut(&connection)?;
+        let known = self.known.get_mut(connection)?;
         known.role = role;
         Some(known)
     }
 
     /// What it may still have in pages in this turn; none if it is not known (any more).
     pub(super) fn budget(&mut self, connection: ConnectionId) -> Option<&mut Budget> {
-        self.known.get_mut(&connection).map(|known| &mut known.budget)
+        self.known.get_mut(connection).map(|known| &mut known.budget)
+    }
+
+    /// Makes room for so many answers in its batch.
+    pub(super) fn expect(&mut self, connection: ConnectionId, answers: usize) {
+        if let Some(known) = self.known.get_mut(connection) {
+            known.batch.reserve(answers);
+        }
     }
 
     /// Puts a message into its batch.
@@ -120,7 +132,7 @@ impl Connections {
 
     /// One that is not told Goodbye yet, with a batch in the making.
     fn touch(&mut self, connection: ConnectionId) -> Option<&mut Connection> {
-        let known = self.known.get_mut(&connection)?;
+        let known = self.known.get_mut(connection)?;
         if matches!(known.role, Role::Gone) {
             return None;
         }
@@ -139,7 +151,7 @@ impl Connections {
     /// Puts a Welcome into its batch, which makes that say that the Hello is handled.
     pub(super) fn greet(&mut self, connection: ConnectionId, welcome: ServerMessage) {
         self.tell(connection, welcome);
-        if let Some(known) = self.known.get_mut(&connection) {
+        if let Some(known) = self.known.get_mut(connection) {
             known.is_greeted = true;
         }
         self.acknowledge(connection);
@@ -147,7 +159,7 @@ impl Connections {
 
     /// Has its batch, empty though it may be, say that all it submitted is handled.
     pub(super) fn acknowledge(&mut self, connection: ConnectionId) {
-        let Some(known) = self.known.get_mut(&connection).filter(|known| known.is_greeted) else {
+        let Some(known) = self.known.get_mut(connection).filter(|known| known.is_greeted) else {
             return;
         };
         if known.is_untouched() {
@@ -160,21 +172,21 @@ impl Connections {
     /// who spoke, and they have waited for it. So the next holder is written to before who released.
     pub(super) fn deliver(&mut self) {
         for connection in self.touched.drain(..).rev() {
-            let Some(known) = self.known.get_mut(&connection) else { continue };
+            let Some(known) = self.known.get_mut(connection) else { continue };
             let messages = mem::take(&mut known.batch);
             let events = mem::take(&mut known.events);
             let handled = mem::replace(&mut known.handled, Handled::Unsaid);
             known.budget = Budget::of_a_turn();
             known.session.do_send(Deliver { messages, events, handled });
             if matches!(known.role, Role::Gone) {
-                self.known.remove(&connection);
+                self.known.remove(connection);
             }
         }
     }
 
     /// Forgets one that ended, after saying that all it submitted is handled; gives what it was for.
     pub(super) fn remove(&mut self, connection: ConnectionId) -> Option<Role> {
-        let known = self.known.remove(&connection)?;
+        let known = self.known.remove(connection)?;
         let (messages, events) = (Vec::new(), Vec::new());
         known.session.do_send(Deliver { messages, events, handled: Handled::All });
         Some(known.role)
@@ -183,12 +195,59 @@ impl Connections {
     /// Says Goodbye to all of them, and to those that still come.
     pub(super) fn close_all(&mut self, code: GoodbyeCode) {
         self.closed = Some(code);
-        let mut known: Vec<_> = self.known.drain().collect();
+        let mut known = self.known.take_all();
         // In the order in which they came, and not in one that is another each time.
-        known.sort_unstable_by_key(|(connection, _)| *connection);
-        for (_, Connection { session, .. }) in known {
+        known.sort_unstable_by_key(|known| known.id);
+        for Connection { session, .. } in known {
             say_last(&session, code);
         }
+    }
+}
+
+/// The connections themselves, found by number.
+#[derive(Default)]
+struct Known {
+    /// Each at a place of its own.
+    slab: Slab<Connection>,
+    /// The places.
+    places: HashMap<ConnectionId, usize, RandomState>,
+    /// The place that was found last, where to look first: who speaks says several things at a time,
+    /// and is answered. It may be anyone's, or nobody's.
+    found: Cell<usize>,
+}
+
+impl Known {
+    fn insert(&mut self, new: Connection) {
+        self.places.insert(new.id, self.slab.insert(new));
+    }
+
+    fn place(&self, connection: ConnectionId) -> Option<usize> {
+        let found = self.found.get();
+        if self.slab.get(found).is_some_and(|known| known.id == connection) {
+            return Some(found);
+        }
+        let place = *self.places.get(&connection)?;
+        self.found.set(place);
+        Some(place)
+    }
+
+    fn get(&self, connection: ConnectionId) -> Option<&Connection> {
+        self.slab.get(self.place(connection)?)
+    }
+
+    fn get_mut(&mut self, connection: ConnectionId) -> Option<&mut Connection> {
+        let place = self.place(connection)?;
+        self.slab.get_mut(place)
+    }
+
+    fn remove(&mut self, connection: ConnectionId) -> Option<Connection> {
+        let place = self.places.remove(&connection)?;
+        self.slab.try_remove(place)
+    }
+
+    fn take_all(&mut self) -> Vec<Connection> {
+        self.places.clear();
+        self.slab.drain().collect()
     }
 }
 

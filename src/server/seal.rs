@@ -15,10 +15,10 @@
 use std::fmt;
 use std::hash::Hasher;
 
+use bytes::BufMut;
 use siphasher::sip128::{Hasher128, SipHasher24};
-use smallvec::SmallVec;
 
-use crate::types::{FencingToken, LockName, Mode, RequestId, Secret, SessionId};
+use crate::types::{FencingToken, LOCK_NAME_LEN_MAX, LockName, Mode, RequestId, Secret, SessionId};
 
 /// The key behind all secrets and seals: 128 random bits, kept in the state. Never shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,10 +72,18 @@ impl Seal {
 /// What a proof is of: the first byte of what is hashed.
 const OF_SESSION: u8 = 1;
 const OF_GRANT: u8 = 2;
-/// The modes of a claim, each with two numbers behind it.
+/// The modes of a claim; the last has two numbers behind it.
 const EXCLUSIVE: u8 = 0;
 const SHARED: u8 = 1;
 const PERMITS: u8 = 2;
+
+/// Of the head of a grant: kind, session, token, request.
+const HEAD_LEN: usize = 1 + 16 + 8 + 8;
+/// Of a claim: mode, its numbers, length of the name, name.
+const CLAIM_LEN_MAX: usize = 1 + 2 * 4 + 1 + LOCK_NAME_LEN_MAX;
+/// The most that is hashed in one piece.
+const PIECE_LEN_MAX: usize = HEAD_LEN + CLAIM_LEN_MAX;
+const _: () = assert!(LOCK_NAME_LEN_MAX <= 255, "the length of a name is to fit a byte");
 
 /// Makes secrets and seals.
 #[derive(Clone)]
@@ -108,29 +116,34 @@ impl Sealer {
         request: RequestId,
         claims: impl Iterator<Item = (&'a LockName, Mode)>,
     ) -> Seal {
-        // One claim of a name of ordinary length takes no memory.
-        let mut sealed: SmallVec<[u8; 128]> = SmallVec::new();
-        // Kind, session, token, request.
-        sealed.push(OF_GRANT);
-        sealed.extend_from_slice(&session.number().to_le_bytes());
-        sealed.extend_from_slice(&token.number().to_le_bytes());
-        sealed.extend_from_slice(&request.number().to_le_bytes());
+        let mut hasher = self.keyed;
+        // In few pieces, for it is the pieces that are dear: the head goes together with the first claim.
+        let mut piece = [0; PIECE_LEN_MAX];
+        let mut rest = &mut piece[..];
+        rest.put_u8(OF_GRANT);
+        rest.put_u128_le(session.number());
+        rest.put_u64_le(token.number());
+        rest.put_u64_le(request.number());
         for (name, mode) in claims {
             let name = name.as_str().as_bytes();
-            let (kind, take, of) = match mode {
-                Mode::Exclusive => (EXCLUSIVE, 0, 0),
-                Mode::Shared => (SHARED, 0, 0),
-                Mode::Permits { take, of } => (PERMITS, take, of),
-            };
-            // Mode, its two numbers, length of the name, name.
-            sealed.push(kind);
-            sealed.extend_from_slice(&take.to_le_bytes());
-            sealed.extend_from_slice(&of.to_le_bytes());
-            sealed.extend_from_slice(&(name.len() as u64).to_le_bytes());
-            sealed.extend_from_slice(name);
+            match mode {
+                Mode::Exclusive => rest.put_u8(EXCLUSIVE),
+                Mode::Shared => rest.put_u8(SHARED),
+                Mode::Permits { take, of } => {
+                    rest.put_u8(PERMITS);
+                    rest.put_u32_le(take);
+                    rest.put_u32_le(of);
+                }
+            }
+            rest.put_u8(u8::try_from(name.len()).unwrap_or(u8::MAX));
+            rest.put_slice(name);
+            let len = PIECE_LEN_MAX - rest.len();
+            hasher.write(&piece[..len]);
+            rest = &mut piece[..];
         }
-        // In one piece: it is the pieces that would be dear.
-        Seal(self.keyed.hash(&sealed).as_u128())
+        let len = PIECE_LEN_MAX - rest.len();
+        hasher.write(&piece[..len]);
+        Seal(hasher.finish128().as_u128())
     }
 }
 
@@ -178,7 +191,10 @@ mod tests {
             83_187_099_990_332_455_585_173_673_835_736_481_066
         );
         let of_grant = seal(&sealer, (7, 8, 9), &[("printer", Mode::Exclusive)]);
-        assert_eq!(of_grant, 109_754_509_870_601_035_592_200_421_970_223_542_319);
+        assert_eq!(of_grant, 284_308_861_202_036_148_324_639_727_297_677_050_654);
+        let claims = [("printer", Mode::Exclusive), ("gpu", Mode::Permits { take: 1, of: 4 })];
+        let of_both = seal(&sealer, (7, 8, 9), &claims);
+        assert_eq!(of_both, 123_427_726_628_881_215_465_525_598_726_573_075_325);
     }
 
     #[test]
@@ -201,6 +217,18 @@ mod tests {
             seal(&sealer, (7, 8, 9), &[]),
         ];
         assert_eq!(BTreeSet::from(seals).len(), seals.len());
+    }
+
+    #[test]
+    fn names_as_long_as_they_may_be_are_sealed_whole() {
+        let sealer = Sealer::new(KEY);
+        let (long, other) =
+            ("n".repeat(LOCK_NAME_LEN_MAX), "n".repeat(LOCK_NAME_LEN_MAX - 1) + "m");
+        let seals = [&long, &other].map(|last| {
+            let permits = Mode::Permits { take: u32::MAX, of: u32::MAX };
+            seal(&sealer, (u128::MAX, u64::MAX, u64::MAX), &[(&long, permits), (last, permits)])
+        });
+        assert_ne!(seals[0], seals[1]);
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl<In: DeserializeOwned, Out> Decoder for Codec<In, Out> {
     type Error = CodecError;
 
     fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Vec<In>>, CodecError> {
-        let mut batch = Vec::new();
+        let mut batch = Vec::with_capacity(frames(buffer));
         let mut rest = &buffer[..];
         let mut missing = 0;
         while batch.len() < BATCH_LEN_MAX {
@@ -136,6 +136,22 @@ impl<In: DeserializeOwned, Out> Decoder for Codec<In, Out> {
             None => Err(CodecError::Truncated),
         }
     }
+}
+
+/// How many complete frames `bytes` begin with, as far as they go into one batch. Nothing is said of
+/// what is in them.
+fn frames(bytes: &[u8]) -> usize {
+    let mut rest = bytes;
+    let mut count = 0;
+    while count < BATCH_LEN_MAX
+        && let Some((field, frame)) = rest.split_first_chunk()
+        && let Ok(len) = usize::try_from(u32::from_le_bytes(*field))
+        && let Some(behind) = frame.get(len..)
+    {
+        rest = behind;
+        count += 1;
+    }
+    count
 }
 
 /// What the bytes of a stream begin with.

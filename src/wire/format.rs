@@ -1,5 +1,7 @@
 //! The one file that knows bincode.
 
+use std::io;
+
 use bincode::Options;
 use bytes::{BufMut, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
@@ -67,7 +69,7 @@ pub fn decode<M: DeserializeOwned>(payload: &[u8]) -> Result<M, FormatError> {
 pub fn encode_frame<M: Serialize>(message: &M, buffer: &mut BytesMut) -> Result<(), FormatError> {
     let start = buffer.len();
     buffer.put_u32_le(0);
-    let written = options().serialize_into((&mut *buffer).writer(), message);
+    let written = options().serialize_into(Appended(buffer), message);
     let len = buffer.len() - start - size_of::<u32>();
     if let Err(error) = written {
         buffer.truncate(start);
@@ -80,6 +82,25 @@ pub fn encode_frame<M: Serialize>(message: &M, buffer: &mut BytesMut) -> Result<
     let field = u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
     buffer[start..start + field.len()].copy_from_slice(&field);
     Ok(())
+}
+
+/// Appends what is written, a field at a time, with nothing in between.
+struct Appended<'a>(&'a mut BytesMut);
+
+impl io::Write for Appended<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The bytes of something that is kept for a later run: not a message, so as long as it is.

@@ -25,6 +25,8 @@ impl Coordinator {
         messages: Vec<ClientMessage>,
         now: Timestamp,
     ) {
+        // Nearly everything is answered, and with one message.
+        self.connections.expect(connection, messages.len());
         parse::in_order(messages, |message| self.message(connection, message, now));
     }
 
