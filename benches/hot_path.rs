@@ -19,7 +19,7 @@ use common::{CHUNK, World};
 use coordinator::engine::{Command, Effect, Event, News, Progress, Request, Wait};
 use coordinator::types::{self, Claims, FencingToken, LockName, Note, OwnerId, RequestId};
 use coordinator::wire::{
-    Claim, ClientMessage, Mode, ServerCodec, ServerMessage, Wait as WireWait, encode_frame,
+    self, Claim, ClientMessage, Mode, ServerCodec, ServerMessage, Wait as WireWait, encode_frame,
 };
 use tokio_util::codec::Decoder;
 
@@ -54,7 +54,14 @@ fn measured_wire(
 /// What the server's parser does.
 fn command(message: ClientMessage) -> Command {
     match message {
-        ClientMessage::Request { request, owner, lock_delay_ms, note, claims, .. } => {
+        ClientMessage::Request(wire::Request {
+            request,
+            owner,
+            lock_delay_ms,
+            note,
+            claims,
+            ..
+        }) => {
             let claims = claims.into_iter().map(|claim| types::Claim {
                 name: LockName::new(claim.name).expect("a name"),
                 mode: types::Mode::Exclusive,
@@ -122,7 +129,7 @@ fn wire(pairs: u64) {
 }
 
 fn put_pair(pair: u64, request: u64, token: u64, buffer: &mut BytesMut) {
-    let asks = ClientMessage::Request {
+    let asks = ClientMessage::Request(wire::Request {
         request,
         owner: 0,
         converts: None,
@@ -132,7 +139,7 @@ fn put_pair(pair: u64, request: u64, token: u64, buffer: &mut BytesMut) {
         note: String::new(),
         ticket: None,
         claims: [Claim { name: format!("bench-{pair:013}").into(), mode: Mode::Exclusive }].into(),
-    };
+    });
     encode_frame(&asks, buffer).expect("a frame");
     encode_frame(&ClientMessage::Release { request, token }, buffer).expect("a frame");
 }

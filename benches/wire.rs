@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use bytes::BytesMut;
 use coordinator::wire::{
-    Claim, ClientCodec, ClientMessage, Mode, ServerCodec, ServerMessage, Wait, encode_frame,
+    self, Claim, ClientCodec, ClientMessage, Mode, ServerCodec, ServerMessage, Wait, encode_frame,
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde::Serialize;
@@ -18,7 +18,7 @@ use tokio_util::codec::Decoder;
 const MANY: usize = 64;
 
 fn request() -> ClientMessage {
-    ClientMessage::Request {
+    ClientMessage::Request(wire::Request {
         request: 4711,
         owner: 0,
         converts: None,
@@ -28,7 +28,7 @@ fn request() -> ClientMessage {
         note: String::new(),
         ticket: None,
         claims: [Claim { name: "bench-0000000000042".into(), mode: Mode::Exclusive }].into(),
-    }
+    })
 }
 
 const RELEASE: ClientMessage = ClientMessage::Release { request: 4711, token: 1 << 40 };

@@ -75,7 +75,7 @@ impl Line {
             timeout,
             server: Arc::clone(server),
         };
-        let hello = ClientMessage::Hello {
+        let hello = ClientMessage::Hello(wire::Hello {
             protocol: PROTOCOL,
             attach: Attach::Observer,
             ttl_ms: 0,
@@ -83,7 +83,7 @@ impl Line {
             identity: default_identity(),
             epoch_seen: 0,
             token_seen: 0,
-        };
+        });
         line.send(&hello).await?;
         match line.next().await? {
             ServerMessage::Welcome { protocol: PROTOCOL, .. } => Ok(line),

@@ -21,7 +21,7 @@ impl Peer {
         stream.set_nodelay(true).unwrap();
         let mut peer = Self(stream);
         let hello = peer.hear();
-        assert!(matches!(hello, ClientMessage::Hello { .. }));
+        assert!(matches!(hello, ClientMessage::Hello(_)));
         peer.say(&answers(&hello));
         peer
     }

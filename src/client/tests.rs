@@ -58,7 +58,7 @@ pub(super) fn read_message(stream: &mut TcpStream) -> Option<ClientMessage> {
 
 pub(super) fn answers(message: &ClientMessage) -> Vec<ServerMessage> {
     let answer = match message {
-        ClientMessage::Hello { attach, .. } => ServerMessage::Welcome {
+        ClientMessage::Hello(wire::Hello { attach, .. }) => ServerMessage::Welcome {
             protocol: PROTOCOL,
             server: "test".to_owned(),
             epoch: 3,
@@ -68,7 +68,7 @@ pub(super) fn answers(message: &ClientMessage) -> Vec<ServerMessage> {
             ttl_ms: 10_000,
             standing: Standing::Opened,
         },
-        ClientMessage::Request { request, .. } => {
+        ClientMessage::Request(wire::Request { request, .. }) => {
             ServerMessage::Grant { request: *request, token: 100 + request, seal: 0 }
         }
         ClientMessage::Release { request, .. } => ServerMessage::Released { request: *request },
@@ -79,7 +79,7 @@ pub(super) fn answers(message: &ClientMessage) -> Vec<ServerMessage> {
             rejection: 0,
             message: String::new(),
         },
-        ClientMessage::Reclaim { .. } | ClientMessage::Account { .. } => {
+        ClientMessage::Reclaim(_) | ClientMessage::Account(_) => {
             panic!("a client of one connection has nothing to say about an earlier one")
         }
         ClientMessage::Inspect { query_id, query } => inspect(*query_id, query),
@@ -184,7 +184,7 @@ async fn whatever_many_tasks_ask_and_give_up_at_once_nothing_stays_held() {
     let (mut asked, mut ended) = (BTreeSet::new(), BTreeSet::new());
     for message in server.join().unwrap() {
         match message {
-            ClientMessage::Request { request, .. } => {
+            ClientMessage::Request(wire::Request { request, .. }) => {
                 assert!(asked.last().is_none_or(|last| request > *last), "ids only rise");
                 asked.insert(request);
             }
@@ -277,7 +277,9 @@ fn a_blocking_client_has_all_that_the_other_has() {
     drop((same, failed, permit, semaphore, owner, client));
     let heard = server.join().unwrap();
     let conversions = heard.iter().filter_map(|message| match message {
-        ClientMessage::Request { owner, converts: Some(converts), .. } => Some((*owner, *converts)),
+        ClientMessage::Request(wire::Request { owner, converts: Some(converts), .. }) => {
+            Some((*owner, *converts))
+        }
         _ => None,
     });
     assert_eq!(conversions.collect::<Vec<_>>(), [(1, 1), (1, 2)]);
@@ -313,7 +315,7 @@ async fn an_observer_looks_at_everything() {
     assert!(matches!(observer.lock("").await, Err(Error::InvalidRequest { .. })));
     drop(observer);
     let heard = server.join().unwrap();
-    assert!(matches!(heard[0], ClientMessage::Hello { attach: Attach::Observer, .. }));
+    assert!(matches!(heard[0], ClientMessage::Hello(wire::Hello { attach: Attach::Observer, .. })));
 }
 
 #[tokio::test]
@@ -383,7 +385,10 @@ async fn a_client_comes_back_over_a_new_socket() {
     guard.release().await.unwrap();
     let (hello, said) = server.join().unwrap();
     let resume = Attach::Resume { session: 42, secret: 43, generation: 2 };
-    assert!(matches!(hello, ClientMessage::Hello { attach, .. } if attach == resume));
+    assert!(matches!(hello, ClientMessage::Hello(wire::Hello { attach, .. }) if attach == resume));
     assert!(said.contains(&ClientMessage::Release { request: 1, token: 101 }));
-    assert!(said.iter().any(|m| matches!(m, ClientMessage::Account { from: 1, to: 1, .. })));
+    assert!(
+        said.iter()
+            .any(|m| matches!(m, ClientMessage::Account(wire::Account { from: 1, to: 1, .. })))
+    );
 }

@@ -24,7 +24,7 @@ use crate::client::Connector;
 use crate::fuzz::Random;
 use crate::history::Figures;
 use crate::wire::{
-    Attach, ClientMessage, PROTOCOL, Query, ServerMessage, ServerStatus, decode, encode_frame,
+    self, Attach, ClientMessage, PROTOCOL, Query, ServerMessage, ServerStatus, decode, encode_frame,
 };
 
 /// For how long things go wrong.
@@ -168,7 +168,7 @@ async fn run(mut random: Random, lines: Lines) -> Verdict {
 async fn look(network: &Network) -> Box<ServerStatus> {
     let mut stream = network.route(ONLOOKER).connect().await.unwrap();
     let mut bytes = BytesMut::new();
-    let hello = ClientMessage::Hello {
+    let hello = ClientMessage::Hello(wire::Hello {
         protocol: PROTOCOL,
         attach: Attach::Observer,
         ttl_ms: 0,
@@ -176,7 +176,7 @@ async fn look(network: &Network) -> Box<ServerStatus> {
         identity: "onlooker".into(),
         epoch_seen: 0,
         token_seen: 0,
-    };
+    });
     encode_frame(&hello, &mut bytes).unwrap();
     let question = ClientMessage::Inspect { query_id: 1, query: Query::Server };
     encode_frame(&question, &mut bytes).unwrap();
@@ -186,7 +186,7 @@ async fn look(network: &Network) -> Box<ServerStatus> {
         let mut frame = vec![0; length as usize];
         stream.read_exact(&mut frame).await.unwrap();
         if let ServerMessage::ServerStatus { status, .. } = decode(&frame).unwrap() {
-            return status.into();
+            return status;
         }
     }
 }

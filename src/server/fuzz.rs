@@ -26,7 +26,7 @@ use self::peer::{Heard, Known, Peer};
 use super::testing::{Bench, hello, release, request, settle, try_request};
 use crate::fuzz::{Corpus, Random, fuzz, mutated};
 use crate::types::TTL_MAX;
-use crate::wire::{Attach, ClientMessage, Query, ServerMessage};
+use crate::wire::{self, Attach, ClientMessage, Query, ServerMessage};
 
 /// Executions in the normal run.
 const EXECUTIONS: u64 = 1_000;
@@ -129,7 +129,7 @@ impl Neighbour {
     async fn open(bench: &mut Bench) -> Self {
         let session = bench.connect();
         let mut patient = hello(Attach::New);
-        if let ClientMessage::Hello { ttl_ms, .. } = &mut patient {
+        if let ClientMessage::Hello(wire::Hello { ttl_ms, .. }) = &mut patient {
             *ttl_ms = u32::try_from(TTL_MAX.as_millis()).unwrap();
         }
         session.submit(vec![patient]);

@@ -8,56 +8,19 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 
+use super::seal::Sealer;
 use crate::engine::{Account, Command, Progress, Reclaim, Rejection, Request, Wait};
 use crate::types::{
     Claim, Claims, FencingToken, Identity, LOCK_DELAY_MAX, LockName, Mode, Note, OwnerId,
-    RequestId, Ticket, Ttl,
+    RequestId, SessionId, Ticket, Ttl,
 };
 use crate::wire::{self, ClientMessage};
-
-/// The fields of a `Request` message, as they came.
-struct RawRequest {
-    /// Names the request.
-    request: u64,
-    /// Who asks within the session.
-    owner: u64,
-    /// The request that it converts.
-    converts: Option<u64>,
-    /// What to do if it has to wait.
-    wait: wire::Wait,
-    /// Whether it wants to hear of its place.
-    progress: bool,
-    /// Pause after a loss.
-    lock_delay_ms: u32,
-    /// What for.
-    note: String,
-    /// Where it stood before a crash.
-    ticket: Option<wire::Ticket>,
-    /// Which locks.
-    claims: SmallVec<[wire::Claim; 1]>,
-}
-
-/// The fields of a `Reclaim` message, as they came, but for the seal.
-pub(super) struct RawReclaim {
-    /// Names the request.
-    pub(super) request: u64,
-    /// The token of its grant.
-    pub(super) token: u64,
-    /// Who asks within the session.
-    pub(super) owner: u64,
-    /// Pause after a loss.
-    pub(super) lock_delay_ms: u32,
-    /// What for.
-    pub(super) note: String,
-    /// Which locks.
-    pub(super) claims: SmallVec<[wire::Claim; 1]>,
-}
 
 /// Has what one read of a connection brought done in the order that is due: a Hello, then keep-alives
 /// (rule S5), then the rest as it came.
 pub(super) fn in_order(messages: Vec<ClientMessage>, mut each: impl FnMut(ClientMessage)) {
     let mut rest = messages.into_iter();
-    if let [ClientMessage::Hello { .. }, ..] = rest.as_slice()
+    if let [ClientMessage::Hello(_), ..] = rest.as_slice()
         && let Some(hello) = rest.next()
     {
         each(hello);
@@ -77,95 +40,69 @@ pub(super) fn in_order(messages: Vec<ClientMessage>, mut each: impl FnMut(Client
     }
 }
 
-/// What a session's client asks of the engine, and who is answered if there is no session; none for
-/// a message that says something else, or takes more than its words.
-pub(super) fn command(message: ClientMessage) -> Option<(u64, Command)> {
-    match message {
-        ClientMessage::Request {
-            request: id,
-            owner,
-            converts,
-            wait,
-            progress,
-            lock_delay_ms,
-            note,
-            ticket,
-            claims,
-        } => {
-            let raw = RawRequest {
-                request: id,
-                owner,
-                converts,
-                wait,
-                progress,
-                lock_delay_ms,
-                note,
-                ticket,
-                claims,
-            };
-            Some((id, request(raw)))
-        }
-        ClientMessage::Release { request, token } => Some((request, release(request, token))),
-        ClientMessage::Cancel { request } => {
-            Some((request, Command::Cancel { request: RequestId::new(request) }))
-        }
-        ClientMessage::Account { from, to, held, waiting } => {
-            Some((from, account(from, to, held, waiting)))
-        }
-        ClientMessage::Hello { .. }
-        | ClientMessage::KeepAlive { .. }
-        | ClientMessage::Goodbye
-        | ClientMessage::Reclaim { .. }
-        | ClientMessage::Inspect { .. }
-        | ClientMessage::Revoke { .. }
-        | ClientMessage::Watch { .. }
-        | ClientMessage::Subscribe { .. } => None,
-    }
-}
-
 /// The command that asks for locks, or the one that has it answered *no*.
-fn request(raw: RawRequest) -> Command {
-    let id = RequestId::new(raw.request);
-    match parse_request(raw) {
+pub(super) fn request(asked: wire::Request) -> Command {
+    let request = RequestId::new(asked.request);
+    match parse_request(asked) {
         Ok(request) => Command::Request(request),
-        Err(rejection) => Command::Unparsed { request: id, rejection },
+        Err(rejection) => Command::Unparsed { request, rejection },
     }
 }
 
-fn parse_request(raw: RawRequest) -> Result<Request, Rejection> {
+fn parse_request(asked: wire::Request) -> Result<Request, Rejection> {
     let ticket = |wire::Ticket { epoch, arrival }| Ticket { epoch, arrival };
     Ok(Request {
-        id: RequestId::new(raw.request),
-        owner: OwnerId::new(raw.owner),
-        converts: raw.converts.map(RequestId::new),
-        wait: wait(raw.wait),
-        progress: if raw.progress { Progress::Told } else { Progress::Untold },
-        ticket: raw.ticket.map(ticket),
-        lock_delay: lock_delay(raw.lock_delay_ms)?,
-        note: Note::new(raw.note).map_err(Rejection::Note)?,
-        claims: claims(raw.claims)?,
+        id: RequestId::new(asked.request),
+        owner: OwnerId::new(asked.owner),
+        converts: asked.converts.map(RequestId::new),
+        wait: wait(asked.wait),
+        progress: if asked.progress { Progress::Told } else { Progress::Untold },
+        ticket: asked.ticket.map(ticket),
+        lock_delay: lock_delay(asked.lock_delay_ms)?,
+        note: Note::new(asked.note).map_err(Rejection::Note)?,
+        claims: claims(asked.claims)?,
     })
 }
 
-/// The command that asks for what was held before a crash, if `is_sealed` says that it was; else the
-/// one that has it answered *no*.
-pub(super) fn reclaim(raw: RawReclaim, is_sealed: impl FnOnce(&Reclaim) -> bool) -> Command {
-    let request = RequestId::new(raw.request);
-    match parse_reclaim(raw) {
+/// What a release means.
+pub(super) fn release(request: u64, token: u64) -> Command {
+    Command::Release { request: RequestId::new(request), token: FencingToken::new(token) }
+}
+
+/// What a cancel means.
+pub(super) fn cancel(request: u64) -> Command {
+    Command::Cancel { request: RequestId::new(request) }
+}
+
+/// The command that asks for what was held before a crash, if its seal is that of such a grant of
+/// `session`, or of none if that is none; else the one that has it answered *no*.
+pub(super) fn reclaim(
+    asked: wire::Reclaim,
+    session: Option<SessionId>,
+    sealer: &Sealer,
+) -> Command {
+    let (request, shown) = (RequestId::new(asked.request), asked.seal);
+    let is_sealed = |reclaim: &Reclaim| {
+        let claims = reclaim.claims.as_slice().iter().map(|claim| (&claim.name, claim.mode));
+        session.is_some_and(|session| {
+            sealer.seal(session, reclaim.token, reclaim.id, claims).matches(shown)
+        })
+    };
+    match parse_reclaim(asked) {
         Ok(reclaim) if is_sealed(&reclaim) => Command::Reclaim(reclaim),
         Ok(_) => Command::Unparsed { request, rejection: Rejection::SealMismatch },
         Err(rejection) => Command::Unparsed { request, rejection },
     }
 }
 
-fn parse_reclaim(raw: RawReclaim) -> Result<Reclaim, Rejection> {
+fn parse_reclaim(asked: wire::Reclaim) -> Result<Reclaim, Rejection> {
     Ok(Reclaim {
-        id: RequestId::new(raw.request),
-        token: FencingToken::new(raw.token),
-        owner: OwnerId::new(raw.owner),
-        lock_delay: lock_delay(raw.lock_delay_ms)?,
-        note: Note::new(raw.note).map_err(Rejection::Note)?,
-        claims: claims(raw.claims)?,
+        id: RequestId::new(asked.request),
+        token: FencingToken::new(asked.token),
+        owner: OwnerId::new(asked.owner),
+        lock_delay: lock_delay(asked.lock_delay_ms)?,
+        note: Note::new(asked.note).map_err(Rejection::Note)?,
+        claims: claims(asked.claims)?,
     })
 }
 
@@ -175,13 +112,13 @@ fn lock_delay(ms: u32) -> Result<Duration, Rejection> {
 }
 
 /// The command that says what a client knows of.
-fn account(from: u64, to: u64, held: Vec<wire::Held>, waiting: Vec<u64>) -> Command {
+pub(super) fn account(known: wire::Account) -> Command {
     let held_of = |held: wire::Held| (RequestId::new(held.request), FencingToken::new(held.token));
     Command::Account(Account {
-        from: RequestId::new(from),
-        to: RequestId::new(to),
-        held: held.into_iter().map(held_of).collect(),
-        waiting: waiting.into_iter().map(RequestId::new).collect(),
+        from: RequestId::new(known.from),
+        to: RequestId::new(known.to),
+        held: known.held.into_iter().map(held_of).collect(),
+        waiting: known.waiting.into_iter().map(RequestId::new).collect(),
     })
 }
 
@@ -234,20 +171,18 @@ pub(super) fn identity(raw: String) -> Result<Identity, Rejection> {
     Identity::new(raw).map_err(Rejection::Identity)
 }
 
-/// What a release means.
-fn release(request: u64, token: u64) -> Command {
-    Command::Release { request: RequestId::new(request), token: FencingToken::new(token) }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use smallvec::smallvec;
 
+    use super::super::seal::StateKey;
     use super::*;
     use crate::types::{CLAIMS_MAX, ClaimsError, PermitsError, RejectionCode};
 
-    fn raw(claims: SmallVec<[wire::Claim; 1]>) -> RawRequest {
-        RawRequest {
+    fn asked(claims: SmallVec<[wire::Claim; 1]>) -> wire::Request {
+        wire::Request {
             request: 7,
             owner: 0,
             converts: None,
@@ -260,16 +195,12 @@ mod tests {
         }
     }
 
-    fn raw_reclaim(claims: SmallVec<[wire::Claim; 1]>) -> RawReclaim {
-        RawReclaim { request: 7, token: 9, owner: 0, lock_delay_ms: 0, note: String::new(), claims }
-    }
-
     fn claim_of(name: &str, mode: wire::Mode) -> wire::Claim {
         wire::Claim { name: name.into(), mode }
     }
 
-    fn code(raw: RawRequest) -> RejectionCode {
-        match request(raw) {
+    fn code(asked: wire::Request) -> RejectionCode {
+        match request(asked) {
             Command::Unparsed { request, rejection } => {
                 assert_eq!(request, RequestId::new(7));
                 rejection.code()
@@ -280,7 +211,8 @@ mod tests {
 
     #[test]
     fn a_well_formed_request_becomes_one_of_the_engine() {
-        let mut asked = raw(smallvec![claim_of("printer", wire::Mode::Permits { take: 1, of: 3 })]);
+        let mut asked =
+            asked(smallvec![claim_of("printer", wire::Mode::Permits { take: 1, of: 3 })]);
         asked.wait = wire::Wait::Timeout { ms: 250 };
         asked.progress = true;
         let Command::Request(request) = request(asked) else { panic!("not a request") };
@@ -290,37 +222,58 @@ mod tests {
     }
 
     #[test]
-    fn a_reclaim_without_its_seal_is_answered_no() {
-        let claims = || smallvec![claim_of("printer", wire::Mode::Exclusive)];
-        match reclaim(raw_reclaim(claims()), |reclaim| reclaim.token == FencingToken::new(9)) {
-            Command::Reclaim(Reclaim { id, .. }) => assert_eq!(id, RequestId::new(7)),
+    fn a_reclaim_without_the_seal_of_its_grant_is_answered_no() {
+        let sealer = Sealer::new(StateKey::new(1));
+        let (session, name) = (SessionId::new(5), LockName::new("printer").unwrap());
+        let (token, request) = (FencingToken::new(9), RequestId::new(7));
+        let seal = sealer.seal(session, token, request, iter::once((&name, Mode::Exclusive)));
+        let asked = |seal| wire::Reclaim {
+            request: 7,
+            token: 9,
+            seal,
+            owner: 0,
+            lock_delay_ms: 0,
+            note: String::new(),
+            claims: smallvec![claim_of("printer", wire::Mode::Exclusive)],
+        };
+        match reclaim(asked(seal.number()), Some(session), &sealer) {
+            Command::Reclaim(Reclaim { id, .. }) => assert_eq!(id, request),
             other => panic!("{other:?}"),
         }
-        match reclaim(raw_reclaim(claims()), |_| false) {
-            Command::Unparsed { request, rejection: Rejection::SealMismatch } => {
-                assert_eq!(request, RequestId::new(7));
+        let no = [
+            reclaim(asked(seal.number() + 1), Some(session), &sealer),
+            reclaim(asked(seal.number()), Some(SessionId::new(6)), &sealer),
+            reclaim(asked(seal.number()), None, &sealer),
+        ];
+        for no in no {
+            match no {
+                Command::Unparsed { request: id, rejection: Rejection::SealMismatch } => {
+                    assert_eq!(id, request);
+                }
+                other => panic!("{other:?}"),
             }
-            other => panic!("{other:?}"),
         }
-        let malformed = reclaim(raw_reclaim(smallvec![]), |_| panic!("there is nothing to seal"));
+        let mut malformed = asked(seal.number());
+        malformed.claims.clear();
+        let malformed = reclaim(malformed, Some(session), &sealer);
         assert!(matches!(malformed, Command::Unparsed { rejection: Rejection::Claims(_), .. }));
     }
 
     #[test]
     fn every_wrong_field_is_answered_with_its_own_code() {
         let exclusive = wire::Mode::Exclusive;
-        assert_eq!(code(raw(smallvec![])), RejectionCode::InvalidClaims);
-        assert_eq!(code(raw(smallvec![claim_of("", exclusive)])), RejectionCode::InvalidLockName);
+        assert_eq!(code(asked(smallvec![])), RejectionCode::InvalidClaims);
+        assert_eq!(code(asked(smallvec![claim_of("", exclusive)])), RejectionCode::InvalidLockName);
         let twice = smallvec![claim_of("a", exclusive), claim_of("a", exclusive)];
-        assert_eq!(code(raw(twice)), RejectionCode::InvalidClaims);
+        assert_eq!(code(asked(twice)), RejectionCode::InvalidClaims);
         let many = (0..=CLAIMS_MAX).map(|i| claim_of(&i.to_string(), exclusive)).collect();
-        assert_eq!(code(raw(many)), RejectionCode::InvalidClaims);
+        assert_eq!(code(asked(many)), RejectionCode::InvalidClaims);
         let none = wire::Mode::Permits { take: 0, of: 3 };
-        assert_eq!(code(raw(smallvec![claim_of("a", none)])), RejectionCode::InvalidPermits);
-        let mut noted = raw(smallvec![claim_of("a", exclusive)]);
+        assert_eq!(code(asked(smallvec![claim_of("a", none)])), RejectionCode::InvalidPermits);
+        let mut noted = asked(smallvec![claim_of("a", exclusive)]);
         noted.note = "two\nlines".into();
         assert_eq!(code(noted), RejectionCode::InvalidNote);
-        let mut delayed = raw(smallvec![claim_of("a", exclusive)]);
+        let mut delayed = asked(smallvec![claim_of("a", exclusive)]);
         delayed.lock_delay_ms = 60_001;
         assert_eq!(code(delayed), RejectionCode::InvalidLockDelay);
     }

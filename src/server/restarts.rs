@@ -13,7 +13,7 @@ use super::testing::{
     Bench, FakeSession, FlakyStore, hello, local, release, request, settle, try_request,
 };
 use crate::types::{GoodbyeCode, LostReason, RejectionCode};
-use crate::wire::{Attach, Claim, ClientMessage, Mode, ServerMessage, Standing, Ticket};
+use crate::wire::{self, Attach, Claim, ClientMessage, Mode, ServerMessage, Standing, Ticket};
 
 /// What a client remembers of its session.
 #[derive(Clone, Copy)]
@@ -80,7 +80,7 @@ fn grant_of(messages: &[ServerMessage]) -> Grant {
 }
 
 fn reclaim(id: u64, name: &str, Grant { token, seal }: Grant) -> ClientMessage {
-    ClientMessage::Reclaim {
+    ClientMessage::Reclaim(wire::Reclaim {
         owner: 0,
         request: id,
         token,
@@ -88,11 +88,11 @@ fn reclaim(id: u64, name: &str, Grant { token, seal }: Grant) -> ClientMessage {
         lock_delay_ms: 0,
         note: String::new(),
         claims: [Claim { name: name.into(), mode: Mode::Exclusive }].into(),
-    }
+    })
 }
 
 fn with_ticket(mut request: ClientMessage, shown: Ticket) -> ClientMessage {
-    if let ClientMessage::Request { ticket, .. } = &mut request {
+    if let ClientMessage::Request(wire::Request { ticket, .. }) = &mut request {
         *ticket = Some(shown);
     }
     request
@@ -440,7 +440,7 @@ async fn tokens_grow_over_ten_crashes_and_a_lost_state() {
             let client = bench.connect();
             // Ten starts in no time are ahead of the wall clock, but clients have seen how far.
             let mut greeting = hello(Attach::New);
-            if let ClientMessage::Hello { token_seen, .. } = &mut greeting {
+            if let ClientMessage::Hello(wire::Hello { token_seen, .. }) = &mut greeting {
                 *token_seen = last;
             }
             client.submit(vec![greeting, request(1, "printer")]);

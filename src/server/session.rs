@@ -57,7 +57,7 @@ use super::counters::{Counters, Place};
 use super::messages::{Connect, Deliver, Disconnect, Handled, Submit, Window};
 use super::render;
 use crate::types::{ConnectionId, GoodbyeCode};
-use crate::wire::{Attach, ClientMessage, CodecError, PROTOCOL, ServerMessage, encode_frame};
+use crate::wire::{self, Attach, ClientMessage, CodecError, PROTOCOL, ServerMessage, encode_frame};
 
 /// Most bytes that wait for a peer that does not read.
 pub(super) const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
@@ -162,7 +162,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
 
     /// The first batch: it has to begin with a Hello that we understand.
     fn greet(&mut self, messages: Vec<ClientMessage>, ctx: &mut Context<Self>) {
-        let Some(ClientMessage::Hello { protocol, attach, .. }) = messages.first() else {
+        let Some(ClientMessage::Hello(wire::Hello { protocol, attach, .. })) = messages.first()
+        else {
             return self.protocol_error("the first message must be Hello", ctx);
         };
         if *protocol != PROTOCOL {
@@ -313,7 +314,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
 }
 
 fn is_hello(message: &ClientMessage) -> bool {
-    matches!(message, ClientMessage::Hello { .. })
+    matches!(message, ClientMessage::Hello(_))
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Actor for Session<S> {

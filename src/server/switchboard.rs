@@ -13,8 +13,8 @@ use foldhash::fast::FixedState;
 
 use super::config::StaleState;
 use super::connections::Role;
-use super::hello::Hello;
-use super::parse::{self, RawReclaim};
+use super::hello;
+use super::parse;
 use super::persist;
 use super::render;
 use super::seal::Sealer;
@@ -27,7 +27,7 @@ use crate::types::{
     ConnectionId, Epoch, FencingToken, GoodbyeCode, Limits, LockName, Mode, RejectionCode,
     RequestId, SessionId, Timestamp,
 };
-use crate::wire::{ClientMessage, ServerMessage};
+use crate::wire::{self, ClientMessage, ServerMessage};
 
 /// Every so many events, the table's invariants are looked at.
 const EVENTS_PER_LOOK: u64 = 16;
@@ -218,46 +218,34 @@ impl Switchboard {
 
     fn message(&mut self, connection: ConnectionId, message: ClientMessage, now: Timestamp) {
         let command = match message {
-            ClientMessage::Hello {
-                protocol: _,
-                attach,
-                ttl_ms,
-                linger_ms,
-                identity,
-                epoch_seen,
-                token_seen,
-            } => {
-                let epoch_seen = Epoch::new(epoch_seen);
-                let token_seen = FencingToken::new(token_seen);
-                let hello = Hello { attach, ttl_ms, linger_ms, identity, epoch_seen, token_seen };
-                return self.hello(connection, hello, now);
-            }
+            ClientMessage::Hello(hello) => return self.hello(connection, hello, now),
             ClientMessage::KeepAlive { sequence } => Command::KeepAlive { sequence },
             ClientMessage::Goodbye => Command::Goodbye,
-            ClientMessage::Reclaim { request, token, seal, owner, lock_delay_ms, note, claims } => {
+            ClientMessage::Reclaim(asked) => {
                 let Some(&session) = self.sessions.get(&connection) else { return };
-                let raw = RawReclaim { request, token, owner, lock_delay_ms, note, claims };
-                parse::reclaim(raw, |reclaim| {
-                    let claims = reclaim.claims.as_slice().iter();
-                    let claims = claims.map(|claim| (&claim.name, claim.mode));
-                    self.sealer.seal(session, reclaim.token, reclaim.id, claims).matches(seal)
-                })
+                parse::reclaim(asked, Some(session), &self.sealer)
             }
-            ClientMessage::Request { converts: Some(converted), .. } => {
-                let session = self.sessions.get(&connection);
-                let pair = |session: &SessionId| (*session, RequestId::new(converted));
-                self.turn.converted.extend(session.map(pair));
-                parse::command(message).expect("a request is a command").1
+            ClientMessage::Request(asked) => {
+                if let (Some(converted), Some(&session)) =
+                    (asked.converts, self.sessions.get(&connection))
+                {
+                    self.turn.converted.push((session, RequestId::new(converted)));
+                }
+                parse::request(asked)
             }
-            asked => parse::command(asked).expect("nothing else is said in a simulation").1,
+            ClientMessage::Release { request, token } => parse::release(request, token),
+            ClientMessage::Cancel { request } => parse::cancel(request),
+            ClientMessage::Account(known) => parse::account(known),
+            other => panic!("nobody says this in a simulation: {other:?}"),
         };
         self.step(Event::Command { connection, command }, now);
     }
 
-    fn hello(&mut self, connection: ConnectionId, hello: Hello, now: Timestamp) {
-        let (epoch_seen, token_seen) = (hello.epoch_seen, hello.token_seen);
+    fn hello(&mut self, connection: ConnectionId, hello: wire::Hello, now: Timestamp) {
+        let epoch_seen = Epoch::new(hello.epoch_seen);
+        let token_seen = FencingToken::new(hello.token_seen);
         let session = SessionId::new(self.next_session);
-        match hello.parse(&self.sealer, || Ok(session)) {
+        match hello::parse(hello, &self.sealer, || Ok(session)) {
             Ok((Role::Session { id, .. }, Some(attach))) => {
                 self.next_session += u128::from(id == session);
                 self.sessions.insert(connection, id);

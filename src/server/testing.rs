@@ -26,7 +26,7 @@ use crate::clock::Clock;
 use crate::engine::{Durable, Past, Start};
 use crate::types::{ConnectionId, Epoch, FencingToken, Limits, TTL_MAX, Timestamp, Ttl};
 use crate::wire::{
-    Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Ticket, Wait, decode,
+    self, Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Ticket, Wait, decode,
 };
 
 /// tokio's time as a clock, so that it can be paused; and put forward, as if nothing had run.
@@ -279,7 +279,7 @@ impl FakeSession {
 }
 
 pub(super) fn hello(attach: Attach) -> ClientMessage {
-    ClientMessage::Hello {
+    ClientMessage::Hello(wire::Hello {
         protocol: PROTOCOL,
         attach,
         ttl_ms: 0,
@@ -287,7 +287,7 @@ pub(super) fn hello(attach: Attach) -> ClientMessage {
         identity: "ann@build7:8123".into(),
         epoch_seen: 0,
         token_seen: 0,
-    }
+    })
 }
 
 pub(super) fn request(request: u64, name: &str) -> ClientMessage {
@@ -299,7 +299,7 @@ pub(super) fn try_request(request: u64, name: &str) -> ClientMessage {
 }
 
 pub(super) fn waiting_request(request: u64, name: &str, wait: Wait) -> ClientMessage {
-    ClientMessage::Request {
+    ClientMessage::Request(wire::Request {
         converts: None,
         request,
         owner: 0,
@@ -309,12 +309,12 @@ pub(super) fn waiting_request(request: u64, name: &str, wait: Wait) -> ClientMes
         note: "deploy v2.3".into(),
         ticket: None,
         claims: [Claim { name: name.into(), mode: Mode::Exclusive }].into(),
-    }
+    })
 }
 
 /// Something that is not answered.
 pub(super) fn account_of_nothing() -> ClientMessage {
-    ClientMessage::Account { from: 0, to: 0, held: vec![], waiting: vec![] }
+    ClientMessage::Account(wire::Account { from: 0, to: 0, held: vec![], waiting: vec![] })
 }
 
 pub(super) fn release(request: u64, token: u64) -> ClientMessage {

@@ -16,7 +16,7 @@ use crate::fuzz::Random;
 use crate::server::Change;
 use crate::server::switchboard::{Switchboard, Turn};
 use crate::types::{ConnectionId, RejectionCode, SessionId, Timestamp};
-use crate::wire::{ClientMessage, ServerMessage};
+use crate::wire::{self, ClientMessage, ServerMessage};
 
 /// Seconds from 1970 to when wall clocks here begin: in 2027.
 const WALL_SECS: u64 = 1_800_000_000;
@@ -148,7 +148,7 @@ impl World {
             return;
         };
         for message in words {
-            if let ClientMessage::Request { request, ticket: Some(_), .. } = *message
+            if let ClientMessage::Request(wire::Request { request, ticket: Some(_), .. }) = *message
                 && person.name == name
                 && !board.keeps_place(connection(wire), request)
             {

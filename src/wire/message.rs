@@ -26,49 +26,9 @@ pub(super) const PREALLOCATED_MAX: usize = CLAIMS_KEPT_MAX;
 pub enum ClientMessage {
     /// The first message of a connection: who is there and what for. Answered by `Welcome`, or by
     /// `Goodbye` and the end of the connection.
-    Hello {
-        /// The version of the protocol: [`PROTOCOL`]. First, so that every version can read it.
-        protocol: u32,
-        /// Which session the connection is for.
-        attach: Attach,
-        /// Length of the lease in milliseconds; 0 for the default.
-        ttl_ms: u32,
-        /// How long the session outlives a connection that ended without `Goodbye`, in
-        /// milliseconds; none: as long as its lease (rule S4).
-        linger_ms: Option<u32>,
-        /// Shown to whoever waits or looks, `user@host:pid` by custom (rule R10).
-        identity: String,
-        /// The latest epoch the client has heard of; 0 if none (rule F3).
-        epoch_seen: u64,
-        /// The greatest fencing token the client has seen; 0 if none (rule F3).
-        token_seen: u64,
-    },
+    Hello(Hello),
     /// Asks for locks. Answered by `Grant`, or `Rejected`, now or later; `Queued` may come before.
-    Request {
-        /// Names the request in the session: 1 or more, greater than every one before.
-        request: u64,
-        /// Who asks, within the session; 0: the request is an owner of its own (rule R7).
-        owner: u64,
-        /// A granted request of the session that this one takes the place of, to hold the same locks
-        /// in other modes; none for a request that is new. It waits for the other holders only, ahead
-        /// of the queue, and what it converts is held until it is granted.
-        converts: Option<u64>,
-        /// What to do if it cannot be granted at once.
-        wait: Wait,
-        /// Whether `Queued` is to be sent whenever the request's place changes (rule R9).
-        progress: bool,
-        /// Pause before the locks are granted to another if this holder is lost, in milliseconds
-        /// (rule S7).
-        lock_delay_ms: u32,
-        /// What for, shown to whoever waits or looks; may be empty.
-        note: String,
-        /// Where it stood before the coordinator crashed, from its latest `Queued`; none for a request
-        /// that is new (rule G2).
-        ticket: Option<Ticket>,
-        /// The locks: 1 to 64 different ones, granted together or not at all (rule R5).
-        #[serde(deserialize_with = "claims")]
-        claims: SmallVec<[Claim; 1]>,
-    },
+    Request(Request),
     /// Gives back what a request holds. Answered by `Released`, or `Rejected` with `NotHolder`.
     Release {
         /// The request that was granted.
@@ -109,38 +69,11 @@ pub enum ClientMessage {
     },
     /// After a `Welcome` that says `Reopened`: asks for what the request held before the coordinator
     /// crashed (rule G3). Answered by `Grant` with the same token, by `Lost`, or by `Rejected`.
-    Reclaim {
-        /// The request, as before.
-        request: u64,
-        /// The token of its grant.
-        token: u64,
-        /// The seal of its grant.
-        seal: u128,
-        /// As in the request.
-        owner: u64,
-        /// As in the request.
-        lock_delay_ms: u32,
-        /// As in the request.
-        note: String,
-        /// As in the request, in the same order.
-        #[serde(deserialize_with = "claims")]
-        claims: SmallVec<[Claim; 1]>,
-    },
+    Reclaim(Reclaim),
     /// After a `Welcome` that says `Resumed`, and after everything unanswered was repeated: what the
     /// client knows of (rule S3). What it does not list is freed without a word; what it believes to
     /// hold and does not, is answered by `Lost`. Long lists are sent in parts, by ranges of ids.
-    Account {
-        /// The first request id that this part is about.
-        from: u64,
-        /// The last.
-        to: u64,
-        /// What it believes to hold.
-        #[serde(deserialize_with = "list")]
-        held: Vec<Held>,
-        /// Requests whose answer it waits for.
-        #[serde(deserialize_with = "list")]
-        waiting: Vec<u64>,
-    },
+    Account(Account),
     /// Wants to see a lock now and whenever its holders change, for as long as the connection lasts.
     /// Needs no session. Answered by `LockStatus`, now and then again and again; changes that come
     /// together are told as one.
@@ -158,6 +91,89 @@ pub enum ClientMessage {
         /// Only of requests that claim this lock; none: of all.
         name: Option<String>,
     },
+}
+
+/// What a connection is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The version of the protocol: [`PROTOCOL`]. First, so that every version can read it.
+    pub protocol: u32,
+    /// Which session the connection is for.
+    pub attach: Attach,
+    /// Length of the lease in milliseconds; 0 for the default.
+    pub ttl_ms: u32,
+    /// How long the session outlives a connection that ended without `Goodbye`, in
+    /// milliseconds; none: as long as its lease (rule S4).
+    pub linger_ms: Option<u32>,
+    /// Shown to whoever waits or looks, `user@host:pid` by custom (rule R10).
+    pub identity: String,
+    /// The latest epoch the client has heard of; 0 if none (rule F3).
+    pub epoch_seen: u64,
+    /// The greatest fencing token the client has seen; 0 if none (rule F3).
+    pub token_seen: u64,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Names the request in the session: 1 or more, greater than every one before.
+    pub request: u64,
+    /// Who asks, within the session; 0: the request is an owner of its own (rule R7).
+    pub owner: u64,
+    /// A granted request of the session that this one takes the place of, to hold the same locks
+    /// in other modes; none for a request that is new. It waits for the other holders only, ahead
+    /// of the queue, and what it converts is held until it is granted.
+    pub converts: Option<u64>,
+    /// What to do if it cannot be granted at once.
+    pub wait: Wait,
+    /// Whether `Queued` is to be sent whenever the request's place changes (rule R9).
+    pub progress: bool,
+    /// Pause before the locks are granted to another if this holder is lost, in milliseconds
+    /// (rule S7).
+    pub lock_delay_ms: u32,
+    /// What for, shown to whoever waits or looks; may be empty.
+    pub note: String,
+    /// Where it stood before the coordinator crashed, from its latest `Queued`; none for a request
+    /// that is new (rule G2).
+    pub ticket: Option<Ticket>,
+    /// The locks: 1 to 64 different ones, granted together or not at all (rule R5).
+    #[serde(deserialize_with = "claims")]
+    pub claims: SmallVec<[Claim; 1]>,
+}
+
+/// What is asked for again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reclaim {
+    /// The request, as before.
+    pub request: u64,
+    /// The token of its grant.
+    pub token: u64,
+    /// The seal of its grant.
+    pub seal: u128,
+    /// As in the request.
+    pub owner: u64,
+    /// As in the request.
+    pub lock_delay_ms: u32,
+    /// As in the request.
+    pub note: String,
+    /// As in the request, in the same order.
+    #[serde(deserialize_with = "claims")]
+    pub claims: SmallVec<[Claim; 1]>,
+}
+
+/// What a client knows of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// The first request id that this part is about.
+    pub from: u64,
+    /// The last.
+    pub to: u64,
+    /// What it believes to hold.
+    #[serde(deserialize_with = "list")]
+    pub held: Vec<Held>,
+    /// Requests whose answer it waits for.
+    #[serde(deserialize_with = "list")]
+    pub waiting: Vec<u64>,
 }
 
 /// A request that is held, as its client believes.

@@ -21,9 +21,9 @@ pub use format::{FRAME_LEN_MAX, FormatError, HELLO_LEN_MAX, decode, encode_frame
 #[cfg(feature = "server")]
 pub(crate) use format::{decode_state, encode_state};
 pub use message::{
-    Attach, CLAIMS_KEPT_MAX, Claim, ClientMessage, CycleLink, Happening, Held, Holder, LockStatus,
-    Mode, PROTOCOL, Query, ServerMessage, ServerStatus, SessionStatus, Standing, Ticket, Wait,
-    Waiter,
+    Account, Attach, CLAIMS_KEPT_MAX, Claim, ClientMessage, CycleLink, Happening, Held, Hello,
+    Holder, LockStatus, Mode, PROTOCOL, Query, Reclaim, Request, ServerMessage, ServerStatus,
+    SessionStatus, Standing, Ticket, Wait, Waiter,
 };
 
 #[cfg(test)]

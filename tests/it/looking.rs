@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
-use coordinator::wire::{ClientMessage, ServerMessage};
+use coordinator::wire::{self, ClientMessage, ServerMessage};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -51,7 +51,7 @@ impl Drop for Listener {
 /// An exclusive request by this owner.
 fn owned(id: u64, name: &str, asks: u64) -> ClientMessage {
     let mut message = request(id, name);
-    if let ClientMessage::Request { owner, .. } = &mut message {
+    if let ClientMessage::Request(wire::Request { owner, .. }) = &mut message {
         *owner = asks;
     }
     message

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use bytes::BytesMut;
 use coordinator::wire::{
-    Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Wait, decode, encode_frame,
+    self, Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Wait, decode, encode_frame,
 };
 
 use crate::support::{DEADLINE, Server};
@@ -17,7 +17,7 @@ pub(crate) fn hello() -> ClientMessage {
 
 /// A Hello for this session.
 pub(crate) fn hello_for(attach: Attach, ttl_ms: u32, linger_ms: Option<u32>) -> ClientMessage {
-    ClientMessage::Hello {
+    ClientMessage::Hello(wire::Hello {
         protocol: PROTOCOL,
         attach,
         ttl_ms,
@@ -25,12 +25,12 @@ pub(crate) fn hello_for(attach: Attach, ttl_ms: u32, linger_ms: Option<u32>) -> 
         identity: "raw".into(),
         epoch_seen: 0,
         token_seen: 0,
-    }
+    })
 }
 
 /// An exclusive request that waits for ever.
 pub(crate) fn request(request: u64, name: &str) -> ClientMessage {
-    ClientMessage::Request {
+    ClientMessage::Request(wire::Request {
         converts: None,
         request,
         owner: 0,
@@ -40,7 +40,7 @@ pub(crate) fn request(request: u64, name: &str) -> ClientMessage {
         note: String::new(),
         ticket: None,
         claims: [Claim { name: name.into(), mode: Mode::Exclusive }].into(),
-    }
+    })
 }
 
 /// A client that is nothing but a socket.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use coordinator::types::{FencingToken, GoodbyeCode, LostReason, RejectionCode};
-use coordinator::wire::{Attach, Claim, ClientMessage, Mode, ServerMessage, Standing, Wait};
+use coordinator::wire::{self, Attach, Claim, ClientMessage, Mode, ServerMessage, Standing, Wait};
 use coordinator::{Client, Error, FenceGuard, HoldState, LockGuard};
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
@@ -208,7 +208,7 @@ fn after_a_crash_a_try_says_grace_and_new_requests_wait_for_the_earlier_holders(
     assert!(attempt.err.contains("the coordinator has just restarted"), "{}", attempt.err);
     let mut late = Raw::connect(&server);
     let mut attempt = request(1, "printer");
-    if let ClientMessage::Request { wait, .. } = &mut attempt {
+    if let ClientMessage::Request(wire::Request { wait, .. }) = &mut attempt {
         *wait = Wait::Never;
     }
     late.say(&[hello(), attempt, request(2, "printer")]);
@@ -230,14 +230,16 @@ fn a_forged_or_stale_reclaim_is_refused() {
     let ServerMessage::Welcome { session, secret, .. } = holder.hear() else { panic!() };
     let ServerMessage::Grant { token, seal, .. } = holder.hear() else { panic!() };
     let ServerMessage::Grant { token: other_token, .. } = holder.hear() else { panic!() };
-    let reclaim = |request, token, seal, name: &str| ClientMessage::Reclaim {
-        owner: 0,
-        request,
-        token,
-        seal,
-        lock_delay_ms: 0,
-        note: String::new(),
-        claims: [Claim { name: name.into(), mode: Mode::Exclusive }].into(),
+    let reclaim = |request, token, seal, name: &str| {
+        ClientMessage::Reclaim(wire::Reclaim {
+            owner: 0,
+            request,
+            token,
+            seal,
+            lock_delay_ms: 0,
+            note: String::new(),
+            claims: [Claim { name: name.into(), mode: Mode::Exclusive }].into(),
+        })
     };
     // Nobody crashed: nothing to reclaim.
     holder.say(&[ClientMessage::Release { request: 1, token }]);

@@ -10,7 +10,7 @@ use std::io;
 use std::path::Path;
 
 use bytes::{Buf, BufMut, BytesMut};
-use coordinator::wire::{
+use coordinator::wire::{self, 
     Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Standing, Wait, encode_frame,
 };
 use serde_json::json;
@@ -88,7 +88,7 @@ struct Lengths {
 impl Lengths {
     /// Those of a measurement with locks of such names.
     fn of(plan: &Plan) -> Self {
-        let hello = ClientMessage::Hello {
+        let hello = ClientMessage::Hello(wire::Hello {
             protocol: PROTOCOL,
             attach: Attach::New,
             ttl_ms: 1,
@@ -96,7 +96,7 @@ impl Lengths {
             identity: "bench".to_owned(),
             epoch_seen: 0,
             token_seen: 0,
-        };
+        });
         let welcome = ServerMessage::Welcome {
             protocol: PROTOCOL,
             server: "coordinator 0.1.0".to_owned(),
@@ -107,7 +107,7 @@ impl Lengths {
             ttl_ms: 1,
             standing: Standing::Opened,
         };
-        let request = ClientMessage::Request {
+        let request = ClientMessage::Request(wire::Request {
             request: 1,
             owner: 0,
             converts: None,
@@ -117,7 +117,7 @@ impl Lengths {
             note: String::new(),
             ticket: None,
             claims: [Claim { name: plan.lock_name(0).into(), mode: Mode::Exclusive }].into(),
-        };
+        });
         let goodbye =
             ServerMessage::Goodbye { code: 1, rejection: 0, message: "as you say".to_owned() };
         let grant = ServerMessage::Grant { request: 1, token: 1, seal: 1 };

@@ -1,7 +1,7 @@
 //! A client that only stores: sessions, held locks, waiters, in great numbers.
 
 use bytes::BytesMut;
-use coordinator::wire::{
+use coordinator::wire::{self, 
     Attach, Claim, ClientCodec, ClientMessage, Mode, PROTOCOL, ServerMessage, Wait, encode_frame,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,7 +35,7 @@ impl Filler {
         let stream = TcpStream::connect(address).await?;
         let (unread, codec) = (BytesMut::new(), ClientCodec::new());
         let mut filler = Self { stream, unread, codec, request: 0, held: Vec::new() };
-        let hello = ClientMessage::Hello {
+        let hello = ClientMessage::Hello(wire::Hello {
             protocol: PROTOCOL,
             attach: Attach::New,
             ttl_ms: TTL_MS,
@@ -43,7 +43,7 @@ impl Filler {
             identity: "filler".to_owned(),
             epoch_seen: 0,
             token_seen: 0,
-        };
+        });
         let is_welcome = |message: &ServerMessage| matches!(message, ServerMessage::Welcome { .. });
         filler.say(&[hello], is_welcome).await?;
         Ok(filler)
@@ -101,7 +101,7 @@ impl Filler {
 
     fn request(&mut self, name: String, wait: Wait) -> ClientMessage {
         self.request += 1;
-        ClientMessage::Request {
+        ClientMessage::Request(wire::Request {
             request: self.request,
             owner: 0,
             converts: None,
@@ -111,7 +111,7 @@ impl Filler {
             note: String::new(),
             ticket: None,
             claims: [Claim { name: name.into(), mode: Mode::Exclusive }].into(),
-        }
+        })
     }
 
     /// Says all in one write, and reads until each has its answer, which must be of the right kind.

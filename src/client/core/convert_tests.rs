@@ -4,7 +4,7 @@ use super::resume_tests::{account, asks, welcome_to};
 use super::tests::{Story, ask, at, goodbye, grant, granted, id, lost, queued, rejected, released};
 use super::*;
 use crate::types::RejectionCode;
-use crate::wire::{ServerMessage, Standing, Wait};
+use crate::wire::{self, ServerMessage, Standing, Wait};
 
 const GRACE: Standing = Standing::Reopened { grace_ms: 10_250 };
 
@@ -16,7 +16,7 @@ fn conversion(wait: Wait) -> Ask {
 /// How request 2 is said to convert request 1.
 fn converts_1(wait: Wait) -> ClientMessage {
     match asks(2, wait, None) {
-        ClientMessage::Request {
+        ClientMessage::Request(wire::Request {
             request,
             owner,
             wait,
@@ -26,9 +26,9 @@ fn converts_1(wait: Wait) -> ClientMessage {
             ticket,
             claims,
             ..
-        } => {
+        }) => {
             let converts = Some(1);
-            ClientMessage::Request {
+            ClientMessage::Request(wire::Request {
                 request,
                 owner,
                 converts,
@@ -38,7 +38,7 @@ fn converts_1(wait: Wait) -> ClientMessage {
                 note,
                 ticket,
                 claims,
-            }
+            })
         }
         other => panic!("{other:?}"),
     }
@@ -47,7 +47,15 @@ fn converts_1(wait: Wait) -> ClientMessage {
 fn reclaims_1() -> ClientMessage {
     let Ask { owner, lock_delay_ms, note, claims, .. } = ask();
     let (token, seal) = (7, 7 << 64);
-    ClientMessage::Reclaim { request: 1, token, seal, owner, lock_delay_ms, note, claims }
+    ClientMessage::Reclaim(wire::Reclaim {
+        request: 1,
+        token,
+        seal,
+        owner,
+        lock_delay_ms,
+        note,
+        claims,
+    })
 }
 
 fn replaced(request: u64) -> Effect {
@@ -297,7 +305,10 @@ fn after_a_crash_the_hold_is_reclaimed_and_then_converted() {
     assert_eq!(story.told(), [replaced(1), granted(2, 9)]);
     // What it has become is what is reclaimed after the next.
     let sent = story.comes_back(5, 3, GRACE);
-    assert!(matches!(sent[..], [ClientMessage::Reclaim { request: 2, token: 9, .. }]), "{sent:?}");
+    assert!(
+        matches!(sent[..], [ClientMessage::Reclaim(wire::Reclaim { request: 2, token: 9, .. })]),
+        "{sent:?}"
+    );
 }
 
 #[test]
@@ -400,7 +411,8 @@ fn a_client_at_its_end_tells_both() {
 #[test]
 fn an_owner_is_told_again_with_what_it_asks_and_holds() {
     let owner_of = |message: &ClientMessage| match message {
-        ClientMessage::Request { owner, .. } | ClientMessage::Reclaim { owner, .. } => *owner,
+        ClientMessage::Request(wire::Request { owner, .. })
+        | ClientMessage::Reclaim(wire::Reclaim { owner, .. }) => *owner,
         other => panic!("{other:?}"),
     };
     let mut story = Story::returning();

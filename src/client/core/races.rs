@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use super::simulation::Dice;
 use super::tests::{Story, ask, grant, id};
 use super::*;
-use crate::wire::ServerMessage;
+use crate::wire::{self, ServerMessage};
 
 /// A server that grants whenever the dice say so, and the wire both ways.
 #[derive(Default)]
@@ -20,7 +20,9 @@ struct FakeServer {
 impl FakeServer {
     fn read_one(&mut self) {
         match self.inbox.pop_front() {
-            Some(ClientMessage::Request { request, .. }) => self.waiting.push(request),
+            Some(ClientMessage::Request(wire::Request { request, .. })) => {
+                self.waiting.push(request);
+            }
             Some(ClientMessage::Cancel { request }) => {
                 self.waiting.retain(|waiting| *waiting != request);
                 self.held.remove(&request);

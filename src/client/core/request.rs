@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::types::{FencingToken, LostReason, Timestamp};
-use crate::wire::{ClientMessage, Ticket, Wait};
+use crate::wire::{self, ClientMessage, Ticket, Wait};
 
 use super::Ask;
 
@@ -96,7 +96,7 @@ impl Request {
             None => wait,
         };
         let ticket = self.ticket;
-        ClientMessage::Request {
+        ClientMessage::Request(wire::Request {
             request,
             owner,
             converts,
@@ -106,7 +106,7 @@ impl Request {
             note,
             ticket,
             claims,
-        }
+        })
     }
 
     /// Asks a coordinator that has crashed for what it granted before.
@@ -114,6 +114,14 @@ impl Request {
         let Ask { owner, lock_delay_ms, ref note, ref claims, .. } = *self.ask;
         let (note, claims) = (note.clone(), claims.clone());
         let (token, seal) = (grant.token.number(), grant.seal);
-        ClientMessage::Reclaim { request, token, seal, owner, lock_delay_ms, note, claims }
+        ClientMessage::Reclaim(wire::Reclaim {
+            request,
+            token,
+            seal,
+            owner,
+            lock_delay_ms,
+            note,
+            claims,
+        })
     }
 }

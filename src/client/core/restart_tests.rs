@@ -4,7 +4,7 @@ use super::resume_tests::{account, asks, waiting_at_most, welcome, welcome_to};
 use super::tests::{Story, ask, at, goodbye, grant, granted, id, lost, queued, rejected, released};
 use super::*;
 use crate::types::RejectionCode;
-use crate::wire::{Attach, ServerMessage, Standing, Ticket, Wait};
+use crate::wire::{self, Attach, ServerMessage, Standing, Ticket, Wait};
 
 const GRACE: Standing = Standing::Reopened { grace_ms: 10_250 };
 
@@ -20,7 +20,15 @@ fn doubted(request: u64, until: u64) -> Effect {
 fn reclaim(request: u64, token: u64) -> ClientMessage {
     let Ask { lock_delay_ms, note, claims, .. } = ask();
     let seal = u128::from(token) << 64;
-    ClientMessage::Reclaim { owner: 0, request, token, seal, lock_delay_ms, note, claims }
+    ClientMessage::Reclaim(wire::Reclaim {
+        owner: 0,
+        request,
+        token,
+        seal,
+        lock_delay_ms,
+        note,
+        claims,
+    })
 }
 
 #[test]
@@ -210,7 +218,10 @@ fn a_session_that_ended_loses_its_holds_and_keeps_its_requests() {
     assert_eq!(story.told(), [lost(1, LostReason::Expired), released(3, Ok(()))]);
     // Another session, at once: the server is there.
     let hello = story.connects();
-    assert!(matches!(hello, ClientMessage::Hello { attach: Attach::New, token_seen: 8, .. }));
+    assert!(matches!(
+        hello,
+        ClientMessage::Hello(wire::Hello { attach: Attach::New, token_seen: 8, .. })
+    ));
     story.hear(welcome_to(50, 3, 1, Standing::Opened));
     // A new place in line, and no account of what this session never had.
     assert_eq!(story.sent(), [asks(2, Wait::Forever, None)]);
@@ -223,7 +234,7 @@ fn a_session_that_ended_loses_its_holds_and_keeps_its_requests() {
     story.cut();
     let hello = story.connects();
     let resume = Attach::Resume { session: 50, secret: 51, generation: 2 };
-    assert!(matches!(hello, ClientMessage::Hello { attach, .. } if attach == resume));
+    assert!(matches!(hello, ClientMessage::Hello(wire::Hello { attach, .. }) if attach == resume));
 }
 
 #[test]
@@ -231,7 +242,10 @@ fn a_session_that_expired_before_our_eyes_is_followed_by_another() {
     let mut story = Story::returning_holder();
     story.hear(goodbye(GoodbyeCode::SessionExpired));
     assert_eq!(story.told(), [lost(1, LostReason::Expired)]);
-    assert!(matches!(story.connects(), ClientMessage::Hello { attach: Attach::New, .. }));
+    assert!(matches!(
+        story.connects(),
+        ClientMessage::Hello(wire::Hello { attach: Attach::New, .. })
+    ));
 }
 
 #[test]
@@ -240,7 +254,8 @@ fn a_stale_generation_is_raised_until_it_is_not() {
     story.cut();
     story.connects();
     story.hear(refused(RejectionCode::StaleGeneration));
-    let ClientMessage::Hello { attach: Attach::Resume { generation, .. }, .. } = story.connects()
+    let ClientMessage::Hello(wire::Hello { attach: Attach::Resume { generation, .. }, .. }) =
+        story.connects()
     else {
         panic!()
     };

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::types::{Epoch, GoodbyeCode, LostReason, RejectionCode, RequestId, SessionId};
 use crate::types::{Timestamp, Ttl};
-use crate::wire::{Attach, ClientMessage, Held, PROTOCOL, Standing};
+use crate::wire::{self, Attach, ClientMessage, Held, PROTOCOL, Standing};
 
 use super::connection::{Away, Greeting, Open, Phase};
 use super::{Core, Effect, End, Lease, Refusal, Rejection, Request, State, Welcome};
@@ -106,7 +106,7 @@ impl Core {
         };
         // What the server gave is what to ask for again: its default may be another by now.
         let ttl = self.introduction.ttl.or(self.lease.map(|lease| lease.ttl()));
-        ClientMessage::Hello {
+        ClientMessage::Hello(wire::Hello {
             protocol: PROTOCOL,
             attach,
             ttl_ms: ttl.map_or(0, Ttl::as_millis),
@@ -114,7 +114,7 @@ impl Core {
             identity: self.introduction.identity.clone(),
             epoch_seen: self.epoch_seen,
             token_seen: self.token_seen,
-        }
+        })
     }
 
     /// There is no connection, because of `trouble`: the next attempt is made after a pause.
@@ -411,7 +411,7 @@ impl Core {
             let held = part.iter().filter_map(|(_, held)| *held).collect();
             let waiting = part.iter().filter(|(_, held)| held.is_none()).map(|(id, _)| *id);
             let waiting = waiting.collect();
-            self.messages.push(ClientMessage::Account { from, to, held, waiting });
+            self.messages.push(ClientMessage::Account(wire::Account { from, to, held, waiting }));
             from = to + 1;
         }
     }

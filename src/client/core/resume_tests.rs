@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::tests::{Story, ask, at, grant, granted, id, lost, queued, rejected, released};
 use super::*;
 use crate::types::RejectionCode;
-use crate::wire::{Attach, Held, PROTOCOL, ServerMessage, Standing, Ticket, Wait};
+use crate::wire::{self, Attach, Held, PROTOCOL, ServerMessage, Standing, Ticket, Wait};
 
 fn reconnect() -> Reconnect {
     Reconnect { attempt_max: Duration::from_secs(5), seed: 7 }
@@ -47,12 +47,12 @@ fn trying() -> Ask {
 
 pub(super) fn account(to: u64, held: &[(u64, u64)], waiting: &[u64]) -> ClientMessage {
     let held = held.iter().map(|&(request, token)| Held { request, token }).collect();
-    ClientMessage::Account { from: 1, to, held, waiting: waiting.to_vec() }
+    ClientMessage::Account(wire::Account { from: 1, to, held, waiting: waiting.to_vec() })
 }
 
 pub(super) fn asks(request: u64, wait: Wait, ticket: Option<Ticket>) -> ClientMessage {
     let Ask { progress, lock_delay_ms, note, claims, .. } = ask();
-    ClientMessage::Request {
+    ClientMessage::Request(wire::Request {
         converts: None,
         request,
         owner: 0,
@@ -62,7 +62,7 @@ pub(super) fn asks(request: u64, wait: Wait, ticket: Option<Ticket>) -> ClientMe
         note,
         ticket,
         claims,
-    }
+    })
 }
 
 impl Story {
@@ -150,7 +150,8 @@ fn a_holder_that_comes_back_in_time_notices_nothing() {
 fn the_hello_resumes_with_the_secret_and_tells_the_latest_epoch_and_token() {
     let mut story = Story::returning_holder();
     story.cut();
-    let ClientMessage::Hello { attach, ttl_ms, epoch_seen, token_seen, .. } = story.connects()
+    let ClientMessage::Hello(wire::Hello { attach, ttl_ms, epoch_seen, token_seen, .. }) =
+        story.connects()
     else {
         panic!()
     };
@@ -164,7 +165,7 @@ fn each_hello_has_a_higher_generation_so_that_a_delayed_one_is_known() {
     let mut story = Story::returning_holder();
     story.cut();
     for expected in 2..6 {
-        let ClientMessage::Hello { attach: Attach::Resume { generation, .. }, .. } =
+        let ClientMessage::Hello(wire::Hello { attach: Attach::Resume { generation, .. }, .. }) =
             story.connects()
         else {
             panic!()
@@ -227,7 +228,7 @@ fn a_long_account_comes_in_parts_that_cover_every_id() {
     let mut next = 1;
     let mut listed = 0;
     for part in story.comes_back(3, 2, Standing::Resumed) {
-        let ClientMessage::Account { from, to, held, .. } = part else { panic!() };
+        let ClientMessage::Account(wire::Account { from, to, held, .. }) = part else { panic!() };
         assert_eq!(from, next);
         assert!(held.len() <= 2_000 && held.iter().all(|h| (from..=to).contains(&h.request)));
         listed += held.len();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::tests::ask;
 use super::*;
 use crate::types::TTL_MIN;
-use crate::wire::{PROTOCOL, ServerMessage, Standing};
+use crate::wire::{self, PROTOCOL, ServerMessage, Standing};
 
 /// Schedules tried, each from a seed of its own.
 const SCHEDULES: u64 = 1_000;
@@ -105,7 +105,7 @@ impl Lessor {
         }
         self.renewed = Some(true_now);
         match message {
-            ClientMessage::Hello { .. } => Some(ServerMessage::Welcome {
+            ClientMessage::Hello(_) => Some(ServerMessage::Welcome {
                 protocol: PROTOCOL,
                 server: String::new(),
                 epoch: 1,
@@ -115,7 +115,7 @@ impl Lessor {
                 ttl_ms: 2_000,
                 standing: Standing::Opened,
             }),
-            ClientMessage::Request { request, .. } => {
+            ClientMessage::Request(wire::Request { request, .. }) => {
                 self.token += 1;
                 Some(ServerMessage::Grant { request: *request, token: self.token, seal: 0 })
             }

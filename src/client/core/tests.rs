@@ -42,7 +42,10 @@ impl Story {
     /// A client that said Hello at 0 and has not heard anything.
     fn greeting() -> Self {
         let mut story = Self { core: Core::new(Introduction::default(), None, at(0)), now: at(0) };
-        assert!(matches!(story.sent()[..], [ClientMessage::Hello { attach: Attach::New, .. }]));
+        assert!(matches!(
+            story.sent()[..],
+            [ClientMessage::Hello(wire::Hello { attach: Attach::New, .. })]
+        ));
         story
     }
 
@@ -148,7 +151,7 @@ fn refused_by_end(request: u64) -> Effect {
 fn a_first_request_may_travel_with_the_hello() {
     let mut story = Story::greeting();
     assert_eq!(story.core.request(ask(), story.now), id(1));
-    assert!(matches!(story.sent()[..], [ClientMessage::Request { request: 1, .. }]));
+    assert!(matches!(story.sent()[..], [ClientMessage::Request(wire::Request { request: 1, .. })]));
     story.hear(welcome());
     story.hear(grant(1, 7));
     assert_eq!(story.told()[1..], [granted(1, 7)]);

@@ -6,7 +6,7 @@ use super::fake_server::{FakeServer, Harbour, grant, rejected};
 use super::*;
 use crate::client::{Client, ConvertError, HoldState, LockGuard};
 use crate::types::RejectionCode;
-use crate::wire::{Claim, ClientMessage, Mode, ServerMessage, Standing, Wait};
+use crate::wire::{self, Claim, ClientMessage, Mode, ServerMessage, Standing, Wait};
 
 /// A client that holds `printer` shared, by request 1 with token 7.
 async fn reader() -> (FakeServer, Client, LockGuard) {
@@ -20,7 +20,7 @@ async fn reader() -> (FakeServer, Client, LockGuard) {
 /// What is asked for next: what it converts, in which modes, and how long it waits.
 async fn conversion(server: &mut FakeServer) -> (Option<u64>, Vec<Mode>, Wait) {
     match server.hear().await {
-        ClientMessage::Request { converts, claims, wait, .. } => {
+        ClientMessage::Request(wire::Request { converts, claims, wait, .. }) => {
             (converts, claims.iter().map(|claim| claim.mode).collect(), wait)
         }
         other => panic!("{other:?}"),
@@ -35,8 +35,14 @@ fn lost(request: u64, token: u64) -> ServerMessage {
 async fn an_upgrade_has_a_token_of_its_own_and_is_released_by_it() {
     let (mut server, _client, guard) = reader().await;
     let upgrade = tokio::spawn(guard.upgrade().into_future());
-    let ClientMessage::Request { request: 2, converts: Some(1), claims, note, wait, .. } =
-        server.hear().await
+    let ClientMessage::Request(wire::Request {
+        request: 2,
+        converts: Some(1),
+        claims,
+        note,
+        wait,
+        ..
+    }) = server.hear().await
     else {
         panic!()
     };
@@ -217,7 +223,8 @@ async fn of_several_locks_the_plain_ones_are_converted_by_the_same_owner() {
     server.say(&[grant(1, 7)]).await;
     let guard = guard.await.unwrap().unwrap();
     let _downgrade = tokio::spawn(guard.downgrade());
-    let ClientMessage::Request { owner, converts, claims, .. } = server.hear().await else {
+    let ClientMessage::Request(wire::Request { owner, converts, claims, .. }) = server.hear().await
+    else {
         panic!()
     };
     assert_eq!((owner, converts), (1, Some(1)));
@@ -235,7 +242,10 @@ async fn an_upgrade_outlives_its_connection_and_the_crash_of_its_server() {
     server.hear().await;
     drop(server);
     let mut server = harbour.resumed(2, Standing::Reopened { grace_ms: 10_250 }).await;
-    assert!(matches!(server.hear().await, ClientMessage::Reclaim { request: 1, token: 7, .. }));
+    assert!(matches!(
+        server.hear().await,
+        ClientMessage::Reclaim(wire::Reclaim { request: 1, token: 7, .. })
+    ));
     assert_eq!(conversion(&mut server).await.0, Some(1));
     server.say(&[grant(1, 7)]).await;
     sleep(Duration::from_secs(1)).await;

@@ -55,7 +55,7 @@ impl Harbour {
         let (mut harbour, route) = Self::new();
         let client = tokio::spawn(builder().connect_by(route));
         let mut server = harbour.arrival().await;
-        assert!(matches!(server.hear().await, ClientMessage::Hello { .. }));
+        assert!(matches!(server.hear().await, ClientMessage::Hello(_)));
         server.say(&[welcome()]).await;
         (harbour, server, client.await.unwrap().unwrap())
     }
@@ -81,7 +81,9 @@ impl Harbour {
     /// welcomed.
     pub(super) async fn resumed(&mut self, generation: u64, standing: Standing) -> FakeServer {
         let mut server = self.arrival().await;
-        let ClientMessage::Hello { attach, .. } = server.hear().await else { panic!("no Hello") };
+        let ClientMessage::Hello(wire::Hello { attach, .. }) = server.hear().await else {
+            panic!("no Hello")
+        };
         assert_eq!(attach, Attach::Resume { session: 42, secret: 43, generation });
         let epoch = if standing == Standing::Resumed { 3 } else { 4 };
         server.say(&[welcome_as(epoch, generation, standing)]).await;
@@ -114,7 +116,7 @@ impl FakeServer {
     pub(super) async fn with_client() -> (Self, Client) {
         let (mut server, near) = Self::new();
         let client = tokio::spawn(builder().connect_with(near));
-        assert!(matches!(server.hear().await, ClientMessage::Hello { .. }));
+        assert!(matches!(server.hear().await, ClientMessage::Hello(_)));
         server.say(&[welcome()]).await;
         (server, client.await.unwrap().unwrap())
     }
@@ -137,7 +139,9 @@ impl FakeServer {
 
     pub(super) async fn grant_next(&mut self, client: &Client, token: u64) -> LockGuard {
         let request = tokio::spawn(client.lock("printer").into_future());
-        let ClientMessage::Request { request: id, .. } = self.hear().await else { panic!() };
+        let ClientMessage::Request(wire::Request { request: id, .. }) = self.hear().await else {
+            panic!()
+        };
         self.say(&[grant(id, token)]).await;
         request.await.unwrap().unwrap()
     }

@@ -9,13 +9,13 @@ use super::fake_server::{
 use super::*;
 use crate::client::HoldState;
 use crate::types::{GoodbyeCode, RejectionCode};
-use crate::wire::{Attach, ClientMessage, Held, ServerMessage, Standing};
+use crate::wire::{self, Attach, ClientMessage, Held, ServerMessage, Standing};
 
 const GRACE: Standing = Standing::Reopened { grace_ms: 10_250 };
 
 fn account(to: u64, held: &[(u64, u64)], waiting: &[u64]) -> ClientMessage {
     let held = held.iter().map(|&(request, token)| Held { request, token }).collect();
-    ClientMessage::Account { from: 1, to, held, waiting: waiting.to_vec() }
+    ClientMessage::Account(wire::Account { from: 1, to, held, waiting: waiting.to_vec() })
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,7 +67,10 @@ async fn a_server_that_stays_away_is_a_lost_lock_before_the_lease_can_end() {
 async fn a_request_waits_through_cuts_and_crashes() {
     let (mut harbour, mut server, client) = Harbour::with_client().await;
     let request = tokio::spawn(client.lock("printer").into_future());
-    assert!(matches!(server.hear().await, ClientMessage::Request { request: 1, .. }));
+    assert!(matches!(
+        server.hear().await,
+        ClientMessage::Request(wire::Request { request: 1, .. })
+    ));
     server.say(&[queued(1, 3)]).await;
     sleep(Duration::from_millis(1)).await;
     harbour.close(true);
@@ -78,10 +81,11 @@ async fn a_request_waits_through_cuts_and_crashes() {
     let mut server = harbour.arrival().await;
     assert!(matches!(
         server.hear().await,
-        ClientMessage::Hello { attach: Attach::Resume { .. }, .. }
+        ClientMessage::Hello(wire::Hello { attach: Attach::Resume { .. }, .. })
     ));
     server.say(&[welcome_as(4, 2, GRACE)]).await;
-    let ClientMessage::Request { request: 1, ticket: Some(ticket), .. } = server.hear().await
+    let ClientMessage::Request(wire::Request { request: 1, ticket: Some(ticket), .. }) =
+        server.hear().await
     else {
         panic!()
     };
@@ -98,7 +102,7 @@ async fn a_crashed_server_gives_back_what_is_reclaimed() {
     let mut server = harbour.resumed(2, GRACE).await;
     let reclaim = server.hear().await;
     assert!(
-        matches!(reclaim, ClientMessage::Reclaim { request: 1, token: 7, seal, .. } if seal == 7 << 64)
+        matches!(reclaim, ClientMessage::Reclaim(wire::Reclaim { request: 1, token: 7, seal, .. }) if seal == 7 << 64)
     );
     sleep(Duration::from_millis(1)).await;
     assert_eq!(guard.state(), HoldState::Jeopardy);
@@ -198,7 +202,10 @@ async fn a_session_that_is_over_is_followed_by_another() {
     server.say(&[goodbye(GoodbyeCode::Refused, code)]).await;
     assert_eq!(guard.lost().await, LostReason::Expired);
     let mut server = harbour.arrival().await;
-    assert!(matches!(server.hear().await, ClientMessage::Hello { attach: Attach::New, .. }));
+    assert!(matches!(
+        server.hear().await,
+        ClientMessage::Hello(wire::Hello { attach: Attach::New, .. })
+    ));
     let ServerMessage::Welcome { protocol, server: name, epoch, ttl_ms, generation, .. } =
         welcome_as(3, 1, Standing::Opened)
     else {
@@ -270,7 +277,10 @@ async fn a_draining_server_loses_nobody_who_comes_back() {
     server.hear().await;
     // Its next run, which knows everything.
     server.say(&[welcome_as(4, 2, Standing::Resumed)]).await;
-    assert!(matches!(server.hear().await, ClientMessage::Reclaim { request: 1, .. }));
+    assert!(matches!(
+        server.hear().await,
+        ClientMessage::Reclaim(wire::Reclaim { request: 1, .. })
+    ));
     assert_eq!(server.hear().await, account(2, &[(1, 7)], &[]));
     server.say(&[grant(1, 7)]).await;
     sleep(Duration::from_millis(1)).await;

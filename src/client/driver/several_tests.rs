@@ -3,7 +3,7 @@
 use super::fake_server::{FakeServer, grant, rejected};
 use super::*;
 use crate::types::RejectionCode;
-use crate::wire::{Claim, ClientMessage, CycleLink, Mode, ServerMessage, Wait};
+use crate::wire::{self, Claim, ClientMessage, CycleLink, Mode, ServerMessage, Wait};
 use smallvec::{SmallVec, smallvec};
 
 fn claim(name: &str, mode: Mode) -> Claim {
@@ -13,7 +13,7 @@ fn claim(name: &str, mode: Mode) -> Claim {
 /// The owner and the claims of what the client asks for next.
 async fn asked(server: &mut FakeServer) -> (u64, SmallVec<[Claim; 1]>) {
     match server.hear().await {
-        ClientMessage::Request { owner, claims, .. } => (owner, claims),
+        ClientMessage::Request(wire::Request { owner, claims, .. }) => (owner, claims),
         other => panic!("{other:?}"),
     }
 }
@@ -23,7 +23,10 @@ async fn several_locks_are_one_request_with_one_guard_and_one_token() {
     let (mut server, client) = FakeServer::with_client().await;
     let request = client.lock_all(["b", "a"]).shared("c").permits("d", 2, 3).exclusive("e");
     let request = tokio::spawn(request.timeout(Duration::from_secs(1)).note("all").into_future());
-    let ClientMessage::Request { claims, wait, note, .. } = server.hear().await else { panic!() };
+    let ClientMessage::Request(wire::Request { claims, wait, note, .. }) = server.hear().await
+    else {
+        panic!()
+    };
     assert_eq!((wait, &note[..]), (Wait::Timeout { ms: 1_000 }, "all"));
     let expected = [
         claim("b", Mode::Exclusive),
@@ -160,7 +163,9 @@ async fn a_semaphore_is_a_lock_of_so_many_permits() {
     for (answer, is_some) in [(rejected(2, RejectionCode::Busy), false), (grant(3, 8), true)] {
         let semaphore = semaphore.clone();
         let one = tokio::spawn(async move { semaphore.try_acquire().await });
-        let ClientMessage::Request { claims, wait, .. } = server.hear().await else { panic!() };
+        let ClientMessage::Request(wire::Request { claims, wait, .. }) = server.hear().await else {
+            panic!()
+        };
         assert_eq!((claims, wait), (permits(1), Wait::Never));
         server.say(&[answer]).await;
         assert_eq!(one.await.unwrap().unwrap().is_some(), is_some);

@@ -10,7 +10,7 @@ use super::fake_server::{FakeServer, builder, goodbye, grant, queued, rejected};
 use super::*;
 use crate::client::HoldState;
 use crate::types::{GoodbyeCode, RejectionCode};
-use crate::wire::{ClientMessage, LockStatus, ServerMessage, Wait};
+use crate::wire::{self, ClientMessage, LockStatus, ServerMessage, Wait};
 
 #[tokio::test(start_paused = true)]
 async fn a_lock_is_kept_for_an_hour_by_its_keep_alives() {
@@ -99,7 +99,10 @@ async fn a_dropped_request_is_cancelled() {
     let (mut server, client) = FakeServer::with_client().await;
     let request = client.lock("printer").into_future();
     assert!(timeout(Duration::from_millis(1), request).await.is_err());
-    assert!(matches!(server.hear().await, ClientMessage::Request { request: 1, .. }));
+    assert!(matches!(
+        server.hear().await,
+        ClientMessage::Request(wire::Request { request: 1, .. })
+    ));
     assert_eq!(server.hear().await, ClientMessage::Cancel { request: 1 });
     // The grant that crosses it is nobody's, and harms nobody.
     let grant = grant(1, 7);
@@ -113,7 +116,10 @@ async fn a_grant_that_was_delivered_to_nobody_is_cancelled() {
     let (mut server, client) = FakeServer::with_client().await;
     let mut request = client.lock("printer").into_future();
     assert!(futures_util::future::poll_immediate(&mut request).await.is_none());
-    assert!(matches!(server.hear().await, ClientMessage::Request { request: 1, .. }));
+    assert!(matches!(
+        server.hear().await,
+        ClientMessage::Request(wire::Request { request: 1, .. })
+    ));
     server.say(&[grant(1, 7)]).await;
     sleep(Duration::from_millis(1)).await;
     drop(request);
@@ -137,7 +143,7 @@ async fn a_dropped_guard_is_released_before_anything_asked_later() {
     assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
     assert!(matches!(
         server.hear().await,
-        ClientMessage::Request { request: 2, wait: Wait::Never, .. }
+        ClientMessage::Request(wire::Request { request: 2, wait: Wait::Never, .. })
     ));
     server.say(&[ServerMessage::Released { request: 1 }]).await;
     server.say(&[grant(2, 8)]).await;
@@ -192,7 +198,9 @@ async fn a_timeout_tells_how_long_and_the_last_place_in_line() {
         .timeout(Duration::from_micros(1_500))
         .on_queued(move |place| seen.lock().unwrap().push(place));
     let request = tokio::spawn(request.into_future());
-    let ClientMessage::Request { wait, progress, .. } = server.hear().await else { panic!() };
+    let ClientMessage::Request(wire::Request { wait, progress, .. }) = server.hear().await else {
+        panic!()
+    };
     assert_eq!((wait, progress), (Wait::Timeout { ms: 2 }, true));
     for position in [3, 2] {
         server.say(&[queued(1, position)]).await;
@@ -234,7 +242,9 @@ async fn a_client_over_a_stream_cannot_look() {
 async fn a_candidate_shows_its_value_as_a_note() {
     let (mut server, client) = FakeServer::with_client().await;
     let election = tokio::spawn(client.elect("leader", "10.0.0.7:80").into_future());
-    let ClientMessage::Request { note, claims, .. } = server.hear().await else { panic!() };
+    let ClientMessage::Request(wire::Request { note, claims, .. }) = server.hear().await else {
+        panic!()
+    };
     assert_eq!((&note[..], &claims[0].name[..]), ("10.0.0.7:80", "leader"));
     election.abort();
     let error = client.elect("leader", "v".repeat(256)).await.unwrap_err();
@@ -314,7 +324,7 @@ async fn connecting_to_a_mute_server_ends_in_time() {
     let (mut server, near) = FakeServer::new();
     let client = builder().connect_timeout(Duration::from_secs(3)).connect_with(near).await;
     assert!(matches!(client, Err(Error::Unavailable { .. })));
-    assert!(matches!(server.hear().await, ClientMessage::Hello { .. }));
+    assert!(matches!(server.hear().await, ClientMessage::Hello(_)));
     assert_eq!(server.hear().await, ClientMessage::Goodbye);
     assert!(server.sees_end().await);
 }

@@ -4,17 +4,17 @@
 use log::warn;
 
 use super::super::connections::Role;
-use super::super::hello::{Hello, draw};
+use super::super::hello;
 use super::super::inspect;
 use super::super::journal::{self, Who};
-use super::super::parse::{self, RawReclaim};
+use super::super::parse;
 use super::super::render;
 use super::Coordinator;
 use crate::engine::{Command, Event, Rejection, Standing};
 use crate::types::{
     ConnectionId, Epoch, FencingToken, Generation, GoodbyeCode, Secret, SessionId, Timestamp,
 };
-use crate::wire::{ClientMessage, Query, ServerMessage};
+use crate::wire::{self, ClientMessage, Query, ServerMessage};
 
 impl Coordinator {
     /// Takes what one read of a connection brought: keep-alives first (rule S5), then the rest in
@@ -33,28 +33,20 @@ impl Coordinator {
     /// Has one message done.
     fn message(&mut self, connection: ConnectionId, message: ClientMessage, now: Timestamp) {
         match message {
-            ClientMessage::Hello {
-                protocol: _,
-                attach,
-                ttl_ms,
-                linger_ms,
-                identity,
-                epoch_seen,
-                token_seen,
-            } => {
-                let epoch_seen = Epoch::new(epoch_seen);
-                let token_seen = FencingToken::new(token_seen);
-                let hello = Hello { attach, ttl_ms, linger_ms, identity, epoch_seen, token_seen };
-                self.hello(connection, hello, now);
+            ClientMessage::Hello(hello) => self.hello(connection, hello, now),
+            ClientMessage::Request(asked) => {
+                self.command(connection, asked.request, parse::request(asked), now);
             }
-            asked @ (ClientMessage::Request { .. }
-            | ClientMessage::Release { .. }
-            | ClientMessage::Cancel { .. }
-            | ClientMessage::Account { .. }) => {
-                if let Some((request, command)) = parse::command(asked) {
-                    self.command(connection, request, command, now);
-                }
+            ClientMessage::Release { request, token } => {
+                self.command(connection, request, parse::release(request, token), now);
             }
+            ClientMessage::Cancel { request } => {
+                self.command(connection, request, parse::cancel(request), now);
+            }
+            ClientMessage::Account(known) => {
+                self.command(connection, known.from, parse::account(known), now);
+            }
+            ClientMessage::Reclaim(asked) => self.reclaim(connection, asked, now),
             ClientMessage::KeepAlive { sequence } => self.keep_alive(connection, sequence, now),
             ClientMessage::Goodbye => self.goodbye(connection, now),
             ClientMessage::Inspect { query_id, query } => {
@@ -62,10 +54,6 @@ impl Coordinator {
             }
             ClientMessage::Revoke { query_id, name, token } => {
                 self.revoke(connection, query_id, name, FencingToken::new(token), now);
-            }
-            ClientMessage::Reclaim { request, token, seal, owner, lock_delay_ms, note, claims } => {
-                let raw = RawReclaim { request, token, owner, lock_delay_ms, note, claims };
-                self.reclaim(connection, raw, seal, now);
             }
             ClientMessage::Watch { query_id, name } => {
                 self.watch(connection, query_id, name, now);
@@ -77,9 +65,10 @@ impl Coordinator {
     }
 
     /// Says what the connection is for; the session has seen that it says so once, and first.
-    fn hello(&mut self, connection: ConnectionId, hello: Hello, now: Timestamp) {
-        let (epoch_seen, token_seen) = (hello.epoch_seen, hello.token_seen);
-        let (role, attach) = match hello.parse(&self.sealer, draw) {
+    fn hello(&mut self, connection: ConnectionId, hello: wire::Hello, now: Timestamp) {
+        let epoch_seen = Epoch::new(hello.epoch_seen);
+        let token_seen = FencingToken::new(hello.token_seen);
+        let (role, attach) = match hello::parse(hello, &self.sealer, hello::draw) {
             Ok(parsed) => parsed,
             Err((code, reason)) => {
                 return self.dismiss(connection, render::refused(code, reason));
@@ -122,19 +111,13 @@ impl Coordinator {
 
     /// Has the engine do what a client says that was granted something by an earlier run, if it can
     /// show the seal (rule G4).
-    fn reclaim(&mut self, connection: ConnectionId, raw: RawReclaim, shown: u128, now: Timestamp) {
+    fn reclaim(&mut self, connection: ConnectionId, asked: wire::Reclaim, now: Timestamp) {
         let session = match self.connections.role(connection) {
             Some(Role::Session { id, .. }) => Some(*id),
             Some(Role::Unknown | Role::Observer | Role::Gone) | None => None,
         };
-        let (request, token) = (raw.request, raw.token);
-        let command = parse::reclaim(raw, |reclaim| {
-            let claims = reclaim.claims.as_slice().iter().map(|claim| (&claim.name, claim.mode));
-            session.is_some_and(|session| {
-                let seal = self.sealer.seal(session, reclaim.token, reclaim.id, claims);
-                seal.matches(shown)
-            })
-        });
+        let (request, token) = (asked.request, asked.token);
+        let command = parse::reclaim(asked, session, &self.sealer);
         if let (Some(session), Command::Unparsed { rejection: Rejection::SealMismatch, .. }) =
             (session, &command)
         {

@@ -12,7 +12,9 @@ use crate::server::testing::{
     Bench, account_of_nothing, hello, local, release, request, settle, try_request, waiting_request,
 };
 use crate::types::{LostReason, RejectionCode};
-use crate::wire::{Attach, Claim, ClientMessage, Mode, Query, ServerMessage, Wait, encode_frame};
+use crate::wire::{
+    self, Attach, Claim, ClientMessage, Mode, Query, ServerMessage, Wait, encode_frame,
+};
 
 fn code_of(message: &ServerMessage) -> RejectionCode {
     match message {
@@ -230,7 +232,7 @@ async fn a_refused_hello_is_answered_and_the_rest_of_its_batch_is_not() {
         let mut bench = Bench::new();
         let session = bench.connect();
         let mut short = hello(Attach::New);
-        if let ClientMessage::Hello { ttl_ms, .. } = &mut short {
+        if let ClientMessage::Hello(wire::Hello { ttl_ms, .. }) = &mut short {
             *ttl_ms = 1;
         }
         session.submit(vec![short, request(1, "printer")]);
@@ -444,7 +446,7 @@ async fn a_request_that_is_not_well_formed_is_answered_in_its_turn() {
         let session = bench.open().await;
         let twice = vec![Claim { name: "a".into(), mode: Mode::Shared }; 2];
         let mut wrong = request(2, "a");
-        if let ClientMessage::Request { claims, .. } = &mut wrong {
+        if let ClientMessage::Request(wire::Request { claims, .. }) = &mut wrong {
             *claims = twice.into();
         }
         session.submit(vec![request(1, "a"), wrong, request(3, "c")]);

@@ -4,12 +4,14 @@ use bytes::BytesMut;
 
 use crate::fuzz::assert_in_corpus;
 use crate::server::testing::{hello, release, request, try_request, waiting_request};
-use crate::wire::{Attach, Claim, ClientMessage, Held, Mode, Query, Wait, encode_frame};
+use crate::wire::{self, Attach, Claim, ClientMessage, Held, Mode, Query, Wait, encode_frame};
 
 /// A request of these modes, each of a lock of its own.
 fn several(id: u64, claims: &[(&str, Mode)]) -> ClientMessage {
     let mut message = waiting_request(id, "", Wait::Timeout { ms: 3_000 });
-    if let ClientMessage::Request { claims: all, progress, lock_delay_ms, .. } = &mut message {
+    if let ClientMessage::Request(wire::Request { claims: all, progress, lock_delay_ms, .. }) =
+        &mut message
+    {
         let claim = |&(name, mode): &(&str, Mode)| Claim { name: name.into(), mode };
         *all = claims.iter().map(claim).collect();
         (*progress, *lock_delay_ms) = (true, 1_000);
@@ -19,7 +21,8 @@ fn several(id: u64, claims: &[(&str, Mode)]) -> ClientMessage {
 
 /// A request of an owner, that converts another.
 fn of(owner: u64, converts: Option<u64>, mut message: ClientMessage) -> ClientMessage {
-    if let ClientMessage::Request { owner: who, converts: which, .. } = &mut message {
+    if let ClientMessage::Request(wire::Request { owner: who, converts: which, .. }) = &mut message
+    {
         (*who, *which) = (owner, converts);
     }
     message
@@ -44,12 +47,12 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
     let shared = |id, name| several(id, &[(name, Mode::Shared)]);
     let permits = |take, of| Mode::Permits { take, of };
     let revoke = ClientMessage::Revoke { query_id: 9, name: "printer".into(), token: 1 };
-    let account = ClientMessage::Account {
+    let account = ClientMessage::Account(wire::Account {
         from: 1,
         to: 9,
         held: vec![Held { request: 1, token: 1 }],
         waiting: vec![2],
-    };
+    });
     let ask_away = (1..=40).map(|id| request(id, if id % 2 == 0 { "printer" } else { "scanner" }));
     vec![
         (
@@ -164,7 +167,7 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
             "coming back after a crash",
             vec![
                 resume(),
-                ClientMessage::Reclaim {
+                ClientMessage::Reclaim(wire::Reclaim {
                     request: 1,
                     token: 1,
                     seal: 1,
@@ -172,7 +175,7 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
                     lock_delay_ms: 0,
                     note: "deploy v2.3".into(),
                     claims: [Claim { name: "printer".into(), mode: Mode::Exclusive }].into(),
-                },
+                }),
                 request(2, "printer"),
                 keep_alive(1),
             ],

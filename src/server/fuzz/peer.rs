@@ -16,7 +16,7 @@ use crate::fuzz::Random;
 use crate::server::counters::Place;
 use crate::server::session::Session;
 use crate::server::testing::Bench;
-use crate::wire::{Attach, ClientMessage, ServerMessage, decode, encode_frame};
+use crate::wire::{self, Attach, ClientMessage, ServerMessage, decode, encode_frame};
 
 /// What a stream keeps for a side that does not read.
 const SOCKET_BYTES: usize = 16 * 1024;
@@ -74,12 +74,12 @@ impl Known {
                     *token = *known;
                 }
             }
-            ClientMessage::Reclaim { request, token, seal, .. } => {
+            ClientMessage::Reclaim(wire::Reclaim { request, token, seal, .. }) => {
                 if let Some(known) = self.grants.get(request) {
                     (*token, *seal) = *known;
                 }
             }
-            ClientMessage::Account { held, .. } => {
+            ClientMessage::Account(wire::Account { held, .. }) => {
                 for held in held {
                     if let Some((known, _)) = self.grants.get(&held.request) {
                         held.token = *known;
@@ -89,9 +89,10 @@ impl Known {
             ClientMessage::Revoke { token, .. } if !grants.is_empty() => {
                 *token = random.pick(&grants).1.0;
             }
-            ClientMessage::Hello {
-                attach: Attach::Resume { session, secret, generation }, ..
-            } => {
+            ClientMessage::Hello(wire::Hello {
+                attach: Attach::Resume { session, secret, generation },
+                ..
+            }) => {
                 if let Some(known) = self.session {
                     (*session, *secret, *generation) = known;
                 }

@@ -13,7 +13,7 @@ use super::*;
 use crate::server::testing::{FlakyStore, TokioClock, hello, local, release, request, try_request};
 use crate::types::RejectionCode;
 use crate::wire::{
-    Attach, Claim, ClientMessage, Mode, ServerMessage, Standing, decode, encode_frame,
+    self, Attach, Claim, ClientMessage, Mode, ServerMessage, Standing, decode, encode_frame,
 };
 
 fn on_any_port(data: Data) -> Config {
@@ -187,7 +187,7 @@ fn a_server_that_crashed_lets_its_holders_reclaim() {
     let ServerMessage::Grant { request, token, seal } = grant else { panic!("{grant:?}") };
     drop(first);
     let second = spawn(config).unwrap();
-    let reclaim = ClientMessage::Reclaim {
+    let reclaim = ClientMessage::Reclaim(wire::Reclaim {
         owner: 0,
         request,
         token,
@@ -195,7 +195,7 @@ fn a_server_that_crashed_lets_its_holders_reclaim() {
         lock_delay_ms: 0,
         note: String::new(),
         claims: [Claim { name: "printer".into(), mode: Mode::Exclusive }].into(),
-    };
+    });
     let (standing, mut stream) =
         come_back(second.local_addr(), attach, &[reclaim, try_request(2, "free")]);
     assert!(matches!(standing, Standing::Reopened { .. }), "{standing:?}");

@@ -13,7 +13,7 @@ use tokio_util::codec::FramedRead;
 
 use super::*;
 use crate::server::testing::{Bench, account_of_nothing, hello, local, request, settle};
-use crate::wire::{ClientCodec, FRAME_LEN_MAX, Query};
+use crate::wire::{self, ClientCodec, FRAME_LEN_MAX, Query};
 
 /// What a duplex keeps for a peer that does not read.
 const SOCKET_BYTES: usize = 64 * 1024;
@@ -121,7 +121,7 @@ async fn long_frames_are_read_once_hello_is_accepted() {
         let mut bench = Bench::new();
         let mut peer = Peer::open(&mut bench).await;
         let mut long = request(1, "x");
-        if let ClientMessage::Request { claims, .. } = &mut long {
+        if let ClientMessage::Request(wire::Request { claims, .. }) = &mut long {
             let claim = claims[0].clone();
             *claims = (0..64)
                 .map(|i| crate::wire::Claim { name: format!("{i:0>255}").into(), ..claim })
@@ -274,7 +274,7 @@ async fn another_version_of_the_protocol_is_refused() {
         let mut bench = Bench::new();
         let mut peer = Peer::connect(&mut bench);
         let mut newer = hello(Attach::New);
-        if let ClientMessage::Hello { protocol, .. } = &mut newer {
+        if let ClientMessage::Hello(wire::Hello { protocol, .. }) = &mut newer {
             *protocol = 2;
         }
         peer.send(&[newer]).await;
@@ -361,7 +361,7 @@ async fn a_client_that_vanishes_keeps_its_lock_until_its_lease_ends() {
         drop(holder);
         let mut waiter = Peer::connect(&mut bench);
         let mut patient = hello(Attach::New);
-        if let ClientMessage::Hello { ttl_ms, .. } = &mut patient {
+        if let ClientMessage::Hello(wire::Hello { ttl_ms, .. }) = &mut patient {
             *ttl_ms = 60_000;
         }
         waiter.send(&[patient, request(1, "printer")]).await;

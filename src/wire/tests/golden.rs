@@ -12,8 +12,8 @@ use bytes::BytesMut;
 use serde::de::DeserializeOwned;
 
 use super::super::{
-    Attach, ClientMessage, Happening, Mode, Query, ServerMessage, Standing, Wait, decode,
-    encode_frame,
+    Attach, ClientMessage, Happening, Hello, Mode, Query, Request, ServerMessage, Standing, Wait,
+    decode, encode_frame,
 };
 use super::messages;
 
@@ -23,7 +23,7 @@ const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/wire/tests/golden
 fn entry<M: serde::Serialize + Debug>(name: &str, message: &M) -> String {
     let mut frame = BytesMut::new();
     encode_frame(message, &mut frame).unwrap();
-    let mut text = format!("{name}\n  {message:?}\n");
+    let mut text = format!("{name}\n  {}\n", messages::said(message));
     for line in frame[4..].chunks(16) {
         text.push_str("   ");
         for byte in line {
@@ -111,10 +111,10 @@ fn every_variant_of_every_enum_is_in_the_golden_file() {
     let [mut attaches, mut waits, mut modes, mut queries] = [const { BTreeSet::new() }; 4];
     for (_, message) in &client {
         match message {
-            ClientMessage::Hello { attach, .. } => {
+            ClientMessage::Hello(Hello { attach, .. }) => {
                 attaches.insert(index(attach));
             }
-            ClientMessage::Request { wait, claims, .. } => {
+            ClientMessage::Request(Request { wait, claims, .. }) => {
                 waits.insert(index(wait));
                 modes.extend(claims.iter().map(|claim| index(&claim.mode)));
             }
@@ -126,8 +126,8 @@ fn every_variant_of_every_enum_is_in_the_golden_file() {
             | ClientMessage::KeepAlive { .. }
             | ClientMessage::Goodbye
             | ClientMessage::Revoke { .. }
-            | ClientMessage::Reclaim { .. }
-            | ClientMessage::Account { .. }
+            | ClientMessage::Reclaim(_)
+            | ClientMessage::Account(_)
             | ClientMessage::Watch { .. }
             | ClientMessage::Subscribe { .. } => {}
         }

@@ -81,7 +81,7 @@ where
 fn a_length_that_is_a_lie_is_refused_in_every_field_that_has_one() {
     for (_, message) in messages::client() {
         match &message {
-            ClientMessage::Hello { identity: text, .. }
+            ClientMessage::Hello(Hello { identity: text, .. })
             | ClientMessage::Inspect { query: Query::Lock { name: text }, .. }
             | ClientMessage::Revoke { name: text, .. }
             | ClientMessage::Watch { name: text, .. } => lie_about(&message, text),
@@ -90,15 +90,15 @@ fn a_length_that_is_a_lie_is_refused_in_every_field_that_has_one() {
                     lie_about(&message, text);
                 }
             }
-            ClientMessage::Request { note, claims, .. }
-            | ClientMessage::Reclaim { note, claims, .. } => {
+            ClientMessage::Request(Request { note, claims, .. })
+            | ClientMessage::Reclaim(Reclaim { note, claims, .. }) => {
                 lie_about(&message, note);
                 lie_about(&message, claims);
                 for claim in claims {
                     lie_about(&message, &claim.name);
                 }
             }
-            ClientMessage::Account { held, waiting, .. } => {
+            ClientMessage::Account(Account { held, waiting, .. }) => {
                 lie_about(&message, held);
                 lie_about(&message, waiting);
             }
@@ -225,7 +225,7 @@ fn claims(count: usize) -> SmallVec<[Claim; 1]> {
 
 /// A request of so many claims.
 fn request(count: usize) -> ClientMessage {
-    ClientMessage::Request {
+    ClientMessage::Request(Request {
         request: 1,
         owner: 0,
         converts: None,
@@ -235,12 +235,12 @@ fn request(count: usize) -> ClientMessage {
         note: String::new(),
         ticket: None,
         claims: claims(count),
-    }
+    })
 }
 
 /// A reclaim of so many claims.
 fn reclaim(count: usize) -> ClientMessage {
-    ClientMessage::Reclaim {
+    ClientMessage::Reclaim(Reclaim {
         request: 1,
         token: 1,
         seal: 1,
@@ -248,7 +248,7 @@ fn reclaim(count: usize) -> ClientMessage {
         lock_delay_ms: 0,
         note: String::new(),
         claims: claims(count),
-    }
+    })
 }
 
 #[test]
@@ -258,8 +258,8 @@ fn claims_beyond_the_limit_are_counted_but_not_kept() {
         let fit = room / bytes(&messages::claim("", Mode::Shared)).len();
         for sent in [CLAIMS_KEPT_MAX - 1, CLAIMS_KEPT_MAX, CLAIMS_KEPT_MAX + 1, fit] {
             let (decoded, taken) = measured(&bytes(&of(sent)));
-            let (ClientMessage::Request { claims, .. } | ClientMessage::Reclaim { claims, .. }) =
-                decoded.unwrap()
+            let (ClientMessage::Request(Request { claims, .. })
+            | ClientMessage::Reclaim(Reclaim { claims, .. })) = decoded.unwrap()
             else {
                 unreachable!()
             };
@@ -287,7 +287,8 @@ fn claims_of_an_event_are_bounded_as_those_of_a_request() {
 
 #[test]
 fn an_account_as_long_as_a_frame_takes_a_bounded_multiple_of_it() {
-    let of = |held, waiting| ClientMessage::Account { from: 0, to: u64::MAX, held, waiting };
+    let of =
+        |held, waiting| ClientMessage::Account(Account { from: 0, to: u64::MAX, held, waiting });
     let room = FRAME_LEN_MAX - bytes(&of(vec![], vec![])).len();
     let held = vec![Held { request: 1, token: 1 }; room / 16];
     for account in [of(held, vec![]), of(vec![], vec![1; room / 8])] {

@@ -1,5 +1,7 @@
 //! One of everything: the messages of the golden file, a name for each.
 
+use std::fmt::Debug;
+
 use smallvec::smallvec;
 
 use super::super::message::*;
@@ -10,6 +12,16 @@ pub(super) const SESSION: u128 = 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100;
 pub(super) const SECRET: u128 = 0x1f1e_1d1c_1b1a_1918_1716_1514_1312_1110;
 /// The seal of a grant: so do these.
 pub(super) const SEAL: u128 = 0x2f2e_2d2c_2b2a_2928_2726_2524_2322_2120;
+
+/// What a message says, as a Rust value: without the name of the struct in a variant of the same
+/// name, which is not on the wire.
+pub(super) fn said(message: &impl Debug) -> String {
+    let text = format!("{message:?}");
+    let inner = text.split_once('(').filter(|(variant, inner)| {
+        inner.strip_prefix(*variant).is_some_and(|fields| fields.starts_with(" {"))
+    });
+    inner.and_then(|(_, inner)| inner.strip_suffix(')')).map_or(text.clone(), str::to_owned)
+}
 
 /// Every variant of [`ClientMessage`], and of the enums within.
 pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
@@ -28,7 +40,7 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
         ("Request, exclusive, for ever", request(Wait::Forever, vec![Mode::Exclusive])),
         (
             "Request, all modes, with a timeout",
-            ClientMessage::Request {
+            ClientMessage::Request(Request {
                 request: 0x0102_0304_0506_0708,
                 owner: 0x1112_1314_1516_1718,
                 converts: Some(0x6162_6364_6566_6768),
@@ -42,7 +54,7 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
                     claim("bc", Mode::Shared),
                     claim("def", Mode::Permits { take: 2, of: 5 }),
                 ],
-            },
+            }),
         ),
         ("Request, no claims, not waiting", request(Wait::Never, vec![])),
         ("Release", ClientMessage::Release { request: 1, token: 1881 }),
@@ -56,7 +68,7 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
         ("Revoke", ClientMessage::Revoke { query_id: 9, name: "printer".into(), token: 1881 }),
         (
             "Reclaim",
-            ClientMessage::Reclaim {
+            ClientMessage::Reclaim(Reclaim {
                 request: 1,
                 token: 1881,
                 seal: SEAL,
@@ -67,20 +79,25 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
                     claim("printer", Mode::Exclusive),
                     claim("gpu", Mode::Permits { take: 1, of: 4 }),
                 ],
-            },
+            }),
         ),
         (
             "Account",
-            ClientMessage::Account {
+            ClientMessage::Account(Account {
                 from: 1,
                 to: 0x0102_0304_0506_0708,
                 held: vec![Held { request: 1, token: 1881 }, Held { request: 4, token: 1883 }],
                 waiting: vec![2, 3],
-            },
+            }),
         ),
         (
             "Account, of nothing",
-            ClientMessage::Account { from: 0, to: u64::MAX, held: vec![], waiting: vec![] },
+            ClientMessage::Account(Account {
+                from: 0,
+                to: u64::MAX,
+                held: vec![],
+                waiting: vec![],
+            }),
         ),
         ("Watch", ClientMessage::Watch { query_id: 9, name: "printer".into() }),
         ("Subscribe, to everything", ClientMessage::Subscribe { query_id: 9, name: None }),
@@ -255,7 +272,7 @@ fn event(what: Happening) -> ServerMessage {
 }
 
 fn hello(attach: Attach, ttl_ms: u32, linger_ms: Option<u32>, identity: &str) -> ClientMessage {
-    ClientMessage::Hello {
+    ClientMessage::Hello(Hello {
         protocol: PROTOCOL,
         attach,
         ttl_ms,
@@ -263,7 +280,7 @@ fn hello(attach: Attach, ttl_ms: u32, linger_ms: Option<u32>, identity: &str) ->
         identity: identity.into(),
         epoch_seen: 18,
         token_seen: 1881,
-    }
+    })
 }
 
 fn welcome(generation: u64, standing: Standing) -> ServerMessage {
@@ -280,7 +297,7 @@ fn welcome(generation: u64, standing: Standing) -> ServerMessage {
 }
 
 fn request(wait: Wait, modes: Vec<Mode>) -> ClientMessage {
-    ClientMessage::Request {
+    ClientMessage::Request(Request {
         request: 1,
         owner: 0,
         converts: None,
@@ -290,7 +307,7 @@ fn request(wait: Wait, modes: Vec<Mode>) -> ClientMessage {
         note: String::new(),
         ticket: None,
         claims: modes.into_iter().map(|mode| claim("printer", mode)).collect(),
-    }
+    })
 }
 
 pub(super) fn claim(name: &str, mode: Mode) -> Claim {

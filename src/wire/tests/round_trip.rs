@@ -54,7 +54,7 @@ fn query() -> impl Strategy<Value = Query> {
 fn hello() -> impl Strategy<Value = ClientMessage> {
     (any::<(u32, u32, Option<u32>, u64, u64)>(), attach(), text()).prop_map(
         |((protocol, ttl_ms, linger_ms, epoch_seen, token_seen), attach, identity)| {
-            ClientMessage::Hello {
+            ClientMessage::Hello(Hello {
                 protocol,
                 attach,
                 ttl_ms,
@@ -62,7 +62,7 @@ fn hello() -> impl Strategy<Value = ClientMessage> {
                 identity,
                 epoch_seen,
                 token_seen,
-            }
+            })
         },
     )
 }
@@ -80,7 +80,7 @@ fn request() -> impl Strategy<Value = ClientMessage> {
     let numbers = any::<(u64, u64, Option<u64>, bool, u32)>();
     (numbers, wait(), text(), option::of(ticket()), claims()).prop_map(
         |((request, owner, converts, progress, lock_delay_ms), wait, note, ticket, claims)| {
-            ClientMessage::Request {
+            ClientMessage::Request(Request {
                 request,
                 owner,
                 converts,
@@ -90,29 +90,32 @@ fn request() -> impl Strategy<Value = ClientMessage> {
                 note,
                 ticket,
                 claims,
-            }
+            })
         },
     )
 }
 
 fn reclaim() -> impl Strategy<Value = ClientMessage> {
     (any::<(u64, u64, u128, u64, u32)>(), text(), claims()).prop_map(
-        |((request, token, seal, owner, lock_delay_ms), note, claims)| ClientMessage::Reclaim {
-            request,
-            token,
-            seal,
-            owner,
-            lock_delay_ms,
-            note,
-            claims,
+        |((request, token, seal, owner, lock_delay_ms), note, claims)| {
+            ClientMessage::Reclaim(Reclaim {
+                request,
+                token,
+                seal,
+                owner,
+                lock_delay_ms,
+                note,
+                claims,
+            })
         },
     )
 }
 
 fn account() -> impl Strategy<Value = ClientMessage> {
     let held = any::<(u64, u64)>().prop_map(|(request, token)| Held { request, token });
-    (any::<(u64, u64)>(), vec(held, 0..200), vec(any::<u64>(), 0..200))
-        .prop_map(|((from, to), held, waiting)| ClientMessage::Account { from, to, held, waiting })
+    (any::<(u64, u64)>(), vec(held, 0..200), vec(any::<u64>(), 0..200)).prop_map(
+        |((from, to), held, waiting)| ClientMessage::Account(Account { from, to, held, waiting }),
+    )
 }
 
 /// Any message of a client.

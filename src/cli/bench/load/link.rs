@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use coordinator::types::Mode as HowHeld;
 use coordinator::wire::{
-    Attach, Claim, ClientCodec, ClientMessage, Mode, PROTOCOL, ServerMessage, Wait, encode_frame,
+    self, Attach, Claim, ClientCodec, ClientMessage, Mode, PROTOCOL, ServerMessage, Wait,
+    encode_frame,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -153,7 +154,7 @@ impl Session {
                 answers += 1;
             }
             if matches!(ask, Ask::Acquire | Ask::Exchange) && slot.now == Standing::Free {
-                if let ClientMessage::Request { request, .. } = &mut slot.request {
+                if let ClientMessage::Request(wire::Request { request, .. }) = &mut slot.request {
                     *request = id;
                 }
                 put(&slot.request, unsent)?;
@@ -310,7 +311,7 @@ impl Link for Session {
 }
 
 fn hello() -> ClientMessage {
-    ClientMessage::Hello {
+    ClientMessage::Hello(wire::Hello {
         protocol: PROTOCOL,
         attach: Attach::New,
         ttl_ms: u32::try_from(TTL.as_millis()).unwrap_or(u32::MAX),
@@ -318,7 +319,7 @@ fn hello() -> ClientMessage {
         identity: "bench".to_owned(),
         epoch_seen: 0,
         token_seen: 0,
-    }
+    })
 }
 
 fn request(name: String, mode: HowHeld) -> ClientMessage {
@@ -327,7 +328,7 @@ fn request(name: String, mode: HowHeld) -> ClientMessage {
         HowHeld::Shared => Mode::Shared,
         HowHeld::Permits { take, of } => Mode::Permits { take, of },
     };
-    ClientMessage::Request {
+    ClientMessage::Request(wire::Request {
         request: 0,
         owner: 0,
         converts: None,
@@ -337,7 +338,7 @@ fn request(name: String, mode: HowHeld) -> ClientMessage {
         note: String::new(),
         ticket: None,
         claims: [Claim { name: name.into(), mode }].into(),
-    }
+    })
 }
 
 fn put(message: &ClientMessage, buffer: &mut BytesMut) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use coordinator::types::Mode;
 use coordinator::wire::{
-    ClientMessage, PROTOCOL, ServerCodec, ServerMessage, Standing, encode_frame,
+    self, ClientMessage, PROTOCOL, ServerCodec, ServerMessage, Standing, encode_frame,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -73,8 +73,8 @@ fn welcome() -> ServerMessage {
 fn rightly() -> impl FnMut(&ClientMessage) -> Option<Vec<ServerMessage>> {
     let mut token = 0;
     move |message| match *message {
-        ClientMessage::Hello { .. } => Some(vec![welcome()]),
-        ClientMessage::Request { request, .. } => {
+        ClientMessage::Hello(_) => Some(vec![welcome()]),
+        ClientMessage::Request(wire::Request { request, .. }) => {
             token += 1;
             Some(vec![ServerMessage::Grant { request, token, seal: 0 }])
         }
@@ -136,7 +136,7 @@ async fn each_pair_can_have_its_connection() {
     let hellos = Arc::new(AtomicU64::new(0));
     let (counted, mut answers) = (Arc::clone(&hellos), rightly());
     let address = server(move |message| {
-        let is_hello = matches!(message, ClientMessage::Hello { .. });
+        let is_hello = matches!(message, ClientMessage::Hello(_));
         counted.fetch_add(u64::from(is_hello), Ordering::SeqCst);
         answers(message)
     });
@@ -157,7 +157,7 @@ async fn a_warm_up_does_not_count() {
 async fn a_token_that_comes_twice_ends_the_measurement() {
     let mut answers = rightly();
     let address = server(move |message| match *message {
-        ClientMessage::Request { request, .. } => {
+        ClientMessage::Request(wire::Request { request, .. }) => {
             Some(vec![ServerMessage::Grant { request, token: 7, seal: 0 }])
         }
         _ => answers(message),
@@ -243,7 +243,7 @@ async fn a_server_that_stood_still_shows_in_all_that_should_have_begun_meanwhile
     let mut answers = rightly();
     let mut is_first = true;
     let address = server(move |message| {
-        if matches!(message, ClientMessage::Request { .. }) && std::mem::take(&mut is_first) {
+        if matches!(message, ClientMessage::Request(_)) && std::mem::take(&mut is_first) {
             thread::sleep(STOOD_STILL);
         }
         answers(message)

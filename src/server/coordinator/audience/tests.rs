@@ -12,7 +12,8 @@ use crate::server::testing::{
 use crate::server::watches::WATCHES_PER_CONNECTION_MAX;
 use crate::types::{LostReason, RejectionCode};
 use crate::wire::{
-    Attach, Claim, ClientMessage, Happening, Holder, LockStatus, Mode, ServerMessage, encode_frame,
+    self, Attach, Claim, ClientMessage, Happening, Holder, LockStatus, Mode, ServerMessage,
+    encode_frame,
 };
 
 fn watch(query_id: u64, name: &str) -> ClientMessage {
@@ -26,7 +27,9 @@ fn subscribe(query_id: u64, name: Option<&str>) -> ClientMessage {
 /// A request with this mode and owner, that may convert another.
 fn asking(id: u64, name: &str, mode: Mode, owner: u64, converts: Option<u64>) -> ClientMessage {
     let mut message = request(id, name);
-    if let ClientMessage::Request { claims, owner: asks, converts: takes, .. } = &mut message {
+    if let ClientMessage::Request(wire::Request { claims, owner: asks, converts: takes, .. }) =
+        &mut message
+    {
         claims[0].mode = mode;
         (*asks, *takes) = (owner, converts);
     }
