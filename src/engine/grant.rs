@@ -544,6 +544,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
     }
 
+    /// Kept out of [`LockTable::settle`], which mostly has nothing to do and is asked often.
+    #[inline(never)]
     fn settle_lock(&mut self, lock: LockKey) {
         self.locks[lock].is_unsettled = false;
         self.grant_from_head(lock);

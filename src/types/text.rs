@@ -43,8 +43,9 @@ fn check(text: &str, max: usize) -> Result<(), TextError> {
     if text.len() > max {
         return Err(TextError::TooLong { len: text.len(), max });
     }
-    // Nearly every text is plain ASCII, and that can be seen many bytes at a time.
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+    // Nearly every text is plain ASCII, and that can be seen many bytes at a time, if nobody wants to
+    // stop at the first that is not.
+    if text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~')) {
         return Ok(());
     }
     match text.char_indices().find(|(_, c)| c.is_control()) {
