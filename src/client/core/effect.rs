@@ -1,7 +1,8 @@
 //! What goes into the core besides the server's messages, and what comes out of it.
 
-use smallvec::SmallVec;
 use std::time::Duration;
+
+use smallvec::SmallVec;
 
 use crate::types::{
     Epoch, FencingToken, GoodbyeCode, LostReason, RejectionCode, RequestId, SessionId, Timestamp,

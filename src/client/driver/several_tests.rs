@@ -1,10 +1,11 @@
 //! Requests for several locks, owners and semaphores: what is said, and what callers hear.
 
+use smallvec::{SmallVec, smallvec};
+
 use super::fake_server::{FakeServer, grant, rejected};
 use super::*;
 use crate::types::RejectionCode;
 use crate::wire::{self, Claim, ClientMessage, CycleLink, Mode, ServerMessage, Wait};
-use smallvec::{SmallVec, smallvec};
 
 fn claim(name: &str, mode: Mode) -> Claim {
     Claim { name: name.into(), mode }

@@ -1,6 +1,5 @@
 //! Bytes that mean harm: they end in an error, and no memory is taken on their word.
 
-use smallvec::SmallVec;
 use std::fmt::Debug;
 use std::iter;
 use std::marker::PhantomData;
@@ -12,6 +11,7 @@ use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::value::Error;
 use serde::de::{DeserializeOwned, DeserializeSeed, SeqAccess, Visitor};
+use smallvec::SmallVec;
 
 use super::super::message::*;
 use super::super::{FRAME_LEN_MAX, FormatError, decode, encode_frame};
