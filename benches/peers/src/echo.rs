@@ -10,8 +10,8 @@ use std::io;
 use std::path::Path;
 
 use bytes::{Buf, BufMut, BytesMut};
-use coordinator::wire::{self, 
-    Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Standing, Wait, encode_frame,
+use coordinator::wire::{
+    self, Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Standing, Wait, encode_frame,
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,8 +1,9 @@
 //! A client that only stores: sessions, held locks, waiters, in great numbers.
 
 use bytes::BytesMut;
-use coordinator::wire::{self, 
-    Attach, Claim, ClientCodec, ClientMessage, Mode, PROTOCOL, ServerMessage, Wait, encode_frame,
+use coordinator::wire::{
+    self, Attach, Claim, ClientCodec, ClientMessage, Mode, PROTOCOL, ServerMessage, Wait,
+    encode_frame,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
