@@ -1,0 +1,246 @@
+//! What a client says.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use super::lists::{claims, list};
+use super::{Claim, Ticket};
+
+/// What a client says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ClientMessage {
+    /// The first message of a connection: who is there and what for. Answered by `Welcome`, or by
+    /// `Goodbye` and the end of the connection.
+    Hello(Hello),
+    /// Asks for locks. Answered by `Grant`, or `Rejected`, now or later; `Queued` may come before.
+    Request(Request),
+    /// Gives back what a request holds. Answered by `Released`, or `Rejected` with `NotHolder`.
+    Release {
+        /// The request that was granted.
+        request: u64,
+        /// The token of its grant.
+        token: u64,
+    },
+    /// Gives a request up, whether it waits or was granted meanwhile. Always answered by
+    /// `Cancelled`: from then on the request holds nothing and never will (rule R2).
+    Cancel {
+        /// The request.
+        request: u64,
+    },
+    /// Renews the lease (as every message does) and asks for an answer, which is what lets the
+    /// client believe in its lease: counted from when *this* was sent (rule T2).
+    KeepAlive {
+        /// Comes back in `KeptAlive`.
+        sequence: u64,
+    },
+    /// Ends the session, frees everything it holds, closes the connection (rule S4).
+    Goodbye,
+    /// Asks for a look. Needs no session. Answered by `Status`.
+    Inspect {
+        /// Comes back in the answer.
+        query_id: u64,
+        /// What to look at.
+        query: Query,
+    },
+    /// An operator takes a lock away from whoever holds it with this token (rule R11). Needs no
+    /// session. Answered by `Revoked`, or `Rejected` with `NoSuchGrant`.
+    Revoke {
+        /// Comes back in the answer.
+        query_id: u64,
+        /// The lock.
+        name: String,
+        /// The token of the grant, so that nobody newer is hit.
+        token: u64,
+    },
+    /// After a `Welcome` that says `Reopened`: asks for what the request held before the coordinator
+    /// crashed (rule G3). Answered by `Grant` with the same token, by `Lost`, or by `Rejected`.
+    Reclaim(Reclaim),
+    /// After a `Welcome` that says `Resumed`, and after everything unanswered was repeated: what the
+    /// client knows of (rule S3). What it does not list is freed without a word; what it believes to
+    /// hold and does not, is answered by `Lost`. Long lists are sent in parts, by ranges of ids.
+    Account(Account),
+    /// Wants to see a lock now and whenever its holders change, for as long as the connection lasts.
+    /// Needs no session. Answered by `LockStatus`, now and then again and again; changes that come
+    /// together are told as one.
+    Watch {
+        /// Comes back in every answer.
+        query_id: u64,
+        /// The lock.
+        name: String,
+    },
+    /// Wants to hear of everything that happens to requests, for as long as the connection lasts.
+    /// Needs no session. Answered by `Subscribed`, then `Event` after `Event`.
+    Subscribe {
+        /// Comes back in the answer.
+        query_id: u64,
+        /// Only of requests that claim this lock; none: of all.
+        name: Option<String>,
+    },
+}
+
+/// Who is there and what for: [`ClientMessage::Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The version of the protocol: [`PROTOCOL`]. First, so that every version can read it.
+    pub protocol: u32,
+    /// Which session the connection is for.
+    pub attach: Attach,
+    /// Length of the lease in milliseconds; 0 for the default.
+    pub ttl_ms: u32,
+    /// How long the session outlives a connection that ended without `Goodbye`, in
+    /// milliseconds; none: as long as its lease (rule S4).
+    pub linger_ms: Option<u32>,
+    /// Shown to whoever waits or looks, `user@host:pid` by custom (rule R10).
+    pub identity: String,
+    /// The latest epoch the client has heard of; 0 if none (rule F3).
+    pub epoch_seen: u64,
+    /// The greatest fencing token the client has seen; 0 if none (rule F3).
+    pub token_seen: u64,
+}
+
+/// A request for locks: [`ClientMessage::Request`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Names the request in the session: 1 or more, greater than every one before.
+    pub request: u64,
+    /// Who asks, within the session; 0: the request is an owner of its own (rule R7).
+    pub owner: u64,
+    /// A granted request of the session that this one takes the place of, to hold the same locks
+    /// in other modes; none for a request that is new. It waits for the other holders only, ahead
+    /// of the queue, and what it converts is held until it is granted.
+    pub converts: Option<u64>,
+    /// What to do if it cannot be granted at once.
+    pub wait: Wait,
+    /// Whether `Queued` is to be sent whenever the request's place changes (rule R9).
+    pub progress: bool,
+    /// Pause before the locks are granted to another if this holder is lost, in milliseconds
+    /// (rule S7).
+    pub lock_delay_ms: u32,
+    /// What for, shown to whoever waits or looks; may be empty.
+    pub note: String,
+    /// Where it stood before the coordinator crashed, from its latest `Queued`; none for a request
+    /// that is new (rule G2).
+    pub ticket: Option<Ticket>,
+    /// The locks: 1 to 64 different ones, granted together or not at all (rule R5).
+    #[serde(deserialize_with = "claims")]
+    pub claims: SmallVec<[Claim; 1]>,
+}
+
+/// A request for what was held before a crash: [`ClientMessage::Reclaim`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reclaim {
+    /// The request, as before.
+    pub request: u64,
+    /// The token of its grant.
+    pub token: u64,
+    /// The seal of its grant.
+    pub seal: u128,
+    /// As in the request.
+    pub owner: u64,
+    /// As in the request.
+    pub lock_delay_ms: u32,
+    /// As in the request.
+    pub note: String,
+    /// As in the request, in the same order.
+    #[serde(deserialize_with = "claims")]
+    pub claims: SmallVec<[Claim; 1]>,
+}
+
+/// What a client knows of its requests: [`ClientMessage::Account`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// The first request id that this part is about.
+    pub from: u64,
+    /// The last.
+    pub to: u64,
+    /// What it believes to hold.
+    #[serde(deserialize_with = "list")]
+    pub held: Vec<Held>,
+    /// Requests whose answer it waits for.
+    #[serde(deserialize_with = "list")]
+    pub waiting: Vec<u64>,
+}
+
+/// A request that is held, as its client believes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The request.
+    pub request: u64,
+    /// The token of its grant.
+    pub token: u64,
+}
+
+/// Which session a connection is for.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Attach {
+    /// A new one.
+    New,
+    /// One that lives already, whose connection ended (rule S1).
+    Resume {
+        /// The session's id, from its `Welcome`.
+        session: u128,
+        /// The session's secret, from its `Welcome`.
+        secret: u128,
+        /// One more than that of the session's connection before (rule S2).
+        generation: u64,
+    },
+    /// None: the connection will only look, or revoke.
+    Observer,
+}
+
+impl fmt::Debug for Attach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::New => f.write_str("New"),
+            Self::Resume { session, generation, .. } => {
+                write!(
+                    f,
+                    "Resume {{ session: {session:032x}, secret: …, generation: {generation} }}"
+                )
+            }
+            Self::Observer => f.write_str("Observer"),
+        }
+    }
+}
+
+/// What to do with a request that cannot be granted at once (rule R6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Wait {
+    /// Wait until it can.
+    Forever,
+    /// Wait this long at most; then `Rejected` with `TimedOut`.
+    Timeout {
+        /// Milliseconds from when the coordinator handles the request.
+        ms: u64,
+    },
+    /// Do not wait: `Rejected` with `Busy`.
+    Never,
+}
+
+/// What an observer may look at. Long answers come in pages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Query {
+    /// The coordinator as a whole.
+    Server,
+    /// All locks in use, a page at a time, in no particular order.
+    Locks {
+        /// 0 for the first page, then the `next` of the page before.
+        cursor: u64,
+    },
+    /// One lock, with more of its holders and waiters than a page of all locks has room for.
+    Lock {
+        /// Its name.
+        name: String,
+    },
+    /// All sessions, a page at a time, in no particular order.
+    Sessions {
+        /// 0 for the first page, then the `next` of the page before.
+        cursor: u64,
+    },
+}

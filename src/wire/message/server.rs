@@ -1,0 +1,231 @@
+//! What the server says.
+
+use serde::{Deserialize, Serialize};
+
+use super::lists::{event_claims, list};
+use super::{Claim, LockStatus, ServerStatus, SessionStatus, Ticket};
+
+/// What the server says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ServerMessage {
+    /// The connection is for this session now. The first message, unless it is `Goodbye`.
+    Welcome {
+        /// The version of the protocol that will be spoken.
+        protocol: u32,
+        /// Name and version of the server, for people.
+        server: String,
+        /// The run of the coordinator.
+        epoch: u64,
+        /// The session's id; 0 for an observer.
+        session: u128,
+        /// What proves to a later connection's `Welcome` that it is for this session; 0 for an
+        /// observer.
+        secret: u128,
+        /// How many connections the session has had, this one included.
+        generation: u64,
+        /// Length of the lease in milliseconds.
+        ttl_ms: u32,
+        /// What is known of the session.
+        standing: Standing,
+    },
+    /// The request's locks are held from now until `Release`, `Cancel`, `Lost` or the end of the
+    /// session.
+    Grant {
+        /// The request.
+        request: u64,
+        /// Greater than that of any grant before, of whatever lock (rule F1).
+        token: u64,
+        /// Proves to a later run of the coordinator that this grant was made (rule G4).
+        seal: u128,
+    },
+    /// The request waits. Sent when it begins to, and again when its place changes, to requests that
+    /// ask for progress.
+    Queued {
+        /// The request.
+        request: u64,
+        /// Its place, 1 for the next in line. For several locks: the worst of its places.
+        position: u64,
+        /// Keeps its place over a crash of the coordinator.
+        ticket: Ticket,
+    },
+    /// The request's locks are free, as asked.
+    Released {
+        /// The request.
+        request: u64,
+    },
+    /// The request is given up: it holds nothing and never will.
+    Cancelled {
+        /// The request.
+        request: u64,
+    },
+    /// The request's locks are no longer its holder's, who did not ask for that.
+    Lost {
+        /// The request.
+        request: u64,
+        /// The token of its grant.
+        token: u64,
+        /// Why, a number of [`crate::types::LostReason`].
+        reason: u16,
+    },
+    /// No.
+    Rejected {
+        /// The request, release or query that is meant.
+        request: u64,
+        /// Why, a number of [`crate::types::RejectionCode`].
+        code: u16,
+        /// Why, in a sentence for people.
+        message: String,
+        /// For `Busy` and `TimedOut`: the lock that stood in the way.
+        lock: Option<Box<LockStatus>>,
+        /// For `Deadlock`: who waits for whom, the first 64. The first is the request that is meant;
+        /// the last waits for it. Empty otherwise.
+        #[serde(deserialize_with = "list")]
+        cycle: Vec<CycleLink>,
+    },
+    /// The lease is renewed.
+    KeptAlive {
+        /// From `KeepAlive`.
+        sequence: u64,
+    },
+    /// The last message: the connection will be closed now.
+    Goodbye {
+        /// Why, a number of [`crate::types::GoodbyeCode`].
+        code: u16,
+        /// For a refused Hello: why, a number of [`crate::types::RejectionCode`]; otherwise 0.
+        rejection: u16,
+        /// Why, in a sentence for people.
+        message: String,
+    },
+    /// The coordinator as a whole.
+    ServerStatus {
+        /// From `Inspect`.
+        query_id: u64,
+        /// What was seen.
+        status: Box<ServerStatus>,
+    },
+    /// A page of locks.
+    LockStatus {
+        /// From `Inspect`.
+        query_id: u64,
+        /// The locks.
+        #[serde(deserialize_with = "list")]
+        locks: Vec<LockStatus>,
+        /// Where the next page begins; none after the last.
+        next: Option<u64>,
+    },
+    /// A page of sessions.
+    SessionStatus {
+        /// From `Inspect`.
+        query_id: u64,
+        /// The sessions.
+        #[serde(deserialize_with = "list")]
+        sessions: Vec<SessionStatus>,
+        /// Where the next page begins; none after the last.
+        next: Option<u64>,
+    },
+    /// The lock was taken away.
+    Revoked {
+        /// From `Revoke`.
+        query_id: u64,
+    },
+    /// Events will be told from now on.
+    Subscribed {
+        /// From `Subscribe`.
+        query_id: u64,
+    },
+    /// Something happened to a request.
+    Event {
+        /// When, by the server's wall clock, in milliseconds since 1970-01-01 UTC. For people.
+        at_ms: u64,
+        /// The session's id.
+        session: u128,
+        /// The session's identity.
+        identity: String,
+        /// The request.
+        request: u64,
+        /// The locks it claims.
+        #[serde(deserialize_with = "event_claims")]
+        claims: Vec<Claim>,
+        /// What happened to it.
+        what: Happening,
+    },
+    /// Some events are left out here, because the client did not read fast enough.
+    Missed {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// What the coordinator knows of a session that a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Standing {
+    /// It is new, or the connection is an observer's.
+    Opened,
+    /// Everything: it holds and awaits what it did.
+    Resumed,
+    /// Nothing but that it was: the coordinator has crashed (rule G2).
+    Reopened {
+        /// For how long what was held can be reclaimed, in milliseconds.
+        grace_ms: u64,
+    },
+}
+
+/// What happened to a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Happening {
+    /// It came.
+    Requested,
+    /// It waits.
+    Queued {
+        /// Its place, 1 for the next in line. For several locks: the worst of its places.
+        position: u64,
+    },
+    /// It holds its locks.
+    Granted {
+        /// The token.
+        token: u64,
+    },
+    /// It gave its locks back, or its session said goodbye.
+    Released {
+        /// The token.
+        token: u64,
+    },
+    /// It was given up.
+    Cancelled,
+    /// It holds its locks no more, and nobody asked for that.
+    Lost {
+        /// The token.
+        token: u64,
+        /// Why, a number of [`crate::types::LostReason`].
+        reason: u16,
+    },
+    /// It was answered *no*.
+    Rejected {
+        /// Why, a number of [`crate::types::RejectionCode`].
+        code: u16,
+        /// Why, in a sentence for people.
+        message: String,
+    },
+}
+
+/// One of those who would wait for each other for ever: it waits for a lock, for as long as the next
+/// one in the cycle does not give it back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CycleLink {
+    /// The session's id.
+    pub session: u128,
+    /// The session's identity.
+    pub identity: String,
+    /// The owner within the session; 0: the request is an owner of its own.
+    pub owner: u64,
+    /// The request that waits.
+    pub request: u64,
+    /// The lock that it waits for.
+    pub lock: String,
+    /// The token with which the next one in the cycle holds that lock; 0: it holds it not, but is
+    /// ahead in line for it.
+    pub held_with: u64,
+}

@@ -1,0 +1,135 @@
+//! What an observer sees.
+
+use serde::{Deserialize, Serialize};
+
+use super::Mode;
+use super::lists::list;
+
+/// The coordinator as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Version of the program.
+    pub version: String,
+    /// This run.
+    pub epoch: u64,
+    /// Milliseconds since it became ready.
+    pub uptime_ms: u64,
+    /// Whether it is about to stop.
+    pub draining: bool,
+    /// Connections open now.
+    pub connections: u64,
+    /// Sessions alive now, with a connection or without.
+    pub sessions: u64,
+    /// Locks held or waited for now.
+    pub locks: u64,
+    /// Requests that hold something now.
+    pub held: u64,
+    /// Requests that wait now.
+    pub waiting: u64,
+    /// Grants since the start.
+    pub grants: u64,
+    /// Leases that ended because nothing was heard, since the start.
+    pub expired: u64,
+    /// Connections closed because they broke the protocol, since the start.
+    pub protocol_errors: u64,
+    /// Connections closed because their client did not read, since the start.
+    pub slow_readers: u64,
+    /// Connections closed because they did not say Hello in time, since the start.
+    pub handshake_timeouts: u64,
+    /// Connections refused because there were too many, since the start.
+    pub connections_refused: u64,
+    /// The latest fencing token given, 0 before the first.
+    pub last_token: u64,
+    /// Milliseconds of the grace period that are left: nobody but earlier holders gets anything; 0
+    /// outside one (rule G2).
+    pub grace_ms: u64,
+    /// Milliseconds since when the state cannot be saved, 0 while it can: granting stops when the
+    /// reserved tokens are used up (rule F2).
+    pub unsaved_ms: u64,
+}
+
+/// A lock in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockStatus {
+    /// Its name.
+    pub name: String,
+    /// Who holds it, the first few.
+    #[serde(deserialize_with = "list")]
+    pub holders: Vec<Holder>,
+    /// How many hold it.
+    pub holder_count: u64,
+    /// Who waits, the first few in order.
+    #[serde(deserialize_with = "list")]
+    pub waiters: Vec<Waiter>,
+    /// How many wait.
+    pub waiter_count: u64,
+}
+
+/// Who holds a lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The session's id.
+    pub session: u128,
+    /// The session's identity.
+    pub identity: String,
+    /// Address of the session's latest connection.
+    pub peer: String,
+    /// The owner within the session; 0: the request is an owner of its own.
+    pub owner: u64,
+    /// The request.
+    pub request: u64,
+    /// How it holds the lock.
+    pub mode: Mode,
+    /// The token of the grant.
+    pub token: u64,
+    /// Milliseconds since the grant.
+    pub held_ms: u64,
+    /// The request's note.
+    pub note: String,
+    /// Whether the session has a connection now.
+    pub connected: bool,
+}
+
+/// Who waits for a lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiter {
+    /// The session's id.
+    pub session: u128,
+    /// The session's identity.
+    pub identity: String,
+    /// Address of the session's latest connection.
+    pub peer: String,
+    /// The owner within the session; 0: the request is an owner of its own.
+    pub owner: u64,
+    /// The request.
+    pub request: u64,
+    /// How it wants the lock.
+    pub mode: Mode,
+    /// Milliseconds since the request came.
+    pub waiting_ms: u64,
+    /// The request's note.
+    pub note: String,
+}
+
+/// A session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// Its id.
+    pub session: u128,
+    /// Its identity.
+    pub identity: String,
+    /// Address of its latest connection.
+    pub peer: String,
+    /// Whether it has a connection now.
+    pub connected: bool,
+    /// Milliseconds since it was opened.
+    pub age_ms: u64,
+    /// Length of its lease in milliseconds.
+    pub ttl_ms: u32,
+    /// Milliseconds until its lease ends if nothing is heard.
+    pub lease_left_ms: u64,
+    /// Requests that hold something.
+    pub held: u64,
+    /// Requests that wait.
+    pub waiting: u64,
+}
