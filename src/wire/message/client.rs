@@ -84,7 +84,7 @@ pub enum ClientMessage {
 /// Who is there and what for: [`ClientMessage::Hello`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// The version of the protocol: [`PROTOCOL`]. First, so that every version can read it.
+    /// The version of the protocol: [`PROTOCOL`](super::PROTOCOL). First, so that every version can read it.
     pub protocol: u32,
     /// Which session the connection is for.
     pub attach: Attach,
