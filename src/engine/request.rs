@@ -180,6 +180,20 @@ impl Linked<RequestKey> for Live {
     }
 }
 
+/// So many requests of a session in a row are neighbours in the table.
+const ROW: u64 = 8;
+/// From one neighbour to the next: one place further, and another tag, of which a hash table keeps the
+/// upper bits.
+const NEIGHBOUR: u64 = (1 << 57) + 1;
+
+/// Where to look for a request. Ids come one after the other: with a million others in the table, each
+/// would be at a place that no cache knows. So only the rows are scattered, by the hasher's seed, and
+/// no choice of ids brings more than a row together.
+fn hash_of(hasher: &impl BuildHasher, session: SessionKey, id: RequestId) -> u64 {
+    let (row, place) = (id.number() / ROW, id.number() % ROW);
+    hasher.hash_one((session, row)).wrapping_add(place * NEIGHBOUR)
+}
+
 /// All live requests, found by session and id.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
@@ -203,7 +217,7 @@ impl<S: BuildHasher> Requests<S> {
     }
 
     pub(super) fn find(&self, session: SessionKey, id: RequestId) -> Option<RequestKey> {
-        let hash = self.hasher.hash_one((session, id));
+        let hash = hash_of(&self.hasher, session, id);
         let is_meant = |key: &RequestKey| {
             let live = &self.arena[*key];
             live.session == session && live.id == id
@@ -212,23 +226,23 @@ impl<S: BuildHasher> Requests<S> {
     }
 
     pub(super) fn insert(&mut self, live: Live) -> RequestKey {
-        let hash = self.hasher.hash_one((live.session, live.id));
+        let hash = hash_of(&self.hasher, live.session, live.id);
         let key = self.arena.insert(live);
         let Self { arena, by_id, hasher } = self;
-        let rehash = |key: &RequestKey| hasher.hash_one((arena[*key].session, arena[*key].id));
+        let rehash = |key: &RequestKey| hash_of(hasher, arena[*key].session, arena[*key].id);
         by_id.insert_unique(hash, key, rehash);
         key
     }
 
     pub(super) fn remove(&mut self, key: RequestKey) -> Live {
         let live = self.arena.remove(key);
-        let hash = self.hasher.hash_one((live.session, live.id));
+        let hash = hash_of(&self.hasher, live.session, live.id);
         if let Ok(entry) = self.by_id.find_entry(hash, |other| *other == key) {
             entry.remove();
         }
         if is_mostly_empty(self.by_id.len(), self.by_id.capacity()) {
             let Self { arena, by_id, hasher } = self;
-            let rehash = |key: &RequestKey| hasher.hash_one((arena[*key].session, arena[*key].id));
+            let rehash = |key: &RequestKey| hash_of(hasher, arena[*key].session, arena[*key].id);
             by_id.shrink_to(by_id.len() * 2, rehash);
         }
         live
