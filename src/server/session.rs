@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!             ┌──────────────────────────────────────────────┐
-//!   socket ──▶│ Reader ─▶ batch ─▶ (Hello? of protocol 1?) ──│──Submit──▶ Coordinator
+//!   socket ──▶│ batch ─▶ (Hello? of protocol 1?) ────────────│──Submit──▶ Coordinator
 //!             │                                              │
-//!   socket ◀──│ Writer ◀─ outbox ◀─ encoded ◀────────────────│◀─Deliver── Coordinator
+//!   socket ◀──│ outbox ◀─ encoded ◀──────────────────────────│◀─Deliver── Coordinator
 //!             └──────────────────────────────────────────────┘
 //! ```
 //!
@@ -25,8 +25,8 @@
 //! overtakes the Goodbye. So the sending side is shut first, and what still comes is read and dropped
 //! until the peer is done or [`CLOSE_TIMEOUT`] is over.
 //!
-//! *Bounds.* No more than [`SUBMITS_MAX`] reads are on their way to the Coordinator; then the Reader
-//! waits, and the peer's window fills. A read that brings a Hello is the only one on its way. If more
+//! *Bounds.* No more than [`SUBMITS_MAX`] reads are on their way to the Coordinator; then no
+//! more is read, and the peer's window fills. A read that brings a Hello is the only one on its way. If more
 //! than [`OUTBOX_BYTES_MAX`] are unwritten when there is more to say, the peer does not read, and is
 //! closed; one batch may be longer than that, for it is not its reader's fault.
 
@@ -37,20 +37,16 @@ mod refusal;
 mod tests;
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use actix::{
-    Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle, StreamHandler,
-};
-use bytes::BytesMut;
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
 use log::{debug, error, warn};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use self::io::{Gate, Reader, Reading, Writer};
+use self::io::{Exchange, Reading, Transport};
 use self::onlooker::Onlooker;
 use super::coordinator::Coordinator;
 use super::counters::{Counters, Place};
@@ -84,8 +80,8 @@ pub(super) struct Shared {
 
 /// One connection.
 pub(super) struct Session<S> {
-    /// The bytes; taken when the actor starts, and split between Reader and Writer.
-    stream: Option<S>,
+    /// The bytes, both ways.
+    transport: Transport<S>,
     /// Its number.
     connection: ConnectionId,
     /// Where it comes from, for people.
@@ -94,10 +90,6 @@ pub(super) struct Session<S> {
     shared: Arc<Shared>,
     /// Where in its life it is.
     state: State,
-    /// Tells the Reader what to do.
-    gate: Rc<Gate>,
-    /// Encoded, and not yet written. The Writer looks at it whenever this actor wakes up.
-    outbox: BytesMut,
     /// Wakes this actor up, for when something other than a message fills the outbox.
     waker: Option<Waker>,
     /// Reads submitted since the Coordinator last said that all is handled.
@@ -110,10 +102,6 @@ pub(super) struct Session<S> {
     timer: Option<SpawnHandle>,
     /// Whether the Coordinator has heard that the connection is over.
     disconnected: bool,
-    /// Whether everything is written and our side is shut.
-    flushed: bool,
-    /// Whether the peer's side is shut.
-    peer_done: bool,
     /// Given back when the actor is dropped.
     _place: Place,
 }
@@ -141,22 +129,64 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         shared: Arc<Shared>,
     ) -> Self {
         Self {
-            stream: Some(stream),
+            transport: Transport::new(stream),
             connection,
             peer,
             shared,
             state: State::Handshake,
-            gate: Rc::default(),
-            outbox: BytesMut::new(),
             waker: None,
             submits: 0,
             heard: None,
             onlooker: Onlooker::default(),
             timer: None,
             disconnected: false,
-            flushed: false,
-            peer_done: false,
             _place: place,
+        }
+    }
+
+    /// What was read, or why nothing can be.
+    fn hear(&mut self, read: Result<Vec<ClientMessage>, CodecError>, ctx: &mut Context<Self>) {
+        match (self.state, read) {
+            (State::Handshake, Ok(messages)) => self.greet(messages, ctx),
+            (State::Open, Ok(messages)) => {
+                if messages.iter().any(is_hello) {
+                    return self.protocol_error("a second Hello", ctx);
+                }
+                if let Some(heard) = &mut self.heard {
+                    *heard = Instant::now();
+                }
+                self.notice_onlooker(&messages, ctx);
+                self.submits += 1;
+                let window = if self.submits < SUBMITS_MAX { Window::Open } else { Window::Shut };
+                self.submit(messages, window);
+            }
+            (_, Err(CodecError::Io(why))) => self.broken(&why, ctx),
+            (State::Handshake, Err(CodecError::FrameTooLong { claimed, .. }))
+                if let Some(refusal) = refusal::of(claimed, self.shared.address) =>
+            {
+                self.refuse_foreign(&refusal, ctx);
+            }
+            (State::Handshake, Err(CodecError::UnsupportedVersion { protocol })) => {
+                self.refuse_version(protocol, ctx);
+            }
+            (State::Handshake | State::Open, Err(why)) => {
+                self.protocol_error(&why.to_string(), ctx);
+            }
+            (State::HalfClosed | State::Closing, _) => {}
+        }
+    }
+
+    /// The peer shut its side.
+    fn hear_end(&mut self, ctx: &mut Context<Self>) {
+        match self.state {
+            // It said nothing, so there is nothing to answer.
+            State::Handshake => ctx.stop(),
+            State::Open => {
+                self.state = State::HalfClosed;
+                self.tell_end();
+                self.set_timer(CLOSE_TIMEOUT, ctx, |_, ctx| ctx.stop());
+            }
+            State::HalfClosed | State::Closing => {}
         }
     }
 
@@ -187,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
 
     fn submit(&mut self, messages: Vec<ClientMessage>, window: Window) {
         if window == Window::Shut {
-            self.gate.set(Reading::Paused);
+            self.transport.reading = Reading::Paused;
         }
         let connection = self.connection;
         self.shared.coordinator.do_send(Submit { connection, messages, window });
@@ -226,7 +256,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
             self.connection,
             self.peer_text()
         );
-        self.outbox.extend_from_slice(refusal);
+        self.transport.outbox.extend_from_slice(refusal);
         self.finish(ctx);
     }
 
@@ -241,9 +271,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     fn finish(&mut self, ctx: &mut Context<Self>) {
         self.tell_end();
         self.state = State::Closing;
-        self.gate.set(Reading::Dropping);
+        self.transport.drop_rest();
         self.set_timer(CLOSE_TIMEOUT, ctx, |_, ctx| ctx.stop());
-        // Reader and Writer have to see it, and may have been polled already in this turn.
+        // The Exchange has to see it, and may have been polled already in this turn.
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
@@ -258,20 +288,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     }
 
     fn encode(&mut self, message: &ServerMessage) {
-        if let Err(unwritable) = encode_frame(message, &mut self.outbox) {
+        if let Err(unwritable) = encode_frame(message, &mut self.transport.outbox) {
             error!("an answer was left out connection={}: {unwritable}", self.connection);
         }
     }
 
-    /// Everything is written and our side is shut: called by the Writer.
-    fn shut(&mut self, ctx: &mut Context<Self>) {
-        self.flushed = true;
-        if self.peer_done {
-            ctx.stop();
-        }
-    }
-
-    /// The connection is broken: called by Reader and Writer.
+    /// The connection is broken.
     fn broken(&mut self, why: &std::io::Error, ctx: &mut Context<Self>) {
         debug!("connection broken connection={}: {why}", self.connection);
         self.tell_end();
@@ -321,15 +343,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Actor for Session<S> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        let Some(stream) = self.stream.take() else { return ctx.stop() };
         let (connection, peer) = (self.connection, self.peer);
         let session = ctx.address().recipient();
         self.shared.coordinator.do_send(Connect { connection, peer, session });
 
-        let (reading, writing) = tokio::io::split(stream);
-        // In this order: what the Reader causes, the Writer sees in the same turn.
-        ctx.add_stream(Reader::new(reading, Rc::clone(&self.gate)));
-        ctx.spawn(Writer::new(writing));
+        ctx.spawn(Exchange);
         self.set_timer(self.shared.handshake_timeout, ctx, |this, ctx| {
             this.shared.counters.handshake_timeouts.add_one();
             this.close(GoodbyeCode::HandshakeTimeout, "no Hello came in time", ctx);
@@ -338,61 +356,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Actor for Session<S> {
 
     fn stopped(&mut self, _: &mut Context<Self>) {
         self.tell_end();
-    }
-}
-
-impl<S> StreamHandler<Result<Vec<ClientMessage>, CodecError>> for Session<S>
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    fn handle(&mut self, read: Result<Vec<ClientMessage>, CodecError>, ctx: &mut Context<Self>) {
-        match (self.state, read) {
-            (State::Handshake, Ok(messages)) => self.greet(messages, ctx),
-            (State::Open, Ok(messages)) => {
-                if messages.iter().any(is_hello) {
-                    return self.protocol_error("a second Hello", ctx);
-                }
-                if let Some(heard) = &mut self.heard {
-                    *heard = Instant::now();
-                }
-                self.notice_onlooker(&messages, ctx);
-                self.submits += 1;
-                let window = if self.submits < SUBMITS_MAX { Window::Open } else { Window::Shut };
-                self.submit(messages, window);
-            }
-            (_, Err(CodecError::Io(why))) => self.broken(&why, ctx),
-            (State::Handshake, Err(CodecError::FrameTooLong { claimed, .. }))
-                if let Some(refusal) = refusal::of(claimed, self.shared.address) =>
-            {
-                self.refuse_foreign(&refusal, ctx);
-            }
-            (State::Handshake, Err(CodecError::UnsupportedVersion { protocol })) => {
-                self.refuse_version(protocol, ctx);
-            }
-            (State::Handshake | State::Open, Err(why)) => {
-                self.protocol_error(&why.to_string(), ctx);
-            }
-            (State::HalfClosed | State::Closing, _) => {}
-        }
-    }
-
-    fn finished(&mut self, ctx: &mut Context<Self>) {
-        self.peer_done = true;
-        match self.state {
-            // It said nothing, so there is nothing to answer.
-            State::Handshake => ctx.stop(),
-            State::Open => {
-                self.state = State::HalfClosed;
-                self.tell_end();
-                self.set_timer(CLOSE_TIMEOUT, ctx, |_, ctx| ctx.stop());
-            }
-            State::HalfClosed => {}
-            State::Closing => {
-                if self.flushed {
-                    ctx.stop();
-                }
-            }
-        }
     }
 }
 
@@ -405,13 +368,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Handler<Deliver> for Session<S
             return;
         }
         let last = matches!(messages.last(), Some(ServerMessage::Goodbye { .. }));
-        if self.outbox.len() > OUTBOX_BYTES_MAX && !last && !messages.is_empty() {
+        if self.transport.outbox.len() > OUTBOX_BYTES_MAX && !last && !messages.is_empty() {
             return self.give_up(ctx);
         }
         for message in &messages {
             self.encode(message);
             if let ServerMessage::Welcome { .. } = message {
-                self.gate.accept_hello();
+                self.transport.accept_hello();
             }
         }
         if last {
@@ -426,7 +389,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Handler<Deliver> for Session<S
             self.submits = 0;
             match self.state {
                 State::HalfClosed => self.finish(ctx),
-                State::Handshake | State::Open | State::Closing => self.gate.set(Reading::Messages),
+                State::Handshake | State::Open | State::Closing => {
+                    self.transport.reading = Reading::Messages;
+                }
             }
         }
     }

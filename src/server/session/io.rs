@@ -1,21 +1,19 @@
-//! The two halves of a session's stream, as things that the actor's context polls.
+//! A session's stream, and the one thing that the actor's context polls of it.
 //!
-//! actix polls everything that an actor has spawned whenever the actor wakes up: first the mailbox,
-//! until it is empty, then the spawned futures one by one. So neither half needs a task or a channel
-//! of its own. The Writer looks into the outbox at each wake, and all that the mailbox brought in one
-//! turn goes out in one write; the Reader looks at its gate at each wake, so opening the gate while
-//! handling a message is enough to have it read on.
+//! actix polls what an actor has spawned whenever the actor wakes up, after its mailbox. So neither
+//! direction needs a task or a channel of its own: at each wake the [`Exchange`] reads what has come,
+//! then writes what is in the outbox. All that the mailbox brought in one turn goes out in one write,
+//! and to say [`Reading::Messages`] while handling a message is enough to have it read on.
 
-use std::cell::Cell;
+use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context as Task, Poll, ready};
 
-use actix::Context;
 use actix::fut::ActorFuture;
+use actix::{ActorContext, ActorState, Context};
 use bytes::{Buf, BytesMut};
 use futures_util::Stream;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::codec::FramedRead;
 
 use super::{OUTBOX_BYTES_KEPT, Session, State};
@@ -28,71 +26,79 @@ const READ_BYTES_BUSY: usize = 16 * 1024;
 /// So many messages in a read are much.
 const MESSAGES_BUSY: usize = 8;
 
-/// What a Reader is to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What is done with what the peer sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// Read messages.
-    #[default]
+    /// It is read as messages.
     Messages,
-    /// Read nothing until told otherwise.
+    /// It is left where it is, until something else is said here.
     Paused,
-    /// Read, and drop what comes.
+    /// It is read, and dropped.
     Dropping,
+    /// There is no more.
+    Over,
 }
 
-/// How a session tells its Reader what to do.
-#[derive(Debug, Default)]
-pub(super) struct Gate {
-    /// What to do now.
-    reading: Cell<Reading>,
-    /// Whether long frames are allowed now.
-    hello_accepted: Cell<bool>,
-}
-
-impl Gate {
-    /// Has the Reader do this from its next poll on.
-    pub(super) fn set(&self, reading: Reading) {
-        self.reading.set(reading);
-    }
-
-    /// Has the Reader accept long frames from its next poll on.
-    pub(super) fn accept_hello(&self) {
-        self.hello_accepted.set(true);
-    }
-}
-
-/// The batches of messages of a connection. Ends when the peer shuts its side.
+/// A stream, cut into batches of messages one way, and filled from an outbox the other way.
 #[derive(Debug)]
-pub(super) struct Reader<S> {
-    /// The stream, cut into batches.
-    frames: FramedRead<ReadHalf<S>, ServerCodec>,
-    /// What to do.
-    gate: Rc<Gate>,
-    /// Whether the codec knows that the Hello was accepted.
-    hello_accepted: bool,
+pub(super) struct Transport<S> {
+    /// The stream, with what is read and not yet a message.
+    frames: FramedRead<S, ServerCodec>,
+    /// What to do with what comes.
+    pub(super) reading: Reading,
+    /// Encoded, and not yet written.
+    pub(super) outbox: BytesMut,
+    /// Whether something was written that is yet to be flushed.
+    unflushed: bool,
+    /// Whether our side is shut.
+    is_shut: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Reader<S> {
-    /// Reads messages until the gate says otherwise.
-    pub(super) fn new(half: ReadHalf<S>, gate: Rc<Gate>) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
+    /// Reads messages from `stream`, to begin with.
+    pub(super) fn new(stream: S) -> Self {
         let codec = ServerCodec::before_hello();
-        let frames = FramedRead::with_capacity(half, codec, READ_BYTES_QUIET);
-        Self { frames, gate, hello_accepted: false }
+        Self {
+            frames: FramedRead::with_capacity(stream, codec, READ_BYTES_QUIET),
+            reading: Reading::Messages,
+            outbox: BytesMut::new(),
+            unflushed: false,
+            is_shut: false,
+        }
     }
 
-    fn poll_messages(
+    /// Accepts long frames from now on.
+    pub(super) fn accept_hello(&mut self) {
+        self.frames.decoder_mut().hello_accepted();
+    }
+
+    /// Drops whatever still comes.
+    pub(super) fn drop_rest(&mut self) {
+        if self.reading != Reading::Over {
+            self.reading = Reading::Dropping;
+        }
+    }
+
+    /// What comes next: a batch, why there is none, or the end, which comes once.
+    fn poll_read(
         &mut self,
         task: &mut Task<'_>,
     ) -> Poll<Option<Result<Vec<ClientMessage>, CodecError>>> {
-        if self.gate.hello_accepted.get() && !self.hello_accepted {
-            self.hello_accepted = true;
-            self.frames.decoder_mut().hello_accepted();
-        }
-        let read = ready!(Pin::new(&mut self.frames).poll_next(task));
-        if let Some(Ok(batch)) = &read
-            && batch.len() >= MESSAGES_BUSY
-        {
-            self.frames.read_buffer_mut().reserve(READ_BYTES_BUSY);
+        let read = match self.reading {
+            Reading::Messages => ready!(Pin::new(&mut self.frames).poll_next(task)),
+            Reading::Dropping => {
+                ready!(self.poll_drop(task));
+                None
+            }
+            // No waker is kept: whoever has it read on does so while the actor is awake.
+            Reading::Paused | Reading::Over => return Poll::Pending,
+        };
+        match &read {
+            Some(Ok(batch)) if batch.len() >= MESSAGES_BUSY => {
+                self.frames.read_buffer_mut().reserve(READ_BYTES_BUSY);
+            }
+            Some(_) => {}
+            None => self.reading = Reading::Over,
         }
         Poll::Ready(read)
     }
@@ -108,71 +114,53 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Reader<S> {
             }
         }
     }
-}
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Reader<S> {
-    type Item = Result<Vec<ClientMessage>, CodecError>;
-
-    fn poll_next(self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.get_mut();
-        match this.gate.reading.get() {
-            Reading::Messages => this.poll_messages(task),
-            // No waker is kept: whoever opens the gate does so while the actor is awake.
-            Reading::Paused => Poll::Pending,
-            Reading::Dropping => this.poll_drop(task).map(|()| None),
-        }
-    }
-}
-
-/// Writes what is in the outbox, and shuts our side when the session closes.
-#[derive(Debug)]
-pub(super) struct Writer<S> {
-    /// Where to.
-    half: WriteHalf<S>,
-    /// Whether something was written that is yet to be flushed.
-    unflushed: bool,
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
-    /// Writes to `half`.
-    pub(super) fn new(half: WriteHalf<S>) -> Self {
-        Self { half, unflushed: false }
-    }
-
-    fn poll_drain(
-        &mut self,
-        outbox: &mut BytesMut,
-        task: &mut Task<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        while !outbox.is_empty() {
-            let written = ready!(Pin::new(&mut self.half).poll_write(task, outbox))?;
+    /// Writes the outbox.
+    fn poll_write(&mut self, task: &mut Task<'_>) -> Poll<io::Result<()>> {
+        let mut stream = Pin::new(self.frames.get_mut());
+        while !self.outbox.is_empty() {
+            let written = ready!(stream.as_mut().poll_write(task, &self.outbox))?;
             if written == 0 {
-                return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.unflushed = true;
-            if written == outbox.len() {
+            if written == self.outbox.len() {
                 // Unlike `advance`, this leaves the room in front to be used again.
-                outbox.clear();
+                self.outbox.clear();
             } else {
-                outbox.advance(written);
+                self.outbox.advance(written);
             }
         }
         if self.unflushed {
-            ready!(Pin::new(&mut self.half).poll_flush(task))?;
+            ready!(stream.poll_flush(task))?;
             self.unflushed = false;
-            if outbox.capacity() > OUTBOX_BYTES_KEPT {
-                *outbox = BytesMut::new();
+            if self.outbox.capacity() > OUTBOX_BYTES_KEPT {
+                self.outbox = BytesMut::new();
             }
         }
         Poll::Ready(Ok(()))
     }
+
+    /// Shuts our side, once, and waits until the peer's is shut too.
+    fn poll_close(&mut self, task: &mut Task<'_>) -> Poll<()> {
+        if !self.is_shut {
+            // An error here means that the peer is gone, which is as good as shut.
+            let _ = ready!(Pin::new(self.frames.get_mut()).poll_shutdown(task));
+            self.is_shut = true;
+        }
+        if self.reading == Reading::Over { Poll::Ready(()) } else { Poll::Pending }
+    }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> ActorFuture<Session<S>> for Writer<S> {
+/// What is polled: reads and writes, as long as the session lives.
+#[derive(Debug)]
+pub(super) struct Exchange;
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> ActorFuture<Session<S>> for Exchange {
     type Output = ();
 
     fn poll(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         session: &mut Session<S>,
         ctx: &mut Context<Session<S>>,
         task: &mut Task<'_>,
@@ -180,24 +168,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> ActorFuture<Session<S>> for Wr
         if !session.waker.as_ref().is_some_and(|waker| waker.will_wake(task.waker())) {
             session.waker = Some(task.waker().clone());
         }
-        let drained = loop {
-            let before = session.outbox.len();
-            let drained = self.poll_drain(&mut session.outbox, task);
-            session.onlooker.written += (before - session.outbox.len()) as u64;
-            if !session.tell_missed() {
-                break drained;
+        // In this order: what the reading causes is written in the same turn.
+        while let Poll::Ready(read) = session.transport.poll_read(task) {
+            match read {
+                Some(read) => session.hear(read, ctx),
+                None => session.hear_end(ctx),
             }
-        };
-        if let Err(why) = ready!(drained) {
-            session.broken(&why, ctx);
-            return Poll::Ready(());
         }
-        if session.state != State::Closing {
+        if ctx.state() != ActorState::Running {
             return Poll::Pending;
         }
-        // An error here means that the peer is gone, which is as good as shut.
-        let _ = ready!(Pin::new(&mut self.half).poll_shutdown(task));
-        session.shut(ctx);
-        Poll::Ready(())
+        match ready!(session.poll_write(task)) {
+            Err(why) => session.broken(&why, ctx),
+            Ok(()) if session.state == State::Closing => {
+                ready!(session.transport.poll_close(task));
+                ctx.stop();
+            }
+            Ok(()) => {}
+        }
+        Poll::Pending
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
+    /// Writes what there is to say, and what that makes room for.
+    fn poll_write(&mut self, task: &mut Task<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let before = self.transport.outbox.len();
+            let written = self.transport.poll_write(task);
+            self.onlooker.written += (before - self.transport.outbox.len()) as u64;
+            if !self.tell_missed() {
+                return written;
+            }
+        }
     }
 }

@@ -47,7 +47,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
 
     /// Closes the connection once there was something to read for long enough, and nothing was read.
     fn await_reading(&mut self, ctx: &mut Context<Self>) {
-        let (is_owed, written) = (!self.outbox.is_empty(), self.onlooker.written);
+        let (is_owed, written) = (!self.transport.outbox.is_empty(), self.onlooker.written);
         self.set_timer(self.shared.idle_timeout, ctx, move |this, ctx| {
             if is_owed && this.onlooker.written == written {
                 this.give_up(ctx);
@@ -59,17 +59,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
 
     /// Puts the frame of an event into the outbox, or leaves the event out.
     pub(super) fn put_event(&mut self, frame: &Bytes) {
-        let is_full = self.outbox.len() + frame.len() > EVENTS_BYTES_MAX;
+        let is_full = self.transport.outbox.len() + frame.len() > EVENTS_BYTES_MAX;
         if is_full || self.onlooker.missed > 0 {
             self.onlooker.missed += 1;
         } else {
-            self.outbox.extend_from_slice(frame);
+            self.transport.outbox.extend_from_slice(frame);
         }
     }
 
     /// Says how many events were left out, once there is room again. Gives whether it did.
     pub(super) fn tell_missed(&mut self) -> bool {
-        let has_room = self.outbox.len() <= EVENTS_BYTES_MAX / 2;
+        let has_room = self.transport.outbox.len() <= EVENTS_BYTES_MAX / 2;
         let is_due = self.onlooker.missed > 0 && has_room && self.state == State::Open;
         if is_due {
             let count = mem::take(&mut self.onlooker.missed);

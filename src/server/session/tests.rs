@@ -6,6 +6,7 @@ mod onlooker;
 use std::time::Duration;
 
 use actix::Actor;
+use bytes::BytesMut;
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep};
