@@ -123,9 +123,14 @@ impl<In: DeserializeOwned, Out> Decoder for Codec<In, Out> {
                 Err(_) => break,
             }
         }
-        let read = buffer.len() - rest.len();
-        buffer.advance(read);
-        buffer.reserve(missing);
+        if rest.is_empty() {
+            // Unlike `advance`, this leaves the room in front to be used again, which is in the caches.
+            buffer.clear();
+        } else {
+            let read = buffer.len() - rest.len();
+            buffer.advance(read);
+            buffer.reserve(missing);
+        }
         Ok((!batch.is_empty()).then_some(batch))
     }
 
