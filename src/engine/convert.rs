@@ -80,7 +80,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             return Ok(());
         }
         self.wait_in_queues(request, Ticket::default(), None);
-        self.find_deadlock(request).map_or(Ok(()), |cycle| Err(Rejection::Deadlock { cycle }))
+        let cycle = self.find_deadlock(request);
+        self.leave_queues(request);
+        cycle.map_or(Ok(()), |cycle| Err(Rejection::Deadlock { cycle }))
     }
 
     /// What the request that a waiting one converts has of a lock: that is free for its partner.

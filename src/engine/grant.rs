@@ -1,4 +1,4 @@
-//! What happens to a request: it is granted, waits, is released, cancelled, times out, is revoked.
+//! What happens to a request: it is granted or waits, is released, cancelled, times out.
 //!
 //! Every change goes the same way: a request is put in or taken out, the locks it touches become
 //! *unsettled*, and [`LockTable::settle`] grants from the heads of their queues what can be granted.
@@ -12,20 +12,12 @@ use std::time::Duration;
 
 use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
 use super::event::{Request, Wait};
-use super::forfeit::Limbo;
-use super::lock::{ClaimNode, Position, Shape, Traits};
+use super::lock::{ClaimNode, Shape};
 use super::request::{Live, State};
 use super::session::{Outcome, Session};
 use super::table::Due;
-use super::{Effect, Forfeit, Happening, LockTable, News, Rejection};
-use crate::types::{
-    ConnectionId, FencingToken, LockName, LostReason, Mode, RequestId, SessionId, Ticket, Timestamp,
-};
-
-/// Changes of place are told to this many at the head of a queue. Who stands further back hears its
-/// place when it enters, and again when it gets here: so a grant costs the same however long the
-/// queue is (rule R9).
-pub const PLACES_TOLD_MAX: usize = 64;
+use super::{Happening, LockTable, News, Rejection};
+use crate::types::{FencingToken, LockName, Mode, RequestId, SessionId, Ticket, Timestamp};
 
 impl<S: BuildHasher + Clone> LockTable<S> {
     /// Takes a request in: it is granted, waits or is rejected, and that is told (rules R1 to R6).
@@ -223,93 +215,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         })
     }
 
-    /// A queue has a limit for those who are new. Who comes back to its place was let in before.
-    fn check_room_to_wait(&self, request: RequestKey) -> Result<(), Rejection> {
-        let max = self.limits.waiters_per_lock_max;
-        let mut locks = self.claims_of(request).map(|claim| self.claims[claim].lock);
-        match locks.find(|lock| self.locks.queue(*lock).len() >= max) {
-            Some(full) => {
-                Err(Rejection::TooManyWaiters { lock: self.locks[full].name.clone(), max })
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Puts a request into the queues of all its locks, at the place that its ticket says.
-    pub(super) fn wait_in_queues(
-        &mut self,
-        request: RequestKey,
-        ticket: Ticket,
-        deadline: Option<Timestamp>,
-    ) {
-        if let State::Waiting { ticket: has, deadline: ends, .. } =
-            &mut self.requests[request].state
-        {
-            (*has, *ends) = (ticket, deadline);
-        }
-        let traits = self.traits(request);
-        self.each_claim(self.requests[request].first, |table, claim, lock| {
-            let at = table.position(lock, request);
-            table.locks.enter_queue(lock, &mut table.claims, claim, traits, at);
-            if at.next.is_some() {
-                // The places behind it have changed.
-                table.unsettle(lock);
-            }
-        });
-        self.timeouts.extend(deadline.map(|at| (at, Due::Timeout(request))));
-        self.starved |= !self.may_grant();
-    }
-
-    /// What queues have to know of a request.
-    fn traits(&self, request: RequestKey) -> Traits {
-        Traits { told: self.requests[request].is_told(), entangled: self.is_entangled(request) }
-    }
-
-    /// Whether others may wait for something else than the lock because of it. The same as long as a
-    /// request waits.
-    pub(super) fn is_entangled(&self, request: RequestKey) -> bool {
-        let live = &self.requests[request];
-        live.owner().is_some()
-            || live.first.is_some_and(|first| self.claims[first].sibling.is_some())
-    }
-
-    /// Where a request enters a lock's queue: at the end, for tickets grow. But in a grace period some
-    /// come back late, and a conversion goes first, behind other conversions.
-    fn position(&self, lock: LockKey, request: RequestKey) -> Position {
-        let is_behind = |claim: &ClaimKey| self.goes_before(request, self.claims[*claim].request);
-        let queue = self.locks.queue(lock);
-        if self.requests[request].is_conversion() {
-            let ahead = queue.iter(&self.claims).take_while(|claim| !is_behind(claim)).count();
-            return Position {
-                next: queue.iter(&self.claims).nth(ahead),
-                next_entangled: queue.entangled().iter(&self.claims).find(is_behind),
-                place: u32::try_from(ahead + 1).ok(),
-            };
-        }
-        Position {
-            place: None,
-            next: queue.iter_back(&self.claims).take_while(is_behind).last(),
-            next_entangled: queue.entangled().iter_back(&self.claims).take_while(is_behind).last(),
-        }
-    }
-
-    /// Whether a request stands before another one in a queue: conversions first, then by ticket.
-    fn goes_before(&self, request: RequestKey, other: RequestKey) -> bool {
-        self.rank(request) < self.rank(other)
-    }
-
-    /// What queues are ordered by. Tickets are what clients show of them, so two may show the same;
-    /// but of two claims in a queue one must be the first for everybody.
-    pub(super) fn rank(&self, request: RequestKey) -> (bool, Ticket, RequestKey) {
-        let live = &self.requests[request];
-        (!live.is_conversion(), live.ticket(), request)
-    }
-
-    /// The request holds all it claims from now on.
+    /// A request that is in no queue holds all it claims from now on.
     fn grant(&mut self, request: RequestKey) {
         let kept = self.token_kept(request);
         let token = kept.unwrap_or_else(|| self.tokens.take());
-        self.leave_queues(request);
         let since = self.give_way_to(request);
         self.hold(request, token);
         match (kept, since) {
@@ -319,18 +228,6 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let Live { session, id, .. } = self.requests[request];
         self.tell(session, id, News::Granted { token });
         self.happened(request, || Happening::Granted { token });
-    }
-
-    /// A request waits no longer, in any queue.
-    fn leave_queues(&mut self, request: RequestKey) {
-        self.forget_timeout(request);
-        let traits = self.traits(request);
-        self.each_claim(self.requests[request].first, |table, claim, lock| {
-            if table.claims[claim].is_queued() {
-                table.locks.leave_queue(lock, &mut table.claims, claim, traits);
-                table.unsettle(lock);
-            }
-        });
     }
 
     /// Makes a request that is in no queue the holder of all it claims.
@@ -454,59 +351,6 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.finish(request, outcome, News::Rejected(rejection));
     }
 
-    /// An operator wants a lock taken away from the holder with this token (rule R11). That is put on
-    /// record first; also for what it converted, which whoever did not hear of the grant still has.
-    pub(super) fn ask_to_revoke(
-        &mut self,
-        connection: ConnectionId,
-        query_id: u64,
-        name: LockName,
-        token: FencingToken,
-    ) {
-        let Some(request) = self.holder_with(&name, token) else {
-            let rejection = Rejection::NoSuchGrant { lock: name, token };
-            self.effects.push(Effect::NotRevoked { connection, query_id, rejection });
-            return;
-        };
-        if let Some(replaced) =
-            self.requests[request].more().replaced.filter(|before| *before != token)
-        {
-            self.record(Forfeit::Grant(replaced), Limbo::Nothing);
-        }
-        let revoke = Limbo::Revoke { connection, query_id, name, token };
-        self.record(Forfeit::Grant(token), revoke);
-    }
-
-    /// It is on record that the lock is taken away, and with it all that this holder's request holds;
-    /// unless it ended meanwhile.
-    pub(super) fn revoke(
-        &mut self,
-        connection: ConnectionId,
-        query_id: u64,
-        name: LockName,
-        token: FencingToken,
-    ) {
-        let Some(request) = self.holder_with(&name, token) else {
-            let rejection = Rejection::NoSuchGrant { lock: name, token };
-            self.effects.push(Effect::NotRevoked { connection, query_id, rejection });
-            return;
-        };
-        let reason = LostReason::Revoked;
-        self.delay_locks(request);
-        self.finish(request, Outcome::Lost(token, reason), News::Lost { token, reason });
-        self.effects.push(Effect::Revoked { connection, query_id });
-        self.settle();
-    }
-
-    /// The request that holds the lock with this token.
-    fn holder_with(&self, name: &LockName, token: FencingToken) -> Option<RequestKey> {
-        let lock = self.locks.find(name.as_str())?;
-        let holders = self.locks[lock].holders.iter(&self.claims);
-        holders
-            .map(|claim| self.claims[claim].request)
-            .find(|request| self.requests[*request].state == State::Held { token })
-    }
-
     /// Before a request loses its locks: they are not granted anew before its delay (rule S7).
     pub(super) fn delay_locks(&mut self, request: RequestKey) {
         let delay = self.requests[request].more().lock_delay;
@@ -565,66 +409,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 self.starved = true;
                 return;
             }
+            self.leave_queues(request);
             self.grant(request);
         }
     }
 
-    /// Counts the first places of a queue in which nobody is told of changes, and so nobody did.
-    fn count_places(&mut self, lock: LockKey) {
-        if self.locks.queue(lock).has_listeners() {
-            return;
-        }
-        let mut next = self.locks.queue(lock).head();
-        for place in (1..).take(PLACES_TOLD_MAX) {
-            let Some(claim) = next else { return };
-            self.claims[claim].place = place;
-            next = self.claims[claim].next();
-        }
-    }
-
-    /// Tells those at the head of a queue their places, if they changed.
-    fn tell_places(&mut self, lock: LockKey) {
-        if !self.locks.queue(lock).has_listeners() {
-            return;
-        }
-        let mut next = self.locks.queue(lock).head();
-        for place in (1..).take(PLACES_TOLD_MAX) {
-            let Some(claim) = next else { return };
-            let ClaimNode { request, .. } = self.claims[claim];
-            if mem::replace(&mut self.claims[claim].place, place) != place
-                && self.requests[request].is_told()
-            {
-                self.tell_place(request);
-            }
-            next = self.claims[claim].next();
-        }
-    }
-
-    /// The worst of a waiting request's places.
-    fn worst_place(&self, request: RequestKey) -> u32 {
-        self.claims_of(request).map(|claim| self.claims[claim].place).max().unwrap_or(0)
-    }
-
-    /// Tells a waiting request its place, if it changed.
-    fn tell_place(&mut self, request: RequestKey) {
-        let position = self.worst_place(request);
-        let Live { session, id, state, .. } = &mut self.requests[request];
-        if let State::Waiting { ticket, told, .. } = state
-            && mem::replace(told, position) != position
-        {
-            let (session, id, ticket) = (*session, *id, *ticket);
-            self.tell(session, id, News::Queued { position, ticket });
-        }
-    }
-
-    fn forget_timeout(&mut self, request: RequestKey) {
-        if let State::Waiting { deadline: Some(at), .. } = self.requests[request].state {
-            self.timeouts.remove(&(at, Due::Timeout(request)));
-        }
-    }
-
     /// Does something to each claim of a request, and its lock, from the `first` on.
-    fn each_claim(
+    pub(super) fn each_claim(
         &mut self,
         first: Option<ClaimKey>,
         mut change: impl FnMut(&mut Self, ClaimKey, LockKey),

@@ -45,11 +45,13 @@ mod grant;
 mod invariants;
 mod lock;
 mod owner;
+mod place;
 #[cfg(test)]
 mod random;
 #[cfg(test)]
 mod reference;
 mod request;
+mod revoke;
 mod session;
 mod snapshot;
 mod table;
@@ -63,7 +65,7 @@ pub use effect::{
     CYCLE_TOLD_MAX, CycleLink, Effect, EndReason, Forfeit, Happening, News, Rejection, Standing,
 };
 pub use event::{Account, Attach, Command, Event, Progress, Reclaim, Request, Wait};
-pub use grant::PLACES_TOLD_MAX;
+pub use place::PLACES_TOLD_MAX;
 pub use snapshot::Snapshot;
 pub use table::{Counts, HEARTBEAT, LockTable};
 pub use tokens::TOKEN_BLOCK;

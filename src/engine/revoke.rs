@@ -1,0 +1,65 @@
+//! What happens when an operator takes a lock away (rule R11): it is put on record, then done.
+
+use std::hash::BuildHasher;
+
+use super::arena::RequestKey;
+use super::forfeit::Limbo;
+use super::request::State;
+use super::session::Outcome;
+use super::{Effect, Forfeit, LockTable, News, Rejection};
+use crate::types::{ConnectionId, FencingToken, LockName, LostReason};
+
+impl<S: BuildHasher + Clone> LockTable<S> {
+    /// An operator wants a lock taken away from the holder with this token (rule R11). That is put on
+    /// record first; also for what it converted, which whoever did not hear of the grant still has.
+    pub(super) fn ask_to_revoke(
+        &mut self,
+        connection: ConnectionId,
+        query_id: u64,
+        name: LockName,
+        token: FencingToken,
+    ) {
+        let Some(request) = self.holder_with(&name, token) else {
+            let rejection = Rejection::NoSuchGrant { lock: name, token };
+            self.effects.push(Effect::NotRevoked { connection, query_id, rejection });
+            return;
+        };
+        if let Some(replaced) =
+            self.requests[request].more().replaced.filter(|before| *before != token)
+        {
+            self.record(Forfeit::Grant(replaced), Limbo::Nothing);
+        }
+        let revoke = Limbo::Revoke { connection, query_id, name, token };
+        self.record(Forfeit::Grant(token), revoke);
+    }
+
+    /// It is on record that the lock is taken away, and with it all that this holder's request holds;
+    /// unless it ended meanwhile.
+    pub(super) fn revoke(
+        &mut self,
+        connection: ConnectionId,
+        query_id: u64,
+        name: LockName,
+        token: FencingToken,
+    ) {
+        let Some(request) = self.holder_with(&name, token) else {
+            let rejection = Rejection::NoSuchGrant { lock: name, token };
+            self.effects.push(Effect::NotRevoked { connection, query_id, rejection });
+            return;
+        };
+        let reason = LostReason::Revoked;
+        self.delay_locks(request);
+        self.finish(request, Outcome::Lost(token, reason), News::Lost { token, reason });
+        self.effects.push(Effect::Revoked { connection, query_id });
+        self.settle();
+    }
+
+    /// The request that holds the lock with this token.
+    fn holder_with(&self, name: &LockName, token: FencingToken) -> Option<RequestKey> {
+        let lock = self.locks.find(name.as_str())?;
+        let holders = self.locks[lock].holders.iter(&self.claims);
+        holders
+            .map(|claim| self.claims[claim].request)
+            .find(|request| self.requests[*request].state == State::Held { token })
+    }
+}
