@@ -2,7 +2,8 @@
 //!
 //! The one idea: *the mailbox does the sequencing*. Every TCP connection is an actor, and forwards
 //! what its client says to one other actor, which owns the table of locks. That one handles a message
-//! at a time and sends what came of it back. No mutex, no condition, no race.
+//! at a time and sends what came of it back. Deciding takes no mutex and no condition,
+//! and has no race.
 //!
 //! ```text
 //!   Listener ──makes──▶ Session ──Submit──▶ Coordinator ──events──▶ LockTable

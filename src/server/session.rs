@@ -26,9 +26,9 @@
 //! until the peer is done or [`CLOSE_TIMEOUT`] is over.
 //!
 //! *Bounds.* No more than [`SUBMITS_MAX`] reads are on their way to the Coordinator; then no
-//! more is read, and the peer's window fills. A read that brings a Hello is the only one on its way. If more
-//! than [`OUTBOX_BYTES_MAX`] are unwritten when there is more to say, the peer does not read, and is
-//! closed; one batch may be longer than that, for it is not its reader's fault.
+//! more is read, and the peer's window fills. A read that brings a Hello is the only one on its way.
+//! If more than [`OUTBOX_BYTES_MAX`] are unwritten when there is more to say, the peer does not read,
+//! and is closed; one batch may be longer than that, for it is not its reader's fault.
 
 mod io;
 mod onlooker;
@@ -144,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         }
     }
 
-    /// What was read, or why nothing can be.
+    /// A read brought this, or failed.
     fn hear(&mut self, read: Result<Vec<ClientMessage>, CodecError>, ctx: &mut Context<Self>) {
         match (self.state, read) {
             (State::Handshake, Ok(messages)) => self.greet(messages, ctx),
