@@ -109,10 +109,10 @@ impl Connections {
         self.known.get_mut(connection).map(|known| &mut known.budget)
     }
 
-    /// Makes room for so many answers in its batch.
+    /// Makes room for so many answers in its batch, and no more: most batches are of one.
     pub(super) fn expect(&mut self, connection: ConnectionId, answers: usize) {
         if let Some(known) = self.known.get_mut(connection) {
-            known.batch.reserve(answers);
+            known.batch.reserve_exact(answers);
         }
     }
 
