@@ -20,6 +20,8 @@ use crate::{Failure, Options, workloads};
 const FILLERS: usize = 10;
 /// Sessions that are little, beside those that are many.
 const SESSIONS_FEW: usize = 10;
+/// So many of the names are used together.
+const NAMES_AT_A_TIME: usize = 1000;
 /// A deadline that no measurement comes to.
 const DAY_MS: u64 = 86_400_000;
 /// Open files that are no sessions.
@@ -34,6 +36,8 @@ enum Case {
     Sessions,
     /// Locks that are held.
     Held,
+    /// Names of locks that were held, some at a time.
+    Names,
     /// Waiters in one queue.
     Waiters,
     /// Waiters in one queue, each with a deadline.
@@ -41,12 +45,14 @@ enum Case {
 }
 
 impl Case {
-    const ALL: [Self; 4] = [Self::Sessions, Self::Held, Self::Waiters, Self::Deadlines];
+    const ALL: [Self; 5] =
+        [Self::Sessions, Self::Held, Self::Names, Self::Waiters, Self::Deadlines];
 
     fn name(self) -> &'static str {
         match self {
             Self::Sessions => "sessions",
             Self::Held => "held",
+            Self::Names => "names",
             Self::Waiters => "waiters",
             Self::Deadlines => "deadlines",
         }
@@ -104,6 +110,14 @@ async fn measure(case: Case, options: &Options) -> Result<Value, Failure> {
         }
         Case::Held => {
             hold(&mut fillers, options.stored).await?;
+            options.stored
+        }
+        Case::Names => {
+            for first in (0..options.stored).step_by(NAMES_AT_A_TIME) {
+                let names = first..(first + NAMES_AT_A_TIME).min(options.stored);
+                fillers[0].hold(names.map(name)).await?;
+                fillers[0].release_all().await?;
+            }
             options.stored
         }
         Case::Waiters => {

@@ -248,6 +248,7 @@ fn memory(results: &Value) -> String {
     let rows = [
         ("an idle session, with its connection", "sessions"),
         ("a held lock, beyond its name", "held"),
+        ("a name, used and given back among a thousand", "names"),
         ("a waiter", "waiters"),
         ("a waiter with a timeout", "deadlines"),
     ];
@@ -256,10 +257,9 @@ fn memory(results: &Value) -> String {
             what.to_owned(),
             figure(count(case)),
             figure(of_case(results, case, each)),
-            if case == "held" || case == "sessions" {
-                figure(of_case(results, case, freed))
-            } else {
-                NONE.to_owned()
+            match case {
+                "sessions" | "held" | "names" => figure(of_case(results, case, freed)),
+                _ => NONE.to_owned(),
             },
         ]
     });
