@@ -31,7 +31,7 @@ fn time(world: &mut World, wanted: u64, make: impl Fn(&mut World, u64) -> Vec<Ev
         let events = make(world, pairs);
         let began = Instant::now();
         for event in events {
-            world.handle(black_box(event));
+            world.handle(black_box(&event));
         }
         taken += began.elapsed();
     }

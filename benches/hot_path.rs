@@ -30,7 +30,7 @@ const WARM_UP: u64 = 1_000;
 #[inline(never)]
 fn measured_engine(world: &mut World, events: Vec<Event>) {
     for event in events {
-        world.handle(event);
+        world.handle(&event);
     }
 }
 
@@ -46,7 +46,7 @@ fn measured_wire(
         for message in messages {
             let connection = common::connection(0);
             let event = Event::Command { connection, command: command(message) };
-            world.handle_and(event, |effect| answer(effect, out));
+            world.handle_and(&event, |effect| answer(effect, out));
         }
     }
 }
@@ -100,7 +100,7 @@ fn answer(effect: &Effect, out: &mut BytesMut) {
 fn engine(pairs: u64) {
     let mut world = World::new(1);
     for event in world.pairs(WARM_UP) {
-        world.handle(event);
+        world.handle(&event);
     }
     for _ in 0..pairs / CHUNK {
         let events = world.pairs(CHUNK);
@@ -115,7 +115,7 @@ fn wire(pairs: u64) {
     codec.hello_accepted();
     let (mut read, mut out) = (BytesMut::new(), BytesMut::new());
     for event in world.pairs(WARM_UP) {
-        world.handle(event);
+        world.handle(&event);
     }
     for _ in 0..pairs / CHUNK {
         for pair in 0..CHUNK {

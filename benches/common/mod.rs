@@ -68,7 +68,7 @@ impl World {
             queue: VecDeque::new(),
         };
         for session in 0..sessions {
-            world.handle(Event::Attach {
+            world.handle(&Event::Attach {
                 connection: connection(session),
                 peer: None,
                 attach: Attach::Open {
@@ -86,14 +86,14 @@ impl World {
     }
 
     /// Lets one event happen, and forgets what is to be done about it.
-    pub fn handle(&mut self, event: Event) {
+    pub fn handle(&mut self, event: &Event) {
         self.now += MICROS_PER_EVENT;
         self.table.handle(event, Timestamp::from_micros(self.now), &mut self.effects);
         self.effects.clear();
     }
 
     /// The same, but `look` sees each thing that is to be done.
-    pub fn handle_and(&mut self, event: Event, mut look: impl FnMut(&Effect)) {
+    pub fn handle_and(&mut self, event: &Event, mut look: impl FnMut(&Effect)) {
         self.now += MICROS_PER_EVENT;
         self.table.handle(event, Timestamp::from_micros(self.now), &mut self.effects);
         for effect in self.effects.drain(..) {
@@ -106,7 +106,7 @@ impl World {
         for lock in 0..locks {
             let event = self.request(0, &format!("held-{lock:07}"), Wait::Forever);
             self.last_token += 1;
-            self.handle(event);
+            self.handle(&event);
         }
         assert_eq!(self.table.counts().held, locks);
     }
@@ -118,7 +118,7 @@ impl World {
             let session = number % self.latest.len();
             let event = self.request(session, "queue", wait);
             self.queue.push_back((session, self.latest[session]));
-            self.handle(event);
+            self.handle(&event);
         }
         self.last_token += 1;
         assert_eq!(self.table.counts().waiting, waiters);

@@ -20,15 +20,15 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         &mut self,
         connection: ConnectionId,
         peer: Option<SocketAddr>,
-        attach: Attach,
+        attach: &Attach,
     ) {
-        let opening = match attach {
-            Attach::Open { session, ttl, linger, identity } => {
+        let opening = match *attach {
+            Attach::Open { session, ttl, linger, ref identity } => {
                 let (generation, connection) = (Generation::new(1), Some(connection));
-                let id = session;
+                let (id, identity) = (session, identity.clone());
                 Opening { id, generation, connection, peer, identity, ttl, linger }
             }
-            Attach::Resume { session, generation, ttl, linger, identity } => {
+            Attach::Resume { session, generation, ttl, linger, ref identity } => {
                 if let Some(key) = self.sessions.find(session) {
                     return self.resume(key, connection, peer, generation);
                 }
@@ -37,6 +37,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                     return self.refuse(connection, Rejection::UnknownSession);
                 }
                 let (id, connection) = (session, Some(connection));
+                let identity = identity.clone();
                 Opening { id, generation, connection, peer, identity, ttl, linger }
             }
         };
@@ -92,7 +93,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 // A goodbye among them ends the session.
                 let Some(session) = self.sessions.find(id) else { break };
                 let Some(connection) = self.sessions[session].connection else { break };
-                self.command(session, connection, command);
+                self.command(session, connection, &command);
             }
         }
     }
@@ -141,21 +142,26 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// Does what a client says, or keeps it until the session is welcome.
-    pub(super) fn hear(&mut self, session: SessionKey, connection: ConnectionId, command: Command) {
+    pub(super) fn hear(
+        &mut self,
+        session: SessionKey,
+        connection: ConnectionId,
+        command: &Command,
+    ) {
         match &mut self.sessions[session].unheard {
-            Some(unheard) if unheard.len() < UNHEARD_MAX => unheard.push(command),
+            Some(unheard) if unheard.len() < UNHEARD_MAX => unheard.push(command.clone()),
             Some(_) => self.end_session(session, EndReason::Disconnected),
             None => self.command(session, connection, command),
         }
     }
 
-    fn command(&mut self, session: SessionKey, connection: ConnectionId, command: Command) {
-        match command {
-            Command::Request(request) => self.request(session, request),
+    fn command(&mut self, session: SessionKey, connection: ConnectionId, command: &Command) {
+        match *command {
+            Command::Request(ref request) => self.request(session, request),
             Command::Release { request, token } => self.release(session, request, token),
             Command::Cancel { request } => self.cancel(session, request),
-            Command::Reclaim(reclaim) => self.reclaim(session, reclaim),
-            Command::Account(account) => self.account(session, &account),
+            Command::Reclaim(ref reclaim) => self.reclaim(session, reclaim),
+            Command::Account(ref account) => self.account(session, account),
             Command::KeepAlive { sequence } => {
                 self.effects.push(Effect::KeptAlive { connection, sequence });
             }
@@ -163,8 +169,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 self.end_session(session, EndReason::Goodbye);
                 self.settle();
             }
-            Command::Unparsed { request, rejection } => {
-                self.tell(session, request, News::Rejected(rejection));
+            Command::Unparsed { request, ref rejection } => {
+                self.tell(session, request, News::Rejected(rejection.clone()));
             }
         }
     }

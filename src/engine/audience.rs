@@ -4,6 +4,7 @@
 use std::hash::BuildHasher;
 
 use super::arena::{LockKey, RequestKey, SessionKey};
+use super::event::Request;
 use super::lock::ClaimNode;
 use super::request::Live;
 use super::session::Outcome;
@@ -30,9 +31,17 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 
     /// The lock has other holders than before, or has them otherwise.
     pub(super) fn holders_changed(&mut self, lock: LockKey) {
-        let lock = &self.locks[lock];
-        if lock.is_watched && !self.changed.contains(&lock.name) {
-            self.changed.push(lock.name.clone());
+        if self.locks[lock].is_watched {
+            self.note_change(lock);
+        }
+    }
+
+    /// A lock that is watched has changed.
+    #[cold]
+    fn note_change(&mut self, lock: LockKey) {
+        let name = &self.locks[lock].name;
+        if !self.changed.contains(name) {
+            self.changed.push(name.clone());
         }
     }
 
@@ -55,11 +64,23 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             Claim { name: self.locks[lock].name.clone(), mode }
         });
         let claims = claims.collect();
-        self.let_hear(session, id, claims, what());
+        self.happened_to(session, id, claims, what());
     }
 
-    /// Something happened to a request that makes these claims.
+    /// Something happened to a request that is not live.
     pub(super) fn let_hear(
+        &mut self,
+        session: SessionKey,
+        request: &Request,
+        what: impl FnOnce() -> Happening,
+    ) {
+        if self.has_listeners {
+            let claims = request.claims.as_slice().to_vec();
+            self.happened_to(session, request.id, claims, what());
+        }
+    }
+
+    fn happened_to(
         &mut self,
         session: SessionKey,
         request: RequestId,

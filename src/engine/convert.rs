@@ -6,7 +6,8 @@
 //! and found in a deadlock as all others; and two shared holders who both want to be the exclusive
 //! one are a deadlock.
 //!
-//! Two requests are *partners* while one waits to convert the other.
+//! Two requests are *partners* while one waits to convert the other. Nearly all requests have none:
+//! what is for those that have is `#[cold]`, out of the way of all others.
 
 use std::hash::BuildHasher;
 
@@ -79,6 +80,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if !self.requests[request].is_conversion() {
             return Ok(());
         }
+        self.check_conversion(request)
+    }
+
+    /// [`LockTable::check_place_ahead`] of one that converts another.
+    #[cold]
+    fn check_conversion(&mut self, request: RequestKey) -> Result<(), Rejection> {
         self.wait_in_queues(request, Ticket::default(), None);
         let cycle = self.find_deadlock(request);
         self.leave_queues(request);
@@ -101,6 +108,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// nothing new is granted.
     pub(super) fn token_kept(&self, request: RequestKey) -> Option<FencingToken> {
         let converted = self.requests[request].partner()?;
+        self.token_of_more(request, converted)
+    }
+
+    /// The token of a request, if it has as much of every lock as another wants.
+    #[cold]
+    fn token_of_more(&self, request: RequestKey, converted: RequestKey) -> Option<FencingToken> {
         let token = self.requests[converted].token()?;
         let wants_less = |claim| {
             let ClaimNode { lock, mode, .. } = self.claims[claim];
@@ -113,6 +126,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// since when it was held.
     pub(super) fn give_way_to(&mut self, request: RequestKey) -> Option<Timestamp> {
         let converted = self.requests[request].partner()?;
+        Some(self.replace(request, converted))
+    }
+
+    /// [`LockTable::give_way_to`] of one that converts another.
+    #[cold]
+    fn replace(&mut self, request: RequestKey, converted: RequestKey) -> Timestamp {
         self.requests[converted].more_mut().partner = None;
         let Live { session, id, since, .. } = self.requests[converted];
         let replaced = self.requests[converted].token();
@@ -120,7 +139,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         (more.partner, more.replaced) = (None, replaced);
         let outcome = self.drop_silently(converted);
         self.sessions[session].remember(id, outcome, self.limits.finished_remembered);
-        Some(since)
+        since
     }
 
     /// One of two partners, of this id, is gone. A conversion without what it was to convert is

@@ -74,7 +74,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// A client comes back for what it held before the crash (rule G3).
-    pub(super) fn reclaim(&mut self, session: SessionKey, reclaim: Reclaim) {
+    pub(super) fn reclaim(&mut self, session: SessionKey, reclaim: &Reclaim) {
         let (id, token) = (reclaim.id, reclaim.token);
         if let Some(live) = self.requests.find(session, id) {
             let news = match self.requests[live].state {
@@ -104,10 +104,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             progress: Progress::Untold,
             ticket: None,
             lock_delay: reclaim.lock_delay,
-            note: reclaim.note,
-            claims: reclaim.claims,
+            note: reclaim.note.clone(),
+            claims: reclaim.claims.clone(),
         };
-        let key = self.put_in(session, request);
+        let key = self.put_in(session, &request);
         if self.make_room(key, token) {
             self.hold(key, token);
             self.tell(session, id, News::Granted { token });

@@ -17,26 +17,21 @@ use super::request::{Live, State};
 use super::session::{Outcome, Session};
 use super::table::Due;
 use super::{Happening, LockTable, News, Rejection};
-use crate::types::{FencingToken, LockName, Mode, RequestId, SessionId, Ticket, Timestamp};
+use crate::types::{Claim, FencingToken, LockName, Mode, RequestId, SessionId, Ticket, Timestamp};
 
 impl<S: BuildHasher + Clone> LockTable<S> {
     /// Takes a request in: it is granted, waits or is rejected, and that is told (rules R1 to R6).
-    pub(super) fn request(&mut self, session: SessionKey, request: Request) {
+    pub(super) fn request(&mut self, session: SessionKey, request: &Request) {
         let id = request.id;
         if id <= self.sessions[session].latest_request {
-            return self.request_again(session, &request);
+            return self.request_again(session, request);
         }
         self.sessions[session].latest_request = id;
-        let heard = self.has_listeners.then(|| request.claims.as_slice().to_vec());
-        if let Some(claims) = &heard {
-            self.let_hear(session, id, claims.clone(), Happening::Requested);
-        }
+        self.let_hear(session, request, || Happening::Requested);
         if let Err(rejection) = self.enter(session, request) {
             let outcome = Outcome::Rejected(rejection.code());
             self.sessions[session].remember(id, outcome, self.limits.finished_remembered);
-            if let Some(claims) = heard {
-                self.let_hear(session, id, claims, Happening::Rejected(rejection.clone()));
-            }
+            self.let_hear(session, request, || Happening::Rejected(rejection.clone()));
             self.tell(session, id, News::Rejected(rejection));
         }
         self.settle();
@@ -78,7 +73,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// Grants a new request or lets it wait, or leaves no trace of it.
-    fn enter(&mut self, session: SessionKey, request: Request) -> Result<(), Rejection> {
+    fn enter(&mut self, session: SessionKey, request: &Request) -> Result<(), Rejection> {
         let max = self.limits.claims_per_session_max;
         if self.draining {
             return Err(Rejection::Draining);
@@ -86,13 +81,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if self.sessions[session].claims + request.claims.as_slice().len() > max {
             return Err(Rejection::TooManyClaims { max });
         }
-        let converted = self.find_converted(session, &request)?;
-        let (wait, ticket) = (request.wait, request.ticket);
+        let converted = self.find_converted(session, request)?;
         let key = self.put_in(session, request);
         if let Some(converted) = converted {
             self.pair(key, converted);
         }
-        let placed = self.grant_or_enqueue(key, wait, ticket);
+        let placed = self.grant_or_enqueue(key, request.wait, request.ticket);
         if placed.is_err() {
             self.take_out(key);
         }
@@ -100,13 +94,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// Makes a request live, with its claims, in no queue yet.
-    pub(super) fn put_in(&mut self, session: SessionKey, request: Request) -> RequestKey {
+    pub(super) fn put_in(&mut self, session: SessionKey, request: &Request) -> RequestKey {
         let owner = self.owners.find_or_add(session, request.owner);
-        let Request { id, progress, lock_delay, note, .. } = request;
+        let Request { id, progress, lock_delay, ref note, ref claims, .. } = *request;
         let mut live = Live::new(session, id, progress, self.now);
         if owner.is_some() || !lock_delay.is_zero() || !note.is_empty() {
             let more = live.more_mut();
-            (more.owner, more.lock_delay, more.note) = (owner, lock_delay, Some(note));
+            (more.owner, more.lock_delay, more.note) = (owner, lock_delay, Some(note.clone()));
         }
         let key = self.requests.insert(live);
         self.sessions[session].requests.push_back(&mut self.requests.arena, key);
@@ -114,9 +108,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             self.owners[owner].requests.push_back(&mut self.requests.arena, key);
         }
         let mut last: Option<ClaimKey> = None;
-        for claim in request.claims {
-            let lock = self.locks.find_or_use(claim.name, Shape::of(claim.mode));
-            let node = self.claims.insert(ClaimNode::new(lock, key, claim.mode));
+        for Claim { name, mode } in claims.as_slice() {
+            let lock = self.locks.find_or_use(name, Shape::of(*mode));
+            let node = self.claims.insert(ClaimNode::new(lock, key, *mode));
             self.sessions[session].claims += 1;
             match last.replace(node) {
                 Some(last) => self.claims[last].sibling = Some(node),

@@ -363,10 +363,10 @@ impl<S: BuildHasher + Clone> Locks<S> {
     }
 
     /// The lock of this name; if it was free, it is in use as `shape` from now on.
-    pub(super) fn find_or_use(&mut self, name: LockName, shape: Shape) -> LockKey {
+    pub(super) fn find_or_use(&mut self, name: &LockName, shape: Shape) -> LockKey {
         let Self { arena, by_name, watched, hasher, .. } = self;
         let hash = hasher.hash_one(name.as_str());
-        let found = by_name.entry(hash, |key| arena[*key].name == name, |key| arena[*key].hash);
+        let found = by_name.entry(hash, |key| arena[*key].name == *name, |key| arena[*key].hash);
         match found {
             Entry::Occupied(entry) => {
                 let key = *entry.get();
@@ -378,9 +378,9 @@ impl<S: BuildHasher + Clone> Locks<S> {
                 key
             }
             Entry::Vacant(entry) => {
-                let is_watched = !watched.is_empty() && watched.contains(&name);
+                let is_watched = !watched.is_empty() && watched.contains(name);
                 let key = arena.insert(Lock {
-                    name,
+                    name: name.clone(),
                     hash,
                     shape,
                     taken: 0,

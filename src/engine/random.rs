@@ -217,7 +217,7 @@ impl World {
         self.table = begin(self.durable, first, past, self.now);
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: &Event) {
         let mut effects = Vec::new();
         self.table.handle(event, self.now, &mut effects);
         for effect in effects {
@@ -226,12 +226,12 @@ impl World {
         if self.disk_works {
             for durable in std::mem::take(&mut self.unsaved) {
                 self.durable = durable;
-                self.handle(Event::Persisted(durable));
+                self.handle(&Event::Persisted(durable));
             }
             let count = self.unrecorded.len();
             if count > 0 {
                 self.recorded.append(&mut self.unrecorded);
-                self.handle(Event::Recorded { count });
+                self.handle(&Event::Recorded { count });
             }
         }
     }
@@ -288,13 +288,13 @@ impl World {
         self.connections += 1;
         let connection = ConnectionId::new(self.connections);
         let (epoch_seen, token_seen) = (Epoch::default(), FencingToken::default());
-        self.handle(Event::Attach { connection, peer: None, attach, epoch_seen, token_seen });
+        self.handle(&Event::Attach { connection, peer: None, attach, epoch_seen, token_seen });
         connection
     }
 
     fn say(&mut self, session: u64, command: Command) {
         if let Some((_, connection, _)) = self.sessions.get(&session) {
-            self.handle(Event::Command { connection: *connection, command });
+            self.handle(&Event::Command { connection: *connection, command });
         }
     }
 
@@ -368,7 +368,7 @@ impl World {
             }
             Step::Cut { session } => {
                 if let Some((_, connection, _)) = self.sessions.get(&session) {
-                    self.handle(Event::Disconnect { connection: *connection });
+                    self.handle(&Event::Disconnect { connection: *connection });
                 }
             }
             Step::Goodbye { session } => self.say(session, Command::Goodbye),
@@ -412,7 +412,7 @@ impl World {
                     self.say(session, Command::Cancel { request });
                 }
             }
-            Step::Revoke { lock, token } => self.handle(Event::Revoke {
+            Step::Revoke { lock, token } => self.handle(&Event::Revoke {
                 connection: ConnectionId::new(u64::MAX),
                 query_id: 0,
                 name: LockName::new(format!("lock{lock}")).unwrap(),
@@ -422,7 +422,7 @@ impl World {
                 let end = self.now.after(Duration::from_millis(ms));
                 while let Some(deadline) = self.table.next_deadline().filter(|at| *at <= end) {
                     self.now = self.now.max(deadline);
-                    self.handle(Event::Tick);
+                    self.handle(&Event::Tick);
                 }
                 self.now = end;
             }
@@ -431,7 +431,7 @@ impl World {
             Step::Reclaim { session, back } => self.reclaim(session, back),
             Step::Disk { works } => {
                 self.disk_works = works;
-                self.handle(Event::Tick);
+                self.handle(&Event::Tick);
             }
         }
     }
@@ -512,10 +512,10 @@ fn a_name_that_was_used_leaves_nothing_behind() {
             note: Note::default(),
             claims: claim.into(),
         };
-        world.handle(Event::Command { connection, command: Command::Request(request) });
+        world.handle(&Event::Command { connection, command: Command::Request(request) });
         let token = world.tokens[&(world.sessions[&0].0, id)];
         let command = Command::Release { request: id, token };
-        world.table.handle(Event::Command { connection, command }, world.now, &mut effects);
+        world.table.handle(&Event::Command { connection, command }, world.now, &mut effects);
         effects.clear();
     }
     assert_eq!(world.table.counts().locks, 0);

@@ -200,12 +200,14 @@ fn hash_of(hasher: &impl BuildHasher, session: SessionKey, id: RequestId) -> u64
 pub(super) struct Requests<S> {
     pub(super) arena: Arena<RequestKey, Live>,
     by_id: HashTable<RequestKey>,
+    /// The one that came last: it is asked for next. Only where to look first, it may be any or none.
+    latest: Option<RequestKey>,
     hasher: S,
 }
 
 impl<S: BuildHasher> Requests<S> {
     pub(super) fn new(hasher: S) -> Self {
-        Self { arena: Arena::new(), by_id: HashTable::new(), hasher }
+        Self { arena: Arena::new(), by_id: HashTable::new(), latest: None, hasher }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -217,18 +219,21 @@ impl<S: BuildHasher> Requests<S> {
     }
 
     pub(super) fn find(&self, session: SessionKey, id: RequestId) -> Option<RequestKey> {
+        let is_meant = |live: &Live| live.session == session && live.id == id;
+        if let Some(key) = self.latest
+            && self.arena.get(key).is_some_and(is_meant)
+        {
+            return Some(key);
+        }
         let hash = hash_of(&self.hasher, session, id);
-        let is_meant = |key: &RequestKey| {
-            let live = &self.arena[*key];
-            live.session == session && live.id == id
-        };
-        self.by_id.find(hash, is_meant).copied()
+        self.by_id.find(hash, |key| is_meant(&self.arena[*key])).copied()
     }
 
     pub(super) fn insert(&mut self, live: Live) -> RequestKey {
         let hash = hash_of(&self.hasher, live.session, live.id);
         let key = self.arena.insert(live);
-        let Self { arena, by_id, hasher } = self;
+        self.latest = Some(key);
+        let Self { arena, by_id, hasher, .. } = self;
         let rehash = |key: &RequestKey| hash_of(hasher, arena[*key].session, arena[*key].id);
         by_id.insert_unique(hash, key, rehash);
         key
@@ -241,7 +246,7 @@ impl<S: BuildHasher> Requests<S> {
             entry.remove();
         }
         if is_mostly_empty(self.by_id.len(), self.by_id.capacity()) {
-            let Self { arena, by_id, hasher } = self;
+            let Self { arena, by_id, hasher, .. } = self;
             let rehash = |key: &RequestKey| hash_of(hasher, arena[*key].session, arena[*key].id);
             by_id.shrink_to(by_id.len() * 2, rehash);
         }

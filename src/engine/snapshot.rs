@@ -189,7 +189,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         for (name, left) in snapshot.delays {
             // Nobody uses it: it is only delayed, as what it was does not matter.
-            let lock = self.locks.find_or_use(name, super::lock::Shape::Plain);
+            let lock = self.locks.find_or_use(&name, super::lock::Shape::Plain);
             self.delay_lock(lock, self.now.after(left));
         }
         if self.grace_until.is_none() {
@@ -239,7 +239,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             note: saved.note,
             claims,
         };
-        let key = self.put_in(session, request);
+        let key = self.put_in(session, &request);
         if saved.replaced.is_some() {
             self.requests[key].more_mut().replaced = saved.replaced;
         }

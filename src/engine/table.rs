@@ -54,7 +54,7 @@ use crate::types::{
 ///     epoch_seen: Epoch::new(0),
 ///     token_seen: FencingToken::new(0),
 /// };
-/// table.handle(hello, now, &mut effects);
+/// table.handle(&hello, now, &mut effects);
 /// assert!(matches!(effects[..], [Effect::Welcome { .. }]));
 /// ```
 #[derive(Debug)]
@@ -196,22 +196,22 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Takes note of `event` at the moment `now`, and appends to `effects` what is to be done about
     /// it. What was due by then happens first. A `now` before that of an earlier event counts as
     /// that event's.
-    pub fn handle(&mut self, event: Event, now: Timestamp, effects: &mut Vec<Effect>) {
+    pub fn handle(&mut self, event: &Event, now: Timestamp, effects: &mut Vec<Effect>) {
         self.step(event, now, effects);
         #[cfg(test)]
         self.assert_invariants();
     }
 
     /// [`LockTable::handle`], without the look at everything that tests take after it.
-    pub(crate) fn step(&mut self, event: Event, now: Timestamp, effects: &mut Vec<Effect>) {
+    pub(crate) fn step(&mut self, event: &Event, now: Timestamp, effects: &mut Vec<Effect>) {
         mem::swap(&mut self.effects, effects);
         if now > self.now {
             self.notice_stall(now);
             self.now = now;
         }
         self.expire_due();
-        match event {
-            Event::Attach { connection, peer, attach, epoch_seen, token_seen } => {
+        match *event {
+            Event::Attach { connection, peer, ref attach, epoch_seen, token_seen } => {
                 if !self.tokens.is_plausible(epoch_seen, token_seen) {
                     self.refuse(connection, Rejection::ImplausibleToken);
                 } else if self.sessions.of_connection(connection).is_none() {
@@ -221,16 +221,17 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                     }
                 }
             }
-            Event::Command { connection, command } => {
-                if let Some(session) = self.sessions.of_connection(connection) {
-                    self.sessions[session].renew(self.now);
-                    self.sessions[session].is_reopened = false;
-                    self.hear(session, connection, command);
+            Event::Command { connection, ref command } => {
+                if let Some(key) = self.sessions.of_connection(connection) {
+                    let session = &mut self.sessions[key];
+                    session.renew(self.now);
+                    session.is_reopened = false;
+                    self.hear(key, connection, command);
                 }
             }
             Event::Disconnect { connection } => self.disconnect(connection),
-            Event::Revoke { connection, query_id, name, token } => {
-                self.ask_to_revoke(connection, query_id, name, token);
+            Event::Revoke { connection, query_id, ref name, token } => {
+                self.ask_to_revoke(connection, query_id, name.clone(), token);
             }
             Event::Persisted(durable) => {
                 self.tokens.persisted(durable);
@@ -242,7 +243,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             Event::Tick => {}
         }
         self.tell_watchers();
-        self.effects.extend(self.tokens.wanted().map(Effect::Persist));
+        if let Some(durable) = self.tokens.wanted() {
+            self.effects.push(Effect::Persist(durable));
+        }
         mem::swap(&mut self.effects, effects);
     }
 
@@ -319,10 +322,11 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// If the coordinator itself stood still, nobody could be heard, and nobody is to blame: leases
     /// are longer by that, and a grace period (rule T3).
     fn notice_stall(&mut self, now: Timestamp) {
-        let late = now.since(self.now.after(HEARTBEAT));
-        if late <= STALL_MIN || !self.expects_somebody() {
+        let expected = self.now.after(HEARTBEAT);
+        if now <= expected.after(STALL_MIN) || !self.expects_somebody() {
             return;
         }
+        let late = now.since(expected);
         // Only the ends: where an entry comes up too early, it is put off then.
         let sessions: Vec<SessionKey> = self.sessions.keys().collect();
         for session in sessions {

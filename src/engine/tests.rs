@@ -201,7 +201,7 @@ impl Story {
         self.tellers.get_mut(&session).ok_or_else(|| format!("no session {session}").into())
     }
 
-    fn handle(&mut self, event: Event) -> String {
+    fn handle(&mut self, event: &Event) -> String {
         let mut effects = Vec::new();
         self.table.handle(event, self.now, &mut effects);
         let mut text = String::new();
@@ -211,13 +211,13 @@ impl Story {
         if self.disk_works {
             for durable in std::mem::take(&mut self.to_persist) {
                 self.on_disk = durable;
-                let more = self.handle(Event::Persisted(durable));
+                let more = self.handle(&Event::Persisted(durable));
                 text.push_str(&more);
             }
             let count = self.to_record.len();
             if count > 0 {
                 self.recorded.append(&mut self.to_record);
-                let more = self.handle(Event::Recorded { count });
+                let more = self.handle(&Event::Recorded { count });
                 text.push_str(&more);
             }
         }
@@ -226,7 +226,7 @@ impl Story {
 
     fn say(&mut self, session: u64, command: Command) -> Result<String, Failure> {
         let connection = self.teller(session)?.connection;
-        Ok(self.handle(Event::Command { connection, command }))
+        Ok(self.handle(&Event::Command { connection, command }))
     }
 
     fn open(&mut self, line: &Line) -> Result<String, Failure> {
@@ -252,7 +252,7 @@ impl Story {
                 tickets: HashMap::new(),
             };
             self.tellers.insert(session, teller);
-            let told = self.handle(Event::Attach {
+            let told = self.handle(&Event::Attach {
                 connection,
                 peer: None,
                 attach: Attach::Open {
@@ -281,7 +281,7 @@ impl Story {
         let teller = self.teller(session)?;
         let generation = given.unwrap_or(teller.generation + 1);
         let ttl = Ttl::new(teller.ttl)?;
-        let told = self.handle(Event::Attach {
+        let told = self.handle(&Event::Attach {
             connection,
             peer: None,
             attach: Attach::Resume {
@@ -436,7 +436,7 @@ impl Story {
                     let rejection = Rejection::Unsupported { what: "that" };
                     self.say(session, Command::Unparsed { request, rejection })?
                 }
-                "cut" => self.handle(Event::Disconnect { connection }),
+                "cut" => self.handle(&Event::Disconnect { connection }),
                 other => return Err(format!("unknown command {other}").into()),
             };
             text.push_str(&told);
@@ -452,12 +452,12 @@ impl Story {
         match args.next_pos() {
             Some("keepalive") => {
                 let command = Command::KeepAlive { sequence: 1 };
-                Ok(self.handle(Event::Command { connection, command }))
+                Ok(self.handle(&Event::Command { connection, command }))
             }
             Some("goodbye") => {
-                Ok(self.handle(Event::Command { connection, command: Command::Goodbye }))
+                Ok(self.handle(&Event::Command { connection, command: Command::Goodbye }))
             }
-            Some("cut") => Ok(self.handle(Event::Disconnect { connection })),
+            Some("cut") => Ok(self.handle(&Event::Disconnect { connection })),
             _ => Err("keepalive, goodbye or cut".into()),
         }
     }
@@ -468,7 +468,7 @@ impl Story {
         let token = FencingToken::new(args.take_key("token").ok_or("which token?")?.parse()?);
         self.queries += 1;
         let connection = ConnectionId::new(999);
-        Ok(self.handle(Event::Revoke { connection, query_id: self.queries, name, token }))
+        Ok(self.handle(&Event::Revoke { connection, query_id: self.queries, name, token }))
     }
 
     /// Somebody begins or ceases to look on.
@@ -488,7 +488,7 @@ impl Story {
         let mut text = String::new();
         while let Some(deadline) = self.table.next_deadline().filter(|at| *at <= end) {
             self.now = self.now.max(deadline);
-            let told = self.handle(Event::Tick);
+            let told = self.handle(&Event::Tick);
             if !told.is_empty() {
                 writeln!(text, "after {:?}:", self.now.since(began)).unwrap();
                 text.push_str(&told);
@@ -543,10 +543,10 @@ impl Runner for Story {
                 self.now = self.now.after(duration(&first)?);
                 Ok(String::new())
             }
-            "tick" => Ok(self.handle(Event::Tick)),
+            "tick" => Ok(self.handle(&Event::Tick)),
             "disk" => {
                 self.disk_works = first == "works";
-                Ok(if self.disk_works { self.handle(Event::Tick) } else { String::new() })
+                Ok(if self.disk_works { self.handle(&Event::Tick) } else { String::new() })
             }
             "tokens" => {
                 let below = line.consume_args().take_key("below").ok_or("below=")?.parse()?;
@@ -557,7 +557,7 @@ impl Runner for Story {
             "account" => self.account(line),
             "crash" => Ok(self.restart(None)),
             "stop" => Ok(self.restart(Some(self.table.snapshot()))),
-            "drain" => Ok(self.handle(Event::Drain)),
+            "drain" => Ok(self.handle(&Event::Drain)),
             "watch" | "unwatch" | "listen" => self.look_on(&line.name, &first),
             "status" => Ok(self.status()),
             "look" => Ok(self.look()),

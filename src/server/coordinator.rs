@@ -114,7 +114,7 @@ impl Coordinator {
     }
 
     /// One event in, all its effects out: the one place where anything is decided.
-    fn step(&mut self, event: Event, now: Timestamp) {
+    fn step(&mut self, event: &Event, now: Timestamp) {
         if !self.is_over {
             // Asked each time, for what the log tells may change at any time.
             self.table.listen(self.is_listened_to());
@@ -166,7 +166,7 @@ impl Coordinator {
         let handle = ctx.run_later(deadline.since(now), |this, ctx| {
             this.timer = None;
             let now = this.clock.now();
-            this.step(Event::Tick, now);
+            this.step(&Event::Tick, now);
             this.finish_turn(now, ctx);
         });
         self.timer = Some((deadline, handle));
@@ -198,12 +198,12 @@ impl Handler<Submit> for Coordinator {
         // Taken here, after the message was read: what is decided is decided as of now (rule T1).
         let now = self.clock.now();
         if self.table.next_deadline().is_some_and(|deadline| deadline <= now) {
-            self.step(Event::Tick, now);
+            self.step(&Event::Tick, now);
         }
         if window == Window::Shut {
             self.connections.acknowledge(connection);
         }
-        self.submit(connection, messages, now);
+        self.submit(connection, &messages, now);
         self.finish_turn(now, ctx);
     }
 }
@@ -216,7 +216,7 @@ impl Handler<Disconnect> for Coordinator {
         self.forget_interests(connection);
         let now = self.clock.now();
         if matches!(role, Role::Session { .. }) {
-            self.step(Event::Disconnect { connection }, now);
+            self.step(&Event::Disconnect { connection }, now);
         }
         self.finish_turn(now, ctx);
     }
@@ -228,10 +228,10 @@ impl Handler<Committed> for Coordinator {
     fn handle(&mut self, Committed { durable, recorded }: Committed, ctx: &mut Context<Self>) {
         let now = self.clock.now();
         if let Some(durable) = durable {
-            self.step(Event::Persisted(durable), now);
+            self.step(&Event::Persisted(durable), now);
         }
         if recorded > 0 {
-            self.step(Event::Recorded { count: recorded }, now);
+            self.step(&Event::Recorded { count: recorded }, now);
         }
         self.finish_turn(now, ctx);
     }
@@ -245,7 +245,7 @@ impl Handler<Save> for Coordinator {
             return;
         }
         let now = self.clock.now();
-        self.step(Event::Tick, now);
+        self.step(&Event::Tick, now);
         // Whatever was said is in the snapshot, and whatever is in the snapshot was said.
         self.finish_turn(now, ctx);
         self.is_over = true;
@@ -261,7 +261,7 @@ impl Handler<Drain> for Coordinator {
 
     fn handle(&mut self, Drain { finished }: Drain, ctx: &mut Context<Self>) {
         let now = self.clock.now();
-        self.step(Event::Drain, now);
+        self.step(&Event::Drain, now);
         self.drained = Some(finished);
         self.finish_turn(now, ctx);
     }

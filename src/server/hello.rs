@@ -17,7 +17,7 @@ pub(super) type Refusal = (RejectionCode, String);
 /// What the connection becomes, and what that takes of the engine: nothing, for an observer. A
 /// new session gets the name that `draw` gives.
 pub(super) fn parse(
-    hello: wire::Hello,
+    hello: &wire::Hello,
     sealer: &Sealer,
     draw: impl FnOnce() -> Result<SessionId, Refusal>,
 ) -> Result<(Role, Option<Attach>), Refusal> {
@@ -27,7 +27,7 @@ pub(super) fn parse(
     let no = |rejection: Rejection| (rejection.code(), rejection.to_string());
     let ttl = parse::ttl(hello.ttl_ms).map_err(no)?;
     let linger = hello.linger_ms.map(|ms| Duration::from_millis(ms.into()));
-    let identity = parse::identity(hello.identity).map_err(no)?;
+    let identity = parse::identity(&hello.identity).map_err(no)?;
     let for_role = identity.clone();
     let (id, attach) = match hello.attach {
         wire::Attach::Resume { session, secret, generation } => {

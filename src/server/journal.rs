@@ -10,7 +10,8 @@ use std::time::Duration;
 use log::{debug, info, log_enabled, warn};
 
 use crate::engine::{
-    Account, CYCLE_TOLD_MAX, Command, Counts, CycleLink, EndReason, Happening, Snapshot, Standing,
+    Account, CYCLE_TOLD_MAX, Command, Counts, CycleLink, EndReason, Event, Happening, Snapshot,
+    Standing,
 };
 use crate::types::{Claim, Generation, Identity, LockName, OwnerId, RequestId, SessionId, Ttl};
 
@@ -50,9 +51,10 @@ impl fmt::Display for Names<'_> {
     }
 }
 
-/// A session's client said `command`. What becomes of requests is told as it happens; this is about
+/// A session's client said something. What becomes of requests is told as it happens; this is about
 /// the rest.
-pub(super) fn received(who: Who<'_>, command: &Command) {
+pub(super) fn received(who: Who<'_>, event: &Event) {
+    let Event::Command { command, .. } = event else { return };
     match command {
         Command::Reclaim(reclaim) => {
             let names = Names(reclaim.claims.as_slice());

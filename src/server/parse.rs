@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use smallvec::SmallVec;
 use smol_str::SmolStr;
 
 use super::seal::Sealer;
@@ -16,32 +15,19 @@ use crate::types::{
 };
 use crate::wire::{self, ClientMessage};
 
-/// Has what one read of a connection brought done in the order that is due: a Hello, then keep-alives
-/// (rule S5), then the rest as it came.
-pub(super) fn in_order(messages: Vec<ClientMessage>, mut each: impl FnMut(ClientMessage)) {
-    let mut rest = messages.into_iter();
-    if let [ClientMessage::Hello(_), ..] = rest.as_slice()
-        && let Some(hello) = rest.next()
-    {
-        each(hello);
-    }
-    let several = rest.len() > 1;
-    if several {
-        for message in rest.as_slice() {
-            if let ClientMessage::KeepAlive { sequence } = *message {
-                each(ClientMessage::KeepAlive { sequence });
-            }
-        }
-    }
-    for message in rest {
-        if !(several && matches!(message, ClientMessage::KeepAlive { .. })) {
-            each(message);
-        }
-    }
+/// What one read of a connection brought, in the order that is due: a Hello, then keep-alives (rule
+/// S5), then the rest as it came.
+pub(super) fn in_order(messages: &[ClientMessage]) -> impl Iterator<Item = &ClientMessage> {
+    let hello = matches!(messages.first(), Some(ClientMessage::Hello(_)));
+    let (hello, rest) = messages.split_at(usize::from(hello));
+    let is_keep_alive =
+        |message: &&ClientMessage| matches!(message, ClientMessage::KeepAlive { .. });
+    let keep_alives = rest.iter().filter(is_keep_alive);
+    hello.iter().chain(keep_alives).chain(rest.iter().filter(move |it| !is_keep_alive(it)))
 }
 
 /// The command that asks for locks, or the one that has it answered *no*.
-pub(super) fn request(asked: wire::Request) -> Command {
+pub(super) fn request(asked: &wire::Request) -> Command {
     let request = RequestId::new(asked.request);
     match parse_request(asked) {
         Ok(request) => Command::Request(request),
@@ -49,7 +35,7 @@ pub(super) fn request(asked: wire::Request) -> Command {
     }
 }
 
-fn parse_request(asked: wire::Request) -> Result<Request, Rejection> {
+fn parse_request(asked: &wire::Request) -> Result<Request, Rejection> {
     let ticket = |wire::Ticket { epoch, arrival }| Ticket { epoch, arrival };
     Ok(Request {
         id: RequestId::new(asked.request),
@@ -59,8 +45,8 @@ fn parse_request(asked: wire::Request) -> Result<Request, Rejection> {
         progress: if asked.progress { Progress::Told } else { Progress::Untold },
         ticket: asked.ticket.map(ticket),
         lock_delay: lock_delay(asked.lock_delay_ms)?,
-        note: Note::new(asked.note).map_err(Rejection::Note)?,
-        claims: claims(asked.claims)?,
+        note: Note::new(asked.note.as_str()).map_err(Rejection::Note)?,
+        claims: claims(&asked.claims)?,
     })
 }
 
@@ -77,7 +63,7 @@ pub(super) fn cancel(request: u64) -> Command {
 /// The command that asks for what was held before a crash, if its seal is that of such a grant of
 /// `session`, or of none if that is none; else the one that has it answered *no*.
 pub(super) fn reclaim(
-    asked: wire::Reclaim,
+    asked: &wire::Reclaim,
     session: Option<SessionId>,
     sealer: &Sealer,
 ) -> Command {
@@ -95,14 +81,14 @@ pub(super) fn reclaim(
     }
 }
 
-fn parse_reclaim(asked: wire::Reclaim) -> Result<Reclaim, Rejection> {
+fn parse_reclaim(asked: &wire::Reclaim) -> Result<Reclaim, Rejection> {
     Ok(Reclaim {
         id: RequestId::new(asked.request),
         token: FencingToken::new(asked.token),
         owner: OwnerId::new(asked.owner),
         lock_delay: lock_delay(asked.lock_delay_ms)?,
-        note: Note::new(asked.note).map_err(Rejection::Note)?,
-        claims: claims(asked.claims)?,
+        note: Note::new(asked.note.as_str()).map_err(Rejection::Note)?,
+        claims: claims(&asked.claims)?,
     })
 }
 
@@ -112,13 +98,13 @@ fn lock_delay(ms: u32) -> Result<Duration, Rejection> {
 }
 
 /// The command that says what a client knows of.
-pub(super) fn account(known: wire::Account) -> Command {
-    let held_of = |held: wire::Held| (RequestId::new(held.request), FencingToken::new(held.token));
+pub(super) fn account(known: &wire::Account) -> Command {
+    let held_of = |held: &wire::Held| (RequestId::new(held.request), FencingToken::new(held.token));
     Command::Account(Account {
         from: RequestId::new(known.from),
         to: RequestId::new(known.to),
-        held: known.held.into_iter().map(held_of).collect(),
-        waiting: known.waiting.into_iter().map(RequestId::new).collect(),
+        held: known.held.iter().map(held_of).collect(),
+        waiting: known.waiting.iter().copied().map(RequestId::new).collect(),
     })
 }
 
@@ -130,19 +116,17 @@ fn wait(wait: wire::Wait) -> Wait {
     }
 }
 
-fn claims(mut raw: SmallVec<[wire::Claim; 1]>) -> Result<Claims, Rejection> {
+fn claims(raw: &[wire::Claim]) -> Result<Claims, Rejection> {
     // Nearly every request has one claim, and that one is not to be carried about.
-    if raw.len() == 1
-        && let Some(only) = raw.pop()
-    {
+    if let [only] = raw {
         return claim(only).map(Claims::from);
     }
-    let parsed: Result<Vec<Claim>, Rejection> = raw.into_iter().map(claim).collect();
+    let parsed: Result<Vec<Claim>, Rejection> = raw.iter().map(claim).collect();
     Claims::new(parsed?).map_err(Rejection::Claims)
 }
 
-fn claim(raw: wire::Claim) -> Result<Claim, Rejection> {
-    Ok(Claim { name: lock_name(raw.name)?, mode: mode(raw.mode)? })
+fn claim(raw: &wire::Claim) -> Result<Claim, Rejection> {
+    Ok(Claim { name: lock_name(raw.name.clone())?, mode: mode(raw.mode)? })
 }
 
 /// A lock name, from a claim or a question.
@@ -167,7 +151,7 @@ pub(super) fn ttl(ms: u32) -> Result<Ttl, Rejection> {
 }
 
 /// Who a session is, from a Hello.
-pub(super) fn identity(raw: String) -> Result<Identity, Rejection> {
+pub(super) fn identity(raw: &str) -> Result<Identity, Rejection> {
     Identity::new(raw).map_err(Rejection::Identity)
 }
 
@@ -175,7 +159,7 @@ pub(super) fn identity(raw: String) -> Result<Identity, Rejection> {
 mod tests {
     use std::iter;
 
-    use smallvec::smallvec;
+    use smallvec::{SmallVec, smallvec};
 
     use super::super::seal::StateKey;
     use super::*;
@@ -199,7 +183,7 @@ mod tests {
         wire::Claim { name: name.into(), mode }
     }
 
-    fn code(asked: wire::Request) -> RejectionCode {
+    fn code(asked: &wire::Request) -> RejectionCode {
         match request(asked) {
             Command::Unparsed { request, rejection } => {
                 assert_eq!(request, RequestId::new(7));
@@ -215,7 +199,7 @@ mod tests {
             asked(smallvec![claim_of("printer", wire::Mode::Permits { take: 1, of: 3 })]);
         asked.wait = wire::Wait::Timeout { ms: 250 };
         asked.progress = true;
-        let Command::Request(request) = request(asked) else { panic!("not a request") };
+        let Command::Request(request) = request(&asked) else { panic!("not a request") };
         assert_eq!(request.wait, Wait::AtMost(Duration::from_millis(250)));
         assert_eq!(request.progress, Progress::Told);
         assert_eq!(request.claims.as_slice()[0].mode, Mode::Permits { take: 1, of: 3 });
@@ -236,14 +220,14 @@ mod tests {
             note: String::new(),
             claims: smallvec![claim_of("printer", wire::Mode::Exclusive)],
         };
-        match reclaim(asked(seal.number()), Some(session), &sealer) {
+        match reclaim(&asked(seal.number()), Some(session), &sealer) {
             Command::Reclaim(Reclaim { id, .. }) => assert_eq!(id, request),
             other => panic!("{other:?}"),
         }
         let no = [
-            reclaim(asked(seal.number() + 1), Some(session), &sealer),
-            reclaim(asked(seal.number()), Some(SessionId::new(6)), &sealer),
-            reclaim(asked(seal.number()), None, &sealer),
+            reclaim(&asked(seal.number() + 1), Some(session), &sealer),
+            reclaim(&asked(seal.number()), Some(SessionId::new(6)), &sealer),
+            reclaim(&asked(seal.number()), None, &sealer),
         ];
         for no in no {
             match no {
@@ -255,27 +239,30 @@ mod tests {
         }
         let mut malformed = asked(seal.number());
         malformed.claims.clear();
-        let malformed = reclaim(malformed, Some(session), &sealer);
+        let malformed = reclaim(&malformed, Some(session), &sealer);
         assert!(matches!(malformed, Command::Unparsed { rejection: Rejection::Claims(_), .. }));
     }
 
     #[test]
     fn every_wrong_field_is_answered_with_its_own_code() {
         let exclusive = wire::Mode::Exclusive;
-        assert_eq!(code(asked(smallvec![])), RejectionCode::InvalidClaims);
-        assert_eq!(code(asked(smallvec![claim_of("", exclusive)])), RejectionCode::InvalidLockName);
+        assert_eq!(code(&asked(smallvec![])), RejectionCode::InvalidClaims);
+        assert_eq!(
+            code(&asked(smallvec![claim_of("", exclusive)])),
+            RejectionCode::InvalidLockName
+        );
         let twice = smallvec![claim_of("a", exclusive), claim_of("a", exclusive)];
-        assert_eq!(code(asked(twice)), RejectionCode::InvalidClaims);
+        assert_eq!(code(&asked(twice)), RejectionCode::InvalidClaims);
         let many = (0..=CLAIMS_MAX).map(|i| claim_of(&i.to_string(), exclusive)).collect();
-        assert_eq!(code(asked(many)), RejectionCode::InvalidClaims);
+        assert_eq!(code(&asked(many)), RejectionCode::InvalidClaims);
         let none = wire::Mode::Permits { take: 0, of: 3 };
-        assert_eq!(code(asked(smallvec![claim_of("a", none)])), RejectionCode::InvalidPermits);
+        assert_eq!(code(&asked(smallvec![claim_of("a", none)])), RejectionCode::InvalidPermits);
         let mut noted = asked(smallvec![claim_of("a", exclusive)]);
         noted.note = "two\nlines".into();
-        assert_eq!(code(noted), RejectionCode::InvalidNote);
+        assert_eq!(code(&noted), RejectionCode::InvalidNote);
         let mut delayed = asked(smallvec![claim_of("a", exclusive)]);
         delayed.lock_delay_ms = 60_001;
-        assert_eq!(code(delayed), RejectionCode::InvalidLockDelay);
+        assert_eq!(code(&delayed), RejectionCode::InvalidLockDelay);
     }
 
     #[test]
@@ -287,7 +274,7 @@ mod tests {
 
     #[test]
     fn the_reasons_are_kept() {
-        assert_eq!(claims(smallvec![]).unwrap_err(), Rejection::Claims(ClaimsError::Empty));
+        assert_eq!(claims(&[]).unwrap_err(), Rejection::Claims(ClaimsError::Empty));
         assert_eq!(
             mode(wire::Mode::Permits { take: 4, of: 3 }).unwrap_err(),
             Rejection::Permits(PermitsError { take: 4, of: 3 })

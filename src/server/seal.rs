@@ -79,11 +79,12 @@ const PERMITS: u8 = 2;
 
 /// Of the head of a grant: kind, session, token, request.
 const HEAD_LEN: usize = 1 + 16 + 8 + 8;
-/// Of a claim: mode, its numbers, length of the name, name.
-const CLAIM_LEN_MAX: usize = 1 + 2 * 4 + 1 + LOCK_NAME_LEN_MAX;
-/// The most that is hashed in one piece.
-const PIECE_LEN_MAX: usize = HEAD_LEN + CLAIM_LEN_MAX;
+/// Of a claim without the name: mode, its numbers, length of the name.
+const CLAIM_HEAD_LEN_MAX: usize = 1 + 2 * 4 + 1;
+/// The most that is hashed in one piece: few names are longer than what is left of it.
+const PIECE_LEN_MAX: usize = 96;
 const _: () = assert!(LOCK_NAME_LEN_MAX <= 255, "the length of a name is to fit a byte");
+const _: () = assert!(HEAD_LEN + CLAIM_HEAD_LEN_MAX <= PIECE_LEN_MAX, "what is not a name fits");
 
 /// Makes secrets and seals.
 #[derive(Clone)]
@@ -136,9 +137,15 @@ impl Sealer {
                 }
             }
             rest.put_u8(u8::try_from(name.len()).unwrap_or(u8::MAX));
-            rest.put_slice(name);
+            let fits = name.len() <= rest.len();
+            if fits {
+                rest.put_slice(name);
+            }
             let len = PIECE_LEN_MAX - rest.len();
             hasher.write(&piece[..len]);
+            if !fits {
+                hasher.write(name);
+            }
             rest = &mut piece[..];
         }
         let len = PIECE_LEN_MAX - rest.len();
@@ -195,6 +202,18 @@ mod tests {
         let claims = [("printer", Mode::Exclusive), ("gpu", Mode::Permits { take: 1, of: 4 })];
         let of_both = seal(&sealer, (7, 8, 9), &claims);
         assert_eq!(of_both, 123_427_726_628_881_215_465_525_598_726_573_075_325);
+        // Names that just fit the piece with the head, that just do not, and that never do.
+        let longer = [
+            (61, 69_992_588_419_810_816_405_297_022_386_067_575_387),
+            (62, 220_569_257_273_668_594_540_943_103_193_990_820_954),
+        ];
+        for (len, number) in longer {
+            assert_eq!(seal(&sealer, (7, 8, 9), &[(&"n".repeat(len), Mode::Exclusive)]), number);
+        }
+        let longest = "n".repeat(LOCK_NAME_LEN_MAX);
+        let claims = [("printer", Mode::Exclusive), (&*longest, Mode::Exclusive)];
+        let of_longest = seal(&sealer, (7, 8, 9), &claims);
+        assert_eq!(of_longest, 89_932_486_868_474_349_425_980_306_793_414_031_477);
     }
 
     #[test]

@@ -162,23 +162,25 @@ impl Switchboard {
 
     /// Time has passed.
     pub(crate) fn tick(&mut self, now: Timestamp) {
-        self.step(Event::Tick, now);
+        self.step(&Event::Tick, now);
     }
 
     /// What one read of a connection brought.
     pub(crate) fn submit(
         &mut self,
         connection: ConnectionId,
-        messages: Vec<ClientMessage>,
+        messages: &[ClientMessage],
         now: Timestamp,
     ) {
-        parse::in_order(messages, |message| self.message(connection, message, now));
+        for message in parse::in_order(messages) {
+            self.message(connection, message, now);
+        }
     }
 
     /// A connection ended without a Goodbye.
     pub(crate) fn disconnect(&mut self, connection: ConnectionId, now: Timestamp) {
         if self.sessions.remove(&connection).is_some() {
-            self.step(Event::Disconnect { connection }, now);
+            self.step(&Event::Disconnect { connection }, now);
         }
     }
 
@@ -186,10 +188,10 @@ impl Switchboard {
     pub(crate) fn committed(&mut self, changes: &[Change], now: Timestamp) {
         let committed = persist::summary(changes);
         if let Some(durable) = committed.durable {
-            self.step(Event::Persisted(durable), now);
+            self.step(&Event::Persisted(durable), now);
         }
         if committed.recorded > 0 {
-            self.step(Event::Recorded { count: committed.recorded }, now);
+            self.step(&Event::Recorded { count: committed.recorded }, now);
         }
     }
 
@@ -202,7 +204,7 @@ impl Switchboard {
         now: Timestamp,
     ) {
         let (connection, name) = (ConnectionId::new(0), name.clone());
-        self.step(Event::Revoke { connection, query_id, name, token }, now);
+        self.step(&Event::Revoke { connection, query_id, name, token }, now);
     }
 
     /// This run is over, and the next is to go on from here.
@@ -216,16 +218,16 @@ impl Switchboard {
         }
     }
 
-    fn message(&mut self, connection: ConnectionId, message: ClientMessage, now: Timestamp) {
-        let command = match message {
-            ClientMessage::Hello(hello) => return self.hello(connection, hello, now),
+    fn message(&mut self, connection: ConnectionId, message: &ClientMessage, now: Timestamp) {
+        let command = match *message {
+            ClientMessage::Hello(ref hello) => return self.hello(connection, hello, now),
             ClientMessage::KeepAlive { sequence } => Command::KeepAlive { sequence },
             ClientMessage::Goodbye => Command::Goodbye,
-            ClientMessage::Reclaim(asked) => {
+            ClientMessage::Reclaim(ref asked) => {
                 let Some(&session) = self.sessions.get(&connection) else { return };
                 parse::reclaim(asked, Some(session), &self.sealer)
             }
-            ClientMessage::Request(asked) => {
+            ClientMessage::Request(ref asked) => {
                 if let (Some(converted), Some(&session)) =
                     (asked.converts, self.sessions.get(&connection))
                 {
@@ -235,13 +237,13 @@ impl Switchboard {
             }
             ClientMessage::Release { request, token } => parse::release(request, token),
             ClientMessage::Cancel { request } => parse::cancel(request),
-            ClientMessage::Account(known) => parse::account(known),
-            other => panic!("nobody says this in a simulation: {other:?}"),
+            ClientMessage::Account(ref known) => parse::account(known),
+            ref other => panic!("nobody says this in a simulation: {other:?}"),
         };
-        self.step(Event::Command { connection, command }, now);
+        self.step(&Event::Command { connection, command }, now);
     }
 
-    fn hello(&mut self, connection: ConnectionId, hello: wire::Hello, now: Timestamp) {
+    fn hello(&mut self, connection: ConnectionId, hello: &wire::Hello, now: Timestamp) {
         let epoch_seen = Epoch::new(hello.epoch_seen);
         let token_seen = FencingToken::new(hello.token_seen);
         let session = SessionId::new(self.next_session);
@@ -250,7 +252,7 @@ impl Switchboard {
                 self.next_session += u128::from(id == session);
                 self.sessions.insert(connection, id);
                 let peer = None;
-                self.step(Event::Attach { connection, peer, attach, epoch_seen, token_seen }, now);
+                self.step(&Event::Attach { connection, peer, attach, epoch_seen, token_seen }, now);
             }
             Ok(_) => panic!("nobody looks on in a simulation"),
             Err((code, reason)) => self.turn.said.push((connection, render::refused(code, reason))),
@@ -258,7 +260,7 @@ impl Switchboard {
     }
 
     /// One event in, all its effects out.
-    fn step(&mut self, event: Event, now: Timestamp) {
+    fn step(&mut self, event: &Event, now: Timestamp) {
         if self.is_over {
             return;
         }

@@ -135,7 +135,7 @@ impl World {
         });
         self.note_lost_places(wire, words.as_deref().unwrap_or_default());
         self.with_board(|board, local| match words {
-            Some(words) => board.submit(connection(wire), words, local),
+            Some(words) => board.submit(connection(wire), &words, local),
             None => board.disconnect(connection(wire), local),
         });
     }

@@ -108,21 +108,11 @@ impl<In: DeserializeOwned, Out> Decoder for Codec<In, Out> {
     fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Vec<In>>, CodecError> {
         let mut batch = Vec::with_capacity(frames(buffer));
         let mut rest = &buffer[..];
-        let mut missing = 0;
-        while batch.len() < BATCH_LEN_MAX {
-            match self.next(rest) {
-                Ok(Next::Message(message, behind)) => {
-                    batch.push(message);
-                    rest = behind;
-                }
-                Ok(Next::Missing(bytes)) => {
-                    missing = bytes;
-                    break;
-                }
-                Err(error) if batch.is_empty() => return Err(error),
-                Err(_) => break,
-            }
-        }
+        let missing = match self.fill(&mut batch, &mut rest) {
+            Ok(missing) => missing,
+            Err(error) if batch.is_empty() => return Err(error),
+            Err(_) => 0,
+        };
         if rest.is_empty() {
             // Unlike `advance`, this leaves the room in front to be used again, which is in the caches.
             buffer.clear();
@@ -160,29 +150,46 @@ fn frames(bytes: &[u8]) -> usize {
 }
 
 /// What the bytes of a stream begin with.
-enum Next<'a, In> {
-    /// A message, and what stands behind it.
-    Message(In, &'a [u8]),
+enum Next<'a> {
+    /// A frame, and what stands behind it.
+    Frame(&'a [u8], &'a [u8]),
     /// A part of one. So many bytes are yet to come, as far as its length can be read.
     Missing(usize),
 }
 
 impl<In: DeserializeOwned, Out> Codec<In, Out> {
-    /// The message that `bytes` begin with.
-    fn next<'a>(&self, bytes: &'a [u8]) -> Result<Next<'a, In>, CodecError> {
+    /// Moves messages from `rest` to the end of `batch`, until that is full or a frame is not
+    /// complete. Says how many bytes are yet to come for that one, as far as can be known.
+    fn fill(&self, batch: &mut Vec<In>, rest: &mut &[u8]) -> Result<usize, CodecError> {
+        while batch.len() < BATCH_LEN_MAX {
+            match self.next(rest)? {
+                Next::Frame(payload, behind) => {
+                    batch.push(self.message(payload)?);
+                    *rest = behind;
+                }
+                Next::Missing(bytes) => return Ok(bytes),
+            }
+        }
+        Ok(0)
+    }
+
+    /// What `bytes` begin with.
+    fn next<'a>(&self, bytes: &'a [u8]) -> Result<Next<'a>, CodecError> {
         let Some((field, rest)) = bytes.split_first_chunk() else { return Ok(Next::Missing(0)) };
         let claimed = u32::from_le_bytes(*field);
         let max = self.frame_len_max;
         let Some(len) = usize::try_from(claimed).ok().filter(|len| *len <= max) else {
             return Err(CodecError::FrameTooLong { claimed, max });
         };
-        let Some((payload, behind)) = rest.split_at_checked(len) else {
-            return Ok(Next::Missing(len - rest.len()));
-        };
-        match format::decode(payload) {
-            Ok(message) => Ok(Next::Message(message, behind)),
-            Err(error) => Err(self.other_version(payload).unwrap_or(CodecError::Format(error))),
+        match rest.split_at_checked(len) {
+            Some((payload, behind)) => Ok(Next::Frame(payload, behind)),
+            None => Ok(Next::Missing(len - rest.len())),
         }
+    }
+
+    fn message(&self, payload: &[u8]) -> Result<In, CodecError> {
+        format::decode(payload)
+            .map_err(|error| self.other_version(payload).unwrap_or(CodecError::Format(error)))
     }
 
     /// If `payload`, which is not of this version, is the Hello of another: that.

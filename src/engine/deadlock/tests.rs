@@ -34,7 +34,7 @@ impl Crowd {
         let limits = Limits { claims_per_session_max: usize::MAX, ..Limits::default() };
         let table = Table::new(limits, start, BuildHasherDefault::new(), NOW);
         let mut crowd = Self { table, requests: 0, effects: Vec::new() };
-        crowd.handle(Event::Attach {
+        crowd.handle(&Event::Attach {
             connection: ConnectionId::new(1),
             peer: None,
             attach: Attach::Open {
@@ -49,7 +49,7 @@ impl Crowd {
         crowd
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: &Event) {
         self.effects.clear();
         // Not through the invariants, which look at everything after every event.
         self.table.step(event, NOW, &mut self.effects);
@@ -71,7 +71,7 @@ impl Crowd {
             claims: Claims::new(names.iter().map(claim)).unwrap(),
         };
         let (connection, command) = (ConnectionId::new(1), Command::Request(request));
-        self.handle(Event::Command { connection, command });
+        self.handle(&Event::Command { connection, command });
         id
     }
 

@@ -127,7 +127,7 @@ impl World {
             }
             Move::Disconnect(which) => {
                 if let Some(connection) = self.clients[usize::from(which)].connection {
-                    self.handle(Event::Disconnect { connection });
+                    self.handle(&Event::Disconnect { connection });
                 }
             }
             Move::Resume(which) => self.resume(which.into(), Line::Good),
@@ -137,7 +137,7 @@ impl World {
             }
             Move::LateComes => {
                 if let Some((_, event)) = self.late.pop_front() {
-                    self.handle(event);
+                    self.handle(&event);
                 }
             }
             Move::Tick => self.tick(),
@@ -150,7 +150,7 @@ impl World {
             }
             Move::Stop => {
                 self.left.stops -= 1;
-                self.handle(Event::Tick);
+                self.handle(&Event::Tick);
                 self.recorded.extend(self.unrecorded.drain(..));
                 let snapshot = self.table.snapshot();
                 self.restart(Some(snapshot));
@@ -223,7 +223,7 @@ impl World {
 
     fn send(&mut self, line: Line, connection: ConnectionId, event: Event) {
         match line {
-            Line::Good => self.handle(event),
+            Line::Good => self.handle(&event),
             Line::Slow => self.late.push_back((connection, event)),
             Line::Dead => {}
         }
@@ -251,7 +251,7 @@ impl World {
                 let said = self.clients[which].lapse(self.now);
                 self.say(which, said);
             }
-            self.handle(Event::Tick);
+            self.handle(&Event::Tick);
         }
     }
 
@@ -262,12 +262,12 @@ impl World {
         let Some(token) = holder.map(|holder| holder.token) else { return };
         self.revoked.insert(token);
         let connection = ConnectionId::new(0);
-        self.handle(Event::Revoke { connection, query_id: 0, name, token });
+        self.handle(&Event::Revoke { connection, query_id: 0, name, token });
     }
 
     fn record(&mut self) {
         self.recorded.extend(self.unrecorded.pop_front());
-        self.handle(Event::Recorded { count: 1 });
+        self.handle(&Event::Recorded { count: 1 });
     }
 
     /// The next run begins.
@@ -286,7 +286,7 @@ impl World {
         self.table = begin(self.durable, self.first_token, past, self.now);
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: &Event) {
         let mut effects = Vec::new();
         self.table.step(event, self.now, &mut effects);
         for effect in effects {
@@ -323,7 +323,7 @@ impl World {
             }
             Effect::Persist(durable) => {
                 self.durable = durable;
-                self.handle(Event::Persisted(durable));
+                self.handle(&Event::Persisted(durable));
             }
             Effect::Record { number, forfeit } => self.unrecorded.push_back((number, forfeit)),
             Effect::ForgetRecords { below } => self.recorded.retain(|(n, _)| *n >= below),

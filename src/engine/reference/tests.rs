@@ -257,7 +257,7 @@ impl Pair {
         while let Some(event) = events.pop_front() {
             let before: Vec<_> = (0..LOCKS).map(|lock| self.holders(lock)).collect();
             let mut effects = Vec::new();
-            self.table.handle(event, self.now, &mut effects);
+            self.table.handle(&event, self.now, &mut effects);
             let changed = (0..LOCKS).filter(|lock| self.holders(*lock) != before[*lock]);
             let changed: BTreeSet<LockName> = changed.map(name).collect();
             let mut heard = BTreeSet::new();

@@ -37,13 +37,13 @@ fn with_sessions(count: u64, ttl: Duration) -> Story {
     let mut story = Story::new();
     story.disk_works = false;
     for session in 1..=count {
-        step(&mut story, hello(session, session, ttl));
+        step(&mut story, &hello(session, session, ttl));
     }
     story
 }
 
 /// Without a look at everything afterwards, which is too much for so many.
-fn step(story: &mut Story, event: Event) {
+fn step(story: &mut Story, event: &Event) {
     story.table.step(event, story.now, &mut Vec::new());
 }
 
@@ -52,13 +52,13 @@ fn a_client_may_say_256_things_before_it_is_welcome_and_not_one_more() {
     let mut story = with_sessions(2, Duration::from_secs(3_600));
     for session in [1, 2] {
         for sequence in 0..256 {
-            let told = story.handle(command(session, Command::KeepAlive { sequence }));
+            let told = story.handle(&command(session, Command::KeepAlive { sequence }));
             assert_eq!(told, "");
         }
     }
-    let told = story.handle(command(2, Command::KeepAlive { sequence: 256 }));
+    let told = story.handle(&command(2, Command::KeepAlive { sequence: 256 }));
     assert_eq!(told, "2 ended: Disconnected held=0 waiting=0\n");
-    let told = story.handle(Event::Persisted(Durable {
+    let told = story.handle(&Event::Persisted(Durable {
         ttl_max: Some(Ttl::new(Duration::from_secs(3_600)).unwrap()),
         ..story.on_disk
     }));
@@ -69,18 +69,18 @@ fn a_client_may_say_256_things_before_it_is_welcome_and_not_one_more() {
 #[test]
 fn a_second_hello_on_a_connection_is_nothing() {
     let mut story = with_sessions(1, TTL_DEFAULT);
-    assert_eq!(story.handle(hello(1, 2, TTL_DEFAULT)), "");
+    assert_eq!(story.handle(&hello(1, 2, TTL_DEFAULT)), "");
     assert_eq!(story.table.counts().sessions, 1);
-    assert_eq!(story.handle(command(1, Command::KeepAlive { sequence: 4 })), "← kept alive 4\n");
+    assert_eq!(story.handle(&command(1, Command::KeepAlive { sequence: 4 })), "← kept alive 4\n");
 }
 
 #[test]
 fn more_on_record_than_was_asked_for_is_nothing() {
     let mut story = with_sessions(1, TTL_DEFAULT);
-    story.handle(command(1, Command::Request(ask(1, "a"))));
+    story.handle(&command(1, Command::Request(ask(1, "a"))));
     story.wait(TTL_DEFAULT);
     assert_eq!(story.table.counts().locks, 1, "in limbo");
-    assert_eq!(story.handle(Event::Recorded { count: 3 }), "");
+    assert_eq!(story.handle(&Event::Recorded { count: 3 }), "");
     assert_eq!(story.table.counts().locks, 0);
 }
 
@@ -88,15 +88,15 @@ fn more_on_record_than_was_asked_for_is_nothing() {
 fn a_change_of_place_is_told_to_the_first_64_of_a_queue() {
     let mut story = with_sessions(68, TTL_DEFAULT);
     for session in 1..=68 {
-        story.handle(command(session, Command::Request(ask(1, "a"))));
+        story.handle(&command(session, Command::Request(ask(1, "a"))));
     }
     // Those at 2 to 65 move up to 1 to 64; the others hear when they get there.
-    let told = story.handle(command(2, Command::Cancel { request: RequestId::new(1) }));
+    let told = story.handle(&command(2, Command::Cancel { request: RequestId::new(1) }));
     let places: Vec<&str> = told.lines().filter(|line| line.contains("queued")).collect();
     assert_eq!(places.len(), 64);
     assert_eq!(places[63], "66 ← queued #1 position=64");
     // Whoever asks is told what is known.
-    let told = story.handle(command(68, Command::Request(ask(1, "a"))));
+    let told = story.handle(&command(68, Command::Request(ask(1, "a"))));
     assert_eq!(told, "68 ← queued #1 position=67\n");
 }
 
@@ -109,14 +109,14 @@ fn what_many_used_is_given_back_when_they_are_gone() {
         for id in 1..=2 {
             let owner = OwnerId::new(id);
             let request = Request { owner, ..ask(id, &format!("lock-{session}")) };
-            step(&mut story, command(session, Command::Request(request)));
+            step(&mut story, &command(session, Command::Request(request)));
         }
     }
     assert!(story.table.places().iter().all(|places| *places >= 4_000), "not that many at all");
     let mut last = story.table.places();
     // The latest go first: a place can be given back only if none behind it is in use.
     for session in (11..=MANY).rev() {
-        step(&mut story, command(session, Command::Goodbye));
+        step(&mut story, &command(session, Command::Goodbye));
         let places = story.table.places();
         assert!(
             places.iter().zip(&last).all(|(now, before)| now <= before),
@@ -128,7 +128,7 @@ fn what_many_used_is_given_back_when_they_are_gone() {
     story.table.assert_invariants();
     for session in 1..=10 {
         let again = Request { owner: OwnerId::new(1), ..ask(1, &format!("lock-{session}")) };
-        let told = story.handle(command(session, Command::Request(again)));
+        let told = story.handle(&command(session, Command::Request(again)));
         assert_eq!(told.matches("grant").count(), 1, "{told}");
     }
 }
@@ -137,11 +137,11 @@ fn what_many_used_is_given_back_when_they_are_gone() {
 fn the_end_of_a_session_names_the_first_lock_that_it_held() {
     let mut story = with_sessions(1, TTL_DEFAULT);
     for (id, name) in [(1, "b"), (2, "a")] {
-        story.handle(command(1, Command::Request(ask(id, name))));
+        story.handle(&command(1, Command::Request(ask(id, name))));
     }
     story.wait(Duration::from_secs(9));
     let (mut effects, now) = (Vec::new(), story.now.after(Duration::from_secs(1)));
-    story.table.handle(Event::Tick, now, &mut effects);
+    story.table.handle(&Event::Tick, now, &mut effects);
     let lock = effects.into_iter().find_map(|effect| match effect {
         Effect::Ended { lock, .. } => Some(lock),
         _ => None,

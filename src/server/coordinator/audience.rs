@@ -26,7 +26,7 @@ impl Coordinator {
         &mut self,
         connection: ConnectionId,
         query_id: u64,
-        name: String,
+        name: &str,
         now: Timestamp,
     ) {
         if self.is_deaf(connection) {
@@ -52,7 +52,7 @@ impl Coordinator {
         &mut self,
         connection: ConnectionId,
         query_id: u64,
-        name: Option<String>,
+        name: Option<&str>,
     ) {
         if self.is_deaf(connection) {
             return;

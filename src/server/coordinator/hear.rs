@@ -22,50 +22,52 @@ impl Coordinator {
     pub(super) fn submit(
         &mut self,
         connection: ConnectionId,
-        messages: Vec<ClientMessage>,
+        messages: &[ClientMessage],
         now: Timestamp,
     ) {
         // Nearly everything is answered, and with one message.
         self.connections.expect(connection, messages.len());
-        parse::in_order(messages, |message| self.message(connection, message, now));
+        for message in parse::in_order(messages) {
+            self.message(connection, message, now);
+        }
     }
 
     /// Has one message done.
-    fn message(&mut self, connection: ConnectionId, message: ClientMessage, now: Timestamp) {
-        match message {
-            ClientMessage::Hello(hello) => self.hello(connection, hello, now),
-            ClientMessage::Request(asked) => {
-                self.command(connection, asked.request, parse::request(asked), now);
+    fn message(&mut self, connection: ConnectionId, message: &ClientMessage, now: Timestamp) {
+        match *message {
+            ClientMessage::Hello(ref hello) => self.hello(connection, hello, now),
+            ClientMessage::Request(ref asked) => {
+                self.command(connection, asked.request, now, || parse::request(asked));
             }
             ClientMessage::Release { request, token } => {
-                self.command(connection, request, parse::release(request, token), now);
+                self.command(connection, request, now, || parse::release(request, token));
             }
             ClientMessage::Cancel { request } => {
-                self.command(connection, request, parse::cancel(request), now);
+                self.command(connection, request, now, || parse::cancel(request));
             }
-            ClientMessage::Account(known) => {
-                self.command(connection, known.from, parse::account(known), now);
+            ClientMessage::Account(ref known) => {
+                self.command(connection, known.from, now, || parse::account(known));
             }
-            ClientMessage::Reclaim(asked) => self.reclaim(connection, asked, now),
+            ClientMessage::Reclaim(ref asked) => self.reclaim(connection, asked, now),
             ClientMessage::KeepAlive { sequence } => self.keep_alive(connection, sequence, now),
             ClientMessage::Goodbye => self.goodbye(connection, now),
-            ClientMessage::Inspect { query_id, query } => {
+            ClientMessage::Inspect { query_id, ref query } => {
                 self.inspect(connection, query_id, query, now);
             }
-            ClientMessage::Revoke { query_id, name, token } => {
+            ClientMessage::Revoke { query_id, ref name, token } => {
                 self.revoke(connection, query_id, name, FencingToken::new(token), now);
             }
-            ClientMessage::Watch { query_id, name } => {
+            ClientMessage::Watch { query_id, ref name } => {
                 self.watch(connection, query_id, name, now);
             }
-            ClientMessage::Subscribe { query_id, name } => {
-                self.subscribe(connection, query_id, name);
+            ClientMessage::Subscribe { query_id, ref name } => {
+                self.subscribe(connection, query_id, name.as_deref());
             }
         }
     }
 
     /// Says what the connection is for; the session has seen that it says so once, and first.
-    fn hello(&mut self, connection: ConnectionId, hello: wire::Hello, now: Timestamp) {
+    fn hello(&mut self, connection: ConnectionId, hello: &wire::Hello, now: Timestamp) {
         let epoch_seen = Epoch::new(hello.epoch_seen);
         let token_seen = FencingToken::new(hello.token_seen);
         let (role, attach) = match hello::parse(hello, &self.sealer, hello::draw) {
@@ -77,7 +79,7 @@ impl Coordinator {
         let Some(known) = self.connections.assume(connection, role) else { return };
         let peer = known.peer;
         if let Some(attach) = attach {
-            self.step(Event::Attach { connection, peer, attach, epoch_seen, token_seen }, now);
+            self.step(&Event::Attach { connection, peer, attach, epoch_seen, token_seen }, now);
         } else {
             let (session, secret) = (SessionId::new(0), Secret::new(0));
             let (epoch, generation) = (self.table.epoch(), Generation::default());
@@ -93,13 +95,14 @@ impl Coordinator {
         &mut self,
         connection: ConnectionId,
         request: u64,
-        command: Command,
         now: Timestamp,
+        command: impl FnOnce() -> Command,
     ) {
         match self.connections.role(connection) {
             Some(Role::Session { id, identity, .. }) => {
-                journal::received(Who { session: *id, identity: Some(identity) }, &command);
-                self.step(Event::Command { connection, command }, now);
+                let event = Event::Command { connection, command: command() };
+                journal::received(Who { session: *id, identity: Some(identity) }, &event);
+                self.step(&event, now);
             }
             Some(Role::Observer) => {
                 let message = render::rejected(request, &Rejection::SessionNeeded, None);
@@ -111,7 +114,7 @@ impl Coordinator {
 
     /// Has the engine do what a client says that was granted something by an earlier run, if it can
     /// show the seal (rule G4).
-    fn reclaim(&mut self, connection: ConnectionId, asked: wire::Reclaim, now: Timestamp) {
+    fn reclaim(&mut self, connection: ConnectionId, asked: &wire::Reclaim, now: Timestamp) {
         let session = match self.connections.role(connection) {
             Some(Role::Session { id, .. }) => Some(*id),
             Some(Role::Unknown | Role::Observer | Role::Gone) | None => None,
@@ -123,14 +126,14 @@ impl Coordinator {
         {
             warn!("reclaim with a wrong seal session={session} request={request} token={token}");
         }
-        self.command(connection, request, command, now);
+        self.command(connection, request, now, || command);
     }
 
     fn keep_alive(&mut self, connection: ConnectionId, sequence: u64, now: Timestamp) {
         match self.connections.role(connection) {
             Some(Role::Session { .. }) => {
                 let command = Command::KeepAlive { sequence };
-                self.step(Event::Command { connection, command }, now);
+                self.step(&Event::Command { connection, command }, now);
             }
             // There is no lease to renew, but there is someone who wants to know we are here.
             Some(Role::Observer) => {
@@ -143,7 +146,7 @@ impl Coordinator {
     fn goodbye(&mut self, connection: ConnectionId, now: Timestamp) {
         match self.connections.role(connection) {
             Some(Role::Session { .. }) => {
-                self.step(Event::Command { connection, command: Command::Goodbye }, now);
+                self.step(&Event::Command { connection, command: Command::Goodbye }, now);
             }
             Some(Role::Observer) => {
                 let goodbye = render::goodbye(GoodbyeCode::Done, "as you say");
@@ -153,16 +156,16 @@ impl Coordinator {
         }
     }
 
-    fn inspect(&mut self, connection: ConnectionId, query_id: u64, query: Query, now: Timestamp) {
+    fn inspect(&mut self, connection: ConnectionId, query_id: u64, query: &Query, now: Timestamp) {
         let table = &self.table;
         let Some(budget) = self.connections.budget(connection) else { return };
-        let answer = match query {
+        let answer = match *query {
             Query::Server => {
                 inspect::server(table, query_id, now.since(self.since), &self.counters)
             }
             Query::Locks { cursor } => inspect::locks(table, query_id, cursor, now, budget),
             Query::Sessions { cursor } => inspect::sessions(table, query_id, cursor, now, budget),
-            Query::Lock { name } => match parse::lock_name(name) {
+            Query::Lock { ref name } => match parse::lock_name(name) {
                 Ok(name) => inspect::one_lock(table, query_id, name.as_str(), now, budget),
                 Err(rejection) => render::rejected(query_id, &rejection, None),
             },
@@ -174,7 +177,7 @@ impl Coordinator {
         &mut self,
         connection: ConnectionId,
         query_id: u64,
-        name: String,
+        name: &str,
         token: FencingToken,
         now: Timestamp,
     ) {
@@ -184,7 +187,7 @@ impl Coordinator {
         match parse::lock_name(name) {
             Ok(name) => {
                 log::info!("revoke received lock={name:?} token={token}");
-                self.step(Event::Revoke { connection, query_id, name, token }, now);
+                self.step(&Event::Revoke { connection, query_id, name, token }, now);
             }
             Err(rejection) => {
                 self.connections.tell(connection, render::rejected(query_id, &rejection, None));

@@ -18,18 +18,19 @@ impl Coordinator {
     /// Does all that the engine has said, in that order.
     pub(super) fn perform_all(&mut self, now: Timestamp) {
         let mut effects = mem::take(&mut self.effects);
-        for effect in effects.drain(..) {
+        for effect in &effects {
             self.perform(effect, now);
         }
+        effects.clear();
         self.effects = effects;
     }
 
-    fn perform(&mut self, effect: Effect, now: Timestamp) {
-        match effect {
+    fn perform(&mut self, effect: &Effect, now: Timestamp) {
+        match *effect {
             Effect::Welcome { connection, session, generation, ttl, standing } => {
                 self.welcome(connection, session, generation, ttl, standing);
             }
-            Effect::Refused { connection, rejection } => {
+            Effect::Refused { connection, ref rejection } => {
                 let goodbye = render::refused(rejection.code(), rejection.to_string());
                 self.dismiss(connection, goodbye);
             }
@@ -40,10 +41,10 @@ impl Coordinator {
             Effect::KeptAlive { connection, sequence } => {
                 self.connections.tell(connection, ServerMessage::KeptAlive { sequence });
             }
-            Effect::Tell { connection, session, request, news } => {
-                self.news(connection, session, request, &news, now);
+            Effect::Tell { connection, session, request, ref news } => {
+                self.news(connection, session, request, news, now);
             }
-            Effect::Ended { session, connection, reason, held, waiting, lock } => {
+            Effect::Ended { session, connection, reason, held, waiting, ref lock } => {
                 let who = self.who(session, connection);
                 journal::ended(who, reason, held, waiting, lock.as_ref());
                 if let Some(connection) = connection {
@@ -53,8 +54,8 @@ impl Coordinator {
             Effect::Revoked { connection, query_id } => {
                 self.connections.tell(connection, ServerMessage::Revoked { query_id });
             }
-            Effect::NotRevoked { connection, query_id, rejection } => {
-                self.connections.tell(connection, render::rejected(query_id, &rejection, None));
+            Effect::NotRevoked { connection, query_id, ref rejection } => {
+                self.connections.tell(connection, render::rejected(query_id, rejection, None));
             }
             Effect::Persist(durable) => self.order(Change::Durable(durable), None),
             Effect::Record { number, forfeit } => {
@@ -63,9 +64,9 @@ impl Coordinator {
             Effect::ForgetRecords { below } => {
                 self.order(Change::ForgetForfeits { below }, None);
             }
-            Effect::HoldersChanged { lock } => self.changed.push(lock),
-            Effect::Happened { session, identity, request, claims, what } => {
-                self.happened(session, &identity, request, &claims, &what);
+            Effect::HoldersChanged { ref lock } => self.changed.push(lock.clone()),
+            Effect::Happened { session, ref identity, request, ref claims, ref what } => {
+                self.happened(session, identity, request, claims, what);
             }
         }
     }
