@@ -88,7 +88,7 @@ struct Options {
     #[arg(long, default_value = "target/release/coordinator")]
     coordinator: PathBuf,
     /// How often everything is measured.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// How long each measurement takes, in seconds.
     #[arg(long, default_value_t = 3.0)]
