@@ -78,9 +78,9 @@ key_type! {
 /// Fewer places than this are never given back.
 const PLACES_KEPT: usize = 1024;
 
-/// A map is mostly empty if less than this part of it is used. Every step down takes new memory, and
-/// what that lies in is kept by the allocator afterwards: so there are few steps, and great ones. A
-/// place in a map takes a fiftieth of what a lock does.
+/// A map is mostly empty if less than one in so many of its places is used. What it shrinks to lies in
+/// memory that the allocator keeps afterwards: so there are few steps, and great ones. A place in a
+/// map takes a fiftieth of what a lock does.
 const MOSTLY_EMPTY: usize = 256;
 
 /// Whether a map that was large stands mostly empty, so that memory should be given back. Looking

@@ -80,6 +80,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
     }
 
+    /// Tells those who listen.
     fn happened_to(
         &mut self,
         session: SessionKey,
