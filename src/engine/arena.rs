@@ -150,15 +150,34 @@ impl<K: Key, T> Arena<K, T> {
         places.filter_map(|place| self.slab.get(place).map(|thing| (place, thing)))
     }
 
+    /// Nothing is at or after this place.
+    pub(super) fn places_end(&self) -> usize {
+        self.slab.capacity()
+    }
+
+    /// The key of the thing at a place, if there is one.
+    pub(super) fn at_place(&self, place: usize) -> Option<K> {
+        self.slab.contains(place).then(|| K::from_index(place))
+    }
+
     /// All keys, in the order of their places.
     pub(super) fn keys(&self) -> impl Iterator<Item = K> {
         self.slab.iter().map(|(index, _)| K::from_index(index))
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How many things were looked at by their keys, on this thread: what bounds on work are held
+    /// against, whoever counted steps and whoever forgot to.
+    pub(super) static LOOKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 impl<K: Key, T> Index<K> for Arena<K, T> {
     type Output = T;
     fn index(&self, key: K) -> &T {
+        #[cfg(test)]
+        LOOKS.set(LOOKS.get() + 1);
         &self.slab[key.index()]
     }
 }

@@ -19,8 +19,8 @@
 //! *entangled* are visited, however long the queue is. [`STEPS_MAX`] bounds it all; beyond that the
 //! request waits.
 //!
-//! In a grace period, holders and waiters come back one by one, and nothing is decided; at its end
-//! all are asked about, the latest first. Then there may be some who are in no circle themselves, but
+//! In a grace period, holders and waiters come back one by one, and nothing is decided; after it all are
+//! asked about, the latest first, a slice at a time (`deferred.rs`). Then there may be some who are in no circle themselves, but
 //! wait for one: they are left over too, but nobody has to be told for their sake.
 
 mod cycle;
@@ -30,17 +30,27 @@ mod tests;
 
 use std::hash::BuildHasher;
 
-use self::inquiry::{Inquiry, Who};
-use super::arena::{ClaimKey, LockKey, OwnerKey, RequestKey};
+use self::inquiry::Inquiry;
+use super::arena::{LockKey, OwnerKey, RequestKey};
 use super::lock::{ClaimNode, share};
 use super::request::State;
-use super::session::Outcome;
-use super::{CycleLink, LockTable, News, Rejection};
-use crate::types::{FencingToken, Ticket};
+use super::{CycleLink, LockTable, Rejection};
+use crate::types::FencingToken;
 
-/// So many claims are looked at for one request: less than a millisecond. Whoever builds a circle that is
-/// larger waits in it until a timeout ends.
+/// So many claims are looked at for one question: less than a millisecond, whatever is stored. Whoever
+/// builds a circle that is larger waits in it until a timeout ends.
 pub const STEPS_MAX: usize = 16_384;
+
+/// What is known after a question.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// It goes on some day, as far as so many steps tell.
+    GoesOn,
+    /// It waits for ever, for others that wait for themselves.
+    WaitsForOthers,
+    /// It waits for ever, for itself, over these.
+    WaitsForItself(Vec<CycleLink>),
+}
 
 impl<S: BuildHasher + Clone> LockTable<S> {
     /// An owner that holds a lock already must leave itself room for more of it: it would wait for
@@ -105,24 +115,45 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 
     /// Who waits for whom for ever because of this request, which has just entered its queues; none
     /// if nobody does.
-    pub(super) fn find_deadlock(&self, request: RequestKey) -> Option<Vec<CycleLink>> {
-        let (inquiry, owner) = self.left_over(request)?;
-        inquiry.cycle(owner, request)
+    pub(super) fn find_deadlock(&mut self, request: RequestKey) -> Option<Vec<CycleLink>> {
+        match self.ask(request) {
+            Answer::WaitsForItself(cycle) => Some(cycle),
+            Answer::WaitsForOthers => {
+                self.ask_again(request);
+                None
+            }
+            Answer::GoesOn => None,
+        }
+    }
+
+    /// Asks whether a request's owner waits for ever, as far as [`STEPS_MAX`] steps tell.
+    pub(super) fn ask(&mut self, request: RequestKey) -> Answer {
+        let Some(mut inquiry) = self.inquiry(request) else { return Answer::GoesOn };
+        let owner = inquiry.who(request);
+        let answer = if !inquiry.run(owner) {
+            Answer::GoesOn
+        } else if let Some(cycle) = inquiry.cycle(owner, request) {
+            Answer::WaitsForItself(cycle)
+        } else if inquiry.steps_left > 0 {
+            Answer::WaitsForOthers
+        } else {
+            Answer::GoesOn
+        };
+        let steps = STEPS_MAX - inquiry.steps_left;
+        self.deferred.charge(steps as u64);
+        answer
     }
 
     #[cfg(test)]
     pub(super) fn waits_for_ever(&self, request: RequestKey) -> bool {
-        self.left_over(request).is_some()
+        let inquiry = self.inquiry(request);
+        inquiry.is_some_and(|mut inquiry| inquiry.run(inquiry.who(request)))
     }
 
-    /// What was found out about a request's owner, if it waits for ever.
-    fn left_over(&self, request: RequestKey) -> Option<(Inquiry<'_, S>, Who)> {
-        if self.grace_until.is_some() || self.is_alone(request) {
-            return None;
-        }
-        let owner = Who::Owner(self.requests[request].owner()?);
-        let mut inquiry = Inquiry::new(self);
-        inquiry.run(owner).then_some((inquiry, owner))
+    /// The question whether a request's owner waits for ever; none where that is out of the question.
+    fn inquiry(&self, request: RequestKey) -> Option<Inquiry<'_, S>> {
+        let may_wait = self.grace_until.is_none() && !self.is_alone(request);
+        may_wait.then(|| Inquiry::new(self))
     }
 
     /// Whether its owner has nothing else.
@@ -142,48 +173,5 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     fn all_matter(&self, lock: LockKey, taken: u64) -> bool {
         let capacity = self.locks[lock].shape.capacity();
         taken > 0 && taken + self.locks.queue(lock).share_max() > capacity
-    }
-
-    /// The next of the entangled after any claim in a queue.
-    fn next_entangled(&self, claim: ClaimKey) -> Option<ClaimKey> {
-        let ClaimNode { lock, request, .. } = self.claims[claim];
-        if self.is_entangled(request) {
-            return self.claims[claim].next_entangled();
-        }
-        let is_behind =
-            |other: &ClaimKey| self.rank(self.claims[*other].request) > self.rank(request);
-        self.locks.queue(lock).entangled().iter(&self.claims).find(is_behind)
-    }
-
-    /// In the grace period everybody came back in any order. Whoever waits for itself now is told,
-    /// the latest first, as if they had come in the order of their tickets. Whoever only waits for
-    /// others that do is asked again when they were told: it may wait for itself as well.
-    pub(super) fn break_deadlocks(&mut self) {
-        let waits = |key: &RequestKey| !self.requests[*key].is_held() && !self.is_alone(*key);
-        let mut suspects: Vec<(Ticket, RequestKey)> =
-            self.requests.keys().filter(waits).map(|k| (self.requests[k].ticket(), k)).collect();
-        suspects.sort_unstable();
-        let mut to_ask: Vec<RequestKey> = suspects.into_iter().rev().map(|(_, key)| key).collect();
-        loop {
-            let mut only_wait = Vec::new();
-            let mut is_anyone_told = false;
-            for request in to_ask {
-                let found = self.left_over(request);
-                match found.map(|(inquiry, owner)| inquiry.cycle(owner, request)) {
-                    Some(Some(cycle)) => {
-                        let rejection = Rejection::Deadlock { cycle };
-                        let outcome = Outcome::Rejected(rejection.code());
-                        self.finish(request, outcome, News::Rejected(rejection));
-                        is_anyone_told = true;
-                    }
-                    Some(None) => only_wait.push(request),
-                    None => {}
-                }
-            }
-            if !is_anyone_told {
-                return;
-            }
-            to_ask = only_wait;
-        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Durable, Rejection};
 use crate::types::{
     Claims, ConnectionId, Epoch, FencingToken, Generation, Identity, LockName, Note, OwnerId,
-    RequestId, SessionId, Ticket, Ttl,
+    RequestId, SessionId, Ticket, Timestamp, Ttl,
 };
 
 /// Something that happened, for [`LockTable::handle`](super::LockTable::handle).
@@ -58,8 +58,13 @@ pub enum Event {
     },
     /// The coordinator is about to stop: waiters are answered, nothing new is accepted.
     Drain,
-    /// Time has passed, and nothing else happened.
-    Tick,
+    /// Time has passed: what was due by `heard` happens. Nothing else makes a lease, a timeout or a
+    /// grace period end, so the caller says how far it has listened: a lease never ends while the
+    /// message that would have renewed it lies unread (rule T4).
+    Tick {
+        /// Whatever clients had said by this moment, and could be read then, was told before.
+        heard: Timestamp,
+    },
 }
 
 /// For which session a connection is.

@@ -63,7 +63,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.relax_longest_lease();
         self.break_deadlocks();
         self.starved = true;
-        self.feed_the_starved();
+        self.retry_starved();
     }
 
     /// Only sessions that live now can still believe in a lease: after the next crash, nobody needs

@@ -375,9 +375,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
     }
 
-    /// Grants what can be granted, in the order of the queues, and forgets locks that are idle.
+    /// Grants what can be granted, in the order of the queues, and forgets locks that are idle; as far
+    /// as the event at hand may, and the rest is put off.
     pub(super) fn settle(&mut self) {
-        while let Some(lock) = self.unsettled.pop_front() {
+        while !self.deferred.is_spent()
+            && let Some(lock) = self.unsettled.pop_front()
+        {
             self.settle_lock(lock);
         }
     }
@@ -393,11 +396,21 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
     }
 
+    /// Whether a session's lease is over, and it is only left to be ended: it is granted nothing (rule
+    /// S6), and leaves its queues when it is.
+    pub(super) fn is_dead(&self, session: SessionKey) -> bool {
+        let session = &self.sessions[session];
+        session.ends <= self.heard && !session.is_kept_waiting()
+    }
+
     fn grant_from_head(&mut self, lock: LockKey) {
         while let Some(head) = self.locks.queue(lock).head() {
             let request = self.claims[head].request;
-            if self.obstacle(request).is_some() {
+            if self.obstacle(request).is_some() || self.is_dead(self.requests[request].session) {
                 return;
+            }
+            if self.deferred.is_spent() {
+                return self.put_off(lock);
             }
             if !self.may_grant() {
                 self.starved = true;
@@ -417,6 +430,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let mut next = first;
         while let Some(claim) = next {
             let ClaimNode { lock, sibling, .. } = self.claims[claim];
+            self.deferred.charge(1);
             change(self, claim, lock);
             next = sibling;
         }

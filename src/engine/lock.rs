@@ -457,6 +457,16 @@ impl<S: BuildHasher + Clone> Locks<S> {
         self.arena.iter_from(from)
     }
 
+    /// No lock has a place at or after this one.
+    pub(super) fn places_end(&self) -> usize {
+        self.arena.places_end()
+    }
+
+    /// The lock at a place, if there is one.
+    pub(super) fn at_place(&self, place: usize) -> Option<LockKey> {
+        self.arena.at_place(place)
+    }
+
     #[cfg(test)]
     pub(super) fn places(&self) -> [usize; 3] {
         [self.arena.places(), self.queues.places(), self.by_name.capacity()]

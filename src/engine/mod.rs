@@ -34,6 +34,7 @@ mod attach;
 mod audience;
 mod convert;
 mod deadlock;
+mod deferred;
 mod effect;
 mod event;
 #[cfg(test)]
@@ -61,6 +62,7 @@ mod tokens;
 mod view;
 
 pub use deadlock::STEPS_MAX;
+pub use deferred::SLICE_STEPS_MAX;
 pub use effect::{
     CYCLE_TOLD_MAX, CycleLink, Effect, EndReason, Forfeit, Happening, News, Rejection, Standing,
 };

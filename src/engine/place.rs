@@ -52,6 +52,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         });
         self.timeouts.extend(deadline.map(|at| (at, Due::Timeout(request))));
         self.starved |= !self.may_grant();
+        if self.grace_until.is_some() {
+            self.suspect(request);
+        }
     }
 
     /// What queues have to know of a request.
@@ -102,6 +105,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// A request waits no longer, in any queue.
     pub(super) fn leave_queues(&mut self, request: RequestKey) {
         self.forget_timeout(request);
+        self.suspect_no_more(request);
         let traits = self.traits(request);
         self.each_claim(self.requests[request].first, |table, claim, lock| {
             if table.claims[claim].is_queued() {

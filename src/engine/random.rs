@@ -422,7 +422,7 @@ impl World {
                 let end = self.now.after(Duration::from_millis(ms));
                 while let Some(deadline) = self.table.next_deadline().filter(|at| *at <= end) {
                     self.now = self.now.max(deadline);
-                    self.handle(&Event::Tick);
+                    self.handle(&Event::Tick { heard: self.now });
                 }
                 self.now = end;
             }
@@ -431,7 +431,7 @@ impl World {
             Step::Reclaim { session, back } => self.reclaim(session, back),
             Step::Disk { works } => {
                 self.disk_works = works;
-                self.handle(&Event::Tick);
+                self.handle(&Event::Tick { heard: self.now });
             }
         }
     }

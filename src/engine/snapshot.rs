@@ -196,7 +196,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             self.relax_longest_lease();
         }
         self.starved = true;
-        self.feed_the_starved();
+        if self.may_grant() {
+            self.retry_starved();
+        }
         // Nobody is there yet to be told; who comes back asks.
         self.effects.clear();
     }

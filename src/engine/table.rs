@@ -9,6 +9,7 @@ use std::mem;
 use std::time::Duration;
 
 use super::arena::{LockKey, RequestKey, SessionKey};
+use super::deferred::{Deferred, REFILE_STEPS};
 use super::event::Event;
 use super::forfeit::Limbo;
 use super::lock::{ClaimArena, Locks};
@@ -82,6 +83,8 @@ pub struct LockTable<S> {
     pub(super) unsettled: VecDeque<LockKey>,
     /// Whether a request could have been granted had there been a token, or no grace period.
     pub(super) starved: bool,
+    /// What is put off, and how much was done.
+    pub(super) deferred: Deferred,
     /// Until when earlier holders may reclaim and nobody else is granted (rule G2).
     pub(super) grace_until: Option<Timestamp>,
     /// Who and what may not reclaim. Empty outside the grace period.
@@ -102,6 +105,9 @@ pub struct LockTable<S> {
     pub(super) draining: bool,
     /// The latest moment that was told. Never goes back.
     pub(super) now: Timestamp,
+    /// Whatever clients had said by this moment was told: a lease that ended by then is over (rule
+    /// T4). Never goes back, and never after `now`.
+    pub(super) heard: Timestamp,
     /// What is to be done about the event at hand: the caller's own buffer, while it is handled.
     pub(super) effects: Vec<Effect>,
     /// Whether somebody wants to hear of everything that happens to requests.
@@ -172,6 +178,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             timeouts: BTreeSet::new(),
             unsettled: VecDeque::new(),
             starved: false,
+            deferred: Deferred::default(),
             grace_until: None,
             forfeited: BTreeSet::new(),
             in_limbo: VecDeque::new(),
@@ -182,6 +189,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             first_token: start.first_token,
             draining: false,
             now,
+            heard: now,
             effects: Vec::new(),
             has_listeners: false,
             changed: Vec::new(),
@@ -194,8 +202,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// Takes note of `event` at the moment `now`, and appends to `effects` what is to be done about
-    /// it. What was due by then happens first. A `now` before that of an earlier event counts as
-    /// that event's.
+    /// it. What is due happens with [`Event::Tick`] only. A `now` before that of an earlier event
+    /// counts as that event's.
     pub fn handle(&mut self, event: &Event, now: Timestamp, effects: &mut Vec<Effect>) {
         self.step(event, now, effects);
         #[cfg(test)]
@@ -209,7 +217,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             self.notice_stall(now);
             self.now = now;
         }
-        self.expire_due();
+        self.deferred.begin();
         match *event {
             Event::Attach { connection, peer, ref attach, epoch_seen, token_seen } => {
                 if !self.tokens.is_plausible(epoch_seen, token_seen) {
@@ -236,11 +244,16 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             Event::Persisted(durable) => {
                 self.tokens.persisted(durable);
                 self.welcome_the_covered();
-                self.feed_the_starved();
+                if self.may_grant() {
+                    self.retry_starved();
+                }
             }
             Event::Recorded { count } => self.recorded(count),
             Event::Drain => self.drain(),
-            Event::Tick => {}
+            Event::Tick { heard } => {
+                self.heard = self.heard.max(heard.min(self.now));
+                self.expire_due();
+            }
         }
         self.tell_watchers();
         if let Some(durable) = self.tokens.wanted() {
@@ -249,8 +262,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         mem::swap(&mut self.effects, effects);
     }
 
-    /// When [`LockTable::handle`] is to be called again, at the latest; a [`Event::Tick`] will do.
+    /// When [`Event::Tick`] is to be told, at the latest: by then, or as soon after it as everything is
+    /// told that clients had said.
     pub fn next_deadline(&self) -> Option<Timestamp> {
+        if self.has_deferred() {
+            return Some(self.now);
+        }
         let lease = self.leases.first().map(|(at, _)| *at);
         let timeout = self.timeouts.first().map(|(at, _)| *at);
         let heartbeat = self.expects_somebody().then(|| self.now.after(HEARTBEAT));
@@ -281,14 +298,18 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// those time out who still wait.
     fn expire_due(&mut self) {
         while let Some(&(at, session)) = self.leases.first() {
-            if at > self.now {
+            if at > self.heard {
                 break;
+            }
+            if self.deferred.is_spent() {
+                return;
             }
             if self.sessions[session].is_kept_waiting() {
                 self.sessions[session].renew(self.now);
             }
             let ends = self.sessions[session].ends;
-            if ends > self.now {
+            if ends > self.heard {
+                self.deferred.charge(REFILE_STEPS);
                 self.reschedule(session, ends);
             } else {
                 let reason = self.sessions[session].end_reason();
@@ -297,9 +318,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         self.settle();
         while let Some(&(at, due)) = self.timeouts.first() {
-            if at > self.now {
+            if at > self.heard {
                 break;
             }
+            if self.deferred.is_spent() {
+                return;
+            }
+            self.deferred.charge(1);
             match due {
                 Due::Timeout(request) => self.time_out(request),
                 Due::Delay(lock) => {
@@ -311,6 +336,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             }
             self.settle();
         }
+        self.go_on();
     }
 
     /// Whether there is anybody who loses something if nothing is heard of it: a session, or one that
@@ -347,12 +373,14 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 
     /// The end of a connection proves nothing: its session lingers (rule S4).
     fn disconnect(&mut self, connection: ConnectionId) {
-        if let Some(session) = self.sessions.detach(connection, self.now) {
-            let ends = self.sessions[session].ends;
-            if ends < self.sessions[session].wakes {
-                self.reschedule(session, ends);
-            }
-            self.expire_due();
+        let Some(session) = self.sessions.detach(connection, self.now) else { return };
+        let Session { ends, wakes, linger, .. } = self.sessions[session];
+        if linger == Some(Duration::ZERO) {
+            // Its client has chosen not to be waited for, and everything that it said is told.
+            self.end_session(session, EndReason::Disconnected);
+            self.settle();
+        } else if ends < wakes {
+            self.reschedule(session, ends);
         }
     }
 
@@ -409,17 +437,6 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     fn first_lock(&self, request: RequestKey) -> Option<LockName> {
         let first = self.requests[request].first?;
         Some(self.locks[self.claims[first].lock].name.clone())
-    }
-
-    /// Numbers are on disk: whoever waited for nothing else is granted.
-    pub(super) fn feed_the_starved(&mut self) {
-        if mem::take(&mut self.starved) {
-            let locks: Vec<LockKey> = self.locks.keys().collect();
-            for lock in locks {
-                self.unsettle(lock);
-            }
-            self.settle();
-        }
     }
 
     /// Nothing new from now on; those who wait are told at once, those who hold may finish.

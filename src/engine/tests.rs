@@ -31,6 +31,7 @@
 //! `UPDATE_GOLDENFILES=1 cargo test` writes what was seen into the files.
 
 mod bounds;
+mod slices;
 mod tell;
 
 use std::collections::HashMap;
@@ -488,7 +489,7 @@ impl Story {
         let mut text = String::new();
         while let Some(deadline) = self.table.next_deadline().filter(|at| *at <= end) {
             self.now = self.now.max(deadline);
-            let told = self.handle(&Event::Tick);
+            let told = self.handle(&Event::Tick { heard: self.now });
             if !told.is_empty() {
                 writeln!(text, "after {:?}:", self.now.since(began)).unwrap();
                 text.push_str(&told);
@@ -543,10 +544,10 @@ impl Runner for Story {
                 self.now = self.now.after(duration(&first)?);
                 Ok(String::new())
             }
-            "tick" => Ok(self.handle(&Event::Tick)),
+            "tick" => Ok(self.handle(&Event::Tick { heard: self.now })),
             "disk" => {
                 self.disk_works = first == "works";
-                Ok(if self.disk_works { self.handle(&Event::Tick) } else { String::new() })
+                Ok(if self.disk_works { self.handle(&Event::Tick { heard: self.now }) } else { String::new() })
             }
             "tokens" => {
                 let below = line.consume_args().take_key("below").ok_or("below=")?.parse()?;

@@ -166,7 +166,7 @@ impl Coordinator {
         let handle = ctx.run_later(deadline.since(now), |this, ctx| {
             this.timer = None;
             let now = this.clock.now();
-            this.step(&Event::Tick, now);
+            this.step(&Event::Tick { heard: now }, now);
             this.finish_turn(now, ctx);
         });
         self.timer = Some((deadline, handle));
@@ -198,7 +198,7 @@ impl Handler<Submit> for Coordinator {
         // Taken here, after the message was read: what is decided is decided as of now (rule T1).
         let now = self.clock.now();
         if self.table.next_deadline().is_some_and(|deadline| deadline <= now) {
-            self.step(&Event::Tick, now);
+            self.step(&Event::Tick { heard: now }, now);
         }
         if window == Window::Shut {
             self.connections.acknowledge(connection);
@@ -245,7 +245,7 @@ impl Handler<Save> for Coordinator {
             return;
         }
         let now = self.clock.now();
-        self.step(&Event::Tick, now);
+        self.step(&Event::Tick { heard: now }, now);
         // Whatever was said is in the snapshot, and whatever is in the snapshot was said.
         self.finish_turn(now, ctx);
         self.is_over = true;

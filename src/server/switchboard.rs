@@ -162,7 +162,7 @@ impl Switchboard {
 
     /// Time has passed.
     pub(crate) fn tick(&mut self, now: Timestamp) {
-        self.step(&Event::Tick, now);
+        self.step(&Event::Tick { heard: now }, now);
     }
 
     /// What one read of a connection brought.

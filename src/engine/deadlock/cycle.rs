@@ -25,18 +25,19 @@ struct Edge {
 impl<S: BuildHasher + Clone> Inquiry<'_, S> {
     /// The shortest way from a left-over owner over others back to itself. It begins with `suspect`,
     /// or, if that could be granted, with another request of its owner that could not be. None if
-    /// there is no way back: others wait for each other, and it only waits for them.
-    pub(super) fn cycle(&self, owner: Who, suspect: RequestKey) -> Option<Vec<CycleLink>> {
-        let is_granted = |request: &RequestKey| {
-            self.table.requests[*request].is_held()
-                || self.thoughts.get(request).is_some_and(|thought| thought.granted)
-        };
+    /// there is no way back: others wait for each other, and it only waits for them; or if no steps
+    /// are left to find it.
+    pub(super) fn cycle(&mut self, owner: Who, suspect: RequestKey) -> Option<Vec<CycleLink>> {
         let others = self.requests_of(owner).into_iter().filter(|request| *request != suspect);
-        let first = [suspect].into_iter().chain(others).find(|request| !is_granted(request));
+        let first = [suspect].into_iter().chain(others).find(|request| !self.is_granted(*request));
         let mut came_by: HashMap<Who, Edge, S> = HashMap::with_hasher(self.table.locks.hasher());
         let mut to_visit = VecDeque::from([(owner, Vec::from_iter(first))]);
         while let Some((who, waiting)) = to_visit.pop_front() {
-            for edge in waiting.into_iter().flat_map(|request| self.edges(who, request)) {
+            let mut edges = Vec::new();
+            for request in waiting {
+                self.add_edges(who, request, &mut edges);
+            }
+            for edge in edges {
                 let other = self.who(edge.behind);
                 if other == owner {
                     return Some(self.way(edge, owner, &came_by));
@@ -44,7 +45,7 @@ impl<S: BuildHasher + Clone> Inquiry<'_, S> {
                 if let Entry::Vacant(entry) = came_by.entry(other) {
                     entry.insert(edge);
                     let mut waiting = self.requests_of(other);
-                    waiting.retain(|request| !is_granted(request));
+                    waiting.retain(|request| !self.is_granted(*request));
                     to_visit.push_back((other, waiting));
                 }
             }
@@ -52,25 +53,36 @@ impl<S: BuildHasher + Clone> Inquiry<'_, S> {
         None
     }
 
+    /// Whether a request is held, or was granted in thought.
+    fn is_granted(&self, request: RequestKey) -> bool {
+        self.table.requests[request].is_held()
+            || self.thoughts.get(&request).is_some_and(|thought| thought.granted)
+    }
+
     /// For whom a left-over request waits: whoever is next in line before it, else those who have
     /// what it wants. Some of these may have given it back, but then they wait for nobody, and no way
-    /// leads over them.
-    fn edges(&self, from: Who, request: RequestKey) -> Vec<Edge> {
-        let mut edges = Vec::new();
+    /// leads over them. Those who have a lock are looked at once, for the first who waits for them.
+    fn add_edges(&mut self, from: Who, request: RequestKey, edges: &mut Vec<Edge>) {
         let converted = self.table.requests[request].partner();
         for claim in self.table.claims_of(request) {
             let lock = self.table.claims[claim].lock;
-            let Some(known) = self.locks.get(&lock) else { continue };
+            if !self.step() {
+                return;
+            }
+            let Some(known) = self.locks.get_mut(&lock) else { continue };
             let next = known.next.map(|next| self.table.claims[next].request);
             let is_before = |next: &RequestKey| *next != request && self.table.is_entangled(*next);
             if let Some(behind) = next.filter(is_before) {
                 edges.push(Edge { from, request, lock, behind });
-            } else {
+            } else if !known.is_told {
+                // Of a conversion its own owner is left out, for whom others may wait.
+                known.is_told = converted.is_none();
                 let have_it = known.by.iter().filter(|by| Some(**by) != converted);
                 edges.extend(have_it.map(|&behind| Edge { from, request, lock, behind }));
+                let looked_at = known.by.len();
+                self.take_steps(looked_at);
             }
         }
-        edges
     }
 
     /// The links from the owner to the one that the last edge closes the circle from.

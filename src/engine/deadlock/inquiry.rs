@@ -36,12 +36,16 @@ pub(super) struct Known {
     first: Option<ClaimKey>,
     /// How far its queue was granted: the first claim that was not, none at the end.
     pub(super) next: Option<ClaimKey>,
+    /// The first of the entangled that was not granted: `next` itself, or one behind it.
+    next_entangled: Option<ClaimKey>,
     /// Whether `next` is known.
     is_begun: bool,
     /// Whether `next` was counted among the claims of its request that are next in line.
     is_counted: bool,
     /// Whether it is to be looked at.
     is_open: bool,
+    /// Whether all who have it were looked at as those for whom somebody waits.
+    pub(super) is_told: bool,
 }
 
 /// What is known of a dependent's request.
@@ -86,7 +90,8 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
     /// Whether the owner waits for ever, as far as can be said with so many steps.
     pub(super) fn run(&mut self, owner: Who) -> bool {
         self.find_dependents(owner);
-        while self.dependents[&owner].waiting > 0
+        while self.steps_left > 0
+            && self.dependents[&owner].waiting > 0
             && let Some(lock) = self.open.pop_front()
         {
             self.grant_in(lock);
@@ -95,8 +100,13 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
     }
 
     /// Takes a step; false if none is left.
-    fn step(&mut self) -> bool {
-        self.steps_left = self.steps_left.saturating_sub(1);
+    pub(super) fn step(&mut self) -> bool {
+        self.take_steps(1)
+    }
+
+    /// Takes so many steps; false if none is left.
+    pub(super) fn take_steps(&mut self, steps: usize) -> bool {
+        self.steps_left = self.steps_left.saturating_sub(steps);
         self.steps_left > 0
     }
 
@@ -104,11 +114,13 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
         self.table.requests[request].owner().map_or(Who::Alone(request), Who::Owner)
     }
 
+    /// The requests of an owner; no more than there are steps left to look at them, and one.
     pub(super) fn requests_of(&self, who: Who) -> Vec<RequestKey> {
         match who {
             Who::Alone(request) => vec![request],
             Who::Owner(owner) => {
-                self.table.owners[owner].requests.iter(&self.table.requests.arena).collect()
+                let requests = self.table.owners[owner].requests.iter(&self.table.requests.arena);
+                requests.take(self.steps_left + 1).collect()
             }
         }
     }
@@ -183,8 +195,12 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
             known.is_open = false;
             if !std::mem::replace(&mut known.is_begun, true) {
                 // All who stand before the first dependent are granted.
-                let all_matter = table.all_matter(lock, known.taken);
-                known.next = if all_matter { table.locks.queue(lock).head() } else { known.first };
+                let queue = table.locks.queue(lock);
+                (known.next, known.next_entangled) = if table.all_matter(lock, known.taken) {
+                    (queue.head(), queue.entangled().head())
+                } else {
+                    (known.first, known.first)
+                };
             }
         }
         while self.step()
@@ -205,11 +221,12 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
                 self.grant(request);
             }
             let Some(known) = self.locks.get_mut(&lock) else { return };
-            known.next = if table.all_matter(lock, known.taken) {
-                table.claims[claim].next()
-            } else {
-                table.next_entangled(claim)
-            };
+            if known.next_entangled == Some(claim) {
+                known.next_entangled = table.claims[claim].next_entangled();
+            }
+            let all_matter = table.all_matter(lock, known.taken);
+            known.next =
+                if all_matter { table.claims[claim].next() } else { known.next_entangled };
             known.is_counted = false;
         }
     }
@@ -222,9 +239,15 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
         }
     }
 
-    /// Whether a request is the next in line for all that it claims, and there is room.
-    fn is_next_with_room(&self, request: RequestKey) -> bool {
+    /// Whether a request is the next in line for all that it claims, and there is room; no if there are
+    /// no steps left.
+    fn is_next_with_room(&mut self, request: RequestKey) -> bool {
         let table = self.table;
+        let claims = table.claims_of(request).count();
+        let looks = table.requests[request].partner().map_or(1, |_| claims + 1);
+        if !self.take_steps(claims * looks) {
+            return false;
+        }
         let next_in = self.thoughts.get(&request).map_or(0, |thought| thought.next_in);
         let converted = table.requests[request].partner();
         let fits = |claim: ClaimKey| {
@@ -233,7 +256,7 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
             let free_for_it = converted.map_or(0, |converted| table.share_of(converted, lock));
             taken - free_for_it + share(mode) <= table.locks[lock].shape.capacity()
         };
-        next_in == table.claims_of(request).count() && table.claims_of(request).all(fits)
+        next_in == claims && table.claims_of(request).all(fits)
     }
 
     /// Grants a request; its owner gives everything back if that was all it waited for.

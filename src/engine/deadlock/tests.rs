@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::engine::{
-    Attach, CYCLE_TOLD_MAX, Command, Durable, Effect, Event, Past, Progress, Request, Snapshot,
+    Attach, CYCLE_TOLD_MAX, Command, Durable, Effect, Event, News, Past, Progress, Request, Snapshot,
     Start, Wait,
 };
 use crate::types::{

@@ -150,7 +150,7 @@ impl World {
             }
             Move::Stop => {
                 self.left.stops -= 1;
-                self.handle(&Event::Tick);
+                self.handle(&Event::Tick { heard: self.now });
                 self.recorded.extend(self.unrecorded.drain(..));
                 let snapshot = self.table.snapshot();
                 self.restart(Some(snapshot));
@@ -251,7 +251,7 @@ impl World {
                 let said = self.clients[which].lapse(self.now);
                 self.say(which, said);
             }
-            self.handle(&Event::Tick);
+            self.handle(&Event::Tick { heard: self.now });
         }
     }
 

@@ -134,7 +134,7 @@ impl Pair {
                 let length = Duration::from_millis(ms);
                 self.now = self.now.after(length);
                 self.model.pass(length);
-                self.handle(Event::Tick);
+                self.handle(Event::Tick { heard: self.now });
             }
         }
         assert_eq!(self.expected, [], "was not said");

@@ -141,7 +141,7 @@ fn the_end_of_a_session_names_the_first_lock_that_it_held() {
     }
     story.wait(Duration::from_secs(9));
     let (mut effects, now) = (Vec::new(), story.now.after(Duration::from_secs(1)));
-    story.table.handle(&Event::Tick, now, &mut effects);
+    story.table.handle(&Event::Tick { heard: now }, now, &mut effects);
     let lock = effects.into_iter().find_map(|effect| match effect {
         Effect::Ended { lock, .. } => Some(lock),
         _ => None,
