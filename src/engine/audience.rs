@@ -39,15 +39,14 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// A lock that is watched has changed.
     #[cold]
     fn note_change(&mut self, lock: LockKey) {
-        let name = &self.locks[lock].name;
-        if !self.changed.contains(name) {
-            self.changed.push(name.clone());
-        }
+        self.changed.push(self.locks[lock].name.clone());
     }
 
     /// Tells those who watch, once for each lock.
     pub(super) fn tell_watchers(&mut self) {
         if !self.changed.is_empty() {
+            self.changed.sort_unstable();
+            self.changed.dedup();
             let changed = self.changed.drain(..);
             self.effects.extend(changed.map(|lock| Effect::HoldersChanged { lock }));
         }

@@ -33,6 +33,12 @@ pub enum Event {
         /// What was said.
         command: Command,
     },
+    /// A connection's client said something that is to be told later, for there is much to do. Renews
+    /// the lease of its session as the command itself will (rule T4).
+    Heard {
+        /// The connection.
+        connection: ConnectionId,
+    },
     /// A connection ended without Goodbye. Proves nothing: its session lingers (rule S4).
     Disconnect {
         /// The connection.

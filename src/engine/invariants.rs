@@ -38,7 +38,11 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let mut claims = 0;
         for key in self.locks.keys() {
             let (lock, queue) = (&self.locks[key], self.locks.queue(key));
-            assert!(!lock.is_idle() || lock.is_unsettled, "{} is idle, yet in the table", lock.name);
+            assert!(
+                !lock.is_idle() || lock.is_unsettled,
+                "{} is idle, yet in the table",
+                lock.name
+            );
             let modes: Vec<Mode> =
                 lock.holders.iter(&self.claims).map(|claim| self.claims[claim].mode).collect();
             let alone = modes.contains(&Mode::Exclusive);

@@ -237,6 +237,11 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                     self.hear(key, connection, command);
                 }
             }
+            Event::Heard { connection } => {
+                if let Some(key) = self.sessions.of_connection(connection) {
+                    self.sessions[key].renew(self.now);
+                }
+            }
             Event::Disconnect { connection } => self.disconnect(connection),
             Event::Revoke { connection, query_id, ref name, token } => {
                 self.ask_to_revoke(connection, query_id, name.clone(), token);

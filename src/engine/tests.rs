@@ -547,7 +547,11 @@ impl Runner for Story {
             "tick" => Ok(self.handle(&Event::Tick { heard: self.now })),
             "disk" => {
                 self.disk_works = first == "works";
-                Ok(if self.disk_works { self.handle(&Event::Tick { heard: self.now }) } else { String::new() })
+                Ok(if self.disk_works {
+                    self.handle(&Event::Tick { heard: self.now })
+                } else {
+                    String::new()
+                })
             }
             "tokens" => {
                 let below = line.consume_args().take_key("below").ok_or("below=")?.parse()?;

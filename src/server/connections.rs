@@ -170,13 +170,18 @@ impl Connections {
 
     /// Delivers the batches of a turn, the latest first: what others hear comes of what is answered to
     /// who spoke, and they have waited for it. So the next holder is written to before who released.
-    pub(super) fn deliver(&mut self) {
+    ///
+    /// Of pages it may have more once nothing that it said is left to do (`has_more_to_do`): however
+    /// many turns its questions take, they are answered with as much as one.
+    pub(super) fn deliver(&mut self, has_more_to_do: impl Fn(ConnectionId) -> bool) {
         for connection in self.touched.drain(..).rev() {
             let Some(known) = self.known.get_mut(connection) else { continue };
             let messages = mem::take(&mut known.batch);
             let events = mem::take(&mut known.events);
             let handled = mem::replace(&mut known.handled, Handled::Unsaid);
-            known.budget = Budget::of_a_turn();
+            if !has_more_to_do(connection) {
+                known.budget = Budget::of_a_turn();
+            }
             known.session.do_send(Deliver { messages, events, handled });
             if matches!(known.role, Role::Gone) {
                 self.known.remove(connection);
@@ -184,10 +189,11 @@ impl Connections {
         }
     }
 
-    /// Forgets one that ended, after saying that all it submitted is handled; gives what it was for.
+    /// Forgets one that ended, after saying what this turn has for it, and that all it submitted is
+    /// handled; gives what it was for.
     pub(super) fn remove(&mut self, connection: ConnectionId) -> Option<Role> {
         let known = self.known.remove(connection)?;
-        let (messages, events) = (Vec::new(), Vec::new());
+        let (messages, events) = (known.batch, known.events);
         known.session.do_send(Deliver { messages, events, handled: Handled::All });
         Some(known.role)
     }

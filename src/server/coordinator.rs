@@ -20,6 +20,7 @@
 //! What is never here: a socket, a file, a wait.
 
 mod audience;
+mod backlog;
 mod hear;
 mod perform;
 #[cfg(test)]
@@ -32,11 +33,16 @@ use foldhash::fast::RandomState;
 use log::error;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
+use tokio::task::{spawn_local, yield_now};
 
+use self::backlog::{Backlog, Item, QUANTUM_STEPS, TURN_STEPS_MAX};
 use super::connections::{Connections, Role};
 use super::counters::Counters;
+use super::hosts::Barrier;
 use super::journal;
-use super::messages::{CloseAll, Committed, Connect, Disconnect, Drain, Save, Submit, Window};
+use super::messages::{
+    AllHeard, CloseAll, Committed, Connect, Disconnect, Drain, GoOn, Save, Submit, Window,
+};
 use super::persist::Order;
 use super::seal::Sealer;
 use super::store::Change;
@@ -44,7 +50,7 @@ use super::subscribers::Subscribers;
 use super::watches::Watches;
 use crate::clock::Clock;
 use crate::engine::{Effect, Event, LockTable, Start};
-use crate::types::{GoodbyeCode, Limits, LockName, Timestamp};
+use crate::types::{ConnectionId, GoodbyeCode, Limits, LockName, Timestamp};
 
 /// The singleton that decides.
 pub(super) struct Coordinator {
@@ -60,6 +66,16 @@ pub(super) struct Coordinator {
     subscribers: Subscribers,
     /// The watched locks that have other holders since the turn began, as often as they changed.
     changed: Vec<LockName>,
+    /// What connections said, and no turn has come to yet.
+    backlog: Backlog,
+    /// Steps that were taken outside the table, for looks at it.
+    looked: u64,
+    /// How many steps may have been taken before the sockets are looked at again.
+    steps_until_look: u64,
+    /// Tells when everything is submitted that could be read at a moment.
+    barrier: Barrier,
+    /// Whether it was asked, and has not told yet.
+    is_listening: bool,
     /// What the table wants done; empty between turns, kept for its memory.
     effects: Vec<Effect>,
     /// The one timer, and when it goes off. It may go off too early, never too late.
@@ -87,6 +103,7 @@ impl Coordinator {
         start: Start,
         clock: Box<dyn Clock>,
         orders: UnboundedSender<Order>,
+        barrier: Barrier,
         sealer: Sealer,
         counters: Arc<Counters>,
     ) -> Self {
@@ -101,6 +118,11 @@ impl Coordinator {
             watches: Watches::default(),
             subscribers: Subscribers::default(),
             changed: Vec::new(),
+            backlog: Backlog::default(),
+            looked: 0,
+            steps_until_look: TURN_STEPS_MAX,
+            barrier,
+            is_listening: false,
             effects: Vec::new(),
             timer: None,
             orders,
@@ -133,7 +155,7 @@ impl Coordinator {
     /// Ends a turn: delivers what has come together, and sees that the next deadline is met.
     fn finish_turn(&mut self, now: Timestamp, ctx: &mut Context<Self>) {
         self.show_changed(now);
-        self.connections.deliver();
+        self.connections.deliver(|connection| self.backlog.holds(connection));
         self.arm(now, ctx);
         if self.in_grace && self.table.grace_left().is_none() {
             self.in_grace = false;
@@ -148,15 +170,95 @@ impl Coordinator {
         }
     }
 
+    /// Steps taken since the start.
+    fn steps(&self) -> u64 {
+        self.table.steps() + self.looked
+    }
+
+    /// Whether this turn has done enough, and the sockets are to be looked at.
+    fn is_spent(&self) -> bool {
+        self.steps() >= self.steps_until_look
+    }
+
+    /// Puts something of a connection behind all that is waiting.
+    fn put_off(&mut self, connection: ConnectionId, item: Item, ctx: &mut Context<Self>) {
+        if self.backlog.is_empty() {
+            go_on_later(ctx);
+        }
+        self.backlog.push(connection, item);
+    }
+
+    /// Serves those who wait until this turn has done enough.
+    fn serve(&mut self, now: Timestamp) {
+        while !self.is_spent()
+            && let Some((connection, mut items)) = self.backlog.next()
+        {
+            let before = self.steps();
+            while self.steps() - before < QUANTUM_STEPS
+                && let Some(item) = items.front_mut()
+            {
+                if self.serve_one(connection, item, now) {
+                    items.pop_front();
+                }
+            }
+            self.backlog.served(connection, items, self.steps() - before);
+        }
+    }
+
+    /// Does the next thing that an item holds; says whether it was the last.
+    fn serve_one(&mut self, connection: ConnectionId, item: &mut Item, now: Timestamp) -> bool {
+        match item {
+            Item::Messages(messages, window) => {
+                if let Some(message) = messages.pop_front() {
+                    self.message(connection, &message, now);
+                }
+                let is_last = messages.is_empty();
+                if is_last && *window == Window::Shut {
+                    self.connections.acknowledge(connection);
+                }
+                is_last
+            }
+            Item::End => {
+                self.end_connection(connection, now);
+                true
+            }
+        }
+    }
+
+    /// A connection is over, and all that it said is done.
+    fn end_connection(&mut self, connection: ConnectionId, now: Timestamp) {
+        let Some(role) = self.connections.remove(connection) else { return };
+        self.forget_interests(connection);
+        if matches!(role, Role::Session { .. }) {
+            self.step(&Event::Disconnect { connection }, now);
+        }
+    }
+
+    /// Lets what is due by `now` happen as soon as everything is heard that could be read by then: a
+    /// lease never ends while the message that would have renewed it lies unread (rule T4).
+    fn listen(&mut self, now: Timestamp, ctx: &mut Context<Self>) {
+        if !self.is_listening {
+            self.is_listening = true;
+            let (barrier, this) = (self.barrier.clone(), ctx.address());
+            spawn_local(async move {
+                barrier.pass().await;
+                this.do_send(AllHeard { at: now });
+            });
+        }
+    }
+
     /// Sees that the timer goes off at the next deadline or before. One that goes off before finds
     /// nothing to do and is armed anew, so that the renewal of a lease costs nothing here. While there
     /// are sessions, the next deadline is never far: the table wants to hear that time passes, so that
     /// it notices when it did not (rule T3).
     fn arm(&mut self, now: Timestamp, ctx: &mut Context<Self>) {
-        if self.is_over {
+        if self.is_over || self.is_listening {
             return;
         }
         let Some(deadline) = self.table.next_deadline() else { return };
+        if deadline <= now {
+            return self.listen(now, ctx);
+        }
         if let Some((at, handle)) = self.timer {
             if at <= deadline {
                 return;
@@ -165,12 +267,20 @@ impl Coordinator {
         }
         let handle = ctx.run_later(deadline.since(now), |this, ctx| {
             this.timer = None;
-            let now = this.clock.now();
-            this.step(&Event::Tick { heard: now }, now);
-            this.finish_turn(now, ctx);
+            this.listen(this.clock.now(), ctx);
         });
         self.timer = Some((deadline, handle));
     }
+}
+
+/// Has the next turn come once every socket was looked at.
+fn go_on_later(ctx: &mut Context<Coordinator>) {
+    let this = ctx.address();
+    // A task of its own: an actor's future would be polled whenever mail comes, and not only then.
+    spawn_local(async move {
+        yield_now().await;
+        this.do_send(GoOn);
+    });
 }
 
 impl Actor for Coordinator {
@@ -195,15 +305,45 @@ impl Handler<Submit> for Coordinator {
 
     fn handle(&mut self, submit: Submit, ctx: &mut Context<Self>) {
         let Submit { connection, messages, window } = submit;
+        if self.is_spent() || self.backlog.holds(connection) {
+            return self.put_off(connection, Item::rest(messages, 0, window), ctx);
+        }
         // Taken here, after the message was read: what is decided is decided as of now (rule T1).
         let now = self.clock.now();
-        if self.table.next_deadline().is_some_and(|deadline| deadline <= now) {
-            self.step(&Event::Tick { heard: now }, now);
-        }
-        if window == Window::Shut {
+        let handled = self.submit(connection, &messages, now);
+        if handled < messages.len() {
+            self.put_off(connection, Item::rest(messages, handled, window), ctx);
+        } else if window == Window::Shut {
             self.connections.acknowledge(connection);
         }
-        self.submit(connection, &messages, now);
+        self.finish_turn(now, ctx);
+    }
+}
+
+impl Handler<GoOn> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, GoOn: GoOn, ctx: &mut Context<Self>) {
+        self.steps_until_look = self.steps() + TURN_STEPS_MAX;
+        let now = self.clock.now();
+        self.serve(now);
+        if !self.backlog.is_empty() {
+            go_on_later(ctx);
+        }
+        self.finish_turn(now, ctx);
+    }
+}
+
+impl Handler<AllHeard> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, AllHeard { at }: AllHeard, ctx: &mut Context<Self>) {
+        self.is_listening = false;
+        let now = self.clock.now();
+        for connection in self.backlog.connections().collect::<Vec<_>>() {
+            self.step(&Event::Heard { connection }, now);
+        }
+        self.step(&Event::Tick { heard: at }, now);
         self.finish_turn(now, ctx);
     }
 }
@@ -212,12 +352,11 @@ impl Handler<Disconnect> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, Disconnect { connection }: Disconnect, ctx: &mut Context<Self>) {
-        let Some(role) = self.connections.remove(connection) else { return };
-        self.forget_interests(connection);
-        let now = self.clock.now();
-        if matches!(role, Role::Session { .. }) {
-            self.step(&Event::Disconnect { connection }, now);
+        if self.backlog.holds(connection) {
+            return self.backlog.push(connection, Item::End);
         }
+        let now = self.clock.now();
+        self.end_connection(connection, now);
         self.finish_turn(now, ctx);
     }
 }
@@ -245,7 +384,6 @@ impl Handler<Save> for Coordinator {
             return;
         }
         let now = self.clock.now();
-        self.step(&Event::Tick { heard: now }, now);
         // Whatever was said is in the snapshot, and whatever is in the snapshot was said.
         self.finish_turn(now, ctx);
         self.is_over = true;

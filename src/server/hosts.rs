@@ -16,7 +16,8 @@ use log::{error, warn};
 use tokio::net::TcpStream;
 use tokio::runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::LocalSet;
+use tokio::sync::oneshot;
+use tokio::task::{LocalSet, spawn_local, yield_now};
 
 use super::counters::Place;
 use super::session::{Session, Shared};
@@ -40,6 +41,55 @@ pub(super) struct Arrival<S> {
 pub(super) trait Host<S>: 'static {
     /// Starts the session of a connection.
     fn start(&self, arrival: Arrival<S>);
+
+    /// What tells when all of its sessions have looked at their sockets.
+    fn barrier(&self) -> Barrier;
+}
+
+/// How often the sockets are looked at before all is said to be heard: a connection is accepted, then
+/// watched, then read.
+const LOOKS: usize = 3;
+
+/// Tells when everything is submitted that could be read at a moment.
+///
+/// A task that yields is woken once the I/O driver was asked, behind all the tasks that it woke: and so
+/// behind the sessions that had something to read. What they submit stands in the Coordinator's
+/// mailbox before whatever is sent after this.
+#[derive(Clone, Default)]
+pub(super) struct Barrier {
+    /// To the threads that have sessions besides this one.
+    threads: Vec<UnboundedSender<Job>>,
+}
+
+impl Barrier {
+    /// Returns once all that could be read when it was called is submitted.
+    pub(super) async fn pass(&self) {
+        let ask = |thread: &UnboundedSender<Job>| {
+            let (passed, has_passed) = oneshot::channel();
+            thread.send(Job::Barrier(passed)).ok().map(|()| has_passed)
+        };
+        let others: Vec<_> = self.threads.iter().filter_map(ask).collect();
+        look().await;
+        for other in others {
+            // One that has ended has nothing to say.
+            let _ = other.await;
+        }
+    }
+}
+
+/// Has the sockets of this thread looked at.
+async fn look() {
+    for _ in 0..LOOKS {
+        yield_now().await;
+    }
+}
+
+/// What an I/O thread is to do.
+enum Job {
+    /// Start the session of a connection.
+    Start(Arrival<net::TcpStream>),
+    /// Say when all sockets were looked at.
+    Barrier(oneshot::Sender<()>),
 }
 
 /// On the thread that accepts, which is the Coordinator's.
@@ -53,12 +103,16 @@ where
         let Arrival { stream, connection, peer, place, shared } = arrival;
         Session::new(stream, connection, peer, place, shared).start();
     }
+
+    fn barrier(&self) -> Barrier {
+        Barrier::default()
+    }
 }
 
 /// On threads of their own, which end when this is dropped, and their sessions with them.
 pub(super) struct IoThreads {
     /// To each.
-    threads: Vec<UnboundedSender<Arrival<net::TcpStream>>>,
+    threads: Vec<UnboundedSender<Job>>,
     /// Which has the next.
     next: Cell<usize>,
 }
@@ -85,25 +139,40 @@ impl Host<TcpStream> for IoThreads {
         };
         let next = self.next.get();
         self.next.set((next + 1) % self.threads.len());
-        if self.threads[next].send(Arrival { stream, connection, peer, place, shared }).is_err() {
+        let job = Job::Start(Arrival { stream, connection, peer, place, shared });
+        if self.threads[next].send(job).is_err() {
             error!("an I/O thread has ended, and with it connection={connection}");
         }
     }
+
+    fn barrier(&self) -> Barrier {
+        Barrier { threads: self.threads.clone() }
+    }
 }
 
-fn start_thread(number: usize) -> io::Result<UnboundedSender<Arrival<net::TcpStream>>> {
-    let (sender, arrivals) = unbounded_channel();
+fn start_thread(number: usize) -> io::Result<UnboundedSender<Job>> {
+    let (sender, jobs) = unbounded_channel();
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new()
         .name(format!("io-{number}"))
-        .spawn(move || runtime.block_on(LocalSet::new().run_until(receive(arrivals))))?;
+        .spawn(move || runtime.block_on(LocalSet::new().run_until(receive(jobs))))?;
     Ok(sender)
 }
 
 /// Takes connections in until there can be no more.
-async fn receive(mut arrivals: UnboundedReceiver<Arrival<net::TcpStream>>) {
-    while let Some(arrival) = arrivals.recv().await {
-        let Arrival { stream, connection, peer, place, shared } = arrival;
+async fn receive(mut jobs: UnboundedReceiver<Job>) {
+    while let Some(job) = jobs.recv().await {
+        let Arrival { stream, connection, peer, place, shared } = match job {
+            Job::Start(arrival) => arrival,
+            Job::Barrier(passed) => {
+                spawn_local(async {
+                    look().await;
+                    // Who has asked may be gone.
+                    let _ = passed.send(());
+                });
+                continue;
+            }
+        };
         match TcpStream::from_std(stream) {
             Ok(stream) => {
                 Here.start(Arrival { stream, connection, peer, place, shared });

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::engine::Durable;
-use crate::types::{ConnectionId, GoodbyeCode};
+use crate::types::{ConnectionId, GoodbyeCode, Timestamp};
 use crate::wire::{ClientMessage, ServerMessage};
 
 /// Session to Coordinator: here I am.
@@ -101,6 +101,25 @@ pub(super) struct Committed {
 }
 
 impl Message for Committed {
+    type Result = ();
+}
+
+/// A task to Coordinator: every socket was looked at since a turn had done enough.
+#[derive(Debug)]
+pub(super) struct GoOn;
+
+impl Message for GoOn {
+    type Result = ();
+}
+
+/// A task to Coordinator: whatever could be read at that moment was submitted before this.
+#[derive(Debug)]
+pub(super) struct AllHeard {
+    /// The moment.
+    pub(super) at: Timestamp,
+}
+
+impl Message for AllHeard {
     type Result = ();
 }
 

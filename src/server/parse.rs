@@ -3,6 +3,7 @@
 //! What cannot be parsed but names a request becomes [`Command::Unparsed`], so that it is answered in
 //! its turn; only the engine answers requests.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use smol_str::SmolStr;
@@ -24,6 +25,18 @@ pub(super) fn in_order(messages: &[ClientMessage]) -> impl Iterator<Item = &Clie
         |message: &&ClientMessage| matches!(message, ClientMessage::KeepAlive { .. });
     let keep_alives = rest.iter().filter(is_keep_alive);
     hello.iter().chain(keep_alives).chain(rest.iter().filter(move |it| !is_keep_alive(it)))
+}
+
+/// The same, to be kept.
+pub(super) fn into_order(messages: Vec<ClientMessage>) -> impl Iterator<Item = ClientMessage> {
+    let is_keep_alive =
+        |message: &ClientMessage| matches!(message, ClientMessage::KeepAlive { .. });
+    let (keep_alives, mut rest): (Vec<_>, VecDeque<_>) = {
+        let (keep_alives, rest): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_keep_alive);
+        (keep_alives, rest.into())
+    };
+    let hello = rest.pop_front_if(|first| matches!(first, ClientMessage::Hello(_)));
+    hello.into_iter().chain(keep_alives).chain(rest)
 }
 
 /// The command that asks for locks, or the one that has it answered *no*.

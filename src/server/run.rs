@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 
 use actix::{Actor, Addr};
 use log::{error, info, warn};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_local;
@@ -116,11 +116,11 @@ impl Server {
             let address = listener.local_addr().map_err(failed)?;
             Ok((listener, address))
         };
-        let mut bound = Bound::assemble(&config, store, Box::new(BootClock), open)?;
-        if config.io_threads > 0 {
-            bound.host = Rc::new(IoThreads::start(config.io_threads).map_err(ServerError::Thread)?);
-        }
-        Ok(Self(bound))
+        let host: Rc<dyn Host<TcpStream>> = match config.io_threads {
+            0 => Rc::new(Here),
+            count => Rc::new(IoThreads::start(count).map_err(ServerError::Thread)?),
+        };
+        Bound::assemble_on(host, &config, store, Box::new(BootClock), open).map(Self)
     }
 
     /// Where it listens, with the port that it got.
@@ -147,8 +147,21 @@ impl Server {
 }
 
 impl<L: Listener> Bound<L> {
-    /// Puts a server together; `open` opens its port, after the state is durable.
+    /// [`Bound::assemble_on`] this thread.
+    #[cfg(test)]
     pub(crate) fn assemble<D: Disk>(
+        config: &Config,
+        disk: D,
+        clock: Box<dyn Clock>,
+        open: impl FnOnce() -> Result<(L, SocketAddr), ServerError>,
+    ) -> Result<Self, ServerError> {
+        Self::assemble_on(Rc::new(Here), config, disk, clock, open)
+    }
+
+    /// Puts a server together whose sessions live with `host`; `open` opens its port, after the state
+    /// is durable.
+    fn assemble_on<D: Disk>(
+        host: Rc<dyn Host<L::Stream>>,
         config: &Config,
         disk: D,
         clock: Box<dyn Clock>,
@@ -161,8 +174,15 @@ impl<L: Listener> Bound<L> {
 
         let counters = Arc::new(Counters::default());
         let (orders, ordered) = unbounded_channel();
-        let coordinator =
-            Coordinator::new(config.limits, start, clock, orders, sealer, Arc::clone(&counters));
+        let coordinator = Coordinator::new(
+            config.limits,
+            start,
+            clock,
+            orders,
+            host.barrier(),
+            sealer,
+            Arc::clone(&counters),
+        );
         let coordinator = coordinator.start();
         spawn_local(persist::commit_all(
             disk,
@@ -179,7 +199,7 @@ impl<L: Listener> Bound<L> {
         });
         Ok(Self {
             listener,
-            host: Rc::new(Here),
+            host,
             shared,
             epoch,
             connections_max: config.connections_max,

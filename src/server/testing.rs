@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use super::config::StaleState;
 use super::coordinator::Coordinator;
 use super::counters::Counters;
+use super::hosts::Barrier;
 use super::messages::{Connect, Deliver, Disconnect, Handled, Submit, Window};
 use super::persist::{Order, commit_all};
 use super::seal::{Sealer, StateKey};
@@ -157,8 +158,16 @@ impl Bench {
         let counters = Arc::new(Counters::default());
         let clock = TokioClock::new();
         let (limits, boxed) = (Limits::default(), Box::new(clock.clone()));
-        let coordinator =
-            Coordinator::new(limits, start, boxed, orders, sealer, Arc::clone(&counters)).start();
+        let coordinator = Coordinator::new(
+            limits,
+            start,
+            boxed,
+            orders,
+            Barrier::default(),
+            sealer,
+            Arc::clone(&counters),
+        )
+        .start();
         Self { coordinator, counters, clock, connections: 0 }
     }
 

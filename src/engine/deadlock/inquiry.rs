@@ -225,8 +225,7 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
                 known.next_entangled = table.claims[claim].next_entangled();
             }
             let all_matter = table.all_matter(lock, known.taken);
-            known.next =
-                if all_matter { table.claims[claim].next() } else { known.next_entangled };
+            known.next = if all_matter { table.claims[claim].next() } else { known.next_entangled };
             known.is_counted = false;
         }
     }

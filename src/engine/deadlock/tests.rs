@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::engine::{
-    Attach, CYCLE_TOLD_MAX, Command, Durable, Effect, Event, News, Past, Progress, Request, Snapshot,
-    Start, Wait,
+    Attach, CYCLE_TOLD_MAX, Command, Durable, Effect, Event, News, Past, Progress, Request,
+    Snapshot, Start, Wait,
 };
 use crate::types::{
     Claim, Claims, ConnectionId, Epoch, Identity, Limits, LockName, Mode, Note, OwnerId, RequestId,

@@ -107,8 +107,7 @@ impl Crowd {
 }
 
 fn grants(effects: &[Effect]) -> usize {
-    let is_grant =
-        |it: &&Effect| matches!(it, Effect::Tell { news: News::Granted { .. }, .. });
+    let is_grant = |it: &&Effect| matches!(it, Effect::Tell { news: News::Granted { .. }, .. });
     effects.iter().filter(is_grant).count()
 }
 
@@ -261,4 +260,18 @@ fn a_lease_ends_only_once_everything_is_told_that_was_said_in_time() {
         "{told:?}"
     );
     assert_eq!(crowd.table.counts().held, 1);
+}
+
+#[test]
+fn what_is_to_be_told_later_renews_a_lease_as_if_it_were_told() {
+    let mut crowd = Crowd::new();
+    crowd.open(1..2);
+    crowd.pass(Duration::from_secs(59));
+    crowd.handle(&Event::Heard { connection: ConnectionId::new(1) });
+    // One that nobody knows says nothing.
+    crowd.handle(&Event::Heard { connection: ConnectionId::new(2) });
+    crowd.pass(Duration::from_millis(59_500));
+    assert_eq!(crowd.table.counts().sessions, 1);
+    crowd.pass(Duration::from_secs(1));
+    assert_eq!(crowd.table.counts().sessions, 0);
 }
