@@ -85,10 +85,23 @@ impl Failure {
 
     /// Tells the user, and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
+        self.report_by(|text| output::tell(text.trim_end()))
+    }
+
+    /// The same by `tell`, which gets coloured lines, each with its end.
+    pub(crate) fn report_by(&self, tell: impl FnOnce(&str)) -> ExitCode {
         let error = AnsiColor::Red.on_default().bold();
         let hint = AnsiColor::Cyan.on_default().bold();
-        output::tell(self.text(error, hint).trim_end());
+        tell(&self.text(error, hint));
         ExitCode::from(self.exit)
+    }
+
+    /// What happened and what to do, in one line.
+    pub(crate) fn in_one_line(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{} ({hint})", self.what),
+            None => self.what.clone(),
+        }
     }
 
     /// The text without colours.
