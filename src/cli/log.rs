@@ -135,7 +135,7 @@ pub(crate) fn tell(text: &str) {
 
 /// How many lines were dropped because nobody read them.
 pub(crate) fn dropped() -> u64 {
-    LOG.get().map_or(0, |logger| logger.queue.dropped())
+    LOG.get().map_or(0, |logger| logger.queue.dropped_ever())
 }
 
 /// Writes the last words of this process, lines with their ends, behind the log: as far as that can be

@@ -20,7 +20,7 @@
 //! | `events`, `ping`, `release`, `config`, `papers` | the small commands |
 //! | `json` | what programs are told: names that are promised |
 //! | `bench` | the load generator and what it measures |
-//! | `errors`, `words`, `visible`, `table`, `output` | texts: what happened, who, what next |
+//! | `errors`, `words`, `visible`, `twins`, `table`, `output` | texts: what happened, who, what next |
 //!
 //! What is never here: a rule about locks, `unsafe`, a `print` outside `output`. Nobody imports
 //! this room. `docs/cli.md` is its page for users.
@@ -50,6 +50,7 @@ mod status;
 mod supervise;
 mod table;
 mod terminal;
+mod twins;
 mod values;
 mod visible;
 mod waiting;

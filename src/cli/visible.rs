@@ -120,6 +120,21 @@ pub(crate) fn quoted(text: &str) -> String {
     shown
 }
 
+/// `text` between quotes, with everything escaped that is not ASCII: for what looks like something else.
+pub(crate) fn spelled(text: &str) -> String {
+    let spell = |c: char| if c.is_ascii() { c.to_string() } else { c.escape_unicode().to_string() };
+    quoted(text).chars().map(spell).collect()
+}
+
+/// What is seen of a character: nothing of some, and a blank is a blank.
+pub(crate) fn as_seen(c: char) -> Option<char> {
+    match Kind::of(c) {
+        Kind::Plain | Kind::Mark => Some(c),
+        Kind::Misread if c.is_whitespace() => Some(' '),
+        Kind::Misread => None,
+    }
+}
+
 /// `text` as a cell of a table: as it is, or quoted if its reader could be wrong about what it is, where
 /// it ends, or who wrote what stands in brackets.
 pub(crate) fn cell(text: &str) -> String {

@@ -74,14 +74,12 @@ impl fmt::Display for Operator<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { connection, session, identity, peer } = *self;
         write!(f, "connection={connection}")?;
-        match session {
-            Some(session) => write!(f, " {}", Who { session, identity, peer }),
-            None => {
-                f.write_str(" session=none")?;
-                identity.map_or(Ok(()), |identity| write!(f, " identity={identity:?}"))?;
-                peer.map_or(Ok(()), |peer| write!(f, " peer={peer}"))
-            }
+        if let Some(session) = session {
+            return write!(f, " {}", Who { session, identity, peer });
         }
+        f.write_str(" session=none")?;
+        identity.map_or(Ok(()), |identity| write!(f, " identity={identity:?}"))?;
+        peer.map_or(Ok(()), |peer| write!(f, " peer={peer}"))
     }
 }
 
