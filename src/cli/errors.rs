@@ -15,6 +15,7 @@ use coordinator::wire::{CycleLink, Holder, LockStatus};
 use coordinator::{Error, LockGuard};
 
 use super::output;
+use super::visible::{Escaper, escaped, quoted};
 use super::words;
 
 /// Exit codes.
@@ -85,10 +86,23 @@ impl Failure {
 
     /// Tells the user, and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
+        self.report_by(|text| output::tell(text.trim_end()))
+    }
+
+    /// The same by `tell`, which gets coloured lines, each with its end.
+    pub(crate) fn report_by(&self, tell: impl FnOnce(&str)) -> ExitCode {
         let error = AnsiColor::Red.on_default().bold();
         let hint = AnsiColor::Cyan.on_default().bold();
-        output::tell(self.text(error, hint).trim_end());
+        tell(&self.text(error, hint));
         ExitCode::from(self.exit)
+    }
+
+    /// What happened and what to do, in one line.
+    pub(crate) fn in_one_line(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{} ({hint})", self.what),
+            None => self.what.clone(),
+        }
     }
 
     /// The text without colours.
@@ -98,12 +112,13 @@ impl Failure {
     }
 
     fn text(&self, error: Style, hint: Style) -> String {
-        let mut text = format!("{error}error:{error:#} {}\n", self.what);
+        // Much of it was said by others: by the coordinator, by whoever answers in its place.
+        let mut text = format!("{error}error:{error:#} {}\n", escaped(&self.what));
         for fact in &self.facts {
-            let _infallible = writeln!(text, "  {fact}");
+            let _infallible = writeln!(text, "  {}", escaped(fact));
         }
         if let Some(advice) = &self.hint {
-            let _infallible = writeln!(text, "  {hint}hint:{hint:#} {advice}");
+            let _infallible = writeln!(text, "  {hint}hint:{hint:#} {}", escaped(advice));
         }
         text
     }
@@ -128,7 +143,7 @@ impl Attempt<'_> {
         let lock = self.lock;
         match error {
             Error::Busy { lock: status } => {
-                let what = format!("{:?} is busy", status.name);
+                let what = format!("{} is busy", quoted(&status.name));
                 Failure::new(self.busy, what).facts_of(status).hint(format!(
                     "wait for it with `coordinator lock -w 10m {}{}`",
                     shell_word(lock),
@@ -138,7 +153,8 @@ impl Attempt<'_> {
             Error::TimedOut { lock: status, timeout, .. } => {
                 let within = words::length(*timeout);
                 let name = &status.name;
-                Failure::new(self.busy, format!("{name:?} did not become free within {within}"))
+                let shown = quoted(name);
+                Failure::new(self.busy, format!("{shown} did not become free within {within}"))
                     .facts_of(status)
                     .hint(format!(
                         "see who is in line with `coordinator status {}`",
@@ -146,10 +162,12 @@ impl Attempt<'_> {
                     ))
             }
             Error::Lost { reason, .. } => {
-                Failure::new(exit::LOST, format!("lost {lock:?}: {}", lost(*reason, None)))
+                let why = lost(*reason, None);
+                Failure::new(exit::LOST, format!("lost {}: {why}", quoted(lock)))
             }
             Error::Deadlock { cycle } => {
-                let what = format!("waiting for {lock:?} would never end: each waits for the next");
+                let lock = quoted(lock);
+                let what = format!("waiting for {lock} would never end: each waits for the next");
                 let facts = circle(cycle);
                 Failure { facts, ..Failure::new(self.busy, what) }
                     .hint("one of them has to give back what it holds; then ask again")
@@ -182,7 +200,9 @@ impl Attempt<'_> {
         match code {
             Code::NoSuchGrant => Failure::new(exit::NO_SUCH_THING, message)
                 .hint(format!("`coordinator status {}` shows who holds it", shell_word(lock))),
-            Code::Busy | Code::TimedOut => Failure::new(self.busy, format!("{lock:?} is busy")),
+            Code::Busy | Code::TimedOut => {
+                Failure::new(self.busy, format!("{} is busy", quoted(lock)))
+            }
             Code::InvalidLockName
             | Code::InvalidNote
             | Code::InvalidIdentity
@@ -289,11 +309,10 @@ fn facts(lock: &LockStatus) -> Vec<String> {
 fn circle(cycle: &[CycleLink]) -> Vec<String> {
     let line = |link: &CycleLink| {
         let who = words::who(&link.identity, "");
+        let lock = quoted(&link.lock);
         match link.held_with {
-            0 => format!("{who} waits for {:?}, behind the next in line", link.lock),
-            token => {
-                format!("{who} waits for {:?}, held by the next with token {token}", link.lock)
-            }
+            0 => format!("{who} waits for {lock}, behind the next in line"),
+            token => format!("{who} waits for {lock}, held by the next with token {token}"),
         }
     };
     let mut lines: Vec<String> = cycle.iter().take(LINKS_NAMED_MAX).map(line).collect();
@@ -315,7 +334,7 @@ fn held_by(holder: &Holder) -> String {
         let _infallible = write!(text, "  {mode}");
     }
     if !holder.note.is_empty() {
-        let _infallible = write!(text, "  note {:?}", holder.note);
+        let _infallible = write!(text, "  note {}", quoted(&holder.note));
     }
     text
 }
@@ -332,7 +351,21 @@ pub(crate) fn shell_word(word: &str) -> String {
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();
     }
-    format!("'{}'", word.replace('\'', r"'\''"))
+    if escaped(word) == word {
+        return format!("'{}'", word.replace('\'', r"'\''"));
+    }
+    // Pasted as it is seen, and read as it was written: bash, zsh, ksh and others know this form.
+    let (mut pasted, mut escaper, mut unused) =
+        (String::from("$'"), Escaper::default(), String::new());
+    for c in word.chars() {
+        let _infallible = match c {
+            '\'' | '\\' => write!(pasted, "\\{c}"),
+            c if escaper.push(c, &mut unused) => write!(pasted, "{c}"),
+            c if c.is_ascii() => write!(pasted, "\\x{:02x}", u32::from(c)),
+            c => write!(pasted, "\\U{:08x}", u32::from(c)),
+        };
+    }
+    pasted + "'"
 }
 
 #[cfg(test)]

@@ -159,3 +159,16 @@ fn a_loss_says_why() {
     assert_eq!(lost(LostReason::Revoked, ten), "an operator took it away");
     assert_eq!(lost(LostReason::Stopped, None), "the coordinator stopped");
 }
+
+#[test]
+fn what_others_said_cannot_move_the_terminal() {
+    let message = "no\u{1b}[2J\nerror: forged \u{202e}".to_owned();
+    let failure = ATTEMPT.failed(&Error::Protocol { server: "here:1".into(), message });
+    let text = failure.plain();
+    assert_eq!(text.lines().count(), 2, "{text}");
+    assert!(text.contains("no\\u{1b}[2J\\nerror: forged \\u{202e}"), "{text}");
+    let lock = Box::new(LockStatus { name: "dep\u{202e}loy".to_owned(), ..status(vec![], vec![]) });
+    let failure = Attempt { lock: "dep\u{202e}loy", ..ATTEMPT }.failed(&Error::Busy { lock });
+    assert!(failure.plain().starts_with("error: \"dep\\u{202e}loy\" is busy\n"), "{failure:?}");
+    assert!(failure.plain().contains("lock -w 10m $'dep\\U0000202eloy' -- "), "{failure:?}");
+}

@@ -16,6 +16,7 @@ use super::json;
 use super::output;
 use super::ping::connect;
 use super::settings::Settings;
+use super::visible;
 use super::words;
 
 /// Listens, and prints what it hears, until the connection or the reader is gone. Ctrl-C ends the
@@ -28,7 +29,8 @@ pub(crate) async fn run(args: EventsArgs, settings: &Settings) -> Result<ExitCod
     let mut events = observer.events(args.name.as_deref()).await.map_err(failed)?;
     loop {
         let event = events.next().await.map_err(failed)?;
-        let text = if args.json { as_json(&event).to_string() } else { line(&event) };
+        let text =
+            if args.json { visible::json(&as_json(&event).to_string()) } else { line(&event) };
         match output::try_line(&text) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -60,6 +62,7 @@ fn line(event: &Event) -> String {
             write!(text, "  token {token}  {}", LostReason::from_number(*reason))
         }
         Happening::Rejected { code, message } => {
+            let message = visible::escaped(message);
             write!(text, "  {}: {message}", RejectionCode::from_number(*code))
         }
         _ => Ok(()),
@@ -84,8 +87,8 @@ fn name(what: &Happening) -> &'static str {
 /// `"deploy", "config" shared`.
 fn claims_text(claims: &[Claim]) -> String {
     let claim = |claim: &Claim| match words::mode(claim.mode) {
-        None => format!("{:?}", claim.name),
-        Some(mode) => format!("{:?} {mode}", claim.name),
+        None => visible::quoted(&claim.name),
+        Some(mode) => format!("{} {mode}", visible::quoted(&claim.name)),
     };
     claims.iter().map(claim).collect::<Vec<_>>().join(", ")
 }

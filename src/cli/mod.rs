@@ -13,14 +13,14 @@
 //! |---|---|
 //! | `args` | the commands and their flags |
 //! | `settings`, `sources`, `values` | what can be set, where it may come from, how it is written |
-//! | `serve`, `log` | the coordinator as a process: port file, signals, what it tells |
+//! | `serve`, `reread`, `log`, `log_queue` | the coordinator as a process: port file, signals, what it tells |
 //! | `lock`, `waiting`, `supervise`, `plan`, `child`, `terminal`, `signals` | a command under a lock, dead before the lock is another's |
 //! | `watchdog` | the same when that process is stopped or dead: a process of its own |
 //! | `status`, `waits` | who holds what and who waits, as tables; who waits for whom, as a tree |
 //! | `events`, `ping`, `release`, `config`, `papers` | the small commands |
 //! | `json` | what programs are told: names that are promised |
 //! | `bench` | the load generator and what it measures |
-//! | `errors`, `words`, `table`, `output` | texts: what happened, who, what next |
+//! | `errors`, `words`, `visible`, `twins`, `table`, `output` | texts: what happened, who, what next |
 //!
 //! What is never here: a rule about locks, `unsafe`, a `print` outside `output`. Nobody imports
 //! this room. `docs/cli.md` is its page for users.
@@ -35,11 +35,13 @@ mod foreground;
 mod json;
 mod lock;
 mod log;
+mod log_queue;
 mod output;
 mod papers;
 mod ping;
 mod plan;
 mod release;
+mod reread;
 mod serve;
 mod settings;
 mod signals;
@@ -48,7 +50,9 @@ mod status;
 mod supervise;
 mod table;
 mod terminal;
+mod twins;
 mod values;
+mod visible;
 mod waiting;
 mod waits;
 mod watchdog;
@@ -84,7 +88,7 @@ pub(crate) fn settings_in_force(asked: &Asked) -> Result<Settings, Failure> {
 /// Does what was asked.
 pub(crate) fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure> {
     match asked.command {
-        Command::Serve => serve::run(settings),
+        Command::Serve => serve::run(settings, asked.flags),
         Command::Lock(args) => lock::run(&args, settings),
         Command::Try(args) => lock::run(&args.without_waiting()?, settings),
         Command::Status(args) => on_a_runtime(status::run(args, settings)),

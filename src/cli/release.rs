@@ -9,6 +9,7 @@ use super::errors::{Attempt, Failure};
 use super::output;
 use super::ping::connect;
 use super::settings::Settings;
+use super::visible;
 
 /// Takes the lock away from whoever holds it with this token.
 pub(crate) async fn run(args: ReleaseArgs, settings: &Settings) -> Result<ExitCode, Failure> {
@@ -17,6 +18,6 @@ pub(crate) async fn run(args: ReleaseArgs, settings: &Settings) -> Result<ExitCo
     let mut observer = connect(settings).await?;
     let revoked = observer.revoke(&name, FencingToken::new(token)).await;
     revoked.map_err(|error| attempt.failed(&error))?;
-    output::line(&format!("took {name:?} from the holder with token {token}"));
+    output::line(&format!("took {} from the holder with token {token}", visible::quoted(&name)));
     Ok(ExitCode::SUCCESS)
 }

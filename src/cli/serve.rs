@@ -2,8 +2,10 @@
 //!
 //! What is here is what a process needs around [`Server`]: a log, a port file, signals, and words
 //! for what can go wrong at the start. SIGTERM or SIGINT once: save and stop, or if
-//! nothing is kept, stop when holders have finished. Twice: stop at once.
+//! nothing is kept, stop when holders have finished. Twice: stop at once. SIGHUP: read the settings
+//! again. SIGUSR1: tell the state to the log. SIGUSR2: nothing, but it would end the process otherwise.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -17,6 +19,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use super::errors::{Failure, exit, reason};
 use super::log as logging;
+use super::reread::Reread;
 use super::settings::{Origin, Settings};
 use super::signals::Signals;
 use super::values::PORT_DEFAULT;
@@ -25,17 +28,37 @@ use super::values::PORT_DEFAULT;
 const COMMIT: Option<&str> = option_env!("COORDINATOR_COMMIT");
 
 /// Serves until it is told to stop.
-pub(crate) fn run(settings: &Settings) -> Result<ExitCode, Failure> {
+pub(crate) fn run(
+    settings: &Settings,
+    flags: BTreeMap<&'static str, String>,
+) -> Result<ExitCode, Failure> {
     check(settings)?;
-    logging::start(&settings.log);
+    logging::start(&settings.log).map_err(|error| Failure::ours("cannot log", &error))?;
     // The server's actors all live on this thread.
-    super::on_a_runtime(tokio::task::LocalSet::new().run_until(serve(settings)))
+    let served =
+        super::on_a_runtime(tokio::task::LocalSet::new().run_until(serve(settings, flags)));
+    // Also the reason why it could not serve: whoever reads the log may stand still.
+    Ok(match served {
+        Ok(code) => {
+            logging::end("");
+            code
+        }
+        Err(failure) => failure.report_by(logging::end),
+    })
 }
 
-async fn serve(settings: &Settings) -> Result<ExitCode, Failure> {
+/// What a server hears of.
+const SIGNALS: [Signal; 5] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1, Signal::USR2];
+
+async fn serve(
+    settings: &Settings,
+    flags: BTreeMap<&'static str, String>,
+) -> Result<ExitCode, Failure> {
     let started = Instant::now();
-    let mut signals = Signals::listen([Signal::TERM, Signal::INT])
-        .map_err(|error| Failure::ours("cannot hear signals", &error))?;
+    let mut signals =
+        Signals::listen(SIGNALS).map_err(|error| Failure::ours("cannot hear signals", &error))?;
+    let reread = Reread::start(settings, flags)
+        .map_err(|error| Failure::ours("cannot read settings again", &error))?;
     log::info!("{}, protocol {PROTOCOL}, pid {}", version(), std::process::id());
     allow_connections(settings.connections_max);
     // One that an earlier run left behind must not be taken for ours.
@@ -61,9 +84,14 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Failure> {
     loop {
         tokio::select! {
             () = &mut running => return Ok(ExitCode::SUCCESS),
-            signal = signals.next() => {
-                asked += 1;
-                obey(asked, signal, settings, &handle);
+            signal = signals.next() => match signal {
+                Signal::HUP => reread.ask(),
+                Signal::USR1 => tell_state(&handle),
+                Signal::USR2 => {}
+                _ => {
+                    asked += 1;
+                    obey(asked, signal, settings, &handle);
+                }
             }
         }
     }
@@ -103,6 +131,12 @@ fn obey(asked: u32, signal: Signal, settings: &Settings, handle: &ServerHandle) 
     }
     log::info!("{name}: {}; once more stops at once", ending(settings));
     handle.drain();
+}
+
+/// Tells how things are, to the log.
+fn tell_state(handle: &ServerHandle) {
+    handle.tell_state();
+    logging::tell(&format!("log: dropped={}", logging::dropped()));
 }
 
 /// What an orderly end is here.

@@ -12,6 +12,8 @@ use super::output;
 use super::ping::connect;
 use super::settings::Settings;
 use super::table::Table;
+use super::twins;
+use super::visible;
 use super::waits;
 use super::words;
 
@@ -34,13 +36,13 @@ pub(crate) async fn run(args: StatusArgs, settings: &Settings) -> Result<ExitCod
     let seen = look(&args, settings).await?;
     if args.json {
         let json = if args.waits { waits::as_json(&seen) } else { json::seen(&seen) };
-        output::line(&format!("{json:#}"));
+        output::line(&visible::json(&format!("{json:#}")));
         return Ok(ExitCode::SUCCESS);
     }
     let text = match &args.name {
         Some(name) => match seen.locks.first() {
             Some(lock) => one_lock(lock),
-            None => format!("{name:?} is free\n"),
+            None => format!("{} is free\n", visible::quoted(name)),
         },
         None if args.waits => {
             let tree = waits::tree(&seen.locks, waits::Lines::of_the_locale());
@@ -108,7 +110,7 @@ fn overview(server: &str, seen: &Seen) -> String {
 fn server_line(server: &str, status: &ServerStatus) -> String {
     let line = format!(
         "coordinator {} at {server}, epoch {}, up {}{}: {}, {}, {} waiting, {}\n",
-        status.version,
+        visible::escaped(&status.version),
         status.epoch,
         words::millis(status.uptime_ms),
         if status.draining { ", about to stop" } else { "" },
@@ -134,8 +136,13 @@ fn server_line(server: &str, status: &ServerStatus) -> String {
 fn locks_table(locks: &[LockStatus]) -> String {
     let heads = ["LOCK", "HOLDER", "OWNER", "FOR", "TOKEN", "MODE", "NOTE", "QUEUE"];
     let mut table = Table::new(&heads);
-    for lock in locks {
-        let name = lock.name.clone();
+    let names: Vec<&str> = locks.iter().map(|lock| lock.name.as_str()).collect();
+    for (lock, has_twin) in locks.iter().zip(twins::among(&names)) {
+        let name = if has_twin {
+            format!("{} (looks like another name)", visible::spelled(&lock.name))
+        } else {
+            visible::cell(&lock.name)
+        };
         let queue = queue(lock).unwrap_or_default();
         let Some((first, others)) = lock.holders.split_first() else {
             let empty = String::new;
@@ -168,7 +175,7 @@ fn holder_cells(holder: &Holder) -> [String; 6] {
         words::millis(holder.held_ms),
         holder.token.to_string(),
         words::mode(holder.mode).unwrap_or_default(),
-        holder.note.clone(),
+        visible::cell(&holder.note),
     ]
 }
 
@@ -186,7 +193,7 @@ fn one_lock(lock: &LockStatus) -> String {
             words::owner(waiter.owner),
             words::millis(waiter.waiting_ms),
             words::mode(waiter.mode).unwrap_or_default(),
-            waiter.note.clone(),
+            visible::cell(&waiter.note),
         ]);
     }
     let more = lock.waiter_count.saturating_sub(lock.waiters.len() as u64);

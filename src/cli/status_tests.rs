@@ -164,3 +164,34 @@ fn who_looks_sees_why_everybody_waits() {
     assert!(text.contains("it has crashed: for 8s more, only earlier holders"), "{text}");
     assert!(text.contains("its state could not be saved for 1m1s: granting stops"), "{text}");
 }
+
+#[test]
+fn names_that_look_alike_are_spelled_and_marked() {
+    let named = |name: &str| LockStatus { name: name.to_owned(), ..deploy() };
+    let locks = ["cafe\u{301}", "caf\u{e9}", "deploy", "deploy ", "gr\u{f6}\u{df}er"].map(named);
+    let text = locks_table(&locks);
+    let mark = "(looks like another name)";
+    for twin in ["\"cafe\\u{301}\"", "\"caf\\u{e9}\"", "\"deploy\"", "\"deploy \""] {
+        assert!(text.contains(&format!("\n{twin} {mark}  ")), "{twin} in {text}");
+    }
+    assert!(text.contains("\ngrößer  "), "{text}");
+}
+
+#[test]
+fn no_text_of_a_client_forges_a_table() {
+    let forged = "no note      root@prod:1  4d  29893123375341";
+    let identity = "ann@build7:8123 (10.0.0.9)";
+    let lock = LockStatus {
+        name: "dep\u{202e}gnissap".to_owned(),
+        holders: vec![holder(identity, Mode::Exclusive, 7, forged)],
+        holder_count: 1,
+        waiters: vec![Waiter { note: forged.to_owned(), ..waiter("x\u{200b}y", 1) }],
+        waiter_count: 1,
+    };
+    let text = one_lock(&lock);
+    for shown in ["\"dep\\u{202e}gnissap\"", "\"x\\u{200b}y\""] {
+        assert!(text.contains(shown), "{shown} in {text}");
+    }
+    assert_eq!(text.matches(&format!("\"{forged}\"")).count(), 2, "{text}");
+    assert!(text.contains(&format!("\"{identity}\" (10.0.0.7)")), "{text}");
+}

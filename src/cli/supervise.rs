@@ -244,10 +244,12 @@ const SHOWN_LEN_MAX: usize = 60;
 /// The command as a user would recognise it, on one line.
 fn show(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let words: Vec<String> =
-        words.map(|word| errors::shell_word(&word.to_string_lossy())).collect();
-    let line: String =
-        words.join(" ").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let on_one_line = |c: char| if c.is_control() { ' ' } else { c };
+    let shown = words.map(|word| -> String {
+        let word: String = word.to_string_lossy().chars().map(on_one_line).collect();
+        errors::shell_word(&word)
+    });
+    let line = shown.collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(SHOWN_LEN_MAX) {
         Some((end, _)) => format!("`{}…`", &line[..end]),
         None => format!("`{line}`"),

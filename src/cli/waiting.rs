@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::output;
 use super::terminal;
+use super::visible;
 use super::words;
 
 /// How long to wait before saying anything, and between updates.
@@ -103,7 +104,11 @@ fn text(locks: &[&str], seen: Option<&LockStatus>, place: u64, since: Duration) 
     if let Some((lock, holder)) = seen.and_then(|lock| Some((lock, lock.holders.first()?))) {
         let held = words::length(Duration::from_millis(holder.held_ms) + since);
         let who = words::who_in_short(&holder.identity);
-        let which = if locks.len() > 1 { format!("{:?} ", lock.name) } else { String::new() };
+        let which = if locks.len() > 1 {
+            format!("{} ", visible::quoted(&lock.name))
+        } else {
+            String::new()
+        };
         let _infallible = write!(text, ": {which}held by {who} for {held}");
         separator = ", ";
     }

@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 
 use super::json;
 use super::status::Seen;
+use super::visible;
 use super::words;
 
 /// Most waiters of a lock that are drawn.
@@ -184,7 +185,7 @@ impl<'a> Drawing<'a> {
             }
             match lock.holders.first() {
                 Some(holder) => self.root(holder),
-                None if self.line("", &format!("nobody holds {name:?}")) => {
+                None if self.line("", &format!("nobody holds {}", visible::quoted(name))) => {
                     self.drawn.insert(name);
                     self.waiters(lock, "");
                 }
@@ -279,10 +280,11 @@ fn named(identity: &str, peer: &str, owner: u64) -> String {
 /// `holds "deploy" for 4m12s  token 1881`.
 fn held_line(lock: &LockStatus, holder: &Holder) -> String {
     let held = words::millis(holder.held_ms);
-    let mut text = format!("holds {:?} for {held}  token {}", lock.name, holder.token);
+    let mut text =
+        format!("holds {} for {held}  token {}", visible::quoted(&lock.name), holder.token);
     push_more(&mut text, words::mode(holder.mode), &holder.note);
     let others = lock.holders.iter().filter(|other| other.token != holder.token);
-    let others: Vec<&str> = others.map(|other| words::who_in_short(&other.identity)).collect();
+    let others: Vec<_> = others.map(|other| words::who_in_short(&other.identity)).collect();
     let (shown, all) = (others.len().min(FELLOWS_MAX), lock.holder_count.saturating_sub(1));
     if shown > 0 {
         let _infallible = write!(text, "  with {}", others[..shown].join(", "));
@@ -306,7 +308,7 @@ fn push_more(text: &mut String, mode: Option<String>, note: &str) {
         let _infallible = write!(text, "  {mode}");
     }
     if !note.is_empty() {
-        let _infallible = write!(text, "  note {note:?}");
+        let _infallible = write!(text, "  note {}", visible::quoted(note));
     }
 }
 

@@ -1,11 +1,14 @@
 //! Small words that many texts share: how long, how many, who.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use coordinator::LockGuard;
 use coordinator::types::{LockName, Ttl};
 use coordinator::wire::Mode;
+
+use super::visible;
 
 /// A length as people say it: `4m12s`, `31s`, `250ms`. Two units at most, the lesser ones cut.
 pub(crate) fn length(length: Duration) -> String {
@@ -60,9 +63,9 @@ pub(crate) fn ordinal(number: u64) -> String {
 ///
 /// Our own machine goes without saying.
 pub(crate) fn who(identity: &str, peer: &str) -> String {
-    let identity = if identity.is_empty() { "someone" } else { identity };
+    let identity = shown(identity);
     match machine(peer) {
-        None => identity.to_owned(),
+        None => identity.into_owned(),
         Some(ip) => match identity.strip_suffix(')') {
             Some(open) => format!("{open}, {ip})"),
             None => format!("{identity} ({ip})"),
@@ -71,9 +74,16 @@ pub(crate) fn who(identity: &str, peer: &str) -> String {
 }
 
 /// The part of an identity that names its owner: `ci-7` of `ci-7 (ann@build7, pid 8123)`.
-pub(crate) fn who_in_short(identity: &str) -> &str {
-    let short = identity.split(" (").next().unwrap_or(identity);
-    if short.is_empty() { "someone" } else { short }
+pub(crate) fn who_in_short(identity: &str) -> Cow<'_, str> {
+    match shown(identity) {
+        Cow::Borrowed(plain) => plain.split(" (").next().unwrap_or(plain).into(),
+        quoted @ Cow::Owned(_) => quoted,
+    }
+}
+
+/// What someone calls themselves, as far as they do.
+fn shown(identity: &str) -> Cow<'_, str> {
+    if identity.is_empty() { "someone".into() } else { visible::identity(identity) }
 }
 
 /// The address in `peer`, unless it is this machine's own or none at all.
@@ -84,7 +94,7 @@ fn machine(peer: &str) -> Option<IpAddr> {
 
 /// Names of locks: `"deploy", "migrations"`.
 pub(crate) fn names<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let quoted = names.into_iter().map(|name| format!("{name:?}"));
+    let quoted = names.into_iter().map(visible::quoted);
     quoted.collect::<Vec<_>>().join(", ")
 }
 
@@ -150,5 +160,14 @@ mod tests {
         assert_eq!(who("", "[2001:db8::1]:99"), "someone (2001:db8::1)");
         assert_eq!(who_in_short("ci-7 (ann@b7, pid 8)"), "ci-7");
         assert_eq!(who_in_short("ann@b7:8"), "ann@b7:8");
+    }
+
+    #[test]
+    fn who_claims_another_machine_is_quoted_and_the_true_one_stands_outside() {
+        let forged = "ann@b7 (x, pid 8, 10.0.0.7)";
+        assert_eq!(who(forged, "10.0.0.9:99"), format!("\"{forged}\" (10.0.0.9)"));
+        assert_eq!(who(forged, "127.0.0.1:99"), format!("\"{forged}\""));
+        assert_eq!(who_in_short("ann for 3m (x)"), "\"ann for 3m (x)\"");
+        assert_eq!(who("eve\u{202e}", ""), "\"eve\\u{202e}\"");
     }
 }

@@ -80,6 +80,14 @@ pub enum Effect {
         connection: ConnectionId,
         /// From the question.
         query_id: u64,
+        /// The lock, for the log.
+        lock: LockName,
+        /// The token of the grant that is over.
+        token: FencingToken,
+        /// Whose it was.
+        holder: SessionId,
+        /// Who that says to be.
+        identity: Identity,
     },
     /// Tell the operator that nothing was taken away.
     NotRevoked {

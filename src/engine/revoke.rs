@@ -47,10 +47,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             self.effects.push(Effect::NotRevoked { connection, query_id, rejection });
             return;
         };
+        let session = &self.sessions[self.requests[request].session];
+        let (holder, identity) = (session.id, session.identity.clone());
         let reason = LostReason::Revoked;
         self.delay_locks(request);
         self.finish(request, Outcome::Lost(token, reason), News::Lost { token, reason });
-        self.effects.push(Effect::Revoked { connection, query_id });
+        let lock = name;
+        self.effects.push(Effect::Revoked { connection, query_id, lock, token, holder, identity });
         self.settle();
     }
 

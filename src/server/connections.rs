@@ -41,6 +41,8 @@ pub(super) struct Connection {
     pub(super) peer: Option<SocketAddr>,
     /// What it is for.
     role: Role,
+    /// What an observer calls itself, for the log.
+    observer_identity: Option<Identity>,
     /// Whether its Hello was answered. Until then it is not read on, so it cannot say more than the
     /// one read that brought the Hello, however long the answer has to wait for the disk.
     is_greeted: bool,
@@ -83,6 +85,7 @@ impl Connections {
             session,
             peer,
             role: Role::Unknown,
+            observer_identity: None,
             is_greeted: false,
             batch: Vec::new(),
             events: Vec::new(),
@@ -95,6 +98,23 @@ impl Connections {
     /// What it is for; none if it is not known (any more).
     pub(super) fn role(&self, connection: ConnectionId) -> Option<&Role> {
         self.known.get(connection).map(|known| &known.role)
+    }
+
+    /// Where it comes from, if that is known.
+    pub(super) fn peer(&self, connection: ConnectionId) -> Option<SocketAddr> {
+        self.known.get(connection)?.peer
+    }
+
+    /// An observer says who it is.
+    pub(super) fn name_observer(&mut self, connection: ConnectionId, identity: Identity) {
+        if let Some(known) = self.known.get_mut(connection) {
+            known.observer_identity = Some(identity);
+        }
+    }
+
+    /// Who it says to be, if it is an observer.
+    pub(super) fn observer_identity(&self, connection: ConnectionId) -> Option<&Identity> {
+        self.known.get(connection)?.observer_identity.as_ref()
     }
 
     /// Says what it is for, and gives it; none if it is not known (any more).

@@ -39,9 +39,11 @@ use self::backlog::{Backlog, Item, QUANTUM_STEPS, TURN_STEPS_MAX};
 use super::connections::{Connections, Role};
 use super::counters::Counters;
 use super::hosts::Barrier;
+use super::inspect;
 use super::journal;
 use super::messages::{
-    AllHeard, CloseAll, Committed, Connect, Disconnect, Drain, GoOn, Save, Submit, Window,
+    AllHeard, CloseAll, Committed, Connect, Disconnect, Drain, GoOn, Save, Submit, TellState,
+    Window,
 };
 use super::persist::Order;
 use super::seal::Sealer;
@@ -267,6 +269,8 @@ impl Coordinator {
         }
         let handle = ctx.run_later(deadline.since(now), |this, ctx| {
             this.timer = None;
+            // Here time passes, also for those of whom nothing more is heard.
+            this.counters.chatter.look();
             this.listen(this.clock.now(), ctx);
         });
         self.timer = Some((deadline, handle));
@@ -402,6 +406,16 @@ impl Handler<Drain> for Coordinator {
         self.step(&Event::Drain, now);
         self.drained = Some(finished);
         self.finish_turn(now, ctx);
+    }
+}
+
+impl Handler<TellState> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, TellState: TellState, _: &mut Context<Self>) {
+        let uptime = self.clock.now().since(self.since);
+        journal::state(&inspect::status(&self.table, uptime, &self.counters));
+        self.counters.chatter.tell_rest();
     }
 }
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::chatter::Chatter;
+
 /// Counts since the start, and the connections of now.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
@@ -17,6 +19,8 @@ pub(super) struct Counters {
     unsaved_since: Mutex<Option<Instant>>,
     /// Rings when the last connection is gone: what a stopping server waits for.
     none_left: Notify,
+    /// Bounds the log lines that peers cause.
+    pub(super) chatter: Chatter,
     /// Connections closed because they broke the protocol.
     pub(super) protocol_errors: Count,
     /// Connections closed because their client did not read.

@@ -72,8 +72,18 @@ pub(super) fn server<S: BuildHasher + Clone>(
     uptime: Duration,
     counters: &Counters,
 ) -> ServerMessage {
+    let status = Box::new(status(table, uptime, counters));
+    ServerMessage::ServerStatus { query_id, status }
+}
+
+/// The same for the log: no work that grows with what there is.
+pub(super) fn status<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    uptime: Duration,
+    counters: &Counters,
+) -> ServerStatus {
     let counts = table.counts();
-    let status = ServerStatus {
+    ServerStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         epoch: table.epoch().number(),
         uptime_ms: render::millis(uptime),
@@ -92,8 +102,7 @@ pub(super) fn server<S: BuildHasher + Clone>(
         last_token: counts.last_token.number(),
         grace_ms: table.grace_left().map_or(0, render::millis),
         unsaved_ms: counters.unsaved().map_or(0, render::millis),
-    };
-    ServerMessage::ServerStatus { query_id, status: Box::new(status) }
+    }
 }
 
 /// A page of all locks, from `cursor` on.

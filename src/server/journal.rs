@@ -1,19 +1,32 @@
 //! The story of the locks, in log lines: a line says what happened, then who and what.
 //!
 //! Debug tells every request's way: received, queued, grant sent, release received. Info tells of
-//! sessions, a warning of deadlocks. Nothing is formatted that is not printed, and the engine tells
-//! what happens to requests only while somebody listens.
+//! sessions, and of locks that are taken away; a warning of deadlocks. Nothing is formatted that is
+//! not printed, and the engine tells what happens to requests only while somebody listens. Of what one
+//! peer causes again and again, the first lines are written and the rest is counted: see `chatter`.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use log::{debug, info, log_enabled, warn};
 
 use crate::engine::{
-    Account, CYCLE_TOLD_MAX, Command, Counts, CycleLink, EndReason, Event, Happening, Snapshot,
-    Standing,
+    Account, CYCLE_TOLD_MAX, Command, Counts, CycleLink, EndReason, Event, Happening, Rejection,
+    Snapshot, Standing,
 };
-use crate::types::{Claim, Generation, Identity, LockName, OwnerId, RequestId, SessionId, Ttl};
+use crate::types::{
+    Claim, ConnectionId, FencingToken, Generation, Identity, LockName, OwnerId, RequestId,
+    SessionId, Ttl,
+};
+use crate::wire::ServerStatus;
+
+/// Most of those who would wait for each other that a line names.
+const LINKS_NAMED_MAX: usize = 8;
+/// Most locks that a line names.
+const LOCKS_NAMED_MAX: usize = 8;
+/// What is asked for goes under a name of its own, so that a filter can let it pass.
+const SUMMARY: &str = "coordinator::summary";
 
 /// Whether the way of requests is told.
 pub(super) fn is_told() -> bool {
@@ -27,15 +40,46 @@ pub(super) struct Who<'a> {
     pub(super) session: SessionId,
     /// Its identity; none if no connection of it is there.
     pub(super) identity: Option<&'a Identity>,
+    /// Where its connection comes from, where that is told.
+    pub(super) peer: Option<SocketAddr>,
 }
 
 impl fmt::Display for Who<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "session={}", self.session)?;
-        match self.identity {
-            Some(identity) => write!(f, " identity={identity:?}"),
+        if let Some(identity) = self.identity {
+            write!(f, " identity={identity:?}")?;
+        }
+        match self.peer {
+            Some(peer) => write!(f, " peer={peer}"),
             None => Ok(()),
         }
+    }
+}
+
+/// Who takes a lock away: an observer, who has no session, or a session.
+#[derive(Clone, Copy)]
+pub(super) struct Operator<'a> {
+    /// Whose connection; it may be gone when the answer comes.
+    pub(super) connection: ConnectionId,
+    /// Its session, if it has one.
+    pub(super) session: Option<SessionId>,
+    /// What it calls itself.
+    pub(super) identity: Option<&'a Identity>,
+    /// Where it comes from.
+    pub(super) peer: Option<SocketAddr>,
+}
+
+impl fmt::Display for Operator<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connection, session, identity, peer } = *self;
+        write!(f, "connection={connection}")?;
+        if let Some(session) = session {
+            return write!(f, " {}", Who { session, identity, peer });
+        }
+        f.write_str(" session=none")?;
+        identity.map_or(Ok(()), |identity| write!(f, " identity={identity:?}"))?;
+        peer.map_or(Ok(()), |peer| write!(f, " peer={peer}"))
     }
 }
 
@@ -44,10 +88,13 @@ struct Names<'a>(&'a [Claim]);
 
 impl fmt::Display for Names<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, Claim { name, .. }) in self.0.iter().enumerate() {
+        for (i, Claim { name, .. }) in self.0.iter().take(LOCKS_NAMED_MAX).enumerate() {
             write!(f, "{}{name:?}", if i == 0 { "" } else { "," })?;
         }
-        Ok(())
+        match self.0.len().saturating_sub(LOCKS_NAMED_MAX) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
     }
 }
 
@@ -104,10 +151,11 @@ struct Cycle<'a>(&'a [CycleLink]);
 impl fmt::Display for Cycle<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(cycle) = self;
-        for (i, link) in cycle.iter().enumerate() {
+        for (i, link) in cycle.iter().take(LINKS_NAMED_MAX).enumerate() {
             let CycleLink { session, identity, owner, request, lock, held_with } = link;
             let separator = if i == 0 { "" } else { "; " };
-            write!(f, "{separator}{}", Who { session: *session, identity: Some(identity) })?;
+            let who = Who { session: *session, identity: Some(identity), peer: None };
+            write!(f, "{separator}{who}")?;
             if *owner != OwnerId::default() {
                 write!(f, " owner={owner}")?;
             }
@@ -117,7 +165,11 @@ impl fmt::Display for Cycle<'_> {
                 None => f.write_str(", behind the next in line")?,
             }
         }
-        if cycle.len() == CYCLE_TOLD_MAX { f.write_str("; perhaps more") } else { Ok(()) }
+        match cycle.len() {
+            CYCLE_TOLD_MAX => f.write_str("; and more"),
+            all if all > LINKS_NAMED_MAX => write!(f, "; and {} more", all - LINKS_NAMED_MAX),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -153,6 +205,54 @@ pub(super) fn grace_ended(counts: &Counts) {
 pub(super) fn saving(snapshot: &Snapshot) {
     let (sessions, requests) = (snapshot.session_count(), snapshot.request_count());
     info!("saving everything for the next start: sessions={sessions} requests={requests}");
+}
+
+/// Somebody wants a lock taken away.
+pub(super) fn revoke_received(operator: Operator<'_>, lock: &LockName, token: FencingToken) {
+    info!("revoke received {operator} lock={lock:?} token={token}");
+}
+
+/// Nothing was taken away.
+pub(super) fn revoke_refused(operator: Operator<'_>, rejection: &Rejection) {
+    info!("revoke refused {operator} code={}: {rejection}", rejection.code());
+}
+
+/// A lock was taken away from `holder`.
+pub(super) fn revoked(
+    operator: Operator<'_>,
+    lock: &LockName,
+    token: FencingToken,
+    holder: SessionId,
+    holder_identity: &Identity,
+) {
+    info!(
+        "revoked {operator} lock={lock:?} token={token} holder_session={holder} \
+         holder_identity={holder_identity:?}"
+    );
+}
+
+/// How things are, for whoever asked.
+pub(super) fn state(status: &ServerStatus) {
+    let ServerStatus { sessions, connections, locks, held, waiting, grants, expired, .. } = status;
+    info!(
+        target: SUMMARY,
+        "state: sessions={sessions} connections={connections} locks={locks} held={held} \
+         waiting={waiting} grants={grants} expired={expired}"
+    );
+    let ServerStatus { version, epoch, last_token, uptime_ms, .. } = status;
+    let ServerStatus { draining, grace_ms, unsaved_ms, .. } = status;
+    info!(
+        target: SUMMARY,
+        "state: version={version} epoch={epoch} last_token={last_token} uptime_ms={uptime_ms} \
+         draining={draining} grace_ms={grace_ms} unsaved_ms={unsaved_ms}"
+    );
+    let ServerStatus { protocol_errors, slow_readers, .. } = status;
+    let ServerStatus { handshake_timeouts, connections_refused, .. } = status;
+    info!(
+        target: SUMMARY,
+        "counters: protocol_errors={protocol_errors} slow_readers={slow_readers} \
+         handshake_timeouts={handshake_timeouts} connections_refused={connections_refused}"
+    );
 }
 
 /// A session is over.

@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
+use super::chatter::Topic;
 use super::counters::Place;
 use super::hosts::{Arrival, Host};
 use super::render;
@@ -107,7 +108,9 @@ pub(super) async fn accept_all<L: Listener>(
             Ok(accepted) => accepted,
             Err(error) if concerns_one_connection(&error) => continue,
             Err(error) => {
-                warn!("connections cannot be accepted, trying again in {pause:?}: {error}");
+                if shared.counters.chatter.admits(Topic::NotAccepted, None) {
+                    warn!("connections cannot be accepted, trying again in {pause:?}: {error}");
+                }
                 sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
                 continue;
@@ -116,6 +119,10 @@ pub(super) async fn accept_all<L: Listener>(
         pause = PAUSE_MIN;
         let Some(place) = Place::take(&shared.counters, connections_max) else {
             shared.counters.connections_refused.add_one();
+            if shared.counters.chatter.admits(Topic::Refusal, peer) {
+                let from = peer.map_or_else(String::new, |peer| format!(" peer={peer}"));
+                warn!("connection refused{from}: {connections_max} are open, the limit");
+            }
             if refusing.get() < REFUSALS_MAX {
                 refusing.set(refusing.get() + 1);
                 let refusing = Rc::clone(&refusing);
@@ -146,7 +153,6 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 
 /// Tells a connection that there are too many, and waits until its peer has closed it.
 async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, max: usize) -> io::Result<()> {
-    warn!("connection refused: {max} are open, the limit");
     let why = format!("{max} connections are open, the limit");
     let mut frame = BytesMut::new();
     if encode_frame(&render::goodbye(GoodbyeCode::TooManyConnections, why), &mut frame).is_ok() {

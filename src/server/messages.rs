@@ -147,6 +147,14 @@ impl Message for Drain {
     type Result = ();
 }
 
+/// Handle to Coordinator: tell the log how things are.
+#[derive(Debug)]
+pub(super) struct TellState;
+
+impl Message for TellState {
+    type Result = ();
+}
+
 /// Server to Coordinator: say goodbye to every connection.
 #[derive(Debug)]
 pub(super) struct CloseAll {

@@ -24,7 +24,7 @@
 //! | `seal` | proofs that outlive a run: secrets of sessions, seals of grants |
 //! | `start`, `store`, `persist` | where a run begins, and what is durable |
 //! | `run` | bound, serving, stopping, gone |
-//! | `journal` | the story in log lines |
+//! | `journal`, `chatter` | the story in log lines, and how much of it one peer can fill |
 //!
 //! *A restart.* Three kinds of things outlive a run: the counters, the key of proofs and the forfeits
 //! are on disk before they matter; what clients hold is with the clients, who show it after a crash,
@@ -50,6 +50,7 @@
 //!
 //! `docs/architecture.md` tells the whole way of a request.
 
+mod chatter;
 mod config;
 mod connections;
 mod coordinator;

@@ -18,7 +18,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
-use actix::{Actor, Addr};
+use actix::{Actor, Addr, WeakAddr};
 use log::{error, info, warn};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::unbounded_channel;
@@ -32,7 +32,7 @@ use super::counters::Counters;
 use super::error::ServerError;
 use super::hosts::{Here, Host, IoThreads};
 use super::listener::{self, Listener, accept_all};
-use super::messages::{CloseAll, Drain, Save};
+use super::messages::{CloseAll, Drain, Save, TellState};
 use super::persist::{self, Disk};
 use super::session::{CLOSE_TIMEOUT, Shared};
 use super::start;
@@ -219,7 +219,8 @@ impl<L: Listener> Bound<L> {
 
     /// Something to stop it with, from anywhere.
     pub(crate) fn handle(&self) -> ServerHandle {
-        ServerHandle { phase: self.phase.clone() }
+        let coordinator = self.shared.coordinator.downgrade();
+        ServerHandle { phase: self.phase.clone(), coordinator }
     }
 
     /// As [`Server::run`].
@@ -263,6 +264,7 @@ impl<L: Listener> Bound<L> {
         }
         // I/O threads end here, with those who do not take their Goodbye.
         drop(host);
+        shared.counters.chatter.tell_rest();
         info!("stopped");
     }
 }
@@ -316,6 +318,8 @@ async fn reached(phases: &mut watch::Receiver<Phase>, phase: Phase) {
 pub struct ServerHandle {
     /// What is asked of the server.
     phase: watch::Sender<Phase>,
+    /// Who knows how things are. Weak: a handle keeps nothing alive.
+    coordinator: WeakAddr<Coordinator>,
 }
 
 impl ServerHandle {
@@ -328,6 +332,14 @@ impl ServerHandle {
     /// next start has a grace period.
     pub fn stop(&self) {
         self.ask(Phase::Stopping);
+    }
+
+    /// Has the state told to the log, in a few lines with the target `coordinator::summary`: how much of
+    /// everything there is, the counters, and what is wrong. That takes no time that others would notice.
+    pub fn tell_state(&self) {
+        if let Some(coordinator) = self.coordinator.upgrade() {
+            coordinator.do_send(TellState);
+        }
     }
 
     fn ask(&self, phase: Phase) {

@@ -48,6 +48,7 @@ use tokio::time::Instant;
 
 use self::io::{Exchange, Reading, Transport};
 use self::onlooker::Onlooker;
+use super::chatter::Topic;
 use super::coordinator::Coordinator;
 use super::counters::{Counters, Place};
 use super::messages::{Connect, Deliver, Disconnect, Handled, Submit, Window};
@@ -237,7 +238,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
 
     fn protocol_error(&mut self, why: &str, ctx: &mut Context<Self>) {
         self.shared.counters.protocol_errors.add_one();
-        warn!("protocol error connection={} peer={}: {why}", self.connection, self.peer_text());
+        if self.shared.counters.chatter.admits(Topic::ProtocolError, self.peer) {
+            warn!("protocol error connection={} peer={}: {why}", self.connection, self.peer_text());
+        }
         self.close(GoodbyeCode::ProtocolError, why, ctx);
     }
 
@@ -251,11 +254,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     /// Answers someone who took this port for another's, in words that it understands.
     fn refuse_foreign(&mut self, refusal: &[u8], ctx: &mut Context<Self>) {
         self.shared.counters.protocol_errors.add_one();
-        warn!(
-            "protocol error connection={} peer={}: another protocol on the lock port",
-            self.connection,
-            self.peer_text()
-        );
+        if self.shared.counters.chatter.admits(Topic::ProtocolError, self.peer) {
+            warn!(
+                "protocol error connection={} peer={}: another protocol on the lock port",
+                self.connection,
+                self.peer_text()
+            );
+        }
         self.transport.outbox.extend_from_slice(refusal);
         self.finish(ctx);
     }
@@ -305,7 +310,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     /// not read either.
     fn give_up(&mut self, ctx: &mut Context<Self>) {
         self.shared.counters.slow_readers.add_one();
-        warn!("slow reader connection={} peer={}", self.connection, self.peer_text());
+        if self.shared.counters.chatter.admits(Topic::SlowReader, self.peer) {
+            warn!("slow reader connection={} peer={}", self.connection, self.peer_text());
+        }
         self.tell_end();
         self.state = State::Closing;
         ctx.stop();

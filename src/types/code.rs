@@ -79,11 +79,11 @@ code_type! {
         TimedOut = 2,
         /// The request does not hold what it would release, or not with this token (rule R8).
         NotHolder = 3,
-        /// The lock name is empty, too long or holds a control character.
+        /// The lock name is empty, too long or holds a control character or a line end.
         InvalidLockName = 4,
-        /// The note is too long or holds a control character.
+        /// The note is too long or holds a control character or a line end.
         InvalidNote = 5,
-        /// The identity is too long or holds a control character.
+        /// The identity is too long or holds a control character or a line end.
         InvalidIdentity = 6,
         /// The ttl is shorter or longer than a lease may be.
         InvalidTtl = 7,

@@ -1,6 +1,7 @@
 //! Text that a client chooses and others see: lock names, notes, identities.
 //!
-//! All of it ends up on terminals, in logs and in JSON, so none of it may hold control characters.
+//! All of it ends up on terminals, in logs, in JSON and in lists of one name a line, so none of it may
+//! hold control characters or line ends. What else could be misread is for those to escape who show it.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -31,6 +32,12 @@ pub enum TextError {
         /// Bytes that are allowed.
         max: usize,
     },
+    /// A line end (U+2028, U+2029; the others are control characters) would make two lines of one.
+    #[error("it holds a line end at byte {at}")]
+    LineEnd {
+        /// Where the first one is.
+        at: usize,
+    },
     /// A control character would garble whoever prints the text.
     #[error("it holds a control character at byte {at}")]
     ControlCharacter {
@@ -48,7 +55,9 @@ fn check(text: &str, max: usize) -> Result<(), TextError> {
     if text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~')) {
         return Ok(());
     }
-    match text.char_indices().find(|(_, c)| c.is_control()) {
+    let is_line_end = |c| matches!(c, '\u{2028}' | '\u{2029}');
+    match text.char_indices().find(|(_, c)| c.is_control() || is_line_end(*c)) {
+        Some((at, c)) if is_line_end(c) => Err(TextError::LineEnd { at }),
         Some((at, _)) => Err(TextError::ControlCharacter { at }),
         None => Ok(()),
     }
@@ -104,7 +113,8 @@ macro_rules! text_type {
     };
 }
 
-/// The name of a lock: 1 to [`LOCK_NAME_LEN_MAX`] bytes of UTF-8 without control characters.
+/// The name of a lock: 1 to [`LOCK_NAME_LEN_MAX`] bytes of UTF-8 without control characters
+/// and line ends.
 ///
 /// A name is only text; `orders/42` has no parent. Up to 23 bytes need no memory of their own.
 ///
@@ -125,7 +135,8 @@ impl LockName {
     ///
     /// # Errors
     ///
-    /// If the text is empty, longer than [`LOCK_NAME_LEN_MAX`] bytes, or holds a control character.
+    /// If the text is empty, longer than [`LOCK_NAME_LEN_MAX`] bytes, or holds a control character
+    /// or a line end.
     pub fn new(text: impl Into<SmolStr>) -> Result<Self, TextError> {
         let text = text.into();
         if text.is_empty() {
@@ -148,7 +159,8 @@ impl Note {
     ///
     /// # Errors
     ///
-    /// If the text is longer than [`NOTE_LEN_MAX`] bytes or holds a control character.
+    /// If the text is longer than [`NOTE_LEN_MAX`] bytes or holds a control character
+    /// or a line end.
     pub fn new(text: impl Into<Box<str>>) -> Result<Self, TextError> {
         let text = text.into();
         check(&text, NOTE_LEN_MAX)?;
@@ -174,7 +186,8 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// If the text is longer than [`IDENTITY_LEN_MAX`] bytes or holds a control character.
+    /// If the text is longer than [`IDENTITY_LEN_MAX`] bytes or holds a control character
+    /// or a line end.
     pub fn new(text: impl Into<Box<str>>) -> Result<Self, TextError> {
         let text = text.into();
         check(&text, IDENTITY_LEN_MAX)?;
@@ -206,6 +219,17 @@ mod tests {
         assert!(Identity::new("").is_ok());
         assert!(Identity::new("i".repeat(IDENTITY_LEN_MAX)).is_ok());
         assert!(Identity::new("i".repeat(IDENTITY_LEN_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn no_text_is_more_than_one_line_by_any_rule_of_lines() {
+        assert_eq!(LockName::new("a\u{2028}b"), Err(TextError::LineEnd { at: 1 }));
+        assert_eq!(Note::new("größer\u{2029}"), Err(TextError::LineEnd { at: 8 }));
+        for end in ['\n', '\u{b}', '\u{c}', '\r', '\u{1c}', '\u{85}', '\u{2028}', '\u{2029}'] {
+            assert!(LockName::new(format!("a{end}b")).is_err(), "{end:?}");
+            assert!(Note::new(format!("a{end}b")).is_err(), "{end:?}");
+            assert!(Identity::new(format!("a{end}b")).is_err(), "{end:?}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod history;
 mod looking;
 mod loss;
 mod nemesis;
+mod operating;
 mod others;
 mod proxy;
 #[expect(dead_code, reason = "the fuzzers use the rest")]

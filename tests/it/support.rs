@@ -114,8 +114,13 @@ pub(crate) struct Running {
 }
 
 /// Starts `command` and reads what it prints.
-pub(crate) fn start(mut command: Command) -> Running {
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+pub(crate) fn start(command: Command) -> Running {
+    start_logging_to(Stdio::piped(), command)
+}
+
+/// The same, with its standard error somewhere else.
+fn start_logging_to(log: Stdio, mut command: Command) -> Running {
+    let child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
     Running::watch(child)
 }
 
@@ -229,7 +234,22 @@ impl Server {
         Stopped { home, address }
     }
 
+    /// One with these flags besides that keeps nothing, whose standard error the test has.
+    pub(crate) fn start_logging_to(log: Stdio, flags: &[&str]) -> Self {
+        let flags = [&["--ephemeral"], flags].concat();
+        Self::start_by(|command| start_logging_to(log, command), Home::new(), "127.0.0.1:0", &flags)
+    }
+
     fn start_at(home: Home, listen: &str, flags: &[&str]) -> Self {
+        Self::start_by(start, home, listen, flags)
+    }
+
+    fn start_by(
+        start: impl FnOnce(Command) -> Running,
+        home: Home,
+        listen: &str,
+        flags: &[&str],
+    ) -> Self {
         let port_file = home.path("port");
         let mut command = home.coordinator(&["serve", "--listen", listen, "--port-file"]);
         command.arg(&port_file).args(flags);

@@ -111,7 +111,8 @@ impl Coordinator {
         claims: &[Claim],
         what: &Happening,
     ) {
-        journal::happened(Who { session, identity: Some(identity) }, request, claims, what);
+        let who = Who { session, identity: Some(identity), peer: None };
+        journal::happened(who, request, claims, what);
         let mut hearers = self.subscribers.of(claims).peekable();
         if hearers.peek().is_none() {
             return;

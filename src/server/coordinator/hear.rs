@@ -3,6 +3,7 @@
 
 use log::warn;
 
+use super::super::chatter::Topic;
 use super::super::connections::Role;
 use super::super::hello;
 use super::super::inspect;
@@ -95,6 +96,10 @@ impl Coordinator {
         if let Some(attach) = attach {
             self.step(&Event::Attach { connection, peer, attach, epoch_seen, token_seen }, now);
         } else {
+            // An observer may say who it is, or not: it is for the log only.
+            if let Ok(identity) = parse::identity(&hello.identity) {
+                self.connections.name_observer(connection, identity);
+            }
             let (session, secret) = (SessionId::new(0), Secret::new(0));
             let (epoch, generation) = (self.table.epoch(), Generation::default());
             let welcome =
@@ -115,7 +120,8 @@ impl Coordinator {
         match self.connections.role(connection) {
             Some(Role::Session { id, identity, .. }) => {
                 let event = Event::Command { connection, command: command() };
-                journal::received(Who { session: *id, identity: Some(identity) }, &event);
+                let who = Who { session: *id, identity: Some(identity), peer: None };
+                journal::received(who, &event);
                 self.step(&event, now);
             }
             Some(Role::Observer) => {
@@ -137,8 +143,11 @@ impl Coordinator {
         let command = parse::reclaim(asked, session, &self.sealer);
         if let (Some(session), Command::Unparsed { rejection: Rejection::SealMismatch, .. }) =
             (session, &command)
+            && let peer = self.connections.peer(connection)
+            && self.counters.chatter.admits(Topic::WrongSeal, peer)
         {
-            warn!("reclaim with a wrong seal session={session} request={request} token={token}");
+            let who = Who { session, identity: None, peer };
+            warn!("reclaim with a wrong seal {who} request={request} token={token}");
         }
         self.command(connection, request, now, || command);
     }
@@ -201,7 +210,10 @@ impl Coordinator {
         }
         match parse::lock_name(name) {
             Ok(name) => {
-                log::info!("revoke received lock={name:?} token={token}");
+                let operator = self.operator(connection);
+                if self.counters.chatter.admits(Topic::Revoke, operator.peer) {
+                    journal::revoke_received(operator, &name, token);
+                }
                 self.step(&Event::Revoke { connection, query_id, name, token }, now);
             }
             Err(rejection) => {

@@ -2,9 +2,10 @@
 
 use std::mem;
 
+use super::super::chatter::Topic;
 use super::super::connections::Role;
 use super::super::inspect::{self, Named};
-use super::super::journal::{self, Who};
+use super::super::journal::{self, Operator, Who};
 use super::super::render;
 use super::super::store::Change;
 use super::Coordinator;
@@ -46,15 +47,22 @@ impl Coordinator {
             }
             Effect::Ended { session, connection, reason, held, waiting, ref lock } => {
                 let who = self.who(session, connection);
-                journal::ended(who, reason, held, waiting, lock.as_ref());
+                if self.counters.chatter.admits(Topic::Session, who.peer) {
+                    journal::ended(who, reason, held, waiting, lock.as_ref());
+                }
                 if let Some(connection) = connection {
                     self.dismiss(connection, render::ended(reason));
                 }
             }
-            Effect::Revoked { connection, query_id } => {
+            Effect::Revoked { connection, query_id, ref lock, token, holder, ref identity } => {
+                journal::revoked(self.operator(connection), lock, token, holder, identity);
                 self.connections.tell(connection, ServerMessage::Revoked { query_id });
             }
             Effect::NotRevoked { connection, query_id, ref rejection } => {
+                let operator = self.operator(connection);
+                if self.counters.chatter.admits(Topic::Revoke, operator.peer) {
+                    journal::revoke_refused(operator, rejection);
+                }
                 self.connections.tell(connection, render::rejected(query_id, rejection, None));
             }
             Effect::Persist(durable) => self.order(Change::Durable(durable), None),
@@ -81,7 +89,9 @@ impl Coordinator {
         standing: Standing,
     ) {
         let who = self.who(session, Some(connection));
-        journal::attached(who, generation, ttl, standing);
+        if self.counters.chatter.admits(Topic::Session, who.peer) {
+            journal::attached(who, generation, ttl, standing);
+        }
         let (epoch, secret) = (self.table.epoch(), self.sealer.secret(session));
         let welcome = render::welcome(epoch, session, secret, generation, Some(ttl), standing);
         self.connections.greet(connection, welcome);
@@ -97,7 +107,10 @@ impl Coordinator {
         now: Timestamp,
     ) {
         if let News::Rejected(Rejection::Deadlock { cycle }) = news {
-            journal::deadlock(self.who(session, connection), request, cycle);
+            let who = self.who(session, connection);
+            if self.counters.chatter.admits(Topic::Deadlock, who.peer) {
+                journal::deadlock(who, request, cycle);
+            }
         }
         let Some(connection) = connection else { return };
         let blocking = match news {
@@ -133,6 +146,19 @@ impl Coordinator {
             Some(Role::Session { identity, .. }) => Some(identity),
             Some(Role::Unknown | Role::Observer | Role::Gone) | None => None,
         };
-        Who { session, identity }
+        let peer = connection.and_then(|connection| self.connections.peer(connection));
+        Who { session, identity, peer }
+    }
+
+    /// For the log: who has a lock taken away.
+    pub(super) fn operator(&self, connection: ConnectionId) -> Operator<'_> {
+        let peer = self.connections.peer(connection);
+        let (session, identity) = match self.connections.role(connection) {
+            Some(Role::Session { id, identity, .. }) => (Some(*id), Some(identity)),
+            Some(Role::Unknown | Role::Observer | Role::Gone) | None => {
+                (None, self.connections.observer_identity(connection))
+            }
+        };
+        Operator { connection, session, identity, peer }
     }
 }
