@@ -4,14 +4,17 @@
 //! for what can go wrong at the start. SIGTERM or SIGINT once: save and stop, or if
 //! nothing is kept, stop when holders have finished. Twice: stop at once.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use coordinator::server::{Config, Data, Server, ServerError, ServerHandle, StaleState};
+use coordinator::server::{
+    Config, Data, LostState, Server, ServerError, ServerHandle, StaleState, StoreError,
+};
 use coordinator::wire::PROTOCOL;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
@@ -38,14 +41,12 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::ours("cannot hear signals", &error))?;
     log::info!("{}, protocol {PROTOCOL}, pid {}", version(), std::process::id());
     allow_connections(settings.connections_max);
-    // One that an earlier run left behind must not be taken for ours.
-    let port_file = settings.port_file.as_deref().map(PortFile::new).transpose()?;
     let server = Server::bind(config(settings)).await.map_err(|error| cannot_serve(&error))?;
     let address = server.local_addr();
     let handle = server.handle();
-    if let Some(file) = &port_file {
-        file.write(address)?;
-    }
+    // Only now: until address and directory are ours, the file may be that of another.
+    let port_file = settings.port_file.as_deref();
+    let _port_file = port_file.map(|path| PortFile::write(path, address)).transpose()?;
     log::info!("locks on {address}, {}, epoch {}", state(settings), server.epoch());
     if !address.ip().is_loopback() {
         log::warn!(
@@ -60,7 +61,9 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Failure> {
     let mut asked = 0_u32;
     loop {
         tokio::select! {
-            () = &mut running => return Ok(ExitCode::SUCCESS),
+            ended = &mut running => {
+                return ended.map(|()| ExitCode::SUCCESS).map_err(|error| cannot_serve(&error));
+            }
             signal = signals.next() => {
                 asked += 1;
                 obey(asked, signal, settings, &handle);
@@ -165,6 +168,8 @@ fn config(settings: &Settings) -> Config {
     config.drain_timeout = settings.drain_timeout;
     config.stale_state =
         if settings.accept_stale_state { StaleState::Accept } else { StaleState::Refuse };
+    config.lost_state =
+        if settings.accept_lost_state { LostState::Accept } else { LostState::Refuse };
     config
 }
 
@@ -192,46 +197,76 @@ fn cannot_serve(error: &ServerError) -> Failure {
             reason(source)
         ))
         .hint("name another with --data-dir, or keep nothing with --ephemeral"),
+        ServerError::DataExposed { path, chmod, .. } => Failure::usage(error.to_string())
+            .hint(format!("chmod {chmod} {}", for_a_shell(path))),
+        ServerError::Store {
+            source: StoreError::Damaged { .. } | StoreError::Format { .. }, ..
+        } => Failure::usage(error.to_string()).hint(
+            "bring back the data directory from a backup, or start once with --accept-lost-state: it \
+             sets aside what cannot be read; docs/guarantees.md says what that costs",
+        ),
         ServerError::StaleState { .. } => Failure::usage(error.to_string())
             .hint("check the clock; if it is right, start once with --accept-stale-state"),
         _ => Failure::new(exit::LOST, error.to_string()),
     }
 }
 
+/// A path as it can be typed.
+fn for_a_shell(path: &Path) -> String {
+    let path = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if path.chars().all(is_plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
+}
+
 /// The file that tells others the port. It appears complete, and goes when we stop.
 struct PortFile {
     /// Where it is.
     path: PathBuf,
+    /// The file itself: whatever else is in its place by then is left alone.
+    file: File,
 }
 
 impl PortFile {
-    fn new(path: &Path) -> Result<Self, Failure> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Self::failed(path, &error))
-            }
-            _ => Ok(Self { path: path.to_owned() }),
+    /// Puts it in the place of whatever is there.
+    fn write(path: &Path, address: SocketAddr) -> Result<Self, Failure> {
+        let mut beside = path.to_owned().into_os_string();
+        beside.push(format!(".{}", std::process::id()));
+        let written = Self::fill(Path::new(&beside), address)
+            .and_then(|file| fs::rename(&beside, path).map(|()| file));
+        match written {
+            Ok(file) => Ok(Self { path: path.to_owned(), file }),
+            Err(error) => Err(Failure::usage(format!(
+                "cannot write the port file {} ({})",
+                path.display(),
+                reason(&error)
+            ))
+            .hint("--port-file takes a file in a directory that can be written")),
         }
     }
 
-    fn write(&self, address: SocketAddr) -> Result<(), Failure> {
-        let mut beside = self.path.clone().into_os_string();
-        beside.push(format!(".{}", std::process::id()));
-        let written = fs::write(&beside, format!("{}\n", address.port()))
-            .and_then(|()| fs::rename(&beside, &self.path));
-        written.map_err(|error| Self::failed(&self.path, &error))
+    /// A new file: in a directory that others can write too, a link may stand in its place.
+    fn fill(path: &Path, address: SocketAddr) -> io::Result<File> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        file.write_all(format!("{}\n", address.port()).as_bytes())?;
+        Ok(file)
     }
 
-    fn failed(path: &Path, error: &io::Error) -> Failure {
-        Failure::usage(format!("cannot write the port file {} ({})", path.display(), reason(error)))
-            .hint("--port-file takes a file in a directory that can be written")
+    fn is_ours(&self) -> io::Result<bool> {
+        let (there, ours) = (fs::symlink_metadata(&self.path)?, self.file.metadata()?);
+        Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino()))
     }
 }
 
 impl Drop for PortFile {
     fn drop(&mut self) {
-        // Whoever removed it before us meant to.
-        let _gone = fs::remove_file(&self.path);
+        // Whoever removed or replaced it before us meant to.
+        if self.is_ours().unwrap_or(false) {
+            let _gone = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -245,6 +280,46 @@ mod tests {
         assert_eq!(at("0.0.0.0:5625".parse().unwrap()), "");
         assert_eq!(at("127.0.0.1:99".parse().unwrap()), "--server 127.0.0.1:99 ");
         assert_eq!(at("10.0.0.7:5625".parse().unwrap()), "--server 10.0.0.7:5625 ");
+    }
+
+    #[test]
+    fn what_is_to_be_typed_can_be_typed() {
+        assert_eq!(for_a_shell(Path::new("/var/lib/coordinator")), "/var/lib/coordinator");
+        assert_eq!(for_a_shell(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+    }
+
+    #[test]
+    fn a_port_file_is_never_written_through_a_link_and_anothers_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, victim) = (directory.path().join("port"), directory.path().join("victim"));
+        fs::write(&victim, "precious").unwrap();
+        let beside = directory.path().join(format!("port.{}", std::process::id()));
+        for link in [&path, &beside] {
+            std::os::unix::fs::symlink(&victim, link).unwrap();
+        }
+        let address = "127.0.0.1:99".parse().unwrap();
+        let ours = PortFile::write(&path, address).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "99\n");
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        let anothers = PortFile::write(&path, address).unwrap();
+        drop(ours);
+        assert!(path.exists());
+        drop(anothers);
+        assert!(!path.exists() && !beside.exists());
+    }
+
+    #[test]
+    fn what_others_can_read_comes_with_the_chmod_to_type() {
+        let path = "/var/lib/coordinator/state".into();
+        let failure = cannot_serve(&ServerError::DataExposed { path, mode: 0o644, chmod: "600" });
+        assert_eq!(failure.exit, 2);
+        assert_eq!(
+            failure.plain(),
+            "error: others can use /var/lib/coordinator/state (mode 0644), and whoever can, can take \
+             over any session
+  hint: chmod 600 /var/lib/coordinator/state
+"
+        );
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub struct Durable {
 }
 
 /// How the engine begins.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Start {
     /// What is on disk already.
     pub durable: Durable,

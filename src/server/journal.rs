@@ -10,7 +10,7 @@ use std::time::Duration;
 use log::{debug, info, log_enabled, warn};
 
 use crate::engine::{
-    Account, CYCLE_TOLD_MAX, Command, Counts, CycleLink, EndReason, Event, Happening, Snapshot,
+    Account, CYCLE_TOLD_MAX, Command, Counts, CycleLink, EndReason, Event, Happening,
     Standing,
 };
 use crate::types::{Claim, Generation, Identity, LockName, OwnerId, RequestId, SessionId, Ttl};
@@ -150,8 +150,8 @@ pub(super) fn grace_ended(counts: &Counts) {
 }
 
 /// Everything is about to be saved, for the next run.
-pub(super) fn saving(snapshot: &Snapshot) {
-    let (sessions, requests) = (snapshot.session_count(), snapshot.request_count());
+pub(super) fn saving(counts: &Counts) {
+    let (sessions, requests) = (counts.sessions, counts.held + counts.waiting);
     info!("saving everything for the next start: sessions={sessions} requests={requests}");
 }
 
