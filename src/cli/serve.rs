@@ -41,12 +41,14 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::ours("cannot hear signals", &error))?;
     log::info!("{}, protocol {PROTOCOL}, pid {}", version(), std::process::id());
     allow_connections(settings.connections_max);
+    // Until address and directory are ours, the file in its place may be that of another.
+    let mut port_file = settings.port_file.as_deref().map(PortFile::beside).transpose()?;
     let server = Server::bind(config(settings)).await.map_err(|error| cannot_serve(&error))?;
     let address = server.local_addr();
     let handle = server.handle();
-    // Only now: until address and directory are ours, the file may be that of another.
-    let port_file = settings.port_file.as_deref();
-    let _port_file = port_file.map(|path| PortFile::write(path, address)).transpose()?;
+    if let Some(file) = &mut port_file {
+        file.write(address)?;
+    }
     log::info!("locks on {address}, {}, epoch {}", state(settings), server.epoch());
     if !address.ip().is_loopback() {
         log::warn!(
@@ -220,43 +222,45 @@ fn for_a_shell(path: &Path) -> String {
 
 /// The file that tells others the port. It appears complete, and goes when we stop.
 struct PortFile {
-    /// Where it is.
+    /// Where it is to be.
     path: PathBuf,
+    /// Where it is until it is complete.
+    beside: PathBuf,
     /// The file itself: whatever else is in its place by then is left alone.
     file: File,
 }
 
 impl PortFile {
-    /// Puts it in the place of whatever is there.
-    fn write(path: &Path, address: SocketAddr) -> Result<Self, Failure> {
+    /// A new file beside it, empty: that it can be made is to be known before anything else is done.
+    fn beside(path: &Path) -> Result<Self, Failure> {
         let mut beside = path.to_owned().into_os_string();
         beside.push(format!(".{}", std::process::id()));
-        let written = Self::fill(Path::new(&beside), address)
-            .and_then(|file| fs::rename(&beside, path).map(|()| file));
-        match written {
-            Ok(file) => Ok(Self { path: path.to_owned(), file }),
-            Err(error) => Err(Failure::usage(format!(
-                "cannot write the port file {} ({})",
-                path.display(),
-                reason(&error)
-            ))
-            .hint("--port-file takes a file in a directory that can be written")),
+        let beside = PathBuf::from(beside);
+        // In a directory that others can write too, a link may stand in its place.
+        let made = match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => OpenOptions::new().write(true).create_new(true).open(&beside),
+        };
+        match made {
+            Ok(file) => Ok(Self { path: path.to_owned(), beside, file }),
+            Err(error) => Err(Self::failed(path, &error)),
         }
     }
 
-    /// A new file: in a directory that others can write too, a link may stand in its place.
-    fn fill(path: &Path, address: SocketAddr) -> io::Result<File> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
-        file.write_all(format!("{}\n", address.port()).as_bytes())?;
-        Ok(file)
+    /// Puts it in the place of whatever is there.
+    fn write(&mut self, address: SocketAddr) -> Result<(), Failure> {
+        let written = writeln!(self.file, "{}", address.port());
+        let written = written.and_then(|()| fs::rename(&self.beside, &self.path));
+        written.map_err(|error| Self::failed(&self.path, &error))
     }
 
-    fn is_ours(&self) -> io::Result<bool> {
-        let (there, ours) = (fs::symlink_metadata(&self.path)?, self.file.metadata()?);
+    fn failed(path: &Path, error: &io::Error) -> Failure {
+        Failure::usage(format!("cannot write the port file {} ({})", path.display(), reason(error)))
+            .hint("--port-file takes a file in a directory that can be written")
+    }
+
+    fn is_ours(&self, path: &Path) -> io::Result<bool> {
+        let (there, ours) = (fs::symlink_metadata(path)?, self.file.metadata()?);
         Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino()))
     }
 }
@@ -264,8 +268,10 @@ impl PortFile {
 impl Drop for PortFile {
     fn drop(&mut self) {
         // Whoever removed or replaced it before us meant to.
-        if self.is_ours().unwrap_or(false) {
-            let _gone = fs::remove_file(&self.path);
+        for path in [&self.beside, &self.path] {
+            if self.is_ours(path).unwrap_or(false) {
+                let _gone = fs::remove_file(path);
+            }
         }
     }
 }
@@ -298,10 +304,13 @@ mod tests {
             std::os::unix::fs::symlink(&victim, link).unwrap();
         }
         let address = "127.0.0.1:99".parse().unwrap();
-        let ours = PortFile::write(&path, address).unwrap();
+        let mut ours = PortFile::beside(&path).unwrap();
+        assert_eq!(fs::read_link(&path).unwrap(), victim, "it may be another's");
+        ours.write(address).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "99\n");
         assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
-        let anothers = PortFile::write(&path, address).unwrap();
+        let mut anothers = PortFile::beside(&path).unwrap();
+        anothers.write(address).unwrap();
         drop(ours);
         assert!(path.exists());
         drop(anothers);

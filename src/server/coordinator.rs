@@ -391,7 +391,8 @@ impl Handler<Save> for Coordinator {
         let counts = self.table.counts();
         journal::saving(&counts);
         // The table itself goes, as it is: a copy would take its memory twice.
-        let nothing = LockTable::new(Limits::default(), Start::default(), RandomState::default(), now);
+        let nothing =
+            LockTable::new(Limits::default(), Start::default(), RandomState::default(), now);
         let everything = Everything::left_by(mem::replace(&mut self.table, nothing));
         self.order(Change::SaveSnapshot(everything), Some(saved));
         self.connections.close_all(GoodbyeCode::Draining);

@@ -10,8 +10,7 @@ use std::time::Duration;
 use log::{debug, info, log_enabled, warn};
 
 use crate::engine::{
-    Account, CYCLE_TOLD_MAX, Command, Counts, CycleLink, EndReason, Event, Happening,
-    Standing,
+    Account, CYCLE_TOLD_MAX, Command, Counts, CycleLink, EndReason, Event, Happening, Standing,
 };
 use crate::types::{Claim, Generation, Identity, LockName, OwnerId, RequestId, SessionId, Ttl};
 

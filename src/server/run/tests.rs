@@ -223,7 +223,8 @@ impl Listener for Once {
 }
 
 /// A server that runs with one connection, which holds a lock, and waits for the same one again.
-async fn with_a_holder() -> (tokio::task::JoinHandle<Result<(), ServerError>>, ServerHandle, DuplexStream, u64) {
+async fn with_a_holder()
+-> (tokio::task::JoinHandle<Result<(), ServerError>>, ServerHandle, DuplexStream, u64) {
     with_a_holder_on(Data::Ephemeral, Arc::new(MemoryStore::default())).await
 }
 

@@ -88,10 +88,16 @@ impl DirectoryStore {
         let damaged = |name, why: &str| loading(directory.damaged(name, why));
         let Some(mut file) = directory.open_file(STATE_NAME).map_err(failed)? else {
             if directory.has(STATE_OF_OLD).map_err(failed)? {
-                return Err(damaged(STATE_OF_OLD, "it is of an earlier version, which only that reads"));
+                return Err(damaged(
+                    STATE_OF_OLD,
+                    "it is of an earlier version, which only that reads",
+                ));
             }
             if directory.has(SNAPSHOT_NAME).map_err(failed)? {
-                return Err(damaged(STATE_NAME, "it is missing, though what belongs to it is there"));
+                return Err(damaged(
+                    STATE_NAME,
+                    "it is missing, though what belongs to it is there",
+                ));
             }
             if directory.is_used {
                 warn!(
