@@ -73,11 +73,7 @@ fn start_from(stored: Stored, secs: u64, stale: StaleState) -> Result<Start, Ser
         }
     }
 
-    let mut stored = stored.unwrap_or_default();
-    if is_lost {
-        // Nobody knows any more how long the longest lease was.
-        stored.ttl_max = Ttl::new(TTL_MAX).ok();
-    }
+    let stored = stored.unwrap_or_default();
     // Zero is no token: clients say it when they have seen none.
     let first_token = stored.tokens_below.number().max(floor_token).max(1);
     let epoch = (stored.epoch.number().saturating_add(1)).max(floor_epoch);
@@ -96,7 +92,8 @@ fn start_from(stored: Stored, secs: u64, stale: StaleState) -> Result<Start, Ser
         durable: Durable {
             epoch: Epoch::new(epoch),
             tokens_below: FencingToken::new(tokens_below),
-            ttl_max: stored.ttl_max,
+            // Of what is lost, nobody knows any more how long the longest lease was.
+            ttl_max: if is_lost { Ttl::new(TTL_MAX).ok() } else { stored.ttl_max },
         },
         first_token: FencingToken::new(first_token),
         plausible,
