@@ -64,7 +64,8 @@ pub enum ServerError {
     },
     /// An orderly stop could not save everything.
     #[error(
-        "stopped, but not saved: {sessions} sessions with {requests} requests, held or waiting; the          next start is as after a crash: {why}"
+        "stopped, but not saved, so the next start does not go on with them: {sessions} sessions with \
+         {requests} requests, held or waiting ({why})"
     )]
     NotSaved {
         /// Sessions that there were.

@@ -40,7 +40,7 @@ fn harmed_while_it_runs(harm: impl FnOnce(&Path)) {
     let done = server.process.end();
     assert_eq!(done.code(), Some(70), "{}", done.err);
     assert!(done.err.contains("was deleted or replaced"), "{}", done.err);
-    assert!(done.err.contains("error: stopped, but not saved: 0 sessions"), "{}", done.err);
+    assert!(done.err.contains("with 0 requests, held or waiting ("), "{}", done.err);
     assert!(!done.err.contains("everything is saved"), "{}", done.err);
 }
 
