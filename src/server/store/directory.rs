@@ -157,8 +157,8 @@ impl Directory {
         Err(io::Error::other(format!("there are {SET_ASIDE_MAX} damaged ones already")))
     }
 
-    /// That the directory, its lock and the file `name` are still where they were opened.
-    pub(super) fn check(&self, name: &str, file: &File) -> Result<(), StoreError> {
+    /// That the directory, its lock and this file are still where they were opened.
+    pub(super) fn check(&self, named: Option<(&str, &File)>) -> Result<(), StoreError> {
         let gone = |what: &str| StoreError::Gone { path: self.path.clone(), what: what.into() };
         let opened = |file: &File| file.metadata().map_err(|source| self.failed("", source));
         // By its name: whether it leads here is what is to be known.
@@ -171,7 +171,7 @@ impl Directory {
         if !found.is_ok_and(|found| (found.dev(), found.ino()) == (there.dev(), there.ino())) {
             return Err(gone("it"));
         }
-        for (name, file) in [(LOCK_NAME, &self.lock), (name, file)] {
+        for (name, file) in [(LOCK_NAME, &self.lock)].into_iter().chain(named) {
             if !same(&self.path.join(name), &opened(file)?) {
                 return Err(gone(&format!("its file {name}")));
             }

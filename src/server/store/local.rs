@@ -41,7 +41,7 @@ struct State {
     /// None before the first commit, and after a failure, when nobody knows what is in the file: then
     /// the next commit writes it anew.
     file: Option<Written>,
-    /// The file as it was last written, to see whether it is still there; none before the first.
+    /// The file as it was last written, to see whether it is still there; none as above.
     seen: Option<File>,
 }
 
@@ -133,10 +133,7 @@ impl DirectoryStore {
     }
 
     fn check_in_place(&self, state: &State) -> Result<(), StoreError> {
-        match &state.seen {
-            Some(file) => self.directory.check(STATE_NAME, file),
-            None => Ok(()),
-        }
+        self.directory.check(state.seen.as_ref().map(|file| (STATE_NAME, file)))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -144,7 +141,9 @@ impl DirectoryStore {
     }
 
     fn write(&self, state: &mut State, changes: &[Change]) -> Result<(), StoreError> {
-        let had_snapshot = state.kept.snapshot.is_some();
+        // Whatever fails from here on, the next commit writes everything anew.
+        let (written, seen) = (state.file.take(), state.seen.take());
+        let was_stopped = state.kept.snapshot.is_some();
         let mut records = Vec::with_capacity(changes.len());
         for change in changes {
             let record = match change {
@@ -156,31 +155,32 @@ impl DirectoryStore {
             state.kept.apply(&record).map_err(StoreError::Other)?;
             records.push(record);
         }
-        let has_snapshot = state.kept.snapshot.is_some();
+        let is_stopped = state.kept.snapshot.is_some();
         // After an orderly stop the base stands alone.
-        let written = state.file.take().filter(|file| file.has_room());
-        state.file = Some(match written.filter(|_| !had_snapshot && !has_snapshot) {
-            Some(written) => {
-                let bytes = records::change(written.next, &records)?;
-                let failed = |source| self.directory.failed(STATE_NAME, source);
-                written.append(&bytes).map_err(failed)?
-            }
-            None => self.rewrite(state)?,
-        });
-        if had_snapshot && !has_snapshot {
+        let written = written.filter(|file| file.has_room() && !was_stopped && !is_stopped);
+        let failed = |source| self.directory.failed(STATE_NAME, source);
+        if let Some(written) = written {
+            let bytes = records::change(written.next, &records)?;
+            state.file = Some(written.append(&bytes).map_err(failed)?);
+            state.seen = seen;
+        } else {
+            let written = self.rewrite(&state.kept)?;
+            state.seen = Some(written.file.try_clone().map_err(failed)?);
+            state.file = Some(written);
+        }
+        if was_stopped && !is_stopped {
             // It is none any more, whether it can be removed or not.
             let _ = self.directory.remove(SNAPSHOT_NAME);
         }
         Ok(())
     }
 
-    fn rewrite(&self, state: &mut State) -> Result<Written, StoreError> {
-        let bytes = state.kept.to_bytes()?;
+    fn rewrite(&self, kept: &Kept) -> Result<Written, StoreError> {
+        let bytes = kept.to_bytes()?;
         let failed = |source| self.directory.failed(STATE_NAME, source);
         let ((), file) = self
             .directory
             .replace(STATE_NAME, |mut file| file.write_all(&bytes).map_err(failed))?;
-        state.seen = Some(file.try_clone().map_err(failed)?);
         Ok(Written { file, next: 1, base_bytes: bytes.len(), appended_bytes: 0 })
     }
 }

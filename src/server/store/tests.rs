@@ -106,6 +106,25 @@ fn a_store_that_failed_works_again_when_its_disk_does() {
 }
 
 #[test]
+fn a_commit_that_failed_in_the_middle_is_made_up_for_by_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).unwrap();
+    store.commit(&[Change::Durable(durable(1, 10))]).unwrap();
+    // What cannot be removed is in the way of the snapshot.
+    let in_the_way = directory.path().join("snapshot.new");
+    fs::create_dir(&in_the_way).unwrap();
+    let save = Change::SaveSnapshot(Snapshot::default().into());
+    let failed = store.commit(&[Change::Durable(durable(2, 20)), save]);
+    assert!(matches!(failed, Err(StoreError::File { .. })), "{failed:?}");
+    store.check().unwrap();
+    store.commit(&record(0..2)).unwrap();
+    let expected = store.load().unwrap();
+    drop(store);
+    assert_eq!(expected.durable, Some(durable(2, 20)));
+    assert_eq!(open(directory.path()).unwrap().load().unwrap(), expected);
+}
+
+#[test]
 fn a_directory_in_use_is_refused_by_name_and_free_again_afterwards() {
     let directory = tempfile::tempdir().unwrap();
     let first = open(directory.path()).unwrap();
