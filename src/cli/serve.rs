@@ -6,14 +6,17 @@
 //! again. SIGUSR1: tell the state to the log. SIGUSR2: nothing, but it would end the process otherwise.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use coordinator::server::{Config, Data, Server, ServerError, ServerHandle, StaleState};
+use coordinator::server::{
+    Config, Data, LostState, Server, ServerError, ServerHandle, StaleState, StoreError,
+};
 use coordinator::wire::PROTOCOL;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
@@ -61,12 +64,12 @@ async fn serve(
         .map_err(|error| Failure::ours("cannot read settings again", &error))?;
     log::info!("{}, protocol {PROTOCOL}, pid {}", version(), std::process::id());
     allow_connections(settings.connections_max);
-    // One that an earlier run left behind must not be taken for ours.
-    let port_file = settings.port_file.as_deref().map(PortFile::new).transpose()?;
+    // Until address and directory are ours, the file in its place may be that of another.
+    let mut port_file = settings.port_file.as_deref().map(PortFile::beside).transpose()?;
     let server = Server::bind(config(settings)).await.map_err(|error| cannot_serve(&error))?;
     let address = server.local_addr();
     let handle = server.handle();
-    if let Some(file) = &port_file {
+    if let Some(file) = &mut port_file {
         file.write(address)?;
     }
     log::info!("locks on {address}, {}, epoch {}", state(settings), server.epoch());
@@ -83,7 +86,9 @@ async fn serve(
     let mut asked = 0_u32;
     loop {
         tokio::select! {
-            () = &mut running => return Ok(ExitCode::SUCCESS),
+            ended = &mut running => {
+                return ended.map(|()| ExitCode::SUCCESS).map_err(|error| cannot_serve(&error));
+            }
             signal = signals.next() => match signal {
                 Signal::HUP => reread.ask(),
                 Signal::USR1 => tell_state(&handle),
@@ -199,6 +204,8 @@ fn config(settings: &Settings) -> Config {
     config.drain_timeout = settings.drain_timeout;
     config.stale_state =
         if settings.accept_stale_state { StaleState::Accept } else { StaleState::Refuse };
+    config.lost_state =
+        if settings.accept_lost_state { LostState::Accept } else { LostState::Refuse };
     config
 }
 
@@ -226,33 +233,58 @@ fn cannot_serve(error: &ServerError) -> Failure {
             reason(source)
         ))
         .hint("name another with --data-dir, or keep nothing with --ephemeral"),
+        ServerError::DataExposed { path, chmod, .. } => Failure::usage(error.to_string())
+            .hint(format!("chmod {chmod} {}", for_a_shell(path))),
+        ServerError::Store {
+            source: StoreError::Damaged { .. } | StoreError::Format { .. }, ..
+        } => Failure::usage(error.to_string()).hint(
+            "bring back the data directory from a backup, or start once with --accept-lost-state: it \
+             sets aside what cannot be read; docs/guarantees.md says what that costs",
+        ),
         ServerError::StaleState { .. } => Failure::usage(error.to_string())
             .hint("check the clock; if it is right, start once with --accept-stale-state"),
         _ => Failure::new(exit::LOST, error.to_string()),
     }
 }
 
+/// A path as it can be typed.
+fn for_a_shell(path: &Path) -> String {
+    let path = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if path.chars().all(is_plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
+}
+
 /// The file that tells others the port. It appears complete, and goes when we stop.
 struct PortFile {
-    /// Where it is.
+    /// Where it is to be.
     path: PathBuf,
+    /// Where it is until it is complete.
+    beside: PathBuf,
+    /// The file itself: whatever else is in its place by then is left alone.
+    file: File,
 }
 
 impl PortFile {
-    fn new(path: &Path) -> Result<Self, Failure> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Self::failed(path, &error))
-            }
-            _ => Ok(Self { path: path.to_owned() }),
+    /// A new file beside it, empty: that it can be made is to be known before anything else is done.
+    fn beside(path: &Path) -> Result<Self, Failure> {
+        let mut beside = path.to_owned().into_os_string();
+        beside.push(format!(".{}", std::process::id()));
+        let beside = PathBuf::from(beside);
+        // In a directory that others can write too, a link may stand in its place.
+        let made = match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => OpenOptions::new().write(true).create_new(true).open(&beside),
+        };
+        match made {
+            Ok(file) => Ok(Self { path: path.to_owned(), beside, file }),
+            Err(error) => Err(Self::failed(path, &error)),
         }
     }
 
-    fn write(&self, address: SocketAddr) -> Result<(), Failure> {
-        let mut beside = self.path.clone().into_os_string();
-        beside.push(format!(".{}", std::process::id()));
-        let written = fs::write(&beside, format!("{}\n", address.port()))
-            .and_then(|()| fs::rename(&beside, &self.path));
+    /// Puts it in the place of whatever is there.
+    fn write(&mut self, address: SocketAddr) -> Result<(), Failure> {
+        let written = writeln!(self.file, "{}", address.port());
+        let written = written.and_then(|()| fs::rename(&self.beside, &self.path));
         written.map_err(|error| Self::failed(&self.path, &error))
     }
 
@@ -260,12 +292,21 @@ impl PortFile {
         Failure::usage(format!("cannot write the port file {} ({})", path.display(), reason(error)))
             .hint("--port-file takes a file in a directory that can be written")
     }
+
+    fn is_ours(&self, path: &Path) -> io::Result<bool> {
+        let (there, ours) = (fs::symlink_metadata(path)?, self.file.metadata()?);
+        Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino()))
+    }
 }
 
 impl Drop for PortFile {
     fn drop(&mut self) {
-        // Whoever removed it before us meant to.
-        let _gone = fs::remove_file(&self.path);
+        // Whoever removed or replaced it before us meant to.
+        for path in [&self.beside, &self.path] {
+            if self.is_ours(path).unwrap_or(false) {
+                let _gone = fs::remove_file(path);
+            }
+        }
     }
 }
 
@@ -279,6 +320,49 @@ mod tests {
         assert_eq!(at("0.0.0.0:5625".parse().unwrap()), "");
         assert_eq!(at("127.0.0.1:99".parse().unwrap()), "--server 127.0.0.1:99 ");
         assert_eq!(at("10.0.0.7:5625".parse().unwrap()), "--server 10.0.0.7:5625 ");
+    }
+
+    #[test]
+    fn what_is_to_be_typed_can_be_typed() {
+        assert_eq!(for_a_shell(Path::new("/var/lib/coordinator")), "/var/lib/coordinator");
+        assert_eq!(for_a_shell(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+    }
+
+    #[test]
+    fn a_port_file_is_never_written_through_a_link_and_anothers_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, victim) = (directory.path().join("port"), directory.path().join("victim"));
+        fs::write(&victim, "precious").unwrap();
+        let beside = directory.path().join(format!("port.{}", std::process::id()));
+        for link in [&path, &beside] {
+            std::os::unix::fs::symlink(&victim, link).unwrap();
+        }
+        let address = "127.0.0.1:99".parse().unwrap();
+        let mut ours = PortFile::beside(&path).unwrap();
+        assert_eq!(fs::read_link(&path).unwrap(), victim, "it may be another's");
+        ours.write(address).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "99\n");
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        let mut anothers = PortFile::beside(&path).unwrap();
+        anothers.write(address).unwrap();
+        drop(ours);
+        assert!(path.exists());
+        drop(anothers);
+        assert!(!path.exists() && !beside.exists());
+    }
+
+    #[test]
+    fn what_others_can_read_comes_with_the_chmod_to_type() {
+        let path = "/var/lib/coordinator/state".into();
+        let failure = cannot_serve(&ServerError::DataExposed { path, mode: 0o644, chmod: "600" });
+        assert_eq!(failure.exit, 2);
+        assert_eq!(
+            failure.plain(),
+            "error: others can use /var/lib/coordinator/state (mode 0644), and whoever can, can take \
+             over any session
+  hint: chmod 600 /var/lib/coordinator/state
+"
+        );
     }
 
     #[test]

@@ -144,6 +144,9 @@ settings! {
     /// Start although the stored state is more than a year old.
     accept_stale_state: bool = |_| "false".to_owned(),
         "accept-stale-state" "" SERVERS, Foreign::None;
+    /// Start although the stored state is damaged: it is set aside.
+    accept_lost_state: bool = |_| "false".to_owned(),
+        "accept-lost-state" "" SERVERS, Foreign::None;
     /// Write the port to this file as soon as the coordinator is ready.
     port_file: Option<PathBuf> = |_| String::new(),
         "port-file" "FILE" SERVERS, Foreign::None;

@@ -208,6 +208,8 @@ pub enum Forfeit {
     Session(SessionId),
     /// A grant that was revoked.
     Grant(FencingToken),
+    /// All grants with this token or a lower one: those of many records in one.
+    UpTo(FencingToken),
 }
 
 /// What happened to a request.
@@ -334,6 +336,8 @@ pub enum Rejection {
     Draining,
     /// No durable fencing token is left.
     Unavailable,
+    /// Too much waits to be put on record.
+    DiskBehind,
     /// Nobody holds the lock with this token.
     NoSuchGrant {
         /// The lock.
@@ -416,7 +420,7 @@ impl Rejection {
             Self::UnknownSession => RejectionCode::UnknownSession,
             Self::StaleGeneration { .. } => RejectionCode::StaleGeneration,
             Self::Draining => RejectionCode::Draining,
-            Self::Unavailable => RejectionCode::Unavailable,
+            Self::Unavailable | Self::DiskBehind => RejectionCode::Unavailable,
             Self::NoSuchGrant { .. } => RejectionCode::NoSuchGrant,
             Self::SessionNeeded => RejectionCode::SessionNeeded,
             Self::Unsupported { .. } => RejectionCode::Unsupported,
@@ -499,6 +503,9 @@ impl fmt::Display for Rejection {
             Self::Draining => f.write_str("the coordinator is about to stop; ask again soon"),
             Self::Unavailable => {
                 f.write_str("no durable fencing token is left; ask again when the disk works")
+            }
+            Self::DiskBehind => {
+                f.write_str("too much waits for the disk already; ask again when it has caught up")
             }
             Self::NoSuchGrant { lock, token } => {
                 write!(f, "nobody holds {lock:?} with token {token}")

@@ -3,12 +3,35 @@
 //! After a crash, clients reclaim what they held. One whose session had ended, or whose grant had
 //! been revoked, must not: somebody else may have had the lock meanwhile. So that end is written
 //! down first, and only then does the lock pass on. Until then it is *in limbo*: held, by nobody.
+//!
+//! *Bounded.* A record is of use for as long as its client may believe in a lease, so a million sessions
+//! that end in that time would be a million records. No more than [`RECORDS_MAX`] are kept: then the
+//! older half is folded into one, which says up to which token nothing may be reclaimed. Exclusion
+//! is as before; what it costs, after a crash in that time, are the holds that are older than that.
 
 use std::hash::BuildHasher;
 
 use super::arena::SessionKey;
 use super::{Effect, Forfeit, LockTable};
-use crate::types::{ConnectionId, FencingToken, LockName};
+use crate::types::{ConnectionId, FencingToken, LockName, Timestamp};
+
+/// Most records at a time: more than there can be sessions by default, so that all may end at once.
+pub const RECORDS_MAX: usize = 1 << 17;
+/// No revocation is added to so much that waits for the disk already.
+pub const REVOCATIONS_WAITING_MAX: usize = 1 << 14;
+
+/// Of a record, or of those that earlier runs left: what is to be known once it is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    /// Until when it may be of use.
+    pub(super) useful_until: Timestamp,
+    /// Its number, or the last of theirs.
+    number: u64,
+    /// No grant that it is about has a greater token.
+    up_to: FencingToken,
+    /// How many they are.
+    pub(super) count: usize,
+}
 
 /// What is to happen when it is on record.
 #[derive(Debug)]
@@ -35,11 +58,80 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Has a forfeit written down, and something done then.
     pub(super) fn record(&mut self, forfeit: Forfeit, then: Limbo) {
         self.forget_old_records();
+        if self.record_count >= RECORDS_MAX {
+            self.fold_records();
+        }
+        let up_to = match (forfeit, &then) {
+            (Forfeit::Grant(token) | Forfeit::UpTo(token), _) => token,
+            (Forfeit::Session(_), Limbo::Session(session)) => self.latest_held_by(*session),
+            (Forfeit::Session(_), Limbo::Nothing | Limbo::Revoke { .. }) => self.tokens.latest(),
+        };
+        self.write_down(forfeit, up_to, self.now.after(self.longest_belief()), then);
+    }
+
+    fn write_down(
+        &mut self,
+        forfeit: Forfeit,
+        up_to: FencingToken,
+        useful_until: Timestamp,
+        then: Limbo,
+    ) {
         let number = self.next_record;
         self.next_record += 1;
-        self.remember_record(number);
+        self.remember_records(Record { useful_until, number, up_to, count: 1 });
         self.in_limbo.push_back(then);
         self.effects.push(Effect::Record { number, forfeit });
+    }
+
+    /// Records are on disk, or will be.
+    fn remember_records(&mut self, record: Record) {
+        self.record_count += record.count;
+        self.records.push_back(record);
+    }
+
+    /// Takes over the records of earlier runs. How long their leases were is not known any more, nor
+    /// which tokens they are about, but that they are of those runs.
+    pub(super) fn remember_earlier_records(&mut self, count: usize, last: u64, until: Timestamp) {
+        let up_to = FencingToken::new(self.first_token.number().saturating_sub(1));
+        self.remember_records(Record { useful_until: until, number: last, up_to, count });
+    }
+
+    /// One record says what the older half of them did, and is of use for as long as any of those.
+    fn fold_records(&mut self) {
+        let Some(&oldest) = self.records.front() else { return };
+        let Record { mut useful_until, number: mut last, mut up_to, .. } = oldest;
+        while self.record_count > RECORDS_MAX / 2
+            && let Some(record) = self.records.pop_front()
+        {
+            self.record_count -= record.count;
+            useful_until = useful_until.max(record.useful_until);
+            up_to = up_to.max(record.up_to);
+            last = record.number;
+        }
+        // In this order: they are not forgotten before it is on record.
+        self.write_down(Forfeit::UpTo(up_to), up_to, useful_until, Limbo::Nothing);
+        self.effects.push(Effect::ForgetRecords { below: last + 1 });
+    }
+
+    /// The greatest token of what a session holds.
+    fn latest_held_by(&self, session: SessionKey) -> FencingToken {
+        let held = self.sessions[session].requests.iter(&self.requests.arena);
+        let tokens = held.filter_map(|request| self.requests[request].token());
+        tokens.max().unwrap_or_default()
+    }
+
+    /// Whether a grant of an earlier run may not be reclaimed.
+    pub(super) fn is_forfeited(&self, token: FencingToken) -> bool {
+        let least = Forfeit::UpTo(FencingToken::default());
+        let up_to = self.forfeited.range(least..).next_back();
+        self.forfeited.contains(&Forfeit::Grant(token))
+            || matches!(up_to, Some(Forfeit::UpTo(up_to)) if token <= *up_to)
+    }
+
+    /// Whether so much waits for the disk that no revocation may be added: of those there can be any
+    /// number, even of one grant.
+    pub(super) fn is_disk_behind(&self) -> bool {
+        self.in_limbo.len() >= REVOCATIONS_WAITING_MAX
     }
 
     /// The oldest forfeits are on record: does what waited for that.
@@ -69,22 +161,19 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.settle();
     }
 
-    /// A record is of use as long as its client might believe in a lease: the longest that there is
-    /// now, whatever comes later.
-    pub(super) fn remember_record(&mut self, number: u64) {
-        let useful_until = self.now.after(self.longest_belief());
-        self.records.push_back((useful_until, number));
-    }
-
     fn forget_old_records(&mut self) {
         let mut below = None;
-        while let Some(&(useful_until, number)) = self.records.front() {
+        while let Some(&Record { useful_until, number, count, .. }) = self.records.front() {
             if self.now <= useful_until {
                 break;
             }
             self.records.pop_front();
+            self.record_count -= count;
             below = Some(number + 1);
         }
         self.effects.extend(below.map(|below| Effect::ForgetRecords { below }));
     }
 }
+
+#[cfg(test)]
+mod tests;

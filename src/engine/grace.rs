@@ -12,7 +12,7 @@ use super::lock::{ClaimNode, Shape};
 use super::request::{Live, State};
 use super::session::Outcome;
 use super::table::Due;
-use super::{Durable, Forfeit, Happening, LockTable, News, Past, Rejection, Snapshot};
+use super::{Durable, Happening, LockTable, News, Past, Rejection, Snapshot};
 use crate::types::{FencingToken, LostReason, RequestId, TTL_MAX, Ticket, Timestamp, Ttl};
 
 /// How much clocks may differ, as a part of a hundred (rule T1).
@@ -24,6 +24,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Takes over from the run before.
     pub(super) fn begin(&mut self, durable: Durable, past: Past, now: Timestamp) {
         let Past { snapshot, forfeits, next_record } = past;
+        let on_record = forfeits.len();
         self.next_record = next_record;
         // A stop in the middle of a grace period cuts it short for nobody.
         let needs_grace = snapshot.as_ref().map_or(durable.ttl_max.is_some(), Snapshot::in_grace);
@@ -34,7 +35,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if let Some(last) = next_record.checked_sub(1) {
             // How long their leases were is not known any more, and there may have been longer ones
             // than any that is on disk now.
-            self.records.push_back((now.after(belief_in(TTL_MAX)), last));
+            self.remember_earlier_records(on_record, last, now.after(belief_in(TTL_MAX)));
         }
         if let Some(snapshot) = snapshot {
             self.restore(snapshot);
@@ -90,7 +91,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             return self.tell(session, id, outcome.into());
         }
         let is_of_earlier_run = token < self.first_token;
-        let is_forfeited = self.forfeited.contains(&Forfeit::Grant(token));
+        let is_forfeited = self.is_forfeited(token);
         if self.grace_until.is_none() || !is_of_earlier_run || is_forfeited {
             return self.tell(session, id, News::Rejected(Rejection::NoGrace));
         }

@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 
 use super::LockTable;
 use super::arena::RequestKey;
-use super::forfeit::Limbo;
+use super::forfeit::{Limbo, RECORDS_MAX};
 use super::lock::share;
 use super::request::State;
 use super::table::Due;
@@ -115,6 +115,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         let in_limbo = self.in_limbo.iter().filter(|limbo| matches!(limbo, Limbo::Session(_)));
         assert_eq!(over, in_limbo.count(), "sessions that are over, and that have yet to be so");
+        let on_record: usize = self.records.iter().map(|record| record.count).sum();
+        assert_eq!(on_record, self.record_count);
+        assert!(on_record <= RECORDS_MAX, "{on_record} records");
         for key in self.requests.keys() {
             requests += 1;
             assert!(of_sessions.contains(&key), "a request of no session");

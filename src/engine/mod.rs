@@ -67,6 +67,7 @@ pub use effect::{
     CYCLE_TOLD_MAX, CycleLink, Effect, EndReason, Forfeit, Happening, News, Rejection, Standing,
 };
 pub use event::{Account, Attach, Command, Event, Progress, Reclaim, Request, Wait};
+pub use forfeit::{RECORDS_MAX, REVOCATIONS_WAITING_MAX};
 pub use place::PLACES_TOLD_MAX;
 pub use snapshot::Snapshot;
 pub use table::{Counts, HEARTBEAT, LockTable};
@@ -88,7 +89,7 @@ pub struct Durable {
 }
 
 /// How the engine begins.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Start {
     /// What is on disk already.
     pub durable: Durable,

@@ -24,6 +24,11 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             self.effects.push(Effect::NotRevoked { connection, query_id, rejection });
             return;
         };
+        if self.is_disk_behind() {
+            let rejection = Rejection::DiskBehind;
+            self.effects.push(Effect::NotRevoked { connection, query_id, rejection });
+            return;
+        }
         if let Some(replaced) =
             self.requests[request].more().replaced.filter(|before| *before != token)
         {

@@ -6,7 +6,8 @@
 use std::hash::BuildHasher;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::{SerializeSeq, SerializeStruct};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::arena::RequestKey;
 use super::event::{Progress, Request, Wait};
@@ -91,6 +92,26 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Everything that is to go on in the next run. After this the table must not be told of events
     /// any more: what they would change would be lost.
     pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            sessions: self.saved_sessions().map(|session| self.save_session(session)).collect(),
+            requests: self.saved_requests().into_iter().map(|key| self.save_request(key)).collect(),
+            forfeited: self.saved_forfeits(),
+            delays: self.saved_delays(),
+        }
+    }
+
+    /// What has the form of [`LockTable::snapshot`] when it is written down, without there ever being
+    /// one: each session and request is copied only while it is written.
+    pub fn as_snapshot(&self) -> impl Serialize {
+        InPieces(self)
+    }
+
+    fn saved_sessions(&self) -> impl Iterator<Item = &Session> {
+        let sessions = self.sessions.iter_from(0).map(|(_, session)| session);
+        sessions.filter(|session| is_saved(session))
+    }
+
+    fn saved_requests(&self) -> Vec<RequestKey> {
         let mut live: Vec<RequestKey> = self
             .requests
             .keys()
@@ -101,23 +122,20 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             let token = live.token();
             (token.is_none(), token, live.ticket())
         });
+        live
+    }
+
+    fn saved_forfeits(&self) -> Option<Vec<Forfeit>> {
+        self.grace_until.map(|_| self.forfeited.iter().copied().collect())
+    }
+
+    fn saved_delays(&self) -> Vec<(LockName, Duration)> {
         let delays = self.locks.keys().filter_map(|key| {
             let lock = &self.locks[key];
             lock.delayed_until.map(|until| (lock.name.clone(), until.since(self.now)))
         });
         let of_the_lost = self.in_limbo.iter().flat_map(|limbo| self.delays_of(limbo));
-        let delays = delays.chain(of_the_lost);
-        Snapshot {
-            sessions: self
-                .sessions
-                .iter_from(0)
-                .filter(|(_, session)| is_saved(session))
-                .map(|(_, session)| self.save_session(session))
-                .collect(),
-            requests: live.into_iter().map(|key| self.save_request(key)).collect(),
-            forfeited: self.grace_until.map(|_| self.forfeited.iter().copied().collect()),
-            delays: delays.collect(),
-        }
+        delays.chain(of_the_lost).collect()
     }
 
     /// What is delayed when that is on record. Until then it is held by a session that is over.
@@ -258,6 +276,41 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             Some(_) | None => return self.take_out(key),
         }
         self.requests[key].since = self.now.before(saved.age);
+    }
+}
+
+/// A table, written down as a [`Snapshot`] is: the same fields in the same order.
+struct InPieces<'a, S>(&'a LockTable<S>);
+
+impl<S: BuildHasher + Clone> Serialize for InPieces<'_, S> {
+    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+        let Self(table) = *self;
+        let mut snapshot = serializer.serialize_struct("Snapshot", 4)?;
+        let sessions = || table.saved_sessions().map(|session| table.save_session(session));
+        let session_count = table.saved_sessions().count();
+        snapshot.serialize_field("sessions", &Each { count: session_count, of: sessions })?;
+        let keys = table.saved_requests();
+        let (count, requests) = (keys.len(), || keys.iter().map(|key| table.save_request(*key)));
+        snapshot.serialize_field("requests", &Each { count, of: requests })?;
+        snapshot.serialize_field("forfeited", &table.saved_forfeits())?;
+        snapshot.serialize_field("delays", &table.saved_delays())?;
+        snapshot.end()
+    }
+}
+
+/// A list that is made while it is written.
+struct Each<F> {
+    /// How long it is.
+    count: usize,
+    /// Makes it.
+    of: F,
+}
+
+impl<T: Serialize, I: Iterator<Item = T>, F: Fn() -> I> Serialize for Each<F> {
+    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+        let mut list = serializer.serialize_seq(Some(self.count))?;
+        (self.of)().try_for_each(|one| list.serialize_element(&one))?;
+        list.end()
     }
 }
 

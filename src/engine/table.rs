@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::arena::{LockKey, RequestKey, SessionKey};
 use super::deferred::{Deferred, REFILE_STEPS};
 use super::event::Event;
-use super::forfeit::Limbo;
+use super::forfeit::{Limbo, Record};
 use super::lock::{ClaimArena, Locks};
 use super::owner::Owners;
 use super::request::{Requests, State};
@@ -91,8 +91,10 @@ pub struct LockTable<S> {
     pub(super) forfeited: BTreeSet<Forfeit>,
     /// What is to happen when it is on record, in the order of the records.
     pub(super) in_limbo: VecDeque<Limbo>,
-    /// Until when each record may be of use, and its number. Of those of earlier runs, the last.
-    pub(super) records: VecDeque<(Timestamp, u64)>,
+    /// What is on record, or on its way there. Those of earlier runs are one.
+    pub(super) records: VecDeque<Record>,
+    /// How many they are. Invariant: the sum of their counts, and no more than `RECORDS_MAX`.
+    pub(super) record_count: usize,
     /// The number of the next record.
     pub(super) next_record: u64,
     /// Sessions that wait for the disk to be welcomed.
@@ -183,6 +185,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             forfeited: BTreeSet::new(),
             in_limbo: VecDeque::new(),
             records: VecDeque::new(),
+            record_count: 0,
             next_record: 0,
             unwelcomed: Vec::new(),
             arrivals: 0,

@@ -96,7 +96,8 @@ impl Machine {
                     let first_token = kept.first_token();
                     book.places.borrow_mut().run_began(bound.epoch(), continues, first_token);
                     handle.replace(Some(bound.handle()));
-                    bound.run().await;
+                    // Whether all was saved is seen on the disk.
+                    let _ = bound.run().await;
                     trace.say(format_args!("coordinator has ended"));
                 }
                 Err(error) => trace.say(format_args!("coordinator cannot start: {error}")),

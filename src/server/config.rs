@@ -35,6 +35,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// What to do with a stored state that the wall clock has left more than a year behind.
     pub stale_state: StaleState,
+    /// What to do with a stored state that is damaged.
+    pub lost_state: LostState,
 }
 
 impl Default for Config {
@@ -49,6 +51,7 @@ impl Default for Config {
             idle_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),
             stale_state: StaleState::Refuse,
+            lost_state: LostState::Refuse,
         }
     }
 }
@@ -69,5 +72,15 @@ pub enum StaleState {
     /// Do not start: the clock may be wrong, and starting would burn its error into every token.
     Refuse,
     /// Go on from the wall clock.
+    Accept,
+}
+
+/// What to do with a stored state that is there but cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LostState {
+    /// Do not start: perhaps there is a backup, and who held what is in it.
+    Refuse,
+    /// Set it aside, and go on without it. If all of it is lost, nobody is granted anything for as long
+    /// as the longest lease that there can have been; if only the snapshot is, as after a crash.
     Accept,
 }

@@ -26,9 +26,10 @@ mod perform;
 #[cfg(test)]
 mod tests;
 
+use std::mem;
 use std::sync::Arc;
 
-use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
+use actix::{Actor, AsyncContext, Context, Handler, MessageResult, SpawnHandle};
 use foldhash::fast::RandomState;
 use log::error;
 use tokio::sync::mpsc::UnboundedSender;
@@ -47,7 +48,7 @@ use super::messages::{
 };
 use super::persist::Order;
 use super::seal::Sealer;
-use super::store::Change;
+use super::store::{Change, Everything};
 use super::subscribers::Subscribers;
 use super::watches::Watches;
 use crate::clock::Clock;
@@ -381,20 +382,25 @@ impl Handler<Committed> for Coordinator {
 }
 
 impl Handler<Save> for Coordinator {
-    type Result = ();
+    type Result = MessageResult<Save>;
 
-    fn handle(&mut self, Save { saved }: Save, ctx: &mut Context<Self>) {
+    fn handle(&mut self, Save { saved }: Save, ctx: &mut Context<Self>) -> Self::Result {
         if self.is_over {
-            return;
+            return MessageResult(self.table.counts());
         }
         let now = self.clock.now();
         // Whatever was said is in the snapshot, and whatever is in the snapshot was said.
         self.finish_turn(now, ctx);
         self.is_over = true;
-        let snapshot = self.table.snapshot();
-        journal::saving(&snapshot);
-        self.order(Change::SaveSnapshot(snapshot), Some(saved));
+        let counts = self.table.counts();
+        journal::saving(&counts);
+        // The table itself goes, as it is: a copy would take its memory twice.
+        let nothing =
+            LockTable::new(Limits::default(), Start::default(), RandomState::default(), now);
+        let everything = Everything::left_by(mem::replace(&mut self.table, nothing));
+        self.order(Change::SaveSnapshot(everything), Some(saved));
         self.connections.close_all(GoodbyeCode::Draining);
+        MessageResult(counts)
     }
 }
 

@@ -15,8 +15,10 @@ use super::chatter::Chatter;
 pub(super) struct Counters {
     /// Connections open now: what the limit on connections looks at.
     connections: AtomicUsize,
-    /// Since when the state cannot be saved, if it cannot.
-    unsaved_since: Mutex<Option<Instant>>,
+    /// Since when the state cannot be saved, if it cannot, and why.
+    unsaved_since: Mutex<Option<(Instant, String)>>,
+    /// Since when the data directory is not where it was, if it is not.
+    gone_since: Mutex<Option<Instant>>,
     /// Rings when the last connection is gone: what a stopping server waits for.
     none_left: Notify,
     /// Bounds the log lines that peers cause.
@@ -39,23 +41,39 @@ impl Counters {
 
     /// For how long the state could not be saved by now, if it cannot.
     pub(super) fn unsaved(&self) -> Option<Duration> {
+        let failing = locked(&self.unsaved_since).as_ref().map(|(since, _)| since.elapsed());
+        let gone = locked(&self.gone_since).map(|since| since.elapsed());
         // At least something: zero says that all is well.
-        self.since().map(|since| since.elapsed().max(Duration::from_millis(1)))
+        failing.max(gone).map(|unsaved| unsaved.max(Duration::from_millis(1)))
     }
 
-    /// The state cannot be saved.
-    pub(super) fn saving_failed(&self) {
-        self.since().get_or_insert_with(Instant::now);
+    /// Why the last commit failed, if it did.
+    pub(super) fn why_unsaved(&self) -> Option<String> {
+        locked(&self.unsaved_since).as_ref().map(|(_, why)| why.clone())
+    }
+
+    /// The state cannot be saved. Says whether that is news.
+    pub(super) fn saving_failed(&self, why: &str) -> bool {
+        let mut unsaved = locked(&self.unsaved_since);
+        let since = unsaved.as_ref().map(|(since, _)| *since);
+        *unsaved = Some((since.unwrap_or_else(Instant::now), why.to_owned()));
+        since.is_none()
     }
 
     /// The state is saved; says for how long it could not be, if it could not.
     pub(super) fn saved(&self) -> Option<Duration> {
-        self.since().take().map(|since| since.elapsed())
+        locked(&self.unsaved_since).take().map(|(since, _)| since.elapsed())
     }
 
-    fn since(&self) -> MutexGuard<'_, Option<Instant>> {
-        // Nobody panics while it is locked.
-        self.unsaved_since.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The data directory is where it was, or not. Says whether that is news.
+    pub(super) fn directory_is(&self, whereabouts: Whereabouts) -> bool {
+        let mut gone = locked(&self.gone_since);
+        let was_gone = gone.is_some();
+        match whereabouts {
+            Whereabouts::Here => *gone = None,
+            Whereabouts::Gone => *gone = gone.or_else(|| Some(Instant::now())),
+        }
+        was_gone != gone.is_some()
     }
 
     /// Waits until no connection is open.
@@ -64,6 +82,20 @@ impl Counters {
             self.none_left.notified().await;
         }
     }
+}
+
+/// Where the data directory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whereabouts {
+    /// Where it was opened.
+    Here,
+    /// Deleted, or something else is in its place.
+    Gone,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nobody panics while it is locked.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A number that only grows.

@@ -32,6 +32,19 @@ pub enum ServerError {
         /// What the system says.
         source: io::Error,
     },
+    /// Others can read or write what is in the data directory: the key behind all sessions is there.
+    #[error(
+        "others can use {} (mode {mode:04o}), and whoever can, can take over any session",
+        path.display()
+    )]
+    DataExposed {
+        /// What they can use.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+        /// What chmod(1) has to be told to mend it.
+        chmod: &'static str,
+    },
     /// The state store does not do what it should.
     #[error("state cannot be {doing}: {source}")]
     Store {
@@ -48,6 +61,19 @@ pub enum ServerError {
     StaleState {
         /// How far.
         days: u64,
+    },
+    /// An orderly stop could not save everything.
+    #[error(
+        "stopped, but not saved, so the next start does not go on with them: {sessions} sessions with \
+         {requests} requests, held or waiting ({why})"
+    )]
+    NotSaved {
+        /// Sessions that there were.
+        sessions: usize,
+        /// What they held and waited for.
+        requests: usize,
+        /// What was in the way.
+        why: String,
     },
     /// The wall clock has left the range in which fencing tokens can be counted.
     #[error("the wall clock, or the stored state, is centuries ahead: no fencing token is left")]

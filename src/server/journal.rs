@@ -13,7 +13,7 @@ use log::{debug, info, log_enabled, warn};
 
 use crate::engine::{
     Account, CYCLE_TOLD_MAX, Command, Counts, CycleLink, EndReason, Event, Happening, Rejection,
-    Snapshot, Standing,
+    Standing,
 };
 use crate::types::{
     Claim, ConnectionId, FencingToken, Generation, Identity, LockName, OwnerId, RequestId,
@@ -202,8 +202,8 @@ pub(super) fn grace_ended(counts: &Counts) {
 }
 
 /// Everything is about to be saved, for the next run.
-pub(super) fn saving(snapshot: &Snapshot) {
-    let (sessions, requests) = (snapshot.session_count(), snapshot.request_count());
+pub(super) fn saving(counts: &Counts) {
+    let (sessions, requests) = (counts.sessions, counts.held + counts.waiting);
     info!("saving everything for the next start: sessions={sessions} requests={requests}");
 }
 

@@ -10,7 +10,7 @@ use actix::{Message, Recipient};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::engine::Durable;
+use crate::engine::{Counts, Durable};
 use crate::types::{ConnectionId, GoodbyeCode, Timestamp};
 use crate::wire::{ClientMessage, ServerMessage};
 
@@ -124,7 +124,8 @@ impl Message for AllHeard {
 }
 
 /// Server to Coordinator: this run is over, and the next is to go on from here. Every connection is
-/// said Goodbye to, everything is put on order to be saved, and nothing is decided any more.
+/// said Goodbye to, everything is put on order to be saved, and nothing is decided any more. Answered by
+/// how much there is to save.
 #[derive(Debug)]
 pub(super) struct Save {
     /// Told when everything is on disk.
@@ -132,7 +133,7 @@ pub(super) struct Save {
 }
 
 impl Message for Save {
-    type Result = ();
+    type Result = Counts;
 }
 
 /// Server to Coordinator: stop soon, and nothing will go on. Waiters are answered, nothing new is

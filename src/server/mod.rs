@@ -81,10 +81,10 @@ pub(crate) mod switchboard;
 mod testing;
 mod watches;
 
-pub use config::{Config, Data, LOCK_PORT, StaleState};
+pub use config::{Config, Data, LOCK_PORT, LostState, StaleState};
 pub use error::ServerError;
 pub use run::{Server, ServerHandle, Spawned, spawn};
 pub use seal::StateKey;
-pub use store::{Change, MemoryStore, RedbStore, StateStore, StoreError, Stored};
+pub use store::{Change, DirectoryStore, Everything, MemoryStore, StateStore, StoreError, Stored};
 #[cfg(all(test, feature = "client"))]
 pub(crate) use {listener::Listener, persist::Disk, run::Bound};

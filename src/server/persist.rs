@@ -113,8 +113,7 @@ pub(super) fn summary(changes: &[Change]) -> Committed {
 async fn commit<D: Disk>(disk: &D, changes: &Arc<[Change]>, counters: &Counters) {
     let mut pause = RETRY_MIN;
     while let Err(failure) = disk.commit(changes).await {
-        if counters.unsaved().is_none() {
-            counters.saving_failed();
+        if counters.saving_failed(&failure) {
             error!("state cannot be saved, trying again until it can: {failure}");
         } else {
             debug!("state still cannot be saved, trying again in {pause:?}: {failure}");

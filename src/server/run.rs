@@ -14,7 +14,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
@@ -23,12 +23,12 @@ use log::{error, info, warn};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::{oneshot, watch};
-use tokio::task::spawn_local;
+use tokio::task::{spawn_blocking, spawn_local};
 use tokio::time::timeout;
 
 use super::config::{Config, Data};
 use super::coordinator::Coordinator;
-use super::counters::Counters;
+use super::counters::{Counters, Whereabouts};
 use super::error::ServerError;
 use super::hosts::{Here, Host, IoThreads};
 use super::listener::{self, Listener, accept_all};
@@ -36,12 +36,14 @@ use super::messages::{CloseAll, Drain, Save, TellState};
 use super::persist::{self, Disk};
 use super::session::{CLOSE_TIMEOUT, Shared};
 use super::start;
-use super::store::{MemoryStore, RedbStore, StateStore};
+use super::store::{DirectoryStore, MemoryStore, StateStore};
 use crate::clock::{BootClock, Clock};
 use crate::types::{Epoch, GoodbyeCode};
 
 /// How long a server that is stopped at once still tries to say goodbye.
 const STOP_TIMEOUT: Duration = Duration::from_millis(250);
+/// How often the data directory is looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// A coordinator that listens. Clients can connect from now on; they are served while
 /// [`Server::run`] runs.
@@ -104,9 +106,14 @@ impl Server {
     /// If its state or its port cannot be used; see [`ServerError`].
     #[allow(clippy::unused_async, reason = "a store of a cluster will have to be waited for")]
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
+        let mut watched = None;
         let store: Arc<dyn StateStore> = match &config.data {
             Data::Ephemeral => Arc::new(MemoryStore::default()),
-            Data::Directory(directory) => Arc::new(RedbStore::open(directory)?),
+            Data::Directory(directory) => {
+                let store = Arc::new(DirectoryStore::open(directory, config.lost_state)?);
+                watched = Some(Arc::downgrade(&store));
+                store
+            }
         };
         let failed = |source| ServerError::Listen { listen: config.listen, source };
         // Taken before the state is touched: a port that somebody else has must not cost a snapshot.
@@ -120,7 +127,11 @@ impl Server {
             0 => Rc::new(Here),
             count => Rc::new(IoThreads::start(count).map_err(ServerError::Thread)?),
         };
-        Bound::assemble_on(host, &config, store, Box::new(BootClock), open).map(Self)
+        let bound = Bound::assemble_on(host, &config, store, Box::new(BootClock), open)?;
+        if let Some(store) = watched {
+            spawn_local(watch_directory(store, Arc::clone(&bound.shared.counters)));
+        }
+        Ok(Self(bound))
     }
 
     /// Where it listens, with the port that it got.
@@ -141,8 +152,12 @@ impl Server {
     /// Serves until a handle says otherwise. Then no more connections are accepted, every client is
     /// told, and it returns: with a data directory as soon as everything is saved for the next start,
     /// without one when holders have finished or the drain timeout is over.
-    pub async fn run(self) {
-        self.0.run().await;
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::NotSaved`] if it was to save everything and could not.
+    pub async fn run(self) -> Result<(), ServerError> {
+        self.0.run().await
     }
 }
 
@@ -224,7 +239,7 @@ impl<L: Listener> Bound<L> {
     }
 
     /// As [`Server::run`].
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(self) -> Result<(), ServerError> {
         let Self {
             listener, host, shared, connections_max, afterwards, drain_timeout, phase, ..
         } = self;
@@ -239,18 +254,18 @@ impl<L: Listener> Bound<L> {
         let _ = accepting.await;
 
         let at_once = *phase.borrow() >= Phase::Stopping;
-        match (afterwards, at_once) {
+        let ended = match (afterwards, at_once) {
             (Afterwards::Everything, true) => {
                 warn!("stopping without saving: the next start is as after a crash");
+                Ok(())
             }
-            (Afterwards::Nothing, true) => {}
-            (Afterwards::Everything, false) => {
-                save(&shared.coordinator, drain_timeout, &mut phase).await;
-            }
+            (Afterwards::Nothing, true) => Ok(()),
+            (Afterwards::Everything, false) => save(&shared, drain_timeout, &mut phase).await,
             (Afterwards::Nothing, false) => {
                 drain(&shared.coordinator, drain_timeout, &mut phase).await;
+                Ok(())
             }
-        }
+        };
         shared.coordinator.do_send(CloseAll { code: GoodbyeCode::Draining });
         // Sessions give up on a peer that does not take its Goodbye after CLOSE_TIMEOUT.
         let goodbyes = timeout(CLOSE_TIMEOUT * 2, shared.counters.none_left());
@@ -266,27 +281,62 @@ impl<L: Listener> Bound<L> {
         drop(host);
         shared.counters.chatter.tell_rest();
         info!("stopped");
+        ended
     }
 }
 
 /// Says Goodbye, and has everything saved for the next start.
 async fn save(
-    coordinator: &Addr<Coordinator>,
+    shared: &Shared,
     drain_timeout: Duration,
     phase: &mut watch::Receiver<Phase>,
-) {
+) -> Result<(), ServerError> {
     let (saved, done) = oneshot::channel();
-    coordinator.do_send(Save { saved });
+    let counts = shared.coordinator.send(Save { saved }).await;
+    let (sessions, requests) =
+        counts.map_or((0, 0), |counts| (counts.sessions, counts.held + counts.waiting));
     let why = tokio::select! {
         biased;
         done = done => match done {
-            Ok(()) => return info!("everything is saved"),
+            Ok(()) => {
+                info!("everything is saved");
+                return Ok(());
+            }
             Err(_) => "nobody saves it any more".to_owned(),
         },
-        () = tokio::time::sleep(drain_timeout) => format!("not done after {drain_timeout:?}"),
-        () = reached(phase, Phase::Stopping) => "told to stop at once".to_owned(),
+        () = tokio::time::sleep(drain_timeout) => match shared.counters.why_unsaved() {
+            Some(failure) => failure,
+            None => format!("not done after {drain_timeout:?}"),
+        },
+        () = reached(phase, Phase::Stopping) => match shared.counters.why_unsaved() {
+            Some(failure) => failure,
+            None => "told to stop at once".to_owned(),
+        },
     };
-    error!("not everything is saved, the next start may be as after a crash: {why}");
+    let failure = ServerError::NotSaved { sessions, requests, why };
+    error!("{failure}");
+    Err(failure)
+}
+
+/// Looks now and then whether the data directory is still there: nothing may have to be saved for
+/// hours, and meanwhile another coordinator could begin in its place.
+async fn watch_directory(store: Weak<DirectoryStore>, counters: Arc<Counters>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let Some(store) = store.upgrade() else { return };
+        // The disk may take its time.
+        let Ok(found) = spawn_blocking(move || store.check()).await else { return };
+        let whereabouts = if found.is_ok() { Whereabouts::Here } else { Whereabouts::Gone };
+        if counters.directory_is(whereabouts) {
+            match found {
+                Ok(()) => info!("the data directory is back"),
+                Err(gone) => error!(
+                    "{gone}: nothing is saved any more; put it back, or stop this coordinator when \
+                     its holders have finished"
+                ),
+            }
+        }
+    }
 }
 
 /// Lets holders finish.
@@ -403,7 +453,8 @@ async fn serve(config: Config, told: mpsc::Sender<Ready>) {
     };
     let ready = (server.local_addr(), server.epoch(), server.handle());
     if told.send(Ok(ready)).is_ok() {
-        server.run().await;
+        // What could not be saved stands in the log.
+        let _ = server.run().await;
     }
 }
 

@@ -17,7 +17,7 @@ use super::error::ServerError;
 use super::seal::{Sealer, StateKey};
 use super::store::{Change, StateStore, Stored};
 use crate::engine::{Durable, Past, Start};
-use crate::types::{Epoch, FENCING_TOKEN_MAX, FencingToken};
+use crate::types::{Epoch, FENCING_TOKEN_MAX, FencingToken, TTL_MAX, Ttl};
 
 /// 2026-01-01 00:00 UTC, in seconds since 1970: where the counting by the wall clock begins.
 const ORIGIN_SECS: u64 = 1_767_225_600;
@@ -62,7 +62,7 @@ pub(super) fn begin<S: StateStore + ?Sized>(
 /// How the engine begins, given what is `stored` and the wall clock's seconds since the origin. The
 /// answer's `durable` has yet to be made so.
 fn start_from(stored: Stored, secs: u64, stale: StaleState) -> Result<Start, ServerError> {
-    let Stored { durable: stored, key: _, forfeits, snapshot } = stored;
+    let Stored { durable: stored, key: _, forfeits, snapshot, is_lost } = stored;
     let floor_token = secs.saturating_mul(TOKENS_PER_SEC);
     let floor_epoch = secs / SECS_PER_MIN;
     if let (Some(stored), StaleState::Refuse) = (stored, stale) {
@@ -92,7 +92,8 @@ fn start_from(stored: Stored, secs: u64, stale: StaleState) -> Result<Start, Ser
         durable: Durable {
             epoch: Epoch::new(epoch),
             tokens_below: FencingToken::new(tokens_below),
-            ttl_max: stored.ttl_max,
+            // Of what is lost, nobody knows any more how long the longest lease was.
+            ttl_max: if is_lost { Ttl::new(TTL_MAX).ok() } else { stored.ttl_max },
         },
         first_token: FencingToken::new(first_token),
         plausible,
@@ -111,7 +112,6 @@ mod tests {
     use super::super::store::MemoryStore;
     use super::*;
     use crate::engine::{Forfeit, Snapshot};
-    use crate::types::Ttl;
 
     const HOUR: u64 = 3600;
 
@@ -179,6 +179,14 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_state_has_the_longest_grace_period_that_there_can_be() {
+        let lost = Stored { is_lost: true, ..Stored::default() };
+        let start = start_from(lost, HOUR, StaleState::Refuse).unwrap();
+        assert_eq!(start.durable.ttl_max, Ttl::new(TTL_MAX).ok());
+        assert_eq!(first_start(HOUR).durable.ttl_max, None, "nobody was there before");
+    }
+
+    #[test]
     fn forfeits_go_on_being_counted_where_they_were() {
         let forfeit = Forfeit::Grant(FencingToken::new(5));
         let forfeits = BTreeMap::from([(3, forfeit), (7, forfeit)]);
@@ -193,7 +201,7 @@ mod tests {
         let (first, _) = begin(&store, StaleState::Refuse, SystemTime::now()).unwrap();
         let ttl_max = Some(Ttl::default());
         let welcomed = Durable { ttl_max, ..first.durable };
-        let save = Change::SaveSnapshot(Snapshot::default());
+        let save = Change::SaveSnapshot(Snapshot::default().into());
         store.commit(&[Change::Durable(welcomed), save]).unwrap();
         let (second, _) = begin(&store, StaleState::Refuse, SystemTime::now()).unwrap();
         assert!(second.past.snapshot.is_some());

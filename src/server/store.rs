@@ -9,16 +9,24 @@
 //! | a snapshot of everything | by an orderly stop; taken away by the next start |
 //!
 //! The store decides nothing. It may be slow, and it may fail, but what it has called committed must
-//! be there after a power cut, and changes that are committed together are there together.
+//! be there after a power cut, and changes that are committed together are there together. What is
+//! there but is not what was written is never taken for it: that is [`StoreError::Damaged`].
 
+mod directory;
+mod everything;
 mod local;
+mod records;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-pub use local::RedbStore;
+pub use everything::Everything;
+pub use local::DirectoryStore;
 
 use super::seal::StateKey;
 use crate::engine::{Durable, Forfeit, Snapshot};
@@ -27,9 +35,30 @@ use crate::engine::{Durable, Forfeit, Snapshot};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The database underneath failed.
-    #[error(transparent)]
-    Database(#[from] Box<redb::Error>),
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file is there, but it is not what was written. It was left as it is.
+    #[error("{} is damaged: {why}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// What was opened is not where it was any more: whatever is written is lost.
+    #[error("the data directory {} was deleted or replaced: {what} is not there any more", path.display())]
+    Gone {
+        /// The directory.
+        path: PathBuf,
+        /// What of it.
+        what: String,
+    },
     /// A later version wrote this state.
     #[error("the state has format {found}, this version knows {known}")]
     Format {
@@ -37,14 +66,6 @@ pub enum StoreError {
         found: u64,
         /// What can be read.
         known: u64,
-    },
-    /// Something in the state is not what it should be.
-    #[error("{what} cannot be read: {why}")]
-    Malformed {
-        /// What it should be.
-        what: &'static str,
-        /// What is wrong with it.
-        why: String,
     },
     /// The store failed for a reason of its own.
     #[error("{0}")]
@@ -62,6 +83,8 @@ pub struct Stored {
     pub forfeits: BTreeMap<u64, Forfeit>,
     /// Everything, if the last run stopped in order.
     pub snapshot: Option<Snapshot>,
+    /// Whether there was more, which could not be read, and whoever starts this accepts that.
+    pub is_lost: bool,
 }
 
 /// Something to be kept from now on, or no longer.
@@ -84,7 +107,7 @@ pub enum Change {
         below: u64,
     },
     /// Everything: this run ends.
-    SaveSnapshot(Snapshot),
+    SaveSnapshot(Everything),
     /// A new run goes on from the snapshot, which was true only until now.
     DropSnapshot,
 }
@@ -131,7 +154,7 @@ impl StateStore for MemoryStore {
                 Change::ForgetForfeits { below } => {
                     kept.forfeits = kept.forfeits.split_off(below);
                 }
-                Change::SaveSnapshot(snapshot) => kept.snapshot = Some(snapshot.clone()),
+                Change::SaveSnapshot(snapshot) => kept.snapshot = Some(snapshot.snapshot()),
                 Change::DropSnapshot => kept.snapshot = None,
             }
         }

@@ -211,7 +211,7 @@ impl Switchboard {
     pub(crate) fn save(&mut self, now: Timestamp) {
         self.tick(now);
         self.is_over = true;
-        self.turn.orders.push(Change::SaveSnapshot(self.table.snapshot()));
+        self.turn.orders.push(Change::SaveSnapshot(self.table.snapshot().into()));
         for &connection in self.sessions.keys() {
             let goodbye = render::goodbye(GoodbyeCode::Draining, "the coordinator stops");
             self.turn.said.push((connection, goodbye));

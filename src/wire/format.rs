@@ -113,6 +113,30 @@ pub(crate) fn encode_state<T: Serialize>(state: &T) -> Result<Vec<u8>, FormatErr
     options().serialize(state).map_err(FormatError::Unwritable)
 }
 
+/// The same, written down as it is made: there is never a copy of the whole.
+///
+/// # Errors
+///
+/// [`FormatError::Unwritable`] if it has no form in bytes, or they cannot be written.
+#[cfg(feature = "server")]
+pub(crate) fn write_state<T: Serialize>(
+    state: &T,
+    to: &mut dyn io::Write,
+) -> Result<(), FormatError> {
+    options().serialize_into(to, state).map_err(FormatError::Unwritable)
+}
+
+/// Reads what [`write_state`] wrote. To be used on what is known to be just that, by its checksum:
+/// lengths are believed.
+///
+/// # Errors
+///
+/// [`FormatError::Malformed`] if the bytes are not that, or cannot be read.
+#[cfg(feature = "server")]
+pub(crate) fn read_state<T: DeserializeOwned>(from: &mut dyn io::Read) -> Result<T, FormatError> {
+    options().deserialize_from(from).map_err(FormatError::Malformed)
+}
+
 /// Reads what an earlier run has kept, from the whole of `bytes`, and believes no length in them that
 /// there are no bytes for.
 ///

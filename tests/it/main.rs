@@ -9,6 +9,7 @@ mod bench;
 mod commands;
 mod crowds;
 mod examples;
+mod files;
 #[path = "../history/mod.rs"]
 mod history;
 mod looking;

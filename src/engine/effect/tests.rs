@@ -51,6 +51,7 @@ fn every_rejection_has_its_code_and_says_what_is_wrong() {
         R::StaleGeneration { latest: Generation::new(3) },
         R::Draining,
         R::Unavailable,
+        R::DiskBehind,
         R::NoSuchGrant { lock: lock(), token },
         R::SessionNeeded,
         R::Unsupported { what: "telepathy" },

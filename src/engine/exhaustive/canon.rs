@@ -130,7 +130,7 @@ impl<'a> Canon<'a> {
     fn forfeit(&mut self, forfeit: Forfeit) {
         match forfeit {
             Forfeit::Session(session) => self.put(session),
-            Forfeit::Grant(token) => self.token(token),
+            Forfeit::Grant(token) | Forfeit::UpTo(token) => self.token(token),
         }
     }
 
@@ -192,7 +192,7 @@ impl<'a> Canon<'a> {
             }
         }
         if !self.world.is_last_run() {
-            table.records.iter().for_each(|(at, _)| self.time(*at));
+            table.records.iter().for_each(|record| self.time(record.useful_until));
         }
     }
 

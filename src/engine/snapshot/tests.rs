@@ -121,3 +121,38 @@ fn a_snapshot_says_how_much_it_holds_and_is_the_same_after_it_was_taken_over() {
     let Snapshot { sessions, requests, .. } = snapshot.clone();
     assert_eq!(next_run(sessions, requests).snapshot(), snapshot);
 }
+
+/// Many sessions, each of which holds something and waits for something.
+fn crowd(count: u64) -> Table {
+    let ids = || 1..=count;
+    let held = |id| vec![claim(&format!("lock number {id}"), Mode::Exclusive)];
+    let awaited = |id| vec![claim(&format!("lock number {}", id % count + 1), Mode::Exclusive)];
+    let sessions = ids().map(|id| session(id.into())).collect();
+    let holding = ids().map(|id| request(id.into(), 1, Some(id), held(id)));
+    let waiting = ids().map(|id| request(id.into(), 2, None, awaited(id)));
+    next_run(sessions, holding.chain(waiting).collect())
+}
+
+#[test]
+fn a_snapshot_in_pieces_is_the_same_in_bytes() {
+    use bincode::Options;
+
+    let table = crowd(50);
+    let options = || bincode::DefaultOptions::new().with_fixint_encoding();
+    let whole = options().serialize(&table.snapshot()).unwrap();
+    assert_eq!(options().serialize(&table.as_snapshot()).unwrap(), whole);
+    let again: Snapshot = options().deserialize(&whole).unwrap();
+    assert_eq!(again, table.snapshot());
+    assert_eq!((again.session_count(), again.request_count()), (50, 100));
+}
+
+#[test]
+fn a_snapshot_in_pieces_takes_memory_for_one_at_a_time() {
+    let table = crowd(2_000);
+    let taken = allocation_counter::measure(|| {
+        bincode::serialize_into(std::io::sink(), &table.as_snapshot()).unwrap();
+    });
+    let requests = 4_000;
+    // A key of four bytes for each, and half as much again to bring them in order.
+    assert!(taken.bytes_max < requests * 12, "{taken:?}");
+}

@@ -28,6 +28,7 @@ impl Story {
                 let what = match forfeit {
                     Forfeit::Session(session) => format!("session {}", session.number()),
                     Forfeit::Grant(token) => format!("grant {token}"),
+                    Forfeit::UpTo(token) => format!("grants up to {token}"),
                 };
                 format!("record {what}")
             }

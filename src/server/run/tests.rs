@@ -223,7 +223,8 @@ impl Listener for Once {
 }
 
 /// A server that runs with one connection, which holds a lock, and waits for the same one again.
-async fn with_a_holder() -> (tokio::task::JoinHandle<()>, ServerHandle, DuplexStream, u64) {
+async fn with_a_holder()
+-> (tokio::task::JoinHandle<Result<(), ServerError>>, ServerHandle, DuplexStream, u64) {
     with_a_holder_on(Data::Ephemeral, Arc::new(MemoryStore::default())).await
 }
 
@@ -231,7 +232,7 @@ async fn with_a_holder() -> (tokio::task::JoinHandle<()>, ServerHandle, DuplexSt
 async fn with_a_holder_on(
     data: Data,
     store: Arc<dyn StateStore>,
-) -> (tokio::task::JoinHandle<()>, ServerHandle, DuplexStream, u64) {
+) -> (tokio::task::JoinHandle<Result<(), ServerError>>, ServerHandle, DuplexStream, u64) {
     let (mut ours, theirs) = duplex(4096);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let bound = Bound::assemble(&on_any_port(data), store, Box::new(TokioClock::new()), || {
@@ -280,7 +281,7 @@ async fn a_draining_server_waits_for_holders_and_no_longer() {
         assert_eq!(read(&mut stream).await, ServerMessage::Released { request: 1 });
         assert!(is_draining(&read(&mut stream).await));
         drop(stream);
-        running.await.unwrap();
+        running.await.unwrap().unwrap();
         assert!(began.elapsed() < Duration::from_millis(3_100));
     })
     .await;
@@ -292,7 +293,7 @@ async fn a_draining_server_gives_holders_the_drain_timeout_and_stops() {
         let (running, handle, stream, _) = with_a_holder().await;
         let began = Instant::now();
         handle.drain();
-        running.await.unwrap();
+        running.await.unwrap().unwrap();
         let drain_timeout = Config::default().drain_timeout;
         assert!(began.elapsed() >= drain_timeout);
         assert!(began.elapsed() <= drain_timeout + CLOSE_TIMEOUT * 2);
@@ -309,7 +310,7 @@ async fn a_server_told_to_stop_while_draining_stops_at_once() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let told = Instant::now();
         handle.stop();
-        running.await.unwrap();
+        running.await.unwrap().unwrap();
         assert!(told.elapsed() <= STOP_TIMEOUT + Duration::from_millis(10));
         drop(stream);
     })
@@ -326,7 +327,7 @@ async fn a_server_that_keeps_everything_says_goodbye_saves_and_is_gone() {
         handle.drain();
         assert!(is_draining(&read(&mut stream).await));
         drop(stream);
-        running.await.unwrap();
+        running.await.unwrap().unwrap();
         assert!(began.elapsed() < Duration::from_millis(100));
         let snapshot = store.load().unwrap().snapshot.unwrap();
         assert_eq!((snapshot.session_count(), snapshot.request_count()), (1, 2));
@@ -350,7 +351,9 @@ async fn a_server_that_cannot_save_gives_up_after_the_drain_timeout_or_when_told
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 handle.stop();
             }
-            running.await.unwrap();
+            let failure = running.await.unwrap().unwrap_err().to_string();
+            assert!(failure.contains("1 sessions with 2 requests"), "{failure}");
+            assert!(failure.ends_with("(no space left)"), "{failure}");
             let expected =
                 if at_once { Duration::from_secs(1) } else { Config::default().drain_timeout };
             let took = began.elapsed();
@@ -370,7 +373,7 @@ async fn a_server_told_to_stop_at_once_saves_nothing() {
         handle.stop();
         assert!(is_draining(&read(&mut stream).await));
         drop(stream);
-        running.await.unwrap();
+        running.await.unwrap().unwrap();
         assert_eq!(store.load().unwrap().snapshot, None);
     })
     .await;
