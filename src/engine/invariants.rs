@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::hash::BuildHasher;
 
 use super::LockTable;
-use super::arena::RequestKey;
+use super::arena::{LockKey, RequestKey};
 use super::forfeit::Limbo;
 use super::lock::share;
 use super::request::State;
@@ -72,9 +72,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 in_queue.filter(|c| self.is_entangled(self.claims[*c].request)).collect();
             let kept: Vec<_> = queue.entangled().iter(&self.claims).collect();
             assert_eq!(entangled, kept, "{}: the entangled in its queue", lock.name);
-            let ranks: Vec<_> =
-                queue.iter(&self.claims).map(|c| self.rank(self.claims[c].request)).collect();
-            assert!(ranks.is_sorted(), "{}: {ranks:?} is no order", lock.name);
+            queue.invariant(&self.claims, &self.requests);
+            self.locks.invariant_holders(key, &self.claims, &self.requests);
             let wanted = queue.iter(&self.claims).map(|c| share(self.claims[c].mode)).max();
             assert!(wanted.unwrap_or(0) <= queue.share_max());
             if let Some(head) = queue.head() {
@@ -85,6 +84,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             }
             claims += lock.holders.len() + queue.len();
         }
+        let many = |key: &LockKey| self.locks.is_marked(*key);
+        assert_eq!(self.locks.keys().filter(many).count(), self.locks.marked(), "marks of no lock");
         claims
     }
 
@@ -102,6 +103,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 let found = self.sessions.of_connection(connection);
                 assert_eq!(found, self.sessions.find(session.id), "whose connection is it");
             }
+            session.requests.invariant(&self.requests.arena, |live| live.id);
             let own: Vec<_> = session.requests.iter(&self.requests.arena).collect();
             let held = own.iter().filter(|request| self.requests[**request].is_held()).count();
             let claims: usize = own.iter().map(|request| self.claims_of(*request).count()).sum();

@@ -53,6 +53,7 @@ mod random;
 mod reference;
 mod request;
 mod revoke;
+mod row;
 mod session;
 mod snapshot;
 mod table;
