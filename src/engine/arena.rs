@@ -269,6 +269,14 @@ impl<K: Key, R> Chain<K, R> {
         self.len += 1;
     }
 
+    /// The keys in the row, last to first.
+    pub(super) fn iter_back<T: Linked<K, R>>(
+        &self,
+        arena: &Arena<K, T>,
+    ) -> impl Iterator<Item = K> {
+        iter::successors(self.tail, |key| arena[*key].links().prev)
+    }
+
     /// Puts `key` right before `next`, which is in this row.
     pub(super) fn insert_before<T: Linked<K, R>>(
         &mut self,

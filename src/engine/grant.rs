@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
 use super::event::{Request, Wait};
 use super::lock::{ClaimNode, Shape};
+use super::owner::Holdings;
 use super::request::{Live, State};
 use super::session::{Outcome, Session};
 use super::table::Due;
@@ -106,6 +107,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.sessions[session].requests.add(&mut self.requests.arena, key, |live| live.id);
         if let Some(owner) = owner {
             self.owners[owner].requests.push_back(&mut self.requests.arena, key);
+            self.note_holdings_of_many(owner);
         }
         let mut last: Option<ClaimKey> = None;
         for Claim { name, mode } in claims.as_slice() {
@@ -236,6 +238,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         });
         self.sessions[session].held += 1;
         self.held += 1;
+        if let Some(owner) = self.requests[request].owner() {
+            self.change_holdings(owner, request, Holdings::add);
+        }
     }
 
     /// Whether all locks of a request have room for it.
@@ -256,6 +261,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let (owner, partner) = (self.requests[request].owner(), self.requests[request].partner());
         self.sessions[session].requests.remove(&mut self.requests.arena, request, |live| live.id);
         if let Some(owner) = owner {
+            self.change_holdings(owner, request, Holdings::remove);
             self.owners[owner].requests.remove(&mut self.requests.arena, request);
             self.owners.forget_if_idle(owner);
         }

@@ -549,6 +549,10 @@ impl<S: BuildHasher + Clone> Locks<S> {
         self.arena.at_place(place)
     }
 
+    pub(super) fn places_from(&self, from: usize) -> impl Iterator<Item = (usize, Option<&Lock>)> {
+        self.arena.places_from(from)
+    }
+
     #[cfg(test)]
     pub(super) fn invariant_holders(
         &self,

@@ -72,7 +72,7 @@ pub use place::PLACES_TOLD_MAX;
 pub use snapshot::Snapshot;
 pub use table::{Counts, HEARTBEAT, LockTable};
 pub use tokens::TOKEN_BLOCK;
-pub use view::{HolderView, LockView, SessionView, WaiterView};
+pub use view::{HolderView, LockView, PLACES_LOOKED_AT_MAX, SessionView, WaiterView};
 
 use crate::types::{Epoch, FencingToken, Ttl};
 

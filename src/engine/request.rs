@@ -131,6 +131,11 @@ impl Live {
         matches!(self.state, State::Held { .. })
     }
 
+    /// The next of its session's requests.
+    pub(super) fn next_of_session(&self) -> Option<RequestKey> {
+        self.session_links.next()
+    }
+
     /// Its token, if it holds.
     pub(super) fn token(&self) -> Option<FencingToken> {
         match self.state {

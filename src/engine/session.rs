@@ -294,6 +294,15 @@ impl<S: BuildHasher + Clone> Sessions<S> {
         self.arena.iter_from(0)
     }
 
+    /// All places at and after one, and who is there and not over.
+    pub(super) fn places_from(
+        &self,
+        from: usize,
+    ) -> impl Iterator<Item = (usize, Option<&Session>)> {
+        let places = self.arena.places_from(from);
+        places.map(|(place, session)| (place, session.filter(|session| !session.is_over)))
+    }
+
     /// Those at and after a place that are not over.
     pub(super) fn iter_from(&self, from: usize) -> impl Iterator<Item = (usize, &Session)> {
         self.arena.iter_from(from).filter(|(_, session)| !session.is_over)
