@@ -47,6 +47,7 @@ mod invariants;
 mod lock;
 mod owner;
 mod place;
+mod queue;
 #[cfg(test)]
 mod random;
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::hash::BuildHasher;
 use std::mem;
 
 use super::arena::{LockKey, RequestKey};
-use super::lock::{ClaimNode, Traits};
+use super::lock::ClaimNode;
+use super::queue::Traits;
 use super::request::{Live, Rank, State};
 use super::table::Due;
 use super::{LockTable, News, Rejection};

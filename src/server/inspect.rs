@@ -2,7 +2,8 @@
 //!
 //! A page is filled until a budget of bytes is used up, well below what a frame may hold. The budget
 //! is one connection's for one turn: a client that asks a hundred questions in one write gets a
-//! hundred answers, but not a hundred full pages at once.
+//! hundred answers, but not a hundred full pages at once. Nor does a page look at any number of vacant
+//! places: it is short or empty then, and says where the next begins.
 
 use std::hash::BuildHasher;
 use std::net::SocketAddr;

@@ -152,6 +152,8 @@ impl Beads {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
     #[test]
     fn a_row_is_in_order_and_found_in_whoever_comes_and_leaves(
         steps in prop::collection::vec(step(), 1..40)

@@ -454,6 +454,8 @@ impl Crowd {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
     #[test]
     fn whoever_comes_back_and_leaves_in_a_crowd_rows_are_in_order(
         steps in prop::collection::vec(a_step(), 1..30)

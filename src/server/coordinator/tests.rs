@@ -372,6 +372,38 @@ async fn pages_fit_into_frames_and_show_every_lock_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_page_looks_at_1024_places_and_the_next_goes_on_from_there() {
+    const MANY: u64 = 3_000;
+    local(async {
+        let mut bench = Bench::new();
+        let session = bench.open().await;
+        for id in 1..=MANY {
+            session.submit(vec![request(id, &format!("lock-{id}"))]);
+        }
+        // What was between the first and the last is vacant.
+        let given_up = (2..MANY).map(|request| ClientMessage::Cancel { request });
+        session.submit(given_up.collect());
+        settle().await;
+        session.take();
+        let (mut cursor, mut pages) = (Some(0), Vec::new());
+        while let Some(from) = cursor {
+            let query = Query::Locks { cursor: from };
+            session.submit(vec![ClientMessage::Inspect { query_id: 1, query }]);
+            settle().await;
+            let page = session.take().pop().unwrap();
+            let ServerMessage::LockStatus { locks, next, .. } = page else { panic!("{page:?}") };
+            pages.push((locks.into_iter().map(|lock| lock.name).collect::<Vec<_>>(), next));
+            cursor = next;
+        }
+        assert_eq!(pages[0], (vec!["lock-1".to_owned()], Some(1024)));
+        assert_eq!(pages[1], (vec![], Some(2048)));
+        assert_eq!(pages[2].0, ["lock-3000"]);
+        assert!(pages.len() <= 4 && pages[3..].iter().all(|page| page.0.is_empty()), "{pages:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_questions_at_once_do_not_overfill_an_outbox() {
     local(async {
         let (_bench, session, _) = crowded().await;
