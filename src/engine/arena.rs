@@ -145,9 +145,13 @@ impl<K: Key, T> Arena<K, T> {
 
     /// The things at and after place `from`, with their places.
     pub(super) fn iter_from(&self, from: usize) -> impl Iterator<Item = (usize, &T)> {
-        let places = from..self.slab.capacity();
+        self.places_from(from).filter_map(|(place, thing)| Some((place, thing?)))
+    }
+
+    /// All places at and after `from`, and what is there.
+    pub(super) fn places_from(&self, from: usize) -> impl Iterator<Item = (usize, Option<&T>)> {
         // A slab can only be walked from its beginning; a page must not cost more for being late.
-        places.filter_map(|place| self.slab.get(place).map(|thing| (place, thing)))
+        (from..self.slab.capacity()).map(|place| (place, self.slab.get(place)))
     }
 
     /// Nothing is at or after this place.
@@ -184,7 +188,19 @@ impl<K: Key, T> Index<K> for Arena<K, T> {
 
 impl<K: Key, T> IndexMut<K> for Arena<K, T> {
     fn index_mut(&mut self, key: K) -> &mut T {
+        #[cfg(test)]
+        LOOKS.set(LOOKS.get() + 1);
         &mut self.slab[key.index()]
+    }
+}
+
+/// How many looks something takes.
+#[cfg(test)]
+pub(super) mod looks {
+    pub(in crate::engine) fn of<T>(work: impl FnOnce() -> T) -> (T, u64) {
+        let before = super::LOOKS.get();
+        let done = work();
+        (done, super::LOOKS.get() - before)
     }
 }
 
@@ -237,6 +253,10 @@ impl<K: Key, R> Chain<K, R> {
 
     pub(super) fn head(&self) -> Option<K> {
         self.head
+    }
+
+    pub(super) fn tail(&self) -> Option<K> {
+        self.tail
     }
 
     pub(super) fn push_back<T: Linked<K, R>>(&mut self, arena: &mut Arena<K, T>, key: K) {

@@ -145,8 +145,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// One of two partners, of this id, is gone. A conversion without what it was to convert is
     /// rejected; what is held without its conversion is as it was before.
     pub(super) fn part_from(&mut self, partner: RequestKey, converts: RequestId) {
+        let waits = !self.requests[partner].is_held();
+        if waits {
+            // As what it came: once it converts nothing, its places would be others.
+            self.leave_queues(partner);
+        }
         self.requests[partner].more_mut().partner = None;
-        if !self.requests[partner].is_held() {
+        if waits {
             let rejection = Rejection::NothingToConvert { converts };
             let outcome = Outcome::Rejected(rejection.code());
             self.finish(partner, outcome, News::Rejected(rejection));

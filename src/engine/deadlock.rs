@@ -85,6 +85,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         lock: LockKey,
         converted: Option<RequestKey>,
     ) -> (u64, Option<FencingToken>) {
+        if let Some(holdings) = &self.owners[owner].holdings {
+            let without = converted.and_then(|converted| self.requests[converted].token());
+            let share = converted.map_or(0, |converted| self.share_of(converted, lock));
+            let latest = holdings.tokens_of(lock).find(|token| Some(*token) != without);
+            return (holdings.share_of(lock) - share, latest);
+        }
         let holders = &self.locks[lock].holders;
         let requests = &self.owners[owner].requests;
         let (mut held, mut latest) = (0, None);

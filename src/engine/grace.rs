@@ -4,19 +4,24 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::BuildHasher;
+use std::iter;
 use std::time::Duration;
 
 use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
 use super::event::{Account, Progress, Reclaim, Request, Wait};
-use super::lock::{ClaimNode, Shape};
+use super::lock::{ClaimNode, Shape, share};
 use super::request::{Live, State};
 use super::session::Outcome;
 use super::table::Due;
 use super::{Durable, Happening, LockTable, News, Past, Rejection, Snapshot};
-use crate::types::{FencingToken, LostReason, RequestId, TTL_MAX, Ticket, Timestamp, Ttl};
+use crate::types::{FencingToken, LostReason, Mode, RequestId, TTL_MAX, Ticket, Timestamp, Ttl};
 
 /// How much clocks may differ, as a part of a hundred (rule T1).
 const CLOCK_RATE_ERROR_PERCENT: u32 = 1;
+/// So many holders are counted for a reclaim at most, from either end. With more in its way that would
+/// have to go, and more that would stay, nothing is given back: of clients that keep the rules, no two
+/// hold what does not fit together.
+pub(super) const HOLDERS_COUNTED_MAX: usize = 1_024;
 /// What is left for everything that is not the rate of clocks (rule T2).
 const MARGIN: Duration = Duration::from_millis(50);
 
@@ -133,49 +138,87 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// The holders that have to go for a reclaim to have all its locks; none if it cannot, as one of
-    /// them is not less.
+    /// them is not less. They are looked for only if they go: so looking is paid for by themselves.
     fn find_losers(
         &self,
         request: RequestKey,
         reclaimed: FencingToken,
     ) -> Option<BTreeSet<(FencingToken, RequestKey)>> {
+        let mut left = HOLDERS_COUNTED_MAX;
+        let mut claims = self.claims_of(request);
+        if !claims.all(|claim| self.has_room_without_lesser(claim, reclaimed, &mut left)) {
+            return None;
+        }
         let mut losers = BTreeSet::new();
+        // What is free of each lock once they are gone.
+        let mut given_back: HashMap<LockKey, u64, S> = HashMap::with_hasher(self.locks.hasher());
         for claim in self.claims_of(request) {
             let ClaimNode { lock: key, mode, .. } = self.claims[claim];
-            let lock = &self.locks[key];
-            // A lock delay is for others; whoever held it beside the one that was lost still does.
-            let fits =
-                |given_back| lock.fits_instead(mode, given_back) || lock.taken() == given_back;
-            let mut lesser = self.lesser_holders(key, reclaimed);
-            // Those who lose another lock anyway go first.
-            lesser.sort_unstable_by_key(|holder| (!losers.contains(holder), *holder));
-            let mut given_back = 0;
-            for holder in lesser {
-                if fits(given_back) {
-                    break;
+            // Those who lose another lock anyway go first, for they are gone already.
+            let mut next = self.locks[key].holders.head();
+            while let Some(holder) = next
+                && !self.fits_without(key, mode, given_back.get(&key).copied().unwrap_or(0))
+            {
+                let ClaimNode { request: loser, .. } = self.claims[holder];
+                next = self.claims[holder].next();
+                if let Some(token) = self.requests[loser].token()
+                    && losers.insert((token, loser))
+                {
+                    for lost in self.claims_of(loser) {
+                        let ClaimNode { lock, mode, .. } = self.claims[lost];
+                        *given_back.entry(lock).or_default() += share(mode);
+                    }
                 }
-                given_back += self.share_of(holder.1, key);
-                losers.insert(holder);
-            }
-            if !fits(given_back) {
-                return None;
             }
         }
         Some(losers)
     }
 
-    /// The holders of a lock whose tokens are less than what is reclaimed.
-    fn lesser_holders(
+    /// Whether a lock has room for a reclaim in this mode once so much is given back. A lock delay is
+    /// for others; whoever held it beside the one that was lost still does.
+    fn fits_without(&self, lock: LockKey, mode: Mode, given_back: u64) -> bool {
+        let lock = &self.locks[lock];
+        lock.fits_instead(mode, given_back) || lock.taken() == given_back
+    }
+
+    /// Whether a claim of a reclaim has room if enough holders with lesser tokens go. Those who would
+    /// go are counted from the least on, those who would stay from the greatest on, at the same time,
+    /// until it is clear; if nothing is left to count with, it has none.
+    fn has_room_without_lesser(
         &self,
-        lock: LockKey,
+        claim: ClaimKey,
         reclaimed: FencingToken,
-    ) -> Vec<(FencingToken, RequestKey)> {
-        let holders = self.locks[lock].holders.iter(&self.claims);
-        holders
-            .map(|claim| self.claims[claim].request)
-            .filter_map(|request| Some((self.requests[request].token()?, request)))
-            .filter(|(token, _)| *token < reclaimed)
-            .collect()
+        left: &mut usize,
+    ) -> bool {
+        let ClaimNode { lock: key, mode, .. } = self.claims[claim];
+        let lock = &self.locks[key];
+        let token_and_share = |holder: &ClaimKey| {
+            let ClaimNode { request, mode, .. } = self.claims[*holder];
+            (self.requests[request].token(), share(mode))
+        };
+        let is_less = |(token, _): &(Option<FencingToken>, u64)| *token < Some(reclaimed);
+        let mut going = lock.holders.iter(&self.claims).map(|it| token_and_share(&it));
+        let mut staying = lock.holders.iter_back(&self.claims).map(|it| token_and_share(&it));
+        let (mut given_back, mut kept) = (0, 0);
+        while !self.fits_without(key, mode, given_back) {
+            if *left == 0 {
+                return false;
+            }
+            *left -= 1;
+            match staying.next().filter(|holder| !is_less(holder)) {
+                // Of all others, everything is given back.
+                None => return self.fits_without(key, mode, lock.taken() - kept),
+                Some((_, share)) => kept += share,
+            }
+            if !self.fits_without(key, mode, lock.taken() - kept) {
+                return false;
+            }
+            match going.next().filter(is_less) {
+                None => return false,
+                Some((_, share)) => given_back += share,
+            }
+        }
+        true
     }
 
     /// The locks of a request are what it says they are; nobody holds those that were something else.
@@ -250,17 +293,16 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Brings both sides to the same view of what a session has (rule S3): without it a lock can
     /// belong to nobody, when the answer to its request was lost and the client gave up.
     pub(super) fn account(&mut self, session: SessionKey, account: &Account) {
-        let ids = account.from..=account.to;
         let held: HashMap<RequestId, FencingToken> = account.held.iter().copied().collect();
         let waiting: HashSet<RequestId> = account.waiting.iter().copied().collect();
-        let live: Vec<RequestKey> = self.sessions[session]
-            .requests
-            .iter(&self.requests.arena)
-            .filter(|key| ids.contains(&self.requests[*key].id))
-            .collect();
+        // Each of them is listed, or dropped.
+        let requests = &self.sessions[session].requests;
+        let first = requests.seek(&self.requests.arena, account.from, |live| live.id);
+        let live = iter::successors(first, |request| self.requests[*request].next_of_session())
+            .take_while(|request| self.requests[*request].id <= account.to);
         // Those that wait first: one may wait to convert what is held.
         let (holding, waits): (Vec<_>, Vec<_>) =
-            live.into_iter().partition(|request| self.requests[*request].is_held());
+            live.partition(|request| self.requests[*request].is_held());
         for request in waits.into_iter().chain(holding) {
             let Live { id, state, .. } = self.requests[request];
             match state {

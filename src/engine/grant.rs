@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
 use super::event::{Request, Wait};
 use super::lock::{ClaimNode, Shape};
+use super::owner::Holdings;
 use super::request::{Live, State};
 use super::session::{Outcome, Session};
 use super::table::Due;
@@ -103,9 +104,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             (more.owner, more.lock_delay, more.note) = (owner, lock_delay, Some(note.clone()));
         }
         let key = self.requests.insert(live);
-        self.sessions[session].requests.push_back(&mut self.requests.arena, key);
+        self.sessions[session].requests.add(&mut self.requests.arena, key, |live| live.id);
         if let Some(owner) = owner {
             self.owners[owner].requests.push_back(&mut self.requests.arena, key);
+            self.note_holdings_of_many(owner);
         }
         let mut last: Option<ClaimKey> = None;
         for Claim { name, mode } in claims.as_slice() {
@@ -226,16 +228,19 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 
     /// Makes a request that is in no queue the holder of all it claims.
     pub(super) fn hold(&mut self, request: RequestKey, token: FencingToken) {
-        self.each_claim(self.requests[request].first, |table, claim, lock| {
-            table.locks[lock].add_holder(&mut table.claims, claim);
-            table.holders_changed(lock);
-        });
         let live = &mut self.requests[request];
         live.state = State::Held { token };
         live.since = self.now;
-        let session = live.session;
+        let Live { session, first, .. } = *live;
+        self.each_claim(first, |table, claim, lock| {
+            table.locks.add_holder(lock, &mut table.claims, &table.requests, claim);
+            table.holders_changed(lock);
+        });
         self.sessions[session].held += 1;
         self.held += 1;
+        if let Some(owner) = self.requests[request].owner() {
+            self.change_holdings(owner, request, Holdings::add);
+        }
     }
 
     /// Whether all locks of a request have room for it.
@@ -254,25 +259,28 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         let session = self.requests[request].session;
         let (owner, partner) = (self.requests[request].owner(), self.requests[request].partner());
-        self.sessions[session].requests.remove(&mut self.requests.arena, request);
+        self.sessions[session].requests.remove(&mut self.requests.arena, request, |live| live.id);
         if let Some(owner) = owner {
+            self.change_holdings(owner, request, Holdings::remove);
             self.owners[owner].requests.remove(&mut self.requests.arena, request);
             self.owners.forget_if_idle(owner);
         }
-        let live = self.requests.remove(request);
-        self.held -= usize::from(live.is_held());
-        self.sessions[session].held -= usize::from(live.is_held());
-        self.each_claim(live.first, |table, claim, lock| {
-            if live.is_held() {
-                table.locks[lock].remove_holder(&mut table.claims, claim);
+        let Live { id, first, .. } = self.requests[request];
+        let is_held = self.requests[request].is_held();
+        self.held -= usize::from(is_held);
+        self.sessions[session].held -= usize::from(is_held);
+        self.each_claim(first, |table, claim, lock| {
+            if is_held {
+                table.locks.remove_holder(lock, &mut table.claims, &table.requests, claim);
                 table.holders_changed(lock);
             }
             table.claims.remove(claim);
             table.sessions[session].claims -= 1;
             table.unsettle(lock);
         });
+        self.requests.remove(request);
         if let Some(partner) = partner {
-            self.part_from(partner, live.id);
+            self.part_from(partner, id);
         }
     }
 

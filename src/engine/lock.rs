@@ -1,6 +1,6 @@
 //! Locks in use, and the claims that hold them or wait for them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
@@ -9,7 +9,10 @@ use hashbrown::hash_table::Entry;
 use super::arena::{
     Arena, Chain, ClaimKey, Linked, Links, LockKey, QueueKey, RequestKey, is_mostly_empty,
 };
-use crate::types::{LockName, Mode, Timestamp};
+use super::queue::{Entangled, NOBODY, ServiceQueue, Traits};
+use super::request::Requests;
+use super::row::{self, Marks};
+use crate::types::{FencingToken, LockName, Mode, Timestamp};
 
 /// A lock that is held, waited for, or delayed. Others do not exist.
 #[derive(Debug)]
@@ -24,7 +27,7 @@ pub(super) struct Lock {
     /// How much of the shape's capacity its holders have. Invariant: the sum of their shares, and
     /// never more than the capacity.
     taken: u32,
-    /// The claims that hold it, in the order of their grants.
+    /// The claims that hold it, in the order of their tokens.
     pub(super) holders: Chain<ClaimKey>,
     /// The claims that wait for it, in the order in which they came; none: nobody waits.
     queue: Option<QueueKey>,
@@ -34,6 +37,8 @@ pub(super) struct Lock {
     pub(super) is_unsettled: bool,
     /// Whether somebody wants to hear whenever its holders change.
     pub(super) is_watched: bool,
+    /// Whether its holders are so many that some of them are marked, in `Locks::marks`.
+    is_marked: bool,
 }
 
 /// What a lock is used as.
@@ -146,120 +151,6 @@ impl Linked<ClaimKey> for ClaimNode {
 /// Claims by key.
 pub(super) type ClaimArena = Arena<ClaimKey, ClaimNode>;
 
-/// The row of those in a queue who may make others wait for something else than this lock: requests
-/// with other claims, or of an owner with other requests. All others are of no interest when it is
-/// asked who waits for whom, and a queue may be long.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Entangled;
-
-/// What a queue has to know of a claim's request.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Traits {
-    /// Whether it is told its place.
-    pub(super) told: bool,
-    /// Whether it is entangled.
-    pub(super) entangled: bool,
-}
-
-/// Before whom a claim enters a queue; none: at the end.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Position {
-    /// Of all.
-    pub(super) next: Option<ClaimKey>,
-    /// Of the entangled.
-    pub(super) next_entangled: Option<ClaimKey>,
-    /// Its place there, if that is known.
-    pub(super) place: Option<u32>,
-}
-
-/// The claims that wait for one lock, served first come first served (rule R3).
-#[derive(Debug)]
-#[cfg_attr(test, derive(Clone))]
-pub(super) struct ServiceQueue {
-    /// The claims, in the order in which they came.
-    claims: Chain<ClaimKey>,
-    /// The entangled among them, in the same order.
-    entangled: Chain<ClaimKey, Entangled>,
-    /// How many of them are of requests that are told their place.
-    told: u32,
-    /// No claim in it wants more than this. Lowered only when it is empty.
-    share_max: u64,
-}
-
-/// That of all locks for which nobody waits.
-static NOBODY: ServiceQueue = ServiceQueue::EMPTY;
-
-impl ServiceQueue {
-    const EMPTY: Self =
-        Self { claims: Chain::EMPTY, entangled: Chain::EMPTY, told: 0, share_max: 0 };
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.claims.is_empty()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.claims.len()
-    }
-
-    pub(super) fn head(&self) -> Option<ClaimKey> {
-        self.claims.head()
-    }
-
-    pub(super) fn iter(&self, arena: &ClaimArena) -> impl Iterator<Item = ClaimKey> {
-        self.claims.iter(arena)
-    }
-
-    pub(super) fn iter_back(&self, arena: &ClaimArena) -> impl Iterator<Item = ClaimKey> {
-        self.claims.iter_back(arena)
-    }
-
-    /// The entangled.
-    pub(super) fn entangled(&self) -> Chain<ClaimKey, Entangled> {
-        self.entangled
-    }
-
-    /// No claim in it wants more than this.
-    pub(super) fn share_max(&self) -> u64 {
-        self.share_max
-    }
-
-    /// Whether anybody in it is told of changes.
-    pub(super) fn has_listeners(&self) -> bool {
-        self.told > 0
-    }
-
-    /// Enters at a position that its ticket, or its right to go first, has found.
-    fn enter(&mut self, arena: &mut ClaimArena, claim: ClaimKey, traits: Traits, at: Position) {
-        if let Some(next) = at.next {
-            self.claims.insert_before(arena, claim, next);
-            // Else only a bound until the places are told; but not zero, for it is in the queue.
-            arena[claim].place = at.place.unwrap_or(arena[next].place);
-        } else {
-            self.claims.push_back(arena, claim);
-            arena[claim].place = u32::try_from(self.claims.len()).unwrap_or(u32::MAX);
-        }
-        match at.next_entangled {
-            _ if !traits.entangled => {}
-            Some(next) => self.entangled.insert_before(arena, claim, next),
-            None => self.entangled.push_back(arena, claim),
-        }
-        self.told += u32::from(traits.told);
-        self.share_max = self.share_max.max(share(arena[claim].mode));
-    }
-
-    fn leave(&mut self, arena: &mut ClaimArena, claim: ClaimKey, traits: Traits) {
-        self.claims.remove(arena, claim);
-        if traits.entangled {
-            self.entangled.remove(arena, claim);
-        }
-        self.told -= u32::from(traits.told);
-        arena[claim].place = 0;
-        if self.claims.is_empty() {
-            self.share_max = 0;
-        }
-    }
-}
-
 impl Lock {
     /// Whether a holder in `mode` could join the holders there are.
     pub(super) fn has_room_for(&self, mode: Mode) -> bool {
@@ -276,18 +167,6 @@ impl Lock {
     pub(super) fn fits_instead(&self, mode: Mode, given_back: u64) -> bool {
         let taken = self.taken() - given_back;
         self.shape == Shape::of(mode) && taken + share(mode) <= self.shape.capacity()
-    }
-
-    /// The claim becomes one of the holders.
-    pub(super) fn add_holder(&mut self, arena: &mut ClaimArena, claim: ClaimKey) {
-        self.taken += held_share(arena[claim].mode);
-        self.holders.push_back(arena, claim);
-    }
-
-    /// The claim holds it no more.
-    pub(super) fn remove_holder(&mut self, arena: &mut ClaimArena, claim: ClaimKey) {
-        self.taken -= held_share(arena[claim].mode);
-        self.holders.remove(arena, claim);
     }
 
     /// How much of its capacity its holders have.
@@ -322,14 +201,43 @@ pub(super) struct Locks<S> {
     by_name: HashTable<LockKey>,
     /// The names of those that somebody watches, in use or not.
     watched: HashSet<LockName, S>,
+    /// The marks among the holders of those that have many. Invariant: agrees with `Lock::is_marked`.
+    marks: HashMap<LockKey, HolderMarks, S>,
     hasher: S,
+}
+
+/// Some of the holders of a lock, by their tokens.
+type HolderMarks = Box<Marks<Option<FencingToken>, ClaimKey>>;
+
+/// Nearly all locks have no marks, and are not looked up.
+fn take_marks<S: BuildHasher>(
+    marks: &mut HashMap<LockKey, HolderMarks, S>,
+    is_marked: bool,
+    key: LockKey,
+) -> Option<HolderMarks> {
+    if is_marked { marks.remove(&key) } else { None }
+}
+
+/// Says whether there are any.
+fn put_marks<S: BuildHasher>(
+    marks: &mut HashMap<LockKey, HolderMarks, S>,
+    of_lock: Option<HolderMarks>,
+    key: LockKey,
+) -> bool {
+    of_lock.map(|of_lock| marks.insert(key, of_lock)).is_some()
+}
+
+/// What holders stand in the order of.
+fn token_in<S>(requests: &Requests<S>) -> impl Fn(&ClaimNode) -> Option<FencingToken> {
+    |node| requests[node.request].token()
 }
 
 impl<S: BuildHasher + Clone> Locks<S> {
     pub(super) fn new(hasher: S) -> Self {
         let watched = HashSet::with_hasher(hasher.clone());
+        let marks = HashMap::with_hasher(hasher.clone());
         let (arena, queues) = (Arena::new(), Arena::new());
-        Self { arena, queues, by_name: HashTable::new(), watched, hasher }
+        Self { arena, queues, by_name: HashTable::new(), watched, marks, hasher }
     }
 
     /// Somebody wants to hear whenever the holders of this lock change.
@@ -389,6 +297,7 @@ impl<S: BuildHasher + Clone> Locks<S> {
                     delayed_until: None,
                     is_unsettled: false,
                     is_watched,
+                    is_marked: false,
                 });
                 entry.insert(key);
                 key
@@ -406,19 +315,19 @@ impl<S: BuildHasher + Clone> Locks<S> {
         lock.queue.map_or(&NOBODY, |queue| &self.queues[queue])
     }
 
-    /// A claim enters the queue of its lock.
+    /// A claim enters the queue of its lock. Says whether others stand behind it.
     pub(super) fn enter_queue(
         &mut self,
         key: LockKey,
         claims: &mut ClaimArena,
+        requests: &Requests<S>,
         claim: ClaimKey,
         traits: Traits,
-        at: Position,
-    ) {
+    ) -> bool {
         let Self { arena, queues, .. } = self;
         let new = || queues.insert(ServiceQueue::EMPTY);
         let queue = *arena[key].queue.get_or_insert_with(new);
-        queues[queue].enter(claims, claim, traits, at);
+        queues[queue].enter(claims, requests, claim, traits)
     }
 
     /// A claim leaves the queue of its lock, in which it is.
@@ -426,16 +335,60 @@ impl<S: BuildHasher + Clone> Locks<S> {
         &mut self,
         key: LockKey,
         claims: &mut ClaimArena,
+        requests: &Requests<S>,
         claim: ClaimKey,
         traits: Traits,
     ) {
         let Self { arena, queues, .. } = self;
         let Some(queue) = arena[key].queue else { return };
-        queues[queue].leave(claims, claim, traits);
+        queues[queue].leave(claims, requests, claim, traits);
         if queues[queue].is_empty() {
             queues.remove(queue);
             arena[key].queue = None;
         }
+    }
+
+    /// A claim, of a request that holds, becomes one of the holders of its lock.
+    pub(super) fn add_holder(
+        &mut self,
+        key: LockKey,
+        claims: &mut ClaimArena,
+        requests: &Requests<S>,
+        claim: ClaimKey,
+    ) {
+        let lock = &mut self.arena[key];
+        lock.taken += held_share(claims[claim].mode);
+        let marks = &mut take_marks(&mut self.marks, lock.is_marked, key);
+        row::add(&mut lock.holders, marks, claims, claim, token_in(requests));
+        lock.is_marked = put_marks(&mut self.marks, marks.take(), key);
+    }
+
+    /// A claim, of a request that still holds, is one of the holders of its lock no more.
+    pub(super) fn remove_holder(
+        &mut self,
+        key: LockKey,
+        claims: &mut ClaimArena,
+        requests: &Requests<S>,
+        claim: ClaimKey,
+    ) {
+        let lock = &mut self.arena[key];
+        lock.taken -= held_share(claims[claim].mode);
+        let marks = &mut take_marks(&mut self.marks, lock.is_marked, key);
+        row::remove(&mut lock.holders, marks, claims, claim, token_in(requests));
+        lock.is_marked = put_marks(&mut self.marks, marks.take(), key);
+    }
+
+    /// The first of a lock's holders whose token is not less than this one; none: all are less.
+    pub(super) fn seek_holder(
+        &self,
+        key: LockKey,
+        claims: &ClaimArena,
+        requests: &Requests<S>,
+        token: FencingToken,
+    ) -> Option<ClaimKey> {
+        let lock = &self.arena[key];
+        let marks = if lock.is_marked { self.marks.get(&key) } else { None };
+        row::seek(&lock.holders, marks.map(|it| &**it), claims, Some(token), token_in(requests))
     }
 
     /// Forgets a lock that is idle.
@@ -465,6 +418,32 @@ impl<S: BuildHasher + Clone> Locks<S> {
     /// The lock at a place, if there is one.
     pub(super) fn at_place(&self, place: usize) -> Option<LockKey> {
         self.arena.at_place(place)
+    }
+
+    pub(super) fn places_from(&self, from: usize) -> impl Iterator<Item = (usize, Option<&Lock>)> {
+        self.arena.places_from(from)
+    }
+
+    #[cfg(test)]
+    pub(super) fn invariant_holders(
+        &self,
+        key: LockKey,
+        claims: &ClaimArena,
+        requests: &Requests<S>,
+    ) {
+        let (lock, marks) = (&self.arena[key], self.marks.get(&key));
+        assert_eq!(lock.is_marked, marks.is_some(), "{}: whether it has marks", lock.name);
+        row::invariant(&lock.holders, marks.map(|it| &**it), claims, token_in(requests));
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_marked(&self, key: LockKey) -> bool {
+        self.arena[key].is_marked
+    }
+
+    #[cfg(test)]
+    pub(super) fn marked(&self) -> usize {
+        self.marks.len()
     }
 
     #[cfg(test)]

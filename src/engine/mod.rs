@@ -47,12 +47,14 @@ mod invariants;
 mod lock;
 mod owner;
 mod place;
+mod queue;
 #[cfg(test)]
 mod random;
 #[cfg(test)]
 mod reference;
 mod request;
 mod revoke;
+mod row;
 mod session;
 mod snapshot;
 mod table;
@@ -72,7 +74,7 @@ pub use place::PLACES_TOLD_MAX;
 pub use snapshot::Snapshot;
 pub use table::{Counts, HEARTBEAT, LockTable};
 pub use tokens::TOKEN_BLOCK;
-pub use view::{HolderView, LockView, SessionView, WaiterView};
+pub use view::{HolderView, LockView, PLACES_LOOKED_AT_MAX, SessionView, WaiterView};
 
 use crate::types::{Epoch, FencingToken, Ttl};
 

@@ -2,11 +2,16 @@
 //! holds until all that it asked for is granted. A request without an owner is one of its own, and
 //! needs nothing of this.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::BuildHasher;
 
-use super::arena::{Arena, Chain, OwnerKey, RequestKey, SessionKey, is_mostly_empty};
-use crate::types::OwnerId;
+use super::LockTable;
+use super::arena::{Arena, Chain, LockKey, OwnerKey, RequestKey, SessionKey, is_mostly_empty};
+use super::lock::{ClaimNode, share};
+use crate::types::{FencingToken, OwnerId};
+
+/// What an owner of no more requests than this holds is looked for among them.
+pub(super) const REQUESTS_LOOKED_THROUGH_MAX: usize = 32;
 
 /// The row of the requests of an owner.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +27,48 @@ pub(super) struct Owner {
     pub(super) id: OwnerId,
     /// Its live requests.
     pub(super) requests: Chain<RequestKey, ByOwner>,
+    /// What it holds, if it ever had too many requests to look through.
+    pub(super) holdings: Option<Box<Holdings>>,
+}
+
+/// What an owner of many requests holds, by lock.
+#[derive(Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(Clone))]
+pub(super) struct Holdings {
+    /// How much it has of each lock.
+    shares: BTreeMap<LockKey, u64>,
+    /// The tokens with which it has them.
+    tokens: BTreeSet<(LockKey, FencingToken)>,
+}
+
+impl Holdings {
+    /// The owner holds so much of a lock with this token.
+    pub(super) fn add(&mut self, lock: LockKey, token: FencingToken, share: u64) {
+        *self.shares.entry(lock).or_default() += share;
+        self.tokens.insert((lock, token));
+    }
+
+    /// The owner does not hold that any more.
+    pub(super) fn remove(&mut self, lock: LockKey, token: FencingToken, share: u64) {
+        self.tokens.remove(&(lock, token));
+        if let Some(held) = self.shares.get_mut(&lock) {
+            *held -= share;
+            if *held == 0 {
+                self.shares.remove(&lock);
+            }
+        }
+    }
+
+    /// How much the owner has of a lock.
+    pub(super) fn share_of(&self, lock: LockKey) -> u64 {
+        self.shares.get(&lock).copied().unwrap_or(0)
+    }
+
+    /// The tokens with which it has it, the latest first.
+    pub(super) fn tokens_of(&self, lock: LockKey) -> impl Iterator<Item = FencingToken> {
+        let (least, greatest) = (FencingToken::new(0), FencingToken::new(u64::MAX));
+        self.tokens.range((lock, least)..=(lock, greatest)).rev().map(|(_, token)| *token)
+    }
 }
 
 /// All owners, found by session and number.
@@ -44,14 +91,14 @@ impl<S: BuildHasher> Owners<S> {
             return None;
         }
         let Self { arena, by_id } = self;
-        let add = || arena.insert(Owner { session, id, requests: Chain::EMPTY });
+        let add = || arena.insert(Owner { session, id, requests: Chain::EMPTY, holdings: None });
         Some(*by_id.entry((session, id)).or_insert_with(add))
     }
 
     /// An owner without a name.
     pub(super) fn add_unnamed(&mut self, session: SessionKey) -> OwnerKey {
         let id = OwnerId::default();
-        self.arena.insert(Owner { session, id, requests: Chain::EMPTY })
+        self.arena.insert(Owner { session, id, requests: Chain::EMPTY, holdings: None })
     }
 
     /// Forgets an owner that has nothing any more.
@@ -81,6 +128,47 @@ impl<S: BuildHasher> Owners<S> {
     #[cfg(test)]
     pub(super) fn named(&self) -> usize {
         self.by_id.len()
+    }
+}
+
+impl<S: BuildHasher + Clone> LockTable<S> {
+    /// From now on it is kept what the owner holds, if it has too many requests to look through.
+    pub(super) fn note_holdings_of_many(&mut self, owner: OwnerKey) {
+        let Owner { requests, holdings, .. } = &self.owners[owner];
+        if requests.len() <= REQUESTS_LOOKED_THROUGH_MAX || holdings.is_some() {
+            return;
+        }
+        self.owners[owner].holdings = Some(Box::new(self.holdings_of(owner)));
+    }
+
+    /// What an owner holds, looked for among its requests.
+    #[cold]
+    pub(super) fn holdings_of(&self, owner: OwnerKey) -> Holdings {
+        let mut holdings = Holdings::default();
+        for request in self.owners[owner].requests.iter(&self.requests.arena) {
+            let Some(token) = self.requests[request].token() else { continue };
+            for claim in self.claims_of(request) {
+                let ClaimNode { lock, mode, .. } = self.claims[claim];
+                holdings.add(lock, token, share(mode));
+            }
+        }
+        holdings
+    }
+
+    /// A request of an owner begins to hold, or ends: that is noted where it is kept what owners hold.
+    pub(super) fn change_holdings(
+        &mut self,
+        owner: OwnerKey,
+        request: RequestKey,
+        change: impl Fn(&mut Holdings, LockKey, FencingToken, u64),
+    ) {
+        let Some(token) = self.requests[request].token() else { return };
+        let Some(mut holdings) = self.owners[owner].holdings.take() else { return };
+        for claim in self.claims_of(request) {
+            let ClaimNode { lock, mode, .. } = self.claims[claim];
+            change(&mut holdings, lock, token, share(mode));
+        }
+        self.owners[owner].holdings = Some(holdings);
     }
 }
 

@@ -4,9 +4,10 @@
 use std::hash::BuildHasher;
 use std::mem;
 
-use super::arena::{ClaimKey, LockKey, RequestKey};
-use super::lock::{ClaimNode, Position, Traits};
-use super::request::{Live, State};
+use super::arena::{LockKey, RequestKey};
+use super::lock::ClaimNode;
+use super::queue::Traits;
+use super::request::{Live, Rank, State};
 use super::table::Due;
 use super::{LockTable, News, Rejection};
 use crate::types::{Ticket, Timestamp};
@@ -29,7 +30,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
     }
 
-    /// Puts a request into the queues of all its locks, at the place that its ticket says.
+    /// Puts a request into the queues of all its locks, at the place that its ticket says: at the end,
+    /// for tickets grow. But in a grace period some come back late, and a conversion goes first, behind
+    /// other conversions.
     pub(super) fn wait_in_queues(
         &mut self,
         request: RequestKey,
@@ -43,9 +46,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         let traits = self.traits(request);
         self.each_claim(self.requests[request].first, |table, claim, lock| {
-            let at = table.position(lock, request);
-            table.locks.enter_queue(lock, &mut table.claims, claim, traits, at);
-            if at.next.is_some() {
+            let Self { locks, claims, requests, .. } = table;
+            if locks.enter_queue(lock, claims, requests, claim, traits) {
                 // The places behind it have changed.
                 table.unsettle(lock);
             }
@@ -59,7 +61,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 
     /// What queues have to know of a request.
     fn traits(&self, request: RequestKey) -> Traits {
-        Traits { told: self.requests[request].is_told(), entangled: self.is_entangled(request) }
+        let live = &self.requests[request];
+        let (told, converts) = (live.is_told(), live.is_conversion());
+        Traits { told, entangled: self.is_entangled(request), converts }
     }
 
     /// Whether others may wait for something else than the lock because of it. The same as long as a
@@ -70,36 +74,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             || live.first.is_some_and(|first| self.claims[first].sibling.is_some())
     }
 
-    /// Where a request enters a lock's queue: at the end, for tickets grow. But in a grace period some
-    /// come back late, and a conversion goes first, behind other conversions.
-    fn position(&self, lock: LockKey, request: RequestKey) -> Position {
-        let is_behind = |claim: &ClaimKey| self.goes_before(request, self.claims[*claim].request);
-        let queue = self.locks.queue(lock);
-        if self.requests[request].is_conversion() {
-            let ahead = queue.iter(&self.claims).take_while(|claim| !is_behind(claim)).count();
-            return Position {
-                next: queue.iter(&self.claims).nth(ahead),
-                next_entangled: queue.entangled().iter(&self.claims).find(is_behind),
-                place: u32::try_from(ahead + 1).ok(),
-            };
-        }
-        Position {
-            place: None,
-            next: queue.iter_back(&self.claims).take_while(is_behind).last(),
-            next_entangled: queue.entangled().iter_back(&self.claims).take_while(is_behind).last(),
-        }
-    }
-
-    /// Whether a request stands before another one in a queue: conversions first, then by ticket.
-    fn goes_before(&self, request: RequestKey, other: RequestKey) -> bool {
-        self.rank(request) < self.rank(other)
-    }
-
-    /// What queues are ordered by. Tickets are what clients show of them, so two may show the same;
-    /// but of two claims in a queue one must be the first for everybody.
-    pub(super) fn rank(&self, request: RequestKey) -> (bool, Ticket, RequestKey) {
-        let live = &self.requests[request];
-        (!live.is_conversion(), live.ticket(), request)
+    /// Where a request stands in queues.
+    pub(super) fn rank(&self, request: RequestKey) -> Rank {
+        self.requests.rank(request)
     }
 
     /// A request waits no longer, in any queue.
@@ -109,7 +86,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let traits = self.traits(request);
         self.each_claim(self.requests[request].first, |table, claim, lock| {
             if table.claims[claim].is_queued() {
-                table.locks.leave_queue(lock, &mut table.claims, claim, traits);
+                let Self { locks, claims, requests, .. } = table;
+                locks.leave_queue(lock, claims, requests, claim, traits);
                 table.unsettle(lock);
             }
         });

@@ -67,6 +67,11 @@ impl More {
 /// What there is about most.
 static NOTHING: More = More::NOTHING;
 
+/// What queues are ordered by: conversions first, then by ticket. Tickets are what clients show of them,
+/// so two may show the same; but of two claims in a queue one must be the first for everybody. The same
+/// as long as a request waits.
+pub(super) type Rank = (bool, Ticket, RequestKey);
+
 /// Whether a request waits or holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -124,6 +129,11 @@ impl Live {
 
     pub(super) fn is_held(&self) -> bool {
         matches!(self.state, State::Held { .. })
+    }
+
+    /// The next of its session's requests.
+    pub(super) fn next_of_session(&self) -> Option<RequestKey> {
+        self.session_links.next()
     }
 
     /// Its token, if it holds.
@@ -256,6 +266,14 @@ impl<S: BuildHasher> Requests<S> {
     #[cfg(test)]
     pub(super) fn places(&self) -> [usize; 2] {
         [self.arena.places(), self.by_id.capacity()]
+    }
+}
+
+impl<S> Requests<S> {
+    /// Where a request stands in queues.
+    pub(super) fn rank(&self, request: RequestKey) -> Rank {
+        let live = &self.arena[request];
+        (!live.is_conversion(), live.ticket(), request)
     }
 }
 

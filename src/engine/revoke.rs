@@ -65,9 +65,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// The request that holds the lock with this token.
     fn holder_with(&self, name: &LockName, token: FencingToken) -> Option<RequestKey> {
         let lock = self.locks.find(name.as_str())?;
-        let holders = self.locks[lock].holders.iter(&self.claims);
-        holders
-            .map(|claim| self.claims[claim].request)
-            .find(|request| self.requests[*request].state == State::Held { token })
+        let claim = self.locks.seek_holder(lock, &self.claims, &self.requests, token)?;
+        let request = self.claims[claim].request;
+        (self.requests[request].state == State::Held { token }).then_some(request)
     }
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::arena::{Arena, Chain, RequestKey, SessionKey, is_mostly_empty};
+use super::arena::{Arena, RequestKey, SessionKey, is_mostly_empty};
 use super::event::Command;
+use super::row::Row;
 use super::{EndReason, News, Rejection};
 use crate::types::{
     ConnectionId, FencingToken, Generation, Identity, LostReason, RejectionCode, RequestId,
@@ -41,8 +42,8 @@ pub(super) struct Session {
     /// When its entry among the deadlines comes up. Never after `ends`, often before: a renewal
     /// moves `ends` only, and the entry is put off when it comes up.
     pub(super) wakes: Timestamp,
-    /// Its live requests, oldest first.
-    pub(super) requests: Chain<RequestKey>,
+    /// Its live requests, in the order of their ids.
+    pub(super) requests: Row<RequestId, RequestKey>,
     /// The greatest request id it has used (rule R1).
     pub(super) latest_request: RequestId,
     /// How its latest finished requests ended, oldest first (rule R1).
@@ -112,7 +113,7 @@ impl Session {
             linger: opening.linger,
             ends,
             wakes: ends,
-            requests: Chain::EMPTY,
+            requests: Row::EMPTY,
             latest_request: RequestId::new(0),
             finished: VecDeque::new(),
             held: 0,
@@ -291,6 +292,15 @@ impl<S: BuildHasher + Clone> Sessions<S> {
     #[cfg(test)]
     pub(super) fn iter_all(&self) -> impl Iterator<Item = (usize, &Session)> {
         self.arena.iter_from(0)
+    }
+
+    /// All places at and after one, and who is there and not over.
+    pub(super) fn places_from(
+        &self,
+        from: usize,
+    ) -> impl Iterator<Item = (usize, Option<&Session>)> {
+        let places = self.arena.places_from(from);
+        places.map(|(place, session)| (place, session.filter(|session| !session.is_over)))
     }
 
     /// Those at and after a place that are not over.

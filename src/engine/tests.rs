@@ -31,6 +31,7 @@
 //! `UPDATE_GOLDENFILES=1 cargo test` writes what was seen into the files.
 
 mod bounds;
+mod costs;
 mod slices;
 mod tell;
 

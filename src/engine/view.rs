@@ -12,6 +12,9 @@ use crate::types::{
     FencingToken, Identity, LockName, Mode, Note, OwnerId, RequestId, SessionId, Timestamp, Ttl,
 };
 
+/// A page of a long list is of so many places at most: most of them may be vacant.
+pub const PLACES_LOOKED_AT_MAX: usize = 1_024;
+
 /// A lock in use.
 #[derive(Debug)]
 pub struct LockView<'a, S> {
@@ -104,9 +107,28 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.locks.iter_from(from).map(view)
     }
 
+    /// All places at and after one, and the locks there: none where it is vacant. For who may not walk
+    /// over any number of vacant places.
+    pub fn lock_places(
+        &self,
+        from: usize,
+    ) -> impl Iterator<Item = (usize, Option<LockView<'_, S>>)> {
+        let view = |lock| LockView { table: self, lock };
+        self.locks.places_from(from).map(move |(place, lock)| (place, lock.map(view)))
+    }
+
     /// The sessions at and after a place, each with its place; as [`LockTable::locks`].
     pub fn sessions(&self, from: usize) -> impl Iterator<Item = (usize, SessionView<'_>)> {
         self.sessions.iter_from(from).map(|(place, session)| (place, session_view(session)))
+    }
+
+    /// All places at and after one, and the sessions there; as [`LockTable::lock_places`].
+    pub fn session_places(
+        &self,
+        from: usize,
+    ) -> impl Iterator<Item = (usize, Option<SessionView<'_>>)> {
+        let places = self.sessions.places_from(from);
+        places.map(|(place, session)| (place, session.map(session_view)))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A page is filled until a budget of bytes is used up, well below what a frame may hold. The budget
 //! is one connection's for one turn: a client that asks a hundred questions in one write gets a
-//! hundred answers, but not a hundred full pages at once.
+//! hundred answers, but not a hundred full pages at once. Nor does a page look at any number of vacant
+//! places: it is short or empty then, and says where the next begins.
 
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
@@ -10,7 +11,9 @@ use std::time::Duration;
 
 use super::counters::Counters;
 use super::render;
-use crate::engine::{HolderView, LockTable, LockView, SessionView, WaiterView};
+use crate::engine::{
+    HolderView, LockTable, LockView, PLACES_LOOKED_AT_MAX, SessionView, WaiterView,
+};
 use crate::types::Timestamp;
 use crate::wire::{
     FRAME_LEN_MAX, Holder, LockStatus, ServerMessage, ServerStatus, SessionStatus, Waiter,
@@ -115,7 +118,12 @@ pub(super) fn locks<S: BuildHasher + Clone>(
 ) -> ServerMessage {
     let from = usize::try_from(cursor).unwrap_or(usize::MAX);
     let mut locks = Vec::new();
-    for (place, view) in table.locks(from) {
+    for (place, view) in table.lock_places(from) {
+        if place - from >= PLACES_LOOKED_AT_MAX {
+            let next = Some(render::count(place));
+            return ServerMessage::LockStatus { query_id, locks, next };
+        }
+        let Some(view) = view else { continue };
         // The first fits always, so that every page gets on.
         if !budget.take(FIXED_BYTES + view.name().as_str().len()) && !locks.is_empty() {
             let next = Some(render::count(place));
@@ -171,7 +179,12 @@ pub(super) fn sessions<S: BuildHasher + Clone>(
 ) -> ServerMessage {
     let from = usize::try_from(cursor).unwrap_or(usize::MAX);
     let mut sessions = Vec::new();
-    for (place, view) in table.sessions(from) {
+    for (place, view) in table.session_places(from) {
+        if place - from >= PLACES_LOOKED_AT_MAX {
+            let next = Some(render::count(place));
+            return ServerMessage::SessionStatus { query_id, sessions, next };
+        }
+        let Some(view) = view else { continue };
         if !budget.take(FIXED_BYTES + view.identity.as_str().len()) && !sessions.is_empty() {
             let next = Some(render::count(place));
             return ServerMessage::SessionStatus { query_id, sessions, next };

@@ -65,7 +65,7 @@ impl Watches {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{CYCLE_TOLD_MAX, STEPS_MAX};
+    use crate::engine::{CYCLE_TOLD_MAX, PLACES_LOOKED_AT_MAX, STEPS_MAX};
 
     fn lock(name: &str) -> LockName {
         LockName::new(name).unwrap()
@@ -125,6 +125,7 @@ mod tests {
             ),
             row("links of a cycle that are told", CYCLE_TOLD_MAX),
             row("claims that are looked at to find a cycle", STEPS_MAX),
+            row("places that are looked at for a page of locks or sessions", PLACES_LOOKED_AT_MAX),
         ] {
             assert!(document.contains(&row), "{row}");
         }

@@ -372,6 +372,44 @@ async fn pages_fit_into_frames_and_show_every_lock_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_page_looks_at_1024_places_and_the_next_goes_on_from_there() {
+    /// Of 64 locks each.
+    const MANY: u64 = 40;
+    local(async {
+        let mut bench = Bench::new();
+        let session = bench.open().await;
+        session.submit(vec![request(1, "first")]);
+        for id in 2..2 + MANY {
+            let ClientMessage::Request(mut several) = request(id, "several") else { panic!() };
+            let claim = |nth| Claim { name: format!("{id}.{nth}").into(), mode: Mode::Exclusive };
+            several.claims = (0..64).map(claim).collect();
+            session.submit(vec![ClientMessage::Request(several)]);
+        }
+        session.submit(vec![request(2 + MANY, "last")]);
+        // What was between the first and the last is vacant.
+        let given_up = (2..2 + MANY).map(|request| ClientMessage::Cancel { request });
+        session.submit(given_up.collect());
+        settle().await;
+        session.take();
+        let (mut cursor, mut pages) = (Some(0), Vec::new());
+        while let Some(from) = cursor {
+            let query = Query::Locks { cursor: from };
+            session.submit(vec![ClientMessage::Inspect { query_id: 1, query }]);
+            settle().await;
+            let page = session.take().pop().unwrap();
+            let ServerMessage::LockStatus { locks, next, .. } = page else { panic!("{page:?}") };
+            pages.push((locks.into_iter().map(|lock| lock.name).collect::<Vec<_>>(), next));
+            cursor = next;
+        }
+        assert_eq!(pages[0], (vec!["first".to_owned()], Some(1024)));
+        assert_eq!(pages[1], (vec![], Some(2048)));
+        assert_eq!(pages[2].0, ["last"]);
+        assert!(pages.len() <= 4 && pages[3..].iter().all(|page| page.0.is_empty()), "{pages:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_questions_at_once_do_not_overfill_an_outbox() {
     local(async {
         let (_bench, session, _) = crowded().await;

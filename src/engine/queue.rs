@@ -1,0 +1,136 @@
+//! The queue of a lock: who waits for it, first come first served (rule R3).
+
+use super::arena::ClaimKey;
+use super::lock::{ClaimArena, ClaimNode, share};
+use super::request::{Rank, Requests};
+use super::row::Row;
+
+/// The row of those in a queue who may make others wait for something else than this lock: requests
+/// with other claims, or of an owner with other requests. All others are of no interest when it is
+/// asked who waits for whom, and a queue may be long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entangled;
+
+/// What a queue has to know of a claim's request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Traits {
+    /// Whether it is told its place.
+    pub(super) told: bool,
+    /// Whether it is entangled.
+    pub(super) entangled: bool,
+    /// Whether it is to take the place of what is held, and so goes first.
+    pub(super) converts: bool,
+}
+
+/// The claims that wait for one lock, served first come first served (rule R3).
+#[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
+pub(super) struct ServiceQueue {
+    /// The claims, in the order of their ranks: in which they came, mostly.
+    claims: Row<Rank, ClaimKey>,
+    /// The entangled among them, in the same order.
+    entangled: Row<Rank, ClaimKey, Entangled>,
+    /// How many of them are of requests that are told their place.
+    told: u32,
+    /// How many of them are of conversions. Those stand first.
+    conversions: u32,
+    /// No claim in it wants more than this. Lowered only when it is empty.
+    share_max: u64,
+}
+
+/// That of all locks for which nobody waits.
+pub(super) static NOBODY: ServiceQueue = ServiceQueue::EMPTY;
+
+impl ServiceQueue {
+    pub(super) const EMPTY: Self =
+        Self { claims: Row::EMPTY, entangled: Row::EMPTY, told: 0, conversions: 0, share_max: 0 };
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.claims.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.claims.len()
+    }
+
+    pub(super) fn head(&self) -> Option<ClaimKey> {
+        self.claims.head()
+    }
+
+    pub(super) fn iter(&self, arena: &ClaimArena) -> impl Iterator<Item = ClaimKey> {
+        self.claims.iter(arena)
+    }
+
+    /// The entangled.
+    pub(super) fn entangled(&self) -> &Row<Rank, ClaimKey, Entangled> {
+        &self.entangled
+    }
+
+    /// No claim in it wants more than this.
+    pub(super) fn share_max(&self) -> u64 {
+        self.share_max
+    }
+
+    /// Whether anybody in it is told of changes.
+    pub(super) fn has_listeners(&self) -> bool {
+        self.told > 0
+    }
+
+    /// A claim enters at the place that its ticket, or its right to go first, gives it. Says whether
+    /// others stand behind it.
+    pub(super) fn enter<S>(
+        &mut self,
+        arena: &mut ClaimArena,
+        requests: &Requests<S>,
+        claim: ClaimKey,
+        traits: Traits,
+    ) -> bool {
+        let rank = |node: &ClaimNode| requests.rank(node.request);
+        let next = self.claims.add(arena, claim, rank);
+        self.conversions += u32::from(traits.converts);
+        arena[claim].place = match next {
+            None => u32::try_from(self.claims.len()).unwrap_or(u32::MAX),
+            Some(next) if traits.converts && !requests[arena[next].request].is_conversion() => {
+                self.conversions
+            }
+            // Only a bound until the places are told; but not zero, for it is in the queue.
+            Some(next) => arena[next].place,
+        };
+        if traits.entangled {
+            self.entangled.add(arena, claim, rank);
+        }
+        self.told += u32::from(traits.told);
+        self.share_max = self.share_max.max(share(arena[claim].mode));
+        next.is_some()
+    }
+
+    pub(super) fn leave<S>(
+        &mut self,
+        arena: &mut ClaimArena,
+        requests: &Requests<S>,
+        claim: ClaimKey,
+        traits: Traits,
+    ) {
+        let rank = |node: &ClaimNode| requests.rank(node.request);
+        self.claims.remove(arena, claim, rank);
+        if traits.entangled {
+            self.entangled.remove(arena, claim, rank);
+        }
+        self.told -= u32::from(traits.told);
+        self.conversions -= u32::from(traits.converts);
+        arena[claim].place = 0;
+        if self.claims.is_empty() {
+            self.share_max = 0;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn invariant<S>(&self, arena: &ClaimArena, requests: &Requests<S>) {
+        let rank = |node: &ClaimNode| requests.rank(node.request);
+        self.claims.invariant(arena, rank);
+        self.entangled.invariant(arena, rank);
+        let converts = |claim: &ClaimKey| requests[arena[*claim].request].is_conversion();
+        let conversions = self.claims.iter(arena).filter(converts).count();
+        assert_eq!(conversions, self.conversions as usize, "conversions in a queue");
+    }
+}
