@@ -96,19 +96,20 @@ impl<O: Ord + Copy, K: Key> Marks<O, K> {
         is_head: bool,
         order: impl Fn(&T) -> O,
     ) {
-        let own = order(&arena[key]);
-        if self.marks.first_key_value().is_none_or(|(first, _)| own < *first) {
+        if is_head {
+            if let Some(first) = self.marks.first_entry().filter(|first| first.get().key == key) {
+                self.before = first.remove().len - 1;
+            }
             return;
         }
+        let own = order(&arena[key]);
         let Some(mark) = self.marks.get(&own).copied().filter(|mark| mark.key == key) else {
             return;
         };
         self.marks.remove(&own);
-        let len = mark.len - 1;
-        if is_head {
-            self.before = len;
-        } else if let Some(next) = arena[key].links().next() {
+        if let Some(next) = arena[key].links().next() {
             // If that is marked already, nothing is left of this stretch.
+            let len = mark.len - 1;
             self.marks.entry(order(&arena[next])).or_insert(Mark { key: next, len });
         }
     }

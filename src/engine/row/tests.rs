@@ -8,7 +8,7 @@ use super::super::arena::{ClaimKey, Links, looks};
 use super::*;
 
 /// More than a walk between two marks ever looks at: each thing on it, and its links.
-const FEW: usize = 3 * STRETCH_LEN_MAX as usize;
+const FEW: u64 = 3 * STRETCH_LEN_MAX as u64;
 
 struct Bead(u64, Links<ClaimKey>);
 
