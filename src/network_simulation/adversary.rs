@@ -21,9 +21,9 @@ const ADVERSARY: u64 = u64::MAX;
 /// Longest life of one of its connections.
 const CONNECTION_MS_MAX: u64 = 3_000;
 /// Longest pause between two of its writes.
-const PAUSE_MS_MAX: u64 = 100;
+const PAUSE_MS_MAX: u64 = 200;
 /// What it says in one write.
-const BATCH: usize = 40;
+const BATCH: usize = 10;
 /// Locks of its own.
 const LOCKS: usize = 3;
 /// The patience of a write that nobody takes.
@@ -121,7 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     converts: None,
                     request: self.latest,
                     owner,
-                    wait: Wait::Forever,
+                    wait: Wait::Timeout { ms: 200 },
                     progress: true,
                     lock_delay_ms: 0,
                     note: String::new(),
