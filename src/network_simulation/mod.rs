@@ -18,6 +18,7 @@
 //! | `stream`, `network` | bytes under way, and who gets through to whom |
 //! | `disk`, `machine` | where the coordinator runs, crashes, stops and starts again |
 //! | `fleet`, `contender` | clients, and what their tasks do with them |
+//! | `adversary` | a client that means harm, in every second run |
 //! | `faults` | what goes wrong, and when |
 //! | `places` | who came before whom, over runs of the coordinator |
 //! | `diary`, `trace` | what is written down: for the judge, and for the comparison of two runs |
@@ -30,6 +31,7 @@
 
 #![allow(clippy::print_stdout, reason = "a simulation says how far it came")]
 
+mod adversary;
 mod contender;
 mod diary;
 mod disk;
@@ -91,6 +93,7 @@ fn simulated_network_keeps_every_promise() {
         at_least(what, done.runs);
     }
     at_least("places kept over a crash", done.runs);
+    at_least("messages of the adversary", done.runs * 50);
 }
 
 #[test]

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use futures_util::future::join;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::adversary::do_harm;
 use super::diary::Book;
 use super::disk::Disk;
 use super::faults::{Deeds, Faults};
@@ -132,7 +134,12 @@ async fn run(mut random: Random, lines: Lines) -> Verdict {
     let fleet = Fleet::start(network.clone(), Rc::clone(&book), another(), count);
     let faults =
         Faults { network: &network, machine: &machine, disk: &disk, fleet: &fleet, trace: &trace };
-    let deeds = faults.strike(&mut another(), FAULTS).await;
+    let (mut of_faults, mut of_harm) = (another(), another());
+    let harm = async {
+        let end = Instant::now() + FAULTS;
+        if of_harm.once_in(2) { do_harm(&network, of_harm, end).await } else { 0 }
+    };
+    let (deeds, harm) = join(faults.strike(&mut of_faults, FAULTS), harm).await;
     sleep(PEACE).await;
     book.close();
     if timeout(END_MAX, fleet.ended()).await.is_err() {
@@ -159,6 +166,7 @@ async fn run(mut random: Random, lines: Lines) -> Verdict {
     counts.insert("coordinator runs", machine.starts());
     counts.insert("client processes", fleet.clients());
     counts.insert("connections", network.connections());
+    counts.insert("messages of the adversary", harm);
     let length = Duration::from_micros(trace.now_us());
     let (digest, lines) = (trace.digest(), trace.take());
     Verdict { violations, digest, lines, runs: 1, length, figures, faults: deeds, counts }

@@ -51,7 +51,11 @@ pub(crate) struct Raw {
 
 impl Raw {
     pub(crate) fn connect(server: &Server) -> Self {
-        let socket = TcpStream::connect(&server.address).unwrap();
+        Self::connect_to(&server.address)
+    }
+
+    pub(crate) fn connect_to(address: &str) -> Self {
+        let socket = TcpStream::connect(address).unwrap();
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         Self { socket, unread: BytesMut::new() }
     }
