@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::ledger::Ledger;
+
 /// Counts since the start, and the connections of now.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
@@ -17,6 +19,8 @@ pub(super) struct Counters {
     unsaved_since: Mutex<Option<Instant>>,
     /// Rings when the last connection is gone: what a stopping server waits for.
     none_left: Notify,
+    /// What lies here for all connections together, and from them.
+    pub(super) ledger: Arc<Ledger>,
     /// Connections closed because they broke the protocol.
     pub(super) protocol_errors: Count,
     /// Connections closed because their client did not read.
@@ -28,6 +32,11 @@ pub(super) struct Counters {
 }
 
 impl Counters {
+    /// Counters of a server whose connections together may have so many bytes unread.
+    pub(super) fn new(unread_bytes_max: usize) -> Self {
+        Self { ledger: Arc::new(Ledger::new(unread_bytes_max)), ..Self::default() }
+    }
+
     /// How many connections are open.
     pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::Acquire)

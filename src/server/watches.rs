@@ -124,6 +124,7 @@ mod tests {
                 super::super::subscribers::SUBSCRIBERS_MAX,
             ),
             row("links of a cycle that are told", CYCLE_TOLD_MAX),
+            row("bytes of a cycle that are told", super::super::inspect::CYCLE_BYTES_MAX),
             row("claims that are looked at to find a cycle", STEPS_MAX),
         ] {
             assert!(document.contains(&row), "{row}");

@@ -17,7 +17,7 @@ use crate::types::{
 use crate::wire::{self, ClientMessage, Query, ServerMessage};
 
 /// What a look at the table counts for, in steps: a page of it takes about a tenth of a millisecond.
-const LOOK_STEPS: u64 = 1_024;
+pub(super) const LOOK_STEPS: u64 = 1_024;
 
 impl Coordinator {
     /// Takes what one read of a connection brought: keep-alives first (rule S5), then the rest in
