@@ -315,10 +315,14 @@ fn circle(cycle: &[CycleLink]) -> Vec<String> {
             token => format!("{who} waits for {lock}, held by the next with token {token}"),
         }
     };
-    let mut lines: Vec<String> = cycle.iter().take(LINKS_NAMED_MAX).map(line).collect();
-    let more = cycle.len() - lines.len();
-    if more > 0 {
-        lines.push(format!("and {more} more"));
+    let told = cycle.iter().take_while(|link| !link.stands_for_more());
+    let mut lines: Vec<String> = told.take(LINKS_NAMED_MAX).map(line).collect();
+    match cycle.len() - lines.len() {
+        0 => {}
+        _ if cycle.last().is_some_and(CycleLink::stands_for_more) => {
+            lines.push("and so on, over more than can be told".to_owned());
+        }
+        more => lines.push(format!("and {more} more")),
     }
     lines
 }

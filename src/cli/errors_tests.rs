@@ -143,6 +143,24 @@ fn a_deadlock_says_who_waits_for_whom() {
 }
 
 #[test]
+fn of_a_deadlock_that_is_too_long_to_tell_the_beginning_is_told() {
+    let link = |owner| CycleLink {
+        identity: "ann@a:1".to_owned(),
+        lock: "x".into(),
+        owner,
+        ..CycleLink::MORE
+    };
+    let facts = |count: u64| {
+        let told = circle(&(1..=count).map(link).chain([CycleLink::MORE]).collect::<Vec<_>>());
+        (told.len(), told.last().cloned())
+    };
+    let more = Some("and so on, over more than can be told".to_owned());
+    assert_eq!(facts(0), (1, more.clone()));
+    assert_eq!(facts(3), (4, more.clone()));
+    assert_eq!(facts(30), (LINKS_NAMED_MAX + 1, more));
+}
+
+#[test]
 fn advice_can_be_pasted_into_a_shell() {
     assert_eq!(shell_word("orders/42"), "orders/42");
     assert_eq!(shell_word("a b"), "'a b'");

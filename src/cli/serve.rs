@@ -199,6 +199,7 @@ fn config(settings: &Settings) -> Config {
     config.limits.claims_per_session_max = settings.claims_per_session_max;
     config.limits.waiters_per_lock_max = settings.waiters_per_lock_max;
     config.connections_max = settings.connections_max;
+    config.unread_bytes_max = settings.unread_max.0;
     config.io_threads = settings.io_threads.0;
     config.handshake_timeout = settings.handshake_timeout;
     config.drain_timeout = settings.drain_timeout;

@@ -22,7 +22,7 @@ use coordinator::types::{Identity, Ttl};
 use super::errors::Failure;
 use super::log::Filter;
 use super::sources::Sources;
-use super::values::{OnLost, PORT_DEFAULT, ServerAddress, Threads, Value};
+use super::values::{OnLost, PORT_DEFAULT, ServerAddress, Size, Threads, Value};
 use super::words;
 
 /// Commands that talk to a coordinator.
@@ -162,6 +162,9 @@ settings! {
     /// Most connections at a time.
     connections_max: usize = |_| Config::default().connections_max.to_string(),
         "connections-max" "N" SERVERS, Foreign::None;
+    /// Most bytes that clients have not read yet, all together; beyond, who has most is closed.
+    unread_max: Size = |_| words::size(Config::default().unread_bytes_max),
+        "unread-max" "SIZE" SERVERS, Foreign::None;
     /// Most sessions at a time.
     sessions_max: usize = |_| Config::default().limits.sessions_max.to_string(),
         "sessions-max" "N" SERVERS, Foreign::None;

@@ -111,6 +111,23 @@ impl Value for Threads {
     }
 }
 
+/// So many bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) usize);
+
+/// What one turn may have for one connection has to fit twice.
+const SIZE_MIN: usize = 32 << 20;
+
+impl Value for Size {
+    fn parse(text: &str) -> Result<Self, String> {
+        match size(text) {
+            Some(bytes) if bytes >= SIZE_MIN => Ok(Self(bytes)),
+            Some(_) => Err("and must be at least 32MiB".to_owned()),
+            None => Err("which is no size: write 64MiB or 1GiB".to_owned()),
+        }
+    }
+}
+
 impl Value for OnLost {
     fn parse(text: &str) -> Result<Self, String> {
         match text {
@@ -156,9 +173,36 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
 }
 
+/// A number of bytes: `64MiB`, `1GiB`, `65536KiB`; a plain number is bytes.
+fn size(text: &str) -> Option<usize> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return None,
+    };
+    number.parse::<usize>().ok()?.checked_mul(1 << shift)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_size_has_a_binary_unit_and_a_least_value() {
+        assert_eq!(Size::parse("32MiB"), Ok(Size(32 << 20)));
+        assert_eq!(Size::parse("2GiB"), Ok(Size(2 << 30)));
+        assert_eq!(Size::parse("65536KiB"), Ok(Size(64 << 20)));
+        assert_eq!(Size::parse("33554432"), Ok(Size(32 << 20)));
+        assert_eq!(Size::parse("33554431"), Err("and must be at least 32MiB".to_owned()));
+        for bad in ["", "MiB", "64MB", "64M", "64 MiB", "-1GiB", "1.5GiB", "99999999999GiB"] {
+            let told = Size::parse(bad).unwrap_err();
+            assert_eq!(told, "which is no size: write 64MiB or 1GiB", "{bad:?}");
+        }
+    }
 
     #[test]
     fn a_plain_number_is_seconds() {

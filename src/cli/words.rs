@@ -42,6 +42,13 @@ pub(crate) fn ttl(ttl: Ttl) -> String {
     setting(ttl.length())
 }
 
+/// So many bytes as a setting is written: in the largest unit of which they are a whole number.
+pub(crate) fn size(bytes: usize) -> String {
+    let unit = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let whole = unit.iter().find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift));
+    whole.map_or(bytes.to_string(), |(shift, unit)| format!("{}{unit}", bytes >> shift))
+}
+
 /// `1 lock`, `2 locks`.
 pub(crate) fn count(number: u64, one: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }

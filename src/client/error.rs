@@ -10,8 +10,6 @@ use crate::wire::{CycleLink, LockStatus};
 
 use super::core::{End, Rejection};
 
-/// The coordinator tells so many of a circle: of one that has as many, perhaps not all.
-const LINKS_TOLD_MAX: usize = 64;
 /// Of a circle of more than these, not all are told in words.
 const LINKS_SHOWN_MAX: usize = 8;
 /// How long to leave a coordinator alone that is about to stop. It does not say itself.
@@ -57,7 +55,8 @@ pub enum Error {
     #[error("{}; give back what you hold, then ask again, or ask for all at once", deadlock(.cycle))]
     Deadlock {
         /// Who waits for whom, and with which token that one holds it. The first is the request that was
-        /// not granted; the last waits for the first. Of a very long circle, the beginning.
+        /// not granted; the last waits for the first. Of a long circle, the beginning, and
+        /// [`CycleLink::MORE`] in place of the rest.
         cycle: Vec<CycleLink>,
     },
     /// The coordinator answered *no*.
@@ -295,6 +294,7 @@ fn busy(lock: &LockStatus) -> String {
 
 /// Who waits for whom, in a line; of many, the first few and the last.
 fn deadlock(cycle: &[CycleLink]) -> String {
+    let is_whole = !cycle.last().is_some_and(CycleLink::stands_for_more);
     let left_out = cycle.len().saturating_sub(LINKS_SHOWN_MAX);
     let last = cycle.len().saturating_sub(1);
     let mut words = Vec::new();
@@ -302,12 +302,13 @@ fn deadlock(cycle: &[CycleLink]) -> String {
         if (last - left_out..last).contains(&place) {
             continue;
         }
-        if place == last && left_out > 0 {
-            if cycle.len() >= LINKS_TOLD_MAX {
-                words.push("and so on".to_owned());
-                break;
-            }
+        if place == last && !is_whole {
+            words.push("and so on".to_owned());
+        } else if place == last && left_out > 0 {
             words.push(format!("{left_out} more wait for the next"));
+        }
+        if link.stands_for_more() {
+            break;
         }
         let (who, lock, whom) = (waiter(link), &link.lock, waiter(next));
         let waits = if place == 0 { "would wait" } else { "waits" };
@@ -322,6 +323,7 @@ fn deadlock(cycle: &[CycleLink]) -> String {
 /// One of those who wait for each other: an owner, or a request which is one of its own.
 fn waiter(link: &CycleLink) -> String {
     match link.owner {
+        _ if link.stands_for_more() => "another".to_owned(),
         0 => format!("{} (request {})", link.identity, link.request),
         owner => format!("{} (owner {owner})", link.identity),
     }
@@ -395,8 +397,10 @@ mod tests {
             lock: format!("fork/{owner}"),
             held_with: 0,
         };
-        let told = |count| Error::Deadlock { cycle: (1..=count).map(link).collect() }.to_string();
-        let (eight, fifty, many) = (told(8), told(50), told(64));
+        let told = |cycle: Vec<CycleLink>| Error::Deadlock { cycle }.to_string();
+        let whole = |count| told((1..=count).map(link).collect());
+        let cut = |count| told((1..=count).map(link).chain([CycleLink::MORE]).collect());
+        let (eight, fifty, many, few, none) = (whole(8), whole(50), cut(40), cut(2), cut(0));
         assert_eq!(eight.matches(" in line behind ").count(), 8);
         assert_eq!(fifty.matches(" in line behind ").count(), 8);
         for words in [
@@ -406,6 +410,8 @@ mod tests {
             assert!(fifty.contains(words), "{fifty}");
         }
         assert!(many.contains(" behind ann@a:1 (owner 8); and so on; give back"), "{many}");
+        assert!(few.contains("\"fork/2\" in line behind another; and so on; give back"), "{few}");
+        assert!(none.starts_with("a deadlock: and so on; give back"), "{none}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::ledger::UNREAD_BYTES_MAX;
 use crate::types::Limits;
 
 /// The port of the locks: L-O-C-K on a keypad.
@@ -23,6 +24,9 @@ pub struct Config {
     pub limits: Limits,
     /// Most connections open at a time, those without a session included.
     pub connections_max: usize,
+    /// Most bytes that lie here for clients which have not read them, all connections together. Past
+    /// it, those who have most unread are closed.
+    pub unread_bytes_max: usize,
     /// How many threads of their own the sessions live on, in turn. 0: on the Coordinator's, which costs
     /// less for each pair; docs/performance.md says when others are worth it.
     pub io_threads: usize,
@@ -46,6 +50,7 @@ impl Default for Config {
             data: Data::Ephemeral,
             limits: Limits::default(),
             connections_max: 10_000,
+            unread_bytes_max: UNREAD_BYTES_MAX,
             io_threads: 0,
             handshake_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(60),

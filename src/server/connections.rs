@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::mem;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use actix::Recipient;
 use bytes::Bytes;
@@ -15,10 +16,17 @@ use foldhash::fast::RandomState;
 use slab::Slab;
 
 use super::inspect::Budget;
+use super::ledger::Share;
 use super::messages::{Connect, Deliver, Handled};
 use super::render;
+use super::session::EVENTS_BYTES_MAX;
+use super::weight;
 use crate::types::{ConnectionId, GoodbyeCode, Identity, SessionId};
-use crate::wire::ServerMessage;
+use crate::wire::{ServerMessage, ShownLock};
+
+/// Most bytes, in memory, that one turn may have for one connection: room for an answer to each of the
+/// 65,536 requests that a session may have. Whoever has more coming is closed, as one that does not read.
+pub(super) const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// All connections that were not said Goodbye to.
 #[derive(Default)]
@@ -37,6 +45,8 @@ pub(super) struct Connection {
     id: ConnectionId,
     /// Where its answers go.
     session: Recipient<Deliver>,
+    /// Where what it is given is counted.
+    share: Arc<Share>,
     /// Where it comes from, for people.
     pub(super) peer: Option<SocketAddr>,
     /// What it is for.
@@ -48,8 +58,16 @@ pub(super) struct Connection {
     is_greeted: bool,
     /// What this turn has for it.
     batch: Vec<ServerMessage>,
+    /// The locks of this turn that it watches, each with the query that is answered.
+    shown: Vec<(u64, ShownLock)>,
     /// The frames of the events of this turn that it wants to hear of.
     events: Vec<Bytes>,
+    /// How long those frames are together.
+    event_bytes: usize,
+    /// Events of this turn that were left out behind them.
+    missed: u64,
+    /// Bytes in memory that all of this takes. What goes past [`BATCH_BYTES_MAX`] is not kept.
+    bytes: usize,
     /// What the batch says besides.
     handled: Handled,
     /// What the batch may still hold of pages.
@@ -76,19 +94,24 @@ pub(super) enum Role {
 impl Connections {
     /// A new one, that says nothing yet.
     pub(super) fn insert(&mut self, connect: Connect) {
-        let Connect { connection, peer, session } = connect;
+        let Connect { connection, peer, session, share } = connect;
         if let Some(code) = self.closed {
             return say_last(&session, code);
         }
         let new = Connection {
             id: connection,
             session,
+            share,
             peer,
             role: Role::Unknown,
             observer_identity: None,
             is_greeted: false,
             batch: Vec::new(),
+            shown: Vec::new(),
             events: Vec::new(),
+            event_bytes: 0,
+            missed: 0,
+            bytes: 0,
             handled: Handled::Unsaid,
             budget: Budget::of_a_turn(),
         };
@@ -138,15 +161,38 @@ impl Connections {
 
     /// Puts a message into its batch.
     pub(super) fn tell(&mut self, connection: ConnectionId, message: ServerMessage) {
-        if let Some(batched) = self.touch(connection) {
+        if let Some(batched) = self.touch(connection)
+            && batched.has_room_for(size_of::<ServerMessage>() + weight::beside(&message))
+        {
             batched.batch.push(message);
         }
     }
 
-    /// Puts the frame of an event into its batch, behind all messages.
-    pub(super) fn tell_event(&mut self, connection: ConnectionId, frame: Bytes) {
-        if let Some(batched) = self.touch(connection) {
-            batched.events.push(frame);
+    /// Puts a lock that it watches into its batch, behind all messages. `bytes` is its part of what the
+    /// lock takes, which others are shown too.
+    pub(super) fn show(
+        &mut self,
+        connection: ConnectionId,
+        query_id: u64,
+        lock: ShownLock,
+        bytes: usize,
+    ) {
+        if let Some(batched) = self.touch(connection)
+            && batched.has_room_for(size_of::<(u64, ShownLock)>() + bytes)
+        {
+            batched.shown.push((query_id, lock));
+        }
+    }
+
+    /// Puts the frame of an event into its batch, behind everything else, as far as there is room for
+    /// events in an outbox. `bytes` is its part of what the frame takes, which others are told too.
+    pub(super) fn tell_event(&mut self, connection: ConnectionId, frame: &Bytes, bytes: usize) {
+        let Some(batched) = self.touch(connection) else { return };
+        if batched.missed > 0 || batched.event_bytes + frame.len() > EVENTS_BYTES_MAX {
+            batched.missed += 1;
+        } else if batched.has_room_for(size_of::<Bytes>() + bytes) {
+            batched.event_bytes += frame.len();
+            batched.events.push(frame.clone());
         }
     }
 
@@ -196,13 +242,10 @@ impl Connections {
     pub(super) fn deliver(&mut self, has_more_to_do: impl Fn(ConnectionId) -> bool) {
         for connection in self.touched.drain(..).rev() {
             let Some(known) = self.known.get_mut(connection) else { continue };
-            let messages = mem::take(&mut known.batch);
-            let events = mem::take(&mut known.events);
-            let handled = mem::replace(&mut known.handled, Handled::Unsaid);
             if !has_more_to_do(connection) {
                 known.budget = Budget::of_a_turn();
             }
-            known.session.do_send(Deliver { messages, events, handled });
+            known.deliver();
             if matches!(known.role, Role::Gone) {
                 self.known.remove(connection);
             }
@@ -212,9 +255,9 @@ impl Connections {
     /// Forgets one that ended, after saying what this turn has for it, and that all it submitted is
     /// handled; gives what it was for.
     pub(super) fn remove(&mut self, connection: ConnectionId) -> Option<Role> {
-        let known = self.known.remove(connection)?;
-        let (messages, events) = (known.batch, known.events);
-        known.session.do_send(Deliver { messages, events, handled: Handled::All });
+        let mut known = self.known.remove(connection)?;
+        known.handled = Handled::All;
+        known.deliver();
         Some(known.role)
     }
 
@@ -280,11 +323,95 @@ impl Known {
 impl Connection {
     /// Whether this turn has nothing for it so far.
     fn is_untouched(&self) -> bool {
-        self.batch.is_empty() && self.events.is_empty() && self.handled == Handled::Unsaid
+        self.bytes == 0 && self.handled == Handled::Unsaid
+    }
+
+    /// Takes room for so many bytes in the batch. Once there is none, there is none for what is shorter
+    /// either, for nothing may be left out in between; and nothing is kept.
+    fn has_room_for(&mut self, bytes: usize) -> bool {
+        self.bytes = self.bytes.saturating_add(bytes);
+        let has_room = self.bytes <= BATCH_BYTES_MAX;
+        if !has_room {
+            self.bytes = usize::MAX;
+            (self.batch, self.shown, self.events) = (Vec::new(), Vec::new(), Vec::new());
+        }
+        has_room
+    }
+
+    /// Sends what the turn has for it, counted, or has it closed if that is too much.
+    fn deliver(&mut self) {
+        let deliver = Deliver {
+            messages: mem::take(&mut self.batch),
+            shown: mem::take(&mut self.shown),
+            events: mem::take(&mut self.events),
+            missed: mem::take(&mut self.missed),
+            bytes: mem::take(&mut self.bytes),
+            handled: mem::take(&mut self.handled),
+        };
+        self.event_bytes = 0;
+        if deliver.bytes > BATCH_BYTES_MAX {
+            self.share.close();
+        } else if !self.share.is_closed() {
+            self.share.add(deliver.bytes);
+            self.session.do_send(deliver);
+        }
     }
 }
 
 fn say_last(session: &Recipient<Deliver>, code: GoodbyeCode) {
     let messages = vec![render::goodbye(code, "the coordinator stops")];
-    session.do_send(Deliver { messages, events: Vec::new(), handled: Handled::Unsaid });
+    session.do_send(Deliver { messages, ..Deliver::default() });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::ledger::Ledger;
+    use crate::server::testing::{collector, local, settle};
+
+    /// A message that takes so many bytes.
+    fn long(bytes: usize) -> ServerMessage {
+        render::goodbye(GoodbyeCode::Done, "x".repeat(bytes - size_of::<ServerMessage>()))
+    }
+
+    #[test]
+    fn there_is_room_for_an_answer_to_every_request_of_a_session() {
+        let answer =
+            size_of::<ServerMessage>() + "the coordinator is about to stop; ask again soon".len();
+        let requests = crate::types::Limits::default().claims_per_session_max;
+        assert!(answer * requests <= BATCH_BYTES_MAX, "{answer} bytes each");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_has_as_much_for_a_connection_as_allowed_and_not_one_byte_more() {
+        local(async {
+            let ledger = Arc::new(Ledger::default());
+            let account = ledger.open();
+            let (session, batches) = collector();
+            let mut connections = Connections::default();
+            let connection = ConnectionId::new(1);
+            let share = account.share();
+            connections.insert(Connect { connection, peer: None, session, share });
+            let half = BATCH_BYTES_MAX / 2;
+            for bytes in [half, half] {
+                connections.tell(connection, long(bytes));
+            }
+            connections.deliver(|_| false);
+            settle().await;
+            assert_eq!(ledger.total(), BATCH_BYTES_MAX);
+            assert_eq!(batches.take()[0].messages.len(), 2);
+            assert!(!account.is_closed());
+
+            // Nor is what comes behind it kept, or told without what was before.
+            for bytes in [half, half + 1, 1000] {
+                connections.tell(connection, long(bytes));
+            }
+            connections.deliver(|_| false);
+            settle().await;
+            assert!(batches.take().is_empty());
+            assert!(account.is_closed());
+            assert_eq!(ledger.total(), 0);
+        })
+        .await;
+    }
 }

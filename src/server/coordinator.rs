@@ -211,11 +211,11 @@ impl Coordinator {
     /// Does the next thing that an item holds; says whether it was the last.
     fn serve_one(&mut self, connection: ConnectionId, item: &mut Item, now: Timestamp) -> bool {
         match item {
-            Item::Messages(messages, window) => {
-                if let Some(message) = messages.pop_front() {
+            Item::Messages { rest, window, .. } => {
+                if let Some(message) = rest.pop_front() {
                     self.message(connection, &message, now);
                 }
-                let is_last = messages.is_empty();
+                let is_last = rest.is_empty();
                 if is_last && *window == Window::Shut {
                     self.connections.acknowledge(connection);
                 }
@@ -309,15 +309,15 @@ impl Handler<Submit> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, submit: Submit, ctx: &mut Context<Self>) {
-        let Submit { connection, messages, window } = submit;
+        let Submit { connection, messages, window, unheard } = submit;
         if self.is_spent() || self.backlog.holds(connection) {
-            return self.put_off(connection, Item::rest(messages, 0, window), ctx);
+            return self.put_off(connection, Item::rest(messages, 0, window, unheard), ctx);
         }
         // Taken here, after the message was read: what is decided is decided as of now (rule T1).
         let now = self.clock.now();
         let handled = self.submit(connection, &messages, now);
         if handled < messages.len() {
-            self.put_off(connection, Item::rest(messages, handled, window), ctx);
+            self.put_off(connection, Item::rest(messages, handled, window, unheard), ctx);
         } else if window == Window::Shut {
             self.connections.acknowledge(connection);
         }

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::chatter::Chatter;
+use super::ledger::Ledger;
 
 /// Counts since the start, and the connections of now.
 #[derive(Debug, Default)]
@@ -23,6 +24,8 @@ pub(super) struct Counters {
     none_left: Notify,
     /// Bounds the log lines that peers cause.
     pub(super) chatter: Chatter,
+    /// What lies here for all connections together, and from them.
+    pub(super) ledger: Arc<Ledger>,
     /// Connections closed because they broke the protocol.
     pub(super) protocol_errors: Count,
     /// Connections closed because their client did not read.
@@ -34,6 +37,11 @@ pub(super) struct Counters {
 }
 
 impl Counters {
+    /// Counters of a server whose connections together may have so many bytes unread.
+    pub(super) fn new(unread_bytes_max: usize) -> Self {
+        Self { ledger: Arc::new(Ledger::new(unread_bytes_max)), ..Self::default() }
+    }
+
     /// How many connections are open.
     pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::Acquire)

@@ -12,17 +12,25 @@ use std::time::Duration;
 use super::counters::Counters;
 use super::render;
 use crate::engine::{
-    HolderView, LockTable, LockView, PLACES_LOOKED_AT_MAX, SessionView, WaiterView,
+    CYCLE_TOLD_MAX, CycleLink, HolderView, LockTable, LockView, PLACES_LOOKED_AT_MAX, Rejection,
+    SessionView, WaiterView,
 };
-use crate::types::Timestamp;
+use crate::types::{RequestId, Timestamp};
 use crate::wire::{
-    FRAME_LEN_MAX, Holder, LockStatus, ServerMessage, ServerStatus, SessionStatus, Waiter,
+    self, FRAME_LEN_MAX, Holder, LockStatus, ServerMessage, ServerStatus, SessionStatus, Waiter,
 };
 
 /// What one turn may put into pages.
 pub(super) const PAGE_BYTES_MAX: usize = FRAME_LEN_MAX / 4 * 3;
 /// Bytes of a holder, waiter, lock or session besides the texts that clients choose: an upper bound.
 const FIXED_BYTES: usize = 160;
+
+/// Most bytes of a cycle that are told: with ordinary names, those of as many links as are ever told.
+pub(super) const CYCLE_BYTES_MAX: usize = 8192;
+/// Bytes of a link of a cycle besides its texts, as they are on the wire.
+const LINK_FIXED_BYTES: usize = 64;
+/// What is said of a deadlock where there is no room to say who waits for whom.
+const CYCLE_LEFT_OUT: &str = "this would wait for ever; too much was asked at once to say for whom";
 
 /// How many holders and waiters of a lock are named.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +50,10 @@ impl Named {
     const ALL: Self = Self { holders_min: 0, holders_max: usize::MAX, waiters_max: usize::MAX };
     /// For who watches a lock: that is for the sake of its holders. However many locks have changed
     /// in a turn, the one who alone holds each is told.
-    const WATCHED: Self = Self { holders_min: 1, holders_max: usize::MAX, waiters_max: 4 };
+    pub(super) const WATCHED: Self =
+        Self { holders_min: 1, holders_max: usize::MAX, waiters_max: 4 };
+    /// For who watches a lock and has no room left for more.
+    pub(super) const ONE: Self = Self { holders_min: 1, holders_max: 1, waiters_max: 0 };
 }
 
 /// Bytes that one connection may still have in this turn.
@@ -56,7 +67,7 @@ impl Budget {
     }
 
     /// Uses up `bytes`; says whether they were there.
-    fn take(&mut self, bytes: usize) -> bool {
+    pub(super) fn take(&mut self, bytes: usize) -> bool {
         let enough = bytes <= self.0;
         self.0 = self.0.saturating_sub(bytes);
         enough
@@ -164,9 +175,46 @@ fn look_at<S: BuildHasher + Clone>(
     now: Timestamp,
     budget: &mut Budget,
 ) -> ServerMessage {
-    let found = table.lock(name);
-    let locks = found.map(|view| lock(&view, named, now, budget)).into_iter().collect();
+    let locks = shown(table, name, named, now, budget);
     ServerMessage::LockStatus { query_id, locks, next: None }
+}
+
+/// One lock, if it is in use.
+pub(super) fn shown<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    name: &str,
+    named: Named,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> Vec<LockStatus> {
+    table.lock(name).map(|view| lock(&view, named, now, budget)).into_iter().collect()
+}
+
+/// No, for a deadlock: with as much of the cycle as there is room for.
+pub(super) fn deadlock(
+    request: RequestId,
+    rejection: &Rejection,
+    links: &[CycleLink],
+    budget: &mut Budget,
+) -> ServerMessage {
+    let text = rejection.to_string();
+    let message = if budget.take(text.len()) { text } else { CYCLE_LEFT_OUT.to_owned() };
+    let mut room = CYCLE_BYTES_MAX;
+    let mut cycle = Vec::new();
+    for link in links {
+        let bytes = LINK_FIXED_BYTES + link.identity.as_str().len() + link.lock.as_str().len();
+        if bytes > room || !budget.take(bytes) {
+            break;
+        }
+        room -= bytes;
+        cycle.push(render::cycle_link(link));
+    }
+    // Of one that is as long as is ever told, nobody knows how long it is.
+    if cycle.len() < links.len() || links.len() == CYCLE_TOLD_MAX {
+        cycle.push(wire::CycleLink::MORE);
+    }
+    let (request, code) = (request.number(), rejection.code().number());
+    ServerMessage::Rejected { request, code, message, lock: None, cycle }
 }
 
 /// A page of all sessions, from `cursor` on.

@@ -5,14 +5,16 @@
 //! decisions. That is all the sequencing there is.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use actix::{Message, Recipient};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::ledger::{Share, Unheard};
 use crate::engine::{Counts, Durable};
 use crate::types::{ConnectionId, GoodbyeCode, Timestamp};
-use crate::wire::{ClientMessage, ServerMessage};
+use crate::wire::{ClientMessage, ServerMessage, ShownLock};
 
 /// Session to Coordinator: here I am.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(super) struct Connect {
     pub(super) peer: Option<SocketAddr>,
     /// Where its answers go.
     pub(super) session: Recipient<Deliver>,
+    /// Where what it is given is counted.
+    pub(super) share: Arc<Share>,
 }
 
 impl Message for Connect {
@@ -39,6 +43,8 @@ pub(super) struct Submit {
     pub(super) messages: Vec<ClientMessage>,
     /// Whether the session reads on meanwhile.
     pub(super) window: Window,
+    /// What they count as until they are handled.
+    pub(super) unheard: Unheard,
 }
 
 impl Message for Submit {
@@ -68,20 +74,28 @@ impl Message for Disconnect {
 
 /// Coordinator to Session: all that one turn of the Coordinator has for this connection. A
 /// `Goodbye` is the last message of the last batch.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Deliver {
     /// For the client, in order.
     pub(super) messages: Vec<ServerMessage>,
-    /// Frames of events, to come after the messages, as far as there is room for them.
+    /// Locks that it watches and that others hold now, to come after the messages; each with the query
+    /// that is answered.
+    pub(super) shown: Vec<(u64, ShownLock)>,
+    /// Frames of events, to come after that, as far as there is room for them.
     pub(super) events: Vec<Bytes>,
+    /// Events of the turn that are left out behind those.
+    pub(super) missed: u64,
+    /// What all of it was counted as when it was sent.
+    pub(super) bytes: usize,
     /// Whether everything that the session submitted is handled.
     pub(super) handled: Handled,
 }
 
 /// Whether everything that a session submitted is handled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Handled {
     /// Nothing is said of that.
+    #[default]
     Unsaid,
     /// It is. Said when the session waits for it.
     All,

@@ -19,6 +19,7 @@
 //! | `connections` | where its answers go, and what a turn has for whom |
 //! | `watches`, `subscribers` | who wants to see locks, and to hear of requests, of others |
 //! | `session` | bytes, handshake, bounds, closing |
+//! | `ledger`, `weight` | what lies unread, over all connections, and what messages take |
 //! | `listener`, `hosts` | accepting, and the thread on which a session lives |
 //! | `hello`, `parse`, `render`, `inspect` | the wire's words to the engine's, and back |
 //! | `seal` | proofs that outlive a run: secrets of sessions, seals of grants |
@@ -45,7 +46,8 @@
 //! - Nothing waits for a disk or a peer while others could go on.
 //! - No queue grows with what a peer sends or does not read: each has a bound, and going past it
 //!   closes that peer's connection and nobody else's; or, where events are what it does not read,
-//!   leaves out the next ones and says how many.
+//!   leaves out the next ones and says how many. All of them together have a bound as well, past which
+//!   those who have most are closed.
 //! - No signal is handled, and nothing reads flags or the environment: that is the command line's.
 //!
 //! `docs/architecture.md` tells the whole way of a request.
@@ -62,6 +64,7 @@ mod hello;
 mod hosts;
 mod inspect;
 mod journal;
+mod ledger;
 mod listener;
 mod messages;
 mod parse;
@@ -80,6 +83,7 @@ pub(crate) mod switchboard;
 #[cfg(test)]
 mod testing;
 mod watches;
+mod weight;
 
 pub use config::{Config, Data, LOCK_PORT, LostState, StaleState};
 pub use error::ServerError;

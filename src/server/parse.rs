@@ -35,7 +35,8 @@ pub(super) fn into_order(messages: Vec<ClientMessage>) -> impl Iterator<Item = C
         let (keep_alives, rest): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_keep_alive);
         (keep_alives, rest.into())
     };
-    let hello = rest.pop_front_if(|first| matches!(first, ClientMessage::Hello(_)));
+    let has_hello = matches!(rest.front(), Some(ClientMessage::Hello(_)));
+    let hello = if has_hello { rest.pop_front() } else { None };
     hello.into_iter().chain(keep_alives).chain(rest)
 }
 

@@ -78,7 +78,8 @@ pub(super) fn rejected(
         code,
         message: rejection.to_string(),
         lock,
-        cycle: rejection.cycle().iter().map(cycle_link).collect(),
+        // Only where there is room for it.
+        cycle: Vec::new(),
     }
 }
 
@@ -133,7 +134,8 @@ fn happening(what: &Happening) -> wire::Happening {
     }
 }
 
-fn cycle_link(link: &CycleLink) -> wire::CycleLink {
+/// One of those who would wait for each other.
+pub(super) fn cycle_link(link: &CycleLink) -> wire::CycleLink {
     wire::CycleLink {
         session: link.session.number(),
         identity: link.identity.as_str().to_owned(),

@@ -187,7 +187,7 @@ impl<L: Listener> Bound<L> {
 
         let epoch = start.durable.epoch;
 
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(Counters::new(config.unread_bytes_max));
         let (orders, ordered) = unbounded_channel();
         let coordinator = Coordinator::new(
             config.limits,

@@ -27,8 +27,9 @@
 //!
 //! *Bounds.* No more than [`SUBMITS_MAX`] reads are on their way to the Coordinator; then no
 //! more is read, and the peer's window fills. A read that brings a Hello is the only one on its way.
-//! If more than [`OUTBOX_BYTES_MAX`] are unwritten when there is more to say, the peer does not read,
-//! and is closed; one batch may be longer than that, for it is not its reader's fault.
+//! If more than [`OUTBOX_BYTES_MAX`] cannot be written when there is more to say, the peer does not
+//! read, and is closed. One batch may be longer than that, for it is not its reader's fault; how long
+//! is bounded where it is made. All outboxes together are bounded by the [`Ledger`](super::ledger).
 
 mod io;
 mod onlooker;
@@ -38,7 +39,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Context as Task, Waker};
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
@@ -47,12 +48,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use self::io::{Exchange, Reading, Transport};
+pub(super) use self::onlooker::EVENTS_BYTES_MAX;
 use self::onlooker::Onlooker;
 use super::chatter::Topic;
 use super::coordinator::Coordinator;
 use super::counters::{Counters, Place};
+use super::ledger::Account;
 use super::messages::{Connect, Deliver, Disconnect, Handled, Submit, Window};
 use super::render;
+use super::weight;
 use crate::types::{ConnectionId, GoodbyeCode};
 use crate::wire::{self, Attach, ClientMessage, CodecError, PROTOCOL, ServerMessage, encode_frame};
 
@@ -97,6 +101,8 @@ pub(super) struct Session<S> {
     submits: u8,
     /// When an observer last said something. None for a session: its silence ends its lease.
     heard: Option<Instant>,
+    /// What lies here for the peer, among what lies here for all.
+    account: Account,
     /// What is kept for the case that the peer looks on.
     onlooker: Onlooker,
     /// The one timer: of the handshake, of idleness, of not reading, or of closing.
@@ -129,6 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         place: Place,
         shared: Arc<Shared>,
     ) -> Self {
+        let account = shared.counters.ledger.open();
         Self {
             transport: Transport::new(stream),
             connection,
@@ -138,6 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
             waker: None,
             submits: 0,
             heard: None,
+            account,
             onlooker: Onlooker::default(),
             timer: None,
             disconnected: false,
@@ -216,12 +224,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         self.submit(messages, Window::Shut);
     }
 
-    fn submit(&mut self, messages: Vec<ClientMessage>, window: Window) {
+    fn submit(&mut self, messages: Vec<ClientMessage>, mut window: Window) {
+        let ledger = &self.shared.counters.ledger;
+        let unheard = ledger.submit(weight::of_read(&messages));
+        if !ledger.may_read_on() {
+            window = Window::Shut;
+        }
         if window == Window::Shut {
             self.transport.reading = Reading::Paused;
         }
         let connection = self.connection;
-        self.shared.coordinator.do_send(Submit { connection, messages, window });
+        self.shared.coordinator.do_send(Submit { connection, messages, window, unheard });
     }
 
     /// Closes an observer's connection once nothing was heard of it for long enough.
@@ -306,6 +319,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         ctx.stop();
     }
 
+    /// Whether more than may be is unwritten, although the peer was offered it just now.
+    fn is_overfull(&mut self) -> bool {
+        let is_long = |this: &Self| this.transport.outbox.len() > OUTBOX_BYTES_MAX;
+        if is_long(self)
+            && let Some(waker) = self.waker.clone()
+        {
+            // Several batches can come before this actor writes. What fails here fails there, too.
+            let _ = self.poll_write(&mut Task::from_waker(&waker));
+        }
+        is_long(self)
+    }
+
     /// Closes the connection of a peer that does not read. A Goodbye would only stand behind what is
     /// not read either.
     fn give_up(&mut self, ctx: &mut Context<Self>) {
@@ -351,8 +376,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Actor for Session<S> {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         let (connection, peer) = (self.connection, self.peer);
-        let session = ctx.address().recipient();
-        self.shared.coordinator.do_send(Connect { connection, peer, session });
+        let (session, share) = (ctx.address().recipient(), self.account.share());
+        self.shared.coordinator.do_send(Connect { connection, peer, session, share });
 
         ctx.spawn(Exchange);
         self.set_timer(self.shared.handshake_timeout, ctx, |this, ctx| {
@@ -370,12 +395,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Handler<Deliver> for Session<S
     type Result = ();
 
     fn handle(&mut self, deliver: Deliver, ctx: &mut Context<Self>) {
-        let Deliver { messages, events, handled } = deliver;
+        let Deliver { messages, shown, events, missed, bytes, handled } = deliver;
+        self.account.delivered(bytes);
         if self.state == State::Closing {
             return;
         }
         let last = matches!(messages.last(), Some(ServerMessage::Goodbye { .. }));
-        if self.transport.outbox.len() > OUTBOX_BYTES_MAX && !last && !messages.is_empty() {
+        let has_more = !(last || messages.is_empty() && shown.is_empty());
+        if self.account.is_closed() || has_more && self.is_overfull() {
             return self.give_up(ctx);
         }
         for message in &messages {
@@ -389,9 +416,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Handler<Deliver> for Session<S
             self.disconnected = true;
             return self.finish(ctx);
         }
+        for (query_id, lock) in &shown {
+            lock.append(*query_id, &mut self.transport.outbox);
+        }
         for frame in &events {
             self.put_event(frame);
         }
+        self.onlooker.missed += missed;
         if handled == Handled::All {
             self.submits = 0;
             match self.state {

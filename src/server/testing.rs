@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use actix::{Actor, Addr, Context, Handler};
+use actix::{Actor, Addr, Context, Handler, Recipient};
+use bytes::BytesMut;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep};
@@ -17,6 +18,7 @@ use super::config::StaleState;
 use super::coordinator::Coordinator;
 use super::counters::Counters;
 use super::hosts::Barrier;
+use super::ledger::{Account, Ledger, UNREAD_BYTES_MAX};
 use super::messages::{Connect, Deliver, Disconnect, Handled, Submit, Window};
 use super::persist::{Order, commit_all};
 use super::seal::{Sealer, StateKey};
@@ -120,7 +122,15 @@ pub(super) struct Bench {
 impl Bench {
     /// As after a start with an empty table.
     pub(super) fn new() -> Self {
-        let (bench, orders) = Self::by_hand(1 << 20);
+        Self::with_unread_max(UNREAD_BYTES_MAX)
+    }
+
+    /// As that, and with room for so many unread bytes of all connections together.
+    pub(super) fn with_unread_max(bytes: usize) -> Self {
+        let (sender, orders) = unbounded_channel();
+        let sealer = Sealer::new(StateKey::new(7));
+        let counters = Counters::new(bytes);
+        let bench = Self::assemble(start_with(1 << 20), sealer, sender, counters);
         let store = Arc::new(MemoryStore::default());
         spawn_local(commit_all(
             store,
@@ -135,7 +145,7 @@ impl Bench {
     pub(super) fn by_hand(tokens: u64) -> (Self, UnboundedReceiver<Order>) {
         let (sender, orders) = unbounded_channel();
         let sealer = Sealer::new(StateKey::new(7));
-        (Self::assemble(start_with(tokens), sealer, sender), orders)
+        (Self::assemble(start_with(tokens), sealer, sender, Counters::default()), orders)
     }
 
     /// A run on this store, whatever the run before has left there.
@@ -143,7 +153,7 @@ impl Bench {
         let (start, sealer) =
             start::begin(&**store, StaleState::Refuse, SystemTime::now()).unwrap();
         let (sender, orders) = unbounded_channel();
-        let bench = Self::assemble(start, sealer, sender);
+        let bench = Self::assemble(start, sealer, sender, Counters::default());
         let store = Arc::clone(store);
         spawn_local(commit_all(
             store,
@@ -154,8 +164,13 @@ impl Bench {
         bench
     }
 
-    fn assemble(start: Start, sealer: Sealer, orders: UnboundedSender<Order>) -> Self {
-        let counters = Arc::new(Counters::default());
+    fn assemble(
+        start: Start,
+        sealer: Sealer,
+        orders: UnboundedSender<Order>,
+        counters: Counters,
+    ) -> Self {
+        let counters = Arc::new(counters);
         let clock = TokioClock::new();
         let (limits, boxed) = (Limits::default(), Box::new(clock.clone()));
         let coordinator = Coordinator::new(
@@ -190,10 +205,16 @@ impl Bench {
     /// A connection that says nothing yet.
     pub(super) fn connect(&mut self) -> FakeSession {
         let connection = self.next_connection();
-        let batches = Rc::<RefCell<Vec<Deliver>>>::default();
-        let session = Collector(Rc::clone(&batches)).start().recipient();
-        self.coordinator.do_send(Connect { connection, peer: None, session });
-        FakeSession { coordinator: self.coordinator.clone(), connection, batches }
+        let (session, batches) = collector();
+        let account = self.counters.ledger.open();
+        let share = account.share();
+        self.coordinator.do_send(Connect { connection, peer: None, session, share });
+        FakeSession {
+            coordinator: self.coordinator.clone(),
+            connection,
+            batches,
+            _account: account,
+        }
     }
 
     /// A connection with a session, whose Welcome has come and is taken away.
@@ -224,9 +245,17 @@ pub(super) struct FakeSession {
     coordinator: Addr<Coordinator>,
     pub(super) connection: ConnectionId,
     batches: Rc<RefCell<Vec<Deliver>>>,
+    /// Counts what it was given, all of it; dropped, nothing is sent here any more.
+    _account: Account,
 }
 
 struct Collector(Rc<RefCell<Vec<Deliver>>>);
+
+/// Where deliveries go, and what has come there.
+pub(super) fn collector() -> (Recipient<Deliver>, Rc<RefCell<Vec<Deliver>>>) {
+    let batches = Rc::<RefCell<Vec<Deliver>>>::default();
+    (Collector(Rc::clone(&batches)).start().recipient(), batches)
+}
 
 impl Actor for Collector {
     type Context = Context<Self>;
@@ -245,20 +274,32 @@ impl FakeSession {
     }
 
     pub(super) fn submit_with(&self, messages: Vec<ClientMessage>, window: Window) {
-        self.coordinator.do_send(Submit { connection: self.connection, messages, window });
+        let (connection, unheard) = (self.connection, Arc::new(Ledger::default()).submit(0));
+        self.coordinator.do_send(Submit { connection, messages, window, unheard });
     }
 
     pub(super) fn disconnect(&self) {
         self.coordinator.do_send(Disconnect { connection: self.connection });
     }
 
+    /// What was delivered since the last look.
+    pub(super) fn take_deliveries(&self) -> Vec<Deliver> {
+        self.batches.take()
+    }
+
     /// The batches that have come since the last look, with their events.
     pub(super) fn take_batches(&self) -> Vec<(Vec<ServerMessage>, Handled)> {
-        let whole = |Deliver { messages: mut all, events, handled }: Deliver| {
+        let whole = |deliver: Deliver| {
+            let Deliver { messages: mut all, shown, events, handled, .. } = deliver;
+            for (query_id, lock) in shown {
+                let mut frame = BytesMut::new();
+                lock.append(query_id, &mut frame);
+                all.push(decode(&frame[4..]).unwrap());
+            }
             all.extend(events.iter().map(|frame| decode::<ServerMessage>(&frame[4..]).unwrap()));
             (all, handled)
         };
-        self.batches.take().into_iter().map(whole).collect()
+        self.take_deliveries().into_iter().map(whole).collect()
     }
 
     /// What has come since the last look, whatever the batches.

@@ -124,6 +124,7 @@ mod tests {
                 super::super::subscribers::SUBSCRIBERS_MAX,
             ),
             row("links of a cycle that are told", CYCLE_TOLD_MAX),
+            row("bytes of a cycle that are told", super::super::inspect::CYCLE_BYTES_MAX),
             row("claims that are looked at to find a cycle", STEPS_MAX),
             row("places that are looked at for a page of locks or sessions", PLACES_LOOKED_AT_MAX),
         ] {

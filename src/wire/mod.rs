@@ -14,6 +14,8 @@
 mod codec;
 mod format;
 mod message;
+#[cfg(feature = "server")]
+mod shown;
 
 #[cfg(feature = "codec")]
 pub use codec::{ClientCodec, CodecError, ServerCodec};
@@ -25,6 +27,8 @@ pub use message::{
     Holder, LockStatus, Mode, PROTOCOL, Query, Reclaim, Request, ServerMessage, ServerStatus,
     SessionStatus, Standing, Ticket, Wait, Waiter,
 };
+#[cfg(feature = "server")]
+pub(crate) use shown::ShownLock;
 
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,7 @@ pub(super) struct Dependent {
 
 /// What is known of a lock that dependents hold or wait for.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a step of its own that is taken once")]
 pub(super) struct Known {
     /// How much of it dependents have, and did not give back.
     taken: u64,

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::hash::BuildHasher;
 use std::mem;
 use std::time::SystemTime;
 
@@ -10,15 +11,21 @@ use bytes::BytesMut;
 use log::error;
 
 use super::super::connections::Role;
-use super::super::inspect;
+use super::super::inspect::{self, Budget, Named};
 use super::super::journal::{self, Who};
 use super::super::parse;
 use super::super::render;
 use super::super::subscribers::TooMany;
 use super::Coordinator;
-use crate::engine::Happening;
+use super::hear::LOOK_STEPS;
+use crate::engine::{Happening, LockTable};
 use crate::types::{Claim, ConnectionId, Identity, LockName, RequestId, SessionId, Timestamp};
-use crate::wire::{ServerMessage, encode_frame};
+use crate::wire::{ServerMessage, ShownLock, encode_frame};
+
+/// What it counts for, in steps, to show a lock to one more: a copy of what is rendered, and a delivery.
+const SHOW_STEPS: u64 = 8;
+/// For so many changed locks memory is kept from turn to turn.
+const CHANGED_KEPT: usize = 1024;
 
 impl Coordinator {
     /// A client wants to see a lock, now and whenever it has other holders.
@@ -94,12 +101,29 @@ impl Coordinator {
         changed.sort_unstable();
         changed.dedup();
         for lock in changed.drain(..) {
-            let watchers: Vec<(ConnectionId, u64)> = self.watches.of(&lock).collect();
-            for (connection, query_id) in watchers {
-                self.show(connection, query_id, &lock, now);
+            self.show_all(&lock, now);
+        }
+        changed.shrink_to(CHANGED_KEPT);
+        self.changed = changed;
+    }
+
+    /// Shows a lock to all who watch it: rendered once for those who have room for the whole in this
+    /// turn, and once for those who have not, and hear of one holder.
+    fn show_all(&mut self, lock: &LockName, now: Timestamp) {
+        let watchers: Vec<(ConnectionId, u64)> = self.watches.of(lock).collect();
+        self.looked += LOOK_STEPS + SHOW_STEPS * render::count(watchers.len());
+        let (mut whole, mut brief) = (None, None);
+        for (connection, query_id) in &watchers {
+            let Some(budget) = self.connections.budget(*connection) else { continue };
+            let render = |named| shown(&self.table, lock, named, now);
+            let whole = whole.get_or_insert_with(|| render(Named::WATCHED));
+            let fits = whole.as_ref().is_some_and(|whole| budget.take(whole.len()));
+            let seen = if fits { whole } else { brief.get_or_insert_with(|| render(Named::ONE)) };
+            if let Some(seen) = seen {
+                let part = seen.len() / watchers.len();
+                self.connections.show(*connection, *query_id, seen.clone(), part);
             }
         }
-        self.changed = changed;
     }
 
     /// Tells what happened to a request, to the log and to those who have subscribed.
@@ -113,8 +137,8 @@ impl Coordinator {
     ) {
         let who = Who { session, identity: Some(identity), peer: None };
         journal::happened(who, request, claims, what);
-        let mut hearers = self.subscribers.of(claims).peekable();
-        if hearers.peek().is_none() {
+        let hearers: Vec<ConnectionId> = self.subscribers.of(claims).collect();
+        if hearers.is_empty() {
             return;
         }
         let event = render::event(SystemTime::now(), session, identity, request, claims, what);
@@ -123,8 +147,9 @@ impl Coordinator {
             return error!("an event was left out session={session}: {unwritable}");
         }
         let frame = frame.freeze();
+        let part = frame.len() / hearers.len();
         for connection in hearers {
-            self.connections.tell_event(connection, frame.clone());
+            self.connections.tell_event(connection, &frame, part);
         }
     }
 
@@ -141,4 +166,17 @@ impl Coordinator {
         }
         self.subscribers.end(connection);
     }
+}
+
+/// A lock as all who watch it see it.
+fn shown<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    lock: &LockName,
+    named: Named,
+    now: Timestamp,
+) -> Option<ShownLock> {
+    let seen = inspect::shown(table, lock.as_str(), named, now, &mut Budget::of_a_turn());
+    ShownLock::new(seen)
+        .inspect_err(|unwritable| error!("a watched lock was left out: {unwritable}"))
+        .ok()
 }

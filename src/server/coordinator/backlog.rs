@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use foldhash::fast::RandomState;
 
+use super::super::ledger::Unheard;
 use super::super::messages::Window;
 use super::super::parse;
 use crate::types::ConnectionId;
@@ -43,17 +44,29 @@ pub(super) struct Backlog {
 
 /// Something of a connection that is left to do.
 pub(super) enum Item {
-    /// Messages, in the order in which they are to be handled, and whether the session waits for the
-    /// word that they are.
-    Messages(VecDeque<ClientMessage>, Window),
+    /// What a read has brought.
+    Messages {
+        /// In the order in which it is to be handled.
+        rest: VecDeque<ClientMessage>,
+        /// Whether the session waits for the word that it is.
+        window: Window,
+        /// Counts it until then.
+        _unheard: Unheard,
+    },
     /// The connection has ended.
     End,
 }
 
 impl Item {
     /// The rest of what one read brought, of which so many are handled already.
-    pub(super) fn rest(messages: Vec<ClientMessage>, handled: usize, window: Window) -> Self {
-        Self::Messages(parse::into_order(messages).skip(handled).collect(), window)
+    pub(super) fn rest(
+        messages: Vec<ClientMessage>,
+        handled: usize,
+        window: Window,
+        unheard: Unheard,
+    ) -> Self {
+        let rest = parse::into_order(messages).skip(handled).collect();
+        Self::Messages { rest, window, _unheard: unheard }
     }
 }
 
@@ -118,11 +131,14 @@ impl Backlog {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::super::ledger::Ledger;
     use super::*;
 
     fn said(count: usize) -> Item {
         let messages = vec![ClientMessage::KeepAlive { sequence: 1 }; count];
-        Item::rest(messages, 0, Window::Open)
+        Item::rest(messages, 0, Window::Open, Arc::new(Ledger::default()).submit(0))
     }
 
     fn number(served: Option<(ConnectionId, VecDeque<Item>)>) -> u64 {

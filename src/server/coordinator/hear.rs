@@ -18,7 +18,7 @@ use crate::types::{
 use crate::wire::{self, ClientMessage, Query, ServerMessage};
 
 /// What a look at the table counts for, in steps: a page of it takes about a tenth of a millisecond.
-const LOOK_STEPS: u64 = 1_024;
+pub(super) const LOOK_STEPS: u64 = 1_024;
 
 impl Coordinator {
     /// Takes what one read of a connection brought: keep-alives first (rule S5), then the rest in
@@ -49,6 +49,7 @@ impl Coordinator {
         message: &ClientMessage,
         now: Timestamp,
     ) {
+        self.looked += 1;
         match *message {
             ClientMessage::Hello(ref hello) => self.hello(connection, hello, now),
             ClientMessage::Request(ref asked) => {

@@ -15,6 +15,9 @@ use crate::types::{
 };
 use crate::wire::{LockStatus, ServerMessage};
 
+/// For so many effects memory is kept from turn to turn.
+const EFFECTS_KEPT: usize = 1024;
+
 impl Coordinator {
     /// Does all that the engine has said, in that order.
     pub(super) fn perform_all(&mut self, now: Timestamp) {
@@ -23,6 +26,8 @@ impl Coordinator {
             self.perform(effect, now);
         }
         effects.clear();
+        // What a crowd has caused once is not kept for ever.
+        effects.shrink_to(EFFECTS_KEPT);
         self.effects = effects;
     }
 
@@ -113,6 +118,13 @@ impl Coordinator {
             }
         }
         let Some(connection) = connection else { return };
+        if let News::Rejected(rejection @ Rejection::Deadlock { cycle }) = news {
+            if let Some(budget) = self.connections.budget(connection) {
+                let message = inspect::deadlock(request, rejection, cycle, budget);
+                self.connections.tell(connection, message);
+            }
+            return;
+        }
         let blocking = match news {
             News::Rejected(rejection) => rejection.blocking_lock(),
             _ => None,

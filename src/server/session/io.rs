@@ -23,6 +23,8 @@ use crate::wire::{ClientMessage, CodecError, ServerCodec};
 const READ_BYTES_QUIET: usize = 1024;
 /// What a read may bring once the peer has shown that it says much at a time.
 const READ_BYTES_BUSY: usize = 16 * 1024;
+/// A read buffer that is larger than this, for a long frame, gives its memory back once it is empty.
+const READ_BYTES_KEPT: usize = 2 * READ_BYTES_BUSY;
 /// So many messages in a read are much.
 const MESSAGES_BUSY: usize = 8;
 
@@ -67,6 +69,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         }
     }
 
+    /// The memory of what lies here for the peer, and of a long frame of its that is not complete.
+    fn kept(&self) -> usize {
+        // Of a buffer that has grown, up to half is empty.
+        let memory = |buffer: &BytesMut, kept| match buffer.len() {
+            len if len > kept => buffer.capacity(),
+            _ => 0,
+        };
+        memory(&self.outbox, 0) + memory(self.frames.read_buffer(), READ_BYTES_BUSY)
+    }
+
     /// Accepts long frames from now on.
     pub(super) fn accept_hello(&mut self) {
         self.frames.decoder_mut().hello_accepted();
@@ -93,6 +105,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             // No waker is kept: whoever has it read on does so while the actor is awake.
             Reading::Paused | Reading::Over => return Poll::Pending,
         };
+        let buffer = self.frames.read_buffer_mut();
+        if buffer.is_empty() && buffer.capacity() > READ_BYTES_KEPT {
+            *buffer = BytesMut::with_capacity(READ_BYTES_QUIET);
+        }
         match &read {
             Some(Ok(batch)) if batch.len() >= MESSAGES_BUSY => {
                 self.frames.read_buffer_mut().reserve(READ_BYTES_BUSY);
@@ -167,6 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> ActorFuture<Session<S>> for Ex
     ) -> Poll<()> {
         if !session.waker.as_ref().is_some_and(|waker| waker.will_wake(task.waker())) {
             session.waker = Some(task.waker().clone());
+            session.account.wakes(task.waker());
         }
         // In this order: what the reading causes is written in the same turn.
         while let Poll::Ready(read) = session.transport.poll_read(task) {
@@ -178,7 +195,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> ActorFuture<Session<S>> for Ex
         if ctx.state() != ActorState::Running {
             return Poll::Pending;
         }
-        match ready!(session.poll_write(task)) {
+        let written = session.poll_write(task);
+        session.account.settle(session.transport.kept());
+        if session.account.is_closed() {
+            session.give_up(ctx);
+            return Poll::Pending;
+        }
+        match ready!(written) {
             Err(why) => session.broken(&why, ctx),
             Ok(()) if session.state == State::Closing => {
                 ready!(session.transport.poll_close(task));
@@ -192,7 +215,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> ActorFuture<Session<S>> for Ex
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     /// Writes what there is to say, and what that makes room for.
-    fn poll_write(&mut self, task: &mut Task<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_write(&mut self, task: &mut Task<'_>) -> Poll<io::Result<()>> {
         loop {
             let before = self.transport.outbox.len();
             let written = self.transport.poll_write(task);

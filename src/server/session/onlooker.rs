@@ -19,7 +19,7 @@ use super::{Session, State};
 use crate::wire::{ClientMessage, ServerMessage};
 
 /// With more bytes than this unwritten, events are left out.
-const EVENTS_BYTES_MAX: usize = 256 * 1024;
+pub(in crate::server) const EVENTS_BYTES_MAX: usize = 256 * 1024;
 
 /// What is kept of a peer for the case that it looks on.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub(super) struct Onlooker {
     /// Whether it does.
     looks_on: bool,
     /// Events that were left out and that it does not know of yet.
-    missed: u64,
+    pub(super) missed: u64,
     /// Bytes written so far, to see whether it reads.
     pub(super) written: u64,
 }

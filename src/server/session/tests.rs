@@ -3,6 +3,7 @@
 
 mod onlooker;
 mod turns;
+mod unread;
 
 use std::time::Duration;
 

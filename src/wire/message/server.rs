@@ -78,8 +78,8 @@ pub enum ServerMessage {
         message: String,
         /// For `Busy` and `TimedOut`: the lock that stood in the way.
         lock: Option<Box<LockStatus>>,
-        /// For `Deadlock`: who waits for whom, the first 64. The first is the request that is meant;
-        /// the last waits for it. Empty otherwise.
+        /// For `Deadlock`: who waits for whom, the first 64, as far as 8192 bytes go. The first is the request that
+        /// is meant; the last waits for it, or is [`CycleLink::MORE`]. Empty otherwise.
         #[serde(deserialize_with = "list")]
         cycle: Vec<CycleLink>,
     },
@@ -228,4 +228,21 @@ pub struct CycleLink {
     /// The token with which the next one in the cycle holds that lock; 0: it holds it not, but is
     /// ahead in line for it.
     pub held_with: u64,
+}
+
+impl CycleLink {
+    /// Stands last in a cycle of which the rest is left out.
+    pub const MORE: Self = Self {
+        session: 0,
+        identity: String::new(),
+        owner: 0,
+        request: 0,
+        lock: String::new(),
+        held_with: 0,
+    };
+
+    /// Whether it stands for those that are left out: a lock has a name.
+    pub fn stands_for_more(&self) -> bool {
+        self.lock.is_empty()
+    }
 }

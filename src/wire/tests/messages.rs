@@ -318,7 +318,7 @@ fn inspect(query: Query) -> ClientMessage {
     ClientMessage::Inspect { query_id: 9, query }
 }
 
-pub(super) fn lock() -> LockStatus {
+pub(in crate::wire) fn lock() -> LockStatus {
     LockStatus {
         name: "printer".into(),
         holders: vec![Holder {

@@ -7,5 +7,5 @@ mod documented;
 mod fuzz;
 mod golden;
 mod hostile;
-mod messages;
+pub(super) mod messages;
 mod round_trip;

@@ -5,6 +5,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::time::sleep;
 
+use crate::server::inspect::{CYCLE_BYTES_MAX, PAGE_BYTES_MAX};
+use crate::server::messages::Deliver;
+use crate::server::session::EVENTS_BYTES_MAX;
 use crate::server::subscribers::SUBSCRIBERS_MAX;
 use crate::server::testing::{
     Bench, FakeSession, hello, local, release, request, settle, try_request,
@@ -12,8 +15,8 @@ use crate::server::testing::{
 use crate::server::watches::WATCHES_PER_CONNECTION_MAX;
 use crate::types::{LostReason, RejectionCode};
 use crate::wire::{
-    self, Attach, Claim, ClientMessage, Happening, Holder, LockStatus, Mode, ServerMessage,
-    encode_frame,
+    self, Attach, Claim, ClientMessage, CycleLink, Happening, Holder, LockStatus, Mode,
+    ServerMessage, encode_frame,
 };
 
 fn watch(query_id: u64, name: &str) -> ClientMessage {
@@ -370,6 +373,177 @@ async fn who_is_refused_for_a_deadlock_hears_who_waits_for_whom() {
                 assert_eq!(told, [(2, "a".to_owned(), 1), (2, "b".to_owned(), 2)]);
                 assert_ne!(cycle[0].session, cycle[1].session);
             }
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
+}
+
+/// A lock that a crowd holds, each with a note, and who can add one more.
+async fn crowded(bench: &mut Bench, name: &str) -> FakeSession {
+    let session = bench.open().await;
+    session.submit((1..=500).map(|id| asking(id, name, Mode::Shared, 0, None)).collect());
+    settle().await;
+    assert_eq!(session.take().len(), 500);
+    session
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_rendered_once_however_many_watch() {
+    local(async {
+        let mut bench = Bench::new();
+        let session = crowded(&mut bench, "members").await;
+        let mut watchers = Vec::new();
+        for id in 1..=100 {
+            let watcher = observer(&mut bench).await;
+            watcher.submit(vec![watch(id, "members")]);
+            watchers.push(watcher);
+        }
+        settle().await;
+        let mut whole = BytesMut::new();
+        encode_frame(&watchers[0].take()[0], &mut whole).unwrap();
+        assert!(whole.len() > 10_000, "{}", whole.len());
+        let before = bench.counters.ledger.total();
+        session.submit(vec![asking(1000, "members", Mode::Shared, 0, None)]);
+        settle().await;
+        let taken = bench.counters.ledger.total() - before;
+        assert!(taken < whole.len() + 100 * 200, "{taken} bytes for {}", whole.len());
+        let last = |watcher: &FakeSession| watcher.take_deliveries().pop().unwrap().shown;
+        let first = last(&watchers[0]);
+        for (watcher, id) in watchers.iter().zip(1..).skip(1) {
+            let seen = last(watcher);
+            assert_eq!((seen.len(), seen[0].0), (1, id));
+            assert!(seen[0].1.is_shared_with(&first[0].1));
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_no_room_for_another_crowd_is_shown_one_holder() {
+    local(async {
+        let mut bench = Bench::new();
+        let names: Vec<String> = (0..10).map(|i| format!("members {i}")).collect();
+        let session = bench.open().await;
+        let all = |first: u64| {
+            let join = |(name, id): (&String, u64)| asking(id, name, Mode::Shared, 0, None);
+            names.iter().zip(first..).map(join).collect::<Vec<_>>()
+        };
+        (0..200).for_each(|i| session.submit(all(1 + 10 * i)));
+        let (all_of_them, one) = (observer(&mut bench).await, observer(&mut bench).await);
+        all_of_them.submit(names.iter().zip(1..).map(|(name, id)| watch(id, name)).collect());
+        one.submit(vec![watch(1, &names[9])]);
+        settle().await;
+        (all_of_them.take(), one.take());
+        session.submit(all(5000));
+        settle().await;
+        let seen = all_of_them.take();
+        let named: Vec<_> = seen.iter().map(|m| shown(m).1.unwrap().holders.len()).collect();
+        assert!(named[0] > 100 && named[9] == 1, "{named:?}");
+        assert!(seen.iter().all(|m| shown(m).1.unwrap().holder_count == 201));
+        let bytes = encoded(&seen);
+        assert!(bytes < PAGE_BYTES_MAX + 10 * 1000, "{bytes}");
+        // Who watches but the last of them has room for it.
+        assert!(shown(&one.take()[0]).1.unwrap().holders.len() > 100);
+    })
+    .await;
+}
+
+fn encoded(messages: &[ServerMessage]) -> usize {
+    let mut bytes = BytesMut::new();
+    messages.iter().for_each(|message| encode_frame(message, &mut bytes).unwrap());
+    bytes.len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_of_a_turn_that_no_outbox_has_room_for_are_counted_and_not_kept() {
+    local(async {
+        let mut bench = Bench::new();
+        let subscriber = observer(&mut bench).await;
+        subscriber.submit(vec![subscribe(1, None)]);
+        let session = bench.open().await;
+        subscriber.take();
+        let claims: Vec<Claim> = (0..64)
+            .map(|i| Claim { name: format!("{i:0>255}").into(), mode: Mode::Exclusive })
+            .collect();
+        let round = |id| {
+            let mut asked = request(id, "");
+            if let ClientMessage::Request(wire::Request { claims: all, .. }) = &mut asked {
+                *all = claims.iter().cloned().collect();
+            }
+            [asked, ClientMessage::Cancel { request: id }]
+        };
+        session.submit((1..=100).flat_map(round).collect());
+        settle().await;
+        let batches = subscriber.take_deliveries();
+        let kept = |it: &Deliver| it.events.iter().map(bytes::Bytes::len).sum::<usize>();
+        assert!(batches.iter().all(|it| kept(it) <= EVENTS_BYTES_MAX));
+        let heard: usize = batches.iter().map(|it| it.events.len()).sum();
+        let missed: u64 = batches.iter().map(|it| it.missed).sum();
+        assert!(heard > 10 && missed > 100, "{heard} heard, {missed} missed");
+        assert_eq!(heard as u64 + missed, 300);
+    })
+    .await;
+}
+
+/// Two sessions with long names, in whose locks a circle of `links` owners is one request from being
+/// closed; that request, under this id.
+async fn circle(bench: &mut Bench, links: u64) -> (FakeSession, impl Fn(u64) -> ClientMessage) {
+    let session = bench.open().await;
+    let name = move |i: u64| format!("{:x<250}", i % links);
+    let ask = move |id, lock, owner| asking(id, &name(lock), Mode::Exclusive, owner + 1, None);
+    session.submit((0..links).map(|i| ask(i + 1, i, i)).collect());
+    session.submit((0..links - 1).map(|i| ask(links + i + 1, i + 1, i)).collect());
+    settle().await;
+    session.take();
+    (session, move |id| ask(id, links, links - 1))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_cycle_is_told_as_far_as_there_is_room_and_says_that_there_is_more() {
+    local(async {
+        let mut bench = Bench::new();
+        for (links, is_whole) in [(16, true), (40, false)] {
+            let (session, closing) = circle(&mut bench, links).await;
+            session.submit(vec![closing(1000)]);
+            settle().await;
+            let answers = session.take();
+            let ServerMessage::Rejected { cycle, message, .. } = &answers[0] else {
+                panic!("{answers:?}")
+            };
+            assert_eq!(cycle.last().unwrap().stands_for_more(), !is_whole);
+            assert!(is_whole == (cycle.len() as u64 == links) && cycle.len() >= 16);
+            assert!(cycle[0].lock.starts_with('0') && cycle[0].request == 1000, "{:?}", cycle[0]);
+            assert!(message.ends_with(&format!("and so on over {} more", links - 4)), "{message}");
+            let bytes = encoded(&answers) - message.len();
+            assert!(bytes < CYCLE_BYTES_MAX + 200, "{bytes}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_deadlocks_at_once_are_all_answered_and_do_not_overfill_an_outbox() {
+    local(async {
+        let mut bench = Bench::new();
+        let (session, closing) = circle(&mut bench, 8).await;
+        session.submit((1000..1512).map(&closing).collect());
+        settle().await;
+        let answers = session.take();
+        assert_eq!(answers.len(), 512);
+        let deadlock = RejectionCode::Deadlock;
+        assert!(answers.iter().zip(1000..).all(|(it, id)| code_of(it) == (id, deadlock)));
+        let bytes = encoded(&answers);
+        assert!(bytes < PAGE_BYTES_MAX + 512 * 250, "{bytes}");
+        match answers.last() {
+            Some(ServerMessage::Rejected { cycle, .. }) => assert_eq!(cycle[..], [CycleLink::MORE]),
+            other => panic!("{other:?}"),
+        }
+        // In the next turn there is room again.
+        session.submit(vec![closing(2000)]);
+        settle().await;
+        match &session.take()[0] {
+            ServerMessage::Rejected { cycle, .. } => assert_eq!(cycle.len(), 8),
             other => panic!("{other:?}"),
         }
     })
