@@ -12,7 +12,8 @@
 //! keepalive 1      goodbye 1         cut 1 (the connection breaks)
 //! resume 1 [generation=2]            after a crash: as the session before
 //! reclaim 1 [id=7] [token=3]         of the latest grant, with the claims of its request
-//! requeue 1 [id=7]                   the latest request once more, with its ticket
+//! reclaim 1 [id=7] [token=5] [seal=1] what was granted, with its seal, of that run
+//! requeue 1 [id=7] [told=1]          the latest request once more, with its ticket, of that run
 //! account 1 [held=7/8] [waiting=9]   what the client knows of
 //!    [from=2] [to=5]
 //! unparsed 1 [id=7]                  something that the edge could not parse
@@ -121,6 +122,8 @@ stories! {
     a_revoked_upgrade_is_not_reclaimed_as_what_it_was
     whoever_has_forfeited_is_known_over_several_crashes
     limits_keep_out_nobody_who_was_there_before
+    proofs_count_until_the_next_grace_period_has_ended
+    after_a_stop_older_proofs_count
 }
 
 /// A session as the story's teller knows it.
@@ -130,14 +133,18 @@ struct Teller {
     old_connection: ConnectionId,
     generation: u64,
     ttl: Duration,
+    /// The run of its latest Welcome, which made its secret.
+    secret: Epoch,
     /// Its latest request.
     latest: u64,
     /// Tokens by request.
     tokens: HashMap<u64, FencingToken>,
+    /// The runs that sealed them, by request.
+    seals: HashMap<u64, Epoch>,
     /// What was requested, by id.
     requests: HashMap<u64, Request>,
     /// What keeps its place, by id.
-    tickets: HashMap<u64, Ticket>,
+    places: HashMap<u64, Place>,
 }
 
 struct Story {
@@ -161,14 +168,15 @@ struct Story {
 fn start(below: u64) -> Start {
     let ttl_max = Some(Ttl::new(Duration::from_secs(60)).unwrap());
     let tokens_below = FencingToken::new(below);
-    let durable = Durable { epoch: Epoch::new(1), tokens_below, ttl_max };
+    let epoch = Epoch::new(1);
+    let durable = Durable { epoch, tokens_below, ttl_max, settled: epoch };
     let past = Past { snapshot: Some(Snapshot::default()), ..Past::default() };
     Start { durable, first_token: FencingToken::new(1), plausible: plausible(), past }
 }
 
 fn plausible() -> Durable {
     let (epoch, tokens_below) = (Epoch::new(1000), FencingToken::new(1 << 40));
-    Durable { epoch, tokens_below, ttl_max: None }
+    Durable { epoch, tokens_below, ttl_max: None, settled: Epoch::default() }
 }
 
 impl Story {
@@ -247,10 +255,12 @@ impl Story {
                 old_connection: connection,
                 generation: 1,
                 ttl,
+                secret: Epoch::default(),
                 latest: 0,
                 tokens: HashMap::new(),
+                seals: HashMap::new(),
                 requests: HashMap::new(),
-                tickets: HashMap::new(),
+                places: HashMap::new(),
             };
             self.tellers.insert(session, teller);
             let told = self.handle(&Event::Attach {
@@ -277,16 +287,19 @@ impl Story {
         let mut args = line.consume_args();
         let session: u64 = args.next_pos().ok_or("which session?")?.parse()?;
         let given = args.take_key("generation").map(str::parse).transpose()?;
+        let secret = args.take_key("secret").map(str::parse).transpose()?;
         self.connections += 1;
         let connection = ConnectionId::new(self.connections);
         let teller = self.teller(session)?;
         let generation = given.unwrap_or(teller.generation + 1);
         let ttl = Ttl::new(teller.ttl)?;
+        let proved_in = secret.map_or(teller.secret, Epoch::new);
         let told = self.handle(&Event::Attach {
             connection,
             peer: None,
             attach: Attach::Resume {
                 session: SessionId::new(session.into()),
+                proved_in,
                 generation: Generation::new(generation),
                 ttl,
                 linger: None,
@@ -315,7 +328,7 @@ impl Story {
             owner: OwnerId::default(),
             wait: Wait::Forever,
             progress: Progress::Told,
-            ticket: None,
+            place: None,
             lock_delay: Duration::ZERO,
             note: Note::default(),
             claims: claim("placeholder", Mode::Exclusive)?.into(),
@@ -338,7 +351,9 @@ impl Story {
                     "ticket" => {
                         let (epoch, arrival) = value.split_once('/').ok_or("EPOCH/ARRIVAL")?;
                         let (epoch, arrival) = (epoch.parse()?, arrival.parse()?);
-                        request.ticket = Some(Ticket { epoch, arrival });
+                        // Told by the run in which it began to wait.
+                        let told_in = request.place.map_or(Epoch::new(epoch), |p| p.told_in);
+                        request.place = Some(Place { ticket: Ticket { epoch, arrival }, told_in });
                     }
                     name if value == "shared" => claims.push(claim(name, Mode::Shared)?),
                     name => {
@@ -359,17 +374,31 @@ impl Story {
         self.say(session, Command::Request(request))
     }
 
-    fn reclaim(&mut self, session: u64, id: u64, token: FencingToken) -> Result<String, Failure> {
-        let request = self.teller(session)?.requests.get(&id).ok_or("which request?")?;
+    fn reclaim(
+        &mut self,
+        session: u64,
+        id: u64,
+        token: FencingToken,
+        seal: Option<u64>,
+    ) -> Result<String, Failure> {
+        // What was never granted is sealed by the run before, as far as is known.
+        let before = Epoch::new(self.table.epoch().number() - 1);
+        let teller = self.teller(session)?;
+        let request = teller.requests.get(&id).ok_or("which request?")?;
+        let known = teller.seals.get(&id).copied().unwrap_or(before);
+        let sealed_in = seal.map_or(known, Epoch::new);
         let Request { id, owner, lock_delay, note, claims, .. } = request.clone();
-        let reclaim = Reclaim { id, token, owner, lock_delay, note, claims };
+        let reclaim = Reclaim { id, token, sealed_in, owner, lock_delay, note, claims };
         self.say(session, Command::Reclaim(reclaim))
     }
 
-    fn requeue(&mut self, session: u64, id: u64) -> Result<String, Failure> {
+    fn requeue(&mut self, session: u64, id: u64, told: Option<u64>) -> Result<String, Failure> {
         let teller = self.teller(session)?;
         let mut request = teller.requests.get(&id).ok_or("which request?")?.clone();
-        request.ticket = teller.tickets.get(&id).copied();
+        request.place = teller.places.get(&id).copied();
+        if let (Some(place), Some(told)) = (&mut request.place, told) {
+            place.told_in = Epoch::new(told);
+        }
         self.say(session, Command::Request(request))
     }
 
@@ -418,6 +447,8 @@ impl Story {
         let mut text = String::new();
         let id = args.take_key("id").map(str::parse).transpose()?;
         let token = args.take_key("token").map(str::parse).transpose()?;
+        let seal = args.take_key("seal").map(str::parse).transpose()?;
+        let told = args.take_key("told").map(str::parse).transpose()?;
         while let Some(session) = args.next_pos() {
             let session: u64 = session.parse()?;
             let teller = self.teller(session)?;
@@ -426,12 +457,12 @@ impl Story {
             let token = token.map_or(granted, FencingToken::new);
             let request = RequestId::new(request);
             let connection = teller.connection;
-            let told = match line.name.as_str() {
+            let answer = match line.name.as_str() {
                 "release" => self.say(session, Command::Release { request, token })?,
                 "cancel" => self.say(session, Command::Cancel { request })?,
                 "keepalive" => self.say(session, Command::KeepAlive { sequence: 1 })?,
-                "reclaim" => self.reclaim(session, request.number(), token)?,
-                "requeue" => self.requeue(session, request.number())?,
+                "reclaim" => self.reclaim(session, request.number(), token, seal)?,
+                "requeue" => self.requeue(session, request.number(), told)?,
                 "goodbye" => self.say(session, Command::Goodbye)?,
                 "unparsed" => {
                     let rejection = Rejection::Unsupported { what: "that" };
@@ -440,7 +471,7 @@ impl Story {
                 "cut" => self.handle(&Event::Disconnect { connection }),
                 other => return Err(format!("unknown command {other}").into()),
             };
-            text.push_str(&told);
+            text.push_str(&answer);
         }
         args.reject_next()?;
         Ok(text)

@@ -32,6 +32,8 @@ const EPOCH: &str = "epoch";
 const TOKENS_BELOW: &str = "tokens_below";
 /// 0, or not there: no session was ever welcomed.
 const TTL_MAX_MS: &str = "ttl_max_ms";
+/// Missing in a state of an older version: then all proofs count, until a grace period has ended.
+const SETTLED: &str = "settled";
 /// Says what the names mean, so that a later version can tell.
 pub(super) const FORMAT: &str = "format";
 pub(super) const FORMAT_NOW: u64 = 1;
@@ -163,9 +165,9 @@ fn load_durable(reading: &ReadTransaction) -> Result<Option<Durable>, StoreError
             Some(ttl.map_err(|error| StoreError::malformed("the longest ttl", &error))?)
         }
     };
-    let (epoch, tokens_below) = (number(EPOCH)?, number(TOKENS_BELOW)?);
-    let (epoch, tokens_below) = (Epoch::new(epoch), FencingToken::new(tokens_below));
-    Ok(Some(Durable { epoch, tokens_below, ttl_max }))
+    let (epoch, settled) = (Epoch::new(number(EPOCH)?), Epoch::new(number(SETTLED)?));
+    let tokens_below = FencingToken::new(number(TOKENS_BELOW)?);
+    Ok(Some(Durable { epoch, tokens_below, ttl_max, settled }))
 }
 
 fn load_blobs(
@@ -253,6 +255,7 @@ fn save_durable(writing: &WriteTransaction, durable: &Durable) -> Result<(), Sto
         (FORMAT, FORMAT_NOW),
         (EPOCH, durable.epoch.number()),
         (TOKENS_BELOW, durable.tokens_below.number()),
+        (SETTLED, durable.settled.number()),
         (TTL_MAX_MS, durable.ttl_max.map_or(0, |ttl| ttl.as_millis().into())),
     ] {
         numbers.insert(name, number).map_err(StoreError::database)?;
