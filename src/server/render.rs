@@ -194,3 +194,20 @@ pub(super) fn millis(length: Duration) -> u64 {
 pub(super) fn count(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_made_room_hears_that_its_session_is_over_and_why() {
+        match ended(EndReason::Displaced) {
+            ServerMessage::Goodbye { code, rejection, message } => {
+                assert_eq!(code, GoodbyeCode::SessionExpired.number());
+                assert_eq!(rejection, RejectionCode::TooManySessions.number());
+                assert!(message.contains("no room") && !message.contains("  "), "{message}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

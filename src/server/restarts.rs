@@ -456,3 +456,92 @@ async fn tokens_grow_over_ten_crashes_and_a_lost_state() {
         .await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_place_is_kept_by_its_own_ticket_only() {
+    let store = store();
+    let (known, tickets) = local(async {
+        let mut bench = Bench::run(&store);
+        let (holder, _) = open(&mut bench).await;
+        hold(&holder, 1, "printer").await;
+        hold(&holder, 2, "plotter").await;
+        let (mut known, mut tickets) = (Vec::new(), Vec::new());
+        for name in ["plotter", "printer", "printer"] {
+            let (waiter, session) = open(&mut bench).await;
+            waiter.submit(vec![request(1, name)]);
+            settle().await;
+            known.push(session);
+            tickets.push(waiter.take_queued(1).1);
+        }
+        (known, tickets)
+    })
+    .await;
+    local(async {
+        let mut bench = Bench::run(&store);
+        let plotter = reopen(&mut bench, known[0]).await;
+        let first = reopen(&mut bench, known[1]).await;
+        let second = reopen(&mut bench, known[2]).await;
+        let in_line = async |waiter: &FakeSession, id, name, ticket| {
+            waiter.submit(vec![with_ticket(request(id, name), ticket)]);
+            settle().await;
+            waiter.take_queued(id).0
+        };
+        let (newcomer, _) = open(&mut bench).await;
+        newcomer.submit(vec![request(1, "printer")]);
+        settle().await;
+        assert_eq!(newcomer.take_queued(1).0, 1);
+        // That of another queue, of another session, of another request, and one that is made up.
+        assert_eq!(in_line(&plotter, 1, "printer", tickets[0]).await, 2);
+        assert_eq!(in_line(&plotter, 2, "printer", tickets[1]).await, 3);
+        assert_eq!(in_line(&second, 2, "printer", tickets[2]).await, 4);
+        let made_up = Ticket { epoch: 1, arrival: 1 };
+        assert_eq!(in_line(&second, 3, "printer", made_up).await, 5);
+        // Its own.
+        assert_eq!(in_line(&first, 1, "printer", tickets[1]).await, 1);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_back_is_not_reclaimed_after_the_next_grace_period() {
+    let store = store();
+    let (released, held, grants) = local(async {
+        let mut bench = Bench::run(&store);
+        let (one, released) = open(&mut bench).await;
+        let (other, held) = open(&mut bench).await;
+        let grants = (hold(&one, 1, "desk").await, hold(&other, 1, "printer").await);
+        one.submit(vec![release(1, grants.0.token), ClientMessage::Goodbye]);
+        settle().await;
+        (released, held, grants)
+    })
+    .await;
+    let held = local(async {
+        let mut bench = Bench::run(&store);
+        let (holder, again, _) = greet(&mut bench, resume(held, 2)).await;
+        holder.submit(vec![reclaim(1, "printer", grants.1)]);
+        settle().await;
+        let sealed_anew = grant_of(&holder.take());
+        // No record says that the other one is over; it takes everything and gives it back.
+        let back = reopen(&mut bench, released).await;
+        back.submit(vec![reclaim(1, "desk", grants.0)]);
+        settle().await;
+        assert_eq!(grant_of(&back.take()).token, grants.0.token);
+        back.submit(vec![release(1, grants.0.token), ClientMessage::Goodbye]);
+        stay(&[&holder], Duration::from_secs(11)).await;
+        (again, sealed_anew)
+    })
+    .await;
+    local(async {
+        let mut bench = Bench::run(&store);
+        let over = refused(&mut bench, resume(released, 3)).await;
+        assert_eq!(over, RejectionCode::UnknownSession);
+        let (holder, _, _) = greet(&mut bench, resume(held.0, 3)).await;
+        holder.submit(vec![reclaim(1, "printer", grants.1)]);
+        settle().await;
+        assert_eq!(rejected(&holder), RejectionCode::NoGrace, "its first seal");
+        holder.submit(vec![reclaim(1, "printer", held.1)]);
+        settle().await;
+        assert_eq!(grant_of(&holder.take()).token, grants.1.token);
+    })
+    .await;
+}
