@@ -61,10 +61,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         self.forfeited.clear();
         self.newcomers.clear();
-        if self.is_after_crash {
+        if let Some(run) = self.settles {
             // Whoever holds something now has shown an older seal for it in this run, and was given a
             // new one; or was granted it in this run.
-            self.tokens.settle(self.first_epoch);
+            self.tokens.settle(run);
         }
         self.relax_longest_lease();
         self.break_deadlocks();

@@ -106,9 +106,9 @@ pub struct LockTable<S> {
     pub(super) first_epoch: Epoch,
     /// In the grace period, proofs count of this run and later ones only (rule G4).
     pub(super) proofs_from: Epoch,
-    /// Whether this run began with a crash. Then all that is held when its grace period ends was
-    /// sealed in it; after an orderly stop it was not.
-    pub(super) is_after_crash: bool,
+    /// From which run on proofs count when the grace period has ended: this one, if it began with a
+    /// crash, for then all that is held was sealed in it; after an orderly stop it was not.
+    pub(super) settles: Option<Epoch>,
     /// Who opened a session in this grace period, in the order in which they came: they hold nothing,
     /// and make room for those who were there before. Empty outside the grace period.
     pub(super) newcomers: BTreeSet<(u64, SessionKey)>,
@@ -200,7 +200,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             first_token: start.first_token,
             first_epoch: start.durable.epoch,
             proofs_from: start.durable.settled,
-            is_after_crash: start.past.snapshot.is_none(),
+            settles: start.past.snapshot.is_none().then_some(start.durable.epoch),
             newcomers: BTreeSet::new(),
             draining: false,
             now,

@@ -21,7 +21,7 @@
 //! | `session` | bytes, handshake, bounds, closing |
 //! | `listener`, `hosts` | accepting, and the thread on which a session lives |
 //! | `hello`, `parse`, `render`, `inspect` | the wire's words to the engine's, and back |
-//! | `seal` | proofs that outlive a run: secrets of sessions, seals of grants |
+//! | `seal` | proofs that outlive a run: secrets of sessions, seals of grants, tickets of places |
 //! | `start`, `store`, `persist` | where a run begins, and what is durable |
 //! | `run` | bound, serving, stopping, gone |
 //! | `journal` | the story in log lines |
