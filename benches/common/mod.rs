@@ -48,6 +48,7 @@ impl World {
             epoch: Epoch::new(1),
             tokens_below: FencingToken::new(TOKENS_BELOW),
             ttl_max: Some(ttl),
+            settled: Epoch::new(1),
         };
         let past = Past { snapshot: Some(Snapshot::default()), ..Past::default() };
         let first_token = FencingToken::new(1);
@@ -174,7 +175,7 @@ impl World {
             converts: None,
             wait,
             progress: Progress::Untold,
-            ticket: None,
+            place: None,
             lock_delay: Duration::ZERO,
             note: Note::default(),
             claims: Claims::from(Claim { name, mode: Mode::Exclusive }),

@@ -28,12 +28,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 let (id, identity) = (session, identity.clone());
                 Opening { id, generation, connection, peer, identity, ttl, linger }
             }
-            Attach::Resume { session, generation, ttl, linger, ref identity } => {
+            Attach::Resume { session, proved_in, generation, ttl, linger, ref identity } => {
                 if let Some(key) = self.sessions.find(session) {
                     return self.resume(key, connection, peer, generation);
                 }
-                if self.grace_until.is_none() || self.forfeited.contains(&Forfeit::Session(session))
-                {
+                let is_over = self.forfeited.contains(&Forfeit::Session(session));
+                if self.grace_until.is_none() || is_over || !self.still_counts(proved_in) {
                     return self.refuse(connection, Rejection::UnknownSession);
                 }
                 let (id, connection) = (session, Some(connection));
@@ -54,13 +54,16 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         // The first connection of a session is of generation 1; this is a later one of an earlier run.
         let is_reopened = opening.generation > Generation::new(1);
         // Who was let in before the crash is not kept out by those who were quicker after it.
-        if self.sessions.len() >= max && !is_reopened {
+        if self.sessions.len() >= max && !(is_reopened && self.displace_newcomer()) {
             return Err(Rejection::TooManySessions { max });
         }
         assert!(self.sessions.find(opening.id).is_none(), "the shell gave a session id twice");
         let (id, ttl) = (opening.id, opening.ttl);
         let session = self.enroll(Session::open(opening, self.now));
         self.sessions[session].is_reopened = is_reopened;
+        if self.grace_until.is_some() && !is_reopened {
+            self.note_newcomer(session);
+        }
         if self.tokens.covers(ttl) {
             self.welcome(session, Standing::Opened);
         } else {
@@ -68,6 +71,21 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             self.unwelcomed.push(id);
         }
         Ok(())
+    }
+
+    fn note_newcomer(&mut self, session: SessionKey) {
+        let number = self.newcomers.last().map_or(0, |(latest, _)| latest + 1);
+        self.newcomers.insert((number, session));
+        self.sessions[session].newcomer = Some(number);
+    }
+
+    /// The latest of those who opened a session in this grace period makes room for one who was there
+    /// before. Says whether there was any.
+    fn displace_newcomer(&mut self) -> bool {
+        let Some(&(_, newcomer)) = self.newcomers.last() else { return false };
+        self.end_session(newcomer, EndReason::Displaced);
+        self.settle();
+        true
     }
 
     /// Takes a session in, and sees to it that its end is noticed.

@@ -251,6 +251,8 @@ pub enum EndReason {
     Expired,
     /// Its connection ended, and its linger with it.
     Disconnected,
+    /// It was opened in a grace period, and there is room only for those who were there before.
+    Displaced,
 }
 
 /// A legitimate *no*: what was wrong with a well-formed message, or with its moment.

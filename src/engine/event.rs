@@ -92,6 +92,9 @@ pub enum Attach {
     Resume {
         /// Its id.
         session: SessionId,
+        /// The run that made the proof. A living session is its client's by the proof of any run; one
+        /// from before a crash only by that of a run whose proofs still count (rule G4).
+        proved_in: Epoch,
         /// Higher than that of its connection before (rule S2).
         generation: Generation,
         /// Length of its lease, if it was before a crash.
@@ -154,14 +157,23 @@ pub struct Request {
     pub wait: Wait,
     /// Whether to tell its place in the queue (rule R9).
     pub progress: Progress,
-    /// Where it stood before a crash (rule G2).
-    pub ticket: Option<Ticket>,
+    /// Where it stood before a crash (rule G2). The shell has seen that it was told so.
+    pub place: Option<Place>,
     /// Pause before its locks are granted anew if its holder is lost (rule S7).
     pub lock_delay: Duration,
     /// What it is for, for people.
     pub note: Note,
     /// The locks.
     pub claims: Claims,
+}
+
+/// Where a request stood, as it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its place among all that ever waited.
+    pub ticket: Ticket,
+    /// The run that told it.
+    pub told_in: Epoch,
 }
 
 /// Asks for what a request held before a crash.
@@ -171,6 +183,8 @@ pub struct Reclaim {
     pub id: RequestId,
     /// The token of its grant, kept.
     pub token: FencingToken,
+    /// The run that sealed it: the one that made the grant, or took it over (rule G4).
+    pub sealed_in: Epoch,
     /// As in the request.
     pub owner: OwnerId,
     /// As in the request.

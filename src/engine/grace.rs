@@ -8,13 +8,15 @@ use std::iter;
 use std::time::Duration;
 
 use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
-use super::event::{Account, Progress, Reclaim, Request, Wait};
+use super::event::{Account, Place, Progress, Reclaim, Request, Wait};
 use super::lock::{ClaimNode, Shape, share};
 use super::request::{Live, State};
 use super::session::Outcome;
 use super::table::Due;
 use super::{Durable, Happening, LockTable, News, Past, Rejection, Snapshot};
-use crate::types::{FencingToken, LostReason, Mode, RequestId, TTL_MAX, Ticket, Timestamp, Ttl};
+use crate::types::{
+    Epoch, FencingToken, LostReason, Mode, RequestId, TTL_MAX, Ticket, Timestamp, Ttl,
+};
 
 /// How much clocks may differ, as a part of a hundred (rule T1).
 const CLOCK_RATE_ERROR_PERCENT: u32 = 1;
@@ -66,6 +68,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             self.timeouts.remove(&(until, Due::Grace));
         }
         self.forfeited.clear();
+        self.newcomers.clear();
+        if let Some(run) = self.settles {
+            // Whoever holds something now has shown an older seal for it in this run, and was given a
+            // new one; or was granted it in this run.
+            self.tokens.settle(run);
+        }
         self.relax_longest_lease();
         self.break_deadlocks();
         self.starved = true;
@@ -95,7 +103,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             // What is over is not revived by asking again.
             return self.tell(session, id, outcome.into());
         }
-        let is_of_earlier_run = token < self.first_token;
+        let is_of_earlier_run = token < self.first_token && self.still_counts(reclaim.sealed_in);
         let is_forfeited = self.is_forfeited(token);
         if self.grace_until.is_none() || !is_of_earlier_run || is_forfeited {
             return self.tell(session, id, News::Rejected(Rejection::NoGrace));
@@ -108,7 +116,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             owner: reclaim.owner,
             wait: Wait::Never,
             progress: Progress::Untold,
-            ticket: None,
+            place: None,
             lock_delay: reclaim.lock_delay,
             note: reclaim.note.clone(),
             claims: reclaim.claims.clone(),
@@ -273,9 +281,18 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         })
     }
 
-    /// The place that a request keeps which shows this ticket: it comes back in the grace period.
-    pub(super) fn place_kept(&self, shown: Option<Ticket>) -> Option<Ticket> {
-        shown.filter(|ticket| self.grace_until.is_some() && self.is_of_earlier_run(*ticket))
+    /// The place that a request keeps which was told it by an earlier run: it comes back in the grace
+    /// period.
+    pub(super) fn place_kept(&self, shown: Option<Place>) -> Option<Ticket> {
+        let Place { ticket, told_in } = shown.filter(|_| self.grace_until.is_some())?;
+        (self.still_counts(told_in) && self.is_of_earlier_run(ticket)).then_some(ticket)
+    }
+
+    /// Whether what a run has proved is to be believed in a grace period, of what this run does not
+    /// know. What was proved in this run it knows, unless it is over. And what was proved before the
+    /// latest grace period that came to its end was proved anew since, unless it was over then.
+    pub(super) fn still_counts(&self, proved_in: Epoch) -> bool {
+        (self.proofs_from..self.first_epoch).contains(&proved_in)
     }
 
     /// Whether only those use a lock who began to wait for it in this run: what it is, is still to be
@@ -286,8 +303,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.locks[lock].holders.is_empty() && !first.is_some_and(is_earlier)
     }
 
-    fn is_of_earlier_run(&self, ticket: Ticket) -> bool {
-        ticket.epoch < self.epoch().number()
+    pub(super) fn is_of_earlier_run(&self, ticket: Ticket) -> bool {
+        ticket.epoch < self.first_epoch.number()
     }
 
     /// Brings both sides to the same view of what a session has (rule S3): without it a lock can

@@ -11,7 +11,7 @@ use std::mem;
 use std::time::Duration;
 
 use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
-use super::event::{Request, Wait};
+use super::event::{Place, Request, Wait};
 use super::lock::{ClaimNode, Shape};
 use super::owner::Holdings;
 use super::request::{Live, State};
@@ -87,7 +87,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if let Some(converted) = converted {
             self.pair(key, converted);
         }
-        let placed = self.grant_or_enqueue(key, request.wait, request.ticket);
+        let placed = self.grant_or_enqueue(key, request.wait, request.place);
         if placed.is_err() {
             self.take_out(key);
         }
@@ -127,9 +127,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         &mut self,
         request: RequestKey,
         wait: Wait,
-        ticket: Option<Ticket>,
+        place: Option<Place>,
     ) -> Result<(), Rejection> {
-        let kept = self.place_kept(ticket);
+        let kept = self.place_kept(place);
         self.check_shapes(request, kept)?;
         if self.token_kept(request).is_some() {
             self.grant(request);
@@ -154,9 +154,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             (_, Wait::Forever) => None,
             (_, Wait::AtMost(timeout)) => Some(self.now.after(timeout)),
         };
-        match kept {
-            Some(_) => self.reshape_locks(request),
-            None => self.check_room_to_wait(request)?,
+        self.check_room_to_wait(request, kept)?;
+        if kept.is_some() {
+            self.reshape_locks(request);
+            self.displace_waiters(request);
         }
         let ticket = self.ticket(kept);
         self.wait_in_queues(request, ticket, deadline);

@@ -68,7 +68,7 @@ pub use deferred::SLICE_STEPS_MAX;
 pub use effect::{
     CYCLE_TOLD_MAX, CycleLink, Effect, EndReason, Forfeit, Happening, News, Rejection, Standing,
 };
-pub use event::{Account, Attach, Command, Event, Progress, Reclaim, Request, Wait};
+pub use event::{Account, Attach, Command, Event, Place, Progress, Reclaim, Request, Wait};
 pub use forfeit::{RECORDS_MAX, REVOCATIONS_WAITING_MAX};
 pub use place::PLACES_TOLD_MAX;
 pub use snapshot::Snapshot;
@@ -88,6 +88,9 @@ pub struct Durable {
     /// No client believes in a longer lease than this; none if nobody was ever welcomed. After a
     /// crash, nobody is granted anything for so long (rules G1, G2).
     pub ttl_max: Option<Ttl>,
+    /// In a grace period, proofs count of this run and later ones only: whatever was held then has
+    /// been sealed anew since (rule G4). Only grows.
+    pub settled: Epoch,
 }
 
 /// How the engine begins.

@@ -8,6 +8,7 @@ use super::arena::{LockKey, RequestKey};
 use super::lock::ClaimNode;
 use super::queue::Traits;
 use super::request::{Live, Rank, State};
+use super::session::Outcome;
 use super::table::Due;
 use super::{LockTable, News, Rejection};
 use crate::types::{Ticket, Timestamp};
@@ -18,16 +19,49 @@ use crate::types::{Ticket, Timestamp};
 pub const PLACES_TOLD_MAX: usize = 64;
 
 impl<S: BuildHasher + Clone> LockTable<S> {
-    /// A queue has a limit for those who are new. Who comes back to its place was let in before.
-    pub(super) fn check_room_to_wait(&self, request: RequestKey) -> Result<(), Rejection> {
-        let max = self.limits.waiters_per_lock_max;
+    /// A queue has a limit. Who comes back to its place was let in before, and finds room where a
+    /// newcomer stands.
+    pub(super) fn check_room_to_wait(
+        &self,
+        request: RequestKey,
+        kept: Option<Ticket>,
+    ) -> Result<(), Rejection> {
         let mut locks = self.claims_of(request).map(|claim| self.claims[claim].lock);
-        match locks.find(|lock| self.locks.queue(*lock).len() >= max) {
-            Some(full) => {
-                Err(Rejection::TooManyWaiters { lock: self.locks[full].name.clone(), max })
+        let has_room = |lock: LockKey| {
+            !self.is_full(lock) || (kept.is_some() && self.last_newcomer(lock).is_some())
+        };
+        locks.find(|lock| !has_room(*lock)).map_or(Ok(()), |full| Err(self.too_many_waiters(full)))
+    }
+
+    fn is_full(&self, lock: LockKey) -> bool {
+        self.locks.queue(lock).len() >= self.limits.waiters_per_lock_max
+    }
+
+    fn too_many_waiters(&self, lock: LockKey) -> Rejection {
+        let max = self.limits.waiters_per_lock_max;
+        Rejection::TooManyWaiters { lock: self.locks[lock].name.clone(), max }
+    }
+
+    /// The last in a lock's queue, if it began to wait in this run: if it did not, nobody did.
+    fn last_newcomer(&self, lock: LockKey) -> Option<RequestKey> {
+        let last = self.locks.queue(lock).tail()?;
+        let request = self.claims[last].request;
+        let live = &self.requests[request];
+        let is_earlier = live.is_conversion() || self.is_of_earlier_run(live.ticket());
+        (!is_earlier).then_some(request)
+    }
+
+    /// Where a request that comes back finds no room, the last of those who are new makes some.
+    pub(super) fn displace_waiters(&mut self, request: RequestKey) {
+        self.each_claim(self.requests[request].first, |table, _, lock| {
+            while table.is_full(lock)
+                && let Some(newcomer) = table.last_newcomer(lock)
+            {
+                let rejection = table.too_many_waiters(lock);
+                let outcome = Outcome::Rejected(rejection.code());
+                table.finish(newcomer, outcome, News::Rejected(rejection));
             }
-            None => Ok(()),
-        }
+        });
     }
 
     /// Puts a request into the queues of all its locks, at the place that its ticket says: at the end,

@@ -57,6 +57,10 @@ impl ServiceQueue {
         self.claims.head()
     }
 
+    pub(super) fn tail(&self) -> Option<ClaimKey> {
+        self.claims.tail()
+    }
+
     pub(super) fn iter(&self, arena: &ClaimArena) -> impl Iterator<Item = ClaimKey> {
         self.claims.iter(arena)
     }

@@ -153,6 +153,10 @@ struct World {
     finished: HashSet<(SessionId, RequestId)>,
     /// What was held when the coordinator last crashed.
     held_before: HashMap<(SessionId, RequestId), FencingToken>,
+    /// The run that last sealed each grant.
+    seals: HashMap<(SessionId, RequestId), Epoch>,
+    /// The run that last welcomed each session.
+    secrets: HashMap<SessionId, Epoch>,
     ended: HashSet<SessionId>,
     last_token: FencingToken,
     disk_works: bool,
@@ -165,7 +169,7 @@ struct World {
 
 fn begin(durable: Durable, first_token: FencingToken, past: Past, now: Timestamp) -> Table {
     let (epoch, tokens_below) = (Epoch::new(1 << 20), FencingToken::new(1 << 40));
-    let plausible = Durable { epoch, tokens_below, ttl_max: None };
+    let plausible = Durable { epoch, tokens_below, ..Durable::default() };
     let start = Start { durable, first_token, plausible, past };
     Table::new(Limits::default(), start, BuildHasherDefault::new(), now)
 }
@@ -173,7 +177,8 @@ fn begin(durable: Durable, first_token: FencingToken, past: Past, now: Timestamp
 impl World {
     fn new() -> Self {
         let (epoch, ttl_max) = (Epoch::new(1), Some(Ttl::default()));
-        let durable = Durable { epoch, tokens_below: FencingToken::new(20), ttl_max };
+        let tokens_below = FencingToken::new(20);
+        let durable = Durable { epoch, tokens_below, ttl_max, settled: epoch };
         let now = Timestamp::default();
         let past = Past { snapshot: Some(Snapshot::default()), ..Past::default() };
         Self {
@@ -186,6 +191,8 @@ impl World {
             tokens: HashMap::new(),
             finished: HashSet::new(),
             held_before: HashMap::new(),
+            seals: HashMap::new(),
+            secrets: HashMap::new(),
             ended: HashSet::new(),
             last_token: FencingToken::default(),
             disk_works: false,
@@ -244,6 +251,7 @@ impl World {
                     News::Granted { token } => {
                         assert!(!self.ended.contains(&session), "granted to a dead session");
                         assert!(!self.finished.contains(&key), "granted after its end");
+                        self.seals.insert(key, self.table.epoch());
                         if let Some(known) = self.tokens.insert(key, token) {
                             assert_eq!(known, token, "granted twice");
                         } else if self.held_before.get(&key) == Some(&token) {
@@ -266,8 +274,10 @@ impl World {
             Effect::Persist(durable) => self.unsaved.push(durable),
             Effect::Record { number, forfeit } => self.unrecorded.push((number, forfeit)),
             Effect::ForgetRecords { below } => self.recorded.retain(|(n, _)| *n >= below),
-            Effect::Welcome { .. }
-            | Effect::Refused { .. }
+            Effect::Welcome { session, .. } => {
+                self.secrets.insert(session, self.table.epoch());
+            }
+            Effect::Refused { .. }
             | Effect::Superseded { .. }
             | Effect::KeptAlive { .. }
             | Effect::Revoked { .. }
@@ -334,9 +344,11 @@ impl World {
         else {
             return;
         };
-        let held = self.held_before.get(&(self.sessions[&session].0, id));
+        let key = (self.sessions[&session].0, id);
+        let held = self.held_before.get(&key);
         let Some(token) = held.copied() else { return };
-        let reclaim = Reclaim { id, token, owner, lock_delay, note, claims };
+        let sealed_in = self.seals[&key];
+        let reclaim = Reclaim { id, token, sealed_in, owner, lock_delay, note, claims };
         self.say(session, Command::Reclaim(reclaim));
     }
 
@@ -359,6 +371,7 @@ impl World {
                 };
                 let connection = self.attach(Attach::Resume {
                     session: id,
+                    proved_in: self.secrets.get(&id).copied().unwrap_or_default(),
                     generation: Generation::new(generation + 1),
                     ttl: Ttl::default(),
                     linger: None,
@@ -386,7 +399,7 @@ impl World {
                     owner: OwnerId::new(owner),
                     wait,
                     progress,
-                    ticket: None,
+                    place: None,
                     lock_delay: Duration::from_millis(delay),
                     note: Note::default(),
                     claims: Claims::new(claims).unwrap(),
@@ -507,7 +520,7 @@ fn a_name_that_was_used_leaves_nothing_behind() {
             owner: OwnerId::default(),
             wait: Wait::Never,
             progress: Progress::Untold,
-            ticket: None,
+            place: None,
             lock_delay: Duration::ZERO,
             note: Note::default(),
             claims: claim.into(),

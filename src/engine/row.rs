@@ -215,6 +215,10 @@ impl<O: Ord + Copy, K: Key, R> Row<O, K, R> {
         self.chain.head()
     }
 
+    pub(super) fn tail(&self) -> Option<K> {
+        self.chain.tail()
+    }
+
     /// The keys in the row, first to last.
     pub(super) fn iter<T: Linked<K, R>>(&self, arena: &Arena<K, T>) -> impl Iterator<Item = K> {
         self.chain.iter(arena)

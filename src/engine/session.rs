@@ -55,6 +55,8 @@ pub(super) struct Session {
     /// It was opened anew after a crash, and nothing was heard from it yet: for all we know, its
     /// client has not heard of that either (rule G2).
     pub(super) is_reopened: bool,
+    /// Counts those who were opened in a grace period; none if it was not.
+    pub(super) newcomer: Option<u64>,
     /// What its client said before it could be welcomed, which waits for the disk (rule G1). None:
     /// it was welcomed.
     pub(super) unheard: Option<Vec<Command>>,
@@ -119,6 +121,7 @@ impl Session {
             held: 0,
             claims: 0,
             is_reopened: false,
+            newcomer: None,
             unheard: None,
             is_over: false,
         }

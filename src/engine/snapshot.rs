@@ -254,7 +254,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             converts: saved.converts,
             wait: Wait::Never,
             progress: if saved.told { Progress::Told } else { Progress::Untold },
-            ticket: None,
+            place: None,
             lock_delay: saved.lock_delay,
             note: saved.note,
             claims,

@@ -36,6 +36,7 @@ use crate::types::{
 ///     epoch: Epoch::new(1),
 ///     tokens_below: FencingToken::new(1 << 20),
 ///     ttl_max: Some(Ttl::default()),
+///     settled: Epoch::new(1),
 /// };
 /// let first_token = FencingToken::new(1);
 /// let past = Past { snapshot: Some(Snapshot::default()), ..Past::default() };
@@ -103,6 +104,16 @@ pub struct LockTable<S> {
     pub(super) arrivals: u64,
     /// Where the tokens of this run begin: all others were granted by earlier ones.
     pub(super) first_token: FencingToken,
+    /// Where the epochs of this run begin. A client's later one moves it on, within the run.
+    pub(super) first_epoch: Epoch,
+    /// In the grace period, proofs count of this run and later ones only (rule G4).
+    pub(super) proofs_from: Epoch,
+    /// From which run on proofs count when the grace period has ended: this one, if it began with a
+    /// crash, for then all that is held was sealed in it; after an orderly stop it was not.
+    pub(super) settles: Option<Epoch>,
+    /// Who opened a session in this grace period, in the order in which they came: they hold nothing,
+    /// and make room for those who were there before. Empty outside the grace period.
+    pub(super) newcomers: BTreeSet<(u64, SessionKey)>,
     /// Whether nothing new is accepted.
     pub(super) draining: bool,
     /// The latest moment that was told. Never goes back.
@@ -190,6 +201,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             unwelcomed: Vec::new(),
             arrivals: 0,
             first_token: start.first_token,
+            first_epoch: start.durable.epoch,
+            proofs_from: start.durable.settled,
+            settles: start.past.snapshot.is_none().then_some(start.durable.epoch),
+            newcomers: BTreeSet::new(),
             draining: false,
             now,
             heard: now,
@@ -398,7 +413,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     pub(super) fn end_session(&mut self, key: SessionKey, reason: EndReason) {
         let lost = match reason {
             EndReason::Goodbye => None,
-            EndReason::Expired => Some(LostReason::Expired),
+            // Who makes room in a grace period holds nothing.
+            EndReason::Expired | EndReason::Displaced => Some(LostReason::Expired),
             EndReason::Disconnected => Some(LostReason::Disconnected),
         };
         let (holding, waiting): (Vec<_>, Vec<_>) = self.sessions[key]
@@ -427,8 +443,11 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         let waiting = waiting_count;
         self.expired += u64::from(reason == EndReason::Expired);
-        let Session { id, connection, wakes, .. } = self.sessions[key];
+        let Session { id, connection, wakes, newcomer, .. } = self.sessions[key];
         self.leases.remove(&(wakes, key));
+        if let Some(newcomer) = newcomer {
+            self.newcomers.remove(&(newcomer, key));
+        }
         self.sessions.end(key);
         if self.grace_until.is_some() {
             self.forfeited.insert(Forfeit::Session(id));

@@ -12,7 +12,8 @@
 //! keepalive 1      goodbye 1         cut 1 (the connection breaks)
 //! resume 1 [generation=2]            after a crash: as the session before
 //! reclaim 1 [id=7] [token=3]         of the latest grant, with the claims of its request
-//! requeue 1 [id=7]                   the latest request once more, with its ticket
+//! reclaim 1 [id=7] [token=5] [seal=1] what was granted, with its seal, of that run
+//! requeue 1 [id=7] [told=1]          the latest request once more, with its ticket, of that run
 //! account 1 [held=7/8] [waiting=9]   what the client knows of
 //!    [from=2] [to=5]
 //! unparsed 1 [id=7]                  something that the edge could not parse
@@ -32,6 +33,7 @@
 
 mod bounds;
 mod costs;
+mod restart;
 mod slices;
 mod tell;
 
@@ -122,6 +124,8 @@ stories! {
     a_revoked_upgrade_is_not_reclaimed_as_what_it_was
     whoever_has_forfeited_is_known_over_several_crashes
     limits_keep_out_nobody_who_was_there_before
+    proofs_count_until_the_next_grace_period_has_ended
+    after_a_stop_older_proofs_count
 }
 
 /// A session as the story's teller knows it.
@@ -131,14 +135,18 @@ struct Teller {
     old_connection: ConnectionId,
     generation: u64,
     ttl: Duration,
+    /// The run of its latest Welcome, which made its secret.
+    secret: Epoch,
     /// Its latest request.
     latest: u64,
     /// Tokens by request.
     tokens: HashMap<u64, FencingToken>,
+    /// The runs that sealed them, by request.
+    seals: HashMap<u64, Epoch>,
     /// What was requested, by id.
     requests: HashMap<u64, Request>,
     /// What keeps its place, by id.
-    tickets: HashMap<u64, Ticket>,
+    places: HashMap<u64, Place>,
 }
 
 struct Story {
@@ -162,14 +170,15 @@ struct Story {
 fn start(below: u64) -> Start {
     let ttl_max = Some(Ttl::new(Duration::from_secs(60)).unwrap());
     let tokens_below = FencingToken::new(below);
-    let durable = Durable { epoch: Epoch::new(1), tokens_below, ttl_max };
+    let epoch = Epoch::new(1);
+    let durable = Durable { epoch, tokens_below, ttl_max, settled: epoch };
     let past = Past { snapshot: Some(Snapshot::default()), ..Past::default() };
     Start { durable, first_token: FencingToken::new(1), plausible: plausible(), past }
 }
 
 fn plausible() -> Durable {
     let (epoch, tokens_below) = (Epoch::new(1000), FencingToken::new(1 << 40));
-    Durable { epoch, tokens_below, ttl_max: None }
+    Durable { epoch, tokens_below, ttl_max: None, settled: Epoch::default() }
 }
 
 impl Story {
@@ -248,10 +257,12 @@ impl Story {
                 old_connection: connection,
                 generation: 1,
                 ttl,
+                secret: Epoch::default(),
                 latest: 0,
                 tokens: HashMap::new(),
+                seals: HashMap::new(),
                 requests: HashMap::new(),
-                tickets: HashMap::new(),
+                places: HashMap::new(),
             };
             self.tellers.insert(session, teller);
             let told = self.handle(&Event::Attach {
@@ -278,16 +289,19 @@ impl Story {
         let mut args = line.consume_args();
         let session: u64 = args.next_pos().ok_or("which session?")?.parse()?;
         let given = args.take_key("generation").map(str::parse).transpose()?;
+        let secret = args.take_key("secret").map(str::parse).transpose()?;
         self.connections += 1;
         let connection = ConnectionId::new(self.connections);
         let teller = self.teller(session)?;
         let generation = given.unwrap_or(teller.generation + 1);
         let ttl = Ttl::new(teller.ttl)?;
+        let proved_in = secret.map_or(teller.secret, Epoch::new);
         let told = self.handle(&Event::Attach {
             connection,
             peer: None,
             attach: Attach::Resume {
                 session: SessionId::new(session.into()),
+                proved_in,
                 generation: Generation::new(generation),
                 ttl,
                 linger: None,
@@ -316,7 +330,7 @@ impl Story {
             owner: OwnerId::default(),
             wait: Wait::Forever,
             progress: Progress::Told,
-            ticket: None,
+            place: None,
             lock_delay: Duration::ZERO,
             note: Note::default(),
             claims: claim("placeholder", Mode::Exclusive)?.into(),
@@ -339,7 +353,9 @@ impl Story {
                     "ticket" => {
                         let (epoch, arrival) = value.split_once('/').ok_or("EPOCH/ARRIVAL")?;
                         let (epoch, arrival) = (epoch.parse()?, arrival.parse()?);
-                        request.ticket = Some(Ticket { epoch, arrival });
+                        // Told by the run in which it began to wait.
+                        let told_in = request.place.map_or(Epoch::new(epoch), |p| p.told_in);
+                        request.place = Some(Place { ticket: Ticket { epoch, arrival }, told_in });
                     }
                     name if value == "shared" => claims.push(claim(name, Mode::Shared)?),
                     name => {
@@ -357,20 +373,6 @@ impl Story {
         let teller = self.teller(session)?;
         teller.latest = teller.latest.max(id);
         teller.requests.entry(id).or_insert(request.clone());
-        self.say(session, Command::Request(request))
-    }
-
-    fn reclaim(&mut self, session: u64, id: u64, token: FencingToken) -> Result<String, Failure> {
-        let request = self.teller(session)?.requests.get(&id).ok_or("which request?")?;
-        let Request { id, owner, lock_delay, note, claims, .. } = request.clone();
-        let reclaim = Reclaim { id, token, owner, lock_delay, note, claims };
-        self.say(session, Command::Reclaim(reclaim))
-    }
-
-    fn requeue(&mut self, session: u64, id: u64) -> Result<String, Failure> {
-        let teller = self.teller(session)?;
-        let mut request = teller.requests.get(&id).ok_or("which request?")?.clone();
-        request.ticket = teller.tickets.get(&id).copied();
         self.say(session, Command::Request(request))
     }
 
@@ -398,27 +400,13 @@ impl Story {
         self.say(session, Command::Account(account))
     }
 
-    /// The next run begins.
-    fn restart(&mut self, snapshot: Option<Snapshot>) -> String {
-        let forfeits = self.recorded.iter().map(|(_, forfeit)| *forfeit).collect();
-        let next_record = self.recorded.last().map_or(0, |(number, _)| number + 1);
-        let past = Past { snapshot, forfeits, next_record };
-        let epoch = Epoch::new(self.on_disk.epoch.number() + 1);
-        let first_token = self.on_disk.tokens_below;
-        let tokens_below = FencingToken::new(first_token.number() + TOKEN_BLOCK);
-        self.on_disk = Durable { epoch, tokens_below, ..self.on_disk };
-        self.to_persist.clear();
-        self.to_record.clear();
-        let start = Start { durable: self.on_disk, first_token, plausible: plausible(), past };
-        self.table = Table::new(self.limits, start, BuildHasherDefault::new(), self.now);
-        format!("epoch {epoch}\n")
-    }
-
     fn command(&mut self, line: &Line) -> Result<String, Failure> {
         let mut args = line.consume_args();
         let mut text = String::new();
         let id = args.take_key("id").map(str::parse).transpose()?;
         let token = args.take_key("token").map(str::parse).transpose()?;
+        let seal = args.take_key("seal").map(str::parse).transpose()?;
+        let told = args.take_key("told").map(str::parse).transpose()?;
         while let Some(session) = args.next_pos() {
             let session: u64 = session.parse()?;
             let teller = self.teller(session)?;
@@ -427,12 +415,12 @@ impl Story {
             let token = token.map_or(granted, FencingToken::new);
             let request = RequestId::new(request);
             let connection = teller.connection;
-            let told = match line.name.as_str() {
+            let answer = match line.name.as_str() {
                 "release" => self.say(session, Command::Release { request, token })?,
                 "cancel" => self.say(session, Command::Cancel { request })?,
                 "keepalive" => self.say(session, Command::KeepAlive { sequence: 1 })?,
-                "reclaim" => self.reclaim(session, request.number(), token)?,
-                "requeue" => self.requeue(session, request.number())?,
+                "reclaim" => self.reclaim(session, request.number(), token, seal)?,
+                "requeue" => self.requeue(session, request.number(), told)?,
                 "goodbye" => self.say(session, Command::Goodbye)?,
                 "unparsed" => {
                     let rejection = Rejection::Unsupported { what: "that" };
@@ -441,7 +429,7 @@ impl Story {
                 "cut" => self.handle(&Event::Disconnect { connection }),
                 other => return Err(format!("unknown command {other}").into()),
             };
-            text.push_str(&told);
+            text.push_str(&answer);
         }
         args.reject_next()?;
         Ok(text)

@@ -1,5 +1,5 @@
 //! The one counter behind all fencing tokens, and what must be on disk: how far it may go, the run it
-//! is in, the longest lease.
+//! is in, the longest lease, and from which run on proofs count.
 //!
 //! Numbers are reserved on disk in blocks, ahead of use, so that no grant waits for a disk and a
 //! crash can only waste numbers, never give one twice (rules F1, F2).
@@ -26,6 +26,8 @@ pub(super) struct Tokens {
     epoch: Epoch,
     /// The longest lease that is to be covered on disk.
     ttl_max: Option<Ttl>,
+    /// The run whose proofs are the oldest that are to count after a crash.
+    settled: Epoch,
     /// What is on disk. Invariant: no number at or above `durable.tokens_below` was granted.
     durable: Durable,
     /// What was last asked to be put on disk; never behind `durable`.
@@ -40,6 +42,7 @@ impl Tokens {
             next: start.first_token.number().max(1),
             epoch: start.durable.epoch,
             ttl_max: start.durable.ttl_max,
+            settled: start.durable.settled,
             durable: start.durable,
             asked: start.durable,
             plausible: start.plausible,
@@ -70,6 +73,11 @@ impl Tokens {
     pub(super) fn relax(&mut self, longest: Option<Ttl>) {
         let enough = longest.max(Some(Ttl::default()));
         self.ttl_max = self.ttl_max.min(enough);
+    }
+
+    /// Proofs of runs before this one count no more, from when that is on disk.
+    pub(super) fn settle(&mut self, run: Epoch) {
+        self.settled = self.settled.max(run);
     }
 
     /// The latest number granted, or passed over.
@@ -109,16 +117,17 @@ impl Tokens {
 
     /// What should be asked to be made durable now, if anything; remembered as asked for.
     pub(super) fn wanted(&mut self) -> Option<Durable> {
-        let Durable { epoch, mut tokens_below, ttl_max } = self.asked;
+        let Durable { epoch, mut tokens_below, ttl_max, settled } = self.asked;
         let are_few = tokens_below.number() < self.next + TOKEN_BLOCK / 2;
-        if !are_few && (epoch, ttl_max) == (self.epoch, self.ttl_max) {
+        if !are_few && (epoch, ttl_max, settled) == (self.epoch, self.ttl_max, self.settled) {
             return None;
         }
         if are_few {
             let from = tokens_below.number().max(self.next);
             tokens_below = FencingToken::new(from + TOKEN_BLOCK);
         }
-        self.asked = Durable { epoch: self.epoch, tokens_below, ttl_max: self.ttl_max };
+        let Self { epoch, ttl_max, settled, .. } = *self;
+        self.asked = Durable { epoch, tokens_below, ttl_max, settled };
         Some(self.asked)
     }
 
@@ -135,7 +144,7 @@ mod tests {
 
     fn durable(epoch: u64, below: u64) -> Durable {
         let (epoch, tokens_below) = (Epoch::new(epoch), FencingToken::new(below));
-        Durable { epoch, tokens_below, ttl_max: Some(Ttl::default()) }
+        Durable { epoch, tokens_below, ttl_max: Some(Ttl::default()), settled: Epoch::new(1) }
     }
 
     fn tokens(below: u64) -> Tokens {
@@ -210,6 +219,17 @@ mod tests {
         }
         assert!(stops < 500, "{stops}");
         assert!(tokens.available());
+    }
+
+    #[test]
+    fn from_which_run_on_proofs_count_is_asked_for_once_and_never_goes_back() {
+        let mut tokens = tokens(TOKEN_BLOCK);
+        tokens.settle(Epoch::new(5));
+        let wanted = tokens.wanted().unwrap();
+        assert_eq!(wanted, Durable { settled: Epoch::new(5), ..durable(1, TOKEN_BLOCK) });
+        assert!(tokens.available(), "no grant waits for it");
+        tokens.settle(Epoch::new(4));
+        assert_eq!(tokens.wanted(), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ const COMMIT_MS_MAX: u64 = 20;
 /// How long one takes now and then.
 const SLOW_COMMIT_MS_MAX: u64 = 800;
 /// Where counting begins: so far ahead of any wall clock that it decides nothing.
-const EPOCH: u64 = 1 << 40;
+const EPOCH: u64 = 1 << 27;
 const TOKENS_BELOW: u64 = 1 << 50;
 /// How many tokens a start reserves.
 const TOKENS_RESERVED: u64 = 1 << 20;
@@ -40,7 +40,7 @@ impl Disk {
     pub(super) fn new(random: Random, trace: Trace) -> Self {
         let kept = MemoryStore::default();
         let (epoch, tokens_below) = (Epoch::new(EPOCH), FencingToken::new(TOKENS_BELOW));
-        let durable = Durable { epoch, tokens_below, ttl_max: None };
+        let durable = Durable { epoch, tokens_below, ..Durable::default() };
         kept.commit(&[Change::Key(StateKey::new(7)), Change::Durable(durable)]).unwrap();
         let fails_until = Mutex::new(Instant::now());
         Self { kept, random: Mutex::new(random), fails_until, trace }

@@ -32,12 +32,11 @@ pub(super) fn parse(
     let (id, attach) = match hello.attach {
         wire::Attach::Resume { session, secret, generation } => {
             let session = SessionId::new(session);
-            // Known from the id alone, so that it holds in every run (rule G2).
-            if !sealer.secret(session).matches(Secret::new(secret)) {
-                return Err(no(Rejection::UnknownSession));
-            }
+            // Known from the key alone, so that it can be checked in every run (rule G2).
+            let proved_in = sealer.run_of_secret(Secret::new(secret), session);
+            let proved_in = proved_in.ok_or_else(|| no(Rejection::UnknownSession))?;
             let generation = Generation::new(generation);
-            (session, Attach::Resume { session, generation, ttl, linger, identity })
+            (session, Attach::Resume { session, proved_in, generation, ttl, linger, identity })
         }
         wire::Attach::New | wire::Attach::Observer => {
             let session = draw()?;

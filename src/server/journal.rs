@@ -267,6 +267,7 @@ pub(super) fn ended(
         EndReason::Goodbye => "session ended",
         EndReason::Expired => "lease expired",
         EndReason::Disconnected => "session disconnected",
+        EndReason::Displaced => "session made room for one from before the restart",
     };
     match lock {
         Some(lock) => info!("{what} {who} held={held} waiting={waiting} lock={lock:?}"),

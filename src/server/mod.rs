@@ -22,7 +22,7 @@
 //! | `ledger`, `weight` | what lies unread, over all connections, and what messages take |
 //! | `listener`, `hosts` | accepting, and the thread on which a session lives |
 //! | `hello`, `parse`, `render`, `inspect` | the wire's words to the engine's, and back |
-//! | `seal` | proofs that outlive a run: secrets of sessions, seals of grants |
+//! | `seal` | proofs that outlive a run: secrets of sessions, seals of grants, tickets of places |
 //! | `start`, `store`, `persist` | where a run begins, and what is durable |
 //! | `run` | bound, serving, stopping, gone |
 //! | `journal`, `chatter` | the story in log lines, and how much of it one peer can fill |

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use super::seal::Sealer;
-use crate::engine::{Account, Command, Progress, Reclaim, Rejection, Request, Wait};
+use super::seal::{Sealed, Sealer};
+use crate::engine::{Account, Command, Place, Progress, Reclaim, Rejection, Request, Wait};
 use crate::types::{
-    Claim, Claims, FencingToken, Identity, LOCK_DELAY_MAX, LockName, Mode, Note, OwnerId,
-    RequestId, SessionId, Ticket, Ttl,
+    Claim, Claims, Epoch, FencingToken, Identity, LOCK_DELAY_MAX, LockName, Mode, Note, OwnerId,
+    RequestId, SessionId, Ttl,
 };
 use crate::wire::{self, ClientMessage};
 
@@ -40,24 +40,24 @@ pub(super) fn into_order(messages: Vec<ClientMessage>) -> impl Iterator<Item = C
     hello.into_iter().chain(keep_alives).chain(rest)
 }
 
-/// The command that asks for locks, or the one that has it answered *no*.
-pub(super) fn request(asked: &wire::Request) -> Command {
+/// The command that asks for locks, or the one that has it answered *no*. `place` is where it stood
+/// before, if that is proved.
+pub(super) fn request(asked: &wire::Request, place: Option<Place>) -> Command {
     let request = RequestId::new(asked.request);
-    match parse_request(asked) {
+    match parse_request(asked, place) {
         Ok(request) => Command::Request(request),
         Err(rejection) => Command::Unparsed { request, rejection },
     }
 }
 
-fn parse_request(asked: &wire::Request) -> Result<Request, Rejection> {
-    let ticket = |wire::Ticket { epoch, arrival }| Ticket { epoch, arrival };
+fn parse_request(asked: &wire::Request, place: Option<Place>) -> Result<Request, Rejection> {
     Ok(Request {
         id: RequestId::new(asked.request),
         owner: OwnerId::new(asked.owner),
         converts: asked.converts.map(RequestId::new),
         wait: wait(asked.wait),
         progress: if asked.progress { Progress::Told } else { Progress::Untold },
-        ticket: asked.ticket.map(ticket),
+        place,
         lock_delay: lock_delay(asked.lock_delay_ms)?,
         note: Note::new(asked.note.as_str()).map_err(Rejection::Note)?,
         claims: claims(&asked.claims)?,
@@ -81,29 +81,45 @@ pub(super) fn reclaim(
     session: Option<SessionId>,
     sealer: &Sealer,
 ) -> Command {
-    let (request, shown) = (RequestId::new(asked.request), asked.seal);
-    let is_sealed = |reclaim: &Reclaim| {
-        let claims = reclaim.claims.as_slice().iter().map(|claim| (&claim.name, claim.mode));
-        session.is_some_and(|session| {
-            sealer.seal(session, reclaim.token, reclaim.id, claims).matches(shown)
-        })
-    };
-    match parse_reclaim(asked) {
-        Ok(reclaim) if is_sealed(&reclaim) => Command::Reclaim(reclaim),
-        Ok(_) => Command::Unparsed { request, rejection: Rejection::SealMismatch },
-        Err(rejection) => Command::Unparsed { request, rejection },
+    match parse_reclaim(asked, session, sealer) {
+        Ok(reclaim) => Command::Reclaim(reclaim),
+        Err(rejection) => Command::Unparsed { request: RequestId::new(asked.request), rejection },
     }
 }
 
-fn parse_reclaim(asked: &wire::Reclaim) -> Result<Reclaim, Rejection> {
-    Ok(Reclaim {
-        id: RequestId::new(asked.request),
-        token: FencingToken::new(asked.token),
+fn parse_reclaim(
+    asked: &wire::Reclaim,
+    session: Option<SessionId>,
+    sealer: &Sealer,
+) -> Result<Reclaim, Rejection> {
+    let (id, token) = (RequestId::new(asked.request), FencingToken::new(asked.token));
+    let mut reclaim = Reclaim {
+        id,
+        token,
+        sealed_in: Epoch::default(),
         owner: OwnerId::new(asked.owner),
         lock_delay: lock_delay(asked.lock_delay_ms)?,
         note: Note::new(asked.note.as_str()).map_err(Rejection::Note)?,
         claims: claims(&asked.claims)?,
-    })
+    };
+    let sealed_in = session.and_then(|session| {
+        let grant = Sealed { session, token, request: id };
+        sealer.run_of_seal(asked.seal, grant, named(&reclaim.claims))
+    });
+    reclaim.sealed_in = sealed_in.ok_or(Rejection::SealMismatch)?;
+    Ok(reclaim)
+}
+
+/// The place that a request shows a ticket of, if that is of this request of `session`; of what is not
+/// well-formed there is none.
+pub(super) fn place(asked: &wire::Request, session: SessionId, sealer: &Sealer) -> Option<Place> {
+    let claims = claims(&asked.claims).ok()?;
+    sealer.place_of(asked.ticket?, session, RequestId::new(asked.request), named(&claims))
+}
+
+/// Claims as proofs are about them.
+fn named(claims: &Claims) -> impl Iterator<Item = (&LockName, Mode)> {
+    claims.as_slice().iter().map(|claim| (&claim.name, claim.mode))
 }
 
 fn lock_delay(ms: u32) -> Result<Duration, Rejection> {
@@ -198,7 +214,7 @@ mod tests {
     }
 
     fn code(asked: &wire::Request) -> RejectionCode {
-        match request(asked) {
+        match request(asked, None) {
             Command::Unparsed { request, rejection } => {
                 assert_eq!(request, RequestId::new(7));
                 rejection.code()
@@ -213,7 +229,7 @@ mod tests {
             asked(smallvec![claim_of("printer", wire::Mode::Permits { take: 1, of: 3 })]);
         asked.wait = wire::Wait::Timeout { ms: 250 };
         asked.progress = true;
-        let Command::Request(request) = request(&asked) else { panic!("not a request") };
+        let Command::Request(request) = request(&asked, None) else { panic!("not a request") };
         assert_eq!(request.wait, Wait::AtMost(Duration::from_millis(250)));
         assert_eq!(request.progress, Progress::Told);
         assert_eq!(request.claims.as_slice()[0].mode, Mode::Permits { take: 1, of: 3 });
@@ -224,7 +240,8 @@ mod tests {
         let sealer = Sealer::new(StateKey::new(1));
         let (session, name) = (SessionId::new(5), LockName::new("printer").unwrap());
         let (token, request) = (FencingToken::new(9), RequestId::new(7));
-        let seal = sealer.seal(session, token, request, iter::once((&name, Mode::Exclusive)));
+        let (grant, run) = (Sealed { session, token, request }, Epoch::new(3));
+        let seal = sealer.seal(grant, run, iter::once((&name, Mode::Exclusive)));
         let asked = |seal| wire::Reclaim {
             request: 7,
             token: 9,
@@ -234,14 +251,16 @@ mod tests {
             note: String::new(),
             claims: smallvec![claim_of("printer", wire::Mode::Exclusive)],
         };
-        match reclaim(&asked(seal.number()), Some(session), &sealer) {
-            Command::Reclaim(Reclaim { id, .. }) => assert_eq!(id, request),
+        match reclaim(&asked(seal), Some(session), &sealer) {
+            Command::Reclaim(Reclaim { id, sealed_in, .. }) => {
+                assert_eq!((id, sealed_in), (request, run));
+            }
             other => panic!("{other:?}"),
         }
         let no = [
-            reclaim(&asked(seal.number() + 1), Some(session), &sealer),
-            reclaim(&asked(seal.number()), Some(SessionId::new(6)), &sealer),
-            reclaim(&asked(seal.number()), None, &sealer),
+            reclaim(&asked(seal + 1), Some(session), &sealer),
+            reclaim(&asked(seal), Some(SessionId::new(6)), &sealer),
+            reclaim(&asked(seal), None, &sealer),
         ];
         for no in no {
             match no {
@@ -251,7 +270,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        let mut malformed = asked(seal.number());
+        let mut malformed = asked(seal);
         malformed.claims.clear();
         let malformed = reclaim(&malformed, Some(session), &sealer);
         assert!(matches!(malformed, Command::Unparsed { rejection: Rejection::Claims(_), .. }));

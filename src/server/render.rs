@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::seal::Seal;
 use super::subscribers::SUBSCRIBERS_MAX;
 use crate::engine::{CycleLink, EndReason, Happening, News, Rejection, Standing};
 use crate::types::{
@@ -39,23 +38,24 @@ pub(super) fn welcome(
     }
 }
 
-/// What happened to a request. `seal` seals a grant; `blocking` is the lock that stood in the way of
-/// a request that is rejected for that.
+/// What happened to a request. `seal` seals a grant, `ticket` a place; `blocking` is the lock that
+/// stood in the way of a request that is rejected for that.
 pub(super) fn news(
     request: RequestId,
     news: &News,
-    seal: impl FnOnce(FencingToken) -> Seal,
+    seal: impl FnOnce(FencingToken) -> u128,
+    ticket: impl FnOnce(Ticket) -> wire::Ticket,
     blocking: Option<Box<LockStatus>>,
 ) -> ServerMessage {
     let request = request.number();
     match news {
         News::Granted { token } => {
-            let seal = seal(*token).number();
+            let seal = seal(*token);
             ServerMessage::Grant { request, token: token.number(), seal }
         }
-        News::Queued { position, ticket: Ticket { epoch, arrival } } => {
-            let ticket = wire::Ticket { epoch: *epoch, arrival: *arrival };
-            ServerMessage::Queued { request, position: u64::from(*position), ticket }
+        News::Queued { position, ticket: place } => {
+            let (position, ticket) = (u64::from(*position), ticket(*place));
+            ServerMessage::Queued { request, position, ticket }
         }
         News::Released => ServerMessage::Released { request },
         News::Cancelled => ServerMessage::Cancelled { request },
@@ -168,6 +168,13 @@ pub(super) fn ended(reason: EndReason) -> ServerMessage {
             GoodbyeCode::SessionExpired,
             "nothing was heard for longer than the lease; open another session",
         ),
+        EndReason::Displaced => ServerMessage::Goodbye {
+            code: GoodbyeCode::SessionExpired.number(),
+            rejection: RejectionCode::TooManySessions.number(),
+            message: "there is no room for new sessions beside those from before the restart; \
+                      open another later"
+                .into(),
+        },
     }
 }
 
@@ -188,4 +195,21 @@ pub(super) fn millis(length: Duration) -> u64 {
 /// A count, as the wire has it.
 pub(super) fn count(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_made_room_hears_that_its_session_is_over_and_why() {
+        match ended(EndReason::Displaced) {
+            ServerMessage::Goodbye { code, rejection, message } => {
+                assert_eq!(code, GoodbyeCode::SessionExpired.number());
+                assert_eq!(rejection, RejectionCode::TooManySessions.number());
+                assert!(message.contains("no room") && !message.contains("  "), "{message}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -60,7 +60,8 @@ fn resume(Known { session, secret }: Known, generation: u64) -> Attach {
 /// The second connection of a session, in a grace period.
 async fn reopen(bench: &mut Bench, known: Known) -> FakeSession {
     let (connection, again, standing) = greet(bench, resume(known, 2)).await;
-    assert_eq!((again.session, again.secret), (known.session, known.secret));
+    assert_eq!(again.session, known.session);
+    assert_ne!(again.secret, known.secret, "each run proves it anew");
     assert!(matches!(standing, Standing::Reopened { grace_ms: 1..=10_250 }), "{standing:?}");
     connection
 }
@@ -167,7 +168,8 @@ async fn after_a_crash_a_holder_keeps_its_lock_and_token_and_nobody_else_gets_it
         holder.submit(vec![reclaim(1, "printer", held)]);
         settle().await;
         let again = grant_of(&holder.take());
-        assert_eq!((again.token, again.seal), (held.token, held.seal));
+        assert_eq!(again.token, held.token);
+        assert_ne!(again.seal, held.seal, "each run seals it anew");
 
         stay(&[&holder, &newcomer], Duration::from_secs(12)).await;
         assert_eq!(without_keep_alives(&newcomer), vec![]);
@@ -270,7 +272,7 @@ async fn after_a_crash_the_queue_is_in_its_old_order_whoever_comes_back_first() 
             let waiter = reopen(&mut bench, known[i]).await;
             waiter.submit(vec![with_ticket(request(1, "printer"), tickets[i])]);
             settle().await;
-            assert_eq!(waiter.take_queued(1).1, tickets[i]);
+            assert_ne!(waiter.take_queued(1).1, tickets[i], "each run proves it anew");
             waiters.push((i, waiter));
         }
         waiters.sort_by_key(|(i, _)| *i);
@@ -331,7 +333,8 @@ async fn after_an_orderly_stop_everything_is_as_it_was_and_a_crash_later_is_a_cr
         settle().await;
         assert!(grant_of(&second.take()).token > held.token);
         let again = grant_of(&first.take());
-        assert_eq!((again.token, again.seal), (held.token, held.seal));
+        assert_eq!(again.token, held.token);
+        assert_ne!(again.seal, held.seal, "each run seals it anew");
         first.submit(vec![release(1, held.token)]);
         settle().await;
         assert!(second.take_grant(1) > held.token);
@@ -452,4 +455,93 @@ async fn tokens_grow_over_ten_crashes_and_a_lost_state() {
         })
         .await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_is_kept_by_its_own_ticket_only() {
+    let store = store();
+    let (known, tickets) = local(async {
+        let mut bench = Bench::run(&store);
+        let (holder, _) = open(&mut bench).await;
+        hold(&holder, 1, "printer").await;
+        hold(&holder, 2, "plotter").await;
+        let (mut known, mut tickets) = (Vec::new(), Vec::new());
+        for name in ["plotter", "printer", "printer"] {
+            let (waiter, session) = open(&mut bench).await;
+            waiter.submit(vec![request(1, name)]);
+            settle().await;
+            known.push(session);
+            tickets.push(waiter.take_queued(1).1);
+        }
+        (known, tickets)
+    })
+    .await;
+    local(async {
+        let mut bench = Bench::run(&store);
+        let plotter = reopen(&mut bench, known[0]).await;
+        let first = reopen(&mut bench, known[1]).await;
+        let second = reopen(&mut bench, known[2]).await;
+        let in_line = async |waiter: &FakeSession, id, name, ticket| {
+            waiter.submit(vec![with_ticket(request(id, name), ticket)]);
+            settle().await;
+            waiter.take_queued(id).0
+        };
+        let (newcomer, _) = open(&mut bench).await;
+        newcomer.submit(vec![request(1, "printer")]);
+        settle().await;
+        assert_eq!(newcomer.take_queued(1).0, 1);
+        // That of another queue, of another session, of another request, and one that is made up.
+        assert_eq!(in_line(&plotter, 1, "printer", tickets[0]).await, 2);
+        assert_eq!(in_line(&plotter, 2, "printer", tickets[1]).await, 3);
+        assert_eq!(in_line(&second, 2, "printer", tickets[2]).await, 4);
+        let made_up = Ticket { epoch: 1, arrival: 1 };
+        assert_eq!(in_line(&second, 3, "printer", made_up).await, 5);
+        // Its own.
+        assert_eq!(in_line(&first, 1, "printer", tickets[1]).await, 1);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_back_is_not_reclaimed_after_the_next_grace_period() {
+    let store = store();
+    let (released, held, grants) = local(async {
+        let mut bench = Bench::run(&store);
+        let (one, released) = open(&mut bench).await;
+        let (other, held) = open(&mut bench).await;
+        let grants = (hold(&one, 1, "desk").await, hold(&other, 1, "printer").await);
+        one.submit(vec![release(1, grants.0.token), ClientMessage::Goodbye]);
+        settle().await;
+        (released, held, grants)
+    })
+    .await;
+    let held = local(async {
+        let mut bench = Bench::run(&store);
+        let (holder, again, _) = greet(&mut bench, resume(held, 2)).await;
+        holder.submit(vec![reclaim(1, "printer", grants.1)]);
+        settle().await;
+        let sealed_anew = grant_of(&holder.take());
+        // No record says that the other one is over; it takes everything and gives it back.
+        let back = reopen(&mut bench, released).await;
+        back.submit(vec![reclaim(1, "desk", grants.0)]);
+        settle().await;
+        assert_eq!(grant_of(&back.take()).token, grants.0.token);
+        back.submit(vec![release(1, grants.0.token), ClientMessage::Goodbye]);
+        stay(&[&holder], Duration::from_secs(11)).await;
+        (again, sealed_anew)
+    })
+    .await;
+    local(async {
+        let mut bench = Bench::run(&store);
+        let over = refused(&mut bench, resume(released, 3)).await;
+        assert_eq!(over, RejectionCode::UnknownSession);
+        let (holder, _, _) = greet(&mut bench, resume(held.0, 3)).await;
+        holder.submit(vec![reclaim(1, "printer", grants.1)]);
+        settle().await;
+        assert_eq!(rejected(&holder), RejectionCode::NoGrace, "its first seal");
+        holder.submit(vec![reclaim(1, "printer", held.1)]);
+        settle().await;
+        assert_eq!(grant_of(&holder.take()).token, grants.1.token);
+    })
+    .await;
 }

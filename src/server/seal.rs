@@ -1,14 +1,25 @@
 //! What proves, to a run of the coordinator that remembers nothing, what an earlier run has said.
 //!
-//! A session's *secret* and a grant's *seal* (rule G4) are not drawn and remembered but computed, from
-//! a key that is kept in the state and never leaves it. So every later run with that state can check
-//! them, and nobody else can make one. Both are `SipHash-2-4` with 128 bits, a keyed hash that was made
-//! for this (Aumasson, Bernstein, *`SipHash`: a fast short-input PRF*, 2012): a seal is on the way of
-//! every grant, and this costs tens of nanoseconds.
+//! A session's *secret*, a grant's *seal* (rule G4) and a place's *ticket* are not drawn and remembered
+//! but computed, from a key that is kept in the state and never leaves it. So every later run with that
+//! state can check them, and nobody else can make one. All are `SipHash-2-4` with 128 bits, a keyed hash
+//! that was made for this (Aumasson, Bernstein, *`SipHash`: a fast short-input PRF*, 2012), cut to what
+//! there is room for: a seal is on the way of every grant, and this costs tens of nanoseconds.
 //!
-//! What is hashed says first which of the two it is, and then cannot be read in two ways: numbers
-//! have a fixed length, and a lock's name stands behind its length. So no proof is one of something
-//! else.
+//! What is hashed says first which of them it is, and then cannot be read in two ways: numbers have a
+//! fixed length, and a lock's name stands behind its length. So no proof is one of something else.
+//!
+//! Each proof names the run that made it, in clear and in what is hashed. Whether that run's proofs
+//! still count, the engine decides.
+//!
+//! | proof | 128 bits, from the upper end |
+//! |---|---|
+//! | secret, seal | run: 32, hash: 96 |
+//! | ticket | run: 28, how many epochs before it the place was taken: 20, hash: 16; arrival: 40, hash: 24 |
+//!
+//! A ticket's hash is short, but what it guards is a place in a queue, in a grace period, for one
+//! request of one session: to guess it takes some 10^12 messages. Two years, or 10^12 who wait in one
+//! run, have no room in it; such a place is not kept over a crash.
 //!
 //! What is never here: an allocation, a proof in a log line.
 
@@ -18,7 +29,11 @@ use std::hash::Hasher;
 use bytes::BufMut;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use crate::types::{FencingToken, LOCK_NAME_LEN_MAX, LockName, Mode, RequestId, Secret, SessionId};
+use crate::engine::Place;
+use crate::types::{
+    Epoch, FencingToken, LOCK_NAME_LEN_MAX, LockName, Mode, RequestId, Secret, SessionId, Ticket,
+};
+use crate::wire;
 
 /// The key behind all secrets and seals: 128 random bits, kept in the state. Never shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,40 +68,48 @@ impl fmt::Debug for StateKey {
     }
 }
 
-/// Proves that a grant was made.
-#[derive(Clone, Copy)]
-pub(super) struct Seal(u128);
-
-impl Seal {
-    /// The number itself, for the wire.
-    pub(super) const fn number(self) -> u128 {
-        self.0
-    }
-
-    /// Whether `shown` is it, in a time that does not depend on where they differ.
-    pub(super) fn matches(self, shown: u128) -> bool {
-        (self.0 ^ shown) == 0
-    }
-}
-
 /// What a proof is of: the first byte of what is hashed.
 const OF_SESSION: u8 = 1;
 const OF_GRANT: u8 = 2;
+const OF_PLACE: u8 = 3;
+/// How much of a secret and of a seal is hash.
+const HASH_BITS: u32 = 96;
+/// What a ticket is made of.
+const TICKET_RUN_BITS: u32 = 28;
+const TICKET_AGE_BITS: u32 = 20;
+const TICKET_ARRIVAL_BITS: u32 = 40;
+/// How much of each half of a ticket is hash.
+const UPPER_HASH_BITS: u32 = u64::BITS - TICKET_RUN_BITS - TICKET_AGE_BITS;
+const LOWER_HASH_BITS: u32 = u64::BITS - TICKET_ARRIVAL_BITS;
 /// The modes of a claim; the last has two numbers behind it.
 const EXCLUSIVE: u8 = 0;
 const SHARED: u8 = 1;
 const PERMITS: u8 = 2;
 
-/// Of the head of a grant: kind, session, token, request.
-const HEAD_LEN: usize = 1 + 16 + 8 + 8;
+/// Of the head of a grant: kind, session, token, request, run.
+const GRANT_HEAD_LEN: usize = 1 + 16 + 8 + 8 + 4;
+/// Of the head of a place: kind, session, request, run, epoch and arrival.
+const PLACE_HEAD_LEN: usize = 1 + 16 + 8 + 8 + 8 + 8;
 /// Of a claim without the name: mode, its numbers, length of the name.
 const CLAIM_HEAD_LEN_MAX: usize = 1 + 2 * 4 + 1;
 /// The most that is hashed in one piece: few names are longer than what is left of it.
 const PIECE_LEN_MAX: usize = 96;
 const _: () = assert!(LOCK_NAME_LEN_MAX <= 255, "the length of a name is to fit a byte");
-const _: () = assert!(HEAD_LEN + CLAIM_HEAD_LEN_MAX <= PIECE_LEN_MAX, "what is not a name fits");
+const _: () = assert!(GRANT_HEAD_LEN + CLAIM_HEAD_LEN_MAX <= PIECE_LEN_MAX);
+const _: () = assert!(PLACE_HEAD_LEN + CLAIM_HEAD_LEN_MAX <= PIECE_LEN_MAX);
 
-/// Makes secrets and seals.
+/// A grant, as far as a seal is about it.
+#[derive(Clone, Copy)]
+pub(super) struct Sealed {
+    /// Whose it is.
+    pub(super) session: SessionId,
+    /// Its token.
+    pub(super) token: FencingToken,
+    /// The request that was granted.
+    pub(super) request: RequestId,
+}
+
+/// Makes secrets, seals and tickets, and knows those that it has made.
 #[derive(Clone)]
 pub(super) struct Sealer {
     /// Has taken in the key, and nothing else: every proof begins with a copy.
@@ -100,31 +123,119 @@ impl Sealer {
     }
 
     /// What proves that a connection is its session's.
-    pub(super) fn secret(&self, session: SessionId) -> Secret {
+    pub(super) fn secret(&self, session: SessionId, run: Epoch) -> Secret {
+        let run = short(run);
         let mut hasher = self.keyed;
-        // Kind, session.
-        let mut head = [OF_SESSION; 17];
-        head[1..].copy_from_slice(&session.number().to_le_bytes());
+        // Kind, session, run.
+        let mut head = [OF_SESSION; 21];
+        head[1..17].copy_from_slice(&session.number().to_le_bytes());
+        head[17..].copy_from_slice(&run.to_le_bytes());
         hasher.write(&head);
-        Secret::new(hasher.finish128().as_u128())
+        Secret::new(with_run(run, hasher.finish128().as_u128()))
+    }
+
+    /// The run that made this secret for the session; none if none did.
+    pub(super) fn run_of_secret(&self, shown: Secret, session: SessionId) -> Option<Epoch> {
+        let run = run_in(shown.reveal());
+        self.secret(session, run).matches(shown).then_some(run)
     }
 
     /// What proves that a session's request was granted these claims with this token.
     pub(super) fn seal<'a>(
         &self,
+        Sealed { session, token, request }: Sealed,
+        run: Epoch,
+        claims: impl Iterator<Item = (&'a LockName, Mode)>,
+    ) -> u128 {
+        let run = short(run);
+        let head = |mut head: &mut [u8]| {
+            head.put_u8(OF_GRANT);
+            head.put_u128_le(session.number());
+            head.put_u64_le(token.number());
+            head.put_u64_le(request.number());
+            head.put_u32_le(run);
+            GRANT_HEAD_LEN
+        };
+        with_run(run, self.hash(head, claims))
+    }
+
+    /// The run that sealed the grant so; none if none did.
+    pub(super) fn run_of_seal<'a>(
+        &self,
+        shown: u128,
+        grant: Sealed,
+        claims: impl Iterator<Item = (&'a LockName, Mode)>,
+    ) -> Option<Epoch> {
+        let run = run_in(shown);
+        is_same(self.seal(grant, run, claims), shown).then_some(run)
+    }
+
+    /// What proves that a session's request for these claims waits at this place. Nothing does for a
+    /// place that has no room in a ticket.
+    pub(super) fn ticket<'a>(
+        &self,
         session: SessionId,
-        token: FencingToken,
+        request: RequestId,
+        Place { ticket, told_in }: Place,
+        claims: impl Iterator<Item = (&'a LockName, Mode)>,
+    ) -> wire::Ticket {
+        let Ticket { epoch, arrival } = ticket;
+        let Some(age) = told_in.number().checked_sub(epoch) else { return NO_TICKET };
+        if told_in.number() >> TICKET_RUN_BITS != 0
+            || age >> TICKET_AGE_BITS != 0
+            || arrival >> TICKET_ARRIVAL_BITS != 0
+        {
+            return NO_TICKET;
+        }
+        let head = |mut head: &mut [u8]| {
+            head.put_u8(OF_PLACE);
+            head.put_u128_le(session.number());
+            head.put_u64_le(request.number());
+            head.put_u64_le(told_in.number());
+            head.put_u64_le(epoch);
+            head.put_u64_le(arrival);
+            PLACE_HEAD_LEN
+        };
+        let hash = self.hash(head, claims);
+        let upper = told_in.number() << TICKET_AGE_BITS | age;
+        wire::Ticket {
+            epoch: upper << UPPER_HASH_BITS | bits(hash >> u64::BITS, UPPER_HASH_BITS),
+            arrival: arrival << LOWER_HASH_BITS | bits(hash, LOWER_HASH_BITS),
+        }
+    }
+
+    /// The place that was told with this ticket to a session's request for these claims; none if none
+    /// was.
+    pub(super) fn place_of<'a>(
+        &self,
+        shown: wire::Ticket,
+        session: SessionId,
         request: RequestId,
         claims: impl Iterator<Item = (&'a LockName, Mode)>,
-    ) -> Seal {
+    ) -> Option<Place> {
+        let upper = shown.epoch >> UPPER_HASH_BITS;
+        let (run, age) = (upper >> TICKET_AGE_BITS, bits(upper.into(), TICKET_AGE_BITS));
+        let arrival = shown.arrival >> LOWER_HASH_BITS;
+        let ticket = Ticket { epoch: run.checked_sub(age)?, arrival };
+        let place = Place { ticket, told_in: Epoch::new(run) };
+        let made = self.ticket(session, request, place, claims);
+        let whole = |ticket: wire::Ticket| {
+            u128::from(ticket.epoch) << u64::BITS | u128::from(ticket.arrival)
+        };
+        (is_same(whole(made), whole(shown)) && made != NO_TICKET).then_some(place)
+    }
+
+    /// Hashes a head, which says how long it is, and claims.
+    fn hash<'a>(
+        &self,
+        head: impl FnOnce(&mut [u8]) -> usize,
+        claims: impl Iterator<Item = (&'a LockName, Mode)>,
+    ) -> u128 {
         let mut hasher = self.keyed;
         // In few pieces, for it is the pieces that are dear: the head goes together with the first claim.
         let mut piece = [0; PIECE_LEN_MAX];
-        let mut rest = &mut piece[..];
-        rest.put_u8(OF_GRANT);
-        rest.put_u128_le(session.number());
-        rest.put_u64_le(token.number());
-        rest.put_u64_le(request.number());
+        let head_len = head(&mut piece);
+        let mut rest = &mut piece[head_len..];
         for (name, mode) in claims {
             let name = name.as_str().as_bytes();
             match mode {
@@ -150,115 +261,40 @@ impl Sealer {
         }
         let len = PIECE_LEN_MAX - rest.len();
         hasher.write(&piece[..len]);
-        Seal(hasher.finish128().as_u128())
+        hasher.finish128().as_u128()
     }
+}
+
+/// Says that a place has no room in a ticket.
+const NO_TICKET: wire::Ticket = wire::Ticket { epoch: 0, arrival: 0 };
+
+/// A run, as proofs name it. Epochs are minutes, so that is enough for 8,000 years; the proofs of later
+/// ones do not count.
+fn short(run: Epoch) -> u32 {
+    u32::try_from(run.number()).unwrap_or(u32::MAX)
+}
+
+const fn mask(bits: u32) -> u128 {
+    (1 << bits) - 1
+}
+
+fn with_run(run: u32, hash: u128) -> u128 {
+    u128::from(run) << HASH_BITS | hash & mask(HASH_BITS)
+}
+
+fn run_in(proof: u128) -> Epoch {
+    Epoch::new(u64::try_from(proof >> HASH_BITS).unwrap_or(u64::MAX))
+}
+
+/// Whether two proofs are the same, in a time that does not depend on where they differ.
+fn is_same(made: u128, shown: u128) -> bool {
+    (made ^ shown) == 0
+}
+
+/// The lowest bits of a number.
+fn bits(number: u128, count: u32) -> u64 {
+    u64::try_from(number & mask(count)).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    const KEY: StateKey = StateKey::new(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
-
-    fn name(text: &str) -> LockName {
-        LockName::new(text).unwrap()
-    }
-
-    fn seal(
-        sealer: &Sealer,
-        (session, token, request): (u128, u64, u64),
-        claims: &[(&str, Mode)],
-    ) -> u128 {
-        let claims: Vec<_> = claims.iter().map(|(text, mode)| (name(text), *mode)).collect();
-        let session = SessionId::new(session);
-        let (token, request) = (FencingToken::new(token), RequestId::new(request));
-        let claims = claims.iter().map(|(name, mode)| (name, *mode));
-        sealer.seal(session, token, request, claims).number()
-    }
-
-    #[test]
-    fn the_hash_is_the_published_one() {
-        // From the reference implementation's vectors: the key above, and no bytes.
-        let hash = Sealer::new(KEY).keyed.finish128().as_bytes();
-        let published = [
-            0xa3, 0x81, 0x7f, 0x04, 0xba, 0x25, 0xa8, 0xe6, 0x6d, 0xf6, 0x72, 0x14, 0xc7, 0x55,
-            0x02, 0x93,
-        ];
-        assert_eq!(hash, published);
-    }
-
-    /// Computed once by another implementation, from what the comments on the bytes say.
-    #[test]
-    fn proofs_stay_what_they_are_over_versions() {
-        let sealer = Sealer::new(KEY);
-        assert_eq!(
-            sealer.secret(SessionId::new(7)).reveal(),
-            83_187_099_990_332_455_585_173_673_835_736_481_066
-        );
-        let of_grant = seal(&sealer, (7, 8, 9), &[("printer", Mode::Exclusive)]);
-        assert_eq!(of_grant, 284_308_861_202_036_148_324_639_727_297_677_050_654);
-        let claims = [("printer", Mode::Exclusive), ("gpu", Mode::Permits { take: 1, of: 4 })];
-        let of_both = seal(&sealer, (7, 8, 9), &claims);
-        assert_eq!(of_both, 123_427_726_628_881_215_465_525_598_726_573_075_325);
-        // Names that just fit the piece with the head, that just do not, and that never do.
-        let longer = [
-            (61, 69_992_588_419_810_816_405_297_022_386_067_575_387),
-            (62, 220_569_257_273_668_594_540_943_103_193_990_820_954),
-        ];
-        for (len, number) in longer {
-            assert_eq!(seal(&sealer, (7, 8, 9), &[(&"n".repeat(len), Mode::Exclusive)]), number);
-        }
-        let longest = "n".repeat(LOCK_NAME_LEN_MAX);
-        let claims = [("printer", Mode::Exclusive), (&*longest, Mode::Exclusive)];
-        let of_longest = seal(&sealer, (7, 8, 9), &claims);
-        assert_eq!(of_longest, 89_932_486_868_474_349_425_980_306_793_414_031_477);
-    }
-
-    #[test]
-    fn every_field_changes_the_seal() {
-        let sealer = Sealer::new(KEY);
-        let permits = |take, of| Mode::Permits { take, of };
-        let seals = [
-            seal(&sealer, (7, 8, 9), &[("ab", Mode::Exclusive)]),
-            seal(&Sealer::new(StateKey::new(1)), (7, 8, 9), &[("ab", Mode::Exclusive)]),
-            seal(&sealer, (6, 8, 9), &[("ab", Mode::Exclusive)]),
-            seal(&sealer, (7, 7, 9), &[("ab", Mode::Exclusive)]),
-            seal(&sealer, (7, 8, 8), &[("ab", Mode::Exclusive)]),
-            seal(&sealer, (7, 8, 9), &[("ac", Mode::Exclusive)]),
-            seal(&sealer, (7, 8, 9), &[("ab", Mode::Shared)]),
-            seal(&sealer, (7, 8, 9), &[("ab", permits(1, 2))]),
-            seal(&sealer, (7, 8, 9), &[("ab", permits(2, 2))]),
-            seal(&sealer, (7, 8, 9), &[("ab", permits(1, 3))]),
-            seal(&sealer, (7, 8, 9), &[("a", Mode::Exclusive), ("b", Mode::Exclusive)]),
-            seal(&sealer, (7, 8, 9), &[("b", Mode::Exclusive), ("a", Mode::Exclusive)]),
-            seal(&sealer, (7, 8, 9), &[]),
-        ];
-        assert_eq!(BTreeSet::from(seals).len(), seals.len());
-    }
-
-    #[test]
-    fn names_as_long_as_they_may_be_are_sealed_whole() {
-        let sealer = Sealer::new(KEY);
-        let (long, other) =
-            ("n".repeat(LOCK_NAME_LEN_MAX), "n".repeat(LOCK_NAME_LEN_MAX - 1) + "m");
-        let seals = [&long, &other].map(|last| {
-            let permits = Mode::Permits { take: u32::MAX, of: u32::MAX };
-            seal(&sealer, (u128::MAX, u64::MAX, u64::MAX), &[(&long, permits), (last, permits)])
-        });
-        assert_ne!(seals[0], seals[1]);
-    }
-
-    #[test]
-    fn only_the_seal_itself_matches() {
-        let seal = Seal(5 << 100);
-        assert!(seal.matches(5 << 100));
-        assert!(!seal.matches(4 << 100));
-    }
-
-    #[test]
-    fn the_key_is_not_printed() {
-        assert_eq!(format!("{KEY:?}"), "StateKey(…)");
-    }
-}
+mod tests;

@@ -87,13 +87,17 @@ fn start_from(stored: Stored, secs: u64, stale: StaleState) -> Result<Start, Ser
             tokens_below.saturating_add(YEAR_SECS * TOKENS_PER_SEC).min(FENCING_TOKEN_MAX),
         ),
         ttl_max: None,
+        settled: Epoch::default(),
     };
+    // Where nobody was ever welcomed, nobody has a proof.
+    let settled = if stored.ttl_max.is_none() { Epoch::new(epoch) } else { stored.settled };
     Ok(Start {
         durable: Durable {
             epoch: Epoch::new(epoch),
             tokens_below: FencingToken::new(tokens_below),
             // Of what is lost, nobody knows any more how long the longest lease was.
             ttl_max: if is_lost { Ttl::new(TTL_MAX).ok() } else { stored.ttl_max },
+            settled,
         },
         first_token: FencingToken::new(first_token),
         plausible,
@@ -117,7 +121,8 @@ mod tests {
 
     fn durable(epoch: u64, tokens_below: u64) -> Durable {
         let (epoch, tokens_below) = (Epoch::new(epoch), FencingToken::new(tokens_below));
-        Durable { epoch, tokens_below, ttl_max: None }
+        // Nobody was welcomed, so each run is the first whose proofs count.
+        Durable { epoch, tokens_below, ttl_max: None, settled: epoch }
     }
 
     fn stored(durable: Durable) -> Stored {
@@ -207,6 +212,10 @@ mod tests {
         assert!(second.past.snapshot.is_some());
         assert!(second.durable.epoch > first.durable.epoch);
         assert_eq!(second.durable.ttl_max, ttl_max);
+        assert_eq!(
+            second.durable.settled, first.durable.epoch,
+            "what was proved then still counts"
+        );
         let (third, _) = begin(&store, StaleState::Refuse, SystemTime::now()).unwrap();
         assert!(third.past.snapshot.is_none());
     }
@@ -216,7 +225,7 @@ mod tests {
         let (store, other) = (MemoryStore::default(), MemoryStore::default());
         let secret_of = |store| {
             let (_, sealer) = begin(store, StaleState::Refuse, SystemTime::now()).unwrap();
-            sealer.secret(crate::types::SessionId::new(7)).reveal()
+            sealer.secret(crate::types::SessionId::new(7), Epoch::new(1)).reveal()
         };
         assert_eq!(secret_of(&store), secret_of(&store));
         assert_ne!(secret_of(&store), secret_of(&other));

@@ -3,7 +3,7 @@
 //!
 //! | kept | written |
 //! |---|---|
-//! | epoch, token reservation, longest ttl | at a start, and about once per million grants |
+//! | epoch, token reservation, longest ttl, from which run on proofs count | at a start, at the end of a grace period, and about once per million grants |
 //! | the key of secrets and seals | at the first start |
 //! | forfeits: who must not reclaim after a crash | before the lock of such a one passes on |
 //! | a snapshot of everything | by an orderly stop; taken away by the next start |

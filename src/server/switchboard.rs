@@ -17,11 +17,11 @@ use super::hello;
 use super::parse;
 use super::persist;
 use super::render;
-use super::seal::Sealer;
+use super::seal::{Sealed, Sealer};
 use super::start;
 use super::store::{Change, StateStore};
 use crate::engine::{
-    Command, Counts, Effect, EndReason, Event, LockTable, LockView, News, SessionView,
+    Command, Counts, Effect, EndReason, Event, LockTable, LockView, News, Place, SessionView,
 };
 use crate::types::{
     ConnectionId, Epoch, FencingToken, GoodbyeCode, Limits, LockName, Mode, RejectionCode,
@@ -233,7 +233,10 @@ impl Switchboard {
                 {
                     self.turn.converted.push((session, RequestId::new(converted)));
                 }
-                parse::request(asked)
+                let session = self.sessions.get(&connection);
+                let place = session.and_then(|id| parse::place(asked, *id, &self.sealer));
+                assert!(place.is_some() || asked.ticket.is_none(), "nobody makes tickets up");
+                parse::request(asked, place)
             }
             ClientMessage::Release { request, token } => parse::release(request, token),
             ClientMessage::Cancel { request } => parse::cancel(request),
@@ -285,8 +288,8 @@ impl Switchboard {
         }
         let (connection, message) = match effect {
             Effect::Welcome { connection, session, generation, ttl, standing } => {
-                let (epoch, secret) = (self.epoch(), self.sealer.secret(session));
-                let ttl = Some(ttl);
+                let (epoch, ttl) = (self.epoch(), Some(ttl));
+                let secret = self.sealer.secret(session, epoch);
                 (connection, render::welcome(epoch, session, secret, generation, ttl, standing))
             }
             Effect::Refused { connection, rejection } => {
@@ -325,8 +328,11 @@ impl Switchboard {
     }
 
     fn news(&self, session: SessionId, request: RequestId, news: &News) -> ServerMessage {
-        let claims = self.table.claims(session, request);
-        let seal = |token| self.sealer.seal(session, token, request, claims);
-        render::news(request, news, seal, None)
+        let claims = || self.table.claims(session, request);
+        let (sealer, run) = (&self.sealer, self.epoch());
+        let seal = |token| sealer.seal(Sealed { session, token, request }, run, claims());
+        let ticket =
+            |ticket| sealer.ticket(session, request, Place { ticket, told_in: run }, claims());
+        render::news(request, news, seal, ticket, None)
     }
 }

@@ -102,6 +102,7 @@ fn start_with(tokens: u64) -> Start {
         epoch: Epoch::new(epoch),
         tokens_below: FencingToken::new(below),
         ttl_max,
+        settled: Epoch::new(epoch),
     };
     Start {
         durable: durable(7, 1 + tokens),

@@ -2,8 +2,8 @@
 
 /// Bounds that keep one client, or all of them, from using up the coordinator.
 ///
-/// Going past one is a rejection, never a closed connection. After a crash, sessions and waiters that
-/// were let in before are let in again, however many others came first.
+/// Going past one is a rejection. After a crash the limits hold as well, and who was there before comes
+/// first: sessions and waiters that come back take the places of those who are new, the latest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Most sessions alive at a time.

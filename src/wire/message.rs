@@ -28,12 +28,13 @@ pub const CLAIMS_KEPT_MAX: usize = CLAIMS_MAX + 1;
 /// request that is allowed.
 pub(super) const PREALLOCATED_MAX: usize = CLAIMS_KEPT_MAX;
 
-/// Keeps a waiting request's place over a crash of the coordinator. Earlier ones are less.
+/// Keeps a waiting request's place over a crash of the coordinator. Opaque to clients: only the
+/// coordinator can make one, and for this request only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
-    /// The run of the coordinator in which the request began to wait.
+    /// The run of the coordinator in which the request began to wait, and a part of the proof.
     pub epoch: u64,
-    /// Its number among those that began to wait in that run.
+    /// Its number among those that began to wait in that run, and the rest of the proof.
     pub arrival: u64,
 }
 

@@ -27,7 +27,8 @@ struct Crowd {
 impl Crowd {
     fn new() -> Self {
         let tokens_below = FencingToken::new(1 << 20);
-        let durable = Durable { epoch: Epoch::new(1), tokens_below, ttl_max: Some(Ttl::default()) };
+        let (epoch, ttl_max) = (Epoch::new(1), Some(Ttl::default()));
+        let durable = Durable { epoch, tokens_below, ttl_max, settled: epoch };
         let past = Past { snapshot: Some(Snapshot::default()), ..Past::default() };
         let first_token = FencingToken::new(1);
         let start = Start { durable, first_token, plausible: durable, past };
@@ -65,7 +66,7 @@ impl Crowd {
             converts: None,
             wait: Wait::Forever,
             progress: Progress::Untold,
-            ticket: None,
+            place: None,
             lock_delay: Duration::ZERO,
             note: Note::default(),
             claims: Claims::new(names.iter().map(claim)).unwrap(),

@@ -10,7 +10,7 @@ use super::world::World;
 use crate::engine::forfeit::Limbo;
 use crate::engine::request::State;
 use crate::engine::session::{Outcome, Session};
-use crate::engine::{Attach, Command, Event, Forfeit, News};
+use crate::engine::{Attach, Command, Event, Forfeit, News, Place};
 use crate::types::{ConnectionId, FencingToken, RequestId, Ticket, Timestamp, Ttl};
 
 /// What a state is, in 64 bits.
@@ -68,9 +68,10 @@ impl<'a> Canon<'a> {
         }
         for client in &world.clients {
             for ask in &client.asks {
-                tickets.extend(ask.ticket.filter(|_| ask.stand == Stand::Waiting));
+                let place = ask.place.filter(|_| ask.stand == Stand::Waiting);
+                tickets.extend(place.map(|place| place.ticket));
                 match ask.stand {
-                    Stand::Unconfirmed(token)
+                    Stand::Unconfirmed(token, _)
                     | Stand::Held { token, .. }
                     | Stand::Releasing { token, .. } => {
                         tokens.insert(token);
@@ -80,10 +81,10 @@ impl<'a> Canon<'a> {
             }
             for word in &client.down {
                 match word {
-                    Word::News(_, News::Granted { token } | News::Lost { token, .. }) => {
+                    Word::News(_, News::Granted { token } | News::Lost { token, .. }, _) => {
                         tokens.insert(*token);
                     }
-                    Word::News(_, News::Queued { ticket, .. }) => {
+                    Word::News(_, News::Queued { ticket, .. }, _) => {
                         tickets.insert(*ticket);
                     }
                     _ => {}
@@ -117,6 +118,16 @@ impl<'a> Canon<'a> {
 
     fn ticket(&mut self, ticket: Ticket) {
         self.put((ticket.epoch, self.tickets.partition_point(|known| *known < ticket)));
+    }
+
+    fn place(&mut self, place: Option<Place>) {
+        match place {
+            Some(Place { ticket, told_in }) => {
+                self.put(told_in);
+                self.ticket(ticket);
+            }
+            None => self.put("no ticket"),
+        }
     }
 
     fn connection(&mut self, connection: Option<ConnectionId>) {
@@ -178,6 +189,7 @@ impl<'a> Canon<'a> {
             Some(until) => self.time(until),
             None => self.put("no grace"),
         }
+        self.put(table.grace_until.map(|_| table.proofs_from));
         for forfeit in &table.forfeited {
             self.forfeit(*forfeit);
         }
@@ -227,7 +239,7 @@ impl<'a> Canon<'a> {
         for (_, forfeit) in world.recorded.iter().chain(&world.unrecorded) {
             self.forfeit(*forfeit);
         }
-        self.put(world.durable.ttl_max.map(Ttl::length));
+        self.put((world.durable.ttl_max.map(Ttl::length), world.durable.settled));
     }
 
     fn client(&mut self, client: &Client) {
@@ -240,17 +252,15 @@ impl<'a> Canon<'a> {
         for ask in &client.asks {
             self.put((7, ask.id, ask.shape.name, ask.converts));
             match ask.stand {
-                Stand::Waiting => match ask.ticket {
-                    Some(ticket) => self.ticket(ticket),
-                    None => self.put("no ticket"),
-                },
+                Stand::Waiting => self.place(ask.place),
                 Stand::Cancelling => self.put(1),
-                Stand::Unconfirmed(token) => {
-                    self.put(2);
+                Stand::Unconfirmed(token, sealed_in) => {
+                    self.put((2, sealed_in));
                     self.token(token);
                 }
-                Stand::Held { token, doubted } => {
-                    self.put((3, doubted.is_some(), self.world.revoked.contains(&token)));
+                Stand::Held { token, sealed_in, doubted } => {
+                    let is_revoked = self.world.revoked.contains(&token);
+                    self.put((3, sealed_in, doubted.is_some(), is_revoked));
                     self.token(token);
                     if let Some(until) = doubted {
                         self.time(until);
@@ -280,8 +290,8 @@ impl<'a> Canon<'a> {
                 self.time(*said);
             }
             Word::Ended => self.put(11),
-            Word::News(request, news) => {
-                self.put((12, request, std::mem::discriminant(news)));
+            Word::News(request, news, run) => {
+                self.put((12, request, std::mem::discriminant(news), run));
                 match news {
                     News::Granted { token } => self.token(*token),
                     News::Lost { token, reason } => {
@@ -301,8 +311,11 @@ impl<'a> Canon<'a> {
             self.connection(Some(*connection));
             match event {
                 Event::Command { command, .. } => self.command(command),
-                Event::Attach { attach: Attach::Resume { session, generation, .. }, .. } => {
-                    self.put((session, generation));
+                Event::Attach {
+                    attach: Attach::Resume { session, generation, proved_in, .. },
+                    ..
+                } => {
+                    self.put((session, generation, proved_in));
                 }
                 other => panic!("{other:?} does not come late"),
             }
@@ -314,10 +327,7 @@ impl<'a> Canon<'a> {
         match command {
             Command::Request(request) => {
                 self.put((request.id, request.converts));
-                match request.ticket {
-                    Some(ticket) => self.ticket(ticket),
-                    None => self.put("no ticket"),
-                }
+                self.place(request.place);
                 for claim in request.claims.as_slice() {
                     self.put((claim.name.as_str(), claim.mode));
                 }
@@ -328,7 +338,7 @@ impl<'a> Canon<'a> {
             }
             Command::Cancel { request } => self.put(request),
             Command::Reclaim(reclaim) => {
-                self.put(reclaim.id);
+                self.put((reclaim.id, reclaim.sealed_in));
                 self.token(reclaim.token);
             }
             Command::Account(account) => {

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::scenario::{Shape, TTL, claims};
 use crate::engine::{
-    Account, Command, News, Progress, Reclaim, Rejection, Request, Standing, Wait,
+    Account, Command, News, Place, Progress, Reclaim, Rejection, Request, Standing, Wait,
 };
 use crate::types::{
     ConnectionId, Epoch, FencingToken, Generation, LostReason, Mode, Note, OwnerId, RequestId,
-    SessionId, Ticket, Timestamp,
+    SessionId, Timestamp,
 };
 
 /// What a client asks for, and where that stands.
@@ -24,7 +24,7 @@ pub(super) struct Ask {
     /// What it converts.
     pub(super) converts: Option<RequestId>,
     /// Its place in line, as far as is known.
-    pub(super) ticket: Option<Ticket>,
+    pub(super) place: Option<Place>,
     /// Where it stands.
     pub(super) stand: Stand,
 }
@@ -34,12 +34,14 @@ pub(super) struct Ask {
 pub(super) enum Stand {
     /// Nothing is known.
     Waiting,
-    /// Granted when the lease was not believed in.
-    Unconfirmed(FencingToken),
+    /// Granted when the lease was not believed in, and sealed by that run.
+    Unconfirmed(FencingToken, Epoch),
     /// Held.
     Held {
         /// By this token.
         token: FencingToken,
+        /// The run that sealed it.
+        sealed_in: Epoch,
         /// After a restart: believed in until then and no longer, before it is confirmed.
         doubted: Option<Timestamp>,
     },
@@ -70,8 +72,8 @@ pub(super) enum Word {
     Refused(Rejection),
     /// The keep-alive of that moment has come.
     KeptAlive(Timestamp),
-    /// Of a request.
-    News(RequestId, News),
+    /// Of a request, from that run.
+    News(RequestId, News, Epoch),
     /// The session is over.
     Ended,
 }
@@ -172,9 +174,9 @@ impl Client {
             Some(other) => Some(self.convertible(other)?),
             None => None,
         };
-        let (id, ticket, stand) = (RequestId::new(self.next), None, Stand::Waiting);
+        let (id, place, stand) = (RequestId::new(self.next), None, Stand::Waiting);
         self.next += 1;
-        let ask = Ask { id, shape, converts, ticket, stand };
+        let ask = Ask { id, shape, converts, place, stand };
         let command = self.is_welcome.then(|| Command::Request(request(&ask)));
         self.asks.push(ask);
         command
@@ -190,7 +192,7 @@ impl Client {
     /// Gives a hold back: stops believing, then says so.
     pub(super) fn release(&mut self, which: usize, asked: bool) -> Option<Command> {
         let ask = &mut self.asks[which];
-        let (Stand::Held { token, .. } | Stand::Unconfirmed(token)) = ask.stand else {
+        let (Stand::Held { token, .. } | Stand::Unconfirmed(token, _)) = ask.stand else {
             return None;
         };
         ask.stand = Stand::Releasing { token, asked };
@@ -236,7 +238,7 @@ impl Client {
         self.is_welcome = false;
         self.down.clear();
         self.asks.retain_mut(|ask| {
-            if let Stand::Unconfirmed(_) = ask.stand {
+            if let Stand::Unconfirmed(..) = ask.stand {
                 ask.stand = Stand::Waiting;
             }
             !matches!(ask.stand, Stand::Cancelling | Stand::Releasing { asked: false, .. })
@@ -251,7 +253,7 @@ impl Client {
         self.connection = None;
         self.line = Line::Dead;
         self.asks.retain_mut(|ask| {
-            ask.ticket = None;
+            ask.place = None;
             ask.converts.is_none() && ask.stand == Stand::Waiting
         });
     }
@@ -275,33 +277,33 @@ impl Client {
                 self.confirmed = self.confirmed.max(said);
                 let sure = now < self.believed_until();
                 for ask in self.asks.iter_mut().filter(|_| sure) {
-                    if let Stand::Unconfirmed(token) = ask.stand {
-                        ask.stand = Stand::Held { token, doubted: None };
+                    if let Stand::Unconfirmed(token, sealed_in) = ask.stand {
+                        ask.stand = Stand::Held { token, sealed_in, doubted: None };
                     }
                 }
             }
-            Word::News(request, news) => self.news(request, news, now),
+            Word::News(request, news, run) => self.news(request, news, run, now),
         }
         Vec::new()
     }
 
-    fn news(&mut self, request: RequestId, news: News, now: Timestamp) {
+    fn news(&mut self, request: RequestId, news: News, run: Epoch, now: Timestamp) {
         let sure = now < self.believed_until();
         let Some(which) = self.find(request) else { return };
         let ask = &mut self.asks[which];
         match (news, ask.stand) {
-            (News::Queued { ticket, .. }, _) => ask.ticket = Some(ticket),
+            (News::Queued { ticket, .. }, _) => ask.place = Some(Place { ticket, told_in: run }),
             (News::Granted { token }, Stand::Waiting) => {
-                ask.stand = Stand::Unconfirmed(token);
+                ask.stand = Stand::Unconfirmed(token, run);
                 if sure {
-                    ask.stand = Stand::Held { token, doubted: None };
+                    ask.stand = Stand::Held { token, sealed_in: run, doubted: None };
                 }
                 let converts = ask.converts.take();
                 self.asks.retain(|ask| Some(ask.id) != converts);
             }
             (News::Granted { token }, Stand::Held { token: held, .. }) => {
                 assert_eq!(token, held, "granted twice");
-                ask.stand = Stand::Held { token, doubted: None };
+                ask.stand = Stand::Held { token, sealed_in: run, doubted: None };
             }
             (News::Cancelled, Stand::Cancelling)
             | (News::Released, Stand::Releasing { .. })
@@ -310,7 +312,7 @@ impl Client {
             }
             // Whatever crossed what was said means nothing, nor does what is of an earlier connection.
             (News::Granted { .. } | News::Lost { .. }, Stand::Releasing { .. })
-            | (News::Granted { .. }, Stand::Unconfirmed(_))
+            | (News::Granted { .. }, Stand::Unconfirmed(..))
             | (News::Released | News::Cancelled, _)
             | (_, Stand::Cancelling) => {}
             (News::Lost { reason, .. }, _) => {
@@ -352,13 +354,13 @@ impl Client {
         for ask in &self.asks {
             match ask.stand {
                 Stand::Waiting => commands.push(Command::Request(request(ask))),
-                Stand::Held { token, doubted: Some(_) } => {
-                    commands.push(Command::Reclaim(reclaim(ask, token)));
+                Stand::Held { token, sealed_in, doubted: Some(_) } => {
+                    commands.push(Command::Reclaim(reclaim(ask, token, sealed_in)));
                 }
                 Stand::Releasing { token, .. } => {
                     commands.push(Command::Release { request: ask.id, token });
                 }
-                Stand::Held { doubted: None, .. } | Stand::Unconfirmed(_) | Stand::Cancelling => {}
+                Stand::Held { doubted: None, .. } | Stand::Unconfirmed(..) | Stand::Cancelling => {}
             }
         }
         if !is_gone {
@@ -376,7 +378,7 @@ impl Client {
         };
         for ask in &self.asks {
             match ask.stand {
-                Stand::Waiting | Stand::Unconfirmed(_) => account.waiting.push(ask.id),
+                Stand::Waiting | Stand::Unconfirmed(..) => account.waiting.push(ask.id),
                 Stand::Held { token, .. } => account.held.push((ask.id, token)),
                 Stand::Releasing { .. } | Stand::Cancelling => {}
             }
@@ -392,17 +394,18 @@ fn request(ask: &Ask) -> Request {
         converts: ask.converts,
         wait: Wait::Forever,
         progress: Progress::Untold,
-        ticket: ask.ticket,
+        place: ask.place,
         lock_delay: ask.shape.delay,
         note: Note::default(),
         claims: claims(ask.shape),
     }
 }
 
-fn reclaim(ask: &Ask, token: FencingToken) -> Reclaim {
+fn reclaim(ask: &Ask, token: FencingToken, sealed_in: Epoch) -> Reclaim {
     Reclaim {
         id: ask.id,
         token,
+        sealed_in,
         owner: OwnerId::new(ask.shape.owner),
         lock_delay: ask.shape.delay,
         note: Note::default(),

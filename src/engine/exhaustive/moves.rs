@@ -88,7 +88,7 @@ impl World {
         for (place, ask) in client.asks.iter().enumerate().filter(|_| quiet) {
             let place = u8::try_from(place).unwrap();
             match ask.stand {
-                Stand::Waiting | Stand::Unconfirmed(_) => moves.push(Move::Cancel(which, place)),
+                Stand::Waiting | Stand::Unconfirmed(..) => moves.push(Move::Cancel(which, place)),
                 Stand::Held { .. } => moves.push(Move::Release(which, place)),
                 Stand::Releasing { .. } | Stand::Cancelling => {}
             }

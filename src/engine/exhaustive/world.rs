@@ -53,8 +53,8 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(scenario: &'static Scenario) -> Self {
         let ttl_max = Some(Ttl::new(TTL).unwrap());
-        let durable =
-            Durable { epoch: Epoch::new(1), tokens_below: FencingToken::new(RESERVED), ttl_max };
+        let (epoch, tokens_below) = (Epoch::new(1), FencingToken::new(RESERVED));
+        let durable = Durable { epoch, tokens_below, ttl_max, settled: epoch };
         let now = Timestamp::from_micros(1_000_000_000);
         let first_token = FencingToken::new(1);
         let past = Past { snapshot: Some(Snapshot::default()), ..Past::default() };
@@ -194,6 +194,7 @@ impl World {
         *generation = generation.next();
         let attach = Attach::Resume {
             session: *session,
+            proved_in: client.epoch,
             generation: *generation,
             ttl: Ttl::new(TTL).unwrap(),
             linger: None,
@@ -315,7 +316,8 @@ impl World {
                     self.granted(session, token);
                 }
                 if let Some(connection) = connection {
-                    self.tell(connection, |_| Word::News(request, news));
+                    let run = self.table.epoch();
+                    self.tell(connection, |_| Word::News(request, news, run));
                 }
             }
             Effect::Ended { connection: Some(connection), .. } => {
@@ -395,7 +397,7 @@ impl World {
             .iter()
             .map(|ask| match ask.stand {
                 Stand::Waiting | Stand::Cancelling => (ask.id, None),
-                Stand::Unconfirmed(token)
+                Stand::Unconfirmed(token, _)
                 | Stand::Held { token, .. }
                 | Stand::Releasing { token, .. } => (ask.id, Some(token)),
             })
@@ -409,7 +411,7 @@ impl World {
 
 fn begin(durable: Durable, first_token: FencingToken, past: Past, now: Timestamp) -> Table {
     let (epoch, tokens_below) = (Epoch::new(1 << 20), FencingToken::new(1 << 40));
-    let plausible = Durable { epoch, tokens_below, ttl_max: None };
+    let plausible = Durable { epoch, tokens_below, ..Durable::default() };
     let start = Start { durable, first_token, plausible, past };
     Table::new(Limits::default(), start, BuildHasherDefault::new(), now)
 }

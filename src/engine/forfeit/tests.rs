@@ -18,6 +18,7 @@ fn run(disk: &BTreeMap<u64, Forfeit>, first_token: u64) -> Table {
         epoch: Epoch::new(2),
         tokens_below: FencingToken::new(1 << 40),
         ttl_max: Some(Ttl::default()),
+        settled: Epoch::new(2),
     };
     let start = Start {
         durable,

@@ -56,7 +56,8 @@ impl Pair {
     fn new() -> Self {
         let tokens_below = FencingToken::new(1 << 30);
         let ttl_max = Some(Ttl::new(TTL_MAX).unwrap());
-        let durable = Durable { epoch: Epoch::new(1), tokens_below, ttl_max };
+        let epoch = Epoch::new(1);
+        let durable = Durable { epoch, tokens_below, ttl_max, settled: epoch };
         let past = Past { snapshot: Some(Snapshot::default()), ..Past::default() };
         let first_token = FencingToken::new(1);
         let start = Start { durable, first_token, plausible: durable, past };
@@ -170,7 +171,7 @@ impl Pair {
             converts,
             wait,
             progress,
-            ticket: None,
+            place: None,
             lock_delay: Duration::ZERO,
             note: Note::default(),
             claims,

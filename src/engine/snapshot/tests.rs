@@ -51,6 +51,7 @@ fn next_run(sessions: Vec<SavedSession>, requests: Vec<SavedRequest>) -> Table {
         epoch: Epoch::new(2),
         tokens_below: FencingToken::new(1 << 21),
         ttl_max: Some(Ttl::default()),
+        settled: Epoch::new(1),
     };
     let past = Past { snapshot: Some(snapshot), ..Past::default() };
     let start = Start { durable, first_token, plausible: durable, past };

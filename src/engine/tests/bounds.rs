@@ -13,7 +13,7 @@ fn ask(id: u64, name: &str) -> Request {
         converts: None,
         wait: Wait::Forever,
         progress: Progress::Told,
-        ticket: None,
+        place: None,
         lock_delay: Duration::ZERO,
         note: Note::default(),
         claims: claim(name, Mode::Exclusive).unwrap().into(),

@@ -37,7 +37,12 @@ impl Crowd {
 
     fn begin(snapshot: Option<Snapshot>) -> Self {
         let tokens_below = FencingToken::new(1 << 30);
-        let durable = Durable { epoch: Epoch::new(2), tokens_below, ttl_max: Some(Ttl::default()) };
+        let durable = Durable {
+            epoch: Epoch::new(2),
+            tokens_below,
+            ttl_max: Some(Ttl::default()),
+            settled: Epoch::new(1),
+        };
         let (past, plausible) = (Past { snapshot, ..Past::default() }, plausible());
         let first_token = FencingToken::new(FIRST_TOKEN);
         let start = Start { durable, first_token, plausible, past };
@@ -84,7 +89,8 @@ impl Crowd {
     fn reclaim(&mut self, id: u64, token: u64, claims: impl Into<Claims>) -> u64 {
         let (id, token, owner) = (RequestId::new(id), FencingToken::new(token), OwnerId::new(0));
         let (lock_delay, note, claims) = (Duration::ZERO, Note::default(), claims.into());
-        let reclaim = Reclaim { id, token, owner, lock_delay, note, claims };
+        let reclaim =
+            Reclaim { id, token, sealed_in: Epoch::new(1), owner, lock_delay, note, claims };
         self.say(1, Command::Reclaim(reclaim))
     }
 
@@ -120,7 +126,7 @@ fn ask(name: &str, mode: Mode) -> Request {
         converts: None,
         wait: Wait::Forever,
         progress: Progress::Untold,
-        ticket: None,
+        place: None,
         lock_delay: Duration::ZERO,
         note: Note::default(),
         claims: claim(name, mode).unwrap().into(),
@@ -136,6 +142,11 @@ fn account(from: u64, to: u64, held: &[u64]) -> Command {
     let with_token = |id: &u64| (RequestId::new(*id), FencingToken::new(FIRST_TOKEN + id - 1));
     let held = held.iter().map(with_token).collect();
     Command::Account(Account { from, to, held, waiting: Vec::new() })
+}
+
+/// A place that the run before has told.
+fn place(arrival: u64) -> Place {
+    Place { ticket: Ticket { epoch: 1, arrival }, told_in: Epoch::new(1) }
 }
 
 #[test]
@@ -247,11 +258,10 @@ fn a_conversion_takes_its_place_behind_however_many_others() {
 fn tickets_that_come_back_in_falling_order_take_their_places_at_once() {
     let mut crowd = Crowd::in_grace();
     for id in 1..=40_000 {
-        let ticket = Some(Ticket { epoch: 1, arrival: 100_000 - id });
+        let place = Some(place(100_000 - id));
         // Every other one stands in the row of the entangled, too.
         let owner = OwnerId::new(id % 2);
-        let request =
-            Request { id: RequestId::new(id), ticket, owner, ..ask("a", Mode::Exclusive) };
+        let request = Request { id: RequestId::new(id), place, owner, ..ask("a", Mode::Exclusive) };
         let looks = crowd.say(1, Command::Request(request));
         assert!(looks < FEW, "{looks} looks for {id}");
     }
@@ -404,20 +414,20 @@ impl Crowd {
             }
             Step::Requeue { from, every, count, owner } => {
                 for arrival in (0..count).map(|nth| 1 + (from + nth * every) % TOKENS) {
-                    let ticket = Some(Ticket { epoch: 1, arrival });
+                    let place = Some(place(arrival));
                     let owner = OwnerId::new(owner);
-                    self.ask(latest, Request { ticket, owner, ..ask("a", Mode::Shared) });
+                    self.ask(latest, Request { place, owner, ..ask("a", Mode::Shared) });
                 }
             }
             Step::Convert { nth, count, ticket } => {
                 for (id, lock, mode) in self.found(nth, count, true) {
                     let converts = Some(id);
-                    let ticket = ticket.map(|arrival| Ticket { epoch: 1, arrival });
+                    let place = ticket.map(place);
                     let mode = match mode {
                         Mode::Permits { of, .. } => Mode::Permits { take: of, of },
                         Mode::Shared | Mode::Exclusive => Mode::Exclusive,
                     };
-                    self.ask(latest, Request { converts, ticket, ..ask(&lock, mode) });
+                    self.ask(latest, Request { converts, place, ..ask(&lock, mode) });
                 }
             }
             Step::Leave { nth, count, holders } => {

@@ -77,7 +77,7 @@ impl Crowd {
                 converts: None,
                 wait: Wait::Forever,
                 progress: Progress::Untold,
-                ticket: None,
+                place: None,
                 lock_delay: Duration::ZERO,
                 note: Note::default(),
                 claims: claim(name, mode).unwrap().into(),

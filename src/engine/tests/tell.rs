@@ -15,7 +15,10 @@ impl Story {
                 format!("{session} {at} {news}")
             }
             Effect::Welcome { session, generation, ttl, standing, .. } => {
-                let session = session.number();
+                let (session, epoch) = (session.number(), self.table.epoch());
+                if let Some(teller) = self.tellers.get_mut(&u64::try_from(session).unwrap()) {
+                    teller.secret = epoch;
+                }
                 format!("{session} ← welcome {standing:?} generation={generation} ttl={ttl}")
             }
             Effect::Record { number, forfeit } => {
@@ -70,12 +73,14 @@ impl Story {
             News::Granted { token } => {
                 if let Some(teller) = self.tellers.get_mut(&session) {
                     teller.tokens.insert(request, token);
+                    teller.seals.insert(request, self.table.epoch());
                 }
                 format!("grant {name} token={token}")
             }
             News::Queued { position, ticket } => {
                 if let Some(teller) = self.tellers.get_mut(&session) {
-                    teller.tickets.insert(request, ticket);
+                    let told_in = self.table.epoch();
+                    teller.places.insert(request, Place { ticket, told_in });
                 }
                 format!("queued {name} position={position}")
             }

@@ -11,7 +11,7 @@ use super::super::journal::{self, Who};
 use super::super::parse;
 use super::super::render;
 use super::Coordinator;
-use crate::engine::{Command, Event, Rejection, Standing};
+use crate::engine::{Command, Event, Place, Rejection, Standing};
 use crate::types::{
     ConnectionId, Epoch, FencingToken, Generation, GoodbyeCode, Secret, SessionId, Timestamp,
 };
@@ -53,7 +53,8 @@ impl Coordinator {
         match *message {
             ClientMessage::Hello(ref hello) => self.hello(connection, hello, now),
             ClientMessage::Request(ref asked) => {
-                self.command(connection, asked.request, now, || parse::request(asked));
+                let place = asked.ticket.and_then(|_| self.place(connection, asked));
+                self.command(connection, asked.request, now, || parse::request(asked, place));
             }
             ClientMessage::Release { request, token } => {
                 self.command(connection, request, now, || parse::release(request, token));
@@ -133,13 +134,28 @@ impl Coordinator {
         }
     }
 
+    /// Where a request stood before a crash, if the ticket that it shows proves that it did.
+    fn place(&self, connection: ConnectionId, asked: &wire::Request) -> Option<Place> {
+        let session = self.session_of(connection)?;
+        let place = parse::place(asked, session, &self.sealer);
+        if place.is_none() {
+            let request = asked.request;
+            warn!("a ticket that is not of such a request session={session} request={request}");
+        }
+        place
+    }
+
+    fn session_of(&self, connection: ConnectionId) -> Option<SessionId> {
+        match self.connections.role(connection) {
+            Some(Role::Session { id, .. }) => Some(*id),
+            Some(Role::Unknown | Role::Observer | Role::Gone) | None => None,
+        }
+    }
+
     /// Has the engine do what a client says that was granted something by an earlier run, if it can
     /// show the seal (rule G4).
     fn reclaim(&mut self, connection: ConnectionId, asked: &wire::Reclaim, now: Timestamp) {
-        let session = match self.connections.role(connection) {
-            Some(Role::Session { id, .. }) => Some(*id),
-            Some(Role::Unknown | Role::Observer | Role::Gone) | None => None,
-        };
+        let session = self.session_of(connection);
         let (request, token) = (asked.request, asked.token);
         let command = parse::reclaim(asked, session, &self.sealer);
         if let (Some(session), Command::Unparsed { rejection: Rejection::SealMismatch, .. }) =

@@ -7,9 +7,10 @@ use super::super::connections::Role;
 use super::super::inspect::{self, Named};
 use super::super::journal::{self, Operator, Who};
 use super::super::render;
+use super::super::seal::Sealed;
 use super::super::store::Change;
 use super::Coordinator;
-use crate::engine::{Effect, News, Rejection, Standing};
+use crate::engine::{Effect, News, Place, Rejection, Standing};
 use crate::types::{
     ConnectionId, Generation, GoodbyeCode, LockName, RequestId, SessionId, Timestamp, Ttl,
 };
@@ -97,7 +98,8 @@ impl Coordinator {
         if self.counters.chatter.admits(Topic::Session, who.peer) {
             journal::attached(who, generation, ttl, standing);
         }
-        let (epoch, secret) = (self.table.epoch(), self.sealer.secret(session));
+        let epoch = self.table.epoch();
+        let secret = self.sealer.secret(session, epoch);
         let welcome = render::welcome(epoch, session, secret, generation, Some(ttl), standing);
         self.connections.greet(connection, welcome);
     }
@@ -130,12 +132,13 @@ impl Coordinator {
             _ => None,
         };
         let blocking = blocking.and_then(|name| self.look_at(name, connection, now));
-        let seal = |token| {
-            // One that is over already, in the same turn, has no claims, and needs no seal any more.
-            let claims = self.table.claims(session, request);
-            self.sealer.seal(session, token, request, claims)
-        };
-        let message = render::news(request, news, seal, blocking);
+        // One that is over already, in the same turn, has no claims, and needs no proof any more.
+        let (table, sealer, run) = (&self.table, &self.sealer, self.table.epoch());
+        let claims = || table.claims(session, request);
+        let seal = |token| sealer.seal(Sealed { session, token, request }, run, claims());
+        let ticket =
+            |ticket| sealer.ticket(session, request, Place { ticket, told_in: run }, claims());
+        let message = render::news(request, news, seal, ticket, blocking);
         self.connections.tell(connection, message);
     }
 

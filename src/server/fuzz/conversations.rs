@@ -28,6 +28,14 @@ fn of(owner: u64, converts: Option<u64>, mut message: ClientMessage) -> ClientMe
     message
 }
 
+/// One that keeps its place.
+fn with_ticket(mut message: ClientMessage) -> ClientMessage {
+    if let ClientMessage::Request(wire::Request { ticket, .. }) = &mut message {
+        *ticket = Some(wire::Ticket { epoch: 1, arrival: 1 });
+    }
+    message
+}
+
 fn resume() -> ClientMessage {
     hello(Attach::Resume { session: 1, secret: 1, generation: 2 })
 }
@@ -40,7 +48,7 @@ fn keep_alive(sequence: u64) -> ClientMessage {
     ClientMessage::KeepAlive { sequence }
 }
 
-/// Tokens are said as 1: what is known of them is filled in.
+/// Tokens and tickets are said as 1: what is known of them is filled in.
 #[expect(clippy::too_many_lines, reason = "a list")]
 fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
     let exclusive = |id, name| several(id, &[(name, Mode::Exclusive)]);
@@ -176,7 +184,7 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
                     note: "deploy v2.3".into(),
                     claims: [Claim { name: "printer".into(), mode: Mode::Exclusive }].into(),
                 }),
-                request(2, "printer"),
+                with_ticket(request(2, "printer")),
                 keep_alive(1),
             ],
         ),

@@ -30,6 +30,8 @@ const CONNECTIONS_MAX: usize = 100;
 pub(super) struct Known {
     /// The token and the seal of each granted request; peers choose the same ids, the latest counts.
     grants: BTreeMap<u64, (u64, u128)>,
+    /// The latest ticket of each request that waits.
+    tickets: BTreeMap<u64, wire::Ticket>,
     /// The latest session, its secret, and the generation of its next connection.
     session: Option<(u128, u128, u64)>,
 }
@@ -39,6 +41,9 @@ impl Known {
         match message {
             ServerMessage::Grant { request, token, seal } => {
                 self.grants.insert(*request, (*token, *seal));
+            }
+            ServerMessage::Queued { request, ticket, .. } => {
+                self.tickets.insert(*request, *ticket);
             }
             ServerMessage::Welcome { session, secret, generation, .. } if *session != 0 => {
                 self.session = Some((*session, *secret, generation + 1));
@@ -77,6 +82,11 @@ impl Known {
             ClientMessage::Reclaim(wire::Reclaim { request, token, seal, .. }) => {
                 if let Some(known) = self.grants.get(request) {
                     (*token, *seal) = *known;
+                }
+            }
+            ClientMessage::Request(wire::Request { request, ticket: Some(ticket), .. }) => {
+                if let Some(known) = self.tickets.get(request) {
+                    *ticket = *known;
                 }
             }
             ClientMessage::Account(wire::Account { held, .. }) => {

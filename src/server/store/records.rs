@@ -51,7 +51,7 @@ pub(super) struct Kept {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Record {
     /// [`Change::Durable`].
-    Numbers { epoch: u64, tokens_below: u64, ttl_max_ms: Option<u64> },
+    Numbers { epoch: u64, tokens_below: u64, ttl_max_ms: Option<u64>, settled: u64 },
     /// [`Change::Key`].
     Key([u8; 16]),
     /// [`Change::Forfeit`].
@@ -88,6 +88,7 @@ impl Record {
                 epoch: durable.epoch.number(),
                 tokens_below: durable.tokens_below.number(),
                 ttl_max_ms: durable.ttl_max.map(|ttl| ttl.as_millis().into()),
+                settled: durable.settled.number(),
             },
             Change::Key(key) => Self::Key(key.reveal().to_le_bytes()),
             Change::Forfeit { number, forfeit } => {
@@ -103,12 +104,13 @@ impl Kept {
     /// Takes note of a record.
     pub(super) fn apply(&mut self, record: &Record) -> Result<(), String> {
         match *record {
-            Record::Numbers { epoch, tokens_below, ttl_max_ms } => {
+            Record::Numbers { epoch, tokens_below, ttl_max_ms, settled } => {
                 let ttl = |ms| Ttl::new(Duration::from_millis(ms));
                 self.stored.durable = Some(Durable {
                     epoch: Epoch::new(epoch),
                     tokens_below: FencingToken::new(tokens_below),
                     ttl_max: ttl_max_ms.map(ttl).transpose().map_err(|error| error.to_string())?,
+                    settled: Epoch::new(settled),
                 });
             }
             Record::Key(bytes) => {

@@ -35,7 +35,8 @@ fn is_damage(refused: &Result<DirectoryStore, ServerError>) -> bool {
 
 fn durable(epoch: u64, tokens_below: u64) -> Durable {
     let ttl_max = Ttl::new(Duration::from_secs(epoch + 1)).ok();
-    Durable { epoch: Epoch::new(epoch), tokens_below: FencingToken::new(tokens_below), ttl_max }
+    let (epoch, tokens_below) = (Epoch::new(epoch), FencingToken::new(tokens_below));
+    Durable { epoch, tokens_below, ttl_max, settled: epoch }
 }
 
 fn forfeits(numbers: impl IntoIterator<Item = u64>) -> BTreeMap<u64, Forfeit> {

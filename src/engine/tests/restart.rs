@@ -1,0 +1,56 @@
+//! How a story goes on when the coordinator is started again, and its clients come back.
+
+use super::*;
+
+impl Story {
+    /// A client comes back for what it was granted.
+    pub(super) fn reclaim(
+        &mut self,
+        session: u64,
+        id: u64,
+        token: FencingToken,
+        seal: Option<u64>,
+    ) -> Result<String, Failure> {
+        // What was never granted is sealed by the run before, as far as is known.
+        let before = Epoch::new(self.table.epoch().number() - 1);
+        let teller = self.teller(session)?;
+        let request = teller.requests.get(&id).ok_or("which request?")?;
+        let known = teller.seals.get(&id).copied().unwrap_or(before);
+        let sealed_in = seal.map_or(known, Epoch::new);
+        let Request { id, owner, lock_delay, note, claims, .. } = request.clone();
+        let reclaim = Reclaim { id, token, sealed_in, owner, lock_delay, note, claims };
+        self.say(session, Command::Reclaim(reclaim))
+    }
+
+    /// A client comes back to its place.
+    pub(super) fn requeue(
+        &mut self,
+        session: u64,
+        id: u64,
+        told: Option<u64>,
+    ) -> Result<String, Failure> {
+        let teller = self.teller(session)?;
+        let mut request = teller.requests.get(&id).ok_or("which request?")?.clone();
+        request.place = teller.places.get(&id).copied();
+        if let (Some(place), Some(told)) = (&mut request.place, told) {
+            place.told_in = Epoch::new(told);
+        }
+        self.say(session, Command::Request(request))
+    }
+
+    /// The next run begins.
+    pub(super) fn restart(&mut self, snapshot: Option<Snapshot>) -> String {
+        let forfeits = self.recorded.iter().map(|(_, forfeit)| *forfeit).collect();
+        let next_record = self.recorded.last().map_or(0, |(number, _)| number + 1);
+        let past = Past { snapshot, forfeits, next_record };
+        let epoch = Epoch::new(self.on_disk.epoch.number() + 1);
+        let first_token = self.on_disk.tokens_below;
+        let tokens_below = FencingToken::new(first_token.number() + TOKEN_BLOCK);
+        self.on_disk = Durable { epoch, tokens_below, ..self.on_disk };
+        self.to_persist.clear();
+        self.to_record.clear();
+        let start = Start { durable: self.on_disk, first_token, plausible: plausible(), past };
+        self.table = Table::new(self.limits, start, BuildHasherDefault::new(), self.now);
+        format!("epoch {epoch}\n")
+    }
+}
