@@ -51,15 +51,15 @@ impl<O: Ord + Copy, K: Key> Marks<O, K> {
     }
 
     /// The thing of this order came into the stretch before it. Says where that begins if it has to be
-    /// cut; none: at the head.
-    fn count(&mut self, order: O) -> Option<Option<K>> {
+    /// cut: at a mark, or the head of the row.
+    fn count(&mut self, order: O, head: Option<K>) -> Option<K> {
         let stretch = self.marks.range_mut(..order).next_back().map(|(_, mark)| mark);
         let (begins, len) = match stretch {
             Some(mark) => (Some(mark.key), &mut mark.len),
-            None => (None, &mut self.before),
+            None => (head, &mut self.before),
         };
         *len += 1;
-        (*len > STRETCH_LEN_MAX).then_some(begins)
+        begins.filter(|_| *len > STRETCH_LEN_MAX)
     }
 
     /// Cuts the stretch that begins with the thing `first`, which is marked or the head of the row.
@@ -145,9 +145,7 @@ fn mark<T: Linked<K, R>, O: Ord + Copy, K: Key, R>(
     order: impl Fn(&T) -> O,
 ) {
     let marks = marks.get_or_insert_with(|| Box::new(Marks::of_row(STRETCH_LEN_MAX)));
-    if let Some(begins) = marks.count(own)
-        && let Some(first) = begins.or(chain.head())
-    {
+    if let Some(first) = marks.count(own, chain.head()) {
         marks.cut(arena, first, order);
     }
 }

@@ -35,10 +35,20 @@ impl Beads {
 
     fn of(numbers: impl IntoIterator<Item = u64>) -> Self {
         let mut beads = Self::new();
-        for number in numbers {
-            beads.add(number);
-        }
+        beads.add_all(numbers);
         beads
+    }
+
+    fn add_all(&mut self, numbers: impl IntoIterator<Item = u64>) {
+        for number in numbers {
+            self.add(number);
+        }
+    }
+
+    fn remove_all(&mut self, numbers: impl IntoIterator<Item = u64>) {
+        for number in numbers {
+            self.remove(number);
+        }
     }
 
     fn add(&mut self, number: u64) {
@@ -112,23 +122,21 @@ impl Beads {
         let first = self.model.keys().next().copied().unwrap_or(NUMBERS);
         let last = self.model.keys().next_back().copied().unwrap_or(NUMBERS);
         match *step {
-            Step::Rise(count) => (last..last + count).for_each(|number| self.add(number)),
-            Step::Fall(count) => {
-                (first.saturating_sub(count)..first).rev().for_each(|number| self.add(number));
-            }
+            Step::Rise(count) => self.add_all(last..last + count),
+            Step::Fall(count) => self.add_all((first.saturating_sub(count)..first).rev()),
             Step::Gather(at, count) => {
                 // Each right behind the first of them.
                 self.add(at);
-                (at..at + count).rev().for_each(|number| self.add(number));
+                self.add_all((at..at + count).rev());
             }
-            Step::Scatter(ref numbers) => numbers.iter().for_each(|number| self.add(*number)),
+            Step::Scatter(ref numbers) => self.add_all(numbers.iter().copied()),
             Step::LeaveFirst(count) => {
                 let numbers: Vec<u64> = self.model.keys().take(count).copied().collect();
-                numbers.into_iter().for_each(|number| self.remove(number));
+                self.remove_all(numbers);
             }
             Step::LeaveLast(count) => {
                 let numbers: Vec<u64> = self.model.keys().rev().take(count).copied().collect();
-                numbers.into_iter().for_each(|number| self.remove(number));
+                self.remove_all(numbers);
             }
             Step::Leave(ref indices) => {
                 for index in indices {
@@ -136,16 +144,20 @@ impl Beads {
                         continue;
                     };
                     let number = self.model.keys().nth(nth).copied();
-                    number.into_iter().for_each(|number| self.remove(number));
+                    self.remove_all(number);
                 }
             }
             Step::LeaveMarked => {
                 let marks = self.row.marks.as_ref();
                 let numbers: Vec<u64> =
                     marks.into_iter().flat_map(|marks| marks.marks.keys()).copied().collect();
-                numbers.into_iter().for_each(|number| self.remove(number));
+                self.remove_all(numbers);
             }
-            Step::Seek(ref numbers) => numbers.iter().for_each(|number| self.check_seek(*number)),
+            Step::Seek(ref numbers) => {
+                for number in numbers {
+                    self.check_seek(*number);
+                }
+            }
         }
         self.check();
     }
@@ -159,7 +171,9 @@ proptest! {
         steps in prop::collection::vec(step(), 1..40)
     ) {
         let mut beads = Beads::new();
-        steps.iter().for_each(|step| beads.step(step));
+        for step in &steps {
+            beads.step(step);
+        }
         beads.step(&Step::LeaveFirst(usize::MAX));
         prop_assert!(beads.row.is_empty() && beads.row.marks.is_none());
     }

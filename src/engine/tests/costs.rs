@@ -87,7 +87,12 @@ impl Crowd {
     }
 
     fn reclaim(&mut self, id: u64, token: u64, claims: impl Into<Claims>) -> u64 {
-        let (id, token, owner) = (RequestId::new(id), FencingToken::new(token), OwnerId::new(0));
+        self.reclaim_for(0, id, token, claims)
+    }
+
+    fn reclaim_for(&mut self, owner: u64, id: u64, token: u64, claims: impl Into<Claims>) -> u64 {
+        let (id, token, owner) =
+            (RequestId::new(id), FencingToken::new(token), OwnerId::new(owner));
         let (lock_delay, note, claims) = (Duration::ZERO, Note::default(), claims.into());
         let reclaim =
             Reclaim { id, token, sealed_in: Epoch::new(1), owner, lock_delay, note, claims };
@@ -221,6 +226,13 @@ fn what_an_owner_holds_of_a_lock_is_known_whatever_else_it_and_others_hold() {
     };
     assert_eq!(token.number(), FIRST_TOKEN + MANY + 9_998);
     assert!(looks < FEW, "{looks} looks");
+    crowd.table.assert_each_is_well();
+    // What is given back is not counted any more.
+    for id in [7, 9_999] {
+        crowd.say(2, Command::Cancel { request: RequestId::new(id) });
+    }
+    crowd.say(2, Command::Request(rest(MANY + 3, of - 1)));
+    assert!(matches!(crowd.news(), Some(News::Rejected(Rejection::Busy { .. }))));
     crowd.table.assert_each_is_well();
 }
 
@@ -408,7 +420,7 @@ impl Crowd {
                     if !self.table.locks(0).any(|(_, lock)| has_it(&lock)) {
                         *latest += 1;
                         let id = TOKENS * (TOKENS - token) + *latest;
-                        self.reclaim(id, token, claim(name, mode).unwrap());
+                        self.reclaim_for(token % 3, id, token, claim(name, mode).unwrap());
                     }
                 }
             }
@@ -416,18 +428,18 @@ impl Crowd {
                 for arrival in (0..count).map(|nth| 1 + (from + nth * every) % TOKENS) {
                     let place = Some(place(arrival));
                     let owner = OwnerId::new(owner);
-                    self.ask(latest, Request { place, owner, ..ask("a", Mode::Shared) });
+                    self.ask(latest, Request { owner, place, ..ask("a", Mode::Shared) });
                 }
             }
             Step::Convert { nth, count, ticket } => {
-                for (id, lock, mode) in self.found(nth, count, true) {
+                for (id, owner, lock, mode) in self.found(nth, count, true) {
                     let converts = Some(id);
                     let place = ticket.map(place);
                     let mode = match mode {
                         Mode::Permits { of, .. } => Mode::Permits { take: of, of },
                         Mode::Shared | Mode::Exclusive => Mode::Exclusive,
                     };
-                    self.ask(latest, Request { converts, place, ..ask(&lock, mode) });
+                    self.ask(latest, Request { owner, converts, place, ..ask(&lock, mode) });
                 }
             }
             Step::Leave { nth, count, holders } => {
@@ -449,14 +461,23 @@ impl Crowd {
     }
 
     /// Some of those who hold, or wait.
-    fn found(&self, nth: usize, count: usize, hold: bool) -> Vec<(RequestId, String, Mode)> {
+    fn found(
+        &self,
+        nth: usize,
+        count: usize,
+        hold: bool,
+    ) -> Vec<(RequestId, OwnerId, String, Mode)> {
         let mut found = Vec::new();
         for (_, lock) in self.table.locks(0) {
             let name = lock.name().as_str();
             if hold {
-                found.extend(lock.holders().map(|it| (it.request, name.to_owned(), it.mode)));
+                found.extend(
+                    lock.holders().map(|it| (it.request, it.owner, name.to_owned(), it.mode)),
+                );
             } else {
-                found.extend(lock.waiters().map(|it| (it.request, name.to_owned(), it.mode)));
+                found.extend(
+                    lock.waiters().map(|it| (it.request, it.owner, name.to_owned(), it.mode)),
+                );
             }
         }
         found.into_iter().skip(nth).take(count).collect()
