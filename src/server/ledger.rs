@@ -288,9 +288,13 @@ mod tests {
         let small: Vec<Account> = (0..5).map(|_| ledger.open()).collect();
         let large: Vec<Account> = (0..5).map(|_| ledger.open()).collect();
         // An even part of three quarters of the bound among ten.
-        small.iter().for_each(|account| account.share().add(75));
+        for account in &small {
+            account.share().add(75);
+        }
         for _ in 0..1000 {
-            large.iter().for_each(|account| account.share().add(90));
+            for account in &large {
+                account.share().add(90);
+            }
         }
         assert!(small.iter().all(|account| !account.is_closed()));
         assert!(large.iter().any(Account::is_closed));
@@ -301,10 +305,10 @@ mod tests {
     fn who_is_to_be_closed_is_woken() {
         let ledger = ledger(1000);
         let account = ledger.open();
-        let (waker, wakes) = counting_waker();
+        let (waker, counted) = counting_waker();
         account.wakes(&waker);
         account.share().add(1001);
-        assert_eq!(wakes.count(), 1);
+        assert_eq!(counted.count(), 1);
     }
 
     #[test]
@@ -337,7 +341,7 @@ mod tests {
     }
 
     fn counting_waker() -> (Waker, Arc<Wakes>) {
-        let wakes = Arc::<Wakes>::default();
-        (Waker::from(Arc::clone(&wakes)), wakes)
+        let counted = Arc::<Wakes>::default();
+        (Waker::from(Arc::clone(&counted)), counted)
     }
 }

@@ -59,9 +59,13 @@ fn beside_asked(asked: &ClientMessage) -> usize {
         | ClientMessage::Release { .. }
         | ClientMessage::Cancel { .. }
         | ClientMessage::Goodbye
-        | ClientMessage::Subscribe { name: None, .. } => 0,
-        ClientMessage::Request(Request { note, claims, .. }) => note.len() + of_claims(claims),
-        ClientMessage::Reclaim(Reclaim { note, claims, .. }) => note.len() + of_claims(claims),
+        | ClientMessage::Subscribe { name: None, .. }
+        | ClientMessage::Inspect {
+            query: Query::Server | Query::Locks { .. } | Query::Sessions { .. },
+            ..
+        } => 0,
+        ClientMessage::Request(Request { note, claims, .. })
+        | ClientMessage::Reclaim(Reclaim { note, claims, .. }) => note.len() + of_claims(claims),
         ClientMessage::Hello(hello) => hello.identity.len(),
         ClientMessage::Account(Account { held, waiting, .. }) => {
             held.len() * size_of::<Held>() + waiting.len() * size_of::<u64>()
@@ -70,7 +74,6 @@ fn beside_asked(asked: &ClientMessage) -> usize {
         | ClientMessage::Watch { name, .. }
         | ClientMessage::Subscribe { name: Some(name), .. }
         | ClientMessage::Inspect { query: Query::Lock { name }, .. } => name.len(),
-        ClientMessage::Inspect { .. } => 0,
     }
 }
 

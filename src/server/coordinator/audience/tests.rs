@@ -434,12 +434,13 @@ async fn who_has_no_room_for_another_crowd_is_shown_one_holder() {
         all_of_them.submit(names.iter().zip(1..).map(|(name, id)| watch(id, name)).collect());
         one.submit(vec![watch(1, &names[9])]);
         settle().await;
-        (all_of_them.take(), one.take());
+        all_of_them.take();
+        one.take();
         session.submit(all(5000));
         settle().await;
         let seen = all_of_them.take();
-        let named: Vec<_> = seen.iter().map(|m| shown(m).1.unwrap().holders.len()).collect();
-        assert!(named[0] > 100 && named[9] == 1, "{named:?}");
+        let told: Vec<_> = seen.iter().map(|m| shown(m).1.unwrap().holders.len()).collect();
+        assert!(told[0] > 100 && told[9] == 1, "{told:?}");
         assert!(seen.iter().all(|m| shown(m).1.unwrap().holder_count == 201));
         let bytes = encoded(&seen);
         assert!(bytes < PAGE_BYTES_MAX + 10 * 1000, "{bytes}");
@@ -451,7 +452,9 @@ async fn who_has_no_room_for_another_crowd_is_shown_one_holder() {
 
 fn encoded(messages: &[ServerMessage]) -> usize {
     let mut bytes = BytesMut::new();
-    messages.iter().for_each(|message| encode_frame(message, &mut bytes).unwrap());
+    for message in messages {
+        encode_frame(message, &mut bytes).unwrap();
+    }
     bytes.len()
 }
 

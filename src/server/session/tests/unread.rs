@@ -87,7 +87,8 @@ async fn watchers_that_do_not_read_go_before_those_who_do() {
             deaf.push(peer);
         }
         reader.send(&[hello(Attach::Observer), look]).await;
-        (reader.next().await, reader.next().await);
+        reader.next().await;
+        reader.next().await;
         let shared = |id: u64| {
             let mut asked = request(id, "members");
             if let ClientMessage::Request(wire::Request { claims, .. }) = &mut asked {
@@ -124,7 +125,8 @@ async fn a_reader_is_offered_what_there_is_before_it_is_judged() {
         let session = Session::new(theirs, connection, None, place, bench.shared()).start();
         let mut peer = Peer(ours);
         peer.send(&[hello(Attach::Observer), look(1)]).await;
-        (peer.next().await, peer.next().await);
+        peer.next().await;
+        peer.next().await;
         // As if many turns had passed before it could write.
         let long = || Deliver {
             messages: vec![render::goodbye(GoodbyeCode::Done, "x".repeat(60_000)); 10]
