@@ -72,7 +72,7 @@ fn command(message: ClientMessage) -> Command {
                 converts: None,
                 wait: Wait::Forever,
                 progress: Progress::Untold,
-                ticket: None,
+                place: None,
                 lock_delay: Duration::from_millis(lock_delay_ms.into()),
                 note: Note::new(note).expect("a note"),
                 claims: Claims::new(claims).expect("a claim"),
