@@ -29,7 +29,7 @@ use super::plan::{KILL_AFTER_MAX, Plan};
 use super::settings::Settings;
 use super::signals::{FOR_COMMANDS, Signals};
 use super::supervise::{Rules, supervise};
-use super::terminal::Terminal;
+use super::terminal::{self, Terminal};
 use super::values::OnLost;
 use super::waiting::{self, Place};
 use super::watchdog::Watchdog;
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &LockArgs, settings: &Settings) -> Result<ExitCode, Fail
 
 /// The signals that matter here, heard from the very beginning so that none is missed.
 pub(crate) struct Heard {
-    /// Those for the command, and SIGTSTP where the command does not get it from the terminal.
+    /// Those for the command.
     pub(crate) forwarded: Signals,
     /// Something became of the command.
     pub(crate) child: Signals,
@@ -59,9 +59,8 @@ pub(crate) struct Heard {
 
 impl Heard {
     fn listen() -> io::Result<Self> {
-        let stop = Terminal::on_stdin().is_none().then_some(Signal::TSTP);
         Ok(Self {
-            forwarded: Signals::listen(FOR_COMMANDS.into_iter().chain(stop))?,
+            forwarded: Signals::listen_unless_ignored(FOR_COMMANDS)?,
             child: Signals::listen([Signal::CHILD])?,
             continued: Signals::listen([Signal::CONT])?,
         })
@@ -252,7 +251,8 @@ async fn until_orderly_end(signals: &mut Signals) {
 /// A background job that reads its terminal is stopped by the kernel, and one that is stopped loses
 /// its lock; it holds until it is told to end.
 async fn end_of_input() {
-    if Terminal::on_stdin().is_some_and(|terminal| !terminal.is_ours()) {
+    let is_ours = || Terminal::controlling().is_none_or(|terminal| terminal.is_ours());
+    if terminal::is_input() && !is_ours() {
         return std::future::pending().await;
     }
     let (tell, told) = oneshot::channel();

@@ -14,7 +14,7 @@
 //! | `args` | the commands and their flags |
 //! | `settings`, `sources`, `values` | what can be set, where it may come from, how it is written |
 //! | `serve`, `reread`, `log`, `log_queue` | the coordinator as a process: port file, signals, what it tells |
-//! | `lock`, `waiting`, `supervise`, `plan`, `child`, `terminal`, `signals` | a command under a lock, dead before the lock is another's |
+//! | `lock`, `waiting`, `supervise`, `plan`, `child`, `again`, `foreground`, `terminal`, `signals` | a command under a lock, dead before the lock is another's |
 //! | `watchdog` | the same when that process is stopped or dead: a process of its own |
 //! | `status`, `waits` | who holds what and who waits, as tables; who waits for whom, as a tree |
 //! | `events`, `ping`, `release`, `config`, `papers` | the small commands |
@@ -25,6 +25,7 @@
 //! What is never here: a rule about locks, `unsafe`, a `print` outside `output`. Nobody imports
 //! this room. `docs/cli.md` is its page for users.
 
+mod again;
 mod args;
 mod bench;
 mod child;

@@ -8,11 +8,12 @@ use coordinator::types::LostReason;
 use rustix::process::Signal;
 use tokio::time::sleep_until;
 
-use super::child::{Job, Progress, code_of_signal};
+use super::child::{Job, Progress, Stage, code_of_signal};
 use super::errors::{self, Failure};
 use super::lock::Heard;
 use super::output;
 use super::plan::{Plan, STALL_MIN};
+use super::signals::Signals;
 use super::values::OnLost;
 use super::watchdog::Watchdog;
 use super::words;
@@ -75,8 +76,12 @@ pub(crate) async fn supervise(
 ) -> Result<ExitCode, Failure> {
     let shown = show(&command);
     let valid_until = guard.valid_until();
+    let stage = Stage::here();
+    // Before there is a command that has to stop with us.
+    let mut stops = Signals::listen_unless_ignored(stage.stop_to_hear())
+        .map_err(|error| Failure::ours("cannot hear signals", &error))?;
     let mut watch = Watch {
-        job: Job::start(command)?,
+        job: Job::start(command, stage)?,
         watchdog,
         shown,
         guard,
@@ -108,12 +113,10 @@ pub(crate) async fn supervise(
             reason = &mut lost, if watch.stopping.is_none() && !watch.warned => watch.lose(reason),
             () = sleep_until(wake_at.into()) => watch.wake(),
             _ = heard.continued.next() => watch.resume(),
-            signal = heard.forwarded.next() => {
-                if signal == Signal::TSTP {
-                    watch.job.stop_with_us(&mut heard.continued).await;
+            signal = heard.forwarded.next() => watch.job.forward(signal),
+            _ = stops.next() => {
+                if watch.job.stop_with_us(&mut heard.continued).await {
                     watch.resume();
-                } else {
-                    watch.job.signal(signal);
                 }
             }
             _ = heard.child.next() => {}

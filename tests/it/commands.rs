@@ -32,6 +32,18 @@ fn a_command_that_cannot_run_is_126_and_one_that_is_not_there_127() {
 }
 
 #[test]
+fn a_script_without_an_interpreter_is_run_by_the_shell() {
+    let server = Server::start();
+    let job = server.home.script("job", "echo it ran $1; exit 3\n");
+    let done = run(server.client(&["lock", "demo", "--", &job, "well"]));
+    assert_eq!((done.code(), done.out.as_str()), (Some(3), "it ran well\n"), "{}", done.err);
+    // A program for another machine is not one.
+    let other = server.home.script("other", "\x7fELF\0\0\0\0");
+    let done = run(server.client(&["lock", "demo", "--", &other]));
+    assert_eq!(done.code(), Some(126), "{}", done.err);
+}
+
+#[test]
 fn the_command_is_told_about_its_lock() {
     let server = Server::start();
     let script = "echo $COORDINATOR_LOCK $COORDINATOR_SERVER; \

@@ -49,12 +49,13 @@ mod process;
 
 use std::io::{self, PipeWriter, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
 
+use super::again::our_program;
 pub(crate) use process::{WORD, run};
 
 /// A clock that is the same in all processes, goes on in suspend, and is not set.
@@ -123,7 +124,7 @@ impl Watchdog {
     pub(crate) fn start(kill_after: Duration) -> io::Result<Self> {
         let (theirs, orders) = io::pipe()?;
         rustix::io::ioctl_fionbio(&orders, true)?;
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = our_program()?;
         command.arg(WORD).arg(kill_after.as_millis().to_string());
         // It must keep no file system busy, no output open, and be out of reach from the first.
         command.current_dir("/").stdin(theirs).stdout(Stdio::null()).stderr(Stdio::null());
