@@ -7,14 +7,17 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::bench::BenchArgs;
 use super::errors::{Failure, exit};
+use super::output;
 use super::settings::{Row, TABLE};
 use super::sources::FILE_FLAG;
 use super::values;
@@ -139,20 +142,20 @@ pub(crate) struct LockArgs {
     #[arg(long = "and", value_name = "NAME")]
     pub(crate) others: Vec<String>,
     /// Do not wait (as `coordinator try`).
-    #[arg(short = 'n', long)]
+    #[arg(short = 'n', long, visible_alias = "nb")]
     pub(crate) nonblock: bool,
-    /// Wait at most this long (10s, 5m; a plain number is seconds; 0 is -n).
-    #[arg(short = 'w', long, value_name = "DURATION", value_parser = duration)]
-    #[arg(conflicts_with = "nonblock")]
+    /// Wait at most this long (10s, 5m; a plain number is seconds; 0 is -n), connecting included.
+    #[arg(short = 'w', long, visible_alias = "wait", value_name = "DURATION")]
+    #[arg(value_parser = duration, allow_negative_numbers = true, overrides_with = "nonblock")]
     pub(crate) timeout: Option<Duration>,
     /// Exit code when the lock is busy or the time is up, instead of 75.
     #[arg(short = 'E', long, value_name = "N", default_value_t = exit::BUSY, hide_default_value = true)]
     pub(crate) conflict_exit_code: u8,
     /// Hold the lock together with other shared holders.
-    #[arg(short = 's', long, conflicts_with_all = ["exclusive", "permits"])]
+    #[arg(short = 's', long, overrides_with = "exclusive", conflicts_with = "permits")]
     pub(crate) shared: bool,
     /// Hold the lock alone (the default).
-    #[arg(short = 'x', long, conflicts_with = "permits")]
+    #[arg(short = 'x', visible_short_alias = 'e', long, conflicts_with = "permits")]
     pub(crate) exclusive: bool,
     /// A semaphore: at most N at once; all who use the lock must agree on N.
     #[arg(long, value_name = "N")]
@@ -163,6 +166,12 @@ pub(crate) struct LockArgs {
     /// What for, shown to others.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(crate) note: String,
+    /// If this runs under the lock already, run the command under the same grant.
+    #[arg(long)]
+    pub(crate) reentrant: bool,
+    /// Do not tell who holds the lock while waiting for it.
+    #[arg(short = 'q', long)]
+    pub(crate) quiet: bool,
     /// Run this with `sh -c` instead of a command.
     #[arg(short = 'c', value_name = "SCRIPT", conflicts_with = "command")]
     pub(crate) script: Option<String>,
@@ -261,10 +270,12 @@ pub(crate) struct ManArgs {
 
 /// The whole command line: the derived part, and the settings as flags of their commands.
 pub(crate) fn grammar() -> clap::Command {
-    let mut grammar = Cli::command();
+    let mut grammar = Cli::command().args_override_self(true);
     // Flags of `serve` without saying `serve`: understood, but told of only there.
     grammar = grammar.args(rows_of("serve").map(|row| flag(row).hide(true)));
     grammar = grammar.arg(file_flag().hide(true));
+    // What is said twice is meant as it was said last: scripts add to what they were given.
+    grammar = grammar.mut_subcommands(|command| command.args_override_self(true));
     let names: Vec<String> =
         grammar.get_subcommands().map(|command| command.get_name().to_owned()).collect();
     for name in names.iter().filter(|name| rows_of(name).next().is_some()) {
@@ -281,11 +292,15 @@ fn rows_of(command: &str) -> impl Iterator<Item = &'static Row> {
 
 fn flag(row: &'static Row) -> Arg {
     let arg = Arg::new(row.key).long(row.key).help_heading("Settings");
-    let help = format!("{} [{}]", row.help, row.variable());
+    let mut help = format!("{} [{}]", row.help, row.variable());
     if row.is_switch() {
         return arg.action(ArgAction::SetTrue).help(help);
     }
-    arg.value_name(row.placeholder).help(help)
+    let default = row.default_text();
+    if !default.is_empty() {
+        let _infallible = write!(help, " [default: {default}]");
+    }
+    arg.value_name(row.placeholder).allow_negative_numbers(true).help(help)
 }
 
 fn file_flag() -> Arg {
@@ -298,10 +313,57 @@ fn file_flag() -> Arg {
 
 /// Reads the command line; help, versions and mistakes are told here, and end in an exit code.
 pub(crate) fn read_command_line() -> Result<Asked, ExitCode> {
-    parse(std::env::args_os()).map_err(|error| {
-        let _nobody_reads = error.print();
-        u8::try_from(error.exit_code()).map_or(ExitCode::from(exit::USAGE), ExitCode::from)
+    let words: Vec<OsString> = std::env::args_os().collect();
+    if let Some(mistake) = empty_variable(&words) {
+        return Err(mistake.report());
+    }
+    parse(words).map_err(|error| {
+        let error = advised(error);
+        let code = u8::try_from(error.exit_code()).unwrap_or(exit::USAGE);
+        output::told(error.print()).map_or_else(|failure| failure.report(), |()| code.into())
     })
+}
+
+/// The mistake of a script whose variable is empty: `coordinator lock $NAME -- $COMMAND` promises
+/// both, and would otherwise take the command for the name, or hold the lock for nothing.
+fn empty_variable(words: &[OsString]) -> Option<Failure> {
+    let is_locking = words.get(1).is_some_and(|word| word == "lock" || word == "try");
+    let end = words.iter().position(|word| word == "--").filter(|_| is_locking)?;
+    let hint = |failure: Failure| {
+        failure.hint("write `coordinator lock NAME -- COMMAND…`; is a variable of a script empty?")
+    };
+    match parse(words[..end].iter().cloned()) {
+        Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
+            Some(hint(Failure::usage("no lock is named before `--`")))
+        }
+        Ok(Asked { command: Command::Lock(before) | Command::Try(before), .. })
+            if before.command.is_empty() && before.script.is_none() && end + 1 == words.len() =>
+        {
+            Some(hint(Failure::usage("no command follows `--`")))
+        }
+        // Another mistake, told by whoever finds it in the whole; or it is the command's own `--`.
+        _ => None,
+    }
+}
+
+/// The same mistake with better advice, where clap knows only what looks alike.
+fn advised(mut error: clap::Error) -> clap::Error {
+    match error.kind() {
+        // "To pass it as a value, use `--`": nobody who mistyped a flag wanted that.
+        ErrorKind::UnknownArgument => drop(error.remove(ContextKind::Suggested)),
+        ErrorKind::InvalidSubcommand => {
+            let unlocks = ["unlock", "free"].map(|word| ContextValue::String(word.to_owned()));
+            if error.get(ContextKind::InvalidSubcommand).is_some_and(|it| unlocks.contains(it)) {
+                error.remove(ContextKind::SuggestedSubcommand);
+                let advice = "a lock is free when the command of `lock` has ended; \
+                              `release` takes one away from its holder";
+                let advice = ContextValue::StyledStrs(vec![advice.into()]);
+                error.insert(ContextKind::Suggested, advice);
+            }
+        }
+        _ => {}
+    }
+    error
 }
 
 /// Reads a command line.
@@ -312,7 +374,7 @@ fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Asked, clap::Error
     let flags = match (matches.subcommand(), own.keys().next()) {
         (Some((name, _)), Some(key)) => {
             return Err(grammar().error(
-                clap::error::ErrorKind::ArgumentConflict,
+                ErrorKind::ArgumentConflict,
                 format!("--{key} comes after the command: coordinator {name} --{key} …"),
             ));
         }
@@ -340,7 +402,10 @@ fn settings_given(matches: &ArgMatches) -> BTreeMap<&'static str, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    values::duration(text).ok_or_else(|| "write 10s, 5m or 1h30m".to_owned())
+    values::duration(text).ok_or_else(|| match values::is_in_months(text) {
+        true => "M is a month; write 5m for minutes".to_owned(),
+        false => "write 10s, 5m or 1h30m".to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -412,15 +477,80 @@ mod tests {
 
     #[test]
     fn modes_exclude_each_other_and_so_do_ways_to_wait() {
-        assert!(read("coordinator lock -s -x demo").is_err());
         assert!(read("coordinator lock -s --permits 2 demo").is_err());
         assert!(read("coordinator lock --take 2 demo").is_err());
         assert_eq!(lock("coordinator lock --permits 3 --take 2 demo").take, 2);
-        assert!(read("coordinator lock -n -w 5 demo").is_err());
         assert!(read("coordinator lock -w soon demo").is_err());
         assert_eq!(lock("coordinator lock -w 0 demo").timeout, Some(Duration::ZERO));
         assert!(lock("coordinator try demo").without_waiting().unwrap().nonblock);
         assert!(lock("coordinator try -w 5 demo").without_waiting().is_err());
+    }
+
+    #[test]
+    fn what_is_said_last_is_meant() {
+        let seconds = |line: &str| lock(line).timeout.map(|longest| longest.as_secs());
+        assert_eq!(seconds("coordinator lock -w 5 -w 7 demo"), Some(7));
+        assert_eq!(seconds("coordinator lock -n --nb -n demo"), None);
+        let last = lock("coordinator lock -n -w 5 demo");
+        assert_eq!((last.nonblock, last.timeout), (false, Some(Duration::from_secs(5))));
+        let last = lock("coordinator lock --wait 5 -n demo");
+        assert_eq!((last.nonblock, last.timeout), (true, None));
+        assert!(lock("coordinator lock -x -s -s demo").shared);
+        assert!(!lock("coordinator lock -s -e demo").shared);
+        assert_eq!(lock("coordinator lock --and a --and b demo").names(), ["demo", "a", "b"]);
+        let asked = read("coordinator lock --ttl 5s --ttl 7s demo").unwrap();
+        assert_eq!(asked.flags["ttl"], "7s");
+    }
+
+    fn mistake(line: &str) -> Option<String> {
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        empty_variable(&words).map(|failure| failure.plain())
+    }
+
+    #[test]
+    fn two_dashes_stand_between_a_name_and_a_command() {
+        for line in
+            ["lock -- ./job", "try -- ./job", "lock -w 5 -- ./job", "lock --ttl 5s -n -- a b"]
+        {
+            let told = mistake(&format!("coordinator {line}")).unwrap();
+            assert!(told.starts_with("error: no lock is named before `--`\n"), "{line}: {told}");
+        }
+        for line in ["lock demo --", "try demo --", "lock -w 5 demo --and b --"] {
+            let told = mistake(&format!("coordinator {line}")).unwrap();
+            assert!(told.starts_with("error: no command follows `--`\n"), "{line}: {told}");
+        }
+        for line in [
+            "lock demo",
+            "lock demo -- ls",
+            "lock demo git log --",
+            "lock demo -c date",
+            "status --",
+        ] {
+            assert_eq!(mistake(&format!("coordinator {line}")), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn advice_is_no_worse_than_none() {
+        let told = |line: &str| advised(read(line).err().unwrap()).to_string();
+        let typo = told("coordinator lock --timout 5 demo -- true");
+        assert!(typo.contains("'--timeout'") && !typo.contains("as a value"), "{typo}");
+        let unlock = told("coordinator unlock demo");
+        assert!(unlock.contains("`release` takes") && !unlock.contains("'lock'"), "{unlock}");
+        let negative = told("coordinator lock -w -1 demo -- true");
+        assert!(negative.contains("'-1'") && negative.contains("write 10s"), "{negative}");
+        assert!(told("coordinator lock -w 5M demo").contains("5m for minutes"));
+    }
+
+    #[test]
+    fn help_says_what_holds_if_nothing_is_said() {
+        let mut whole = grammar();
+        let help = whole.find_subcommand_mut("lock").unwrap().render_long_help().to_string();
+        for default in
+            ["[default: 10s]", "[default: 5s]", "[default: 127.0.0.1:5625]", "[default: kill]"]
+        {
+            assert!(help.contains(default), "{default}: {help}");
+        }
     }
 
     #[test]

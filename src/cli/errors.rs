@@ -28,6 +28,8 @@ pub(crate) mod exit {
     pub(crate) const NO_SERVER: u8 = 69;
     /// The lock was lost and the command stopped, or this program is at fault: `EX_SOFTWARE`.
     pub(crate) const LOST: u8 = 70;
+    /// What was asked for could not be written down: `EX_IOERR`.
+    pub(crate) const NOT_WRITTEN: u8 = 74;
     /// The lock is busy, or did not come in time: `EX_TEMPFAIL`.
     pub(crate) const BUSY: u8 = 75;
     /// The other side speaks something else: `EX_PROTOCOL`.
@@ -339,6 +341,9 @@ fn held_by(holder: &Holder) -> String {
     }
     if !holder.note.is_empty() {
         let _infallible = write!(text, "  note {}", quoted(&holder.note));
+    }
+    if !holder.connected {
+        text.push_str("  [disconnected]");
     }
     text
 }

@@ -61,6 +61,13 @@ fn a_busy_lock_names_its_holder_its_queue_and_how_to_wait() {
 }
 
 #[test]
+fn a_holder_that_is_cut_off_is_said_to_be() {
+    let lock = Box::new(status(vec![Holder { connected: false, ..holder(7) }], vec![]));
+    let text = ATTEMPT.failed(&Error::Busy { lock }).plain();
+    assert!(text.contains("  note \"deploy v2.3\"  [disconnected]\n"), "{text}");
+}
+
+#[test]
 fn a_crowd_of_holders_is_counted() {
     let shared = |token| Holder { mode: Mode::Shared, note: String::new(), ..holder(token) };
     let lock = Box::new(status((1..=5).map(shared).collect(), vec![]));

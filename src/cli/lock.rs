@@ -227,7 +227,7 @@ fn command(
 /// Holds the lock until SIGINT, SIGTERM or the end of standard input.
 async fn hold(guard: &LockGuard, rules: Rules, mut heard: Heard) -> Result<ExitCode, Failure> {
     let held_since = std::time::Instant::now();
-    output::line(&format!("holding {} token {}", words::locks_of(guard), guard.token()));
+    output::line(&format!("holding {} token {}", words::locks_of(guard), guard.token()))?;
     let end_of_input = end_of_input();
     tokio::select! {
         biased;

@@ -62,6 +62,7 @@ mod words;
 use std::future::Future;
 use std::process::ExitCode;
 
+use self::log::Filter;
 use args::Command;
 pub(crate) use args::{Asked, read_command_line};
 pub(crate) use errors::Failure;
@@ -83,8 +84,21 @@ pub(crate) fn helper() -> Option<ExitCode> {
 /// The settings that hold for this run.
 pub(crate) fn settings_in_force(asked: &Asked) -> Result<Settings, Failure> {
     let sources = sources::Sources::read(asked.flags.clone())?;
-    Settings::resolve(&sources)
+    match asked.command {
+        Command::Serve => {
+            if let Some(text) = sources.variable(RUST_LOG).filter(|it| !Filter::concerns_us(it)) {
+                output::tell(&format!("warning: {RUST_LOG} is {text:?}, which is not heeded here"));
+            }
+            Settings::resolve(&sources)
+        }
+        Command::Config(_) => Settings::resolve(&sources),
+        // To the others it is a variable of the command's.
+        _ => Settings::resolve(&sources.without(RUST_LOG)),
+    }
 }
+
+/// The variable that programs written in Rust take for the filter of their log.
+const RUST_LOG: &str = "RUST_LOG";
 
 /// Does what was asked.
 pub(crate) fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure> {
@@ -97,8 +111,8 @@ pub(crate) fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure
         Command::Ping(args) => on_a_runtime(ping::run(args, settings)),
         Command::Release(args) => on_a_runtime(release::run(args, settings)),
         Command::Bench(args) => on_a_runtime(bench::run(args, settings)),
-        Command::Config(args) => Ok(config::run(&args, settings)),
-        Command::Completions(args) => Ok(papers::completions(&args)),
+        Command::Config(args) => config::run(&args, settings),
+        Command::Completions(args) => papers::completions(&args),
         Command::Man(args) => papers::man(&args),
     }
 }

@@ -49,9 +49,9 @@ pub(crate) async fn run(args: BenchArgs, settings: &Settings) -> Result<ExitCode
     bar.finish();
     let outcome = measured.map_err(|error| failure(&server, error))?;
     if args.json {
-        output::line(&json(&server, &outcome));
+        output::line(&json(&server, &outcome))?;
     } else {
-        output::print(&report::table(&outcome));
+        output::print(&report::table(&outcome))?;
     }
     Ok(caught.map_or(ExitCode::SUCCESS, interrupted_by))
 }
