@@ -137,6 +137,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) command: &'a str,
     /// The exit code for a busy lock.
     pub(crate) busy: u8,
+    /// How long the whole was to take at most, if that was said.
+    pub(crate) within: Option<Duration>,
 }
 
 impl Attempt<'_> {
@@ -153,7 +155,7 @@ impl Attempt<'_> {
                 ))
             }
             Error::TimedOut { lock: status, timeout, .. } => {
-                let within = words::length(*timeout);
+                let within = words::length(self.within.unwrap_or(*timeout));
                 let name = &status.name;
                 let shown = quoted(name);
                 Failure::new(self.busy, format!("{shown} did not become free within {within}"))
@@ -193,6 +195,13 @@ impl Attempt<'_> {
             .hint("is it a coordinator, and of this version?"),
             other => Failure::new(exit::PROTOCOL, other.to_string()),
         }
+    }
+
+    /// The failure that it is not to be answered for so long.
+    pub(crate) fn silent(&self, silence: Duration) -> Failure {
+        let silence = words::length(silence);
+        let what = format!("no answer from the coordinator at {} within {silence}", self.server);
+        Failure::new(exit::NO_SERVER, what).hint("it, or the way to it, stands still")
     }
 
     /// The failure that a rejection without a lock's status is.

@@ -4,8 +4,13 @@ use coordinator::wire::{Mode, Waiter};
 
 use super::*;
 
-const ATTEMPT: Attempt<'_> =
-    Attempt { server: "127.0.0.1:5625", lock: "deploy", command: " -- …", busy: exit::BUSY };
+const ATTEMPT: Attempt<'_> = Attempt {
+    server: "127.0.0.1:5625",
+    lock: "deploy",
+    command: " -- …",
+    busy: exit::BUSY,
+    within: None,
+};
 
 fn holder(token: u64) -> Holder {
     Holder {

@@ -14,19 +14,20 @@
 //! | `args` | the commands and their flags |
 //! | `settings`, `sources`, `values` | what can be set, where it may come from, how it is written |
 //! | `serve`, `reread`, `log`, `log_queue` | the coordinator as a process: port file, signals, what it tells |
-//! | `lock`, `waiting`, `supervise`, `plan`, `child`, `again`, `foreground`, `terminal`, `signals` | a command under a lock, dead before the lock is another's |
+//! | `lock`, `nested`, `waiting`, `supervise`, `orphans`, `plan`, `child`, `again`, `foreground`, `terminal`, `signals` | a command under a lock, dead before the lock is another's |
 //! | `watchdog` | the same when that process is stopped or dead: a process of its own |
 //! | `status`, `waits` | who holds what and who waits, as tables; who waits for whom, as a tree |
 //! | `events`, `ping`, `release`, `config`, `papers` | the small commands |
 //! | `json` | what programs are told: names that are promised |
 //! | `bench` | the load generator and what it measures |
-//! | `errors`, `words`, `visible`, `twins`, `table`, `output` | texts: what happened, who, what next |
+//! | `errors`, `words`, `visible`, `twins`, `table`, `output`, `aside` | texts: what happened, who, what next |
 //!
 //! What is never here: a rule about locks, `unsafe`, a `print` outside `output`. Nobody imports
 //! this room. `docs/cli.md` is its page for users.
 
 mod again;
 mod args;
+mod aside;
 mod bench;
 mod child;
 mod config;
@@ -37,6 +38,8 @@ mod json;
 mod lock;
 mod log;
 mod log_queue;
+mod nested;
+mod orphans;
 mod output;
 mod papers;
 mod ping;

@@ -129,6 +129,11 @@ macro_rules! settings {
         }
 
         impl Settings {
+            /// Whether somebody set this, and it is not just the default.
+            pub(crate) fn is_said(&self, key: &str) -> bool {
+                self.in_force.iter().any(|it| it.key == key && it.origin != Origin::Default)
+            }
+
             /// Takes each setting from the first source that has it.
             pub(crate) fn resolve(sources: &Sources) -> Result<Self, Failure> {
                 let in_force: Vec<InForce> =

@@ -8,10 +8,11 @@ use coordinator::types::LostReason;
 use rustix::process::Signal;
 use tokio::time::sleep_until;
 
+use super::aside;
 use super::child::{Job, Progress, Stage, code_of_signal};
 use super::errors::{self, Failure};
 use super::lock::Heard;
-use super::output;
+use super::orphans;
 use super::plan::{Plan, STALL_MIN};
 use super::signals::Signals;
 use super::values::OnLost;
@@ -95,6 +96,8 @@ pub(crate) async fn supervise(
     if let Some(watchdog) = &mut watch.watchdog {
         watchdog.watch(watch.job.group(), valid_until);
     }
+    // Those that ended before we listened.
+    watch.reap_orphans();
     let lost = guard.lost();
     tokio::pin!(lost);
     let code = loop {
@@ -119,13 +122,21 @@ pub(crate) async fn supervise(
                     watch.resume();
                 }
             }
-            _ = heard.child.next() => {}
+            _ = heard.child.next() => watch.reap_orphans(),
         }
     };
     watch.end(code).await
 }
 
 impl Watch<'_> {
+    /// Buries those that nobody else will.
+    fn reap_orphans(&mut self) {
+        let watchdog = &mut self.watchdog;
+        orphans::reap(self.job.group(), |child| {
+            watchdog.as_mut().is_some_and(|watchdog| watchdog.reap(child))
+        });
+    }
+
     /// When something is due without anything happening.
     fn wake_at(&self) -> Instant {
         match &self.stopping {
@@ -175,7 +186,7 @@ impl Watch<'_> {
             OnLost::Warn => {
                 self.warned = true;
                 let (names, why) = (words::locks_of(self.guard), self.why(reason));
-                output::tell(&format!("warning: lost {names}: {why}; {} goes on", self.shown));
+                aside::tell(&format!("warning: lost {names}: {why}; {} goes on", self.shown));
             }
         }
     }

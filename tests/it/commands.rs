@@ -128,13 +128,13 @@ fn a_waiter_gets_the_lock_when_the_holder_is_done() {
     let wait = format!("while ! test -e {}; do sleep 0.01; done", fifo.display());
     let first = start(server.client(&["lock", "demo", "-c", &wait]));
     server.held("demo");
-    let second = start(server.client(&["lock", "demo", "--", "echo", "mine"]));
+    let second = start(server.client(&["lock", "-q", "demo", "--", "echo", "mine"]));
     server.waited_for_by("demo", 1);
     fs::write(&fifo, "").unwrap();
     assert_eq!(first.end().code(), Some(0));
     let second = second.end();
     assert_eq!((second.code(), second.out.as_str()), (Some(0), "mine\n"));
-    assert_eq!(second.err, "", "nothing is told where there is no terminal");
+    assert_eq!(second.err, "", "nothing is told to who does not want to know");
 }
 
 #[test]

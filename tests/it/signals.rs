@@ -135,3 +135,18 @@ fn a_stopped_command_ends_by_what_ends_us() {
         std::fs::remove_file(&pid).unwrap();
     }
 }
+
+#[test]
+fn children_that_were_not_ours_leave_no_zombies() {
+    let server = Server::start();
+    // A shell that becomes us leaves us its children, as everybody does to the first of a container.
+    let script = "sleep 0.1 & true & orphans=\"$! $(jobs -p)\"; \
+                  exec \"$0\" lock demo -c 'for orphan in $1; do \
+                  while test -e /proc/$orphan; do sleep 0.01; done; done; exit 3'";
+    let script = script.replace("exec", "export orphans; exec").replace("$1", "$orphans");
+    let mut command = server.home.command("bash");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_coordinator")]);
+    command.env("COORDINATOR_SERVER", &server.address);
+    let done = start(command).end();
+    assert_eq!(done.code(), Some(3), "{}", done.err);
+}

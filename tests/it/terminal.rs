@@ -93,6 +93,8 @@ impl Screen {
 
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
+const CTRL_Q: &str = "\x11";
+const CTRL_S: &str = "\x13";
 const CTRL_Z: &str = "\x1a";
 
 #[test]
@@ -317,5 +319,26 @@ fn a_program_that_is_replaced_while_it_waits_runs_the_command() {
     std::fs::rename(&new, &installed).unwrap();
     holder.signal(rustix::process::Signal::TERM);
     screen.expect("deployed");
+    screen.expect("code 0");
+}
+
+#[test]
+fn a_waiter_whose_terminal_stands_still_keeps_its_place() {
+    let server = Server::start();
+    let holder = start(server.client(&["lock", "--ttl", "1m", "demo", "--", "sleep", "60"]));
+    server.held("demo");
+    let script = "\"$COORDINATOR\" lock --ttl 2s demo -- echo mine; echo code $?";
+    let mut screen = Screen::open(&server, &["sh", "-c", script]);
+    screen.expect("you are 1st in line");
+    screen.type_in(CTRL_S);
+    // Two leases long, in which nothing can be written.
+    let waited = || server.lock("demo").unwrap()["waiters"][0]["waiting_ms"].as_u64();
+    let since = waited().expect("it waits");
+    eventually("it has waited", || {
+        (waited().expect("it waits still") > since + 4_000).then_some(())
+    });
+    holder.signal(rustix::process::Signal::TERM);
+    screen.type_in(CTRL_Q);
+    screen.expect("mine");
     screen.expect("code 0");
 }

@@ -150,6 +150,11 @@ impl Watchdog {
         }
     }
 
+    /// Reaps it if it is `child`, which has ended. It is never signalled again then.
+    pub(crate) fn reap(&mut self, child: Pid) -> bool {
+        Pid::from_child(&self.process) == child && self.process.try_wait().is_ok()
+    }
+
     /// Whether its deadline has passed, at which it kills.
     pub(crate) fn is_due(&self) -> bool {
         shared_now() >= self.dead_by
