@@ -89,15 +89,24 @@ pub(crate) async fn tell(waiter: Waiter<'_>) -> ! {
             }
         };
         tokio::select! {
-            _ = ticks.tick() => telling.tick(Instant::now()),
+            _ = ticks.tick() => {}
             (observer, lock) = answer => {
                 looking = None;
-                telling.saw(observer, lock, Instant::now());
+                telling.observer = observer.filter(|_| telling.is_watched);
+                telling.seen = Some(Seen { lock, at: Instant::now() });
             }
         }
-        if looking.is_none() && telling.wants_to_look(Instant::now()) {
-            telling.asked_at = Some(Instant::now());
+        let now = Instant::now();
+        telling.listen(now);
+        if looking.is_none() && telling.wants_to_look(now) {
+            telling.asked_at = Some(now);
+            telling.place_asked = waiter.place.now();
             looking = Some(Box::pin(look(telling.observer.take(), waiter.server, waiter.locks)));
+        }
+        if !telling.is_watched {
+            telling.due(now).iter().for_each(|line| aside::tell(line));
+        } else if telling.is_known(now) || telling.silent_since.is_some() {
+            telling.line.show(&telling.text(now));
         }
     }
 }
@@ -112,6 +121,8 @@ struct Telling<'a> {
     observer: Option<Observer>,
     /// When the coordinator was last asked who holds the lock.
     asked_at: Option<Instant>,
+    /// The place in line at that time.
+    place_asked: u64,
     /// What it said.
     seen: Option<Seen>,
     /// When a line was last told that stays.
@@ -120,8 +131,10 @@ struct Telling<'a> {
     place_told: u64,
     /// The holder that it named, by its token.
     token_told: Option<u64>,
-    /// Since when the coordinator has been silent, if that was told.
+    /// Since when the coordinator has been silent, if it is.
     silent_since: Option<Instant>,
+    /// Whether that was told.
+    silence_told: bool,
     /// The line in place; gone from the terminal with this.
     line: Line,
 }
@@ -133,40 +146,38 @@ impl<'a> Telling<'a> {
             is_watched: terminal::is_watched(),
             observer: None,
             asked_at: None,
+            place_asked: 0,
             seen: None,
             told_at: None,
             place_told: 0,
             token_told: None,
             silent_since: None,
+            silence_told: false,
             line: Line::default(),
         }
     }
 
-    /// Another second has passed.
-    fn tick(&mut self, now: Instant) {
-        let was_silent = self.silent_since.is_some();
-        self.listen(now);
-        if self.is_watched {
-            self.line.show(&self.text(now));
-        } else if self.silent_since.is_some() && !was_silent {
-            aside::tell(&self.text(now));
-        } else if was_silent && self.silent_since.is_none() {
-            aside::tell(&format!("{} answers again", self.waiter.server));
-            // Who holds the lock may be another by now.
-            (self.told_at, self.asked_at) = (None, None);
-        } else if self.is_known(now) && self.is_due(now) {
-            aside::tell(&self.text(now));
-            self.told_at = Some(now);
-            self.place_told = self.waiter.place.now();
-            self.token_told = self.token();
+    /// The lines that stay, once it is time for them.
+    fn due(&mut self, now: Instant) -> Vec<String> {
+        let is_silent = self.silent_since.is_some();
+        let mut lines = Vec::new();
+        match (self.silence_told, is_silent) {
+            (false, true) => lines.push(self.text(now)),
+            (true, false) => {
+                lines.push(format!("{} answers again", self.waiter.server));
+                // Who holds the lock may be another by now.
+                (self.told_at, self.asked_at) = (None, None);
+            }
+            (false, false) if self.is_due(now) && self.is_known(now) => {
+                lines.push(self.text(now));
+                self.told_at = Some(now);
+                self.place_told = self.waiter.place.now();
+                self.token_told = self.token();
+            }
+            _ => {}
         }
-    }
-
-    fn saw(&mut self, observer: Option<Observer>, lock: Option<LockStatus>, now: Instant) {
-        if self.is_watched {
-            self.observer = observer;
-        }
-        self.seen = Some(Seen { lock, at: now });
+        self.silence_told = is_silent;
+        lines
     }
 
     /// Notes whether the coordinator is silent, for longer than a keep-alive may take.
@@ -181,12 +192,15 @@ impl<'a> Telling<'a> {
     }
 
     fn wants_to_look(&self, now: Instant) -> bool {
-        let Some(asked_at) = self.asked_at else { return self.waiter.client.get().is_some() };
+        let Some(asked_at) = self.asked_at else {
+            // A line that stays is about a place in line, not about connecting.
+            return self.is_watched || self.waiter.place.now() > 0;
+        };
         if self.silent_since.is_some() || now < asked_at + TICK {
             return false;
         }
         if self.is_watched {
-            return now >= asked_at + LOOK_AGAIN || self.waiter.place.now() != self.place_told;
+            return now >= asked_at + LOOK_AGAIN || self.waiter.place.now() != self.place_asked;
         }
         // As soon as there is something to tell, and what is known is older than that.
         self.is_due(now) && self.told_at.is_some_and(|told_at| asked_at <= told_at)
@@ -200,10 +214,14 @@ impl<'a> Telling<'a> {
         now >= told_at + LINES_AGAIN || (has_changed && now >= told_at + LINES_APART)
     }
 
-    /// Whether there is something to tell: what was asked was answered, or will not be soon.
+    /// Whether there is something to show: what was asked was answered, or will not be soon. For lines
+    /// that stay it must have been asked since the last one.
     fn is_known(&self, now: Instant) -> bool {
         let Some(asked_at) = self.asked_at else { return false };
-        now >= asked_at + LOOK_MAX || self.seen.as_ref().is_some_and(|seen| seen.at >= asked_at)
+        let is_news = self.is_watched || self.told_at.is_none_or(|told_at| asked_at > told_at);
+        is_news
+            && (self.seen.as_ref().is_some_and(|seen| self.is_watched || seen.at >= asked_at)
+                || now >= asked_at + LOOK_MAX)
     }
 
     fn token(&self) -> Option<u64> {
@@ -303,59 +321,5 @@ fn text(locks: &[&str], seen: Option<&LockStatus>, place: u64, since: Duration) 
 }
 
 #[cfg(test)]
-mod tests {
-    use coordinator::wire::{Holder, Mode};
-
-    use super::*;
-
-    #[test]
-    fn the_line_names_the_holder_and_the_place() {
-        let holder = Holder {
-            owner: 0,
-            request: 1,
-            session: 1,
-            identity: "ci-7 (ann@build7, pid 8123)".to_owned(),
-            peer: "10.0.0.7:1".to_owned(),
-            mode: Mode::Exclusive,
-            token: 7,
-            held_ms: 250_000,
-            note: String::new(),
-            connected: true,
-        };
-        let lock = LockStatus {
-            name: "deploy".to_owned(),
-            holders: vec![holder],
-            holder_count: 1,
-            waiters: vec![],
-            waiter_count: 3,
-        };
-        assert_eq!(
-            text(&["deploy"], Some(&lock), 3, Duration::from_secs(2)),
-            "waiting for \"deploy\": held by ci-7 for 4m12s, you are 3rd in line"
-        );
-        assert_eq!(
-            text(&["build", "deploy"], Some(&lock), 1, Duration::from_secs(2)),
-            "waiting for \"build\", \"deploy\": \"deploy\" held by ci-7 for 4m12s, you are 1st in line"
-        );
-    }
-
-    #[test]
-    fn a_silent_coordinator_is_named_and_how_long_the_place_is_kept() {
-        let seconds = Duration::from_secs;
-        assert_eq!(
-            silence_text(&["deploy"], "locks:1", seconds(6), seconds(4)),
-            "waiting for \"deploy\": no answer from locks:1 for 6s, trying again; place kept for 4s more"
-        );
-        assert_eq!(
-            silence_text(&["deploy"], "locks:1", seconds(75), Duration::ZERO),
-            "waiting for \"deploy\": no answer from locks:1 for 1m15s, trying again; the place in line may be lost"
-        );
-    }
-
-    #[test]
-    fn what_is_not_known_is_left_out() {
-        let now = Duration::ZERO;
-        assert_eq!(text(&["a"], None, 0, now), "waiting for \"a\"");
-        assert_eq!(text(&["a"], None, 1, now), "waiting for \"a\": you are 1st in line");
-    }
-}
+#[path = "waiting_tests.rs"]
+mod tests;

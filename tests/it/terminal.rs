@@ -199,9 +199,15 @@ fn a_command_whose_input_is_a_pipe_asks_on_the_terminal() {
 fn ctrl_c_ends_a_command_that_asks_on_the_terminal() {
     let server = Server::start();
     let mut screen = Screen::shell(&server);
-    screen.type_in("echo data | \"$COORDINATOR\" lock demo -c 'echo as''king; cat </dev/tty'\n");
-    screen.expect("asking");
+    screen.type_in("echo data | \"$COORDINATOR\" lock demo -- cat /dev/tty\n");
+    server.held("demo");
+    // Once it has answered, it reads on.
+    screen.type_in("hello\n");
+    screen.expect("hello");
+    screen.expect("hello");
     screen.type_in(CTRL_C);
+    // What is typed before belongs to whoever has the terminal.
+    screen.expect("$ ");
     screen.type_in("echo code $?\n");
     screen.expect("code 130");
     screen.expect_the_shell();
@@ -269,6 +275,8 @@ fn ctrl_z_stops_a_pipeline_and_fg_goes_on() {
     screen.type_in("fg\n");
     screen.expect("| cat");
     screen.type_in(CTRL_C);
+    // What is typed before belongs to whoever has the terminal.
+    screen.expect("$ ");
     screen.type_in("echo code $?\n");
     screen.expect("code ");
     eventually("the command has gone", || server.lock("demo").is_none().then_some(()));
