@@ -130,11 +130,12 @@ Exit codes:
   2    wrong usage                    75   busy, or timed out (see -E)
   69   no coordinator answers         76   protocol error
   70   lock lost, command stopped     77   not authorised
-  126  the command cannot be run      130  Ctrl-C while waiting
-  127  the command does not exist";
+  74   output cannot be written       130  Ctrl-C while waiting
+  126  the command cannot be run      127  the command does not exist";
 
 /// `lock` and `try`.
 #[derive(clap::Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct LockArgs {
     /// The lock.
     pub(crate) name: String,
@@ -402,9 +403,11 @@ fn settings_given(matches: &ArgMatches) -> BTreeMap<&'static str, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    values::duration(text).ok_or_else(|| match values::is_in_months(text) {
-        true => "M is a month; write 5m for minutes".to_owned(),
-        false => "write 10s, 5m or 1h30m".to_owned(),
+    values::duration(text).ok_or_else(|| {
+        let is_month = values::is_in_months(text);
+        let why =
+            if is_month { "M is a month; write 5m for minutes" } else { "write 10s, 5m or 1h30m" };
+        why.to_owned()
     })
 }
 

@@ -143,3 +143,26 @@ fn a_lock_is_taken_away_only_by_force_and_token() {
     assert!(read("coordinator release demo --force").is_err());
     assert!(read("coordinator release demo --force --token 7").is_ok());
 }
+
+#[test]
+fn the_page_for_users_knows_the_flags_and_codes_that_there_are() {
+    let page = include_str!("../../docs/cli.md");
+    let mut flags = vec!["and".to_owned(), "help".to_owned(), "config".to_owned()];
+    for command in grammar().get_subcommands() {
+        for arg in command.get_arguments() {
+            flags.extend(
+                arg.get_long_and_visible_aliases().into_iter().flatten().map(str::to_owned),
+            );
+        }
+    }
+    for (at, _) in page.match_indices("--") {
+        let word = |c: &char| c.is_ascii_lowercase() || *c == '-';
+        let flag: String = page[at + 2..].chars().take_while(word).collect();
+        assert!(flag.is_empty() || flag.starts_with('-') || flags.contains(&flag), "--{flag}");
+    }
+    let codes = EXIT_CODES.split_whitespace().filter(|it| it.parse::<u8>().is_ok());
+    for code in codes {
+        let is_told = page.contains(&format!("| {code} |")) || page.contains(&format!("{code}, "));
+        assert!(is_told || page.contains(&format!(": {code} for")), "{code}");
+    }
+}

@@ -320,9 +320,8 @@ async fn hold(guard: &LockGuard, rules: Rules, mut heard: Heard) -> Result<ExitC
     // What cannot be written now must not keep the lease from being renewed.
     let printed = on_a_thread(move || output::line(&text));
     let held = async {
-        match printed.await {
-            Ok(Err(failure)) => return Err(failure),
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(failure)) = printed.await {
+            return Err(failure);
         }
         end_of_input().await;
         Ok(ExitCode::SUCCESS)

@@ -70,9 +70,13 @@ impl Value for SocketAddr {
 
 impl Value for Duration {
     fn parse(text: &str) -> Result<Self, String> {
-        duration(text).ok_or_else(|| match is_in_months(text) {
-            true => "and M is a month: write 5m for minutes".to_owned(),
-            false => "which is no length of time: write 10s, 5m or 1h30m".to_owned(),
+        duration(text).ok_or_else(|| {
+            let why = if is_in_months(text) {
+                "and M is a month: write 5m for minutes"
+            } else {
+                "which is no length of time: write 10s, 5m or 1h30m"
+            };
+            why.to_owned()
         })
     }
 }
