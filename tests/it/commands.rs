@@ -350,7 +350,7 @@ fn what_cannot_be_written_is_an_error_of_every_command() {
         drop(gone);
         let mut command = server.client(words);
         let done: Done = command.stdout(pipe).stderr(Stdio::piped()).output().unwrap().into();
-        let code = if words[0] == "release" { 1 } else { 0 };
+        let code = i32::from(words[0] == "release");
         assert_eq!(done.code(), Some(code), "{words:?}: {}", done.err);
         assert!(code == 1 || done.err.is_empty(), "{words:?}: {}", done.err);
     }
