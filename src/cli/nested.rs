@@ -16,6 +16,7 @@ use super::args::LockArgs;
 use super::errors::{Attempt, Failure, shell_word};
 use super::ping::connect;
 use super::settings::Settings;
+use super::visible::quoted;
 
 /// The variable that says what a command runs under.
 pub(crate) const VARIABLE: &str = "COORDINATOR_HELD";
@@ -105,9 +106,10 @@ fn judge(args: &LockArgs, alive: &[(Held, Mode)]) -> Result<Option<Held>, Failur
     for name in args.names() {
         let covers = |(held, mode): &&(Held, Mode)| held.name == name && covers(*mode, wanted);
         if alive.iter().find(covers).is_none() {
-            let held = format!("{:?} with token {}", first.name, first.token);
+            let held = format!("{} with token {}", quoted(&first.name), first.token);
+            let name = quoted(name);
             return Err(Failure::usage(format!(
-                "--reentrant takes nothing that is not held above: {held} is, {name:?} as it is wanted is not"
+                "--reentrant takes nothing that is not held above: {held} is, {name} as it is wanted is not"
             ))
             .hint("let the outer command take all of them (--and), in the mode that the inner one needs"));
         }
@@ -119,7 +121,8 @@ fn judge(args: &LockArgs, alive: &[(Held, Mode)]) -> Result<Option<Held>, Failur
 fn itself(held: &Held) -> Failure {
     let Held { token, name, .. } = held;
     let what = format!(
-        "{name:?} is held by the command that runs this (token {token}), which would wait for itself"
+        "{} is held by the command that runs this (token {token}), which would wait for itself",
+        quoted(name)
     );
     let name = shell_word(name);
     Failure::usage(what).hint(format!(
