@@ -7,14 +7,17 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::bench::BenchArgs;
 use super::errors::{Failure, exit};
+use super::output;
 use super::settings::{Row, TABLE};
 use super::sources::FILE_FLAG;
 use super::values;
@@ -127,11 +130,12 @@ Exit codes:
   2    wrong usage                    75   busy, or timed out (see -E)
   69   no coordinator answers         76   protocol error
   70   lock lost, command stopped     77   not authorised
-  126  the command cannot be run      130  Ctrl-C while waiting
-  127  the command does not exist";
+  74   output cannot be written       130  Ctrl-C while waiting
+  126  the command cannot be run      127  the command does not exist";
 
 /// `lock` and `try`.
 #[derive(clap::Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct LockArgs {
     /// The lock.
     pub(crate) name: String,
@@ -139,20 +143,20 @@ pub(crate) struct LockArgs {
     #[arg(long = "and", value_name = "NAME")]
     pub(crate) others: Vec<String>,
     /// Do not wait (as `coordinator try`).
-    #[arg(short = 'n', long)]
+    #[arg(short = 'n', long, visible_alias = "nb")]
     pub(crate) nonblock: bool,
-    /// Wait at most this long (10s, 5m; a plain number is seconds; 0 is -n).
-    #[arg(short = 'w', long, value_name = "DURATION", value_parser = duration)]
-    #[arg(conflicts_with = "nonblock")]
+    /// Wait at most this long (10s, 5m; a plain number is seconds; 0 is -n), connecting included.
+    #[arg(short = 'w', long, visible_alias = "wait", value_name = "DURATION")]
+    #[arg(value_parser = duration, allow_negative_numbers = true, overrides_with = "nonblock")]
     pub(crate) timeout: Option<Duration>,
     /// Exit code when the lock is busy or the time is up, instead of 75.
     #[arg(short = 'E', long, value_name = "N", default_value_t = exit::BUSY, hide_default_value = true)]
     pub(crate) conflict_exit_code: u8,
     /// Hold the lock together with other shared holders.
-    #[arg(short = 's', long, conflicts_with_all = ["exclusive", "permits"])]
+    #[arg(short = 's', long, overrides_with = "exclusive", conflicts_with = "permits")]
     pub(crate) shared: bool,
     /// Hold the lock alone (the default).
-    #[arg(short = 'x', long, conflicts_with = "permits")]
+    #[arg(short = 'x', visible_short_alias = 'e', long, conflicts_with = "permits")]
     pub(crate) exclusive: bool,
     /// A semaphore: at most N at once; all who use the lock must agree on N.
     #[arg(long, value_name = "N")]
@@ -163,6 +167,12 @@ pub(crate) struct LockArgs {
     /// What for, shown to others.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(crate) note: String,
+    /// If this runs under the lock already, run the command under the same grant.
+    #[arg(long)]
+    pub(crate) reentrant: bool,
+    /// Do not tell who holds the lock while waiting for it.
+    #[arg(short = 'q', long)]
+    pub(crate) quiet: bool,
     /// Run this with `sh -c` instead of a command.
     #[arg(short = 'c', value_name = "SCRIPT", conflicts_with = "command")]
     pub(crate) script: Option<String>,
@@ -261,10 +271,12 @@ pub(crate) struct ManArgs {
 
 /// The whole command line: the derived part, and the settings as flags of their commands.
 pub(crate) fn grammar() -> clap::Command {
-    let mut grammar = Cli::command();
+    let mut grammar = Cli::command().args_override_self(true);
     // Flags of `serve` without saying `serve`: understood, but told of only there.
     grammar = grammar.args(rows_of("serve").map(|row| flag(row).hide(true)));
     grammar = grammar.arg(file_flag().hide(true));
+    // What is said twice is meant as it was said last: scripts add to what they were given.
+    grammar = grammar.mut_subcommands(|command| command.args_override_self(true));
     let names: Vec<String> =
         grammar.get_subcommands().map(|command| command.get_name().to_owned()).collect();
     for name in names.iter().filter(|name| rows_of(name).next().is_some()) {
@@ -281,11 +293,15 @@ fn rows_of(command: &str) -> impl Iterator<Item = &'static Row> {
 
 fn flag(row: &'static Row) -> Arg {
     let arg = Arg::new(row.key).long(row.key).help_heading("Settings");
-    let help = format!("{} [{}]", row.help, row.variable());
+    let mut help = format!("{} [{}]", row.help, row.variable());
     if row.is_switch() {
         return arg.action(ArgAction::SetTrue).help(help);
     }
-    arg.value_name(row.placeholder).help(help)
+    let default = row.default_text();
+    if !default.is_empty() {
+        let _infallible = write!(help, " [default: {default}]");
+    }
+    arg.value_name(row.placeholder).allow_negative_numbers(true).help(help)
 }
 
 fn file_flag() -> Arg {
@@ -298,10 +314,57 @@ fn file_flag() -> Arg {
 
 /// Reads the command line; help, versions and mistakes are told here, and end in an exit code.
 pub(crate) fn read_command_line() -> Result<Asked, ExitCode> {
-    parse(std::env::args_os()).map_err(|error| {
-        let _nobody_reads = error.print();
-        u8::try_from(error.exit_code()).map_or(ExitCode::from(exit::USAGE), ExitCode::from)
+    let words: Vec<OsString> = std::env::args_os().collect();
+    if let Some(mistake) = empty_variable(&words) {
+        return Err(mistake.report());
+    }
+    parse(words).map_err(|error| {
+        let error = advised(error);
+        let code = u8::try_from(error.exit_code()).unwrap_or(exit::USAGE);
+        output::told(error.print()).map_or_else(|failure| failure.report(), |()| code.into())
     })
+}
+
+/// The mistake of a script whose variable is empty: `coordinator lock $NAME -- $COMMAND` promises
+/// both, and would otherwise take the command for the name, or hold the lock for nothing.
+fn empty_variable(words: &[OsString]) -> Option<Failure> {
+    let is_locking = words.get(1).is_some_and(|word| word == "lock" || word == "try");
+    let end = words.iter().position(|word| word == "--").filter(|_| is_locking)?;
+    let hint = |failure: Failure| {
+        failure.hint("write `coordinator lock NAME -- COMMAND…`; is a variable of a script empty?")
+    };
+    match parse(words[..end].iter().cloned()) {
+        Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
+            Some(hint(Failure::usage("no lock is named before `--`")))
+        }
+        Ok(Asked { command: Command::Lock(before) | Command::Try(before), .. })
+            if before.command.is_empty() && before.script.is_none() && end + 1 == words.len() =>
+        {
+            Some(hint(Failure::usage("no command follows `--`")))
+        }
+        // Another mistake, told by whoever finds it in the whole; or it is the command's own `--`.
+        _ => None,
+    }
+}
+
+/// The same mistake with better advice, where clap knows only what looks alike.
+fn advised(mut error: clap::Error) -> clap::Error {
+    match error.kind() {
+        // "To pass it as a value, use `--`": nobody who mistyped a flag wanted that.
+        ErrorKind::UnknownArgument => drop(error.remove(ContextKind::Suggested)),
+        ErrorKind::InvalidSubcommand => {
+            let unlocks = ["unlock", "free"].map(|word| ContextValue::String(word.to_owned()));
+            if error.get(ContextKind::InvalidSubcommand).is_some_and(|it| unlocks.contains(it)) {
+                error.remove(ContextKind::SuggestedSubcommand);
+                let advice = "a lock is free when the command of `lock` has ended; \
+                              `release` takes one away from its holder";
+                let advice = ContextValue::StyledStrs(vec![advice.into()]);
+                error.insert(ContextKind::Suggested, advice);
+            }
+        }
+        _ => {}
+    }
+    error
 }
 
 /// Reads a command line.
@@ -312,7 +375,7 @@ fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Asked, clap::Error
     let flags = match (matches.subcommand(), own.keys().next()) {
         (Some((name, _)), Some(key)) => {
             return Err(grammar().error(
-                clap::error::ErrorKind::ArgumentConflict,
+                ErrorKind::ArgumentConflict,
                 format!("--{key} comes after the command: coordinator {name} --{key} …"),
             ));
         }
@@ -340,93 +403,14 @@ fn settings_given(matches: &ArgMatches) -> BTreeMap<&'static str, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    values::duration(text).ok_or_else(|| "write 10s, 5m or 1h30m".to_owned())
+    values::duration(text).ok_or_else(|| {
+        let is_month = values::is_in_months(text);
+        let why =
+            if is_month { "M is a month; write 5m for minutes" } else { "write 10s, 5m or 1h30m" };
+        why.to_owned()
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(line: &str) -> Result<Asked, clap::Error> {
-        parse(line.split(' ').map(OsString::from))
-    }
-
-    fn lock(line: &str) -> LockArgs {
-        match read(line).map(|asked| asked.command) {
-            Ok(Command::Lock(args) | Command::Try(args)) => args,
-            Ok(_) => panic!("another command"),
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    #[test]
-    fn the_grammar_is_sound() {
-        grammar().debug_assert();
-    }
-
-    #[test]
-    fn every_command_is_in_the_overview() {
-        for command in grammar().get_subcommands() {
-            assert!(COMMANDS.contains(&format!("\n  {}", command.get_name())), "{command}");
-        }
-    }
-
-    #[test]
-    fn nothing_said_is_serve_and_its_flags_need_no_name() {
-        assert!(matches!(read("coordinator").unwrap().command, Command::Serve));
-        let asked = read("coordinator --ephemeral --listen 127.0.0.1:0").unwrap();
-        assert!(matches!(asked.command, Command::Serve));
-        assert_eq!(asked.flags["listen"], "127.0.0.1:0");
-        assert_eq!(asked.flags["ephemeral"], "true");
-        assert!(read("coordinator --ephemeral status").is_err());
-    }
-
-    #[test]
-    fn the_command_starts_at_the_first_word_after_the_name() {
-        assert_eq!(lock("coordinator lock demo ls -l -n").command, ["ls", "-l", "-n"]);
-        assert_eq!(lock("coordinator lock demo -- ls -l").command, ["ls", "-l"]);
-        assert_eq!(lock("coordinator lock -n demo -- true").command, ["true"]);
-        assert_eq!(lock("coordinator lock demo -n true -n").command, ["true", "-n"]);
-        assert_eq!(lock("coordinator lock demo -c date").script.as_deref(), Some("date"));
-        assert_eq!(lock("coordinator lock -c date demo").script.as_deref(), Some("date"));
-        assert!(read("coordinator lock demo -c date -- ls").is_err());
-    }
-
-    #[test]
-    fn several_locks_are_named_before_the_command() {
-        let args = lock("coordinator lock a --and b -s --and c ls --and d");
-        assert_eq!(args.names(), ["a", "b", "c"]);
-        assert_eq!(args.command, ["ls", "--and", "d"]);
-        assert_eq!(lock("coordinator lock a -- ls").names(), ["a"]);
-        assert!(read("coordinator lock a --and").is_err());
-    }
-
-    #[test]
-    fn settings_are_flags_of_their_commands_only() {
-        assert_eq!(read("coordinator lock --ttl 20s demo").unwrap().flags["ttl"], "20s");
-        assert_eq!(read("coordinator ls --server a:1").unwrap().flags["server"], "a:1");
-        assert_eq!(read("coordinator events --server a:1 x").unwrap().flags["server"], "a:1");
-        assert!(read("coordinator status --ttl 20s").is_err());
-        assert!(read("coordinator config --ttl 20s --listen x").is_ok());
-    }
-
-    #[test]
-    fn modes_exclude_each_other_and_so_do_ways_to_wait() {
-        assert!(read("coordinator lock -s -x demo").is_err());
-        assert!(read("coordinator lock -s --permits 2 demo").is_err());
-        assert!(read("coordinator lock --take 2 demo").is_err());
-        assert_eq!(lock("coordinator lock --permits 3 --take 2 demo").take, 2);
-        assert!(read("coordinator lock -n -w 5 demo").is_err());
-        assert!(read("coordinator lock -w soon demo").is_err());
-        assert_eq!(lock("coordinator lock -w 0 demo").timeout, Some(Duration::ZERO));
-        assert!(lock("coordinator try demo").without_waiting().unwrap().nonblock);
-        assert!(lock("coordinator try -w 5 demo").without_waiting().is_err());
-    }
-
-    #[test]
-    fn a_lock_is_taken_away_only_by_force_and_token() {
-        assert!(read("coordinator release demo --token 7").is_err());
-        assert!(read("coordinator release demo --force").is_err());
-        assert!(read("coordinator release demo --force --token 7").is_ok());
-    }
-}
+#[path = "args_tests.rs"]
+mod tests;

@@ -3,8 +3,8 @@
 //!
 //! Invariants: every signal goes to the whole group. The leader is not reaped while the group may
 //! still be signalled for its sake, so its id cannot have become somebody else's. A stopped command
-//! stops us too if there is a terminal, so that the shell gets it back; and it is not continued
-//! once its lock is lost, but killed.
+//! stops us too if it had the terminal, so that the shell gets it back; and it is not continued
+//! once its lock is lost, but killed. A command that asks for the terminal gets it if it is ours.
 //!
 //! What is not guarded against: processes that leave the group (daemons), and processes of the
 //! group that outlive a leader which ended by itself. The lock is released when the command ends.
@@ -20,6 +20,7 @@ use rustix::process::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
+use super::again::by_the_shell;
 use super::errors::{Failure, exit, reason};
 use super::foreground::in_foreground;
 use super::signals::Signals;
@@ -39,8 +40,35 @@ pub(crate) struct Job {
     leader: Child,
     /// The group's id, which is the leader's.
     group: Pid,
-    /// The terminal, if standard input is one.
+    /// The terminal, and whose it was at first.
+    stage: Stage,
+    /// Whether the command is to have the terminal: from the start, or because it asked.
+    has_asked: bool,
+    /// Stop signals that we sent to all of our group, and will therefore hear ourselves.
+    own_stops: u32,
+}
+
+/// Where a command is to run.
+pub(crate) struct Stage {
+    /// The terminal that controls our session, if one does.
     terminal: Option<Terminal>,
+    /// Whether the command has it from the start. Then Ctrl-Z is the command's to hear; otherwise it
+    /// is ours.
+    is_given: bool,
+}
+
+impl Stage {
+    /// Looks at where we run ourselves.
+    pub(crate) fn here() -> Self {
+        let terminal = Terminal::controlling();
+        let is_given = terminal.as_ref().is_some_and(Terminal::is_for_one_command);
+        Self { terminal, is_given }
+    }
+
+    /// The stop signal of the terminal, if it may reach us while the command does not hear it.
+    pub(crate) fn stop_to_hear(&self) -> Option<Signal> {
+        (!self.is_given).then_some(Signal::TSTP)
+    }
 }
 
 /// What the leader is doing.
@@ -55,17 +83,19 @@ pub(crate) enum Progress {
 }
 
 impl Job {
-    /// Starts `command` in a group of its own and gives it the terminal, if it is ours to give.
-    pub(crate) fn start(mut command: Command) -> Result<Self, Failure> {
-        let terminal = Terminal::on_stdin();
-        if terminal.as_ref().is_some_and(Terminal::is_ours) {
-            command = in_foreground(&command)
-                .map_err(|error| Failure::ours("cannot find our own program", &error))?;
+    /// Starts `command` in a group of its own, and with the terminal if it is to have it.
+    pub(crate) fn start(mut command: Command, stage: Stage) -> Result<Self, Failure> {
+        // What cannot take the terminal itself is given it a moment later.
+        if stage.is_given
+            && let Ok(foreground) = in_foreground(&command)
+        {
+            command = foreground;
         }
-        command.process_group(0);
-        let leader = command.spawn().map_err(|error| cannot_run(&command, &error))?;
-        let group = Pid::from_child(&leader);
-        Ok(Self { leader, group, terminal })
+        let leader = spawn(&mut command).map_err(|error| cannot_run(&command, &error))?;
+        let (group, has_asked) = (Pid::from_child(&leader), stage.is_given);
+        let job = Self { leader, group, stage, has_asked, own_stops: 0 };
+        job.give_terminal();
+        Ok(job)
     }
 
     /// The group's id.
@@ -76,6 +106,14 @@ impl Job {
     /// Signals the whole group. One that has gone needs no signal.
     pub(crate) fn signal(&self, signal: Signal) {
         let _gone = kill_process_group(self.group, signal);
+    }
+
+    /// Passes on what we were sent. A stopped command could not act on what is to end it.
+    pub(crate) fn forward(&self, signal: Signal) {
+        self.signal(signal);
+        if [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT].contains(&signal) {
+            self.signal(Signal::CONT);
+        }
     }
 
     /// Looks at the leader without reaping it.
@@ -103,42 +141,74 @@ impl Job {
     }
 
     fn give_terminal(&self) {
-        if let Some(terminal) = &self.terminal {
+        if let Some(terminal) = &self.stage.terminal
+            && self.has_asked
+        {
             terminal.give_to(self.group);
         }
     }
 
     /// Answers to the leader's having been stopped by `signal`. Returns whether it may go on now.
-    ///
-    /// On a terminal that was Ctrl-Z: the shell must get the terminal back, and see us stopped.
-    pub(crate) async fn stopped(&self, signal: i32, continued: &mut Signals) -> bool {
-        let Some(terminal) = &self.terminal else { return false };
-        let wants_terminal = [Signal::TTIN.as_raw(), Signal::TTOU.as_raw()].contains(&signal);
-        if wants_terminal && terminal.is_of(self.group) {
-            return true;
+    pub(crate) async fn stopped(&mut self, signal: i32, continued: &mut Signals) -> bool {
+        let Some(terminal) = &self.stage.terminal else { return false };
+        let asks = [Signal::TTIN, Signal::TTOU].into_iter().find(|it| it.as_raw() == signal);
+        match asks {
+            Some(_) if terminal.is_of(self.group) => true,
+            Some(asks) => {
+                self.has_asked = true;
+                terminal.is_ours() || self.stop_in_background(asks, continued).await
+            }
+            // Ctrl-Z: the shell must get the terminal back, and see us stopped.
+            None if terminal.is_of(self.group) => {
+                terminal.take_from(self.group);
+                // The terminal told the command's group only; ours is told here, all of it, since a
+                // script that waits for us has to stop with us.
+                let _cannot_fail = kill_current_process_group(Signal::TSTP);
+                if self.stage.is_given {
+                    until_continued(continued).await;
+                } else {
+                    self.own_stops += 1;
+                    stop_ourselves(Signal::TTOU, continued).await;
+                }
+                true
+            }
+            None => false,
         }
-        terminal.take_from(self.group);
-        // The terminal told the command's group only; ours is told here, all of it, since a script
-        // that waits for us has to stop with us.
-        let _cannot_fail = kill_current_process_group(Signal::TSTP);
-        until_continued(continued).await;
-        true
     }
 
-    /// Ctrl-Z reached us and not the command, because standard input is no terminal: both stop.
-    /// Otherwise the command would work on while nobody keeps its lock alive.
-    pub(crate) async fn stop_with_us(&self, continued: &mut Signals) {
+    /// We are a background job, and the command asks for the terminal: we stop as it did, which a
+    /// shell shows, and whose `fg` then gives us the terminal.
+    async fn stop_in_background(&self, asks: Signal, continued: &mut Signals) -> bool {
+        if stop_ourselves(asks, continued).await {
+            return true;
+        }
+        // No shell is left that could ever say `fg`. The kernel hangs up on those who are stopped then.
+        self.forward(Signal::HUP);
+        false
+    }
+
+    /// We were sent a stop signal that the command did not get from the terminal: both stop.
+    /// Otherwise the command would work on while nobody keeps its lock alive. Returns whether it may
+    /// go on now; not after a signal of our own making.
+    pub(crate) async fn stop_with_us(&mut self, continued: &mut Signals) -> bool {
+        if let Some(left) = self.own_stops.checked_sub(1) {
+            self.own_stops = left;
+            return false;
+        }
         self.signal(Signal::TSTP);
-        // SIGTSTP is caught, so it would not stop us; SIGTTOU does the same, and is ignored, too,
-        // where there is no shell that could continue us. The others of our group got their own.
-        let _cannot_fail = kill_process(getpid(), Signal::TTOU);
-        until_continued(continued).await;
+        // The others of our group got their own.
+        stop_ourselves(Signal::TTOU, continued).await;
+        true
     }
 
     /// Takes the terminal back and buries the leader, which has ended.
     pub(crate) fn bury(&mut self) {
-        if let Some(terminal) = &self.terminal {
-            terminal.take_from(self.group);
+        if let Some(terminal) = &self.stage.terminal
+            && terminal.take_from(self.group)
+            && !self.stage.is_given
+        {
+            // Whoever shares our group, in a pipeline, may have been stopped for want of it.
+            let _cannot_fail = kill_current_process_group(Signal::CONT);
         }
         let _status_is_known = self.leader.wait();
     }
@@ -160,10 +230,29 @@ impl Job {
     }
 }
 
-/// After a stop signal to ourselves: returns when we are continued, or soon if we were not stopped
-/// because nobody could continue us.
-async fn until_continued(continued: &mut Signals) {
-    let _not_stopped = timeout(STOP_SHOWS_MAX, continued.next()).await;
+/// Starts `command` in a group of its own, by the shell if it is a script for that.
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    command.process_group(0);
+    command.spawn().or_else(|error| match by_the_shell(command, &error) {
+        Some(mut script) => script.process_group(0).spawn(),
+        None => Err(error),
+    })
+}
+
+/// Stops this process until it is continued. Returns false, soon, if it was not stopped because
+/// nobody could continue it.
+///
+/// SIGTSTP is caught, so it would not do; SIGTTIN and SIGTTOU do the same, and are ignored, too, where
+/// there is no shell.
+async fn stop_ourselves(by: Signal, continued: &mut Signals) -> bool {
+    let _cannot_fail = kill_process(getpid(), by);
+    until_continued(continued).await
+}
+
+/// After a stop signal to ourselves: returns when we are continued, or soon and with false if we were
+/// not stopped.
+async fn until_continued(continued: &mut Signals) -> bool {
+    timeout(STOP_SHOWS_MAX, continued.next()).await.is_ok()
 }
 
 /// The exit code for death by a signal, as shells have it.

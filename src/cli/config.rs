@@ -5,18 +5,19 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::args::ConfigArgs;
+use super::errors::Failure;
 use super::output;
 use super::settings::{InForce, Origin, Settings, TABLE};
 use super::table::Table;
 
 /// Prints the settings.
-pub(crate) fn run(args: &ConfigArgs, settings: &Settings) -> ExitCode {
+pub(crate) fn run(args: &ConfigArgs, settings: &Settings) -> Result<ExitCode, Failure> {
     if args.json {
-        output::line(&format!("{:#}", as_json(&settings.in_force)));
+        output::line(&format!("{:#}", as_json(&settings.in_force)))?;
     } else {
-        output::print(&as_table(&settings.in_force));
+        output::print(&as_table(&settings.in_force))?;
     }
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }
 
 fn as_table(in_force: &[InForce]) -> String {

@@ -28,6 +28,8 @@ pub(crate) mod exit {
     pub(crate) const NO_SERVER: u8 = 69;
     /// The lock was lost and the command stopped, or this program is at fault: `EX_SOFTWARE`.
     pub(crate) const LOST: u8 = 70;
+    /// What was asked for could not be written down: `EX_IOERR`.
+    pub(crate) const NOT_WRITTEN: u8 = 74;
     /// The lock is busy, or did not come in time: `EX_TEMPFAIL`.
     pub(crate) const BUSY: u8 = 75;
     /// The other side speaks something else: `EX_PROTOCOL`.
@@ -135,6 +137,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) command: &'a str,
     /// The exit code for a busy lock.
     pub(crate) busy: u8,
+    /// How long the whole was to take at most, if that was said.
+    pub(crate) within: Option<Duration>,
 }
 
 impl Attempt<'_> {
@@ -151,7 +155,7 @@ impl Attempt<'_> {
                 ))
             }
             Error::TimedOut { lock: status, timeout, .. } => {
-                let within = words::length(*timeout);
+                let within = words::length(self.within.unwrap_or(*timeout));
                 let name = &status.name;
                 let shown = quoted(name);
                 Failure::new(self.busy, format!("{shown} did not become free within {within}"))
@@ -191,6 +195,13 @@ impl Attempt<'_> {
             .hint("is it a coordinator, and of this version?"),
             other => Failure::new(exit::PROTOCOL, other.to_string()),
         }
+    }
+
+    /// The failure that it is not to be answered for so long.
+    pub(crate) fn silent(&self, silence: Duration) -> Failure {
+        let silence = words::length(silence);
+        let what = format!("no answer from the coordinator at {} within {silence}", self.server);
+        Failure::new(exit::NO_SERVER, what).hint("it, or the way to it, stands still")
     }
 
     /// The failure that a rejection without a lock's status is.
@@ -339,6 +350,9 @@ fn held_by(holder: &Holder) -> String {
     }
     if !holder.note.is_empty() {
         let _infallible = write!(text, "  note {}", quoted(&holder.note));
+    }
+    if !holder.connected {
+        text.push_str("  [disconnected]");
     }
     text
 }

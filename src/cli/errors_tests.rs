@@ -4,8 +4,13 @@ use coordinator::wire::{Mode, Waiter};
 
 use super::*;
 
-const ATTEMPT: Attempt<'_> =
-    Attempt { server: "127.0.0.1:5625", lock: "deploy", command: " -- …", busy: exit::BUSY };
+const ATTEMPT: Attempt<'_> = Attempt {
+    server: "127.0.0.1:5625",
+    lock: "deploy",
+    command: " -- …",
+    busy: exit::BUSY,
+    within: None,
+};
 
 fn holder(token: u64) -> Holder {
     Holder {
@@ -58,6 +63,13 @@ fn a_busy_lock_names_its_holder_its_queue_and_how_to_wait() {
   hint: wait for it with `coordinator lock -w 10m deploy -- …`
 "
     );
+}
+
+#[test]
+fn a_holder_that_is_cut_off_is_said_to_be() {
+    let lock = Box::new(status(vec![Holder { connected: false, ..holder(7) }], vec![]));
+    let text = ATTEMPT.failed(&Error::Busy { lock }).plain();
+    assert!(text.contains("  note \"deploy v2.3\"  [disconnected]\n"), "{text}");
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub(crate) async fn run(args: EventsArgs, settings: &Settings) -> Result<ExitCod
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 return Ok(ExitCode::SUCCESS);
             }
-            Err(error) => return Err(Failure::ours("cannot print events", &error)),
+            error => output::told(error)?,
         }
     }
 }

@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
+use super::again::{by_the_shell, our_program, with_environment_of};
 use super::child::cannot_run;
 use super::terminal::Terminal;
 
@@ -18,24 +19,28 @@ pub(crate) const WORD: &str = "__run";
 
 /// `command`, begun by taking the terminal.
 pub(crate) fn in_foreground(command: &Command) -> io::Result<Command> {
-    let mut whole = Command::new(std::env::current_exe()?);
+    let mut whole = our_program()?;
     whole.arg(WORD).arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => whole.env(name, value),
-            None => whole.env_remove(name),
-        };
-    }
+    with_environment_of(&mut whole, command);
     Ok(whole)
 }
 
 /// Takes the terminal and becomes the command. Returns only if there is no such command.
 pub(crate) fn run(mut words: impl Iterator<Item = OsString>) -> ExitCode {
     let Some(program) = words.next() else { return ExitCode::FAILURE };
-    if let Some(terminal) = Terminal::on_stdin() {
+    if let Some(terminal) = Terminal::controlling() {
         terminal.take();
     }
     let mut command = Command::new(program);
-    let error = command.args(words).exec();
+    let error = become_command(command.args(words));
     cannot_run(&command, &error).report()
+}
+
+/// Becomes `command`. Returns only to say why that cannot be.
+pub(crate) fn become_command(command: &mut Command) -> io::Error {
+    let error = command.exec();
+    match by_the_shell(command, &error) {
+        Some(mut script) => script.exec(),
+        None => error,
+    }
 }

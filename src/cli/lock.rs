@@ -10,10 +10,11 @@
 //! at one after the other. `supervise` watches the command, `plan` has the arithmetic of stopping
 //! it in time, `watchdog` does it when this process is stopped or dead.
 
+use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coordinator::types::{IDENTITY_LEN_MAX, Identity};
 use coordinator::{Client, Error, LockGuard};
@@ -22,21 +23,32 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::args::LockArgs;
-use super::child::code_of_signal;
+use super::aside;
+use super::child::{cannot_run, code_of_signal};
 use super::errors::{self, Attempt, Failure, shell_word};
+use super::foreground::become_command;
+use super::nested::{self, Held};
 use super::output;
 use super::plan::{KILL_AFTER_MAX, Plan};
 use super::settings::Settings;
 use super::signals::{FOR_COMMANDS, Signals};
 use super::supervise::{Rules, supervise};
-use super::terminal::Terminal;
+use super::terminal::{self, Terminal};
 use super::values::OnLost;
-use super::waiting::{self, Place};
+use super::waiting::{self, Place, Waiter};
 use super::watchdog::Watchdog;
 use super::words;
 
 /// How long the answer to our release may take before we leave it to the lease.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
+/// However little someone wants to wait: as long as this, if need be, for the connection.
+const CONNECT_MIN: Duration = Duration::from_secs(1);
+/// The shortest wait in line, for who was long in connecting.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+/// How long the answer may take that the time is up.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// Longer waits are for ever; a timer has no more room.
+const WAIT_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Runs the command, or holds the lock if there is none.
 pub(crate) fn run(args: &LockArgs, settings: &Settings) -> Result<ExitCode, Failure> {
@@ -49,7 +61,7 @@ pub(crate) fn run(args: &LockArgs, settings: &Settings) -> Result<ExitCode, Fail
 
 /// The signals that matter here, heard from the very beginning so that none is missed.
 pub(crate) struct Heard {
-    /// Those for the command, and SIGTSTP where the command does not get it from the terminal.
+    /// Those for the command.
     pub(crate) forwarded: Signals,
     /// Something became of the command.
     pub(crate) child: Signals,
@@ -59,9 +71,8 @@ pub(crate) struct Heard {
 
 impl Heard {
     fn listen() -> io::Result<Self> {
-        let stop = Terminal::on_stdin().is_none().then_some(Signal::TSTP);
         Ok(Self {
-            forwarded: Signals::listen(FOR_COMMANDS.into_iter().chain(stop))?,
+            forwarded: Signals::listen_unless_ignored(FOR_COMMANDS)?,
             child: Signals::listen([Signal::CHILD])?,
             continued: Signals::listen([Signal::CONT])?,
         })
@@ -73,6 +84,9 @@ async fn run_listening(
     settings: &Settings,
     mut heard: Heard,
 ) -> Result<ExitCode, Failure> {
+    if let Some(grant) = nested::grant_above(args, settings).await? {
+        return Err(become_nested(args, settings, &grant));
+    }
     // It gets ready while we are in line.
     let watchdog = watchdog(args, settings);
     let (client, guard) = match acquire(args, settings, &mut heard.forwarded).await? {
@@ -128,31 +142,78 @@ async fn acquire(
 ) -> Result<Acquired, Failure> {
     let server = settings.server.0.as_str();
     let (rest, busy) = (rest_of(args), args.conflict_exit_code);
-    let attempt = Attempt { server, lock: &args.name, command: &rest, busy };
+    let attempt = Attempt { server, lock: &args.name, command: &rest, busy, within: args.timeout };
     let identity = settings.identity.as_ref().map(identity).transpose()?;
-    let (names, place) = (args.names(), Place::default());
+    let patience = Patience::of(args, settings);
+    let (names, place, known) = (args.names(), Place::default(), OnceCell::new());
     let acquired = async {
         let mut builder =
-            Client::builder().ttl(settings.ttl.length()).connect_timeout(settings.connect_timeout);
+            Client::builder().ttl(settings.ttl.length()).connect_timeout(patience.connect);
         if let Some(identity) = identity {
             builder = builder.identity(identity);
         }
         let client = builder.connect(server).await?;
-        let guard = request(args, &client, &place).await?;
-        Ok((client, guard))
+        let client = known.get_or_init(|| client);
+        request(args, client, &place, patience).await
     };
-    tokio::select! {
+    let acquired = timeout(patience.whole, acquired);
+    let plan = Plan { ttl: settings.ttl, kill_after: settings.kill_after };
+    let waiter = Waiter { server, locks: &names, place: &place, client: &known, plan };
+    let telling = async {
+        if args.quiet { std::future::pending().await } else { waiting::tell(waiter).await }
+    };
+    let outcome = tokio::select! {
         biased;
-        acquired = acquired => match acquired {
-            Ok((client, guard)) => Ok(Acquired::Held(client, guard)),
-            Err(error) => Err(attempt.failed(&error)),
+        acquired = acquired => acquired.map_err(|_| None),
+        signal = interrupts.next() => Err(Some(signal)),
+        never = telling => never,
+    };
+    // What comes next is not to mix with what was shown.
+    aside::settled().await;
+    match outcome {
+        Ok(Ok(guard)) => match known.into_inner() {
+            Some(client) => Ok(Acquired::Held(client, guard)),
+            None => Err(attempt.silent(patience.since.elapsed())),
         },
-        signal = interrupts.next() => Ok(Acquired::Interrupted(signal)),
-        never = waiting::show(server, &names, &place) => never,
+        Ok(Err(error)) => Err(attempt.failed(&error)),
+        Err(Some(signal)) => Ok(Acquired::Interrupted(signal)),
+        Err(None) => Err(attempt.silent(patience.since.elapsed())),
     }
 }
 
-async fn request(args: &LockArgs, client: &Client, place: &Place) -> Result<LockGuard, Error> {
+/// How long the whole may take: to connect, to wait in line, to be answered.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// From when on it is counted.
+    since: Instant,
+    /// For the connection.
+    connect: Duration,
+    /// For everything. The coordinator ends the wait itself, if it is there.
+    whole: Duration,
+}
+
+impl Patience {
+    fn of(args: &LockArgs, settings: &Settings) -> Self {
+        let connect = settings.connect_timeout;
+        let is_said = settings.is_said("connect-timeout");
+        let wait = if args.nonblock { Some(Duration::ZERO) } else { args.timeout };
+        let connect = match wait {
+            None => connect,
+            // Who does not wait at all waits for the network all the same, and may say how long.
+            Some(Duration::ZERO) if is_said => connect,
+            Some(wait) => connect.min(wait.max(CONNECT_MIN)),
+        };
+        let whole = wait.map_or(WAIT_MAX, |wait| wait.max(connect).saturating_add(ANSWER_MAX));
+        Self { since: Instant::now(), connect, whole: whole.min(WAIT_MAX) }
+    }
+}
+
+async fn request(
+    args: &LockArgs,
+    client: &Client,
+    place: &Place,
+    patience: Patience,
+) -> Result<LockGuard, Error> {
     let mut request = client.lock_all([] as [&str; 0]).note(args.note.as_str());
     for name in args.names() {
         request = match args.permits {
@@ -162,7 +223,9 @@ async fn request(args: &LockArgs, client: &Client, place: &Place) -> Result<Lock
         };
     }
     if let Some(longest) = args.timeout {
-        request = request.timeout(longest);
+        // Connecting was a part of it; who is connected waits a moment at least.
+        let left = longest.saturating_sub(patience.since.elapsed());
+        request = request.timeout(left.max(WAIT_MIN.min(longest)));
     }
     if args.nonblock {
         request = request.nonblocking();
@@ -173,7 +236,7 @@ async fn request(args: &LockArgs, client: &Client, place: &Place) -> Result<Lock
 
 /// `ci-7 (ann@build7, pid 8123)`.
 fn identity(id: &Identity) -> Result<String, Failure> {
-    let user = whoami::username().unwrap_or_else(|_| "unknown".to_owned());
+    let user = words::user();
     let host = gethostname::gethostname().to_string_lossy().into_owned();
     let whole = format!("{id} ({user}@{host}, pid {})", std::process::id());
     match Identity::new(whole.as_str()) {
@@ -212,6 +275,19 @@ fn command(
     client: &Client,
     guard: &LockGuard,
 ) -> Option<Command> {
+    let session = client.session().to_string();
+    let mut command = command_under(args, settings, guard.token().number(), &session)?;
+    command.env(nested::VARIABLE, nested::variable(guard.token(), &session, &args.names()));
+    Some(command)
+}
+
+/// The command, with what it is told about a grant.
+fn command_under(
+    args: &LockArgs,
+    settings: &Settings,
+    token: u64,
+    session: &str,
+) -> Option<Command> {
     let words = words_of(args)?;
     let (program, arguments) = words.split_first()?;
     let mut command = Command::new(program);
@@ -219,27 +295,57 @@ fn command(
         .args(arguments)
         .env("COORDINATOR_LOCK", &args.name)
         .env("COORDINATOR_LOCKS", args.names().join("\n"))
-        .env("COORDINATOR_FENCING_TOKEN", guard.token().to_string())
-        .env("COORDINATOR_SESSION", client.session().to_string())
+        .env("COORDINATOR_FENCING_TOKEN", token.to_string())
+        .env("COORDINATOR_SESSION", session)
         .env("COORDINATOR_SERVER", &settings.server.0);
     Some(command)
 }
 
+/// Becomes the command under a grant of whoever runs this, who also sees to its end. Returns only to
+/// say why that cannot be.
+fn become_nested(args: &LockArgs, settings: &Settings, grant: &Held) -> Failure {
+    match command_under(args, settings, grant.token, &grant.session) {
+        Some(mut command) => {
+            let error = become_command(&mut command);
+            cannot_run(&command, &error)
+        }
+        None => Failure::usage("--reentrant wants a command to run under the grant that is there"),
+    }
+}
+
 /// Holds the lock until SIGINT, SIGTERM or the end of standard input.
 async fn hold(guard: &LockGuard, rules: Rules, mut heard: Heard) -> Result<ExitCode, Failure> {
-    let held_since = std::time::Instant::now();
-    output::line(&format!("holding {} token {}", words::locks_of(guard), guard.token()));
-    let end_of_input = end_of_input();
+    let held_since = Instant::now();
+    let text = format!("holding {} token {}", words::locks_of(guard), guard.token());
+    // What cannot be written now must not keep the lease from being renewed.
+    let printed = on_a_thread(move || output::line(&text));
+    let held = async {
+        if let Ok(Err(failure)) = printed.await {
+            return Err(failure);
+        }
+        end_of_input().await;
+        Ok(ExitCode::SUCCESS)
+    };
     tokio::select! {
         biased;
         reason = guard.lost() => {
             let after = held_since.elapsed();
-            let silence = rules.plan.silence(std::time::Instant::now(), guard.valid_until());
+            let silence = rules.plan.silence(Instant::now(), guard.valid_until());
             Err(errors::lost_lock(guard, after, &errors::lost(reason, Some(silence)), ""))
         }
         () = until_orderly_end(&mut heard.forwarded) => Ok(ExitCode::SUCCESS),
-        () = end_of_input => Ok(ExitCode::SUCCESS),
+        held = held => held,
     }
+}
+
+/// Does `work`, which may block for long, on a thread of its own, which ends with the process: what
+/// blocks cannot be called off.
+fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> oneshot::Receiver<T> {
+    let (tell, told) = oneshot::channel();
+    std::thread::spawn(move || tell.send(work()));
+    told
 }
 
 /// Other signals have nobody to be forwarded to.
@@ -252,15 +358,13 @@ async fn until_orderly_end(signals: &mut Signals) {
 /// A background job that reads its terminal is stopped by the kernel, and one that is stopped loses
 /// its lock; it holds until it is told to end.
 async fn end_of_input() {
-    if Terminal::on_stdin().is_some_and(|terminal| !terminal.is_ours()) {
+    let is_ours = || Terminal::controlling().is_none_or(|terminal| terminal.is_ours());
+    if terminal::is_input() && !is_ours() {
         return std::future::pending().await;
     }
-    let (tell, told) = oneshot::channel();
-    // A thread of its own, which ends with the process: a blocked read cannot be called off.
-    std::thread::spawn(move || {
+    let ended = on_a_thread(|| {
         let mut buffer = [0; 512];
         while matches!(io::stdin().read(&mut buffer), Ok(1..)) {}
-        let _gone = tell.send(());
     });
-    let _ended = told.await;
+    let _ended = ended.await;
 }

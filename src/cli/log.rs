@@ -58,6 +58,17 @@ impl Value for Filter {
 }
 
 impl Filter {
+    /// Whether a filter in `RUST_LOG`, which everything written in Rust listens to, says anything
+    /// about us: one that only names the parts of others would silence our log.
+    pub(crate) fn concerns_us(text: &str) -> bool {
+        let directives = text.split('/').next().unwrap_or_default();
+        let is_ours = |directive: &str| {
+            let target = directive.split('=').next().unwrap_or_default();
+            target.starts_with("coordinator") || LEVELS.contains(&directive.to_lowercase().as_str())
+        };
+        Self::parse(text).is_ok() && directives.split(',').map(str::trim).any(is_ours)
+    }
+
     fn build(&self) -> env_filter::Filter {
         env_filter::Builder::new().parse(&self.0).build()
     }
@@ -327,5 +338,16 @@ mod tests {
         let text = "a\nINFO  forged\u{2028}\u{202e}\u{1b}[2J";
         let line = LOOK.line(Level::Warn, Some("elsewhere"), &text);
         assert_eq!(line, "WARN  a\\nINFO  forged\\u{2028}\\u{202e}\\u{1b}[2J [elsewhere]\n");
+    }
+
+    #[test]
+    fn a_filter_for_others_is_not_ours() {
+        for ours in ["debug", "hyper=warn,info", "coordinator=debug", "coordinator::server", "Off"]
+        {
+            assert!(Filter::concerns_us(ours), "{ours:?}");
+        }
+        for others in ["sqlx", "hyper,tower=debug", "myapp=debug", "[span{field=x}]=debug", ""] {
+            assert!(!Filter::concerns_us(others), "{others:?}");
+        }
     }
 }

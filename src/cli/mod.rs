@@ -14,18 +14,20 @@
 //! | `args` | the commands and their flags |
 //! | `settings`, `sources`, `values` | what can be set, where it may come from, how it is written |
 //! | `serve`, `reread`, `log`, `log_queue` | the coordinator as a process: port file, signals, what it tells |
-//! | `lock`, `waiting`, `supervise`, `plan`, `child`, `terminal`, `signals` | a command under a lock, dead before the lock is another's |
+//! | `lock`, `nested`, `waiting`, `supervise`, `orphans`, `plan`, `child`, `again`, `foreground`, `terminal`, `signals` | a command under a lock, dead before the lock is another's |
 //! | `watchdog` | the same when that process is stopped or dead: a process of its own |
 //! | `status`, `waits` | who holds what and who waits, as tables; who waits for whom, as a tree |
 //! | `events`, `ping`, `release`, `config`, `papers` | the small commands |
 //! | `json` | what programs are told: names that are promised |
 //! | `bench` | the load generator and what it measures |
-//! | `errors`, `words`, `visible`, `twins`, `table`, `output` | texts: what happened, who, what next |
+//! | `errors`, `words`, `visible`, `twins`, `table`, `output`, `aside` | texts: what happened, who, what next |
 //!
 //! What is never here: a rule about locks, `unsafe`, a `print` outside `output`. Nobody imports
 //! this room. `docs/cli.md` is its page for users.
 
+mod again;
 mod args;
+mod aside;
 mod bench;
 mod child;
 mod config;
@@ -36,6 +38,8 @@ mod json;
 mod lock;
 mod log;
 mod log_queue;
+mod nested;
+mod orphans;
 mod output;
 mod papers;
 mod ping;
@@ -61,6 +65,7 @@ mod words;
 use std::future::Future;
 use std::process::ExitCode;
 
+use self::log::Filter;
 use args::Command;
 pub(crate) use args::{Asked, read_command_line};
 pub(crate) use errors::Failure;
@@ -82,8 +87,21 @@ pub(crate) fn helper() -> Option<ExitCode> {
 /// The settings that hold for this run.
 pub(crate) fn settings_in_force(asked: &Asked) -> Result<Settings, Failure> {
     let sources = sources::Sources::read(asked.flags.clone())?;
-    Settings::resolve(&sources)
+    match asked.command {
+        Command::Serve => {
+            if let Some(text) = sources.variable(RUST_LOG).filter(|it| !Filter::concerns_us(it)) {
+                output::tell(&format!("warning: {RUST_LOG} is {text:?}, which is not heeded here"));
+            }
+            Settings::resolve(&sources)
+        }
+        Command::Config(_) => Settings::resolve(&sources),
+        // To the others it is a variable of the command's.
+        _ => Settings::resolve(&sources.without(RUST_LOG)),
+    }
 }
+
+/// The variable that programs written in Rust take for the filter of their log.
+const RUST_LOG: &str = "RUST_LOG";
 
 /// Does what was asked.
 pub(crate) fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure> {
@@ -96,8 +114,8 @@ pub(crate) fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure
         Command::Ping(args) => on_a_runtime(ping::run(args, settings)),
         Command::Release(args) => on_a_runtime(release::run(args, settings)),
         Command::Bench(args) => on_a_runtime(bench::run(args, settings)),
-        Command::Config(args) => Ok(config::run(&args, settings)),
-        Command::Completions(args) => Ok(papers::completions(&args)),
+        Command::Config(args) => config::run(&args, settings),
+        Command::Completions(args) => papers::completions(&args),
         Command::Man(args) => papers::man(&args),
     }
 }

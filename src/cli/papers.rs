@@ -7,11 +7,11 @@ use super::errors::Failure;
 use super::output;
 
 /// Prints completions for a shell.
-pub(crate) fn completions(args: &CompletionsArgs) -> ExitCode {
+pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut grammar(), "coordinator", &mut script);
-    output::raw(&script);
-    ExitCode::SUCCESS
+    output::raw(&script)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints the manual page of the program or of one command.
@@ -32,6 +32,6 @@ pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Failure> {
     clap_mangen::Man::new(page)
         .render(&mut text)
         .map_err(|error| Failure::ours("cannot write the manual", &error))?;
-    output::raw(&text);
+    output::raw(&text)?;
     Ok(ExitCode::SUCCESS)
 }

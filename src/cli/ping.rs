@@ -16,7 +16,7 @@ pub(crate) async fn run(args: PingArgs, settings: &Settings) -> Result<ExitCode,
     let mut observer = connect(settings).await?;
     for _ in 0..args.count {
         let time = observer.ping().await.map_err(|error| attempt.failed(&error))?;
-        output::line(&format!("{server} answers in {} µs", time.as_micros()));
+        output::line(&format!("{server} answers in {} µs", time.as_micros()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -184,6 +184,11 @@ fn check(settings: &Settings) -> Result<(), Failure> {
         return Err(Failure::usage("--ephemeral keeps nothing, so --data-dir has no use")
             .hint("leave one of them out"));
     }
+    if !settings.ephemeral && settings.data_dir.as_os_str().is_empty() {
+        return Err(Failure::usage("there is nowhere to keep state: HOME is not set").hint(
+            "name a directory with --data-dir or COORDINATOR_DATA_DIR, or keep nothing with --ephemeral",
+        ));
+    }
     Ok(())
 }
 

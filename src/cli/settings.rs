@@ -5,8 +5,8 @@
 //! config` all come from the row. A setting called `drain-timeout` is `--drain-timeout`,
 //! `COORDINATOR_DRAIN_TIMEOUT`, and `drain-timeout` in the file; the first of them that is there
 //! holds, else the default. Two settings listen to a foreign variable as well, because users expect
-//! it: the log filter to `RUST_LOG` (as a variable: before the file) and the data directory to
-//! systemd's `STATE_DIRECTORY` (as a default: after it).
+//! it: the log filter to `RUST_LOG` (as a variable: before the file, in `serve` only, and only if it
+//! speaks of us) and the data directory to systemd's `STATE_DIRECTORY` (as a default: after it).
 //!
 //! Every setting is read on every run, also where no command asks for it: a mistake in the file is
 //! told at once, not on the day it matters.
@@ -53,8 +53,9 @@ pub(crate) struct Row {
 pub(crate) enum Foreign {
     /// There is none.
     None,
-    /// It counts as environment: it beats the file.
-    BeforeFile(&'static str),
+    /// It counts as environment: it beats the file. Where it is not meant for us, which the function
+    /// knows, it counts as not set.
+    BeforeFile(&'static str, fn(&str) -> bool),
     /// It counts as a default: the file beats it.
     AfterFile(&'static str),
 }
@@ -89,6 +90,16 @@ impl Row {
         format!("COORDINATOR_{}", self.key.to_uppercase().replace('-', "_"))
     }
 
+    /// What holds on every machine if nothing is said; empty if there is no such thing.
+    pub(crate) fn default_text(&self) -> String {
+        if self.is_switch() { String::new() } else { (self.default)(&Sources::default()) }
+    }
+
+    /// Whether it names a file or a directory.
+    fn is_path(&self) -> bool {
+        ["DIR", "FILE"].contains(&self.placeholder)
+    }
+
     /// Whether it is a flag without a value.
     pub(crate) fn is_switch(&self) -> bool {
         self.placeholder.is_empty()
@@ -118,6 +129,11 @@ macro_rules! settings {
         }
 
         impl Settings {
+            /// Whether somebody set this, and it is not just the default.
+            pub(crate) fn is_said(&self, key: &str) -> bool {
+                self.in_force.iter().any(|it| it.key == key && it.origin != Origin::Default)
+            }
+
             /// Takes each setting from the first source that has it.
             pub(crate) fn resolve(sources: &Sources) -> Result<Self, Failure> {
                 let in_force: Vec<InForce> =
@@ -177,7 +193,7 @@ settings! {
         "waiters-per-lock-max" "N" SERVERS, Foreign::None;
     /// What to log: error, warn, info, debug, trace, or a filter as of RUST_LOG.
     log: Filter = |_| "info".to_owned(),
-        "log" "FILTER" SERVERS, Foreign::BeforeFile("RUST_LOG");
+        "log" "FILTER" SERVERS, Foreign::BeforeFile("RUST_LOG", Filter::concerns_us);
     /// Where the coordinator is.
     server: ServerAddress = |_| format!("127.0.0.1:{PORT_DEFAULT}"),
         "server" "HOST:PORT" CLIENTS, Foreign::None;
@@ -211,15 +227,20 @@ fn in_force(row: &Row, sources: &Sources) -> InForce {
     };
     let (before, after) = match row.foreign {
         Foreign::None => (None, None),
-        Foreign::BeforeFile(name) => (Some(name), None),
+        Foreign::BeforeFile(name, is_ours) => (Some((name, is_ours)), None),
         Foreign::AfterFile(name) => (None, Some(name)),
+    };
+    let before = || {
+        let (name, is_ours) = before?;
+        environment(name).filter(|(text, _)| is_ours(text))
     };
     let (text, origin) = flag()
         .or_else(|| environment(&variable))
-        .or_else(|| before.and_then(environment))
+        .or_else(before)
         .or_else(file)
         .or_else(|| after.and_then(environment).map(first_of_list))
         .unwrap_or_else(|| ((row.default)(sources), Origin::Default));
+    let text = if row.is_path() { sources.expanded(&text) } else { text };
     InForce { key: row.key, text, origin }
 }
 

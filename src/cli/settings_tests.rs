@@ -71,6 +71,48 @@ fn state_is_kept_in_the_users_state_directory_by_default() {
 }
 
 #[test]
+fn a_log_filter_for_others_counts_as_not_set() {
+    for others in ["sqlx", "hyper,tower=debug", "myapp=debug", "[span{field=x}]=debug"] {
+        let all = sources(&[], &[("RUST_LOG", others)], "log = \"warn\"");
+        let settings = Settings::resolve(&all).unwrap();
+        assert_eq!(settings.log.0, "warn", "{others}");
+        let alone = Settings::resolve(&sources(&[], &[("RUST_LOG", others)], "")).unwrap();
+        assert_eq!((alone.log.0.as_str(), origin(&alone, "log")), ("info", Origin::Default));
+    }
+}
+
+#[test]
+fn without_a_home_there_is_no_place_for_state() {
+    let of = |pairs: &[(&str, &str)]| Settings::resolve(&sources(&[], pairs, "")).unwrap().data_dir;
+    assert_eq!(of(&[]), PathBuf::new());
+    assert_eq!(of(&[("HOME", "home/ann")]), PathBuf::new(), "another one in each directory");
+    let relative = [("HOME", "/home/ann"), ("XDG_STATE_HOME", "state")];
+    assert_eq!(of(&relative), PathBuf::from("/home/ann/.local/state/coordinator"));
+}
+
+#[test]
+fn a_tilde_is_the_home_directory_wherever_a_path_is_written() {
+    let home = ("HOME", "/home/ann");
+    let file = "data-dir = \"~/state\"\nport-file = \"~\"\n";
+    let settings = Settings::resolve(&sources(&[], &[home], file)).unwrap();
+    assert_eq!(settings.data_dir, PathBuf::from("/home/ann/state"));
+    assert_eq!(settings.port_file, Some(PathBuf::from("/home/ann")));
+    let variable = [home, ("COORDINATOR_DATA_DIR", "~/state")];
+    let settings = Settings::resolve(&sources(&[("port-file", "~/p")], &variable, "")).unwrap();
+    assert_eq!(settings.data_dir, PathBuf::from("/home/ann/state"));
+    assert_eq!(settings.port_file, Some(PathBuf::from("/home/ann/p")));
+    // Not a path, and not the home of whoever runs this.
+    let settings = Settings::resolve(&sources(&[("as", "~/x"), ("data-dir", "~bob")], &[home], ""));
+    let settings = settings.unwrap();
+    assert_eq!(settings.identity.unwrap().as_str(), "~/x");
+    assert_eq!(settings.data_dir, PathBuf::from("~bob"));
+    let homeless = Settings::resolve(&sources(&[], &[], file)).unwrap_err().plain();
+    assert!(
+        homeless.starts_with("error: c.toml:1: data-dir is \"~/state\", and HOME is not set\n")
+    );
+}
+
+#[test]
 fn an_unknown_key_of_the_file_is_refused_and_the_nearest_named() {
     let failure = try_sources(&[], &[], "\ndrain-timout = \"5s\"").unwrap_err();
     assert_eq!(

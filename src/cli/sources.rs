@@ -8,16 +8,18 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::errors::Failure;
+use super::errors::{Failure, reason};
 use super::settings::TABLE;
 
 /// Variables that `coordinator lock` gives to its command, and that a `coordinator` run by that
 /// command therefore meets.
-const VARIABLES_GIVEN: [&str; 5] = [
+const VARIABLES_GIVEN: [&str; 6] = [
+    "COORDINATOR_HELD",
     "COORDINATOR_LOCK",
     "COORDINATOR_LOCKS",
     "COORDINATOR_FENCING_TOKEN",
@@ -63,8 +65,18 @@ pub(crate) struct Entry {
 impl Sources {
     /// Reads the environment and the file beside `flags`.
     pub(crate) fn read(mut flags: BTreeMap<&'static str, String>) -> Result<Self, Failure> {
-        let environment = env::vars_os()
-            .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
+        let mut environment = Vec::new();
+        for (name, text) in env::vars_os() {
+            let Ok(name) = name.into_string() else { continue };
+            match text.into_string() {
+                Ok(text) => environment.push((name, text)),
+                // Anybody else's may be what it likes.
+                Err(_) if name.starts_with("COORDINATOR_") => {
+                    return Err(Failure::usage(format!("{name} is no text (it is not UTF-8)")));
+                }
+                Err(_) => {}
+            }
+        }
         let file = flags.remove(FILE_FLAG);
         let mut sources = Self::new(flags, environment)?;
         if let Some((path, text)) = sources.find_file(file.map(PathBuf::from))? {
@@ -103,6 +115,29 @@ impl Sources {
         self.environment.get(name).map(String::as_str)
     }
 
+    /// The same without a variable.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.environment.remove(name);
+        self
+    }
+
+    /// A directory that a variable names. One that is not absolute counts as not set, as the XDG
+    /// standard says: it would be another one wherever we are started.
+    fn directory(&self, name: &str) -> Option<&str> {
+        self.variable(name).filter(|path| Path::new(path).is_absolute())
+    }
+
+    /// `path` with the home directory for a `~` at its beginning, which shells replace only in what
+    /// they read themselves.
+    pub(crate) fn expanded(&self, path: &str) -> String {
+        match (path.strip_prefix('~'), self.directory("HOME")) {
+            (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
+                format!("{home}{rest}")
+            }
+            _ => path.to_owned(),
+        }
+    }
+
     /// What the file says, and which file that is.
     pub(crate) fn in_file(&self, key: &str) -> Option<(&Path, &Entry)> {
         let file = self.file.as_ref()?;
@@ -110,32 +145,51 @@ impl Sources {
     }
 
     /// Where state lives if nobody says: `$XDG_STATE_HOME/coordinator`, mostly
-    /// `~/.local/state/coordinator`.
+    /// `~/.local/state/coordinator`. Empty where there is no home.
     pub(crate) fn state_directory(&self) -> String {
-        let home = self.variable("HOME").map(|home| format!("{home}/.local/state"));
-        let state = self.variable("XDG_STATE_HOME").map(str::to_owned).or(home);
-        state.map_or_else(|| "coordinator-state".to_owned(), |state| format!("{state}/coordinator"))
+        let home = self.directory("HOME").map(|home| format!("{home}/.local/state"));
+        let state = self.directory("XDG_STATE_HOME").map(str::to_owned).or(home);
+        state.map_or_else(String::new, |state| format!("{state}/coordinator"))
     }
 
     /// The file that was named, which must be there, or one in a usual place, which need not.
     fn find_file(&self, flag: Option<PathBuf>) -> Result<Option<(PathBuf, String)>, Failure> {
         let named = flag.or_else(|| self.variable(FILE_VARIABLE).map(PathBuf::from));
         if let Some(path) = named {
+            let path = PathBuf::from(self.expanded(&path.to_string_lossy()));
             return match fs::read_to_string(&path) {
                 Ok(text) => Ok(Some((path, text))),
-                Err(error) => Err(Failure::usage(format!(
-                    "cannot read the configuration {} ({error})",
-                    path.display()
-                ))
-                .hint(format!("it was named by --{FILE_FLAG} or {FILE_VARIABLE}"))),
+                Err(error) => Err(unreadable(&path, &error)
+                    .hint(format!("it was named by --{FILE_FLAG} or {FILE_VARIABLE}"))),
             };
         }
-        let home = self.variable("HOME").map(|home| format!("{home}/.config"));
-        let own = self.variable("XDG_CONFIG_HOME").map(str::to_owned).or(home);
-        let places = own.into_iter().chain(["/etc".to_owned()]);
-        let found = places.map(|place| PathBuf::from(place).join("coordinator/config.toml"));
-        Ok(found.into_iter().find_map(|path| Some((path.clone(), fs::read_to_string(path).ok()?))))
+        let home = self.directory("HOME").map(|home| format!("{home}/.config"));
+        let own = self.directory("XDG_CONFIG_HOME").map(str::to_owned).or(home);
+        for place in own.into_iter().chain(["/etc".to_owned()]) {
+            let path = PathBuf::from(place).join("coordinator/config.toml");
+            match fs::read_to_string(&path) {
+                Ok(text) => return Ok(Some((path, text))),
+                Err(error) if is_absence(&error) => {}
+                // What it says may be where the coordinator is: without it another might be asked.
+                Err(error) => {
+                    return Err(unreadable(&path, &error).hint(format!(
+                        "make it readable, or name another: --{FILE_FLAG} /dev/null is none"
+                    )));
+                }
+            }
+        }
+        Ok(None)
     }
+}
+
+/// Whether the file is not there, rather than there and out of reach.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Failure {
+    let (path, why) = (path.display(), reason(error));
+    Failure::usage(format!("cannot read the configuration {path} ({why})"))
 }
 
 /// Refuses a variable that was surely meant to be one of ours.

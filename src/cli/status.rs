@@ -6,7 +6,7 @@ use coordinator::wire::{Holder, LockStatus, ServerStatus, SessionStatus};
 use coordinator::{Error, Observer};
 
 use super::args::StatusArgs;
-use super::errors::{Attempt, Failure, queue};
+use super::errors::{Attempt, Failure, exit, queue};
 use super::json;
 use super::output;
 use super::ping::connect;
@@ -36,8 +36,8 @@ pub(crate) async fn run(args: StatusArgs, settings: &Settings) -> Result<ExitCod
     let seen = look(&args, settings).await?;
     if args.json {
         let json = if args.waits { waits::as_json(&seen) } else { json::seen(&seen) };
-        output::line(&visible::json(&format!("{json:#}")));
-        return Ok(ExitCode::SUCCESS);
+        output::line(&visible::json(&format!("{json:#}")))?;
+        return Ok(code(&args, &seen));
     }
     let text = match &args.name {
         Some(name) => match seen.locks.first() {
@@ -50,8 +50,18 @@ pub(crate) async fn run(args: StatusArgs, settings: &Settings) -> Result<ExitCod
         }
         None => overview(server, &seen),
     };
-    output::print(&text);
-    Ok(ExitCode::SUCCESS)
+    output::print(&text)?;
+    Ok(code(&args, &seen))
+}
+
+/// Whether the lock that was asked for is held, for scripts: as grep(1) says whether it found.
+fn code(args: &StatusArgs, seen: &Seen) -> ExitCode {
+    let is_held = seen.locks.iter().any(|lock| lock.holder_count > 0);
+    if args.name.is_none() || is_held {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(exit::NO_SUCH_THING)
+    }
 }
 
 async fn look(args: &StatusArgs, settings: &Settings) -> Result<Seen, Failure> {

@@ -8,11 +8,13 @@ use coordinator::types::LostReason;
 use rustix::process::Signal;
 use tokio::time::sleep_until;
 
-use super::child::{Job, Progress, code_of_signal};
+use super::aside;
+use super::child::{Job, Progress, Stage, code_of_signal};
 use super::errors::{self, Failure};
 use super::lock::Heard;
-use super::output;
+use super::orphans;
 use super::plan::{Plan, STALL_MIN};
+use super::signals::Signals;
 use super::values::OnLost;
 use super::watchdog::Watchdog;
 use super::words;
@@ -75,8 +77,12 @@ pub(crate) async fn supervise(
 ) -> Result<ExitCode, Failure> {
     let shown = show(&command);
     let valid_until = guard.valid_until();
+    let stage = Stage::here();
+    // Before there is a command that has to stop with us.
+    let mut stops = Signals::listen_unless_ignored(stage.stop_to_hear())
+        .map_err(|error| Failure::ours("cannot hear signals", &error))?;
     let mut watch = Watch {
-        job: Job::start(command)?,
+        job: Job::start(command, stage)?,
         watchdog,
         shown,
         guard,
@@ -90,6 +96,8 @@ pub(crate) async fn supervise(
     if let Some(watchdog) = &mut watch.watchdog {
         watchdog.watch(watch.job.group(), valid_until);
     }
+    // Those that ended before we listened.
+    watch.reap_orphans();
     let lost = guard.lost();
     tokio::pin!(lost);
     let code = loop {
@@ -108,21 +116,27 @@ pub(crate) async fn supervise(
             reason = &mut lost, if watch.stopping.is_none() && !watch.warned => watch.lose(reason),
             () = sleep_until(wake_at.into()) => watch.wake(),
             _ = heard.continued.next() => watch.resume(),
-            signal = heard.forwarded.next() => {
-                if signal == Signal::TSTP {
-                    watch.job.stop_with_us(&mut heard.continued).await;
+            signal = heard.forwarded.next() => watch.job.forward(signal),
+            _ = stops.next() => {
+                if watch.job.stop_with_us(&mut heard.continued).await {
                     watch.resume();
-                } else {
-                    watch.job.signal(signal);
                 }
             }
-            _ = heard.child.next() => {}
+            _ = heard.child.next() => watch.reap_orphans(),
         }
     };
     watch.end(code).await
 }
 
 impl Watch<'_> {
+    /// Buries those that nobody else will.
+    fn reap_orphans(&mut self) {
+        let watchdog = &mut self.watchdog;
+        orphans::reap(self.job.group(), |child| {
+            watchdog.as_mut().is_some_and(|watchdog| watchdog.reap(child))
+        });
+    }
+
     /// When something is due without anything happening.
     fn wake_at(&self) -> Instant {
         match &self.stopping {
@@ -172,7 +186,7 @@ impl Watch<'_> {
             OnLost::Warn => {
                 self.warned = true;
                 let (names, why) = (words::locks_of(self.guard), self.why(reason));
-                output::tell(&format!("warning: lost {names}: {why}; {} goes on", self.shown));
+                aside::tell(&format!("warning: lost {names}: {why}; {} goes on", self.shown));
             }
         }
     }

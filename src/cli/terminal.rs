@@ -5,25 +5,44 @@
 //! when the command ends or stops. Taking it back happens from the background, for which the kernel
 //! would stop us with SIGTTOU; it does not where that signal is blocked. (Catching it instead would
 //! hang: the system call would be restarted, and refused, for ever.)
+//!
+//! The terminal is the one that controls our session, not standard input: with its input from a file
+//! or a pipe a command may still ask for a password, and does so on `/dev/tty`. It is handed over at
+//! once only where nobody else is to use it: in a pipeline the others are of our group, and a pager
+//! at the end would be stopped for what the command never asked for. There the command gets the
+//! terminal when it asks, which it is stopped for, by SIGTTIN or SIGTTOU.
 
-use std::io::{self, IsTerminal, Stdin};
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as Blocked};
 use rustix::process::{Pid, getpgrp};
 use rustix::termios::{tcgetpgrp, tcgetwinsize, tcsetpgrp};
 
-/// Standard input, if it is a terminal.
+/// The terminal that controls our session.
 #[derive(Debug)]
 pub(crate) struct Terminal {
-    /// Where it is.
-    stdin: Stdin,
+    /// The way to it.
+    device: OwnedFd,
 }
 
 impl Terminal {
-    /// The terminal that standard input is, if it is one.
-    pub(crate) fn on_stdin() -> Option<Self> {
-        let stdin = io::stdin();
-        stdin.is_terminal().then_some(Self { stdin })
+    /// The terminal that controls our session, if one does.
+    pub(crate) fn controlling() -> Option<Self> {
+        let device = match File::options().read(true).write(true).open("/dev/tty") {
+            Ok(file) => file.into(),
+            // A container may have no such device; standard input may be the terminal all the same.
+            Err(_) => io::stdin().as_fd().try_clone_to_owned().ok()?,
+        };
+        tcgetpgrp(&device).is_ok().then_some(Self { device })
+    }
+
+    /// Whether a command should have it from its first moment: it is ours to give, the command's
+    /// input, and nobody's but the command's.
+    pub(crate) fn is_for_one_command(&self) -> bool {
+        is_input() && self.is_ours() && !is_in_pipeline()
     }
 
     /// Whether it is ours now: we are no background job.
@@ -33,7 +52,7 @@ impl Terminal {
 
     /// Whether `group` is the foreground group.
     pub(crate) fn is_of(&self, group: Pid) -> bool {
-        tcgetpgrp(&self.stdin).is_ok_and(|foreground| foreground == group)
+        tcgetpgrp(&self.device).is_ok_and(|foreground| foreground == group)
     }
 
     /// Hands the terminal to `group`, if it is ours to give.
@@ -48,11 +67,13 @@ impl Terminal {
         self.set_foreground(getpgrp());
     }
 
-    /// Takes the terminal back from `group`, if that still has it.
-    pub(crate) fn take_from(&self, group: Pid) {
-        if self.is_of(group) {
+    /// Takes the terminal back from `group`, if that still has it. Returns whether it had.
+    pub(crate) fn take_from(&self, group: Pid) -> bool {
+        let had = self.is_of(group);
+        if had {
             self.set_foreground(getpgrp());
         }
+        had
     }
 
     /// Failing means that the terminal has gone, and then nobody needs it.
@@ -60,9 +81,23 @@ impl Terminal {
         let mut background_write = SigSet::empty();
         background_write.add(Blocked::SIGTTOU);
         let Ok(before) = background_write.thread_swap_mask(SigmaskHow::SIG_BLOCK) else { return };
-        let _gone = tcsetpgrp(&self.stdin, group);
+        let _gone = tcsetpgrp(&self.device, group);
         let _cannot_fail = before.thread_set_mask();
     }
+}
+
+/// Whether standard input is a terminal.
+pub(crate) fn is_input() -> bool {
+    io::stdin().is_terminal()
+}
+
+/// Whether what we print goes to another program, which may use the terminal, too.
+fn is_in_pipeline() -> bool {
+    let is_pipe = |output: BorrowedFd<'_>| {
+        let metadata = output.try_clone_to_owned().and_then(|it| File::from(it).metadata());
+        metadata.is_ok_and(|it| it.file_type().is_fifo() || it.file_type().is_socket())
+    };
+    is_pipe(io::stdout().as_fd()) || is_pipe(io::stderr().as_fd())
 }
 
 /// Whether passing remarks have a reader: standard error is a terminal.

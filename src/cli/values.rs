@@ -35,6 +35,14 @@ impl Value for ServerAddress {
             _ if text.is_empty() || text.contains(char::is_whitespace) => {
                 Err("which is no address: write HOST:PORT".to_owned())
             }
+            _ if text.contains("://") => {
+                let (_, rest) = text.split_once("://").unwrap_or_default();
+                let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+                Err(format!("which is a URL, and clients of locks take none: write {host}"))
+            }
+            _ if text.contains(',') => {
+                Err("which are several: name one coordinator, as HOST:PORT".to_owned())
+            }
             // An IPv6 address without its port: colons, and no bracket before the last of them.
             Some((host, _)) if host.contains(':') && !host.ends_with(']') => {
                 let bracketed = format!("[{text}]:{PORT_DEFAULT}");
@@ -62,8 +70,14 @@ impl Value for SocketAddr {
 
 impl Value for Duration {
     fn parse(text: &str) -> Result<Self, String> {
-        duration(text)
-            .ok_or_else(|| "which is no length of time: write 10s, 5m or 1h30m".to_owned())
+        duration(text).ok_or_else(|| {
+            let why = if is_in_months(text) {
+                "and M is a month: write 5m for minutes"
+            } else {
+                "which is no length of time: write 10s, 5m or 1h30m"
+            };
+            why.to_owned()
+        })
     }
 }
 
@@ -152,6 +166,10 @@ impl Value for String {
 
 impl Value for PathBuf {
     fn parse(text: &str) -> Result<Self, String> {
+        // Those with a home to put there were expanded before.
+        if text == "~" || text.starts_with("~/") {
+            return Err("and HOME is not set".to_owned());
+        }
         Ok(Self::from(text))
     }
 }
@@ -170,6 +188,9 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     {
         return Duration::try_from_secs_f64(text.parse().ok()?).ok();
     }
+    if is_in_months(text) {
+        return None;
+    }
     humantime::parse_duration(text).ok()
 }
 
@@ -185,6 +206,11 @@ fn size(text: &str) -> Option<usize> {
         _ => return None,
     };
     number.parse::<usize>().ok()?.checked_mul(1 << shift)
+}
+
+/// Whether something is counted by `M`, which is a month to some and a minute to others.
+pub(crate) fn is_in_months(text: &str) -> bool {
+    text.split(|c: char| c.is_ascii_digit() || c.is_whitespace()).any(|unit| unit == "M")
 }
 
 #[cfg(test)]
@@ -220,7 +246,9 @@ mod tests {
 
     #[test]
     fn what_is_no_length_is_refused() {
-        for text in ["", "soon", "-5", "5 parsecs", "1..5", ".", "1e3", "inf", "NaN", "s"] {
+        for text in
+            ["", "soon", "-5", "5 parsecs", "1..5", ".", "1e3", "inf", "NaN", "s", "5M", "1h 5 M"]
+        {
             assert_eq!(duration(text), None, "{text:?}");
         }
         assert_eq!(duration("99999999999999999999999"), None);
@@ -237,6 +265,22 @@ mod tests {
         for bad in ["", ":5625", "locks:", "locks:http", "locks:70000", "a b:1"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_others_take_for_a_server_is_told_apart() {
+        let refused = |text| ServerAddress::parse(text).unwrap_err();
+        assert!(
+            refused("http://host:1/x")
+                .ends_with("which is a URL, and clients of locks take none: write host:1")
+        );
+        assert!(refused("a:1,b:2").starts_with("which are several"));
+    }
+
+    #[test]
+    fn a_month_is_not_taken_for_a_minute() {
+        assert!(<Duration as Value>::parse("5M").unwrap_err().contains("5m for minutes"));
+        assert_eq!(duration("5m"), Some(Duration::from_secs(300)));
     }
 
     #[test]

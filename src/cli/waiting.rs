@@ -1,26 +1,38 @@
-//! What someone in line is shown: who holds the lock, for how long, and one's place.
+//! What someone in line is told: who holds the lock, for how long, and one's place; and that the
+//! coordinator does not answer, and answers again.
 //!
-//! Only on terminals, after a second, always on the same line; asking the coordinator who holds the
-//! lock is done rarely and on a connection of its own, and a failure to learn it is not told.
+//! On a terminal, after a second, always on the same line. Elsewhere, in the log of a job, a line
+//! after a second, another when something has changed, and one now and then. Asking the coordinator
+//! who holds the lock is done rarely and on a connection of its own, and a failure to learn it is not
+//! told. Nothing here waits until it can be read: see `aside`.
 
+use std::cell::OnceCell;
 use std::fmt::Write;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use coordinator::Observer;
 use coordinator::wire::LockStatus;
-use tokio::time::{Instant, sleep};
+use coordinator::{Client, Observer};
+use tokio::time::{MissedTickBehavior, interval};
 
-use super::output;
+use super::aside;
+use super::plan::Plan;
 use super::terminal;
 use super::visible;
 use super::words;
 
 /// How long to wait before saying anything, and between updates.
 const TICK: Duration = Duration::from_secs(1);
-/// Updates between two questions to the coordinator.
-const TICKS_PER_LOOK: u32 = 5;
+/// How old what is shown on a terminal may be before the coordinator is asked again.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How long the coordinator may take to say who holds the lock, before we say what we know.
+const LOOK_MAX: Duration = Duration::from_secs(2);
+/// The least time between two lines where lines stay.
+const LINES_APART: Duration = Duration::from_secs(10);
+/// After so long a line comes again though nothing has changed.
+const LINES_AGAIN: Duration = Duration::from_secs(300);
 
 /// A place in line, as the coordinator last told it; 0 before it did.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +49,202 @@ impl Place {
     }
 }
 
+/// Who waits, and for what.
+pub(crate) struct Waiter<'a> {
+    /// Where the coordinator is.
+    pub(crate) server: &'a str,
+    /// The locks.
+    pub(crate) locks: &'a [&'a str],
+    /// The place in line.
+    pub(crate) place: &'a Place,
+    /// The session, once there is one.
+    pub(crate) client: &'a OnceCell<Client>,
+    /// When its answers are overdue.
+    pub(crate) plan: Plan,
+}
+
+/// Who holds a lock, and when that was seen.
+struct Seen {
+    /// The lock, if one of those that are awaited is held.
+    lock: Option<LockStatus>,
+    /// When.
+    at: Instant,
+}
+
+/// A question that is on its way, with the connection that it goes over.
+type Look<'a> = Pin<Box<dyn Future<Output = (Option<Observer>, Option<LockStatus>)> + 'a>>;
+
+/// Tells who is waited for, for as long as it is polled.
+pub(crate) async fn tell(waiter: Waiter<'_>) -> ! {
+    let mut telling = Telling::new(&waiter);
+    let mut looking: Option<Look<'_>> = None;
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        let answer = async {
+            match &mut looking {
+                Some(look) => look.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = ticks.tick() => {}
+            (observer, lock) = answer => {
+                looking = None;
+                telling.observer = observer.filter(|_| telling.is_watched);
+                telling.seen = Some(Seen { lock, at: Instant::now() });
+            }
+        }
+        let now = Instant::now();
+        telling.listen(now);
+        if looking.is_none() && telling.wants_to_look(now) {
+            telling.asked_at = Some(now);
+            telling.place_asked = waiter.place.now();
+            looking = Some(Box::pin(look(telling.observer.take(), waiter.server, waiter.locks)));
+        }
+        if !telling.is_watched {
+            telling.due(now).iter().for_each(|line| aside::tell(line));
+        } else if telling.is_known(now) || telling.silent_since.is_some() {
+            telling.line.show(&telling.text(now));
+        }
+    }
+}
+
+/// What was told so far, and what is known that was not.
+struct Telling<'a> {
+    /// Who waits.
+    waiter: &'a Waiter<'a>,
+    /// Whether remarks have a reader who sees them come and go.
+    is_watched: bool,
+    /// A connection to look over; kept where it is needed all the time.
+    observer: Option<Observer>,
+    /// When the coordinator was last asked who holds the lock.
+    asked_at: Option<Instant>,
+    /// The place in line at that time.
+    place_asked: u64,
+    /// What it said.
+    seen: Option<Seen>,
+    /// When a line was last told that stays.
+    told_at: Option<Instant>,
+    /// The place that it named.
+    place_told: u64,
+    /// The holder that it named, by its token.
+    token_told: Option<u64>,
+    /// Since when the coordinator has been silent, if it is.
+    silent_since: Option<Instant>,
+    /// Whether that was told.
+    silence_told: bool,
+    /// The line in place; gone from the terminal with this.
+    line: Line,
+}
+
+impl<'a> Telling<'a> {
+    fn new(waiter: &'a Waiter<'a>) -> Self {
+        Self {
+            waiter,
+            is_watched: terminal::is_watched(),
+            observer: None,
+            asked_at: None,
+            place_asked: 0,
+            seen: None,
+            told_at: None,
+            place_told: 0,
+            token_told: None,
+            silent_since: None,
+            silence_told: false,
+            line: Line::default(),
+        }
+    }
+
+    /// The lines that stay, once it is time for them.
+    fn due(&mut self, now: Instant) -> Vec<String> {
+        let is_silent = self.silent_since.is_some();
+        let mut lines = Vec::new();
+        match (self.silence_told, is_silent) {
+            (false, true) => lines.push(self.text(now)),
+            (true, false) => {
+                lines.push(format!("{} answers again", self.waiter.server));
+                // Who holds the lock may be another by now.
+                (self.told_at, self.asked_at) = (None, None);
+            }
+            (false, false) if self.is_due(now) && self.is_known(now) => {
+                lines.push(self.text(now));
+                self.told_at = Some(now);
+                self.place_told = self.waiter.place.now();
+                self.token_told = self.token();
+            }
+            _ => {}
+        }
+        self.silence_told = is_silent;
+        lines
+    }
+
+    /// Notes whether the coordinator is silent, for longer than a keep-alive may take.
+    fn listen(&mut self, now: Instant) {
+        let Some(client) = self.waiter.client.get() else { return };
+        let silence = self.waiter.plan.silence(now, client.valid_until());
+        if silence < self.waiter.plan.ttl.length() / 2 {
+            self.silent_since = None;
+        } else if self.silent_since.is_none() {
+            self.silent_since = now.checked_sub(silence);
+        }
+    }
+
+    fn wants_to_look(&self, now: Instant) -> bool {
+        let Some(asked_at) = self.asked_at else {
+            // A line that stays is about a place in line, not about connecting.
+            return self.is_watched || self.waiter.place.now() > 0;
+        };
+        if self.silent_since.is_some() || now < asked_at + TICK {
+            return false;
+        }
+        if self.is_watched {
+            return now >= asked_at + LOOK_AGAIN || self.waiter.place.now() != self.place_asked;
+        }
+        // As soon as there is something to tell, and what is known is older than that.
+        self.is_due(now) && self.told_at.is_some_and(|told_at| asked_at <= told_at)
+    }
+
+    /// Whether it is time for a line that stays.
+    fn is_due(&self, now: Instant) -> bool {
+        let Some(told_at) = self.told_at else { return true };
+        let has_changed =
+            self.waiter.place.now() != self.place_told || self.token() != self.token_told;
+        now >= told_at + LINES_AGAIN || (has_changed && now >= told_at + LINES_APART)
+    }
+
+    /// Whether there is something to show: what was asked was answered, or will not be soon. For lines
+    /// that stay it must have been asked since the last one.
+    fn is_known(&self, now: Instant) -> bool {
+        let Some(asked_at) = self.asked_at else { return false };
+        let is_news = self.is_watched || self.told_at.is_none_or(|told_at| asked_at > told_at);
+        is_news
+            && (self.seen.as_ref().is_some_and(|seen| self.is_watched || seen.at >= asked_at)
+                || now >= asked_at + LOOK_MAX)
+    }
+
+    fn token(&self) -> Option<u64> {
+        Some(self.seen.as_ref()?.lock.as_ref()?.holders.first()?.token)
+    }
+
+    fn text(&self, now: Instant) -> String {
+        let Waiter { locks, server, place, client, .. } = self.waiter;
+        if let Some(since) = self.silent_since {
+            let kept = client.get().map(|client| client.valid_until().duration_since(now));
+            return silence_text(
+                locks,
+                server,
+                now.duration_since(since),
+                kept.unwrap_or_default(),
+            );
+        }
+        let lock = self.seen.as_ref().and_then(|seen| seen.lock.as_ref());
+        let since = self.seen.as_ref().map_or(Duration::ZERO, |seen| now.duration_since(seen.at));
+        text(locks, lock, place.now(), since)
+    }
+}
+
 /// The line on the terminal; gone when dropped.
 #[derive(Default)]
 struct Line {
@@ -47,7 +255,7 @@ struct Line {
 impl Line {
     fn show(&mut self, text: &str) {
         let width = terminal::width().saturating_sub(1);
-        output::show_in_place(&text.chars().take(width).collect::<String>());
+        aside::show_in_place(&text.chars().take(width).collect::<String>());
         self.shown = true;
     }
 }
@@ -55,46 +263,40 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         if self.shown {
-            output::show_in_place("");
+            aside::show_in_place("");
         }
     }
 }
 
-/// Shows who is waited for, for as long as it is polled.
-pub(crate) async fn show(server: &str, locks: &[&str], place: &Place) -> ! {
-    if !terminal::is_watched() {
-        std::future::pending::<()>().await;
-    }
-    let mut line = Line::default();
-    let mut observer = None;
-    sleep(TICK).await;
-    loop {
-        let place_asked = place.now();
-        let seen = look(&mut observer, server, locks).await;
-        let seen_at = Instant::now();
-        for _ in 0..TICKS_PER_LOOK {
-            line.show(&text(locks, seen.as_ref(), place.now(), seen_at.elapsed()));
-            sleep(TICK).await;
-            if place.now() != place_asked {
-                break;
-            }
-        }
-    }
-}
-
-/// The first of the locks that somebody holds.
-async fn look(observer: &mut Option<Observer>, server: &str, locks: &[&str]) -> Option<LockStatus> {
-    if observer.is_none() {
-        *observer = Observer::connect(server).await.ok();
-    }
+/// The first of the locks that somebody holds, and the connection if it can be used again.
+async fn look(
+    observer: Option<Observer>,
+    server: &str,
+    locks: &[&str],
+) -> (Option<Observer>, Option<LockStatus>) {
+    let observer = match observer {
+        Some(observer) => Some(observer),
+        None => Observer::connect(server).await.ok(),
+    };
+    let Some(mut observer) = observer else { return (None, None) };
     for lock in locks {
-        match observer.as_mut()?.lock(lock).await {
-            Ok(Some(seen)) if !seen.holders.is_empty() => return Some(seen),
+        match observer.lock(lock).await {
+            Ok(Some(seen)) if !seen.holders.is_empty() => return (Some(observer), Some(seen)),
             Ok(_) => {}
-            Err(_) => *observer = None,
+            Err(_) => return (None, None),
         }
     }
-    None
+    (Some(observer), None)
+}
+
+/// `waiting for "deploy": no answer from locks:5625 for 12s, trying again; place kept for 3s more`.
+fn silence_text(locks: &[&str], server: &str, silence: Duration, kept: Duration) -> String {
+    let place = match kept.as_secs() {
+        0 => "the place in line may be lost".to_owned(),
+        _ => format!("place kept for {} more", words::length(kept)),
+    };
+    let (names, silence) = (words::names(locks.iter().copied()), words::length(silence));
+    format!("waiting for {names}: no answer from {server} for {silence}, trying again; {place}")
 }
 
 /// `waiting for "deploy": held by ci-7 for 4m12s, you are 3rd in line`.
@@ -119,46 +321,5 @@ fn text(locks: &[&str], seen: Option<&LockStatus>, place: u64, since: Duration) 
 }
 
 #[cfg(test)]
-mod tests {
-    use coordinator::wire::{Holder, Mode};
-
-    use super::*;
-
-    #[test]
-    fn the_line_names_the_holder_and_the_place() {
-        let holder = Holder {
-            owner: 0,
-            request: 1,
-            session: 1,
-            identity: "ci-7 (ann@build7, pid 8123)".to_owned(),
-            peer: "10.0.0.7:1".to_owned(),
-            mode: Mode::Exclusive,
-            token: 7,
-            held_ms: 250_000,
-            note: String::new(),
-            connected: true,
-        };
-        let lock = LockStatus {
-            name: "deploy".to_owned(),
-            holders: vec![holder],
-            holder_count: 1,
-            waiters: vec![],
-            waiter_count: 3,
-        };
-        assert_eq!(
-            text(&["deploy"], Some(&lock), 3, Duration::from_secs(2)),
-            "waiting for \"deploy\": held by ci-7 for 4m12s, you are 3rd in line"
-        );
-        assert_eq!(
-            text(&["build", "deploy"], Some(&lock), 1, Duration::from_secs(2)),
-            "waiting for \"build\", \"deploy\": \"deploy\" held by ci-7 for 4m12s, you are 1st in line"
-        );
-    }
-
-    #[test]
-    fn what_is_not_known_is_left_out() {
-        let now = Duration::ZERO;
-        assert_eq!(text(&["a"], None, 0, now), "waiting for \"a\"");
-        assert_eq!(text(&["a"], None, 1, now), "waiting for \"a\": you are 1st in line");
-    }
-}
+#[path = "waiting_tests.rs"]
+mod tests;

@@ -80,6 +80,12 @@ pub(crate) fn who(identity: &str, peer: &str) -> String {
     }
 }
 
+/// The user whose process this is; by number where there is no name for it, as in many containers.
+pub(crate) fn user() -> String {
+    let number = || format!("uid{}", rustix::process::getuid().as_raw());
+    whoami::username().unwrap_or_else(|_| number())
+}
+
 /// The part of an identity that names its owner: `ci-7` of `ci-7 (ann@build7, pid 8123)`.
 pub(crate) fn who_in_short(identity: &str) -> Cow<'_, str> {
     match shown(identity) {

@@ -279,7 +279,9 @@ pub(super) fn with_port(server: &str) -> String {
 
 /// `user@host:pid`, cut to what an identity may be.
 pub(super) fn default_identity() -> String {
-    let user = whoami::username().unwrap_or_else(|_| "unknown".to_owned());
+    // In many containers there is no name for whom processes belong to.
+    let number = || format!("uid{}", rustix::process::getuid().as_raw());
+    let user = whoami::username().unwrap_or_else(|_| number());
     let host = gethostname::gethostname().to_string_lossy().into_owned();
     let pid = format!(":{}", std::process::id());
     let mut identity: String =

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -210,6 +211,13 @@ impl Client {
     /// The length of the session's lease.
     pub fn ttl(&self) -> Ttl {
         self.welcome().ttl
+    }
+
+    /// Until when the coordinator keeps the session, its locks and its places in line, if nothing more is
+    /// heard of it. Moves on with every answer to a keep-alive; not later than now if that has passed.
+    pub fn valid_until(&self) -> Instant {
+        let left = self.shared.lease.believed_until().since(self.shared.now());
+        Instant::now() + left
     }
 
     /// Resolves when the client is at its end, for whatever reason. A request tells which. A lost

@@ -1,8 +1,10 @@
 //! What `lock`, `try`, `status` and the others print, and how they exit.
 
 use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use crate::support::{Home, Server, run, run_with_input, start};
+use crate::support::{Done, Home, Server, run, run_with_input, start};
 
 #[test]
 fn the_command_runs_under_the_lock_and_its_exit_code_is_ours() {
@@ -29,6 +31,18 @@ fn a_command_that_cannot_run_is_126_and_one_that_is_not_there_127() {
     assert_eq!(plain.code(), Some(126));
     assert!(plain.err.contains("(permission denied)"), "{}", plain.err);
     assert!(server.lock("demo").is_none());
+}
+
+#[test]
+fn a_script_without_an_interpreter_is_run_by_the_shell() {
+    let server = Server::start();
+    let job = server.home.script("job", "echo it ran $1; exit 3\n");
+    let done = run(server.client(&["lock", "demo", "--", &job, "well"]));
+    assert_eq!((done.code(), done.out.as_str()), (Some(3), "it ran well\n"), "{}", done.err);
+    // A program for another machine is not one.
+    let other = server.home.script("other", "\x7fELF\0\0\0\0");
+    let done = run(server.client(&["lock", "demo", "--", &other]));
+    assert_eq!(done.code(), Some(126), "{}", done.err);
 }
 
 #[test]
@@ -114,13 +128,13 @@ fn a_waiter_gets_the_lock_when_the_holder_is_done() {
     let wait = format!("while ! test -e {}; do sleep 0.01; done", fifo.display());
     let first = start(server.client(&["lock", "demo", "-c", &wait]));
     server.held("demo");
-    let second = start(server.client(&["lock", "demo", "--", "echo", "mine"]));
+    let second = start(server.client(&["lock", "-q", "demo", "--", "echo", "mine"]));
     server.waited_for_by("demo", 1);
     fs::write(&fifo, "").unwrap();
     assert_eq!(first.end().code(), Some(0));
     let second = second.end();
     assert_eq!((second.code(), second.out.as_str()), (Some(0), "mine\n"));
-    assert_eq!(second.err, "", "nothing is told where there is no terminal");
+    assert_eq!(second.err, "", "nothing is told to who does not want to know");
 }
 
 #[test]
@@ -192,7 +206,7 @@ fn status_shows_locks_to_people_and_programs() {
     let empty = run(server.client(&["status"]));
     assert!(empty.out.ends_with("\nnothing is locked\n"), "{}", empty.out);
     let free = run(server.client(&["ls", "demo"]));
-    assert_eq!(free.out, "\"demo\" is free\n");
+    assert_eq!((free.code(), free.out.as_str()), (Some(1), "\"demo\" is free\n"));
 
     let _holder = start(server.client(&["lock", "--note", "n", "demo", "--", "sleep", "60"]));
     let token = server.held("demo");
@@ -203,6 +217,7 @@ fn status_shows_locks_to_people_and_programs() {
     assert!(table.out.contains("1 waiting"), "{}", table.out);
     let one = run(server.client(&["status", "demo"]));
     assert!(one.out.contains("\n1      next ("), "{}", one.out);
+    assert_eq!(one.code(), Some(0), "it is held");
 
     let json = run(server.client(&["status", "--json", "--sessions"]));
     let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
@@ -244,6 +259,101 @@ fn config_says_where_each_setting_came_from() {
     let done = run(home.coordinator(&["config", "--config", file.to_str().unwrap()]));
     assert_eq!(done.code(), Some(2));
     assert!(done.err.ends_with("  hint: did you mean \"ttl\"?\n"), "{}", done.err);
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_is_not_skipped() {
+    let home = Home::new();
+    // A directory can be read by nobody as a file, not even by root.
+    fs::create_dir_all(home.path("xdg/coordinator/config.toml")).unwrap();
+    let mut command = home.coordinator(&["config"]);
+    let done = run_in(&mut command, &home.path("xdg"));
+    assert_eq!(done.code(), Some(2), "{}", done.out);
+    assert!(done.err.starts_with("error: cannot read the configuration /"), "{}", done.err);
+    assert!(done.err.contains("--config /dev/null is none"), "{}", done.err);
+    // What is not there may be missing, also where its directory is something else.
+    fs::write(home.path("file"), "").unwrap();
+    for place in ["file", "nowhere"] {
+        assert_eq!(run_in(&mut home.coordinator(&["config"]), &home.path(place)).code(), Some(0));
+    }
+    let mut other = home.coordinator(&["config", "--config", "/dev/null"]);
+    assert_eq!(run_in(&mut other, &home.path("xdg")).code(), Some(0));
+}
+
+fn run_in(command: &mut Command, xdg: &Path) -> Done {
+    command.env("XDG_CONFIG_HOME", xdg).output().unwrap().into()
+}
+
+#[test]
+fn without_a_home_a_coordinator_asks_where_to_keep_its_state() {
+    let home = Home::new();
+    let mut command = home.coordinator(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env_remove("HOME").current_dir(home.path(""));
+    let done = run(command);
+    assert_eq!(done.code(), Some(2));
+    assert!(done.err.starts_with("error: there is nowhere to keep state: HOME is not set\n"));
+    assert!(done.err.contains("--data-dir"), "{}", done.err);
+    assert_eq!(fs::read_dir(home.path("")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_log_filter_for_the_command_is_the_commands() {
+    let server = Server::start();
+    for filter in ["sqlx", "hyper,tower=debug", "no such level"] {
+        let mut command = server.client(&["lock", "demo", "-c", "echo $RUST_LOG"]);
+        command.env("RUST_LOG", filter);
+        let done = run(command);
+        assert_eq!((done.code(), done.err.as_str()), (Some(0), ""));
+        assert_eq!(done.out, format!("{filter}\n"));
+    }
+}
+
+#[test]
+fn an_empty_variable_of_a_script_runs_nothing_and_holds_nothing() {
+    let server = Server::start();
+    for words in [&["lock", "--", "true"][..], &["try", "--", "true"], &["lock", "demo", "--"]] {
+        let done = run(server.client(words));
+        assert_eq!(done.code(), Some(2), "{words:?}");
+        assert!(done.err.contains("before `--`") || done.err.contains("follows `--`"));
+    }
+}
+
+#[test]
+fn what_cannot_be_written_is_an_error_of_every_command() {
+    let server = Server::start();
+    let _holder = start(server.client(&["lock", "demo", "--", "sleep", "60"]));
+    let token = server.held("demo").to_string();
+    for words in [
+        &["status"][..],
+        &["status", "--json", "demo"],
+        &["status", "--waits"],
+        &["ping"],
+        &["config"],
+        &["config", "--json"],
+        &["completions", "bash"],
+        &["man"],
+        &["man", "lock"],
+        &["help"],
+        &["lock", "--help"],
+        &["--version"],
+        &["lock", "another"],
+        &["bench", "--pairs", "1", "--quiet"],
+        &["release", "demo", "--force", "--token", &token],
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = server.client(words);
+        let done: Done = command.stdout(full).stderr(Stdio::piped()).output().unwrap().into();
+        assert_eq!(done.code(), Some(74), "{words:?}: {}", done.err);
+        assert_eq!(done.err, "error: cannot write what was asked for (no space left on device)\n");
+        // A reader who has seen enough is no error.
+        let (gone, pipe) = std::io::pipe().unwrap();
+        drop(gone);
+        let mut command = server.client(words);
+        let done: Done = command.stdout(pipe).stderr(Stdio::piped()).output().unwrap().into();
+        let code = i32::from(words[0] == "release");
+        assert_eq!(done.code(), Some(code), "{words:?}: {}", done.err);
+        assert!(code == 1 || done.err.is_empty(), "{words:?}: {}", done.err);
+    }
 }
 
 #[test]

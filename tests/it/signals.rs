@@ -2,7 +2,7 @@
 
 use std::os::unix::process::CommandExt;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{Server, eventually, is_stopped, line_in, lives, start};
 
@@ -78,4 +78,75 @@ fn holding_without_a_command_ends_in_order_on_a_signal() {
     holder.signal(Signal::TERM);
     assert_eq!(holder.end().code(), Some(0));
     assert!(server.lock("demo").is_none());
+}
+
+#[test]
+fn what_was_ignored_stays_ignored_for_us_and_the_command() {
+    let server = Server::start();
+    let ready = server.home.path("ready");
+    // nohup(1), and what a script starts in its background.
+    let script = "trap '' HUP INT QUIT; exec \"$0\" \"$@\"";
+    let job = format!(
+        "trap 'exit 4' USR1; grep SigIgn /proc/$$/status > {}; while :; do sleep 0.01; done",
+        ready.display()
+    );
+    let mut command = server.home.command("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_coordinator"), "lock", "demo", "-c", &job]);
+    command.env("COORDINATOR_SERVER", &server.address);
+    let command = start(command);
+    assert!(line_in(&ready).ends_with('7'), "the command does not ignore them");
+    for signal in [Signal::HUP, Signal::INT, Signal::QUIT] {
+        command.signal(signal);
+    }
+    // Were they passed on, the command would be dead before this reaches it.
+    command.signal(Signal::USR1);
+    assert_eq!(command.end().code(), Some(4));
+}
+
+#[test]
+fn who_ignores_ctrl_c_waits_on() {
+    let server = Server::start();
+    let holder = start(server.client(&["lock", "demo", "--", "sleep", "60"]));
+    server.held("demo");
+    let mut command = server.home.command("sh");
+    let script = "trap '' INT; exec \"$0\" lock demo -- echo mine";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_coordinator")]);
+    command.env("COORDINATOR_SERVER", &server.address);
+    let waiter = start(command);
+    server.waited_for_by("demo", 1);
+    waiter.signal(Signal::INT);
+    holder.signal(Signal::TERM);
+    let done = waiter.end();
+    assert_eq!((done.code(), done.out.as_str()), (Some(0), "mine\n"));
+}
+
+#[test]
+fn a_stopped_command_ends_by_what_ends_us() {
+    let server = Server::start();
+    let pid = server.home.path("command");
+    let script = format!("echo $$ > {}; exec sleep 60", pid.display());
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        let command = start(server.client(&["lock", "demo", "-c", &script]));
+        let child = line_in(&pid);
+        kill_process(Pid::from_raw(child.parse().unwrap()).unwrap(), Signal::STOP).unwrap();
+        eventually("it has stopped", || is_stopped(&child).then_some(()));
+        command.signal(signal);
+        assert_eq!(command.end().code(), Some(code));
+        std::fs::remove_file(&pid).unwrap();
+    }
+}
+
+#[test]
+fn children_that_were_not_ours_leave_no_zombies() {
+    let server = Server::start();
+    // A shell that becomes us leaves us its children, as everybody does to the first of a container.
+    let script = "sleep 0.1 & true & orphans=\"$! $(jobs -p)\"; \
+                  exec \"$0\" lock demo -c 'for orphan in $1; do \
+                  while test -e /proc/$orphan; do sleep 0.01; done; done; exit 3'";
+    let script = script.replace("exec", "export orphans; exec").replace("$1", "$orphans");
+    let mut command = server.home.command("bash");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_coordinator")]);
+    command.env("COORDINATOR_SERVER", &server.address);
+    let done = start(command).end();
+    assert_eq!(done.code(), Some(3), "{}", done.err);
 }

@@ -38,6 +38,7 @@ impl Screen {
         command.args(["--ctty", "--wait"]).args(words);
         command.env("COORDINATOR_SERVER", &server.address);
         command.env("COORDINATOR", env!("CARGO_BIN_EXE_coordinator")).env("PS1", "$ ");
+        command.env("TERM", "xterm").env_remove("LESS");
         // What runs there writes to the terminal, though its parent would rather have pipes.
         let redirected = ["sh", "-c", "exec \"$@\" <&0 >&0 2>&0", "sh"];
         let mut whole = server.home.command(redirected[0]);
@@ -63,6 +64,17 @@ impl Screen {
         Self { keys, shown, seen: 0, _session: session }
     }
 
+    /// A shell with job control, as people have it.
+    fn shell(server: &Server) -> Self {
+        Self::open(server, &["bash", "--norc", "--noediting", "-i"])
+    }
+
+    /// Waits until the shell reads what is typed.
+    fn expect_the_shell(&mut self) {
+        self.type_in("echo back $((40 + 2))\n");
+        self.expect("back 42");
+    }
+
     fn type_in(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).unwrap();
     }
@@ -81,6 +93,8 @@ impl Screen {
 
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
+const CTRL_Q: &str = "\x11";
+const CTRL_S: &str = "\x13";
 const CTRL_Z: &str = "\x1a";
 
 #[test]
@@ -114,14 +128,13 @@ fn the_command_reads_the_terminal() {
 #[test]
 fn ctrl_z_gives_the_shell_its_terminal_and_fg_goes_on() {
     let server = Server::start();
-    let mut screen = Screen::open(&server, &["bash", "--norc", "--noediting", "-i"]);
+    let mut screen = Screen::shell(&server);
     // A shell that is to be stopped while it starts something waits for that, and is not stopped.
     screen.type_in("\"$COORDINATOR\" lock demo -c 'echo rea''dy; exec cat'\n");
     screen.expect("ready");
     screen.type_in(CTRL_Z);
     screen.expect("Stopped");
-    screen.type_in("echo back $((40 + 2))\n");
-    screen.expect("back 42");
+    screen.expect_the_shell();
     screen.type_in("fg\n");
     screen.type_in("hello\n");
     screen.expect("hello");
@@ -134,7 +147,7 @@ fn ctrl_z_gives_the_shell_its_terminal_and_fg_goes_on() {
 #[test]
 fn a_stopped_command_whose_lock_was_lost_is_killed_and_not_continued() {
     let server = Server::start();
-    let mut screen = Screen::open(&server, &["bash", "--norc", "--noediting", "-i"]);
+    let mut screen = Screen::shell(&server);
     screen.type_in(
         "\"$COORDINATOR\" lock --ttl 2s demo -c 'echo rea''dy; read line; echo alive $((40 + 2))'\n",
     );
@@ -164,4 +177,176 @@ fn a_waiter_is_shown_whom_it_waits_for() {
     std::fs::write(&go_on, "").unwrap();
     assert_eq!(holder.end().code(), Some(0));
     screen.expect("\r\x1b[Kmine");
+}
+
+/// Asks on the terminal with the echo off, as those do who want a password, whatever the input is.
+const ASK: &str = "stty -echo </dev/tty; echo as''king; read -r word </dev/tty; \
+                   stty echo </dev/tty; echo got $word and $(cat)";
+
+#[test]
+fn a_command_whose_input_is_a_pipe_asks_on_the_terminal() {
+    let server = Server::start();
+    let mut screen = Screen::shell(&server);
+    screen.type_in(&format!("echo data | \"$COORDINATOR\" lock demo -c '{ASK}'; echo code $?\n"));
+    screen.expect("asking");
+    screen.type_in("secret\n");
+    screen.expect("got secret and data");
+    screen.expect("code 0");
+    screen.expect_the_shell();
+}
+
+#[test]
+fn ctrl_c_ends_a_command_that_asks_on_the_terminal() {
+    let server = Server::start();
+    let mut screen = Screen::shell(&server);
+    screen.type_in("echo data | \"$COORDINATOR\" lock demo -- cat /dev/tty\n");
+    server.held("demo");
+    // Once it has answered, it reads on.
+    screen.type_in("hello\n");
+    screen.expect("hello");
+    screen.expect("hello");
+    screen.type_in(CTRL_C);
+    // What is typed before belongs to whoever has the terminal.
+    screen.expect("$ ");
+    screen.type_in("echo code $?\n");
+    screen.expect("code 130");
+    screen.expect_the_shell();
+}
+
+#[test]
+fn ctrl_z_stops_a_command_that_asks_on_the_terminal_and_fg_goes_on() {
+    let server = Server::start();
+    let mut screen = Screen::shell(&server);
+    screen.type_in(
+        "echo data | \"$COORDINATOR\" lock demo -c 'exec </dev/tty; read -r a; echo a is $a; exec cat'\n",
+    );
+    screen.type_in("one\n");
+    screen.expect("a is one");
+    screen.type_in(CTRL_Z);
+    screen.expect("Stopped");
+    screen.expect_the_shell();
+    screen.type_in("fg\n");
+    screen.expect("lock demo");
+    screen.type_in("two\n");
+    screen.expect("two");
+    screen.expect("two");
+    screen.type_in(CTRL_D);
+    screen.type_in("echo code $?\n");
+    screen.expect("code 0");
+}
+
+#[test]
+fn a_background_job_that_asks_for_the_terminal_stops_and_has_it_after_fg() {
+    let server = Server::start();
+    let mut screen = Screen::shell(&server);
+    screen.type_in("\"$COORDINATOR\" lock demo -c 'read -r word </dev/tty; echo got $word' &\n");
+    server.held("demo");
+    screen.type_in("until jobs -s | grep .; do :; done\n");
+    screen.expect("Stopped");
+    screen.type_in("fg\n");
+    screen.type_in("secret\n");
+    screen.expect("got secret");
+    screen.expect_the_shell();
+}
+
+#[test]
+fn a_pager_behind_a_command_has_the_terminal() {
+    let server = Server::start();
+    let mut screen = Screen::shell(&server);
+    screen.type_in(
+        "\"$COORDINATOR\" lock demo -c 'seq 1 100000' | less; echo code ${PIPESTATUS[*]}\n",
+    );
+    screen.expect("1\r\n2\r\n");
+    screen.type_in("q");
+    screen.expect("code 141 0");
+    screen.expect_the_shell();
+    assert!(!screen.shown.lock().unwrap().contains("Stopped"));
+}
+
+#[test]
+fn ctrl_z_stops_a_pipeline_and_fg_goes_on() {
+    let server = Server::start();
+    let mut screen = Screen::shell(&server);
+    screen.type_in("\"$COORDINATOR\" lock demo -c 'echo rea''dy; exec sleep 60' | cat\n");
+    screen.expect("ready");
+    screen.type_in(CTRL_Z);
+    screen.expect("Stopped");
+    screen.expect_the_shell();
+    screen.type_in("fg\n");
+    screen.expect("| cat");
+    screen.type_in(CTRL_C);
+    // What is typed before belongs to whoever has the terminal.
+    screen.expect("$ ");
+    screen.type_in("echo code $?\n");
+    screen.expect("code ");
+    eventually("the command has gone", || server.lock("demo").is_none().then_some(()));
+}
+
+#[test]
+fn ctrl_c_is_not_for_a_background_job_of_a_script() {
+    let server = Server::start();
+    let go_on = server.home.path("go-on");
+    let job = format!(
+        "echo rea''dy; while ! test -e {}; do sleep 0.01; done; echo fin''ished",
+        go_on.display()
+    );
+    let script =
+        "trap 'echo cau''ght' INT; \"$COORDINATOR\" lock demo -c \"$0\" & wait; wait; echo code $?";
+    let mut screen = Screen::open(&server, &["bash", "-c", script, &job]);
+    screen.expect("ready");
+    screen.type_in(CTRL_C);
+    screen.expect("caught");
+    std::fs::write(&go_on, "").unwrap();
+    screen.expect("finished");
+    screen.expect("code 0");
+}
+
+#[test]
+fn a_script_without_an_interpreter_runs_on_a_terminal() {
+    let server = Server::start();
+    let job = server.home.script("job", "echo it ran $1\n");
+    let script = "\"$COORDINATOR\" lock demo -- \"$0\" well; echo code $?";
+    let mut screen = Screen::open(&server, &["sh", "-c", script, &job]);
+    screen.expect("it ran well");
+    screen.expect("code 0");
+}
+
+#[test]
+fn a_program_that_is_replaced_while_it_waits_runs_the_command() {
+    let server = Server::start();
+    let [installed, new] = ["coordinator", "new"].map(|name| server.home.path(name));
+    for file in [&installed, &new] {
+        std::fs::copy(env!("CARGO_BIN_EXE_coordinator"), file).unwrap();
+    }
+    let holder = start(server.client(&["lock", "demo", "--", "sleep", "60"]));
+    server.held("demo");
+    let script = "\"$0\" lock demo -- echo deployed; echo code $?";
+    let mut screen = Screen::open(&server, &["sh", "-c", script, installed.to_str().unwrap()]);
+    server.waited_for_by("demo", 1);
+    // As installers do it.
+    std::fs::rename(&new, &installed).unwrap();
+    holder.signal(rustix::process::Signal::TERM);
+    screen.expect("deployed");
+    screen.expect("code 0");
+}
+
+#[test]
+fn a_waiter_whose_terminal_stands_still_keeps_its_place() {
+    let server = Server::start();
+    let holder = start(server.client(&["lock", "--ttl", "1m", "demo", "--", "sleep", "60"]));
+    server.held("demo");
+    let script = "\"$COORDINATOR\" lock --ttl 2s demo -- echo mine; echo code $?";
+    let mut screen = Screen::open(&server, &["sh", "-c", script]);
+    screen.expect("you are 1st in line");
+    screen.type_in(CTRL_S);
+    // Two leases long, in which nothing can be written.
+    let waited = || server.lock("demo").unwrap()["waiters"][0]["waiting_ms"].as_u64();
+    let since = waited().expect("it waits");
+    eventually("it has waited", || {
+        (waited().expect("it waits still") > since + 4_000).then_some(())
+    });
+    holder.signal(rustix::process::Signal::TERM);
+    screen.type_in(CTRL_Q);
+    screen.expect("mine");
+    screen.expect("code 0");
 }

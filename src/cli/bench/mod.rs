@@ -37,7 +37,7 @@ pub(crate) async fn run(args: BenchArgs, settings: &Settings) -> Result<ExitCode
         connect_timeout: settings.connect_timeout,
         plan: plan.clone(),
     };
-    let mut signals = Signals::listen([Signal::INT, Signal::TERM])
+    let mut signals = Signals::listen_unless_ignored([Signal::INT, Signal::TERM])
         .map_err(|error| Failure::ours("cannot listen for signals", &error))?;
     let mut caught = None;
     let interrupted = async { caught = Some(signals.next().await) };
@@ -49,9 +49,9 @@ pub(crate) async fn run(args: BenchArgs, settings: &Settings) -> Result<ExitCode
     bar.finish();
     let outcome = measured.map_err(|error| failure(&server, error))?;
     if args.json {
-        output::line(&json(&server, &outcome));
+        output::line(&json(&server, &outcome))?;
     } else {
-        output::print(&report::table(&outcome));
+        output::print(&report::table(&outcome))?;
     }
     Ok(caught.map_or(ExitCode::SUCCESS, interrupted_by))
 }

@@ -49,12 +49,13 @@ mod process;
 
 use std::io::{self, PipeWriter, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
 
+use super::again::our_program;
 pub(crate) use process::{WORD, run};
 
 /// A clock that is the same in all processes, goes on in suspend, and is not set.
@@ -123,7 +124,7 @@ impl Watchdog {
     pub(crate) fn start(kill_after: Duration) -> io::Result<Self> {
         let (theirs, orders) = io::pipe()?;
         rustix::io::ioctl_fionbio(&orders, true)?;
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = our_program()?;
         command.arg(WORD).arg(kill_after.as_millis().to_string());
         // It must keep no file system busy, no output open, and be out of reach from the first.
         command.current_dir("/").stdin(theirs).stdout(Stdio::null()).stderr(Stdio::null());
@@ -147,6 +148,11 @@ impl Watchdog {
         if self.orders.write_all(&Order { group, dead_by }.encode()).is_ok() {
             self.dead_by = dead_by;
         }
+    }
+
+    /// Reaps it if it is `child`, which has ended. It is never signalled again then.
+    pub(crate) fn reap(&mut self, child: Pid) -> bool {
+        Pid::from_child(&self.process) == child && self.process.try_wait().is_ok()
     }
 
     /// Whether its deadline has passed, at which it kills.

@@ -13,7 +13,7 @@ use coordinator::wire::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_util::codec::Decoder;
 
 use super::checks::Violation;
@@ -25,6 +25,8 @@ use super::{Answer, Ask, Error, Link, Peer};
 const TTL: Duration = Duration::from_secs(40);
 /// How often a keep-alive is said if nothing else is.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A coordinator that answers so many of them with nothing at all has fallen silent.
+const KEEP_ALIVES_UNANSWERED_MAX: u32 = 2;
 /// What a read may bring, whatever was asked.
 const READ_BYTES: usize = 512;
 /// What the answers to one slot's questions may need besides.
@@ -54,6 +56,10 @@ pub(crate) struct Session {
     unread: BytesMut,
     /// Makes messages of it.
     codec: ClientCodec,
+    /// How long the Welcome may take.
+    connect_timeout: Duration,
+    /// Whether it has come.
+    is_welcomed: bool,
     /// Where in its life the session is.
     state: State,
     /// The locks.
@@ -128,6 +134,8 @@ impl Peer for Coordinator {
             unsent,
             unread: BytesMut::new(),
             codec: ClientCodec::new(),
+            connect_timeout: self.connect_timeout,
+            is_welcomed: false,
             state: State::Greeting,
             slots: slots.collect(),
             base: 1,
@@ -182,6 +190,7 @@ impl Session {
 
     /// Reads what comes next, and keeps the session alive meanwhile.
     async fn read(&mut self) -> Result<Vec<ServerMessage>, Error> {
+        let mut unanswered = 0;
         loop {
             if let Some(messages) = self.codec.decode(&mut self.unread).map_err(protocol)? {
                 return Ok(messages);
@@ -192,7 +201,16 @@ impl Session {
                 read = self.stream.read_buf(&mut self.unread) => if read? == 0 {
                     return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
                 },
-                _ = self.keep_alive.tick() => self.renew().await?,
+                () = sleep(self.connect_timeout), if !self.is_welcomed => {
+                    return Err(std::io::Error::from(TIMED_OUT).into());
+                }
+                _ = self.keep_alive.tick() => {
+                    if unanswered == KEEP_ALIVES_UNANSWERED_MAX {
+                        return Err(std::io::Error::from(TIMED_OUT).into());
+                    }
+                    unanswered += 1;
+                    self.renew().await?;
+                }
             }
         }
     }
@@ -209,10 +227,14 @@ impl Session {
         match message {
             ServerMessage::Welcome { .. } if self.state == State::Greeting => {
                 self.state = State::Open;
+                self.is_welcomed = true;
                 Ok(None)
             }
             // A Hello and a Goodbye may have travelled together.
-            ServerMessage::Welcome { .. } if self.state == State::Leaving => Ok(None),
+            ServerMessage::Welcome { .. } if self.state == State::Leaving => {
+                self.is_welcomed = true;
+                Ok(None)
+            }
             ServerMessage::Grant { request, token, .. } => {
                 let slot = self.slot_of(request, self.base);
                 match slot.and_then(|slot| self.slots.get_mut(slot).zip(Some(slot))) {
