@@ -13,7 +13,9 @@
 //!
 //! It is dull. A turn is: take the time, step the table through what the message holds, perform the
 //! effects, deliver what has come together for each connection as one batch, re-arm the timer. If a
-//! rule about locks can be found here, it is in the wrong file. What it adds to the engine is the
+//! rule about locks can be found here, it is in the wrong file. A turn ends after so many steps; what is
+//! left of what clients said waits in the `backlog`, while the sockets are looked at. What is due happens
+//! behind a *barrier*: once everything is heard that could be read by then. What the actor adds to the engine is the
 //! attributes of connections: where their answers go, and who they said they are; and the proofs that
 //! outlive a run, which the engine takes on trust.
 //!
