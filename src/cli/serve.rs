@@ -195,6 +195,7 @@ fn config(settings: &Settings) -> Config {
     } else {
         Data::Directory(settings.data_dir.clone())
     };
+    config.limits.ttl_max = settings.ttl_max.0;
     config.limits.sessions_max = settings.sessions_max;
     config.limits.claims_per_session_max = settings.claims_per_session_max;
     config.limits.waiters_per_lock_max = settings.waiters_per_lock_max;

@@ -283,6 +283,13 @@ pub enum Rejection {
     Identity(TextError),
     /// Not a ttl.
     Ttl(TtlError),
+    /// A longer lease than the operator allows.
+    TtlNotAllowed {
+        /// What was asked for.
+        asked: Ttl,
+        /// The longest that is allowed.
+        max: Ttl,
+    },
     /// Not a number of permits.
     Permits(PermitsError),
     /// The lock is in use otherwise: as a plain lock, or with another number of permits.
@@ -408,7 +415,7 @@ impl Rejection {
             Self::LockName(_) => RejectionCode::InvalidLockName,
             Self::Note(_) => RejectionCode::InvalidNote,
             Self::Identity(_) => RejectionCode::InvalidIdentity,
-            Self::Ttl(_) => RejectionCode::InvalidTtl,
+            Self::Ttl(_) | Self::TtlNotAllowed { .. } => RejectionCode::InvalidTtl,
             Self::Permits(_) => RejectionCode::InvalidPermits,
             Self::PermitsDiffer { .. } => RejectionCode::PermitsDiffer,
             Self::Claims(_) => RejectionCode::InvalidClaims,
@@ -470,6 +477,10 @@ impl fmt::Display for Rejection {
                 write!(f, "not an identity (at most {IDENTITY_LEN_MAX} bytes): {error}")
             }
             Self::Ttl(error) => error.fmt(f),
+            Self::TtlNotAllowed { asked, max } => write!(
+                f,
+                "a ttl of {asked} is longer than the {max} that this coordinator allows (its ttl-max)"
+            ),
             Self::Permits(error) => error.fmt(f),
             Self::PermitsDiffer { lock, of: Some(of), asked } => {
                 write!(f, "{lock:?} is in use as a semaphore of {of}, not for {asked}")

@@ -26,4 +26,6 @@ pub use limits::Limits;
 pub use text::{
     IDENTITY_LEN_MAX, Identity, LOCK_NAME_LEN_MAX, LockName, NOTE_LEN_MAX, Note, TextError,
 };
-pub use time::{LOCK_DELAY_MAX, TTL_DEFAULT, TTL_MAX, TTL_MIN, Timestamp, Ttl, TtlError};
+pub use time::{
+    LOCK_DELAY_MAX, TTL_DEFAULT, TTL_MAX, TTL_MAX_DEFAULT, TTL_MIN, Timestamp, Ttl, TtlError,
+};

@@ -138,6 +138,21 @@ fn the_operators_mistakes_are_2() {
 }
 
 #[test]
+fn who_asks_for_a_longer_lease_than_is_allowed_is_told_the_limit() {
+    let refused = |server: &Server, ttl| {
+        let done = run(server.client(&["lock", "--ttl", ttl, "demo", "--", "true"]));
+        (done.code(), done.err)
+    };
+    let usual = Server::start();
+    assert_eq!(refused(&usual, "10m"), (Some(0), String::new()));
+    let (code, told) = refused(&usual, "601s");
+    assert_eq!(code, Some(2));
+    assert!(told.contains("a ttl of 601s is longer than the 600s that this"), "{told}");
+    let generous = Server::start_with(Home::new(), &["--ephemeral", "--ttl-max", "1h"]);
+    assert_eq!(refused(&generous, "1h"), (Some(0), String::new()));
+}
+
+#[test]
 fn listening_beyond_this_machine_is_warned_of() {
     let home = Home::new();
     let port_file = home.path("p");
