@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Durable;
+use super::{Durable, TOKENS_AHEAD_DAYS_MAX};
 use crate::types::{
     CLAIMS_MAX, Claim, ClaimsError, ConnectionId, FencingToken, Generation, IDENTITY_LEN_MAX,
     Identity, LOCK_DELAY_MAX, LockName, LostReason, Mode, NOTE_LEN_MAX, OwnerId, PermitsError,
@@ -525,9 +525,12 @@ impl fmt::Display for Rejection {
             }
             Self::SessionNeeded => f.write_str("an observer can only look and revoke"),
             Self::Unsupported { what } => write!(f, "this version does not support {what}"),
-            Self::ImplausibleToken => {
-                f.write_str("the token or epoch presented is more than a year ahead of the clock")
-            }
+            Self::ImplausibleToken => write!(
+                f,
+                "the token or epoch presented is more than {TOKENS_AHEAD_DAYS_MAX} days ahead of this \
+                 coordinator's clock; if that is wrong, set it and start the coordinator again, else \
+                 start the client anew, without what it has seen"
+            ),
             Self::Grace { left } => write!(
                 f,
                 "the coordinator has just restarted and waits {left:.1?} more for earlier holders"

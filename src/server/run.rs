@@ -182,7 +182,9 @@ impl<L: Listener> Bound<L> {
         clock: Box<dyn Clock>,
         open: impl FnOnce() -> Result<(L, SocketAddr), ServerError>,
     ) -> Result<Self, ServerError> {
-        let (start, sealer) = start::begin(disk.store(), config.stale_state, SystemTime::now())?;
+        let wall = SystemTime::now();
+        let (start, sealer) = start::begin(disk.store(), config.stale_state, wall)?;
+        start::await_next_tick(wall, SystemTime::now, start::pause_for_tick);
         let (listener, address) = open()?;
 
         let epoch = start.durable.epoch;

@@ -119,6 +119,22 @@ fn tokens_rise_across_a_restart() {
 }
 
 #[test]
+fn tokens_rise_though_nothing_is_kept_however_soon_the_next_start_comes() {
+    let token = |server: &Server| {
+        let script = "echo $COORDINATOR_FENCING_TOKEN";
+        run(server.client(&["lock", "demo", "-c", script])).out.trim().parse::<u64>().unwrap()
+    };
+    let mut latest = 0;
+    for _ in 0..3 {
+        let server = Server::start();
+        let first = token(&server);
+        assert!(first > latest, "{first} after {latest}");
+        latest = token(&server);
+        server.process.signal(Signal::KILL);
+    }
+}
+
+#[test]
 fn the_operators_mistakes_are_2() {
     let home = Home::new();
     for flags in [
