@@ -162,6 +162,9 @@ settings! {
     /// Most connections at a time.
     connections_max: usize = |_| Config::default().connections_max.to_string(),
         "connections-max" "N" SERVERS, Foreign::None;
+    /// Most connections from one address at a time; else three quarters of --connections-max.
+    connections_per_address_max: Option<usize> = |_| String::new(),
+        "connections-per-address-max" "N" SERVERS, Foreign::None;
     /// Most bytes that clients have not read yet, all together; beyond, who has most is closed.
     unread_max: Size = |_| words::size(Config::default().unread_bytes_max),
         "unread-max" "SIZE" SERVERS, Foreign::None;
@@ -172,6 +175,9 @@ settings! {
     /// Most sessions at a time.
     sessions_max: usize = |_| Config::default().limits.sessions_max.to_string(),
         "sessions-max" "N" SERVERS, Foreign::None;
+    /// Most sessions from one address at a time; else three quarters of --sessions-max.
+    sessions_per_address_max: Option<usize> = |_| String::new(),
+        "sessions-per-address-max" "N" SERVERS, Foreign::None;
     /// Most locks that one session claims at a time, held and awaited together.
     claims_per_session_max: usize =
         |_| Config::default().limits.claims_per_session_max.to_string(),

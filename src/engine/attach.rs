@@ -9,7 +9,7 @@ use super::arena::SessionKey;
 use super::event::{Attach, Command};
 use super::session::{Opening, Session};
 use super::{Effect, EndReason, Forfeit, LockTable, News, Rejection, Standing};
-use crate::types::{ConnectionId, Generation, Ttl};
+use crate::types::{ConnectionId, Generation, Origin, Ttl};
 
 /// So much may a client say before it is welcome; one that says more is sent away.
 const UNHEARD_MAX: usize = 256;
@@ -57,6 +57,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         // Who was let in before the crash is not kept out by those who were quicker after it.
         if self.sessions.len() >= max && !(is_reopened && self.displace_newcomer()) {
             return Err(Rejection::TooManySessions { max });
+        }
+        if let Some(origin) = opening.peer.map(|peer| Origin::of(peer.ip())) {
+            // Many honest clients may come from one address, but it is not to take all.
+            let max = self.limits.sessions_per_address_max.unwrap_or(max - max / 4);
+            if self.sessions.from(origin) >= max && !is_reopened {
+                return Err(Rejection::TooManySessionsThere { origin, max });
+            }
         }
         assert!(self.sessions.find(opening.id).is_none(), "the shell gave a session id twice");
         let (id, ttl) = (opening.id, opening.ttl);
@@ -142,7 +149,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             return self.refuse(connection, Rejection::StaleGeneration { latest });
         }
         self.sessions[key].generation = generation;
-        self.sessions[key].peer = peer;
+        self.sessions.moved(key, peer);
         self.sessions[key].renew(self.now);
         if let Some(before) = self.sessions.attach(key, connection) {
             self.effects.push(Effect::Superseded { connection: before });

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{Durable, TOKENS_AHEAD_DAYS_MAX};
 use crate::types::{
     CLAIMS_MAX, Claim, ClaimsError, ConnectionId, FencingToken, Generation, IDENTITY_LEN_MAX,
-    Identity, LOCK_DELAY_MAX, LockName, LostReason, Mode, NOTE_LEN_MAX, OwnerId, PermitsError,
-    RejectionCode, RequestId, SessionId, TextError, Ticket, Ttl, TtlError,
+    Identity, LOCK_DELAY_MAX, LockName, LostReason, Mode, NOTE_LEN_MAX, Origin, OwnerId,
+    PermitsError, RejectionCode, RequestId, SessionId, TextError, Ticket, Ttl, TtlError,
 };
 
 /// Something for the shell to do, in the order in which the engine says it.
@@ -322,6 +322,13 @@ pub enum Rejection {
         /// How many there may be.
         max: usize,
     },
+    /// No more sessions from this address.
+    TooManySessionsThere {
+        /// Where from.
+        origin: Origin,
+        /// How many there may be.
+        max: usize,
+    },
     /// No more claims in this session.
     TooManyClaims {
         /// How many there may be.
@@ -423,7 +430,9 @@ impl Rejection {
             Self::RequestIdReused => RejectionCode::RequestIdReused,
             Self::RequestForgotten { .. } => RejectionCode::RequestForgotten,
             Self::AsBefore(code) => *code,
-            Self::TooManySessions { .. } => RejectionCode::TooManySessions,
+            Self::TooManySessions { .. } | Self::TooManySessionsThere { .. } => {
+                RejectionCode::TooManySessions
+            }
             Self::TooManyClaims { .. } => RejectionCode::TooManyClaims,
             Self::TooManyWaiters { .. } => RejectionCode::TooManyWaiters,
             Self::UnknownSession => RejectionCode::UnknownSession,
@@ -501,6 +510,9 @@ impl fmt::Display for Rejection {
             ),
             Self::AsBefore(code) => write!(f, "{code}, as answered before"),
             Self::TooManySessions { max } => write!(f, "{max} sessions are alive, the limit"),
+            Self::TooManySessionsThere { origin, max } => {
+                write!(f, "{max} sessions from {origin} are alive, the limit for one address")
+            }
             Self::TooManyClaims { max } => {
                 write!(f, "the session would claim more than {max} locks at a time, the limit")
             }

@@ -171,27 +171,14 @@ const TOKENS_PER_HOUR: u64 = 3600 << 20;
 
 /// The counters move past what a client has seen. That is as it should be after a loss of the state,
 /// and otherwise a client that lies.
-pub(super) fn moved_ahead(who: Who<'_>, peer: Option<SocketAddr>, ahead: Ahead) {
-    let peer = Peer(peer);
-    warn!("counters moved past what a client has seen {who} peer={peer} {ahead}");
+pub(super) fn moved_ahead(who: Who<'_>, ahead: Ahead) {
+    warn!("counters moved past what a client has seen {who} {ahead}");
 }
 
 /// A client that was not let in has seen later counters than ours.
 pub(super) fn not_moved_ahead(peer: Option<SocketAddr>, ahead: Ahead) {
-    let peer = Peer(peer);
-    warn!("client refused that has seen later counters than ours peer={peer} {ahead}");
-}
-
-/// Where a connection comes from.
-struct Peer(Option<SocketAddr>);
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(peer) => peer.fmt(f),
-            None => f.write_str("unknown"),
-        }
-    }
+    let peer = peer.map_or_else(String::new, |peer| format!(" peer={peer}"));
+    warn!("client refused that has seen later counters than ours{peer} {ahead}");
 }
 
 /// A request is rejected because those of the cycle would wait for each other for ever.

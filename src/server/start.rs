@@ -303,7 +303,8 @@ mod tests {
         assert_eq!(first.plausible.tokens_below, week);
         assert_eq!(first.plausible.epoch.number(), (HOUR + SECS_PER_WEEK) / SECS_PER_MIN);
         // A client has used that up; the next run, an hour later, does not begin another week there.
-        let used = Durable { tokens_below: week, epoch: first.plausible.epoch, ttl_max: None };
+        let epoch = first.plausible.epoch;
+        let used = Durable { tokens_below: week, epoch, ..first.durable };
         let later = Duration::from_secs(2 * HOUR);
         let second = start_from(stored(used), later, StaleState::Refuse).unwrap();
         assert_eq!(second.first_token, week);
@@ -356,7 +357,7 @@ mod tests {
     #[test]
     fn a_lost_state_has_the_longest_grace_period_that_there_can_be() {
         let lost = Stored { is_lost: true, ..Stored::default() };
-        let start = start_from(lost, HOUR, StaleState::Refuse).unwrap();
+        let start = start_from(lost, Duration::from_secs(HOUR), StaleState::Refuse).unwrap();
         assert_eq!(start.durable.ttl_max, Ttl::new(TTL_MAX).ok());
         assert_eq!(first_start(HOUR).durable.ttl_max, None, "nobody was there before");
     }

@@ -14,6 +14,8 @@ pub struct Limits {
     pub ttl_max: Ttl,
     /// Most sessions alive at a time.
     pub sessions_max: usize,
+    /// Most of them from one address, as [`Origin`](super::Origin) has it; none: three quarters.
+    pub sessions_per_address_max: Option<usize>,
     /// Most locks that one session may claim at a time, held and awaited together: a request for
     /// several counts as so many.
     pub claims_per_session_max: usize,
@@ -30,6 +32,7 @@ impl Default for Limits {
         Self {
             ttl_max: Ttl::ALLOWED_DEFAULT,
             sessions_max: 100_000,
+            sessions_per_address_max: None,
             claims_per_session_max: 65_536,
             waiters_per_lock_max: 1_000_000,
             finished_remembered: 256,

@@ -49,6 +49,7 @@ fn every_rejection_has_its_code_and_says_what_is_wrong() {
         R::RequestForgotten { latest: converts },
         R::AsBefore(RejectionCode::Deadlock),
         R::TooManySessions { max },
+        R::TooManySessionsThere { origin: Origin::Loopback, max },
         R::TooManyClaims { max },
         R::TooManyWaiters { lock: lock(), max },
         R::UnknownSession,

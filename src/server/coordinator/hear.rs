@@ -80,7 +80,7 @@ impl Coordinator {
                 self.watch(connection, query_id, name, now);
             }
             ClientMessage::Subscribe { query_id, ref name } => {
-                self.subscribe(connection, query_id, name.as_deref());
+                self.subscribe(connection, query_id, name.as_deref(), now);
             }
         }
     }
@@ -120,11 +120,12 @@ impl Coordinator {
     fn tell_ahead(&self, connection: ConnectionId, peer: Option<SocketAddr>, ahead: Ahead) {
         match self.connections.role(connection) {
             Some(Role::Session { id, identity }) => {
-                let who = Who { session: *id, identity: Some(identity) };
-                journal::moved_ahead(who, peer, ahead);
+                journal::moved_ahead(Who { session: *id, identity: Some(identity), peer }, ahead);
             }
             Some(Role::Unknown | Role::Observer | Role::Gone) | None => {
-                journal::not_moved_ahead(peer, ahead);
+                if self.counters.chatter.admits(Topic::Refusal, peer) {
+                    journal::not_moved_ahead(peer, ahead);
+                }
             }
         }
     }
@@ -189,6 +190,7 @@ impl Coordinator {
     }
 
     fn keep_alive(&mut self, connection: ConnectionId, sequence: u64, now: Timestamp) {
+        self.subscribers.heard(connection, now);
         match self.connections.role(connection) {
             Some(Role::Session { .. }) => {
                 let command = Command::KeepAlive { sequence };
