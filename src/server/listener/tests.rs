@@ -150,9 +150,11 @@ async fn a_holder_whose_connection_was_cut_comes_back_though_others_took_all_pla
 
         // Whoever only claims to come back gets no place.
         let secret_of_nobody = secret.wrapping_add(1);
+        let mut liars = Vec::new();
         for _ in 0..3 {
             let attach = Attach::Resume { session, secret: secret_of_nobody, generation: 2 };
-            let (_liar, answer) = port.hello(THERE, attach).await;
+            let (liar, answer) = port.hello(THERE, attach).await;
+            liars.push(liar);
             let refused = GoodbyeCode::Refused.number();
             assert!(matches!(answer, ServerMessage::Goodbye { code, .. } if code == refused));
         }
