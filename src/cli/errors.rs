@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use coordinator::types::{LostReason, RejectionCode};
+use coordinator::types::{GoodbyeCode, LostReason, RejectionCode};
 use coordinator::wire::{CycleLink, Holder, LockStatus};
 use coordinator::{Error, LockGuard};
 
@@ -184,6 +184,14 @@ impl Attempt<'_> {
             .hint("ask again when it is back"),
             Error::Unavailable { server, source } => no_server(server, source),
             Error::InvalidRequest { message } => Failure::usage(message.as_str()),
+            Error::Dismissed { server, message, code: GoodbyeCode::TooManyConnections } => {
+                let what =
+                    format!("the coordinator at {server} has too many connections: {message}");
+                Failure::new(exit::NO_SERVER, what).hint(
+                    "ask again later; its operator can raise --connections-max, or \
+                     --connections-per-address-max",
+                )
+            }
             Error::Dismissed { server, message, .. } => Failure::new(
                 exit::NO_SERVER,
                 format!("the coordinator at {server} ended the session: {message}"),

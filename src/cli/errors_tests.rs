@@ -111,6 +111,20 @@ fn no_server_says_where_and_what_next() {
 }
 
 #[test]
+fn a_crowd_is_told_of_as_such() {
+    let (server, code) = ("127.0.0.1:5625".into(), GoodbyeCode::TooManyConnections);
+    let message = "10000 connections are open, the limit".to_owned();
+    let failure = ATTEMPT.failed(&Error::Dismissed { server, code, message });
+    assert_eq!(failure.exit, 69);
+    assert_eq!(
+        failure.plain(),
+        "error: the coordinator at 127.0.0.1:5625 has too many connections: 10000 connections are open, the limit
+  hint: ask again later; its operator can raise --connections-max, or --connections-per-address-max
+"
+    );
+}
+
+#[test]
 fn every_rejection_has_an_exit_code_that_a_script_can_act_on() {
     let code = |code| ATTEMPT.rejected(code, "why").exit;
     for code in RejectionCode::ALL {

@@ -63,7 +63,7 @@ async fn serve(
     let reread = Reread::start(settings, flags)
         .map_err(|error| Failure::ours("cannot read settings again", &error))?;
     log::info!("{}, protocol {PROTOCOL}, pid {}", version(), std::process::id());
-    allow_connections(settings.connections_max);
+    allow_connections(config(settings).connections_open_max());
     // Until address and directory are ours, the file in its place may be that of another.
     let mut port_file = settings.port_file.as_deref().map(PortFile::beside).transpose()?;
     let server = Server::bind(config(settings)).await.map_err(|error| cannot_serve(&error))?;
@@ -107,8 +107,8 @@ const FILES_BESIDES: u64 = 64;
 
 /// Every connection is an open file, and the usual limit on those is far too low for a server. Takes
 /// what the system allows us, and says so if that is less than is wanted.
-fn allow_connections(connections_max: usize) {
-    let wanted = connections_max as u64 + FILES_BESIDES;
+fn allow_connections(connections: usize) {
+    let wanted = connections as u64 + FILES_BESIDES;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     // None is no limit.
     let (Some(now), allowed) = (current, maximum.unwrap_or(u64::MAX)) else { return };
@@ -120,8 +120,8 @@ fn allow_connections(connections_max: usize) {
     }
     if allowed < wanted {
         log::warn!(
-            "the system allows {allowed} open files, so fewer connections than the \
-             {connections_max} of --connections-max; `ulimit -n` or LimitNOFILE= raise that"
+            "the system allows {allowed} open files, fewer than the {wanted} that --connections-max may \
+             need; `ulimit -n` or LimitNOFILE= raise that"
         );
     }
 }
@@ -200,11 +200,14 @@ fn config(settings: &Settings) -> Config {
     } else {
         Data::Directory(settings.data_dir.clone())
     };
+    config.limits.ttl_max = settings.ttl_max.0;
     config.limits.sessions_max = settings.sessions_max;
     config.limits.claims_per_session_max = settings.claims_per_session_max;
     config.limits.waiters_per_lock_max = settings.waiters_per_lock_max;
     config.connections_max = settings.connections_max;
     config.unread_bytes_max = settings.unread_max.0;
+    config.connections_per_address_max = settings.connections_per_address_max;
+    config.limits.sessions_per_address_max = settings.sessions_per_address_max;
     config.io_threads = settings.io_threads.0;
     config.handshake_timeout = settings.handshake_timeout;
     config.drain_timeout = settings.drain_timeout;

@@ -22,7 +22,7 @@ use coordinator::types::{Identity, Ttl};
 use super::errors::Failure;
 use super::log::Filter;
 use super::sources::Sources;
-use super::values::{OnLost, PORT_DEFAULT, ServerAddress, Size, Threads, Value};
+use super::values::{OnLost, PORT_DEFAULT, ServerAddress, Size, Threads, TtlMax, Value};
 use super::words;
 
 /// Commands that talk to a coordinator.
@@ -178,12 +178,22 @@ settings! {
     /// Most connections at a time.
     connections_max: usize = |_| Config::default().connections_max.to_string(),
         "connections-max" "N" SERVERS, Foreign::None;
+    /// Most connections from one address at a time; else three quarters of --connections-max.
+    connections_per_address_max: Option<usize> = |_| String::new(),
+        "connections-per-address-max" "N" SERVERS, Foreign::None;
     /// Most bytes that clients have not read yet, all together; beyond, who has most is closed.
     unread_max: Size = |_| words::size(Config::default().unread_bytes_max),
         "unread-max" "SIZE" SERVERS, Foreign::None;
+    /// Longest lease that a client may ask for, between 10s and 1h: after a crash, all wait for the
+    /// longest that there was.
+    ttl_max: TtlMax = |_| words::ttl(Config::default().limits.ttl_max),
+        "ttl-max" "DURATION" SERVERS, Foreign::None;
     /// Most sessions at a time.
     sessions_max: usize = |_| Config::default().limits.sessions_max.to_string(),
         "sessions-max" "N" SERVERS, Foreign::None;
+    /// Most sessions from one address at a time; else three quarters of --sessions-max.
+    sessions_per_address_max: Option<usize> = |_| String::new(),
+        "sessions-per-address-max" "N" SERVERS, Foreign::None;
     /// Most locks that one session claims at a time, held and awaited together.
     claims_per_session_max: usize =
         |_| Config::default().limits.claims_per_session_max.to_string(),
@@ -203,7 +213,8 @@ settings! {
     /// Who you are, shown to others; else user@host:pid.
     identity: Option<Identity> = |_| String::new(),
         "as" "ID" LOCKERS, Foreign::None;
-    /// How long the lock outlives the last sign of life, between 2s and 1h.
+    /// How long the lock outlives the last sign of life: 2s to 10m, or to the --ttl-max of the
+    /// coordinator.
     ttl: Ttl = |_| words::ttl(Ttl::default()),
         "ttl" "DURATION" LOCKERS, Foreign::None;
     /// From SIGTERM to SIGKILL when the lock is lost, a third of the ttl at most.

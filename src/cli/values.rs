@@ -88,6 +88,20 @@ impl Value for Ttl {
     }
 }
 
+/// The longest lease that a coordinator allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TtlMax(pub(crate) Ttl);
+
+impl Value for TtlMax {
+    fn parse(text: &str) -> Result<Self, String> {
+        // Who asks for no ttl has the default, so that much is always allowed.
+        match Ttl::new(<Duration as Value>::parse(text)?) {
+            Ok(ttl) if ttl >= Ttl::default() => Ok(Self(ttl)),
+            Ok(_) | Err(_) => Err("and must be between 10s and 1h".to_owned()),
+        }
+    }
+}
+
 impl Value for bool {
     fn parse(text: &str) -> Result<Self, String> {
         match text {
@@ -252,6 +266,13 @@ mod tests {
             assert_eq!(duration(text), None, "{text:?}");
         }
         assert_eq!(duration("99999999999999999999999"), None);
+    }
+
+    #[test]
+    fn the_longest_ttl_is_between_the_default_of_10_seconds_and_an_hour() {
+        for (text, is_one) in [("9999ms", false), ("10s", true), ("1h", true), ("3601s", false)] {
+            assert_eq!(TtlMax::parse(text).is_ok(), is_one, "{text}");
+        }
     }
 
     #[test]

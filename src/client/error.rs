@@ -216,6 +216,13 @@ impl Error {
             | End::Dismissed { rejection: RejectionCode::Draining, .. } => {
                 Self::Draining { retry_after: DRAINING_RETRY_AFTER }
             }
+            End::Dismissed { code: code @ GoodbyeCode::TooManyConnections, message, .. } => {
+                Self::Dismissed {
+                    server: Arc::clone(server),
+                    code: *code,
+                    message: message.clone(),
+                }
+            }
             End::Dismissed { code, message, .. } => {
                 let why = format!("it closed the connection ({code}): {message}");
                 Self::unavailable(server, io::Error::new(io::ErrorKind::ConnectionAborted, why))

@@ -37,6 +37,9 @@ pub struct Happened {
 
 /// A connection that listens, made by [`Observer::events`](super::Observer::events).
 ///
+/// To be read on all the time: the coordinator closes the connection of who has said nothing to it for a
+/// minute, and what says so now and then is [`Events::next`].
+///
 /// Nothing is told twice, and what is not told is counted: who reads too slowly hears of
 /// [`Event::Missed`]. The coordinator does not wait for anybody.
 #[derive(Debug)]

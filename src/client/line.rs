@@ -40,7 +40,8 @@ pub(super) struct Line {
     query_id: u64,
     /// How often a listener asks whether the server is still there.
     pulse: Duration,
-    /// When it asks next, or gives the server up.
+    /// When it asks next, or gives the server up: also while it hears much, for the server closes who
+    /// says nothing.
     pulse_due: Instant,
     /// Whether it has asked, and has heard nothing since.
     pulse_unanswered: bool,
@@ -131,6 +132,13 @@ impl Line {
     pub(super) async fn listen(&mut self) -> Result<ServerMessage, Error> {
         loop {
             let due = self.pulse_due;
+            if Instant::now() >= due && !self.pulse_unanswered {
+                self.pulse_unanswered = true;
+                self.pulse_due = Instant::now() + self.pulse;
+                // If this cannot be said any more, what is still to be read says why.
+                let _ = self.send(&ClientMessage::KeepAlive { sequence: 0 }).await;
+                continue;
+            }
             let heard = tokio::select! {
                 biased;
                 heard = self.next() => Some(heard?),
@@ -141,11 +149,7 @@ impl Line {
                     ServerMessage::KeptAlive { .. } => {}
                     message => return accepted(message),
                 }
-            } else if !self.pulse_unanswered {
-                self.pulse_unanswered = true;
-                self.pulse_due = Instant::now() + self.pulse;
-                self.send(&ClientMessage::KeepAlive { sequence: 0 }).await?;
-            } else if !self.has_come().await? {
+            } else if self.pulse_unanswered && !self.has_come().await? {
                 let why = format!("nothing was heard from it for {:?}", self.pulse);
                 return Err(self.unavailable(io::Error::new(io::ErrorKind::TimedOut, why)));
             }
@@ -185,7 +189,6 @@ impl Line {
         loop {
             if let Some(message) = self.unread.pop() {
                 self.pulse_unanswered = false;
-                self.pulse_due = Instant::now() + self.pulse;
                 return match message {
                     ServerMessage::Goodbye { code, rejection, message } => {
                         let code = GoodbyeCode::from_number(code);
@@ -288,5 +291,32 @@ mod tests {
         assert!(began.elapsed() >= line.pulse * 2);
         drop(line);
         assert!(!server.join().unwrap().is_empty(), "it was asked once more");
+    }
+
+    #[tokio::test]
+    async fn a_listener_speaks_now_and_then_however_much_it_hears() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let hello = read_message(&mut stream).unwrap();
+            let mut bytes = BytesMut::new();
+            let much = vec![ServerMessage::Missed { count: 1 }; 50];
+            for answer in answers(&hello).iter().chain(&much) {
+                wire::encode_frame(answer, &mut bytes).unwrap();
+            }
+            stream.write_all(&bytes).unwrap();
+            read_message(&mut stream).unwrap()
+        });
+        let mut line = Line::connect(&address.into(), Duration::from_secs(5)).await.unwrap();
+        let mut heard = vec![line.listen().await.unwrap()];
+        line.pulse_due = Instant::now();
+        // There is always something to hear, and it is heard at once.
+        for _ in 0..20 {
+            heard.push(line.listen().await.unwrap());
+        }
+        let said = server.join().unwrap();
+        assert!(matches!(said, ClientMessage::KeepAlive { .. }), "{said:?}");
+        assert!(heard.iter().all(|heard| matches!(heard, ServerMessage::Missed { .. })));
     }
 }

@@ -9,7 +9,7 @@ use super::arena::SessionKey;
 use super::event::{Attach, Command};
 use super::session::{Opening, Session};
 use super::{Effect, EndReason, Forfeit, LockTable, News, Rejection, Standing};
-use crate::types::{ConnectionId, Generation};
+use crate::types::{ConnectionId, Generation, Origin, Ttl};
 
 /// So much may a client say before it is welcome; one that says more is sent away.
 const UNHEARD_MAX: usize = 256;
@@ -53,9 +53,17 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         // The first connection of a session is of generation 1; this is a later one of an earlier run.
         let is_reopened = opening.generation > Generation::new(1);
+        self.check_ttl(opening.ttl, is_reopened)?;
         // Who was let in before the crash is not kept out by those who were quicker after it.
         if self.sessions.len() >= max && !(is_reopened && self.displace_newcomer()) {
             return Err(Rejection::TooManySessions { max });
+        }
+        if let Some(origin) = opening.peer.map(|peer| Origin::of(peer.ip())) {
+            // Many honest clients may come from one address, but it is not to take all.
+            let max = self.limits.sessions_per_address_max.unwrap_or(max - max / 4);
+            if self.sessions.from(origin) >= max && !is_reopened {
+                return Err(Rejection::TooManySessionsThere { origin, max });
+            }
         }
         assert!(self.sessions.find(opening.id).is_none(), "the shell gave a session id twice");
         let (id, ttl) = (opening.id, opening.ttl);
@@ -86,6 +94,18 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.end_session(newcomer, EndReason::Displaced);
         self.settle();
         true
+    }
+
+    /// Whether a lease is short enough. One from before a crash may be as long as the longest that the
+    /// grace period is for, whatever is allowed now: it makes nobody wait any longer.
+    fn check_ttl(&self, asked: Ttl, is_reopened: bool) -> Result<(), Rejection> {
+        let max = self.limits.ttl_max.max(Ttl::default());
+        let is_honoured = is_reopened && self.tokens.ttl_max() >= Some(asked);
+        if asked <= max || is_honoured {
+            Ok(())
+        } else {
+            Err(Rejection::TtlNotAllowed { asked, max })
+        }
     }
 
     /// Takes a session in, and sees to it that its end is noticed.
@@ -129,7 +149,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             return self.refuse(connection, Rejection::StaleGeneration { latest });
         }
         self.sessions[key].generation = generation;
-        self.sessions[key].peer = peer;
+        self.sessions.moved(key, peer);
         self.sessions[key].renew(self.now);
         if let Some(before) = self.sessions.attach(key, connection) {
             self.effects.push(Effect::Superseded { connection: before });

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Durable;
+use super::{Durable, TOKENS_AHEAD_DAYS_MAX};
 use crate::types::{
     CLAIMS_MAX, Claim, ClaimsError, ConnectionId, FencingToken, Generation, IDENTITY_LEN_MAX,
-    Identity, LOCK_DELAY_MAX, LockName, LostReason, Mode, NOTE_LEN_MAX, OwnerId, PermitsError,
-    RejectionCode, RequestId, SessionId, TextError, Ticket, Ttl, TtlError,
+    Identity, LOCK_DELAY_MAX, LockName, LostReason, Mode, NOTE_LEN_MAX, Origin, OwnerId,
+    PermitsError, RejectionCode, RequestId, SessionId, TextError, Ticket, Ttl, TtlError,
 };
 
 /// Something for the shell to do, in the order in which the engine says it.
@@ -283,6 +283,13 @@ pub enum Rejection {
     Identity(TextError),
     /// Not a ttl.
     Ttl(TtlError),
+    /// A longer lease than the operator allows.
+    TtlNotAllowed {
+        /// What was asked for.
+        asked: Ttl,
+        /// The longest that is allowed.
+        max: Ttl,
+    },
     /// Not a number of permits.
     Permits(PermitsError),
     /// The lock is in use otherwise: as a plain lock, or with another number of permits.
@@ -312,6 +319,13 @@ pub enum Rejection {
     AsBefore(RejectionCode),
     /// No more sessions.
     TooManySessions {
+        /// How many there may be.
+        max: usize,
+    },
+    /// No more sessions from this address.
+    TooManySessionsThere {
+        /// Where from.
+        origin: Origin,
         /// How many there may be.
         max: usize,
     },
@@ -408,7 +422,7 @@ impl Rejection {
             Self::LockName(_) => RejectionCode::InvalidLockName,
             Self::Note(_) => RejectionCode::InvalidNote,
             Self::Identity(_) => RejectionCode::InvalidIdentity,
-            Self::Ttl(_) => RejectionCode::InvalidTtl,
+            Self::Ttl(_) | Self::TtlNotAllowed { .. } => RejectionCode::InvalidTtl,
             Self::Permits(_) => RejectionCode::InvalidPermits,
             Self::PermitsDiffer { .. } => RejectionCode::PermitsDiffer,
             Self::Claims(_) => RejectionCode::InvalidClaims,
@@ -416,7 +430,9 @@ impl Rejection {
             Self::RequestIdReused => RejectionCode::RequestIdReused,
             Self::RequestForgotten { .. } => RejectionCode::RequestForgotten,
             Self::AsBefore(code) => *code,
-            Self::TooManySessions { .. } => RejectionCode::TooManySessions,
+            Self::TooManySessions { .. } | Self::TooManySessionsThere { .. } => {
+                RejectionCode::TooManySessions
+            }
             Self::TooManyClaims { .. } => RejectionCode::TooManyClaims,
             Self::TooManyWaiters { .. } => RejectionCode::TooManyWaiters,
             Self::UnknownSession => RejectionCode::UnknownSession,
@@ -470,6 +486,10 @@ impl fmt::Display for Rejection {
                 write!(f, "not an identity (at most {IDENTITY_LEN_MAX} bytes): {error}")
             }
             Self::Ttl(error) => error.fmt(f),
+            Self::TtlNotAllowed { asked, max } => write!(
+                f,
+                "a ttl of {asked} is longer than the {max} that this coordinator allows (its ttl-max)"
+            ),
             Self::Permits(error) => error.fmt(f),
             Self::PermitsDiffer { lock, of: Some(of), asked } => {
                 write!(f, "{lock:?} is in use as a semaphore of {of}, not for {asked}")
@@ -490,6 +510,9 @@ impl fmt::Display for Rejection {
             ),
             Self::AsBefore(code) => write!(f, "{code}, as answered before"),
             Self::TooManySessions { max } => write!(f, "{max} sessions are alive, the limit"),
+            Self::TooManySessionsThere { origin, max } => {
+                write!(f, "{max} sessions from {origin} are alive, the limit for one address")
+            }
             Self::TooManyClaims { max } => {
                 write!(f, "the session would claim more than {max} locks at a time, the limit")
             }
@@ -514,9 +537,12 @@ impl fmt::Display for Rejection {
             }
             Self::SessionNeeded => f.write_str("an observer can only look and revoke"),
             Self::Unsupported { what } => write!(f, "this version does not support {what}"),
-            Self::ImplausibleToken => {
-                f.write_str("the token or epoch presented is more than a year ahead of the clock")
-            }
+            Self::ImplausibleToken => write!(
+                f,
+                "the token or epoch presented is more than {TOKENS_AHEAD_DAYS_MAX} days ahead of this \
+                 coordinator's clock; if that is wrong, set it and start the coordinator again, else \
+                 start the client anew, without what it has seen"
+            ),
             Self::Grace { left } => write!(
                 f,
                 "the coordinator has just restarted and waits {left:.1?} more for earlier holders"

@@ -1,6 +1,6 @@
 //! What must be true of the table after every event, checked in every test of the engine.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::BuildHasher;
 
 use super::LockTable;
@@ -10,7 +10,7 @@ use super::lock::share;
 use super::owner::REQUESTS_LOOKED_THROUGH_MAX;
 use super::request::State;
 use super::table::Due;
-use crate::types::{Mode, OwnerId};
+use crate::types::{Mode, Origin, OwnerId};
 
 impl<S: BuildHasher + Clone> LockTable<S> {
     /// Panics if the table contradicts itself or a rule.
@@ -96,12 +96,26 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         claims
     }
 
+    /// The sessions of each address are counted.
+    fn invariant_origins(&self) {
+        let mut counts = BTreeMap::<Origin, usize>::new();
+        for (_, session) in self.sessions.iter_from(0) {
+            if let Some(peer) = session.peer {
+                *counts.entry(Origin::of(peer.ip())).or_default() += 1;
+            }
+        }
+        for (origin, count) in counts {
+            assert_eq!(count, self.sessions.from(origin), "sessions from {origin}");
+        }
+    }
+
     /// Requests are their session's, tokens are different, all claims of one are in one state.
     fn invariant_requests(&self) -> (usize, usize) {
         let is_put_off = self.deferred.is_spent();
         let (mut claims, mut held, mut requests) = (0, 0, 0);
         let mut tokens = HashSet::new();
         let mut of_sessions: HashSet<RequestKey> = HashSet::new();
+        self.invariant_origins();
         for (_, session) in self.sessions.iter_from(0) {
             assert!(session.wakes <= session.ends, "it would wake after its end");
             let is_alive = session.ends > self.heard || session.is_kept_waiting();

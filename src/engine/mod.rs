@@ -73,7 +73,7 @@ pub use forfeit::{RECORDS_MAX, REVOCATIONS_WAITING_MAX};
 pub use place::PLACES_TOLD_MAX;
 pub use snapshot::Snapshot;
 pub use table::{Counts, HEARTBEAT, LockTable};
-pub use tokens::TOKEN_BLOCK;
+pub use tokens::{TOKEN_BLOCK, TOKENS_AHEAD_DAYS_MAX};
 pub use view::{HolderView, LockView, PLACES_LOOKED_AT_MAX, SessionView, WaiterView};
 
 use crate::types::{Epoch, FencingToken, Ttl};

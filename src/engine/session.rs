@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
+use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::event::Command;
 use super::row::Row;
 use super::{EndReason, News, Rejection};
 use crate::types::{
-    ConnectionId, FencingToken, Generation, Identity, LostReason, RejectionCode, RequestId,
+    ConnectionId, FencingToken, Generation, Identity, LostReason, Origin, RejectionCode, RequestId,
     SessionId, Timestamp, Ttl,
 };
 
@@ -181,6 +182,8 @@ pub(super) struct Sessions<S> {
     by_id: HashMap<SessionId, SessionKey, S>,
     /// The session of each connection that has one. Invariant: agrees with `Session::connection`.
     by_connection: HashMap<ConnectionId, SessionKey, S>,
+    /// How many of those that are not over come from each address that is known. None has 0.
+    by_origin: HashMap<Origin, usize, S>,
     /// The one that was found last: whoever speaks says several things at a time. Only where to look
     /// first, it may be any or none.
     found: Cell<Option<SessionKey>>,
@@ -191,7 +194,8 @@ impl<S: BuildHasher + Clone> Sessions<S> {
         Self {
             arena: Arena::new(),
             by_id: HashMap::with_hasher(hasher.clone()),
-            by_connection: HashMap::with_hasher(hasher),
+            by_connection: HashMap::with_hasher(hasher.clone()),
+            by_origin: HashMap::with_hasher(hasher),
             found: Cell::new(None),
         }
     }
@@ -231,7 +235,8 @@ impl<S: BuildHasher + Clone> Sessions<S> {
     }
 
     pub(super) fn insert(&mut self, session: Session) -> SessionKey {
-        let (id, connection) = (session.id, session.connection);
+        let (id, connection, peer) = (session.id, session.connection, session.peer);
+        self.count(peer, 1);
         let key = self.arena.insert(session);
         self.by_id.insert(id, key);
         if let Some(connection) = connection {
@@ -244,12 +249,37 @@ impl<S: BuildHasher + Clone> Sessions<S> {
     pub(super) fn end(&mut self, key: SessionKey) {
         let session = &mut self.arena[key];
         session.is_over = true;
+        let peer = session.peer;
         self.by_id.remove(&session.id);
         if let Some(connection) = session.connection.take() {
             self.by_connection.remove(&connection);
         }
         trim(&mut self.by_id);
         trim(&mut self.by_connection);
+        self.count(peer, -1);
+    }
+
+    /// How many that are not over come from there.
+    pub(super) fn from(&self, origin: Origin) -> usize {
+        self.by_origin.get(&origin).copied().unwrap_or(0)
+    }
+
+    /// The session's client comes from another place now.
+    pub(super) fn moved(&mut self, key: SessionKey, peer: Option<SocketAddr>) {
+        let before = mem::replace(&mut self.arena[key].peer, peer);
+        self.count(before, -1);
+        self.count(peer, 1);
+    }
+
+    /// There is one more or one less from there.
+    fn count(&mut self, peer: Option<SocketAddr>, change: isize) {
+        let Some(origin) = peer.map(|peer| Origin::of(peer.ip())) else { return };
+        let count = self.by_origin.entry(origin).or_insert(0);
+        *count = count.saturating_add_signed(change);
+        if *count == 0 {
+            self.by_origin.remove(&origin);
+            trim(&mut self.by_origin);
+        }
     }
 
     /// Forgets a session that is over and has nothing any more.

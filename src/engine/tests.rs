@@ -91,6 +91,7 @@ stories! {
     conversions
     deadlocks_are_found
     a_longer_lease_is_on_disk_first
+    a_lease_is_no_longer_than_the_operator_allows
     drain_answers_all_who_wait
     fencing_tokens_are_durable_before_use
     first_come_first_served
@@ -176,6 +177,11 @@ fn start(below: u64) -> Start {
     Start { durable, first_token: FencingToken::new(1), plausible: plausible(), past }
 }
 
+/// The longest leases that there can be, for most stories have no use for a bound on them.
+fn limits() -> Limits {
+    Limits { ttl_max: Ttl::new(TTL_MAX).unwrap(), ..Limits::default() }
+}
+
 fn plausible() -> Durable {
     let (epoch, tokens_below) = (Epoch::new(1000), FencingToken::new(1 << 40));
     Durable { epoch, tokens_below, ttl_max: None, settled: Epoch::default() }
@@ -183,7 +189,7 @@ fn plausible() -> Durable {
 
 impl Story {
     fn new() -> Self {
-        Self::with(Limits::default(), TOKEN_BLOCK)
+        Self::with(limits(), TOKEN_BLOCK)
     }
 
     fn with(limits: Limits, below: u64) -> Self {
@@ -488,9 +494,18 @@ impl Story {
         text
     }
 
+    /// The operator allows leases as long as that from the next run on.
+    fn allow(&mut self, line: &Line) -> Result<String, Failure> {
+        let mut args = line.consume_args();
+        let ttl = args.take_key("ttl").ok_or("what ttl?")?;
+        self.limits.ttl_max = Ttl::new(duration(ttl)?)?;
+        args.reject_next()?;
+        Ok(String::new())
+    }
+
     fn limit(&mut self, line: &Line) -> Result<String, Failure> {
         let mut args = line.consume_args();
-        let mut limits = Limits::default();
+        let mut limits = limits();
         while let Some((key, value)) = args.next_key() {
             let value = value.parse()?;
             match key {
@@ -548,6 +563,7 @@ impl Runner for Story {
                 Ok(String::new())
             }
             "limit" => self.limit(line),
+            "allow" => self.allow(line),
             "account" => self.account(line),
             "crash" => Ok(self.restart(None)),
             "stop" => Ok(self.restart(Some(self.table.snapshot()))),

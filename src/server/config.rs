@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::ledger::UNREAD_BYTES_MAX;
+use super::places::Places;
 use crate::types::Limits;
 
 /// The port of the locks: L-O-C-K on a keypad.
@@ -22,8 +23,13 @@ pub struct Config {
     pub data: Data,
     /// Bounds on what clients may have in the table.
     pub limits: Limits,
-    /// Most connections open at a time, those without a session included.
+    /// Most connections open at a time, those without a session included. Besides, an eighth as many
+    /// are kept for clients that come back to a session that lives, and operators on this machine are
+    /// served in any case.
     pub connections_max: usize,
+    /// Most of them from one address; none: three quarters. All that come over loopback are from one,
+    /// and all from a network of IPv6 with a prefix of 64 bits.
+    pub connections_per_address_max: Option<usize>,
     /// Most bytes that lie here for clients which have not read them, all connections together. Past
     /// it, those who have most unread are closed.
     pub unread_bytes_max: usize,
@@ -32,7 +38,8 @@ pub struct Config {
     pub io_threads: usize,
     /// How long a connection may take to say Hello.
     pub handshake_timeout: Duration,
-    /// How long an observer may say nothing. Sessions have their lease instead.
+    /// How long an observer may say nothing, also one that watches or listens. Sessions have their lease
+    /// instead.
     pub idle_timeout: Duration,
     /// How long an orderly stop may take: with [`Data::Ephemeral`] so long holders may finish; else so
     /// long the disk may take to save everything, which it usually does at once.
@@ -50,6 +57,7 @@ impl Default for Config {
             data: Data::Ephemeral,
             limits: Limits::default(),
             connections_max: 10_000,
+            connections_per_address_max: None,
             unread_bytes_max: UNREAD_BYTES_MAX,
             io_threads: 0,
             handshake_timeout: Duration::from_secs(5),
@@ -58,6 +66,18 @@ impl Default for Config {
             stale_state: StaleState::Refuse,
             lost_state: LostState::Refuse,
         }
+    }
+}
+
+impl Config {
+    /// The most connections that can be open at a time, those included that are being turned away.
+    pub fn connections_open_max(&self) -> usize {
+        self.places().open_max()
+    }
+
+    /// How many places there are for connections.
+    pub(super) fn places(&self) -> Places {
+        Places::new(self.connections_max, self.connections_per_address_max)
     }
 }
 

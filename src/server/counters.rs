@@ -10,18 +10,21 @@ use tokio::time::Instant;
 
 use super::chatter::Chatter;
 use super::ledger::Ledger;
+use super::places::Inside;
 
 /// Counts since the start, and the connections of now.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    /// Connections open now: what the limit on connections looks at.
-    connections: AtomicUsize,
+    /// Connections open now, let in or not.
+    pub(super) connections: AtomicUsize,
+    /// Those that are let in: what the limits on connections look at.
+    pub(super) inside: Mutex<Inside>,
     /// Since when the state cannot be saved, if it cannot, and why.
     unsaved_since: Mutex<Option<(Instant, String)>>,
     /// Since when the data directory is not where it was, if it is not.
     gone_since: Mutex<Option<Instant>>,
     /// Rings when the last connection is gone: what a stopping server waits for.
-    none_left: Notify,
+    pub(super) none_left: Notify,
     /// Bounds the log lines that peers cause.
     pub(super) chatter: Chatter,
     /// What lies here for all connections together, and from them.
@@ -32,7 +35,7 @@ pub(super) struct Counters {
     pub(super) slow_readers: Count,
     /// Connections closed because they did not say Hello in time.
     pub(super) handshake_timeouts: Count,
-    /// Connections refused because there were too many.
+    /// Connections turned away because there were too many.
     pub(super) connections_refused: Count,
 }
 
@@ -119,43 +122,5 @@ impl Count {
     /// The number so far.
     pub(super) fn total(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// One connection's place among those allowed: taken when it is made, given back when dropped.
-#[derive(Debug)]
-pub(super) struct Place(Arc<Counters>);
-
-impl Place {
-    /// Takes a place, unless `max` are taken.
-    pub(super) fn take(counters: &Arc<Counters>, max: usize) -> Option<Self> {
-        let one_more = |taken| (taken < max).then_some(taken + 1);
-        let connections = &counters.connections;
-        connections.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
-        Some(Self(Arc::clone(counters)))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let were = self.0.connections.fetch_sub(1, Ordering::AcqRel);
-        if were == 1 {
-            self.0.none_left.notify_one();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn there_are_as_many_places_as_allowed_and_not_one_more() {
-        let counters = Arc::new(Counters::default());
-        let first = Place::take(&counters, 2).unwrap();
-        let _second = Place::take(&counters, 2).unwrap();
-        assert!(Place::take(&counters, 2).is_none());
-        drop(first);
-        assert!(Place::take(&counters, 2).is_some());
     }
 }

@@ -25,7 +25,7 @@ use tokio::time::sleep;
 use self::peer::{Heard, Known, Peer};
 use super::testing::{Bench, hello, release, request, settle, try_request};
 use crate::fuzz::{Corpus, Random, fuzz, mutated};
-use crate::types::TTL_MAX;
+use crate::types::TTL_MAX_DEFAULT;
 use crate::wire::{self, Attach, ClientMessage, Query, ServerMessage};
 
 /// Executions in the normal run.
@@ -88,7 +88,7 @@ async fn converse(corpus: &Corpus, mut random: Random) {
     }
     neighbour.is_served(greatest).await;
     neighbour.leave().await;
-    sleep(TTL_MAX + TTL_MAX).await;
+    sleep(TTL_MAX_DEFAULT + TTL_MAX_DEFAULT).await;
     assert_eq!(bench.counters.connections(), 0, "connections are left over");
     assert_nothing_is_left(&mut bench).await;
 }
@@ -130,7 +130,7 @@ impl Neighbour {
         let session = bench.connect();
         let mut patient = hello(Attach::New);
         if let ClientMessage::Hello(wire::Hello { ttl_ms, .. }) = &mut patient {
-            *ttl_ms = u32::try_from(TTL_MAX.as_millis()).unwrap();
+            *ttl_ms = u32::try_from(TTL_MAX_DEFAULT.as_millis()).unwrap();
         }
         session.submit(vec![patient]);
         settle().await;

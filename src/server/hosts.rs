@@ -19,7 +19,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local, yield_now};
 
-use super::counters::Place;
+use super::places::Place;
 use super::session::{Session, Shared};
 use crate::types::ConnectionId;
 

@@ -16,7 +16,7 @@ use crate::engine::{
     Standing,
 };
 use crate::types::{
-    Claim, ConnectionId, FencingToken, Generation, Identity, LockName, OwnerId, RequestId,
+    Claim, ConnectionId, Epoch, FencingToken, Generation, Identity, LockName, OwnerId, RequestId,
     SessionId, Ttl,
 };
 use crate::wire::ServerStatus;
@@ -138,6 +138,47 @@ pub(super) fn happened(who: Who<'_>, request: RequestId, claims: &[Claim], what:
             debug!("rejected {about} code={}: {rejection}", rejection.code());
         }
     }
+}
+
+/// How far a client is ahead of us in what it has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ahead {
+    /// By so many tokens.
+    tokens: u64,
+    /// By so many epochs.
+    epochs: u64,
+}
+
+impl Ahead {
+    /// How far what a client has `seen` is ahead of `ours`; none if it is not.
+    pub(super) fn of(seen: (FencingToken, Epoch), ours: (FencingToken, Epoch)) -> Option<Self> {
+        let tokens = seen.0.number().saturating_sub(ours.0.number());
+        let epochs = seen.1.number().saturating_sub(ours.1.number());
+        (tokens > 0 || epochs > 0).then_some(Self { tokens, epochs })
+    }
+}
+
+impl fmt::Display for Ahead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tokens, epochs } = self;
+        let hours = tokens / TOKENS_PER_HOUR;
+        write!(f, "tokens_ahead={tokens} (of {hours} hours) epochs_ahead={epochs}")
+    }
+}
+
+/// Tokens that belong to an hour of the wall clock.
+const TOKENS_PER_HOUR: u64 = 3600 << 20;
+
+/// The counters move past what a client has seen. That is as it should be after a loss of the state,
+/// and otherwise a client that lies.
+pub(super) fn moved_ahead(who: Who<'_>, ahead: Ahead) {
+    warn!("counters moved past what a client has seen {who} {ahead}");
+}
+
+/// A client that was not let in has seen later counters than ours.
+pub(super) fn not_moved_ahead(peer: Option<SocketAddr>, ahead: Ahead) {
+    let peer = peer.map_or_else(String::new, |peer| format!(" peer={peer}"));
+    warn!("client refused that has seen later counters than ours{peer} {ahead}");
 }
 
 /// A request is rejected because those of the cycle would wait for each other for ever.

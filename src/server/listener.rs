@@ -2,30 +2,26 @@
 //!
 //! When the process is out of file descriptors, accepting fails at once, again and again: the
 //! connection stays in the backlog. So the loop pauses after a failure, ever longer, instead of
-//! spinning. When there are too many connections, the next is told so and closed.
+//! spinning. When all places are taken, a connection waits at the door until it has said what it is for:
+//! that is decided in its session.
 
-use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use log::{debug, warn};
 use rustix::net::sockopt;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::task::spawn_local;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::chatter::Topic;
-use super::counters::Place;
 use super::hosts::{Arrival, Host};
-use super::render;
-use super::session::{CLOSE_TIMEOUT, Shared};
-use crate::types::{ConnectionId, GoodbyeCode};
-use crate::wire::encode_frame;
+use super::places::{Door, Place, Places};
+use super::session::Shared;
+use crate::types::{ConnectionId, Origin};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;
@@ -39,8 +35,6 @@ const PROBE_AFTER: Duration = Duration::from_secs(60);
 const PROBE_INTERVAL: Duration = Duration::from_secs(15);
 /// After so many unanswered probes, two minutes after the peer was last heard of, it is gone.
 const PROBES: u32 = 4;
-/// Refused connections that are told why at a time. Further ones are just closed.
-const REFUSALS_MAX: usize = 64;
 
 /// Where connections come from: TCP, or what a test puts in its place.
 pub(crate) trait Listener: 'static {
@@ -68,9 +62,9 @@ impl Listener for TcpListener {
 }
 
 /// Has the system find out whether the peer's machine is still there, though neither side says anything.
-/// A session's client speaks several times a lease, but one who watches locks may be silent for days,
-/// and a machine that was switched off sends no farewell: its connection would be kept for ever, and
-/// with it a place among those that are allowed.
+/// A machine that was switched off sends no farewell. Whoever is connected has to speak now and then, so
+/// that is noticed in any case; but a session may have a lease of an hour, and its connection need not
+/// take a place among those that are allowed for as long.
 fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepidle(stream, PROBE_AFTER)?;
     sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
@@ -96,13 +90,13 @@ pub(super) fn listen(socket: TcpSocket) -> io::Result<TcpListener> {
 /// Accepts connections until it is dropped.
 pub(super) async fn accept_all<L: Listener>(
     mut listener: L,
-    connections_max: usize,
+    places: Places,
     shared: Arc<Shared>,
     host: Rc<dyn Host<L::Stream>>,
 ) {
     let mut latest = 0;
     let mut pause = PAUSE_MIN;
-    let refusing = Rc::new(Cell::new(0));
+    let mut door = Door::default();
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -117,23 +111,8 @@ pub(super) async fn accept_all<L: Listener>(
             }
         };
         pause = PAUSE_MIN;
-        let Some(place) = Place::take(&shared.counters, connections_max) else {
-            shared.counters.connections_refused.add_one();
-            if shared.counters.chatter.admits(Topic::Refusal, peer) {
-                let from = peer.map_or_else(String::new, |peer| format!(" peer={peer}"));
-                warn!("connection refused{from}: {connections_max} are open, the limit");
-            }
-            if refusing.get() < REFUSALS_MAX {
-                refusing.set(refusing.get() + 1);
-                let refusing = Rc::clone(&refusing);
-                spawn_local(async move {
-                    // Whether it is told or not, it is closed.
-                    let _ = timeout(CLOSE_TIMEOUT, refuse(stream, connections_max)).await;
-                    refusing.set(refusing.get() - 1);
-                });
-            }
-            continue;
-        };
+        let origin = peer.map(|peer| Origin::of(peer.ip()));
+        let place = Place::take(&shared.counters, origin, places, &mut door);
         latest += 1;
         let connection = ConnectionId::new(latest);
         debug!("connection accepted connection={connection} peer={peer:?}");
@@ -151,107 +130,5 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Tells a connection that there are too many, and waits until its peer has closed it.
-async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, max: usize) -> io::Result<()> {
-    let why = format!("{max} connections are open, the limit");
-    let mut frame = BytesMut::new();
-    if encode_frame(&render::goodbye(GoodbyeCode::TooManyConnections, why), &mut frame).is_ok() {
-        stream.write_all(&frame).await?;
-    }
-    stream.shutdown().await?;
-    let mut scratch = [0; 1024];
-    while stream.read(&mut scratch).await? > 0 {}
-    Ok(())
-}
-
 #[cfg(test)]
-mod tests {
-    use tokio::io::{DuplexStream, duplex};
-    use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-    use tokio::time::Instant;
-
-    use super::super::hosts::Here;
-    use super::super::testing::{Bench, hello, local, settle};
-    use super::*;
-    use crate::wire::{Attach, ServerMessage, decode};
-
-    /// Out of file descriptors, on every system we know.
-    const EMFILE: i32 = 24;
-
-    /// Connections out of a channel, and failures.
-    struct Scripted(UnboundedReceiver<io::Result<DuplexStream>>);
-
-    impl Listener for Scripted {
-        type Stream = DuplexStream;
-
-        async fn accept(&mut self) -> io::Result<(DuplexStream, Option<SocketAddr>)> {
-            match self.0.recv().await {
-                Some(accepted) => accepted.map(|stream| (stream, None)),
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    fn accepting(bench: &Bench, max: usize) -> UnboundedSender<io::Result<DuplexStream>> {
-        let (sender, receiver) = unbounded_channel();
-        spawn_local(accept_all(Scripted(receiver), max, bench.shared(), Rc::new(Here)));
-        sender
-    }
-
-    async fn greet(peer: &mut DuplexStream) -> ServerMessage {
-        let mut bytes = BytesMut::new();
-        encode_frame(&hello(Attach::New), &mut bytes).unwrap();
-        peer.write_all(&bytes).await.unwrap();
-        let length = peer.read_u32_le().await.unwrap();
-        let mut frame = vec![0; length as usize];
-        peer.read_exact(&mut frame).await.unwrap();
-        decode(&frame).unwrap()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_connection_too_many_is_told_and_the_next_finds_room_again() {
-        local(async {
-            let bench = Bench::new();
-            let accepting = accepting(&bench, 2);
-            let connect = || {
-                let (ours, theirs) = duplex(4096);
-                accepting.send(Ok(theirs)).unwrap();
-                ours
-            };
-            let (mut first, mut second, mut third) = (connect(), connect(), connect());
-            assert!(matches!(greet(&mut first).await, ServerMessage::Welcome { .. }));
-            assert!(matches!(greet(&mut second).await, ServerMessage::Welcome { .. }));
-            match greet(&mut third).await {
-                ServerMessage::Goodbye { code, .. } => {
-                    assert_eq!(code, GoodbyeCode::TooManyConnections.number());
-                }
-                other => panic!("{other:?}"),
-            }
-            assert_eq!(bench.counters.connections_refused.total(), 1);
-            drop(first);
-            settle().await;
-            assert!(matches!(greet(&mut connect()).await, ServerMessage::Welcome { .. }));
-        })
-        .await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn out_of_descriptors_it_pauses_and_goes_on() {
-        local(async {
-            let bench = Bench::new();
-            let accepting = accepting(&bench, 2);
-            for _ in 0..3 {
-                accepting.send(Err(io::Error::from_raw_os_error(EMFILE))).unwrap();
-            }
-            accepting.send(Err(io::ErrorKind::ConnectionAborted.into())).unwrap();
-            let began = Instant::now();
-            let (mut ours, theirs) = duplex(4096);
-            accepting.send(Ok(theirs)).unwrap();
-            assert!(matches!(greet(&mut ours).await, ServerMessage::Welcome { .. }));
-            // 5, 10 and 20 ms; none for the one that was aborted.
-            assert!(began.elapsed() >= PAUSE_MIN * 7);
-            assert!(began.elapsed() < PAUSE_MIN * 15);
-        })
-        .await;
-    }
-}
+mod tests;

@@ -69,6 +69,7 @@ mod listener;
 mod messages;
 mod parse;
 mod persist;
+mod places;
 mod render;
 #[cfg(test)]
 mod restarts;

@@ -83,15 +83,13 @@ pub(super) fn rejected(
     }
 }
 
-/// No, to who would subscribe to events.
-pub(super) fn too_many_subscribers(query_id: u64) -> ServerMessage {
-    ServerMessage::Rejected {
-        request: query_id,
-        code: RejectionCode::TooManyWatches.number(),
-        message: format!("{SUBSCRIBERS_MAX} connections have subscribed to events, the limit"),
-        lock: None,
-        cycle: Vec::new(),
-    }
+/// The last message, to a subscriber that leaves its place to another.
+pub(super) fn left_to_another() -> ServerMessage {
+    let why = format!(
+        "more than {SUBSCRIBERS_MAX} connections subscribe to events, and this one was heard of \
+         longest ago"
+    );
+    goodbye(GoodbyeCode::TooManyConnections, why)
 }
 
 /// Something that happened to a request, for those who have subscribed.

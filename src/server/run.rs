@@ -34,6 +34,7 @@ use super::hosts::{Here, Host, IoThreads};
 use super::listener::{self, Listener, accept_all};
 use super::messages::{CloseAll, Drain, Save, TellState};
 use super::persist::{self, Disk};
+use super::places::Places;
 use super::session::{CLOSE_TIMEOUT, Shared};
 use super::start;
 use super::store::{DirectoryStore, MemoryStore, StateStore};
@@ -60,8 +61,8 @@ pub(crate) struct Bound<L: Listener> {
     shared: Arc<Shared>,
     /// This run.
     epoch: Epoch,
-    /// Most connections at a time.
-    connections_max: usize,
+    /// How many connections there may be.
+    places: Places,
     /// What comes after it.
     afterwards: Afterwards,
     /// How long an orderly stop may take.
@@ -182,7 +183,9 @@ impl<L: Listener> Bound<L> {
         clock: Box<dyn Clock>,
         open: impl FnOnce() -> Result<(L, SocketAddr), ServerError>,
     ) -> Result<Self, ServerError> {
-        let (start, sealer) = start::begin(disk.store(), config.stale_state, SystemTime::now())?;
+        let wall = SystemTime::now();
+        let (start, sealer) = start::begin(disk.store(), config.stale_state, wall)?;
+        start::await_next_tick(wall, SystemTime::now, start::pause_for_tick);
         let (listener, address) = open()?;
 
         let epoch = start.durable.epoch;
@@ -217,7 +220,7 @@ impl<L: Listener> Bound<L> {
             host,
             shared,
             epoch,
-            connections_max: config.connections_max,
+            places: config.places(),
             afterwards: match &config.data {
                 Data::Ephemeral => Afterwards::Nothing,
                 Data::Directory(_) => Afterwards::Everything,
@@ -240,12 +243,10 @@ impl<L: Listener> Bound<L> {
 
     /// As [`Server::run`].
     pub(crate) async fn run(self) -> Result<(), ServerError> {
-        let Self {
-            listener, host, shared, connections_max, afterwards, drain_timeout, phase, ..
-        } = self;
+        let Self { listener, host, shared, places, afterwards, drain_timeout, phase, .. } = self;
         let accepting = {
             let (shared, host) = (Arc::clone(&shared), Rc::clone(&host));
-            spawn_local(accept_all(listener, connections_max, shared, host))
+            spawn_local(accept_all(listener, places, shared, host))
         };
         let mut phase = phase.subscribe();
         reached(&mut phase, Phase::Draining).await;

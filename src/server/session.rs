@@ -25,12 +25,16 @@
 //! overtakes the Goodbye. So the sending side is shut first, and what still comes is read and dropped
 //! until the peer is done or [`CLOSE_TIMEOUT`] is over.
 //!
+//! *A crowd.* When all places are taken, it begins at the door, and its Hello decides whether it comes in
+//! (`door.rs`).
+//!
 //! *Bounds.* No more than [`SUBMITS_MAX`] reads are on their way to the Coordinator; then no
 //! more is read, and the peer's window fills. A read that brings a Hello is the only one on its way.
 //! If more than [`OUTBOX_BYTES_MAX`] cannot be written when there is more to say, the peer does not
 //! read, and is closed. One batch may be longer than that, for it is not its reader's fault; how long
 //! is bounded where it is made. All outboxes together are bounded by the [`Ledger`](super::ledger).
 
+mod door;
 mod io;
 mod onlooker;
 mod refusal;
@@ -52,9 +56,10 @@ pub(super) use self::onlooker::EVENTS_BYTES_MAX;
 use self::onlooker::Onlooker;
 use super::chatter::Topic;
 use super::coordinator::Coordinator;
-use super::counters::{Counters, Place};
+use super::counters::Counters;
 use super::ledger::Account;
 use super::messages::{Connect, Deliver, Disconnect, Handled, Submit, Window};
+use super::places::Place;
 use super::render;
 use super::weight;
 use crate::types::{ConnectionId, GoodbyeCode};
@@ -110,7 +115,9 @@ pub(super) struct Session<S> {
     /// Whether the Coordinator has heard that the connection is over.
     disconnected: bool,
     /// Given back when the actor is dropped.
-    _place: Place,
+    place: Place,
+    /// While it is at the door: waits for others to need the room.
+    ring: Option<SpawnHandle>,
 }
 
 /// Where in its life a connection is.
@@ -149,7 +156,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
             onlooker: Onlooker::default(),
             timer: None,
             disconnected: false,
-            _place: place,
+            place,
+            ring: None,
         }
     }
 
@@ -210,6 +218,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         }
         if messages.iter().skip(1).any(is_hello) {
             return self.protocol_error("a second Hello", ctx);
+        }
+        if let Some(crowd) = self.no_place_for(attach) {
+            return self.turn_away(crowd, ctx);
         }
         self.state = State::Open;
         match attach {
@@ -380,6 +391,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Actor for Session<S> {
         self.shared.coordinator.do_send(Connect { connection, peer, session, share });
 
         ctx.spawn(Exchange);
+        self.listen_at_door(ctx);
         self.set_timer(self.shared.handshake_timeout, ctx, |this, ctx| {
             this.shared.counters.handshake_timeouts.add_one();
             this.close(GoodbyeCode::HandshakeTimeout, "no Hello came in time", ctx);
@@ -401,6 +413,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Handler<Deliver> for Session<S
             return;
         }
         let last = matches!(messages.last(), Some(ServerMessage::Goodbye { .. }));
+        if self.ring.is_some()
+            && let Some(ServerMessage::Welcome { .. }) = messages.first()
+            && let Err(crowd) = self.come_in(ctx)
+        {
+            return self.turn_away(crowd, ctx);
+        }
         let has_more = !(last || messages.is_empty() && shown.is_empty());
         if self.account.is_closed() || has_more && self.is_overfull() {
             return self.give_up(ctx);

@@ -1,13 +1,21 @@
 //! How much of everything there may be.
 
+use super::Ttl;
+
 /// Bounds that keep one client, or all of them, from using up the coordinator.
 ///
 /// Going past one is a rejection. After a crash the limits hold as well, and who was there before comes
 /// first: sessions and waiters that come back take the places of those who are new, the latest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Longest lease that a client may ask for; at least the default of a lease counts as allowed. It
+    /// bounds how long everybody waits after a crash. Leases that were granted before it was lowered
+    /// are honoured as they are.
+    pub ttl_max: Ttl,
     /// Most sessions alive at a time.
     pub sessions_max: usize,
+    /// Most of them from one address, as [`Origin`](super::Origin) has it; none: three quarters.
+    pub sessions_per_address_max: Option<usize>,
     /// Most locks that one session may claim at a time, held and awaited together: a request for
     /// several counts as so many.
     pub claims_per_session_max: usize,
@@ -22,7 +30,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            ttl_max: Ttl::ALLOWED_DEFAULT,
             sessions_max: 100_000,
+            sessions_per_address_max: None,
             claims_per_session_max: 65_536,
             waiters_per_lock_max: 1_000_000,
             finished_remembered: 256,

@@ -12,6 +12,7 @@ mod code;
 mod fence;
 mod ids;
 mod limits;
+mod origin;
 mod text;
 mod time;
 
@@ -23,7 +24,10 @@ pub use ids::{
     SessionId, Ticket,
 };
 pub use limits::Limits;
+pub use origin::Origin;
 pub use text::{
     IDENTITY_LEN_MAX, Identity, LOCK_NAME_LEN_MAX, LockName, NOTE_LEN_MAX, Note, TextError,
 };
-pub use time::{LOCK_DELAY_MAX, TTL_DEFAULT, TTL_MAX, TTL_MIN, Timestamp, Ttl, TtlError};
+pub use time::{
+    LOCK_DELAY_MAX, TTL_DEFAULT, TTL_MAX, TTL_MAX_DEFAULT, TTL_MIN, Timestamp, Ttl, TtlError,
+};

@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 
 /// Shortest lease that can be asked for.
 pub const TTL_MIN: Duration = Duration::from_secs(2);
-/// Longest lease that can be asked for.
+/// Longest lease that an operator may allow.
 pub const TTL_MAX: Duration = Duration::from_secs(3600);
+/// Longest lease that can be asked for, unless the operator allows others: after a crash, everybody
+/// waits for the longest.
+pub const TTL_MAX_DEFAULT: Duration = Duration::from_secs(600);
 /// Lease of a session that does not ask for another.
 pub const TTL_DEFAULT: Duration = Duration::from_secs(10);
 /// Longest pause before a lock is granted anew after an involuntary loss (rule S7).
@@ -79,6 +82,9 @@ pub struct TtlError {
 pub struct Ttl(Duration);
 
 impl Ttl {
+    /// The longest that a client may ask for, unless the operator says otherwise.
+    pub const ALLOWED_DEFAULT: Self = Self(TTL_MAX_DEFAULT);
+
     /// Takes `length` as the length of a lease.
     ///
     /// # Errors

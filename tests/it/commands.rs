@@ -245,7 +245,8 @@ fn config_says_where_each_setting_came_from() {
     command.args(["--kill-after", "1s"]).env("COORDINATOR_SERVER", "locks:1");
     let done = run(command);
     let line = |key: &str| {
-        let line = done.out.lines().find(|line| line.starts_with(key)).unwrap();
+        let is_of_it = |line: &&str| line.split_whitespace().next() == Some(key);
+        let line = done.out.lines().find(is_of_it).unwrap();
         line.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(line("ttl"), ["20s", &format!("{}:2", file.display())]);

@@ -2,8 +2,11 @@
 
 use std::net::TcpListener;
 
+use coordinator::wire::ServerMessage;
 use rustix::process::Signal;
 
+use crate::proxy::Proxy;
+use crate::raw::{Raw, hello};
 use crate::support::{Home, Server, eventually, run, start};
 
 #[test]
@@ -119,6 +122,57 @@ fn tokens_rise_across_a_restart() {
 }
 
 #[test]
+fn tokens_rise_though_nothing_is_kept_however_soon_the_next_start_comes() {
+    let token = |server: &Server| {
+        let script = "echo $COORDINATOR_FENCING_TOKEN";
+        run(server.client(&["lock", "demo", "-c", script])).out.trim().parse::<u64>().unwrap()
+    };
+    let mut latest = 0;
+    for _ in 0..3 {
+        let server = Server::start();
+        let first = token(&server);
+        assert!(first > latest, "{first} after {latest}");
+        latest = token(&server);
+        server.process.signal(Signal::KILL);
+    }
+}
+
+#[test]
+fn a_crowd_shuts_out_neither_a_holder_that_comes_back_nor_an_operator() {
+    let server = Server::start_with(Home::new(), &["--ephemeral", "--connections-max", "4"]);
+    let proxy = Proxy::to(&server.address);
+    let mut holding = server.client(&["lock", "job", "-c", "sleep 60"]);
+    holding.env("COORDINATOR_SERVER", &proxy.address);
+    let holder = start(holding);
+    let token = server.held("job");
+    let newcomer = || {
+        let mut peer = Raw::connect(&server);
+        peer.say(&[hello()]);
+        matches!(peer.hear(), ServerMessage::Welcome { .. }).then_some(peer)
+    };
+    // All that one address may have; and when the holder is cut off, its place too.
+    let mut others: Vec<Raw> = std::iter::from_fn(&newcomer).collect();
+    assert_eq!(others.len(), 2);
+    proxy.cut();
+    eventually("the holder is back, and its place taken or not", || {
+        others.extend(newcomer());
+        (server.lock("job")?["holders"][0]["connected"] == true).then_some(())
+    });
+    assert_eq!(server.held("job"), token);
+    let refused = run(server.client(&["lock", "other", "--", "true"]));
+    assert_eq!(refused.code(), Some(69));
+    assert!(
+        refused.err.contains("has too many connections: 3 connections from"),
+        "{}",
+        refused.err
+    );
+    let token = token.to_string();
+    let released = run(server.client(&["release", "job", "--force", "--token", &token]));
+    assert_eq!(released.code(), Some(0), "{}", released.err);
+    assert_eq!(holder.end().code(), Some(70));
+}
+
+#[test]
 fn the_operators_mistakes_are_2() {
     let home = Home::new();
     for flags in [
@@ -135,6 +189,21 @@ fn the_operators_mistakes_are_2() {
         assert_eq!(done.code(), Some(2), "{flags:?}: {}", done.err);
         assert!(done.err.contains("error: "), "{flags:?}: {}", done.err);
     }
+}
+
+#[test]
+fn who_asks_for_a_longer_lease_than_is_allowed_is_told_the_limit() {
+    let refused = |server: &Server, ttl| {
+        let done = run(server.client(&["lock", "--ttl", ttl, "demo", "--", "true"]));
+        (done.code(), done.err)
+    };
+    let usual = Server::start();
+    assert_eq!(refused(&usual, "10m"), (Some(0), String::new()));
+    let (code, told) = refused(&usual, "601s");
+    assert_eq!(code, Some(2));
+    assert!(told.contains("a ttl of 601s is longer than the 600s that this"), "{told}");
+    let generous = Server::start_with(Home::new(), &["--ephemeral", "--ttl-max", "1h"]);
+    assert_eq!(refused(&generous, "1h"), (Some(0), String::new()));
 }
 
 #[test]

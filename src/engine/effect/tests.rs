@@ -36,6 +36,10 @@ fn every_rejection_has_its_code_and_says_what_is_wrong() {
         R::Note(Note::new("n".repeat(NOTE_LEN_MAX + 1)).unwrap_err()),
         R::Identity(Identity::new("\u{7}").unwrap_err()),
         R::Ttl(Ttl::new(Duration::from_secs(1)).unwrap_err()),
+        R::TtlNotAllowed {
+            asked: Ttl::new(Duration::from_secs(601)).unwrap(),
+            max: Ttl::ALLOWED_DEFAULT,
+        },
         R::Permits(Mode::permits(4, 3).unwrap_err()),
         R::PermitsDiffer { lock: lock(), of: Some(4), asked },
         R::PermitsDiffer { lock: lock(), of: None, asked },
@@ -45,6 +49,7 @@ fn every_rejection_has_its_code_and_says_what_is_wrong() {
         R::RequestForgotten { latest: converts },
         R::AsBefore(RejectionCode::Deadlock),
         R::TooManySessions { max },
+        R::TooManySessionsThere { origin: Origin::Loopback, max },
         R::TooManyClaims { max },
         R::TooManyWaiters { lock: lock(), max },
         R::UnknownSession,

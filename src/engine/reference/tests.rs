@@ -14,7 +14,7 @@ use crate::engine::{
 };
 use crate::types::{
     Claim, Claims, ConnectionId, Epoch, FencingToken, Identity, Limits, LockName, Mode, Note,
-    OwnerId, RequestId, SessionId, TTL_MAX, Ticket, Timestamp, Ttl,
+    OwnerId, RequestId, SessionId, TTL_MAX_DEFAULT, Ticket, Timestamp, Ttl,
 };
 
 mod histories;
@@ -55,7 +55,7 @@ struct Pair {
 impl Pair {
     fn new() -> Self {
         let tokens_below = FencingToken::new(1 << 30);
-        let ttl_max = Some(Ttl::new(TTL_MAX).unwrap());
+        let ttl_max = Some(Ttl::new(TTL_MAX_DEFAULT).unwrap());
         let epoch = Epoch::new(1);
         let durable = Durable { epoch, tokens_below, ttl_max, settled: epoch };
         let past = Past { snapshot: Some(Snapshot::default()), ..Past::default() };
@@ -91,7 +91,7 @@ impl Pair {
             peer: None,
             attach: Attach::Open {
                 session: id,
-                ttl: Ttl::new(TTL_MAX).unwrap(),
+                ttl: Ttl::new(TTL_MAX_DEFAULT).unwrap(),
                 linger: None,
                 identity: Identity::default(),
             },

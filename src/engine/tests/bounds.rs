@@ -66,6 +66,53 @@ fn a_client_may_say_256_things_before_it_is_welcome_and_not_one_more() {
     assert_eq!(story.table.counts().sessions, 1);
 }
 
+/// A Hello from 10.0.0.`host`, or from nowhere that is known.
+fn hello_from(host: Option<u8>, connection: u64, attach: Attach) -> Event {
+    let peer = host.map(|host| ([10, 0, 0, host], 5000).into());
+    let connection = ConnectionId::new(connection);
+    let (epoch_seen, token_seen) = (Epoch::default(), FencingToken::default());
+    Event::Attach { connection, peer, attach, epoch_seen, token_seen }
+}
+
+#[test]
+fn one_address_does_not_have_all_sessions() {
+    let with_max = |sessions_per_address_max| {
+        Story::with(Limits { sessions_max: 8, sessions_per_address_max, ..limits() }, TOKEN_BLOCK)
+    };
+    let (ttl, linger, identity) = (Ttl::default(), None, Identity::default());
+    let opened = |story: &mut Story, host, id: u64| {
+        let session = SessionId::new(id.into());
+        let attach = Attach::Open { session, ttl, linger, identity: identity.clone() };
+        story.handle(&hello_from(host, id, attach))
+    };
+    let mut story = with_max(None);
+    for id in 1..=6 {
+        assert!(opened(&mut story, Some(1), id).contains("welcome"));
+    }
+    let told = opened(&mut story, Some(1), 7);
+    let why = "6 sessions from 10.0.0.1 are alive, the limit for one address";
+    assert_eq!(told, format!("← refused TooManySessions: {why}\n"));
+    assert!(opened(&mut story, Some(2), 8).contains("welcome"));
+    // One that comes from elsewhere now, or is over, makes room.
+    let (session, generation) = (SessionId::new(1), Generation::new(2));
+    let proved_in = Epoch::new(1);
+    let identity = identity.clone();
+    let attach = Attach::Resume { session, proved_in, generation, ttl, linger, identity };
+    story.handle(&hello_from(Some(2), 9, attach));
+    assert!(opened(&mut story, Some(1), 10).contains("welcome"));
+    let told = opened(&mut story, Some(1), 11);
+    assert!(told.contains("8 sessions are alive"), "{told}");
+    story.handle(&command(2, Command::Goodbye));
+    assert!(opened(&mut story, Some(1), 12).contains("welcome"));
+
+    let mut story = with_max(Some(1));
+    assert!(opened(&mut story, Some(1), 1).contains("welcome"));
+    assert!(opened(&mut story, Some(1), 2).contains("the limit for one address"));
+    for id in 3..=4 {
+        assert!(opened(&mut story, None, id).contains("welcome"), "it is not known where from");
+    }
+}
+
 #[test]
 fn a_second_hello_on_a_connection_is_nothing() {
     let mut story = with_sessions(1, TTL_DEFAULT);

@@ -8,18 +8,19 @@ use std::mem;
 use std::time::SystemTime;
 
 use bytes::BytesMut;
-use log::error;
+use log::{error, info};
 
 use super::super::connections::Role;
 use super::super::inspect::{self, Budget, Named};
 use super::super::journal::{self, Who};
 use super::super::parse;
 use super::super::render;
-use super::super::subscribers::TooMany;
 use super::Coordinator;
 use super::hear::LOOK_STEPS;
-use crate::engine::{Happening, LockTable};
-use crate::types::{Claim, ConnectionId, Identity, LockName, RequestId, SessionId, Timestamp};
+use crate::engine::{Event, Happening, LockTable};
+use crate::types::{
+    Claim, ConnectionId, Identity, LockName, Origin, RequestId, SessionId, Timestamp,
+};
 use crate::wire::{ServerMessage, ShownLock, encode_frame};
 
 /// What it counts for, in steps, to show a lock to one more: a copy of what is rendered, and a delivery.
@@ -60,18 +61,30 @@ impl Coordinator {
         connection: ConnectionId,
         query_id: u64,
         name: Option<&str>,
+        now: Timestamp,
     ) {
         if self.is_deaf(connection) {
             return;
         }
-        let answer = match name.map(parse::lock_name).transpose() {
-            Ok(lock) => match self.subscribers.subscribe(connection, lock) {
-                Ok(()) => ServerMessage::Subscribed { query_id },
-                Err(TooMany) => render::too_many_subscribers(query_id),
-            },
-            Err(rejection) => render::rejected(query_id, &rejection, None),
+        let lock = match name.map(parse::lock_name).transpose() {
+            Ok(lock) => lock,
+            Err(rejection) => {
+                let no = render::rejected(query_id, &rejection, None);
+                return self.connections.tell(connection, no);
+            }
         };
-        self.connections.tell(connection, answer);
+        let peer = self.connections.peer(connection);
+        let origin = peer.map(|peer| Origin::of(peer.ip()));
+        let leaves = self.subscribers.subscribe(connection, origin, lock, now);
+        self.connections.tell(connection, ServerMessage::Subscribed { query_id });
+        if let Some(leaves) = leaves {
+            info!("subscriber left its place to another connection={leaves}");
+            if let Some(Role::Session { .. }) = self.connections.role(leaves) {
+                // Its session stays; the client comes back to it.
+                self.step(&Event::Disconnect { connection: leaves }, now);
+            }
+            self.dismiss(leaves, render::left_to_another());
+        }
     }
 
     /// Whether nothing is to be said to a connection (yet, or any more).

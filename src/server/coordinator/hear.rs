@@ -1,13 +1,15 @@
 //! What clients say, brought to the engine: every message parsed into its event, or answered here if
 //! it asks for nothing but a look.
 
+use std::net::SocketAddr;
+
 use log::warn;
 
 use super::super::chatter::Topic;
 use super::super::connections::Role;
 use super::super::hello;
 use super::super::inspect;
-use super::super::journal::{self, Who};
+use super::super::journal::{self, Ahead, Who};
 use super::super::parse;
 use super::super::render;
 use super::Coordinator;
@@ -78,7 +80,7 @@ impl Coordinator {
                 self.watch(connection, query_id, name, now);
             }
             ClientMessage::Subscribe { query_id, ref name } => {
-                self.subscribe(connection, query_id, name.as_deref());
+                self.subscribe(connection, query_id, name.as_deref(), now);
             }
         }
     }
@@ -96,7 +98,11 @@ impl Coordinator {
         let Some(known) = self.connections.assume(connection, role) else { return };
         let peer = known.peer;
         if let Some(attach) = attach {
+            let (token, epoch) = (self.table.counts().last_token, self.table.epoch());
             self.step(&Event::Attach { connection, peer, attach, epoch_seen, token_seen }, now);
+            if let Some(ahead) = Ahead::of((token_seen, epoch_seen), (token, epoch)) {
+                self.tell_ahead(connection, peer, ahead);
+            }
         } else {
             // An observer may say who it is, or not: it is for the log only.
             if let Ok(identity) = parse::identity(&hello.identity) {
@@ -107,6 +113,20 @@ impl Coordinator {
             let welcome =
                 render::welcome(epoch, session, secret, generation, None, Standing::Opened);
             self.connections.greet(connection, welcome);
+        }
+    }
+
+    /// Tells the log of a client that has seen later counters than ours, heeded or not.
+    fn tell_ahead(&self, connection: ConnectionId, peer: Option<SocketAddr>, ahead: Ahead) {
+        match self.connections.role(connection) {
+            Some(Role::Session { id, identity }) => {
+                journal::moved_ahead(Who { session: *id, identity: Some(identity), peer }, ahead);
+            }
+            Some(Role::Unknown | Role::Observer | Role::Gone) | None => {
+                if self.counters.chatter.admits(Topic::Refusal, peer) {
+                    journal::not_moved_ahead(peer, ahead);
+                }
+            }
         }
     }
 
@@ -170,6 +190,7 @@ impl Coordinator {
     }
 
     fn keep_alive(&mut self, connection: ConnectionId, sequence: u64, now: Timestamp) {
+        self.subscribers.heard(connection, now);
         match self.connections.role(connection) {
             Some(Role::Session { .. }) => {
                 let command = Command::KeepAlive { sequence };

@@ -13,7 +13,7 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use crate::fuzz::Random;
-use crate::server::counters::Place;
+use crate::server::places::Place;
 use crate::server::session::Session;
 use crate::server::testing::Bench;
 use crate::wire::{self, Attach, ClientMessage, ServerMessage, decode, encode_frame};
@@ -22,8 +22,6 @@ use crate::wire::{self, Attach, ClientMessage, ServerMessage, decode, encode_fra
 const SOCKET_BYTES: usize = 16 * 1024;
 /// After so long whoever does not read on is given up. Time is paused, so nobody waits.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// More connections than there are peers.
-const CONNECTIONS_MAX: usize = 100;
 
 /// What peers were told, and can say again.
 #[derive(Default)]
@@ -153,7 +151,7 @@ impl Drop for Peer {
 impl Peer {
     pub(super) fn connect(bench: &mut Bench, known: &Rc<RefCell<Known>>) -> Self {
         let (ours, theirs) = duplex(SOCKET_BYTES);
-        let place = Place::take(&bench.counters, CONNECTIONS_MAX).unwrap();
+        let place = Place::of_many(&bench.counters);
         let connection = bench.next_connection();
         Session::new(theirs, connection, None, place, bench.shared()).start();
         let (reading, mouth) = split(ours);

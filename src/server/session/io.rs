@@ -132,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     }
 
     /// Writes the outbox.
-    fn poll_write(&mut self, task: &mut Task<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_write(&mut self, task: &mut Task<'_>) -> Poll<io::Result<()>> {
         let mut stream = Pin::new(self.frames.get_mut());
         while !self.outbox.is_empty() {
             let written = ready!(stream.as_mut().poll_write(task, &self.outbox))?;

@@ -1,9 +1,9 @@
 //! Peers that look on: they watch locks, or have subscribed to events.
 //!
-//! *Who looks on need not speak.* It is not closed as idle. That its machine is still there is found out
-//! by TCP (the listener sees to that). If there is something for it, it has to read some of it within
-//! the time that an observer may be silent, up to twice that; else it is closed as one that does not
-//! read.
+//! *Who looks on has to speak now and then*, as any other observer: a keep-alive will do. Else places
+//! among the connections would be taken for ever by whoever says one word. And if there is something for
+//! it, it has to read some of it within the time that an observer may be silent, up to twice that; else
+//! it is closed as one that does not read.
 //!
 //! *Events are left out rather than kept.* Beyond [`EVENTS_BYTES_MAX`] unwritten bytes they are counted
 //! and dropped, until half of that is written; then the peer hears how many. So whoever subscribes and
@@ -11,7 +11,7 @@
 
 use std::mem;
 
-use actix::Context;
+use actix::{AsyncContext, Context};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -33,8 +33,7 @@ pub(super) struct Onlooker {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
-    /// Has the peer closed for not reading from now on, and not for being silent, if it wants to
-    /// watch or to subscribe.
+    /// Has the peer closed for not reading too from now on, if it wants to watch or to subscribe.
     pub(super) fn notice_onlooker(&mut self, messages: &[ClientMessage], ctx: &mut Context<Self>) {
         let wants_to = |message: &ClientMessage| {
             matches!(message, ClientMessage::Watch { .. } | ClientMessage::Subscribe { .. })
@@ -48,8 +47,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     /// Closes the connection once there was something to read for long enough, and nothing was read.
     fn await_reading(&mut self, ctx: &mut Context<Self>) {
         let (is_owed, written) = (!self.transport.outbox.is_empty(), self.onlooker.written);
-        self.set_timer(self.shared.idle_timeout, ctx, move |this, ctx| {
-            if is_owed && this.onlooker.written == written {
+        // Beside the one timer, which sees to it that it speaks.
+        ctx.run_later(self.shared.idle_timeout, move |this, ctx| {
+            if this.state != State::Open {
+            } else if is_owed && this.onlooker.written == written {
                 this.give_up(ctx);
             } else {
                 this.await_reading(ctx);

@@ -28,7 +28,7 @@ impl Peer {
     /// A connection on the bench.
     fn connect(bench: &mut Bench) -> Self {
         let (ours, theirs) = duplex(SOCKET_BYTES);
-        let place = Place::take(&bench.counters, 100).unwrap();
+        let place = Place::of_many(&bench.counters);
         let connection = bench.next_connection();
         Session::new(theirs, connection, None, place, bench.shared()).start();
         Self(ours)

@@ -13,6 +13,7 @@ use crate::server::testing::{
     Bench, FakeSession, hello, local, release, request, settle, try_request,
 };
 use crate::server::watches::WATCHES_PER_CONNECTION_MAX;
+use crate::types::GoodbyeCode;
 use crate::types::{LostReason, RejectionCode};
 use crate::wire::{
     self, Attach, Claim, ClientMessage, CycleLink, Happening, Holder, LockStatus, Mode,
@@ -301,28 +302,48 @@ async fn who_asks_for_one_lock_hears_of_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_among_subscribers_is_free_again_when_its_connection_ends() {
+async fn the_one_subscriber_too_many_is_heard_and_who_was_silent_longest_makes_room() {
     local(async {
         let mut bench = Bench::new();
         let mut subscribers = Vec::new();
-        for _ in 0..=SUBSCRIBERS_MAX {
+        for _ in 0..SUBSCRIBERS_MAX {
             let subscriber = observer(&mut bench).await;
             subscriber.submit(vec![subscribe(1, None)]);
             subscribers.push(subscriber);
         }
         settle().await;
-        let late = subscribers.pop().unwrap();
-        assert_eq!(code_of(&late.take()[0]), (1, RejectionCode::TooManyWatches));
-        subscribers[0].disconnect();
+        let silent = subscribers.remove(20);
+        for subscriber in &subscribers {
+            subscriber.submit(vec![ClientMessage::KeepAlive { sequence: 1 }]);
+        }
+        settle().await;
+        let late = observer(&mut bench).await;
         late.submit(vec![subscribe(2, None)]);
         settle().await;
         assert_eq!(late.take(), vec![ServerMessage::Subscribed { query_id: 2 }]);
-        // So it is when it is told to go.
+        match &silent.take()[..] {
+            [ServerMessage::Subscribed { .. }, ServerMessage::Goodbye { code, message, .. }] => {
+                assert_eq!(*code, GoodbyeCode::TooManyConnections.number());
+                let why = "more than 64 connections subscribe to events, and this one was heard of \
+                           longest ago";
+                assert_eq!(message, why);
+            }
+            other => panic!("{other:?}"),
+        }
+        // A place that somebody leaves is free, and nobody has to go.
+        subscribers[0].disconnect();
         subscribers[1].submit(vec![ClientMessage::Goodbye]);
-        let latest = observer(&mut bench).await;
-        latest.submit(vec![subscribe(1, None)]);
-        settle().await;
-        assert_eq!(latest.take(), vec![ServerMessage::Subscribed { query_id: 1 }]);
+        for _ in 0..2 {
+            let latest = observer(&mut bench).await;
+            latest.submit(vec![subscribe(1, None)]);
+            settle().await;
+            assert_eq!(latest.take(), vec![ServerMessage::Subscribed { query_id: 1 }]);
+            subscribers.push(latest);
+        }
+        let said_goodbye = |it: &FakeSession| {
+            it.take().iter().any(|message| matches!(message, ServerMessage::Goodbye { .. }))
+        };
+        assert_eq!(subscribers.iter().filter(|it| said_goodbye(it)).count(), 1, "as it asked");
     })
     .await;
 }

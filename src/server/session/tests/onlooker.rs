@@ -39,19 +39,31 @@ async fn busy(bench: &mut Bench) -> Peer {
     busy
 }
 
+/// Says something from time to time, for as long as that.
+async fn stay_awake(peers: &mut [&mut Peer], length: Duration) {
+    let began = Instant::now();
+    for sequence in 0.. {
+        if began.elapsed() >= length {
+            break;
+        }
+        for peer in &mut *peers {
+            peer.send(&[ClientMessage::KeepAlive { sequence }]).await;
+            assert_eq!(peer.next().await, ServerMessage::KeptAlive { sequence });
+        }
+        sleep(IDLE / 2).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn who_watches_or_subscribes_need_not_speak() {
+async fn who_watches_or_subscribes_is_told_for_as_long_as_it_speaks_now_and_then() {
     local(async {
         let mut bench = Bench::new();
         let mut listener = subscriber(&mut bench).await;
         let mut watcher = Peer::connect(&mut bench);
-        // Whether the first word or a later one.
-        watcher.send(&[hello(Attach::Observer)]).await;
+        watcher.send(&[hello(Attach::Observer), watch("leader")]).await;
         watcher.next().await;
-        sleep(IDLE / 2).await;
-        watcher.send(&[watch("leader")]).await;
         assert!(matches!(watcher.next().await, ServerMessage::LockStatus { query_id: 1, .. }));
-        sleep(IDLE * 60).await;
+        stay_awake(&mut [&mut listener, &mut watcher], IDLE * 60).await;
 
         let mut leader = Peer::open(&mut bench).await;
         leader.send(&[request(1, "leader")]).await;
@@ -63,6 +75,30 @@ async fn who_watches_or_subscribes_need_not_speak() {
         let what = listener.next().await;
         assert!(matches!(what, ServerMessage::Event { request: 1, .. }), "{what:?}");
         assert_eq!(bench.counters.slow_readers.total(), 0);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_watches_or_subscribes_and_never_speaks_is_closed_as_idle() {
+    local(async {
+        let mut bench = Bench::new();
+        let listener = subscriber(&mut bench).await;
+        let mut watcher = Peer::connect(&mut bench);
+        // Whether the first word or a later one.
+        watcher.send(&[hello(Attach::Observer)]).await;
+        watcher.next().await;
+        sleep(IDLE / 2).await;
+        let began = Instant::now();
+        watcher.send(&[watch("leader")]).await;
+        assert!(matches!(watcher.next().await, ServerMessage::LockStatus { query_id: 1, .. }));
+        assert_eq!(listener.goodbye().await, GoodbyeCode::IdleTimeout);
+        assert!(began.elapsed() <= IDLE / 2 + Duration::from_secs(2), "{:?}", began.elapsed());
+        assert_eq!(watcher.goodbye().await, GoodbyeCode::IdleTimeout);
+        assert!(began.elapsed() >= IDLE, "{:?}", began.elapsed());
+        assert!(began.elapsed() <= IDLE + Duration::from_secs(2), "{:?}", began.elapsed());
+        settle().await;
+        assert_eq!(bench.counters.connections(), 0);
     })
     .await;
 }
@@ -110,7 +146,8 @@ async fn who_reads_nothing_of_what_there_is_for_long_is_closed_and_counted() {
         let began = Instant::now();
         let closed = async {
             while bench.counters.slow_readers.total() == 0 {
-                // Stays alive meanwhile.
+                // Both stay alive meanwhile.
+                deaf.send(&[ClientMessage::KeepAlive { sequence: 1 }]).await;
                 busy.send(&[ClientMessage::KeepAlive { sequence: 1 }]).await;
                 busy.next().await;
                 sleep(Duration::from_secs(1)).await;

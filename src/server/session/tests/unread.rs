@@ -120,7 +120,7 @@ async fn a_reader_is_offered_what_there_is_before_it_is_judged() {
     local(async {
         let mut bench = Bench::new();
         let (ours, theirs) = duplex(64 * OUTBOX_BYTES_MAX);
-        let place = Place::take(&bench.counters, 100).unwrap();
+        let place = Place::of_many(&bench.counters);
         let connection = bench.next_connection();
         let session = Session::new(theirs, connection, None, place, bench.shared()).start();
         let mut peer = Peer(ours);
