@@ -3,10 +3,12 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::time;
 use tokio_util::codec::FramedRead;
 
 use crate::wire::{self, ClientCodec, ClientMessage, CodecError, FormatError, ServerMessage};
@@ -15,6 +17,9 @@ use super::connector::Connecting;
 
 /// No new commands are taken while more than this waits to be written.
 const OUTBOX_BYTES_MAX: usize = 256 * 1024;
+
+/// How long the driver stays to see its goodbye arrive.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection, at whatever stage.
 pub(super) enum Link<Io> {
@@ -61,6 +66,21 @@ impl<Io: AsyncRead + AsyncWrite> Link<Io> {
                 wire::encode_frame(message, &mut connection.outbox)
             }
             Self::Down | Self::Dialing(_) | Self::Up(_) => Ok(()),
+        }
+    }
+
+    /// Brings the last words out, and waits a moment for the server to have heard them.
+    pub(super) async fn farewell(&mut self) -> io::Result<()> {
+        match self {
+            Self::Up(connection) => {
+                let farewell = time::timeout(FAREWELL_TIMEOUT, connection.farewell()).await;
+                farewell.unwrap_or_else(|_| {
+                    Err(io::Error::new(io::ErrorKind::TimedOut, "no answer to goodbye"))
+                })
+            }
+            Self::Down | Self::Dialing(_) => {
+                Err(io::Error::new(io::ErrorKind::NotConnected, "there is no connection to it"))
+            }
         }
     }
 
@@ -114,7 +134,7 @@ impl<Io: AsyncRead + AsyncWrite> Connection<Io> {
     }
 
     /// Brings the last words out, and waits for the server to have heard them.
-    pub(super) async fn farewell(&mut self) -> io::Result<()> {
+    async fn farewell(&mut self) -> io::Result<()> {
         self.writer.write_all_buf(&mut self.outbox).await?;
         self.writer.shutdown().await?;
         // The server closes when it has freed everything. Whatever it says before is too late.
