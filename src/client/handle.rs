@@ -17,6 +17,7 @@ use super::observer::Observer;
 use super::owner::Owner;
 use super::request::{LockAllRequest, LockRequest, unless_busy};
 use super::semaphore::Semaphore;
+use super::servers::Servers;
 use super::shared::{Command, Shared};
 use super::watch::Watch;
 
@@ -68,20 +69,23 @@ impl Client {
         Self { shared, welcome }
     }
 
-    /// Opens a session with the coordinator at `server`, a `host:port`, or a host for the port
-    /// 5625. [`Client::builder`] has the settings.
+    /// Opens a session with the coordinator at `servers`: a `host:port`, or a host for the port 5625,
+    /// or [several](Servers) that are tried in this order. [`Client::builder`] has the settings.
+    ///
+    /// Of all addresses that a name has, IPv6 and IPv4, the first that answers is taken; names are
+    /// looked up anew for each connection.
     ///
     /// # Errors
     ///
     /// [`Error::Unavailable`] if none answers there, [`Error::Protocol`] if something else does,
     /// [`Error::Rejected`] and [`Error::Draining`] if it does not want us. The first connection is
-    /// tried once.
+    /// tried once, with each server.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime with I/O and time enabled, as tokio does.
-    pub async fn connect(server: impl AsRef<str>) -> Result<Self, Error> {
-        Self::builder().connect(server).await
+    pub async fn connect(servers: impl Into<Servers>) -> Result<Self, Error> {
+        Self::builder().connect(servers).await
     }
 
     /// A client with other settings than the usual.
@@ -190,11 +194,11 @@ impl Client {
 
     /// A second connection to the same server.
     async fn observer(&self) -> Result<Observer, Error> {
-        let Some(timeout) = self.shared.second_connection else {
+        let Some((servers, timeout)) = &self.shared.onlookers else {
             let why = "this client has one stream, and does not know the way to its server";
             return Err(Error::invalid("cannot look", why));
         };
-        Observer::connect_to(&self.shared.server, timeout).await
+        Observer::connect_timeout(servers, *timeout).await
     }
 
     /// The session, as others see it; another one after it was away too long.

@@ -13,6 +13,7 @@ use crate::types::{FencingToken, LostReason, RequestId, Timestamp};
 use super::core::{Ask, Rejection, Welcome};
 use super::error::{Error, closed_by_server};
 use super::lease::{LeaseCell, Standing};
+use super::servers::Servers;
 
 /// Commands that may wait for the driver; who has one more waits.
 pub(super) const COMMANDS_MAX: usize = 256;
@@ -34,8 +35,9 @@ pub(super) struct Shared {
     pub(super) welcome: watch::Receiver<Option<Welcome>>,
     /// Why the client is at its end. Set before the driver ends.
     pub(super) end: Arc<OnceLock<Error>>,
-    /// How long a second connection to the server may take; none: there can be no second one.
-    pub(super) second_connection: Option<Duration>,
+    /// Where another connection, which only looks, goes to, and how long it may take; none: there can
+    /// be none.
+    pub(super) onlookers: Option<(Servers, Duration)>,
     /// How many owners there were. Their numbers begin with 1.
     pub(super) owners: AtomicU64,
 }

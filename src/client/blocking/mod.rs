@@ -29,7 +29,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use crate::types::{Epoch, SessionId, Ttl};
 use crate::wire::LockStatus;
 
-use super::Error;
+use super::{Error, Servers};
 
 pub use guard::{ConvertError, LockGuard, Upgrade};
 pub use look::{Events, Leaders, Observer, Watch};
@@ -95,13 +95,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// Opens a session with the coordinator at `server`; see [`crate::Client::connect`].
+    /// Opens a session with the coordinator at `servers`; see [`crate::Client::connect`].
     ///
     /// # Errors
     ///
     /// As there.
-    pub fn connect(server: impl AsRef<str>) -> Result<Self, Error> {
-        Self::builder().connect(server)
+    pub fn connect(servers: impl Into<Servers>) -> Result<Self, Error> {
+        Self::builder().connect(servers)
     }
 
     /// A client with other settings than the usual.
@@ -230,14 +230,14 @@ impl ClientBuilder {
         Self { inner: self.inner.connect_timeout(timeout) }
     }
 
-    /// Opens a session with the coordinator at `server`.
+    /// Opens a session with the coordinator at `servers`.
     ///
     /// # Errors
     ///
     /// As [`crate::ClientBuilder::connect`].
-    pub fn connect(self, server: impl AsRef<str>) -> Result<Client, Error> {
+    pub fn connect(self, servers: impl Into<Servers>) -> Result<Client, Error> {
         let background = Background::start()?;
-        let inner = background.wait(self.inner.connect(server))?;
+        let inner = background.wait(self.inner.connect(servers))?;
         Ok(Client { inner, background })
     }
 }

@@ -13,7 +13,7 @@ use crate::types::{RejectionCode, Ttl};
 use crate::wire::{self, Attach, PROTOCOL, ServerMessage, Standing};
 
 /// Schedules tried, each from a seed of its own.
-const SCHEDULES: u64 = 400;
+const SCHEDULES: u64 = 100;
 /// True length of a schedule, in leases.
 const LEASES: u64 = 30;
 /// One connection is forgotten in so many leases.
@@ -239,11 +239,11 @@ fn invariant_nothing_is_lost_because_a_connection_was_forgotten_on_the_way() {
                 let left = until.since(world.clock.at(now));
                 assert!(left > world.ttl / 3, "seed {seed}: SIGTERM is due, {left:?} is left");
             }
-            now += 1 + world.dice.roll(ttl / 500);
+            now += 1 + world.dice.roll(ttl / 250);
         }
         forgotten += world.forgotten;
         connections += world.links.len() - 1;
         assert!(world.links.len() <= 2 + world.forgotten, "seed {seed}: connections for nothing");
     }
-    assert!(forgotten > 5_000 && connections > 5_000, "{forgotten}, {connections}");
+    assert!(forgotten > 1_000 && connections > 1_000, "{forgotten}, {connections}");
 }

@@ -82,7 +82,10 @@ fn one_attempt_may_hang_and_the_next_still_comes_before_a_command_is_stopped() {
         // `coordinator lock` sends SIGTERM a third of the ttl before belief ends, at the earliest.
         let believed = crate::client::lease::Lease::new(at(0), Ttl::new(ttl).unwrap());
         let stopped = believed.believed_until().since(at(0));
-        assert!(stopped >= next_attempt + ttl / 9 + ttl / 3, "{ttl:?}: {stopped:?}, {next_attempt:?}");
+        assert!(
+            stopped >= next_attempt + ttl / 9 + ttl / 3,
+            "{ttl:?}: {stopped:?}, {next_attempt:?}"
+        );
     }
     let mut story = Story::overdue();
     story.wait_until(OVERDUE + 1_667);

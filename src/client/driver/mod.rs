@@ -10,6 +10,7 @@
 
 mod connector;
 mod link;
+mod race;
 
 use std::collections::HashMap;
 use std::io;
@@ -419,6 +420,7 @@ impl<C: Connector> Driver<C> {
     fn tell(&mut self, effect: Effect) {
         match effect {
             Effect::Welcomed(welcome) => {
+                self.connector.welcomed();
                 self.welcome.send_replace(Some(welcome));
                 if let Some(ready) = self.ready.take() {
                     let _ = ready.send(welcome);
