@@ -19,6 +19,7 @@ use super::driver::{Connector, Dial, Driver, Once, Ways};
 use super::error::Error;
 use super::handle::Client;
 use super::lease::LeaseCell;
+use super::process::{Own, Process};
 use super::servers::Servers;
 use super::shared::{COMMANDS_MAX, Shared};
 use super::terms::millis_up;
@@ -220,14 +221,15 @@ impl ClientBuilder {
         let (endings, endings_in) = mpsc::unbounded_channel();
         let (welcome, welcome_seen) = watch::channel(None);
         let shared = Arc::new(Shared {
-            commands,
-            endings,
+            commands: Own::new(commands),
+            endings: Own::new(endings),
             lease: Arc::new(LeaseCell::default()),
             clock: Arc::clone(&self.clock),
             server: Arc::clone(server),
-            welcome: welcome_seen,
+            welcome: Own::new(welcome_seen),
             end: Arc::new(OnceLock::new()),
             owners: AtomicU64::new(0),
+            process: Process::this(),
             onlookers: servers.map(|servers| (servers.clone(), self.connect_timeout)),
         });
         let (ready, is_ready) = oneshot::channel();

@@ -42,6 +42,15 @@ use super::watch::Watch;
 ///   attempt to connect has failed;
 /// - a release waits for its answer until the lease ends.
 ///
+/// # When the process forks
+///
+/// The session stays with the process that connected, and goes on there. In the one that forked from
+/// it, guards are lost at once ([`Forked`](crate::types::LostReason::Forked)), and whatever is asked fails
+/// with [`Error::Forked`]; nothing done with them there reaches the coordinator. It connects a client of
+/// its own. An async runtime is best started after the fork: tokio's does not survive one.
+///
+/// # When it was away too long
+///
 /// A session that was away too long is over, and what it held is lost; then requests go on in a
 /// new session, with a new place in line. The client itself comes to an end only if the coordinator
 /// refuses it for good, or something that does not keep to the protocol answers in its place.
@@ -194,6 +203,7 @@ impl Client {
 
     /// A second connection to the same server.
     async fn observer(&self) -> Result<Observer, Error> {
+        self.shared.check_process()?;
         let Some((servers, timeout)) = &self.shared.onlookers else {
             let why = "this client has one stream, and does not know the way to its server";
             return Err(Error::invalid("cannot look", why));
@@ -219,6 +229,9 @@ impl Client {
     /// Resolves when the client is at its end, for whatever reason. A request tells which. A lost
     /// connection is none.
     pub async fn closed(&self) {
+        if self.shared.process.is_another() {
+            return;
+        }
         self.shared.commands.closed().await;
     }
 
@@ -230,6 +243,7 @@ impl Client {
     /// If the coordinator could not be told, as there is no connection now, or no answer. Then the
     /// locks are free when the lease ends.
     pub async fn close(self) -> Result<(), Error> {
+        self.shared.check_process()?;
         let (done, is_done) = oneshot::channel();
         if self.shared.commands.send(Command::Close(done)).await.is_err() {
             return self.already_closed();

@@ -20,6 +20,7 @@ use super::connect::{default_identity, within};
 use super::core::{Rejection, message_name};
 use super::driver::{Connector, Dial};
 use super::error::{Error, closed_by_server};
+use super::process::{Own, Process};
 use super::servers::Servers;
 
 /// Who only listens asks so often whether the server is still there: before the server, or whatever
@@ -30,11 +31,13 @@ const PULSE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Line {
     /// What the server says.
-    reader: FramedRead<OwnedReadHalf, ClientCodec>,
+    reader: Own<FramedRead<OwnedReadHalf, ClientCodec>>,
     /// Messages that were read and not looked at yet, the next one last.
     unread: Vec<ServerMessage>,
     /// Where we talk.
-    writer: OwnedWriteHalf,
+    writer: Own<OwnedWriteHalf>,
+    /// Whose it is.
+    process: Process,
     /// What is not written yet: of a call that was dropped half-way, or of this one.
     outbox: BytesMut,
     /// The number of the latest query. Answers to earlier ones come from calls that were dropped.
@@ -84,9 +87,10 @@ impl Line {
     async fn greet(stream: TcpStream, timeout: Duration, servers: &Servers) -> Result<Self, Error> {
         let (reader, writer) = stream.into_split();
         let mut line = Self {
-            reader: FramedRead::new(reader, ClientCodec::new()),
+            reader: Own::new(FramedRead::new(reader, ClientCodec::new())),
             unread: Vec::new(),
-            writer,
+            writer: Own::new(writer),
+            process: Process::this(),
             outbox: BytesMut::new(),
             query_id: 0,
             pulse: PULSE,
@@ -194,6 +198,7 @@ impl Line {
     }
 
     async fn send(&mut self, message: &ClientMessage) -> Result<(), Error> {
+        self.check_process()?;
         wire::encode_frame(message, &mut self.outbox)
             .map_err(|error| Error::invalid("invalid request", error))?;
         let written = self.writer.write_all_buf(&mut self.outbox).await;
@@ -202,6 +207,7 @@ impl Line {
 
     /// The next message; the server's goodbye is an error.
     async fn next(&mut self) -> Result<ServerMessage, Error> {
+        self.check_process()?;
         loop {
             if let Some(message) = self.unread.pop() {
                 self.pulse_unanswered = false;
@@ -222,6 +228,11 @@ impl Line {
                 None => return Err(self.unavailable(closed_by_server())),
             }
         }
+    }
+
+    /// It is not for a process that forked from the one that connected.
+    fn check_process(&self) -> Result<(), Error> {
+        if self.process.is_another() { Err(Error::Forked) } else { Ok(()) }
     }
 
     fn unavailable(&self, error: io::Error) -> Error {

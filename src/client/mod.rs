@@ -25,6 +25,7 @@ mod lease;
 mod line;
 mod observer;
 mod owner;
+mod process;
 mod request;
 mod semaphore;
 mod servers;

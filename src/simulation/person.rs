@@ -305,7 +305,7 @@ impl Person {
                 errand.is_revoked || referee.revoked.contains(&token)
             }
             LostReason::Disconnected => self.core.end().is_some(),
-            LostReason::Stopped | LostReason::Unknown(_) => false,
+            LostReason::Stopped | LostReason::Forked | LostReason::Unknown(_) => false,
         };
         assert!(
             is_just || self.is_misled(),

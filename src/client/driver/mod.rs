@@ -13,10 +13,12 @@ mod link;
 mod race;
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::mem;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::join;
@@ -30,6 +32,7 @@ use crate::wire::{ClientMessage, CodecError};
 use super::core::{Core, Effect, Refusal, Welcome};
 use super::error::{Error, closed_by_server};
 use super::lease::LeaseCell;
+use super::process::{Own, Process};
 use super::shared::{Command, Ending, Failure, Hold, NewRequest, Shared};
 use link::{Connection, Link, LinkEvent};
 
@@ -116,6 +119,8 @@ pub(super) struct Driver<C: Connector> {
     end: Arc<OnceLock<Error>>,
     /// Which server, for errors.
     server: Arc<str>,
+    /// Whose it is.
+    process: Process,
 }
 
 impl<C: Connector> Driver<C> {
@@ -142,6 +147,7 @@ impl<C: Connector> Driver<C> {
             lease: Arc::clone(&shared.lease),
             end: Arc::clone(&shared.end),
             server: Arc::clone(&shared.server),
+            process: shared.process,
         };
         driver.settle();
         driver
@@ -150,7 +156,8 @@ impl<C: Connector> Driver<C> {
     /// Runs until the client is at its end.
     pub(super) async fn run(mut self) {
         while self.core.end().is_none() {
-            let event = self.next_event().await;
+            let process = self.process;
+            let event = unless_forked(process, self.next_event()).await;
             self.handle(event);
             // Losses are told before more is taken: a release among it wants to know the reason.
             self.settle();
@@ -366,7 +373,7 @@ impl<C: Connector> Driver<C> {
                     self.second_number = None;
                     mem::replace(&mut self.second, Link::Down)
                 }
-                Some(_) => Link::Dialing(self.connector.connect()),
+                Some(_) => Link::Dialing(Own::new(self.connector.connect())),
                 None => Link::Down,
             };
         }
@@ -374,7 +381,7 @@ impl<C: Connector> Driver<C> {
         if wanted != self.second_number {
             self.second_number = wanted;
             self.second = match wanted {
-                Some(_) => Link::Dialing(self.connector.connect()),
+                Some(_) => Link::Dialing(Own::new(self.connector.connect())),
                 None => Link::Down,
             };
         }
@@ -510,11 +517,26 @@ impl<C: Connector> Driver<C> {
     }
 }
 
+/// Does `work`, but not in a process that has forked from this one and runs its runtime on: there it never
+/// goes on.
+async fn unless_forked<T>(process: Process, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    poll_fn(
+        |context| {
+            if process.is_another() { Poll::Pending } else { work.as_mut().poll(context) }
+        },
+    )
+    .await
+}
+
 /// A driver that is dropped before its session is over is one whose runtime ends, as it does at the
 /// end of most programs. There is nobody left to wait, but what fits into the socket still goes out
 /// and spares the others the wait for our lease.
 impl<C: Connector> Drop for Driver<C> {
     fn drop(&mut self) {
+        if self.process.is_another() {
+            return;
+        }
         self.core.goodbye();
         self.settle();
         self.say_goodbye_twice();
@@ -530,6 +552,8 @@ impl<C: Connector> Drop for Driver<C> {
 mod convert_tests;
 #[cfg(test)]
 mod fake_server;
+#[cfg(test)]
+mod forked_tests;
 #[cfg(test)]
 mod reconnect_tests;
 #[cfg(test)]
