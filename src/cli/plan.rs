@@ -58,10 +58,16 @@ impl Plan {
         self.stop_at(valid_until).min(now + self.ttl.length() / 8)
     }
 
-    /// Whether to wait a little longer although it is time: after a stall the answer that would
-    /// renew the lease may just not have been read yet. Half of what is left is risked for it.
-    pub(crate) fn reprieve(self, now: Instant, valid_until: Instant) -> Option<Instant> {
-        let late = now.saturating_duration_since(self.stop_at(valid_until));
+    /// Whether to wait a little longer although it is time. Who stood still, and so was to look at
+    /// `look_at` and does it only now, has asked for nothing meanwhile: the keep-alive that would renew
+    /// the lease goes out only now, and if that is not answered, a second connection is tried. Half of
+    /// what is left is risked for it.
+    pub(crate) fn reprieve(
+        look_at: Instant,
+        now: Instant,
+        valid_until: Instant,
+    ) -> Option<Instant> {
+        let late = now.saturating_duration_since(look_at);
         let left = valid_until.saturating_duration_since(now);
         (late >= STALL_MIN && !left.is_zero()).then(|| now + left / 2)
     }
@@ -133,13 +139,19 @@ mod tests {
     }
 
     #[test]
-    fn after_a_stall_an_answer_may_still_come() {
-        let now = Instant::now();
-        let plan = plan(10, 5);
-        let end = now + 2 * SECOND;
-        assert_eq!(plan.reprieve(now, end), Some(now + SECOND));
-        assert_eq!(plan.reprieve(plan.stop_at(end), end), None, "no stall");
-        assert_eq!(plan.reprieve(end, end), None, "too late");
+    fn after_a_stall_a_keep_alive_is_tried_first_however_short_the_time_since_sigterm_was_due() {
+        let (look_at, plan) = (Instant::now(), plan(10, 5));
+        let end = look_at + 6 * SECOND;
+        let stop_at = plan.stop_at(end);
+        for now in [stop_at, stop_at + Duration::from_millis(1), stop_at + SECOND] {
+            let half = now + (end - now) / 2;
+            assert_eq!(Plan::reprieve(look_at, now, end), Some(half));
+            assert_eq!(Plan::reprieve(half, half, end), None, "once for each stall");
+        }
+        assert_eq!(Plan::reprieve(stop_at, stop_at, end), None, "no stall");
+        let almost = stop_at + Duration::from_millis(249);
+        assert_eq!(Plan::reprieve(stop_at, almost, end), None, "as late as timers are");
+        assert_eq!(Plan::reprieve(look_at, end, end), None, "too late");
     }
 
     #[test]

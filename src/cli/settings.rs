@@ -204,9 +204,9 @@ settings! {
     /// What to log: error, warn, info, debug, trace, or a filter as of RUST_LOG.
     log: Filter = |_| "info".to_owned(),
         "log" "FILTER" SERVERS, Foreign::BeforeFile("RUST_LOG", Filter::concerns_us);
-    /// Where the coordinator is.
+    /// Where the coordinator is; several places, with commas between, are tried in this order.
     server: ServerAddress = |_| format!("127.0.0.1:{PORT_DEFAULT}"),
-        "server" "HOST:PORT" CLIENTS, Foreign::None;
+        "server" "HOST:PORT,…" CLIENTS, Foreign::None;
     /// How long to try to connect.
     connect_timeout: Duration = |_| "5s".to_owned(),
         "connect-timeout" "DURATION" CLIENTS, Foreign::None;

@@ -113,6 +113,17 @@ fn a_tilde_is_the_home_directory_wherever_a_path_is_written() {
 }
 
 #[test]
+fn several_servers_are_a_text_or_a_list_in_the_file_and_nothing_else_is_a_list() {
+    let of = |file: &str| Settings::resolve(&sources(&[], &[], file)).unwrap().server.0;
+    assert_eq!(of("server = [\"a:1\", \"b\"]"), "a:1,b:5625");
+    assert_eq!(of("server = \"a:1,b\""), "a:1,b:5625");
+    for bad in ["server = [1, 2]", "ttl = [\"5s\"]"] {
+        let failure = try_sources(&[], &[], bad).unwrap_err();
+        assert!(failure.plain().contains("takes a single value"), "{}", failure.plain());
+    }
+}
+
+#[test]
 fn an_unknown_key_of_the_file_is_refused_and_the_nearest_named() {
     let failure = try_sources(&[], &[], "\ndrain-timout = \"5s\"").unwrap_err();
     assert_eq!(

@@ -236,6 +236,13 @@ fn entries(path: &Path, text: &str) -> Result<BTreeMap<&'static str, Entry>, Fai
             DeValue::Integer(number) => number.to_string(),
             DeValue::Float(number) => number.to_string(),
             DeValue::Boolean(yes) => yes.to_string(),
+            // A list is another way to write commas, where those have a meaning.
+            DeValue::Array(items)
+                if row.key == "server" && items.iter().all(|item| item.get_ref().is_str()) =>
+            {
+                let items = items.iter().filter_map(|item| item.get_ref().as_str());
+                items.collect::<Vec<_>>().join(",")
+            }
             DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
                 return Err(Failure::usage(format!("{place}: {key} takes a single value")));
             }

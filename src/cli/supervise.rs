@@ -165,9 +165,7 @@ impl Watch<'_> {
                 self.look_at = plan.look_at(now, self.valid_until);
                 return;
             }
-            if let Some(later) = plan.reprieve(now, self.valid_until)
-                && self.look_at < stop_at + Duration::from_millis(1)
-            {
+            if let Some(later) = Plan::reprieve(self.look_at, now, self.valid_until) {
                 self.look_at = later;
                 return;
             }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use coordinator::client::SERVERS_MAX;
 use coordinator::types::{Identity, Ttl};
 
 /// The port of locks: L-O-C-K on a telephone's keypad.
@@ -15,7 +16,8 @@ pub(crate) trait Value: Sized {
     fn parse(text: &str) -> Result<Self, String>;
 }
 
-/// Where a client finds the coordinator: a host and a port, resolved when connecting.
+/// Where a client finds the coordinator: a host and a port, resolved when connecting; or several of
+/// them, with commas between, that are tried in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerAddress(pub(crate) String);
 
@@ -30,30 +32,38 @@ pub(crate) enum OnLost {
 
 impl Value for ServerAddress {
     fn parse(text: &str) -> Result<Self, String> {
-        let bare = || format!("{text}:{PORT_DEFAULT}");
-        match text.rsplit_once(':') {
-            _ if text.is_empty() || text.contains(char::is_whitespace) => {
-                Err("which is no address: write HOST:PORT".to_owned())
-            }
-            _ if text.contains("://") => {
-                let (_, rest) = text.split_once("://").unwrap_or_default();
-                let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-                Err(format!("which is a URL, and clients of locks take none: write {host}"))
-            }
-            _ if text.contains(',') => {
-                Err("which are several: name one coordinator, as HOST:PORT".to_owned())
-            }
-            // An IPv6 address without its port: colons, and no bracket before the last of them.
-            Some((host, _)) if host.contains(':') && !host.ends_with(']') => {
-                let bracketed = format!("[{text}]:{PORT_DEFAULT}");
-                if text.starts_with('[') { Ok(Self(bare())) } else { Ok(Self(bracketed)) }
-            }
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-                Ok(Self(text.to_owned()))
-            }
-            Some(_) => Err("which is no address: write HOST:PORT".to_owned()),
-            None => Ok(Self(bare())),
+        if let Some((_, rest)) = text.split_once("://") {
+            let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            return Err(format!("which is a URL, and clients of locks take none: write {host}"));
         }
+        let servers: Vec<&str> = text.split(',').map(str::trim).collect();
+        if servers.len() > SERVERS_MAX {
+            return Err(format!(
+                "{} servers, but no more than {SERVERS_MAX} are tried",
+                servers.len()
+            ));
+        }
+        let whole: Option<Vec<String>> = servers.into_iter().map(server).collect();
+        let wrong = "which is no address: write HOST:PORT, or several with commas between";
+        whole.map(|servers| Self(servers.join(","))).ok_or_else(|| wrong.to_owned())
+    }
+}
+
+/// A server with its port, if it is one.
+fn server(text: &str) -> Option<String> {
+    match text.rsplit_once(':') {
+        _ if text.is_empty() || text.contains(char::is_whitespace) => None,
+        // An IPv6 address without its port: colons, and no bracket before the last of them.
+        Some((host, _)) if host.contains(':') && !host.ends_with(']') => {
+            let is_bracketed = text.starts_with('[');
+            let address = if is_bracketed { text.to_owned() } else { format!("[{text}]") };
+            Some(format!("{address}:{PORT_DEFAULT}"))
+        }
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Some(text.to_owned())
+        }
+        Some(_) => None,
+        None => Some(format!("{text}:{PORT_DEFAULT}")),
     }
 }
 
@@ -295,13 +305,24 @@ mod tests {
             refused("http://host:1/x")
                 .ends_with("which is a URL, and clients of locks take none: write host:1")
         );
-        assert!(refused("a:1,b:2").starts_with("which are several"));
     }
 
     #[test]
     fn a_month_is_not_taken_for_a_minute() {
         assert!(<Duration as Value>::parse("5M").unwrap_err().contains("5m for minutes"));
         assert_eq!(duration("5m"), Some(Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn several_servers_have_commas_between_and_each_its_port() {
+        let parse = |text| ServerAddress::parse(text).map(|address| address.0);
+        assert_eq!(parse("a:1,b, ::1").unwrap(), "a:1,b:5625,[::1]:5625");
+        for bad in ["a:1,", ",", "a:1,,b:1", "a:1,b:http", "a:1 b:1"] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+        let many = |count| ServerAddress::parse(&vec!["a"; count].join(","));
+        assert!(many(SERVERS_MAX).is_ok());
+        assert!(many(SERVERS_MAX + 1).unwrap_err().starts_with("17 servers"));
     }
 
     #[test]

@@ -19,6 +19,8 @@ use super::driver::{Connector, Dial, Driver, Once, Ways};
 use super::error::Error;
 use super::handle::Client;
 use super::lease::LeaseCell;
+use super::process::{Own, Process};
+use super::servers::Servers;
 use super::shared::{COMMANDS_MAX, Shared};
 use super::terms::millis_up;
 
@@ -124,21 +126,42 @@ impl ClientBuilder {
         self
     }
 
-    /// Opens a session with the coordinator at `server`, a `host:port`, or a host for the port
-    /// 5625.
+    /// Opens a session with the coordinator at `servers`: a `host:port`, or a host for the port 5625,
+    /// or [several](Servers) that are tried in this order.
     ///
     /// # Errors
     ///
     /// As [`Client::connect`], and [`Error::InvalidRequest`] if a setting is not possible.
-    pub async fn connect(self, server: impl AsRef<str>) -> Result<Client, Error> {
-        let server: Arc<str> = with_port(server.as_ref()).into();
+    pub async fn connect(self, servers: impl Into<Servers>) -> Result<Client, Error> {
+        let servers = servers.into().checked()?;
         let introduction = self.introduction()?;
-        within(self.connect_timeout, &server, async {
-            let mut dial = Dial(Arc::clone(&server));
-            let stream = dial.connect().await.map_err(|e| Error::unavailable(&server, e))?;
-            self.start(introduction, stream, dial, &server, on_runtime).await
+        let count = u32::try_from(servers.len()).unwrap_or(u32::MAX);
+        within(self.connect_timeout, servers.name(), async {
+            let mut dial = Dial::new(servers.clone());
+            for _ in 1..count {
+                let attempt = self.connect_once(&mut dial, &introduction, &servers);
+                match within(self.connect_timeout / count, servers.name(), attempt).await {
+                    Err(error) if error.is_retryable() => {}
+                    outcome => return outcome,
+                }
+            }
+            // The last one has all the time that is left.
+            self.connect_once(&mut dial, &introduction, &servers).await
         })
         .await
+    }
+
+    /// Opens a session with whichever of the servers answers first.
+    async fn connect_once(
+        &self,
+        dial: &mut Dial,
+        introduction: &Introduction,
+        servers: &Servers,
+    ) -> Result<Client, Error> {
+        let server = servers.name();
+        let stream = dial.connect().await.map_err(|error| Error::unavailable(server, error))?;
+        let (introduction, connector) = (introduction.clone(), dial.clone());
+        self.start(introduction, stream, connector, server, Some(servers), on_runtime).await
     }
 
     /// Opens a session over `io`, whatever that is. There is no other connection when it is lost: the
@@ -153,7 +176,7 @@ impl ClientBuilder {
     {
         let server: Arc<str> = "the other end of the stream".into();
         let introduction = self.introduction()?;
-        let start = self.start(introduction, io, Once::new(), &server, on_runtime);
+        let start = self.start(introduction, io, Once::new(), &server, None, on_runtime);
         within(self.connect_timeout, &server, start).await
     }
 
@@ -181,7 +204,7 @@ impl ClientBuilder {
         let server = SERVER_OF_TESTS.into();
         let io = connector.connect().await.map_err(|e| Error::unavailable(&server, e))?;
         let introduction = self.introduction()?;
-        self.start(introduction, io, connector, &server, spawn).await
+        self.start(introduction, io, connector, &server, None, spawn).await
     }
 
     /// Has the driver spawned and waits for the welcome. Dropped before, it ends the driver again.
@@ -191,21 +214,23 @@ impl ClientBuilder {
         io: C::Io,
         connector: C,
         server: &Arc<str>,
+        servers: Option<&Servers>,
         spawn: impl FnOnce(Driver<C>),
     ) -> Result<Client, Error> {
         let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
         let (endings, endings_in) = mpsc::unbounded_channel();
         let (welcome, welcome_seen) = watch::channel(None);
         let shared = Arc::new(Shared {
-            commands,
-            endings,
+            commands: Own::new(commands),
+            endings: Own::new(endings),
             lease: Arc::new(LeaseCell::default()),
             clock: Arc::clone(&self.clock),
             server: Arc::clone(server),
-            welcome: welcome_seen,
+            welcome: Own::new(welcome_seen),
             end: Arc::new(OnceLock::new()),
             owners: AtomicU64::new(0),
-            second_connection: connector.can_connect().then_some(self.connect_timeout),
+            process: Process::this(),
+            onlookers: servers.map(|servers| (servers.clone(), self.connect_timeout)),
         });
         let (ready, is_ready) = oneshot::channel();
         let ways = Ways { commands: commands_in, endings: endings_in, ready, welcome };
@@ -265,18 +290,6 @@ pub(super) async fn within<T>(
     })
 }
 
-/// `server` with a port: an address of its own, or a host with or without one.
-pub(super) fn with_port(server: &str) -> String {
-    let bare_v6 = server.parse::<std::net::Ipv6Addr>().is_ok();
-    if bare_v6 {
-        format!("[{server}]:{PORT_DEFAULT}")
-    } else if server.ends_with(']') || !server.contains(':') {
-        format!("{server}:{PORT_DEFAULT}")
-    } else {
-        server.to_owned()
-    }
-}
-
 /// `user@host:pid`, cut to what an identity may be.
 pub(super) fn default_identity() -> String {
     // In many containers there is no name for whom processes belong to.
@@ -297,16 +310,6 @@ pub(super) fn default_identity() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_server_without_a_port_has_the_usual_one() {
-        assert_eq!(with_port("locks"), "locks:5625");
-        assert_eq!(with_port("locks:1"), "locks:1");
-        assert_eq!(with_port("::1"), "[::1]:5625");
-        assert_eq!(with_port("[::1]"), "[::1]:5625");
-        assert_eq!(with_port("[::1]:1"), "[::1]:1");
-        assert_eq!(with_port("10.0.0.1"), "10.0.0.1:5625");
-    }
 
     #[test]
     fn the_default_identity_is_one() {

@@ -111,6 +111,10 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// This process has forked from the one that connected. The session is that one's: here nothing can be
+    /// asked, and what that one holds is not held here.
+    #[error("this process was forked from the one that connected; connect a client of its own")]
+    Forked,
     /// The client was closed with [`Client::close`](super::Client::close).
     #[error("the client was closed; connect a new one")]
     Closed,
@@ -152,6 +156,7 @@ impl Error {
             Self::Lost { .. }
             | Self::Protocol { .. }
             | Self::InvalidRequest { .. }
+            | Self::Forked
             | Self::Closed => false,
         }
     }
@@ -352,6 +357,7 @@ fn lost(reason: LostReason) -> String {
         LostReason::Revoked => "an operator took it away".to_owned(),
         LostReason::Disconnected => "the connection ended".to_owned(),
         LostReason::Stopped => "the coordinator stopped".to_owned(),
+        LostReason::Forked => "this process was forked from the one that holds it".to_owned(),
         other => other.to_string(),
     }
 }

@@ -275,10 +275,8 @@ impl LockGuard {
         {
             let _ = answer.send(Err(Failure::Lost(reason)));
         }
-        // Even what is lost is sent: the guard can know of a loss before the driver does. If there
-        // is no driver any more, nothing is held either.
-        let request = self.request;
-        let _ = self.shared.endings.send(Ending::Release { request, answer });
+        // Even what is lost is sent: the guard can know of a loss before the driver does.
+        self.shared.end_request(Ending::Release { request: self.request, answer });
     }
 }
 

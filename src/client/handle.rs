@@ -18,6 +18,7 @@ use super::observer::Observer;
 use super::owner::Owner;
 use super::request::{LockAllRequest, LockRequest, unless_busy};
 use super::semaphore::Semaphore;
+use super::servers::Servers;
 use super::shared::{Command, Shared};
 use super::watch::Watch;
 
@@ -41,6 +42,15 @@ use super::watch::Watch;
 ///   [`Error::Unavailable`] when it has waited that long, one that would not wait as soon as an
 ///   attempt to connect has failed;
 /// - a release waits for its answer until the lease ends.
+///
+/// # When the process forks
+///
+/// The session stays with the process that connected, and goes on there. In the one that forked from
+/// it, guards are lost at once ([`Forked`](crate::types::LostReason::Forked)), and whatever is asked fails
+/// with [`Error::Forked`]; nothing done with them there reaches the coordinator. It connects a client of
+/// its own. An async runtime is best started after the fork: tokio's does not survive one.
+///
+/// # When it was away too long
 ///
 /// A session that was away too long is over, and what it held is lost; then requests go on in a
 /// new session, with a new place in line. The client itself comes to an end only if the coordinator
@@ -69,20 +79,23 @@ impl Client {
         Self { shared, welcome }
     }
 
-    /// Opens a session with the coordinator at `server`, a `host:port`, or a host for the port
-    /// 5625. [`Client::builder`] has the settings.
+    /// Opens a session with the coordinator at `servers`: a `host:port`, or a host for the port 5625,
+    /// or [several](Servers) that are tried in this order. [`Client::builder`] has the settings.
+    ///
+    /// Of all addresses that a name has, IPv6 and IPv4, the first that answers is taken; names are
+    /// looked up anew for each connection.
     ///
     /// # Errors
     ///
     /// [`Error::Unavailable`] if none answers there, [`Error::Protocol`] if something else does,
     /// [`Error::Rejected`] and [`Error::Draining`] if it does not want us. The first connection is
-    /// tried once.
+    /// tried once, with each server.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime with I/O and time enabled, as tokio does.
-    pub async fn connect(server: impl AsRef<str>) -> Result<Self, Error> {
-        Self::builder().connect(server).await
+    pub async fn connect(servers: impl Into<Servers>) -> Result<Self, Error> {
+        Self::builder().connect(servers).await
     }
 
     /// A client with other settings than the usual.
@@ -191,11 +204,12 @@ impl Client {
 
     /// A second connection to the same server.
     async fn observer(&self) -> Result<Observer, Error> {
-        let Some(timeout) = self.shared.second_connection else {
+        self.shared.check_process()?;
+        let Some((servers, timeout)) = &self.shared.onlookers else {
             let why = "this client has one stream, and does not know the way to its server";
             return Err(Error::invalid("cannot look", why));
         };
-        Observer::connect_to(&self.shared.server, timeout).await
+        Observer::connect_timeout(servers, *timeout).await
     }
 
     /// The session, as others see it; another one after it was away too long.
@@ -223,6 +237,9 @@ impl Client {
     /// Resolves when the client is at its end, for whatever reason. A request tells which. A lost
     /// connection is none.
     pub async fn closed(&self) {
+        if self.shared.process.is_another() {
+            return;
+        }
         self.shared.commands.closed().await;
     }
 
@@ -234,6 +251,7 @@ impl Client {
     /// If the coordinator could not be told, as there is no connection now, or no answer. Then the
     /// locks are free when the lease ends.
     pub async fn close(self) -> Result<(), Error> {
+        self.shared.check_process()?;
         let (done, is_done) = oneshot::channel();
         if self.shared.commands.send(Command::Close(done)).await.is_err() {
             return self.already_closed();

@@ -3,6 +3,27 @@
 //! The server ends a session one ttl after it *received* something; the client counts one ttl from
 //! when it *sent* the last thing that was answered, and takes off what two clocks may differ by and
 //! a margin. Whatever the network did in between, the client stops first.
+//!
+//! # When an answer is overdue
+//!
+//! A connection can die without a word: a router forgets it, a machine changes its network. Then
+//! nothing is heard over it, and the server is reachable all the same. So no holder waits for an
+//! answer longer than it must: a *second* connection is tried beside the first, early enough that one
+//! attempt may hang and another is still welcomed before anybody has to act. The first who has to
+//! is `coordinator lock`, which sends SIGTERM up to a third of the ttl before belief ends.
+//!
+//! ```text
+//! last answered  the next,    a second     it hangs:            SIGTERM    belief
+//! keep-alive     unanswered   connection   another              at the     ends
+//! sent                │           │        one                  earliest     │
+//!      ├──────────────┼───────────┼─────────┼─────────────────────┼───────────┤
+//!      0           1/4 ttl    5/16 ttl  23/48 ttl + 50 ms   31/48 ttl − 50 ms
+//!                   2.5 s      3.13 s     4.84 s               6.42 s      9.75 s   (ttl 10 s)
+//! ```
+//!
+//! An answer is overdue after 1/16 ttl, or after twice as long as answers took lately ([`Patience`]):
+//! a server that is slow is not asked twice as much for it. The times above are those of one whose
+//! answers take no longer than 1/32 ttl.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,6 +34,32 @@ use crate::types::{Timestamp, Ttl};
 const CLOCK_RATE_ERROR_PERCENT: u32 = 1;
 /// Kept free before the end of a lease, for what happens between looking and acting.
 const BELIEF_MARGIN: Duration = Duration::from_millis(50);
+
+/// So many keep-alives are sent in one ttl (rule S5).
+pub(super) const KEEP_ALIVES_PER_TTL: u32 = 4;
+/// No answer is overdue before a ttl divided by this has passed.
+pub(super) const ANSWERS_PER_TTL: u32 = 16;
+
+/// How long an answer is waited for before something is done about it: the least that the arithmetic
+/// above can spare, and longer for a server or a network that has been slow.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Patience {
+    /// How long the slowest of the answers took lately. Each answer makes earlier ones count less, so
+    /// that one stall is forgotten.
+    slowest: Duration,
+}
+
+impl Patience {
+    /// An answer came after this.
+    pub(super) fn answered(&mut self, took: Duration) {
+        self.slowest = took.max(self.slowest * 3 / 4);
+    }
+
+    /// How long the next answer may take.
+    pub(super) fn answer_max(self, ttl: Duration) -> Duration {
+        (ttl / ANSWERS_PER_TTL).max(self.slowest * 2).min(ttl)
+    }
+}
 
 /// A lease as its client sees it.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +81,12 @@ impl Lease {
     /// Takes note that the server answered what was sent at `sent`.
     pub(super) fn confirm(&mut self, sent: Timestamp) {
         self.confirmed = self.confirmed.max(sent);
+    }
+
+    /// Takes over what the server, in the same run and for the same session, is known to have received
+    /// before.
+    pub(super) fn continue_from(&mut self, before: &Self) {
+        self.confirm(before.confirmed);
     }
 
     /// The connection is lost, and the server keeps the session only for `linger` more (rule S4).

@@ -20,6 +20,8 @@ use super::connect::{default_identity, within};
 use super::core::{Rejection, message_name};
 use super::driver::{Connector, Dial};
 use super::error::{Error, closed_by_server};
+use super::process::{Own, Process};
+use super::servers::Servers;
 
 /// Who only listens asks so often whether the server is still there: before the server, or whatever
 /// is between, takes the connection for a forgotten one.
@@ -29,11 +31,13 @@ const PULSE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Line {
     /// What the server says.
-    reader: FramedRead<OwnedReadHalf, ClientCodec>,
+    reader: Own<FramedRead<OwnedReadHalf, ClientCodec>>,
     /// Messages that were read and not looked at yet, the next one last.
     unread: Vec<ServerMessage>,
     /// Where we talk.
-    writer: OwnedWriteHalf,
+    writer: Own<OwnedWriteHalf>,
+    /// Whose it is.
+    process: Process,
     /// What is not written yet: of a call that was dropped half-way, or of this one.
     outbox: BytesMut,
     /// The number of the latest query. Answers to earlier ones come from calls that were dropped.
@@ -47,34 +51,54 @@ pub(super) struct Line {
     pulse_unanswered: bool,
     /// How long connecting may take, and an answer.
     timeout: Duration,
-    /// Which server.
-    server: Arc<str>,
+    /// Which servers, the one it goes to among them.
+    servers: Servers,
 }
 
 impl Line {
-    /// Connects to `server`. This and every answer may take as long as `timeout`.
-    pub(super) async fn connect(server: &Arc<str>, timeout: Duration) -> Result<Self, Error> {
+    /// Connects to one of `servers`. This and every answer may take as long as `timeout`.
+    pub(super) async fn connect(servers: &Servers, timeout: Duration) -> Result<Self, Error> {
+        let server = servers.name();
+        let count = u32::try_from(servers.len()).unwrap_or(u32::MAX);
         within(timeout, server, async {
-            let dialled = Dial(Arc::clone(server)).connect().await;
-            let stream = dialled.map_err(|error| Error::unavailable(server, error))?;
-            Self::greet(stream, timeout, server).await
+            let mut dial = Dial::new(servers.clone());
+            for _ in 1..count {
+                let attempt = Self::connect_once(&mut dial, timeout, servers);
+                match within(timeout / count, server, attempt).await {
+                    Err(error) if error.is_retryable() => {}
+                    outcome => return outcome,
+                }
+            }
+            // The last one has all the time that is left.
+            Self::connect_once(&mut dial, timeout, servers).await
         })
         .await
     }
 
-    async fn greet(stream: TcpStream, timeout: Duration, server: &Arc<str>) -> Result<Self, Error> {
+    async fn connect_once(
+        dial: &mut Dial,
+        timeout: Duration,
+        servers: &Servers,
+    ) -> Result<Self, Error> {
+        let dialled = dial.connect().await;
+        let stream = dialled.map_err(|error| Error::unavailable(servers.name(), error))?;
+        Self::greet(stream, timeout, servers).await
+    }
+
+    async fn greet(stream: TcpStream, timeout: Duration, servers: &Servers) -> Result<Self, Error> {
         let (reader, writer) = stream.into_split();
         let mut line = Self {
-            reader: FramedRead::new(reader, ClientCodec::new()),
+            reader: Own::new(FramedRead::new(reader, ClientCodec::new())),
             unread: Vec::new(),
-            writer,
+            writer: Own::new(writer),
+            process: Process::this(),
             outbox: BytesMut::new(),
             query_id: 0,
             pulse: PULSE,
             pulse_due: Instant::now() + PULSE,
             pulse_unanswered: false,
             timeout,
-            server: Arc::clone(server),
+            servers: servers.clone(),
         };
         let hello = ClientMessage::Hello(wire::Hello {
             protocol: PROTOCOL,
@@ -95,9 +119,9 @@ impl Line {
         }
     }
 
-    /// Which server it goes to.
-    pub(super) fn server(&self) -> &Arc<str> {
-        &self.server
+    /// Which servers it was to go to.
+    pub(super) fn servers(&self) -> &Servers {
+        &self.servers
     }
 
     /// How long connecting may take, and an answer.
@@ -112,7 +136,7 @@ impl Line {
     ) -> Result<ServerMessage, Error> {
         self.query_id += 1;
         let message = message(self.query_id);
-        let (timeout, server) = (self.timeout, Arc::clone(&self.server));
+        let (timeout, server) = (self.timeout, Arc::clone(self.servers.name()));
         within(timeout, &server, async {
             self.send(&message).await?;
             loop {
@@ -178,6 +202,7 @@ impl Line {
     }
 
     async fn send(&mut self, message: &ClientMessage) -> Result<(), Error> {
+        self.check_process()?;
         wire::encode_frame(message, &mut self.outbox)
             .map_err(|error| Error::invalid("invalid request", error))?;
         let written = self.writer.write_all_buf(&mut self.outbox).await;
@@ -186,6 +211,7 @@ impl Line {
 
     /// The next message; the server's goodbye is an error.
     async fn next(&mut self) -> Result<ServerMessage, Error> {
+        self.check_process()?;
         loop {
             if let Some(message) = self.unread.pop() {
                 self.pulse_unanswered = false;
@@ -193,7 +219,7 @@ impl Line {
                     ServerMessage::Goodbye { code, rejection, message } => {
                         let code = GoodbyeCode::from_number(code);
                         let rejection = RejectionCode::from_number(rejection);
-                        Err(Error::dismissed(&self.server, code, rejection, message))
+                        Err(Error::dismissed(self.servers.name(), code, rejection, message))
                     }
                     message => Ok(message),
                 };
@@ -207,13 +233,18 @@ impl Line {
         }
     }
 
+    /// It is not for a process that forked from the one that connected.
+    fn check_process(&self) -> Result<(), Error> {
+        if self.process.is_another() { Err(Error::Forked) } else { Ok(()) }
+    }
+
     fn unavailable(&self, error: io::Error) -> Error {
-        Error::unavailable(&self.server, error)
+        Error::unavailable(self.servers.name(), error)
     }
 
     /// The server does not keep to the protocol.
     pub(super) fn broken(&self, how: impl Into<String>) -> Error {
-        Error::Protocol { server: Arc::clone(&self.server), message: how.into() }
+        Error::Protocol { server: Arc::clone(self.servers.name()), message: how.into() }
     }
 
     /// The server says what it was not asked.
@@ -283,7 +314,8 @@ mod tests {
             stream.read_to_end(&mut rest).unwrap();
             rest
         });
-        let mut line = Line::connect(&address.into(), Duration::from_secs(5)).await.unwrap();
+        let mut line =
+            Line::connect(&Servers::from(address), Duration::from_secs(5)).await.unwrap();
         (line.pulse, line.pulse_due) = (Duration::from_millis(20), Instant::now());
         let began = Instant::now();
         let error = line.listen().await.unwrap_err();

@@ -25,8 +25,10 @@ mod lease;
 mod line;
 mod observer;
 mod owner;
+mod process;
 mod request;
 mod semaphore;
+mod servers;
 mod shared;
 mod terms;
 mod watch;
@@ -42,6 +44,7 @@ pub use observer::Observer;
 pub use owner::Owner;
 pub use request::{LockAllRequest, LockRequest};
 pub use semaphore::Semaphore;
+pub use servers::{SERVERS_MAX, Servers};
 pub use watch::Watch;
 
 #[cfg(all(test, feature = "server"))]

@@ -1,16 +1,16 @@
 //! A connection that only looks, or takes a lock away.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::types::{FencingToken, LockName};
 use crate::wire::{ClientMessage, LockStatus, Query, ServerMessage, ServerStatus, SessionStatus};
 
-use super::connect::{CONNECT_TIMEOUT_DEFAULT, with_port};
+use super::connect::CONNECT_TIMEOUT_DEFAULT;
 use super::elect::Leaders;
 use super::error::Error;
 use super::events::Events;
 use super::line::Line;
+use super::servers::Servers;
 use super::watch::Watch;
 
 /// No answer has more pages; a server that says so goes round in circles.
@@ -38,14 +38,14 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Connects to the coordinator at `server`, a `host:port`, or a host for the port 5625. This and
-    /// every answer may take 5 s.
+    /// Connects to the coordinator at `servers`: a `host:port`, or a host for the port 5625, or
+    /// [several](Servers) that are tried in this order. This and every answer may take 5 s.
     ///
     /// # Errors
     ///
     /// [`Error::Unavailable`] if none answers there, [`Error::Protocol`] if something else does.
-    pub async fn connect(server: impl AsRef<str>) -> Result<Self, Error> {
-        Self::connect_timeout(server, CONNECT_TIMEOUT_DEFAULT).await
+    pub async fn connect(servers: impl Into<Servers>) -> Result<Self, Error> {
+        Self::connect_timeout(servers, CONNECT_TIMEOUT_DEFAULT).await
     }
 
     /// Connects as [`Observer::connect`] does; this and every answer may take as long as `timeout`.
@@ -54,15 +54,10 @@ impl Observer {
     ///
     /// As [`Observer::connect`].
     pub async fn connect_timeout(
-        server: impl AsRef<str>,
+        servers: impl Into<Servers>,
         timeout: Duration,
     ) -> Result<Self, Error> {
-        Self::connect_to(&with_port(server.as_ref()).into(), timeout).await
-    }
-
-    /// Connects to `server`, which has a port.
-    pub(super) async fn connect_to(server: &Arc<str>, timeout: Duration) -> Result<Self, Error> {
-        Ok(Self { line: Line::connect(server, timeout).await? })
+        Ok(Self { line: Line::connect(&servers.into().checked()?, timeout).await? })
     }
 
     /// The coordinator as a whole.

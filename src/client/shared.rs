@@ -13,6 +13,8 @@ use crate::types::{FencingToken, LostReason, RequestId, Timestamp};
 use super::core::{Ask, Rejection, Welcome};
 use super::error::{Error, closed_by_server};
 use super::lease::{LeaseCell, Standing};
+use super::process::{Own, Process};
+use super::servers::Servers;
 
 /// Commands that may wait for the driver; who has one more waits.
 pub(super) const COMMANDS_MAX: usize = 256;
@@ -20,10 +22,10 @@ pub(super) const COMMANDS_MAX: usize = 256;
 /// The driver, as its handles see it. It says goodbye when the last of them is gone.
 pub(super) struct Shared {
     /// What may wait for the driver to have time.
-    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) commands: Own<mpsc::Sender<Command>>,
     /// What may not wait, for it comes from destructors. Each request sends two at most, so there
     /// are never more in it than twice the requests alive.
-    pub(super) endings: mpsc::UnboundedSender<Ending>,
+    pub(super) endings: Own<mpsc::UnboundedSender<Ending>>,
     /// Until when the session is believed in.
     pub(super) lease: Arc<LeaseCell>,
     /// The clock by which.
@@ -31,20 +33,39 @@ pub(super) struct Shared {
     /// Which server.
     pub(super) server: Arc<str>,
     /// Which session it is now, once there is one.
-    pub(super) welcome: watch::Receiver<Option<Welcome>>,
+    pub(super) welcome: Own<watch::Receiver<Option<Welcome>>>,
     /// Why the client is at its end. Set before the driver ends.
     pub(super) end: Arc<OnceLock<Error>>,
-    /// How long a second connection to the server may take; none: there can be no second one.
-    pub(super) second_connection: Option<Duration>,
+    /// Where another connection, which only looks, goes to, and how long it may take; none: there can
+    /// be none.
+    pub(super) onlookers: Option<(Servers, Duration)>,
     /// How many owners there were. Their numbers begin with 1.
     pub(super) owners: AtomicU64,
+    /// Whose it is.
+    pub(super) process: Process,
 }
 
 impl Shared {
     /// Why the driver is gone.
     pub(super) fn end(&self) -> Error {
+        if self.process.is_another() {
+            return Error::Forked;
+        }
         let unknown = || Error::unavailable(&self.server, closed_by_server());
         self.end.get().cloned().unwrap_or_else(unknown)
+    }
+
+    /// Nothing is asked by another process than the one that connected.
+    pub(super) fn check_process(&self) -> Result<(), Error> {
+        if self.process.is_another() { Err(Error::Forked) } else { Ok(()) }
+    }
+
+    /// Tells the driver, which is in the process that connected, of an end. If there is no driver any
+    /// more, there is nothing to end.
+    pub(super) fn end_request(&self, ending: Ending) {
+        if !self.process.is_another() {
+            let _ = self.endings.send(ending);
+        }
     }
 
     /// The number of a new owner, used by nobody else in this client.
@@ -179,6 +200,8 @@ pub(super) struct Hold {
     doubted_until: AtomicU64,
     /// Wakes who waits for the loss.
     lost: Notify,
+    /// Whose it is.
+    process: Process,
 }
 
 impl Hold {
@@ -241,6 +264,10 @@ impl Hold {
 
     /// Why it was lost, if it was.
     pub(super) fn lost_reason(&self) -> Option<LostReason> {
+        if self.process.is_another() {
+            // In this copy only, and nobody is woken: whoever waited does so in the other process.
+            self.settle(OUTCOME_LOST + u32::from(LostReason::Forked.number()));
+        }
         let number = self.outcome.load(Ordering::Acquire).checked_sub(OUTCOME_LOST)?;
         Some(LostReason::from_number(u16::try_from(number).unwrap_or(u16::MAX)))
     }
@@ -248,6 +275,9 @@ impl Hold {
     /// Whether it neither ended nor is past the lease. What is past the lease ends here, so that
     /// nobody who asks later hears otherwise.
     pub(super) fn is_alive(&self, shared: &Shared) -> bool {
+        if self.process.is_another() {
+            return false;
+        }
         // Before the outcome: who sees a longer lease sees what was lost before that.
         let standing = self.standing(shared);
         match self.outcome.load(Ordering::Acquire) {

@@ -258,6 +258,9 @@ pub(super) async fn ask_for(
     hold: &Arc<Hold>,
     on_queued: Option<OnQueued>,
 ) -> Result<RequestId, Refused> {
+    if let Err(error) = shared.check_process() {
+        return Err(Refused { failure: Failure::Ended(error), position: None });
+    }
     let (positions, places) = match on_queued {
         Some(on_queued) => {
             let (sender, receiver) = watch::channel(0);
@@ -328,8 +331,7 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if let Some(request) = self.asked.abandon() {
-            // Without a driver there is nothing to cancel.
-            let _ = self.shared.endings.send(Ending::Cancel(request));
+            self.shared.end_request(Ending::Cancel(request));
         }
     }
 }

@@ -349,6 +349,41 @@ async fn nobody_at_the_address_is_unavailable() {
     assert!(matches!(Observer::connect(&address).await, Err(Error::Unavailable { .. })));
 }
 
+/// A port where nobody listens, and one where connections are made and nobody says a word.
+fn wrong_places() -> (String, TcpListener) {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    (nobody, TcpListener::bind("127.0.0.1:0").unwrap())
+}
+
+#[tokio::test]
+async fn of_several_servers_the_first_that_welcomes_us_is_taken() {
+    let (nobody, mute) = wrong_places();
+    let (address, server) = generous_server();
+    let servers = [nobody, mute.local_addr().unwrap().to_string(), address.to_string()];
+    let builder = Client::builder().connect_timeout(Duration::from_millis(900));
+    let client = builder.connect(&servers[..]).await.unwrap();
+    client.lock("printer").await.unwrap().release().await.unwrap();
+    client.close().await.unwrap();
+    assert_eq!(server.join().unwrap().last(), Some(&ClientMessage::Goodbye));
+    let (address, server) = generous_server();
+    let servers = format!("{},{address}", servers[..2].join(","));
+    let timeout = Duration::from_millis(900);
+    let mut observer = Observer::connect_timeout(&servers, timeout).await.unwrap();
+    assert_eq!(observer.locks().await.unwrap().len(), 3);
+    drop(observer);
+    server.join().unwrap();
+}
+
+#[tokio::test]
+async fn an_error_about_several_servers_names_them_all() {
+    let (nobody, _) = wrong_places();
+    let error = Client::connect([&nobody, &nobody]).await.unwrap_err();
+    assert!(matches!(&error, Error::Unavailable { .. }) && error.is_retryable());
+    assert!(error.to_string().contains(&format!("{nobody},{nobody}")), "{error}");
+    let none: [&str; 0] = [];
+    assert!(matches!(Client::connect(none).await, Err(Error::InvalidRequest { .. })));
+}
+
 #[tokio::test]
 async fn a_client_comes_back_over_a_new_socket() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -2,7 +2,6 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{self, Instant};
@@ -13,6 +12,7 @@ use crate::wire::{ClientMessage, Holder, LockStatus, Mode, ServerMessage};
 use super::core::Backoff;
 use super::error::Error;
 use super::line::Line;
+use super::servers::Servers;
 
 /// Watches one lock, over a connection of its own; made by [`Client::watch`](super::Client::watch) or
 /// [`Observer::watch`](super::Observer::watch).
@@ -55,8 +55,8 @@ pub struct Watch {
     retry_at: Instant,
     /// Since when there is the connection, while there is one.
     connected: Instant,
-    /// Which server.
-    server: Arc<str>,
+    /// Which servers.
+    servers: Servers,
     /// How long connecting may take, and the first answer.
     timeout: Duration,
 }
@@ -64,7 +64,7 @@ pub struct Watch {
 impl Watch {
     /// Watches the lock `name` over `line`.
     pub(super) async fn begin(line: Line, name: String) -> Result<Self, Error> {
-        let (server, timeout) = (Arc::clone(line.server()), line.timeout());
+        let (servers, timeout) = (line.servers().clone(), line.timeout());
         let mut watch = Self {
             line: None,
             name,
@@ -74,7 +74,7 @@ impl Watch {
             backoff: Backoff::new(RandomState::new().build_hasher().finish()),
             retry_at: Instant::now(),
             connected: Instant::now(),
-            server,
+            servers,
             timeout,
         };
         watch.begin_over(line).await?;
@@ -111,7 +111,7 @@ impl Watch {
     async fn wait_for_news(&mut self) -> Result<(), Error> {
         let Some(line) = &mut self.line else {
             time::sleep_until(self.retry_at).await;
-            let line = Line::connect(&self.server, self.timeout).await?;
+            let line = Line::connect(&self.servers, self.timeout).await?;
             return self.begin_over(line).await;
         };
         let mut heard = line.listen().await?;

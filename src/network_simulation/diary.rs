@@ -238,6 +238,7 @@ impl Diary {
             LostReason::Revoked
             | LostReason::Disconnected
             | LostReason::Stopped
+            | LostReason::Forked
             | LostReason::Unknown(_) => false,
         };
         if !is_just {

@@ -66,7 +66,7 @@ impl Faults<'_> {
             let place = 1 + random.below(self.fleet.places() - 1);
             let Some(client) = self.fleet.client(place) else { continue };
             let length = millis(&mut random, FAULT_MS_MAX);
-            let what = match random.below(29) {
+            let what = match random.below(33) {
                 0..4 => {
                     self.network.cut(client);
                     "connections cut"
@@ -118,6 +118,10 @@ impl Faults<'_> {
                         }
                     }
                     "connections held up, the next ones not"
+                }
+                28..32 => {
+                    self.network.forget(client);
+                    "connections forgotten on the way, the next ones not"
                 }
                 _ => {
                     self.struck(&mut deeds, "client killed");

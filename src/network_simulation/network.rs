@@ -161,6 +161,11 @@ impl Network {
         self.each(Some(client), |wire| wire.darken(from, until));
     }
 
+    /// The connections there are lead nowhere any more, one way or both, and nobody is told.
+    pub(super) fn forget(&self, client: u64) {
+        self.each(Some(client), Wire::forget);
+    }
+
     /// No connection is accepted for so long.
     pub(super) fn refuse(&self, client: u64, length: Duration) {
         self.lock().way(client).refused_until = Instant::now() + length;

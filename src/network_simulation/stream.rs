@@ -203,6 +203,19 @@ impl Wire {
         }
     }
 
+    /// Forgotten on the way, one way or both: what is said gets nowhere, and neither end hears of it.
+    pub(super) fn forget(&self) {
+        let Shared { lanes, random, .. } = &mut *self.lock();
+        let ways = random.below(3);
+        for (number, lane) in lanes.iter_mut().enumerate() {
+            if ways != number {
+                lane.is_void = true;
+                lane.pieces.clear();
+                lane.wake();
+            }
+        }
+    }
+
     /// One end dies without a word.
     pub(super) fn die(&self, side: Side) {
         let Shared { lanes, random, .. } = &mut *self.lock();

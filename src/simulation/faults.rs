@@ -93,6 +93,10 @@ impl World {
                 self.mislead(machine);
                 "clocks stopped"
             }
+            30 => {
+                self.mute(machine);
+                "connections forgotten on the way"
+            }
             // A moment of peace, for many things go wrong only where something went well before.
             _ => return,
         };
@@ -143,6 +147,27 @@ impl World {
             }
             wire.up.shut();
             wire.down.shut();
+        }
+    }
+
+    /// The connections of a machine are forgotten somewhere on the way, one way or both: nothing arrives
+    /// any more, and nobody is told. The next ones are as good as ever.
+    fn mute(&mut self, machine: usize) {
+        let first = self.wires.len().saturating_sub(64);
+        for number in first..self.wires.len() {
+            if self.wires[number].machine != machine || self.wires[number].is_cut {
+                continue;
+            }
+            let ways = self.dice.below(3);
+            let wire = &mut self.wires[number];
+            if ways != 0 {
+                wire.up.lose_all();
+                wire.up.shut();
+            }
+            if ways != 1 {
+                wire.down.lose_all();
+                wire.down.shut();
+            }
         }
     }
 

@@ -27,6 +27,9 @@ pub(super) struct Person {
     /// Which of the connections that the core wanted it has, and over which wire, once it is there.
     pub(super) number: Option<u64>,
     pub(super) wire: Option<usize>,
+    /// The same, of the second connection beside one that does not answer.
+    pub(super) second_number: Option<u64>,
+    pub(super) second_wire: Option<usize>,
     /// For which true time its timer is set, and when it goes off, which is later.
     pub(super) armed: Option<(u64, u64)>,
     /// When it began.
@@ -67,6 +70,8 @@ impl Person {
             core: Core::new(introduction, Some(reconnect), clock.at(now)),
             number: Some(0),
             wire: None,
+            second_number: None,
+            second_wire: None,
             armed: None,
             born: now,
             session: None,
@@ -300,7 +305,7 @@ impl Person {
                 errand.is_revoked || referee.revoked.contains(&token)
             }
             LostReason::Disconnected => self.core.end().is_some(),
-            LostReason::Stopped | LostReason::Unknown(_) => false,
+            LostReason::Stopped | LostReason::Forked | LostReason::Unknown(_) => false,
         };
         assert!(
             is_just || self.is_misled(),

@@ -43,6 +43,7 @@ fn simulated_rules_hold_whatever_happens() {
     for what in ["upgraded", "downgraded", "lost", "deadlocks", "unsent"] {
         at_least(what, done.runs);
     }
+    at_least("replaced by a second connection", done.runs);
     for what in ["reclaimed", "conversions given up", "revoked", "restarts in order"] {
         at_least(what, done.runs / 10);
     }

@@ -206,9 +206,12 @@ impl World {
         }
         match event {
             Event::Down { wire, lost, words } => {
-                let is_current = machine.person.as_ref().is_some_and(|p| p.wire == Some(wire));
-                if is_current && lost == self.wires[wire].down.lost {
+                let Some(person) = &machine.person else { return };
+                if lost != self.wires[wire].down.lost {
+                } else if person.wire == Some(wire) {
                     self.hear_down(number, words);
+                } else if person.second_wire == Some(wire) {
+                    self.hear_down_second(number, words);
                 }
             }
             Event::Dialed { number: dialed, .. } => self.dialed(number, dialed),
@@ -235,9 +238,33 @@ impl World {
         });
     }
 
+    fn hear_down_second(&mut self, machine: usize, words: Option<Vec<ServerMessage>>) {
+        let mut is_another = false;
+        self.with_person(machine, |person, local| match words {
+            Some(words) => {
+                for message in words {
+                    if person.core.connection() == person.second_number {
+                        is_another = true;
+                        person.core.receive(message, local);
+                    } else {
+                        person.core.receive_second(message, local);
+                    }
+                }
+                is_another |= person.core.connection() == person.second_number;
+            }
+            None => person.core.second_lost(local),
+        });
+        if is_another {
+            self.referee.tally.count("replaced by a second connection");
+        }
+    }
+
     /// An attempt to connect: it succeeds, fails, or hangs.
     fn dialed(&mut self, machine: usize, dialed: u64) {
         let Some(person) = &mut self.machines[machine].person else { return };
+        if person.second_number == Some(dialed) && person.second_wire.is_none() {
+            return self.dialed_second(machine);
+        }
         if person.number != Some(dialed) || person.wire.is_some() {
             return;
         }
@@ -250,6 +277,22 @@ impl World {
             });
         } else if self.dice.once_in(2) {
             self.with_person(machine, |person, local| person.core.connection_lost(local));
+        }
+    }
+
+    fn dialed_second(&mut self, machine: usize) {
+        let Some(person) = &self.machines[machine].person else { return };
+        let name = person.name;
+        if self.can_connect(machine) {
+            let wire = self.connect(machine, name);
+            let mut hello = None;
+            self.with_person(machine, |person, local| {
+                person.second_wire = Some(wire);
+                hello = person.core.second_connected(local);
+            });
+            self.send_up(wire, Some(vec![hello.expect("it is wanted")]));
+        } else if self.dice.once_in(2) {
+            self.with_person(machine, |person, local| person.core.second_lost(local));
         }
     }
 
@@ -322,7 +365,7 @@ impl World {
         let Some(mut person) = self.machines[machine].person.take() else { return };
         person.wake(now, &mut self.referee);
         person.abandon_all(now, &mut self.referee);
-        if let Some(wire) = person.wire {
+        for wire in [person.wire, person.second_wire].into_iter().flatten() {
             if self.dice.once_in(2) {
                 self.send_up(wire, None);
             }
@@ -367,25 +410,34 @@ impl World {
         let wanted = person.core.connection();
         let is_another = wanted != person.number;
         let cuts = mem::take(&mut person.cut_next);
-        if is_another || is_over {
+        let is_second = is_another && wanted.is_some() && wanted == person.second_number;
+        if is_second {
+            (person.number, person.wire) = (person.second_number.take(), person.second_wire.take());
+        } else if is_another || is_over {
             (person.number, person.wire) = (wanted, None);
         }
+        let is_dialed = is_another && !(is_second && person.wire.is_some());
         if let Some(wire) = wire {
             if !words.is_empty() && (!is_another || is_over) {
-                self.send_up(wire, Some(words));
+                self.send_up(wire, Some(words.clone()));
             }
             if is_another || is_over {
-                self.send_up(wire, None);
-                self.wires[wire].up.shut();
+                self.close(wire);
             }
         }
+        if is_second && let Some(wire) = self.machines[number].person.as_ref().and_then(|p| p.wire)
+        {
+            self.send_up(wire, Some(words));
+        }
+        self.carry_second(number);
         if is_over {
             return self.be_gone(number);
         }
-        if is_another && let Some(wanted) = wanted {
-            let longest = self.delay_max + 50_000;
-            let at = now + self.dice.next() % longest;
-            self.heap.push(at, Event::Dialed { machine: number, number: wanted });
+        if is_dialed
+            && !is_second
+            && let Some(wanted) = wanted
+        {
+            self.dial(number, wanted);
         }
         if cuts && !self.is_peace {
             self.referee.tally.count_fault("connections cut while making up");
@@ -395,6 +447,39 @@ impl World {
             self.machines[number].cut_off_until = now + self.dice.next() % longest;
         }
         self.arm(number);
+    }
+
+    /// The same, for the second connection.
+    fn carry_second(&mut self, number: usize) {
+        let Some(person) = &mut self.machines[number].person else { return };
+        let is_over = person.core.end().is_some();
+        let wanted = person.core.second_connection();
+        if wanted == person.second_number {
+            return;
+        }
+        let before = person.second_wire.take();
+        person.second_number = wanted;
+        if let Some(wire) = before {
+            if is_over {
+                self.send_up(wire, Some(vec![ClientMessage::Goodbye]));
+            }
+            self.close(wire);
+        }
+        if let Some(wanted) = wanted {
+            self.referee.tally.count("second connections tried");
+            self.dial(number, wanted);
+        }
+    }
+
+    fn close(&mut self, wire: usize) {
+        self.send_up(wire, None);
+        self.wires[wire].up.shut();
+    }
+
+    fn dial(&mut self, machine: usize, number: u64) {
+        let longest = self.delay_max + 50_000;
+        let at = self.now() + self.dice.next() % longest;
+        self.heap.push(at, Event::Dialed { machine, number });
     }
 
     /// The core is at its end.

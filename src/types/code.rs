@@ -155,6 +155,8 @@ code_type! {
         NotReclaimed = 5,
         /// The coordinator restarted, and somebody reclaimed the lock with a later token (rule G3).
         Conflict = 6,
+        /// The process that held it has forked, and this is the other one. Only a client says so.
+        Forked = 7,
     }
 }
 

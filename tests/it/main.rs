@@ -11,6 +11,7 @@ mod commands;
 mod crowds;
 mod examples;
 mod files;
+mod forked;
 #[path = "../history/mod.rs"]
 mod history;
 mod looking;

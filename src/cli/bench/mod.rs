@@ -32,6 +32,10 @@ use super::terminal;
 pub(crate) async fn run(args: BenchArgs, settings: &Settings) -> Result<ExitCode, Failure> {
     let plan = args.plan()?;
     let server = settings.server.0.clone();
+    if server.contains(',') {
+        return Err(Failure::usage(format!("bench measures one coordinator, not {server}"))
+            .hint("name one with --server"));
+    }
     let peer = Coordinator {
         server: server.clone(),
         connect_timeout: settings.connect_timeout,

@@ -64,6 +64,9 @@ impl LockGuard {
     ///
     /// [`Error::InvalidRequest`] within async code.
     pub fn wait_lost(&self, at_most: Duration) -> Result<Option<LostReason>, Error> {
+        if self.background.is_anothers() {
+            return Ok(Some(LostReason::Forked));
+        }
         let lost = self.inner.lost();
         self.background.wait(async { Ok(tokio::time::timeout(at_most, lost).await.ok()) })
     }
@@ -74,6 +77,9 @@ impl LockGuard {
     ///
     /// As [`crate::LockGuard::release`].
     pub fn release(self) -> Result<(), Error> {
+        if self.background.is_anothers() {
+            return Err(self.inner.lost_error());
+        }
         self.background.wait(self.inner.release())
     }
 
@@ -103,6 +109,10 @@ impl LockGuard {
         let background = Arc::clone(&self.background);
         let runtime = match background.runtime() {
             Ok(runtime) => runtime,
+            Err(Error::Forked) => {
+                let error = self.inner.lost_error();
+                return Err(ConvertError { guard: self, error });
+            }
             Err(error) => return Err(ConvertError { guard: self, error }),
         };
         match runtime.block_on(start(self.inner).into_future()) {

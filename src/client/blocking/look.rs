@@ -9,7 +9,7 @@ use crate::wire::{LockStatus, ServerStatus, SessionStatus};
 use super::super as client;
 use super::super::connect::CONNECT_TIMEOUT_DEFAULT;
 use super::{Background, Error};
-use client::{Event, Leader};
+use client::{Event, Leader, Servers};
 
 /// A connection that only looks, or takes a lock away; see [`crate::Observer`].
 #[derive(Debug)]
@@ -21,24 +21,24 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Connects to the coordinator at `server`. This and every answer may take 5 s.
+    /// Connects to the coordinator at `servers`. This and every answer may take 5 s.
     ///
     /// # Errors
     ///
     /// As [`crate::Observer::connect`].
-    pub fn connect(server: impl AsRef<str>) -> Result<Self, Error> {
-        Self::connect_timeout(server, CONNECT_TIMEOUT_DEFAULT)
+    pub fn connect(servers: impl Into<Servers>) -> Result<Self, Error> {
+        Self::connect_timeout(servers, CONNECT_TIMEOUT_DEFAULT)
     }
 
-    /// Connects to the coordinator at `server`. This and every answer may take as long as
+    /// Connects to the coordinator at `servers`. This and every answer may take as long as
     /// `timeout`.
     ///
     /// # Errors
     ///
     /// As [`crate::Observer::connect`].
-    pub fn connect_timeout(server: impl AsRef<str>, timeout: Duration) -> Result<Self, Error> {
+    pub fn connect_timeout(servers: impl Into<Servers>, timeout: Duration) -> Result<Self, Error> {
         let background = Background::start()?;
-        let inner = background.wait(client::Observer::connect_timeout(server, timeout))?;
+        let inner = background.wait(client::Observer::connect_timeout(servers, timeout))?;
         Ok(Self { inner, background })
     }
 

@@ -21,6 +21,7 @@ mod guard;
 mod look;
 mod request;
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use crate::types::{Epoch, SessionId, Ttl};
 use crate::wire::LockStatus;
 
-use super::Error;
+use super::process::Process;
+use super::{Error, Servers};
 
 pub use guard::{ConvertError, LockGuard, Upgrade};
 pub use look::{Events, Leaders, Observer, Watch};
@@ -43,6 +45,8 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 struct Background {
     /// Taken only when dropped.
     runtime: Option<Runtime>,
+    /// Whose it is: one that forked from it has no such thread.
+    process: Process,
 }
 
 impl Background {
@@ -53,7 +57,7 @@ impl Background {
             .enable_all()
             .build()
             .map_err(|error| Error::invalid("cannot start the client's thread", error))?;
-        Ok(Arc::new(Self { runtime: Some(runtime) }))
+        Ok(Arc::new(Self { runtime: Some(runtime), process: Process::this() }))
     }
 
     /// Waits for `work`.
@@ -63,6 +67,9 @@ impl Background {
 
     /// The runtime, for those who may wait.
     fn runtime(&self) -> Result<&Runtime, Error> {
+        if self.is_anothers() {
+            return Err(Error::Forked);
+        }
         if Handle::try_current().is_ok() {
             let why = "this thread runs async code, use coordinator::Client there";
             return Err(Error::invalid("cannot block here", why));
@@ -71,9 +78,20 @@ impl Background {
     }
 }
 
+impl Background {
+    /// Whether this process forked from the one that has the thread.
+    fn is_anothers(&self) -> bool {
+        self.process.is_another()
+    }
+}
+
 impl Drop for Background {
     fn drop(&mut self) {
         let Some(runtime) = self.runtime.take() else { return };
+        if self.is_anothers() {
+            // There is no thread to wait for, and what it has is not ours to close.
+            return mem::forget(runtime);
+        }
         if Handle::try_current().is_ok() {
             // Waiting is not allowed here; what is left to say is said as the thread ends.
             runtime.shutdown_background();
@@ -95,13 +113,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// Opens a session with the coordinator at `server`; see [`crate::Client::connect`].
+    /// Opens a session with the coordinator at `servers`; see [`crate::Client::connect`].
     ///
     /// # Errors
     ///
     /// As there.
-    pub fn connect(server: impl AsRef<str>) -> Result<Self, Error> {
-        Self::builder().connect(server)
+    pub fn connect(servers: impl Into<Servers>) -> Result<Self, Error> {
+        Self::builder().connect(servers)
     }
 
     /// A client with other settings than the usual.
@@ -230,14 +248,14 @@ impl ClientBuilder {
         Self { inner: self.inner.connect_timeout(timeout) }
     }
 
-    /// Opens a session with the coordinator at `server`.
+    /// Opens a session with the coordinator at `servers`.
     ///
     /// # Errors
     ///
     /// As [`crate::ClientBuilder::connect`].
-    pub fn connect(self, server: impl AsRef<str>) -> Result<Client, Error> {
+    pub fn connect(self, servers: impl Into<Servers>) -> Result<Client, Error> {
         let background = Background::start()?;
-        let inner = background.wait(self.inner.connect(server))?;
+        let inner = background.wait(self.inner.connect(servers))?;
         Ok(Client { inner, background })
     }
 }

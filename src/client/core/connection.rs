@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::types::Timestamp;
 
+use super::second::Second;
 use super::{End, Lease};
+use crate::client::lease::{KEEP_ALIVES_PER_TTL, Patience};
 
-/// So many keep-alives are sent in one ttl (rule S5).
-pub(super) const KEEP_ALIVES_PER_TTL: u32 = 4;
 /// Keep-alives whose answers are waited for; of more, the oldest is forgotten.
 pub(super) const KEEP_ALIVES_UNANSWERED_MAX: usize = 16;
 /// After so many ttls without a word from the server its connection is given up, if there cannot be
@@ -52,6 +52,8 @@ pub(super) struct Greeting {
 /// A connection that was welcomed.
 #[derive(Debug)]
 pub(super) struct Open {
+    /// Which of the session's connections it is (rule S2).
+    pub(super) generation: u64,
     /// When the next keep-alive is to be sent.
     pub(super) keep_alive_due: Timestamp,
     /// Keep-alives without an answer, and when each was sent; the oldest first.
@@ -60,6 +62,11 @@ pub(super) struct Open {
     pub(super) heard: Timestamp,
     /// The silence that is put up with.
     pub(super) silence_max: Duration,
+    /// How long after the oldest keep-alive without an answer the silence can be too long: as long as
+    /// when all keep-alives were sent in time. Who stood still and asked nothing has heard nothing.
+    silence_after_asking: Duration,
+    /// The connection that is tried because this one does not answer.
+    pub(super) second: Option<Second>,
 }
 
 /// The time between two connections.
@@ -72,26 +79,43 @@ pub(super) enum Away {
 }
 
 impl Open {
-    /// A connection that was just welcomed to `lease`. If there `can_be_another`, this one is given
+    /// A connection, of this `generation`, that was just welcomed to `lease`. If there `can_be_another`, this one is given
     /// up while there is still time for it.
     pub(super) fn new(
         lease: &Lease,
+        generation: u64,
         sent: Timestamp,
         now: Timestamp,
         can_be_another: bool,
     ) -> Self {
         let ttl = lease.ttl().length();
+        let keep_alive_every = ttl / KEEP_ALIVES_PER_TTL;
+        let silence_max = if can_be_another { ttl * 2 / 3 } else { ttl * SILENCE_TTLS_MAX };
         Self {
-            keep_alive_due: sent.after(ttl / KEEP_ALIVES_PER_TTL),
+            generation,
+            keep_alive_due: sent.after(keep_alive_every),
             unanswered: VecDeque::new(),
             heard: now,
-            silence_max: if can_be_another { ttl * 2 / 3 } else { ttl * SILENCE_TTLS_MAX },
+            silence_max,
+            silence_after_asking: silence_max.saturating_sub(keep_alive_every),
+            second: None,
         }
     }
 
-    /// When the server has been silent for too long.
-    pub(super) fn given_up_at(&self) -> Timestamp {
-        self.heard.after(self.silence_max)
+    /// When the oldest keep-alive without an answer was sent.
+    fn asked(&self) -> Option<Timestamp> {
+        self.unanswered.front().map(|(_, sent)| *sent)
+    }
+
+    /// When the server has been silent for too long; none while nothing is unanswered.
+    pub(super) fn given_up_at(&self) -> Option<Timestamp> {
+        let asked = self.asked()?.after(self.silence_after_asking);
+        Some(self.heard.after(self.silence_max).max(asked))
+    }
+
+    /// When an answer is overdue; none while nothing is unanswered.
+    pub(super) fn overdue_at(&self, patience: Patience, ttl: Duration) -> Option<Timestamp> {
+        Some(self.asked()?.after(patience.answer_max(ttl)))
     }
 }
 

@@ -15,6 +15,8 @@
 //! - what converts a hold, and the hold, are held one after the other: never both, never neither;
 //! - a keep-alive without an answer is followed by the next, and a connection that ended by another:
 //!   neither is a loss by itself (C3);
+//! - a connection that does not answer is not given up for one that may not either: both are there
+//!   until the second is welcome (`second`);
 //! - every answer belongs to something that was asked; a server that breaks this is not believed.
 
 mod connection;
@@ -24,6 +26,7 @@ mod lapse;
 mod receive;
 mod request;
 mod resume;
+mod second;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,8 +34,8 @@ use std::sync::Arc;
 use crate::types::{FencingToken, GoodbyeCode, LostReason, RequestId, Timestamp, Ttl};
 use crate::wire::ClientMessage;
 
-use super::lease::Lease;
-use connection::{Away, Greeting, KEEP_ALIVES_PER_TTL, KEEP_ALIVES_UNANSWERED_MAX, Phase};
+use super::lease::{KEEP_ALIVES_PER_TTL, Lease, Patience};
+use connection::{Away, Greeting, KEEP_ALIVES_UNANSWERED_MAX, Phase};
 use request::{Grant, Request, State};
 use resume::Session;
 
@@ -54,8 +57,12 @@ pub(crate) struct Core {
     reconnect: Option<Reconnect>,
     /// When to come back.
     backoff: Backoff,
+    /// How long answers take.
+    patience: Patience,
     /// Counts the connections that were wanted, so that each is told from the one before.
     connections: u64,
+    /// Which of them is meant by the phase.
+    current: u64,
     /// Why there is no connection, or was none the last time.
     trouble: End,
     /// Whether an attempt to connect has failed since there was a connection.
@@ -109,7 +116,9 @@ impl Core {
             introduction,
             reconnect,
             backoff: Backoff::new(reconnect.map_or(0, |reconnect| reconnect.seed)),
+            patience: Patience::default(),
             connections: 0,
+            current: 0,
             trouble: End::Disconnected,
             unreachable: false,
             began: false,
@@ -161,7 +170,7 @@ impl Core {
     pub(crate) fn connection(&self) -> Option<u64> {
         match self.phase {
             Phase::Greeting(_) | Phase::Open(_) | Phase::Away(Away::Dialing(_)) => {
-                Some(self.connections)
+                Some(self.current)
             }
             Phase::Away(Away::Pausing(_)) | Phase::Ended(_) => None,
         }
@@ -187,7 +196,7 @@ impl Core {
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         let connection = match &self.phase {
             Phase::Greeting(greeting) => greeting.give_up_at,
-            Phase::Open(open) => Some(open.keep_alive_due.min(open.given_up_at())),
+            Phase::Open(open) => Some(self.open_deadline(open)),
             Phase::Away(Away::Pausing(until) | Away::Dialing(until)) => Some(*until),
             Phase::Ended(_) => return None,
         };
@@ -202,25 +211,7 @@ impl Core {
     pub(crate) fn tick(&mut self, now: Timestamp) {
         self.lapse_if_due(now);
         match &mut self.phase {
-            Phase::Open(open) if now >= open.given_up_at() => {
-                let silence = open.silence_max;
-                if self.can_reconnect() {
-                    self.go_away(End::Silent(silence), now);
-                } else {
-                    self.messages.push(ClientMessage::Goodbye);
-                    self.finish(End::Silent(silence));
-                }
-            }
-            Phase::Open(open) if now >= open.keep_alive_due => {
-                let ttl = self.lease.map_or(Ttl::default(), |lease| lease.ttl()).length();
-                self.sequence += 1;
-                open.keep_alive_due = now.after(ttl / KEEP_ALIVES_PER_TTL);
-                if open.unanswered.len() == KEEP_ALIVES_UNANSWERED_MAX {
-                    open.unanswered.pop_front();
-                }
-                open.unanswered.push_back((self.sequence, now));
-                self.messages.push(ClientMessage::KeepAlive { sequence: self.sequence });
-            }
+            Phase::Open(_) => self.tick_open(now),
             Phase::Greeting(Greeting { give_up_at: Some(until), .. })
             | Phase::Away(Away::Dialing(until))
                 if now >= *until =>
@@ -228,9 +219,42 @@ impl Core {
                 self.go_away(End::Silent(self.attempt_max()), now);
             }
             Phase::Away(Away::Pausing(until)) if now >= *until => self.dial(now),
-            Phase::Greeting(_) | Phase::Open(_) | Phase::Away(_) | Phase::Ended(_) => {}
+            Phase::Greeting(_) | Phase::Away(_) | Phase::Ended(_) => {}
         }
         self.stop_waiting_if_due(now);
+    }
+
+    /// Lets time pass on a connection: asks again for the lease, and for a second connection if that is
+    /// not answered, and at last gives this one up.
+    fn tick_open(&mut self, now: Timestamp) {
+        self.keep_alive_if_due(now);
+        self.try_second_if_due(now);
+        let Phase::Open(open) = &self.phase else { return };
+        if open.given_up_at().is_none_or(|at| now < at) {
+            return;
+        }
+        let silence = open.silence_max;
+        if self.can_reconnect() {
+            self.go_away(End::Silent(silence), now);
+        } else {
+            self.messages.push(ClientMessage::Goodbye);
+            self.finish(End::Silent(silence));
+        }
+    }
+
+    fn keep_alive_if_due(&mut self, now: Timestamp) {
+        let Phase::Open(open) = &mut self.phase else { return };
+        if now < open.keep_alive_due {
+            return;
+        }
+        let ttl = self.lease.map_or(Ttl::default(), |lease| lease.ttl()).length();
+        self.sequence += 1;
+        open.keep_alive_due = now.after(ttl / KEEP_ALIVES_PER_TTL);
+        if open.unanswered.len() == KEEP_ALIVES_UNANSWERED_MAX {
+            open.unanswered.pop_front();
+        }
+        open.unanswered.push_back((self.sequence, now));
+        self.messages.push(ClientMessage::KeepAlive { sequence: self.sequence });
     }
 
     /// The application asks for locks.
@@ -430,11 +454,15 @@ fn lost_reason(end: &End) -> LostReason {
 #[cfg(test)]
 mod convert_tests;
 #[cfg(test)]
+mod forgotten;
+#[cfg(test)]
 mod races;
 #[cfg(test)]
 mod restart_tests;
 #[cfg(test)]
 mod resume_tests;
+#[cfg(test)]
+mod second_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

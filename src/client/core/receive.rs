@@ -68,7 +68,7 @@ impl Core {
     }
 
     /// The first message of a connection.
-    fn greet(&mut self, message: ServerMessage, now: Timestamp) {
+    pub(super) fn greet(&mut self, message: ServerMessage, now: Timestamp) {
         let Phase::Greeting(greeting) = &self.phase else { return };
         let hello_sent = greeting.hello_sent;
         let handled = match message {
@@ -112,9 +112,11 @@ impl Core {
             open.unanswered.pop_front();
             if sent_sequence == sequence {
                 lease.confirm(sent);
+                self.patience.answered(now.since(sent));
             }
         }
         self.backoff.reward();
+        open.second.take_if(|second| !second.has_greeted());
         if now >= lease.believed_until() {
             return Ok(());
         }

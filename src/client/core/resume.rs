@@ -117,13 +117,18 @@ impl Core {
         })
     }
 
-    /// There is no connection, because of `trouble`: the next attempt is made after a pause.
+    /// There is no connection, because of `trouble`: if a second one is being made already, that is
+    /// waited for, else the next attempt is made after a pause.
     pub(super) fn go_away(&mut self, trouble: End, now: Timestamp) {
         let has_failed = !self.is_open();
+        let second = self.take_second();
         self.leave(trouble, now);
         if has_failed {
             self.unreachable = true;
             self.refuse_tries();
+        }
+        if second.is_some_and(|second| self.go_on_with(second, now)) {
+            return;
         }
         let pause = self.backoff.pause(self.ttl());
         if pause.is_zero() {
@@ -141,16 +146,22 @@ impl Core {
         self.phase = Phase::Away(Away::Pausing(now));
         if was_open {
             self.forget_what_the_account_covers();
-            if let (Some(lease), Some(linger)) = (&mut self.lease, self.introduction.linger_ms) {
-                lease.cut_short(now, Duration::from_millis(linger.into()));
-            }
+            self.linger_from(now);
             self.lapse_if_due(now);
+        }
+    }
+
+    /// The server may have seen the end of what it takes for the session's connection.
+    pub(super) fn linger_from(&mut self, now: Timestamp) {
+        if let (Some(lease), Some(linger)) = (&mut self.lease, self.introduction.linger_ms) {
+            lease.cut_short(now, Duration::from_millis(linger.into()));
         }
     }
 
     /// Wants a connection.
     pub(super) fn dial(&mut self, now: Timestamp) {
         self.connections += 1;
+        self.current = self.connections;
         self.phase = Phase::Away(Away::Dialing(now.after(self.attempt_max())));
     }
 
@@ -160,14 +171,14 @@ impl Core {
         self.backoff.attempt_max(self.ttl(), at_most)
     }
 
-    fn ttl(&self) -> Duration {
+    pub(super) fn ttl(&self) -> Duration {
         let ttl = self.lease.map(|lease| lease.ttl()).or(self.introduction.ttl);
         ttl.unwrap_or_default().length()
     }
 
     /// What was given up is over: the next account will not list it. A grant in doubt will be told
     /// again if it still is one.
-    fn forget_what_the_account_covers(&mut self) {
+    pub(super) fn forget_what_the_account_covers(&mut self) {
         let numbers: Vec<u64> = self.requests.keys().copied().collect();
         for number in numbers {
             let Some(request) = self.requests.get_mut(&number) else { continue };
@@ -217,9 +228,7 @@ impl Core {
             GoodbyeCode::Refused if greets => match rejection {
                 RejectionCode::UnknownSession => self.session_over(end, now),
                 RejectionCode::StaleGeneration => {
-                    if let Some(session) = &mut self.session {
-                        session.generation += GENERATION_LEAP;
-                    }
+                    self.leap_generation();
                     self.go_away(end, now);
                 }
                 RejectionCode::Draining
@@ -229,12 +238,26 @@ impl Core {
                 // What we say about ourselves is wrong, and will be the next time.
                 _ => self.finish(end),
             },
+            GoodbyeCode::Superseded if self.superseded_itself() => self.superseded(end, now),
             GoodbyeCode::Done
             | GoodbyeCode::ProtocolError
             | GoodbyeCode::UnsupportedVersion
             | GoodbyeCode::Refused
             | GoodbyeCode::Superseded => self.finish(end),
         }
+    }
+
+    /// The server knows a later connection of the session than we do.
+    pub(super) fn leap_generation(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.generation += GENERATION_LEAP;
+        }
+    }
+
+    /// Whether a later Hello was said than that of this connection.
+    fn superseded_itself(&self) -> bool {
+        let latest = self.session.as_ref().map_or(0, |session| session.generation);
+        matches!(&self.phase, Phase::Open(open) if open.generation < latest)
     }
 
     /// The session is over: what it held is lost, what it awaits goes on in another.
@@ -255,6 +278,8 @@ impl Core {
             }
         }
         self.session = None;
+        // It resumes what is no more.
+        self.take_second();
         if self.is_open() {
             self.go_away(end, now);
         } else {
@@ -297,11 +322,17 @@ impl Core {
         if known != Known::Nothing && known != Known::Everything {
             self.doubt_holds();
         }
-        let generation = self.session.as_ref().map_or(0, |s| s.generation).max(generation);
-        self.session = Some(Session { id: session, secret, generation, epoch });
-        let lease = Lease::new(hello_sent, ttl);
+        let latest = self.session.as_ref().map_or(0, |s| s.generation).max(generation);
+        self.session = Some(Session { id: session, secret, generation: latest, epoch });
+        let mut lease = Lease::new(hello_sent, ttl);
+        if known == Known::Everything
+            && let Some(before) = &self.lease
+        {
+            lease.continue_from(before);
+        }
+        self.patience.answered(now.since(hello_sent));
         let can_be_another = self.reconnect.is_some() && self.introduction.linger_ms.is_none();
-        self.phase = Phase::Open(Open::new(&lease, hello_sent, now, can_be_another));
+        self.phase = Phase::Open(Open::new(&lease, generation, hello_sent, now, can_be_another));
         self.lease = Some(lease);
         self.lapsed = now >= lease.believed_until();
         self.unreachable = false;

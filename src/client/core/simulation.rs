@@ -38,21 +38,21 @@ impl Dice {
 }
 
 /// One way of a connection: what is on it, and when it arrives, in order.
-struct Pipe<Message> {
+pub(super) struct Pipe<Message> {
     under_way: VecDeque<(u64, Message)>,
 }
 
 impl<Message> Pipe<Message> {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { under_way: VecDeque::new() }
     }
 
-    fn send(&mut self, message: Message, arrives: u64) {
+    pub(super) fn send(&mut self, message: Message, arrives: u64) {
         let last = self.under_way.back().map_or(0, |(arrives, _)| *arrives);
         self.under_way.push_back((arrives.max(last), message));
     }
 
-    fn arrived(&mut self, true_now: u64) -> Option<Message> {
+    pub(super) fn arrived(&mut self, true_now: u64) -> Option<Message> {
         if self.under_way.front().is_some_and(|(arrives, _)| *arrives <= true_now) {
             return self.under_way.pop_front().map(|(_, message)| message);
         }
@@ -62,24 +62,24 @@ impl<Message> Pipe<Message> {
 
 /// A clock with an origin and a rate of its own.
 #[derive(Clone, Copy)]
-struct SkewedClock {
+pub(super) struct SkewedClock {
     origin: u64,
     permille: u64,
 }
 
 impl SkewedClock {
-    fn any(dice: &mut Dice) -> Self {
+    pub(super) fn any(dice: &mut Dice) -> Self {
         let permille = 1_000 - CLOCK_RATE_ERROR_PERMILLE;
         let permille = permille + 2 * CLOCK_RATE_ERROR_PERMILLE * dice.roll(2);
         Self { origin: dice.roll(1 << 40), permille }
     }
 
-    fn at(self, true_now: u64) -> Timestamp {
+    pub(super) fn at(self, true_now: u64) -> Timestamp {
         Timestamp::from_micros(self.origin + true_now * self.permille / 1_000)
     }
 
     /// The true moment at which this clock shows so much more than at `since`.
-    fn true_moment_after(self, since: u64, length: Duration) -> u64 {
+    pub(super) fn true_moment_after(self, since: u64, length: Duration) -> u64 {
         since + u64::try_from(length.as_micros()).unwrap() * 1_000 / self.permille
     }
 }

@@ -4,14 +4,18 @@ use std::io;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
+
+use super::race::connect_first;
+use crate::client::servers::Servers;
 
 /// A connection that is being made.
 pub(crate) type Connecting<Io> = Pin<Box<dyn Future<Output = io::Result<Io>> + Send + 'static>>;
 
-/// Makes connections to one server.
+/// Makes connections to one coordinator.
 pub(crate) trait Connector: Send + 'static {
     /// A connection.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
@@ -23,23 +27,63 @@ pub(crate) trait Connector: Send + 'static {
 
     /// Begins to make one.
     fn connect(&mut self) -> Connecting<Self::Io>;
+
+    /// The latest one is welcome: that was the right place.
+    fn welcomed(&mut self) {}
 }
 
-/// Connects over TCP. The name of the server is looked up each time: it may have moved.
-#[derive(Debug)]
-pub(in crate::client) struct Dial(pub(in crate::client) Arc<str>);
+/// [`Dial::reached`] while there is nothing to learn from it.
+const NOWHERE: usize = usize::MAX;
+
+/// Connects over TCP, to the first of the servers that answers. Their names are looked up each time:
+/// they may have moved.
+///
+/// A server that answered, but did not welcome us, is the last one to be tried the next time, and one
+/// that did is the first.
+#[derive(Clone, Debug)]
+pub(in crate::client) struct Dial {
+    /// The servers, in their order.
+    servers: Servers,
+    /// Which of them is tried first.
+    first: usize,
+    /// Which of them the latest connection goes to, until it is welcome.
+    reached: Arc<AtomicUsize>,
+}
+
+impl Dial {
+    pub(in crate::client) fn new(servers: Servers) -> Self {
+        Self { servers, first: 0, reached: Arc::new(AtomicUsize::new(NOWHERE)) }
+    }
+}
 
 impl Connector for Dial {
     type Io = TcpStream;
 
     fn connect(&mut self) -> Connecting<TcpStream> {
-        let server = Arc::clone(&self.0);
+        let count = self.servers.len();
+        match self.reached.swap(NOWHERE, Ordering::Relaxed) {
+            NOWHERE => {}
+            reached => self.first = (reached + 1) % count.max(1),
+        }
+        let (servers, first, reached) = (self.servers.clone(), self.first, self.reached.clone());
         Box::pin(async move {
-            let stream = TcpStream::connect(&*server).await?;
+            let lookup = |number| {
+                let server = servers.server(number).map(Arc::clone);
+                async move { Ok(lookup_host(&*server.unwrap_or_default()).await?.collect()) }
+            };
+            let (number, stream) = connect_first(count, first, lookup, TcpStream::connect).await?;
+            reached.store(number, Ordering::Relaxed);
             // What is sent is sent at once.
             stream.set_nodelay(true)?;
             Ok(stream)
         })
+    }
+
+    fn welcomed(&mut self) {
+        match self.reached.swap(NOWHERE, Ordering::Relaxed) {
+            NOWHERE => {}
+            reached => self.first = reached,
+        }
     }
 }
 

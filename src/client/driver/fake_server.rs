@@ -160,6 +160,11 @@ impl FakeServer {
         self.heard.is_empty() && self.reader.next().await.is_none()
     }
 
+    /// Whether the client hung up after a keep-alive that nobody answered.
+    pub(super) async fn sees_keep_alive_and_end(&mut self) -> bool {
+        matches!(self.hear().await, ClientMessage::KeepAlive { .. }) && self.sees_end().await
+    }
+
     pub(super) async fn say(&mut self, messages: &[ServerMessage]) {
         let mut bytes = BytesMut::new();
         for message in messages {

@@ -3,25 +3,31 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::time;
 use tokio_util::codec::FramedRead;
 
 use crate::wire::{self, ClientCodec, ClientMessage, CodecError, FormatError, ServerMessage};
 
 use super::connector::Connecting;
+use crate::client::process::Own;
 
 /// No new commands are taken while more than this waits to be written.
 const OUTBOX_BYTES_MAX: usize = 256 * 1024;
+
+/// How long the driver stays to see its goodbye arrive.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection, at whatever stage.
 pub(super) enum Link<Io> {
     /// There is none.
     Down,
     /// It is being made.
-    Dialing(Connecting<Io>),
+    Dialing(Own<Connecting<Io>>),
     /// It is there.
     Up(Connection<Io>),
 }
@@ -41,7 +47,7 @@ impl<Io: AsyncRead + AsyncWrite> Link<Io> {
     pub(super) async fn next(&mut self) -> LinkEvent<Io> {
         match self {
             Self::Down => std::future::pending().await,
-            Self::Dialing(connecting) => LinkEvent::Dialed(connecting.await),
+            Self::Dialing(connecting) => LinkEvent::Dialed(connecting.as_mut().await),
             Self::Up(connection) => connection.next().await,
         }
     }
@@ -64,6 +70,21 @@ impl<Io: AsyncRead + AsyncWrite> Link<Io> {
         }
     }
 
+    /// Brings the last words out, and waits a moment for the server to have heard them.
+    pub(super) async fn farewell(&mut self) -> io::Result<()> {
+        match self {
+            Self::Up(connection) => {
+                let farewell = time::timeout(FAREWELL_TIMEOUT, connection.farewell()).await;
+                farewell.unwrap_or_else(|_| {
+                    Err(io::Error::new(io::ErrorKind::TimedOut, "no answer to goodbye"))
+                })
+            }
+            Self::Down | Self::Dialing(_) => {
+                Err(io::Error::new(io::ErrorKind::NotConnected, "there is no connection to it"))
+            }
+        }
+    }
+
     /// Why nothing more could be written, if so.
     pub(super) fn take_failure(&mut self) -> Option<io::Error> {
         match self {
@@ -75,28 +96,36 @@ impl<Io: AsyncRead + AsyncWrite> Link<Io> {
 
 /// A connection that is there.
 pub(super) struct Connection<Io> {
-    /// What the server says.
-    reader: FramedRead<ReadHalf<Io>, ClientCodec>,
-    /// Where we talk.
-    writer: WriteHalf<Io>,
+    /// Both directions.
+    ends: Own<Ends<Io>>,
     /// What is to be written.
     outbox: BytesMut,
     /// Why nothing more can be written. What the server said before is still read: it may say why.
     failure: Option<io::Error>,
 }
 
+/// Both directions of a connection.
+struct Ends<Io> {
+    /// What the server says.
+    reader: FramedRead<ReadHalf<Io>, ClientCodec>,
+    /// Where we talk.
+    writer: WriteHalf<Io>,
+}
+
 impl<Io: AsyncRead + AsyncWrite> Connection<Io> {
     pub(super) fn new(io: Io) -> Self {
         let (reader, writer) = tokio::io::split(io);
         let reader = FramedRead::new(reader, ClientCodec::new());
-        Self { reader, writer, outbox: BytesMut::new(), failure: None }
+        let ends = Own::new(Ends { reader, writer });
+        Self { ends, outbox: BytesMut::new(), failure: None }
     }
 
     async fn next(&mut self) -> LinkEvent<Io> {
         let may_write = !self.outbox.is_empty();
+        let Ends { reader, writer } = &mut *self.ends;
         tokio::select! {
             biased;
-            written = self.writer.write_buf(&mut self.outbox), if may_write => {
+            written = writer.write_buf(&mut self.outbox), if may_write => {
                 match written {
                     Ok(0) => self.write_failed(io::ErrorKind::WriteZero.into()),
                     Ok(_) => {}
@@ -104,7 +133,7 @@ impl<Io: AsyncRead + AsyncWrite> Connection<Io> {
                 }
                 LinkEvent::Written
             }
-            read = self.reader.next() => LinkEvent::Read(read),
+            read = reader.next() => LinkEvent::Read(read),
         }
     }
 
@@ -114,12 +143,13 @@ impl<Io: AsyncRead + AsyncWrite> Connection<Io> {
     }
 
     /// Brings the last words out, and waits for the server to have heard them.
-    pub(super) async fn farewell(&mut self) -> io::Result<()> {
-        self.writer.write_all_buf(&mut self.outbox).await?;
-        self.writer.shutdown().await?;
+    async fn farewell(&mut self) -> io::Result<()> {
+        let Ends { reader, writer } = &mut *self.ends;
+        writer.write_all_buf(&mut self.outbox).await?;
+        writer.shutdown().await?;
         // The server closes when it has freed everything. Whatever it says before is too late.
         let mut ignored = [0; 1_024];
-        while self.reader.get_mut().read(&mut ignored).await? > 0 {}
+        while reader.get_mut().read(&mut ignored).await? > 0 {}
         Ok(())
     }
 
@@ -127,7 +157,7 @@ impl<Io: AsyncRead + AsyncWrite> Connection<Io> {
     pub(super) fn write_what_fits(&mut self) {
         let mut context = Context::from_waker(Waker::noop());
         while !self.outbox.is_empty() {
-            match Pin::new(&mut self.writer).poll_write(&mut context, &self.outbox) {
+            match Pin::new(&mut self.ends.writer).poll_write(&mut context, &self.outbox) {
                 Poll::Ready(Ok(written)) if written > 0 => self.outbox.advance(written),
                 Poll::Ready(_) | Poll::Pending => break,
             }

@@ -1,7 +1,7 @@
 //! The task that owns the connection, and makes the next.
 //!
 //! It waits for whatever comes first: bytes from the server, a command, the core's next deadline,
-//! room to write, a connection. Then it takes everything that is ready, gives it to the core, tells
+//! room to write, a connection, or a second one while the first does not answer. Then it takes everything that is ready, gives it to the core, tells
 //! what the core has to tell, and writes all that the core has to say in one write. It decides
 //! nothing.
 //!
@@ -10,23 +10,29 @@
 
 mod connector;
 mod link;
+mod race;
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::mem;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::join;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{self, Sleep};
 
 use crate::clock::Clock;
 use crate::types::{LostReason, RequestId, Timestamp};
-use crate::wire::CodecError;
+use crate::wire::{ClientMessage, CodecError};
 
 use super::core::{Core, Effect, Refusal, Welcome};
 use super::error::{Error, closed_by_server};
 use super::lease::LeaseCell;
+use super::process::{Own, Process};
 use super::shared::{Command, Ending, Failure, Hold, NewRequest, Shared};
 use link::{Connection, Link, LinkEvent};
 
@@ -37,8 +43,6 @@ pub(super) use connector::{Dial, Once};
 
 /// Commands and endings taken before the connection is looked at again.
 const COMMANDS_AT_ONCE_MAX: usize = 1_024;
-/// How long the driver stays to see its goodbye arrive.
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The ways into and out of a driver.
 pub(super) struct Ways {
@@ -69,6 +73,7 @@ struct Entry {
 /// What a turn of the driver began with.
 enum Event<Io> {
     Link(LinkEvent<Io>),
+    Second(LinkEvent<Io>),
     Ending(Ending),
     Command(Option<Command>),
     Deadline,
@@ -86,6 +91,10 @@ pub(super) struct Driver<C: Connector> {
     link: Link<C::Io>,
     /// Which of those that the core wanted it is.
     link_number: Option<u64>,
+    /// The second connection, if the core wants one; over it goes a Hello and nothing else.
+    second: Link<C::Io>,
+    /// Which of those that the core wanted that is.
+    second_number: Option<u64>,
     /// Why there is no connection, for people.
     cause: Option<Arc<io::Error>>,
     /// From the handles.
@@ -110,6 +119,8 @@ pub(super) struct Driver<C: Connector> {
     end: Arc<OnceLock<Error>>,
     /// Which server, for errors.
     server: Arc<str>,
+    /// Whose it is.
+    process: Process,
 }
 
 impl<C: Connector> Driver<C> {
@@ -122,6 +133,8 @@ impl<C: Connector> Driver<C> {
             clock: Arc::clone(&shared.clock),
             connector,
             link: Link::Up(Connection::new(io)),
+            second: Link::Down,
+            second_number: None,
             cause: None,
             commands: ways.commands,
             endings: ways.endings,
@@ -134,6 +147,7 @@ impl<C: Connector> Driver<C> {
             lease: Arc::clone(&shared.lease),
             end: Arc::clone(&shared.end),
             server: Arc::clone(&shared.server),
+            process: shared.process,
         };
         driver.settle();
         driver
@@ -142,7 +156,8 @@ impl<C: Connector> Driver<C> {
     /// Runs until the client is at its end.
     pub(super) async fn run(mut self) {
         while self.core.end().is_none() {
-            let event = self.next_event().await;
+            let process = self.process;
+            let event = unless_forked(process, self.next_event()).await;
             self.handle(event);
             // Losses are told before more is taken: a release among it wants to know the reason.
             self.settle();
@@ -159,6 +174,7 @@ impl<C: Connector> Driver<C> {
         tokio::select! {
             biased;
             event = self.link.next() => Event::Link(event),
+            event = self.second.next() => Event::Second(event),
             Some(ending) = self.endings.recv() => Event::Ending(ending),
             command = self.commands.recv(), if may_take => Event::Command(command),
             () = &mut self.timer, if self.timer_set_to.is_some() => Event::Deadline,
@@ -181,6 +197,7 @@ impl<C: Connector> Driver<C> {
     fn handle(&mut self, event: Event<C::Io>) {
         match event {
             Event::Link(event) => self.handle_link(event),
+            Event::Second(event) => self.handle_second(event),
             Event::Ending(ending) => self.handle_ending(ending),
             Event::Command(command) => self.handle_command(command),
             // Set anew even if it rang early by the core's clock.
@@ -212,6 +229,35 @@ impl<C: Connector> Driver<C> {
                 self.core.connected(now);
             }
             LinkEvent::Dialed(Err(error)) => self.connection_lost(error, now),
+        }
+    }
+
+    fn handle_second(&mut self, event: LinkEvent<C::Io>) {
+        let now = self.clock.now();
+        match event {
+            LinkEvent::Read(Some(Ok(batch))) => {
+                let number = self.second_number;
+                for message in batch {
+                    // Once it is welcome, it is the connection.
+                    if self.core.connection() == number {
+                        self.core.receive(message, now);
+                    } else {
+                        self.core.receive_second(message, now);
+                    }
+                }
+            }
+            LinkEvent::Dialed(Ok(io)) => {
+                self.second = Link::Up(Connection::new(io));
+                if let Some(hello) = self.core.second_connected(now)
+                    && let Err(error) = self.second.put(&hello)
+                {
+                    self.core.protocol_broken(error.to_string());
+                }
+            }
+            LinkEvent::Written => {}
+            LinkEvent::Read(Some(Err(_)) | None) | LinkEvent::Dialed(Err(_)) => {
+                self.core.second_lost(now);
+            }
         }
     }
 
@@ -314,17 +360,31 @@ impl<C: Connector> Driver<C> {
         }
     }
 
-    /// Gives up the connection that is not wanted any more, begins to make the one that is.
+    /// Gives up the connections that are not wanted any more, begins to make those that are.
     fn follow_connection(&mut self) {
-        let wanted = self.core.connection();
-        if wanted == self.link_number || self.core.end().is_some() {
+        if self.core.end().is_some() {
             return;
         }
-        self.link_number = wanted;
-        self.link = match wanted {
-            Some(_) => Link::Dialing(self.connector.connect()),
-            None => Link::Down,
-        };
+        let wanted = self.core.connection();
+        if wanted != self.link_number {
+            self.link_number = wanted;
+            self.link = match wanted {
+                Some(_) if wanted == self.second_number => {
+                    self.second_number = None;
+                    mem::replace(&mut self.second, Link::Down)
+                }
+                Some(_) => Link::Dialing(Own::new(self.connector.connect())),
+                None => Link::Down,
+            };
+        }
+        let wanted = self.core.second_connection();
+        if wanted != self.second_number {
+            self.second_number = wanted;
+            self.second = match wanted {
+                Some(_) => Link::Dialing(Own::new(self.connector.connect())),
+                None => Link::Down,
+            };
+        }
     }
 
     fn encode(&mut self) {
@@ -367,6 +427,7 @@ impl<C: Connector> Driver<C> {
     fn tell(&mut self, effect: Effect) {
         match effect {
             Effect::Welcomed(welcome) => {
+                self.connector.welcomed();
                 self.welcome.send_replace(Some(welcome));
                 if let Some(ready) = self.ready.take() {
                     let _ = ready.send(welcome);
@@ -440,21 +501,32 @@ impl<C: Connector> Driver<C> {
     async fn say_goodbye(&mut self) {
         let closing = self.closing.take();
         self.commands.close();
-        let outcome = match &mut self.link {
-            Link::Up(connection) => {
-                let farewell = connection.farewell();
-                time::timeout(FAREWELL_TIMEOUT, farewell).await.unwrap_or_else(|_| {
-                    Err(io::Error::new(io::ErrorKind::TimedOut, "no answer to goodbye"))
-                })
-            }
-            Link::Dialing(_) | Link::Down => {
-                Err(io::Error::new(io::ErrorKind::NotConnected, "there is no connection to it"))
-            }
-        };
+        self.say_goodbye_twice();
+        // Of two connections, one is the session's, and only the server knows which.
+        let (one, other) = join(self.link.farewell(), self.second.farewell()).await;
+        let outcome = other.or(one);
         if let Some(closing) = closing {
             let _ = closing.send(outcome.map_err(|error| Error::unavailable(&self.server, error)));
         }
     }
+
+    /// Over a second connection too, whose Hello the server may have heard.
+    fn say_goodbye_twice(&mut self) {
+        // It is as short as a message can be.
+        let _fits = self.second.put(&ClientMessage::Goodbye);
+    }
+}
+
+/// Does `work`, but not in a process that has forked from this one and runs its runtime on: there it never
+/// goes on.
+async fn unless_forked<T>(process: Process, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    poll_fn(
+        |context| {
+            if process.is_another() { Poll::Pending } else { work.as_mut().poll(context) }
+        },
+    )
+    .await
 }
 
 /// A driver that is dropped before its session is over is one whose runtime ends, as it does at the
@@ -462,10 +534,16 @@ impl<C: Connector> Driver<C> {
 /// and spares the others the wait for our lease.
 impl<C: Connector> Drop for Driver<C> {
     fn drop(&mut self) {
+        if self.process.is_another() {
+            return;
+        }
         self.core.goodbye();
         self.settle();
-        if let Link::Up(connection) = &mut self.link {
-            connection.write_what_fits();
+        self.say_goodbye_twice();
+        for link in [&mut self.link, &mut self.second] {
+            if let Link::Up(connection) = link {
+                connection.write_what_fits();
+            }
         }
     }
 }
@@ -474,6 +552,8 @@ impl<C: Connector> Drop for Driver<C> {
 mod convert_tests;
 #[cfg(test)]
 mod fake_server;
+#[cfg(test)]
+mod forked_tests;
 #[cfg(test)]
 mod reconnect_tests;
 #[cfg(test)]

@@ -240,14 +240,31 @@ async fn a_word_cut_in_the_middle_breaks_no_rule() {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_connection_is_replaced_while_the_lock_is_held() {
-    let (mut harbour, _server, _client, guard) = Harbour::with_guard().await;
+    let (mut harbour, mut silent, _client, guard) = Harbour::with_guard().await;
     let begun = Instant::now();
     let mut server = harbour.resumed(2, Standing::Resumed).await;
-    assert!(begun.elapsed() < Duration::from_secs(7));
+    assert!(begun.elapsed() < Duration::from_millis(3_200));
+    assert_eq!(guard.state(), HoldState::Held);
     assert_eq!(server.hear().await, account(1, &[(1, 7)], &[]));
+    assert!(silent.sees_keep_alive_and_end().await);
     let _server = tokio::spawn(server.keep_alive());
     sleep(Duration::from_secs(30)).await;
     assert_eq!(guard.state(), HoldState::Held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_goodbye_is_said_over_a_second_connection_too() {
+    let (mut harbour, mut silent, client, guard) = Harbour::with_guard().await;
+    let mut second = harbour.arrival().await;
+    second.hear().await;
+    let closed = tokio::spawn(client.close());
+    for server in [&mut silent, &mut second] {
+        while server.hear().await != ClientMessage::Goodbye {}
+    }
+    // The server has done what was said over the one, and never hears the other.
+    drop(second);
+    closed.await.unwrap().unwrap();
+    assert!(!guard.is_held());
 }
 
 #[tokio::test(start_paused = true)]
