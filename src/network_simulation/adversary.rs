@@ -84,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(_) => sleep(WRITE_PATIENCE).await,
             }
             if self.reads {
-                let mut heard = [0; 64 * 1024];
+                let mut heard = vec![0; 64 * 1024];
                 let read = timeout(Duration::from_millis(1), self.stream.read(&mut heard)).await;
                 if matches!(read, Ok(Ok(0) | Err(_))) {
                     return;

@@ -102,7 +102,7 @@ impl Evil {
     fn hammer(mut self, over: &AtomicBool, mut say: impl FnMut(&mut Self) -> Vec<ClientMessage>) {
         self.raw.socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         self.raw.socket.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
-        let mut heard = [0; 64 * 1024];
+        let mut heard = vec![0; 64 * 1024];
         while !over.load(Ordering::SeqCst) {
             let mut frames = BytesMut::new();
             for message in say(&mut self) {
@@ -213,7 +213,7 @@ fn works(address: &str, inside: &[AtomicU64], number: u64, over: &AtomicBool) ->
     let (mut rounds, mut last) = (0, 0);
     while !over.load(Ordering::SeqCst) {
         let lock = (number + rounds) % LOCKS;
-        let guard = client.lock(&format!("honest-{lock}")).acquire().unwrap();
+        let guard = client.lock(format!("honest-{lock}")).acquire().unwrap();
         let place = &inside[usize::try_from(lock).unwrap()];
         assert_eq!(place.fetch_add(1, Ordering::SeqCst), 0, "two in honest-{lock}");
         assert!(guard.token().number() > last);
