@@ -28,6 +28,7 @@ mod perform;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
@@ -71,6 +72,10 @@ pub(super) struct Coordinator {
     subscribers: Subscribers,
     /// The watched locks that have other holders since the turn began, as often as they changed.
     changed: Vec<LockName>,
+    /// Locks that changed, with those who watch them and are yet to be shown it.
+    showing: VecDeque<(LockName, VecDeque<(ConnectionId, u64)>)>,
+    /// Whether the next turn is to come once the sockets were looked at.
+    is_going_on: bool,
     /// What connections said, and no turn has come to yet.
     backlog: Backlog,
     /// Steps that were taken outside the table, for looks at it.
@@ -123,6 +128,8 @@ impl Coordinator {
             watches: Watches::default(),
             subscribers: Subscribers::default(),
             changed: Vec::new(),
+            showing: VecDeque::new(),
+            is_going_on: false,
             backlog: Backlog::default(),
             looked: 0,
             steps_until_look: TURN_STEPS_MAX,
@@ -160,6 +167,9 @@ impl Coordinator {
     /// Ends a turn: delivers what has come together, and sees that the next deadline is met.
     fn finish_turn(&mut self, now: Timestamp, ctx: &mut Context<Self>) {
         self.show_changed(now);
+        if !self.backlog.is_empty() || !self.showing.is_empty() {
+            self.go_on_later(ctx);
+        }
         self.connections.deliver(|connection| self.backlog.holds(connection));
         self.arm(now, ctx);
         if self.in_grace && self.table.grace_left().is_none() {
@@ -187,10 +197,20 @@ impl Coordinator {
 
     /// Puts something of a connection behind all that is waiting.
     fn put_off(&mut self, connection: ConnectionId, item: Item, ctx: &mut Context<Self>) {
-        if self.backlog.is_empty() {
-            go_on_later(ctx);
-        }
         self.backlog.push(connection, item);
+        self.go_on_later(ctx);
+    }
+
+    /// Has the next turn come once every socket was looked at.
+    fn go_on_later(&mut self, ctx: &mut Context<Self>) {
+        if !mem::replace(&mut self.is_going_on, true) {
+            let this = ctx.address();
+            // A task of its own: an actor's future would be polled whenever mail comes, and not only then.
+            spawn_local(async move {
+                yield_now().await;
+                this.do_send(GoOn);
+            });
+        }
     }
 
     /// Serves those who wait until this turn has done enough.
@@ -280,16 +300,6 @@ impl Coordinator {
     }
 }
 
-/// Has the next turn come once every socket was looked at.
-fn go_on_later(ctx: &mut Context<Coordinator>) {
-    let this = ctx.address();
-    // A task of its own: an actor's future would be polled whenever mail comes, and not only then.
-    spawn_local(async move {
-        yield_now().await;
-        this.do_send(GoOn);
-    });
-}
-
 impl Actor for Coordinator {
     type Context = Context<Self>;
 
@@ -331,12 +341,10 @@ impl Handler<GoOn> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, GoOn: GoOn, ctx: &mut Context<Self>) {
+        self.is_going_on = false;
         self.steps_until_look = self.steps() + TURN_STEPS_MAX;
         let now = self.clock.now();
         self.serve(now);
-        if !self.backlog.is_empty() {
-            go_on_later(ctx);
-        }
         self.finish_turn(now, ctx);
     }
 }

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::mem;
 use std::time::SystemTime;
@@ -16,7 +17,7 @@ use super::super::journal::{self, Who};
 use super::super::parse;
 use super::super::render;
 use super::Coordinator;
-use super::hear::LOOK_STEPS;
+use super::backlog::{QUANTUM_STEPS, TURN_STEPS_MAX};
 use crate::engine::{Event, Happening, LockTable};
 use crate::types::{
     Claim, ConnectionId, Identity, LockName, Origin, RequestId, SessionId, Timestamp,
@@ -25,6 +26,8 @@ use crate::wire::{ServerMessage, ShownLock, encode_frame};
 
 /// What it counts for, in steps, to show a lock to one more: a copy of what is rendered, and a delivery.
 const SHOW_STEPS: u64 = 8;
+/// What is copied and written counts for as much as a step.
+const BYTES_PER_STEP: u64 = 128;
 /// For so many changed locks memory is kept from turn to turn.
 const CHANGED_KEPT: usize = 1024;
 
@@ -108,33 +111,61 @@ impl Coordinator {
         }
     }
 
-    /// Shows the locks that have other holders since the turn began to those who watch them.
+    /// Shows the locks that have other holders since the turn began to those who watch them; as far as
+    /// this turn may, and the rest in the next ones. Who is shown a lock later sees it as it is then.
     pub(super) fn show_changed(&mut self, now: Timestamp) {
         let mut changed = mem::take(&mut self.changed);
         changed.sort_unstable();
         changed.dedup();
         for lock in changed.drain(..) {
-            self.show_all(&lock, now);
+            let watchers: VecDeque<_> = self.watches.of(&lock).collect();
+            // Whoever was to see what it was before sees what it is now.
+            self.showing.retain(|(before, _)| *before != lock);
+            self.showing.push_back((lock, watchers));
         }
         changed.shrink_to(CHANGED_KEPT);
         self.changed = changed;
+        // However much clients say, those who look on are shown something in every turn.
+        let until = self.steps_until_look.max(self.steps() + QUANTUM_STEPS);
+        while self.steps() < until
+            && let Some((lock, mut watchers)) = self.showing.pop_front()
+        {
+            self.show_some(&lock, &mut watchers, until, now);
+            if !watchers.is_empty() {
+                self.showing.push_front((lock, watchers));
+            }
+        }
     }
 
-    /// Shows a lock to all who watch it: rendered once for those who have room for the whole in this
-    /// turn, and once for those who have not, and hear of one holder.
-    fn show_all(&mut self, lock: &LockName, now: Timestamp) {
-        let watchers: Vec<(ConnectionId, u64)> = self.watches.of(lock).collect();
-        self.looked += LOOK_STEPS + SHOW_STEPS * render::count(watchers.len());
+    /// Shows a lock to those who watch it, and takes them out, until so many steps are taken: rendered
+    /// once for those who have room for the whole in this turn, and once for those who have not, and
+    /// hear of one holder.
+    fn show_some(
+        &mut self,
+        lock: &LockName,
+        watchers: &mut VecDeque<(ConnectionId, u64)>,
+        until: u64,
+        now: Timestamp,
+    ) {
+        self.looked += SHOW_STEPS;
+        let all = watchers.len();
         let (mut whole, mut brief) = (None, None);
-        for (connection, query_id) in &watchers {
-            let Some(budget) = self.connections.budget(*connection) else { continue };
+        while let Some((connection, query_id)) = watchers.pop_front() {
+            let Some(budget) = self.connections.budget(connection) else { continue };
             let render = |named| shown(&self.table, lock, named, now);
             let whole = whole.get_or_insert_with(|| render(Named::WATCHED));
             let fits = whole.as_ref().is_some_and(|whole| budget.take(whole.len()));
             let seen = if fits { whole } else { brief.get_or_insert_with(|| render(Named::ONE)) };
             if let Some(seen) = seen {
-                let part = seen.len() / watchers.len();
-                self.connections.show(*connection, *query_id, seen.clone(), part);
+                let steps = SHOW_STEPS + render::count(seen.len()) / BYTES_PER_STEP;
+                self.looked += steps;
+                // Of what those who are shown the same share, each has its part.
+                let sharers = usize::try_from(TURN_STEPS_MAX / steps).unwrap_or(all);
+                let part = seen.len() / sharers.clamp(1, all);
+                self.connections.show(connection, query_id, seen.clone(), part);
+            }
+            if self.steps() >= until {
+                return;
             }
         }
     }
