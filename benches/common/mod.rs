@@ -57,6 +57,7 @@ impl World {
             sessions_max: 4_000_000,
             claims_per_session_max: 4_000_000,
             waiters_per_lock_max: 4_000_000,
+            ttl_max: ttl,
             ..Limits::default()
         };
         let origin = Timestamp::from_micros(0);
