@@ -59,6 +59,7 @@ use crate::engine::{Effect, Event, LockTable, Start};
 use crate::types::{ConnectionId, GoodbyeCode, Limits, LockName, Timestamp};
 
 /// The singleton that decides.
+#[expect(clippy::struct_excessive_bools, reason = "each is about something of its own")]
 pub(super) struct Coordinator {
     /// Every rule is in here, and nothing else touches it.
     table: LockTable<RandomState>,
