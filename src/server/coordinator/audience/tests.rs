@@ -587,7 +587,9 @@ async fn who_watches_in_great_numbers_keeps_nobody_waiting_and_sees_the_last_sta
         }
         let bystander = bench.open().await;
         settle().await;
-        watchers.iter().for_each(|watcher| drop(watcher.take()));
+        for watcher in &watchers {
+            watcher.take();
+        }
         session.submit(vec![asking(1000, "members", Mode::Shared, 0, None)]);
         bystander.submit(vec![ClientMessage::KeepAlive { sequence: 7 }]);
         let mut kept = Vec::new();
