@@ -28,7 +28,7 @@ use crate::types::Ticket;
 /// of which `Limits::claims_per_session_max` bounds the number.
 pub const SLICE_STEPS_MAX: u64 = 4_096;
 
-/// What an entry among the deadlines costs that is put off, in steps.
+/// What an entry among the deadlines costs that comes up, in steps.
 pub(super) const REFILE_STEPS: u64 = 4;
 
 /// What is put off, and what was done.

@@ -331,8 +331,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 self.sessions[session].renew(self.now);
             }
             let ends = self.sessions[session].ends;
+            // Also the end of a session that has nothing is work.
+            self.deferred.charge(REFILE_STEPS);
             if ends > self.heard {
-                self.deferred.charge(REFILE_STEPS);
                 self.reschedule(session, ends);
             } else {
                 let reason = self.sessions[session].end_reason();

@@ -275,3 +275,27 @@ fn what_is_to_be_told_later_renews_a_lease_as_if_it_were_told() {
     crowd.pass(Duration::from_secs(1));
     assert_eq!(crowd.table.counts().sessions, 0);
 }
+
+#[test]
+fn who_is_dead_and_not_yet_ended_is_not_granted_what_the_living_give_back() {
+    const SESSIONS: u64 = 20_000;
+    let (holder, heir) = (SESSIONS + 1, SESSIONS + 2);
+    let mut crowd = Crowd::new();
+    crowd.open(1..holder + 1);
+    crowd.request(holder, 0, "turn", Mode::Exclusive);
+    crowd.request(SESSIONS, 0, "turn", Mode::Exclusive);
+    crowd.pass(Duration::from_millis(59_900));
+    crowd.say(holder, Command::KeepAlive { sequence: 1 });
+    crowd.open(heir..heir + 1);
+    crowd.request(heir, 0, "turn", Mode::Exclusive);
+    crowd.now = crowd.now.after(Duration::from_millis(100));
+    crowd.handle(&Event::Tick { heard: crowd.now });
+    let next_in_line = crowd.table.sessions.find(SessionId::new(SESSIONS.into()));
+    assert!(next_in_line.is_some(), "all have ended in one slice");
+    let (request, token) = (RequestId::new(1), FencingToken::new(1));
+    let told = crowd.say(holder, Command::Release { request, token });
+    assert_eq!(grants(&told), 0, "granted to the dead");
+    crowd.tick_through();
+    let counts = crowd.table.counts();
+    assert_eq!((counts.sessions, counts.held, counts.grants), (2, 1, 2));
+}
