@@ -164,6 +164,12 @@ pub(crate) struct LockArgs {
     /// How many of the permits this one takes.
     #[arg(long, value_name = "K", default_value_t = 1, requires = "permits")]
     pub(crate) take: u32,
+    /// Keep the locks free for so long before another gets them, if they are lost (60s at most).
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) lock_delay: Option<Duration>,
+    /// How long a broken connection keeps the locks, if not for the rest of the lease.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) linger: Option<Duration>,
     /// What for, shown to others.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(crate) note: String,

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use coordinator::types::{GoodbyeCode, LostReason, RejectionCode};
-use coordinator::wire::{CycleLink, Holder, LockStatus};
+use coordinator::wire::{CycleLink, Holder, LockStatus, Outlook};
 use coordinator::{Error, LockGuard};
 
+use super::outlook;
 use super::output;
 use super::visible::{Escaper, escaped, quoted};
 use super::words;
@@ -82,8 +83,8 @@ impl Failure {
     }
 
     /// The same with the lock's holders and queue.
-    fn facts_of(self, lock: &LockStatus) -> Self {
-        Self { facts: facts(lock), ..self }
+    fn facts_of(self, lock: &LockStatus, outlook: Option<&Outlook>) -> Self {
+        Self { facts: facts(lock, outlook), ..self }
     }
 
     /// Tells the user, and gives the exit code.
@@ -144,11 +145,16 @@ pub(crate) struct Attempt<'a> {
 impl Attempt<'_> {
     /// The failure that `error` is.
     pub(crate) fn failed(&self, error: &Error) -> Failure {
+        self.failed_until(error, None)
+    }
+
+    /// The same; of a lock that is busy it may be known until when.
+    pub(crate) fn failed_until(&self, error: &Error, outlook: Option<&Outlook>) -> Failure {
         let lock = self.lock;
         match error {
             Error::Busy { lock: status } => {
                 let what = format!("{} is busy", quoted(&status.name));
-                Failure::new(self.busy, what).facts_of(status).hint(format!(
+                Failure::new(self.busy, what).facts_of(status, outlook).hint(format!(
                     "wait for it with `coordinator lock -w 10m {}{}`",
                     shell_word(lock),
                     self.command
@@ -159,7 +165,7 @@ impl Attempt<'_> {
                 let name = &status.name;
                 let shown = quoted(name);
                 Failure::new(self.busy, format!("{shown} did not become free within {within}"))
-                    .facts_of(status)
+                    .facts_of(status, outlook)
                     .hint(format!(
                         "see who is in line with `coordinator status {}`",
                         shell_word(name)
@@ -309,14 +315,23 @@ fn display(reason: impl Display) -> String {
 }
 
 /// Who holds a lock and who waits, a line each.
-fn facts(lock: &LockStatus) -> Vec<String> {
+fn facts(lock: &LockStatus, outlook: Option<&Outlook>) -> Vec<String> {
     let mut facts: Vec<String> = lock.holders.iter().take(HOLDERS_NAMED_MAX).map(held_by).collect();
     let more = lock.holder_count.saturating_sub(facts.len() as u64);
     if more > 0 {
         facts.push(format!("and      {more} more"));
     }
     if facts.is_empty() {
-        facts.push("held by  nobody, but others are before you".to_owned());
+        let kept = outlook.and_then(outlook::why_kept);
+        let why = kept.map_or("but others are before you".to_owned(), |kept| format!("but {kept}"));
+        facts.push(format!("held by  nobody, {why}"));
+        facts.extend(
+            outlook
+                .and_then(|it| outlook::after_whom(it, "  "))
+                .map(|who| format!("before   {who}")),
+        );
+    } else {
+        facts.extend(outlook.and_then(outlook::free_by).map(|when| format!("free     {when}")));
     }
     if let Some(queue) = queue(lock) {
         facts.push(format!("queue    {queue}"));

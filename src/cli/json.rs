@@ -1,7 +1,9 @@
 //! What programs are told. `docs/status-json.md` describes it; what it says is a promise, so its names are
 //! spelled out here and do not follow the wire's.
 
-use coordinator::wire::{Holder, LockStatus, Mode, ServerStatus, SessionStatus, Waiter};
+use coordinator::wire::{
+    After, Holder, LockStatus, Mode, Pause, ServerStatus, SessionStatus, Waiter,
+};
 use serde_json::{Value, json};
 
 use super::status::Seen;
@@ -10,7 +12,7 @@ use super::status::Seen;
 pub(crate) fn seen(seen: &Seen) -> Value {
     let mut json = json!({
         "server": server(&seen.server),
-        "locks": seen.locks.iter().map(lock).collect::<Vec<_>>(),
+        "locks": seen.locks.iter().map(|of| with_outlook(lock(of), seen)).collect::<Vec<_>>(),
     });
     if let Some(sessions) = &seen.sessions {
         json["sessions"] = sessions.iter().map(session).collect();
@@ -38,6 +40,32 @@ fn server(status: &ServerStatus) -> Value {
         "last_token": status.last_token,
         "grace_ms": status.grace_ms,
         "unsaved_ms": status.unsaved_ms,
+    })
+}
+
+/// A lock with what is known of when it is to be had.
+fn with_outlook(mut lock: Value, seen: &Seen) -> Value {
+    let outlook = seen.outlooks.iter().find(|outlook| lock["name"] == outlook.name.as_str());
+    lock["free_ms"] = json!(outlook.and_then(|outlook| outlook.free_ms));
+    let pauses = outlook.map_or(&[][..], |outlook| &outlook.pauses);
+    lock["pauses"] = pauses.iter().map(pause).collect();
+    lock
+}
+
+fn pause(pause: &Pause) -> Value {
+    let after = match pause.after {
+        After::Loss => "loss",
+        After::Grant => "grant",
+        _ => "unknown",
+    };
+    json!({
+        "after": after,
+        "session": format!("{:032x}", pause.session),
+        "identity": pause.identity,
+        "token": pause.token,
+        "granted_ms": pause.granted_ms,
+        "length_ms": pause.length_ms,
+        "left_ms": pause.left_ms,
     })
 }
 

@@ -28,6 +28,7 @@ use super::child::{cannot_run, code_of_signal};
 use super::errors::{self, Attempt, Failure, shell_word};
 use super::foreground::become_command;
 use super::nested::{self, Held};
+use super::outlook;
 use super::output;
 use super::plan::{KILL_AFTER_MAX, Plan};
 use super::settings::Settings;
@@ -152,6 +153,9 @@ async fn acquire(
         if let Some(identity) = identity {
             builder = builder.identity(identity);
         }
+        if let Some(linger) = args.linger {
+            builder = builder.linger(linger);
+        }
         let client = builder.connect(server).await?;
         let client = known.get_or_init(|| client);
         request(args, client, &place, patience).await
@@ -175,7 +179,15 @@ async fn acquire(
             Some(client) => Ok(Acquired::Held(client, guard)),
             None => Err(attempt.silent(patience.since.elapsed())),
         },
-        Ok(Err(error)) => Err(attempt.failed(&error)),
+        Ok(Err(error)) => {
+            let outlook = match &error {
+                Error::Busy { lock } | Error::TimedOut { lock, .. } => {
+                    outlook::of(server, &lock.name).await
+                }
+                _ => None,
+            };
+            Err(attempt.failed_until(&error, outlook.as_ref()))
+        }
         Err(Some(signal)) => Ok(Acquired::Interrupted(signal)),
         Err(None) => Err(attempt.silent(patience.since.elapsed())),
     }
@@ -229,6 +241,9 @@ async fn request(
     }
     if args.nonblock {
         request = request.nonblocking();
+    }
+    if let Some(delay) = args.lock_delay {
+        request = request.lock_delay(delay);
     }
     let place = place.clone();
     request.on_queued(move |position| place.set(position)).await

@@ -40,6 +40,7 @@ mod log;
 mod log_queue;
 mod nested;
 mod orphans;
+mod outlook;
 mod output;
 mod papers;
 mod ping;

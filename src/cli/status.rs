@@ -1,13 +1,15 @@
 //! `coordinator status`: who holds what, and who waits; for people, and for programs.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use coordinator::wire::{Holder, LockStatus, ServerStatus, SessionStatus};
+use coordinator::wire::{Holder, LockStatus, Outlook, ServerStatus, SessionStatus};
 use coordinator::{Error, Observer};
 
 use super::args::StatusArgs;
 use super::errors::{Attempt, Failure, exit, queue};
 use super::json;
+use super::outlook;
 use super::output;
 use super::ping::connect;
 use super::settings::Settings;
@@ -26,6 +28,8 @@ pub(crate) struct Seen {
     pub(crate) server: ServerStatus,
     /// The locks in use, or the one that was asked for if it is.
     pub(crate) locks: Vec<LockStatus>,
+    /// Until when they are not to be had, of those of which that is known.
+    pub(crate) outlooks: Vec<Outlook>,
     /// The sessions, if they were asked for.
     pub(crate) sessions: Option<Vec<SessionStatus>>,
 }
@@ -41,7 +45,7 @@ pub(crate) async fn run(args: StatusArgs, settings: &Settings) -> Result<ExitCod
     }
     let text = match &args.name {
         Some(name) => match seen.locks.first() {
-            Some(lock) => one_lock(lock),
+            Some(lock) => one_lock(lock, &seen.outlooks),
             None => format!("{} is free\n", visible::quoted(name)),
         },
         None if args.waits => {
@@ -80,8 +84,12 @@ async fn look(args: &StatusArgs, settings: &Settings) -> Result<Seen, Failure> {
             locks.retain(|lock| lock.waiter_count > 0);
         }
         locks.sort_by(|a, b| a.name.cmp(&b.name));
+        let outlooks = match &args.name {
+            Some(name) => observer.outlook(name).await?.into_iter().collect(),
+            None => observer.outlooks().await?,
+        };
         let sessions = if args.sessions { Some(observer.sessions().await?) } else { None };
-        Ok(Seen { server, locks, sessions })
+        Ok(Seen { server, locks, outlooks, sessions })
     };
     seen.await.map_err(|error| attempt.failed(&error))
 }
@@ -108,7 +116,7 @@ fn overview(server: &str, seen: &Seen) -> String {
         text.push_str("nothing is locked\n");
     } else {
         text.push('\n');
-        text.push_str(&locks_table(&seen.locks));
+        text.push_str(&locks_table(&seen.locks, &seen.outlooks));
     }
     if let Some(sessions) = &seen.sessions {
         text.push('\n');
@@ -143,7 +151,7 @@ fn server_line(server: &str, status: &ServerStatus) -> String {
     [Some(line), grace, unsaved].into_iter().flatten().collect()
 }
 
-fn locks_table(locks: &[LockStatus]) -> String {
+fn locks_table(locks: &[LockStatus], outlooks: &[Outlook]) -> String {
     let heads = ["LOCK", "HOLDER", "OWNER", "FOR", "TOKEN", "MODE", "NOTE", "QUEUE"];
     let mut table = Table::new(&heads);
     let names: Vec<&str> = locks.iter().map(|lock| lock.name.as_str()).collect();
@@ -156,7 +164,7 @@ fn locks_table(locks: &[LockStatus]) -> String {
         let queue = queue(lock).unwrap_or_default();
         let Some((first, others)) = lock.holders.split_first() else {
             let empty = String::new;
-            let nobody = "nobody".to_owned();
+            let nobody = nobody(outlooks.iter().find(|outlook| outlook.name == lock.name));
             table.row([name, nobody, empty(), empty(), empty(), empty(), empty(), queue]);
             continue;
         };
@@ -172,6 +180,17 @@ fn locks_table(locks: &[LockStatus]) -> String {
         }
     }
     table.render()
+}
+
+/// `nobody`, and why nobody else gets the lock.
+fn nobody(outlook: Option<&Outlook>) -> String {
+    let kept = outlook.and_then(|outlook| {
+        Some((outlook::why_kept(outlook)?, outlook::after_whom(outlook, ", ")?))
+    });
+    match kept {
+        Some((why, whom)) => format!("nobody, {why} ({whom})"),
+        None => "nobody".to_owned(),
+    }
 }
 
 fn holder_cells(holder: &Holder) -> [String; 6] {
@@ -190,8 +209,12 @@ fn holder_cells(holder: &Holder) -> [String; 6] {
 }
 
 /// One lock with everybody in line, in order.
-fn one_lock(lock: &LockStatus) -> String {
-    let mut text = locks_table(std::slice::from_ref(lock));
+fn one_lock(lock: &LockStatus, outlooks: &[Outlook]) -> String {
+    let mut text = locks_table(std::slice::from_ref(lock), outlooks);
+    let is_held = lock.holder_count > 0;
+    if let Some(when) = outlooks.first().filter(|_| is_held).and_then(outlook::free_by) {
+        let _infallible = writeln!(text, "free {when}");
+    }
     if lock.waiters.is_empty() {
         return text;
     }

@@ -79,7 +79,12 @@ fn readers() -> LockStatus {
 
 #[test]
 fn the_overview_shows_locks_with_holders_and_queues() {
-    let seen = Seen { server: server(), locks: vec![deploy(), readers()], sessions: None };
+    let seen = Seen {
+        server: server(),
+        locks: vec![deploy(), readers()],
+        outlooks: vec![],
+        sessions: None,
+    };
     let lines = [
         "coordinator 0.1.0 at here:1, epoch 18, up 3h12m: 3 sessions, 2 locks, 2 waiting, 1203 grants",
         "",
@@ -100,7 +105,7 @@ fn the_overview_shows_locks_with_holders_and_queues() {
 #[test]
 fn an_empty_table_says_so_in_words() {
     let server = ServerStatus { locks: 1, sessions: 1, grants: 1, ..server() };
-    let seen = Seen { server, locks: vec![], sessions: None };
+    let seen = Seen { server, locks: vec![], outlooks: vec![], sessions: None };
     assert_eq!(
         overview("here:1", &seen),
         "coordinator 0.1.0 at here:1, epoch 18, up 3h12m: 1 session, 1 lock, 2 waiting, 1 grant\n\
@@ -110,7 +115,7 @@ fn an_empty_table_says_so_in_words() {
 
 #[test]
 fn one_lock_lists_everybody_in_line() {
-    let text = one_lock(&deploy());
+    let text = one_lock(&deploy(), &[]);
     let expected = "
 PLACE  WAITER         FOR
 1      bob@build8:12  3m58s
@@ -132,7 +137,12 @@ fn programs_get_numbers_and_stable_names() {
         held: 1,
         waiting: 0,
     };
-    let seen = Seen { server: server(), locks: vec![deploy()], sessions: Some(vec![session]) };
+    let seen = Seen {
+        server: server(),
+        locks: vec![deploy()],
+        outlooks: vec![],
+        sessions: Some(vec![session]),
+    };
     let json = json::seen(&seen);
     assert_eq!(json["server"]["epoch"], 18);
     assert_eq!(json["locks"][0]["holders"][0]["token"], 1881);
@@ -146,7 +156,8 @@ fn programs_get_numbers_and_stable_names() {
 #[test]
 fn every_name_is_in_the_description() {
     let described = include_str!("../../docs/status-json.md");
-    let seen = Seen { server: server(), locks: vec![deploy()], sessions: Some(vec![]) };
+    let seen =
+        Seen { server: server(), locks: vec![deploy()], outlooks: vec![], sessions: Some(vec![]) };
     let json = json::seen(&seen);
     let lock = &json["locks"][0];
     for object in [&json, &json["server"], lock, &lock["holders"][0], &lock["waiters"][0]] {
@@ -159,7 +170,7 @@ fn every_name_is_in_the_description() {
 #[test]
 fn who_looks_sees_why_everybody_waits() {
     let server = ServerStatus { grace_ms: 8_200, unsaved_ms: 61_000, ..server() };
-    let seen = Seen { server, locks: vec![], sessions: None };
+    let seen = Seen { server, locks: vec![], outlooks: vec![], sessions: None };
     let text = overview("here:1", &seen);
     assert!(text.contains("it has crashed: for 8s more, only earlier holders"), "{text}");
     assert!(text.contains("its state could not be saved for 1m1s: granting stops"), "{text}");
@@ -169,7 +180,7 @@ fn who_looks_sees_why_everybody_waits() {
 fn names_that_look_alike_are_spelled_and_marked() {
     let named = |name: &str| LockStatus { name: name.to_owned(), ..deploy() };
     let locks = ["cafe\u{301}", "caf\u{e9}", "deploy", "deploy ", "gr\u{f6}\u{df}er"].map(named);
-    let text = locks_table(&locks);
+    let text = locks_table(&locks, &[]);
     let mark = "(looks like another name)";
     for twin in ["\"cafe\\u{301}\"", "\"caf\\u{e9}\"", "\"deploy\"", "\"deploy \""] {
         assert!(text.contains(&format!("\n{twin} {mark}  ")), "{twin} in {text}");
@@ -188,7 +199,7 @@ fn no_text_of_a_client_forges_a_table() {
         waiters: vec![Waiter { note: forged.to_owned(), ..waiter("x\u{200b}y", 1) }],
         waiter_count: 1,
     };
-    let text = one_lock(&lock);
+    let text = one_lock(&lock, &[]);
     for shown in ["\"dep\\u{202e}gnissap\"", "\"x\\u{200b}y\""] {
         assert!(text.contains(shown), "{shown} in {text}");
     }

@@ -18,6 +18,7 @@ use coordinator::{Client, Observer};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::aside;
+use super::outlook;
 use super::plan::Plan;
 use super::terminal;
 use super::visible;
@@ -67,12 +68,17 @@ pub(crate) struct Waiter<'a> {
 struct Seen {
     /// The lock, if one of those that are awaited is held.
     lock: Option<LockStatus>,
+    /// Why one of them is kept though nobody holds it, if one is.
+    kept: Option<String>,
     /// When.
     at: Instant,
 }
 
 /// A question that is on its way, with the connection that it goes over.
-type Look<'a> = Pin<Box<dyn Future<Output = (Option<Observer>, Option<LockStatus>)> + 'a>>;
+type Look<'a> = Pin<Box<dyn Future<Output = (Option<Observer>, Found)> + 'a>>;
+
+/// The first of the locks that is held, or why one is kept though nobody holds it.
+type Found = (Option<LockStatus>, Option<String>);
 
 /// Tells who is waited for, for as long as it is polled.
 pub(crate) async fn tell(waiter: Waiter<'_>) -> ! {
@@ -90,10 +96,10 @@ pub(crate) async fn tell(waiter: Waiter<'_>) -> ! {
         };
         tokio::select! {
             _ = ticks.tick() => {}
-            (observer, lock) = answer => {
+            (observer, (lock, kept)) = answer => {
                 looking = None;
                 telling.observer = observer.filter(|_| telling.is_watched);
-                telling.seen = Some(Seen { lock, at: Instant::now() });
+                telling.seen = Some(Seen { lock, kept, at: Instant::now() });
             }
         }
         let now = Instant::now();
@@ -241,7 +247,8 @@ impl<'a> Telling<'a> {
         }
         let lock = self.seen.as_ref().and_then(|seen| seen.lock.as_ref());
         let since = self.seen.as_ref().map_or(Duration::ZERO, |seen| now.duration_since(seen.at));
-        text(locks, lock, place.now(), since)
+        let kept = self.seen.as_ref().and_then(|seen| seen.kept.as_deref());
+        text(locks, lock, kept, place.now(), since)
     }
 }
 
@@ -268,25 +275,35 @@ impl Drop for Line {
     }
 }
 
-/// The first of the locks that somebody holds, and the connection if it can be used again.
+/// The first of the locks that is not to be had, and the connection if it can be used again.
 async fn look(
     observer: Option<Observer>,
     server: &str,
     locks: &[&str],
-) -> (Option<Observer>, Option<LockStatus>) {
+) -> (Option<Observer>, Found) {
     let observer = match observer {
         Some(observer) => Some(observer),
         None => Observer::connect(server).await.ok(),
     };
-    let Some(mut observer) = observer else { return (None, None) };
+    let Some(mut observer) = observer else { return (None, (None, None)) };
     for lock in locks {
         match observer.lock(lock).await {
-            Ok(Some(seen)) if !seen.holders.is_empty() => return (Some(observer), Some(seen)),
-            Ok(_) => {}
-            Err(_) => return (None, None),
+            Ok(Some(seen)) if !seen.holders.is_empty() => {
+                return (Some(observer), (Some(seen), None));
+            }
+            Ok(Some(_)) => match observer.outlook(lock).await {
+                Ok(outlook) => {
+                    if let Some(kept) = outlook.as_ref().and_then(outlook::why_kept) {
+                        return (Some(observer), (None, Some(kept)));
+                    }
+                }
+                Err(_) => return (None, (None, None)),
+            },
+            Ok(None) => {}
+            Err(_) => return (None, (None, None)),
         }
     }
-    (Some(observer), None)
+    (Some(observer), (None, None))
 }
 
 /// `waiting for "deploy": no answer from locks:5625 for 12s, trying again; place kept for 3s more`.
@@ -300,7 +317,13 @@ fn silence_text(locks: &[&str], server: &str, silence: Duration, kept: Duration)
 }
 
 /// `waiting for "deploy": held by ci-7 for 4m12s, you are 3rd in line`.
-fn text(locks: &[&str], seen: Option<&LockStatus>, place: u64, since: Duration) -> String {
+fn text(
+    locks: &[&str],
+    seen: Option<&LockStatus>,
+    kept: Option<&str>,
+    place: u64,
+    since: Duration,
+) -> String {
     let mut text = format!("waiting for {}", words::names(locks.iter().copied()));
     let mut separator = ": ";
     if let Some((lock, holder)) = seen.and_then(|lock| Some((lock, lock.holders.first()?))) {
@@ -312,6 +335,9 @@ fn text(locks: &[&str], seen: Option<&LockStatus>, place: u64, since: Duration) 
             String::new()
         };
         let _infallible = write!(text, ": {which}held by {who} for {held}");
+        separator = ", ";
+    } else if let Some(kept) = kept {
+        let _infallible = write!(text, ": {kept}");
         separator = ", ";
     }
     if place > 0 {

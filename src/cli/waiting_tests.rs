@@ -11,11 +11,11 @@ fn the_line_names_the_holder_and_the_place() {
     lock.holders[0].identity = "ci-7 (ann@build7, pid 8123)".to_owned();
     lock.holders[0].held_ms = 250_000;
     assert_eq!(
-        text(&["deploy"], Some(&lock), 3, Duration::from_secs(2)),
+        text(&["deploy"], Some(&lock), None, 3, Duration::from_secs(2)),
         "waiting for \"deploy\": held by ci-7 for 4m12s, you are 3rd in line"
     );
     assert_eq!(
-        text(&["build", "deploy"], Some(&lock), 1, Duration::from_secs(2)),
+        text(&["build", "deploy"], Some(&lock), None, 1, Duration::from_secs(2)),
         "waiting for \"build\", \"deploy\": \"deploy\" held by ci-7 for 4m12s, you are 1st in line"
     );
 }
@@ -59,7 +59,8 @@ fn log(seconds: u64, place: impl Fn(u64) -> u64) -> Vec<(u64, String)> {
         if telling.wants_to_look(now) {
             looks += 1;
             telling.asked_at = Some(now);
-            telling.seen = Some(Seen { lock: Some(lock_held_with(place(second))), at: now });
+            telling.seen =
+                Some(Seen { lock: Some(lock_held_with(place(second))), kept: None, at: now });
         }
         all.extend(telling.due(now).into_iter().map(|line| (second, line)));
     }
@@ -115,6 +116,11 @@ fn a_silent_coordinator_is_named_and_how_long_the_place_is_kept() {
 #[test]
 fn what_is_not_known_is_left_out() {
     let now = Duration::ZERO;
-    assert_eq!(text(&["a"], None, 0, now), "waiting for \"a\"");
-    assert_eq!(text(&["a"], None, 1, now), "waiting for \"a\": you are 1st in line");
+    assert_eq!(text(&["a"], None, None, 0, now), "waiting for \"a\"");
+    assert_eq!(text(&["a"], None, None, 1, now), "waiting for \"a\": you are 1st in line");
+    let kept = Some("kept free for 4s more: its holder was lost");
+    assert_eq!(
+        text(&["a"], None, kept, 1, now),
+        "waiting for \"a\": kept free for 4s more: its holder was lost, you are 1st in line"
+    );
 }

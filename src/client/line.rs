@@ -259,6 +259,7 @@ fn answered(message: &ServerMessage) -> Option<u64> {
         ServerMessage::ServerStatus { query_id, .. }
         | ServerMessage::LockStatus { query_id, .. }
         | ServerMessage::SessionStatus { query_id, .. }
+        | ServerMessage::Outlook { query_id, .. }
         | ServerMessage::Revoked { query_id }
         | ServerMessage::Subscribed { query_id }
         | ServerMessage::Rejected { request: query_id, .. } => Some(*query_id),

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::types::{FencingToken, LockName};
-use crate::wire::{ClientMessage, LockStatus, Query, ServerMessage, ServerStatus, SessionStatus};
+use crate::wire::{
+    ClientMessage, LockStatus, Outlook, Query, ServerMessage, ServerStatus, SessionStatus,
+};
 
 use super::connect::CONNECT_TIMEOUT_DEFAULT;
 use super::elect::Leaders;
@@ -106,6 +108,42 @@ impl Observer {
             ServerMessage::LockStatus { mut locks, .. } => Ok(locks.pop()),
             other => Err(self.line.out_of_place(&other)),
         }
+    }
+
+    /// Until when the lock `name` is not to be had; `None` if nothing is known of that: it is free, or
+    /// held by somebody who has a connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`Observer::lock`].
+    pub async fn outlook(&mut self, name: impl AsRef<str>) -> Result<Option<Outlook>, Error> {
+        let name = lock_name(name.as_ref())?;
+        match self.inspect(Query::Outlook { name }).await? {
+            ServerMessage::Outlook { mut locks, .. } => Ok(locks.pop()),
+            other => Err(self.line.out_of_place(&other)),
+        }
+    }
+
+    /// Until when locks are not to be had, of all of which something is known.
+    ///
+    /// # Errors
+    ///
+    /// If no answer comes.
+    pub async fn outlooks(&mut self) -> Result<Vec<Outlook>, Error> {
+        let (mut all, mut cursor) = (Vec::new(), 0);
+        for _ in 0..PAGES_MAX {
+            match self.inspect(Query::Outlooks { cursor }).await? {
+                ServerMessage::Outlook { locks, next, .. } => {
+                    all.extend(locks);
+                    match next {
+                        Some(next) => cursor = next,
+                        None => return Ok(all),
+                    }
+                }
+                other => return Err(self.line.out_of_place(&other)),
+            }
+        }
+        Err(self.line.broken("a list of outlooks without an end"))
     }
 
     /// All sessions, in no particular order.

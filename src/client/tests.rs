@@ -112,6 +112,9 @@ fn inspect(query_id: u64, query: &Query) -> ServerMessage {
         Query::Locks { cursor: 9 } => page(&["c"], None),
         Query::Lock { name } if name == "a" => page(&["a"], None),
         Query::Locks { .. } | Query::Lock { .. } => page(&[], None),
+        Query::Outlook { .. } | Query::Outlooks { .. } => {
+            ServerMessage::Outlook { query_id, locks: Vec::new(), next: None }
+        }
         Query::Sessions { .. } => {
             ServerMessage::SessionStatus { query_id, sessions: Vec::new(), next: None }
         }

@@ -16,9 +16,8 @@ use super::lock::{ClaimNode, Shape};
 use super::owner::Holdings;
 use super::request::{Live, State};
 use super::session::{Outcome, Session};
-use super::table::Due;
 use super::{Happening, LockTable, News, Rejection};
-use crate::types::{Claim, FencingToken, LockName, Mode, RequestId, SessionId, Ticket, Timestamp};
+use crate::types::{Claim, FencingToken, LockName, Mode, RequestId, SessionId, Ticket};
 
 impl<S: BuildHasher + Clone> LockTable<S> {
     /// Takes a request in: it is granted, waits or is rejected, and that is told (rules R1 to R6).
@@ -352,29 +351,6 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         };
         let outcome = Outcome::Rejected(rejection.code());
         self.finish(request, outcome, News::Rejected(rejection));
-    }
-
-    /// Before a request loses its locks: they are not granted anew before its delay (rule S7).
-    pub(super) fn delay_locks(&mut self, request: RequestKey) {
-        let delay = self.requests[request].more().lock_delay;
-        if delay.is_zero() {
-            return;
-        }
-        let until = self.now.after(delay);
-        self.each_claim(self.requests[request].first, |table, _, lock| {
-            table.delay_lock(lock, until);
-        });
-    }
-
-    /// A lock is not granted anew before then; if it was delayed for longer already, that holds.
-    pub(super) fn delay_lock(&mut self, key: LockKey, until: Timestamp) {
-        let lock = &mut self.locks[key];
-        if lock.delayed_until.is_none_or(|before| before < until) {
-            if let Some(before) = lock.delayed_until.replace(until) {
-                self.timeouts.remove(&(before, Due::Delay(key)));
-            }
-            self.timeouts.insert((until, Due::Delay(key)));
-        }
     }
 
     /// Notes that something left the lock, or that it may be granted again.

@@ -216,7 +216,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             }
         }
         for key in self.locks.keys() {
-            expected.extend(self.locks[key].delayed_until.map(|at| (at, Due::Delay(key))));
+            let Some(delay) = &self.locks[key].delay else { continue };
+            let until = delay.until().expect("a delay has a reason");
+            expected.insert((until, Due::Delay(key)));
         }
         expected.extend(self.grace_until.map(|at| (at, Due::Grace)));
         assert_eq!(self.timeouts, expected);

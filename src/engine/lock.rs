@@ -9,10 +9,11 @@ use hashbrown::hash_table::Entry;
 use super::arena::{
     Arena, Chain, ClaimKey, Linked, Links, LockKey, QueueKey, RequestKey, is_mostly_empty,
 };
+use super::delay::Delay;
 use super::queue::{Entangled, NOBODY, ServiceQueue, Traits};
 use super::request::Requests;
 use super::row::{self, Marks};
-use crate::types::{FencingToken, LockName, Mode, Timestamp};
+use crate::types::{FencingToken, LockName, Mode};
 
 /// A lock that is held, waited for, or delayed. Others do not exist.
 #[derive(Debug)]
@@ -31,8 +32,8 @@ pub(super) struct Lock {
     pub(super) holders: Chain<ClaimKey>,
     /// The claims that wait for it, in the order in which they came; none: nobody waits.
     queue: Option<QueueKey>,
-    /// Not granted before this moment, after a holder was lost (rule S7).
-    pub(super) delayed_until: Option<Timestamp>,
+    /// Why and until when it is not granted though it has room (rule S7). Nearly all locks have none.
+    pub(super) delay: Option<Box<Delay>>,
     /// Whether it is among those to be settled before the event at hand is over.
     pub(super) is_unsettled: bool,
     /// Whether somebody wants to hear whenever its holders change.
@@ -159,7 +160,7 @@ impl Lock {
 
     /// Whether a holder in `mode` could join the holders there are, if this share were given back.
     pub(super) fn has_room_instead(&self, mode: Mode, share: u64) -> bool {
-        self.delayed_until.is_none() && self.fits_instead(mode, share)
+        self.delay.is_none() && self.fits_instead(mode, share)
     }
 
     /// Whether a holder in `mode` fits together with the holders there are, if this share were given
@@ -181,7 +182,7 @@ impl Lock {
 
     /// Whether there is no reason to keep it.
     pub(super) fn is_idle(&self) -> bool {
-        self.is_unused() && self.delayed_until.is_none()
+        self.is_unused() && self.delay.is_none()
     }
 
     #[cfg(test)]
@@ -294,7 +295,7 @@ impl<S: BuildHasher + Clone> Locks<S> {
                     taken: 0,
                     holders: Chain::EMPTY,
                     queue: None,
-                    delayed_until: None,
+                    delay: None,
                     is_unsettled: false,
                     is_watched,
                     is_marked: false,

@@ -35,6 +35,7 @@ mod audience;
 mod convert;
 mod deadlock;
 mod deferred;
+mod delay;
 mod effect;
 mod event;
 #[cfg(test)]
@@ -65,6 +66,7 @@ mod view;
 
 pub use deadlock::STEPS_MAX;
 pub use deferred::SLICE_STEPS_MAX;
+pub use delay::Pause;
 pub use effect::{
     CYCLE_TOLD_MAX, CycleLink, Effect, EndReason, Forfeit, Happening, News, Rejection, Standing,
 };
@@ -74,7 +76,7 @@ pub use place::PLACES_TOLD_MAX;
 pub use snapshot::Snapshot;
 pub use table::{Counts, HEARTBEAT, LockTable};
 pub use tokens::{TOKEN_BLOCK, TOKENS_AHEAD_DAYS_MAX};
-pub use view::{HolderView, LockView, PLACES_LOOKED_AT_MAX, SessionView, WaiterView};
+pub use view::{HolderView, LockView, Outlook, PLACES_LOOKED_AT_MAX, SessionView, WaiterView};
 
 use crate::types::{Epoch, FencingToken, Ttl};
 

@@ -10,9 +10,10 @@ use serde::ser::{SerializeSeq, SerializeStruct};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::arena::RequestKey;
+use super::delay::{Delay, Pause};
 use super::event::{Progress, Request, Wait};
 use super::forfeit::Limbo;
-use super::lock::ClaimNode;
+use super::lock::{ClaimNode, Shape};
 use super::request::{More, State};
 use super::session::{Opening, Outcome, Session};
 use super::{Forfeit, LockTable};
@@ -31,7 +32,28 @@ pub struct Snapshot {
     /// In a grace period: who and what may not reclaim.
     forfeited: Option<Vec<Forfeit>>,
     /// Locks that may not be granted yet, and for how long.
-    delays: Vec<(LockName, Duration)>,
+    delays: Vec<SavedDelay>,
+}
+
+/// A lock that may not be granted yet, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedDelay {
+    lock: LockName,
+    /// After the loss of a holder.
+    lost: Option<SavedPause>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedPause {
+    session: SessionId,
+    identity: Identity,
+    token: FencingToken,
+    /// How long ago that was granted.
+    age: Duration,
+    /// What its holder asked for.
+    length: Duration,
+    /// What is left of it.
+    left: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,26 +151,39 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.grace_until.map(|_| self.forfeited.iter().copied().collect())
     }
 
-    fn saved_delays(&self) -> Vec<(LockName, Duration)> {
+    fn saved_delays(&self) -> Vec<SavedDelay> {
         let delays = self.locks.keys().filter_map(|key| {
             let lock = &self.locks[key];
-            lock.delayed_until.map(|until| (lock.name.clone(), until.since(self.now)))
+            Some(self.save_delay(&lock.name, lock.delay.as_deref()?))
         });
         let of_the_lost = self.in_limbo.iter().flat_map(|limbo| self.delays_of(limbo));
         delays.chain(of_the_lost).collect()
     }
 
     /// What is delayed when that is on record. Until then it is held by a session that is over.
-    fn delays_of(&self, limbo: &Limbo) -> Vec<(LockName, Duration)> {
+    fn delays_of(&self, limbo: &Limbo) -> Vec<SavedDelay> {
         let Limbo::Session(session) = limbo else { return Vec::new() };
         let mut delays = Vec::new();
         for request in self.sessions[*session].requests.iter(&self.requests.arena) {
-            let delay = self.requests[request].more().lock_delay;
-            for claim in self.claims_of(request).filter(|_| !delay.is_zero()) {
-                delays.push((self.locks[self.claims[claim].lock].name.clone(), delay));
+            let delay = self.delay_after_loss(request);
+            for claim in self.claims_of(request).filter(|_| !delay.is_none()) {
+                let lock = &self.locks[self.claims[claim].lock].name;
+                delays.push(self.save_delay(lock, &delay));
             }
         }
         delays
+    }
+
+    fn save_delay(&self, lock: &LockName, delay: &Delay) -> SavedDelay {
+        let save = |pause: &Pause| SavedPause {
+            session: pause.session,
+            identity: pause.identity.clone(),
+            token: pause.token,
+            age: self.now.since(pause.since),
+            length: pause.length,
+            left: pause.until.since(self.now),
+        };
+        SavedDelay { lock: lock.clone(), lost: delay.lost.as_ref().map(save) }
     }
 
     fn save_session(&self, session: &Session) -> SavedSession {
@@ -205,10 +240,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         for saved in snapshot.requests {
             self.restore_request(saved);
         }
-        for (name, left) in snapshot.delays {
-            // Nobody uses it: it is only delayed, as what it was does not matter.
-            let lock = self.locks.find_or_use(&name, super::lock::Shape::Plain);
-            self.delay_lock(lock, self.now.after(left));
+        for saved in snapshot.delays {
+            self.restore_delay(saved);
         }
         if self.grace_until.is_none() {
             self.relax_longest_lease();
@@ -219,6 +252,23 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         // Nobody is there yet to be told; who comes back asks.
         self.effects.clear();
+    }
+
+    fn restore_delay(&mut self, saved: SavedDelay) {
+        let restore = |pause: SavedPause| Pause {
+            until: self.now.after(pause.left),
+            session: pause.session,
+            identity: pause.identity,
+            token: pause.token,
+            since: self.now.before(pause.age),
+            length: pause.length,
+        };
+        let delay = Delay { lost: saved.lost.map(restore) };
+        if !delay.is_none() {
+            // Nobody may use it: it is only delayed then, and what it was does not matter.
+            let lock = self.locks.find_or_use(&saved.lock, Shape::Plain);
+            self.delay_lock(lock, delay);
+        }
     }
 
     fn restore_session(&mut self, saved: SavedSession) {

@@ -353,7 +353,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 Due::Timeout(request) => self.time_out(request),
                 Due::Delay(lock) => {
                     self.timeouts.pop_first();
-                    self.locks[lock].delayed_until = None;
+                    self.locks[lock].delay = None;
                     self.unsettle(lock);
                 }
                 Due::Grace => self.end_grace(),

@@ -87,6 +87,7 @@ stories! {
     after_a_crash_queues_come_back_in_order
     after_a_stop_everything_goes_on
     an_account_brings_both_sides_together
+    an_outlook_says_until_when_a_lock_is_not_to_be_had
     cancel_meets_grant
     conversions
     deadlocks_are_found

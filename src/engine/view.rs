@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::LockTable;
 use super::arena::ClaimKey;
+use super::delay::Pause;
 use super::lock::{ClaimNode, Lock};
 use super::request::State;
 use super::session::Session;
@@ -21,6 +22,18 @@ pub struct LockView<'a, S> {
     table: &'a LockTable<S>,
     lock: &'a Lock,
 }
+
+/// Until when a lock is not to be had.
+#[derive(Clone, Copy, Debug)]
+pub struct Outlook<'a> {
+    /// Why it is kept free, after its holder was lost.
+    pub lost: Option<&'a Pause>,
+    /// When it has room at the latest, unless a holder comes back; none: nobody knows, or it has now.
+    pub free_by: Option<Timestamp>,
+}
+
+/// Of a lock with more holders than this it is not looked for when the last of them leaves.
+const HOLDERS_FORESEEN_MAX: usize = 64;
 
 /// A request that holds a lock.
 #[derive(Clone, Copy, Debug)]
@@ -148,9 +161,35 @@ impl<'a, S: BuildHasher + Clone> LockView<'a, S> {
         self.table.locks.queue_of(self.lock).len()
     }
 
-    /// When it may be granted again, if a holder that asked for a delay was lost.
+    /// When it may be granted again, if it may not now though it has room.
     pub fn delayed_until(&self) -> Option<Timestamp> {
-        self.lock.delayed_until
+        self.lock.delay.as_ref().and_then(|delay| delay.until())
+    }
+
+    /// Until when it is not to be had, as far as that is known.
+    pub fn outlook(&self) -> Outlook<'a> {
+        let lost = self.lock.delay.as_ref().and_then(|delay| delay.lost.as_ref());
+        Outlook { lost, free_by: self.free_by() }
+    }
+
+    /// When it has room at the latest, unless a holder comes back or others wait: holders that have a
+    /// connection renew for ever, and of those that have none the lease ends.
+    fn free_by(&self) -> Option<Timestamp> {
+        if self.holder_count() > HOLDERS_FORESEEN_MAX {
+            return None;
+        }
+        let mut free_by = self.delayed_until();
+        for claim in self.lock.holders.iter(&self.table.claims) {
+            let request = self.table.claims[claim].request;
+            let live = &self.table.requests[request];
+            let session = &self.table.sessions[live.session];
+            if session.connection.is_some() {
+                return None;
+            }
+            let ends = session.ends.max(self.table.now).after(live.more().lock_delay);
+            free_by = free_by.max(Some(ends));
+        }
+        free_by
     }
 
     /// Who holds it, in the order of the grants.

@@ -12,12 +12,13 @@ use std::time::Duration;
 use super::counters::Counters;
 use super::render;
 use crate::engine::{
-    CYCLE_TOLD_MAX, CycleLink, HolderView, LockTable, LockView, PLACES_LOOKED_AT_MAX, Rejection,
-    SessionView, WaiterView,
+    CYCLE_TOLD_MAX, CycleLink, HolderView, LockTable, LockView, PLACES_LOOKED_AT_MAX, Pause,
+    Rejection, SessionView, WaiterView,
 };
 use crate::types::{RequestId, Timestamp};
 use crate::wire::{
-    self, FRAME_LEN_MAX, Holder, LockStatus, ServerMessage, ServerStatus, SessionStatus, Waiter,
+    self, After, FRAME_LEN_MAX, Holder, LockStatus, Outlook, ServerMessage, ServerStatus,
+    SessionStatus, Waiter,
 };
 
 /// What one turn may put into pages.
@@ -143,6 +144,67 @@ pub(super) fn locks<S: BuildHasher + Clone>(
         locks.push(lock(&view, Named::FEW, now, budget));
     }
     ServerMessage::LockStatus { query_id, locks, next: None }
+}
+
+/// Until when one lock is not to be had; nothing if nothing is known of that.
+pub(super) fn outlook<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    query_id: u64,
+    name: &str,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> ServerMessage {
+    let outlook = table.lock(name).and_then(|view| foreseen(&view, now));
+    let locks = outlook.into_iter().filter(|it| budget.take(outlook_bytes(it))).collect();
+    ServerMessage::Outlook { query_id, locks, next: None }
+}
+
+/// A page of the outlooks of all locks, from `cursor` on.
+pub(super) fn outlooks<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    query_id: u64,
+    cursor: u64,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> ServerMessage {
+    let from = usize::try_from(cursor).unwrap_or(usize::MAX);
+    let mut locks = Vec::new();
+    for (place, view) in table.lock_places(from) {
+        let next = Some(render::count(place));
+        if place - from >= PLACES_LOOKED_AT_MAX {
+            return ServerMessage::Outlook { query_id, locks, next };
+        }
+        let Some(outlook) = view.and_then(|view| foreseen(&view, now)) else { continue };
+        // The first fits always, so that every page gets on.
+        if !budget.take(outlook_bytes(&outlook)) && !locks.is_empty() {
+            return ServerMessage::Outlook { query_id, locks, next };
+        }
+        locks.push(outlook);
+    }
+    ServerMessage::Outlook { query_id, locks, next: None }
+}
+
+/// What is known of when a lock is to be had, if anything is.
+fn foreseen<S: BuildHasher + Clone>(view: &LockView<'_, S>, now: Timestamp) -> Option<Outlook> {
+    let outlook = view.outlook();
+    let render = |after, pause: &Pause| wire::Pause {
+        after,
+        session: pause.session.number(),
+        identity: pause.identity.as_str().to_owned(),
+        token: pause.token.number(),
+        granted_ms: render::millis(now.since(pause.since)),
+        length_ms: render::millis(pause.length),
+        left_ms: render::millis(pause.until.since(now)),
+    };
+    let pauses: Vec<_> = outlook.lost.map(|pause| render(After::Loss, pause)).into_iter().collect();
+    let free_ms = outlook.free_by.map(|at| render::millis(at.since(now)));
+    let name = view.name().as_str().to_owned();
+    (free_ms.is_some() || !pauses.is_empty()).then_some(Outlook { name, free_ms, pauses })
+}
+
+fn outlook_bytes(outlook: &Outlook) -> usize {
+    let of_pause = |pause: &wire::Pause| FIXED_BYTES + pause.identity.len();
+    FIXED_BYTES + outlook.name.len() + outlook.pauses.iter().map(of_pause).sum::<usize>()
 }
 
 /// One lock, with as many of its holders and waiters as there is room for; nothing if it is free.

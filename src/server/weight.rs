@@ -3,8 +3,8 @@
 //! Never less than what they take on the wire, so that who counts this has counted that.
 
 use crate::wire::{
-    Account, Claim, ClientMessage, CycleLink, Happening, Held, Holder, LockStatus, Query, Reclaim,
-    Request, ServerMessage, ServerStatus, SessionStatus, Waiter,
+    Account, Claim, ClientMessage, CycleLink, Happening, Held, Holder, LockStatus, Outlook, Pause,
+    Query, Reclaim, Request, ServerMessage, ServerStatus, SessionStatus, Waiter,
 };
 
 /// What an answer takes besides itself.
@@ -31,6 +31,7 @@ pub(super) fn beside(answer: &ServerMessage) -> usize {
         ServerMessage::LockStatus { locks, .. } => {
             locks.iter().map(|lock| size_of::<LockStatus>() + of_lock(lock)).sum()
         }
+        ServerMessage::Outlook { locks, .. } => locks.iter().map(of_outlook).sum(),
         ServerMessage::SessionStatus { sessions, .. } => {
             let of_session = |session: &SessionStatus| {
                 size_of::<SessionStatus>() + session.identity.len() + session.peer.len()
@@ -47,6 +48,12 @@ pub(super) fn beside(answer: &ServerMessage) -> usize {
     }
 }
 
+fn of_outlook(outlook: &Outlook) -> usize {
+    let of_pause = |pause: &Pause| size_of::<Pause>() + pause.identity.len();
+    let pauses = outlook.pauses.iter().map(of_pause).sum::<usize>();
+    size_of::<Outlook>() + outlook.name.len() + pauses
+}
+
 /// What one read of a connection has brought.
 pub(super) fn of_read(messages: &[ClientMessage]) -> usize {
     size_of_val(messages) + messages.iter().map(beside_asked).sum::<usize>()
@@ -61,7 +68,8 @@ fn beside_asked(asked: &ClientMessage) -> usize {
         | ClientMessage::Goodbye
         | ClientMessage::Subscribe { name: None, .. }
         | ClientMessage::Inspect {
-            query: Query::Server | Query::Locks { .. } | Query::Sessions { .. },
+            query:
+                Query::Server | Query::Locks { .. } | Query::Sessions { .. } | Query::Outlooks { .. },
             ..
         } => 0,
         ClientMessage::Request(Request { note, claims, .. })
@@ -73,7 +81,9 @@ fn beside_asked(asked: &ClientMessage) -> usize {
         ClientMessage::Revoke { name, .. }
         | ClientMessage::Watch { name, .. }
         | ClientMessage::Subscribe { name: Some(name), .. }
-        | ClientMessage::Inspect { query: Query::Lock { name }, .. } => name.len(),
+        | ClientMessage::Inspect {
+            query: Query::Lock { name } | Query::Outlook { name }, ..
+        } => name.len(),
     }
 }
 

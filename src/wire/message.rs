@@ -15,7 +15,9 @@ pub use self::client::{
 #[cfg(test)]
 pub(super) use self::lists::Bounded;
 pub use self::server::{CycleLink, Happening, ServerMessage, Standing};
-pub use self::status::{Holder, LockStatus, ServerStatus, SessionStatus, Waiter};
+pub use self::status::{
+    After, Holder, LockStatus, Outlook, Pause, ServerStatus, SessionStatus, Waiter,
+};
 use crate::types::CLAIMS_MAX;
 
 /// The version of the protocol that this crate speaks.

@@ -20,6 +20,7 @@ mod nemesis;
 mod nested;
 mod operating;
 mod others;
+mod pauses;
 mod proxy;
 #[expect(dead_code, reason = "the fuzzers use the rest")]
 #[path = "../../src/fuzz/random.rs"]

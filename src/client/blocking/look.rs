@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::types::FencingToken;
-use crate::wire::{LockStatus, ServerStatus, SessionStatus};
+use crate::wire::{LockStatus, Outlook, ServerStatus, SessionStatus};
 
 use super::super as client;
 use super::super::connect::CONNECT_TIMEOUT_DEFAULT;
@@ -67,6 +67,24 @@ impl Observer {
     /// As [`crate::Observer::lock`].
     pub fn lock(&mut self, name: impl AsRef<str>) -> Result<Option<LockStatus>, Error> {
         self.background.wait(self.inner.lock(name))
+    }
+
+    /// Until when the lock `name` is not to be had, as far as that is known.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Observer::outlook`].
+    pub fn outlook(&mut self, name: impl AsRef<str>) -> Result<Option<Outlook>, Error> {
+        self.background.wait(self.inner.outlook(name))
+    }
+
+    /// Until when locks are not to be had, of all of which something is known.
+    ///
+    /// # Errors
+    ///
+    /// If no answer comes.
+    pub fn outlooks(&mut self) -> Result<Vec<Outlook>, Error> {
+        self.background.wait(self.inner.outlooks())
     }
 
     /// All sessions, in no particular order.

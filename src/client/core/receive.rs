@@ -54,6 +54,7 @@ impl Core {
             ServerMessage::ServerStatus { query_id, .. }
             | ServerMessage::LockStatus { query_id, .. }
             | ServerMessage::SessionStatus { query_id, .. }
+            | ServerMessage::Outlook { query_id, .. }
             | ServerMessage::Revoked { query_id }
             | ServerMessage::Subscribed { query_id } => {
                 Err(format!("an answer to query {query_id}, which was never asked"))
@@ -312,5 +313,6 @@ pub(in crate::client) fn message_name(message: &ServerMessage) -> &'static str {
         ServerMessage::Subscribed { .. } => "Subscribed",
         ServerMessage::Event { .. } => "Event",
         ServerMessage::Missed { .. } => "Missed",
+        ServerMessage::Outlook { .. } => "Outlook",
     }
 }

@@ -215,7 +215,7 @@ impl<'a> Canon<'a> {
         for key in locks {
             let lock = &table.locks[key];
             self.put((3, lock.name.as_str(), lock.shape.capacity()));
-            if let Some(until) = lock.delayed_until {
+            if let Some(until) = lock.delay.as_ref().and_then(|delay| delay.until()) {
                 self.time(until);
             }
             let holders = lock.holders.iter(&table.claims);

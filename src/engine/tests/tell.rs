@@ -130,6 +130,18 @@ impl Story {
             let left = lock.delayed_until().map(|until| until.since(self.now));
             writeln!(text, "{}", left.map_or(String::new(), |left| format!(", delayed {left:?}")))
                 .unwrap();
+            let Outlook { lost, free_by } = lock.outlook();
+            if let Some(Pause { identity, token, since, length, .. }) = lost {
+                let after = ago(*since);
+                writeln!(
+                    text,
+                    "  {length:?} after {identity} was lost, token={token}, {after:?} ago"
+                )
+                .unwrap();
+            }
+            if let Some(free_by) = free_by.filter(|_| holders > 0) {
+                writeln!(text, "  free in {:?}", free_by.since(self.now)).unwrap();
+            }
             for holder in lock.holders() {
                 let HolderView { session, identity, request, owner, mode, token, .. } = holder;
                 let away = if holder.connected { "" } else { " (away)" };

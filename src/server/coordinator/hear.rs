@@ -231,6 +231,11 @@ impl Coordinator {
                 Ok(name) => inspect::one_lock(table, query_id, name.as_str(), now, budget),
                 Err(rejection) => render::rejected(query_id, &rejection, None),
             },
+            Query::Outlook { ref name } => match parse::lock_name(name) {
+                Ok(name) => inspect::outlook(table, query_id, name.as_str(), now, budget),
+                Err(rejection) => render::rejected(query_id, &rejection, None),
+            },
+            Query::Outlooks { cursor } => inspect::outlooks(table, query_id, cursor, now, budget),
         };
         self.connections.tell(connection, answer);
     }

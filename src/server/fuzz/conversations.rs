@@ -148,6 +148,8 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
                 inspect(Query::Locks { cursor: 0 }),
                 inspect(Query::Sessions { cursor: 0 }),
                 inspect(Query::Lock { name: "printer".into() }),
+                inspect(Query::Outlook { name: "printer".into() }),
+                inspect(Query::Outlooks { cursor: 0 }),
                 ClientMessage::Watch { query_id: 8, name: "printer".into() },
                 ClientMessage::Subscribe { query_id: 8, name: None },
                 revoke.clone(),

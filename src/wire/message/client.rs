@@ -243,4 +243,14 @@ pub enum Query {
         /// 0 for the first page, then the `next` of the page before.
         cursor: u64,
     },
+    /// Until when one lock is not to be had, as far as that is known.
+    Outlook {
+        /// Its name.
+        name: String,
+    },
+    /// The same of all locks of which something is known, a page at a time, in no particular order.
+    Outlooks {
+        /// 0 for the first page, then the `next` of the page before.
+        cursor: u64,
+    },
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::lists::{event_claims, list};
-use super::{Claim, LockStatus, ServerStatus, SessionStatus, Ticket};
+use super::{Claim, LockStatus, Outlook, ServerStatus, SessionStatus, Ticket};
 
 /// What the server says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,6 +154,16 @@ pub enum ServerMessage {
     Missed {
         /// How many.
         count: u64,
+    },
+    /// Until when locks are not to be had.
+    Outlook {
+        /// From `Inspect`.
+        query_id: u64,
+        /// The locks of which something is known.
+        #[serde(deserialize_with = "list")]
+        locks: Vec<Outlook>,
+        /// Where the next page begins; none after the last.
+        next: Option<u64>,
     },
 }
 

@@ -133,3 +133,45 @@ pub struct SessionStatus {
     /// Requests that wait.
     pub waiting: u64,
 }
+
+/// Until when a lock is not to be had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outlook {
+    /// Its name.
+    pub name: String,
+    /// Milliseconds until it has room at the latest, unless a holder comes back; none: a holder has a
+    /// connection, and may renew for ever.
+    pub free_ms: Option<u64>,
+    /// Why it is kept free.
+    #[serde(deserialize_with = "list")]
+    pub pauses: Vec<Pause>,
+}
+
+/// Why a lock is not granted though it has room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// What it follows.
+    pub after: After,
+    /// The session whose hold it follows.
+    pub session: u128,
+    /// That session's identity.
+    pub identity: String,
+    /// The token of that hold.
+    pub token: u64,
+    /// Milliseconds since that was granted.
+    pub granted_ms: u64,
+    /// The length that was asked for, in milliseconds.
+    pub length_ms: u64,
+    /// Milliseconds that are left.
+    pub left_ms: u64,
+}
+
+/// What a pause follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum After {
+    /// The holder was lost, and had asked for a lock delay: the length counts from the loss (rule S7).
+    Loss,
+    /// The holder is gone, and had asked to keep the lock for so long from the grant on (rule S8).
+    Grant,
+}

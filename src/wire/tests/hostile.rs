@@ -131,6 +131,14 @@ fn a_length_that_is_a_lie_is_refused_in_every_field_that_has_one() {
                     lie_about_lock(&message, lock);
                 }
             }
+            ServerMessage::Outlook { locks, .. } => {
+                lie_about(&message, locks);
+                for outlook in locks {
+                    lie_about(&message, &outlook.name);
+                    lie_about(&message, &outlook.pauses);
+                    outlook.pauses.iter().for_each(|pause| lie_about(&message, &pause.identity));
+                }
+            }
             ServerMessage::SessionStatus { sessions, .. } => {
                 lie_about(&message, sessions);
                 for session in sessions {
@@ -215,6 +223,8 @@ fn no_list_is_reserved_for_on_its_word() {
     assert_eq!(reserved::<Holder>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<Waiter>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<SessionStatus>(), PREALLOCATED_MAX);
+    assert_eq!(reserved::<Outlook>(), PREALLOCATED_MAX);
+    assert_eq!(reserved::<Pause>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<CycleLink>(), PREALLOCATED_MAX);
 }
 
@@ -335,11 +345,12 @@ fn an_unknown_variant_is_refused_in_every_enum() {
         }
     }
     check::<ClientMessage>(12);
-    check::<ServerMessage>(16);
+    check::<ServerMessage>(17);
     check::<Attach>(3);
     check::<Wait>(3);
     check::<Mode>(3);
-    check::<Query>(4);
+    check::<Query>(6);
+    check::<After>(2);
     check::<Standing>(3);
     check::<Happening>(7);
 }

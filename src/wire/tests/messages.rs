@@ -65,6 +65,8 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
         ("Inspect, Locks", inspect(Query::Locks { cursor: 0x0102_0304_0506_0708 })),
         ("Inspect, Lock", inspect(Query::Lock { name: "printer".into() })),
         ("Inspect, Sessions", inspect(Query::Sessions { cursor: 0 })),
+        ("Inspect, Outlook", inspect(Query::Outlook { name: "printer".into() })),
+        ("Inspect, Outlooks", inspect(Query::Outlooks { cursor: 7 })),
         ("Revoke", ClientMessage::Revoke { query_id: 9, name: "printer".into(), token: 1881 }),
         (
             "Reclaim",
@@ -235,6 +237,7 @@ fn looks() -> Vec<(&'static str, ServerMessage)> {
             event(Happening::Rejected { code: 1, message: "\"printer\" is busy".into() }),
         ),
         ("Missed", ServerMessage::Missed { count: 0x0102_0304_0506_0708 }),
+        ("Outlook", ServerMessage::Outlook { query_id: 9, locks: vec![outlook()], next: Some(1) }),
     ]
 }
 
@@ -316,6 +319,20 @@ pub(super) fn claim(name: &str, mode: Mode) -> Claim {
 
 fn inspect(query: Query) -> ClientMessage {
     ClientMessage::Inspect { query_id: 9, query }
+}
+
+fn outlook() -> Outlook {
+    let pause = |after, left_ms| Pause {
+        after,
+        session: 0x2a,
+        identity: "ann@build7:8123".into(),
+        token: 1881,
+        granted_ms: 252_000,
+        length_ms: 300_000,
+        left_ms,
+    };
+    let pauses = vec![pause(After::Loss, 4_000), pause(After::Grant, 48_000)];
+    Outlook { name: "printer".into(), free_ms: Some(48_000), pauses }
 }
 
 pub(in crate::wire) fn lock() -> LockStatus {

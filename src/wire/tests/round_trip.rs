@@ -48,6 +48,8 @@ fn query() -> impl Strategy<Value = Query> {
         any::<u64>().prop_map(|cursor| Query::Locks { cursor }),
         text().prop_map(|name| Query::Lock { name }),
         any::<u64>().prop_map(|cursor| Query::Sessions { cursor }),
+        text().prop_map(|name| Query::Outlook { name }),
+        any::<u64>().prop_map(|cursor| Query::Outlooks { cursor }),
     ]
 }
 
@@ -184,6 +186,26 @@ fn lock_status() -> impl Strategy<Value = LockStatus> {
             waiter_count,
         },
     )
+}
+
+fn outlook() -> impl Strategy<Value = Outlook> {
+    let after = prop_oneof![Just(After::Loss), Just(After::Grant)];
+    let pause = (any::<(u128, u64, u64, u64, u64)>(), after, text()).prop_map(
+        |((session, token, granted_ms, length_ms, left_ms), after, identity)| Pause {
+            after,
+            session,
+            identity,
+            token,
+            granted_ms,
+            length_ms,
+            left_ms,
+        },
+    );
+    (text(), any::<Option<u64>>(), vec(pause, 0..3)).prop_map(|(name, free_ms, pauses)| Outlook {
+        name,
+        free_ms,
+        pauses,
+    })
 }
 
 fn session_status() -> impl Strategy<Value = SessionStatus> {
@@ -335,6 +357,8 @@ pub(super) fn server_message() -> impl Strategy<Value = ServerMessage> {
             }
         ),
         any::<u64>().prop_map(|count| ServerMessage::Missed { count }),
+        (any::<(u64, Option<u64>)>(), vec(outlook(), 0..3))
+            .prop_map(|((query_id, next), locks)| ServerMessage::Outlook { query_id, locks, next }),
     ]
 }
 

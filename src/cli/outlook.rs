@@ -1,0 +1,94 @@
+//! Until when a lock is not to be had, in words.
+//!
+//! A lock that nobody holds may be kept free for a while; and of a holder without a connection it is known
+//! when its lease ends.
+
+use std::time::Duration;
+
+use coordinator::Observer;
+use coordinator::wire::{After, Outlook, Pause};
+use tokio::time::timeout;
+
+use super::words;
+
+/// How long it may take to learn it, for who was told already that the lock is busy.
+const LOOK_MAX: Duration = Duration::from_secs(1);
+
+/// What is known of a lock; none if that cannot be learned soon.
+pub(crate) async fn of(server: &str, lock: &str) -> Option<Outlook> {
+    let asked = async { Observer::connect_timeout(server, LOOK_MAX).await?.outlook(lock).await };
+    timeout(LOOK_MAX, asked).await.ok()?.ok()?
+}
+
+/// `kept free for 4s more: its holder was lost`, if nobody may have the lock though nobody holds it.
+pub(crate) fn why_kept(outlook: &Outlook) -> Option<String> {
+    let last = outlook.pauses.iter().max_by_key(|pause| pause.left_ms)?;
+    why(last)
+}
+
+fn why(pause: &Pause) -> Option<String> {
+    let left = up(pause.left_ms);
+    match pause.after {
+        After::Loss => Some(format!("kept free for {left} more: its holder was lost")),
+        After::Grant => {
+            let (length, ago) = (words::millis(pause.length_ms), words::millis(pause.granted_ms));
+            Some(format!("kept for {left} more: at least {length} from its grant {ago} ago"))
+        }
+        _ => None,
+    }
+}
+
+/// Whose hold it is kept after: `ann@build7:8123`, the separator, `token 7`.
+pub(crate) fn after_whom(outlook: &Outlook, separator: &str) -> Option<String> {
+    let last = outlook.pauses.iter().max_by_key(|pause| pause.left_ms)?;
+    Some(format!("{}{separator}token {}", words::who(&last.identity, ""), last.token))
+}
+
+/// `in 7s at the latest, unless its holder comes back`, if a lock that is held will be free.
+pub(crate) fn free_by(outlook: &Outlook) -> Option<String> {
+    let left = up(outlook.free_ms?);
+    Some(format!("in {left} at the latest, unless its holder comes back"))
+}
+
+/// A little is never nothing.
+fn up(ms: u64) -> String {
+    words::millis(ms.div_ceil(1_000).max(1).saturating_mul(1_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pause(after: After, left_ms: u64) -> Pause {
+        Pause {
+            after,
+            session: 1,
+            identity: "ann@build7:8123".to_owned(),
+            token: 7,
+            granted_ms: 60_000,
+            length_ms: 300_000,
+            left_ms,
+        }
+    }
+
+    fn outlook(pauses: Vec<Pause>, free_ms: Option<u64>) -> Outlook {
+        Outlook { name: "deploy".to_owned(), free_ms, pauses }
+    }
+
+    #[test]
+    fn of_two_reasons_the_one_is_told_that_ends_last() {
+        let both = vec![pause(After::Loss, 3_001), pause(After::Grant, 240_000)];
+        let told = why_kept(&outlook(both, None));
+        assert_eq!(told.unwrap(), "kept for 4m more: at least 5m from its grant 1m ago");
+        let lost = outlook(vec![pause(After::Loss, 3_001)], None);
+        assert_eq!(why_kept(&lost).unwrap(), "kept free for 4s more: its holder was lost");
+        assert_eq!(why_kept(&outlook(vec![], Some(1))), None);
+    }
+
+    #[test]
+    fn what_is_left_is_never_nothing() {
+        let soon = outlook(vec![], Some(0));
+        assert_eq!(free_by(&soon).unwrap(), "in 1s at the latest, unless its holder comes back");
+        assert_eq!(free_by(&outlook(vec![], None)), None);
+    }
+}
