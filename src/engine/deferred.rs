@@ -32,13 +32,13 @@ pub const SLICE_STEPS_MAX: u64 = 4_096;
 pub(super) const REFILE_STEPS: u64 = 4;
 
 /// What is put off, and what was done.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Deferred {
     /// Steps taken since the table began.
     steps: u64,
-    /// What `steps` was when the event at hand began.
-    steps_before: u64,
+    /// What `steps` is when the slice of the event at hand is spent.
+    slice_end: u64,
     /// Requests of owners that began to wait when nothing could be decided about deadlocks: each is
     /// yet to be asked about, the latest first.
     suspects: BTreeSet<(Ticket, RequestKey)>,
@@ -51,6 +51,16 @@ pub(super) struct Deferred {
 }
 
 impl Deferred {
+    /// Nothing is put off, and nothing was done.
+    pub(super) const NOTHING: Self = Self {
+        steps: 0,
+        slice_end: SLICE_STEPS_MAX,
+        suspects: BTreeSet::new(),
+        only_wait: BTreeSet::new(),
+        is_anyone_told: false,
+        sweep: None,
+    };
+
     /// Steps taken since the table began.
     pub(super) fn steps(&self) -> u64 {
         self.steps
@@ -64,12 +74,12 @@ impl Deferred {
     /// An event begins.
     pub(super) fn begin(&mut self) {
         self.steps += 1;
-        self.steps_before = self.steps;
+        self.slice_end = self.steps + SLICE_STEPS_MAX;
     }
 
     /// Whether the event at hand has to put off what it can.
     pub(super) fn is_spent(&self) -> bool {
-        self.steps - self.steps_before >= SLICE_STEPS_MAX
+        self.steps >= self.slice_end
     }
 
     /// Whether somebody is yet to be asked about.

@@ -363,10 +363,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Grants what can be granted, in the order of the queues, and forgets locks that are idle; as far
     /// as the event at hand may, and the rest is put off.
     pub(super) fn settle(&mut self) {
-        while !self.deferred.is_spent()
-            && let Some(lock) = self.unsettled.pop_front()
-        {
-            self.settle_lock(lock);
+        while !self.unsettled.is_empty() && !self.deferred.is_spent() {
+            if let Some(lock) = self.unsettled.pop_front() {
+                self.settle_lock(lock);
+            }
         }
     }
 

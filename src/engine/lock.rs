@@ -359,6 +359,9 @@ impl<S: BuildHasher + Clone> Locks<S> {
     ) {
         let lock = &mut self.arena[key];
         lock.taken += held_share(claims[claim].mode);
+        if lock.holders.is_empty() {
+            return lock.holders.push_back(claims, claim);
+        }
         let marks = &mut take_marks(&mut self.marks, lock.is_marked, key);
         row::add(&mut lock.holders, marks, claims, claim, token_in(requests));
         lock.is_marked = put_marks(&mut self.marks, marks.take(), key);
@@ -374,6 +377,9 @@ impl<S: BuildHasher + Clone> Locks<S> {
     ) {
         let lock = &mut self.arena[key];
         lock.taken -= held_share(claims[claim].mode);
+        if !lock.is_marked {
+            return lock.holders.remove(claims, claim);
+        }
         let marks = &mut take_marks(&mut self.marks, lock.is_marked, key);
         row::remove(&mut lock.holders, marks, claims, claim, token_in(requests));
         lock.is_marked = put_marks(&mut self.marks, marks.take(), key);

@@ -191,7 +191,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             timeouts: BTreeSet::new(),
             unsettled: VecDeque::new(),
             starved: false,
-            deferred: Deferred::default(),
+            deferred: Deferred::NOTHING,
             grace_until: None,
             forfeited: BTreeSet::new(),
             in_limbo: VecDeque::new(),
