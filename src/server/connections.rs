@@ -328,14 +328,20 @@ impl Connection {
 
     /// Takes room for so many bytes in the batch. Once there is none, there is none for what is shorter
     /// either, for nothing may be left out in between; and nothing is kept.
+    #[inline]
     fn has_room_for(&mut self, bytes: usize) -> bool {
         self.bytes = self.bytes.saturating_add(bytes);
         let has_room = self.bytes <= BATCH_BYTES_MAX;
         if !has_room {
-            self.bytes = usize::MAX;
-            (self.batch, self.shown, self.events) = (Vec::new(), Vec::new(), Vec::new());
+            self.overflow();
         }
         has_room
+    }
+
+    #[cold]
+    fn overflow(&mut self) {
+        self.bytes = usize::MAX;
+        (self.batch, self.shown, self.events) = (Vec::new(), Vec::new(), Vec::new());
     }
 
     /// Sends what the turn has for it, counted, or has it closed if that is too much.

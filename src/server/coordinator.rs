@@ -168,7 +168,8 @@ impl Coordinator {
     /// Ends a turn: delivers what has come together, and sees that the next deadline is met.
     fn finish_turn(&mut self, now: Timestamp, ctx: &mut Context<Self>) {
         self.show_changed(now);
-        if !self.backlog.is_empty() || !self.showing.is_empty() {
+        // Half a turn before it has to: so nobody is put off who says no more than the others.
+        if !self.backlog.is_empty() || !self.showing.is_empty() || self.is_half_spent() {
             self.go_on_later(ctx);
         }
         self.connections.deliver(|connection| self.backlog.holds(connection));
@@ -194,6 +195,11 @@ impl Coordinator {
     /// Whether this turn has done enough, and the sockets are to be looked at.
     fn is_spent(&self) -> bool {
         self.steps() >= self.steps_until_look
+    }
+
+    /// Whether the sockets are better looked at before it has.
+    fn is_half_spent(&self) -> bool {
+        self.steps() + TURN_STEPS_MAX / 2 >= self.steps_until_look
     }
 
     /// Puts something of a connection behind all that is waiting.

@@ -28,16 +28,20 @@ pub(super) fn in_order(messages: &[ClientMessage]) -> impl Iterator<Item = &Clie
 }
 
 /// The same, to be kept.
-pub(super) fn into_order(messages: Vec<ClientMessage>) -> impl Iterator<Item = ClientMessage> {
+pub(super) fn into_order(messages: Vec<ClientMessage>) -> VecDeque<ClientMessage> {
     let is_keep_alive =
         |message: &ClientMessage| matches!(message, ClientMessage::KeepAlive { .. });
-    let (keep_alives, mut rest): (Vec<_>, VecDeque<_>) = {
-        let (keep_alives, rest): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_keep_alive);
-        (keep_alives, rest.into())
-    };
-    let has_hello = matches!(rest.front(), Some(ClientMessage::Hello(_)));
-    let hello = if has_hello { rest.pop_front() } else { None };
-    hello.into_iter().chain(keep_alives).chain(rest)
+    if !messages.iter().any(is_keep_alive) {
+        return messages.into();
+    }
+    let (mut first, mut rest): (VecDeque<_>, VecDeque<_>) =
+        messages.into_iter().partition(is_keep_alive);
+    if let Some(ClientMessage::Hello(_)) = rest.front() {
+        first.extend(rest.pop_front());
+        first.rotate_right(1);
+    }
+    first.append(&mut rest);
+    first
 }
 
 /// The command that asks for locks, or the one that has it answered *no*. `place` is where it stood

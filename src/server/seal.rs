@@ -260,7 +260,9 @@ impl Sealer {
             rest = &mut piece[..];
         }
         let len = PIECE_LEN_MAX - rest.len();
-        hasher.write(&piece[..len]);
+        if len > 0 {
+            hasher.write(&piece[..len]);
+        }
         hasher.finish128().as_u128()
     }
 }

@@ -65,7 +65,8 @@ impl Item {
         window: Window,
         unheard: Unheard,
     ) -> Self {
-        let rest = parse::into_order(messages).skip(handled).collect();
+        let mut rest = parse::into_order(messages);
+        rest.drain(..handled);
         Self::Messages { rest, window, _unheard: unheard }
     }
 }
