@@ -14,6 +14,7 @@ use std::hash::BuildHasher;
 use super::arena::{LockKey, RequestKey, SessionKey};
 use super::event::Request;
 use super::lock::{ClaimNode, share};
+use super::owner::Hold;
 use super::request::Live;
 use super::session::Outcome;
 use super::{LockTable, News, Rejection};
@@ -62,6 +63,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 self.requests[key].more_mut().owner = Some(owner);
                 self.owners[owner].requests.push_back(&mut self.requests.arena, key);
             }
+            self.change_holdings(owner, converted, Hold::Begins);
         } else if self.requests[request].owner().is_none() {
             // The converted one has an owner without a name, for it was to be converted before.
             let owner = self.requests[converted].owner();
@@ -72,6 +74,15 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         self.requests[request].more_mut().partner = Some(converted);
         self.requests[converted].more_mut().partner = Some(request);
+    }
+
+    /// Whether a request converts for an owner that has nothing else, of no other lock. The same as long
+    /// as it waits.
+    pub(super) fn is_pair(&self, request: RequestKey) -> bool {
+        let live = &self.requests[request];
+        live.is_conversion()
+            && live.owner().is_some_and(|owner| self.owners[owner].is_unnamed())
+            && live.first.is_some_and(|first| self.claims[first].sibling.is_none())
     }
 
     /// A conversion goes ahead of those who wait, who may then wait for ever, even if it is granted at

@@ -134,6 +134,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 
     /// Asks whether a request's owner waits for ever, as far as [`STEPS_MAX`] steps tell.
     pub(super) fn ask(&mut self, request: RequestKey) -> Answer {
+        if self.goes_on_anyway(request) {
+            return Answer::GoesOn;
+        }
         let Some(mut inquiry) = self.inquiry(request) else { return Answer::GoesOn };
         let owner = inquiry.who(request);
         let answer = if !inquiry.run(owner) {
@@ -148,6 +151,20 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let steps = STEPS_MAX - inquiry.steps_left;
         self.deferred.charge(steps as u64);
         answer
+    }
+
+    /// Whether it can be told without a question that a conversion goes on: everybody before it converts
+    /// for an owner that has nothing else, and there is room for any of them beside all who might keep
+    /// what they have. Then each is granted in its turn, and gives back. So thousands may convert permits of
+    /// one semaphore, and none of them costs more than the first.
+    fn goes_on_anyway(&self, request: RequestKey) -> bool {
+        if !self.is_pair(request) {
+            return false;
+        }
+        let Some(first) = self.requests[request].first else { return false };
+        let key = self.claims[first].lock;
+        let (lock, queue) = (&self.locks[key], self.locks.queue(key));
+        queue.converts_pairs_only() && lock.owned() + queue.share_max() <= lock.shape.capacity()
     }
 
     #[cfg(test)]

@@ -249,7 +249,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         };
         let of = match shape {
             Shape::Plain => None,
-            Shape::Semaphore { of } => Some(of),
+            Shape::Semaphore { of } => Some(of.get()),
         };
         for waiter in waiters {
             let claim = self.claims_of(waiter).find(|claim| self.claims[*claim].lock == lock);

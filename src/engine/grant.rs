@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
 use super::event::{Place, Request, Wait};
 use super::lock::{ClaimNode, Shape};
-use super::owner::Holdings;
+use super::owner::Hold;
 use super::request::{Live, State};
 use super::session::{Outcome, Session};
 use super::{Happening, LockTable, News, Rejection};
@@ -183,7 +183,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             if lock.shape != Shape::of(mode) && !may_differ {
                 let of = match lock.shape {
                     Shape::Plain => None,
-                    Shape::Semaphore { of } => Some(of),
+                    Shape::Semaphore { of } => Some(of.get()),
                 };
                 return Err(Rejection::PermitsDiffer { lock: lock.name.clone(), of, asked: mode });
             }
@@ -239,7 +239,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.sessions[session].held += 1;
         self.held += 1;
         if let Some(owner) = self.requests[request].owner() {
-            self.change_holdings(owner, request, Holdings::add);
+            self.change_holdings(owner, request, Hold::Begins);
         }
     }
 
@@ -261,7 +261,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let (owner, partner) = (self.requests[request].owner(), self.requests[request].partner());
         self.sessions[session].requests.remove(&mut self.requests.arena, request, |live| live.id);
         if let Some(owner) = owner {
-            self.change_holdings(owner, request, Holdings::remove);
+            self.change_holdings(owner, request, Hold::Ends);
             self.owners[owner].requests.remove(&mut self.requests.arena, request);
             self.owners.forget_if_idle(owner);
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::BuildHasher;
 
 use super::LockTable;
-use super::arena::{LockKey, RequestKey};
+use super::arena::{ClaimKey, LockKey, RequestKey};
 use super::forfeit::{Limbo, RECORDS_MAX};
 use super::lock::share;
 use super::owner::REQUESTS_LOOKED_THROUGH_MAX;
@@ -57,6 +57,14 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             let (taken, capacity) = lock.taken_and_capacity();
             assert!(taken <= capacity, "{}: {taken} of {capacity} are taken", lock.name);
             assert_eq!(taken == 0, modes.is_empty(), "{}: taken by nobody", lock.name);
+            let has_owner =
+                |claim: &ClaimKey| self.requests[self.claims[*claim].request].owner().is_some();
+            let owned = lock.holders.iter(&self.claims).filter(has_owner);
+            let owned: u64 = owned.map(|claim| share(self.claims[claim].mode)).sum();
+            assert_eq!(owned, lock.owned(), "{}: what owners have", lock.name);
+            let is_pair = |claim: &ClaimKey| self.is_pair(self.claims[*claim].request);
+            let pairs = queue.iter(&self.claims).filter(is_pair).count();
+            assert_eq!(pairs, queue.pairs(), "{}: pairs in a queue", lock.name);
             for claim in lock.holders.iter(&self.claims) {
                 let node = &self.claims[claim];
                 assert!(node.lock == key && !node.is_queued());

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
+use std::num::NonZeroU32;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -10,6 +11,7 @@ use super::arena::{
     Arena, Chain, ClaimKey, Linked, Links, LockKey, QueueKey, RequestKey, is_mostly_empty,
 };
 use super::delay::Delay;
+use super::owner::Hold;
 use super::queue::{Entangled, NOBODY, ServiceQueue, Traits};
 use super::request::Requests;
 use super::row::{self, Marks};
@@ -28,6 +30,8 @@ pub(super) struct Lock {
     /// How much of the shape's capacity its holders have. Invariant: the sum of their shares, and
     /// never more than the capacity.
     taken: u32,
+    /// How much of that those of its holders have that have an owner. Others wait for nothing.
+    owned: u32,
     /// The claims that hold it, in the order of their tokens.
     pub(super) holders: Chain<ClaimKey>,
     /// The claims that wait for it, in the order in which they came; none: nobody waits.
@@ -48,7 +52,7 @@ pub(super) enum Shape {
     /// Held by one, or shared.
     Plain,
     /// A number of permits.
-    Semaphore { of: u32 },
+    Semaphore { of: NonZeroU32 },
 }
 
 /// Room for as many shared holders as there can be requests, and for one exclusive one.
@@ -59,7 +63,9 @@ impl Shape {
     pub(super) fn of(mode: Mode) -> Self {
         match mode {
             Mode::Exclusive | Mode::Shared => Self::Plain,
-            Mode::Permits { of, .. } => Self::Semaphore { of },
+            Mode::Permits { of, .. } => {
+                NonZeroU32::new(of).map_or(Self::Plain, |of| Self::Semaphore { of })
+            }
         }
     }
 
@@ -67,7 +73,7 @@ impl Shape {
     pub(super) fn capacity(self) -> u64 {
         match self {
             Self::Plain => PLAIN_CAPACITY.into(),
-            Self::Semaphore { of } => of.into(),
+            Self::Semaphore { of } => of.get().into(),
         }
     }
 }
@@ -185,6 +191,19 @@ impl Lock {
         self.is_unused() && self.delay.is_none()
     }
 
+    /// How much of its capacity those of its holders have that have an owner.
+    pub(super) fn owned(&self) -> u64 {
+        self.owned.into()
+    }
+
+    /// One of its holders that has an owner came or goes.
+    pub(super) fn change_owned(&mut self, mode: Mode, hold: Hold) {
+        match hold {
+            Hold::Begins => self.owned += held_share(mode),
+            Hold::Ends => self.owned -= held_share(mode),
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn taken_and_capacity(&self) -> (u64, u64) {
         (self.taken(), self.shape.capacity())
@@ -293,6 +312,7 @@ impl<S: BuildHasher + Clone> Locks<S> {
                     hash,
                     shape,
                     taken: 0,
+                    owned: 0,
                     holders: Chain::EMPTY,
                     queue: None,
                     delay: None,

@@ -8,6 +8,7 @@ use std::hash::BuildHasher;
 use super::LockTable;
 use super::arena::{Arena, Chain, LockKey, OwnerKey, RequestKey, SessionKey, is_mostly_empty};
 use super::lock::{ClaimNode, share};
+use super::request::Live;
 use crate::types::{FencingToken, OwnerId};
 
 /// What an owner of no more requests than this holds is looked for among them.
@@ -29,6 +30,13 @@ pub(super) struct Owner {
     pub(super) requests: Chain<RequestKey, ByOwner>,
     /// What it holds, if it ever had too many requests to look through.
     pub(super) holdings: Option<Box<Holdings>>,
+}
+
+impl Owner {
+    /// Whether it has no name: it has one request, and perhaps another that converts that.
+    pub(super) fn is_unnamed(&self) -> bool {
+        self.id == OwnerId::default()
+    }
 }
 
 /// What an owner of many requests holds, by lock.
@@ -69,6 +77,15 @@ impl Holdings {
         let (least, greatest) = (FencingToken::new(0), FencingToken::new(u64::MAX));
         self.tokens.range((lock, least)..=(lock, greatest)).rev().map(|(_, token)| *token)
     }
+}
+
+/// What happens to what an owner's request holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// It is granted, or the request that holds it becomes an owner's.
+    Begins,
+    /// It is given back or taken away.
+    Ends,
 }
 
 /// All owners, found by session and number.
@@ -155,20 +172,20 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         holdings
     }
 
-    /// A request of an owner begins to hold, or ends: that is noted where it is kept what owners hold.
-    pub(super) fn change_holdings(
-        &mut self,
-        owner: OwnerKey,
-        request: RequestKey,
-        change: impl Fn(&mut Holdings, LockKey, FencingToken, u64),
-    ) {
+    /// A request of an owner begins to hold, or ends: that is noted with its locks, and where it is kept
+    /// what owners hold.
+    pub(super) fn change_holdings(&mut self, owner: OwnerKey, request: RequestKey, hold: Hold) {
+        let Live { first, .. } = self.requests[request];
         let Some(token) = self.requests[request].token() else { return };
-        let Some(mut holdings) = self.owners[owner].holdings.take() else { return };
-        for claim in self.claims_of(request) {
-            let ClaimNode { lock, mode, .. } = self.claims[claim];
-            change(&mut holdings, lock, token, share(mode));
-        }
-        self.owners[owner].holdings = Some(holdings);
+        self.each_claim(first, |table, claim, lock| {
+            let mode = table.claims[claim].mode;
+            table.locks[lock].change_owned(mode, hold);
+            let Some(holdings) = table.owners[owner].holdings.as_deref_mut() else { return };
+            match hold {
+                Hold::Begins => holdings.add(lock, token, share(mode)),
+                Hold::Ends => holdings.remove(lock, token, share(mode)),
+            }
+        });
     }
 }
 

@@ -97,7 +97,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     fn traits(&self, request: RequestKey) -> Traits {
         let live = &self.requests[request];
         let (told, converts) = (live.is_told(), live.is_conversion());
-        Traits { told, entangled: self.is_entangled(request), converts }
+        let is_pair = converts && self.is_pair(request);
+        Traits { told, entangled: self.is_entangled(request), converts, is_pair }
     }
 
     /// Whether others may wait for something else than the lock because of it. The same as long as a

@@ -20,6 +20,8 @@ pub(super) struct Traits {
     pub(super) entangled: bool,
     /// Whether it is to take the place of what is held, and so goes first.
     pub(super) converts: bool,
+    /// Whether it does that for an owner that has nothing else, of no other lock.
+    pub(super) is_pair: bool,
 }
 
 /// The claims that wait for one lock, served first come first served (rule R3).
@@ -34,6 +36,8 @@ pub(super) struct ServiceQueue {
     told: u32,
     /// How many of them are of conversions. Those stand first.
     conversions: u32,
+    /// How many of those are of owners that have nothing else, of no other lock.
+    pairs: u32,
     /// No claim in it wants more than this. Lowered only when it is empty.
     share_max: u64,
 }
@@ -42,8 +46,14 @@ pub(super) struct ServiceQueue {
 pub(super) static NOBODY: ServiceQueue = ServiceQueue::EMPTY;
 
 impl ServiceQueue {
-    pub(super) const EMPTY: Self =
-        Self { claims: Row::EMPTY, entangled: Row::EMPTY, told: 0, conversions: 0, share_max: 0 };
+    pub(super) const EMPTY: Self = Self {
+        claims: Row::EMPTY,
+        entangled: Row::EMPTY,
+        told: 0,
+        conversions: 0,
+        pairs: 0,
+        share_max: 0,
+    };
 
     pub(super) fn is_empty(&self) -> bool {
         self.claims.is_empty()
@@ -75,6 +85,11 @@ impl ServiceQueue {
         self.share_max
     }
 
+    /// Whether each conversion in it is of an owner that has nothing else, of no other lock.
+    pub(super) fn converts_pairs_only(&self) -> bool {
+        self.conversions == self.pairs
+    }
+
     /// Whether anybody in it is told of changes.
     pub(super) fn has_listeners(&self) -> bool {
         self.told > 0
@@ -92,6 +107,7 @@ impl ServiceQueue {
         let rank = |node: &ClaimNode| requests.rank(node.request);
         let next = self.claims.add(arena, claim, rank);
         self.conversions += u32::from(traits.converts);
+        self.pairs += u32::from(traits.is_pair);
         arena[claim].place = match next {
             None => u32::try_from(self.claims.len()).unwrap_or(u32::MAX),
             Some(next) if traits.converts && !requests[arena[next].request].is_conversion() => {
@@ -122,10 +138,16 @@ impl ServiceQueue {
         }
         self.told -= u32::from(traits.told);
         self.conversions -= u32::from(traits.converts);
+        self.pairs -= u32::from(traits.is_pair);
         arena[claim].place = 0;
         if self.claims.is_empty() {
             self.share_max = 0;
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn pairs(&self) -> usize {
+        self.pairs as usize
     }
 
     #[cfg(test)]

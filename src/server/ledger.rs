@@ -213,6 +213,7 @@ impl Account {
     /// Of all that has come, so much is still there.
     pub(super) fn settle(&mut self, bytes: usize) {
         match (self.known, bytes) {
+            (known, bytes) if known == bytes => return,
             (known, bytes) if known > bytes => self.share.subtract(known - bytes),
             (known, bytes) => self.share.add(bytes - known),
         }

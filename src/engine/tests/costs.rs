@@ -267,6 +267,25 @@ fn a_conversion_takes_its_place_behind_however_many_others() {
 }
 
 #[test]
+fn of_thousands_who_convert_permits_of_one_semaphore_none_costs_more_than_the_first() {
+    const CONVERSIONS: u64 = 5_000;
+    let mut crowd = Crowd::new();
+    let (rest, of) = (1_000_000, 1_005_000);
+    let one = |take| Mode::permits(take, of).unwrap();
+    crowd.hold_many(1, &ask("c", one(1)), CONVERSIONS);
+    crowd.say(2, Command::Request(ask("c", one(rest))));
+    assert!(crowd.is_granted());
+    for id in 1..=CONVERSIONS {
+        let (id, converts) = (RequestId::new(100_000 + id), Some(RequestId::new(id)));
+        let convert = Request { id, converts, ..ask("c", one(2)) };
+        let looks = crowd.say(1, Command::Request(convert));
+        assert!(matches!(crowd.news(), Some(News::Queued { .. })), "{:?}", crowd.news());
+        assert!(looks < FEW, "{looks} looks for {id}");
+    }
+    crowd.table.assert_each_is_well();
+}
+
+#[test]
 fn tickets_that_come_back_in_falling_order_take_their_places_at_once() {
     let mut crowd = Crowd::in_grace();
     for id in 1..=40_000 {

@@ -114,6 +114,9 @@ impl Coordinator {
     /// Shows the locks that have other holders since the turn began to those who watch them; as far as
     /// this turn may, and the rest in the next ones. Who is shown a lock later sees it as it is then.
     pub(super) fn show_changed(&mut self, now: Timestamp) {
+        if self.changed.is_empty() && self.showing.is_empty() {
+            return;
+        }
         let mut changed = mem::take(&mut self.changed);
         changed.sort_unstable();
         changed.dedup();

@@ -131,6 +131,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         }
     }
 
+    /// Whether there is nothing to write, and nothing to flush.
+    fn is_written(&self) -> bool {
+        self.outbox.is_empty() && !self.unflushed
+    }
+
     /// Writes the outbox.
     pub(super) fn poll_write(&mut self, task: &mut Task<'_>) -> Poll<io::Result<()>> {
         let mut stream = Pin::new(self.frames.get_mut());
@@ -195,7 +200,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> ActorFuture<Session<S>> for Ex
         if ctx.state() != ActorState::Running {
             return Poll::Pending;
         }
-        let written = session.poll_write(task);
+        // Most polls bring or settle something, and have nothing to write.
+        let is_written = session.transport.is_written() && !session.owes_missed();
+        let written = if is_written { Poll::Ready(Ok(())) } else { session.poll_write(task) };
         session.account.settle(session.transport.kept());
         if session.account.is_closed() {
             session.give_up(ctx);

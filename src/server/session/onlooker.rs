@@ -68,6 +68,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         }
     }
 
+    /// Whether it is yet to hear how many events were left out.
+    pub(super) fn owes_missed(&self) -> bool {
+        self.onlooker.missed > 0
+    }
+
     /// Says how many events were left out, once there is room again. Gives whether it did.
     pub(super) fn tell_missed(&mut self) -> bool {
         let has_room = self.transport.outbox.len() <= EVENTS_BYTES_MAX / 2;
