@@ -222,6 +222,12 @@ impl Client {
         self.welcome().epoch
     }
 
+    /// Counts the connections of the session, from 1. It has grown whenever the client was away and is
+    /// back: others may have passed its requests that wait meanwhile.
+    pub fn generation(&self) -> u64 {
+        self.welcome().generation
+    }
+
     /// The length of the session's lease.
     pub fn ttl(&self) -> Ttl {
         self.welcome().ttl

@@ -222,6 +222,14 @@ impl<K> Links<K> {
     {
         self.next
     }
+
+    /// Who comes before it.
+    pub(super) fn prev(&self) -> Option<K>
+    where
+        K: Copy,
+    {
+        self.prev
+    }
 }
 
 /// A thing that can be in a chain of the kind `R`, one at a time.
@@ -267,6 +275,13 @@ impl<K: Key, R> Chain<K, R> {
         }
         self.tail = Some(key);
         self.len += 1;
+    }
+
+    pub(super) fn push_front<T: Linked<K, R>>(&mut self, arena: &mut Arena<K, T>, key: K) {
+        match self.head {
+            Some(head) => self.insert_before(arena, key, head),
+            None => self.push_back(arena, key),
+        }
     }
 
     /// The keys in the row, last to first.

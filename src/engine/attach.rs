@@ -151,13 +151,18 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.sessions[key].generation = generation;
         self.sessions.moved(key, peer);
         self.sessions[key].renew(self.now);
-        if let Some(before) = self.sessions.attach(key, connection) {
-            self.effects.push(Effect::Superseded { connection: before });
+        let before = self.sessions.attach(key, connection);
+        if let Some(connection) = before {
+            self.effects.push(Effect::Superseded { connection });
         }
         match &mut self.sessions[key].unheard {
             // What the connection before said is not for this one (rule S2).
             Some(unheard) => unheard.clear(),
             None => self.welcome(key, Standing::Resumed),
+        }
+        if before.is_none() {
+            self.went_or_came(key);
+            self.settle();
         }
     }
 

@@ -19,6 +19,9 @@
 //! *entangled* are visited, however long the queue is. [`STEPS_MAX`] bounds it all; beyond that the
 //! request waits.
 //!
+//! Whoever is away waits as everybody does, at its place, for it may come back. To pass it closes no
+//! circle: only an owner that waits for nothing else does (`away.rs`), and so gives everything back.
+//!
 //! In a grace period, holders and waiters come back one by one, and nothing is decided; after it all are
 //! asked about, the latest first, a slice at a time (`deferred.rs`). Then there may be some who are in no circle themselves, but
 //! wait for one: they are left over too, but nobody has to be told for their sake.

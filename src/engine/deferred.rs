@@ -2,7 +2,7 @@
 //!
 //! An event does at once what its answer needs. Whatever else follows from it (a queue of thousands
 //! that can be granted, thousands of leases that end together, the questions at the end of a grace
-//! period) is done in *slices*: as far as [`SLICE_STEPS_MAX`] allows now, and the rest by the next
+//! period, the going and coming of who waits for thousands) is done in *slices*: as far as [`SLICE_STEPS_MAX`] allows now, and the rest by the next
 //! events. Until then [`LockTable::next_deadline`] is now, so the caller comes back with a tick as
 //! soon as it has listened to its clients once more.
 //!
@@ -12,7 +12,7 @@
 //!
 //! A *step* is a look at one claim, place or entry: about a tenth of a microsecond.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 use std::mem;
 
@@ -20,7 +20,7 @@ use super::arena::{LockKey, RequestKey};
 use super::deadlock::Answer;
 use super::session::Outcome;
 use super::{LockTable, News, Rejection};
-use crate::types::Ticket;
+use crate::types::{RequestId, SessionId, Ticket};
 
 /// Steps after which an event puts off what need not be done at once. What it must do, it does however
 /// many it took: a request has at most 64 claims, and a question at most
@@ -46,6 +46,9 @@ pub(super) struct Deferred {
     only_wait: BTreeSet<(Ticket, RequestKey)>,
     /// Whether anybody was told of a deadlock since `only_wait` was asked about.
     is_anyone_told: bool,
+    /// Sessions that went away or came back, of whose requests that is yet to be noted in queues, and
+    /// from which request on.
+    moved: VecDeque<(SessionId, RequestId)>,
     /// The place of the next lock to look at, while all are looked at: somebody may be granted.
     sweep: Option<usize>,
 }
@@ -58,6 +61,7 @@ impl Deferred {
         suspects: BTreeSet::new(),
         only_wait: BTreeSet::new(),
         is_anyone_told: false,
+        moved: VecDeque::new(),
         sweep: None,
     };
 
@@ -87,6 +91,21 @@ impl Deferred {
         !self.suspects.is_empty() || !self.only_wait.is_empty()
     }
 
+    /// Somebody is to be noted in queues as gone or back, from this request on.
+    pub(super) fn mark_later(&mut self, session: SessionId, from: RequestId) {
+        self.moved.push_back((session, from));
+    }
+
+    /// Whether somebody is yet to be noted in queues as gone or back.
+    pub(super) fn has_moved(&self) -> bool {
+        !self.moved.is_empty()
+    }
+
+    /// Who is to be noted next, unless the event at hand is to do no more.
+    pub(super) fn next_moved(&mut self) -> Option<(SessionId, RequestId)> {
+        if self.is_spent() { None } else { self.moved.pop_front() }
+    }
+
     /// Whether all locks are being looked at.
     pub(super) fn is_sweeping(&self) -> bool {
         self.sweep.is_some()
@@ -102,11 +121,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Whether something is put off.
     pub(super) fn has_deferred(&self) -> bool {
         let questions = self.deferred.has_suspects() && self.grace_until.is_none();
-        questions || self.deferred.is_sweeping() || !self.unsettled.is_empty()
+        let work = self.deferred.is_sweeping() || self.deferred.has_moved();
+        questions || work || !self.unsettled.is_empty()
     }
 
     /// Does some of what was put off.
     pub(super) fn go_on(&mut self) {
+        self.mark_moved();
         self.settle();
         self.sweep_on();
         if self.grace_until.is_none() {

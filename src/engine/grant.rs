@@ -192,12 +192,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// The first lock that keeps a request from being granted: it has no room, or others came
-    /// first (rule R3). Works alike for a request that is in no queue yet.
+    /// first (rule R3) and are there (rule S8). Works alike for a request that is in no queue yet.
     pub(super) fn obstacle(&self, request: RequestKey) -> Option<LockKey> {
         self.claims_of(request).find_map(|claim| {
             let ClaimNode { lock: key, mode, .. } = self.claims[claim];
             let lock = &self.locks[key];
-            let is_next = match self.locks.queue(key).head() {
+            let queue = self.locks.queue(key);
+            let is_next = match queue.head() {
                 // In no queue yet: only a conversion would stand before others.
                 Some(head) if !self.claims[claim].is_queued() => {
                     let head = &self.requests[self.claims[head].request];
@@ -205,7 +206,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 }
                 Some(head) => head == claim,
                 None => true,
-            };
+            } || (queue.has_away() && self.passes_the_away(claim));
             let has_room = lock.has_room_instead(mode, self.converted_share(request, key));
             (!is_next || !has_room).then_some(key)
         })
@@ -389,9 +390,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     fn grant_from_head(&mut self, lock: LockKey) {
-        while let Some(head) = self.locks.queue(lock).head() {
-            let request = self.claims[head].request;
-            if self.obstacle(request).is_some() || self.is_dead(self.requests[request].session) {
+        while let Some(next) = self.locks.first_present(lock, &self.claims, &self.requests) {
+            let request = self.claims[next].request;
+            let session = self.requests[request].session;
+            if self.obstacle(request).is_some() || self.is_dead(session) || self.is_gone(session) {
                 return;
             }
             if self.deferred.is_spent() {

@@ -5,9 +5,11 @@ use std::hash::BuildHasher;
 
 use super::LockTable;
 use super::arena::{ClaimKey, LockKey, RequestKey};
+use super::away::Moving;
 use super::forfeit::{Limbo, RECORDS_MAX};
 use super::lock::share;
 use super::owner::REQUESTS_LOOKED_THROUGH_MAX;
+use super::queue::Presence;
 use super::request::State;
 use super::table::Due;
 use crate::types::{Mode, Origin, OwnerId};
@@ -91,17 +93,35 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             self.locks.invariant_holders(key, &self.claims, &self.requests);
             let wanted = queue.iter(&self.claims).map(|c| share(self.claims[c].mode)).max();
             assert!(wanted.unwrap_or(0) <= queue.share_max());
-            if let Some(head) = queue.head() {
-                let waits = self.obstacle(self.claims[head].request).is_some();
-                let is_dead = self.is_dead(self.requests[self.claims[head].request].session);
+            self.invariant_presence(key);
+            if let Some(next) = queue.first_present(&self.claims, &self.requests) {
+                let session = self.requests[self.claims[next].request].session;
+                let waits = self.obstacle(self.claims[next].request).is_some();
+                let is_gone = self.sessions[session].moving != Moving::No || self.is_dead(session);
                 let comes = self.starved || lock.is_unsettled || self.deferred.is_sweeping();
-                assert!(waits || is_dead || comes, "{}: its head waits for nothing", lock.name);
+                assert!(waits || is_gone || comes, "{}: the next waits for nothing", lock.name);
             }
             claims += lock.holders.len() + queue.len();
         }
         let many = |key: &LockKey| self.locks.is_marked(*key);
         assert_eq!(self.locks.keys().filter(many).count(), self.locks.marked(), "marks of no lock");
         claims
+    }
+
+    /// Of each who waits it is noted whether it is away.
+    fn invariant_presence(&self, key: LockKey) {
+        let queue = self.locks.queue(key);
+        let session = |claim: ClaimKey| {
+            let session = self.requests[self.claims[claim].request].session;
+            &self.sessions[session]
+        };
+        let away = queue.away(&self.claims, &self.requests);
+        let is_away = |claim: &ClaimKey| match session(*claim).moving {
+            Moving::No => session(*claim).presence() == Presence::Away,
+            Moving::Once | Moving::Again => away.contains(claim),
+        };
+        let really: Vec<_> = queue.iter(&self.claims).filter(is_away).collect();
+        assert_eq!(away, really, "{}: who is away", self.locks[key].name);
     }
 
     /// The sessions of each address are counted.
@@ -190,6 +210,10 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 assert_eq!(self.requests[request].owner(), Some(key));
                 of_owners += 1;
             }
+            let all: Vec<_> = owner.requests.iter(&self.requests.arena).collect();
+            let waits = |request: &&RequestKey| !self.requests[**request].is_held();
+            assert_eq!(all.iter().filter(waits).count(), owner.waiting, "how many wait");
+            assert!(all[..owner.waiting].iter().all(|it| waits(&it)), "those that wait are first");
         }
         assert_eq!(named, self.owners.named());
         let owned =

@@ -12,7 +12,7 @@ use super::arena::{
 };
 use super::delay::Delay;
 use super::owner::Hold;
-use super::queue::{Entangled, NOBODY, ServiceQueue, Traits};
+use super::queue::{Entangled, NOBODY, Presence, ServiceQueue, Traits};
 use super::request::Requests;
 use super::row::{self, Marks};
 use crate::types::{FencingToken, LockName, Mode};
@@ -127,6 +127,11 @@ impl ClaimNode {
     /// Who comes after it in the queue or among the holders.
     pub(super) fn next(&self) -> Option<ClaimKey> {
         self.lock_links.next()
+    }
+
+    /// Who comes before it in the queue or among the holders.
+    pub(super) fn prev(&self) -> Option<ClaimKey> {
+        self.lock_links.prev()
     }
 
     /// Who of the entangled comes after it in the queue, if it is one of them.
@@ -349,6 +354,31 @@ impl<S: BuildHasher + Clone> Locks<S> {
         let new = || queues.insert(ServiceQueue::EMPTY);
         let queue = *arena[key].queue.get_or_insert_with(new);
         queues[queue].enter(claims, requests, claim, traits)
+    }
+
+    /// The next in line for a lock: the first in its queue who is not away.
+    pub(super) fn first_present(
+        &self,
+        key: LockKey,
+        claims: &ClaimArena,
+        requests: &Requests<S>,
+    ) -> Option<ClaimKey> {
+        self.queue(key).first_present(claims, requests)
+    }
+
+    /// A claim in the queue of its lock is of a session that went or came. Says whether somebody else
+    /// may be the next in line now.
+    pub(super) fn mark(
+        &mut self,
+        key: LockKey,
+        claims: &ClaimArena,
+        requests: &Requests<S>,
+        claim: ClaimKey,
+        presence: Presence,
+    ) -> bool {
+        let Self { arena, queues, .. } = self;
+        let Some(queue) = arena[key].queue else { return false };
+        queues[queue].mark(claims, requests, claim, presence)
     }
 
     /// A claim leaves the queue of its lock, in which it is.

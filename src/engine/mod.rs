@@ -3,7 +3,8 @@
 //! The one idea: *all requests for a lock enter its service queue, and the queue is served in
 //! order*. A request that can be granted when it comes is granted; else it waits in the queue of
 //! every lock it claims. When something leaves a lock, the head of its queue is looked at, and the
-//! next, until one has to go on waiting. Nothing overtakes, so nothing starves.
+//! next, until one has to go on waiting. Nothing overtakes, so nothing starves; but who is away, without
+//! a connection, is passed until it is back (`away.rs`).
 //!
 //! ```text
 //!   Event ──▶ ┌───────────────────────────────────────────────────┐ ──▶ Effects
@@ -20,7 +21,8 @@
 //! - No lock is in the table that is neither held, waited for nor delayed: a free lock costs zero
 //!   bytes.
 //! - No request holds a part of its claims: all or none.
-//! - No waiter stands behind the head of its queue for another reason than its place.
+//! - No waiter stands behind the head of its queue for another reason than its place, but who is
+//!   away: it is passed.
 //! - Nobody waits for somebody who waits, over however many others, for it (as far as owners are
 //!   named).
 //! - No number is granted twice, and none that is not durably reserved.
@@ -32,6 +34,7 @@
 mod arena;
 mod attach;
 mod audience;
+mod away;
 mod convert;
 mod deadlock;
 mod deferred;

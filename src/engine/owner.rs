@@ -26,13 +26,19 @@ pub(super) struct Owner {
     session: SessionKey,
     /// Its name there. 0: it has none, and is there because one of its requests converts another.
     pub(super) id: OwnerId,
-    /// Its live requests.
+    /// Its live requests; those that wait first.
     pub(super) requests: Chain<RequestKey, ByOwner>,
+    /// How many of its requests are in queues.
+    pub(super) waiting: usize,
     /// What it holds, if it ever had too many requests to look through.
     pub(super) holdings: Option<Box<Holdings>>,
 }
 
 impl Owner {
+    fn new(session: SessionKey, id: OwnerId) -> Self {
+        Self { session, id, requests: Chain::EMPTY, waiting: 0, holdings: None }
+    }
+
     /// Whether it has no name: it has one request, and perhaps another that converts that.
     pub(super) fn is_unnamed(&self) -> bool {
         self.id == OwnerId::default()
@@ -108,14 +114,13 @@ impl<S: BuildHasher> Owners<S> {
             return None;
         }
         let Self { arena, by_id } = self;
-        let add = || arena.insert(Owner { session, id, requests: Chain::EMPTY, holdings: None });
+        let add = || arena.insert(Owner::new(session, id));
         Some(*by_id.entry((session, id)).or_insert_with(add))
     }
 
     /// An owner without a name.
     pub(super) fn add_unnamed(&mut self, session: SessionKey) -> OwnerKey {
-        let id = OwnerId::default();
-        self.arena.insert(Owner { session, id, requests: Chain::EMPTY, holdings: None })
+        self.arena.insert(Owner::new(session, OwnerId::default()))
     }
 
     /// Forgets an owner that has nothing any more.

@@ -6,7 +6,7 @@ use std::mem;
 
 use super::arena::{LockKey, RequestKey};
 use super::lock::ClaimNode;
-use super::queue::Traits;
+use super::queue::{Presence, Traits};
 use super::request::{Live, Rank, State};
 use super::session::Outcome;
 use super::table::Due;
@@ -79,14 +79,21 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             (*has, *ends) = (ticket, deadline);
         }
         let traits = self.traits(request);
-        self.each_claim(self.requests[request].first, |table, claim, lock| {
+        let Live { first, session, .. } = self.requests[request];
+        let presence = self.sessions[session].presence();
+        self.each_claim(first, |table, claim, lock| {
             let Self { locks, claims, requests, .. } = table;
             if locks.enter_queue(lock, claims, requests, claim, traits) {
                 // The places behind it have changed.
                 table.unsettle(lock);
             }
+            if presence == Presence::Away {
+                let Self { locks, claims, requests, .. } = table;
+                locks.mark(lock, claims, requests, claim, presence);
+            }
         });
         self.timeouts.extend(deadline.map(|at| (at, Due::Timeout(request))));
+        self.waits_for_more(request);
         self.starved |= !self.may_grant();
         if self.grace_until.is_some() {
             self.suspect(request);
@@ -118,8 +125,15 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     pub(super) fn leave_queues(&mut self, request: RequestKey) {
         self.forget_timeout(request);
         self.suspect_no_more(request);
+        let live = &self.requests[request];
+        let (first, owner) = (live.first, live.owner());
+        if let Some(owner) = owner
+            && first.is_some_and(|first| self.claims[first].is_queued())
+        {
+            self.waits_for_less(request, owner);
+        }
         let traits = self.traits(request);
-        self.each_claim(self.requests[request].first, |table, claim, lock| {
+        self.each_claim(first, |table, claim, lock| {
             if table.claims[claim].is_queued() {
                 let Self { locks, claims, requests, .. } = table;
                 locks.leave_queue(lock, claims, requests, claim, traits);

@@ -1,6 +1,7 @@
 //! The queue of a lock: who waits for it, first come first served (rule R3).
 
 use super::arena::ClaimKey;
+use super::away::Away;
 use super::lock::{ClaimArena, ClaimNode, share};
 use super::request::{Rank, Requests};
 use super::row::Row;
@@ -10,6 +11,15 @@ use super::row::Row;
 /// asked who waits for whom, and a queue may be long.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entangled;
+
+/// Whether a session has a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It has.
+    Present,
+    /// It has none: it keeps its places, and is granted nothing (rule S8).
+    Away,
+}
 
 /// What a queue has to know of a claim's request.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +42,8 @@ pub(super) struct ServiceQueue {
     claims: Row<Rank, ClaimKey>,
     /// The entangled among them, in the same order.
     entangled: Row<Rank, ClaimKey, Entangled>,
+    /// Those of them that are of sessions that are away.
+    away: Away,
     /// How many of them are of requests that are told their place.
     told: u32,
     /// How many of them are of conversions. Those stand first.
@@ -49,6 +61,7 @@ impl ServiceQueue {
     pub(super) const EMPTY: Self = Self {
         claims: Row::EMPTY,
         entangled: Row::EMPTY,
+        away: Away::NOBODY,
         told: 0,
         conversions: 0,
         pairs: 0,
@@ -65,6 +78,44 @@ impl ServiceQueue {
 
     pub(super) fn head(&self) -> Option<ClaimKey> {
         self.claims.head()
+    }
+
+    /// The first who is not away.
+    pub(super) fn first_present<S>(
+        &self,
+        arena: &ClaimArena,
+        requests: &Requests<S>,
+    ) -> Option<ClaimKey> {
+        let head = self.head()?;
+        if self.away.is_empty() {
+            return Some(head);
+        }
+        self.away.first_present(arena, requests, head)
+    }
+
+    /// Whether anybody in it is away.
+    pub(super) fn has_away(&self) -> bool {
+        !self.away.is_empty()
+    }
+
+    /// Somebody in it goes or comes. Says whether the next in line may be another one now.
+    pub(super) fn mark<S>(
+        &mut self,
+        arena: &ClaimArena,
+        requests: &Requests<S>,
+        claim: ClaimKey,
+        presence: Presence,
+    ) -> bool {
+        let is_away = self.away.contains(arena, requests, claim);
+        if is_away == (presence == Presence::Away) {
+            return false;
+        }
+        let before = self.first_present(arena, requests);
+        match presence {
+            Presence::Away => self.away.go(arena, requests, claim),
+            Presence::Present => self.away.come_back(arena, requests, claim),
+        }
+        before != self.first_present(arena, requests)
     }
 
     pub(super) fn tail(&self) -> Option<ClaimKey> {
@@ -119,6 +170,9 @@ impl ServiceQueue {
         if traits.entangled {
             self.entangled.add(arena, claim, rank);
         }
+        if self.has_away() {
+            self.away.come_back(arena, requests, claim);
+        }
         self.told += u32::from(traits.told);
         self.share_max = self.share_max.max(share(arena[claim].mode));
         next.is_some()
@@ -131,6 +185,9 @@ impl ServiceQueue {
         claim: ClaimKey,
         traits: Traits,
     ) {
+        if self.has_away() {
+            self.away.leave(arena, requests, claim);
+        }
         let rank = |node: &ClaimNode| requests.rank(node.request);
         self.claims.remove(arena, claim, rank);
         if traits.entangled {
@@ -158,5 +215,11 @@ impl ServiceQueue {
         let converts = |claim: &ClaimKey| requests[arena[*claim].request].is_conversion();
         let conversions = self.claims.iter(arena).filter(converts).count();
         assert_eq!(conversions, self.conversions as usize, "conversions in a queue");
+    }
+
+    /// Those who are away.
+    #[cfg(test)]
+    pub(super) fn away<S>(&self, arena: &ClaimArena, requests: &Requests<S>) -> Vec<ClaimKey> {
+        self.away.invariant(arena, requests, self.claims.iter(arena))
     }
 }

@@ -9,6 +9,9 @@
 //! back, what can be granted is granted, again and again; who is left over waits for ever
 //! (R. C. Holt, 1972). A request that leads there, where nobody was before, is refused.
 //!
+//! Whoever is away is passed by who can be granted, unless that one's owner waits for something else
+//! as well: else it could be that two wait for each other when it is back.
+//!
 //! The model does not say in which order requests that share no lock are granted, as no rule does:
 //! it is told by [`Model::granted`], and says whether that could be.
 
@@ -92,6 +95,8 @@ pub(super) struct Model {
     live: Vec<Live>,
     /// What is over, in the order in which it ended.
     over: Vec<Over>,
+    /// Sessions without a connection.
+    away: BTreeSet<SessionId>,
 }
 
 /// A holder of a lock: who, how, with which token.
@@ -102,7 +107,8 @@ pub(super) type Waiter = (Name, OwnerId, Mode);
 
 impl Model {
     pub(super) fn new(next_token: FencingToken, now: Timestamp) -> Self {
-        Self { now, next_token, live: Vec::new(), over: Vec::new() }
+        let (live, over, away) = (Vec::new(), Vec::new(), BTreeSet::new());
+        Self { now, next_token, live, over, away }
     }
 
     /// A request comes. Says how it is answered, if not by a grant.
@@ -161,9 +167,13 @@ impl Model {
         self.live.push(live);
         let new = self.live.len() - 1;
         let obstacle = self.obstacle(new).filter(|_| !self.is_downgrade(new)).cloned();
+        let mut after = self.clone();
+        if obstacle.is_none() {
+            after.grant(new);
+        }
         let refusal = match (obstacle, wait) {
             (Some(lock), Wait::Never) => Some(Rejection::Busy { lock }),
-            _ if !self.left_over().is_empty() => Some(Rejection::Deadlock { cycle: Vec::new() }),
+            _ if !after.left_over().is_empty() => Some(Rejection::Deadlock { cycle: Vec::new() }),
             _ => None,
         };
         match refusal {
@@ -257,6 +267,20 @@ impl Model {
         self.live.retain(|live| live.session != session);
     }
 
+    /// The connection of a session breaks.
+    pub(super) fn cut(&mut self, session: SessionId) {
+        self.away.insert(session);
+    }
+
+    /// A session has a connection again.
+    pub(super) fn resume(&mut self, session: SessionId) {
+        self.away.remove(&session);
+    }
+
+    pub(super) fn is_away(&self, session: SessionId) -> bool {
+        self.away.contains(&session)
+    }
+
     /// Time has passed.
     pub(super) fn pass(&mut self, length: Duration) {
         self.now = self.now.after(length);
@@ -305,7 +329,10 @@ impl Model {
         let earliest = self.live.iter().filter_map(Live::deadline).min();
         assert!(deadline.is_some_and(|at| at <= self.now), "{name:?} times out before its time");
         assert_eq!(deadline, earliest, "{name:?} times out before others");
-        let lock = self.obstacle(waiting).unwrap_or_else(|| panic!("{name:?} waits for nothing"));
+        let first = self.live[waiting].claims().first().map(|claim| &claim.name);
+        let is_away = self.away.contains(&name.0);
+        let lock = self.obstacle(waiting).or(first.filter(|_| is_away));
+        let lock = lock.unwrap_or_else(|| panic!("{name:?} waits for nothing"));
         let waited = self.now.since(self.live[waiting].came);
         let rejection = Rejection::TimedOut { lock: lock.clone(), waited };
         let answer = News::Rejected(Rejection::AsBefore(rejection.code()));
@@ -386,13 +413,22 @@ impl Model {
                     Some(mode) if live.token.is_some() => {
                         modes.extend(Some(mode).filter(|_| converts != Some(live.name())));
                     }
-                    Some(_) if self.rank(i) < self.rank(waiting) => return true,
+                    Some(_) if self.rank(i) < self.rank(waiting) && !self.passes(waiting, i) => {
+                        return true;
+                    }
                     Some(_) | None => {}
                 }
             }
             !fit(&modes)
         };
         asking.claims().iter().find(is_obstacle).map(|claim| &claim.name)
+    }
+
+    /// Whether one who waits goes before another who is away: its owner waits for nothing else.
+    fn passes(&self, waiting: usize, other: usize) -> bool {
+        let asking = &self.live[waiting];
+        let waits = |live: &&Live| live.token.is_none() && same_owner(live, asking);
+        self.away.contains(&self.live[other].session) && self.live.iter().filter(waits).count() == 1
     }
 
     /// Whether a request only gives back a part of what it converts.
@@ -409,7 +445,8 @@ impl Model {
 
     fn is_grantable(&self, request: usize) -> bool {
         let waits = self.live[request].token.is_none();
-        waits && (self.is_downgrade(request) || self.obstacle(request).is_none())
+        let is_there = !self.away.contains(&self.live[request].session);
+        waits && is_there && (self.is_downgrade(request) || self.obstacle(request).is_none())
     }
 
     /// Makes a request the holder of what it claims; what it converts is over.
@@ -436,7 +473,9 @@ impl Model {
         if self.live.iter().all(|live| live.token.is_some()) {
             return Vec::new();
         }
-        let mut rest = Self { over: Vec::new(), live: self.live.clone(), ..*self };
+        // Whoever is away may come back, to its place.
+        let (live, over, away) = (self.live.clone(), Vec::new(), BTreeSet::new());
+        let mut rest = Self { live, over, away, ..*self };
         loop {
             if let Some(next) = (0..rest.live.len()).find(|i| rest.is_grantable(*i)) {
                 rest.grant(next);

@@ -10,7 +10,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::arena::{Arena, RequestKey, SessionKey, is_mostly_empty};
+use super::away::Moving;
 use super::event::Command;
+use super::queue::Presence;
 use super::row::Row;
 use super::{EndReason, News, Rejection};
 use crate::types::{
@@ -61,6 +63,8 @@ pub(super) struct Session {
     /// What its client said before it could be welcomed, which waits for the disk (rule G1). None:
     /// it was welcomed.
     pub(super) unheard: Option<Vec<Command>>,
+    /// Whether it is yet to be noted in queues that it went away, or came back (rule S8).
+    pub(super) moving: Moving,
     /// It has ended; what it held passes on when that is on record (rule G1).
     pub(super) is_over: bool,
 }
@@ -124,6 +128,7 @@ impl Session {
             is_reopened: false,
             newcomer: None,
             unheard: None,
+            moving: Moving::No,
             is_over: false,
         }
     }
@@ -136,6 +141,11 @@ impl Session {
     /// Whether its client is there and waits for its Welcome, with which its lease begins.
     pub(super) fn is_kept_waiting(&self) -> bool {
         self.unheard.is_some() && self.connection.is_some()
+    }
+
+    /// Whether its client is there.
+    pub(super) fn presence(&self) -> Presence {
+        if self.connection.is_some() { Presence::Present } else { Presence::Away }
     }
 
     /// Its connection broke: it lingers, but never longer than its lease.

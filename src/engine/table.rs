@@ -403,9 +403,13 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             // Its client has chosen not to be waited for, and everything that it said is told.
             self.end_session(session, EndReason::Disconnected);
             self.settle();
-        } else if ends < wakes {
+            return;
+        }
+        if ends < wakes {
             self.reschedule(session, ends);
         }
+        self.went_or_came(session);
+        self.settle();
     }
 
     /// Ends a session in one step: it is gone, its waiters leave, its holds become free (rule S6): at

@@ -128,6 +128,7 @@ stories! {
     limits_keep_out_nobody_who_was_there_before
     proofs_count_until_the_next_grace_period_has_ended
     after_a_stop_older_proofs_count
+    who_is_away_is_passed
 }
 
 /// A session as the story's teller knows it.

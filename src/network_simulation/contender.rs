@@ -98,7 +98,8 @@ impl Wish {
             ($request:expr) => {{
                 let request = $request.lock_delay(*lock_delay).note("simulated");
                 let request = request.on_queued(move |_| {
-                    heard.lock().unwrap().push((asked.epoch(), Instant::now()));
+                    let now = (asked.epoch(), asked.generation(), Instant::now());
+                    heard.lock().unwrap().push(now);
                 });
                 match patience {
                     Patience::Forever | Patience::Dropped(_) => request.into_future(),
@@ -203,6 +204,9 @@ impl Contender {
                     heard.clear();
                 }
                 let (token, epoch) = (guard.token().number(), self.client.epoch());
+                // Nor was it there all the time if it had another connection.
+                let generation = self.client.generation();
+                heard.retain(|(run, by, _)| *run != epoch || *by == generation);
                 let grant = Grant { wanted: &wanted, token, epoch, came, heard: &heard };
                 self.diary.waited(request, grant);
                 self.diary.granted(request, &guard);

@@ -1,6 +1,7 @@
 //! Who came before whom, over runs of the coordinator: what the history checker cannot know.
 //!
-//! A place in line outlives an orderly stop whatever happens, and a crash if its client is back, with its
+//! Who is away is passed (rule S8), and after an orderly stop all are away at first. A place in line
+//! outlives a crash if its client is back, with its
 //! request, within the grace period (rule G2). But a grant that was not heard of before a crash is no
 //! more, and the request waits again: who was behind it may have been granted meanwhile. So the checker
 //! is told of a place only since the last crash; and of those that were kept over a crash it is judged
@@ -28,8 +29,8 @@ struct Run {
     first_token: u64,
 }
 
-/// When it was heard that a request waits, and which run of the coordinator that was.
-pub(super) type Heard = Arc<Mutex<Vec<(Epoch, Instant)>>>;
+/// When it was heard that a request waits, which run of the coordinator that was, and which connection.
+pub(super) type Heard = Arc<Mutex<Vec<(Epoch, u64, Instant)>>>;
 
 /// What is known of a grant.
 #[derive(Clone, Copy)]
@@ -42,8 +43,9 @@ pub(super) struct Grant<'a> {
     pub(super) epoch: Epoch,
     /// When it was asked for.
     pub(super) came: Instant,
-    /// When it was heard to wait, in the session in which it was granted.
-    pub(super) heard: &'a [(Epoch, Instant)],
+    /// When it was heard to wait, in the session in which it was granted; and of the run in which it was,
+    /// by the connection by which it was: before, it was away, and others passed it (rule S8).
+    pub(super) heard: &'a [(Epoch, u64, Instant)],
 }
 
 /// A request that was granted.
@@ -79,17 +81,18 @@ impl Places {
     pub(super) fn granted(&mut self, request: RequestName, grant: Grant<'_>) -> Option<Instant> {
         let Grant { wanted, token, epoch, came, heard } = grant;
         let first = heard.first();
-        let (mut known, mut kept, mut crashes) = (first.map(|(_, at)| *at), true, 0);
-        let earliest = first.map_or(epoch, |(run, _)| *run);
+        let (mut known, mut kept, mut crashes) = (first.map(|(.., at)| *at), true, 0);
+        let earliest = first.map_or(epoch, |(run, ..)| *run);
         for (run, Run { began, continues, .. }) in &self.runs {
-            if *run <= earliest || *run > epoch || *continues {
+            if *run <= earliest || *run > epoch {
                 continue;
             }
-            let again = heard.iter().find(|(of, _)| of == run).map(|(_, at)| *at);
-            kept &= again.is_some_and(|at| at < *began + GRACE_MIN);
-            (known, crashes) = (again, crashes + 1);
+            let again = heard.iter().find(|(of, ..)| of == run).map(|(.., at)| *at);
+            // After an orderly stop all are away at first, and are passed.
+            kept &= !continues && again.is_some_and(|at| at < *began + GRACE_MIN);
+            (known, crashes) = (again, crashes + u64::from(!continues));
         }
-        let kept = first.filter(|_| kept && crashes > 0).map(|(_, at)| (*at, epoch));
+        let kept = first.filter(|_| kept && crashes > 0).map(|(.., at)| (*at, epoch));
         self.served.push(Served { request, wanted: wanted.to_vec(), token, came, kept });
         known
     }

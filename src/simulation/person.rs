@@ -354,11 +354,22 @@ impl Person {
             self.lose_places(at, referee, |_, _| true);
         } else {
             referee.tally.count("resumed");
+            self.was_away(at, referee);
             // Before the server hears what is said now.
             self.cut_next = dice.once_in(6);
         }
         for errand in self.errands.values_mut() {
             errand.is_displaced &= self.orphaned_in.is_some();
+        }
+    }
+
+    /// While it was away, others passed its requests that wait (rule S8). From now on, none does.
+    fn was_away(&mut self, at: u64, referee: &mut Referee) {
+        let (moment, name) = (self.moment(at), self.name);
+        for (&number, errand) in &self.errands {
+            if matches!(errand.stage, Stage::Waiting) {
+                referee.note(moment, name, number, What::PlaceLost);
+            }
         }
     }
 

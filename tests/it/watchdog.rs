@@ -65,6 +65,27 @@ fn a_command_and_its_children_die_with_a_killed_supervisor() {
 }
 
 #[test]
+fn a_waiter_that_is_killed_makes_nobody_wait_for_its_lease() {
+    let server = Server::start();
+    let go = server.home.path("go");
+    let script = format!("until [ -e {} ]; do :; done", go.display());
+    let holder = start(server.client(&["lock", "demo", "-c", &script]));
+    server.held("demo");
+    let lock = |script: &str| start(server.client(&["lock", "--ttl", "1m", "demo", "-c", script]));
+    let killed = lock("echo never");
+    server.waited_for_by("demo", 1);
+    let next = lock("echo at once");
+    server.waited_for_by("demo", 2);
+    killed.signal(Signal::KILL);
+    killed.end();
+    let began = Instant::now();
+    fs::write(&go, "").unwrap();
+    assert_eq!(next.end().out, "at once\n");
+    assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
+    holder.end();
+}
+
+#[test]
 fn a_command_that_ignores_sigterm_is_killed_after_its_supervisor() {
     let server = Server::start();
     let [pid, steps] = ["command", "steps"].map(|name| server.home.path(name));

@@ -58,6 +58,8 @@ pub(crate) struct Welcome {
     pub(crate) epoch: Epoch,
     /// The length of the lease.
     pub(crate) ttl: Ttl,
+    /// Counts the connections of the session.
+    pub(crate) generation: u64,
 }
 
 /// A *no* from the server.

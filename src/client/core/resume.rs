@@ -338,7 +338,7 @@ impl Core {
         self.unreachable = false;
         self.epoch_seen = self.epoch_seen.max(epoch);
         let (session, epoch) = (SessionId::new(session), Epoch::new(epoch));
-        self.effects.push(Effect::Welcomed(Welcome { session, epoch, ttl }));
+        self.effects.push(Effect::Welcomed(Welcome { session, epoch, ttl, generation }));
         if self.began {
             self.repeat(known, now);
         }

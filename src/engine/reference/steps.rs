@@ -57,6 +57,10 @@ pub(super) enum Step {
     Goodbye {
         session: usize,
     },
+    /// A connection breaks; or there is another, if it broke.
+    CutOrResume {
+        session: usize,
+    },
     Pass {
         ms: u64,
     },
@@ -148,7 +152,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(session, back, fault)| Step::Release { session, back, fault }),
         3 => (session.clone(), back).prop_map(|(session, back)| Step::Cancel { session, back }),
         1 => (0..LOCKS, 0..3usize).prop_map(|(lock, holder)| Step::Revoke { lock, holder }),
-        1 => session.prop_map(|session| Step::Goodbye { session }),
+        1 => session.clone().prop_map(|session| Step::Goodbye { session }),
+        3 => session.prop_map(|session| Step::CutOrResume { session }),
         2 => (1..2_000u64).prop_map(|ms| Step::Pass { ms }),
     ]
 }

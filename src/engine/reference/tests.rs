@@ -13,8 +13,8 @@ use crate::engine::{
     Rejection, Request, Snapshot, Start, Wait,
 };
 use crate::types::{
-    Claim, Claims, ConnectionId, Epoch, FencingToken, Identity, Limits, LockName, Mode, Note,
-    OwnerId, RequestId, SessionId, TTL_MAX_DEFAULT, Ticket, Timestamp, Ttl,
+    Claim, Claims, ConnectionId, Epoch, FencingToken, Generation, Identity, Limits, LockName, Mode,
+    Note, OwnerId, RequestId, SessionId, TTL_MAX_DEFAULT, Ticket, Timestamp, Ttl,
 };
 
 mod histories;
@@ -100,8 +100,49 @@ impl Pair {
         });
     }
 
+    /// A session's connection breaks, or it has another.
+    fn cut_or_resume(&mut self, session: usize) {
+        let Player { id, connection, .. } = self.players[session];
+        if !self.model.is_away(id) {
+            self.model.cut(id);
+            self.handle(Event::Disconnect { connection });
+            return;
+        }
+        self.opened += 1;
+        let connection = ConnectionId::new(self.opened);
+        self.players[session].connection = connection;
+        self.model.resume(id);
+        self.handle(Event::Attach {
+            connection,
+            peer: None,
+            attach: Attach::Resume {
+                session: id,
+                proved_in: Epoch::new(1),
+                generation: Generation::new(self.opened),
+                ttl: Ttl::new(TTL_MAX_DEFAULT).unwrap(),
+                linger: None,
+                identity: Identity::default(),
+            },
+            epoch_seen: Epoch::default(),
+            token_seen: FencingToken::default(),
+        });
+    }
+
     fn take(&mut self, step: Step) {
+        let speaks = match &step {
+            Step::Request { session, .. }
+            | Step::Convert { session, .. }
+            | Step::Repeat { session, .. }
+            | Step::Release { session, .. }
+            | Step::Cancel { session, .. }
+            | Step::Goodbye { session } => Some(*session),
+            Step::Revoke { .. } | Step::CutOrResume { .. } | Step::Pass { .. } => None,
+        };
+        if let Some(session) = speaks.filter(|s| self.model.is_away(self.players[*s].id)) {
+            self.cut_or_resume(session);
+        }
         match step {
+            Step::CutOrResume { session } => self.cut_or_resume(session),
             Step::Request { session, owner, wanted, wait, progress } => {
                 let (owner, claims) = (OwnerId::new(owner), claims(&wanted));
                 self.ask(session, None, owner, wait, progress, claims);

@@ -299,3 +299,84 @@ fn who_is_dead_and_not_yet_ended_is_not_granted_what_the_living_give_back() {
     let counts = crowd.table.counts();
     assert_eq!((counts.sessions, counts.held, counts.grants), (2, 1, 2));
 }
+
+impl Crowd {
+    fn cut(&mut self, session: u64) -> Vec<Effect> {
+        self.handle(&Event::Disconnect { connection: ConnectionId::new(session) })
+    }
+
+    fn resume(&mut self, session: u64, generation: u64) -> Vec<Effect> {
+        self.handle(&Event::Attach {
+            connection: ConnectionId::new(session),
+            peer: None,
+            attach: Attach::Resume {
+                session: SessionId::new(session.into()),
+                proved_in: Epoch::new(1),
+                generation: Generation::new(generation),
+                ttl: Ttl::new(Duration::from_secs(60)).unwrap(),
+                linger: None,
+                identity: Identity::default(),
+            },
+            epoch_seen: Epoch::default(),
+            token_seen: FencingToken::default(),
+        })
+    }
+}
+
+#[test]
+fn a_hundred_thousand_who_are_away_are_passed_without_a_walk() {
+    const AWAY: u64 = 100_000;
+    let mut crowd = Crowd::new();
+    crowd.open(1..5);
+    crowd.request(1, 0, "a", Mode::Exclusive);
+    for half in [2, 4] {
+        (0..AWAY / 2).for_each(|_| drop(crowd.request(half, 0, "a", Mode::Exclusive)));
+        crowd.request(3, 0, "a", Mode::Exclusive);
+    }
+    crowd.cut(2);
+    crowd.cut(4);
+    crowd.tick_through();
+    crowd.dearest = 0;
+    let release = |request, token| Command::Release {
+        request: RequestId::new(request),
+        token: FencingToken::new(token),
+    };
+    assert_eq!(grants(&crowd.say(1, release(1, 1))), 1);
+    assert_eq!(grants(&crowd.say(3, release(AWAY / 2 + 2, 2))), 1);
+    assert_eq!(grants(&crowd.say(3, release(AWAY + 3, 3))), 0);
+    assert_eq!(grants(&crowd.request(3, 0, "a", Mode::Exclusive)), 1);
+    assert!(crowd.dearest < 500, "{} looks", crowd.dearest);
+}
+
+#[test]
+fn who_waits_for_thousands_goes_and_comes_a_slice_at_a_time_and_is_granted_nothing_meanwhile() {
+    const WAITS: u64 = 30_000;
+    let mut crowd = Crowd::new();
+    crowd.open(1..4);
+    for lock in 0..WAITS {
+        crowd.request(1, 0, &format!("lock{lock}"), Mode::Exclusive);
+        crowd.request(2, 0, &format!("lock{lock}"), Mode::Exclusive);
+        crowd.request(3, 0, &format!("lock{lock}"), Mode::Exclusive);
+    }
+    crowd.dearest = 0;
+    crowd.cut(2);
+    assert!(crowd.table.next_deadline().is_some_and(|at| at <= crowd.now), "it is put off");
+    // The last is not yet noted as gone, and is not granted for that; it is passed a little later.
+    let (last, token) = (RequestId::new(3 * WAITS - 2), FencingToken::new(WAITS));
+    let told = crowd.say(1, Command::Release { request: last, token });
+    assert_eq!(grants(&told), 0);
+    assert!(crowd.tick_through() > 3, "all that in so few slices");
+    assert_eq!(crowd.table.counts().grants, WAITS + 1);
+    // It comes and goes again meanwhile: what counts is where it is in the end.
+    crowd.resume(2, 2);
+    crowd.cut(2);
+    crowd.resume(2, 3);
+    crowd.tick_through();
+    let (first, token) = (RequestId::new(1), FencingToken::new(1));
+    let told = crowd.say(1, Command::Release { request: first, token });
+    let second = SessionId::new(2);
+    let is_its = |it: &&Effect| matches!(it, Effect::Tell { session, news: News::Granted { .. }, .. } if *session == second);
+    assert_eq!(told.iter().filter(is_its).count(), 1);
+    assert!(crowd.dearest < SLICE_STEPS_MAX * LOOKS_PER_STEP, "{} looks", crowd.dearest);
+    crowd.table.assert_each_is_well();
+}

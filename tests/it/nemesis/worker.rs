@@ -254,11 +254,11 @@ impl Session {
         patience: Patience,
     ) -> Option<(RequestName, LockGuard)> {
         let request = self.next_request();
-        let (session, queued) = (client.session(), Arc::<Mutex<Vec<u64>>>::default());
-        let heard = Arc::clone(&queued);
+        let (session, queued) = (client.session(), Arc::<Mutex<Vec<(u64, u64)>>>::default());
+        let (heard, by) = (Arc::clone(&queued), client.clone());
         let mut asked = client
             .lock_all::<[&str; 0]>([])
-            .on_queued(move |_| heard.lock().unwrap().push(now_us()));
+            .on_queued(move |_| heard.lock().unwrap().push((by.generation(), now_us())));
         for claim in claims.split(',') {
             let (lock, how) = claim.rsplit_once(':').unwrap();
             asked = match (how, how.split_once('/')) {
@@ -284,10 +284,12 @@ impl Session {
         };
         match outcome {
             Ok(guard) => {
-                // A session that was replaced by another has lost its places.
+                // A session that was replaced by another has lost its places. One that was away was
+                // passed: it is known to have been in line since it is back.
                 if client.session() == session {
-                    for at in queued.lock().unwrap().drain(..) {
-                        self.history.note(at, request, Said::Queued);
+                    let queued = std::mem::take(&mut *queued.lock().unwrap());
+                    for (_, at) in queued.iter().filter(|(by, _)| *by == client.generation()) {
+                        self.history.note(*at, request, Said::Queued);
                     }
                 }
                 self.note(request, Said::Granted(guard.token().number()));
