@@ -99,7 +99,7 @@ async fn run_listening(
     let plan = Plan { ttl: client.ttl(), kill_after: settings.kill_after };
     let rules = Rules { plan, on_lost: settings.on_lost };
     let outcome = match command(args, settings, &client, &guard) {
-        Some(command) => supervise(command, &guard, rules, watchdog, heard).await,
+        Some(command) => supervise(command, (&client, &guard), rules, watchdog, heard).await,
         None => hold(&guard, rules, heard).await,
     };
     let released = timeout(RELEASE_MAX, guard.release()).await;
@@ -125,7 +125,8 @@ fn watchdog(args: &LockArgs, settings: &Settings) -> Option<Watchdog> {
         let why = errors::reason(error);
         output::tell(&format!("warning: no watchdog ({why}): kill -9 would leave the command"));
     };
-    Watchdog::start(settings.kill_after.min(KILL_AFTER_MAX)).inspect_err(tell).ok()
+    let kill_after = settings.kill_after.min(KILL_AFTER_MAX);
+    Watchdog::start(kill_after, &settings.server.0).inspect_err(tell).ok()
 }
 
 /// How the wait for the lock ended.

@@ -58,6 +58,10 @@ pub(crate) struct Welcome {
     pub(crate) epoch: Epoch,
     /// The length of the lease.
     pub(crate) ttl: Ttl,
+    /// What proves to a later connection that it is for this session.
+    pub(crate) secret: u128,
+    /// The greatest generation that a connection of it had.
+    pub(crate) generation: u64,
 }
 
 /// A *no* from the server.
