@@ -163,7 +163,10 @@ fn watchdog(args: &LockArgs, settings: &Settings) -> Option<Watchdog> {
         output::tell(&format!("warning: no watchdog ({why}): kill -9 would leave the command"));
     };
     let kill_after = settings.kill_after.min(KILL_AFTER_MAX);
-    Watchdog::start(kill_after, &settings.server.0).inspect_err(tell).ok()
+    // A pause that was asked for is for a command that did not come to its own end; it follows a loss.
+    let wants_pause = args.lock_delay.is_some_and(|delay| !delay.is_zero());
+    let server = (!wants_pause).then_some(settings.server.0.as_str());
+    Watchdog::start(kill_after, server).inspect_err(tell).ok()
 }
 
 /// How the wait for the lock ended.

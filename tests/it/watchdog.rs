@@ -269,6 +269,19 @@ fn a_killed_supervisors_lock_is_not_released_while_its_command_lives() {
 }
 
 #[test]
+fn a_killed_supervisors_lock_has_the_pause_that_was_asked_for() {
+    let server = Server::start();
+    let words = ["lock", "--ttl", "10m", "--lock-delay", "10s", "demo", "--", "sleep", "60"];
+    let lock = start(server.client(&words));
+    let token = server.held("demo");
+    let watchdog = watchdog_on_duty(&lock);
+    lock.signal(Signal::KILL);
+    eventually("the watchdog has gone", || (!lives(&watchdog)).then_some(()));
+    // Not given back: it is lost when its lease ends, and the pause begins.
+    assert_eq!(server.held("demo"), token);
+}
+
+#[test]
 fn a_watchdog_gives_up_a_coordinator_that_is_away() {
     let server = Server::start();
     let lock = start(server.client(&["lock", "--ttl", "3s", "demo", "--", "sleep", "60"]));

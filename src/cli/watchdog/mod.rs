@@ -141,12 +141,16 @@ pub(crate) struct Watchdog {
 
 impl Watchdog {
     /// Starts one that has nothing to watch yet. `kill_after` is the time from SIGTERM to SIGKILL,
-    /// `server` where the coordinator is.
-    pub(crate) fn start(kill_after: Duration, server: &str) -> io::Result<Self> {
+    /// `server` where the coordinator is; none: the session of the dead is left to its lease.
+    pub(crate) fn start(kill_after: Duration, server: Option<&str>) -> io::Result<Self> {
         let (theirs, orders) = io::pipe()?;
         rustix::io::ioctl_fionbio(&orders, true)?;
         let mut command = our_program()?;
-        command.arg(WORD).arg(kill_after.as_millis().to_string()).env(SERVER, server);
+        command.arg(WORD).arg(kill_after.as_millis().to_string());
+        match server {
+            Some(server) => command.env(SERVER, server),
+            None => command.env_remove(SERVER),
+        };
         // It must keep no file system busy, no output open, and be out of reach from the first.
         command.current_dir("/").stdin(theirs).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.process_group(0).spawn()?;
