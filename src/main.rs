@@ -17,6 +17,6 @@ fn main() -> ExitCode {
     };
     match cli::settings_in_force(&asked).and_then(|settings| cli::run(asked, &settings)) {
         Ok(code) => code,
-        Err(failure) => failure.report(),
+        Err(failure) => cli::fail(&failure),
     }
 }

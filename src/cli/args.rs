@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::ops::Deref;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use super::acquire;
 use super::bench::BenchArgs;
 use super::errors::{Failure, exit};
 use super::output;
@@ -53,6 +56,9 @@ Run:
   serve        Be the coordinator (also without a command)
   lock         Run a command while holding a lock
   try          The same, but do not wait for the lock
+  hold         Hold a lock until told to end
+  acquire      Hold a lock for the steps that follow
+  held         Ask whether what was acquired is still held
 
 Look:
   status, ls   Who holds what, and who waits
@@ -60,7 +66,7 @@ Look:
   ping         Ask whether a coordinator answers
 
 Act:
-  release      Take a lock away from its holder
+  release      Give back what was acquired; or take a lock away from its holder
   bench        Measure how fast a coordinator is
 
 More:
@@ -94,6 +100,26 @@ pub(crate) enum Command {
     /// Run a command under a lock, or exit 75 at once if it is busy.
     #[command(after_help = EXIT_CODES)]
     Try(LockArgs),
+    /// Hold a lock until told to end.
+    ///
+    /// Waits for the lock, prints one line, and holds it until SIGINT, SIGTERM, or what is said below.
+    #[command(after_help = HOLD_CODES)]
+    Hold(HoldArgs),
+    /// Hold a lock for the steps that follow.
+    ///
+    /// Waits for the lock and returns when it is held: a process in the background keeps it until
+    /// `coordinator release`. What that needs is printed for the shell (--export) or for a file of
+    /// variables (--env), or is in a file that is named here (--keeper):
+    ///
+    ///   eval "$(coordinator acquire deploy --export --while-pid $$)"
+    ///   make deploy
+    ///   coordinator release
+    #[command(after_help = HOLD_CODES, verbatim_doc_comment)]
+    Acquire(AcquireArgs),
+    /// Ask whether what was acquired is still held.
+    ///
+    /// The exit code is 0 if it is, 70 if it was lost, 1 if nothing was acquired here.
+    Held(HeldArgs),
     /// Who holds what, and who waits.
     #[command(visible_alias = "ls")]
     Status(StatusArgs),
@@ -106,9 +132,12 @@ pub(crate) enum Command {
     Events(EventsArgs),
     /// Ask whether a coordinator answers, and how fast.
     Ping(PingArgs),
-    /// Take a lock away from its holder.
+    /// Give back what was acquired; or take a lock away from its holder.
     ///
-    /// The holder is told and stops believing; the lock goes to the next in line. The token (see
+    /// Without --force: gives back what `coordinator acquire` holds for this shell or job, all of it or
+    /// only NAME. The exit code is 70 if it was lost before, 1 if there is nothing to give back.
+    ///
+    /// With --force: takes the lock from whoever holds it. The holder is told and stops believing; the lock goes to the next in line. The token (see
     /// `coordinator status NAME`) makes sure that nobody newer is hit.
     Release(ReleaseArgs),
     /// Measure how fast a coordinator is.
@@ -133,10 +162,18 @@ Exit codes:
   74   output cannot be written       130  Ctrl-C while waiting
   126  the command cannot be run      127  the command does not exist";
 
-/// `lock` and `try`.
+const HOLD_CODES: &str = "\
+Exit codes:
+  0    held (acquire); held until it was to end (hold)
+  2    wrong usage                    75   busy, or timed out (see -E)
+  69   no coordinator answers         76   protocol error
+  70   lock lost                      130  Ctrl-C while waiting
+  74   output cannot be written";
+
+/// Which locks are wanted, how, and for how long they are waited for.
 #[derive(clap::Args, Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
-pub(crate) struct LockArgs {
+pub(crate) struct Wanted {
     /// The lock.
     pub(crate) name: String,
     /// Another lock, to be held together with the first and in the same mode: all or none.
@@ -173,12 +210,20 @@ pub(crate) struct LockArgs {
     /// What for, shown to others.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(crate) note: String,
-    /// If this runs under the lock already, run the command under the same grant.
-    #[arg(long)]
-    pub(crate) reentrant: bool,
     /// Do not tell who holds the lock while waiting for it.
     #[arg(short = 'q', long)]
     pub(crate) quiet: bool,
+}
+
+/// `lock` and `try`.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct LockArgs {
+    /// What to hold.
+    #[command(flatten)]
+    pub(crate) wanted: Wanted,
+    /// If this runs under the lock already, run the command under the same grant.
+    #[arg(long)]
+    pub(crate) reentrant: bool,
     /// Run this with `sh -c` instead of a command.
     #[arg(short = 'c', value_name = "SCRIPT", conflicts_with = "command")]
     pub(crate) script: Option<String>,
@@ -187,17 +232,94 @@ pub(crate) struct LockArgs {
     pub(crate) command: Vec<OsString>,
 }
 
-impl LockArgs {
+/// Most is said of the locks.
+impl Deref for LockArgs {
+    type Target = Wanted;
+
+    fn deref(&self) -> &Wanted {
+        &self.wanted
+    }
+}
+
+/// When to stop holding without having been told to.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct Until {
+    /// Hold as long as this process lives; in a script: $$.
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) while_pid: Option<i32>,
+    /// Hold at most this long; `acquire` without --while-pid holds for a day at most.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) max: Option<Duration>,
+}
+
+/// `hold`.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct HoldArgs {
+    /// What to hold.
+    #[command(flatten)]
+    pub(crate) wanted: Wanted,
+    /// For how long.
+    #[command(flatten)]
+    pub(crate) until: Until,
+    /// Hold until standard input ends.
+    #[arg(long)]
+    pub(crate) until_eof: bool,
+}
+
+/// How variables are printed.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct Form {
+    /// Print variables for a shell: eval "$(coordinator acquire … --export)".
+    #[arg(long, conflicts_with = "env")]
+    pub(crate) export: bool,
+    /// Print variables as lines NAME=VALUE, for $GITHUB_ENV and the like.
+    #[arg(long)]
+    pub(crate) env: bool,
+}
+
+/// `acquire`.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct AcquireArgs {
+    /// What to hold.
+    #[command(flatten)]
+    pub(crate) wanted: Wanted,
+    /// For how long.
+    #[command(flatten)]
+    pub(crate) until: Until,
+    /// Write down what is held in FILE, for `held` and `release`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keeper: Option<PathBuf>,
+    /// What to print.
+    #[command(flatten)]
+    pub(crate) form: Form,
+}
+
+/// `held`.
+#[derive(clap::Args)]
+pub(crate) struct HeldArgs {
+    /// Only this lock.
+    pub(crate) name: Option<String>,
+    /// The file that `acquire` was told to write; else what COORDINATOR_KEEPER names.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keeper: Option<PathBuf>,
+    /// What to print.
+    #[command(flatten)]
+    pub(crate) form: Form,
+}
+
+impl Wanted {
     /// All the locks.
     pub(crate) fn names(&self) -> Vec<&str> {
         let others = self.others.iter().map(String::as_str);
         std::iter::once(self.name.as_str()).chain(others).collect()
     }
+}
 
+impl LockArgs {
     /// The same as `coordinator try` means it.
     pub(crate) fn without_waiting(self) -> Result<Self, Failure> {
         match self.timeout {
-            None => Ok(Self { nonblock: true, ..self }),
+            None => Ok(Self { wanted: Wanted { nonblock: true, ..self.wanted }, ..self }),
             Some(_) => {
                 Err(Failure::usage("`coordinator try` does not wait, so it takes no --timeout")
                     .hint("`coordinator lock -w 10s …` waits for 10 seconds at most"))
@@ -243,13 +365,16 @@ pub(crate) struct PingArgs {
 /// `release`.
 #[derive(clap::Args)]
 pub(crate) struct ReleaseArgs {
-    /// The lock.
-    pub(crate) name: String,
-    /// The token of the grant that is to end.
-    #[arg(long, value_name = "T")]
-    pub(crate) token: u64,
+    /// The lock; without it, all that was acquired here.
+    pub(crate) name: Option<String>,
+    /// The file that `acquire` was told to write; else what COORDINATOR_KEEPER names.
+    #[arg(long, value_name = "FILE", conflicts_with = "force")]
+    pub(crate) keeper: Option<PathBuf>,
+    /// With --force: the token of the grant that is to end.
+    #[arg(long, value_name = "T", requires_all = ["name", "force"])]
+    pub(crate) token: Option<u64>,
     /// Yes, take it from someone who believes to hold it.
-    #[arg(long, required = true)]
+    #[arg(long, requires = "token")]
     pub(crate) force: bool,
 }
 
@@ -320,13 +445,20 @@ fn file_flag() -> Arg {
 
 /// Reads the command line; help, versions and mistakes are told here, and end in an exit code.
 pub(crate) fn read_command_line() -> Result<Asked, ExitCode> {
-    let words: Vec<OsString> = std::env::args_os().collect();
+    read(std::env::args_os().collect())
+}
+
+/// The same for these words.
+pub(crate) fn read(words: Vec<OsString>) -> Result<Asked, ExitCode> {
     if let Some(mistake) = empty_variable(&words) {
         return Err(mistake.report());
     }
     parse(words).map_err(|error| {
         let error = advised(error);
         let code = u8::try_from(error.exit_code()).unwrap_or(exit::USAGE);
+        if error.use_stderr() {
+            acquire::fail_in_eval(code);
+        }
         output::told(error.print()).map_or_else(|failure| failure.report(), |()| code.into())
     })
 }
@@ -362,8 +494,8 @@ fn advised(mut error: clap::Error) -> clap::Error {
             let unlocks = ["unlock", "free"].map(|word| ContextValue::String(word.to_owned()));
             if error.get(ContextKind::InvalidSubcommand).is_some_and(|it| unlocks.contains(it)) {
                 error.remove(ContextKind::SuggestedSubcommand);
-                let advice = "a lock is free when the command of `lock` has ended; \
-                              `release` takes one away from its holder";
+                let advice = "a lock is free when the command of `lock` has ended; `release` \
+                              gives back what `acquire` holds, or takes one away from its holder";
                 let advice = ContextValue::StyledStrs(vec![advice.into()]);
                 error.insert(ContextKind::Suggested, advice);
             }

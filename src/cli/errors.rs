@@ -134,6 +134,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) server: &'a str,
     /// The lock that was wanted, if one was.
     pub(crate) lock: &'a str,
+    /// The command that asks, if it is not `lock`.
+    pub(crate) verb: Option<&'a str>,
     /// What follows the lock's name in the advice to wait.
     pub(crate) command: &'a str,
     /// The exit code for a busy lock.
@@ -155,7 +157,8 @@ impl Attempt<'_> {
             Error::Busy { lock: status } => {
                 let what = format!("{} is busy", quoted(&status.name));
                 Failure::new(self.busy, what).facts_of(status, outlook).hint(format!(
-                    "wait for it with `coordinator lock -w 10m {}{}`",
+                    "wait for it with `coordinator {} -w 10m {}{}`",
+                    self.verb.unwrap_or("lock"),
                     shell_word(lock),
                     self.command
                 ))

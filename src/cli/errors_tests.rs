@@ -5,6 +5,7 @@ use coordinator::wire::{Mode, Waiter};
 use super::*;
 
 const ATTEMPT: Attempt<'_> = Attempt {
+    verb: None,
     server: "127.0.0.1:5625",
     lock: "deploy",
     command: " -- …",

@@ -12,29 +12,28 @@
 
 use std::cell::OnceCell;
 use std::ffi::OsStr;
-use std::io::{self, Read};
+use std::io;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use coordinator::types::{IDENTITY_LEN_MAX, Identity};
 use coordinator::{Client, Error, LockGuard};
 use rustix::process::Signal;
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::args::LockArgs;
+use super::args::{LockArgs, Wanted};
 use super::aside;
 use super::child::{cannot_run, code_of_signal};
 use super::errors::{self, Attempt, Failure, shell_word};
 use super::foreground::become_command;
-use super::nested::{self, Held};
+use super::hold;
+use super::nested::{self, Held, Nesting};
 use super::outlook;
 use super::output;
 use super::plan::{KILL_AFTER_MAX, Plan};
 use super::settings::Settings;
 use super::signals::{FOR_COMMANDS, Signals};
 use super::supervise::{Rules, supervise};
-use super::terminal::{self, Terminal};
 use super::values::OnLost;
 use super::waiting::{self, Place, Waiter};
 use super::watchdog::Watchdog;
@@ -85,32 +84,70 @@ async fn run_listening(
     settings: &Settings,
     mut heard: Heard,
 ) -> Result<ExitCode, Failure> {
-    if let Some(grant) = nested::grant_above(args, settings).await? {
+    if words_of(args).is_none() && hold::has_no_input() {
+        return Err(nothing_to_hold_for(args));
+    }
+    let nesting = if args.reentrant { Nesting::Reentrant } else { Nesting::Refused };
+    if let Some(grant) = nested::grant_above(args, nesting, settings).await? {
         return Err(become_nested(args, settings, &grant));
     }
     // It gets ready while we are in line.
     let watchdog = watchdog(args, settings);
-    let (client, guard) = match acquire(args, settings, &mut heard.forwarded).await? {
-        Acquired::Held(client, guard) => (client, guard),
-        Acquired::Interrupted(signal) => {
-            return Ok(ExitCode::from(code_of_signal(signal.as_raw())));
-        }
-    };
+    let (client, guard) =
+        match acquire(args, settings, &mut heard.forwarded, Advice::of(args)).await? {
+            Acquired::Held(client, guard) => (client, guard),
+            Acquired::Interrupted(signal) => {
+                return Ok(ExitCode::from(code_of_signal(signal.as_raw())));
+            }
+        };
     let plan = Plan { ttl: client.ttl(), kill_after: settings.kill_after };
     let rules = Rules { plan, on_lost: settings.on_lost };
     let outcome = match command(args, settings, &client, &guard) {
-        Some(command) => supervise(command, &guard, rules, watchdog, heard).await,
-        None => hold(&guard, rules, heard).await,
+        Some(command) => supervise(command, (&client, &guard), rules, watchdog, heard).await,
+        None => hold::until_input_ends(&guard, plan, heard.forwarded).await,
     };
-    let released = timeout(RELEASE_MAX, guard.release()).await;
-    if let (Ok(_), Ok(Err(Error::Lost { reason, .. }))) = (&outcome, released) {
-        let why = errors::lost(reason, None);
+    let given_back = give_back(client, guard).await;
+    if let (Ok(_), GivenBack::Lost(why)) = (&outcome, given_back) {
         let names = words::names(args.names());
         output::tell(&format!("warning: lost {names} before the release: {why}"));
     }
+    outcome
+}
+
+/// What came of a release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum GivenBack {
+    /// The lock is free.
+    Freed,
+    /// It was lost before, for this reason.
+    Lost(String),
+    /// There was no answer in time: it is free when the lease ends, at the latest.
+    Unanswered,
+}
+
+/// Releases the lock and ends the session.
+pub(crate) async fn give_back(client: Client, guard: LockGuard) -> GivenBack {
+    let released = match timeout(RELEASE_MAX, guard.release()).await {
+        Ok(Ok(())) => GivenBack::Freed,
+        Ok(Err(Error::Lost { reason, .. })) => GivenBack::Lost(errors::lost(reason, None)),
+        Ok(Err(_)) | Err(_) => GivenBack::Unanswered,
+    };
     // A server that does not answer forgets us when the lease ends.
     let _forgotten = timeout(RELEASE_MAX, client.close()).await;
-    outcome
+    released
+}
+
+/// The mistake of a script that means to hold a lock for what follows.
+fn nothing_to_hold_for(args: &LockArgs) -> Failure {
+    let what = format!(
+        "{} would be held for no time at all: there is no command, and no input to wait for",
+        words::names(args.names())
+    );
+    let name = shell_word(&args.name);
+    Failure::usage(what).hint(format!(
+        "`coordinator acquire {name}` holds it for the steps that follow, `coordinator hold {name}` \
+         until it is told to end"
+    ))
 }
 
 /// The process that stops the command if this one cannot, if it is to be stopped.
@@ -125,25 +162,62 @@ fn watchdog(args: &LockArgs, settings: &Settings) -> Option<Watchdog> {
         let why = errors::reason(error);
         output::tell(&format!("warning: no watchdog ({why}): kill -9 would leave the command"));
     };
-    Watchdog::start(settings.kill_after.min(KILL_AFTER_MAX)).inspect_err(tell).ok()
+    let kill_after = settings.kill_after.min(KILL_AFTER_MAX);
+    // A pause that was asked for is for a command that did not come to its own end; it follows a loss.
+    let wants_pause = args.lock_delay.is_some_and(|delay| !delay.is_zero());
+    let server = (!wants_pause).then_some(settings.server.0.as_str());
+    Watchdog::start(kill_after, server).inspect_err(tell).ok()
 }
 
 /// How the wait for the lock ended.
-enum Acquired {
+pub(crate) enum Acquired {
     /// The lock is held.
     Held(Client, LockGuard),
     /// The user would not wait any longer.
     Interrupted(Signal),
 }
 
-async fn acquire(
-    args: &LockArgs,
+/// What is said to who finds the lock busy: how to wait for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Advice {
+    /// The command that was to get it, if it is not `lock`.
+    verb: Option<&'static str>,
+    /// What follows the lock's name.
+    rest: String,
+}
+
+impl Advice {
+    fn of(args: &LockArgs) -> Self {
+        let mut rest = others_of(args);
+        if words_of(args).is_some() {
+            rest.push_str(" -- …");
+        }
+        Self { verb: None, rest }
+    }
+
+    /// For a command without one of its own to run.
+    pub(crate) fn of_holding(verb: &'static str, wanted: &Wanted) -> Self {
+        Self { verb: Some(verb), rest: others_of(wanted) }
+    }
+}
+
+/// Gets the lock.
+pub(crate) async fn acquire(
+    args: &Wanted,
     settings: &Settings,
     interrupts: &mut Signals,
+    advice: Advice,
 ) -> Result<Acquired, Failure> {
     let server = settings.server.0.as_str();
-    let (rest, busy) = (rest_of(args), args.conflict_exit_code);
-    let attempt = Attempt { server, lock: &args.name, command: &rest, busy, within: args.timeout };
+    let Advice { verb, rest } = advice;
+    let attempt = Attempt {
+        server,
+        lock: &args.name,
+        verb,
+        command: &rest,
+        busy: args.conflict_exit_code,
+        within: args.timeout,
+    };
     let identity = settings.identity.as_ref().map(identity).transpose()?;
     let patience = Patience::of(args, settings);
     let (names, place, known) = (args.names(), Place::default(), OnceCell::new());
@@ -205,7 +279,7 @@ struct Patience {
 }
 
 impl Patience {
-    fn of(args: &LockArgs, settings: &Settings) -> Self {
+    fn of(args: &Wanted, settings: &Settings) -> Self {
         let connect = settings.connect_timeout;
         let is_said = settings.is_said("connect-timeout");
         let wait = if args.nonblock { Some(Duration::ZERO) } else { args.timeout };
@@ -221,7 +295,7 @@ impl Patience {
 }
 
 async fn request(
-    args: &LockArgs,
+    args: &Wanted,
     client: &Client,
     place: &Place,
     patience: Patience,
@@ -261,15 +335,12 @@ fn identity(id: &Identity) -> Result<String, Failure> {
     }
 }
 
-/// What follows the first lock's name in the advice to wait.
-fn rest_of(args: &LockArgs) -> String {
+/// The other locks, as they follow the first lock's name.
+fn others_of(args: &Wanted) -> String {
     let mut rest = String::new();
     for name in &args.others {
         rest.push_str(" --and ");
         rest.push_str(&shell_word(name));
-    }
-    if words_of(args).is_some() {
-        rest.push_str(" -- …");
     }
     rest
 }
@@ -326,60 +397,4 @@ fn become_nested(args: &LockArgs, settings: &Settings, grant: &Held) -> Failure 
         }
         None => Failure::usage("--reentrant wants a command to run under the grant that is there"),
     }
-}
-
-/// Holds the lock until SIGINT, SIGTERM or the end of standard input.
-async fn hold(guard: &LockGuard, rules: Rules, mut heard: Heard) -> Result<ExitCode, Failure> {
-    let held_since = Instant::now();
-    let text = format!("holding {} token {}", words::locks_of(guard), guard.token());
-    // What cannot be written now must not keep the lease from being renewed.
-    let printed = on_a_thread(move || output::line(&text));
-    let held = async {
-        if let Ok(Err(failure)) = printed.await {
-            return Err(failure);
-        }
-        end_of_input().await;
-        Ok(ExitCode::SUCCESS)
-    };
-    tokio::select! {
-        biased;
-        reason = guard.lost() => {
-            let after = held_since.elapsed();
-            let silence = rules.plan.silence(Instant::now(), guard.valid_until());
-            Err(errors::lost_lock(guard, after, &errors::lost(reason, Some(silence)), ""))
-        }
-        () = until_orderly_end(&mut heard.forwarded) => Ok(ExitCode::SUCCESS),
-        held = held => held,
-    }
-}
-
-/// Does `work`, which may block for long, on a thread of its own, which ends with the process: what
-/// blocks cannot be called off.
-fn on_a_thread<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> oneshot::Receiver<T> {
-    let (tell, told) = oneshot::channel();
-    std::thread::spawn(move || tell.send(work()));
-    told
-}
-
-/// Other signals have nobody to be forwarded to.
-async fn until_orderly_end(signals: &mut Signals) {
-    while ![Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT].contains(&signals.next().await) {}
-}
-
-/// Resolves when standard input ends.
-///
-/// A background job that reads its terminal is stopped by the kernel, and one that is stopped loses
-/// its lock; it holds until it is told to end.
-async fn end_of_input() {
-    let is_ours = || Terminal::controlling().is_none_or(|terminal| terminal.is_ours());
-    if terminal::is_input() && !is_ours() {
-        return std::future::pending().await;
-    }
-    let ended = on_a_thread(|| {
-        let mut buffer = [0; 512];
-        while matches!(io::stdin().read(&mut buffer), Ok(1..)) {}
-    });
-    let _ended = ended.await;
 }

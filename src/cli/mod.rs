@@ -15,6 +15,8 @@
 //! | `settings`, `sources`, `values` | what can be set, where it may come from, how it is written |
 //! | `serve`, `reread`, `log`, `log_queue` | the coordinator as a process: port file, signals, what it tells |
 //! | `lock`, `nested`, `waiting`, `supervise`, `orphans`, `plan`, `child`, `again`, `foreground`, `terminal`, `signals` | a command under a lock, dead before the lock is another's |
+//! | `hold` | a lock without a command |
+//! | `acquire`, `keeper`, `held` | a lock for several steps: a process of its own keeps it |
 //! | `watchdog` | the same when that process is stopped or dead: a process of its own |
 //! | `status`, `waits` | who holds what and who waits, as tables; who waits for whom, as a tree |
 //! | `events`, `ping`, `release`, `config`, `papers` | the small commands |
@@ -25,6 +27,7 @@
 //! What is never here: a rule about locks, `unsafe`, a `print` outside `output`. Nobody imports
 //! this room. `docs/cli.md` is its page for users.
 
+mod acquire;
 mod again;
 mod args;
 mod aside;
@@ -34,7 +37,11 @@ mod config;
 mod errors;
 mod events;
 mod foreground;
+mod held;
+mod hold;
 mod json;
+mod keeper;
+mod life;
 mod lock;
 mod log;
 mod log_queue;
@@ -80,6 +87,8 @@ pub(crate) fn helper() -> Option<ExitCode> {
         Some(watchdog::run(words))
     } else if word == foreground::WORD {
         Some(foreground::run(words))
+    } else if word == keeper::WORD {
+        Some(keeper::run(words))
     } else {
         None
     }
@@ -110,6 +119,9 @@ pub(crate) fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure
         Command::Serve => serve::run(settings, asked.flags),
         Command::Lock(args) => lock::run(&args, settings),
         Command::Try(args) => lock::run(&args.without_waiting()?, settings),
+        Command::Hold(args) => hold::run(&args, settings),
+        Command::Acquire(args) => acquire::run(&args),
+        Command::Held(args) => on_a_runtime(held::run(args, settings)),
         Command::Status(args) => on_a_runtime(status::run(args, settings)),
         Command::Events(args) => on_a_runtime(events::run(args, settings)),
         Command::Ping(args) => on_a_runtime(ping::run(args, settings)),
@@ -119,6 +131,12 @@ pub(crate) fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure
         Command::Completions(args) => papers::completions(&args),
         Command::Man(args) => papers::man(&args),
     }
+}
+
+/// Tells what went wrong; its exit code.
+pub(crate) fn fail(failure: &Failure) -> ExitCode {
+    acquire::fail_in_eval(failure.exit);
+    failure.report()
 }
 
 /// Runs a client's work to its end on this thread.

@@ -12,8 +12,9 @@ use std::fmt::Write as _;
 use coordinator::types::FencingToken;
 use coordinator::wire::{Holder, LockStatus, Mode};
 
-use super::args::LockArgs;
+use super::args::Wanted;
 use super::errors::{Attempt, Failure, shell_word};
+use super::keeper;
 use super::ping::connect;
 use super::settings::Settings;
 use super::visible::quoted;
@@ -32,9 +33,16 @@ pub(crate) struct Held {
     pub(crate) name: String,
 }
 
-/// What we run under, as our environment says.
+/// What we run under, as our environment says, and what was acquired for the job of which we are a
+/// step.
 pub(crate) fn held_above() -> Vec<Held> {
-    read(&env::var(VARIABLE).unwrap_or_default())
+    let mut held = read(&env::var(VARIABLE).unwrap_or_default());
+    for it in keeper::held_here() {
+        if !held.contains(&it) {
+            held.push(it);
+        }
+    }
+    held
 }
 
 /// Lines that nobody of ours wrote are left out.
@@ -58,21 +66,31 @@ pub(crate) fn variable(token: FencingToken, session: &str, names: &[&str]) -> St
     })
 }
 
+/// What to do about a lock that is held above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nesting {
+    /// To wait for it would be for ever.
+    Refused,
+    /// Go on under the grant that is there.
+    Reentrant,
+}
+
 /// The grant under which the command is to run without asking for another; none: it is to ask.
 ///
 /// # Errors
 ///
 /// If it would wait for what it runs under, or if `--reentrant` wants more than that is.
 pub(crate) async fn grant_above(
-    args: &LockArgs,
+    wanted: &Wanted,
+    nesting: Nesting,
     settings: &Settings,
 ) -> Result<Option<Held>, Failure> {
     let mut above = held_above();
-    above.retain(|held| args.names().contains(&held.name.as_str()));
+    above.retain(|held| wanted.names().contains(&held.name.as_str()));
     if above.is_empty() {
         return Ok(None);
     }
-    let attempt = Attempt { server: &settings.server.0, lock: &args.name, ..Attempt::default() };
+    let attempt = Attempt { server: &settings.server.0, lock: &wanted.name, ..Attempt::default() };
     let mut observer = connect(settings).await?;
     let mut alive = Vec::new();
     for held in above {
@@ -81,22 +99,22 @@ pub(crate) async fn grant_above(
             alive.push((held, mode));
         }
     }
-    judge(args, &alive)
+    judge(wanted, nesting, &alive)
 }
 
 /// How the grant with this token is held, if it still is.
-fn mode_of(lock: &LockStatus, token: u64) -> Option<Mode> {
+pub(crate) fn mode_of(lock: &LockStatus, token: u64) -> Option<Mode> {
     let is_it = |holder: &&Holder| holder.token == token;
     lock.holders.iter().find(is_it).map(|holder| holder.mode)
 }
 
-fn judge(args: &LockArgs, alive: &[(Held, Mode)]) -> Result<Option<Held>, Failure> {
+fn judge(args: &Wanted, nesting: Nesting, alive: &[(Held, Mode)]) -> Result<Option<Held>, Failure> {
     let wanted = match args.permits {
         Some(of) => Mode::Permits { take: args.take, of },
         None if args.shared => Mode::Shared,
         None => Mode::Exclusive,
     };
-    if !args.reentrant {
+    if nesting == Nesting::Refused {
         return match alive.iter().find(|(_, mode)| !go_together(*mode, wanted)) {
             Some((held, _)) => Err(itself(held)),
             None => Ok(None),

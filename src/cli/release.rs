@@ -1,4 +1,5 @@
-//! `coordinator release --force`: an operator takes a lock away (rule R11).
+//! `coordinator release`: gives back what was acquired (`held`), or, with `--force`, an operator takes a
+//! lock away (rule R11).
 
 use std::process::ExitCode;
 
@@ -6,18 +7,23 @@ use coordinator::types::FencingToken;
 
 use super::args::ReleaseArgs;
 use super::errors::{Attempt, Failure};
+use super::held;
 use super::output;
 use super::ping::connect;
 use super::settings::Settings;
 use super::visible;
 
-/// Takes the lock away from whoever holds it with this token.
+/// Gives back what was acquired; by force, takes the lock away from whoever holds it with this token.
 pub(crate) async fn run(args: ReleaseArgs, settings: &Settings) -> Result<ExitCode, Failure> {
-    let ReleaseArgs { name, token, force: _said } = args;
-    let attempt = Attempt { server: &settings.server.0, lock: &name, ..Attempt::default() };
+    let ReleaseArgs { name, keeper, token, force: _said } = args;
+    // The grammar has one only with the other, and both only with `--force`.
+    let (Some(token), Some(name)) = (token, &name) else {
+        return held::release(keeper.as_deref(), name.as_deref()).await;
+    };
+    let attempt = Attempt { server: &settings.server.0, lock: name, ..Attempt::default() };
     let mut observer = connect(settings).await?;
-    let revoked = observer.revoke(&name, FencingToken::new(token)).await;
+    let revoked = observer.revoke(name, FencingToken::new(token)).await;
     revoked.map_err(|error| attempt.failed(&error))?;
-    output::line(&format!("took {} from the holder with token {token}", visible::quoted(&name)))?;
+    output::line(&format!("took {} from the holder with token {token}", visible::quoted(name)))?;
     Ok(ExitCode::SUCCESS)
 }

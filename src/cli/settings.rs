@@ -26,8 +26,11 @@ use super::values::{OnLost, PORT_DEFAULT, ServerAddress, Size, Threads, TtlMax, 
 use super::words;
 
 /// Commands that talk to a coordinator.
-const CLIENTS: &[&str] = &["lock", "try", "status", "events", "ping", "release", "bench"];
-/// Commands that run under a lock.
+const CLIENTS: &[&str] =
+    &["lock", "try", "hold", "acquire", "held", "status", "events", "ping", "release", "bench"];
+/// Commands that hold a lock.
+const HOLDERS: &[&str] = &["lock", "try", "hold", "acquire"];
+/// Those of them that run a command under it.
 const LOCKERS: &[&str] = &["lock", "try"];
 /// The command that is a coordinator.
 const SERVERS: &[&str] = &["serve"];
@@ -212,11 +215,11 @@ settings! {
         "connect-timeout" "DURATION" CLIENTS, Foreign::None;
     /// Who you are, shown to others; else user@host:pid.
     identity: Option<Identity> = |_| String::new(),
-        "as" "ID" LOCKERS, Foreign::None;
+        "as" "ID" HOLDERS, Foreign::None;
     /// How long the lock outlives the last sign of life: 2s to 10m, or to the --ttl-max of the
     /// coordinator.
     ttl: Ttl = |_| words::ttl(Ttl::default()),
-        "ttl" "DURATION" LOCKERS, Foreign::None;
+        "ttl" "DURATION" HOLDERS, Foreign::None;
     /// From SIGTERM to SIGKILL when the lock is lost, a third of the ttl at most.
     kill_after: Duration = |_| "5s".to_owned(),
         "kill-after" "DURATION" LOCKERS, Foreign::None;

@@ -42,6 +42,13 @@ impl Signals {
         Ok(Self { streams: signals.into_iter().map(stream).collect::<io::Result<_>>()? })
     }
 
+    /// Listens for these besides.
+    pub(crate) fn add(&mut self, signals: impl IntoIterator<Item = Signal>) -> io::Result<()> {
+        let more = Self::listen(signals)?;
+        self.streams.extend(more.streams);
+        Ok(())
+    }
+
     /// The next signal. Nothing is missed if this is dropped and called again.
     pub(crate) async fn next(&mut self) -> Signal {
         poll_fn(|context| {

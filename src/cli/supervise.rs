@@ -3,8 +3,8 @@
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use coordinator::LockGuard;
 use coordinator::types::LostReason;
+use coordinator::{Client, LockGuard};
 use rustix::process::Signal;
 use tokio::time::sleep_until;
 
@@ -53,6 +53,8 @@ struct Watch<'a> {
     shown: String,
     /// The lock.
     guard: &'a LockGuard,
+    /// The session that holds it.
+    client: &'a Client,
     /// What to do when it is in danger.
     rules: Rules,
     /// Since when it is held.
@@ -70,7 +72,7 @@ struct Watch<'a> {
 /// Runs `command` while `guard` is held; its exit code, or the loss.
 pub(crate) async fn supervise(
     command: Command,
-    guard: &LockGuard,
+    (client, guard): (&Client, &LockGuard),
     rules: Rules,
     watchdog: Option<Watchdog>,
     mut heard: Heard,
@@ -86,6 +88,7 @@ pub(crate) async fn supervise(
         watchdog,
         shown,
         guard,
+        client,
         rules,
         since: Instant::now(),
         valid_until,
@@ -94,7 +97,7 @@ pub(crate) async fn supervise(
         stopping: None,
     };
     if let Some(watchdog) = &mut watch.watchdog {
-        watchdog.watch(watch.job.group(), valid_until);
+        watchdog.watch(watch.job.group(), valid_until, client.session_key());
     }
     // Those that ended before we listened.
     watch.reap_orphans();
@@ -217,7 +220,7 @@ impl Watch<'_> {
     /// The command must be dead by then, whether or not we are there to see to it.
     fn move_deadline(&mut self, dead_by: Instant) {
         if let Some(watchdog) = &mut self.watchdog {
-            watchdog.move_deadline(dead_by);
+            watchdog.move_deadline(dead_by, self.client.session_key());
         }
     }
 

@@ -14,6 +14,7 @@ use super::core::Welcome;
 use super::elect::Leaders;
 use super::error::Error;
 use super::guard::LockGuard;
+use super::key::SessionKey;
 use super::observer::Observer;
 use super::owner::Owner;
 use super::request::{LockAllRequest, LockRequest, unless_busy};
@@ -215,6 +216,13 @@ impl Client {
     /// The session, as others see it; another one after it was away too long.
     pub fn session(&self) -> SessionId {
         self.welcome().session
+    }
+
+    /// What lets another process end the session, as it is now, if this one cannot any more: for one
+    /// that watches over this, and sees it die. Another one after each restart of the coordinator.
+    pub fn session_key(&self) -> SessionKey {
+        let Welcome { session, secret, generation, ttl, epoch: _ } = self.welcome();
+        SessionKey::new(session, secret, generation, ttl)
     }
 
     /// The run of the coordinator that was last heard of.

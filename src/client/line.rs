@@ -1,4 +1,4 @@
-//! A connection without a session: what is asked over it, and what is heard.
+//! A connection without a session of its own: what is asked over it, and what is heard.
 
 use std::io;
 use std::sync::Arc;
@@ -56,21 +56,32 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Connects to one of `servers`. This and every answer may take as long as `timeout`.
+    /// Connects to one of `servers`, to look. This and every answer may take as long as `timeout`.
     pub(super) async fn connect(servers: &Servers, timeout: Duration) -> Result<Self, Error> {
+        Self::open(servers, timeout, Attach::Observer, 0).await
+    }
+
+    /// The same for whatever `attach` says; `ttl_ms` is the lease that goes with it.
+    pub(super) async fn open(
+        servers: &Servers,
+        timeout: Duration,
+        attach: Attach,
+        ttl_ms: u32,
+    ) -> Result<Self, Error> {
         let server = servers.name();
         let count = u32::try_from(servers.len()).unwrap_or(u32::MAX);
         within(timeout, server, async {
             let mut dial = Dial::new(servers.clone());
             for _ in 1..count {
-                let attempt = Self::connect_once(&mut dial, timeout, servers);
+                let attempt =
+                    Self::connect_once(&mut dial, timeout, servers, (attach.clone(), ttl_ms));
                 match within(timeout / count, server, attempt).await {
                     Err(error) if error.is_retryable() => {}
                     outcome => return outcome,
                 }
             }
             // The last one has all the time that is left.
-            Self::connect_once(&mut dial, timeout, servers).await
+            Self::connect_once(&mut dial, timeout, servers, (attach, ttl_ms)).await
         })
         .await
     }
@@ -79,13 +90,19 @@ impl Line {
         dial: &mut Dial,
         timeout: Duration,
         servers: &Servers,
+        purpose: (Attach, u32),
     ) -> Result<Self, Error> {
         let dialled = dial.connect().await;
         let stream = dialled.map_err(|error| Error::unavailable(servers.name(), error))?;
-        Self::greet(stream, timeout, servers).await
+        Self::greet(stream, timeout, servers, purpose).await
     }
 
-    async fn greet(stream: TcpStream, timeout: Duration, servers: &Servers) -> Result<Self, Error> {
+    async fn greet(
+        stream: TcpStream,
+        timeout: Duration,
+        servers: &Servers,
+        (attach, ttl_ms): (Attach, u32),
+    ) -> Result<Self, Error> {
         let (reader, writer) = stream.into_split();
         let mut line = Self {
             reader: Own::new(FramedRead::new(reader, ClientCodec::new())),
@@ -102,8 +119,8 @@ impl Line {
         };
         let hello = ClientMessage::Hello(wire::Hello {
             protocol: PROTOCOL,
-            attach: Attach::Observer,
-            ttl_ms: 0,
+            attach,
+            ttl_ms,
             linger_ms: None,
             identity: default_identity(),
             epoch_seen: 0,
@@ -116,6 +133,19 @@ impl Line {
                 Err(line.broken(format!("it speaks version {protocol}")))
             }
             other => Err(line.out_of_place(&other)),
+        }
+    }
+
+    /// Says goodbye, and waits until that is heard.
+    pub(super) async fn goodbye(mut self) -> Result<(), Error> {
+        self.send(&ClientMessage::Goodbye).await?;
+        loop {
+            match self.next().await {
+                // What the session was told meanwhile is nobody's affair any more.
+                Ok(_) => {}
+                Err(Error::Dismissed { code: GoodbyeCode::Done, .. }) => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
     }
 

@@ -337,7 +337,7 @@ fn what_cannot_be_written_is_an_error_of_every_command() {
         &["help"],
         &["lock", "--help"],
         &["--version"],
-        &["lock", "another"],
+        &["hold", "-q", "--until-eof", "another"],
         &["bench", "--pairs", "1", "--quiet"],
         &["release", "demo", "--force", "--token", &token],
     ] {

@@ -14,6 +14,7 @@ mod files;
 mod forked;
 #[path = "../history/mod.rs"]
 mod history;
+mod keeper;
 mod looking;
 mod loss;
 mod nemesis;

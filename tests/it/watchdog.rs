@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use coordinator::{Client, SessionKey};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{
@@ -248,6 +249,104 @@ fn a_command_gets_no_file_but_its_own() {
     plain.args(["-c", script]);
     let done = run(server.client(&["lock", "demo", "-c", script]));
     assert_eq!((done.code(), done.out), (Some(0), run(plain).out));
+}
+
+#[test]
+fn a_lock_is_the_next_ones_as_soon_as_a_killed_supervisors_command_is_dead() {
+    let server = Server::start();
+    let lock = start(server.client(&["lock", "--ttl", "10m", "demo", "--", "sleep", "60"]));
+    server.held("demo");
+    let watchdog = watchdog_on_duty(&lock);
+    let next = start(server.client(&["lock", "demo", "--", "echo", "mine"]));
+    server.waited_for_by("demo", 1);
+    lock.signal(Signal::KILL);
+    let done = next.end();
+    assert_eq!((done.code(), done.out.as_str()), (Some(0), "mine\n"), "{}", done.err);
+    eventually("the watchdog has gone", || (!lives(&watchdog)).then_some(()));
+}
+
+#[test]
+fn a_killed_supervisors_lock_is_not_released_while_its_command_lives() {
+    let server = Server::start();
+    let [pid, steps, next] = ["command", "steps", "next"].map(|name| server.home.path(name));
+    let words = ["lock", "--ttl", "10m", "--kill-after", "0.5", "demo", "-c"];
+    let mut lock = server.client(&words);
+    // What is left of the group when its leader has ended counts as well.
+    lock.arg(format!("({}) & echo $! > /dev/null; wait", stubborn(&pid, &steps)));
+    let lock = start(lock);
+    line_in(&pid);
+    watchdog_on_duty(&lock);
+    let script = format!("date +%s%N > {}", next.display());
+    let successor = start(server.client(&["lock", "demo", "-c", &script]));
+    server.waited_for_by("demo", 1);
+    let killed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    lock.signal(Signal::KILL);
+    assert_eq!(successor.end().code(), Some(0));
+    let steps = fs::read_to_string(steps).unwrap();
+    let last: u128 = steps.lines().next_back().unwrap().parse().unwrap();
+    let next: u128 = line_in(&next).parse().unwrap();
+    assert!(last < next, "its last step was {} ns after the next holder's first", last - next);
+    assert!(next >= (killed + Duration::from_millis(500)).as_nanos(), "it had no farewell");
+}
+
+#[test]
+fn a_killed_supervisors_lock_has_the_pause_that_was_asked_for() {
+    let server = Server::start();
+    let words = ["lock", "--ttl", "10m", "--lock-delay", "10s", "demo", "--", "sleep", "60"];
+    let lock = start(server.client(&words));
+    let token = server.held("demo");
+    let watchdog = watchdog_on_duty(&lock);
+    lock.signal(Signal::KILL);
+    eventually("the watchdog has gone", || (!lives(&watchdog)).then_some(()));
+    // Not given back: it is lost when its lease ends, and the pause begins.
+    assert_eq!(server.held("demo"), token);
+}
+
+#[test]
+fn a_watchdog_gives_up_a_coordinator_that_is_away() {
+    let server = Server::start();
+    let lock = start(server.client(&["lock", "--ttl", "3s", "demo", "--", "sleep", "60"]));
+    server.held("demo");
+    let watchdog = watchdog_on_duty(&lock);
+    let _stopped = server.end_by(Signal::KILL);
+    lock.signal(Signal::KILL);
+    eventually("the watchdog has gone", || (!lives(&watchdog)).then_some(()));
+}
+
+#[test]
+fn nobody_else_learns_from_a_watchdog_whose_session_it_is() {
+    let server = Server::start();
+    let lock = start(server.client(&["lock", "demo", "--", "sleep", "60"]));
+    server.held("demo");
+    let watchdog = watchdog_on_duty(&lock);
+    let words = fs::read(format!("/proc/{watchdog}/cmdline")).unwrap();
+    assert!(words.ends_with(b"\0__watch\x005000\0"), "{:?}", String::from_utf8_lossy(&words));
+}
+
+#[test]
+fn whoever_has_the_key_of_a_session_can_end_it() {
+    let server = Server::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = Client::connect(server.address.as_str()).await.unwrap();
+        let guard = client.lock("demo").await.unwrap();
+        let bytes = client.session_key().to_bytes();
+        for attempt in ["ends it", "finds it ended"] {
+            let mut key = SessionKey::from_bytes(&bytes).unwrap();
+            let closed = key.close(server.address.as_str(), SOON).await;
+            assert!(closed.is_ok(), "{attempt}: {closed:?}");
+        }
+        assert!(client.status("demo").await.unwrap().is_none());
+        guard.lost().await;
+        // Not with another secret.
+        let client = Client::connect(server.address.as_str()).await.unwrap();
+        let _guard = client.lock("demo").await.unwrap();
+        let mut bytes = client.session_key().to_bytes();
+        bytes[20] ^= 1;
+        let mut key = SessionKey::from_bytes(&bytes).unwrap();
+        let _refused = key.close(server.address.as_str(), SOON).await;
+        assert!(client.status("demo").await.unwrap().is_some());
+    });
 }
 
 #[test]

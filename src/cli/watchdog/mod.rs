@@ -13,6 +13,7 @@
 //! then is there, no news        SIGKILL       the supervisor stands still
 //! the pipe ends                 SIGTERM,      the supervisor is dead; SIGKILL after --kill-after,
 //!                               SIGCONT       and never later than the deadline
+//! the group is dead after that  Goodbye       others need not wait for the lease to end
 //! killed by the supervisor      nothing       the command has ended
 //! ```
 //!
@@ -36,6 +37,12 @@
 //! the group has a member left, and never acts again once it had none. Ids are given out in turn,
 //! so for an error all of them would have to be used up between two looks.
 //!
+//! **Whom it speaks for.** An order also has the key to the supervisor's session. With that a dead
+//! supervisor's session is ended, which releases its lock, but never before all of the group is dead
+//! (`group`). If the coordinator cannot be told, the lease ends by itself, as it always did (`release`).
+//! A supervisor that stands still is not spoken for: it lives. The key goes through the pipe, since
+//! arguments are for everybody to see.
+//!
 //! **Why not `PR_SET_PDEATHSIG`.** It reaches only the direct child, is lost when that runs a setuid
 //! program, knows no second signal and no stopped parent, is Linux's alone, and without unsafe code
 //! it needs one more program start between us and the command, on the way of every lock. What it
@@ -45,13 +52,16 @@
 //!
 //! With `--on-lost warn` the command may outlive its lock, so there is no watchdog.
 
+mod group;
 mod process;
+mod release;
 
 use std::io::{self, PipeWriter, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use coordinator::SessionKey;
 use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -72,16 +82,22 @@ fn shared_now() -> Duration {
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// Bytes of an order in the pipe: the group, then the deadline in microseconds.
-const ORDER_LEN: usize = 16;
+/// Bytes of an order in the pipe: the group, the deadline in microseconds, the key. As few as a pipe
+/// takes whole.
+const ORDER_LEN: usize = 16 + SessionKey::LEN;
 
-/// Whom to kill, and when.
+/// The variable that tells the watchdog where the coordinator is. Only our own user can see it.
+const SERVER: &str = "COORDINATOR_SERVER";
+
+/// Whom to kill, and when; and what to release afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Order {
     /// The command's process group.
     group: Pid,
     /// When it must be dead, by the shared clock.
     dead_by: Duration,
+    /// The session that holds the lock.
+    key: SessionKey,
 }
 
 impl Order {
@@ -89,18 +105,22 @@ impl Order {
         let group = i64::from(self.group.as_raw_nonzero().get());
         let dead_by = u64::try_from(self.dead_by.as_micros()).unwrap_or(u64::MAX);
         let mut bytes = [0; ORDER_LEN];
-        let (first, second) = bytes.split_at_mut(ORDER_LEN / 2);
+        let (first, key) = bytes.split_at_mut(16);
+        let (first, second) = first.split_at_mut(8);
         first.copy_from_slice(&group.to_le_bytes());
         second.copy_from_slice(&dead_by.to_le_bytes());
+        key.copy_from_slice(&self.key.to_bytes());
         bytes
     }
 
     /// None if nobody sane wrote this: a group has an id above 1, which is that of all processes.
     fn decode(bytes: &[u8; ORDER_LEN]) -> Option<Self> {
-        let (&[group, dead_by], _) = bytes.as_chunks() else { return None };
-        let group = i32::try_from(i64::from_le_bytes(group)).ok().filter(|id| *id > 1)?;
-        let dead_by = Duration::from_micros(u64::from_le_bytes(dead_by));
-        Some(Self { group: Pid::from_raw(group)?, dead_by })
+        let (group, rest) = bytes.split_first_chunk()?;
+        let (dead_by, key) = rest.split_first_chunk()?;
+        let group = i32::try_from(i64::from_le_bytes(*group)).ok().filter(|id| *id > 1)?;
+        let dead_by = Duration::from_micros(u64::from_le_bytes(*dead_by));
+        let key = SessionKey::from_bytes(key.try_into().ok()?)?;
+        Some(Self { group: Pid::from_raw(group)?, dead_by, key })
     }
 }
 
@@ -120,32 +140,37 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    /// Starts one that has nothing to watch yet. `kill_after` is the time from SIGTERM to SIGKILL.
-    pub(crate) fn start(kill_after: Duration) -> io::Result<Self> {
+    /// Starts one that has nothing to watch yet. `kill_after` is the time from SIGTERM to SIGKILL,
+    /// `server` where the coordinator is; none: the session of the dead is left to its lease.
+    pub(crate) fn start(kill_after: Duration, server: Option<&str>) -> io::Result<Self> {
         let (theirs, orders) = io::pipe()?;
         rustix::io::ioctl_fionbio(&orders, true)?;
         let mut command = our_program()?;
         command.arg(WORD).arg(kill_after.as_millis().to_string());
+        match server {
+            Some(server) => command.env(SERVER, server),
+            None => command.env_remove(SERVER),
+        };
         // It must keep no file system busy, no output open, and be out of reach from the first.
         command.current_dir("/").stdin(theirs).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.process_group(0).spawn()?;
         Ok(Self { process, orders, group: None, dead_by: Duration::MAX })
     }
 
-    /// Gives it a command that is to be dead at `dead_by`.
-    pub(crate) fn watch(&mut self, group: Pid, dead_by: Instant) {
+    /// Gives it a command that is to be dead at `dead_by`, and the session that holds its lock.
+    pub(crate) fn watch(&mut self, group: Pid, dead_by: Instant, key: SessionKey) {
         self.group = Some(group);
-        self.move_deadline(dead_by);
+        self.move_deadline(dead_by, key);
     }
 
-    /// Moves the deadline of the command it has.
-    pub(crate) fn move_deadline(&mut self, dead_by: Instant) {
+    /// Moves the deadline of the command it has; the session may have another key by now.
+    pub(crate) fn move_deadline(&mut self, dead_by: Instant, key: SessionKey) {
         let Some(group) = self.group else { return };
         // The shared clock is read first: a pause between the two makes the deadline early, not late.
         let now = shared_now();
         let dead_by = now + dead_by.saturating_duration_since(Instant::now());
         // If the pipe is full, or nobody reads any more, the earlier deadline stays the one it has.
-        if self.orders.write_all(&Order { group, dead_by }.encode()).is_ok() {
+        if self.orders.write_all(&Order { group, dead_by, key }.encode()).is_ok() {
             self.dead_by = dead_by;
         }
     }
@@ -181,9 +206,12 @@ mod tests {
 
     #[test]
     fn an_order_arrives_as_it_was_given() {
+        let mut key = [0; SessionKey::LEN];
+        key[SessionKey::LEN - 3] = 0x27;
         let order = Order {
             group: Pid::from_raw(4_194_303).unwrap(),
             dead_by: Duration::from_micros(987_654_321_012),
+            key: SessionKey::from_bytes(&key).unwrap(),
         };
         assert_eq!(Order::decode(&order.encode()), Some(order));
     }

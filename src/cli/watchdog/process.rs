@@ -1,8 +1,10 @@
 //! What the watchdog does, in its own process: `coordinator __watch`.
 //!
-//! It reads orders from standard input until their deadline passes or they end, and then kills.
+//! It reads orders from standard input until their deadline passes or they end, and then kills. If
+//! they end, it then releases the lock that the dead held.
 //! There is nobody to tell errors to; one that cannot see does nothing.
 
+use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
@@ -11,10 +13,12 @@ use std::time::Duration;
 
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::stdio::stdin;
 
-use super::{ORDER_LEN, Order, shared_now};
+use super::group::{is_dead, is_gone};
+use super::release::release;
+use super::{ORDER_LEN, Order, SERVER, shared_now};
 
 /// The word that makes a `coordinator` a watchdog. It is in no help and no completion: it is said
 /// only by ourselves.
@@ -26,6 +30,9 @@ const NAME: &std::ffi::CStr = c"lock-watchdog";
 
 /// How often to look whether a group that was asked to end has ended.
 const GROUP_POLL: Duration = Duration::from_millis(20);
+/// How many such looks there are between two in which what is still there is looked at closely: that
+/// is dear where there are many processes.
+const LOOKS_PER_CLOSE_ONE: u32 = 10;
 /// Orders read at once.
 const ORDERS_MAX: usize = 64;
 
@@ -75,26 +82,47 @@ fn watch(kill_after: Duration) -> io::Result<()> {
         let (orders, _none) = bytes[..len].as_chunks();
         order = orders.last().and_then(Order::decode).or(order);
     }
-    if let Some(order) = order {
-        see_off(order, kill_after);
+    if let Some(order) = order
+        && see_off(order, kill_after) == Group::Dead
+        && let Some(server) = env::var(SERVER).ok()
+    {
+        release(order.key, &server, order.dead_by);
     }
     Ok(())
 }
 
-/// The supervisor is dead: asks the group to end, and tells it to when its time is up.
-fn see_off(order: Order, kill_after: Duration) {
-    let kill_at = order.dead_by.min(shared_now().saturating_add(kill_after));
+/// What has become of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Group {
+    /// Nothing of it does any more work.
+    Dead,
+    /// Something of it may.
+    Living,
+}
+
+/// The supervisor is dead: asks the group to end, and tells it to when its time is up. Returns when it
+/// is dead, or when the lease has ended.
+fn see_off(order: Order, kill_after: Duration) -> Group {
+    let mut kill_at = Some(order.dead_by.min(shared_now().saturating_add(kill_after)));
     signal(order.group, Signal::TERM);
     // A stopped command cannot act on SIGTERM; it has its time to do so.
     signal(order.group, Signal::CONT);
-    while test_kill_process_group(order.group).is_ok() {
-        let left = kill_at.saturating_sub(shared_now());
-        if left.is_zero() {
-            signal(order.group, Signal::KILL);
-            return;
+    for look in 0_u32.. {
+        let is_close = look % LOOKS_PER_CLOSE_ONE == LOOKS_PER_CLOSE_ONE - 1;
+        if is_gone(order.group) || (is_close && is_dead(order.group)) {
+            return Group::Dead;
         }
-        thread::sleep(left.min(GROUP_POLL));
+        let now = shared_now();
+        if kill_at.is_some_and(|at| at <= now) {
+            signal(order.group, Signal::KILL);
+            kill_at = None;
+        } else if order.dead_by <= now {
+            break;
+        }
+        let next = kill_at.map_or(GROUP_POLL, |at| at.saturating_sub(now).min(GROUP_POLL));
+        thread::sleep(next);
     }
+    Group::Living
 }
 
 /// One that has gone needs no signal.

@@ -58,7 +58,9 @@ pub(crate) struct Welcome {
     pub(crate) epoch: Epoch,
     /// The length of the lease.
     pub(crate) ttl: Ttl,
-    /// Counts the connections of the session.
+    /// What proves to a later connection that it is for this session.
+    pub(crate) secret: u128,
+    /// Counts the connections of the session: the greatest that one of them had.
     pub(crate) generation: u64,
 }
 

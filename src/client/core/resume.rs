@@ -338,7 +338,8 @@ impl Core {
         self.unreachable = false;
         self.epoch_seen = self.epoch_seen.max(epoch);
         let (session, epoch) = (SessionId::new(session), Epoch::new(epoch));
-        self.effects.push(Effect::Welcomed(Welcome { session, epoch, ttl, generation }));
+        let welcome = Welcome { session, epoch, ttl, secret, generation: latest };
+        self.effects.push(Effect::Welcomed(welcome));
         if self.began {
             self.repeat(known, now);
         }

@@ -1,0 +1,201 @@
+//! The keeper itself: `coordinator __keep acquire …`, with the words that `acquire` was given.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use coordinator::{Client, LockGuard};
+use rustix::process::{Signal, setsid};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::super::args::{self, AcquireArgs, Command};
+use super::super::child::code_of_signal;
+use super::super::errors::{Failure, exit, reason};
+use super::super::hold::{Bounds, ENDING, End, on_a_thread, until_end};
+use super::super::life::Life;
+use super::super::lock::{Acquired, Advice, GivenBack, acquire, give_back};
+use super::super::nested::{self, Nesting};
+use super::super::plan::Plan;
+use super::super::settings::Settings;
+use super::super::signals::Signals;
+use super::super::{on_a_runtime, settings_in_force, words};
+use super::file::{KeptFile, new_place, place_of};
+use super::record::{Ending, Record};
+
+/// The word that makes a `coordinator` a keeper. In no help, for nobody types it.
+pub(crate) const WORD: &str = "__keep";
+/// What `acquire` says when it has said all that it had to say.
+pub(crate) const GO_ON: u8 = b'g';
+/// How long it may take for that.
+const GO_ON_MAX: Duration = Duration::from_secs(10);
+/// The longest that is held for nobody who is known.
+const UNBOUND_MAX: Duration = Duration::from_secs(86_400);
+/// What ps(1) and killall(1) know it by; at most 15 bytes.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const NAME: &std::ffi::CStr = c"lock-keeper";
+
+/// Keeps what the command line asks for. What goes wrong before it is held is told here.
+pub(crate) fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
+    close_inherited();
+    // No terminal's Ctrl-C, and no hang-up; whoever starts us is no leader of a group.
+    let _cannot_fail = setsid();
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _cosmetic = rustix::thread::set_name(NAME);
+    let asked = match args::read(std::iter::once("coordinator".into()).chain(words).collect()) {
+        Ok(asked) => asked,
+        Err(told) => return told,
+    };
+    let Command::Acquire(args) = &asked.command else { return ExitCode::from(exit::USAGE) };
+    let kept = settings_in_force(&asked).and_then(|settings| {
+        on_a_runtime(async { Keeper::begin(args, &settings).await?.keep().await })
+    });
+    kept.unwrap_or_else(|failure| failure.report())
+}
+
+/// Files that were open where we were started: somebody may wait for their end.
+fn close_inherited() {
+    let Ok(open) = fs::read_dir("/proc/self/fd").or_else(|_| fs::read_dir("/dev/fd")) else {
+        return;
+    };
+    let named = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let inherited: Vec<i32> = named.filter(|number| *number > 2).collect();
+    for number in inherited {
+        // One of them is that of the directory, which is closed by now.
+        let _closed = nix::unistd::close(number);
+    }
+}
+
+/// A keeper that is about to hold something.
+struct Keeper<'a> {
+    /// What was asked for.
+    args: &'a AcquireArgs,
+    /// What holds for this run.
+    settings: &'a Settings,
+    /// What ends it.
+    signals: Signals,
+    /// What whoever started us says; its end, if that has gone.
+    starter: oneshot::Receiver<Option<u8>>,
+    /// When to end by itself.
+    bounds: Bounds,
+    /// Where it is written down.
+    file: KeptFile,
+}
+
+impl<'a> Keeper<'a> {
+    async fn begin(args: &'a AcquireArgs, settings: &'a Settings) -> Result<Self, Failure> {
+        // Whatever is ignored: it is how `release` ends us.
+        let always = [Signal::TERM];
+        let others = ENDING.into_iter().filter(|signal| !always.contains(signal));
+        let signals = Signals::listen_unless_ignored(others)
+            .and_then(|mut signals| signals.add(always).map(|()| signals))
+            .map_err(|error| Failure::ours("cannot hear signals", &error))?;
+        let life = args.until.while_pid.map(Life::of).transpose()?;
+        let max = args.until.max.or(life.is_none().then_some(UNBOUND_MAX));
+        nested::grant_above(&args.wanted, Nesting::Refused, settings).await?;
+        let place = match &args.keeper {
+            Some(named) => place_of(named)?,
+            None => new_place()?,
+        };
+        let file = KeptFile::claim(&place)?;
+        let starter = on_a_thread(|| {
+            let mut word = [0];
+            matches!(io::stdin().read(&mut word), Ok(1)).then_some(word[0])
+        });
+        Ok(Self { args, settings, signals, starter, bounds: Bounds { life, max }, file })
+    }
+
+    /// Gets the lock, and keeps it until it is to end.
+    async fn keep(mut self) -> Result<ExitCode, Failure> {
+        let advice = Advice::of_holding("acquire", &self.args.wanted);
+        let wanted = &self.args.wanted;
+        let acquired = tokio::select! {
+            biased;
+            acquired = acquire(wanted, self.settings, &mut self.signals, advice) => acquired,
+            // Whoever started us has gone, and nobody wants it any more.
+            _ = &mut self.starter => Ok(Acquired::Interrupted(Signal::HUP)),
+        };
+        let (client, guard) = match acquired {
+            Ok(Acquired::Held(client, guard)) => (client, guard),
+            Ok(Acquired::Interrupted(signal)) => {
+                self.file.remove();
+                return Ok(ExitCode::from(code_of_signal(signal.as_raw())));
+            }
+            Err(failure) => {
+                self.file.remove();
+                return Err(failure);
+            }
+        };
+        let plan = Plan { ttl: client.ttl(), kill_after: self.settings.kill_after };
+        let said = self.say_held(&client, &guard);
+        let is_wanted = said.is_ok()
+            && matches!(timeout(GO_ON_MAX, &mut self.starter).await, Ok(Ok(Some(GO_ON))));
+        if !is_wanted {
+            give_back(client, guard).await;
+            self.file.remove();
+            return said.map(|()| ExitCode::from(exit::LOST));
+        }
+        detach();
+        let end = until_end(&guard, plan, self.bounds, &mut self.signals).await;
+        let is_alone = end == End::Alone;
+        let ending = match (give_back(client, guard).await, end) {
+            (_, End::Lost(why)) | (GivenBack::Lost(why), _) => Ending::Lost(why),
+            (_, End::Over(max)) => {
+                let max = words::length(max);
+                Ending::Lost(format!("it was held for {max}, the longest that --max allows"))
+            }
+            (GivenBack::Freed, _) => Ending::Released,
+            (GivenBack::Unanswered, _) => Ending::Unanswered,
+        };
+        if is_alone {
+            // Whoever could ask has gone.
+            self.file.remove();
+        }
+        // There is nobody to tell that it cannot be written; that we are gone tells enough.
+        let _written = self.file.write(&ending);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Writes down what is held, and tells whoever started us where.
+    fn say_held(&mut self, client: &Client, guard: &LockGuard) -> Result<(), Failure> {
+        let cannot = |what: &str, error: &io::Error| {
+            Failure::new(exit::NOT_WRITTEN, format!("cannot write {what} ({})", reason(error)))
+        };
+        let record = Record {
+            coordinator_keeper: Record::FORM,
+            pid: std::process::id().cast_signed(),
+            pid_namespace: pid_namespace(),
+            locks: guard.names().iter().map(|name| name.as_str().to_owned()).collect(),
+            token: guard.token().number(),
+            session: client.session().to_string(),
+            ttl_ms: client.ttl().as_millis(),
+            server: self.settings.server.0.clone(),
+        };
+        self.file.write(&record).map_err(|error| cannot("what is held", &error))?;
+        let mut path = self.file.path().as_os_str().as_bytes().to_vec();
+        path.push(b'\n');
+        let told = io::stdout().write_all(&path).and_then(|()| io::stdout().flush());
+        told.map_err(|error| cannot("that it is held", &error))
+    }
+}
+
+/// Which numbering of processes is ours; empty where there is but one.
+pub(crate) fn pid_namespace() -> String {
+    let namespace = fs::read_link("/proc/self/ns/pid");
+    namespace.map_or_else(|_| String::new(), |it| it.to_string_lossy().into_owned())
+}
+
+/// Leaves the terminal, the pipes and the directory of whoever started us: nobody is to wait for their
+/// end, and nothing that is said is for there any more.
+fn detach() {
+    use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+
+    let Ok(nothing) = File::options().read(true).write(true).open("/dev/null") else { return };
+    let _cannot_fail = dup2_stdin(&nothing);
+    let _cannot_fail = dup2_stdout(&nothing);
+    let _cannot_fail = dup2_stderr(&nothing);
+    let _stays = std::env::set_current_dir("/");
+}
