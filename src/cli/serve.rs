@@ -36,7 +36,8 @@ pub(crate) fn run(
     flags: BTreeMap<&'static str, String>,
 ) -> Result<ExitCode, Failure> {
     check(settings)?;
-    logging::start(&settings.log).map_err(|error| Failure::ours("cannot log", &error))?;
+    logging::start(&settings.log, settings.log_format)
+        .map_err(|error| Failure::ours("cannot log", &error))?;
     // The server's actors all live on this thread.
     let served =
         super::on_a_runtime(tokio::task::LocalSet::new().run_until(serve(settings, flags)));

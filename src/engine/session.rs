@@ -63,6 +63,8 @@ pub(super) struct Session {
     pub(super) unheard: Option<Vec<Command>>,
     /// It has ended; what it held passes on when that is on record (rule G1).
     pub(super) is_over: bool,
+    /// Its grants are counted instead of told, and so many were; none: they are told.
+    pub(super) untold: Option<u64>,
 }
 
 /// How a request ended, for whoever asks again.
@@ -125,6 +127,7 @@ impl Session {
             newcomer: None,
             unheard: None,
             is_over: false,
+            untold: None,
         }
     }
 
