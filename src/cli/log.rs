@@ -39,7 +39,7 @@ const FLUSH_MAX: Duration = Duration::from_secs(1);
 const ASKED_FOR: &str = "coordinator::summary";
 
 /// Levels, as people write them.
-const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+pub(crate) const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
 /// What to log: a level, or a list of levels by target as in `RUST_LOG`.
 #[derive(Clone, Debug, PartialEq, Eq)]

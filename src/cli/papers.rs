@@ -2,15 +2,26 @@
 
 use std::process::ExitCode;
 
+use clap_complete::Shell;
+
 use super::args::{CompletionsArgs, ManArgs, grammar};
 use super::errors::Failure;
 use super::output;
 
 /// Prints completions for a shell.
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut grammar(), "coordinator", &mut script);
-    output::raw(&script)?;
+    let mut static_script = Vec::new();
+    let script = match args.shell {
+        Shell::Bash => include_bytes!("completions/coordinator.bash").as_slice(),
+        Shell::Fish => include_bytes!("completions/coordinator.fish"),
+        Shell::Zsh => include_bytes!("completions/coordinator.zsh"),
+        // These know the grammar, and no more.
+        other => {
+            clap_complete::generate(other, &mut grammar(), "coordinator", &mut static_script);
+            &static_script
+        }
+    };
+    output::raw(script)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,6 +8,7 @@
 mod adversary;
 mod bench;
 mod commands;
+mod completions;
 mod crowds;
 mod examples;
 mod files;
