@@ -45,12 +45,17 @@ pub(crate) fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
         }
         text.push('\n');
     }
-    text.push_str(&match then {
-        Then::Nothing => ":none\n".to_owned(),
-        Then::Files => ":files\n".to_owned(),
-        Then::Directories => ":dirs\n".to_owned(),
-        Then::Command(from) => format!(":command {from}\n"),
+    let from;
+    text.push_str(match then {
+        Then::Nothing => ":none",
+        Then::Files => ":files",
+        Then::Directories => ":dirs",
+        Then::Command(first) => {
+            from = format!(":command {first}");
+            &from
+        }
     });
+    text.push('\n');
     output::raw(text.as_bytes()).map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
 }
 
@@ -155,7 +160,8 @@ fn read(grammar: clap::Command, before: &[String]) -> Cursor {
                 return at;
             }
         } else if word.starts_with("--") {
-            let (name, value) = word.split_once('=').map_or((word.as_str(), None), |(n, v)| (n, Some(v)));
+            let (name, value) =
+                word.split_once('=').map_or((word.as_str(), None), |(n, v)| (n, Some(v)));
             if let Some(flag) = long(&at.command, name).filter(takes_a_value) {
                 match value {
                     Some(value) => at.note(&flag, value),

@@ -17,7 +17,7 @@
 //! | `lock`, `nested`, `waiting`, `supervise`, `orphans`, `plan`, `child`, `again`, `foreground`, `terminal`, `signals` | a command under a lock, dead before the lock is another's |
 //! | `watchdog` | the same when that process is stopped or dead: a process of its own |
 //! | `status`, `waits` | who holds what and who waits, as tables; who waits for whom, as a tree |
-//! | `events`, `ping`, `release`, `config`, `papers`, `complete` | the small commands |
+//! | `events`, `ping`, `release`, `config`, `papers`, `manual`, `complete` | the small commands |
 //! | `json` | what programs are told: names that are promised |
 //! | `bench` | the load generator and what it measures |
 //! | `errors`, `words`, `visible`, `twins`, `table`, `output`, `aside` | texts: what happened, who, what next |
@@ -40,6 +40,7 @@ mod lock;
 mod log;
 mod log_json;
 mod log_queue;
+mod manual;
 mod nested;
 mod orphans;
 mod outlook;

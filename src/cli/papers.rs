@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap_complete::Shell;
 
-use super::args::{CompletionsArgs, ManArgs, grammar};
+use super::args::{CompletionsArgs, ManArgs, grammar, rows_of};
 use super::errors::Failure;
+use super::manual;
 use super::output;
 
 /// Prints completions for a shell.
@@ -39,9 +40,8 @@ pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Failure> {
             }
         },
     };
-    let mut text = Vec::new();
-    clap_mangen::Man::new(page)
-        .render(&mut text)
+    let rows: Vec<_> = rows_of(page.get_name()).collect();
+    let text = manual::page(&page, &rows)
         .map_err(|error| Failure::ours("cannot write the manual", &error))?;
     output::raw(&text)?;
     Ok(ExitCode::SUCCESS)
