@@ -27,6 +27,7 @@ mod proxy;
 #[path = "../../src/fuzz/random.rs"]
 mod random;
 mod raw;
+mod recipes;
 mod restart;
 mod serving;
 mod several;
