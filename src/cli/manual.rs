@@ -64,6 +64,9 @@ fn environment(name: &str, rows: &[&'static Row]) -> String {
         }
     }
     entry(&mut text, FILE_VARIABLE, "As --config: where settings are written down.");
+    if name == "serve" {
+        entry(&mut text, "NOTIFY_SOCKET", "Set by systemd, for Type=notify: who is told READY=1.");
+    }
     entry(&mut text, "NO_COLOR", "Nothing is coloured if it is set.");
     if is_locking(name) {
         text.push_str(".PP\n");

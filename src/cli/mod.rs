@@ -13,7 +13,7 @@
 //! |---|---|
 //! | `args` | the commands and their flags |
 //! | `settings`, `sources`, `values` | what can be set, where it may come from, how it is written |
-//! | `serve`, `reread`, `log`, `log_json`, `log_queue` | the coordinator as a process: port file, signals, what it tells |
+//! | `serve`, `notify`, `reread`, `log`, `log_json`, `log_queue` | the coordinator as a process: port file, signals, what it tells |
 //! | `lock`, `nested`, `waiting`, `supervise`, `orphans`, `plan`, `child`, `again`, `foreground`, `terminal`, `signals` | a command under a lock, dead before the lock is another's |
 //! | `watchdog` | the same when that process is stopped or dead: a process of its own |
 //! | `status`, `waits` | who holds what and who waits, as tables; who waits for whom, as a tree |
@@ -42,6 +42,7 @@ mod log_json;
 mod log_queue;
 mod manual;
 mod nested;
+mod notify;
 mod orphans;
 mod outlook;
 mod output;

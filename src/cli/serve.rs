@@ -22,6 +22,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use super::errors::{Failure, exit, reason};
 use super::log as logging;
+use super::notify;
 use super::reread::Reread;
 use super::settings::{Origin, Settings};
 use super::signals::Signals;
@@ -81,6 +82,7 @@ async fn serve(
     }
     let ready = started.elapsed().as_secs_f64() * 1e3;
     log::info!("ready in {ready:.1} ms; try: coordinator lock {}demo -- sleep 5", at(address));
+    notify::tell("READY=1");
 
     let running = server.run();
     tokio::pin!(running);
@@ -136,6 +138,7 @@ fn obey(asked: u32, signal: Signal, settings: &Settings, handle: &ServerHandle) 
         return;
     }
     log::info!("{name}: {}; once more stops at once", ending(settings));
+    notify::tell("STOPPING=1");
     handle.drain();
 }
 
