@@ -230,7 +230,9 @@ pub(super) fn granted_more(session: SessionId, hushed: &Hushed, count: u64, with
 /// The same of all others together.
 pub(super) fn granted_more_to_others(count: u64, within: Duration) {
     let within = within.as_secs().max(1);
-    info!("granted {count} more times to others in the last {within} s");
+    info!(
+        "granted {count} more times to other sessions, or to some that ended, in the last {within} s"
+    );
 }
 
 /// How far a client is ahead of us in what it has seen.
