@@ -418,7 +418,7 @@ pub(crate) fn grammar() -> clap::Command {
 }
 
 /// The settings that the command takes as flags.
-fn rows_of(command: &str) -> impl Iterator<Item = &'static Row> {
+pub(crate) fn rows_of(command: &str) -> impl Iterator<Item = &'static Row> {
     TABLE.iter().filter(move |row| command == "config" || row.commands.contains(&command))
 }
 

@@ -4,12 +4,14 @@
 //! the [queue](super::log_queue): a standard error that nobody reads stops nothing. The filter can be
 //! another one from any moment on.
 //!
-//! Under systemd the journal knows the time, so lines carry none there.
+//! A line is text, or an object of JSON with the keys `ts`, `level`, `target` and `msg`, and a key for
+//! each field. Where standard error is the journal of systemd, which knows the time, text carries none.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::env;
 use std::fmt::{self, Write as _};
 use std::io;
+use std::os::fd::AsFd;
 use std::panic;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::thread;
@@ -17,23 +19,27 @@ use std::time::{Duration, SystemTime};
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
+use log::kv::{self, Key, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use super::log_json;
 use super::log_queue::Queue;
 use super::values::Value;
 use super::visible::Escaper;
 
 /// Longest line, in bytes, with its end.
-const LINE_LEN_MAX: usize = 1024;
+pub(crate) const LINE_LEN_MAX: usize = 1024;
 /// At the end of a line that was longer.
-const CUT: &str = " … (cut)";
+pub(crate) const CUT: &str = " … (cut)";
+/// The part of the program that speaks of the log itself.
+const OWN: &str = "coordinator::log";
 /// How long the end of the process waits for the last lines to be written.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 /// What was asked for by a signal is told whatever the filter says.
 const ASKED_FOR: &str = "coordinator::summary";
 
 /// Levels, as people write them.
-const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+pub(crate) const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
 /// What to log: a level, or a list of levels by target as in `RUST_LOG`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +100,27 @@ struct Look {
     time: Time,
     /// Whether levels have colours.
     color: ColorChoice,
+    /// Of what lines are made.
+    format: LogFormat,
+}
+
+/// Of what lines of the log are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// Words, and fields behind them.
+    Text,
+    /// An object each.
+    Json,
+}
+
+impl Value for LogFormat {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("and not text or json".to_owned()),
+        }
+    }
 }
 
 /// Whether lines say when.
@@ -110,15 +137,18 @@ enum Time {
 /// # Errors
 ///
 /// If there is no thread for it.
-pub(crate) fn start(filter: &Filter) -> io::Result<()> {
-    let journal = env::var_os("JOURNAL_STREAM").is_some();
-    let time = if journal { Time::Known } else { Time::Told };
-    let look = Look { time, color: AutoStream::choice(&io::stderr()) };
+pub(crate) fn start(filter: &Filter, format: LogFormat) -> io::Result<()> {
+    let journal = env::var("JOURNAL_STREAM").ok();
+    let time = match journal {
+        Some(journal) if is_stream(io::stderr(), &journal) => Time::Known,
+        Some(_) | None => Time::Told,
+    };
+    let look = Look { time, color: AutoStream::choice(&io::stderr()), format };
     let filter = RwLock::new(filter.build());
     let logger = Arc::new(Logger { filter, look, queue: Queue::default() });
     let writer = Arc::clone(&logger);
     thread::Builder::new().name("log".to_owned()).spawn(move || {
-        writer.queue.write_all(io::stderr(), |text| look.line(Level::Warn, None, &text));
+        writer.queue.write_all(io::stderr(), |text| look.own(Level::Warn, text));
     })?;
     // Somebody else's logger is as good.
     if log::set_boxed_logger(Box::new(Front(Arc::clone(&logger)))).is_ok() {
@@ -129,6 +159,13 @@ pub(crate) fn start(filter: &Filter) -> io::Result<()> {
     panic::set_hook(Box::new(move |info| to_tell.panicked(info)));
     let _only_once = LOG.set(logger);
     Ok(())
+}
+
+/// Whether a stream is the one that systemd says is its journal, by `device:inode`. A child may have
+/// been given another one, with the same environment.
+fn is_stream(stream: impl AsFd, journal: &str) -> bool {
+    let stat = rustix::fs::fstat(stream);
+    stat.is_ok_and(|stat| journal == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
 /// Logs by another filter from now on.
@@ -183,7 +220,7 @@ impl Logger {
             _ => String::new(),
         };
         for text in said.lines().chain(backtrace.lines()) {
-            self.queue.put(self.look.line(Level::Error, None, &text).as_bytes());
+            self.queue.put(self.look.own(Level::Error, text).as_bytes());
         }
         self.queue.flush(FLUSH_MAX);
     }
@@ -200,12 +237,7 @@ impl Log for Front {
     fn log(&self, record: &Record<'_>) {
         let Self(logger) = self;
         if record.target() == ASKED_FOR || logger.filter().matches(record) {
-            // Other crates' lines must not be taken for ours.
-            let target = record.target();
-            let is_ours = target.starts_with("coordinator") && record.level() < Level::Trace;
-            let from = (!is_ours).then_some(target);
-            let line = logger.look.line(record.level(), from, record.args());
-            logger.queue.put(line.as_bytes());
+            logger.queue.put(logger.look.line(record).as_bytes());
         }
     }
 
@@ -215,8 +247,22 @@ impl Log for Front {
 }
 
 impl Look {
+    /// A line of what the log has to say about itself.
+    fn own(self, level: Level, text: &str) -> String {
+        let mut record = Record::builder();
+        self.line(&record.level(level).target(OWN).args(format_args!("{text}")).build())
+    }
+
     /// A line with its end.
-    fn line(self, level: Level, from: Option<&str>, text: &dyn fmt::Display) -> String {
+    fn line(self, record: &Record<'_>) -> String {
+        match self.format {
+            LogFormat::Text => self.text(record),
+            LogFormat::Json => log_json::object(record, SystemTime::now()),
+        }
+    }
+
+    fn text(self, record: &Record<'_>) -> String {
+        let level = record.level();
         let mut line = Line::default();
         if self.time == Time::Told {
             let now = humantime::format_rfc3339_millis(SystemTime::now());
@@ -228,10 +274,7 @@ impl Look {
         };
         let _infallible = write!(line.text, "{style}{level:<5}{style:#} ");
         // It ends early if it is too long.
-        let _cut = match from {
-            None => write!(line, "{text}"),
-            Some(target) => write!(line, "{text} [{target}]"),
-        };
+        let _cut = line.tell(record);
         line.finish()
     }
 }
@@ -259,12 +302,45 @@ struct Line {
 }
 
 impl Line {
+    /// What a record says: its words, its fields, and where it is from.
+    fn tell(&mut self, record: &Record<'_>) -> fmt::Result {
+        write!(self, "{}", record.args())?;
+        let _told = record.key_values().visit(&mut FieldsAsText { line: self, last: None });
+        // Other crates' lines must not be taken for ours.
+        let target = record.target();
+        let is_ours = target.starts_with("coordinator") && record.level() < Level::Trace;
+        if is_ours { Ok(()) } else { write!(self, " [{target}]") }
+    }
+
     fn finish(mut self) -> String {
         if self.is_cut {
             self.text.push_str(CUT);
         }
         self.text.push('\n');
         self.text
+    }
+}
+
+/// Writes fields behind the words: ` lock="a","b" token=7`.
+struct FieldsAsText<'a, 'k> {
+    /// Where to.
+    line: &'a mut Line,
+    /// The name of the field before: one that comes again goes on.
+    last: Option<Key<'k>>,
+}
+
+impl<'k> VisitSource<'k> for FieldsAsText<'_, 'k> {
+    fn visit_pair(&mut self, key: Key<'k>, value: kv::Value<'k>) -> Result<(), kv::Error> {
+        match &self.last {
+            Some(last) if *last == key => write!(self.line, ",")?,
+            Some(_) | None => write!(self.line, " {key}=")?,
+        }
+        self.last = Some(key);
+        match value.to_borrowed_str() {
+            Some(text) => write!(self.line, "{text:?}")?,
+            None => write!(self.line, "{value}")?,
+        }
+        Ok(())
     }
 }
 
@@ -284,70 +360,5 @@ impl fmt::Write for Line {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LOOK: Look = Look { time: Time::Known, color: ColorChoice::Never };
-
-    #[test]
-    fn a_filter_is_a_level_or_levels_by_target() {
-        for good in
-            ["info", "DEBUG", "off", "warn,coordinator=debug", "coordinator::server=trace", ""]
-        {
-            assert!(Filter::parse(good).is_ok(), "{good:?}");
-        }
-    }
-
-    #[test]
-    fn a_misspelt_level_is_refused_instead_of_silencing_the_log() {
-        assert!(Filter::parse("debgu").is_err());
-        assert!(Filter::parse("info,coordinator=loud").is_err());
-    }
-
-    #[test]
-    fn a_line_has_1_kib_and_what_is_longer_is_cut_visibly() {
-        let room = LINE_LEN_MAX - "INFO  ".len() - CUT.len() - 1;
-        let line = |len| LOOK.line(Level::Info, None, &"x".repeat(len));
-        assert_eq!(line(room), format!("INFO  {}\n", "x".repeat(room)));
-        assert_eq!(line(room + 1), format!("INFO  {}{CUT}\n", "x".repeat(room)));
-        assert_eq!(line(room + 1).len(), LINE_LEN_MAX);
-        let of_locks = LOOK.line(Level::Info, None, &"🔒".repeat(LINE_LEN_MAX));
-        assert!(of_locks.len() <= LINE_LEN_MAX && of_locks.ends_with(" … (cut)\n"), "{of_locks}");
-    }
-
-    #[test]
-    fn no_work_is_put_into_what_is_cut() {
-        use std::cell::Cell;
-        struct Steps<'a>(&'a Cell<usize>);
-        impl fmt::Display for Steps<'_> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                for _ in 0..1_000_000 {
-                    self.0.set(self.0.get() + 1);
-                    f.write_str("step ")?;
-                }
-                Ok(())
-            }
-        }
-        let steps = Cell::new(0);
-        LOOK.line(Level::Info, None, &Steps(&steps));
-        assert!(steps.get() <= LINE_LEN_MAX / "step ".len(), "{}", steps.get());
-    }
-
-    #[test]
-    fn a_line_is_one_line_and_shows_what_it_holds() {
-        let text = "a\nINFO  forged\u{2028}\u{202e}\u{1b}[2J";
-        let line = LOOK.line(Level::Warn, Some("elsewhere"), &text);
-        assert_eq!(line, "WARN  a\\nINFO  forged\\u{2028}\\u{202e}\\u{1b}[2J [elsewhere]\n");
-    }
-
-    #[test]
-    fn a_filter_for_others_is_not_ours() {
-        for ours in ["debug", "hyper=warn,info", "coordinator=debug", "coordinator::server", "Off"]
-        {
-            assert!(Filter::concerns_us(ours), "{ours:?}");
-        }
-        for others in ["sqlx", "hyper,tower=debug", "myapp=debug", "[span{field=x}]=debug", ""] {
-            assert!(!Filter::concerns_us(others), "{others:?}");
-        }
-    }
-}
+#[path = "log_tests.rs"]
+mod tests;

@@ -13,13 +13,13 @@
 //! |---|---|
 //! | `args` | the commands and their flags |
 //! | `settings`, `sources`, `values` | what can be set, where it may come from, how it is written |
-//! | `serve`, `reread`, `log`, `log_queue` | the coordinator as a process: port file, signals, what it tells |
+//! | `serve`, `notify`, `reread`, `log`, `log_json`, `log_queue` | the coordinator as a process: port file, signals, what it tells |
 //! | `lock`, `nested`, `waiting`, `supervise`, `orphans`, `plan`, `child`, `again`, `foreground`, `terminal`, `signals` | a command under a lock, dead before the lock is another's |
 //! | `hold` | a lock without a command |
 //! | `acquire`, `keeper`, `held` | a lock for several steps: a process of its own keeps it |
 //! | `watchdog` | the same when that process is stopped or dead: a process of its own |
 //! | `status`, `waits` | who holds what and who waits, as tables; who waits for whom, as a tree |
-//! | `events`, `ping`, `release`, `config`, `papers` | the small commands |
+//! | `events`, `ping`, `release`, `config`, `papers`, `manual`, `complete` | the small commands |
 //! | `json` | what programs are told: names that are promised |
 //! | `bench` | the load generator and what it measures |
 //! | `errors`, `words`, `visible`, `twins`, `table`, `output`, `aside` | texts: what happened, who, what next |
@@ -33,6 +33,7 @@ mod args;
 mod aside;
 mod bench;
 mod child;
+mod complete;
 mod config;
 mod errors;
 mod events;
@@ -44,8 +45,11 @@ mod keeper;
 mod life;
 mod lock;
 mod log;
+mod log_json;
 mod log_queue;
+mod manual;
 mod nested;
+mod notify;
 mod orphans;
 mod outlook;
 mod output;
@@ -89,6 +93,8 @@ pub(crate) fn helper() -> Option<ExitCode> {
         Some(foreground::run(words))
     } else if word == keeper::WORD {
         Some(keeper::run(words))
+    } else if word == complete::WORD {
+        Some(complete::run(words))
     } else {
         None
     }

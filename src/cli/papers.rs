@@ -2,15 +2,27 @@
 
 use std::process::ExitCode;
 
-use super::args::{CompletionsArgs, ManArgs, grammar};
+use clap_complete::Shell;
+
+use super::args::{CompletionsArgs, ManArgs, grammar, rows_of};
 use super::errors::Failure;
+use super::manual;
 use super::output;
 
 /// Prints completions for a shell.
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut grammar(), "coordinator", &mut script);
-    output::raw(&script)?;
+    let mut static_script = Vec::new();
+    let script = match args.shell {
+        Shell::Bash => include_bytes!("completions/coordinator.bash").as_slice(),
+        Shell::Fish => include_bytes!("completions/coordinator.fish"),
+        Shell::Zsh => include_bytes!("completions/coordinator.zsh"),
+        // These know the grammar, and no more.
+        other => {
+            clap_complete::generate(other, &mut grammar(), "coordinator", &mut static_script);
+            &static_script
+        }
+    };
+    output::raw(script)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -28,9 +40,8 @@ pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Failure> {
             }
         },
     };
-    let mut text = Vec::new();
-    clap_mangen::Man::new(page)
-        .render(&mut text)
+    let rows: Vec<_> = rows_of(page.get_name()).collect();
+    let text = manual::page(&page, &rows)
         .map_err(|error| Failure::ours("cannot write the manual", &error))?;
     output::raw(&text)?;
     Ok(ExitCode::SUCCESS)

@@ -22,6 +22,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use super::errors::{Failure, exit, reason};
 use super::log as logging;
+use super::notify;
 use super::reread::Reread;
 use super::settings::{Origin, Settings};
 use super::signals::Signals;
@@ -36,7 +37,8 @@ pub(crate) fn run(
     flags: BTreeMap<&'static str, String>,
 ) -> Result<ExitCode, Failure> {
     check(settings)?;
-    logging::start(&settings.log).map_err(|error| Failure::ours("cannot log", &error))?;
+    logging::start(&settings.log, settings.log_format)
+        .map_err(|error| Failure::ours("cannot log", &error))?;
     // The server's actors all live on this thread.
     let served =
         super::on_a_runtime(tokio::task::LocalSet::new().run_until(serve(settings, flags)));
@@ -80,6 +82,7 @@ async fn serve(
     }
     let ready = started.elapsed().as_secs_f64() * 1e3;
     log::info!("ready in {ready:.1} ms; try: coordinator lock {}demo -- sleep 5", at(address));
+    notify::tell("READY=1");
 
     let running = server.run();
     tokio::pin!(running);
@@ -135,6 +138,7 @@ fn obey(asked: u32, signal: Signal, settings: &Settings, handle: &ServerHandle) 
         return;
     }
     log::info!("{name}: {}; once more stops at once", ending(settings));
+    notify::tell("STOPPING=1");
     handle.drain();
 }
 

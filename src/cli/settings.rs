@@ -20,7 +20,7 @@ use coordinator::server::Config;
 use coordinator::types::{Identity, Ttl};
 
 use super::errors::Failure;
-use super::log::Filter;
+use super::log::{Filter, LogFormat};
 use super::sources::Sources;
 use super::values::{OnLost, PORT_DEFAULT, ServerAddress, Size, Threads, TtlMax, Value};
 use super::words;
@@ -207,6 +207,9 @@ settings! {
     /// What to log: error, warn, info, debug, trace, or a filter as of RUST_LOG.
     log: Filter = |_| "info".to_owned(),
         "log" "FILTER" SERVERS, Foreign::BeforeFile("RUST_LOG", Filter::concerns_us);
+    /// Of what lines of the log are made: words, or an object of JSON each.
+    log_format: LogFormat = |_| "text".to_owned(),
+        "log-format" "text|json" SERVERS, Foreign::None;
     /// Where the coordinator is; several places, with commas between, are tried in this order.
     server: ServerAddress = |_| format!("127.0.0.1:{PORT_DEFAULT}"),
         "server" "HOST:PORT,…" CLIENTS, Foreign::None;

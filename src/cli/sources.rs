@@ -27,7 +27,7 @@ const VARIABLES_GIVEN: [&str; 6] = [
     "COORDINATOR_SERVER",
 ];
 /// The variable that names the file; not itself a setting, since it must be known before them.
-const FILE_VARIABLE: &str = "COORDINATOR_CONFIG";
+pub(crate) const FILE_VARIABLE: &str = "COORDINATOR_CONFIG";
 /// The flag that names the file.
 pub(crate) const FILE_FLAG: &str = "config";
 /// Further from every setting than this, and a variable was not meant for us.

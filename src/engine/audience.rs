@@ -2,20 +2,57 @@
 //! listen to everything (rule R10). While there are none, that costs a look or two.
 
 use std::hash::BuildHasher;
+use std::mem;
+use std::time::Duration;
 
 use super::arena::{LockKey, RequestKey, SessionKey};
 use super::event::Request;
 use super::lock::ClaimNode;
 use super::request::Live;
-use super::session::Outcome;
-use super::{Effect, Happening, LockTable, News};
-use crate::types::{Claim, LockName, RequestId};
+use super::session::{Outcome, Session};
+use super::{Effect, Happened, Happening, LockTable, News, Tenure};
+use crate::types::{Claim, FencingToken, LockName, RequestId, SessionId};
+
+/// What those hear who listen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Listening {
+    /// Nobody listens.
+    #[default]
+    Nothing,
+    /// Of grants and of their ends: of each that is not [hushed](LockTable::hush), and of the end of
+    /// each that was long.
+    Tenures,
+    /// Of all that happens to requests.
+    Everything,
+}
+
+/// Whoever has held something for so long is told of, however much its session is granted: such
+/// tenures cannot be many, and they are those that somebody asks about later.
+pub const LONG_TENURE: Duration = Duration::from_secs(1);
 
 impl<S: BuildHasher + Clone> LockTable<S> {
-    /// Whether somebody wants to hear of everything that happens to requests, as
-    /// [`Effect::Happened`].
-    pub fn listen(&mut self, somebody_listens: bool) {
-        self.has_listeners = somebody_listens;
+    /// What somebody wants to hear of, as [`Effect::Happened`].
+    pub fn listen(&mut self, listening: Listening) {
+        self.listening = listening;
+    }
+
+    /// From now on, those who listen to tenures hear of none of this session but long ones; its grants
+    /// are counted instead.
+    pub fn hush(&mut self, session: SessionId) {
+        if let Some(key) = self.sessions.find(session) {
+            self.sessions[key].untold.get_or_insert(0);
+        }
+    }
+
+    /// Ends that; says how many grants of this session were counted instead of told.
+    pub fn unhush(&mut self, session: SessionId) -> u64 {
+        let key = self.sessions.find(session);
+        key.and_then(|key| self.sessions[key].untold.take()).unwrap_or(0)
+    }
+
+    /// The same for those that ended meanwhile, all together.
+    pub fn take_untold_of_ended(&mut self) -> u64 {
+        mem::take(&mut self.untold_of_ended)
     }
 
     /// Somebody wants to hear whenever the holders of this lock change, as
@@ -54,16 +91,47 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 
     /// Something happened to a live request.
     pub(super) fn happened(&mut self, request: RequestKey, what: impl FnOnce() -> Happening) {
-        if !self.has_listeners {
+        let everything = match self.listening {
+            Listening::Nothing => return,
+            Listening::Tenures => false,
+            Listening::Everything => true,
+        };
+        let token = self.requests[request].token();
+        if token.is_none() && !everything {
             return;
         }
+        let what = what();
+        let tenure = token.map(|token| self.tenure(request, token, &what));
+        if everything || tenure.is_some_and(|tenure| tenure.is_noted) {
+            self.tell_happened(request, what, tenure);
+        }
+    }
+
+    /// What there is to say of the tenure that begins or ends with what happened.
+    fn tenure(&mut self, request: RequestKey, token: FencingToken, what: &Happening) -> Tenure {
+        let live = &mut self.requests[request];
+        if let Happening::Granted { .. } = what {
+            let untold = &mut self.sessions[live.session].untold;
+            if let Some(untold) = untold {
+                *untold += 1;
+            }
+            live.is_noted = untold.is_none();
+            return Tenure { token, lasted: Duration::ZERO, is_noted: live.is_noted };
+        }
+        let lasted = self.now.since(live.since);
+        Tenure { token, lasted, is_noted: live.is_noted || lasted >= LONG_TENURE }
+    }
+
+    /// Tells those who listen of a live request.
+    #[cold]
+    fn tell_happened(&mut self, request: RequestKey, what: Happening, tenure: Option<Tenure>) {
         let Live { session, id, .. } = self.requests[request];
         let claims = self.claims_of(request).map(|claim| {
             let ClaimNode { lock, mode, .. } = self.claims[claim];
             Claim { name: self.locks[lock].name.clone(), mode }
         });
         let claims = claims.collect();
-        self.happened_to(session, id, claims, what());
+        self.happened_to(session, id, claims, what, tenure);
     }
 
     /// Something happened to a request that is not live.
@@ -73,9 +141,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         request: &Request,
         what: impl FnOnce() -> Happening,
     ) {
-        if self.has_listeners {
+        if self.listening == Listening::Everything {
             let claims = request.claims.as_slice().to_vec();
-            self.happened_to(session, request.id, claims, what());
+            self.happened_to(session, request.id, claims, what(), None);
         }
     }
 
@@ -86,9 +154,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         request: RequestId,
         claims: Vec<Claim>,
         what: Happening,
+        tenure: Option<Tenure>,
     ) {
-        let (id, identity) = (self.sessions[session].id, self.sessions[session].identity.clone());
-        self.effects.push(Effect::Happened { session: id, identity, request, claims, what });
+        let Session { id, peer, ref identity, .. } = self.sessions[session];
+        let identity = identity.clone();
+        let happened = Happened { session: id, identity, peer, request, claims, what, tenure };
+        self.effects.push(Effect::Happened(Box::new(happened)));
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the engine wants done.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -121,18 +122,37 @@ pub enum Effect {
     },
     /// Something happened to a request. Said only while somebody listens, see
     /// [`LockTable::listen`](super::LockTable::listen).
-    Happened {
-        /// Whose request.
-        session: SessionId,
-        /// Who that is.
-        identity: Identity,
-        /// Which request.
-        request: RequestId,
-        /// What it claims.
-        claims: Vec<Claim>,
-        /// What happened.
-        what: Happening,
-    },
+    Happened(Box<Happened>),
+}
+
+/// Something that happened to a request, for those who listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happened {
+    /// Whose request.
+    pub session: SessionId,
+    /// Who that is.
+    pub identity: Identity,
+    /// Where its latest connection comes from, for the log.
+    pub peer: Option<SocketAddr>,
+    /// Which request.
+    pub request: RequestId,
+    /// What it claims.
+    pub claims: Vec<Claim>,
+    /// What happened.
+    pub what: Happening,
+    /// The tenure that began or ended with it, if one did.
+    pub tenure: Option<Tenure>,
+}
+
+/// For how long a request held its locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tenure {
+    /// The token of its grant.
+    pub token: FencingToken,
+    /// How long it has lasted; nothing if it has just begun.
+    pub lasted: Duration,
+    /// Whether those hear of it who listen to tenures only.
+    pub is_noted: bool,
 }
 
 /// What happened to a request, for those who listen.

@@ -67,11 +67,13 @@ mod tests;
 mod tokens;
 mod view;
 
+pub use audience::{LONG_TENURE, Listening};
 pub use deadlock::STEPS_MAX;
 pub use deferred::SLICE_STEPS_MAX;
 pub use delay::Pause;
 pub use effect::{
-    CYCLE_TOLD_MAX, CycleLink, Effect, EndReason, Forfeit, Happening, News, Rejection, Standing,
+    CYCLE_TOLD_MAX, CycleLink, Effect, EndReason, Forfeit, Happened, Happening, News, Rejection,
+    Standing, Tenure,
 };
 pub use event::{Account, Attach, Command, Event, Place, Progress, Reclaim, Request, Wait};
 pub use forfeit::{RECORDS_MAX, REVOCATIONS_WAITING_MAX};

@@ -27,6 +27,8 @@ pub(super) struct Live {
     pub(super) since: Timestamp,
     /// The first of its claims; the others follow by `ClaimNode::sibling`.
     pub(super) first: Option<ClaimKey>,
+    /// Whether those who listen to tenures have heard of its grant: then they hear of its end.
+    pub(super) is_noted: bool,
     /// Its neighbours among its session's requests.
     session_links: Links<RequestKey>,
     /// What else there is about it; none: nothing. There may be millions of requests.
@@ -104,7 +106,7 @@ impl Live {
         let (deadline, ticket, told) = (None, Ticket::default(), 0);
         let state = State::Waiting { deadline, ticket, progress, told };
         let (first, session_links, more) = (None, Links::NONE, None);
-        Self { session, id, state, since, first, session_links, more }
+        Self { session, id, state, since, first, is_noted: false, session_links, more }
     }
 
     /// What there is about few requests.

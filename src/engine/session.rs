@@ -67,6 +67,8 @@ pub(super) struct Session {
     pub(super) moving: Moving,
     /// It has ended; what it held passes on when that is on record (rule G1).
     pub(super) is_over: bool,
+    /// Its grants are counted instead of told, and so many were; none: they are told.
+    pub(super) untold: Option<u64>,
 }
 
 /// How a request ended, for whoever asks again.
@@ -130,6 +132,7 @@ impl Session {
             unheard: None,
             moving: Moving::No,
             is_over: false,
+            untold: None,
         }
     }
 

@@ -9,6 +9,7 @@ use std::mem;
 use std::time::Duration;
 
 use super::arena::{LockKey, RequestKey, SessionKey};
+use super::audience::Listening;
 use super::deferred::{Deferred, REFILE_STEPS};
 use super::event::Event;
 use super::forfeit::{Limbo, Record};
@@ -123,8 +124,10 @@ pub struct LockTable<S> {
     pub(super) heard: Timestamp,
     /// What is to be done about the event at hand: the caller's own buffer, while it is handled.
     pub(super) effects: Vec<Effect>,
-    /// Whether somebody wants to hear of everything that happens to requests.
-    pub(super) has_listeners: bool,
+    /// What somebody wants to hear of.
+    pub(super) listening: Listening,
+    /// Grants that were counted instead of told, of sessions that are over.
+    pub(super) untold_of_ended: u64,
     /// The watched locks whose holders changed by the event at hand.
     pub(super) changed: Vec<LockName>,
     /// How many requests hold. The others wait.
@@ -209,7 +212,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             now,
             heard: now,
             effects: Vec::new(),
-            has_listeners: false,
+            listening: Listening::Nothing,
+            untold_of_ended: 0,
             changed: Vec::new(),
             held: 0,
             grants: 0,
@@ -448,7 +452,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         let waiting = waiting_count;
         self.expired += u64::from(reason == EndReason::Expired);
-        let Session { id, connection, wakes, newcomer, .. } = self.sessions[key];
+        let Session { id, connection, wakes, newcomer, untold, .. } = self.sessions[key];
+        self.untold_of_ended += untold.unwrap_or_default();
         self.leases.remove(&(wakes, key));
         if let Some(newcomer) = newcomer {
             self.newcomers.remove(&(newcomer, key));

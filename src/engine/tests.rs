@@ -24,7 +24,8 @@
 //! disk broken | disk works           what is to be durable waits, or is done
 //! tokens below=3                     starts anew, with so many numbers reserved
 //! limit waiters=2 sessions=2 …       starts anew, with other limits
-//! watch printer    unwatch printer   listen on|off
+//! watch printer    unwatch printer   listen on|off|tenures
+//! hush 1           unhush 1          its grants are counted instead of told, and are again
 //! tick             drain             status            look (at everything that is shown)
 //! crash            stop              the next run begins, after a crash or an orderly stop
 //! ```
@@ -116,6 +117,7 @@ stories! {
     what_cannot_be_converted
     who_looks_sees_everything
     who_listens_hears_everything
+    who_listens_to_tenures_hears_who_had_what
     a_watched_lock_is_shown_when_its_holders_change
     after_a_crash_a_circle_ends_with_the_grace_period
     after_a_stop_conversions_go_on
@@ -474,7 +476,17 @@ impl Story {
         match what {
             "watch" => self.table.watch(LockName::new(at)?),
             "unwatch" => self.table.unwatch(&LockName::new(at)?),
-            _ => self.table.listen(at == "on"),
+            "hush" => self.table.hush(SessionId::new(at.parse()?)),
+            "unhush" => {
+                let untold = self.table.unhush(SessionId::new(at.parse()?));
+                return Ok(format!("{untold} untold\n"));
+            }
+            "untold" => return Ok(format!("{} untold\n", self.table.take_untold_of_ended())),
+            _ => self.table.listen(match at {
+                "on" => Listening::Everything,
+                "tenures" => Listening::Tenures,
+                _ => Listening::Nothing,
+            }),
         }
         Ok(String::new())
     }
@@ -570,7 +582,9 @@ impl Runner for Story {
             "crash" => Ok(self.restart(None)),
             "stop" => Ok(self.restart(Some(self.table.snapshot()))),
             "drain" => Ok(self.handle(&Event::Drain)),
-            "watch" | "unwatch" | "listen" => self.look_on(&line.name, &first),
+            "watch" | "unwatch" | "listen" | "hush" | "unhush" | "untold" => {
+                self.look_on(&line.name, &first)
+            }
             "status" => Ok(self.status()),
             "look" => Ok(self.look()),
             _ => self.command(line),

@@ -25,6 +25,9 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const LINES_PER_PLACE_MAX: u32 = 10;
 /// The same for sessions: many short commands on one machine are nothing unusual.
 const SESSION_LINES_PER_PLACE_MAX: u32 = 200;
+/// The same for grants and their ends: many short jobs on one machine, or behind one gateway, are nothing
+/// unusual, and somebody may want to know of each.
+const GRANT_LINES_PER_PLACE_MAX: u32 = 1000;
 /// So many times as much is for all those together of whom no address is known, or no place is left.
 const ELSEWHERE: u32 = 5;
 /// Addresses and topics that are counted apart in an interval.
@@ -47,8 +50,10 @@ pub(super) enum Topic {
     Deadlock,
     /// A reclaim with a proof that is none.
     WrongSeal,
-    /// A session began or ended.
+    /// A session was lost, or came back after a crash; or any began or ended, at debug.
     Session,
+    /// Somebody was granted something, or holds it no more.
+    Grant,
     /// Somebody wants a lock taken away. What was done is always told: it has cost a grant and a record.
     Revoke,
 }
@@ -63,7 +68,7 @@ impl Topic {
             | Self::SlowReader
             | Self::Deadlock
             | Self::WrongSeal => Level::Warn,
-            Self::Session | Self::Revoke => Level::Info,
+            Self::Session | Self::Grant | Self::Revoke => Level::Info,
         }
     }
 
@@ -71,6 +76,7 @@ impl Topic {
     fn lines_max(self, place: Place) -> u32 {
         let of_one = match self {
             Self::Session => SESSION_LINES_PER_PLACE_MAX,
+            Self::Grant => GRANT_LINES_PER_PLACE_MAX,
             Self::ProtocolError
             | Self::Refusal
             | Self::NotAccepted
@@ -95,6 +101,7 @@ impl Topic {
             Self::Deadlock => "refused deadlocks",
             Self::WrongSeal => "reclaims with a wrong seal",
             Self::Session => "lines about sessions",
+            Self::Grant => "lines about grants",
             Self::Revoke => "attempts to revoke",
         }
     }

@@ -53,6 +53,7 @@ use super::persist::Order;
 use super::seal::Sealer;
 use super::store::{Change, Everything};
 use super::subscribers::Subscribers;
+use super::tenures::Tenures;
 use super::watches::Watches;
 use crate::clock::Clock;
 use crate::engine::{Effect, Event, LockTable, Start};
@@ -95,6 +96,8 @@ pub(super) struct Coordinator {
     orders: UnboundedSender<Order>,
     /// Proves to a later run what this one says, and to this one what an earlier run has said.
     sealer: Sealer,
+    /// Which grants the log tells of, and which it counts.
+    tenures: Tenures,
     /// What the listener and the sessions count.
     counters: Arc<Counters>,
     /// When it began, for the uptime.
@@ -140,6 +143,7 @@ impl Coordinator {
             timer: None,
             orders,
             sealer,
+            tenures: Tenures::default(),
             counters,
             since,
             drained: None,
@@ -152,7 +156,7 @@ impl Coordinator {
     fn step(&mut self, event: &Event, now: Timestamp) {
         if !self.is_over {
             // Asked each time, for what the log tells may change at any time.
-            self.table.listen(self.is_listened_to());
+            self.table.listen(self.listening());
             self.table.handle(event, now, &mut self.effects);
             self.perform_all(now);
         }
@@ -301,7 +305,9 @@ impl Coordinator {
             this.timer = None;
             // Here time passes, also for those of whom nothing more is heard.
             this.counters.chatter.look();
-            this.listen(this.clock.now(), ctx);
+            let now = this.clock.now();
+            this.tenures.look(&mut this.table, now);
+            this.listen(now, ctx);
         });
         self.timer = Some((deadline, handle));
     }
@@ -409,6 +415,7 @@ impl Handler<Save> for Coordinator {
         // Whatever was said is in the snapshot, and whatever is in the snapshot was said.
         self.finish_turn(now, ctx);
         self.is_over = true;
+        self.tenures.tell_rest(&mut self.table, now);
         let counts = self.table.counts();
         journal::saving(&counts);
         // The table itself goes, as it is: a copy would take its memory twice.
@@ -428,6 +435,7 @@ impl Handler<Drain> for Coordinator {
         let now = self.clock.now();
         self.step(&Event::Drain, now);
         self.drained = Some(finished);
+        self.tenures.tell_rest(&mut self.table, now);
         self.finish_turn(now, ctx);
     }
 }
@@ -439,6 +447,7 @@ impl Handler<TellState> for Coordinator {
         let uptime = self.clock.now().since(self.since);
         journal::state(&inspect::status(&self.table, uptime, &self.counters));
         self.counters.chatter.tell_rest();
+        self.tenures.tell_rest(&mut self.table, self.clock.now());
     }
 }
 
@@ -446,6 +455,7 @@ impl Handler<CloseAll> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, CloseAll { code }: CloseAll, _: &mut Context<Self>) {
+        self.tenures.tell_rest(&mut self.table, self.clock.now());
         self.connections.close_all(code);
     }
 }

@@ -1,19 +1,23 @@
 //! The story of the locks, in log lines: a line says what happened, then who and what.
 //!
-//! Debug tells every request's way: received, queued, grant sent, release received. Info tells of
-//! sessions, and of locks that are taken away; a warning of deadlocks. Nothing is formatted that is
-//! not printed, and the engine tells what happens to requests only while somebody listens. Of what one
-//! peer causes again and again, the first lines are written and the rest is counted: see `chatter`.
+//! Info tells who was granted what and when that ended, of leases that ended early, and of locks that are
+//! taken away; debug of sessions, and the rest of every request's way; a warning of deadlocks. Nothing is
+//! formatted that is not printed, and the engine tells what happens to requests only while somebody
+//! listens. Of what one peer causes again and again, the first lines are written and the rest is counted:
+//! see `chatter` and `tenures`.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use log::{debug, info, log_enabled, warn};
+use log::{Level, debug, info, log_enabled, warn};
 
+use super::fields::{self, Fields};
+use super::render;
+use super::tenures::Hushed;
 use crate::engine::{
-    Account, CYCLE_TOLD_MAX, Command, Counts, CycleLink, EndReason, Event, Happening, Rejection,
-    Standing,
+    Account, CYCLE_TOLD_MAX, Command, Counts, CycleLink, EndReason, Event, Happened, Happening,
+    Listening, Rejection, Standing, Tenure,
 };
 use crate::types::{
     Claim, ConnectionId, Epoch, FencingToken, Generation, Identity, LockName, OwnerId, RequestId,
@@ -30,7 +34,19 @@ const SUMMARY: &str = "coordinator::summary";
 
 /// Whether the way of requests is told.
 pub(super) fn is_told() -> bool {
-    log_enabled!(log::Level::Debug)
+    log_enabled!(Level::Debug)
+}
+
+/// What the log wants to hear of requests. Asked for every event: what the filter says in detail is
+/// looked at when there is something to tell.
+pub(super) fn listening() -> Listening {
+    if is_told() {
+        Listening::Everything
+    } else if log::max_level() >= Level::Info {
+        Listening::Tenures
+    } else {
+        Listening::Nothing
+    }
 }
 
 /// Who said something, or is told.
@@ -42,6 +58,19 @@ pub(super) struct Who<'a> {
     pub(super) identity: Option<&'a Identity>,
     /// Where its connection comes from, where that is told.
     pub(super) peer: Option<SocketAddr>,
+}
+
+impl<'a> Who<'a> {
+    /// The same as fields.
+    fn add_to(&'a self, fields: &mut Fields<'a>) {
+        fields.add_shown("session", &self.session);
+        if let Some(identity) = self.identity {
+            fields.add("identity", identity.as_str());
+        }
+        if let Some(peer) = &self.peer {
+            fields.add_shown("peer", peer);
+        }
+    }
 }
 
 impl fmt::Display for Who<'_> {
@@ -70,16 +99,19 @@ pub(super) struct Operator<'a> {
     pub(super) peer: Option<SocketAddr>,
 }
 
-impl fmt::Display for Operator<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { connection, session, identity, peer } = *self;
-        write!(f, "connection={connection}")?;
-        if let Some(session) = session {
-            return write!(f, " {}", Who { session, identity, peer });
+impl<'a> Operator<'a> {
+    fn add_to(&'a self, fields: &mut Fields<'a>) {
+        fields.add_shown("connection", &self.connection);
+        match &self.session {
+            Some(session) => fields.add_shown("session", session),
+            None => fields.add_shown("session", &"none"),
         }
-        f.write_str(" session=none")?;
-        identity.map_or(Ok(()), |identity| write!(f, " identity={identity:?}"))?;
-        peer.map_or(Ok(()), |peer| write!(f, " peer={peer}"))
+        if let Some(identity) = self.identity {
+            fields.add("identity", identity.as_str());
+        }
+        if let Some(peer) = &self.peer {
+            fields.add_shown("peer", peer);
+        }
     }
 }
 
@@ -124,20 +156,83 @@ pub(super) fn received(who: Who<'_>, event: &Event) {
 }
 
 /// Something happened to a request.
-pub(super) fn happened(who: Who<'_>, request: RequestId, claims: &[Claim], what: &Happening) {
-    let names = Names(claims);
-    let about = format_args!("{who} request={request} lock={names}");
-    match what {
-        Happening::Requested => debug!("request received {about}"),
-        Happening::Queued { position } => debug!("request queued {about} position={position}"),
-        Happening::Granted { token } => debug!("grant sent {about} token={token}"),
-        Happening::Released { token } => debug!("release received {about} token={token}"),
-        Happening::Cancelled => debug!("cancelled {about}"),
-        Happening::Lost { token, reason } => debug!("lost {about} token={token} reason={reason}"),
-        Happening::Rejected(rejection) => {
-            debug!("rejected {about} code={}: {rejection}", rejection.code());
+pub(super) fn happened(happened: &Happened, telling: Telling) {
+    let Happened { session, ref identity, peer, request, ref claims, ref what, tenure } = *happened;
+    let who = Who { session, identity: Some(identity), peer };
+    let told = match telling {
+        Telling::Lines => Level::Info,
+        Telling::Sums => Level::Debug,
+    };
+    let (level, text) = match what {
+        Happening::Requested => (Level::Debug, "request received"),
+        Happening::Queued { .. } => (Level::Debug, "request queued"),
+        Happening::Granted { .. } => (told, "granted"),
+        Happening::Released { .. } => (told, "released"),
+        Happening::Cancelled if tenure.is_some() => (told, "given up when it was granted"),
+        Happening::Cancelled => (Level::Debug, "cancelled"),
+        Happening::Lost { .. } => (told, "lost"),
+        Happening::Rejected(_) => (Level::Debug, "rejected"),
+    };
+    if !fields::is_logged(level) {
+        return;
+    }
+    let (code, why);
+    let mut fields = Fields::default();
+    for Claim { name, .. } in claims.iter().take(LOCKS_NAMED_MAX) {
+        fields.add("lock", name.as_str());
+    }
+    if claims.len() > LOCKS_NAMED_MAX {
+        fields.add("more_locks", claims.len() - LOCKS_NAMED_MAX);
+    }
+    if let Some(Tenure { token, lasted, .. }) = tenure {
+        fields.add("token", token.number());
+        if !matches!(what, Happening::Granted { .. }) {
+            fields.add("held_ms", render::millis(lasted));
         }
     }
+    who.add_to(&mut fields);
+    fields.add("request", request.number());
+    match what {
+        Happening::Queued { position } => fields.add("position", *position),
+        Happening::Lost { reason, .. } => fields.add_shown("reason", reason),
+        Happening::Rejected(rejection) => {
+            (code, why) = (rejection.code(), rejection.to_string());
+            fields.add_shown("code", &code);
+            fields.add("why", why.as_str());
+        }
+        Happening::Requested
+        | Happening::Granted { .. }
+        | Happening::Released { .. }
+        | Happening::Cancelled => {}
+    }
+    fields.log(level, format_args!("{text}"));
+}
+
+/// How the log tells of what was granted, and of its ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Telling {
+    /// Line by line.
+    Lines,
+    /// Not at all, or in a sum.
+    Sums,
+}
+
+/// Grants of a session that were counted instead of told.
+pub(super) fn granted_more(session: SessionId, hushed: &Hushed, count: u64, within: Duration) {
+    let mut fields = Fields::default();
+    fields.add("lock", hushed.lock.as_str());
+    let who = Who { session, identity: Some(&hushed.identity), peer: hushed.peer };
+    who.add_to(&mut fields);
+    let within = within.as_secs().max(1);
+    fields.log(Level::Info, format_args!("granted {count} more times in the last {within} s"));
+}
+
+/// The same of all others together.
+pub(super) fn granted_more_to_others(count: u64, within: Duration) {
+    let within = within.as_secs().max(1);
+    info!(
+        "granted {count} more times to other sessions, or to some that ended, in the last {within} s"
+    );
 }
 
 /// How far a client is ahead of us in what it has seen.
@@ -216,12 +311,40 @@ impl fmt::Display for Cycle<'_> {
 
 /// A connection has its session.
 pub(super) fn attached(who: Who<'_>, generation: Generation, ttl: Ttl, standing: Standing) {
+    let mut fields = Fields::default();
+    who.add_to(&mut fields);
+    let level = attached_level(standing);
     match standing {
-        Standing::Opened => info!("session opened {who} ttl={ttl}"),
-        Standing::Resumed => info!("session resumed {who} connection={generation}"),
-        Standing::Reopened { .. } => {
-            info!("session came back after a crash {who} connection={generation} ttl={ttl}");
+        Standing::Opened => {
+            fields.add_shown("ttl", &ttl);
+            fields.log(level, format_args!("session opened"));
         }
+        Standing::Resumed => {
+            fields.add_shown("connection", &generation);
+            fields.log(level, format_args!("session resumed"));
+        }
+        Standing::Reopened { .. } => {
+            fields.add_shown("connection", &generation);
+            fields.add_shown("ttl", &ttl);
+            fields.log(level, format_args!("session came back after a crash"));
+        }
+    }
+}
+
+/// How much it matters that a connection has its session: what it is granted is told anyway.
+pub(super) fn attached_level(standing: Standing) -> Level {
+    match standing {
+        Standing::Opened | Standing::Resumed => Level::Debug,
+        Standing::Reopened { .. } => Level::Info,
+    }
+}
+
+/// How much it matters that a session is over that held so much.
+pub(super) fn ended_level(reason: EndReason, held: usize) -> Level {
+    match reason {
+        EndReason::Goodbye => Level::Debug,
+        EndReason::Expired | EndReason::Disconnected if held == 0 => Level::Debug,
+        EndReason::Expired | EndReason::Disconnected | EndReason::Displaced => Level::Info,
     }
 }
 
@@ -250,12 +373,21 @@ pub(super) fn saving(counts: &Counts) {
 
 /// Somebody wants a lock taken away.
 pub(super) fn revoke_received(operator: Operator<'_>, lock: &LockName, token: FencingToken) {
-    info!("revoke received {operator} lock={lock:?} token={token}");
+    let mut fields = Fields::default();
+    operator.add_to(&mut fields);
+    fields.add("lock", lock.as_str());
+    fields.add("token", token.number());
+    fields.log(Level::Info, format_args!("revoke received"));
 }
 
 /// Nothing was taken away.
 pub(super) fn revoke_refused(operator: Operator<'_>, rejection: &Rejection) {
-    info!("revoke refused {operator} code={}: {rejection}", rejection.code());
+    let (code, why) = (rejection.code(), rejection.to_string());
+    let mut fields = Fields::default();
+    operator.add_to(&mut fields);
+    fields.add_shown("code", &code);
+    fields.add("why", why.as_str());
+    fields.log(Level::Info, format_args!("revoke refused"));
 }
 
 /// A lock was taken away from `holder`.
@@ -266,10 +398,13 @@ pub(super) fn revoked(
     holder: SessionId,
     holder_identity: &Identity,
 ) {
-    info!(
-        "revoked {operator} lock={lock:?} token={token} holder_session={holder} \
-         holder_identity={holder_identity:?}"
-    );
+    let mut fields = Fields::default();
+    operator.add_to(&mut fields);
+    fields.add("lock", lock.as_str());
+    fields.add("token", token.number());
+    fields.add_shown("holder_session", &holder);
+    fields.add("holder_identity", holder_identity.as_str());
+    fields.log(Level::Info, format_args!("revoked"));
 }
 
 /// How things are, for whoever asked.
@@ -310,8 +445,12 @@ pub(super) fn ended(
         EndReason::Disconnected => "session disconnected",
         EndReason::Displaced => "session made room for one from before the restart",
     };
-    match lock {
-        Some(lock) => info!("{what} {who} held={held} waiting={waiting} lock={lock:?}"),
-        None => info!("{what} {who} held={held} waiting={waiting}"),
+    let mut fields = Fields::default();
+    who.add_to(&mut fields);
+    fields.add("held", held);
+    fields.add("waiting", waiting);
+    if let Some(lock) = lock {
+        fields.add("lock", lock.as_str());
     }
+    fields.log(ended_level(reason, held), format_args!("{what}"));
 }

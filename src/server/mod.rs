@@ -25,7 +25,7 @@
 //! | `seal` | proofs that outlive a run: secrets of sessions, seals of grants, tickets of places |
 //! | `start`, `store`, `persist` | where a run begins, and what is durable |
 //! | `run` | bound, serving, stopping, gone |
-//! | `journal`, `chatter` | the story in log lines, and how much of it one peer can fill |
+//! | `journal`, `fields`, `chatter`, `tenures` | the story in log lines, and how much of it one peer can fill |
 //!
 //! *A restart.* Three kinds of things outlive a run: the counters, the key of proofs and the forfeits
 //! are on disk before they matter; what clients hold is with the clients, who show it after a crash,
@@ -58,6 +58,7 @@ mod connections;
 mod coordinator;
 mod counters;
 mod error;
+mod fields;
 #[cfg(test)]
 mod fuzz;
 mod hello;
@@ -81,6 +82,7 @@ mod store;
 mod subscribers;
 #[cfg(all(test, feature = "client"))]
 pub(crate) mod switchboard;
+mod tenures;
 #[cfg(test)]
 mod testing;
 mod watches;

@@ -212,16 +212,16 @@ fn the_log_tells_the_way_of_a_request_to_who_asks_for_it() {
     server.process.signal(Signal::TERM);
     let Server { process, home: _home, .. } = server;
     let log = process.end().err;
-    let about = |id: u64| format!(" identity=\"raw\" request={id} lock=\"demo\"");
+    let about = |id: u64| format!(" request={id}");
     let mut lines = log.lines();
     for (what, id) in [
-        ("request received session=", 1),
-        ("grant sent session=", 1),
-        ("request received session=", 2),
-        ("request queued session=", 2),
-        ("release received session=", 1),
-        ("grant sent session=", 2),
-        ("release received session=", 2),
+        ("DEBUG request received lock=\"demo\" session=", 1),
+        ("INFO  granted lock=\"demo\" token=", 1),
+        ("DEBUG request received lock=\"demo\" session=", 2),
+        ("DEBUG request queued lock=\"demo\" session=", 2),
+        ("INFO  released lock=\"demo\" token=", 1),
+        ("INFO  granted lock=\"demo\" token=", 2),
+        ("INFO  released lock=\"demo\" token=", 2),
     ] {
         let is_next = |line: &str| line.contains(what) && line.contains(&about(id));
         assert!(lines.any(is_next), "{what} {id}: {log}");

@@ -8,6 +8,7 @@
 mod adversary;
 mod bench;
 mod commands;
+mod completions;
 mod crowds;
 mod examples;
 mod files;
@@ -27,6 +28,7 @@ mod proxy;
 #[path = "../../src/fuzz/random.rs"]
 mod random;
 mod raw;
+mod recipes;
 mod restart;
 mod serving;
 mod several;

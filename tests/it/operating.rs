@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{BufRead, BufReader, PipeReader, Write, pipe};
 use std::iter;
 use std::net::TcpStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
@@ -114,6 +116,97 @@ fn a_peer_that_talks_nonsense_again_and_again_fills_no_log() {
     assert!(log.contains(" 190 more protocol errors like these from 127.0.0.1 in "), "{log}");
 }
 
+/// Everything that a server with these flags has logged when it has served `clients` and stopped.
+fn log_of(flags: &[&str], clients: impl FnOnce(&Server)) -> String {
+    let flags: Vec<&str> = ["--ephemeral"].iter().chain(flags).copied().collect();
+    let server = Server::start_with(Home::new(), &flags);
+    clients(&server);
+    server.process.signal(Signal::TERM);
+    let Server { process, home: _home, .. } = server;
+    process.end().err
+}
+
+/// Takes a lock and gives it back so many times, in one session.
+fn work(server: &Server, lock: &str, times: u64) -> Raw {
+    let mut raw = Raw::connect(server);
+    raw.say(&[hello()]);
+    assert!(matches!(raw.hear(), ServerMessage::Welcome { .. }));
+    for id in 1..=times {
+        raw.say(&[request(id, lock)]);
+        let ServerMessage::Grant { token, .. } = raw.hear() else { panic!() };
+        raw.say(&[ClientMessage::Release { request: id, token }]);
+        assert!(matches!(raw.hear(), ServerMessage::Released { .. }));
+    }
+    raw
+}
+
+#[test]
+fn who_had_a_lock_and_for_how_long_is_in_the_log_that_is_kept_by_default() {
+    let log = log_of(&[], |server| {
+        let as_ann = ["lock", "deploy", "--and", "db", "--as", "ann@ci", "true"];
+        assert_eq!(run(server.client(&as_ann)).code(), Some(0));
+    });
+    let line = |what: &str| log.lines().find(|line| line.contains(what)).unwrap_or_default();
+    let (granted, released) = (line("INFO  granted "), line("INFO  released "));
+    for line in [granted, released] {
+        let at = line.split(' ').next().unwrap_or_default();
+        assert!(humantime::parse_rfc3339(at).is_ok(), "{log}");
+        for part in [
+            "lock=\"deploy\",\"db\"",
+            "token=",
+            "identity=\"ann@ci (",
+            "peer=127.0.0.1:",
+            "session=",
+        ] {
+            assert!(line.contains(part), "{part}: {log}");
+        }
+    }
+    assert!(released.contains(" held_ms="), "{log}");
+    assert!(!log.contains("session opened") && !log.contains("session ended"), "{log}");
+}
+
+#[test]
+fn a_worker_that_is_granted_again_and_again_gets_ten_lines_and_a_sum_and_hides_nobody() {
+    let log = log_of(&[], |server| {
+        let worker = work(server, "queue-7", 10 + 23);
+        assert_eq!(run(server.client(&["lock", "deploy", "true"])).code(), Some(0));
+        drop(worker);
+    });
+    for what in ["INFO  granted lock=\"queue-7\"", "INFO  released lock=\"queue-7\""] {
+        assert_eq!(log.matches(what).count(), 10, "{log}");
+    }
+    assert_eq!(log.matches("granted lock=\"deploy\"").count(), 1, "{log}");
+    assert!(log.contains("INFO  granted 23 more times in the last "), "{log}");
+    let all = log_of(&["--log", "debug"], |server| drop(work(server, "queue-7", 33)));
+    assert_eq!(all.matches("INFO  granted lock=\"queue-7\"").count(), 33);
+    let none = log_of(&["--log", "warn"], |server| drop(work(server, "queue-7", 33)));
+    assert_eq!(none, "");
+}
+
+#[test]
+fn the_log_is_objects_of_json_where_that_is_asked_for() {
+    let log = log_of(&["--log-format", "json"], |server| {
+        assert_eq!(run(server.client(&["lock", "deploy", "--as", "ann", "true"])).code(), Some(0));
+    });
+    let objects = log.lines().map(|line| {
+        serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|why| panic!("{why}: {log}"))
+    });
+    let objects: Vec<_> = objects.collect();
+    for object in &objects {
+        for key in ["ts", "level", "target", "msg"] {
+            assert!(object[key].is_string(), "{key}: {object}");
+        }
+    }
+    let of =
+        |msg: &str| objects.iter().find(|it| it["msg"] == msg).unwrap_or_else(|| panic!("{log}"));
+    let granted = of("granted");
+    assert_eq!((&granted["lock"]), "deploy");
+    assert!(granted["identity"].as_str().unwrap().starts_with("ann"), "{granted}");
+    assert!(granted["token"].is_u64() && granted["session"].is_string(), "{granted}");
+    assert_eq!(of("released")["token"], granted["token"]);
+    assert_eq!(of("stopped")["level"], "info");
+}
+
 #[test]
 fn sighup_changes_the_log_filter_and_a_broken_file_changes_nothing() {
     let home = Home::new();
@@ -129,13 +222,13 @@ fn sighup_changes_the_log_filter_and_a_broken_file_changes_nothing() {
     assert!(!log.until(&changed).contains("before"));
     log.until("SIGHUP: changed, but only after a restart: sessions-max");
     lock("after");
-    log.until("grant sent");
+    log.until("request received");
     write("log = \"loud\"\n");
     server.process.signal(Signal::HUP);
     let told = log.until("ERROR SIGHUP: settings stay as they are: ");
     assert!(told.contains("c.toml:1: log is \"loud\""), "{told}");
     lock("last");
-    log.until("grant sent");
+    log.until("request received");
     fs::remove_file(&file).unwrap();
     server.process.signal(Signal::HUP);
     log.until("ERROR SIGHUP: settings stay as they are: cannot read the configuration");
@@ -173,7 +266,7 @@ fn the_log_says_who_took_which_lock_from_whom() {
     for word in ["received", "refused"] {
         let told = log.until(&format!("INFO  revoke {word} connection="));
         assert!(told.contains(" session=none identity=\""), "{told}");
-        assert!(told.contains(" peer=127.0.0.1:") && told.contains("\"demo\""), "{told}");
+        assert!(told.contains(" peer=127.0.0.1:") && told.contains("demo"), "{told}");
     }
     assert_eq!(release(&token).code(), Some(0));
     let told = log.until("INFO  revoked connection=");
@@ -191,4 +284,30 @@ fn the_log_says_who_took_which_lock_from_whom() {
     let told = log.until("INFO  revoked connection=");
     assert!(told.contains(&format!(" session={session:032x} identity=\"raw\" peer=")), "{told}");
     assert_eq!(holder.end().code(), Some(70));
+}
+
+#[test]
+fn systemd_is_told_when_the_coordinator_is_ready_and_when_it_stops() {
+    let home = Home::new();
+    let path = home.path("notify");
+    let abstract_name = format!("coordinator-test-{}", std::process::id());
+    let abstract_address = SocketAddr::from_abstract_name(&abstract_name).unwrap();
+    for (socket, name) in [
+        (UnixDatagram::bind(&path).unwrap(), path.display().to_string()),
+        (UnixDatagram::bind_addr(&abstract_address).unwrap(), format!("@{abstract_name}")),
+    ] {
+        let mut serve = home.coordinator(&["serve", "--listen", "127.0.0.1:0", "--ephemeral"]);
+        serve.env("NOTIFY_SOCKET", name);
+        let server = start(serve);
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        let hear = || {
+            let mut told = [0; 64];
+            let len = socket.recv(&mut told).unwrap();
+            String::from_utf8_lossy(&told[..len]).into_owned()
+        };
+        assert_eq!(hear(), "READY=1");
+        server.signal(Signal::TERM);
+        assert_eq!(hear(), "STOPPING=1");
+        assert_eq!(server.end().code(), Some(0));
+    }
 }

@@ -73,9 +73,16 @@ impl Home {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
-            if ["COORDINATOR_", "XDG_", "RUST_LOG", "STATE_DIRECTORY", "JOURNAL_STREAM"]
-                .iter()
-                .any(|ours| name.starts_with(ours))
+            if [
+                "COORDINATOR_",
+                "XDG_",
+                "RUST_LOG",
+                "STATE_DIRECTORY",
+                "JOURNAL_STREAM",
+                "NOTIFY_SOCKET",
+            ]
+            .iter()
+            .any(|ours| name.starts_with(ours))
             {
                 command.env_remove(&name);
             }

@@ -14,7 +14,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use crate::support::{Running, Server, eventually, start};
 
 /// A terminal with a shell or a command on it.
-struct Screen {
+pub(crate) struct Screen {
     /// Our end: what is written here is typed.
     keys: File,
     /// All that was shown so far.
@@ -27,7 +27,7 @@ struct Screen {
 
 impl Screen {
     /// Runs `words` with `server`'s settings on a terminal of its own.
-    fn open(server: &Server, words: &[&str]) -> Self {
+    pub(crate) fn open(server: &Server, words: &[&str]) -> Self {
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&ours).unwrap();
         unlockpt(&ours).unwrap();
@@ -75,12 +75,12 @@ impl Screen {
         self.expect("back 42");
     }
 
-    fn type_in(&mut self, keys: &str) {
+    pub(crate) fn type_in(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).unwrap();
     }
 
     /// Waits until `text` is shown after all that was waited for before.
-    fn expect(&mut self, text: &str) {
+    pub(crate) fn expect(&mut self, text: &str) {
         let what = format!("{text:?} is shown");
         let (shown, seen) = (&self.shown, self.seen);
         let found = || shown.lock().unwrap()[seen..].find(text);

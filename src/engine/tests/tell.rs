@@ -59,7 +59,8 @@ impl Story {
                 format!("persist epoch={} below={}", durable.epoch, durable.tokens_below)
             }
             Effect::HoldersChanged { lock } => format!("holders of {lock} changed"),
-            Effect::Happened { session, request, what, .. } => {
+            Effect::Happened(happened) => {
+                let Happened { session, request, what, .. } = *happened;
                 format!("heard: {}#{request} {what:?}", session.number())
             }
         };

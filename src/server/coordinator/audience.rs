@@ -13,15 +13,13 @@ use log::{error, info};
 
 use super::super::connections::Role;
 use super::super::inspect::{self, Budget, Named};
-use super::super::journal::{self, Who};
+use super::super::journal::{self, Telling};
 use super::super::parse;
 use super::super::render;
 use super::Coordinator;
 use super::backlog::{QUANTUM_STEPS, TURN_STEPS_MAX};
-use crate::engine::{Event, Happening, LockTable};
-use crate::types::{
-    Claim, ConnectionId, Identity, LockName, Origin, RequestId, SessionId, Timestamp,
-};
+use crate::engine::{Event, Happened, Listening, LockTable};
+use crate::types::{ConnectionId, LockName, Origin, Timestamp};
 use crate::wire::{ServerMessage, ShownLock, encode_frame};
 
 /// What it counts for, in steps, to show a lock to one more: a copy of what is rendered, and a delivery.
@@ -98,9 +96,9 @@ impl Coordinator {
         }
     }
 
-    /// Whether what happens to requests is to be told to somebody.
-    pub(super) fn is_listened_to(&self) -> bool {
-        journal::is_told() || !self.subscribers.is_empty()
+    /// What of all that happens to requests is to be told to somebody.
+    pub(super) fn listening(&self) -> Listening {
+        if self.subscribers.is_empty() { journal::listening() } else { Listening::Everything }
     }
 
     /// Shows a lock to one who watches it.
@@ -174,16 +172,17 @@ impl Coordinator {
     }
 
     /// Tells what happened to a request, to the log and to those who have subscribed.
-    pub(super) fn happened(
-        &mut self,
-        session: SessionId,
-        identity: &Identity,
-        request: RequestId,
-        claims: &[Claim],
-        what: &Happening,
-    ) {
-        let who = Who { session, identity: Some(identity), peer: None };
-        journal::happened(who, request, claims, what);
+    pub(super) fn happened(&mut self, happened: &Happened, now: Timestamp) {
+        let telling = match happened.tenure {
+            _ if journal::is_told() => Telling::Lines,
+            Some(tenure) if tenure.is_noted => {
+                let chatter = &self.counters.chatter;
+                self.tenures.admit(happened, &mut self.table, chatter, now)
+            }
+            Some(_) | None => Telling::Sums,
+        };
+        journal::happened(happened, telling);
+        let Happened { session, ref identity, request, ref claims, ref what, .. } = *happened;
         let hearers: Vec<ConnectionId> = self.subscribers.of(claims).collect();
         if hearers.is_empty() {
             return;

@@ -4,6 +4,7 @@ use std::mem;
 
 use super::super::chatter::Topic;
 use super::super::connections::Role;
+use super::super::fields;
 use super::super::inspect::{self, Named};
 use super::super::journal::{self, Operator, Who};
 use super::super::render;
@@ -53,7 +54,10 @@ impl Coordinator {
             }
             Effect::Ended { session, connection, reason, held, waiting, ref lock } => {
                 let who = self.who(session, connection);
-                if self.counters.chatter.admits(Topic::Session, who.peer) {
+                let level = journal::ended_level(reason, held);
+                if fields::is_logged(level)
+                    && self.counters.chatter.admits(Topic::Session, who.peer)
+                {
                     journal::ended(who, reason, held, waiting, lock.as_ref());
                 }
                 if let Some(connection) = connection {
@@ -79,9 +83,7 @@ impl Coordinator {
                 self.order(Change::ForgetForfeits { below }, None);
             }
             Effect::HoldersChanged { ref lock } => self.changed.push(lock.clone()),
-            Effect::Happened { session, ref identity, request, ref claims, ref what } => {
-                self.happened(session, identity, request, claims, what);
-            }
+            Effect::Happened(ref happened) => self.happened(happened, now),
         }
     }
 
@@ -95,7 +97,8 @@ impl Coordinator {
         standing: Standing,
     ) {
         let who = self.who(session, Some(connection));
-        if self.counters.chatter.admits(Topic::Session, who.peer) {
+        let level = journal::attached_level(standing);
+        if fields::is_logged(level) && self.counters.chatter.admits(Topic::Session, who.peer) {
             journal::attached(who, generation, ttl, standing);
         }
         let epoch = self.table.epoch();

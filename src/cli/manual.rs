@@ -1,0 +1,234 @@
+//! Manual pages: what the grammar says, and what it cannot say: variables, files, exit codes.
+
+use std::fmt::Write as _;
+use std::io;
+
+use clap::Command;
+use clap_mangen::Man;
+
+use super::errors::exit;
+use super::settings::{Foreign, Row};
+use super::sources::FILE_VARIABLE;
+
+/// What `lock` and `try` give to the command.
+const GIVEN: [(&str, &str); 6] = [
+    ("COORDINATOR_LOCK", "NAME."),
+    ("COORDINATOR_LOCKS", "NAME and those of --and, one a line."),
+    ("COORDINATOR_FENCING_TOKEN", "The token of the grant, greater than that of any before."),
+    ("COORDINATOR_SESSION", "The session that holds."),
+    ("COORDINATOR_SERVER", "Where the coordinator is."),
+    ("COORDINATOR_HELD", "A line for each lock that the command runs under: token, session, name."),
+];
+
+/// The page of the program, or of a command of it, with the settings that it takes.
+pub(crate) fn page(command: &Command, rows: &[&'static Row]) -> io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    let man = Man::new(command.clone()).manual("coordinator").source(version(command));
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    let name = command.get_name();
+    let text =
+        [environment(name, rows), files(name), exit_status(name), examples(name), see_also(name)];
+    page.extend_from_slice(text.concat().as_bytes());
+    Ok(page)
+}
+
+fn version(command: &Command) -> String {
+    let version = command.get_version().unwrap_or(env!("CARGO_PKG_VERSION"));
+    format!("coordinator {version}")
+}
+
+fn environment(name: &str, rows: &[&'static Row]) -> String {
+    let mut text = section("ENVIRONMENT");
+    if name == "coordinator" {
+        paragraph(
+            &mut text,
+            "Each setting, as in the page of its command, is a variable, too: \
+            --drain-timeout is COORDINATOR_DRAIN_TIMEOUT. A flag beats its variable, and that the file.",
+        );
+    }
+    for row in rows {
+        entry(&mut text, &row.variable(), &format!("As --{}: {}", row.key, row.help));
+        match row.foreign {
+            Foreign::None => {}
+            Foreign::BeforeFile(other, _) | Foreign::AfterFile(other) => {
+                let what = format!("Heeded where {} is not set.", row.variable());
+                entry(&mut text, other, &what);
+            }
+        }
+    }
+    entry(&mut text, FILE_VARIABLE, "As --config: where settings are written down.");
+    if name == "serve" {
+        entry(&mut text, "NOTIFY_SOCKET", "Set by systemd, for Type=notify: who is told READY=1.");
+    }
+    entry(&mut text, "NO_COLOR", "Nothing is coloured if it is set.");
+    if is_locking(name) {
+        text.push_str(".PP\n");
+        paragraph(&mut text, "The command finds:");
+        for (variable, what) in GIVEN {
+            entry(&mut text, variable, what);
+        }
+    }
+    if name == "serve" {
+        entry(
+            &mut text,
+            "JOURNAL_STREAM",
+            "Set by systemd: where it is standard error, \
+            lines of the log carry no time.",
+        );
+    }
+    text
+}
+
+fn files(name: &str) -> String {
+    let mut text = section("FILES");
+    let all = [
+        (
+            "$XDG_CONFIG_HOME/coordinator/config.toml",
+            "Settings, a key each: drain-timeout = \"30s\". \
+            Mostly ~/.config/coordinator/config.toml.",
+        ),
+        ("/etc/coordinator/config.toml", "The same, if the former is not there."),
+    ];
+    for (file, what) in all {
+        entry(&mut text, file, what);
+    }
+    if name == "serve" || name == "coordinator" {
+        entry(
+            &mut text,
+            "$XDG_STATE_HOME/coordinator",
+            "The data directory, mostly \
+            ~/.local/state/coordinator, or what systemd's STATE_DIRECTORY says: state, snapshot, and lock, \
+            which keeps out a second coordinator.",
+        );
+    }
+    text
+}
+
+/// What is told by exit codes, and which commands do.
+fn exit_status(name: &str) -> String {
+    let mut text = section("EXIT STATUS");
+    let of_locking = is_locking(name);
+    if of_locking {
+        entry(&mut text, "the command's own", "It ended by itself.");
+        entry(
+            &mut text,
+            "128 + n",
+            "Signal n ended the command, or the wait for the lock: 130 for Ctrl-C.",
+        );
+    } else {
+        entry(
+            &mut text,
+            "0",
+            match name {
+                "status" => "It is told. With NAME: the lock is held.",
+                "serve" => "It stopped when it was told to.",
+                _ => "All is well.",
+            },
+        );
+    }
+    let codes = [
+        (
+            exit::NO_SUCH_THING,
+            "There is nothing to do it to: with that token, nobody holds the lock; \
+            with NAME, status found it free.",
+            matches!(name, "coordinator" | "release" | "status"),
+        ),
+        (exit::USAGE, "Wrong usage, or settings that cannot be read.", true),
+        (
+            exit::NO_SERVER,
+            "No coordinator answers, or it is about to stop, or it has too many connections.",
+            !matches!(name, "serve" | "config" | "completions" | "man"),
+        ),
+        (exit::LOST, "The lock was lost, and the command stopped.", of_locking),
+        (exit::LOST, "Not everything could be saved.", name == "serve"),
+        (exit::LOST, "The coordinator broke a promise.", name == "bench"),
+        (
+            exit::LOST,
+            "The lock was lost; of serve: not everything could be saved.",
+            name == "coordinator",
+        ),
+        (exit::NOT_WRITTEN, "What was asked for cannot be written: a full disk.", true),
+        (
+            exit::BUSY,
+            "The lock is busy, or did not come in time, or to wait would be a deadlock.",
+            of_locking || name == "coordinator",
+        ),
+        (
+            exit::PROTOCOL,
+            "What answers does not speak the protocol.",
+            !matches!(name, "serve" | "config" | "completions" | "man"),
+        ),
+        (exit::CANNOT_RUN, "The command cannot be run.", of_locking),
+        (exit::NO_SUCH_COMMAND, "The command does not exist.", of_locking),
+    ];
+    for (code, what, _) in codes.into_iter().filter(|(.., is_told)| *is_told) {
+        entry(&mut text, &code.to_string(), what);
+    }
+    text
+}
+
+fn examples(name: &str) -> String {
+    let lines: &[&str] = match name {
+        "coordinator" => &["coordinator", "coordinator lock demo -- sleep 5"],
+        "lock" => &[
+            "coordinator lock nightly -n -- ./backup",
+            "coordinator lock deploy --and migrations -w 10m -- make release",
+        ],
+        "try" => &["coordinator try nightly -- ./backup"],
+        "status" => &["coordinator status deploy", "coordinator status --json"],
+        "serve" => &["coordinator serve --listen 0.0.0.0:5625 --log-format json"],
+        "completions" => &[
+            "coordinator completions bash > ~/.local/share/bash-completion/completions/coordinator",
+            "coordinator completions zsh > ~/.zfunc/_coordinator",
+            "coordinator completions fish > ~/.config/fish/completions/coordinator.fish",
+        ],
+        "man" => &["coordinator man lock | man -l -"],
+        _ => return String::new(),
+    };
+    let mut text = section("EXAMPLES");
+    for line in lines {
+        let _infallible = writeln!(text, ".PP\n.nf\n.RS 4\n{}\n.RE\n.fi", escaped(line));
+    }
+    text
+}
+
+fn see_also(name: &str) -> String {
+    let own = if name == "coordinator" { "coordinator-lock" } else { "coordinator" };
+    let mut text = section("SEE ALSO");
+    let other = if is_locking(name) { ", \\fBflock\\fR(1)" } else { "" };
+    let _infallible = writeln!(text, "\\fB{}\\fR(1){other}", escaped(own));
+    text
+}
+
+fn is_locking(name: &str) -> bool {
+    matches!(name, "lock" | "try")
+}
+
+fn section(title: &str) -> String {
+    format!(".SH \"{title}\"\n")
+}
+
+fn entry(text: &mut String, term: &str, what: &str) {
+    let _infallible = writeln!(text, ".TP\n\\fB{}\\fR\n{}", escaped(term), escaped(what));
+}
+
+fn paragraph(text: &mut String, what: &str) {
+    let _infallible = writeln!(text, "{}", escaped(what));
+}
+
+/// Text that roff takes for nothing but text.
+fn escaped(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    // A dot or a quote at the beginning of a line would be an order.
+    match text.chars().next() {
+        Some('.' | '\'') => format!("\\&{text}"),
+        _ => text,
+    }
+}
