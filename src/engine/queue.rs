@@ -23,6 +23,7 @@ pub(super) enum Presence {
 
 /// What a queue has to know of a claim's request.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is counted by itself")]
 pub(super) struct Traits {
     /// Whether it is told its place.
     pub(super) told: bool,
