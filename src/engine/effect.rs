@@ -1,12 +1,11 @@
 //! What the engine wants done.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Durable, TOKENS_AHEAD_DAYS_MAX};
+use super::{Durable, Happened, TOKENS_AHEAD_DAYS_MAX};
 use crate::types::{
     CLAIMS_MAX, Claim, ClaimsError, ConnectionId, FencingToken, Generation, IDENTITY_LEN_MAX,
     Identity, LOCK_DELAY_MAX, LockName, LostReason, Mode, NOTE_LEN_MAX, Origin, OwnerId,
@@ -123,36 +122,6 @@ pub enum Effect {
     /// Something happened to a request. Said only while somebody listens, see
     /// [`LockTable::listen`](super::LockTable::listen).
     Happened(Box<Happened>),
-}
-
-/// Something that happened to a request, for those who listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Happened {
-    /// Whose request.
-    pub session: SessionId,
-    /// Who that is.
-    pub identity: Identity,
-    /// Where its latest connection comes from, for the log.
-    pub peer: Option<SocketAddr>,
-    /// Which request.
-    pub request: RequestId,
-    /// What it claims.
-    pub claims: Vec<Claim>,
-    /// What happened.
-    pub what: Happening,
-    /// The tenure that began or ended with it, if one did.
-    pub tenure: Option<Tenure>,
-}
-
-/// For how long a request held its locks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tenure {
-    /// The token of its grant.
-    pub token: FencingToken,
-    /// How long it has lasted; nothing if it has just begun.
-    pub lasted: Duration,
-    /// Whether those hear of it who listen to tenures only.
-    pub is_noted: bool,
 }
 
 /// What happened to a request, for those who listen.

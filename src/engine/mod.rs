@@ -67,13 +67,12 @@ mod tests;
 mod tokens;
 mod view;
 
-pub use audience::{LONG_TENURE, Listening};
+pub use audience::{Happened, LONG_TENURE, Listening, Tenure};
 pub use deadlock::STEPS_MAX;
 pub use deferred::SLICE_STEPS_MAX;
 pub use delay::Pause;
 pub use effect::{
-    CYCLE_TOLD_MAX, CycleLink, Effect, EndReason, Forfeit, Happened, Happening, News, Rejection,
-    Standing, Tenure,
+    CYCLE_TOLD_MAX, CycleLink, Effect, EndReason, Forfeit, Happening, News, Rejection, Standing,
 };
 pub use event::{Account, Attach, Command, Event, Place, Progress, Reclaim, Request, Wait};
 pub use forfeit::{RECORDS_MAX, REVOCATIONS_WAITING_MAX};
