@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Durable, Happened, TOKENS_AHEAD_DAYS_MAX};
 use crate::types::{
-    CLAIMS_MAX, Claim, ClaimsError, ConnectionId, FencingToken, Generation, IDENTITY_LEN_MAX,
-    Identity, LOCK_DELAY_MAX, LockName, LostReason, Mode, NOTE_LEN_MAX, Origin, OwnerId,
-    PermitsError, RejectionCode, RequestId, SessionId, TextError, Ticket, Ttl, TtlError,
+    CLAIMS_MAX, ClaimsError, ConnectionId, FencingToken, Generation, IDENTITY_LEN_MAX, Identity,
+    LOCK_DELAY_MAX, LockName, LostReason, Mode, NOTE_LEN_MAX, Origin, OwnerId, PermitsError,
+    RejectionCode, RequestId, SessionId, TextError, Ticket, Ttl, TtlError,
 };
 
 /// Something for the shell to do, in the order in which the engine says it.
