@@ -237,12 +237,15 @@ impl Attempt<'_> {
             | Code::InvalidTtl
             | Code::InvalidPermits
             | Code::InvalidClaims
-            | Code::InvalidLockDelay => Failure::usage(message),
+            | Code::InvalidLockDelay
+            | Code::InvalidAtLeast => Failure::usage(message),
             Code::PermitsDiffer => Failure::usage(message)
                 .hint(format!("`coordinator status {}` shows how it is used", shell_word(lock))),
             Code::TooManySessions | Code::TooManyClaims | Code::TooManyWaiters => {
                 Failure::new(exit::BUSY, message).hint("ask again later")
             }
+            // The message says what to do.
+            Code::TooManyKept => Failure::new(exit::BUSY, message),
             Code::TooManyWatches => Failure::new(exit::BUSY, message).hint("ask again later"),
             Code::AlreadyHeld | Code::Deadlock => {
                 Failure::new(self.busy, message).hint("give back what is held, then ask again")

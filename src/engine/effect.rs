@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Durable, TOKENS_AHEAD_DAYS_MAX};
 use crate::types::{
-    CLAIMS_MAX, Claim, ClaimsError, ConnectionId, FencingToken, Generation, IDENTITY_LEN_MAX,
-    Identity, LOCK_DELAY_MAX, LockName, LostReason, Mode, NOTE_LEN_MAX, Origin, OwnerId,
-    PermitsError, RejectionCode, RequestId, SessionId, TextError, Ticket, Ttl, TtlError,
+    AT_LEAST_MAX, CLAIMS_MAX, Claim, ClaimsError, ConnectionId, FencingToken, Generation,
+    IDENTITY_LEN_MAX, Identity, LOCK_DELAY_MAX, LockName, LostReason, Mode, NOTE_LEN_MAX, Origin,
+    OwnerId, PermitsError, RejectionCode, RequestId, SessionId, TextError, Ticket, Ttl, TtlError,
 };
 
 /// Something for the shell to do, in the order in which the engine says it.
@@ -308,6 +308,11 @@ pub enum Rejection {
         /// What was asked for.
         asked: Duration,
     },
+    /// Not a length for which a lock can be kept.
+    AtLeast {
+        /// What was asked for.
+        asked: Duration,
+    },
     /// The request id lives, and asked for something else.
     RequestIdReused,
     /// The request id is not new, and how it ended is forgotten.
@@ -338,6 +343,18 @@ pub enum Rejection {
     TooManyWaiters {
         /// The lock.
         lock: LockName,
+        /// How many there may be.
+        max: usize,
+    },
+    /// No more locks that are kept.
+    TooManyKept {
+        /// How many there may be.
+        max: usize,
+    },
+    /// No more locks that are kept for those from this address.
+    TooManyKeptThere {
+        /// Where from.
+        origin: Origin,
         /// How many there may be.
         max: usize,
     },
@@ -427,6 +444,8 @@ impl Rejection {
             Self::PermitsDiffer { .. } => RejectionCode::PermitsDiffer,
             Self::Claims(_) => RejectionCode::InvalidClaims,
             Self::LockDelay { .. } => RejectionCode::InvalidLockDelay,
+            Self::AtLeast { .. } => RejectionCode::InvalidAtLeast,
+            Self::TooManyKept { .. } | Self::TooManyKeptThere { .. } => RejectionCode::TooManyKept,
             Self::RequestIdReused => RejectionCode::RequestIdReused,
             Self::RequestForgotten { .. } => RejectionCode::RequestForgotten,
             Self::AsBefore(code) => *code,
@@ -501,6 +520,22 @@ impl fmt::Display for Rejection {
             Self::LockDelay { asked } => {
                 write!(f, "a lock delay of {asked:?}, at most {LOCK_DELAY_MAX:?} is allowed")
             }
+            Self::AtLeast { asked } => {
+                write!(
+                    f,
+                    "locks cannot be kept for {asked:?}, at most {AT_LEAST_MAX:?} (7 days) is allowed"
+                )
+            }
+            Self::TooManyKept { max } => write!(
+                f,
+                "{max} locks are kept for as long as was asked for, the limit; ask again when some \
+                 are free, end one with its token, or ask without a least time"
+            ),
+            Self::TooManyKeptThere { origin, max } => write!(
+                f,
+                "{max} locks are kept for clients from {origin}, the limit for one address; ask again \
+                 when some are free, end one with its token, or ask without a least time"
+            ),
             Self::RequestIdReused => {
                 f.write_str("the request id is in use for something else; ids must grow")
             }

@@ -63,6 +63,7 @@ fn parse_request(asked: &wire::Request, place: Option<Place>) -> Result<Request,
         progress: if asked.progress { Progress::Told } else { Progress::Untold },
         place,
         lock_delay: lock_delay(asked.lock_delay_ms)?,
+        at_least: Duration::ZERO,
         note: Note::new(asked.note.as_str()).map_err(Rejection::Note)?,
         claims: claims(&asked.claims)?,
     })
@@ -103,6 +104,7 @@ fn parse_reclaim(
         sealed_in: Epoch::default(),
         owner: OwnerId::new(asked.owner),
         lock_delay: lock_delay(asked.lock_delay_ms)?,
+        at_least: Duration::ZERO,
         note: Note::new(asked.note.as_str()).map_err(Rejection::Note)?,
         claims: claims(&asked.claims)?,
     };
