@@ -223,8 +223,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let origin = new.kept.as_ref().map(|kept| kept.origin);
         let was = delay.kept.as_ref().map(|kept| kept.origin);
         if put_later(&mut delay.kept, new.kept) {
-            was.into_iter().for_each(|origin| self.kept.remove(origin, 1));
-            origin.into_iter().for_each(|origin| self.kept.add(origin, 1));
+            if let Some(origin) = was {
+                self.kept.remove(origin, 1);
+            }
+            if let Some(origin) = origin {
+                self.kept.add(origin, 1);
+            }
         }
         let until = delay.until();
         self.reschedule_delay(key, before, until);

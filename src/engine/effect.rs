@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Durable, TOKENS_AHEAD_DAYS_MAX};
 use crate::types::{
-    AT_LEAST_MAX, CLAIMS_MAX, Claim, ClaimsError, ConnectionId, FencingToken, Generation,
-    IDENTITY_LEN_MAX, Identity, LOCK_DELAY_MAX, LockName, LostReason, Mode, NOTE_LEN_MAX, Origin,
-    OwnerId, PermitsError, RejectionCode, RequestId, SessionId, TextError, Ticket, Ttl, TtlError,
+    CLAIMS_MAX, Claim, ClaimsError, ConnectionId, FencingToken, Generation, IDENTITY_LEN_MAX,
+    Identity, LOCK_DELAY_MAX, LockName, LostReason, Mode, NOTE_LEN_MAX, Origin, OwnerId,
+    PermitsError, RejectionCode, RequestId, SessionId, TextError, Ticket, Ttl, TtlError,
 };
 
 /// Something for the shell to do, in the order in which the engine says it.
@@ -520,22 +520,9 @@ impl fmt::Display for Rejection {
             Self::LockDelay { asked } => {
                 write!(f, "a lock delay of {asked:?}, at most {LOCK_DELAY_MAX:?} is allowed")
             }
-            Self::AtLeast { asked } => {
-                write!(
-                    f,
-                    "locks cannot be kept for {asked:?}, at most {AT_LEAST_MAX:?} (7 days) is allowed"
-                )
-            }
-            Self::TooManyKept { max } => write!(
-                f,
-                "{max} locks are kept for as long as was asked for, the limit; ask again when some \
-                 are free, end one with its token, or ask without a least time"
-            ),
-            Self::TooManyKeptThere { origin, max } => write!(
-                f,
-                "{max} locks are kept for clients from {origin}, the limit for one address; ask again \
-                 when some are free, end one with its token, or ask without a least time"
-            ),
+            Self::AtLeast { asked } => said::at_least(*asked, f),
+            Self::TooManyKept { max } => said::kept(*max, None, f),
+            Self::TooManyKeptThere { origin, max } => said::kept(*max, Some(*origin), f),
             Self::RequestIdReused => {
                 f.write_str("the request id is in use for something else; ids must grow")
             }
@@ -594,7 +581,7 @@ impl fmt::Display for Rejection {
                 f,
                 "request {converts} has other locks or another owner, or is being converted already"
             ),
-            Self::Deadlock { cycle } => write_cycle(cycle, f),
+            Self::Deadlock { cycle } => said::cycle(cycle, f),
             Self::TooManyWatches { max } => {
                 write!(f, "the connection watches {max} locks, the limit")
             }
@@ -602,33 +589,6 @@ impl fmt::Display for Rejection {
     }
 }
 
-/// So many links of a cycle are in its sentence. A program finds all of them beside it.
-const CYCLE_LINKS_SAID_MAX: usize = 4;
-
-/// `deadlock: ann waits for "b", held by bob (token 2), who waits for "a", held by ann (token 1)`.
-fn write_cycle(cycle: &[CycleLink], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let name = |link: &CycleLink| match link.identity.as_str() {
-        "" => link.session.to_string(),
-        identity => identity.to_owned(),
-    };
-    f.write_str("this would wait for ever: ")?;
-    for (i, link) in cycle.iter().enumerate().take(CYCLE_LINKS_SAID_MAX) {
-        let next = &cycle[(i + 1) % cycle.len()];
-        match i {
-            0 => write!(f, "{} waits", name(link))?,
-            _ => f.write_str(", who waits")?,
-        }
-        write!(f, " for {:?}, ", link.lock)?;
-        match link.held_with {
-            Some(token) => write!(f, "held by {} (token {token})", name(next))?,
-            None => write!(f, "behind {}", name(next))?,
-        }
-    }
-    match cycle.len().saturating_sub(CYCLE_LINKS_SAID_MAX) {
-        0 => Ok(()),
-        more => write!(f, ", and so on over {more} more"),
-    }
-}
-
+mod said;
 #[cfg(test)]
 mod tests;

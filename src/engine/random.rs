@@ -289,7 +289,9 @@ impl World {
                 assert!(self.ended.insert(session));
                 let held: Vec<_> =
                     self.granted.keys().filter(|key| key.0 == session).copied().collect();
-                held.into_iter().for_each(|key| self.keep(key));
+                for key in held {
+                    self.keep(key);
+                }
             }
             Effect::Revoked { token, .. } => self.kept.retain(|_, (_, of)| *of != token),
             Effect::Persist(durable) => self.unsaved.push(durable),

@@ -308,6 +308,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         let held = saved.converts.map(|converts| self.requests.find(session, converts));
         let since = self.now.before(saved.age);
+        let unknown = saved.age.saturating_sub(self.now.since(since));
         let request = Request {
             id: saved.id,
             owner: saved.owner,
@@ -317,7 +318,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             place: None,
             lock_delay: saved.lock_delay,
             // The clock may have begun after the grant: what it cannot say is not to be had twice.
-            at_least: saved.at_least.saturating_sub(saved.age - self.now.since(since)),
+            at_least: saved.at_least.saturating_sub(unknown),
             note: saved.note,
             claims,
         };

@@ -221,7 +221,9 @@ impl<'a> Canon<'a> {
             if let Some(delay) = &lock.delay {
                 for pause in [&delay.lost, &delay.kept] {
                     self.put(pause.is_some());
-                    pause.iter().for_each(|pause| self.time(pause.until));
+                    if let Some(pause) = pause {
+                        self.time(pause.until);
+                    }
                 }
             }
             let holders = lock.holders.iter(&table.claims);
