@@ -204,6 +204,14 @@ pub(crate) struct Wanted {
     /// Keep the locks free for so long before another gets them, if they are lost (60s at most).
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) lock_delay: Option<Duration>,
+    /// Let nobody else have the locks for so long from the grant on, however quick the command is (7d at
+    /// most).
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(conflicts_with_all = ["shared", "permits"])]
+    pub(crate) at_least: Option<Duration>,
+    /// The period in which a command is to run once; of `lock` only, which says so.
+    #[arg(skip)]
+    pub(crate) once_per: Option<Duration>,
     /// How long a broken connection keeps the locks, if not for the rest of the lease.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) linger: Option<Duration>,
@@ -221,6 +229,11 @@ pub(crate) struct LockArgs {
     /// What to hold.
     #[command(flatten)]
     pub(crate) wanted: Wanted,
+    /// Run the command once in a period, on whichever machine comes first; the others do nothing and
+    /// exit 0.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(conflicts_with_all = ["shared", "permits", "timeout", "at_least", "reentrant"])]
+    pub(crate) once_per: Option<Duration>,
     /// If this runs under the lock already, run the command under the same grant.
     #[arg(long)]
     pub(crate) reentrant: bool,

@@ -77,6 +77,21 @@ fn modes_exclude_each_other_and_so_do_ways_to_wait() {
 }
 
 #[test]
+fn what_runs_once_in_a_period_holds_its_lock_alone_and_does_not_wait() {
+    let args = lock("coordinator lock --once-per 1h nightly -- ./job");
+    assert_eq!(args.once_per, Some(Duration::from_secs(3_600)));
+    for also in ["-w 5", "-s", "--permits 2", "--at-least 5m", "--reentrant"] {
+        assert!(read(&format!("coordinator lock --once-per 1h {also} nightly -- ./job")).is_err());
+    }
+    assert!(read("coordinator lock --at-least 5m -s nightly -- ./job").is_err());
+    assert!(read("coordinator lock --at-least 5m --permits 2 nightly -- ./job").is_err());
+    assert_eq!(
+        lock("coordinator lock --at-least 5m -w 5 n").at_least,
+        Some(Duration::from_secs(300))
+    );
+}
+
+#[test]
 fn what_is_said_last_is_meant() {
     let seconds = |line: &str| lock(line).timeout.map(|longest| longest.as_secs());
     assert_eq!(seconds("coordinator lock -w 5 -w 7 demo"), Some(7));

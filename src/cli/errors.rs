@@ -87,6 +87,11 @@ impl Failure {
         Self { facts: facts(lock, outlook), ..self }
     }
 
+    /// Whether it is that a command could not be started.
+    pub(crate) fn is_of_the_start(&self) -> bool {
+        [exit::CANNOT_RUN, exit::NO_SUCH_COMMAND].contains(&self.exit)
+    }
+
     /// Tells the user, and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         self.report_by(|text| output::tell(text.trim_end()))
@@ -237,7 +242,8 @@ impl Attempt<'_> {
             | Code::InvalidTtl
             | Code::InvalidPermits
             | Code::InvalidClaims
-            | Code::InvalidLockDelay => Failure::usage(message),
+            | Code::InvalidLockDelay
+            | Code::InvalidAtLeast => Failure::usage(message),
             Code::PermitsDiffer => Failure::usage(message)
                 .hint(format!("`coordinator status {}` shows how it is used", shell_word(lock))),
             Code::TooManySessions | Code::TooManyClaims | Code::TooManyWaiters => {
@@ -248,7 +254,7 @@ impl Attempt<'_> {
                 Failure::new(self.busy, message).hint("give back what is held, then ask again")
             }
             // The message says what to do.
-            Code::Grace => Failure::new(exit::BUSY, message),
+            Code::TooManyKept | Code::Grace => Failure::new(exit::BUSY, message),
             Code::Draining | Code::Unavailable => {
                 Failure::new(exit::NO_SERVER, message).hint("ask again soon")
             }

@@ -65,6 +65,7 @@ pub(crate) fn run(args: &HoldArgs, settings: &Settings) -> Result<ExitCode, Fail
         let advice = Advice::of_holding("hold", wanted);
         let (client, guard) = match acquire(wanted, settings, &mut signals, advice).await? {
             Acquired::Held(client, guard) => (client, guard),
+            Acquired::NotAgain => return Ok(ExitCode::SUCCESS),
             Acquired::Interrupted(signal) => {
                 return Ok(ExitCode::from(code_of_signal(signal.as_raw())));
             }

@@ -16,10 +16,12 @@ use std::io;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use coordinator::types::{IDENTITY_LEN_MAX, Identity};
+use coordinator::types::{IDENTITY_LEN_MAX, Identity, RejectionCode};
+use coordinator::wire::{LockStatus, Outlook};
 use coordinator::{Client, Error, LockGuard};
 use rustix::process::Signal;
-use tokio::time::timeout;
+use tokio::time::error::Elapsed;
+use tokio::time::{sleep, timeout};
 
 use super::args::{LockArgs, Wanted};
 use super::aside;
@@ -34,7 +36,9 @@ use super::plan::{KILL_AFTER_MAX, Plan};
 use super::settings::Settings;
 use super::signals::{FOR_COMMANDS, Signals};
 use super::supervise::{Rules, supervise};
+use super::terminal;
 use super::values::OnLost;
+use super::visible;
 use super::waiting::{self, Place, Waiter};
 use super::watchdog::Watchdog;
 use super::words;
@@ -49,9 +53,12 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Longer waits are for ever; a timer has no more room.
 const WAIT_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// After a crash of the coordinator, who is to run once in a period asks so often whether it may.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Runs the command, or holds the lock if there is none.
 pub(crate) fn run(args: &LockArgs, settings: &Settings) -> Result<ExitCode, Failure> {
+    let args = &with_period(args)?;
     super::on_a_runtime(async {
         let heard =
             Heard::listen().map_err(|error| Failure::ours("cannot hear signals", &error))?;
@@ -99,6 +106,7 @@ async fn run_listening(
             Acquired::Interrupted(signal) => {
                 return Ok(ExitCode::from(code_of_signal(signal.as_raw())));
             }
+            Acquired::NotAgain => return Ok(ExitCode::SUCCESS),
         };
     let plan = Plan { ttl: client.ttl(), kill_after: settings.kill_after };
     let rules = Rules { plan, on_lost: settings.on_lost };
@@ -106,6 +114,12 @@ async fn run_listening(
         Some(command) => supervise(command, (&client, &guard), rules, watchdog, heard).await,
         None => hold::until_input_ends(&guard, plan, heard.forwarded).await,
     };
+    if outcome.as_ref().is_err_and(Failure::is_of_the_start) {
+        // What did not begin has not had its turn.
+        guard.cancel();
+        let _forgotten = timeout(RELEASE_MAX, client.close()).await;
+        return outcome;
+    }
     let given_back = give_back(client, guard).await;
     if let (Ok(_), GivenBack::Lost(why)) = (&outcome, given_back) {
         let names = words::names(args.names());
@@ -175,6 +189,8 @@ pub(crate) enum Acquired {
     Held(Client, LockGuard),
     /// The user would not wait any longer.
     Interrupted(Signal),
+    /// It was to be held once in a period, and was.
+    NotAgain,
 }
 
 /// What is said to who finds the lock busy: how to wait for it.
@@ -232,7 +248,13 @@ pub(crate) async fn acquire(
         }
         let client = builder.connect(server).await?;
         let client = known.get_or_init(|| client);
-        request(args, client, &place, patience).await
+        loop {
+            let asked = timeout(patience.answer, request(args, client, &place, patience)).await;
+            if !may_be_free_soon(args, &asked) {
+                return asked.ok().transpose();
+            }
+            sleep(ASK_AGAIN).await;
+        }
     };
     let acquired = timeout(patience.whole, acquired);
     let plan = Plan { ttl: settings.ttl, kill_after: settings.kill_after };
@@ -242,7 +264,10 @@ pub(crate) async fn acquire(
     };
     let outcome = tokio::select! {
         biased;
-        acquired = acquired => acquired.map_err(|_| None),
+        acquired = acquired => acquired.map_err(|_| None).and_then(|acquired| {
+            // One that has no answer in time has none.
+            acquired.transpose().ok_or(None)
+        }),
         signal = interrupts.next() => Err(Some(signal)),
         never = telling => never,
     };
@@ -253,6 +278,13 @@ pub(crate) async fn acquire(
             Some(client) => Ok(Acquired::Held(client, guard)),
             None => Err(attempt.silent(patience.since.elapsed())),
         },
+        Ok(Err(Error::Busy { lock })) if args.once_per.is_some() => {
+            if terminal::is_watched() && !args.quiet {
+                let outlook = outlook::of(server, &lock.name).await;
+                tell_not_again(&lock, outlook.as_ref());
+            }
+            Ok(Acquired::NotAgain)
+        }
         Ok(Err(error)) => {
             let outlook = match &error {
                 Error::Busy { lock } | Error::TimedOut { lock, .. } => {
@@ -267,6 +299,39 @@ pub(crate) async fn acquire(
     }
 }
 
+/// The same with the period in which it is to run once, which is something that has a begin and an end.
+fn with_period(args: &LockArgs) -> Result<LockArgs, Failure> {
+    match args.once_per {
+        Some(Duration::ZERO) => Err(Failure::usage("--once-per 0 is no period")),
+        Some(_) if words_of(args).is_none() => {
+            Err(Failure::usage("--once-per wants a command to run once in the period")
+                .hint("`coordinator lock NAME --at-least 1h` holds a lock without one"))
+        }
+        period => {
+            let mut args = args.clone();
+            args.wanted.once_per = period;
+            Ok(args)
+        }
+    }
+}
+
+/// Whether an answer is of a coordinator that cannot say yet, and is asked again.
+fn may_be_free_soon(args: &Wanted, asked: &Result<Result<LockGuard, Error>, Elapsed>) -> bool {
+    let is_grace =
+        |error: &Error| matches!(error, Error::Rejected { code: RejectionCode::Grace, .. });
+    args.once_per.is_some() && matches!(asked, Ok(Err(error)) if is_grace(error))
+}
+
+/// Why the command is not run: a person wants to know, a mail of cron's is not to be about it.
+fn tell_not_again(lock: &LockStatus, outlook: Option<&Outlook>) {
+    let why = match (lock.holders.first(), outlook.and_then(outlook::why_kept)) {
+        (Some(holder), _) => format!("held by {}", words::who(&holder.identity, &holder.peer)),
+        (None, Some(kept)) => kept,
+        (None, None) => "not free".to_owned(),
+    };
+    output::tell(&format!("not run: {} is {why}", visible::quoted(&lock.name)));
+}
+
 /// How long the whole may take: to connect, to wait in line, to be answered.
 #[derive(Clone, Copy, Debug)]
 struct Patience {
@@ -274,7 +339,9 @@ struct Patience {
     since: Instant,
     /// For the connection.
     connect: Duration,
-    /// For everything. The coordinator ends the wait itself, if it is there.
+    /// For each answer. The coordinator ends the wait itself, if it is there.
+    answer: Duration,
+    /// For everything.
     whole: Duration,
 }
 
@@ -282,7 +349,8 @@ impl Patience {
     fn of(args: &Wanted, settings: &Settings) -> Self {
         let connect = settings.connect_timeout;
         let is_said = settings.is_said("connect-timeout");
-        let wait = if args.nonblock { Some(Duration::ZERO) } else { args.timeout };
+        let never = args.nonblock || args.once_per.is_some();
+        let wait = if never { Some(Duration::ZERO) } else { args.timeout };
         let connect = match wait {
             None => connect,
             // Who does not wait at all waits for the network all the same, and may say how long.
@@ -290,7 +358,10 @@ impl Patience {
             Some(wait) => connect.min(wait.max(CONNECT_MIN)),
         };
         let whole = wait.map_or(WAIT_MAX, |wait| wait.max(connect).saturating_add(ANSWER_MAX));
-        Self { since: Instant::now(), connect, whole: whole.min(WAIT_MAX) }
+        let answer = whole.min(WAIT_MAX);
+        // A crash of the coordinator is waited out, so that the period is not left out.
+        let whole = if args.once_per.is_some() { WAIT_MAX } else { answer };
+        Self { since: Instant::now(), connect, answer, whole }
     }
 }
 
@@ -313,8 +384,12 @@ async fn request(
         let left = longest.saturating_sub(patience.since.elapsed());
         request = request.timeout(left.max(WAIT_MIN.min(longest)));
     }
-    if args.nonblock {
+    if args.nonblock || args.once_per.is_some() {
         request = request.nonblocking();
+    }
+    // A clock that ticks a little early is not to find the period before this still going on.
+    if let Some(length) = args.at_least.or(args.once_per.map(|period| period / 10 * 9)) {
+        request = request.at_least(length);
     }
     if let Some(delay) = args.lock_delay {
         request = request.lock_delay(delay);

@@ -79,7 +79,7 @@ fn lines_that_stay_come_when_something_has_changed_and_now_and_then() {
     let lines = log(20, |second| if second < 15 { 2 } else { 1 });
     assert_eq!(
         lines.last().unwrap(),
-        &(15, "waiting for \"deploy\": held by ci-1 for 0ms, you are 1st in line".to_owned())
+        &(15, "waiting for \"deploy\": held by ci-1 for <1ms, you are 1st in line".to_owned())
     );
 }
 

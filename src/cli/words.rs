@@ -15,7 +15,11 @@ pub(crate) fn length(length: Duration) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
     let seconds = length.as_secs();
     let Some(at) = UNITS.iter().position(|(size, _)| seconds >= *size) else {
-        return format!("{}ms", length.as_millis());
+        return match length.as_millis() {
+            // Nobody holds a lock for nothing, or waits for it.
+            0 => "<1ms".to_owned(),
+            ms => format!("{ms}ms"),
+        };
     };
     let (size, unit) = UNITS[at];
     let whole = format!("{}{unit}", seconds / size);
@@ -138,7 +142,9 @@ mod tests {
     #[test]
     fn a_length_has_two_units_at_most() {
         let said = |ms| millis(ms);
-        assert_eq!(said(0), "0ms");
+        assert_eq!(said(0), "<1ms");
+        assert_eq!(length(Duration::from_micros(999)), "<1ms");
+        assert_eq!(said(1), "1ms");
         assert_eq!(said(999), "999ms");
         assert_eq!(said(31_400), "31s");
         assert_eq!(said(60_000), "1m");

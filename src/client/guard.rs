@@ -166,6 +166,17 @@ impl LockGuard {
         }
     }
 
+    /// Gives the lock back as if it had never been granted: for work that was not even begun. It is not
+    /// kept for as long as was asked for with [`at_least`](super::LockRequest::at_least). Waits for
+    /// nothing.
+    pub fn cancel(mut self) {
+        if self.hold.is_alive(&self.shared) {
+            self.hold.give_back();
+        }
+        self.given_back = true;
+        self.shared.end_request(Ending::Cancel(self.request));
+    }
+
     /// Wants to hold alone what is held together with others: await it, or say first how long to wait.
     ///
     /// It waits for the other holders only, ahead of the queue, and the lock stays shared meanwhile. On

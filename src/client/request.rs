@@ -185,6 +185,23 @@ macro_rules! common_terms {
                 self
             }
 
+            /// Has it granted to nobody else for so long from the grant on, 7 days at most, also if it is
+            /// released earlier or the client is gone. For jobs that are to run once in a period, on
+            /// whichever machine comes first. A crash of the coordinator forgets it, unless the holder
+            /// outlives that.
+            ///
+            /// [`LockGuard::cancel`] gives it back without that.
+            ///
+            /// # Errors
+            ///
+            /// Awaiting the request gives [`Error::Rejected`] with
+            /// [`RejectionCode::TooManyKept`](crate::types::RejectionCode::TooManyKept) if as many locks
+            /// are kept as may.
+            pub fn at_least(mut self, length: Duration) -> Self {
+                self.terms.at_least(length);
+                self
+            }
+
             /// Calls `on_queued` with the request's place in line, 1 for the next, whenever it is
             /// another; for several locks, the worst of its places. Places that came while nobody
             /// polled are left out.

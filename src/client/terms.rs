@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use crate::types::{
-    CLAIMS_MAX, Claim, Claims, LOCK_DELAY_MAX, LockName, Mode, Note, PermitsError, RejectionCode,
-    RequestId,
+    AT_LEAST_MAX, CLAIMS_MAX, Claim, Claims, LOCK_DELAY_MAX, LockName, Mode, Note, PermitsError,
+    RejectionCode, RequestId,
 };
 use crate::wire;
 
@@ -60,6 +60,8 @@ pub(super) struct Terms {
     note: Note,
     /// Pause after an involuntary loss.
     lock_delay: Duration,
+    /// For how long nobody else is to get it from the grant on.
+    at_least: Duration,
     /// Whom to tell the place in line.
     on_queued: Option<OnQueued>,
     /// The first thing that was said wrongly. Told when the request is made, so that saying is one
@@ -76,6 +78,7 @@ impl Terms {
             patience: Patience::Forever,
             note: Note::default(),
             lock_delay: Duration::ZERO,
+            at_least: Duration::ZERO,
             on_queued: None,
             invalid: None,
         }
@@ -129,6 +132,14 @@ impl Terms {
         self.lock_delay = delay;
     }
 
+    pub(super) fn at_least(&mut self, length: Duration) {
+        if length > AT_LEAST_MAX {
+            let why = format!("{length:?} is more than {AT_LEAST_MAX:?} (7 days)");
+            return self.invalid(Error::invalid("invalid least time", why));
+        }
+        self.at_least = length;
+    }
+
     pub(super) fn on_queued(&mut self, on_queued: OnQueued) {
         self.on_queued = Some(on_queued);
     }
@@ -151,6 +162,7 @@ impl Terms {
             wait: self.patience.wait(),
             progress: self.on_queued.is_some(),
             lock_delay_ms: millis_up(self.lock_delay).try_into().unwrap_or(u32::MAX),
+            at_least_ms: millis_up(self.at_least),
             note: self.note.as_str().to_owned(),
             claims: claims.as_slice().iter().map(wire_claim).collect(),
         });
@@ -197,6 +209,7 @@ impl fmt::Debug for Terms {
             .field("patience", &self.patience)
             .field("note", &self.note)
             .field("lock_delay", &self.lock_delay)
+            .field("at_least", &self.at_least)
             .field("invalid", &self.invalid)
             .finish_non_exhaustive()
     }

@@ -79,7 +79,13 @@ pub(super) fn answers(message: &ClientMessage) -> Vec<ServerMessage> {
             rejection: 0,
             message: String::new(),
         },
-        ClientMessage::Reclaim(_) | ClientMessage::Account(_) => {
+        ClientMessage::RequestWith { request, .. } => {
+            let (request, seal) = (request.request, 0);
+            ServerMessage::Grant { request, token: 100 + request, seal }
+        }
+        ClientMessage::Reclaim(_)
+        | ClientMessage::ReclaimWith { .. }
+        | ClientMessage::Account(_) => {
             panic!("a client of one connection has nothing to say about an earlier one")
         }
         ClientMessage::Inspect { query_id, query } => inspect(*query_id, query),

@@ -1,14 +1,20 @@
 //! What keeps a lock from being granted though it has room: for a while after its holder was lost (rule
-//! S7).
+//! S7), or until it has been had for as long as its holder asked for (rule S8).
+//!
+//! A lock that is kept is left behind by somebody who may be gone, so there is a bound on how many there
+//! are. It is looked at when the lock is asked for: what will be kept has its place from then on, and
+//! nobody hears of a limit when the work is done.
 
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::time::Duration;
 
-use super::LockTable;
-use super::arena::{LockKey, RequestKey};
+use super::arena::{LockKey, RequestKey, SessionKey};
+use super::event::Request;
 use super::request::State;
 use super::table::Due;
-use crate::types::{FencingToken, Identity, SessionId, Timestamp};
+use super::{Effect, LockTable, Rejection};
+use crate::types::{ConnectionId, FencingToken, Identity, LockName, Origin, SessionId, Timestamp};
 
 /// Why and until when a lock is not granted, though it has room.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +25,8 @@ pub struct Pause {
     pub session: SessionId,
     /// Who that is, or was.
     pub identity: Identity,
+    /// Where that came from, as far as is known: no address may have all that can be kept.
+    pub origin: Option<Origin>,
     /// The token of that hold.
     pub token: FencingToken,
     /// When that was granted.
@@ -32,12 +40,15 @@ pub struct Pause {
 pub(super) struct Delay {
     /// A holder was lost that had asked for a lock delay: of several, the pause that ends last.
     pub(super) lost: Option<Pause>,
+    /// A holder is gone that had asked to keep it for longer: of several, the pause that ends last.
+    pub(super) kept: Option<Pause>,
 }
 
 impl Delay {
     /// When it ends.
     pub(super) fn until(&self) -> Option<Timestamp> {
-        self.lost.as_ref().map(|pause| pause.until)
+        let until = |pause: &Option<Pause>| pause.as_ref().map(|pause| pause.until);
+        until(&self.lost).max(until(&self.kept))
     }
 
     /// Whether there is none.
@@ -46,10 +57,127 @@ impl Delay {
     }
 }
 
+/// How a holder parts from its locks, if not without a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parting {
+    /// It gave them back, or said goodbye.
+    Released,
+    /// Its session was over without a goodbye.
+    Lost,
+    /// An operator took them away.
+    Revoked,
+}
+
+/// What a request asked to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Keep {
+    /// For how long from the grant on.
+    pub(super) at_least: Duration,
+    /// Where it came from: its claims are counted there as long as it lives.
+    origin: Option<Origin>,
+}
+
+/// How many locks are kept, or will be: claims of live requests that asked for it count, too.
+#[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
+pub(super) struct Kept<S> {
+    /// All of them.
+    count: usize,
+    /// Those of which it is known where they came from. Never zero.
+    by_origin: HashMap<Origin, usize, S>,
+}
+
+impl<S: BuildHasher + Clone> Kept<S> {
+    pub(super) fn new(hasher: S) -> Self {
+        Self { count: 0, by_origin: HashMap::with_hasher(hasher) }
+    }
+
+    /// So many that came from there.
+    fn from(&self, origin: Origin) -> usize {
+        self.by_origin.get(&origin).copied().unwrap_or(0)
+    }
+
+    fn add(&mut self, origin: Option<Origin>, count: usize) {
+        self.count += count;
+        if let Some(origin) = origin {
+            *self.by_origin.entry(origin).or_default() += count;
+        }
+    }
+
+    fn remove(&mut self, origin: Option<Origin>, count: usize) {
+        self.count -= count;
+        let Some(origin) = origin else { return };
+        let left = self.from(origin) - count;
+        if left > 0 {
+            self.by_origin.insert(origin, left);
+        } else {
+            self.by_origin.remove(&origin);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.count, self.by_origin.values().sum())
+    }
+}
+
 impl<S: BuildHasher + Clone> LockTable<S> {
-    /// Before a request loses its locks: they are not granted anew before its delay (rule S7).
-    pub(super) fn delay_locks(&mut self, request: RequestKey) {
-        let delay = self.delay_after_loss(request);
+    /// Whether a request may leave its locks behind.
+    pub(super) fn check_room_to_keep(
+        &self,
+        session: SessionKey,
+        request: &Request,
+    ) -> Result<(), Rejection> {
+        if request.at_least.is_zero() {
+            return Ok(());
+        }
+        let (new, max) = (request.claims.as_slice().len(), self.limits.kept_locks_max);
+        if self.kept.count + new > max {
+            return Err(Rejection::TooManyKept { max });
+        }
+        // Many honest clients may come from one address, but it is not to take all.
+        let max = max - max / 4;
+        match self.origin_of(session) {
+            Some(origin) if self.kept.from(origin) + new > max => {
+                Err(Rejection::TooManyKeptThere { origin, max })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A new request, with all its claims, wants its locks kept.
+    #[cold]
+    pub(super) fn note_keep(&mut self, request: RequestKey, at_least: Duration) {
+        let origin = self.origin_of(self.requests[request].session);
+        let count = self.claims_of(request).count();
+        self.requests[request].more_mut().keep = Some(Box::new(Keep { at_least, origin }));
+        self.kept.add(origin, count);
+    }
+
+    /// A request that wanted its locks kept is over; those that are kept are counted for themselves.
+    #[cold]
+    pub(super) fn forget_keep(&mut self, request: RequestKey) {
+        let count = self.claims_of(request).count();
+        if let Some(keep) = self.requests[request].more_mut().keep.take() {
+            self.kept.remove(keep.origin, count);
+        }
+    }
+
+    fn origin_of(&self, session: SessionKey) -> Option<Origin> {
+        self.sessions[session].peer.map(|peer| Origin::of(peer.ip()))
+    }
+
+    /// Before a request gives its locks back: they are not granted anew before it has had them for as
+    /// long as it asked for (rule S8).
+    pub(super) fn keep_locks(&mut self, request: RequestKey) {
+        if self.requests[request].more().keep.is_some() {
+            self.delay_locks(request, Parting::Released);
+        }
+    }
+
+    /// Before a request parts from its locks: they are not granted anew before its delay (rules S7, S8).
+    pub(super) fn delay_locks(&mut self, request: RequestKey, parting: Parting) {
+        let delay = self.delay_after(request, parting);
         if !delay.is_none() {
             self.each_claim(self.requests[request].first, |table, _, lock| {
                 table.delay_lock(lock, delay.clone());
@@ -57,19 +185,34 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
     }
 
-    /// What would keep the locks of a request from being granted if it were lost now.
-    pub(super) fn delay_after_loss(&self, request: RequestKey) -> Delay {
-        let length = self.requests[request].more().lock_delay;
-        let until = self.now.after(length);
-        Delay { lost: if length.is_zero() { None } else { self.pause(request, until, length) } }
+    /// What would keep the locks of a request from being granted if it parted from them now.
+    pub(super) fn delay_after(&self, request: RequestKey, parting: Parting) -> Delay {
+        let live = &self.requests[request];
+        let more = live.more();
+        let delay = match parting {
+            Parting::Released => Duration::ZERO,
+            Parting::Lost | Parting::Revoked => more.lock_delay,
+        };
+        let at_least = match (parting, &more.keep) {
+            // Who takes it away wants it to be free.
+            (Parting::Revoked, _) | (_, None) => Duration::ZERO,
+            (Parting::Released | Parting::Lost, Some(keep)) => keep.at_least,
+        };
+        Delay {
+            lost: self.pause(request, self.now.after(delay), delay),
+            kept: self.pause(request, live.since.after(at_least), at_least),
+        }
     }
 
+    /// A pause after a request's hold, if that ends in the future.
     fn pause(&self, request: RequestKey, until: Timestamp, length: Duration) -> Option<Pause> {
         let live = &self.requests[request];
         let State::Held { token } = live.state else { return None };
         let session = &self.sessions[live.session];
         let (identity, since) = (session.identity.clone(), live.since);
-        Some(Pause { until, session: session.id, identity, token, since, length })
+        let origin = live.more().keep.as_ref().and_then(|keep| keep.origin);
+        let pause = Pause { until, session: session.id, identity, origin, token, since, length };
+        (until > self.now).then_some(pause)
     }
 
     /// A lock is not granted anew before then; if it was delayed for longer already, that holds.
@@ -77,8 +220,52 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let before = self.locks[key].delay.as_ref().and_then(|delay| delay.until());
         let delay = self.locks[key].delay.get_or_insert_default();
         put_later(&mut delay.lost, new.lost);
+        let origin = new.kept.as_ref().map(|kept| kept.origin);
+        let was = delay.kept.as_ref().map(|kept| kept.origin);
+        if put_later(&mut delay.kept, new.kept) {
+            if let Some(origin) = was {
+                self.kept.remove(origin, 1);
+            }
+            if let Some(origin) = origin {
+                self.kept.add(origin, 1);
+            }
+        }
         let until = delay.until();
         self.reschedule_delay(key, before, until);
+    }
+
+    /// A lock's delay is over, and that was not to come any more.
+    pub(super) fn end_delay(&mut self, key: LockKey) {
+        if let Some(kept) = self.locks[key].delay.take().and_then(|delay| delay.kept) {
+            self.kept.remove(kept.origin, 1);
+        }
+        self.unsettle(key);
+    }
+
+    /// An operator ends what a lock is kept for, after the hold with this token. A lock delay goes on.
+    /// Says whether there was such a thing.
+    pub(super) fn end_keeping(
+        &mut self,
+        connection: ConnectionId,
+        query_id: u64,
+        name: &LockName,
+        token: FencingToken,
+    ) -> bool {
+        let Some(key) = self.locks.find(name.as_str()) else { return false };
+        let Some(delay) = &mut self.locks[key].delay else { return false };
+        let before = delay.until();
+        let Some(kept) = delay.kept.take_if(|kept| kept.token == token) else { return false };
+        let until = delay.until();
+        if until.is_none() {
+            self.locks[key].delay = None;
+        }
+        self.reschedule_delay(key, before, until);
+        self.kept.remove(kept.origin, 1);
+        let (lock, holder, identity) = (name.clone(), kept.session, kept.identity);
+        self.effects.push(Effect::Revoked { connection, query_id, lock, token, holder, identity });
+        self.unsettle(key);
+        self.settle();
+        true
     }
 
     /// The end of a lock's delay is at another moment than before.
@@ -100,9 +287,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 }
 
-/// Of two pauses, the one that ends later.
-fn put_later(pause: &mut Option<Pause>, other: Option<Pause>) {
-    if pause.as_ref().map(|pause| pause.until) < other.as_ref().map(|pause| pause.until) {
+/// Of two pauses, the one that ends later. Says whether that is the other.
+fn put_later(pause: &mut Option<Pause>, other: Option<Pause>) -> bool {
+    let is_later =
+        pause.as_ref().map(|pause| pause.until) < other.as_ref().map(|pause| pause.until);
+    if is_later {
         *pause = other;
     }
+    is_later
 }

@@ -297,6 +297,11 @@ pub enum Rejection {
         /// What was asked for.
         asked: Duration,
     },
+    /// Not a length for which a lock can be kept.
+    AtLeast {
+        /// What was asked for.
+        asked: Duration,
+    },
     /// The request id lives, and asked for something else.
     RequestIdReused,
     /// The request id is not new, and how it ended is forgotten.
@@ -327,6 +332,18 @@ pub enum Rejection {
     TooManyWaiters {
         /// The lock.
         lock: LockName,
+        /// How many there may be.
+        max: usize,
+    },
+    /// No more locks that are kept.
+    TooManyKept {
+        /// How many there may be.
+        max: usize,
+    },
+    /// No more locks that are kept for those from this address.
+    TooManyKeptThere {
+        /// Where from.
+        origin: Origin,
         /// How many there may be.
         max: usize,
     },
@@ -416,6 +433,8 @@ impl Rejection {
             Self::PermitsDiffer { .. } => RejectionCode::PermitsDiffer,
             Self::Claims(_) => RejectionCode::InvalidClaims,
             Self::LockDelay { .. } => RejectionCode::InvalidLockDelay,
+            Self::AtLeast { .. } => RejectionCode::InvalidAtLeast,
+            Self::TooManyKept { .. } | Self::TooManyKeptThere { .. } => RejectionCode::TooManyKept,
             Self::RequestIdReused => RejectionCode::RequestIdReused,
             Self::RequestForgotten { .. } => RejectionCode::RequestForgotten,
             Self::AsBefore(code) => *code,
@@ -490,6 +509,9 @@ impl fmt::Display for Rejection {
             Self::LockDelay { asked } => {
                 write!(f, "a lock delay of {asked:?}, at most {LOCK_DELAY_MAX:?} is allowed")
             }
+            Self::AtLeast { asked } => said::at_least(*asked, f),
+            Self::TooManyKept { max } => said::kept(*max, None, f),
+            Self::TooManyKeptThere { origin, max } => said::kept(*max, Some(*origin), f),
             Self::RequestIdReused => {
                 f.write_str("the request id is in use for something else; ids must grow")
             }
@@ -548,7 +570,7 @@ impl fmt::Display for Rejection {
                 f,
                 "request {converts} has other locks or another owner, or is being converted already"
             ),
-            Self::Deadlock { cycle } => write_cycle(cycle, f),
+            Self::Deadlock { cycle } => said::cycle(cycle, f),
             Self::TooManyWatches { max } => {
                 write!(f, "the connection watches {max} locks, the limit")
             }
@@ -556,33 +578,6 @@ impl fmt::Display for Rejection {
     }
 }
 
-/// So many links of a cycle are in its sentence. A program finds all of them beside it.
-const CYCLE_LINKS_SAID_MAX: usize = 4;
-
-/// `deadlock: ann waits for "b", held by bob (token 2), who waits for "a", held by ann (token 1)`.
-fn write_cycle(cycle: &[CycleLink], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let name = |link: &CycleLink| match link.identity.as_str() {
-        "" => link.session.to_string(),
-        identity => identity.to_owned(),
-    };
-    f.write_str("this would wait for ever: ")?;
-    for (i, link) in cycle.iter().enumerate().take(CYCLE_LINKS_SAID_MAX) {
-        let next = &cycle[(i + 1) % cycle.len()];
-        match i {
-            0 => write!(f, "{} waits", name(link))?,
-            _ => f.write_str(", who waits")?,
-        }
-        write!(f, " for {:?}, ", link.lock)?;
-        match link.held_with {
-            Some(token) => write!(f, "held by {} (token {token})", name(next))?,
-            None => write!(f, "behind {}", name(next))?,
-        }
-    }
-    match cycle.len().saturating_sub(CYCLE_LINKS_SAID_MAX) {
-        0 => Ok(()),
-        more => write!(f, ", and so on over {more} more"),
-    }
-}
-
+mod said;
 #[cfg(test)]
 mod tests;

@@ -161,6 +161,9 @@ pub struct Request {
     pub place: Option<Place>,
     /// Pause before its locks are granted anew if its holder is lost (rule S7).
     pub lock_delay: Duration,
+    /// For how long from its grant on its locks are granted to nobody else, even if they are given back
+    /// (rule S8).
+    pub at_least: Duration,
     /// What it is for, for people.
     pub note: Note,
     /// The locks.
@@ -189,6 +192,8 @@ pub struct Reclaim {
     pub owner: OwnerId,
     /// As in the request.
     pub lock_delay: Duration,
+    /// What is left of that in the request: from now on.
+    pub at_least: Duration,
     /// As in the request.
     pub note: Note,
     /// As in the request.

@@ -12,6 +12,7 @@
 use std::hash::BuildHasher;
 
 use super::arena::SessionKey;
+use super::delay::Parting;
 use super::{Effect, Forfeit, LockTable};
 use crate::types::{ConnectionId, FencingToken, LockName, Timestamp};
 
@@ -154,7 +155,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// What a session that is over held becomes free.
     fn pass_on(&mut self, session: SessionKey) {
         while let Some(request) = self.sessions[session].requests.head() {
-            self.delay_locks(request);
+            self.delay_locks(request, Parting::Lost);
             self.take_out(request);
         }
         self.sessions.forget(session);

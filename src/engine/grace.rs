@@ -118,6 +118,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             progress: Progress::Untold,
             place: None,
             lock_delay: reclaim.lock_delay,
+            at_least: reclaim.at_least,
             note: reclaim.note.clone(),
             claims: reclaim.claims.clone(),
         };

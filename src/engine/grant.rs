@@ -81,6 +81,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if self.sessions[session].claims + request.claims.as_slice().len() > max {
             return Err(Rejection::TooManyClaims { max });
         }
+        self.check_room_to_keep(session, request)?;
         let converted = self.find_converted(session, request)?;
         let key = self.put_in(session, request);
         if let Some(converted) = converted {
@@ -117,6 +118,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 Some(last) => self.claims[last].sibling = Some(node),
                 None => self.requests[key].first = Some(node),
             }
+        }
+        if !request.at_least.is_zero() {
+            self.note_keep(key, request.at_least);
         }
         key
     }
@@ -258,6 +262,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if !self.requests[request].is_held() {
             self.leave_queues(request);
         }
+        if self.requests[request].more().keep.is_some() {
+            self.forget_keep(request);
+        }
         let session = self.requests[request].session;
         let (owner, partner) = (self.requests[request].owner(), self.requests[request].partner());
         self.sessions[session].requests.remove(&mut self.requests.arena, request, |live| live.id);
@@ -313,6 +320,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let live = self.requests.find(session, id);
         match live.map(|key| (key, self.requests[key].state)) {
             Some((key, State::Held { token: held })) if held == token => {
+                self.keep_locks(key);
                 self.finish(key, Outcome::Released(token), News::Released);
                 self.settle();
             }

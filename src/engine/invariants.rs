@@ -32,6 +32,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         assert_eq!(claims, self.claims.len(), "claims of requests, claims that exist");
         assert_eq!(held, self.held, "requests that hold");
         self.invariant_deadlines();
+        self.invariant_kept();
         self.invariant_owners();
     }
 
@@ -237,6 +238,19 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         for key in self.requests.keys().filter(|key| !self.requests[*key].is_held()) {
             assert!(!self.waits_for_ever(key), "a deadlock was missed: {:?}", self.requests[key]);
         }
+    }
+
+    /// What is kept, or will be, is counted.
+    fn invariant_kept(&self) {
+        let live = self.requests.keys().filter(|key| self.requests[*key].more().keep.is_some());
+        let will_be: usize = live.map(|key| self.claims_of(key).count()).sum();
+        let is_kept = |key: &LockKey| {
+            self.locks[*key].delay.as_ref().is_some_and(|delay| delay.kept.is_some())
+        };
+        let kept = self.locks.keys().filter(is_kept).count();
+        let (count, of_origins) = self.kept.counts();
+        assert_eq!(count, kept + will_be);
+        assert!(of_origins <= count);
     }
 
     /// Every deadline is there, and no other.

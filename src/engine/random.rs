@@ -41,6 +41,7 @@ enum Step {
         claims: Vec<(usize, Mode)>,
         wait: Wait,
         delay: u64,
+        keep: u64,
         progress: Progress,
     },
     /// A request of some time ago is to be converted.
@@ -115,9 +116,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => session.clone().prop_map(|session| Step::Cut { session }),
         1 => session.clone().prop_map(|session| Step::Goodbye { session }),
         4 => session.clone().prop_map(|session| Step::KeepAlive { session }),
-        12 => (session.clone(), owner, claims, wait.clone(), delay, progress).prop_map(
-            |(session, owner, claims, wait, delay, progress)| Step::Request {
-                session, owner, claims, wait, delay, progress
+        12 => (session.clone(), owner, claims, wait.clone(), delay.clone(), delay, progress).prop_map(
+            |(session, owner, claims, wait, delay, keep, progress)| Step::Request {
+                session, owner, claims, wait, delay, keep, progress
             }
         ),
         4 => (session.clone(), back.clone(), mode.clone(), wait).prop_map(
@@ -158,6 +159,10 @@ struct World {
     /// The run that last welcomed each session.
     secrets: HashMap<SessionId, Epoch>,
     ended: HashSet<SessionId>,
+    /// When what is held was granted.
+    granted: HashMap<(SessionId, RequestId), Timestamp>,
+    /// Until when locks are nobody else's, and after the hold with which token.
+    kept: HashMap<LockName, (Timestamp, FencingToken)>,
     last_token: FencingToken,
     disk_works: bool,
     unsaved: Vec<Durable>,
@@ -194,6 +199,8 @@ impl World {
             seals: HashMap::new(),
             secrets: HashMap::new(),
             ended: HashSet::new(),
+            granted: HashMap::new(),
+            kept: HashMap::new(),
             last_token: FencingToken::default(),
             disk_works: false,
             unsaved: Vec::new(),
@@ -212,6 +219,8 @@ impl World {
             self.held_before = std::mem::take(&mut self.tokens);
             self.finished.clear();
             self.ended.clear();
+            self.granted.clear();
+            self.kept.clear();
         }
         let forfeits = self.recorded.iter().map(|(_, forfeit)| *forfeit).collect();
         let next_record = self.recorded.last().map_or(0, |(number, _)| number + 1);
@@ -252,25 +261,39 @@ impl World {
                         assert!(!self.ended.contains(&session), "granted to a dead session");
                         assert!(!self.finished.contains(&key), "granted after its end");
                         self.seals.insert(key, self.table.epoch());
+                        let converted = self.converted_token(key);
+                        let began = self.began(key, converted == Some(token));
                         if let Some(known) = self.tokens.insert(key, token) {
                             assert_eq!(known, token, "granted twice");
                         } else if self.held_before.get(&key) == Some(&token) {
                             // Reclaimed, with the token it had.
-                        } else if self.converted_token(key) == Some(token) {
+                        } else if converted == Some(token) {
                             // Less than before, under the same token.
                         } else {
                             assert!(token > self.last_token, "a token that is not greater");
                             self.last_token = token;
+                            self.check_kept(key);
                         }
+                        self.granted.entry(key).or_insert(began);
                     }
                     News::Queued { .. } => assert!(!self.tokens.contains_key(&key)),
                     News::Rejected(Rejection::NotHolder { .. }) => {}
+                    News::Released if self.finished.insert(key) => self.keep(key),
                     News::Released | News::Cancelled | News::Lost { .. } | News::Rejected(_) => {
+                        self.granted.remove(&key);
                         self.finished.insert(key);
                     }
                 }
             }
-            Effect::Ended { session, .. } => assert!(self.ended.insert(session)),
+            Effect::Ended { session, .. } => {
+                assert!(self.ended.insert(session));
+                let held: Vec<_> =
+                    self.granted.keys().filter(|key| key.0 == session).copied().collect();
+                for key in held {
+                    self.keep(key);
+                }
+            }
+            Effect::Revoked { token, .. } => self.kept.retain(|_, (_, of)| *of != token),
             Effect::Persist(durable) => self.unsaved.push(durable),
             Effect::Record { number, forfeit } => self.unrecorded.push((number, forfeit)),
             Effect::ForgetRecords { below } => self.recorded.retain(|(n, _)| *n >= below),
@@ -280,18 +303,48 @@ impl World {
             Effect::Refused { .. }
             | Effect::Superseded { .. }
             | Effect::KeptAlive { .. }
-            | Effect::Revoked { .. }
             | Effect::HoldersChanged { .. }
             | Effect::Happened { .. }
             | Effect::NotRevoked { .. } => {}
         }
     }
 
+    /// Since when a request that is granted has its locks; what it converts has them no more.
+    fn began(&mut self, key: (SessionId, RequestId), is_less: bool) -> Timestamp {
+        let converts = self.request(key).and_then(|request| request.converts);
+        let before = converts.and_then(|converts| self.granted.remove(&(key.0, converts)));
+        before.filter(|_| is_less).unwrap_or(self.now)
+    }
+
+    /// A hold is over, and its locks are kept for as long as it asked for.
+    fn keep(&mut self, key: (SessionId, RequestId)) {
+        let Some(began) = self.granted.remove(&key) else { return };
+        let Some(request) = self.request(key).cloned() else { return };
+        let (until, token) = (began.after(request.at_least), self.tokens[&key]);
+        for claim in request.claims.as_slice().iter().filter(|_| until > self.now) {
+            let kept = self.kept.entry(claim.name.clone()).or_default();
+            *kept = (*kept).max((until, token));
+        }
+    }
+
+    /// Nobody is granted what is kept.
+    fn check_kept(&self, key: (SessionId, RequestId)) {
+        for claim in self.request(key).iter().flat_map(|request| request.claims.as_slice()) {
+            let kept = self.kept.get(&claim.name).filter(|(until, _)| *until > self.now);
+            assert_eq!(kept, None, "{:?} is granted while it is kept", claim.name);
+        }
+    }
+
     /// The token of the request that this one converts.
-    fn converted_token(&self, (session, request): (SessionId, RequestId)) -> Option<FencingToken> {
-        let index = usize::try_from(request.number() - 1).unwrap();
-        let converts = self.requests.get(&session)?.get(index)?.converts?;
-        self.tokens.get(&(session, converts)).copied()
+    fn converted_token(&self, key: (SessionId, RequestId)) -> Option<FencingToken> {
+        let converts = self.request(key)?.converts?;
+        self.tokens.get(&(key.0, converts)).copied()
+    }
+
+    /// What was asked for.
+    fn request(&self, (session, request): (SessionId, RequestId)) -> Option<&Request> {
+        let index = usize::try_from(request.number() - 1).ok()?;
+        self.requests.get(&session)?.get(index)
     }
 
     fn attach(&mut self, attach: Attach) -> ConnectionId {
@@ -332,6 +385,10 @@ impl World {
 
     fn account(&mut self, session: u64, knows: bool) {
         let Some((id, _, _)) = self.sessions.get(&session) else { return };
+        if !knows {
+            // What nobody knows of may never have been used.
+            self.granted.retain(|(of, _), _| of != id);
+        }
         let held = self.tokens.iter().filter(|((of, _), _)| knows && of == id);
         let (from, to) = (RequestId::new(0), RequestId::new(u64::MAX));
         let held = held.map(|((_, request), token)| (*request, *token)).collect();
@@ -340,7 +397,8 @@ impl World {
     }
 
     fn reclaim(&mut self, session: u64, back: u64) {
-        let Some(Request { id, owner, claims, lock_delay, note, .. }) = self.back(session, back)
+        let Some(Request { id, owner, claims, lock_delay, at_least, note, .. }) =
+            self.back(session, back)
         else {
             return;
         };
@@ -348,7 +406,7 @@ impl World {
         let held = self.held_before.get(&key);
         let Some(token) = held.copied() else { return };
         let sealed_in = self.seals[&key];
-        let reclaim = Reclaim { id, token, sealed_in, owner, lock_delay, note, claims };
+        let reclaim = Reclaim { id, token, sealed_in, owner, lock_delay, at_least, note, claims };
         self.say(session, Command::Reclaim(reclaim));
     }
 
@@ -386,7 +444,7 @@ impl World {
             }
             Step::Goodbye { session } => self.say(session, Command::Goodbye),
             Step::KeepAlive { session } => self.say(session, Command::KeepAlive { sequence: 0 }),
-            Step::Request { session, owner, claims, wait, delay, progress } => {
+            Step::Request { session, owner, claims, wait, delay, keep, progress } => {
                 let Some((id, _, _)) = self.sessions.get(&session) else { return };
                 let made = self.requests.entry(*id).or_default();
                 let claims = claims.into_iter().map(|(lock, mode)| Claim {
@@ -401,6 +459,7 @@ impl World {
                     progress,
                     place: None,
                     lock_delay: Duration::from_millis(delay),
+                    at_least: Duration::from_millis(keep),
                     note: Note::default(),
                     claims: Claims::new(claims).unwrap(),
                 };
@@ -483,6 +542,7 @@ fn a_hundred_are_granted_in_the_order_in_which_they_came() {
             claims,
             wait,
             delay: 0,
+            keep: 0,
             progress: Progress::Untold,
         });
     }
@@ -522,6 +582,7 @@ fn a_name_that_was_used_leaves_nothing_behind() {
             progress: Progress::Untold,
             place: None,
             lock_delay: Duration::ZERO,
+            at_least: Duration::ZERO,
             note: Note::default(),
             claims: claim.into(),
         };

@@ -9,6 +9,7 @@ use hashbrown::HashTable;
 use super::arena::{
     Arena, ClaimKey, Linked, Links, OwnerKey, RequestKey, SessionKey, is_mostly_empty,
 };
+use super::delay::Keep;
 use super::event::Progress;
 use super::owner::ByOwner;
 use crate::types::{FencingToken, Note, RequestId, Ticket, Timestamp};
@@ -51,6 +52,8 @@ pub(super) struct More {
     pub(super) replaced: Option<FencingToken>,
     /// Pause before its locks are granted anew if it is lost (rule S7).
     pub(super) lock_delay: Duration,
+    /// Whether and for how long its locks are kept from its grant on (rule S8).
+    pub(super) keep: Option<Box<Keep>>,
     /// What it is for, for people.
     pub(super) note: Option<Note>,
 }
@@ -62,6 +65,7 @@ impl More {
         partner: None,
         replaced: None,
         lock_delay: Duration::ZERO,
+        keep: None,
         note: None,
     };
 }

@@ -3,6 +3,7 @@
 use std::hash::BuildHasher;
 
 use super::arena::RequestKey;
+use super::delay::Parting;
 use super::forfeit::Limbo;
 use super::request::State;
 use super::session::Outcome;
@@ -11,7 +12,8 @@ use crate::types::{ConnectionId, FencingToken, LockName, LostReason};
 
 impl<S: BuildHasher + Clone> LockTable<S> {
     /// An operator wants a lock taken away from the holder with this token (rule R11). That is put on
-    /// record first; also for what it converted, which whoever did not hear of the grant still has.
+    /// record first; also for what it converted, which whoever did not hear of the grant still has. If
+    /// the lock is only kept, that ends at once: a crash forgets it, too.
     pub(super) fn ask_to_revoke(
         &mut self,
         connection: ConnectionId,
@@ -20,6 +22,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         token: FencingToken,
     ) {
         let Some(request) = self.holder_with(&name, token) else {
+            if self.end_keeping(connection, query_id, &name, token) {
+                return;
+            }
             let rejection = Rejection::NoSuchGrant { lock: name, token };
             self.effects.push(Effect::NotRevoked { connection, query_id, rejection });
             return;
@@ -55,7 +60,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let session = &self.sessions[self.requests[request].session];
         let (holder, identity) = (session.id, session.identity.clone());
         let reason = LostReason::Revoked;
-        self.delay_locks(request);
+        self.delay_locks(request, Parting::Revoked);
         self.finish(request, Outcome::Lost(token, reason), News::Lost { token, reason });
         let lock = name;
         self.effects.push(Effect::Revoked { connection, query_id, lock, token, holder, identity });

@@ -10,7 +10,7 @@ use serde::ser::{SerializeSeq, SerializeStruct};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::arena::RequestKey;
-use super::delay::{Delay, Pause};
+use super::delay::{Delay, Parting, Pause};
 use super::event::{Progress, Request, Wait};
 use super::forfeit::Limbo;
 use super::lock::{ClaimNode, Shape};
@@ -41,6 +41,8 @@ struct SavedDelay {
     lock: LockName,
     /// After the loss of a holder.
     lost: Option<SavedPause>,
+    /// Until it was had for so long.
+    kept: Option<SavedPause>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +91,7 @@ struct SavedRequest {
     age: Duration,
     told: bool,
     lock_delay: Duration,
+    at_least: Duration,
     note: Note,
     claims: Vec<Claim>,
 }
@@ -165,7 +168,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let Limbo::Session(session) = limbo else { return Vec::new() };
         let mut delays = Vec::new();
         for request in self.sessions[*session].requests.iter(&self.requests.arena) {
-            let delay = self.delay_after_loss(request);
+            let delay = self.delay_after(request, Parting::Lost);
             for claim in self.claims_of(request).filter(|_| !delay.is_none()) {
                 let lock = &self.locks[self.claims[claim].lock].name;
                 delays.push(self.save_delay(lock, &delay));
@@ -183,7 +186,11 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             length: pause.length,
             left: pause.until.since(self.now),
         };
-        SavedDelay { lock: lock.clone(), lost: delay.lost.as_ref().map(save) }
+        SavedDelay {
+            lock: lock.clone(),
+            lost: delay.lost.as_ref().map(save),
+            kept: delay.kept.as_ref().map(save),
+        }
     }
 
     fn save_session(&self, session: &Session) -> SavedSession {
@@ -206,7 +213,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             State::Held { token } => (Some(token), None),
             State::Waiting { deadline, .. } => (None, deadline.map(|at| at.since(self.now))),
         };
-        let More { partner, replaced, lock_delay, note, .. } = live.more();
+        let More { partner, replaced, lock_delay, keep, note, .. } = live.more();
         let claims = self.claims_of(key).map(|claim| {
             let ClaimNode { lock, mode, .. } = self.claims[claim];
             Claim { name: self.locks[lock].name.clone(), mode }
@@ -223,6 +230,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             age: self.now.since(live.since),
             told: live.is_told(),
             lock_delay: *lock_delay,
+            at_least: keep.as_ref().map_or(Duration::ZERO, |keep| keep.at_least),
             note: note.clone().unwrap_or_default(),
             claims: claims.collect(),
         }
@@ -259,11 +267,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             until: self.now.after(pause.left),
             session: pause.session,
             identity: pause.identity,
+            origin: None,
             token: pause.token,
             since: self.now.before(pause.age),
             length: pause.length,
         };
-        let delay = Delay { lost: saved.lost.map(restore) };
+        let delay = Delay { lost: saved.lost.map(restore), kept: saved.kept.map(restore) };
         if !delay.is_none() {
             // Nobody may use it: it is only delayed then, and what it was does not matter.
             let lock = self.locks.find_or_use(&saved.lock, Shape::Plain);
@@ -298,6 +307,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             return;
         }
         let held = saved.converts.map(|converts| self.requests.find(session, converts));
+        let since = self.now.before(saved.age);
+        let unknown = saved.age.saturating_sub(self.now.since(since));
         let request = Request {
             id: saved.id,
             owner: saved.owner,
@@ -306,6 +317,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             progress: if saved.told { Progress::Told } else { Progress::Untold },
             place: None,
             lock_delay: saved.lock_delay,
+            // The clock may have begun after the grant: what it cannot say is not to be had twice.
+            at_least: saved.at_least.saturating_sub(unknown),
             note: saved.note,
             claims,
         };
@@ -325,7 +338,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             }
             Some(_) | None => return self.take_out(key),
         }
-        self.requests[key].since = self.now.before(saved.age);
+        self.requests[key].since = since;
     }
 }
 

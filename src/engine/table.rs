@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::arena::{LockKey, RequestKey, SessionKey};
 use super::audience::Listening;
 use super::deferred::{Deferred, REFILE_STEPS};
+use super::delay::Kept;
 use super::event::Event;
 use super::forfeit::{Limbo, Record};
 use super::lock::{ClaimArena, Locks};
@@ -75,6 +76,8 @@ pub struct LockTable<S> {
     pub(super) claims: ClaimArena,
     /// What is wanted and had.
     pub(super) locks: Locks<S>,
+    /// How many of those are kept, or will be.
+    pub(super) kept: Kept<S>,
     /// The counter behind the fencing tokens.
     pub(super) tokens: Tokens,
     /// When each session is to be looked at, at the latest. Invariant: (`wakes`, key) of each.
@@ -143,7 +146,7 @@ pub struct LockTable<S> {
 pub(super) enum Due {
     /// A waiting request stops waiting.
     Timeout(RequestKey),
-    /// A lock that was lost may be granted again.
+    /// A lock that was lost, or kept, may be granted again.
     Delay(LockKey),
     /// The grace period is over.
     Grace,
@@ -188,6 +191,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             requests: Requests::new(hasher.clone()),
             claims: ClaimArena::new(),
             locks: Locks::new(hasher.clone()),
+            kept: Kept::new(hasher.clone()),
             owners: Owners::new(hasher),
             tokens: Tokens::new(&start),
             leases: BTreeSet::new(),
@@ -357,8 +361,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 Due::Timeout(request) => self.time_out(request),
                 Due::Delay(lock) => {
                     self.timeouts.pop_first();
-                    self.locks[lock].delay = None;
-                    self.unsettle(lock);
+                    self.end_delay(lock);
                 }
                 Due::Grace => self.end_grace(),
             }
@@ -445,6 +448,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                     self.happened(request, || Happening::Lost { token, reason });
                 }
                 (State::Held { .. }, None) => {
+                    self.keep_locks(request);
                     self.drop_silently(request);
                 }
                 (State::Waiting { .. }, _) => {}

@@ -5,7 +5,7 @@
 //! open 1 2 [ttl=10s] [linger=0s]     sessions, named by numbers
 //! request 1 printer                  exclusive; printer=shared, printer=2/3 for 2 of 3 permits,
 //!                                    several locks in one request: a b=shared
-//!    [wait=never|5s] [id=7] [owner=1] [delay=5s] [note=…] [converts=6] [ticket=1/5: of epoch 1]
+//!    [wait=never|5s] [id=7] [owner=1] [delay=5s] [keep=5s: at least] [note=…] [converts=6] [ticket=1/5: of epoch 1]
 //!    and the tag [quiet]: no progress
 //! release 1 [id=7] [token=3]         of the session's latest request and its token, unless said
 //! cancel 1 [id=7]
@@ -100,6 +100,7 @@ stories! {
     forfeits_are_on_record_before_the_lock_passes_on
     forged_and_stale_reclaims_are_refused
     limits_are_rejections
+    a_lock_is_kept_from_its_grant_on
     lock_delay_after_a_loss
     no_false_alarm
     owners_do_not_wait_for_themselves
@@ -122,6 +123,9 @@ stories! {
     after_a_crash_a_circle_ends_with_the_grace_period
     after_a_stop_conversions_go_on
     lock_delays_do_not_shorten_each_other
+    what_is_kept_ends_by_its_token
+    what_is_kept_has_a_limit
+    what_is_kept_over_a_restart
     a_ticket_that_two_show_makes_no_false_alarm
     a_reclaim_of_several_is_all_or_nothing
     who_was_there_before_a_crash_says_what_a_lock_is
@@ -146,6 +150,8 @@ struct Teller {
     latest: u64,
     /// Tokens by request.
     tokens: HashMap<u64, FencingToken>,
+    /// When they were first granted, by request.
+    granted: HashMap<u64, Timestamp>,
     /// The runs that sealed them, by request.
     seals: HashMap<u64, Epoch>,
     /// What was requested, by id.
@@ -270,6 +276,7 @@ impl Story {
                 secret: Epoch::default(),
                 latest: 0,
                 tokens: HashMap::new(),
+                granted: HashMap::new(),
                 seals: HashMap::new(),
                 requests: HashMap::new(),
                 places: HashMap::new(),
@@ -342,6 +349,7 @@ impl Story {
             progress: Progress::Told,
             place: None,
             lock_delay: Duration::ZERO,
+            at_least: Duration::ZERO,
             note: Note::default(),
             claims: claim("placeholder", Mode::Exclusive)?.into(),
         };
@@ -359,6 +367,7 @@ impl Story {
                     "wait" if value == "never" => request.wait = Wait::Never,
                     "wait" => request.wait = Wait::AtMost(duration(value)?),
                     "delay" => request.lock_delay = duration(value)?,
+                    "keep" => request.at_least = duration(value)?,
                     "note" => request.note = Note::new(value.as_str())?,
                     "ticket" => {
                         let (epoch, arrival) = value.split_once('/').ok_or("EPOCH/ARRIVAL")?;
@@ -526,6 +535,7 @@ impl Story {
                 "sessions" => limits.sessions_max = value,
                 "claims" => limits.claims_per_session_max = value,
                 "waiters" => limits.waiters_per_lock_max = value,
+                "kept" => limits.kept_locks_max = value,
                 "finished" => limits.finished_remembered = value,
                 other => return Err(format!("no limit {other}").into()),
             }

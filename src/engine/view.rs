@@ -28,6 +28,8 @@ pub struct LockView<'a, S> {
 pub struct Outlook<'a> {
     /// Why it is kept free, after its holder was lost.
     pub lost: Option<&'a Pause>,
+    /// Why it is kept, after its holder has gone.
+    pub kept: Option<&'a Pause>,
     /// When it has room at the latest, unless a holder comes back; none: nobody knows, or it has now.
     pub free_by: Option<Timestamp>,
 }
@@ -168,8 +170,13 @@ impl<'a, S: BuildHasher + Clone> LockView<'a, S> {
 
     /// Until when it is not to be had, as far as that is known.
     pub fn outlook(&self) -> Outlook<'a> {
-        let lost = self.lock.delay.as_ref().and_then(|delay| delay.lost.as_ref());
-        Outlook { lost, free_by: self.free_by() }
+        let delay = self.lock.delay.as_deref();
+        let lasts = |pause: &&Pause| pause.until > self.table.now;
+        Outlook {
+            lost: delay.and_then(|delay| delay.lost.as_ref()).filter(lasts),
+            kept: delay.and_then(|delay| delay.kept.as_ref()).filter(lasts),
+            free_by: self.free_by(),
+        }
     }
 
     /// When it has room at the latest, unless a holder comes back or others wait: holders that have a
@@ -186,8 +193,10 @@ impl<'a, S: BuildHasher + Clone> LockView<'a, S> {
             if session.connection.is_some() {
                 return None;
             }
-            let ends = session.ends.max(self.table.now).after(live.more().lock_delay);
-            free_by = free_by.max(Some(ends));
+            let more = live.more();
+            let ends = session.ends.max(self.table.now).after(more.lock_delay);
+            let kept = more.keep.as_ref().map(|keep| live.since.after(keep.at_least));
+            free_by = free_by.max(Some(ends)).max(kept);
         }
         free_by
     }

@@ -412,6 +412,8 @@ impl Handler<Save> for Coordinator {
             return MessageResult(self.table.counts());
         }
         let now = self.clock.now();
+        // With nobody there, nothing may have happened for long: what is left is counted from now.
+        self.step(&Event::Tick { heard: Timestamp::default() }, now);
         // Whatever was said is in the snapshot, and whatever is in the snapshot was said.
         self.finish_turn(now, ctx);
         self.is_over = true;

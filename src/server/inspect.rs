@@ -196,7 +196,9 @@ fn foreseen<S: BuildHasher + Clone>(view: &LockView<'_, S>, now: Timestamp) -> O
         length_ms: render::millis(pause.length),
         left_ms: render::millis(pause.until.since(now)),
     };
-    let pauses: Vec<_> = outlook.lost.map(|pause| render(After::Loss, pause)).into_iter().collect();
+    let lost = outlook.lost.map(|pause| render(After::Loss, pause));
+    let kept = outlook.kept.map(|pause| render(After::Grant, pause));
+    let pauses: Vec<_> = lost.into_iter().chain(kept).collect();
     let free_ms = outlook.free_by.map(|at| render::millis(at.since(now)));
     let name = view.name().as_str().to_owned();
     (free_ms.is_some() || !pauses.is_empty()).then_some(Outlook { name, free_ms, pauses })

@@ -11,10 +11,10 @@ use smol_str::SmolStr;
 use super::seal::{Sealed, Sealer};
 use crate::engine::{Account, Command, Place, Progress, Reclaim, Rejection, Request, Wait};
 use crate::types::{
-    Claim, Claims, Epoch, FencingToken, Identity, LOCK_DELAY_MAX, LockName, Mode, Note, OwnerId,
-    RequestId, SessionId, Ttl,
+    AT_LEAST_MAX, Claim, Claims, Epoch, FencingToken, Identity, LOCK_DELAY_MAX, LockName, Mode,
+    Note, OwnerId, RequestId, SessionId, Ttl,
 };
-use crate::wire::{self, ClientMessage};
+use crate::wire::{self, ClientMessage, Extra};
 
 /// What one read of a connection brought, in the order that is due: a Hello, then keep-alives (rule
 /// S5), then the rest as it came.
@@ -54,6 +54,20 @@ pub(super) fn request(asked: &wire::Request, place: Option<Place>) -> Command {
     }
 }
 
+/// The same, if it wants something besides.
+pub(super) fn request_with(
+    asked: &wire::Request,
+    extras: &[Extra],
+    place: Option<Place>,
+) -> Command {
+    let parsed = at_least(extras).and_then(|at_least| {
+        let request = parse_request(asked, place)?;
+        Ok(Request { at_least, ..request })
+    });
+    let request = RequestId::new(asked.request);
+    parsed.map_or_else(|rejection| Command::Unparsed { request, rejection }, Command::Request)
+}
+
 fn parse_request(asked: &wire::Request, place: Option<Place>) -> Result<Request, Rejection> {
     Ok(Request {
         id: RequestId::new(asked.request),
@@ -63,6 +77,7 @@ fn parse_request(asked: &wire::Request, place: Option<Place>) -> Result<Request,
         progress: if asked.progress { Progress::Told } else { Progress::Untold },
         place,
         lock_delay: lock_delay(asked.lock_delay_ms)?,
+        at_least: Duration::ZERO,
         note: Note::new(asked.note.as_str()).map_err(Rejection::Note)?,
         claims: claims(&asked.claims)?,
     })
@@ -82,10 +97,11 @@ pub(super) fn cancel(request: u64) -> Command {
 /// `session`, or of none if that is none; else the one that has it answered *no*.
 pub(super) fn reclaim(
     asked: &wire::Reclaim,
+    extras: &[Extra],
     session: Option<SessionId>,
     sealer: &Sealer,
 ) -> Command {
-    match parse_reclaim(asked, session, sealer) {
+    match parse_reclaim(asked, extras, session, sealer) {
         Ok(reclaim) => Command::Reclaim(reclaim),
         Err(rejection) => Command::Unparsed { request: RequestId::new(asked.request), rejection },
     }
@@ -93,6 +109,7 @@ pub(super) fn reclaim(
 
 fn parse_reclaim(
     asked: &wire::Reclaim,
+    extras: &[Extra],
     session: Option<SessionId>,
     sealer: &Sealer,
 ) -> Result<Reclaim, Rejection> {
@@ -103,6 +120,7 @@ fn parse_reclaim(
         sealed_in: Epoch::default(),
         owner: OwnerId::new(asked.owner),
         lock_delay: lock_delay(asked.lock_delay_ms)?,
+        at_least: at_least(extras)?,
         note: Note::new(asked.note.as_str()).map_err(Rejection::Note)?,
         claims: claims(&asked.claims)?,
     };
@@ -129,6 +147,18 @@ fn named(claims: &Claims) -> impl Iterator<Item = (&LockName, Mode)> {
 fn lock_delay(ms: u32) -> Result<Duration, Rejection> {
     let asked = Duration::from_millis(ms.into());
     if asked > LOCK_DELAY_MAX { Err(Rejection::LockDelay { asked }) } else { Ok(asked) }
+}
+
+/// For how long locks are to be kept from their grant on.
+fn at_least(extras: &[Extra]) -> Result<Duration, Rejection> {
+    let mut at_least = Duration::ZERO;
+    for extra in extras {
+        match *extra {
+            Extra::AtLeast { ms } => at_least = Duration::from_millis(ms),
+        }
+    }
+    let asked = at_least;
+    if asked > AT_LEAST_MAX { Err(Rejection::AtLeast { asked }) } else { Ok(asked) }
 }
 
 /// The command that says what a client knows of.
@@ -255,16 +285,16 @@ mod tests {
             note: String::new(),
             claims: smallvec![claim_of("printer", wire::Mode::Exclusive)],
         };
-        match reclaim(&asked(seal), Some(session), &sealer) {
+        match reclaim(&asked(seal), &[], Some(session), &sealer) {
             Command::Reclaim(Reclaim { id, sealed_in, .. }) => {
                 assert_eq!((id, sealed_in), (request, run));
             }
             other => panic!("{other:?}"),
         }
         let no = [
-            reclaim(&asked(seal + 1), Some(session), &sealer),
-            reclaim(&asked(seal), Some(SessionId::new(6)), &sealer),
-            reclaim(&asked(seal), None, &sealer),
+            reclaim(&asked(seal + 1), &[], Some(session), &sealer),
+            reclaim(&asked(seal), &[], Some(SessionId::new(6)), &sealer),
+            reclaim(&asked(seal), &[], None, &sealer),
         ];
         for no in no {
             match no {
@@ -276,7 +306,7 @@ mod tests {
         }
         let mut malformed = asked(seal);
         malformed.claims.clear();
-        let malformed = reclaim(&malformed, Some(session), &sealer);
+        let malformed = reclaim(&malformed, &[], Some(session), &sealer);
         assert!(matches!(malformed, Command::Unparsed { rejection: Rejection::Claims(_), .. }));
     }
 
@@ -300,6 +330,25 @@ mod tests {
         let mut delayed = asked(smallvec![claim_of("a", exclusive)]);
         delayed.lock_delay_ms = 60_001;
         assert_eq!(code(&delayed), RejectionCode::InvalidLockDelay);
+    }
+
+    #[test]
+    fn a_lock_is_kept_for_7_days_and_not_a_millisecond_longer() {
+        let asked = asked(smallvec![claim_of("a", wire::Mode::Exclusive)]);
+        let with = |extras: &[Extra]| request_with(&asked, extras, None);
+        let week = 7 * 86_400_000;
+        let earlier = Extra::AtLeast { ms: 5 };
+        match with(&[earlier, Extra::AtLeast { ms: week }]) {
+            Command::Request(request) => assert_eq!(request.at_least, AT_LEAST_MAX),
+            other => panic!("{other:?}"),
+        }
+        match with(&[Extra::AtLeast { ms: week + 1 }]) {
+            Command::Unparsed { rejection, .. } => {
+                assert_eq!(rejection.code(), RejectionCode::InvalidAtLeast);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(with(&[]), Command::Request(request) if request.at_least.is_zero()));
     }
 
     #[test]

@@ -13,7 +13,9 @@ use super::testing::{
     Bench, FakeSession, FlakyStore, hello, local, release, request, settle, try_request,
 };
 use crate::types::{GoodbyeCode, LostReason, RejectionCode};
-use crate::wire::{self, Attach, Claim, ClientMessage, Mode, ServerMessage, Standing, Ticket};
+use crate::wire::{
+    self, Attach, Claim, ClientMessage, Extra, Mode, ServerMessage, Standing, Ticket,
+};
 
 /// What a client remembers of its session.
 #[derive(Clone, Copy)]
@@ -291,6 +293,36 @@ async fn after_a_crash_the_queue_is_in_its_old_order_whoever_comes_back_first() 
             next.submit(vec![release(1, token)]);
             settle().await;
             next.take();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_is_kept_no_longer_because_nobody_was_there_before_the_stop() {
+    let store = store();
+    local(async {
+        let mut bench = Bench::run(&store);
+        let (holder, _) = open(&mut bench).await;
+        let ClientMessage::Request(asked) = request(1, "nightly") else { unreachable!() };
+        let extras = vec![Extra::AtLeast { ms: 3_600_000 }];
+        holder.submit(vec![ClientMessage::RequestWith { request: Box::new(asked), extras }]);
+        settle().await;
+        holder.take_grant(1);
+        holder.submit(vec![ClientMessage::Goodbye]);
+        sleep(Duration::from_secs(3_000)).await;
+        save(&bench).await;
+    })
+    .await;
+    local(async {
+        let mut bench = Bench::run(&store);
+        for (wait, is_free) in [(0, false), (595, false), (5, true)] {
+            sleep(Duration::from_secs(wait)).await;
+            let (other, _) = open(&mut bench).await;
+            other.submit(vec![try_request(1, "nightly")]);
+            settle().await;
+            let granted = matches!(other.take()[..], [ServerMessage::Grant { .. }]);
+            assert_eq!(granted, is_free, "{wait} s later");
         }
     })
     .await;

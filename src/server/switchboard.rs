@@ -225,7 +225,7 @@ impl Switchboard {
             ClientMessage::Goodbye => Command::Goodbye,
             ClientMessage::Reclaim(ref asked) => {
                 let Some(&session) = self.sessions.get(&connection) else { return };
-                parse::reclaim(asked, Some(session), &self.sealer)
+                parse::reclaim(asked, &[], Some(session), &self.sealer)
             }
             ClientMessage::Request(ref asked) => {
                 if let (Some(converted), Some(&session)) =

@@ -74,6 +74,14 @@ fn beside_asked(asked: &ClientMessage) -> usize {
         } => 0,
         ClientMessage::Request(Request { note, claims, .. })
         | ClientMessage::Reclaim(Reclaim { note, claims, .. }) => note.len() + of_claims(claims),
+        ClientMessage::RequestWith { request, extras } => {
+            let Request { note, claims, .. } = &**request;
+            size_of::<Request>() + note.len() + of_claims(claims) + size_of_val(&extras[..])
+        }
+        ClientMessage::ReclaimWith { reclaim, extras } => {
+            let Reclaim { note, claims, .. } = &**reclaim;
+            size_of::<Reclaim>() + note.len() + of_claims(claims) + size_of_val(&extras[..])
+        }
         ClientMessage::Hello(hello) => hello.identity.len(),
         ClientMessage::Account(Account { held, waiting, .. }) => {
             held.len() * size_of::<Held>() + waiting.len() * size_of::<u64>()

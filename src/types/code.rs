@@ -137,6 +137,10 @@ code_type! {
         TooManyWatches = 30,
         /// What is to be converted claims other locks, is another owner's, or is being converted.
         NotConvertible = 31,
+        /// The lock is to be kept for longer than 7 days from its grant on.
+        InvalidAtLeast = 32,
+        /// As many locks are kept for as long as was asked for, or will be, as may.
+        TooManyKept = 33,
     }
 }
 

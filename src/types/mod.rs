@@ -29,5 +29,6 @@ pub use text::{
     IDENTITY_LEN_MAX, Identity, LOCK_NAME_LEN_MAX, LockName, NOTE_LEN_MAX, Note, TextError,
 };
 pub use time::{
-    LOCK_DELAY_MAX, TTL_DEFAULT, TTL_MAX, TTL_MAX_DEFAULT, TTL_MIN, Timestamp, Ttl, TtlError,
+    AT_LEAST_MAX, LOCK_DELAY_MAX, TTL_DEFAULT, TTL_MAX, TTL_MAX_DEFAULT, TTL_MIN, Timestamp, Ttl,
+    TtlError,
 };

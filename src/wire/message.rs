@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 pub use self::client::{
-    Account, Attach, ClientMessage, Held, Hello, Query, Reclaim, Request, Wait,
+    Account, Attach, ClientMessage, Extra, Held, Hello, Query, Reclaim, Request, Wait,
 };
 #[cfg(test)]
 pub(super) use self::lists::Bounded;

@@ -16,6 +16,7 @@ mod forked;
 #[path = "../history/mod.rs"]
 mod history;
 mod keeper;
+mod kept;
 mod looking;
 mod loss;
 mod nemesis;

@@ -124,6 +124,10 @@ impl<'a> Keeper<'a> {
                 self.file.remove();
                 return Ok(ExitCode::from(code_of_signal(signal.as_raw())));
             }
+            Ok(Acquired::NotAgain) => {
+                self.file.remove();
+                return Ok(ExitCode::SUCCESS);
+            }
             Err(failure) => {
                 self.file.remove();
                 return Err(failure);

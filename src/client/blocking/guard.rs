@@ -83,6 +83,13 @@ impl LockGuard {
         self.background.wait(self.inner.release())
     }
 
+    /// Gives the lock back as if it had never been granted: see [`crate::LockGuard::cancel`].
+    pub fn cancel(self) {
+        if !self.background.is_anothers() {
+            self.inner.cancel();
+        }
+    }
+
     /// Wants to hold alone what is held together with others; [`Upgrade::acquire`] asks. See
     /// [`crate::LockGuard::upgrade`].
     pub fn upgrade(self) -> Upgrade {

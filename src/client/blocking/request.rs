@@ -89,6 +89,12 @@ macro_rules! common_terms {
                 self.map(|inner| inner.lock_delay(delay))
             }
 
+            /// Has it granted to nobody else for so long from the grant on, 7 days at most, also if it is
+            /// released earlier or the client is gone. See [`crate::LockRequest::at_least`].
+            pub fn at_least(self, length: Duration) -> Self {
+                self.map(|inner| inner.at_least(length))
+            }
+
             /// Calls `on_queued` with the request's place in line whenever it is another, on the
             /// thread that waits.
             pub fn on_queued(self, on_queued: impl FnMut(u64) + Send + 'static) -> Self {

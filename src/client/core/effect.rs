@@ -43,6 +43,8 @@ pub(crate) struct Ask {
     pub(crate) progress: bool,
     /// Pause before the locks go to another after an involuntary loss, in milliseconds.
     pub(crate) lock_delay_ms: u32,
+    /// For how long from the grant on nobody else gets the locks, even after a release, in milliseconds.
+    pub(crate) at_least_ms: u64,
     /// What for.
     pub(crate) note: String,
     /// The locks.

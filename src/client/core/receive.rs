@@ -24,7 +24,7 @@ impl Core {
             ServerMessage::KeptAlive { sequence } => self.kept_alive(sequence, now),
             ServerMessage::Grant { request, token, seal } => {
                 let token = FencingToken::new(token);
-                self.granted(request, Grant { token, seal }, now)
+                self.granted(request, Grant { token, seal, since: now }, now)
             }
             ServerMessage::Queued { request, position, ticket } => {
                 if let Some(known) = self.requests.get_mut(&request)
@@ -154,6 +154,7 @@ impl Core {
             }
             State::Waiting => self.set_state(number, State::Unconfirmed(grant)),
             State::Held { grant: known, doubted } if known.token == token => {
+                let grant = Grant { since: known.since, ..grant };
                 self.set_state(number, State::Held { grant, doubted: None });
                 if doubted.is_some() {
                     self.effects.push(Effect::Confirmed { request });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::types::{FencingToken, LostReason, Timestamp};
-use crate::wire::{self, ClientMessage, Ticket, Wait};
+use crate::wire::{self, ClientMessage, Extra, Ticket, Wait};
 
 use super::Ask;
 
@@ -61,6 +61,8 @@ pub(super) struct Grant {
     pub(super) token: FencingToken,
     /// Its seal.
     pub(super) seal: u128,
+    /// When we first heard of it: not before it was made.
+    pub(super) since: Timestamp,
 }
 
 impl Request {
@@ -85,8 +87,16 @@ impl Request {
 
     /// The request, for the first time or again: then for as long as it still would wait.
     pub(super) fn message(&self, request: u64, now: Timestamp) -> ClientMessage {
-        let Ask { owner, converts, wait, progress, lock_delay_ms, ref note, ref claims } =
-            *self.ask;
+        let Ask {
+            owner,
+            converts,
+            wait,
+            progress,
+            lock_delay_ms,
+            at_least_ms,
+            ref note,
+            ref claims,
+        } = *self.ask;
         let (note, claims) = (note.clone(), claims.clone());
         let wait = match self.deadline {
             Some(deadline) => {
@@ -96,7 +106,7 @@ impl Request {
             None => wait,
         };
         let ticket = self.ticket;
-        ClientMessage::Request(wire::Request {
+        let request = wire::Request {
             request,
             owner,
             converts,
@@ -106,22 +116,33 @@ impl Request {
             note,
             ticket,
             claims,
-        })
+        };
+        match at_least(at_least_ms) {
+            // Understood by every version.
+            None => ClientMessage::Request(request),
+            Some(extras) => {
+                ClientMessage::RequestWith { request: Box::new(request), extras: extras.into() }
+            }
+        }
     }
 
     /// Asks a coordinator that has crashed for what it granted before.
-    pub(super) fn reclaim(&self, request: u64, grant: Grant) -> ClientMessage {
-        let Ask { owner, lock_delay_ms, ref note, ref claims, .. } = *self.ask;
+    pub(super) fn reclaim(&self, request: u64, grant: Grant, now: Timestamp) -> ClientMessage {
+        let Ask { owner, lock_delay_ms, at_least_ms, ref note, ref claims, .. } = *self.ask;
         let (note, claims) = (note.clone(), claims.clone());
         let (token, seal) = (grant.token.number(), grant.seal);
-        ClientMessage::Reclaim(wire::Reclaim {
-            request,
-            token,
-            seal,
-            owner,
-            lock_delay_ms,
-            note,
-            claims,
-        })
+        let reclaim = wire::Reclaim { request, token, seal, owner, lock_delay_ms, note, claims };
+        let left = grant.since.after(Duration::from_millis(at_least_ms)).since(now);
+        match at_least(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)) {
+            None => ClientMessage::Reclaim(reclaim),
+            Some(extras) => {
+                ClientMessage::ReclaimWith { reclaim: Box::new(reclaim), extras: extras.into() }
+            }
+        }
     }
+}
+
+/// What is wanted besides, if anything is.
+fn at_least(ms: u64) -> Option<[Extra; 1]> {
+    (ms > 0).then_some([Extra::AtLeast { ms }])
 }

@@ -4,7 +4,7 @@ use super::resume_tests::{account, asks, waiting_at_most, welcome, welcome_to};
 use super::tests::{Story, ask, at, goodbye, grant, granted, id, lost, queued, rejected, released};
 use super::*;
 use crate::types::RejectionCode;
-use crate::wire::{self, Attach, ServerMessage, Standing, Ticket, Wait};
+use crate::wire::{self, Attach, Extra, ServerMessage, Standing, Ticket, Wait};
 
 const GRACE: Standing = Standing::Reopened { grace_ms: 10_250 };
 
@@ -46,6 +46,40 @@ fn after_an_orderly_restart_nothing_is_lost() {
     story.hear(grant(1, 7));
     let confirmed = Effect::Confirmed { request: id(1) };
     assert_eq!(story.told_else(), [doubted(1, 9_750), confirmed]);
+}
+
+#[test]
+fn a_reclaim_says_what_is_left_of_the_time_for_which_the_locks_are_to_be_kept() {
+    let mut story = Story::returning();
+    story.ask(Ask { at_least_ms: 60_000, ..ask() });
+    story.ask(Ask { at_least_ms: 1, ..ask() });
+    let sent = story.sent();
+    let is_first = |extras: &[Extra]| extras == [Extra::AtLeast { ms: 60_000 }];
+    assert!(
+        matches!(&sent[0], ClientMessage::RequestWith { extras, .. } if is_first(extras)),
+        "{sent:?}"
+    );
+    story.hear(grant(1, 7));
+    story.hear(grant(2, 8));
+    let granted_at = story.now;
+    story.wait_until(500);
+    story.sent();
+    for (epoch, generation) in [(4, 2), (5, 3)] {
+        story.hear(goodbye(GoodbyeCode::Draining));
+        story.connects();
+        story.hear(welcome(epoch, generation, Standing::Resumed));
+        let past = u64::try_from(story.now.since(granted_at).as_millis()).unwrap();
+        assert!(past > 1);
+        let sent = story.sent();
+        let ClientMessage::ReclaimWith { reclaim: first, extras } = &sent[0] else {
+            panic!("{sent:?}")
+        };
+        assert_eq!((first.request, &extras[..]), (1, &[Extra::AtLeast { ms: 60_000 - past }][..]));
+        assert_eq!(sent[1], reclaim(2, 8), "nothing is left of that");
+        // Granted it was when it was, not when that is confirmed.
+        story.hear(grant(1, 7));
+        story.hear(grant(2, 8));
+    }
 }
 
 #[test]

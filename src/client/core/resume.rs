@@ -398,7 +398,7 @@ impl Core {
                 }
                 State::Waiting => self.messages.push(request.message(number, now)),
                 State::Held { grant, doubted: Some(_) } => {
-                    self.messages.push(request.reclaim(number, grant));
+                    self.messages.push(request.reclaim(number, grant, now));
                 }
                 State::Releasing { .. } if is_gone => self.released_by_itself(number),
                 State::Releasing { token, asked, lost, reclaimed, .. } => {

@@ -27,6 +27,7 @@ pub(super) fn ask() -> Ask {
         wait: Wait::Forever,
         progress: false,
         lock_delay_ms: 0,
+        at_least_ms: 0,
         note: String::new(),
         claims,
     }

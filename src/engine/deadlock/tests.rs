@@ -68,6 +68,7 @@ impl Crowd {
             progress: Progress::Untold,
             place: None,
             lock_delay: Duration::ZERO,
+            at_least: Duration::ZERO,
             note: Note::default(),
             claims: Claims::new(names.iter().map(claim)).unwrap(),
         };

@@ -169,6 +169,9 @@ impl<'a> Canon<'a> {
             for key in session.requests.iter(&table.requests.arena) {
                 let live = &table.requests[key];
                 self.put((2, live.id, table.owner_of(key), live.more().lock_delay));
+                if let Some(keep) = live.more().keep.as_ref().filter(|_| live.is_held()) {
+                    self.time(live.since.after(keep.at_least));
+                }
                 self.put(live.partner().map(|partner| table.requests[partner].id));
                 if let Some(replaced) = live.more().replaced {
                     self.token(replaced);
@@ -215,8 +218,13 @@ impl<'a> Canon<'a> {
         for key in locks {
             let lock = &table.locks[key];
             self.put((3, lock.name.as_str(), lock.shape.capacity()));
-            if let Some(until) = lock.delay.as_ref().and_then(|delay| delay.until()) {
-                self.time(until);
+            if let Some(delay) = &lock.delay {
+                for pause in [&delay.lost, &delay.kept] {
+                    self.put(pause.is_some());
+                    if let Some(pause) = pause {
+                        self.time(pause.until);
+                    }
+                }
             }
             let holders = lock.holders.iter(&table.claims);
             for (place, claim) in holders

@@ -396,6 +396,7 @@ fn request(ask: &Ask) -> Request {
         progress: Progress::Untold,
         place: ask.place,
         lock_delay: ask.shape.delay,
+        at_least: ask.shape.at_least,
         note: Note::default(),
         claims: claims(ask.shape),
     }
@@ -408,6 +409,7 @@ fn reclaim(ask: &Ask, token: FencingToken, sealed_in: Epoch) -> Reclaim {
         sealed_in,
         owner: OwnerId::new(ask.shape.owner),
         lock_delay: ask.shape.delay,
+        at_least: ask.shape.at_least,
         note: Note::default(),
         claims: claims(ask.shape),
     }

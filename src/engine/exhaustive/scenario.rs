@@ -25,11 +25,14 @@ pub(super) struct Shape {
     pub(super) converts: Option<&'static str>,
     /// Pause after a loss.
     pub(super) delay: Duration,
+    /// From the grant on it is kept for so long; from a reclaim on, too, which is longer than it has to be.
+    pub(super) at_least: Duration,
 }
 
 impl Shape {
     const fn of(name: &'static str, claims: &'static [(usize, Mode)]) -> Self {
-        Self { name, claims, owner: 0, converts: None, delay: Duration::ZERO }
+        let (delay, at_least) = (Duration::ZERO, Duration::ZERO);
+        Self { name, claims, owner: 0, converts: None, delay, at_least }
     }
 
     const fn by(self, owner: u64) -> Self {
@@ -176,7 +179,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         asks: 2,
         shapes: &[
             Shape::of("a", &[(0, EXCLUSIVE)]),
-            Shape { delay: TICK, ..Shape::of("a shared", &[(0, SHARED)]) },
+            Shape { delay: TICK, at_least: TICK, ..Shape::of("a shared", &[(0, SHARED)]) },
             Shape::of("upgrade", &[(0, EXCLUSIVE)]).converting("a shared"),
         ],
         is_instant: false,

@@ -214,6 +214,7 @@ impl Pair {
             progress,
             place: None,
             lock_delay: Duration::ZERO,
+            at_least: Duration::ZERO,
             note: Note::default(),
             claims,
         };

@@ -38,6 +38,7 @@ fn request(session: u128, id: u64, token: Option<u64>, claims: Vec<Claim>) -> Sa
         age: Duration::ZERO,
         told: false,
         lock_delay: Duration::ZERO,
+        at_least: Duration::ZERO,
         note: Note::default(),
         claims,
     }
@@ -112,6 +113,7 @@ fn a_snapshot_says_how_much_it_holds_and_is_the_same_after_it_was_taken_over() {
                 timeout_left: Some(Duration::from_secs(5)),
                 told: true,
                 lock_delay: Duration::from_secs(2),
+                at_least: Duration::from_secs(300),
                 note: Note::new("upgrade").unwrap(),
                 ..request(2, 8, None, vec![claim("a", Mode::Exclusive)])
             },

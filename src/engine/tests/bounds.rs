@@ -15,6 +15,7 @@ fn ask(id: u64, name: &str) -> Request {
         progress: Progress::Told,
         place: None,
         lock_delay: Duration::ZERO,
+        at_least: Duration::ZERO,
         note: Note::default(),
         claims: claim(name, Mode::Exclusive).unwrap().into(),
     }
@@ -194,4 +195,39 @@ fn the_end_of_a_session_names_the_first_lock_that_it_held() {
         _ => None,
     });
     assert_eq!(lock, Some(Some(LockName::new("b").unwrap())));
+}
+
+#[test]
+fn one_address_does_not_have_all_that_can_be_kept() {
+    let mut story = Story::with(Limits { kept_locks_max: 4, ..limits() }, TOKEN_BLOCK);
+    let open = |session: u64| Attach::Open {
+        session: SessionId::new(session.into()),
+        ttl: Ttl::default(),
+        linger: None,
+        identity: Identity::default(),
+    };
+    for (host, session) in [(Some(1), 1), (Some(1), 2), (Some(2), 3), (None, 4)] {
+        story.handle(&hello_from(host, session, open(session)));
+    }
+    let keep = |story: &mut Story, session: u64, id: u64, name: &str| {
+        let at_least = Duration::from_secs(5);
+        let request = Request { at_least, ..ask(id, name) };
+        story.handle(&command(session, Command::Request(request)))
+    };
+    for (session, id, name) in [(1, 1, "a"), (2, 1, "b"), (1, 2, "c")] {
+        assert!(keep(&mut story, session, id, name).contains("grant"));
+    }
+    let refused = keep(&mut story, 2, 2, "d");
+    assert!(
+        refused.contains("TooManyKept: 3 locks are kept for clients from 10.0.0.1"),
+        "{refused}"
+    );
+    // They are of that address also when their holder is gone.
+    story.handle(&command(1, Command::Goodbye));
+    assert!(keep(&mut story, 2, 3, "d").contains("TooManyKept"));
+    assert!(keep(&mut story, 3, 1, "d").contains("grant"));
+    let refused = keep(&mut story, 4, 1, "e");
+    assert!(refused.contains("TooManyKept: 4 locks are kept for as long"), "{refused}");
+    story.wait(Duration::from_secs(5));
+    assert!(keep(&mut story, 2, 4, "a").contains("grant"));
 }

@@ -93,9 +93,18 @@ impl Crowd {
     fn reclaim_for(&mut self, owner: u64, id: u64, token: u64, claims: impl Into<Claims>) -> u64 {
         let (id, token, owner) =
             (RequestId::new(id), FencingToken::new(token), OwnerId::new(owner));
-        let (lock_delay, note, claims) = (Duration::ZERO, Note::default(), claims.into());
-        let reclaim =
-            Reclaim { id, token, sealed_in: Epoch::new(1), owner, lock_delay, note, claims };
+        let (lock_delay, at_least) = (Duration::ZERO, Duration::ZERO);
+        let (note, claims) = (Note::default(), claims.into());
+        let reclaim = Reclaim {
+            id,
+            token,
+            sealed_in: Epoch::new(1),
+            owner,
+            lock_delay,
+            at_least,
+            note,
+            claims,
+        };
         self.say(1, Command::Reclaim(reclaim))
     }
 
@@ -133,6 +142,7 @@ fn ask(name: &str, mode: Mode) -> Request {
         progress: Progress::Untold,
         place: None,
         lock_delay: Duration::ZERO,
+        at_least: Duration::ZERO,
         note: Note::default(),
         claims: claim(name, mode).unwrap().into(),
     }

@@ -13,12 +13,15 @@ impl Story {
     ) -> Result<String, Failure> {
         // What was never granted is sealed by the run before, as far as is known.
         let before = Epoch::new(self.table.epoch().number() - 1);
+        let now = self.now;
         let teller = self.teller(session)?;
         let request = teller.requests.get(&id).ok_or("which request?")?;
         let known = teller.seals.get(&id).copied().unwrap_or(before);
         let sealed_in = seal.map_or(known, Epoch::new);
-        let Request { id, owner, lock_delay, note, claims, .. } = request.clone();
-        let reclaim = Reclaim { id, token, sealed_in, owner, lock_delay, note, claims };
+        let Request { id, owner, lock_delay, at_least, note, claims, .. } = request.clone();
+        let left = |granted: &Timestamp| at_least.saturating_sub(now.since(*granted));
+        let at_least = teller.granted.get(&id.number()).map_or(Duration::ZERO, left);
+        let reclaim = Reclaim { id, token, sealed_in, owner, lock_delay, at_least, note, claims };
         self.say(session, Command::Reclaim(reclaim))
     }
 

@@ -79,6 +79,7 @@ impl Crowd {
                 progress: Progress::Untold,
                 place: None,
                 lock_delay: Duration::ZERO,
+                at_least: Duration::ZERO,
                 note: Note::default(),
                 claims: claim(name, mode).unwrap().into(),
             }),

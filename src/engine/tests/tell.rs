@@ -74,6 +74,7 @@ impl Story {
             News::Granted { token } => {
                 if let Some(teller) = self.tellers.get_mut(&session) {
                     teller.tokens.insert(request, token);
+                    teller.granted.entry(request).or_insert(self.now);
                     teller.seals.insert(request, self.table.epoch());
                 }
                 format!("grant {name} token={token}")
@@ -131,12 +132,20 @@ impl Story {
             let left = lock.delayed_until().map(|until| until.since(self.now));
             writeln!(text, "{}", left.map_or(String::new(), |left| format!(", delayed {left:?}")))
                 .unwrap();
-            let Outlook { lost, free_by } = lock.outlook();
+            let Outlook { lost, kept, free_by } = lock.outlook();
             if let Some(Pause { identity, token, since, length, .. }) = lost {
                 let after = ago(*since);
                 writeln!(
                     text,
                     "  {length:?} after {identity} was lost, token={token}, {after:?} ago"
+                )
+                .unwrap();
+            }
+            if let Some(Pause { identity, token, since, length, .. }) = kept {
+                let after = ago(*since);
+                writeln!(
+                    text,
+                    "  kept {length:?} from the grant of {identity} on, token={token}, {after:?} ago"
                 )
                 .unwrap();
             }

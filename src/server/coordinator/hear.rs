@@ -17,7 +17,7 @@ use crate::engine::{Command, Event, Place, Rejection, Standing};
 use crate::types::{
     ConnectionId, Epoch, FencingToken, Generation, GoodbyeCode, Secret, SessionId, Timestamp,
 };
-use crate::wire::{self, ClientMessage, Query, ServerMessage};
+use crate::wire::{self, ClientMessage, Extra, Query, ServerMessage};
 
 /// What a look at the table counts for, in steps: a page of it takes about a tenth of a millisecond.
 pub(super) const LOOK_STEPS: u64 = 1_024;
@@ -58,6 +58,11 @@ impl Coordinator {
                 let place = asked.ticket.and_then(|_| self.place(connection, asked));
                 self.command(connection, asked.request, now, || parse::request(asked, place));
             }
+            ClientMessage::RequestWith { ref request, ref extras } => {
+                let place = request.ticket.and_then(|_| self.place(connection, request));
+                let parse = || parse::request_with(request, extras, place);
+                self.command(connection, request.request, now, parse);
+            }
             ClientMessage::Release { request, token } => {
                 self.command(connection, request, now, || parse::release(request, token));
             }
@@ -67,7 +72,10 @@ impl Coordinator {
             ClientMessage::Account(ref known) => {
                 self.command(connection, known.from, now, || parse::account(known));
             }
-            ClientMessage::Reclaim(ref asked) => self.reclaim(connection, asked, now),
+            ClientMessage::Reclaim(ref asked) => self.reclaim(connection, asked, &[], now),
+            ClientMessage::ReclaimWith { ref reclaim, ref extras } => {
+                self.reclaim(connection, reclaim, extras, now);
+            }
             ClientMessage::KeepAlive { sequence } => self.keep_alive(connection, sequence, now),
             ClientMessage::Goodbye => self.goodbye(connection, now),
             ClientMessage::Inspect { query_id, ref query } => {
@@ -174,10 +182,16 @@ impl Coordinator {
 
     /// Has the engine do what a client says that was granted something by an earlier run, if it can
     /// show the seal (rule G4).
-    fn reclaim(&mut self, connection: ConnectionId, asked: &wire::Reclaim, now: Timestamp) {
+    fn reclaim(
+        &mut self,
+        connection: ConnectionId,
+        asked: &wire::Reclaim,
+        extras: &[Extra],
+        now: Timestamp,
+    ) {
         let session = self.session_of(connection);
         let (request, token) = (asked.request, asked.token);
-        let command = parse::reclaim(asked, session, &self.sealer);
+        let command = parse::reclaim(asked, extras, session, &self.sealer);
         if let (Some(session), Command::Unparsed { rejection: Rejection::SealMismatch, .. }) =
             (session, &command)
             && let peer = self.connections.peer(connection)

@@ -4,7 +4,9 @@ use bytes::BytesMut;
 
 use crate::fuzz::assert_in_corpus;
 use crate::server::testing::{hello, release, request, try_request, waiting_request};
-use crate::wire::{self, Attach, Claim, ClientMessage, Held, Mode, Query, Wait, encode_frame};
+use crate::wire::{
+    self, Attach, Claim, ClientMessage, Extra, Held, Mode, Query, Wait, encode_frame,
+};
 
 /// A request of these modes, each of a lock of its own.
 fn several(id: u64, claims: &[(&str, Mode)]) -> ClientMessage {
@@ -34,6 +36,17 @@ fn with_ticket(mut message: ClientMessage) -> ClientMessage {
         *ticket = Some(wire::Ticket { epoch: 1, arrival: 1 });
     }
     message
+}
+
+/// One whose lock is kept for a minute from its grant on.
+fn kept(message: ClientMessage) -> ClientMessage {
+    let extras = vec![Extra::AtLeast { ms: 60_000 }];
+    match message {
+        ClientMessage::Request(request) => {
+            ClientMessage::RequestWith { request: Box::new(request), extras }
+        }
+        other => other,
+    }
 }
 
 fn resume() -> ClientMessage {
@@ -187,6 +200,19 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
                     claims: [Claim { name: "printer".into(), mode: Mode::Exclusive }].into(),
                 }),
                 with_ticket(request(2, "printer")),
+                keep_alive(1),
+            ],
+        ),
+        (
+            "keeping a lock",
+            vec![
+                hello(Attach::New),
+                kept(request(1, "nightly")),
+                release(1, 1),
+                try_request(2, "nightly"),
+                inspect(Query::Outlook { name: "nightly".into() }),
+                ClientMessage::Revoke { query_id: 8, name: "nightly".into(), token: 1 },
+                request(3, "nightly"),
                 keep_alive(1),
             ],
         ),

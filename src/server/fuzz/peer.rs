@@ -77,6 +77,11 @@ impl Known {
                     *token = *known;
                 }
             }
+            ClientMessage::ReclaimWith { reclaim, .. } => {
+                if let Some(known) = self.grants.get(&reclaim.request) {
+                    (reclaim.token, reclaim.seal) = *known;
+                }
+            }
             ClientMessage::Reclaim(wire::Reclaim { request, token, seal, .. }) => {
                 if let Some(known) = self.grants.get(request) {
                     (*token, *seal) = *known;

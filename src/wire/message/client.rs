@@ -79,6 +79,33 @@ pub enum ClientMessage {
         /// Only of requests that claim this lock; none: of all.
         name: Option<String>,
     },
+    /// [`ClientMessage::Request`] with more to say, answered in the same way.
+    RequestWith {
+        /// The request.
+        request: Box<Request>,
+        /// What else is wanted.
+        #[serde(deserialize_with = "list")]
+        extras: Vec<Extra>,
+    },
+    /// [`ClientMessage::Reclaim`] with more to say, answered in the same way.
+    ReclaimWith {
+        /// The reclaim.
+        reclaim: Box<Reclaim>,
+        /// What else is wanted.
+        #[serde(deserialize_with = "list")]
+        extras: Vec<Extra>,
+    },
+}
+
+/// What few requests want besides: of two of a kind the last counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Extra {
+    /// The locks are granted to nobody else for so long, even if they are given back (rule S8).
+    AtLeast {
+        /// Milliseconds from the grant on; in a reclaim, what is left of them.
+        ms: u64,
+    },
 }
 
 /// Who is there and what for: [`ClientMessage::Hello`].

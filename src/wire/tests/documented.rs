@@ -12,8 +12,8 @@ use smallvec::smallvec;
 use super::super::*;
 use super::messages;
 use crate::types::{
-    CLAIMS_MAX, GoodbyeCode, IDENTITY_LEN_MAX, LOCK_DELAY_MAX, LOCK_NAME_LEN_MAX, Limits,
-    LostReason, NOTE_LEN_MAX, RejectionCode, TTL_DEFAULT, TTL_MAX, TTL_MIN,
+    AT_LEAST_MAX, CLAIMS_MAX, GoodbyeCode, IDENTITY_LEN_MAX, LOCK_DELAY_MAX, LOCK_NAME_LEN_MAX,
+    Limits, LostReason, NOTE_LEN_MAX, RejectionCode, TTL_DEFAULT, TTL_MAX, TTL_MIN,
 };
 
 const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
@@ -129,8 +129,13 @@ impl Reader<'_> {
                 } else if let Some(variants) = self.schema.choices.get(other) {
                     let (name, fields) = &variants[usize::try_from(self.number(4)).unwrap()];
                     self.fields(name, fields)
+                } else if let Some(fields) = self.schema.structures.get(other) {
+                    self.fields(other, fields)
                 } else {
-                    self.fields(other, &self.schema.structures[other])
+                    // A message within another.
+                    let messages = &self.schema.choices["ClientMessage"];
+                    let message = messages.iter().find(|(name, _)| *name == other).expect(other);
+                    self.fields(other, &message.1)
                 }
             }
         }
@@ -184,6 +189,7 @@ fn the_document_has_no_message_that_is_not_there() {
         "ClientMessage",
         "ServerMessage",
         "Attach",
+        "Extra",
         "Wait",
         "Mode",
         "Query",
@@ -193,7 +199,7 @@ fn the_document_has_no_message_that_is_not_there() {
     ];
     assert_eq!(schema.choices.len(), choices.len());
     let counts = choices.map(|choice| schema.choices[choice].len());
-    assert_eq!(counts, [12, 17, 3, 3, 3, 6, 2, 3, 7]);
+    assert_eq!(counts, [14, 17, 3, 1, 3, 3, 6, 2, 3, 7]);
 }
 
 #[test]
@@ -357,7 +363,7 @@ fn the_document_has_the_limits_that_are_in_force() {
     let text = "of UTF-8, no control characters, no line ends (U+2028, U+2029)";
     // Those that follow are the server's, and are looked at there.
     assert_eq!(
-        documented[..9],
+        documented[..10],
         [
             format!("{FRAME_LEN_MAX} bytes"),
             format!("{HELLO_LEN_MAX} bytes"),
@@ -367,9 +373,12 @@ fn the_document_has_the_limits_that_are_in_force() {
             format!("1 to {CLAIMS_MAX}"),
             format!("{} to {} ms", TTL_MIN.as_millis(), TTL_MAX.as_millis()),
             format!("{} ms", LOCK_DELAY_MAX.as_millis()),
+            format!("{} ms", AT_LEAST_MAX.as_millis()),
             Limits::default().finished_remembered.to_string(),
         ]
     );
+    let kept = Limits::default().kept_locks_max;
+    assert!(DOCUMENT.contains(&format!("limit of the server ({kept}, three quarters")));
     assert!(DOCUMENT.contains(&format!("server's default of {}", TTL_DEFAULT.as_millis())));
 }
 

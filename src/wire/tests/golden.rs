@@ -12,8 +12,8 @@ use bytes::BytesMut;
 use serde::de::DeserializeOwned;
 
 use super::super::{
-    Attach, ClientMessage, Happening, Hello, Mode, Query, Request, ServerMessage, Standing, Wait,
-    decode, encode_frame,
+    Attach, ClientMessage, Extra, Happening, Hello, Mode, Query, Request, ServerMessage, Standing,
+    Wait, decode, encode_frame,
 };
 use super::messages;
 
@@ -108,7 +108,8 @@ fn every_variant_of_every_enum_is_in_the_golden_file() {
     all_of::<ClientMessage>(&client.iter().map(|(_, message)| index(message)).collect());
     all_of::<ServerMessage>(&server.iter().map(|(_, message)| index(message)).collect());
 
-    let [mut attaches, mut waits, mut modes, mut queries] = [const { BTreeSet::new() }; 4];
+    let [mut attaches, mut waits, mut modes, mut queries, mut all_extras] =
+        [const { BTreeSet::new() }; 5];
     for (_, message) in &client {
         match message {
             ClientMessage::Hello(Hello { attach, .. }) => {
@@ -117,6 +118,10 @@ fn every_variant_of_every_enum_is_in_the_golden_file() {
             ClientMessage::Request(Request { wait, claims, .. }) => {
                 waits.insert(index(wait));
                 modes.extend(claims.iter().map(|claim| index(&claim.mode)));
+            }
+            ClientMessage::RequestWith { extras, .. }
+            | ClientMessage::ReclaimWith { extras, .. } => {
+                all_extras.extend(extras.iter().map(index));
             }
             ClientMessage::Inspect { query, .. } => {
                 queries.insert(index(query));
@@ -146,4 +151,5 @@ fn every_variant_of_every_enum_is_in_the_golden_file() {
     all_of::<Wait>(&waits);
     all_of::<Mode>(&modes);
     all_of::<Query>(&queries);
+    all_of::<Extra>(&all_extras);
 }

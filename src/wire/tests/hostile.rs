@@ -98,6 +98,16 @@ fn a_length_that_is_a_lie_is_refused_in_every_field_that_has_one() {
                     lie_about(&message, &claim.name);
                 }
             }
+            ClientMessage::RequestWith { request, extras } => {
+                lie_about(&message, &request.note);
+                lie_about(&message, &request.claims);
+                lie_about(&message, extras);
+            }
+            ClientMessage::ReclaimWith { reclaim, extras } => {
+                lie_about(&message, &reclaim.note);
+                lie_about(&message, &reclaim.claims);
+                lie_about(&message, extras);
+            }
             ClientMessage::Account(Account { held, waiting, .. }) => {
                 lie_about(&message, held);
                 lie_about(&message, waiting);
@@ -218,6 +228,7 @@ fn no_list_is_reserved_for_on_its_word() {
     }
     assert_eq!(reserved::<Claim>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<Held>(), PREALLOCATED_MAX);
+    assert_eq!(reserved::<Extra>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<u64>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<LockStatus>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<Holder>(), PREALLOCATED_MAX);
@@ -296,12 +307,15 @@ fn claims_of_an_event_are_bounded_as_those_of_a_request() {
 }
 
 #[test]
-fn an_account_as_long_as_a_frame_takes_a_bounded_multiple_of_it() {
+fn a_list_as_long_as_a_frame_takes_a_bounded_multiple_of_it() {
     let of =
         |held, waiting| ClientMessage::Account(Account { from: 0, to: u64::MAX, held, waiting });
     let room = FRAME_LEN_MAX - bytes(&of(vec![], vec![])).len();
     let held = vec![Held { request: 1, token: 1 }; room / 16];
-    for account in [of(held, vec![]), of(vec![], vec![1; room / 8])] {
+    let ClientMessage::Request(request) = request(1) else { unreachable!() };
+    let extras = vec![Extra::AtLeast { ms: 1 }; (FRAME_LEN_MAX - 200) / 12];
+    let kept = ClientMessage::RequestWith { request: Box::new(request), extras };
+    for account in [of(held, vec![]), of(vec![], vec![1; room / 8]), kept] {
         let (decoded, taken) = measured::<ClientMessage>(&bytes(&account));
         assert_eq!(decoded.unwrap(), account);
         assert!(taken <= CLIENT_BYTES_MAX, "{taken} bytes");
@@ -344,7 +358,8 @@ fn an_unknown_variant_is_refused_in_every_enum() {
             assert!(error.contains("variant index"), "{error}");
         }
     }
-    check::<ClientMessage>(12);
+    check::<ClientMessage>(14);
+    check::<Extra>(1);
     check::<ServerMessage>(17);
     check::<Attach>(3);
     check::<Wait>(3);
@@ -379,10 +394,10 @@ fn nothing_is_no_message() {
 
 #[test]
 fn an_error_says_what_was_wrong_in_a_line() {
-    let error = decode::<ClientMessage>(&[12, 0, 0, 0]).unwrap_err().to_string();
+    let error = decode::<ClientMessage>(&[14, 0, 0, 0]).unwrap_err().to_string();
     assert_eq!(
         error,
-        "malformed message: invalid value: integer `12`, expected variant index 0 <= i < 12"
+        "malformed message: invalid value: integer `14`, expected variant index 0 <= i < 14"
     );
 }
 

@@ -107,6 +107,19 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
             "Subscribe, to one lock",
             ClientMessage::Subscribe { query_id: 9, name: Some("printer".into()) },
         ),
+        ("RequestWith, to keep it", with_extras(request(Wait::Never, vec![Mode::Exclusive]))),
+        (
+            "ReclaimWith, to keep it",
+            with_extras(ClientMessage::Reclaim(Reclaim {
+                request: 1,
+                token: 1881,
+                seal: SEAL,
+                owner: 0,
+                lock_delay_ms: 0,
+                note: "nightly".into(),
+                claims: smallvec![claim("printer", Mode::Exclusive)],
+            })),
+        ),
     ]
 }
 
@@ -319,6 +332,19 @@ pub(super) fn claim(name: &str, mode: Mode) -> Claim {
 
 fn inspect(query: Query) -> ClientMessage {
     ClientMessage::Inspect { query_id: 9, query }
+}
+
+fn with_extras(message: ClientMessage) -> ClientMessage {
+    let extras = vec![Extra::AtLeast { ms: 0x0102_0304_0506_0708 }];
+    match message {
+        ClientMessage::Request(request) => {
+            ClientMessage::RequestWith { request: Box::new(request), extras }
+        }
+        ClientMessage::Reclaim(reclaim) => {
+            ClientMessage::ReclaimWith { reclaim: Box::new(reclaim), extras }
+        }
+        other => panic!("{other:?} has no extras"),
+    }
 }
 
 fn outlook() -> Outlook {

@@ -78,11 +78,11 @@ fn claims() -> impl Strategy<Value = SmallVec<[Claim; 1]>> {
     vec(claim, 0..=CLAIMS_KEPT_MAX).prop_map(SmallVec::from_vec)
 }
 
-fn request() -> impl Strategy<Value = ClientMessage> {
+fn request() -> impl Strategy<Value = Request> {
     let numbers = any::<(u64, u64, Option<u64>, bool, u32)>();
     (numbers, wait(), text(), option::of(ticket()), claims()).prop_map(
         |((request, owner, converts, progress, lock_delay_ms), wait, note, ticket, claims)| {
-            ClientMessage::Request(Request {
+            Request {
                 request,
                 owner,
                 converts,
@@ -92,25 +92,27 @@ fn request() -> impl Strategy<Value = ClientMessage> {
                 note,
                 ticket,
                 claims,
-            })
+            }
         },
     )
 }
 
-fn reclaim() -> impl Strategy<Value = ClientMessage> {
+fn reclaim() -> impl Strategy<Value = Reclaim> {
     (any::<(u64, u64, u128, u64, u32)>(), text(), claims()).prop_map(
-        |((request, token, seal, owner, lock_delay_ms), note, claims)| {
-            ClientMessage::Reclaim(Reclaim {
-                request,
-                token,
-                seal,
-                owner,
-                lock_delay_ms,
-                note,
-                claims,
-            })
+        |((request, token, seal, owner, lock_delay_ms), note, claims)| Reclaim {
+            request,
+            token,
+            seal,
+            owner,
+            lock_delay_ms,
+            note,
+            claims,
         },
     )
+}
+
+fn extras() -> impl Strategy<Value = Vec<Extra>> {
+    vec(any::<u64>().prop_map(|ms| Extra::AtLeast { ms }), 0..4)
 }
 
 fn account() -> impl Strategy<Value = ClientMessage> {
@@ -124,7 +126,7 @@ fn account() -> impl Strategy<Value = ClientMessage> {
 pub(super) fn client_message() -> impl Strategy<Value = ClientMessage> {
     prop_oneof![
         hello(),
-        request(),
+        request().prop_map(ClientMessage::Request),
         any::<(u64, u64)>().prop_map(|(request, token)| ClientMessage::Release { request, token }),
         any::<u64>().prop_map(|request| ClientMessage::Cancel { request }),
         any::<u64>().prop_map(|sequence| ClientMessage::KeepAlive { sequence }),
@@ -134,11 +136,15 @@ pub(super) fn client_message() -> impl Strategy<Value = ClientMessage> {
         (any::<(u64, u64)>(), text()).prop_map(|((query_id, token), name)| {
             ClientMessage::Revoke { query_id, name, token }
         }),
-        reclaim(),
+        reclaim().prop_map(ClientMessage::Reclaim),
         account(),
         (any::<u64>(), text()).prop_map(|(query_id, name)| ClientMessage::Watch { query_id, name }),
         (any::<u64>(), option::of(text()))
             .prop_map(|(query_id, name)| ClientMessage::Subscribe { query_id, name }),
+        (request().prop_map(Box::new), extras())
+            .prop_map(|(request, extras)| ClientMessage::RequestWith { request, extras }),
+        (reclaim().prop_map(Box::new), extras())
+            .prop_map(|(reclaim, extras)| ClientMessage::ReclaimWith { reclaim, extras }),
     ]
 }
 
