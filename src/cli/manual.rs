@@ -68,6 +68,9 @@ fn environment(name: &str, rows: &[&'static Row]) -> String {
         entry(&mut text, "NOTIFY_SOCKET", "Set by systemd, for Type=notify: who is told READY=1.");
     }
     entry(&mut text, "NO_COLOR", "Nothing is coloured if it is set.");
+    if matches!(name, "acquire" | "held" | "release") {
+        entry(&mut text, "COORDINATOR_KEEPER", "The files of what was acquired, colons between.");
+    }
     if is_locking(name) {
         text.push_str(".PP\n");
         paragraph(&mut text, "The command finds:");
@@ -137,8 +140,8 @@ fn exit_status(name: &str) -> String {
         (
             exit::NO_SUCH_THING,
             "There is nothing to do it to: with that token, nobody holds the lock; \
-            with NAME, status found it free.",
-            matches!(name, "coordinator" | "release" | "status"),
+            with NAME, status found it free; held and release: nothing was acquired.",
+            matches!(name, "coordinator" | "release" | "status" | "held"),
         ),
         (exit::USAGE, "Wrong usage, or settings that cannot be read.", true),
         (
@@ -147,6 +150,7 @@ fn exit_status(name: &str) -> String {
             !matches!(name, "serve" | "config" | "completions" | "man"),
         ),
         (exit::LOST, "The lock was lost, and the command stopped.", of_locking),
+        (exit::LOST, "The lock was lost.", matches!(name, "hold" | "held" | "release")),
         (exit::LOST, "Not everything could be saved.", name == "serve"),
         (exit::LOST, "The coordinator broke a promise.", name == "bench"),
         (
@@ -158,7 +162,7 @@ fn exit_status(name: &str) -> String {
         (
             exit::BUSY,
             "The lock is busy, or did not come in time, or to wait would be a deadlock.",
-            of_locking || name == "coordinator",
+            of_locking || matches!(name, "coordinator" | "hold" | "acquire"),
         ),
         (
             exit::PROTOCOL,
