@@ -1,5 +1,5 @@
 //! What keeps a lock from being granted though it has room: for a while after its holder was lost (rule
-//! S7), or until it has been had for as long as its holder asked for (rule S8).
+//! S7), or until it has been had for as long as its holder asked for (rule S9).
 //!
 //! A lock that is kept is left behind by somebody who may be gone, so there is a bound on how many there
 //! are. It is looked at when the lock is asked for: what will be kept has its place from then on, and
@@ -168,14 +168,14 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// Before a request gives its locks back: they are not granted anew before it has had them for as
-    /// long as it asked for (rule S8).
+    /// long as it asked for (rule S9).
     pub(super) fn keep_locks(&mut self, request: RequestKey) {
         if self.requests[request].more().keep.is_some() {
             self.delay_locks(request, Parting::Released);
         }
     }
 
-    /// Before a request parts from its locks: they are not granted anew before its delay (rules S7, S8).
+    /// Before a request parts from its locks: they are not granted anew before its delay (rules S7, S9).
     pub(super) fn delay_locks(&mut self, request: RequestKey, parting: Parting) {
         let delay = self.delay_after(request, parting);
         if !delay.is_none() {

@@ -162,7 +162,7 @@ pub struct Request {
     /// Pause before its locks are granted anew if its holder is lost (rule S7).
     pub lock_delay: Duration,
     /// For how long from its grant on its locks are granted to nobody else, even if they are given back
-    /// (rule S8).
+    /// (rule S9).
     pub at_least: Duration,
     /// What it is for, for people.
     pub note: Note,

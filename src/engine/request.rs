@@ -52,7 +52,7 @@ pub(super) struct More {
     pub(super) replaced: Option<FencingToken>,
     /// Pause before its locks are granted anew if it is lost (rule S7).
     pub(super) lock_delay: Duration,
-    /// Whether and for how long its locks are kept from its grant on (rule S8).
+    /// Whether and for how long its locks are kept from its grant on (rule S9).
     pub(super) keep: Option<Box<Keep>>,
     /// What it is for, for people.
     pub(super) note: Option<Note>,

@@ -17,7 +17,7 @@ pub const TTL_MAX_DEFAULT: Duration = Duration::from_secs(600);
 pub const TTL_DEFAULT: Duration = Duration::from_secs(10);
 /// Longest pause before a lock is granted anew after an involuntary loss (rule S7).
 pub const LOCK_DELAY_MAX: Duration = Duration::from_secs(60);
-/// Longest time for which a lock is kept from its grant on (rule S8).
+/// Longest time for which a lock is kept from its grant on (rule S9).
 pub const AT_LEAST_MAX: Duration = Duration::from_secs(7 * 86_400);
 
 /// A moment: microseconds since an origin that only its reader's own clock knows.

@@ -101,7 +101,7 @@ pub enum ClientMessage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Extra {
-    /// The locks are granted to nobody else for so long, even if they are given back (rule S8).
+    /// The locks are granted to nobody else for so long, even if they are given back (rule S9).
     AtLeast {
         /// Milliseconds from the grant on; in a reclaim, what is left of them.
         ms: u64,

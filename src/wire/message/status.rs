@@ -172,6 +172,6 @@ pub struct Pause {
 pub enum After {
     /// The holder was lost, and had asked for a lock delay: the length counts from the loss (rule S7).
     Loss,
-    /// The holder is gone, and had asked to keep the lock for so long from the grant on (rule S8).
+    /// The holder is gone, and had asked to keep the lock for so long from the grant on (rule S9).
     Grant,
 }
