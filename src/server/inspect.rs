@@ -129,21 +129,34 @@ pub(super) fn locks<S: BuildHasher + Clone>(
     budget: &mut Budget,
 ) -> ServerMessage {
     let from = usize::try_from(cursor).unwrap_or(usize::MAX);
-    let mut locks = Vec::new();
-    for (place, view) in table.lock_places(from) {
+    let bytes = |view: &LockView<'_, S>| FIXED_BYTES + view.name().as_str().len();
+    let shown = |view: LockView<'_, S>, budget: &mut Budget| lock(&view, Named::FEW, now, budget);
+    let (locks, next) = page(table.lock_places(from), from, budget, bytes, shown);
+    ServerMessage::LockStatus { query_id, locks, next }
+}
+
+/// What there is at places from `from` on, as far as one page goes, and where the next one begins.
+fn page<V, T>(
+    places: impl Iterator<Item = (usize, Option<V>)>,
+    from: usize,
+    budget: &mut Budget,
+    bytes: impl Fn(&V) -> usize,
+    shown: impl Fn(V, &mut Budget) -> T,
+) -> (Vec<T>, Option<u64>) {
+    let mut page = Vec::new();
+    for (place, view) in places {
+        let next = Some(render::count(place));
         if place - from >= PLACES_LOOKED_AT_MAX {
-            let next = Some(render::count(place));
-            return ServerMessage::LockStatus { query_id, locks, next };
+            return (page, next);
         }
         let Some(view) = view else { continue };
         // The first fits always, so that every page gets on.
-        if !budget.take(FIXED_BYTES + view.name().as_str().len()) && !locks.is_empty() {
-            let next = Some(render::count(place));
-            return ServerMessage::LockStatus { query_id, locks, next };
+        if !budget.take(bytes(&view)) && !page.is_empty() {
+            return (page, next);
         }
-        locks.push(lock(&view, Named::FEW, now, budget));
+        page.push(shown(view, budget));
     }
-    ServerMessage::LockStatus { query_id, locks, next: None }
+    (page, None)
 }
 
 /// Until when one lock is not to be had; nothing if nothing is known of that.
@@ -168,20 +181,10 @@ pub(super) fn outlooks<S: BuildHasher + Clone>(
     budget: &mut Budget,
 ) -> ServerMessage {
     let from = usize::try_from(cursor).unwrap_or(usize::MAX);
-    let mut locks = Vec::new();
-    for (place, view) in table.lock_places(from) {
-        let next = Some(render::count(place));
-        if place - from >= PLACES_LOOKED_AT_MAX {
-            return ServerMessage::Outlook { query_id, locks, next };
-        }
-        let Some(outlook) = view.and_then(|view| foreseen(&view, now)) else { continue };
-        // The first fits always, so that every page gets on.
-        if !budget.take(outlook_bytes(&outlook)) && !locks.is_empty() {
-            return ServerMessage::Outlook { query_id, locks, next };
-        }
-        locks.push(outlook);
-    }
-    ServerMessage::Outlook { query_id, locks, next: None }
+    let foreseen = |view: Option<LockView<'_, S>>| view.and_then(|view| foreseen(&view, now));
+    let places = table.lock_places(from).map(|(place, view)| (place, foreseen(view)));
+    let (locks, next) = page(places, from, budget, outlook_bytes, |outlook, _| outlook);
+    ServerMessage::Outlook { query_id, locks, next }
 }
 
 /// What is known of when a lock is to be had, if anything is.
@@ -290,20 +293,10 @@ pub(super) fn sessions<S: BuildHasher + Clone>(
     budget: &mut Budget,
 ) -> ServerMessage {
     let from = usize::try_from(cursor).unwrap_or(usize::MAX);
-    let mut sessions = Vec::new();
-    for (place, view) in table.session_places(from) {
-        if place - from >= PLACES_LOOKED_AT_MAX {
-            let next = Some(render::count(place));
-            return ServerMessage::SessionStatus { query_id, sessions, next };
-        }
-        let Some(view) = view else { continue };
-        if !budget.take(FIXED_BYTES + view.identity.as_str().len()) && !sessions.is_empty() {
-            let next = Some(render::count(place));
-            return ServerMessage::SessionStatus { query_id, sessions, next };
-        }
-        sessions.push(session(&view, now));
-    }
-    ServerMessage::SessionStatus { query_id, sessions, next: None }
+    let bytes = |view: &SessionView<'_>| FIXED_BYTES + view.identity.as_str().len();
+    let shown = |view: SessionView<'_>, _: &mut Budget| session(&view, now);
+    let (sessions, next) = page(table.session_places(from), from, budget, bytes, shown);
+    ServerMessage::SessionStatus { query_id, sessions, next }
 }
 
 /// A lock, with the first of its holders and waiters.
