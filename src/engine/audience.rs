@@ -120,37 +120,44 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
     }
 
-    /// Something happened to a live request.
-    pub(super) fn happened(&mut self, request: RequestKey, what: impl FnOnce() -> Happening) {
-        let everything = match self.listening {
-            Listening::Nothing => return,
-            Listening::Tenures => false,
-            Listening::Everything => true,
-        };
-        let token = self.requests[request].token();
-        if token.is_none() && !everything {
+    /// A request was granted: its tenure begins.
+    pub(super) fn tenure_began(&mut self, request: RequestKey, token: FencingToken) {
+        if self.listening == Listening::Nothing {
             return;
         }
-        let what = what();
-        let tenure = token.map(|token| self.tenure(request, token, &what));
-        if everything || tenure.is_some_and(|tenure| tenure.is_noted) {
-            self.tell_happened(request, what, tenure);
+        let live = &mut self.requests[request];
+        let untold = &mut self.sessions[live.session].untold;
+        live.is_noted = untold.is_none();
+        if let Some(untold) = untold {
+            *untold += 1;
+        }
+        if live.is_noted || self.listening == Listening::Everything {
+            let tenure = Tenure { token, lasted: Duration::ZERO, is_noted: live.is_noted };
+            self.tell_happened(request, Happening::Granted { token }, Some(tenure));
         }
     }
 
-    /// What there is to say of the tenure that begins or ends with what happened.
-    fn tenure(&mut self, request: RequestKey, token: FencingToken, what: &Happening) -> Tenure {
-        let live = &mut self.requests[request];
-        if let Happening::Granted { .. } = what {
-            let untold = &mut self.sessions[live.session].untold;
-            if let Some(untold) = untold {
-                *untold += 1;
-            }
-            live.is_noted = untold.is_none();
-            return Tenure { token, lasted: Duration::ZERO, is_noted: live.is_noted };
+    /// Something else happened to a live request.
+    pub(super) fn happened(&mut self, request: RequestKey, what: impl FnOnce() -> Happening) {
+        let live = &self.requests[request];
+        let is_told = match self.listening {
+            Listening::Nothing => false,
+            Listening::Tenures => live.is_held() && self.is_noted(live),
+            Listening::Everything => true,
+        };
+        if is_told {
+            let end = |token| {
+                let lasted = self.now.since(live.since);
+                Tenure { token, lasted, is_noted: self.is_noted(live) }
+            };
+            let tenure = live.token().map(end);
+            self.tell_happened(request, what(), tenure);
         }
-        let lasted = self.now.since(live.since);
-        Tenure { token, lasted, is_noted: live.is_noted || lasted >= LONG_TENURE }
+    }
+
+    /// Whether those hear of the end of a tenure who listen to tenures only.
+    fn is_noted(&self, live: &Live) -> bool {
+        live.is_noted || self.now.since(live.since) >= LONG_TENURE
     }
 
     /// Tells those who listen of a live request.

@@ -13,7 +13,7 @@ use super::lock::{ClaimNode, Shape, share};
 use super::request::{Live, State};
 use super::session::Outcome;
 use super::table::Due;
-use super::{Durable, Happening, LockTable, News, Past, Rejection, Snapshot};
+use super::{Durable, LockTable, News, Past, Rejection, Snapshot};
 use crate::types::{
     Epoch, FencingToken, LostReason, Mode, RequestId, TTL_MAX, Ticket, Timestamp, Ttl,
 };
@@ -126,7 +126,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if self.make_room(key, token) {
             self.hold(key, token);
             self.tell(session, id, News::Granted { token });
-            self.happened(key, || Happening::Granted { token });
+            self.tenure_began(key, token);
         } else {
             let reason = LostReason::Conflict;
             self.finish(key, Outcome::Lost(token, reason), News::Lost { token, reason });

@@ -228,7 +228,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         let Live { session, id, .. } = self.requests[request];
         self.tell(session, id, News::Granted { token });
-        self.happened(request, || Happening::Granted { token });
+        self.tenure_began(request, token);
     }
 
     /// Makes a request that is in no queue the holder of all it claims.
@@ -259,24 +259,19 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Takes a request out of everything. Its locks are unsettled; nothing is told of it. What waited
     /// to convert it is rejected.
     pub(super) fn take_out(&mut self, request: RequestKey) {
-        if !self.requests[request].is_held() {
+        let live = &self.requests[request];
+        let Live { session, id, first, .. } = *live;
+        let (is_held, partner, has_more) = (live.is_held(), live.partner(), live.has_more());
+        if !is_held {
             self.leave_queues(request);
         }
-        if self.requests[request].more().keep.is_some() {
-            self.forget_keep(request);
+        if has_more {
+            self.take_out_more(request);
         }
-        let session = self.requests[request].session;
-        let (owner, partner) = (self.requests[request].owner(), self.requests[request].partner());
-        self.sessions[session].requests.remove(&mut self.requests.arena, request, |live| live.id);
-        if let Some(owner) = owner {
-            self.change_holdings(owner, request, Hold::Ends);
-            self.owners[owner].requests.remove(&mut self.requests.arena, request);
-            self.owners.forget_if_idle(owner);
-        }
-        let Live { id, first, .. } = self.requests[request];
-        let is_held = self.requests[request].is_held();
+        let Session { held, requests, .. } = &mut self.sessions[session];
+        *held -= usize::from(is_held);
+        requests.remove(&mut self.requests.arena, request, |live| live.id);
         self.held -= usize::from(is_held);
-        self.sessions[session].held -= usize::from(is_held);
         self.each_claim(first, |table, claim, lock| {
             if is_held {
                 table.locks.remove_holder(lock, &mut table.claims, &table.requests, claim);
@@ -289,6 +284,19 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         self.requests.remove(request);
         if let Some(partner) = partner {
             self.part_from(partner, id);
+        }
+    }
+
+    /// Takes a request out of what few requests are in.
+    #[cold]
+    fn take_out_more(&mut self, request: RequestKey) {
+        if self.requests[request].more().keep.is_some() {
+            self.forget_keep(request);
+        }
+        if let Some(owner) = self.requests[request].owner() {
+            self.change_holdings(owner, request, Hold::Ends);
+            self.owners[owner].requests.remove(&mut self.requests.arena, request);
+            self.owners.forget_if_idle(owner);
         }
     }
 

@@ -118,6 +118,11 @@ impl Live {
         self.more.as_deref().unwrap_or(&NOTHING)
     }
 
+    /// Whether it is one of those few.
+    pub(super) fn has_more(&self) -> bool {
+        self.more.is_some()
+    }
+
     /// Who asked; none: it is an owner of its own.
     pub(super) fn owner(&self) -> Option<OwnerKey> {
         self.more().owner

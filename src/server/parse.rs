@@ -46,29 +46,18 @@ pub(super) fn into_order(messages: Vec<ClientMessage>) -> VecDeque<ClientMessage
 
 /// The command that asks for locks, or the one that has it answered *no*. `place` is where it stood
 /// before, if that is proved.
-pub(super) fn request(asked: &wire::Request, place: Option<Place>) -> Command {
-    let request = RequestId::new(asked.request);
-    match parse_request(asked, place) {
+pub(super) fn request(asked: &wire::Request, extras: &[Extra], place: Option<Place>) -> Command {
+    match parse_request(asked, extras, place) {
         Ok(request) => Command::Request(request),
-        Err(rejection) => Command::Unparsed { request, rejection },
+        Err(rejection) => Command::Unparsed { request: RequestId::new(asked.request), rejection },
     }
 }
 
-/// The same, if it wants something besides.
-pub(super) fn request_with(
+fn parse_request(
     asked: &wire::Request,
     extras: &[Extra],
     place: Option<Place>,
-) -> Command {
-    let parsed = at_least(extras).and_then(|at_least| {
-        let request = parse_request(asked, place)?;
-        Ok(Request { at_least, ..request })
-    });
-    let request = RequestId::new(asked.request);
-    parsed.map_or_else(|rejection| Command::Unparsed { request, rejection }, Command::Request)
-}
-
-fn parse_request(asked: &wire::Request, place: Option<Place>) -> Result<Request, Rejection> {
+) -> Result<Request, Rejection> {
     Ok(Request {
         id: RequestId::new(asked.request),
         owner: OwnerId::new(asked.owner),
@@ -77,7 +66,7 @@ fn parse_request(asked: &wire::Request, place: Option<Place>) -> Result<Request,
         progress: if asked.progress { Progress::Told } else { Progress::Untold },
         place,
         lock_delay: lock_delay(asked.lock_delay_ms)?,
-        at_least: Duration::ZERO,
+        at_least: at_least(extras)?,
         note: Note::new(asked.note.as_str()).map_err(Rejection::Note)?,
         claims: claims(&asked.claims)?,
     })
@@ -248,7 +237,7 @@ mod tests {
     }
 
     fn code(asked: &wire::Request) -> RejectionCode {
-        match request(asked, None) {
+        match request(asked, &[], None) {
             Command::Unparsed { request, rejection } => {
                 assert_eq!(request, RequestId::new(7));
                 rejection.code()
@@ -263,7 +252,7 @@ mod tests {
             asked(smallvec![claim_of("printer", wire::Mode::Permits { take: 1, of: 3 })]);
         asked.wait = wire::Wait::Timeout { ms: 250 };
         asked.progress = true;
-        let Command::Request(request) = request(&asked, None) else { panic!("not a request") };
+        let Command::Request(request) = request(&asked, &[], None) else { panic!("not a request") };
         assert_eq!(request.wait, Wait::AtMost(Duration::from_millis(250)));
         assert_eq!(request.progress, Progress::Told);
         assert_eq!(request.claims.as_slice()[0].mode, Mode::Permits { take: 1, of: 3 });
@@ -335,7 +324,7 @@ mod tests {
     #[test]
     fn a_lock_is_kept_for_7_days_and_not_a_millisecond_longer() {
         let asked = asked(smallvec![claim_of("a", wire::Mode::Exclusive)]);
-        let with = |extras: &[Extra]| request_with(&asked, extras, None);
+        let with = |extras: &[Extra]| request(&asked, extras, None);
         let week = 7 * 86_400_000;
         let earlier = Extra::AtLeast { ms: 5 };
         match with(&[earlier, Extra::AtLeast { ms: week }]) {

@@ -236,7 +236,7 @@ impl Switchboard {
                 let session = self.sessions.get(&connection);
                 let place = session.and_then(|id| parse::place(asked, *id, &self.sealer));
                 assert!(place.is_some() || asked.ticket.is_none(), "nobody makes tickets up");
-                parse::request(asked, place)
+                parse::request(asked, &[], place)
             }
             ClientMessage::Release { request, token } => parse::release(request, token),
             ClientMessage::Cancel { request } => parse::cancel(request),

@@ -54,14 +54,9 @@ impl Coordinator {
         self.looked += 1;
         match *message {
             ClientMessage::Hello(ref hello) => self.hello(connection, hello, now),
-            ClientMessage::Request(ref asked) => {
-                let place = asked.ticket.and_then(|_| self.place(connection, asked));
-                self.command(connection, asked.request, now, || parse::request(asked, place));
-            }
+            ClientMessage::Request(ref asked) => self.request(connection, asked, &[], now),
             ClientMessage::RequestWith { ref request, ref extras } => {
-                let place = request.ticket.and_then(|_| self.place(connection, request));
-                let parse = || parse::request_with(request, extras, place);
-                self.command(connection, request.request, now, parse);
+                self.request(connection, request, extras, now);
             }
             ClientMessage::Release { request, token } => {
                 self.command(connection, request, now, || parse::release(request, token));
@@ -160,6 +155,17 @@ impl Coordinator {
             }
             Some(Role::Unknown | Role::Gone) | None => {}
         }
+    }
+
+    fn request(
+        &mut self,
+        connection: ConnectionId,
+        asked: &wire::Request,
+        extras: &[Extra],
+        now: Timestamp,
+    ) {
+        let place = asked.ticket.and_then(|_| self.place(connection, asked));
+        self.command(connection, asked.request, now, || parse::request(asked, extras, place));
     }
 
     /// Where a request stood before a crash, if the ticket that it shows proves that it did.
