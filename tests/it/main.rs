@@ -31,6 +31,7 @@ mod random;
 mod raw;
 mod recipes;
 mod restart;
+mod rules;
 mod serving;
 mod several;
 mod signals;
