@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use coordinator::{Client, Error, Leaders, Observer};
+use coordinator::{Client, Error, Leaders, Leadership, Observer};
 
 /// The lock that the leader holds.
 const ELECTION: &str = "leader";
@@ -31,14 +31,17 @@ async fn candidate(client: Client, name: &str) -> Result<(), Error> {
 /// Tells who leads, until everybody had their turn.
 async fn onlooker(mut leaders: Leaders, turns: usize) -> Result<(), Error> {
     let mut seen = 0;
-    loop {
-        match leaders.next().await? {
-            Some(leader) => {
+    while let Some(leadership) = leaders.next().await {
+        match leadership? {
+            Leadership::LedBy(leader) => {
                 seen += 1;
                 println!("seen from outside: {} leads, term {}", leader.value, leader.token);
             }
-            None if seen < turns => println!("seen from outside: nobody leads yet"),
-            None => break println!("seen from outside: nobody leads"),
+            Leadership::Vacant if seen < turns => println!("seen from outside: nobody leads yet"),
+            Leadership::Vacant => {
+                println!("seen from outside: nobody leads");
+                break;
+            }
         }
     }
     Ok(())

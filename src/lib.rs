@@ -55,8 +55,8 @@ pub use types::FenceGuard;
 #[cfg(feature = "client")]
 pub use client::{
     Client, ClientBuilder, ConvertError, Error, Event, Events, Happened, HoldState, Leader,
-    Leaders, LockAllRequest, LockGuard, LockRequest, Observer, Owner, Semaphore, Servers,
-    SessionKey, Upgrade, Watch, blocking,
+    Leaders, Leadership, LockAllRequest, LockGuard, LockRequest, LockState, Observer, Owner,
+    Semaphore, Servers, SessionKey, Upgrade, Watch, blocking,
 };
 
 /// What the README shows in Rust, compiled.

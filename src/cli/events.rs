@@ -27,8 +27,8 @@ pub(crate) async fn run(args: EventsArgs, settings: &Settings) -> Result<ExitCod
     let failed = |error| attempt.failed(&error);
     let observer = connect(settings).await?;
     let mut events = observer.events(args.name.as_deref()).await.map_err(failed)?;
-    loop {
-        let event = events.next().await.map_err(failed)?;
+    while let Some(event) = events.next().await {
+        let event = event.map_err(failed)?;
         let text =
             if args.json { visible::json(&as_json(&event).to_string()) } else { line(&event) };
         match output::try_line(&text) {
@@ -39,6 +39,8 @@ pub(crate) async fn run(args: EventsArgs, settings: &Settings) -> Result<ExitCod
             error => output::told(error)?,
         }
     }
+    // What ends them is an error, and was told.
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `2026-11-24T10:31:07.123Z  granted    ann@build7:8123 #4  "deploy"  token 1881`.

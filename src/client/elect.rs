@@ -1,12 +1,15 @@
 //! Leaders: who holds a lock leads, and everybody can know who that is.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use futures_util::{Stream, StreamExt};
+
 use crate::types::{FencingToken, SessionId};
-use crate::wire::LockStatus;
 
 use super::error::Error;
-use super::watch::Watch;
+use super::watch::{LockState, Watch};
 
 /// Who leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,55 +28,120 @@ pub struct Leader {
     pub since: Instant,
 }
 
-/// The leaders of one election as they come and go, made by
-/// [`Client::observe`](super::Client::observe).
-///
-/// What it tells was so at the coordinator a moment ago. A leader that lost the lead, or is cut off,
-/// may not know it yet; and while there is no connection nothing is told at all. So what must not be
-/// done by two leaders needs the token of the term, whoever looks on.
-#[derive(Debug)]
-pub struct Leaders {
-    /// The lock they hold.
-    watch: Watch,
-    /// The term that was told last; none: that nobody leads, or nothing yet.
-    told: Option<FencingToken>,
-    /// Whether anything was told.
-    has_told: bool,
+/// How an election was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leadership {
+    /// Nobody leads.
+    Vacant,
+    /// Somebody leads.
+    LedBy(Leader),
 }
 
-impl Leaders {
-    pub(super) fn new(watch: Watch) -> Self {
-        Self { watch, told: None, has_told: false }
+impl Leadership {
+    /// Who leads; `None` if nobody does.
+    pub fn leader(self) -> Option<Leader> {
+        match self {
+            Self::Vacant => None,
+            Self::LedBy(leader) => Some(leader),
+        }
     }
 
-    /// Who leads now, then whenever somebody else does, or the same anew; `None` while nobody does.
-    /// Terms that are over before anybody looks are left out. Nothing is missed if this is dropped
-    /// before it is done.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Watch::next`].
-    pub async fn next(&mut self) -> Result<Option<Leader>, Error> {
-        loop {
-            let leader = self.watch.next().await?.and_then(leader);
-            let term = leader.as_ref().map(|leader| leader.token);
-            if !self.has_told || term != self.told {
-                (self.has_told, self.told) = (true, term);
-                return Ok(leader);
-            }
+    fn of(state: LockState) -> Self {
+        let holder = state.in_use().and_then(|lock| lock.holders.into_iter().next());
+        let Some(holder) = holder else { return Self::Vacant };
+        let now = Instant::now();
+        Self::LedBy(Leader {
+            value: holder.note,
+            token: FencingToken::new(holder.token),
+            identity: holder.identity,
+            session: SessionId::new(holder.session),
+            since: now.checked_sub(Duration::from_millis(holder.held_ms)).unwrap_or(now),
+        })
+    }
+
+    const fn term(&self) -> Term {
+        match self {
+            Self::Vacant => Term::Vacant,
+            Self::LedBy(leader) => Term::Led(leader.token),
         }
     }
 }
 
-/// Who leads, if `lock` is that of an election.
-fn leader(lock: LockStatus) -> Option<Leader> {
-    let holder = lock.holders.into_iter().next()?;
-    let now = Instant::now();
-    Some(Leader {
-        value: holder.note,
-        token: FencingToken::new(holder.token),
-        identity: holder.identity,
-        session: SessionId::new(holder.session),
-        since: now.checked_sub(Duration::from_millis(holder.held_ms)).unwrap_or(now),
-    })
+/// Tells two observations of an election apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Term {
+    /// Nobody leads.
+    Vacant,
+    /// Somebody does, with this token.
+    Led(FencingToken),
+}
+
+/// The leaders of one election as they come and go, made by
+/// [`Client::observe`](super::Client::observe).
+///
+/// A stream of observations: who leads now, then whenever somebody else does, or the same anew, or
+/// nobody. Terms that are over before anybody looks are left out. An error is the last item, and
+/// `None` comes only after it.
+///
+/// What it tells was so at the coordinator a moment ago. A leader that lost the lead, or is cut off,
+/// may not know it yet; and while there is no connection nothing is told at all. So what must not be
+/// done by two leaders needs the token of the term, whoever looks on.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: coordinator::Client) -> Result<(), coordinator::Error> {
+/// use coordinator::Leadership;
+///
+/// let mut leaders = client.observe("scheduler").await?;
+/// while let Some(leadership) = leaders.next().await {
+///     match leadership? {
+///         Leadership::LedBy(leader) => println!("{} leads, term {}", leader.value, leader.token),
+///         Leadership::Vacant => println!("nobody leads"),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Leaders {
+    /// The lock they hold.
+    watch: Watch,
+    /// The term that was told last; none: nothing yet.
+    told: Option<Term>,
+}
+
+impl Leaders {
+    pub(super) fn new(watch: Watch) -> Self {
+        Self { watch, told: None }
+    }
+
+    /// Who leads now, then whenever that changes; that nobody leads is [`Leadership::Vacant`].
+    ///
+    /// `None` only after an error, which is the last item; the errors are those of [`Watch::next`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is missed if this is dropped before it is done.
+    pub async fn next(&mut self) -> Option<Result<Leadership, Error>> {
+        StreamExt::next(self).await
+    }
+}
+
+impl Stream for Leaders {
+    type Item = Result<Leadership, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let leadership = match ready!(self.watch.poll_next_unpin(context)) {
+                Some(Ok(state)) => Leadership::of(state),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            };
+            let term = Some(leadership.term());
+            if term != self.told {
+                self.told = term;
+                return Poll::Ready(Some(Ok(leadership)));
+            }
+        }
+    }
 }

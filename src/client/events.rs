@@ -1,10 +1,16 @@
 //! Everything that happens to requests, told as it happens.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::{Stream, StreamExt};
+
 use crate::types::{RequestId, SessionId};
 use crate::wire::{Claim, ClientMessage, Happening, ServerMessage};
 
 use super::error::Error;
 use super::line::Line;
+use super::observe::{Observations, Source};
 
 /// What a listener hears.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,35 +48,55 @@ pub struct Happened {
 ///
 /// Nothing is told twice, and what is not told is counted: who reads too slowly hears of
 /// [`Event::Missed`]. The coordinator does not wait for anybody.
+///
+/// A stream of events. An error, the end of the connection among them, is the last item, and `None`
+/// comes only after it. What happened since is lost too: listen anew.
 #[derive(Debug)]
 pub struct Events {
-    /// The connection.
-    line: Line,
+    /// What is heard.
+    heard: Observations<Event>,
 }
 
 impl Events {
     /// Listens over `line`, to what concerns the lock `name`, or to everything.
     pub(super) async fn subscribe(mut line: Line, name: Option<String>) -> Result<Self, Error> {
         match line.ask(|query_id| ClientMessage::Subscribe { query_id, name }).await? {
-            ServerMessage::Subscribed { .. } => Ok(Self { line }),
+            ServerMessage::Subscribed { .. } => Ok(Self { heard: Observations::of(line) }),
             other => Err(line.out_of_place(&other)),
         }
     }
 
-    /// Waits for the next event, however long that takes. An event that did not come yet when this is
-    /// dropped is not missed.
+    /// Waits for the next event, however long that takes.
     ///
-    /// # Errors
+    /// `None` only after an error, which is the last item.
     ///
-    /// If the connection is lost. What happened since is lost too: listen anew.
-    pub async fn next(&mut self) -> Result<Event, Error> {
-        match self.line.listen().await? {
+    /// # Cancel safety
+    ///
+    /// An event that did not come yet when this is dropped is not missed.
+    pub async fn next(&mut self) -> Option<Result<Event, Error>> {
+        self.heard.next().await
+    }
+}
+
+impl Stream for Events {
+    type Item = Result<Event, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.heard.poll_next_unpin(context)
+    }
+}
+
+impl Source for Line {
+    type Seen = Event;
+
+    async fn look(&mut self) -> Result<Event, Error> {
+        match self.listen().await? {
             ServerMessage::Event { at_ms, session, identity, request, claims, what } => {
                 let (session, request) = (SessionId::new(session), RequestId::new(request));
                 Ok(Event::Happened(Happened { at_ms, session, identity, request, claims, what }))
             }
             ServerMessage::Missed { count } => Ok(Event::Missed { count }),
-            other => Err(self.line.out_of_place(&other)),
+            other => Err(self.out_of_place(&other)),
         }
     }
 }

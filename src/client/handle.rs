@@ -169,14 +169,16 @@ impl Client {
     ///
     /// ```no_run
     /// # async fn example(client: coordinator::Client) -> Result<(), coordinator::Error> {
+    /// use coordinator::Leadership;
+    ///
     /// let mut leaders = client.observe("scheduler").await?;
-    /// loop {
-    ///     match leaders.next().await? {
-    ///         Some(leader) => println!("{} leads, term {}", leader.value, leader.token),
-    ///         None => println!("nobody leads"),
+    /// while let Some(leadership) = leaders.next().await {
+    ///     match leadership? {
+    ///         Leadership::LedBy(leader) => println!("{} leads", leader.value),
+    ///         Leadership::Vacant => println!("nobody leads"),
     ///     }
     /// }
-    /// # }
+    /// # Ok(()) }
     /// ```
     pub async fn observe(&self, name: impl AsRef<str>) -> Result<Leaders, Error> {
         Ok(Leaders::new(self.watch(name).await?))

@@ -5,9 +5,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 
 use bytes::BytesMut;
+use futures_util::StreamExt;
+use futures_util::future::poll_immediate;
 
 use super::tests::{answers, read_message};
-use super::{Client, Error, Event, Observer, blocking};
+use super::{Client, Error, Event, Leadership, LockState, Observer, blocking};
 use crate::types::RejectionCode;
 use crate::wire::{self, ClientMessage, Happening, Holder, LockStatus, Mode, ServerMessage};
 
@@ -94,8 +96,8 @@ fn rejected() -> ServerMessage {
 }
 
 /// The token with which a watched lock is held.
-fn token(lock: Result<Option<LockStatus>, Error>) -> u64 {
-    lock.unwrap().map_or(0, |lock| lock.holders[0].token)
+fn token(observed: Option<Result<LockState, Error>>) -> u64 {
+    observed.unwrap().unwrap().in_use().map_or(0, |lock| lock.holders[0].token)
 }
 
 #[tokio::test]
@@ -188,8 +190,10 @@ async fn a_watch_that_is_refused_says_so_at_once_and_later() {
     let observer = Observer::connect(address.to_string()).await.unwrap();
     let mut watch = observer.watch("printer").await.unwrap();
     assert_eq!(token(watch.next().await), 7);
-    assert!(unsupported(&watch.next().await.unwrap_err()));
-    drop(watch);
+    assert!(unsupported(&watch.next().await.unwrap().unwrap_err()));
+    for _ in 0..2 {
+        assert!(watch.next().await.is_none(), "an error is the last item");
+    }
     server.join().unwrap();
 }
 
@@ -211,13 +215,13 @@ async fn leaders_are_told_once_a_term() {
     let mut leaders = observer.observe("printer").await.unwrap();
     let mut terms = Vec::new();
     loop {
-        let leader = leaders.next().await.unwrap();
-        if let Some(leader) = &leader {
+        let leadership = leaders.next().await.unwrap().unwrap();
+        if let Leadership::LedBy(leader) = &leadership {
             assert_eq!(leader.value, format!("term {}", leader.token));
             assert_eq!((&leader.identity[..], leader.session.number()), ("ann@a:1", 42));
             assert!(leader.since.elapsed().as_millis() >= 1_500);
         }
-        let term = leader.map_or(0, |leader| leader.token.number());
+        let term = leadership.leader().map_or(0, |leader| leader.token.number());
         assert_ne!(terms.last(), Some(&term));
         terms.push(term);
         if terms.contains(&9) && term == 0 {
@@ -228,6 +232,93 @@ async fn leaders_are_told_once_a_term() {
     assert!(terms.ends_with(&[9, 0]), "{terms:?}");
     drop(leaders);
     server.join().unwrap();
+}
+
+#[test]
+fn all_that_is_observed_is_a_stream_and_can_go_to_other_threads() {
+    fn is_stream<T>(_: fn() -> T) -> bool
+    where
+        T: futures_util::Stream + Send + Sync + Unpin,
+    {
+        true
+    }
+    fn is_iterator<T: Iterator + Send + Sync>(_: fn() -> T) -> bool {
+        true
+    }
+    assert!(is_stream::<super::Watch>(|| unreachable!()));
+    assert!(is_stream::<super::Leaders>(|| unreachable!()));
+    assert!(is_stream::<super::Events>(|| unreachable!()));
+    assert!(is_iterator::<blocking::Watch>(|| unreachable!()));
+    assert!(is_iterator::<blocking::Leaders>(|| unreachable!()));
+    assert!(is_iterator::<blocking::Events>(|| unreachable!()));
+}
+
+#[tokio::test]
+async fn an_observation_that_is_given_up_half_way_is_not_missed() {
+    let (address, server) = server(|listener| {
+        let mut peer = Peer::accept(listener);
+        peer.watched(7);
+        peer.say(&[held(9)]);
+        peer.until_it_hangs_up();
+    });
+    let observer = Observer::connect(address.to_string()).await.unwrap();
+    let mut watch = observer.watch("printer").await.unwrap();
+    let mut last = 0;
+    while last != 9 {
+        // Each call is given up at its first wait.
+        match poll_immediate(watch.next()).await {
+            Some(observed) => last = token(observed),
+            None => tokio::task::yield_now().await,
+        }
+    }
+    drop(watch);
+    server.join().unwrap();
+}
+
+/// Both say the same by the same call: nobody leads is something that is told, and only an error ends.
+#[test]
+fn nobody_leads_is_told_and_only_an_error_is_the_end_for_those_who_wait_too() {
+    let serve = |listener: &TcpListener| {
+        let mut peer = Peer::accept(listener);
+        peer.watched(0);
+        peer.say(&[held(7)]);
+        drop(peer);
+        let mut peer = Peer::accept(listener);
+        peer.watched(0);
+        drop(peer);
+        let mut peer = Peer::accept(listener);
+        peer.hear();
+        peer.say(&[rejected()]);
+        peer.until_it_hangs_up();
+    };
+    let term = |leadership: Leadership| leadership.leader().map_or(0, |it| it.token.number());
+    let seen_by = |observed: Vec<Result<Leadership, Error>>| {
+        let (last, terms) = observed.split_last().unwrap();
+        assert!(matches!(last, Err(Error::Rejected { .. })));
+        let mut terms: Vec<u64> =
+            terms.iter().map(|it| term(it.as_ref().unwrap().clone())).collect();
+        // The first two may have come together.
+        if terms.first() == Some(&7) {
+            terms.insert(0, 0);
+        }
+        terms
+    };
+    let (address, done) = server(serve);
+    let leaders = blocking::Observer::connect(address.to_string()).unwrap();
+    let mut leaders = leaders.observe("printer").unwrap();
+    assert_eq!(seen_by(leaders.by_ref().collect()), [0, 7, 0]);
+    assert!(leaders.next().is_none());
+    done.join().unwrap();
+
+    let (address, done) = server(serve);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let leaders = Observer::connect(address.to_string()).await.unwrap();
+        let mut leaders = leaders.observe("printer").await.unwrap();
+        assert_eq!(seen_by(leaders.by_ref().collect().await), [0, 7, 0]);
+        assert!(leaders.next().await.is_none());
+    });
+    done.join().unwrap();
 }
 
 #[tokio::test]
@@ -251,7 +342,7 @@ async fn events_are_told_in_order_until_the_connection_ends() {
     let mut events = observer.events(Some("printer")).await.unwrap();
     let mut tokens = Vec::new();
     for _ in 0..3 {
-        tokens.push(match events.next().await.unwrap() {
+        tokens.push(match events.next().await.unwrap().unwrap() {
             Event::Happened(happened) => match happened.what {
                 Happening::Granted { token } => token,
                 other => panic!("{other:?}"),
@@ -260,7 +351,8 @@ async fn events_are_told_in_order_until_the_connection_ends() {
         });
     }
     assert_eq!(tokens, [7, 5, 9]);
-    assert!(matches!(events.next().await, Err(Error::Unavailable { .. })));
+    assert!(matches!(events.next().await, Some(Err(Error::Unavailable { .. }))));
+    assert!(events.next().await.is_none(), "an error is the last item");
     server.join().unwrap();
     let nameless = Observer::connect(address.to_string()).await;
     assert!(nameless.is_err());
@@ -313,10 +405,10 @@ fn those_who_wait_watch_as_an_iterator() {
     });
     let client = blocking::Client::connect(address.to_string()).unwrap();
     let watch = client.watch("printer").unwrap();
-    let last = watch.map(token).find(|token| *token == 9);
+    let last = watch.map(Some).map(token).find(|token| *token == 9);
     assert_eq!(last, Some(9));
     let mut leaders = client.observe("printer").unwrap();
-    assert_eq!(leaders.next().unwrap().unwrap().unwrap().value, "term 7");
+    assert_eq!(leaders.next().unwrap().unwrap().leader().unwrap().value, "term 7");
     drop(leaders);
     server.join().unwrap();
 }

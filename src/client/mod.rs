@@ -24,6 +24,7 @@ mod handle;
 mod key;
 mod lease;
 mod line;
+mod observe;
 mod observer;
 mod owner;
 mod process;
@@ -36,7 +37,7 @@ mod watch;
 
 pub use connect::{CONNECT_TIMEOUT_DEFAULT, ClientBuilder, PORT_DEFAULT};
 pub use convert::{ConvertError, Upgrade};
-pub use elect::{Leader, Leaders};
+pub use elect::{Leader, Leaders, Leadership};
 pub use error::Error;
 pub use events::{Event, Events, Happened};
 pub use guard::{HoldState, LockGuard};
@@ -47,7 +48,7 @@ pub use owner::Owner;
 pub use request::{LockAllRequest, LockRequest};
 pub use semaphore::Semaphore;
 pub use servers::{SERVERS_MAX, Servers};
-pub use watch::Watch;
+pub use watch::{LockState, Watch};
 
 #[cfg(all(test, feature = "server"))]
 pub(crate) use driver::{Connecting, Connector};

@@ -233,13 +233,13 @@ impl Observer {
     /// use coordinator::{Event, Observer};
     ///
     /// let mut events = Observer::connect("127.0.0.1:5625").await?.events(None).await?;
-    /// loop {
-    ///     match events.next().await? {
+    /// while let Some(event) = events.next().await {
+    ///     match event? {
     ///         Event::Happened(it) => println!("{} {:?} {:?}", it.identity, it.what, it.claims),
     ///         Event::Missed { count } => println!("… {count} more"),
     ///     }
     /// }
-    /// # }
+    /// # Ok(()) }
     /// ```
     pub async fn events(self, name: Option<&str>) -> Result<Events, Error> {
         Events::subscribe(self.line, name.map(lock_name).transpose()?).await

@@ -2,8 +2,11 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::{Stream, StreamExt};
 use tokio::time::{self, Instant};
 
 use crate::types::Ttl;
@@ -12,15 +15,35 @@ use crate::wire::{ClientMessage, Holder, LockStatus, Mode, ServerMessage};
 use super::core::Backoff;
 use super::error::Error;
 use super::line::Line;
+use super::observe::{Observations, Source};
 use super::servers::Servers;
+
+/// How a watched lock was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LockState {
+    /// Nobody holds it or waits for it.
+    Free,
+    /// Somebody holds it or waits for it.
+    InUse(LockStatus),
+}
+
+impl LockState {
+    /// Who holds the lock and who waits for it; `None` if nobody does.
+    pub fn in_use(self) -> Option<LockStatus> {
+        match self {
+            Self::Free => None,
+            Self::InUse(lock) => Some(lock),
+        }
+    }
+}
 
 /// Watches one lock, over a connection of its own; made by [`Client::watch`](super::Client::watch) or
 /// [`Observer::watch`](super::Observer::watch).
 ///
-/// The first [`next`](Self::next) gives the lock as it is, every further one as it is after its
-/// holders have changed: one came or went, or holds it otherwise. Who waits is told as well, but is
-/// no news by itself. Changes that come faster than they are looked at are told as one; the latest
-/// always comes.
+/// A stream of observations. The first is the lock as it is, every further one as it is after its
+/// holders have changed: one came or went, or holds it otherwise. Waiters are told as well, but are
+/// no news by themselves. Changes that come faster than they are looked at are told as one; the
+/// latest always comes. An error is the last item, and `None` comes only after it.
 ///
 /// If the connection is lost, it is made again, after pauses that grow to a few seconds, for as long as
 /// it takes. Meanwhile nothing is told, and what was told last may have ceased to be so. Nobody learns
@@ -30,23 +53,60 @@ use super::servers::Servers;
 ///
 /// ```no_run
 /// # async fn example(client: coordinator::Client) -> Result<(), coordinator::Error> {
+/// use coordinator::LockState;
+///
 /// let mut printer = client.watch("printer").await?;
-/// loop {
-///     match printer.next().await?.and_then(|lock| lock.holders.into_iter().next()) {
-///         Some(holder) => println!("{} prints {}", holder.identity, holder.note),
-///         None => println!("the printer is free"),
+/// while let Some(state) = printer.next().await {
+///     match state? {
+///         LockState::InUse(lock) => println!("{} hold it", lock.holder_count),
+///         LockState::Free => println!("the printer is free"),
 ///     }
 /// }
-/// # }
+/// # Ok(()) }
 /// ```
 #[derive(Debug)]
 pub struct Watch {
+    /// What is seen of the lock.
+    states: Observations<LockState>,
+}
+
+impl Watch {
+    /// Watches the lock `name` over `line`.
+    pub(super) async fn begin(line: Line, name: String) -> Result<Self, Error> {
+        Ok(Self { states: Observations::of(Watcher::begin(line, name).await?) })
+    }
+
+    /// The lock as it is now, then as it is whenever its holders have changed.
+    ///
+    /// `None` only after an error, which is the last item: [`Error::Rejected`] or [`Error::Protocol`]
+    /// if the coordinator cannot do this (any more), [`Error::Forked`] in a forked process. A
+    /// coordinator that cannot be reached is no error: then this waits.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is missed if this is dropped before it is done.
+    pub async fn next(&mut self) -> Option<Result<LockState, Error>> {
+        self.states.next().await
+    }
+}
+
+impl Stream for Watch {
+    type Item = Result<LockState, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.states.poll_next_unpin(context)
+    }
+}
+
+/// What a watch does between two observations.
+#[derive(Debug)]
+struct Watcher {
     /// The connection; none while there is none.
     line: Option<Line>,
     /// The lock.
     name: String,
     /// What is to be told next, if it was heard already.
-    untold: Option<News>,
+    untold: Option<LockState>,
     /// Who held the lock when it was told last, if it was.
     told: Option<Holders>,
     /// How long to wait before the next attempt to connect.
@@ -61,9 +121,8 @@ pub struct Watch {
     timeout: Duration,
 }
 
-impl Watch {
-    /// Watches the lock `name` over `line`.
-    pub(super) async fn begin(line: Line, name: String) -> Result<Self, Error> {
+impl Watcher {
+    async fn begin(line: Line, name: String) -> Result<Self, Error> {
         let (servers, timeout) = (line.servers().clone(), line.timeout());
         let mut watch = Self {
             line: None,
@@ -79,32 +138,6 @@ impl Watch {
         };
         watch.begin_over(line).await?;
         Ok(watch)
-    }
-
-    /// The lock as it is now, then as it is whenever its holders have changed; `None` if nobody holds
-    /// it or waits for it. Nothing is missed if this is dropped before it is done.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Rejected`] and [`Error::Protocol`] if the coordinator cannot do this (any more). That
-    /// it cannot be reached is none: then this waits.
-    pub async fn next(&mut self) -> Result<Option<LockStatus>, Error> {
-        loop {
-            if let Some(News { lock }) = self.untold.take() {
-                self.told = Some(Holders::of(lock.as_ref()));
-                return Ok(lock);
-            }
-            if let Err(error) = self.wait_for_news().await {
-                if !error.is_retryable() {
-                    return Err(error);
-                }
-                // One that begins and is cut at once does not begin again at once.
-                if self.line.take().is_some() && self.connected.elapsed() > self.timeout {
-                    self.backoff.reward();
-                }
-                self.retry_at = Instant::now() + self.backoff.pause(Ttl::default().length());
-            }
-        }
     }
 
     /// Waits until there is something to tell, or there is no connection.
@@ -128,7 +161,7 @@ impl Watch {
         let name = self.name.clone();
         let first = line.ask(|query_id| ClientMessage::Watch { query_id, name }).await?;
         let news = news(&line, first)?;
-        let holders = Holders::of(news.lock.as_ref());
+        let holders = Holders::of(&news);
         let is_told = self.told.as_ref().is_some_and(|told| told.are_certainly(&holders));
         self.untold = (!is_told).then_some(news);
         (self.line, self.connected) = (Some(line), Instant::now());
@@ -136,17 +169,35 @@ impl Watch {
     }
 }
 
-/// A lock as it is.
-#[derive(Debug)]
-struct News {
-    /// None: nobody holds it or waits for it.
-    lock: Option<LockStatus>,
+impl Source for Watcher {
+    type Seen = LockState;
+
+    async fn look(&mut self) -> Result<LockState, Error> {
+        loop {
+            if let Some(state) = self.untold.take() {
+                self.told = Some(Holders::of(&state));
+                return Ok(state);
+            }
+            if let Err(error) = self.wait_for_news().await {
+                if !error.is_retryable() {
+                    return Err(error);
+                }
+                // One that begins and is cut at once does not begin again at once.
+                if self.line.take().is_some() && self.connected.elapsed() > self.timeout {
+                    self.backoff.reward();
+                }
+                self.retry_at = Instant::now() + self.backoff.pause(Ttl::default().length());
+            }
+        }
+    }
 }
 
 /// What `message` says about the lock.
-fn news(line: &Line, message: ServerMessage) -> Result<News, Error> {
+fn news(line: &Line, message: ServerMessage) -> Result<LockState, Error> {
     match message {
-        ServerMessage::LockStatus { mut locks, .. } => Ok(News { lock: locks.pop() }),
+        ServerMessage::LockStatus { mut locks, .. } => {
+            Ok(locks.pop().map_or(LockState::Free, LockState::InUse))
+        }
         other => Err(line.out_of_place(&other)),
     }
 }
@@ -161,12 +212,10 @@ struct Holders {
 }
 
 impl Holders {
-    fn of(lock: Option<&LockStatus>) -> Self {
+    fn of(state: &LockState) -> Self {
+        let LockState::InUse(lock) = state else { return Self { listed: Vec::new(), count: 0 } };
         let key = |holder: &Holder| (holder.session, holder.request, holder.token, holder.mode);
-        Self {
-            listed: lock.map_or_else(Vec::new, |lock| lock.holders.iter().map(key).collect()),
-            count: lock.map_or(0, |lock| lock.holder_count),
-        }
+        Self { listed: lock.holders.iter().map(key).collect(), count: lock.holder_count }
     }
 
     /// Whether these are the others, and hold the lock as they did. Of those who are not listed that

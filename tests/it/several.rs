@@ -8,7 +8,8 @@ use std::time::Duration;
 use coordinator::types::RejectionCode;
 use coordinator::wire::{Happening, LockStatus};
 use coordinator::{
-    Client, Error, Event, FenceGuard, LockAllRequest, LockGuard, Observer, Owner, blocking,
+    Client, Error, Event, FenceGuard, Leadership, LockAllRequest, LockGuard, LockState, Observer,
+    Owner, blocking,
 };
 use tokio::sync::Barrier;
 
@@ -20,6 +21,11 @@ fn live<T>(work: impl Future<Output = T>) -> T {
     runtime
         .block_on(async { tokio::time::timeout(DEADLINE, work).await })
         .expect("it goes on and on")
+}
+
+/// What a watch saw of a lock that somebody uses.
+fn in_use(observed: Option<Result<LockState, Error>>) -> Option<LockStatus> {
+    observed.expect("a watch ended").unwrap().in_use()
 }
 
 /// The token with which a lock is held; 0: by nobody.
@@ -312,11 +318,11 @@ fn a_watch_sees_every_change_of_holder() {
     live(async {
         let client = Client::connect(&server.address).await.unwrap();
         let mut watch = client.watch("printer").await.unwrap();
-        assert_eq!(watch.next().await.unwrap(), None);
+        assert_eq!(watch.next().await.unwrap().unwrap(), LockState::Free);
         let mut tokens = Vec::new();
         for turn in 0..20 {
             let guard = client.lock("printer").note(format!("page {turn}")).await.unwrap();
-            let lock = watch.next().await.unwrap().unwrap();
+            let lock = in_use(watch.next().await).unwrap();
             let holder = &lock.holders[0];
             assert_eq!(
                 (holder.token, &holder.note),
@@ -324,20 +330,20 @@ fn a_watch_sees_every_change_of_holder() {
             );
             tokens.push(holder.token);
             guard.release().await.unwrap();
-            assert_eq!(watch.next().await.unwrap().map_or(0, |lock| lock.holder_count), 0);
+            assert_eq!(in_use(watch.next().await).map_or(0, |lock| lock.holder_count), 0);
         }
         assert!(tokens.is_sorted());
         // The next in line, without anybody between.
         let first = client.lock("printer").await.unwrap();
-        assert_eq!(holder(watch.next().await.unwrap()), first.token().number());
+        assert_eq!(holder(in_use(watch.next().await)), first.token().number());
         let second = tokio::spawn(client.lock("printer").into_future());
         waited_for_by(&client, "printer", 1).await;
         drop(first);
         let second = second.await.unwrap().unwrap();
-        assert_eq!(holder(watch.next().await.unwrap()), second.token().number());
+        assert_eq!(holder(in_use(watch.next().await)), second.token().number());
         // And how it is held.
         let second = second.downgrade().await.unwrap();
-        let lock = watch.next().await.unwrap().unwrap();
+        let lock = in_use(watch.next().await).unwrap();
         assert_eq!(lock.holders[0].mode, coordinator::wire::Mode::Shared);
         drop(second);
     });
@@ -351,10 +357,10 @@ fn a_watch_and_an_upgrade_outlive_the_crash_of_the_coordinator() {
         let builder = || Client::builder().ttl(Duration::from_secs(4));
         let client = builder().connect(&server.address).await.unwrap();
         let mut watch = client.watch("doc").await.unwrap();
-        assert_eq!(watch.next().await.unwrap(), None);
+        assert_eq!(watch.next().await.unwrap().unwrap(), LockState::Free);
         let reader = client.lock("doc").shared().await.unwrap();
         let other = client.lock("doc").shared().await.unwrap();
-        while watch.next().await.unwrap().is_none_or(|lock| lock.holder_count < 2) {}
+        while in_use(watch.next().await).is_none_or(|lock| lock.holder_count < 2) {}
         let upgrade = tokio::spawn(other.upgrade().into_future());
         waited_for_by(&client, "doc", 1).await;
         (watch, client, reader, upgrade)
@@ -371,7 +377,7 @@ fn a_watch_and_an_upgrade_outlive_the_crash_of_the_coordinator() {
             reader.release().await.unwrap();
             let alone = upgrade.await.unwrap().unwrap();
             loop {
-                let lock = watch.next().await.unwrap();
+                let lock = in_use(watch.next().await);
                 if holder(lock.clone()) == alone.token().number() {
                     assert_eq!(lock.unwrap().holder_count, 1);
                     break;
@@ -392,11 +398,11 @@ fn leaders_hand_over_and_everybody_sees_it() {
         );
         let mut from_outside =
             Observer::connect(&server.address).await.unwrap().observe("leader").await.unwrap();
-        assert_eq!(from_outside.next().await.unwrap(), None);
+        assert_eq!(from_outside.next().await.unwrap().unwrap(), Leadership::Vacant);
         let ann_leads = ann.elect("leader", "http://ann").await.unwrap();
         let mut leaders = bob.observe("leader").await.unwrap();
         for leaders in [&mut leaders, &mut from_outside] {
-            let leader = leaders.next().await.unwrap().unwrap();
+            let leader = leaders.next().await.unwrap().unwrap().leader().unwrap();
             assert_eq!((&leader.value[..], leader.token), ("http://ann", ann_leads.token()));
             assert_eq!(leader.session, ann.session());
         }
@@ -406,11 +412,11 @@ fn leaders_hand_over_and_everybody_sees_it() {
         assert!(!ann_leads.is_held());
         let bob_leads = bob_stands.await.unwrap().unwrap();
         for leaders in [&mut leaders, &mut from_outside] {
-            let leader = leaders.next().await.unwrap().unwrap();
+            let leader = leaders.next().await.unwrap().unwrap().leader().unwrap();
             assert_eq!((&leader.value[..], leader.token), ("http://bob", bob_leads.token()));
         }
         drop(bob_leads);
-        assert_eq!(leaders.next().await.unwrap(), None);
+        assert_eq!(leaders.next().await.unwrap().unwrap(), Leadership::Vacant);
     });
 }
 
@@ -428,7 +434,8 @@ fn a_listener_hears_what_happens_to_a_lock_and_nothing_else() {
         let expected =
             [Happening::Requested, Happening::Granted { token }, Happening::Released { token }];
         for what in expected {
-            let Event::Happened(happened) = events.next().await.unwrap() else { panic!("missed") };
+            let event = events.next().await.unwrap().unwrap();
+            let Event::Happened(happened) = event else { panic!("missed") };
             assert_eq!((happened.what, happened.session), (what, client.session()));
             assert_eq!(happened.claims.len(), 2);
         }
@@ -440,9 +447,9 @@ fn those_who_wait_have_all_of_it_too() {
     let server = Server::start();
     let client = blocking::Client::connect(&server.address).unwrap();
     let mut leaders = client.observe("leader").unwrap();
-    assert_eq!(leaders.next().unwrap().unwrap(), None);
+    assert_eq!(leaders.next().unwrap().unwrap(), Leadership::Vacant);
     let term = client.elect("leader", "me").acquire().unwrap();
-    assert_eq!(leaders.next().unwrap().unwrap().unwrap().token, term.token());
+    assert_eq!(leaders.next().unwrap().unwrap().leader().unwrap().token, term.token());
     let owner = client.owner();
     let both = owner.lock_all(["a", "b"]).acquire().unwrap();
     assert!(matches!(
@@ -454,5 +461,5 @@ fn those_who_wait_have_all_of_it_too() {
     let permit = client.semaphore("gpu", 1).acquire().unwrap();
     assert!(client.semaphore("gpu", 1).try_acquire().unwrap().is_none());
     let mut watch = client.watch("gpu").unwrap();
-    assert_eq!(holder(watch.next().unwrap().unwrap()), permit.token().number());
+    assert_eq!(holder(in_use(watch.next())), permit.token().number());
 }

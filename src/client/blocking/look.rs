@@ -1,5 +1,6 @@
 //! A connection that looks, watches and listens, for those who wait.
 
+use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::wire::{LockStatus, Outlook, ServerStatus, SessionStatus};
 use super::super as client;
 use super::super::connect::CONNECT_TIMEOUT_DEFAULT;
 use super::{Background, Error};
-use client::{Event, Leader, Servers};
+use client::{Event, Leadership, LockState, Servers};
 
 /// A connection that only looks, or takes a lock away; see [`crate::Observer`].
 #[derive(Debug)]
@@ -143,7 +144,7 @@ impl Observer {
     }
 }
 
-/// What is told as it comes: without an end, unless it is an error.
+/// What is told as it comes. An error is the last item, as it is of the stream.
 macro_rules! stream {
     ($(#[$doc:meta])* $stream:ident, $news:ty) => {
         $(#[$doc])*
@@ -153,11 +154,13 @@ macro_rules! stream {
             inner: client::$stream,
             /// Its thread.
             background: Arc<Background>,
+            /// Whether an error was told, after which there is nothing.
+            has_ended: bool,
         }
 
         impl $stream {
             pub(super) fn new(inner: client::$stream, background: &Arc<Background>) -> Self {
-                Self { inner, background: Arc::clone(background) }
+                Self { inner, background: Arc::clone(background), has_ended: false }
             }
         }
 
@@ -165,26 +168,34 @@ macro_rules! stream {
             type Item = Result<$news, Error>;
 
             fn next(&mut self) -> Option<Self::Item> {
-                Some(self.background.wait(self.inner.next()))
+                if self.has_ended {
+                    return None;
+                }
+                let next = async { Ok(self.inner.next().await) };
+                let next = self.background.wait(next).unwrap_or_else(|error| Some(Err(error)));
+                self.has_ended = !matches!(next, Some(Ok(_)));
+                next
             }
         }
+
+        impl FusedIterator for $stream {}
     };
 }
 
 stream! {
     /// A lock as it is now, and whenever its holders have changed; see [`crate::Watch`]. As an
-    /// iterator it waits for each change and has no end; after an error it may be of no use.
-    Watch, Option<LockStatus>
+    /// iterator it waits for each change; an error is the last item.
+    Watch, LockState
 }
 
 stream! {
     /// Who leads, as leaders come and go; see [`crate::Leaders`]. As an iterator it waits for each
-    /// change and has no end; after an error it may be of no use.
-    Leaders, Option<Leader>
+    /// change, the change to nobody among them; an error is the last item.
+    Leaders, Leadership
 }
 
 stream! {
-    /// Everything that happens; see [`crate::Events`]. As an iterator it waits for each event; after
-    /// an error there are none.
+    /// Everything that happens; see [`crate::Events`]. As an iterator it waits for each event; an
+    /// error is the last item.
     Events, Event
 }
