@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use common::{CHUNK, World};
 use coordinator::engine::{Command, Effect, Event, News, Progress, Request, Wait};
-use coordinator::types::{self, Claims, FencingToken, LockName, Note, OwnerId, RequestId};
+use coordinator::types::{self, Claims, FencingToken, LockName, Note, OwnerId, RequestId, Seal};
 use coordinator::wire::{
     self, Claim, ClientMessage, Mode, ServerCodec, ServerMessage, Wait as WireWait, encode_frame,
 };
@@ -91,7 +91,9 @@ fn answer(effect: &Effect, out: &mut BytesMut) {
     let Effect::Tell { request, news, .. } = effect else { return };
     let request = request.number();
     let message = match news {
-        News::Granted { token } => ServerMessage::Grant { request, token: token.number(), seal: 0 },
+        News::Granted { token } => {
+            ServerMessage::Grant { request, token: token.number(), seal: Seal::new(0) }
+        }
         News::Released => ServerMessage::Released { request },
         other => unreachable!("{other:?} is not among what is measured"),
     };

@@ -7,6 +7,7 @@
 use std::hint::black_box;
 
 use bytes::BytesMut;
+use coordinator::types::Seal;
 use coordinator::wire::{
     self, Claim, ClientCodec, ClientMessage, Mode, ServerCodec, ServerMessage, Wait, encode_frame,
 };
@@ -33,7 +34,7 @@ fn request() -> ClientMessage {
 
 const RELEASE: ClientMessage = ClientMessage::Release { request: 4711, token: 1 << 40 };
 const GRANT: ServerMessage =
-    ServerMessage::Grant { request: 4711, token: 1 << 40, seal: 0x1234_5678_9abc };
+    ServerMessage::Grant { request: 4711, token: 1 << 40, seal: Seal::new(0x1234_5678_9abc) };
 const RELEASED: ServerMessage = ServerMessage::Released { request: 4711 };
 
 fn frames<M: Serialize>(message: &M, count: usize) -> BytesMut {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::types::{GoodbyeCode, RejectionCode, SessionId, Ttl};
+use crate::types::{GoodbyeCode, RejectionCode, Secret, SessionId, Ttl};
 use crate::wire::Attach;
 
 use super::connect::within;
@@ -38,7 +38,7 @@ pub struct SessionKey {
     /// The session.
     session: SessionId,
     /// What proves that it is ours.
-    secret: u128,
+    secret: Secret,
     /// The greatest generation that a connection for it is known to have had.
     generation: u64,
     /// The length of its lease, as its Welcome said: who comes back asks for the same.
@@ -50,7 +50,7 @@ impl SessionKey {
     pub const LEN: usize = 44;
 
     /// The key of a session as its latest Welcome had it.
-    pub(super) fn new(session: SessionId, secret: u128, generation: u64, ttl: Ttl) -> Self {
+    pub(super) fn new(session: SessionId, secret: Secret, generation: u64, ttl: Ttl) -> Self {
         Self { session, secret, generation: generation.saturating_add(GENERATION_LEAP), ttl }
     }
 
@@ -59,7 +59,7 @@ impl SessionKey {
         let mut bytes = [0; Self::LEN];
         let parts = [
             &self.session.number().to_le_bytes()[..],
-            &self.secret.to_le_bytes(),
+            &self.secret.reveal().to_le_bytes(),
             &self.generation.to_le_bytes(),
             &self.ttl.as_millis().to_le_bytes(),
         ];
@@ -78,7 +78,7 @@ impl SessionKey {
         let ttl = Duration::from_millis(u32::from_le_bytes(*ttl).into());
         Some(Self {
             session: SessionId::new(u128::from_le_bytes(*session)),
-            secret: u128::from_le_bytes(*secret),
+            secret: Secret::new(u128::from_le_bytes(*secret)),
             generation: u64::from_le_bytes(*generation),
             ttl: Ttl::new(ttl).ok()?,
         })
@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn key() -> SessionKey {
-        SessionKey::new(SessionId::new(7 << 100), u128::MAX - 5, 3, Ttl::default())
+        SessionKey::new(SessionId::new(7 << 100), Secret::new(u128::MAX - 5), 3, Ttl::default())
     }
 
     #[test]
@@ -190,6 +190,6 @@ mod tests {
     #[test]
     fn a_key_is_shown_without_its_secret() {
         let shown = format!("{:?}", key());
-        assert!(!shown.contains(&key().secret.to_string()), "{shown}");
+        assert!(!shown.contains(&key().secret.reveal().to_string()), "{shown}");
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::{Client, Error, HoldState, Observer, blocking};
-use crate::types::{FencingToken, GoodbyeCode, RejectionCode};
+use crate::types::{FencingToken, GoodbyeCode, RejectionCode, Seal, Secret};
 use crate::wire::{
     self, Attach, ClientMessage, LockStatus, PROTOCOL, Query, ServerMessage, ServerStatus, Standing,
 };
@@ -63,13 +63,13 @@ pub(super) fn answers(message: &ClientMessage) -> Vec<ServerMessage> {
             server: "test".to_owned(),
             epoch: 3,
             session: if *attach == Attach::Observer { 0 } else { 42 },
-            secret: 43,
+            secret: Secret::new(43),
             generation: 1,
             ttl_ms: 10_000,
             standing: Standing::Opened,
         },
         ClientMessage::Request(wire::Request { request, .. }) => {
-            ServerMessage::Grant { request: *request, token: 100 + request, seal: 0 }
+            ServerMessage::Grant { request: *request, token: 100 + request, seal: Seal::new(0) }
         }
         ClientMessage::Release { request, .. } => ServerMessage::Released { request: *request },
         ClientMessage::Cancel { request } => ServerMessage::Cancelled { request: *request },
@@ -80,7 +80,7 @@ pub(super) fn answers(message: &ClientMessage) -> Vec<ServerMessage> {
             message: String::new(),
         },
         ClientMessage::RequestWith { request, .. } => {
-            let (request, seal) = (request.request, 0);
+            let (request, seal) = (request.request, Seal::new(0));
             ServerMessage::Grant { request, token: 100 + request, seal }
         }
         ClientMessage::Reclaim(_)
@@ -428,7 +428,7 @@ async fn a_client_comes_back_over_a_new_socket() {
     let guard = client.lock("printer").await.unwrap();
     guard.release().await.unwrap();
     let (hello, said) = server.join().unwrap();
-    let resume = Attach::Resume { session: 42, secret: 43, generation: 2 };
+    let resume = Attach::Resume { session: 42, secret: Secret::new(43), generation: 2 };
     assert!(matches!(hello, ClientMessage::Hello(wire::Hello { attach, .. }) if attach == resume));
     assert!(said.contains(&ClientMessage::Release { request: 1, token: 101 }));
     assert!(

@@ -216,7 +216,7 @@ mod tests {
 
     use super::super::seal::StateKey;
     use super::*;
-    use crate::types::{CLAIMS_MAX, ClaimsError, PermitsError, RejectionCode};
+    use crate::types::{CLAIMS_MAX, ClaimsError, PermitsError, RejectionCode, Seal};
 
     fn asked(claims: SmallVec<[wire::Claim; 1]>) -> wire::Request {
         wire::Request {
@@ -281,7 +281,7 @@ mod tests {
             other => panic!("{other:?}"),
         }
         let no = [
-            reclaim(&asked(seal + 1), &[], Some(session), &sealer),
+            reclaim(&asked(Seal::new(seal.reveal() + 1)), &[], Some(session), &sealer),
             reclaim(&asked(seal), &[], Some(SessionId::new(6)), &sealer),
             reclaim(&asked(seal), &[], None, &sealer),
         ];

@@ -6,7 +6,7 @@ use super::subscribers::SUBSCRIBERS_MAX;
 use crate::engine::{CycleLink, EndReason, Happening, News, Rejection, Standing};
 use crate::types::{
     Claim, Epoch, FencingToken, Generation, GoodbyeCode, Identity, Mode, RejectionCode, RequestId,
-    Secret, SessionId, Ticket, Ttl,
+    Seal, Secret, SessionId, Ticket, Ttl,
 };
 use crate::wire::{self, LockStatus, PROTOCOL, ServerMessage};
 
@@ -27,7 +27,7 @@ pub(super) fn welcome(
         server: SERVER.to_owned(),
         epoch: epoch.number(),
         session: session.number(),
-        secret: secret.reveal(),
+        secret,
         generation: generation.number(),
         ttl_ms: ttl.map_or(0, Ttl::as_millis),
         standing: match standing {
@@ -43,7 +43,7 @@ pub(super) fn welcome(
 pub(super) fn news(
     request: RequestId,
     news: &News,
-    seal: impl FnOnce(FencingToken) -> u128,
+    seal: impl FnOnce(FencingToken) -> Seal,
     ticket: impl FnOnce(Ticket) -> wire::Ticket,
     blocking: Option<Box<LockStatus>>,
 ) -> ServerMessage {

@@ -12,7 +12,7 @@ use super::store::{MemoryStore, StateStore};
 use super::testing::{
     Bench, FakeSession, FlakyStore, hello, local, release, request, settle, try_request,
 };
-use crate::types::{GoodbyeCode, LostReason, RejectionCode};
+use crate::types::{GoodbyeCode, LostReason, RejectionCode, Seal, Secret};
 use crate::wire::{
     self, Attach, Claim, ClientMessage, Extra, Mode, ServerMessage, Standing, Ticket,
 };
@@ -21,14 +21,14 @@ use crate::wire::{
 #[derive(Clone, Copy)]
 struct Known {
     session: u128,
-    secret: u128,
+    secret: Secret,
 }
 
 /// What a client remembers of a grant.
 #[derive(Clone, Copy)]
 struct Grant {
     token: u64,
-    seal: u128,
+    seal: Seal,
 }
 
 fn store() -> Arc<MemoryStore> {
@@ -197,14 +197,14 @@ async fn what_is_forged_is_refused() {
     local(async {
         let mut bench = Bench::run(&store);
         let Known { session, secret } = known;
-        let forged = Known { session, secret: secret ^ 1 };
+        let forged = Known { session, secret: Secret::new(secret.reveal() ^ 1) };
         assert_eq!(refused(&mut bench, resume(forged, 2)).await, RejectionCode::UnknownSession);
         let swapped = Known { session, secret: other.secret };
         assert_eq!(refused(&mut bench, resume(swapped, 2)).await, RejectionCode::UnknownSession);
 
         let holder = reopen(&mut bench, known).await;
         let thief = reopen(&mut bench, other).await;
-        let wrong_seal = Grant { seal: held.seal ^ (1 << 127), ..held };
+        let wrong_seal = Grant { seal: Seal::new(held.seal.reveal() ^ (1 << 127)), ..held };
         let wrong_token = Grant { token: held.token + 1, ..held };
         for (who, forged) in [
             (&holder, reclaim(1, "printer", wrong_seal)),
@@ -231,7 +231,7 @@ async fn a_session_that_waited_for_its_welcome_is_answered_after_it() {
         let mut bench = Bench::run(&store);
         let early = bench.connect();
         // Not yet welcome, for its ttl is not on disk.
-        let forged = Grant { token: 1, seal: 1 };
+        let forged = Grant { token: 1, seal: Seal::new(1) };
         early.submit(vec![hello(Attach::New), reclaim(1, "printer", forged)]);
         settle().await;
         let messages = early.take();

@@ -27,16 +27,20 @@ use std::fmt;
 use std::hash::Hasher;
 
 use bytes::BufMut;
+use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128, SipHasher24};
+use subtle::ConstantTimeEq;
 
 use crate::engine::Place;
 use crate::types::{
-    Epoch, FencingToken, LOCK_NAME_LEN_MAX, LockName, Mode, RequestId, Secret, SessionId, Ticket,
+    Epoch, FencingToken, LOCK_NAME_LEN_MAX, LockName, Mode, RequestId, Seal, Secret, SessionId,
+    Ticket,
 };
 use crate::wire;
 
 /// The key behind all secrets and seals: 128 random bits, kept in the state. Never shown.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(from = "[u8; 16]", into = "[u8; 16]")]
 pub struct StateKey(u128);
 
 impl StateKey {
@@ -59,6 +63,26 @@ impl StateKey {
     /// The number itself, for the store and for nothing else.
     pub const fn reveal(self) -> u128 {
         self.0
+    }
+}
+
+impl PartialEq for StateKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for StateKey {}
+
+impl From<[u8; 16]> for StateKey {
+    fn from(bytes: [u8; 16]) -> Self {
+        Self(u128::from_le_bytes(bytes))
+    }
+}
+
+impl From<StateKey> for [u8; 16] {
+    fn from(key: StateKey) -> Self {
+        key.0.to_le_bytes()
     }
 }
 
@@ -137,7 +161,7 @@ impl Sealer {
     /// The run that made this secret for the session; none if none did.
     pub(super) fn run_of_secret(&self, shown: Secret, session: SessionId) -> Option<Epoch> {
         let run = run_in(shown.reveal());
-        self.secret(session, run).matches(shown).then_some(run)
+        (self.secret(session, run) == shown).then_some(run)
     }
 
     /// What proves that a session's request was granted these claims with this token.
@@ -146,7 +170,7 @@ impl Sealer {
         Sealed { session, token, request }: Sealed,
         run: Epoch,
         claims: impl Iterator<Item = (&'a LockName, Mode)>,
-    ) -> u128 {
+    ) -> Seal {
         let run = short(run);
         let head = |mut head: &mut [u8]| {
             head.put_u8(OF_GRANT);
@@ -156,18 +180,18 @@ impl Sealer {
             head.put_u32_le(run);
             GRANT_HEAD_LEN
         };
-        with_run(run, self.hash(head, claims))
+        Seal::new(with_run(run, self.hash(head, claims)))
     }
 
     /// The run that sealed the grant so; none if none did.
     pub(super) fn run_of_seal<'a>(
         &self,
-        shown: u128,
+        shown: Seal,
         grant: Sealed,
         claims: impl Iterator<Item = (&'a LockName, Mode)>,
     ) -> Option<Epoch> {
-        let run = run_in(shown);
-        is_same(self.seal(grant, run, claims), shown).then_some(run)
+        let run = run_in(shown.reveal());
+        (self.seal(grant, run, claims) == shown).then_some(run)
     }
 
     /// What proves that a session's request for these claims waits at this place. Nothing does for a
@@ -219,10 +243,8 @@ impl Sealer {
         let ticket = Ticket { epoch: run.checked_sub(age)?, arrival };
         let place = Place { ticket, told_in: Epoch::new(run) };
         let made = self.ticket(session, request, place, claims);
-        let whole = |ticket: wire::Ticket| {
-            u128::from(ticket.epoch) << u64::BITS | u128::from(ticket.arrival)
-        };
-        (is_same(whole(made), whole(shown)) && made != NO_TICKET).then_some(place)
+        let is_same = made.epoch.ct_eq(&shown.epoch) & made.arrival.ct_eq(&shown.arrival);
+        (bool::from(is_same) && made != NO_TICKET).then_some(place)
     }
 
     /// Hashes a head, which says how long it is, and claims.
@@ -286,11 +308,6 @@ fn with_run(run: u32, hash: u128) -> u128 {
 
 fn run_in(proof: u128) -> Epoch {
     Epoch::new(u64::try_from(proof >> HASH_BITS).unwrap_or(u64::MAX))
-}
-
-/// Whether two proofs are the same, in a time that does not depend on where they differ.
-fn is_same(made: u128, shown: u128) -> bool {
-    (made ^ shown) == 0
 }
 
 /// The lowest bits of a number.

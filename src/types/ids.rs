@@ -128,42 +128,9 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// Proves that a connection belongs to a session: 128 random bits, known to the client and the
-/// coordinator only. Never shown.
-#[derive(Clone, Copy)]
-pub struct Secret(u128);
-
-impl Secret {
-    /// Takes the number as it is.
-    pub const fn new(number: u128) -> Self {
-        Self(number)
-    }
-
-    /// The number itself, for the wire and for nothing else.
-    pub const fn reveal(self) -> u128 {
-        self.0
-    }
-
-    /// Whether the two are the same, in a time that does not depend on where they differ.
-    pub fn matches(self, other: Self) -> bool {
-        (self.0 ^ other.0) == 0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_secret_is_not_printed() {
-        assert_eq!(format!("{:?}", Secret::new(0xdead_beef)), "Secret(…)");
-    }
 
     #[test]
     fn a_session_id_has_always_32_digits() {

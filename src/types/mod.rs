@@ -13,6 +13,7 @@ mod fence;
 mod ids;
 mod limits;
 mod origin;
+mod secret;
 mod text;
 mod time;
 
@@ -20,11 +21,12 @@ pub use claim::{CLAIMS_MAX, Claim, Claims, ClaimsError, Mode, PermitsError};
 pub use code::{GoodbyeCode, LostReason, RejectionCode};
 pub use fence::{FenceGuard, StaleToken};
 pub use ids::{
-    ConnectionId, Epoch, FENCING_TOKEN_MAX, FencingToken, Generation, OwnerId, RequestId, Secret,
+    ConnectionId, Epoch, FENCING_TOKEN_MAX, FencingToken, Generation, OwnerId, RequestId,
     SessionId, Ticket,
 };
 pub use limits::Limits;
 pub use origin::Origin;
+pub use secret::{Seal, Secret};
 pub use text::{
     IDENTITY_LEN_MAX, Identity, LOCK_NAME_LEN_MAX, LockName, NOTE_LEN_MAX, Note, TextError,
 };

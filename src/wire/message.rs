@@ -6,6 +6,8 @@ mod lists;
 mod server;
 mod status;
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
@@ -31,13 +33,19 @@ pub const CLAIMS_KEPT_MAX: usize = CLAIMS_MAX + 1;
 pub(super) const PREALLOCATED_MAX: usize = CLAIMS_KEPT_MAX;
 
 /// Keeps a waiting request's place over a crash of the coordinator. Opaque to clients: only the
-/// coordinator can make one, and for this request only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// coordinator can make one, and for this request only. Not printed, for it is a proof.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
     /// The run of the coordinator in which the request began to wait, and a part of the proof.
     pub epoch: u64,
     /// Its number among those that began to wait in that run, and the rest of the proof.
     pub arrival: u64,
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ticket(…)")
+    }
 }
 
 /// A lock and how it is wanted.

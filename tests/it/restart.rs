@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use coordinator::types::{FencingToken, GoodbyeCode, LostReason, RejectionCode};
+use coordinator::types::{FencingToken, GoodbyeCode, LostReason, RejectionCode, Seal, Secret};
 use coordinator::wire::{self, Attach, Claim, ClientMessage, Mode, ServerMessage, Standing, Wait};
 use coordinator::{Client, Error, FenceGuard, HoldState, LockGuard};
 use rustix::process::Signal;
@@ -249,7 +249,8 @@ fn a_forged_or_stale_reclaim_is_refused() {
 
     let server = server.crash_and_restart();
     let mut thief = Raw::connect(&server);
-    let attach = Attach::Resume { session, secret: secret ^ 1, generation: 2 };
+    let attach =
+        Attach::Resume { session, secret: Secret::new(secret.reveal() ^ 1), generation: 2 };
     thief.say(&[hello_for(attach, 60_000, None)]);
     let ServerMessage::Goodbye { code, rejection, .. } = thief.hear() else { panic!() };
     assert_eq!(GoodbyeCode::from_number(code), GoodbyeCode::Refused);
@@ -262,7 +263,7 @@ fn a_forged_or_stale_reclaim_is_refused() {
         reclaim(1, token, seal, "plotter"),
         reclaim(2, other_token, seal, "scanner"),
         reclaim(3, token + 1, seal, "printer"),
-        reclaim(4, token, seal ^ 1, "printer"),
+        reclaim(4, token, Seal::new(seal.reveal() ^ 1), "printer"),
     ]);
     let ServerMessage::Welcome { standing, .. } = owner.hear() else { panic!() };
     assert!(matches!(standing, Standing::Reopened { .. }));

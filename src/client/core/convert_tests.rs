@@ -3,7 +3,7 @@
 use super::resume_tests::{account, asks, welcome_to};
 use super::tests::{Story, ask, at, goodbye, grant, granted, id, lost, queued, rejected, released};
 use super::*;
-use crate::types::RejectionCode;
+use crate::types::{RejectionCode, Seal};
 use crate::wire::{self, ServerMessage, Standing, Wait};
 
 const GRACE: Standing = Standing::Reopened { grace_ms: 10_250 };
@@ -46,7 +46,7 @@ fn converts_1(wait: Wait) -> ClientMessage {
 
 fn reclaims_1() -> ClientMessage {
     let Ask { owner, lock_delay_ms, note, claims, .. } = ask();
-    let (token, seal) = (7, 7 << 64);
+    let (token, seal) = (7, Seal::new(7 << 64));
     ClientMessage::Reclaim(wire::Reclaim {
         request: 1,
         token,

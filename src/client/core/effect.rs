@@ -5,8 +5,8 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::types::{
-    Epoch, FencingToken, GoodbyeCode, LostReason, RejectionCode, RequestId, SessionId, Timestamp,
-    Ttl,
+    Epoch, FencingToken, GoodbyeCode, LostReason, RejectionCode, RequestId, Secret, SessionId,
+    Timestamp, Ttl,
 };
 use crate::wire::{Claim, CycleLink, LockStatus, Wait};
 
@@ -61,7 +61,7 @@ pub(crate) struct Welcome {
     /// The length of the lease.
     pub(crate) ttl: Ttl,
     /// What proves to a later connection that it is for this session.
-    pub(crate) secret: u128,
+    pub(crate) secret: Secret,
     /// Counts the connections of the session: the greatest that one of them had.
     pub(crate) generation: u64,
 }

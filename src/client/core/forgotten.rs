@@ -9,7 +9,7 @@ use super::simulation::{Dice, Pipe, SkewedClock};
 use super::tests::ask;
 use super::*;
 use crate::client::lease::ANSWERS_PER_TTL;
-use crate::types::{RejectionCode, Ttl};
+use crate::types::{RejectionCode, Seal, Secret, Ttl};
 use crate::wire::{self, Attach, PROTOCOL, ServerMessage, Standing};
 
 /// Schedules tried, each from a seed of its own.
@@ -54,7 +54,7 @@ impl Server {
                 server: String::new(),
                 epoch: 1,
                 session: 1,
-                secret: 1,
+                secret: Secret::new(1),
                 generation,
                 ttl_ms: *ttl_ms,
                 standing,
@@ -65,9 +65,11 @@ impl Server {
         }
         self.renewed = now;
         match message {
-            ClientMessage::Request(wire::Request { request, .. }) => {
-                Some(ServerMessage::Grant { request: *request, token: *request, seal: 0 })
-            }
+            ClientMessage::Request(wire::Request { request, .. }) => Some(ServerMessage::Grant {
+                request: *request,
+                token: *request,
+                seal: Seal::new(0),
+            }),
             ClientMessage::KeepAlive { sequence } => {
                 Some(ServerMessage::KeptAlive { sequence: *sequence })
             }

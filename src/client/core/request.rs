@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::{FencingToken, LostReason, Timestamp};
+use crate::types::{FencingToken, LostReason, Seal, Timestamp};
 use crate::wire::{self, ClientMessage, Extra, Ticket, Wait};
 
 use super::Ask;
@@ -60,7 +60,7 @@ pub(super) struct Grant {
     /// Its token.
     pub(super) token: FencingToken,
     /// Its seal.
-    pub(super) seal: u128,
+    pub(super) seal: Seal,
     /// When we first heard of it: not before it was made.
     pub(super) since: Timestamp,
 }

@@ -3,7 +3,7 @@
 use super::resume_tests::{account, asks, waiting_at_most, welcome, welcome_to};
 use super::tests::{Story, ask, at, goodbye, grant, granted, id, lost, queued, rejected, released};
 use super::*;
-use crate::types::RejectionCode;
+use crate::types::{RejectionCode, Seal, Secret};
 use crate::wire::{self, Attach, Extra, ServerMessage, Standing, Ticket, Wait};
 
 const GRACE: Standing = Standing::Reopened { grace_ms: 10_250 };
@@ -19,7 +19,7 @@ fn doubted(request: u64, until: u64) -> Effect {
 
 fn reclaim(request: u64, token: u64) -> ClientMessage {
     let Ask { lock_delay_ms, note, claims, .. } = ask();
-    let seal = u128::from(token) << 64;
+    let seal = Seal::new(u128::from(token) << 64);
     ClientMessage::Reclaim(wire::Reclaim {
         owner: 0,
         request,
@@ -267,7 +267,7 @@ fn a_session_that_ended_loses_its_holds_and_keeps_its_requests() {
     assert_eq!((story.told(), story.core.end()), (vec![], None));
     story.cut();
     let hello = story.connects();
-    let resume = Attach::Resume { session: 50, secret: 51, generation: 2 };
+    let resume = Attach::Resume { session: 50, secret: Secret::new(51), generation: 2 };
     assert!(matches!(hello, ClientMessage::Hello(wire::Hello { attach, .. }) if attach == resume));
 }
 

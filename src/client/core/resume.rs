@@ -17,7 +17,7 @@
 use std::time::Duration;
 
 use crate::types::{Epoch, GoodbyeCode, LostReason, RejectionCode, RequestId, SessionId};
-use crate::types::{Timestamp, Ttl};
+use crate::types::{Secret, Timestamp, Ttl};
 use crate::wire::{self, Attach, ClientMessage, Held, PROTOCOL, Standing};
 
 use super::connection::{Away, Greeting, Open, Phase};
@@ -35,7 +35,7 @@ pub(super) struct Session {
     /// Its id.
     id: u128,
     /// What proves that it is ours.
-    secret: u128,
+    secret: Secret,
     /// The greatest number that any of its connections had. Each Hello that may have reached the
     /// server has another, so that one which was delayed on the way is known by its number (rule S2).
     generation: u64,
@@ -48,7 +48,7 @@ pub(super) struct Welcomed {
     pub(super) protocol: u32,
     pub(super) epoch: u64,
     pub(super) session: u128,
-    pub(super) secret: u128,
+    pub(super) secret: Secret,
     pub(super) generation: u64,
     pub(super) ttl_ms: u32,
     pub(super) standing: Standing,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::tests::{Story, ask, at, grant, granted, id, lost, queued, rejected, released};
 use super::*;
-use crate::types::RejectionCode;
+use crate::types::{RejectionCode, Secret};
 use crate::wire::{self, Attach, Held, PROTOCOL, ServerMessage, Standing, Ticket, Wait};
 
 fn reconnect() -> Reconnect {
@@ -26,7 +26,7 @@ pub(super) fn welcome_to(
         server: "test".to_owned(),
         epoch,
         session,
-        secret: session + 1,
+        secret: Secret::new(session + 1),
         generation,
         ttl_ms: 10_000,
         standing,
@@ -155,7 +155,7 @@ fn the_hello_resumes_with_the_secret_and_tells_the_latest_epoch_and_token() {
     else {
         panic!()
     };
-    assert_eq!(attach, Attach::Resume { session: 42, secret: 43, generation: 2 });
+    assert_eq!(attach, Attach::Resume { session: 42, secret: Secret::new(43), generation: 2 });
     // The server's default may be another in its next run.
     assert_eq!((ttl_ms, epoch_seen, token_seen), (10_000, 3, 7));
 }

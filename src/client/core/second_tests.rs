@@ -7,7 +7,7 @@ use super::tests::{Story, ask, at, goodbye, grant, granted, id};
 use super::*;
 use crate::client::lease::ANSWERS_PER_TTL;
 use crate::client::lease::Standing;
-use crate::types::RejectionCode;
+use crate::types::{RejectionCode, Secret};
 use crate::wire::{self, Attach, ServerMessage, Wait};
 
 /// When the first keep-alive is overdue: a quarter and a sixteenth of the ttl.
@@ -32,9 +32,9 @@ impl Story {
         assert!(self.core.second_connection().is_some());
         match self.core.second_connected(self.now) {
             Some(ClientMessage::Hello(wire::Hello {
-                attach: Attach::Resume { session: 42, secret: 43, generation },
+                attach: Attach::Resume { session: 42, secret, generation },
                 ..
-            })) => generation,
+            })) if secret == Secret::new(43) => generation,
             other => panic!("{other:?}"),
         }
     }

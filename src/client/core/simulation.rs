@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::tests::ask;
 use super::*;
-use crate::types::TTL_MIN;
+use crate::types::{Seal, Secret, TTL_MIN};
 use crate::wire::{self, PROTOCOL, ServerMessage, Standing};
 
 /// Schedules tried, each from a seed of its own.
@@ -110,14 +110,18 @@ impl Lessor {
                 server: String::new(),
                 epoch: 1,
                 session: 1,
-                secret: 1,
+                secret: Secret::new(1),
                 generation: 1,
                 ttl_ms: 2_000,
                 standing: Standing::Opened,
             }),
             ClientMessage::Request(wire::Request { request, .. }) => {
                 self.token += 1;
-                Some(ServerMessage::Grant { request: *request, token: self.token, seal: 0 })
+                Some(ServerMessage::Grant {
+                    request: *request,
+                    token: self.token,
+                    seal: Seal::new(0),
+                })
             }
             ClientMessage::KeepAlive { sequence } => {
                 Some(ServerMessage::KeptAlive { sequence: *sequence })

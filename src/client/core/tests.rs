@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::client::lease::{LeaseCell, Standing};
-use crate::types::RejectionCode;
+use crate::types::{RejectionCode, Seal, Secret};
 use crate::wire::{self, Attach, PROTOCOL, ServerMessage, Ticket, Wait};
 
 const TTL_MS: u32 = 10_000;
@@ -106,7 +106,7 @@ fn welcome() -> ServerMessage {
         server: "test".to_owned(),
         epoch: 3,
         session: 42,
-        secret: 43,
+        secret: Secret::new(43),
         generation: 1,
         ttl_ms: TTL_MS,
         standing: wire::Standing::Opened,
@@ -114,7 +114,7 @@ fn welcome() -> ServerMessage {
 }
 
 pub(super) fn grant(request: u64, token: u64) -> ServerMessage {
-    ServerMessage::Grant { request, token, seal: u128::from(token) << 64 }
+    ServerMessage::Grant { request, token, seal: Seal::new(u128::from(token) << 64) }
 }
 
 /// The third run's arrival of the request's own number.
@@ -165,6 +165,50 @@ fn request_ids_start_at_1_and_only_rise() {
     story.core.cancel(id(1));
     story.hear(ServerMessage::Cancelled { request: 1 });
     assert_eq!(story.core.request(ask(), story.now), id(2));
+}
+
+#[test]
+fn a_client_that_holds_and_waits_prints_none_of_its_proofs() {
+    const PROOF: u128 = 0x1234_5678_9abc_def1_0fed_cba9_8765_4321;
+    let mut story = Story::greeting();
+    let ServerMessage::Welcome {
+        protocol,
+        server,
+        epoch,
+        session,
+        generation,
+        ttl_ms,
+        standing,
+        ..
+    } = welcome()
+    else {
+        panic!("no welcome");
+    };
+    let secret = Secret::new(PROOF);
+    story.hear(ServerMessage::Welcome {
+        protocol,
+        server,
+        epoch,
+        session,
+        secret,
+        generation,
+        ttl_ms,
+        standing,
+    });
+    let held = story.core.request(ask(), story.now).number();
+    let waiting = story.core.request(ask(), story.now).number();
+    story.hear(ServerMessage::Grant { request: held, token: 7, seal: Seal::new(PROOF) });
+    let ticket = Ticket { epoch: 0x1234_5678_9abc_def1, arrival: 0x0fed_cba9_8765_4321 };
+    story.hear(ServerMessage::Queued { request: waiting, position: 1, ticket });
+    let told = story.told();
+    let shown = format!("{:?} {told:?}", story.core);
+    assert!(
+        shown.contains("Secret(…)") && shown.contains("Seal(…)") && shown.contains("Ticket(…)")
+    );
+    for proof in [PROOF, ticket.epoch.into(), ticket.arrival.into()] {
+        assert!(!shown.contains(&proof.to_string()), "{shown}");
+        assert!(!shown.contains(&format!("{proof:x}")), "{shown}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tokio_util::codec::FramedRead;
 use super::connector::Connecting;
 use super::*;
 use crate::client::{Client, ClientBuilder, LockGuard};
-use crate::types::{GoodbyeCode, RejectionCode};
+use crate::types::{GoodbyeCode, RejectionCode, Seal, Secret};
 use crate::wire::{
     self, Attach, ClientMessage, PROTOCOL, ServerCodec, ServerMessage, Standing, Ticket,
 };
@@ -84,7 +84,7 @@ impl Harbour {
         let ClientMessage::Hello(wire::Hello { attach, .. }) = server.hear().await else {
             panic!("no Hello")
         };
-        assert_eq!(attach, Attach::Resume { session: 42, secret: 43, generation });
+        assert_eq!(attach, Attach::Resume { session: 42, secret: Secret::new(43), generation });
         let epoch = if standing == Standing::Resumed { 3 } else { 4 };
         server.say(&[welcome_as(epoch, generation, standing)]).await;
         server
@@ -198,7 +198,7 @@ pub(super) fn welcome_as(epoch: u64, generation: u64, standing: Standing) -> Ser
         server: "test".to_owned(),
         epoch,
         session: 42,
-        secret: 43,
+        secret: Secret::new(43),
         generation,
         ttl_ms: 10_000,
         standing,
@@ -211,7 +211,7 @@ pub(super) fn queued(request: u64, position: u64) -> ServerMessage {
 }
 
 pub(super) fn grant(request: u64, token: u64) -> ServerMessage {
-    ServerMessage::Grant { request, token, seal: u128::from(token) << 64 }
+    ServerMessage::Grant { request, token, seal: Seal::new(u128::from(token) << 64) }
 }
 
 pub(super) fn rejected(request: u64, code: RejectionCode) -> ServerMessage {

@@ -8,7 +8,7 @@ use super::fake_server::{
 };
 use super::*;
 use crate::client::HoldState;
-use crate::types::{GoodbyeCode, RejectionCode};
+use crate::types::{GoodbyeCode, RejectionCode, Seal, Secret};
 use crate::wire::{self, Attach, ClientMessage, Held, ServerMessage, Standing};
 
 const GRACE: Standing = Standing::Reopened { grace_ms: 10_250 };
@@ -102,7 +102,7 @@ async fn a_crashed_server_gives_back_what_is_reclaimed() {
     let mut server = harbour.resumed(2, GRACE).await;
     let reclaim = server.hear().await;
     assert!(
-        matches!(reclaim, ClientMessage::Reclaim(wire::Reclaim { request: 1, token: 7, seal, .. }) if seal == 7 << 64)
+        matches!(reclaim, ClientMessage::Reclaim(wire::Reclaim { request: 1, token: 7, seal, .. }) if seal == Seal::new(7 << 64))
     );
     sleep(Duration::from_millis(1)).await;
     assert_eq!(guard.state(), HoldState::Jeopardy);
@@ -211,7 +211,7 @@ async fn a_session_that_is_over_is_followed_by_another() {
     else {
         panic!()
     };
-    let (session, secret, standing) = (77, 78, Standing::Opened);
+    let (session, secret, standing) = (77, Secret::new(78), Standing::Opened);
     let welcome = ServerMessage::Welcome {
         protocol,
         server: name,

@@ -11,7 +11,7 @@ use crate::server::session::OUTBOX_BYTES_MAX;
 use crate::server::testing::{
     Bench, account_of_nothing, hello, local, release, request, settle, try_request, waiting_request,
 };
-use crate::types::{LostReason, RejectionCode};
+use crate::types::{LostReason, RejectionCode, Secret};
 use crate::wire::{
     self, Attach, Claim, ClientMessage, Mode, Query, ServerMessage, Wait, encode_frame,
 };
@@ -237,7 +237,11 @@ async fn a_refused_hello_is_answered_and_the_rest_of_its_batch_is_not() {
         }
         session.submit(vec![short, request(1, "printer")]);
         let unknown = bench.connect();
-        unknown.submit(vec![hello(Attach::Resume { session: 1, secret: 2, generation: 2 })]);
+        unknown.submit(vec![hello(Attach::Resume {
+            session: 1,
+            secret: Secret::new(2),
+            generation: 2,
+        })]);
         settle().await;
         let refused = session.take();
         assert_eq!(refused.len(), 1, "{refused:?}");
@@ -309,7 +313,7 @@ async fn an_observer_looks_and_revokes_and_does_nothing_else() {
         observer.submit(vec![ClientMessage::Goodbye]);
         settle().await;
         let answers = observer.take();
-        assert!(matches!(answers[0], ServerMessage::Welcome { session: 0, secret: 0, .. }));
+        assert!(matches!(answers[0], ServerMessage::Welcome { session: 0, secret, .. } if secret == Secret::new(0)));
         assert!(matches!(answers[1], ServerMessage::KeptAlive { sequence: 6 }));
         assert_eq!(code_of(&answers[2]), RejectionCode::SessionNeeded);
         assert!(matches!(&answers[3], ServerMessage::LockStatus { query_id: 2, locks, next: None }

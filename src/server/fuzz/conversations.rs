@@ -4,6 +4,7 @@ use bytes::BytesMut;
 
 use crate::fuzz::assert_in_corpus;
 use crate::server::testing::{hello, release, request, try_request, waiting_request};
+use crate::types::{Seal, Secret};
 use crate::wire::{
     self, Attach, Claim, ClientMessage, Extra, Held, Mode, Query, Wait, encode_frame,
 };
@@ -50,7 +51,7 @@ fn kept(message: ClientMessage) -> ClientMessage {
 }
 
 fn resume() -> ClientMessage {
-    hello(Attach::Resume { session: 1, secret: 1, generation: 2 })
+    hello(Attach::Resume { session: 1, secret: Secret::new(1), generation: 2 })
 }
 
 fn inspect(query: Query) -> ClientMessage {
@@ -193,7 +194,7 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
                 ClientMessage::Reclaim(wire::Reclaim {
                     request: 1,
                     token: 1,
-                    seal: 1,
+                    seal: Seal::new(1),
                     owner: 0,
                     lock_delay_ms: 0,
                     note: "deploy v2.3".into(),

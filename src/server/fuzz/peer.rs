@@ -16,6 +16,7 @@ use crate::fuzz::Random;
 use crate::server::places::Place;
 use crate::server::session::Session;
 use crate::server::testing::Bench;
+use crate::types::{Seal, Secret};
 use crate::wire::{self, Attach, ClientMessage, ServerMessage, decode, encode_frame};
 
 /// What a stream keeps for a side that does not read.
@@ -27,11 +28,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(super) struct Known {
     /// The token and the seal of each granted request; peers choose the same ids, the latest counts.
-    grants: BTreeMap<u64, (u64, u128)>,
+    grants: BTreeMap<u64, (u64, Seal)>,
     /// The latest ticket of each request that waits.
     tickets: BTreeMap<u64, wire::Ticket>,
     /// The latest session, its secret, and the generation of its next connection.
-    session: Option<(u128, u128, u64)>,
+    session: Option<(u128, Secret, u64)>,
 }
 
 impl Known {

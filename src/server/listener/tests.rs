@@ -10,7 +10,7 @@ use super::super::hosts::Here;
 use super::super::places::DOOR_MAX;
 use super::super::testing::{Bench, hello, local, request, settle};
 use super::*;
-use crate::types::GoodbyeCode;
+use crate::types::{GoodbyeCode, Secret};
 use crate::wire::{Attach, ClientMessage, Query, ServerMessage, decode, encode_frame};
 
 /// Out of file descriptors, on every system we know.
@@ -149,7 +149,7 @@ async fn a_holder_whose_connection_was_cut_comes_back_though_others_took_all_pla
         turned_away(port.hello(ELSEWHERE, Attach::New).await.1);
 
         // Whoever only claims to come back gets no place.
-        let secret_of_nobody = secret.wrapping_add(1);
+        let secret_of_nobody = Secret::new(secret.reveal() ^ 1);
         let mut liars = Vec::new();
         for _ in 0..3 {
             let attach = Attach::Resume { session, secret: secret_of_nobody, generation: 2 };

@@ -1,6 +1,10 @@
 use std::collections::BTreeSet;
 
+use super::super::render;
+use super::super::store::{Change, Stored};
 use super::*;
+use crate::engine::Standing;
+use crate::types::{Generation, Ttl};
 
 const KEY: StateKey = StateKey::new(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
 const RUN: Epoch = Epoch::new(5);
@@ -28,7 +32,7 @@ fn grant(session: u128, token: u64, request: u64) -> Sealed {
 }
 
 fn seal(sealer: &Sealer, grant: Sealed, claims: &[(&str, Mode)]) -> u128 {
-    sealer.seal(grant, RUN, each(&named(claims)))
+    sealer.seal(grant, RUN, each(&named(claims))).reveal()
 }
 
 #[test]
@@ -75,7 +79,7 @@ fn every_field_changes_the_seal() {
     let seals = [
         seal(&sealer, it, &[("ab", Mode::Exclusive)]),
         seal(&Sealer::new(StateKey::new(1)), it, &[("ab", Mode::Exclusive)]),
-        sealer.seal(it, Epoch::new(6), each(&named(&[("ab", Mode::Exclusive)]))),
+        sealer.seal(it, Epoch::new(6), each(&named(&[("ab", Mode::Exclusive)]))).reveal(),
         seal(&sealer, grant(6, 8, 9), &[("ab", Mode::Exclusive)]),
         seal(&sealer, grant(7, 7, 9), &[("ab", Mode::Exclusive)]),
         seal(&sealer, grant(7, 8, 8), &[("ab", Mode::Exclusive)]),
@@ -115,9 +119,10 @@ fn a_proof_says_which_run_made_it_and_none_can_be_altered_to_say_another() {
     for bit in 0..u128::BITS {
         let altered = Secret::new(secret.reveal() ^ 1 << bit);
         assert_eq!(sealer.run_of_secret(altered, SESSION), None);
-        assert_eq!(sealer.run_of_seal(seal ^ 1 << bit, it, each(&claims)), None);
+        let altered = Seal::new(seal.reveal() ^ 1 << bit);
+        assert_eq!(sealer.run_of_seal(altered, it, each(&claims)), None);
     }
-    assert_eq!(sealer.run_of_secret(Secret::new(seal), SESSION), None);
+    assert_eq!(sealer.run_of_secret(Secret::new(seal.reveal()), SESSION), None);
 }
 
 #[test]
@@ -177,7 +182,51 @@ fn proofs_of_runs_that_have_no_number_in_them_name_an_earlier_one() {
     }
 }
 
+/// Of everything that holds a key, a secret, a seal or a ticket, `Debug` shows no digit of it.
 #[test]
-fn the_key_is_not_printed() {
-    assert_eq!(format!("{KEY:?}"), "StateKey(…)");
+fn nothing_that_holds_a_secret_prints_it() {
+    // Decimal and hexadecimal, of the whole and of each half.
+    let (low, high) = (0x1234_5678_9abc_def1_u64, 0xfedc_ba98_7654_3211_u64);
+    let whole = u128::from(high) << 64 | u128::from(low);
+    let digits: Vec<String> = [low.into(), high.into(), whole]
+        .iter()
+        .flat_map(|number: &u128| [number.to_string(), format!("{number:x}")])
+        .chain([format!("{:?}", whole.to_le_bytes()).replace(['[', ']'], "")])
+        .collect();
+    let (secret, seal, key) = (Secret::new(whole), Seal::new(whole), StateKey::new(whole));
+    let ticket = wire::Ticket { epoch: high, arrival: low };
+    let sealed = wire::ServerMessage::Grant { request: 1, token: 2, seal };
+    let queued = wire::ServerMessage::Queued { request: 1, position: 2, ticket };
+    let reclaim = wire::Reclaim {
+        request: 1,
+        token: 2,
+        seal,
+        owner: 0,
+        lock_delay_ms: 0,
+        note: String::new(),
+        claims: smallvec::SmallVec::new(),
+    };
+    let attach = wire::Attach::Resume { session: 1, secret, generation: 1 };
+    let session = SessionId::new(1);
+    let welcome = render::welcome(
+        RUN,
+        session,
+        secret,
+        Generation::new(1),
+        Some(Ttl::default()),
+        Standing::Resumed,
+    );
+    let stored = Stored { key: Some(key), ..Stored::default() };
+    let shown = [
+        format!("{secret:?} {secret:#?} {seal:?} {seal:#?} {key:?} {key:#?} {ticket:?}"),
+        format!("{sealed:?} {queued:?} {reclaim:?} {attach:?} {welcome:?} {welcome:#?}"),
+        format!("{:?}", wire::ClientMessage::Reclaim(reclaim)),
+        format!("{:?} {stored:?} {stored:#?}", Change::Key(key)),
+    ];
+    for text in shown {
+        for digits in &digits {
+            assert!(!text.contains(digits), "{digits} is shown in {text}");
+        }
+        assert!(text.contains('…'), "nothing is hidden in {text}");
+    }
 }

@@ -53,7 +53,7 @@ pub(super) enum Record {
     /// [`Change::Durable`].
     Numbers { epoch: u64, tokens_below: u64, ttl_max_ms: Option<u64>, settled: u64 },
     /// [`Change::Key`].
-    Key([u8; 16]),
+    Key(StateKey),
     /// [`Change::Forfeit`].
     Forfeit { number: u64, forfeit: Forfeit },
     /// [`Change::ForgetForfeits`].
@@ -90,7 +90,7 @@ impl Record {
                 ttl_max_ms: durable.ttl_max.map(|ttl| ttl.as_millis().into()),
                 settled: durable.settled.number(),
             },
-            Change::Key(key) => Self::Key(key.reveal().to_le_bytes()),
+            Change::Key(key) => Self::Key(*key),
             Change::Forfeit { number, forfeit } => {
                 Self::Forfeit { number: *number, forfeit: *forfeit }
             }
@@ -113,9 +113,7 @@ impl Kept {
                     settled: Epoch::new(settled),
                 });
             }
-            Record::Key(bytes) => {
-                self.stored.key = Some(StateKey::new(u128::from_le_bytes(bytes)));
-            }
+            Record::Key(key) => self.stored.key = Some(key),
             Record::Forfeit { number, forfeit } => {
                 self.stored.forfeits.insert(number, forfeit);
             }

@@ -3,6 +3,8 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use crate::types::{Seal, Secret};
 use smallvec::SmallVec;
 
 use super::lists::{claims, list};
@@ -164,7 +166,7 @@ pub struct Reclaim {
     /// The token of its grant.
     pub token: u64,
     /// The seal of its grant.
-    pub seal: u128,
+    pub seal: Seal,
     /// As in the request.
     pub owner: u64,
     /// As in the request.
@@ -211,7 +213,7 @@ pub enum Attach {
         /// The session's id, from its `Welcome`.
         session: u128,
         /// The session's secret, from its `Welcome`.
-        secret: u128,
+        secret: Secret,
         /// One more than that of the session's connection before (rule S2).
         generation: u64,
     },
@@ -223,10 +225,10 @@ impl fmt::Debug for Attach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::New => f.write_str("New"),
-            Self::Resume { session, generation, .. } => {
+            Self::Resume { session, secret, generation } => {
                 write!(
                     f,
-                    "Resume {{ session: {session:032x}, secret: …, generation: {generation} }}"
+                    "Resume {{ session: {session:032x}, secret: {secret:?}, generation: {generation} }}"
                 )
             }
             Self::Observer => f.write_str("Observer"),

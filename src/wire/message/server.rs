@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::types::{Seal, Secret};
+
 use super::lists::{event_claims, list};
 use super::{Claim, LockStatus, Outlook, ServerStatus, SessionStatus, Ticket};
 
@@ -21,7 +23,7 @@ pub enum ServerMessage {
         session: u128,
         /// What proves to a later connection's `Welcome` that it is for this session; 0 for an
         /// observer.
-        secret: u128,
+        secret: Secret,
         /// How many connections the session has had, this one included.
         generation: u64,
         /// Length of the lease in milliseconds.
@@ -37,7 +39,7 @@ pub enum ServerMessage {
         /// Greater than that of any grant before, of whatever lock (rule F1).
         token: u64,
         /// Proves to a later run of the coordinator that this grant was made (rule G4).
-        seal: u128,
+        seal: Seal,
     },
     /// The request waits. Sent when it begins to, and again when its place changes, to requests that
     /// ask for progress.

@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use super::super::message::*;
 use super::super::{FRAME_LEN_MAX, FormatError, decode, encode_frame};
 use super::messages;
+use crate::types::Seal;
 
 /// Most bytes that decoding a client's frame may take. The lists of an account are not cut, and grow
 /// by doubling; an element has as many bytes in memory as in a frame.
@@ -264,7 +265,7 @@ fn reclaim(count: usize) -> ClientMessage {
     ClientMessage::Reclaim(Reclaim {
         request: 1,
         token: 1,
-        seal: 1,
+        seal: Seal::new(1),
         owner: 0,
         lock_delay_ms: 0,
         note: String::new(),

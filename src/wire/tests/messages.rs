@@ -5,13 +5,14 @@ use std::fmt::Debug;
 use smallvec::smallvec;
 
 use super::super::message::*;
+use crate::types::{Seal, Secret};
 
 /// A session's id: its bytes count up.
 pub(super) const SESSION: u128 = 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100;
 /// A session's secret: its bytes go on counting.
-pub(super) const SECRET: u128 = 0x1f1e_1d1c_1b1a_1918_1716_1514_1312_1110;
+pub(super) const SECRET: Secret = Secret::new(0x1f1e_1d1c_1b1a_1918_1716_1514_1312_1110);
 /// The seal of a grant: so do these.
-pub(super) const SEAL: u128 = 0x2f2e_2d2c_2b2a_2928_2726_2524_2322_2120;
+pub(super) const SEAL: Seal = Seal::new(0x2f2e_2d2c_2b2a_2928_2726_2524_2322_2120);
 
 /// What a message says, as a Rust value: without the name of the struct in a variant of the same
 /// name, which is not on the wire.

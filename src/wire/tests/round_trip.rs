@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::super::message::*;
 use super::super::{decode, encode_frame};
+use crate::types::{Seal, Secret};
 
 /// Text of any characters, up to somewhat more than is allowed anywhere: the wire does not check.
 fn text() -> impl Strategy<Value = String> {
@@ -27,7 +28,7 @@ fn attach() -> impl Strategy<Value = Attach> {
         Just(Attach::New),
         any::<(u128, u128, u64)>().prop_map(|(session, secret, generation)| Attach::Resume {
             session,
-            secret,
+            secret: Secret::new(secret),
             generation
         }),
         Just(Attach::Observer),
@@ -102,7 +103,7 @@ fn reclaim() -> impl Strategy<Value = Reclaim> {
         |((request, token, seal, owner, lock_delay_ms), note, claims)| Reclaim {
             request,
             token,
-            seal,
+            seal: Seal::new(seal),
             owner,
             lock_delay_ms,
             note,
@@ -271,7 +272,7 @@ fn welcome() -> impl Strategy<Value = ServerMessage> {
                 server,
                 epoch,
                 session,
-                secret,
+                secret: Secret::new(secret),
                 generation,
                 ttl_ms,
                 standing,
@@ -312,7 +313,7 @@ pub(super) fn server_message() -> impl Strategy<Value = ServerMessage> {
         any::<(u64, u64, u128)>().prop_map(|(request, token, seal)| ServerMessage::Grant {
             request,
             token,
-            seal
+            seal: Seal::new(seal)
         }),
         (any::<(u64, u64)>(), ticket()).prop_map(|((request, position), ticket)| {
             ServerMessage::Queued { request, position, ticket }

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use coordinator::types::Mode;
+use coordinator::types::{Mode, Seal, Secret};
 use coordinator::wire::{
     self, ClientMessage, PROTOCOL, ServerCodec, ServerMessage, Standing, encode_frame,
 };
@@ -62,7 +62,7 @@ fn welcome() -> ServerMessage {
         server: "fake".to_owned(),
         epoch: 1,
         session: 1,
-        secret: 1,
+        secret: Secret::new(1),
         generation: 1,
         ttl_ms: 10_000,
         standing: Standing::Opened,
@@ -76,7 +76,7 @@ fn rightly() -> impl FnMut(&ClientMessage) -> Option<Vec<ServerMessage>> {
         ClientMessage::Hello(_) => Some(vec![welcome()]),
         ClientMessage::Request(wire::Request { request, .. }) => {
             token += 1;
-            Some(vec![ServerMessage::Grant { request, token, seal: 0 }])
+            Some(vec![ServerMessage::Grant { request, token, seal: Seal::new(0) }])
         }
         ClientMessage::Release { request, .. } => Some(vec![ServerMessage::Released { request }]),
         ClientMessage::Goodbye => {
@@ -158,7 +158,7 @@ async fn a_token_that_comes_twice_ends_the_measurement() {
     let mut answers = rightly();
     let address = server(move |message| match *message {
         ClientMessage::Request(wire::Request { request, .. }) => {
-            Some(vec![ServerMessage::Grant { request, token: 7, seal: 0 }])
+            Some(vec![ServerMessage::Grant { request, token: 7, seal: Seal::new(0) }])
         }
         _ => answers(message),
     });
