@@ -225,10 +225,10 @@ impl fmt::Debug for Attach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::New => f.write_str("New"),
-            Self::Resume { session, secret, generation } => {
+            Self::Resume { session, secret: _, generation } => {
                 write!(
                     f,
-                    "Resume {{ session: {session:032x}, secret: {secret:?}, generation: {generation} }}"
+                    "Resume {{ session: {session:032x}, secret: …, generation: {generation} }}"
                 )
             }
             Self::Observer => f.write_str("Observer"),

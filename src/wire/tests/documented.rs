@@ -13,7 +13,7 @@ use super::super::*;
 use super::messages;
 use crate::types::{
     AT_LEAST_MAX, CLAIMS_MAX, GoodbyeCode, IDENTITY_LEN_MAX, LOCK_DELAY_MAX, LOCK_NAME_LEN_MAX,
-    Limits, LostReason, NOTE_LEN_MAX, RejectionCode, Seal, Secret, TTL_DEFAULT, TTL_MAX, TTL_MIN,
+    Limits, LostReason, NOTE_LEN_MAX, RejectionCode, TTL_DEFAULT, TTL_MAX, TTL_MIN,
 };
 
 const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
@@ -145,17 +145,15 @@ impl Reader<'_> {
         let values: Vec<_> = fields
             .iter()
             .map(|(field, of_type)| match (name, *field) {
-                // `Attach` shows it in its own way.
+                // `Attach` shows these two in its own way.
                 ("Resume", "session") => format!("session: {:032x}", self.number(16)),
-                // Proofs are not shown.
-                (_, "secret") => format!("secret: {:?}", Secret::new(self.number(16))),
-                (_, "seal") => format!("seal: {:?}", Seal::new(self.number(16))),
+                ("Resume", "secret") => {
+                    self.number(16);
+                    "secret: …".into()
+                }
                 (_, field) => format!("{field}: {}", self.value(of_type)),
             })
             .collect();
-        if name == "Ticket" {
-            return "Ticket(…)".into();
-        }
         if values.is_empty() { name.into() } else { format!("{name} {{ {} }}", values.join(", ")) }
     }
 }

@@ -14,10 +14,22 @@ pub(super) const SECRET: Secret = Secret::new(0x1f1e_1d1c_1b1a_1918_1716_1514_13
 /// The seal of a grant: so do these.
 pub(super) const SEAL: Seal = Seal::new(0x2f2e_2d2c_2b2a_2928_2726_2524_2322_2120);
 
+/// The ticket that a request shows.
+const TICKET_SHOWN: Ticket = Ticket { epoch: 0x4142_4344_4546_4748, arrival: 0x5152 };
+/// The ticket that a waiter is told.
+const TICKET_TOLD: Ticket = Ticket { epoch: 18, arrival: 4 };
+
 /// What a message says, as a Rust value: without the name of the struct in a variant of the same
-/// name, which is not on the wire.
+/// name, which is not on the wire. Proofs hide themselves; here, where each is known, they are told.
 pub(super) fn said(message: &impl Debug) -> String {
-    let text = format!("{message:?}");
+    let ticket = |Ticket { epoch, arrival }: Ticket| {
+        format!("Ticket {{ epoch: {epoch}, arrival: {arrival} }}")
+    };
+    let text = format!("{message:?}")
+        .replace("Secret(…)", &SECRET.reveal().to_string())
+        .replace("Seal(…)", &SEAL.reveal().to_string())
+        .replace("Some(Ticket(…))", &format!("Some({})", ticket(TICKET_SHOWN)))
+        .replace("Ticket(…)", &ticket(TICKET_TOLD));
     let inner = text.split_once('(').filter(|(variant, inner)| {
         inner.strip_prefix(*variant).is_some_and(|fields| fields.starts_with(" {"))
     });
@@ -49,7 +61,7 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
                 progress: true,
                 lock_delay_ms: 0x3132_3334,
                 note: "grüße".into(),
-                ticket: Some(Ticket { epoch: 0x4142_4344_4546_4748, arrival: 0x5152 }),
+                ticket: Some(TICKET_SHOWN),
                 claims: smallvec![
                     claim("a", Mode::Exclusive),
                     claim("bc", Mode::Shared),
@@ -131,14 +143,7 @@ pub(super) fn server() -> Vec<(&'static str, ServerMessage)> {
         ("Welcome, Resumed", welcome(2, Standing::Resumed)),
         ("Welcome, Reopened", welcome(3, Standing::Reopened { grace_ms: 9_250 })),
         ("Grant", ServerMessage::Grant { request: 1, token: 1881, seal: SEAL }),
-        (
-            "Queued",
-            ServerMessage::Queued {
-                request: 2,
-                position: 3,
-                ticket: Ticket { epoch: 18, arrival: 4 },
-            },
-        ),
+        ("Queued", ServerMessage::Queued { request: 2, position: 3, ticket: TICKET_TOLD }),
         ("Released", ServerMessage::Released { request: 1 }),
         ("Cancelled", ServerMessage::Cancelled { request: 7 }),
         ("Lost", ServerMessage::Lost { request: 1, token: 1881, reason: 2 }),
