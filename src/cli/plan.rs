@@ -25,7 +25,7 @@
 
 use std::time::{Duration, Instant};
 
-use coordinator::types::{LostReason, Ttl};
+use coordinator::types::{LostReason, Ttl, lease};
 
 /// Longer farewells are cut to this, so that they end within the clock's range.
 pub(crate) const KILL_AFTER_MAX: Duration = Duration::from_secs(86_400);
@@ -44,7 +44,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// From SIGTERM to `valid_until` when the server has fallen silent.
     fn gap(self) -> Duration {
-        self.kill_after.min(self.ttl.length() / 3)
+        self.kill_after.min(lease::farewell_max(self.ttl.length()))
     }
 
     /// When to send SIGTERM if nothing more is heard from the server.
@@ -83,11 +83,9 @@ impl Plan {
         }
     }
 
-    /// How long the server has been silent, given until when it is believed; the way back through
-    /// the formula above.
+    /// How long the server has been silent, given until when it is believed.
     pub(crate) fn silence(self, now: Instant, valid_until: Instant) -> Duration {
-        let belief = (self.ttl.length() * 98 / 100).saturating_sub(Duration::from_millis(50));
-        belief.saturating_sub(valid_until.saturating_duration_since(now))
+        lease::belief(self.ttl.length()).saturating_sub(valid_until.saturating_duration_since(now))
     }
 }
 

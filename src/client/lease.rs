@@ -12,36 +12,19 @@
 //! attempt may hang and another is still welcomed before anybody has to act. The first who has to
 //! is `coordinator lock`, which sends SIGTERM up to a third of the ttl before belief ends.
 //!
-//! ```text
-//! last answered  the next,    a second     it hangs:            SIGTERM    belief
-//! keep-alive     unanswered   connection   another              at the     ends
-//! sent                │           │        one                  earliest     │
-//!      ├──────────────┼───────────┼─────────┼─────────────────────┼───────────┤
-//!      0           1/4 ttl    5/16 ttl  23/48 ttl + 50 ms   31/48 ttl − 50 ms
-//!                   2.5 s      3.13 s     4.84 s               6.42 s      9.75 s   (ttl 10 s)
-//! ```
+//! The arithmetic, with the moments of all of it, is in [`crate::types::lease`].
 //!
 //! An answer is overdue after 1/16 ttl, or after twice as long as answers took lately ([`Patience`]):
-//! a server that is slow is not asked twice as much for it. The times above are those of one whose
+//! a server that is slow is not asked twice as much for it. The times there are those of one whose
 //! answers take no longer than 1/32 ttl.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::types::{Timestamp, Ttl};
-
-/// How much faster or slower than true time a clock may run, in percent (rule T1).
-const CLOCK_RATE_ERROR_PERCENT: u32 = 1;
-/// Kept free before the end of a lease, for what happens between looking and acting.
-const BELIEF_MARGIN: Duration = Duration::from_millis(50);
-
-/// So many keep-alives are sent in one ttl (rule S5).
-pub(super) const KEEP_ALIVES_PER_TTL: u32 = 4;
-/// No answer is overdue before a ttl divided by this has passed.
-pub(super) const ANSWERS_PER_TTL: u32 = 16;
+use crate::types::{Timestamp, Ttl, lease};
 
 /// How long an answer is waited for before something is done about it: the least that the arithmetic
-/// above can spare, and longer for a server or a network that has been slow.
+/// of leases can spare, and longer for a server or a network that has been slow.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Patience {
     /// How long the slowest of the answers took lately. Each answer makes earlier ones count less, so
@@ -57,7 +40,7 @@ impl Patience {
 
     /// How long the next answer may take.
     pub(super) fn answer_max(self, ttl: Duration) -> Duration {
-        (ttl / ANSWERS_PER_TTL).max(self.slowest * 2).min(ttl)
+        lease::answer_max(ttl).max(self.slowest * 2).min(ttl)
     }
 }
 
@@ -91,7 +74,7 @@ impl Lease {
 
     /// The connection is lost, and the server keeps the session only for `linger` more (rule S4).
     pub(super) fn cut_short(&mut self, now: Timestamp, linger: Duration) {
-        let until = now.after(sure(linger));
+        let until = now.after(lease::belief(linger));
         self.cut = Some(self.cut.map_or(until, |cut| cut.min(until)));
     }
 
@@ -102,19 +85,14 @@ impl Lease {
 
     /// From when on the client should worry: two thirds of the ttl without an answer.
     pub(super) fn doubtful_from(&self) -> Timestamp {
-        self.confirmed.after(self.ttl.length() * 2 / 3)
+        self.confirmed.after(lease::doubt(self.ttl.length()))
     }
 
     /// The moment from which on nothing is believed any more.
     pub(super) fn believed_until(&self) -> Timestamp {
-        let end = self.confirmed.after(sure(self.ttl.length()));
+        let end = self.confirmed.after(lease::belief(self.ttl.length()));
         self.cut.map_or(end, |cut| cut.min(end))
     }
-}
-
-/// What is left of `length` by whatever clock.
-fn sure(length: Duration) -> Duration {
-    (length * (100 - 2 * CLOCK_RATE_ERROR_PERCENT) / 100).saturating_sub(BELIEF_MARGIN)
 }
 
 /// How sure a client is of its lease at a moment.

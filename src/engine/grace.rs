@@ -15,17 +15,13 @@ use super::session::Outcome;
 use super::table::Due;
 use super::{Durable, LockTable, News, Past, Rejection, Snapshot};
 use crate::types::{
-    Epoch, FencingToken, LostReason, Mode, RequestId, TTL_MAX, Ticket, Timestamp, Ttl,
+    Epoch, FencingToken, LostReason, Mode, RequestId, TTL_MAX, Ticket, Timestamp, Ttl, lease,
 };
 
-/// How much clocks may differ, as a part of a hundred (rule T1).
-const CLOCK_RATE_ERROR_PERCENT: u32 = 1;
 /// So many holders are counted for a reclaim at most, from either end. With more in its way that would
 /// have to go, and more that would stay, nothing is given back: of clients that keep the rules, no two
 /// hold what does not fit together.
 pub(super) const HOLDERS_COUNTED_MAX: usize = 1_024;
-/// What is left for everything that is not the rate of clocks (rule T2).
-const MARGIN: Duration = Duration::from_millis(50);
 
 impl<S: BuildHasher + Clone> LockTable<S> {
     /// Takes over from the run before.
@@ -42,7 +38,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if let Some(last) = next_record.checked_sub(1) {
             // How long their leases were is not known any more, and there may have been longer ones
             // than any that is on disk now.
-            self.remember_earlier_records(on_record, last, now.after(belief_in(TTL_MAX)));
+            self.remember_earlier_records(on_record, last, now.after(lease::grace(TTL_MAX)));
         }
         if let Some(snapshot) = snapshot {
             self.restore(snapshot);
@@ -51,7 +47,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 
     /// For how long after its last word to us any client may believe in a lease.
     pub(super) fn longest_belief(&self) -> Duration {
-        belief_in(self.tokens.ttl_max().map_or(Duration::ZERO, Ttl::length))
+        lease::grace(self.tokens.ttl_max().map_or(Duration::ZERO, Ttl::length))
     }
 
     /// The grace period lasts until then, whatever it was before.
@@ -344,10 +340,4 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         self.settle();
     }
-}
-
-/// For how long after its last word to us a client may believe in a lease: its ttl, measured by a clock
-/// that is as slow as may be, while ours is as fast.
-fn belief_in(ttl: Duration) -> Duration {
-    ttl + ttl * 2 * CLOCK_RATE_ERROR_PERCENT / 100 + MARGIN
 }

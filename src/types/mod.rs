@@ -11,6 +11,7 @@ mod claim;
 mod code;
 mod fence;
 mod ids;
+pub mod lease;
 mod limits;
 mod origin;
 mod secret;

@@ -4,24 +4,19 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::types::Timestamp;
+use crate::types::lease::{self, PAUSE_MIN};
 
 use super::second::Second;
 use super::{End, Lease};
-use crate::client::lease::{KEEP_ALIVES_PER_TTL, Patience};
+use crate::client::lease::Patience;
 
 /// Keep-alives whose answers are waited for; of more, the oldest is forgotten.
 pub(super) const KEEP_ALIVES_UNANSWERED_MAX: usize = 16;
 /// After so many ttls without a word from the server its connection is given up, if there cannot be
 /// another that keeps the session: more than one, for the server may only have stalled (rule T3).
 const SILENCE_TTLS_MAX: u32 = 2;
-/// The longest pause between two attempts is a ttl divided by this.
-const PAUSES_PER_TTL: u32 = 6;
-/// The pause after the first attempt that failed.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// The first attempt takes no longer than a ttl divided by this, so that there is time for another
-/// while the lease lasts. Later ones take longer: the network may be slow.
-const ATTEMPTS_PER_TTL: u32 = 6;
-/// No attempt takes longer than so many of those parts. The worst is one that began just before the
+/// No attempt takes longer than this many of the first ones, which leave time for another while the
+/// lease lasts. Later ones take longer, for the network may be slow. The worst is one that began just before the
 /// coordinator was back after a crash, and hangs: it, the pause after it and another fit into a grace
 /// period, which is no shorter than a ttl.
 const PARTS_PER_ATTEMPT_MAX: u32 = 4;
@@ -89,8 +84,8 @@ impl Open {
         can_be_another: bool,
     ) -> Self {
         let ttl = lease.ttl().length();
-        let keep_alive_every = ttl / KEEP_ALIVES_PER_TTL;
-        let silence_max = if can_be_another { ttl * 2 / 3 } else { ttl * SILENCE_TTLS_MAX };
+        let keep_alive_every = lease::keep_alive_every(ttl);
+        let silence_max = if can_be_another { lease::doubt(ttl) } else { ttl * SILENCE_TTLS_MAX };
         Self {
             generation,
             keep_alive_due: sent.after(keep_alive_every),
@@ -145,7 +140,7 @@ impl Backoff {
         let attempts = self.attempts;
         self.attempts = attempts.saturating_add(1);
         let Some(doublings) = attempts.checked_sub(1) else { return Duration::ZERO };
-        let longest = ttl / PAUSES_PER_TTL;
+        let longest = lease::attempt_max(ttl);
         let pause = PAUSE_MIN.saturating_mul(1 << doublings.min(16)).min(longest);
         pause.mul_f64(0.5 + self.fraction() / 2.0)
     }
@@ -153,7 +148,7 @@ impl Backoff {
     /// How long the attempt after the latest pause may take.
     pub(super) fn attempt_max(&self, ttl: Duration, at_most: Duration) -> Duration {
         let doublings = self.attempts.saturating_sub(1).min(16);
-        let first = ttl / ATTEMPTS_PER_TTL;
+        let first = lease::attempt_max(ttl);
         at_most.min(first.saturating_mul((1 << doublings).min(PARTS_PER_ATTEMPT_MAX)))
     }
 
@@ -179,7 +174,7 @@ mod tests {
         for _ in 0..40 {
             let pause = backoff.pause(ttl);
             assert!(pause >= longest / 2 && pause <= longest, "{pause:?} of {longest:?}");
-            longest = (longest * 2).min(ttl / 6);
+            longest = (longest * 2).min(lease::attempt_max(ttl));
         }
         backoff.reward();
         assert_eq!(backoff.pause(ttl), Duration::ZERO);
@@ -214,7 +209,7 @@ mod tests {
         for _ in 0..40 {
             let pause = backoff.pause(ttl);
             let hangs = backoff.attempt_max(ttl, Duration::from_secs(5));
-            assert!(hangs + pause + ttl / ATTEMPTS_PER_TTL <= ttl, "{hangs:?} after {pause:?}");
+            assert!(hangs + pause + lease::attempt_max(ttl) <= ttl, "{hangs:?} after {pause:?}");
         }
     }
 }

@@ -8,8 +8,7 @@ use std::time::Duration;
 use super::simulation::{Dice, Pipe, SkewedClock};
 use super::tests::ask;
 use super::*;
-use crate::client::lease::ANSWERS_PER_TTL;
-use crate::types::{RejectionCode, Seal, Secret, Ttl};
+use crate::types::{RejectionCode, Seal, Secret, Ttl, lease};
 use crate::wire::{self, Attach, PROTOCOL, ServerMessage, Standing};
 
 /// Schedules tried, each from a seed of its own.
@@ -131,7 +130,7 @@ impl World {
 
     /// How long something is on its way: an answer is there within 1/32 ttl.
     fn delay(&mut self) -> u64 {
-        let most = self.ttl / (ANSWERS_PER_TTL * 5);
+        let most = lease::answer_max(self.ttl) / 5;
         1 + self.dice.roll(u64::try_from(most.as_micros()).unwrap())
     }
 
@@ -239,7 +238,10 @@ fn invariant_nothing_is_lost_because_a_connection_was_forgotten_on_the_way() {
             }
             if let Some(until) = world.core.lease().map(Lease::believed_until) {
                 let left = until.since(world.clock.at(now));
-                assert!(left > world.ttl / 3, "seed {seed}: SIGTERM is due, {left:?} is left");
+                assert!(
+                    left > lease::farewell_max(world.ttl),
+                    "seed {seed}: SIGTERM is due, {left:?} is left"
+                );
             }
             now += 1 + world.dice.roll(ttl / 250);
         }

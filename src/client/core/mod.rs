@@ -31,10 +31,10 @@ mod second;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::types::{FencingToken, GoodbyeCode, LostReason, RequestId, Timestamp, Ttl};
+use crate::types::{FencingToken, GoodbyeCode, LostReason, RequestId, Timestamp, Ttl, lease};
 use crate::wire::ClientMessage;
 
-use super::lease::{KEEP_ALIVES_PER_TTL, Lease, Patience};
+use super::lease::{Lease, Patience};
 use connection::{Away, Greeting, KEEP_ALIVES_UNANSWERED_MAX, Phase};
 use request::{Grant, Request, State};
 use resume::Session;
@@ -249,7 +249,7 @@ impl Core {
         }
         let ttl = self.lease.map_or(Ttl::default(), |lease| lease.ttl()).length();
         self.sequence += 1;
-        open.keep_alive_due = now.after(ttl / KEEP_ALIVES_PER_TTL);
+        open.keep_alive_due = now.after(lease::keep_alive_every(ttl));
         if open.unanswered.len() == KEEP_ALIVES_UNANSWERED_MAX {
             open.unanswered.pop_front();
         }

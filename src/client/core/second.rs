@@ -15,14 +15,14 @@
 
 use std::time::Duration;
 
-use crate::types::{GoodbyeCode, RejectionCode, Timestamp};
+use crate::types::{GoodbyeCode, RejectionCode, Timestamp, lease};
 use crate::wire::{ClientMessage, ServerMessage};
 
 use super::connection::{Away, Greeting, Open, Phase};
 use super::{Core, End};
 
-/// A Welcome is waited for so many sixteenths of a ttl: until the first connection is given up too.
-const WELCOME_SIXTEENTHS: u32 = 6;
+/// A Welcome is waited for as long as this many overdue answers: until the first connection is given up too.
+const WELCOME_ANSWERS: u32 = 6;
 
 /// A second connection, at whatever stage.
 #[derive(Clone, Copy, Debug)]
@@ -155,7 +155,7 @@ impl Core {
     pub(crate) fn second_connected(&mut self, now: Timestamp) -> Option<ClientMessage> {
         let Some(Second::Dialing { number, .. }) = self.second() else { return None };
         let is_expendable = self.introduction.linger_ms.is_none();
-        let patience = self.ttl() / 16 * WELCOME_SIXTEENTHS;
+        let patience = lease::answer_max(self.ttl()) * WELCOME_ANSWERS;
         let until = is_expendable.then(|| now.after(patience));
         self.set_second(Some(Second::Greeting { number, hello_sent: now, until }));
         Some(self.hello())

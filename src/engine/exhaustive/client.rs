@@ -3,7 +3,6 @@
 //! no more states than the rules need.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::Duration;
 
 use super::scenario::{Shape, TTL, claims};
 use crate::engine::{
@@ -11,7 +10,7 @@ use crate::engine::{
 };
 use crate::types::{
     ConnectionId, Epoch, FencingToken, Generation, LostReason, Mode, Note, OwnerId, RequestId,
-    SessionId, Timestamp,
+    SessionId, Timestamp, lease,
 };
 
 /// What a client asks for, and where that stands.
@@ -132,8 +131,7 @@ impl Client {
 
     /// Until when the lease is believed in (rule T2).
     pub(super) fn believed_until(&self) -> Timestamp {
-        let sure = (TTL * 98 / 100).saturating_sub(Duration::from_millis(50));
-        self.confirmed.after(sure)
+        self.confirmed.after(lease::belief(TTL))
     }
 
     /// Whether a hold is believed in.

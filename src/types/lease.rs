@@ -1,0 +1,142 @@
+//! The arithmetic of leases: who believes until when, who grants from when on, and who acts in between
+//! (rules T1, T2, G2).
+//!
+//! Client, coordinator, command line and the tests of the rules take every number from here. All
+//! moments are counted from when a client *sent* the last keep-alive that was answered, by whatever
+//! clock; each clock's rate is wrong by [`CLOCK_RATE_ERROR_PERCENT`] at most.
+//!
+//! ```text
+//! last answered  the next,    a second     it hangs:            SIGTERM    belief    the lease   grace
+//! keep-alive     unanswered   connection   another              at the     ends      ends        ends
+//! sent                │           │        one                  earliest     │         │           │
+//!      ├──────────────┼───────────┼─────────┼─────────────────────┼──────────┼─────────┼───────────┤
+//!      0           1/4 ttl    5/16 ttl  23/48 ttl + 50 ms   31/48 ttl − 50 ms                 1.02 ttl + 50 ms
+//!                   2.5 s      3.13 s     4.84 s               6.42 s      9.75 s   10 s       10.25 s
+//! ```
+//!
+//! The last line is for a ttl of 10 s. A second connection is tried beside the first because one can
+//! die without a word: early enough that one attempt may hang, and another is still welcomed before
+//! anybody has to act.
+
+use std::time::Duration;
+
+/// ρ: how much faster or slower than true time a clock may run, in percent (rule T1).
+pub const CLOCK_RATE_ERROR_PERCENT: u32 = 1;
+/// Kept free for what is not the rate of clocks: what happens between looking and acting (rule T2).
+pub const MARGIN: Duration = Duration::from_millis(50);
+/// Keep-alives that are sent in one ttl (rule S5).
+const KEEP_ALIVES_PER_TTL: u32 = 4;
+/// No answer is overdue before a ttl divided by this has passed.
+const ANSWERS_PER_TTL: u32 = 16;
+/// The shortest pause between two attempts to connect, but for the first.
+pub const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The first attempt to connect, and any pause before another, takes a ttl divided by this at most.
+const ATTEMPTS_PER_TTL: u32 = 6;
+/// A command is asked to end a ttl divided by this before belief ends, or later.
+const FAREWELLS_PER_TTL: u32 = 3;
+
+/// For how long a client believes in a lease of this length, or in a linger: what is left of it by
+/// whatever two clocks.
+pub fn belief(length: Duration) -> Duration {
+    (length * (100 - 2 * CLOCK_RATE_ERROR_PERCENT) / 100).saturating_sub(MARGIN)
+}
+
+/// For how long after its last word any client may believe in a lease of at most this length, by a
+/// clock that began later: the grace period after a crash (rule G2).
+pub fn grace(ttl: Duration) -> Duration {
+    ttl + ttl * 2 * CLOCK_RATE_ERROR_PERCENT / 100 + MARGIN
+}
+
+/// From one keep-alive to the next.
+pub fn keep_alive_every(ttl: Duration) -> Duration {
+    ttl / KEEP_ALIVES_PER_TTL
+}
+
+/// How long an answer may take before something is done about it, of a server that has been quick. Half
+/// of it is still quick.
+pub fn answer_max(ttl: Duration) -> Duration {
+    ttl / ANSWERS_PER_TTL
+}
+
+/// How long the first attempts to connect may take, and a pause between two at most.
+pub fn attempt_max(ttl: Duration) -> Duration {
+    ttl / ATTEMPTS_PER_TTL
+}
+
+/// From when on without an answer a client is in jeopardy: two thirds of the ttl.
+pub fn doubt(ttl: Duration) -> Duration {
+    ttl * 2 / 3
+}
+
+/// How long before the end of belief a command is asked to end (SIGTERM), so that it is dead by then:
+/// at most this, although it may have been given longer. A keep-alive goes out every quarter of the ttl,
+/// and to stop work because one of them was slow would be worse than a short farewell.
+pub fn farewell_max(ttl: Duration) -> Duration {
+    ttl / FAREWELLS_PER_TTL
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{TTL_DEFAULT, TTL_MAX, TTL_MIN};
+    use super::*;
+
+    /// Every length of a lease, in steps of a thousandth.
+    fn ttls() -> impl Iterator<Item = Duration> {
+        (0..=1_000).map(|step| TTL_MIN + (TTL_MAX - TTL_MIN) * step / 1_000).chain([TTL_DEFAULT])
+    }
+
+    /// The longest that `length` can be in true time, on the slowest clock.
+    fn at_most(length: Duration) -> Duration {
+        length * 100 / (100 - CLOCK_RATE_ERROR_PERCENT)
+    }
+
+    /// The shortest, on the fastest clock.
+    fn at_least(length: Duration) -> Duration {
+        length * 100 / (100 + CLOCK_RATE_ERROR_PERCENT)
+    }
+
+    #[test]
+    fn belief_ends_before_the_lease_and_before_the_grace_period_however_wrong_the_clocks_are() {
+        for ttl in ttls() {
+            let believed = at_most(belief(ttl));
+            assert!(believed + MARGIN / 2 < at_least(ttl), "{ttl:?}: {believed:?}");
+            assert!(believed + MARGIN / 2 < at_least(grace(ttl)), "{ttl:?}: {believed:?}");
+            assert!(belief(ttl) < ttl && ttl < grace(ttl));
+            // A coordinator that takes longer than the lease to come back still waits for who believes.
+            assert!(at_least(grace(ttl)) > ttl, "{ttl:?}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_asked_to_end_within_belief_and_only_after_two_more_tries() {
+        for ttl in ttls() {
+            let asked = belief(ttl).checked_sub(farewell_max(ttl)).unwrap();
+            assert!(asked > Duration::ZERO && asked < belief(ttl));
+            // Of one machine, so of one clock: the keep-alive goes out, its answer is overdue, an attempt
+            // hangs, and another one begins and has time to be answered.
+            let second = keep_alive_every(ttl) + answer_max(ttl);
+            let another = second + attempt_max(ttl) + PAUSE_MIN;
+            assert!(another + ttl / 9 <= asked, "{ttl:?}: {another:?}, {asked:?}");
+            // By true time it is dead before the lease can end, by whatever clock that is counted.
+            assert!(at_most(asked + farewell_max(ttl)) < at_least(ttl), "{ttl:?}");
+            // And nobody is in doubt before the next keep-alive may have been answered.
+            assert!(second < doubt(ttl) && doubt(ttl) < belief(ttl));
+        }
+    }
+
+    #[test]
+    fn the_figures_of_the_default_are_those_of_the_document() {
+        let millis = |length: Duration| length.as_millis();
+        let ttl = TTL_DEFAULT;
+        assert_eq!(millis(keep_alive_every(ttl)), 2_500);
+        assert_eq!(millis(keep_alive_every(ttl) + answer_max(ttl)), 3_125);
+        assert_eq!(
+            millis(keep_alive_every(ttl) + answer_max(ttl) + attempt_max(ttl) + PAUSE_MIN),
+            4_841
+        );
+        assert_eq!(millis(belief(ttl) - farewell_max(ttl)), 6_416);
+        assert_eq!((millis(belief(ttl)), millis(grace(ttl))), (9_750, 10_250));
+        assert_eq!(belief(MARGIN), Duration::ZERO);
+        assert_eq!(grace(Duration::ZERO), MARGIN);
+    }
+}
