@@ -19,17 +19,27 @@ pub(crate) struct BootClock;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 impl Clock for BootClock {
     fn now(&self) -> Timestamp {
-        use rustix::time::{ClockId, clock_gettime};
-
-        let time = clock_gettime(ClockId::Boottime);
-        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-        let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-        Timestamp::from_micros(seconds.saturating_mul(1_000_000).saturating_add(nanos / 1_000))
+        from_timespec(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))
     }
 }
 
+/// On Apple's systems it is this clock that goes on in suspend; that of the standard library does not.
+#[cfg(target_vendor = "apple")]
+impl Clock for BootClock {
+    fn now(&self) -> Timestamp {
+        from_timespec(rustix::time::clock_gettime(rustix::time::ClockId::Monotonic))
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+fn from_timespec(time: rustix::time::Timespec) -> Timestamp {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
+    Timestamp::from_micros(seconds.saturating_mul(1_000_000).saturating_add(nanos / 1_000))
+}
+
 /// Elsewhere the standard library's clock has to do; on most systems it stands still in suspend.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
 impl Clock for BootClock {
     fn now(&self) -> Timestamp {
         use std::sync::LazyLock;

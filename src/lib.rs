@@ -28,6 +28,13 @@
 //! `docs/architecture.md` follows a request through all of them.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+#[cfg(all(feature = "server", not(unix)))]
+compile_error!(
+    "the coordinator and its command line are for Unix systems: they rely on file modes, process groups \
+     and signals; the client library can be built here, with `default-features = false, features = \
+     [\"client\"]`"
+);
+
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(any(feature = "client", feature = "server"))]
@@ -42,7 +49,7 @@ mod history;
 // The whole of it, clients and coordinator, on a network that is none.
 #[cfg(all(test, feature = "client", feature = "server"))]
 mod network_simulation;
-#[cfg(feature = "server")]
+#[cfg(all(feature = "server", unix))]
 pub mod server;
 // The rules of both sides in virtual time: faults by the thousand, each run a function of its seed.
 #[cfg(all(test, feature = "client", feature = "server"))]

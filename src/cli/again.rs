@@ -6,7 +6,9 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+#[cfg(any(test, target_os = "linux", target_os = "android"))]
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use rustix::io::Errno;

@@ -4,6 +4,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
 use super::errors::Failure;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 use super::hold::on_a_thread;
 
 /// A process, whose end can be awaited.

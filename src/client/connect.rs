@@ -293,7 +293,10 @@ pub(super) async fn within<T>(
 /// `user@host:pid`, cut to what an identity may be.
 pub(super) fn default_identity() -> String {
     // In many containers there is no name for whom processes belong to.
+    #[cfg(unix)]
     let number = || format!("uid{}", rustix::process::getuid().as_raw());
+    #[cfg(not(unix))]
+    let number = || "unknown".to_owned();
     let user = whoami::username().unwrap_or_else(|_| number());
     let host = gethostname::gethostname().to_string_lossy().into_owned();
     let pid = format!(":{}", std::process::id());

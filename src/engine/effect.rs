@@ -369,11 +369,6 @@ pub enum Rejection {
     },
     /// The connection has no session.
     SessionNeeded,
-    /// Known, but not done by this version.
-    Unsupported {
-        /// What.
-        what: &'static str,
-    },
     /// A token or an epoch from too far ahead.
     ImplausibleToken,
     /// The coordinator has just restarted, and cannot decide yet.
@@ -449,7 +444,6 @@ impl Rejection {
             Self::Unavailable | Self::DiskBehind => RejectionCode::Unavailable,
             Self::NoSuchGrant { .. } => RejectionCode::NoSuchGrant,
             Self::SessionNeeded => RejectionCode::SessionNeeded,
-            Self::Unsupported { .. } => RejectionCode::Unsupported,
             Self::ImplausibleToken => RejectionCode::ImplausibleToken,
             Self::Grace { .. } => RejectionCode::Grace,
             Self::NoGrace => RejectionCode::NoGrace,
@@ -547,7 +541,6 @@ impl fmt::Display for Rejection {
                 write!(f, "nobody holds {lock:?} with token {token}")
             }
             Self::SessionNeeded => f.write_str("an observer can only look and revoke"),
-            Self::Unsupported { what } => write!(f, "this version does not support {what}"),
             Self::ImplausibleToken => write!(
                 f,
                 "the token or epoch presented is more than {TOKENS_AHEAD_DAYS_MAX} days ahead of this \

@@ -442,7 +442,7 @@ impl Story {
                 "requeue" => self.requeue(session, request.number(), told)?,
                 "goodbye" => self.say(session, Command::Goodbye)?,
                 "unparsed" => {
-                    let rejection = Rejection::Unsupported { what: "that" };
+                    let rejection = Rejection::SealMismatch;
                     self.say(session, Command::Unparsed { request, rejection })?
                 }
                 "cut" => self.handle(&Event::Disconnect { connection }),

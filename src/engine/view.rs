@@ -164,7 +164,7 @@ impl<'a, S: BuildHasher + Clone> LockView<'a, S> {
     }
 
     /// When it may be granted again, if it may not now though it has room.
-    pub fn delayed_until(&self) -> Option<Timestamp> {
+    pub(super) fn delayed_until(&self) -> Option<Timestamp> {
         self.lock.delay.as_ref().and_then(|delay| delay.until())
     }
 

@@ -45,6 +45,12 @@ pub enum ServerError {
         /// What chmod(1) has to be told to mend it.
         chmod: &'static str,
     },
+    /// There is no runtime where it was to be bound.
+    #[error(
+        "there is no tokio runtime here: bind a server within an actix System or a tokio LocalSet, or \
+         have server::spawn do it"
+    )]
+    NoRuntime,
     /// The state store does not do what it should.
     #[error("state cannot be {doing}: {source}")]
     Store {

@@ -76,7 +76,9 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
 /// Takes `address`, where nobody can connect yet.
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // Else a restart would have to wait for the connections of the run before to be forgotten.
+    // Else a restart would have to wait for the connections of the run before to be forgotten. Elsewhere
+    // than on Unix the option lets a second coordinator take the port.
+    #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Ok(socket)

@@ -91,7 +91,11 @@ mod weight;
 pub use config::{Config, Data, LOCK_PORT, LostState, StaleState};
 pub use error::ServerError;
 pub use run::{Server, ServerHandle, Spawned, spawn};
-pub use seal::StateKey;
-pub use store::{Change, DirectoryStore, Everything, MemoryStore, StateStore, StoreError, Stored};
+pub use store::StoreError;
 #[cfg(all(test, feature = "client"))]
 pub(crate) use {listener::Listener, persist::Disk, run::Bound};
+#[cfg(all(test, feature = "client"))]
+pub(crate) use {
+    seal::StateKey,
+    store::{Change, MemoryStore, StateStore, Stored},
+};

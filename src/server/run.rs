@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime};
 use actix::{Actor, Addr, WeakAddr};
 use log::{error, info, warn};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{spawn_blocking, spawn_local};
@@ -99,14 +100,21 @@ impl<L: Listener> fmt::Debug for Bound<L> {
 
 impl Server {
     /// Makes a server ready: opens its state, reserves epoch and fencing tokens durably, then opens
-    /// the port. To be called where tasks of one thread can be spawned: within an actix `System` or
-    /// a tokio `LocalSet`.
+    /// the port. Blocks for as long as the disk takes. [`spawn`] does the same on a thread that has all
+    /// that is needed.
     ///
     /// # Errors
     ///
-    /// If its state or its port cannot be used; see [`ServerError`].
-    #[allow(clippy::unused_async, reason = "a store of a cluster will have to be waited for")]
-    pub async fn bind(config: Config) -> Result<Self, ServerError> {
+    /// If its state or its port cannot be used, or if there is no tokio runtime; see [`ServerError`].
+    ///
+    /// # Panics
+    ///
+    /// Where tasks of one thread cannot be spawned: it is to be called within an actix `System` or a
+    /// tokio `LocalSet`.
+    pub fn bind(config: Config) -> Result<Self, ServerError> {
+        if Handle::try_current().is_err() {
+            return Err(ServerError::NoRuntime);
+        }
         let mut watched = None;
         let store: Arc<dyn StateStore> = match &config.data {
             Data::Ephemeral => Arc::new(MemoryStore::default()),
@@ -447,7 +455,7 @@ pub fn spawn(config: Config) -> Result<Spawned, ServerError> {
 type Ready = Result<(SocketAddr, Epoch, ServerHandle), ServerError>;
 
 async fn serve(config: Config, told: mpsc::Sender<Ready>) {
-    let server = match Server::bind(config).await {
+    let server = match Server::bind(config) {
         Ok(server) => server,
         // Nobody is there to hear it if the receiver is gone; so with the news below.
         Err(error) => return drop(told.send(Err(error))),

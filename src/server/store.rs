@@ -25,8 +25,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-pub use everything::Everything;
-pub use local::DirectoryStore;
+pub(crate) use everything::Everything;
+pub(crate) use local::DirectoryStore;
 
 use super::seal::StateKey;
 use crate::engine::{Durable, Forfeit, Snapshot};
@@ -74,7 +74,7 @@ pub enum StoreError {
 
 /// What is kept.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// How far the counters may have gone; none if there never was a start.
     pub durable: Option<Durable>,
     /// The key of secrets and seals; none if there never was a start.
@@ -89,7 +89,7 @@ pub struct Stored {
 
 /// Something to be kept from now on, or no longer.
 #[derive(Clone, Debug)]
-pub enum Change {
+pub(crate) enum Change {
     /// These instead of the ones before.
     Durable(Durable),
     /// The key. Said once in a state's life.
@@ -113,7 +113,7 @@ pub enum Change {
 }
 
 /// Keeps what must be durable. Calls may block; they are made on a thread that may.
-pub trait StateStore: Send + Sync {
+pub(crate) trait StateStore: Send + Sync {
     /// What is kept.
     ///
     /// # Errors
@@ -132,7 +132,7 @@ pub trait StateStore: Send + Sync {
 
 /// Keeps it in memory: for tests, and for coordinators that are told to keep nothing.
 #[derive(Debug, Default)]
-pub struct MemoryStore {
+pub(crate) struct MemoryStore {
     /// What is kept.
     kept: Mutex<Stored>,
 }

@@ -62,7 +62,6 @@ fn every_rejection_has_its_code_and_says_what_is_wrong() {
         R::DiskBehind,
         R::NoSuchGrant { lock: lock(), token },
         R::SessionNeeded,
-        R::Unsupported { what: "telepathy" },
         R::ImplausibleToken,
         R::Grace { left: Duration::from_millis(10_250) },
         R::NoGrace,

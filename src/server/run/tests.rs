@@ -48,6 +48,13 @@ fn take_lock(address: SocketAddr) -> (u64, TcpStream) {
 }
 
 #[test]
+fn a_server_without_a_runtime_is_refused_with_a_way_out() {
+    let error = Server::bind(Config::default()).unwrap_err();
+    assert!(matches!(error, ServerError::NoRuntime), "{error}");
+    assert!(error.to_string().contains("server::spawn"), "{error}");
+}
+
+#[test]
 fn a_spawned_server_serves_until_it_is_dropped() {
     let server = spawn(on_any_port(Data::Ephemeral)).unwrap();
     let address = server.local_addr();

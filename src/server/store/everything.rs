@@ -11,7 +11,7 @@ use crate::wire::{FormatError, write_state};
 
 /// What a run leaves to the next. Cheap to copy: there is only one.
 #[derive(Clone)]
-pub struct Everything(Arc<dyn Whole>);
+pub(crate) struct Everything(Arc<dyn Whole>);
 
 /// What has the form of a snapshot, whatever it is.
 trait Whole: Send + Sync {
@@ -29,7 +29,7 @@ impl Everything {
     }
 
     /// All of it in memory.
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         self.0.snapshot()
     }
 

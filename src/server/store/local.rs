@@ -24,7 +24,7 @@ const APPENDED_BYTES_MAX: usize = 1024 * 1024;
 
 /// Keeps it in a directory that no other process can use meanwhile.
 #[derive(Debug)]
-pub struct DirectoryStore {
+pub(crate) struct DirectoryStore {
     /// Where the files are.
     directory: Directory,
     /// What to do with damage.
@@ -67,7 +67,7 @@ impl DirectoryStore {
     /// [`ServerError::DataInUse`] if another process has it, [`ServerError::DataUnusable`] if the
     /// directory cannot be made or written, [`ServerError::DataExposed`] if others can read or write
     /// it, [`ServerError::Store`] if what is there is damaged.
-    pub fn open(directory: &Path, lost_state: LostState) -> Result<Self, ServerError> {
+    pub(crate) fn open(directory: &Path, lost_state: LostState) -> Result<Self, ServerError> {
         let directory = Directory::open(directory)?;
         let kept = match Self::read(&directory) {
             Err(ServerError::Store { source, .. })
