@@ -68,7 +68,7 @@ async fn serve(
     allow_connections(config(settings).connections_open_max());
     // Until address and directory are ours, the file in its place may be that of another.
     let mut port_file = settings.port_file.as_deref().map(PortFile::beside).transpose()?;
-    let server = Server::bind(config(settings)).map_err(|error| cannot_serve(&error))?;
+    let server = Server::bind(&config(settings)).map_err(|error| cannot_serve(&error))?;
     let address = server.local_addr();
     let handle = server.handle();
     if let Some(file) = &mut port_file {

@@ -267,7 +267,7 @@ async fn an_observation_that_is_given_up_half_way_is_not_missed() {
     while last != 9 {
         // Each call is given up at its first wait.
         match poll_immediate(watch.next()).await {
-            Some(observed) => last = token(observed),
+            Some(news) => last = token(news),
             None => tokio::task::yield_now().await,
         }
     }

@@ -111,7 +111,7 @@ impl Server {
     ///
     /// Where tasks of one thread cannot be spawned: it is to be called within an actix `System` or a
     /// tokio `LocalSet`.
-    pub fn bind(config: Config) -> Result<Self, ServerError> {
+    pub fn bind(config: &Config) -> Result<Self, ServerError> {
         if Handle::try_current().is_err() {
             return Err(ServerError::NoRuntime);
         }
@@ -136,7 +136,7 @@ impl Server {
             0 => Rc::new(Here),
             count => Rc::new(IoThreads::start(count).map_err(ServerError::Thread)?),
         };
-        let bound = Bound::assemble_on(host, &config, store, Box::new(BootClock), open)?;
+        let bound = Bound::assemble_on(host, config, store, Box::new(BootClock), open)?;
         if let Some(store) = watched {
             spawn_local(watch_directory(store, Arc::clone(&bound.shared.counters)));
         }
@@ -455,7 +455,7 @@ pub fn spawn(config: Config) -> Result<Spawned, ServerError> {
 type Ready = Result<(SocketAddr, Epoch, ServerHandle), ServerError>;
 
 async fn serve(config: Config, told: mpsc::Sender<Ready>) {
-    let server = match Server::bind(config) {
+    let server = match Server::bind(&config) {
         Ok(server) => server,
         // Nobody is there to hear it if the receiver is gone; so with the news below.
         Err(error) => return drop(told.send(Err(error))),

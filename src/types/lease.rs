@@ -82,7 +82,8 @@ mod tests {
 
     /// Every length of a lease, in steps of a thousandth.
     fn ttls() -> impl Iterator<Item = Duration> {
-        (0..=1_000).map(|step| TTL_MIN + (TTL_MAX - TTL_MIN) * step / 1_000).chain([TTL_DEFAULT])
+        let range = TTL_MAX.saturating_sub(TTL_MIN);
+        (0..=1_000).map(move |step| TTL_MIN + range * step / 1_000).chain([TTL_DEFAULT])
     }
 
     /// The longest that `length` can be in true time, on the slowest clock.
@@ -134,7 +135,7 @@ mod tests {
             millis(keep_alive_every(ttl) + answer_max(ttl) + attempt_max(ttl) + PAUSE_MIN),
             4_841
         );
-        assert_eq!(millis(belief(ttl) - farewell_max(ttl)), 6_416);
+        assert_eq!(millis(belief(ttl).saturating_sub(farewell_max(ttl))), 6_416);
         assert_eq!((millis(belief(ttl)), millis(grace(ttl))), (9_750, 10_250));
         assert_eq!(belief(MARGIN), Duration::ZERO);
         assert_eq!(grace(Duration::ZERO), MARGIN);

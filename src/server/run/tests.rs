@@ -49,7 +49,7 @@ fn take_lock(address: SocketAddr) -> (u64, TcpStream) {
 
 #[test]
 fn a_server_without_a_runtime_is_refused_with_a_way_out() {
-    let error = Server::bind(Config::default()).unwrap_err();
+    let error = Server::bind(&Config::default()).unwrap_err();
     assert!(matches!(error, ServerError::NoRuntime), "{error}");
     assert!(error.to_string().contains("server::spawn"), "{error}");
 }
