@@ -12,10 +12,11 @@
 
 use std::iter;
 use std::marker::PhantomData;
+use std::mem;
 use std::num::NonZeroU32;
 use std::ops::{Index, IndexMut};
 
-use slab::Slab;
+use serde::{Deserialize, Serialize};
 
 /// The key of a thing in an [`Arena`]. `Option` of it is no larger.
 pub(super) trait Key: Copy + Eq {
@@ -27,7 +28,9 @@ pub(super) trait Key: Copy + Eq {
 macro_rules! key_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
         pub(super) struct $name(NonZeroU32);
 
         impl Key for $name {
@@ -89,58 +92,125 @@ pub(super) fn is_mostly_empty(len: usize, places: usize) -> bool {
     places > PLACES_KEPT && len < places / MOSTLY_EMPTY
 }
 
-/// Things of one kind, each at a place of its own that its key names. Places are used again.
-#[derive(Debug)]
+/// Things of one kind, each at a place of its own that its key names. Places are used again, the one
+/// that became free last first.
+///
+/// Which places things get is part of what is written down of an arena, and depends on nothing else but
+/// what came and went: so one that is read again goes on in the same way (rule J3).
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Arena<K, T> {
     /// The places.
-    slab: Slab<T>,
+    places: Vec<Place<T>>,
+    /// The first free place; that behind all places if none is.
+    free: usize,
+    /// How many places are taken.
+    len: usize,
     /// Removals until it is looked at again whether most places stand empty.
     until_trim: usize,
     /// Which keys name the places.
     key: PhantomData<K>,
 }
 
+/// A place in an [`Arena`].
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Clone))]
+enum Place<T> {
+    /// Nothing is there.
+    Free {
+        /// The next one that is free.
+        next: usize,
+    },
+    /// This is there.
+    Taken(T),
+}
+
+impl<T> Place<T> {
+    fn thing(&self) -> Option<&T> {
+        match self {
+            Self::Free { .. } => None,
+            Self::Taken(thing) => Some(thing),
+        }
+    }
+}
+
 impl<K: Key, T> Arena<K, T> {
     pub(super) fn new() -> Self {
-        Self { slab: Slab::new(), until_trim: PLACES_KEPT, key: PhantomData }
+        Self { places: Vec::new(), free: 0, len: 0, until_trim: PLACES_KEPT, key: PhantomData }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.slab.len()
+        self.len
     }
 
     #[cfg(test)]
     pub(super) fn places(&self) -> usize {
-        self.slab.capacity()
+        self.places.capacity()
     }
 
     pub(super) fn insert(&mut self, thing: T) -> K {
-        K::from_index(self.slab.insert(thing))
+        let at = self.free;
+        match self.places.get_mut(at) {
+            Some(place) => {
+                if let Place::Free { next } = *place {
+                    self.free = next;
+                }
+                *place = Place::Taken(thing);
+            }
+            None => {
+                self.places.push(Place::Taken(thing));
+                self.free = self.places.len();
+            }
+        }
+        self.len += 1;
+        K::from_index(at)
     }
 
     /// The thing of a key that may be one of something dead, or of what has its place now.
     pub(super) fn get(&self, key: K) -> Option<&T> {
-        self.slab.get(key.index())
+        self.places.get(key.index())?.thing()
     }
 
     /// Takes the thing out. Gives memory back when most of it stands empty, at a cost that is
     /// small for each of the removals it took to get there.
     pub(super) fn remove(&mut self, key: K) -> T {
-        let thing = self.slab.remove(key.index());
+        let next = self.free;
+        let place = &mut self.places[key.index()];
+        let Place::Taken(thing) = mem::replace(place, Place::Free { next }) else { dead() };
+        self.free = key.index();
+        self.len -= 1;
         self.until_trim -= 1;
-        if self.slab.is_empty() && self.slab.capacity() > PLACES_KEPT {
-            self.slab = Slab::new();
-            self.until_trim = PLACES_KEPT;
-        } else if self.until_trim == 0 {
-            if self.slab.capacity() > PLACES_KEPT && self.slab.len() < self.slab.capacity() / 4 {
-                self.slab.shrink_to_fit();
-            }
-            // Soon enough for what is left, and seldom enough for what has to be walked.
-            let (len, places) = (self.slab.len(), self.slab.capacity());
-            self.until_trim = (len / 2).max(places / 64).max(PLACES_KEPT);
+        if self.until_trim == 0 || self.len == 0 {
+            self.trim();
         }
         thing
+    }
+
+    fn trim(&mut self) {
+        let places = self.places.len();
+        if self.len == 0 && places > PLACES_KEPT {
+            *self = Self::new();
+        } else if self.until_trim == 0 {
+            if places > PLACES_KEPT && self.len < places / 4 {
+                self.give_back();
+            }
+            // Soon enough for what is left, and seldom enough for what has to be walked.
+            let places = self.places.len();
+            self.until_trim = (self.len / 2).max(places / 64).max(PLACES_KEPT);
+        }
+    }
+
+    /// Gives back the places behind the last one that is taken.
+    fn give_back(&mut self) {
+        let taken = self.places.iter().rposition(|place| place.thing().is_some());
+        self.places.truncate(taken.map_or(0, |last| last + 1));
+        self.places.shrink_to_fit();
+        self.free = self.places.len();
+        for (at, place) in self.places.iter_mut().enumerate().rev() {
+            if let Place::Free { next } = place {
+                *next = mem::replace(&mut self.free, at);
+            }
+        }
     }
 
     /// The things at and after place `from`, with their places.
@@ -150,24 +220,30 @@ impl<K: Key, T> Arena<K, T> {
 
     /// All places at and after `from`, and what is there.
     pub(super) fn places_from(&self, from: usize) -> impl Iterator<Item = (usize, Option<&T>)> {
-        // A slab can only be walked from its beginning; a page must not cost more for being late.
-        (from..self.slab.capacity()).map(|place| (place, self.slab.get(place)))
+        (from..self.places.len()).map(|at| (at, self.places[at].thing()))
     }
 
     /// Nothing is at or after this place.
     pub(super) fn places_end(&self) -> usize {
-        self.slab.capacity()
+        self.places.len()
     }
 
     /// The key of the thing at a place, if there is one.
     pub(super) fn at_place(&self, place: usize) -> Option<K> {
-        self.slab.contains(place).then(|| K::from_index(place))
+        self.places.get(place)?.thing().map(|_| K::from_index(place))
     }
 
     /// All keys, in the order of their places.
     pub(super) fn keys(&self) -> impl Iterator<Item = K> {
-        self.slab.iter().map(|(index, _)| K::from_index(index))
+        self.iter_from(0).map(|(at, _)| K::from_index(at))
     }
+}
+
+/// A key was followed to a place where nothing is.
+#[cold]
+#[track_caller]
+fn dead() -> ! {
+    unreachable!("a key is kept no longer than its thing")
 }
 
 #[cfg(test)]
@@ -182,7 +258,10 @@ impl<K: Key, T> Index<K> for Arena<K, T> {
     fn index(&self, key: K) -> &T {
         #[cfg(test)]
         LOOKS.set(LOOKS.get() + 1);
-        &self.slab[key.index()]
+        match &self.places[key.index()] {
+            Place::Taken(thing) => thing,
+            Place::Free { .. } => dead(),
+        }
     }
 }
 
@@ -190,7 +269,10 @@ impl<K: Key, T> IndexMut<K> for Arena<K, T> {
     fn index_mut(&mut self, key: K) -> &mut T {
         #[cfg(test)]
         LOOKS.set(LOOKS.get() + 1);
-        &mut self.slab[key.index()]
+        match &mut self.places[key.index()] {
+            Place::Taken(thing) => thing,
+            Place::Free { .. } => dead(),
+        }
     }
 }
 
@@ -205,7 +287,7 @@ pub(super) mod looks {
 }
 
 /// The neighbours of a thing in its [`Chain`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Links<K> {
     prev: Option<K>,
     next: Option<K>,
@@ -239,7 +321,7 @@ pub(super) trait Linked<K, R = ()> {
 }
 
 /// Things of one arena in a row.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Chain<K, R = ()> {
     head: Option<K>,
     tail: Option<K>,
