@@ -322,6 +322,7 @@ pub(super) trait Linked<K, R = ()> {
 
 /// Things of one arena in a row.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(bound(serialize = "K: Serialize", deserialize = "K: Deserialize<'de>"))]
 pub(super) struct Chain<K, R = ()> {
     head: Option<K>,
     tail: Option<K>,

@@ -11,6 +11,8 @@
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
+use serde::{Deserialize, Serialize};
+
 use super::LockTable;
 use super::arena::{ClaimKey, OwnerKey, RequestKey, SessionKey};
 use super::lock::{ClaimArena, ClaimNode};
@@ -22,7 +24,7 @@ use crate::types::RequestId;
 const SETTLE_STEPS: u64 = 2;
 
 /// Those in a queue who are away, in runs.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Away {
     /// By the rank of the first of a run: the last. Invariant: whoever stands between them is away,
@@ -161,7 +163,7 @@ fn rank<S>(arena: &ClaimArena, requests: &Requests<S>, claim: ClaimKey) -> Rank 
 }
 
 /// Whether a session's going or coming is yet to be noted in queues.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Moving {
     /// It is noted.
     No,

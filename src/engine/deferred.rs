@@ -16,6 +16,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 use std::mem;
 
+use serde::{Deserialize, Serialize};
+
 use super::arena::{LockKey, RequestKey};
 use super::deadlock::Answer;
 use super::session::Outcome;
@@ -32,7 +34,7 @@ pub const SLICE_STEPS_MAX: u64 = 4_096;
 pub(super) const REFILE_STEPS: u64 = 4;
 
 /// What is put off, and what was done.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Deferred {
     /// Steps taken since the table began.

@@ -9,15 +9,18 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::arena::{LockKey, RequestKey, SessionKey};
 use super::event::Request;
+use super::image::sorted;
 use super::request::State;
 use super::table::Due;
 use super::{Effect, LockTable, Rejection};
 use crate::types::{ConnectionId, FencingToken, Identity, LockName, Origin, SessionId, Timestamp};
 
 /// Why and until when a lock is not granted, though it has room.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
     /// Until when.
     pub until: Timestamp,
@@ -36,7 +39,7 @@ pub struct Pause {
 }
 
 /// All that keeps a lock from being granted. Never without either.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Delay {
     /// A holder was lost that had asked for a lock delay: of several, the pause that ends last.
     pub(super) lost: Option<Pause>,
@@ -69,7 +72,7 @@ pub(super) enum Parting {
 }
 
 /// What a request asked to keep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Keep {
     /// For how long from the grant on.
     pub(super) at_least: Duration,
@@ -78,12 +81,14 @@ pub(super) struct Keep {
 }
 
 /// How many locks are kept, or will be: claims of live requests that asked for it count, too.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
+#[serde(bound(serialize = "S: BuildHasher", deserialize = "S: BuildHasher + Default"))]
 pub(super) struct Kept<S> {
     /// All of them.
     count: usize,
     /// Those of which it is known where they came from. Never zero.
+    #[serde(with = "sorted")]
     by_origin: HashMap<Origin, usize, S>,
 }
 

@@ -3,14 +3,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Durable, Rejection};
 use crate::types::{
-    Claims, ConnectionId, Epoch, FencingToken, Generation, Identity, LockName, Note, OwnerId,
-    RequestId, SessionId, Ticket, Timestamp, Ttl,
+    Claims, ConnectionId, Epoch, FencingToken, Generation, Identity, Limits, LockName, Note,
+    OwnerId, RequestId, SessionId, Ticket, Timestamp, Ttl,
 };
 
 /// Something that happened, for [`LockTable::handle`](super::LockTable::handle).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
     /// A connection said Hello for a session. Answered by `Welcome` or `Refused`.
     Attach {
@@ -62,6 +64,9 @@ pub enum Event {
         /// How many of them.
         count: usize,
     },
+    /// A run of the coordinator goes on with the table of the one before it, which crashed, as a replay
+    /// of its events has left it (rule J4).
+    Began(Run),
     /// The coordinator is about to stop: waiters are answered, nothing new is accepted.
     Drain,
     /// Time has passed: what was due by `heard` happens. Nothing else makes a lease, a timeout or a
@@ -73,8 +78,21 @@ pub enum Event {
     },
 }
 
+/// A run that goes on where another one crashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// What is on disk, by which this run has an epoch of its own.
+    pub durable: Durable,
+    /// The first token that certainly no run before has granted; what the table knows is heeded, too.
+    pub first_token: FencingToken,
+    /// What a client presents above this cannot be true (rule F3).
+    pub plausible: Durable,
+    /// How much of everything there may be from now on. What there is more of stays.
+    pub limits: Limits,
+}
+
 /// For which session a connection is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Attach {
     /// A new one. Its id is chosen by the shell, at random.
     Open {
@@ -107,7 +125,7 @@ pub enum Attach {
 }
 
 /// What a session's client says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
     /// Asks for locks.
     Request(Request),
@@ -140,12 +158,13 @@ pub enum Command {
         /// The request it was about.
         request: RequestId,
         /// What is wrong with it.
+        #[serde(with = "by_code")]
         rejection: Rejection,
     },
 }
 
 /// A request for locks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Request {
     /// Names it within its session; greater than every one before (rule R1).
     pub id: RequestId,
@@ -171,7 +190,7 @@ pub struct Request {
 }
 
 /// Where a request stood, as it was told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// Its place among all that ever waited.
     pub ticket: Ticket,
@@ -180,7 +199,7 @@ pub struct Place {
 }
 
 /// Asks for what a request held before a crash.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Reclaim {
     /// The request's name within its session, as before.
     pub id: RequestId,
@@ -201,7 +220,7 @@ pub struct Reclaim {
 }
 
 /// What a client knows of its requests with ids from `from` to `to`: of long lists, a part.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Account {
     /// The first id that this part is about.
     pub from: RequestId,
@@ -214,7 +233,7 @@ pub struct Account {
 }
 
 /// What to do with a request that cannot be granted at once (rule R6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wait {
     /// Wait until it can.
     Forever,
@@ -225,10 +244,31 @@ pub enum Wait {
 }
 
 /// Whether a request's place in the queue is told (rule R9).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Progress {
     /// Nobody wants to know.
     Untold,
     /// Whenever it changes.
     Told,
+}
+
+/// What is wrong with something, written down: its code is all that is remembered of it.
+mod by_code {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Rejection;
+    use crate::types::RejectionCode;
+
+    pub(super) fn serialize<S: Serializer>(
+        rejection: &Rejection,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        rejection.code().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Rejection, D::Error> {
+        RejectionCode::deserialize(deserializer).map(Rejection::AsBefore)
+    }
 }

@@ -11,6 +11,8 @@
 
 use std::hash::BuildHasher;
 
+use serde::{Deserialize, Serialize};
+
 use super::arena::SessionKey;
 use super::delay::Parting;
 use super::{Effect, Forfeit, LockTable};
@@ -22,7 +24,7 @@ pub const RECORDS_MAX: usize = 1 << 17;
 pub const REVOCATIONS_WAITING_MAX: usize = 1 << 14;
 
 /// Of a record, or of those that earlier runs left: what is to be known once it is on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     /// Until when it may be of use.
     pub(super) useful_until: Timestamp,
@@ -34,8 +36,18 @@ pub(super) struct Record {
     pub(super) count: usize,
 }
 
+/// A forfeit on its way to the disk.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Clone))]
+pub(super) struct Pending {
+    /// What is written down.
+    pub(super) forfeit: Forfeit,
+    /// What is to happen then.
+    pub(super) then: Limbo,
+}
+
 /// What is to happen when it is on record.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) enum Limbo {
     /// Nothing yet: another record of the same end follows.
@@ -80,7 +92,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let number = self.next_record;
         self.next_record += 1;
         self.remember_records(Record { useful_until, number, up_to, count: 1 });
-        self.in_limbo.push_back(then);
+        self.in_limbo.push_back(Pending { forfeit, then });
         self.effects.push(Effect::Record { number, forfeit });
     }
 
@@ -138,7 +150,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// The oldest forfeits are on record: does what waited for that.
     pub(super) fn recorded(&mut self, count: usize) {
         for _ in 0..count {
-            match self.in_limbo.pop_front() {
+            match self.in_limbo.pop_front().map(|pending| pending.then) {
                 Some(Limbo::Nothing) => {}
                 Some(Limbo::Session(session)) => self.pass_on(session),
                 Some(Limbo::Revoke { connection, query_id, name, token }) => {
@@ -160,6 +172,18 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         self.sessions.forget(session);
         self.settle();
+    }
+
+    /// Asks for all that is on its way to the disk once more: nobody knows whether the run before got
+    /// it there.
+    pub(super) fn record_again(&mut self) {
+        let pending = u64::try_from(self.in_limbo.len()).unwrap_or(u64::MAX);
+        let numbers = self.next_record.saturating_sub(pending)..;
+        let again = numbers.zip(&self.in_limbo).map(|(number, pending)| {
+            let forfeit = pending.forfeit;
+            Effect::Record { number, forfeit }
+        });
+        self.effects.extend(again);
     }
 
     fn forget_old_records(&mut self) {

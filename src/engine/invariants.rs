@@ -165,7 +165,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             of_sessions.extend(session.requests.iter(&self.requests.arena));
             over += 1;
         }
-        let in_limbo = self.in_limbo.iter().filter(|limbo| matches!(limbo, Limbo::Session(_)));
+        let in_limbo =
+            self.in_limbo.iter().filter(|pending| matches!(pending.then, Limbo::Session(_)));
         assert_eq!(over, in_limbo.count(), "sessions that are over, and that have yet to be so");
         let on_record: usize = self.records.iter().map(|record| record.count).sum();
         assert_eq!(on_record, self.record_count);

@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::num::NonZeroU32;
 
+use serde::{Deserialize, Serialize};
+
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
@@ -11,6 +13,7 @@ use super::arena::{
     Arena, Chain, ClaimKey, Linked, Links, LockKey, QueueKey, RequestKey, is_mostly_empty,
 };
 use super::delay::Delay;
+use super::image::sorted;
 use super::owner::Hold;
 use super::queue::{Entangled, NOBODY, Presence, ServiceQueue, Traits};
 use super::request::Requests;
@@ -18,12 +21,13 @@ use super::row::{self, Marks};
 use crate::types::{FencingToken, LockName, Mode};
 
 /// A lock that is held, waited for, or delayed. Others do not exist.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Lock {
     /// Its name, kept here only.
     pub(super) name: LockName,
     /// The name's hash, so that it is computed once.
+    #[serde(skip)]
     hash: u64,
     /// What it is used as. Fixed while it is in use (rule R4).
     pub(super) shape: Shape,
@@ -41,13 +45,14 @@ pub(super) struct Lock {
     /// Whether it is among those to be settled before the event at hand is over.
     pub(super) is_unsettled: bool,
     /// Whether somebody wants to hear whenever its holders change.
+    #[serde(skip)]
     pub(super) is_watched: bool,
     /// Whether its holders are so many that some of them are marked, in `Locks::marks`.
     is_marked: bool,
 }
 
 /// What a lock is used as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Shape {
     /// Held by one, or shared.
     Plain,
@@ -94,7 +99,7 @@ fn held_share(mode: Mode) -> u32 {
 }
 
 /// One claim of a live request: in the queue of its lock, or among its holders.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct ClaimNode {
     /// The lock.
@@ -216,18 +221,23 @@ impl Lock {
 }
 
 /// All locks in use, found by name.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
+#[serde(bound(serialize = "S: BuildHasher", deserialize = "S: BuildHasher + Default"))]
 pub(super) struct Locks<S> {
     arena: Arena<LockKey, Lock>,
     /// The queues of those for which somebody waits.
     queues: Arena<QueueKey, ServiceQueue>,
     /// Keys by the hash of the name; the name itself is in the lock.
+    #[serde(skip)]
     by_name: HashTable<LockKey>,
     /// The names of those that somebody watches, in use or not.
+    #[serde(skip)]
     watched: HashSet<LockName, S>,
     /// The marks among the holders of those that have many. Invariant: agrees with `Lock::is_marked`.
+    #[serde(with = "sorted")]
     marks: HashMap<LockKey, HolderMarks, S>,
+    #[serde(skip)]
     hasher: S,
 }
 
@@ -263,6 +273,18 @@ impl<S: BuildHasher + Clone> Locks<S> {
         let marks = HashMap::with_hasher(hasher.clone());
         let (arena, queues) = (Arena::new(), Arena::new());
         Self { arena, queues, by_name: HashTable::new(), watched, marks, hasher }
+    }
+
+    /// Finds all of them anew, by `hasher`.
+    pub(super) fn index(&mut self, hasher: S) {
+        let keys: Vec<LockKey> = self.arena.keys().collect();
+        self.by_name.reserve(keys.len(), |key| self.arena[*key].hash);
+        for key in keys {
+            let hash = hasher.hash_one(self.arena[key].name.as_str());
+            self.arena[key].hash = hash;
+            self.by_name.insert_unique(hash, key, |key| self.arena[*key].hash);
+        }
+        self.hasher = hasher;
     }
 
     /// Somebody wants to hear whenever the holders of this lock change.

@@ -35,6 +35,7 @@ mod arena;
 mod attach;
 mod audience;
 mod away;
+mod began;
 mod convert;
 mod deadlock;
 mod deferred;
@@ -46,6 +47,7 @@ mod exhaustive;
 mod forfeit;
 mod grace;
 mod grant;
+mod image;
 #[cfg(test)]
 mod invariants;
 mod lock;
@@ -74,7 +76,7 @@ pub use delay::Pause;
 pub use effect::{
     CYCLE_TOLD_MAX, CycleLink, Effect, EndReason, Forfeit, Happening, News, Rejection, Standing,
 };
-pub use event::{Account, Attach, Command, Event, Place, Progress, Reclaim, Request, Wait};
+pub use event::{Account, Attach, Command, Event, Place, Progress, Reclaim, Request, Run, Wait};
 pub use forfeit::{RECORDS_MAX, REVOCATIONS_WAITING_MAX};
 pub use place::PLACES_TOLD_MAX;
 pub use snapshot::Snapshot;
@@ -82,10 +84,12 @@ pub use table::{Counts, HEARTBEAT, LockTable};
 pub use tokens::{TOKEN_BLOCK, TOKENS_AHEAD_DAYS_MAX};
 pub use view::{HolderView, LockView, Outlook, PLACES_LOOKED_AT_MAX, SessionView, WaiterView};
 
+use serde::{Deserialize, Serialize};
+
 use crate::types::{Epoch, FencingToken, Ttl};
 
 /// What must be on disk before it may be relied on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Durable {
     /// This run of the coordinator. Only grows.
     pub epoch: Epoch,

@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::BuildHasher;
 
+use serde::{Deserialize, Serialize};
+
 use super::LockTable;
 use super::arena::{Arena, Chain, LockKey, OwnerKey, RequestKey, SessionKey, is_mostly_empty};
 use super::lock::{ClaimNode, share};
@@ -19,7 +21,7 @@ pub(super) const REQUESTS_LOOKED_THROUGH_MAX: usize = 32;
 pub(super) struct ByOwner;
 
 /// An owner of live requests. Others do not exist.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Owner {
     /// In which session.
@@ -46,7 +48,7 @@ impl Owner {
 }
 
 /// What an owner of many requests holds, by lock.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Holdings {
     /// How much it has of each lock.
@@ -95,17 +97,27 @@ pub(super) enum Hold {
 }
 
 /// All owners, found by session and number.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
+#[serde(bound(serialize = "S: BuildHasher", deserialize = "S: BuildHasher + Default"))]
 pub(super) struct Owners<S> {
     arena: Arena<OwnerKey, Owner>,
     /// Those with a name.
+    #[serde(skip)]
     by_id: HashMap<(SessionKey, OwnerId), OwnerKey, S>,
 }
 
 impl<S: BuildHasher> Owners<S> {
     pub(super) fn new(hasher: S) -> Self {
         Self { arena: Arena::new(), by_id: HashMap::with_hasher(hasher) }
+    }
+
+    /// Finds all of them anew, by `hasher`.
+    pub(super) fn index(&mut self, hasher: S) {
+        self.by_id = HashMap::with_hasher(hasher);
+        let Self { arena, by_id } = self;
+        let named = arena.keys().filter(|key| !arena[*key].is_unnamed());
+        by_id.extend(named.map(|key| ((arena[key].session, arena[key].id), key)));
     }
 
     /// The owner of this name; none for the name 0, which nobody has.

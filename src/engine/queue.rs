@@ -1,5 +1,7 @@
 //! The queue of a lock: who waits for it, first come first served (rule R3).
 
+use serde::{Deserialize, Serialize};
+
 use super::arena::ClaimKey;
 use super::away::Away;
 use super::lock::{ClaimArena, ClaimNode, share};
@@ -36,7 +38,7 @@ pub(super) struct Traits {
 }
 
 /// The claims that wait for one lock, served first come first served (rule R3).
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct ServiceQueue {
     /// The claims, in the order of their ranks: in which they came, mostly.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::image::tests::Twin;
 use super::*;
 use crate::types::*;
 
@@ -14,6 +15,17 @@ type Table = LockTable<BuildHasherDefault<std::hash::DefaultHasher>>;
 
 const SESSIONS: u64 = 5;
 const LOCKS: usize = 4;
+
+/// What a run leaves to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// An orderly stop: everything, but for moments.
+    Snapshot,
+    /// A crash: nothing.
+    Nothing,
+    /// A crash: all that it was told.
+    Journal,
+}
 
 /// Something that happens to a session, or to all.
 #[derive(Clone, Debug)]
@@ -83,7 +95,7 @@ enum Step {
         works: bool,
     },
     Restart {
-        orderly: bool,
+        left: Left,
     },
     Reclaim {
         session: u64,
@@ -135,7 +147,12 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..4_000u64).prop_map(|ms| Step::Wait { ms }),
         1 => (0..9_000u64).prop_map(|ms| Step::Stall { ms }),
         1 => any::<bool>().prop_map(|works| Step::Disk { works }),
-        1 => any::<bool>().prop_map(|orderly| Step::Restart { orderly }),
+        2 => prop_oneof![
+                1 => Just(Left::Snapshot),
+                1 => Just(Left::Nothing),
+                2 => Just(Left::Journal),
+            ]
+            .prop_map(|left| Step::Restart { left }),
         3 => (0..SESSIONS, 0..4u64).prop_map(|(session, back)| Step::Reclaim { session, back }),
     ]
 }
@@ -143,6 +160,8 @@ fn step() -> impl Strategy<Value = Step> {
 /// What the clients were told, and whether it makes sense.
 struct World {
     table: Table,
+    /// What a replay of all that was told makes of it, if anybody looks at that.
+    twin: Option<Twin>,
     now: Timestamp,
     connections: u64,
     /// The engine's id of each of our sessions, its connection and generation.
@@ -172,10 +191,14 @@ struct World {
     recorded: Vec<(u64, Forfeit)>,
 }
 
-fn begin(durable: Durable, first_token: FencingToken, past: Past, now: Timestamp) -> Table {
+/// What clients may have seen at most.
+fn plausible() -> Durable {
     let (epoch, tokens_below) = (Epoch::new(1 << 20), FencingToken::new(1 << 40));
-    let plausible = Durable { epoch, tokens_below, ..Durable::default() };
-    let start = Start { durable, first_token, plausible, past };
+    Durable { epoch, tokens_below, ..Durable::default() }
+}
+
+fn begin(durable: Durable, first_token: FencingToken, past: Past, now: Timestamp) -> Table {
+    let start = Start { durable, first_token, plausible: plausible(), past };
     Table::new(Limits::default(), start, BuildHasherDefault::new(), now)
 }
 
@@ -186,8 +209,10 @@ impl World {
         let durable = Durable { epoch, tokens_below, ttl_max, settled: epoch };
         let now = Timestamp::default();
         let past = Past { snapshot: Some(Snapshot::default()), ..Past::default() };
+        let table = begin(durable, FencingToken::new(1), past, now);
         Self {
-            table: begin(durable, FencingToken::new(1), past, now),
+            twin: Some(Twin::of(&table)),
+            table,
             now,
             connections: 0,
             sessions: HashMap::new(),
@@ -208,6 +233,24 @@ impl World {
             durable,
             recorded: Vec::new(),
         }
+    }
+
+    /// The next run goes on where a replay of what the one before was told has got to (rule J4).
+    fn replay(&mut self) {
+        let Some(twin) = &self.twin else { return };
+        self.table = twin.table();
+        // What was ordered and not confirmed is asked for again (rule J8).
+        let pending = std::mem::take(&mut self.unrecorded);
+        self.unsaved.clear();
+        let (first_token, plausible) = (self.durable.tokens_below, plausible());
+        self.durable.epoch = Epoch::new(self.durable.epoch.number() + 1);
+        self.durable.tokens_below = FencingToken::new(first_token.number() + 20);
+        let durable = self.durable;
+        let works = std::mem::replace(&mut self.disk_works, false);
+        let limits = self.table.limits;
+        self.handle(&Event::Began(Run { durable, first_token, plausible, limits }));
+        assert_eq!(self.unrecorded[..pending.len()], pending, "what may not be on record");
+        self.disk_works = works;
     }
 
     /// The next run begins: after a crash, or an orderly stop.
@@ -231,11 +274,15 @@ impl World {
         self.durable.epoch = Epoch::new(self.durable.epoch.number() + 1);
         self.durable.tokens_below = FencingToken::new(first.number() + 20);
         self.table = begin(self.durable, first, past, self.now);
+        self.twin = Some(Twin::of(&self.table));
     }
 
     fn handle(&mut self, event: &Event) {
         let mut effects = Vec::new();
         self.table.handle(event, self.now, &mut effects);
+        if let Some(twin) = &mut self.twin {
+            twin.follow(event, self.now, &self.table, &effects);
+        }
         for effect in effects {
             self.check(effect);
         }
@@ -499,7 +546,8 @@ impl World {
                 self.now = end;
             }
             Step::Stall { ms } => self.now = self.now.after(Duration::from_millis(ms)),
-            Step::Restart { orderly } => self.restart(orderly),
+            Step::Restart { left: Left::Journal } => self.replay(),
+            Step::Restart { left } => self.restart(left == Left::Snapshot),
             Step::Reclaim { session, back } => self.reclaim(session, back),
             Step::Disk { works } => {
                 self.disk_works = works;
@@ -567,6 +615,7 @@ fn a_hundred_are_granted_in_the_order_in_which_they_came() {
 #[test]
 fn a_name_that_was_used_leaves_nothing_behind() {
     let mut world = World::new();
+    world.twin = None;
     world.disk_works = true;
     world.take(Step::Open { session: 0, ttl: 20, linger: None });
     let connection = world.sessions[&0].1;
@@ -589,7 +638,8 @@ fn a_name_that_was_used_leaves_nothing_behind() {
         world.handle(&Event::Command { connection, command: Command::Request(request) });
         let token = world.tokens[&(world.sessions[&0].0, id)];
         let command = Command::Release { request: id, token };
-        world.table.handle(&Event::Command { connection, command }, world.now, &mut effects);
+        let event = Event::Command { connection, command };
+        world.table.handle(&event, world.now, &mut effects);
         effects.clear();
     }
     assert_eq!(world.table.counts().locks, 0);

@@ -2,7 +2,10 @@
 //! [`Outcome`](super::session::Outcome) in its session.
 
 use std::hash::BuildHasher;
+use std::mem;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use hashbrown::HashTable;
 
@@ -15,7 +18,7 @@ use super::owner::ByOwner;
 use crate::types::{FencingToken, Note, RequestId, Ticket, Timestamp};
 
 /// A request that waits or holds.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Live {
     /// Whose it is.
@@ -29,6 +32,7 @@ pub(super) struct Live {
     /// The first of its claims; the others follow by `ClaimNode::sibling`.
     pub(super) first: Option<ClaimKey>,
     /// Whether those who listen to tenures have heard of its grant: then they hear of its end.
+    #[serde(skip)]
     pub(super) is_noted: bool,
     /// Its neighbours among its session's requests.
     session_links: Links<RequestKey>,
@@ -37,7 +41,7 @@ pub(super) struct Live {
 }
 
 /// What there is about few requests only.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct More {
     /// Who asked; none: the request is an owner of its own (rule R7).
@@ -79,7 +83,7 @@ static NOTHING: More = More::NOTHING;
 pub(super) type Rank = (bool, Ticket, RequestKey);
 
 /// Whether a request waits or holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum State {
     /// In the queues of all its locks.
     Waiting {
@@ -216,19 +220,35 @@ fn hash_of(hasher: &impl BuildHasher, session: SessionKey, id: RequestId) -> u64
 }
 
 /// All live requests, found by session and id.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
+#[serde(bound(serialize = "S: BuildHasher", deserialize = "S: BuildHasher + Default"))]
 pub(super) struct Requests<S> {
     pub(super) arena: Arena<RequestKey, Live>,
+    #[serde(skip)]
     by_id: HashTable<RequestKey>,
     /// The one that came last: it is asked for next. Only where to look first, it may be any or none.
+    #[serde(skip)]
     latest: Option<RequestKey>,
+    #[serde(skip)]
     hasher: S,
 }
 
 impl<S: BuildHasher> Requests<S> {
     pub(super) fn new(hasher: S) -> Self {
         Self { arena: Arena::new(), by_id: HashTable::new(), latest: None, hasher }
+    }
+
+    /// Finds all of them anew, by `hasher`.
+    pub(super) fn index(&mut self, hasher: S) {
+        let arena = mem::replace(&mut self.arena, Arena::new());
+        *self = Self { arena, ..Self::new(hasher) };
+        let Self { arena, by_id, hasher, .. } = self;
+        let hash = |key: &RequestKey| hash_of(hasher, arena[*key].session, arena[*key].id);
+        by_id.reserve(arena.len(), hash);
+        for key in arena.keys() {
+            by_id.insert_unique(hash(&key), key, hash);
+        }
     }
 
     pub(super) fn len(&self) -> usize {

@@ -14,6 +14,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::arena::{Arena, Chain, Key, Linked};
 
 /// A stretch that is cut is cut behind so many.
@@ -22,7 +24,11 @@ const MARK_EVERY: u32 = 64;
 pub(super) const STRETCH_LEN_MAX: u32 = 2 * MARK_EVERY;
 
 /// Some of the things in a long row, by what the row is ordered by.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(bound(
+    serialize = "O: Serialize, K: Serialize",
+    deserialize = "O: Ord + Deserialize<'de>, K: Deserialize<'de>"
+))]
 pub(super) struct Marks<O, K> {
     /// The marks, each at the beginning of a stretch. Invariant: each is of a thing in the row.
     marks: BTreeMap<O, Mark<K>>,
@@ -31,7 +37,7 @@ pub(super) struct Marks<O, K> {
 }
 
 /// A thing that can be found without walking.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Mark<K> {
     /// The thing.
     key: K,
@@ -189,8 +195,12 @@ pub(super) fn seek<T: Linked<K, R>, O: Ord + Copy, K: Key, R>(
 }
 
 /// Things of one arena in order, with marks of its own.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
+#[serde(bound(
+    serialize = "O: Serialize, K: Serialize",
+    deserialize = "O: Ord + Deserialize<'de>, K: Deserialize<'de>"
+))]
 pub(super) struct Row<O, K, R = ()> {
     /// The things.
     chain: Chain<K, R>,

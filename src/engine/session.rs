@@ -21,7 +21,7 @@ use crate::types::{
 };
 
 /// A client's continuous presence. Owns what it holds and awaits.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Session {
     /// Its name.
@@ -65,9 +65,12 @@ pub(super) struct Session {
     pub(super) unheard: Option<Vec<Command>>,
     /// Whether it is yet to be noted in queues that it went away, or came back (rule S8).
     pub(super) moving: Moving,
+    /// It lost its connection by a crash of the coordinator, and has none yet.
+    pub(super) is_awaited: bool,
     /// It has ended; what it held passes on when that is on record (rule G1).
     pub(super) is_over: bool,
     /// Its grants are counted instead of told, and so many were; none: they are told.
+    #[serde(skip)]
     pub(super) untold: Option<u64>,
 }
 
@@ -131,6 +134,7 @@ impl Session {
             newcomer: None,
             unheard: None,
             moving: Moving::No,
+            is_awaited: false,
             is_over: false,
             untold: None,
         }
@@ -146,9 +150,10 @@ impl Session {
         self.unheard.is_some() && self.connection.is_some()
     }
 
-    /// Whether its client is there.
+    /// Whether its client is there, or would be but for us.
     pub(super) fn presence(&self) -> Presence {
-        if self.connection.is_some() { Presence::Present } else { Presence::Away }
+        let is_present = self.connection.is_some() || self.is_awaited;
+        if is_present { Presence::Present } else { Presence::Away }
     }
 
     /// Its connection broke: it lingers, but never longer than its lease.
@@ -188,17 +193,22 @@ impl Session {
 }
 
 /// All sessions, found by id and by connection.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
+#[serde(bound(serialize = "S: BuildHasher", deserialize = "S: BuildHasher + Default"))]
 pub(super) struct Sessions<S> {
     arena: Arena<SessionKey, Session>,
+    #[serde(skip)]
     by_id: HashMap<SessionId, SessionKey, S>,
     /// The session of each connection that has one. Invariant: agrees with `Session::connection`.
+    #[serde(skip)]
     by_connection: HashMap<ConnectionId, SessionKey, S>,
     /// How many of those that are not over come from each address that is known. None has 0.
+    #[serde(skip)]
     by_origin: HashMap<Origin, usize, S>,
     /// The one that was found last: whoever speaks says several things at a time. Only where to look
     /// first, it may be any or none.
+    #[serde(skip)]
     found: Cell<Option<SessionKey>>,
 }
 
@@ -210,6 +220,21 @@ impl<S: BuildHasher + Clone> Sessions<S> {
             by_connection: HashMap::with_hasher(hasher.clone()),
             by_origin: HashMap::with_hasher(hasher),
             found: Cell::new(None),
+        }
+    }
+
+    /// Finds all of them anew, by `hasher`.
+    pub(super) fn index(&mut self, hasher: S) {
+        let arena = mem::replace(&mut self.arena, Arena::new());
+        *self = Self { arena, ..Self::new(hasher) };
+        let living: Vec<SessionKey> = self.keys().collect();
+        for key in living {
+            let Session { id, connection, peer, .. } = self.arena[key];
+            self.count(peer, 1);
+            self.by_id.insert(id, key);
+            if let Some(connection) = connection {
+                self.by_connection.insert(connection, key);
+            }
         }
     }
 
@@ -311,12 +336,22 @@ impl<S: BuildHasher + Clone> Sessions<S> {
         key: SessionKey,
         connection: ConnectionId,
     ) -> Option<ConnectionId> {
-        let before = self.arena[key].connection.replace(connection);
+        let session = &mut self.arena[key];
+        session.is_awaited = false;
+        let before = session.connection.replace(connection);
         if let Some(before) = before {
             self.by_connection.remove(&before);
         }
         self.by_connection.insert(connection, key);
         before
+    }
+
+    /// A connection is no more, and that is not its client's doing.
+    pub(super) fn let_go(&mut self, connection: ConnectionId) {
+        if let Some(key) = self.by_connection.remove(&connection) {
+            let session = &mut self.arena[key];
+            (session.connection, session.is_awaited) = (None, true);
+        }
     }
 
     /// The connection ended. Says whose it was.

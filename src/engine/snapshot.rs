@@ -159,7 +159,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             let lock = &self.locks[key];
             Some(self.save_delay(&lock.name, lock.delay.as_deref()?))
         });
-        let of_the_lost = self.in_limbo.iter().flat_map(|limbo| self.delays_of(limbo));
+        let of_the_lost = self.in_limbo.iter().flat_map(|pending| self.delays_of(&pending.then));
         delays.chain(of_the_lost).collect()
     }
 

@@ -8,12 +8,14 @@ use std::hash::BuildHasher;
 use std::mem;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::arena::{LockKey, RequestKey, SessionKey};
 use super::audience::Listening;
 use super::deferred::{Deferred, REFILE_STEPS};
 use super::delay::Kept;
 use super::event::Event;
-use super::forfeit::{Limbo, Record};
+use super::forfeit::{Limbo, Pending, Record};
 use super::lock::{ClaimArena, Locks};
 use super::owner::Owners;
 use super::request::{Requests, State};
@@ -61,8 +63,9 @@ use crate::types::{
 /// table.handle(&hello, now, &mut effects);
 /// assert!(matches!(effects[..], [Effect::Welcome { .. }]));
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
+#[serde(bound(serialize = "S: BuildHasher", deserialize = "S: BuildHasher + Default"))]
 pub struct LockTable<S> {
     /// How much of everything there may be.
     pub(super) limits: Limits,
@@ -95,7 +98,7 @@ pub struct LockTable<S> {
     /// Who and what may not reclaim. Empty outside the grace period.
     pub(super) forfeited: BTreeSet<Forfeit>,
     /// What is to happen when it is on record, in the order of the records.
-    pub(super) in_limbo: VecDeque<Limbo>,
+    pub(super) in_limbo: VecDeque<Pending>,
     /// What is on record, or on its way there. Those of earlier runs are one.
     pub(super) records: VecDeque<Record>,
     /// How many they are. Invariant: the sum of their counts, and no more than `RECORDS_MAX`.
@@ -126,23 +129,27 @@ pub struct LockTable<S> {
     /// T4). Never goes back, and never after `now`.
     pub(super) heard: Timestamp,
     /// What is to be done about the event at hand: the caller's own buffer, while it is handled.
+    #[serde(skip)]
     pub(super) effects: Vec<Effect>,
     /// What somebody wants to hear of.
+    #[serde(skip)]
     pub(super) listening: Listening,
     /// Grants that were counted instead of told, of sessions that are over.
+    #[serde(skip)]
     pub(super) untold_of_ended: u64,
     /// The watched locks whose holders changed by the event at hand.
+    #[serde(skip)]
     pub(super) changed: Vec<LockName>,
     /// How many requests hold. The others wait.
     pub(super) held: usize,
     /// How many grants there were.
     pub(super) grants: u64,
     /// How many leases ended because nothing was heard.
-    expired: u64,
+    pub(super) expired: u64,
 }
 
 /// What a moment among the timeouts is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Due {
     /// A waiting request stops waiting.
     Timeout(RequestKey),
@@ -281,6 +288,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             }
             Event::Recorded { count } => self.recorded(count),
             Event::Drain => self.drain(),
+            Event::Began(ref run) => self.go_on_in(run),
             Event::Tick { heard } => {
                 self.heard = self.heard.max(heard.min(self.now));
                 self.expire_due();

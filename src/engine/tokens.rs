@@ -4,7 +4,9 @@
 //! Numbers are reserved on disk in blocks, ahead of use, so that no grant waits for a disk and a
 //! crash can only waste numbers, never give one twice (rules F1, F2).
 
-use super::{Durable, Start};
+use serde::{Deserialize, Serialize};
+
+use super::{Durable, Run, Start};
 use crate::types::{Epoch, FencingToken, Ttl};
 
 /// How many numbers are reserved at a time.
@@ -21,7 +23,7 @@ pub const TOKENS_AHEAD_DAYS_MAX: u64 = 7;
 const EPOCH_STRIDE: u64 = 24 * 60;
 
 /// The counter and its reservation, with the epoch, which is made durable together with it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Tokens {
     /// The next number to be granted.
@@ -51,6 +53,15 @@ impl Tokens {
             asked: start.durable,
             plausible: start.plausible,
         }
+    }
+
+    /// Another run goes on with the counters: they begin above all that any run before can have granted,
+    /// and what was asked for and perhaps not done is asked for again (rules J4, J8).
+    pub(super) fn go_on_in(&mut self, run: &Run) {
+        let Run { durable, first_token, plausible, .. } = *run;
+        self.next = self.next.max(first_token.number());
+        self.epoch = self.epoch.max(durable.epoch);
+        (self.durable, self.asked, self.plausible) = (durable, durable, plausible);
     }
 
     /// This run, as far as it is on disk.

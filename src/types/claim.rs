@@ -93,7 +93,7 @@ pub enum ClaimsError {
 }
 
 /// The claims of one request: 1 to [`CLAIMS_MAX`], each of another lock (rule R5).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims(SmallVec<[Claim; 1]>);
 
 impl Claims {

@@ -1,12 +1,14 @@
 //! How much of everything there may be.
 
+use serde::{Deserialize, Serialize};
+
 use super::Ttl;
 
 /// Bounds that keep one client, or all of them, from using up the coordinator.
 ///
 /// Going past one is a rejection. After a crash the limits hold as well, and who was there before comes
 /// first: sessions and waiters that come back take the places of those who are new, the latest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Longest lease that a client may ask for; at least the default of a lease counts as allowed. It
     /// bounds how long everybody waits after a crash. Leases that were granted before it was lowered

@@ -23,7 +23,7 @@ pub const AT_LEAST_MAX: Duration = Duration::from_secs(7 * 86_400);
 /// A moment: microseconds since an origin that only its reader's own clock knows.
 ///
 /// Two machines' timestamps cannot be compared; nothing puts one on the wire.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 // One more than the microseconds, so that there is room for none: an `Option` of it is no larger.
 pub struct Timestamp(NonZeroU64);
 

@@ -196,8 +196,8 @@ impl<'a> Canon<'a> {
         for forfeit in &table.forfeited {
             self.forfeit(*forfeit);
         }
-        for limbo in &table.in_limbo {
-            match limbo {
+        for pending in &table.in_limbo {
+            match &pending.then {
                 Limbo::Nothing => self.put("nothing"),
                 Limbo::Session(key) => self.put(table.sessions[*key].id),
                 Limbo::Revoke { name, token, .. } => {

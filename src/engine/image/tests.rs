@@ -1,0 +1,67 @@
+//! A second table that hears only what is written down, and has to be the same as the first.
+
+use std::hash::{BuildHasher, RandomState};
+
+use crate::engine::{Effect, Event, LockTable};
+use crate::types::Timestamp;
+
+/// After so many events the second table is written down and read again.
+const EVENTS_PER_IMAGE: usize = 5;
+
+/// Replays, event by event, what another table is told.
+pub(in crate::engine) struct Twin {
+    /// What it makes of it.
+    table: LockTable<RandomState>,
+    /// How many events it has heard.
+    events: usize,
+}
+
+impl Twin {
+    /// One that begins with the image of `table`.
+    pub(in crate::engine) fn of<S: BuildHasher + Clone>(table: &LockTable<S>) -> Self {
+        Self { table: read(&image(table)), events: 0 }
+    }
+
+    /// Hears an event as it was written down, and has to be the same table as `table`, which was told
+    /// it and has said `effects`.
+    pub(in crate::engine) fn follow<S: BuildHasher + Clone>(
+        &mut self,
+        event: &Event,
+        now: Timestamp,
+        table: &LockTable<S>,
+        effects: &[Effect],
+    ) {
+        let written = bincode::serialize(event).unwrap();
+        let event: Event = bincode::deserialize(&written).unwrap();
+        let mut said = Vec::new();
+        self.table.step(&event, now, &mut said);
+        // Whom shells want to hear from is not written down.
+        let is_for_all =
+            |it: &&Effect| !matches!(it, Effect::HoldersChanged { .. } | Effect::Happened(_));
+        let (expected, said) = (effects.iter().filter(is_for_all), said.iter().filter(is_for_all));
+        assert!(expected.eq(said), "a replay says something else to {event:?}");
+        self.events += 1;
+        let image = image(&self.table);
+        assert!(image == self::image(table), "a replay leads to another table after {event:?}");
+        if self.events.is_multiple_of(EVENTS_PER_IMAGE) {
+            self.table = read(&image);
+        }
+    }
+
+    /// The table as it would be after a crash.
+    pub(in crate::engine) fn table<S: BuildHasher + Clone + Default>(&self) -> LockTable<S> {
+        read(&image(&self.table))
+    }
+}
+
+/// A table, written down.
+pub(in crate::engine) fn image<S: BuildHasher + Clone>(table: &LockTable<S>) -> Vec<u8> {
+    bincode::serialize(&table.image()).unwrap()
+}
+
+/// The table that was written down.
+pub(in crate::engine) fn read<S: BuildHasher + Clone + Default>(image: &[u8]) -> LockTable<S> {
+    let table = LockTable::from_image(bincode::deserialize(image).unwrap(), S::default());
+    table.assert_invariants();
+    table
+}
