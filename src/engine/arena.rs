@@ -150,17 +150,12 @@ impl<K: Key, T> Arena<K, T> {
 
     pub(super) fn insert(&mut self, thing: T) -> K {
         let at = self.free;
-        match self.places.get_mut(at) {
-            Some(place) => {
-                if let Place::Free { next } = *place {
-                    self.free = next;
-                }
-                *place = Place::Taken(thing);
-            }
-            None => {
-                self.places.push(Place::Taken(thing));
-                self.free = self.places.len();
-            }
+        if let Some(place) = self.places.get_mut(at) {
+            let Place::Free { next } = mem::replace(place, Place::Taken(thing)) else { taken() };
+            self.free = next;
+        } else {
+            self.places.push(Place::Taken(thing));
+            self.free = self.places.len();
         }
         self.len += 1;
         K::from_index(at)
@@ -237,6 +232,12 @@ impl<K: Key, T> Arena<K, T> {
     pub(super) fn keys(&self) -> impl Iterator<Item = K> {
         self.iter_from(0).map(|(at, _)| K::from_index(at))
     }
+}
+
+/// A place that is free is taken.
+#[cold]
+fn taken() -> ! {
+    unreachable!("free places name free places")
 }
 
 /// A key was followed to a place where nothing is.
