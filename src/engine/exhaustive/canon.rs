@@ -151,7 +151,7 @@ impl<'a> Canon<'a> {
         sessions.sort_by_key(|session| session.id);
         for session in sessions {
             self.put((0, session.id, session.generation, session.latest_request));
-            self.put((session.is_reopened, session.is_over));
+            self.put((session.is_reopened, session.is_over, session.is_awaited));
             self.connection(session.connection);
             self.time(session.ends);
             for (request, outcome) in finished(self.world, session) {

@@ -44,6 +44,8 @@ pub(super) enum Move {
     Recorded,
     /// The coordinator crashes, and begins anew.
     Crash,
+    /// The coordinator crashes, and goes on with a replay of all that it was told.
+    Replay,
     /// The coordinator stops in order, and begins anew.
     Stop,
 }
@@ -55,13 +57,14 @@ impl World {
         for (which, client) in self.clients.iter().enumerate() {
             self.moves_of(u8::try_from(which).unwrap(), client, &mut moves);
         }
-        let Budget { ticks, crashes, stops, revokes, .. } = self.left;
+        let Budget { ticks, crashes, replays, stops, revokes, .. } = self.left;
         if !self.late.is_empty() {
             moves.push(Move::LateComes);
         }
         moves.extend((ticks > 0).then_some(Move::Tick));
         moves.extend((!self.unrecorded.is_empty()).then_some(Move::Recorded));
         moves.extend((crashes > 0).then_some(Move::Crash));
+        moves.extend((replays > 0).then_some(Move::Replay));
         moves.extend((stops > 0).then_some(Move::Stop));
         if revokes > 0 {
             let is_held = |lock: &u8| {

@@ -73,6 +73,8 @@ pub(super) struct Budget {
     pub(super) slow: u8,
     /// Crashes of the coordinator.
     pub(super) crashes: u8,
+    /// Crashes after which the next run goes on with a replay of all that was told.
+    pub(super) replays: u8,
     /// Orderly restarts.
     pub(super) stops: u8,
     /// Locks taken away by an operator.
@@ -106,6 +108,7 @@ const NOTHING: Budget = Budget {
     breaks: 0,
     slow: 0,
     crashes: 0,
+    replays: 0,
     stops: 0,
     revokes: 0,
     goodbyes: 0,
@@ -184,6 +187,15 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         ],
         is_instant: false,
         budget: Budget { ticks: 4, breaks: 1, crashes: 1, stops: 1, ..NOTHING },
+        before: HOLDER_AND_WAITER,
+    },
+    Scenario {
+        name: "replays: two clients, one lock, time, revocations, crashes with a journal and without",
+        clients: 2,
+        asks: 2,
+        shapes: &[Shape::of("a", &[(0, EXCLUSIVE)])],
+        is_instant: false,
+        budget: Budget { ticks: 4, revokes: 1, crashes: 1, replays: 2, ..NOTHING },
         before: HOLDER_AND_WAITER,
     },
 ];

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasherDefault;
+use std::mem;
 
 use super::client::{Client, Line, Stand, Word};
 use super::moves::Move;
 use super::scenario::{Budget, LOCKS_MAX, Scenario, TICK, TTL, name};
+use crate::engine::image::tests::{image, read};
 use crate::engine::reference::fit;
 use crate::engine::request::State;
 use crate::engine::{
-    Attach, Command, Durable, Effect, Event, Forfeit, HEARTBEAT, LockTable, News, Past, Snapshot,
-    Start,
+    Attach, Command, Durable, Effect, Event, Forfeit, HEARTBEAT, LockTable, News, Past, Run,
+    Snapshot, Start,
 };
 use crate::types::{
     ConnectionId, Epoch, FencingToken, Generation, Identity, Limits, Mode, RequestId, SessionId,
@@ -85,7 +87,7 @@ impl World {
 
     /// Whether nobody will ever read what is on disk.
     pub(super) fn is_last_run(&self) -> bool {
-        self.left.crashes == 0 && self.left.stops == 0
+        self.left.crashes == 0 && self.left.stops == 0 && self.left.replays == 0
     }
 
     /// Makes one of the moves that can be made. Panics if what comes of it cannot be.
@@ -147,6 +149,10 @@ impl World {
                 self.left.crashes -= 1;
                 self.unrecorded.clear();
                 self.restart(None);
+            }
+            Move::Replay => {
+                self.left.replays -= 1;
+                self.replay();
             }
             Move::Stop => {
                 self.left.stops -= 1;
@@ -271,16 +277,40 @@ impl World {
         self.handle(&Event::Recorded { count: 1 });
     }
 
-    /// The next run begins.
-    fn restart(&mut self, snapshot: Option<Snapshot>) {
+    /// The next run goes on with what a replay makes of all that was told (rule J4). Nobody knows what
+    /// of the orders to the disk was done, so they come once more (rule J8).
+    fn replay(&mut self) {
+        self.lose_lines();
+        let pending = mem::take(&mut self.unrecorded);
+        let image = image(&self.table);
+        self.table = read(&image);
+        assert!(image == self::image(&self.table), "the image of an image is another");
+        let run = self.next_run();
+        let (plausible, limits) = (self.durable, self.table.limits);
+        let (durable, first_token) = (self.durable, run);
+        self.handle(&Event::Began(Run { durable, first_token, plausible, limits }));
+        assert_eq!(self.unrecorded, pending, "what may not be on record");
+    }
+
+    fn lose_lines(&mut self) {
         for which in 0..self.clients.len() {
             self.cut(which);
         }
         self.late.clear();
-        self.first_token = self.durable.tokens_below;
+    }
+
+    /// Makes an epoch and tokens of its own durable for the next run; gives the first of them.
+    fn next_run(&mut self) -> FencingToken {
+        let first = self.durable.tokens_below;
         self.durable.epoch = Epoch::new(self.durable.epoch.number() + 1);
-        let below = self.first_token.number() + RESERVED;
-        self.durable.tokens_below = FencingToken::new(below);
+        self.durable.tokens_below = FencingToken::new(first.number() + RESERVED);
+        first
+    }
+
+    /// The next run begins.
+    fn restart(&mut self, snapshot: Option<Snapshot>) {
+        self.lose_lines();
+        self.first_token = self.next_run();
         let next_record = self.recorded.last().map_or(0, |(number, _)| number + 1);
         let forfeits = self.recorded.iter().map(|(_, forfeit)| *forfeit).collect();
         let past = Past { snapshot, forfeits, next_record };
