@@ -79,6 +79,8 @@ macro_rules! stories {
 }
 
 stories! {
+    a_run_goes_on_with_a_replay
+    orders_are_given_again_after_a_replay
     a_session_ends_with_its_lease
     a_session_lingers_after_its_connection
     a_session_says_goodbye
@@ -518,6 +520,7 @@ impl Runner for Story {
             "allow" => self.allow(line),
             "account" => self.account(line),
             "crash" => Ok(self.restart(None)),
+            "replay" => Ok(self.replay()),
             "stop" => Ok(self.restart(Some(self.table.snapshot()))),
             "drain" => Ok(self.handle(&Event::Drain)),
             "watch" | "unwatch" | "listen" | "hush" | "unhush" | "untold" => {

@@ -1,5 +1,6 @@
 //! How a story goes on when the coordinator is started again, and its clients come back.
 
+use super::super::image::tests::{image, read};
 use super::*;
 
 impl Story {
@@ -41,19 +42,35 @@ impl Story {
         self.say(session, Command::Request(request))
     }
 
-    /// The next run begins.
-    pub(super) fn restart(&mut self, snapshot: Option<Snapshot>) -> String {
-        let forfeits = self.recorded.iter().map(|(_, forfeit)| *forfeit).collect();
-        let next_record = self.recorded.last().map_or(0, |(number, _)| number + 1);
-        let past = Past { snapshot, forfeits, next_record };
+    /// The run crashes, and the next one goes on with a replay of all that was told.
+    pub(super) fn replay(&mut self) -> String {
+        let first_token = self.next_run();
+        self.table = read(&image(&self.table));
+        let (durable, plausible, limits) = (self.on_disk, plausible(), self.limits);
+        let told = self.handle(&Event::Began(Run { durable, first_token, plausible, limits }));
+        format!("epoch {}\n{told}", durable.epoch)
+    }
+
+    /// Makes an epoch and tokens of its own durable for the next run; gives the first of them. What was
+    /// on its way to the disk is lost.
+    fn next_run(&mut self) -> FencingToken {
         let epoch = Epoch::new(self.on_disk.epoch.number() + 1);
         let first_token = self.on_disk.tokens_below;
         let tokens_below = FencingToken::new(first_token.number() + TOKEN_BLOCK);
         self.on_disk = Durable { epoch, tokens_below, ..self.on_disk };
         self.to_persist.clear();
         self.to_record.clear();
+        first_token
+    }
+
+    /// The next run begins.
+    pub(super) fn restart(&mut self, snapshot: Option<Snapshot>) -> String {
+        let forfeits = self.recorded.iter().map(|(_, forfeit)| *forfeit).collect();
+        let next_record = self.recorded.last().map_or(0, |(number, _)| number + 1);
+        let past = Past { snapshot, forfeits, next_record };
+        let first_token = self.next_run();
         let start = Start { durable: self.on_disk, first_token, plausible: plausible(), past };
         self.table = Table::new(self.limits, start, BuildHasherDefault::new(), self.now);
-        format!("epoch {epoch}\n")
+        format!("epoch {}\n", self.on_disk.epoch)
     }
 }
