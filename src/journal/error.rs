@@ -3,7 +3,7 @@
 use std::io;
 
 use super::frame::RECORD_BYTES_MAX;
-use super::header::FORMAT;
+use super::header::{FORMAT, SETTINGS_BYTES_MAX};
 use super::tail::BATCH_BYTES_MAX;
 
 /// Why a journal that was found is not used. Then the run begins as if there were none: with a grace
@@ -222,6 +222,12 @@ pub enum Failure {
     /// Our own mistake.
     #[error("a record has {bytes} bytes, more than {RECORD_BYTES_MAX}")]
     RecordTooLong {
+        /// How many.
+        bytes: usize,
+    },
+    /// The operator's mistake, or our own.
+    #[error("the settings have {bytes} bytes, more than {SETTINGS_BYTES_MAX}")]
+    SettingsTooLong {
         /// How many.
         bytes: usize,
     },

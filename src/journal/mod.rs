@@ -115,6 +115,8 @@ mod header;
 mod place;
 mod reader;
 mod recover;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -203,7 +205,8 @@ impl<D: Disk> Journal<D> {
         Ok(())
     }
 
-    /// Goes on from what was recovered and replayed.
+    /// Goes on from what was recovered and replayed. The epochs of the run must not be behind those of
+    /// `whole`. A journal that [is long](Whole::is_long) is better begun anew.
     ///
     /// # Errors
     ///

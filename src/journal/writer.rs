@@ -18,7 +18,9 @@ use super::disk::{Disk, DiskFile, Facts, write_all};
 use super::error::{Broken, Failure};
 use super::follow::{Made, Task};
 use super::frame::{Key, Kind, head, put};
-use super::header::{Header, Named, Origin, checkpoint_name, closed_payload, log_name, new_name};
+use super::header::{
+    Header, Named, Origin, SETTINGS_BYTES_MAX, checkpoint_name, closed_payload, log_name, new_name,
+};
 use super::recover::Whole;
 use super::tail::{Batch, MARK_BYTES};
 use super::{NAMES_MAX, Run};
@@ -461,6 +463,10 @@ impl<D: Disk> Writer<D> {
         if Named::of(&name) != Some(Named::Log(segment)) {
             // It would not be found again.
             return Err(Failure::NoNumber);
+        }
+        let bytes = self.run.settings.len();
+        if bytes > SETTINGS_BYTES_MAX {
+            return Err(Failure::SettingsTooLong { bytes });
         }
         let new = new_name(&name);
         self.disk.remove(&new).map_err(Failure::file("removed", &new))?;
