@@ -171,7 +171,7 @@ fn stopped_at_every_step(
         disk.set_faults(Faults { stops_after, ..Faults::default() });
         let mut told = Told::default();
         let is_over = story(&disk, &mut told).is_some();
-        let crashes: u64 = if distance == Distance::Machine { 8 } else { 1 };
+        let crashes: u64 = if distance == Distance::Machine { 4 } else { 1 };
         for seed in 0..crashes {
             let disk = disk.twin();
             let mut expected = expected();
@@ -213,7 +213,7 @@ fn j6_a_crash_at_any_step_of_a_rotation_loses_nothing_that_was_said() {
             let mut journal = Journal::new(disk.clone(), run(1, distance), BOUNDS);
             journal.begin(None).ok()?;
             let mut due = None;
-            for number in 1..=60 {
+            for number in 1..=40 {
                 told.appended = append(&mut journal, 1);
                 let written = journal.flush().ok()?;
                 told.through = written.through;
