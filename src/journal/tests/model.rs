@@ -3,7 +3,7 @@
 
 use super::simulated::Faults;
 use super::*;
-use crate::fuzz::Random;
+use crate::fuzz::{Campaign, Random};
 
 /// Runs after each other on one disk, and what a perfect memory knows of them.
 struct Model {
@@ -116,12 +116,15 @@ impl Model {
 
 #[test]
 fn j1_what_was_said_is_recovered_and_what_is_recovered_is_the_beginning_of_what_happened() {
-    for distance in DISTANCES {
-        for seed in 0..300 {
+    // More of them: JOURNAL_RUNS or JOURNAL_MINUTES; the one that failed: JOURNAL_SEED.
+    let name = "j1_what_was_said_is_recovered";
+    let campaign = Campaign { name, prefix: "JOURNAL", runs: "RUNS" };
+    campaign.run(60, |seed| {
+        for distance in DISTANCES {
             let mut model = Model::new(seed, distance);
             for _ in 0..80 {
                 model.step();
             }
         }
-    }
+    });
 }
