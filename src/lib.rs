@@ -18,6 +18,7 @@
 //! | [`types`] | names, ids, times, modes, codes, limits | std, serde |
 //! | [`engine`] | the lock table: all rules about locks | types |
 //! | [`wire`] | the messages and their frames | types, serde, bytes, bincode, tokio-util |
+//! | [`journal`] | what happened, written down before it is told | std, rustix, siphasher |
 //! | [`server`] | the actors, the listener, the state store | types, engine, wire, actix, tokio |
 //! | [`client`] | what a client believes, and until when | types, wire, tokio |
 //! | `cli`, `main` | arguments to calls, answers to text | server, client |
@@ -47,6 +48,8 @@ mod fuzz;
 #[path = "../tests/history/mod.rs"]
 mod history;
 // The whole of it, clients and coordinator, on a network that is none.
+#[cfg(feature = "server")]
+pub mod journal;
 #[cfg(all(test, feature = "client", feature = "server"))]
 mod network_simulation;
 #[cfg(all(feature = "server", unix))]

@@ -1,0 +1,106 @@
+//! Makes checkpoints away from whoever writes: a recovery that nobody sees, so recovery is exercised
+//! all day.
+//!
+//! ```text
+//!   Writer: … 3 closed ──▶ writes 4 ─────────────────────▶ told of the checkpoint: 3 is gone
+//!                │ Task                                        ▲ Made
+//!   a thread:    └▶ checkpoint of 3, its records ──▶ checkpoint of 4, complete ──▶ removes 3
+//! ```
+//!
+//! The segment that is written meanwhile is not touched: what is appended is not in the way of the
+//! checkpoint, and the checkpoint not in its way.
+
+use std::io::{self, Read, Write};
+
+use super::Distance;
+use super::chain::{Chain, read_header};
+use super::checkpoint::{self, Target};
+use super::disk::Disk;
+use super::error::{Failure, Void};
+use super::header::Header;
+use super::writer::sweep;
+
+/// What records are applied to: the same ones in the same order make the same machine.
+pub trait Machine {
+    /// Goes one record on.
+    ///
+    /// # Errors
+    ///
+    /// If the record says nothing that can be done, in words for the log.
+    fn apply(&mut self, number: u64, record: &[u8]) -> Result<(), String>;
+
+    /// Writes down all of it, so that it can be made again.
+    ///
+    /// # Errors
+    ///
+    /// If `to` does not take it.
+    fn checkpoint(&self, to: &mut dyn Write) -> io::Result<()>;
+}
+
+/// A checkpoint to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// The segments that nobody writes any more.
+    closed: Chain,
+    /// The one that is to go on from the checkpoint.
+    target: Target,
+    /// Whether it is to survive a power cut.
+    distance: Distance,
+}
+
+/// A checkpoint that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// The segment that goes on from it.
+    pub(super) segment: u64,
+    /// How that begins.
+    pub(super) header: Header,
+    /// How long the checkpoint is.
+    pub bytes: u64,
+}
+
+/// Why no checkpoint was made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotMade {
+    /// What was written cannot be read again. A journal that cannot be replayed is of no use: it is to
+    /// be begun anew.
+    #[error("the journal cannot be followed: {0}")]
+    Unread(#[from] Void),
+    /// It could not be written. What is there is as good as before.
+    #[error("no checkpoint could be written: {0}")]
+    Unwritten(#[from] Failure),
+}
+
+impl Task {
+    /// That of having a checkpoint of all but the last segment; none if there is no other.
+    pub(super) fn new(mut chain: Chain, distance: Distance) -> Option<Self> {
+        let last = chain.links.pop()?;
+        let target = Target { segment: last.segment, first: last.first, run: last.run };
+        (!chain.links.is_empty()).then_some(Self { closed: chain, target, distance })
+    }
+}
+
+/// Replays what is closed, writes the checkpoint, and removes what it makes up for. Blocks for as long
+/// as that takes; to be done on a thread of its own.
+///
+/// # Errors
+///
+/// [`NotMade`]; then nothing was removed.
+pub fn compact<D, M>(
+    disk: &D,
+    task: &Task,
+    restore: impl FnOnce(&Header, Option<&mut dyn Read>) -> Result<M, String>,
+) -> Result<Made, NotMade>
+where
+    D: Disk,
+    M: Machine,
+{
+    let machine = task.closed.replay(disk, restore)?;
+    let Target { segment, .. } = task.target;
+    let header = read_header(disk, segment)?;
+    let mut fill = |to: &mut dyn Write| machine.checkpoint(to);
+    let bytes = checkpoint::write(disk, task.target, task.distance, &mut fill)?;
+    // What could not be removed is in nobody's way, and goes with the next one.
+    let _ = sweep(disk, segment, u64::MAX);
+    Ok(Made { segment, header, bytes })
+}

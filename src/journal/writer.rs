@@ -1,0 +1,540 @@
+//! Writes batches, begins segments, and gives the journal up when it cannot be written.
+//!
+//! ```text
+//!          begin, go_on            write fails               void fails
+//!   Off ──────────────────▶ On ───────────────▶ Off(why)  ──────────────▶ Stuck
+//!    ▲                                             │  ▲                      │ make_void
+//!    └─────────────────────────────────────────────┘  └──────────────────────┘
+//! ```
+//!
+//! *Order is all.* A segment has its name only when its header is written; the one before names it only
+//! then; and only behind that name a record goes to the new one. What goes is made unreadable first, the
+//! latest segment before the others, so that no step leaves something behind that looks complete.
+
+use super::Distance;
+use super::chain::{Chain, Link};
+use super::checkpoint::{self, Fill, Target};
+use super::disk::{Disk, DiskFile, Facts, write_all};
+use super::error::{Broken, Failure};
+use super::follow::{Made, Task};
+use super::frame::{Key, Kind, head, put};
+use super::header::{
+    Header, Named, Origin, SETTINGS_BYTES_MAX, checkpoint_name, closed_payload, log_name, new_name,
+};
+use super::recover::Whole;
+use super::tail::{Batch, MARK_BYTES};
+use super::{NAMES_MAX, Run};
+
+/// What a journal may weigh, beside the state that it makes up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Records are followed by a new checkpoint when they are longer than this, and so many
+    /// checkpoints.
+    pub floor_bytes: u64,
+    /// How many checkpoints that is.
+    pub checkpoints: u64,
+}
+
+/// A new checkpoint costs as much as to write down the state once: twice its length of records pays.
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { floor_bytes: 4 * 1024 * 1024, checkpoints: 2 }
+    }
+}
+
+/// How many times that much there may be when no checkpoint comes: then the journal is given up.
+pub const OVERDUE_TIMES: u64 = 4;
+/// Most segments since a checkpoint: each start makes one.
+pub const CHAIN_SEGMENTS_MAX: usize = 64;
+/// With so many of them a checkpoint is due, however short they are.
+const CHAIN_SEGMENTS_DUE: usize = 16;
+
+impl Bounds {
+    /// How many bytes of records there may be until there is to be another checkpoint.
+    pub(super) fn due_bytes(self, checkpoint_bytes: u64) -> u64 {
+        self.checkpoints.saturating_mul(checkpoint_bytes).saturating_add(self.floor_bytes)
+    }
+}
+
+/// What a write came to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The last record that is where the distance wants it: what follows from it may be said.
+    pub through: u64,
+    /// A checkpoint is due: whoever makes it has this to go by. Said once for each.
+    pub due: Option<Task>,
+}
+
+/// Writes the journal of a run.
+#[derive(Debug)]
+pub struct Writer<D: Disk> {
+    /// Where.
+    disk: D,
+    /// What headers say.
+    run: Run,
+    /// When a checkpoint is due.
+    bounds: Bounds,
+    /// The highest number that a segment had: none is used twice, as somebody may still make a
+    /// checkpoint for one that was given up.
+    latest: u64,
+    /// Whether it writes.
+    state: State<D::File>,
+}
+
+/// Whether the journal is written.
+#[derive(Debug)]
+enum State<F> {
+    /// It is.
+    On(Active<F>),
+    /// It is not, and nothing that is there will be taken for it.
+    Off(Failure),
+    /// It is not, and what is there might be.
+    Stuck { why: Failure, void: Failure },
+}
+
+/// The segment that is written, and those before it.
+#[derive(Debug)]
+struct Active<F> {
+    /// Its file.
+    file: F,
+    /// How far it is written.
+    offset: u64,
+    /// The number of the record that comes next.
+    next: u64,
+    /// All segments since the last checkpoint; this one is the last of them.
+    chain: Chain,
+    /// How long those before it are.
+    closed_bytes: u64,
+    /// Whether a checkpoint is on its way.
+    is_due: bool,
+}
+
+impl<D: Disk> Writer<D> {
+    /// One that writes nothing yet.
+    pub fn new(disk: D, run: Run, bounds: Bounds) -> Self {
+        Self { disk, run, bounds, latest: 0, state: State::Off(Failure::NotBegun) }
+    }
+
+    /// Whether it writes, or why not.
+    ///
+    /// # Errors
+    ///
+    /// [`Broken`], as long as it does not.
+    pub fn state(&self) -> Result<(), Broken> {
+        match &self.state {
+            State::On(_) => Ok(()),
+            State::Off(why) => Err(Broken::Void(why.clone())),
+            State::Stuck { why, void } => {
+                Err(Broken::Stuck { why: why.clone(), void: void.clone() })
+            }
+        }
+    }
+
+    /// How long the journal is, but for its checkpoint.
+    pub fn bytes(&self) -> u64 {
+        match &self.state {
+            State::On(active) => active.closed_bytes + active.offset,
+            State::Off(_) | State::Stuck { .. } => 0,
+        }
+    }
+
+    /// Begins a journal whose first record is `next`, with a checkpoint of all that came before; with
+    /// none if nothing did. What was there before goes when the new one is complete.
+    ///
+    /// # Errors
+    ///
+    /// [`Broken`] if it could not be written. Then none is there, neither the new nor the old one.
+    pub fn begin(&mut self, next: u64, checkpoint: Option<Fill<'_>>) -> Result<(), Broken> {
+        let begun = self.try_begin(next, checkpoint);
+        self.begun(begun)
+    }
+
+    fn try_begin(
+        &self,
+        next: u64,
+        checkpoint: Option<Fill<'_>>,
+    ) -> Result<Active<D::File>, Failure> {
+        let found = self.names()?.into_iter().map(Named::segment).max().unwrap_or(0);
+        let segment = 1 + found.max(self.latest);
+        let (origin, checkpoint_bytes) = match checkpoint {
+            None => (Origin::Nothing, 0),
+            Some(fill) => {
+                let target = Target { segment, first: next, run: self.run.id };
+                let bytes = checkpoint::write(&self.disk, target, self.run.distance, fill)?;
+                (Origin::Checkpoint, bytes)
+            }
+        };
+        let (file, header, offset) = self.create(segment, origin, next)?;
+        // What this run goes on from counts from here on; what was before is not needed.
+        self.sweep(segment, segment)?;
+        let link = Link { segment, first: next, next, run: self.run.id, end: offset };
+        let chain = Chain { header, checkpoint_bytes, links: vec![link] };
+        Ok(Active { file, offset, next, chain, closed_bytes: 0, is_due: false })
+    }
+
+    /// Goes on from what was recovered, in a new segment, once all that was replayed is as durable as
+    /// the distance wants it.
+    ///
+    /// # Errors
+    ///
+    /// [`Broken`] if it could not be done. Then nothing of it is there any more.
+    pub fn go_on(&mut self, whole: &Whole) -> Result<(), Broken> {
+        let begun = self.try_go_on(whole);
+        self.begun(begun)
+    }
+
+    fn try_go_on(&self, whole: &Whole) -> Result<Active<D::File>, Failure> {
+        let mut chain = whole.chain.clone();
+        let last = chain.last();
+        let bytes = chain.bytes();
+        if chain.links.len() >= CHAIN_SEGMENTS_MAX {
+            return Err(Failure::TooLong { bytes });
+        }
+        self.sweep(chain.header.segment, last.segment)?;
+        let (file, facts) = self.open(last.segment)?;
+        let name = log_name(last.segment);
+        if facts.bytes > last.end {
+            file.truncate(last.end).map_err(Failure::file("cut", &name))?;
+        }
+        if self.run.distance == Distance::Machine {
+            // An earlier run may have asked for less.
+            for link in &chain.links {
+                let name = log_name(link.segment);
+                self.open(link.segment)?.0.sync().map_err(Failure::file("synced", &name))?;
+            }
+            if chain.checkpoint_bytes > 0 {
+                let name = checkpoint_name(chain.header.segment);
+                let file = self.disk.open(&name).map_err(Failure::file("opened", &name))?;
+                file.sync().map_err(Failure::file("synced", &name))?;
+            }
+        }
+        let (file, offset) = self.follow(&file, &mut chain)?;
+        let closed_bytes = chain.closed_bytes();
+        Ok(Active { file, offset, next: last.next, chain, closed_bytes, is_due: false })
+    }
+
+    /// Takes note of how a beginning went.
+    fn begun(&mut self, begun: Result<Active<D::File>, Failure>) -> Result<(), Broken> {
+        match begun {
+            Ok(active) => {
+                self.latest = active.chain.last().segment;
+                self.state = State::On(active);
+                Ok(())
+            }
+            Err(why) => Err(self.give_up(why)),
+        }
+    }
+
+    /// Writes a batch: one call of the system at [`Distance::Process`], another that syncs at
+    /// [`Distance::Machine`].
+    ///
+    /// # Errors
+    ///
+    /// [`Broken`] if it could not be written, now or before.
+    pub fn write(&mut self, batch: &mut Batch) -> Result<Written, Broken> {
+        self.state()?;
+        match self.try_write(batch) {
+            Ok(written) => Ok(written),
+            Err(why) => Err(self.give_up(why)),
+        }
+    }
+
+    fn try_write(&mut self, batch: &mut Batch) -> Result<Written, Failure> {
+        let due = self.rotate_if_due()?;
+        let State::On(active) = &mut self.state else { return Err(Failure::NotBegun) };
+        if let Some(why) = batch.failure.take() {
+            return Err(why);
+        }
+        if batch.first != active.next {
+            return Err(Failure::Gap { found: batch.first, expected: active.next });
+        }
+        let through = batch.next.saturating_sub(1);
+        if batch.next == batch.first && batch.epochs.is_none() {
+            return Ok(Written { through, due });
+        }
+        let bytes = active.closed_bytes + active.offset + batch.bytes.len() as u64;
+        let due_bytes = self.bounds.due_bytes(active.chain.checkpoint_bytes);
+        if bytes > due_bytes.saturating_mul(OVERDUE_TIMES) {
+            return Err(Failure::TooLong { bytes });
+        }
+        let name = log_name(active.chain.last().segment);
+        if self.run.distance == Distance::Machine {
+            mark(batch, Key::of_run(self.run.id), active.offset);
+        }
+        let written = write_all(&active.file, &batch.bytes, active.offset);
+        written.map_err(Failure::file("written", &name))?;
+        if self.run.distance == Distance::Machine {
+            active.file.sync().map_err(Failure::file("synced", &name))?;
+        }
+        active.offset += batch.bytes.len() as u64;
+        active.next = batch.next;
+        // Headers of later segments say what counts by then.
+        self.run.epochs = batch.epochs.unwrap_or(self.run.epochs);
+        Ok(Written { through, due })
+    }
+
+    /// Begins another segment if what stands behind the last checkpoint is long, so that one can be
+    /// made of all but that.
+    fn rotate_if_due(&mut self) -> Result<Option<Task>, Failure> {
+        let State::On(active) = &self.state else { return Ok(None) };
+        let bytes = active.closed_bytes + active.offset;
+        let has_records = active.next > active.chain.last().first;
+        let is_long = bytes > self.bounds.due_bytes(active.chain.checkpoint_bytes);
+        let is_split = active.chain.links.len() >= CHAIN_SEGMENTS_DUE;
+        if active.is_due || !(is_long || is_split) {
+            return Ok(None);
+        }
+        let mut chain = active.chain.clone();
+        if !has_records {
+            // What was done before this run is all there is.
+            let task = Task::new(chain, self.run.distance);
+            if let State::On(active) = &mut self.state {
+                active.is_due = task.is_some();
+            }
+            return Ok(task);
+        }
+        let last = chain.last_mut();
+        (last.next, last.end) = (active.next, active.offset);
+        let (file, offset) = self.follow(&active.file, &mut chain)?;
+        let closed_bytes = chain.closed_bytes();
+        self.latest = chain.last().segment;
+        let task = Task::new(chain.clone(), self.run.distance);
+        let State::On(active) = &mut self.state else { return Ok(None) };
+        (active.file, active.offset, active.chain) = (file, offset, chain);
+        (active.closed_bytes, active.is_due) = (closed_bytes, true);
+        Ok(task)
+    }
+
+    /// A checkpoint was made, and what came before it is gone.
+    pub fn checkpointed(&mut self, made: &Made) {
+        let State::On(active) = &mut self.state else {
+            let _ = self.disk.remove(&checkpoint_name(made.segment));
+            return;
+        };
+        let found = active.chain.links.iter().position(|link| link.segment == made.segment);
+        let Some(at) = found else {
+            // The journal was begun anew meanwhile.
+            let _ = self.disk.remove(&checkpoint_name(made.segment));
+            return;
+        };
+        active.chain.links.drain(..at);
+        active.chain.header = made.header.clone();
+        active.chain.checkpoint_bytes = made.bytes;
+        active.closed_bytes = active.chain.closed_bytes();
+        active.is_due = false;
+    }
+
+    /// No checkpoint could be made. The next write asks for one again.
+    pub fn not_checkpointed(&mut self) {
+        if let State::On(active) = &mut self.state {
+            active.is_due = false;
+        }
+    }
+
+    /// That the file which is written is where it was made, and has no other name: asked for now and
+    /// then, as a file that was removed can be written without an error.
+    ///
+    /// # Errors
+    ///
+    /// [`Broken`] if it is not, now or before.
+    pub fn check(&mut self) -> Result<(), Broken> {
+        self.state()?;
+        let State::On(active) = &self.state else { return Ok(()) };
+        let file = log_name(active.chain.last().segment);
+        let same = self.disk.open(&file).and_then(|named| {
+            let (named, ours) = (named.facts()?, active.file.facts()?);
+            Ok(named.inode == ours.inode && named.born == ours.born && ours.links == 1)
+        });
+        match same {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(self.give_up(Failure::Gone { file: file.into() })),
+        }
+    }
+
+    /// Has no later start take what is there for a journal. To be tried again while it is
+    /// [`Broken::Stuck`].
+    ///
+    /// # Errors
+    ///
+    /// [`Broken::Stuck`] if that is not certain.
+    pub fn make_void(&mut self) -> Result<(), Broken> {
+        let why = match &self.state {
+            State::On(_) => Failure::NotBegun,
+            State::Off(why) | State::Stuck { why, .. } => why.clone(),
+        };
+        match self.give_up(why) {
+            Broken::Void(_) => Ok(()),
+            stuck @ Broken::Stuck { .. } => Err(stuck),
+        }
+    }
+
+    /// It cannot be written: whatever is there must never be taken for complete.
+    fn give_up(&mut self, why: Failure) -> Broken {
+        match self.try_void() {
+            Ok(()) => {
+                self.state = State::Off(why.clone());
+                Broken::Void(why)
+            }
+            Err(void) => {
+                self.state = State::Stuck { why: why.clone(), void: void.clone() };
+                Broken::Stuck { why, void }
+            }
+        }
+    }
+
+    /// Empties all segments, the latest first, then removes all there is. A file counts as void if it
+    /// is empty or gone for certain.
+    fn try_void(&self) -> Result<(), Failure> {
+        let mut names = self.names()?;
+        names.sort_by_key(|name| std::cmp::Reverse(name.segment()));
+        let mut uncertain = None;
+        let mut emptied = Vec::new();
+        for named in &names {
+            if let Named::Log(segment) = *named {
+                emptied.push((segment, self.empty(segment)));
+            }
+        }
+        for (segment, emptied) in emptied {
+            let name = log_name(segment);
+            let removed = self.disk.remove(&name).map_err(Failure::file("removed", &name));
+            if let (Err(why), Err(_)) = (emptied, removed) {
+                uncertain.get_or_insert(why);
+            }
+        }
+        for named in names {
+            match named {
+                Named::Log(_) => {}
+                Named::Checkpoint(segment) => {
+                    // Without its segment it is none.
+                    let _ = self.disk.remove(&checkpoint_name(segment));
+                }
+                Named::New(segment) => self.remove_new(segment),
+            }
+        }
+        if self.run.distance == Distance::Machine {
+            self.disk.sync().map_err(Failure::file("synced", "the directory"))?;
+        }
+        uncertain.map_or(Ok(()), Err)
+    }
+
+    fn empty(&self, segment: u64) -> Result<(), Failure> {
+        let name = log_name(segment);
+        let file = self.disk.open(&name).map_err(Failure::file("opened", &name))?;
+        file.truncate(0).map_err(Failure::file("emptied", &name))?;
+        if self.run.distance == Distance::Machine {
+            file.sync().map_err(Failure::file("synced", &name))?;
+        }
+        Ok(())
+    }
+
+    fn remove_new(&self, segment: u64) {
+        for name in [log_name(segment), checkpoint_name(segment)] {
+            let _ = self.disk.remove(&new_name(&name));
+        }
+    }
+
+    /// Makes the segment behind the last one of `chain`, and has that one, `file`, name it.
+    fn follow(&self, file: &D::File, chain: &mut Chain) -> Result<(D::File, u64), Failure> {
+        let last = chain.last();
+        let segment = last.segment + 1;
+        let (new, _, offset) = self.create(segment, Origin::Segment(last.run), last.next)?;
+        let mut closed = Vec::new();
+        let payload = closed_payload(segment, self.run.id);
+        put(&mut closed, Key::of_run(last.run), Kind::Closed, last.next, &payload);
+        let name = log_name(last.segment);
+        write_all(file, &closed, last.end).map_err(Failure::file("written", &name))?;
+        if self.run.distance == Distance::Machine {
+            file.sync().map_err(Failure::file("synced", &name))?;
+        }
+        let (first, next) = (last.next, last.next);
+        chain.last_mut().end = last.end + closed.len() as u64;
+        chain.links.push(Link { segment, first, next, run: self.run.id, end: offset });
+        Ok((new, offset))
+    }
+
+    /// Makes a segment that has a header and nothing else. It has its name when that is written.
+    fn create(
+        &self,
+        segment: u64,
+        origin: Origin,
+        first: u64,
+    ) -> Result<(D::File, Header, u64), Failure> {
+        let name = log_name(segment);
+        if Named::of(&name) != Some(Named::Log(segment)) {
+            // It would not be found again.
+            return Err(Failure::NoNumber);
+        }
+        let bytes = self.run.settings.len();
+        if bytes > SETTINGS_BYTES_MAX {
+            return Err(Failure::SettingsTooLong { bytes });
+        }
+        let new = new_name(&name);
+        self.disk.remove(&new).map_err(Failure::file("removed", &new))?;
+        let file = self.disk.create(&new).map_err(Failure::file("made", &new))?;
+        let facts = file.facts().map_err(Failure::file("looked at", &new))?;
+        let header = Header::new(&self.run, segment, origin, first, facts);
+        let bytes = header.to_bytes();
+        write_all(&file, &bytes, 0).map_err(Failure::file("written", &new))?;
+        if self.run.distance == Distance::Machine {
+            file.sync().map_err(Failure::file("synced", &new))?;
+        }
+        self.disk.rename(&new, &name).map_err(Failure::file("renamed", &new))?;
+        if self.run.distance == Distance::Machine {
+            self.disk.sync().map_err(Failure::file("kept", &name))?;
+        }
+        Ok((file, header, bytes.len() as u64))
+    }
+
+    fn open(&self, segment: u64) -> Result<(D::File, Facts), Failure> {
+        let name = log_name(segment);
+        let file = self.disk.open(&name).map_err(Failure::file("opened", &name))?;
+        let facts = file.facts().map_err(Failure::file("looked at", &name))?;
+        Ok((file, facts))
+    }
+
+    /// Removes what is not of the segments from `first` to `last`.
+    fn sweep(&self, first: u64, last: u64) -> Result<(), Failure> {
+        for named in self.names()? {
+            if let Named::New(segment) = named {
+                self.remove_new(segment);
+            }
+        }
+        sweep(&self.disk, first, last)
+    }
+
+    fn names(&self) -> Result<Vec<Named>, Failure> {
+        names(&self.disk)
+    }
+}
+
+/// Removes what is not of the segments from `first` to `last`, which count without it.
+pub(super) fn sweep<D: Disk>(disk: &D, first: u64, last: u64) -> Result<(), Failure> {
+    for named in names(disk)? {
+        let segment = named.segment();
+        let name = match named {
+            Named::Log(_) => log_name(segment),
+            Named::Checkpoint(_) => checkpoint_name(segment),
+            Named::New(_) => continue,
+        };
+        if !(first..=last).contains(&segment) {
+            disk.remove(&name).map_err(Failure::file("removed", &name))?;
+        }
+    }
+    Ok(())
+}
+
+fn names<D: Disk>(disk: &D) -> Result<Vec<Named>, Failure> {
+    let names = disk.names(NAMES_MAX).map_err(Failure::file("read", "the directory"))?;
+    Ok(names.iter().filter_map(|name| Named::of(name)).collect())
+}
+
+/// Fills in the mark that a batch begins with: all before it is synced.
+fn mark(batch: &mut Batch, key: Key, offset: u64) {
+    let through = batch.first.saturating_sub(1);
+    let payload = [through.to_le_bytes(), offset.to_le_bytes()].concat();
+    let mut mark = head(key, Kind::Synced, batch.first, &payload).to_vec();
+    mark.extend(payload);
+    if let Some(room) = batch.bytes.get_mut(..MARK_BYTES) {
+        room.copy_from_slice(&mark);
+    }
+}
