@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::chatter::Chatter;
-use super::ledger::Ledger;
-use super::places::Inside;
+use crate::server::chatter::Chatter;
+use crate::server::ledger::Ledger;
+use crate::server::net::places::Inside;
 
 /// Counts since the start, and the connections of now.
 #[derive(Debug, Default)]

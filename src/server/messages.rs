@@ -11,8 +11,8 @@ use actix::{Message, Recipient};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::ledger::{Share, Unheard};
 use crate::engine::{Counts, Durable};
+use crate::server::ledger::{Share, Unheard};
 use crate::types::{ConnectionId, GoodbyeCode, Timestamp};
 use crate::wire::{ClientMessage, ServerMessage, ShownLock};
 

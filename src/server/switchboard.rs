@@ -11,18 +11,18 @@ use std::time::{Duration, SystemTime};
 
 use foldhash::fast::FixedState;
 
-use super::config::StaleState;
-use super::connections::Role;
-use super::hello;
-use super::parse;
-use super::persist;
-use super::render;
-use super::seal::{Sealed, Sealer};
-use super::start;
-use super::store::{Change, StateStore};
 use crate::engine::{
     Command, Counts, Effect, EndReason, Event, LockTable, LockView, News, Place, SessionView,
 };
+use crate::server::config::StaleState;
+use crate::server::desk::connections::Role;
+use crate::server::desk::hello;
+use crate::server::desk::parse;
+use crate::server::desk::render;
+use crate::server::desk::seal::{Sealed, Sealer};
+use crate::server::durable::persist;
+use crate::server::durable::start;
+use crate::server::durable::store::{Change, StateStore};
 use crate::types::{
     ConnectionId, Epoch, FencingToken, GoodbyeCode, Limits, LockName, Mode, RejectionCode,
     RequestId, SessionId, Timestamp,

@@ -14,19 +14,19 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep};
 
-use super::config::StaleState;
-use super::coordinator::Coordinator;
-use super::counters::Counters;
-use super::hosts::Barrier;
-use super::ledger::{Account, Ledger, UNREAD_BYTES_MAX};
-use super::messages::{Connect, Deliver, Disconnect, Handled, Submit, Window};
-use super::persist::{Order, commit_all};
-use super::seal::{Sealer, StateKey};
-use super::session::Shared;
-use super::start;
-use super::store::{Change, MemoryStore, StateStore, StoreError, Stored};
 use crate::clock::Clock;
 use crate::engine::{Durable, Past, Start};
+use crate::server::config::StaleState;
+use crate::server::counters::Counters;
+use crate::server::desk::Coordinator;
+use crate::server::desk::seal::{Sealer, StateKey};
+use crate::server::durable::persist::{Order, commit_all};
+use crate::server::durable::start;
+use crate::server::durable::store::{Change, MemoryStore, StateStore, StoreError, Stored};
+use crate::server::ledger::{Account, Ledger, UNREAD_BYTES_MAX};
+use crate::server::messages::{Connect, Deliver, Disconnect, Handled, Submit, Window};
+use crate::server::net::hosts::Barrier;
+use crate::server::net::session::Shared;
 use crate::types::{ConnectionId, Epoch, FencingToken, Limits, TTL_MAX, Timestamp, Ttl};
 use crate::wire::{
     self, Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Ticket, Wait, decode,
