@@ -17,7 +17,6 @@ use crate::engine::{
     Listening, Rejection, Standing, Tenure,
 };
 use crate::server::desk::render;
-use crate::server::desk::tenures::Hushed;
 use crate::server::fields::{self, Fields};
 use crate::types::{
     Claim, ConnectionId, Epoch, FencingToken, Generation, Identity, LockName, OwnerId, RequestId,
@@ -215,6 +214,17 @@ pub(super) enum Telling {
     Lines,
     /// Not at all, or in a sum.
     Sums,
+}
+
+/// A session whose grants are counted.
+#[derive(Debug)]
+pub(super) struct Hushed {
+    /// Who that is.
+    pub(super) identity: Identity,
+    /// Where it comes from.
+    pub(super) peer: Option<SocketAddr>,
+    /// The lock that it was granted last when it was still told, the first of several.
+    pub(super) lock: LockName,
 }
 
 /// Grants of a session that were counted instead of told.

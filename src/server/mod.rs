@@ -48,8 +48,10 @@
 //!
 //! `docs/architecture.md` tells the whole way of a request.
 
+mod barrier;
 mod chatter;
 mod config;
+mod coordinator;
 mod counters;
 mod desk;
 mod durable;
@@ -57,6 +59,7 @@ mod error;
 mod fields;
 #[cfg(test)]
 mod fuzz;
+mod gate;
 mod ledger;
 mod log_lines;
 mod messages;
@@ -64,8 +67,6 @@ mod net;
 #[cfg(test)]
 mod restarts;
 mod run;
-#[cfg(all(test, feature = "client"))]
-pub(crate) mod switchboard;
 #[cfg(test)]
 mod testing;
 
@@ -75,8 +76,16 @@ pub use error::ServerError;
 pub use run::{Server, ServerHandle, Spawned, spawn};
 #[cfg(all(test, feature = "client"))]
 pub(crate) use {
-    desk::seal::StateKey,
-    durable::{Change, MemoryStore, StateStore, Stored, persist::Disk},
+    desk::{
+        Desk,
+        turn::{Delivery, Turn},
+        witness::{Granted, Witness},
+    },
+    durable::{
+        Change, MemoryStore, StateKey, StateStore,
+        persist::{Disk, summary},
+        store::Stored,
+    },
     net::listener::Listener,
     run::Bound,
 };

@@ -14,8 +14,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use foldhash::fast::RandomState;
 
 use super::parse;
+use super::turn::Window;
 use crate::server::ledger::Unheard;
-use crate::server::messages::Window;
 use crate::types::ConnectionId;
 use crate::wire::ClientMessage;
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use log::warn;
 
-use super::Coordinator;
+use super::Desk;
 use super::connections::Role;
 use super::hello;
 use super::inspect;
@@ -22,10 +22,10 @@ use crate::wire::{self, ClientMessage, Extra, Query, ServerMessage};
 /// What a look at the table counts for, in steps: a page of it takes about a tenth of a millisecond.
 pub(super) const LOOK_STEPS: u64 = 1_024;
 
-impl Coordinator {
+impl Desk {
     /// Takes what one read of a connection brought: keep-alives first (rule S5), then the rest in
     /// order; until this turn has done enough. Says how many it has taken.
-    pub(super) fn submit(
+    pub(super) fn hear(
         &mut self,
         connection: ConnectionId,
         messages: &[ClientMessage],
@@ -92,7 +92,7 @@ impl Coordinator {
     fn hello(&mut self, connection: ConnectionId, hello: &wire::Hello, now: Timestamp) {
         let epoch_seen = Epoch::new(hello.epoch_seen);
         let token_seen = FencingToken::new(hello.token_seen);
-        let (role, attach) = match hello::parse(hello, &self.sealer, hello::draw) {
+        let (role, attach) = match hello::parse(hello, &self.sealer, &mut self.draw) {
             Ok(parsed) => parsed,
             Err((code, reason)) => {
                 return self.dismiss(connection, render::refused(code, reason));
@@ -179,7 +179,7 @@ impl Coordinator {
         place
     }
 
-    fn session_of(&self, connection: ConnectionId) -> Option<SessionId> {
+    pub(super) fn session_of(&self, connection: ConnectionId) -> Option<SessionId> {
         match self.connections.role(connection) {
             Some(Role::Session { id, .. }) => Some(*id),
             Some(Role::Unknown | Role::Observer | Role::Gone) | None => None,

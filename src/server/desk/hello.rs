@@ -12,7 +12,10 @@ use crate::types::{Generation, RejectionCode, SessionId};
 use crate::wire;
 
 /// Why a Hello is refused: the code, and a sentence.
-pub(in crate::server) type Refusal = (RejectionCode, String);
+pub(crate) type Refusal = (RejectionCode, String);
+
+/// Names new sessions.
+pub(crate) type Draw = Box<dyn FnMut() -> Result<SessionId, Refusal>>;
 
 /// What the connection becomes, and what that takes of the engine: nothing, for an observer. A
 /// new session gets the name that `draw` gives.

@@ -1,81 +1,88 @@
-//! The Coordinator: the one actor that owns the table of locks.
+//! The desk: what the Coordinator does, without being an actor.
 //!
 //! ```text
-//!   Session ──Submit──▶ ┌─────────────────────────────────────────┐
-//!   Session ──Submit──▶ │ Coordinator                             │ ──Deliver──▶ Session
-//!   Session ──Submit──▶ │   events ─▶ LockTable ─▶ effects        │ ──Deliver──▶ Session
-//!     timer ──────────▶ │                (one timer, re-armed)    │ ──orders───▶ commit task
-//!                       └─────────────────────────────────────────┘
+//!   submit, disconnect, ──▶ ┌──────────────────────────────┐ ──▶ Turn: deliveries, by connection
+//!   committed, tick, …      │ Desk                         │           orders, for the store
+//!     (and the time)        │   events ─▶ step ─▶ effects  │           goes_on, listens
+//!                           └──────────────────────────────┘
 //! ```
 //!
-//! All sessions put what they read into this actor's mailbox, and the mailbox is what brings it in
-//! order: nothing here is locked, because nothing happens at the same time.
+//! The one idea: *a turn is data*. What a message holds is brought to the table, event by event; what
+//! comes of it is put together for each connection, and given to whoever asked: the Coordinator's
+//! mailbox in production, a heap of events in a simulation. So what they run is the same to the letter.
 //!
-//! It is dull. A turn is: take the time, step the table through what the message holds, perform the
-//! effects, deliver what has come together for each connection as one batch, re-arm the timer. If a
-//! rule about locks can be found here, it is in the wrong file. A turn ends after so many steps; what is
-//! left of what clients said waits in the `backlog`, while the sockets are looked at. What is due happens
-//! behind a *barrier*: once everything is heard that could be read by then. What the actor adds to the engine is the
-//! attributes of connections: where their answers go, and who they said they are; and the proofs that
-//! outlive a run, which the engine takes on trust.
+//! It is dull. A turn steps the table through what it is given, performs the effects, and says what is to
+//! be sent. If a rule about locks can be found here, it is in the wrong file. A turn ends after so many
+//! steps; what is left of what clients said waits in the `backlog`, while the sockets are looked at. What
+//! is due happens behind a *barrier*: once everything is heard that could be read by then. What the desk
+//! adds to the engine is the attributes of connections: what each is for, who they said they are, what
+//! they watch; and the proofs that outlive a run, which the engine takes on trust.
 //!
-//! What is never here: a socket, a file, a wait.
+//! *One place each* for what has to stand between decision and word: every event goes through
+//! [`Desk::step`], with its moment; and nothing that follows from one leaves but in a [`Turn`].
+//!
+//! | file | is about |
+//! |---|---|
+//! | `turn` | what goes in, what comes out |
+//! | `hear`, `hello`, `parse` | what clients say, brought to the engine |
+//! | `perform`, `render`, `inspect` | what the engine says, brought to the wire |
+//! | `audience`, `watches`, `subscribers` | who wants to see locks, and to hear of requests, of others |
+//! | `connections`, `weight` | what each connection is for, what a turn has for it, what messages take |
+//! | `backlog` | what a turn has left to do, and whose turn it is then |
+//! | `seal` | proofs that outlive a run: secrets of sessions, seals of grants, tickets of places |
+//! | `tenures` | which grants the log tells of, and which it counts |
+//!
+//! What is never here: an actor, a socket, a file, a clock, a wait. The log is told, but decides nothing.
 
 mod audience;
 mod backlog;
-pub(super) mod connections;
+mod connections;
 mod hear;
 pub(super) mod hello;
-pub(super) mod inspect;
-pub(super) mod parse;
+mod inspect;
+mod parse;
 mod perform;
 pub(super) mod render;
 pub(super) mod seal;
-pub(super) mod subscribers;
-pub(super) mod tenures;
+mod subscribers;
+mod tenures;
 #[cfg(test)]
 mod tests;
-pub(super) mod watches;
+pub(super) mod turn;
+mod watches;
 pub(super) mod weight;
+#[cfg(test)]
+pub(super) mod witness;
 
 use std::collections::VecDeque;
 use std::mem;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use actix::{Actor, AsyncContext, Context, Handler, MessageResult, SpawnHandle};
 use foldhash::fast::RandomState;
-use log::error;
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
-use tokio::task::{spawn_local, yield_now};
 
 use self::backlog::{Backlog, Item, QUANTUM_STEPS, TURN_STEPS_MAX};
+pub(super) use self::connections::{BATCH_BYTES_MAX, EVENTS_BYTES_MAX};
 use self::connections::{Connections, Role};
+use self::hello::Draw;
 use self::seal::Sealer;
 use self::subscribers::Subscribers;
 use self::tenures::Tenures;
+use self::turn::{Submit, Turn, Window};
 use self::watches::Watches;
-use crate::clock::Clock;
-use crate::engine::{Effect, Event, LockTable, Start};
+use crate::engine::{Counts, Effect, Event, LockTable, Start};
 use crate::server::counters::Counters;
-use crate::server::durable::persist::Order;
-use crate::server::durable::{Change, Everything};
+use crate::server::durable::{Change, Committed, Everything};
 use crate::server::log_lines;
-use crate::server::messages::{
-    AllHeard, CloseAll, Committed, Connect, Disconnect, Drain, GoOn, Save, Submit, TellState,
-    Window,
-};
-use crate::server::net::hosts::Barrier;
 use crate::types::{ConnectionId, GoodbyeCode, Limits, LockName, Timestamp};
 
-/// The singleton that decides.
+/// What decides, and all that it has to know.
 #[expect(clippy::struct_excessive_bools, reason = "each is about something of its own")]
-pub(in crate::server) struct Coordinator {
+pub(crate) struct Desk {
     /// Every rule is in here, and nothing else touches it.
     table: LockTable<RandomState>,
-    /// Where time comes from; tests bring their own.
-    clock: Box<dyn Clock>,
-    /// Where answers go.
+    /// What each connection is for, and what this turn has for it.
     connections: Connections,
     /// Who wants to see locks that are held by others.
     watches: Watches,
@@ -93,50 +100,61 @@ pub(in crate::server) struct Coordinator {
     looked: u64,
     /// How many steps may have been taken before the sockets are looked at again.
     steps_until_look: u64,
-    /// Tells when everything is submitted that could be read at a moment.
-    barrier: Barrier,
-    /// Whether it was asked, and has not told yet.
+    /// Whether it was asked to be told when everything is heard, and was not told yet.
     is_listening: bool,
     /// What the table wants done; empty between turns, kept for its memory.
     effects: Vec<Effect>,
-    /// The one timer, and when it goes off. It may go off too early, never too late.
-    timer: Option<(Timestamp, SpawnHandle)>,
-    /// To the task that makes things durable.
-    orders: UnboundedSender<Order>,
+    /// What this turn came to so far.
+    turn: Turn,
     /// Proves to a later run what this one says, and to this one what an earlier run has said.
     sealer: Sealer,
+    /// Names new sessions.
+    draw: Draw,
+    /// What the calendar says, for those who hear of events.
+    wall: fn() -> SystemTime,
     /// Which grants the log tells of, and which it counts.
     tenures: Tenures,
     /// What the listener and the sessions count.
     counters: Arc<Counters>,
     /// When it began, for the uptime.
     since: Timestamp,
-    /// Who wants to know when nothing is held any more.
-    drained: Option<oneshot::Sender<()>>,
+    /// Somebody wants to know when nothing is held any more.
+    is_draining: bool,
     /// Whether the log was told of a grace period, and not yet of its end.
     in_grace: bool,
-    /// Everything was put on order to be saved: nothing is decided any more, for it would be lost.
-    is_over: bool,
+    /// What there was when everything was put on order to be saved, if it was: nothing is decided any
+    /// more, for it would be lost.
+    over: Option<Counts>,
+    /// Sees what no client is told, for a simulation.
+    #[cfg(test)]
+    witness: Option<witness::Witness>,
 }
 
-impl Coordinator {
-    /// A coordinator that goes on from `start`.
-    pub(in crate::server) fn new(
-        limits: Limits,
-        start: Start,
-        clock: Box<dyn Clock>,
-        orders: UnboundedSender<Order>,
-        barrier: Barrier,
-        sealer: Sealer,
-        counters: Arc<Counters>,
-    ) -> Self {
-        let since = clock.now();
-        let table = LockTable::new(limits, start, RandomState::default(), since);
+/// What a desk begins with.
+pub(in crate::server) struct Setting {
+    /// How much of everything there may be.
+    pub(in crate::server) limits: Limits,
+    /// What the run before has left.
+    pub(in crate::server) start: Start,
+    /// Has the key of that state.
+    pub(in crate::server) sealer: Sealer,
+    /// Names new sessions: so that nobody can guess them, and none comes twice.
+    pub(in crate::server) draw: Draw,
+    /// What the calendar says.
+    pub(in crate::server) wall: fn() -> SystemTime,
+    /// What the listener and the sessions count.
+    pub(in crate::server) counters: Arc<Counters>,
+}
+
+impl Desk {
+    /// A desk that goes on from where the run before has ended.
+    pub(in crate::server) fn new(setting: Setting, now: Timestamp) -> Self {
+        let Setting { limits, start, sealer, draw, wall, counters } = setting;
+        let table = LockTable::new(limits, start, RandomState::default(), now);
         let grace = table.grace_left();
         log_lines::began(&table.counts(), grace);
         Self {
             table,
-            clock,
             connections: Connections::default(),
             watches: Watches::default(),
             subscribers: Subscribers::default(),
@@ -146,58 +164,206 @@ impl Coordinator {
             backlog: Backlog::default(),
             looked: 0,
             steps_until_look: TURN_STEPS_MAX,
-            barrier,
             is_listening: false,
             effects: Vec::new(),
-            timer: None,
-            orders,
+            turn: Turn::default(),
             sealer,
+            draw,
+            wall,
             tenures: Tenures::default(),
             counters,
-            since,
-            drained: None,
+            since: now,
+            is_draining: false,
             in_grace: grace.is_some(),
-            is_over: false,
+            over: None,
+            #[cfg(test)]
+            witness: None,
         }
+    }
+
+    /// A connection is there, and says nothing yet.
+    #[must_use]
+    pub(crate) fn connect(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<SocketAddr>,
+    ) -> &mut Turn {
+        self.connections.insert(connection, peer, &mut self.turn.deliveries);
+        &mut self.turn
+    }
+
+    /// What one read of a connection has brought.
+    #[must_use]
+    pub(crate) fn submit(&mut self, submit: Submit, now: Timestamp) -> &mut Turn {
+        let Submit { connection, messages, window, unheard } = submit;
+        if self.is_spent() || self.backlog.holds(connection) {
+            self.put_off(connection, Item::rest(messages, 0, window, unheard));
+            return &mut self.turn;
+        }
+        let handled = self.hear(connection, &messages, now);
+        if handled < messages.len() {
+            self.put_off(connection, Item::rest(messages, handled, window, unheard));
+        } else if window == Window::Shut {
+            self.connections.acknowledge(connection);
+        }
+        self.finish_turn(now)
+    }
+
+    /// Every socket was looked at since a turn had done enough.
+    #[must_use]
+    pub(crate) fn go_on(&mut self, now: Timestamp) -> &mut Turn {
+        self.is_going_on = false;
+        self.steps_until_look = self.steps() + TURN_STEPS_MAX;
+        self.serve(now);
+        self.finish_turn(now)
+    }
+
+    /// A connection ended without a Goodbye. Answered by an empty batch that says that all it submitted
+    /// is handled.
+    #[must_use]
+    pub(crate) fn disconnect(&mut self, connection: ConnectionId, now: Timestamp) -> &mut Turn {
+        if self.backlog.holds(connection) {
+            self.backlog.push(connection, Item::End);
+            return &mut self.turn;
+        }
+        self.end_connection(connection, now);
+        self.finish_turn(now)
+    }
+
+    /// The moment of [`Desk::next_deadline`] has come, or an earlier one that was it before.
+    #[must_use]
+    pub(crate) fn ring(&mut self, now: Timestamp) -> &mut Turn {
+        // Here time passes, also for those of whom nothing more is heard.
+        self.counters.chatter.look();
+        self.tenures.look(&mut self.table, now);
+        self.listen(now);
+        &mut self.turn
+    }
+
+    /// Whatever could be read at the moment `heard` was submitted.
+    #[must_use]
+    pub(crate) fn tick(&mut self, heard: Timestamp, now: Timestamp) -> &mut Turn {
+        self.is_listening = false;
+        for connection in self.backlog.connections().collect::<Vec<_>>() {
+            self.step(&Event::Heard { connection }, now);
+        }
+        self.step(&Event::Tick { heard }, now);
+        self.finish_turn(now)
+    }
+
+    /// So much more is on disk.
+    #[must_use]
+    pub(crate) fn committed(&mut self, committed: &Committed, now: Timestamp) -> &mut Turn {
+        if let Some(durable) = committed.durable {
+            self.step(&Event::Persisted(durable), now);
+        }
+        if committed.recorded > 0 {
+            self.step(&Event::Recorded { count: committed.recorded }, now);
+        }
+        self.finish_turn(now)
+    }
+
+    /// This run is over, and the next is to go on from here: every connection is said Goodbye to,
+    /// everything is put on order to be saved, and nothing is decided any more.
+    #[must_use]
+    pub(crate) fn save(&mut self, now: Timestamp) -> &mut Turn {
+        if self.over.is_some() {
+            return &mut self.turn;
+        }
+        // With nobody there, nothing may have happened for long: what is left is counted from now.
+        self.step(&Event::Tick { heard: Timestamp::default() }, now);
+        // Whatever was said is in the snapshot, and whatever is in the snapshot was said.
+        let _ = self.finish_turn(now);
+        self.tenures.tell_rest(&mut self.table, now);
+        let counts = self.table.counts();
+        log_lines::saving(&counts);
+        self.over = Some(counts);
+        #[cfg(test)]
+        self.witness_leaving();
+        // The table itself goes, as it is: a copy would take its memory twice.
+        let nothing =
+            LockTable::new(Limits::default(), Start::default(), RandomState::default(), now);
+        let everything = Everything::left_by(mem::replace(&mut self.table, nothing));
+        self.turn.orders.push(Change::SaveSnapshot(everything));
+        self.close_all(GoodbyeCode::Draining, now)
+    }
+
+    /// Stop soon, and nothing will go on: waiters are answered, nothing new is accepted, holders may
+    /// finish.
+    #[must_use]
+    pub(crate) fn drain(&mut self, now: Timestamp) -> &mut Turn {
+        self.step(&Event::Drain, now);
+        self.is_draining = true;
+        self.tenures.tell_rest(&mut self.table, now);
+        self.finish_turn(now)
+    }
+
+    /// Says Goodbye to every connection, and to those that still come.
+    #[must_use]
+    pub(crate) fn close_all(&mut self, code: GoodbyeCode, now: Timestamp) -> &mut Turn {
+        self.tenures.tell_rest(&mut self.table, now);
+        self.connections.close_all(code, &mut self.turn.deliveries);
+        &mut self.turn
+    }
+
+    /// Tells the log how things are.
+    pub(crate) fn tell_state(&mut self, now: Timestamp) {
+        let uptime = now.since(self.since);
+        log_lines::state(&inspect::status(&self.table, uptime, &self.counters));
+        self.counters.chatter.tell_rest();
+        self.tenures.tell_rest(&mut self.table, now);
+    }
+
+    /// When [`Desk::ring`] is due, or before: one that comes before finds nothing to do, so that the
+    /// renewal of a lease costs nothing here. While there are sessions, that is never far: the table wants
+    /// to hear that time passes, so that it notices when it did not (rule T3). None while nothing is due,
+    /// or [`Desk::tick`] is to come anyway.
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        if self.over.is_some() || self.is_listening { None } else { self.table.next_deadline() }
+    }
+
+    /// How much of everything there is, or was when it was put on order to be saved.
+    pub(crate) fn counts(&self) -> Counts {
+        self.over.unwrap_or_else(|| self.table.counts())
     }
 
     /// One event in, all its effects out: the one place where anything is decided.
     fn step(&mut self, event: &Event, now: Timestamp) {
-        if !self.is_over {
+        if self.over.is_none() {
             // Asked each time, for what the log tells may change at any time.
             self.table.listen(self.listening());
-            self.table.handle(event, now, &mut self.effects);
+            self.decide(event, now);
             self.perform_all(now);
         }
     }
 
-    /// Has something made durable; the table goes on, and hears when it is.
-    fn order(&mut self, change: Change, done: Option<oneshot::Sender<()>>) {
-        if self.orders.send(Order { change, done }).is_err() {
-            error!("nobody makes the state durable any more; granting will stop");
-        }
+    #[cfg(not(test))]
+    fn decide(&mut self, event: &Event, now: Timestamp) {
+        self.table.handle(event, now, &mut self.effects);
     }
 
-    /// Ends a turn: delivers what has come together, and sees that the next deadline is met.
-    fn finish_turn(&mut self, now: Timestamp, ctx: &mut Context<Self>) {
+    /// Ends a turn: puts together what has come of it, and sees that what is due is asked for.
+    fn finish_turn(&mut self, now: Timestamp) -> &mut Turn {
         self.show_changed(now);
         // Half a turn before it has to: so nobody is put off who says no more than the others.
         if !self.backlog.is_empty() || !self.showing.is_empty() || self.is_half_spent() {
-            self.go_on_later(ctx);
+            self.go_on_later();
         }
-        self.connections.deliver(|connection| self.backlog.holds(connection));
-        self.arm(now, ctx);
+        let has_more_to_do = |connection| self.backlog.holds(connection);
+        self.connections.deliver(has_more_to_do, &mut self.turn.deliveries);
+        match self.next_deadline() {
+            Some(deadline) if deadline <= now => self.listen(now),
+            deadline => self.turn.rings = deadline,
+        }
         if self.in_grace && self.table.grace_left().is_none() {
             self.in_grace = false;
             log_lines::grace_ended(&self.table.counts());
         }
-        if self.drained.is_some()
-            && self.table.counts().held == 0
-            && let Some(drained) = self.drained.take()
-        {
-            // Nobody listens if the server did not wait so long.
-            let _ = drained.send(());
+        if self.is_draining && self.table.counts().held == 0 {
+            self.is_draining = false;
+            self.turn.is_drained = true;
         }
+        &mut self.turn
     }
 
     /// Steps taken since the start.
@@ -216,20 +382,23 @@ impl Coordinator {
     }
 
     /// Puts something of a connection behind all that is waiting.
-    fn put_off(&mut self, connection: ConnectionId, item: Item, ctx: &mut Context<Self>) {
+    fn put_off(&mut self, connection: ConnectionId, item: Item) {
         self.backlog.push(connection, item);
-        self.go_on_later(ctx);
+        self.go_on_later();
     }
 
     /// Has the next turn come once every socket was looked at.
-    fn go_on_later(&mut self, ctx: &mut Context<Self>) {
+    fn go_on_later(&mut self) {
         if !mem::replace(&mut self.is_going_on, true) {
-            let this = ctx.address();
-            // A task of its own: an actor's future would be polled whenever mail comes, and not only then.
-            spawn_local(async move {
-                yield_now().await;
-                this.do_send(GoOn);
-            });
+            self.turn.goes_on = true;
+        }
+    }
+
+    /// Lets what is due by `now` happen as soon as everything is heard that could be read by then: a
+    /// lease never ends while the message that would have renewed it lies unread (rule T4).
+    fn listen(&mut self, now: Timestamp) {
+        if !mem::replace(&mut self.is_listening, true) {
+            self.turn.listens = Some(now);
         }
     }
 
@@ -272,201 +441,12 @@ impl Coordinator {
 
     /// A connection is over, and all that it said is done.
     fn end_connection(&mut self, connection: ConnectionId, now: Timestamp) {
-        let Some(role) = self.connections.remove(connection) else { return };
+        let Some(role) = self.connections.remove(connection, &mut self.turn.deliveries) else {
+            return;
+        };
         self.forget_interests(connection);
         if matches!(role, Role::Session { .. }) {
             self.step(&Event::Disconnect { connection }, now);
         }
-    }
-
-    /// Lets what is due by `now` happen as soon as everything is heard that could be read by then: a
-    /// lease never ends while the message that would have renewed it lies unread (rule T4).
-    fn listen(&mut self, now: Timestamp, ctx: &mut Context<Self>) {
-        if !self.is_listening {
-            self.is_listening = true;
-            let (barrier, this) = (self.barrier.clone(), ctx.address());
-            spawn_local(async move {
-                barrier.pass().await;
-                this.do_send(AllHeard { at: now });
-            });
-        }
-    }
-
-    /// Sees that the timer goes off at the next deadline or before. One that goes off before finds
-    /// nothing to do and is armed anew, so that the renewal of a lease costs nothing here. While there
-    /// are sessions, the next deadline is never far: the table wants to hear that time passes, so that
-    /// it notices when it did not (rule T3).
-    fn arm(&mut self, now: Timestamp, ctx: &mut Context<Self>) {
-        if self.is_over || self.is_listening {
-            return;
-        }
-        let Some(deadline) = self.table.next_deadline() else { return };
-        if deadline <= now {
-            return self.listen(now, ctx);
-        }
-        if let Some((at, handle)) = self.timer {
-            if at <= deadline {
-                return;
-            }
-            ctx.cancel_future(handle);
-        }
-        let handle = ctx.run_later(deadline.since(now), |this, ctx| {
-            this.timer = None;
-            // Here time passes, also for those of whom nothing more is heard.
-            this.counters.chatter.look();
-            let now = this.clock.now();
-            this.tenures.look(&mut this.table, now);
-            this.listen(now, ctx);
-        });
-        self.timer = Some((deadline, handle));
-    }
-}
-
-impl Actor for Coordinator {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Context<Self>) {
-        // The run before may have left leases, timeouts, or a grace period.
-        self.arm(self.clock.now(), ctx);
-    }
-}
-
-impl Handler<Connect> for Coordinator {
-    type Result = ();
-
-    fn handle(&mut self, connect: Connect, _: &mut Context<Self>) {
-        self.connections.insert(connect);
-    }
-}
-
-impl Handler<Submit> for Coordinator {
-    type Result = ();
-
-    fn handle(&mut self, submit: Submit, ctx: &mut Context<Self>) {
-        let Submit { connection, messages, window, unheard } = submit;
-        if self.is_spent() || self.backlog.holds(connection) {
-            return self.put_off(connection, Item::rest(messages, 0, window, unheard), ctx);
-        }
-        // Taken here, after the message was read: what is decided is decided as of now (rule T1).
-        let now = self.clock.now();
-        let handled = self.submit(connection, &messages, now);
-        if handled < messages.len() {
-            self.put_off(connection, Item::rest(messages, handled, window, unheard), ctx);
-        } else if window == Window::Shut {
-            self.connections.acknowledge(connection);
-        }
-        self.finish_turn(now, ctx);
-    }
-}
-
-impl Handler<GoOn> for Coordinator {
-    type Result = ();
-
-    fn handle(&mut self, GoOn: GoOn, ctx: &mut Context<Self>) {
-        self.is_going_on = false;
-        self.steps_until_look = self.steps() + TURN_STEPS_MAX;
-        let now = self.clock.now();
-        self.serve(now);
-        self.finish_turn(now, ctx);
-    }
-}
-
-impl Handler<AllHeard> for Coordinator {
-    type Result = ();
-
-    fn handle(&mut self, AllHeard { at }: AllHeard, ctx: &mut Context<Self>) {
-        self.is_listening = false;
-        let now = self.clock.now();
-        for connection in self.backlog.connections().collect::<Vec<_>>() {
-            self.step(&Event::Heard { connection }, now);
-        }
-        self.step(&Event::Tick { heard: at }, now);
-        self.finish_turn(now, ctx);
-    }
-}
-
-impl Handler<Disconnect> for Coordinator {
-    type Result = ();
-
-    fn handle(&mut self, Disconnect { connection }: Disconnect, ctx: &mut Context<Self>) {
-        if self.backlog.holds(connection) {
-            return self.backlog.push(connection, Item::End);
-        }
-        let now = self.clock.now();
-        self.end_connection(connection, now);
-        self.finish_turn(now, ctx);
-    }
-}
-
-impl Handler<Committed> for Coordinator {
-    type Result = ();
-
-    fn handle(&mut self, Committed { durable, recorded }: Committed, ctx: &mut Context<Self>) {
-        let now = self.clock.now();
-        if let Some(durable) = durable {
-            self.step(&Event::Persisted(durable), now);
-        }
-        if recorded > 0 {
-            self.step(&Event::Recorded { count: recorded }, now);
-        }
-        self.finish_turn(now, ctx);
-    }
-}
-
-impl Handler<Save> for Coordinator {
-    type Result = MessageResult<Save>;
-
-    fn handle(&mut self, Save { saved }: Save, ctx: &mut Context<Self>) -> Self::Result {
-        if self.is_over {
-            return MessageResult(self.table.counts());
-        }
-        let now = self.clock.now();
-        // With nobody there, nothing may have happened for long: what is left is counted from now.
-        self.step(&Event::Tick { heard: Timestamp::default() }, now);
-        // Whatever was said is in the snapshot, and whatever is in the snapshot was said.
-        self.finish_turn(now, ctx);
-        self.is_over = true;
-        self.tenures.tell_rest(&mut self.table, now);
-        let counts = self.table.counts();
-        log_lines::saving(&counts);
-        // The table itself goes, as it is: a copy would take its memory twice.
-        let nothing =
-            LockTable::new(Limits::default(), Start::default(), RandomState::default(), now);
-        let everything = Everything::left_by(mem::replace(&mut self.table, nothing));
-        self.order(Change::SaveSnapshot(everything), Some(saved));
-        self.connections.close_all(GoodbyeCode::Draining);
-        MessageResult(counts)
-    }
-}
-
-impl Handler<Drain> for Coordinator {
-    type Result = ();
-
-    fn handle(&mut self, Drain { finished }: Drain, ctx: &mut Context<Self>) {
-        let now = self.clock.now();
-        self.step(&Event::Drain, now);
-        self.drained = Some(finished);
-        self.tenures.tell_rest(&mut self.table, now);
-        self.finish_turn(now, ctx);
-    }
-}
-
-impl Handler<TellState> for Coordinator {
-    type Result = ();
-
-    fn handle(&mut self, TellState: TellState, _: &mut Context<Self>) {
-        let uptime = self.clock.now().since(self.since);
-        log_lines::state(&inspect::status(&self.table, uptime, &self.counters));
-        self.counters.chatter.tell_rest();
-        self.tenures.tell_rest(&mut self.table, self.clock.now());
-    }
-}
-
-impl Handler<CloseAll> for Coordinator {
-    type Result = ();
-
-    fn handle(&mut self, CloseAll { code }: CloseAll, _: &mut Context<Self>) {
-        self.tenures.tell_rest(&mut self.table, self.clock.now());
-        self.connections.close_all(code);
     }
 }

@@ -224,8 +224,8 @@ mod tests {
 
     use smallvec::{SmallVec, smallvec};
 
-    use super::super::seal::StateKey;
     use super::*;
+    use crate::server::durable::StateKey;
     use crate::types::{CLAIMS_MAX, ClaimsError, PermitsError, RejectionCode, Seal};
 
     fn asked(claims: SmallVec<[wire::Claim; 1]>) -> wire::Request {

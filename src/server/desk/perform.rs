@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use super::Coordinator;
+use super::Desk;
 use super::connections::Role;
 use super::inspect::{self, Named};
 use super::render;
@@ -20,11 +20,13 @@ use crate::wire::{LockStatus, ServerMessage};
 /// For so many effects memory is kept from turn to turn.
 const EFFECTS_KEPT: usize = 1024;
 
-impl Coordinator {
+impl Desk {
     /// Does all that the engine has said, in that order.
     pub(super) fn perform_all(&mut self, now: Timestamp) {
         let mut effects = mem::take(&mut self.effects);
         for effect in &effects {
+            #[cfg(test)]
+            self.witness(effect);
             self.perform(effect, now);
         }
         effects.clear();
@@ -75,12 +77,12 @@ impl Coordinator {
                 }
                 self.connections.tell(connection, render::rejected(query_id, rejection, None));
             }
-            Effect::Persist(durable) => self.order(Change::Durable(durable), None),
+            Effect::Persist(durable) => self.turn.orders.push(Change::Durable(durable)),
             Effect::Record { number, forfeit } => {
-                self.order(Change::Forfeit { number, forfeit }, None);
+                self.turn.orders.push(Change::Forfeit { number, forfeit });
             }
             Effect::ForgetRecords { below } => {
-                self.order(Change::ForgetForfeits { below }, None);
+                self.turn.orders.push(Change::ForgetForfeits { below });
             }
             Effect::HoldersChanged { ref lock } => self.changed.push(lock.clone()),
             Effect::Happened(ref happened) => self.happened(happened, now),

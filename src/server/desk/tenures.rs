@@ -12,15 +12,14 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
 use crate::engine::{Happened, Happening, LockTable};
 use crate::server::chatter::{Chatter, Topic};
-use crate::server::log_lines::{self, Telling};
-use crate::types::{Identity, LockName, SessionId, Timestamp};
+use crate::server::log_lines::{self, Hushed, Telling};
+use crate::types::{SessionId, Timestamp};
 
 /// How long grants are told or counted before the sums are told.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -48,17 +47,6 @@ struct Interval {
     told: HashMap<SessionId, u32, RandomState>,
     /// The sessions that are hushed.
     hushed: Vec<(SessionId, Hushed)>,
-}
-
-/// A session whose grants are counted.
-#[derive(Debug)]
-pub(in crate::server) struct Hushed {
-    /// Who that is.
-    pub(in crate::server) identity: Identity,
-    /// Where it comes from.
-    pub(in crate::server) peer: Option<SocketAddr>,
-    /// The lock that it was granted last when it was still told, the first of several.
-    pub(in crate::server) lock: LockName,
 }
 
 impl Tenures {

@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use super::turn::Handled;
 use super::*;
-use crate::server::messages::Handled;
+use crate::server::messages::{CloseAll, Drain};
 use crate::server::net::session::OUTBOX_BYTES_MAX;
 use crate::server::testing::{
     Bench, account_of_nothing, hello, local, release, request, settle, try_request, waiting_request,

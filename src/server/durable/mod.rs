@@ -5,6 +5,7 @@
 
 mod directory;
 mod everything;
+mod key;
 mod local;
 pub(super) mod persist;
 mod records;
@@ -15,6 +16,9 @@ pub(super) mod store;
 mod tests;
 
 pub(crate) use everything::Everything;
+pub(crate) use key::StateKey;
 pub(crate) use local::DirectoryStore;
+pub(crate) use persist::Committed;
+pub(super) use persist::Order;
 pub use store::StoreError;
-pub(crate) use store::{Change, MemoryStore, StateStore, Stored};
+pub(crate) use store::{Change, MemoryStore, StateStore};

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::WeakAddr;
+use actix::WeakRecipient;
 use log::{debug, error, info};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
@@ -19,9 +19,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::store::{Change, StateStore};
+use crate::engine::Durable;
 use crate::server::counters::Counters;
-use crate::server::desk::Coordinator;
-use crate::server::messages::Committed;
 
 /// How soon a failed commit is tried again, at first.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -37,6 +36,15 @@ pub(in crate::server) struct Order {
     pub(in crate::server) change: Change,
     /// Told when it is, besides the Coordinator.
     pub(in crate::server) done: Option<oneshot::Sender<()>>,
+}
+
+/// So much more is on disk.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    /// The counters, if they were among it.
+    pub(crate) durable: Option<Durable>,
+    /// How many forfeits were among it: the oldest that were not yet.
+    pub(crate) recorded: usize,
 }
 
 /// Keeps the state, without having anybody wait on this thread.
@@ -74,7 +82,7 @@ impl<S: StateStore + ?Sized + 'static> Disk for Arc<S> {
 pub(in crate::server) async fn commit_all<D: Disk>(
     disk: D,
     mut orders: UnboundedReceiver<Order>,
-    coordinator: WeakAddr<Coordinator>,
+    coordinator: WeakRecipient<Committed>,
     counters: Arc<Counters>,
 ) {
     let mut batch = Vec::new();
@@ -94,7 +102,7 @@ pub(in crate::server) async fn commit_all<D: Disk>(
 }
 
 /// What the Coordinator will be told of a batch.
-pub(in crate::server) fn summary(changes: &[Change]) -> Committed {
+pub(crate) fn summary(changes: &[Change]) -> Committed {
     let mut committed = Committed { durable: None, recorded: 0 };
     for change in changes {
         match change {
@@ -169,7 +177,7 @@ mod tests {
             spawn_local(commit_all(
                 store.clone(),
                 orders,
-                bench.coordinator.downgrade(),
+                bench.coordinator.downgrade().recipient(),
                 Arc::clone(&bench.counters),
             ));
             for _ in 0..10 {
@@ -212,7 +220,7 @@ mod tests {
             spawn_local(commit_all(
                 store.clone(),
                 orders,
-                bench.coordinator.downgrade(),
+                bench.coordinator.downgrade().recipient(),
                 Arc::default(),
             ));
             told.await.unwrap();
@@ -223,8 +231,6 @@ mod tests {
 
     #[test]
     fn the_coordinator_hears_of_the_latest_counters_and_of_every_forfeit() {
-        use crate::engine::Durable;
-
         let durable =
             |below| Durable { tokens_below: FencingToken::new(below), ..Durable::default() };
         let forfeit = Forfeit::Grant(FencingToken::new(1));

@@ -20,10 +20,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher24;
 
+use super::key::StateKey;
 use super::snapshot::Mark;
 use super::store::{Change, StoreError, Stored};
 use crate::engine::{Durable, Forfeit};
-use crate::server::desk::seal::StateKey;
 use crate::types::{Epoch, FencingToken, Ttl};
 use crate::wire::{FormatError, decode_state, encode_state};
 

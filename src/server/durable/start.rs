@@ -24,10 +24,10 @@ use std::time::{Duration, SystemTime};
 
 use log::warn;
 
+use super::key::StateKey;
 use super::store::{Change, StateStore, Stored};
 use crate::engine::{Durable, Past, Start, TOKENS_AHEAD_DAYS_MAX};
 use crate::server::config::StaleState;
-use crate::server::desk::seal::{Sealer, StateKey};
 use crate::server::error::ServerError;
 use crate::types::{Epoch, FENCING_TOKEN_MAX, FencingToken, TTL_MAX, Ttl};
 
@@ -113,7 +113,7 @@ pub(in crate::server) fn begin<S: StateStore + ?Sized>(
     store: &S,
     stale: StaleState,
     wall: SystemTime,
-) -> Result<(Start, Sealer), ServerError> {
+) -> Result<(Start, StateKey), ServerError> {
     let failed = |doing| move |source| ServerError::Store { doing, source };
     let stored = store.load().map_err(failed("loaded"))?;
     let mut changes = Vec::new();
@@ -131,7 +131,7 @@ pub(in crate::server) fn begin<S: StateStore + ?Sized>(
     let start = start_from(stored, since.unwrap_or_default(), stale)?;
     changes.extend([Change::Durable(start.durable), Change::DropSnapshot]);
     store.commit(&changes).map_err(failed("saved"))?;
-    Ok((start, Sealer::new(key)))
+    Ok((start, key))
 }
 
 /// How the engine begins, given what is `stored` and the wall clock's time since the origin. The
@@ -398,11 +398,11 @@ mod tests {
     #[test]
     fn the_key_is_drawn_once_and_another_for_another_state() {
         let (store, other) = (MemoryStore::default(), MemoryStore::default());
-        let secret_of = |store| {
-            let (_, sealer) = begin(store, StaleState::Refuse, SystemTime::now()).unwrap();
-            sealer.secret(crate::types::SessionId::new(7), Epoch::new(1)).reveal()
+        let key_of = |store| {
+            let (_, key) = begin(store, StaleState::Refuse, SystemTime::now()).unwrap();
+            key.reveal()
         };
-        assert_eq!(secret_of(&store), secret_of(&store));
-        assert_ne!(secret_of(&store), secret_of(&other));
+        assert_eq!(key_of(&store), key_of(&store));
+        assert_ne!(key_of(&store), key_of(&other));
     }
 }

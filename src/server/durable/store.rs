@@ -18,8 +18,8 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use super::everything::Everything;
+use super::key::StateKey;
 use crate::engine::{Durable, Forfeit, Snapshot};
-use crate::server::desk::seal::StateKey;
 
 /// Why a store did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]

@@ -9,9 +9,10 @@ use std::time::Duration;
 use super::local::{STATE_NAME, STATE_OF_OLD};
 use super::records::PAGE_BYTES;
 use super::snapshot::SNAPSHOT_NAME;
+use super::store::Stored;
 use super::*;
 use crate::engine::{Durable, Forfeit, Snapshot};
-use crate::server::desk::seal::StateKey;
+use crate::server::durable::StateKey;
 use crate::server::{LostState, ServerError};
 use crate::types::{Epoch, FencingToken, SessionId, Ttl};
 

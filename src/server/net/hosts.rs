@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::io;
 use std::net::{self, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
@@ -17,10 +18,11 @@ use tokio::net::TcpStream;
 use tokio::runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
-use tokio::task::{LocalSet, spawn_local, yield_now};
+use tokio::task::{LocalSet, spawn_local};
 
 use super::places::Place;
 use super::session::{Session, Shared};
+use crate::server::barrier::{Ask, Barrier, look};
 use crate::types::ConnectionId;
 
 /// A connection that was accepted, and is to have a session.
@@ -44,44 +46,6 @@ pub(in crate::server) trait Host<S>: 'static {
 
     /// What tells when all of its sessions have looked at their sockets.
     fn barrier(&self) -> Barrier;
-}
-
-/// How often the sockets are looked at before all is said to be heard: a connection is accepted, then
-/// watched, then read.
-const LOOKS: usize = 3;
-
-/// Tells when everything is submitted that could be read at a moment.
-///
-/// A task that yields is woken once the I/O driver was asked, behind all the tasks that it woke: and so
-/// behind the sessions that had something to read. What they submit stands in the Coordinator's
-/// mailbox before whatever is sent after this.
-#[derive(Clone, Default)]
-pub(in crate::server) struct Barrier {
-    /// To the threads that have sessions besides this one.
-    threads: Vec<UnboundedSender<Job>>,
-}
-
-impl Barrier {
-    /// Returns once all that could be read when it was called is submitted.
-    pub(in crate::server) async fn pass(&self) {
-        let ask = |thread: &UnboundedSender<Job>| {
-            let (passed, has_passed) = oneshot::channel();
-            thread.send(Job::Barrier(passed)).ok().map(|()| has_passed)
-        };
-        let others: Vec<_> = self.threads.iter().filter_map(ask).collect();
-        look().await;
-        for other in others {
-            // One that has ended has nothing to say.
-            let _ = other.await;
-        }
-    }
-}
-
-/// Has the sockets of this thread looked at.
-async fn look() {
-    for _ in 0..LOOKS {
-        yield_now().await;
-    }
 }
 
 /// What an I/O thread is to do.
@@ -146,7 +110,12 @@ impl Host<TcpStream> for IoThreads {
     }
 
     fn barrier(&self) -> Barrier {
-        Barrier { threads: self.threads.clone() }
+        let ask = |thread: &UnboundedSender<Job>| -> Ask {
+            let thread = thread.clone();
+            // One that has ended drops what it is sent, which is an answer.
+            Rc::new(move |passed| drop(thread.send(Job::Barrier(passed))))
+        };
+        Barrier::of(self.threads.iter().map(ask).collect())
     }
 }
 

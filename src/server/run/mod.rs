@@ -29,12 +29,15 @@ use tokio::time::timeout;
 
 use crate::clock::{BootClock, Clock};
 use crate::server::config::{Config, Data};
+use crate::server::coordinator::Coordinator;
 use crate::server::counters::{Counters, Whereabouts};
-use crate::server::desk::Coordinator;
+use crate::server::desk::seal::Sealer;
+use crate::server::desk::{Setting, hello};
 use crate::server::durable::persist::{self, Disk};
 use crate::server::durable::start;
 use crate::server::durable::{DirectoryStore, MemoryStore, StateStore};
 use crate::server::error::ServerError;
+use crate::server::gate::Gate;
 use crate::server::messages::{CloseAll, Drain, Save, TellState};
 use crate::server::net::hosts::{Here, Host, IoThreads};
 use crate::server::net::listener::{self, Listener, accept_all};
@@ -192,7 +195,7 @@ impl<L: Listener> Bound<L> {
         open: impl FnOnce() -> Result<(L, SocketAddr), ServerError>,
     ) -> Result<Self, ServerError> {
         let wall = SystemTime::now();
-        let (start, sealer) = start::begin(disk.store(), config.stale_state, wall)?;
+        let (start, key) = start::begin(disk.store(), config.stale_state, wall)?;
         start::await_next_tick(wall, SystemTime::now, start::pause_for_tick);
         let (listener, address) = open()?;
 
@@ -200,20 +203,20 @@ impl<L: Listener> Bound<L> {
 
         let counters = Arc::new(Counters::new(config.unread_bytes_max));
         let (orders, ordered) = unbounded_channel();
-        let coordinator = Coordinator::new(
-            config.limits,
+        let setting = Setting {
+            limits: config.limits,
             start,
-            clock,
-            orders,
-            host.barrier(),
-            sealer,
-            Arc::clone(&counters),
-        );
-        let coordinator = coordinator.start();
+            sealer: Sealer::new(key),
+            draw: Box::new(hello::draw),
+            wall: SystemTime::now,
+            counters: Arc::clone(&counters),
+        };
+        let (gate, barrier) = (Gate::new(orders), host.barrier());
+        let coordinator = Coordinator::new(setting, clock, gate, barrier).start();
         spawn_local(persist::commit_all(
             disk,
             ordered,
-            coordinator.downgrade(),
+            coordinator.downgrade().recipient(),
             Arc::clone(&counters),
         ));
         let shared = Arc::new(Shared {

@@ -6,12 +6,11 @@ mod tests;
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::mem;
-use std::time::SystemTime;
 
 use bytes::BytesMut;
 use log::{error, info};
 
-use super::Coordinator;
+use super::Desk;
 use super::backlog::{QUANTUM_STEPS, TURN_STEPS_MAX};
 use super::connections::Role;
 use super::inspect::{self, Budget, Named};
@@ -29,7 +28,7 @@ const BYTES_PER_STEP: u64 = 128;
 /// For so many changed locks memory is kept from turn to turn.
 const CHANGED_KEPT: usize = 1024;
 
-impl Coordinator {
+impl Desk {
     /// A client wants to see a lock, now and whenever it has other holders.
     pub(super) fn watch(
         &mut self,
@@ -187,7 +186,7 @@ impl Coordinator {
         if hearers.is_empty() {
             return;
         }
-        let event = render::event(SystemTime::now(), session, identity, request, claims, what);
+        let event = render::event((self.wall)(), session, identity, request, claims, what);
         let mut frame = BytesMut::new();
         if let Err(unwritable) = encode_frame(&event, &mut frame) {
             return error!("an event was left out session={session}: {unwritable}");

@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::time::sleep;
 
+use crate::server::desk::EVENTS_BYTES_MAX;
 use crate::server::desk::inspect::{CYCLE_BYTES_MAX, PAGE_BYTES_MAX};
 use crate::server::desk::subscribers::SUBSCRIBERS_MAX;
+use crate::server::desk::turn::Deliver;
 use crate::server::desk::watches::WATCHES_PER_CONNECTION_MAX;
-use crate::server::messages::Deliver;
-use crate::server::net::session::EVENTS_BYTES_MAX;
 use crate::server::testing::{
     Bench, FakeSession, hello, local, release, request, settle, try_request,
 };

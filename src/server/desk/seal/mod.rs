@@ -23,74 +23,19 @@
 //!
 //! What is never here: an allocation, a proof in a log line.
 
-use std::fmt;
 use std::hash::Hasher;
 
 use bytes::BufMut;
-use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use subtle::ConstantTimeEq;
 
 use crate::engine::Place;
+use crate::server::durable::StateKey;
 use crate::types::{
     Epoch, FencingToken, LOCK_NAME_LEN_MAX, LockName, Mode, RequestId, Seal, Secret, SessionId,
     Ticket,
 };
 use crate::wire;
-
-/// The key behind all secrets and seals: 128 random bits, kept in the state. Never shown.
-#[derive(Clone, Copy, Serialize, Deserialize)]
-#[serde(from = "[u8; 16]", into = "[u8; 16]")]
-pub struct StateKey(u128);
-
-impl StateKey {
-    /// A new one.
-    ///
-    /// # Errors
-    ///
-    /// If the operating system gives no random numbers.
-    pub fn draw() -> Result<Self, getrandom::Error> {
-        let mut number = [0; 16];
-        getrandom::fill(&mut number)?;
-        Ok(Self(u128::from_le_bytes(number)))
-    }
-
-    /// Takes the number as it is.
-    pub const fn new(number: u128) -> Self {
-        Self(number)
-    }
-
-    /// The number itself, for the store and for nothing else.
-    pub const fn reveal(self) -> u128 {
-        self.0
-    }
-}
-
-impl PartialEq for StateKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
-    }
-}
-
-impl Eq for StateKey {}
-
-impl From<[u8; 16]> for StateKey {
-    fn from(bytes: [u8; 16]) -> Self {
-        Self(u128::from_le_bytes(bytes))
-    }
-}
-
-impl From<StateKey> for [u8; 16] {
-    fn from(key: StateKey) -> Self {
-        key.0.to_le_bytes()
-    }
-}
-
-impl fmt::Debug for StateKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StateKey(…)")
-    }
-}
 
 /// What a proof is of: the first byte of what is hashed.
 const OF_SESSION: u8 = 1;

@@ -52,16 +52,17 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use self::io::{Exchange, Reading, Transport};
-pub(in crate::server) use self::onlooker::EVENTS_BYTES_MAX;
 use self::onlooker::Onlooker;
 use super::places::Place;
 use crate::server::chatter::Topic;
+use crate::server::coordinator::Coordinator;
 use crate::server::counters::Counters;
-use crate::server::desk::Coordinator;
 use crate::server::desk::render;
+use crate::server::desk::turn::{Deliver, Handled, Submit, Window};
 use crate::server::desk::weight;
+use crate::server::gate::Link;
 use crate::server::ledger::Account;
-use crate::server::messages::{Connect, Deliver, Disconnect, Handled, Submit, Window};
+use crate::server::messages::{Connect, Disconnect};
 use crate::types::{ConnectionId, GoodbyeCode};
 use crate::wire::{self, Attach, ClientMessage, CodecError, PROTOCOL, ServerMessage, encode_frame};
 
@@ -387,8 +388,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Actor for Session<S> {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         let (connection, peer) = (self.connection, self.peer);
-        let (session, share) = (ctx.address().recipient(), self.account.share());
-        self.shared.coordinator.do_send(Connect { connection, peer, session, share });
+        let link = Link { session: ctx.address().recipient(), share: self.account.share() };
+        self.shared.coordinator.do_send(Connect { connection, peer, link });
 
         ctx.spawn(Exchange);
         self.listen_at_door(ctx);

@@ -16,10 +16,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Session, State};
+use crate::server::desk::EVENTS_BYTES_MAX;
 use crate::wire::{ClientMessage, ServerMessage};
-
-/// With more bytes than this unwritten, events are left out.
-pub(in crate::server) const EVENTS_BYTES_MAX: usize = 256 * 1024;
 
 /// What is kept of a peer for the case that it looks on.
 #[derive(Debug, Default)]

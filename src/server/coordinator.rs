@@ -1,0 +1,206 @@
+//! The Coordinator: the one actor that owns the table of locks.
+//!
+//! ```text
+//!   Session ──Submit──▶ ┌──────────────────────────────────────────┐
+//!   Session ──Submit──▶ │ Coordinator                              │ ──Deliver──▶ Session
+//!   Session ──Submit──▶ │   mailbox ─▶ Desk ─▶ turns ─▶ Gate       │ ──Deliver──▶ Session
+//!     timer ──────────▶ │                (one timer, re-armed)     │ ──orders───▶ commit task
+//!                       └──────────────────────────────────────────┘
+//! ```
+//!
+//! All sessions put what they read into this actor's mailbox, and the mailbox is what brings it in
+//! order: nothing here is locked, because nothing happens at the same time.
+//!
+//! It is a mailbox and a timer round the [`Desk`], which decides: each message is a call of it, with the
+//! time, and what the turn came to is carried out.
+//!
+//! What is never here: a decision, a socket, a file, a wait.
+
+use actix::{Actor, AsyncContext, Context, Handler, MessageResult, SpawnHandle};
+use tokio::sync::oneshot;
+use tokio::task::{spawn_local, yield_now};
+
+use super::barrier::Barrier;
+use super::desk::turn::{Submit, Turn};
+use super::desk::{Desk, Setting};
+use super::durable::Committed;
+use super::gate::Gate;
+use super::messages::{AllHeard, CloseAll, Connect, Disconnect, Drain, GoOn, Save, TellState};
+use crate::clock::Clock;
+use crate::types::Timestamp;
+
+/// The singleton that decides.
+pub(super) struct Coordinator {
+    /// Decides, told the time.
+    desk: Desk,
+    /// Where time comes from; tests bring their own.
+    clock: Box<dyn Clock>,
+    /// Where whatever was decided leaves.
+    gate: Gate,
+    /// Tells when everything is submitted that could be read at a moment.
+    barrier: Barrier,
+    /// The one timer, and when it goes off. It may go off too early, never too late.
+    timer: Option<(Timestamp, SpawnHandle)>,
+    /// Who wants to know when nothing is held any more.
+    drained: Option<oneshot::Sender<()>>,
+}
+
+impl Coordinator {
+    /// A coordinator with this desk.
+    pub(super) fn new(
+        setting: Setting,
+        clock: Box<dyn Clock>,
+        gate: Gate,
+        barrier: Barrier,
+    ) -> Self {
+        let desk = Desk::new(setting, clock.now());
+        Self { desk, clock, gate, barrier, timer: None, drained: None }
+    }
+
+    /// Has the desk do something as of now, which is after whatever it is told was read (rule T1), and
+    /// carries out what comes of it.
+    fn turn(
+        &mut self,
+        ctx: &mut Context<Self>,
+        act: impl FnOnce(&mut Desk, Timestamp) -> &mut Turn,
+    ) {
+        let now = self.clock.now();
+        let turn = act(&mut self.desk, now);
+        self.gate.pass(turn);
+        if std::mem::take(&mut turn.goes_on) {
+            let this = ctx.address();
+            // A task of its own: an actor's future would be polled whenever mail comes, and not only then.
+            spawn_local(async move {
+                yield_now().await;
+                this.do_send(GoOn);
+            });
+        }
+        if let Some(at) = turn.listens.take() {
+            let (barrier, this) = (self.barrier.clone(), ctx.address());
+            spawn_local(async move {
+                barrier.pass().await;
+                this.do_send(AllHeard { at });
+            });
+        }
+        if std::mem::take(&mut turn.is_drained)
+            && let Some(drained) = self.drained.take()
+        {
+            // Nobody listens if the server did not wait so long.
+            let _ = drained.send(());
+        }
+        if let Some(deadline) = turn.rings.take() {
+            self.arm(deadline, now, ctx);
+        }
+    }
+
+    /// Sees that the timer goes off at a moment or before.
+    fn arm(&mut self, deadline: Timestamp, now: Timestamp, ctx: &mut Context<Self>) {
+        if let Some((at, handle)) = self.timer {
+            if at <= deadline {
+                return;
+            }
+            ctx.cancel_future(handle);
+        }
+        let handle = ctx.run_later(deadline.since(now), |this, ctx| {
+            this.timer = None;
+            this.turn(ctx, Desk::ring);
+        });
+        self.timer = Some((deadline, handle));
+    }
+}
+
+impl Actor for Coordinator {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        // The run before may have left leases, timeouts, or a grace period.
+        if let Some(deadline) = self.desk.next_deadline() {
+            self.arm(deadline, self.clock.now(), ctx);
+        }
+    }
+}
+
+impl Handler<Connect> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, connect: Connect, ctx: &mut Context<Self>) {
+        let Connect { connection, peer, link } = connect;
+        self.gate.connect(connection, link);
+        self.turn(ctx, |desk, _| desk.connect(connection, peer));
+    }
+}
+
+impl Handler<Submit> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, submit: Submit, ctx: &mut Context<Self>) {
+        self.turn(ctx, |desk, now| desk.submit(submit, now));
+    }
+}
+
+impl Handler<GoOn> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, GoOn: GoOn, ctx: &mut Context<Self>) {
+        self.turn(ctx, Desk::go_on);
+    }
+}
+
+impl Handler<AllHeard> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, AllHeard { at }: AllHeard, ctx: &mut Context<Self>) {
+        self.turn(ctx, |desk, now| desk.tick(at, now));
+    }
+}
+
+impl Handler<Disconnect> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, Disconnect { connection }: Disconnect, ctx: &mut Context<Self>) {
+        self.turn(ctx, |desk, now| desk.disconnect(connection, now));
+    }
+}
+
+impl Handler<Committed> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, committed: Committed, ctx: &mut Context<Self>) {
+        self.turn(ctx, |desk, now| desk.committed(&committed, now));
+    }
+}
+
+impl Handler<Save> for Coordinator {
+    type Result = MessageResult<Save>;
+
+    fn handle(&mut self, Save { saved }: Save, ctx: &mut Context<Self>) -> Self::Result {
+        self.gate.tell_saved(saved);
+        self.turn(ctx, Desk::save);
+        MessageResult(self.desk.counts())
+    }
+}
+
+impl Handler<Drain> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, Drain { finished }: Drain, ctx: &mut Context<Self>) {
+        self.drained = Some(finished);
+        self.turn(ctx, Desk::drain);
+    }
+}
+
+impl Handler<TellState> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, TellState: TellState, _: &mut Context<Self>) {
+        self.desk.tell_state(self.clock.now());
+    }
+}
+
+impl Handler<CloseAll> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, CloseAll { code }: CloseAll, ctx: &mut Context<Self>) {
+        self.turn(ctx, |desk, now| desk.close_all(code, now));
+    }
+}
