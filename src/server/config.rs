@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::server::ledger::UNREAD_BYTES_MAX;
-use crate::server::net::places::Places;
+use crate::server::places::Places;
 use crate::types::Limits;
 
 /// The port of the locks: L-O-C-K on a keypad.

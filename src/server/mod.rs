@@ -64,6 +64,7 @@ mod ledger;
 mod log_lines;
 mod messages;
 mod net;
+mod places;
 #[cfg(test)]
 mod restarts;
 mod run;

@@ -13,7 +13,7 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use crate::fuzz::Random;
-use crate::server::net::places::Place;
+use crate::server::net::place::Place;
 use crate::server::net::session::Session;
 use crate::server::testing::Bench;
 use crate::types::{Seal, Secret};

@@ -20,7 +20,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local};
 
-use super::places::Place;
+use super::place::Place;
 use super::session::{Session, Shared};
 use crate::server::barrier::{Ask, Barrier, look};
 use crate::types::ConnectionId;

@@ -4,5 +4,5 @@
 
 pub(super) mod hosts;
 pub(super) mod listener;
-pub(super) mod places;
+pub(super) mod place;
 pub(super) mod session;

@@ -41,8 +41,8 @@ use crate::server::gate::Gate;
 use crate::server::messages::{CloseAll, Drain, Save, TellState};
 use crate::server::net::hosts::{Here, Host, IoThreads};
 use crate::server::net::listener::{self, Listener, accept_all};
-use crate::server::net::places::Places;
 use crate::server::net::session::{CLOSE_TIMEOUT, Shared};
+use crate::server::places::Places;
 use crate::types::{Epoch, GoodbyeCode};
 
 /// How long a server that is stopped at once still tries to say goodbye.

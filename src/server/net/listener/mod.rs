@@ -18,9 +18,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::sleep;
 
 use super::hosts::{Arrival, Host};
-use super::places::{Door, Place, Places};
+use super::place::{Door, Place};
 use super::session::Shared;
 use crate::server::chatter::Topic;
+use crate::server::places::Places;
 use crate::types::{ConnectionId, Origin};
 
 /// Connections that may wait to be accepted.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::server::net::hosts::Here;
-use crate::server::net::places::DOOR_MAX;
+use crate::server::places::DOOR_MAX;
 use crate::server::testing::{Bench, hello, local, request, settle};
 use crate::types::{GoodbyeCode, Secret};
 use crate::wire::{Attach, ClientMessage, Query, ServerMessage, decode, encode_frame};

@@ -1,6 +1,6 @@
 //! A connection that came when all places were taken: what its Hello says decides what becomes of it.
 //!
-//! `places.rs` tells the idea. A client that comes back comes in when the Coordinator has welcomed it,
+//! `place.rs` tells the idea. A client that comes back comes in when the Coordinator has welcomed it,
 //! not before: whoever only claims to have a session takes no place from those who have one.
 
 use std::task::{Context as Task, Waker};
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::Session;
 use crate::server::chatter::Topic;
 use crate::server::desk::render;
-use crate::server::net::places::{Comer, Crowd};
+use crate::server::places::{Comer, Crowd};
 use crate::types::GoodbyeCode;
 use crate::wire::Attach;
 

@@ -53,7 +53,7 @@ use tokio::time::Instant;
 
 use self::io::{Exchange, Reading, Transport};
 use self::onlooker::Onlooker;
-use super::places::Place;
+use super::place::Place;
 use crate::server::chatter::Topic;
 use crate::server::coordinator::Coordinator;
 use crate::server::counters::Counters;

@@ -1,4 +1,4 @@
-//! Places for connections: how many there are, and who gets one when there are few.
+//! A place for a connection: inside, or at the door when there are few.
 //!
 //! Everybody who comes gets a place *inside*, until there are as many as may be, or as many from one
 //! address. Whoever comes then waits *at the door* until it has said what it is for:
@@ -15,136 +15,15 @@
 //!
 //! No address can take all places, so whoever fills them has to have several.
 
-use std::collections::{HashMap, VecDeque};
-use std::fmt;
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
 
-use foldhash::fast::RandomState;
 use tokio::sync::oneshot;
 
 use crate::server::counters::Counters;
+use crate::server::places::{Comer, Crowd, DOOR_MAX, Places};
 use crate::types::Origin;
-
-/// Most connections at the door.
-pub(in crate::server) const DOOR_MAX: usize = 256;
-/// One more place for so many is kept for those who come back.
-const PLACES_PER_KEPT: usize = 8;
-
-/// How many places there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Places {
-    /// For everybody.
-    max: usize,
-    /// For everybody from one address.
-    per_address_max: usize,
-}
-
-impl Places {
-    /// So many, and so many for one address; if that is not said, three quarters of all: many honest
-    /// clients may come from one address, behind a gateway or on one machine, but it is not to take
-    /// all.
-    pub(crate) fn new(max: usize, per_address_max: Option<usize>) -> Self {
-        Self { max, per_address_max: per_address_max.unwrap_or(max - max / 4) }
-    }
-
-    /// Besides, for those who come back to a session.
-    fn kept(self) -> usize {
-        (self.max / PLACES_PER_KEPT).max(1)
-    }
-
-    /// The most connections that can be open at a time, those at the door included.
-    pub(crate) fn open_max(self) -> usize {
-        self.max + self.kept() + DOOR_MAX
-    }
-}
-
-/// Who is inside.
-#[derive(Debug, Default)]
-pub(in crate::server) struct Inside {
-    /// How many.
-    count: usize,
-    /// How many from each address that is known. None has 0.
-    by_origin: HashMap<Origin, usize, RandomState>,
-}
-
-/// Who comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Comer {
-    /// Anybody.
-    Anyone,
-    /// The client of a session that lives.
-    Returning,
-}
-
-/// Why there is no place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Crowd {
-    /// There are so many.
-    All {
-        /// As many as may be.
-        max: usize,
-    },
-    /// There are so many from one address.
-    Address {
-        /// Which.
-        origin: Origin,
-        /// As many as may be.
-        max: usize,
-    },
-}
-
-impl fmt::Display for Crowd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All { max } => write!(f, "{max} connections are open, the limit"),
-            Self::Address { origin, max } => {
-                write!(f, "{max} connections from {origin} are open, the limit for one address")
-            }
-        }
-    }
-}
-
-impl Inside {
-    /// Takes a place, if there is one for `comer`.
-    fn enter(&mut self, origin: Option<Origin>, places: Places, comer: Comer) -> Result<(), Crowd> {
-        let kept = match comer {
-            Comer::Anyone => 0,
-            Comer::Returning => places.kept(),
-        };
-        if self.count >= places.max + kept {
-            return Err(Crowd::All { max: places.max });
-        }
-        if let Some(origin) = origin {
-            let max = places.per_address_max;
-            let there = self.by_origin.get(&origin).copied().unwrap_or(0);
-            if there >= max + kept {
-                return Err(Crowd::Address { origin, max });
-            }
-            self.by_origin.insert(origin, there + 1);
-        }
-        self.count += 1;
-        Ok(())
-    }
-
-    fn leave(&mut self, origin: Option<Origin>) {
-        self.count -= 1;
-        let Some(origin) = origin else { return };
-        if let Some(there) = self.by_origin.get_mut(&origin) {
-            *there -= 1;
-            if *there == 0 {
-                self.by_origin.remove(&origin);
-            }
-        }
-    }
-}
-
-impl Counters {
-    fn inside(&self) -> MutexGuard<'_, Inside> {
-        // Nobody panics while it is locked.
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// One connection's place: inside, or at the door. Given back when dropped.
 #[derive(Debug)]
@@ -270,7 +149,7 @@ mod tests {
         assert_eq!(greedy.iter().filter(|place| !place.is_at_door()).count(), 6);
         assert!(!come(&counters, &mut door, 2, places).is_at_door());
         drop(greedy);
-        assert!(counters.inside().by_origin.is_empty(), "nobody is remembered who left");
+        assert!(counters.inside().is_forgetful(), "nobody is remembered who left");
     }
 
     #[test]
