@@ -98,7 +98,7 @@ pub(super) async fn settle() {
 }
 
 /// A start with `tokens` reserved, from 1 on, and without a grace period.
-fn start_with(tokens: u64) -> Start {
+pub(super) fn start_with(tokens: u64) -> Start {
     let year = 1 << 45;
     let ttl_max = Ttl::new(TTL_MAX).ok();
     let durable = |epoch, below| Durable {
@@ -227,18 +227,6 @@ impl Bench {
         let messages = session.take();
         assert!(matches!(messages[..], [ServerMessage::Welcome { .. }]), "{messages:?}");
         session
-    }
-
-    /// A session that holds a lock with its request 1, one that waits for it with its own, and the
-    /// token. Both have heard so.
-    pub(super) async fn open_two_for(&mut self, lock: &str) -> (FakeSession, FakeSession, u64) {
-        let (holder, waiter) = (self.open().await, self.open().await);
-        holder.submit(vec![request(1, lock)]);
-        waiter.submit(vec![request(1, lock)]);
-        settle().await;
-        let token = holder.take_grant(1);
-        waiter.take_queued(1);
-        (holder, waiter, token)
     }
 }
 

@@ -47,6 +47,8 @@ pub(super) mod seal;
 mod subscribers;
 mod tenures;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 pub(super) mod turn;
 mod watches;
