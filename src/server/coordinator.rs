@@ -125,8 +125,8 @@ impl Handler<Connect> for Coordinator {
 
     fn handle(&mut self, connect: Connect, ctx: &mut Context<Self>) {
         let Connect { connection, peer, link } = connect;
-        self.gate.connect(connection, link);
-        self.turn(ctx, |desk, _| desk.connect(connection, peer));
+        let way = self.gate.connect(link);
+        self.turn(ctx, |desk, _| desk.connect(connection, way, peer));
     }
 }
 

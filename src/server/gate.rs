@@ -7,25 +7,23 @@
 //!
 //! What is delivered is counted here, for all connections together (`ledger`).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix::Recipient;
-use foldhash::fast::RandomState;
 use log::error;
+use slab::Slab;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::desk::BATCH_BYTES_MAX;
-use super::desk::turn::{Deliver, Delivery, More, Turn};
+use super::desk::turn::{Deliver, Delivery, More, Turn, Way};
 use super::durable::{Change, Order};
 use super::ledger::Share;
-use crate::types::ConnectionId;
 
 /// Where turns leave.
 pub(super) struct Gate {
     /// Where each connection's deliveries go, for as long as there may be any.
-    links: HashMap<ConnectionId, Link, RandomState>,
+    links: Slab<Link>,
     /// To the task that makes things durable.
     orders: UnboundedSender<Order>,
     /// Told when everything is on disk, once that is on order.
@@ -44,12 +42,12 @@ pub(super) struct Link {
 impl Gate {
     /// A gate to a commit task, and to nobody else so far.
     pub(super) fn new(orders: UnboundedSender<Order>) -> Self {
-        Self { links: HashMap::default(), orders, saved: None }
+        Self { links: Slab::new(), orders, saved: None }
     }
 
-    /// What is for a connection goes there from now on.
-    pub(super) fn connect(&mut self, connection: ConnectionId, link: Link) {
-        self.links.insert(connection, link);
+    /// A way to another connection, until the last delivery to it has passed.
+    pub(super) fn connect(&mut self, link: Link) -> Way {
+        Way(self.links.insert(link))
     }
 
     /// Whoever is told when everything is on disk that is yet to be put on order.
@@ -62,12 +60,12 @@ impl Gate {
         for change in turn.orders.drain(..) {
             self.order(change);
         }
-        for Delivery { connection, deliver, more } in turn.deliveries.drain(..) {
-            if let Some(link) = self.links.get(&connection) {
+        for Delivery { way: Way(place), deliver, more } in turn.deliveries.drain(..) {
+            if let Some(link) = self.links.get(place) {
                 link.send(deliver);
-                if more == More::Never {
-                    self.links.remove(&connection);
-                }
+            }
+            if more == More::Never {
+                self.links.try_remove(place);
             }
         }
     }
@@ -110,7 +108,7 @@ mod tests {
 
     fn delivery(bytes: usize, more: More) -> Turn {
         let deliver = Deliver { bytes, ..Deliver::default() };
-        let deliveries = vec![Delivery { connection: ConnectionId::new(1), deliver, more }];
+        let deliveries = vec![Delivery { way: Way(0), deliver, more }];
         Turn { deliveries, ..Turn::default() }
     }
 
@@ -121,7 +119,8 @@ mod tests {
             let account = ledger.open();
             let (session, batches) = collector();
             let mut gate = Gate::new(unbounded_channel().0);
-            gate.connect(ConnectionId::new(1), Link { session, share: account.share() });
+            let way = gate.connect(Link { session, share: account.share() });
+            assert_eq!(way, Way(0));
             gate.pass(&mut delivery(BATCH_BYTES_MAX, More::Perhaps));
             settle().await;
             assert_eq!((ledger.total(), batches.take().len()), (BATCH_BYTES_MAX, 1));
@@ -142,7 +141,8 @@ mod tests {
             let account = Arc::new(Ledger::default()).open();
             let (session, batches) = collector();
             let mut gate = Gate::new(unbounded_channel().0);
-            gate.connect(ConnectionId::new(1), Link { session, share: account.share() });
+            let way = gate.connect(Link { session, share: account.share() });
+            assert_eq!(way, Way(0));
             for _ in 0..2 {
                 gate.pass(&mut delivery(1, More::Never));
             }

@@ -79,7 +79,7 @@ pub use run::{Server, ServerHandle, Spawned, spawn};
 pub(crate) use {
     desk::{
         Desk,
-        turn::{Delivery, Turn},
+        turn::{Delivery, Turn, Way},
         witness::{Granted, Witness},
     },
     durable::{

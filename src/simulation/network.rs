@@ -80,8 +80,3 @@ impl Way {
 pub(super) fn connection(wire: usize) -> ConnectionId {
     ConnectionId::new(wire as u64 + 1)
 }
-
-/// The wire of a connection.
-pub(super) fn wire(connection: ConnectionId) -> usize {
-    usize::try_from(connection.number()).unwrap() - 1
-}

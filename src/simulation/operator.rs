@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::engine::LockView;
-use crate::server::{Desk, Granted, Witness};
+use crate::server::{Desk, Granted, Way, Witness};
 use crate::types::{ConnectionId, RejectionCode};
 use crate::wire::{self, Attach, ClientMessage, Happening, LockStatus, PROTOCOL, ServerMessage};
 
 /// The operator's connection. All others have greater numbers.
 pub(super) const CONNECTION: ConnectionId = ConnectionId::new(0);
+/// The way to it. To all others it is the number of the wire.
+pub(super) const WAY: Way = Way(usize::MAX);
 /// The query of the subscription; those of the watches come after it.
 const EVENTS: u64 = 1 << 60;
 

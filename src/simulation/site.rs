@@ -10,13 +10,13 @@ use std::time::{Duration, SystemTime};
 use super::Event;
 use super::disk::{Disk, Ended};
 use super::errand::Errand;
-use super::network::{Wire, connection, wire};
+use super::network::{Wire, connection};
 use super::operator::{self, Operator};
 use super::time::SkewedClock;
 use super::world::World;
 use crate::engine::EndReason;
 use crate::fuzz::Random;
-use crate::server::{Change, Delivery, Desk, Turn, Witness, summary};
+use crate::server::{Change, Delivery, Desk, Turn, Way, Witness, summary};
 use crate::types::{RejectionCode, SessionId, Timestamp};
 use crate::wire::{self, ClientMessage, ServerMessage};
 
@@ -157,7 +157,7 @@ impl World {
         }
         let locks = (0..self.referee.lock_count()).map(|lock| self.referee.name(lock));
         self.site.operator = Operator::new(locks);
-        self.with_desk(|desk, _| desk.connect(operator::CONNECTION, None));
+        self.with_desk(|desk, _| desk.connect(operator::CONNECTION, operator::WAY, None));
         self.operate(self.site.operator.first_words());
     }
 
@@ -183,7 +183,7 @@ impl World {
         self.note_lost_places(wire, words.as_deref().unwrap_or_default());
         let connection = connection(wire);
         if !mem::replace(&mut self.wires[wire].is_known, true) {
-            self.with_desk(|desk, _| desk.connect(connection, None));
+            self.with_desk(|desk, _| desk.connect(connection, Way(wire), None));
         }
         match words {
             Some(words) => {
@@ -314,12 +314,12 @@ impl World {
     /// Tells the operator what is for it; the rest is for others.
     fn hear_operator(&mut self, deliveries: Vec<Delivery>) -> Vec<(usize, Vec<ServerMessage>)> {
         let mut said = Vec::new();
-        for Delivery { connection, deliver, more: _ } in deliveries {
-            if connection == operator::CONNECTION {
+        for Delivery { way, deliver, more: _ } in deliveries {
+            if way == operator::WAY {
                 let looks = self.site.operator.hear(deliver.whole());
                 self.referee.tally.add_to("shown to a watcher", looks);
             } else {
-                said.push((wire(connection), deliver.whole()));
+                said.push((way.0, deliver.whole()));
             }
         }
         said

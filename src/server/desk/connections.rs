@@ -4,7 +4,7 @@
 //! each that has one. A connection that was said Goodbye to is forgotten then, which is how whatever
 //! its client says later is ignored.
 //!
-//! What is never here: an address to send to. A delivery names its connection.
+//! What is never here: anything to send with. A delivery says which way it goes.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use slab::Slab;
 
 use super::inspect::Budget;
 use super::render;
-use super::turn::{Deliver, Delivery, Handled, More};
+use super::turn::{Deliver, Delivery, Handled, More, Way};
 use super::weight;
 use crate::types::{ConnectionId, GoodbyeCode, Identity, SessionId};
 use crate::wire::{ServerMessage, ShownLock};
@@ -44,6 +44,8 @@ pub(in crate::server) struct Connections {
 pub(in crate::server) struct Connection {
     /// Its number.
     id: ConnectionId,
+    /// Where its deliveries go.
+    way: Way,
     /// Where it comes from, for people.
     pub(in crate::server) peer: Option<SocketAddr>,
     /// What it is for.
@@ -83,14 +85,16 @@ impl Connections {
     pub(super) fn insert(
         &mut self,
         connection: ConnectionId,
+        way: Way,
         peer: Option<SocketAddr>,
         out: &mut Vec<Delivery>,
     ) {
         if let Some(code) = self.closed {
-            return out.push(last_word(connection, code));
+            return out.push(last_word(way, code));
         }
         let new = Connection {
             id: connection,
+            way,
             peer,
             role: Role::Unknown,
             observer_identity: None,
@@ -260,7 +264,7 @@ impl Connections {
         let mut known = self.known.take_all();
         // In the order in which they came, and not in one that is another each time.
         known.sort_unstable_by_key(|known| known.id);
-        out.extend(known.iter().map(|known| last_word(known.id, code)));
+        out.extend(known.iter().map(|known| last_word(known.way, code)));
     }
 }
 
@@ -338,14 +342,14 @@ impl Connection {
     /// What the turn has for it.
     fn take_batch(&mut self, more: More) -> Delivery {
         self.event_bytes = 0;
-        Delivery { connection: self.id, deliver: mem::take(&mut self.batch), more }
+        Delivery { way: self.way, deliver: mem::take(&mut self.batch), more }
     }
 }
 
-fn last_word(connection: ConnectionId, code: GoodbyeCode) -> Delivery {
+fn last_word(way: Way, code: GoodbyeCode) -> Delivery {
     let messages = vec![render::goodbye(code, "the coordinator stops")];
     let deliver = Deliver { messages, ..Deliver::default() };
-    Delivery { connection, deliver, more: More::Never }
+    Delivery { way, deliver, more: More::Never }
 }
 
 #[cfg(test)]
@@ -369,7 +373,7 @@ mod tests {
     fn a_turn_has_as_much_for_a_connection_as_allowed_and_not_one_byte_more() {
         let (mut connections, mut out) = (Connections::default(), Vec::new());
         let connection = ConnectionId::new(1);
-        connections.insert(connection, None, &mut out);
+        connections.insert(connection, Way(0), None, &mut out);
         let half = BATCH_BYTES_MAX / 2;
         for bytes in [half, half] {
             connections.tell(connection, long(bytes));

@@ -71,7 +71,7 @@ use self::hello::Draw;
 use self::seal::Sealer;
 use self::subscribers::Subscribers;
 use self::tenures::Tenures;
-use self::turn::{Submit, Turn, Window};
+use self::turn::{Submit, Turn, Way, Window};
 use self::watches::Watches;
 use crate::engine::{Counts, Effect, Event, LockTable, Start};
 use crate::server::counters::Counters;
@@ -183,14 +183,15 @@ impl Desk {
         }
     }
 
-    /// A connection is there, and says nothing yet.
+    /// A connection is there, and says nothing yet. What it is told goes this way.
     #[must_use]
     pub(crate) fn connect(
         &mut self,
         connection: ConnectionId,
+        way: Way,
         peer: Option<SocketAddr>,
     ) -> &mut Turn {
-        self.connections.insert(connection, peer, &mut self.turn.deliveries);
+        self.connections.insert(connection, way, peer, &mut self.turn.deliveries);
         &mut self.turn
     }
 

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::turn::{Deliver, Delivery, Handled, Submit, Turn, Window};
+use super::turn::{Deliver, Delivery, Handled, Submit, Turn, Way, Window};
 use super::{Desk, Setting, hello as names, seal::Sealer};
 use crate::server::counters::Counters;
 use crate::server::durable::persist::summary;
@@ -39,10 +39,10 @@ struct Round {
     /// Whether nothing is held any more, as was to be told.
     is_drained: bool,
     /// What came for each connection.
-    batches: BTreeMap<ConnectionId, Vec<Deliver>>,
+    batches: BTreeMap<Way, Vec<Deliver>>,
     /// What all of it was counted as.
     bytes: usize,
-    connections: u64,
+    connections: usize,
 }
 
 impl Bench {
@@ -89,9 +89,9 @@ impl Bench {
         let turn = mem::take(act(&mut round.desk, round.now));
         let Turn { orders, deliveries, goes_on, listens, rings, is_drained } = turn;
         round.orders.extend(orders);
-        for Delivery { connection, deliver, more: _ } in deliveries {
+        for Delivery { way, deliver, more: _ } in deliveries {
             round.bytes += deliver.bytes;
-            round.batches.entry(connection).or_default().push(deliver);
+            round.batches.entry(way).or_default().push(deliver);
         }
         round.goes_on |= goes_on;
         round.listens = listens.or(round.listens);
@@ -157,9 +157,10 @@ impl Bench {
     /// A connection that says nothing yet.
     pub(super) fn connect(&self) -> Client {
         self.0.borrow_mut().connections += 1;
-        let connection = ConnectionId::new(self.0.borrow().connections);
-        self.turn(|desk, _| desk.connect(connection, None));
-        Client { bench: self.clone(), connection }
+        let number = self.0.borrow().connections;
+        let (connection, way) = (ConnectionId::new(number as u64), Way(number));
+        self.turn(|desk, _| desk.connect(connection, way, None));
+        Client { bench: self.clone(), connection, way }
     }
 
     /// A connection with a session, whose Welcome has come and is taken away.
@@ -189,6 +190,7 @@ impl Bench {
 pub(super) struct Client {
     bench: Bench,
     connection: ConnectionId,
+    way: Way,
 }
 
 impl Client {
@@ -208,7 +210,7 @@ impl Client {
 
     /// What was delivered since the last look.
     pub(super) fn take_deliveries(&self) -> Vec<Deliver> {
-        self.bench.0.borrow_mut().batches.remove(&self.connection).unwrap_or_default()
+        self.bench.0.borrow_mut().batches.remove(&self.way).unwrap_or_default()
     }
 
     /// The batches that have come since the last look, with their events.

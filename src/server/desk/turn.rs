@@ -58,11 +58,16 @@ pub(crate) struct Turn {
     pub(crate) is_drained: bool,
 }
 
+/// Where whoever carries turns out keeps the way to a connection: an index of its own, which comes back
+/// with each delivery, and can be used for another connection once the [last](More::Never) has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Way(pub(crate) usize);
+
 /// All that a turn has for one connection.
 #[derive(Debug)]
 pub(crate) struct Delivery {
-    /// Which.
-    pub(crate) connection: ConnectionId,
+    /// To which.
+    pub(crate) way: Way,
     /// What.
     pub(crate) deliver: Deliver,
     /// Whether there will be another.
