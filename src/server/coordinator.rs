@@ -12,9 +12,11 @@
 //! order: nothing here is locked, because nothing happens at the same time.
 //!
 //! It is a mailbox and a timer round the [`Desk`], which decides: each message is a call of it, with the
-//! time, and what the turn came to is carried out.
+//! time, and the turn that comes of it is carried out.
 //!
 //! What is never here: a decision, a socket, a file, a wait.
+
+use std::mem;
 
 use actix::{Actor, AsyncContext, Context, Handler, MessageResult, SpawnHandle};
 use tokio::sync::oneshot;
@@ -35,7 +37,7 @@ pub(super) struct Coordinator {
     desk: Desk,
     /// Where time comes from; tests bring their own.
     clock: Box<dyn Clock>,
-    /// Where whatever was decided leaves.
+    /// The way out for turns.
     gate: Gate,
     /// Tells when everything is submitted that could be read at a moment.
     barrier: Barrier,
@@ -57,8 +59,8 @@ impl Coordinator {
         Self { desk, clock, gate, barrier, timer: None, drained: None }
     }
 
-    /// Has the desk do something as of now, which is after whatever it is told was read (rule T1), and
-    /// carries out what comes of it.
+    /// Has the desk do something as of now, and carries out the turn. The clock is read here, after the
+    /// message was: so every decision is one of now (rule T1).
     fn turn(
         &mut self,
         ctx: &mut Context<Self>,
@@ -67,7 +69,7 @@ impl Coordinator {
         let now = self.clock.now();
         let turn = act(&mut self.desk, now);
         self.gate.pass(turn);
-        if std::mem::take(&mut turn.goes_on) {
+        if mem::take(&mut turn.goes_on) {
             let this = ctx.address();
             // A task of its own: an actor's future would be polled whenever mail comes, and not only then.
             spawn_local(async move {
@@ -82,7 +84,7 @@ impl Coordinator {
                 this.do_send(AllHeard { at });
             });
         }
-        if std::mem::take(&mut turn.is_drained)
+        if mem::take(&mut turn.is_drained)
             && let Some(drained) = self.drained.take()
         {
             // Nobody listens if the server did not wait so long.

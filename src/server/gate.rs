@@ -1,11 +1,11 @@
-//! The gate: whatever leaves the Coordinator leaves here, in the order in which it was decided.
+//! The gate: the only way out of the Coordinator, in the order of its decisions.
 //!
 //! A turn is decided before anything of it is said. Between the two stands this: orders to the store
-//! and deliveries to sessions go through one door, answers to questions and what watchers are shown
-//! among them. So nobody sees of a later decision before an earlier one, and whatever has to be certain
-//! before anything is said (a journal, a majority) has one place to hold the door. Today it is open.
+//! and deliveries to sessions go through one door. Answers to questions, watched locks and events go
+//! through it as well. So nobody sees a later decision before an earlier one. A condition on saying
+//! anything (a journal that is written, a majority) would hold the door here. Today it is open.
 //!
-//! What is delivered is counted here, for all connections together (`ledger`).
+//! Deliveries are counted here, for all connections together (`ledger`).
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::desk::turn::{Deliver, Delivery, More, Turn, Way};
 use super::durable::{Change, Order};
 use super::ledger::Share;
 
-/// Where turns leave.
+/// The way out for turns.
 pub(super) struct Gate {
     /// Where each connection's deliveries go, for as long as there may be any.
     links: Slab<Link>,
@@ -50,7 +50,7 @@ impl Gate {
         Way(self.links.insert(link))
     }
 
-    /// Whoever is told when everything is on disk that is yet to be put on order.
+    /// Somebody is to be told when everything is on disk; it is yet to be put on order.
     pub(super) fn tell_saved(&mut self, saved: oneshot::Sender<()>) {
         self.saved = Some(saved);
     }

@@ -18,8 +18,9 @@
 //! | `desk/` | turns: events in, effects out, one batch for each connection; parsing, rendering, watches, events, proofs |
 //! | `net/` | accepting, places for connections, and the actor of each: bytes, handshake, bounds, closing |
 //! | `durable/` | the store and its files, the commit task, and where a run begins |
-//! | `messages` | what the actors say to each other |
-//! | `ledger`, `counters` | what lies unread, over all connections, and what is counted |
+//! | `coordinator`, `messages` | the one actor that all sessions speak to: a mailbox and a timer round the desk |
+//! | `gate`, `barrier` | the only way out of it, and the wait until everything is heard |
+//! | `ledger`, `counters`, `places` | bytes that lie unread, over all connections; counts; places for connections |
 //! | `run` | bound, serving, stopping, gone |
 //! | `log_lines`, `fields`, `chatter` | the story in log lines, and how much of it one peer can fill |
 //!

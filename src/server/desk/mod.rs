@@ -1,4 +1,4 @@
-//! The desk: what the Coordinator does, without being an actor.
+//! The desk: the Coordinator's decisions, without an actor round them.
 //!
 //! ```text
 //!   submit, disconnect, ──▶ ┌──────────────────────────────┐ ──▶ Turn: deliveries, by connection
@@ -7,28 +7,28 @@
 //!                           └──────────────────────────────┘
 //! ```
 //!
-//! The one idea: *a turn is data*. What a message holds is brought to the table, event by event; what
-//! comes of it is put together for each connection, and given to whoever asked: the Coordinator's
-//! mailbox in production, a heap of events in a simulation. So what they run is the same to the letter.
+//! The one idea: *a turn is data*. The desk brings each message to the table, event by event, and puts
+//! the outcome together for each connection. Its caller carries that out: the Coordinator's mailbox in
+//! production, a heap of events in a simulation. Both run the same code to the letter.
 //!
-//! It is dull. A turn steps the table through what it is given, performs the effects, and says what is to
-//! be sent. If a rule about locks can be found here, it is in the wrong file. A turn ends after so many
-//! steps; what is left of what clients said waits in the `backlog`, while the sockets are looked at. What
-//! is due happens behind a *barrier*: once everything is heard that could be read by then. What the desk
-//! adds to the engine is the attributes of connections: what each is for, who they said they are, what
-//! they watch; and the proofs that outlive a run, which the engine takes on trust.
+//! It is dull. A turn steps the table, performs the effects, and says what is to be sent. If a rule about
+//! locks can be found here, it is in the wrong file. A turn ends after a bounded number of steps; the rest
+//! of the messages waits in the `backlog`, while the sockets are looked at. Deadlines are met behind a
+//! *barrier*: once everything is heard that could be read by then. The desk adds two things to the engine:
+//! attributes of connections (purpose, identity, watches), and the proofs that outlive a run, which the
+//! engine takes on trust.
 //!
-//! *One place each* for what has to stand between decision and word: every event goes through
-//! [`Desk::step`], with its moment; and nothing that follows from one leaves but in a [`Turn`].
+//! *One place each* for a hook between decision and word, as a write-ahead log needs it: every event goes
+//! through [`Desk::step`], with its moment, and its consequences leave in a [`Turn`] and by no other way.
 //!
 //! | file | is about |
 //! |---|---|
-//! | `turn` | what goes in, what comes out |
-//! | `hear`, `hello`, `parse` | what clients say, brought to the engine |
-//! | `perform`, `render`, `inspect` | what the engine says, brought to the wire |
-//! | `audience`, `watches`, `subscribers` | who wants to see locks, and to hear of requests, of others |
-//! | `connections`, `weight` | what each connection is for, what a turn has for it, what messages take |
-//! | `backlog` | what a turn has left to do, and whose turn it is then |
+//! | `turn` | input and output |
+//! | `hear`, `hello`, `parse` | messages of clients, brought to the engine |
+//! | `perform`, `render`, `inspect` | effects and views of the engine, brought to the wire |
+//! | `audience`, `watches`, `subscribers` | those who watch locks, and hear of the requests of others |
+//! | `connections`, `weight` | connections, their batches in the making, the memory of messages |
+//! | `backlog` | work that a turn has left to do, and fair queuing of it |
 //! | `seal` | proofs that outlive a run: secrets of sessions, seals of grants, tickets of places |
 //! | `tenures` | which grants the log tells of, and which it counts |
 //!
@@ -79,7 +79,7 @@ use crate::server::durable::{Change, Committed, Everything};
 use crate::server::log_lines;
 use crate::types::{ConnectionId, GoodbyeCode, Limits, LockName, Timestamp};
 
-/// What decides, and all that it has to know.
+/// Decides, and knows all that takes.
 #[expect(clippy::struct_excessive_bools, reason = "each is about something of its own")]
 pub(crate) struct Desk {
     /// Every rule is in here, and nothing else touches it.
@@ -132,11 +132,11 @@ pub(crate) struct Desk {
     witness: Option<witness::Witness>,
 }
 
-/// What a desk begins with.
+/// The beginnings of a desk.
 pub(in crate::server) struct Setting {
     /// How much of everything there may be.
     pub(in crate::server) limits: Limits,
-    /// What the run before has left.
+    /// All that the run before has left.
     pub(in crate::server) start: Start,
     /// Has the key of that state.
     pub(in crate::server) sealer: Sealer,

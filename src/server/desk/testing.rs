@@ -1,4 +1,4 @@
-//! What the tests of the desk have in common: a bench with a desk on it, connections that keep what they
+//! A bench for the tests of the desk: a desk, connections that keep what they
 //! are given, and time that passes when a test says so.
 
 use std::cell::RefCell;

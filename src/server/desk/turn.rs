@@ -1,7 +1,7 @@
-//! What goes into the desk, and what comes out of a turn of it: data, and nothing that acts.
+//! Input and output of the desk: data, and nothing that acts.
 //!
-//! A turn is decided at once, and carried out afterwards by whoever asked for it: so what it comes to
-//! can be held back until it is durable, compared with another, or sent over a network that is none.
+//! The desk decides a turn at once, and its caller carries it out afterwards. So a turn can be held back
+//! until it is durable, compared with another, or sent over a network that is none.
 
 use bytes::Bytes;
 #[cfg(test)]
@@ -14,7 +14,7 @@ use crate::types::{ConnectionId, Timestamp};
 use crate::wire::decode;
 use crate::wire::{ClientMessage, ServerMessage, ShownLock};
 
-/// What one read of a connection has brought, whole. The first one begins with the Hello, and no other
+/// One read of a connection, whole. The first one begins with the Hello, and no other
 /// holds one: the session has seen to that.
 #[derive(Debug)]
 pub(crate) struct Submit {
@@ -24,7 +24,7 @@ pub(crate) struct Submit {
     pub(crate) messages: Vec<ClientMessage>,
     /// Whether the session reads on meanwhile.
     pub(crate) window: Window,
-    /// What they count as until they are handled.
+    /// Counts them until they are handled.
     pub(in crate::server) unheard: Unheard,
 }
 
@@ -37,9 +37,10 @@ pub(crate) enum Window {
     Shut,
 }
 
-/// What a turn came to. Everything in here was decided, in this order, and nothing of it is done yet.
+/// All that a turn has to have done. Everything in here was decided, in this order, and nothing of it is
+/// done yet.
 ///
-/// Emptied by whoever carries it out, who so leaves its memory for the next one.
+/// Its caller empties it, and so leaves the memory of its vectors for the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
     /// To be made durable, in this order; [`Desk::committed`](super::Desk::committed) wants to hear of it.
@@ -58,8 +59,8 @@ pub(crate) struct Turn {
     pub(crate) is_drained: bool,
 }
 
-/// Where whoever carries turns out keeps the way to a connection: an index of its own, which comes back
-/// with each delivery, and can be used for another connection once the [last](More::Never) has passed.
+/// The way to a connection: an index that the caller of the desk chooses, and that comes back with each
+/// delivery. It can be used for another connection once the [last](More::Never) has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Way(pub(crate) usize);
 
@@ -68,7 +69,7 @@ pub(crate) struct Way(pub(crate) usize);
 pub(crate) struct Delivery {
     /// To which.
     pub(crate) way: Way,
-    /// What.
+    /// The batch.
     pub(crate) deliver: Deliver,
     /// Whether there will be another.
     pub(crate) more: More,
@@ -83,7 +84,7 @@ pub(crate) enum More {
     Never,
 }
 
-/// What is said to a connection at once. A `Goodbye` is the last message of the last batch.
+/// A batch: all that is said to a connection at once. A `Goodbye` is the last message of the last batch.
 #[derive(Debug, Default)]
 pub(crate) struct Deliver {
     /// For the client, in order.

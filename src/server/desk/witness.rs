@@ -1,4 +1,4 @@
-//! What the desk does that no client is told, for the referee of a simulation.
+//! A look behind the desk, for the referee of a simulation: things that no client is told.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
