@@ -303,8 +303,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Takes a request out, remembers how it ended, and tells.
     pub(super) fn finish(&mut self, request: RequestKey, outcome: Outcome, news: News) {
         let Live { session, id, .. } = self.requests[request];
-        self.happened(request, || Happening::end(outcome, &news));
+        // Of one that is over, everybody has heard how its requests ended.
         if !self.sessions[session].is_over {
+            self.happened(request, || Happening::end(outcome, &news));
             self.sessions[session].remember(id, outcome, self.limits.finished_remembered);
             self.tell(session, id, news);
         }

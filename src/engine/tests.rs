@@ -128,6 +128,7 @@ stories! {
     lock_delays_do_not_shorten_each_other
     what_is_kept_ends_by_its_token
     what_is_kept_has_a_limit
+    what_ended_is_told_once
     what_is_kept_over_a_restart
     a_ticket_that_two_show_makes_no_false_alarm
     a_reclaim_of_several_is_all_or_nothing

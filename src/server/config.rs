@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::ledger::UNREAD_BYTES_MAX;
-use super::places::Places;
+use crate::server::ledger::UNREAD_BYTES_MAX;
+use crate::server::places::Places;
 use crate::types::Limits;
 
 /// The port of the locks: L-O-C-K on a keypad.

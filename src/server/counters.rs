@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::chatter::Chatter;
-use super::ledger::Ledger;
-use super::places::Inside;
+use crate::server::chatter::Chatter;
+use crate::server::ledger::Ledger;
+use crate::server::places::Inside;
 
 /// Counts since the start, and the connections of now.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub(super) struct Counters {
     /// Connections open now, let in or not.
     pub(super) connections: AtomicUsize,
     /// Those that are let in: what the limits on connections look at.
-    pub(super) inside: Mutex<Inside>,
+    inside: Mutex<Inside>,
     /// Since when the state cannot be saved, if it cannot, and why.
     unsaved_since: Mutex<Option<(Instant, String)>>,
     /// Since when the data directory is not where it was, if it is not.
@@ -43,6 +43,11 @@ impl Counters {
     /// Counters of a server whose connections together may have so many bytes unread.
     pub(super) fn new(unread_bytes_max: usize) -> Self {
         Self { ledger: Arc::new(Ledger::new(unread_bytes_max)), ..Self::default() }
+    }
+
+    /// Those that are let in.
+    pub(super) fn inside(&self) -> MutexGuard<'_, Inside> {
+        locked(&self.inside)
     }
 
     /// How many connections are open.

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::store::StoreError;
+use crate::server::durable::store::StoreError;
 
 /// Why a coordinator could not be started.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use log::kv::Value;
 use log::{Level, Record};
 
 /// The part of the program that these lines come from, for filters.
-const TARGET: &str = "coordinator::server::journal";
+const TARGET: &str = "coordinator::server::log_lines";
 
 /// The fields of a line, in the order in which they are told. A name that comes several times in a row
 /// is a list.

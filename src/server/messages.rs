@@ -5,16 +5,15 @@
 //! decisions. That is all the sequencing there is.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use actix::{Message, Recipient};
-use bytes::Bytes;
+use actix::Message;
 use tokio::sync::oneshot;
 
-use super::ledger::{Share, Unheard};
-use crate::engine::{Counts, Durable};
+use super::desk::turn::{Deliver, Submit};
+use super::durable::Committed;
+use super::gate::Link;
+use crate::engine::Counts;
 use crate::types::{ConnectionId, GoodbyeCode, Timestamp};
-use crate::wire::{ClientMessage, ServerMessage, ShownLock};
 
 /// Session to Coordinator: here I am.
 #[derive(Debug)]
@@ -24,44 +23,20 @@ pub(super) struct Connect {
     /// Where it comes from, for people.
     pub(super) peer: Option<SocketAddr>,
     /// Where its answers go.
-    pub(super) session: Recipient<Deliver>,
-    /// Where what it is given is counted.
-    pub(super) share: Arc<Share>,
+    pub(super) link: Link,
 }
 
 impl Message for Connect {
     type Result = ();
 }
 
-/// Session to Coordinator: what one read brought, whole. The first one begins with the Hello, and
-/// no other holds one: the session has seen to that.
-#[derive(Debug)]
-pub(super) struct Submit {
-    /// Whose connection.
-    pub(super) connection: ConnectionId,
-    /// What its client says, in order.
-    pub(super) messages: Vec<ClientMessage>,
-    /// Whether the session reads on meanwhile.
-    pub(super) window: Window,
-    /// What they count as until they are handled.
-    pub(super) unheard: Unheard,
-}
-
+/// Session to Coordinator: what one read brought.
 impl Message for Submit {
     type Result = ();
 }
 
-/// Whether a session reads on while what it submitted is not yet handled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Window {
-    /// It does.
-    Open,
-    /// It has enough on the way, and waits for a batch that says [`Handled::All`].
-    Shut,
-}
-
-/// Session to Coordinator: the connection ended without a Goodbye. Answered by an empty `Deliver`
-/// with [`Handled::All`].
+/// Session to Coordinator: the connection ended without a Goodbye. Answered by an empty `Deliver` that
+/// says that everything is handled.
 #[derive(Debug)]
 pub(super) struct Disconnect {
     /// Whose connection.
@@ -72,48 +47,12 @@ impl Message for Disconnect {
     type Result = ();
 }
 
-/// Coordinator to Session: all that one turn of the Coordinator has for this connection. A
-/// `Goodbye` is the last message of the last batch.
-#[derive(Debug, Default)]
-pub(super) struct Deliver {
-    /// For the client, in order.
-    pub(super) messages: Vec<ServerMessage>,
-    /// Locks that it watches and that others hold now, to come after the messages; each with the query
-    /// that is answered.
-    pub(super) shown: Vec<(u64, ShownLock)>,
-    /// Frames of events, to come after that, as far as there is room for them.
-    pub(super) events: Vec<Bytes>,
-    /// Events of the turn that are left out behind those.
-    pub(super) missed: u64,
-    /// What all of it was counted as when it was sent.
-    pub(super) bytes: usize,
-    /// Whether everything that the session submitted is handled.
-    pub(super) handled: Handled,
-}
-
-/// Whether everything that a session submitted is handled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Handled {
-    /// Nothing is said of that.
-    #[default]
-    Unsaid,
-    /// It is. Said when the session waits for it.
-    All,
-}
-
+/// Coordinator to Session: all that one turn of the Coordinator has for this connection.
 impl Message for Deliver {
     type Result = ();
 }
 
 /// Commit task to Coordinator: so much more is on disk.
-#[derive(Debug)]
-pub(super) struct Committed {
-    /// The counters, if they were among it.
-    pub(super) durable: Option<Durable>,
-    /// How many forfeits were among it: the oldest that were not yet.
-    pub(super) recorded: usize,
-}
-
 impl Message for Committed {
     type Result = ();
 }

@@ -13,19 +13,16 @@
 //!                                             commit task ──▶ StateStore
 //! ```
 //!
-//! | file | is about |
+//! | place | is about |
 //! |---|---|
-//! | `coordinator` | turns: events in, effects out, one batch for each connection, one timer |
-//! | `connections` | where its answers go, and what a turn has for whom |
-//! | `watches`, `subscribers` | who wants to see locks, and to hear of requests, of others |
-//! | `session` | bytes, handshake, bounds, closing |
-//! | `ledger`, `weight` | what lies unread, over all connections, and what messages take |
-//! | `listener`, `hosts` | accepting, and the thread on which a session lives |
-//! | `hello`, `parse`, `render`, `inspect` | the wire's words to the engine's, and back |
-//! | `seal` | proofs that outlive a run: secrets of sessions, seals of grants, tickets of places |
-//! | `start`, `store`, `persist` | where a run begins, and what is durable |
+//! | `desk/` | turns: events in, effects out, one batch for each connection; parsing, rendering, watches, events, proofs |
+//! | `net/` | accepting, places for connections, and the actor of each: bytes, handshake, bounds, closing |
+//! | `durable/` | the store and its files, the commit task, and where a run begins |
+//! | `coordinator`, `messages` | the one actor that all sessions speak to: a mailbox and a timer round the desk |
+//! | `gate`, `barrier` | the only way out of it, and the wait until everything is heard |
+//! | `ledger`, `counters`, `places` | bytes that lie unread, over all connections; counts; places for connections |
 //! | `run` | bound, serving, stopping, gone |
-//! | `journal`, `fields`, `chatter`, `tenures` | the story in log lines, and how much of it one peer can fill |
+//! | `log_lines`, `fields`, `chatter` | the story in log lines, and how much of it one peer can fill |
 //!
 //! *A restart.* Three kinds of things outlive a run: the counters, the key of proofs and the forfeits
 //! are on disk before they matter; what clients hold is with the clients, who show it after a crash,
@@ -41,7 +38,7 @@
 //! clients send by then is not answered, and they send it again to the next run.
 //!
 //! Invariants, as absences:
-//! - Only `coordinator` touches the table (and `inspect` looks at it).
+//! - Only `desk` touches the table.
 //! - No rule about locks is here.
 //! - Nothing waits for a disk or a peer while others could go on.
 //! - No queue grows with what a peer sends or does not read: each has a bound, and going past it
@@ -52,50 +49,45 @@
 //!
 //! `docs/architecture.md` tells the whole way of a request.
 
+mod barrier;
 mod chatter;
 mod config;
-mod connections;
 mod coordinator;
 mod counters;
+mod desk;
+mod durable;
 mod error;
 mod fields;
 #[cfg(test)]
 mod fuzz;
-mod hello;
-mod hosts;
-mod inspect;
-mod journal;
+mod gate;
 mod ledger;
-mod listener;
+mod log_lines;
 mod messages;
-mod parse;
-mod persist;
+mod net;
 mod places;
-mod render;
 #[cfg(test)]
 mod restarts;
 mod run;
-mod seal;
-mod session;
-mod start;
-mod store;
-mod subscribers;
-#[cfg(all(test, feature = "client"))]
-pub(crate) mod switchboard;
-mod tenures;
 #[cfg(test)]
 mod testing;
-mod watches;
-mod weight;
 
 pub use config::{Config, Data, LOCK_PORT, LostState, StaleState};
+pub use durable::StoreError;
 pub use error::ServerError;
 pub use run::{Server, ServerHandle, Spawned, spawn};
-pub use store::StoreError;
-#[cfg(all(test, feature = "client"))]
-pub(crate) use {listener::Listener, persist::Disk, run::Bound};
 #[cfg(all(test, feature = "client"))]
 pub(crate) use {
-    seal::StateKey,
-    store::{Change, MemoryStore, StateStore, Stored},
+    desk::{
+        Desk,
+        turn::{Delivery, Turn, Way},
+        witness::{Granted, Witness},
+    },
+    durable::{
+        Change, MemoryStore, StateKey, StateStore,
+        persist::{Disk, summary},
+        store::Stored,
+    },
+    net::listener::Listener,
+    run::Bound,
 };

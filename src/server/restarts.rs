@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::messages::Save;
-use super::store::{MemoryStore, StateStore};
-use super::testing::{
+use crate::server::durable::store::{MemoryStore, StateStore};
+use crate::server::messages::Save;
+use crate::server::testing::{
     Bench, FakeSession, FlakyStore, hello, local, release, request, settle, try_request,
 };
 use crate::types::{GoodbyeCode, LostReason, RejectionCode, Seal, Secret};

@@ -9,27 +9,30 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use actix::{Actor, Addr, Context, Handler, Recipient};
-use bytes::BytesMut;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep};
 
-use super::config::StaleState;
-use super::coordinator::Coordinator;
-use super::counters::Counters;
-use super::hosts::Barrier;
-use super::ledger::{Account, Ledger, UNREAD_BYTES_MAX};
-use super::messages::{Connect, Deliver, Disconnect, Handled, Submit, Window};
-use super::persist::{Order, commit_all};
-use super::seal::{Sealer, StateKey};
-use super::session::Shared;
-use super::start;
-use super::store::{Change, MemoryStore, StateStore, StoreError, Stored};
 use crate::clock::Clock;
 use crate::engine::{Durable, Past, Start};
+use crate::server::barrier::Barrier;
+use crate::server::config::StaleState;
+use crate::server::coordinator::Coordinator;
+use crate::server::counters::Counters;
+use crate::server::desk::seal::Sealer;
+use crate::server::desk::turn::{Deliver, Handled, Submit, Window};
+use crate::server::desk::{Setting, hello as names};
+use crate::server::durable::StateKey;
+use crate::server::durable::persist::{Order, commit_all};
+use crate::server::durable::start;
+use crate::server::durable::store::{Change, MemoryStore, StateStore, StoreError, Stored};
+use crate::server::gate::{Gate, Link};
+use crate::server::ledger::{Account, Ledger, UNREAD_BYTES_MAX};
+use crate::server::messages::{Connect, Disconnect};
+use crate::server::net::session::Shared;
 use crate::types::{ConnectionId, Epoch, FencingToken, Limits, TTL_MAX, Timestamp, Ttl};
 use crate::wire::{
-    self, Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Ticket, Wait, decode,
+    self, Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Ticket, Wait,
 };
 
 /// tokio's time as a clock, so that it can be paused; and put forward, as if nothing had run.
@@ -95,7 +98,7 @@ pub(super) async fn settle() {
 }
 
 /// A start with `tokens` reserved, from 1 on, and without a grace period.
-fn start_with(tokens: u64) -> Start {
+pub(super) fn start_with(tokens: u64) -> Start {
     let year = 1 << 45;
     let ttl_max = Ttl::new(TTL_MAX).ok();
     let durable = |epoch, below| Durable {
@@ -129,14 +132,14 @@ impl Bench {
     /// As that, and with room for so many unread bytes of all connections together.
     pub(super) fn with_unread_max(bytes: usize) -> Self {
         let (sender, orders) = unbounded_channel();
-        let sealer = Sealer::new(StateKey::new(7));
+        let key = StateKey::new(7);
         let counters = Counters::new(bytes);
-        let bench = Self::assemble(start_with(1 << 20), sealer, sender, counters);
+        let bench = Self::assemble(start_with(1 << 20), key, sender, counters);
         let store = Arc::new(MemoryStore::default());
         spawn_local(commit_all(
             store,
             orders,
-            bench.coordinator.downgrade(),
+            bench.coordinator.downgrade().recipient(),
             Arc::clone(&bench.counters),
         ));
         bench
@@ -145,21 +148,20 @@ impl Bench {
     /// As after a start with so many tokens; nothing becomes durable by itself.
     pub(super) fn by_hand(tokens: u64) -> (Self, UnboundedReceiver<Order>) {
         let (sender, orders) = unbounded_channel();
-        let sealer = Sealer::new(StateKey::new(7));
-        (Self::assemble(start_with(tokens), sealer, sender, Counters::default()), orders)
+        let key = StateKey::new(7);
+        (Self::assemble(start_with(tokens), key, sender, Counters::default()), orders)
     }
 
     /// A run on this store, whatever the run before has left there.
     pub(super) fn run<S: StateStore + 'static>(store: &Arc<S>) -> Self {
-        let (start, sealer) =
-            start::begin(&**store, StaleState::Refuse, SystemTime::now()).unwrap();
+        let (start, key) = start::begin(&**store, StaleState::Refuse, SystemTime::now()).unwrap();
         let (sender, orders) = unbounded_channel();
-        let bench = Self::assemble(start, sealer, sender, Counters::default());
+        let bench = Self::assemble(start, key, sender, Counters::default());
         let store = Arc::clone(store);
         spawn_local(commit_all(
             store,
             orders,
-            bench.coordinator.downgrade(),
+            bench.coordinator.downgrade().recipient(),
             Arc::clone(&bench.counters),
         ));
         bench
@@ -167,23 +169,22 @@ impl Bench {
 
     fn assemble(
         start: Start,
-        sealer: Sealer,
+        key: StateKey,
         orders: UnboundedSender<Order>,
         counters: Counters,
     ) -> Self {
         let counters = Arc::new(counters);
         let clock = TokioClock::new();
-        let (limits, boxed) = (Limits::default(), Box::new(clock.clone()));
-        let coordinator = Coordinator::new(
-            limits,
+        let setting = Setting {
+            limits: Limits::default(),
             start,
-            boxed,
-            orders,
-            Barrier::default(),
-            sealer,
-            Arc::clone(&counters),
-        )
-        .start();
+            sealer: Sealer::new(key),
+            draw: Box::new(names::draw),
+            wall: SystemTime::now,
+            counters: Arc::clone(&counters),
+        };
+        let (gate, boxed) = (Gate::new(orders), Box::new(clock.clone()));
+        let coordinator = Coordinator::new(setting, boxed, gate, Barrier::default()).start();
         Self { coordinator, counters, clock, connections: 0 }
     }
 
@@ -209,7 +210,7 @@ impl Bench {
         let (session, batches) = collector();
         let account = self.counters.ledger.open();
         let share = account.share();
-        self.coordinator.do_send(Connect { connection, peer: None, session, share });
+        self.coordinator.do_send(Connect { connection, peer: None, link: Link { session, share } });
         FakeSession {
             coordinator: self.coordinator.clone(),
             connection,
@@ -226,18 +227,6 @@ impl Bench {
         let messages = session.take();
         assert!(matches!(messages[..], [ServerMessage::Welcome { .. }]), "{messages:?}");
         session
-    }
-
-    /// A session that holds a lock with its request 1, one that waits for it with its own, and the
-    /// token. Both have heard so.
-    pub(super) async fn open_two_for(&mut self, lock: &str) -> (FakeSession, FakeSession, u64) {
-        let (holder, waiter) = (self.open().await, self.open().await);
-        holder.submit(vec![request(1, lock)]);
-        waiter.submit(vec![request(1, lock)]);
-        settle().await;
-        let token = holder.take_grant(1);
-        waiter.take_queued(1);
-        (holder, waiter, token)
     }
 }
 
@@ -290,15 +279,11 @@ impl FakeSession {
 
     /// The batches that have come since the last look, with their events.
     pub(super) fn take_batches(&self) -> Vec<(Vec<ServerMessage>, Handled)> {
-        let whole = |deliver: Deliver| {
-            let Deliver { messages: mut all, shown, events, handled, .. } = deliver;
-            for (query_id, lock) in shown {
-                let mut frame = BytesMut::new();
-                lock.append(query_id, &mut frame);
-                all.push(decode(&frame[4..]).unwrap());
-            }
-            all.extend(events.iter().map(|frame| decode::<ServerMessage>(&frame[4..]).unwrap()));
-            (all, handled)
+        let whole = |mut deliver: Deliver| {
+            // The session tells of those, when there is room again.
+            deliver.missed = 0;
+            let handled = deliver.handled;
+            (deliver.whole(), handled)
         };
         self.take_deliveries().into_iter().map(whole).collect()
     }

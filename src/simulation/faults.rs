@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Event;
 use super::world::World;
-use crate::server::switchboard::Switchboard;
-use crate::types::{FencingToken, LockName};
+use crate::server::Desk;
+use crate::wire::ClientMessage;
 
 /// A longer stall does no harm to leases; a shorter one may be what a lease had left.
 const STALL_UNNOTICED: Duration = Duration::from_millis(1_100);
@@ -214,11 +214,11 @@ impl World {
 
     fn stall(&mut self, longest: u64) {
         let now = self.now();
-        if let Some(board) = &self.site.board
+        if let Some(desk) = &self.site.desk
             && now >= self.site.stalled_until
         {
             let until = now + self.dice.next() % longest;
-            self.site.secure = board.secure(STALL_UNNOTICED, self.site.clock.at(now));
+            self.site.secure = desk.secure(STALL_UNNOTICED, self.site.clock.at(now));
             self.site.stalled_until = until;
             self.heap.push(until, Event::SiteWakes { run: self.site.run });
         }
@@ -233,16 +233,13 @@ impl World {
 
     /// Whoever was granted something and has not heard of it is in line again, if it never does.
     fn forget_unheard_grants(&mut self) {
-        let (now, Some(board)) = (self.heap.now(), &self.site.board) else { return };
+        let (now, Some(desk)) = (self.heap.now(), &self.site.desk) else { return };
         for person in self.machines.iter_mut().filter_map(|machine| machine.person.as_mut()) {
             let Some(session) = person.session else { continue };
             let referee = &mut self.referee;
             let names: Vec<_> = (0..referee.lock_count()).map(|lock| referee.name(lock)).collect();
             person.lose_places(now, referee, |number, errand| {
-                let lock = board.lock(&names[errand.some_lock()]);
-                lock.is_some_and(|lock| {
-                    lock.holders().any(|h| h.session == session && h.request.number() == number)
-                })
+                desk.holds(&names[errand.some_lock()], session, number)
             });
         }
     }
@@ -250,7 +247,7 @@ impl World {
     /// An orderly stop: if the disk does not let it, it is killed after all.
     fn stop(&mut self) {
         if self.now() >= self.site.stalled_until {
-            self.with_board(Switchboard::save);
+            self.with_desk(Desk::save);
             let at = self.now() + 3_000_000;
             self.heap.push(at, Event::Kill { run: self.site.run });
         }
@@ -262,8 +259,8 @@ impl World {
             return;
         }
         let name = self.referee.name(self.dice.below(self.referee.lock_count()));
-        let Some(board) = &self.site.board else { return };
-        let Some(lock) = board.lock(&name) else { return };
+        let Some(desk) = &self.site.desk else { return };
+        let Some(lock) = desk.lock(&name) else { return };
         let Some(holder) = lock.holders().last() else { return };
         let is_stale = self.dice.once_in(3);
         let token = holder.token.number() - u64::from(is_stale);
@@ -284,8 +281,7 @@ impl World {
                 person.revoke(now, request.number(), token, &mut self.referee);
             }
         }
-        let name = LockName::new(&*name).unwrap();
-        let token = FencingToken::new(token);
-        self.with_board(|board, local| board.revoke(query, &name, token, local));
+        let name = name.to_string();
+        self.operate(vec![ClientMessage::Revoke { query_id: query, name, token }]);
     }
 }

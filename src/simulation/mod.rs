@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!            ┌─ production ──┐   messages    ┌──────── production ────────┐
-//!   person ─▶│ client::core  │──── wire ────▶│ switchboard: parse, table, │◀──▶ disk
+//!   person ─▶│ client::core  │──── wire ────▶│ desk: turns, parse, table, │◀──▶ disk
 //!   (wants)◀─│ (beliefs)     │◀─── wire ─────│ render, seal, start        │
 //!            └───────────────┘               └────────────────────────────┘
 //!                 └────────────▶ referee: what clients saw ◀───── faults
@@ -19,6 +19,7 @@
 //! | `network`, `disk` | ways that are slow or lose, commits that take time or fail |
 //! | `person`, `errand`, `wants` | a client's core, what it is told, and what its owner wants |
 //! | `site` | the coordinator: running, standing still, stopping, crashed |
+//! | `operator` | who looks on, and takes locks away |
 //! | `world` | who is told what, when |
 //! | `faults` | what goes wrong |
 //! | `referee`, `tally` | what was seen, and whether it may be; how often |
@@ -33,6 +34,7 @@ mod disk;
 mod errand;
 mod faults;
 mod network;
+mod operator;
 mod person;
 mod referee;
 mod site;
@@ -42,6 +44,7 @@ mod time;
 mod wants;
 mod world;
 
+use crate::types::Timestamp;
 use crate::wire::{ClientMessage, ServerMessage};
 
 /// Something that is to happen.
@@ -62,7 +65,11 @@ enum Event {
     /// A machine that stood still goes on.
     Wake { machine: usize },
     /// The coordinator's timer goes off.
-    Tick { run: u64 },
+    Ring { run: u64 },
+    /// The coordinator has looked at its sockets since a turn had done enough.
+    GoOn { run: u64 },
+    /// Everything that could be read at this moment of its clock is submitted to the coordinator.
+    AllHeard { run: u64, at: Timestamp },
     /// A commit comes to its end.
     Commit { run: u64 },
     /// The coordinator stood still, and goes on.

@@ -33,6 +33,8 @@ pub(super) struct Wire {
     delay_max: u64,
     /// Whether its end was sent after all that was to be sent.
     pub(super) is_cut: bool,
+    /// Whether the coordinator knows of it.
+    pub(super) is_known: bool,
 }
 
 impl Wire {
@@ -45,7 +47,7 @@ impl Wire {
             _ => 1_500_000,
         };
         let (up, down) = (Way::default(), Way::default());
-        Self { machine, name, run, up, down, delay_max, is_cut: false }
+        Self { machine, name, run, up, down, delay_max, is_cut: false, is_known: false }
     }
 
     /// How long something takes while the network is as slow as this.
@@ -77,9 +79,4 @@ impl Way {
 /// The number of the connection over a wire.
 pub(super) fn connection(wire: usize) -> ConnectionId {
     ConnectionId::new(wire as u64 + 1)
-}
-
-/// The wire of a connection.
-pub(super) fn wire(connection: ConnectionId) -> usize {
-    usize::try_from(connection.number()).unwrap() - 1
 }

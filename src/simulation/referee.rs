@@ -10,8 +10,7 @@ use super::tally::Tally;
 use crate::engine::Forfeit;
 use crate::fuzz::Random;
 use crate::history::{Entry, How, Log, RequestName, Wanted, What};
-use crate::server::Change;
-use crate::server::switchboard::Granted;
+use crate::server::{Change, Granted};
 use crate::types::{self, Epoch, FencingToken, LockName, RequestId, SessionId, Timestamp};
 use crate::wire::Mode;
 

@@ -23,6 +23,10 @@ impl Tally {
         *self.results.entry(what).or_default() += 1;
     }
 
+    pub(super) fn add_to(&mut self, what: &'static str, count: u64) {
+        *self.results.entry(what).or_default() += count;
+    }
+
     pub(super) fn count_fault(&mut self, what: &'static str) {
         *self.faults.entry(what).or_default() += 1;
     }

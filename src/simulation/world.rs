@@ -13,7 +13,7 @@ use super::tally::Tally;
 use super::time::{Heap, SkewedClock};
 use crate::client::core::End;
 use crate::fuzz::Random;
-use crate::server::switchboard::Switchboard;
+use crate::server::Desk;
 use crate::types::Timestamp;
 use crate::wire::{ClientMessage, ServerMessage};
 
@@ -135,15 +135,19 @@ impl World {
     fn is_empty(&self) -> bool {
         self.is_peace
             && self.machines.iter().all(|machine| machine.is_left)
-            && self.site.board.as_ref().is_some_and(|board| {
-                let counts = board.counts();
+            && self.site.desk.as_ref().is_some_and(|desk| {
+                let counts = desk.counts();
                 counts.sessions + counts.locks + counts.held + counts.waiting == 0
             })
     }
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Up { .. } | Event::Tick { .. } | Event::Commit { .. } => self.at_site(event),
+            Event::Up { .. }
+            | Event::Ring { .. }
+            | Event::GoOn { .. }
+            | Event::AllHeard { .. }
+            | Event::Commit { .. } => self.at_site(event),
             Event::Down { wire, .. } => self.at_machine(self.wires[wire].machine, event),
             Event::Dialed { machine, .. } | Event::Alarm { machine } | Event::Turn { machine } => {
                 self.at_machine(machine, event);
@@ -160,26 +164,15 @@ impl World {
             }
             Event::SiteWakes { run } => {
                 if run == self.site.run && self.now() >= self.site.stalled_until {
-                    for event in mem::take(&mut self.site.piled) {
-                        self.at_site(event);
-                    }
-                    self.with_board(Switchboard::tick);
-                    self.site.secure.clear();
+                    self.wake_site();
                 }
             }
             Event::Kill { run } => {
-                if run == self.site.run && self.site.board.is_some() {
+                if run == self.site.run && self.site.is_up() {
                     self.crash();
                 }
             }
-            Event::SiteStarts => {
-                let now = self.now();
-                self.site.start(now, &mut self.dice);
-                if self.site.board.as_ref().is_some_and(Switchboard::is_in_grace) {
-                    self.referee.begin_life();
-                }
-                self.with_board(|_, _| {});
-            }
+            Event::SiteStarts => self.begin_run(),
             Event::Fault => self.go_wrong(),
             Event::Peace => self.make_peace(),
             Event::End => self.complain(),
@@ -193,7 +186,7 @@ impl World {
             let Some(person) = &machine.person else { continue };
             write!(waiting, "\nmachine {number}: {} errands", person.errands.len()).unwrap();
         }
-        let counts = self.site.board.as_ref().map(Switchboard::counts);
+        let counts = self.site.desk.as_ref().map(Desk::counts);
         panic!("long after the faults, there is {counts:?}{waiting}");
     }
 

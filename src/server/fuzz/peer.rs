@@ -13,8 +13,8 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use crate::fuzz::Random;
-use crate::server::places::Place;
-use crate::server::session::Session;
+use crate::server::net::place::Place;
+use crate::server::net::session::Session;
 use crate::server::testing::Bench;
 use crate::types::{Seal, Secret};
 use crate::wire::{self, Attach, ClientMessage, ServerMessage, decode, encode_frame};

@@ -1,0 +1,393 @@
+//! The connections, as far as the Coordinator cares: what each is for, and what a turn has for it.
+//!
+//! Messages of a turn come together in one batch for each connection; a turn ends with a delivery for
+//! each that has one. A connection that was said Goodbye to is forgotten then, which is how whatever
+//! its client says later is ignored.
+//!
+//! What is never here: anything to send with. A delivery says which way it goes.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::mem;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use slab::Slab;
+
+use super::inspect::Budget;
+use super::render;
+use super::turn::{Deliver, Delivery, Handled, More, Way};
+use super::weight;
+use crate::types::{ConnectionId, GoodbyeCode, Identity, SessionId};
+use crate::wire::{ServerMessage, ShownLock};
+
+/// Most bytes, in memory, that one turn may have for one connection: room for an answer to each of the
+/// 65,536 requests that a session may have. Whoever has more coming is closed, as one that does not read.
+pub(in crate::server) const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most bytes of events that one turn may have for one connection, and most that may be unwritten when
+/// another is put into its outbox.
+pub(in crate::server) const EVENTS_BYTES_MAX: usize = 256 * 1024;
+
+/// All connections that were not said Goodbye to.
+#[derive(Default)]
+pub(in crate::server) struct Connections {
+    /// By number.
+    known: Known,
+    /// Those with a batch in the making, each once, in the order of their first message.
+    touched: Vec<ConnectionId>,
+    /// Set once every connection was said Goodbye to: why, for those that come after all.
+    closed: Option<GoodbyeCode>,
+}
+
+/// One connection.
+pub(in crate::server) struct Connection {
+    /// Its number.
+    id: ConnectionId,
+    /// Where its deliveries go.
+    way: Way,
+    /// Where it comes from, for people.
+    pub(in crate::server) peer: Option<SocketAddr>,
+    /// What it is for.
+    role: Role,
+    /// What an observer calls itself, for the log.
+    observer_identity: Option<Identity>,
+    /// Whether its Hello was answered. Until then it is not read on, so it cannot say more than the
+    /// one read that brought the Hello, however long the answer has to wait for the disk.
+    is_greeted: bool,
+    /// What this turn has for it. What goes past [`BATCH_BYTES_MAX`] is not kept.
+    batch: Deliver,
+    /// How long the frames of events in it are together.
+    event_bytes: usize,
+    /// What the batch may still hold of pages.
+    budget: Budget,
+}
+
+/// What a connection is for.
+pub(in crate::server) enum Role {
+    /// It has not said.
+    Unknown,
+    /// To look, and to revoke.
+    Observer,
+    /// A session.
+    Session {
+        /// Which.
+        id: SessionId,
+        /// Goes into the log.
+        identity: Identity,
+    },
+    /// It is told Goodbye in this turn.
+    Gone,
+}
+
+impl Connections {
+    /// A new one, that says nothing yet; or that came too late, and hears only Goodbye.
+    pub(super) fn insert(
+        &mut self,
+        connection: ConnectionId,
+        way: Way,
+        peer: Option<SocketAddr>,
+        out: &mut Vec<Delivery>,
+    ) {
+        if let Some(code) = self.closed {
+            return out.push(last_word(way, code));
+        }
+        let new = Connection {
+            id: connection,
+            way,
+            peer,
+            role: Role::Unknown,
+            observer_identity: None,
+            is_greeted: false,
+            batch: Deliver::default(),
+            event_bytes: 0,
+            budget: Budget::of_a_turn(),
+        };
+        self.known.insert(new);
+    }
+
+    /// What it is for; none if it is not known (any more).
+    pub(super) fn role(&self, connection: ConnectionId) -> Option<&Role> {
+        self.known.get(connection).map(|known| &known.role)
+    }
+
+    /// Where it comes from, if that is known.
+    pub(super) fn peer(&self, connection: ConnectionId) -> Option<SocketAddr> {
+        self.known.get(connection)?.peer
+    }
+
+    /// An observer says who it is.
+    pub(super) fn name_observer(&mut self, connection: ConnectionId, identity: Identity) {
+        if let Some(known) = self.known.get_mut(connection) {
+            known.observer_identity = Some(identity);
+        }
+    }
+
+    /// Who it says to be, if it is an observer.
+    pub(super) fn observer_identity(&self, connection: ConnectionId) -> Option<&Identity> {
+        self.known.get(connection)?.observer_identity.as_ref()
+    }
+
+    /// Says what it is for, and gives it; none if it is not known (any more).
+    pub(super) fn assume(&mut self, connection: ConnectionId, role: Role) -> Option<&Connection> {
+        let known = self.known.get_mut(connection)?;
+        known.role = role;
+        Some(known)
+    }
+
+    /// What it may still have in pages in this turn; none if it is not known (any more).
+    pub(super) fn budget(&mut self, connection: ConnectionId) -> Option<&mut Budget> {
+        self.known.get_mut(connection).map(|known| &mut known.budget)
+    }
+
+    /// Makes room for so many answers in its batch, and no more: most batches are of one.
+    pub(super) fn expect(&mut self, connection: ConnectionId, answers: usize) {
+        if let Some(known) = self.known.get_mut(connection) {
+            known.batch.messages.reserve_exact(answers);
+        }
+    }
+
+    /// Puts a message into its batch.
+    pub(super) fn tell(&mut self, connection: ConnectionId, message: ServerMessage) {
+        if let Some(batched) = self.touch(connection)
+            && batched.has_room_for(size_of::<ServerMessage>() + weight::beside(&message))
+        {
+            batched.batch.messages.push(message);
+        }
+    }
+
+    /// Puts a lock that it watches into its batch, behind all messages. `bytes` is its part of what the
+    /// lock takes, which others are shown too.
+    pub(super) fn show(
+        &mut self,
+        connection: ConnectionId,
+        query_id: u64,
+        lock: ShownLock,
+        bytes: usize,
+    ) {
+        if let Some(batched) = self.touch(connection)
+            && batched.has_room_for(size_of::<(u64, ShownLock)>() + bytes)
+        {
+            batched.batch.shown.push((query_id, lock));
+        }
+    }
+
+    /// Puts the frame of an event into its batch, behind everything else, as far as there is room for
+    /// events in an outbox. `bytes` is its part of what the frame takes, which others are told too.
+    pub(super) fn tell_event(&mut self, connection: ConnectionId, frame: &Bytes, bytes: usize) {
+        let Some(batched) = self.touch(connection) else { return };
+        if batched.batch.missed > 0 || batched.event_bytes + frame.len() > EVENTS_BYTES_MAX {
+            batched.batch.missed += 1;
+        } else if batched.has_room_for(size_of::<Bytes>() + bytes) {
+            batched.event_bytes += frame.len();
+            batched.batch.events.push(frame.clone());
+        }
+    }
+
+    /// One that is not told Goodbye yet, with a batch in the making.
+    fn touch(&mut self, connection: ConnectionId) -> Option<&mut Connection> {
+        let known = self.known.get_mut(connection)?;
+        if matches!(known.role, Role::Gone) {
+            return None;
+        }
+        if known.is_untouched() {
+            self.touched.push(connection);
+        }
+        Some(known)
+    }
+
+    /// Puts a Goodbye into its batch, which makes that the last.
+    pub(super) fn dismiss(&mut self, connection: ConnectionId, goodbye: ServerMessage) {
+        self.tell(connection, goodbye);
+        self.assume(connection, Role::Gone);
+    }
+
+    /// Puts a Welcome into its batch, which makes that say that the Hello is handled.
+    pub(super) fn greet(&mut self, connection: ConnectionId, welcome: ServerMessage) {
+        self.tell(connection, welcome);
+        if let Some(known) = self.known.get_mut(connection) {
+            known.is_greeted = true;
+        }
+        self.acknowledge(connection);
+    }
+
+    /// Has its batch, empty though it may be, say that all it submitted is handled.
+    pub(super) fn acknowledge(&mut self, connection: ConnectionId) {
+        let Some(known) = self.known.get_mut(connection).filter(|known| known.is_greeted) else {
+            return;
+        };
+        if known.is_untouched() {
+            self.touched.push(connection);
+        }
+        known.batch.handled = Handled::All;
+    }
+
+    /// Delivers the batches of a turn, the latest first: what others hear comes of what is answered to
+    /// who spoke, and they have waited for it. So the next holder is written to before who released.
+    ///
+    /// Of pages it may have more once nothing that it said is left to do (`has_more_to_do`): however
+    /// many turns its questions take, they are answered with as much as one.
+    pub(super) fn deliver(
+        &mut self,
+        has_more_to_do: impl Fn(ConnectionId) -> bool,
+        out: &mut Vec<Delivery>,
+    ) {
+        for connection in self.touched.drain(..).rev() {
+            let Some(known) = self.known.get_mut(connection) else { continue };
+            if !has_more_to_do(connection) {
+                known.budget = Budget::of_a_turn();
+            }
+            let more = if matches!(known.role, Role::Gone) { More::Never } else { More::Perhaps };
+            out.push(known.take_batch(more));
+            if more == More::Never {
+                self.known.remove(connection);
+            }
+        }
+    }
+
+    /// Forgets one that ended, after saying what this turn has for it, and that all it submitted is
+    /// handled; gives what it was for.
+    pub(super) fn remove(
+        &mut self,
+        connection: ConnectionId,
+        out: &mut Vec<Delivery>,
+    ) -> Option<Role> {
+        let mut known = self.known.remove(connection)?;
+        known.batch.handled = Handled::All;
+        out.push(known.take_batch(More::Never));
+        Some(known.role)
+    }
+
+    /// Says Goodbye to all of them, and to those that still come.
+    pub(super) fn close_all(&mut self, code: GoodbyeCode, out: &mut Vec<Delivery>) {
+        self.closed = Some(code);
+        let mut known = self.known.take_all();
+        // In the order in which they came, and not in one that is another each time.
+        known.sort_unstable_by_key(|known| known.id);
+        out.extend(known.iter().map(|known| last_word(known.way, code)));
+    }
+}
+
+/// The connections themselves, found by number.
+#[derive(Default)]
+struct Known {
+    /// Each at a place of its own.
+    slab: Slab<Connection>,
+    /// The places.
+    places: HashMap<ConnectionId, usize, RandomState>,
+    /// The place that was found last, where to look first: who speaks says several things at a time,
+    /// and is answered. It may be anyone's, or nobody's.
+    found: Cell<usize>,
+}
+
+impl Known {
+    fn insert(&mut self, new: Connection) {
+        self.places.insert(new.id, self.slab.insert(new));
+    }
+
+    fn place(&self, connection: ConnectionId) -> Option<usize> {
+        let found = self.found.get();
+        if self.slab.get(found).is_some_and(|known| known.id == connection) {
+            return Some(found);
+        }
+        let place = *self.places.get(&connection)?;
+        self.found.set(place);
+        Some(place)
+    }
+
+    fn get(&self, connection: ConnectionId) -> Option<&Connection> {
+        self.slab.get(self.place(connection)?)
+    }
+
+    fn get_mut(&mut self, connection: ConnectionId) -> Option<&mut Connection> {
+        let place = self.place(connection)?;
+        self.slab.get_mut(place)
+    }
+
+    fn remove(&mut self, connection: ConnectionId) -> Option<Connection> {
+        let place = self.places.remove(&connection)?;
+        self.slab.try_remove(place)
+    }
+
+    fn take_all(&mut self) -> Vec<Connection> {
+        self.places.clear();
+        self.slab.drain().collect()
+    }
+}
+
+impl Connection {
+    /// Whether this turn has nothing for it so far.
+    fn is_untouched(&self) -> bool {
+        self.batch.bytes == 0 && self.batch.handled == Handled::Unsaid
+    }
+
+    /// Takes room for so many bytes in the batch. Once there is none, there is none for what is shorter
+    /// either, for nothing may be left out in between; and nothing is kept.
+    #[inline]
+    fn has_room_for(&mut self, bytes: usize) -> bool {
+        self.batch.bytes = self.batch.bytes.saturating_add(bytes);
+        let has_room = self.batch.bytes <= BATCH_BYTES_MAX;
+        if !has_room {
+            self.overflow();
+        }
+        has_room
+    }
+
+    #[cold]
+    fn overflow(&mut self) {
+        let handled = self.batch.handled;
+        self.batch = Deliver { bytes: usize::MAX, handled, ..Deliver::default() };
+    }
+
+    /// What the turn has for it.
+    fn take_batch(&mut self, more: More) -> Delivery {
+        self.event_bytes = 0;
+        Delivery { way: self.way, deliver: mem::take(&mut self.batch), more }
+    }
+}
+
+fn last_word(way: Way, code: GoodbyeCode) -> Delivery {
+    let messages = vec![render::goodbye(code, "the coordinator stops")];
+    let deliver = Deliver { messages, ..Deliver::default() };
+    Delivery { way, deliver, more: More::Never }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message that takes so many bytes.
+    fn long(bytes: usize) -> ServerMessage {
+        render::goodbye(GoodbyeCode::Done, "x".repeat(bytes - size_of::<ServerMessage>()))
+    }
+
+    #[test]
+    fn there_is_room_for_an_answer_to_every_request_of_a_session() {
+        let answer =
+            size_of::<ServerMessage>() + "the coordinator is about to stop; ask again soon".len();
+        let requests = crate::types::Limits::default().claims_per_session_max;
+        assert!(answer * requests <= BATCH_BYTES_MAX, "{answer} bytes each");
+    }
+
+    #[test]
+    fn a_turn_has_as_much_for_a_connection_as_allowed_and_not_one_byte_more() {
+        let (mut connections, mut out) = (Connections::default(), Vec::new());
+        let connection = ConnectionId::new(1);
+        connections.insert(connection, Way(0), None, &mut out);
+        let half = BATCH_BYTES_MAX / 2;
+        for bytes in [half, half] {
+            connections.tell(connection, long(bytes));
+        }
+        connections.deliver(|_| false, &mut out);
+        let deliver = out.pop().unwrap().deliver;
+        assert_eq!((deliver.bytes, deliver.messages.len()), (BATCH_BYTES_MAX, 2));
+
+        // Nor is what comes behind it kept, or told without what was before.
+        for bytes in [half, half + 1, 1000] {
+            connections.tell(connection, long(bytes));
+        }
+        connections.deliver(|_| false, &mut out);
+        let deliver = out.pop().unwrap().deliver;
+        assert!(deliver.bytes > BATCH_BYTES_MAX && deliver.messages.is_empty(), "{deliver:?}");
+    }
+}

@@ -1,0 +1,287 @@
+//! What clients say, brought to the engine: every message parsed into its event, or answered here if
+//! it asks for nothing but a look.
+
+use std::net::SocketAddr;
+
+use log::warn;
+
+use super::Desk;
+use super::connections::Role;
+use super::hello;
+use super::inspect;
+use super::parse;
+use super::render;
+use crate::engine::{Command, Event, Place, Rejection, Standing};
+use crate::server::chatter::Topic;
+use crate::server::log_lines::{self, Ahead, Who};
+use crate::types::{
+    ConnectionId, Epoch, FencingToken, Generation, GoodbyeCode, Secret, SessionId, Timestamp,
+};
+use crate::wire::{self, ClientMessage, Extra, Query, ServerMessage};
+
+/// What a look at the table counts for, in steps: a page of it takes about a tenth of a millisecond.
+pub(super) const LOOK_STEPS: u64 = 1_024;
+
+impl Desk {
+    /// Takes what one read of a connection brought: keep-alives first (rule S5), then the rest in
+    /// order; until this turn has done enough. Says how many it has taken.
+    pub(super) fn hear(
+        &mut self,
+        connection: ConnectionId,
+        messages: &[ClientMessage],
+        now: Timestamp,
+    ) -> usize {
+        // Nearly everything is answered, and with one message.
+        self.connections.expect(connection, messages.len());
+        let mut handled = 0;
+        for message in parse::in_order(messages) {
+            if self.is_spent() {
+                break;
+            }
+            self.message(connection, message, now);
+            handled += 1;
+        }
+        handled
+    }
+
+    /// Has one message done.
+    pub(super) fn message(
+        &mut self,
+        connection: ConnectionId,
+        message: &ClientMessage,
+        now: Timestamp,
+    ) {
+        self.looked += 1;
+        match *message {
+            ClientMessage::Hello(ref hello) => self.hello(connection, hello, now),
+            ClientMessage::Request(ref asked) => self.request(connection, asked, &[], now),
+            ClientMessage::RequestWith { ref request, ref extras } => {
+                self.request(connection, request, extras, now);
+            }
+            ClientMessage::Release { request, token } => {
+                self.command(connection, request, now, || parse::release(request, token));
+            }
+            ClientMessage::Cancel { request } => {
+                self.command(connection, request, now, || parse::cancel(request));
+            }
+            ClientMessage::Account(ref known) => {
+                self.command(connection, known.from, now, || parse::account(known));
+            }
+            ClientMessage::Reclaim(ref asked) => self.reclaim(connection, asked, &[], now),
+            ClientMessage::ReclaimWith { ref reclaim, ref extras } => {
+                self.reclaim(connection, reclaim, extras, now);
+            }
+            ClientMessage::KeepAlive { sequence } => self.keep_alive(connection, sequence, now),
+            ClientMessage::Goodbye => self.goodbye(connection, now),
+            ClientMessage::Inspect { query_id, ref query } => {
+                self.inspect(connection, query_id, query, now);
+            }
+            ClientMessage::Revoke { query_id, ref name, token } => {
+                self.revoke(connection, query_id, name, FencingToken::new(token), now);
+            }
+            ClientMessage::Watch { query_id, ref name } => {
+                self.watch(connection, query_id, name, now);
+            }
+            ClientMessage::Subscribe { query_id, ref name } => {
+                self.subscribe(connection, query_id, name.as_deref(), now);
+            }
+        }
+    }
+
+    /// Says what the connection is for; the session has seen that it says so once, and first.
+    fn hello(&mut self, connection: ConnectionId, hello: &wire::Hello, now: Timestamp) {
+        let epoch_seen = Epoch::new(hello.epoch_seen);
+        let token_seen = FencingToken::new(hello.token_seen);
+        let (role, attach) = match hello::parse(hello, &self.sealer, &mut self.draw) {
+            Ok(parsed) => parsed,
+            Err((code, reason)) => {
+                return self.dismiss(connection, render::refused(code, reason));
+            }
+        };
+        let Some(known) = self.connections.assume(connection, role) else { return };
+        let peer = known.peer;
+        if let Some(attach) = attach {
+            let (token, epoch) = (self.table.counts().last_token, self.table.epoch());
+            self.step(&Event::Attach { connection, peer, attach, epoch_seen, token_seen }, now);
+            if let Some(ahead) = Ahead::of((token_seen, epoch_seen), (token, epoch)) {
+                self.tell_ahead(connection, peer, ahead);
+            }
+        } else {
+            // An observer may say who it is, or not: it is for the log only.
+            if let Ok(identity) = parse::identity(&hello.identity) {
+                self.connections.name_observer(connection, identity);
+            }
+            let (session, secret) = (SessionId::new(0), Secret::new(0));
+            let (epoch, generation) = (self.table.epoch(), Generation::default());
+            let welcome =
+                render::welcome(epoch, session, secret, generation, None, Standing::Opened);
+            self.connections.greet(connection, welcome);
+        }
+    }
+
+    /// Tells the log of a client that has seen later counters than ours, heeded or not.
+    fn tell_ahead(&self, connection: ConnectionId, peer: Option<SocketAddr>, ahead: Ahead) {
+        match self.connections.role(connection) {
+            Some(Role::Session { id, identity }) => {
+                log_lines::moved_ahead(Who { session: *id, identity: Some(identity), peer }, ahead);
+            }
+            Some(Role::Unknown | Role::Observer | Role::Gone) | None => {
+                if self.counters.chatter.admits(Topic::Refusal, peer) {
+                    log_lines::not_moved_ahead(peer, ahead);
+                }
+            }
+        }
+    }
+
+    /// Has the engine do what a session's client says. `request` is who is answered if there is no
+    /// session.
+    fn command(
+        &mut self,
+        connection: ConnectionId,
+        request: u64,
+        now: Timestamp,
+        command: impl FnOnce() -> Command,
+    ) {
+        match self.connections.role(connection) {
+            Some(Role::Session { id, identity, .. }) => {
+                let event = Event::Command { connection, command: command() };
+                let who = Who { session: *id, identity: Some(identity), peer: None };
+                log_lines::received(who, &event);
+                self.step(&event, now);
+            }
+            Some(Role::Observer) => {
+                let message = render::rejected(request, &Rejection::SessionNeeded, None);
+                self.connections.tell(connection, message);
+            }
+            Some(Role::Unknown | Role::Gone) | None => {}
+        }
+    }
+
+    fn request(
+        &mut self,
+        connection: ConnectionId,
+        asked: &wire::Request,
+        extras: &[Extra],
+        now: Timestamp,
+    ) {
+        let place = asked.ticket.and_then(|_| self.place(connection, asked));
+        self.command(connection, asked.request, now, || parse::request(asked, extras, place));
+    }
+
+    /// Where a request stood before a crash, if the ticket that it shows proves that it did.
+    fn place(&self, connection: ConnectionId, asked: &wire::Request) -> Option<Place> {
+        let session = self.session_of(connection)?;
+        let place = parse::place(asked, session, &self.sealer);
+        if place.is_none() {
+            let request = asked.request;
+            warn!("a ticket that is not of such a request session={session} request={request}");
+        }
+        place
+    }
+
+    pub(super) fn session_of(&self, connection: ConnectionId) -> Option<SessionId> {
+        match self.connections.role(connection) {
+            Some(Role::Session { id, .. }) => Some(*id),
+            Some(Role::Unknown | Role::Observer | Role::Gone) | None => None,
+        }
+    }
+
+    /// Has the engine do what a client says that was granted something by an earlier run, if it can
+    /// show the seal (rule G4).
+    fn reclaim(
+        &mut self,
+        connection: ConnectionId,
+        asked: &wire::Reclaim,
+        extras: &[Extra],
+        now: Timestamp,
+    ) {
+        let session = self.session_of(connection);
+        let (request, token) = (asked.request, asked.token);
+        let command = parse::reclaim(asked, extras, session, &self.sealer);
+        if let (Some(session), Command::Unparsed { rejection: Rejection::SealMismatch, .. }) =
+            (session, &command)
+            && let peer = self.connections.peer(connection)
+            && self.counters.chatter.admits(Topic::WrongSeal, peer)
+        {
+            let who = Who { session, identity: None, peer };
+            warn!("reclaim with a wrong seal {who} request={request} token={token}");
+        }
+        self.command(connection, request, now, || command);
+    }
+
+    fn keep_alive(&mut self, connection: ConnectionId, sequence: u64, now: Timestamp) {
+        self.subscribers.heard(connection, now);
+        match self.connections.role(connection) {
+            Some(Role::Session { .. }) => {
+                let command = Command::KeepAlive { sequence };
+                self.step(&Event::Command { connection, command }, now);
+            }
+            // There is no lease to renew, but there is someone who wants to know we are here.
+            Some(Role::Observer) => {
+                self.connections.tell(connection, ServerMessage::KeptAlive { sequence });
+            }
+            Some(Role::Unknown | Role::Gone) | None => {}
+        }
+    }
+
+    fn goodbye(&mut self, connection: ConnectionId, now: Timestamp) {
+        match self.connections.role(connection) {
+            Some(Role::Session { .. }) => {
+                self.step(&Event::Command { connection, command: Command::Goodbye }, now);
+            }
+            Some(Role::Observer) => {
+                let goodbye = render::goodbye(GoodbyeCode::Done, "as you say");
+                self.dismiss(connection, goodbye);
+            }
+            Some(Role::Unknown | Role::Gone) | None => {}
+        }
+    }
+
+    fn inspect(&mut self, connection: ConnectionId, query_id: u64, query: &Query, now: Timestamp) {
+        let table = &self.table;
+        let Some(budget) = self.connections.budget(connection) else { return };
+        self.looked += LOOK_STEPS;
+        let answer = match *query {
+            Query::Server => {
+                inspect::server(table, query_id, now.since(self.since), &self.counters)
+            }
+            Query::Locks { cursor } => inspect::locks(table, query_id, cursor, now, budget),
+            Query::Sessions { cursor } => inspect::sessions(table, query_id, cursor, now, budget),
+            Query::Lock { ref name } => match parse::lock_name(name) {
+                Ok(name) => inspect::one_lock(table, query_id, name.as_str(), now, budget),
+                Err(rejection) => render::rejected(query_id, &rejection, None),
+            },
+            Query::Outlook { ref name } => match parse::lock_name(name) {
+                Ok(name) => inspect::outlook(table, query_id, name.as_str(), now, budget),
+                Err(rejection) => render::rejected(query_id, &rejection, None),
+            },
+            Query::Outlooks { cursor } => inspect::outlooks(table, query_id, cursor, now, budget),
+        };
+        self.connections.tell(connection, answer);
+    }
+
+    fn revoke(
+        &mut self,
+        connection: ConnectionId,
+        query_id: u64,
+        name: &str,
+        token: FencingToken,
+        now: Timestamp,
+    ) {
+        if let Some(Role::Unknown | Role::Gone) | None = self.connections.role(connection) {
+            return;
+        }
+        match parse::lock_name(name) {
+            Ok(name) => {
+                let operator = self.operator(connection);
+                if self.counters.chatter.admits(Topic::Revoke, operator.peer) {
+                    log_lines::revoke_received(operator, &name, token);
+                }
+                self.step(&Event::Revoke { connection, query_id, name, token }, now);
+            }
+            Err(rejection) => {
+                self.connections.tell(connection, render::rejected(query_id, &rejection, None));
+            }
+        }
+    }
+}

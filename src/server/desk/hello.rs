@@ -1,0 +1,60 @@
+//! What a Hello asks for, and the names of new sessions.
+
+use std::time::Duration;
+
+use log::error;
+
+use super::connections::Role;
+use super::parse;
+use super::seal::Sealer;
+use crate::engine::{Attach, Rejection};
+use crate::types::{Generation, RejectionCode, SessionId};
+use crate::wire;
+
+/// Why a Hello is refused: the code, and a sentence.
+pub(crate) type Refusal = (RejectionCode, String);
+
+/// Names new sessions.
+pub(crate) type Draw = Box<dyn FnMut() -> Result<SessionId, Refusal>>;
+
+/// What the connection becomes, and what that takes of the engine: nothing, for an observer. A
+/// new session gets the name that `draw` gives.
+pub(in crate::server) fn parse(
+    hello: &wire::Hello,
+    sealer: &Sealer,
+    draw: impl FnOnce() -> Result<SessionId, Refusal>,
+) -> Result<(Role, Option<Attach>), Refusal> {
+    if let wire::Attach::Observer = hello.attach {
+        return Ok((Role::Observer, None));
+    }
+    let no = |rejection: Rejection| (rejection.code(), rejection.to_string());
+    let ttl = parse::ttl(hello.ttl_ms).map_err(no)?;
+    let linger = hello.linger_ms.map(|ms| Duration::from_millis(ms.into()));
+    let identity = parse::identity(&hello.identity).map_err(no)?;
+    let for_role = identity.clone();
+    let (id, attach) = match hello.attach {
+        wire::Attach::Resume { session, secret, generation } => {
+            let session = SessionId::new(session);
+            // Known from the key alone, so that it can be checked in every run (rule G2).
+            let proved_in = sealer.run_of_secret(secret, session);
+            let proved_in = proved_in.ok_or_else(|| no(Rejection::UnknownSession))?;
+            let generation = Generation::new(generation);
+            (session, Attach::Resume { session, proved_in, generation, ttl, linger, identity })
+        }
+        wire::Attach::New | wire::Attach::Observer => {
+            let session = draw()?;
+            (session, Attach::Open { session, ttl, linger, identity })
+        }
+    };
+    Ok((Role::Session { id, identity: for_role }, Some(attach)))
+}
+
+/// A session's name: nobody can guess it, and none comes twice.
+pub(in crate::server) fn draw() -> Result<SessionId, Refusal> {
+    let mut number = [0; 16];
+    getrandom::fill(&mut number).map_err(|failure| {
+        error!("the operating system gives no random numbers: {failure}");
+        (RejectionCode::Unavailable, "no random numbers for a session".to_owned())
+    })?;
+    Ok(SessionId::new(u128::from_le_bytes(number)))
+}

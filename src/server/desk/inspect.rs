@@ -1,0 +1,380 @@
+//! Looks at the table, a page at a time (rule R10).
+//!
+//! A page is filled until a budget of bytes is used up, well below what a frame may hold. The budget
+//! is one connection's for one turn: a client that asks a hundred questions in one write gets a
+//! hundred answers, but not a hundred full pages at once. Nor does a page look at any number of vacant
+//! places: it is short or empty then, and says where the next begins.
+
+use std::hash::BuildHasher;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::render;
+use crate::engine::{
+    CYCLE_TOLD_MAX, CycleLink, HolderView, LockTable, LockView, PLACES_LOOKED_AT_MAX, Pause,
+    Rejection, SessionView, WaiterView,
+};
+use crate::server::counters::Counters;
+use crate::types::{RequestId, Timestamp};
+use crate::wire::{
+    self, After, FRAME_LEN_MAX, Holder, LockStatus, Outlook, ServerMessage, ServerStatus,
+    SessionStatus, Waiter,
+};
+
+/// What one turn may put into pages.
+pub(in crate::server) const PAGE_BYTES_MAX: usize = FRAME_LEN_MAX / 4 * 3;
+/// Bytes of a holder, waiter, lock or session besides the texts that clients choose: an upper bound.
+const FIXED_BYTES: usize = 160;
+
+/// Most bytes of a cycle that are told: with ordinary names, those of as many links as are ever told.
+pub(in crate::server) const CYCLE_BYTES_MAX: usize = 8192;
+/// Bytes of a link of a cycle besides its texts, as they are on the wire.
+const LINK_FIXED_BYTES: usize = 64;
+/// What is said of a deadlock where there is no room to say who waits for whom.
+const CYCLE_LEFT_OUT: &str = "this would wait for ever; too much was asked at once to say for whom";
+
+/// How many holders and waiters of a lock are named.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::server) struct Named {
+    /// So many holders in any case.
+    holders_min: usize,
+    /// So many holders, as far as the budget goes.
+    holders_max: usize,
+    /// So many waiters, as far as the budget goes.
+    waiters_max: usize,
+}
+
+impl Named {
+    /// In a page of many locks, or in a rejection.
+    pub(in crate::server) const FEW: Self = Self { holders_min: 0, holders_max: 4, waiters_max: 4 };
+    /// For who asks for one lock.
+    const ALL: Self = Self { holders_min: 0, holders_max: usize::MAX, waiters_max: usize::MAX };
+    /// For who watches a lock: that is for the sake of its holders. However many locks have changed
+    /// in a turn, the one who alone holds each is told.
+    pub(in crate::server) const WATCHED: Self =
+        Self { holders_min: 1, holders_max: usize::MAX, waiters_max: 4 };
+    /// For who watches a lock and has no room left for more.
+    pub(in crate::server) const ONE: Self = Self { holders_min: 1, holders_max: 1, waiters_max: 0 };
+}
+
+/// Bytes that one connection may still have in this turn.
+#[derive(Debug)]
+pub(in crate::server) struct Budget(usize);
+
+impl Budget {
+    /// What a turn begins with.
+    pub(in crate::server) fn of_a_turn() -> Self {
+        Self(PAGE_BYTES_MAX)
+    }
+
+    /// Uses up `bytes`; says whether they were there.
+    pub(in crate::server) fn take(&mut self, bytes: usize) -> bool {
+        let enough = bytes <= self.0;
+        self.0 = self.0.saturating_sub(bytes);
+        enough
+    }
+
+    /// Half of what is left, so that holders leave room for waiters.
+    fn half(&self) -> Self {
+        Self(self.0 / 2)
+    }
+}
+
+/// The coordinator as a whole.
+pub(in crate::server) fn server<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    query_id: u64,
+    uptime: Duration,
+    counters: &Counters,
+) -> ServerMessage {
+    let status = Box::new(status(table, uptime, counters));
+    ServerMessage::ServerStatus { query_id, status }
+}
+
+/// The same for the log: no work that grows with what there is.
+pub(in crate::server) fn status<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    uptime: Duration,
+    counters: &Counters,
+) -> ServerStatus {
+    let counts = table.counts();
+    ServerStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        epoch: table.epoch().number(),
+        uptime_ms: render::millis(uptime),
+        draining: counts.draining,
+        connections: render::count(counters.connections()),
+        sessions: render::count(counts.sessions),
+        locks: render::count(counts.locks),
+        held: render::count(counts.held),
+        waiting: render::count(counts.waiting),
+        grants: counts.grants,
+        expired: counts.expired,
+        protocol_errors: counters.protocol_errors.total(),
+        slow_readers: counters.slow_readers.total(),
+        handshake_timeouts: counters.handshake_timeouts.total(),
+        connections_refused: counters.connections_refused.total(),
+        last_token: counts.last_token.number(),
+        grace_ms: table.grace_left().map_or(0, render::millis),
+        unsaved_ms: counters.unsaved().map_or(0, render::millis),
+    }
+}
+
+/// A page of all locks, from `cursor` on.
+pub(in crate::server) fn locks<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    query_id: u64,
+    cursor: u64,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> ServerMessage {
+    let from = usize::try_from(cursor).unwrap_or(usize::MAX);
+    let bytes = |view: &LockView<'_, S>| FIXED_BYTES + view.name().as_str().len();
+    let shown = |view: LockView<'_, S>, budget: &mut Budget| lock(&view, Named::FEW, now, budget);
+    let (locks, next) = page(table.lock_places(from), from, budget, bytes, shown);
+    ServerMessage::LockStatus { query_id, locks, next }
+}
+
+/// What there is at places from `from` on, as far as one page goes, and where the next one begins.
+fn page<V, T>(
+    places: impl Iterator<Item = (usize, Option<V>)>,
+    from: usize,
+    budget: &mut Budget,
+    bytes: impl Fn(&V) -> usize,
+    shown: impl Fn(V, &mut Budget) -> T,
+) -> (Vec<T>, Option<u64>) {
+    let mut page = Vec::new();
+    for (place, view) in places {
+        let next = Some(render::count(place));
+        if place - from >= PLACES_LOOKED_AT_MAX {
+            return (page, next);
+        }
+        let Some(view) = view else { continue };
+        // The first fits always, so that every page gets on.
+        if !budget.take(bytes(&view)) && !page.is_empty() {
+            return (page, next);
+        }
+        page.push(shown(view, budget));
+    }
+    (page, None)
+}
+
+/// Until when one lock is not to be had; nothing if nothing is known of that.
+pub(in crate::server) fn outlook<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    query_id: u64,
+    name: &str,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> ServerMessage {
+    let outlook = table.lock(name).and_then(|view| foreseen(&view, now));
+    let locks = outlook.into_iter().filter(|it| budget.take(outlook_bytes(it))).collect();
+    ServerMessage::Outlook { query_id, locks, next: None }
+}
+
+/// A page of the outlooks of all locks, from `cursor` on.
+pub(in crate::server) fn outlooks<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    query_id: u64,
+    cursor: u64,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> ServerMessage {
+    let from = usize::try_from(cursor).unwrap_or(usize::MAX);
+    let foreseen = |view: Option<LockView<'_, S>>| view.and_then(|view| foreseen(&view, now));
+    let places = table.lock_places(from).map(|(place, view)| (place, foreseen(view)));
+    let (locks, next) = page(places, from, budget, outlook_bytes, |outlook, _| outlook);
+    ServerMessage::Outlook { query_id, locks, next }
+}
+
+/// What is known of when a lock is to be had, if anything is.
+fn foreseen<S: BuildHasher + Clone>(view: &LockView<'_, S>, now: Timestamp) -> Option<Outlook> {
+    let outlook = view.outlook();
+    let render = |after, pause: &Pause| wire::Pause {
+        after,
+        session: pause.session.number(),
+        identity: pause.identity.as_str().to_owned(),
+        token: pause.token.number(),
+        granted_ms: render::millis(now.since(pause.since)),
+        length_ms: render::millis(pause.length),
+        left_ms: render::millis(pause.until.since(now)),
+    };
+    let lost = outlook.lost.map(|pause| render(After::Loss, pause));
+    let kept = outlook.kept.map(|pause| render(After::Grant, pause));
+    let pauses: Vec<_> = lost.into_iter().chain(kept).collect();
+    let free_ms = outlook.free_by.map(|at| render::millis(at.since(now)));
+    let name = view.name().as_str().to_owned();
+    (free_ms.is_some() || !pauses.is_empty()).then_some(Outlook { name, free_ms, pauses })
+}
+
+fn outlook_bytes(outlook: &Outlook) -> usize {
+    let of_pause = |pause: &wire::Pause| FIXED_BYTES + pause.identity.len();
+    FIXED_BYTES + outlook.name.len() + outlook.pauses.iter().map(of_pause).sum::<usize>()
+}
+
+/// One lock, with as many of its holders and waiters as there is room for; nothing if it is free.
+pub(in crate::server) fn one_lock<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    query_id: u64,
+    name: &str,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> ServerMessage {
+    look_at(table, query_id, name, Named::ALL, now, budget)
+}
+
+/// One lock, with as many of its holders as there is room for, for who watches it.
+pub(in crate::server) fn watched<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    query_id: u64,
+    name: &str,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> ServerMessage {
+    look_at(table, query_id, name, Named::WATCHED, now, budget)
+}
+
+fn look_at<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    query_id: u64,
+    name: &str,
+    named: Named,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> ServerMessage {
+    let locks = shown(table, name, named, now, budget);
+    ServerMessage::LockStatus { query_id, locks, next: None }
+}
+
+/// One lock, if it is in use.
+pub(in crate::server) fn shown<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    name: &str,
+    named: Named,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> Vec<LockStatus> {
+    table.lock(name).map(|view| lock(&view, named, now, budget)).into_iter().collect()
+}
+
+/// No, for a deadlock: with as much of the cycle as there is room for.
+pub(in crate::server) fn deadlock(
+    request: RequestId,
+    rejection: &Rejection,
+    links: &[CycleLink],
+    budget: &mut Budget,
+) -> ServerMessage {
+    let text = rejection.to_string();
+    let message = if budget.take(text.len()) { text } else { CYCLE_LEFT_OUT.to_owned() };
+    let mut room = CYCLE_BYTES_MAX;
+    let mut cycle = Vec::new();
+    for link in links {
+        let bytes = LINK_FIXED_BYTES + link.identity.as_str().len() + link.lock.as_str().len();
+        if bytes > room || !budget.take(bytes) {
+            break;
+        }
+        room -= bytes;
+        cycle.push(render::cycle_link(link));
+    }
+    // Of one that is as long as is ever told, nobody knows how long it is.
+    if cycle.len() < links.len() || links.len() == CYCLE_TOLD_MAX {
+        cycle.push(wire::CycleLink::MORE);
+    }
+    let (request, code) = (request.number(), rejection.code().number());
+    ServerMessage::Rejected { request, code, message, lock: None, cycle }
+}
+
+/// A page of all sessions, from `cursor` on.
+pub(in crate::server) fn sessions<S: BuildHasher + Clone>(
+    table: &LockTable<S>,
+    query_id: u64,
+    cursor: u64,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> ServerMessage {
+    let from = usize::try_from(cursor).unwrap_or(usize::MAX);
+    let bytes = |view: &SessionView<'_>| FIXED_BYTES + view.identity.as_str().len();
+    let shown = |view: SessionView<'_>, _: &mut Budget| session(&view, now);
+    let (sessions, next) = page(table.session_places(from), from, budget, bytes, shown);
+    ServerMessage::SessionStatus { query_id, sessions, next }
+}
+
+/// A lock, with the first of its holders and waiters.
+pub(in crate::server) fn lock<S: BuildHasher + Clone>(
+    view: &LockView<'_, S>,
+    named: Named,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> LockStatus {
+    let mut holders = Vec::new();
+    let mut for_holders = budget.half();
+    for holder in view.holders().take(named.holders_max) {
+        let bytes = FIXED_BYTES + holder.identity.as_str().len() + holder.note.len();
+        if !for_holders.take(bytes) && holders.len() >= named.holders_min {
+            break;
+        }
+        budget.take(bytes);
+        holders.push(render_holder(&holder, now));
+    }
+    let mut waiters = Vec::new();
+    for waiter in view.waiters().take(named.waiters_max) {
+        let bytes = FIXED_BYTES + waiter.identity.as_str().len() + waiter.note.len();
+        if !budget.take(bytes) {
+            break;
+        }
+        waiters.push(render_waiter(&waiter, now));
+    }
+    LockStatus {
+        name: view.name().as_str().to_owned(),
+        holders,
+        holder_count: render::count(view.holder_count()),
+        waiters,
+        waiter_count: render::count(view.waiter_count()),
+    }
+}
+
+fn render_holder(view: &HolderView<'_>, now: Timestamp) -> Holder {
+    Holder {
+        session: view.session.number(),
+        identity: view.identity.as_str().to_owned(),
+        peer: address(view.peer),
+        owner: view.owner.number(),
+        request: view.request.number(),
+        mode: render::mode(view.mode),
+        token: view.token.number(),
+        held_ms: render::millis(now.since(view.since)),
+        note: view.note.to_owned(),
+        connected: view.connected,
+    }
+}
+
+fn render_waiter(view: &WaiterView<'_>, now: Timestamp) -> Waiter {
+    Waiter {
+        session: view.session.number(),
+        identity: view.identity.as_str().to_owned(),
+        peer: address(view.peer),
+        owner: view.owner.number(),
+        request: view.request.number(),
+        mode: render::mode(view.mode),
+        waiting_ms: render::millis(now.since(view.since)),
+        note: view.note.to_owned(),
+    }
+}
+
+fn session(view: &SessionView<'_>, now: Timestamp) -> SessionStatus {
+    SessionStatus {
+        session: view.session.number(),
+        identity: view.identity.as_str().to_owned(),
+        peer: address(view.peer),
+        connected: view.connected,
+        age_ms: render::millis(now.since(view.since)),
+        ttl_ms: view.ttl.as_millis(),
+        lease_left_ms: render::millis(view.lease_ends.since(now)),
+        held: render::count(view.held),
+        waiting: render::count(view.waiting),
+    }
+}
+
+fn address(peer: Option<SocketAddr>) -> String {
+    peer.map(|peer| peer.to_string()).unwrap_or_default()
+}

@@ -1,0 +1,455 @@
+//! The desk: the Coordinator's decisions, without an actor round them.
+//!
+//! ```text
+//!   submit, disconnect, ──▶ ┌──────────────────────────────┐ ──▶ Turn: deliveries, by connection
+//!   committed, tick, …      │ Desk                         │           orders, for the store
+//!     (and the time)        │   events ─▶ step ─▶ effects  │           goes_on, listens
+//!                           └──────────────────────────────┘
+//! ```
+//!
+//! The one idea: *a turn is data*. The desk brings each message to the table, event by event, and puts
+//! the outcome together for each connection. Its caller carries that out: the Coordinator's mailbox in
+//! production, a heap of events in a simulation. Both run the same code to the letter.
+//!
+//! It is dull. A turn steps the table, performs the effects, and says what is to be sent. If a rule about
+//! locks can be found here, it is in the wrong file. A turn ends after a bounded number of steps; the rest
+//! of the messages waits in the `backlog`, while the sockets are looked at. Deadlines are met behind a
+//! *barrier*: once everything is heard that could be read by then. The desk adds two things to the engine:
+//! attributes of connections (purpose, identity, watches), and the proofs that outlive a run, which the
+//! engine takes on trust.
+//!
+//! *One place each* for a hook between decision and word, as a write-ahead log needs it: every event goes
+//! through [`Desk::step`], with its moment, and its consequences leave in a [`Turn`] and by no other way.
+//!
+//! | file | is about |
+//! |---|---|
+//! | `turn` | input and output |
+//! | `hear`, `hello`, `parse` | messages of clients, brought to the engine |
+//! | `perform`, `render`, `inspect` | effects and views of the engine, brought to the wire |
+//! | `audience`, `watches`, `subscribers` | those who watch locks, and hear of the requests of others |
+//! | `connections`, `weight` | connections, their batches in the making, the memory of messages |
+//! | `backlog` | work that a turn has left to do, and fair queuing of it |
+//! | `seal` | proofs that outlive a run: secrets of sessions, seals of grants, tickets of places |
+//! | `tenures` | which grants the log tells of, and which it counts |
+//!
+//! What is never here: an actor, a socket, a file, a clock, a wait. The log is told, but decides nothing.
+
+mod audience;
+mod backlog;
+mod connections;
+mod hear;
+pub(super) mod hello;
+mod inspect;
+mod parse;
+mod perform;
+pub(super) mod render;
+pub(super) mod seal;
+mod subscribers;
+mod tenures;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+pub(super) mod turn;
+mod watches;
+pub(super) mod weight;
+#[cfg(test)]
+pub(super) mod witness;
+
+use std::collections::VecDeque;
+use std::mem;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use foldhash::fast::RandomState;
+
+use self::backlog::{Backlog, Item, QUANTUM_STEPS, TURN_STEPS_MAX};
+pub(super) use self::connections::{BATCH_BYTES_MAX, EVENTS_BYTES_MAX};
+use self::connections::{Connections, Role};
+use self::hello::Draw;
+use self::seal::Sealer;
+use self::subscribers::Subscribers;
+use self::tenures::Tenures;
+use self::turn::{Submit, Turn, Way, Window};
+use self::watches::Watches;
+use crate::engine::{Counts, Effect, Event, LockTable, Start};
+use crate::server::counters::Counters;
+use crate::server::durable::{Change, Committed, Everything};
+use crate::server::log_lines;
+use crate::types::{ConnectionId, GoodbyeCode, Limits, LockName, Timestamp};
+
+/// Decides, and knows all that takes.
+#[expect(clippy::struct_excessive_bools, reason = "each is about something of its own")]
+pub(crate) struct Desk {
+    /// Every rule is in here, and nothing else touches it.
+    table: LockTable<RandomState>,
+    /// What each connection is for, and what this turn has for it.
+    connections: Connections,
+    /// Who wants to see locks that are held by others.
+    watches: Watches,
+    /// Who wants to hear of requests that are made by others.
+    subscribers: Subscribers,
+    /// The watched locks that have other holders since the turn began, as often as they changed.
+    changed: Vec<LockName>,
+    /// Locks that changed, with those who watch them and are yet to be shown it.
+    showing: VecDeque<(LockName, VecDeque<(ConnectionId, u64)>)>,
+    /// Whether the next turn is to come once the sockets were looked at.
+    is_going_on: bool,
+    /// What connections said, and no turn has come to yet.
+    backlog: Backlog,
+    /// Steps that were taken outside the table, for looks at it.
+    looked: u64,
+    /// How many steps may have been taken before the sockets are looked at again.
+    steps_until_look: u64,
+    /// Whether it was asked to be told when everything is heard, and was not told yet.
+    is_listening: bool,
+    /// What the table wants done; empty between turns, kept for its memory.
+    effects: Vec<Effect>,
+    /// What this turn came to so far.
+    turn: Turn,
+    /// Proves to a later run what this one says, and to this one what an earlier run has said.
+    sealer: Sealer,
+    /// Names new sessions.
+    draw: Draw,
+    /// What the calendar says, for those who hear of events.
+    wall: fn() -> SystemTime,
+    /// Which grants the log tells of, and which it counts.
+    tenures: Tenures,
+    /// What the listener and the sessions count.
+    counters: Arc<Counters>,
+    /// When it began, for the uptime.
+    since: Timestamp,
+    /// Somebody wants to know when nothing is held any more.
+    is_draining: bool,
+    /// Whether the log was told of a grace period, and not yet of its end.
+    in_grace: bool,
+    /// What there was when everything was put on order to be saved, if it was: nothing is decided any
+    /// more, for it would be lost.
+    over: Option<Counts>,
+    /// Sees what no client is told, for a simulation.
+    #[cfg(test)]
+    witness: Option<witness::Witness>,
+}
+
+/// The beginnings of a desk.
+pub(in crate::server) struct Setting {
+    /// How much of everything there may be.
+    pub(in crate::server) limits: Limits,
+    /// All that the run before has left.
+    pub(in crate::server) start: Start,
+    /// Has the key of that state.
+    pub(in crate::server) sealer: Sealer,
+    /// Names new sessions: so that nobody can guess them, and none comes twice.
+    pub(in crate::server) draw: Draw,
+    /// What the calendar says.
+    pub(in crate::server) wall: fn() -> SystemTime,
+    /// What the listener and the sessions count.
+    pub(in crate::server) counters: Arc<Counters>,
+}
+
+impl Desk {
+    /// A desk that goes on from where the run before has ended.
+    pub(in crate::server) fn new(setting: Setting, now: Timestamp) -> Self {
+        let Setting { limits, start, sealer, draw, wall, counters } = setting;
+        let table = LockTable::new(limits, start, RandomState::default(), now);
+        let grace = table.grace_left();
+        log_lines::began(&table.counts(), grace);
+        Self {
+            table,
+            connections: Connections::default(),
+            watches: Watches::default(),
+            subscribers: Subscribers::default(),
+            changed: Vec::new(),
+            showing: VecDeque::new(),
+            is_going_on: false,
+            backlog: Backlog::default(),
+            looked: 0,
+            steps_until_look: TURN_STEPS_MAX,
+            is_listening: false,
+            effects: Vec::new(),
+            turn: Turn::default(),
+            sealer,
+            draw,
+            wall,
+            tenures: Tenures::default(),
+            counters,
+            since: now,
+            is_draining: false,
+            in_grace: grace.is_some(),
+            over: None,
+            #[cfg(test)]
+            witness: None,
+        }
+    }
+
+    /// A connection is there, and says nothing yet. What it is told goes this way.
+    #[must_use]
+    pub(crate) fn connect(
+        &mut self,
+        connection: ConnectionId,
+        way: Way,
+        peer: Option<SocketAddr>,
+    ) -> &mut Turn {
+        self.connections.insert(connection, way, peer, &mut self.turn.deliveries);
+        &mut self.turn
+    }
+
+    /// What one read of a connection has brought.
+    #[must_use]
+    pub(crate) fn submit(&mut self, submit: Submit, now: Timestamp) -> &mut Turn {
+        let Submit { connection, messages, window, unheard } = submit;
+        if self.is_spent() || self.backlog.holds(connection) {
+            self.put_off(connection, Item::rest(messages, 0, window, unheard));
+            return &mut self.turn;
+        }
+        let handled = self.hear(connection, &messages, now);
+        if handled < messages.len() {
+            self.put_off(connection, Item::rest(messages, handled, window, unheard));
+        } else if window == Window::Shut {
+            self.connections.acknowledge(connection);
+        }
+        self.finish_turn(now)
+    }
+
+    /// Every socket was looked at since a turn had done enough.
+    #[must_use]
+    pub(crate) fn go_on(&mut self, now: Timestamp) -> &mut Turn {
+        self.is_going_on = false;
+        self.steps_until_look = self.steps() + TURN_STEPS_MAX;
+        self.serve(now);
+        self.finish_turn(now)
+    }
+
+    /// A connection ended without a Goodbye. Answered by an empty batch that says that all it submitted
+    /// is handled.
+    #[must_use]
+    pub(crate) fn disconnect(&mut self, connection: ConnectionId, now: Timestamp) -> &mut Turn {
+        if self.backlog.holds(connection) {
+            self.backlog.push(connection, Item::End);
+            return &mut self.turn;
+        }
+        self.end_connection(connection, now);
+        self.finish_turn(now)
+    }
+
+    /// The moment of [`Desk::next_deadline`] has come, or an earlier one that was it before.
+    #[must_use]
+    pub(crate) fn ring(&mut self, now: Timestamp) -> &mut Turn {
+        // Here time passes, also for those of whom nothing more is heard.
+        self.counters.chatter.look();
+        self.tenures.look(&mut self.table, now);
+        self.listen(now);
+        &mut self.turn
+    }
+
+    /// Whatever could be read at the moment `heard` was submitted.
+    #[must_use]
+    pub(crate) fn tick(&mut self, heard: Timestamp, now: Timestamp) -> &mut Turn {
+        self.is_listening = false;
+        for connection in self.backlog.connections().collect::<Vec<_>>() {
+            self.step(&Event::Heard { connection }, now);
+        }
+        self.step(&Event::Tick { heard }, now);
+        self.finish_turn(now)
+    }
+
+    /// So much more is on disk.
+    #[must_use]
+    pub(crate) fn committed(&mut self, committed: &Committed, now: Timestamp) -> &mut Turn {
+        if let Some(durable) = committed.durable {
+            self.step(&Event::Persisted(durable), now);
+        }
+        if committed.recorded > 0 {
+            self.step(&Event::Recorded { count: committed.recorded }, now);
+        }
+        self.finish_turn(now)
+    }
+
+    /// This run is over, and the next is to go on from here: every connection is said Goodbye to,
+    /// everything is put on order to be saved, and nothing is decided any more.
+    #[must_use]
+    pub(crate) fn save(&mut self, now: Timestamp) -> &mut Turn {
+        if self.over.is_some() {
+            return &mut self.turn;
+        }
+        // With nobody there, nothing may have happened for long: what is left is counted from now.
+        self.step(&Event::Tick { heard: Timestamp::default() }, now);
+        // Whatever was said is in the snapshot, and whatever is in the snapshot was said.
+        let _ = self.finish_turn(now);
+        self.tenures.tell_rest(&mut self.table, now);
+        let counts = self.table.counts();
+        log_lines::saving(&counts);
+        self.over = Some(counts);
+        #[cfg(test)]
+        self.witness_leaving();
+        // The table itself goes, as it is: a copy would take its memory twice.
+        let nothing =
+            LockTable::new(Limits::default(), Start::default(), RandomState::default(), now);
+        let everything = Everything::left_by(mem::replace(&mut self.table, nothing));
+        self.turn.orders.push(Change::SaveSnapshot(everything));
+        self.close_all(GoodbyeCode::Draining, now)
+    }
+
+    /// Stop soon, and nothing will go on: waiters are answered, nothing new is accepted, holders may
+    /// finish.
+    #[must_use]
+    pub(crate) fn drain(&mut self, now: Timestamp) -> &mut Turn {
+        self.step(&Event::Drain, now);
+        self.is_draining = true;
+        self.tenures.tell_rest(&mut self.table, now);
+        self.finish_turn(now)
+    }
+
+    /// Says Goodbye to every connection, and to those that still come.
+    #[must_use]
+    pub(crate) fn close_all(&mut self, code: GoodbyeCode, now: Timestamp) -> &mut Turn {
+        self.tenures.tell_rest(&mut self.table, now);
+        self.connections.close_all(code, &mut self.turn.deliveries);
+        &mut self.turn
+    }
+
+    /// Tells the log how things are.
+    pub(crate) fn tell_state(&mut self, now: Timestamp) {
+        let uptime = now.since(self.since);
+        log_lines::state(&inspect::status(&self.table, uptime, &self.counters));
+        self.counters.chatter.tell_rest();
+        self.tenures.tell_rest(&mut self.table, now);
+    }
+
+    /// When [`Desk::ring`] is due, or before: one that comes before finds nothing to do, so that the
+    /// renewal of a lease costs nothing here. While there are sessions, that is never far: the table wants
+    /// to hear that time passes, so that it notices when it did not (rule T3). None while nothing is due,
+    /// or [`Desk::tick`] is to come anyway.
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        if self.over.is_some() || self.is_listening { None } else { self.table.next_deadline() }
+    }
+
+    /// How much of everything there is, or was when it was put on order to be saved.
+    pub(crate) fn counts(&self) -> Counts {
+        self.over.unwrap_or_else(|| self.table.counts())
+    }
+
+    /// One event in, all its effects out: the one place where anything is decided.
+    fn step(&mut self, event: &Event, now: Timestamp) {
+        if self.over.is_none() {
+            // Asked each time, for what the log tells may change at any time.
+            self.table.listen(self.listening());
+            self.decide(event, now);
+            self.perform_all(now);
+        }
+    }
+
+    #[cfg(not(test))]
+    fn decide(&mut self, event: &Event, now: Timestamp) {
+        self.table.handle(event, now, &mut self.effects);
+    }
+
+    /// Ends a turn: puts together what has come of it, and sees that what is due is asked for.
+    fn finish_turn(&mut self, now: Timestamp) -> &mut Turn {
+        self.show_changed(now);
+        // Half a turn before it has to: so nobody is put off who says no more than the others.
+        if !self.backlog.is_empty() || !self.showing.is_empty() || self.is_half_spent() {
+            self.go_on_later();
+        }
+        let has_more_to_do = |connection| self.backlog.holds(connection);
+        self.connections.deliver(has_more_to_do, &mut self.turn.deliveries);
+        match self.next_deadline() {
+            Some(deadline) if deadline <= now => self.listen(now),
+            deadline => self.turn.rings = deadline,
+        }
+        if self.in_grace && self.table.grace_left().is_none() {
+            self.in_grace = false;
+            log_lines::grace_ended(&self.table.counts());
+        }
+        if self.is_draining && self.table.counts().held == 0 {
+            self.is_draining = false;
+            self.turn.is_drained = true;
+        }
+        &mut self.turn
+    }
+
+    /// Steps taken since the start.
+    fn steps(&self) -> u64 {
+        self.table.steps() + self.looked
+    }
+
+    /// Whether this turn has done enough, and the sockets are to be looked at.
+    fn is_spent(&self) -> bool {
+        self.steps() >= self.steps_until_look
+    }
+
+    /// Whether the sockets are better looked at before it has.
+    fn is_half_spent(&self) -> bool {
+        self.steps() + TURN_STEPS_MAX / 2 >= self.steps_until_look
+    }
+
+    /// Puts something of a connection behind all that is waiting.
+    fn put_off(&mut self, connection: ConnectionId, item: Item) {
+        self.backlog.push(connection, item);
+        self.go_on_later();
+    }
+
+    /// Has the next turn come once every socket was looked at.
+    fn go_on_later(&mut self) {
+        if !mem::replace(&mut self.is_going_on, true) {
+            self.turn.goes_on = true;
+        }
+    }
+
+    /// Lets what is due by `now` happen as soon as everything is heard that could be read by then: a
+    /// lease never ends while the message that would have renewed it lies unread (rule T4).
+    fn listen(&mut self, now: Timestamp) {
+        if !mem::replace(&mut self.is_listening, true) {
+            self.turn.listens = Some(now);
+        }
+    }
+
+    /// Serves those who wait until this turn has done enough.
+    fn serve(&mut self, now: Timestamp) {
+        while !self.is_spent()
+            && let Some((connection, mut items)) = self.backlog.next()
+        {
+            let before = self.steps();
+            while self.steps() - before < QUANTUM_STEPS
+                && let Some(item) = items.front_mut()
+            {
+                if self.serve_one(connection, item, now) {
+                    items.pop_front();
+                }
+            }
+            self.backlog.served(connection, items, self.steps() - before);
+        }
+    }
+
+    /// Does the next thing that an item holds; says whether it was the last.
+    fn serve_one(&mut self, connection: ConnectionId, item: &mut Item, now: Timestamp) -> bool {
+        match item {
+            Item::Messages { rest, window, .. } => {
+                if let Some(message) = rest.pop_front() {
+                    self.message(connection, &message, now);
+                }
+                let is_last = rest.is_empty();
+                if is_last && *window == Window::Shut {
+                    self.connections.acknowledge(connection);
+                }
+                is_last
+            }
+            Item::End => {
+                self.end_connection(connection, now);
+                true
+            }
+        }
+    }
+
+    /// A connection is over, and all that it said is done.
+    fn end_connection(&mut self, connection: ConnectionId, now: Timestamp) {
+        let Some(role) = self.connections.remove(connection, &mut self.turn.deliveries) else {
+            return;
+        };
+        self.forget_interests(connection);
+        if matches!(role, Role::Session { .. }) {
+            self.step(&Event::Disconnect { connection }, now);
+        }
+    }
+}

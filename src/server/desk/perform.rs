@@ -1,0 +1,184 @@
+//! Effects: what the engine wants done, done.
+
+use std::mem;
+
+use super::Desk;
+use super::connections::Role;
+use super::inspect::{self, Named};
+use super::render;
+use super::seal::Sealed;
+use crate::engine::{Effect, News, Place, Rejection, Standing};
+use crate::server::chatter::Topic;
+use crate::server::durable::store::Change;
+use crate::server::fields;
+use crate::server::log_lines::{self, Operator, Who};
+use crate::types::{
+    ConnectionId, Generation, GoodbyeCode, LockName, RequestId, SessionId, Timestamp, Ttl,
+};
+use crate::wire::{LockStatus, ServerMessage};
+
+/// For so many effects memory is kept from turn to turn.
+const EFFECTS_KEPT: usize = 1024;
+
+impl Desk {
+    /// Does all that the engine has said, in that order.
+    pub(super) fn perform_all(&mut self, now: Timestamp) {
+        let mut effects = mem::take(&mut self.effects);
+        for effect in &effects {
+            #[cfg(test)]
+            self.witness(effect);
+            self.perform(effect, now);
+        }
+        effects.clear();
+        // What a crowd has caused once is not kept for ever.
+        effects.shrink_to(EFFECTS_KEPT);
+        self.effects = effects;
+    }
+
+    fn perform(&mut self, effect: &Effect, now: Timestamp) {
+        match *effect {
+            Effect::Welcome { connection, session, generation, ttl, standing } => {
+                self.welcome(connection, session, generation, ttl, standing);
+            }
+            Effect::Refused { connection, ref rejection } => {
+                let goodbye = render::refused(rejection.code(), rejection.to_string());
+                self.dismiss(connection, goodbye);
+            }
+            Effect::Superseded { connection } => {
+                let why = "the session has a newer connection";
+                self.dismiss(connection, render::goodbye(GoodbyeCode::Superseded, why));
+            }
+            Effect::KeptAlive { connection, sequence } => {
+                self.connections.tell(connection, ServerMessage::KeptAlive { sequence });
+            }
+            Effect::Tell { connection, session, request, ref news } => {
+                self.news(connection, session, request, news, now);
+            }
+            Effect::Ended { session, connection, reason, held, waiting, ref lock } => {
+                let who = self.who(session, connection);
+                let level = log_lines::ended_level(reason, held);
+                if fields::is_logged(level)
+                    && self.counters.chatter.admits(Topic::Session, who.peer)
+                {
+                    log_lines::ended(who, reason, held, waiting, lock.as_ref());
+                }
+                if let Some(connection) = connection {
+                    self.dismiss(connection, render::ended(reason));
+                }
+            }
+            Effect::Revoked { connection, query_id, ref lock, token, holder, ref identity } => {
+                log_lines::revoked(self.operator(connection), lock, token, holder, identity);
+                self.connections.tell(connection, ServerMessage::Revoked { query_id });
+            }
+            Effect::NotRevoked { connection, query_id, ref rejection } => {
+                let operator = self.operator(connection);
+                if self.counters.chatter.admits(Topic::Revoke, operator.peer) {
+                    log_lines::revoke_refused(operator, rejection);
+                }
+                self.connections.tell(connection, render::rejected(query_id, rejection, None));
+            }
+            Effect::Persist(durable) => self.turn.orders.push(Change::Durable(durable)),
+            Effect::Record { number, forfeit } => {
+                self.turn.orders.push(Change::Forfeit { number, forfeit });
+            }
+            Effect::ForgetRecords { below } => {
+                self.turn.orders.push(Change::ForgetForfeits { below });
+            }
+            Effect::HoldersChanged { ref lock } => self.changed.push(lock.clone()),
+            Effect::Happened(ref happened) => self.happened(happened, now),
+        }
+    }
+
+    /// Tells a connection that it has its session.
+    fn welcome(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        generation: Generation,
+        ttl: Ttl,
+        standing: Standing,
+    ) {
+        let who = self.who(session, Some(connection));
+        let level = log_lines::attached_level(standing);
+        if fields::is_logged(level) && self.counters.chatter.admits(Topic::Session, who.peer) {
+            log_lines::attached(who, generation, ttl, standing);
+        }
+        let epoch = self.table.epoch();
+        let secret = self.sealer.secret(session, epoch);
+        let welcome = render::welcome(epoch, session, secret, generation, Some(ttl), standing);
+        self.connections.greet(connection, welcome);
+    }
+
+    /// Tells the news of a request to its client.
+    fn news(
+        &mut self,
+        connection: Option<ConnectionId>,
+        session: SessionId,
+        request: RequestId,
+        news: &News,
+        now: Timestamp,
+    ) {
+        if let News::Rejected(Rejection::Deadlock { cycle }) = news {
+            let who = self.who(session, connection);
+            if self.counters.chatter.admits(Topic::Deadlock, who.peer) {
+                log_lines::deadlock(who, request, cycle);
+            }
+        }
+        let Some(connection) = connection else { return };
+        if let News::Rejected(rejection @ Rejection::Deadlock { cycle }) = news {
+            if let Some(budget) = self.connections.budget(connection) {
+                let message = inspect::deadlock(request, rejection, cycle, budget);
+                self.connections.tell(connection, message);
+            }
+            return;
+        }
+        let blocking = match news {
+            News::Rejected(rejection) => rejection.blocking_lock(),
+            _ => None,
+        };
+        let blocking = blocking.and_then(|name| self.look_at(name, connection, now));
+        // One that is over already, in the same turn, has no claims, and needs no proof any more.
+        let (table, sealer, run) = (&self.table, &self.sealer, self.table.epoch());
+        let claims = || table.claims(session, request);
+        let seal = |token| sealer.seal(Sealed { session, token, request }, run, claims());
+        let ticket =
+            |ticket| sealer.ticket(session, request, Place { ticket, told_in: run }, claims());
+        let message = render::news(request, news, seal, ticket, blocking);
+        self.connections.tell(connection, message);
+    }
+
+    /// The lock as it is now, for one whom it stood in the way of.
+    fn look_at(
+        &mut self,
+        name: &LockName,
+        connection: ConnectionId,
+        now: Timestamp,
+    ) -> Option<Box<LockStatus>> {
+        let view = self.table.lock(name.as_str())?;
+        let budget = self.connections.budget(connection)?;
+        Some(Box::new(inspect::lock(&view, Named::FEW, now, budget)))
+    }
+
+    /// For the log.
+    fn who(&self, session: SessionId, connection: Option<ConnectionId>) -> Who<'_> {
+        let known = connection.and_then(|connection| self.connections.role(connection));
+        let identity = match known {
+            Some(Role::Session { identity, .. }) => Some(identity),
+            Some(Role::Unknown | Role::Observer | Role::Gone) | None => None,
+        };
+        let peer = connection.and_then(|connection| self.connections.peer(connection));
+        Who { session, identity, peer }
+    }
+
+    /// For the log: who has a lock taken away.
+    pub(super) fn operator(&self, connection: ConnectionId) -> Operator<'_> {
+        let peer = self.connections.peer(connection);
+        let (session, identity) = match self.connections.role(connection) {
+            Some(Role::Session { id, identity, .. }) => (Some(*id), Some(identity)),
+            Some(Role::Unknown | Role::Observer | Role::Gone) | None => {
+                (None, self.connections.observer_identity(connection))
+            }
+        };
+        Operator { connection, session, identity, peer }
+    }
+}

@@ -1,0 +1,213 @@
+//! From the engine's words to the wire's.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::subscribers::SUBSCRIBERS_MAX;
+use crate::engine::{CycleLink, EndReason, Happening, News, Rejection, Standing};
+use crate::types::{
+    Claim, Epoch, FencingToken, Generation, GoodbyeCode, Identity, Mode, RejectionCode, RequestId,
+    Seal, Secret, SessionId, Ticket, Ttl,
+};
+use crate::wire::{self, LockStatus, PROTOCOL, ServerMessage};
+
+/// Name and version, for people, in every Welcome.
+const SERVER: &str = concat!("coordinator ", env!("CARGO_PKG_VERSION"));
+
+/// The first message, to a session or to an observer, who has no lease.
+pub(in crate::server) fn welcome(
+    epoch: Epoch,
+    session: SessionId,
+    secret: Secret,
+    generation: Generation,
+    ttl: Option<Ttl>,
+    standing: Standing,
+) -> ServerMessage {
+    ServerMessage::Welcome {
+        protocol: PROTOCOL,
+        server: SERVER.to_owned(),
+        epoch: epoch.number(),
+        session: session.number(),
+        secret,
+        generation: generation.number(),
+        ttl_ms: ttl.map_or(0, Ttl::as_millis),
+        standing: match standing {
+            Standing::Opened => wire::Standing::Opened,
+            Standing::Resumed => wire::Standing::Resumed,
+            Standing::Reopened { grace } => wire::Standing::Reopened { grace_ms: millis(grace) },
+        },
+    }
+}
+
+/// What happened to a request. `seal` seals a grant, `ticket` a place; `blocking` is the lock that
+/// stood in the way of a request that is rejected for that.
+pub(in crate::server) fn news(
+    request: RequestId,
+    news: &News,
+    seal: impl FnOnce(FencingToken) -> Seal,
+    ticket: impl FnOnce(Ticket) -> wire::Ticket,
+    blocking: Option<Box<LockStatus>>,
+) -> ServerMessage {
+    let request = request.number();
+    match news {
+        News::Granted { token } => {
+            let seal = seal(*token);
+            ServerMessage::Grant { request, token: token.number(), seal }
+        }
+        News::Queued { position, ticket: place } => {
+            let (position, ticket) = (u64::from(*position), ticket(*place));
+            ServerMessage::Queued { request, position, ticket }
+        }
+        News::Released => ServerMessage::Released { request },
+        News::Cancelled => ServerMessage::Cancelled { request },
+        News::Lost { token, reason } => {
+            ServerMessage::Lost { request, token: token.number(), reason: reason.number() }
+        }
+        News::Rejected(rejection) => rejected(request, rejection, blocking),
+    }
+}
+
+/// No, to a request or a query.
+pub(in crate::server) fn rejected(
+    request: u64,
+    rejection: &Rejection,
+    lock: Option<Box<LockStatus>>,
+) -> ServerMessage {
+    let code = rejection.code().number();
+    ServerMessage::Rejected {
+        request,
+        code,
+        message: rejection.to_string(),
+        lock,
+        // Only where there is room for it.
+        cycle: Vec::new(),
+    }
+}
+
+/// The last message, to a subscriber that leaves its place to another.
+pub(in crate::server) fn left_to_another() -> ServerMessage {
+    let why = format!(
+        "more than {SUBSCRIBERS_MAX} connections subscribe to events, and this one was heard of \
+         longest ago"
+    );
+    goodbye(GoodbyeCode::TooManyConnections, why)
+}
+
+/// Something that happened to a request, for those who have subscribed.
+pub(in crate::server) fn event(
+    at: SystemTime,
+    session: SessionId,
+    identity: &Identity,
+    request: RequestId,
+    claims: &[Claim],
+    what: &Happening,
+) -> ServerMessage {
+    let claim =
+        |claim: &Claim| wire::Claim { name: claim.name.as_str().into(), mode: mode(claim.mode) };
+    ServerMessage::Event {
+        at_ms: at.duration_since(UNIX_EPOCH).map_or(0, millis),
+        session: session.number(),
+        identity: identity.as_str().to_owned(),
+        request: request.number(),
+        claims: claims.iter().map(claim).collect(),
+        what: happening(what),
+    }
+}
+
+fn happening(what: &Happening) -> wire::Happening {
+    match what {
+        Happening::Requested => wire::Happening::Requested,
+        Happening::Queued { position } => {
+            wire::Happening::Queued { position: u64::from(*position) }
+        }
+        Happening::Granted { token } => wire::Happening::Granted { token: token.number() },
+        Happening::Released { token } => wire::Happening::Released { token: token.number() },
+        Happening::Cancelled => wire::Happening::Cancelled,
+        Happening::Lost { token, reason } => {
+            wire::Happening::Lost { token: token.number(), reason: reason.number() }
+        }
+        Happening::Rejected(rejection) => wire::Happening::Rejected {
+            code: rejection.code().number(),
+            message: rejection.to_string(),
+        },
+    }
+}
+
+/// One of those who would wait for each other.
+pub(in crate::server) fn cycle_link(link: &CycleLink) -> wire::CycleLink {
+    wire::CycleLink {
+        session: link.session.number(),
+        identity: link.identity.as_str().to_owned(),
+        owner: link.owner.number(),
+        request: link.request.number(),
+        lock: link.lock.as_str().to_owned(),
+        held_with: link.held_with.map_or(0, FencingToken::number),
+    }
+}
+
+/// The last message.
+pub(in crate::server) fn goodbye(code: GoodbyeCode, message: impl Into<String>) -> ServerMessage {
+    ServerMessage::Goodbye { code: code.number(), rejection: 0, message: message.into() }
+}
+
+/// The last message, to a Hello that is refused.
+pub(in crate::server) fn refused(code: RejectionCode, message: impl Into<String>) -> ServerMessage {
+    ServerMessage::Goodbye {
+        code: GoodbyeCode::Refused.number(),
+        rejection: code.number(),
+        message: message.into(),
+    }
+}
+
+/// The last message, to a connection whose session is over.
+pub(in crate::server) fn ended(reason: EndReason) -> ServerMessage {
+    match reason {
+        EndReason::Goodbye => goodbye(GoodbyeCode::Done, "the session is over, as asked"),
+        EndReason::Expired | EndReason::Disconnected => goodbye(
+            GoodbyeCode::SessionExpired,
+            "nothing was heard for longer than the lease; open another session",
+        ),
+        EndReason::Displaced => ServerMessage::Goodbye {
+            code: GoodbyeCode::SessionExpired.number(),
+            rejection: RejectionCode::TooManySessions.number(),
+            message: "there is no room for new sessions beside those from before the restart; \
+                      open another later"
+                .into(),
+        },
+    }
+}
+
+/// A mode, as the wire has it.
+pub(in crate::server) fn mode(mode: Mode) -> wire::Mode {
+    match mode {
+        Mode::Exclusive => wire::Mode::Exclusive,
+        Mode::Shared => wire::Mode::Shared,
+        Mode::Permits { take, of } => wire::Mode::Permits { take, of },
+    }
+}
+
+/// A length of time, as the wire has it.
+pub(in crate::server) fn millis(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A count, as the wire has it.
+pub(in crate::server) fn count(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_made_room_hears_that_its_session_is_over_and_why() {
+        match ended(EndReason::Displaced) {
+            ServerMessage::Goodbye { code, rejection, message } => {
+                assert_eq!(code, GoodbyeCode::SessionExpired.number());
+                assert_eq!(rejection, RejectionCode::TooManySessions.number());
+                assert!(message.contains("no room") && !message.contains("  "), "{message}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! What proves, to a run of the coordinator that remembers nothing, what an earlier run has said.
+//!
+//! A session's *secret*, a grant's *seal* (rule G4) and a place's *ticket* are not drawn and remembered
+//! but computed, from a key that is kept in the state and never leaves it. So every later run with that
+//! state can check them, and nobody else can make one. All are `SipHash-2-4` with 128 bits, a keyed hash
+//! that was made for this (Aumasson, Bernstein, *`SipHash`: a fast short-input PRF*, 2012), cut to what
+//! there is room for: a seal is on the way of every grant, and this costs tens of nanoseconds.
+//!
+//! What is hashed says first which of them it is, and then cannot be read in two ways: numbers have a
+//! fixed length, and a lock's name stands behind its length. So no proof is one of something else.
+//!
+//! Each proof names the run that made it, in clear and in what is hashed. Whether that run's proofs
+//! still count, the engine decides.
+//!
+//! | proof | 128 bits, from the upper end |
+//! |---|---|
+//! | secret, seal | run: 32, hash: 96 |
+//! | ticket | run: 28, how many epochs before it the place was taken: 20, hash: 16; arrival: 40, hash: 24 |
+//!
+//! A ticket's hash is short, but what it guards is a place in a queue, in a grace period, for one
+//! request of one session: to guess it takes some 10^12 messages. Two years, or 10^12 who wait in one
+//! run, have no room in it; such a place is not kept over a crash.
+//!
+//! What is never here: an allocation, a proof in a log line.
+
+use std::hash::Hasher;
+
+use bytes::BufMut;
+use siphasher::sip128::{Hasher128, SipHasher24};
+use subtle::ConstantTimeEq;
+
+use crate::engine::Place;
+use crate::server::durable::StateKey;
+use crate::types::{
+    Epoch, FencingToken, LOCK_NAME_LEN_MAX, LockName, Mode, RequestId, Seal, Secret, SessionId,
+    Ticket,
+};
+use crate::wire;
+
+/// What a proof is of: the first byte of what is hashed.
+const OF_SESSION: u8 = 1;
+const OF_GRANT: u8 = 2;
+const OF_PLACE: u8 = 3;
+/// How much of a secret and of a seal is hash.
+const HASH_BITS: u32 = 96;
+/// What a ticket is made of.
+const TICKET_RUN_BITS: u32 = 28;
+const TICKET_AGE_BITS: u32 = 20;
+const TICKET_ARRIVAL_BITS: u32 = 40;
+/// How much of each half of a ticket is hash.
+const UPPER_HASH_BITS: u32 = u64::BITS - TICKET_RUN_BITS - TICKET_AGE_BITS;
+const LOWER_HASH_BITS: u32 = u64::BITS - TICKET_ARRIVAL_BITS;
+/// The modes of a claim; the last has two numbers behind it.
+const EXCLUSIVE: u8 = 0;
+const SHARED: u8 = 1;
+const PERMITS: u8 = 2;
+
+/// Of the head of a grant: kind, session, token, request, run.
+const GRANT_HEAD_LEN: usize = 1 + 16 + 8 + 8 + 4;
+/// Of the head of a place: kind, session, request, run, epoch and arrival.
+const PLACE_HEAD_LEN: usize = 1 + 16 + 8 + 8 + 8 + 8;
+/// Of a claim without the name: mode, its numbers, length of the name.
+const CLAIM_HEAD_LEN_MAX: usize = 1 + 2 * 4 + 1;
+/// The most that is hashed in one piece: few names are longer than what is left of it.
+const PIECE_LEN_MAX: usize = 96;
+const _: () = assert!(LOCK_NAME_LEN_MAX <= 255, "the length of a name is to fit a byte");
+const _: () = assert!(GRANT_HEAD_LEN + CLAIM_HEAD_LEN_MAX <= PIECE_LEN_MAX);
+const _: () = assert!(PLACE_HEAD_LEN + CLAIM_HEAD_LEN_MAX <= PIECE_LEN_MAX);
+
+/// A grant, as far as a seal is about it.
+#[derive(Clone, Copy)]
+pub(in crate::server) struct Sealed {
+    /// Whose it is.
+    pub(in crate::server) session: SessionId,
+    /// Its token.
+    pub(in crate::server) token: FencingToken,
+    /// The request that was granted.
+    pub(in crate::server) request: RequestId,
+}
+
+/// Makes secrets, seals and tickets, and knows those that it has made.
+#[derive(Clone)]
+pub(in crate::server) struct Sealer {
+    /// Has taken in the key, and nothing else: every proof begins with a copy.
+    keyed: SipHasher24,
+}
+
+impl Sealer {
+    /// One that uses `key`.
+    pub(in crate::server) fn new(key: StateKey) -> Self {
+        Self { keyed: SipHasher24::new_with_key(&key.reveal().to_le_bytes()) }
+    }
+
+    /// What proves that a connection is its session's.
+    pub(in crate::server) fn secret(&self, session: SessionId, run: Epoch) -> Secret {
+        let run = short(run);
+        let mut hasher = self.keyed;
+        // Kind, session, run.
+        let mut head = [OF_SESSION; 21];
+        head[1..17].copy_from_slice(&session.number().to_le_bytes());
+        head[17..].copy_from_slice(&run.to_le_bytes());
+        hasher.write(&head);
+        Secret::new(with_run(run, hasher.finish128().as_u128()))
+    }
+
+    /// The run that made this secret for the session; none if none did.
+    pub(in crate::server) fn run_of_secret(
+        &self,
+        shown: Secret,
+        session: SessionId,
+    ) -> Option<Epoch> {
+        let run = run_in(shown.reveal());
+        (self.secret(session, run) == shown).then_some(run)
+    }
+
+    /// What proves that a session's request was granted these claims with this token.
+    pub(in crate::server) fn seal<'a>(
+        &self,
+        Sealed { session, token, request }: Sealed,
+        run: Epoch,
+        claims: impl Iterator<Item = (&'a LockName, Mode)>,
+    ) -> Seal {
+        let run = short(run);
+        let head = |mut head: &mut [u8]| {
+            head.put_u8(OF_GRANT);
+            head.put_u128_le(session.number());
+            head.put_u64_le(token.number());
+            head.put_u64_le(request.number());
+            head.put_u32_le(run);
+            GRANT_HEAD_LEN
+        };
+        Seal::new(with_run(run, self.hash(head, claims)))
+    }
+
+    /// The run that sealed the grant so; none if none did.
+    pub(in crate::server) fn run_of_seal<'a>(
+        &self,
+        shown: Seal,
+        grant: Sealed,
+        claims: impl Iterator<Item = (&'a LockName, Mode)>,
+    ) -> Option<Epoch> {
+        let run = run_in(shown.reveal());
+        (self.seal(grant, run, claims) == shown).then_some(run)
+    }
+
+    /// What proves that a session's request for these claims waits at this place. Nothing does for a
+    /// place that has no room in a ticket.
+    pub(in crate::server) fn ticket<'a>(
+        &self,
+        session: SessionId,
+        request: RequestId,
+        Place { ticket, told_in }: Place,
+        claims: impl Iterator<Item = (&'a LockName, Mode)>,
+    ) -> wire::Ticket {
+        let Ticket { epoch, arrival } = ticket;
+        let Some(age) = told_in.number().checked_sub(epoch) else { return NO_TICKET };
+        if told_in.number() >> TICKET_RUN_BITS != 0
+            || age >> TICKET_AGE_BITS != 0
+            || arrival >> TICKET_ARRIVAL_BITS != 0
+        {
+            return NO_TICKET;
+        }
+        let head = |mut head: &mut [u8]| {
+            head.put_u8(OF_PLACE);
+            head.put_u128_le(session.number());
+            head.put_u64_le(request.number());
+            head.put_u64_le(told_in.number());
+            head.put_u64_le(epoch);
+            head.put_u64_le(arrival);
+            PLACE_HEAD_LEN
+        };
+        let hash = self.hash(head, claims);
+        let upper = told_in.number() << TICKET_AGE_BITS | age;
+        wire::Ticket {
+            epoch: upper << UPPER_HASH_BITS | bits(hash >> u64::BITS, UPPER_HASH_BITS),
+            arrival: arrival << LOWER_HASH_BITS | bits(hash, LOWER_HASH_BITS),
+        }
+    }
+
+    /// The place that was told with this ticket to a session's request for these claims; none if none
+    /// was.
+    pub(in crate::server) fn place_of<'a>(
+        &self,
+        shown: wire::Ticket,
+        session: SessionId,
+        request: RequestId,
+        claims: impl Iterator<Item = (&'a LockName, Mode)>,
+    ) -> Option<Place> {
+        let upper = shown.epoch >> UPPER_HASH_BITS;
+        let (run, age) = (upper >> TICKET_AGE_BITS, bits(upper.into(), TICKET_AGE_BITS));
+        let arrival = shown.arrival >> LOWER_HASH_BITS;
+        let ticket = Ticket { epoch: run.checked_sub(age)?, arrival };
+        let place = Place { ticket, told_in: Epoch::new(run) };
+        let made = self.ticket(session, request, place, claims);
+        let is_same = made.epoch.ct_eq(&shown.epoch) & made.arrival.ct_eq(&shown.arrival);
+        (bool::from(is_same) && made != NO_TICKET).then_some(place)
+    }
+
+    /// Hashes a head, which says how long it is, and claims.
+    fn hash<'a>(
+        &self,
+        head: impl FnOnce(&mut [u8]) -> usize,
+        claims: impl Iterator<Item = (&'a LockName, Mode)>,
+    ) -> u128 {
+        let mut hasher = self.keyed;
+        // In few pieces, for it is the pieces that are dear: the head goes together with the first claim.
+        let mut piece = [0; PIECE_LEN_MAX];
+        let head_len = head(&mut piece);
+        let mut rest = &mut piece[head_len..];
+        for (name, mode) in claims {
+            let name = name.as_str().as_bytes();
+            match mode {
+                Mode::Exclusive => rest.put_u8(EXCLUSIVE),
+                Mode::Shared => rest.put_u8(SHARED),
+                Mode::Permits { take, of } => {
+                    rest.put_u8(PERMITS);
+                    rest.put_u32_le(take);
+                    rest.put_u32_le(of);
+                }
+            }
+            rest.put_u8(u8::try_from(name.len()).unwrap_or(u8::MAX));
+            let fits = name.len() <= rest.len();
+            if fits {
+                rest.put_slice(name);
+            }
+            let len = PIECE_LEN_MAX - rest.len();
+            hasher.write(&piece[..len]);
+            if !fits {
+                hasher.write(name);
+            }
+            rest = &mut piece[..];
+        }
+        let len = PIECE_LEN_MAX - rest.len();
+        if len > 0 {
+            hasher.write(&piece[..len]);
+        }
+        hasher.finish128().as_u128()
+    }
+}
+
+/// Says that a place has no room in a ticket.
+const NO_TICKET: wire::Ticket = wire::Ticket { epoch: 0, arrival: 0 };
+
+/// A run, as proofs name it. Epochs are minutes, so that is enough for 8,000 years; the proofs of later
+/// ones do not count.
+fn short(run: Epoch) -> u32 {
+    u32::try_from(run.number()).unwrap_or(u32::MAX)
+}
+
+const fn mask(bits: u32) -> u128 {
+    (1 << bits) - 1
+}
+
+fn with_run(run: u32, hash: u128) -> u128 {
+    u128::from(run) << HASH_BITS | hash & mask(HASH_BITS)
+}
+
+fn run_in(proof: u128) -> Epoch {
+    Epoch::new(u64::try_from(proof >> HASH_BITS).unwrap_or(u64::MAX))
+}
+
+/// The lowest bits of a number.
+fn bits(number: u128, count: u32) -> u64 {
+    u64::try_from(number & mask(count)).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! Input and output of the desk: data, and nothing that acts.
+//!
+//! The desk decides a turn at once, and its caller carries it out afterwards. So a turn can be held back
+//! until it is durable, compared with another, or sent over a network that is none.
+
+use bytes::Bytes;
+#[cfg(test)]
+use bytes::BytesMut;
+
+use crate::server::durable::Change;
+use crate::server::ledger::Unheard;
+use crate::types::{ConnectionId, Timestamp};
+#[cfg(test)]
+use crate::wire::decode;
+use crate::wire::{ClientMessage, ServerMessage, ShownLock};
+
+/// One read of a connection, whole. The first one begins with the Hello, and no other
+/// holds one: the session has seen to that.
+#[derive(Debug)]
+pub(crate) struct Submit {
+    /// Whose connection.
+    pub(crate) connection: ConnectionId,
+    /// What its client says, in order.
+    pub(crate) messages: Vec<ClientMessage>,
+    /// Whether the session reads on meanwhile.
+    pub(crate) window: Window,
+    /// Counts them until they are handled.
+    pub(in crate::server) unheard: Unheard,
+}
+
+/// Whether a session reads on while what it submitted is not yet handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Window {
+    /// It does.
+    Open,
+    /// It has enough on the way, and waits for a batch that says [`Handled::All`].
+    Shut,
+}
+
+/// All that a turn has to have done. Everything in here was decided, in this order, and nothing of it is
+/// done yet.
+///
+/// Its caller empties it, and so leaves the memory of its vectors for the next one.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    /// To be made durable, in this order; [`Desk::committed`](super::Desk::committed) wants to hear of it.
+    pub(crate) orders: Vec<Change>,
+    /// For connections, in the order in which they are to be sent.
+    pub(crate) deliveries: Vec<Delivery>,
+    /// Something was left to do: [`Desk::go_on`](super::Desk::go_on) is to come once every socket was
+    /// looked at.
+    pub(crate) goes_on: bool,
+    /// Something is due by this moment: [`Desk::tick`](super::Desk::tick) is to come with it, once
+    /// everything is submitted that could be read by then.
+    pub(crate) listens: Option<Timestamp>,
+    /// When [`Desk::ring`](super::Desk::ring) is due; none if that has not changed, or need not come.
+    pub(crate) rings: Option<Timestamp>,
+    /// Nothing is held any more, since [`Desk::drain`](super::Desk::drain).
+    pub(crate) is_drained: bool,
+}
+
+/// The way to a connection: an index that the caller of the desk chooses, and that comes back with each
+/// delivery. It can be used for another connection once the [last](More::Never) has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Way(pub(crate) usize);
+
+/// All that a turn has for one connection.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    /// To which.
+    pub(crate) way: Way,
+    /// The batch.
+    pub(crate) deliver: Deliver,
+    /// Whether there will be another.
+    pub(crate) more: More,
+}
+
+/// Whether a connection will be told anything after this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum More {
+    /// It may be.
+    Perhaps,
+    /// It has ended, or this ends with a Goodbye.
+    Never,
+}
+
+/// A batch: all that is said to a connection at once. A `Goodbye` is the last message of the last batch.
+#[derive(Debug, Default)]
+pub(crate) struct Deliver {
+    /// For the client, in order.
+    pub(crate) messages: Vec<ServerMessage>,
+    /// Locks that it watches and that others hold now, to come after the messages; each with the query
+    /// that is answered.
+    pub(crate) shown: Vec<(u64, ShownLock)>,
+    /// Frames of events, to come after that, as far as there is room for them.
+    pub(crate) events: Vec<Bytes>,
+    /// Events of the turn that are left out behind those.
+    pub(crate) missed: u64,
+    /// What all of it counts as, in bytes of memory; more than
+    /// `BATCH_BYTES_MAX` if it was too much, and was not kept.
+    pub(crate) bytes: usize,
+    /// Whether everything that the session submitted is handled.
+    pub(crate) handled: Handled,
+}
+
+#[cfg(test)]
+impl Deliver {
+    /// All that the client reads of it, in order.
+    pub(crate) fn whole(self) -> Vec<ServerMessage> {
+        let Self { messages: mut all, shown, events, missed, .. } = self;
+        for (query_id, lock) in shown {
+            let mut frame = BytesMut::new();
+            lock.append(query_id, &mut frame);
+            all.push(decode(&frame[4..]).unwrap());
+        }
+        all.extend(events.iter().map(|frame| decode::<ServerMessage>(&frame[4..]).unwrap()));
+        all.extend((missed > 0).then_some(ServerMessage::Missed { count: missed }));
+        all
+    }
+}
+
+/// Whether everything that a session submitted is handled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Handled {
+    /// Nothing is said of that.
+    #[default]
+    Unsaid,
+    /// It is. Said when the session waits for it.
+    All,
+}

@@ -1,0 +1,190 @@
+//! A look behind the desk, for the referee of a simulation: things that no client is told.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::mem;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::engine::{Command, Effect, EndReason, Event, LockView, News, SessionView};
+use crate::types::{
+    ConnectionId, Epoch, FencingToken, Limits, LockName, Mode, RequestId, SessionId, Timestamp,
+};
+
+use foldhash::fast::RandomState;
+
+use super::seal::Sealer;
+use super::turn::{Submit, Window};
+use super::{Desk, Setting};
+use crate::server::config::StaleState;
+use crate::server::durable::{StateStore, start};
+use crate::wire::ClientMessage;
+
+/// Every so many events, the table's invariants are looked at.
+const EVENTS_PER_LOOK: u64 = 16;
+
+/// What was seen since it was last asked.
+#[derive(Debug, Default)]
+pub(crate) struct Witness {
+    /// Sessions that are over, why, and in which epoch they ended.
+    pub(crate) ended: Vec<(SessionId, EndReason, Epoch)>,
+    /// Grants, whether they could be told to anybody or not.
+    pub(crate) granted: Vec<Granted>,
+    /// Requests that others are to convert.
+    pub(crate) converted: Vec<(SessionId, RequestId)>,
+    /// What was held when everything was put on order to be saved.
+    left: BTreeSet<(SessionId, RequestId)>,
+    /// Counts events, to look at invariants now and then.
+    events: u64,
+}
+
+/// A request was said to be granted, perhaps again.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    /// Whose request.
+    pub(crate) session: SessionId,
+    /// Which.
+    pub(crate) request: RequestId,
+    /// With which token.
+    pub(crate) token: FencingToken,
+    /// What it holds.
+    pub(crate) claims: Vec<(LockName, Mode)>,
+}
+
+impl Desk {
+    /// A desk with a witness, which begins with what is stored, and names sessions by numbers that follow
+    /// one another. Of the tokens that are reserved it uses no more than `tokens`, as if it had given the
+    /// others already.
+    pub(crate) fn witnessed(
+        store: &dyn StateStore,
+        wall: SystemTime,
+        tokens: u64,
+        names: Rc<Cell<u128>>,
+        now: Timestamp,
+    ) -> Self {
+        let (mut start, key) = start::begin(store, StaleState::Refuse, wall).unwrap();
+        let below = FencingToken::new(start.first_token.number() + tokens);
+        start.durable.tokens_below = start.durable.tokens_below.min(below);
+        let draw = move || {
+            let name = names.get();
+            names.set(name + 1);
+            Ok(SessionId::new(name))
+        };
+        let setting = Setting {
+            limits: Limits::default(),
+            start,
+            sealer: Sealer::new(key),
+            draw: Box::new(draw),
+            wall: || SystemTime::UNIX_EPOCH,
+            counters: Arc::default(),
+        };
+        Self { witness: Some(Witness::default()), ..Self::new(setting, now) }
+    }
+
+    /// What one read of a connection has brought.
+    pub(crate) fn read(&self, connection: ConnectionId, messages: Vec<ClientMessage>) -> Submit {
+        let unheard = self.counters.ledger.submit(0);
+        Submit { connection, messages, window: Window::Open, unheard }
+    }
+
+    /// What was seen since this was last asked.
+    pub(crate) fn take_seen(&mut self) -> Witness {
+        let Some(witness) = &mut self.witness else { return Witness::default() };
+        let (left, events) = (witness.left.clone(), witness.events);
+        mem::replace(witness, Witness { left, events, ..Witness::default() })
+    }
+
+    /// A lock in use.
+    pub(crate) fn lock(&self, name: &str) -> Option<LockView<'_, RandomState>> {
+        self.table.lock(name)
+    }
+
+    /// Whether everything was put on order to be saved, and nothing is decided any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.is_some()
+    }
+
+    /// Whether something is left to do that was asked for, or is to be shown.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.is_going_on
+    }
+
+    /// Whether those who were there before a crash may still come back.
+    pub(crate) fn is_in_grace(&self) -> bool {
+        self.in_grace
+    }
+
+    /// The sessions that have more than so much left of their leases.
+    pub(crate) fn secure(&self, margin: Duration, now: Timestamp) -> Vec<SessionId> {
+        let sessions = self.table.sessions(0).map(|(_, session)| session);
+        let is_secure = |session: &SessionView<'_>| session.lease_ends > now.after(margin);
+        sessions.filter(is_secure).map(|session| session.session).collect()
+    }
+
+    /// Whether a session's request holds or waits.
+    pub(crate) fn is_live(&self, session: SessionId, request: u64) -> bool {
+        self.table.claims(session, RequestId::new(request)).next().is_some()
+    }
+
+    /// Whether a session's request holds a lock, or did in the end.
+    pub(crate) fn holds(&self, name: &str, session: SessionId, request: u64) -> bool {
+        let request = RequestId::new(request);
+        let held = self.table.lock(name).is_some_and(|lock| {
+            lock.holders().any(|it| it.session == session && it.request == request)
+        });
+        held || self.witness.as_ref().is_some_and(|it| it.left.contains(&(session, request)))
+    }
+
+    /// Whether a request that a client repeats keeps the place that its ticket names.
+    pub(crate) fn keeps_place(&self, connection: ConnectionId, request: u64) -> bool {
+        let session = self.session_of(connection);
+        self.is_in_grace() || session.is_some_and(|session| self.is_live(session, request))
+    }
+
+    /// Everything is about to be put on order to be saved.
+    pub(super) fn witness_leaving(&mut self) {
+        let Some(witness) = &mut self.witness else { return };
+        for (_, lock) in self.table.locks(0) {
+            witness.left.extend(lock.holders().map(|holder| (holder.session, holder.request)));
+        }
+    }
+
+    pub(super) fn decide(&mut self, event: &Event, now: Timestamp) {
+        self.witness_event(event);
+        let Some(witness) = &mut self.witness else {
+            return self.table.handle(event, now, &mut self.effects);
+        };
+        witness.events += 1;
+        if witness.events.is_multiple_of(EVENTS_PER_LOOK) {
+            self.table.handle(event, now, &mut self.effects);
+        } else {
+            self.table.step(event, now, &mut self.effects);
+        }
+    }
+
+    fn witness_event(&mut self, event: &Event) {
+        if let Event::Command { connection, command: Command::Request(request) } = event
+            && let Some(converted) = request.converts
+            && let Some(session) = self.session_of(*connection)
+            && let Some(witness) = &mut self.witness
+        {
+            witness.converted.push((session, converted));
+        }
+    }
+
+    pub(super) fn witness(&mut self, effect: &Effect) {
+        let Some(witness) = &mut self.witness else { return };
+        match *effect {
+            Effect::Tell { session, request, news: News::Granted { token }, .. } => {
+                let claims = self.table.claims(session, request);
+                let claims = claims.map(|(name, mode)| (name.clone(), mode)).collect();
+                witness.granted.push(Granted { session, request, token, claims });
+            }
+            Effect::Ended { session, reason, .. } => {
+                witness.ended.push((session, reason, self.table.epoch()));
+            }
+            _ => {}
+        }
+    }
+}

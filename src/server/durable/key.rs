@@ -1,0 +1,60 @@
+//! The key behind all proofs that outlive a run. `desk::seal` makes and checks those.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+
+/// The key behind all secrets and seals: 128 random bits, kept in the state. Never shown.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(from = "[u8; 16]", into = "[u8; 16]")]
+pub struct StateKey(u128);
+
+impl StateKey {
+    /// A new one.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system gives no random numbers.
+    pub fn draw() -> Result<Self, getrandom::Error> {
+        let mut number = [0; 16];
+        getrandom::fill(&mut number)?;
+        Ok(Self(u128::from_le_bytes(number)))
+    }
+
+    /// Takes the number as it is.
+    pub const fn new(number: u128) -> Self {
+        Self(number)
+    }
+
+    /// The number itself, for the store and for nothing else.
+    pub const fn reveal(self) -> u128 {
+        self.0
+    }
+}
+
+impl PartialEq for StateKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for StateKey {}
+
+impl From<[u8; 16]> for StateKey {
+    fn from(bytes: [u8; 16]) -> Self {
+        Self(u128::from_le_bytes(bytes))
+    }
+}
+
+impl From<StateKey> for [u8; 16] {
+    fn from(key: StateKey) -> Self {
+        key.0.to_le_bytes()
+    }
+}
+
+impl fmt::Debug for StateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StateKey(…)")
+    }
+}

@@ -1,0 +1,24 @@
+//! Everything that outlives a run: the store and its two files, the task that commits to it, and
+//! where the next run begins.
+//!
+//! What is never here: a decision about locks, or a wait on the thread that decides.
+
+mod directory;
+mod everything;
+mod key;
+mod local;
+pub(super) mod persist;
+mod records;
+mod snapshot;
+pub(super) mod start;
+pub(super) mod store;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use everything::Everything;
+pub(crate) use key::StateKey;
+pub(crate) use local::DirectoryStore;
+pub(crate) use persist::Committed;
+pub(super) use persist::Order;
+pub use store::StoreError;
+pub(crate) use store::{Change, MemoryStore, StateStore};

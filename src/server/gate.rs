@@ -1,0 +1,155 @@
+//! The gate: the only way out of the Coordinator, in the order of its decisions.
+//!
+//! A turn is decided before anything of it is said. Between the two stands this: orders to the store
+//! and deliveries to sessions go through one door. Answers to questions, watched locks and events go
+//! through it as well. So nobody sees a later decision before an earlier one. A condition on saying
+//! anything (a journal that is written, a majority) would hold the door here. Today it is open.
+//!
+//! Deliveries are counted here, for all connections together (`ledger`).
+
+use std::sync::Arc;
+
+use actix::Recipient;
+use log::error;
+use slab::Slab;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+
+use super::desk::BATCH_BYTES_MAX;
+use super::desk::turn::{Deliver, Delivery, More, Turn, Way};
+use super::durable::{Change, Order};
+use super::ledger::Share;
+
+/// The way out for turns.
+pub(super) struct Gate {
+    /// Where each connection's deliveries go, for as long as there may be any.
+    links: Slab<Link>,
+    /// To the task that makes things durable.
+    orders: UnboundedSender<Order>,
+    /// Told when everything is on disk, once that is on order.
+    saved: Option<oneshot::Sender<()>>,
+}
+
+/// The way to a session.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// Its mailbox.
+    pub(super) session: Recipient<Deliver>,
+    /// Where what it is given is counted.
+    pub(super) share: Arc<Share>,
+}
+
+impl Gate {
+    /// A gate to a commit task, and to nobody else so far.
+    pub(super) fn new(orders: UnboundedSender<Order>) -> Self {
+        Self { links: Slab::new(), orders, saved: None }
+    }
+
+    /// A way to another connection, until the last delivery to it has passed.
+    pub(super) fn connect(&mut self, link: Link) -> Way {
+        Way(self.links.insert(link))
+    }
+
+    /// Somebody is to be told when everything is on disk; it is yet to be put on order.
+    pub(super) fn tell_saved(&mut self, saved: oneshot::Sender<()>) {
+        self.saved = Some(saved);
+    }
+
+    /// Lets all out that a turn came to.
+    pub(super) fn pass(&mut self, turn: &mut Turn) {
+        for change in turn.orders.drain(..) {
+            self.order(change);
+        }
+        for Delivery { way: Way(place), deliver, more } in turn.deliveries.drain(..) {
+            if let Some(link) = self.links.get(place) {
+                link.send(deliver);
+            }
+            if more == More::Never {
+                self.links.try_remove(place);
+            }
+        }
+    }
+
+    /// Has something made durable; the desk hears when it is.
+    fn order(&mut self, change: Change) {
+        let done = match change {
+            Change::SaveSnapshot(_) => self.saved.take(),
+            Change::Durable(_)
+            | Change::Key(_)
+            | Change::Forfeit { .. }
+            | Change::ForgetForfeits { .. }
+            | Change::DropSnapshot => None,
+        };
+        if self.orders.send(Order { change, done }).is_err() {
+            error!("nobody makes the state durable any more; granting will stop");
+        }
+    }
+}
+
+impl Link {
+    /// Sends what a turn has for it, counted, or has it closed if that is too much.
+    fn send(&self, deliver: Deliver) {
+        if deliver.bytes > BATCH_BYTES_MAX {
+            self.share.close();
+        } else if !self.share.is_closed() {
+            self.share.add(deliver.bytes);
+            self.session.do_send(deliver);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::server::ledger::Ledger;
+    use crate::server::testing::{collector, local, settle};
+
+    fn delivery(bytes: usize, more: More) -> Turn {
+        let deliver = Deliver { bytes, ..Deliver::default() };
+        let deliveries = vec![Delivery { way: Way(0), deliver, more }];
+        Turn { deliveries, ..Turn::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delivery_is_counted_up_to_the_bound_and_one_byte_past_it_its_connection_is_closed() {
+        local(async {
+            let ledger = Arc::new(Ledger::default());
+            let account = ledger.open();
+            let (session, batches) = collector();
+            let mut gate = Gate::new(unbounded_channel().0);
+            let way = gate.connect(Link { session, share: account.share() });
+            assert_eq!(way, Way(0));
+            gate.pass(&mut delivery(BATCH_BYTES_MAX, More::Perhaps));
+            settle().await;
+            assert_eq!((ledger.total(), batches.take().len()), (BATCH_BYTES_MAX, 1));
+            assert!(!account.is_closed());
+
+            gate.pass(&mut delivery(BATCH_BYTES_MAX + 1, More::Perhaps));
+            settle().await;
+            assert!(batches.take().is_empty());
+            assert!(account.is_closed());
+            assert_eq!(ledger.total(), 0);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_follows_a_last_delivery_and_nothing_is_kept_of_its_connection() {
+        local(async {
+            let account = Arc::new(Ledger::default()).open();
+            let (session, batches) = collector();
+            let mut gate = Gate::new(unbounded_channel().0);
+            let way = gate.connect(Link { session, share: account.share() });
+            assert_eq!(way, Way(0));
+            for _ in 0..2 {
+                gate.pass(&mut delivery(1, More::Never));
+            }
+            settle().await;
+            assert_eq!(batches.take().len(), 1);
+            assert!(gate.links.is_empty());
+        })
+        .await;
+    }
+}

@@ -1,0 +1,466 @@
+//! The story of the locks, in log lines: a line says what happened, then who and what.
+//!
+//! Info tells who was granted what and when that ended, of leases that ended early, and of locks that are
+//! taken away; debug of sessions, and the rest of every request's way; a warning of deadlocks. Nothing is
+//! formatted that is not printed, and the engine tells what happens to requests only while somebody
+//! listens. Of what one peer causes again and again, the first lines are written and the rest is counted:
+//! see `chatter` and `tenures`.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use log::{Level, debug, info, log_enabled, warn};
+
+use crate::engine::{
+    Account, CYCLE_TOLD_MAX, Command, Counts, CycleLink, EndReason, Event, Happened, Happening,
+    Listening, Rejection, Standing, Tenure,
+};
+use crate::server::desk::render;
+use crate::server::fields::{self, Fields};
+use crate::types::{
+    Claim, ConnectionId, Epoch, FencingToken, Generation, Identity, LockName, OwnerId, RequestId,
+    SessionId, Ttl,
+};
+use crate::wire::ServerStatus;
+
+/// Most of those who would wait for each other that a line names.
+const LINKS_NAMED_MAX: usize = 8;
+/// Most locks that a line names.
+const LOCKS_NAMED_MAX: usize = 8;
+/// What is asked for goes under a name of its own, so that a filter can let it pass.
+const SUMMARY: &str = "coordinator::summary";
+
+/// Whether the way of requests is told.
+pub(super) fn is_told() -> bool {
+    log_enabled!(Level::Debug)
+}
+
+/// What the log wants to hear of requests. Asked for every event: what the filter says in detail is
+/// looked at when there is something to tell.
+pub(super) fn listening() -> Listening {
+    if is_told() {
+        Listening::Everything
+    } else if log::max_level() >= Level::Info {
+        Listening::Tenures
+    } else {
+        Listening::Nothing
+    }
+}
+
+/// Who said something, or is told.
+#[derive(Clone, Copy)]
+pub(super) struct Who<'a> {
+    /// The session.
+    pub(super) session: SessionId,
+    /// Its identity; none if no connection of it is there.
+    pub(super) identity: Option<&'a Identity>,
+    /// Where its connection comes from, where that is told.
+    pub(super) peer: Option<SocketAddr>,
+}
+
+impl<'a> Who<'a> {
+    /// The same as fields.
+    fn add_to(&'a self, fields: &mut Fields<'a>) {
+        fields.add_shown("session", &self.session);
+        if let Some(identity) = self.identity {
+            fields.add("identity", identity.as_str());
+        }
+        if let Some(peer) = &self.peer {
+            fields.add_shown("peer", peer);
+        }
+    }
+}
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session={}", self.session)?;
+        if let Some(identity) = self.identity {
+            write!(f, " identity={identity:?}")?;
+        }
+        match self.peer {
+            Some(peer) => write!(f, " peer={peer}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Who takes a lock away: an observer, who has no session, or a session.
+#[derive(Clone, Copy)]
+pub(super) struct Operator<'a> {
+    /// Whose connection; it may be gone when the answer comes.
+    pub(super) connection: ConnectionId,
+    /// Its session, if it has one.
+    pub(super) session: Option<SessionId>,
+    /// What it calls itself.
+    pub(super) identity: Option<&'a Identity>,
+    /// Where it comes from.
+    pub(super) peer: Option<SocketAddr>,
+}
+
+impl<'a> Operator<'a> {
+    fn add_to(&'a self, fields: &mut Fields<'a>) {
+        fields.add_shown("connection", &self.connection);
+        match &self.session {
+            Some(session) => fields.add_shown("session", session),
+            None => fields.add_shown("session", &"none"),
+        }
+        if let Some(identity) = self.identity {
+            fields.add("identity", identity.as_str());
+        }
+        if let Some(peer) = &self.peer {
+            fields.add_shown("peer", peer);
+        }
+    }
+}
+
+/// Names of locks, one after the other.
+struct Names<'a>(&'a [Claim]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, Claim { name, .. }) in self.0.iter().take(LOCKS_NAMED_MAX).enumerate() {
+            write!(f, "{}{name:?}", if i == 0 { "" } else { "," })?;
+        }
+        match self.0.len().saturating_sub(LOCKS_NAMED_MAX) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// A session's client said something. What becomes of requests is told as it happens; this is about
+/// the rest.
+pub(super) fn received(who: Who<'_>, event: &Event) {
+    let Event::Command { command, .. } = event else { return };
+    match command {
+        Command::Reclaim(reclaim) => {
+            let names = Names(reclaim.claims.as_slice());
+            let (request, token) = (reclaim.id, reclaim.token);
+            debug!("reclaim received {who} request={request} lock={names} token={token}");
+        }
+        Command::Account(Account { from, to, held, waiting }) => {
+            let (held, waiting) = (held.len(), waiting.len());
+            debug!("account received {who} from={from} to={to} held={held} waiting={waiting}");
+        }
+        Command::Unparsed { request, rejection } => {
+            debug!("request received {who} request={request} (not well formed: {rejection})");
+        }
+        Command::Request(_)
+        | Command::Release { .. }
+        | Command::Cancel { .. }
+        | Command::KeepAlive { .. }
+        | Command::Goodbye => {}
+    }
+}
+
+/// Something happened to a request.
+pub(super) fn happened(happened: &Happened, telling: Telling) {
+    let Happened { session, ref identity, peer, request, ref claims, ref what, tenure } = *happened;
+    let who = Who { session, identity: Some(identity), peer };
+    let told = match telling {
+        Telling::Lines => Level::Info,
+        Telling::Sums => Level::Debug,
+    };
+    let (level, text) = match what {
+        Happening::Requested => (Level::Debug, "request received"),
+        Happening::Queued { .. } => (Level::Debug, "request queued"),
+        Happening::Granted { .. } => (told, "granted"),
+        Happening::Released { .. } => (told, "released"),
+        Happening::Cancelled if tenure.is_some() => (told, "given up when it was granted"),
+        Happening::Cancelled => (Level::Debug, "cancelled"),
+        Happening::Lost { .. } => (told, "lost"),
+        Happening::Rejected(_) => (Level::Debug, "rejected"),
+    };
+    if !fields::is_logged(level) {
+        return;
+    }
+    let (code, why);
+    let mut fields = Fields::default();
+    for Claim { name, .. } in claims.iter().take(LOCKS_NAMED_MAX) {
+        fields.add("lock", name.as_str());
+    }
+    if claims.len() > LOCKS_NAMED_MAX {
+        fields.add("more_locks", claims.len() - LOCKS_NAMED_MAX);
+    }
+    if let Some(Tenure { token, lasted, .. }) = tenure {
+        fields.add("token", token.number());
+        if !matches!(what, Happening::Granted { .. }) {
+            fields.add("held_ms", render::millis(lasted));
+        }
+    }
+    who.add_to(&mut fields);
+    fields.add("request", request.number());
+    match what {
+        Happening::Queued { position } => fields.add("position", *position),
+        Happening::Lost { reason, .. } => fields.add_shown("reason", reason),
+        Happening::Rejected(rejection) => {
+            (code, why) = (rejection.code(), rejection.to_string());
+            fields.add_shown("code", &code);
+            fields.add("why", why.as_str());
+        }
+        Happening::Requested
+        | Happening::Granted { .. }
+        | Happening::Released { .. }
+        | Happening::Cancelled => {}
+    }
+    fields.log(level, format_args!("{text}"));
+}
+
+/// How the log tells of what was granted, and of its ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Telling {
+    /// Line by line.
+    Lines,
+    /// Not at all, or in a sum.
+    Sums,
+}
+
+/// A session whose grants are counted.
+#[derive(Debug)]
+pub(super) struct Hushed {
+    /// Who that is.
+    pub(super) identity: Identity,
+    /// Where it comes from.
+    pub(super) peer: Option<SocketAddr>,
+    /// The lock that it was granted last when it was still told, the first of several.
+    pub(super) lock: LockName,
+}
+
+/// Grants of a session that were counted instead of told.
+pub(super) fn granted_more(session: SessionId, hushed: &Hushed, count: u64, within: Duration) {
+    let mut fields = Fields::default();
+    fields.add("lock", hushed.lock.as_str());
+    let who = Who { session, identity: Some(&hushed.identity), peer: hushed.peer };
+    who.add_to(&mut fields);
+    let within = within.as_secs().max(1);
+    fields.log(Level::Info, format_args!("granted {count} more times in the last {within} s"));
+}
+
+/// The same of all others together.
+pub(super) fn granted_more_to_others(count: u64, within: Duration) {
+    let within = within.as_secs().max(1);
+    info!(
+        "granted {count} more times to other sessions, or to some that ended, in the last {within} s"
+    );
+}
+
+/// How far a client is ahead of us in what it has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ahead {
+    /// By so many tokens.
+    tokens: u64,
+    /// By so many epochs.
+    epochs: u64,
+}
+
+impl Ahead {
+    /// How far what a client has `seen` is ahead of `ours`; none if it is not.
+    pub(super) fn of(seen: (FencingToken, Epoch), ours: (FencingToken, Epoch)) -> Option<Self> {
+        let tokens = seen.0.number().saturating_sub(ours.0.number());
+        let epochs = seen.1.number().saturating_sub(ours.1.number());
+        (tokens > 0 || epochs > 0).then_some(Self { tokens, epochs })
+    }
+}
+
+impl fmt::Display for Ahead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tokens, epochs } = self;
+        let hours = tokens / TOKENS_PER_HOUR;
+        write!(f, "tokens_ahead={tokens} (of {hours} hours) epochs_ahead={epochs}")
+    }
+}
+
+/// Tokens that belong to an hour of the wall clock.
+const TOKENS_PER_HOUR: u64 = 3600 << 20;
+
+/// The counters move past what a client has seen. That is as it should be after a loss of the state,
+/// and otherwise a client that lies.
+pub(super) fn moved_ahead(who: Who<'_>, ahead: Ahead) {
+    warn!("counters moved past what a client has seen {who} {ahead}");
+}
+
+/// A client that was not let in has seen later counters than ours.
+pub(super) fn not_moved_ahead(peer: Option<SocketAddr>, ahead: Ahead) {
+    let peer = peer.map_or_else(String::new, |peer| format!(" peer={peer}"));
+    warn!("client refused that has seen later counters than ours{peer} {ahead}");
+}
+
+/// A request is rejected because those of the cycle would wait for each other for ever.
+pub(super) fn deadlock(who: Who<'_>, request: RequestId, cycle: &[CycleLink]) {
+    warn!("deadlock refused {who} request={request}: {}", Cycle(cycle));
+}
+
+/// Who waits for whom, all round.
+struct Cycle<'a>(&'a [CycleLink]);
+
+impl fmt::Display for Cycle<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(cycle) = self;
+        for (i, link) in cycle.iter().take(LINKS_NAMED_MAX).enumerate() {
+            let CycleLink { session, identity, owner, request, lock, held_with } = link;
+            let separator = if i == 0 { "" } else { "; " };
+            let who = Who { session: *session, identity: Some(identity), peer: None };
+            write!(f, "{separator}{who}")?;
+            if *owner != OwnerId::default() {
+                write!(f, " owner={owner}")?;
+            }
+            write!(f, " request={request} waits for {lock:?}")?;
+            match held_with {
+                Some(token) => write!(f, ", held by the next with token={token}")?,
+                None => f.write_str(", behind the next in line")?,
+            }
+        }
+        match cycle.len() {
+            CYCLE_TOLD_MAX => f.write_str("; and more"),
+            all if all > LINKS_NAMED_MAX => write!(f, "; and {} more", all - LINKS_NAMED_MAX),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A connection has its session.
+pub(super) fn attached(who: Who<'_>, generation: Generation, ttl: Ttl, standing: Standing) {
+    let mut fields = Fields::default();
+    who.add_to(&mut fields);
+    let level = attached_level(standing);
+    match standing {
+        Standing::Opened => {
+            fields.add_shown("ttl", &ttl);
+            fields.log(level, format_args!("session opened"));
+        }
+        Standing::Resumed => {
+            fields.add_shown("connection", &generation);
+            fields.log(level, format_args!("session resumed"));
+        }
+        Standing::Reopened { .. } => {
+            fields.add_shown("connection", &generation);
+            fields.add_shown("ttl", &ttl);
+            fields.log(level, format_args!("session came back after a crash"));
+        }
+    }
+}
+
+/// How much it matters that a connection has its session: what it is granted is told anyway.
+pub(super) fn attached_level(standing: Standing) -> Level {
+    match standing {
+        Standing::Opened | Standing::Resumed => Level::Debug,
+        Standing::Reopened { .. } => Level::Info,
+    }
+}
+
+/// How much it matters that a session is over that held so much.
+pub(super) fn ended_level(reason: EndReason, held: usize) -> Level {
+    match reason {
+        EndReason::Goodbye => Level::Debug,
+        EndReason::Expired | EndReason::Disconnected if held == 0 => Level::Debug,
+        EndReason::Expired | EndReason::Disconnected | EndReason::Displaced => Level::Info,
+    }
+}
+
+/// A run begins, with what the one before left: `grace`, if that crashed.
+pub(super) fn began(counts: &Counts, grace: Option<Duration>) {
+    let Counts { sessions, held, waiting, .. } = counts;
+    if *sessions > 0 {
+        info!("going on after an orderly stop: sessions={sessions} held={held} waiting={waiting}");
+    }
+    if let Some(grace) = grace {
+        info!("grace period of {grace:.1?}: holders may reclaim, nobody else is granted");
+    }
+}
+
+/// The grace period is over.
+pub(super) fn grace_ended(counts: &Counts) {
+    let Counts { sessions, held, waiting, .. } = counts;
+    info!("grace period over sessions={sessions} held={held} waiting={waiting}");
+}
+
+/// Everything is about to be saved, for the next run.
+pub(super) fn saving(counts: &Counts) {
+    let (sessions, requests) = (counts.sessions, counts.held + counts.waiting);
+    info!("saving everything for the next start: sessions={sessions} requests={requests}");
+}
+
+/// Somebody wants a lock taken away.
+pub(super) fn revoke_received(operator: Operator<'_>, lock: &LockName, token: FencingToken) {
+    let mut fields = Fields::default();
+    operator.add_to(&mut fields);
+    fields.add("lock", lock.as_str());
+    fields.add("token", token.number());
+    fields.log(Level::Info, format_args!("revoke received"));
+}
+
+/// Nothing was taken away.
+pub(super) fn revoke_refused(operator: Operator<'_>, rejection: &Rejection) {
+    let (code, why) = (rejection.code(), rejection.to_string());
+    let mut fields = Fields::default();
+    operator.add_to(&mut fields);
+    fields.add_shown("code", &code);
+    fields.add("why", why.as_str());
+    fields.log(Level::Info, format_args!("revoke refused"));
+}
+
+/// A lock was taken away from `holder`.
+pub(super) fn revoked(
+    operator: Operator<'_>,
+    lock: &LockName,
+    token: FencingToken,
+    holder: SessionId,
+    holder_identity: &Identity,
+) {
+    let mut fields = Fields::default();
+    operator.add_to(&mut fields);
+    fields.add("lock", lock.as_str());
+    fields.add("token", token.number());
+    fields.add_shown("holder_session", &holder);
+    fields.add("holder_identity", holder_identity.as_str());
+    fields.log(Level::Info, format_args!("revoked"));
+}
+
+/// How things are, for whoever asked.
+pub(super) fn state(status: &ServerStatus) {
+    let ServerStatus { sessions, connections, locks, held, waiting, grants, expired, .. } = status;
+    info!(
+        target: SUMMARY,
+        "state: sessions={sessions} connections={connections} locks={locks} held={held} \
+         waiting={waiting} grants={grants} expired={expired}"
+    );
+    let ServerStatus { version, epoch, last_token, uptime_ms, .. } = status;
+    let ServerStatus { draining, grace_ms, unsaved_ms, .. } = status;
+    info!(
+        target: SUMMARY,
+        "state: version={version} epoch={epoch} last_token={last_token} uptime_ms={uptime_ms} \
+         draining={draining} grace_ms={grace_ms} unsaved_ms={unsaved_ms}"
+    );
+    let ServerStatus { protocol_errors, slow_readers, .. } = status;
+    let ServerStatus { handshake_timeouts, connections_refused, .. } = status;
+    info!(
+        target: SUMMARY,
+        "counters: protocol_errors={protocol_errors} slow_readers={slow_readers} \
+         handshake_timeouts={handshake_timeouts} connections_refused={connections_refused}"
+    );
+}
+
+/// A session is over.
+pub(super) fn ended(
+    who: Who<'_>,
+    reason: EndReason,
+    held: usize,
+    waiting: usize,
+    lock: Option<&LockName>,
+) {
+    let what = match reason {
+        EndReason::Goodbye => "session ended",
+        EndReason::Expired => "lease expired",
+        EndReason::Disconnected => "session disconnected",
+        EndReason::Displaced => "session made room for one from before the restart",
+    };
+    let mut fields = Fields::default();
+    who.add_to(&mut fields);
+    fields.add("held", held);
+    fields.add("waiting", waiting);
+    if let Some(lock) = lock {
+        fields.add("lock", lock.as_str());
+    }
+    fields.log(ended_level(reason, held), format_args!("{what}"));
+}

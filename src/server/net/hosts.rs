@@ -1,0 +1,152 @@
+//! Where sessions live: on the Coordinator's thread, or on I/O threads of their own.
+//!
+//! A session only reads, decodes, encodes and writes, and that is most of what a pair costs; so with
+//! many processors it is worth its own threads (`--io-threads`, docs/performance.md). What a session
+//! says still goes into the Coordinator's one mailbox, and what it is told comes into its own:
+//! nothing else is shared but what is counted.
+
+use std::cell::Cell;
+use std::io;
+use std::net::{self, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+
+use actix::Actor;
+use log::{error, warn};
+use tokio::net::TcpStream;
+use tokio::runtime;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio::task::{LocalSet, spawn_local};
+
+use super::place::Place;
+use super::session::{Session, Shared};
+use crate::server::barrier::{Ask, Barrier, look};
+use crate::types::ConnectionId;
+
+/// A connection that was accepted, and is to have a session.
+pub(in crate::server) struct Arrival<S> {
+    /// Its bytes.
+    pub(in crate::server) stream: S,
+    /// Its number.
+    pub(in crate::server) connection: ConnectionId,
+    /// Where it comes from.
+    pub(in crate::server) peer: Option<SocketAddr>,
+    /// Its place among those allowed.
+    pub(in crate::server) place: Place,
+    /// What it has in common with the others.
+    pub(in crate::server) shared: Arc<Shared>,
+}
+
+/// Has sessions live somewhere.
+pub(in crate::server) trait Host<S>: 'static {
+    /// Starts the session of a connection.
+    fn start(&self, arrival: Arrival<S>);
+
+    /// What tells when all of its sessions have looked at their sockets.
+    fn barrier(&self) -> Barrier;
+}
+
+/// What an I/O thread is to do.
+enum Job {
+    /// Start the session of a connection.
+    Start(Arrival<net::TcpStream>),
+    /// Say when all sockets were looked at.
+    Barrier(oneshot::Sender<()>),
+}
+
+/// On the thread that accepts, which is the Coordinator's.
+pub(in crate::server) struct Here;
+
+impl<S> Host<S> for Here
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
+{
+    fn start(&self, arrival: Arrival<S>) {
+        let Arrival { stream, connection, peer, place, shared } = arrival;
+        Session::new(stream, connection, peer, place, shared).start();
+    }
+
+    fn barrier(&self) -> Barrier {
+        Barrier::default()
+    }
+}
+
+/// On threads of their own, which end when this is dropped, and their sessions with them.
+pub(in crate::server) struct IoThreads {
+    /// To each.
+    threads: Vec<UnboundedSender<Job>>,
+    /// Which has the next.
+    next: Cell<usize>,
+}
+
+impl IoThreads {
+    /// Starts so many.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no more threads, or no more file descriptors.
+    pub(in crate::server) fn start(count: usize) -> io::Result<Self> {
+        let threads = (1..=count).map(start_thread).collect::<io::Result<_>>()?;
+        Ok(Self { threads, next: Cell::new(0) })
+    }
+}
+
+impl Host<TcpStream> for IoThreads {
+    fn start(&self, arrival: Arrival<TcpStream>) {
+        let Arrival { stream, connection, peer, place, shared } = arrival;
+        // It is watched by the thread on which it is used.
+        let stream = match stream.into_std() {
+            Ok(stream) => stream,
+            Err(error) => return warn!("connection lost connection={connection}: {error}"),
+        };
+        let next = self.next.get();
+        self.next.set((next + 1) % self.threads.len());
+        let job = Job::Start(Arrival { stream, connection, peer, place, shared });
+        if self.threads[next].send(job).is_err() {
+            error!("an I/O thread has ended, and with it connection={connection}");
+        }
+    }
+
+    fn barrier(&self) -> Barrier {
+        let ask = |thread: &UnboundedSender<Job>| -> Ask {
+            let thread = thread.clone();
+            // One that has ended drops what it is sent, which is an answer.
+            Rc::new(move |passed| drop(thread.send(Job::Barrier(passed))))
+        };
+        Barrier::of(self.threads.iter().map(ask).collect())
+    }
+}
+
+fn start_thread(number: usize) -> io::Result<UnboundedSender<Job>> {
+    let (sender, jobs) = unbounded_channel();
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new()
+        .name(format!("io-{number}"))
+        .spawn(move || runtime.block_on(LocalSet::new().run_until(receive(jobs))))?;
+    Ok(sender)
+}
+
+/// Takes connections in until there can be no more.
+async fn receive(mut jobs: UnboundedReceiver<Job>) {
+    while let Some(job) = jobs.recv().await {
+        let Arrival { stream, connection, peer, place, shared } = match job {
+            Job::Start(arrival) => arrival,
+            Job::Barrier(passed) => {
+                spawn_local(async {
+                    look().await;
+                    // Who has asked may be gone.
+                    let _ = passed.send(());
+                });
+                continue;
+            }
+        };
+        match TcpStream::from_std(stream) {
+            Ok(stream) => {
+                Here.start(Arrival { stream, connection, peer, place, shared });
+            }
+            Err(error) => warn!("connection lost connection={connection}: {error}"),
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Everything that knows a socket: accepting, places for connections, and the actor of each.
+//!
+//! What is never here: a rule about locks.
+
+pub(super) mod hosts;
+pub(super) mod listener;
+pub(super) mod place;
+pub(super) mod session;

@@ -1,0 +1,455 @@
+//! A Session: the actor of one TCP connection.
+//!
+//! ```text
+//!             ┌──────────────────────────────────────────────┐
+//!   socket ──▶│ batch ─▶ (Hello? of protocol 1?) ────────────│──Submit──▶ Coordinator
+//!             │                                              │
+//!   socket ◀──│ outbox ◀─ encoded ◀──────────────────────────│◀─Deliver── Coordinator
+//!             └──────────────────────────────────────────────┘
+//! ```
+//!
+//! It knows bytes, frames and manners, and nothing of locks. Its life:
+//!
+//! ```text
+//!   Handshake ──Hello──▶ Open ──Goodbye, from either side──▶ Closing ──flushed, peer done──▶ gone
+//!       │                 │ └──peer shut its side──▶ HalfClosed ──▶ ▲
+//!       └──anything else──┴──protocol error, idle───────────────────┘
+//! ```
+//!
+//! *Half-closed on purpose.* A client that shuts its sending side gets the answers to all that it
+//! sent, then the connection is closed. It does not get what would be decided later: whoever cannot
+//! send cannot renew a lease, so there is nothing later to wait for. To the engine it is the end of a
+//! connection without Goodbye, and proves nothing (rule S4).
+//!
+//! *Closing lingers.* A socket that is closed with unread bytes in it is reset, and the reset
+//! overtakes the Goodbye. So the sending side is shut first, and what still comes is read and dropped
+//! until the peer is done or [`CLOSE_TIMEOUT`] is over.
+//!
+//! *A crowd.* When all places are taken, it begins at the door, and its Hello decides whether it comes in
+//! (`door.rs`).
+//!
+//! *Bounds.* No more than [`SUBMITS_MAX`] reads are on their way to the Coordinator; then no
+//! more is read, and the peer's window fills. A read that brings a Hello is the only one on its way.
+//! If more than [`OUTBOX_BYTES_MAX`] cannot be written when there is more to say, the peer does not
+//! read, and is closed. One batch may be longer than that, for it is not its reader's fault; how long
+//! is bounded where it is made. All outboxes together are bounded by the [`Ledger`](crate::server::ledger).
+
+mod door;
+mod io;
+mod onlooker;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context as Task, Waker};
+use std::time::Duration;
+
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
+use log::{debug, error, warn};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+use self::io::{Exchange, Reading, Transport};
+use self::onlooker::Onlooker;
+use super::place::Place;
+use crate::server::chatter::Topic;
+use crate::server::coordinator::Coordinator;
+use crate::server::counters::Counters;
+use crate::server::desk::render;
+use crate::server::desk::turn::{Deliver, Handled, Submit, Window};
+use crate::server::desk::weight;
+use crate::server::gate::Link;
+use crate::server::ledger::Account;
+use crate::server::messages::{Connect, Disconnect};
+use crate::types::{ConnectionId, GoodbyeCode};
+use crate::wire::{self, Attach, ClientMessage, CodecError, PROTOCOL, ServerMessage, encode_frame};
+
+/// Most bytes that wait for a peer that does not read.
+pub(in crate::server) const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
+/// Most reads that are submitted and not yet handled.
+const SUBMITS_MAX: u8 = 4;
+/// How long closing may take.
+pub(in crate::server) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// An empty outbox larger than this gives its memory back.
+const OUTBOX_BYTES_KEPT: usize = 4 * 1024;
+
+/// What all sessions of a server have in common.
+pub(in crate::server) struct Shared {
+    /// Who decides.
+    pub(in crate::server) coordinator: Addr<Coordinator>,
+    /// What sessions count.
+    pub(in crate::server) counters: Arc<Counters>,
+    /// Where this server listens, to tell those who meant another.
+    pub(in crate::server) address: SocketAddr,
+    /// How long a connection may take to say Hello.
+    pub(in crate::server) handshake_timeout: Duration,
+    /// How long an observer may say nothing.
+    pub(in crate::server) idle_timeout: Duration,
+}
+
+/// One connection.
+pub(in crate::server) struct Session<S> {
+    /// The bytes, both ways.
+    transport: Transport<S>,
+    /// Its number.
+    connection: ConnectionId,
+    /// Where it comes from, for people.
+    peer: Option<SocketAddr>,
+    /// What it has in common with the others.
+    shared: Arc<Shared>,
+    /// Where in its life it is.
+    state: State,
+    /// Wakes this actor up, for when something other than a message fills the outbox.
+    waker: Option<Waker>,
+    /// Reads submitted since the Coordinator last said that all is handled.
+    submits: u8,
+    /// When an observer last said something. None for a session: its silence ends its lease.
+    heard: Option<Instant>,
+    /// What lies here for the peer, among what lies here for all.
+    account: Account,
+    /// What is kept for the case that the peer looks on.
+    onlooker: Onlooker,
+    /// The one timer: of the handshake, of idleness, of not reading, or of closing.
+    timer: Option<SpawnHandle>,
+    /// Whether the Coordinator has heard that the connection is over.
+    disconnected: bool,
+    /// Given back when the actor is dropped.
+    place: Place,
+    /// While it is at the door: waits for others to need the room.
+    ring: Option<SpawnHandle>,
+}
+
+/// Where in its life a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No Hello yet.
+    Handshake,
+    /// The Hello is submitted.
+    Open,
+    /// The peer sends no more; answers to what it sent are still to come.
+    HalfClosed,
+    /// Nothing more is accepted or put into the outbox.
+    Closing,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
+    /// A session of `stream`, which is from `peer`.
+    pub(in crate::server) fn new(
+        stream: S,
+        connection: ConnectionId,
+        peer: Option<SocketAddr>,
+        place: Place,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let account = shared.counters.ledger.open();
+        Self {
+            transport: Transport::new(stream),
+            connection,
+            peer,
+            shared,
+            state: State::Handshake,
+            waker: None,
+            submits: 0,
+            heard: None,
+            account,
+            onlooker: Onlooker::default(),
+            timer: None,
+            disconnected: false,
+            place,
+            ring: None,
+        }
+    }
+
+    /// A read brought this, or failed.
+    fn hear(&mut self, read: Result<Vec<ClientMessage>, CodecError>, ctx: &mut Context<Self>) {
+        match (self.state, read) {
+            (State::Handshake, Ok(messages)) => self.greet(messages, ctx),
+            (State::Open, Ok(messages)) => {
+                if messages.iter().any(is_hello) {
+                    return self.protocol_error("a second Hello", ctx);
+                }
+                if let Some(heard) = &mut self.heard {
+                    *heard = Instant::now();
+                }
+                self.notice_onlooker(&messages, ctx);
+                self.submits += 1;
+                let window = if self.submits < SUBMITS_MAX { Window::Open } else { Window::Shut };
+                self.submit(messages, window);
+            }
+            (_, Err(CodecError::Io(why))) => self.broken(&why, ctx),
+            (State::Handshake, Err(CodecError::FrameTooLong { claimed, .. }))
+                if let Some(refusal) = refusal::of(claimed, self.shared.address) =>
+            {
+                self.refuse_foreign(&refusal, ctx);
+            }
+            (State::Handshake, Err(CodecError::UnsupportedVersion { protocol })) => {
+                self.refuse_version(protocol, ctx);
+            }
+            (State::Handshake | State::Open, Err(why)) => {
+                self.protocol_error(&why.to_string(), ctx);
+            }
+            (State::HalfClosed | State::Closing, _) => {}
+        }
+    }
+
+    /// The peer shut its side.
+    fn hear_end(&mut self, ctx: &mut Context<Self>) {
+        match self.state {
+            // It said nothing, so there is nothing to answer.
+            State::Handshake => ctx.stop(),
+            State::Open => {
+                self.state = State::HalfClosed;
+                self.tell_end();
+                self.set_timer(CLOSE_TIMEOUT, ctx, |_, ctx| ctx.stop());
+            }
+            State::HalfClosed | State::Closing => {}
+        }
+    }
+
+    /// The first batch: it has to begin with a Hello that we understand.
+    fn greet(&mut self, messages: Vec<ClientMessage>, ctx: &mut Context<Self>) {
+        let Some(ClientMessage::Hello(wire::Hello { protocol, attach, .. })) = messages.first()
+        else {
+            return self.protocol_error("the first message must be Hello", ctx);
+        };
+        if *protocol != PROTOCOL {
+            return self.refuse_version(*protocol, ctx);
+        }
+        if messages.iter().skip(1).any(is_hello) {
+            return self.protocol_error("a second Hello", ctx);
+        }
+        if let Some(crowd) = self.no_place_for(attach) {
+            return self.turn_away(crowd, ctx);
+        }
+        self.state = State::Open;
+        match attach {
+            Attach::Observer => {
+                self.heard = Some(Instant::now());
+                self.await_next_word(self.shared.idle_timeout, ctx);
+            }
+            Attach::New | Attach::Resume { .. } => self.cancel_timer(ctx),
+        }
+        self.notice_onlooker(&messages, ctx);
+        // Nothing more is read until the Hello is accepted, for until then less is allowed.
+        self.submit(messages, Window::Shut);
+    }
+
+    fn submit(&mut self, messages: Vec<ClientMessage>, mut window: Window) {
+        let ledger = &self.shared.counters.ledger;
+        let unheard = ledger.submit(weight::of_read(&messages));
+        if !ledger.may_read_on() {
+            window = Window::Shut;
+        }
+        if window == Window::Shut {
+            self.transport.reading = Reading::Paused;
+        }
+        let connection = self.connection;
+        self.shared.coordinator.do_send(Submit { connection, messages, window, unheard });
+    }
+
+    /// Closes an observer's connection once nothing was heard of it for long enough.
+    fn await_next_word(&mut self, pause: Duration, ctx: &mut Context<Self>) {
+        self.set_timer(pause, ctx, |this, ctx| {
+            let idle = this.shared.idle_timeout;
+            let silent = this.heard.map_or(idle, |heard| heard.elapsed());
+            match idle.checked_sub(silent) {
+                Some(left) if !left.is_zero() => this.await_next_word(left, ctx),
+                _ => this.close(GoodbyeCode::IdleTimeout, "nothing was asked for too long", ctx),
+            }
+        });
+    }
+
+    fn protocol_error(&mut self, why: &str, ctx: &mut Context<Self>) {
+        self.shared.counters.protocol_errors.add_one();
+        if self.shared.counters.chatter.admits(Topic::ProtocolError, self.peer) {
+            warn!("protocol error connection={} peer={}: {why}", self.connection, self.peer_text());
+        }
+        self.close(GoodbyeCode::ProtocolError, why, ctx);
+    }
+
+    /// Turns away a client of another version: the one thing that every version can read.
+    fn refuse_version(&mut self, protocol: u32, ctx: &mut Context<Self>) {
+        self.shared.counters.protocol_errors.add_one();
+        let why = format!("protocol {protocol} is not spoken here, only {PROTOCOL}");
+        self.close(GoodbyeCode::UnsupportedVersion, &why, ctx);
+    }
+
+    /// Answers someone who took this port for another's, in words that it understands.
+    fn refuse_foreign(&mut self, refusal: &[u8], ctx: &mut Context<Self>) {
+        self.shared.counters.protocol_errors.add_one();
+        if self.shared.counters.chatter.admits(Topic::ProtocolError, self.peer) {
+            warn!(
+                "protocol error connection={} peer={}: another protocol on the lock port",
+                self.connection,
+                self.peer_text()
+            );
+        }
+        self.transport.outbox.extend_from_slice(refusal);
+        self.finish(ctx);
+    }
+
+    /// Says Goodbye, and closes.
+    fn close(&mut self, code: GoodbyeCode, why: &str, ctx: &mut Context<Self>) {
+        debug!("closing connection={} code={code}: {why}", self.connection);
+        self.encode(&render::goodbye(code, why));
+        self.finish(ctx);
+    }
+
+    /// Closes, once what is in the outbox is written.
+    fn finish(&mut self, ctx: &mut Context<Self>) {
+        self.tell_end();
+        self.state = State::Closing;
+        self.transport.drop_rest();
+        self.set_timer(CLOSE_TIMEOUT, ctx, |_, ctx| ctx.stop());
+        // The Exchange has to see it, and may have been polled already in this turn.
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Tells the Coordinator, once, that nothing more comes.
+    fn tell_end(&mut self) {
+        if !self.disconnected {
+            self.disconnected = true;
+            self.shared.coordinator.do_send(Disconnect { connection: self.connection });
+        }
+    }
+
+    fn encode(&mut self, message: &ServerMessage) {
+        if let Err(unwritable) = encode_frame(message, &mut self.transport.outbox) {
+            error!("an answer was left out connection={}: {unwritable}", self.connection);
+        }
+    }
+
+    /// The connection is broken.
+    fn broken(&mut self, why: &std::io::Error, ctx: &mut Context<Self>) {
+        debug!("connection broken connection={}: {why}", self.connection);
+        self.tell_end();
+        self.state = State::Closing;
+        ctx.stop();
+    }
+
+    /// Whether more than may be is unwritten, although the peer was offered it just now.
+    fn is_overfull(&mut self) -> bool {
+        let is_long = |this: &Self| this.transport.outbox.len() > OUTBOX_BYTES_MAX;
+        if is_long(self)
+            && let Some(waker) = self.waker.clone()
+        {
+            // Several batches can come before this actor writes. What fails here fails there, too.
+            let _ = self.poll_write(&mut Task::from_waker(&waker));
+        }
+        is_long(self)
+    }
+
+    /// Closes the connection of a peer that does not read. A Goodbye would only stand behind what is
+    /// not read either.
+    fn give_up(&mut self, ctx: &mut Context<Self>) {
+        self.shared.counters.slow_readers.add_one();
+        if self.shared.counters.chatter.admits(Topic::SlowReader, self.peer) {
+            warn!("slow reader connection={} peer={}", self.connection, self.peer_text());
+        }
+        self.tell_end();
+        self.state = State::Closing;
+        ctx.stop();
+    }
+
+    fn set_timer(
+        &mut self,
+        pause: Duration,
+        ctx: &mut Context<Self>,
+        then: impl FnOnce(&mut Self, &mut Context<Self>) + 'static,
+    ) {
+        self.cancel_timer(ctx);
+        self.timer = Some(ctx.run_later(pause, |this, ctx| {
+            this.timer = None;
+            then(this, ctx);
+        }));
+    }
+
+    fn cancel_timer(&mut self, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+    }
+
+    fn peer_text(&self) -> String {
+        self.peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string())
+    }
+}
+
+fn is_hello(message: &ClientMessage) -> bool {
+    matches!(message, ClientMessage::Hello(_))
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Actor for Session<S> {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let (connection, peer) = (self.connection, self.peer);
+        let link = Link { session: ctx.address().recipient(), share: self.account.share() };
+        self.shared.coordinator.do_send(Connect { connection, peer, link });
+
+        ctx.spawn(Exchange);
+        self.listen_at_door(ctx);
+        self.set_timer(self.shared.handshake_timeout, ctx, |this, ctx| {
+            this.shared.counters.handshake_timeouts.add_one();
+            this.close(GoodbyeCode::HandshakeTimeout, "no Hello came in time", ctx);
+        });
+    }
+
+    fn stopped(&mut self, _: &mut Context<Self>) {
+        self.tell_end();
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Handler<Deliver> for Session<S> {
+    type Result = ();
+
+    fn handle(&mut self, deliver: Deliver, ctx: &mut Context<Self>) {
+        let Deliver { messages, shown, events, missed, bytes, handled } = deliver;
+        self.account.delivered(bytes);
+        if self.state == State::Closing {
+            return;
+        }
+        let last = matches!(messages.last(), Some(ServerMessage::Goodbye { .. }));
+        if self.ring.is_some()
+            && let Some(ServerMessage::Welcome { .. }) = messages.first()
+            && let Err(crowd) = self.come_in(ctx)
+        {
+            return self.turn_away(crowd, ctx);
+        }
+        let has_more = !(last || messages.is_empty() && shown.is_empty());
+        if self.account.is_closed() || has_more && self.is_overfull() {
+            return self.give_up(ctx);
+        }
+        for message in &messages {
+            self.encode(message);
+            if let ServerMessage::Welcome { .. } = message {
+                self.transport.accept_hello();
+            }
+        }
+        if last {
+            // The Coordinator has forgotten the connection already.
+            self.disconnected = true;
+            return self.finish(ctx);
+        }
+        for (query_id, lock) in &shown {
+            lock.append(*query_id, &mut self.transport.outbox);
+        }
+        for frame in &events {
+            self.put_event(frame);
+        }
+        self.onlooker.missed += missed;
+        if handled == Handled::All {
+            self.submits = 0;
+            match self.state {
+                State::HalfClosed => self.finish(ctx),
+                State::Handshake | State::Open | State::Closing => {
+                    self.transport.reading = Reading::Messages;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! A server's life: bound, serving, stopping, gone.
+//!
+//! How it stops depends on what comes after it. With a data directory everything goes on after the
+//! next start, so it *saves*: every client hears Goodbye, everything is written down, and it is gone,
+//! at once. An ephemeral one has no next start, so it *drains*: waiters are answered, and holders may
+//! finish.
+//!
+//! Told to stop at once it does neither, and leaves what a crash leaves.
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Weak, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use actix::{Actor, Addr, WeakAddr};
+use log::{error, info, warn};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{spawn_blocking, spawn_local};
+use tokio::time::timeout;
+
+use crate::clock::{BootClock, Clock};
+use crate::server::config::{Config, Data};
+use crate::server::coordinator::Coordinator;
+use crate::server::counters::{Counters, Whereabouts};
+use crate::server::desk::seal::Sealer;
+use crate::server::desk::{Setting, hello};
+use crate::server::durable::persist::{self, Disk};
+use crate::server::durable::start;
+use crate::server::durable::{DirectoryStore, MemoryStore, StateStore};
+use crate::server::error::ServerError;
+use crate::server::gate::Gate;
+use crate::server::messages::{CloseAll, Drain, Save, TellState};
+use crate::server::net::hosts::{Here, Host, IoThreads};
+use crate::server::net::listener::{self, Listener, accept_all};
+use crate::server::net::session::{CLOSE_TIMEOUT, Shared};
+use crate::server::places::Places;
+use crate::types::{Epoch, GoodbyeCode};
+
+/// How long a server that is stopped at once still tries to say goodbye.
+const STOP_TIMEOUT: Duration = Duration::from_millis(250);
+/// How often the data directory is looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// A coordinator that listens. Clients can connect from now on; they are served while
+/// [`Server::run`] runs.
+#[derive(Debug)]
+pub struct Server(Bound<TcpListener>);
+
+/// A server on whatever connections come from.
+pub(crate) struct Bound<L: Listener> {
+    /// Where connections come from.
+    listener: L,
+    /// Where their sessions live.
+    host: Rc<dyn Host<L::Stream>>,
+    /// What its sessions share; holds the Coordinator.
+    shared: Arc<Shared>,
+    /// This run.
+    epoch: Epoch,
+    /// How many connections there may be.
+    places: Places,
+    /// What comes after it.
+    afterwards: Afterwards,
+    /// How long an orderly stop may take.
+    drain_timeout: Duration,
+    /// What is asked of it; the sender is here so that it can be cloned into handles.
+    phase: watch::Sender<Phase>,
+}
+
+/// What comes after a server that stops in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Afterwards {
+    /// A start on the same state, where everything goes on.
+    Everything,
+    /// Nothing: its state is gone with it.
+    Nothing,
+}
+
+/// What is asked of a server. Only ever goes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// Serve.
+    Serving,
+    /// Stop in order.
+    Draining,
+    /// Stop at once.
+    Stopping,
+}
+
+impl<L: Listener> fmt::Debug for Bound<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bound").field("address", &self.shared.address).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Makes a server ready: opens its state, reserves epoch and fencing tokens durably, then opens
+    /// the port. Blocks for as long as the disk takes. [`spawn`] does the same on a thread that has all
+    /// that is needed.
+    ///
+    /// # Errors
+    ///
+    /// If its state or its port cannot be used, or if there is no tokio runtime; see [`ServerError`].
+    ///
+    /// # Panics
+    ///
+    /// Where tasks of one thread cannot be spawned: it is to be called within an actix `System` or a
+    /// tokio `LocalSet`.
+    pub fn bind(config: &Config) -> Result<Self, ServerError> {
+        if Handle::try_current().is_err() {
+            return Err(ServerError::NoRuntime);
+        }
+        let mut watched = None;
+        let store: Arc<dyn StateStore> = match &config.data {
+            Data::Ephemeral => Arc::new(MemoryStore::default()),
+            Data::Directory(directory) => {
+                let store = Arc::new(DirectoryStore::open(directory, config.lost_state)?);
+                watched = Some(Arc::downgrade(&store));
+                store
+            }
+        };
+        let failed = |source| ServerError::Listen { listen: config.listen, source };
+        // Taken before the state is touched: a port that somebody else has must not cost a snapshot.
+        let socket = listener::bind(config.listen).map_err(failed)?;
+        let open = || {
+            let listener = listener::listen(socket).map_err(failed)?;
+            let address = listener.local_addr().map_err(failed)?;
+            Ok((listener, address))
+        };
+        let host: Rc<dyn Host<TcpStream>> = match config.io_threads {
+            0 => Rc::new(Here),
+            count => Rc::new(IoThreads::start(count).map_err(ServerError::Thread)?),
+        };
+        let bound = Bound::assemble_on(host, config, store, Box::new(BootClock), open)?;
+        if let Some(store) = watched {
+            spawn_local(watch_directory(store, Arc::clone(&bound.shared.counters)));
+        }
+        Ok(Self(bound))
+    }
+
+    /// Where it listens, with the port that it got.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.0.shared.address
+    }
+
+    /// This run.
+    pub fn epoch(&self) -> Epoch {
+        self.0.epoch()
+    }
+
+    /// Something to stop it with, from anywhere.
+    pub fn handle(&self) -> ServerHandle {
+        self.0.handle()
+    }
+
+    /// Serves until a handle says otherwise. Then no more connections are accepted, every client is
+    /// told, and it returns: with a data directory as soon as everything is saved for the next start,
+    /// without one when holders have finished or the drain timeout is over.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::NotSaved`] if it was to save everything and could not.
+    pub async fn run(self) -> Result<(), ServerError> {
+        self.0.run().await
+    }
+}
+
+impl<L: Listener> Bound<L> {
+    /// [`Bound::assemble_on`] this thread.
+    #[cfg(test)]
+    pub(crate) fn assemble<D: Disk>(
+        config: &Config,
+        disk: D,
+        clock: Box<dyn Clock>,
+        open: impl FnOnce() -> Result<(L, SocketAddr), ServerError>,
+    ) -> Result<Self, ServerError> {
+        Self::assemble_on(Rc::new(Here), config, disk, clock, open)
+    }
+
+    /// Puts a server together whose sessions live with `host`; `open` opens its port, after the state
+    /// is durable.
+    fn assemble_on<D: Disk>(
+        host: Rc<dyn Host<L::Stream>>,
+        config: &Config,
+        disk: D,
+        clock: Box<dyn Clock>,
+        open: impl FnOnce() -> Result<(L, SocketAddr), ServerError>,
+    ) -> Result<Self, ServerError> {
+        let wall = SystemTime::now();
+        let (start, key) = start::begin(disk.store(), config.stale_state, wall)?;
+        start::await_next_tick(wall, SystemTime::now, start::pause_for_tick);
+        let (listener, address) = open()?;
+
+        let epoch = start.durable.epoch;
+
+        let counters = Arc::new(Counters::new(config.unread_bytes_max));
+        let (orders, ordered) = unbounded_channel();
+        let setting = Setting {
+            limits: config.limits,
+            start,
+            sealer: Sealer::new(key),
+            draw: Box::new(hello::draw),
+            wall: SystemTime::now,
+            counters: Arc::clone(&counters),
+        };
+        let (gate, barrier) = (Gate::new(orders), host.barrier());
+        let coordinator = Coordinator::new(setting, clock, gate, barrier).start();
+        spawn_local(persist::commit_all(
+            disk,
+            ordered,
+            coordinator.downgrade().recipient(),
+            Arc::clone(&counters),
+        ));
+        let shared = Arc::new(Shared {
+            coordinator,
+            counters,
+            address,
+            handshake_timeout: config.handshake_timeout,
+            idle_timeout: config.idle_timeout,
+        });
+        Ok(Self {
+            listener,
+            host,
+            shared,
+            epoch,
+            places: config.places(),
+            afterwards: match &config.data {
+                Data::Ephemeral => Afterwards::Nothing,
+                Data::Directory(_) => Afterwards::Everything,
+            },
+            drain_timeout: config.drain_timeout,
+            phase: watch::Sender::new(Phase::Serving),
+        })
+    }
+
+    /// This run.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Something to stop it with, from anywhere.
+    pub(crate) fn handle(&self) -> ServerHandle {
+        let coordinator = self.shared.coordinator.downgrade();
+        ServerHandle { phase: self.phase.clone(), coordinator }
+    }
+
+    /// As [`Server::run`].
+    pub(crate) async fn run(self) -> Result<(), ServerError> {
+        let Self { listener, host, shared, places, afterwards, drain_timeout, phase, .. } = self;
+        let accepting = {
+            let (shared, host) = (Arc::clone(&shared), Rc::clone(&host));
+            spawn_local(accept_all(listener, places, shared, host))
+        };
+        let mut phase = phase.subscribe();
+        reached(&mut phase, Phase::Draining).await;
+        accepting.abort();
+        // Aborting is not immediate; the port is closed when the task is gone.
+        let _ = accepting.await;
+
+        let at_once = *phase.borrow() >= Phase::Stopping;
+        let ended = match (afterwards, at_once) {
+            (Afterwards::Everything, true) => {
+                warn!("stopping without saving: the next start is as after a crash");
+                Ok(())
+            }
+            (Afterwards::Nothing, true) => Ok(()),
+            (Afterwards::Everything, false) => save(&shared, drain_timeout, &mut phase).await,
+            (Afterwards::Nothing, false) => {
+                drain(&shared.coordinator, drain_timeout, &mut phase).await;
+                Ok(())
+            }
+        };
+        shared.coordinator.do_send(CloseAll { code: GoodbyeCode::Draining });
+        // Sessions give up on a peer that does not take its Goodbye after CLOSE_TIMEOUT.
+        let goodbyes = timeout(CLOSE_TIMEOUT * 2, shared.counters.none_left());
+        tokio::select! {
+            biased;
+            _ = goodbyes => {}
+            () = async {
+                reached(&mut phase, Phase::Stopping).await;
+                tokio::time::sleep(STOP_TIMEOUT).await;
+            } => {}
+        }
+        // I/O threads end here, with those who do not take their Goodbye.
+        drop(host);
+        shared.counters.chatter.tell_rest();
+        info!("stopped");
+        ended
+    }
+}
+
+/// Says Goodbye, and has everything saved for the next start.
+async fn save(
+    shared: &Shared,
+    drain_timeout: Duration,
+    phase: &mut watch::Receiver<Phase>,
+) -> Result<(), ServerError> {
+    let (saved, done) = oneshot::channel();
+    let counts = shared.coordinator.send(Save { saved }).await;
+    let (sessions, requests) =
+        counts.map_or((0, 0), |counts| (counts.sessions, counts.held + counts.waiting));
+    let why = tokio::select! {
+        biased;
+        done = done => match done {
+            Ok(()) => {
+                info!("everything is saved");
+                return Ok(());
+            }
+            Err(_) => "nobody saves it any more".to_owned(),
+        },
+        () = tokio::time::sleep(drain_timeout) => match shared.counters.why_unsaved() {
+            Some(failure) => failure,
+            None => format!("not done after {drain_timeout:?}"),
+        },
+        () = reached(phase, Phase::Stopping) => match shared.counters.why_unsaved() {
+            Some(failure) => failure,
+            None => "told to stop at once".to_owned(),
+        },
+    };
+    let failure = ServerError::NotSaved { sessions, requests, why };
+    error!("{failure}");
+    Err(failure)
+}
+
+/// Looks now and then whether the data directory is still there: nothing may have to be saved for
+/// hours, and meanwhile another coordinator could begin in its place.
+async fn watch_directory(store: Weak<DirectoryStore>, counters: Arc<Counters>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let Some(store) = store.upgrade() else { return };
+        // The disk may take its time.
+        let Ok(found) = spawn_blocking(move || store.check()).await else { return };
+        let whereabouts = if found.is_ok() { Whereabouts::Here } else { Whereabouts::Gone };
+        if counters.directory_is(whereabouts) {
+            match found {
+                Ok(()) => info!("the data directory is back"),
+                Err(gone) => error!(
+                    "{gone}: nothing is saved any more; put it back, or stop this coordinator when \
+                     its holders have finished"
+                ),
+            }
+        }
+    }
+}
+
+/// Lets holders finish.
+async fn drain(
+    coordinator: &Addr<Coordinator>,
+    drain_timeout: Duration,
+    phase: &mut watch::Receiver<Phase>,
+) {
+    info!("draining, holders have {drain_timeout:?} to finish");
+    let (finished, drained) = oneshot::channel();
+    coordinator.do_send(Drain { finished });
+    tokio::select! {
+        biased;
+        _ = drained => {}
+        () = tokio::time::sleep(drain_timeout) => warn!("some locks are still held"),
+        () = reached(phase, Phase::Stopping) => {}
+    }
+}
+
+/// Waits until `phase` or a later one is asked for. For ever, if nobody can ask any more.
+async fn reached(phases: &mut watch::Receiver<Phase>, phase: Phase) {
+    if phases.wait_for(|asked| *asked >= phase).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Stops a server, from any thread, a signal handler's task included.
+#[derive(Clone, Debug)]
+pub struct ServerHandle {
+    /// What is asked of the server.
+    phase: watch::Sender<Phase>,
+    /// Who knows how things are. Weak: a handle keeps nothing alive.
+    coordinator: WeakAddr<Coordinator>,
+}
+
+impl ServerHandle {
+    /// Stop in order: see [`Server::run`].
+    pub fn drain(&self) {
+        self.ask(Phase::Draining);
+    }
+
+    /// Stop at once. With a data directory that is a crash on purpose: nothing more is saved, and the
+    /// next start has a grace period.
+    pub fn stop(&self) {
+        self.ask(Phase::Stopping);
+    }
+
+    /// Has the state told to the log, in a few lines with the target `coordinator::summary`: how much of
+    /// everything there is, the counters, and what is wrong. That takes no time that others would notice.
+    pub fn tell_state(&self) {
+        if let Some(coordinator) = self.coordinator.upgrade() {
+            coordinator.do_send(TellState);
+        }
+    }
+
+    fn ask(&self, phase: Phase) {
+        self.phase.send_if_modified(|asked| {
+            let higher = *asked < phase;
+            *asked = phase.max(*asked);
+            higher
+        });
+    }
+}
+
+/// A server on a thread of its own. Stops at once when dropped, as by [`ServerHandle::stop`].
+#[derive(Debug)]
+pub struct Spawned {
+    /// Where it listens.
+    address: SocketAddr,
+    /// Its run.
+    epoch: Epoch,
+    /// Stops it.
+    handle: ServerHandle,
+    /// Taken when it is waited for.
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Starts a server on a thread of its own, with an actix `System` of its own: for tests, examples,
+/// and programs that carry their coordinator with them. It is ready when this returns.
+///
+/// # Errors
+///
+/// As [`Server::bind`], and if the thread cannot be started.
+///
+/// # Examples
+///
+/// ```
+/// use std::net::{Ipv4Addr, SocketAddr};
+/// use coordinator::server::{self, Config};
+///
+/// let mut config = Config::default();
+/// config.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+/// let server = server::spawn(config).unwrap();
+/// assert_ne!(server.local_addr().port(), 0);
+/// ```
+pub fn spawn(config: Config) -> Result<Spawned, ServerError> {
+    let (told, ready) = mpsc::channel();
+    let thread = thread::Builder::new()
+        .name("coordinator".to_owned())
+        .spawn(move || actix::System::new().block_on(serve(config, told)))
+        .map_err(ServerError::Thread)?;
+    let ended = || ServerError::Thread(io::Error::other("it ended before it was ready"));
+    let (address, epoch, handle) = ready.recv().map_err(|_| ended())??;
+    Ok(Spawned { address, epoch, handle, thread: Some(thread) })
+}
+
+type Ready = Result<(SocketAddr, Epoch, ServerHandle), ServerError>;
+
+async fn serve(config: Config, told: mpsc::Sender<Ready>) {
+    let server = match Server::bind(&config) {
+        Ok(server) => server,
+        // Nobody is there to hear it if the receiver is gone; so with the news below.
+        Err(error) => return drop(told.send(Err(error))),
+    };
+    let ready = (server.local_addr(), server.epoch(), server.handle());
+    if told.send(Ok(ready)).is_ok() {
+        // What could not be saved stands in the log.
+        let _ = server.run().await;
+    }
+}
+
+impl Spawned {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its run.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Something to stop it with, from anywhere.
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// Stops it in order, and waits for that: see [`Server::run`].
+    pub fn drain(mut self) {
+        self.handle.drain();
+        self.join();
+    }
+
+    fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // It panicked; that was reported on its thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        self.handle.stop();
+        self.join();
+    }
+}
