@@ -214,6 +214,7 @@ fn config(settings: &Settings) -> Config {
     config.limits.sessions_per_address_max = settings.sessions_per_address_max;
     config.io_threads = settings.io_threads.0;
     config.handshake_timeout = settings.handshake_timeout;
+    config.journal = settings.journal.0;
     config.drain_timeout = settings.drain_timeout;
     config.stale_state =
         if settings.accept_stale_state { StaleState::Accept } else { StaleState::Refuse };

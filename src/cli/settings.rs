@@ -22,7 +22,9 @@ use coordinator::types::{Identity, Ttl};
 use super::errors::Failure;
 use super::log::{Filter, LogFormat};
 use super::sources::Sources;
-use super::values::{OnLost, PORT_DEFAULT, ServerAddress, Size, Threads, TtlMax, Value};
+use super::values::{
+    JournalDistance, OnLost, PORT_DEFAULT, ServerAddress, Size, Threads, TtlMax, Value,
+};
 use super::words;
 
 /// Commands that talk to a coordinator.
@@ -160,6 +162,10 @@ settings! {
     /// Keep nothing: for tests and demonstrations.
     ephemeral: bool = |_| "false".to_owned(),
         "ephemeral" "" SERVERS, Foreign::None;
+    /// How far each event is written down before anything is said: process outlives a crash of the
+    /// coordinator, machine a power cut; off: after a crash, everybody waits for the longest lease.
+    journal: JournalDistance = |_| "off".to_owned(),
+        "journal" "off|process|machine" SERVERS, Foreign::None;
     /// Start although the stored state is more than a year old.
     accept_stale_state: bool = |_| "false".to_owned(),
         "accept-stale-state" "" SERVERS, Foreign::None;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use coordinator::client::SERVERS_MAX;
+use coordinator::journal::Distance;
 use coordinator::types::{Identity, Ttl};
 
 /// The port of locks: L-O-C-K on a telephone's keypad.
@@ -108,6 +109,21 @@ impl Value for TtlMax {
         match Ttl::new(<Duration as Value>::parse(text)?) {
             Ok(ttl) if ttl >= Ttl::default() => Ok(Self(ttl)),
             Ok(_) | Err(_) => Err("and must be between 10s and 1h".to_owned()),
+        }
+    }
+}
+
+/// How far events are written down before anything is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct JournalDistance(pub(crate) Option<Distance>);
+
+impl Value for JournalDistance {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self(None)),
+            "process" => Ok(Self(Some(Distance::Process))),
+            "machine" => Ok(Self(Some(Distance::Machine))),
+            _ => Err("and not off, process or machine".to_owned()),
         }
     }
 }

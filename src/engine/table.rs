@@ -313,6 +313,11 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         [lease, timeout, heartbeat].into_iter().flatten().min()
     }
 
+    /// The latest moment that was told.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
     /// This run of the coordinator.
     pub fn epoch(&self) -> Epoch {
         self.tokens.epoch()

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::journal::Distance;
 use crate::server::ledger::UNREAD_BYTES_MAX;
 use crate::server::places::Places;
 use crate::types::Limits;
@@ -44,6 +45,9 @@ pub struct Config {
     /// How long an orderly stop may take: with [`Data::Ephemeral`] so long holders may finish; else so
     /// long the disk may take to save everything, which it usually does at once.
     pub drain_timeout: Duration,
+    /// Whether and how far each event is written down before anything that follows from it is said, so
+    /// that a crash costs nothing. Needs a [`Data::Directory`].
+    pub journal: Option<Distance>,
     /// What to do with a stored state that the wall clock has left more than a year behind.
     pub stale_state: StaleState,
     /// What to do with a stored state that is damaged.
@@ -63,6 +67,7 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),
+            journal: None,
             stale_state: StaleState::Refuse,
             lost_state: LostState::Refuse,
         }

@@ -18,18 +18,33 @@
 
 use std::mem;
 
+use std::pin::Pin;
+use std::task::{Context as PollContext, Poll};
+use std::time::Duration;
+
+use actix::fut::ActorFuture;
 use actix::{Actor, AsyncContext, Context, Handler, MessageResult, SpawnHandle};
+use log::info;
 use tokio::sync::oneshot;
-use tokio::task::{spawn_local, yield_now};
+use tokio::task::{spawn_blocking, spawn_local, yield_now};
 
 use super::barrier::Barrier;
 use super::desk::turn::{Submit, Turn};
 use super::desk::{Desk, Setting};
 use super::durable::Committed;
+use super::durable::chronicle::Flushed;
 use super::gate::Gate;
-use super::messages::{AllHeard, CloseAll, Connect, Disconnect, Drain, GoOn, Save, TellState};
+use super::messages::{
+    AllHeard, Checkpointed, CloseAll, Connect, Disconnect, Drain, GoOn, Save, TellState,
+};
 use crate::clock::Clock;
+use crate::journal::Task;
 use crate::types::Timestamp;
+
+/// How often a journal that could not even be made void is looked at.
+const STUCK_PAUSE: Duration = Duration::from_secs(1);
+/// How often a journal is looked at.
+const JOURNAL_LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The singleton that decides.
 pub(super) struct Coordinator {
@@ -95,6 +110,42 @@ impl Coordinator {
         }
     }
 
+    /// Writes down what led to all that was decided, and lets that out.
+    fn flush(&mut self, ctx: &mut Context<Self>) {
+        match self.gate.flush() {
+            None | Some(Flushed::Written(None)) => {}
+            Some(Flushed::Written(Some(task))) => self.make_checkpoint(task, ctx),
+            Some(Flushed::Off) => self.desk.record(false),
+            Some(Flushed::Stuck) => {
+                ctx.run_later(STUCK_PAUSE, Self::flush);
+            }
+        }
+    }
+
+    /// Has a checkpoint of the journal made, on a thread that may block.
+    fn make_checkpoint(&mut self, task: Task, ctx: &mut Context<Self>) {
+        let Some(chronicle) = self.gate.chronicle() else { return };
+        let (make, this) = (chronicle.checkpoint_maker(), ctx.address());
+        spawn_local(async move {
+            if let Ok(made) = spawn_blocking(move || make(&task)).await {
+                this.do_send(Checkpointed(made));
+            }
+        });
+    }
+
+    /// Looks after the journal: whether it is where it was, and whether it can be begun anew.
+    fn look_after_journal(&mut self, ctx: &mut Context<Self>) {
+        self.flush(ctx);
+        let Some(chronicle) = self.gate.chronicle() else { return };
+        if let Some(Flushed::Off | Flushed::Stuck) = chronicle.check() {
+            self.desk.record(false);
+        }
+        if chronicle.may_begin_anew() && chronicle.begin(self.desk.table()) {
+            info!("the journal is written again");
+            self.desk.record(true);
+        }
+    }
+
     /// Sees that the timer goes off at a moment or before.
     fn arm(&mut self, deadline: Timestamp, now: Timestamp, ctx: &mut Context<Self>) {
         if let Some((at, handle)) = self.timer {
@@ -106,8 +157,27 @@ impl Coordinator {
         let handle = ctx.run_later(deadline.since(now), |this, ctx| {
             this.timer = None;
             this.turn(ctx, Desk::ring);
+            this.flush(ctx);
         });
         self.timer = Some((deadline, handle));
+    }
+}
+
+/// What is polled whenever the Coordinator was, after all that its mailbox held: so all turns of one poll
+/// are one write.
+struct Flush;
+
+impl ActorFuture<Coordinator> for Flush {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        coordinator: &mut Coordinator,
+        ctx: &mut Context<Coordinator>,
+        _: &mut PollContext<'_>,
+    ) -> Poll<()> {
+        coordinator.flush(ctx);
+        Poll::Pending
     }
 }
 
@@ -115,10 +185,14 @@ impl Actor for Coordinator {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        // The run before may have left leases, timeouts, or a grace period.
-        if let Some(deadline) = self.desk.next_deadline() {
-            self.arm(deadline, self.clock.now(), ctx);
+        if let Some(chronicle) = self.gate.chronicle() {
+            let is_recorded = chronicle.is_begun() || chronicle.begin(self.desk.table());
+            self.desk.record(is_recorded);
+            ctx.spawn(Flush);
+            ctx.run_interval(JOURNAL_LOOK_EVERY, Self::look_after_journal);
         }
+        // The run before may have left leases, timeouts, or a grace period.
+        self.turn(ctx, Desk::begin);
     }
 }
 
@@ -168,7 +242,20 @@ impl Handler<Committed> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, committed: Committed, ctx: &mut Context<Self>) {
+        if let (Some(chronicle), Some(durable)) = (self.gate.chronicle(), committed.durable) {
+            chronicle.epoch(None, Some(durable.epoch));
+        }
         self.turn(ctx, |desk, now| desk.committed(&committed, now));
+    }
+}
+
+impl Handler<Checkpointed> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, Checkpointed(made): Checkpointed, _: &mut Context<Self>) {
+        if let Some(chronicle) = self.gate.chronicle() {
+            chronicle.checkpointed(made);
+        }
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! A turn is decided before anything of it is said. Between the two stands this: orders to the store
 //! and deliveries to sessions go through one door. Answers to questions, watched locks and events go
-//! through it as well. So nobody sees a later decision before an earlier one. A condition on saying
-//! anything (a journal that is written, a majority) would hold the door here. Today it is open.
+//! through it as well. So nobody sees a later decision before an earlier one. The journal holds the door,
+//! if there is one: it opens when all events that led to what waits are written (rule J1).
 //!
 //! Deliveries are counted here, for all connections together (`ledger`).
 
+use std::mem;
 use std::sync::Arc;
 
 use actix::Recipient;
@@ -17,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::desk::BATCH_BYTES_MAX;
 use super::desk::turn::{Deliver, Delivery, More, Turn, Way};
+use super::durable::chronicle::{Chronicle, Flushed};
 use super::durable::{Change, Order};
 use super::ledger::Share;
 
@@ -28,6 +30,12 @@ pub(super) struct Gate {
     orders: UnboundedSender<Order>,
     /// Told when everything is on disk, once that is on order.
     saved: Option<oneshot::Sender<()>>,
+    /// Where what led to all that is written down first; none: nowhere.
+    chronicle: Option<Chronicle>,
+    /// Orders that wait for that.
+    held_orders: Vec<Change>,
+    /// Deliveries that wait for that.
+    held: Vec<Delivery>,
 }
 
 /// The way to a session.
@@ -42,7 +50,18 @@ pub(super) struct Link {
 impl Gate {
     /// A gate to a commit task, and to nobody else so far.
     pub(super) fn new(orders: UnboundedSender<Order>) -> Self {
-        Self { links: Slab::new(), orders, saved: None }
+        let (held_orders, held) = (Vec::new(), Vec::new());
+        Self { links: Slab::new(), orders, saved: None, chronicle: None, held_orders, held }
+    }
+
+    /// One that lets nothing out before it is written down.
+    pub(super) fn behind(chronicle: Option<Chronicle>, orders: UnboundedSender<Order>) -> Self {
+        Self { chronicle, ..Self::new(orders) }
+    }
+
+    /// What writes down, if anything is.
+    pub(super) fn chronicle(&mut self) -> Option<&mut Chronicle> {
+        self.chronicle.as_mut()
     }
 
     /// A way to another connection, until the last delivery to it has passed.
@@ -55,12 +74,51 @@ impl Gate {
         self.saved = Some(saved);
     }
 
-    /// Lets all out that a turn came to.
+    /// Lets all out that a turn came to; or has it wait for [`Gate::flush`], if it is to be written down
+    /// first, and all that comes behind it.
     pub(super) fn pass(&mut self, turn: &mut Turn) {
-        for change in turn.orders.drain(..) {
+        let Some(chronicle) = self.chronicle.as_mut().filter(|chronicle| !chronicle.is_off())
+        else {
+            turn.record.clear();
+            return self.let_out(&mut turn.orders, &mut turn.deliveries);
+        };
+        for change in &turn.orders {
+            if let Change::Durable(durable) = change {
+                chronicle.epoch(Some(durable.epoch), None);
+            }
+        }
+        if !turn.record.is_empty() {
+            chronicle.append(&turn.record);
+            turn.record.clear();
+        }
+        self.held_orders.append(&mut turn.orders);
+        self.held.append(&mut turn.deliveries);
+    }
+
+    /// Writes down what led to all that waits, and lets it out. None if nothing does.
+    pub(super) fn flush(&mut self) -> Option<Flushed> {
+        if self.held.is_empty() && self.held_orders.is_empty() {
+            return None;
+        }
+        let flushed = self.chronicle.as_mut()?.flush();
+        if !matches!(flushed, Flushed::Stuck) {
+            self.release();
+        }
+        Some(flushed)
+    }
+
+    /// Lets all out that waits.
+    fn release(&mut self) {
+        let (mut orders, mut held) = (mem::take(&mut self.held_orders), mem::take(&mut self.held));
+        self.let_out(&mut orders, &mut held);
+        (self.held_orders, self.held) = (orders, held);
+    }
+
+    fn let_out(&mut self, orders: &mut Vec<Change>, deliveries: &mut Vec<Delivery>) {
+        for change in orders.drain(..) {
             self.order(change);
         }
-        for Delivery { way: Way(place), deliver, more } in turn.deliveries.drain(..) {
+        for Delivery { way: Way(place), deliver, more } in deliveries.drain(..) {
             if let Some(link) = self.links.get(place) {
                 link.send(deliver);
             }

@@ -13,6 +13,7 @@ use super::desk::turn::{Deliver, Submit};
 use super::durable::Committed;
 use super::gate::Link;
 use crate::engine::Counts;
+use crate::journal::{Made, NotMade};
 use crate::types::{ConnectionId, GoodbyeCode, Timestamp};
 
 /// Session to Coordinator: here I am.
@@ -73,6 +74,14 @@ pub(super) struct AllHeard {
 }
 
 impl Message for AllHeard {
+    type Result = ();
+}
+
+/// A task to Coordinator: a checkpoint of the journal was made, or not.
+#[derive(Debug)]
+pub(super) struct Checkpointed(pub(super) Result<Made, NotMade>);
+
+impl Message for Checkpointed {
     type Result = ();
 }
 

@@ -178,6 +178,7 @@ impl Bench {
         let setting = Setting {
             limits: Limits::default(),
             start,
+            replayed: None,
             sealer: Sealer::new(key),
             draw: Box::new(names::draw),
             wall: SystemTime::now,

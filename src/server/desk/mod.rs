@@ -73,9 +73,9 @@ use self::subscribers::Subscribers;
 use self::tenures::Tenures;
 use self::turn::{Submit, Turn, Way, Window};
 use self::watches::Watches;
-use crate::engine::{Counts, Effect, Event, LockTable, Start};
+use crate::engine::{Counts, Effect, Event, LockTable, Run, Start};
 use crate::server::counters::Counters;
-use crate::server::durable::{Change, Committed, Everything};
+use crate::server::durable::{Change, Committed, Everything, replay};
 use crate::server::log_lines;
 use crate::types::{ConnectionId, GoodbyeCode, Limits, LockName, Timestamp};
 
@@ -127,6 +127,10 @@ pub(crate) struct Desk {
     /// What there was when everything was put on order to be saved, if it was: nothing is decided any
     /// more, for it would be lost.
     over: Option<Counts>,
+    /// Whether what the engine is told is to be written down.
+    is_recorded: bool,
+    /// With what this run goes on with the table of the one before, until it has begun.
+    run: Option<Run>,
     /// Sees what no client is told, for a simulation.
     #[cfg(test)]
     witness: Option<witness::Witness>,
@@ -138,6 +142,8 @@ pub(in crate::server) struct Setting {
     pub(in crate::server) limits: Limits,
     /// All that the run before has left.
     pub(in crate::server) start: Start,
+    /// The table of the run before, if that has crashed and is known: then that goes on (rule J4).
+    pub(in crate::server) replayed: Option<Box<LockTable<RandomState>>>,
     /// Has the key of that state.
     pub(in crate::server) sealer: Sealer,
     /// Names new sessions: so that nobody can guess them, and none comes twice.
@@ -151,8 +157,13 @@ pub(in crate::server) struct Setting {
 impl Desk {
     /// A desk that goes on from where the run before has ended.
     pub(in crate::server) fn new(setting: Setting, now: Timestamp) -> Self {
-        let Setting { limits, start, sealer, draw, wall, counters } = setting;
-        let table = LockTable::new(limits, start, RandomState::default(), now);
+        let Setting { limits, start, replayed, sealer, draw, wall, counters } = setting;
+        let Start { durable, first_token, plausible, .. } = start;
+        let run = replayed.is_some().then_some(Run { durable, first_token, plausible, limits });
+        let table = match replayed {
+            Some(table) => *table,
+            None => LockTable::new(limits, start, RandomState::default(), now),
+        };
         let grace = table.grace_left();
         log_lines::began(&table.counts(), grace);
         Self {
@@ -178,9 +189,30 @@ impl Desk {
             is_draining: false,
             in_grace: grace.is_some(),
             over: None,
+            is_recorded: false,
+            run,
             #[cfg(test)]
             witness: None,
         }
+    }
+
+    /// From now on, what the engine is told is written down, or not.
+    pub(in crate::server) fn record(&mut self, is_recorded: bool) {
+        self.is_recorded = is_recorded;
+    }
+
+    /// All that is decided, for a journal that begins here.
+    pub(in crate::server) fn table(&self) -> &LockTable<RandomState> {
+        &self.table
+    }
+
+    /// Begins: goes on with what the run before has left, if that is known.
+    #[must_use]
+    pub(crate) fn begin(&mut self, now: Timestamp) -> &mut Turn {
+        if let Some(run) = self.run.take() {
+            self.step(&Event::Began(run), now);
+        }
+        self.finish_turn(now)
     }
 
     /// A connection is there, and says nothing yet. What it is told goes this way.
@@ -335,6 +367,9 @@ impl Desk {
         if self.over.is_none() {
             // Asked each time, for what the log tells may change at any time.
             self.table.listen(self.listening());
+            if self.is_recorded {
+                replay::write(&mut self.turn.record, event, now);
+            }
             self.decide(event, now);
             self.perform_all(now);
         }

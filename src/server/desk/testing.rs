@@ -61,6 +61,7 @@ impl Bench {
         let setting = Setting {
             limits: Limits::default(),
             start: start_with(tokens),
+            replayed: None,
             sealer: Sealer::new(StateKey::new(7)),
             draw: Box::new(names::draw),
             wall: SystemTime::now,
@@ -87,7 +88,7 @@ impl Bench {
     pub(super) fn turn(&self, act: impl FnOnce(&mut Desk, Timestamp) -> &mut Turn) {
         let round = &mut *self.0.borrow_mut();
         let turn = mem::take(act(&mut round.desk, round.now));
-        let Turn { orders, deliveries, goes_on, listens, rings, is_drained } = turn;
+        let Turn { orders, deliveries, goes_on, listens, rings, is_drained, record: _ } = turn;
         round.orders.extend(orders);
         for Delivery { way, deliver, more: _ } in deliveries {
             round.bytes += deliver.bytes;

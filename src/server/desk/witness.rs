@@ -74,6 +74,7 @@ impl Desk {
         let setting = Setting {
             limits: Limits::default(),
             start,
+            replayed: None,
             sealer: Sealer::new(key),
             draw: Box::new(draw),
             wall: || SystemTime::UNIX_EPOCH,

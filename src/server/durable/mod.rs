@@ -3,12 +3,14 @@
 //!
 //! What is never here: a decision about locks, or a wait on the thread that decides.
 
+pub(super) mod chronicle;
 mod directory;
 mod everything;
 mod key;
 mod local;
 pub(super) mod persist;
 mod records;
+pub(super) mod replay;
 mod snapshot;
 pub(super) mod start;
 pub(super) mod store;

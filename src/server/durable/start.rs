@@ -109,10 +109,21 @@ fn danger(since: Option<Duration>, stored: Option<Durable>) -> Option<String> {
 
 /// Begins a run: loads what is stored, and has the new epoch and the first tokens durable. `wall` is
 /// what the wall clock shows.
+#[cfg(test)]
 pub(in crate::server) fn begin<S: StateStore + ?Sized>(
     store: &S,
     stale: StaleState,
     wall: SystemTime,
+) -> Result<(Start, StateKey), ServerError> {
+    begin_after(store, stale, wall, |_, _| {})
+}
+
+/// The same; `before` is done with the last epoch that is stored, if one is, before another one is.
+pub(in crate::server) fn begin_after<S: StateStore + ?Sized>(
+    store: &S,
+    stale: StaleState,
+    wall: SystemTime,
+    before: impl FnOnce(Option<Epoch>, &Start),
 ) -> Result<(Start, StateKey), ServerError> {
     let failed = |doing| move |source| ServerError::Store { doing, source };
     let stored = store.load().map_err(failed("loaded"))?;
@@ -128,7 +139,9 @@ pub(in crate::server) fn begin<S: StateStore + ?Sized>(
     if let Some(danger) = danger(since, stored.durable) {
         warn!("{danger}");
     }
+    let last = stored.durable.map(|durable| durable.epoch);
     let start = start_from(stored, since.unwrap_or_default(), stale)?;
+    before(last, &start);
     changes.extend([Change::Durable(start.durable), Change::DropSnapshot]);
     store.commit(&changes).map_err(failed("saved"))?;
     Ok((start, key))

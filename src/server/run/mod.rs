@@ -28,11 +28,13 @@ use tokio::task::{spawn_blocking, spawn_local};
 use tokio::time::timeout;
 
 use crate::clock::{BootClock, Clock};
+use crate::engine::Start;
 use crate::server::config::{Config, Data};
 use crate::server::coordinator::Coordinator;
 use crate::server::counters::{Counters, Whereabouts};
 use crate::server::desk::seal::Sealer;
 use crate::server::desk::{Setting, hello};
+use crate::server::durable::chronicle::Chronicle;
 use crate::server::durable::persist::{self, Disk};
 use crate::server::durable::start;
 use crate::server::durable::{DirectoryStore, MemoryStore, StateStore};
@@ -43,7 +45,7 @@ use crate::server::net::hosts::{Here, Host, IoThreads};
 use crate::server::net::listener::{self, Listener, accept_all};
 use crate::server::net::session::{CLOSE_TIMEOUT, Shared};
 use crate::server::places::Places;
-use crate::types::{Epoch, GoodbyeCode};
+use crate::types::{Epoch, GoodbyeCode, Timestamp};
 
 /// How long a server that is stopped at once still tries to say goodbye.
 const STOP_TIMEOUT: Duration = Duration::from_millis(250);
@@ -195,23 +197,35 @@ impl<L: Listener> Bound<L> {
         open: impl FnOnce() -> Result<(L, SocketAddr), ServerError>,
     ) -> Result<Self, ServerError> {
         let wall = SystemTime::now();
-        let (start, key) = start::begin(disk.store(), config.stale_state, wall)?;
+        let (mut chronicle, mut replayed) = (None, None);
+        let look = |last: Option<Epoch>, start: &Start| {
+            chronicle = chronicle_of(config, last, start.durable.epoch);
+            // What an orderly stop has left is all that there is.
+            if let (Some(chronicle), Some(_), None) = (&mut chronicle, last, &start.past.snapshot) {
+                replayed = chronicle.find();
+            }
+        };
+        let (start, key) = start::begin_after(disk.store(), config.stale_state, wall, look)?;
         start::await_next_tick(wall, SystemTime::now, start::pause_for_tick);
         let (listener, address) = open()?;
 
         let epoch = start.durable.epoch;
-
+        let clock = match &replayed {
+            Some(table) => clock_after(table.now(), clock),
+            None => clock,
+        };
         let counters = Arc::new(Counters::new(config.unread_bytes_max));
         let (orders, ordered) = unbounded_channel();
         let setting = Setting {
             limits: config.limits,
             start,
+            replayed,
             sealer: Sealer::new(key),
             draw: Box::new(hello::draw),
             wall: SystemTime::now,
             counters: Arc::clone(&counters),
         };
-        let (gate, barrier) = (Gate::new(orders), host.barrier());
+        let (gate, barrier) = (Gate::behind(chronicle, orders), host.barrier());
         let coordinator = Coordinator::new(setting, clock, gate, barrier).start();
         spawn_local(persist::commit_all(
             disk,
@@ -294,6 +308,41 @@ impl<L: Listener> Bound<L> {
         shared.counters.chatter.tell_rest();
         info!("stopped");
         ended
+    }
+}
+
+/// The journal of a data directory, if one is to be written.
+fn chronicle_of(config: &Config, last: Option<Epoch>, next: Epoch) -> Option<Chronicle> {
+    let (Data::Directory(directory), Some(distance)) = (&config.data, config.journal) else {
+        return None;
+    };
+    match Chronicle::open(directory, distance, last.unwrap_or_default(), next) {
+        Ok(chronicle) => Some(chronicle),
+        Err(why) => {
+            error!("no journal can be written, a crash is followed by a grace period: {why}");
+            None
+        }
+    }
+}
+
+/// A clock that goes on from a moment, if that is later: after a new start of the machine, time is
+/// counted from there (rule J4).
+fn clock_after(moment: Timestamp, clock: Box<dyn Clock>) -> Box<dyn Clock> {
+    let ahead = moment.since(clock.now());
+    if ahead.is_zero() { clock } else { Box::new(Ahead { clock, by: ahead }) }
+}
+
+/// A clock that is ahead of another.
+struct Ahead {
+    /// The other.
+    clock: Box<dyn Clock>,
+    /// By so much.
+    by: Duration,
+}
+
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        self.clock.now().after(self.by)
     }
 }
 

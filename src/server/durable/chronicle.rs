@@ -1,0 +1,206 @@
+//! The journal of this run: begun, gone on with, given up, begun anew (rules J1 to J8).
+//!
+//! Between the desk, which decides, and the gate, which lets out. It is the only one that knows both
+//! what records say and where they are kept.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use log::{error, info, warn};
+
+use super::replay::{self, RULES, Replay};
+use crate::engine::LockTable;
+use crate::journal::{
+    Bounds, Broken, Directory, Distance, Epochs, Expected, Journal, Made, NotMade, Place,
+    Recovered, Run, Task, Whole, compact, recover,
+};
+use crate::types::Epoch;
+
+/// How long after it was given up a journal is begun anew.
+pub(in crate::server) const ANEW_AFTER: Duration = Duration::from_secs(10);
+
+/// Where the journal of a data directory is, and how far records are before anything is said.
+#[derive(Debug)]
+pub(in crate::server) struct Chronicle {
+    /// Its directory.
+    disk: Directory,
+    /// What writes it.
+    journal: Journal<Directory>,
+    /// The epochs that the state was told, and has.
+    epochs: Epochs,
+    /// Since when it is given up, if it is.
+    off_since: Option<Instant>,
+}
+
+/// What came of writing.
+#[derive(Debug)]
+pub(in crate::server) enum Flushed {
+    /// All that was appended may be said, and perhaps a checkpoint is due.
+    Written(Option<Task>),
+    /// The journal is no more: all may be said, and nothing more is written down.
+    Off,
+    /// The journal is wrong, and could not be made void: nothing may be said.
+    Stuck,
+}
+
+impl Chronicle {
+    /// That of a data directory, for a run that is to have the epoch `next`, after one of `last`.
+    pub(in crate::server) fn open(
+        data: &Path,
+        distance: Distance,
+        last: Epoch,
+        next: Epoch,
+    ) -> io::Result<Self> {
+        let disk = Directory::open(&File::open(data)?)?;
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(io::Error::other)?;
+        let epochs = Epochs { ordered: next.number(), confirmed: last.number() };
+        let run = Run {
+            id: u128::from_le_bytes(id),
+            place: Place::here(),
+            rules: RULES,
+            distance,
+            epochs,
+            settings: Vec::new(),
+        };
+        let journal = Journal::new(disk.clone(), run, Bounds::default());
+        Ok(Self { disk, journal, epochs, off_since: None })
+    }
+
+    /// The table that the run before has left, if that is certain; then its journal goes on.
+    pub(in crate::server) fn find(&mut self) -> Option<Box<LockTable<RandomState>>> {
+        let epoch = self.epochs.confirmed;
+        let began = Instant::now();
+        match recover(&self.disk, &Expected { place: Place::here(), rules: RULES, epoch }) {
+            Recovered::Fresh => None,
+            Recovered::Void(why) => {
+                warn!("the journal is of no use: {why}");
+                None
+            }
+            Recovered::Whole(whole) => match self.replay(&whole) {
+                Ok(replay) => {
+                    for note in &whole.notes {
+                        info!("journal: {note}");
+                    }
+                    let (events, took) = (replay.events, began.elapsed());
+                    info!("replayed {events} events in {took:.1?}, nothing was lost");
+                    Some(Box::new(replay.into_table()))
+                }
+                Err(why) => {
+                    error!("the journal cannot be replayed: {why}");
+                    None
+                }
+            },
+        }
+    }
+
+    fn replay(&mut self, whole: &Whole) -> Result<Replay, String> {
+        let replay = whole.replay(&self.disk, |_, checkpoint| Replay::from(checkpoint));
+        let replay = replay.map_err(|void| void.to_string())?;
+        self.journal.go_on(whole).map_err(|broken| broken.to_string())?;
+        Ok(replay)
+    }
+
+    /// Begins it with a table. What was there before is gone. Says whether it could.
+    pub(in crate::server) fn begin(&mut self, table: &LockTable<RandomState>) -> bool {
+        let mut fill = |to: &mut dyn Write| replay::checkpoint(table, to);
+        match self.journal.begin(Some(&mut fill)) {
+            Ok(()) => self.off_since = None,
+            Err(broken) => {
+                self.give_up(&broken);
+            }
+        }
+        self.off_since.is_none()
+    }
+
+    /// The state is told this epoch, or has it.
+    pub(in crate::server) fn epoch(&mut self, ordered: Option<Epoch>, confirmed: Option<Epoch>) {
+        let Epochs { ordered: last_ordered, confirmed: last_confirmed } = self.epochs;
+        let ordered = ordered.map_or(last_ordered, |epoch| epoch.number().max(last_ordered));
+        let confirmed =
+            confirmed.map_or(last_confirmed, |epoch| epoch.number().max(last_confirmed));
+        let epochs = Epochs { ordered, confirmed };
+        if epochs != self.epochs {
+            self.epochs = epochs;
+            self.journal.epochs(epochs);
+        }
+    }
+
+    /// Whether it goes on, or was begun.
+    pub(in crate::server) fn is_begun(&mut self) -> bool {
+        self.journal.writer().state().is_ok()
+    }
+
+    /// Whether it is given up for now.
+    pub(in crate::server) fn is_off(&self) -> bool {
+        self.off_since.is_some()
+    }
+
+    /// Puts what a turn brought at the end, in memory.
+    pub(in crate::server) fn append(&mut self, record: &[u8]) {
+        self.journal.append(record);
+    }
+
+    /// Writes all that was appended.
+    pub(in crate::server) fn flush(&mut self) -> Flushed {
+        if self.off_since.is_some() {
+            return match self.journal.make_void() {
+                Ok(()) | Err(Broken::Void(_)) => Flushed::Off,
+                Err(Broken::Stuck { .. }) => Flushed::Stuck,
+            };
+        }
+        match self.journal.flush() {
+            Ok(written) => Flushed::Written(written.due),
+            Err(broken) => self.give_up(&broken),
+        }
+    }
+
+    /// Looks whether what is written is still where it is looked for.
+    pub(in crate::server) fn check(&mut self) -> Option<Flushed> {
+        if self.off_since.is_some() {
+            return None;
+        }
+        let broken = self.journal.writer().check().err()?;
+        Some(self.give_up(&broken))
+    }
+
+    fn give_up(&mut self, broken: &Broken) -> Flushed {
+        error!("{broken}; a crash from now on is followed by a grace period");
+        self.off_since = Some(Instant::now());
+        match broken {
+            Broken::Void(_) => Flushed::Off,
+            Broken::Stuck { .. } => Flushed::Stuck,
+        }
+    }
+
+    /// Whether it was given up, and may be begun anew.
+    pub(in crate::server) fn may_begin_anew(&self) -> bool {
+        self.off_since.is_some_and(|since| since.elapsed() >= ANEW_AFTER)
+    }
+
+    /// Makes a checkpoint, on a thread that may block.
+    pub(in crate::server) fn checkpoint_maker(
+        &self,
+    ) -> impl FnOnce(&Task) -> Result<Made, NotMade> + Send + 'static {
+        let disk = self.disk.clone();
+        move |task| compact(&disk, task, |_, checkpoint| Replay::from(checkpoint))
+    }
+
+    /// A checkpoint was made, or not.
+    pub(in crate::server) fn checkpointed(&mut self, made: Result<Made, NotMade>) {
+        match made {
+            Ok(made) => self.journal.writer().checkpointed(&made),
+            Err(NotMade::Unwritten(why)) => {
+                warn!("no checkpoint of the journal could be made, trying again later: {why}");
+                self.journal.writer().not_checkpointed();
+            }
+            Err(NotMade::Unread(why)) => {
+                error!("the journal cannot be followed: {why}");
+                self.journal.writer().not_checkpointed();
+            }
+        }
+    }
+}

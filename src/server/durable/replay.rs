@@ -1,0 +1,83 @@
+//! Events, written down and heard again: what stands in the records of the journal (rules J1, J3).
+//!
+//! A record holds what one turn brought to the engine: each event with its moment, one behind the other.
+//! Numbers are as short as they can be. The effects are not written: they follow from the events.
+
+use std::io::{self, Read, Write};
+
+use bincode::Options;
+use foldhash::fast::RandomState;
+
+use crate::engine::{Effect, Event, LockTable};
+use crate::journal::Machine;
+use crate::types::Timestamp;
+
+/// The version of what the engine makes of events. It changes whenever the same events could lead to
+/// another table, or are written otherwise: then a journal of before is void, and one upgrades by an
+/// orderly restart, which has its snapshot.
+pub(in crate::server) const RULES: u32 = 1;
+
+fn encoding() -> impl Options {
+    bincode::DefaultOptions::new().with_varint_encoding()
+}
+
+/// Puts an event at the end of a record.
+///
+/// # Panics
+///
+/// Never: memory takes whatever there is to be written.
+pub(in crate::server) fn write(record: &mut Vec<u8>, event: &Event, now: Timestamp) {
+    if let Err(error) = encoding().serialize_into(record, &(now, event)) {
+        unreachable!("an event is plain data: {error}");
+    }
+}
+
+/// A table that hears events once more.
+pub(in crate::server) struct Replay {
+    /// What became of it.
+    table: LockTable<RandomState>,
+    /// What it says, which was said before.
+    effects: Vec<Effect>,
+    /// How many events it heard.
+    pub(in crate::server) events: u64,
+}
+
+impl Replay {
+    /// One that begins with a checkpoint.
+    pub(in crate::server) fn from(checkpoint: Option<&mut dyn Read>) -> Result<Self, String> {
+        let checkpoint = checkpoint.ok_or("it has no checkpoint")?;
+        let image = encoding().deserialize_from(checkpoint).map_err(|error| error.to_string())?;
+        let table = LockTable::from_image(image, RandomState::default());
+        Ok(Self { table, effects: Vec::new(), events: 0 })
+    }
+
+    /// The table, as it was when the last event was written.
+    pub(in crate::server) fn into_table(self) -> LockTable<RandomState> {
+        self.table
+    }
+}
+
+impl Machine for Replay {
+    fn apply(&mut self, _: u64, mut record: &[u8]) -> Result<(), String> {
+        while !record.is_empty() {
+            let (now, event): (Timestamp, Event) =
+                encoding().deserialize_from(&mut record).map_err(|error| error.to_string())?;
+            self.table.step(&event, now, &mut self.effects);
+            self.effects.clear();
+            self.events += 1;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&self, to: &mut dyn Write) -> io::Result<()> {
+        checkpoint(&self.table, to)
+    }
+}
+
+/// Writes a table down, so that events can follow.
+pub(in crate::server) fn checkpoint(
+    table: &LockTable<RandomState>,
+    to: &mut dyn Write,
+) -> io::Result<()> {
+    encoding().serialize_into(to, &table.image()).map_err(io::Error::other)
+}
