@@ -2,7 +2,7 @@
 
 use super::arena::ClaimKey;
 use super::away::Away;
-use super::lock::{ClaimArena, ClaimNode, share};
+use super::lock::{ClaimArena, ClaimNode, Shape, share};
 use super::request::{Rank, Requests};
 use super::row::Row;
 
@@ -53,6 +53,8 @@ pub(super) struct ServiceQueue {
     pairs: u32,
     /// No claim in it wants more than this. Lowered only when it is empty.
     share_max: u64,
+    /// What every claim in it wants the lock as; none: they differ, or did since it was empty.
+    shape: Option<Shape>,
 }
 
 /// That of all locks for which nobody waits.
@@ -67,6 +69,7 @@ impl ServiceQueue {
         conversions: 0,
         pairs: 0,
         share_max: 0,
+        shape: None,
     };
 
     pub(super) fn is_empty(&self) -> bool {
@@ -132,7 +135,14 @@ impl ServiceQueue {
         &self.entangled
     }
 
-    /// No claim in it wants more than this.
+    /// Whether any claim in it fits beside others who have so much of the lock and use it as `shape`, as
+    /// far as can be told without a look at each.
+    pub(super) fn all_fit(&self, shape: Shape, taken: u64) -> bool {
+        let fits = taken + self.share_max <= shape.capacity() && self.shape == Some(shape);
+        fits || taken == 0 || self.is_empty()
+    }
+
+    #[cfg(test)]
     pub(super) fn share_max(&self) -> u64 {
         self.share_max
     }
@@ -175,7 +185,11 @@ impl ServiceQueue {
             self.away.come_back(arena, requests, claim);
         }
         self.told += u32::from(traits.told);
-        self.share_max = self.share_max.max(share(arena[claim].mode));
+        let mode = arena[claim].mode;
+        self.share_max = self.share_max.max(share(mode));
+        let is_first = self.claims.len() == 1;
+        let is_same = is_first || self.shape == Some(Shape::of(mode));
+        self.shape = is_same.then_some(Shape::of(mode));
         next.is_some()
     }
 
@@ -213,6 +227,10 @@ impl ServiceQueue {
         let rank = |node: &ClaimNode| requests.rank(node.request);
         self.claims.invariant(arena, rank);
         self.entangled.invariant(arena, rank);
+        if let Some(shape) = self.shape {
+            let is_same = |claim: ClaimKey| Shape::of(arena[claim].mode) == shape;
+            assert!(self.claims.iter(arena).all(is_same), "claims in a queue differ");
+        }
         let converts = |claim: &ClaimKey| requests[arena[*claim].request].is_conversion();
         let conversions = self.claims.iter(arena).filter(converts).count();
         assert_eq!(conversions, self.conversions as usize, "conversions in a queue");

@@ -96,7 +96,7 @@ fn step() -> impl Strategy<Value = Step> {
     let mode = prop_oneof![
         3 => Just(Mode::Exclusive),
         2 => Just(Mode::Shared),
-        1 => (1..3u32).prop_map(|take| Mode::Permits { take, of: 3 }),
+        2 => (1..3u32, 3..5u32).prop_map(|(take, of)| Mode::Permits { take, of }),
     ];
     let wait = prop_oneof![
         3 => Just(Wait::Forever),

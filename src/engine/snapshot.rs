@@ -13,7 +13,7 @@ use super::arena::RequestKey;
 use super::delay::{Delay, Parting, Pause};
 use super::event::{Progress, Request, Wait};
 use super::forfeit::Limbo;
-use super::lock::{ClaimNode, Shape};
+use super::lock::ClaimNode;
 use super::request::{More, State};
 use super::session::{Opening, Outcome, Session};
 use super::{Forfeit, LockTable};
@@ -274,8 +274,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         };
         let delay = Delay { lost: saved.lost.map(restore), kept: saved.kept.map(restore) };
         if !delay.is_none() {
-            // Nobody may use it: it is only delayed then, and what it was does not matter.
-            let lock = self.locks.find_or_use(&saved.lock, Shape::Plain);
+            let lock = self.locks.find_or_use(&saved.lock);
             self.delay_lock(lock, delay);
         }
     }
@@ -329,7 +328,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if let Some(Some(held)) = held {
             self.pair(key, held);
         }
-        let fits = self.check_shapes(key, None).is_ok() && held != Some(None);
+        let fits = held != Some(None);
         match saved.token {
             Some(token) if fits && self.has_room(key) => self.hold(key, token),
             None if fits => {

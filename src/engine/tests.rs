@@ -129,7 +129,8 @@ stories! {
     what_is_kept_over_a_restart
     a_ticket_that_two_show_makes_no_false_alarm
     a_reclaim_of_several_is_all_or_nothing
-    who_was_there_before_a_crash_says_what_a_lock_is
+    who_was_there_before_a_crash_is_first_with_any_size
+    a_size_waits_its_turn
     a_revoked_upgrade_is_not_reclaimed_as_what_it_was
     whoever_has_forfeited_is_known_over_several_crashes
     limits_keep_out_nobody_who_was_there_before

@@ -217,7 +217,7 @@ impl<'a> Canon<'a> {
         locks.sort_by_key(|key| table.locks[*key].name.as_str());
         for key in locks {
             let lock = &table.locks[key];
-            self.put((3, lock.name.as_str(), lock.shape.capacity()));
+            self.put((3, lock.name.as_str()));
             if let Some(delay) = &lock.delay {
                 for pause in [&delay.lost, &delay.kept] {
                     self.put(pause.is_some());

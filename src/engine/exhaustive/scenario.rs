@@ -114,6 +114,9 @@ const NOTHING: Budget = Budget {
 const EXCLUSIVE: Mode = Mode::Exclusive;
 const SHARED: Mode = Mode::Shared;
 
+/// Of a semaphore of another size.
+const OF_TWO: Mode = Mode::Permits { take: 1, of: 2 };
+
 const fn permits(take: u32) -> Mode {
     Mode::Permits { take, of: 3 }
 }
@@ -139,7 +142,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         before: &[],
     },
     Scenario {
-        name: "owners: two clients, permits and a plain lock, conversions, deadlocks",
+        name: "owners: two clients, permits of two sizes and a plain lock, conversions, deadlocks",
         clients: 2,
         asks: 4,
         shapes: &[
@@ -150,6 +153,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             Shape::of("b", &[(1, EXCLUSIVE)]).by(1),
             Shape::of("b shared", &[(1, SHARED)]).by(2),
             Shape::of("both", &[(1, EXCLUSIVE), (0, permits(2))]).by(2),
+            Shape::of("another size", &[(0, OF_TWO)]).by(2),
         ],
         is_instant: true,
         budget: Budget { revokes: 1, ..NOTHING },

@@ -76,10 +76,11 @@ pub(super) enum Fault {
     TooMuch,
 }
 
-/// Two plain locks, a semaphore of three, and one lock that is used as everything. A mode is chosen
+/// Two plain locks, a semaphore of three, seldom of four, and one lock that is used as everything. A mode is chosen
 /// by a number.
 fn mode(lock: usize, choice: u32) -> Mode {
     match (lock, choice % 8) {
+        (2, 7) => Mode::Permits { take: 2, of: 4 },
         (2, choice) => Mode::Permits { take: choice % 3 + 1, of: 3 },
         (3, 6) => Mode::Permits { take: 1, of: 2 },
         (3, 7) => Mode::Permits { take: 2, of: 3 },
