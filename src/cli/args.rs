@@ -195,7 +195,7 @@ pub(crate) struct Wanted {
     /// Hold the lock alone (the default).
     #[arg(short = 'x', visible_short_alias = 'e', long, conflicts_with = "permits")]
     pub(crate) exclusive: bool,
-    /// A semaphore: at most N at once; all who use the lock must agree on N.
+    /// A semaphore: at most N at once. Who asks with another N waits until all who hold it are gone.
     #[arg(long, value_name = "N")]
     pub(crate) permits: Option<u32>,
     /// How many of the permits this one takes.

@@ -63,8 +63,8 @@ impl LockRequest {
         self
     }
 
-    /// Wants `take` of `of` permits of a semaphore. All who use the lock at a time must agree on
-    /// `of`.
+    /// Wants `take` of `of` permits of a semaphore. Waits until nobody holds the lock otherwise, with
+    /// another `of` or without permits.
     pub fn permits(mut self, take: u32, of: u32) -> Self {
         let name = self.terms.last_name();
         if let Some(mode) = self.terms.permits(&name, take, of) {
@@ -136,8 +136,8 @@ impl LockAllRequest {
         self
     }
 
-    /// Wants `take` of `of` permits of the semaphore `name` as well. All who use it at a time must
-    /// agree on `of`.
+    /// Wants `take` of `of` permits of the semaphore `name` as well. Waits until nobody holds that
+    /// otherwise, with another `of` or without permits.
     pub fn permits(mut self, name: impl AsRef<str>, take: u32, of: u32) -> Self {
         let name = name.as_ref();
         if let Some(mode) = self.terms.permits(name, take, of) {

@@ -35,6 +35,7 @@ mod rules;
 mod serving;
 mod several;
 mod signals;
+mod sizes;
 mod support;
 mod terminal;
 mod waiting;
