@@ -268,6 +268,10 @@ impl Attempt<'_> {
             Code::AlreadyHeld | Code::Deadlock => {
                 Failure::new(self.busy, message).hint("give back what is held, then ask again")
             }
+            Code::Superseded if self.verb.is_none() => {
+                Failure::new(self.busy, format!("{message}; nothing was run"))
+            }
+            Code::Superseded => Failure::new(self.busy, message),
             // The message says what to do.
             Code::TooManyKept | Code::Grace => Failure::new(exit::BUSY, message),
             Code::Draining | Code::Unavailable => {

@@ -137,6 +137,7 @@ fn every_rejection_has_an_exit_code_that_a_script_can_act_on() {
     assert_eq!(code(RejectionCode::TimedOut), 75);
     assert_eq!(code(RejectionCode::InvalidLockName), 2);
     assert_eq!(code(RejectionCode::PermitsDiffer), 75);
+    assert_eq!(code(RejectionCode::Superseded), 75);
     assert_eq!(code(RejectionCode::TooManySessions), 75);
     assert_eq!(code(RejectionCode::Draining), 69);
     assert_eq!(code(RejectionCode::Unsupported), 76);

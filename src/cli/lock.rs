@@ -392,6 +392,9 @@ async fn request(
     if let Some(length) = args.at_least.or(args.once_per.map(|period| period / 10 * 9)) {
         request = request.at_least(length);
     }
+    if args.supersede {
+        request = request.supersede();
+    }
     if let Some(delay) = args.lock_delay {
         request = request.lock_delay(delay);
     }

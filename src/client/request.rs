@@ -202,6 +202,20 @@ macro_rules! common_terms {
                 self
             }
 
+            /// Newest first, one pending: if it is granted or waits, older requests end that wait for one
+            /// of its locks and have said this, too; and while it waits, a newer one ends it. Holders
+            /// are let be, and so are waiters that have not said this. For deploys: of those that
+            /// wait, only the newest is worth doing.
+            ///
+            /// # Errors
+            ///
+            /// Awaiting the request gives [`Error::Rejected`] with
+            /// [`RejectionCode::Superseded`](crate::types::RejectionCode::Superseded) if a newer one came.
+            pub fn supersede(mut self) -> Self {
+                self.terms.supersede();
+                self
+            }
+
             /// Calls `on_queued` with the request's place in line, 1 for the next, whenever it is
             /// another; for several locks, the worst of its places. Places that came while nobody
             /// polled are left out.

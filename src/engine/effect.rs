@@ -360,6 +360,15 @@ pub enum Rejection {
     Unavailable,
     /// Too much waits to be put on record.
     DiskBehind,
+    /// A newer request for the lock came that is to have its place (rule S10).
+    Superseded {
+        /// The first lock that both want.
+        lock: LockName,
+        /// Whose that is.
+        session: SessionId,
+        /// Who that is.
+        identity: Identity,
+    },
     /// Nobody holds the lock with this token.
     NoSuchGrant {
         /// The lock.
@@ -442,6 +451,7 @@ impl Rejection {
             Self::Draining => RejectionCode::Draining,
             Self::Unavailable | Self::DiskBehind => RejectionCode::Unavailable,
             Self::NoSuchGrant { .. } => RejectionCode::NoSuchGrant,
+            Self::Superseded { .. } => RejectionCode::Superseded,
             Self::SessionNeeded => RejectionCode::SessionNeeded,
             Self::ImplausibleToken => RejectionCode::ImplausibleToken,
             Self::Grace { .. } => RejectionCode::Grace,
@@ -537,6 +547,9 @@ impl fmt::Display for Rejection {
             }
             Self::DiskBehind => {
                 f.write_str("too much waits for the disk already; ask again when it has caught up")
+            }
+            Self::Superseded { lock, session, identity } => {
+                said::superseded(lock, *session, identity, f)
             }
             Self::NoSuchGrant { lock, token } => {
                 write!(f, "nobody holds {lock:?} with token {token}")

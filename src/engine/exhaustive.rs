@@ -174,4 +174,5 @@ scenarios! {
     leases_over_broken_connections 2
     crashes_and_reclaims 3
     orderly_restarts 4
+    newest_first_one_pending 5
 }

@@ -8,7 +8,7 @@ use std::iter;
 use std::time::Duration;
 
 use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
-use super::event::{Account, Place, Progress, Reclaim, Request, Wait};
+use super::event::{Account, Extras, Place, Progress, Reclaim, Request, Wait};
 use super::lock::{ClaimNode, share};
 use super::request::{Live, State};
 use super::session::Outcome;
@@ -114,7 +114,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             progress: Progress::Untold,
             place: None,
             lock_delay: reclaim.lock_delay,
-            at_least: reclaim.at_least,
+            extras: Extras { at_least: reclaim.at_least, ..Extras::default() }.of_few(),
             note: reclaim.note.clone(),
             claims: reclaim.claims.clone(),
         };

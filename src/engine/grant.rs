@@ -81,7 +81,18 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if self.sessions[session].claims + request.claims.as_slice().len() > max {
             return Err(Rejection::TooManyClaims { max });
         }
-        self.check_room_to_keep(session, request)?;
+        match request.extras.as_deref() {
+            None => self.admit(session, request),
+            Some(extras) => self.admit_with(session, request, *extras),
+        }
+    }
+
+    /// Grants a request for which there is room, or lets it wait, or leaves no trace of it.
+    pub(super) fn admit(
+        &mut self,
+        session: SessionKey,
+        request: &Request,
+    ) -> Result<(), Rejection> {
         let converted = self.find_converted(session, request)?;
         let key = self.put_in(session, request);
         if let Some(converted) = converted {
@@ -119,8 +130,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 None => self.requests[key].first = Some(node),
             }
         }
-        if !request.at_least.is_zero() {
-            self.note_keep(key, request.at_least);
+        if let Some(extras) = request.extras.as_deref() {
+            self.note_extras(key, *extras);
         }
         key
     }

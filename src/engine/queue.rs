@@ -33,6 +33,8 @@ pub(super) struct Traits {
     pub(super) converts: bool,
     /// Whether it does that for an owner that has nothing else, of no other lock.
     pub(super) is_pair: bool,
+    /// Whether a newer one of its kind ends it.
+    pub(super) supersedes: bool,
 }
 
 /// The claims that wait for one lock, served first come first served (rule R3).
@@ -55,6 +57,8 @@ pub(super) struct ServiceQueue {
     share_max: u64,
     /// What every claim in it wants the lock as; none: they differ, or did since it was empty.
     shape: Option<Shape>,
+    /// The one that the next of its kind ends (rule S10). Invariant: in it is no other of them.
+    superseding: Option<ClaimKey>,
 }
 
 /// That of all locks for which nobody waits.
@@ -70,6 +74,7 @@ impl ServiceQueue {
         pairs: 0,
         share_max: 0,
         shape: None,
+        superseding: None,
     };
 
     pub(super) fn is_empty(&self) -> bool {
@@ -142,6 +147,11 @@ impl ServiceQueue {
         fits || taken == 0 || self.is_empty()
     }
 
+    /// The one that the next of its kind ends.
+    pub(super) fn superseding(&self) -> Option<ClaimKey> {
+        self.superseding
+    }
+
     #[cfg(test)]
     pub(super) fn share_max(&self) -> u64 {
         self.share_max
@@ -187,6 +197,9 @@ impl ServiceQueue {
         self.told += u32::from(traits.told);
         let mode = arena[claim].mode;
         self.share_max = self.share_max.max(share(mode));
+        if traits.supersedes {
+            self.superseding = Some(claim);
+        }
         let is_first = self.claims.len() == 1;
         let is_same = is_first || self.shape == Some(Shape::of(mode));
         self.shape = is_same.then_some(Shape::of(mode));
@@ -208,6 +221,9 @@ impl ServiceQueue {
         if traits.entangled {
             self.entangled.remove(arena, claim, rank);
         }
+        if self.superseding == Some(claim) {
+            self.superseding = None;
+        }
         self.told -= u32::from(traits.told);
         self.conversions -= u32::from(traits.converts);
         self.pairs -= u32::from(traits.is_pair);
@@ -227,6 +243,9 @@ impl ServiceQueue {
         let rank = |node: &ClaimNode| requests.rank(node.request);
         self.claims.invariant(arena, rank);
         self.entangled.invariant(arena, rank);
+        let supersedes = |claim: &ClaimKey| requests[arena[*claim].request].supersedes();
+        let superseding: Vec<ClaimKey> = self.claims.iter(arena).filter(supersedes).collect();
+        assert_eq!(superseding, Vec::from_iter(self.superseding), "who supersedes others");
         if let Some(shape) = self.shape {
             let is_same = |claim: ClaimKey| Shape::of(arena[claim].mode) == shape;
             assert!(self.claims.iter(arena).all(is_same), "claims in a queue differ");

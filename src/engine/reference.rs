@@ -19,10 +19,10 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{News, Rejection, Request, Wait};
+use super::{News, Rejection, Request, Supersede, Wait};
 use crate::types::{
-    Claim, FencingToken, LockName, LostReason, Mode, OwnerId, RequestId, SessionId, Ticket,
-    Timestamp,
+    Claim, FencingToken, Identity, LockName, LostReason, Mode, OwnerId, RequestId, SessionId,
+    Ticket, Timestamp,
 };
 
 mod cycle;
@@ -117,15 +117,48 @@ impl Model {
         if asked.id <= self.latest(session) {
             return vec![(name, self.request_again(name, &asked))];
         }
+        let before = self.live.clone();
+        let older = self.superseded_by(&asked);
+        self.live.retain(|live| !older.iter().any(|(name, _)| *name == live.name()));
         match self.enter(session, asked) {
-            Ok(()) if self.is_grantable(self.live.len() - 1) => Vec::new(),
-            Ok(()) => vec![(name, self.queued(self.live.len() - 1))],
+            Ok(()) => {
+                let new = self.live.len() - 1;
+                let mut told = Vec::new();
+                if !self.is_grantable(new) {
+                    told.push((name, self.queued(new)));
+                }
+                for (waiter, lock) in older {
+                    let identity = Identity::default();
+                    let rejection = Rejection::Superseded { lock, session, identity };
+                    let answer = News::Rejected(Rejection::AsBefore(rejection.code()));
+                    self.over.push(Over { name: waiter, answer, released: None });
+                    told.push((waiter, News::Rejected(rejection)));
+                }
+                told
+            }
             Err(rejection) => {
+                self.live = before;
                 let answer = News::Rejected(Rejection::AsBefore(rejection.code()));
                 self.over.push(Over { name, answer, released: None });
                 vec![(name, News::Rejected(rejection))]
             }
         }
+    }
+
+    /// Who waits and is over if this is not refused, with the first lock that both want.
+    fn superseded_by(&self, asked: &Request) -> Vec<(Name, LockName)> {
+        let supersedes = |of: &Request| of.wants().supersede == Supersede::Older;
+        let mut older: Vec<(Name, LockName)> = Vec::new();
+        for claim in asked.claims.as_slice().iter().filter(|_| supersedes(asked)) {
+            for live in &self.live {
+                let waits = live.token.is_none() && live.mode(&claim.name).is_some();
+                let is_told = older.iter().any(|(name, _)| *name == live.name());
+                if waits && supersedes(&live.asked) && !is_told {
+                    older.push((live.name(), claim.name.clone()));
+                }
+            }
+        }
+        older
     }
 
     /// The greatest id that a session has used.

@@ -27,7 +27,7 @@ use crate::types::{
     ConnectionId, Epoch, FencingToken, GoodbyeCode, Limits, LockName, Mode, RejectionCode,
     RequestId, SessionId, Timestamp,
 };
-use crate::wire::{self, ClientMessage, ServerMessage};
+use crate::wire::{self, ClientMessage, Extra, ServerMessage};
 
 /// Every so many events, the table's invariants are looked at.
 const EVENTS_PER_LOOK: u64 = 16;
@@ -227,16 +227,9 @@ impl Switchboard {
                 let Some(&session) = self.sessions.get(&connection) else { return };
                 parse::reclaim(asked, &[], Some(session), &self.sealer)
             }
-            ClientMessage::Request(ref asked) => {
-                if let (Some(converted), Some(&session)) =
-                    (asked.converts, self.sessions.get(&connection))
-                {
-                    self.turn.converted.push((session, RequestId::new(converted)));
-                }
-                let session = self.sessions.get(&connection);
-                let place = session.and_then(|id| parse::place(asked, *id, &self.sealer));
-                assert!(place.is_some() || asked.ticket.is_none(), "nobody makes tickets up");
-                parse::request(asked, &[], place)
+            ClientMessage::Request(ref asked) => self.request(connection, asked, &[]),
+            ClientMessage::RequestWith { request: ref asked, ref extras } => {
+                self.request(connection, asked, extras)
             }
             ClientMessage::Release { request, token } => parse::release(request, token),
             ClientMessage::Cancel { request } => parse::cancel(request),
@@ -244,6 +237,22 @@ impl Switchboard {
             ref other => panic!("nobody says this in a simulation: {other:?}"),
         };
         self.step(&Event::Command { connection, command }, now);
+    }
+
+    fn request(
+        &mut self,
+        connection: ConnectionId,
+        asked: &wire::Request,
+        extras: &[Extra],
+    ) -> Command {
+        if let (Some(converted), Some(&session)) = (asked.converts, self.sessions.get(&connection))
+        {
+            self.turn.converted.push((session, RequestId::new(converted)));
+        }
+        let session = self.sessions.get(&connection);
+        let place = session.and_then(|id| parse::place(asked, *id, &self.sealer));
+        assert!(place.is_some() || asked.ticket.is_none(), "nobody makes tickets up");
+        parse::request(asked, extras, place)
     }
 
     fn hello(&mut self, connection: ConnectionId, hello: &wire::Hello, now: Timestamp) {

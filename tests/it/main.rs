@@ -21,6 +21,7 @@ mod looking;
 mod loss;
 mod nemesis;
 mod nested;
+mod newest;
 mod operating;
 mod others;
 mod pauses;

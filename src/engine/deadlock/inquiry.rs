@@ -140,13 +140,17 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
         self.table.requests[request].owner().map_or(Who::Alone(request), Who::Owner)
     }
 
-    /// The requests of an owner; no more than there are steps left to look at them, and one.
+    /// The requests of an owner; no more than there are steps left to look at them, and one. Without those
+    /// that neither hold nor wait in queues: they are about to end, and in nobody's way.
     pub(super) fn requests_of(&self, who: Who) -> Vec<RequestKey> {
         match who {
             Who::Alone(request) => vec![request],
             Who::Owner(owner) => {
                 let requests = self.table.owners[owner].requests.iter(&self.table.requests.arena);
-                requests.take(self.steps_left + 1).collect()
+                let counts = |request: &RequestKey| {
+                    self.table.requests[*request].is_held() || self.table.is_in_queues(*request)
+                };
+                requests.take(self.steps_left + 1).filter(counts).collect()
             }
         }
     }

@@ -55,6 +55,11 @@ fn every_rejection_has_its_code_and_says_what_is_wrong() {
         R::TooManyWaiters { lock: lock(), max },
         R::TooManyKept { max },
         R::TooManyKeptThere { origin: Origin::Loopback, max },
+        R::Superseded {
+            lock: lock(),
+            session: SessionId::new(1),
+            identity: Identity::new("ann@build7:12").unwrap(),
+        },
         R::UnknownSession,
         R::StaleGeneration { latest: Generation::new(3) },
         R::Draining,

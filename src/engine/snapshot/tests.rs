@@ -39,6 +39,7 @@ fn request(session: u128, id: u64, token: Option<u64>, claims: Vec<Claim>) -> Sa
         told: false,
         lock_delay: Duration::ZERO,
         at_least: Duration::ZERO,
+        supersedes: false,
         note: Note::default(),
         claims,
     }
