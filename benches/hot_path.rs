@@ -74,7 +74,7 @@ fn command(message: ClientMessage) -> Command {
                 progress: Progress::Untold,
                 place: None,
                 lock_delay: Duration::from_millis(lock_delay_ms.into()),
-                at_least: Duration::ZERO,
+                extras: None,
                 note: Note::new(note).expect("a note"),
                 claims: Claims::new(claims).expect("a claim"),
             })

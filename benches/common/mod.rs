@@ -178,7 +178,7 @@ impl World {
             progress: Progress::Untold,
             place: None,
             lock_delay: Duration::ZERO,
-            at_least: Duration::ZERO,
+            extras: None,
             note: Note::default(),
             claims: Claims::from(Claim { name, mode: Mode::Exclusive }),
         };

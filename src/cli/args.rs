@@ -195,7 +195,7 @@ pub(crate) struct Wanted {
     /// Hold the lock alone (the default).
     #[arg(short = 'x', visible_short_alias = 'e', long, conflicts_with = "permits")]
     pub(crate) exclusive: bool,
-    /// A semaphore: at most N at once; all who use the lock must agree on N.
+    /// A semaphore: at most N at once. Who asks with another N waits until all who hold it are gone.
     #[arg(long, value_name = "N")]
     pub(crate) permits: Option<u32>,
     /// How many of the permits this one takes.
@@ -209,6 +209,10 @@ pub(crate) struct Wanted {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     #[arg(conflicts_with_all = ["shared", "permits"])]
     pub(crate) at_least: Option<Duration>,
+    /// Newest first, one pending: end older requests for the locks that wait with --supersede, and
+    /// give way to newer ones while waiting (exit 75).
+    #[arg(long)]
+    pub(crate) supersede: bool,
     /// The period in which a command is to run once; of `lock` only, which says so.
     #[arg(skip)]
     pub(crate) once_per: Option<Duration>,
@@ -232,7 +236,7 @@ pub(crate) struct LockArgs {
     /// Run the command once in a period, on whichever machine comes first; the others do nothing and
     /// exit 0.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
-    #[arg(conflicts_with_all = ["shared", "permits", "timeout", "at_least", "reentrant"])]
+    #[arg(conflicts_with_all = ["shared", "permits", "timeout", "at_least", "supersede", "reentrant"])]
     pub(crate) once_per: Option<Duration>,
     /// If this runs under the lock already, run the command under the same grant.
     #[arg(long)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use coordinator::types::{GoodbyeCode, LostReason, RejectionCode};
-use coordinator::wire::{CycleLink, Holder, LockStatus, Outlook};
+use coordinator::wire::{CycleLink, Holder, LockStatus, Mode, Outlook};
 use coordinator::{Error, LockGuard};
 
 use super::outlook;
@@ -147,6 +147,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) busy: u8,
     /// How long the whole was to take at most, if that was said.
     pub(crate) within: Option<Duration>,
+    /// How the lock was wanted, if one was.
+    pub(crate) mode: Option<Mode>,
 }
 
 impl Attempt<'_> {
@@ -160,7 +162,7 @@ impl Attempt<'_> {
         let lock = self.lock;
         match error {
             Error::Busy { lock: status } => {
-                let what = format!("{} is busy", quoted(&status.name));
+                let what = format!("{} is busy{}", quoted(&status.name), self.other_size(status));
                 Failure::new(self.busy, what).facts_of(status, outlook).hint(format!(
                     "wait for it with `coordinator {} -w 10m {}{}`",
                     self.verb.unwrap_or("lock"),
@@ -171,8 +173,8 @@ impl Attempt<'_> {
             Error::TimedOut { lock: status, timeout, .. } => {
                 let within = words::length(self.within.unwrap_or(*timeout));
                 let name = &status.name;
-                let shown = quoted(name);
-                Failure::new(self.busy, format!("{shown} did not become free within {within}"))
+                let (shown, why) = (quoted(name), self.other_size(status));
+                Failure::new(self.busy, format!("{shown} did not become free within {within}{why}"))
                     .facts_of(status, outlook)
                     .hint(format!(
                         "see who is in line with `coordinator status {}`",
@@ -219,6 +221,18 @@ impl Attempt<'_> {
         }
     }
 
+    /// `: in use as a semaphore of 3, and you asked for a semaphore of 5`, if that is so.
+    fn other_size(&self, lock: &LockStatus) -> String {
+        let (Some(held), Some(asked)) = (lock.holders.first(), self.mode) else {
+            return String::new();
+        };
+        let (now, asked) = (words::used_as(held.mode), words::used_as(asked));
+        if now == asked {
+            return String::new();
+        }
+        format!(": in use as {now}, and you asked for {asked}")
+    }
+
     /// The failure that it is not to be answered for so long.
     pub(crate) fn silent(&self, silence: Duration) -> Failure {
         let silence = words::length(silence);
@@ -244,7 +258,8 @@ impl Attempt<'_> {
             | Code::InvalidClaims
             | Code::InvalidLockDelay
             | Code::InvalidAtLeast => Failure::usage(message),
-            Code::PermitsDiffer => Failure::usage(message)
+            // Earlier versions say so of what would pass.
+            Code::PermitsDiffer => Failure::new(self.busy, message)
                 .hint(format!("`coordinator status {}` shows how it is used", shell_word(lock))),
             Code::TooManySessions | Code::TooManyClaims | Code::TooManyWaiters => {
                 Failure::new(exit::BUSY, message).hint("ask again later")
@@ -253,6 +268,10 @@ impl Attempt<'_> {
             Code::AlreadyHeld | Code::Deadlock => {
                 Failure::new(self.busy, message).hint("give back what is held, then ask again")
             }
+            Code::Superseded if self.verb.is_none() => {
+                Failure::new(self.busy, format!("{message}; nothing was run"))
+            }
+            Code::Superseded => Failure::new(self.busy, message),
             // The message says what to do.
             Code::TooManyKept | Code::Grace => Failure::new(exit::BUSY, message),
             Code::Draining | Code::Unavailable => {

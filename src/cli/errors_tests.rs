@@ -11,6 +11,7 @@ const ATTEMPT: Attempt<'_> = Attempt {
     command: " -- …",
     busy: exit::BUSY,
     within: None,
+    mode: Some(Mode::Exclusive),
 };
 
 fn holder(token: u64) -> Holder {
@@ -135,7 +136,8 @@ fn every_rejection_has_an_exit_code_that_a_script_can_act_on() {
     assert_eq!(code(RejectionCode::Busy), 75);
     assert_eq!(code(RejectionCode::TimedOut), 75);
     assert_eq!(code(RejectionCode::InvalidLockName), 2);
-    assert_eq!(code(RejectionCode::PermitsDiffer), 2);
+    assert_eq!(code(RejectionCode::PermitsDiffer), 75);
+    assert_eq!(code(RejectionCode::Superseded), 75);
     assert_eq!(code(RejectionCode::TooManySessions), 75);
     assert_eq!(code(RejectionCode::Draining), 69);
     assert_eq!(code(RejectionCode::Unsupported), 76);
@@ -144,6 +146,33 @@ fn every_rejection_has_an_exit_code_that_a_script_can_act_on() {
     assert_eq!(code(RejectionCode::Deadlock), 75);
     assert_eq!(code(RejectionCode::TooManyWatches), 75);
     assert_eq!(code(RejectionCode::Unknown(9999)), 76);
+}
+
+#[test]
+fn a_lock_in_use_with_another_size_names_both() {
+    let held = Holder { mode: Mode::Permits { take: 1, of: 3 }, ..holder(1881) };
+    let lock = status(vec![held], vec![]);
+    let said = |mode, error: Error| {
+        let failure = Attempt { mode, ..ATTEMPT }.failed(&error);
+        assert_eq!(failure.exit, 75);
+        failure.plain().lines().next().unwrap_or_default().to_owned()
+    };
+    let busy = |mode| said(Some(mode), Error::Busy { lock: Box::new(lock.clone()) });
+    assert_eq!(
+        busy(Mode::Permits { take: 2, of: 5 }),
+        "error: \"deploy\" is busy: in use as a semaphore of 3, and you asked for a semaphore of 5"
+    );
+    assert_eq!(
+        busy(Mode::Shared),
+        "error: \"deploy\" is busy: in use as a semaphore of 3, and you asked for a plain lock"
+    );
+    assert_eq!(busy(Mode::Permits { take: 3, of: 3 }), "error: \"deploy\" is busy");
+    let (timeout, lock) = (Duration::from_secs(2), Box::new(lock.clone()));
+    assert_eq!(
+        said(Some(Mode::Exclusive), Error::TimedOut { lock, timeout, position: None }),
+        "error: \"deploy\" did not become free within 2s: in use as a semaphore of 3, and you \
+         asked for a plain lock"
+    );
 }
 
 #[test]

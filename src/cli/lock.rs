@@ -17,7 +17,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use coordinator::types::{IDENTITY_LEN_MAX, Identity, RejectionCode};
-use coordinator::wire::{LockStatus, Outlook};
+use coordinator::wire::{LockStatus, Mode, Outlook};
 use coordinator::{Client, Error, LockGuard};
 use rustix::process::Signal;
 use tokio::time::error::Elapsed;
@@ -233,6 +233,7 @@ pub(crate) async fn acquire(
         command: &rest,
         busy: args.conflict_exit_code,
         within: args.timeout,
+        mode: Some(mode(args)),
     };
     let identity = settings.identity.as_ref().map(identity).transpose()?;
     let patience = Patience::of(args, settings);
@@ -391,11 +392,23 @@ async fn request(
     if let Some(length) = args.at_least.or(args.once_per.map(|period| period / 10 * 9)) {
         request = request.at_least(length);
     }
+    if args.supersede {
+        request = request.supersede();
+    }
     if let Some(delay) = args.lock_delay {
         request = request.lock_delay(delay);
     }
     let place = place.clone();
     request.on_queued(move |position| place.set(position)).await
+}
+
+/// How the locks are wanted.
+fn mode(args: &Wanted) -> Mode {
+    match args.permits {
+        Some(of) => Mode::Permits { take: args.take, of },
+        None if args.shared => Mode::Shared,
+        None => Mode::Exclusive,
+    }
 }
 
 /// `ci-7 (ann@build7, pid 8123)`.

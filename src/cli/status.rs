@@ -208,6 +208,16 @@ fn holder_cells(holder: &Holder) -> [String; 6] {
     ]
 }
 
+/// What a lock is in use as, and where in line that changes, if it does.
+fn sizes(lock: &LockStatus) -> Option<String> {
+    let now = words::used_as(lock.holders.first()?.mode);
+    let mut in_line = lock.waiters.iter().map(|waiter| words::used_as(waiter.mode)).zip(1_u64..);
+    let (next, place) = in_line.find(|(asked, _)| *asked != now)?;
+    Some(format!(
+        "in use as {now}; who is at place {place} asks for {next}, and waits until it is free\n"
+    ))
+}
+
 /// One lock with everybody in line, in order.
 fn one_lock(lock: &LockStatus, outlooks: &[Outlook]) -> String {
     let mut text = locks_table(std::slice::from_ref(lock), outlooks);
@@ -218,6 +228,7 @@ fn one_lock(lock: &LockStatus, outlooks: &[Outlook]) -> String {
     if lock.waiters.is_empty() {
         return text;
     }
+    text.push_str(&sizes(lock).unwrap_or_default());
     let mut table = Table::new(&["PLACE", "WAITER", "OWNER", "FOR", "MODE", "NOTE"]);
     for (waiter, place) in lock.waiters.iter().zip(1_u64..) {
         table.row([

@@ -206,3 +206,17 @@ fn no_text_of_a_client_forges_a_table() {
     assert_eq!(text.matches(&format!("\"{forged}\"")).count(), 2, "{text}");
     assert!(text.contains(&format!("\"{identity}\" (10.0.0.7)")), "{text}");
 }
+
+#[test]
+fn a_lock_that_is_asked_for_with_another_size_says_from_which_place_on() {
+    let permits = |of| Mode::Permits { take: 1, of };
+    let same = Waiter { mode: permits(3), ..waiter("bob@build8:12", 3_000) };
+    let other = Waiter { mode: permits(5), ..waiter("eve@build9:7", 3_000) };
+    let held = vec![holder("ann@build7:1", permits(3), 1881, "")];
+    let lock = LockStatus { holders: held, waiters: vec![same, other], ..deploy() };
+    let line = "in use as a semaphore of 3; who is at place 2 asks for a semaphore of 5, and waits \
+                until it is free\n";
+    assert!(one_lock(&lock, &[]).contains(line), "{}", one_lock(&lock, &[]));
+    let lock = LockStatus { waiters: lock.waiters[..1].to_vec(), ..lock };
+    assert!(!one_lock(&lock, &[]).contains("in use as"));
+}

@@ -135,6 +135,15 @@ pub(crate) fn mode(mode: Mode) -> Option<String> {
     }
 }
 
+/// `a semaphore of 3`: what a lock is in use as by who has it in this mode.
+pub(crate) fn used_as(mode: Mode) -> String {
+    match mode {
+        Mode::Exclusive | Mode::Shared => "a plain lock".to_owned(),
+        Mode::Permits { of, .. } => format!("a semaphore of {of}"),
+        _ => "something of a newer version".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

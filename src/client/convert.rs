@@ -109,7 +109,11 @@ pub(super) async fn convert(
     }
     let converts = Some(guard.request().number());
     let wait = patience.wait();
-    let ask = Arc::new(Ask { converts, wait, progress: false, claims, ..(*before).clone() });
+    let as_before = (*before).clone();
+    // What is held is in nobody's place.
+    let supersedes = false;
+    let ask = Ask { converts, wait, progress: false, supersedes, claims, ..as_before };
+    let ask = Arc::new(ask);
     let (shared, hold) = (guard.shared(), guard.hold());
     // Dropped while it waits, this gives up the conversion first, and then what is held.
     match ask_for(&shared, &ask, &hold, None).await {

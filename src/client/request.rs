@@ -63,8 +63,8 @@ impl LockRequest {
         self
     }
 
-    /// Wants `take` of `of` permits of a semaphore. All who use the lock at a time must agree on
-    /// `of`.
+    /// Wants `take` of `of` permits of a semaphore. Waits until nobody holds the lock otherwise, with
+    /// another `of` or without permits.
     pub fn permits(mut self, take: u32, of: u32) -> Self {
         let name = self.terms.last_name();
         if let Some(mode) = self.terms.permits(&name, take, of) {
@@ -136,8 +136,8 @@ impl LockAllRequest {
         self
     }
 
-    /// Wants `take` of `of` permits of the semaphore `name` as well. All who use it at a time must
-    /// agree on `of`.
+    /// Wants `take` of `of` permits of the semaphore `name` as well. Waits until nobody holds that
+    /// otherwise, with another `of` or without permits.
     pub fn permits(mut self, name: impl AsRef<str>, take: u32, of: u32) -> Self {
         let name = name.as_ref();
         if let Some(mode) = self.terms.permits(name, take, of) {
@@ -199,6 +199,20 @@ macro_rules! common_terms {
             /// are kept as may.
             pub fn at_least(mut self, length: Duration) -> Self {
                 self.terms.at_least(length);
+                self
+            }
+
+            /// Newest first, one pending: if it is granted or waits, older requests end that wait for one
+            /// of its locks and have said this, too; and while it waits, a newer one ends it. Holders
+            /// are let be, and so are waiters that have not said this. For deploys: of those that
+            /// wait, only the newest is worth doing.
+            ///
+            /// # Errors
+            ///
+            /// Awaiting the request gives [`Error::Rejected`] with
+            /// [`RejectionCode::Superseded`](crate::types::RejectionCode::Superseded) if a newer one came.
+            pub fn supersede(mut self) -> Self {
+                self.terms.supersede();
                 self
             }
 

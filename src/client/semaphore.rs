@@ -10,10 +10,10 @@ use super::shared::Shared;
 /// A semaphore of so many permits, shared by all clients that name it; made by
 /// [`Client::semaphore`](super::Client::semaphore).
 ///
-/// A handle and no more: it costs the coordinator nothing until something is acquired. All who use the
-/// semaphore at a time must agree on the number of permits, or are told
-/// [`PermitsDiffer`](crate::types::RejectionCode::PermitsDiffer). Whoever comes first is served first,
-/// also if it wants many permits and others fewer.
+/// A handle and no more: it costs the coordinator nothing until something is acquired. All who hold the
+/// semaphore at a time agree on the number of permits: a request with another number waits in line until
+/// they are gone, and is then the first to hold one of another size. Whoever comes first is served
+/// first, also if it wants many permits and others fewer.
 ///
 /// # Examples
 ///

@@ -62,6 +62,8 @@ pub(super) struct Terms {
     lock_delay: Duration,
     /// For how long nobody else is to get it from the grant on.
     at_least: Duration,
+    /// Whether it ends older ones that wait, and newer ones end it.
+    supersedes: bool,
     /// Whom to tell the place in line.
     on_queued: Option<OnQueued>,
     /// The first thing that was said wrongly. Told when the request is made, so that saying is one
@@ -79,6 +81,7 @@ impl Terms {
             note: Note::default(),
             lock_delay: Duration::ZERO,
             at_least: Duration::ZERO,
+            supersedes: false,
             on_queued: None,
             invalid: None,
         }
@@ -140,6 +143,10 @@ impl Terms {
         self.at_least = length;
     }
 
+    pub(super) fn supersede(&mut self) {
+        self.supersedes = true;
+    }
+
     pub(super) fn on_queued(&mut self, on_queued: OnQueued) {
         self.on_queued = Some(on_queued);
     }
@@ -163,6 +170,7 @@ impl Terms {
             progress: self.on_queued.is_some(),
             lock_delay_ms: millis_up(self.lock_delay).try_into().unwrap_or(u32::MAX),
             at_least_ms: millis_up(self.at_least),
+            supersedes: self.supersedes,
             note: self.note.as_str().to_owned(),
             claims: claims.as_slice().iter().map(wire_claim).collect(),
         });
@@ -210,6 +218,7 @@ impl fmt::Debug for Terms {
             .field("note", &self.note)
             .field("lock_delay", &self.lock_delay)
             .field("at_least", &self.at_least)
+            .field("supersedes", &self.supersedes)
             .field("invalid", &self.invalid)
             .finish_non_exhaustive()
     }

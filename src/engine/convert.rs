@@ -13,12 +13,12 @@ use std::hash::BuildHasher;
 
 use super::arena::{LockKey, RequestKey, SessionKey};
 use super::event::Request;
-use super::lock::{ClaimNode, share};
+use super::lock::{ClaimNode, Shape, share};
 use super::owner::Hold;
 use super::request::Live;
 use super::session::Outcome;
 use super::{LockTable, News, Rejection};
-use crate::types::{FencingToken, OwnerId, RequestId, Ticket, Timestamp};
+use crate::types::{FencingToken, Mode, OwnerId, RequestId, Ticket, Timestamp};
 
 impl<S: BuildHasher + Clone> LockTable<S> {
     /// The request that `request` wants to convert, if it wants to, and if it can.
@@ -128,7 +128,11 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let token = self.requests[converted].token()?;
         let wants_less = |claim| {
             let ClaimNode { lock, mode, .. } = self.claims[claim];
-            share(mode) <= self.share_of(converted, lock)
+            let had = self.share_of(converted, lock);
+            // Whoever has all of it may make something else of it: nobody else has anything.
+            let is_same =
+                self.locks[lock].shape == Shape::of(mode) || had == share(Mode::Exclusive);
+            is_same && share(mode) <= had
         };
         self.claims_of(request).all(wants_less).then_some(token)
     }

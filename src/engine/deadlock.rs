@@ -35,7 +35,7 @@ use std::hash::BuildHasher;
 
 use self::inquiry::Inquiry;
 use super::arena::{LockKey, OwnerKey, RequestKey};
-use super::lock::{ClaimNode, share};
+use super::lock::{ClaimNode, Shape, fits, share};
 use super::request::State;
 use super::{CycleLink, LockTable, Rejection};
 use crate::types::FencingToken;
@@ -67,12 +67,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             let ClaimNode { lock: key, mode, .. } = self.claims[claim];
             let lock = &self.locks[key];
             let converted = self.converted_share(request, key);
-            if share(mode) + lock.taken() - converted <= lock.shape.capacity() {
+            if lock.fits_instead(mode, converted) {
                 continue;
             }
             let (held, token) = self.held_by(owner, key, self.requests[request].partner());
             if let Some(token) = token
-                && share(mode) + held > lock.shape.capacity()
+                && !fits(mode, lock.shape, held)
             {
                 return Err(Rejection::AlreadyHeld { lock: lock.name.clone(), token });
             }
@@ -167,7 +167,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let Some(first) = self.requests[request].first else { return false };
         let key = self.claims[first].lock;
         let (lock, queue) = (&self.locks[key], self.locks.queue(key));
-        queue.converts_pairs_only() && lock.owned() + queue.share_max() <= lock.shape.capacity()
+        queue.converts_pairs_only() && queue.all_fit(lock.shape, lock.owned())
     }
 
     #[cfg(test)]
@@ -195,9 +195,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// Whether those in a lock's queue who are not entangled matter: one of them might not fit beside
-    /// what is taken.
-    fn all_matter(&self, lock: LockKey, taken: u64) -> bool {
-        let capacity = self.locks[lock].shape.capacity();
-        taken > 0 && taken + self.locks.queue(lock).share_max() > capacity
+    /// those who have so much of it and use it as `shape`.
+    fn all_matter(&self, lock: LockKey, shape: Shape, taken: u64) -> bool {
+        !self.locks.queue(lock).all_fit(shape, taken)
     }
 }

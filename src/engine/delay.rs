@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::arena::{LockKey, RequestKey, SessionKey};
-use super::event::Request;
+use super::event::Extras;
 use super::image::sorted;
 use super::request::State;
 use super::table::Due;
@@ -127,16 +127,17 @@ impl<S: BuildHasher + Clone> Kept<S> {
 }
 
 impl<S: BuildHasher + Clone> LockTable<S> {
-    /// Whether a request may leave its locks behind.
+    /// Whether a request may leave so many locks behind.
     pub(super) fn check_room_to_keep(
         &self,
         session: SessionKey,
-        request: &Request,
+        new: usize,
+        at_least: Duration,
     ) -> Result<(), Rejection> {
-        if request.at_least.is_zero() {
+        if at_least.is_zero() {
             return Ok(());
         }
-        let (new, max) = (request.claims.as_slice().len(), self.limits.kept_locks_max);
+        let max = self.limits.kept_locks_max;
         if self.kept.count + new > max {
             return Err(Rejection::TooManyKept { max });
         }
@@ -150,9 +151,17 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
     }
 
-    /// A new request, with all its claims, wants its locks kept.
+    /// A new request, with all its claims, wants something besides.
     #[cold]
-    pub(super) fn note_keep(&mut self, request: RequestKey, at_least: Duration) {
+    pub(super) fn note_extras(&mut self, request: RequestKey, extras: Extras) {
+        let Extras { at_least, supersede } = extras;
+        self.requests[request].more_mut().supersede = supersede;
+        if !at_least.is_zero() {
+            self.note_keep(request, at_least);
+        }
+    }
+
+    fn note_keep(&mut self, request: RequestKey, at_least: Duration) {
         let origin = self.origin_of(self.requests[request].session);
         let count = self.claims_of(request).count();
         self.requests[request].more_mut().keep = Some(Box::new(Keep { at_least, origin }));

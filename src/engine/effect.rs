@@ -252,6 +252,15 @@ pub enum Rejection {
         /// The first lock that stood in the way.
         lock: LockName,
     },
+    /// The lock is held as something else (rule R4), and the request would not wait.
+    HeldOtherwise {
+        /// The first lock that stood in the way.
+        lock: LockName,
+        /// How many permits it has now; none: it is a plain lock.
+        of: Option<u32>,
+        /// What was asked for.
+        asked: Mode,
+    },
     /// The request waited as long as it would.
     TimedOut {
         /// The first lock that stood in the way.
@@ -281,15 +290,6 @@ pub enum Rejection {
     },
     /// Not a number of permits.
     Permits(PermitsError),
-    /// The lock is in use otherwise: as a plain lock, or with another number of permits.
-    PermitsDiffer {
-        /// The lock.
-        lock: LockName,
-        /// How many permits it has now; none: it is a plain lock.
-        of: Option<u32>,
-        /// What was asked for.
-        asked: Mode,
-    },
     /// Not a list of claims.
     Claims(ClaimsError),
     /// Not a lock delay.
@@ -360,6 +360,15 @@ pub enum Rejection {
     Unavailable,
     /// Too much waits to be put on record.
     DiskBehind,
+    /// A newer request for the lock came that is to have its place (rule S10).
+    Superseded {
+        /// The first lock that both want.
+        lock: LockName,
+        /// Whose that is.
+        session: SessionId,
+        /// Who that is.
+        identity: Identity,
+    },
     /// Nobody holds the lock with this token.
     NoSuchGrant {
         /// The lock.
@@ -417,7 +426,7 @@ impl Rejection {
     /// The stable code.
     pub fn code(&self) -> RejectionCode {
         match self {
-            Self::Busy { .. } => RejectionCode::Busy,
+            Self::Busy { .. } | Self::HeldOtherwise { .. } => RejectionCode::Busy,
             Self::TimedOut { .. } => RejectionCode::TimedOut,
             Self::NotHolder { .. } | Self::NothingToConvert { .. } => RejectionCode::NotHolder,
             Self::LockName(_) => RejectionCode::InvalidLockName,
@@ -425,7 +434,6 @@ impl Rejection {
             Self::Identity(_) => RejectionCode::InvalidIdentity,
             Self::Ttl(_) | Self::TtlNotAllowed { .. } => RejectionCode::InvalidTtl,
             Self::Permits(_) => RejectionCode::InvalidPermits,
-            Self::PermitsDiffer { .. } => RejectionCode::PermitsDiffer,
             Self::Claims(_) => RejectionCode::InvalidClaims,
             Self::LockDelay { .. } => RejectionCode::InvalidLockDelay,
             Self::AtLeast { .. } => RejectionCode::InvalidAtLeast,
@@ -443,6 +451,7 @@ impl Rejection {
             Self::Draining => RejectionCode::Draining,
             Self::Unavailable | Self::DiskBehind => RejectionCode::Unavailable,
             Self::NoSuchGrant { .. } => RejectionCode::NoSuchGrant,
+            Self::Superseded { .. } => RejectionCode::Superseded,
             Self::SessionNeeded => RejectionCode::SessionNeeded,
             Self::ImplausibleToken => RejectionCode::ImplausibleToken,
             Self::Grace { .. } => RejectionCode::Grace,
@@ -466,7 +475,9 @@ impl Rejection {
     /// The lock that stood in the way, if one did.
     pub fn blocking_lock(&self) -> Option<&LockName> {
         match self {
-            Self::Busy { lock } | Self::TimedOut { lock, .. } => Some(lock),
+            Self::Busy { lock }
+            | Self::HeldOtherwise { lock, .. }
+            | Self::TimedOut { lock, .. } => Some(lock),
             _ => None,
         }
     }
@@ -476,6 +487,12 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Busy { lock } => write!(f, "{lock:?} is busy"),
+            Self::HeldOtherwise { lock, of: Some(of), asked } => {
+                write!(f, "{lock:?} is in use as a semaphore of {of}; you asked for {asked}")
+            }
+            Self::HeldOtherwise { lock, of: None, asked } => {
+                write!(f, "{lock:?} is in use as a plain lock; you asked for {asked}")
+            }
             Self::TimedOut { lock, waited } => {
                 write!(f, "{lock:?} is still busy after {waited:.1?}")
             }
@@ -493,12 +510,6 @@ impl fmt::Display for Rejection {
                 "a ttl of {asked} is longer than the {max} that this coordinator allows (its ttl-max)"
             ),
             Self::Permits(error) => error.fmt(f),
-            Self::PermitsDiffer { lock, of: Some(of), asked } => {
-                write!(f, "{lock:?} is in use as a semaphore of {of}, not for {asked}")
-            }
-            Self::PermitsDiffer { lock, of: None, asked } => {
-                write!(f, "{lock:?} is in use as a plain lock, not for {asked}")
-            }
             Self::Claims(error) => write!(f, "not 1 to {CLAIMS_MAX} different locks: {error}"),
             Self::LockDelay { asked } => {
                 write!(f, "a lock delay of {asked:?}, at most {LOCK_DELAY_MAX:?} is allowed")
@@ -536,6 +547,9 @@ impl fmt::Display for Rejection {
             }
             Self::DiskBehind => {
                 f.write_str("too much waits for the disk already; ask again when it has caught up")
+            }
+            Self::Superseded { lock, session, identity } => {
+                said::superseded(lock, *session, identity, f)
             }
             Self::NoSuchGrant { lock, token } => {
                 write!(f, "nobody holds {lock:?} with token {token}")

@@ -180,13 +180,53 @@ pub struct Request {
     pub place: Option<Place>,
     /// Pause before its locks are granted anew if its holder is lost (rule S7).
     pub lock_delay: Duration,
-    /// For how long from its grant on its locks are granted to nobody else, even if they are given back
-    /// (rule S9).
-    pub at_least: Duration,
+    /// What few want besides; none: nothing.
+    pub extras: Option<Box<Extras>>,
     /// What it is for, for people.
     pub note: Note,
     /// The locks.
     pub claims: Claims,
+}
+
+/// What few requests want besides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extras {
+    /// For how long from its grant on its locks are granted to nobody else, even if they are given back
+    /// (rule S9).
+    pub at_least: Duration,
+    /// Whom it ends.
+    pub supersede: Supersede,
+}
+
+impl Extras {
+    /// These, as a request has them: none if they are nothing.
+    pub fn of_few(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
+    }
+}
+
+#[cfg(test)]
+impl Request {
+    /// What it wants besides.
+    pub(crate) fn wants(&self) -> Extras {
+        self.extras.as_deref().copied().unwrap_or_default()
+    }
+
+    /// The same request, which wants this besides.
+    pub(crate) fn with(self, extras: Extras) -> Self {
+        Self { extras: extras.of_few(), ..self }
+    }
+}
+
+/// Whom a request ends that is granted or waits (rule S10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Supersede {
+    /// Nobody, and nobody ends it.
+    #[default]
+    Nobody,
+    /// Those that came before it, wait for one of its locks, and said this, too. While it waits, whoever
+    /// says this later ends it.
+    Older,
 }
 
 /// Where a request stood, as it was told.

@@ -174,5 +174,6 @@ scenarios! {
     leases_over_broken_connections 2
     crashes_and_reclaims 3
     orderly_restarts 4
-    replays_and_crashes 5
+    newest_first_one_pending 5
+    replays_and_crashes 6
 }

@@ -8,8 +8,8 @@ use std::iter;
 use std::time::Duration;
 
 use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
-use super::event::{Account, Place, Progress, Reclaim, Request, Wait};
-use super::lock::{ClaimNode, Shape, share};
+use super::event::{Account, Extras, Place, Progress, Reclaim, Request, Wait};
+use super::lock::{ClaimNode, share};
 use super::request::{Live, State};
 use super::session::Outcome;
 use super::table::Due;
@@ -114,7 +114,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             progress: Progress::Untold,
             place: None,
             lock_delay: reclaim.lock_delay,
-            at_least: reclaim.at_least,
+            extras: Extras { at_least: reclaim.at_least, ..Extras::default() }.of_few(),
             note: reclaim.note.clone(),
             claims: reclaim.claims.clone(),
         };
@@ -131,14 +131,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// Makes room for a reclaim in all its locks, if only lesser tokens are in the way: those lose.
-    /// Waiters who want to use a lock otherwise than it was used are answered.
     fn make_room(&mut self, request: RequestKey, reclaimed: FencingToken) -> bool {
         let Some(losers) = self.find_losers(request, reclaimed) else { return false };
         for (token, loser) in losers {
             let reason = LostReason::Conflict;
             self.finish(loser, Outcome::Lost(token, reason), News::Lost { token, reason });
         }
-        self.reshape_locks(request);
         true
     }
 
@@ -182,8 +180,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Whether a lock has room for a reclaim in this mode once so much is given back. A lock delay is
     /// for others; whoever held it beside the one that was lost still does.
     fn fits_without(&self, lock: LockKey, mode: Mode, given_back: u64) -> bool {
-        let lock = &self.locks[lock];
-        lock.fits_instead(mode, given_back) || lock.taken() == given_back
+        self.locks[lock].fits_instead(mode, given_back)
     }
 
     /// Whether a claim of a reclaim has room if enough holders with lesser tokens go. Those who would
@@ -226,39 +223,6 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         true
     }
 
-    /// The locks of a request are what it says they are; nobody holds those that were something else.
-    pub(super) fn reshape_locks(&mut self, request: RequestKey) {
-        let claims: Vec<ClaimKey> = self.claims_of(request).collect();
-        for claim in claims {
-            let ClaimNode { lock, mode, .. } = self.claims[claim];
-            if self.locks[lock].shape != Shape::of(mode) {
-                self.reshape(lock, Shape::of(mode));
-            }
-        }
-    }
-
-    /// A lock that nobody holds is something else from now on: who waits for it as what it was is
-    /// answered.
-    fn reshape(&mut self, lock: LockKey, shape: Shape) {
-        let waiters: Vec<RequestKey> = {
-            let queue = self.locks.queue(lock).iter(&self.claims);
-            queue.map(|claim| self.claims[claim].request).collect()
-        };
-        let of = match shape {
-            Shape::Plain => None,
-            Shape::Semaphore { of } => Some(of.get()),
-        };
-        for waiter in waiters {
-            let claim = self.claims_of(waiter).find(|claim| self.claims[*claim].lock == lock);
-            let Some(claim) = claim else { continue };
-            let (name, asked) = (self.locks[lock].name.clone(), self.claims[claim].mode);
-            let rejection = Rejection::PermitsDiffer { lock: name, of, asked };
-            let outcome = Outcome::Rejected(rejection.code());
-            self.finish(waiter, outcome, News::Rejected(rejection));
-        }
-        self.locks[lock].shape = shape;
-    }
-
     /// How long the grace period still lasts; none if there is none.
     pub fn grace_left(&self) -> Option<Duration> {
         self.grace_until.map(|until| until.since(self.now))
@@ -290,14 +254,6 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// latest grace period that came to its end was proved anew since, unless it was over then.
     pub(super) fn still_counts(&self, proved_in: Epoch) -> bool {
         (self.proofs_from..self.first_epoch).contains(&proved_in)
-    }
-
-    /// Whether only those use a lock who began to wait for it in this run: what it is, is still to be
-    /// said by whoever was there before.
-    pub(super) fn has_only_newcomers(&self, lock: LockKey) -> bool {
-        let first = self.locks.queue(lock).head().map(|claim| self.claims[claim].request);
-        let is_earlier = |first| self.is_of_earlier_run(self.requests[first].ticket());
-        self.locks[lock].holders.is_empty() && !first.is_some_and(is_earlier)
     }
 
     pub(super) fn is_of_earlier_run(&self, ticket: Ticket) -> bool {

@@ -17,7 +17,7 @@ use super::owner::Hold;
 use super::request::{Live, State};
 use super::session::{Outcome, Session};
 use super::{Happening, LockTable, News, Rejection};
-use crate::types::{Claim, FencingToken, LockName, Mode, RequestId, SessionId, Ticket};
+use crate::types::{Claim, FencingToken, LockName, Mode, RequestId, SessionId};
 
 impl<S: BuildHasher + Clone> LockTable<S> {
     /// Takes a request in: it is granted, waits or is rejected, and that is told (rules R1 to R6).
@@ -81,7 +81,18 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if self.sessions[session].claims + request.claims.as_slice().len() > max {
             return Err(Rejection::TooManyClaims { max });
         }
-        self.check_room_to_keep(session, request)?;
+        match request.extras.as_deref() {
+            None => self.admit(session, request),
+            Some(extras) => self.admit_with(session, request, *extras),
+        }
+    }
+
+    /// Grants a request for which there is room, or lets it wait, or leaves no trace of it.
+    pub(super) fn admit(
+        &mut self,
+        session: SessionKey,
+        request: &Request,
+    ) -> Result<(), Rejection> {
         let converted = self.find_converted(session, request)?;
         let key = self.put_in(session, request);
         if let Some(converted) = converted {
@@ -111,7 +122,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         let mut last: Option<ClaimKey> = None;
         for Claim { name, mode } in claims.as_slice() {
-            let lock = self.locks.find_or_use(name, Shape::of(*mode));
+            let lock = self.locks.find_or_use(name);
             let node = self.claims.insert(ClaimNode::new(lock, key, *mode));
             self.sessions[session].claims += 1;
             match last.replace(node) {
@@ -119,8 +130,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 None => self.requests[key].first = Some(node),
             }
         }
-        if !request.at_least.is_zero() {
-            self.note_keep(key, request.at_least);
+        if let Some(extras) = request.extras.as_deref() {
+            self.note_extras(key, *extras);
         }
         key
     }
@@ -133,7 +144,6 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         place: Option<Place>,
     ) -> Result<(), Rejection> {
         let kept = self.place_kept(place);
-        self.check_shapes(request, kept)?;
         if self.token_kept(request).is_some() {
             self.grant(request);
             return Ok(());
@@ -151,15 +161,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 return Err(Rejection::Grace { left });
             }
             (None, Wait::Never) => return Err(Rejection::Unavailable),
-            (Some(lock), Wait::Never) => {
-                return Err(Rejection::Busy { lock: self.locks[lock].name.clone() });
-            }
+            (Some(lock), Wait::Never) => return Err(self.busy(request, lock)),
             (_, Wait::Forever) => None,
             (_, Wait::AtMost(timeout)) => Some(self.now.after(timeout)),
         };
         self.check_room_to_wait(request, kept)?;
         if kept.is_some() {
-            self.reshape_locks(request);
             self.displace_waiters(request);
         }
         let ticket = self.ticket(kept);
@@ -173,26 +180,16 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         Ok(())
     }
 
-    /// All who use a lock at a time use it as the same (rule R4); and of them, those who are new in a
-    /// grace period as those who come back to the place that they kept.
-    pub(super) fn check_shapes(
-        &self,
-        request: RequestKey,
-        kept: Option<Ticket>,
-    ) -> Result<(), Rejection> {
-        for claim in self.claims_of(request) {
-            let ClaimNode { lock: key, mode, .. } = self.claims[claim];
-            let lock = &self.locks[key];
-            let may_differ = kept.is_some() && self.has_only_newcomers(key);
-            if lock.shape != Shape::of(mode) && !may_differ {
-                let of = match lock.shape {
-                    Shape::Plain => None,
-                    Shape::Semaphore { of } => Some(of.get()),
-                };
-                return Err(Rejection::PermitsDiffer { lock: lock.name.clone(), of, asked: mode });
-            }
+    /// That a request would not wait for this lock.
+    fn busy(&self, request: RequestKey, key: LockKey) -> Rejection {
+        let (held, lock) = (&self.locks[key], self.locks[key].name.clone());
+        let is_held = held.taken() > self.converted_share(request, key);
+        let asked = self.claims_of(request).map(|claim| &self.claims[claim]);
+        let asked = asked.filter(|node| node.lock == key).map(|node| node.mode).next();
+        match asked.filter(|asked| is_held && Shape::of(*asked) != held.shape) {
+            Some(asked) => Rejection::HeldOtherwise { lock, of: held.shape.permits(), asked },
+            None => Rejection::Busy { lock },
         }
-        Ok(())
     }
 
     /// The first lock that keeps a request from being granted: it has no room, or others came

@@ -7,7 +7,7 @@ use super::LockTable;
 use super::arena::{ClaimKey, LockKey, RequestKey};
 use super::away::Moving;
 use super::forfeit::{Limbo, RECORDS_MAX};
-use super::lock::share;
+use super::lock::{Shape, share};
 use super::owner::REQUESTS_LOOKED_THROUGH_MAX;
 use super::queue::Presence;
 use super::request::State;
@@ -59,6 +59,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             assert!(!alone || modes.len() == 1, "{}: {modes:?} hold it together", lock.name);
             let (taken, capacity) = lock.taken_and_capacity();
             assert!(taken <= capacity, "{}: {taken} of {capacity} are taken", lock.name);
+            let is_same = |mode: &Mode| Shape::of(*mode) == lock.shape;
+            assert!(modes.iter().all(is_same), "{}: {modes:?} differ", lock.name);
             assert_eq!(taken == 0, modes.is_empty(), "{}: taken by nobody", lock.name);
             let has_owner =
                 |claim: &ClaimKey| self.requests[self.claims[*claim].request].owner().is_some();

@@ -29,7 +29,7 @@ pub(super) struct Lock {
     /// The name's hash, so that it is computed once.
     #[serde(skip)]
     hash: u64,
-    /// What it is used as. Fixed while it is in use (rule R4).
+    /// What its holders use it as, all the same (rule R4). While nobody holds it, that says nothing.
     pub(super) shape: Shape,
     /// How much of the shape's capacity its holders have. Invariant: the sum of their shares, and
     /// never more than the capacity.
@@ -74,6 +74,14 @@ impl Shape {
         }
     }
 
+    /// How many permits there are; none: it is a plain lock.
+    pub(super) fn permits(self) -> Option<u32> {
+        match self {
+            Self::Plain => None,
+            Self::Semaphore { of } => Some(of.get()),
+        }
+    }
+
     /// How much there is to share.
     pub(super) fn capacity(self) -> u64 {
         match self {
@@ -96,6 +104,13 @@ fn held_share(mode: Mode) -> u32 {
         Mode::Shared => 1,
         Mode::Permits { take, .. } => take,
     }
+}
+
+/// Whether a holder in `mode` can join others who have so much of a lock, and use it as `shape`: who
+/// uses it as something else has it alone (rule R4).
+pub(super) fn fits(mode: Mode, shape: Shape, taken: u64) -> bool {
+    let wanted = Shape::of(mode);
+    taken + share(mode) <= wanted.capacity() && (taken == 0 || shape == wanted)
 }
 
 /// One claim of a live request: in the queue of its lock, or among its holders.
@@ -182,8 +197,7 @@ impl Lock {
     /// Whether a holder in `mode` fits together with the holders there are, if this share were given
     /// back; whatever the lock is delayed for.
     pub(super) fn fits_instead(&self, mode: Mode, given_back: u64) -> bool {
-        let taken = self.taken() - given_back;
-        self.shape == Shape::of(mode) && taken + share(mode) <= self.shape.capacity()
+        fits(mode, self.shape, self.taken() - given_back)
     }
 
     /// How much of its capacity its holders have.
@@ -191,14 +205,9 @@ impl Lock {
         self.taken.into()
     }
 
-    /// Whether nobody holds it and nobody waits for it.
-    fn is_unused(&self) -> bool {
-        self.holders.is_empty() && self.queue.is_none()
-    }
-
     /// Whether there is no reason to keep it.
     pub(super) fn is_idle(&self) -> bool {
-        self.is_unused() && self.delay.is_none()
+        self.holders.is_empty() && self.queue.is_none() && self.delay.is_none()
     }
 
     /// How much of its capacity those of its holders have that have an owner.
@@ -317,27 +326,19 @@ impl<S: BuildHasher + Clone> Locks<S> {
         self.by_name.find(hash, |key| self.arena[*key].name.as_str() == name).copied()
     }
 
-    /// The lock of this name; if it was free, it is in use as `shape` from now on.
-    pub(super) fn find_or_use(&mut self, name: &LockName, shape: Shape) -> LockKey {
+    /// The lock of this name; if it was free, it is in use from now on.
+    pub(super) fn find_or_use(&mut self, name: &LockName) -> LockKey {
         let Self { arena, by_name, watched, hasher, .. } = self;
         let hash = hasher.hash_one(name.as_str());
         let found = by_name.entry(hash, |key| arena[*key].name == *name, |key| arena[*key].hash);
         match found {
-            Entry::Occupied(entry) => {
-                let key = *entry.get();
-                let lock = &mut arena[key];
-                if lock.is_unused() {
-                    // It is only delayed: nobody uses it as anything.
-                    lock.shape = shape;
-                }
-                key
-            }
+            Entry::Occupied(entry) => *entry.get(),
             Entry::Vacant(entry) => {
                 let is_watched = !watched.is_empty() && watched.contains(name);
                 let key = arena.insert(Lock {
                     name: name.clone(),
                     hash,
-                    shape,
+                    shape: Shape::Plain,
                     taken: 0,
                     owned: 0,
                     holders: Chain::EMPTY,
@@ -430,8 +431,10 @@ impl<S: BuildHasher + Clone> Locks<S> {
         claim: ClaimKey,
     ) {
         let lock = &mut self.arena[key];
-        lock.taken += held_share(claims[claim].mode);
+        let mode = claims[claim].mode;
+        lock.taken += held_share(mode);
         if lock.holders.is_empty() {
+            lock.shape = Shape::of(mode);
             return lock.holders.push_back(claims, claim);
         }
         let marks = &mut take_marks(&mut self.marks, lock.is_marked, key);

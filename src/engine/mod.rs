@@ -63,6 +63,7 @@ mod revoke;
 mod row;
 mod session;
 mod snapshot;
+mod supersede;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -76,7 +77,10 @@ pub use delay::Pause;
 pub use effect::{
     CYCLE_TOLD_MAX, CycleLink, Effect, EndReason, Forfeit, Happening, News, Rejection, Standing,
 };
-pub use event::{Account, Attach, Command, Event, Place, Progress, Reclaim, Request, Run, Wait};
+pub use event::{
+    Account, Attach, Command, Event, Extras, Place, Progress, Reclaim, Request, Run, Supersede,
+    Wait,
+};
 pub use forfeit::{RECORDS_MAX, REVOCATIONS_WAITING_MAX};
 pub use place::PLACES_TOLD_MAX;
 pub use snapshot::Snapshot;

@@ -105,7 +105,8 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let live = &self.requests[request];
         let (told, converts) = (live.is_told(), live.is_conversion());
         let is_pair = converts && self.is_pair(request);
-        Traits { told, entangled: self.is_entangled(request), converts, is_pair }
+        let (entangled, supersedes) = (self.is_entangled(request), live.supersedes());
+        Traits { told, entangled, converts, is_pair, supersedes }
     }
 
     /// Whether others may wait for something else than the lock because of it. The same as long as a
@@ -114,6 +115,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let live = &self.requests[request];
         live.owner().is_some()
             || live.first.is_some_and(|first| self.claims[first].sibling.is_some())
+    }
+
+    /// Whether a request waits in the queues of its locks.
+    pub(super) fn is_in_queues(&self, request: RequestKey) -> bool {
+        let first = self.requests[request].first;
+        first.is_some_and(|first| self.claims[first].is_queued())
     }
 
     /// Where a request stands in queues.
@@ -128,7 +135,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let live = &self.requests[request];
         let (first, owner) = (live.first, live.owner());
         if let Some(owner) = owner
-            && first.is_some_and(|first| self.claims[first].is_queued())
+            && self.is_in_queues(request)
         {
             self.waits_for_less(request, owner);
         }

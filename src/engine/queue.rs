@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arena::ClaimKey;
 use super::away::Away;
-use super::lock::{ClaimArena, ClaimNode, share};
+use super::lock::{ClaimArena, ClaimNode, Shape, share};
 use super::request::{Rank, Requests};
 use super::row::Row;
 
@@ -35,6 +35,8 @@ pub(super) struct Traits {
     pub(super) converts: bool,
     /// Whether it does that for an owner that has nothing else, of no other lock.
     pub(super) is_pair: bool,
+    /// Whether a newer one of its kind ends it.
+    pub(super) supersedes: bool,
 }
 
 /// The claims that wait for one lock, served first come first served (rule R3).
@@ -55,6 +57,10 @@ pub(super) struct ServiceQueue {
     pairs: u32,
     /// No claim in it wants more than this. Lowered only when it is empty.
     share_max: u64,
+    /// What every claim in it wants the lock as; none: they differ, or did since it was empty.
+    shape: Option<Shape>,
+    /// The one that the next of its kind ends (rule S10). Invariant: in it is no other of them.
+    superseding: Option<ClaimKey>,
 }
 
 /// That of all locks for which nobody waits.
@@ -69,6 +75,8 @@ impl ServiceQueue {
         conversions: 0,
         pairs: 0,
         share_max: 0,
+        shape: None,
+        superseding: None,
     };
 
     pub(super) fn is_empty(&self) -> bool {
@@ -134,7 +142,19 @@ impl ServiceQueue {
         &self.entangled
     }
 
-    /// No claim in it wants more than this.
+    /// Whether any claim in it fits beside others who have so much of the lock and use it as `shape`, as
+    /// far as can be told without a look at each.
+    pub(super) fn all_fit(&self, shape: Shape, taken: u64) -> bool {
+        let fits = taken + self.share_max <= shape.capacity() && self.shape == Some(shape);
+        fits || taken == 0 || self.is_empty()
+    }
+
+    /// The one that the next of its kind ends.
+    pub(super) fn superseding(&self) -> Option<ClaimKey> {
+        self.superseding
+    }
+
+    #[cfg(test)]
     pub(super) fn share_max(&self) -> u64 {
         self.share_max
     }
@@ -177,7 +197,14 @@ impl ServiceQueue {
             self.away.come_back(arena, requests, claim);
         }
         self.told += u32::from(traits.told);
-        self.share_max = self.share_max.max(share(arena[claim].mode));
+        let mode = arena[claim].mode;
+        self.share_max = self.share_max.max(share(mode));
+        if traits.supersedes {
+            self.superseding = Some(claim);
+        }
+        let is_first = self.claims.len() == 1;
+        let is_same = is_first || self.shape == Some(Shape::of(mode));
+        self.shape = is_same.then_some(Shape::of(mode));
         next.is_some()
     }
 
@@ -195,6 +222,9 @@ impl ServiceQueue {
         self.claims.remove(arena, claim, rank);
         if traits.entangled {
             self.entangled.remove(arena, claim, rank);
+        }
+        if self.superseding == Some(claim) {
+            self.superseding = None;
         }
         self.told -= u32::from(traits.told);
         self.conversions -= u32::from(traits.converts);
@@ -215,6 +245,13 @@ impl ServiceQueue {
         let rank = |node: &ClaimNode| requests.rank(node.request);
         self.claims.invariant(arena, rank);
         self.entangled.invariant(arena, rank);
+        let supersedes = |claim: &ClaimKey| requests[arena[*claim].request].supersedes();
+        let superseding: Vec<ClaimKey> = self.claims.iter(arena).filter(supersedes).collect();
+        assert_eq!(superseding, Vec::from_iter(self.superseding), "who supersedes others");
+        if let Some(shape) = self.shape {
+            let is_same = |claim: ClaimKey| Shape::of(arena[claim].mode) == shape;
+            assert!(self.claims.iter(arena).all(is_same), "claims in a queue differ");
+        }
         let converts = |claim: &ClaimKey| requests[arena[*claim].request].is_conversion();
         let conversions = self.claims.iter(arena).filter(converts).count();
         assert_eq!(conversions, self.conversions as usize, "conversions in a queue");

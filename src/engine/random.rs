@@ -55,6 +55,7 @@ enum Step {
         delay: u64,
         keep: u64,
         progress: Progress,
+        supersede: Supersede,
     },
     /// A request of some time ago is to be converted.
     Convert {
@@ -108,7 +109,7 @@ fn step() -> impl Strategy<Value = Step> {
     let mode = prop_oneof![
         3 => Just(Mode::Exclusive),
         2 => Just(Mode::Shared),
-        1 => (1..3u32).prop_map(|take| Mode::Permits { take, of: 3 }),
+        2 => (1..3u32, 3..5u32).prop_map(|(take, of)| Mode::Permits { take, of }),
     ];
     let wait = prop_oneof![
         3 => Just(Wait::Forever),
@@ -120,6 +121,7 @@ fn step() -> impl Strategy<Value = Step> {
         .prop_map(|claims| claims.into_iter().collect::<Vec<_>>());
     let progress = prop_oneof![Just(Progress::Told), Just(Progress::Untold)];
     let delay = prop_oneof![4 => Just(0u64), 1 => 1..3_000u64];
+    let supersede = prop_oneof![3 => Just(Supersede::Nobody), 1 => Just(Supersede::Older)];
     let back = 0..4u64;
     prop_oneof![
         4 => (session.clone(), 2..20u64, prop::option::of(0..4_000u64))
@@ -128,9 +130,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => session.clone().prop_map(|session| Step::Cut { session }),
         1 => session.clone().prop_map(|session| Step::Goodbye { session }),
         4 => session.clone().prop_map(|session| Step::KeepAlive { session }),
-        12 => (session.clone(), owner, claims, wait.clone(), delay.clone(), delay, progress).prop_map(
-            |(session, owner, claims, wait, delay, keep, progress)| Step::Request {
-                session, owner, claims, wait, delay, keep, progress
+        12 => (
+            session.clone(), owner, claims, wait.clone(), delay.clone(), delay, progress, supersede
+        ).prop_map(
+            |(session, owner, claims, wait, delay, keep, progress, supersede)| Step::Request {
+                session, owner, claims, wait, delay, keep, progress, supersede
             }
         ),
         4 => (session.clone(), back.clone(), mode.clone(), wait).prop_map(
@@ -180,6 +184,8 @@ struct World {
     ended: HashSet<SessionId>,
     /// When what is held was granted.
     granted: HashMap<(SessionId, RequestId), Timestamp>,
+    /// Requests that their client has said not to know of.
+    unknown: HashSet<(SessionId, RequestId)>,
     /// Until when locks are nobody else's, and after the hold with which token.
     kept: HashMap<LockName, (Timestamp, FencingToken)>,
     last_token: FencingToken,
@@ -225,6 +231,7 @@ impl World {
             secrets: HashMap::new(),
             ended: HashSet::new(),
             granted: HashMap::new(),
+            unknown: HashSet::new(),
             kept: HashMap::new(),
             last_token: FencingToken::default(),
             disk_works: false,
@@ -365,9 +372,10 @@ impl World {
 
     /// A hold is over, and its locks are kept for as long as it asked for.
     fn keep(&mut self, key: (SessionId, RequestId)) {
-        let Some(began) = self.granted.remove(&key) else { return };
+        let is_unknown = self.unknown.contains(&key);
+        let Some(began) = self.granted.remove(&key).filter(|_| !is_unknown) else { return };
         let Some(request) = self.request(key).cloned() else { return };
-        let (until, token) = (began.after(request.at_least), self.tokens[&key]);
+        let (until, token) = (began.after(request.wants().at_least), self.tokens[&key]);
         for claim in request.claims.as_slice().iter().filter(|_| until > self.now) {
             let kept = self.kept.entry(claim.name.clone()).or_default();
             *kept = (*kept).max((until, token));
@@ -432,10 +440,9 @@ impl World {
 
     fn account(&mut self, session: u64, knows: bool) {
         let Some((id, _, _)) = self.sessions.get(&session) else { return };
-        if !knows {
-            // What nobody knows of may never have been used.
-            self.granted.retain(|(of, _), _| of != id);
-        }
+        // What nobody knows of may never have been used, and is not kept.
+        let made = self.requests.entry(*id).or_default().iter().map(|made| (*id, made.id));
+        self.unknown.extend(made.filter(|key| !knows || !self.tokens.contains_key(key)));
         let held = self.tokens.iter().filter(|((of, _), _)| knows && of == id);
         let (from, to) = (RequestId::new(0), RequestId::new(u64::MAX));
         let held = held.map(|((_, request), token)| (*request, *token)).collect();
@@ -444,11 +451,9 @@ impl World {
     }
 
     fn reclaim(&mut self, session: u64, back: u64) {
-        let Some(Request { id, owner, claims, lock_delay, at_least, note, .. }) =
-            self.back(session, back)
-        else {
-            return;
-        };
+        let Some(request) = self.back(session, back) else { return };
+        let at_least = request.wants().at_least;
+        let Request { id, owner, claims, lock_delay, note, .. } = request;
         let key = (self.sessions[&session].0, id);
         let held = self.held_before.get(&key);
         let Some(token) = held.copied() else { return };
@@ -491,7 +496,7 @@ impl World {
             }
             Step::Goodbye { session } => self.say(session, Command::Goodbye),
             Step::KeepAlive { session } => self.say(session, Command::KeepAlive { sequence: 0 }),
-            Step::Request { session, owner, claims, wait, delay, keep, progress } => {
+            Step::Request { session, owner, claims, wait, delay, keep, progress, supersede } => {
                 let Some((id, _, _)) = self.sessions.get(&session) else { return };
                 let made = self.requests.entry(*id).or_default();
                 let claims = claims.into_iter().map(|(lock, mode)| Claim {
@@ -506,7 +511,7 @@ impl World {
                     progress,
                     place: None,
                     lock_delay: Duration::from_millis(delay),
-                    at_least: Duration::from_millis(keep),
+                    extras: Extras { at_least: Duration::from_millis(keep), supersede }.of_few(),
                     note: Note::default(),
                     claims: Claims::new(claims).unwrap(),
                 };
@@ -592,6 +597,7 @@ fn a_hundred_are_granted_in_the_order_in_which_they_came() {
             delay: 0,
             keep: 0,
             progress: Progress::Untold,
+            supersede: Supersede::Nobody,
         });
     }
     let leaves = |session: u64| session % 3 == 2;
@@ -631,7 +637,7 @@ fn a_name_that_was_used_leaves_nothing_behind() {
             progress: Progress::Untold,
             place: None,
             lock_delay: Duration::ZERO,
-            at_least: Duration::ZERO,
+            extras: None,
             note: Note::default(),
             claims: claim.into(),
         };

@@ -19,10 +19,10 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{News, Rejection, Request, Wait};
+use super::{News, Rejection, Request, Supersede, Wait};
 use crate::types::{
-    Claim, FencingToken, LockName, LostReason, Mode, OwnerId, RequestId, SessionId, Ticket,
-    Timestamp,
+    Claim, FencingToken, Identity, LockName, LostReason, Mode, OwnerId, RequestId, SessionId,
+    Ticket, Timestamp,
 };
 
 mod cycle;
@@ -117,15 +117,48 @@ impl Model {
         if asked.id <= self.latest(session) {
             return vec![(name, self.request_again(name, &asked))];
         }
+        let before = self.live.clone();
+        let older = self.superseded_by(&asked);
+        self.live.retain(|live| !older.iter().any(|(name, _)| *name == live.name()));
         match self.enter(session, asked) {
-            Ok(()) if self.is_grantable(self.live.len() - 1) => Vec::new(),
-            Ok(()) => vec![(name, self.queued(self.live.len() - 1))],
+            Ok(()) => {
+                let new = self.live.len() - 1;
+                let mut told = Vec::new();
+                if !self.is_grantable(new) {
+                    told.push((name, self.queued(new)));
+                }
+                for (waiter, lock) in older {
+                    let identity = Identity::default();
+                    let rejection = Rejection::Superseded { lock, session, identity };
+                    let answer = News::Rejected(Rejection::AsBefore(rejection.code()));
+                    self.over.push(Over { name: waiter, answer, released: None });
+                    told.push((waiter, News::Rejected(rejection)));
+                }
+                told
+            }
             Err(rejection) => {
+                self.live = before;
                 let answer = News::Rejected(Rejection::AsBefore(rejection.code()));
                 self.over.push(Over { name, answer, released: None });
                 vec![(name, News::Rejected(rejection))]
             }
         }
+    }
+
+    /// Who waits and is over if this is not refused, with the first lock that both want.
+    fn superseded_by(&self, asked: &Request) -> Vec<(Name, LockName)> {
+        let supersedes = |of: &Request| of.wants().supersede == Supersede::Older;
+        let mut older: Vec<(Name, LockName)> = Vec::new();
+        for claim in asked.claims.as_slice().iter().filter(|_| supersedes(asked)) {
+            for live in &self.live {
+                let waits = live.token.is_none() && live.mode(&claim.name).is_some();
+                let is_told = older.iter().any(|(name, _)| *name == live.name());
+                if waits && supersedes(&live.asked) && !is_told {
+                    older.push((live.name(), claim.name.clone()));
+                }
+            }
+        }
+        older
     }
 
     /// The greatest id that a session has used.
@@ -162,7 +195,6 @@ impl Model {
         let wait = asked.wait;
         let live = Live { session, asked: Rc::new(asked), came: self.now, token: None };
         self.check_conversion(&live)?;
-        self.check_permits(&live)?;
         self.check_own_holds(&live)?;
         self.live.push(live);
         let new = self.live.len() - 1;
@@ -172,7 +204,7 @@ impl Model {
             after.grant(new);
         }
         let refusal = match (obstacle, wait) {
-            (Some(lock), Wait::Never) => Some(Rejection::Busy { lock }),
+            (Some(lock), Wait::Never) => Some(self.busy(new, lock)),
             _ if !after.left_over().is_empty() => Some(Rejection::Deadlock { cycle: Vec::new() }),
             _ => None,
         };
@@ -182,6 +214,20 @@ impl Model {
                 Err(refusal)
             }
             None => Ok(()),
+        }
+    }
+
+    /// That a request would not wait for this lock; and if that is so, that others hold it as something
+    /// else.
+    fn busy(&self, asking: usize, lock: LockName) -> Rejection {
+        let asking = &self.live[asking];
+        let others = |live: &&Live| live.token.is_some() && asking.converts() != Some(live.name());
+        let held = self.live.iter().filter(others).find_map(|live| live.mode(&lock)).map(permits);
+        match (held, asking.mode(&lock)) {
+            (Some(of), Some(asked)) if of != permits(asked) => {
+                Rejection::HeldOtherwise { lock, of, asked }
+            }
+            (Some(_) | None, _) => Rejection::Busy { lock },
         }
     }
 
@@ -197,17 +243,6 @@ impl Model {
         let is_converted = self.live.iter().any(|live| live.converts() == Some(name));
         if is_converted || locks(held) != locks(asking) || held.asked.owner != asking.asked.owner {
             return Err(Rejection::NotConvertible { converts });
-        }
-        Ok(())
-    }
-
-    /// All who use a lock at a time agree what it is.
-    fn check_permits(&self, asking: &Live) -> Result<(), Rejection> {
-        for Claim { name: lock, mode: asked } in asking.claims().iter().cloned() {
-            let used = self.live.iter().find_map(|live| live.mode(&lock)).map(permits);
-            if let Some(of) = used.filter(|of| *of != permits(asked)) {
-                return Err(Rejection::PermitsDiffer { lock, of, asked });
-            }
         }
         Ok(())
     }
@@ -513,18 +548,9 @@ pub(super) fn fit(modes: &[Mode]) -> bool {
     let permits: Option<Vec<(u32, u32)>> = modes.iter().map(taken).collect();
     let all_permits = permits.is_some_and(|permits| {
         let sum: u32 = permits.iter().map(|(take, _)| take).sum();
-        permits.iter().all(|(_, of)| sum <= *of)
+        permits.iter().all(|(_, of)| sum <= *of && *of == permits[0].1)
     });
     modes.len() <= 1 || all_shared || all_permits
-}
-
-/// Whether one mode takes no more of a lock than another.
-fn is_no_stronger(mode: Mode, than: Mode) -> bool {
-    match (mode, than) {
-        (Mode::Shared, Mode::Shared) | (_, Mode::Exclusive) => true,
-        (Mode::Permits { take, .. }, Mode::Permits { take: than, .. }) => take <= than,
-        (Mode::Exclusive | Mode::Shared | Mode::Permits { .. }, _) => false,
-    }
 }
 
 /// How many permits a lock has that is claimed like this, if it is a semaphore.
@@ -532,5 +558,16 @@ fn permits(mode: Mode) -> Option<u32> {
     match mode {
         Mode::Exclusive | Mode::Shared => None,
         Mode::Permits { of, .. } => Some(of),
+    }
+}
+
+/// Whether one mode takes no more of a lock than another.
+fn is_no_stronger(mode: Mode, than: Mode) -> bool {
+    match (mode, than) {
+        (Mode::Shared, Mode::Shared) | (_, Mode::Exclusive) => true,
+        (Mode::Permits { take, of }, Mode::Permits { take: than, of: before }) => {
+            take <= than && of == before
+        }
+        (Mode::Exclusive | Mode::Shared | Mode::Permits { .. }, _) => false,
     }
 }

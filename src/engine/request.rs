@@ -13,7 +13,7 @@ use super::arena::{
     Arena, ClaimKey, Linked, Links, OwnerKey, RequestKey, SessionKey, is_mostly_empty,
 };
 use super::delay::Keep;
-use super::event::Progress;
+use super::event::{Progress, Supersede};
 use super::owner::ByOwner;
 use crate::types::{FencingToken, Note, RequestId, Ticket, Timestamp};
 
@@ -58,6 +58,8 @@ pub(super) struct More {
     pub(super) lock_delay: Duration,
     /// Whether and for how long its locks are kept from its grant on (rule S9).
     pub(super) keep: Option<Box<Keep>>,
+    /// Whether it ends older ones, and while it waits is ended by newer ones (rule S10).
+    pub(super) supersede: Supersede,
     /// What it is for, for people.
     pub(super) note: Option<Note>,
 }
@@ -70,6 +72,7 @@ impl More {
         replaced: None,
         lock_delay: Duration::ZERO,
         keep: None,
+        supersede: Supersede::Nobody,
         note: None,
     };
 }
@@ -177,6 +180,11 @@ impl Live {
     /// Whether it waits and is told its place.
     pub(super) fn is_told(&self) -> bool {
         matches!(self.state, State::Waiting { progress: Progress::Told, .. })
+    }
+
+    /// Whether it ends older ones, and newer ones end it.
+    pub(super) fn supersedes(&self) -> bool {
+        self.more().supersede == Supersede::Older
     }
 
     /// Whether it waits to take the place of a request that is held.

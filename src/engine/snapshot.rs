@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::arena::RequestKey;
 use super::delay::{Delay, Parting, Pause};
-use super::event::{Progress, Request, Wait};
+use super::event::{Extras, Progress, Request, Supersede, Wait};
 use super::forfeit::Limbo;
-use super::lock::{ClaimNode, Shape};
+use super::lock::ClaimNode;
 use super::request::{More, State};
 use super::session::{Opening, Outcome, Session};
 use super::{Forfeit, LockTable};
@@ -92,6 +92,8 @@ struct SavedRequest {
     told: bool,
     lock_delay: Duration,
     at_least: Duration,
+    /// Whether, while it waits, a newer one ends it.
+    supersedes: bool,
     note: Note,
     claims: Vec<Claim>,
 }
@@ -231,6 +233,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             told: live.is_told(),
             lock_delay: *lock_delay,
             at_least: keep.as_ref().map_or(Duration::ZERO, |keep| keep.at_least),
+            supersedes: live.supersedes(),
             note: note.clone().unwrap_or_default(),
             claims: claims.collect(),
         }
@@ -274,8 +277,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         };
         let delay = Delay { lost: saved.lost.map(restore), kept: saved.kept.map(restore) };
         if !delay.is_none() {
-            // Nobody may use it: it is only delayed then, and what it was does not matter.
-            let lock = self.locks.find_or_use(&saved.lock, Shape::Plain);
+            let lock = self.locks.find_or_use(&saved.lock);
             self.delay_lock(lock, delay);
         }
     }
@@ -309,6 +311,11 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         let held = saved.converts.map(|converts| self.requests.find(session, converts));
         let since = self.now.before(saved.age);
         let unknown = saved.age.saturating_sub(self.now.since(since));
+        let extras = Extras {
+            // The clock may have begun after the grant: what it cannot say is not to be had twice.
+            at_least: saved.at_least.saturating_sub(unknown),
+            supersede: if saved.supersedes { Supersede::Older } else { Supersede::Nobody },
+        };
         let request = Request {
             id: saved.id,
             owner: saved.owner,
@@ -317,8 +324,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             progress: if saved.told { Progress::Told } else { Progress::Untold },
             place: None,
             lock_delay: saved.lock_delay,
-            // The clock may have begun after the grant: what it cannot say is not to be had twice.
-            at_least: saved.at_least.saturating_sub(unknown),
+            extras: extras.of_few(),
             note: saved.note,
             claims,
         };
@@ -329,7 +335,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if let Some(Some(held)) = held {
             self.pair(key, held);
         }
-        let fits = self.check_shapes(key, None).is_ok() && held != Some(None);
+        let fits = held != Some(None);
         match saved.token {
             Some(token) if fits && self.has_room(key) => self.hold(key, token),
             None if fits => {

@@ -6,6 +6,7 @@
 //! request 1 printer                  exclusive; printer=shared, printer=2/3 for 2 of 3 permits,
 //!                                    several locks in one request: a b=shared
 //!    [wait=never|5s] [id=7] [owner=1] [delay=5s] [keep=5s: at least] [note=…] [converts=6] [ticket=1/5: of epoch 1]
+//!    [supersede=older]
 //!    and the tag [quiet]: no progress
 //! release 1 [id=7] [token=3]         of the session's latest request and its token, unless said
 //! cancel 1 [id=7]
@@ -132,13 +133,15 @@ stories! {
     what_is_kept_over_a_restart
     a_ticket_that_two_show_makes_no_false_alarm
     a_reclaim_of_several_is_all_or_nothing
-    who_was_there_before_a_crash_says_what_a_lock_is
+    who_was_there_before_a_crash_is_first_with_any_size
+    a_size_waits_its_turn
     a_revoked_upgrade_is_not_reclaimed_as_what_it_was
     whoever_has_forfeited_is_known_over_several_crashes
     limits_keep_out_nobody_who_was_there_before
     proofs_count_until_the_next_grace_period_has_ended
     after_a_stop_older_proofs_count
     who_is_away_is_passed
+    the_newest_supersedes_older_waiters
 }
 
 /// A session as the story's teller knows it.
@@ -353,7 +356,7 @@ impl Story {
             progress: Progress::Told,
             place: None,
             lock_delay: Duration::ZERO,
-            at_least: Duration::ZERO,
+            extras: None,
             note: Note::default(),
             claims: claim("placeholder", Mode::Exclusive)?.into(),
         };
@@ -371,7 +374,15 @@ impl Story {
                     "wait" if value == "never" => request.wait = Wait::Never,
                     "wait" => request.wait = Wait::AtMost(duration(value)?),
                     "delay" => request.lock_delay = duration(value)?,
-                    "keep" => request.at_least = duration(value)?,
+                    "keep" => {
+                        let at_least = duration(value)?;
+                        let extras = Extras { at_least, ..request.wants() };
+                        request = request.with(extras);
+                    }
+                    "supersede" => {
+                        let extras = Extras { supersede: Supersede::Older, ..request.wants() };
+                        request = request.with(extras);
+                    }
                     "note" => request.note = Note::new(value.as_str())?,
                     "ticket" => {
                         let (epoch, arrival) = value.split_once('/').ok_or("EPOCH/ARRIVAL")?;

@@ -269,7 +269,7 @@ impl Person {
                 RejectionCode::Deadlock => "deadlocks",
                 RejectionCode::Busy => "busy",
                 RejectionCode::Grace => "in grace",
-                RejectionCode::PermitsDiffer => "permits differ",
+                RejectionCode::Superseded => "superseded",
                 RejectionCode::AlreadyHeld => "already held",
                 RejectionCode::Unavailable => "unavailable",
                 RejectionCode::NotHolder if is_without_ground => "nothing to convert",

@@ -96,6 +96,7 @@ impl Person {
             progress: dice.once_in(2),
             lock_delay_ms: if is_delayed { 100 + up_to(3_000, dice) } else { 0 },
             at_least_ms: 0,
+            supersedes: converts.is_none() && dice.once_in(12),
             note: String::new(),
             claims: claims.iter().map(claim).collect(),
         };

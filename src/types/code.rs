@@ -89,7 +89,7 @@ code_type! {
         InvalidTtl = 7,
         /// Permits of 0, or more than there are.
         InvalidPermits = 8,
-        /// The lock is in use with another number of permits, or as a plain lock.
+        /// The lock is in use with another number of permits, or as a plain lock. Of an earlier version.
         PermitsDiffer = 9,
         /// No claim at all, more than 64, or one lock claimed twice.
         InvalidClaims = 10,
@@ -141,6 +141,8 @@ code_type! {
         InvalidAtLeast = 32,
         /// As many locks are kept for as long as was asked for, or will be, as may.
         TooManyKept = 33,
+        /// A newer request came that is to have its place (rule S10).
+        Superseded = 34,
     }
 }
 

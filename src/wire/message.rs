@@ -28,6 +28,9 @@ pub const PROTOCOL: u32 = 1;
 /// Claims beyond this are read and dropped: enough are kept to see that there are too many.
 pub const CLAIMS_KEPT_MAX: usize = CLAIMS_MAX + 1;
 
+/// What is wanted besides and stands beyond this is read and dropped: there is less than that to want.
+pub const EXTRAS_KEPT_MAX: usize = 64;
+
 /// Elements for which memory is taken on the word of a list's length alone: enough for every
 /// request that is allowed.
 pub(super) const PREALLOCATED_MAX: usize = CLAIMS_KEPT_MAX;

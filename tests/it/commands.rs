@@ -150,7 +150,7 @@ fn shared_holders_and_permits_go_together() {
     assert_eq!(code(&["try", "-x", "read", "--", "true"]), Some(75));
     assert_eq!(code(&["try", "--permits", "3", "pool", "--", "true"]), Some(0));
     assert_eq!(code(&["try", "--permits", "3", "--take", "2", "pool", "--", "true"]), Some(75));
-    assert_eq!(code(&["try", "--permits", "4", "pool", "--", "true"]), Some(2));
+    assert_eq!(code(&["try", "--permits", "4", "pool", "--", "true"]), Some(75));
 }
 
 #[test]

@@ -95,6 +95,12 @@ macro_rules! common_terms {
                 self.map(|inner| inner.at_least(length))
             }
 
+            /// Newest first, one pending: ends older requests that wait and have said this, too, and is
+            /// ended by newer ones. See [`crate::LockRequest::supersede`].
+            pub fn supersede(self) -> Self {
+                self.map(|inner| inner.supersede())
+            }
+
             /// Calls `on_queued` with the request's place in line whenever it is another, on the
             /// thread that waits.
             pub fn on_queued(self, on_queued: impl FnMut(u64) + Send + 'static) -> Self {

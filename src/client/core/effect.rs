@@ -45,6 +45,8 @@ pub(crate) struct Ask {
     pub(crate) lock_delay_ms: u32,
     /// For how long from the grant on nobody else gets the locks, even after a release, in milliseconds.
     pub(crate) at_least_ms: u64,
+    /// Whether it ends older ones that wait, and newer ones end it while it waits.
+    pub(crate) supersedes: bool,
     /// What for.
     pub(crate) note: String,
     /// The locks.

@@ -94,6 +94,7 @@ impl Request {
             progress,
             lock_delay_ms,
             at_least_ms,
+            supersedes,
             ref note,
             ref claims,
         } = *self.ask;
@@ -117,13 +118,13 @@ impl Request {
             ticket,
             claims,
         };
-        match at_least(at_least_ms) {
+        let supersede = supersedes.then_some(Extra::Supersede);
+        let extras: Vec<Extra> = at_least(at_least_ms).into_iter().chain(supersede).collect();
+        if extras.is_empty() {
             // Understood by every version.
-            None => ClientMessage::Request(request),
-            Some(extras) => {
-                ClientMessage::RequestWith { request: Box::new(request), extras: extras.into() }
-            }
+            return ClientMessage::Request(request);
         }
+        ClientMessage::RequestWith { request: Box::new(request), extras }
     }
 
     /// Asks a coordinator that has crashed for what it granted before.
@@ -135,14 +136,14 @@ impl Request {
         let left = grant.since.after(Duration::from_millis(at_least_ms)).since(now);
         match at_least(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)) {
             None => ClientMessage::Reclaim(reclaim),
-            Some(extras) => {
-                ClientMessage::ReclaimWith { reclaim: Box::new(reclaim), extras: extras.into() }
+            Some(extra) => {
+                ClientMessage::ReclaimWith { reclaim: Box::new(reclaim), extras: vec![extra] }
             }
         }
     }
 }
 
-/// What is wanted besides, if anything is.
-fn at_least(ms: u64) -> Option<[Extra; 1]> {
-    (ms > 0).then_some([Extra::AtLeast { ms }])
+/// For how long the locks are to be kept, if they are.
+fn at_least(ms: u64) -> Option<Extra> {
+    (ms > 0).then_some(Extra::AtLeast { ms })
 }

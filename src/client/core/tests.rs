@@ -28,6 +28,7 @@ pub(super) fn ask() -> Ask {
         progress: false,
         lock_delay_ms: 0,
         at_least_ms: 0,
+        supersedes: false,
         note: String::new(),
         claims,
     }

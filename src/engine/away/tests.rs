@@ -22,7 +22,9 @@ proptest! {
         let (mut claims, mut requests) = (ClaimArena::new(), Requests::new(hasher));
         let (lock, session) = (Arena::new().insert(()), Arena::new().insert(()));
         let mut queue = ServiceQueue::EMPTY;
-        let traits = Traits { told: false, entangled: false, converts: false, is_pair: false };
+        let traits = Traits {
+            told: false, entangled: false, converts: false, is_pair: false, supersedes: false,
+        };
         let keys: Vec<ClaimKey> = (0..PLACES).map(|arrival| {
             let id = RequestId::new(arrival);
             let mut live = Live::new(session, id, Progress::Untold, Timestamp::default());

@@ -6,8 +6,9 @@ use std::hash::BuildHasher;
 
 use super::super::LockTable;
 use super::super::arena::{ClaimKey, LockKey, OwnerKey, RequestKey};
-use super::super::lock::{ClaimNode, share};
+use super::super::lock::{ClaimNode, Shape, fits, share};
 use super::STEPS_MAX;
+use crate::types::Mode;
 
 /// Who gives back, or does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,11 +27,13 @@ pub(super) struct Dependent {
 }
 
 /// What is known of a lock that dependents hold or wait for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a step of its own that is taken once")]
 pub(super) struct Known {
     /// How much of it dependents have, and did not give back.
     taken: u64,
+    /// What those use it as. While they have nothing of it, that says nothing.
+    shape: Shape,
     /// The requests that have it.
     pub(super) by: Vec<RequestKey>,
     /// The first dependent in its queue. Everybody of the entangled behind it is one too.
@@ -47,6 +50,28 @@ pub(super) struct Known {
     is_open: bool,
     /// Whether all who have it were looked at as those for whom somebody waits.
     pub(super) is_told: bool,
+}
+
+impl Known {
+    const NOTHING: Self = Self {
+        taken: 0,
+        shape: Shape::Plain,
+        by: Vec::new(),
+        first: None,
+        next: None,
+        next_entangled: None,
+        is_begun: false,
+        is_counted: false,
+        is_open: false,
+        is_told: false,
+    };
+
+    /// One more has it, for which there is room.
+    fn add(&mut self, request: RequestKey, mode: Mode) {
+        self.taken += share(mode);
+        self.shape = Shape::of(mode);
+        self.by.push(request);
+    }
 }
 
 /// What is known of a dependent's request.
@@ -115,13 +140,17 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
         self.table.requests[request].owner().map_or(Who::Alone(request), Who::Owner)
     }
 
-    /// The requests of an owner; no more than there are steps left to look at them, and one.
+    /// The requests of an owner; no more than there are steps left to look at them, and one. Without those
+    /// that neither hold nor wait in queues: they are about to end, and in nobody's way.
     pub(super) fn requests_of(&self, who: Who) -> Vec<RequestKey> {
         match who {
             Who::Alone(request) => vec![request],
             Who::Owner(owner) => {
                 let requests = self.table.owners[owner].requests.iter(&self.table.requests.arena);
-                requests.take(self.steps_left + 1).collect()
+                let counts = |request: &RequestKey| {
+                    self.table.requests[*request].is_held() || self.table.is_in_queues(*request)
+                };
+                requests.take(self.steps_left + 1).filter(counts).collect()
             }
         }
     }
@@ -150,10 +179,9 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
     /// A dependent holds this claim, or waits with it.
     fn note(&mut self, claim: ClaimKey, is_held: bool) {
         let ClaimNode { lock, request, mode, .. } = self.table.claims[claim];
-        let known = self.locks.entry(lock).or_default();
+        let known = self.locks.entry(lock).or_insert(Known::NOTHING);
         if is_held {
-            known.taken += share(mode);
-            known.by.push(request);
+            known.add(request, mode);
         }
         self.reopen(lock);
     }
@@ -191,27 +219,27 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
     /// Grants in a lock's queue what can be granted.
     fn grant_in(&mut self, lock: LockKey) {
         let table = self.table;
-        let capacity = table.locks[lock].shape.capacity();
         if let Some(known) = self.locks.get_mut(&lock) {
             known.is_open = false;
             if !std::mem::replace(&mut known.is_begun, true) {
                 // All who stand before the first dependent are granted.
                 let queue = table.locks.queue(lock);
-                (known.next, known.next_entangled) = if table.all_matter(lock, known.taken) {
-                    (queue.head(), queue.entangled().head())
-                } else {
-                    (known.first, known.first)
-                };
+                (known.next, known.next_entangled) =
+                    if table.all_matter(lock, known.shape, known.taken) {
+                        (queue.head(), queue.entangled().head())
+                    } else {
+                        (known.first, known.first)
+                    };
             }
         }
         while self.step()
-            && let Some(&Known { next: Some(claim), taken, .. }) = self.locks.get(&lock)
+            && let Some(&Known { next: Some(claim), shape, taken, .. }) = self.locks.get(&lock)
         {
             let ClaimNode { request, mode, .. } = table.claims[claim];
             let is_granted = self.thoughts.get(&request).is_some_and(|thought| thought.granted);
             if !self.dependents.contains_key(&self.who(request)) {
                 // It gives back what it is granted, before anybody behind it is.
-                if taken + share(mode) > capacity {
+                if !fits(mode, shape, taken) {
                     return;
                 }
             } else if !is_granted {
@@ -225,7 +253,7 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
             if known.next_entangled == Some(claim) {
                 known.next_entangled = table.claims[claim].next_entangled();
             }
-            let all_matter = table.all_matter(lock, known.taken);
+            let all_matter = table.all_matter(lock, known.shape, known.taken);
             known.next = if all_matter { table.claims[claim].next() } else { known.next_entangled };
             known.is_counted = false;
         }
@@ -252,9 +280,9 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
         let converted = table.requests[request].partner();
         let fits = |claim: ClaimKey| {
             let ClaimNode { lock, mode, .. } = table.claims[claim];
-            let taken = self.locks.get(&lock).map_or(0, |known| known.taken);
+            let known = self.locks.get(&lock).map(|known| (known.shape, known.taken));
             let free_for_it = converted.map_or(0, |converted| table.share_of(converted, lock));
-            taken - free_for_it + share(mode) <= table.locks[lock].shape.capacity()
+            known.is_none_or(|(shape, taken)| fits(mode, shape, taken - free_for_it))
         };
         next_in == claims && table.claims_of(request).all(fits)
     }
@@ -265,9 +293,8 @@ impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
         self.thoughts.entry(request).or_default().granted = true;
         for claim in self.table.claims_of(request) {
             let ClaimNode { lock, mode, .. } = self.table.claims[claim];
-            let known = self.locks.entry(lock).or_default();
-            known.taken += share(mode);
-            known.by.push(request);
+            let known = self.locks.entry(lock).or_insert(Known::NOTHING);
+            known.add(request, mode);
             self.reopen(lock);
         }
         if let Some(converted) = self.table.requests[request].partner() {

@@ -68,7 +68,7 @@ impl Crowd {
             progress: Progress::Untold,
             place: None,
             lock_delay: Duration::ZERO,
-            at_least: Duration::ZERO,
+            extras: None,
             note: Note::default(),
             claims: Claims::new(names.iter().map(claim)).unwrap(),
         };

@@ -4,17 +4,14 @@ use std::fmt;
 use std::time::Duration;
 
 use super::CycleLink;
-use crate::types::{AT_LEAST_MAX, Origin};
+use crate::types::{AT_LEAST_MAX, Identity, LockName, Origin, SessionId};
 
 /// So many links of a cycle are in its sentence. A program finds all of them beside it.
 const CYCLE_LINKS_SAID_MAX: usize = 4;
 
 /// `deadlock: ann waits for "b", held by bob (token 2), who waits for "a", held by ann (token 1)`.
 pub(super) fn cycle(cycle: &[CycleLink], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let name = |link: &CycleLink| match link.identity.as_str() {
-        "" => link.session.to_string(),
-        identity => identity.to_owned(),
-    };
+    let name = |link: &CycleLink| name(link.session, &link.identity);
     f.write_str("this would wait for ever: ")?;
     for (i, link) in cycle.iter().enumerate().take(CYCLE_LINKS_SAID_MAX) {
         let next = &cycle[(i + 1) % cycle.len()];
@@ -32,6 +29,23 @@ pub(super) fn cycle(cycle: &[CycleLink], f: &mut fmt::Formatter<'_>) -> fmt::Res
         0 => Ok(()),
         more => write!(f, ", and so on over {more} more"),
     }
+}
+
+fn name(session: SessionId, identity: &Identity) -> String {
+    match identity.as_str() {
+        "" => session.to_string(),
+        identity => identity.to_owned(),
+    }
+}
+
+/// `superseded by a newer request of ann@build7:12 for "deploy"`.
+pub(super) fn superseded(
+    lock: &LockName,
+    session: SessionId,
+    identity: &Identity,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    write!(f, "superseded by a newer request of {} for {lock:?}", name(session, identity))
 }
 
 /// How long a lock cannot be kept.

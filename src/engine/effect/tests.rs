@@ -30,6 +30,8 @@ fn every_rejection_has_its_code_and_says_what_is_wrong() {
         .map(|n| Claim { name: LockName::new(format!("lock-{n}")).unwrap(), mode: Mode::Shared });
     let told = [
         R::Busy { lock: lock() },
+        R::HeldOtherwise { lock: lock(), of: Some(4), asked },
+        R::HeldOtherwise { lock: lock(), of: None, asked },
         R::TimedOut { lock: lock(), waited: Duration::from_millis(1_234) },
         R::NotHolder { token },
         R::LockName(LockName::new("").unwrap_err()),
@@ -41,8 +43,6 @@ fn every_rejection_has_its_code_and_says_what_is_wrong() {
             max: Ttl::ALLOWED_DEFAULT,
         },
         R::Permits(Mode::permits(4, 3).unwrap_err()),
-        R::PermitsDiffer { lock: lock(), of: Some(4), asked },
-        R::PermitsDiffer { lock: lock(), of: None, asked },
         R::Claims(Claims::new(too_many).unwrap_err()),
         R::LockDelay { asked: Duration::from_secs(61) },
         R::AtLeast { asked: Duration::from_secs(7 * 86_400 + 1) },
@@ -55,6 +55,11 @@ fn every_rejection_has_its_code_and_says_what_is_wrong() {
         R::TooManyWaiters { lock: lock(), max },
         R::TooManyKept { max },
         R::TooManyKeptThere { origin: Origin::Loopback, max },
+        R::Superseded {
+            lock: lock(),
+            session: SessionId::new(1),
+            identity: Identity::new("ann@build7:12").unwrap(),
+        },
         R::UnknownSession,
         R::StaleGeneration { latest: Generation::new(3) },
         R::Draining,

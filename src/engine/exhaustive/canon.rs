@@ -169,6 +169,7 @@ impl<'a> Canon<'a> {
             for key in session.requests.iter(&table.requests.arena) {
                 let live = &table.requests[key];
                 self.put((2, live.id, table.owner_of(key), live.more().lock_delay));
+                self.put(live.supersedes() && !live.is_held());
                 if let Some(keep) = live.more().keep.as_ref().filter(|_| live.is_held()) {
                     self.time(live.since.after(keep.at_least));
                 }
@@ -217,7 +218,7 @@ impl<'a> Canon<'a> {
         locks.sort_by_key(|key| table.locks[*key].name.as_str());
         for key in locks {
             let lock = &table.locks[key];
-            self.put((3, lock.name.as_str(), lock.shape.capacity()));
+            self.put((3, lock.name.as_str()));
             if let Some(delay) = &lock.delay {
                 for pause in [&delay.lost, &delay.kept] {
                     self.put(pause.is_some());

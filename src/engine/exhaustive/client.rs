@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::scenario::{Shape, TTL, claims};
 use crate::engine::{
-    Account, Command, News, Place, Progress, Reclaim, Rejection, Request, Standing, Wait,
+    Account, Command, Extras, News, Place, Progress, Reclaim, Rejection, Request, Standing, Wait,
 };
 use crate::types::{
     ConnectionId, Epoch, FencingToken, Generation, LostReason, Mode, Note, OwnerId, RequestId,
@@ -394,7 +394,7 @@ fn request(ask: &Ask) -> Request {
         progress: Progress::Untold,
         place: ask.place,
         lock_delay: ask.shape.delay,
-        at_least: ask.shape.at_least,
+        extras: Extras { at_least: ask.shape.at_least, supersede: ask.shape.supersede }.of_few(),
         note: Note::default(),
         claims: claims(ask.shape),
     }

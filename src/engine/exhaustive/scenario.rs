@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::moves::Move;
+use crate::engine::Supersede;
 use crate::types::{Claim, Claims, LockName, Mode};
 
 /// The lease of every session: the shortest there is.
@@ -27,12 +28,20 @@ pub(super) struct Shape {
     pub(super) delay: Duration,
     /// From the grant on it is kept for so long; from a reclaim on, too, which is longer than it has to be.
     pub(super) at_least: Duration,
+    /// Whom it ends.
+    pub(super) supersede: Supersede,
 }
 
 impl Shape {
     const fn of(name: &'static str, claims: &'static [(usize, Mode)]) -> Self {
         let (delay, at_least) = (Duration::ZERO, Duration::ZERO);
-        Self { name, claims, owner: 0, converts: None, delay, at_least }
+        let supersede = Supersede::Nobody;
+        Self { name, claims, owner: 0, converts: None, delay, at_least, supersede }
+    }
+
+    /// Newest first, one pending.
+    const fn newest(self) -> Self {
+        Self { supersede: Supersede::Older, ..self }
     }
 
     const fn by(self, owner: u64) -> Self {
@@ -117,6 +126,9 @@ const NOTHING: Budget = Budget {
 const EXCLUSIVE: Mode = Mode::Exclusive;
 const SHARED: Mode = Mode::Shared;
 
+/// Of a semaphore of another size.
+const OF_TWO: Mode = Mode::Permits { take: 1, of: 2 };
+
 const fn permits(take: u32) -> Mode {
     Mode::Permits { take, of: 3 }
 }
@@ -142,7 +154,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         before: &[],
     },
     Scenario {
-        name: "owners: two clients, permits and a plain lock, conversions, deadlocks",
+        name: "owners: two clients, permits of two sizes and a plain lock, conversions, deadlocks",
         clients: 2,
         asks: 4,
         shapes: &[
@@ -153,6 +165,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             Shape::of("b", &[(1, EXCLUSIVE)]).by(1),
             Shape::of("b shared", &[(1, SHARED)]).by(2),
             Shape::of("both", &[(1, EXCLUSIVE), (0, permits(2))]).by(2),
+            Shape::of("another size", &[(0, OF_TWO)]).by(2),
         ],
         is_instant: true,
         budget: Budget { revokes: 1, ..NOTHING },
@@ -187,6 +200,19 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         ],
         is_instant: false,
         budget: Budget { ticks: 4, breaks: 1, crashes: 1, stops: 1, ..NOTHING },
+        before: HOLDER_AND_WAITER,
+    },
+    Scenario {
+        name: "the newest: three clients, two locks, older waiters are superseded, a crash",
+        clients: 3,
+        asks: 2,
+        shapes: &[
+            Shape::of("a", &[(0, EXCLUSIVE)]).newest(),
+            Shape::of("both", &[(0, EXCLUSIVE), (1, EXCLUSIVE)]).newest(),
+            Shape::of("b", &[(1, EXCLUSIVE)]),
+        ],
+        is_instant: true,
+        budget: Budget { breaks: 1, crashes: 1, ..NOTHING },
         before: HOLDER_AND_WAITER,
     },
     Scenario {

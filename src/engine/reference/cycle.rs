@@ -18,6 +18,8 @@ impl Model {
         cycle: &[CycleLink],
     ) -> Result<(), String> {
         let mut model = self.clone();
+        let older = self.superseded_by(asked);
+        model.live.retain(|live| !older.iter().any(|(name, _)| *name == live.name()));
         model.live.push(Live {
             session,
             asked: Rc::new(asked.clone()),

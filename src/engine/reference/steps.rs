@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::engine::{Progress, Wait};
+use crate::engine::{Progress, Supersede, Wait};
 use crate::types::{Claim, Claims, LockName, Mode};
 
 /// So many sessions there are at a time.
@@ -25,6 +25,7 @@ pub(super) enum Step {
         wanted: Wanted,
         wait: Wait,
         progress: Progress,
+        supersede: Supersede,
     },
     /// A request of some time ago is to be converted: its claims, in these modes.
     Convert {
@@ -76,10 +77,11 @@ pub(super) enum Fault {
     TooMuch,
 }
 
-/// Two plain locks, a semaphore of three, and one lock that is used as everything. A mode is chosen
+/// Two plain locks, a semaphore of three, seldom of four, and one lock that is used as everything. A mode is chosen
 /// by a number.
 fn mode(lock: usize, choice: u32) -> Mode {
     match (lock, choice % 8) {
+        (2, 7) => Mode::Permits { take: 2, of: 4 },
         (2, choice) => Mode::Permits { take: choice % 3 + 1, of: 3 },
         (3, 6) => Mode::Permits { take: 1, of: 2 },
         (3, 7) => Mode::Permits { take: 2, of: 3 },
@@ -134,11 +136,12 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => Just(Fault::TooMuch),
     ];
     let progress = prop_oneof![Just(Progress::Told), Just(Progress::Untold)];
+    let supersede = prop_oneof![4 => Just(Supersede::Nobody), 1 => Just(Supersede::Older)];
     let back = 0..5u64;
     prop_oneof![
-        24 => (session.clone(), owner, wanted(), wait.clone(), progress).prop_map(
-            |(session, owner, wanted, wait, progress)| Step::Request {
-                session, owner, wanted, wait, progress
+        24 => (session.clone(), owner, wanted(), wait.clone(), progress, supersede).prop_map(
+            |(session, owner, wanted, wait, progress, supersede)| Step::Request {
+                session, owner, wanted, wait, progress, supersede
             }
         ),
         8 => (session.clone(), back.clone(), modes(), wait, fault.clone()).prop_map(

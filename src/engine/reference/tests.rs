@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::steps::{Fault, LOCKS, SESSIONS, Step, claims, name, step};
 use super::{Holder, Model, Name};
 use crate::engine::{
-    Attach, Command, Durable, Effect, Event, Forfeit, LockTable, LockView, News, Past, Progress,
-    Rejection, Request, Snapshot, Start, Wait,
+    Attach, Command, Durable, Effect, Event, Extras, Forfeit, LockTable, LockView, News, Past,
+    Progress, Rejection, Request, Snapshot, Start, Wait,
 };
 use crate::types::{
     Claim, Claims, ConnectionId, Epoch, FencingToken, Generation, Identity, Limits, LockName, Mode,
@@ -143,9 +143,9 @@ impl Pair {
         }
         match step {
             Step::CutOrResume { session } => self.cut_or_resume(session),
-            Step::Request { session, owner, wanted, wait, progress } => {
-                let (owner, claims) = (OwnerId::new(owner), claims(&wanted));
-                self.ask(session, None, owner, wait, progress, claims);
+            Step::Request { session, owner, wanted, wait, progress, supersede } => {
+                let request = Request { wait, progress, ..asked(owner, claims(&wanted)) };
+                self.ask(session, request.with(Extras { supersede, ..Extras::default() }));
             }
             Step::Convert { session, back, modes, wait, fault } => {
                 self.convert(session, back, &modes, wait, fault);
@@ -196,28 +196,11 @@ impl Pair {
         self.model.token(name).or(released)
     }
 
-    fn ask(
-        &mut self,
-        session: usize,
-        converts: Option<RequestId>,
-        owner: OwnerId,
-        wait: Wait,
-        progress: Progress,
-        claims: Claims,
-    ) {
+    /// Asks under the next id.
+    fn ask(&mut self, session: usize, request: Request) {
         let player = self.players[session].id;
-        let request = Request {
-            id: RequestId::new(self.model.latest(player).number() + 1),
-            owner,
-            converts,
-            wait,
-            progress,
-            place: None,
-            lock_delay: Duration::ZERO,
-            at_least: Duration::ZERO,
-            note: Note::default(),
-            claims,
-        };
+        let id = RequestId::new(self.model.latest(player).number() + 1);
+        let request = Request { id, ..request };
         self.asked.insert((player, request.id), request.clone());
         self.request(session, request);
     }
@@ -254,9 +237,9 @@ impl Pair {
         {
             claims.push(Claim { name: name(other), mode: modes[other] });
         }
-        let owner = OwnerId::new(owner + u64::from(fault == Fault::Wrong));
-        let claims = Claims::new(claims).unwrap();
-        self.ask(session, Some(converts), owner, wait, progress, claims);
+        let owner = owner + u64::from(fault == Fault::Wrong);
+        let (converts, claims) = (Some(converts), Claims::new(claims).unwrap());
+        self.ask(session, Request { converts, wait, progress, ..asked(owner, claims) });
     }
 
     fn repeat(&mut self, session: usize, back: u64, fault: Fault) {
@@ -405,6 +388,22 @@ impl Pair {
                 }
             }
         }
+    }
+}
+
+/// What an owner asks for, and nothing else about it.
+fn asked(owner: u64, claims: Claims) -> Request {
+    Request {
+        id: RequestId::default(),
+        owner: OwnerId::new(owner),
+        converts: None,
+        wait: Wait::Forever,
+        progress: Progress::Untold,
+        place: None,
+        lock_delay: Duration::ZERO,
+        extras: None,
+        note: Note::default(),
+        claims,
     }
 }
 

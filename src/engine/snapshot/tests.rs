@@ -39,6 +39,7 @@ fn request(session: u128, id: u64, token: Option<u64>, claims: Vec<Claim>) -> Sa
         told: false,
         lock_delay: Duration::ZERO,
         at_least: Duration::ZERO,
+        supersedes: false,
         note: Note::default(),
         claims,
     }
@@ -77,16 +78,17 @@ fn what_is_not_of_one_piece_is_left_out() {
     // Of two holders of what one can hold, of two requests with one name.
     assert_eq!(one_held(request(2, 1, Some(2), a())), (1, 0));
     assert_eq!(one_held(request(1, 1, Some(2), vec![claim("b", Mode::Shared)])), (1, 0));
-    // Of a session that is not there, of no lock, of one lock as two things.
+    // Of a session that is not there, of no lock, of one lock held as two things.
     assert_eq!(one_held(request(3, 1, None, a())), (1, 0));
     assert_eq!(one_held(request(2, 1, None, Vec::new())), (1, 0));
-    let as_permits = vec![claim("a", Mode::Permits { take: 1, of: 2 })];
-    assert_eq!(one_held(request(2, 1, None, as_permits)), (1, 0));
+    let as_permits = || vec![claim("a", Mode::Permits { take: 1, of: 2 })];
+    assert_eq!(one_held(request(2, 1, Some(2), as_permits())), (1, 0));
     // Of what converts nothing.
     let converts = Some(RequestId::new(5));
     assert_eq!(one_held(SavedRequest { converts, ..request(1, 2, None, a()) }), (1, 0));
-    // But what fits together is taken over.
+    // But what fits together is taken over, and who waits to use it as something else.
     assert_eq!(one_held(request(2, 1, None, a())), (1, 1));
+    assert_eq!(one_held(request(2, 1, None, as_permits())), (1, 1));
     let two = vec![held(permits(1, 2)), request(2, 1, Some(2), permits(1, 2))];
     assert_eq!(held_and_waiting(&next_run(sessions(), two)), (2, 0));
 }

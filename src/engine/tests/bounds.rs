@@ -15,7 +15,7 @@ fn ask(id: u64, name: &str) -> Request {
         progress: Progress::Told,
         place: None,
         lock_delay: Duration::ZERO,
-        at_least: Duration::ZERO,
+        extras: None,
         note: Note::default(),
         claims: claim(name, Mode::Exclusive).unwrap().into(),
     }
@@ -211,7 +211,7 @@ fn one_address_does_not_have_all_that_can_be_kept() {
     }
     let keep = |story: &mut Story, session: u64, id: u64, name: &str| {
         let at_least = Duration::from_secs(5);
-        let request = Request { at_least, ..ask(id, name) };
+        let request = ask(id, name).with(Extras { at_least, ..Extras::default() });
         story.handle(&command(session, Command::Request(request)))
     };
     for (session, id, name) in [(1, 1, "a"), (2, 1, "b"), (1, 2, "c")] {

@@ -142,7 +142,7 @@ fn ask(name: &str, mode: Mode) -> Request {
         progress: Progress::Untold,
         place: None,
         lock_delay: Duration::ZERO,
-        at_least: Duration::ZERO,
+        extras: None,
         note: Note::default(),
         claims: claim(name, mode).unwrap().into(),
     }

@@ -19,8 +19,9 @@ impl Story {
         let request = teller.requests.get(&id).ok_or("which request?")?;
         let known = teller.seals.get(&id).copied().unwrap_or(before);
         let sealed_in = seal.map_or(known, Epoch::new);
-        let Request { id, owner, lock_delay, at_least, note, claims, .. } = request.clone();
-        let left = |granted: &Timestamp| at_least.saturating_sub(now.since(*granted));
+        let asked = request.wants().at_least;
+        let Request { id, owner, lock_delay, note, claims, .. } = request.clone();
+        let left = |granted: &Timestamp| asked.saturating_sub(now.since(*granted));
         let at_least = teller.granted.get(&id.number()).map_or(Duration::ZERO, left);
         let reclaim = Reclaim { id, token, sealed_in, owner, lock_delay, at_least, note, claims };
         self.say(session, Command::Reclaim(reclaim))

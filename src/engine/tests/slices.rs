@@ -79,7 +79,7 @@ impl Crowd {
                 progress: Progress::Untold,
                 place: None,
                 lock_delay: Duration::ZERO,
-                at_least: Duration::ZERO,
+                extras: None,
                 note: Note::default(),
                 claims: claim(name, mode).unwrap().into(),
             }),

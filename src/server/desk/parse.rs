@@ -9,7 +9,9 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use super::seal::{Sealed, Sealer};
-use crate::engine::{Account, Command, Place, Progress, Reclaim, Rejection, Request, Wait};
+use crate::engine::{
+    Account, Command, Extras, Place, Progress, Reclaim, Rejection, Request, Supersede, Wait,
+};
 use crate::types::{
     AT_LEAST_MAX, Claim, Claims, Epoch, FencingToken, Identity, LOCK_DELAY_MAX, LockName, Mode,
     Note, OwnerId, RequestId, SessionId, Ttl,
@@ -72,7 +74,7 @@ fn parse_request(
         progress: if asked.progress { Progress::Told } else { Progress::Untold },
         place,
         lock_delay: lock_delay(asked.lock_delay_ms)?,
-        at_least: at_least(extras)?,
+        extras: if extras.is_empty() { None } else { parse_extras(extras)?.of_few() },
         note: Note::new(asked.note.as_str()).map_err(Rejection::Note)?,
         claims: claims(&asked.claims)?,
     })
@@ -115,7 +117,7 @@ fn parse_reclaim(
         sealed_in: Epoch::default(),
         owner: OwnerId::new(asked.owner),
         lock_delay: lock_delay(asked.lock_delay_ms)?,
-        at_least: at_least(extras)?,
+        at_least: parse_extras(extras)?.at_least,
         note: Note::new(asked.note.as_str()).map_err(Rejection::Note)?,
         claims: claims(&asked.claims)?,
     };
@@ -148,16 +150,17 @@ fn lock_delay(ms: u32) -> Result<Duration, Rejection> {
     if asked > LOCK_DELAY_MAX { Err(Rejection::LockDelay { asked }) } else { Ok(asked) }
 }
 
-/// For how long locks are to be kept from their grant on.
-fn at_least(extras: &[Extra]) -> Result<Duration, Rejection> {
-    let mut at_least = Duration::ZERO;
+/// What is wanted besides.
+fn parse_extras(extras: &[Extra]) -> Result<Extras, Rejection> {
+    let mut parsed = Extras::default();
     for extra in extras {
         match *extra {
-            Extra::AtLeast { ms } => at_least = Duration::from_millis(ms),
+            Extra::AtLeast { ms } => parsed.at_least = Duration::from_millis(ms),
+            Extra::Supersede => parsed.supersede = Supersede::Older,
         }
     }
-    let asked = at_least;
-    if asked > AT_LEAST_MAX { Err(Rejection::AtLeast { asked }) } else { Ok(asked) }
+    let asked = parsed.at_least;
+    if asked > AT_LEAST_MAX { Err(Rejection::AtLeast { asked }) } else { Ok(parsed) }
 }
 
 /// The command that says what a client knows of.
@@ -338,7 +341,9 @@ mod tests {
         let week = 7 * 86_400_000;
         let earlier = Extra::AtLeast { ms: 5 };
         match with(&[earlier, Extra::AtLeast { ms: week }]) {
-            Command::Request(request) => assert_eq!(request.at_least, AT_LEAST_MAX),
+            Command::Request(request) => {
+                assert_eq!(request.extras.unwrap().at_least, AT_LEAST_MAX);
+            }
             other => panic!("{other:?}"),
         }
         match with(&[Extra::AtLeast { ms: week + 1 }]) {
@@ -347,7 +352,17 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
-        assert!(matches!(with(&[]), Command::Request(request) if request.at_least.is_zero()));
+        assert!(matches!(with(&[]), Command::Request(request) if request.extras.is_none()));
+        match with(&[Extra::Supersede]) {
+            Command::Request(request) => {
+                let extras = request.extras.unwrap();
+                assert_eq!(extras.supersede, Supersede::Older);
+                assert_eq!(extras.at_least, Duration::ZERO);
+            }
+            other => panic!("{other:?}"),
+        }
+        let none = with(&[Extra::AtLeast { ms: 0 }]);
+        assert!(matches!(none, Command::Request(request) if request.extras.is_none()));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::types::{Seal, Secret};
 use smallvec::SmallVec;
 
-use super::lists::{claims, list};
+use super::lists::{claims, extras, list};
 use super::{Claim, Ticket};
 
 /// What a client says.
@@ -86,7 +86,7 @@ pub enum ClientMessage {
         /// The request.
         request: Box<Request>,
         /// What else is wanted.
-        #[serde(deserialize_with = "list")]
+        #[serde(deserialize_with = "extras")]
         extras: Vec<Extra>,
     },
     /// [`ClientMessage::Reclaim`] with more to say, answered in the same way.
@@ -94,7 +94,7 @@ pub enum ClientMessage {
         /// The reclaim.
         reclaim: Box<Reclaim>,
         /// What else is wanted.
-        #[serde(deserialize_with = "list")]
+        #[serde(deserialize_with = "extras")]
         extras: Vec<Extra>,
     },
 }
@@ -108,6 +108,9 @@ pub enum Extra {
         /// Milliseconds from the grant on; in a reclaim, what is left of them.
         ms: u64,
     },
+    /// If the request is granted or waits, older ones end that wait for one of its locks and want this,
+    /// too; and while it waits, a newer one ends it (rule S10). Nothing in a reclaim.
+    Supersede,
 }
 
 /// Who is there and what for: [`ClientMessage::Hello`].

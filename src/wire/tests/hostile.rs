@@ -314,12 +314,22 @@ fn a_list_as_long_as_a_frame_takes_a_bounded_multiple_of_it() {
     let room = FRAME_LEN_MAX - bytes(&of(vec![], vec![])).len();
     let held = vec![Held { request: 1, token: 1 }; room / 16];
     let ClientMessage::Request(request) = request(1) else { unreachable!() };
-    let extras = vec![Extra::AtLeast { ms: 1 }; (FRAME_LEN_MAX - 200) / 12];
-    let kept = ClientMessage::RequestWith { request: Box::new(request), extras };
-    for account in [of(held, vec![]), of(vec![], vec![1; room / 8]), kept] {
-        let (decoded, taken) = measured::<ClientMessage>(&bytes(&account));
-        assert_eq!(decoded.unwrap(), account);
+    for message in [of(held, vec![]), of(vec![], vec![1; room / 8])] {
+        let (decoded, taken) = measured::<ClientMessage>(&bytes(&message));
+        assert_eq!(decoded.unwrap(), message);
         assert!(taken <= CLIENT_BYTES_MAX, "{taken} bytes");
+    }
+    let with = |extra, count| {
+        let (request, extras) = (Box::new(request.clone()), vec![extra; count]);
+        ClientMessage::RequestWith { request, extras }
+    };
+    for (extra, len) in [(Extra::AtLeast { ms: 1 }, 12), (Extra::Supersede, 4)] {
+        let fit = (FRAME_LEN_MAX - 200) / len;
+        for sent in [EXTRAS_KEPT_MAX - 1, EXTRAS_KEPT_MAX, EXTRAS_KEPT_MAX + 1, fit] {
+            let (decoded, taken) = measured::<ClientMessage>(&bytes(&with(extra, sent)));
+            assert_eq!(decoded.unwrap(), with(extra, sent.min(EXTRAS_KEPT_MAX)));
+            assert!(taken <= CLIENT_BYTES_MAX, "{taken} bytes");
+        }
     }
 }
 
@@ -360,7 +370,7 @@ fn an_unknown_variant_is_refused_in_every_enum() {
         }
     }
     check::<ClientMessage>(14);
-    check::<Extra>(1);
+    check::<Extra>(2);
     check::<ServerMessage>(17);
     check::<Attach>(3);
     check::<Wait>(3);

@@ -121,6 +121,7 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
             ClientMessage::Subscribe { query_id: 9, name: Some("printer".into()) },
         ),
         ("RequestWith, to keep it", with_extras(request(Wait::Never, vec![Mode::Exclusive]))),
+        ("RequestWith, newest first", superseding(request(Wait::Forever, vec![Mode::Exclusive]))),
         (
             "ReclaimWith, to keep it",
             with_extras(ClientMessage::Reclaim(Reclaim {
@@ -338,6 +339,15 @@ pub(super) fn claim(name: &str, mode: Mode) -> Claim {
 
 fn inspect(query: Query) -> ClientMessage {
     ClientMessage::Inspect { query_id: 9, query }
+}
+
+fn superseding(message: ClientMessage) -> ClientMessage {
+    match with_extras(message) {
+        ClientMessage::RequestWith { request, .. } => {
+            ClientMessage::RequestWith { request, extras: vec![Extra::Supersede] }
+        }
+        other => panic!("{other:?} is no request"),
+    }
 }
 
 fn with_extras(message: ClientMessage) -> ClientMessage {

@@ -113,7 +113,9 @@ fn reclaim() -> impl Strategy<Value = Reclaim> {
 }
 
 fn extras() -> impl Strategy<Value = Vec<Extra>> {
-    vec(any::<u64>().prop_map(|ms| Extra::AtLeast { ms }), 0..4)
+    let extra =
+        prop_oneof![any::<u64>().prop_map(|ms| Extra::AtLeast { ms }), Just(Extra::Supersede),];
+    vec(extra, 0..4)
 }
 
 fn account() -> impl Strategy<Value = ClientMessage> {

@@ -2,7 +2,7 @@
 
 use super::super::steps::{Fault, LOCKS, Step};
 use super::Pair;
-use crate::engine::{News, Progress, Rejection, Wait};
+use crate::engine::{News, Progress, Rejection, Supersede, Wait};
 use crate::types::{Mode, RejectionCode};
 
 fn play(steps: impl IntoIterator<Item = Step>) -> Pair {
@@ -14,8 +14,8 @@ fn play(steps: impl IntoIterator<Item = Step>) -> Pair {
 }
 
 fn request(session: usize, owner: u64, wanted: &[(usize, Mode)]) -> Step {
-    let (wait, progress) = (Wait::Forever, Progress::Untold);
-    Step::Request { session, owner, wanted: wanted.to_vec(), wait, progress }
+    let (wait, progress, supersede) = (Wait::Forever, Progress::Untold, Supersede::Nobody);
+    Step::Request { session, owner, wanted: wanted.to_vec(), wait, progress, supersede }
 }
 
 fn convert(session: usize, back: u64, mode: Mode) -> Step {
