@@ -1,4 +1,4 @@
-//! J2, J3, J9: what is whole and yet not ours, or not all.
+//! Rules J2, J3, J4, J7, J8 and J9: what is whole and yet not ours, or not all.
 
 use super::*;
 
@@ -103,6 +103,25 @@ fn j2_a_journal_whose_end_was_kept_for_the_process_is_void_after_a_restart() {
     let restarted = Expected { place: Place { boot: Some(4), ..HERE }, ..expected() };
     assert_eq!(recovered_by(&disk, restarted), Void::Restarted);
     assert_eq!(count(&disk), 10);
+}
+
+#[test]
+fn j4_each_run_writes_a_segment_of_its_own_and_says_where() {
+    let disk = three(Distance::Machine);
+    let elsewhen = Place { boot: Some(4), ..HERE };
+    let Recovered::Whole(whole) = recover(&disk, &Expected { place: elsewhen, ..expected() })
+    else {
+        panic!("all of it was synced")
+    };
+    assert_eq!((whole.last.place, whole.last.run), (HERE, run(3, Distance::Machine).id));
+    let run = Run { place: elsewhen, ..run(4, Distance::Machine) };
+    let mut journal = Journal::new(disk.clone(), run.clone(), Bounds::default());
+    journal.go_on(&whole).unwrap();
+    let Recovered::Whole(whole) = recover(&disk, &Expected { place: elsewhen, ..expected() })
+    else {
+        panic!("nothing happened")
+    };
+    assert_eq!((whole.last.place, whole.last.run, whole.last.first), (elsewhen, run.id, 10));
 }
 
 #[test]

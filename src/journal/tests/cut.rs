@@ -1,4 +1,4 @@
-//! J2: ends that are cut short, and bits that flipped.
+//! Rule J2: ends that are cut short, and bits that flipped.
 
 use super::*;
 use crate::fuzz::Random;

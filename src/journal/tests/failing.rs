@@ -1,4 +1,4 @@
-//! J5: a journal that cannot be written is made void, and no error is forgotten.
+//! Rule J5: a journal that cannot be written is made void, and no error is forgotten.
 
 use super::simulated::Faults;
 use super::*;

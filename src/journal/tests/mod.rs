@@ -1,5 +1,5 @@
 //! What is recovered is what was written, or nothing is. Tests are named after the rules of
-//! docs/journal.md.
+//! docs/rules.md.
 
 mod copies;
 mod cut;

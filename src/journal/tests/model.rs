@@ -1,4 +1,4 @@
-//! J1, J2, by the thousand: what was said is always recovered, and what is recovered always is the
+//! Rules J1 and J2, by the thousand: what was said is always recovered, and what is recovered always is the
 //! beginning of what happened.
 
 use super::simulated::Faults;

@@ -1,4 +1,4 @@
-//! J6: segments that follow each other, checkpoints made meanwhile, and a crash at any step.
+//! Rule J6: segments that follow each other, checkpoints made meanwhile, and a crash at any step.
 
 use super::simulated::Faults;
 use super::*;
