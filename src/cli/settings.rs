@@ -164,7 +164,7 @@ settings! {
         "ephemeral" "" SERVERS, Foreign::None;
     /// How far each event is written down before anything is said: process outlives a crash of the
     /// coordinator, machine a power cut; off: after a crash, everybody waits for the longest lease.
-    journal: JournalDistance = |_| "off".to_owned(),
+    journal: JournalDistance = |_| "process".to_owned(),
         "journal" "off|process|machine" SERVERS, Foreign::None;
     /// Start although the stored state is more than a year old.
     accept_stale_state: bool = |_| "false".to_owned(),

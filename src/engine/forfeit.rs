@@ -175,8 +175,14 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// Asks for all that is on its way to the disk once more: nobody knows whether the run before got
-    /// it there.
+    /// it there. Operators who asked for some of that are gone, and others may have their connections'
+    /// numbers.
     pub(super) fn record_again(&mut self) {
+        for pending in &mut self.in_limbo {
+            if let Limbo::Revoke { connection, .. } = &mut pending.then {
+                *connection = ConnectionId::default();
+            }
+        }
         let pending = u64::try_from(self.in_limbo.len()).unwrap_or(u64::MAX);
         let numbers = self.next_record.saturating_sub(pending)..;
         let again = numbers.zip(&self.in_limbo).map(|(number, pending)| {

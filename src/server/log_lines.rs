@@ -359,10 +359,11 @@ pub(super) fn ended_level(reason: EndReason, held: usize) -> Level {
 }
 
 /// A run begins, with what the one before left: `grace`, if that crashed.
-pub(super) fn began(counts: &Counts, grace: Option<Duration>) {
+pub(super) fn began(counts: &Counts, grace: Option<Duration>, is_replayed: bool) {
     let Counts { sessions, held, waiting, .. } = counts;
+    let after = if is_replayed { "a crash" } else { "an orderly stop" };
     if *sessions > 0 {
-        info!("going on after an orderly stop: sessions={sessions} held={held} waiting={waiting}");
+        info!("going on after {after}: sessions={sessions} held={held} waiting={waiting}");
     }
     if let Some(grace) = grace {
         info!("grace period of {grace:.1?}: holders may reclaim, nobody else is granted");

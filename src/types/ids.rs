@@ -45,7 +45,7 @@ number_type! {
 }
 
 number_type! {
-    /// Names a connection within one run of the coordinator. Never used twice in a run.
+    /// Names a connection within one run of the coordinator. Never used twice in a run. 0: none.
     ConnectionId
 }
 

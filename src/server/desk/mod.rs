@@ -165,7 +165,7 @@ impl Desk {
             None => LockTable::new(limits, start, RandomState::default(), now),
         };
         let grace = table.grace_left();
-        log_lines::began(&table.counts(), grace);
+        log_lines::began(&table.counts(), grace, run.is_some());
         Self {
             table,
             connections: Connections::default(),
