@@ -95,7 +95,7 @@ fn an_orderly_restart_forgets_nothing_of_what_is_kept() {
 
 #[test]
 fn after_a_crash_a_holder_that_is_there_keeps_the_rest_and_others_are_waited_out() {
-    let server = Server::start_durable();
+    let server = Server::start_durable_without_journal();
     let go = server.home.path("go");
     let script = format!("while [ ! -e '{}' ]; do sleep 0.05; done", go.display());
     let ttl = ["lock", "--ttl", "2s", "--at-least"];

@@ -200,7 +200,7 @@ fn an_orderly_restart_moves_nothing_and_needs_no_grace() {
 
 #[test]
 fn after_a_crash_a_try_says_grace_and_new_requests_wait_for_the_earlier_holders() {
-    let server = Server::start_durable();
+    let server = Server::start_durable_without_journal();
     let (holder, token) = raw_holder(&server, None, "printer");
     let server = server.crash_and_restart();
     let attempt = run(server.client(&["try", "scanner", "--", "true"]));
@@ -224,7 +224,7 @@ fn after_a_crash_a_try_says_grace_and_new_requests_wait_for_the_earlier_holders(
 
 #[test]
 fn a_forged_or_stale_reclaim_is_refused() {
-    let server = Server::start_durable();
+    let server = Server::start_durable_without_journal();
     let mut holder = Raw::connect(&server);
     holder.say(&[hello(), request(1, "printer"), request(2, "scanner")]);
     let ServerMessage::Welcome { session, secret, .. } = holder.hear() else { panic!() };
@@ -378,8 +378,12 @@ fn a_late_release_is_answered_and_frees_nobody_elses_lock() {
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            fs::copy(from, to).unwrap();
+        }
     }
 }
 

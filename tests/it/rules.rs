@@ -171,9 +171,10 @@ fn what_a_rule_names_is_there() {
         .collect();
     // `server::places` is a file or folder of that name somewhere in the room.
     let is_module = |name: &str| {
-        let (room, module) = name.split_once("::").unwrap_or(("", name));
+        let (room, module) = name.rsplit_once("::").unwrap_or(("", name));
+        let room = room.replace("::", "/");
         files.iter().any(|(path, _)| {
-            path.starts_with(Path::new("src").join(room))
+            path.starts_with(Path::new("src").join(&room))
                 && (path.file_stem().is_some_and(|stem| stem == module)
                     || path.parent().is_some_and(|folder| folder.ends_with(module)))
         })

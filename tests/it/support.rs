@@ -46,6 +46,14 @@ impl Home {
         Self { directory: tempfile::tempdir().unwrap(), wall_clock: None }
     }
 
+    /// One in which no coordinator writes a journal, so that a crash is followed by a grace period.
+    pub(crate) fn without_journal() -> Self {
+        let home = Self::new();
+        fs::create_dir_all(home.path(".config/coordinator")).unwrap();
+        fs::write(home.path(".config/coordinator/config.toml"), "journal = \"off\"\n").unwrap();
+        home
+    }
+
     fn under_a_wall_clock() -> Self {
         let home = Self::new();
         let clock = WallClock::new(home.path("time of day"));
@@ -223,6 +231,11 @@ impl Server {
     /// One that keeps its state, ready.
     pub(crate) fn start_durable() -> Self {
         Self::start_with(Home::new(), &[])
+    }
+
+    /// The same, without a journal.
+    pub(crate) fn start_durable_without_journal() -> Self {
+        Self::start_with(Home::without_journal(), &[])
     }
 
     /// The same, with a time of day that can be set.
