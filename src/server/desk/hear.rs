@@ -173,6 +173,8 @@ impl Desk {
         let session = self.session_of(connection)?;
         let place = parse::place(asked, session, &self.sealer);
         if place.is_none() {
+            #[cfg(test)]
+            assert!(self.witness.is_none(), "nobody makes tickets up in a simulation");
             let request = asked.request;
             warn!("a ticket that is not of such a request session={session} request={request}");
         }
