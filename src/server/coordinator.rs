@@ -123,7 +123,7 @@ impl Coordinator {
     }
 
     /// Has a checkpoint of the journal made, on a thread that may block.
-    fn make_checkpoint(&mut self, task: Task, ctx: &mut Context<Self>) {
+    fn make_checkpoint(&mut self, task: Box<Task>, ctx: &mut Context<Self>) {
         let Some(chronicle) = self.gate.chronicle() else { return };
         let (make, this) = (chronicle.checkpoint_maker(), ctx.address());
         spawn_local(async move {

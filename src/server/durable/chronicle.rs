@@ -39,7 +39,7 @@ pub(in crate::server) struct Chronicle {
 #[derive(Debug)]
 pub(in crate::server) enum Flushed {
     /// All that was appended may be said, and perhaps a checkpoint is due.
-    Written(Option<Task>),
+    Written(Option<Box<Task>>),
     /// The journal is no more: all may be said, and nothing more is written down.
     Off,
     /// The journal is wrong, and could not be made void: nothing may be said.
@@ -153,7 +153,7 @@ impl Chronicle {
             };
         }
         match self.journal.flush() {
-            Ok(written) => Flushed::Written(written.due),
+            Ok(written) => Flushed::Written(written.due.map(Box::new)),
             Err(broken) => self.give_up(&broken),
         }
     }
