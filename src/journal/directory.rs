@@ -27,7 +27,8 @@ const OTHERS_WRITE: u32 = 0o022;
 pub struct Directory(Arc<File>);
 
 impl Directory {
-    /// Opens it in the data directory, and makes it if it is missing.
+    /// Opens it in the data directory, and makes it if it is missing. Whoever opens it holds the lock of
+    /// the data directory: two writers would make each other's journal void.
     ///
     /// # Errors
     ///

@@ -81,7 +81,7 @@ impl Task {
 }
 
 /// Replays what is closed, writes the checkpoint, and removes what it makes up for. Blocks for as long
-/// as that takes; to be done on a thread of its own.
+/// as that takes; to be done on a thread of its own, one at a time.
 ///
 /// # Errors
 ///

@@ -30,8 +30,11 @@
 //!
 //! At [`Distance::Machine`] a flush waits for the disk. Whoever must not wait takes the two halves apart
 //! ([`Journal::into_parts`]): the [`Tail`] stays and takes what comes, the [`Writer`] lives on a thread
-//! and is handed one [`Batch`] after the other. What came of a batch is said when its
-//! [`Written::through`] is there. While one is synced the next one grows: that is group commit.
+//! and is handed one [`Batch`] after the other. What came of a batch is said when
+//! [`Writer::write`] has returned its last number. While one is synced the next one grows: that is group commit.
+//!
+//! After a flush, [`Writer::due`] may have a checkpoint to be made. A thread makes it by [`compact`], and
+//! the writer hears how it went: [`Writer::checkpointed`], [`Writer::not_checkpointed`].
 //!
 //! ```
 //! use coordinator::journal::{
@@ -79,7 +82,7 @@
 //! for number in [20_u64, 21] {
 //!     journal.append(&number.to_le_bytes());
 //! }
-//! assert_eq!(journal.flush()?.through, 2);
+//! assert_eq!(journal.flush()?, 2);
 //! drop(journal); // a crash
 //!
 //! let Recovered::Whole(whole) = recover(&disk, &Expected { place, rules, epoch: 7 }) else {
@@ -132,7 +135,7 @@ pub use self::header::{FORMAT, Header, SETTINGS_BYTES_MAX};
 pub use self::place::Place;
 pub use self::recover::{Expected, Recovered, Whole, recover};
 pub use self::tail::{BATCH_BYTES_MAX, Batch, Tail};
-pub use self::writer::{Bounds, CHAIN_SEGMENTS_MAX, OVERDUE_TIMES, Writer, Written};
+pub use self::writer::{Bounds, CHAIN_SEGMENTS_MAX, OVERDUE_TIMES, Writer};
 
 /// Most files that the directory may have. More than are ever made, and few enough to be looked at.
 pub const NAMES_MAX: usize = 1024;
@@ -228,12 +231,12 @@ impl<D: Disk> Journal<D> {
         self.tail.epochs(epochs);
     }
 
-    /// Writes all that was appended.
+    /// Writes all that was appended. Says the number of the last record of which may be told.
     ///
     /// # Errors
     ///
     /// [`Broken`] if the journal is off, from now on or since before.
-    pub fn flush(&mut self) -> Result<Written, Broken> {
+    pub fn flush(&mut self) -> Result<u64, Broken> {
         let mut batch = self.tail.take();
         let written = self.writer.write(&mut batch);
         self.tail.give_back(batch);

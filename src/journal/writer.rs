@@ -11,6 +11,8 @@
 //! then; and only behind that name a record goes to the new one. What goes is made unreadable first, the
 //! latest segment before the others, so that no step leaves something behind that looks complete.
 
+use std::mem;
+
 use super::Distance;
 use super::chain::{Chain, Link};
 use super::checkpoint::{self, Fill, Target};
@@ -56,15 +58,6 @@ impl Bounds {
     }
 }
 
-/// What a write came to.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Written {
-    /// The last record that is where the distance wants it: what follows from it may be said.
-    pub through: u64,
-    /// A checkpoint is due: whoever makes it has this to go by. Said once for each.
-    pub due: Option<Task>,
-}
-
 /// Writes the journal of a run.
 #[derive(Debug)]
 pub struct Writer<D: Disk> {
@@ -106,7 +99,19 @@ struct Active<F> {
     /// How long those before it are.
     closed_bytes: u64,
     /// Whether a checkpoint is on its way.
-    is_due: bool,
+    due: Due,
+}
+
+/// Whether a checkpoint is to be made.
+#[derive(Debug, Default)]
+enum Due {
+    /// Not yet.
+    #[default]
+    Not,
+    /// It is, and nobody has asked.
+    Untold(Task),
+    /// Somebody makes it.
+    Told,
 }
 
 impl<D: Disk> Writer<D> {
@@ -169,7 +174,7 @@ impl<D: Disk> Writer<D> {
         self.sweep(segment, segment)?;
         let link = Link { segment, first: next, next, run: self.run.id, end: offset };
         let chain = Chain { header, checkpoint_bytes, links: vec![link] };
-        Ok(Active { file, offset, next, chain, closed_bytes: 0, is_due: false })
+        Ok(Active { file, offset, next, chain, closed_bytes: 0, due: Due::Not })
     }
 
     /// Goes on from what was recovered, in a new segment, once all that was replayed is as durable as
@@ -210,7 +215,7 @@ impl<D: Disk> Writer<D> {
         }
         let (file, offset) = self.follow(&file, &mut chain)?;
         let closed_bytes = chain.closed_bytes();
-        Ok(Active { file, offset, next: last.next, chain, closed_bytes, is_due: false })
+        Ok(Active { file, offset, next: last.next, chain, closed_bytes, due: Due::Not })
     }
 
     /// Takes note of how a beginning went.
@@ -226,21 +231,22 @@ impl<D: Disk> Writer<D> {
     }
 
     /// Writes a batch: one call of the system at [`Distance::Process`], another that syncs at
-    /// [`Distance::Machine`].
+    /// [`Distance::Machine`]. Says the number of the last record that is where the distance wants it:
+    /// what follows from it may be said.
     ///
     /// # Errors
     ///
     /// [`Broken`] if it could not be written, now or before.
-    pub fn write(&mut self, batch: &mut Batch) -> Result<Written, Broken> {
+    pub fn write(&mut self, batch: &mut Batch) -> Result<u64, Broken> {
         self.state()?;
         match self.try_write(batch) {
-            Ok(written) => Ok(written),
+            Ok(through) => Ok(through),
             Err(why) => Err(self.give_up(why)),
         }
     }
 
-    fn try_write(&mut self, batch: &mut Batch) -> Result<Written, Failure> {
-        let due = self.rotate_if_due()?;
+    fn try_write(&mut self, batch: &mut Batch) -> Result<u64, Failure> {
+        self.rotate_if_due()?;
         let State::On(active) = &mut self.state else { return Err(Failure::NotBegun) };
         if let Some(why) = batch.failure.take() {
             return Err(why);
@@ -250,7 +256,7 @@ impl<D: Disk> Writer<D> {
         }
         let through = batch.next.saturating_sub(1);
         if batch.next == batch.first && batch.epochs.is_none() {
-            return Ok(Written { through, due });
+            return Ok(through);
         }
         let bytes = active.closed_bytes + active.offset + batch.bytes.len() as u64;
         let due_bytes = self.bounds.due_bytes(active.chain.checkpoint_bytes);
@@ -270,39 +276,55 @@ impl<D: Disk> Writer<D> {
         active.next = batch.next;
         // Headers of later segments say what counts by then.
         self.run.epochs = batch.epochs.unwrap_or(self.run.epochs);
-        Ok(Written { through, due })
+        Ok(through)
     }
 
     /// Begins another segment if what stands behind the last checkpoint is long, so that one can be
     /// made of all but that.
-    fn rotate_if_due(&mut self) -> Result<Option<Task>, Failure> {
-        let State::On(active) = &self.state else { return Ok(None) };
+    fn rotate_if_due(&mut self) -> Result<(), Failure> {
+        let State::On(active) = &self.state else { return Ok(()) };
         let bytes = active.closed_bytes + active.offset;
         let has_records = active.next > active.chain.last().first;
         let is_long = bytes > self.bounds.due_bytes(active.chain.checkpoint_bytes);
         let is_split = active.chain.links.len() >= CHAIN_SEGMENTS_DUE;
-        if active.is_due || !(is_long || is_split) {
-            return Ok(None);
+        if !matches!(active.due, Due::Not) || !(is_long || is_split) {
+            return Ok(());
         }
         let mut chain = active.chain.clone();
-        if !has_records {
-            // What was done before this run is all there is.
-            let task = Task::new(chain, self.run.distance);
-            if let State::On(active) = &mut self.state {
-                active.is_due = task.is_some();
-            }
-            return Ok(task);
+        let mut begun = None;
+        // Else what was done before this run is all there is.
+        if has_records {
+            let last = chain.last_mut();
+            (last.next, last.end) = (active.next, active.offset);
+            begun = Some(self.follow(&active.file, &mut chain)?);
         }
-        let last = chain.last_mut();
-        (last.next, last.end) = (active.next, active.offset);
-        let (file, offset) = self.follow(&active.file, &mut chain)?;
-        let closed_bytes = chain.closed_bytes();
         self.latest = chain.last().segment;
-        let task = Task::new(chain.clone(), self.run.distance);
-        let State::On(active) = &mut self.state else { return Ok(None) };
-        (active.file, active.offset, active.chain) = (file, offset, chain);
-        (active.closed_bytes, active.is_due) = (closed_bytes, true);
-        Ok(task)
+        let due = Task::new(chain.clone(), self.run.distance).map_or(Due::Not, Due::Untold);
+        let State::On(active) = &mut self.state else { return Ok(()) };
+        if let Some((file, offset)) = begun {
+            (active.file, active.offset) = (file, offset);
+            active.closed_bytes = chain.closed_bytes();
+            active.chain = chain;
+        }
+        active.due = due;
+        Ok(())
+    }
+
+    /// A checkpoint that is to be made, for [`compact`](super::compact). Each is told of once, to
+    /// whoever asks first, until that one says how it went.
+    pub fn due(&mut self) -> Option<Task> {
+        let State::On(active) = &mut self.state else { return None };
+        match mem::take(&mut active.due) {
+            Due::Not => None,
+            Due::Untold(task) => {
+                active.due = Due::Told;
+                Some(task)
+            }
+            Due::Told => {
+                active.due = Due::Told;
+                None
+            }
+        }
     }
 
     /// A checkpoint was made, and what came before it is gone.
@@ -321,13 +343,13 @@ impl<D: Disk> Writer<D> {
         active.chain.header = made.header.clone();
         active.chain.checkpoint_bytes = made.bytes;
         active.closed_bytes = active.chain.closed_bytes();
-        active.is_due = false;
+        active.due = Due::Not;
     }
 
     /// No checkpoint could be made. The next write asks for one again.
     pub fn not_checkpointed(&mut self) {
         if let State::On(active) = &mut self.state {
-            active.is_due = false;
+            active.due = Due::Not;
         }
     }
 

@@ -228,3 +228,30 @@ fn no_bytes_make_a_recovery_panic_or_take_memory_for_what_is_not_there() {
         assert!(taken.bytes_max < 256 * 1024, "seed {seed}: {} bytes", taken.bytes_max);
     }
 }
+
+/// The bytes of a segment and of a checkpoint, as hexadecimal digits.
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/journal/tests/format_1.hex");
+
+#[test]
+fn the_bytes_of_a_format_stay_what_they_are() {
+    let disk = SimulatedDisk::default();
+    let mut journal = begun(&disk, 1, Distance::Machine);
+    write(&mut journal, 2);
+    journal.begin(Some(&mut checkpoint_of(2))).unwrap();
+    append(&mut journal, 1);
+    journal.epochs(Epochs { ordered: 8, confirmed: 7 });
+    journal.flush().unwrap();
+    let mut golden = String::new();
+    for name in ["00000002.log", "00000002.checkpoint"] {
+        golden.push_str(&format!("{name}\n"));
+        for line in disk.read(name).chunks(32) {
+            let digits: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+            golden.push_str(&format!("{}\n", digits.concat()));
+        }
+    }
+    if std::env::var_os("UPDATE_GOLDENFILES").is_some() {
+        std::fs::write(GOLDEN, &golden).unwrap();
+    }
+    let there = std::fs::read_to_string(GOLDEN).unwrap_or_default();
+    assert_eq!(there, golden, "another format has another number");
+}

@@ -114,9 +114,9 @@ fn nothing_is_synced_for_crashes_of_the_process() {
     journal.begin(None).unwrap();
     let before = disk.syncs();
     append(&mut journal, 50);
-    assert_eq!(journal.flush().unwrap().through, 50);
+    assert_eq!(journal.flush().unwrap(), 50);
     assert_eq!(disk.syncs(), before + 1, "one for all that came together");
-    assert_eq!(journal.flush().unwrap().through, 50);
+    assert_eq!(journal.flush().unwrap(), 50);
     assert_eq!(disk.syncs(), before + 1, "none for nothing");
 }
 
@@ -196,7 +196,7 @@ fn a_record_at_the_limit_is_written_and_one_past_it_gives_the_journal_up() {
     let mut journal = Journal::new(disk.clone(), run(1, Distance::Process), Bounds::default());
     journal.begin(None).unwrap();
     journal.append(&vec![1; RECORD_BYTES_MAX]);
-    assert_eq!(journal.flush().unwrap().through, 1);
+    assert_eq!(journal.flush().unwrap(), 1);
     assert_eq!(recovered(&disk).unwrap().records(), 1);
     let bytes = RECORD_BYTES_MAX + 1;
     assert_eq!(journal.append(&vec![1; bytes]), 2);

@@ -19,8 +19,6 @@ struct Model {
     id: u128,
     /// The start of the machine.
     boot: u128,
-    /// A checkpoint that is to be made.
-    due: Option<Task>,
 }
 
 impl Model {
@@ -28,7 +26,7 @@ impl Model {
         let disk = SimulatedDisk::default();
         let dice = Random::new(seed);
         let journal = begun(&disk, 1, distance);
-        Self { disk, dice, distance, journal, said: 0, appended: 0, id: 1, boot: 3, due: None }
+        Self { disk, dice, distance, journal, said: 0, appended: 0, id: 1, boot: 3 }
     }
 
     fn expected(&self) -> Expected {
@@ -40,17 +38,13 @@ impl Model {
             // Whoever never does gives the journal up.
             self.compact()?;
         }
-        let written = self.journal.flush().ok()?;
-        assert_eq!(written.through, self.appended);
-        self.said = written.through;
-        if written.due.is_some() {
-            self.due = written.due;
-        }
+        self.said = self.journal.flush().ok()?;
+        assert_eq!(self.said, self.appended);
         Some(())
     }
 
     fn compact(&mut self) -> Option<()> {
-        let Some(task) = self.due.take() else { return Some(()) };
+        let Some(task) = self.journal.writer().due() else { return Some(()) };
         let made = compact(&self.disk, &task, Story::restore).ok()?;
         self.journal.writer().checkpointed(&made);
         Some(())
@@ -59,7 +53,6 @@ impl Model {
     fn begin_anew(&mut self) -> Option<()> {
         self.journal.begin(Some(&mut checkpoint_of(self.appended))).ok()?;
         self.said = self.appended;
-        self.due = None;
         Some(())
     }
 
@@ -87,7 +80,6 @@ impl Model {
             2 => self.begin_anew(),
             _ => None,
         };
-        self.due = None;
         self.disk.set_faults(Faults::default());
         if self.distance == Distance::Machine && self.dice.once_in(2) {
             self.disk.cut_power(&mut self.dice);

@@ -21,7 +21,8 @@ fn written(data: &Path, distance: Distance, records: u64) -> Journal<Directory> 
     journal.begin(None).unwrap();
     for number in 1..=records {
         journal.append(&record(number));
-        if let Some(task) = journal.flush().unwrap().due {
+        journal.flush().unwrap();
+        if let Some(task) = journal.writer().due() {
             let made = compact(&open(data), &task, Story::restore).unwrap();
             journal.writer().checkpointed(&made);
         }
