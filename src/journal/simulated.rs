@@ -30,6 +30,7 @@ pub(crate) struct SimulatedFile {
 }
 
 /// What goes wrong.
+#[expect(clippy::struct_excessive_bools, reason = "each fault comes with any other")]
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Faults {
     /// After so many changes of anything nothing changes any more; of the write that comes next, half

@@ -78,7 +78,7 @@ pub struct Writer<D: Disk> {
 #[derive(Debug)]
 enum State<F> {
     /// It is.
-    On(Active<F>),
+    On(Box<Active<F>>),
     /// It is not, and nothing that is there will be taken for it.
     Off(Failure),
     /// It is not, and what is there might be.
@@ -109,7 +109,7 @@ enum Due {
     #[default]
     Not,
     /// It is, and nobody has asked.
-    Untold(Task),
+    Untold(Box<Task>),
     /// Somebody makes it.
     Told,
 }
@@ -223,7 +223,7 @@ impl<D: Disk> Writer<D> {
         match begun {
             Ok(active) => {
                 self.latest = active.chain.last().segment;
-                self.state = State::On(active);
+                self.state = State::On(Box::new(active));
                 Ok(())
             }
             Err(why) => Err(self.give_up(why)),
@@ -299,7 +299,8 @@ impl<D: Disk> Writer<D> {
             begun = Some(self.follow(&active.file, &mut chain)?);
         }
         self.latest = chain.last().segment;
-        let due = Task::new(chain.clone(), self.run.distance).map_or(Due::Not, Due::Untold);
+        let due = Task::new(chain.clone(), self.run.distance);
+        let due = due.map_or(Due::Not, |task| Due::Untold(Box::new(task)));
         let State::On(active) = &mut self.state else { return Ok(()) };
         if let Some((file, offset)) = begun {
             (active.file, active.offset) = (file, offset);
@@ -318,7 +319,7 @@ impl<D: Disk> Writer<D> {
             Due::Not => None,
             Due::Untold(task) => {
                 active.due = Due::Told;
-                Some(task)
+                Some(*task)
             }
             Due::Told => {
                 active.due = Due::Told;
