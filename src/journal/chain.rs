@@ -31,7 +31,7 @@ pub(super) struct Link {
     pub(super) first: u64,
     /// The number of the first record behind it.
     pub(super) next: u64,
-    /// Who wrote it.
+    /// The run that wrote it.
     pub(super) run: u128,
     /// Where it ends: what stands behind that does not count.
     pub(super) end: u64,
@@ -138,7 +138,7 @@ impl Link {
 pub(super) struct Opened<F> {
     /// Stands behind the header.
     pub(super) frames: Frames<F>,
-    /// What it says.
+    /// The content of its first frame.
     pub(super) header: Header,
 }
 

@@ -1,7 +1,9 @@
-//! A checkpoint: all state at one moment, in a file of its own beside the segment that goes on from it.
+//! A checkpoint: all state at one moment, in a file of its own beside the segment that goes on from
+//! it.
 //!
-//! It is written under another name and has its own only when it is complete. What is in it belongs to
-//! one segment of one run: its sums are taken under that run, and its first frame names the segment.
+//! It is written under another name and has its own only when it is complete. Its content belongs
+//! to one segment of one run: its sums are taken under that run, and its first frame names the
+//! segment.
 
 use std::io::{self, Read, Write};
 
@@ -26,7 +28,7 @@ pub(super) struct Target {
     pub(super) run: u128,
 }
 
-/// What writes all state into a checkpoint; it is called once.
+/// A function that writes all state into a checkpoint; it is called once.
 pub type Fill<'a> = &'a mut dyn FnMut(&mut dyn Write) -> io::Result<()>;
 
 /// Cuts what is written to it into checked chunks.
@@ -35,7 +37,7 @@ struct Chunks<'a, F> {
     file: &'a F,
     /// How far the file is written.
     offset: u64,
-    /// What sums are taken under.
+    /// The key of its sums.
     key: Key,
     /// How many chunks there are.
     count: u64,
@@ -141,7 +143,7 @@ pub(super) struct Reader<F> {
     next: u64,
     /// How much was read.
     bytes: u64,
-    /// What of the last chunk was not passed on yet.
+    /// How much of the last chunk was not passed on yet.
     rest: usize,
     /// Whether the end was read, and was right.
     is_whole: bool,

@@ -1,6 +1,7 @@
 //! The directory of the journal, within the data directory: held open, for its owner only.
 //!
-//! Files are opened relative to the directory that was opened, not by its name. Links are not followed.
+//! Files are opened relative to the directory that was opened, not by its name. Links are not
+//! followed.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +18,8 @@ use super::disk::{Disk, DiskFile, Facts};
 pub const JOURNAL_NAME: &str = "journal";
 /// Files are for their owner only.
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
-/// Whatever somebody put in the place of a file: a link is not followed, a pipe is not waited for.
+/// For things that somebody put in the place of a file: a link is not followed, a pipe is not
+/// waited for.
 const CAREFULLY: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 /// The bits of a mode that let others write.
 const OTHERS_WRITE: u32 = 0o022;
@@ -27,7 +29,7 @@ const OTHERS_WRITE: u32 = 0o022;
 pub struct Directory(Arc<File>);
 
 impl Directory {
-    /// Opens it in the data directory, and makes it if it is missing. Whoever opens it holds the lock of
+    /// Opens it in the data directory, and makes it if it is missing. The caller holds the lock of
     /// the data directory: two writers would make each other's journal void.
     ///
     /// # Errors
@@ -132,7 +134,7 @@ impl DiskFile for File {
     }
 }
 
-/// What the system means when it does not follow a link.
+/// The meaning of an error when it does not follow a link.
 fn understood(error: Errno) -> io::Error {
     match error {
         Errno::LOOP => io::Error::other("it is a symbolic link, and those are not followed here"),

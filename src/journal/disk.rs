@@ -1,7 +1,7 @@
-//! What the journal asks of a disk: one directory, and files in it that grow at their end.
+//! The journal's demands on a disk: one directory, and files in it that grow at their end.
 //!
-//! Small enough that tests have one of their own, with a page cache and a platter apart. What a call
-//! has returned survives the end of the process; what was synced survives a power cut.
+//! Small enough that tests have one of their own, with a page cache and a platter apart. Changes
+//! whose call has returned survive the end of the process; synced ones survive a power cut.
 
 use std::{fmt, io};
 
@@ -10,7 +10,7 @@ pub trait Disk: Clone + fmt::Debug + Send {
     /// A file of it.
     type File: DiskFile;
 
-    /// What is in it, no more than `max` names, in no order.
+    /// The names in it, no more than `max` names, in no order.
     ///
     /// # Errors
     ///
@@ -31,7 +31,7 @@ pub trait Disk: Clone + fmt::Debug + Send {
     /// If there is none ([`io::ErrorKind::NotFound`]), or it is not a plain file.
     fn open(&self, name: &str) -> io::Result<Self::File>;
 
-    /// Gives a file another name in one step. What had this name before is gone.
+    /// Gives a file another name in one step. A file that had this name before is gone.
     ///
     /// # Errors
     ///
@@ -83,7 +83,7 @@ pub trait DiskFile: fmt::Debug + Send {
     /// If that is not certain.
     fn sync(&self) -> io::Result<()>;
 
-    /// What can be said about it without reading it.
+    /// Facts that can be had without reading it.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ pub trait DiskFile: fmt::Debug + Send {
     fn facts(&self) -> io::Result<Facts>;
 }
 
-/// What a file system says about a file.
+/// The file system's facts about a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// How long it is.
@@ -100,16 +100,16 @@ pub struct Facts {
     pub links: u64,
     /// Its number in the file system.
     pub inode: u64,
-    /// When it was made, in nanoseconds since 1970: no copy has that of another file. None where the
-    /// file system does not keep it.
+    /// When it was made, in nanoseconds since 1970: no copy has that of another file. None where
+    /// the file system does not keep it.
     pub born: Option<u64>,
     /// Whether others than its owner can write it.
     pub is_exposed: bool,
 }
 
 impl Facts {
-    /// Whether these can be of the same file. The birth tells, where it is known: numbers of files that
-    /// were removed are used again, and some file systems give new ones when they are mounted.
+    /// Whether these can be of the same file. The birth tells, where it is known: numbers of files
+    /// that were removed are used again, and some file systems give new ones when they are mounted.
     pub(super) fn is_same(self, inode: u64, born: Option<u64>) -> bool {
         match (self.born, born) {
             (Some(mine), Some(other)) => mine == other,

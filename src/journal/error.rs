@@ -1,4 +1,4 @@
-//! What can be wrong with a journal, in sentences for the log.
+//! All that can be wrong with a journal, in sentences for the log.
 
 use std::io;
 
@@ -6,12 +6,12 @@ use super::frame::RECORD_BYTES_MAX;
 use super::header::{FORMAT, SETTINGS_BYTES_MAX};
 use super::tail::BATCH_BYTES_MAX;
 
-/// Why a journal that was found is not used. Then the run begins as if there were none: with a grace
-/// period, in which holders reclaim.
+/// Why a journal that was found is not used. Then the run begins as if there were none: with a
+/// grace period, in which holders reclaim.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Void {
-    /// What was not synced is lost, and nobody knows what that was.
+    /// Records that were not synced are lost, and nobody knows which.
     #[error("the machine was restarted, and the journal was kept for crashes of the process only")]
     Restarted,
     /// Whether the machine was restarted cannot be told.
@@ -28,7 +28,7 @@ pub enum Void {
     Format {
         /// The file.
         file: String,
-        /// What it has.
+        /// Its format.
         found: u32,
     },
     /// The same events have other consequences under other rules.
@@ -75,7 +75,7 @@ pub enum Void {
         /// How many.
         links: u64,
     },
-    /// Whatever stands in it may be anybody's.
+    /// Its content may be anybody's.
     #[error("others can write {file}")]
     Exposed {
         /// The file.
@@ -90,7 +90,10 @@ pub enum Void {
         number: u64,
     },
     /// The same, and a later mark says that it was there.
-    #[error("record {} does not verify, though it was synced (segment {segment})", grouped(*number))]
+    #[error(
+        "record {} does not verify, though it was synced (segment {segment})",
+        grouped(*number)
+    )]
     Synced {
         /// Where it stands.
         segment: u64,
@@ -105,13 +108,13 @@ pub enum Void {
         /// The one before.
         predecessor: u64,
     },
-    /// What the first segment goes on from is not there.
+    /// The first segment goes on from a checkpoint that is not there.
     #[error("the checkpoint of segment {segment} is missing")]
     CheckpointMissing {
         /// The segment.
         segment: u64,
     },
-    /// What the first segment goes on from is not as it was written.
+    /// The first segment goes on from a checkpoint that is not as it was written.
     #[error("the checkpoint of segment {segment} does not verify")]
     CheckpointDamaged {
         /// The segment.
@@ -140,10 +143,10 @@ pub enum Void {
     Unreadable {
         /// The file.
         file: String,
-        /// What the system says.
+        /// The system's words.
         why: String,
     },
-    /// What is there verifies, but whoever is to follow it does not understand it.
+    /// The content verifies, but the machine that follows it does not understand it.
     #[error("{what} was not understood: {why}")]
     NotUnderstood {
         /// A record or the checkpoint.
@@ -159,7 +162,7 @@ impl Void {
     }
 }
 
-/// What was found beside a whole journal, for the log.
+/// Things found beside a whole journal, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Note {
@@ -189,13 +192,15 @@ impl std::fmt::Display for Note {
                 let number = grouped(*number);
                 write!(
                     f,
-                    "{bytes} bytes from record {number} on were cut short: dropped, nobody was told of them"
+                    "{bytes} bytes from record {number} on were cut short: dropped, as \
+                     nobody was told of them"
                 )
             }
             Self::CheckpointUnused { segment } => {
                 write!(
                     f,
-                    "the checkpoint of segment {segment} does not verify: the segments before it were read instead"
+                    "the checkpoint of segment {segment} does not verify: the segments before \
+                     it were read instead"
                 )
             }
             Self::Unused { segment } => {
@@ -212,11 +217,11 @@ pub enum Failure {
     /// A file could not be made, written, synced, renamed.
     #[error("{file} cannot be {doing}: {why}")]
     File {
-        /// What was tried.
+        /// The attempt.
         doing: &'static str,
         /// With what.
         file: Box<str>,
-        /// What the system says.
+        /// The system's words.
         why: Box<str>,
     },
     /// Our own mistake.
@@ -243,9 +248,9 @@ pub enum Failure {
     /// Our own mistake: a batch is missing, or came twice.
     #[error("record {found} was to be written where record {expected} is due")]
     Gap {
-        /// What came.
+        /// The number that came.
         found: u64,
-        /// What was to come.
+        /// The number that was to come.
         expected: u64,
     },
     /// Somebody removed or replaced the file: what is written is lost.

@@ -1,5 +1,5 @@
-//! Makes checkpoints away from whoever writes: a recovery that nobody sees, so recovery is exercised
-//! all day.
+//! Makes checkpoints away from whoever writes: a recovery that nobody sees, so recovery is
+//! exercised all day.
 //!
 //! ```text
 //!   Writer: … 3 closed ──▶ writes 4 ─────────────────────▶ told of the checkpoint: 3 is gone
@@ -20,7 +20,7 @@ use super::error::{Failure, Void};
 use super::header::Header;
 use super::writer::sweep;
 
-/// What records are applied to: the same ones in the same order make the same machine.
+/// A state that records are applied to: the same ones in the same order make the same machine.
 pub trait Machine {
     /// Goes one record on.
     ///
@@ -62,11 +62,11 @@ pub struct Made {
 /// Why no checkpoint was made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotMade {
-    /// What was written cannot be read again. A journal that cannot be replayed is of no use: it is to
+    /// The segments cannot be read again. A journal that cannot be replayed is of no use: it is to
     /// be begun anew.
     #[error("the journal cannot be followed: {0}")]
     Unread(#[from] Void),
-    /// It could not be written. What is there is as good as before.
+    /// It could not be written. The journal is as good as before.
     #[error("no checkpoint could be written: {0}")]
     Unwritten(#[from] Failure),
 }
@@ -80,8 +80,8 @@ impl Task {
     }
 }
 
-/// Replays what is closed, writes the checkpoint, and removes what it makes up for. Blocks for as long
-/// as that takes; to be done on a thread of its own, one at a time.
+/// Replays what is closed, writes the checkpoint, and removes what it makes up for. Blocks for as
+/// long as that takes; to be done on a thread of its own, one at a time.
 ///
 /// # Errors
 ///

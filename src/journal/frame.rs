@@ -4,11 +4,11 @@
 //!  │ kind 1, length 3 │ number 8 │ sum of these 4 │ sum of all 8 │ payload … │
 //! ```
 //!
-//! The head has a sum of its own, so that a length is believed only when it is right: a length that one
-//! flipped bit made longer would look like an end that was cut short, and drop all that stands behind.
-//! Sums are SipHash-1-3 under the number of the run that wrote the frame. So no client can choose a
-//! lock name that looks like a frame, and no frame of another run verifies. They find faults; they are
-//! no seal.
+//! The head has a sum of its own, so that a length is believed only when it is right: a length that
+//! one flipped bit made longer would look like an end that was cut short, and drop all that stands
+//! behind. Sums are SipHash-1-3 under the number of the run that wrote the frame. So no client can
+//! choose a lock name that looks like a frame, and no frame of another run verifies. They find
+//! faults; they are no seal.
 
 use std::hash::Hasher;
 
@@ -21,7 +21,7 @@ pub(super) const HEAD_BYTES: usize = 24;
 /// How the word of a head is divided: the length stands in the bits below.
 const KIND_SHIFT: u32 = 24;
 
-/// What a frame is. The numbers stand in files: none changes its meaning.
+/// The kind of a frame. The numbers stand in files: none changes its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The first of a segment: who wrote it.
@@ -58,7 +58,7 @@ impl Kind {
     }
 }
 
-/// What sums are taken under.
+/// The key of sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key(u64, u64);
 
@@ -114,7 +114,7 @@ pub(super) fn head(key: Key, kind: Kind, number: u64, payload: &[u8]) -> [u8; HE
 /// A head that says what was written.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
-    /// What the frame is.
+    /// The kind of the frame.
     pub(super) kind: Kind,
     /// How long its payload is: [`RECORD_BYTES_MAX`] at most.
     pub(super) length: usize,

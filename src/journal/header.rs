@@ -31,7 +31,7 @@ pub(super) fn new_name(name: &str) -> String {
     format!("{name}.new")
 }
 
-/// What a file of ours is.
+/// The kind of a file of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Named {
     /// A segment.
@@ -43,7 +43,7 @@ pub(super) enum Named {
 }
 
 impl Named {
-    /// What a file with this name is; none if it is none of ours.
+    /// The kind of a file with this name; none if it is none of ours.
     pub(super) fn of(name: &str) -> Option<Self> {
         let (digits, kind) = name.split_once('.')?;
         let segment: u64 = digits.parse().ok().filter(|&number| number <= SEGMENT_MAX)?;
@@ -66,7 +66,7 @@ impl Named {
     }
 }
 
-/// What a segment goes on from.
+/// The state that a segment goes on from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// Nothing: there was no state.
@@ -82,7 +82,7 @@ pub(super) enum Origin {
 pub struct Header {
     /// Its number: names are not believed.
     pub(super) segment: u64,
-    /// What it goes on from.
+    /// The state that it goes on from.
     pub(super) origin: Origin,
     /// The number of its first record.
     pub first: u64,
@@ -100,7 +100,7 @@ pub struct Header {
     pub(super) inode: u64,
     /// When that file was made, where the file system tells.
     pub(super) born: Option<u64>,
-    /// What the engine was set to, as bytes that mean nothing here.
+    /// The settings of the engine, as bytes that mean nothing here.
     pub settings: Vec<u8>,
 }
 

@@ -1,8 +1,8 @@
 //! The journal: what happened, written down before anybody is told what came of it. A crash then is
 //! an orderly stop that nobody ordered.
 //!
-//! The one idea: *complete or void*. Records are numbered and checked, and a journal is used only if
-//! all that was ever said certainly follows from it. Else it is as if there were none.
+//! The one idea: *complete or void*. Records are numbered and checked, and a journal is used only
+//! if all that was ever said certainly follows from it. Else it is as if there were none.
 //!
 //! ```text
 //!   append ──▶ Tail (memory) ──▶ Writer ──▶ 00000003.log ─┐ long ──▶ 00000004.log
@@ -22,23 +22,26 @@
 //!
 //! # How it is used
 //!
-//! Whoever decides appends each event, and holds back what is to be said. At the end of a turn, or of
-//! all turns of one poll, it calls [`Journal::flush`]; then all that was held back may be said, in the
-//! order in which it came. An error says that the journal is off: go on without, say so, and begin
-//! anew with a checkpoint when the disk is well; or, if it is [`Broken::Stuck`], grant nothing until
-//! [`Journal::make_void`] succeeds.
+//! The decider appends each event, and holds back what is to be said. At the end of a turn, or of
+//! all turns of one poll, it calls [`Journal::flush`]; then all that was held back may be said, in
+//! the order in which it came. An error says that the journal is off: go on without, say so, and
+//! begin anew with a checkpoint when the disk is well; or, if it is [`Broken::Stuck`], grant
+//! nothing until [`Journal::make_void`] succeeds.
 //!
-//! At [`Distance::Machine`] a flush waits for the disk. Whoever must not wait takes the two halves apart
-//! ([`Journal::into_parts`]): the [`Tail`] stays and takes what comes, the [`Writer`] lives on a thread
-//! and is handed one [`Batch`] after the other. What came of a batch is said when
-//! [`Writer::write`] has returned its last number. While one is synced the next one grows: that is group commit.
+//! At [`Distance::Machine`] a flush waits for the disk. A caller that must not wait takes the two
+//! halves apart ([`Journal::into_parts`]): the [`Tail`] stays and takes what comes, the [`Writer`]
+//! lives on a thread and is handed one [`Batch`] after the other. The effects of a batch are told
+//! when [`Writer::write`] has returned its last number. While one is synced the next one grows:
+//! that is group commit.
 //!
-//! After a flush, [`Writer::due`] may have a checkpoint to be made. A thread makes it by [`compact`], and
-//! the writer hears how it went: [`Writer::checkpointed`], [`Writer::not_checkpointed`].
+//! After a flush, [`Writer::due`] may have a checkpoint to be made. A thread makes it by
+//! [`compact`], and the writer hears how it went: [`Writer::checkpointed`],
+//! [`Writer::not_checkpointed`].
 //!
 //! ```
 //! use coordinator::journal::{
-//!     Bounds, Directory, Distance, Epochs, Expected, Journal, Machine, Place, Recovered, Run, recover,
+//!     Bounds, Directory, Distance, Epochs, Expected, Journal, Machine, Place, Recovered, Run,
+//!     recover,
 //! };
 //! use std::io::{Read, Write};
 //!
@@ -161,7 +164,7 @@ pub struct Epochs {
     pub confirmed: u64,
 }
 
-/// Who writes a journal.
+/// The writer of a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
     /// A random number that no other run has, and that no client is told: sums are taken under it.
@@ -174,18 +177,19 @@ pub struct Run {
     pub distance: Distance,
     /// The epochs at the beginning.
     pub epochs: Epochs,
-    /// What else must be the same for records to mean the same: [`SETTINGS_BYTES_MAX`] bytes at most.
+    /// All else that must be the same for records to mean the same: [`SETTINGS_BYTES_MAX`] bytes at
+    /// most.
     pub settings: Vec<u8>,
 }
 
 /// A journal that is written where it is appended to.
 #[derive(Debug)]
 pub struct Journal<D: Disk> {
-    /// What is not written yet.
+    /// Records that are not written yet.
     tail: Tail,
     /// Writes it.
     writer: Writer<D>,
-    /// What the tail is made for.
+    /// The run that the tail is made for.
     run: Run,
 }
 
@@ -196,7 +200,7 @@ impl<D: Disk> Journal<D> {
     }
 
     /// Begins it with a checkpoint that says all that was appended so far, or with none if nothing
-    /// was. What was there before goes when the new one is complete.
+    /// was. An earlier journal goes when the new one is complete.
     ///
     /// # Errors
     ///
@@ -208,8 +212,8 @@ impl<D: Disk> Journal<D> {
         Ok(())
     }
 
-    /// Goes on from what was recovered and replayed. The epochs of the run must not be behind those of
-    /// `whole`. A journal that [is long](Whole::is_long) is better begun anew.
+    /// Goes on from what was recovered and replayed. The epochs of the run must not be behind those
+    /// of `whole`. A journal that [is long](Whole::is_long) is better begun anew.
     ///
     /// # Errors
     ///
@@ -220,7 +224,8 @@ impl<D: Disk> Journal<D> {
         Ok(())
     }
 
-    /// Puts a record at the end, in memory. Says its number. Never fails: [`flush`](Self::flush) says.
+    /// Puts a record at the end, in memory. Says its number. Never fails: [`flush`](Self::flush)
+    /// says.
     pub fn append(&mut self, record: &[u8]) -> u64 {
         self.tail.append(record)
     }
@@ -243,7 +248,7 @@ impl<D: Disk> Journal<D> {
         written
     }
 
-    /// What writes.
+    /// The writing half.
     pub fn writer(&mut self) -> &mut Writer<D> {
         &mut self.writer
     }
@@ -257,7 +262,7 @@ impl<D: Disk> Journal<D> {
         self.writer.make_void()
     }
 
-    /// What takes records, and what writes them.
+    /// The half that takes records, and the half that writes them.
     pub fn into_parts(self) -> (Tail, Writer<D>) {
         (self.tail, self.writer)
     }

@@ -7,16 +7,16 @@ const ID_BYTES_MAX: usize = 128;
 
 /// A machine, and a start of it.
 ///
-/// On Linux both are known: the kernel makes a random number at each start, and the system has one of
-/// its own in a file. Elsewhere no start has a number that can be had without unsafe code, so there a
-/// journal is used only if it was synced ([`Distance::Machine`](super::Distance)).
+/// On Linux both are known: the kernel makes a random number at each start, and the system has one
+/// of its own in a file. Elsewhere no start has a number that can be had without unsafe code, so
+/// there a journal is used only if it was synced ([`Distance::Machine`](super::Distance)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place {
-    /// The start of the machine; none if the system does not say. Within it what was written is there,
-    /// synced or not.
+    /// The start of the machine; none if the system does not say. Within it what was written is
+    /// there, synced or not.
     pub boot: Option<u128>,
-    /// The machine; none if it has no number, as in many containers. Those of one host have the same
-    /// start of it, and those of another host another.
+    /// The machine; none if it has no number, as in many containers. Those of one host have the
+    /// same start of it, and those of another host another.
     pub machine: Option<u128>,
 }
 

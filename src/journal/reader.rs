@@ -8,7 +8,7 @@ use super::frame::{HEAD_BYTES, Head, Key, Kind};
 /// How much is read at a time.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// What comes next in a file.
+/// The next thing in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// A frame that is as it was written; [`Frames::payload`] has the rest of it.
@@ -26,11 +26,11 @@ pub(super) enum Step {
 pub(super) struct Frames<F> {
     /// The file.
     file: F,
-    /// What its sums are taken under.
+    /// The key of its sums.
     key: Key,
     /// How long the file was when it was opened: what comes later is not looked at.
     length: u64,
-    /// What was read and not yet passed.
+    /// Bytes that were read and not yet passed.
     buffer: Vec<u8>,
     /// How much of the buffer was passed.
     passed: usize,
@@ -103,8 +103,8 @@ impl<F: DiskFile> Frames<F> {
         self.offset += bytes as u64;
     }
 
-    /// What comes next, `bytes` of it at least; none if the file ends before. Takes memory for what is
-    /// there only.
+    /// The next bytes, `bytes` of them at least; none if the file ends before. Takes memory for
+    /// what is there only.
     fn peek(&mut self, bytes: usize) -> io::Result<Option<&[u8]>> {
         if self.length.saturating_sub(self.offset) < bytes as u64 {
             return Ok(None);
@@ -152,7 +152,8 @@ impl<F: DiskFile> Frames<F> {
     }
 }
 
-/// How long the payload of [`Kind::Synced`] is: the last record that is synced, and the mark's place.
+/// How long the payload of [`Kind::Synced`] is: the last record that is synced, and the mark's
+/// place.
 pub(super) const SYNCED_BYTES: usize = 16;
 
 fn is_mark(bytes: &[u8], key: Key, offset: u64) -> bool {

@@ -5,8 +5,9 @@
 //!                  ──▶ forth again: every frame checked, every end names what follows
 //! ```
 //!
-//! Nothing of it is applied before all of it was checked. What does not verify is dropped only where a
-//! crash can have cut short what nobody was told of; anything else makes the journal void.
+//! Nothing of it is applied before all of it was checked. A part that does not verify is dropped
+//! only where a crash can have cut short what nobody was told of; anything else makes the journal
+//! void.
 
 use std::io::{self, Read};
 
@@ -21,7 +22,7 @@ use super::reader::Step;
 use super::writer::{Bounds, CHAIN_SEGMENTS_MAX, OVERDUE_TIMES};
 use super::{Distance, Epochs, NAMES_MAX, Place};
 
-/// Who starts, and what is known beside the journal.
+/// The run that starts, and what is known beside the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expected {
     /// Where this is.
@@ -32,7 +33,7 @@ pub struct Expected {
     pub epoch: u64,
 }
 
-/// What was found.
+/// The outcome of a search.
 #[derive(Debug)]
 pub enum Recovered {
     /// No journal. Whether there was one, nobody knows.
@@ -52,7 +53,7 @@ pub struct Whole {
     pub last: Header,
     /// The epochs that it ends with.
     pub epochs: Epochs,
-    /// What was left out.
+    /// Parts that were left out.
     pub notes: Vec<Note>,
 }
 
@@ -87,8 +88,8 @@ impl Whole {
     ///
     /// # Errors
     ///
-    /// If what is there is not what was checked any more, or the machine does not understand it. What
-    /// was made by then is of no use.
+    /// If what is there is not what was checked any more, or the machine does not understand it.
+    /// What was made by then is of no use.
     pub fn replay<D, M>(
         &self,
         disk: &D,
@@ -153,8 +154,8 @@ fn check_place(header: &Header, expected: &Expected) -> Result<(), Void> {
 /// Segments that stand beside each other.
 type Row<F> = Vec<Opened<F>>;
 
-/// Opens the latest segment and those before it, back to the one that everything can begin with. Says
-/// how long its checkpoint is.
+/// Opens the latest segment and those before it, back to the one that everything can begin with.
+/// Says how long its checkpoint is.
 fn walk_back<D: Disk>(
     disk: &D,
     expected: &Expected,
@@ -203,9 +204,9 @@ fn walk_back<D: Disk>(
 
 /// Goes over the segments, the first one first.
 struct Walk<'a> {
-    /// What is known.
+    /// The expectations of the run that starts.
     expected: &'a Expected,
-    /// What was left out.
+    /// Parts that were left out.
     notes: Vec<Note>,
     /// The segments that were passed.
     links: Vec<Link>,
@@ -290,7 +291,7 @@ impl Walk<'_> {
     }
 }
 
-/// What a segment came to.
+/// The outcome of going over a segment.
 struct Passed {
     /// The segment, and where what is certain of it ends.
     link: Link,

@@ -1,10 +1,9 @@
 //! A disk with a page cache and a platter apart, for tests: it can lose what a power cut loses, be
 //! full, fail, write short, and stop at any step.
 //!
-//! | what happens | what is there afterwards |
-//! |---|---|
-//! | the process ends | the page cache: all that a call has returned for, and perhaps half of a write |
-//! | the power is cut | what was synced; of the rest any pages, any length that the file had, any number of changes of names, in order |
+//! - *The process ends:* all is there that a call has returned for, and perhaps half of a write.
+//! - *The power is cut:* all is there that was synced. Of the rest any pages are there, any length
+//!   that the file had, and any number of changes of names, in their order.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -33,8 +32,8 @@ pub(crate) struct SimulatedFile {
 #[expect(clippy::struct_excessive_bools, reason = "each fault comes with any other")]
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Faults {
-    /// After so many changes of anything nothing changes any more; of the write that comes next, half
-    /// is done.
+    /// After so many changes of anything nothing changes any more; of the write that comes next,
+    /// half is done.
     pub(crate) stops_after: Option<u64>,
     /// How many bytes there is room for.
     pub(crate) room: Option<u64>,

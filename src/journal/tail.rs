@@ -1,4 +1,5 @@
-//! What was appended and is not written yet: memory only, so appending costs no call of the system.
+//! Records that were appended and are not written yet: memory only, so appending costs no call of
+//! the system.
 
 use std::mem;
 
@@ -7,22 +8,23 @@ use super::frame::{HEAD_BYTES, Key, Kind, RECORD_BYTES_MAX, put};
 use super::reader::SYNCED_BYTES;
 use super::{Distance, Epochs, Run};
 
-/// Most that waits to be written. Whoever is told of nothing else asks for nothing else, so this is
-/// reached by a disk that hangs only.
+/// Most bytes that wait to be written. A client that is answered nothing asks for little more, so
+/// only a disk that hangs reaches this.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest buffer that is kept to be filled again.
 const SPARE_BYTES_MAX: usize = 1024 * 1024;
-/// How long a mark is that says what is synced: each batch begins with one at [`Distance::Machine`].
+/// How long a mark is that says what is synced: each batch begins with one at
+/// [`Distance::Machine`].
 pub(super) const MARK_BYTES: usize = HEAD_BYTES + SYNCED_BYTES;
 
 /// The end of the journal, in memory.
 #[derive(Debug)]
 pub struct Tail {
-    /// What sums are taken under.
+    /// The key of sums.
     key: Key,
     /// How much is left free at the beginning of a batch, for a mark.
     reserved: usize,
-    /// What waits.
+    /// Records that wait.
     batch: Batch,
     /// A buffer that was written, to be filled again.
     spare: Vec<u8>,

@@ -7,9 +7,10 @@
 //!    └─────────────────────────────────────────────┘  └──────────────────────┘
 //! ```
 //!
-//! *Order is all.* A segment has its name only when its header is written; the one before names it only
-//! then; and only behind that name a record goes to the new one. What goes is made unreadable first, the
-//! latest segment before the others, so that no step leaves something behind that looks complete.
+//! *Order is all.* A segment has its name only when its header is written; the one before names it
+//! only then; and only behind that name a record goes to the new one. Segments that go are made
+//! unreadable first, the latest before the others, so that no step leaves something behind that
+//! looks complete.
 
 use std::mem;
 
@@ -27,7 +28,7 @@ use super::recover::Whole;
 use super::tail::{Batch, MARK_BYTES};
 use super::{NAMES_MAX, Run};
 
-/// What a journal may weigh, beside the state that it makes up for.
+/// How much a journal may weigh, beside the state that it makes up for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Records are followed by a new checkpoint when they are longer than this, and so many
@@ -37,7 +38,8 @@ pub struct Bounds {
     pub checkpoints: u64,
 }
 
-/// A new checkpoint costs as much as to write down the state once: twice its length of records pays.
+/// A new checkpoint costs as much as to write down the state once: twice its length of records
+/// pays.
 impl Default for Bounds {
     fn default() -> Self {
         Self { floor_bytes: 4 * 1024 * 1024, checkpoints: 2 }
@@ -63,7 +65,7 @@ impl Bounds {
 pub struct Writer<D: Disk> {
     /// Where.
     disk: D,
-    /// What headers say.
+    /// The run, as headers name it.
     run: Run,
     /// When a checkpoint is due.
     bounds: Bounds,
@@ -143,8 +145,8 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// Begins a journal whose first record is `next`, with a checkpoint of all that came before; with
-    /// none if nothing did. What was there before goes when the new one is complete.
+    /// Begins a journal whose first record is `next`, with a checkpoint of all that came before;
+    /// with none if nothing did. An earlier journal goes when the new one is complete.
     ///
     /// # Errors
     ///
@@ -170,15 +172,15 @@ impl<D: Disk> Writer<D> {
             }
         };
         let (file, header, offset) = self.create(segment, origin, next)?;
-        // What this run goes on from counts from here on; what was before is not needed.
+        // The new segment counts from here on; earlier ones are not needed.
         self.sweep(segment, segment)?;
         let link = Link { segment, first: next, next, run: self.run.id, end: offset };
         let chain = Chain { header, checkpoint_bytes, links: vec![link] };
         Ok(Active { file, offset, next, chain, closed_bytes: 0, due: Due::Not })
     }
 
-    /// Goes on from what was recovered, in a new segment, once all that was replayed is as durable as
-    /// the distance wants it.
+    /// Goes on from what was recovered, in a new segment, once all that was replayed is as durable
+    /// as the distance wants it.
     ///
     /// # Errors
     ///
@@ -231,8 +233,8 @@ impl<D: Disk> Writer<D> {
     }
 
     /// Writes a batch: one call of the system at [`Distance::Process`], another that syncs at
-    /// [`Distance::Machine`]. Says the number of the last record that is where the distance wants it:
-    /// what follows from it may be said.
+    /// [`Distance::Machine`]. Says the number of the last record that is where the distance wants
+    /// it: what follows from it may be said.
     ///
     /// # Errors
     ///
@@ -354,8 +356,8 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// That the file which is written is where it was made, and has no other name: asked for now and
-    /// then, as a file that was removed can be written without an error.
+    /// That the file which is written is where it was made, and has no other name: asked for now
+    /// and then, as a file that was removed can be written without an error.
     ///
     /// # Errors
     ///
@@ -405,8 +407,8 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// Empties all segments, the latest first, then removes all there is. A file counts as void if it
-    /// is empty or gone for certain.
+    /// Empties all segments, the latest first, then removes all there is. A file counts as void if
+    /// it is empty or gone for certain.
     fn try_void(&self) -> Result<(), Failure> {
         let mut names = self.names()?;
         names.sort_by_key(|name| std::cmp::Reverse(name.segment()));

@@ -1,5 +1,5 @@
-//! Rules J1 and J2, by the thousand: what was said is always recovered, and what is recovered always is the
-//! beginning of what happened.
+//! Rules J1 and J2, by the thousand: what was said is always recovered, and what is recovered
+//! always is the beginning of what happened.
 
 use super::simulated::Faults;
 use super::*;

@@ -15,8 +15,8 @@ fn until_due(journal: &mut SimulatedJournal) -> (Task, u64) {
     }
 }
 
-/// Most that the files take beside each other, with checkpoints of up to so many bytes: two of them,
-/// and records until the journal is given up.
+/// Most that the files take beside each other, with checkpoints of up to so many bytes: two of
+/// them, and records until the journal is given up.
 fn bytes_max(checkpoint: u64) -> u64 {
     2 * checkpoint + OVERDUE_TIMES * BOUNDS.due_bytes(checkpoint) + 1_000
 }
