@@ -281,7 +281,8 @@ impl Core {
         #[cfg(test)]
         self.note_message(
             format_args!("request {number} {}", now.as_micros()),
-            &request.message(number, now),
+            // As it was asked for, not rounded to what is said.
+            &Request { deadline: None, ..request.clone() }.message(number, now),
         );
         if let Some(refusal) = self.refuses(&request) {
             self.effects.push(Effect::Refused { request: id, refusal });

