@@ -21,7 +21,10 @@ HELLO_LEN_MAX = 1024
 CLAIMS_MAX = 64
 
 # The types of the tables. For a type checker they are what Python makes of them.
-u16 = u32 = u64 = u128 = int
+u16 = int
+u32 = int
+u64 = int
+u128 = int
 string = str
 
 
@@ -560,7 +563,7 @@ class Event(NamedTuple):
 class Missed(NamedTuple):
     """Some events are left out at this place."""
 
-    count: u64
+    count: u64  # type: ignore[assignment]
 
 
 class OutlooksSeen(NamedTuple):
@@ -700,7 +703,7 @@ def _integer(code: str) -> Tuple[_Reader, _Writer]:
     packed = struct.Struct("<" + code)
 
     def read(data: bytes, at: int) -> Tuple[int, int]:
-        return packed.unpack_from(data, at)[0], at + packed.size
+        return int(packed.unpack_from(data, at)[0]), at + packed.size
 
     def write(value: int, out: List[bytes]) -> None:
         out.append(packed.pack(value))
@@ -828,7 +831,7 @@ def _codec(kind: str) -> Tuple[_Reader, _Writer]:
 
 
 def _same_kind(self: Any, other: object) -> bool:
-    return type(self) is type(other) and tuple.__eq__(self, other)
+    return bool(self.__class__ is other.__class__ and tuple.__eq__(self, other))
 
 
 def _other_kind(self: Any, other: object) -> bool:
@@ -837,7 +840,7 @@ def _other_kind(self: Any, other: object) -> bool:
 
 # Exclusive and Shared have the same fields, none; that makes them no more equal than Cancel(1) is
 # to Released(1).
-for _record in {record for choice in CHOICES.values() for record in choice} | set(STRUCTURES):
+for _record in (*(record for choice in CHOICES.values() for record in choice), *STRUCTURES):
     setattr(_record, "__eq__", _same_kind)
     setattr(_record, "__ne__", _other_kind)
     setattr(_record, "__hash__", tuple.__hash__)
