@@ -8,18 +8,7 @@
 the same names for asyncio. The server is ``server=``, or COORDINATOR_SERVER, or 127.0.0.1:5625.
 """
 
-from ._api import (
-    Client,
-    Hold,
-    Lock,
-    Lost,
-    MultiLock,
-    Owner,
-    RLock,
-    Semaphore,
-    SharedLock,
-    default_client,
-)
+from ._client import Client, Owner, default_client
 from ._errors import (
     AlreadyHeld,
     Cancelled,
@@ -36,6 +25,8 @@ from ._errors import (
     Rejected,
     Unavailable,
 )
+from ._hold import Hold, Lost
+from ._locks import Lock, MultiLock, RLock, Semaphore, SharedLock
 
 __version__ = "0.1.0"
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from typing import Iterable, List, Optional
+from typing import Iterable, List, Optional, Tuple
 
 from . import _wire as wire
 from ._core import TTL_MAX_MS, TTL_MIN_MS, Ask, Introduction
+from ._dial import Servers, parse_servers, shown
 from ._errors import InvalidRequest
 
 NAME_LEN_MAX = 255
@@ -60,7 +61,7 @@ def permits(take: int, of: int) -> wire.Permits:
 def claims(
     exclusive: Iterable[str] = (),
     shared: Iterable[str] = (),
-    semaphores: Iterable["tuple[str, int, int]"] = (),
+    semaphores: Iterable[Tuple[str, int, int]] = (),
 ) -> List[wire.Claim]:
     """Locks that are granted together."""
     for names in (exclusive, shared):
@@ -153,3 +154,44 @@ def default_identity() -> str:
 def first_name(ask: Ask) -> str:
     """What a request is called in errors."""
     return ask.claims[0].name
+
+
+class Wish:
+    """What a lock object was made with: the same for threads and for asyncio."""
+
+    __slots__ = ("ask", "server", "ttl", "blocking", "timeout", "busy")
+
+    def __init__(
+        self,
+        wanted: List[wire.Claim],
+        *,
+        server: Optional[Servers] = None,
+        has_client: bool = False,
+        blocking: bool = True,
+        timeout: float = -1,
+        ttl: Optional[float] = None,
+        note: str = "",
+        lock_delay: float = 0,
+        at_least: float = 0,
+        owner: int = 0,
+        busy: str = "raise",
+    ):
+        wait(blocking, timeout)
+        if busy not in ("raise", "skip"):
+            raise InvalidRequest('busy is "raise" or "skip"')
+        if has_client and (server is not None or ttl is not None):
+            raise InvalidRequest("server and ttl are the client's", "give them to the client")
+        self.ask = ask(wanted, note=note, lock_delay=lock_delay, at_least=at_least, owner=owner)
+        self.server = None if has_client else shown(parse_servers(server))
+        self.ttl, self.blocking, self.timeout, self.busy = ttl, blocking, timeout, busy
+
+    @property
+    def name(self) -> str:
+        """The lock; the first one, if there are several."""
+        return first_name(self.ask)
+
+    def patience(self, blocking: Optional[bool], timeout: Optional[float]) -> Tuple[bool, float]:
+        """How long to wait: as said now, as in `threading.Lock`, or else as said at first."""
+        if blocking is None and timeout is None:
+            return self.blocking, self.timeout
+        return (True if blocking is None else bool(blocking)), (-1 if timeout is None else timeout)

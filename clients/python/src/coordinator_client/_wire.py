@@ -760,7 +760,8 @@ def _choice(kind: str) -> Tuple[_Reader, _Writer]:
         (number,) = _U32.unpack_from(data, at)
         if number >= len(codecs):
             raise WireError(f"{kind} {number} is unknown")
-        return codecs[number][0](data, at + 4)
+        fields: Tuple[Any, int] = codecs[number][0](data, at + 4)
+        return fields
 
     def write(value: Any, out: List[bytes]) -> None:
         number, write_fields = numbers[type(value)]
@@ -830,8 +831,11 @@ def _codec(kind: str) -> Tuple[_Reader, _Writer]:
     return codec
 
 
+_equal_fields: Callable[[Any, object], bool] = tuple.__eq__
+
+
 def _same_kind(self: Any, other: object) -> bool:
-    return bool(self.__class__ is other.__class__ and tuple.__eq__(self, other))
+    return bool(self.__class__ is other.__class__ and _equal_fields(self, other))
 
 
 def _other_kind(self: Any, other: object) -> bool:
