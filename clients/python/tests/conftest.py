@@ -52,10 +52,10 @@ class Coordinator:
         command += ["--port-file", str(port_file), *self.arguments]
         if "--ephemeral" not in self.arguments:
             command += ["--data-dir", str(self.directory / "state")]
-        log = open(self.directory / "log", "ab")
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory
-        )
+        with open(self.directory / "log", "ab") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory
+            )
         eventually(lambda: port_file.exists() and port_file.read_text().strip(), "it is ready")
         self.port = int(port_file.read_text())
         self.address = f"127.0.0.1:{self.port}"

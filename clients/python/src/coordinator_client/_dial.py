@@ -50,9 +50,9 @@ def _parse(text: str) -> Server:
     if "/" in text:
         raise InvalidRequest(f'invalid server "{text}": a host and a port, host:5625, not a URL')
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
+        host, bracket, rest = text[1:].partition("]")
         port = rest[1:] if rest.startswith(":") else ""
-        if rest and not port:
+        if not bracket or (rest and not port):
             raise InvalidRequest(f'invalid server "{text}"')
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
