@@ -49,9 +49,9 @@ class _Link(asyncio.Protocol):
         if not self.is_dropped:
             self.session.heard(self, data)
 
-    def connection_lost(self, error: Optional[Exception]) -> None:
+    def connection_lost(self, exc: Optional[Exception]) -> None:
         if not self.is_dropped:
-            self.session.connection_over(self, error)
+            self.session.connection_over(self, exc)
 
     def put(self, data: bytes) -> None:
         if self.transport is not None and data:
