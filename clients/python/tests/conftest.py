@@ -21,7 +21,7 @@ def binary():
     for path in [named] if named else built:
         if Path(path).exists():
             return str(path)
-    pytest.exit("no coordinator to test against: cargo build --all-features, or set COORDINATOR_BIN")
+    pytest.exit("no coordinator to test: cargo build --all-features, or set COORDINATOR_BIN")
 
 
 def eventually(done, what="it happens"):

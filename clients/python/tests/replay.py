@@ -138,5 +138,5 @@ def difference(life):
     """Where the port first says something else, if it does."""
     for count, (one, other) in enumerate(replay(life)):
         if one != other:
-            return f"output {count} is\n  {one}\nand was\n  {other}\nin a life that begins {life[0]}"
+            return f"output {count} is\n  {one}\nand was\n  {other}\nin the life {life[0]}"
     return None

@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from conftest import DEADLINE, eventually
+from conftest import DEADLINE
 
 import coordinator_client as cc
 from coordinator_client import Lock
@@ -51,9 +51,8 @@ def in_a_fork(work):
 def test_a_forked_child_does_not_believe_in_its_parents_lock(server, name):
     lock = Lock(name)
     with lock as hold:
-        assert in_a_fork(lambda: (lock.acquired, hold.acquired, hold.state, lock.lost.is_set())) == (
-            "(False, False, 'lost', True)"
-        )
+        seen = in_a_fork(lambda: (lock.acquired, hold.acquired, hold.state, lock.lost.is_set()))
+        assert seen == "(False, False, 'lost', True)"
         assert in_a_fork(lock.release).startswith(
             f'NotHeld: "{name}" is held by the process that forked this one'
         )
@@ -124,44 +123,6 @@ def test_a_pool_of_processes_counts_right(server, name, method, tmp_path):
     with context.Pool(3) as pool:
         pool.starmap(increment, [(str(path), lock)] * 40)
     assert path.read_text() == "40"
-
-
-def test_ctrl_c_ends_a_wait_at_once_and_leaves_the_line(server, name):
-    script = """
-        import sys, time
-        from coordinator_client import Lock
-        try:
-            print("waits", flush=True)
-            Lock(sys.argv[1]).acquire()
-        except KeyboardInterrupt:
-            print("interrupted", Lock(sys.argv[1]).status().waiter_count)
-        """
-    with Lock(name) as hold:
-        process = python(script, name)
-        eventually(lambda: Lock(name).status().waiter_count == 1, "it waits")
-        began = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=DEADLINE)
-        assert out.endswith("interrupted 0\n"), (out, err)
-        assert time.monotonic() - began < 5 and hold.acquired
-
-
-def test_a_holder_that_is_killed_is_followed_within_its_ttl(server, name):
-    script = """
-        import sys, time
-        from coordinator_client import Lock
-        lock = Lock(sys.argv[1], ttl=2)
-        lock.acquire()
-        print("holds", flush=True)
-        time.sleep(60)
-        """
-    process = python(script, name)
-    assert process.stdout.readline() == "holds\n"
-    process.kill()
-    began = time.monotonic()
-    with Lock(name, timeout=10):
-        assert time.monotonic() - began < 4
-    process.communicate()
 
 
 def test_an_orderly_exit_frees_everything_at_once(server, name):

@@ -32,4 +32,6 @@ class TestRLock(cases["RLockTests"]):
 
 
 class TestBoundedSemaphore(cases["BoundedSemaphoreTests"]):
-    semtype = staticmethod(lambda value=1: BoundedSemaphore(f"cpython/bounded/{next(numbers)}", value))
+    semtype = staticmethod(
+        lambda value=1: BoundedSemaphore(f"cpython/bounded/{next(numbers)}", value)
+    )

@@ -21,7 +21,7 @@ def golden():
 
 
 def shown_like_rust(value, is_choice=False):
-    """A message in the words of the golden file, to compare what was read and not only its bytes."""
+    """A message in the words of the golden file, to compare what was read."""
     if value is None:
         return "None"
     if isinstance(value, bool):

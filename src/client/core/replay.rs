@@ -56,7 +56,7 @@ fn begin(words: &[&str]) -> Core {
 fn ask(message: &str) -> Ask {
     let (request, extras) = match decode(&bytes(message)).unwrap() {
         ClientMessage::Request(request) => (request, Vec::new()),
-        ClientMessage::RequestWith { request, extras } => (*request, extras.to_vec()),
+        ClientMessage::RequestWith { request, extras } => (*request, extras),
         other => panic!("{other:?}"),
     };
     let at_least_ms = extras.iter().map(|Extra::AtLeast { ms }| *ms).next_back().unwrap_or(0);
@@ -92,7 +92,7 @@ fn live(core: &mut Core, words: &[&str]) -> bool {
 #[test]
 fn the_corpus_of_traces_is_what_this_core_lives_through() {
     let corpus = corpus();
-    let mut lives = 0;
+    let mut count = 0;
     for life in corpus.split("new ").skip(1) {
         let life = format!("new {life}");
         let mut core = None;
@@ -114,11 +114,11 @@ fn the_corpus_of_traces_is_what_this_core_lives_through() {
         // A life may end between an input and what is said to it.
         assert!(
             other.is_none(),
-            "life {lives}, line {}: it is\n{one:?}, and was\n{other:?}\n\
+            "life {count}, line {}: it is\n{one:?}, and was\n{other:?}\n\
              If that is meant to be, make the corpus anew: scripts/traces",
             agree + 2
         );
-        lives += 1;
+        count += 1;
     }
-    assert!(lives > 300, "{lives} lives");
+    assert!(count > 300, "{count} lives");
 }

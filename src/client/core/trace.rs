@@ -109,8 +109,11 @@ impl Core {
     pub(super) fn note_sent(&mut self) {
         if self.trace.is_on() {
             self.note_state();
-            let messages: String = self.messages.iter().map(|m| format!(" {}", hex(m))).collect();
-            let _ = writeln!(self.trace.lines, "sent{messages}");
+            self.trace.lines += "sent";
+            for message in &self.messages {
+                let _ = write!(self.trace.lines, " {}", hex(message));
+            }
+            self.trace.lines.push('\n');
         }
     }
 
@@ -118,8 +121,11 @@ impl Core {
     pub(super) fn note_told(&mut self) {
         if self.trace.is_on() {
             self.note_state();
-            let effects: String = self.effects.iter().map(|e| format!(" {}", told(e))).collect();
-            let _ = writeln!(self.trace.lines, "told{effects}");
+            self.trace.lines += "told";
+            for effect in &self.effects {
+                let _ = write!(self.trace.lines, " {}", told(effect));
+            }
+            self.trace.lines.push('\n');
         }
     }
 

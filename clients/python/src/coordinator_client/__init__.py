@@ -1,11 +1,12 @@
-"""Locks across machines: named locks over TCP, first come first served, a fencing token in every grant.
+"""Locks across machines: named locks over TCP, first come first served, a fencing token in every
+grant.
 
 >>> from coordinator_client import Lock
 >>> with Lock("doctest/deploy") as hold:
 ...     pass  # One at a time, wherever it is started.
 
-`Lock`, `RLock`, `SharedLock`, `Semaphore` and `MultiLock` are for threads; `coordinator_client.aio` has
-the same names for asyncio. The server is ``server=``, or COORDINATOR_SERVER, or 127.0.0.1:5625.
+`Lock`, `RLock`, `SharedLock`, `Semaphore` and `MultiLock` are for threads; `coordinator_client.aio`
+has the same names for asyncio. The server is ``server=``, or COORDINATOR_SERVER, or 127.0.0.1:5625.
 """
 
 from ._client import Client, Owner, default_client

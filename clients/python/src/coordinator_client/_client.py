@@ -56,10 +56,10 @@ class Owner:
 class Client:
     """A session with a coordinator, made at its first use, in each process anew.
 
-    ``server`` is ``host:port``, or several, tried in order: ``"a:5625,b:5625"``. ``ttl`` is the length
-    of the lease: how long the coordinator waits for a holder that it does not hear; None is the
-    server's default of 10 s. ``linger``: how long locks outlive a connection that broke, 0 to free
-    them at once; None: as long as the lease.
+    ``server`` is ``host:port``, or several, tried in order: ``"a:5625,b:5625"``. ``ttl`` is the
+    length of the lease: how long the coordinator waits for a holder that it does not hear; None is
+    the server's default of 10 s. ``linger``: how long locks outlive a connection that broke, 0 to
+    free them at once; None: as long as the lease.
 
     >>> with Client() as client, client.lock("doctest/client"):
     ...     client.status("doctest/client").holder_count
@@ -210,7 +210,7 @@ class Client:
     def status(
         self, name: Optional[str] = None
     ) -> Union[wire.ServerStatus, Optional[wire.LockStatus]]:
-        """The coordinator as a whole; with a name, who holds that lock and who waits, None if nobody."""
+        """The coordinator as a whole; with a name, that lock: None if nobody holds or awaits it."""
         from .observe import Observer
 
         with Observer(self.server, timeout=self.connect_timeout) as observer:

@@ -129,7 +129,7 @@ class Desk:
         return until if grasp.doubted_until is None else min(until, grasp.doubted_until)
 
     def is_held(self, grasp: Grasp) -> bool:
-        """Whether it is held now, by our own clock: true only as long as no one else can have it."""
+        """Whether it is held now, by our own clock: nobody else can have it then."""
         return _clock.now() < self.believed_until(grasp)
 
     def state(self, grasp: Grasp) -> str:

@@ -207,7 +207,7 @@ def connect_first(
 
 
 class Dialer:
-    """Which server is tried first: the one that was welcome last, and never again one that was not."""
+    """Which server is tried first: the one that welcomed us last, not one that did not."""
 
     def __init__(self, servers: List[Server], timeout: float):
         self.servers = servers

@@ -64,7 +64,8 @@ class LockLost(LockError):
         self.name = name
         self.token = token
         self.reason = wire.LOST_REASONS.get(reason, f"Unknown({reason})")
-        """``Expired``, ``Revoked``, ``Disconnected``, ``Stopped``, ``NotReclaimed``, ``Conflict``."""
+        """``Expired``, ``Revoked``, ``Disconnected``, ``Stopped``, ``NotReclaimed``, ``Conflict``.
+        """
 
 
 class NotHeld(LockError, RuntimeError):
@@ -251,7 +252,7 @@ def refused(
     name: str,
     token: int = 0,
 ) -> LockError:
-    """Why a request or a release did not succeed; busy and timed out are told apart by the caller."""
+    """Why a request or a release did not succeed."""
     if refusal.kind == "lost":
         return LockLost(name, token, refusal.reason)
     if refusal.kind == "forgotten":

@@ -85,7 +85,9 @@ class Hold:
 
     @property
     def state(self) -> str:
-        """``held``; ``jeopardy``: held, but the coordinator does not answer; ``lost``; ``released``."""
+        """``held``; ``jeopardy``: held, but the coordinator does not answer; ``lost``;
+        ``released``.
+        """
         if self._grasp.stage in (HELD, LOST):
             return self._session.state(self._grasp)
         return "released"
@@ -143,7 +145,7 @@ class Hold:
         leave(self.release, kind)
 
     def __repr__(self) -> str:
-        return f'<{self.state} coordinator_client.Hold of {self.names} at {id(self):#x}>'
+        return f"<{self.state} coordinator_client.Hold of {self.names} at {id(self):#x}>"
 
     def __del__(self) -> None:
         try:

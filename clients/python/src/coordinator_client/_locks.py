@@ -39,9 +39,7 @@ class Lockable:
         if owner is not None:
             client = owner.client
         number = owner.number if owner else 0
-        self._wish = _terms.Wish(
-            claims, has_client=client is not None, owner=number, **settings
-        )
+        self._wish = _terms.Wish(claims, has_client=client is not None, owner=number, **settings)
         self._named_client, self._on_lost = client, on_lost
         self._reset()
 
@@ -56,9 +54,7 @@ class Lockable:
 
     # --- acquiring ---
 
-    def acquire(
-        self, blocking: Optional[bool] = None, timeout: Optional[float] = None
-    ) -> bool:
+    def acquire(self, blocking: Optional[bool] = None, timeout: Optional[float] = None) -> bool:
         """Waits for the lock; False if it is busy or did not come in time.
 
         Without arguments, waits as the constructor says; with one, as `threading.Lock` does. Every
@@ -175,7 +171,9 @@ class Lockable:
         return self._held().lost
 
     def status(self) -> Optional[wire.LockStatus]:
-        """Who holds the lock and who waits, of whatever process; None if nobody does. Asks the server."""
+        """Who holds the lock and who waits, of whatever process; None if nobody does. Asks the
+        server.
+        """
         return self._client.status(self.name)
 
     def refresh(self) -> None:
@@ -261,7 +259,8 @@ class Lock(Lockable):
     """A lock of this name, for all machines that use the same coordinator.
 
     It is used like a `threading.Lock`. It is not tied to a thread, and not re-entrant: who holds it
-    and acquires it again waits for itself; `RLock` counts. Nothing is connected before its first use.
+    and acquires it again waits for itself; `RLock` counts. Nothing is connected before its first
+    use.
 
     ``timeout`` is how long to wait for it, -1 for ever; ``ttl`` the length of the lease, which is
     renewed automatically; ``shared``: together with others that share it. ``lock_delay`` is a pause
@@ -373,7 +372,8 @@ class Semaphore(Lockable):
         busy: str = "raise",
     ):
         super().__init__(
-            _terms.claims(semaphores=[(name, take, permits)]), client, owner, on_lost, server=server,
+            _terms.claims(semaphores=[(name, take, permits)]), client, owner, on_lost,
+            server=server,
             blocking=blocking, timeout=timeout, ttl=ttl, note=note, lock_delay=lock_delay,
             at_least=at_least, busy=busy,
         )  # fmt: skip
@@ -415,9 +415,7 @@ class RLock:
         self._owner: Optional[int] = None
         self._count = 0
 
-    def acquire(
-        self, blocking: Optional[bool] = None, timeout: Optional[float] = None
-    ) -> bool:
+    def acquire(self, blocking: Optional[bool] = None, timeout: Optional[float] = None) -> bool:
         """As `Lock.acquire`; at once if this thread holds it already."""
         if self._owner == threading.get_ident() and self._lock._hold is not None:
             self._lock._held().check()

@@ -141,9 +141,7 @@ class Terms:
         self._told: Optional[int] = None
         self._has_told = False
 
-    def news(
-        self, seen: Optional[wire.LockStatus]
-    ) -> Union[Tuple[()], Tuple[Optional[Leader]]]:
+    def news(self, seen: Optional[wire.LockStatus]) -> Union[Tuple[()], Tuple[Optional[Leader]]]:
         """The leader, if it is another than before."""
         leader = None
         if seen is not None and seen.holders:

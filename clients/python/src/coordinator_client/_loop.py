@@ -1,8 +1,8 @@
 """The same as `_thread` on an asyncio loop: callbacks of one connection and one timer.
 
-A release, and a cancel, are in the transport before anything is awaited: a task that is cancelled while
-it gives a lock back has given it back. Belief is read from our own clock, never from a timer: those of
-asyncio stand still while the machine is suspended.
+A release, and a cancel, are in the transport before anything is awaited: a task that is cancelled
+while it gives a lock back has given it back. Belief is read from our own clock, never from a timer:
+those of asyncio stand still while the machine is suspended.
 """
 
 from __future__ import annotations
@@ -481,7 +481,7 @@ class Session:
     # --- the end ---
 
     def _farewell(self) -> None:
-        """The last words are in the transports; waits a moment for the server to have heard them."""
+        """The last words are under way; waits a moment for the server to have heard them."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

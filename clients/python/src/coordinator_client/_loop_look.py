@@ -94,7 +94,9 @@ class _Line:
 
 
 class Observer:
-    """Looks at a coordinator, and revokes grants. Connects at its first use, and again after errors."""
+    """Looks at a coordinator, and revokes grants. Connects at its first use, and again after
+    errors.
+    """
 
     def __init__(self, server: Optional[_dial.Servers] = None, *, timeout: float = 5.0):
         self._servers = _dial.parse_servers(server)
@@ -151,7 +153,9 @@ class Observer:
         await self._ask(lambda number: wire.Revoke(number, name, token))
 
     async def watch(self, name: str) -> AsyncIterator[Optional[wire.LockStatus]]:
-        """The lock now, and whenever its holders change; None while nobody uses it. Comes back by itself."""
+        """The lock now, and whenever its holders change; None while nobody uses it. Comes back by
+        itself.
+        """
         watching, first_attempt = Watching(name), True
         while True:
             line = None
@@ -178,7 +182,7 @@ class Observer:
             await asyncio.sleep(watching.pause(self._timeout))
 
     async def leaders(self, name: str) -> AsyncIterator[Optional[Leader]]:
-        """Who leads now, and whenever somebody else does, or the same anew; None while nobody does."""
+        """Who leads now, and whenever somebody else does; None while nobody does."""
         terms = Terms()
         async for seen in self.watch(name):
             for leader in terms.news(seen):

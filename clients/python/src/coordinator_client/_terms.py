@@ -71,7 +71,8 @@ def claims(
     wanted += [wire.Claim(lock_name(name), wire.Shared()) for name in shared]
     wanted += [wire.Claim(lock_name(name), permits(t, of)) for name, t, of in semaphores]
     if not 1 <= len(wanted) <= wire.CLAIMS_MAX:
-        raise InvalidRequest(f"{len(wanted)} locks at once, 1 to {wire.CLAIMS_MAX} can be asked for")
+        count, most = len(wanted), wire.CLAIMS_MAX
+        raise InvalidRequest(f"{count} locks at once, 1 to {most} can be asked for")
     names = [claim.name for claim in wanted]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)

@@ -1,9 +1,9 @@
 """The thread that owns a connection, and makes the next.
 
 Callers tell the core what they want under one lock, write what it has to say, and sleep until the
-thread wakes them. The thread waits for bytes, for connections and for the core's next deadline. Nobody
-sleeps with the lock held, and the thread never waits for anything else: a lock that is lost is told in
-time whatever the application does.
+thread wakes them. The thread waits for bytes, for connections and for the core's next deadline.
+Nobody sleeps with the lock held, and the thread never waits for anything else: a lock that is lost
+is told in time whatever the application does.
 
 Only modules are imported, never names out of them, so that gevent and eventlet can put their own in
 their place at any time: then the thread is a greenlet.
@@ -342,7 +342,7 @@ class Session:
     # --- with the lock held ---
 
     def _settle(self) -> None:
-        """Tells who waits, writes what there is to say, wakes the thread if it has something to do."""
+        """Tells who waits, writes what there is to say, wakes the thread if need be."""
         core, link = self.desk.core, self._link
         data = self.desk.settle()
         if link is not None and (link.number == core.connection or core.end is not None):

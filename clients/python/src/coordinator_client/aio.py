@@ -75,7 +75,9 @@ class Hold:
 
     @property
     def state(self) -> str:
-        """``held``; ``jeopardy``: held, but the coordinator does not answer; ``lost``; ``released``."""
+        """``held``; ``jeopardy``: held, but the coordinator does not answer; ``lost``;
+        ``released``.
+        """
         if self._grasp.stage in (HELD, LOST):
             return self._session.state(self._grasp)
         return "released"
@@ -179,9 +181,7 @@ class Lockable:
         if owner is not None:
             client = owner.client
         number = owner.number if owner else 0
-        self._wish = _terms.Wish(
-            claims, has_client=client is not None, owner=number, **settings
-        )
+        self._wish = _terms.Wish(claims, has_client=client is not None, owner=number, **settings)
         self._named_client, self._on_lost = client, on_lost
         self._reset()
 
@@ -224,8 +224,8 @@ class Lockable:
     def release(self) -> Answer:
         """Gives back the latest that was acquired by this object when this is called.
 
-        To await it is to hear that it is free. Raises `NotHeld` if there is none, `LockLost` if it was
-        lost.
+        To await it is to hear that it is free. Raises `NotHeld` if there is none, `LockLost` if it
+        was lost.
         """
         if not self._holds:
             raise self._not_held()
@@ -357,7 +357,8 @@ def _call_when_lost(hold: Hold, callback: Callable[[Hold], None]) -> None:
 class Lock(Lockable):
     """A lock of this name, for all machines that use the same coordinator.
 
-    The settings are those of `coordinator_client.Lock`. It is not tied to a task, and not re-entrant.
+    The settings are those of `coordinator_client.Lock`. It is not tied to a task, and not
+    re-entrant.
     """
 
     def __init__(
@@ -551,9 +552,7 @@ class Client:
             raise Closed("the client was closed")
         return session
 
-    async def _acquire(
-        self, ask: Ask, wait: wire.Wait, waits: List[Tuple[Session, Grasp]]
-    ) -> Hold:
+    async def _acquire(self, ask: Ask, wait: wire.Wait, waits: List[Tuple[Session, Grasp]]) -> Hold:
         began = time.monotonic()
         timeout = wait.ms / 1000 if isinstance(wait, wire.Timeout) else None
         session = await self._current(timeout)
@@ -620,7 +619,7 @@ class Client:
     async def status(
         self, name: Optional[str] = None
     ) -> Union[wire.ServerStatus, Optional[wire.LockStatus]]:
-        """The coordinator as a whole; with a name, who holds that lock and who waits, None if nobody."""
+        """The coordinator as a whole; with a name, that lock: None if nobody holds or awaits it."""
         from ._loop_look import Observer
 
         async with Observer(self.server, timeout=self.connect_timeout) as observer:
@@ -638,9 +637,7 @@ class Client:
 
         return Observer(self.server, timeout=self.connect_timeout).leaders(name)
 
-    def events(
-        self, name: Optional[str] = None
-    ) -> AsyncIterator[Union[wire.Event, wire.Missed]]:
+    def events(self, name: Optional[str] = None) -> AsyncIterator[Union[wire.Event, wire.Missed]]:
         """Everything that happens to requests from now on, of one lock or of all."""
         from ._loop_look import Observer
 

@@ -116,7 +116,9 @@ class _Line:
 
 
 class Observer:
-    """Looks at a coordinator, and revokes grants. Connects at its first use, and again after errors."""
+    """Looks at a coordinator, and revokes grants. Connects at its first use, and again after
+    errors.
+    """
 
     def __init__(self, server: Optional[_dial.Servers] = None, *, timeout: float = 5.0):
         self._servers = _dial.parse_servers(server)
@@ -170,7 +172,7 @@ class Observer:
         self._ask(lambda number: wire.Revoke(number, name, token))
 
     def watch(self, name: str) -> Iterator[Optional[LockStatus]]:
-        """The lock now, and whenever its holders change; None while nobody uses it. Comes back by itself.
+        """The lock now, and whenever its holders change; None while nobody uses it.
 
         Each replaces the one before. It is news, not a proof: what acts upon it carries the token.
         """
@@ -201,7 +203,7 @@ class Observer:
             time.sleep(watching.pause(self._timeout))
 
     def leaders(self, name: str) -> Iterator[Optional[Leader]]:
-        """Who leads now, and whenever somebody else does, or the same anew; None while nobody does."""
+        """Who leads now, and whenever somebody else does; None while nobody does."""
         watch, terms = self.watch(name), Terms()
         return (leader for seen in watch for leader in terms.news(seen))
 

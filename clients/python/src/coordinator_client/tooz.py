@@ -1,7 +1,7 @@
 """The locks of OpenStack's tooz, by the URL ``coordinator://host:port``. Imported only by tooz.
 
-``coordinator://a:5625,b:5625?ttl=30`` names several servers, and the length of the lease. Groups and
-leaders are not there: tooz says ``NotImplemented``.
+``coordinator://a:5625,b:5625?ttl=30`` names several servers, and the length of the lease. Groups
+and leaders are not there: tooz says ``NotImplemented``.
 """
 
 from __future__ import annotations
