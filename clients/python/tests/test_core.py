@@ -1,5 +1,9 @@
 """The core says what the Rust core says, in every life of the corpus."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import replay
 
@@ -16,6 +20,23 @@ def test_the_corpus_of_traces_is_replayed_without_a_difference():
 @pytest.mark.parametrize("length, left", [(10_000, 9_750), (2_000, 1_910), (51, 0), (0, 0)])
 def test_belief_ends_two_percent_and_50_ms_before_the_ttl(length, left):
     assert _core.sure(length * _core.MILLISECOND) == left * _core.MILLISECOND
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        "belief_is_one_percent_longer",
+        "a_restart_raises_no_doubt",
+        "a_late_grant_is_believed",
+        "what_is_lost_is_reclaimed",
+        "a_conversion_leaves_what_it_converts",
+    ],
+)
+def test_bugs_that_are_planted_are_found_by_the_corpus(bug):
+    # All of them: planted.py
+    command = [sys.executable, Path(__file__).parent / "planted.py", bug]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "1 bugs planted, 1 found" in done.stdout, done.stdout + done.stderr
 
 
 def test_moments_have_an_end():
