@@ -207,7 +207,8 @@ fn refused(refusal: &Refusal) -> String {
 fn told(effect: &Effect) -> String {
     match effect {
         Effect::Welcomed(Welcome { session, epoch, ttl, secret, generation }) => format!(
-            "welcomed:{session}:{secret:032x}:{generation}:{}:{}",
+            "welcomed:{session}:{:032x}:{generation}:{}:{}",
+            secret.reveal(),
             epoch.number(),
             ttl.as_millis()
         ),
