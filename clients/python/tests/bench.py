@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """How many times a second a lock is taken and given back, beside redis-py's, in one run.
 
-Usage: bench.py [SECONDS]. The coordinator is COORDINATOR_BIN; redis-server and redis-py are left out
-where they are missing. The numbers of a busy machine say little; those of one run can be compared.
+Usage: bench.py [SECONDS]. The coordinator is COORDINATOR_BIN; redis is left out where
+it is missing. The numbers of a busy machine say little; those of one run can be compared.
 """
 
 import asyncio
@@ -62,7 +62,9 @@ def redis_pairs():
 
 
 def import_seconds(module):
-    script = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+    script = (
+        f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+    )
     runs = [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
             for _ in range(5)]  # fmt: skip
     return min(float(run.stdout or "nan") for run in runs)
@@ -92,7 +94,7 @@ def main():
     rows.append(("redis-py", redis_pairs()))
     for name, rate in rows:
         print(f"{name:10} {'not here' if rate is None else f'{rate:8.0f} pairs/s'}")
-    print(f"memory     {before / 1024:.0f} MiB after the import, {grown} KiB more for 1,000 locks held")
+    print(f"memory     {before / 1024:.0f} MiB after the import, {grown} KiB for 1,000 locks")
     for module in ("coordinator_client", "coordinator_client.aio", "redis"):
         print(f"import     {import_seconds(module) * 1000:.0f} ms {module}")
 

@@ -3,6 +3,7 @@
 import importlib.util
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import threading
 import time
 
 import pytest
-from conftest import DEADLINE
+from conftest import DEADLINE, eventually
 
 import coordinator_client as cc
 from coordinator_client import Lock
@@ -223,6 +224,35 @@ def test_what_is_raised_by_a_signal_ends_a_wait_and_leaves_the_line(server, name
             assert Lock(name).status().waiter_count == 0
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_an_interrupt_between_any_two_steps_leaves_nothing(server, name):
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_):
+        raise Interrupted
+
+    client, dice, interrupted = cc.Client(server), random.Random(1), 0
+    client.connect()
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(500):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 + dice.random() / 2_000)
+                with client.lock(name):
+                    pass
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Interrupted:
+                interrupted += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 100
+    # Nothing is held or awaited, over the session of the client or any other.
+    eventually(lambda: Lock(name).status() is None)
+    assert client.lock(name).acquire(timeout=5)
+    client.close()
 
 
 def test_a_coordinator_in_trouble_is_named(coordinator):

@@ -205,6 +205,17 @@ def test_a_revoked_lock_is_lost_and_says_so(shared_coordinator, server, name):
     lock.release()
 
 
+def test_who_waits_for_a_loss_is_woken_by_a_release(server, name):
+    lock = Lock(name, on_lost=lambda hold: pytest.fail("it was not lost"))
+    lock.acquire()
+    lost, answers = lock.lost, []
+    thread = threading.Thread(target=lambda: answers.append(lost.wait()))
+    thread.start()
+    lock.release()
+    thread.join(10)
+    assert answers == [False]
+
+
 def test_a_decorator_holds_the_lock_for_each_call(server, name):
     held = Lock(name)
 

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from typing import (
-    TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Optional, Union, overload,
+    TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union, overload,
 )  # fmt: skip
 
 from . import _dial, _terms, _wire as wire
@@ -123,12 +123,7 @@ class Client:
         return session
 
     def _acquire(
-        self,
-        ask: Ask,
-        wait: wire.Wait,
-        began: float,
-        begin_wait: Callable[[Session, Grasp], None],
-        end_wait: Callable[[Session, Grasp], None],
+        self, ask: Ask, wait: wire.Wait, began: float, waits: List[Tuple[Session, Grasp]]
     ) -> Hold:
         timeout = wait.ms / 1000 if isinstance(wait, wire.Timeout) else None
         session = self._current(timeout)
@@ -139,20 +134,17 @@ class Client:
             wait = wire.Timeout(max(1, int(left * 1000)))
         if isinstance(wait, wire.Never):
             left = self.connect_timeout
-        waits: List[Grasp] = []
-
-        def begun(grasp: Grasp) -> None:
-            begin_wait(session, grasp)
-            waits.append(grasp)
-
+        # It is somebody's from the start: what is interrupted at any moment is given back.
+        hold = Hold(session, Grasp(ask._replace(wait=wait), _nothing), self)
+        waited = (session, hold._grasp)
+        waits.append(waited)
         try:
-            grasp = session.acquire(ask._replace(wait=wait), left, begun)
+            session.acquire(hold._grasp, left)
         except LockTimeout as error:
             raise LockTimeout(error.lock, timeout or 0) from None
         finally:
-            for waited in waits:
-                end_wait(session, waited)
-        return Hold(session, grasp, self)
+            waits.remove(waited)
+        return hold
 
     # --- locks ---
 
@@ -277,3 +269,7 @@ def default_client(
         if client is None or client._closed:
             client = _defaults[(text, ttl)] = Client(text, ttl=ttl)
         return client
+
+
+def _nothing() -> None:
+    pass

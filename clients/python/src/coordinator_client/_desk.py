@@ -36,7 +36,7 @@ class Grasp:
 
     __slots__ = (
         "number", "ask", "pid", "stage", "token", "reason", "error", "doubted_until", "wake",
-        "answered", "conversion", "on_lost",
+        "answered", "conversion", "on_over", "owner",
     )  # fmt: skip
 
     def __init__(self, ask: Ask, wake: Callable[[], None]):
@@ -53,8 +53,10 @@ class Grasp:
         # Whether the release is answered.
         self.answered = False
         self.conversion: Optional[Conversion] = None
-        # Called once when it is lost, whoever is told.
-        self.on_lost: List[Callable[[], None]] = []
+        # Gives the object that users have of it, while there is one.
+        self.owner: Optional[Callable[[], object]] = None
+        # Called once when it is lost, or released.
+        self.on_over: List[Callable[[], None]] = []
 
     @property
     def is_forked(self) -> bool:
@@ -84,9 +86,14 @@ class Desk:
     def request(self, ask: Ask, wake: Callable[[], None]) -> Grasp:
         """Asks for locks."""
         grasp = Grasp(ask, wake)
-        grasp.number = self.core.request(ask, _clock.now())
-        self.grasps[grasp.number] = grasp
+        self.begin(grasp)
         return grasp
+
+    def begin(self, grasp: Grasp) -> None:
+        """The same for a grasp that is there, unless it was given up meanwhile."""
+        if grasp.stage == WAITING:
+            grasp.number = self.core.request(grasp.ask, _clock.now())
+            self.grasps[grasp.number] = grasp
 
     def convert(self, grasp: Grasp, ask: Ask, wake: Callable[[], None]) -> Conversion:
         """Asks for what the grasp holds, in other modes."""
@@ -102,14 +109,20 @@ class Desk:
         grasp.stage = RELEASED
         self._give_conversion_up(grasp)
         self.core.release(grasp.number, _clock.now())
+        self._tell_that_it_is_over(grasp)
+
+    def _tell_that_it_is_over(self, grasp: Grasp) -> None:
+        listeners, grasp.on_over = grasp.on_over, []
+        for listener in listeners:
+            listener()
 
     def cancel(self, grasp: Grasp) -> None:
         """Gives a request up, whether it waits or was granted meanwhile."""
         if grasp.stage in (WAITING, HELD):
             grasp.stage = REFUSED
             self._give_conversion_up(grasp)
-            self.grasps.pop(grasp.number, None)
-            self.core.cancel(grasp.number)
+            if self.grasps.pop(grasp.number, None) is not None:
+                self.core.cancel(grasp.number)
 
     def _give_conversion_up(self, grasp: Grasp) -> None:
         """As simple as can be: with the conversion goes what it was to convert."""
@@ -209,9 +222,7 @@ class Desk:
             return
         del self.grasps[number]
         grasp.stage, grasp.reason = LOST, reason
-        listeners, grasp.on_lost = grasp.on_lost, []
-        for listener in listeners:
-            listener()
+        self._tell_that_it_is_over(grasp)
 
     def _error(self, refusal: _core.Refusal, ask: Ask, token: int) -> LockError:
         name = first_name(ask)

@@ -7,7 +7,7 @@ import weakref
 from typing import TYPE_CHECKING, Callable, List, Optional, Type
 
 from . import _terms, _wire as wire
-from ._desk import HELD, LOST, Grasp
+from ._desk import HELD, LOST, WAITING, Grasp
 from ._errors import LockError, NotHeld
 from ._thread import Session
 
@@ -22,7 +22,7 @@ class Lost:
     def __init__(self, hold: "Hold"):
         self._session, self._grasp = hold._session, hold._grasp
         self._event = threading.Event()
-        self._session.when_lost(self._grasp, self._event.set)
+        self._session.when_over(self._grasp, self._event.set)
 
     def is_set(self) -> bool:
         """Whether it is lost, by this machine's own clock; not if it was released before."""
@@ -31,7 +31,7 @@ class Lost:
         return self._grasp.stage == LOST
 
     def wait(self, timeout: Optional[float] = None) -> bool:
-        """Waits until it is lost, or so many seconds; whether it is."""
+        """Waits until it is lost or released, or so many seconds; whether it is lost."""
         if self._grasp.is_forked:
             return True
         self._event.wait(timeout)
@@ -52,6 +52,7 @@ class Hold:
     def __init__(self, session: Session, grasp: Grasp, client: "Client"):
         self._session = session
         self._grasp = grasp
+        grasp.owner = weakref.ref(self)
         self._client = client  # Kept alive, for its session is ours.
         self._lost: Optional[Lost] = None
         self._parent: "Optional[weakref.ref[Lockable]]" = None
@@ -149,7 +150,7 @@ class Hold:
 
     def __del__(self) -> None:
         try:
-            if self._grasp.stage == HELD:
+            if self._grasp.stage in (WAITING, HELD):
                 self._session.drop(self._grasp)
         except AttributeError:
             pass  # It was never finished.
@@ -170,7 +171,7 @@ def call_when_lost(hold: Hold, callback: Callable[[Hold], None]) -> None:
 
     def call() -> None:
         lost = reference()
-        if lost is not None:
+        if lost is not None and lost._grasp.stage == LOST:
             threading.Thread(target=callback, args=(lost,), daemon=True).start()
 
-    hold._session.when_lost(hold._grasp, call)
+    hold._session.when_over(hold._grasp, call)

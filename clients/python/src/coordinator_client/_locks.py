@@ -48,7 +48,7 @@ class Lockable:
         return self._named_client or default_client(self._wish.server, ttl=self._wish.ttl)
 
     def _reset(self) -> None:
-        self._mutex = threading.Lock()
+        # Lists, and no lock around them: a fork would leave that locked. Each step is atomic.
         self._holds: List[Hold] = []
         self._waits: List[Tuple[Session, Grasp]] = []
 
@@ -69,27 +69,16 @@ class Lockable:
     def _acquire(self, blocking: bool, timeout: float) -> Hold:
         wait = _terms.wait(blocking, timeout)
         began = time.monotonic()
-        hold = self._client._acquire(self._wish.ask, wait, began, self._begin_wait, self._end_wait)
+        hold = self._client._acquire(self._wish.ask, wait, began, self._waits)
         hold._parent = weakref.ref(self)
-        with self._mutex:
-            self._holds.append(hold)
+        self._holds.append(hold)
         if self._on_lost is not None:
             call_when_lost(hold, self._on_lost)
         return hold
 
-    def _begin_wait(self, session: Session, grasp: Grasp) -> None:
-        with self._mutex:
-            self._waits.append((session, grasp))
-
-    def _end_wait(self, session: Session, grasp: Grasp) -> None:
-        with self._mutex:
-            self._waits.remove((session, grasp))
-
     def cancel(self) -> None:
         """Ends every waiting `acquire` of this object, in other threads, with `Cancelled`."""
-        with self._mutex:
-            waits = list(self._waits)
-        for session, grasp in waits:
+        for session, grasp in list(self._waits):
             session.end_wait(grasp)
 
     # --- releasing ---
@@ -103,25 +92,28 @@ class Lockable:
         hold._session.release(hold._grasp)
 
     def _pop(self) -> Hold:
-        with self._mutex:
-            if not self._holds:
-                raise self._not_held()
+        try:
             return self._holds.pop()
+        except IndexError:
+            raise self._not_held() from None
 
     def _not_held(self) -> NotHeld:
         return NotHeld(f'"{self._wish.name}" is not held by this object')
 
     def _forget(self, hold: Hold) -> None:
-        with self._mutex:
-            if hold in self._holds:
-                self._holds.remove(hold)
+        try:
+            self._holds.remove(hold)
+        except ValueError:
+            pass
 
     # --- looking ---
 
     @property
     def _hold(self) -> Optional[Hold]:
-        with self._mutex:
-            return self._holds[-1] if self._holds else None
+        try:
+            return self._holds[-1]
+        except IndexError:
+            return None
 
     def _held(self) -> Hold:
         hold = self._hold
@@ -238,7 +230,7 @@ class Lockable:
         return another
 
     def __getstate__(self) -> Dict[str, Any]:
-        left_out = ("_mutex", "_holds", "_waits")
+        left_out = ("_holds", "_waits")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
@@ -382,17 +374,15 @@ class Semaphore(Lockable):
         """Gives back the latest ``n`` that were acquired by this object."""
         if n < 1:
             raise ValueError("n must be one or more")
-        with self._mutex:
-            if len(self._holds) < n:
-                raise self._not_held()
+        if len(self._holds) < n:
+            raise self._not_held()
         for _ in range(n):
             super().release()
 
     def __repr__(self) -> str:
         permits = self._wish.ask.claims[0].mode
         assert isinstance(permits, wire.Permits)
-        with self._mutex:
-            left = permits.of - len(self._holds) * permits.take
+        left = permits.of - len(self._holds) * permits.take
         kind = type(self).__name__
         where = f'{id(self):#x} "{self.name}"'
         return f"<coordinator_client.{kind} at {where}: value={left}/{permits.of}>"

@@ -299,10 +299,10 @@ class Session:
         """For how many seconds it is held if nothing more is heard."""
         return max(0, self.desk.believed_until(grasp) - _clock.now()) / 1e6
 
-    def when_lost(self, grasp: Grasp, listener: Callable[[], None]) -> None:
-        """Calls it when the grasp is lost."""
+    def when_over(self, grasp: Grasp, listener: Callable[[], None]) -> None:
+        """Calls it when the grasp is lost, or released."""
         if grasp.stage in (WAITING, HELD) and not grasp.is_forked:
-            grasp.on_lost.append(listener)
+            grasp.on_over.append(listener)
         elif grasp.stage == LOST or grasp.is_forked:
             listener()
 

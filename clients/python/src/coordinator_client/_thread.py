@@ -25,8 +25,8 @@ from typing import Any, Callable, Deque, List, Optional, Tuple
 
 from . import _clock, _core, _dial, _wire as wire
 from ._core import Ask, Core, Introduction, Reconnect
-from ._desk import HELD, LOST, WAITING, Desk, Grasp
-from ._errors import Cancelled, Closed, LockTimeout, NotHeld, unavailable, unknown_lock
+from ._desk import HELD, LOST, REFUSED, WAITING, Conversion, Desk, Grasp
+from ._errors import Cancelled, Closed, LockError, LockTimeout, NotHeld, unavailable, unknown_lock
 from ._terms import first_name
 
 FAREWELL_TIMEOUT = 1.0
@@ -34,11 +34,44 @@ RELEASE_TIMEOUT = 5.0
 # A server that does not answer at the end of a timeout is given so long.
 ANSWER_GRACE = 1.0
 SLEEP_MAX = 3600.0
+SWEEP_EVERY = 1.0
 READ_BYTES_MAX = 64 * 1024
 # Before 3.14, Ctrl-C on Windows does not wake who waits for a lock (cpython#125541).
 WAIT_SLICE = 0.5 if sys.platform == "win32" else None
 
 _sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
+
+
+class _Signal:
+    """Something that happens once, and who waits for it: an Event for a fifth of its price."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """It happens; a second time means nothing."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass
+
+    def wait(self, timeout: Optional[float]) -> bool:
+        """Until it happens; Ctrl-C and other signals' exceptions come through."""
+        if timeout is None and WAIT_SLICE is None:
+            return bool(self._lock.acquire())
+        give_up_at = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = WAIT_SLICE
+            if give_up_at is not None:
+                rest = max(give_up_at - time.monotonic(), 0)
+                left = rest if left is None else min(left, rest)
+            if self._lock.acquire(timeout=min(left or 0, threading.TIMEOUT_MAX)):
+                return True
+            if give_up_at is not None and time.monotonic() >= give_up_at:
+                return False
 
 
 class _Link:
@@ -119,10 +152,12 @@ class Session:
         self._dialed: Deque[Tuple[_Link, Any, int]] = collections.deque()
         # What was dropped without being released; a deque, for it may happen at any moment.
         self._dropped: Deque[Grasp] = collections.deque()
-        self._awake = False
+        # What the main thread wants done.
+        self._commands: Deque[Callable[[], None]] = collections.deque()
         self._sleeps_until: Optional[int] = None
         self._thread: Optional[threading.Thread] = None
         self._farewell_until: Optional[float] = None
+        self._sweep_at = 0.0
         self._over = False
         self._leaving = False
         self._welcome = threading.Event()
@@ -180,88 +215,149 @@ class Session:
 
     # --- what callers want ---
 
-    def acquire(
-        self,
-        ask: Ask,
-        timeout: Optional[float] = None,
-        began: Optional[Callable[[Grasp], None]] = None,
-    ) -> Grasp:
+    def acquire(self, grasp: Grasp, timeout: Optional[float] = None) -> None:
         """Waits until the locks are held. Raises what comes instead."""
-        signal = threading.Lock()
-        signal.acquire()
-        with self._lock:
-            self._check()
-            grasp = self.desk.request(ask, signal.release)
-            self._settle()
+        signal = _Signal()
+        grasp.wake, ask = signal.set, grasp.ask
+
+        def begin() -> None:
+            try:
+                self._check()
+                self.desk.begin(grasp)
+            except LockError as error:
+                grasp.stage, grasp.error = REFUSED, error
+                signal.set()
+
         try:
-            if began is not None:
-                began(grasp)
-            answered = self._sleep(signal, None if timeout is None else timeout + ANSWER_GRACE)
+            self._do(begin)
+            answered = signal.wait(None if timeout is None else timeout + ANSWER_GRACE)
         except BaseException:
-            self.cancel(grasp)
+            # It leaves the line, if it can now, before anybody goes on; else soon.
+            self.drop(grasp)
+            self._do_and_wait(_nothing)
             raise
         if not answered:
-            self.cancel(grasp)
+            self._do_and_wait(lambda: self.desk.cancel(grasp))
             raise LockTimeout(unknown_lock(first_name(ask)), timeout or 0)
         grasp.wake = _nothing
         if grasp.error is not None:
             raise grasp.error
         if not self.is_held(grasp):
             # It came, and was over before anybody could look.
-            if grasp.stage == HELD:
-                self.drop(grasp)
+            self.drop(grasp)
             raise grasp.lost_error()
-        return grasp
 
-    def convert(self, grasp: Grasp, ask: Ask, timeout: Optional[float] = None) -> None:
+    def convert(self, grasp: Grasp, ask: Ask) -> None:
         """Waits until what is held is held in other modes."""
-        signal = threading.Lock()
-        signal.acquire()
-        with self._lock:
-            self._check_held(grasp)
-            conversion = self.desk.convert(grasp, ask, signal.release)
-            self._settle()
+        signal = _Signal()
+        errors: List[LockError] = []
+        conversions: List[Conversion] = []
+
+        def begin() -> None:
+            try:
+                self._check_held(grasp)
+                conversions.append(self.desk.convert(grasp, ask, signal.set))
+            except LockError as error:
+                errors.append(error)
+                signal.set()
+
         try:
-            self._sleep(signal, None)
+            self._do(begin)
+            signal.wait(None)
         except BaseException:
             # Nobody knows whether it was converted: both are given back.
-            with self._lock:
-                if not conversion.done and not self.is_forked:
-                    self.desk.release(grasp)
-                    self._settle()
+            self.drop(grasp)
+            self._do_and_wait(_nothing)
             raise
-        if conversion.error is not None:
-            raise conversion.error
+        for error in errors + [one.error for one in conversions if one.error is not None]:
+            raise error
 
     def release(self, grasp: Grasp) -> None:
         """Gives back what is held. It is given back when this is called, not when it returns."""
-        signal = threading.Lock()
-        signal.acquire()
-        with self._lock:
-            self._check_held(grasp)
-            grasp.wake = signal.release
-            self.desk.release(grasp)
-            self._settle()
-        self._sleep(signal, RELEASE_TIMEOUT)
+        signal = _Signal()
+        errors: List[LockError] = []
+
+        def end() -> None:
+            try:
+                self._check_held(grasp)
+                grasp.wake = signal.set
+                self.desk.release(grasp)
+            except LockError as error:
+                errors.append(error)
+                signal.set()
+
+        self._do(end)
+        signal.wait(RELEASE_TIMEOUT)
         grasp.wake = _nothing
         if grasp.error is not None and not isinstance(grasp.error, (ConnectionError, Closed)):
-            raise grasp.error
-
-    def cancel(self, grasp: Grasp) -> None:
-        """Gives a request up, whether it waits or was granted meanwhile."""
-        with self._lock:
-            if not self.is_forked:
-                self.desk.cancel(grasp)
-                self._settle()
+            errors.append(grasp.error)
+        for error in errors:
+            raise error
 
     def end_wait(self, grasp: Grasp) -> None:
         """Ends somebody's wait with `Cancelled`."""
-        with self._lock:
-            if grasp.stage == WAITING and not self.is_forked:
+
+        def end() -> None:
+            if grasp.stage == WAITING:
                 self.desk.cancel(grasp)
                 grasp.error = Cancelled(f'the wait for "{first_name(grasp.ask)}" was cancelled')
                 grasp.wake()
-                self._settle()
+
+        self._do(end)
+
+    def _do(self, work: Callable[[], None]) -> None:
+        """Does it with the lock held, and then what follows from it.
+
+        In the main thread an exception of a signal's handler can come between any two steps. So
+        nothing is changed there: the thread of the session does it.
+        """
+        if self.is_forked:
+            return work()
+        if threading.current_thread() is threading.main_thread():
+            self._commands.append(work)
+            self._wake()
+            if not self._over:
+                return
+        with self._lock:
+            self._take_commands()
+            if threading.current_thread() is not threading.main_thread():
+                work()
+            self._settle()
+
+    def _do_and_wait(self, work: Callable[[], None]) -> None:
+        """The same, and waits a moment until it is done."""
+        done = _Signal()
+
+        def both() -> None:
+            self._take_dropped()
+            work()
+            done.set()
+
+        self._do(both)
+        done.wait(ANSWER_GRACE)
+
+    def _take_commands(self) -> None:
+        while self._commands:
+            self._commands.popleft()()
+
+    def _sweep(self) -> None:
+        """Finds what nobody refers to any more, where a destructor was interrupted, too."""
+        now = time.monotonic()
+        if now < self._sweep_at:
+            return
+        self._sweep_at = now + SWEEP_EVERY
+        for grasp in list(self.desk.grasps.values()):
+            if grasp.owner is not None and grasp.owner() is None:
+                self._dropped.append(grasp)
+        self._take_dropped()
+
+    def _take_dropped(self) -> None:
+        while self._dropped:
+            grasp = self._dropped.popleft()
+            if grasp.stage == HELD:
+                self.desk.release(grasp)
+            elif grasp.stage == WAITING:
+                self.desk.cancel(grasp)
 
     def drop(self, grasp: Grasp) -> None:
         """Gives back what nobody refers to any more. Never waits, not even for the lock."""
@@ -290,11 +386,11 @@ class Session:
         with self._lock:
             return max(0, self.desk.believed_until(grasp) - _clock.now()) / 1e6
 
-    def when_lost(self, grasp: Grasp, listener: Callable[[], None]) -> None:
-        """Calls it when the grasp is lost, from the thread, which it must not keep."""
+    def when_over(self, grasp: Grasp, listener: Callable[[], None]) -> None:
+        """Calls it when the grasp is lost or released, from the thread, which it must not keep."""
         with self._lock:
             if grasp.stage in (WAITING, HELD):
-                grasp.on_lost.append(listener)
+                grasp.on_over.append(listener)
                 return
         listener()
 
@@ -324,21 +420,6 @@ class Session:
                 self._settle()
             raise grasp.lost_error()
 
-    def _sleep(self, signal: Any, timeout: Optional[float]) -> bool:
-        """Until the signal comes; Ctrl-C and other signals' exceptions come through."""
-        if timeout is None and WAIT_SLICE is None:
-            return bool(signal.acquire())
-        give_up_at = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = WAIT_SLICE
-            if give_up_at is not None:
-                rest = max(give_up_at - time.monotonic(), 0)
-                left = rest if left is None else min(left, rest)
-            if signal.acquire(timeout=min(left or 0, threading.TIMEOUT_MAX)):
-                return True
-            if give_up_at is not None and time.monotonic() >= give_up_at:
-                return False
-
     # --- with the lock held ---
 
     def _settle(self) -> None:
@@ -360,12 +441,10 @@ class Session:
                 self._wake()
 
     def _wake(self) -> None:
-        if not self._awake:
-            self._awake = True
-            try:
-                self._outer.send(b"\0")
-            except OSError:
-                pass  # It is full, so it wakes; or closed, and nobody is there.
+        try:
+            self._outer.send(b"\0")
+        except OSError:
+            pass  # It is full, so it wakes; or closed, and nobody is there.
 
     # --- the thread ---
 
@@ -392,6 +471,8 @@ class Session:
         finally:
             if os.getpid() == pid:
                 self._dispose()
+                with self._lock:
+                    self._take_commands()
 
     def _handle(self, link: Optional[_Link], events: int) -> None:
         if link is None:
@@ -399,7 +480,6 @@ class Session:
                 self._inner.recv(4096)
             except OSError:
                 pass
-            self._awake = False
             return
         if events & selectors.EVENT_WRITE:
             link.flush()
@@ -447,12 +527,9 @@ class Session:
     def _turn(self) -> Optional[float]:
         """Does what there is to do; for how long to sleep, None: no more."""
         core = self.desk.core
-        while self._dropped:
-            grasp = self._dropped.popleft()
-            if grasp.stage == HELD:
-                self.desk.release(grasp)
-            elif grasp.stage == WAITING:
-                self.desk.cancel(grasp)
+        self._take_commands()
+        self._take_dropped()
+        self._sweep()
         if self._leaving and not self.desk.grasps:
             core.goodbye()
         self._take_dialed()
@@ -590,11 +667,8 @@ class Session:
         """Says goodbye, which frees everything at once, and waits a moment for its answer."""
         if self.is_forked:
             return
-        with self._lock:
-            if not self._over and self.desk.core.end is None:
-                self.desk.core.goodbye()
-                self._settle()
-            self._wake()
+        self._do(lambda: self.desk.core.goodbye())
+        self._wake()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(FAREWELL_TIMEOUT + 0.5)

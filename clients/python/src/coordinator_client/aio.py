@@ -93,15 +93,15 @@ class Hold:
         told: "asyncio.Future[None]" = session.loop.create_future()
 
         def tell() -> None:
-            if not told.done():
+            if grasp.stage == LOST and not told.done():
                 told.set_result(None)
 
-        session.when_lost(grasp, tell)
+        session.when_over(grasp, tell)
         try:
             await told
         finally:
-            if tell in grasp.on_lost:
-                grasp.on_lost.remove(tell)
+            if tell in grasp.on_over:
+                grasp.on_over.remove(tell)
         return grasp.lost_error().reason
 
     def check(self) -> None:
@@ -347,11 +347,11 @@ def _call_when_lost(hold: Hold, callback: Callable[[Hold], None]) -> None:
 
     def call() -> None:
         lost = reference()
-        if lost is not None:
+        if lost is not None and lost._grasp.stage == LOST:
             hold_session.loop.call_soon(callback, lost)
 
     hold_session = hold._session
-    hold_session.when_lost(hold._grasp, call)
+    hold_session.when_over(hold._grasp, call)
 
 
 class Lock(Lockable):
