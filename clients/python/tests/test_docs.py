@@ -8,6 +8,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -156,12 +157,13 @@ print([result.get(timeout=20) for result in results])
 def test_the_scheduled_job(server, tmp_path):
     path = recipe("scheduled.py", tmp_path)
     # On two machines, as it were.
+    began = time.monotonic()
     one, other = (
         subprocess.Popen([sys.executable, path], stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     )
     ticks = [process.communicate(timeout=DEADLINE)[0].count("tick") for process in (one, other)]
-    assert 2 <= sum(ticks) <= 3
+    assert 2 <= sum(ticks) <= (time.monotonic() - began) / 0.9 + 1
 
 
 def test_the_django_command(server, tmp_path):
