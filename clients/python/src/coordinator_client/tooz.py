@@ -136,7 +136,3 @@ class CoordinatorDriver(coordination.CoordinationDriver):  # type: ignore[misc, 
     def watch_leave_group(self, group_id: bytes, callback: Any) -> None:
         """There are no groups."""
         raise tooz.NotImplemented("there are no groups")
-
-    def watch_elected_as_leader(self, group_id: bytes, callback: Any) -> None:
-        """There are no groups."""
-        raise tooz.NotImplemented("there are no groups")
