@@ -142,7 +142,9 @@ impl Backoff {
         let Some(doublings) = attempts.checked_sub(1) else { return Duration::ZERO };
         let longest = lease::attempt_max(ttl);
         let pause = PAUSE_MIN.saturating_mul(1 << doublings.min(16)).min(longest);
-        pause.mul_f64(0.5 + self.fraction() / 2.0)
+        // In whole numbers, so that it is the same in every language.
+        let half = pause / 2;
+        half + half * self.number() / u32::MAX
     }
 
     /// How long the attempt after the latest pause may take.
@@ -152,12 +154,12 @@ impl Backoff {
         at_most.min(first.saturating_mul((1 << doublings).min(PARTS_PER_ATTEMPT_MAX)))
     }
 
-    /// Something from 0 to 1.
-    fn fraction(&mut self) -> f64 {
+    /// A number that looks random.
+    fn number(&mut self) -> u32 {
         self.seed ^= self.seed << 13;
         self.seed ^= self.seed >> 7;
         self.seed ^= self.seed << 17;
-        f64::from(u32::try_from(self.seed >> 32).unwrap_or(0)) / f64::from(u32::MAX)
+        u32::try_from(self.seed >> 32).unwrap_or(0)
     }
 }
 

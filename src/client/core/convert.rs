@@ -70,7 +70,7 @@ impl Core {
         let (request, refusal) = (RequestId::new(number), Refusal::Lost(reason));
         self.effects.push(Effect::Refused { request, refusal });
         // It may have been granted meanwhile, and then it holds the locks.
-        self.cancel(request);
+        self.give_up(request);
     }
 
     /// A conversion was granted and lost, and we heard only of the loss: what it converted is lost with

@@ -27,6 +27,8 @@ mod receive;
 mod request;
 mod resume;
 mod second;
+#[cfg(test)]
+mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -102,6 +104,9 @@ pub(crate) struct Core {
     messages: Vec<ClientMessage>,
     /// What is to be told, in this order.
     effects: Vec<Effect>,
+    /// What happened, written down.
+    #[cfg(test)]
+    trace: trace::Trace,
 }
 
 impl Core {
@@ -136,7 +141,11 @@ impl Core {
             request_repeated: 0,
             messages: Vec::new(),
             effects: Vec::new(),
+            #[cfg(test)]
+            trace: trace::Trace::default(),
         };
+        #[cfg(test)]
+        core.note_new(&core.introduction.clone(), reconnect.as_ref(), now);
         let hello = core.hello();
         core.messages.push(hello);
         core
@@ -144,11 +153,15 @@ impl Core {
 
     /// Takes what is to be sent, oldest first.
     pub(crate) fn drain_messages(&mut self) -> std::vec::Drain<'_, ClientMessage> {
+        #[cfg(test)]
+        self.note_sent();
         self.messages.drain(..)
     }
 
     /// What is to be told, oldest first.
     pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
+        #[cfg(test)]
+        self.note_told();
         std::mem::take(&mut self.effects)
     }
 
@@ -209,6 +222,8 @@ impl Core {
 
     /// Lets time pass: ends belief that has run out, keeps the session alive, comes back.
     pub(crate) fn tick(&mut self, now: Timestamp) {
+        #[cfg(test)]
+        self.note(format_args!("tick {}", now.as_micros()));
         self.lapse_if_due(now);
         match &mut self.phase {
             Phase::Open(_) => self.tick_open(now),
@@ -263,6 +278,12 @@ impl Core {
         self.request_next += 1;
         let id = RequestId::new(number);
         let request = Request::new(ask.into(), now);
+        #[cfg(test)]
+        self.note_message(
+            format_args!("request {number} {}", now.as_micros()),
+            // As it was asked for, not rounded to what is said.
+            &Request { deadline: None, ..request.clone() }.message(number, now),
+        );
         if let Some(refusal) = self.refuses(&request) {
             self.effects.push(Effect::Refused { request: id, refusal });
             return id;
@@ -295,6 +316,8 @@ impl Core {
 
     /// The application gives back what a request holds. Always answered by [`Effect::Released`].
     pub(crate) fn release(&mut self, request: RequestId, now: Timestamp) {
+        #[cfg(test)]
+        self.note(format_args!("release {} {}", request.number(), now.as_micros()));
         self.lapse_if_due(now);
         let number = request.number();
         let outcome = match self.requests.get(&number).map(|request| &request.state) {
@@ -330,6 +353,13 @@ impl Core {
     /// The application gives a request up, whether it waits or was granted meanwhile. There is
     /// nothing to tell afterwards.
     pub(crate) fn cancel(&mut self, request: RequestId) {
+        #[cfg(test)]
+        self.note(format_args!("cancel {}", request.number()));
+        self.give_up(request);
+    }
+
+    /// Gives a request up, whoever wants that.
+    fn give_up(&mut self, request: RequestId) {
         let number = request.number();
         let Some(known) = self.requests.get(&number) else { return };
         match known.state {
@@ -347,6 +377,8 @@ impl Core {
 
     /// The application is done: everything is freed at once, and nothing is believed any more.
     pub(crate) fn goodbye(&mut self) {
+        #[cfg(test)]
+        self.note(format_args!("goodbye"));
         if self.end().is_none() {
             if self.has_greeted() {
                 self.messages.push(ClientMessage::Goodbye);
@@ -357,6 +389,13 @@ impl Core {
 
     /// What the server sent is not of this protocol.
     pub(super) fn protocol_broken(&mut self, how: impl Into<String>) {
+        #[cfg(test)]
+        self.note(format_args!("broken"));
+        self.believe_no_more(how);
+    }
+
+    /// The server broke the protocol.
+    fn believe_no_more(&mut self, how: impl Into<String>) {
         if self.end().is_none() {
             // The server may well understand us, and then the locks need not wait for the lease.
             self.messages.push(ClientMessage::Goodbye);
@@ -457,6 +496,8 @@ mod convert_tests;
 mod forgotten;
 #[cfg(test)]
 mod races;
+#[cfg(test)]
+mod replay;
 #[cfg(test)]
 mod restart_tests;
 #[cfg(test)]

@@ -13,6 +13,8 @@ use super::{Core, Effect, Grant, Refusal, Rejection, State};
 impl Core {
     /// Handles a message that was read before `now` was.
     pub(crate) fn receive(&mut self, message: ServerMessage, now: Timestamp) {
+        #[cfg(test)]
+        self.note_message(format_args!("receive {}", now.as_micros()), &message);
         self.lapse_if_due(now);
         match &mut self.phase {
             Phase::Open(open) => open.heard = now,
@@ -64,7 +66,7 @@ impl Core {
             }
         };
         if let Err(how) = handled {
-            self.protocol_broken(how);
+            self.believe_no_more(how);
         }
     }
 
@@ -95,7 +97,7 @@ impl Core {
             other => Err(format!("{} before Welcome", message_name(&other))),
         };
         if let Err(how) = handled {
-            self.protocol_broken(how);
+            self.believe_no_more(how);
         }
     }
 

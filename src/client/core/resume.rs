@@ -75,6 +75,8 @@ impl Core {
 
     /// The connection ended without a goodbye, or could not be made.
     pub(crate) fn connection_lost(&mut self, now: Timestamp) {
+        #[cfg(test)]
+        self.note(format_args!("lost {}", now.as_micros()));
         if self.end().is_some() {
             return;
         }
@@ -88,6 +90,8 @@ impl Core {
 
     /// The connection that was wanted is made: says Hello.
     pub(crate) fn connected(&mut self, now: Timestamp) {
+        #[cfg(test)]
+        self.note(format_args!("connected {}", now.as_micros()));
         let Phase::Away(Away::Dialing(until)) = self.phase else { return };
         let hello = self.hello();
         self.messages.push(hello);

@@ -128,7 +128,7 @@ impl Core {
             Some(Second::Dialing { until, .. } | Second::Greeting { until: Some(until), .. })
                 if now >= until =>
             {
-                self.second_lost(now);
+                self.give_second_up(now);
             }
             None | Some(_) => {}
         }
@@ -153,16 +153,28 @@ impl Core {
     /// The second connection is made: gives what is to be said over it, and nothing else before it is
     /// welcome.
     pub(crate) fn second_connected(&mut self, now: Timestamp) -> Option<ClientMessage> {
+        #[cfg(test)]
+        self.note(format_args!("second {}", now.as_micros()));
         let Some(Second::Dialing { number, .. }) = self.second() else { return None };
         let is_expendable = self.introduction.linger_ms.is_none();
         let patience = lease::answer_max(self.ttl()) * WELCOME_ANSWERS;
         let until = is_expendable.then(|| now.after(patience));
         self.set_second(Some(Second::Greeting { number, hello_sent: now, until }));
-        Some(self.hello())
+        let hello = self.hello();
+        #[cfg(test)]
+        self.note_said(&hello);
+        Some(hello)
     }
 
-    /// The second connection ended, or could not be made, or takes too long.
+    /// The second connection ended, or could not be made.
     pub(crate) fn second_lost(&mut self, now: Timestamp) {
+        #[cfg(test)]
+        self.note(format_args!("second_lost {}", now.as_micros()));
+        self.give_second_up(now);
+    }
+
+    /// The second connection ended, or takes too long.
+    fn give_second_up(&mut self, now: Timestamp) {
         if self.take_second().is_some_and(Second::has_greeted) {
             // It may have been the session's.
             self.linger_from(now);
@@ -176,6 +188,8 @@ impl Core {
     /// Handles what was heard over the second connection. If it is welcome, it is the one and only from
     /// here on.
     pub(crate) fn receive_second(&mut self, message: ServerMessage, now: Timestamp) {
+        #[cfg(test)]
+        self.note_message(format_args!("second_receive {}", now.as_micros()), &message);
         let Some(second @ Second::Greeting { .. }) = self.second() else { return };
         self.lapse_if_due(now);
         match message {
@@ -196,7 +210,7 @@ impl Core {
                 }
             }
             // Whoever that is: if the first connection is at its end, the next will tell.
-            _ => self.second_lost(now),
+            _ => self.give_second_up(now),
         }
     }
 

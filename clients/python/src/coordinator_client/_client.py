@@ -1,0 +1,275 @@
+"""The session of a process, and who asks over it: for threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import (
+    TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union, overload,
+)  # fmt: skip
+
+from . import _dial, _terms, _wire as wire
+from ._core import Ask
+from ._desk import Grasp
+from ._errors import Closed, LockBusy, LockTimeout
+from ._hold import Hold
+from ._thread import Session, open_session
+
+if TYPE_CHECKING:
+    from ._locks import Lock, MultiLock, RLock, Semaphore
+    from ._look import Leader
+
+CONNECT_TIMEOUT = 5.0
+
+
+class Owner:
+    """One thread of control within a client, so that the coordinator sees who waits for whom.
+
+    What it asks for and holds already is `AlreadyHeld`; what would have it wait for itself, over
+    however many others, is `Deadlock`. It must not be used by two threads at a time.
+    """
+
+    def __init__(self, client: "Client", number: int):
+        self.client = client
+        self.number = number
+
+    def lock(self, name: str, **settings: Any) -> Lock:
+        """A `Lock` of this owner."""
+        from ._locks import Lock
+
+        return Lock(name, owner=self, **settings)
+
+    def lock_all(self, names: Iterable[str] = (), **settings: Any) -> MultiLock:
+        """A `MultiLock` of this owner."""
+        from ._locks import MultiLock
+
+        return MultiLock(names, owner=self, **settings)
+
+    def semaphore(self, name: str, permits: int, **settings: Any) -> Semaphore:
+        """A `Semaphore` of this owner."""
+        from ._locks import Semaphore
+
+        return Semaphore(name, permits, owner=self, **settings)
+
+
+class Client:
+    """A session with a coordinator, made at its first use, in each process anew.
+
+    ``server`` is ``host:port``, or several, tried in order: ``"a:5625,b:5625"``. ``ttl`` is the
+    length of the lease: how long the coordinator waits for a holder that it does not hear; None is
+    the server's default of 10 s. ``linger``: how long locks outlive a connection that broke, 0 to
+    free them at once; None: as long as the lease.
+
+    >>> with Client() as client, client.lock("doctest/client"):
+    ...     client.status("doctest/client").holder_count
+    1
+    """
+
+    def __init__(
+        self,
+        server: Optional[_dial.Servers] = None,
+        *,
+        ttl: Optional[float] = None,
+        linger: Optional[float] = None,
+        identity: Optional[str] = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ):
+        self._servers = _dial.parse_servers(server)
+        self._ttl, self._linger, self._identity = ttl, linger, identity
+        _terms.introduction(ttl, linger, identity)
+        self.connect_timeout = connect_timeout
+        self._closed = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._opening = threading.Lock()
+        self._session: Optional[Session] = None
+        self._owners = 0
+
+    def __getstate__(self) -> Dict[str, Any]:
+        left_out = ("_pid", "_opening", "_session", "_owners")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    @property
+    def server(self) -> str:
+        """Where the coordinator is looked for."""
+        return _dial.shown(self._servers)
+
+    def connect(self, timeout: Optional[float] = None) -> "Client":
+        """Connects now, instead of at the first use; raises `Unavailable`."""
+        self._current(timeout)
+        return self
+
+    def _current(self, timeout: Optional[float] = None) -> Session:
+        if self._pid != os.getpid():
+            self._reset()  # Ours is the parent's.
+        session = self._session
+        if session is not None and not session.is_over:
+            return session
+        with self._opening:
+            session = self._session
+            if self._closed:
+                raise Closed("the client was closed")
+            if session is None or session.is_over:
+                introduction = _terms.introduction(self._ttl, self._linger, self._identity)
+                session = open_session(self._servers, introduction, self.connect_timeout, timeout)
+                self._session = session
+        return session
+
+    def _acquire(
+        self, ask: Ask, wait: wire.Wait, began: float, waits: List[Tuple[Session, Grasp]]
+    ) -> Hold:
+        timeout = wait.ms / 1000 if isinstance(wait, wire.Timeout) else None
+        session = self._current(timeout)
+        left = None
+        if timeout is not None:
+            # Connecting took its part.
+            left = max(timeout - (time.monotonic() - began), 0.001)
+            wait = wire.Timeout(max(1, int(left * 1000)))
+        if isinstance(wait, wire.Never):
+            left = self.connect_timeout
+        # It is somebody's from the start: what is interrupted at any moment is given back.
+        hold = Hold(session, Grasp(ask._replace(wait=wait), _nothing), self)
+        waited = (session, hold._grasp)
+        waits.append(waited)
+        try:
+            session.acquire(hold._grasp, left)
+        except LockTimeout as error:
+            raise LockTimeout(error.lock, timeout or 0) from None
+        finally:
+            waits.remove(waited)
+        return hold
+
+    # --- locks ---
+
+    def lock(self, name: str, **settings: Any) -> Lock:
+        """A `Lock` of this client."""
+        from ._locks import Lock
+
+        return Lock(name, client=self, **settings)
+
+    def rlock(self, name: str, **settings: Any) -> RLock:
+        """An `RLock` of this client."""
+        from ._locks import RLock
+
+        return RLock(name, client=self, **settings)
+
+    def try_lock(self, name: str, **settings: Any) -> Optional[Hold]:
+        """The lock, held, if it is to be had at once; else None."""
+        try:
+            return self.lock(name, **settings)._acquire(False, -1)
+        except LockBusy:
+            return None
+
+    def lock_all(self, names: Iterable[str] = (), **settings: Any) -> MultiLock:
+        """A `MultiLock` of this client."""
+        from ._locks import MultiLock
+
+        return MultiLock(names, client=self, **settings)
+
+    def semaphore(self, name: str, permits: int, **settings: Any) -> Semaphore:
+        """A `Semaphore` of this client."""
+        from ._locks import Semaphore
+
+        return Semaphore(name, permits, client=self, **settings)
+
+    def owner(self) -> Owner:
+        """Another thread of control, see `Owner`."""
+        with self._opening:
+            self._owners += 1
+            return Owner(self, self._owners)
+
+    def elect(self, name: str, value: str = "", **settings: Any) -> Lock:
+        """A lock whose holder leads, and is seen with this value by `leaders`."""
+        from ._locks import Lock
+
+        return Lock(name, client=self, note=value, **settings)
+
+    # --- looking ---
+
+    @overload
+    def status(self) -> wire.ServerStatus: ...
+
+    @overload
+    def status(self, name: str) -> Optional[wire.LockStatus]: ...
+
+    def status(
+        self, name: Optional[str] = None
+    ) -> Union[wire.ServerStatus, Optional[wire.LockStatus]]:
+        """The coordinator as a whole; with a name, that lock: None if nobody holds or awaits it."""
+        from .observe import Observer
+
+        with Observer(self.server, timeout=self.connect_timeout) as observer:
+            return observer.server_status() if name is None else observer.lock(name)
+
+    def watch(self, name: str) -> Iterator[Optional[wire.LockStatus]]:
+        """The lock as it is now, and whenever its holders change; None while nobody uses it."""
+        from .observe import Observer
+
+        return Observer(self.server, timeout=self.connect_timeout).watch(name)
+
+    def leaders(self, name: str) -> "Iterator[Optional[Leader]]":
+        """Who leads now, and whenever somebody else does; None while nobody does."""
+        from .observe import Observer
+
+        return Observer(self.server, timeout=self.connect_timeout).leaders(name)
+
+    def events(self, name: Optional[str] = None) -> Iterator[Union[wire.Event, wire.Missed]]:
+        """Everything that happens to requests from now on, of one lock or of all."""
+        from .observe import Observer
+
+        return Observer(self.server, timeout=self.connect_timeout).events(name)
+
+    # --- the end ---
+
+    def close(self) -> None:
+        """Ends the session, which frees everything at once. Locks of this client are lost."""
+        self._closed = True
+        if self._session is not None and self._pid == os.getpid():
+            self._session.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        try:
+            if self._session is not None and self._pid == os.getpid():
+                self._session.leave()
+        except Exception:
+            pass  # The interpreter is at its end.
+
+    def __repr__(self) -> str:
+        return f"<coordinator_client.Client of {self.server} at {id(self):#x}>"
+
+
+_defaults: Dict[Any, Client] = {}
+_defaults_lock = threading.Lock()
+_defaults_pid = os.getpid()
+
+
+def default_client(
+    server: Optional[_dial.Servers] = None, *, ttl: Optional[float] = None
+) -> Client:
+    """The client of locks that name none: one for each server, ttl and process."""
+    global _defaults, _defaults_lock, _defaults_pid
+    if _defaults_pid != os.getpid():
+        _defaults, _defaults_lock, _defaults_pid = {}, threading.Lock(), os.getpid()
+    text = _dial.shown(_dial.parse_servers(server))
+    with _defaults_lock:
+        client = _defaults.get((text, ttl))
+        if client is None or client._closed:
+            client = _defaults[(text, ttl)] = Client(text, ttl=ttl)
+        return client
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,233 @@
+"""Connects to the first that answers, of all addresses of all servers (RFC 8305, happy eyeballs).
+
+An address that does not answer must not keep one from being tried that does. So addresses are tried
+in order, each beside those before it, a quarter of a second later, or at once if those have failed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import selectors
+import socket
+import threading
+import time
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+
+from ._errors import InvalidRequest
+
+PORT_DEFAULT = 5625
+SERVERS_MAX = 16
+HEAD_START = 0.25
+ADDRESSES_MAX = 16
+_IN_PROGRESS = {errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, 10035}
+
+Server = Tuple[str, int]
+Servers = Union[str, Sequence[str]]
+
+
+def parse_servers(servers: Optional[Servers]) -> List[Server]:
+    """Hosts and ports; None: what COORDINATOR_SERVER says, else this machine.
+
+    >>> parse_servers("a.internal,[::1]:7000")
+    [('a.internal', 5625), ('::1', 7000)]
+    >>> parse_servers(["a", "b:7"])
+    [('a', 5625), ('b', 7)]
+    """
+    if servers is None:
+        servers = os.environ.get("COORDINATOR_SERVER") or f"127.0.0.1:{PORT_DEFAULT}"
+    texts = [servers] if isinstance(servers, str) else list(servers)
+    named = [one.strip() for text in texts for one in text.split(",") if one.strip()]
+    if not named:
+        raise InvalidRequest("no server is named", "say where the coordinator is")
+    if len(named) > SERVERS_MAX:
+        raise InvalidRequest(f"{len(named)} servers are named, {SERVERS_MAX} can be tried")
+    return [_parse(text) for text in named]
+
+
+def _parse(text: str) -> Server:
+    if "/" in text:
+        raise InvalidRequest(f'invalid server "{text}": a host and a port, host:5625, not a URL')
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        port = rest[1:] if rest.startswith(":") else ""
+        if not bracket or (rest and not port):
+            raise InvalidRequest(f'invalid server "{text}"')
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    else:
+        host, port = text, ""
+    if not host or (port and not (port.isdigit() and 0 < int(port) < 65_536)):
+        raise InvalidRequest(f'invalid server "{text}"', "say host:port, with a port up to 65535")
+    return host, int(port) if port else PORT_DEFAULT
+
+
+def shown(servers: List[Server]) -> str:
+    """How they are called in errors."""
+    return ",".join(f"[{h}]:{p}" if ":" in h else f"{h}:{p}" for h, p in servers)
+
+
+Address = Tuple[Any, Any]
+
+
+def _lookup(server: Server) -> List[Address]:
+    found = socket.getaddrinfo(server[0], server[1], type=socket.SOCK_STREAM)
+    families: Dict[Any, List[Address]] = {}
+    for family, _, _, _, address in found:
+        families.setdefault(family, []).append((family, address))
+    # The families in turns: that one of them is a black hole is common.
+    turns: List[Address] = []
+    for place in range(max(map(len, families.values()), default=0)):
+        turns += [family[place] for family in families.values() if place < len(family)]
+    return turns[:ADDRESSES_MAX]
+
+
+class _Race:
+    """The attempts of one call."""
+
+    def __init__(self, servers: List[Server], first: int):
+        self.order = [(first + place) % len(servers) for place in range(len(servers))]
+        self.known: List[Optional[List[Address]]] = [None] * len(servers)
+        self.found: "queue.Queue[Tuple[int, Any]]" = queue.Queue()
+        self.failures: List[Optional[OSError]] = [None] * len(servers)
+        self.selector = selectors.DefaultSelector()
+        self.due = 0.0
+        for place, number in enumerate(self.order):
+            if len(servers) == 1:
+                self._look_up(place, servers[number])
+            else:
+                arguments = (place, servers[number])
+                threading.Thread(target=self._look_up, args=arguments, daemon=True).start()
+
+    def _look_up(self, place: int, server: Server) -> None:
+        try:
+            self.found.put((place, _lookup(server)))
+        except (OSError, UnicodeError) as error:
+            self.found.put((place, error))
+
+    def take_lookups(self) -> None:
+        while True:
+            try:
+                place, found = self.found.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(found, list):
+                self.known[place] = found
+            else:
+                self.fail(place, found)
+                self.known[place] = []
+
+    def fail(self, place: int, error: BaseException) -> None:
+        if self.failures[place] is None:
+            self.failures[place] = error if isinstance(error, OSError) else OSError(str(error))
+
+    def next_address(self) -> Optional[Tuple[int, Address]]:
+        for place, left in enumerate(self.known):
+            if left:
+                return place, left.pop(0)
+        return None
+
+    def begin_one(self) -> None:
+        tried = self.next_address()
+        if tried is None:
+            return
+        place, (family, address) = tried
+        self.due = time.monotonic() + HEAD_START
+        sock = None
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            code = sock.connect_ex(address)
+            if code and code not in _IN_PROGRESS:
+                raise OSError(code, os.strerror(code))
+            self.selector.register(sock, selectors.EVENT_WRITE, place)
+        except OSError as error:
+            if sock is not None:
+                sock.close()
+            self.fail(place, error)
+            self.due = 0.0
+
+    def step(self, timeout: float) -> Optional[Tuple[int, socket.socket]]:
+        """Waits a little; the place and the connection of the first that is there."""
+        for key, _ in self.selector.select(timeout):
+            sock, place = key.fileobj, key.data
+            assert isinstance(sock, socket.socket)
+            self.selector.unregister(sock)
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code == 0:
+                return self.order[place], sock
+            sock.close()
+            self.fail(place, OSError(code, os.strerror(code)))
+            self.due = 0.0
+        return None
+
+    @property
+    def is_over(self) -> bool:
+        # One that was not looked up yet may still be found.
+        return not self.selector.get_map() and all(known == [] for known in self.known)
+
+    def close(self) -> None:
+        for key in list(self.selector.get_map().values()):
+            sock = key.fileobj
+            assert isinstance(sock, socket.socket)
+            sock.close()
+        self.selector.close()
+
+
+def connect_first(
+    servers: List[Server],
+    first: int,
+    timeout: float,
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> Tuple[int, socket.socket]:
+    """Which server answered, and the connection, which does not block. Raises OSError."""
+    give_up_at = time.monotonic() + timeout
+    race = _Race(servers, first)
+    try:
+        while is_wanted():
+            race.take_lookups()
+            now = time.monotonic()
+            if now >= race.due or not race.selector.get_map():
+                race.begin_one()
+            if race.is_over:
+                # The one that is preferred says best what is wrong.
+                failures = [failure for failure in race.failures if failure is not None]
+                raise failures[0] if failures else OSError("it has no address")
+            if now >= give_up_at:
+                raise TimeoutError(f"no answer within {timeout:g} s")
+            some_unknown = any(known is None for known in race.known)
+            connected = race.step(min(0.02 if some_unknown else 0.05, give_up_at - now))
+            if connected is not None:
+                connected[1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return connected
+        raise OSError("it is not wanted any more")
+    finally:
+        race.close()
+
+
+class Dialer:
+    """Which server is tried first: the one that welcomed us last, not one that did not."""
+
+    def __init__(self, servers: List[Server], timeout: float):
+        self.servers = servers
+        self.timeout = timeout
+        self._first = 0
+        self._reached: Optional[int] = None
+
+    def begin(self) -> int:
+        """Which to try first now."""
+        if self._reached is not None:
+            # It answered, and did not welcome us.
+            self._first = (self._reached + 1) % len(self.servers)
+            self._reached = None
+        return self._first
+
+    def reached(self, number: int) -> None:
+        """The latest connection goes there."""
+        self._reached = number
+
+    def welcomed(self) -> None:
+        """That was the right place."""
+        if self._reached is not None:
+            self._first, self._reached = self._reached, None

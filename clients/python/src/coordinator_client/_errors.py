@@ -1,0 +1,268 @@
+"""What can go wrong, in the words of the command line, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import List, Optional
+
+from . import _wire as wire
+from ._core import End, Refusal
+from ._wire import Code, Reason, Rejection
+
+
+class LockError(Exception):
+    """Whatever goes wrong with locks."""
+
+    hint: str = ""
+    """What to do about it; may be empty."""
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(message)
+        self.hint = hint or type(self).hint
+
+
+class LockBusy(LockError):
+    """The lock is held, or others wait for it, and this one would not wait."""
+
+    hint = "wait for it, or try again later"
+
+    def __init__(self, lock: wire.LockStatus):
+        super().__init__(busy(lock))
+        self.lock = lock
+        """Who holds it and who waits."""
+
+    @property
+    def holder(self) -> Optional[wire.Holder]:
+        """Who holds the lock, if anybody does."""
+        return self.lock.holders[0] if self.lock.holders else None
+
+
+class LockTimeout(LockError, TimeoutError):
+    """The lock did not come in time."""
+
+    hint = "wait longer, or try again later"
+
+    def __init__(self, lock: wire.LockStatus, timeout: float):
+        super().__init__(f"gave up after {seconds(timeout)}: {busy(lock)}")
+        self.lock = lock
+        """Who holds it and who waits."""
+        self.timeout = timeout
+
+    @property
+    def holder(self) -> Optional[wire.Holder]:
+        """Who holds the lock, if anybody does."""
+        return self.lock.holders[0] if self.lock.holders else None
+
+
+class LockLost(LockError):
+    """The lock was held and is not any more, without having been released."""
+
+    hint = "look at what was done meanwhile; the token lets a resource refuse late writes"
+
+    def __init__(self, name: str, token: int, reason: int):
+        why = _LOST_WORDS.get(reason) or wire.LOST_REASONS.get(reason, f"Unknown({reason})")
+        super().__init__(f'lost "{name}" ({why}); its token was {token}')
+        self.name = name
+        self.token = token
+        self.reason = wire.LOST_REASONS.get(reason, f"Unknown({reason})")
+        """``Expired``, ``Revoked``, ``Disconnected``, ``Stopped``, ``NotReclaimed``, ``Conflict``.
+        """
+
+
+class NotHeld(LockError, RuntimeError):
+    """What was to be released, or asked for its token, is not held by this object."""
+
+    hint = "acquire it first; each object releases only what it acquired"
+
+
+class Deadlock(LockError):
+    """To wait would be for ever: owners would wait for each other in a circle."""
+
+    hint = "give back what is held, then ask again, or ask for all at once"
+
+    def __init__(self, cycle: List[wire.CycleLink]):
+        super().__init__(deadlock(cycle))
+        self.cycle = cycle
+        """Who waits for whom; the last waits for the first."""
+
+
+class Cancelled(LockError):
+    """The wait was ended by `cancel`."""
+
+
+class Unavailable(LockError, ConnectionError):
+    """No coordinator answers."""
+
+    hint = "start one with `coordinator serve`, or name another with server= or COORDINATOR_SERVER"
+
+
+class Draining(Unavailable):
+    """The coordinator is about to stop."""
+
+    hint = "try again in a second"
+
+
+class ProtocolError(LockError):
+    """The other side does not speak the protocol, or broke it."""
+
+    hint = "check the address and the versions"
+
+
+class Rejected(LockError):
+    """The coordinator answered no."""
+
+    def __init__(self, code: int, message: str):
+        self.code = wire.REJECTIONS.get(code, f"Unknown({code})")
+        """Why, for programs: a name of the table of rejection codes."""
+        super().__init__(f"rejected ({self.code}): {message}", _REJECTED_HINTS.get(code, ""))
+
+
+class AlreadyHeld(Rejected):
+    """The owner holds the lock already, in a way that leaves no room."""
+
+
+class InvalidRequest(LockError, ValueError):
+    """What was asked for cannot be; nothing was sent."""
+
+
+class Closed(LockError):
+    """The client was closed."""
+
+    hint = "make a new one"
+
+
+_LOST_WORDS = {
+    Reason.EXPIRED: "no answer from the coordinator for as long as the lease",
+    Reason.REVOKED: "an operator took it away",
+    Reason.DISCONNECTED: "the connection ended",
+    Reason.STOPPED: "the coordinator stopped",
+    Reason.FORKED: "this process was forked from the one that holds it",
+}
+_REJECTED_HINTS = {
+    Rejection.GRACE: "try again after that, or wait for the lock",
+    Rejection.ALREADY_HELD: "use what holds it, or release that first",
+}
+
+
+def seconds(length: float) -> str:
+    """A length as people say it: ``4m12s``, ``31s``, ``250ms``.
+
+    >>> seconds(252), seconds(0.25), seconds(3600), seconds(0), seconds(90_000)
+    ('4m12s', '250ms', '1h', '<1ms', '1d1h')
+    """
+    whole = int(length)
+    units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")]
+    for place, (size, unit) in enumerate(units):
+        if whole >= size:
+            text = f"{whole // size}{unit}"
+            if place + 1 < len(units):
+                lesser, name = units[place + 1]
+                rest = whole % size // lesser
+                text += f"{rest}{name}" if rest else ""
+            return text
+    return f"{int(length * 1000)}ms" if length >= 0.001 else "<1ms"
+
+
+def busy(lock: wire.LockStatus) -> str:
+    """Who stands in the way, in a line."""
+    text = f'"{lock.name}" is busy'
+    if lock.holders:
+        holder = lock.holders[0]
+        who = holder.identity or "someone"
+        text += f": held by {who} for {seconds(holder.held_ms / 1000)} (token {holder.token})"
+        if holder.note:
+            text += f' "{holder.note}"'
+        if lock.holder_count > 1:
+            text += f" and {lock.holder_count - 1} more"
+    if lock.waiter_count:
+        text += f", {lock.waiter_count} waiting"
+    return text
+
+
+def deadlock(cycle: List[wire.CycleLink]) -> str:
+    """Who would wait for whom, in a line."""
+    words = []
+    for link, following in zip(cycle, cycle[1:] + cycle[:1]):
+        if not link.lock:
+            words.append("and so on")
+            break
+        verb = "waits" if words else "would wait"
+        behind = "of" if link.held_with else "in line behind"
+        words.append(f'{_waiter(link)} {verb} for "{link.lock}" {behind} {_waiter(following)}')
+    return "deadlock: " + ", ".join(words)
+
+
+def _waiter(link: wire.CycleLink) -> str:
+    if not link.lock:
+        return "another"
+    owner = f"owner {link.owner}" if link.owner else f"request {link.request}"
+    return f"{link.identity or 'someone'} ({owner})"
+
+
+def unknown_lock(name: str) -> wire.LockStatus:
+    """What is known about a lock of which the server said nothing."""
+    return wire.LockStatus(name, [], 0, [], 0)
+
+
+def unavailable(server: str, why: object) -> Unavailable:
+    """No connection, because of that."""
+    return Unavailable(f"no coordinator answers at {server} ({cause(why)})")
+
+
+def cause(error: object) -> str:
+    """Why a connection failed, without the number that systems add."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error)
+
+
+def rejected(code: int, message: str, cycle: Optional[List[wire.CycleLink]] = None) -> LockError:
+    """A no that has no meaning of its own here."""
+    if code == Rejection.DRAINING:
+        return Draining("the coordinator is about to stop")
+    if code == Rejection.DEADLOCK and cycle:
+        return Deadlock(cycle)
+    return AlreadyHeld(code, message) if code == Rejection.ALREADY_HELD else Rejected(code, message)
+
+
+def ended(server: str, end: End, failure: Optional[BaseException] = None) -> LockError:
+    """Why a session is over, or there is no connection."""
+    if end.kind == "closed":
+        return Closed("the client was closed")
+    if end.kind == "disconnected":
+        return unavailable(server, failure or "it closed the connection")
+    if end.kind == "silent":
+        return unavailable(server, f"nothing was heard from it for {seconds(end.silence / 1e9)}")
+    if end.kind == "broken":
+        return ProtocolError(f"{server} does not keep to the protocol: {end.message}")
+    if Code.DRAINING == end.code or Rejection.DRAINING == end.rejection:
+        return Draining("the coordinator is about to stop")
+    if end.code == Code.REFUSED:
+        return rejected(end.rejection, end.message)
+    if end.code in (Code.PROTOCOL_ERROR, Code.UNSUPPORTED_VERSION):
+        return ProtocolError(f"{server} does not keep to the protocol: {end.message}")
+    name = wire.GOODBYES.get(end.code, f"Unknown({end.code})")
+    return unavailable(server, f"it ended the session ({name}): {end.message}")
+
+
+def refused(
+    refusal: Refusal,
+    server: str,
+    end: End,
+    failure: Optional[BaseException],
+    name: str,
+    token: int = 0,
+) -> LockError:
+    """Why a request or a release did not succeed."""
+    if refusal.kind == "lost":
+        return LockLost(name, token, refusal.reason)
+    if refusal.kind == "forgotten":
+        return unavailable(server, "its answer was lost with a connection")
+    if refusal.kind == "rejected" and refusal.rejected is not None:
+        answer = refusal.rejected
+        lock = answer.lock or unknown_lock(name)
+        if answer.code == Rejection.BUSY:
+            return LockBusy(lock)
+        if answer.code == Rejection.TIMED_OUT:
+            return LockTimeout(lock, 0)
+        return rejected(answer.code, answer.message, answer.cycle)
+    return ended(server, end, failure)

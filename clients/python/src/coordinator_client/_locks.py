@@ -1,0 +1,494 @@
+"""All kinds of locks of threads."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+import time
+import weakref
+from typing import (
+    TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Tuple, Type, TypeVar,
+)  # fmt: skip
+
+from . import _dial, _terms, _wire as wire
+from ._client import default_client
+from ._desk import Grasp
+from ._errors import LockBusy, LockTimeout, NotHeld
+from ._hold import Hold, Lost, call_when_lost, leave
+from ._thread import Session
+
+if TYPE_CHECKING:
+    from ._client import Client, Owner
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_Self = TypeVar("_Self", bound="Lockable")
+
+
+class Lockable:
+    """What can be acquired and released: the base of all kinds of locks."""
+
+    def __init__(
+        self,
+        claims: List[wire.Claim],
+        client: "Optional[Client]",
+        owner: "Optional[Owner]",
+        on_lost: "Optional[Callable[[Hold], None]]",
+        **settings: Any,
+    ):
+        if owner is not None:
+            client = owner.client
+        number = owner.number if owner else 0
+        self._wish = _terms.Wish(claims, has_client=client is not None, owner=number, **settings)
+        self._named_client, self._on_lost = client, on_lost
+        self._reset()
+
+    @property
+    def _client(self) -> "Client":
+        return self._named_client or default_client(self._wish.server, ttl=self._wish.ttl)
+
+    def _reset(self) -> None:
+        # Lists, and no lock around them: a fork would leave that locked. Each step is atomic.
+        self._holds: List[Hold] = []
+        self._waits: List[Tuple[Session, Grasp]] = []
+
+    # --- acquiring ---
+
+    def acquire(self, blocking: Optional[bool] = None, timeout: Optional[float] = None) -> bool:
+        """Waits for the lock; False if it is busy or did not come in time.
+
+        Without arguments, waits as the constructor says; with one, as `threading.Lock` does. Every
+        other *no* is raised.
+        """
+        try:
+            self._acquire(*self._wish.patience(blocking, timeout))
+            return True
+        except (LockBusy, LockTimeout):
+            return False
+
+    def _acquire(self, blocking: bool, timeout: float) -> Hold:
+        wait = _terms.wait(blocking, timeout)
+        began = time.monotonic()
+        hold = self._client._acquire(self._wish.ask, wait, began, self._waits)
+        hold._parent = weakref.ref(self)
+        self._holds.append(hold)
+        if self._on_lost is not None:
+            call_when_lost(hold, self._on_lost)
+        return hold
+
+    def cancel(self) -> None:
+        """Ends every waiting `acquire` of this object, in other threads, with `Cancelled`."""
+        for session, grasp in list(self._waits):
+            session.end_wait(grasp)
+
+    # --- releasing ---
+
+    def release(self) -> None:
+        """Gives back the latest that was acquired by this object, in whatever thread.
+
+        Raises `NotHeld` if there is none, `LockLost` if it was lost.
+        """
+        hold = self._pop()
+        hold._session.release(hold._grasp)
+
+    def _pop(self) -> Hold:
+        try:
+            return self._holds.pop()
+        except IndexError:
+            raise self._not_held() from None
+
+    def _not_held(self) -> NotHeld:
+        return NotHeld(f'"{self._wish.name}" is not held by this object')
+
+    def _forget(self, hold: Hold) -> None:
+        try:
+            self._holds.remove(hold)
+        except ValueError:
+            pass
+
+    # --- looking ---
+
+    @property
+    def _hold(self) -> Optional[Hold]:
+        try:
+            return self._holds[-1]
+        except IndexError:
+            return None
+
+    def _held(self) -> Hold:
+        hold = self._hold
+        if hold is None:
+            raise self._not_held()
+        return hold
+
+    @property
+    def name(self) -> str:
+        """The lock; the first one, if there are several."""
+        return self._wish.name
+
+    @property
+    def acquired(self) -> bool:
+        """Whether *this object* holds it now, by this machine's own clock."""
+        hold = self._hold
+        return hold is not None and hold.acquired
+
+    def locked(self) -> bool:
+        """The same, in the words of `threading.Lock`. Who else holds it is told by `status`."""
+        return self.acquired
+
+    def owned(self) -> bool:
+        """The same, in the words of redis-py."""
+        return self.acquired
+
+    @property
+    def token(self) -> int:
+        """The fencing token of the latest hold; `NotHeld` if there is none."""
+        return self._held().token
+
+    @property
+    def state(self) -> str:
+        """``held``, ``jeopardy`` or ``lost`` of what was acquired; ``released`` if nothing was."""
+        hold = self._hold
+        return "released" if hold is None else hold.state
+
+    @property
+    def valid_for(self) -> float:
+        """For how many seconds it is held if nothing more is heard; 0 if it is not."""
+        hold = self._hold
+        return 0.0 if hold is None else hold.valid_for
+
+    @property
+    def lost(self) -> Lost:
+        """To look at, or to wait for: whether the latest hold is lost."""
+        return self._held().lost
+
+    def status(self) -> Optional[wire.LockStatus]:
+        """Who holds the lock and who waits, of whatever process; None if nobody does. Asks the
+        server.
+        """
+        return self._client.status(self.name)
+
+    def refresh(self) -> None:
+        """Does nothing, for locks are renewed by themselves; raises `LockLost` if it is lost."""
+        self._held().check()
+
+    def extend(self, *_: object, **__: object) -> bool:
+        """Does nothing, for locks are renewed by themselves; raises `LockLost` if it is lost."""
+        self.refresh()
+        return True
+
+    def reacquire(self) -> bool:
+        """Does nothing, for locks are renewed by themselves; raises `LockLost` if it is lost."""
+        return self.extend()
+
+    def upgrade(self, blocking: bool = True, timeout: float = -1) -> Hold:
+        """See `Hold.upgrade`."""
+        return self._held().upgrade(blocking, timeout)
+
+    def downgrade(self) -> Hold:
+        """See `Hold.downgrade`."""
+        return self._held().downgrade()
+
+    # --- the language ---
+
+    def __enter__(self) -> Hold:
+        return self._acquire(self._wish.blocking, self._wish.timeout)
+
+    def __exit__(self, kind: Optional[Type[BaseException]], *_: object) -> None:
+        leave(self.release, kind)
+
+    def __call__(self, function: Function) -> Function:
+        """As a decorator: each call of the function holds the lock, by an object of its own."""
+        if inspect.iscoroutinefunction(function):
+            raise TypeError("a coroutine function needs coordinator_client.aio")
+
+        @functools.wraps(function)
+        def locked(*args: Any, **kwargs: Any) -> Any:
+            lock = self._another()
+            try:
+                lock.__enter__()
+            except (LockBusy, LockTimeout):
+                if self._wish.busy == "skip":
+                    return None
+                raise
+            kind: Optional[Type[BaseException]] = None
+            try:
+                return function(*args, **kwargs)
+            except BaseException as error:
+                kind = type(error)
+                raise
+            finally:
+                lock.__exit__(kind)
+
+        return locked  # type: ignore[return-value]
+
+    def _another(self: _Self) -> _Self:
+        """The same lock, by another object."""
+        another = self.__class__.__new__(self.__class__)
+        another.__dict__.update(self.__getstate__())
+        another._reset()
+        return another
+
+    def __getstate__(self) -> Dict[str, Any]:
+        left_out = ("_holds", "_waits")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        # What another process holds is not held here.
+        self.__dict__.update(state)
+        self._reset()
+
+    def _at_fork_reinit(self) -> None:
+        self._reset()
+
+    def __repr__(self) -> str:
+        locked = "locked" if self.acquired else "unlocked"
+        kind = type(self).__name__
+        return f'<{locked} coordinator_client.{kind} object "{self.name}" at {id(self):#x}>'
+
+
+class Lock(Lockable):
+    """A lock of this name, for all machines that use the same coordinator.
+
+    It is used like a `threading.Lock`. It is not tied to a thread, and not re-entrant: who holds it
+    and acquires it again waits for itself; `RLock` counts. Nothing is connected before its first
+    use.
+
+    ``timeout`` is how long to wait for it, -1 for ever; ``ttl`` the length of the lease, which is
+    renewed automatically; ``shared``: together with others that share it. ``lock_delay`` is a pause
+    before others get it if this holder is lost; ``at_least``: from the grant on nobody else gets it
+    for so long, even after a release. ``note`` is shown to who waits. ``owner``: who asks, so that
+    deadlocks are found (`Client.owner`). ``on_lost`` is called if the lock is lost.
+
+    >>> lock = Lock("doctest/lock")
+    >>> with lock as hold:
+    ...     assert lock.acquired and hold.token > 0
+    >>> lock.acquired
+    False
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        server: Optional[_dial.Servers] = None,
+        client: "Optional[Client]" = None,
+        shared: bool = False,
+        blocking: bool = True,
+        timeout: float = -1,
+        ttl: Optional[float] = None,
+        note: str = "",
+        lock_delay: float = 0,
+        at_least: float = 0,
+        owner: "Optional[Owner]" = None,
+        on_lost: Optional[Callable[[Hold], None]] = None,
+        busy: str = "raise",
+    ):
+        claims = _terms.claims(() if shared else (name,), (name,) if shared else ())
+        super().__init__(
+            claims, client, owner, on_lost, server=server,
+            blocking=blocking, timeout=timeout, ttl=ttl, note=note, lock_delay=lock_delay,
+            at_least=at_least, busy=busy,
+        )  # fmt: skip
+
+
+class SharedLock(Lock):
+    """A `Lock` that is held together with others that share it: a reader's lock."""
+
+    def __init__(self, name: str, **settings: Any):
+        super().__init__(name, shared=True, **settings)
+
+
+class MultiLock(Lockable):
+    """Several locks that are granted together or not at all: they cannot deadlock.
+
+    >>> with MultiLock(["doctest/a", "doctest/b"], shared=["doctest/rates"]) as hold:
+    ...     hold.names
+    ['doctest/a', 'doctest/b', 'doctest/rates']
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str] = (),
+        *,
+        shared: Iterable[str] = (),
+        semaphores: Iterable[Tuple[str, int, int]] = (),
+        server: Optional[_dial.Servers] = None,
+        client: "Optional[Client]" = None,
+        blocking: bool = True,
+        timeout: float = -1,
+        ttl: Optional[float] = None,
+        note: str = "",
+        lock_delay: float = 0,
+        at_least: float = 0,
+        owner: "Optional[Owner]" = None,
+        on_lost: Optional[Callable[[Hold], None]] = None,
+        busy: str = "raise",
+    ):
+        super().__init__(
+            _terms.claims(names, shared, semaphores), client, owner, on_lost, server=server,
+            blocking=blocking, timeout=timeout, ttl=ttl, note=note, lock_delay=lock_delay,
+            at_least=at_least, busy=busy,
+        )  # fmt: skip
+
+
+class _OverReleased(NotHeld, ValueError):
+    """A semaphore was released more often than acquired."""
+
+
+class Semaphore(Lockable):
+    """Permits of this name: at most so many are taken at a time, by all processes together.
+
+    All who use it at a time must say the same number. One object may acquire several times.
+
+    >>> with Semaphore("doctest/gpu", 4, take=2):
+    ...     pass
+    """
+
+    def __init__(
+        self,
+        name: str,
+        permits: int,
+        *,
+        take: int = 1,
+        server: Optional[_dial.Servers] = None,
+        client: "Optional[Client]" = None,
+        blocking: bool = True,
+        timeout: float = -1,
+        ttl: Optional[float] = None,
+        note: str = "",
+        lock_delay: float = 0,
+        at_least: float = 0,
+        owner: "Optional[Owner]" = None,
+        on_lost: Optional[Callable[[Hold], None]] = None,
+        busy: str = "raise",
+    ):
+        super().__init__(
+            _terms.claims(semaphores=[(name, take, permits)]), client, owner, on_lost,
+            server=server,
+            blocking=blocking, timeout=timeout, ttl=ttl, note=note, lock_delay=lock_delay,
+            at_least=at_least, busy=busy,
+        )  # fmt: skip
+
+    def release(self, n: int = 1) -> None:
+        """Gives back the latest ``n`` that were acquired by this object."""
+        if n < 1:
+            raise ValueError("n must be one or more")
+        if len(self._holds) < n:
+            raise self._not_held()
+        for _ in range(n):
+            super().release()
+
+    def __repr__(self) -> str:
+        permits = self._wish.ask.claims[0].mode
+        assert isinstance(permits, wire.Permits)
+        left = permits.of - len(self._holds) * permits.take
+        kind = type(self).__name__
+        where = f'{id(self):#x} "{self.name}"'
+        return f"<coordinator_client.{kind} at {where}: value={left}/{permits.of}>"
+
+    def _not_held(self) -> NotHeld:
+        return _OverReleased(f'"{self.name}" was released more often than acquired')
+
+
+class RLock:
+    """A `Lock` that its thread may acquire again; it is released as often as it was acquired.
+
+    >>> lock = RLock("doctest/rlock")
+    >>> with lock, lock:
+    ...     lock.acquired
+    True
+    """
+
+    def __init__(self, name: str, **settings: Any):
+        self._lock = Lock(name, **settings)
+        self._owner: Optional[int] = None
+        self._count = 0
+
+    def acquire(self, blocking: Optional[bool] = None, timeout: Optional[float] = None) -> bool:
+        """As `Lock.acquire`; at once if this thread holds it already."""
+        if self._owner == threading.get_ident() and self._lock._hold is not None:
+            self._lock._held().check()
+            self._count += 1
+            return True
+        if not self._lock.acquire(blocking, timeout):
+            return False
+        self._owner, self._count = threading.get_ident(), 1
+        return True
+
+    def release(self) -> None:
+        """Gives it back once; `NotHeld` in another thread than the one that acquired it."""
+        if self._owner != threading.get_ident() or not self._count:
+            raise NotHeld(f'"{self.name}" is not held by this thread')
+        self._count -= 1
+        if not self._count:
+            self._owner = None
+            self._lock.release()
+
+    @property
+    def name(self) -> str:
+        """The lock's name."""
+        return self._lock.name
+
+    @property
+    def acquired(self) -> bool:
+        """Whether this object holds it, in whatever thread."""
+        return self._lock.acquired
+
+    def locked(self) -> bool:
+        """The same, in the words of `threading`."""
+        return self._lock.acquired
+
+    @property
+    def token(self) -> int:
+        """The fencing token; `NotHeld` if it is not held."""
+        return self._lock.token
+
+    @property
+    def lost(self) -> Lost:
+        """Whether it is lost, to look at or to wait for."""
+        return self._lock.lost
+
+    def cancel(self) -> None:
+        """Ends every waiting `acquire` in other threads with `Cancelled`."""
+        self._lock.cancel()
+
+    def __enter__(self) -> Hold:
+        mine = self._owner == threading.get_ident() and self._lock._hold is not None
+        if mine:
+            self.acquire()
+        else:
+            self._lock.__enter__()
+            self._owner, self._count = threading.get_ident(), 1
+        return self._lock._held()
+
+    def __exit__(self, kind: Optional[Type[BaseException]], *_: object) -> None:
+        leave(self.release, kind)
+
+    def _is_owned(self) -> bool:
+        return self._owner == threading.get_ident()
+
+    def _recursion_count(self) -> int:
+        return self._count if self._is_owned() else 0
+
+    def _release_save(self) -> Tuple[int, Optional[int]]:
+        if not self._count:
+            raise NotHeld(f'"{self.name}" is not held by this thread')
+        count, owner, self._count, self._owner = self._count, self._owner, 0, None
+        self._lock.release()
+        return count, owner
+
+    def _acquire_restore(self, state: Tuple[int, Optional[int]]) -> None:
+        self._lock.acquire(True)
+        self._count, self._owner = state
+
+    def _at_fork_reinit(self) -> None:
+        self._lock._at_fork_reinit()
+        self._owner, self._count = None, 0
+
+    def __repr__(self) -> str:
+        locked = "locked" if self._count else "unlocked"
+        return (
+            f'<{locked} coordinator_client.RLock object "{self.name}" '
+            f"owner={self._owner or 0} count={self._count} at {id(self):#x}>"
+        )

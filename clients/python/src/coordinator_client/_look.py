@@ -1,0 +1,154 @@
+"""What is asked by who only looks, without a socket: the same for threads and for a loop.
+
+A look is a generator that yields queries, is sent their answers, and returns what was seen.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any, Generator, List, NamedTuple, Optional, Tuple, TypeVar, Union
+
+from . import _core, _terms, _wire as wire
+from ._errors import LockError, ProtocolError, Rejected, ended, rejected
+
+PAGES_MAX = 1_000_000
+KEEP_ALIVE_EVERY = 10.0
+Seen = TypeVar("Seen")
+Look = Generator[wire.Query, Any, Seen]
+
+
+class Leader(NamedTuple):
+    """Who leads."""
+
+    value: str
+    """What it stood for election with."""
+    token: int
+    """The token of its term, greater than that of every term before."""
+    identity: str
+    """Who it is: the identity of its session."""
+    session: int
+    held_ms: int
+    """For how long it had led when this was seen."""
+
+
+def server_status() -> Look[wire.ServerStatus]:
+    """The coordinator as a whole."""
+    answer = yield wire.QueryServer()
+    return _expect(answer, wire.ServerSeen).status  # type: ignore[no-any-return]
+
+
+def lock(name: str) -> Look[Optional[wire.LockStatus]]:
+    """One lock; None if nobody holds it or waits for it."""
+    answer = yield wire.QueryLock(_terms.lock_name(name))
+    locks = _expect(answer, wire.LocksSeen).locks
+    return locks[0] if locks else None
+
+
+def outlook(name: str) -> Look[Optional[wire.Outlook]]:
+    """Until when one lock is not to be had; None if nothing is known of that."""
+    answer = yield wire.QueryOutlook(_terms.lock_name(name))
+    locks = _expect(answer, wire.OutlooksSeen).locks
+    return locks[0] if locks else None
+
+
+def pages(query: Any, kind: Any, field: str) -> Look[List[Any]]:
+    """All pages of a long answer."""
+    seen: List[Any] = []
+    cursor = 0
+    for _ in range(PAGES_MAX):
+        answer = _expect((yield query(cursor)), kind)
+        seen += getattr(answer, field)
+        if answer.next is None:
+            return seen
+        cursor = answer.next
+    raise ProtocolError("a list without an end")
+
+
+def _expect(answer: Any, kind: Any) -> Any:
+    if not isinstance(answer, kind):
+        raise ProtocolError(f"{type(answer).__name__} is no answer to what was asked")
+    return answer
+
+
+def hello() -> bytes:
+    """What an observer says first."""
+    identity = _terms.default_identity()
+    return wire.encode(wire.Hello(wire.PROTOCOL, wire.Observer(), 0, None, identity, 0, 0))
+
+
+def check(message: wire.ServerMessage, server: str) -> wire.ServerMessage:
+    """Raises what a message says that is a *no*, or the end."""
+    if isinstance(message, wire.Rejected):
+        raise rejected(message.code, message.message)
+    if isinstance(message, wire.Farewell):
+        end = _core.End("dismissed", 0, message.code, message.rejection, message.message)
+        raise ended(server, end)
+    return message
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Whether a watch goes on after that, over another connection."""
+    if isinstance(error, Rejected):
+        return error.code in ("Draining", "Unavailable", "Grace")
+    return isinstance(error, (ConnectionError, TimeoutError, OSError, wire.WireError)) or (
+        isinstance(error, LockError) and not isinstance(error, (ValueError, ProtocolError))
+    )
+
+
+class Watching:
+    """What was told of a lock, and how soon to come back."""
+
+    def __init__(self, name: str):
+        self.name = _terms.lock_name(name)
+        self._told: Optional[Tuple[Any, int]] = None
+        self._backoff = _core.Backoff(random.getrandbits(63))
+        self._connected: Optional[float] = None
+
+    def request(self, query_id: int) -> wire.Watch:
+        """What is asked."""
+        return wire.Watch(query_id, self.name)
+
+    def connected(self) -> None:
+        """It is asked over another connection."""
+        self._connected = time.monotonic()
+
+    def pause(self, patience: float) -> float:
+        """How long to wait before the next connection."""
+        connected, self._connected = self._connected, None
+        # One that begins and is cut at once does not begin again at once.
+        if connected is not None and time.monotonic() - connected > patience:
+            self._backoff.reward()
+        return self._backoff.pause(10 * _core.SECOND) / _core.SECOND
+
+    def news(
+        self, message: wire.ServerMessage, is_first: bool
+    ) -> Union[Tuple[()], Tuple[Optional[wire.LockStatus]]]:
+        """What there is to tell: nothing if a new connection shows what was told already."""
+        locks = _expect(message, wire.LocksSeen).locks
+        seen: Optional[wire.LockStatus] = locks[0] if locks else None
+        listed = [(h.session, h.request, h.token, h.mode) for h in seen.holders] if seen else []
+        holders = (listed, seen.holder_count if seen else 0)
+        known = is_first and holders == self._told and holders[1] == len(listed)
+        self._told = holders
+        return () if known else (seen,)
+
+
+class Terms:
+    """The leaders among what is seen of a lock."""
+
+    def __init__(self) -> None:
+        self._told: Optional[int] = None
+        self._has_told = False
+
+    def news(self, seen: Optional[wire.LockStatus]) -> Union[Tuple[()], Tuple[Optional[Leader]]]:
+        """The leader, if it is another than before."""
+        leader = None
+        if seen is not None and seen.holders:
+            h = seen.holders[0]
+            leader = Leader(h.note, h.token, h.identity, h.session, h.held_ms)
+        token = leader.token if leader else None
+        if self._has_told and token == self._told:
+            return ()
+        self._has_told, self._told = True, token
+        return (leader,)

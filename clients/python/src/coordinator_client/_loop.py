@@ -1,0 +1,554 @@
+"""The same as `_thread` on an asyncio loop: callbacks of one connection and one timer.
+
+A release, and a cancel, are in the transport before anything is awaited: a task that is cancelled
+while it gives a lock back has given it back. Belief is read from our own clock, never from a timer:
+those of asyncio stand still while the machine is suspended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import random
+import socket
+import threading
+import time
+import weakref
+from typing import Any, AsyncGenerator, Callable, Generator, List, Optional, Set
+
+from . import _clock, _core, _dial, _wire as wire
+from ._core import Ask, Core, Introduction, Reconnect
+from ._desk import HELD, LOST, WAITING, Desk, Grasp
+from ._errors import Cancelled, Closed, LockTimeout, NotHeld, unavailable, unknown_lock
+from ._terms import first_name
+
+FAREWELL_TIMEOUT = 1.0
+RELEASE_TIMEOUT = 5.0
+ANSWER_GRACE = 1.0
+SLEEP_MAX = 3600.0
+
+_sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
+
+
+class _Link(asyncio.Protocol):
+    """A connection: being made, or there."""
+
+    def __init__(self, session: "Session", number: int):
+        self.session = session
+        self.number = number
+        self.transport: Optional[asyncio.Transport] = None
+        self.frames = wire.Frames()
+        self.is_dropped = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if not self.is_dropped:
+            self.session.heard(self, data)
+
+    def connection_lost(self, exc: Optional[Exception]) -> None:
+        if not self.is_dropped:
+            self.session.connection_over(self, exc)
+
+    def put(self, data: bytes) -> None:
+        if self.transport is not None and data:
+            self.transport.write(data)
+
+    def drop(self) -> None:
+        self.is_dropped = True
+        if self.transport is not None:
+            self.transport.abort()
+
+
+async def open_session(
+    servers: List[_dial.Server],
+    introduction: Introduction,
+    connect_timeout: float,
+    timeout: Optional[float] = None,
+) -> "Session":
+    """A session with the first server that welcomes us. Raises `Unavailable` and others."""
+    timeout = connect_timeout if timeout is None else min(timeout, connect_timeout)
+    give_up_at = time.monotonic() + timeout
+    dialer = _dial.Dialer(servers, connect_timeout)
+    for attempts_left in reversed(range(len(servers))):
+        left = max(give_up_at - time.monotonic(), 0)
+        share = min(left, timeout / len(servers)) if attempts_left else left
+        session = Session(dialer, introduction)
+        try:
+            await session.open(share)
+            return session
+        except BaseException as error:
+            session.abandon()
+            if not (attempts_left and isinstance(error, ConnectionError)):
+                raise
+    raise AssertionError("there is at least one server")
+
+
+class Answer:
+    """What may be awaited, or not: it has been asked for already."""
+
+    def __init__(self, work: Callable[[], Generator[Any, None, None]]):
+        self._work = work
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._work()
+
+
+class Session:
+    """A session with a coordinator, on the loop that runs when it is made."""
+
+    def __init__(self, dialer: _dial.Dialer, introduction: Introduction):
+        self.pid = os.getpid()
+        self.loop = asyncio.get_running_loop()
+        self.server = _dial.shown(dialer.servers)
+        self._introduction = introduction
+        self._dialer = dialer
+        self._link: Optional[_Link] = None
+        self._second: Optional[_Link] = None
+        self._timer: Optional[asyncio.TimerHandle] = None
+        self._timer_at: Optional[int] = None
+        self._welcome: "asyncio.Future[None]" = self.loop.create_future()
+        self._gone: "asyncio.Future[None]" = self.loop.create_future()
+        self._tasks: Set["asyncio.Task[None]"] = set()
+        self._leaving = False
+        self._guard: Optional[AsyncGenerator[None, None]] = None
+        self._begin()
+        _sessions.add(self)
+
+    def _begin(self) -> None:
+        attempt_max = int(self._dialer.timeout * _core.SECOND)
+        reconnect = Reconnect(attempt_max, random.getrandbits(63))
+        self.desk = Desk(Core(self._introduction, reconnect, _clock.now()), self.server)
+        self.desk.on_welcome = self._welcomed
+
+    async def open(self, timeout: float) -> None:
+        """Connects, and waits for the welcome."""
+        give_up_at = time.monotonic() + timeout
+        first = self._dialer.begin()
+        dialed: "asyncio.Future[socket.socket]" = self.loop.create_future()
+        self._dial(first, timeout, dialed, lambda: not dialed.done())
+        try:
+            sock = await dialed
+        except OSError as error:
+            raise unavailable(self.server, error) from error
+        except BaseException:
+            dialed.add_done_callback(_close_result)
+            raise
+        self._begin()  # Hello is said now, and the lease counts from now.
+        link = _Link(self, self.desk.core.connection or 0)
+        await self.loop.create_connection(lambda: link, sock=sock)
+        self._link = link
+        self.turn()
+        _, pending = await asyncio.wait(
+            [self._welcome], timeout=max(give_up_at - time.monotonic(), 0)
+        )
+        if self.desk.core.end is not None:
+            raise self.desk.end_error()
+        if pending:
+            raise unavailable(self.server, f"no answer within {timeout:.3g} s")
+        # asyncio.run ends generators before it closes its loop: that is when to say goodbye.
+        self._guard = self._until_shutdown()
+        await self._guard.__anext__()
+
+    async def _until_shutdown(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await self.close()
+
+    def _welcomed(self) -> None:
+        self._dialer.welcomed()
+        if not self._welcome.done():
+            self._welcome.set_result(None)
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this is the copy of another process."""
+        return self.pid != os.getpid()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can be asked over it any more."""
+        return self.is_forked or self.loop.is_closed() or self.desk.core.end is not None
+
+    # --- what tasks want ---
+
+    async def acquire(
+        self,
+        ask: Ask,
+        timeout: Optional[float] = None,
+        began: Optional[Callable[[Grasp], None]] = None,
+    ) -> Grasp:
+        """Waits until the locks are held. Raises what comes instead."""
+        self._check()
+        answer: "asyncio.Future[None]" = self.loop.create_future()
+        grasp = self.desk.request(ask, lambda: _resolve(answer))
+        self.turn()
+        if began is not None:
+            began(grasp)
+        try:
+            # Not wait_for, which before 3.12 may swallow a cancellation.
+            await self._sleep(answer, None if timeout is None else timeout + ANSWER_GRACE)
+        except BaseException:
+            # A grant that crosses it is given back by this.
+            self.cancel(grasp)
+            raise
+        if grasp.stage == WAITING:
+            self.cancel(grasp)
+            raise LockTimeout(unknown_lock(first_name(ask)), timeout or 0)
+        grasp.wake = _nothing
+        if grasp.error is not None:
+            raise grasp.error
+        if not self.desk.is_held(grasp):
+            if grasp.stage == HELD:
+                self.release(grasp)
+            raise grasp.lost_error()
+        return grasp
+
+    async def _sleep(self, answer: "asyncio.Future[None]", timeout: Optional[float]) -> None:
+        timer = None
+        if timeout is not None:
+            timer = self.loop.call_later(timeout, _resolve, answer)
+        try:
+            await answer
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def convert(self, grasp: Grasp, ask: Ask) -> None:
+        """Waits until what is held is held in other modes."""
+        self._check_held(grasp)
+        answer: "asyncio.Future[None]" = self.loop.create_future()
+        conversion = self.desk.convert(grasp, ask, lambda: _resolve(answer))
+        self.turn()
+        try:
+            await answer
+        except BaseException:
+            # Nobody knows whether it was converted: both are given back.
+            if not conversion.done and not self.is_forked:
+                self.desk.release(grasp)
+                self.turn()
+            raise
+        if conversion.error is not None:
+            raise conversion.error
+
+    def release(self, grasp: Grasp) -> Answer:
+        """Gives back what is held, now; what it returns can be awaited to hear that it is free."""
+        self._check_held(grasp)
+        answer: "asyncio.Future[None]" = self.loop.create_future()
+        grasp.wake = lambda: _resolve(answer)
+        self.desk.release(grasp)
+        self.turn()
+
+        def hear() -> Generator[Any, None, None]:
+            yield from self._sleep(answer, RELEASE_TIMEOUT).__await__()
+            grasp.wake = _nothing
+            if grasp.error is not None and not isinstance(grasp.error, (ConnectionError, Closed)):
+                raise grasp.error
+
+        return Answer(hear)
+
+    def cancel(self, grasp: Grasp) -> None:
+        """Gives a request up, whether it waits or was granted meanwhile."""
+        if not self.is_forked:
+            self.desk.cancel(grasp)
+            self.turn()
+
+    def end_wait(self, grasp: Grasp) -> None:
+        """Ends somebody's wait with `Cancelled`."""
+        if grasp.stage == WAITING and not self.is_forked:
+            self.desk.cancel(grasp)
+            grasp.error = Cancelled(f'the wait for "{first_name(grasp.ask)}" was cancelled')
+            grasp.wake()
+            self.turn()
+
+    def drop(self, grasp: Grasp) -> None:
+        """Gives back what nobody refers to any more, in whatever thread that is noticed."""
+        if not self.is_over:
+            try:
+                self.loop.call_soon_threadsafe(self._drop, grasp)
+            except RuntimeError:
+                pass  # The loop is closed.
+
+    def _drop(self, grasp: Grasp) -> None:
+        if grasp.stage == HELD and not self.is_over:
+            self.desk.release(grasp)
+            self.turn()
+
+    def leave(self) -> None:
+        """Says goodbye once nothing is held and nobody waits: whose client is gone."""
+        self._leaving = True
+        if not self.is_over:
+            try:
+                self.loop.call_soon_threadsafe(self.turn)
+            except RuntimeError:
+                pass
+
+    def is_held(self, grasp: Grasp) -> bool:
+        """Whether it is held now."""
+        return self.desk.is_held(grasp)
+
+    def state(self, grasp: Grasp) -> str:
+        """``held``, ``jeopardy`` or ``lost``."""
+        return "lost" if grasp.is_forked else self.desk.state(grasp)
+
+    def valid_for(self, grasp: Grasp) -> float:
+        """For how many seconds it is held if nothing more is heard."""
+        return max(0, self.desk.believed_until(grasp) - _clock.now()) / 1e6
+
+    def when_over(self, grasp: Grasp, listener: Callable[[], None]) -> None:
+        """Calls it when the grasp is lost, or released."""
+        if grasp.stage in (WAITING, HELD) and not grasp.is_forked:
+            grasp.on_over.append(listener)
+        elif grasp.stage == LOST or grasp.is_forked:
+            listener()
+
+    def _check(self) -> None:
+        if self.is_forked or self.loop.is_closed():
+            raise Closed("the client was closed")
+        if self.desk.core.end is not None:
+            raise self.desk.end_error()
+
+    def _check_held(self, grasp: Grasp) -> None:
+        if grasp.is_forked:
+            raise NotHeld(
+                f'"{first_name(grasp.ask)}" is held by the process that forked this one',
+                "acquire it in this process",
+            )
+        if grasp.stage not in (HELD, LOST):
+            raise NotHeld(f'"{first_name(grasp.ask)}" is not held by this object')
+        if not self.desk.is_held(grasp):
+            if grasp.stage == HELD:
+                self.turn()  # Our clock knows, and the core is told at once.
+            raise grasp.lost_error()
+
+    # --- what happens ---
+
+    def heard(self, link: _Link, data: bytes) -> None:
+        """Bytes came."""
+        core, now = self.desk.core, _clock.now()
+        try:
+            for payload in link.frames.feed(data):
+                message = wire.decode_server(payload)
+                # Once the second is welcome, it is the connection.
+                if core.connection == link.number:
+                    core.receive(message, now)
+                elif core.second_connection == link.number:
+                    core.receive_second(message, now)
+        except wire.WireError as error:
+            if core.connection == link.number:
+                core.protocol_broken(str(error))
+            else:
+                core.second_lost(now)
+        self.turn()
+
+    def connection_over(self, link: _Link, error: Optional[BaseException]) -> None:
+        """It ended, or could not be made."""
+        core, now = self.desk.core, _clock.now()
+        self._forget(link)
+        if core.end is not None:
+            return self._farewell()
+        if core.connection == link.number:
+            self.desk.cause = error
+            core.connection_lost(now)
+        elif core.second_connection == link.number:
+            core.second_lost(now)
+        self.turn()
+
+    def turn(self) -> None:
+        """Does what there is to do, and sets the timer."""
+        core = self.desk.core
+        if self._leaving and not self.desk.grasps:
+            core.goodbye()
+        core.tick(_clock.now())
+        if core.end is None:
+            self._follow()
+        data = self.desk.settle()
+        if self._link is not None:
+            self._link.put(data)
+        if core.end is not None:
+            return self._farewell()
+        deadline = core.next_deadline()
+        if deadline != self._timer_at or self._timer is None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = deadline
+            left = SLEEP_MAX
+            if deadline is not None:
+                left = min(max(deadline - _clock.now(), 0) / 1e6, SLEEP_MAX)
+            self._timer = self.loop.call_later(left, self._ring)
+
+    def _ring(self) -> None:
+        # Set anew even if it rang early by the core's clock.
+        self._timer = None
+        self.turn()
+
+    def _follow(self) -> None:
+        """Gives up the connections that are not wanted any more, begins to make those that are."""
+        core = self.desk.core
+        wanted = core.connection
+        if wanted != (self._link.number if self._link else None):
+            if self._link is not None:
+                self._forget(self._link)
+            if self._second is not None and self._second.number == wanted:
+                self._link, self._second = self._second, None
+            elif wanted is not None:
+                self._link = _Link(self, wanted)
+                self._begin_dial(self._link)
+        wanted = core.second_connection
+        if wanted != (self._second.number if self._second else None):
+            if self._second is not None:
+                self._forget(self._second)
+            if wanted is not None:
+                self._second = _Link(self, wanted)
+                self._begin_dial(self._second)
+
+    def _begin_dial(self, link: _Link) -> None:
+        first = self._dialer.begin()
+        task = self.loop.create_task(self._make(link, first))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _make(self, link: _Link, first: int) -> None:
+        dialed: "asyncio.Future[socket.socket]" = self.loop.create_future()
+        self._dial(first, self._dialer.timeout, dialed, lambda: not link.is_dropped)
+        try:
+            sock = await dialed
+            if link.is_dropped or self.is_over:
+                sock.close()
+                return
+            await self.loop.create_connection(lambda: link, sock=sock)
+        except OSError as error:
+            if not link.is_dropped:
+                self.connection_over(link, error)
+            return
+        if link.is_dropped:
+            return link.drop()
+        core, now = self.desk.core, _clock.now()
+        if core.connection == link.number:
+            core.connected(now)
+        else:
+            hello = core.second_connected(now)
+            if hello is not None:
+                link.put(wire.encode(hello))
+        self.turn()
+
+    def _dial(
+        self,
+        first: int,
+        timeout: float,
+        dialed: "asyncio.Future[socket.socket]",
+        is_wanted: Callable[[], bool],
+    ) -> None:
+        """Connects in a thread: names are looked up there too."""
+
+        def tell(number: int, result: Any) -> None:
+            if dialed.done():
+                if isinstance(result, socket.socket):
+                    result.close()
+            elif isinstance(result, socket.socket):
+                self._dialer.reached(number)
+                dialed.set_result(result)
+            else:
+                dialed.set_exception(result)
+
+        def dial() -> None:
+            result: Any
+            try:
+                number, result = _dial.connect_first(
+                    self._dialer.servers, first, timeout, is_wanted
+                )
+            except OSError as error:
+                number, result = -1, error
+            try:
+                self.loop.call_soon_threadsafe(tell, number, result)
+            except RuntimeError:  # The loop is closed.
+                if isinstance(result, socket.socket):
+                    result.close()
+
+        threading.Thread(target=dial, name="coordinator-client-dial", daemon=True).start()
+
+    def _forget(self, link: _Link) -> None:
+        if link is self._link:
+            self._link = None
+        if link is self._second:
+            self._second = None
+        link.drop()
+
+    # --- the end ---
+
+    def _farewell(self) -> None:
+        """The last words are under way; waits a moment for the server to have heard them."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._welcome.done():
+            self._welcome.set_result(None)
+        if self._link is None and self._second is None:
+            _resolve(self._gone)
+        elif not self._gone.done() and not self._leaving:
+            self._leaving = True
+            if self._second is not None:
+                # Over a second connection too, whose Hello the server may have heard.
+                self._second.put(wire.encode(wire.Goodbye()))
+            self.loop.call_later(FAREWELL_TIMEOUT, self.abandon)
+
+    async def close(self) -> None:
+        """Says goodbye, which frees everything at once, and waits a moment for its answer."""
+        if self.is_forked or self.loop.is_closed():
+            return
+        if self.desk.core.end is None:
+            self.desk.core.goodbye()
+            self.turn()
+        await asyncio.wait([self._gone], timeout=FAREWELL_TIMEOUT + 0.5)
+
+    def abandon(self) -> None:
+        """Closes everything."""
+        if self.desk.core.end is None:
+            self.desk.core.goodbye()
+            data = self.desk.settle()
+            if self._link is not None:
+                self._link.put(data)
+        for link in (self._link, self._second):
+            if link is not None:
+                self._forget(link)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        _resolve(self._gone)
+
+    def say_goodbye(self) -> None:
+        """At the end of the process, when no loop runs any more."""
+        transport = self._link.transport if self._link is not None else None
+        sock = transport.get_extra_info("socket") if transport is not None else None
+        if sock is None or sock.fileno() < 0:
+            return
+        with socket.socket(fileno=os.dup(sock.fileno())) as copy:
+            copy.send(wire.encode(wire.Goodbye()))
+
+
+def _resolve(answer: "asyncio.Future[None]") -> None:
+    if not answer.done():
+        answer.set_result(None)
+
+
+def _close_result(dialed: "asyncio.Future[socket.socket]") -> None:
+    if not dialed.cancelled() and dialed.exception() is None:
+        dialed.result().close()
+
+
+def _nothing() -> None:
+    pass
+
+
+@atexit.register
+def _say_goodbye() -> None:
+    for session in list(_sessions):
+        if not session.is_forked and session.desk.core.end is None:
+            try:
+                session.say_goodbye()
+            except (OSError, ValueError):
+                pass

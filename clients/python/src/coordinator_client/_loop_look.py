@@ -1,0 +1,217 @@
+"""`observe` for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, AsyncIterator, Callable, List, Optional, TypeVar, Union
+
+from . import _dial, _look, _terms, _wire as wire
+from ._errors import Unavailable, unavailable
+from ._look import KEEP_ALIVE_EVERY, Leader, Terms, Watching
+
+Seen = TypeVar("Seen")
+
+
+class _Line:
+    """A connection without a session."""
+
+    def __init__(self, server: str, timeout: float):
+        self.server, self._timeout = server, timeout
+        self._frames = wire.Frames()
+        self._messages: List[wire.ServerMessage] = []
+        self._next_id = 1
+
+    async def open(self, servers: List[_dial.Server]) -> "_Line":
+        loop = asyncio.get_running_loop()
+        try:
+            _, sock = await loop.run_in_executor(
+                None, lambda: _dial.connect_first(servers, 0, self._timeout)
+            )
+            self._reader, self._writer = await asyncio.open_connection(sock=sock)
+        except OSError as error:
+            raise unavailable(self.server, error) from error
+        try:
+            self._writer.write(_look.hello())
+            welcome = await self._receive_in_time()
+            if not isinstance(welcome, wire.Welcome):
+                raise unavailable(self.server, f"{type(welcome).__name__} before Welcome")
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    async def _receive_in_time(self) -> wire.ServerMessage:
+        try:
+            return await asyncio.wait_for(self._receive(), self._timeout)
+        except asyncio.TimeoutError:
+            raise unavailable(self.server, f"no answer within {self._timeout:g} s") from None
+
+    async def _receive(self) -> wire.ServerMessage:
+        """The next message, `KeptAlive` too."""
+        while not self._messages:
+            try:
+                data = await self._reader.read(64 * 1024)
+            except OSError as error:
+                raise unavailable(self.server, error) from error
+            if not data:
+                raise unavailable(self.server, "it closed the connection")
+            payloads = self._frames.feed(data)
+            self._messages += [wire.decode_server(payload) for payload in payloads]
+        return _look.check(self._messages.pop(0), self.server)
+
+    def next_if(self) -> Optional[wire.ServerMessage]:
+        """A message that is there already."""
+        while self._messages:
+            message = self._messages.pop(0)
+            if not isinstance(message, wire.KeptAlive):
+                return _look.check(message, self.server)
+        return None
+
+    async def ask(self, build: Callable[[int], Any]) -> wire.ServerMessage:
+        self._next_id += 1
+        self._writer.write(wire.encode(build(self._next_id)))
+        message = await self._receive_in_time()
+        while isinstance(message, wire.KeptAlive):
+            message = await self._receive_in_time()
+        return message
+
+    async def listen(self) -> wire.ServerMessage:
+        """The next message, however long that takes, while the server is there."""
+        while True:
+            try:
+                message = await asyncio.wait_for(self._receive(), KEEP_ALIVE_EVERY)
+            except asyncio.TimeoutError:
+                self._next_id += 1
+                self._writer.write(wire.encode(wire.KeepAlive(self._next_id)))
+                message = await self._receive_in_time()
+            if not isinstance(message, wire.KeptAlive):
+                return message
+
+    def close(self) -> None:
+        writer = getattr(self, "_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+
+class Observer:
+    """Looks at a coordinator, and revokes grants. Connects at its first use, and again after
+    errors.
+    """
+
+    def __init__(self, server: Optional[_dial.Servers] = None, *, timeout: float = 5.0):
+        self._servers = _dial.parse_servers(server)
+        self._timeout = timeout
+        self._line: Optional[_Line] = None
+
+    async def _open(self) -> _Line:
+        return await _Line(_dial.shown(self._servers), self._timeout).open(self._servers)
+
+    async def _ask(self, build: Callable[[int], Any]) -> wire.ServerMessage:
+        if self._line is None:
+            self._line = await self._open()
+        try:
+            return await self._line.ask(build)
+        except (Unavailable, asyncio.CancelledError):
+            self.close()
+            raise
+
+    async def _look(self, look: "_look.Look[Seen]") -> Seen:
+        try:
+            query = next(look)
+            while True:
+                query = look.send(await self._ask(lambda number: wire.Inspect(number, query)))
+        except StopIteration as seen:
+            return seen.value  # type: ignore[no-any-return]
+
+    async def server_status(self) -> wire.ServerStatus:
+        """The coordinator as a whole."""
+        return await self._look(_look.server_status())
+
+    async def locks(self) -> List[wire.LockStatus]:
+        """All locks in use."""
+        return await self._look(_look.pages(wire.QueryLocks, wire.LocksSeen, "locks"))
+
+    async def lock(self, name: str) -> Optional[wire.LockStatus]:
+        """Who holds the lock and who waits; None if nobody does."""
+        return await self._look(_look.lock(name))
+
+    async def sessions(self) -> List[wire.SessionStatus]:
+        """All sessions."""
+        return await self._look(_look.pages(wire.QuerySessions, wire.SessionsSeen, "sessions"))
+
+    async def outlook(self, name: str) -> Optional[wire.Outlook]:
+        """Until when the lock is not to be had; None if nothing is known of that."""
+        return await self._look(_look.outlook(name))
+
+    async def outlooks(self) -> List[wire.Outlook]:
+        """The same of all locks of which something is known."""
+        return await self._look(_look.pages(wire.QueryOutlooks, wire.OutlooksSeen, "locks"))
+
+    async def revoke(self, name: str, token: int) -> None:
+        """Takes the lock away from whoever holds it with this token, who is told."""
+        _terms.lock_name(name)
+        await self._ask(lambda number: wire.Revoke(number, name, token))
+
+    async def watch(self, name: str) -> AsyncIterator[Optional[wire.LockStatus]]:
+        """The lock now, and whenever its holders change; None while nobody uses it. Comes back by
+        itself.
+        """
+        watching, first_attempt = Watching(name), True
+        while True:
+            line = None
+            try:
+                line = await self._open()
+                first = await line.ask(watching.request)
+                watching.connected()
+                first_attempt = False
+                for seen in watching.news(first, True):
+                    yield seen
+                while True:
+                    heard = await line.listen()
+                    later = line.next_if()
+                    while later is not None:  # Of what came together, the last is how it is.
+                        heard, later = later, line.next_if()
+                    for seen in watching.news(heard, False):
+                        yield seen
+            except Exception as error:
+                if first_attempt or not _look.is_retryable(error):
+                    raise
+            finally:
+                if line is not None:
+                    line.close()
+            await asyncio.sleep(watching.pause(self._timeout))
+
+    async def leaders(self, name: str) -> AsyncIterator[Optional[Leader]]:
+        """Who leads now, and whenever somebody else does; None while nobody does."""
+        terms = Terms()
+        async for seen in self.watch(name):
+            for leader in terms.news(seen):
+                yield leader
+
+    async def events(
+        self, name: Optional[str] = None
+    ) -> AsyncIterator[Union[wire.Event, wire.Missed]]:
+        """What happens to requests from now on, of one lock or of all. Ends with the connection."""
+        if name is not None:
+            _terms.lock_name(name)
+        line = await self._open()
+        try:
+            await line.ask(lambda number: wire.Subscribe(number, name))
+            while True:
+                heard = await line.listen()
+                if isinstance(heard, (wire.Event, wire.Missed)):
+                    yield heard
+        finally:
+            line.close()
+
+    def close(self) -> None:
+        """Closes the connection, if there is one."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    async def __aenter__(self) -> "Observer":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()

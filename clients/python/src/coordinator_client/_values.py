@@ -1,0 +1,259 @@
+"""Moments and lengths of time, what goes into the core, and what is told by it."""
+
+from __future__ import annotations
+
+from typing import List, NamedTuple, Optional, Union
+
+from . import _wire as wire
+from ._wire import Rejection
+
+MICROSECOND = 1_000
+MILLISECOND = 1_000_000
+SECOND = 1_000_000_000
+
+TTL_DEFAULT_MS = 10_000
+TTL_MIN_MS = 2_000
+TTL_MAX_MS = 3_600_000
+KEEP_ALIVES_PER_TTL = 4
+KEEP_ALIVES_UNANSWERED_MAX = 16
+ANSWERS_PER_TTL = 16
+WELCOME_SIXTEENTHS = 6
+SILENCE_TTLS_MAX = 2
+PAUSES_PER_TTL = 6
+PAUSE_MIN = 50 * MILLISECOND
+ATTEMPTS_PER_TTL = 6
+PARTS_PER_ATTEMPT_MAX = 4
+REQUESTS_AWAY_MAX = 65_536
+ACCOUNT_IDS_MAX = 2_000
+GENERATION_LEAP = 16
+
+MOMENT_MAX = 2**64 - 2
+LENGTH_MAX = 2**64 * SECOND
+
+
+def after(moment: int, length: int) -> int:
+    """The moment that is ``length`` later; the last of all moments if there is no such."""
+    later = moment + length // MICROSECOND
+    return later if later < MOMENT_MAX else MOMENT_MAX
+
+
+def since(moment: int, earlier: int) -> int:
+    """How long ``earlier`` was before ``moment``; 0 if it was not."""
+    return (moment - earlier) * MICROSECOND if moment > earlier else 0
+
+
+def sure(length: int) -> int:
+    """What is left of ``length`` by whatever clock: two that run 1 % wrong, and a margin."""
+    return max(0, length * 98 // 100 - 50 * MILLISECOND)
+
+
+class Introduction(NamedTuple):
+    """What a client tells about itself in its Hello."""
+
+    ttl_ms: int = 0
+    linger_ms: Optional[int] = None
+    identity: str = ""
+
+
+class Reconnect(NamedTuple):
+    """That a client which lost its connection makes another, and how."""
+
+    attempt_max: int
+    seed: int
+
+
+class Ask(NamedTuple):
+    """What a request asks for, all but its id."""
+
+    claims: List[wire.Claim]
+    wait: wire.Wait = wire.Forever()
+    owner: int = 0
+    converts: Optional[int] = None
+    progress: bool = False
+    lock_delay_ms: int = 0
+    at_least_ms: int = 0
+    note: str = ""
+
+
+# --- why something ended, and what is told -------------------------------------------------------
+
+
+class End(NamedTuple):
+    """Why the client is at its end, or its connection at that of its own."""
+
+    kind: str
+    """``closed``, ``disconnected``, ``silent``, ``dismissed`` or ``broken``."""
+    silence: int = 0
+    code: int = 0
+    rejection: int = 0
+    message: str = ""
+
+    def __str__(self) -> str:
+        if self.kind == "silent":
+            return f"silent/{self.silence // MICROSECOND}"
+        if self.kind == "dismissed":
+            return f"dismissed/{self.code}/{self.rejection}"
+        return self.kind
+
+
+class Refusal(NamedTuple):
+    """Why a request or a release did not succeed."""
+
+    kind: str
+    """``rejected``, ``lost``, ``away``, ``forgotten`` or ``ended``."""
+    reason: int = 0
+    rejected: Optional[wire.Rejected] = None
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.reason}" if self.kind in ("rejected", "lost") else self.kind
+
+
+class Welcomed(NamedTuple):
+    """The session is open."""
+
+    session: int
+    secret: int
+    generation: int
+    epoch: int
+    ttl_ms: int
+
+
+class Granted(NamedTuple):
+    """The request's locks are held."""
+
+    request: int
+    token: int
+
+
+class Replaced(NamedTuple):
+    """Another request, which is told to be granted next, has converted this one."""
+
+    request: int
+
+
+class Moved(NamedTuple):
+    """The request's place in line changed."""
+
+    request: int
+    position: int
+
+
+class Refused(NamedTuple):
+    """The request is over without a grant."""
+
+    request: int
+    refusal: Refusal
+
+
+class ReleaseAnswered(NamedTuple):
+    """The release that was asked for is answered; None: as asked."""
+
+    request: int
+    refusal: Optional[Refusal]
+
+
+class Doubted(NamedTuple):
+    """After a restart, not confirmed yet: believed in no longer than this."""
+
+    request: int
+    until: int
+
+
+class Confirmed(NamedTuple):
+    """Believed in as long as the lease is, as ever."""
+
+    request: int
+
+
+class LostHold(NamedTuple):
+    """The request's locks are no longer held, for good."""
+
+    request: int
+    reason: int
+
+
+Effect = Union[
+    Welcomed, Granted, Replaced, Moved, Refused, ReleaseAnswered, Doubted, Confirmed, LostHold
+]
+
+AWAY = Refusal("away")
+ENDED = Refusal("ended")
+FORGOTTEN = Refusal("forgotten")
+
+
+def because_lost(reason: int) -> Refusal:
+    return Refusal("lost", reason)
+
+
+def timed_out(request: int) -> Refusal:
+    rejected = wire.Rejected(request, Rejection.TIMED_OUT, "", None, [])
+    return Refusal("rejected", Rejection.TIMED_OUT, rejected)
+
+
+# --- what is kept --------------------------------------------------------------------------------
+
+
+class Lease:
+    """A lease as its client sees it."""
+
+    __slots__ = ("confirmed", "ttl", "cut")
+
+    def __init__(self, sent: int, ttl: int):
+        self.confirmed = sent
+        self.ttl = ttl
+        self.cut: Optional[int] = None
+
+    def confirm(self, sent: int) -> None:
+        """The server answered what was sent then."""
+        if sent > self.confirmed:
+            self.confirmed = sent
+
+    def cut_short(self, now: int, linger: int) -> None:
+        """The connection is lost, and the server keeps the session only for ``linger`` more."""
+        until = after(now, sure(linger))
+        self.cut = until if self.cut is None else min(self.cut, until)
+
+    def doubtful_from(self) -> int:
+        """From when on to worry: two thirds of the ttl without an answer."""
+        return after(self.confirmed, self.ttl * 2 // 3)
+
+    def believed_until(self) -> int:
+        """The moment from which on nothing is believed any more."""
+        end = after(self.confirmed, sure(self.ttl))
+        return end if self.cut is None else min(self.cut, end)
+
+
+class Backoff:
+    """How long to wait between attempts: at first not at all, then longer each time."""
+
+    __slots__ = ("attempts", "seed")
+
+    def __init__(self, seed: int):
+        self.attempts = 0
+        self.seed = seed | 1
+
+    def reward(self) -> None:
+        """The connection proved itself."""
+        self.attempts = 0
+
+    def pause(self, ttl: int) -> int:
+        """The pause before the next attempt."""
+        doublings = self.attempts - 1
+        self.attempts += 1
+        if doublings < 0:
+            return 0
+        half = min(PAUSE_MIN << min(doublings, 16), ttl // PAUSES_PER_TTL) // 2
+        return half + half * self._number() // (2**32 - 1)
+
+    def attempt_max(self, ttl: int, at_most: int) -> int:
+        """How long the attempt after the latest pause may take."""
+        doublings = min(max(self.attempts - 1, 0), 16)
+        return min(at_most, ttl // ATTEMPTS_PER_TTL * min(1 << doublings, PARTS_PER_ATTEMPT_MAX))
+
+    def _number(self) -> int:
+        seed = self.seed
+        seed ^= seed << 13 & (2**64 - 1)
+        seed ^= seed >> 7
+        seed ^= seed << 17 & (2**64 - 1)
+        self.seed = seed
+        return seed >> 32

@@ -1,0 +1,243 @@
+"""Connections that only look, or take a lock away.
+
+>>> with Observer() as observer:
+...     observer.lock("doctest/nobody-uses-it") is None
+True
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any, Callable, Iterator, List, Optional, TypeVar, Union
+
+from . import _dial, _look, _terms, _wire as wire
+from ._errors import Unavailable, unavailable
+from ._look import KEEP_ALIVE_EVERY, Leader, Terms, Watching
+from ._wire import Event, Holder, LockStatus, Missed, Outlook, ServerStatus, SessionStatus, Waiter
+
+Seen = TypeVar("Seen")
+
+
+class _Line:
+    """A connection without a session."""
+
+    def __init__(self, servers: List[_dial.Server], timeout: float):
+        self.server, self._timeout = _dial.shown(servers), timeout
+        self._frames, self._messages = wire.Frames(), []  # type: ignore[var-annotated]
+        self._next_id = 1
+        self._asked: Optional[float] = None
+        try:
+            _, self._socket = _dial.connect_first(servers, 0, timeout)
+        except OSError as error:
+            raise unavailable(self.server, error) from error
+        try:
+            self.send(_look.hello())
+            welcome = self.receive(timeout)
+            if not isinstance(welcome, wire.Welcome):
+                raise unavailable(self.server, f"{type(welcome).__name__} before Welcome")
+        except BaseException:
+            self.close()
+            raise
+
+    def send(self, data: bytes) -> None:
+        try:
+            self._socket.settimeout(self._timeout)
+            self._socket.sendall(data)
+        except OSError as error:
+            raise unavailable(self.server, error) from error
+
+    def receive(self, timeout: float) -> wire.ServerMessage:
+        """The next message but `KeptAlive`; raises `Unavailable` if none comes in time."""
+        give_up_at = time.monotonic() + timeout
+        while True:
+            message = self.next_if()
+            if message is not None:
+                return message
+            left = give_up_at - time.monotonic()
+            if left <= 0:
+                raise unavailable(self.server, f"no answer within {timeout:g} s")
+            self._wait(left)
+
+    def next_if(self) -> Optional[wire.ServerMessage]:
+        """A message that is there already."""
+        while self._messages:
+            message = self._messages.pop(0)
+            if isinstance(message, wire.KeptAlive):
+                self._asked = None
+                continue
+            return _look.check(message, self.server)
+        return None
+
+    def _wait(self, timeout: float) -> None:
+        """Reads what there is, or waits until there is something."""
+        try:
+            self._socket.settimeout(max(timeout, 0.001))
+            data = self._socket.recv(64 * 1024)
+        except (socket.timeout, BlockingIOError):
+            return
+        except OSError as error:
+            raise unavailable(self.server, error) from error
+        if not data:
+            raise unavailable(self.server, "it closed the connection")
+        payloads = self._frames.feed(data)
+        self._messages += [wire.decode_server(payload) for payload in payloads]
+
+    def query_id(self) -> int:
+        self._next_id += 1
+        return self._next_id
+
+    def ask(self, build: Callable[[int], Any]) -> wire.ServerMessage:
+        """Asks, and waits for the answer."""
+        self.send(wire.encode(build(self.query_id())))
+        return self.receive(self._timeout)
+
+    def listen(self) -> wire.ServerMessage:
+        """The next message, however long that takes, while the server is there."""
+        while True:
+            message = self.next_if()
+            if message is not None:
+                return message
+            self._wait(KEEP_ALIVE_EVERY if self._asked is None else self._timeout)
+            now = time.monotonic()
+            if self._messages:
+                continue
+            if self._asked is not None and now - self._asked > self._timeout:
+                raise unavailable(self.server, f"nothing was heard for {self._timeout:g} s")
+            if self._asked is None:
+                self._asked = now
+                self.send(wire.encode(wire.KeepAlive(self.query_id())))
+
+    def close(self) -> None:
+        try:
+            self._socket.close()
+        except AttributeError:
+            pass
+
+
+class Observer:
+    """Looks at a coordinator, and revokes grants. Connects at its first use, and again after
+    errors.
+    """
+
+    def __init__(self, server: Optional[_dial.Servers] = None, *, timeout: float = 5.0):
+        self._servers = _dial.parse_servers(server)
+        self._timeout = timeout
+        self._line: Optional[_Line] = None
+
+    def _ask(self, build: Callable[[int], Any]) -> wire.ServerMessage:
+        if self._line is None:
+            self._line = _Line(self._servers, self._timeout)
+        try:
+            return self._line.ask(build)
+        except Unavailable:
+            self.close()
+            raise
+
+    def _look(self, look: "_look.Look[Seen]") -> Seen:
+        try:
+            query = next(look)
+            while True:
+                query = look.send(self._ask(lambda number: wire.Inspect(number, query)))
+        except StopIteration as seen:
+            return seen.value  # type: ignore[no-any-return]
+
+    def server_status(self) -> ServerStatus:
+        """The coordinator as a whole."""
+        return self._look(_look.server_status())
+
+    def locks(self) -> List[LockStatus]:
+        """All locks in use. What changes while they are listed may be in the list or not."""
+        return self._look(_look.pages(wire.QueryLocks, wire.LocksSeen, "locks"))
+
+    def lock(self, name: str) -> Optional[LockStatus]:
+        """Who holds the lock and who waits; None if nobody does."""
+        return self._look(_look.lock(name))
+
+    def sessions(self) -> List[SessionStatus]:
+        """All sessions."""
+        return self._look(_look.pages(wire.QuerySessions, wire.SessionsSeen, "sessions"))
+
+    def outlook(self, name: str) -> Optional[Outlook]:
+        """Until when the lock is not to be had; None if nothing is known of that."""
+        return self._look(_look.outlook(name))
+
+    def outlooks(self) -> List[Outlook]:
+        """The same of all locks of which something is known."""
+        return self._look(_look.pages(wire.QueryOutlooks, wire.OutlooksSeen, "locks"))
+
+    def revoke(self, name: str, token: int) -> None:
+        """Takes the lock away from whoever holds it with this token, who is told."""
+        _terms.lock_name(name)
+        self._ask(lambda number: wire.Revoke(number, name, token))
+
+    def watch(self, name: str) -> Iterator[Optional[LockStatus]]:
+        """The lock now, and whenever its holders change; None while nobody uses it.
+
+        Each replaces the one before. It is news, not a proof: what acts upon it carries the token.
+        """
+        return self._watch(Watching(name))
+
+    def _watch(self, watching: Watching) -> Iterator[Optional[LockStatus]]:
+        first_attempt = True
+        while True:
+            line = None
+            try:
+                line = _Line(self._servers, self._timeout)
+                first = line.ask(watching.request)
+                watching.connected()
+                first_attempt = False
+                yield from watching.news(first, True)
+                while True:
+                    heard = line.listen()
+                    later = line.next_if()
+                    while later is not None:  # Of what came together, the last is how it is.
+                        heard, later = later, line.next_if()
+                    yield from watching.news(heard, False)
+            except Exception as error:
+                if first_attempt or not _look.is_retryable(error):
+                    raise
+            finally:
+                if line is not None:
+                    line.close()
+            time.sleep(watching.pause(self._timeout))
+
+    def leaders(self, name: str) -> Iterator[Optional[Leader]]:
+        """Who leads now, and whenever somebody else does; None while nobody does."""
+        watch, terms = self.watch(name), Terms()
+        return (leader for seen in watch for leader in terms.news(seen))
+
+    def events(self, name: Optional[str] = None) -> Iterator[Union[Event, Missed]]:
+        """What happens to requests from now on, of one lock or of all. Ends with the connection."""
+        if name is not None:
+            _terms.lock_name(name)
+        line = _Line(self._servers, self._timeout)
+        line.ask(lambda number: wire.Subscribe(number, name))
+        return self._events(line)
+
+    def _events(self, line: _Line) -> Iterator[Union[Event, Missed]]:
+        try:
+            while True:
+                heard = line.listen()
+                if isinstance(heard, (wire.Event, wire.Missed)):
+                    yield heard
+        finally:
+            line.close()
+
+    def close(self) -> None:
+        """Closes the connection, if there is one."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    def __enter__(self) -> "Observer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+__all__ = [
+    "Event", "Holder", "Leader", "LockStatus", "Missed", "Observer", "Outlook", "ServerStatus",
+    "SessionStatus", "Waiter",
+]  # fmt: skip

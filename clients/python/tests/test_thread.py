@@ -1,0 +1,341 @@
+"""The client of threads, against the real coordinator."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+import pytest
+from conftest import eventually
+
+import coordinator_client as cc
+from coordinator_client import Client, Lock
+
+
+class Interrupted(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def interrupted_when(done):
+    """Raises `Interrupted` in the main thread, as a signal's handler does, once that is so."""
+
+    def interrupt(*_):
+        raise Interrupted
+
+    def watch():
+        eventually(done)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    threading.Thread(target=watch).start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_lock_is_held_in_its_body_and_not_after(server, name):
+    lock = Lock(name)
+    with lock as hold:
+        assert lock.acquired and hold.acquired and hold.state == "held" and lock.locked()
+        assert hold.token > 0 and lock.token == hold.token and hold.names == [name]
+        assert 0 < hold.valid_for < 10
+        assert lock.status().holders[0].token == hold.token
+    assert not lock.acquired and lock.state == "released" and lock.status() is None
+    with pytest.raises(cc.NotHeld):
+        lock.token
+    with pytest.raises(RuntimeError):
+        lock.release()
+
+
+def test_tokens_only_grow(server, name):
+    tokens = []
+    for _ in range(5):
+        with Lock(name) as hold:
+            tokens.append(hold.token)
+    assert tokens == sorted(set(tokens))
+
+
+def test_a_busy_lock_says_who_holds_it(server, name):
+    with Lock(name, note="deploy v2.3"):
+        assert not Lock(name).acquire(blocking=False)
+        with pytest.raises(cc.LockBusy, match=r"is busy: held by .*@.*:\d+ for .* \"deploy v2.3\""):
+            with Lock(name, blocking=False):
+                pytest.fail("entered")
+        assert Client(server).try_lock(name) is None
+        with pytest.raises(TimeoutError, match="gave up after 50ms") as caught:
+            Lock(name, timeout=0.05).__enter__()
+        assert caught.value.holder.note == "deploy v2.3" and caught.value.hint
+
+
+def test_shared_locks_are_held_together_and_upgraded(server, name):
+    other = Lock(name, shared=True)
+    other.acquire()
+    with cc.SharedLock(name) as one:
+        assert one.shared
+        with pytest.raises(cc.LockTimeout):
+            one.upgrade(timeout=0.05)
+        assert one.acquired and one.shared
+        before = one.token
+        other.release()
+        hold = one.upgrade(timeout=3)
+        assert hold.acquired and not hold.shared and hold.token > before
+        assert not Lock(name, shared=True).acquire(blocking=False)
+        token = hold.token
+        assert hold.downgrade().token == token
+        with Lock(name, shared=True, blocking=False):
+            assert one.acquired
+
+
+def test_two_upgrades_of_one_lock_are_a_deadlock(server, name):
+    one, other = cc.SharedLock(name), cc.SharedLock(name)
+    one.acquire(), other.acquire()
+    waiting = threading.Thread(target=one.upgrade)
+    waiting.start()
+    eventually(lambda: one.status().waiter_count == 1, "it waits")
+    with pytest.raises(cc.Deadlock, match="would wait for"):
+        other.upgrade()
+    assert other.acquired
+    other.release()
+    waiting.join()
+    assert one.acquired and not Lock(name, shared=True).acquire(blocking=False)
+    one.release()
+
+
+def test_a_wait_for_an_upgrade_that_is_interrupted_leaves_nothing(server, name):
+    one, other = cc.SharedLock(name), cc.SharedLock(name)
+    one.acquire(), other.acquire()
+    with pytest.raises(Interrupted):
+        with interrupted_when(lambda: Lock(name).status().waiter_count == 1):
+            one.upgrade()
+    with pytest.raises(cc.NotHeld):
+        one.release()
+    other.release()
+    assert Lock(name).acquire(timeout=5)
+
+
+def test_permits_of_a_semaphore_are_counted_by_the_server(server, name):
+    with cc.Semaphore(name, 3, take=2):
+        assert not cc.Semaphore(name, 3, take=2).acquire(blocking=False)
+        with cc.Semaphore(name, 3) as hold:
+            assert hold.acquired
+        with pytest.raises(cc.Rejected) as caught:
+            cc.Semaphore(name, 4).acquire(blocking=False)
+        assert caught.value.code == "PermitsDiffer"
+    with pytest.raises(ValueError):
+        cc.Semaphore(name, 3, take=4)
+
+
+def test_several_locks_are_had_together_or_not_at_all(server, name):
+    with Lock(name + "/b"):
+        many = cc.MultiLock([name + "/a", name + "/b"], shared=[name + "/rates"], timeout=0.05)
+        with pytest.raises(cc.LockTimeout):
+            many.__enter__()
+        assert Lock(name + "/a").acquire(blocking=False)
+    with pytest.raises(ValueError, match="twice"):
+        cc.MultiLock(["a", "a"])
+    with pytest.raises(ValueError):
+        cc.MultiLock("ab")
+
+
+def test_owners_are_told_of_deadlocks(server, name):
+    client = Client(server)
+    one, other = client.owner(), client.owner()
+    a, b = name + "/a", name + "/b"
+    with one.lock(a), other.lock(b):
+        waiting = one.lock(b)
+
+        def wait():
+            with pytest.raises(cc.Cancelled):
+                waiting.acquire()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        eventually(lambda: client.status(b).waiter_count == 1, "it waits")
+        with pytest.raises(cc.Deadlock) as caught:
+            other.lock(a).acquire()
+        assert len(caught.value.cycle) == 2 and "deadlock: " in str(caught.value)
+        with pytest.raises(cc.AlreadyHeld):
+            other.lock(b).acquire()
+        waiting.cancel()
+        thread.join()
+    client.close()
+
+
+def test_cancel_ends_a_wait_in_another_thread(server, name):
+    lock, caught = Lock(name), []
+
+    def wait():
+        try:
+            lock.acquire()
+        except cc.LockError as error:
+            caught.append(error)
+
+    with Lock(name):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        eventually(lambda: lock.status().waiter_count == 1, "it waits")
+        lock.cancel()
+        thread.join()
+        assert isinstance(caught[0], cc.Cancelled) and lock.status().waiter_count == 0
+
+
+def test_a_revoked_lock_is_lost_and_says_so(shared_coordinator, server, name):
+    told = threading.Event()
+    lock = Lock(name, on_lost=lambda hold: told.set())
+    lock.acquire()
+    lost = lock.lost
+    assert not lost.is_set() and not lost.wait(0.01) and lost.reason is None
+    lock.refresh()
+    assert lock.extend(10)
+    from coordinator_client.observe import Observer
+
+    with Observer(server) as observer:
+        observer.revoke(name, lock.token)
+    assert lost.wait(10) and lost.reason == "Revoked" and told.wait(10)
+    assert not lock.acquired and lock.state == "lost"
+    for call in (lock.refresh, lock.extend, lock.reacquire, lock.release):
+        with pytest.raises(cc.LockLost, match="operator"):
+            call()
+    with pytest.raises(cc.NotHeld):
+        lock.release()
+    assert lock.acquire() and lock.acquired
+    lock.release()
+
+
+def test_who_waits_for_a_loss_is_woken_by_a_release(server, name):
+    lock = Lock(name, on_lost=lambda hold: pytest.fail("it was not lost"))
+    lock.acquire()
+    lost, answers = lock.lost, []
+    thread = threading.Thread(target=lambda: answers.append(lost.wait()))
+    thread.start()
+    lock.release()
+    thread.join(10)
+    assert answers == [False]
+
+
+def test_a_decorator_holds_the_lock_for_each_call(server, name):
+    held = Lock(name)
+
+    @Lock(name, blocking=False, busy="skip")
+    def nightly(value):
+        return held.status().holder_count, value
+
+    assert nightly(7) == (1, 7)
+    with held:
+        assert nightly(7) is None
+
+    @Lock(name, blocking=False)
+    def loud():
+        raise KeyError
+
+    with held, pytest.raises(cc.LockBusy):
+        loud()
+    with pytest.raises(KeyError):
+        loud()
+    assert held.status() is None
+    with pytest.raises(TypeError):
+
+        @Lock(name)
+        async def coroutine():
+            pass
+
+
+def test_what_nobody_refers_to_is_released(server, name):
+    Lock(name).acquire()
+    hold = Client(server).try_lock(name + "/2")
+    assert hold.acquired
+    del hold
+    with Lock(name, timeout=5), Lock(name + "/2", timeout=5):
+        pass
+
+
+def test_a_closed_client_frees_everything_and_says_it_is_closed(server, name):
+    client = Client(server)
+    lock = client.lock(name)
+    lock.acquire()
+    client.close()
+    assert not lock.acquired
+    assert Lock(name).acquire(blocking=False)
+    with pytest.raises(cc.LockLost):
+        lock.release()
+    with pytest.raises(cc.Closed):
+        lock.acquire()
+
+
+def test_no_coordinator_is_told_with_a_hint():
+    lock = Lock("x", server="127.0.0.1:1")
+    with pytest.raises(ConnectionError, match="no coordinator answers at 127.0.0.1:1") as caught:
+        lock.acquire()
+    assert "coordinator serve" in caught.value.hint
+
+
+def test_servers_are_tried_in_order(server, name):
+    began = time.monotonic()
+    with Client(f"127.0.0.1:1,{server}") as client, client.lock(name):
+        assert Lock(name).status().holder_count == 1
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Lock(""),
+        lambda: Lock("x" * 256),
+        lambda: Lock("a\nb"),
+        lambda: Lock("a\u2028b"),
+        lambda: Lock("x", note="n" * 256),
+        lambda: Lock("x", lock_delay=61),
+        lambda: Lock("x", at_least=7 * 86_400 + 1),
+        lambda: Lock("x", ttl=1).acquire(),
+        lambda: Lock("x", server="http://a/"),
+        lambda: Lock("x", server=",".join("abcdefghijklmnopq")),
+        lambda: Client(identity="i" * 129),
+        lambda: cc.MultiLock(map(str, range(65))),
+        lambda: Lock("x", busy="perhaps"),
+        lambda: Lock(7),
+    ],
+)
+def test_impossible_wishes_are_told_before_anything_is_sent(build):
+    with pytest.raises(ValueError):
+        build()
+
+
+def test_the_longest_name_and_note_are_taken(server):
+    with Lock("x" * 255, note="n" * 255, lock_delay=60):
+        pass
+    cc.MultiLock([f"longest/{i}" for i in range(64)]).acquire()
+
+
+def test_timeouts_are_those_of_threading(server, name):
+    lock = Lock(name)
+    with pytest.raises(ValueError):
+        lock.acquire(False, 1)
+    with pytest.raises(ValueError):
+        lock.acquire(timeout=-100)
+    with pytest.raises(OverflowError):
+        lock.acquire(timeout=1e100)
+
+
+def test_the_coordinator_comes_back_and_nobody_notices(coordinator, name):
+    with Client(coordinator.address, ttl=2) as client:
+        lock = client.lock(name)
+        lock.acquire()
+        token, done = lock.token, []
+        waiter = threading.Thread(target=lambda: done.append(client.lock(name).acquire()))
+        waiter.start()
+        eventually(lambda: client.status(name).waiter_count == 1, "it waits")
+        coordinator.stop()
+        eventually(lambda: lock.state == "jeopardy", "it is doubtful")
+        coordinator.start()
+        eventually(lambda: lock.state == "held", "it is back")
+        assert lock.token == token
+        coordinator.kill()
+        coordinator.start()
+        eventually(lambda: lock.state == "held", "it is reclaimed")
+        assert lock.token == token and not done
+        lock.release()
+        waiter.join(30)
+        assert done == [True]
