@@ -77,8 +77,7 @@ impl Gate {
     /// Lets all out that a turn came to; or has it wait for [`Gate::flush`], if it is to be written down
     /// first, and all that comes behind it.
     pub(super) fn pass(&mut self, turn: &mut Turn) {
-        let Some(chronicle) = self.chronicle.as_mut().filter(|chronicle| !chronicle.is_off())
-        else {
+        let Some(chronicle) = self.chronicle.as_mut().filter(|it| it.holds_the_door()) else {
             turn.record.clear();
             return self.let_out(&mut turn.orders, &mut turn.deliveries);
         };

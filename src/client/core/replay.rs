@@ -59,9 +59,15 @@ fn ask(message: &str) -> Ask {
         ClientMessage::RequestWith { request, extras } => (*request, extras),
         other => panic!("{other:?}"),
     };
-    let at_least_ms = extras.iter().map(|Extra::AtLeast { ms }| *ms).next_back().unwrap_or(0);
+    let (mut at_least_ms, mut supersedes) = (0, false);
+    for extra in extras {
+        match extra {
+            Extra::AtLeast { ms } => at_least_ms = ms,
+            Extra::Supersede => supersedes = true,
+        }
+    }
     let Request { owner, converts, wait, progress, lock_delay_ms, note, claims, .. } = request;
-    Ask { owner, converts, wait, progress, lock_delay_ms, at_least_ms, note, claims }
+    Ask { owner, converts, wait, progress, lock_delay_ms, at_least_ms, supersedes, note, claims }
 }
 
 /// Whether the core does what the line says, or something it then is asked about.

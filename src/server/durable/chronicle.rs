@@ -33,6 +33,10 @@ pub(in crate::server) struct Chronicle {
     epochs: Epochs,
     /// Since when it is given up, if it is.
     off_since: Option<Instant>,
+    /// Whether what is there might be taken for a journal that goes on, which it does not.
+    is_stuck: bool,
+    /// Whether a checkpoint is being made.
+    is_making: bool,
 }
 
 /// What came of writing.
@@ -67,7 +71,7 @@ impl Chronicle {
             settings: Vec::new(),
         };
         let journal = Journal::new(disk.clone(), run, Bounds::default());
-        Ok(Self { disk, journal, epochs, off_since: None })
+        Ok(Self { disk, journal, epochs, off_since: None, is_stuck: false, is_making: false })
     }
 
     /// The table that the run before has left, if that is certain; then its journal goes on.
@@ -100,6 +104,14 @@ impl Chronicle {
     fn replay(&mut self, whole: &Whole) -> Result<Replay, String> {
         let replay = whole.replay(&self.disk, |_, checkpoint| Replay::from(checkpoint));
         let replay = replay.map_err(|void| void.to_string())?;
+        if whole.is_long(Bounds::default()) {
+            // Nobody made a checkpoint of it in time: it begins with one.
+            return Ok(replay);
+        }
+        let ordered = self.epochs.ordered.max(whole.epochs.ordered);
+        let confirmed = self.epochs.confirmed.max(whole.epochs.confirmed);
+        self.epochs = Epochs { ordered, confirmed };
+        self.journal.epochs(self.epochs);
         self.journal.go_on(whole).map_err(|broken| broken.to_string())?;
         Ok(replay)
     }
@@ -108,7 +120,7 @@ impl Chronicle {
     pub(in crate::server) fn begin(&mut self, table: &LockTable<RandomState>) -> bool {
         let mut fill = |to: &mut dyn Write| replay::checkpoint(table, to);
         match self.journal.begin(Some(&mut fill)) {
-            Ok(()) => self.off_since = None,
+            Ok(()) => (self.off_since, self.is_stuck) = (None, false),
             Err(broken) => {
                 self.give_up(&broken);
             }
@@ -134,9 +146,9 @@ impl Chronicle {
         self.journal.writer().state().is_ok()
     }
 
-    /// Whether it is given up for now.
-    pub(in crate::server) fn is_off(&self) -> bool {
-        self.off_since.is_some()
+    /// Whether anything has to wait for it that is to be said.
+    pub(in crate::server) fn holds_the_door(&self) -> bool {
+        self.off_since.is_none() || self.is_stuck
     }
 
     /// Puts what a turn brought at the end, in memory.
@@ -148,12 +160,20 @@ impl Chronicle {
     pub(in crate::server) fn flush(&mut self) -> Flushed {
         if self.off_since.is_some() {
             return match self.journal.make_void() {
-                Ok(()) | Err(Broken::Void(_)) => Flushed::Off,
+                Ok(()) | Err(Broken::Void(_)) => {
+                    self.is_stuck = false;
+                    Flushed::Off
+                }
                 Err(Broken::Stuck { .. }) => Flushed::Stuck,
             };
         }
         match self.journal.flush() {
-            Ok(written) => Flushed::Written(written.due.map(Box::new)),
+            Ok(_) if self.is_making => Flushed::Written(None),
+            Ok(_) => {
+                let due = self.journal.writer().due().map(Box::new);
+                self.is_making = due.is_some();
+                Flushed::Written(due)
+            }
             Err(broken) => self.give_up(&broken),
         }
     }
@@ -170,10 +190,8 @@ impl Chronicle {
     fn give_up(&mut self, broken: &Broken) -> Flushed {
         error!("{broken}; a crash from now on is followed by a grace period");
         self.off_since = Some(Instant::now());
-        match broken {
-            Broken::Void(_) => Flushed::Off,
-            Broken::Stuck { .. } => Flushed::Stuck,
-        }
+        self.is_stuck = matches!(broken, Broken::Stuck { .. });
+        if self.is_stuck { Flushed::Stuck } else { Flushed::Off }
     }
 
     /// Whether it was given up, and may be begun anew.
@@ -191,6 +209,7 @@ impl Chronicle {
 
     /// A checkpoint was made, or not.
     pub(in crate::server) fn checkpointed(&mut self, made: Result<Made, NotMade>) {
+        self.is_making = false;
         match made {
             Ok(made) => self.journal.writer().checkpointed(&made),
             Err(NotMade::Unwritten(why)) => {
