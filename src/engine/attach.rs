@@ -32,6 +32,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
                 if let Some(key) = self.sessions.find(session) {
                     return self.resume(key, connection, peer, generation);
                 }
+                self.heed_unknown_run(proved_in);
                 let is_over = self.forfeited.contains(&Forfeit::Session(session));
                 if self.grace_until.is_none() || is_over || !self.still_counts(proved_in) {
                     return self.refuse(connection, Rejection::UnknownSession);

@@ -5,15 +5,20 @@
 //! All that is held is known, so no grace period is needed; one that was going on begins anew.
 
 use std::hash::BuildHasher;
+use std::ops::Range;
 
 use super::arena::SessionKey;
 use super::{EndReason, LockTable, Run};
+use crate::types::{Epoch, lease};
 
 impl<S: BuildHasher + Clone> LockTable<S> {
     /// Another run goes on with this table.
     pub(super) fn go_on_in(&mut self, run: &Run) {
         self.limits = run.limits;
+        let before = self.tokens.epoch();
         self.tokens.go_on_in(run);
+        // Of runs between the two this table knows nothing: there are none, unless it is an old copy.
+        self.unknown_runs = Epoch::new(before.number() + 1)..self.tokens.epoch();
         self.draining = false;
         (self.grants, self.expired) = (0, 0);
         let sessions: Vec<SessionKey> = self.sessions.keys().collect();
@@ -29,6 +34,23 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             self.retry_starved();
         }
         self.go_on();
+    }
+
+    /// A client has shown a proof that a run has made, of which this table knows nothing although it is
+    /// later: so the table is an old copy, and what it says of locks may be wrong (rule J9). Nobody is
+    /// granted anything until whoever holds something by such a proof has had the time to reclaim it.
+    ///
+    /// Said once in a run, and only by who has a proof: nobody else can make the others wait.
+    pub(super) fn heed_unknown_run(&mut self, proved_in: Epoch) {
+        if !self.unknown_runs.contains(&proved_in) {
+            return;
+        }
+        self.unknown_runs = Range::default();
+        self.first_epoch = self.epoch();
+        self.first_token = self.tokens.latest().next();
+        self.settles = Some(self.first_epoch);
+        let longest = lease::grace(self.limits.ttl_max.length()).max(self.longest_belief());
+        self.set_grace(self.now.after(longest));
     }
 
     /// The process that a session's client was connected to is gone: it has its whole lease to come

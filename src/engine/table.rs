@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 use std::mem;
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -121,6 +122,9 @@ pub struct LockTable<S> {
     /// Who opened a session in this grace period, in the order in which they came: they hold nothing,
     /// and make room for those who were there before. Empty outside the grace period.
     pub(super) newcomers: BTreeSet<(u64, SessionKey)>,
+    /// Runs that may have been between this one and the one whose table it goes on with: none, unless
+    /// that is an old copy (rule J9).
+    pub(super) unknown_runs: Range<Epoch>,
     /// Whether nothing new is accepted.
     pub(super) draining: bool,
     /// The latest moment that was told. Never goes back.
@@ -219,6 +223,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             proofs_from: start.durable.settled,
             settles: start.past.snapshot.is_none().then_some(start.durable.epoch),
             newcomers: BTreeSet::new(),
+            unknown_runs: Range::default(),
             draining: false,
             now,
             heard: now,

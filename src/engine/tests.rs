@@ -81,6 +81,7 @@ macro_rules! stories {
 
 stories! {
     a_run_goes_on_with_a_replay
+    a_proof_of_an_unknown_run_tells_an_old_copy
     orders_are_given_again_after_a_replay
     a_session_ends_with_its_lease
     a_session_lingers_after_its_connection
@@ -180,6 +181,8 @@ struct Story {
     to_persist: Vec<Durable>,
     /// Forfeits that are to be recorded.
     to_record: Vec<(u64, Forfeit)>,
+    /// The table in a copy of the directory.
+    copy: Vec<u8>,
     /// What is on disk.
     on_disk: Durable,
     recorded: Vec<(u64, Forfeit)>,
@@ -226,6 +229,7 @@ impl Story {
             disk_works: true,
             to_persist: Vec::new(),
             to_record: Vec::new(),
+            copy: Vec::new(),
             on_disk: start(below).durable,
             recorded: Vec::new(),
         }
@@ -533,6 +537,8 @@ impl Runner for Story {
             "account" => self.account(line),
             "crash" => Ok(self.restart(None)),
             "replay" => Ok(self.replay()),
+            "copy" => Ok(self.copy()),
+            "put_back" => Ok(self.put_back()),
             "stop" => Ok(self.restart(Some(self.table.snapshot()))),
             "drain" => Ok(self.handle(&Event::Drain)),
             "watch" | "unwatch" | "listen" | "hush" | "unhush" | "untold" => {

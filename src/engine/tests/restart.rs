@@ -52,6 +52,18 @@ impl Story {
         format!("epoch {}\n{told}", durable.epoch)
     }
 
+    /// Somebody copies the directory.
+    pub(super) fn copy(&mut self) -> String {
+        self.copy = image(&self.table);
+        String::new()
+    }
+
+    /// Somebody puts the copy back while nothing runs, and the next run goes on with that.
+    pub(super) fn put_back(&mut self) -> String {
+        self.table = read(&self.copy);
+        self.replay()
+    }
+
     /// Makes an epoch and tokens of its own durable for the next run; gives the first of them. What was
     /// on its way to the disk is lost.
     fn next_run(&mut self) -> FencingToken {
