@@ -33,13 +33,15 @@ def begin(line):
 
 def ask(payload):
     request = wire.decode_client(payload)
-    at_least = 0
+    at_least, supersedes = 0, False
     if isinstance(request, wire.RequestWith):
         request, extras = request
-        at_least = extras[-1].ms if extras else 0
+        for extra in extras:
+            supersedes |= isinstance(extra, wire.Supersede)
+            at_least = extra.ms if isinstance(extra, wire.AtLeast) else at_least
     return _core.Ask(
         request.claims, request.wait, request.owner, request.converts, request.progress,
-        request.lock_delay_ms, at_least, request.note,
+        request.lock_delay_ms, at_least, supersedes, request.note,
     )  # fmt: skip
 
 

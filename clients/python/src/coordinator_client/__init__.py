@@ -24,6 +24,7 @@ from ._errors import (
     NotHeld,
     ProtocolError,
     Rejected,
+    Superseded,
     Unavailable,
 )
 from ._hold import Hold, Lost
@@ -54,6 +55,7 @@ __all__ = [
     "Rejected",
     "Semaphore",
     "SharedLock",
+    "Superseded",
     "Unavailable",
     "default_client",
 ]

@@ -120,6 +120,10 @@ class AlreadyHeld(Rejected):
     """The owner holds the lock already, in a way that leaves no room."""
 
 
+class Superseded(Rejected):
+    """A newer request came that is to have the place of this one; both said so."""
+
+
 class InvalidRequest(LockError, ValueError):
     """What was asked for cannot be; nothing was sent."""
 
@@ -221,7 +225,8 @@ def rejected(code: int, message: str, cycle: Optional[List[wire.CycleLink]] = No
         return Draining("the coordinator is about to stop")
     if code == Rejection.DEADLOCK and cycle:
         return Deadlock(cycle)
-    return AlreadyHeld(code, message) if code == Rejection.ALREADY_HELD else Rejected(code, message)
+    kinds = {Rejection.ALREADY_HELD: AlreadyHeld, Rejection.SUPERSEDED: Superseded}
+    return kinds.get(code, Rejected)(code, message)
 
 
 def ended(server: str, end: End, failure: Optional[BaseException] = None) -> LockError:

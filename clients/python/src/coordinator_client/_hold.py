@@ -134,7 +134,7 @@ class Hold:
     def _convert(self, mode: wire.Mode, blocking: bool, timeout: float) -> "Hold":
         wait = _terms.wait(blocking, timeout)
         claims = [wire.Claim(claim.name, mode) for claim in self._grasp.ask.claims]
-        ask = self._grasp.ask._replace(wait=wait, claims=claims, at_least_ms=0)
+        ask = self._grasp.ask._replace(wait=wait, claims=claims, at_least_ms=0, supersedes=False)
         self._session.convert(self._grasp, ask)
         return self
 

@@ -257,8 +257,9 @@ class Lock(Lockable):
     ``timeout`` is how long to wait for it, -1 for ever; ``ttl`` the length of the lease, which is
     renewed automatically; ``shared``: together with others that share it. ``lock_delay`` is a pause
     before others get it if this holder is lost; ``at_least``: from the grant on nobody else gets it
-    for so long, even after a release. ``note`` is shown to who waits. ``owner``: who asks, so that
-    deadlocks are found (`Client.owner`). ``on_lost`` is called if the lock is lost.
+    for so long, even after a release. ``supersede``: older requests that wait and said so, too, end
+    with `Superseded`: newest first, one pending. ``note`` is shown to who waits. ``owner``: who
+    asks, so that deadlocks are found (`Client.owner`). ``on_lost`` is called if the lock is lost.
 
     >>> lock = Lock("doctest/lock")
     >>> with lock as hold:
@@ -280,6 +281,7 @@ class Lock(Lockable):
         note: str = "",
         lock_delay: float = 0,
         at_least: float = 0,
+        supersede: bool = False,
         owner: "Optional[Owner]" = None,
         on_lost: Optional[Callable[[Hold], None]] = None,
         busy: str = "raise",
@@ -288,7 +290,7 @@ class Lock(Lockable):
         super().__init__(
             claims, client, owner, on_lost, server=server,
             blocking=blocking, timeout=timeout, ttl=ttl, note=note, lock_delay=lock_delay,
-            at_least=at_least, busy=busy,
+            at_least=at_least, supersede=supersede, busy=busy,
         )  # fmt: skip
 
 
@@ -321,6 +323,7 @@ class MultiLock(Lockable):
         note: str = "",
         lock_delay: float = 0,
         at_least: float = 0,
+        supersede: bool = False,
         owner: "Optional[Owner]" = None,
         on_lost: Optional[Callable[[Hold], None]] = None,
         busy: str = "raise",
@@ -328,7 +331,7 @@ class MultiLock(Lockable):
         super().__init__(
             _terms.claims(names, shared, semaphores), client, owner, on_lost, server=server,
             blocking=blocking, timeout=timeout, ttl=ttl, note=note, lock_delay=lock_delay,
-            at_least=at_least, busy=busy,
+            at_least=at_least, supersede=supersede, busy=busy,
         )  # fmt: skip
 
 
@@ -359,6 +362,7 @@ class Semaphore(Lockable):
         note: str = "",
         lock_delay: float = 0,
         at_least: float = 0,
+        supersede: bool = False,
         owner: "Optional[Owner]" = None,
         on_lost: Optional[Callable[[Hold], None]] = None,
         busy: str = "raise",
@@ -367,7 +371,7 @@ class Semaphore(Lockable):
             _terms.claims(semaphores=[(name, take, permits)]), client, owner, on_lost,
             server=server,
             blocking=blocking, timeout=timeout, ttl=ttl, note=note, lock_delay=lock_delay,
-            at_least=at_least, busy=busy,
+            at_least=at_least, supersede=supersede, busy=busy,
         )  # fmt: skip
 
     def release(self, n: int = 1) -> None:

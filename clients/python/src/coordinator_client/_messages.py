@@ -113,6 +113,10 @@ class AtLeast(NamedTuple):
     ms: u64
 
 
+class Supersede(NamedTuple):
+    """Extra: older requests for one of these locks that wait and said this, too, are ended."""
+
+
 class AfterLoss(NamedTuple):
     """After: the holder was lost, and had asked for a lock delay."""
 
@@ -179,7 +183,7 @@ Attach = Union[New, Resume, Observer]
 Wait = Union[Forever, Timeout, Never]
 Mode = Union[Exclusive, Shared, Permits]
 Query = Union[QueryServer, QueryLocks, QueryLock, QuerySessions, QueryOutlook, QueryOutlooks]
-Extra = Union[AtLeast, AtLeast]
+Extra = Union[AtLeast, Supersede]
 After = Union[AfterLoss, AfterGrant]
 Standing = Union[Opened, Resumed, Reopened]
 Happening = Union[
@@ -582,7 +586,7 @@ CHOICES: Dict[str, Tuple[Type[Any], ...]] = {
     "Wait": (Forever, Timeout, Never),
     "Mode": (Exclusive, Shared, Permits),
     "Query": (QueryServer, QueryLocks, QueryLock, QuerySessions, QueryOutlook, QueryOutlooks),
-    "Extra": (AtLeast,),
+    "Extra": (AtLeast, Supersede),
     "After": (AfterLoss, AfterGrant),
     "Standing": (Opened, Resumed, Reopened),
     "Happening": (
@@ -613,7 +617,7 @@ REJECTIONS = {
     18: "StaleGeneration", 19: "Draining", 20: "Unavailable", 21: "NoSuchGrant",
     22: "SessionNeeded", 23: "Unsupported", 24: "ImplausibleToken", 25: "Grace", 26: "NoGrace",
     27: "SealMismatch", 28: "AlreadyHeld", 29: "Deadlock", 30: "TooManyWatches",
-    31: "NotConvertible", 32: "InvalidAtLeast", 33: "TooManyKept",
+    31: "NotConvertible", 32: "InvalidAtLeast", 33: "TooManyKept", 34: "Superseded",
 }  # fmt: skip
 LOST_REASONS = {
     1: "Expired", 2: "Revoked", 3: "Disconnected", 4: "Stopped", 5: "NotReclaimed", 6: "Conflict",
@@ -632,7 +636,7 @@ class Rejection:
     BUSY, TIMED_OUT, NOT_HOLDER = 1, 2, 3
     REQUEST_FORGOTTEN, TOO_MANY_SESSIONS = 13, 14
     UNKNOWN_SESSION, STALE_GENERATION, DRAINING, UNAVAILABLE = 17, 18, 19, 20
-    GRACE, ALREADY_HELD, DEADLOCK = 25, 28, 29
+    GRACE, ALREADY_HELD, DEADLOCK, SUPERSEDED = 25, 28, 29, 34
 
 
 class Reason:

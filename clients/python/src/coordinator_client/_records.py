@@ -65,9 +65,12 @@ class Request:
             number, ask.owner, ask.converts, wait, ask.progress, ask.lock_delay_ms, ask.note,
             self.ticket, ask.claims,
         )  # fmt: skip
+        extras: List[wire.Extra] = []
         if ask.at_least_ms:
-            return wire.RequestWith(request, [wire.AtLeast(ask.at_least_ms)])
-        return request
+            extras.append(wire.AtLeast(ask.at_least_ms))
+        if ask.supersedes:
+            extras.append(wire.Supersede())
+        return wire.RequestWith(request, extras) if extras else request
 
     def reclaim(self, number: int, now: int) -> wire.ClientMessage:
         """Asks a coordinator that has crashed for what it granted before."""

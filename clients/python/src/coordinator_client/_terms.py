@@ -110,6 +110,7 @@ def ask(
     lock_delay: float = 0,
     at_least: float = 0,
     owner: int = 0,
+    supersede: bool = False,
 ) -> Ask:
     """A request that waits for ever."""
     return Ask(
@@ -118,6 +119,7 @@ def ask(
         lock_delay_ms=length_ms(lock_delay, "lock delay", LOCK_DELAY_MAX),
         at_least_ms=length_ms(at_least, "least time", AT_LEAST_MAX),
         note=text(note, "note", NOTE_LEN_MAX),
+        supersedes=supersede,
     )
 
 
@@ -174,6 +176,7 @@ class Wish:
         note: str = "",
         lock_delay: float = 0,
         at_least: float = 0,
+        supersede: bool = False,
         owner: int = 0,
         busy: str = "raise",
     ):
@@ -182,7 +185,10 @@ class Wish:
             raise InvalidRequest('busy is "raise" or "skip"')
         if has_client and (server is not None or ttl is not None):
             raise InvalidRequest("server and ttl are the client's", "give them to the client")
-        self.ask = ask(wanted, note=note, lock_delay=lock_delay, at_least=at_least, owner=owner)
+        self.ask = ask(
+            wanted, note=note, lock_delay=lock_delay, at_least=at_least, owner=owner,
+            supersede=supersede,
+        )  # fmt: skip
         self.server = None if has_client else shown(parse_servers(server))
         self.ttl, self.blocking, self.timeout, self.busy = ttl, blocking, timeout, busy
 

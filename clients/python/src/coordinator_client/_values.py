@@ -72,6 +72,7 @@ class Ask(NamedTuple):
     progress: bool = False
     lock_delay_ms: int = 0
     at_least_ms: int = 0
+    supersedes: bool = False
     note: str = ""
 
 

@@ -136,7 +136,7 @@ class Hold:
     async def _convert(self, mode: wire.Mode, blocking: bool, timeout: float) -> "Hold":
         wait = _terms.wait(blocking, timeout)
         claims = [wire.Claim(claim.name, mode) for claim in self._grasp.ask.claims]
-        ask = self._grasp.ask._replace(wait=wait, claims=claims, at_least_ms=0)
+        ask = self._grasp.ask._replace(wait=wait, claims=claims, at_least_ms=0, supersedes=False)
         await self._session.convert(self._grasp, ask)
         return self
 
@@ -374,6 +374,7 @@ class Lock(Lockable):
         note: str = "",
         lock_delay: float = 0,
         at_least: float = 0,
+        supersede: bool = False,
         owner: "Optional[Owner]" = None,
         on_lost: Optional[Callable[[Hold], None]] = None,
         busy: str = "raise",
@@ -381,7 +382,8 @@ class Lock(Lockable):
         claims = _terms.claims(() if shared else (name,), (name,) if shared else ())
         super().__init__(
             claims, client, owner, on_lost, server=server, blocking=blocking, timeout=timeout,
-            ttl=ttl, note=note, lock_delay=lock_delay, at_least=at_least, busy=busy,
+            ttl=ttl, note=note, lock_delay=lock_delay, at_least=at_least, supersede=supersede,
+            busy=busy,
         )  # fmt: skip
 
 

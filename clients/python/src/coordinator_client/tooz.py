@@ -131,8 +131,8 @@ class CoordinatorDriver(coordination.CoordinationDriver):  # type: ignore[misc, 
 
     def watch_join_group(self, group_id: bytes, callback: Any) -> None:
         """There are no groups."""
-        raise tooz.NotImplemented("there are no groups")
+        raise coordination.GroupNotCreated(group_id)
 
     def watch_leave_group(self, group_id: bytes, callback: Any) -> None:
         """There are no groups."""
-        raise tooz.NotImplemented("there are no groups")
+        raise coordination.GroupNotCreated(group_id)
