@@ -10,14 +10,17 @@ use super::errors::exit;
 use super::settings::{Foreign, Row};
 use super::sources::FILE_VARIABLE;
 
-/// What `lock` and `try` give to the command.
+/// Names the files of what was acquired.
+const KEEPER: &str = super::keeper::VARIABLE;
+
+/// What `lock` and `try` give to the command, and `acquire` to the steps that follow.
 const GIVEN: [(&str, &str); 6] = [
     ("COORDINATOR_LOCK", "NAME."),
     ("COORDINATOR_LOCKS", "NAME and those of --and, one a line."),
     ("COORDINATOR_FENCING_TOKEN", "The token of the grant, greater than that of any before."),
     ("COORDINATOR_SESSION", "The session that holds."),
     ("COORDINATOR_SERVER", "Where the coordinator is."),
-    ("COORDINATOR_HELD", "A line for each lock that the command runs under: token, session, name."),
+    ("COORDINATOR_HELD", "A line for each lock that is held above: token, session, name."),
 ];
 
 /// The page of the program, or of a command of it, with the settings that it takes.
@@ -69,11 +72,16 @@ fn environment(name: &str, rows: &[&'static Row]) -> String {
     }
     entry(&mut text, "NO_COLOR", "Nothing is coloured if it is set.");
     if matches!(name, "acquire" | "held" | "release") {
-        entry(&mut text, "COORDINATOR_KEEPER", "The files of what was acquired, colons between.");
+        entry(&mut text, KEEPER, "The files of what was acquired, colons between.");
     }
-    if is_locking(name) {
+    let given = match name {
+        "lock" | "try" => "The command finds:",
+        "acquire" | "held" => "With --export or --env it prints, beside COORDINATOR_KEEPER:",
+        _ => "",
+    };
+    if !given.is_empty() {
         text.push_str(".PP\n");
-        paragraph(&mut text, "The command finds:");
+        paragraph(&mut text, given);
         for (variable, what) in GIVEN {
             entry(&mut text, variable, what);
         }
@@ -111,6 +119,14 @@ fn files(name: &str) -> String {
             which keeps out a second coordinator.",
         );
     }
+    if matches!(name, "acquire" | "held" | "release") {
+        entry(
+            &mut text,
+            "$XDG_RUNTIME_DIR/coordinator",
+            "What was acquired is written down here, a file each, unless --keeper names another. \
+            Without that variable: coordinator-UID in the directory for temporary files.",
+        );
+    }
     text
 }
 
@@ -126,15 +142,7 @@ fn exit_status(name: &str) -> String {
             "Signal n ended the command, or the wait for the lock: 130 for Ctrl-C.",
         );
     } else {
-        entry(
-            &mut text,
-            "0",
-            match name {
-                "status" => "It is told. With NAME: the lock is held.",
-                "serve" => "It stopped when it was told to.",
-                _ => "All is well.",
-            },
-        );
+        entry(&mut text, "0", success(name));
     }
     let codes = [
         (
@@ -175,7 +183,26 @@ fn exit_status(name: &str) -> String {
     for (code, what, _) in codes.into_iter().filter(|(.., is_told)| *is_told) {
         entry(&mut text, &code.to_string(), what);
     }
+    if matches!(name, "hold" | "acquire") {
+        entry(&mut text, "128 + n", "Signal n ended the wait for the lock: 130 for Ctrl-C.");
+    }
+    if matches!(name, "events" | "bench") {
+        entry(&mut text, "130", "Ctrl-C ended it.");
+    }
     text
+}
+
+/// What the exit code 0 says.
+fn success(name: &str) -> &'static str {
+    match name {
+        "status" => "It is told. With NAME: the lock is held.",
+        "serve" => "It stopped when it was told to.",
+        "acquire" => "The lock is held, and a process in the background keeps it.",
+        "hold" => "The lock was held until it was to end.",
+        "held" => "What was acquired is still held; the coordinator says so.",
+        "release" => "It is free; with --force, it was taken away.",
+        _ => "All is well.",
+    }
 }
 
 fn examples(name: &str) -> String {
@@ -184,8 +211,24 @@ fn examples(name: &str) -> String {
         "lock" => &[
             "coordinator lock nightly -n -- ./backup",
             "coordinator lock deploy --and migrations -w 10m -- make release",
+            "coordinator lock backup --once-per 1h -- ./backup",
+            "coordinator lock deploy --supersede -- ./deploy",
         ],
         "try" => &["coordinator try nightly -- ./backup"],
+        "hold" => &["coordinator hold deploy --max 10m"],
+        "acquire" => &[
+            "eval \"$(coordinator acquire deploy -w 10m --export --while-pid $$)\" || exit",
+            "./step-1",
+            "coordinator held >/dev/null || exit",
+            "./step-2",
+            "coordinator release",
+        ],
+        "held" => &["coordinator held >/dev/null || exit"],
+        "release" => &["coordinator release", "coordinator release deploy --force --token 1881"],
+        "events" => &["coordinator events deploy"],
+        "ping" => &["coordinator ping --count 1"],
+        "config" => &["coordinator config"],
+        "bench" => &["coordinator bench --help"],
         "status" => &["coordinator status deploy", "coordinator status --json"],
         "serve" => &["coordinator serve --listen 0.0.0.0:5625 --log-format json"],
         "completions" => &[
@@ -204,10 +247,18 @@ fn examples(name: &str) -> String {
 }
 
 fn see_also(name: &str) -> String {
-    let own = if name == "coordinator" { "coordinator-lock" } else { "coordinator" };
+    let pages: &[&str] = match name {
+        "coordinator" => &["coordinator-lock", "coordinator-acquire", "coordinator-serve"],
+        "lock" | "try" => &["coordinator", "coordinator-acquire", "flock"],
+        "hold" | "held" | "release" => &["coordinator", "coordinator-lock", "coordinator-acquire"],
+        "acquire" => {
+            &["coordinator", "coordinator-lock", "coordinator-held", "coordinator-release"]
+        }
+        _ => &["coordinator"],
+    };
+    let pages: Vec<_> = pages.iter().map(|page| format!("\\fB{}\\fR(1)", escaped(page))).collect();
     let mut text = section("SEE ALSO");
-    let other = if is_locking(name) { ", \\fBflock\\fR(1)" } else { "" };
-    let _infallible = writeln!(text, "\\fB{}\\fR(1){other}", escaped(own));
+    let _infallible = writeln!(text, "{}", pages.join(", "));
     text
 }
 

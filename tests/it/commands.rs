@@ -365,11 +365,25 @@ fn papers_are_made_from_the_grammar() {
     }
     assert!(run(home.coordinator(&["man"])).out.contains(".SH SUBCOMMANDS"));
     assert!(run(home.coordinator(&["man", "lock"])).out.contains("conflict"));
-    let commands =
-        ["serve", "lock", "try", "status", "events", "ping", "release", "bench", "config"];
-    for command in commands.into_iter().chain(["completions", "man"]) {
+    let commands = [
+        "serve",
+        "lock",
+        "try",
+        "hold",
+        "acquire",
+        "held",
+        "status",
+        "events",
+        "ping",
+        "release",
+        "bench",
+        "config",
+        "completions",
+        "man",
+    ];
+    for command in commands {
         let page = run(home.coordinator(&["man", command])).out;
-        for section in ["ENVIRONMENT", "FILES", "EXIT STATUS"] {
+        for section in ["ENVIRONMENT", "FILES", "EXIT STATUS", "EXAMPLES", "SEE ALSO"] {
             assert!(page.contains(&format!(".SH \"{section}\"\n")), "{command}: {section}");
         }
     }
@@ -378,6 +392,18 @@ fn papers_are_made_from_the_grammar() {
         ["COORDINATOR_FENCING_TOKEN", "COORDINATOR_ON_LOST", "config.toml", "\n.TP\n\\fB75\\fR\n"]
     {
         assert!(page.contains(said), "{said}: {page}");
+    }
+    for (command, said) in [
+        ("hold", ["until it was to end", "\n.TP\n\\fB70\\fR\n", "the wait for the lock: 130"]),
+        ("acquire", ["COORDINATOR_KEEPER", "XDG_RUNTIME_DIR", "COORDINATOR_FENCING_TOKEN"]),
+        ("held", ["is still held; the coordinator says so", "nothing was acquired", "--keeper"]),
+        ("release", ["--force", "COORDINATOR_KEEPER", "coordinator release"]),
+        ("lock", ["--once-per", "--supersede", "--at-least"]),
+    ] {
+        let page = run(home.coordinator(&["man", command])).out.replace("\\-", "-");
+        for said in said {
+            assert!(page.contains(said), "{command}: {said}: {page}");
+        }
     }
     assert_eq!(run(home.coordinator(&["man", "lok"])).code(), Some(2));
     let version = run(home.coordinator(&["--version"]));
