@@ -207,6 +207,7 @@ impl<D: Disk> Journal<D> {
     /// [`Broken`] if it could not be written.
     pub fn begin(&mut self, checkpoint: Option<Fill<'_>>) -> Result<(), Broken> {
         let next = self.tail.next();
+        self.writer.epochs(self.run.epochs);
         self.writer.begin(next, checkpoint)?;
         self.tail = Tail::new(&self.run, next);
         Ok(())
@@ -219,6 +220,7 @@ impl<D: Disk> Journal<D> {
     ///
     /// [`Broken`] if that could not be made as durable as the distance wants it.
     pub fn go_on(&mut self, whole: &Whole) -> Result<(), Broken> {
+        self.writer.epochs(self.run.epochs);
         self.writer.go_on(whole)?;
         self.tail = Tail::new(&self.run, whole.next());
         Ok(())

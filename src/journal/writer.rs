@@ -26,7 +26,7 @@ use super::header::{
 };
 use super::recover::Whole;
 use super::tail::{Batch, MARK_BYTES};
-use super::{NAMES_MAX, Run};
+use super::{Epochs, NAMES_MAX, Run};
 
 /// How much a journal may weigh, beside the state that it makes up for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +135,11 @@ impl<D: Disk> Writer<D> {
                 Err(Broken::Stuck { why: why.clone(), void: void.clone() })
             }
         }
+    }
+
+    /// The epochs that count when a journal begins or goes on.
+    pub(super) fn epochs(&mut self, epochs: Epochs) {
+        self.run.epochs = epochs;
     }
 
     /// How long the journal is, but for its checkpoint.
@@ -294,8 +299,8 @@ impl<D: Disk> Writer<D> {
         }
         let mut chain = active.chain.clone();
         let mut begun = None;
-        // Else what was done before this run is all there is.
-        if has_records {
+        // Else what was done before this run is all there is; and no more are read than that.
+        if has_records && chain.links.len() < CHAIN_SEGMENTS_MAX {
             let last = chain.last_mut();
             (last.next, last.end) = (active.next, active.offset);
             begun = Some(self.follow(&active.file, &mut chain)?);

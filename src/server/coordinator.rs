@@ -60,6 +60,8 @@ pub(super) struct Coordinator {
     timer: Option<(Timestamp, SpawnHandle)>,
     /// Who wants to know when nothing is held any more.
     drained: Option<oneshot::Sender<()>>,
+    /// Whether a journal that could not be made void is looked at soon, and not before.
+    is_stuck: bool,
 }
 
 impl Coordinator {
@@ -71,7 +73,7 @@ impl Coordinator {
         barrier: Barrier,
     ) -> Self {
         let desk = Desk::new(setting, clock.now());
-        Self { desk, clock, gate, barrier, timer: None, drained: None }
+        Self { desk, clock, gate, barrier, timer: None, drained: None, is_stuck: false }
     }
 
     /// Has the desk do something as of now, and carries out the turn. The clock is read here, after the
@@ -112,12 +114,20 @@ impl Coordinator {
 
     /// Writes down what led to all that was decided, and lets that out.
     fn flush(&mut self, ctx: &mut Context<Self>) {
+        // Tried once in a while, however often this is polled.
+        if self.is_stuck {
+            return;
+        }
         match self.gate.flush() {
             None | Some(Flushed::Written(None)) => {}
             Some(Flushed::Written(Some(task))) => self.make_checkpoint(task, ctx),
             Some(Flushed::Off) => self.desk.record(false),
             Some(Flushed::Stuck) => {
-                ctx.run_later(STUCK_PAUSE, Self::flush);
+                self.is_stuck = true;
+                ctx.run_later(STUCK_PAUSE, |this, ctx| {
+                    this.is_stuck = false;
+                    this.flush(ctx);
+                });
             }
         }
     }
@@ -140,7 +150,11 @@ impl Coordinator {
         if let Some(Flushed::Off | Flushed::Stuck) = chronicle.check() {
             self.desk.record(false);
         }
-        if chronicle.may_begin_anew() && chronicle.begin(self.desk.table()) {
+        // What is over has no table any more; a journal of none would say that nothing is held.
+        if let Some(table) = self.desk.table()
+            && chronicle.may_begin_anew()
+            && chronicle.begin(table)
+        {
             info!("the journal is written again");
             self.desk.record(true);
         }
@@ -186,7 +200,8 @@ impl Actor for Coordinator {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         if let Some(chronicle) = self.gate.chronicle() {
-            let is_recorded = chronicle.is_begun() || chronicle.begin(self.desk.table());
+            let is_recorded = chronicle.is_begun()
+                || self.desk.table().is_some_and(|table| chronicle.begin(table));
             self.desk.record(is_recorded);
             ctx.spawn(Flush);
             ctx.run_interval(JOURNAL_LOOK_EVERY, Self::look_after_journal);
@@ -253,8 +268,10 @@ impl Handler<Checkpointed> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, Checkpointed(made): Checkpointed, _: &mut Context<Self>) {
-        if let Some(chronicle) = self.gate.chronicle() {
-            chronicle.checkpointed(made);
+        if let Some(chronicle) = self.gate.chronicle()
+            && chronicle.checkpointed(made).is_some()
+        {
+            self.desk.record(false);
         }
     }
 }

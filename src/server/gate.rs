@@ -79,6 +79,8 @@ impl Gate {
     pub(super) fn pass(&mut self, turn: &mut Turn) {
         let Some(chronicle) = self.chronicle.as_mut().filter(|it| it.holds_the_door()) else {
             turn.record.clear();
+            // First what waited for a journal that is given up by now.
+            self.release();
             return self.let_out(&mut turn.orders, &mut turn.deliveries);
         };
         for change in &turn.orders {
@@ -86,10 +88,10 @@ impl Gate {
                 chronicle.epoch(Some(durable.epoch), None);
             }
         }
-        if !turn.record.is_empty() {
-            chronicle.append(&turn.record);
-            turn.record.clear();
+        for part in turn.record.parts() {
+            chronicle.append(part);
         }
+        turn.record.clear();
         self.held_orders.append(&mut turn.orders);
         self.held.append(&mut turn.deliveries);
     }

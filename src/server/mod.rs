@@ -61,6 +61,8 @@ mod fields;
 #[cfg(test)]
 mod fuzz;
 mod gate;
+#[cfg(test)]
+mod journalled;
 mod ledger;
 mod log_lines;
 mod messages;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use actix::{Actor, Addr, Context, Handler, Recipient};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep};
 
@@ -23,6 +23,7 @@ use crate::server::desk::seal::Sealer;
 use crate::server::desk::turn::{Deliver, Handled, Submit, Window};
 use crate::server::desk::{Setting, hello as names};
 use crate::server::durable::StateKey;
+use crate::server::durable::chronicle::Chronicle;
 use crate::server::durable::persist::{Order, commit_all};
 use crate::server::durable::start;
 use crate::server::durable::store::{Change, MemoryStore, StateStore, StoreError, Stored};
@@ -134,14 +135,8 @@ impl Bench {
         let (sender, orders) = unbounded_channel();
         let key = StateKey::new(7);
         let counters = Counters::new(bytes);
-        let bench = Self::assemble(start_with(1 << 20), key, sender, counters);
-        let store = Arc::new(MemoryStore::default());
-        spawn_local(commit_all(
-            store,
-            orders,
-            bench.coordinator.downgrade().recipient(),
-            Arc::clone(&bench.counters),
-        ));
+        let bench = Self::assemble(start_with(1 << 20), key, Gate::new(sender), counters);
+        bench.commit_to(&Arc::new(MemoryStore::default()), orders);
         bench
     }
 
@@ -149,30 +144,35 @@ impl Bench {
     pub(super) fn by_hand(tokens: u64) -> (Self, UnboundedReceiver<Order>) {
         let (sender, orders) = unbounded_channel();
         let key = StateKey::new(7);
-        (Self::assemble(start_with(tokens), key, sender, Counters::default()), orders)
+        let gate = Gate::new(sender);
+        (Self::assemble(start_with(tokens), key, gate, Counters::default()), orders)
     }
 
     /// A run on this store, whatever the run before has left there.
     pub(super) fn run<S: StateStore + 'static>(store: &Arc<S>) -> Self {
         let (start, key) = start::begin(&**store, StaleState::Refuse, SystemTime::now()).unwrap();
         let (sender, orders) = unbounded_channel();
-        let bench = Self::assemble(start, key, sender, Counters::default());
-        let store = Arc::clone(store);
-        spawn_local(commit_all(
-            store,
-            orders,
-            bench.coordinator.downgrade().recipient(),
-            Arc::clone(&bench.counters),
-        ));
+        let bench = Self::assemble(start, key, Gate::new(sender), Counters::default());
+        bench.commit_to(store, orders);
         bench
     }
 
-    fn assemble(
-        start: Start,
-        key: StateKey,
-        orders: UnboundedSender<Order>,
-        counters: Counters,
-    ) -> Self {
+    /// A run of epoch 7 with an empty table that is written down.
+    pub(super) fn behind<S: StateStore + 'static>(chronicle: Chronicle, store: &Arc<S>) -> Self {
+        let (sender, orders) = unbounded_channel();
+        let gate = Gate::behind(Some(chronicle), sender);
+        let key = StateKey::new(7);
+        let bench = Self::assemble(start_with(1 << 20), key, gate, Counters::default());
+        bench.commit_to(store, orders);
+        bench
+    }
+
+    fn commit_to<S: StateStore + 'static>(&self, store: &Arc<S>, orders: UnboundedReceiver<Order>) {
+        let (coordinator, counters) = (self.coordinator.downgrade(), Arc::clone(&self.counters));
+        spawn_local(commit_all(Arc::clone(store), orders, coordinator.recipient(), counters));
+    }
+
+    fn assemble(start: Start, key: StateKey, gate: Gate, counters: Counters) -> Self {
         let counters = Arc::new(counters);
         let clock = TokioClock::new();
         let setting = Setting {
@@ -184,7 +184,7 @@ impl Bench {
             wall: SystemTime::now,
             counters: Arc::clone(&counters),
         };
-        let (gate, boxed) = (Gate::new(orders), Box::new(clock.clone()));
+        let boxed = Box::new(clock.clone());
         let coordinator = Coordinator::new(setting, boxed, gate, Barrier::default()).start();
         Self { coordinator, counters, clock, connections: 0 }
     }

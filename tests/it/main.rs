@@ -15,6 +15,7 @@ mod files;
 mod forked;
 #[path = "../history/mod.rs"]
 mod history;
+mod journal;
 mod keeper;
 mod kept;
 mod looking;

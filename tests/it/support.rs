@@ -212,8 +212,13 @@ pub(crate) struct Stopped {
 impl Stopped {
     /// Starts it again where it was.
     pub(crate) fn restart(self) -> Server {
+        self.restart_with(&[])
+    }
+
+    /// The same, with these flags.
+    pub(crate) fn restart_with(self, flags: &[&str]) -> Server {
         let _of_the_killed = fs::remove_file(self.home.path("port"));
-        Server::start_at(self.home, &self.address, &[])
+        Server::start_at(self.home, &self.address, flags)
     }
 }
 
@@ -279,10 +284,18 @@ impl Server {
         listen: &str,
         flags: &[&str],
     ) -> Self {
-        let port_file = home.path("port");
         let mut command = home.coordinator(&["serve", "--listen", listen, "--port-file"]);
-        command.arg(&port_file).args(flags);
-        let process = start(command);
+        command.arg(home.path("port")).args(flags);
+        Self::ready(home, start(command))
+    }
+
+    /// One that this command starts, which has it write its port to the file `port`.
+    pub(crate) fn start_by_command(home: Home, command: Command) -> Self {
+        Self::ready(home, start(command))
+    }
+
+    fn ready(home: Home, process: Running) -> Self {
+        let port_file = home.path("port");
         let port = eventually("the coordinator is ready", || {
             if let Ok(output) = process.ended.try_recv() {
                 panic!("the coordinator ended: {:?}", Done::from(output));

@@ -75,7 +75,7 @@ use self::turn::{Submit, Turn, Way, Window};
 use self::watches::Watches;
 use crate::engine::{Counts, Effect, Event, LockTable, Run, Start};
 use crate::server::counters::Counters;
-use crate::server::durable::{Change, Committed, Everything, replay};
+use crate::server::durable::{Change, Committed, Everything};
 use crate::server::log_lines;
 use crate::types::{ConnectionId, GoodbyeCode, Limits, LockName, Timestamp};
 
@@ -201,9 +201,10 @@ impl Desk {
         self.is_recorded = is_recorded;
     }
 
-    /// All that is decided, for a journal that begins here.
-    pub(in crate::server) fn table(&self) -> &LockTable<RandomState> {
-        &self.table
+    /// All that is decided, for a journal that begins here. None once it was put on order to be saved:
+    /// it is not here any more.
+    pub(in crate::server) fn table(&self) -> Option<&LockTable<RandomState>> {
+        self.over.is_none().then_some(&self.table)
     }
 
     /// Begins: goes on with what the run before has left, if that is known.
@@ -368,7 +369,7 @@ impl Desk {
             // Asked each time, for what the log tells may change at any time.
             self.table.listen(self.listening());
             if self.is_recorded {
-                replay::write(&mut self.turn.record, event, now);
+                self.turn.record.write(event, now);
             }
             self.decide(event, now);
             self.perform_all(now);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use bytes::BytesMut;
 
 use crate::server::durable::Change;
+use crate::server::durable::replay::Record;
 use crate::server::ledger::Unheard;
 use crate::types::{ConnectionId, Timestamp};
 #[cfg(test)]
@@ -46,7 +47,7 @@ pub(crate) struct Turn {
     /// To be made durable, in this order; [`Desk::committed`](super::Desk::committed) wants to hear of it.
     pub(crate) orders: Vec<Change>,
     /// What the engine was told, to be written down before any of it is done or said (rule J1).
-    pub(crate) record: Vec<u8>,
+    pub(crate) record: Record,
     /// For connections, in the order in which they are to be sent.
     pub(crate) deliveries: Vec<Delivery>,
     /// Something was left to do: [`Desk::go_on`](super::Desk::go_on) is to come once every socket was

@@ -6,10 +6,11 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use log::{error, info, warn};
+use tokio::time::Instant;
 
 use super::replay::{self, RULES, Replay};
 use crate::engine::LockTable;
@@ -21,6 +22,8 @@ use crate::types::Epoch;
 
 /// How long after it was given up a journal is begun anew.
 pub(in crate::server) const ANEW_AFTER: Duration = Duration::from_secs(10);
+/// How long after a checkpoint could not be written another one is tried: each replays all there is.
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(10);
 
 /// Where the journal of a data directory is, and how far records are before anything is said.
 #[derive(Debug)]
@@ -35,8 +38,12 @@ pub(in crate::server) struct Chronicle {
     off_since: Option<Instant>,
     /// Whether what is there might be taken for a journal that goes on, which it does not.
     is_stuck: bool,
-    /// Whether a checkpoint is being made.
-    is_making: bool,
+    /// Which of the journals that were begun one after the other this is.
+    begun: u64,
+    /// The one that a checkpoint is being made of, if one is.
+    making: Option<u64>,
+    /// Since when no checkpoint can be written, if so: none is asked for at once.
+    failed_since: Option<Instant>,
 }
 
 /// What came of writing.
@@ -71,7 +78,16 @@ impl Chronicle {
             settings: Vec::new(),
         };
         let journal = Journal::new(disk.clone(), run, Bounds::default());
-        Ok(Self { disk, journal, epochs, off_since: None, is_stuck: false, is_making: false })
+        Ok(Self {
+            disk,
+            journal,
+            epochs,
+            off_since: None,
+            is_stuck: false,
+            begun: 0,
+            making: None,
+            failed_since: None,
+        })
     }
 
     /// The table that the run before has left, if that is certain; then its journal goes on.
@@ -118,6 +134,7 @@ impl Chronicle {
 
     /// Begins it with a table. What was there before is gone. Says whether it could.
     pub(in crate::server) fn begin(&mut self, table: &LockTable<RandomState>) -> bool {
+        (self.begun, self.failed_since) = (self.begun + 1, None);
         let mut fill = |to: &mut dyn Write| replay::checkpoint(table, to);
         match self.journal.begin(Some(&mut fill)) {
             Ok(()) => (self.off_since, self.is_stuck) = (None, false),
@@ -168,10 +185,10 @@ impl Chronicle {
             };
         }
         match self.journal.flush() {
-            Ok(_) if self.is_making => Flushed::Written(None),
+            Ok(_) if self.making.is_some() => Flushed::Written(None),
             Ok(_) => {
                 let due = self.journal.writer().due().map(Box::new);
-                self.is_making = due.is_some();
+                self.making = due.is_some().then_some(self.begun);
                 Flushed::Written(due)
             }
             Err(broken) => self.give_up(&broken),
@@ -182,6 +199,9 @@ impl Chronicle {
     pub(in crate::server) fn check(&mut self) -> Option<Flushed> {
         if self.off_since.is_some() {
             return None;
+        }
+        if self.failed_since.take_if(|since| since.elapsed() >= CHECKPOINT_AFTER).is_some() {
+            self.journal.writer().not_checkpointed();
         }
         let broken = self.journal.writer().check().err()?;
         Some(self.give_up(&broken))
@@ -207,19 +227,30 @@ impl Chronicle {
         move |task| compact(&disk, task, |_, checkpoint| Replay::from(checkpoint))
     }
 
-    /// A checkpoint was made, or not.
-    pub(in crate::server) fn checkpointed(&mut self, made: Result<Made, NotMade>) {
-        self.is_making = false;
+    /// A checkpoint was made, or not. What cannot be read again is of no use, and is given up.
+    pub(in crate::server) fn checkpointed(
+        &mut self,
+        made: Result<Made, NotMade>,
+    ) -> Option<Flushed> {
+        let is_of_this_one = self.making.take() == Some(self.begun) && self.off_since.is_none();
         match made {
             Ok(made) => self.journal.writer().checkpointed(&made),
+            // Of one that was given up meanwhile, and what is here is another.
+            Err(_) if !is_of_this_one => {}
             Err(NotMade::Unwritten(why)) => {
                 warn!("no checkpoint of the journal could be made, trying again later: {why}");
-                self.journal.writer().not_checkpointed();
+                self.failed_since = Some(Instant::now());
             }
             Err(NotMade::Unread(why)) => {
                 error!("the journal cannot be followed: {why}");
-                self.journal.writer().not_checkpointed();
+                let void = self.journal.make_void();
+                (self.off_since, self.is_stuck) = (Some(Instant::now()), void.is_err());
+                return Some(if self.is_stuck { Flushed::Stuck } else { Flushed::Off });
             }
         }
+        None
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,12 +4,13 @@
 //! Numbers are as short as they can be. The effects are not written: they follow from the events.
 
 use std::io::{self, Read, Write};
+use std::mem;
 
 use bincode::Options;
 use foldhash::fast::RandomState;
 
 use crate::engine::{Effect, Event, LockTable};
-use crate::journal::Machine;
+use crate::journal::{Machine, RECORD_BYTES_MAX};
 use crate::types::Timestamp;
 
 /// The version of what the engine makes of events. It changes whenever the same events could lead to
@@ -21,14 +22,47 @@ fn encoding() -> impl Options {
     bincode::DefaultOptions::new().with_varint_encoding()
 }
 
-/// Puts an event at the end of a record.
-///
-/// # Panics
-///
-/// Never: memory takes whatever there is to be written.
-pub(in crate::server) fn write(record: &mut Vec<u8>, event: &Event, now: Timestamp) {
-    if let Err(error) = encoding().serialize_into(record, &(now, event)) {
-        unreachable!("an event is plain data: {error}");
+/// What one turn brought to the engine. As any beginning of it is the end of some shorter turn, one that
+/// is longer than a record may be is written as several.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    /// Events, each with its moment.
+    bytes: Vec<u8>,
+    /// Where each part ends that is as long as it gets.
+    ends: Vec<usize>,
+}
+
+/// From this length on a part takes no more events. Two such parts are a record, and no event is nearly
+/// as long as one.
+const PART_BYTES: usize = RECORD_BYTES_MAX / 2;
+
+impl Record {
+    /// Puts an event at the end.
+    ///
+    /// # Panics
+    ///
+    /// Never: memory takes whatever there is to be written.
+    pub(in crate::server) fn write(&mut self, event: &Event, now: Timestamp) {
+        if let Err(error) = encoding().serialize_into(&mut self.bytes, &(now, event)) {
+            unreachable!("an event is plain data: {error}");
+        }
+        if self.bytes.len() - self.ends.last().copied().unwrap_or(0) >= PART_BYTES {
+            self.ends.push(self.bytes.len());
+        }
+    }
+
+    /// All that was put into it, in parts that are no longer than a record may be.
+    pub(in crate::server) fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let ends = self.ends.iter().copied().chain([self.bytes.len()]);
+        let parts = ends.scan(0, |from, end| self.bytes.get(mem::replace(from, end)..end));
+        parts.filter(|part| !part.is_empty())
+    }
+
+    /// Forgets all of it, and keeps what memory an ordinary turn takes.
+    pub(in crate::server) fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(PART_BYTES);
+        self.ends.clear();
     }
 }
 

@@ -206,6 +206,9 @@ impl<L: Listener> Bound<L> {
             }
         };
         let (start, key) = start::begin_after(disk.store(), config.stale_state, wall, look)?;
+        if let Some(chronicle) = &mut chronicle {
+            chronicle.epoch(None, Some(start.durable.epoch));
+        }
         start::await_next_tick(wall, SystemTime::now, start::pause_for_tick);
         let (listener, address) = open()?;
 

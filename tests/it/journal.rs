@@ -1,0 +1,293 @@
+//! A crash costs nothing: holders hold, waiters wait, and what is free is granted at once; unless there
+//! is no journal to go by (rules J1 to J9).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use coordinator::{Client, HoldState, LockGuard};
+use rustix::process::Signal;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::support::{DEADLINE, Home, Server, eventually, run};
+
+/// The longest that a free lock may take after a crash, on a busy machine. A grace period takes longer.
+const SOON: Duration = Duration::from_secs(5);
+/// The usual lease: a grace period is longer.
+const TTL: Duration = Duration::from_secs(10);
+const CRASHES: usize = 20;
+const HOLDERS: usize = 10;
+const WAITERS: usize = 10;
+const LOCKERS: usize = 4;
+
+async fn connect(address: &str, ttl: Duration) -> Client {
+    Client::builder().ttl(ttl).connect(address).await.unwrap()
+}
+
+/// Asks for a lock that is free, as somebody who was not there before; says how long it took.
+fn granted_soon(runtime: &Runtime, server: &Server, name: &str) -> Duration {
+    let began = Instant::now();
+    runtime.block_on(async {
+        let client = connect(&server.address, TTL).await;
+        let guard = timeout(SOON, client.lock(name)).await.expect("a grace period").unwrap();
+        guard.release().await.unwrap();
+    });
+    began.elapsed()
+}
+
+fn journal(home: &Home) -> PathBuf {
+    home.path(".local/state/coordinator/journal")
+}
+
+fn grace_ms(server: &Server) -> Option<u64> {
+    let status = run(server.client(&["status", "--json"]));
+    let json = serde_json::from_str::<serde_json::Value>(&status.out).unwrap();
+    json["server"]["grace_ms"].as_u64().filter(|&left| left > 0)
+}
+
+/// Gets in line for a lock, and tells its number when that is granted.
+async fn queue_up(
+    address: &str,
+    name: &str,
+    number: usize,
+    tell: mpsc::UnboundedSender<(usize, LockGuard)>,
+) -> JoinHandle<()> {
+    let client = connect(address, TTL).await;
+    let (queued, mut is_queued) = mpsc::unbounded_channel();
+    let asked = client.lock(name).on_queued(move |_| {
+        let _told_before = queued.send(());
+    });
+    let task = tokio::spawn(async move {
+        let guard = asked.await.unwrap();
+        tell.send((number, guard)).unwrap();
+    });
+    is_queued.recv().await.unwrap();
+    task
+}
+
+/// Locks and releases until told to stop, and sees that its tokens grow.
+fn load(runtime: &Runtime, address: &str, stop: &Arc<AtomicBool>) -> Vec<JoinHandle<u64>> {
+    let latest = Arc::new(AtomicU64::new(0));
+    let (here, mut all_here) = mpsc::unbounded_channel();
+    let tasks = (0..LOCKERS)
+        .map(|_| {
+            let (address, stop, latest) =
+                (address.to_owned(), Arc::clone(stop), Arc::clone(&latest));
+            let here = here.clone();
+            runtime.spawn(async move {
+                let client = connect(&address, TTL).await;
+                here.send(()).unwrap();
+                let mut pairs = 0;
+                while !stop.load(Ordering::SeqCst) {
+                    let guard = client.lock("busy").await.unwrap();
+                    let token = guard.token().number();
+                    assert!(latest.fetch_max(token, Ordering::SeqCst) < token, "{token}");
+                    guard.release().await.unwrap();
+                    pairs += 1;
+                }
+                pairs
+            })
+        })
+        .collect();
+    for _ in 0..LOCKERS {
+        runtime.block_on(all_here.recv()).unwrap();
+    }
+    tasks
+}
+
+fn crashes_cost_nothing(flags: &[&str], crashes: usize) {
+    let flags = [&["--ttl-max", "1h"], flags].concat();
+    let mut server = Server::start_with(Home::new(), &flags);
+    let runtime = Runtime::new().unwrap();
+    let (tell, mut granted) = mpsc::unbounded_channel();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (mut held, last, waiting) = runtime.block_on(async {
+        let mut held = Vec::new();
+        for number in 0..HOLDERS {
+            let client = connect(&server.address, TTL).await;
+            held.push(client.lock(format!("held {number}")).await.unwrap());
+        }
+        let patient = connect(&server.address, Duration::from_secs(3600)).await;
+        held.push(patient.lock("for an hour").await.unwrap());
+        let client = connect(&server.address, TTL).await;
+        let last = client.lock("wanted").await.unwrap();
+        let mut waiting = Vec::new();
+        for number in 0..WAITERS {
+            waiting.push(queue_up(&server.address, "wanted", number, tell.clone()).await);
+        }
+        (held, last, waiting)
+    });
+    let tokens: Vec<u64> = held.iter().map(|guard| guard.token().number()).collect();
+    let busy = load(&runtime, &server.address, &stop);
+    let mut took = Vec::new();
+    for crash in 0..crashes {
+        server = server.end_by(Signal::KILL).restart_with(&flags);
+        took.push(granted_soon(&runtime, &server, &format!("free {crash}")));
+        assert_eq!(grace_ms(&server), None, "after crash {crash}");
+        for guard in held.iter().chain([&last]) {
+            let state = guard.state();
+            assert!(!matches!(state, HoldState::Lost(_)), "{state:?} after crash {crash}");
+        }
+        server.waited_for_by("wanted", WAITERS as u64);
+        assert!(granted.try_recv().is_err(), "a waiter was granted what is held");
+    }
+    took.sort_unstable();
+    println!(
+        "a free lock after a crash: {:?} p50, {:?} most",
+        took[crashes / 2],
+        took[crashes - 1]
+    );
+    stop.store(true, Ordering::SeqCst);
+    runtime.block_on(async {
+        for task in busy {
+            assert!(timeout(DEADLINE, task).await.unwrap().unwrap() > 0);
+        }
+        let mut before = last.token();
+        last.release().await.unwrap();
+        for expected in 0..WAITERS {
+            let (number, guard) = timeout(DEADLINE, granted.recv()).await.unwrap().unwrap();
+            assert_eq!(number, expected);
+            assert!(guard.token() > before);
+            before = guard.token();
+            guard.release().await.unwrap();
+        }
+        for task in waiting {
+            task.await.unwrap();
+        }
+        for (guard, token) in held.drain(..).zip(tokens) {
+            assert_eq!(guard.token().number(), token);
+            guard.release().await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn kill_minus_9_costs_nobody_anything() {
+    crashes_cost_nothing(&[], CRASHES);
+}
+
+#[test]
+fn kill_minus_9_costs_nobody_anything_at_the_distance_of_the_machine_either() {
+    crashes_cost_nothing(&["--journal", "machine"], 3);
+}
+
+#[test]
+fn without_a_journal_a_crash_is_followed_by_a_grace_period_and_an_old_one_is_not_believed() {
+    let flags = ["--journal", "off"];
+    let server = Server::start_durable();
+    let runtime = Runtime::new().unwrap();
+    granted_soon(&runtime, &server, "printer");
+    // The journal of the run before is there, and knows nothing of this run.
+    let server = server.end_by(Signal::KILL).restart_with(&flags);
+    assert!(grace_ms(&server).is_some());
+    let server = server.crash_and_restart();
+    assert!(grace_ms(&server).is_some());
+    // A grace period that is known of goes on, whatever crashes.
+    let server = server.crash_and_restart();
+    assert!(grace_ms(&server).is_some_and(|left| left > 9_000));
+}
+
+#[test]
+fn an_orderly_stop_a_start_and_a_crash_at_once_lose_nothing() {
+    let server = Server::start_durable();
+    let runtime = Runtime::new().unwrap();
+    let guard = runtime.block_on(async {
+        let client = connect(&server.address, TTL).await;
+        client.lock("printer").await.unwrap()
+    });
+    let mut server = server;
+    for round in 0..3 {
+        server = server.stop_and_restart();
+        assert_eq!(grace_ms(&server), None);
+        server = server.crash_and_restart();
+        assert_eq!(grace_ms(&server), None);
+        granted_soon(&runtime, &server, &format!("free {round}"));
+        assert_eq!(server.held("printer"), guard.token().number());
+    }
+    runtime.block_on(guard.release()).unwrap();
+}
+
+#[test]
+fn the_directory_of_a_service_that_goes_on_can_be_lost() {
+    let server = Server::start_durable();
+    let runtime = Runtime::new().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let busy = load(&runtime, &server.address, &stop);
+    granted_soon(&runtime, &server, "before");
+    fs::remove_dir_all(server.home.path(".local/state/coordinator")).unwrap();
+    granted_soon(&runtime, &server, "after");
+    // The time itself: until it was looked for.
+    thread::sleep(Duration::from_secs(3));
+    granted_soon(&runtime, &server, "later");
+    stop.store(true, Ordering::SeqCst);
+    runtime.block_on(async {
+        for task in busy {
+            assert!(timeout(DEADLINE, task).await.unwrap().unwrap() > 0);
+        }
+    });
+    server.process.signal(Signal::KILL);
+    let done = server.process.end();
+    assert!(done.err.contains("is followed by a grace period"), "{}", done.err);
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
+}
+
+#[test]
+fn an_old_copy_of_the_directory_is_followed_by_a_grace_period() {
+    let server = Server::start_durable();
+    let runtime = Runtime::new().unwrap();
+    let (state, old) = (server.home.path(".local/state/coordinator"), server.home.path("old"));
+    let client = runtime.block_on(connect(&server.address, TTL));
+    runtime.block_on(async { client.lock("early").await.unwrap().release().await.unwrap() });
+    copy(&state, &old);
+    let guard = runtime.block_on(async { client.lock("printer").await }).unwrap();
+    let stopped = server.end_by(Signal::KILL);
+    fs::remove_dir_all(&state).unwrap();
+    copy(&old, &state);
+    let server = stopped.restart();
+    assert!(grace_ms(&server).is_some());
+    // Its holder shows what it has.
+    assert_eq!(server.held("printer"), guard.token().number());
+    runtime.block_on(guard.release()).unwrap();
+}
+
+#[test]
+fn a_full_disk_ends_the_journal_and_not_the_service_and_it_is_begun_anew() {
+    let home = Home::new();
+    let port = home.path("port");
+    // Files get no longer than so many kilobytes, which is as a full disk is, and far too few for a new
+    // segment to be begun by itself.
+    let program = env!("CARGO_BIN_EXE_coordinator");
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 64; exec {program} serve --listen 127.0.0.1:0 --port-file {}",
+        port.display()
+    );
+    let mut command = home.command("sh");
+    command.args(["-c", &script]);
+    let server = Server::start_by_command(home, command);
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = connect(&server.address, TTL).await;
+        for _ in 0..2_000 {
+            client.lock("busy").await.unwrap().release().await.unwrap();
+        }
+    });
+    granted_soon(&runtime, &server, "free");
+    let journal = journal(&server.home);
+    // All that was written is gone, and with it what has filled the disk.
+    let names = || fs::read_dir(&journal).unwrap().count();
+    eventually("the journal is begun anew", || (names() >= 2).then_some(()));
+    let stopped = server.end_by(Signal::KILL);
+    let server = stopped.restart();
+    assert_eq!(grace_ms(&server), None);
+    granted_soon(&runtime, &server, "free");
+}
