@@ -115,8 +115,8 @@ fn files(name: &str) -> String {
             &mut text,
             "$XDG_STATE_HOME/coordinator",
             "The data directory, mostly \
-            ~/.local/state/coordinator, or what systemd's STATE_DIRECTORY says: state, snapshot, and lock, \
-            which keeps out a second coordinator.",
+            ~/.local/state/coordinator, or what systemd's STATE_DIRECTORY says: state, snapshot, journal, \
+            and lock, which keeps out a second coordinator.",
         );
     }
     if matches!(name, "acquire" | "held" | "release") {

@@ -193,8 +193,8 @@ settings! {
     /// Most bytes that clients have not read yet, all together; beyond, who has most is closed.
     unread_max: Size = |_| words::size(Config::default().unread_bytes_max),
         "unread-max" "SIZE" SERVERS, Foreign::None;
-    /// Longest lease that a client may ask for, between 10s and 1h: after a crash, all wait for the
-    /// longest that there was.
+    /// Longest lease that a client may ask for, between 10s and 1h: after a crash without a journal,
+    /// all wait for the longest that there was.
     ttl_max: TtlMax = |_| words::ttl(Config::default().limits.ttl_max),
         "ttl-max" "DURATION" SERVERS, Foreign::None;
     /// Most sessions at a time.
