@@ -146,14 +146,19 @@ fn judge(args: &Wanted, nesting: Nesting, alive: &[(Held, Mode)]) -> Result<Opti
 
 fn itself(held: &Held) -> Failure {
     let Held { token, name, .. } = held;
+    let (shown, word) = (quoted(name), shell_word(name));
+    let go_on = format!("`coordinator lock --reentrant {word} -- …`");
+    if keeper::held_here().contains(held) {
+        let what = format!("{shown} was acquired here already (token {token})");
+        return Failure::usage(what).hint(format!(
+            "`coordinator release` gives it back; to run a command under it: {go_on}"
+        ));
+    }
     let what = format!(
-        "{} is held by the command that runs this (token {token}), which would wait for itself",
-        quoted(name)
+        "{shown} is held by the command that runs this (token {token}), which would wait for itself"
     );
-    let name = shell_word(name);
     Failure::usage(what).hint(format!(
-        "leave one of the two locks out, or run this under the grant that is there: \
-         `coordinator lock --reentrant {name} -- …`"
+        "leave one of the two locks out, or run this under the grant that is there: {go_on}"
     ))
 }
 
