@@ -14,12 +14,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use coordinator::types::{AT_LEAST_MAX, LOCK_DELAY_MAX};
 
 use super::acquire;
 use super::bench::BenchArgs;
 use super::errors::{Failure, exit};
+use super::mistakes::{advised, empty_variable};
 use super::output;
 use super::settings::{Row, TABLE};
 use super::sources::FILE_FLAG;
@@ -184,7 +186,7 @@ pub(crate) struct Wanted {
     pub(crate) nonblock: bool,
     /// Wait at most this long (10s, 5m; a plain number is seconds; 0 is -n), connecting included.
     #[arg(short = 'w', long, visible_alias = "wait", value_name = "DURATION")]
-    #[arg(value_parser = duration, allow_negative_numbers = true, overrides_with = "nonblock")]
+    #[arg(value_parser = duration, overrides_with = "nonblock")]
     pub(crate) timeout: Option<Duration>,
     /// Exit code when the lock is busy or the time is up, instead of 75.
     #[arg(short = 'E', long, value_name = "N", default_value_t = exit::BUSY, hide_default_value = true)]
@@ -202,11 +204,11 @@ pub(crate) struct Wanted {
     #[arg(long, value_name = "K", default_value_t = 1, requires = "permits")]
     pub(crate) take: u32,
     /// Keep the locks free for so long before another gets them, if they are lost (60s at most).
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = lock_delay)]
     pub(crate) lock_delay: Option<Duration>,
     /// Let nobody else have the locks for so long from the grant on, however quick the command is (7d at
     /// most).
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = at_least)]
     #[arg(conflicts_with_all = ["shared", "permits"])]
     pub(crate) at_least: Option<Duration>,
     /// Newest first, one pending: end older requests for the locks that wait with --supersede, and
@@ -235,7 +237,7 @@ pub(crate) struct LockArgs {
     pub(crate) wanted: Wanted,
     /// Run the command once in a period, on whichever machine comes first; the others do nothing and
     /// exit 0.
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = period)]
     #[arg(conflicts_with_all = ["shared", "permits", "timeout", "at_least", "supersede", "reentrant"])]
     pub(crate) once_per: Option<Duration>,
     /// If this runs under the lock already, run the command under the same grant.
@@ -425,6 +427,13 @@ pub(crate) fn grammar() -> clap::Command {
     grammar = grammar.arg(file_flag().hide(true));
     // What is said twice is meant as it was said last: scripts add to what they were given.
     grammar = grammar.mut_subcommands(|command| command.args_override_self(true));
+    // `--token -1` is a wrong value, not a flag that there is not.
+    grammar = grammar.mut_subcommands(|command| {
+        command.mut_args(|arg| {
+            let has_value = arg.get_action().takes_values() && !arg.is_positional();
+            if has_value { arg.allow_negative_numbers(true) } else { arg }
+        })
+    });
     let names: Vec<String> =
         grammar.get_subcommands().map(|command| command.get_name().to_owned()).collect();
     for name in names.iter().filter(|name| rows_of(name).next().is_some()) {
@@ -462,16 +471,16 @@ fn file_flag() -> Arg {
 
 /// Reads the command line; help, versions and mistakes are told here, and end in an exit code.
 pub(crate) fn read_command_line() -> Result<Asked, ExitCode> {
-    read(std::env::args_os().collect())
+    read(&std::env::args_os().collect::<Vec<_>>())
 }
 
 /// The same for these words.
-pub(crate) fn read(words: Vec<OsString>) -> Result<Asked, ExitCode> {
-    if let Some(mistake) = empty_variable(&words) {
+pub(crate) fn read(words: &[OsString]) -> Result<Asked, ExitCode> {
+    if let Some(mistake) = empty_variable(words) {
         return Err(mistake.report());
     }
-    parse(words).map_err(|error| {
-        let error = advised(error);
+    parse(words.to_vec()).map_err(|error| {
+        let error = advised(error, words);
         let code = u8::try_from(error.exit_code()).unwrap_or(exit::USAGE);
         if error.use_stderr() {
             acquire::fail_in_eval(code);
@@ -480,50 +489,8 @@ pub(crate) fn read(words: Vec<OsString>) -> Result<Asked, ExitCode> {
     })
 }
 
-/// The mistake of a script whose variable is empty: `coordinator lock $NAME -- $COMMAND` promises
-/// both, and would otherwise take the command for the name, or hold the lock for nothing.
-fn empty_variable(words: &[OsString]) -> Option<Failure> {
-    let is_locking = words.get(1).is_some_and(|word| word == "lock" || word == "try");
-    let end = words.iter().position(|word| word == "--").filter(|_| is_locking)?;
-    let hint = |failure: Failure| {
-        failure.hint("write `coordinator lock NAME -- COMMAND…`; is a variable of a script empty?")
-    };
-    match parse(words[..end].iter().cloned()) {
-        Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
-            Some(hint(Failure::usage("no lock is named before `--`")))
-        }
-        Ok(Asked { command: Command::Lock(before) | Command::Try(before), .. })
-            if before.command.is_empty() && before.script.is_none() && end + 1 == words.len() =>
-        {
-            Some(hint(Failure::usage("no command follows `--`")))
-        }
-        // Another mistake, told by whoever finds it in the whole; or it is the command's own `--`.
-        _ => None,
-    }
-}
-
-/// The same mistake with better advice, where clap knows only what looks alike.
-fn advised(mut error: clap::Error) -> clap::Error {
-    match error.kind() {
-        // "To pass it as a value, use `--`": nobody who mistyped a flag wanted that.
-        ErrorKind::UnknownArgument => drop(error.remove(ContextKind::Suggested)),
-        ErrorKind::InvalidSubcommand => {
-            let unlocks = ["unlock", "free"].map(|word| ContextValue::String(word.to_owned()));
-            if error.get(ContextKind::InvalidSubcommand).is_some_and(|it| unlocks.contains(it)) {
-                error.remove(ContextKind::SuggestedSubcommand);
-                let advice = "a lock is free when the command of `lock` has ended; `release` \
-                              gives back what `acquire` holds, or takes one away from its holder";
-                let advice = ContextValue::StyledStrs(vec![advice.into()]);
-                error.insert(ContextKind::Suggested, advice);
-            }
-        }
-        _ => {}
-    }
-    error
-}
-
 /// Reads a command line.
-fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Asked, clap::Error> {
+pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Asked, clap::Error> {
     let matches = grammar().try_get_matches_from(words)?;
     let own = settings_given(&matches);
     let command = Cli::from_arg_matches(&matches)?.command;
@@ -564,6 +531,27 @@ fn duration(text: &str) -> Result<Duration, String> {
             if is_month { "M is a month; write 5m for minutes" } else { "write 10s, 5m or 1h30m" };
         why.to_owned()
     })
+}
+
+/// A length of at most `longest`, which is said if it is longer.
+fn at_most(text: &str, longest: Duration, said: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        length if length > longest => Err(format!("{said} at most")),
+        length => Ok(length),
+    }
+}
+
+fn lock_delay(text: &str) -> Result<Duration, String> {
+    at_most(text, LOCK_DELAY_MAX, "60s")
+}
+
+fn at_least(text: &str) -> Result<Duration, String> {
+    at_most(text, AT_LEAST_MAX, "7d")
+}
+
+/// Nine tenths of a period are kept.
+fn period(text: &str) -> Result<Duration, String> {
+    at_most(text, AT_LEAST_MAX / 9 * 10, "7d 18h 40m")
 }
 
 #[cfg(test)]

@@ -92,6 +92,20 @@ fn what_runs_once_in_a_period_holds_its_lock_alone_and_does_not_wait() {
 }
 
 #[test]
+fn a_length_that_no_coordinator_grants_is_refused_with_the_longest() {
+    for (flag, longest, longer, said) in [
+        ("--at-least", "7d", "604801s", "7d at most"),
+        ("--once-per", "7d18h40m", "672001s", "7d 18h 40m at most"),
+        ("--lock-delay", "60s", "60001ms", "60s at most"),
+    ] {
+        assert!(read(&format!("coordinator lock {flag} {longest} demo -- true")).is_ok(), "{flag}");
+        let told = read(&format!("coordinator lock {flag} {longer} demo -- true"));
+        let told = told.err().unwrap().to_string();
+        assert!(told.contains(said), "{told}");
+    }
+}
+
+#[test]
 fn what_is_said_last_is_meant() {
     let seconds = |line: &str| lock(line).timeout.map(|longest| longest.as_secs());
     assert_eq!(seconds("coordinator lock -w 5 -w 7 demo"), Some(7));
@@ -122,16 +136,24 @@ fn two_dashes_stand_between_a_name_and_a_command() {
         let told = mistake(&format!("coordinator {line}")).unwrap();
         assert!(told.starts_with("error: no command follows `--`\n"), "{line}: {told}");
     }
-    for line in
-        ["lock demo", "lock demo -- ls", "lock demo git log --", "lock demo -c date", "status --"]
-    {
+    for line in [
+        "lock demo",
+        "lock demo --take 2 -- ls",
+        "lock demo -- ls",
+        "lock demo git log --",
+        "lock demo -c date",
+        "status --",
+    ] {
         assert_eq!(mistake(&format!("coordinator {line}")), None, "{line}");
     }
 }
 
 #[test]
 fn advice_is_no_worse_than_none() {
-    let told = |line: &str| advised(read(line).err().unwrap()).to_string();
+    let told = |line: &str| {
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        advised(read(line).err().unwrap(), &words).to_string()
+    };
     let typo = told("coordinator lock --timout 5 demo -- true");
     assert!(typo.contains("'--timeout'") && !typo.contains("as a value"), "{typo}");
     let unlock = told("coordinator unlock demo");
@@ -139,6 +161,28 @@ fn advice_is_no_worse_than_none() {
     let negative = told("coordinator lock -w -1 demo -- true");
     assert!(negative.contains("'-1'") && negative.contains("write 10s"), "{negative}");
     assert!(told("coordinator lock -w 5M demo").contains("5m for minutes"));
+    for negative in [
+        "lock demo --permits -1",
+        "lock demo --at-least -1",
+        "acquire demo --max -1",
+        "acquire demo --while-pid -1",
+        "release demo --force --token -1",
+        "ping --count -1",
+    ] {
+        let negative = told(&format!("coordinator {negative}"));
+        assert!(negative.contains("invalid value '-1'"), "{negative}");
+    }
+    for early in ["--server locks:1 status", "--server=locks:1 lock demo", "--config c lock demo"] {
+        let early = told(&format!("coordinator {early}"));
+        assert!(early.contains("comes after the command"), "{early}");
+    }
+    assert!(!told("coordinator --sever locks:1 status").contains("comes after"));
+    assert!(!told("coordinator events --ttl 3s").contains("comes after"));
+    for words in ["acquire demo make", "hold demo -- make"] {
+        let command = told(&format!("coordinator {words}"));
+        assert!(command.contains("`coordinator lock NAME -- COMMAND…` does"), "{command}");
+    }
+    assert!(told("coordinator version").contains("--version"));
 }
 
 #[test]

@@ -26,6 +26,13 @@ const LOOK: Duration = Duration::from_millis(10);
 /// How long a keeper may take to give its lock back: what it waits for, and a little more.
 const RELEASE_MAX: Duration = Duration::from_secs(10);
 
+/// Said to who asks for what was acquired, and does not say where that is.
+const NOWHERE: &str =
+    "neither --keeper nor COORDINATOR_KEEPER names what `coordinator acquire` holds";
+/// Said to who may have meant another command.
+const BY_FORCE: &str =
+    "to take a lock from somebody else: `coordinator release NAME --force --token T`";
+
 /// Something that was acquired.
 struct Kept {
     /// Where it is written down.
@@ -79,7 +86,7 @@ impl Kept {
 
 /// Tells whether what was acquired here is held.
 pub(crate) async fn run(args: HeldArgs, settings: &Settings) -> Result<ExitCode, Failure> {
-    for mut kept in find(args.keeper.as_deref(), args.name.as_deref())? {
+    for mut kept in find(args.keeper.as_deref(), args.name.as_deref(), NOWHERE)? {
         ask(&mut kept, settings).await?;
         let record = &kept.written.record;
         let sentence = format!("{} held, token {}", record.names(), record.token);
@@ -133,7 +140,8 @@ pub(crate) async fn release(
     name: Option<&str>,
 ) -> Result<ExitCode, Failure> {
     let mut failed = None;
-    for mut kept in find(keeper, name)? {
+    let hint = format!("{NOWHERE}; {BY_FORCE}");
+    for mut kept in find(keeper, name, &hint)? {
         match give_back(&mut kept).await {
             Ok(sentence) => output::line(&sentence)?,
             Err(failure) => failed = failed.or(Some(failure)),
@@ -230,7 +238,7 @@ fn signal_by_number(kept: &Kept, pid: Pid) -> io::Result<()> {
 }
 
 /// What was acquired here, or is written down in `named`, as far as it is `name`; never nothing.
-fn find(named: Option<&Path>, name: Option<&str>) -> Result<Vec<Kept>, Failure> {
+fn find(named: Option<&Path>, name: Option<&str>, nowhere: &str) -> Result<Vec<Kept>, Failure> {
     let places = match named {
         Some(named) => vec![keeper::place_of(named)?],
         None => keeper::places(),
@@ -245,7 +253,7 @@ fn find(named: Option<&Path>, name: Option<&str>) -> Result<Vec<Kept>, Failure> 
     }
     let others: Vec<String> = all.iter().flat_map(|it| it.written.record.locks.clone()).collect();
     all.retain(|kept| kept.has(name));
-    if all.is_empty() { Err(nothing(name, &others, &places)) } else { Ok(all) }
+    if all.is_empty() { Err(nothing(name, &others, &places, nowhere)) } else { Ok(all) }
 }
 
 /// None if it is not held yet.
@@ -264,7 +272,7 @@ fn unreadable(place: &Path, error: &io::Error) -> Failure {
 }
 
 /// There is nothing to do it to.
-fn nothing(name: Option<&str>, others: &[String], places: &[PathBuf]) -> Failure {
+fn nothing(name: Option<&str>, others: &[String], places: &[PathBuf], nowhere: &str) -> Failure {
     let what = match (name, places) {
         (Some(name), _) if !others.is_empty() => {
             let (name, others) = (quoted(name), words::names(others.iter().map(String::as_str)));
@@ -274,12 +282,5 @@ fn nothing(name: Option<&str>, others: &[String], places: &[PathBuf]) -> Failure
         (None, _) => "nothing is held here".to_owned(),
     };
     let failure = Failure::new(exit::NO_SUCH_THING, what);
-    if places.is_empty() {
-        failure.hint(
-            "neither --keeper nor COORDINATOR_KEEPER names what `coordinator acquire` holds; to take \
-             a lock from somebody else: `coordinator release NAME --force --token T`",
-        )
-    } else {
-        failure
-    }
+    if places.is_empty() { failure.hint(nowhere) } else { failure }
 }

@@ -73,13 +73,14 @@ pub(crate) fn run(args: &HoldArgs, settings: &Settings) -> Result<ExitCode, Fail
         let plan = Plan { ttl: client.ttl(), kill_after: settings.kill_after };
         let held_since = Instant::now();
         let printed = say_held(&guard);
-        if !wanted.quiet {
-            let id = std::process::id();
-            aside::tell(&format!("hint: Ctrl-C, or `kill {id}`, gives it back"));
-        }
         let input_ends = async {
             if let Ok(Err(failure)) = printed.await {
                 return Err(failure);
+            }
+            // Second on a terminal, too.
+            if !wanted.quiet {
+                let id = std::process::id();
+                aside::tell(&format!("hint: Ctrl-C, or `kill {id}`, gives it back"));
             }
             if !args.until_eof {
                 std::future::pending::<()>().await;

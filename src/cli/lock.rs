@@ -259,7 +259,8 @@ pub(crate) async fn acquire(
     };
     let acquired = timeout(patience.whole, acquired);
     let plan = Plan { ttl: settings.ttl, kill_after: settings.kill_after };
-    let waiter = Waiter { server, locks: &names, place: &place, client: &known, plan };
+    let waiter =
+        Waiter { server, locks: &names, mode: mode(args), place: &place, client: &known, plan };
     let telling = async {
         if args.quiet { std::future::pending().await } else { waiting::tell(waiter).await }
     };

@@ -48,6 +48,7 @@ mod log;
 mod log_json;
 mod log_queue;
 mod manual;
+mod mistakes;
 mod nested;
 mod notify;
 mod orphans;

@@ -57,13 +57,21 @@ fn read(text: &str) -> Vec<Held> {
 
 /// The variable for a command that runs under `names` besides what we run under.
 pub(crate) fn variable(token: FencingToken, session: &str, names: &[&str]) -> String {
-    let above = held_above();
+    with(&held_above(), token.number(), session, names)
+}
+
+/// The lines of those `above`, and of `names` below them; each once, however often steps of a job ask.
+fn with(above: &[Held], token: u64, session: &str, names: &[&str]) -> String {
     let above = above.iter().map(|it| (it.token, it.session.as_str(), it.name.as_str()));
-    let own = names.iter().map(|name| (token.number(), session, *name));
-    above.chain(own).fold(String::new(), |mut text, (token, session, name)| {
-        let _infallible = writeln!(text, "{token} {session} {name}");
-        text
-    })
+    let own = names.iter().map(|name| (token, session, *name));
+    let is_own = |it: &(u64, &str, &str)| it.0 == token && it.1 == session && names.contains(&it.2);
+    above.filter(|it| !is_own(it)).chain(own).fold(
+        String::new(),
+        |mut text, (token, session, name)| {
+            let _infallible = writeln!(text, "{token} {session} {name}");
+            text
+        },
+    )
 }
 
 /// What to do about a lock that is held above.
@@ -138,14 +146,19 @@ fn judge(args: &Wanted, nesting: Nesting, alive: &[(Held, Mode)]) -> Result<Opti
 
 fn itself(held: &Held) -> Failure {
     let Held { token, name, .. } = held;
+    let (shown, word) = (quoted(name), shell_word(name));
+    let go_on = format!("`coordinator lock --reentrant {word} -- …`");
+    if keeper::held_here().contains(held) {
+        let what = format!("{shown} was acquired here already (token {token})");
+        return Failure::usage(what).hint(format!(
+            "`coordinator release` gives it back; to run a command under it: {go_on}"
+        ));
+    }
     let what = format!(
-        "{} is held by the command that runs this (token {token}), which would wait for itself",
-        quoted(name)
+        "{shown} is held by the command that runs this (token {token}), which would wait for itself"
     );
-    let name = shell_word(name);
     Failure::usage(what).hint(format!(
-        "leave one of the two locks out, or run this under the grant that is there: \
-         `coordinator lock --reentrant {name} -- …`"
+        "leave one of the two locks out, or run this under the grant that is there: {go_on}"
     ))
 }
 
@@ -183,6 +196,13 @@ mod tests {
     fn a_name_with_blanks_is_read_as_it_is_and_nonsense_is_nothing() {
         assert_eq!(read("7 ab a b c\n8 ab d\n"), [held(7, "a b c"), held(8, "d")]);
         assert_eq!(read("\nx ab d\n7\n7 ab\n"), []);
+    }
+
+    #[test]
+    fn what_is_held_is_told_once_however_often_it_is_asked_for() {
+        let above = [held(7, "a"), held(8, "b")];
+        assert_eq!(with(&above, 7, "ab", &["a"]), "8 ab b\n7 ab a\n");
+        assert_eq!(with(&above, 9, "ab", &["a"]), "7 ab a\n8 ab b\n9 ab a\n");
     }
 
     #[test]

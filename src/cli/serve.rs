@@ -189,6 +189,10 @@ fn check(settings: &Settings) -> Result<(), Failure> {
             .hint("leave one of them out"));
     }
     if !settings.ephemeral && settings.data_dir.as_os_str().is_empty() {
+        if data_dir.is_some_and(|it| it.origin != Origin::Default) {
+            return Err(Failure::usage("--data-dir is empty")
+                .hint("name a directory; is a variable of a script empty?"));
+        }
         return Err(Failure::usage("there is nowhere to keep state: HOME is not set").hint(
             "name a directory with --data-dir or COORDINATOR_DATA_DIR, or keep nothing with --ephemeral",
         ));
@@ -244,7 +248,10 @@ fn cannot_serve(error: &ServerError) -> Failure {
         ServerError::DataUnusable { directory, source } => Failure::usage(format!(
             "cannot use the data directory {} ({})",
             directory.display(),
-            reason(source)
+            match source.kind() {
+                io::ErrorKind::AlreadyExists => "it is no directory".to_owned(),
+                _ => reason(source),
+            }
         ))
         .hint("name another with --data-dir, or keep nothing with --ephemeral"),
         ServerError::DataExposed { path, chmod, .. } => Failure::usage(error.to_string())

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use coordinator::wire::LockStatus;
+use coordinator::wire::{LockStatus, Mode};
 use coordinator::{Client, Observer};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -56,6 +56,8 @@ pub(crate) struct Waiter<'a> {
     pub(crate) server: &'a str,
     /// The locks.
     pub(crate) locks: &'a [&'a str],
+    /// How they are wanted: who wants another size than is in use waits for all of its holders.
+    pub(crate) mode: Mode,
     /// The place in line.
     pub(crate) place: &'a Place,
     /// The session, once there is one.
@@ -235,7 +237,7 @@ impl<'a> Telling<'a> {
     }
 
     fn text(&self, now: Instant) -> String {
-        let Waiter { locks, server, place, client, .. } = self.waiter;
+        let Waiter { locks, mode, server, place, client, .. } = self.waiter;
         if let Some(since) = self.silent_since {
             let kept = client.get().map(|client| client.valid_until().duration_since(now));
             return silence_text(
@@ -248,7 +250,7 @@ impl<'a> Telling<'a> {
         let lock = self.seen.as_ref().and_then(|seen| seen.lock.as_ref());
         let since = self.seen.as_ref().map_or(Duration::ZERO, |seen| now.duration_since(seen.at));
         let kept = self.seen.as_ref().and_then(|seen| seen.kept.as_deref());
-        text(locks, lock, kept, place.now(), since)
+        text(locks, *mode, lock, kept, place.now(), since)
     }
 }
 
@@ -319,6 +321,7 @@ fn silence_text(locks: &[&str], server: &str, silence: Duration, kept: Duration)
 /// `waiting for "deploy": held by ci-7 for 4m12s, you are 3rd in line`.
 fn text(
     locks: &[&str],
+    mode: Mode,
     seen: Option<&LockStatus>,
     kept: Option<&str>,
     place: u64,
@@ -334,7 +337,9 @@ fn text(
         } else {
             String::new()
         };
-        let _infallible = write!(text, ": {which}held by {who} for {held}");
+        let (now, wanted) = (words::used_as(holder.mode), words::used_as(mode));
+        let how = if now == wanted { String::new() } else { format!(" as {now}, not {wanted},") };
+        let _infallible = write!(text, ": {which}held{how} by {who} for {held}");
         separator = ", ";
     } else if let Some(kept) = kept {
         let _infallible = write!(text, ": {kept}");

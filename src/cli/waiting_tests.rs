@@ -1,7 +1,7 @@
 //! What is told, and when.
 
 use coordinator::types::Ttl;
-use coordinator::wire::{Holder, Mode};
+use coordinator::wire::Holder;
 
 use super::*;
 
@@ -11,13 +11,26 @@ fn the_line_names_the_holder_and_the_place() {
     lock.holders[0].identity = "ci-7 (ann@build7, pid 8123)".to_owned();
     lock.holders[0].held_ms = 250_000;
     assert_eq!(
-        text(&["deploy"], Some(&lock), None, 3, Duration::from_secs(2)),
+        text(&["deploy"], Mode::Exclusive, Some(&lock), None, 3, Duration::from_secs(2)),
         "waiting for \"deploy\": held by ci-7 for 4m12s, you are 3rd in line"
     );
     assert_eq!(
-        text(&["build", "deploy"], Some(&lock), None, 1, Duration::from_secs(2)),
+        text(&["build", "deploy"], Mode::Exclusive, Some(&lock), None, 1, Duration::from_secs(2)),
         "waiting for \"build\", \"deploy\": \"deploy\" held by ci-7 for 4m12s, you are 1st in line"
     );
+}
+
+#[test]
+fn the_line_says_that_the_lock_is_in_use_with_another_size() {
+    let mut lock = lock_held_with(7);
+    let of = |of| Mode::Permits { take: 1, of };
+    lock.holders[0].mode = of(3);
+    assert_eq!(
+        text(&["deploy"], of(5), Some(&lock), None, 1, SECOND),
+        "waiting for \"deploy\": held as a semaphore of 3, not a semaphore of 5, by ci-7 for 1s, \
+         you are 1st in line"
+    );
+    assert!(!text(&["deploy"], of(3), Some(&lock), None, 1, SECOND).contains("semaphore"));
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -49,8 +62,14 @@ fn lock_held_with(token: u64) -> LockStatus {
 fn log(seconds: u64, place: impl Fn(u64) -> u64) -> Vec<(u64, String)> {
     let (place_now, client) = (Place::default(), OnceCell::new());
     let plan = Plan { ttl: Ttl::default(), kill_after: SECOND };
-    let waiter =
-        Waiter { server: "locks:1", locks: &["deploy"], place: &place_now, client: &client, plan };
+    let waiter = Waiter {
+        server: "locks:1",
+        locks: &["deploy"],
+        mode: Mode::Exclusive,
+        place: &place_now,
+        client: &client,
+        plan,
+    };
     let mut telling = Telling { is_watched: false, ..Telling::new(&waiter) };
     let (start, mut all, mut looks) = (Instant::now(), Vec::new(), 0);
     for second in 1..=seconds {
@@ -87,8 +106,14 @@ fn lines_that_stay_come_when_something_has_changed_and_now_and_then() {
 fn silence_is_told_once_and_so_is_its_end() {
     let (place, client) = (Place::default(), OnceCell::new());
     let plan = Plan { ttl: Ttl::default(), kill_after: SECOND };
-    let waiter =
-        Waiter { server: "locks:1", locks: &["deploy"], place: &place, client: &client, plan };
+    let waiter = Waiter {
+        server: "locks:1",
+        locks: &["deploy"],
+        mode: Mode::Exclusive,
+        place: &place,
+        client: &client,
+        plan,
+    };
     let mut telling = Telling { is_watched: false, ..Telling::new(&waiter) };
     let now = Instant::now();
     place.set(1);
@@ -116,11 +141,14 @@ fn a_silent_coordinator_is_named_and_how_long_the_place_is_kept() {
 #[test]
 fn what_is_not_known_is_left_out() {
     let now = Duration::ZERO;
-    assert_eq!(text(&["a"], None, None, 0, now), "waiting for \"a\"");
-    assert_eq!(text(&["a"], None, None, 1, now), "waiting for \"a\": you are 1st in line");
+    assert_eq!(text(&["a"], Mode::Exclusive, None, None, 0, now), "waiting for \"a\"");
+    assert_eq!(
+        text(&["a"], Mode::Exclusive, None, None, 1, now),
+        "waiting for \"a\": you are 1st in line"
+    );
     let kept = Some("kept free for 4s more: its holder was lost");
     assert_eq!(
-        text(&["a"], None, kept, 1, now),
+        text(&["a"], Mode::Exclusive, None, kept, 1, now),
         "waiting for \"a\": kept free for 4s more: its holder was lost, you are 1st in line"
     );
 }

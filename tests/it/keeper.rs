@@ -366,3 +366,31 @@ fn a_lock_that_would_be_held_for_nothing_is_not_taken() {
     assert!(done.err.contains("`coordinator acquire demo`"), "{}", done.err);
     assert!(server.lock("demo").is_none());
 }
+
+#[test]
+fn who_acquires_twice_is_told_of_the_first_and_steps_that_ask_again_have_no_more_to_carry() {
+    let server = Server::start();
+    let script = r#"
+        eval "$(acquire demo --export)" || exit
+        once=$COORDINATOR_HELD
+        eval "$("$0" held --export)" && eval "$("$0" held --export)"
+        [ "$once" = "$COORDINATOR_HELD" ] || echo "$COORDINATOR_HELD"
+        acquire demo || echo "code $?"
+        "$0" release
+        "$0" held
+    "#;
+    let done = run(step(&server, script));
+    let said: Vec<&str> = done.out.lines().collect();
+    assert!(
+        matches!(said[..], ["code 2", released] if released.starts_with("released")),
+        "{said:?}"
+    );
+    assert!(
+        done.err.starts_with("error: \"demo\" was acquired here already (token "),
+        "{}",
+        done.err
+    );
+    assert!(done.err.contains("coordinator lock --reentrant demo -- "), "{}", done.err);
+    // Who only asks is not told how to take a lock from others.
+    assert!(!done.err.contains("--force"), "{}", done.err);
+}

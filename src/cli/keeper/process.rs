@@ -45,7 +45,8 @@ pub(crate) fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
     let _cannot_fail = setsid();
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let _cosmetic = rustix::thread::set_name(NAME);
-    let asked = match args::read(std::iter::once("coordinator".into()).chain(words).collect()) {
+    let words: Vec<_> = std::iter::once("coordinator".into()).chain(words).collect();
+    let asked = match args::read(&words) {
         Ok(asked) => asked,
         Err(told) => return told,
     };
