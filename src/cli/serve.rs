@@ -52,8 +52,10 @@ pub(crate) fn run(
     })
 }
 
-/// What a server hears of.
-const SIGNALS: [Signal; 5] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1, Signal::USR2];
+/// What a server hears of. Of a file that got longer than is allowed (`ulimit -f`) it hears from the
+/// write as well, and must not end by it.
+const SIGNALS: [Signal; 6] =
+    [Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1, Signal::USR2, Signal::XFSZ];
 
 async fn serve(
     settings: &Settings,
@@ -95,7 +97,7 @@ async fn serve(
             signal = signals.next() => match signal {
                 Signal::HUP => reread.ask(),
                 Signal::USR1 => tell_state(&handle),
-                Signal::USR2 => {}
+                Signal::USR2 | Signal::XFSZ => {}
                 _ => {
                     asked += 1;
                     obey(asked, signal, settings, &handle);

@@ -268,7 +268,7 @@ fn a_full_disk_ends_the_journal_and_not_the_service_and_it_is_begun_anew() {
     // segment to be begun by itself.
     let program = env!("CARGO_BIN_EXE_coordinator");
     let script = format!(
-        "trap '' XFSZ; ulimit -f 64; exec {program} serve --listen 127.0.0.1:0 --port-file {}",
+        "ulimit -f 64; exec {program} serve --listen 127.0.0.1:0 --port-file {}",
         port.display()
     );
     let mut command = home.command("sh");

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 use tokio::time::Instant;
 
 use super::replay::{self, RULES, Replay};
@@ -208,7 +208,12 @@ impl Chronicle {
     }
 
     fn give_up(&mut self, broken: &Broken) -> Flushed {
-        error!("{broken}; a crash from now on is followed by a grace period");
+        if self.off_since.is_none() {
+            error!("{broken}; a crash from now on is followed by a grace period");
+        } else {
+            // That was told, and how it goes on is when it does.
+            debug!("the journal could not be begun anew: {broken}");
+        }
         self.off_since = Some(Instant::now());
         self.is_stuck = matches!(broken, Broken::Stuck { .. });
         if self.is_stuck { Flushed::Stuck } else { Flushed::Off }
