@@ -164,8 +164,9 @@ impl Attempt<'_> {
             Error::Busy { lock: status } => {
                 let what = format!("{} is busy{}", quoted(&status.name), self.other_size(status));
                 Failure::new(self.busy, what).facts_of(status, outlook).hint(format!(
-                    "wait for it with `coordinator {} -w 10m {}{}`",
+                    "wait for it with `coordinator {} -w {} {}{}`",
                     self.verb.unwrap_or("lock"),
+                    outlook::wait_worth(outlook),
                     shell_word(lock),
                     self.command
                 ))

@@ -158,7 +158,7 @@ fn exit_status(name: &str) -> String {
             !matches!(name, "serve" | "config" | "completions" | "man"),
         ),
         (exit::LOST, "The lock was lost, and the command stopped.", of_locking),
-        (exit::LOST, "The lock was lost.", matches!(name, "hold" | "held" | "release")),
+        (exit::LOST, "The lock was lost.", matches!(name, "hold" | "acquire" | "held" | "release")),
         (exit::LOST, "Not everything could be saved.", name == "serve"),
         (exit::LOST, "The coordinator broke a promise.", name == "bench"),
         (
@@ -216,13 +216,13 @@ fn examples(name: &str) -> String {
         ],
         "try" => &["coordinator try nightly -- ./backup"],
         "hold" => &["coordinator hold deploy --max 10m"],
-        "acquire" => &[
-            "eval \"$(coordinator acquire deploy -w 10m --export --while-pid $$)\" || exit",
-            "./step-1",
-            "coordinator held >/dev/null || exit",
-            "./step-2",
-            "coordinator release",
-        ],
+        "acquire" => {
+            &["eval \"$(coordinator acquire deploy -w 10m --export --while-pid $$)\" || exit\n\
+             ./step-1\n\
+             coordinator held >/dev/null || exit\n\
+             ./step-2\n\
+             coordinator release"]
+        }
         "held" => &["coordinator held >/dev/null || exit"],
         "release" => &["coordinator release", "coordinator release deploy --force --token 1881"],
         "events" => &["coordinator events deploy"],
@@ -241,7 +241,8 @@ fn examples(name: &str) -> String {
     };
     let mut text = section("EXAMPLES");
     for line in lines {
-        let _infallible = writeln!(text, ".PP\n.nf\n.RS 4\n{}\n.RE\n.fi", escaped(line));
+        let lines: Vec<_> = line.lines().map(escaped).collect();
+        let _infallible = writeln!(text, ".PP\n.nf\n.RS 4\n{}\n.RE\n.fi", lines.join("\n"));
     }
     text
 }

@@ -44,6 +44,16 @@ pub(crate) fn after_whom(outlook: &Outlook, separator: &str) -> Option<String> {
     Some(format!("{}{separator}token {}", words::who(&last.identity, ""), last.token))
 }
 
+/// A wait that is worth its while, as `-w` takes it: `10m`, or longer if nobody gets the lock before.
+pub(crate) fn wait_worth(outlook: Option<&Outlook>) -> String {
+    let left = outlook.and_then(|it| it.pauses.iter().map(|pause| pause.left_ms).max());
+    match left.unwrap_or_default() / 60_000 + 1 {
+        ..=10 => "10m".to_owned(),
+        minutes @ ..=119 => format!("{minutes}m"),
+        minutes => format!("{}h", minutes.div_ceil(60)),
+    }
+}
+
 /// `in 7s at the latest, unless its holder comes back`, if a lock that is held will be free.
 pub(crate) fn free_by(outlook: &Outlook) -> Option<String> {
     let left = up(outlook.free_ms?);
@@ -83,6 +93,18 @@ mod tests {
         let lost = outlook(vec![pause(After::Loss, 3_001)], None);
         assert_eq!(why_kept(&lost).unwrap(), "kept free for 4s more: its holder was lost");
         assert_eq!(why_kept(&outlook(vec![], Some(1))), None);
+    }
+
+    #[test]
+    fn nobody_is_told_to_wait_for_less_than_it_is_kept() {
+        let wait = |left_ms| wait_worth(Some(&outlook(vec![pause(After::Grant, left_ms)], None)));
+        assert_eq!(wait_worth(None), "10m");
+        assert_eq!(
+            (wait(1), wait(599_999), wait(600_000)),
+            ("10m".into(), "10m".into(), "11m".into())
+        );
+        assert_eq!((wait(7_139_999), wait(7_140_000)), ("119m".into(), "2h".into()));
+        assert_eq!(wait(604_800_000), "169h");
     }
 
     #[test]

@@ -123,7 +123,7 @@ fn what_cannot_be_kept_is_a_mistake_that_is_named() {
     let server = Server::start();
     let weeks = run(server.client(&["lock", "--at-least", "8d", "nightly", "true"]));
     assert_eq!(weeks.code(), Some(2));
-    assert!(weeks.err.contains("least time") && weeks.err.contains("7 days"), "{}", weeks.err);
+    assert!(weeks.err.contains("--at-least") && weeks.err.contains("7d at most"), "{}", weeks.err);
     let nothing = run(server.client(&["lock", "--once-per", "1h", "nightly"]));
     assert_eq!(nothing.code(), Some(2));
     assert!(nothing.err.contains("--once-per wants a command"), "{}", nothing.err);
