@@ -101,6 +101,7 @@ fn load(runtime: &Runtime, address: &str, stop: &Arc<AtomicBool>) -> Vec<JoinHan
     tasks
 }
 
+#[expect(clippy::print_stdout, reason = "a long run ends in figures")]
 fn crashes_cost_nothing(flags: &[&str], crashes: usize) {
     let flags = [&["--ttl-max", "1h"], flags].concat();
     let mut server = Server::start_with(Home::new(), &flags);

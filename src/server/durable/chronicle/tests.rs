@@ -46,7 +46,9 @@ fn segments(data: &Path) -> Vec<std::path::PathBuf> {
 
 /// Takes the journal away, has that noticed, and lets so much time pass that it may be begun anew.
 async fn lose(chronicle: &mut Chronicle, data: &Path) {
-    segments(data).iter().for_each(|path| fs::remove_file(path).unwrap());
+    for path in segments(data) {
+        fs::remove_file(path).unwrap();
+    }
     assert!(matches!(chronicle.check(), Some(Flushed::Off)));
     tokio::time::sleep(ANEW_AFTER).await;
     assert!(chronicle.may_begin_anew());
