@@ -106,8 +106,13 @@ impl Chronicle {
                         info!("journal: {note}");
                     }
                     let (events, took) = (replay.events, began.elapsed());
+                    let table = replay.into_table();
+                    // Before the state has another epoch, or a crash now would make it an old copy.
+                    if !self.is_begun() && !self.begin(&table) {
+                        return None;
+                    }
                     info!("replayed {events} events in {took:.1?}, nothing was lost");
-                    Some(Box::new(replay.into_table()))
+                    Some(Box::new(table))
                 }
                 Err(why) => {
                     error!("the journal cannot be replayed: {why}");
@@ -120,15 +125,16 @@ impl Chronicle {
     fn replay(&mut self, whole: &Whole) -> Result<Replay, String> {
         let replay = whole.replay(&self.disk, |_, checkpoint| Replay::from(checkpoint));
         let replay = replay.map_err(|void| void.to_string())?;
-        if whole.is_long(Bounds::default()) {
-            // Nobody made a checkpoint of it in time: it begins with one.
-            return Ok(replay);
-        }
         let ordered = self.epochs.ordered.max(whole.epochs.ordered);
         let confirmed = self.epochs.confirmed.max(whole.epochs.confirmed);
         self.epochs = Epochs { ordered, confirmed };
         self.journal.epochs(self.epochs);
-        self.journal.go_on(whole).map_err(|broken| broken.to_string())?;
+        // If nobody made a checkpoint of it in time, it begins with one.
+        if !whole.is_long(Bounds::default())
+            && let Err(broken) = self.journal.go_on(whole)
+        {
+            warn!("the journal is begun anew: {broken}");
+        }
         Ok(replay)
     }
 
@@ -208,14 +214,16 @@ impl Chronicle {
     }
 
     fn give_up(&mut self, broken: &Broken) -> Flushed {
-        if self.off_since.is_none() {
+        self.is_stuck = matches!(broken, Broken::Stuck { .. });
+        if self.off_since.is_none() && self.is_stuck {
+            error!("{broken}, and nothing is said");
+        } else if self.off_since.is_none() {
             error!("{broken}; a crash from now on is followed by a grace period");
         } else {
             // That was told, and how it goes on is when it does.
             debug!("the journal could not be begun anew: {broken}");
         }
         self.off_since = Some(Instant::now());
-        self.is_stuck = matches!(broken, Broken::Stuck { .. });
         if self.is_stuck { Flushed::Stuck } else { Flushed::Off }
     }
 

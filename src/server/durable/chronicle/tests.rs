@@ -86,7 +86,7 @@ async fn a_turn_that_is_longer_than_a_record_may_be_is_written_down_all_the_same
     let data = tempfile::tempdir().unwrap();
     let mut chronicle = run(data.path(), 6, 7);
     assert!(chronicle.begin(&table()));
-    let mut record = events(3 * RECORD_BYTES_MAX);
+    let mut record = events(RECORD_BYTES_MAX + 1);
     assert!(record.parts().all(|part| part.len() <= RECORD_BYTES_MAX));
     let flushed = write(&mut chronicle, &record);
     assert!(matches!(flushed, Flushed::Written(None)), "{flushed:?}");
@@ -133,4 +133,18 @@ async fn a_journal_that_cannot_be_read_again_is_given_up_and_one_that_went_befor
     assert!(matches!(chronicle.checkpointed(unread()), Some(Flushed::Off)));
     assert_eq!(segments(data.path()), Vec::<std::path::PathBuf>::new());
     assert!(run(data.path(), 7, 8).find().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_in_the_start_after_one_that_left_a_long_journal_loses_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let mut chronicle = run(data.path(), 6, 7);
+    assert!(chronicle.begin(&table()));
+    // No checkpoint comes of it.
+    write(&mut chronicle, &events(2 * FLOOR_BYTES + FLOOR_BYTES / 8));
+    assert!(run(data.path(), 7, 8).find().is_some());
+    // The crash comes when the state has the new epoch, and nothing was decided yet.
+    assert!(run(data.path(), 8, 9).find().is_some());
+    // Or before it has.
+    assert!(run(data.path(), 8, 10).find().is_some());
 }
