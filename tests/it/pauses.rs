@@ -113,7 +113,7 @@ fn a_lock_delay_that_is_too_long_is_a_mistake_that_is_named() {
     let words = ["lock", "--lock-delay", "61s", "printer", "--", "true"];
     let refused = run(server.client(&words));
     assert_eq!(refused.code(), Some(2));
-    assert!(refused.err.contains("invalid lock delay") && refused.err.contains("60s"));
+    assert!(refused.err.contains("--lock-delay") && refused.err.contains("60s at most"));
 }
 
 #[test]
