@@ -41,22 +41,12 @@ pub mod client;
 #[cfg(any(feature = "client", feature = "server"))]
 mod clock;
 pub mod engine;
-#[cfg(all(test, feature = "codec"))]
-mod fuzz;
-// What clients saw, judged: for tests of all kinds, in here and with the real program.
-#[cfg(test)]
-#[path = "../tests/history/mod.rs"]
-mod history;
-// The whole of it, clients and coordinator, on a network that is none.
 #[cfg(feature = "server")]
 pub mod journal;
-#[cfg(all(test, feature = "client", feature = "server"))]
-mod network_simulation;
 #[cfg(all(feature = "server", unix))]
 pub mod server;
-// The rules of both sides in virtual time: faults by the thousand, each run a function of its seed.
-#[cfg(all(test, feature = "client", feature = "server"))]
-mod simulation;
+#[cfg(test)]
+mod testing;
 pub mod types;
 pub mod wire;
 

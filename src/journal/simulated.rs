@@ -10,7 +10,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Disk, DiskFile, Facts};
-use crate::fuzz::Random;
+use crate::testing::fuzz::Random;
 
 /// What is lost, is lost in pages. Small, so that small journals have many.
 const PAGE_BYTES: usize = 64;

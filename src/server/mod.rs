@@ -58,21 +58,17 @@ mod desk;
 mod durable;
 mod error;
 mod fields;
-#[cfg(test)]
-mod fuzz;
 mod gate;
-#[cfg(test)]
-mod journalled;
 mod ledger;
 mod log_lines;
 mod messages;
 mod net;
 mod places;
-#[cfg(test)]
-mod restarts;
 mod run;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use config::{Config, Data, LOCK_PORT, LostState, StaleState};
 pub use durable::StoreError;

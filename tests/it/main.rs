@@ -13,7 +13,7 @@ mod crowds;
 mod examples;
 mod files;
 mod forked;
-#[path = "../history/mod.rs"]
+#[path = "../../src/testing/history/mod.rs"]
 mod history;
 mod journal;
 mod keeper;
@@ -28,7 +28,7 @@ mod others;
 mod pauses;
 mod proxy;
 #[expect(dead_code, reason = "the fuzzers use the rest")]
-#[path = "../../src/fuzz/random.rs"]
+#[path = "../../src/testing/fuzz/random.rs"]
 mod random;
 mod raw;
 mod recipes;

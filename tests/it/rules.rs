@@ -103,7 +103,7 @@ fn stated() -> BTreeMap<String, Stated> {
 /// Whether a file is there to test something.
 fn is_test(path: &Path) -> bool {
     let path = path.to_string_lossy();
-    let rooms = ["tests/", "src/simulation/", "src/network_simulation/", "src/engine/stories/"];
+    let rooms = ["tests/", "src/testing/", "src/engine/stories/"];
     rooms.iter().any(|room| path.starts_with(room))
         || ["/tests/", "tests.rs", "/exhaustive", "/fuzz"].iter().any(|part| path.contains(part))
 }

@@ -1,7 +1,7 @@
 //! Rule J2: ends that are cut short, and bits that flipped.
 
 use super::*;
-use crate::fuzz::Random;
+use crate::testing::fuzz::Random;
 
 /// A journal of one segment with so many records, each in a write of its own.
 fn small(distance: Distance, records: u64) -> SimulatedDisk {

@@ -2,7 +2,7 @@
 
 use super::simulated::Faults;
 use super::*;
-use crate::fuzz::Random;
+use crate::testing::fuzz::Random;
 
 fn is_fresh(disk: &SimulatedDisk) -> bool {
     matches!(recover(disk, &expected()), Recovered::Fresh)

@@ -3,7 +3,7 @@
 
 use super::simulated::Faults;
 use super::*;
-use crate::fuzz::{Campaign, Random};
+use crate::testing::fuzz::{Campaign, Random};
 
 /// Runs after each other on one disk, and what a perfect memory knows of them.
 struct Model {

@@ -2,7 +2,7 @@
 
 use super::simulated::Faults;
 use super::*;
-use crate::fuzz::Random;
+use crate::testing::fuzz::Random;
 
 /// Writes until a checkpoint is due.
 fn until_due(journal: &mut SimulatedJournal) -> (Task, u64) {

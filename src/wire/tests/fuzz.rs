@@ -10,7 +10,7 @@ use tokio_util::codec::Decoder;
 use super::super::codec::{BATCH_LEN_MAX, ClientCodec, Codec, ServerCodec};
 use super::super::{decode, encode_frame};
 use super::messages;
-use crate::fuzz::{Corpus, Random, assert_in_corpus, fuzz, mutated};
+use crate::testing::fuzz::{Corpus, Random, assert_in_corpus, fuzz, mutated};
 
 /// Executions in the normal run.
 const EXECUTIONS: u64 = 10_000;

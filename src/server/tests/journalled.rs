@@ -1,0 +1,78 @@
+//! Stories of a Coordinator whose journal fails: nothing is said that is not written down, and nothing
+//! is written down that is not so (rules J1, J5).
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use crate::journal::Distance;
+use crate::server::durable::chronicle::Chronicle;
+use crate::server::messages::Save;
+use crate::server::testing::{Bench, FlakyStore, local, request, settle};
+use crate::types::Epoch;
+use crate::wire::ServerMessage;
+
+/// The name of a segment that is behind all that there are.
+const LATEST: &str = "journal/99999998.log";
+
+/// The journal of a run of epoch 7, as [`Bench::behind`] has it.
+fn chronicle(data: &Path) -> Chronicle {
+    let (last, next) = (Epoch::new(6), Epoch::new(7));
+    Chronicle::open(data, Distance::Process, last, next).unwrap()
+}
+
+fn remove_segments(data: &Path) {
+    for entry in fs::read_dir(data.join("journal")).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_over_and_could_not_be_saved_leaves_no_journal_that_says_that_nothing_is_held() {
+    local(async {
+        let data = tempfile::tempdir().unwrap();
+        let store = Arc::new(FlakyStore::default());
+        let mut bench = Bench::behind(chronicle(data.path()), &store);
+        let session = bench.open().await;
+        session.submit(vec![request(1, "printer")]);
+        settle().await;
+        assert!(matches!(session.take()[..], [ServerMessage::Grant { .. }]));
+        // The disk fails, for the journal and for the state.
+        remove_segments(data.path());
+        store.fail(true);
+        sleep(Duration::from_secs(4)).await;
+        let (saved, _done) = oneshot::channel();
+        bench.coordinator.send(Save { saved }).await.unwrap();
+        sleep(Duration::from_secs(60)).await;
+        let (last, next) = (Epoch::new(7), Epoch::new(8));
+        let mut next = Chronicle::open(data.path(), Distance::Process, last, next).unwrap();
+        assert!(next.find().is_none());
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_journal_cannot_be_made_void_nothing_is_said_and_that_is_tried_once_a_second() {
+    local(async {
+        let data = tempfile::tempdir().unwrap();
+        let store = Arc::new(FlakyStore::default());
+        let mut bench = Bench::behind(chronicle(data.path()), &store);
+        let session = bench.open().await;
+        // Neither emptied nor removed can be what is no file.
+        remove_segments(data.path());
+        fs::create_dir(data.path().join(LATEST)).unwrap();
+        sleep(Duration::from_secs(4)).await;
+        session.submit(vec![request(1, "printer")]);
+        // If each try led to two, there would be more than a million by now.
+        sleep(Duration::from_secs(40)).await;
+        assert!(session.take().is_empty());
+        fs::remove_dir(data.path().join(LATEST)).unwrap();
+        sleep(Duration::from_secs(2)).await;
+        assert!(matches!(session.take()[..], [ServerMessage::Grant { .. }, ..]));
+    })
+    .await;
+}

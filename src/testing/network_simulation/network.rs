@@ -1,0 +1,286 @@
+//! The network between clients and the coordinator: who gets through to whom, and how fast.
+//!
+//! What goes wrong does so on the *way* of a client, which all its connections share, or on one
+//! connection. It is set from outside, by `faults`; here is what comes of it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::stream::{Side, Stream, Weather, Wire, millis};
+use super::trace::Trace;
+use crate::client::{Connecting, Connector};
+use crate::server::Listener;
+use crate::testing::fuzz::Random;
+
+/// How long a piece takes where nothing is wrong.
+const LATENCY: Duration = Duration::from_millis(4);
+/// When whoever connects says so again, if nobody answers.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// So often is a connection that is made a slow one.
+const CONNECTIONS_PER_SLOW_ONE: usize = 12;
+/// How long pieces take there, at most.
+const SLOW: Duration = Duration::from_millis(1_200);
+
+/// What is wrong on the way of a client.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    /// Nothing arrives before this, from the client and from the server.
+    dark_until: [Instant; 2],
+    /// Connections are refused before this.
+    refused_until: Instant,
+    /// How long a piece takes at most, until when.
+    slow: (Duration, Instant),
+}
+
+/// What the network knows.
+struct Inner {
+    /// Decides about whatever is not of one connection.
+    random: Random,
+    /// How many connections there were.
+    made: u64,
+    /// Those that may still be there.
+    wires: Vec<Wire>,
+    /// By client.
+    ways: BTreeMap<u64, Way>,
+    /// Where the coordinator accepts; none while it does not.
+    port: Option<UnboundedSender<Stream>>,
+    /// Whether connections can be slow by themselves.
+    weather: Weather,
+    /// The one to whom nothing happens, if there is one.
+    sheltered: Option<u64>,
+    /// Whether a machine is there that refuses connections when no coordinator accepts them.
+    answers: Answers,
+}
+
+/// Whether somebody answers who connects where nobody accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answers {
+    /// The machine refuses.
+    Yes,
+    /// There is no machine.
+    No,
+}
+
+/// The network.
+#[derive(Clone)]
+pub(super) struct Network {
+    /// Shared with all who connect, which can be on other threads as far as the types know.
+    inner: Arc<Mutex<Inner>>,
+    /// Where it is written down who connects.
+    trace: Trace,
+}
+
+impl Network {
+    pub(super) fn new(random: Random, trace: Trace) -> Self {
+        let (made, wires, ways) = (0, Vec::new(), BTreeMap::new());
+        let inner = Inner {
+            random,
+            made,
+            wires,
+            ways,
+            port: None,
+            weather: Weather::Rough,
+            sheltered: None,
+            answers: Answers::Yes,
+        };
+        Self { inner: Arc::new(Mutex::new(inner)), trace }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    /// How many connections there were.
+    pub(super) fn connections(&self) -> u64 {
+        self.lock().made
+    }
+
+    /// The way of a client's connections.
+    pub(super) fn route(&self, client: u64) -> Route {
+        Route { network: self.clone(), client }
+    }
+
+    /// Where a coordinator accepts from now on.
+    pub(super) fn open_port(&self) -> Port {
+        let (sender, accepted) = unbounded_channel();
+        self.lock().port = Some(sender);
+        Port(accepted)
+    }
+
+    /// Nobody accepts any more.
+    pub(super) fn close_port(&self, answers: Answers) {
+        let mut inner = self.lock();
+        inner.answers = answers;
+        inner.port = None;
+    }
+
+    /// Nothing happens to `client` by itself.
+    pub(super) fn shelter(&self, client: u64) {
+        self.lock().sheltered = Some(client);
+    }
+
+    /// Does something to each connection of `client`, or of all.
+    fn each(&self, client: Option<u64>, mut does: impl FnMut(&Wire)) {
+        let mut inner = self.lock();
+        inner.wires.retain(|wire| !wire.is_over());
+        let all = inner.wires.iter();
+        all.filter(|wire| client.is_none_or(|client| wire.client == client)).for_each(&mut does);
+    }
+
+    /// `client` is about to die, and says nothing any more.
+    pub(super) fn silence(&self, client: u64) {
+        self.each(Some(client), |wire| wire.die(Side::Client));
+    }
+
+    /// The coordinator is.
+    pub(super) fn silence_coordinator(&self) {
+        self.each(None, |wire| wire.die(Side::Server));
+    }
+
+    /// Its connections break.
+    pub(super) fn cut(&self, client: u64) {
+        self.each(Some(client), Wire::cut);
+    }
+
+    /// Nothing that `from` said arrives for so long.
+    pub(super) fn darken(&self, client: u64, from: Side, length: Duration) {
+        let until = Instant::now() + length;
+        self.lock().way(client).dark_until[from as usize] = until;
+        self.each(Some(client), |wire| wire.darken(from, until));
+    }
+
+    /// The same, of the connections there are: the next ones overtake what is said on them.
+    pub(super) fn hold_up(&self, client: u64, from: Side, length: Duration) {
+        let until = Instant::now() + length;
+        self.each(Some(client), |wire| wire.darken(from, until));
+    }
+
+    /// The connections there are lead nowhere any more, one way or both, and nobody is told.
+    pub(super) fn forget(&self, client: u64) {
+        self.each(Some(client), Wire::forget);
+    }
+
+    /// No connection is accepted for so long.
+    pub(super) fn refuse(&self, client: u64, length: Duration) {
+        self.lock().way(client).refused_until = Instant::now() + length;
+    }
+
+    /// All takes longer for so long.
+    pub(super) fn slow_down(&self, client: u64, latency_max: Duration, length: Duration) {
+        self.lock().way(client).slow = (latency_max, Instant::now() + length);
+        self.each(Some(client), |wire| wire.slow_down(latency_max));
+    }
+
+    /// What is slow is fast again.
+    pub(super) fn speed_up(&self, client: u64) {
+        self.each(Some(client), |wire| wire.slow_down(LATENCY));
+    }
+
+    /// Nothing is wrong any more.
+    pub(super) fn heal(&self) {
+        let mut inner = self.lock();
+        inner.ways.clear();
+        inner.weather = Weather::Calm;
+        drop(inner);
+        self.each(None, |wire| {
+            wire.slow_down(LATENCY);
+            wire.heal();
+        });
+    }
+
+    /// Connects, if and when the way is free.
+    async fn dial(&self, client: u64) -> io::Result<Stream> {
+        loop {
+            let pause = millis(&mut self.lock().random, 4);
+            sleep(pause).await;
+            let Way { dark_until, refused_until, slow } = *self.lock().way(client);
+            let now = Instant::now();
+            if refused_until > now {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            let dark_until = dark_until[0].max(dark_until[1]);
+            if dark_until > now {
+                sleep_until(dark_until).await;
+                continue;
+            }
+            if slow.1 > now {
+                let pause = millis(&mut self.lock().random, 1_000);
+                sleep(pause).await;
+            }
+            if self.lock().answers == Answers::No {
+                // As TCP does, for as long as whoever tries likes to wait.
+                sleep(TRY_AGAIN).await;
+                continue;
+            }
+            return self.lock().connect(client, &self.trace);
+        }
+    }
+}
+
+impl Inner {
+    fn way(&mut self, client: u64) -> &mut Way {
+        let now = Instant::now();
+        let free = Way { dark_until: [now; 2], refused_until: now, slow: (LATENCY, now) };
+        self.ways.entry(client).or_insert(free)
+    }
+
+    fn connect(&mut self, client: u64, trace: &Trace) -> io::Result<Stream> {
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        let port = self.port.clone().ok_or_else(refused)?;
+        self.made += 1;
+        let is_sheltered = self.sheltered == Some(client);
+        let weather = if is_sheltered { Weather::Calm } else { self.weather };
+        let (latency_max, until) = self.way(client).slow;
+        let latency_max = if until > Instant::now() {
+            latency_max
+        } else if weather == Weather::Rough && self.random.once_in(CONNECTIONS_PER_SLOW_ONE) {
+            SLOW
+        } else {
+            LATENCY
+        };
+        let random = Random::new(self.random.next());
+        let (wire, near, far) =
+            Wire::new(self.made, client, random, latency_max, weather, trace.clone());
+        port.send(far).map_err(|_| refused())?;
+        trace.say(format_args!("connection {} of client {client}", self.made));
+        self.wires.push(wire);
+        Ok(near)
+    }
+}
+
+/// How a client's connections are made.
+pub(super) struct Route {
+    /// Over which network.
+    network: Network,
+    /// Which client's.
+    client: u64,
+}
+
+impl Connector for Route {
+    type Io = Stream;
+
+    fn connect(&mut self) -> Connecting<Stream> {
+        let (network, client) = (self.network.clone(), self.client);
+        Box::pin(async move { network.dial(client).await })
+    }
+}
+
+/// Where a coordinator's connections come from.
+pub(super) struct Port(UnboundedReceiver<Stream>);
+
+impl Listener for Port {
+    type Stream = Stream;
+
+    async fn accept(&mut self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        match self.0.recv().await {
+            Some(stream) => Ok((stream, None)),
+            None => std::future::pending().await,
+        }
+    }
+}
