@@ -290,7 +290,7 @@ fn growth(results: &Value) -> String {
         row
     });
     let heads = [
-        "beside so many",
+        "beside this many",
         "how many",
         "closed loop, µs: before",
         "after",
