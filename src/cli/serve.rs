@@ -217,6 +217,7 @@ fn config(settings: &Settings) -> Config {
     config.connections_max = settings.connections_max;
     config.unread_bytes_max = settings.unread_max.0;
     config.connections_per_address_max = settings.connections_per_address_max;
+    config.messages_per_second_max = settings.messages_per_second_max.map(|rate| rate.0);
     config.limits.sessions_per_address_max = settings.sessions_per_address_max;
     config.io_threads = settings.io_threads.0;
     config.handshake_timeout = settings.handshake_timeout;

@@ -23,7 +23,7 @@ use super::errors::Failure;
 use super::log::{Filter, LogFormat};
 use super::sources::Sources;
 use super::values::{
-    JournalDistance, OnLost, PORT_DEFAULT, ServerAddress, Size, Threads, TtlMax, Value,
+    JournalDistance, MessageRate, OnLost, PORT_DEFAULT, ServerAddress, Size, Threads, TtlMax, Value,
 };
 use super::words;
 
@@ -190,6 +190,10 @@ settings! {
     /// Most connections from one address at a time; else three quarters of --connections-max.
     connections_per_address_max: Option<usize> = |_| String::new(),
         "connections-per-address-max" "N" SERVERS, Foreign::None;
+    /// Most messages a second from one address, at least 1000: past that it is read later; none by
+    /// default.
+    messages_per_second_max: Option<MessageRate> = |_| String::new(),
+        "messages-per-second-max" "N" SERVERS, Foreign::None;
     /// Most bytes that clients have not read yet, all together; beyond, who has most is closed.
     unread_max: Size = |_| words::size(Config::default().unread_bytes_max),
         "unread-max" "SIZE" SERVERS, Foreign::None;

@@ -1,11 +1,13 @@
 //! How each kind of setting is written, whether as a flag, in the environment or in the file.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use coordinator::client::SERVERS_MAX;
 use coordinator::journal::Distance;
+use coordinator::server::MESSAGES_PER_SECOND_MIN;
 use coordinator::types::{Identity, Ttl};
 
 /// The port of locks: L-O-C-K on a telephone's keypad.
@@ -160,6 +162,20 @@ impl Value for Threads {
         match text.parse() {
             Ok(count) if count <= THREADS_MAX => Ok(Self(count)),
             Ok(_) => Err(format!("and must be at most {THREADS_MAX}")),
+            Err(_) => Err("which is no number".to_owned()),
+        }
+    }
+}
+
+/// A number of messages a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MessageRate(pub(crate) NonZeroU32);
+
+impl Value for MessageRate {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(rate) if rate >= MESSAGES_PER_SECOND_MIN => Ok(Self(rate)),
+            Ok(_) => Err(format!("and must be at least {MESSAGES_PER_SECOND_MIN}")),
             Err(_) => Err("which is no number".to_owned()),
         }
     }

@@ -46,6 +46,8 @@ pub(super) enum Topic {
     NotAccepted,
     /// A peer does not read.
     SlowReader,
+    /// An address sends more than it may.
+    TooFast,
     /// A request would never have been granted.
     Deadlock,
     /// A reclaim with a proof that is none.
@@ -66,6 +68,7 @@ impl Topic {
             | Self::Refusal
             | Self::NotAccepted
             | Self::SlowReader
+            | Self::TooFast
             | Self::Deadlock
             | Self::WrongSeal => Level::Warn,
             Self::Session | Self::Grant | Self::Revoke => Level::Info,
@@ -81,6 +84,7 @@ impl Topic {
             | Self::Refusal
             | Self::NotAccepted
             | Self::SlowReader
+            | Self::TooFast
             | Self::Deadlock
             | Self::WrongSeal
             | Self::Revoke => LINES_PER_PLACE_MAX,
@@ -98,6 +102,7 @@ impl Topic {
             Self::Refusal => "refused connections",
             Self::NotAccepted => "failures to accept",
             Self::SlowReader => "slow readers",
+            Self::TooFast => "pauses in reading",
             Self::Deadlock => "refused deadlocks",
             Self::WrongSeal => "reclaims with a wrong seal",
             Self::Session => "lines about sessions",

@@ -2,6 +2,7 @@
 //! not known here.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +13,10 @@ use crate::types::Limits;
 
 /// The port of the locks: L-O-C-K on a keypad.
 pub const LOCK_PORT: u16 = 5625;
+
+/// Lowest limit on messages a second that makes sense: one read brings up to some 1,600 messages, and a client
+/// that has to wait longer than its lease for its next turn has lost its locks.
+pub const MESSAGES_PER_SECOND_MIN: NonZeroU32 = NonZeroU32::new(1_000).expect("not zero");
 
 /// How a coordinator is to run.
 #[derive(Clone, Debug)]
@@ -31,6 +36,10 @@ pub struct Config {
     /// Most of them from one address; none: three quarters. All that come over loopback are from one,
     /// and all from a network of IPv6 with a prefix of 64 bits.
     pub connections_per_address_max: Option<usize>,
+    /// Most messages a second from one address, each connection counted as one; none: as many as come. An
+    /// address that sends more is not read until it has caught up. Nothing is lost by that but time: too
+    /// low a limit delays keep-alives as well; see [`MESSAGES_PER_SECOND_MIN`].
+    pub messages_per_second_max: Option<NonZeroU32>,
     /// Most bytes that lie here for clients which have not read them, all connections together. Past
     /// it, those who have most unread are closed.
     pub unread_bytes_max: usize,
@@ -62,6 +71,7 @@ impl Default for Config {
             limits: Limits::default(),
             connections_max: 10_000,
             connections_per_address_max: None,
+            messages_per_second_max: None,
             unread_bytes_max: UNREAD_BYTES_MAX,
             io_threads: 0,
             handshake_timeout: Duration::from_secs(5),

@@ -70,7 +70,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Config, Data, LOCK_PORT, LostState, StaleState};
+pub use config::{Config, Data, LOCK_PORT, LostState, MESSAGES_PER_SECOND_MIN, StaleState};
 pub use durable::StoreError;
 pub use error::ServerError;
 pub use run::{Server, ServerHandle, Spawned, spawn};

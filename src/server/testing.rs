@@ -30,6 +30,7 @@ use crate::server::durable::store::{Change, MemoryStore, StateStore, StoreError,
 use crate::server::gate::{Gate, Link};
 use crate::server::ledger::{Account, Ledger, UNREAD_BYTES_MAX};
 use crate::server::messages::{Connect, Disconnect};
+use crate::server::net::pace::Paces;
 use crate::server::net::session::Shared;
 use crate::types::{ConnectionId, Epoch, FencingToken, Limits, TTL_MAX, Timestamp, Ttl};
 use crate::wire::{
@@ -197,6 +198,7 @@ impl Bench {
             address: SocketAddr::from(([127, 0, 0, 1], 5625)),
             handshake_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(60),
+            paces: Paces::new(None),
         })
     }
 

@@ -4,5 +4,6 @@
 
 pub(super) mod hosts;
 pub(super) mod listener;
+pub(super) mod pace;
 pub(super) mod place;
 pub(super) mod session;

@@ -43,6 +43,7 @@ use crate::server::gate::Gate;
 use crate::server::messages::{CloseAll, Drain, Save, TellState};
 use crate::server::net::hosts::{Here, Host, IoThreads};
 use crate::server::net::listener::{self, Listener, accept_all};
+use crate::server::net::pace::Paces;
 use crate::server::net::session::{CLOSE_TIMEOUT, Shared};
 use crate::server::places::Places;
 use crate::types::{Epoch, GoodbyeCode, Timestamp};
@@ -242,6 +243,7 @@ impl<L: Listener> Bound<L> {
             address,
             handshake_timeout: config.handshake_timeout,
             idle_timeout: config.idle_timeout,
+            paces: Paces::new(config.messages_per_second_max),
         });
         Ok(Self {
             listener,

@@ -32,7 +32,8 @@
 //! more is read, and the peer's window fills. A read that brings a Hello is the only one on its way.
 //! If more than [`OUTBOX_BYTES_MAX`] cannot be written when there is more to say, the peer does not
 //! read, and is closed. One batch may be longer than that, for it is not its reader's fault; how long
-//! is bounded where it is made. All outboxes together are bounded by the [`Ledger`](crate::server::ledger).
+//! is bounded where it is made. If its address sends more messages than it may, nothing is read until it has
+//! caught up ([`Pace`]). All outboxes together are bounded by the [`Ledger`](crate::server::ledger).
 
 mod door;
 mod io;
@@ -53,6 +54,7 @@ use tokio::time::Instant;
 
 use self::io::{Exchange, Reading, Transport};
 use self::onlooker::Onlooker;
+use super::pace::{Pace, Paces};
 use super::place::Place;
 use crate::server::chatter::Topic;
 use crate::server::coordinator::Coordinator;
@@ -63,7 +65,7 @@ use crate::server::desk::weight;
 use crate::server::gate::Link;
 use crate::server::ledger::Account;
 use crate::server::messages::{Connect, Disconnect};
-use crate::types::{ConnectionId, GoodbyeCode};
+use crate::types::{ConnectionId, GoodbyeCode, Origin};
 use crate::wire::{self, Attach, ClientMessage, CodecError, PROTOCOL, ServerMessage, encode_frame};
 
 /// Most bytes that wait for a peer that does not read.
@@ -87,6 +89,8 @@ pub(in crate::server) struct Shared {
     pub(in crate::server) handshake_timeout: Duration,
     /// How long an observer may say nothing.
     pub(in crate::server) idle_timeout: Duration,
+    /// How much each address may say.
+    pub(in crate::server) paces: Paces,
 }
 
 /// One connection.
@@ -119,6 +123,10 @@ pub(in crate::server) struct Session<S> {
     place: Place,
     /// While it is at the door: waits for others to need the room.
     ring: Option<SpawnHandle>,
+    /// How fast its address may send, if that is limited.
+    pace: Option<Arc<Pace>>,
+    /// Until when nothing is read, for its address has sent more than that.
+    pace_until: Option<Instant>,
 }
 
 /// Where in its life a connection is.
@@ -144,6 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         shared: Arc<Shared>,
     ) -> Self {
         let account = shared.counters.ledger.open();
+        let pace = shared.paces.of(peer.map(|peer| Origin::of(peer.ip())));
         Self {
             transport: Transport::new(stream),
             connection,
@@ -159,6 +168,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
             disconnected: false,
             place,
             ring: None,
+            pace,
+            pace_until: None,
         }
     }
 
@@ -239,7 +250,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     fn submit(&mut self, messages: Vec<ClientMessage>, mut window: Window) {
         let ledger = &self.shared.counters.ledger;
         let unheard = ledger.submit(weight::of_read(&messages));
-        if !ledger.may_read_on() {
+        let may_read_on = ledger.may_read_on();
+        if !may_read_on || self.is_too_fast(messages.len()) {
             window = Window::Shut;
         }
         if window == Window::Shut {
@@ -247,6 +259,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         }
         let connection = self.connection;
         self.shared.coordinator.do_send(Submit { connection, messages, window, unheard });
+    }
+
+    /// Counts what came against what its address may send. Says whether it has to wait.
+    fn is_too_fast(&mut self, messages: usize) -> bool {
+        let Some(pause) = self.pace.as_ref().and_then(|pace| pace.heard(messages)) else {
+            return false;
+        };
+        self.pace_until = Some(Instant::now() + pause);
+        if self.shared.counters.chatter.admits(Topic::TooFast, self.peer) {
+            warn!(
+                "too many messages a second, reading on later connection={} peer={} pause_ms={}",
+                self.connection,
+                self.peer_text(),
+                pause.as_millis()
+            );
+        }
+        true
+    }
+
+    /// Reads on; once its address may send again, if that is not yet so.
+    fn read_on(&mut self, ctx: &mut Context<Self>) {
+        let pause = self.pace_until.take().map(|until| until - Instant::now());
+        match pause.filter(|pause| !pause.is_zero()) {
+            None => self.transport.reading = Reading::Messages,
+            Some(pause) => {
+                ctx.run_later(pause, |this, _| {
+                    if this.transport.reading == Reading::Paused {
+                        this.transport.reading = Reading::Messages;
+                        this.wake();
+                    }
+                });
+            }
+        }
+    }
+
+    /// Has the socket looked at again: it may have been in this turn, before there was a reason to.
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
     }
 
     /// Closes an observer's connection once nothing was heard of it for long enough.
@@ -303,10 +355,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         self.state = State::Closing;
         self.transport.drop_rest();
         self.set_timer(CLOSE_TIMEOUT, ctx, |_, ctx| ctx.stop());
-        // The Exchange has to see it, and may have been polled already in this turn.
-        if let Some(waker) = &self.waker {
-            waker.wake_by_ref();
-        }
+        self.wake();
     }
 
     /// Tells the Coordinator, once, that nothing more comes.
@@ -391,6 +440,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Actor for Session<S> {
         let link = Link { session: ctx.address().recipient(), share: self.account.share() };
         self.shared.coordinator.do_send(Connect { connection, peer, link });
 
+        if self.is_too_fast(1) {
+            // A connection counts as a message: neither are handshakes a way round the limit.
+            self.transport.reading = Reading::Paused;
+            self.read_on(ctx);
+        }
         ctx.spawn(Exchange);
         self.listen_at_door(ctx);
         self.set_timer(self.shared.handshake_timeout, ctx, |this, ctx| {
@@ -446,9 +500,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Handler<Deliver> for Session<S
             self.submits = 0;
             match self.state {
                 State::HalfClosed => self.finish(ctx),
-                State::Handshake | State::Open | State::Closing => {
-                    self.transport.reading = Reading::Messages;
-                }
+                State::Handshake | State::Open | State::Closing => self.read_on(ctx),
             }
         }
     }

@@ -2,6 +2,7 @@
 //! else is left to do.
 
 mod onlooker;
+mod pace;
 mod turns;
 mod unread;
 
