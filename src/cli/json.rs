@@ -2,7 +2,8 @@
 //! spelled out here and do not follow the wire's.
 
 use coordinator::wire::{
-    After, Holder, LockStatus, Mode, Pause, ServerStatus, SessionStatus, Waiter,
+    After, Holder, JournalDistance, JournalStart, JournalStatus, LockStatus, Mode, Pause,
+    ServerStatus, SessionStatus, Waiter,
 };
 use serde_json::{Value, json};
 
@@ -14,6 +15,7 @@ pub(crate) fn seen(seen: &Seen) -> Value {
         "server": server(&seen.server),
         "locks": seen.locks.iter().map(|of| with_outlook(lock(of), seen)).collect::<Vec<_>>(),
     });
+    json["journal"] = seen.journal.as_ref().map_or(Value::Null, journal);
     if let Some(sessions) = &seen.sessions {
         json["sessions"] = sessions.iter().map(session).collect();
     }
@@ -40,6 +42,32 @@ fn server(status: &ServerStatus) -> Value {
         "last_token": status.last_token,
         "grace_ms": status.grace_ms,
         "unsaved_ms": status.unsaved_ms,
+    })
+}
+
+fn journal(status: &JournalStatus) -> Value {
+    let distance = match status.distance {
+        JournalDistance::Off => "off",
+        JournalDistance::Process => "process",
+        JournalDistance::Machine => "machine",
+        _ => "unknown",
+    };
+    let start = match &status.start {
+        JournalStart::New => json!({"kind": "new"}),
+        JournalStart::Saved => json!({"kind": "saved"}),
+        JournalStart::Replayed { events, took_us } => {
+            json!({"kind": "replayed", "events": events, "took_us": took_us})
+        }
+        JournalStart::Lost { why, grace_ms } => {
+            json!({"kind": "lost", "why": why, "grace_ms": grace_ms})
+        }
+        _ => json!({"kind": "unknown"}),
+    };
+    json!({
+        "distance": distance,
+        "bytes": status.bytes,
+        "off_ms": status.off_ms,
+        "start": start,
     })
 }
 

@@ -40,6 +40,7 @@ mod events;
 mod foreground;
 mod held;
 mod hold;
+mod journal;
 mod json;
 mod keeper;
 mod life;

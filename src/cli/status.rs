@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use coordinator::wire::{Holder, LockStatus, Outlook, ServerStatus, SessionStatus};
+use coordinator::wire::{Holder, JournalStatus, LockStatus, Outlook, ServerStatus, SessionStatus};
 use coordinator::{Error, Observer};
 
 use super::args::StatusArgs;
 use super::errors::{Attempt, Failure, exit, queue};
+use super::journal;
 use super::json;
 use super::outlook;
 use super::output;
@@ -26,6 +27,8 @@ const LOCKS_ASKED_AGAIN_MAX: usize = 256;
 pub(crate) struct Seen {
     /// The coordinator as a whole.
     pub(crate) server: ServerStatus,
+    /// The journal; none if the coordinator does not know the question.
+    pub(crate) journal: Option<JournalStatus>,
     /// The locks in use, or the one that was asked for if it is.
     pub(crate) locks: Vec<LockStatus>,
     /// Until when they are not to be had, of those of which that is known.
@@ -89,7 +92,9 @@ async fn look(args: &StatusArgs, settings: &Settings) -> Result<Seen, Failure> {
             None => observer.outlooks().await?,
         };
         let sessions = if args.sessions { Some(observer.sessions().await?) } else { None };
-        Ok(Seen { server, locks, outlooks, sessions })
+        // The last question: who does not know it hangs up.
+        let journal = observer.journal().await.ok();
+        Ok(Seen { server, journal, locks, outlooks, sessions })
     };
     seen.await.map_err(|error| attempt.failed(&error))
 }
@@ -112,6 +117,7 @@ async fn name_all(observer: &mut Observer, locks: &mut [LockStatus]) -> Result<(
 /// The whole: a line for the server, a table of locks, perhaps one of sessions.
 fn overview(server: &str, seen: &Seen) -> String {
     let mut text = server_line(server, &seen.server);
+    text.push_str(&seen.journal.as_ref().map(journal::line).unwrap_or_default());
     if seen.locks.is_empty() {
         text.push_str("nothing is locked\n");
     } else {

@@ -1,6 +1,6 @@
 //! What people and programs are shown.
 
-use coordinator::wire::{Mode, Waiter};
+use coordinator::wire::{JournalDistance, JournalStart, Mode, Waiter};
 
 use super::*;
 
@@ -81,6 +81,7 @@ fn readers() -> LockStatus {
 fn the_overview_shows_locks_with_holders_and_queues() {
     let seen = Seen {
         server: server(),
+        journal: None,
         locks: vec![deploy(), readers()],
         outlooks: vec![],
         sessions: None,
@@ -105,7 +106,7 @@ fn the_overview_shows_locks_with_holders_and_queues() {
 #[test]
 fn an_empty_table_says_so_in_words() {
     let server = ServerStatus { locks: 1, sessions: 1, grants: 1, ..server() };
-    let seen = Seen { server, locks: vec![], outlooks: vec![], sessions: None };
+    let seen = Seen { journal: None, server, locks: vec![], outlooks: vec![], sessions: None };
     assert_eq!(
         overview("here:1", &seen),
         "coordinator 0.1.0 at here:1, epoch 18, up 3h12m: 1 session, 1 lock, 2 waiting, 1 grant\n\
@@ -139,6 +140,7 @@ fn programs_get_numbers_and_stable_names() {
     };
     let seen = Seen {
         server: server(),
+        journal: None,
         locks: vec![deploy()],
         outlooks: vec![],
         sessions: Some(vec![session]),
@@ -156,11 +158,19 @@ fn programs_get_numbers_and_stable_names() {
 #[test]
 fn every_name_is_in_the_description() {
     let described = include_str!("../../docs/status-json.md");
-    let seen =
-        Seen { server: server(), locks: vec![deploy()], outlooks: vec![], sessions: Some(vec![]) };
+    let start = JournalStart::Lost { why: String::new(), grace_ms: 10_250 };
+    let distance = JournalDistance::Process;
+    let seen = Seen {
+        journal: Some(JournalStatus { distance, bytes: 5, off_ms: 0, start }),
+        server: server(),
+        locks: vec![deploy()],
+        outlooks: vec![],
+        sessions: Some(vec![]),
+    };
     let json = json::seen(&seen);
-    let lock = &json["locks"][0];
-    for object in [&json, &json["server"], lock, &lock["holders"][0], &lock["waiters"][0]] {
+    let (lock, journal) = (&json["locks"][0], &json["journal"]);
+    let of_lock = [lock, &lock["holders"][0], &lock["waiters"][0]];
+    for object in [&json, &json["server"], journal, &journal["start"]].into_iter().chain(of_lock) {
         for name in object.as_object().unwrap().keys() {
             assert!(described.contains(&format!("`{name}`")), "{name} is not described");
         }
@@ -170,7 +180,7 @@ fn every_name_is_in_the_description() {
 #[test]
 fn who_looks_sees_why_everybody_waits() {
     let server = ServerStatus { grace_ms: 8_200, unsaved_ms: 61_000, ..server() };
-    let seen = Seen { server, locks: vec![], outlooks: vec![], sessions: None };
+    let seen = Seen { journal: None, server, locks: vec![], outlooks: vec![], sessions: None };
     let text = overview("here:1", &seen);
     assert!(text.contains("it has crashed: for 8s more, only earlier holders"), "{text}");
     assert!(text.contains("its state could not be saved for 1m1s: granting stops"), "{text}");

@@ -200,7 +200,8 @@ fn programs_are_told_what_waiters_hold() {
         grace_ms: 0,
         unsaved_ms: 0,
     };
-    let json = as_json(&Seen { server, locks: chain(), outlooks: vec![], sessions: None });
+    let json =
+        as_json(&Seen { journal: None, server, locks: chain(), outlooks: vec![], sessions: None });
     assert_eq!(json["locks"][0]["waiters"][0]["holds"], json!(["migrations"]));
     assert_eq!(json["locks"][0]["waiters"][0]["owner"], 7);
     assert_eq!(json["locks"][0]["waiters"][1]["holds"], json!([]));

@@ -290,6 +290,7 @@ fn answered(message: &ServerMessage) -> Option<u64> {
         | ServerMessage::LockStatus { query_id, .. }
         | ServerMessage::SessionStatus { query_id, .. }
         | ServerMessage::Outlook { query_id, .. }
+        | ServerMessage::JournalStatus { query_id, .. }
         | ServerMessage::Revoked { query_id }
         | ServerMessage::Subscribed { query_id }
         | ServerMessage::Rejected { request: query_id, .. } => Some(*query_id),

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::types::{FencingToken, LockName};
 use crate::wire::{
-    ClientMessage, LockStatus, Outlook, Query, ServerMessage, ServerStatus, SessionStatus,
+    ClientMessage, JournalStatus, LockStatus, Outlook, Query, ServerMessage, ServerStatus,
+    SessionStatus,
 };
 
 use super::connect::CONNECT_TIMEOUT_DEFAULT;
@@ -70,6 +71,19 @@ impl Observer {
     pub async fn server_status(&mut self) -> Result<ServerStatus, Error> {
         match self.inspect(Query::Server).await? {
             ServerMessage::ServerStatus { status, .. } => Ok(*status),
+            other => Err(self.line.out_of_place(&other)),
+        }
+    }
+
+    /// The journal of the coordinator, and how its run began. One of an earlier version does not know
+    /// the question, and closes the connection.
+    ///
+    /// # Errors
+    ///
+    /// If no answer comes.
+    pub async fn journal(&mut self) -> Result<JournalStatus, Error> {
+        match self.inspect(Query::Journal).await? {
+            ServerMessage::JournalStatus { status, .. } => Ok(*status),
             other => Err(self.line.out_of_place(&other)),
         }
     }

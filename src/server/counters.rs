@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::server::chatter::Chatter;
+use crate::server::keeping::Keeping;
 use crate::server::ledger::Ledger;
 use crate::server::places::Inside;
 
@@ -27,6 +28,8 @@ pub(super) struct Counters {
     pub(super) none_left: Notify,
     /// Bounds the log lines that peers cause.
     pub(super) chatter: Chatter,
+    /// How it is with the journal.
+    pub(super) keeping: Arc<Keeping>,
     /// What lies here for all connections together, and from them.
     pub(super) ledger: Arc<Ledger>,
     /// Connections closed because they broke the protocol.
@@ -43,6 +46,11 @@ impl Counters {
     /// Counters of a server whose connections together may have so many bytes unread.
     pub(super) fn new(unread_bytes_max: usize) -> Self {
         Self { ledger: Arc::new(Ledger::new(unread_bytes_max)), ..Self::default() }
+    }
+
+    /// The same, of one whose journal is this.
+    pub(super) fn keeping(self, keeping: Arc<Keeping>) -> Self {
+        Self { keeping, ..self }
     }
 
     /// Those that are let in.

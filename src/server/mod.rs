@@ -59,6 +59,7 @@ mod durable;
 mod error;
 mod fields;
 mod gate;
+mod keeping;
 mod ledger;
 mod log_lines;
 mod messages;

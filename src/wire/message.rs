@@ -18,7 +18,8 @@ pub use self::client::{
 pub(super) use self::lists::Bounded;
 pub use self::server::{CycleLink, Happening, ServerMessage, Standing};
 pub use self::status::{
-    After, Holder, LockStatus, Outlook, Pause, ServerStatus, SessionStatus, Waiter,
+    After, Holder, JournalDistance, JournalStart, JournalStatus, LockStatus, Outlook, Pause,
+    ServerStatus, SessionStatus, Waiter,
 };
 use crate::types::CLAIMS_MAX;
 

@@ -45,10 +45,45 @@ fn journal(home: &Home) -> PathBuf {
     home.path(".local/state/coordinator/journal")
 }
 
-fn grace_ms(server: &Server) -> Option<u64> {
+fn status(server: &Server) -> serde_json::Value {
     let status = run(server.client(&["status", "--json"]));
-    let json = serde_json::from_str::<serde_json::Value>(&status.out).unwrap();
-    json["server"]["grace_ms"].as_u64().filter(|&left| left > 0)
+    serde_json::from_str(&status.out).unwrap()
+}
+
+fn grace_ms(server: &Server) -> Option<u64> {
+    status(server)["server"]["grace_ms"].as_u64().filter(|&left| left > 0)
+}
+
+#[test]
+fn status_says_how_far_things_are_written_and_how_the_run_began() {
+    let server = Server::start_durable();
+    let runtime = Runtime::new().unwrap();
+    let seen = status(&server);
+    assert_eq!(seen["journal"]["distance"], "process");
+    assert_eq!(seen["journal"]["start"]["kind"], "new");
+    let began_with = seen["journal"]["bytes"].as_u64().unwrap();
+    granted_soon(&runtime, &server, "printer");
+    assert!(status(&server)["journal"]["bytes"].as_u64().unwrap() > began_with);
+
+    let server = server.end_by(Signal::KILL).restart_with(&["--journal", "machine"]);
+    let seen = status(&server);
+    assert_eq!(seen["journal"]["distance"], "machine");
+    assert_eq!(seen["journal"]["start"]["kind"], "replayed");
+    assert!(seen["journal"]["start"]["events"].as_u64().unwrap() >= 3);
+    let text = run(server.client(&["status"])).out;
+    assert!(text.contains("a power cut loses nothing; began after a crash: replayed"), "{text}");
+
+    let server = server.stop_and_restart();
+    assert_eq!(status(&server)["journal"]["start"]["kind"], "saved");
+    let server = server.end_by(Signal::KILL).restart_with(&["--journal", "off"]);
+    let seen = status(&server);
+    assert_eq!(seen["journal"]["distance"], "off");
+    let start = &seen["journal"]["start"];
+    assert_eq!((&start["kind"], &start["why"]), (&"lost".into(), &"no journal is kept".into()));
+    assert!(start["grace_ms"].as_u64().unwrap() > 10_000);
+    server.process.signal(Signal::TERM);
+    let log = server.process.end().err;
+    assert!(log.contains("journal: none; a crash is followed by a grace period"), "{log}");
 }
 
 /// Gets in line for a lock, and tells its number when that is granted.

@@ -33,7 +33,7 @@ def shown_like_rust(value, is_choice=False):
     if isinstance(value, list):
         return "[" + ", ".join(map(shown_like_rust, value)) + "]"
     name = RUST_NAMES.get(type(value).__name__, type(value).__name__)
-    name = re.sub("^(Happened|Query|After)(?=[A-Z])", "", name)
+    name = re.sub("^(Happened|Query|After|Distance|Start)(?=[A-Z])", "", name)
     fields = []
     for field in value._fields:
         inner, one = getattr(value, field), shown_like_rust(getattr(value, field))
@@ -53,6 +53,7 @@ RUST_NAMES = {
     "LocksSeen": "LockStatus",
     "SessionsSeen": "SessionStatus",
     "OutlooksSeen": "Outlook",
+    "JournalSeen": "JournalStatus",
 }
 
 

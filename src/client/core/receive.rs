@@ -57,6 +57,7 @@ impl Core {
             | ServerMessage::LockStatus { query_id, .. }
             | ServerMessage::SessionStatus { query_id, .. }
             | ServerMessage::Outlook { query_id, .. }
+            | ServerMessage::JournalStatus { query_id, .. }
             | ServerMessage::Revoked { query_id }
             | ServerMessage::Subscribed { query_id } => {
                 Err(format!("an answer to query {query_id}, which was never asked"))
@@ -317,5 +318,6 @@ pub(in crate::client) fn message_name(message: &ServerMessage) -> &'static str {
         ServerMessage::Event { .. } => "Event",
         ServerMessage::Missed { .. } => "Missed",
         ServerMessage::Outlook { .. } => "Outlook",
+        ServerMessage::JournalStatus { .. } => "JournalStatus",
     }
 }

@@ -258,6 +258,7 @@ impl Desk {
                 Err(rejection) => render::rejected(query_id, &rejection, None),
             },
             Query::Outlooks { cursor } => inspect::outlooks(table, query_id, cursor, now, budget),
+            Query::Journal => inspect::journal(query_id, &self.counters.keeping),
         };
         self.connections.tell(connection, answer);
     }

@@ -14,11 +14,13 @@ use crate::engine::{
     CYCLE_TOLD_MAX, CycleLink, HolderView, LockTable, LockView, PLACES_LOOKED_AT_MAX, Pause,
     Rejection, SessionView, WaiterView,
 };
+use crate::journal::Distance;
 use crate::server::counters::Counters;
+use crate::server::keeping::{Beginning, Keeping};
 use crate::types::{RequestId, Timestamp};
 use crate::wire::{
-    self, After, FRAME_LEN_MAX, Holder, LockStatus, Outlook, ServerMessage, ServerStatus,
-    SessionStatus, Waiter,
+    self, After, FRAME_LEN_MAX, Holder, JournalDistance, JournalStart, JournalStatus, LockStatus,
+    Outlook, ServerMessage, ServerStatus, SessionStatus, Waiter,
 };
 
 /// What one turn may put into pages.
@@ -118,6 +120,29 @@ pub(in crate::server) fn status<S: BuildHasher + Clone>(
         grace_ms: table.grace_left().map_or(0, render::millis),
         unsaved_ms: counters.unsaved().map_or(0, render::millis),
     }
+}
+
+/// The journal, and how this run began.
+pub(in crate::server) fn journal(query_id: u64, keeping: &Keeping) -> ServerMessage {
+    let start = match keeping.beginning() {
+        Beginning::New => JournalStart::New,
+        Beginning::Saved => JournalStart::Saved,
+        Beginning::Replayed { events, took } => {
+            JournalStart::Replayed { events, took_us: render::micros(took) }
+        }
+        Beginning::Lost { why, grace } => {
+            JournalStart::Lost { why, grace_ms: render::millis(grace) }
+        }
+    };
+    let distance = match keeping.distance() {
+        None => JournalDistance::Off,
+        Some(Distance::Process) => JournalDistance::Process,
+        Some(Distance::Machine) => JournalDistance::Machine,
+    };
+    // At least something: zero says that all is well.
+    let off_ms = keeping.off().map_or(0, |off| render::millis(off).max(1));
+    let status = Box::new(JournalStatus { distance, bytes: keeping.bytes(), off_ms, start });
+    ServerMessage::JournalStatus { query_id, status }
 }
 
 /// A page of all locks, from `cursor` on.

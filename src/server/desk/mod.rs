@@ -165,6 +165,9 @@ impl Desk {
             None => LockTable::new(limits, start, RandomState::default(), now),
         };
         let grace = table.grace_left();
+        if let Some(grace) = grace {
+            counters.keeping.has_grace(grace);
+        }
         log_lines::began(&table.counts(), grace, run.is_some());
         Self {
             table,

@@ -190,6 +190,11 @@ pub(in crate::server) fn millis(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A short length of time, as the wire has it.
+pub(in crate::server) fn micros(length: Duration) -> u64 {
+    u64::try_from(length.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// A count, as the wire has it.
 pub(in crate::server) fn count(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)

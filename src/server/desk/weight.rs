@@ -3,8 +3,9 @@
 //! Never less than what they take on the wire, so that who counts this has counted that.
 
 use crate::wire::{
-    Account, Claim, ClientMessage, CycleLink, Happening, Held, Holder, LockStatus, Outlook, Pause,
-    Query, Reclaim, Request, ServerMessage, ServerStatus, SessionStatus, Waiter,
+    Account, Claim, ClientMessage, CycleLink, Happening, Held, Holder, JournalStart, JournalStatus,
+    LockStatus, Outlook, Pause, Query, Reclaim, Request, ServerMessage, ServerStatus,
+    SessionStatus, Waiter,
 };
 
 /// What an answer takes besides itself.
@@ -32,6 +33,13 @@ pub(in crate::server) fn beside(answer: &ServerMessage) -> usize {
             locks.iter().map(|lock| size_of::<LockStatus>() + of_lock(lock)).sum()
         }
         ServerMessage::Outlook { locks, .. } => locks.iter().map(of_outlook).sum(),
+        ServerMessage::JournalStatus { status, .. } => {
+            let why = match &status.start {
+                JournalStart::Lost { why, .. } => why.len(),
+                _ => 0,
+            };
+            size_of::<JournalStatus>() + why
+        }
         ServerMessage::SessionStatus { sessions, .. } => {
             let of_session = |session: &SessionStatus| {
                 size_of::<SessionStatus>() + session.identity.len() + session.peer.len()
@@ -69,7 +77,11 @@ fn beside_asked(asked: &ClientMessage) -> usize {
         | ClientMessage::Subscribe { name: None, .. }
         | ClientMessage::Inspect {
             query:
-                Query::Server | Query::Locks { .. } | Query::Sessions { .. } | Query::Outlooks { .. },
+                Query::Server
+                | Query::Locks { .. }
+                | Query::Sessions { .. }
+                | Query::Outlooks { .. }
+                | Query::Journal,
             ..
         } => 0,
         ClientMessage::Request(Request { note, claims, .. })

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -18,6 +19,7 @@ use crate::journal::{
     Bounds, Broken, Directory, Distance, Epochs, Expected, Journal, Made, NotMade, Place,
     Recovered, Run, Task, Whole, compact, recover,
 };
+use crate::server::keeping::{Beginning, Keeping};
 use crate::types::Epoch;
 
 /// How long after it was given up a journal is begun anew.
@@ -42,6 +44,10 @@ pub(in crate::server) struct Chronicle {
     begun: u64,
     /// The one that a checkpoint is being made of, if one is.
     making: Option<u64>,
+    /// Who wants to know how it is, looks here.
+    keeping: Arc<Keeping>,
+    /// Why the journal of the run before is of no use, if it is of none.
+    why_void: Option<String>,
     /// Since when no checkpoint can be written, if so: none is asked for at once.
     failed_since: Option<Instant>,
 }
@@ -86,6 +92,8 @@ impl Chronicle {
             is_stuck: false,
             begun: 0,
             making: None,
+            keeping: Arc::new(Keeping::of(distance)),
+            why_void: None,
             failed_since: None,
         })
     }
@@ -98,6 +106,7 @@ impl Chronicle {
             Recovered::Fresh => None,
             Recovered::Void(why) => {
                 warn!("the journal is of no use: {why}");
+                self.why_void = Some(why.to_string());
                 None
             }
             Recovered::Whole(whole) => match self.replay(&whole) {
@@ -109,17 +118,30 @@ impl Chronicle {
                     let table = replay.into_table();
                     // Before the state has another epoch, or a crash now would make it an old copy.
                     if !self.is_begun() && !self.begin(&table) {
+                        self.why_void = Some("it could not be begun anew".to_owned());
                         return None;
                     }
                     info!("replayed {events} events in {took:.1?}, nothing was lost");
+                    self.keeping.began(Beginning::Replayed { events, took });
                     Some(Box::new(table))
                 }
                 Err(why) => {
                     error!("the journal cannot be replayed: {why}");
+                    self.why_void = Some(why);
                     None
                 }
             },
         }
+    }
+
+    /// Where whoever wants to know how it is can look.
+    pub(in crate::server) fn keeping(&self) -> Arc<Keeping> {
+        Arc::clone(&self.keeping)
+    }
+
+    /// Why the journal of the run before is of no use, if that was found.
+    pub(in crate::server) fn why_void(&self) -> Option<&str> {
+        self.why_void.as_deref()
     }
 
     fn replay(&mut self, whole: &Whole) -> Result<Replay, String> {
@@ -143,7 +165,11 @@ impl Chronicle {
         (self.begun, self.failed_since) = (self.begun + 1, None);
         let mut fill = |to: &mut dyn Write| replay::checkpoint(table, to);
         match self.journal.begin(Some(&mut fill)) {
-            Ok(()) => (self.off_since, self.is_stuck) = (None, false),
+            Ok(()) => {
+                (self.off_since, self.is_stuck) = (None, false);
+                self.keeping.is_off(None);
+                self.keeping.is_long(self.journal.writer().bytes());
+            }
             Err(broken) => {
                 self.give_up(&broken);
             }
@@ -191,8 +217,12 @@ impl Chronicle {
             };
         }
         match self.journal.flush() {
-            Ok(_) if self.making.is_some() => Flushed::Written(None),
+            Ok(_) if self.making.is_some() => {
+                self.keeping.is_long(self.journal.writer().bytes());
+                Flushed::Written(None)
+            }
             Ok(_) => {
+                self.keeping.is_long(self.journal.writer().bytes());
                 let due = self.journal.writer().due().map(Box::new);
                 self.making = due.is_some().then_some(self.begun);
                 Flushed::Written(due)
@@ -224,6 +254,7 @@ impl Chronicle {
             debug!("the journal could not be begun anew: {broken}");
         }
         self.off_since = Some(Instant::now());
+        self.keeping.is_off(self.off_since);
         if self.is_stuck { Flushed::Stuck } else { Flushed::Off }
     }
 
@@ -258,6 +289,7 @@ impl Chronicle {
                 error!("the journal cannot be followed: {why}");
                 let void = self.journal.make_void();
                 (self.off_since, self.is_stuck) = (Some(Instant::now()), void.is_err());
+                self.keeping.is_off(self.off_since);
                 return Some(if self.is_stuck { Flushed::Stuck } else { Flushed::Off });
             }
         }

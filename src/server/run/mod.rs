@@ -29,6 +29,7 @@ use tokio::time::timeout;
 
 use crate::clock::{BootClock, Clock};
 use crate::engine::Start;
+use crate::journal::Distance;
 use crate::server::config::{Config, Data};
 use crate::server::coordinator::Coordinator;
 use crate::server::counters::{Counters, Whereabouts};
@@ -40,6 +41,7 @@ use crate::server::durable::start;
 use crate::server::durable::{DirectoryStore, MemoryStore, StateStore};
 use crate::server::error::ServerError;
 use crate::server::gate::Gate;
+use crate::server::keeping::Beginning;
 use crate::server::messages::{CloseAll, Drain, Save, TellState};
 use crate::server::net::hosts::{Here, Host, IoThreads};
 use crate::server::net::listener::{self, Listener, accept_all};
@@ -213,12 +215,19 @@ impl<L: Listener> Bound<L> {
         start::await_next_tick(wall, SystemTime::now, start::pause_for_tick);
         let (listener, address) = open()?;
 
+        let keeping = chronicle.as_ref().map(Chronicle::keeping).unwrap_or_default();
+        let beginning = beginning(&start, replayed.is_some(), chronicle.as_ref());
+        if let Some(beginning) = beginning {
+            keeping.began(beginning);
+        }
+        tell_distance(config, chronicle.is_some());
         let epoch = start.durable.epoch;
         let clock = match &replayed {
             Some(table) => clock_after(table.now(), clock),
             None => clock,
         };
-        let counters = Arc::new(Counters::new(config.unread_bytes_max));
+        let counters = Counters::new(config.unread_bytes_max).keeping(keeping);
+        let counters = Arc::new(counters);
         let (orders, ordered) = unbounded_channel();
         let setting = Setting {
             limits: config.limits,
@@ -326,6 +335,40 @@ fn chronicle_of(config: &Config, last: Option<Epoch>, next: Epoch) -> Option<Chr
         Err(why) => {
             error!("no journal can be written, a crash is followed by a grace period: {why}");
             None
+        }
+    }
+}
+
+/// How a run begins, unless that is known to the journal.
+fn beginning(start: &Start, is_replayed: bool, chronicle: Option<&Chronicle>) -> Option<Beginning> {
+    if is_replayed {
+        return None;
+    }
+    if start.past.snapshot.is_some() {
+        return Some(Beginning::Saved);
+    }
+    if start.durable.ttl_max.is_none() {
+        return Some(Beginning::New);
+    }
+    let why = match chronicle {
+        None => "no journal is kept",
+        Some(chronicle) => chronicle.why_void().unwrap_or("there is no journal of the run before"),
+    };
+    Some(Beginning::Lost { why: why.to_owned(), grace: Duration::ZERO })
+}
+
+/// Tells the log what a crash will cost.
+fn tell_distance(config: &Config, is_kept: bool) {
+    if matches!(config.data, Data::Ephemeral) {
+        return;
+    }
+    match config.journal.filter(|_| is_kept) {
+        None => info!("journal: none; a crash is followed by a grace period"),
+        Some(Distance::Process) => {
+            info!("journal: written before anything is said; a crash of the process loses nothing");
+        }
+        Some(Distance::Machine) => {
+            info!("journal: synced before anything is said; a power cut loses nothing");
         }
     }
 }

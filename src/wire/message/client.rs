@@ -285,4 +285,6 @@ pub enum Query {
         /// 0 for the first page, then the `next` of the page before.
         cursor: u64,
     },
+    /// The journal, and how this run began.
+    Journal,
 }

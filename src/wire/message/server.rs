@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::types::{Seal, Secret};
 
 use super::lists::{event_claims, list};
-use super::{Claim, LockStatus, Outlook, ServerStatus, SessionStatus, Ticket};
+use super::{Claim, JournalStatus, LockStatus, Outlook, ServerStatus, SessionStatus, Ticket};
 
 /// What the server says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,6 +166,13 @@ pub enum ServerMessage {
         locks: Vec<Outlook>,
         /// Where the next page begins; none after the last.
         next: Option<u64>,
+    },
+    /// The journal, and how this run began.
+    JournalStatus {
+        /// From `Inspect`.
+        query_id: u64,
+        /// What was seen.
+        status: Box<JournalStatus>,
     },
 }
 

@@ -175,3 +175,53 @@ pub enum After {
     /// The holder is gone, and had asked to keep the lock for so long from the grant on (rule S9).
     Grant,
 }
+
+/// The journal, and how this run began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalStatus {
+    /// What happens is so far on its way to the disk before anybody is told (rule J1).
+    pub distance: JournalDistance,
+    /// How long it is without its checkpoint, in bytes; 0 while none is written.
+    pub bytes: u64,
+    /// Milliseconds since when it cannot be written, 0 while it can: a crash is followed by a grace
+    /// period (rule J5).
+    pub off_ms: u64,
+    /// How this run began.
+    pub start: JournalStart,
+}
+
+/// How far something is on its way to the disk before anybody is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum JournalDistance {
+    /// It is not written down.
+    Off,
+    /// Written: survives the end of the process, however it comes.
+    Process,
+    /// Synced: survives a power cut, too.
+    Machine,
+}
+
+/// How a run began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum JournalStart {
+    /// Nobody was ever here before.
+    New,
+    /// From what an orderly stop has saved.
+    Saved,
+    /// From the journal of a run that crashed: nothing was lost.
+    Replayed {
+        /// How many events it had.
+        events: u64,
+        /// How long that took, in microseconds.
+        took_us: u64,
+    },
+    /// After a crash, without a journal that is certainly complete.
+    Lost {
+        /// Why there was none, in words for people.
+        why: String,
+        /// How long the grace period was, in milliseconds (rule G2).
+        grace_ms: u64,
+    },
+}

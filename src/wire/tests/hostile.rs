@@ -150,6 +150,7 @@ fn a_length_that_is_a_lie_is_refused_in_every_field_that_has_one() {
                     outlook.pauses.iter().for_each(|pause| lie_about(&message, &pause.identity));
                 }
             }
+            ServerMessage::JournalStatus { status, .. } => lie_about_start(&message, &status.start),
             ServerMessage::SessionStatus { sessions, .. } => {
                 lie_about(&message, sessions);
                 for session in sessions {
@@ -238,6 +239,12 @@ fn no_list_is_reserved_for_on_its_word() {
     assert_eq!(reserved::<Outlook>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<Pause>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<CycleLink>(), PREALLOCATED_MAX);
+}
+
+fn lie_about_start(message: &ServerMessage, start: &JournalStart) {
+    if let JournalStart::Lost { why, .. } = start {
+        lie_about(message, why);
+    }
 }
 
 /// So many claims with empty names.
@@ -371,14 +378,16 @@ fn an_unknown_variant_is_refused_in_every_enum() {
     }
     check::<ClientMessage>(14);
     check::<Extra>(2);
-    check::<ServerMessage>(17);
+    check::<ServerMessage>(18);
     check::<Attach>(3);
     check::<Wait>(3);
     check::<Mode>(3);
-    check::<Query>(6);
+    check::<Query>(7);
     check::<After>(2);
     check::<Standing>(3);
     check::<Happening>(7);
+    check::<JournalDistance>(3);
+    check::<JournalStart>(4);
 }
 
 #[test]

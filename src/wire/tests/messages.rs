@@ -80,6 +80,7 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
         ("Inspect, Sessions", inspect(Query::Sessions { cursor: 0 })),
         ("Inspect, Outlook", inspect(Query::Outlook { name: "printer".into() })),
         ("Inspect, Outlooks", inspect(Query::Outlooks { cursor: 7 })),
+        ("Inspect, Journal", inspect(Query::Journal)),
         ("Revoke", ClientMessage::Revoke { query_id: 9, name: "printer".into(), token: 1881 }),
         (
             "Reclaim",
@@ -258,7 +259,28 @@ fn looks() -> Vec<(&'static str, ServerMessage)> {
         ),
         ("Missed", ServerMessage::Missed { count: 0x0102_0304_0506_0708 }),
         ("Outlook", ServerMessage::Outlook { query_id: 9, locks: vec![outlook()], next: Some(1) }),
+        ("JournalStatus, New", journal(JournalDistance::Off, JournalStart::New)),
+        ("JournalStatus, Saved", journal(JournalDistance::Machine, JournalStart::Saved)),
+        (
+            "JournalStatus, Replayed",
+            journal(
+                JournalDistance::Process,
+                JournalStart::Replayed { events: 48_211, took_us: 9_000 },
+            ),
+        ),
+        (
+            "JournalStatus, Lost",
+            journal(
+                JournalDistance::Process,
+                JournalStart::Lost { why: "the machine was restarted".into(), grace_ms: 10_250 },
+            ),
+        ),
     ]
+}
+
+fn journal(distance: JournalDistance, start: JournalStart) -> ServerMessage {
+    let status = JournalStatus { distance, bytes: 0x0102_0304_0506, off_ms: 7, start };
+    ServerMessage::JournalStatus { query_id: 9, status: Box::new(status) }
 }
 
 /// The cycle of a deadlock: two who hold what the other wants.

@@ -51,6 +51,7 @@ fn query() -> impl Strategy<Value = Query> {
         any::<u64>().prop_map(|cursor| Query::Sessions { cursor }),
         text().prop_map(|name| Query::Outlook { name }),
         any::<u64>().prop_map(|cursor| Query::Outlooks { cursor }),
+        Just(Query::Journal),
     ]
 }
 
@@ -217,6 +218,24 @@ fn outlook() -> impl Strategy<Value = Outlook> {
     })
 }
 
+fn journal_status() -> impl Strategy<Value = JournalStatus> {
+    let distance = prop_oneof![
+        Just(JournalDistance::Off),
+        Just(JournalDistance::Process),
+        Just(JournalDistance::Machine),
+    ];
+    let start = prop_oneof![
+        Just(JournalStart::New),
+        Just(JournalStart::Saved),
+        any::<(u64, u64)>()
+            .prop_map(|(events, took_us)| JournalStart::Replayed { events, took_us }),
+        (text(), any::<u64>()).prop_map(|(why, grace_ms)| JournalStart::Lost { why, grace_ms }),
+    ];
+    (distance, any::<(u64, u64)>(), start).prop_map(|(distance, (bytes, off_ms), start)| {
+        JournalStatus { distance, bytes, off_ms, start }
+    })
+}
+
 fn session_status() -> impl Strategy<Value = SessionStatus> {
     (text(), text(), any::<(u128, bool, u64, u32, u64, u64, u64)>()).prop_map(
         |(identity, peer, (session, connected, age_ms, ttl_ms, lease_left_ms, held, waiting))| {
@@ -368,6 +387,9 @@ pub(super) fn server_message() -> impl Strategy<Value = ServerMessage> {
         any::<u64>().prop_map(|count| ServerMessage::Missed { count }),
         (any::<(u64, Option<u64>)>(), vec(outlook(), 0..3))
             .prop_map(|((query_id, next), locks)| ServerMessage::Outlook { query_id, locks, next }),
+        (any::<u64>(), journal_status()).prop_map(|(query_id, status)| {
+            ServerMessage::JournalStatus { query_id, status: Box::new(status) }
+        }),
     ]
 }
 

@@ -107,6 +107,44 @@ class QueryOutlooks(NamedTuple):
     cursor: u64
 
 
+class QueryJournal(NamedTuple):
+    """Query: the journal, and how this run began."""
+
+
+class DistanceOff(NamedTuple):
+    """JournalDistance: what happens is not written down."""
+
+
+class DistanceProcess(NamedTuple):
+    """JournalDistance: it is written, which survives the end of the process."""
+
+
+class DistanceMachine(NamedTuple):
+    """JournalDistance: it is synced, which survives a power cut, too."""
+
+
+class StartNew(NamedTuple):
+    """JournalStart: nobody was ever here before."""
+
+
+class StartSaved(NamedTuple):
+    """JournalStart: from what an orderly stop has saved."""
+
+
+class StartReplayed(NamedTuple):
+    """JournalStart: from the journal of a run that crashed."""
+
+    events: u64
+    took_us: u64
+
+
+class StartLost(NamedTuple):
+    """JournalStart: after a crash, without a journal that is certainly complete."""
+
+    why: string
+    grace_ms: u64
+
+
 class AtLeast(NamedTuple):
     """Extra: the locks go to nobody else until so long after the grant."""
 
@@ -182,7 +220,11 @@ class HappenedRejected(NamedTuple):
 Attach = Union[New, Resume, Observer]
 Wait = Union[Forever, Timeout, Never]
 Mode = Union[Exclusive, Shared, Permits]
-Query = Union[QueryServer, QueryLocks, QueryLock, QuerySessions, QueryOutlook, QueryOutlooks]
+Query = Union[
+    QueryServer, QueryLocks, QueryLock, QuerySessions, QueryOutlook, QueryOutlooks, QueryJournal,
+]  # fmt: skip
+JournalDistance = Union[DistanceOff, DistanceProcess, DistanceMachine]
+JournalStart = Union[StartNew, StartSaved, StartReplayed, StartLost]
 Extra = Union[AtLeast, Supersede]
 After = Union[AfterLoss, AfterGrant]
 Standing = Union[Opened, Resumed, Reopened]
@@ -317,6 +359,15 @@ class Outlook(NamedTuple):
     name: string
     free_ms: Optional[u64]
     pauses: List[Pause]
+
+
+class JournalStatus(NamedTuple):
+    """The journal, and how a run began."""
+
+    distance: JournalDistance
+    bytes: u64
+    off_ms: u64
+    start: JournalStart
 
 
 # --- messages of the client ----------------------------------------------------------------------
@@ -571,13 +622,20 @@ class OutlooksSeen(NamedTuple):
     next: Optional[u64]
 
 
+class JournalSeen(NamedTuple):
+    """The server's JournalStatus: the journal, and how this run began."""
+
+    query_id: u64
+    status: JournalStatus
+
+
 ClientMessage = Union[
     Hello, Request, Release, Cancel, KeepAlive, Goodbye, Inspect, Revoke, Reclaim, Account, Watch,
     Subscribe, RequestWith, ReclaimWith,
 ]  # fmt: skip
 ServerMessage = Union[
     Welcome, Grant, Queued, Released, Cancelled, Lost, Rejected, KeptAlive, Farewell, ServerSeen,
-    LocksSeen, SessionsSeen, Revoked, Subscribed, Event, Missed, OutlooksSeen,
+    LocksSeen, SessionsSeen, Revoked, Subscribed, Event, Missed, OutlooksSeen, JournalSeen,
 ]  # fmt: skip
 
 # A variant's number is its place. New ones are appended, and nothing else ever changes.
@@ -585,7 +643,9 @@ CHOICES: Dict[str, Tuple[Type[Any], ...]] = {
     "Attach": (New, Resume, Observer),
     "Wait": (Forever, Timeout, Never),
     "Mode": (Exclusive, Shared, Permits),
-    "Query": (QueryServer, QueryLocks, QueryLock, QuerySessions, QueryOutlook, QueryOutlooks),
+    "Query": (
+        QueryServer, QueryLocks, QueryLock, QuerySessions, QueryOutlook, QueryOutlooks, QueryJournal,
+    ),
     "Extra": (AtLeast, Supersede),
     "After": (AfterLoss, AfterGrant),
     "Standing": (Opened, Resumed, Reopened),
@@ -593,6 +653,8 @@ CHOICES: Dict[str, Tuple[Type[Any], ...]] = {
         HappenedRequested, HappenedQueued, HappenedGranted, HappenedReleased, HappenedCancelled,
         HappenedLost, HappenedRejected,
     ),
+    "JournalDistance": (DistanceOff, DistanceProcess, DistanceMachine),
+    "JournalStart": (StartNew, StartSaved, StartReplayed, StartLost),
     "ClientMessage": (
         Hello, Request, Release, Cancel, KeepAlive, Goodbye, Inspect, Revoke, Reclaim, Account,
         Watch, Subscribe, RequestWith, ReclaimWith,
@@ -600,11 +662,12 @@ CHOICES: Dict[str, Tuple[Type[Any], ...]] = {
     "ServerMessage": (
         Welcome, Grant, Queued, Released, Cancelled, Lost, Rejected, KeptAlive, Farewell,
         ServerSeen, LocksSeen, SessionsSeen, Revoked, Subscribed, Event, Missed, OutlooksSeen,
+        JournalSeen,
     ),
 }  # fmt: skip
 STRUCTURES: Tuple[Type[Any], ...] = (
     Claim, Held, Ticket, CycleLink, ServerStatus, Holder, Waiter, LockStatus, SessionStatus, Pause,
-    Outlook, Request, Reclaim,
+    Outlook, JournalStatus, Request, Reclaim,
 )  # fmt: skip
 
 # --- codes ---------------------------------------------------------------------------------------
