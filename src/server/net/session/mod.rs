@@ -152,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         shared: Arc<Shared>,
     ) -> Self {
         let account = shared.counters.ledger.open();
-        let pace = shared.paces.of(peer.map(|peer| Origin::of(peer.ip())));
+        let held_to = shared.paces.of(peer.map(|peer| Origin::of(peer.ip())));
         Self {
             transport: Transport::new(stream),
             connection,
@@ -168,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
             disconnected: false,
             place,
             ring: None,
-            pace,
+            pace: held_to,
             pace_until: None,
         }
     }
