@@ -24,8 +24,8 @@
 //! | `bench` | the load generator and what it measures |
 //! | `errors`, `words`, `visible`, `twins`, `table`, `output`, `aside` | texts: what happened, who, what next |
 //!
-//! What is never here: a rule about locks, `unsafe`, a `print` outside `output`. Nobody imports
-//! this room. `docs/cli.md` is its page for users.
+//! Never here: a rule about locks, `unsafe`, a `print` outside `output`. Nobody imports this room.
+//! `docs/cli.md` is its page for users.
 
 mod acquire;
 mod again;

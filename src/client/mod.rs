@@ -6,8 +6,8 @@
 //! through their own clock, so that one knows its lock is lost even while no message, and no timer,
 //! can tell it.
 //!
-//! What is never here: a decision about who gets a lock; a wall clock; a mutex; a lock believed in
-//! past what the server is bound to keep. This room knows neither the engine nor the server.
+//! Never here: a decision about who gets a lock; a wall clock; a mutex; a lock believed in past
+//! what the server is bound to keep. This room knows neither the engine nor the server.
 //!
 //! `docs/protocol.md` says what goes over the wire.
 

@@ -3,12 +3,12 @@
 //! The engine's things point at each other: a claim at its lock and its request, a request at its
 //! session. Rust's references cannot do that, so each kind of thing lives in an [`Arena`] and is
 //! pointed at by a key of four bytes. Things in a row (the queue of a lock, the requests of a
-//! session) are linked through keys that they carry themselves, a [`Chain`]: leaving from the
-//! middle costs the same as from the front, and no row needs memory of its own. A thing can stand in
-//! rows of several kinds at once, with links for each; a type without values names the kind.
+//! session) carry their links themselves: a [`Chain`], or intrusive linked list. Leaving from the
+//! middle costs the same as from the front, and no row needs memory of its own. A thing can stand
+//! in rows of several kinds at once, with links for each; a type without values names the kind.
 //!
-//! A key is valid as long as the thing it was given for lives; following a key of something dead is
-//! a mistake of the engine's own and panics.
+//! A key is valid as long as its thing lives. Following a stale key is a mistake of the engine's
+//! own and panics.
 
 use std::iter;
 use std::marker::PhantomData;

@@ -1,5 +1,5 @@
-//! Connections come for sessions, new, living or from before a crash, and say what they have to say
-//! (rules S1, S2, S5, G1, G2).
+//! Attaching a connection to a session: a new one, a living one (session resumption), or one from
+//! before a crash (rules S1, S2, S5, G1, G2).
 
 use std::hash::BuildHasher;
 use std::mem;

@@ -1,5 +1,5 @@
-//! Those who want to hear of what happens beside the clients whom it concerns: they watch a lock, or
-//! listen to everything (rule R10). While there are none, that costs a look or two.
+//! Watchers of locks and listeners to events, beside the clients concerned (rule R10). While there
+//! are none, they cost a look or two.
 
 use std::hash::BuildHasher;
 use std::mem;

@@ -1,12 +1,14 @@
-//! Who is away: those of a queue whose session has no connection at the moment (rule S8).
+//! Disconnected waiters: those of a queue whose session has no connection at the moment (*away*,
+//! rule S8).
 //!
-//! They keep their places and are granted nothing until they are back; whoever is behind them is
-//! served meanwhile. So the next in line is the first who is *not* away, and is to be found without
-//! a walk over those before it: a hundred thousand may be away at the head of a queue.
+//! They keep their places and are granted nothing until they are back. The waiters behind them are
+//! served meanwhile (no head-of-line blocking). The next in line is the first waiter that is *not*
+//! away. It must be found without a walk, because a hundred thousand may be away at the head of a
+//! queue.
 //!
-//! What is kept are the *runs*: as many as stand side by side and are all away are one entry, with
-//! the first and the last of them. Whoever goes or comes back makes one longer, cuts it in two, or
-//! makes one of two. A queue of which nobody is away has none, and costs a look at that.
+//! The queue keeps *runs*: neighbours that are all away are one entry, with the first and the last
+//! of them (interval set). A waiter that goes or returns makes a run longer, cuts it in two, or
+//! joins two. A queue without disconnected waiters has no runs, and costs one look.
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;

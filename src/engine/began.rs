@@ -1,8 +1,8 @@
 //! How a run goes on with the table of one that crashed, as a replay has left it (rules J4, J8).
 //!
-//! Every connection broke at once, and nobody is to blame: leases begin anew, in full; holders hold and
-//! waiters wait, each at its place, and count as present although they have yet to come back (rule S8).
-//! All that is held is known, so no grace period is needed; one that was going on begins anew.
+//! Every connection broke at once, and no client is to blame. Leases begin anew, in full. Holders
+//! hold and waiters wait, each at its place. They count as present although they have yet to return
+//! (rule S8). All holds are known, so no grace period is needed. One that was going on begins anew.
 
 use std::hash::BuildHasher;
 use std::ops::Range;

@@ -1,13 +1,14 @@
-//! Conversions: a request that is held gives way to another one for the same locks in other modes.
+//! Lock conversion (upgrade, downgrade): a held request gives way to another one for the same locks
+//! in other modes.
 //!
-//! Shared becomes exclusive as soon as the other holders have left: the new request stands before all
-//! who wait, and the one that it converts is held meanwhile. Exclusive becomes shared at once, under
-//! the same token. Both are requests as all others, so they wait, time out, are cancelled, repeated
-//! and found in a deadlock as all others; and two shared holders who both want to be the exclusive
-//! one are a deadlock.
+//! An upgrade from shared to exclusive is granted as soon as the other holders have left. The new
+//! request stands before all waiters, and the converted one is held meanwhile. A downgrade from
+//! exclusive to shared is granted at once, under the same token. Both are ordinary requests: they
+//! wait, time out, are cancelled, repeated and found in a deadlock. Two shared holders that both
+//! upgrade are a deadlock.
 //!
-//! Two requests are *partners* while one waits to convert the other. Nearly all requests have none:
-//! what is for those that have is `#[cold]`, out of the way of all others.
+//! Two requests are *partners* while one waits to convert the other. Nearly all requests have none.
+//! The code for those that have one is `#[cold]`, out of the way of all others.
 
 use std::hash::BuildHasher;
 

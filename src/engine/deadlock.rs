@@ -1,30 +1,32 @@
-//! Deadlocks: owners who wait for each other in a circle (rule R7).
+//! Deadlock detection: owners who wait for each other in a cycle (rule R7).
 //!
-//! An owner gives back what it holds only when all that it asked for is granted. Everybody else does
-//! so sooner or later. So whether anybody waits for ever can be found by letting that happen, in
-//! thought: *grant what can be granted, in the order of the queues; let those give back who have all
-//! they asked for; again, until nothing changes. Whoever is left over waits for ever.* The order does
-//! not matter, for nothing that could be granted is kept from it by another grant: both would have to
-//! stand at the head of the same queue. That is exact for every mode, as all modes are shares of a
-//! capacity. R. C. Holt, *Some Deadlock Properties of Computer Systems* (1972), calls it reduction.
+//! An owner gives back its locks only when all that it asked for is granted. Everybody else does so
+//! sooner or later. The engine therefore lets everybody go on, in thought (graph reduction). *Grant
+//! what can be granted, in the order of the queues. Let those give back who have all they asked
+//! for. Repeat until nothing changes. The remaining owners wait for ever.* The order of grants does
+//! not matter: two grants could hinder each other only at the head of the same queue. The result is
+//! exact for every mode, as all modes are shares of a capacity. The source is R. C. Holt, *Some
+//! Deadlock Properties of Computer Systems* (1972).
 //!
-//! It is asked about a request that begins to wait, and about a conversion, which goes ahead of those
-//! who wait. Nobody waited for ever before it, so if anybody does now, its owner does too, and the
-//! request is rejected; nobody else is touched.
+//! The question is asked about a request that begins to wait, and about a conversion, which goes
+//! ahead of the waiters. Nobody waited for ever before it. If anybody does now, its owner does too,
+//! and the request is rejected. Nobody else is touched.
 //!
-//! *Cost.* None for a request whose owner has nothing else, and so for all requests without an owner.
-//! Otherwise it grows with those who *depend* on the owner: who wait for what it holds, or behind it,
-//! and who in turn wait for what they hold, or behind them. All others need not be looked at: they go
-//! on whatever the owner does. Of those in a queue, most hold nothing and want nothing else; only the
-//! *entangled* are visited, however long the queue is. [`STEPS_MAX`] bounds it all; beyond that the
-//! request waits.
+//! *Cost.* There is none for a request whose owner has nothing else, and so for all requests
+//! without an owner. Otherwise it grows with those who *depend* on the owner. They wait for its
+//! locks or behind it, and others wait in turn for theirs or behind them. Nobody else is looked at,
+//! because they go on whatever the owner does. Most waiters of a queue hold nothing and want
+//! nothing else. Only the *entangled* are visited, however long the queue is. [`STEPS_MAX`] bounds
+//! it all. Beyond that the request waits.
 //!
-//! Whoever is away waits as everybody does, at its place, for it may come back. To pass it closes no
-//! circle: only an owner that waits for nothing else does (`away.rs`), and so gives everything back.
+//! A disconnected waiter counts as waiting at its place, because it may return. Passing it over
+//! closes no cycle: only an owner that waits for nothing else does so (`away.rs`), and it gives
+//! everything back.
 //!
-//! In a grace period, holders and waiters come back one by one, and nothing is decided; after it all are
-//! asked about, the latest first, a slice at a time (`deferred.rs`). Then there may be some who are in no circle themselves, but
-//! wait for one: they are left over too, but nobody has to be told for their sake.
+//! In a grace period, holders and waiters return one by one, and nothing is decided. After it all
+//! are asked about, the latest first, a slice at a time (`deferred.rs`). Some may then be in no
+//! cycle themselves, but wait for one. They are left over too, but nobody has to be told for their
+//! sake.
 
 mod cycle;
 mod inquiry;

@@ -1,14 +1,15 @@
-//! Work that is put off: what one event may cause is bounded, whatever is stored.
+//! Deferred work: the work that one event may cause is bounded, whatever is stored.
 //!
-//! An event does at once what its answer needs. Whatever else follows from it (a queue of thousands
-//! that can be granted, thousands of leases that end together, the questions at the end of a grace
-//! period, the going and coming of who waits for thousands) is done in *slices*: as far as [`SLICE_STEPS_MAX`] allows now, and the rest by the next
-//! events. Until then [`LockTable::next_deadline`] is now, so the caller comes back with a tick as
-//! soon as it has listened to its clients once more.
+//! An event does at once the work that its answer needs. Its other consequences are done in
+//! *slices*: as far as [`SLICE_STEPS_MAX`] allows now, and the rest by the next events. Examples
+//! are a queue of thousands that can be granted, thousands of leases that end together, and the
+//! deadlock questions at the end of a grace period. Another is a session with thousands of waiting
+//! requests that comes or goes. Until all is done, [`LockTable::next_deadline`] is now, so the
+//! caller comes back with a tick as soon as it has listened to its clients once more.
 //!
-//! To put it off changes no answer. A lock that is still unsettled has somebody at the head of its
-//! queue, so whoever comes meanwhile stands behind it (rule R3). A session that is known to be dead
-//! and still in the table is granted nothing (rule S6).
+//! Deferring changes no answer. A lock that is still unsettled has a waiter at the head of its
+//! queue, so later requests stand behind it (rule R3). A dead session that is still in the table is
+//! granted nothing (rule S6).
 //!
 //! A *step* is a look at one claim, place or entry: about a tenth of a microsecond.
 

@@ -1,9 +1,9 @@
-//! What keeps a lock from being granted though it has room: for a while after its holder was lost (rule
-//! S7), or until it has been had for as long as its holder asked for (rule S9).
+//! Pauses of a lock that has room: a lock delay after its holder was lost (rule S7), and a minimum
+//! hold time that its holder asked for (rule S9).
 //!
-//! A lock that is kept is left behind by somebody who may be gone, so there is a bound on how many there
-//! are. It is looked at when the lock is asked for: what will be kept has its place from then on, and
-//! nobody hears of a limit when the work is done.
+//! A kept lock may outlive its client, so their number is bounded. The bound is checked when the
+//! lock is asked for. The kept lock has its place from then on, and nobody hears of a limit when
+//! the work is done.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;

@@ -1,4 +1,4 @@
-//! What the engine wants done.
+//! The outputs of the engine: everything that it wants done.
 
 use std::fmt;
 use std::time::Duration;

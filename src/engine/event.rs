@@ -1,4 +1,4 @@
-//! What the engine is told.
+//! The inputs of the engine.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,13 +1,15 @@
-//! On record before it passes on (rule G1).
+//! Forfeits (tombstones): losses that are on record before the lock passes on (rule G1).
 //!
-//! After a crash, clients reclaim what they held. One whose session had ended, or whose grant had
-//! been revoked, must not: somebody else may have had the lock meanwhile. So that end is written
-//! down first, and only then does the lock pass on. Until then it is *in limbo*: held, by nobody.
+//! After a crash, clients reclaim their locks. A client whose session had ended, or whose grant had
+//! been revoked, must not: another may have had the lock meanwhile. That end is therefore written
+//! down first (write-ahead), and only then does the lock pass on. Until then it is *in limbo*:
+//! held, by nobody.
 //!
-//! *Bounded.* A record is of use for as long as its client may believe in a lease, so a million sessions
-//! that end in that time would be a million records. No more than [`RECORDS_MAX`] are kept: then the
-//! older half is folded into one, which says up to which token nothing may be reclaimed. Exclusion
-//! is as before; what it costs, after a crash in that time, are the holds that are older than that.
+//! *Bounded.* A record is of use for as long as its client may believe in a lease. A million
+//! sessions that end in that time would be a million records. No more than [`RECORDS_MAX`] are
+//! kept. Then the older half is folded into one, which says up to which token nothing may be
+//! reclaimed. Exclusion is as before. A crash in that time costs the holds that are older than
+//! that.
 
 use std::hash::BuildHasher;
 

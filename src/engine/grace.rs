@@ -1,6 +1,6 @@
-//! After a crash: the grace period, in which those who held locks reclaim them, those who waited
-//! come back to their places, and nobody else is granted anything (rules G2, G3). And after any
-//! broken connection: the account that brings both sides to the same view (rule S3).
+//! The grace period after a crash: holders reclaim their locks, waiters return to their places, and
+//! nobody else is granted anything (rules G2, G3). Also the account (reconciliation) after any
+//! broken connection, which brings both sides to the same view (rule S3).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::BuildHasher;

@@ -1,9 +1,9 @@
-//! What happens to a request: it is granted or waits, is released, cancelled, times out.
+//! The life of a request: it is granted or waits, is released, cancelled, times out.
 //!
-//! Every change goes the same way: a request is put in or taken out, the locks it touches become
-//! *unsettled*, and [`LockTable::settle`] grants from the heads of their queues what can be granted.
-//! A grant of several locks unsettles the others, so it cascades; a queue whose head did not change
-//! is not looked at.
+//! Every change goes the same way. A request is put in or taken out, and its locks become
+//! *unsettled*. Then [`LockTable::settle`] grants from the heads of their queues as far as
+//! possible. A grant of several locks unsettles the others, so it cascades. A queue whose head did
+//! not change is not looked at.
 
 use std::hash::BuildHasher;
 use std::iter;

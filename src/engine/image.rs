@@ -1,11 +1,12 @@
-//! The whole table, written down as it is: with the moments, and with the place of each thing.
+//! The image of the whole table, byte by byte: with the moments, and with the place of each thing.
 //!
-//! Whoever reads it has the same table: told the same events, it says the same effects, takes the same
-//! steps, and its image is the same again (rule J3). That is more than a [`Snapshot`](super::Snapshot)
-//! holds, which the next run takes in as if its clients had just said it. It is what events can follow.
+//! A table that is read from it is the same (deterministic replay). The same events lead to the
+//! same effects, in the same steps, and to the same image again (rule J3). A
+//! [`Snapshot`](super::Snapshot) holds less: the next run takes it in as if its clients had just
+//! said it. Events of the journal can follow an image only.
 //!
-//! What is not in it: what is found anew from the rest (maps of names and numbers); whom shells
-//! want to hear from (watchers, listeners), who are gone with their process; the seed of the hashers.
+//! Three things are not in it: maps of names and numbers, which follow from the rest; watchers and
+//! listeners, who are gone with their process; and the seed of the hashers.
 
 use std::hash::BuildHasher;
 

@@ -1,4 +1,4 @@
-//! What must be true of the table after every event, checked in every test of the engine.
+//! Invariants of the table, checked after every event in every test of the engine.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::BuildHasher;

@@ -1,10 +1,10 @@
 //! The rules: who gets which lock, when, with which token. Events go in, effects come out.
 //!
 //! The one idea: *all requests for a lock enter its service queue, and the queue is served in
-//! order*. A request that can be granted when it comes is granted; else it waits in the queue of
-//! every lock it claims. When something leaves a lock, the head of its queue is looked at, and the
-//! next, until one has to go on waiting. Nothing overtakes, so nothing starves; but who is away, without
-//! a connection, is passed until it is back (`away.rs`).
+//! order*. A request that can be granted when it comes is granted. Otherwise it waits in the queue
+//! of every lock it claims (FIFO). When something leaves a lock, its queue is served from the head,
+//! until a request has to go on waiting. Nothing overtakes, so nothing starves. Only a disconnected
+//! waiter (*away*) is passed over until it is back (`away.rs`).
 //!
 //! ```text
 //!   Event ──▶ ┌───────────────────────────────────────────────────┐ ──▶ Effects
@@ -21,15 +21,14 @@
 //! - No lock is in the table that is neither held, waited for nor delayed: a free lock costs zero
 //!   bytes.
 //! - No request holds a part of its claims: all or none.
-//! - No waiter stands behind the head of its queue for another reason than its place, but who is
-//!   away: it is passed.
-//! - Nobody waits for somebody who waits, over however many others, for it (as far as owners are
-//!   named).
-//! - No number is granted twice, and none that is not durably reserved.
+//! - Waiters behind the head of a queue wait only because of their position, or because they are
+//!   away.
+//! - No named owner waits for itself (deadlock), however many others lie between.
+//! - No token is granted twice, and none that is not durably reserved.
 //! - No client input reaches an assertion.
 //!
-//! `docs/architecture.md` tells the whole way of a request; `docs/guarantees.md` what follows from
-//! these rules for users.
+//! `docs/architecture.md` follows a request from end to end. `docs/guarantees.md` says what these
+//! rules mean for users.
 
 mod arena;
 mod attach;

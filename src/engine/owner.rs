@@ -1,6 +1,6 @@
-//! Owners: who asks, within a session (rule R7). An owner is one thread of control: it has what it
-//! holds until all that it asked for is granted. A request without an owner is one of its own, and
-//! needs nothing of this.
+//! Owners within a session (rule R7). An owner is one thread of control: it keeps its locks until
+//! all that it asked for is granted. A request without an owner is one of its own, and needs
+//! nothing of this.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::BuildHasher;

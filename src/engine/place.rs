@@ -1,5 +1,5 @@
-//! Where a request waits: in the queues of all its locks, at the place that its ticket says, and what
-//! it is told of its place.
+//! The place of a waiting request in the queues of all its locks, and the messages about it. After
+//! a crash, a ticket names the place.
 
 use std::hash::BuildHasher;
 use std::mem;

@@ -1,4 +1,4 @@
-//! The queue of a lock: who waits for it, first come first served (rule R3).
+//! The queue of a lock: its waiters, first come first served (FIFO, rule R3).
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
-//! Live requests: those that wait and those that hold. What is over lives on only as an
-//! [`Outcome`](super::session::Outcome) in its session.
+//! Live requests: those that wait and those that hold. A finished one lives on only as an
+//! [`Outcome`](super::session::Outcome) in its session, which makes repeating it idempotent.
 
 use std::hash::BuildHasher;
 use std::mem;

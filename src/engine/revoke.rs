@@ -1,4 +1,4 @@
-//! What happens when an operator takes a lock away (rule R11): it is put on record, then done.
+//! Revocation by an operator (rule R11): it is put on record, then done.
 
 use std::hash::BuildHasher;
 

@@ -1,16 +1,15 @@
-//! Rows in order, in which a place is found without walking there.
+//! Rows in order, in which a place is found without walking there (an index over a linked list).
 //!
-//! The requests of a session stand in the order of their ids, the holders of a lock in that of their
-//! tokens, who waits in that of the tickets. Nearly all who come come last, which costs nothing. But
-//! after a crash they come back in any order, and messages name an id or a token that may be anywhere,
-//! or nowhere, in a row of tens of thousands.
+//! The requests of a session stand in the order of their ids, holders in that of their tokens, and
+//! waiters in that of their tickets. Nearly all newcomers go last, which costs nothing. But after a
+//! crash they return in any order. Messages also name an id or a token that may be anywhere, or
+//! nowhere, in a row of tens of thousands.
 //!
-//! So a row that is long has *marks*: a search tree of some of its things, by what they are ordered by.
-//! Whoever seeks begins at the mark before, and walks from there. A row is cut into stretches by its
-//! marks, and for each it is kept how many stand in it *at most*: things that come are counted, things
-//! that leave are not. A stretch of more than [`STRETCH_LEN_MAX`] is cut in two, by a walk over a half
-//! of it, so that no walk is ever longer. A row that was never that long has no marks, and costs a
-//! look at its length.
+//! So a long row has *marks*: a search tree of some of its things, by their order. A search begins
+//! at the mark before, and walks from there. Marks cut a row into stretches. Each has a count of
+//! its things *at most*: arrivals are counted, departures are not. A stretch of more than
+//! [`STRETCH_LEN_MAX`] is cut in two, by a walk over a half of it, so that no walk is ever longer.
+//! A row that was never that long has no marks, and costs a look at its length.
 
 use std::collections::BTreeMap;
 

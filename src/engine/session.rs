@@ -1,4 +1,4 @@
-//! Sessions: who is there, by which connection, until when (rules S1 to S6).
+//! Sessions: their connections and their leases (rules S1 to S6).
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};

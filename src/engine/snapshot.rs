@@ -1,4 +1,5 @@
-//! Everything that is to go on after an orderly stop: sessions, holds, queues (rule G2).
+//! The snapshot: everything that goes on after an orderly stop, sessions, holds and queues (rule
+//! G2).
 //!
 //! A snapshot holds no moments, for the next run has another clock: lengths of time that are left,
 //! instead. Leases begin anew, in full, which errs on the safe side.

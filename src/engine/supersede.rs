@@ -1,10 +1,10 @@
-//! Newest first, one pending (rule S10): a request that supersedes ends the older ones that wait for one of
-//! its locks and said the same of themselves. Whoever holds, and whoever waits without that word, is let be.
+//! Newest first, one pending (last writer wins, rule S10). A superseding request ends older ones
+//! that wait for one of its locks and said the same. Holders, and waiters without that word, stay.
 //!
-//! Each queue has one such waiter at most, the newest, and knows it: so what a request ends is found
-//! without a walk, and is no more than it has claims. It is decided as if those were gone. If it is
-//! refused they are where they were, and nothing has happened; if it is granted or waits, they are
-//! answered.
+//! Each queue has one such waiter at most, the newest, and knows it. A request therefore finds
+//! those that it ends without a walk, no more than it has claims. It is decided as if they were
+//! gone. If it is refused, they are where they were, and nothing has happened. If it is granted or
+//! waits, they are answered.
 
 use std::hash::BuildHasher;
 

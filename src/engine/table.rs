@@ -1,6 +1,6 @@
-//! The lock table: where events arrive, time passes, and sessions end. How they come is in `attach.rs`,
-//! what happens to requests in `grant.rs`, `convert.rs` and `revoke.rs`, where they wait in `place.rs`,
-//! who would wait for ever in `deadlock.rs`, what a restart asks for in `grace.rs`, `forfeit.rs` and
+//! The lock table: where events arrive, time passes, and sessions end. Sessions begin in
+//! `attach.rs`. Requests live in `grant.rs`, `convert.rs` and `revoke.rs`, and wait in `place.rs`.
+//! Deadlocks are found in `deadlock.rs`. Restarts are in `grace.rs`, `forfeit.rs` and
 //! `snapshot.rs`.
 
 use std::collections::{BTreeSet, VecDeque};

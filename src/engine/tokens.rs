@@ -1,8 +1,8 @@
-//! The one counter behind all fencing tokens, and what must be on disk: how far it may go, the run it
-//! is in, the longest lease, and from which run on proofs count.
+//! The one counter behind all fencing tokens, and the durable facts beside it: its reservation, the
+//! epoch, the longest lease, and the first run whose proofs count.
 //!
-//! Numbers are reserved on disk in blocks, ahead of use, so that no grant waits for a disk and a
-//! crash can only waste numbers, never give one twice (rules F1, F2).
+//! Numbers are reserved on disk in blocks, ahead of use. No grant waits for a disk, and a crash can
+//! only waste numbers, never give one twice (rules F1, F2).
 
 use serde::{Deserialize, Serialize};
 

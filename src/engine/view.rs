@@ -1,4 +1,4 @@
-//! A look at the table: who holds what, who waits for it, who is there (rule R10). Changes nothing.
+//! Read-only views of the table: holders, waiters and sessions (rule R10).
 
 use std::hash::BuildHasher;
 use std::net::SocketAddr;

@@ -14,7 +14,7 @@
 //! It is a mailbox and a timer round the [`Desk`], which decides: each message is a call of it, with the
 //! time, and the turn that comes of it is carried out.
 //!
-//! What is never here: a decision, a socket, a file, a wait.
+//! Never here: a decision, a socket, a file, a wait.
 
 use std::mem;
 

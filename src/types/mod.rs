@@ -4,8 +4,7 @@
 //! a [`Ttl`] is within its bounds, [`Claims`] hold 1 to 64 different locks. Nobody behind the edge
 //! checks again.
 //!
-//! What is never here: a clock, a socket, a rule about who gets a lock. This room imports nothing
-//! of ours.
+//! Never here: a clock, a socket, a rule about who gets a lock. This room imports nothing of ours.
 
 mod claim;
 mod code;

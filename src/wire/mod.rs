@@ -5,7 +5,7 @@
 //! the bytes say and nothing more: text is unchecked, numbers are bare; whoever receives one parses
 //! it into [`crate::types`] at once.
 //!
-//! What is never here: a socket, an actor, the engine. Without the feature `codec` not even tokio.
+//! Never here: a socket, an actor, the engine. Without the feature `codec` not even tokio.
 //!
 //! Enums are append-only; no message holds a `usize`, a map, a float, or a list of elements without
 //! size. `docs/protocol.md` says all of it for readers of other languages.

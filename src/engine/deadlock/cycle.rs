@@ -1,4 +1,4 @@
-//! The way of a left-over owner over others back to itself.
+//! The wait-for cycle of a left-over owner, over others back to itself.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};

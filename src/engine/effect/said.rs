@@ -1,4 +1,4 @@
-//! What is said of a rejection that takes more than a sentence's worth of code.
+//! The sentences of those rejections that take more than a line of code.
 
 use std::fmt;
 use std::time::Duration;

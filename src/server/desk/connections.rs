@@ -4,7 +4,7 @@
 //! each that has one. A connection that was said Goodbye to is forgotten then, which is how whatever
 //! its client says later is ignored.
 //!
-//! What is never here: anything to send with. A delivery says which way it goes.
+//! Never here: anything to send with. A delivery says which way it goes.
 
 use std::cell::Cell;
 use std::collections::HashMap;

@@ -32,7 +32,7 @@
 //! | `seal` | proofs that outlive a run: secrets of sessions, seals of grants, tickets of places |
 //! | `tenures` | which grants the log tells of, and which it counts |
 //!
-//! What is never here: an actor, a socket, a file, a clock, a wait. The log is told, but decides nothing.
+//! Never here: an actor, a socket, a file, a clock, a wait. The log is told, but decides nothing.
 
 mod audience;
 mod backlog;

@@ -1,7 +1,7 @@
 //! Everything that outlives a run: the store and its two files, the task that commits to it, and
 //! where the next run begins.
 //!
-//! What is never here: a decision about locks, or a wait on the thread that decides.
+//! Never here: a decision about locks, or a wait on the thread that decides.
 
 pub(super) mod chronicle;
 mod directory;

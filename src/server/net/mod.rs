@@ -1,6 +1,6 @@
 //! Everything that knows a socket: accepting, places for connections, and the actor of each.
 //!
-//! What is never here: a rule about locks.
+//! Never here: a rule about locks.
 
 pub(super) mod hosts;
 pub(super) mod listener;

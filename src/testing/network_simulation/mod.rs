@@ -27,7 +27,7 @@
 //! lock before its own clock says so, nobody hears an error that makes no sense, everybody is served
 //! once there is peace, and when all are gone nothing is left.
 //!
-//! What is never here: a rule about locks, a real clock, a real thread.
+//! Never here: a rule about locks, a real clock, a real thread.
 
 #![allow(clippy::print_stdout, reason = "a simulation says how far it came")]
 

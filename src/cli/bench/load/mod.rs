@@ -13,9 +13,9 @@
 //!            └───────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! What is never here: text for people, flags, and anything of the client library. Nothing here
-//! waits for one connection before it serves another, and nothing measured is left out because the
-//! server was slow: in the open loop, latency counts from when a pair was to begin.
+//! Never here: text for people, flags, and anything of the client library. Nothing here waits for
+//! one connection before it serves another, and nothing measured is left out because the server was
+//! slow: in the open loop, latency counts from when a pair was to begin.
 //!
 //! `docs/performance.md` says what the figures mean.
 

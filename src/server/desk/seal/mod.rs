@@ -21,7 +21,7 @@
 //! request of one session: to guess it takes some 10^12 messages. Two years, or 10^12 who wait in one
 //! run, have no room in it; such a place is not kept over a crash.
 //!
-//! What is never here: an allocation, a proof in a log line.
+//! Never here: an allocation, a proof in a log line.
 
 use std::hash::Hasher;
 
