@@ -41,8 +41,6 @@ mod deferred;
 mod delay;
 mod effect;
 mod event;
-#[cfg(test)]
-mod exhaustive;
 mod forfeit;
 mod grace;
 mod grant;
@@ -53,10 +51,6 @@ mod lock;
 mod owner;
 mod place;
 mod queue;
-#[cfg(test)]
-mod random;
-#[cfg(test)]
-mod reference;
 mod request;
 mod revoke;
 mod row;

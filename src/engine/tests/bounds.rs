@@ -1,5 +1,6 @@
 //! What stories do not show, or would need too many for.
 
+use super::stories::Story;
 use super::*;
 
 fn command(session: u64, command: Command) -> Event {

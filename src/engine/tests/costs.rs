@@ -3,11 +3,11 @@
 
 use proptest::prelude::*;
 
-use super::super::arena::looks;
-use super::super::grace::HOLDERS_COUNTED_MAX;
-use super::super::lock::Lock;
-use super::super::owner::REQUESTS_LOOKED_THROUGH_MAX;
 use super::*;
+use crate::engine::arena::looks;
+use crate::engine::grace::HOLDERS_COUNTED_MAX;
+use crate::engine::lock::Lock;
+use crate::engine::owner::REQUESTS_LOOKED_THROUGH_MAX;
 
 /// What finding something may cost, among however many. A walk between two marks is of some hundred
 /// things at most, and each is looked at for its order and for what follows it.

@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-use super::super::arena::LOOKS;
 use super::*;
+use crate::engine::arena::LOOKS;
 
 /// Looks at the table for each step that is counted: a step is a claim to grant, to take out or to
 /// think about, with its lock, its request and its session.

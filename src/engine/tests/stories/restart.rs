@@ -1,7 +1,7 @@
 //! How a story goes on when the coordinator is started again, and its clients come back.
 
-use super::super::image::tests::{image, read};
 use super::*;
+use crate::engine::image::tests::{image, read};
 
 impl Story {
     /// A client comes back for what it was granted.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use self::steps::{Left, Step, step};
-use super::image::tests::Twin;
 use super::*;
+use crate::engine::image::tests::Twin;
 use crate::types::*;
 
 type Table = LockTable<BuildHasherDefault<std::hash::DefaultHasher>>;

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{News, Rejection, Request, Supersede, Wait};
+use crate::engine::{News, Rejection, Request, Supersede, Wait};
 use crate::types::{
     Claim, FencingToken, Identity, LockName, LostReason, Mode, OwnerId, RequestId, SessionId,
     Ticket, Timestamp,

@@ -34,17 +34,15 @@
 //! `UPDATE_GOLDENFILES=1 cargo test` writes what was seen into the files.
 
 mod aside;
-mod bounds;
-mod costs;
 mod restart;
-mod slices;
 mod tell;
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::fmt::Write;
+use std::fs;
 use std::hash::BuildHasherDefault;
 use std::path::Path;
+use std::process;
 use std::time::Duration;
 
 use goldenscript::{Argument, Command as Line, Context, Runner};
@@ -52,97 +50,35 @@ use goldenscript::{Argument, Command as Line, Context, Runner};
 use super::*;
 use crate::types::*;
 
-type Table = LockTable<BuildHasherDefault<std::hash::DefaultHasher>>;
-type Failure = Box<dyn Error>;
+// A test for each, by the name of its file.
+test_each_file::test_each_path! { in "./src/engine/stories" => told }
 
-/// Makes each story a test of its own name.
-macro_rules! stories {
-    ($($name:ident)+) => {
-        $(#[test]
-        fn $name() {
-            let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/engine/stories/", stringify!($name));
-            goldenscript::run(&mut Story::new(), Path::new(file)).unwrap();
-        })+
-
-        #[test]
-        fn every_story_is_told() {
-            let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/src/engine/stories");
-            let mut files: Vec<_> = std::fs::read_dir(dir)
-                .unwrap()
-                .map(|file| file.unwrap().file_name().into_string().unwrap())
-                .collect();
-            let mut told = vec![$(stringify!($name)),+];
-            files.sort();
-            told.sort();
-            assert_eq!(files, told);
-        }
-    };
+/// What the file says is what is seen.
+fn told(file: &Path) {
+    goldenscript::run(&mut Story::new(), file).unwrap();
 }
 
-stories! {
-    a_run_goes_on_with_a_replay
-    a_proof_of_an_unknown_run_tells_an_old_copy
-    orders_are_given_again_after_a_replay
-    a_session_ends_with_its_lease
-    a_session_lingers_after_its_connection
-    a_session_says_goodbye
-    a_session_resumes
-    a_stall_is_nobodys_fault
-    after_a_crash_delays_are_for_others
-    after_a_crash_holders_reclaim
-    after_a_crash_queues_come_back_in_order
-    after_a_stop_everything_goes_on
-    an_account_brings_both_sides_together
-    an_outlook_says_until_when_a_lock_is_not_to_be_had
-    cancel_meets_grant
-    conversions
-    deadlocks_are_found
-    a_longer_lease_is_on_disk_first
-    a_lease_is_no_longer_than_the_operator_allows
-    drain_answers_all_who_wait
-    fencing_tokens_are_durable_before_use
-    first_come_first_served
-    forfeits_are_on_record_before_the_lock_passes_on
-    forged_and_stale_reclaims_are_refused
-    limits_are_rejections
-    a_lock_is_kept_from_its_grant_on
-    lock_delay_after_a_loss
-    no_false_alarm
-    owners_do_not_wait_for_themselves
-    permits
-    progress_is_told
-    release_is_by_request_and_token
-    repeated_requests_change_nothing
-    revoke_is_by_token
-    several_locks_at_once
-    shared_and_exclusive
-    the_dead_are_not_granted
-    timeouts_and_tries
-    tokens_seen_elsewhere_are_passed
-    two_upgraders_are_a_deadlock
-    what_cannot_be_converted
-    who_looks_sees_everything
-    who_listens_hears_everything
-    who_listens_to_tenures_hears_who_had_what
-    a_watched_lock_is_shown_when_its_holders_change
-    after_a_crash_a_circle_ends_with_the_grace_period
-    after_a_stop_conversions_go_on
-    lock_delays_do_not_shorten_each_other
-    what_is_kept_ends_by_its_token
-    what_is_kept_has_a_limit
-    what_ended_is_told_once
-    what_is_kept_over_a_restart
-    a_ticket_that_two_show_makes_no_false_alarm
-    a_reclaim_of_several_is_all_or_nothing
-    who_was_there_before_a_crash_is_first_with_any_size
-    a_size_waits_its_turn
-    a_revoked_upgrade_is_not_reclaimed_as_what_it_was
-    whoever_has_forfeited_is_known_over_several_crashes
-    limits_keep_out_nobody_who_was_there_before
-    proofs_count_until_the_next_grace_period_has_ended
-    after_a_stop_older_proofs_count
-    who_is_away_is_passed
-    the_newest_supersedes_older_waiters
+/// A file is found when this is compiled, and a new one alone makes nothing be compiled.
+#[test]
+fn every_story_is_told() {
+    let of_this_room = format!("{}::", module_path!().split_once("::").unwrap().1);
+    let listed = process::Command::new(std::env::current_exe().unwrap())
+        .args(["--list", &of_this_room])
+        .output();
+    let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+    let mut told: Vec<_> = listed
+        .lines()
+        .filter_map(|line| line.strip_prefix(&of_this_room)?.strip_suffix(": test"))
+        .filter(|name| *name != "every_story_is_told")
+        .collect();
+    let stories = concat!(env!("CARGO_MANIFEST_DIR"), "/src/engine/stories");
+    let mut files: Vec<_> = fs::read_dir(stories)
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    told.sort_unstable();
+    files.sort_unstable();
+    assert_eq!(told, files, "touch {}, and run this again", file!());
 }
 
 /// A session as the story's teller knows it.
@@ -168,51 +104,32 @@ struct Teller {
     places: HashMap<u64, Place>,
 }
 
-struct Story {
-    table: Table,
+pub(super) struct Story {
+    pub(super) table: Table,
     limits: Limits,
-    now: Timestamp,
+    pub(super) now: Timestamp,
     tellers: HashMap<u64, Teller>,
     /// What each request asked for, to show it with its grant.
     names: HashMap<(u64, u64), String>,
     connections: u64,
     queries: u64,
-    disk_works: bool,
+    pub(super) disk_works: bool,
     to_persist: Vec<Durable>,
     /// Forfeits that are to be recorded.
     to_record: Vec<(u64, Forfeit)>,
     /// The table in a copy of the directory.
     copy: Vec<u8>,
     /// What is on disk.
-    on_disk: Durable,
+    pub(super) on_disk: Durable,
     recorded: Vec<(u64, Forfeit)>,
 }
 
-fn start(below: u64) -> Start {
-    let ttl_max = Some(Ttl::new(Duration::from_secs(60)).unwrap());
-    let tokens_below = FencingToken::new(below);
-    let epoch = Epoch::new(1);
-    let durable = Durable { epoch, tokens_below, ttl_max, settled: epoch };
-    let past = Past { snapshot: Some(Snapshot::default()), ..Past::default() };
-    Start { durable, first_token: FencingToken::new(1), plausible: plausible(), past }
-}
-
-/// The longest leases that there can be, for most stories have no use for a bound on them.
-fn limits() -> Limits {
-    Limits { ttl_max: Ttl::new(TTL_MAX).unwrap(), ..Limits::default() }
-}
-
-fn plausible() -> Durable {
-    let (epoch, tokens_below) = (Epoch::new(1000), FencingToken::new(1 << 40));
-    Durable { epoch, tokens_below, ttl_max: None, settled: Epoch::default() }
-}
-
 impl Story {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(limits(), TOKEN_BLOCK)
     }
 
-    fn with(limits: Limits, below: u64) -> Self {
+    pub(super) fn with(limits: Limits, below: u64) -> Self {
         Self {
             table: Table::new(
                 limits,
@@ -239,7 +156,7 @@ impl Story {
         self.tellers.get_mut(&session).ok_or_else(|| format!("no session {session}").into())
     }
 
-    fn handle(&mut self, event: &Event) -> String {
+    pub(super) fn handle(&mut self, event: &Event) -> String {
         let mut effects = Vec::new();
         self.table.handle(event, self.now, &mut effects);
         let mut text = String::new();
@@ -474,7 +391,7 @@ impl Story {
     }
 
     /// Lets time pass, meeting each deadline when it comes.
-    fn wait(&mut self, length: Duration) -> String {
+    pub(super) fn wait(&mut self, length: Duration) -> String {
         let end = self.now.after(length);
         let began = self.now;
         let mut text = String::new();
@@ -489,10 +406,6 @@ impl Story {
         self.now = end;
         text
     }
-}
-
-fn claim(name: &str, mode: Mode) -> Result<Claim, Failure> {
-    Ok(Claim { name: LockName::new(name)?, mode })
 }
 
 fn duration(text: &str) -> Result<Duration, Failure> {

@@ -8,8 +8,8 @@ use super::client::{Client, Line, Stand, Word};
 use super::moves::Move;
 use super::scenario::{Budget, LOCKS_MAX, Scenario, TICK, TTL, name};
 use crate::engine::image::tests::{image, read};
-use crate::engine::reference::fit;
 use crate::engine::request::State;
+use crate::engine::tests::reference::fit;
 use crate::engine::{
     Attach, Command, Durable, Effect, Event, Forfeit, HEARTBEAT, LockTable, News, Past, Run,
     Snapshot, Start,
