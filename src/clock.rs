@@ -1,8 +1,8 @@
-//! The one place where time comes from.
+//! The only source of time.
 //!
 //! Leases are decided with a clock that never jumps and goes on while the machine sleeps (rule T1).
-//! Everything that decides gets a [`Timestamp`] from its shell, and the shell gets it from a
-//! [`Clock`], so that tests and simulations can put another in its place.
+//! Every decision gets a [`Timestamp`] from its shell, and the shell gets it from a [`Clock`].
+//! Tests and simulations put another one in its place.
 
 use crate::types::Timestamp;
 

@@ -1,6 +1,7 @@
 //! A lock service: named locks over TCP, first come first served, a fencing token in every grant.
 //!
-//! *Events go in, effects come out, and the shell does nothing but carry them.*
+//! *Events go in, effects come out, and the shell does nothing but carry them* (functional core,
+//! imperative shell).
 //!
 //! ```text
 //!             bytes              ClientMessage            Event
@@ -10,23 +11,25 @@
 //!             bytes   socket)  ServerMessage               Effects └─────────────┘
 //! ```
 //!
-//! Each TCP session is an actor that forwards its client's messages to the one Coordinator actor,
-//! which owns the service queues and sends grants back: the mailboxes do the sequencing.
+//! Each TCP connection is an actor that forwards its client's messages to the one Coordinator
+//! actor. The Coordinator owns the service queues and sends grants back. The mailboxes do the
+//! sequencing.
 //!
 //! | room | holds | may import |
 //! |---|---|---|
 //! | [`types`] | names, ids, times, modes, codes, limits | std, serde |
 //! | [`engine`] | the lock table: all rules about locks | types |
 //! | [`wire`] | the messages and their frames | types, serde, bytes, bincode, tokio-util |
-//! | [`journal`] | what happened, written down before it is told | std, rustix, siphasher |
-//! | [`server`] | the actors, the listener, the state store | types, engine, wire, actix, tokio |
-//! | [`client`] | what a client believes, and until when | types, wire, tokio |
+//! | [`journal`] | a write-ahead log: records, segments, recovery | std, rustix, siphasher |
+//! | [`server`] | the actors, the listener, the state store | types, engine, wire, journal, actix, tokio |
+//! | [`client`] | the client library: sessions, guards, beliefs | types, wire, tokio |
 //! | `cli`, `main` | arguments to calls, answers to text | server, client |
 //!
 //! Nothing imports a room below it in this table. With no features, only the first three are built,
 //! without tokio and actix; the features `client` and `server` add the others.
 //!
-//! `docs/architecture.md` follows a request through all of them.
+//! `docs/architecture.md` follows a request through all of them, and `docs/glossary.md` explains
+//! the words.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 #[cfg(all(feature = "server", not(unix)))]
@@ -59,7 +62,7 @@ pub use client::{
     Semaphore, Servers, SessionKey, Upgrade, Watch, blocking,
 };
 
-/// What the README shows in Rust, compiled.
+/// The Rust examples of the README, compiled.
 #[cfg(all(doctest, feature = "client"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

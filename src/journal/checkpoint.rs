@@ -1,5 +1,5 @@
-//! A checkpoint: all state at one moment, in a file of its own beside the segment that goes on from
-//! it.
+//! The checkpoint: all state at one moment, in a file of its own beside the segment that goes on
+//! from it.
 //!
 //! It is written under another name and has its own only when it is complete. Its content belongs
 //! to one segment of one run: its sums are taken under that run, and its first frame names the

@@ -1,7 +1,8 @@
-//! The journal's demands on a disk: one directory, and files in it that grow at their end.
+//! The disk as the journal needs it: one directory, and files in it that grow at their end
+//! (append-only).
 //!
-//! Small enough that tests have one of their own, with a page cache and a platter apart. Changes
-//! whose call has returned survive the end of the process; synced ones survive a power cut.
+//! The trait is small, so tests have a disk of their own, with separate page cache and platter.
+//! Changes whose call has returned survive the end of the process. Synced ones survive a power cut.
 
 use std::{fmt, io};
 

@@ -1,4 +1,4 @@
-//! All that can be wrong with a journal, in sentences for the log.
+//! The errors of a journal, in sentences for the log.
 
 use std::io;
 

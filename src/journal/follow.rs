@@ -1,5 +1,5 @@
-//! Makes checkpoints away from whoever writes: a recovery that nobody sees, so recovery is
-//! exercised all day.
+//! Log compaction: makes checkpoints beside the writer, by an ordinary recovery in the background.
+//! So recovery is exercised all day.
 //!
 //! ```text
 //!   Writer: … 3 closed ──▶ writes 4 ─────────────────────▶ told of the checkpoint: 3 is gone
@@ -7,8 +7,8 @@
 //!   a thread:    └▶ checkpoint of 3, its records ──▶ checkpoint of 4, complete ──▶ removes 3
 //! ```
 //!
-//! The segment that is written meanwhile is not touched: what is appended is not in the way of the
-//! checkpoint, and the checkpoint not in its way.
+//! The segment that is written meanwhile is not touched. Appending and the checkpoint are not in
+//! each other's way.
 
 use std::io::{self, Read, Write};
 

@@ -4,11 +4,11 @@
 //!  │ kind 1, length 3 │ number 8 │ sum of these 4 │ sum of all 8 │ payload … │
 //! ```
 //!
-//! The head has a sum of its own, so that a length is believed only when it is right: a length that
-//! one flipped bit made longer would look like an end that was cut short, and drop all that stands
-//! behind. Sums are SipHash-1-3 under the number of the run that wrote the frame. So no client can
-//! choose a lock name that looks like a frame, and no frame of another run verifies. They find
-//! faults; they are no seal.
+//! The head has a checksum of its own, so that no unverified length is believed. A flipped bit in a
+//! length would look like a torn write at the end, and drop every later record. Sums are
+//! SipHash-1-3 under the number of the run that wrote the frame. So no client can choose a lock
+//! name that looks like a frame, and no frame of another run verifies. Sums find faults. They are
+//! no MAC.
 
 use std::hash::Hasher;
 

@@ -1,4 +1,4 @@
-//! How files of the journal are called, and how they begin.
+//! Names and headers of the journal's files.
 
 use super::disk::Facts;
 use super::frame::{Fields, Key, Kind, put};

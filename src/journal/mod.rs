@@ -1,8 +1,8 @@
-//! The journal: what happened, written down before anybody is told what came of it. A crash then is
-//! an orderly stop that nobody ordered.
+//! The journal, a write-ahead log: events are written before anybody is told their result. A crash
+//! then is an orderly stop that nobody ordered.
 //!
-//! The one idea: *complete or void*. Records are numbered and checked, and a journal is used only
-//! if all that was ever said certainly follows from it. Else it is as if there were none.
+//! The one idea: *complete or void*. Records are numbered and checked. A journal is used only if
+//! everything that was ever said certainly follows from it. Otherwise it is as if there were none.
 //!
 //! ```text
 //!   append ──▶ Tail (memory) ──▶ Writer ──▶ 00000003.log ─┐ long ──▶ 00000004.log
@@ -22,14 +22,14 @@
 //!
 //! # How it is used
 //!
-//! The decider appends each event, and holds back what is to be said. At the end of a turn, or of
-//! all turns of one poll, it calls [`Journal::flush`]; then all that was held back may be said, in
-//! the order in which it came. An error says that the journal is off: go on without, say so, and
-//! begin anew with a checkpoint when the disk is well; or, if it is [`Broken::Stuck`], grant
-//! nothing until [`Journal::make_void`] succeeds.
+//! The decider appends each event, and holds back the answers. At the end of a turn, or of all
+//! turns of one poll, it calls [`Journal::flush`]. Then all answers may leave, in their order. An
+//! error says that the journal is off: go on without, say so, and begin anew with a checkpoint when
+//! the disk is well. If it is [`Broken::Stuck`], grant nothing until [`Journal::make_void`]
+//! succeeds.
 //!
 //! At [`Distance::Machine`] a flush waits for the disk. A caller that must not wait takes the two
-//! halves apart ([`Journal::into_parts`]): the [`Tail`] stays and takes what comes, the [`Writer`]
+//! halves apart ([`Journal::into_parts`]). The [`Tail`] stays and takes new records. The [`Writer`]
 //! lives on a thread and is handed one [`Batch`] after the other. The effects of a batch are told
 //! when [`Writer::write`] has returned its last number. While one is synced the next one grows:
 //! that is group commit.
@@ -101,14 +101,14 @@
 //! ```
 //!
 //! Invariants, as absences:
-//! - Nothing here knows what a record says, or reads a clock, or rolls dice, or logs.
-//! - No record is told of as written before it is where the distance wants it.
+//! - Nothing here knows the content of a record, reads a clock, draws random numbers, or logs.
+//! - No record is reported as written before it is as far as the distance demands.
 //! - No length is believed that was not checked, and no file is read whole into memory.
-//! - Nothing is applied of a journal that was not checked to its end.
-//! - No file is removed before what makes up for it is complete.
+//! - No record is applied of a journal that was not checked to its end.
+//! - No file is removed before its replacement is complete.
 //! - No error is forgotten: after one, nothing is written until a journal is begun anew.
 //!
-//! `docs/journal.md` has the format, the decisions of a recovery and what is promised.
+//! `docs/journal.md` has the format, the decisions of a recovery and the promises.
 
 mod chain;
 mod checkpoint;

@@ -1,4 +1,4 @@
-//! Where this is: which machine, and since which start of it.
+//! The place of a run: its machine, and the boot of that machine.
 
 use std::fs;
 

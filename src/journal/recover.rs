@@ -1,4 +1,4 @@
-//! Finds out what is there: a journal that is certainly complete, or none.
+//! Recovery: finds a journal that is certainly complete, or none.
 //!
 //! ```text
 //!   latest segment ──▶ back to the one that goes on from a checkpoint, or from nothing
@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Nothing of it is applied before all of it was checked. A part that does not verify is dropped
-//! only where a crash can have cut short what nobody was told of; anything else makes the journal
-//! void.
+//! only where a crash can have cut it short (a torn write) before anybody was told. Anything else
+//! makes the journal void.
 
 use std::io::{self, Read};
 

@@ -1,5 +1,5 @@
-//! Records that were appended and are not written yet: memory only, so appending costs no call of
-//! the system.
+//! Records that were appended and are not written yet: memory only, so appending costs no system
+//! call.
 
 use std::mem;
 

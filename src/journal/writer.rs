@@ -1,4 +1,4 @@
-//! Writes batches, begins segments, and gives the journal up when it cannot be written.
+//! The writer: writes batches, begins segments, and gives the journal up when it cannot be written.
 //!
 //! ```text
 //!          begin, go_on            write fails               void fails
@@ -7,10 +7,10 @@
 //!    └─────────────────────────────────────────────┘  └──────────────────────┘
 //! ```
 //!
-//! *Order is all.* A segment has its name only when its header is written; the one before names it
-//! only then; and only behind that name a record goes to the new one. Segments that go are made
-//! unreadable first, the latest before the others, so that no step leaves something behind that
-//! looks complete.
+//! *Order is all.* A segment gets its name only when its header is written. Only then does the one
+//! before name it, and only behind that does a record go to the new one. Obsolete segments are made
+//! unreadable first, the latest before the others. So no step leaves something behind that looks
+//! complete.
 
 use std::mem;
 

@@ -1,8 +1,8 @@
-//! The barrier: tells when everything is submitted that could be read at a moment.
+//! The barrier: it tells when everything has been submitted that could be read at a moment.
 //!
-//! A task that yields is woken once the I/O driver was asked, behind all the tasks that it woke: and so
-//! behind the sessions that had something to read. What they submit stands in the Coordinator's mailbox
-//! before whatever is sent after this.
+//! A task that yields is woken once the I/O driver was polled, behind all the tasks that it woke.
+//! It is therefore behind the sessions that had something to read. Their messages stand in the
+//! Coordinator's mailbox before any later one.
 
 use std::rc::Rc;
 

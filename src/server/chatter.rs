@@ -1,14 +1,14 @@
-//! How much of the log one peer can fill.
+//! Rate limiting of the log: how much of it one peer can fill.
 //!
-//! A line of the log costs us some hundred bytes; what causes it may cost a peer four. So of each
-//! [`Topic`] an address may cause some lines in an interval, more than an honest one does; further ones
-//! are not written but counted, and told in one line when the interval is over: `2990 more protocol
-//! errors like these from 10.0.0.9 in the last 10 s`.
+//! A line of the log costs us some hundred bytes, and its cause may cost a peer four. So an address
+//! may cause some lines of each [`Topic`] in an interval, more than an honest one does. Further
+//! ones are counted, and told in one line when the interval is over: `2990 more protocol errors
+//! like these from 10.0.0.9 in the last 10 s`.
 //!
-//! What is remembered is bounded: an address counts by its network where addresses are for the taking
-//! (IPv6: 64 bits), and those beyond [`PLACES_MAX`] share what is left for *elsewhere*.
+//! The memory for it is bounded. An address counts by its network where addresses are for the
+//! taking (IPv6: 64 bits). Those beyond [`PLACES_MAX`] share the allowance of *elsewhere*.
 //!
-//! Lines of debug and trace are not limited: whoever wants them wants all of them.
+//! Lines of debug and trace are not limited: their readers want all of them.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! What an operator may choose, as plain data. Where a value came from (flag, environment, file) is
-//! not known here.
+//! The operator's choices, as plain data. The source of a value (flag, environment, file) is not
+//! known here.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;

@@ -8,11 +8,11 @@
 //!                       └──────────────────────────────────────────┘
 //! ```
 //!
-//! All sessions put what they read into this actor's mailbox, and the mailbox is what brings it in
-//! order: nothing here is locked, because nothing happens at the same time.
+//! All sessions put their messages into this actor's mailbox, and the mailbox brings them into
+//! order (a sequencer). Nothing here is locked, because nothing happens at the same time.
 //!
-//! It is a mailbox and a timer round the [`Desk`], which decides: each message is a call of it, with the
-//! time, and the turn that comes of it is carried out.
+//! The actor is a mailbox and a timer round the [`Desk`], which decides. Each message is a call of
+//! the desk, with the time, and the actor carries out the resulting turn.
 //!
 //! Never here: a decision, a socket, a file, a wait.
 

@@ -1,5 +1,5 @@
-//! What the shell counts, for `status`. Kept outside the actors, because both the listener and the
-//! sessions count, which may live on threads of their own.
+//! The counters of the shell, for `status`. They are outside the actors, because the listener and
+//! the sessions count, and may live on threads of their own.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

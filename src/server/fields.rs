@@ -1,5 +1,5 @@
-//! What a line of the log is about, as fields with names: `lock="deploy" token=7`. Whoever prints the
-//! log sees them apart from the sentence, and can make an object of them.
+//! Structured fields of a log line: `lock="deploy" token=7`. The printer of the log sees them apart
+//! from the sentence, and can make an object of them.
 
 use std::fmt;
 

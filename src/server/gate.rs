@@ -1,9 +1,10 @@
 //! The gate: the only way out of the Coordinator, in the order of its decisions.
 //!
-//! A turn is decided before anything of it is said. Between the two stands this: orders to the store
-//! and deliveries to sessions go through one door. Answers to questions, watched locks and events go
-//! through it as well. So nobody sees a later decision before an earlier one. The journal holds the door,
-//! if there is one: it opens when all events that led to what waits are written (rule J1).
+//! A turn is decided before anything of it is said. The gate stands between the two (output
+//! commit). Orders to the store and deliveries to sessions go through one door, and so do answers
+//! to questions, watched locks and events. Nobody sees a later decision before an earlier one. The
+//! journal holds the door, if there is one. It opens when all events behind the waiting messages
+//! are written (rule J1).
 //!
 //! Deliveries are counted here, for all connections together (`ledger`).
 

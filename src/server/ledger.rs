@@ -1,15 +1,14 @@
-//! What lies here for peers that have yet to read it, and from peers until it is heard: counted over
-//! all connections together, and bounded.
+//! The ledger: unread bytes for peers, and unheard bytes from peers, counted and bounded over all
+//! connections together (backpressure).
 //!
-//! Each connection has an [`Account`]. The Coordinator enters what it delivers, the session corrects
-//! that to what it could not write; so what is counted is what is rendered, on its way to a session,
-//! or in its outbox. When the sum goes past the bound, those who have most are closed, one after the
-//! other, until a quarter of the bound is free again. Whoever has less than an even part of the rest
-//! is never among them: the sum of even parts is below the bound.
+//! Each connection has an [`Account`]. The Coordinator enters its deliveries, and the session
+//! corrects the entry to the unwritten bytes. So the count covers everything rendered, on its way
+//! to a session, or in its outbox. When the sum exceeds the bound, the accounts with most are
+//! closed, one after the other, until a quarter of the bound is free again. An account with less
+//! than an even share of the rest is never among them: the sum of even shares is below the bound.
 //!
-//! Nothing is lost from the books, however a session ends: what its account still counts is given
-//! back when the account is dropped. Sessions may live on threads of their own; what happens often
-//! takes no mutex.
+//! Nothing is lost from the books, however a session ends: dropping its account gives the rest
+//! back. Sessions may live on threads of their own. Frequent operations take no mutex.
 
 use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

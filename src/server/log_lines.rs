@@ -1,10 +1,10 @@
-//! The story of the locks, in log lines: a line says what happened, then who and what.
+//! The story of the locks, in log lines: a line has a sentence, then the fields.
 //!
-//! Info tells who was granted what and when that ended, of leases that ended early, and of locks that are
-//! taken away; debug of sessions, and the rest of every request's way; a warning of deadlocks. Nothing is
-//! formatted that is not printed, and the engine tells what happens to requests only while somebody
-//! listens. Of what one peer causes again and again, the first lines are written and the rest is counted:
-//! see `chatter` and `tenures`.
+//! Info tells of grants and their ends, of leases that ended early, and of revocations. Debug tells
+//! of sessions, and the rest of every request's way. A warning tells of deadlocks. Nothing is
+//! formatted that is not printed, and the engine tells the events of requests only while somebody
+//! listens. Lines that one peer causes again and again are written at first and then counted: see
+//! `chatter` and `tenures`.
 
 use std::fmt;
 use std::net::SocketAddr;

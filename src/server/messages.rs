@@ -1,7 +1,7 @@
-//! What the actors say to each other.
+//! The messages between the actors.
 //!
-//! A mailbox keeps the order of one sender's messages: what a session submits is handled after its
-//! `Connect` and before its `Disconnect`, and what the Coordinator delivers comes in the order of its
+//! A mailbox keeps the order of one sender's messages. A session's submits are handled after its
+//! `Connect` and before its `Disconnect`. The Coordinator's deliveries come in the order of its
 //! decisions. That is all the sequencing there is.
 
 use std::net::SocketAddr;

@@ -1,9 +1,9 @@
 //! The coordinator on a network: actors round the [engine](crate::engine).
 //!
 //! The one idea: *the mailbox does the sequencing*. Every TCP connection is an actor, and forwards
-//! what its client says to one other actor, which owns the table of locks. That one handles a message
-//! at a time and sends what came of it back. Deciding takes no mutex and no condition,
-//! and has no race.
+//! what its client says to one other actor, which owns the table of locks. That one handles one
+//! message at a time and sends the outcome back (single writer). Deciding takes no mutex and no
+//! condition variable, and has no race.
 //!
 //! ```text
 //!   Listener ──makes──▶ Session ──Submit──▶ Coordinator ──events──▶ LockTable
@@ -24,9 +24,10 @@
 //! | `run` | bound, serving, stopping, gone |
 //! | `log_lines`, `fields`, `chatter` | the story in log lines, and how much of it one peer can fill |
 //!
-//! *A restart.* Three kinds of things outlive a run: the counters, the key of proofs and the forfeits
-//! are on disk before they matter; what clients hold is with the clients, who show it after a crash,
-//! sealed; and everything at once is in the snapshot of an orderly stop.
+//! *A restart.* Several things outlive a run. The counters, the key of proofs and the forfeits
+//! (tombstones) are on disk before they matter. The events are in the journal (a write-ahead log).
+//! Clients keep their sealed grants, and show them after a crash without one. The snapshot of an
+//! orderly stop has everything at once.
 //!
 //! ```text
 //!   orderly stop ──▶ Goodbye to all, snapshot saved ──▶ start: taken over, nothing moved
@@ -34,20 +35,21 @@
 //!   ephemeral stop ▶ waiters answered, holders finish ▶ start: knows nothing, nobody holds
 //! ```
 //!
-//! Once the snapshot is taken, the Coordinator decides nothing any more: it would be lost. What
-//! clients send by then is not answered, and they send it again to the next run.
+//! Once the snapshot is taken, the Coordinator decides nothing any more: it would be lost. Later
+//! messages of clients stay unanswered, and clients repeat them to the next run (idempotent
+//! requests).
 //!
 //! Invariants, as absences:
 //! - Only `desk` touches the table.
 //! - No rule about locks is here.
 //! - Nothing waits for a disk or a peer while others could go on.
-//! - No queue grows with what a peer sends or does not read: each has a bound, and going past it
-//!   closes that peer's connection and nobody else's; or, where events are what it does not read,
-//!   leaves out the next ones and says how many. All of them together have a bound as well, past which
-//!   those who have most are closed.
-//! - No signal is handled, and nothing reads flags or the environment: that is the command line's.
+//! - No queue grows with the messages that a peer sends or does not read (backpressure). Each has a
+//!   bound, and going past it closes that peer's connection and nobody else's. Unread events are
+//!   left out instead, and their number is told. All queues together have a bound as well, past
+//!   which the fullest are closed.
+//! - No signal is handled, and nothing reads flags or the environment: the command line does.
 //!
-//! `docs/architecture.md` tells the whole way of a request.
+//! `docs/architecture.md` follows a request from end to end.
 
 mod barrier;
 mod chatter;

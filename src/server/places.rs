@@ -1,6 +1,6 @@
 //! How many connections there may be, and are: counted, for everybody and for each address.
 //!
-//! Who gets one of them when there are few, `net/place.rs` tells.
+//! `net/place.rs` decides who gets one of them when there are few.
 
 use std::collections::HashMap;
 use std::fmt;

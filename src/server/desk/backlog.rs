@@ -1,13 +1,15 @@
-//! What is left to do when a turn has done enough: the rest of what connections said.
+//! The backlog: messages that a turn leaves for later turns, because it has done enough.
 //!
-//! A turn handles messages until it has taken [`TURN_STEPS_MAX`] steps. What is left waits here, and
-//! the next turn comes when every socket was looked at once more. So however much one client says, and
-//! however dear it is, the others are read and answered in between.
+//! A turn handles messages until it has taken [`TURN_STEPS_MAX`] steps. The rest waits here, and
+//! the next turn comes when every socket was polled once more. However many and expensive the
+//! messages of one client are, the others are read and answered in between (no head-of-line
+//! blocking).
 //!
-//! Whose turn it is goes by *fair queuing* in the manner of deficit round robin with sparse flows first
-//! (Shreedhar, Varghese, *Efficient Fair Queuing using Deficit Round Robin*, 1995; T. Høiland-Jørgensen
-//! et al., RFC 8290): a connection is served [`QUANTUM_STEPS`] at a time, and one that needed more than
-//! that goes behind all that did not. Every fourth service is for those, so they starve neither.
+//! The order of connections is *fair queuing*, in the manner of deficit round robin with sparse
+//! flows first (Shreedhar, Varghese, *Efficient Fair Queuing using Deficit Round Robin*, 1995; T.
+//! Høiland-Jørgensen et al., RFC 8290): a connection is served [`QUANTUM_STEPS`] at a time. One
+//! that needed more goes behind all that did not. Every fourth service is for these, so they do not
+//! starve either.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 

@@ -1,10 +1,10 @@
-//! The connections, as far as the Coordinator cares: what each is for, and what a turn has for it.
+//! The connections, as far as the Coordinator cares: their purposes, and their batches of a turn.
 //!
-//! Messages of a turn come together in one batch for each connection; a turn ends with a delivery for
-//! each that has one. A connection that was said Goodbye to is forgotten then, which is how whatever
-//! its client says later is ignored.
+//! Messages of a turn come together in one batch for each connection; a turn ends with a delivery
+//! for each that has one. A connection that was told Goodbye is forgotten then, so all later
+//! messages of its client are ignored.
 //!
-//! Never here: anything to send with. A delivery says which way it goes.
+//! Never here: a means of sending. A delivery only names its way.
 
 use std::cell::Cell;
 use std::collections::HashMap;

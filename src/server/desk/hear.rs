@@ -1,5 +1,5 @@
-//! What clients say, brought to the engine: every message parsed into its event, or answered here if
-//! it asks for nothing but a look.
+//! The messages of clients, brought to the engine. Each is parsed into its event, or answered here
+//! if it only asks for a look.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! What a Hello asks for, and the names of new sessions.
+//! The request in a Hello, and the ids of new sessions.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! Looks at the table, a page at a time (rule R10).
 //!
-//! A page is filled until a budget of bytes is used up, well below what a frame may hold. The budget
-//! is one connection's for one turn: a client that asks a hundred questions in one write gets a
-//! hundred answers, but not a hundred full pages at once. Nor does a page look at any number of vacant
-//! places: it is short or empty then, and says where the next begins.
+//! A page is filled until a budget of bytes is used up, well below the size of a frame. The budget
+//! is one connection's for one turn. A client that asks a hundred questions in one write gets a
+//! hundred answers, but not a hundred full pages at once. A page also looks at a bounded number of
+//! vacant places. Past it, the page is short or empty, and says where the next begins (pagination).
 
 use std::hash::BuildHasher;
 use std::net::SocketAddr;

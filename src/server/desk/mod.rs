@@ -1,4 +1,4 @@
-//! The desk: the Coordinator's decisions, without an actor round them.
+//! The desk: the Coordinator's decisions as a plain struct (functional core, imperative shell).
 //!
 //! ```text
 //!   submit, disconnect, ──▶ ┌──────────────────────────────┐ ──▶ Turn: deliveries, by connection
@@ -7,19 +7,20 @@
 //!                           └──────────────────────────────┘
 //! ```
 //!
-//! The one idea: *a turn is data*. The desk brings each message to the table, event by event, and puts
-//! the outcome together for each connection. Its caller carries that out: the Coordinator's mailbox in
-//! production, a heap of events in a simulation. Both run the same code to the letter.
+//! The one idea: *a turn is data*. The desk brings each message to the table, event by event, and
+//! collects the outcome for each connection. Its caller carries that out: the Coordinator's mailbox
+//! in production, a heap of events in a simulation. Both run exactly the same code.
 //!
-//! It is dull. A turn steps the table, performs the effects, and says what is to be sent. If a rule about
-//! locks can be found here, it is in the wrong file. A turn ends after a bounded number of steps; the rest
-//! of the messages waits in the `backlog`, while the sockets are looked at. Deadlines are met behind a
-//! *barrier*: once everything is heard that could be read by then. The desk adds two things to the engine:
-//! attributes of connections (purpose, identity, watches), and the proofs that outlive a run, which the
-//! engine takes on trust.
+//! It is dull. A turn steps the table, performs the effects, and lists the messages to send. A rule
+//! about locks in here is in the wrong file. A turn ends after a bounded number of steps. The rest
+//! of the messages waits in the `backlog`, while the sockets are polled. Deadlines are met behind a
+//! *barrier*: once everything is heard that could be read by then. The desk adds two things to the
+//! engine. The first is the attributes of connections: purpose, identity, watches. The second is
+//! the proofs (MACs) that outlive a run, which the engine takes on trust.
 //!
-//! *One place each* for a hook between decision and word, as a write-ahead log needs it: every event goes
-//! through [`Desk::step`], with its moment, and its consequences leave in a [`Turn`] and by no other way.
+//! *One place each* is the hook of the write-ahead log, between decision and answer. Every event
+//! goes through [`Desk::step`], with its moment. Its consequences leave in a [`Turn`] and by no
+//! other way.
 //!
 //! | file | is about |
 //! |---|---|

@@ -1,7 +1,7 @@
-//! From the wire's words to the engine's: the edge at which everything is parsed, once.
+//! From the wire's types to the engine's: the edge at which everything is parsed, once.
 //!
-//! What cannot be parsed but names a request becomes [`Command::Unparsed`], so that it is answered in
-//! its turn; only the engine answers requests.
+//! An unparsable message that names a request becomes [`Command::Unparsed`], so that it is answered
+//! in its turn. Only the engine answers requests.
 
 use std::collections::VecDeque;
 use std::time::Duration;

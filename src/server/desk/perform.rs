@@ -1,4 +1,4 @@
-//! Effects: what the engine wants done, done.
+//! Effects: the outputs of the engine, carried out.
 
 use std::mem;
 

@@ -1,4 +1,4 @@
-//! From the engine's words to the wire's.
+//! From the engine's types to the wire's.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,9 +1,9 @@
-//! Who wants to hear of everything that happens to requests.
+//! Subscribers to events: connections that hear of everything that happens to requests.
 //!
-//! An event is rendered once, however many hear of it; each of them costs the Coordinator the counting
-//! of one more reference. There are never many: when all places are taken, the next gets one all the
-//! same, that of whoever was heard of longest ago among those of the address that has the most. So those
-//! who only sit there keep nobody out, and no address those of another.
+//! An event is rendered once, however many hear of it. Each subscriber costs the Coordinator one
+//! more reference count. There are never many. When all places are taken, the next subscriber takes
+//! the place of another: the one heard of longest ago, from the address that has the most. So idle
+//! subscribers keep nobody out, and no address keeps out another.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

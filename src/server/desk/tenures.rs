@@ -1,10 +1,10 @@
-//! How much of the log those take who are granted again and again.
+//! Rate limiting of the log for sessions that are granted again and again.
 //!
-//! Who had a lock at three in the morning is asked of the log, so each grant is a line in it, and so is
-//! its end. But a worker may be granted a lock a hundred thousand times in a second. So of each session
-//! some grants in an interval are told; then it is *hushed*: the engine counts its grants instead, which
-//! costs an addition, and the sum is told when the interval is over: `granted 3201 more times in the
-//! last 10 s lock="queue-7" …`. The end of what was held long is told in any case.
+//! The log must tell who had a lock at three in the morning, so each grant is a line in it, and so
+//! is its end. But a worker may be granted a lock a hundred thousand times in a second. So some
+//! grants of each session in an interval are told, and then it is *hushed*. The engine counts its
+//! further grants, which costs an addition. The sum is told when the interval is over: `granted
+//! 3201 more times in the last 10 s lock="queue-7" …`. The end of a long hold is told in any case.
 //!
 //! All sessions of an address together are bounded, too, by [`Chatter`](crate::server::chatter::Chatter).
 //!

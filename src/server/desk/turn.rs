@@ -1,7 +1,7 @@
 //! Input and output of the desk: data, and nothing that acts.
 //!
-//! The desk decides a turn at once, and its caller carries it out afterwards. So a turn can be held back
-//! until it is durable, compared with another, or sent over a network that is none.
+//! The desk decides a turn at once, and its caller carries it out afterwards. A turn can therefore
+//! be held back until it is durable, compared with another, or sent over a simulated network.
 
 use bytes::Bytes;
 #[cfg(test)]

@@ -1,7 +1,6 @@
-//! Who watches which lock: found by the lock when its holders change, by the connection when that
-//! ends.
+//! The watches: found by the lock when its holders change, and by the connection when that ends.
 //!
-//! A watch belongs to a connection, not to a session: who comes back says anew what it wants to see.
+//! A watch belongs to a connection, not to a session: a returning client watches anew.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

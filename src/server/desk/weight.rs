@@ -1,6 +1,6 @@
-//! What messages take in memory: themselves, and what they point to.
+//! The size of messages in memory: themselves, and the memory that they own.
 //!
-//! Never less than what they take on the wire, so that who counts this has counted that.
+//! It is never less than their size on the wire, so this count covers that one.
 
 use crate::wire::{
     Account, Claim, ClientMessage, CycleLink, Happening, Held, Holder, JournalStart, JournalStatus,

@@ -1,4 +1,4 @@
-//! A look behind the desk, for the referee of a simulation: things that no client is told.
+//! A look behind the desk, for the referee of a simulation: facts that no client is told.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;

@@ -1,9 +1,9 @@
 //! The data directory: held open, locked, and for its owner only.
 //!
-//! What is in it lets whoever reads it take over any session, and whoever writes it undo any lock. So
-//! files are made readable for their owner only, links are never followed, and what others could read
-//! or write is refused before it is used. Files are opened relative to the directory that was opened,
-//! not by its name: if another takes its place, that one is not touched.
+//! A reader of its files can take over any session, and a writer can undo any lock. So files are
+//! readable for their owner only, links are never followed, and files that others could read or
+//! write are refused before use. Files are opened relative to the open directory, not by its name.
+//! If another directory takes its place, that one is not touched.
 
 use std::fs::{DirBuilder, File, Metadata, TryLockError};
 use std::io;

@@ -1,5 +1,5 @@
-//! Everything that is to go on, on its way to the disk: the table of a run that is over, which is
-//! written down as it is. A copy of it would take its memory twice, at the worst moment.
+//! The table of a run that is over, on its way to the disk. It is written as it is: a copy would
+//! take its memory twice, at the worst moment.
 
 use std::fmt;
 use std::hash::BuildHasher;

@@ -1,5 +1,5 @@
-//! Everything that outlives a run: the store and its two files, the task that commits to it, and
-//! where the next run begins.
+//! The durable parts: the store and its two files, the task that commits to it, and the start of
+//! the next run.
 //!
 //! Never here: a decision about locks, or a wait on the thread that decides.
 

@@ -1,12 +1,12 @@
-//! Commits, away from the actors: the Coordinator says what is to be durable and goes on; this task
-//! has it committed on a thread that may block, and says `Committed` when it is.
+//! Commits, away from the actors. The Coordinator orders a change and goes on. This task has it
+//! committed on a thread that may block, and then says `Committed`.
 //!
-//! While one commit is on its way, orders come together, and the next takes all of them: however
-//! many sessions end at once, the disk is synced once or twice.
+//! While one commit is on its way, orders collect, and the next commit takes all of them (group
+//! commit). However many sessions end at once, the disk is synced once or twice.
 //!
-//! A commit that fails is tried again for as long as it takes, ever more slowly. Meanwhile the engine
-//! grants from what is reserved, and when that is used up it says `Unavailable` (rule F2); what was to
-//! be on record first stays where it is (rule G1).
+//! A commit that fails is tried again for as long as it takes, ever more slowly (backoff).
+//! Meanwhile the engine grants from the reserved tokens, and says `Unavailable` when they are used
+//! up (rule F2). Locks that wait for a record stay where they are (rule G1).
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,15 +1,17 @@
-//! The file of the little that is always kept: a base, and behind it what changed since.
+//! The file of the small durable state: a base, and behind it the changes since (a log with
+//! checksums).
 //!
 //! ```text
 //!  magic, format, base │ change 1 │ change 1 │ change 2 │ change 2 │ …
 //!                 └ length, number, checksum, records, zeros up to the next page
 //! ```
 //!
-//! The base holds everything and is written with the file, which then takes the place of the one
-//! before: it is there as it was written, or it is damaged. Changes that are committed together are one
-//! piece, numbered, and written twice in one go, on pages of its own each time, so that a fault in one
-//! page costs nothing. What may be broken is only the end, where a crash cut short what nobody was told
-//! of; if a later piece than the next one is there, one is missing, and the file is damaged.
+//! The base holds everything and is written with the file, which then atomically takes the place of
+//! the one before. It is there as it was written, or it is damaged. Changes that are committed
+//! together are one piece with a number. It is written twice in one go, each time on pages of its
+//! own, so a fault in one page costs nothing. Only the end may be broken (a torn write), where a
+//! crash cut short a piece that nobody was told of. A gap in the numbers means that the file is
+//! damaged.
 //!
 //! After an orderly stop the base stands alone, and not a single byte may differ.
 

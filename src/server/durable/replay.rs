@@ -1,7 +1,7 @@
 //! Events, written down and heard again: what stands in the records of the journal (rules J1, J3).
 //!
-//! A record holds what one turn brought to the engine: each event with its moment, one behind the other.
-//! Numbers are as short as they can be. The effects are not written: they follow from the events.
+//! A record holds the events of one turn, each with its moment, one behind the other. Numbers have
+//! variable length. The effects are not written: they follow from the events (event sourcing).
 
 use std::io::{self, Read, Write};
 use std::mem;

@@ -1,6 +1,6 @@
-//! The snapshot in the data directory: a file of its own, as it can be large. It is written and read
-//! in pieces. What it has to be, its length and checksum, stands in the state; a file that the state
-//! does not name is none.
+//! The snapshot in the data directory: a file of its own, as it can be large. It is written and
+//! read in pieces. Its length and checksum stand in the state. A file that the state does not name
+//! is none.
 
 use std::fs::File;
 use std::hash::Hasher;

@@ -1,15 +1,16 @@
-//! Where a run begins: with what is stored, and where that may be lost or old, with the wall clock.
+//! The start of a run: from the stored state, and from the wall clock, because that state may be
+//! lost or old.
 //!
-//! *After an orderly stop* a snapshot is stored, and everything goes on. It is true only until then, so
-//! it is taken away in the same commit that makes the new epoch durable: a crash later finds none.
-//! *After a crash* there is a grace period (rule G2), if ever a session was welcomed.
+//! *After an orderly stop* a snapshot is stored, and everything goes on. The snapshot is true only
+//! until then. The commit that makes the new epoch durable also removes it, so a later crash finds
+//! none. *After a crash* there is a grace period (rule G2), if ever a session was welcomed.
 //!
-//! *The counters* (rule F3) are a pure function of what was stored and of the wall clock.
-//! The state directory may be lost, or be an old copy. So the counter of fencing tokens goes on from
-//! the larger of what is stored and *seconds since 2026 × 2²⁰*, to the full resolution of the clock, and
-//! the epoch from the larger of what is stored and *minutes since 2026*. As long as the wall clock is sane
-//! at starts, both grow even if nothing was kept: a coordinator would have to give a million tokens a
-//! second to outrun it.
+//! *The counters* (rule F3) are a pure function of what was stored and of the wall clock. The state
+//! directory may be lost, or be an old copy. Each counter goes on from the stored value or from the
+//! clock, whichever is larger. For fencing tokens the clock's value is *seconds since 2026 × 2²⁰*,
+//! in its full resolution. For the epoch it is *minutes since 2026*. As long as the wall clock is
+//! sane at starts, both grow even if nothing was kept. A coordinator would have to give a million
+//! tokens a second to outrun it.
 //!
 //! *However coarse the clock and however quick the starts*, no token comes twice by that. A run that read
 //! `a` opens its port only when the clock shows more than `a` ([`await_next_tick`]), and gives its tokens

@@ -1,4 +1,4 @@
-//! What outlives the process, behind a trait of two coarse calls, so that a cluster's store can take
+//! The store of the durable state: a trait of two coarse calls, so that a cluster's store can take
 //! the place of the local one.
 //!
 //! | kept | written |
@@ -8,9 +8,9 @@
 //! | forfeits: who must not reclaim after a crash | before the lock of such a one passes on |
 //! | a snapshot of everything | by an orderly stop; taken away by the next start |
 //!
-//! The store decides nothing. It may be slow, and it may fail, but what it has called committed must
-//! be there after a power cut, and changes that are committed together are there together. What is
-//! there but is not what was written is never taken for it: that is [`StoreError::Damaged`].
+//! The store decides nothing. It may be slow, and it may fail. But committed changes must be there
+//! after a power cut, and changes that are committed together are there together (atomicity).
+//! Altered content is never taken for the written one: that is [`StoreError::Damaged`].
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,9 +1,9 @@
 //! Where sessions live: on the Coordinator's thread, or on I/O threads of their own.
 //!
-//! A session only reads, decodes, encodes and writes, and that is most of what a pair costs; so with
-//! many processors it is worth its own threads (`--io-threads`, docs/performance.md). What a session
-//! says still goes into the Coordinator's one mailbox, and what it is told comes into its own:
-//! nothing else is shared but what is counted.
+//! A session only reads, decodes, encodes and writes, and that is most of the cost of a pair. With
+//! many processors it is worth its own threads (`--io-threads`, docs/performance.md). A session's
+//! messages still go into the Coordinator's one mailbox, and its answers come into its own. Nothing
+//! else is shared but the counters.
 
 use std::cell::Cell;
 use std::io;

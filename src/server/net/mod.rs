@@ -1,4 +1,5 @@
-//! Everything that knows a socket: accepting, places for connections, and the actor of each.
+//! The network: accepting, places for connections, and the actor of each. Only this room knows
+//! sockets.
 //!
 //! Never here: a rule about locks.
 

@@ -1,19 +1,19 @@
-//! A place for a connection: inside, or at the door when there are few.
+//! Admission control: a place for a connection, inside, or at the door when there are few.
 //!
-//! Everybody who comes gets a place *inside*, until there are as many as may be, or as many from one
-//! address. Whoever comes then waits *at the door* until it has said what it is for:
+//! Every newcomer gets a place *inside*, until all are taken, or all of one address. A later one
+//! waits *at the door* until it has said its purpose:
 //!
-//! - a client that comes back to a session that lives gets one of the places that are kept for those: a
-//!   holder whose connection was cut must not lose its locks because others were quicker;
-//! - an operator on this machine is served at the door: who looks, or takes a lock away, is to be heard
-//!   above all when there is a crowd;
+//! - a client that returns to a living session gets one of the reserved places, because a holder
+//!   with a broken connection must not lose its locks to quicker newcomers;
+//! - an operator on this machine is served at the door, to look or to revoke above all when there
+//!   is a crowd;
 //! - everybody else is told that there are too many, and turned away.
 //!
-//! At the door nobody stays for long. There is room for [`DOOR_MAX`], and whoever comes when all of it is
-//! taken takes that of the one who has been there for the longest: so those who say nothing there, or
-//! who do not close what was refused, keep nobody out.
+//! At the door nobody stays for long. There is room for [`DOOR_MAX`]. When all of it is taken, a
+//! newcomer replaces the oldest. So silent connections, and refused ones that are not closed, keep
+//! nobody out.
 //!
-//! No address can take all places, so whoever fills them has to have several.
+//! No address can take all places, so an attacker needs several.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

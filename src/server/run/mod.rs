@@ -1,11 +1,11 @@
 //! A server's life: bound, serving, stopping, gone.
 //!
-//! How it stops depends on what comes after it. With a data directory everything goes on after the
-//! next start, so it *saves*: every client hears Goodbye, everything is written down, and it is gone,
-//! at once. An ephemeral one has no next start, so it *drains*: waiters are answered, and holders may
-//! finish.
+//! The kind of stop depends on what follows it. With a data directory everything goes on after the
+//! next start, so it *saves*. Every client hears Goodbye, the snapshot is written, and the process
+//! is gone at once. An ephemeral one has no next start, so it *drains*: waiters are answered, and
+//! holders may finish.
 //!
-//! Told to stop at once it does neither, and leaves what a crash leaves.
+//! A stop at once does neither, and leaves the same as a crash.
 
 #[cfg(test)]
 mod tests;

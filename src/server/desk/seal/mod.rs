@@ -1,13 +1,15 @@
-//! What proves, to a run of the coordinator that remembers nothing, what an earlier run has said.
+//! Proofs (MACs): statements of an earlier run, which a run that remembers nothing can check.
 //!
-//! A session's *secret*, a grant's *seal* (rule G4) and a place's *ticket* are not drawn and remembered
-//! but computed, from a key that is kept in the state and never leaves it. So every later run with that
-//! state can check them, and nobody else can make one. All are `SipHash-2-4` with 128 bits, a keyed hash
-//! that was made for this (Aumasson, Bernstein, *`SipHash`: a fast short-input PRF*, 2012), cut to what
-//! there is room for: a seal is on the way of every grant, and this costs tens of nanoseconds.
+//! A session's *secret*, a grant's *seal* (rule G4) and a place's *ticket* are computed, not drawn
+//! and remembered. Their key is in the state and never leaves it. Every later run with that state
+//! can check them, and nobody else can make one. All are `SipHash-2-4` with 128 bits, cut to the
+//! room that there is. It is a keyed hash for short inputs (Aumasson, Bernstein, *`SipHash`: a fast
+//! short-input PRF*, 2012). A seal is on the way of every grant, and this costs tens of
+//! nanoseconds.
 //!
-//! What is hashed says first which of them it is, and then cannot be read in two ways: numbers have a
-//! fixed length, and a lock's name stands behind its length. So no proof is one of something else.
+//! The hashed bytes begin with the kind of the proof (domain separation), and cannot be read in two
+//! ways. Numbers have a fixed length, and a lock's name stands behind its length. So no proof is
+//! one of something else.
 //!
 //! Each proof names the run that made it, in clear and in what is hashed. Whether that run's proofs
 //! still count, the engine decides.
@@ -17,8 +19,8 @@
 //! | secret, seal | run: 32, hash: 96 |
 //! | ticket | run: 28, how many epochs before it the place was taken: 20, hash: 16; arrival: 40, hash: 24 |
 //!
-//! A ticket's hash is short, but what it guards is a place in a queue, in a grace period, for one
-//! request of one session: to guess it takes some 10^12 messages. Two years, or 10^12 who wait in one
+//! A ticket's hash is short, but it guards only a place in a queue, in a grace period, for one
+//! request of one session. A guess takes some 10^12 messages. Two years, or 10^12 who wait in one
 //! run, have no room in it; such a place is not kept over a crash.
 //!
 //! Never here: an allocation, a proof in a log line.

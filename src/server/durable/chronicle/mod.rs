@@ -1,7 +1,8 @@
-//! The journal of this run: begun, gone on with, given up, begun anew (rules J1 to J8).
+//! The chronicle: the journal (write-ahead log) of this run, begun, continued, given up, begun anew
+//! (rules J1 to J8).
 //!
-//! Between the desk, which decides, and the gate, which lets out. It is the only one that knows both
-//! what records say and where they are kept.
+//! It stands between the desk, which decides, and the gate, which lets out. It alone knows both the
+//! content of records and their place.
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -1,9 +1,9 @@
 //! Accepts connections, and makes a [`Session`] of each.
 //!
 //! When the process is out of file descriptors, accepting fails at once, again and again: the
-//! connection stays in the backlog. So the loop pauses after a failure, ever longer, instead of
-//! spinning. When all places are taken, a connection waits at the door until it has said what it is for:
-//! that is decided in its session.
+//! connection stays in the backlog. So the loop pauses after a failure, ever longer (backoff),
+//! instead of spinning. When all places are taken, a connection waits at the door until its Hello.
+//! Its session decides about that.
 
 use std::io;
 use std::net::SocketAddr;

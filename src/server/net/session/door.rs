@@ -1,7 +1,7 @@
-//! A connection that came when all places were taken: what its Hello says decides what becomes of it.
+//! A connection that came when all places were taken. Its Hello decides its fate.
 //!
-//! `place.rs` tells the idea. A client that comes back comes in when the Coordinator has welcomed it,
-//! not before: whoever only claims to have a session takes no place from those who have one.
+//! `place.rs` explains the idea. A returning client comes in when the Coordinator has welcomed it,
+//! not before. A mere claim to a session takes no place from those who have one.
 
 use std::task::{Context as Task, Waker};
 

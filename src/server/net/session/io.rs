@@ -1,9 +1,9 @@
 //! A session's stream, and the one thing that the actor's context polls of it.
 //!
 //! actix polls what an actor has spawned whenever the actor wakes up, after its mailbox. So neither
-//! direction needs a task or a channel of its own: at each wake the [`Exchange`] reads what has come,
-//! then writes what is in the outbox. All that the mailbox brought in one turn goes out in one write,
-//! and to say [`Reading::Messages`] while handling a message is enough to have it read on.
+//! direction needs a task or a channel of its own. At each wake the [`Exchange`] reads the arrived
+//! bytes, then writes the outbox. All messages of one turn go out in one write. Setting
+//! [`Reading::Messages`] while handling a message is enough to read on.
 
 use std::io;
 use std::pin::Pin;

@@ -17,9 +17,9 @@
 //! ```
 //!
 //! *Half-closed on purpose.* A client that shuts its sending side gets the answers to all that it
-//! sent, then the connection is closed. It does not get what would be decided later: whoever cannot
-//! send cannot renew a lease, so there is nothing later to wait for. To the engine it is the end of a
-//! connection without Goodbye, and proves nothing (rule S4).
+//! sent, then the connection is closed. It does not get later decisions: it cannot renew a lease,
+//! so there is nothing later to wait for. To the engine it is the end of a connection without
+//! Goodbye, and proves nothing (rule S4).
 //!
 //! *Closing lingers.* A socket that is closed with unread bytes in it is reset, and the reset
 //! overtakes the Goodbye. So the sending side is shut first, and what still comes is read and dropped
@@ -28,12 +28,13 @@
 //! *A crowd.* When all places are taken, it begins at the door, and its Hello decides whether it comes in
 //! (`door.rs`).
 //!
-//! *Bounds.* No more than [`SUBMITS_MAX`] reads are on their way to the Coordinator; then no
-//! more is read, and the peer's window fills. A read that brings a Hello is the only one on its way.
-//! If more than [`OUTBOX_BYTES_MAX`] cannot be written when there is more to say, the peer does not
-//! read, and is closed. One batch may be longer than that, for it is not its reader's fault; how long
-//! is bounded where it is made. If its address sends more messages than it may, nothing is read until it has
-//! caught up ([`Pace`]). All outboxes together are bounded by the [`Ledger`](crate::server::ledger).
+//! *Bounds* (backpressure). No more than [`SUBMITS_MAX`] reads are on their way to the Coordinator.
+//! Then no more is read, and the peer's TCP window fills. A read that brings a Hello is the only
+//! one on its way. If more than [`OUTBOX_BYTES_MAX`] cannot be written when there is more to say,
+//! the peer does not read, and is closed. One batch may be longer than that, which is not its
+//! reader's fault. Its length is bounded where it is made. If its address sends more messages than
+//! it may, nothing is read until it has caught up ([`Pace`]). All outboxes together are bounded by
+//! the [`Ledger`](crate::server::ledger).
 
 mod door;
 mod io;

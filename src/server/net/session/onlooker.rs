@@ -1,13 +1,12 @@
-//! Peers that look on: they watch locks, or have subscribed to events.
+//! Onlookers: peers that watch locks, or have subscribed to events.
 //!
-//! *Who looks on has to speak now and then*, as any other observer: a keep-alive will do. Else places
-//! among the connections would be taken for ever by whoever says one word. And if there is something for
-//! it, it has to read some of it within the time that an observer may be silent, up to twice that; else
-//! it is closed as one that does not read.
+//! *An onlooker has to speak now and then*, as any other observer: a keep-alive will do. Otherwise
+//! one word would take a connection for ever. If there is something to read, it has to read some of
+//! it within the idle time of an observer, or twice that. Otherwise it is closed as a slow reader.
 //!
-//! *Events are left out rather than kept.* Beyond [`EVENTS_BYTES_MAX`] unwritten bytes they are counted
-//! and dropped, until half of that is written; then the peer hears how many. So whoever subscribes and
-//! reads slowly misses some, and nobody waits for it.
+//! *Events are left out rather than kept.* Beyond [`EVENTS_BYTES_MAX`] unwritten bytes they are
+//! counted and dropped, until half of that is written; then the peer hears how many. So a slow
+//! subscriber misses some, and nobody waits for it (at-most-once delivery).
 
 use std::mem;
 

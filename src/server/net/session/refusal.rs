@@ -1,4 +1,4 @@
-//! What someone gets who took the lock port for another: an answer in the protocol it spoke.
+//! The answer to a peer that took the lock port for another, in the protocol that it spoke.
 
 use std::net::SocketAddr;
 
