@@ -1,4 +1,4 @@
-//! How a session comes to be: the settings, the first connection, the welcome.
+//! Opening a session: the settings, the first connection, the welcome.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};

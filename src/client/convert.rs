@@ -1,4 +1,4 @@
-//! A lock that is held otherwise than before: shared to exclusive, and back.
+//! Conversions of a guard: shared to exclusive (upgrade), and back (downgrade).
 
 use std::fmt;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Leaders: who holds a lock leads, and everybody can know who that is.
+//! Leader election: the holder of a lock leads, and everybody can see who that is.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

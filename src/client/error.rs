@@ -1,4 +1,4 @@
-//! What can go wrong for a user of the client, and what to do about it.
+//! Errors for users of the client, and their remedies.
 
 use std::fmt::Write as _;
 use std::io;

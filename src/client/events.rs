@@ -1,4 +1,4 @@
-//! Everything that happens to requests, told as it happens.
+//! The stream of events: everything that happens to requests, as it happens.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -1,4 +1,4 @@
-//! A lock that is held.
+//! Guards: held locks (RAII).
 
 use std::fmt;
 use std::sync::Arc;

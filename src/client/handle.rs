@@ -1,4 +1,4 @@
-//! The client: what can be asked of a session, and how it ends.
+//! The client: the operations of a session, and its end.
 
 use std::fmt;
 use std::sync::Arc;

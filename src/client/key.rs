@@ -1,4 +1,4 @@
-//! What lets another process end a session that its own can end no more.
+//! Session keys: they let another process end a session when its own process cannot.
 
 use std::fmt;
 use std::time::Duration;

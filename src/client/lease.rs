@@ -1,22 +1,22 @@
-//! Until when a client may believe that its session lives (rule T2).
+//! The end of a client's belief in its session (rule T2).
 //!
-//! The server ends a session one ttl after it *received* something; the client counts one ttl from
-//! when it *sent* the last thing that was answered, and takes off what two clocks may differ by and
-//! a margin. Whatever the network did in between, the client stops first.
+//! The server ends a session one ttl after it *received* a message. The client counts one ttl from
+//! when it *sent* the last answered one. It takes off the possible difference of two clocks and a
+//! margin. The client stops first, whatever the network did in between.
 //!
 //! # When an answer is overdue
 //!
-//! A connection can die without a word: a router forgets it, a machine changes its network. Then
-//! nothing is heard over it, and the server is reachable all the same. So no holder waits for an
-//! answer longer than it must: a *second* connection is tried beside the first, early enough that one
-//! attempt may hang and another is still welcomed before anybody has to act. The first who has to
-//! is `coordinator lock`, which sends SIGTERM up to a third of the ttl before belief ends.
+//! A connection can die without a word: a router forgets it, or a machine changes its network. The
+//! server may be reachable all the same. So the client tries a *second* connection beside the
+//! first. It does so early enough that one attempt may hang and another is still welcomed before
+//! anybody has to act. The first to act is `coordinator lock`, which sends SIGTERM up to a third of
+//! the ttl before belief ends.
 //!
 //! The arithmetic, with the moments of all of it, is in [`crate::types::lease`].
 //!
-//! An answer is overdue after 1/16 ttl, or after twice as long as answers took lately ([`Patience`]):
-//! a server that is slow is not asked twice as much for it. The times there are those of one whose
-//! answers take no longer than 1/32 ttl.
+//! An answer is overdue after 1/16 ttl, or after twice the time that answers took lately
+//! ([`Patience`]), so a slow server is not asked twice as much. The moments there are for a server
+//! whose answers take no longer than 1/32 ttl.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A connection without a session of its own: what is asked over it, and what is heard.
+//! A connection without a session of its own: its questions and its answers.
 
 use std::io;
 use std::sync::Arc;

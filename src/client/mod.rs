@@ -1,15 +1,15 @@
-//! The client library: a session with a coordinator, and the locks it holds.
+//! The client library: a session with a coordinator, and its locks.
 //!
-//! The one idea: *belief is decided by a pure core*. `core` is a state machine that is told what
-//! happened and when, and says what to send and whom to tell; `driver` is the task that owns the
-//! socket, makes the next one when it is lost, and carries both ways. Guards look at the lease
-//! through their own clock, so that one knows its lock is lost even while no message, and no timer,
-//! can tell it.
+//! The one idea: *belief is decided by a pure core* (sans-io). `core` is a state machine. It is
+//! told the events with their moments, and says what to send and whom to tell. `driver` is the task
+//! that owns the socket, makes the next one when it is lost, and carries both ways. A guard looks
+//! at the lease through its own clock. It therefore knows that its lock is lost even while no
+//! message, and no timer, can tell it.
 //!
-//! Never here: a decision about who gets a lock; a wall clock; a mutex; a lock believed in past
-//! what the server is bound to keep. This room knows neither the engine nor the server.
+//! Never here: a decision about who gets a lock; a wall clock; a mutex; belief in a lock past the
+//! server's lease. This room knows neither the engine nor the server.
 //!
-//! `docs/protocol.md` says what goes over the wire.
+//! `docs/protocol.md` describes the wire.
 
 pub mod blocking;
 mod connect;

@@ -1,11 +1,11 @@
-//! Observations as they come: the one meaning of `next` in [`Watch`](super::Watch),
+//! Streams of observations: the one meaning of `next` in [`Watch`](super::Watch),
 //! [`Leaders`](super::Leaders) and [`Events`](super::Events), and in their blocking twins.
 //!
 //! `Some(Ok(observation))` is news, also the news that a lock is free or that nobody leads.
 //! `Some(Err(error))` is the last item. `None` is the end, and stays it.
 //!
-//! What is under way lives in the stream, not in the call that waits for it. So a call of `next`
-//! can be dropped at any time, and nothing is missed.
+//! Work under way lives in the stream, not in the call that waits for it. So `next` is cancel safe:
+//! a call can be dropped at any time, and nothing is missed.
 
 use std::fmt;
 use std::future::Future;

@@ -1,4 +1,4 @@
-//! A connection that only looks, or takes a lock away.
+//! Observers: connections that only look, or revoke a grant.
 
 use std::time::{Duration, Instant};
 

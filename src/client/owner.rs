@@ -1,4 +1,4 @@
-//! Those within a client who hold and wait on their own account.
+//! Owners: threads of control within a client, which hold and wait separately.
 
 use std::sync::Arc;
 

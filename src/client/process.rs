@@ -1,12 +1,12 @@
-//! Which process something belongs to.
+//! Protection against forks: every client and guard belongs to one process.
 //!
-//! A process that forks has a copy of everything: guards, clients, and the very same sockets, but not
-//! the threads that keep leases alive. Two processes must not hold one lock, nor talk over one
-//! connection. So all this belongs to the process that made it; in one that forked from that,
-//! what is held is lost, nothing is asked and nothing is sent, and nothing is closed either: even closing
-//! a socket says something to the coordinator, and takes it out of the poll that the two share.
+//! A process that forks has a copy of everything: guards, clients, and the very same sockets, but
+//! not the threads that keep leases alive. Two processes must not hold one lock, nor talk over one
+//! connection. So all this belongs to the process that made it. In a forked process guards are
+//! lost, nothing is asked and nothing is sent. Nothing is closed either: even closing a socket says
+//! something to the coordinator, and takes it out of the poll that the two processes share.
 //!
-//! It is seen by comparing ids on use, for a fork tells nobody that it happens.
+//! A fork is found by comparing process ids on use, because nothing announces it.
 
 use std::mem;
 use std::ops::{Deref, DerefMut};

@@ -1,4 +1,4 @@
-//! Locks that are asked for: one, or several together.
+//! Requests: builders for one lock, or for several together.
 
 use std::fmt;
 use std::pin::Pin;

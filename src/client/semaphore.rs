@@ -1,4 +1,4 @@
-//! A lock that several may hold, up to a number.
+//! Semaphores: locks with a number of permits.
 
 use std::sync::Arc;
 

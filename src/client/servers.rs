@@ -1,4 +1,4 @@
-//! Where a coordinator can be.
+//! The addresses of a coordinator.
 
 use std::fmt;
 use std::sync::Arc;

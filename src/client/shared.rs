@@ -1,4 +1,4 @@
-//! What handles and driver have in common: the ways between them, and what both can see.
+//! The state that handles and driver share, and the channels between them.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

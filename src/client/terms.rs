@@ -1,4 +1,4 @@
-//! What is said about a request before it is made, and the making of it.
+//! The terms of a request before it is made, and the making of it.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A lock as it is now, and whenever it changes.
+//! Watches: a lock as it is now, and after every change.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};

@@ -68,7 +68,7 @@ use crate::types::{
 #[cfg_attr(test, derive(Clone))]
 #[serde(bound(serialize = "S: BuildHasher", deserialize = "S: BuildHasher + Default"))]
 pub struct LockTable<S> {
-    /// How much of everything there may be.
+    /// The limits: bounds on everything that clients can cause.
     pub(super) limits: Limits,
     /// Who is there.
     pub(super) sessions: Sessions<S>,

@@ -1,4 +1,4 @@
-//! What a request asks for: locks, each in a mode.
+//! Claims: the locks of a request, each in a mode.
 
 use std::fmt;
 

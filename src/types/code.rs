@@ -1,5 +1,5 @@
-//! Stable codes: what scripts and other languages match on. A number once given is never given to
-//! something else; new ones are appended.
+//! Stable codes, on which scripts and other languages match. A number never changes its meaning,
+//! and new ones are appended.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! The check at the resource, without which no lock protects from a holder that does not know it is
-//! late.
+//! Fencing: the check at the resource. Without it, no lock protects from a holder that does not
+//! know it is late.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

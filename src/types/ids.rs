@@ -1,4 +1,4 @@
-//! Numbers that name things. Each is a type of its own, so none can be mistaken for another.
+//! Ids. Each is a type of its own (newtype), so none can be mistaken for another.
 
 use std::fmt;
 

@@ -1,9 +1,9 @@
-//! The arithmetic of leases: who believes until when, who grants from when on, and who acts in between
-//! (rules T1, T2, G2).
+//! The arithmetic of leases: the end of belief, the first moment of the next grant, and the actions
+//! in between (rules T1, T2, G2).
 //!
 //! Client, coordinator, command line and the tests of the rules take every number from here. All
-//! moments are counted from when a client *sent* the last keep-alive that was answered, by whatever
-//! clock; each clock's rate is wrong by [`CLOCK_RATE_ERROR_PERCENT`] at most.
+//! moments are counted from when a client *sent* the last answered keep-alive, by any clock. Each
+//! clock's rate is wrong by [`CLOCK_RATE_ERROR_PERCENT`] at most (drift).
 //!
 //! ```text
 //! last answered  the next,    a second     it hangs:            SIGTERM    belief    the lease   grace
@@ -14,9 +14,9 @@
 //!                   2.5 s      3.13 s     4.84 s               6.42 s      9.75 s   10 s       10.25 s
 //! ```
 //!
-//! The last line is for a ttl of 10 s. A second connection is tried beside the first because one can
-//! die without a word: early enough that one attempt may hang, and another is still welcomed before
-//! anybody has to act.
+//! The last line is for a ttl of 10 s. A second connection is tried beside the first, because one
+//! can die without a word. It is early enough that one attempt may hang, and another is still
+//! welcomed before anybody has to act.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How much of everything there may be.
+//! The limits: bounds on everything that clients can cause.
 
 use serde::{Deserialize, Serialize};
 

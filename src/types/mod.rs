@@ -1,8 +1,8 @@
-//! Words that every room shares: names, numbers, times, modes and codes.
+//! The vocabulary of all rooms: names, ids, times, modes and codes.
 //!
-//! The one idea: *parsed once, at the edge*. A [`LockName`] is a valid lock name wherever it is seen,
-//! a [`Ttl`] is within its bounds, [`Claims`] hold 1 to 64 different locks. Nobody behind the edge
-//! checks again.
+//! The one idea: *parsed once, at the edge* (parse, don't validate). A [`LockName`] is a valid lock
+//! name wherever it is seen, a [`Ttl`] is within its bounds, [`Claims`] hold 1 to 64 different
+//! locks. Nobody behind the edge checks again.
 //!
 //! Never here: a clock, a socket, a rule about who gets a lock. This room imports nothing of ours.
 

@@ -1,4 +1,4 @@
-//! Where somebody comes from, as far as it bounds what one of them may take from the others.
+//! The origin of a peer, as far as it bounds one peer's share.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,4 +1,4 @@
-//! What proves something to whoever knows it, and so is shown to nobody (rule A1).
+//! Secrets: values that prove something to their bearer, and are shown to nobody (rule A1).
 
 use std::fmt;
 

@@ -1,7 +1,8 @@
-//! Text that a client chooses and others see: lock names, notes, identities.
+//! Texts that a client chooses and others see: lock names, notes, identities.
 //!
-//! All of it ends up on terminals, in logs, in JSON and in lists of one name a line, so none of it may
-//! hold control characters or line ends. What else could be misread is for those to escape who show it.
+//! All of it ends up on terminals, in logs, in JSON and in lists of one name a line. So none of it
+//! may hold control characters or line ends. The code that shows it escapes the other misleading
+//! characters.
 
 use std::borrow::Borrow;
 use std::fmt;

@@ -5,8 +5,8 @@
 //! [`HELLO_LEN_MAX`] until a server's codec is told that the Hello was accepted.
 //!
 //! The codec remembers nothing but that limit. A frame leaves the buffer when its message is handed
-//! on, so what cannot be decoded stays there: the messages before it go first, then every further
-//! call says the same error again.
+//! on, so an undecodable one stays there. The messages before it go first, and then every further
+//! call returns the same error.
 
 use std::io;
 use std::marker::PhantomData;

@@ -1,14 +1,14 @@
-//! What travels: two enums of messages, and how they become bytes.
+//! The wire: two enums of messages, and their encoding.
 //!
-//! A frame is a little-endian `u32` length, then so many bytes of bincode (fixed-width integers,
-//! little-endian). Imperatives come from the client, facts from the server. The messages hold what
-//! the bytes say and nothing more: text is unchecked, numbers are bare; whoever receives one parses
-//! it into [`crate::types`] at once.
+//! A frame is a little-endian `u32` length, then that many bytes of bincode (fixed-width integers,
+//! little-endian). Imperatives come from the client, facts from the server. The messages hold only
+//! the content of the bytes: text is unchecked, numbers are bare. The receiver parses them into
+//! [`crate::types`] at once.
 //!
 //! Never here: a socket, an actor, the engine. Without the feature `codec` not even tokio.
 //!
 //! Enums are append-only; no message holds a `usize`, a map, a float, or a list of elements without
-//! size. `docs/protocol.md` says all of it for readers of other languages.
+//! size. `docs/protocol.md` describes all of it for other languages.
 
 #[cfg(feature = "codec")]
 mod codec;

@@ -1,7 +1,7 @@
 //! A lock, rendered once for all who watch it.
 //!
-//! What they are told differs in nothing but the number of the query that each of them asked. That has
-//! its fixed place in the frame, so the frame can be shared, and the number set in each copy.
+//! Their messages differ only in the number of each one's query. That has a fixed place in the
+//! frame, so the frame can be shared, and the number set in each copy.
 
 use std::ops::Range;
 

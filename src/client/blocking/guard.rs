@@ -1,4 +1,4 @@
-//! A lock that is held, by those who wait.
+//! Guards, for blocking code.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A connection that looks, watches and listens, for those who wait.
+//! Observers, watches and events, for blocking code.
 
 use std::iter::FusedIterator;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! The client for programs without an async runtime: the same names, and calls that wait.
 //!
-//! A thread of its own keeps the lease alive, however long the program works or sleeps. Not for use
-//! within async code: there every call is refused with [`Error::InvalidRequest`], because it would
-//! keep other tasks from running.
+//! A thread of its own keeps the lease alive, however long the program works or sleeps. It is not
+//! for async code. There every call is refused with [`Error::InvalidRequest`], because it would
+//! block other tasks.
 //!
 //! # Examples
 //!

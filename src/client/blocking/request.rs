@@ -1,4 +1,4 @@
-//! Locks that are asked for, by those who wait.
+//! Requests, for blocking code.
 
 use std::sync::Arc;
 use std::time::Duration;

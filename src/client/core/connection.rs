@@ -1,4 +1,4 @@
-//! Where the connection stands, and when the next is made.
+//! The state of the connection, and the moment of the next attempt (backoff with jitter).
 
 use std::collections::VecDeque;
 use std::time::Duration;

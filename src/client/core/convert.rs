@@ -1,16 +1,16 @@
-//! A hold that becomes another: the same locks in other modes.
+//! Conversion of a hold: the same locks in other modes.
 //!
-//! Two requests take part, the one that is held and the one that *converts* it. Until the second is
-//! granted, nothing has changed; from then on it alone is held, and the first is over without a word.
-//! So the answer to the second decides about both, and as long as it is not known, the client must not
-//! act as if it were: it never gives up the second alone while there is no connection. It may have been
-//! granted, and then the server would free the locks as soon as it heard of that, while the first were
-//! still believed in here. What waits for such an answer waits for the next connection, or until the
-//! first is lost, which is at the end of the lease at the latest.
+//! Two requests take part, the held one and the one that *converts* it. Until the second is
+//! granted, nothing has changed. From then on it alone is held, and the first is over without a
+//! word. The answer to the second decides about both. As long as it is not known, the client must
+//! not act as if it were: it never gives up the second alone while there is no connection. The
+//! second may have been granted. Then the server would free the locks as soon as it heard of that,
+//! while the first were still believed in here. A caller that waits for such an answer waits for
+//! the next connection, or until the first is lost, at the end of the lease at the latest.
 //!
-//! What becomes of the first while the second waits:
+//! The fate of the first while the second waits:
 //!
-//! - it is lost, to whatever: then there is nothing to convert, and the second is given up;
+//! - it is lost, for any reason: then there is nothing to convert, and the second is given up;
 //! - it is given up together with the second, by its owner: both are told to the server;
 //! - the second was granted, and the news was lost with a connection. The first is then over there, and
 //!   the server may say so (`Released` to its reclaim, `Lost` to the account). The answer to the

@@ -1,4 +1,4 @@
-//! What goes into the core besides the server's messages, and what comes out of it.
+//! Inputs of the core besides the server's messages, and its outputs.
 
 use std::time::Duration;
 

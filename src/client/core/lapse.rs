@@ -1,4 +1,4 @@
-//! What ends because time has passed, though nobody said anything.
+//! Losses by the passing of time, without a message.
 
 use crate::types::{LostReason, RequestId, Timestamp};
 use crate::wire::ClientMessage;

@@ -1,23 +1,24 @@
-//! What a client believes, and until when: a state machine without a clock, a socket or a runtime.
+//! The client's core: a sans-io state machine that decides what a client believes, and until when.
+//! It has no clock, no socket and no runtime.
 //!
-//! Commands of the application, messages of the server, connections made and lost, and the passing
-//! of time go in; messages to send and [`Effect`]s come out. The driver carries all of it and decides
-//! nothing. A connection that ends is one more input: the session goes on without, and over the next
-//! one both sides come to the same view again (`resume`).
+//! Its inputs are commands of the application, messages of the server, connections made and lost,
+//! and the passing of time. Its outputs are messages to send and [`Effect`]s. The driver carries
+//! all of it and decides nothing. The end of a connection is one more input. The session goes on
+//! without it, and over the next one both sides come to the same view again (`resume`).
 //!
 //! The rules it keeps:
 //!
 //! - a hold is believed in only while the lease is, counted from when the last answered keep-alive
-//!   was *sent* (T2); what was lost once is never held again, whatever arrives later (C1);
+//!   was *sent* (T2); a lost hold is never held again, whatever arrives later (C1);
 //! - a server that has restarted prolongs no hold before it has confirmed it (G3);
 //! - belief ends when a release, a cancel or a goodbye is sent, not when it is answered (R8);
 //! - a grant that crosses a cancel is never shown to anybody (R2);
-//! - what converts a hold, and the hold, are held one after the other: never both, never neither;
+//! - a hold and its conversion are held one after the other: never both, never neither;
 //! - a keep-alive without an answer is followed by the next, and a connection that ended by another:
 //!   neither is a loss by itself (C3);
 //! - a connection that does not answer is not given up for one that may not either: both are there
 //!   until the second is welcome (`second`);
-//! - every answer belongs to something that was asked; a server that breaks this is not believed.
+//! - every answer belongs to a question; a server that breaks this is not believed.
 
 mod connection;
 mod convert;

@@ -1,4 +1,4 @@
-//! What each message of the server means to the core.
+//! The server's messages, and their meaning for the core.
 //!
 //! Every answer is matched with what was asked. A message that fits nothing is an error of the
 //! server's, and after one of those nothing it says is believed.

@@ -1,4 +1,4 @@
-//! The corpus of traces, lived through again by this core: it says the same still.
+//! Replay of the corpus of traces by this core: it still says the same (conformance test).
 //!
 //! If a rule was changed on purpose, `scripts/traces` makes the corpus anew.
 

@@ -1,4 +1,4 @@
-//! What is kept of a request until it is over.
+//! The state of a request until it is over.
 
 use std::sync::Arc;
 use std::time::Duration;

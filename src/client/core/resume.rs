@@ -1,18 +1,19 @@
-//! From one connection to the next.
+//! Session resumption: from one connection to the next.
 //!
-//! When a connection ends, nothing is decided: belief in the lease runs on, and what is asked
-//! meanwhile is kept. Over the next connection, the session says what it still waits for, in the old
-//! order and under the old ids, so that nothing is done twice (rule R1). What the server then finds
-//! depends on what became of it:
+//! When a connection ends, nothing is decided: belief in the lease runs on, and new requests are
+//! kept. Over the next connection, the session repeats its unanswered messages, in the old order
+//! and under the old ids. They are idempotent, so nothing is done twice (rule R1). The rest depends
+//! on the server's fate:
 //!
-//! - *it is the same run* (`Resumed`): it knows everything. An account lists what we hold and await;
-//!   whatever else it has of us, because we gave it up meanwhile, it frees (rule S3).
-//! - *it has crashed* (`Reopened`): it knows nothing. What we still believe in, we reclaim; until
-//!   that is confirmed, no answer of the new run prolongs it (rule G3).
-//! - *it resumed us in another run*: it stopped in good order, or it crashed and an answer that said
-//!   so was lost. We cannot know which. Reclaiming is right in both.
-//! - *we were away too long* (`UnknownSession`): what we held is lost. What we await, we ask for
-//!   anew in another session.
+//! - *it is the same run* (`Resumed`): it knows everything. An account lists what we hold and await
+//!   (reconciliation). The server frees everything else of ours, which we gave up meanwhile (rule
+//!   S3).
+//! - *it has crashed* (`Reopened`): it knows nothing. We reclaim the holds that we still believe
+//!   in. Until one is confirmed, no answer of the new run prolongs it (rule G3).
+//! - *it resumed us in another run*: it stopped in order, or replayed its journal, or it crashed
+//!   and an answer that said so was lost. We cannot know which. Reclaiming is right in all.
+//! - *we were away too long* (`UnknownSession`): our holds are lost. We repeat the waiting requests
+//!   in another session.
 
 use std::time::Duration;
 

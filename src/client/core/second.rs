@@ -1,14 +1,13 @@
-//! A second connection beside one that does not answer.
+//! A second connection beside one that does not answer (hedging).
 //!
-//! An answer that is overdue says little: the server may stand still, the network be slow, or this
-//! one connection be dead, for a router has forgotten it. So the first is kept, and heard, while a
-//! second is made; whichever is answered first is the one that counts. Once the second is welcome, the
-//! server has done with the first (rule S2), and it is as after any lost connection: what is
-//! unanswered is said again.
+//! An overdue answer says little. The server may stand still, the network may be slow, or a router
+//! may have forgotten this one connection. So the first is kept, and heard, while a second is made.
+//! The one that is answered first counts. Once the second is welcome, the server has done with the
+//! first (rule S2). Then it is as after any lost connection: unanswered messages are repeated.
 //!
-//! A Hello cannot be taken back. From when it is said, the server may hear nothing more over the first
-//! connection, so what is sent there is sent in hope only; and if the second is given up after it,
-//! the first may be told that it is superseded, by nobody else than us.
+//! A Hello cannot be taken back. From then on the server may hear nothing more over the first
+//! connection, so messages there are sent in hope only. If the second is given up after it, the
+//! first may hear that it is superseded, by nobody else than us.
 //!
 //! There is one of these at a time. A server that stands still gets one before the first connection is
 //! given up, however often that is looked at.

@@ -1,8 +1,10 @@
-//! The life of a core as text: every input with its time, every output, one line each.
+//! Traces: the life of a core as text, with every input and its time, and every output, one line
+//! each.
 //!
-//! `scripts/traces` has the tests here and the simulations write down what their cores live through, and
-//! makes a corpus of it, `docs/traces/`. Clients in other languages replay it and must say the same;
-//! so must this core, or the corpus is made anew. docs/protocol.md says what the lines mean.
+//! `scripts/traces` has the tests here and the simulations write down what their cores live
+//! through, and makes a corpus of it, `docs/traces/`. Clients in other languages replay it and must
+//! say the same (conformance). So must this core, or the corpus is made anew. `docs/protocol.md`
+//! explains the lines.
 //!
 //! Only tests are built with this, and nothing is written unless `CORE_TRACE_DIR` is set.
 

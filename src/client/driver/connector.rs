@@ -1,4 +1,4 @@
-//! Where connections come from.
+//! The source of connections.
 
 use std::io;
 use std::marker::PhantomData;

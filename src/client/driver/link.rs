@@ -1,4 +1,4 @@
-//! The connection that a driver has, or makes, or has not.
+//! The link: a driver's connection, made, in the making, or absent.
 
 use std::io;
 use std::pin::Pin;

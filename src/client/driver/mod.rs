@@ -1,9 +1,9 @@
-//! The task that owns the connection, and makes the next.
+//! The driver: the task that owns the connection, and makes the next (an event loop).
 //!
-//! It waits for whatever comes first: bytes from the server, a command, the core's next deadline,
-//! room to write, a connection, or a second one while the first does not answer. Then it takes everything that is ready, gives it to the core, tells
-//! what the core has to tell, and writes all that the core has to say in one write. It decides
-//! nothing.
+//! It waits for the first of several events: bytes from the server, a command, the core's next
+//! deadline, room to write, or a connection. The latter may be a second one while the first does
+//! not answer. Then it gives everything that is ready to the core, tells the core's effects, and
+//! writes all messages of the core in one write. It decides nothing.
 //!
 //! Reading never waits for writing: a server that does not read cannot keep us from hearing that a
 //! lock is lost.

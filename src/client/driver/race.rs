@@ -1,12 +1,11 @@
-//! Connects to the first that answers, of all addresses of all servers (RFC 8305, "happy eyeballs").
+//! Connects to the first address that answers, of all servers (RFC 8305, "happy eyeballs").
 //!
-//! An address that does not answer must not keep one from being tried that does: names with several
-//! addresses are common, and that one of them is a black hole is, too. So the addresses are tried in
-//! order, each beside those before it, a quarter of a second later, or at once if all of those have
-//! failed. The first connection that is there is taken, and the other attempts are dropped.
+//! A silent address must not delay the next one. Names with several addresses are common, and so is
+//! a black hole among them. So the addresses are tried in order, each beside those before it. The
+//! next begins a quarter of a second later, or at once if all before it have failed. The first
+//! connection is taken, and the other attempts are dropped.
 //!
-//! Which addresses there are, and how long they take, is told from outside; so it is tested in a time
-//! that stands still.
+//! Addresses and their delays come from outside, so tests run it in paused time.
 
 use std::collections::VecDeque;
 use std::io;

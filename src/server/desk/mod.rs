@@ -139,7 +139,7 @@ pub(crate) struct Desk {
 
 /// The beginnings of a desk.
 pub(in crate::server) struct Setting {
-    /// How much of everything there may be.
+    /// The limits: bounds on everything that clients can cause.
     pub(in crate::server) limits: Limits,
     /// All that the run before has left.
     pub(in crate::server) start: Start,

@@ -62,7 +62,7 @@ pub struct Server(Bound<TcpListener>);
 
 /// A server on whatever connections come from.
 pub(crate) struct Bound<L: Listener> {
-    /// Where connections come from.
+    /// The source of connections.
     listener: L,
     /// Where their sessions live.
     host: Rc<dyn Host<L::Stream>>,

@@ -1,4 +1,4 @@
-//! What a client says.
+//! The messages of the client.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::lists::{claims, extras, list};
 use super::{Claim, Ticket};
 
-/// What a client says.
+/// The messages of the client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ClientMessage {

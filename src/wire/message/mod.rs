@@ -1,5 +1,5 @@
-//! The messages of protocol 1, in the order of their numbers on the wire: what a client says in
-//! `client.rs`, what the server says in `server.rs` and, of what can be seen, `status.rs`.
+//! The messages of protocol 1, in the order of their numbers on the wire. Those of the client are
+//! in `client.rs`, those of the server in `server.rs`, and their status structures in `status.rs`.
 
 mod client;
 mod lists;

@@ -1,4 +1,4 @@
-//! What the server says.
+//! The messages of the server.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::types::{Seal, Secret};
 use super::lists::{event_claims, list};
 use super::{Claim, JournalStatus, LockStatus, Outlook, ServerStatus, SessionStatus, Ticket};
 
-/// What the server says.
+/// The messages of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ServerMessage {

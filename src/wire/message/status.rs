@@ -1,4 +1,4 @@
-//! What an observer sees.
+//! The structures that an observer sees.
 
 use serde::{Deserialize, Serialize};
 
