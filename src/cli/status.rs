@@ -23,7 +23,7 @@ use super::words;
 /// Of more locks than this, only the first few holders and waiters are looked at.
 const LOCKS_ASKED_AGAIN_MAX: usize = 256;
 
-/// What was seen.
+/// The status.
 pub(crate) struct Seen {
     /// The coordinator as a whole.
     pub(crate) server: ServerStatus,

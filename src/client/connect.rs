@@ -79,9 +79,9 @@ impl Default for ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// The length of the lease, 2 s to 1 h: so long after this client was last heard its locks go
-    /// to others. A short one frees the locks of the dead sooner, a long one outlasts longer
-    /// pauses. The coordinator's default is 10 s.
+    /// The length of the lease, 2 s to 1 h. Its locks go to others this long after the coordinator
+    /// last heard of this client. A short one frees the locks of the dead sooner, a long one
+    /// outlasts longer pauses. The coordinator's default is 10 s.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
@@ -97,8 +97,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Who this is, shown to whoever waits or looks: up to 128 bytes without control characters.
-    /// `user@host:pid` by default. It proves nothing.
+    /// The identity of this client, shown to waiters and observers: up to 128 bytes without control
+    /// characters. `user@host:pid` by default. It proves nothing.
     pub fn identity(mut self, identity: impl Into<String>) -> Self {
         self.identity = Some(identity.into());
         self
@@ -126,8 +126,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Opens a session with the coordinator at `servers`: a `host:port`, or a host for the port 5625,
-    /// or [several](Servers) that are tried in this order.
+    /// Opens a session with the coordinator at `servers`. That is a `host:port`, or a host for the
+    /// port 5625, or [several](Servers) that are tried in this order.
     ///
     /// # Errors
     ///

@@ -30,8 +30,8 @@ impl Upgrade {
 
     /// Waits this long at most for the other holders; then [`Error::TimedOut`]. Zero is not to wait.
     ///
-    /// While there is no connection the answer is not known, and it takes until there is one, or until
-    /// the lock is lost, whatever this says.
+    /// Without a connection the answer is unknown. The wait then lasts until there is one, or until
+    /// the lock is lost, whatever the timeout.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.patience = Patience::at_most(timeout);
         self

@@ -11,16 +11,16 @@ use crate::types::{FencingToken, SessionId};
 use super::error::Error;
 use super::watch::{LockState, Watch};
 
-/// Who leads.
+/// The leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Leader {
-    /// What it stood for election with.
+    /// The value with which it stood for election.
     pub value: String,
-    /// The token of its term, greater than that of every term before. Whoever is told to do something
-    /// by a leader can refuse those that are over: see [`FenceGuard`](crate::FenceGuard).
+    /// The token of its term, greater than that of every term before. A resource can refuse orders
+    /// of deposed leaders (fencing): see [`FenceGuard`](crate::FenceGuard).
     pub token: FencingToken,
-    /// Who it is: the identity of its session.
+    /// The identity of its session.
     pub identity: String,
     /// Its session.
     pub session: SessionId,
@@ -38,7 +38,7 @@ pub enum Leadership {
 }
 
 impl Leadership {
-    /// Who leads; `None` if nobody does.
+    /// The leader; `None` if nobody leads.
     pub fn leader(self) -> Option<Leader> {
         match self {
             Self::Vacant => None,
@@ -83,9 +83,9 @@ enum Term {
 /// nobody. Terms that are over before anybody looks are left out. An error is the last item, and
 /// `None` comes only after it.
 ///
-/// What it tells was so at the coordinator a moment ago. A leader that lost the lead, or is cut off,
-/// may not know it yet; and while there is no connection nothing is told at all. So what must not be
-/// done by two leaders needs the token of the term, whoever looks on.
+/// Each observation was true at the coordinator a moment ago. A leader that lost the lead, or is
+/// cut off, may not know it yet. Without a connection nothing is told at all. So work that must not
+/// be done by two leaders needs the token of the term, whoever looks on.
 ///
 /// # Examples
 ///
@@ -115,7 +115,7 @@ impl Leaders {
         Self { watch, told: None }
     }
 
-    /// Who leads now, then whenever that changes; that nobody leads is [`Leadership::Vacant`].
+    /// The present leader, then every change; a vacancy is [`Leadership::Vacant`].
     ///
     /// `None` only after an error, which is the last item; the errors are those of [`Watch::next`].
     ///

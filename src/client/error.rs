@@ -49,14 +49,14 @@ pub enum Error {
         /// Why.
         reason: LostReason,
     },
-    /// To wait would have been for ever: in a circle of owners, each would have waited for what the next
-    /// one holds. Nobody else in it is told: give back what you hold, so that they can go on, and begin
-    /// anew. What is asked for together, with `lock_all`, does not come to this.
+    /// The wait would have lasted for ever: in a cycle of owners, each would have waited for a lock
+    /// of the next one. Nobody else in it is told. Give your locks back, so that they can go on,
+    /// and begin anew. A request for all locks together, with `lock_all`, cannot deadlock.
     #[error("{}; give back what you hold, then ask again, or ask for all at once", deadlock(.cycle))]
     Deadlock {
-        /// Who waits for whom, and with which token that one holds it. The first is the request that was
-        /// not granted; the last waits for the first. Of a long circle, the beginning, and
-        /// [`CycleLink::MORE`] in place of the rest.
+        /// The wait-for cycle: each link's waiter, and the token of the next one. The first is the
+        /// request that was not granted; the last waits for the first. Of a long cycle, the
+        /// beginning, and [`CycleLink::MORE`] in place of the rest.
         cycle: Vec<CycleLink>,
     },
     /// The coordinator answered *no*.
@@ -82,7 +82,7 @@ pub enum Error {
     Unavailable {
         /// Which server.
         server: Arc<str>,
-        /// What the connection ended with.
+        /// The code with which the connection ended.
         source: Arc<io::Error>,
     },
     /// The coordinator closed the connection, and the session is over.

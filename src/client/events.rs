@@ -12,7 +12,7 @@ use super::error::Error;
 use super::line::Line;
 use super::observe::{Observations, Source};
 
-/// What a listener hears.
+/// One item of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Something happened to a request.
@@ -24,7 +24,7 @@ pub enum Event {
     },
 }
 
-/// What happened, and to which request.
+/// One event of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Happened {
     /// When, by the coordinator's wall clock, in milliseconds since 1970-01-01 UTC. For people.
@@ -37,20 +37,20 @@ pub struct Happened {
     pub request: RequestId,
     /// The locks it claims.
     pub claims: Vec<Claim>,
-    /// What happened to it.
+    /// The kind of event.
     pub what: Happening,
 }
 
 /// A connection that listens, made by [`Observer::events`](super::Observer::events).
 ///
-/// To be read on all the time: the coordinator closes the connection of who has said nothing to it for a
-/// minute, and what says so now and then is [`Events::next`].
+/// Read it all the time. The coordinator closes a connection that is silent for a minute, and only
+/// [`Events::next`] sends its keep-alives.
 ///
 /// Nothing is told twice, and what is not told is counted: who reads too slowly hears of
 /// [`Event::Missed`]. The coordinator does not wait for anybody.
 ///
 /// A stream of events. An error, the end of the connection among them, is the last item, and `None`
-/// comes only after it. What happened since is lost too: listen anew.
+/// comes only after it. Later events are lost too: listen anew.
 #[derive(Debug)]
 pub struct Events {
     /// What is heard.

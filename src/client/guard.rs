@@ -21,9 +21,9 @@ use super::terms::Patience;
 pub enum HoldState {
     /// The lock is held.
     Held,
-    /// The lock is held still, but the coordinator has not answered for two thirds of the ttl, or
-    /// there is no connection to it, or it has crashed and not confirmed the lock since. Time to come
-    /// to an end, or to hope.
+    /// The lock is still held, but in doubt (jeopardy). The coordinator has not answered for two
+    /// thirds of the ttl, or there is no connection to it. Or it has crashed and not confirmed the
+    /// lock since. Finish up: the lock may be lost soon.
     Jeopardy,
     /// The lock is not held any more. Final.
     Lost(LostReason),
@@ -34,11 +34,11 @@ pub enum HoldState {
 ///
 /// Dropping it releases the lock without waiting for anything, and works outside a runtime too.
 ///
-/// A holder can lose its lock while it looks the other way: if its process or its machine stands
-/// still for longer than the lease, another gets it. [`lost`](Self::lost) and
+/// A holder can lose its lock without noticing. If its process or its machine stands still for
+/// longer than the lease, another client gets it. [`lost`](Self::lost) and
 /// [`is_held`](Self::is_held) tell as soon as this side can know, but between asking and acting
-/// there is always a gap. What must never go wrong is safe only if the protected resource compares
-/// [`token`](Self::token)s and refuses those smaller than one it has seen.
+/// there is always a gap. A critical resource is safe only if it compares [`token`](Self::token)s
+/// and refuses those smaller than one it has seen.
 pub struct LockGuard {
     /// What the driver says about it.
     hold: Arc<Hold>,
@@ -128,8 +128,8 @@ impl LockGuard {
 
     /// Resolves when the lock is lost, and tells why; never, if it is released first.
     ///
-    /// The future does not borrow the guard, so it can be waited for next to the work, and for as long
-    /// as the lock is held in whatever mode.
+    /// The future does not borrow the guard, so it can run beside the work. It lasts for as long as
+    /// the lock is held, in whatever mode.
     ///
     /// # Examples
     ///
@@ -147,13 +147,13 @@ impl LockGuard {
         async move { hold.until_lost().await }
     }
 
-    /// Gives the lock back, and waits until it is free; if the connection is lost meanwhile, over the
-    /// next one, but not longer than the lease.
+    /// Gives the lock back, and waits until it is free. If the connection is lost meanwhile, it
+    /// goes on over the next one, but not longer than the lease.
     ///
     /// # Errors
     ///
-    /// [`Error::Lost`] if it was lost before; [`Error::Unavailable`] and the like if the answer did
-    /// not come: then the lock is free at the latest when its lease ends.
+    /// [`Error::Lost`] if it was lost before. [`Error::Unavailable`] and the like if the answer did
+    /// not come. Then the lock is free when its lease ends, at the latest.
     pub async fn release(mut self) -> Result<(), Error> {
         let (answer, outcome) = oneshot::channel();
         self.freed = Some(answer);
@@ -179,22 +179,26 @@ impl LockGuard {
 
     /// Wants to hold alone what is held together with others: await it, or say first how long to wait.
     ///
-    /// It waits for the other holders only, ahead of the queue, and the lock stays shared meanwhile. On
-    /// success the guard has a new token, greater than any before. On failure the guard comes back,
-    /// holding what it held. What was read while the lock was shared is still true afterwards.
+    /// It waits for the other holders only, ahead of the queue, and the lock stays shared
+    /// meanwhile. On success the guard has a new token, greater than any before. On failure the
+    /// guard comes back, holding the same as before. Data that were read under the shared lock are
+    /// still valid afterwards.
     ///
-    /// Of two holders who both want to be alone, each would wait for the other to go: the second hears
-    /// [`Error::Deadlock`] at once, and has to release. Who may want to write should therefore rather
-    /// ask for the lock exclusively from the start, or release and ask anew.
+    /// Two upgrades of one lock would wait for each other. The second hears [`Error::Deadlock`] at
+    /// once, and has to release. A possible writer should therefore rather ask for the lock
+    /// exclusively from the start, or release and ask anew.
     ///
     /// Of several locks, all plain ones become exclusive; permits stay what they are. A guard that is
     /// exclusive already is returned as it is.
     ///
     /// # Errors
     ///
-    /// Awaiting it gives a [`ConvertError`] with the guard and [`Error::Busy`], [`Error::TimedOut`],
-    /// [`Error::Deadlock`], [`Error::Lost`] if the lock was lost meanwhile, [`Error::InvalidRequest`] if
-    /// it holds nothing but permits, and others if there is trouble with the coordinator.
+    /// Awaiting it gives a [`ConvertError`] with the guard and an error.
+    ///
+    /// - [`Error::Busy`], [`Error::TimedOut`] or [`Error::Deadlock`], as for any request;
+    /// - [`Error::Lost`] if the lock was lost meanwhile;
+    /// - [`Error::InvalidRequest`] if it holds nothing but permits;
+    /// - others if there is trouble with the coordinator.
     ///
     /// # Examples
     ///

@@ -25,37 +25,38 @@ use super::watch::Watch;
 
 /// A session with a coordinator, over one connection that carries any number of requests at once.
 ///
-/// Clones are cheap and share the session. A task of its own keeps the lease alive, as long as its
-/// runtime runs: where async code computes or blocks for seconds, it needs more than one thread. The
-/// session ends, and everything it holds is freed, when the last clone and the last guard are gone, or with
-/// [`close`](Self::close); if there is no connection just then, when its lease ends.
+/// Clones are cheap and share the session. A background task keeps the lease alive, as long as its
+/// runtime runs. If async code computes or blocks for seconds, the runtime needs more than one
+/// thread. The session ends, and its locks are free, when the last clone and the last guard are
+/// gone, or with [`close`](Self::close); if there is no connection just then, when its lease ends.
 ///
 /// # When the connection is lost
 ///
-/// The client makes another by itself: at once, then again and again after pauses that grow to a
-/// sixth of the ttl, for as long as the client or a guard lives. It resumes its session, so that what
-/// is held stays held and who waits keeps its place, also when the coordinator has stopped and
-/// started again, or crashed. Meanwhile
+/// The client reconnects by itself, for as long as the client or a guard lives: at once, then after
+/// pauses that grow to a sixth of the ttl (backoff with jitter). It resumes its session: locks stay
+/// held and waiters keep their places. That also works after a restart or a crash of the
+/// coordinator. Meanwhile
 ///
 /// - guards are in [jeopardy](super::HoldState::Jeopardy), and lost if there is no connection when
 ///   the lease ends;
 /// - requests wait on, those made meanwhile too. One with a timeout fails with
-///   [`Error::Unavailable`] when it has waited that long, one that would not wait as soon as an
-///   attempt to connect has failed;
+///   [`Error::Unavailable`] when it has waited that long. One that would not wait fails as soon as
+///   an attempt to connect has failed;
 /// - a release waits for its answer until the lease ends.
 ///
 /// # When the process forks
 ///
-/// The session stays with the process that connected, and goes on there. In the one that forked from
-/// it, guards are lost at once ([`Forked`](crate::types::LostReason::Forked)), and whatever is asked fails
-/// with [`Error::Forked`]; nothing done with them there reaches the coordinator. It connects a client of
-/// its own. An async runtime is best started after the fork: tokio's does not survive one.
+/// The session stays with the process that connected, and goes on there. In a forked process,
+/// guards are lost at once ([`Forked`](crate::types::LostReason::Forked)), and every call fails
+/// with [`Error::Forked`]. Nothing done with them there reaches the coordinator. It connects a
+/// client of its own. An async runtime is best started after the fork: tokio's does not survive
+/// one.
 ///
 /// # When it was away too long
 ///
-/// A session that was away too long is over, and what it held is lost; then requests go on in a
-/// new session, with a new place in line. The client itself comes to an end only if the coordinator
-/// refuses it for good, or something that does not keep to the protocol answers in its place.
+/// A session that was disconnected for too long is over, and its locks are lost. Its requests go on
+/// in a new session, with a new place in line. The client itself ends only if the coordinator
+/// refuses it for good, or if something that breaks the protocol answers in its place.
 ///
 /// # Examples
 ///
@@ -80,11 +81,12 @@ impl Client {
         Self { shared, welcome }
     }
 
-    /// Opens a session with the coordinator at `servers`: a `host:port`, or a host for the port 5625,
-    /// or [several](Servers) that are tried in this order. [`Client::builder`] has the settings.
+    /// Opens a session with the coordinator at `servers`. That is a `host:port`, or a host for the
+    /// port 5625, or [several](Servers) that are tried in this order. [`Client::builder`] has the
+    /// settings.
     ///
-    /// Of all addresses that a name has, IPv6 and IPv4, the first that answers is taken; names are
-    /// looked up anew for each connection.
+    /// Of all addresses of a name, IPv6 and IPv4, the first that answers is taken. Names are looked
+    /// up anew for each connection.
     ///
     /// # Errors
     ///
@@ -133,7 +135,7 @@ impl Client {
         Owner::new(&self.shared)
     }
 
-    /// The semaphore `name`, which has so many permits.
+    /// The semaphore `name`, with this number of permits.
     pub fn semaphore(&self, name: impl AsRef<str>, permits: u32) -> Semaphore {
         Semaphore::new(&self.shared, name.as_ref(), permits)
     }
@@ -220,8 +222,9 @@ impl Client {
         self.welcome().session
     }
 
-    /// What lets another process end the session, as it is now, if this one cannot any more: for one
-    /// that watches over this, and sees it die. Another one after each restart of the coordinator.
+    /// A key with which another process can end the session, as it is now, if this one cannot any
+    /// more. It is for a watchdog that sees this process die. Another one after each restart of the
+    /// coordinator.
     pub fn session_key(&self) -> SessionKey {
         let Welcome { session, secret, generation, ttl, epoch: _ } = self.welcome();
         SessionKey::new(session, secret, generation, ttl)
@@ -259,8 +262,8 @@ impl Client {
         self.shared.commands.closed().await;
     }
 
-    /// Ends the session: everything that it holds, through this client and its clones, is free when
-    /// this returns; their guards are lost and their requests fail with [`Error::Closed`].
+    /// Ends the session. All its locks, through this client and its clones, are free when this
+    /// returns. Their guards are lost, and their requests fail with [`Error::Closed`].
     ///
     /// # Errors
     ///

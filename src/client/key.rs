@@ -15,8 +15,8 @@ use super::servers::Servers;
 /// session's own process said last, it may have said without our knowing, and it says no more.
 const GENERATION_LEAP: u64 = 1 << 32;
 
-/// The key to a session: whoever has it can end the session from another process, if its own is
-/// known to be dead, so that nobody waits for the lease to end.
+/// The key to a session. Its bearer can end the session from another process, if its own process is
+/// known to be dead. So nobody waits for the lease to end.
 ///
 /// Made by [`Client::session_key`](super::Client::session_key), carried to the other process by
 /// [`to_bytes`](Self::to_bytes), and to nobody else: it proves that the session is one's own.
@@ -84,9 +84,9 @@ impl SessionKey {
         })
     }
 
-    /// Ends the session: takes over from whatever connection it has, and says goodbye, so that
-    /// everything it holds is free and it waits for nothing when this returns. The connection that it
-    /// had is closed. A session that is over already is none to end, and no error.
+    /// Ends the session: takes over from any connection that it has, and says goodbye. Its locks
+    /// are free, and its requests are gone, when this returns. The connection that it had is
+    /// closed. A session that is over already is none to end, and no error.
     ///
     /// If it fails, it can be tried again, with this very key.
     ///

@@ -88,8 +88,8 @@ impl Observer {
         }
     }
 
-    /// All locks in use, in no particular order. What changes while they are listed may be in the
-    /// list or not.
+    /// All locks in use, in no particular order. A change during the listing may be in the list or
+    /// not.
     ///
     /// # Errors
     ///
@@ -124,8 +124,8 @@ impl Observer {
         }
     }
 
-    /// Until when the lock `name` is not to be had; `None` if nothing is known of that: it is free, or
-    /// held by somebody who has a connection.
+    /// The time at which the lock `name` is to be had. `None` if nothing is known: it is free, or
+    /// its holder has a connection.
     ///
     /// # Errors
     ///

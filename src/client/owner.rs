@@ -7,26 +7,27 @@ use super::guard::LockGuard;
 use super::request::{LockAllRequest, LockRequest, unless_busy};
 use super::shared::Shared;
 
-/// One thread of control, as the coordinator sees it: a task, a thread, a job, which does one thing
-/// after the other. Made by [`Client::owner`](super::Client::owner); clones are the same owner.
+/// One thread of control, as the coordinator sees it: a task, a thread, a job. Made by
+/// [`Client::owner`](super::Client::owner); clones are the same owner.
 ///
-/// What is asked for without an owner is a matter of its own, as with a mutex: who holds a lock and
-/// asks for it again waits for itself. The coordinator cannot know that, for somebody else in the
-/// program may be about to release. With an owner it does know who waits for whom, and answers at
-/// once what would otherwise never be answered:
+/// A request without an owner stands alone, as with a mutex: a holder that asks for its lock again
+/// waits for itself. The coordinator cannot know that, because another task of the program may be
+/// about to release. With an owner it does know who waits for whom (deadlock detection), and
+/// answers at once:
 ///
-/// - asking for what the owner holds already, in a way that leaves no room, is
-///   [`Error::Rejected`] with [`RejectionCode::AlreadyHeld`](crate::types::RejectionCode::AlreadyHeld);
-/// - a request that would have to wait for somebody who waits, perhaps by way of others, for what this
-///   owner holds, is [`Error::Deadlock`]. It says who waits for whom. Nobody else is touched: whoever
-///   hears it gives back what it holds, so that the others can go on, and begins anew.
+/// - a request for a lock that the owner holds already, in a mode that leaves no room, is
+///   [`Error::Rejected`] with
+///   [`RejectionCode::AlreadyHeld`](crate::types::RejectionCode::AlreadyHeld);
+/// - a request that would wait for somebody who waits, perhaps by way of others, for a lock of this
+///   owner, is [`Error::Deadlock`]. It says who waits for whom. Nobody else is touched. Give the
+///   owner's locks back, so that the others can go on, and begin anew.
 ///
-/// For this to be right, an owner must give back what it holds only after it has got what it asked for,
-/// or has given that up: it must not be used by two tasks at a time, of which one could release what
-/// the other waits for. Make an owner for each.
+/// For this to be right, an owner must not release a lock while another request of it waits. Give
+/// up that request first. So no two tasks should use one owner at a time, because one could release
+/// a lock that the other waits for. Make an owner for each.
 ///
-/// Deadlocks are found between the owners of all clients of a coordinator. Locks that are asked for
-/// together, with [`lock_all`](Self::lock_all), do not deadlock in the first place.
+/// Deadlocks are found between the owners of all clients of a coordinator. A request for all locks
+/// together, with [`lock_all`](Self::lock_all), cannot deadlock in the first place.
 ///
 /// # Examples
 ///

@@ -20,9 +20,13 @@ use super::terms::{Patience, Terms};
 ///
 /// # Errors
 ///
-/// Awaiting it gives [`Error::Busy`] if it would not wait, [`Error::TimedOut`] if it waited long
-/// enough, [`Error::Deadlock`] if it would have waited for ever, [`Error::InvalidRequest`] if what was
-/// said about it is not possible, and others if there is trouble with the coordinator.
+/// Awaiting it gives
+///
+/// - [`Error::Busy`] if it would not wait;
+/// - [`Error::TimedOut`] if it waited long enough;
+/// - [`Error::Deadlock`] if it would have waited for ever;
+/// - [`Error::InvalidRequest`] if its settings are impossible;
+/// - others if there is trouble with the coordinator.
 ///
 /// # Examples
 ///
@@ -83,9 +87,9 @@ impl LockRequest {
 /// A request for several locks, made by [`Client::lock_all`](super::Client::lock_all): all of them or
 /// none. Nothing is sent before it is awaited; dropping the future takes the request back.
 ///
-/// It is one request with one place in line: it waits until it can have all its locks, holds none of
-/// them while it waits, and is not overtaken in any of their queues. What comes of it is one guard with
-/// one token. So several locks that are always asked for together cannot deadlock, in whatever order
+/// It is one request with one place in line. It waits until it can have all its locks, holds none
+/// of them meanwhile, and is overtaken in none of their queues. The result is one guard with one
+/// token. So several locks that are always asked for together cannot deadlock, in whatever order
 /// they are named.
 ///
 /// It may name 1 to 64 different locks, each exclusive, shared or some permits. It waits for ever
@@ -147,7 +151,7 @@ impl LockAllRequest {
     }
 }
 
-/// What can be said about every request, for one lock or for several.
+/// The settings of every request, for one lock or for several.
 macro_rules! common_terms {
     ($request:ident) => {
         impl $request {
@@ -178,17 +182,17 @@ macro_rules! common_terms {
                 self
             }
 
-            /// If what is held is lost, leaves it free for so long before the next gets it, 60 s at
-            /// most. For resources that cannot check tokens.
+            /// Sets a lock delay, 60 s at most: if the lock is lost, it stays free for this time
+            /// before the next client gets it. For resources that cannot check tokens.
             pub fn lock_delay(mut self, delay: Duration) -> Self {
                 self.terms.lock_delay(delay);
                 self
             }
 
-            /// Has it granted to nobody else for so long from the grant on, 7 days at most, also if it is
-            /// released earlier or the client is gone. For jobs that are to run once in a period, on
-            /// whichever machine comes first. A crash of the coordinator forgets it, unless the holder
-            /// outlives that.
+            /// Sets a minimum hold time, 7 days at most, which counts from the grant. Nobody else
+            /// is granted the lock until then, even if it is released earlier or the client is
+            /// gone. For jobs that are to run once in a period, on whichever machine comes first. A
+            /// crash of the coordinator forgets it, unless the holder outlives that.
             ///
             /// [`LockGuard::cancel`] gives it back without that.
             ///
@@ -202,10 +206,10 @@ macro_rules! common_terms {
                 self
             }
 
-            /// Newest first, one pending: if it is granted or waits, older requests end that wait for one
-            /// of its locks and have said this, too; and while it waits, a newer one ends it. Holders
-            /// are let be, and so are waiters that have not said this. For deploys: of those that
-            /// wait, only the newest is worth doing.
+            /// Newest first, one pending (last writer wins). If it is granted or waits, it ends
+            /// older waiters for one of its locks that also said this. While it waits, a newer one
+            /// ends it. Holders are let be, and so are waiters that have not said this. For
+            /// deploys: of those that wait, only the newest is worth doing.
             ///
             /// # Errors
             ///

@@ -7,13 +7,13 @@ use super::guard::LockGuard;
 use super::request::{LockRequest, unless_busy};
 use super::shared::Shared;
 
-/// A semaphore of so many permits, shared by all clients that name it; made by
+/// A semaphore with a number of permits, shared by all clients that name it; made by
 /// [`Client::semaphore`](super::Client::semaphore).
 ///
-/// A handle and no more: it costs the coordinator nothing until something is acquired. All who hold the
-/// semaphore at a time agree on the number of permits: a request with another number waits in line until
-/// they are gone, and is then the first to hold one of another size. Whoever comes first is served
-/// first, also if it wants many permits and others fewer.
+/// A handle and no more: it costs the coordinator nothing until something is acquired. All holders
+/// of the semaphore agree on the number of permits. A request with another number waits in line
+/// until they are gone, and then sets the new size. Requests are served in order (FIFO), also if
+/// the first wants many permits and others fewer.
 ///
 /// # Examples
 ///

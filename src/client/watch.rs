@@ -28,7 +28,7 @@ pub enum LockState {
 }
 
 impl LockState {
-    /// Who holds the lock and who waits for it; `None` if nobody does.
+    /// The holders and waiters of the lock; `None` if there are none.
     pub fn in_use(self) -> Option<LockStatus> {
         match self {
             Self::Free => None,
@@ -40,10 +40,10 @@ impl LockState {
 /// Watches one lock, over a connection of its own; made by [`Client::watch`](super::Client::watch) or
 /// [`Observer::watch`](super::Observer::watch).
 ///
-/// A stream of observations. The first is the lock as it is, every further one as it is after its
-/// holders have changed: one came or went, or holds it otherwise. Waiters are told as well, but are
-/// no news by themselves. Changes that come faster than they are looked at are told as one; the
-/// latest always comes. An error is the last item, and `None` comes only after it.
+/// A stream of observations. The first is the lock as it is. Every further one follows a change of
+/// its holders: one came or went, or changed its mode. Waiters are told as well, but are no news by
+/// themselves. Changes that come faster than they are looked at are told as one; the latest always
+/// comes. An error is the last item, and `None` comes only after it.
 ///
 /// If the connection is lost, it is made again, after pauses that grow to a few seconds, for as long as
 /// it takes. Meanwhile nothing is told, and what was told last may have ceased to be so. Nobody learns
@@ -78,9 +78,9 @@ impl Watch {
 
     /// The lock as it is now, then as it is whenever its holders have changed.
     ///
-    /// `None` only after an error, which is the last item: [`Error::Rejected`] or [`Error::Protocol`]
-    /// if the coordinator cannot do this (any more), [`Error::Forked`] in a forked process. A
-    /// coordinator that cannot be reached is no error: then this waits.
+    /// `None` only after an error, which is the last item. It is [`Error::Rejected`] or
+    /// [`Error::Protocol`] if the coordinator cannot do this (any more), and [`Error::Forked`] in a
+    /// forked process. A coordinator that cannot be reached is no error: then this waits.
     ///
     /// # Cancel safety
     ///

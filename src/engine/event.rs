@@ -272,7 +272,7 @@ pub struct Account {
     pub waiting: Vec<RequestId>,
 }
 
-/// What to do with a request that cannot be granted at once (rule R6).
+/// How long a request waits that cannot be granted at once (rule R6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wait {
     /// Wait until it can.

@@ -354,12 +354,12 @@ impl<S: BuildHasher + Clone> Locks<S> {
         }
     }
 
-    /// Who waits for a lock.
+    /// A waiter for a lock.
     pub(super) fn queue(&self, key: LockKey) -> &ServiceQueue {
         self.queue_of(&self.arena[key])
     }
 
-    /// Who waits for a lock.
+    /// A waiter for a lock.
     pub(super) fn queue_of(&self, lock: &Lock) -> &ServiceQueue {
         lock.queue.map_or(&NOBODY, |queue| &self.queues[queue])
     }

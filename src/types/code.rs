@@ -135,7 +135,8 @@ code_type! {
         Deadlock = 29,
         /// The connection would watch more locks than one may.
         TooManyWatches = 30,
-        /// What is to be converted claims other locks, is another owner's, or is being converted.
+        /// The request to be converted claims other locks, is another owner's, or is being
+        /// converted.
         NotConvertible = 31,
         /// The lock is to be kept for longer than 7 days from its grant on.
         InvalidAtLeast = 32,

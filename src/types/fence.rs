@@ -8,7 +8,7 @@ use super::FencingToken;
 /// Remembers the greatest fencing token that a resource has seen, and refuses lesser ones.
 ///
 /// For a resource that lives in one process. It must be asked together with the write, under the
-/// resource's own lock or in its own transaction; a database does the same in one statement
+/// resource's own lock or in its own transaction. A database does the same in one statement
 /// (`UPDATE … SET token = $1 WHERE token <= $1`). See `docs/guarantees.md`.
 ///
 /// # Examples

@@ -35,14 +35,14 @@ const ATTEMPTS_PER_TTL: u32 = 6;
 /// A command is asked to end a ttl divided by this before belief ends, or later.
 const FAREWELLS_PER_TTL: u32 = 3;
 
-/// For how long a client believes in a lease of this length, or in a linger: what is left of it by
-/// whatever two clocks.
+/// The time for which a client believes in a lease of this length, or in a linger: the part that is
+/// left by any two clocks.
 pub fn belief(length: Duration) -> Duration {
     (length * (100 - 2 * CLOCK_RATE_ERROR_PERCENT) / 100).saturating_sub(MARGIN)
 }
 
-/// For how long after its last word any client may believe in a lease of at most this length, by a
-/// clock that began later: the grace period after a crash (rule G2).
+/// The length of the grace period after a crash (rule G2). It is the time for which any client may
+/// believe in a lease of at most this length, by a clock that began later.
 pub fn grace(ttl: Duration) -> Duration {
     ttl + ttl * 2 * CLOCK_RATE_ERROR_PERCENT / 100 + MARGIN
 }
@@ -68,9 +68,9 @@ pub fn doubt(ttl: Duration) -> Duration {
     ttl * 2 / 3
 }
 
-/// How long before the end of belief a command is asked to end (SIGTERM), so that it is dead by then:
-/// at most this, although it may have been given longer. A keep-alive goes out every quarter of the ttl,
-/// and to stop work because one of them was slow would be worse than a short farewell.
+/// The longest time before the end of belief at which a command is asked to end (SIGTERM), so that
+/// it is dead by then. Its setting may be longer. A keep-alive goes out every quarter of the ttl,
+/// and stopping work because of a slow one would be worse than a short farewell.
 pub fn farewell_max(ttl: Duration) -> Duration {
     ttl / FAREWELLS_PER_TTL
 }

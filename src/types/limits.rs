@@ -6,8 +6,8 @@ use super::Ttl;
 
 /// Bounds that keep one client, or all of them, from using up the coordinator.
 ///
-/// Going past one is a rejection. After a crash the limits hold as well, and who was there before comes
-/// first: sessions and waiters that come back take the places of those who are new, the latest first.
+/// Going past one is a rejection. After a crash the limits hold as well, and former clients come
+/// first: returning sessions and waiters take the places of new ones, the latest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Longest lease that a client may ask for; at least the default of a lease counts as allowed. It
@@ -18,14 +18,14 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Most of them from one address, as [`Origin`](super::Origin) has it; none: three quarters.
     pub sessions_per_address_max: Option<usize>,
-    /// Most locks that one session may claim at a time, held and awaited together: a request for
-    /// several counts as so many.
+    /// Most locks that one session may claim at a time, held and awaited together. Each lock of a
+    /// request counts.
     pub claims_per_session_max: usize,
     /// Most requests that may wait for one lock.
     pub waiters_per_lock_max: usize,
-    /// Most locks that are kept at a time after their holders are gone, those included that will be as
-    /// somebody who holds or awaits them has asked for it. Three quarters of them for those from one
-    /// address. They go on over an orderly stop, and then nobody knows where they came from.
+    /// Most locks that are kept at a time after their holders are gone. It includes those whose
+    /// holder or waiter has asked for it. Three quarters of them for those from one address. They
+    /// go on over an orderly stop, and then nobody knows where they came from.
     pub kept_locks_max: usize,
     /// How many finished requests of a session are remembered, so that repeating one is answered
     /// as it was the first time (rule R1). A client with no more unanswered messages than this on

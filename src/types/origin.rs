@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-/// An address, or those that one machine can take at will: all of its loopback, or a network of IPv6 with
+/// An address, or a range that one machine can take at will: its loopback, or an IPv6 network with
 /// a prefix of 64 bits. Many machines may share one, behind a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Origin {

@@ -150,7 +150,7 @@ impl LockName {
 
 text_type!(LockName);
 
-/// What a request is for, in its user's words, shown to whoever waits or looks; may be empty.
+/// The purpose of a request, in its user's words, shown to waiters and observers; may be empty.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Note(Box<str>);
@@ -176,8 +176,8 @@ impl Note {
 
 text_type!(Note);
 
-/// Who a session is, shown to whoever waits or looks: `user@host:pid` unless its client says
-/// something better. It proves nothing.
+/// The identity of a session, shown to waiters and observers: `user@host:pid` unless its client
+/// chooses another. It proves nothing.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Identity(Box<str>);

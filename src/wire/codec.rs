@@ -19,7 +19,7 @@ use super::format::{self, FRAME_LEN_MAX, FormatError, HELLO_LEN_MAX};
 use super::{ClientMessage, PROTOCOL, ServerMessage};
 
 /// Most messages in one batch. The shortest message is 8 bytes on the wire and over a hundred in
-/// memory: without a bound, a buffer full of them would become many times itself at once.
+/// memory. Without a bound, a full buffer would grow to many times its size at once.
 pub(super) const BATCH_LEN_MAX: usize = 512;
 
 /// The number of Hello among the client's messages; the version follows it, in every version.
@@ -32,13 +32,13 @@ pub enum CodecError {
     /// The connection failed.
     #[error("connection failed: {0}")]
     Io(#[from] io::Error),
-    /// The length field claims more than is allowed at this point. What speaks another protocol
-    /// usually ends here, its first four bytes taken for a length.
+    /// The length field claims more than is allowed at this point. A peer with another protocol
+    /// usually ends here, with its first four bytes taken for a length.
     #[error("a frame of {claimed} bytes, {max} are allowed here")]
     FrameTooLong {
-        /// What the length field says.
+        /// The value of the length field.
         claimed: u32,
-        /// What is allowed.
+        /// The longest frame that is allowed.
         max: usize,
     },
     /// A Hello of a version of the protocol that has another Hello than ours.

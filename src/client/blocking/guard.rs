@@ -58,7 +58,7 @@ impl LockGuard {
         self.inner.valid_until()
     }
 
-    /// Waits for the loss of the lock, for `at_most` so long; `None` if it is still held then.
+    /// Waits for the loss of the lock, no longer than `at_most`. `None` if it is still held then.
     ///
     /// # Errors
     ///

@@ -189,7 +189,7 @@ stream! {
 }
 
 stream! {
-    /// Who leads, as leaders come and go; see [`crate::Leaders`]. As an iterator it waits for each
+    /// The leaders, as they come and go; see [`crate::Leaders`]. As an iterator it waits for each
     /// change, the change to nobody among them; an error is the last item.
     Leaders, Leadership
 }

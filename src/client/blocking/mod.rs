@@ -155,7 +155,7 @@ impl Client {
         Owner::new(self.inner.owner(), &self.background)
     }
 
-    /// The semaphore `name`, which has so many permits.
+    /// The semaphore `name`, with this number of permits.
     pub fn semaphore(&self, name: impl AsRef<str>, permits: u32) -> Semaphore {
         Semaphore::new(self.inner.semaphore(name, permits), &self.background)
     }
@@ -238,7 +238,7 @@ impl ClientBuilder {
         Self { inner: self.inner.linger(linger) }
     }
 
-    /// Who this is, shown to whoever waits or looks.
+    /// The identity of this client, shown to waiters and observers.
     pub fn identity(self, identity: impl Into<String>) -> Self {
         Self { inner: self.inner.identity(identity) }
     }

@@ -60,7 +60,7 @@ impl LockAllRequest {
     }
 }
 
-/// What can be said about every request, for one lock or for several.
+/// The settings of every request, for one lock or for several.
 macro_rules! common_terms {
     ($request:ident) => {
         impl $request {
@@ -83,14 +83,15 @@ macro_rules! common_terms {
                 self.map(|inner| inner.note(note))
             }
 
-            /// If what is held is lost, leaves it free for so long before the next gets it, 60 s at
-            /// most.
+            /// Sets a lock delay, 60 s at most: if the lock is lost, it stays free for this time
+            /// before the next client gets it.
             pub fn lock_delay(self, delay: Duration) -> Self {
                 self.map(|inner| inner.lock_delay(delay))
             }
 
-            /// Has it granted to nobody else for so long from the grant on, 7 days at most, also if it is
-            /// released earlier or the client is gone. See [`crate::LockRequest::at_least`].
+            /// Sets a minimum hold time, 7 days at most, which counts from the grant. Nobody else
+            /// is granted the lock until then, even if it is released earlier or the client is
+            /// gone. See [`crate::LockRequest::at_least`].
             pub fn at_least(self, length: Duration) -> Self {
                 self.map(|inner| inner.at_least(length))
             }
@@ -194,7 +195,7 @@ impl Semaphore {
         self.acquire_many(1)
     }
 
-    /// Waits for so many permits, all or none.
+    /// Waits for this number of permits, all or none.
     ///
     /// # Errors
     ///

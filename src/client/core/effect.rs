@@ -37,7 +37,7 @@ pub(crate) struct Ask {
     pub(crate) owner: u64,
     /// The request whose place it takes, if it converts one.
     pub(crate) converts: Option<u64>,
-    /// What to do if it cannot be granted at once.
+    /// How long to wait if it cannot be granted at once.
     pub(crate) wait: Wait,
     /// Whether to tell the request's place in line.
     pub(crate) progress: bool,

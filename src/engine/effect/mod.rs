@@ -25,7 +25,7 @@ pub enum Effect {
         generation: Generation,
         /// Length of the lease.
         ttl: Ttl,
-        /// What is known of the session.
+        /// The state of the session at the server.
         standing: Standing,
     },
     /// Tell the connection that its Hello is refused, and close it.
@@ -56,7 +56,7 @@ pub enum Effect {
         session: SessionId,
         /// Which request.
         request: RequestId,
-        /// What happened to it.
+        /// The kind of event.
         news: News,
     },
     /// The session is over. If it has a connection, tell it and close it.
@@ -157,8 +157,8 @@ pub enum Happening {
     Rejected(Rejection),
 }
 
-/// One of those who would wait for each other for ever: it waits for a lock, for as long as the next
-/// one in the cycle does not give it back.
+/// One link of a wait-for cycle: it waits for a lock, for as long as the next one in the cycle does
+/// not give it back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CycleLink {
     /// Whose request it is.
@@ -175,7 +175,7 @@ pub struct CycleLink {
     pub held_with: Option<FencingToken>,
 }
 
-/// What the coordinator knows of a session that a connection is for.
+/// The state, at the coordinator, of the session that a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// It is new.
@@ -201,7 +201,7 @@ pub enum Forfeit {
     UpTo(FencingToken),
 }
 
-/// What happened to a request.
+/// The kinds of events of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// It holds its locks.

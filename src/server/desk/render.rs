@@ -38,8 +38,8 @@ pub(in crate::server) fn welcome(
     }
 }
 
-/// What happened to a request. `seal` seals a grant, `ticket` a place; `blocking` is the lock that
-/// stood in the way of a request that is rejected for that.
+/// The kinds of events of a request. `seal` seals a grant, `ticket` a place; `blocking` is the lock
+/// that stood in the way of a request that is rejected for that.
 pub(in crate::server) fn news(
     request: RequestId,
     news: &News,

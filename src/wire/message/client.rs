@@ -32,8 +32,8 @@ pub enum ClientMessage {
         /// The request.
         request: u64,
     },
-    /// Renews the lease (as every message does) and asks for an answer, which is what lets the
-    /// client believe in its lease: counted from when *this* was sent (rule T2).
+    /// A heartbeat: renews the lease (as every message does) and asks for an answer. The answer
+    /// lets the client believe in its lease, counted from when *this* was sent (rule T2).
     KeepAlive {
         /// Comes back in `KeptAlive`.
         sequence: u64,
@@ -44,7 +44,7 @@ pub enum ClientMessage {
     Inspect {
         /// Comes back in the answer.
         query_id: u64,
-        /// What to look at.
+        /// The subject of the look.
         query: Query,
     },
     /// An operator takes a lock away from whoever holds it with this token (rule R11). Needs no
@@ -60,9 +60,10 @@ pub enum ClientMessage {
     /// After a `Welcome` that says `Reopened`: asks for what the request held before the coordinator
     /// crashed (rule G3). Answered by `Grant` with the same token, by `Lost`, or by `Rejected`.
     Reclaim(Reclaim),
-    /// After a `Welcome` that says `Resumed`, and after everything unanswered was repeated: what the
-    /// client knows of (rule S3). What it does not list is freed without a word; what it believes to
-    /// hold and does not, is answered by `Lost`. Long lists are sent in parts, by ranges of ids.
+    /// After a `Welcome` that says `Resumed`, and after everything unanswered was repeated: what
+    /// the client knows of (rule S3). The server frees everything that it does not list. A listed
+    /// hold that does not exist is answered by `Lost`. Long lists are sent in parts, by ranges of
+    /// ids.
     Account(Account),
     /// Wants to see a lock now and whenever its holders change, for as long as the connection lasts.
     /// Needs no session. Answered by `LockStatus`, now and then again and again; changes that come
@@ -85,7 +86,7 @@ pub enum ClientMessage {
     RequestWith {
         /// The request.
         request: Box<Request>,
-        /// What else is wanted.
+        /// The additional wishes.
         #[serde(deserialize_with = "extras")]
         extras: Vec<Extra>,
     },
@@ -93,27 +94,28 @@ pub enum ClientMessage {
     ReclaimWith {
         /// The reclaim.
         reclaim: Box<Reclaim>,
-        /// What else is wanted.
+        /// The additional wishes.
         #[serde(deserialize_with = "extras")]
         extras: Vec<Extra>,
     },
 }
 
-/// What few requests want besides: of two of a kind the last counts.
+/// An additional wish of a request. Of two of a kind the last counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Extra {
-    /// The locks are granted to nobody else for so long, even if they are given back (rule S9).
+    /// A minimum hold time: the locks are granted to nobody else until then, even if they are given
+    /// back (rule S9).
     AtLeast {
         /// Milliseconds from the grant on; in a reclaim, what is left of them.
         ms: u64,
     },
-    /// If the request is granted or waits, older ones end that wait for one of its locks and want this,
-    /// too; and while it waits, a newer one ends it (rule S10). Nothing in a reclaim.
+    /// If the request is granted or waits, it ends older waiters for one of its locks that want
+    /// this, too. While it waits, a newer one ends it (rule S10). Nothing in a reclaim.
     Supersede,
 }
 
-/// Who is there and what for: [`ClientMessage::Hello`].
+/// The first message of a connection: [`ClientMessage::Hello`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The version of the protocol: [`PROTOCOL`](super::PROTOCOL). First, so that every version can read it.
@@ -138,20 +140,20 @@ pub struct Hello {
 pub struct Request {
     /// Names the request in the session: 1 or more, greater than every one before.
     pub request: u64,
-    /// Who asks, within the session; 0: the request is an owner of its own (rule R7).
+    /// The owner within the session; 0: the request is an owner of its own (rule R7).
     pub owner: u64,
-    /// A granted request of the session that this one takes the place of, to hold the same locks
-    /// in other modes; none for a request that is new. It waits for the other holders only, ahead
-    /// of the queue, and what it converts is held until it is granted.
+    /// The granted request of the session that this one converts, to hold the same locks in other
+    /// modes; none for a new request. It waits for the other holders only, ahead of the queue, and
+    /// what it converts is held until it is granted.
     pub converts: Option<u64>,
-    /// What to do if it cannot be granted at once.
+    /// How long to wait if it cannot be granted at once.
     pub wait: Wait,
     /// Whether `Queued` is to be sent whenever the request's place changes (rule R9).
     pub progress: bool,
     /// Pause before the locks are granted to another if this holder is lost, in milliseconds
     /// (rule S7).
     pub lock_delay_ms: u32,
-    /// What for, shown to whoever waits or looks; may be empty.
+    /// The purpose, shown to waiters and observers; may be empty.
     pub note: String,
     /// Where it stood before the coordinator crashed, from its latest `Queued`; none for a request
     /// that is new (rule G2).
@@ -181,14 +183,14 @@ pub struct Reclaim {
     pub claims: SmallVec<[Claim; 1]>,
 }
 
-/// What a client knows of its requests: [`ClientMessage::Account`].
+/// A client's view of its requests (reconciliation): [`ClientMessage::Account`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// The first request id that this part is about.
     pub from: u64,
     /// The last.
     pub to: u64,
-    /// What it believes to hold.
+    /// The requests that it believes to hold.
     #[serde(deserialize_with = "list")]
     pub held: Vec<Held>,
     /// Requests whose answer it waits for.
@@ -239,7 +241,7 @@ impl fmt::Debug for Attach {
     }
 }
 
-/// What to do with a request that cannot be granted at once (rule R6).
+/// How long a request waits that cannot be granted at once (rule R6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Wait {
@@ -254,7 +256,7 @@ pub enum Wait {
     Never,
 }
 
-/// What an observer may look at. Long answers come in pages.
+/// The subjects that an observer may look at. Long answers come in pages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Query {

@@ -21,14 +21,13 @@ pub enum ServerMessage {
         epoch: u64,
         /// The session's id; 0 for an observer.
         session: u128,
-        /// What proves to a later connection's `Welcome` that it is for this session; 0 for an
-        /// observer.
+        /// The proof by which a later connection resumes this session; 0 for an observer.
         secret: Secret,
         /// How many connections the session has had, this one included.
         generation: u64,
         /// Length of the lease in milliseconds.
         ttl_ms: u32,
-        /// What is known of the session.
+        /// The state of the session at the server.
         standing: Standing,
     },
     /// The request's locks are held from now until `Release`, `Cancel`, `Lost` or the end of the
@@ -103,7 +102,7 @@ pub enum ServerMessage {
     ServerStatus {
         /// From `Inspect`.
         query_id: u64,
-        /// What was seen.
+        /// The status.
         status: Box<ServerStatus>,
     },
     /// A page of locks.
@@ -149,7 +148,7 @@ pub enum ServerMessage {
         /// The locks it claims.
         #[serde(deserialize_with = "event_claims")]
         claims: Vec<Claim>,
-        /// What happened to it.
+        /// The kind of event.
         what: Happening,
     },
     /// Some events are left out here, because the client did not read fast enough.
@@ -171,12 +170,12 @@ pub enum ServerMessage {
     JournalStatus {
         /// From `Inspect`.
         query_id: u64,
-        /// What was seen.
+        /// The status.
         status: Box<JournalStatus>,
     },
 }
 
-/// What the coordinator knows of a session that a connection is for.
+/// The state, at the coordinator, of the session that a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Standing {
@@ -191,7 +190,7 @@ pub enum Standing {
     },
 }
 
-/// What happened to a request.
+/// The kinds of events of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Happening {
@@ -230,8 +229,8 @@ pub enum Happening {
     },
 }
 
-/// One of those who would wait for each other for ever: it waits for a lock, for as long as the next
-/// one in the cycle does not give it back.
+/// One link of a wait-for cycle: it waits for a lock, for as long as the next one in the cycle does
+/// not give it back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CycleLink {
     /// The session's id.

@@ -53,19 +53,19 @@ pub struct ServerStatus {
 pub struct LockStatus {
     /// Its name.
     pub name: String,
-    /// Who holds it, the first few.
+    /// Its holders, the first few.
     #[serde(deserialize_with = "list")]
     pub holders: Vec<Holder>,
     /// How many hold it.
     pub holder_count: u64,
-    /// Who waits, the first few in order.
+    /// Its waiters, the first few in order.
     #[serde(deserialize_with = "list")]
     pub waiters: Vec<Waiter>,
     /// How many wait.
     pub waiter_count: u64,
 }
 
-/// Who holds a lock.
+/// A holder of a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// The session's id.
@@ -90,7 +90,7 @@ pub struct Holder {
     pub connected: bool,
 }
 
-/// Who waits for a lock.
+/// A waiter for a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiter {
     /// The session's id.
@@ -150,7 +150,7 @@ pub struct Outlook {
 /// Why a lock is not granted though it has room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
-    /// What it follows.
+    /// The cause of the pause.
     pub after: After,
     /// The session whose hold it follows.
     pub session: u128,
@@ -166,20 +166,21 @@ pub struct Pause {
     pub left_ms: u64,
 }
 
-/// What a pause follows.
+/// The cause of a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum After {
     /// The holder was lost, and had asked for a lock delay: the length counts from the loss (rule S7).
     Loss,
-    /// The holder is gone, and had asked to keep the lock for so long from the grant on (rule S9).
+    /// The holder is gone, and had asked to keep the lock for that time from the grant on (rule
+    /// S9).
     Grant,
 }
 
 /// The journal, and how this run began.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalStatus {
-    /// What happens is so far on its way to the disk before anybody is told (rule J1).
+    /// How far an event is on its way to the disk before anybody is told (rule J1).
     pub distance: JournalDistance,
     /// How long it is without its checkpoint, in bytes; 0 while none is written.
     pub bytes: u64,
