@@ -9,81 +9,43 @@
 //!                                                                └──▶ Failure ──▶ error, hint
 //! ```
 //!
-//! | file | holds |
+//! | place | holds |
 //! |---|---|
-//! | `args` | the commands and their flags |
-//! | `settings`, `sources`, `values` | what can be set, where it may come from, how it is written |
-//! | `serve`, `notify`, `reread`, `log`, `log_json`, `log_queue` | the coordinator as a process: port file, signals, what it tells |
-//! | `lock`, `nested`, `waiting`, `supervise`, `orphans`, `plan`, `child`, `again`, `foreground`, `terminal`, `signals` | a command under a lock, dead before the lock is another's |
-//! | `hold` | a lock without a command |
-//! | `acquire`, `keeper`, `held` | a lock for several steps: a process of its own keeps it |
+//! | `arguments` | the commands and their flags; mistakes, completions, manual pages |
+//! | `settings` | what can be set, where it may come from, how it is written; `config` |
+//! | `serve` | the coordinator as a process: port file, signals, settings read anew |
+//! | `log` | what the coordinator tells: lines, objects, and a queue that waits for nobody |
+//! | `lock` | a command under a lock, dead before the lock is another's; `hold`, without a command |
+//! | `keeper` | a lock for several steps, kept by a process of its own: `acquire`, `held`, `release` |
 //! | `watchdog` | the same when that process is stopped or dead: a process of its own |
-//! | `status`, `waits` | who holds what and who waits, as tables; who waits for whom, as a tree |
-//! | `events`, `ping`, `release`, `config`, `papers`, `manual`, `complete` | the small commands |
-//! | `json` | what programs are told: names that are promised |
+//! | `show` | `status`, `events`, `ping`: holders and waiters, for people and programs |
 //! | `bench` | the load generator and what it measures |
-//! | `errors`, `words`, `visible`, `twins`, `table`, `output`, `aside` | texts: what happened, who, what next |
+//! | `process` | processes, signals and terminals |
+//! | `text` | texts: what happened, who, what next |
 //!
-//! Never here: a rule about locks, `unsafe`, a `print` outside `output`. Nobody imports this room.
+//! Never here: a rule about locks, `unsafe`, a `print` outside `text/output.rs`. Nobody imports this room.
 //! `docs/cli.md` is its page for users.
 
-mod acquire;
-mod again;
-mod args;
-mod aside;
+mod arguments;
 mod bench;
-mod child;
-mod complete;
-mod config;
-mod errors;
-mod events;
-mod foreground;
-mod held;
-mod hold;
-mod journal;
-mod json;
 mod keeper;
-mod life;
 mod lock;
 mod log;
-mod log_json;
-mod log_queue;
-mod manual;
-mod mistakes;
-mod nested;
-mod notify;
-mod orphans;
-mod outlook;
-mod output;
-mod papers;
-mod ping;
-mod plan;
-mod release;
-mod reread;
+mod process;
 mod serve;
 mod settings;
-mod signals;
-mod sources;
-mod status;
-mod supervise;
-mod table;
-mod terminal;
-mod twins;
-mod values;
-mod visible;
-mod waiting;
-mod waits;
+mod show;
+mod text;
 mod watchdog;
-mod words;
 
 use std::future::Future;
 use std::process::ExitCode;
 
+use self::arguments::Command;
+pub(crate) use self::arguments::{Asked, read_command_line};
 use self::log::Filter;
-use args::Command;
-pub(crate) use args::{Asked, read_command_line};
-pub(crate) use errors::Failure;
-pub(crate) use settings::Settings;
+pub(crate) use self::settings::Settings;
+pub(crate) use self::text::errors::Failure;
 
 /// Does what `coordinator lock` starts our program for, if that is what this process is.
 pub(crate) fn helper() -> Option<ExitCode> {
@@ -91,12 +53,12 @@ pub(crate) fn helper() -> Option<ExitCode> {
     let word = words.next()?;
     if word == watchdog::WORD {
         Some(watchdog::run(words))
-    } else if word == foreground::WORD {
-        Some(foreground::run(words))
+    } else if word == process::foreground::WORD {
+        Some(process::foreground::run(words))
     } else if word == keeper::WORD {
         Some(keeper::run(words))
-    } else if word == complete::WORD {
-        Some(complete::run(words))
+    } else if word == arguments::complete::WORD {
+        Some(arguments::complete::run(words))
     } else {
         None
     }
@@ -104,11 +66,13 @@ pub(crate) fn helper() -> Option<ExitCode> {
 
 /// The settings that hold for this run.
 pub(crate) fn settings_in_force(asked: &Asked) -> Result<Settings, Failure> {
-    let sources = sources::Sources::read(asked.flags.clone())?;
+    let sources = settings::sources::Sources::read(asked.flags.clone())?;
     match asked.command {
         Command::Serve => {
             if let Some(text) = sources.variable(RUST_LOG).filter(|it| !Filter::concerns_us(it)) {
-                output::tell(&format!("warning: {RUST_LOG} is {text:?}, which is not heeded here"));
+                text::output::tell(&format!(
+                    "warning: {RUST_LOG} is {text:?}, which is not heeded here"
+                ));
             }
             Settings::resolve(&sources)
         }
@@ -127,23 +91,23 @@ pub(crate) fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure
         Command::Serve => serve::run(settings, asked.flags),
         Command::Lock(args) => lock::run(&args, settings),
         Command::Try(args) => lock::run(&args.without_waiting()?, settings),
-        Command::Hold(args) => hold::run(&args, settings),
-        Command::Acquire(args) => acquire::run(&args),
-        Command::Held(args) => on_a_runtime(held::run(args, settings)),
-        Command::Status(args) => on_a_runtime(status::run(args, settings)),
-        Command::Events(args) => on_a_runtime(events::run(args, settings)),
-        Command::Ping(args) => on_a_runtime(ping::run(args, settings)),
-        Command::Release(args) => on_a_runtime(release::run(args, settings)),
+        Command::Hold(args) => lock::hold::run(&args, settings),
+        Command::Acquire(args) => keeper::acquire::run(&args),
+        Command::Held(args) => on_a_runtime(keeper::held::run(args, settings)),
+        Command::Status(args) => on_a_runtime(show::status::run(args, settings)),
+        Command::Events(args) => on_a_runtime(show::events::run(args, settings)),
+        Command::Ping(args) => on_a_runtime(show::ping::run(args, settings)),
+        Command::Release(args) => on_a_runtime(keeper::release::run(args, settings)),
         Command::Bench(args) => on_a_runtime(bench::run(args, settings)),
-        Command::Config(args) => config::run(&args, settings),
-        Command::Completions(args) => papers::completions(&args),
-        Command::Man(args) => papers::man(&args),
+        Command::Config(args) => settings::config::run(&args, settings),
+        Command::Completions(args) => arguments::generate::completions(&args),
+        Command::Man(args) => arguments::generate::man(&args),
     }
 }
 
 /// Tells what went wrong; its exit code.
 pub(crate) fn fail(failure: &Failure) -> ExitCode {
-    acquire::fail_in_eval(failure.exit);
+    keeper::acquire::fail_in_eval(failure.exit);
     failure.report()
 }
 

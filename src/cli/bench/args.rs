@@ -8,8 +8,8 @@ use clap::value_parser;
 use coordinator::types::Mode;
 
 use super::load::{Connections, Extent, Locks, Plan, Rhythm};
-use crate::cli::errors::Failure;
-use crate::cli::values;
+use crate::cli::settings::values;
+use crate::cli::text::errors::Failure;
 
 /// Most pairs in one write: no more than a server remembers the answers of.
 const DEPTH_MAX: u32 = 256;

@@ -22,11 +22,11 @@ use rustix::process::Signal;
 
 pub(crate) use self::args::BenchArgs;
 use self::load::{Coordinator, Error, Extent, Outcome, Progress};
-use super::errors::{Attempt, Failure, exit};
-use super::output;
-use super::settings::Settings;
-use super::signals::Signals;
-use super::terminal;
+use crate::cli::process::signals::Signals;
+use crate::cli::process::terminal;
+use crate::cli::settings::Settings;
+use crate::cli::text::errors::{Attempt, Failure, exit};
+use crate::cli::text::output;
 
 /// Measures, and prints what came out.
 pub(crate) async fn run(args: BenchArgs, settings: &Settings) -> Result<ExitCode, Failure> {

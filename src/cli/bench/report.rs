@@ -5,8 +5,8 @@ use std::fmt::Write;
 use coordinator::types::Mode;
 
 use super::load::{Connections, Extent, Latency, Locks, Outcome, Plan, Rhythm};
-use crate::cli::table::Table;
-use crate::cli::words;
+use crate::cli::text::table::Table;
+use crate::cli::text::words;
 
 /// A line about the workload, a table of latencies, and a line each about the rest.
 pub(crate) fn table(outcome: &Outcome) -> String {

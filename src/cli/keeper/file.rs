@@ -11,9 +11,9 @@ use rustix::fs::OFlags;
 use rustix::process::geteuid;
 use serde::Serialize;
 
-use super::super::errors::{Failure, exit, reason};
-use super::super::visible::quoted;
 use super::record::{RECORD_LEN_MAX, Written, can_be_listed, line, parse};
+use crate::cli::text::errors::{Failure, exit, reason};
+use crate::cli::text::visible::quoted;
 
 /// Bits of a mode that let others write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;

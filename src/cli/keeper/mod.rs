@@ -25,9 +25,12 @@
 //! | `file` | where, and who may read and write it |
 //! | `process` | the keeper itself |
 
+pub(super) mod acquire;
 mod file;
+pub(super) mod held;
 mod process;
 mod record;
+pub(super) mod release;
 
 use std::env;
 use std::ffi::OsString;
@@ -37,7 +40,7 @@ pub(crate) use file::{KeptFile, place_of};
 pub(crate) use process::{GO_ON, WORD, pid_namespace, run};
 pub(crate) use record::{Ending, Record, Written, env_lines, exports};
 
-use super::nested::Held;
+use crate::cli::lock::nested::Held;
 
 /// The variable that names the records of what was acquired, the latest first, as `PATH` names
 /// directories.

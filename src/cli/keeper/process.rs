@@ -12,19 +12,22 @@ use rustix::process::{Signal, setsid};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::super::args::{self, AcquireArgs, Command};
-use super::super::child::code_of_signal;
-use super::super::errors::{Failure, exit, reason};
-use super::super::hold::{Bounds, ENDING, End, on_a_thread, until_end};
-use super::super::life::Life;
-use super::super::lock::{Acquired, Advice, GivenBack, acquire, give_back};
-use super::super::nested::{self, Nesting};
-use super::super::plan::Plan;
-use super::super::settings::Settings;
-use super::super::signals::Signals;
-use super::super::{on_a_runtime, settings_in_force, words};
 use super::file::{KeptFile, new_place, place_of};
 use super::record::{Ending, Record};
+use crate::cli::arguments as args;
+use crate::cli::arguments::{AcquireArgs, Command};
+use crate::cli::lock::hold::{Bounds, ENDING, End, on_a_thread, until_end};
+use crate::cli::lock::nested;
+use crate::cli::lock::nested::Nesting;
+use crate::cli::lock::plan::Plan;
+use crate::cli::lock::{Acquired, Advice, GivenBack, acquire, give_back};
+use crate::cli::process::child::code_of_signal;
+use crate::cli::process::life::Life;
+use crate::cli::process::signals::Signals;
+use crate::cli::settings::Settings;
+use crate::cli::text::errors::{Failure, exit, reason};
+use crate::cli::text::words;
+use crate::cli::{on_a_runtime, settings_in_force};
 
 /// The word that makes a `coordinator` a keeper. In no help, for nobody types it.
 pub(crate) const WORD: &str = "__keep";

@@ -7,8 +7,9 @@ use std::path::Path;
 use coordinator::types::FencingToken;
 use serde::{Deserialize, Serialize};
 
-use super::super::{nested, words};
 use super::VARIABLE;
+use crate::cli::lock::nested;
+use crate::cli::text::words;
 
 /// The form of the records that this program writes.
 const FORM: u32 = 1;

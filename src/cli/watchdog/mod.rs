@@ -65,7 +65,7 @@ use coordinator::SessionKey;
 use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::again::our_program;
+use crate::cli::process::again::our_program;
 pub(crate) use process::{WORD, run};
 
 /// A clock that is the same in all processes, goes on in suspend, and is not set.

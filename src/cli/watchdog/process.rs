@@ -41,7 +41,7 @@ const ORDERS_MAX: usize = 64;
 pub(crate) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let kill_after = arguments.next().and_then(|word| word.to_str()?.parse().ok());
     let Some(kill_after) = kill_after.map(Duration::from_millis) else {
-        return ExitCode::from(super::super::errors::exit::USAGE);
+        return ExitCode::from(crate::cli::text::errors::exit::USAGE);
     };
     hide();
     let _blind = watch(kill_after);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use coordinator::SessionKey;
 
-use super::super::on_a_runtime;
 use super::shared_now;
+use crate::cli::on_a_runtime;
 
 /// How long an attempt may take.
 const ATTEMPT_MAX: Duration = Duration::from_secs(5);

@@ -1,0 +1,290 @@
+//! Manual pages: what the grammar says, and what it cannot say: variables, files, exit codes.
+
+use std::fmt::Write as _;
+use std::io;
+
+use clap::Command;
+use clap_mangen::Man;
+
+use crate::cli::settings::sources::FILE_VARIABLE;
+use crate::cli::settings::{Foreign, Row};
+use crate::cli::text::errors::exit;
+
+/// Names the files of what was acquired.
+const KEEPER: &str = crate::cli::keeper::VARIABLE;
+
+/// What `lock` and `try` give to the command, and `acquire` to the steps that follow.
+const GIVEN: [(&str, &str); 6] = [
+    ("COORDINATOR_LOCK", "NAME."),
+    ("COORDINATOR_LOCKS", "NAME and those of --and, one a line."),
+    ("COORDINATOR_FENCING_TOKEN", "The token of the grant, greater than that of any before."),
+    ("COORDINATOR_SESSION", "The session that holds."),
+    ("COORDINATOR_SERVER", "Where the coordinator is."),
+    ("COORDINATOR_HELD", "A line for each lock that is held above: token, session, name."),
+];
+
+/// The page of the program, or of a command of it, with the settings that it takes.
+pub(crate) fn page(command: &Command, rows: &[&'static Row]) -> io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    let man = Man::new(command.clone()).manual("coordinator").source(version(command));
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    let name = command.get_name();
+    let text =
+        [environment(name, rows), files(name), exit_status(name), examples(name), see_also(name)];
+    page.extend_from_slice(text.concat().as_bytes());
+    Ok(page)
+}
+
+fn version(command: &Command) -> String {
+    let version = command.get_version().unwrap_or(env!("CARGO_PKG_VERSION"));
+    format!("coordinator {version}")
+}
+
+fn environment(name: &str, rows: &[&'static Row]) -> String {
+    let mut text = section("ENVIRONMENT");
+    if name == "coordinator" {
+        paragraph(
+            &mut text,
+            "Each setting, as in the page of its command, is a variable, too: \
+            --drain-timeout is COORDINATOR_DRAIN_TIMEOUT. A flag beats its variable, and that the file.",
+        );
+    }
+    for row in rows {
+        entry(&mut text, &row.variable(), &format!("As --{}: {}", row.key, row.help));
+        match row.foreign {
+            Foreign::None => {}
+            Foreign::BeforeFile(other, _) | Foreign::AfterFile(other) => {
+                let what = format!("Heeded where {} is not set.", row.variable());
+                entry(&mut text, other, &what);
+            }
+        }
+    }
+    entry(&mut text, FILE_VARIABLE, "As --config: where settings are written down.");
+    if name == "serve" {
+        entry(&mut text, "NOTIFY_SOCKET", "Set by systemd, for Type=notify: who is told READY=1.");
+    }
+    entry(&mut text, "NO_COLOR", "Nothing is coloured if it is set.");
+    if matches!(name, "acquire" | "held" | "release") {
+        entry(&mut text, KEEPER, "The files of what was acquired, colons between.");
+    }
+    let given = match name {
+        "lock" | "try" => "The command finds:",
+        "acquire" | "held" => "With --export or --env it prints, beside COORDINATOR_KEEPER:",
+        _ => "",
+    };
+    if !given.is_empty() {
+        text.push_str(".PP\n");
+        paragraph(&mut text, given);
+        for (variable, what) in GIVEN {
+            entry(&mut text, variable, what);
+        }
+    }
+    if name == "serve" {
+        entry(
+            &mut text,
+            "JOURNAL_STREAM",
+            "Set by systemd: where it is standard error, \
+            lines of the log carry no time.",
+        );
+    }
+    text
+}
+
+fn files(name: &str) -> String {
+    let mut text = section("FILES");
+    let all = [
+        (
+            "$XDG_CONFIG_HOME/coordinator/config.toml",
+            "Settings, a key each: drain-timeout = \"30s\". \
+            Mostly ~/.config/coordinator/config.toml.",
+        ),
+        ("/etc/coordinator/config.toml", "The same, if the former is not there."),
+    ];
+    for (file, what) in all {
+        entry(&mut text, file, what);
+    }
+    if name == "serve" || name == "coordinator" {
+        entry(
+            &mut text,
+            "$XDG_STATE_HOME/coordinator",
+            "The data directory, mostly \
+            ~/.local/state/coordinator, or what systemd's STATE_DIRECTORY says: state, snapshot, journal, \
+            and lock, which keeps out a second coordinator.",
+        );
+    }
+    if matches!(name, "acquire" | "held" | "release") {
+        entry(
+            &mut text,
+            "$XDG_RUNTIME_DIR/coordinator",
+            "What was acquired is written down here, a file each, unless --keeper names another. \
+            Without that variable: coordinator-UID in the directory for temporary files.",
+        );
+    }
+    text
+}
+
+/// What is told by exit codes, and which commands do.
+fn exit_status(name: &str) -> String {
+    let mut text = section("EXIT STATUS");
+    let of_locking = is_locking(name);
+    if of_locking {
+        entry(&mut text, "the command's own", "It ended by itself.");
+        entry(
+            &mut text,
+            "128 + n",
+            "Signal n ended the command, or the wait for the lock: 130 for Ctrl-C.",
+        );
+    } else {
+        entry(&mut text, "0", success(name));
+    }
+    let codes = [
+        (
+            exit::NO_SUCH_THING,
+            "There is nothing to do it to: with that token, nobody holds the lock; \
+            with NAME, status found it free; held and release: nothing was acquired.",
+            matches!(name, "coordinator" | "release" | "status" | "held"),
+        ),
+        (exit::USAGE, "Wrong usage, or settings that cannot be read.", true),
+        (
+            exit::NO_SERVER,
+            "No coordinator answers, or it is about to stop, or it has too many connections.",
+            !matches!(name, "serve" | "config" | "completions" | "man"),
+        ),
+        (exit::LOST, "The lock was lost, and the command stopped.", of_locking),
+        (exit::LOST, "The lock was lost.", matches!(name, "hold" | "acquire" | "held" | "release")),
+        (exit::LOST, "Not everything could be saved.", name == "serve"),
+        (exit::LOST, "The coordinator broke a promise.", name == "bench"),
+        (
+            exit::LOST,
+            "The lock was lost; of serve: not everything could be saved.",
+            name == "coordinator",
+        ),
+        (exit::NOT_WRITTEN, "What was asked for cannot be written: a full disk.", true),
+        (
+            exit::BUSY,
+            "The lock is busy, or did not come in time, or to wait would be a deadlock.",
+            of_locking || matches!(name, "coordinator" | "hold" | "acquire"),
+        ),
+        (
+            exit::PROTOCOL,
+            "What answers does not speak the protocol.",
+            !matches!(name, "serve" | "config" | "completions" | "man"),
+        ),
+        (exit::CANNOT_RUN, "The command cannot be run.", of_locking),
+        (exit::NO_SUCH_COMMAND, "The command does not exist.", of_locking),
+    ];
+    for (code, what, _) in codes.into_iter().filter(|(.., is_told)| *is_told) {
+        entry(&mut text, &code.to_string(), what);
+    }
+    if matches!(name, "hold" | "acquire") {
+        entry(&mut text, "128 + n", "Signal n ended the wait for the lock: 130 for Ctrl-C.");
+    }
+    if matches!(name, "events" | "bench") {
+        entry(&mut text, "130", "Ctrl-C ended it.");
+    }
+    text
+}
+
+/// What the exit code 0 says.
+fn success(name: &str) -> &'static str {
+    match name {
+        "status" => "It is told. With NAME: the lock is held.",
+        "serve" => "It stopped when it was told to.",
+        "acquire" => "The lock is held, and a process in the background keeps it.",
+        "hold" => "The lock was held until it was to end.",
+        "held" => "What was acquired is still held; the coordinator says so.",
+        "release" => "It is free; with --force, it was taken away.",
+        _ => "All is well.",
+    }
+}
+
+fn examples(name: &str) -> String {
+    let lines: &[&str] = match name {
+        "coordinator" => &["coordinator", "coordinator lock demo -- sleep 5"],
+        "lock" => &[
+            "coordinator lock nightly -n -- ./backup",
+            "coordinator lock deploy --and migrations -w 10m -- make release",
+            "coordinator lock backup --once-per 1h -- ./backup",
+            "coordinator lock deploy --supersede -- ./deploy",
+        ],
+        "try" => &["coordinator try nightly -- ./backup"],
+        "hold" => &["coordinator hold deploy --max 10m"],
+        "acquire" => {
+            &["eval \"$(coordinator acquire deploy -w 10m --export --while-pid $$)\" || exit\n\
+             ./step-1\n\
+             coordinator held >/dev/null || exit\n\
+             ./step-2\n\
+             coordinator release"]
+        }
+        "held" => &["coordinator held >/dev/null || exit"],
+        "release" => &["coordinator release", "coordinator release deploy --force --token 1881"],
+        "events" => &["coordinator events deploy"],
+        "ping" => &["coordinator ping --count 1"],
+        "config" => &["coordinator config"],
+        "bench" => &["coordinator bench --help"],
+        "status" => &["coordinator status deploy", "coordinator status --json"],
+        "serve" => &["coordinator serve --listen 0.0.0.0:5625 --log-format json"],
+        "completions" => &[
+            "coordinator completions bash > ~/.local/share/bash-completion/completions/coordinator",
+            "coordinator completions zsh > ~/.zfunc/_coordinator",
+            "coordinator completions fish > ~/.config/fish/completions/coordinator.fish",
+        ],
+        "man" => &["coordinator man lock | man -l -"],
+        _ => return String::new(),
+    };
+    let mut text = section("EXAMPLES");
+    for line in lines {
+        let lines: Vec<_> = line.lines().map(escaped).collect();
+        let _infallible = writeln!(text, ".PP\n.nf\n.RS 4\n{}\n.RE\n.fi", lines.join("\n"));
+    }
+    text
+}
+
+fn see_also(name: &str) -> String {
+    let pages: &[&str] = match name {
+        "coordinator" => &["coordinator-lock", "coordinator-acquire", "coordinator-serve"],
+        "lock" | "try" => &["coordinator", "coordinator-acquire", "flock"],
+        "hold" | "held" | "release" => &["coordinator", "coordinator-lock", "coordinator-acquire"],
+        "acquire" => {
+            &["coordinator", "coordinator-lock", "coordinator-held", "coordinator-release"]
+        }
+        _ => &["coordinator"],
+    };
+    let pages: Vec<_> = pages.iter().map(|page| format!("\\fB{}\\fR(1)", escaped(page))).collect();
+    let mut text = section("SEE ALSO");
+    let _infallible = writeln!(text, "{}", pages.join(", "));
+    text
+}
+
+fn is_locking(name: &str) -> bool {
+    matches!(name, "lock" | "try")
+}
+
+fn section(title: &str) -> String {
+    format!(".SH \"{title}\"\n")
+}
+
+fn entry(text: &mut String, term: &str, what: &str) {
+    let _infallible = writeln!(text, ".TP\n\\fB{}\\fR\n{}", escaped(term), escaped(what));
+}
+
+fn paragraph(text: &mut String, what: &str) {
+    let _infallible = writeln!(text, "{}", escaped(what));
+}
+
+/// Text that roff takes for nothing but text.
+fn escaped(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    // A dot or a quote at the beginning of a line would be an order.
+    match text.chars().next() {
+        Some('.' | '\'') => format!("\\&{text}"),
+        _ => text,
+    }
+}

@@ -1,0 +1,407 @@
+//! `coordinator serve`: the coordinator as a process.
+//!
+//! What is here is what a process needs around [`Server`]: a log, a port file, signals, and words
+//! for what can go wrong at the start. SIGTERM or SIGINT once: save and stop, or if
+//! nothing is kept, stop when holders have finished. Twice: stop at once. SIGHUP: read the settings
+//! again. SIGUSR1: tell the state to the log. SIGUSR2: nothing, but it would end the process otherwise.
+
+mod notify;
+mod reread;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use coordinator::server::{
+    Config, Data, LostState, Server, ServerError, ServerHandle, StaleState, StoreError,
+};
+use coordinator::wire::PROTOCOL;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+
+use self::reread::Reread;
+use crate::cli::log as logging;
+use crate::cli::process::signals::Signals;
+use crate::cli::settings::values::PORT_DEFAULT;
+use crate::cli::settings::{Origin, Settings};
+use crate::cli::text::errors::{Failure, exit, reason};
+
+/// The commit that was built, if whoever built it said so.
+const COMMIT: Option<&str> = option_env!("COORDINATOR_COMMIT");
+
+/// Serves until it is told to stop.
+pub(crate) fn run(
+    settings: &Settings,
+    flags: BTreeMap<&'static str, String>,
+) -> Result<ExitCode, Failure> {
+    check(settings)?;
+    logging::start(&settings.log, settings.log_format)
+        .map_err(|error| Failure::ours("cannot log", &error))?;
+    // The server's actors all live on this thread.
+    let served =
+        super::on_a_runtime(tokio::task::LocalSet::new().run_until(serve(settings, flags)));
+    // Also the reason why it could not serve: whoever reads the log may stand still.
+    Ok(match served {
+        Ok(code) => {
+            logging::end("");
+            code
+        }
+        Err(failure) => failure.report_by(logging::end),
+    })
+}
+
+/// What a server hears of. Of a file that got longer than is allowed (`ulimit -f`) it hears from the
+/// write as well, and must not end by it.
+const SIGNALS: [Signal; 6] =
+    [Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1, Signal::USR2, Signal::XFSZ];
+
+async fn serve(
+    settings: &Settings,
+    flags: BTreeMap<&'static str, String>,
+) -> Result<ExitCode, Failure> {
+    let started = Instant::now();
+    let mut signals =
+        Signals::listen(SIGNALS).map_err(|error| Failure::ours("cannot hear signals", &error))?;
+    let reread = Reread::start(settings, flags)
+        .map_err(|error| Failure::ours("cannot read settings again", &error))?;
+    log::info!("{}, protocol {PROTOCOL}, pid {}", version(), std::process::id());
+    allow_connections(config(settings).connections_open_max());
+    // Until address and directory are ours, the file in its place may be that of another.
+    let mut port_file = settings.port_file.as_deref().map(PortFile::beside).transpose()?;
+    let server = Server::bind(&config(settings)).map_err(|error| cannot_serve(&error))?;
+    let address = server.local_addr();
+    let handle = server.handle();
+    if let Some(file) = &mut port_file {
+        file.write(address)?;
+    }
+    log::info!("locks on {address}, {}, epoch {}", state(settings), server.epoch());
+    if !address.ip().is_loopback() {
+        log::warn!(
+            "{address} can be reached from other machines, and whoever reaches it can take any lock"
+        );
+    }
+    let ready = started.elapsed().as_secs_f64() * 1e3;
+    log::info!("ready in {ready:.1} ms; try: coordinator lock {}demo -- sleep 5", at(address));
+    notify::tell("READY=1");
+
+    let running = server.run();
+    tokio::pin!(running);
+    let mut asked = 0_u32;
+    loop {
+        tokio::select! {
+            ended = &mut running => {
+                return ended.map(|()| ExitCode::SUCCESS).map_err(|error| cannot_serve(&error));
+            }
+            signal = signals.next() => match signal {
+                Signal::HUP => reread.ask(),
+                Signal::USR1 => tell_state(&handle),
+                Signal::USR2 | Signal::XFSZ => {}
+                _ => {
+                    asked += 1;
+                    obey(asked, signal, settings, &handle);
+                }
+            }
+        }
+    }
+}
+
+/// Files that are open besides connections: the log, the state, the runtime's own.
+const FILES_BESIDES: u64 = 64;
+
+/// Every connection is an open file, and the usual limit on those is far too low for a server. Takes
+/// what the system allows us, and says so if that is less than is wanted.
+fn allow_connections(connections: usize) {
+    let wanted = connections as u64 + FILES_BESIDES;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // None is no limit.
+    let (Some(now), allowed) = (current, maximum.unwrap_or(u64::MAX)) else { return };
+    if now < wanted && now < allowed {
+        let raised = Rlimit { current: Some(wanted.min(allowed)), maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            log::warn!("cannot open more than {now} files at a time: {error}");
+        }
+    }
+    if allowed < wanted {
+        log::warn!(
+            "the system allows {allowed} open files, fewer than the {wanted} that --connections-max may \
+             need; `ulimit -n` or LimitNOFILE= raise that"
+        );
+    }
+}
+
+/// Does what the `asked`th signal asks for.
+fn obey(asked: u32, signal: Signal, settings: &Settings, handle: &ServerHandle) {
+    let name = if signal == Signal::INT { "SIGINT" } else { "SIGTERM" };
+    if asked > 1 {
+        log::info!("{name} again: stopping at once");
+        handle.stop();
+        return;
+    }
+    log::info!("{name}: {}; once more stops at once", ending(settings));
+    notify::tell("STOPPING=1");
+    handle.drain();
+}
+
+/// Tells how things are, to the log.
+fn tell_state(handle: &ServerHandle) {
+    handle.tell_state();
+    logging::tell(&format!("log: dropped={}", logging::dropped()));
+}
+
+/// What an orderly end is here.
+fn ending(settings: &Settings) -> &'static str {
+    // What is kept goes on after the next start, so nobody has to be waited for.
+    if settings.ephemeral { "stopping when holders have finished" } else { "saving and stopping" }
+}
+
+/// `coordinator 0.1.0 (3f2a9c1b7e)`.
+fn version() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    match COMMIT {
+        Some(commit) => format!("coordinator {version} ({commit})"),
+        None => format!("coordinator {version}"),
+    }
+}
+
+/// Where state is, or that there is none.
+fn state(settings: &Settings) -> String {
+    if settings.ephemeral {
+        return "nothing is kept (ephemeral)".to_owned();
+    }
+    format!("state in {}", settings.data_dir.display())
+}
+
+/// How a client has to be told where we are, if it has to.
+fn at(address: SocketAddr) -> String {
+    let usual = SocketAddr::from(([127, 0, 0, 1], PORT_DEFAULT));
+    let here = match address.ip() {
+        ip if ip.is_unspecified() => SocketAddr::from(([127, 0, 0, 1], address.port())),
+        _ => address,
+    };
+    if here == usual { String::new() } else { format!("--server {here} ") }
+}
+
+/// Settings that contradict each other on one command line.
+fn check(settings: &Settings) -> Result<(), Failure> {
+    let data_dir = settings.in_force.iter().find(|it| it.key == "data-dir");
+    if settings.ephemeral && data_dir.is_some_and(|it| it.origin == Origin::Flag) {
+        return Err(Failure::usage("--ephemeral keeps nothing, so --data-dir has no use")
+            .hint("leave one of them out"));
+    }
+    if !settings.ephemeral && settings.data_dir.as_os_str().is_empty() {
+        if data_dir.is_some_and(|it| it.origin != Origin::Default) {
+            return Err(Failure::usage("--data-dir is empty")
+                .hint("name a directory; is a variable of a script empty?"));
+        }
+        return Err(Failure::usage("there is nowhere to keep state: HOME is not set").hint(
+            "name a directory with --data-dir or COORDINATOR_DATA_DIR, or keep nothing with --ephemeral",
+        ));
+    }
+    Ok(())
+}
+
+fn config(settings: &Settings) -> Config {
+    let mut config = Config::default();
+    config.listen = settings.listen;
+    config.data = if settings.ephemeral {
+        Data::Ephemeral
+    } else {
+        Data::Directory(settings.data_dir.clone())
+    };
+    config.limits.ttl_max = settings.ttl_max.0;
+    config.limits.sessions_max = settings.sessions_max;
+    config.limits.claims_per_session_max = settings.claims_per_session_max;
+    config.limits.waiters_per_lock_max = settings.waiters_per_lock_max;
+    config.connections_max = settings.connections_max;
+    config.unread_bytes_max = settings.unread_max.0;
+    config.connections_per_address_max = settings.connections_per_address_max;
+    config.messages_per_second_max = settings.messages_per_second_max.map(|rate| rate.0);
+    config.limits.sessions_per_address_max = settings.sessions_per_address_max;
+    config.io_threads = settings.io_threads.0;
+    config.handshake_timeout = settings.handshake_timeout;
+    config.journal = settings.journal.0;
+    config.drain_timeout = settings.drain_timeout;
+    config.stale_state =
+        if settings.accept_stale_state { StaleState::Accept } else { StaleState::Refuse };
+    config.lost_state =
+        if settings.accept_lost_state { LostState::Accept } else { LostState::Refuse };
+    config
+}
+
+/// What is wrong, and what the operator can do about it.
+fn cannot_serve(error: &ServerError) -> Failure {
+    match error {
+        ServerError::Listen { listen, source } => {
+            let failure = Failure::usage(format!("cannot listen on {listen} ({})", reason(source)));
+            match source.kind() {
+                io::ErrorKind::AddrInUse => failure.hint(
+                    "perhaps a coordinator runs there already (`coordinator ping`); \
+                     --listen takes another address",
+                ),
+                io::ErrorKind::PermissionDenied => {
+                    failure.hint("ports below 1024 are reserved; --listen takes another address")
+                }
+                _ => failure.hint("--listen takes an address of this machine"),
+            }
+        }
+        ServerError::DataInUse { .. } => Failure::usage(error.to_string())
+            .hint("stop that one, or give this one its own --data-dir"),
+        ServerError::DataUnusable { directory, source } => Failure::usage(format!(
+            "cannot use the data directory {} ({})",
+            directory.display(),
+            match source.kind() {
+                io::ErrorKind::AlreadyExists => "it is no directory".to_owned(),
+                _ => reason(source),
+            }
+        ))
+        .hint("name another with --data-dir, or keep nothing with --ephemeral"),
+        ServerError::DataExposed { path, chmod, .. } => Failure::usage(error.to_string())
+            .hint(format!("chmod {chmod} {}", for_a_shell(path))),
+        ServerError::Store {
+            source: StoreError::Damaged { .. } | StoreError::Format { .. }, ..
+        } => Failure::usage(error.to_string()).hint(
+            "bring back the data directory from a backup, or start once with --accept-lost-state: it \
+             sets aside what cannot be read; docs/guarantees.md says what that costs",
+        ),
+        ServerError::StaleState { .. } => Failure::usage(error.to_string())
+            .hint("check the clock; if it is right, start once with --accept-stale-state"),
+        _ => Failure::new(exit::LOST, error.to_string()),
+    }
+}
+
+/// A path as it can be typed.
+fn for_a_shell(path: &Path) -> String {
+    let path = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if path.chars().all(is_plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
+}
+
+/// The file that tells others the port. It appears complete, and goes when we stop.
+struct PortFile {
+    /// Where it is to be.
+    path: PathBuf,
+    /// Where it is until it is complete.
+    beside: PathBuf,
+    /// The file itself: whatever else is in its place by then is left alone.
+    file: File,
+}
+
+impl PortFile {
+    /// A new file beside it, empty: that it can be made is to be known before anything else is done.
+    fn beside(path: &Path) -> Result<Self, Failure> {
+        let mut beside = path.to_owned().into_os_string();
+        beside.push(format!(".{}", std::process::id()));
+        let beside = PathBuf::from(beside);
+        // In a directory that others can write too, a link may stand in its place.
+        let made = match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => OpenOptions::new().write(true).create_new(true).open(&beside),
+        };
+        match made {
+            Ok(file) => Ok(Self { path: path.to_owned(), beside, file }),
+            Err(error) => Err(Self::failed(path, &error)),
+        }
+    }
+
+    /// Puts it in the place of whatever is there.
+    fn write(&mut self, address: SocketAddr) -> Result<(), Failure> {
+        let written = writeln!(self.file, "{}", address.port());
+        let written = written.and_then(|()| fs::rename(&self.beside, &self.path));
+        written.map_err(|error| Self::failed(&self.path, &error))
+    }
+
+    fn failed(path: &Path, error: &io::Error) -> Failure {
+        Failure::usage(format!("cannot write the port file {} ({})", path.display(), reason(error)))
+            .hint("--port-file takes a file in a directory that can be written")
+    }
+
+    fn is_ours(&self, path: &Path) -> io::Result<bool> {
+        let (there, ours) = (fs::symlink_metadata(path)?, self.file.metadata()?);
+        Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino()))
+    }
+}
+
+impl Drop for PortFile {
+    fn drop(&mut self) {
+        // Whoever removed or replaced it before us meant to.
+        for path in [&self.beside, &self.path] {
+            if self.is_ours(path).unwrap_or(false) {
+                let _gone = fs::remove_file(path);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_told_where_we_are_unless_that_is_the_usual_place() {
+        assert_eq!(at("127.0.0.1:5625".parse().unwrap()), "");
+        assert_eq!(at("0.0.0.0:5625".parse().unwrap()), "");
+        assert_eq!(at("127.0.0.1:99".parse().unwrap()), "--server 127.0.0.1:99 ");
+        assert_eq!(at("10.0.0.7:5625".parse().unwrap()), "--server 10.0.0.7:5625 ");
+    }
+
+    #[test]
+    fn what_is_to_be_typed_can_be_typed() {
+        assert_eq!(for_a_shell(Path::new("/var/lib/coordinator")), "/var/lib/coordinator");
+        assert_eq!(for_a_shell(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+    }
+
+    #[test]
+    fn a_port_file_is_never_written_through_a_link_and_anothers_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, victim) = (directory.path().join("port"), directory.path().join("victim"));
+        fs::write(&victim, "precious").unwrap();
+        let beside = directory.path().join(format!("port.{}", std::process::id()));
+        for link in [&path, &beside] {
+            std::os::unix::fs::symlink(&victim, link).unwrap();
+        }
+        let address = "127.0.0.1:99".parse().unwrap();
+        let mut ours = PortFile::beside(&path).unwrap();
+        assert_eq!(fs::read_link(&path).unwrap(), victim, "it may be another's");
+        ours.write(address).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "99\n");
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        let mut anothers = PortFile::beside(&path).unwrap();
+        anothers.write(address).unwrap();
+        drop(ours);
+        assert!(path.exists());
+        drop(anothers);
+        assert!(!path.exists() && !beside.exists());
+    }
+
+    #[test]
+    fn what_others_can_read_comes_with_the_chmod_to_type() {
+        let path = "/var/lib/coordinator/state".into();
+        let failure = cannot_serve(&ServerError::DataExposed { path, mode: 0o644, chmod: "600" });
+        assert_eq!(failure.exit, 2);
+        assert_eq!(
+            failure.plain(),
+            "error: others can use /var/lib/coordinator/state (mode 0644), and whoever can, can take \
+             over any session
+  hint: chmod 600 /var/lib/coordinator/state
+"
+        );
+    }
+
+    #[test]
+    fn a_port_in_use_is_the_operators_mistake() {
+        let listen = "127.0.0.1:5625".parse().unwrap();
+        let source = io::Error::from(io::ErrorKind::AddrInUse);
+        let failure = cannot_serve(&ServerError::Listen { listen, source });
+        assert_eq!(failure.exit, 2);
+        assert_eq!(
+            failure.plain(),
+            "error: cannot listen on 127.0.0.1:5625 (the address is in use)
+  hint: perhaps a coordinator runs there already (`coordinator ping`); --listen takes another address
+"
+        );
+    }
+}

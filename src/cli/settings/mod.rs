@@ -1,0 +1,302 @@
+//! Everything that can be set, in one table.
+//!
+//! A row gives a setting's name, its kind, its default, the commands that take it as a flag, and a
+//! line of help; the flags, the environment variables, the keys of the file and `coordinator
+//! config` all come from the row. A setting called `drain-timeout` is `--drain-timeout`,
+//! `COORDINATOR_DRAIN_TIMEOUT`, and `drain-timeout` in the file; the first of them that is there
+//! holds, else the default. Two settings listen to a foreign variable as well, because users expect
+//! it: the log filter to `RUST_LOG` (as a variable: before the file, in `serve` only, and only if it
+//! speaks of us) and the data directory to systemd's `STATE_DIRECTORY` (as a default: after it).
+//!
+//! Every setting is read on every run, also where no command asks for it: a mistake in the file is
+//! told at once, not on the day it matters.
+#![allow(clippy::doc_markdown, reason = "the table's comments are the help that users read")]
+
+pub(super) mod config;
+pub(super) mod sources;
+pub(super) mod values;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use coordinator::server::Config;
+use coordinator::types::{Identity, Ttl};
+
+use self::sources::Sources;
+use self::values::{
+    JournalDistance, MessageRate, OnLost, PORT_DEFAULT, ServerAddress, Size, Threads, TtlMax, Value,
+};
+use crate::cli::log::{Filter, LogFormat};
+use crate::cli::text::errors::Failure;
+use crate::cli::text::words;
+
+/// Commands that talk to a coordinator.
+const CLIENTS: &[&str] =
+    &["lock", "try", "hold", "acquire", "held", "status", "events", "ping", "release", "bench"];
+/// Commands that hold a lock.
+const HOLDERS: &[&str] = &["lock", "try", "hold", "acquire"];
+/// Those of them that run a command under it.
+const LOCKERS: &[&str] = &["lock", "try"];
+/// The command that is a coordinator.
+const SERVERS: &[&str] = &["serve"];
+
+/// One setting, apart from its kind.
+pub(crate) struct Row {
+    /// Its name: `drain-timeout`.
+    pub(crate) key: &'static str,
+    /// What stands for its value in help; empty for a switch, which takes none.
+    pub(crate) placeholder: &'static str,
+    /// The commands that take it as a flag; `config` takes all.
+    pub(crate) commands: &'static [&'static str],
+    /// A sentence of help.
+    pub(crate) help: &'static str,
+    /// A variable that is not ours but is heeded too.
+    pub(crate) foreign: Foreign,
+    /// What holds if nothing is said.
+    default: fn(&Sources) -> String,
+}
+
+/// A variable of someone else's that sets one of ours.
+#[derive(Clone, Copy)]
+pub(crate) enum Foreign {
+    /// There is none.
+    None,
+    /// It counts as environment: it beats the file. Where it is not meant for us, which the function
+    /// knows, it counts as not set.
+    BeforeFile(&'static str, fn(&str) -> bool),
+    /// It counts as a default: the file beats it.
+    AfterFile(&'static str),
+}
+
+/// Where a setting's value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A flag of this command line.
+    Flag,
+    /// A variable of this name.
+    Environment(String),
+    /// A line of a file.
+    File(PathBuf, usize),
+    /// Nowhere: it is the default.
+    Default,
+}
+
+/// A setting in force, as `coordinator config` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InForce {
+    /// Its name.
+    pub(crate) key: &'static str,
+    /// Its value, as it was written.
+    pub(crate) text: String,
+    /// Where it came from.
+    pub(crate) origin: Origin,
+}
+
+impl Row {
+    /// The environment variable.
+    pub(crate) fn variable(&self) -> String {
+        format!("COORDINATOR_{}", self.key.to_uppercase().replace('-', "_"))
+    }
+
+    /// What holds on every machine if nothing is said; empty if there is no such thing.
+    pub(crate) fn default_text(&self) -> String {
+        if self.is_switch() { String::new() } else { (self.default)(&Sources::default()) }
+    }
+
+    /// Whether it names a file or a directory.
+    fn is_path(&self) -> bool {
+        ["DIR", "FILE"].contains(&self.placeholder)
+    }
+
+    /// Whether it is a flag without a value.
+    pub(crate) fn is_switch(&self) -> bool {
+        self.placeholder.is_empty()
+    }
+}
+
+/// Makes the table, the settings as a struct, and the way from one to the other.
+macro_rules! settings {
+    ($($(#[doc = $help:literal])+ $field:ident: $kind:ty = $default:expr,
+        $key:literal $placeholder:literal $commands:expr, $foreign:expr;)+) => {
+        /// All settings, in the order in which they are shown.
+        pub(crate) const TABLE: &[Row] = &[$(Row {
+            key: $key,
+            placeholder: $placeholder,
+            commands: $commands,
+            help: concat!($($help),+).trim_ascii(),
+            foreign: $foreign,
+            default: $default,
+        }),+];
+
+        /// The settings that hold for this run.
+        #[derive(Clone, Debug)]
+        pub(crate) struct Settings {
+            $($(#[doc = $help])+ pub(crate) $field: $kind,)+
+            /// All of them as they were written, and where.
+            pub(crate) in_force: Vec<InForce>,
+        }
+
+        impl Settings {
+            /// Whether somebody set this, and it is not just the default.
+            pub(crate) fn is_said(&self, key: &str) -> bool {
+                self.in_force.iter().any(|it| it.key == key && it.origin != Origin::Default)
+            }
+
+            /// Takes each setting from the first source that has it.
+            pub(crate) fn resolve(sources: &Sources) -> Result<Self, Failure> {
+                let in_force: Vec<InForce> =
+                    TABLE.iter().map(|row| in_force(row, sources)).collect();
+                let mut rest = in_force.iter();
+                $(let $field = read::<$kind>(rest.next())?;)+
+                Ok(Self { $($field,)+ in_force })
+            }
+        }
+    };
+}
+
+settings! {
+    /// Where to listen for clients; port 0 takes a free one.
+    listen: SocketAddr = |_| format!("127.0.0.1:{PORT_DEFAULT}"),
+        "listen" "ADDRESS:PORT" SERVERS, Foreign::None;
+    /// Where to keep what must survive a restart; else $STATE_DIRECTORY, else the user's state
+    /// directory.
+    data_dir: PathBuf = Sources::state_directory,
+        "data-dir" "DIR" SERVERS, Foreign::AfterFile("STATE_DIRECTORY");
+    /// Keep nothing: for tests and demonstrations.
+    ephemeral: bool = |_| "false".to_owned(),
+        "ephemeral" "" SERVERS, Foreign::None;
+    /// How far each event is written down before anything is said: process outlives a crash of the
+    /// coordinator, machine a power cut; off: after a crash, everybody waits for the longest lease.
+    journal: JournalDistance = |_| "process".to_owned(),
+        "journal" "off|process|machine" SERVERS, Foreign::None;
+    /// Start although the stored state is more than a year old.
+    accept_stale_state: bool = |_| "false".to_owned(),
+        "accept-stale-state" "" SERVERS, Foreign::None;
+    /// Start although the stored state is damaged: it is set aside.
+    accept_lost_state: bool = |_| "false".to_owned(),
+        "accept-lost-state" "" SERVERS, Foreign::None;
+    /// Write the port to this file as soon as the coordinator is ready.
+    port_file: Option<PathBuf> = |_| String::new(),
+        "port-file" "FILE" SERVERS, Foreign::None;
+    /// With --ephemeral: how long holders may go on after SIGTERM.
+    drain_timeout: Duration = |_| words::setting(Config::default().drain_timeout),
+        "drain-timeout" "DURATION" SERVERS, Foreign::None;
+    /// How long a new connection may take to say who it is.
+    handshake_timeout: Duration = |_| words::setting(Config::default().handshake_timeout),
+        "handshake-timeout" "DURATION" SERVERS, Foreign::None;
+    /// Threads that read and write for connections; 0: the coordinator's own does.
+    io_threads: Threads = |_| Config::default().io_threads.to_string(),
+        "io-threads" "N" SERVERS, Foreign::None;
+    /// Most connections at a time.
+    connections_max: usize = |_| Config::default().connections_max.to_string(),
+        "connections-max" "N" SERVERS, Foreign::None;
+    /// Most connections from one address at a time; else three quarters of --connections-max.
+    connections_per_address_max: Option<usize> = |_| String::new(),
+        "connections-per-address-max" "N" SERVERS, Foreign::None;
+    /// Most messages a second from one address, at least 1000: past that it is read later; none by
+    /// default.
+    messages_per_second_max: Option<MessageRate> = |_| String::new(),
+        "messages-per-second-max" "N" SERVERS, Foreign::None;
+    /// Most bytes that clients have not read yet, all together; beyond, who has most is closed.
+    unread_max: Size = |_| words::size(Config::default().unread_bytes_max),
+        "unread-max" "SIZE" SERVERS, Foreign::None;
+    /// Longest lease that a client may ask for, between 10s and 1h: after a crash without a journal,
+    /// all wait for the longest that there was.
+    ttl_max: TtlMax = |_| words::ttl(Config::default().limits.ttl_max),
+        "ttl-max" "DURATION" SERVERS, Foreign::None;
+    /// Most sessions at a time.
+    sessions_max: usize = |_| Config::default().limits.sessions_max.to_string(),
+        "sessions-max" "N" SERVERS, Foreign::None;
+    /// Most sessions from one address at a time; else three quarters of --sessions-max.
+    sessions_per_address_max: Option<usize> = |_| String::new(),
+        "sessions-per-address-max" "N" SERVERS, Foreign::None;
+    /// Most locks that one session claims at a time, held and awaited together.
+    claims_per_session_max: usize =
+        |_| Config::default().limits.claims_per_session_max.to_string(),
+        "claims-per-session-max" "N" SERVERS, Foreign::None;
+    /// Most requests that may wait for one lock.
+    waiters_per_lock_max: usize = |_| Config::default().limits.waiters_per_lock_max.to_string(),
+        "waiters-per-lock-max" "N" SERVERS, Foreign::None;
+    /// What to log: error, warn, info, debug, trace, or a filter as of RUST_LOG.
+    log: Filter = |_| "info".to_owned(),
+        "log" "FILTER" SERVERS, Foreign::BeforeFile("RUST_LOG", Filter::concerns_us);
+    /// Of what lines of the log are made: words, or an object of JSON each.
+    log_format: LogFormat = |_| "text".to_owned(),
+        "log-format" "text|json" SERVERS, Foreign::None;
+    /// Where the coordinator is; several places, with commas between, are tried in this order.
+    server: ServerAddress = |_| format!("127.0.0.1:{PORT_DEFAULT}"),
+        "server" "HOST:PORT,…" CLIENTS, Foreign::None;
+    /// How long to try to connect.
+    connect_timeout: Duration = |_| "5s".to_owned(),
+        "connect-timeout" "DURATION" CLIENTS, Foreign::None;
+    /// Who you are, shown to others; else user@host:pid.
+    identity: Option<Identity> = |_| String::new(),
+        "as" "ID" HOLDERS, Foreign::None;
+    /// How long the lock outlives the last sign of life: 2s to 10m, or to the --ttl-max of the
+    /// coordinator.
+    ttl: Ttl = |_| words::ttl(Ttl::default()),
+        "ttl" "DURATION" HOLDERS, Foreign::None;
+    /// From SIGTERM to SIGKILL when the lock is lost, a third of the ttl at most.
+    kill_after: Duration = |_| "5s".to_owned(),
+        "kill-after" "DURATION" LOCKERS, Foreign::None;
+    /// What to do with the command when its lock is lost.
+    on_lost: OnLost = |_| "kill".to_owned(),
+        "on-lost" "kill|warn" LOCKERS, Foreign::None;
+}
+
+/// The first of a row's sources that says something.
+fn in_force(row: &Row, sources: &Sources) -> InForce {
+    let variable = row.variable();
+    let flag = || sources.flag(row.key).map(|text| (text.to_owned(), Origin::Flag));
+    let environment = |name: &str| {
+        sources.variable(name).map(|text| (text.to_owned(), Origin::Environment(name.to_owned())))
+    };
+    let file = || {
+        let (path, entry) = sources.in_file(row.key)?;
+        Some((entry.text.clone(), Origin::File(path.to_owned(), entry.line)))
+    };
+    let (before, after) = match row.foreign {
+        Foreign::None => (None, None),
+        Foreign::BeforeFile(name, is_ours) => (Some((name, is_ours)), None),
+        Foreign::AfterFile(name) => (None, Some(name)),
+    };
+    let before = || {
+        let (name, is_ours) = before?;
+        environment(name).filter(|(text, _)| is_ours(text))
+    };
+    let (text, origin) = flag()
+        .or_else(|| environment(&variable))
+        .or_else(before)
+        .or_else(file)
+        .or_else(|| after.and_then(environment).map(first_of_list))
+        .unwrap_or_else(|| ((row.default)(sources), Origin::Default));
+    let text = if row.is_path() { sources.expanded(&text) } else { text };
+    InForce { key: row.key, text, origin }
+}
+
+/// systemd separates several state directories by colons; ours is the first.
+fn first_of_list((text, origin): (String, Origin)) -> (String, Origin) {
+    (text.split(':').next().unwrap_or_default().to_owned(), origin)
+}
+
+/// Reads a value, or says where it was written and what is wrong with it.
+fn read<T: Value>(in_force: Option<&InForce>) -> Result<T, Failure> {
+    // The struct and the table are made from the same rows, so there is one for every field.
+    let Some(InForce { key, text, origin }) = in_force else {
+        return Err(Failure::usage("a setting is missing from the table"));
+    };
+    T::parse(text).map_err(|wrong| {
+        let place = match origin {
+            Origin::Flag => format!("--{key}"),
+            Origin::Environment(name) => name.clone(),
+            Origin::File(path, line) => format!("{}:{line}: {key}", path.display()),
+            Origin::Default => format!("the default of {key}"),
+        };
+        Failure::usage(format!("{place} is {text:?}, {wrong}"))
+            .hint("`coordinator config` shows the settings in force and where each came from")
+    })
+}
+
+#[cfg(test)]
+mod tests;

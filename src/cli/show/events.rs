@@ -1,0 +1,195 @@
+//! `coordinator events`: what happens to requests, as it happens, a line each.
+
+use std::fmt::Write as _;
+use std::io;
+use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
+
+use coordinator::types::{LostReason, RejectionCode};
+use coordinator::wire::{Claim, Happening};
+use coordinator::{Event, Happened};
+use serde_json::{Value, json};
+
+use super::json;
+use super::ping::connect;
+use crate::cli::arguments::EventsArgs;
+use crate::cli::settings::Settings;
+use crate::cli::text::errors::{Attempt, Failure};
+use crate::cli::text::output;
+use crate::cli::text::visible;
+use crate::cli::text::words;
+
+/// Listens, and prints what it hears, until the connection or the reader is gone. Ctrl-C ends the
+/// process as any other.
+pub(crate) async fn run(args: EventsArgs, settings: &Settings) -> Result<ExitCode, Failure> {
+    let lock = args.name.as_deref().unwrap_or_default();
+    let attempt = Attempt { server: &settings.server.0, lock, ..Attempt::default() };
+    let failed = |error| attempt.failed(&error);
+    let observer = connect(settings).await?;
+    let mut events = observer.events(args.name.as_deref()).await.map_err(failed)?;
+    while let Some(event) = events.next().await {
+        let event = event.map_err(failed)?;
+        let text =
+            if args.json { visible::json(&as_json(&event).to_string()) } else { line(&event) };
+        match output::try_line(&text) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                return Ok(ExitCode::SUCCESS);
+            }
+            error => output::told(error)?,
+        }
+    }
+    // What ends them is an error, and was told.
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `2026-11-24T10:31:07.123Z  granted    ann@build7:8123 #4  "deploy"  token 1881`.
+fn line(event: &Event) -> String {
+    let Happened { at_ms, session: _, identity, request, claims, what } = match event {
+        Event::Happened(happened) => happened,
+        Event::Missed { count } => {
+            return format!("… {} left out, for they were not read", words::count(*count, "event"));
+        }
+    };
+    let at = UNIX_EPOCH.checked_add(Duration::from_millis(*at_ms)).unwrap_or(UNIX_EPOCH);
+    let at = humantime::format_rfc3339_millis(at);
+    let who = words::who(identity, "");
+    let mut text = format!("{at}  {:<9}  {who} #{request}  {}", name(what), claims_text(claims));
+    let _infallible = match what {
+        Happening::Queued { position } => write!(text, "  {} in line", words::ordinal(*position)),
+        Happening::Granted { token } | Happening::Released { token } => {
+            write!(text, "  token {token}")
+        }
+        Happening::Lost { token, reason } => {
+            write!(text, "  token {token}  {}", LostReason::from_number(*reason))
+        }
+        Happening::Rejected { code, message } => {
+            let message = visible::escaped(message);
+            write!(text, "  {}: {message}", RejectionCode::from_number(*code))
+        }
+        _ => Ok(()),
+    };
+    text
+}
+
+/// What happened, in a word.
+fn name(what: &Happening) -> &'static str {
+    match what {
+        Happening::Requested => "requested",
+        Happening::Queued { .. } => "queued",
+        Happening::Granted { .. } => "granted",
+        Happening::Released { .. } => "released",
+        Happening::Cancelled => "cancelled",
+        Happening::Lost { .. } => "lost",
+        Happening::Rejected { .. } => "rejected",
+        _ => "unknown",
+    }
+}
+
+/// `"deploy", "config" shared`.
+fn claims_text(claims: &[Claim]) -> String {
+    let claim = |claim: &Claim| match words::mode(claim.mode) {
+        None => visible::quoted(&claim.name),
+        Some(mode) => format!("{} {mode}", visible::quoted(&claim.name)),
+    };
+    claims.iter().map(claim).collect::<Vec<_>>().join(", ")
+}
+
+fn as_json(event: &Event) -> Value {
+    let Happened { at_ms, session, identity, request, claims, what } = match event {
+        Event::Happened(happened) => happened,
+        Event::Missed { count } => return json!({"what": "missed", "count": count}),
+    };
+    let claim = |claim: &Claim| json!({"name": claim.name, "mode": json::mode(claim.mode)});
+    let mut json = json!({
+        "at_ms": at_ms,
+        "what": name(what),
+        "session": session.to_string(),
+        "identity": identity,
+        "request": request.number(),
+        "claims": claims.iter().map(claim).collect::<Vec<_>>(),
+    });
+    match what {
+        Happening::Queued { position } => json["position"] = json!(position),
+        Happening::Granted { token } | Happening::Released { token } => {
+            json["token"] = json!(token);
+        }
+        Happening::Lost { token, reason } => {
+            json["token"] = json!(token);
+            json["reason"] = json!(LostReason::from_number(*reason).name());
+        }
+        Happening::Rejected { code, message } => {
+            json["code"] = json!(RejectionCode::from_number(*code).name());
+            json["message"] = json!(message);
+        }
+        _ => {}
+    }
+    json
+}
+
+#[cfg(test)]
+mod tests {
+    use coordinator::types::{RequestId, SessionId};
+    use coordinator::wire::Mode;
+
+    use super::*;
+
+    fn event(what: Happening) -> Event {
+        let claim = |name: &str, mode| Claim { name: name.into(), mode };
+        let gpu = Mode::Permits { take: 1, of: 4 };
+        Event::Happened(Happened {
+            at_ms: 1_795_516_267_123,
+            session: SessionId::new(0x2a),
+            identity: "ann@build7:8123".to_owned(),
+            request: RequestId::new(4),
+            claims: vec![claim("deploy", Mode::Exclusive), claim("gpu", gpu)],
+            what,
+        })
+    }
+
+    #[test]
+    fn a_line_says_when_what_who_and_which_locks() {
+        let about = "ann@build7:8123 #4  \"deploy\", \"gpu\" 1 of 4 permits";
+        let line = |what| line(&event(what));
+        let at = "2026-11-24T10:31:07.123Z";
+        assert_eq!(line(Happening::Requested), format!("{at}  requested  {about}"));
+        let queued = Happening::Queued { position: 3 };
+        assert_eq!(line(queued), format!("{at}  queued     {about}  3rd in line"));
+        let granted = Happening::Granted { token: 1881 };
+        assert_eq!(line(granted), format!("{at}  granted    {about}  token 1881"));
+        let lost = Happening::Lost { token: 1881, reason: 1 };
+        assert_eq!(line(lost), format!("{at}  lost       {about}  token 1881  Expired"));
+        let rejected = Happening::Rejected { code: 1, message: "\"gpu\" is busy".to_owned() };
+        assert_eq!(line(rejected), format!("{at}  rejected   {about}  Busy: \"gpu\" is busy"));
+        let missed = super::line(&Event::Missed { count: 2 });
+        assert_eq!(missed, "… 2 events left out, for they were not read");
+    }
+
+    #[test]
+    fn programs_get_what_is_described() {
+        let described = include_str!("../../../docs/status-json.md");
+        let all = [
+            event(Happening::Requested),
+            event(Happening::Queued { position: 3 }),
+            event(Happening::Granted { token: 1881 }),
+            event(Happening::Released { token: 1881 }),
+            event(Happening::Cancelled),
+            event(Happening::Lost { token: 1881, reason: 1 }),
+            event(Happening::Rejected { code: 1, message: "busy".to_owned() }),
+            Event::Missed { count: 2 },
+        ];
+        for event in &all {
+            let json = as_json(event);
+            let what = json["what"].as_str().unwrap();
+            assert!(described.contains(&format!("\n| `{what}` |")), "{what} is not described");
+            for name in json.as_object().unwrap().keys() {
+                assert!(described.contains(&format!("`{name}`")), "{name} is not described");
+            }
+            assert!(!json.to_string().contains('\n'));
+        }
+        let lost = as_json(&all[5]);
+        assert_eq!((&lost["reason"], &lost["token"]), (&json!("Expired"), &json!(1881)));
+        assert_eq!(lost["claims"][1]["mode"]["of"], 4);
+        assert_eq!(lost["session"], "0000000000000000000000000000002a");
+    }
+}

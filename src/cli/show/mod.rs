@@ -1,0 +1,8 @@
+//! Holders, waiters and events, shown to people and to programs.
+
+pub(super) mod events;
+mod journal;
+mod json;
+pub(super) mod ping;
+pub(super) mod status;
+mod waits;

@@ -1,0 +1,30 @@
+//! `coordinator ping`: whether a coordinator answers, and how fast.
+
+use std::process::ExitCode;
+
+use coordinator::Observer;
+
+use crate::cli::arguments::PingArgs;
+use crate::cli::settings::Settings;
+use crate::cli::text::errors::{Attempt, Failure};
+use crate::cli::text::output;
+
+/// Asks, and prints each answer's time.
+pub(crate) async fn run(args: PingArgs, settings: &Settings) -> Result<ExitCode, Failure> {
+    let server = settings.server.0.as_str();
+    let attempt = Attempt { server, ..Attempt::default() };
+    let mut observer = connect(settings).await?;
+    for _ in 0..args.count {
+        let time = observer.ping().await.map_err(|error| attempt.failed(&error))?;
+        output::line(&format!("{server} answers in {} µs", time.as_micros()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A connection that only looks, made within the time that settings allow.
+pub(crate) async fn connect(settings: &Settings) -> Result<Observer, Failure> {
+    let server = settings.server.0.as_str();
+    let attempt = Attempt { server, ..Attempt::default() };
+    let connected = Observer::connect_timeout(server, settings.connect_timeout).await;
+    connected.map_err(|error| attempt.failed(&error))
+}

@@ -1,0 +1,442 @@
+//! What is said when something is wrong: what happened, who, what next; and the exit codes.
+//!
+//! The codes are those of `sysexits.h` where it has one, of the shell for what became of a command,
+//! and of flock(1) nowhere: its 1 cannot be told from the command's own.
+
+use std::fmt::Display;
+use std::fmt::Write as _;
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use coordinator::types::{GoodbyeCode, LostReason, RejectionCode};
+use coordinator::wire::{CycleLink, Holder, LockStatus, Mode, Outlook};
+use coordinator::{Error, LockGuard};
+
+use super::outlook;
+use super::output;
+use super::visible::{Escaper, escaped, quoted};
+use super::words;
+
+/// Exit codes.
+pub(crate) mod exit {
+    /// There was nothing to do it to.
+    pub(crate) const NO_SUCH_THING: u8 = 1;
+    /// The user's mistake.
+    pub(crate) const USAGE: u8 = 2;
+    /// No coordinator answers: `EX_UNAVAILABLE`.
+    pub(crate) const NO_SERVER: u8 = 69;
+    /// The lock was lost and the command stopped, or this program is at fault: `EX_SOFTWARE`.
+    pub(crate) const LOST: u8 = 70;
+    /// What was asked for could not be written down: `EX_IOERR`.
+    pub(crate) const NOT_WRITTEN: u8 = 74;
+    /// The lock is busy, or did not come in time: `EX_TEMPFAIL`.
+    pub(crate) const BUSY: u8 = 75;
+    /// The other side speaks something else: `EX_PROTOCOL`.
+    pub(crate) const PROTOCOL: u8 = 76;
+    /// The command is there but cannot be run, as in a shell.
+    pub(crate) const CANNOT_RUN: u8 = 126;
+    /// There is no such command, as in a shell.
+    pub(crate) const NO_SUCH_COMMAND: u8 = 127;
+    /// Added to the number of the signal that ended the command, as in a shell.
+    pub(crate) const SIGNAL_BASE: u8 = 128;
+}
+
+/// Most holders that an error names.
+const HOLDERS_NAMED_MAX: usize = 3;
+/// Most of those who would wait for each other that an error names.
+const LINKS_NAMED_MAX: usize = 8;
+
+/// Why a command ends otherwise than it was meant to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The exit code.
+    pub(crate) exit: u8,
+    /// What happened: lower case, no full stop, naming the thing.
+    what: String,
+    /// Who and how long, a line each.
+    facts: Vec<String>,
+    /// What to do next.
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure of which nothing more is known.
+    pub(crate) fn new(exit: u8, what: impl Into<String>) -> Self {
+        Self { exit, what: what.into(), facts: Vec::new(), hint: None }
+    }
+
+    /// The user's mistake.
+    pub(crate) fn usage(what: impl Into<String>) -> Self {
+        Self::new(exit::USAGE, what)
+    }
+
+    /// The operating system would not do what this program needs.
+    pub(crate) fn ours(what: &str, error: &io::Error) -> Self {
+        Self::new(exit::LOST, format!("{what} ({})", reason(error)))
+    }
+
+    /// The same with advice.
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// The same with the lock's holders and queue.
+    fn facts_of(self, lock: &LockStatus, outlook: Option<&Outlook>) -> Self {
+        Self { facts: facts(lock, outlook), ..self }
+    }
+
+    /// Whether it is that a command could not be started.
+    pub(crate) fn is_of_the_start(&self) -> bool {
+        [exit::CANNOT_RUN, exit::NO_SUCH_COMMAND].contains(&self.exit)
+    }
+
+    /// Tells the user, and gives the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        self.report_by(|text| output::tell(text.trim_end()))
+    }
+
+    /// The same by `tell`, which gets coloured lines, each with its end.
+    pub(crate) fn report_by(&self, tell: impl FnOnce(&str)) -> ExitCode {
+        let error = AnsiColor::Red.on_default().bold();
+        let hint = AnsiColor::Cyan.on_default().bold();
+        tell(&self.text(error, hint));
+        ExitCode::from(self.exit)
+    }
+
+    /// What happened and what to do, in one line.
+    pub(crate) fn in_one_line(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{} ({hint})", self.what),
+            None => self.what.clone(),
+        }
+    }
+
+    /// The text without colours.
+    #[cfg(test)]
+    pub(crate) fn plain(&self) -> String {
+        self.text(Style::new(), Style::new())
+    }
+
+    fn text(&self, error: Style, hint: Style) -> String {
+        // Much of it was said by others: by the coordinator, by whoever answers in its place.
+        let mut text = format!("{error}error:{error:#} {}\n", escaped(&self.what));
+        for fact in &self.facts {
+            let _infallible = writeln!(text, "  {}", escaped(fact));
+        }
+        if let Some(advice) = &self.hint {
+            let _infallible = writeln!(text, "  {hint}hint:{hint:#} {}", escaped(advice));
+        }
+        text
+    }
+}
+
+/// What was being done when the client library said no.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Attempt<'a> {
+    /// Where the coordinator should be.
+    pub(crate) server: &'a str,
+    /// The lock that was wanted, if one was.
+    pub(crate) lock: &'a str,
+    /// The command that asks, if it is not `lock`.
+    pub(crate) verb: Option<&'a str>,
+    /// What follows the lock's name in the advice to wait.
+    pub(crate) command: &'a str,
+    /// The exit code for a busy lock.
+    pub(crate) busy: u8,
+    /// How long the whole was to take at most, if that was said.
+    pub(crate) within: Option<Duration>,
+    /// How the lock was wanted, if one was.
+    pub(crate) mode: Option<Mode>,
+}
+
+impl Attempt<'_> {
+    /// The failure that `error` is.
+    pub(crate) fn failed(&self, error: &Error) -> Failure {
+        self.failed_until(error, None)
+    }
+
+    /// The same; of a lock that is busy it may be known until when.
+    pub(crate) fn failed_until(&self, error: &Error, outlook: Option<&Outlook>) -> Failure {
+        let lock = self.lock;
+        match error {
+            Error::Busy { lock: status } => {
+                let what = format!("{} is busy{}", quoted(&status.name), self.other_size(status));
+                Failure::new(self.busy, what).facts_of(status, outlook).hint(format!(
+                    "wait for it with `coordinator {} -w {} {}{}`",
+                    self.verb.unwrap_or("lock"),
+                    outlook::wait_worth(outlook),
+                    shell_word(lock),
+                    self.command
+                ))
+            }
+            Error::TimedOut { lock: status, timeout, .. } => {
+                let within = words::length(self.within.unwrap_or(*timeout));
+                let name = &status.name;
+                let (shown, why) = (quoted(name), self.other_size(status));
+                Failure::new(self.busy, format!("{shown} did not become free within {within}{why}"))
+                    .facts_of(status, outlook)
+                    .hint(format!(
+                        "see who is in line with `coordinator status {}`",
+                        shell_word(name)
+                    ))
+            }
+            Error::Lost { reason, .. } => {
+                let why = lost(*reason, None);
+                Failure::new(exit::LOST, format!("lost {}: {why}", quoted(lock)))
+            }
+            Error::Deadlock { cycle } => {
+                let lock = quoted(lock);
+                let what = format!("waiting for {lock} would never end: each waits for the next");
+                let facts = circle(cycle);
+                Failure { facts, ..Failure::new(self.busy, what) }
+                    .hint("one of them has to give back what it holds; then ask again")
+            }
+            Error::Rejected { code, message } => self.rejected(*code, message),
+            Error::Draining { .. } => Failure::new(
+                exit::NO_SERVER,
+                format!("the coordinator at {} is about to stop", self.server),
+            )
+            .hint("ask again when it is back"),
+            Error::Unavailable { server, source } => no_server(server, source),
+            Error::InvalidRequest { message } => Failure::usage(message.as_str()),
+            Error::Dismissed { server, message, code: GoodbyeCode::TooManyConnections } => {
+                let what =
+                    format!("the coordinator at {server} has too many connections: {message}");
+                Failure::new(exit::NO_SERVER, what).hint(
+                    "ask again later; its operator can raise --connections-max, or \
+                     --connections-per-address-max",
+                )
+            }
+            Error::Dismissed { server, message, .. } => Failure::new(
+                exit::NO_SERVER,
+                format!("the coordinator at {server} ended the session: {message}"),
+            ),
+            Error::Protocol { server, message } => Failure::new(
+                exit::PROTOCOL,
+                format!("{server} does not speak as a coordinator should: {message}"),
+            )
+            .hint("is it a coordinator, and of this version?"),
+            other => Failure::new(exit::PROTOCOL, other.to_string()),
+        }
+    }
+
+    /// `: in use as a semaphore of 3, and you asked for a semaphore of 5`, if that is so.
+    fn other_size(&self, lock: &LockStatus) -> String {
+        let (Some(held), Some(asked)) = (lock.holders.first(), self.mode) else {
+            return String::new();
+        };
+        let (now, asked) = (words::used_as(held.mode), words::used_as(asked));
+        if now == asked {
+            return String::new();
+        }
+        format!(": in use as {now}, and you asked for {asked}")
+    }
+
+    /// The failure that it is not to be answered for so long.
+    pub(crate) fn silent(&self, silence: Duration) -> Failure {
+        let silence = words::length(silence);
+        let what = format!("no answer from the coordinator at {} within {silence}", self.server);
+        Failure::new(exit::NO_SERVER, what).hint("it, or the way to it, stands still")
+    }
+
+    /// The failure that a rejection without a lock's status is.
+    fn rejected(&self, code: RejectionCode, message: &str) -> Failure {
+        use RejectionCode as Code;
+        let lock = self.lock;
+        match code {
+            Code::NoSuchGrant => Failure::new(exit::NO_SUCH_THING, message)
+                .hint(format!("`coordinator status {}` shows who holds it", shell_word(lock))),
+            Code::Busy | Code::TimedOut => {
+                Failure::new(self.busy, format!("{} is busy", quoted(lock)))
+            }
+            Code::InvalidLockName
+            | Code::InvalidNote
+            | Code::InvalidIdentity
+            | Code::InvalidTtl
+            | Code::InvalidPermits
+            | Code::InvalidClaims
+            | Code::InvalidLockDelay
+            | Code::InvalidAtLeast => Failure::usage(message),
+            // Earlier versions say so of what would pass.
+            Code::PermitsDiffer => Failure::new(self.busy, message)
+                .hint(format!("`coordinator status {}` shows how it is used", shell_word(lock))),
+            Code::TooManySessions | Code::TooManyClaims | Code::TooManyWaiters => {
+                Failure::new(exit::BUSY, message).hint("ask again later")
+            }
+            Code::TooManyWatches => Failure::new(exit::BUSY, message).hint("ask again later"),
+            Code::AlreadyHeld | Code::Deadlock => {
+                Failure::new(self.busy, message).hint("give back what is held, then ask again")
+            }
+            Code::Superseded if self.verb.is_none() => {
+                Failure::new(self.busy, format!("{message}; nothing was run"))
+            }
+            Code::Superseded => Failure::new(self.busy, message),
+            // The message says what to do.
+            Code::TooManyKept | Code::Grace => Failure::new(exit::BUSY, message),
+            Code::Draining | Code::Unavailable => {
+                Failure::new(exit::NO_SERVER, message).hint("ask again soon")
+            }
+            _ => {
+                Failure::new(exit::PROTOCOL, format!("the coordinator refused: {message} ({code})"))
+            }
+        }
+    }
+}
+
+/// Nobody is there.
+fn no_server(server: &str, source: &io::Error) -> Failure {
+    Failure::new(
+        exit::NO_SERVER,
+        format!("no coordinator answers at {server} ({})", reason(source)),
+    )
+    .hint("start one with `coordinator serve`, or name another with --server or COORDINATOR_SERVER")
+}
+
+/// Why the operating system said no, in a few words.
+pub(crate) fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::TimedOut => "no answer in time".to_owned(),
+        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::AddrInUse => "the address is in use".to_owned(),
+        _ => {
+            let text = error.to_string();
+            text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+        }
+    }
+}
+
+/// Why a lock was lost; `silence` is how long the server had said nothing.
+pub(crate) fn lost(reason: LostReason, silence: Option<Duration>) -> String {
+    match (reason, silence) {
+        (LostReason::Expired, Some(silence)) => {
+            format!("no answer from the server for {}", words::length(silence))
+        }
+        (LostReason::Expired, None) => "no answer from the server in time".to_owned(),
+        (LostReason::Revoked, _) => "an operator took it away".to_owned(),
+        (LostReason::Disconnected, _) => "the connection to the server broke".to_owned(),
+        (LostReason::Stopped, _) => "the coordinator stopped".to_owned(),
+        (LostReason::NotReclaimed, _) => {
+            "the coordinator had crashed, and we came back too late".to_owned()
+        }
+        (LostReason::Conflict, _) => {
+            "the coordinator had crashed, and a later holder came back too".to_owned()
+        }
+        (other, _) => format!("for a reason this version does not know ({})", display(other)),
+    }
+}
+
+/// The lock could not be kept; `stopped` says what was done about it.
+pub(crate) fn lost_lock(guard: &LockGuard, after: Duration, why: &str, stopped: &str) -> Failure {
+    let (names, after) = (words::locks_of(guard), words::length(after));
+    let what = format!("lost {names} after {after}: {why}{stopped}");
+    let token = guard.token();
+    Failure::new(exit::LOST, what).hint(format!(
+        "its token was {token}; whatever it writes late can be refused by comparing tokens"
+    ))
+}
+
+fn display(reason: impl Display) -> String {
+    reason.to_string()
+}
+
+/// Who holds a lock and who waits, a line each.
+fn facts(lock: &LockStatus, outlook: Option<&Outlook>) -> Vec<String> {
+    let mut facts: Vec<String> = lock.holders.iter().take(HOLDERS_NAMED_MAX).map(held_by).collect();
+    let more = lock.holder_count.saturating_sub(facts.len() as u64);
+    if more > 0 {
+        facts.push(format!("and      {more} more"));
+    }
+    if facts.is_empty() {
+        let kept = outlook.and_then(outlook::why_kept);
+        let why = kept.map_or("but others are before you".to_owned(), |kept| format!("but {kept}"));
+        facts.push(format!("held by  nobody, {why}"));
+        facts.extend(
+            outlook
+                .and_then(|it| outlook::after_whom(it, "  "))
+                .map(|who| format!("before   {who}")),
+        );
+    } else {
+        facts.extend(outlook.and_then(outlook::free_by).map(|when| format!("free     {when}")));
+    }
+    if let Some(queue) = queue(lock) {
+        facts.push(format!("queue    {queue}"));
+    }
+    facts
+}
+
+/// Who waits for whom, a line each.
+fn circle(cycle: &[CycleLink]) -> Vec<String> {
+    let line = |link: &CycleLink| {
+        let who = words::who(&link.identity, "");
+        let lock = quoted(&link.lock);
+        match link.held_with {
+            0 => format!("{who} waits for {lock}, behind the next in line"),
+            token => format!("{who} waits for {lock}, held by the next with token {token}"),
+        }
+    };
+    let told = cycle.iter().take_while(|link| !link.stands_for_more());
+    let mut lines: Vec<String> = told.take(LINKS_NAMED_MAX).map(line).collect();
+    match cycle.len() - lines.len() {
+        0 => {}
+        _ if cycle.last().is_some_and(CycleLink::stands_for_more) => {
+            lines.push("and so on, over more than can be told".to_owned());
+        }
+        more => lines.push(format!("and {more} more")),
+    }
+    lines
+}
+
+fn held_by(holder: &Holder) -> String {
+    let mut text = format!(
+        "held by  {}  for {}  token {}",
+        words::who(&holder.identity, &holder.peer),
+        words::millis(holder.held_ms),
+        holder.token
+    );
+    if let Some(mode) = words::mode(holder.mode) {
+        let _infallible = write!(text, "  {mode}");
+    }
+    if !holder.note.is_empty() {
+        let _infallible = write!(text, "  note {}", quoted(&holder.note));
+    }
+    if !holder.connected {
+        text.push_str("  [disconnected]");
+    }
+    text
+}
+
+/// How many wait, and how long the first of them has: `2 waiting, longest 3m58s`.
+pub(crate) fn queue(lock: &LockStatus) -> Option<String> {
+    let longest = lock.waiters.iter().map(|waiter| waiter.waiting_ms).max()?;
+    Some(format!("{} waiting, longest {}", lock.waiter_count, words::millis(longest)))
+}
+
+/// A word as it can be pasted into a shell.
+pub(crate) fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,+@%=".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    if escaped(word) == word {
+        return format!("'{}'", word.replace('\'', r"'\''"));
+    }
+    // Pasted as it is seen, and read as it was written: bash, zsh, ksh and others know this form.
+    let (mut pasted, mut escaper, mut unused) =
+        (String::from("$'"), Escaper::default(), String::new());
+    for c in word.chars() {
+        let _infallible = match c {
+            '\'' | '\\' => write!(pasted, "\\{c}"),
+            c if escaper.push(c, &mut unused) => write!(pasted, "{c}"),
+            c if c.is_ascii() => write!(pasted, "\\x{:02x}", u32::from(c)),
+            c => write!(pasted, "\\U{:08x}", u32::from(c)),
+        };
+    }
+    pasted + "'"
+}
+
+#[cfg(test)]
+mod tests;
