@@ -25,7 +25,6 @@ use anstyle::{AnsiColor, Style};
 use log::kv::{self, Key, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use self::json as log_json;
 use self::queue::Queue;
 use crate::cli::settings::values::Value;
 use crate::cli::text::visible::Escaper;
@@ -260,7 +259,7 @@ impl Look {
     fn line(self, record: &Record<'_>) -> String {
         match self.format {
             LogFormat::Text => self.text(record),
-            LogFormat::Json => log_json::object(record, SystemTime::now()),
+            LogFormat::Json => json::object(record, SystemTime::now()),
         }
     }
 
