@@ -1,4 +1,4 @@
-//! The `coordinator` program: the server and its tools. What each does is in [`cli`].
+//! The `coordinator` program: the server and its tools. [`cli`] has the commands.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 

@@ -1,8 +1,8 @@
 //! The command line: arguments become calls to the library, answers become text.
 //!
 //! The one idea: *a command is a function from arguments and settings to an exit code or a
-//! [`Failure`]*, and everything that can be decided without a terminal, a socket or a process is
-//! decided in pure functions beside it, which the tests call with plain values.
+//! [`Failure`]*. Every decision that needs no terminal, socket or process is in pure functions
+//! beside it, which the tests call with plain values.
 //!
 //! ```text
 //! args ──▶ sources (flags, environment, file) ──▶ settings ──▶ one command ──▶ exit code

@@ -1,4 +1,4 @@
-//! A disk with a page cache and a platter apart, for tests: it can lose what a power cut loses, be
+//! A simulated disk with separate page cache and platter. It can lose what a power cut loses, be
 //! full, fail, write short, and stop at any step.
 //!
 //! - *The process ends:* all is there that a call has returned for, and perhaps half of a write.

@@ -1,5 +1,5 @@
-//! What the tests of the actors have in common: a bench with a Coordinator on it, and time that
-//! passes only when nothing else is left to do.
+//! The common parts of the actors' tests: a bench with a Coordinator on it, and time that passes
+//! only when nothing else is left to do.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

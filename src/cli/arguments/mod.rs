@@ -1,7 +1,7 @@
 //! The commands and their flags.
 //!
-//! Flags of two kinds: those of one command, written here with clap's derive; and settings, which
-//! are flags, variables and keys of the file at once and come from the table in `settings`. Both
+//! There are two kinds of flags. Those of one command are written here with clap's derive. Settings
+//! are flags, variables and keys of the file at once, and come from the table in `settings`. Both
 //! end in [`Asked`].
 #![allow(clippy::doc_markdown, reason = "these comments are the help that users read")]
 

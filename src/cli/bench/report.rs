@@ -1,4 +1,4 @@
-//! What came out of a measurement, for people.
+//! The outcome of a measurement, for people.
 
 use std::fmt::Write;
 

@@ -1,7 +1,9 @@
-//! `coordinator acquire`: has a lock kept by a process of its own, and says what later steps need.
+//! `coordinator acquire`: has a lock kept by a process of its own, and prints the variables for
+//! later steps.
 //!
-//! Everything about the lock is the keeper's (`keeper`): this starts it, waits until it says that the
-//! lock is held, and lets it go on when all is said. If this ends before, so does the keeper.
+//! The keeper (`keeper`) does everything about the lock. This command starts it, waits until it
+//! reports the lock as held, and lets it go on when all is said. If this command ends before, so
+//! does the keeper.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};

@@ -1,4 +1,4 @@
-//! What was acquired: whether it is still held (`coordinator held`), and giving it back
+//! Acquired locks: whether they are still held (`coordinator held`), and giving them back
 //! (`coordinator release` without `--force`).
 
 use std::io;

@@ -9,15 +9,15 @@
 //! coordinator release ──SIGTERM──▶ │ gives the lock back, writes how it ended
 //! ```
 //!
-//! The *record* is a file for its owner only. It says what is held, and whose process the keeper is; at
-//! last, how it ended. The keeper has the file locked (flock(2)) for as long as it lives, so a record
-//! without a last word that is not locked is that of a keeper which was killed: its process id, which may
-//! be another's by then, is never used. A record that others could have written is not believed. Nothing
-//! in it is secret, but who can write it could have us signal a process of ours.
+//! The *record* is a file for its owner only. It says what is held, and whose process the keeper
+//! is; at last, how it ended. The keeper has the file locked (flock(2)) for as long as it lives. A
+//! record without a last word and without a lock is that of a killed keeper. Its process id may be
+//! another's by then, and is never used. A record that others could have written is not believed.
+//! Nothing in it is secret, but who can write it could have us signal a process of ours.
 //!
-//! A keeper that nobody knows of must not be: until `acquire` has said what it had to say, the keeper ends
-//! with it, and gives back what it has got. Later it ends with the process it was told of
-//! (`--while-pid`), or after a day, unless told otherwise.
+//! There must be no unknown keeper. Until `acquire` has printed everything, the keeper ends with
+//! it, and gives its lock back. Later it ends with the process it was told of (`--while-pid`), or
+//! after a day, unless told otherwise.
 //!
 //! | file | holds |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! What a keeper writes down: a line when it holds its lock, and one when it does not any more.
+//! The record of a keeper: a line when it holds its lock, and one when it does not any more.
 
 use std::ffi::OsStr;
 use std::fmt::Write;

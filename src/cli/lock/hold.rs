@@ -1,7 +1,7 @@
 //! A lock that is held without a command: `coordinator hold`, and `coordinator lock` without one.
 //!
-//! What ends it is a signal, the end of standard input, the end of a process that is named, or a time;
-//! and the loss of the lock. `keeper` holds in the same way, without anybody who waits for it.
+//! It ends by a signal, the end of standard input, the end of a named process, or a time; and by
+//! the loss of the lock. `keeper` holds in the same way, without anybody who waits for it.
 
 use std::fs;
 use std::io::{self, Read};

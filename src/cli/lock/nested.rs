@@ -1,10 +1,10 @@
 //! A lock asked for under itself: a script under a lock calls a tool that takes the same lock.
 //!
-//! The two are sessions of their own, so the inner one would wait for the outer one, which waits for
-//! it, and the coordinator cannot know. But a command is told what it runs under: `COORDINATOR_HELD`
-//! has a line for each grant of each lock, the token, the session and the name, and a `coordinator
-//! lock` below adds its own. What such a line says is believed only if the coordinator says so, too:
-//! a daemon that was started under a lock may have outlived it.
+//! The two are sessions of their own. The inner one would wait for the outer one, which waits for
+//! it, and the coordinator cannot know. But a command knows its locks. `COORDINATOR_HELD` has a
+//! line for each grant of each lock: the token, the session and the name. A `coordinator lock`
+//! below adds its own. Such a line is believed only if the coordinator confirms it, because a
+//! daemon that was started under a lock may have outlived it.
 
 use std::env;
 use std::fmt::Write as _;

@@ -1,15 +1,15 @@
 //! When to stop a command, so that it is dead before its lock is another's.
 //!
 //! The client library believes in a lease until *send time of the last answered keep-alive* + ttl
-//! (1 − 2 %) − 50 ms, which is `valid_until`; the server gives the lock away no earlier than the
+//! (1 − 2 %) − 50 ms, which is `valid_until`. The server gives the lock away no earlier than the
 //! *receipt* of that keep-alive + ttl (rule T2). So a process group that is dead at `valid_until`
 //! was dead before anyone else was granted.
 //!
 //! To be dead by then it must be asked earlier: SIGTERM goes out a *gap* before `valid_until`,
-//! SIGKILL at `valid_until` at the latest. The gap is `--kill-after`, but never more than a third of
-//! the ttl: a keep-alive goes out every quarter of it, and stopping work because one of them was
-//! slow would be worse than a short farewell. With the default ttl of 10 s the gap is thus 3.3 s
-//! although `--kill-after` says 5 s; who needs all of the 5 s takes `--ttl 15s` or more.
+//! SIGKILL at `valid_until` at the latest. The gap is `--kill-after`, but never more than a third
+//! of the ttl. A keep-alive goes out every quarter of it, and stopping work because of a slow one
+//! would be worse than a short farewell. With the default ttl of 10 s the gap is thus 3.3 s
+//! although `--kill-after` says 5 s. All of the 5 s need `--ttl 15s` or more.
 //!
 //! ```text
 //! last answered                         SIGTERM           SIGKILL    the server may
@@ -18,10 +18,10 @@
 //!      0                                 6.4 s             9.75 s      ≥ 10 s      (ttl 10 s)
 //! ```
 //!
-//! What this cannot do: a lock taken away by an operator is another's before anyone here can act,
-//! so then the gap is `--kill-after` in full and the two overlap; and if this whole machine stands
-//! still, the command may do one more step after waking before it is killed. For both there are
-//! fencing tokens.
+//! Two cases are beyond this. A revoked lock is another's before anyone here can act, so then the
+//! gap is `--kill-after` in full and the two overlap. If this whole machine stands still, the
+//! command may do one more step after waking before it is killed. For both there are fencing
+//! tokens.
 
 use std::time::{Duration, Instant};
 

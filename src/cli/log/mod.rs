@@ -1,8 +1,8 @@
 //! The log of `coordinator serve`: on standard error, a line an event.
 //!
-//! Whoever logs makes a line, no longer than [`LINE_LEN_MAX`], and leaves the writing to the thread of
-//! the [queue](self::queue): a standard error that nobody reads stops nothing. The filter can be
-//! another one from any moment on.
+//! A logging thread makes a line, no longer than [`LINE_LEN_MAX`], and leaves the writing to the
+//! thread of the [queue](self::queue): a standard error that nobody reads stops nothing. The
+//! filter can be another one from any moment on.
 //!
 //! A line is text, or an object of JSON with the keys `ts`, `level`, `target` and `msg`, and a key for
 //! each field. Where standard error is the journal of systemd, which knows the time, text carries none.

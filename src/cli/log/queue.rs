@@ -1,8 +1,9 @@
-//! What the log has to say and nobody has read yet: bounded, with a thread of its own.
+//! The queue of unwritten log lines: bounded, with a thread of its own.
 //!
-//! Standard error may be a pipe that nobody empties, or a terminal that was stopped by Ctrl-S: writing
-//! there can take for ever. So whoever logs only puts a line here, which never waits, and a thread
-//! writes it. What does not fit is dropped and counted, and when the log moves again it says so.
+//! Standard error may be a pipe that nobody empties, or a terminal that was stopped by Ctrl-S:
+//! writing there can take for ever. So a logging thread only puts a line here, which never waits,
+//! and another thread writes it. A line that does not fit is dropped and counted. When the log
+//! moves again it says so.
 //!
 //! ```text
 //!   whoever logs ──line──▶ [ text, 256 KiB at most ] ──all of it──▶ thread ──▶ standard error

@@ -3,11 +3,12 @@
 //!
 //! Invariants: every signal goes to the whole group. The leader is not reaped while the group may
 //! still be signalled for its sake, so its id cannot have become somebody else's. A stopped command
-//! stops us too if it had the terminal, so that the shell gets it back; and it is not continued
-//! once its lock is lost, but killed. A command that asks for the terminal gets it if it is ours.
+//! stops us too if it had the terminal, so that the shell gets it back. Once its lock is lost, it
+//! is not continued but killed. A command that asks for the terminal gets it if it is ours.
 //!
-//! What is not guarded against: processes that leave the group (daemons), and processes of the
-//! group that outlive a leader which ended by itself. The lock is released when the command ends.
+//! Two kinds of processes are not guarded against: those that leave the group (daemons), and those
+//! of the group that outlive a leader which ended by itself. The lock is released when the command
+//! ends.
 
 use std::io;
 use std::os::unix::process::CommandExt;

@@ -1,9 +1,9 @@
 //! A command that has the terminal before it begins: `coordinator __run PROGRAM ARGUMENTS…`.
 //!
-//! The command under a lock has a process group of its own, and on a terminal that group must be the
-//! foreground group, or Ctrl-C and Ctrl-Z reach us instead of it. If we handed the terminal over after
-//! starting the command, there would be a moment in between in which they do. So what is started first
-//! is this: it takes the terminal for its own group, and then becomes the command.
+//! The command under a lock has a process group of its own. On a terminal that group must be the
+//! foreground group, or Ctrl-C and Ctrl-Z reach us instead. If we handed the terminal over after
+//! starting the command, there would be a moment in between in which they do. So what is started
+//! first is this: it takes the terminal for its own group, and then becomes the command.
 
 use std::ffi::OsString;
 use std::io;

@@ -6,11 +6,11 @@
 //! would stop us with SIGTTOU; it does not where that signal is blocked. (Catching it instead would
 //! hang: the system call would be restarted, and refused, for ever.)
 //!
-//! The terminal is the one that controls our session, not standard input: with its input from a file
-//! or a pipe a command may still ask for a password, and does so on `/dev/tty`. It is handed over at
-//! once only where nobody else is to use it: in a pipeline the others are of our group, and a pager
-//! at the end would be stopped for what the command never asked for. There the command gets the
-//! terminal when it asks, which it is stopped for, by SIGTTIN or SIGTTOU.
+//! The terminal is the one that controls our session, not standard input. With its input from a
+//! file or a pipe a command may still ask for a password, on `/dev/tty`. It is handed over at once
+//! only where nobody else is to use it. In a pipeline the others are of our group, and a pager at
+//! the end would be stopped without need. There the command gets the terminal when it asks, which
+//! it is stopped for, by SIGTTIN or SIGTTOU.
 
 use std::fs::File;
 use std::io::{self, IsTerminal};

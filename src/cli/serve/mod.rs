@@ -1,9 +1,9 @@
 //! `coordinator serve`: the coordinator as a process.
 //!
-//! What is here is what a process needs around [`Server`]: a log, a port file, signals, and words
-//! for what can go wrong at the start. SIGTERM or SIGINT once: save and stop, or if
-//! nothing is kept, stop when holders have finished. Twice: stop at once. SIGHUP: read the settings
-//! again. SIGUSR1: tell the state to the log. SIGUSR2: nothing, but it would end the process otherwise.
+//! This file has the process around [`Server`]: a log, a port file, signals, and messages for
+//! failures at the start. SIGTERM or SIGINT once: save and stop, or if nothing is kept, stop when
+//! holders have finished. Twice: stop at once. SIGHUP: read the settings again. SIGUSR1: tell the
+//! state to the log. SIGUSR2: nothing, but it would end the process otherwise.
 
 mod notify;
 mod reread;

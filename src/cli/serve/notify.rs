@@ -1,4 +1,4 @@
-//! What systemd is told of a service of `Type=notify`: that it is ready, and that it stops. See
+//! Notifications to systemd for a service of `Type=notify`: ready, and stopping. See
 //! `sd_notify(3)`: a datagram to the socket that `NOTIFY_SOCKET` names.
 
 use std::env;

@@ -1,8 +1,8 @@
 //! Settings, read again while the server runs (SIGHUP).
 //!
-//! Only the log filter can change without a restart; of the other settings that have changed it is said
-//! that they wait for one. What cannot be read changes nothing. The file may be where reading takes for
-//! ever, so that is done by a thread of its own.
+//! Only the log filter can change without a restart; of the other settings that have changed it is
+//! said that they wait for one. A file that cannot be read changes nothing. The file may be where
+//! reading takes for ever, so that is done by a thread of its own.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,15 +1,16 @@
 //! Everything that can be set, in one table.
 //!
 //! A row gives a setting's name, its kind, its default, the commands that take it as a flag, and a
-//! line of help; the flags, the environment variables, the keys of the file and `coordinator
+//! line of help. The flags, the environment variables, the keys of the file and `coordinator
 //! config` all come from the row. A setting called `drain-timeout` is `--drain-timeout`,
 //! `COORDINATOR_DRAIN_TIMEOUT`, and `drain-timeout` in the file; the first of them that is there
 //! holds, else the default. Two settings listen to a foreign variable as well, because users expect
-//! it: the log filter to `RUST_LOG` (as a variable: before the file, in `serve` only, and only if it
-//! speaks of us) and the data directory to systemd's `STATE_DIRECTORY` (as a default: after it).
+//! it. The log filter listens to `RUST_LOG` (as a variable: before the file, in `serve` only, and
+//! only if it speaks of us). The data directory listens to systemd's `STATE_DIRECTORY` (as a
+//! default: after the file).
 //!
-//! Every setting is read on every run, also where no command asks for it: a mistake in the file is
-//! told at once, not on the day it matters.
+//! Every setting is read on every run, also where no command asks for it. So a mistake in the file
+//! is told at once, not on the day it matters.
 #![allow(clippy::doc_markdown, reason = "the table's comments are the help that users read")]
 
 pub(super) mod config;

@@ -1,8 +1,8 @@
 //! Where settings come from: this command line, the environment, the file.
 //!
 //! A key of the file that is no setting is a mistake, and the setting it is nearest to is named. A
-//! variable is different: Kubernetes puts `COORDINATOR_SERVICE_HOST` and `COORDINATOR_PORT` into
-//! every container beside a service of our name, so an unknown `COORDINATOR_…` is a mistake only if
+//! variable is different. Kubernetes puts `COORDINATOR_SERVICE_HOST` and `COORDINATOR_PORT` into
+//! every container beside a service of our name. So an unknown `COORDINATOR_…` is a mistake only if
 //! it is within two letters of a setting.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! What programs are told. `docs/status-json.md` describes it; what it says is a promise, so its names are
+//! Output for programs. `docs/status-json.md` describes it. The names are promises, so they are
 //! spelled out here and do not follow the wire's.
 
 use coordinator::wire::{

@@ -1,10 +1,9 @@
 //! Remarks beside the work: written to standard error by a thread of their own.
 //!
-//! Leases are renewed on the thread where everything else happens, and a terminal can stand still for
+//! Leases are renewed on the thread where everything else happens. A terminal can stand still for
 //! as long as its user likes (Ctrl-S, a pager, a stuck pipe). So nothing is written from there: a
-//! remark is handed over, and whether anybody can read it holds up nobody. What cannot be written for
-//! long is bounded: a line that is shown in place is only ever the latest, and of others the oldest are
-//! left out.
+//! remark is handed over, and no unread remark holds up anybody. The queue is bounded. Of lines
+//! that are shown in place only the latest is kept, and of others the oldest are dropped.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, Once, PoisonError};

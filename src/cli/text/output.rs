@@ -1,8 +1,8 @@
 //! The only place that writes to standard output and standard error.
 //!
 //! Text may carry colours; they reach terminals only, and not there either if `NO_COLOR` is set. A
-//! reader who has gone away (`coordinator status | head -1`) is no error; that what was asked for
-//! cannot be written (to a full disk) is one.
+//! reader who has gone away (`coordinator status | head -1`) is no error. Output that cannot be
+//! written (to a full disk) is one.
 
 use std::io::{self, Write};
 

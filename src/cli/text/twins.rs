@@ -1,8 +1,9 @@
 //! Names that look alike and are not the same: two locks where their users believe in one.
 //!
-//! Alike are names that differ only in what shows nothing, in blanks, in how accents are written down,
-//! or in letters that Unicode calls confusable (UTS #39: Latin `a` and Cyrillic `а`). Names of plain ASCII
-//! are alike only by their blanks, for `1` and `l` are told apart by everybody who names locks with them.
+//! Names are alike if they differ only in invisible characters, blanks, the encoding of accents, or
+//! letters that Unicode calls confusable (UTS #39: Latin `a` and Cyrillic `а`). Names of plain
+//! ASCII are alike only by their blanks, for `1` and `l` are told apart by everybody who names
+//! locks with them.
 
 use std::collections::HashMap;
 use std::hash::Hash;

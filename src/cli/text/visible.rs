@@ -1,12 +1,13 @@
 //! Text of strangers, made visible: what a terminal could misread is shown escaped.
 //!
 //! Names, notes and identities come from clients, and messages from whatever answers at an address.
-//! A character that shows nothing, or moves what stands around it (controls, overrides of the
-//! direction, zero widths, blanks other than the plain one, code points of nobody), appears as
-//! `\u{202e}`. Quotes tell where a text begins and ends wherever that could be in doubt.
+//! A character that is invisible, or moves its neighbours, appears as `\u{202e}`. These are
+//! controls, overrides of the direction, zero widths, blanks other than the plain one, and
+//! unassigned code points. Quotes tell where a text begins and ends wherever that could be in
+//! doubt.
 //!
-//! What is printable is known by the standard library, which escapes the rest for [`Debug`]; it leaves
-//! out some letters and marks that show nothing, listed here.
+//! The standard library knows the printable characters, and escapes the rest for [`Debug`]. It
+//! leaves out some invisible letters and marks, listed here.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

@@ -1,9 +1,9 @@
 //! Whether anything of a process group is still alive.
 //!
-//! A process that has ended stays a member, as a zombie, until somebody buries it. Whose supervisor is
-//! dead is left to the first process of its container, and in many containers that buries nobody. What
-//! is dead does no work under a lock, so `/proc` is asked what the members are. Wherever it does not
-//! say for sure, they live.
+//! A process that has ended stays a member, as a zombie, until somebody buries it. Whose supervisor
+//! is dead is left to the first process of its container, and in many containers that buries
+//! nobody. A dead process does no work under a lock, so `/proc` is asked for the state of the
+//! members. Wherever it does not say for sure, they live.
 
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process_group};

@@ -1,9 +1,9 @@
 //! The watchdog: a second process that stops the command when this one cannot.
 //!
 //! `supervise` stops a command in time as long as it runs. It does not run while it is stopped
-//! (SIGSTOP, a debugger, Ctrl-Z), and after `kill -9` never again; the lease ends all the same, and
-//! the command would work on under a lock that is another's. So the *deadline* of the command lies
-//! with a process of its own, and the supervisor only moves it:
+//! (SIGSTOP, a debugger, Ctrl-Z), and after `kill -9` never again. The lease ends all the same, and
+//! the command would work on under another's lock. So the *deadline* of the command lies with a
+//! process of its own, and the supervisor only moves it:
 //!
 //! ```text
 //! coordinator lock ──pipe──▶ watchdog         the supervisor says, again and again:
@@ -17,11 +17,11 @@
 //! killed by the supervisor      nothing       the command has ended
 //! ```
 //!
-//! An order repeats everything and replaces the one before, so none can be missed or half read:
-//! its few bytes go into the pipe as a whole or not at all. The deadline is a moment of a clock
-//! that both processes share and that counts suspended time; it is the `valid_until` of `plan`,
-//! before which nobody else is granted. Orders come eight times per ttl, so that a supervisor that
-//! stands still for a while loses its command no earlier than its lock.
+//! An order repeats everything and replaces the one before (idempotent). None can be missed or half
+//! read: its few bytes go into the pipe as a whole or not at all. The deadline is a moment of a
+//! clock that both processes share and that counts suspended time. It is the `valid_until` of
+//! `plan`, before which nobody else is granted the lock. Orders come eight times per ttl, so that a
+//! supervisor that stands still for a while loses its command no earlier than its lock.
 //!
 //! It survives what may hit the supervisor: it has a group of its own, to which neither the
 //! terminal nor a shell sends signals; it blocks all that can be blocked, so that a service manager
@@ -33,7 +33,7 @@
 //! the leader is one until somebody reaps it. While the supervisor lives only it can reap, and it
 //! ends the watchdog before it does: `Watchdog::dismiss` returns when the process has gone. That is
 //! why it is killed rather than asked: SIGKILL needs no cooperation, also of one that was stopped.
-//! When the supervisor is dead, the watchdog acts at once, looks every few milliseconds whether
+//! When the supervisor is dead, the watchdog acts at once. It looks every few milliseconds whether
 //! the group has a member left, and never acts again once it had none. Ids are given out in turn,
 //! so for an error all of them would have to be used up between two looks.
 //!
@@ -43,12 +43,12 @@
 //! A supervisor that stands still is not spoken for: it lives. The key goes through the pipe, since
 //! arguments are for everybody to see.
 //!
-//! **Why not `PR_SET_PDEATHSIG`.** It reaches only the direct child, is lost when that runs a setuid
-//! program, knows no second signal and no stopped parent, is Linux's alone, and without unsafe code
-//! it needs one more program start between us and the command, on the way of every lock. What it
-//! would add: the supervisor can be killed in the fraction of a millisecond between the command's
-//! start and the first order, and then the command goes on. So it does if the watchdog is killed as
-//! well.
+//! **Why not `PR_SET_PDEATHSIG`.** It reaches only the direct child, is lost when that runs a
+//! setuid program, knows no second signal and no stopped parent, is Linux's alone, and without
+//! unsafe code it needs one more program start between us and the command, on the way of every
+//! lock. It would close one gap: the supervisor can be killed in the fraction of a millisecond
+//! between the command's start and the first order. Then the command goes on. So it does if the
+//! watchdog is killed as well.
 //!
 //! With `--on-lost warn` the command may outlive its lock, so there is no watchdog.
 

@@ -1,4 +1,4 @@
-//! What the watchdog does, in its own process: `coordinator __watch`.
+//! The watchdog in its own process: `coordinator __watch`.
 //!
 //! It reads orders from standard input until their deadline passes or they end, and then kills. If
 //! they end, it then releases the lock that the dead held.

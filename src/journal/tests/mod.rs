@@ -1,4 +1,4 @@
-//! What is recovered is what was written, or nothing is. Tests are named after the rules of
+//! Recovery returns the written records, or nothing. Tests are named after the rules of
 //! docs/rules.md.
 
 mod copies;

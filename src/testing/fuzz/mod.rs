@@ -1,5 +1,5 @@
-//! What the fuzzers have in common: a corpus, mutations that know what a frame is, and, with
-//! simulations, a loop that says how a failure is replayed.
+//! The common parts of the fuzzers: a corpus, mutations that know what a frame is, and a loop that
+//! prints how to replay a failure. Simulations share the loop.
 //!
 //! The one idea: *an execution is a function of the corpus and one number*. The number seeds the
 //! only source of randomness, so that the number of a failure is all that has to be written down.

@@ -1,8 +1,8 @@
 //! Bytes that are almost right.
 //!
-//! Arbitrary bytes end at the first length field. So what is changed here is mostly the inside of
-//! frames, with the length field made true again, or the order of frames; and only now and then the
-//! bytes as such.
+//! Arbitrary bytes end at the first length field. So mutations mostly change the inside of frames
+//! and correct the length field, or change the order of frames (structure-aware fuzzing). Only now
+//! and then they change the bytes as such.
 
 use super::{Corpus, Random};
 

@@ -1,4 +1,4 @@
-//! What clients saw, written down as it happened, and whether it could be.
+//! The history checker: the clients' observations, recorded as they happened, and judged.
 //!
 //! A *log* has what each client did and was told, each entry with two times: that of the referee, one
 //! clock for all, and that of the client's own clock, for the reader of a complaint. [`Log::check`]

@@ -1,4 +1,4 @@
-//! What could not be, in words.
+//! Violations, in words.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! What the tasks of a client do with it: ask, hold, write, convert, give back, and change their minds,
-//! by the public interface and as its users would.
+//! The tasks of a client: they ask, hold, write, convert, give back, and change their minds, by the
+//! public interface and as its users would.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! What clients do and are told, written down for the history checker, and what the checker cannot
-//! know: the clients' leases, by which a loss is just or not, and the resources that locks protect.
+//! The diary: the clients' actions and answers, recorded for the history checker. It also has facts
+//! that the checker cannot know: the clients' leases, by which a loss is just or not, and the
+//! resources that locks protect.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! What goes wrong, and when: on the coordinator's side one thing after the other, on that of the
-//! clients much at a time.
+//! The faults and their moments: on the coordinator's side one after the other, on that of the
+//! clients several at a time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! The production actors, the wire, and the public client on a simulated network, under virtual time.
 //!
-//! The one idea: *a run is a function of one number*. One thread, time that moves on only when every
-//! task waits, and one source of randomness, so that the number of a failure brings it back, byte for
-//! byte.
+//! The one idea: *a run is a function of one number*. Deterministic simulation testing: one thread,
+//! time that moves on only when every task waits, and one source of randomness. So the seed of a
+//! failure brings it back, byte for byte.
 //!
 //! ```text
 //!   client process (LocalSet, own clock)          coordinator process (LocalSet, own clock)
@@ -23,9 +23,9 @@
 //! | `places` | who came before whom, over runs of the coordinator |
 //! | `diary`, `trace` | what is written down: for the judge, and for the comparison of two runs |
 //!
-//! What must come of it is judged by `crate::testing::history`, from what clients saw; besides, nobody loses a
-//! lock before its own clock says so, nobody hears an error that makes no sense, everybody is served
-//! once there is peace, and when all are gone nothing is left.
+//! `crate::testing::history` judges the clients' observations. Besides, nobody loses a lock before
+//! its own clock says so, and nobody hears an absurd error. Everybody is served once the faults are
+//! over, and when all are gone nothing is left.
 //!
 //! Never here: a rule about locks, a real clock, a real thread.
 

@@ -1,7 +1,7 @@
 //! The network between clients and the coordinator: who gets through to whom, and how fast.
 //!
-//! What goes wrong does so on the *way* of a client, which all its connections share, or on one
-//! connection. It is set from outside, by `faults`; here is what comes of it.
+//! Faults strike the *way* of a client, which all its connections share, or one connection. It is
+//! set from outside, by `faults`; here is what comes of it.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,11 +1,11 @@
-//! Who came before whom, over runs of the coordinator: what the history checker cannot know.
+//! The order of waiters over runs of the coordinator, which the history checker cannot know.
 //!
-//! Who is away is passed (rule S8), and after an orderly stop all are away at first. A place in line
-//! outlives a crash if its client is back, with its
-//! request, within the grace period (rule G2). But a grant that was not heard of before a crash is no
-//! more, and the request waits again: who was behind it may have been granted meanwhile. So the checker
-//! is told of a place only since the last crash; and of those that were kept over a crash it is judged
-//! here whether anybody who came later was granted before *in the run after it*.
+//! A disconnected waiter is passed over (rule S8), and after an orderly stop all are disconnected
+//! at first. A place in line outlives a crash if its client is back, with its request, within the
+//! grace period (rule G2). But a grant that was not heard of before a crash is no more, and the
+//! request waits again: who was behind it may have been granted meanwhile. So the checker is told
+//! of a place only since the last crash; and of those that were kept over a crash it is judged here
+//! whether anybody who came later was granted before *in the run after it*.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

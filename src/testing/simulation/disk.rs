@@ -1,7 +1,7 @@
 //! The disk under the coordinator: it takes time, fails for a while, and is cut short by crashes.
 //!
-//! What it has called committed is there. What was under way when it failed, or when the coordinator
-//! crashed, may be there or not, all of it or nothing. It never lies.
+//! A committed change is there. A change that was under way at a failure, or at a crash of the
+//! coordinator, may be there or not, all of it or nothing. The disk never lies.
 
 use std::mem;
 

@@ -1,4 +1,4 @@
-//! What goes wrong, and how often.
+//! The faults, and their frequencies.
 
 use std::time::Duration;
 

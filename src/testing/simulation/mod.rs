@@ -1,9 +1,10 @@
 #![allow(clippy::print_stdout, reason = "a simulation says how far it came, and what happened")]
-//! The whole service in one thread and in virtual time: production rules on both sides, and everything
-//! between them simulated, so that hours pass in seconds and each second of them can be had again.
+//! Deterministic simulation testing of the whole service, in one thread and in virtual time. The
+//! rules on both sides are those of production, and everything between them is simulated. So hours
+//! pass in seconds, and each second of them can be replayed.
 //!
-//! The one idea: *a run is a function of its seed*. What happens next is the earliest event of a heap;
-//! what happens by chance is rolled with one dice; no runtime, no socket and no clock has a say.
+//! The one idea: *a run is a function of its seed*. The next event is the earliest of a heap, and
+//! chance has one source. No runtime, no socket and no clock has a say.
 //!
 //! ```text
 //!            ┌─ production ──┐   messages    ┌──────── production ────────┐
@@ -24,9 +25,9 @@
 //! | `faults` | what goes wrong |
 //! | `referee`, `tally` | what was seen, and whether it may be; how often |
 //!
-//! What is judged, from what clients were told alone: no two believe at a time in what excludes each
-//! other, nobody is overtaken, tokens only grow, everything has one answer, nothing that was believed
-//! in is lost without a cause; and after the faults everybody is served, and at last nothing is left.
+//! The clients' answers alone are judged. No two believe in conflicting holds at a time, nobody is
+//! overtaken, tokens only grow, and everything has one answer. No believed hold is lost without a
+//! cause. After the faults everybody is served, and at last nothing is left.
 //!
 //! `docs/testing.md` says how to replay a run. The actors, the frames and the driver are not in here.
 

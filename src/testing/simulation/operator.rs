@@ -1,8 +1,9 @@
 //! Somebody at the coordinator's machine, over a connection that never fails: takes locks away, watches
 //! all of them, and hears of all that happens to requests.
 //!
-//! What is judged: whenever a turn is over and nothing is left to do, what was shown last of each lock is
-//! who holds it; what is told of a request is a story in order; and no grant is left out of it.
+//! Three things are judged. Whenever a turn is over and nothing is left to do, the last view of
+//! each lock shows its holders. The events of a request are a story in order. No grant is left out
+//! of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

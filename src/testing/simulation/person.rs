@@ -1,7 +1,7 @@
 //! A client: the production core, and somebody who uses it.
 //!
-//! What this one wants is a matter of dice. What it is told must make sense: each answer belongs to a
-//! question that has none yet, and nothing is lost that was believed in, unless an operator took it.
+//! Its wishes are random. Its answers must make sense: each belongs to an open question, and no
+//! believed hold is lost, unless an operator took it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What clients see, written down with true time, and judged: at once where that can be told at once,
-//! and at the end by the history checker.
+//! The referee: the clients' observations, recorded with true time. It judges at once where it can,
+//! and the history checker judges at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Write};

@@ -1,4 +1,4 @@
-//! What runs came to, in words and numbers.
+//! The totals of runs, in words and numbers.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What the owner of a client wants: locks in all modes, one or several, for a while; and then
+//! The wishes of a client's user: locks in all modes, one or several, for a while; and then
 //! something else.
 
 use super::errand::{Errand, Hold, Stage, lesser};

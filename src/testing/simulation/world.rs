@@ -1,4 +1,4 @@
-//! Who is told what, when.
+//! The world: it delivers each event to its receiver in order of time.
 
 use std::collections::VecDeque;
 use std::fmt::Write;

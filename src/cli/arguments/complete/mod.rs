@@ -1,10 +1,9 @@
-//! What could come next on a command line: `coordinator __complete WORDS…`, for the completions of
-//! shells, which know no more than how to ask this and how to show it. The last word is the one at the
-//! cursor, and may be empty.
+//! Completion of a command line: `coordinator __complete WORDS…`. The completions of shells only
+//! ask this and show the answer. The last word is the one at the cursor, and may be empty.
 //!
-//! Answered are candidates, one a line, each with its meaning behind a tab if it has one; and in the last
-//! line what the shell is to add from what itself knows best: `:files`, `:dirs`, `:none`, or `:command N`
-//! for a command of its own that begins with the Nth of the words.
+//! The answer is candidates, one a line, each with its meaning behind a tab if it has one. The last
+//! line is for the shell's own candidates: `:files`, `:dirs`, `:none`, or `:command N` for another
+//! command that begins with the Nth of the words.
 //!
 //! Names of locks are asked of the coordinator. If it does not answer at once, there are none.
 

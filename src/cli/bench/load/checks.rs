@@ -1,4 +1,4 @@
-//! Whether the server keeps its promises while it is hurried: one holder at a time, rising tokens.
+//! Checks of the server's promises under load: one holder at a time, rising tokens.
 //!
 //! A client holds a lock from when the grant is read until the release is about to be written
 //! (rule R8). All clients are in this process, so it knows of every two that hold at once.

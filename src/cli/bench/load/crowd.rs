@@ -1,11 +1,11 @@
 //! One lock that all connections want: how long it takes from hand to hand.
 //!
-//! A *hand-over* is the time from when a release is about to be written until the next grant was
-//! read, by whichever connection that is: all of them are in this process, so one clock tells both.
-//! A grant to somebody who asked only after the release is none.
+//! A *hand-over* is the time from before a release is written until the next grant was read, by any
+//! connection. All of them are in this process, so one clock tells both. A grant to somebody who
+//! asked only after the release is none.
 //!
-//! In the closed loop a holder gives the lock back as soon as somebody else has asked for it, so
-//! that every grant is a hand-over, also among two.
+//! In the closed loop a holder gives the lock back as soon as another has asked for it. So every
+//! grant is a hand-over, also among two.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 

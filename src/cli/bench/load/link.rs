@@ -1,7 +1,7 @@
 //! Connections that speak the wire's protocol, with nothing between them and the socket.
 //!
-//! What a turn says is written in one write; what was said is kept in the slots, and every answer
-//! must fit what its slot has asked.
+//! The messages of a turn go out in one write. The slots keep the questions, and every answer must
+//! fit that of its slot.
 
 use std::time::Duration;
 

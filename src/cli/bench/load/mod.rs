@@ -1,9 +1,9 @@
 //! The load generator: connections that ask and release, and what they measure.
 //!
 //! The one idea: *a [`Peer`] knows how to speak, everything else is the same for all*. `coordinator
-//! bench` speaks the wire's protocol over bare sockets, for the client library's own costs would
-//! blur the figures; `benches/peers` has this directory in it as it is and speaks other services'
-//! protocols, so that they are all measured by the same loop.
+//! bench` speaks the wire's protocol over bare sockets, because the client library's own costs
+//! would blur the figures. `benches/peers` includes this directory and speaks other services'
+//! protocols, so the same loop measures them all.
 //!
 //! ```text
 //!            ┌──────────── control: warm-up, measuring, over ────────────┐
@@ -14,10 +14,10 @@
 //! ```
 //!
 //! Never here: text for people, flags, and anything of the client library. Nothing here waits for
-//! one connection before it serves another, and nothing measured is left out because the server was
-//! slow: in the open loop, latency counts from when a pair was to begin.
+//! one connection before it serves another. No pair is left out because the server was slow (no
+//! coordinated omission). In the open loop, latency counts from when a pair was to begin.
 //!
-//! `docs/performance.md` says what the figures mean.
+//! `docs/performance.md` explains the figures.
 
 mod checks;
 mod control;

@@ -1,4 +1,4 @@
-//! What came out of a measurement, and its form for programs.
+//! The outcome of a measurement, and its form for programs.
 
 use std::time::Duration;
 

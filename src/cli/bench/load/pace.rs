@@ -1,9 +1,9 @@
 //! When pairs begin in the open loop.
 //!
 //! Pair *n* is to begin *n*/rate seconds after the start, whatever became of the ones before. Each
-//! connection that is free takes the next number and waits for its moment; if all were busy when it
-//! came, the pair begins late, and its latency counts from its moment all the same. A slow server
-//! therefore shows in the figures, and not as questions that were never asked.
+//! free connection takes the next number and waits for its moment. If all were busy then, the pair
+//! begins late, and its latency counts from its moment all the same. A slow server therefore shows
+//! in the figures, and not as questions that were never asked (no coordinated omission).
 
 use std::time::{Duration, Instant};
 

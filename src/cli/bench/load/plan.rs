@@ -1,4 +1,4 @@
-//! What is to be done: the whole of a measurement, as plain data.
+//! The plan of a measurement, as plain data.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What all connections of a measurement share.
+//! The state that all connections of a measurement share.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -26,7 +26,7 @@ impl Phase {
     const ALL: [Self; 3] = [Self::WarmUp, Self::Measuring, Self::Over];
 }
 
-/// What all connections of a measurement share.
+/// The state that all connections of a measurement share.
 #[derive(Debug)]
 pub(crate) struct Run {
     /// What is to be done.

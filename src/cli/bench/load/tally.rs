@@ -1,4 +1,4 @@
-//! What was measured, counted in histograms.
+//! The measurements, counted in histograms.
 
 use hdrhistogram::Histogram;
 

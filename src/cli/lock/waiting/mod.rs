@@ -1,10 +1,10 @@
-//! What someone in line is told: who holds the lock, for how long, and one's place; and that the
+//! Messages to a waiting user: the holder of the lock, since when, and one's place; and that the
 //! coordinator does not answer, and answers again.
 //!
 //! On a terminal, after a second, always on the same line. Elsewhere, in the log of a job, a line
-//! after a second, another when something has changed, and one now and then. Asking the coordinator
-//! who holds the lock is done rarely and on a connection of its own, and a failure to learn it is not
-//! told. Nothing here waits until it can be read: see `aside`.
+//! after a second, another when something has changed, and one now and then. The question who holds
+//! the lock goes out rarely, on a connection of its own, and its failure is not told. Nothing here
+//! waits until it can be read: see `aside`.
 
 use std::cell::OnceCell;
 use std::fmt::Write;

@@ -9,14 +9,14 @@
 //!    └─ 2nd in line: eve@build9:7 for 3s
 //! ```
 //!
-//! At the roots stand those who hold something and wait for nothing: whoever wants things to move has
-//! to look there. Who holds and who waits belong together if they are one owner: requests of a session
-//! with the same owner number; without one, each request is an owner of its own, and holds nothing
-//! while it waits.
+//! At the roots stand those who hold something and wait for nothing: whoever wants things to move
+//! has to look there. A hold and a wait belong together if they are of one owner: requests of a
+//! session with the same owner number. Without one, each request is an owner of its own, and holds
+//! nothing while it waits.
 //!
-//! Each lock is drawn once; where it would come again, a remark says so, and that is how a circle ends,
-//! too. (There is none for ever, but the pages of a long list are not of one moment.) What is drawn is
-//! bounded, and what is left out is counted.
+//! Each lock is drawn once; where it would come again, a remark says so, and that is how a circle
+//! ends, too. (There is none for ever, but the pages of a long list are not of one moment.) The
+//! drawing is bounded, and omitted lines are counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;

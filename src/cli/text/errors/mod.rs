@@ -1,7 +1,7 @@
-//! What is said when something is wrong: what happened, who, what next; and the exit codes.
+//! Error messages: what happened, who, what next; and the exit codes.
 //!
-//! The codes are those of `sysexits.h` where it has one, of the shell for what became of a command,
-//! and of flock(1) nowhere: its 1 cannot be told from the command's own.
+//! The codes are those of `sysexits.h` where it has one, and those of the shell for the end of a
+//! command. None is from flock(1): its 1 cannot be told from the command's own.
 
 use std::fmt::Display;
 use std::fmt::Write as _;

@@ -1,15 +1,15 @@
-//! Every history, of a small world: the production table, two or three clients who keep the rules, a
-//! disk, connections that break and delay, and all orders in which what can happen happens.
+//! Model checking: every history of a small world. It has the production table, two or three honest
+//! clients, a disk, connections that break and delay, and all orders of all possible steps.
 //!
-//! States are visited breadth first, so that the first history that goes wrong is a shortest one.
-//! A state that was seen before, but for what does not matter ([`canon`]), is not visited again. In
-//! each new state the invariants of the table hold, no two clients believe what excludes each other,
-//! tokens grow, and when nothing is on its way a client and the table see the same.
+//! States are visited breadth first, so that the first history that goes wrong is a shortest one. A
+//! state that was seen before, but for what does not matter ([`canon`]), is not visited again. In
+//! each new state the invariants of the table hold, no two clients believe in conflicting holds,
+//! and tokens grow. When nothing is on its way, a client and the table see the same.
 //!
 //! The states to visit are not kept, only the move that led to each, and from where: a million of them
 //! cost some megabytes. States of one parent stand side by side, so the way to each is mostly there.
 //!
-//! `EXHAUSTIVE_STATES=3000000` visits so many states of each scenario, or all if there are fewer.
+//! `EXHAUSTIVE_STATES=3000000` visits that many states of each scenario, or all if there are fewer.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "figures, and what went wrong")]
 
 mod canon;

@@ -1,19 +1,20 @@
-//! The rules once more, as plainly as they can be written: a reference for the engine.
+//! The reference model: the rules once more, as plainly as they can be written (model-based
+//! testing).
 //!
 //! One vector of requests, in the order in which they came; everything else is looked up by going
 //! through all of it. There are no queues: the queue of a lock *is* those requests that claim it and
 //! are not granted. There are no modes as numbers, no chains, no keys, and nothing is kept that could
 //! be found out. So what is here can be checked by reading, and the engine by comparing.
 //!
-//! A deadlock is what its definition says: everybody whose requests are all granted gives everything
-//! back, what can be granted is granted, again and again; who is left over waits for ever
+//! A deadlock is found by its definition. Everybody whose requests are all granted gives everything
+//! back, and everything possible is granted, again and again. The remaining owners wait for ever
 //! (R. C. Holt, 1972). A request that leads there, where nobody was before, is refused.
 //!
-//! Whoever is away is passed by who can be granted, unless that one's owner waits for something else
-//! as well: else it could be that two wait for each other when it is back.
+//! A disconnected waiter is passed over, unless the next one's owner waits for something else as
+//! well. Otherwise two could wait for each other when it is back.
 //!
-//! The model does not say in which order requests that share no lock are granted, as no rule does:
-//! it is told by [`Model::granted`], and says whether that could be.
+//! The model does not order the grants of requests that share no lock, as no rule does.
+//! [`Model::granted`] tells it the order, and it says whether that could be.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
