@@ -108,6 +108,18 @@ fn is_test(path: &Path) -> bool {
         || ["/tests/", "tests.rs", "/exhaustive", "/fuzz"].iter().any(|part| path.contains(part))
 }
 
+/// Whether `name` is a module of these files: `server::places` is a file or folder of that name
+/// somewhere in the room.
+fn is_module(files: &[(PathBuf, String)], name: &str) -> bool {
+    let (room, module) = name.rsplit_once("::").unwrap_or(("", name));
+    let room = Path::new("src").join(room.replace("::", "/"));
+    files.iter().any(|(path, _)| {
+        path.starts_with(&room)
+            && (path.file_stem().is_some_and(|stem| stem == module)
+                || path.parent().is_some_and(|folder| folder.ends_with(module)))
+    })
+}
+
 #[test]
 fn a_citation_is_found_wherever_a_sentence_has_it() {
     let cites = |text| cited(text).into_iter().collect::<Vec<_>>().join(" ");
@@ -169,16 +181,6 @@ fn what_a_rule_names_is_there() {
         .filter(|(path, _)| path.extension().is_some_and(|extension| extension == "rs"))
         .map(|(_, text)| text.as_str())
         .collect();
-    // `server::places` is a file or folder of that name somewhere in the room.
-    let is_module = |name: &str| {
-        let (room, module) = name.rsplit_once("::").unwrap_or(("", name));
-        let room = room.replace("::", "/");
-        files.iter().any(|(path, _)| {
-            path.starts_with(Path::new("src").join(&room))
-                && (path.file_stem().is_some_and(|stem| stem == module)
-                    || path.parent().is_some_and(|folder| folder.ends_with(module)))
-        })
-    };
     let is_proof = |name: &str| {
         root().join("src/engine/stories").join(name).is_file()
             || root().join("tests/planted").join(format!("{name}.patch")).is_file()
@@ -192,7 +194,10 @@ fn what_a_rule_names_is_there() {
             );
         }
         for module in &stated.modules {
-            assert!(is_module(module), "rule {rule} in docs/rules.md: there is no module {module}");
+            assert!(
+                is_module(&files, module),
+                "rule {rule} in docs/rules.md: there is no module {module}"
+            );
         }
         for proof in &stated.proofs {
             assert!(
@@ -203,4 +208,31 @@ fn what_a_rule_names_is_there() {
         assert!(!stated.modules.is_empty(), "rule {rule} in docs/rules.md is enforced nowhere");
         assert!(!stated.proofs.is_empty(), "rule {rule} in docs/rules.md has no proof");
     }
+}
+
+#[test]
+fn every_word_of_the_glossary_lives_where_it_says_and_stands_in_order() {
+    let files = all_files(&["src"]);
+    let document = fs::read_to_string(root().join("docs/glossary.md")).unwrap();
+    let rows: Vec<Vec<&str>> = document
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .skip(1)
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    assert!(!rows.is_empty());
+    for row in &rows {
+        let [word, meaning, term, lives] = row[..] else { panic!("{row:?}") };
+        assert!(![word, meaning, term, lives].contains(&""), "{row:?}");
+        for place in in_backticks(lives) {
+            let is_there = if place.contains('/') {
+                root().join(&place).exists()
+            } else {
+                is_module(&files, &place)
+            };
+            assert!(is_there, "docs/glossary.md: {word} does not live in {place}");
+        }
+    }
+    let words: Vec<String> = rows.iter().map(|row| row[0].to_lowercase()).collect();
+    assert!(words.is_sorted(), "docs/glossary.md: its words do not stand in order");
 }
