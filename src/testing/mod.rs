@@ -7,8 +7,8 @@
 //! | `history` | what clients saw, judged; `tests/it` judges the real programs with it |
 //! | `fuzz` | corpora, mutations, seeds, and campaigns that say how a failure is replayed |
 //!
-//! Each run of any of them is a function of one number. What tests one room stands in that room, in its
-//! `tests`.
+//! Each run of any of them is a function of one number. Tests of one room stand in that room, in
+//! its `tests`.
 
 #[cfg(feature = "codec")]
 pub(crate) mod fuzz;

@@ -1,4 +1,4 @@
-//! What is understood, and what is refused.
+//! Accepted and refused arguments.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What lines look like, and which are logged.
+//! The form of log lines, and the choice of them.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Who wins, and what is refused.
+//! Precedence of sources, and refused settings.
 
 use std::collections::BTreeMap;
 

@@ -23,11 +23,14 @@
 //! `plan`, before which nobody else is granted the lock. Orders come eight times per ttl, so that a
 //! supervisor that stands still for a while loses its command no earlier than its lock.
 //!
-//! It survives what may hit the supervisor: it has a group of its own, to which neither the
-//! terminal nor a shell sends signals; it blocks all that can be blocked, so that a service manager
-//! which asks everybody to end does not end it before the command; its name in the process table
-//! is another, so that `killall -9 coordinator` leaves it to do its work; and it uses no output,
-//! so that nobody waits for it to close one.
+//! It survives the usual ends of the supervisor:
+//!
+//! - It has a group of its own, to which neither the terminal nor a shell sends signals.
+//! - It blocks every signal that can be blocked, so a service manager that ends everybody does not
+//!   end it before the command.
+//! - It has another name in the process table, so `killall -9 coordinator` leaves it to do its
+//!   work.
+//! - It uses no output, so nobody waits for it to close one.
 //!
 //! **Whom it kills.** The id of a group cannot be given to others while the group has a member, and
 //! the leader is one until somebody reaps it. While the supervisor lives only it can reap, and it
@@ -43,8 +46,8 @@
 //! A supervisor that stands still is not spoken for: it lives. The key goes through the pipe, since
 //! arguments are for everybody to see.
 //!
-//! **Why not `PR_SET_PDEATHSIG`.** It reaches only the direct child, is lost when that runs a
-//! setuid program, knows no second signal and no stopped parent, is Linux's alone, and without
+//! **Why not `PR_SET_PDEATHSIG`.** It reaches only the direct child, and is lost when that runs a
+//! setuid program. It knows no second signal and no stopped parent, and is Linux's alone. Without
 //! unsafe code it needs one more program start between us and the command, on the way of every
 //! lock. It would close one gap: the supervisor can be killed in the fraction of a millisecond
 //! between the command's start and the first order. Then the command goes on. So it does if the

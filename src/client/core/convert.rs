@@ -2,8 +2,8 @@
 //!
 //! Two requests take part, the held one and the one that *converts* it. Until the second is
 //! granted, nothing has changed. From then on it alone is held, and the first is over without a
-//! word. The answer to the second decides about both. As long as it is not known, the client must
-//! not act as if it were: it never gives up the second alone while there is no connection. The
+//! word. The answer to the second decides about both. As long as it is unknown, the client must not
+//! act as if it were known. It never gives up the second alone while there is no connection. The
 //! second may have been granted. Then the server would free the locks as soon as it heard of that,
 //! while the first were still believed in here. A caller that waits for such an answer waits for
 //! the next connection, or until the first is lost, at the end of the lease at the latest.

@@ -1,7 +1,7 @@
-//! A client whose connections are forgotten on the way, one way or both, without a word; the server
-//! is there all the time, and the next connection is as good as the first was. Attempts to make one
-//! hang now and then, but never two in a row. In all of it nothing is lost, nobody comes near to it,
-//! and no more connections are made than were forgotten.
+//! A client whose connections are silently forgotten on the way, in one direction or both. The
+//! server is there all the time, and the next connection is as good as the first was. Attempts to
+//! make one hang now and then, but never two in a row. In all of it nothing is lost, nobody comes
+//! near to it, and no more connections are made than were forgotten.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! A client and a server whose clocks run at different rates, a network that is slow or silent, a
-//! client that stands still now and then: in all of it, never may the client believe in a lock that
-//! the server could have given to another.
+//! A simulation of belief. The clocks of client and server run at different rates, the network is
+//! slow or silent, and the client stands still now and then. The client may never believe in a lock
+//! that the server could have given to another.
 
 use std::collections::VecDeque;
 use std::time::Duration;

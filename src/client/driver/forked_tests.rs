@@ -1,5 +1,5 @@
-//! What guards and clients do in a process that has forked from the one that made them; the processes are
-//! pretended. `tests/it/forked.rs` has real ones.
+//! Guards and clients in a process that was forked from the one that made them. The processes are
+//! simulated. `tests/it/forked.rs` has real ones.
 
 use std::task::{Context, Waker};
 

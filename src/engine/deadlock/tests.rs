@@ -1,4 +1,4 @@
-//! What it costs to ask who waits for whom: the stories tell what the answer is.
+//! The cost of deadlock detection. The stories show its answers.
 
 use std::hash::BuildHasherDefault;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What stories do not show, or would need too many for.
+//! Bounds that stories do not show, or would need too many lines for.
 
 use super::stories::Story;
 use super::*;

@@ -1,5 +1,5 @@
-//! What a message costs: it is bounded by its bytes, by what it removes, and a constant, whatever is
-//! stored. Counted in looks at stored things.
+//! The cost of a message: bounded by its bytes, by the requests that it removes, and a constant,
+//! whatever is stored. Counted in looks at stored things.
 
 use proptest::prelude::*;
 

@@ -1,5 +1,5 @@
-//! What one event may cause is bounded, whatever is stored: counted in looks at things of the table,
-//! not in time.
+//! The consequences of one event are bounded, whatever is stored: counted in looks at things of the
+//! table, not in time.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! What is committed is there, together, and after a failure too.
+//! Committed changes are there, together, and after a failure too.
 
 use std::collections::BTreeMap;
 use std::fs;

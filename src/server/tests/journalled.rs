@@ -1,5 +1,5 @@
-//! Stories of a Coordinator whose journal fails: nothing is said that is not written down, and nothing
-//! is written down that is not so (rules J1, J5).
+//! Stories of a Coordinator whose journal fails. Nothing is said that is not written down, and
+//! nothing false is written down (rules J1, J5).
 
 use std::fs;
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! The history checker: the clients' observations, recorded as they happened, and judged.
 //!
-//! A *log* has what each client did and was told, each entry with two times: that of the referee, one
-//! clock for all, and that of the client's own clock, for the reader of a complaint. [`Log::check`]
-//! decides, from nothing but that:
+//! A *log* has the actions and answers of each client. Each entry has two times: that of the
+//! referee, one clock for all, and that of the client's own clock, for the reader of a complaint.
+//! [`Log::check`] decides, from nothing but that:
 //!
 //! - at no moment two believed in holds that exclude each other, and no more permits were out than
 //!   there are;

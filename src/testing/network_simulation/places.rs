@@ -4,8 +4,8 @@
 //! at first. A place in line outlives a crash if its client is back, with its request, within the
 //! grace period (rule G2). But a grant that was not heard of before a crash is no more, and the
 //! request waits again: who was behind it may have been granted meanwhile. So the checker is told
-//! of a place only since the last crash; and of those that were kept over a crash it is judged here
-//! whether anybody who came later was granted before *in the run after it*.
+//! of a place only since the last crash. Places that were kept over a crash are judged here: nobody
+//! who came later may be granted before *in the run after it*.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

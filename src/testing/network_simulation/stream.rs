@@ -1,9 +1,9 @@
 //! A connection: two directions in which bytes are under way, and what the network does to them.
 //!
-//! As with TCP, bytes arrive in the order in which they were sent, or not at all, and in pieces that
-//! have nothing to do with how they were written. Unlike with TCP, what becomes of them is drawn from
-//! a number: when a piece arrives, how much of it a read brings, what is lost when the connection is
-//! cut, and when either end hears of that, if ever.
+//! As with TCP, bytes arrive in the order in which they were sent, or not at all, and in pieces
+//! that have nothing to do with how they were written. Unlike with TCP, their fate is drawn from a
+//! seed: when a piece arrives, and how much of it a read brings. So are the lost bytes when the
+//! connection is cut, and the moment when either end hears of that, if ever.
 
 use std::collections::VecDeque;
 use std::io;

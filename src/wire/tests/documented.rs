@@ -1,5 +1,5 @@
-//! `docs/protocol.md` is read as a stranger would read it: its tables are all that is known here
-//! about the layout of a message, and each golden message must decode by them to what it says.
+//! Reads `docs/protocol.md` as a stranger would. Its tables are all that is known here about the
+//! layout of a message, and each golden message must decode by them to its meaning.
 
 use std::collections::HashMap;
 use std::fmt::Debug;

@@ -1,5 +1,5 @@
-//! Streams of frames that are almost right, in pieces of any size: what is understood does not depend
-//! on the pieces, comes back from its own bytes as it was, and costs no more memory than it may.
+//! Fuzzing of frames: streams that are almost right, in pieces of any size. The result does not
+//! depend on the pieces, comes back from its own bytes as it was, and costs bounded memory.
 
 use std::fmt::Debug;
 

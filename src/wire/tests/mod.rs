@@ -1,4 +1,4 @@
-//! What the wire promises: the layout of every message, and that no bytes do harm.
+//! The promises of the wire: the layout of every message, and that no bytes do harm.
 
 #[cfg(feature = "codec")]
 mod codec;

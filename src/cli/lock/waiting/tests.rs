@@ -1,4 +1,4 @@
-//! What is told, and when.
+//! The messages to a waiting user, and their moments.
 
 use coordinator::types::Ttl;
 use coordinator::wire::Holder;

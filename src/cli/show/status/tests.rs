@@ -1,4 +1,4 @@
-//! What people and programs are shown.
+//! The output for people and for programs.
 
 use coordinator::wire::{JournalDistance, JournalStart, Mode, Waiter};
 

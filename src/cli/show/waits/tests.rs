@@ -1,4 +1,4 @@
-//! Who waits for whom, as it is drawn.
+//! The drawing of who waits for whom.
 
 use coordinator::wire::{Mode, ServerStatus};
 

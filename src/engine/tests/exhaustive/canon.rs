@@ -1,6 +1,6 @@
-//! States that differ in nothing that matters are one. What does not matter: how late it is, how many
-//! numbers were used up, at which places of their arenas things are, how requests ended that nobody
-//! asks about any more, and how it came to all that.
+//! States that differ in nothing that matters are one. Some differences between states do not
+//! matter: the time, the used numbers, the places of things in their arenas, and the history. Nor
+//! does the end of requests that nobody asks about any more.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -1,4 +1,4 @@
-//! What can happen next in a world.
+//! The possible next steps of a world.
 
 use super::client::{Client, Line, Stand};
 use super::scenario::{Budget, name};

@@ -1,4 +1,4 @@
-//! What each walk is about: who there is, what they ask for, and how much may go wrong.
+//! The scenarios of the walk: clients, their requests, and the number of faults.
 
 use std::time::Duration;
 

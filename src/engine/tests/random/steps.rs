@@ -1,4 +1,5 @@
-//! What happens in an arbitrary history: drawn at random, and made smaller when something fails.
+//! The steps of an arbitrary history: drawn at random, and shrunk when something fails (property
+//! testing).
 
 use std::time::Duration;
 

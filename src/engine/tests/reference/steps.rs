@@ -1,4 +1,4 @@
-//! What may happen in a history, and how arbitrary ones are made.
+//! The steps of a history, and the making of arbitrary ones.
 
 use std::time::Duration;
 

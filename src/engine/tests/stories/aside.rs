@@ -1,4 +1,5 @@
-//! What a story says aside from its sessions' requests: old connections, operators, onlookers, limits.
+//! The lines of a story beside its sessions' requests: old connections, operators, onlookers,
+//! limits.
 
 use super::*;
 

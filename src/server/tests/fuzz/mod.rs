@@ -1,9 +1,9 @@
 //! Conversations that are almost right, with Sessions and a Coordinator as they run in production;
 //! the streams are in memory, and time is paused.
 //!
-//! In each execution some peers talk to one Coordinator at once, in pieces, with pauses, some without
-//! reading. Where they mean a token, a seal or a session they say one that they were told, so that
-//! they get behind the first check. What must come of it, whatever they say:
+//! In each execution some peers talk to one Coordinator at once, in pieces, with pauses, some
+//! without reading. Where they mean a token, a seal or a session they say one that they were told,
+//! so that they get behind the first check. These hold whatever the peers say:
 //!
 //! - nothing panics, the table's own checks after each event included;
 //! - what a peer hears are whole messages, a Welcome or a Goodbye first, with rising tokens;

@@ -1,4 +1,4 @@
-//! Whoever says much, or says what is dear, takes nobody's turn.
+//! A client with many or expensive messages takes nobody's turn.
 
 use tokio::task::yield_now;
 

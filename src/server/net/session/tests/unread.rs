@@ -1,4 +1,4 @@
-//! What lies unread: bounded over all connections together, and given back when they are gone.
+//! Unread bytes: bounded over all connections together, and given back when they are gone.
 
 use super::*;
 
