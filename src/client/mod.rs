@@ -13,42 +13,27 @@
 
 pub mod blocking;
 mod connect;
-mod convert;
 pub(crate) mod core;
 mod driver;
-mod elect;
 mod error;
-mod events;
-mod guard;
-mod handle;
-mod key;
 mod lease;
-mod line;
-mod observe;
-mod observer;
-mod owner;
+mod look;
 mod process;
-mod request;
-mod semaphore;
 mod servers;
+mod session;
+mod session_event;
 mod shared;
-mod terms;
-mod watch;
+mod within;
 
-pub use connect::{CONNECT_TIMEOUT_DEFAULT, ClientBuilder, PORT_DEFAULT};
-pub use convert::{ConvertError, Upgrade};
-pub use elect::{Leader, Leaders, Leadership};
+pub use connect::CONNECT_TIMEOUT_DEFAULT;
 pub use error::Error;
-pub use events::{Event, Events, Happened};
-pub use guard::{HoldState, LockGuard};
-pub use handle::Client;
-pub use key::SessionKey;
-pub use observer::Observer;
-pub use owner::Owner;
-pub use request::{LockAllRequest, LockRequest};
-pub use semaphore::Semaphore;
-pub use servers::{SERVERS_MAX, Servers};
-pub use watch::{LockState, Watch};
+pub use look::{Event, Events, Happened, Leader, Leaders, Leadership, LockState, Observer, Watch};
+pub use servers::{PORT_DEFAULT, SERVERS_MAX, Servers};
+pub use session::{
+    Client, ClientBuilder, ConvertError, HoldState, LockAllRequest, LockGuard, LockRequest, Owner,
+    Semaphore, SessionEvents, SessionKey, Upgrade,
+};
+pub use session_event::SessionEvent;
 
 #[cfg(all(test, feature = "server"))]
 pub(crate) use driver::{Connecting, Connector};

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::connect::PORT_DEFAULT;
 use super::error::Error;
 
+/// The port on which coordinators listen for lock clients: L-O-C-K on a keypad.
+pub const PORT_DEFAULT: u16 = 5625;
 /// More servers than this are not tried.
 pub const SERVERS_MAX: usize = 16;
 

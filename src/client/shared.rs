@@ -5,16 +5,18 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::types::{FencingToken, LostReason, RequestId, Timestamp};
+use crate::wire::ServerMessage;
 
-use super::core::{Ask, Rejection, Welcome};
+use super::core::{Ask, Look, Rejection, Welcome, message_name};
 use super::error::{Error, closed_by_server};
 use super::lease::{LeaseCell, Standing};
 use super::process::{Own, Process};
-use super::servers::Servers;
+use super::session_event::SessionEvent;
+use super::within::within;
 
 /// Commands that may wait for the driver; who has one more waits.
 pub(super) const COMMANDS_MAX: usize = 256;
@@ -23,8 +25,8 @@ pub(super) const COMMANDS_MAX: usize = 256;
 pub(super) struct Shared {
     /// What may wait for the driver to have time.
     pub(super) commands: Own<mpsc::Sender<Command>>,
-    /// What may not wait, for it comes from destructors. Each request sends two at most, so there
-    /// are never more in it than twice the requests alive.
+    /// What may not wait, for it comes from destructors. Each request sends two at most, each look that
+    /// lasts one, so there are never more in it than twice those alive.
     pub(super) endings: Own<mpsc::UnboundedSender<Ending>>,
     /// Until when the session is believed in.
     pub(super) lease: Arc<LeaseCell>,
@@ -36,9 +38,10 @@ pub(super) struct Shared {
     pub(super) welcome: Own<watch::Receiver<Option<Welcome>>>,
     /// Why the client is at its end. Set before the driver ends.
     pub(super) end: Arc<OnceLock<Error>>,
-    /// Where another connection, which only looks, goes to, and how long it may take; none: there can
-    /// be none.
-    pub(super) onlookers: Option<(Servers, Duration)>,
+    /// Where it is told what becomes of the session, while there is a driver.
+    pub(super) session_events: broadcast::WeakSender<SessionEvent>,
+    /// How long the answer to a look may take.
+    pub(super) answer_max: Duration,
     /// How many owners there were. Their numbers begin with 1.
     pub(super) owners: AtomicU64,
     /// Whose it is.
@@ -73,6 +76,37 @@ impl Shared {
         self.owners.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Looks once.
+    pub(super) async fn look(&self, look: Look) -> Result<ServerMessage, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.begin_look(NewLook::Once { look, answer }, answered).await?
+    }
+
+    /// Has the driver begin a look; gives what it answers with.
+    pub(super) async fn begin_look<T>(
+        &self,
+        new: NewLook,
+        begun: oneshot::Receiver<T>,
+    ) -> Result<T, Error> {
+        self.check_process()?;
+        within(self.answer_max, &self.server, async {
+            let sent = self.commands.send(Command::Look(Box::new(new))).await;
+            sent.map_err(|_| self.end())?;
+            begun.await.map_err(|_| self.end())
+        })
+        .await
+    }
+
+    /// The server does not keep to the protocol.
+    pub(super) fn broken(&self, how: impl Into<String>) -> Error {
+        Error::Protocol { server: Arc::clone(&self.server), message: how.into() }
+    }
+
+    /// The server answers with `message`, which is no answer to what was asked.
+    pub(super) fn out_of_place(&self, message: &ServerMessage) -> Error {
+        self.broken(format!("{} where it does not belong", message_name(message)))
+    }
+
     /// The moment that it is now.
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
@@ -93,6 +127,8 @@ impl fmt::Debug for Shared {
 pub(super) enum Command {
     /// Ask for locks.
     Request(Box<NewRequest>),
+    /// See something.
+    Look(Box<NewLook>),
     /// Say goodbye; answered when the server has heard it.
     Close(oneshot::Sender<Result<(), Error>>),
 }
@@ -112,9 +148,70 @@ pub(super) struct NewRequest {
     pub(super) positions: Option<watch::Sender<u64>>,
 }
 
+/// News that wait for one who listens; of more, the oldest leave.
+pub(super) const NEWS_MAX: usize = 1_024;
+
+/// What became of a session waits for one who wants to know; of more events, the oldest leave.
+pub(super) const SESSION_EVENTS_MAX: usize = 256;
+
+/// What a handle wants to see.
+#[derive(Debug)]
+pub(super) enum NewLook {
+    /// Something, once.
+    Once {
+        /// What.
+        look: Look,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<ServerMessage, Error>>,
+    },
+    /// A lock, now and whenever its holders change.
+    Watch {
+        /// The lock.
+        name: String,
+        /// Where the number of the look goes, and where to see it; nothing before the first answer.
+        seen: oneshot::Sender<(u64, watch::Receiver<Option<News>>)>,
+    },
+    /// What happens to requests.
+    Listen {
+        /// Only to those that claim this lock; none: to all.
+        name: Option<String>,
+        /// Where the number of the look goes, and where to hear it.
+        heard: oneshot::Sender<(u64, broadcast::Receiver<News>)>,
+    },
+}
+
+/// What is told to one who watches or listens.
+#[derive(Clone, Debug)]
+pub(super) enum News {
+    /// What the server says.
+    Seen(Box<ServerMessage>),
+    /// For want of a connection, what happens is missed until there is one.
+    Interrupted(Error),
+    /// There is nothing more, and why.
+    Over(Error),
+}
+
+/// The interest in what a look lasts to show; it ends when this is dropped, after that by which it is
+/// seen.
+#[derive(Debug)]
+pub(super) struct Interest {
+    /// The look.
+    pub(super) look: u64,
+    /// The connection. Who looks keeps it open, whatever becomes of the client.
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        self.shared.end_request(Ending::LookAway(self.look));
+    }
+}
+
 /// The end of a request by its owner's will.
 #[derive(Debug)]
 pub(super) enum Ending {
+    /// One of those who looked does so no more.
+    LookAway(u64),
     /// Nobody waits for the request any more.
     Cancel(RequestId),
     /// What the request holds is given back.
@@ -135,6 +232,17 @@ pub(super) enum Failure {
     Lost(LostReason),
     /// The session is over.
     Ended(Error),
+}
+
+impl Failure {
+    /// The error, if it is not about a lock that was held.
+    pub(super) fn without_lock(self) -> Error {
+        match self {
+            Self::Rejected(rejection) => Error::rejected(rejection),
+            Self::Lost(_) => Error::Closed,
+            Self::Ended(error) => error,
+        }
+    }
 }
 
 /// [`Asked::request`] of a request that the driver has not seen yet.

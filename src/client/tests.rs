@@ -90,7 +90,9 @@ pub(super) fn answers(message: &ClientMessage) -> Vec<ServerMessage> {
             panic!("a client of one connection has nothing to say about an earlier one")
         }
         ClientMessage::Inspect { query_id, query } => inspect(*query_id, query),
-        ClientMessage::Watch { .. } | ClientMessage::Subscribe { .. } => panic!("{message:?}"),
+        ClientMessage::Watch { .. }
+        | ClientMessage::Unwatch { .. }
+        | ClientMessage::Subscribe { .. } => panic!("{message:?}"),
         ClientMessage::Revoke { query_id, token: 7, .. } => {
             ServerMessage::Revoked { query_id: *query_id }
         }
@@ -313,10 +315,10 @@ fn a_blocking_client_does_not_block_async_code() {
     });
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_observer_looks_at_everything() {
     let (address, server) = generous_server();
-    let mut observer = Observer::connect(address.to_string()).await.unwrap();
+    let observer = Observer::connect(address.to_string()).await.unwrap();
     assert_eq!(observer.server_status().await.unwrap().last_token, 7);
     let locks = observer.locks().await.unwrap();
     assert_eq!(locks.iter().map(|lock| &lock.name[..]).collect::<Vec<_>>(), ["a", "b", "c"]);
@@ -333,10 +335,10 @@ async fn an_observer_looks_at_everything() {
     assert!(matches!(heard[0], ClientMessage::Hello(wire::Hello { attach: Attach::Observer, .. })));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_answer_to_a_call_that_was_dropped_is_not_taken_for_the_next() {
     let (address, server) = generous_server();
-    let mut observer = Observer::connect(address.to_string()).await.unwrap();
+    let observer = Observer::connect(address.to_string()).await.unwrap();
     // Polled once: asked, and not waited for.
     assert!(futures_util::future::poll_immediate(Box::pin(observer.locks())).await.is_none());
     assert_eq!(observer.lock("a").await.unwrap().unwrap().name, "a");
@@ -348,7 +350,7 @@ async fn an_answer_to_a_call_that_was_dropped_is_not_taken_for_the_next() {
 #[test]
 fn a_blocking_observer_looks_too() {
     let (address, server) = generous_server();
-    let mut observer = blocking::Observer::connect(address.to_string()).unwrap();
+    let observer = blocking::Observer::connect(address.to_string()).unwrap();
     assert_eq!(observer.locks().unwrap().len(), 3);
     drop(observer);
     server.join().unwrap();
@@ -370,7 +372,7 @@ fn wrong_places() -> (String, TcpListener) {
     (nobody, TcpListener::bind("127.0.0.1:0").unwrap())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn of_several_servers_the_first_that_welcomes_us_is_taken() {
     let (nobody, mute) = wrong_places();
     let (address, server) = generous_server();
@@ -383,7 +385,7 @@ async fn of_several_servers_the_first_that_welcomes_us_is_taken() {
     let (address, server) = generous_server();
     let servers = format!("{},{address}", servers[..2].join(","));
     let timeout = Duration::from_millis(900);
-    let mut observer = Observer::connect_timeout(&servers, timeout).await.unwrap();
+    let observer = Observer::connect_timeout(&servers, timeout).await.unwrap();
     assert_eq!(observer.locks().await.unwrap().len(), 3);
     drop(observer);
     server.join().unwrap();

@@ -70,7 +70,7 @@ fn a_blocking_client_stays_with_the_process_that_connected() {
         );
     };
     let client = blocking::Client::builder().ttl(TTL).connect(&server).unwrap();
-    let mut observer = blocking::Observer::connect(&server).unwrap();
+    let observer = blocking::Observer::connect(&server).unwrap();
     let (kept, given) =
         (client.lock("kept").acquire().unwrap(), client.lock("given").acquire().unwrap());
     let mut both = Some((client, kept, given));
@@ -121,7 +121,7 @@ fn an_async_client_stays_with_the_process_that_connected() {
         drop(runtime);
         Ok(())
     });
-    let ((client, kept, given, mut observer), runtime) = all.take().unwrap();
+    let ((client, kept, given, observer), runtime) = all.take().unwrap();
     runtime.block_on(async {
         assert!(tokio::time::timeout(TTL * 3 / 2, kept.lost()).await.is_err());
         assert_eq!(observer.locks().await.unwrap().len(), 2);

@@ -13,6 +13,7 @@ mod crowds;
 mod examples;
 mod files;
 mod forked;
+mod graph;
 #[path = "../../src/testing/history/mod.rs"]
 mod history;
 mod journal;

@@ -336,10 +336,11 @@ fn whoever_has_the_key_of_a_session_can_end_it() {
             let closed = key.close(server.address.as_str(), SOON).await;
             assert!(closed.is_ok(), "{attempt}: {closed:?}");
         }
-        assert!(client.status("demo").await.unwrap().is_none());
         guard.lost().await;
+        assert!(client.status("demo").await.is_err(), "it is at its end");
         // Not with another secret.
         let client = Client::connect(server.address.as_str()).await.unwrap();
+        assert!(client.status("demo").await.unwrap().is_none());
         let _guard = client.lock("demo").await.unwrap();
         let mut bytes = client.session_key().to_bytes();
         bytes[20] ^= 1;

@@ -122,7 +122,7 @@ async fn ask(kept: &mut Kept, settings: &Settings) -> Result<(), Failure> {
 
 /// Whether the coordinator says that all of it is held.
 async fn is_known(record: &Record, settings: &Settings) -> Result<bool, Failure> {
-    let mut observer = connect(settings).await?;
+    let observer = connect(settings).await?;
     for name in &record.locks {
         let server = settings.server.0.as_str();
         let attempt = Attempt { server, lock: name, ..Attempt::default() };

@@ -21,7 +21,7 @@ pub(crate) async fn run(args: ReleaseArgs, settings: &Settings) -> Result<ExitCo
         return held::release(keeper.as_deref(), name.as_deref()).await;
     };
     let attempt = Attempt { server: &settings.server.0, lock: name, ..Attempt::default() };
-    let mut observer = connect(settings).await?;
+    let observer = connect(settings).await?;
     let revoked = observer.revoke(name, FencingToken::new(token)).await;
     revoked.map_err(|error| attempt.failed(&error))?;
     output::line(&format!("took {} from the holder with token {token}", visible::quoted(name)))?;

@@ -421,7 +421,7 @@ fn mode(args: &Wanted) -> Mode {
 /// `ci-7 (ann@build7, pid 8123)`.
 fn identity(id: &Identity) -> Result<String, Failure> {
     let user = words::user();
-    let host = gethostname::gethostname().to_string_lossy().into_owned();
+    let host = whoami::hostname().unwrap_or_else(|_| "unknown".to_owned());
     let whole = format!("{id} ({user}@{host}, pid {})", std::process::id());
     match Identity::new(whole.as_str()) {
         Ok(_) => Ok(whole),

@@ -99,7 +99,7 @@ pub(crate) async fn grant_above(
         return Ok(None);
     }
     let attempt = Attempt { server: &settings.server.0, lock: &wanted.name, ..Attempt::default() };
-    let mut observer = connect(settings).await?;
+    let observer = connect(settings).await?;
     let mut alive = Vec::new();
     for held in above {
         let seen = observer.lock(&held.name).await.map_err(|error| attempt.failed(&error))?;

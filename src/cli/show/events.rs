@@ -28,9 +28,14 @@ pub(crate) async fn run(args: EventsArgs, settings: &Settings) -> Result<ExitCod
     let observer = connect(settings).await?;
     let mut events = observer.events(args.name.as_deref()).await.map_err(failed)?;
     while let Some(event) = events.next().await {
-        let event = event.map_err(failed)?;
-        let text =
-            if args.json { visible::json(&as_json(&event).to_string()) } else { line(&event) };
+        let text = match (event.map_err(failed)?, args.json) {
+            (Event::Happened(happened), false) => line(&happened),
+            (Event::Missed { count }, false) => missed_line(count),
+            (Event::Happened(happened), true) => visible::json(&as_json(&happened).to_string()),
+            (Event::Missed { count }, true) => missed_as_json(count).to_string(),
+            // What follows a gap is not what follows the last line: it is for whoever reads to listen anew.
+            (Event::Gap { cause }, _) => return Err(failed(cause)),
+        };
         match output::try_line(&text) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -44,13 +49,8 @@ pub(crate) async fn run(args: EventsArgs, settings: &Settings) -> Result<ExitCod
 }
 
 /// `2026-11-24T10:31:07.123Z  granted    ann@build7:8123 #4  "deploy"  token 1881`.
-fn line(event: &Event) -> String {
-    let Happened { at_ms, session: _, identity, request, claims, what } = match event {
-        Event::Happened(happened) => happened,
-        Event::Missed { count } => {
-            return format!("… {} left out, for they were not read", words::count(*count, "event"));
-        }
-    };
+fn line(happened: &Happened) -> String {
+    let Happened { at_ms, session: _, identity, request, claims, what } = happened;
     let at = UNIX_EPOCH.checked_add(Duration::from_millis(*at_ms)).unwrap_or(UNIX_EPOCH);
     let at = humantime::format_rfc3339_millis(at);
     let who = words::who(identity, "");
@@ -70,6 +70,11 @@ fn line(event: &Event) -> String {
         _ => Ok(()),
     };
     text
+}
+
+/// `… 2 events left out, for they were not read`.
+fn missed_line(count: u64) -> String {
+    format!("… {} left out, for they were not read", words::count(count, "event"))
 }
 
 /// What happened, in a word.
@@ -95,11 +100,12 @@ fn claims_text(claims: &[Claim]) -> String {
     claims.iter().map(claim).collect::<Vec<_>>().join(", ")
 }
 
-fn as_json(event: &Event) -> Value {
-    let Happened { at_ms, session, identity, request, claims, what } = match event {
-        Event::Happened(happened) => happened,
-        Event::Missed { count } => return json!({"what": "missed", "count": count}),
-    };
+fn missed_as_json(count: u64) -> Value {
+    json!({"what": "missed", "count": count})
+}
+
+fn as_json(happened: &Happened) -> Value {
+    let Happened { at_ms, session, identity, request, claims, what } = happened;
     let claim = |claim: &Claim| json!({"name": claim.name, "mode": json::mode(claim.mode)});
     let mut json = json!({
         "at_ms": at_ms,
@@ -134,17 +140,17 @@ mod tests {
 
     use super::*;
 
-    fn event(what: Happening) -> Event {
+    fn event(what: Happening) -> Happened {
         let claim = |name: &str, mode| Claim { name: name.into(), mode };
         let gpu = Mode::Permits { take: 1, of: 4 };
-        Event::Happened(Happened {
+        Happened {
             at_ms: 1_795_516_267_123,
             session: SessionId::new(0x2a),
             identity: "ann@build7:8123".to_owned(),
             request: RequestId::new(4),
             claims: vec![claim("deploy", Mode::Exclusive), claim("gpu", gpu)],
             what,
-        })
+        }
     }
 
     #[test]
@@ -161,7 +167,7 @@ mod tests {
         assert_eq!(line(lost), format!("{at}  lost       {about}  token 1881  Expired"));
         let rejected = Happening::Rejected { code: 1, message: "\"gpu\" is busy".to_owned() };
         assert_eq!(line(rejected), format!("{at}  rejected   {about}  Busy: \"gpu\" is busy"));
-        let missed = super::line(&Event::Missed { count: 2 });
+        let missed = missed_line(2);
         assert_eq!(missed, "… 2 events left out, for they were not read");
     }
 
@@ -176,10 +182,8 @@ mod tests {
             event(Happening::Cancelled),
             event(Happening::Lost { token: 1881, reason: 1 }),
             event(Happening::Rejected { code: 1, message: "busy".to_owned() }),
-            Event::Missed { count: 2 },
         ];
-        for event in &all {
-            let json = as_json(event);
+        for json in all.iter().map(as_json).chain([missed_as_json(2)]) {
             let what = json["what"].as_str().unwrap();
             assert!(described.contains(&format!("\n| `{what}` |")), "{what} is not described");
             for name in json.as_object().unwrap().keys() {

@@ -13,7 +13,7 @@ use crate::cli::text::output;
 pub(crate) async fn run(args: PingArgs, settings: &Settings) -> Result<ExitCode, Failure> {
     let server = settings.server.0.as_str();
     let attempt = Attempt { server, ..Attempt::default() };
-    let mut observer = connect(settings).await?;
+    let observer = connect(settings).await?;
     for _ in 0..args.count {
         let time = observer.ping().await.map_err(|error| attempt.failed(&error))?;
         output::line(&format!("{server} answers in {} µs", time.as_micros()))?;

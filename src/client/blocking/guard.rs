@@ -8,9 +8,9 @@ use crate::types::{FencingToken, LockName, LostReason};
 use crate::wire;
 
 use super::super as client;
-use super::super::convert::convert;
-use super::super::terms::Patience;
 use super::{Background, Error};
+use crate::client::session::convert::convert;
+use crate::client::session::terms::Patience;
 use client::HoldState;
 
 /// A lock that is held; see [`crate::LockGuard`].

@@ -48,7 +48,7 @@ impl Observer {
     /// # Errors
     ///
     /// If no answer comes.
-    pub fn server_status(&mut self) -> Result<ServerStatus, Error> {
+    pub fn server_status(&self) -> Result<ServerStatus, Error> {
         self.background.wait(self.inner.server_status())
     }
 
@@ -57,7 +57,7 @@ impl Observer {
     /// # Errors
     ///
     /// If no answer comes.
-    pub fn locks(&mut self) -> Result<Vec<LockStatus>, Error> {
+    pub fn locks(&self) -> Result<Vec<LockStatus>, Error> {
         self.background.wait(self.inner.locks())
     }
 
@@ -66,7 +66,7 @@ impl Observer {
     /// # Errors
     ///
     /// As [`crate::Observer::lock`].
-    pub fn lock(&mut self, name: impl AsRef<str>) -> Result<Option<LockStatus>, Error> {
+    pub fn lock(&self, name: impl AsRef<str>) -> Result<Option<LockStatus>, Error> {
         self.background.wait(self.inner.lock(name))
     }
 
@@ -75,7 +75,7 @@ impl Observer {
     /// # Errors
     ///
     /// As [`crate::Observer::outlook`].
-    pub fn outlook(&mut self, name: impl AsRef<str>) -> Result<Option<Outlook>, Error> {
+    pub fn outlook(&self, name: impl AsRef<str>) -> Result<Option<Outlook>, Error> {
         self.background.wait(self.inner.outlook(name))
     }
 
@@ -84,7 +84,7 @@ impl Observer {
     /// # Errors
     ///
     /// If no answer comes.
-    pub fn outlooks(&mut self) -> Result<Vec<Outlook>, Error> {
+    pub fn outlooks(&self) -> Result<Vec<Outlook>, Error> {
         self.background.wait(self.inner.outlooks())
     }
 
@@ -93,7 +93,7 @@ impl Observer {
     /// # Errors
     ///
     /// If no answer comes.
-    pub fn sessions(&mut self) -> Result<Vec<SessionStatus>, Error> {
+    pub fn sessions(&self) -> Result<Vec<SessionStatus>, Error> {
         self.background.wait(self.inner.sessions())
     }
 
@@ -102,7 +102,7 @@ impl Observer {
     /// # Errors
     ///
     /// As [`crate::Observer::revoke`].
-    pub fn revoke(&mut self, name: impl AsRef<str>, token: FencingToken) -> Result<(), Error> {
+    pub fn revoke(&self, name: impl AsRef<str>, token: FencingToken) -> Result<(), Error> {
         self.background.wait(self.inner.revoke(name, token))
     }
 
@@ -111,7 +111,7 @@ impl Observer {
     /// # Errors
     ///
     /// If no answer comes.
-    pub fn ping(&mut self) -> Result<Duration, Error> {
+    pub fn ping(&self) -> Result<Duration, Error> {
         self.background.wait(self.inner.ping())
     }
 
@@ -120,7 +120,7 @@ impl Observer {
     /// # Errors
     ///
     /// As [`crate::Observer::watch`].
-    pub fn watch(self, name: impl AsRef<str>) -> Result<Watch, Error> {
+    pub fn watch(&self, name: impl AsRef<str>) -> Result<Watch, Error> {
         Ok(Watch::new(self.background.wait(self.inner.watch(name))?, &self.background))
     }
 
@@ -129,7 +129,7 @@ impl Observer {
     /// # Errors
     ///
     /// As [`crate::Observer::observe`].
-    pub fn observe(self, name: impl AsRef<str>) -> Result<Leaders, Error> {
+    pub fn observe(&self, name: impl AsRef<str>) -> Result<Leaders, Error> {
         Ok(Leaders::new(self.background.wait(self.inner.observe(name))?, &self.background))
     }
 

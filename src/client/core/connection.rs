@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::types::Timestamp;
 use crate::types::lease::{self, PAUSE_MIN};
 
-use super::second::Second;
 use super::{End, Lease};
 use crate::client::lease::Patience;
 
@@ -73,6 +72,48 @@ pub(super) enum Away {
     Dialing(Timestamp),
 }
 
+/// A second connection, at whatever stage.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Second {
+    /// The next attempt is made then.
+    Pausing(Timestamp),
+    /// It is being made.
+    Dialing {
+        /// Which connection it is.
+        number: u64,
+        /// When that has taken too long.
+        until: Timestamp,
+    },
+    /// Hello was sent over it, Welcome has not come.
+    Greeting {
+        /// Which connection it is.
+        number: u64,
+        /// When Hello was sent.
+        hello_sent: Timestamp,
+        /// When that has taken too long. None: it is not given up before the first, because the end
+        /// of a connection that the server knows can be the end of the session.
+        until: Option<Timestamp>,
+    },
+}
+
+impl Second {
+    /// Whether Hello was said.
+    pub(super) fn has_greeted(self) -> bool {
+        match self {
+            Self::Greeting { .. } => true,
+            Self::Pausing(_) | Self::Dialing { .. } => false,
+        }
+    }
+
+    /// When there is something to do about it, if nothing happens before.
+    pub(super) fn deadline(self) -> Option<Timestamp> {
+        match self {
+            Self::Pausing(until) | Self::Dialing { until, .. } => Some(until),
+            Self::Greeting { until, .. } => until,
+        }
+    }
+}
+
 impl Open {
     /// A connection, of this `generation`, that was just welcomed to `lease`. If there `can_be_another`, this one is given
     /// up while there is still time for it.
@@ -117,7 +158,7 @@ impl Open {
 /// How long to wait between attempts: at first not at all, then longer each time, never twice the
 /// same, up to a part of the ttl.
 #[derive(Debug)]
-pub(in crate::client) struct Backoff {
+pub(super) struct Backoff {
     /// Attempts since the server last answered a keep-alive. A connection that is welcomed and
     /// ends at once counts too, or we would come back without end and without a pause.
     attempts: u32,
@@ -126,17 +167,17 @@ pub(in crate::client) struct Backoff {
 }
 
 impl Backoff {
-    pub(in crate::client) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self { attempts: 0, seed: seed | 1 }
     }
 
     /// The connection proved itself.
-    pub(in crate::client) fn reward(&mut self) {
+    pub(super) fn reward(&mut self) {
         self.attempts = 0;
     }
 
     /// The pause before the next attempt.
-    pub(in crate::client) fn pause(&mut self, ttl: Duration) -> Duration {
+    pub(super) fn pause(&mut self, ttl: Duration) -> Duration {
         let attempts = self.attempts;
         self.attempts = attempts.saturating_add(1);
         let Some(doublings) = attempts.checked_sub(1) else { return Duration::ZERO };

@@ -8,7 +8,7 @@ use crate::types::{
     Epoch, FencingToken, GoodbyeCode, LostReason, RejectionCode, RequestId, Secret, SessionId,
     Timestamp, Ttl,
 };
-use crate::wire::{Claim, CycleLink, LockStatus, Wait};
+use crate::wire::{Claim, CycleLink, LockStatus, ServerMessage, Wait};
 
 /// What a client tells about itself in its Hello.
 #[derive(Clone, Debug, Default)]
@@ -176,5 +176,24 @@ pub(crate) enum Effect {
         request: RequestId,
         /// Why.
         reason: LostReason,
+    },
+    /// What was to be seen. It comes once, or of what lasts again and again.
+    Seen {
+        /// The look.
+        look: u64,
+        /// As the server says it.
+        answer: Box<ServerMessage>,
+    },
+    /// Until there is an answer again, what there would have been to hear is missed.
+    Interrupted {
+        /// The look.
+        look: u64,
+    },
+    /// The look is over without an answer, or without another.
+    Unseen {
+        /// The look.
+        look: u64,
+        /// Why.
+        refusal: Refusal,
     },
 }

@@ -24,6 +24,7 @@ mod connection;
 mod convert;
 mod effect;
 mod lapse;
+mod looks;
 mod receive;
 mod request;
 mod resume;
@@ -38,12 +39,13 @@ use crate::types::{FencingToken, GoodbyeCode, LostReason, RequestId, Timestamp, 
 use crate::wire::ClientMessage;
 
 use super::lease::{Lease, Patience};
-use connection::{Away, Greeting, KEEP_ALIVES_UNANSWERED_MAX, Phase};
+use connection::{Away, Backoff, Greeting, KEEP_ALIVES_UNANSWERED_MAX, Phase};
+use looks::Looks;
 use request::{Grant, Request, State};
 use resume::Session;
 
-pub(super) use connection::Backoff;
 pub(crate) use effect::{Ask, Effect, End, Introduction, Reconnect, Refusal, Rejection, Welcome};
+pub(crate) use looks::{Look, Purpose};
 pub(super) use receive::message_name;
 
 /// No more requests than this are kept for a server that cannot be reached: it would refuse them.
@@ -56,6 +58,8 @@ pub(crate) struct Core {
     phase: Phase,
     /// Who we are, for every Hello.
     introduction: Introduction,
+    /// What the connections are for.
+    purpose: Purpose,
     /// How to come back; none: the first connection is the only one.
     reconnect: Option<Reconnect>,
     /// When to come back.
@@ -101,6 +105,8 @@ pub(crate) struct Core {
     /// Requests below this may have been answered twice, over two connections: an answer to one that
     /// is over means nothing.
     request_repeated: u64,
+    /// What is asked besides locks.
+    looks: Looks,
     /// What is to be sent, in this order. Empty while there is no connection.
     messages: Vec<ClientMessage>,
     /// What is to be told, in this order.
@@ -111,15 +117,27 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// A client that says Hello at `now`.
+    /// A client that says Hello at `now`, to lock.
+    #[cfg(test)]
     pub(crate) fn new(
         introduction: Introduction,
         reconnect: Option<Reconnect>,
         now: Timestamp,
     ) -> Self {
+        Self::begin(introduction, reconnect, Purpose::Session, now)
+    }
+
+    /// A client that says Hello at `now`, for whatever purpose.
+    pub(crate) fn begin(
+        introduction: Introduction,
+        reconnect: Option<Reconnect>,
+        purpose: Purpose,
+        now: Timestamp,
+    ) -> Self {
         let mut core = Self {
             phase: Phase::Greeting(Greeting { hello_sent: now, give_up_at: None }),
             introduction,
+            purpose,
             reconnect,
             backoff: Backoff::new(reconnect.map_or(0, |reconnect| reconnect.seed)),
             patience: Patience::default(),
@@ -128,7 +146,7 @@ impl Core {
             trouble: End::Disconnected,
             unreachable: false,
             began: false,
-            session: None,
+            session: Session::of(purpose),
             lease: None,
             lapsed: false,
             sequence: 0,
@@ -140,6 +158,7 @@ impl Core {
             conversions: BTreeMap::new(),
             request_next: 1,
             request_repeated: 0,
+            looks: Looks::default(),
             messages: Vec::new(),
             effects: Vec::new(),
             #[cfg(test)]
@@ -475,6 +494,7 @@ impl Core {
                 State::Releasing { asked: false, .. } | State::Cancelling => {}
             }
         }
+        self.end_looks();
     }
 }
 

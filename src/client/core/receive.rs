@@ -45,7 +45,12 @@ impl Core {
             }
             ServerMessage::Rejected { request, code, message, lock, cycle } => {
                 let code = RejectionCode::from_number(code);
-                self.rejected(request, Rejection { code, message, lock, cycle }, now)
+                let rejection = Rejection { code, message, lock, cycle };
+                if Self::is_look(request) {
+                    self.look_rejected(request, rejection)
+                } else {
+                    self.rejected(request, rejection, now)
+                }
             }
             ServerMessage::Goodbye { code, rejection, message } => {
                 let code = GoodbyeCode::from_number(code);
@@ -59,12 +64,8 @@ impl Core {
             | ServerMessage::Outlook { query_id, .. }
             | ServerMessage::JournalStatus { query_id, .. }
             | ServerMessage::Revoked { query_id }
-            | ServerMessage::Subscribed { query_id } => {
-                Err(format!("an answer to query {query_id}, which was never asked"))
-            }
-            ServerMessage::Event { .. } | ServerMessage::Missed { .. } => {
-                Err("events, which were never asked for".to_owned())
-            }
+            | ServerMessage::Subscribed { query_id } => self.seen(query_id, message),
+            ServerMessage::Event { .. } | ServerMessage::Missed { .. } => self.overheard(&message),
         };
         if let Err(how) = handled {
             self.believe_no_more(how);

@@ -22,10 +22,13 @@ use crate::types::{Secret, Timestamp, Ttl};
 use crate::wire::{self, Attach, ClientMessage, Held, PROTOCOL, Standing};
 
 use super::connection::{Away, Greeting, Open, Phase};
-use super::{Core, Effect, End, Lease, Refusal, Rejection, Request, State, Welcome};
+use super::{Core, Effect, End, Lease, Purpose, Refusal, Rejection, Request, State, Welcome};
 
 /// Ids listed in one part of an account: half of what a frame has room for.
 const ACCOUNT_IDS_MAX: usize = 2_000;
+/// Without a session there is no lease; the connection is looked after as if there were one of this length,
+/// so a keep-alive goes out every 10 s.
+const LOOK_TTL: Duration = Duration::from_secs(40);
 /// So much higher is the generation after one that was called stale. That it was cannot be, but if
 /// it is, a few attempts end it.
 const GENERATION_LEAP: u64 = 16;
@@ -42,6 +45,18 @@ pub(super) struct Session {
     generation: u64,
     /// The run of the coordinator that last welcomed it.
     epoch: u64,
+}
+
+impl Session {
+    /// The session that there is before the first connection.
+    pub(super) fn of(purpose: Purpose) -> Option<Self> {
+        match purpose {
+            Purpose::Session | Purpose::Look => None,
+            Purpose::End { session: id, secret, generation } => {
+                Some(Self { id, secret, generation, epoch: 0 })
+            }
+        }
+    }
 }
 
 /// What a Welcome says.
@@ -102,6 +117,7 @@ impl Core {
     /// The Hello of the next connection.
     pub(super) fn hello(&mut self) -> ClientMessage {
         let attach = match &mut self.session {
+            None if self.purpose == Purpose::Look => Attach::Observer,
             None => Attach::New,
             Some(session) => {
                 session.generation += 1;
@@ -110,7 +126,8 @@ impl Core {
             }
         };
         // What the server gave is what to ask for again: its default may be another by now.
-        let ttl = self.introduction.ttl.or(self.lease.map(|lease| lease.ttl()));
+        let given = self.lease.filter(|_| self.purpose != Purpose::Look).map(|lease| lease.ttl());
+        let ttl = self.introduction.ttl.or(given);
         ClientMessage::Hello(wire::Hello {
             protocol: PROTOCOL,
             attach,
@@ -131,6 +148,7 @@ impl Core {
         if has_failed {
             self.unreachable = true;
             self.refuse_tries();
+            self.refuse_looks();
         }
         if second.is_some_and(|second| self.go_on_with(second, now)) {
             return;
@@ -151,6 +169,7 @@ impl Core {
         self.phase = Phase::Away(Away::Pausing(now));
         if was_open {
             self.forget_what_the_account_covers();
+            self.interrupt_looks();
             self.linger_from(now);
             self.lapse_if_due(now);
         }
@@ -322,13 +341,22 @@ impl Core {
         if protocol != PROTOCOL {
             return Err(format!("it speaks version {protocol}"));
         }
-        let ttl = Ttl::new(Duration::from_millis(ttl_ms.into())).map_err(|e| e.to_string())?;
+        let length = match self.purpose {
+            Purpose::Session | Purpose::End { .. } => Duration::from_millis(ttl_ms.into()),
+            Purpose::Look => LOOK_TTL,
+        };
+        let ttl = Ttl::new(length).map_err(|error| error.to_string())?;
         let known = self.known(welcome)?;
         if known != Known::Nothing && known != Known::Everything {
             self.doubt_holds();
         }
         let latest = self.session.as_ref().map_or(0, |s| s.generation).max(generation);
-        self.session = Some(Session { id: session, secret, generation: latest, epoch });
+        self.session = match self.purpose {
+            Purpose::Session | Purpose::End { .. } => {
+                Some(Session { id: session, secret, generation: latest, epoch })
+            }
+            Purpose::Look => None,
+        };
         let mut lease = Lease::new(hello_sent, ttl);
         if known == Known::Everything
             && let Some(before) = &self.lease
@@ -349,6 +377,7 @@ impl Core {
             self.repeat(known, now);
         }
         self.began = true;
+        self.look_anew();
         Ok(())
     }
 

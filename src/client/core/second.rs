@@ -17,53 +17,11 @@ use std::time::Duration;
 use crate::types::{GoodbyeCode, RejectionCode, Timestamp, lease};
 use crate::wire::{ClientMessage, ServerMessage};
 
-use super::connection::{Away, Greeting, Open, Phase};
+use super::connection::{Away, Greeting, Open, Phase, Second};
 use super::{Core, End};
 
 /// A Welcome is waited for as long as this many overdue answers: until the first connection is given up too.
 const WELCOME_ANSWERS: u32 = 6;
-
-/// A second connection, at whatever stage.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Second {
-    /// The next attempt is made then.
-    Pausing(Timestamp),
-    /// It is being made.
-    Dialing {
-        /// Which connection it is.
-        number: u64,
-        /// When that has taken too long.
-        until: Timestamp,
-    },
-    /// Hello was sent over it, Welcome has not come.
-    Greeting {
-        /// Which connection it is.
-        number: u64,
-        /// When Hello was sent.
-        hello_sent: Timestamp,
-        /// When that has taken too long. None: it is not given up before the first, because the end
-        /// of a connection that the server knows can be the end of the session.
-        until: Option<Timestamp>,
-    },
-}
-
-impl Second {
-    /// Whether Hello was said.
-    pub(super) fn has_greeted(self) -> bool {
-        match self {
-            Self::Greeting { .. } => true,
-            Self::Pausing(_) | Self::Dialing { .. } => false,
-        }
-    }
-
-    /// When there is something to do about it, if nothing happens before.
-    fn deadline(self) -> Option<Timestamp> {
-        match self {
-            Self::Pausing(until) | Self::Dialing { until, .. } => Some(until),
-            Self::Greeting { until, .. } => until,
-        }
-    }
-}
 
 impl Core {
     /// The number of the second connection that is wanted, or made, or there.
@@ -226,6 +184,7 @@ impl Core {
         self.trouble = End::Silent(self.silence(now));
         self.messages.clear();
         self.forget_what_the_account_covers();
+        self.interrupt_looks();
         if self.go_on_with(second, now) {
             self.greet(message, now);
         }
@@ -247,6 +206,7 @@ impl Core {
                 self.trouble = end;
                 self.messages.clear();
                 self.forget_what_the_account_covers();
+                self.interrupt_looks();
                 self.go_on_with(second, now);
             }
             // By one that was given up.

@@ -233,5 +233,8 @@ fn told(effect: &Effect) -> String {
         Effect::Lost { request, reason } => {
             format!("lost:{}:{}", request.number(), reason.number())
         }
+        Effect::Seen { look, answer } => format!("seen:{look}:{}", hex(answer)),
+        Effect::Interrupted { look } => format!("interrupted:{look}"),
+        Effect::Unseen { look, refusal } => format!("unseen:{look}:{}", refused(refusal)),
     }
 }

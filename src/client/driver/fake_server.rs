@@ -26,8 +26,12 @@ impl Clock for TokioClock {
     }
 }
 
+pub(super) fn clock() -> Arc<dyn Clock> {
+    Arc::new(TokioClock(Instant::now()))
+}
+
 pub(super) fn builder() -> ClientBuilder {
-    Client::builder().clock(Arc::new(TokioClock(Instant::now())))
+    Client::builder().clock(clock())
 }
 
 /// Where a client's connections go: each, as it is made, is given to the test.

@@ -10,7 +10,9 @@
 
 mod connector;
 mod link;
+mod looks;
 mod race;
+mod report;
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -22,7 +24,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::join;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{self, Sleep};
 
 use crate::clock::Clock;
@@ -33,8 +35,11 @@ use super::core::{Core, Effect, Refusal, Welcome};
 use super::error::{Error, closed_by_server};
 use super::lease::LeaseCell;
 use super::process::{Own, Process};
+use super::session_event::SessionEvent;
 use super::shared::{Command, Ending, Failure, Hold, NewRequest, Shared};
 use link::{Connection, Link, LinkEvent};
+use looks::Onlookers;
+use report::Reporter;
 
 #[cfg(all(test, feature = "server"))]
 pub(crate) use connector::Connecting;
@@ -54,6 +59,8 @@ pub(super) struct Ways {
     pub(super) ready: oneshot::Sender<Welcome>,
     /// To who wants to know which session it is now.
     pub(super) welcome: watch::Sender<Option<Welcome>>,
+    /// To who wants to know what becomes of the session.
+    pub(super) events: broadcast::Sender<SessionEvent>,
 }
 
 /// Who is to be told about a request.
@@ -103,6 +110,10 @@ pub(super) struct Driver<C: Connector> {
     endings: mpsc::UnboundedReceiver<Ending>,
     /// Who is to be told about which request.
     entries: HashMap<u64, Entry>,
+    /// Who is to be told what is seen.
+    onlookers: Onlookers,
+    /// Tells what becomes of the session.
+    reporter: Reporter,
     /// Who waits for the first session to open.
     ready: Option<oneshot::Sender<Welcome>>,
     /// Where the handles see which session it is.
@@ -139,6 +150,8 @@ impl<C: Connector> Driver<C> {
             commands: ways.commands,
             endings: ways.endings,
             entries: HashMap::new(),
+            onlookers: Onlookers::default(),
+            reporter: Reporter::new(ways.events),
             ready: Some(ways.ready),
             welcome: ways.welcome,
             closing: None,
@@ -181,9 +194,10 @@ impl<C: Connector> Driver<C> {
         }
     }
 
-    /// Sets the timer to the core's next deadline, if that is another than before.
+    /// Sets the timer to the core's next deadline, or to when there is something to tell, if that is another than before.
     fn set_timer(&mut self) {
-        let deadline = self.core.next_deadline();
+        let deadlines = [self.core.next_deadline(), self.report_due()];
+        let deadline = deadlines.into_iter().flatten().min();
         if deadline == self.timer_set_to {
             return;
         }
@@ -284,6 +298,7 @@ impl<C: Connector> Driver<C> {
         }
         match command {
             Some(Command::Request(new)) => self.request(*new),
+            Some(Command::Look(new)) => self.look(*new),
             Some(Command::Close(done)) => {
                 self.core.goodbye();
                 self.closing = Some(done);
@@ -310,6 +325,7 @@ impl<C: Connector> Driver<C> {
     fn handle_ending(&mut self, ending: Ending) {
         match ending {
             Ending::Cancel(request) => self.cancel(request),
+            Ending::LookAway(look) => self.look_away(look),
             Ending::Release { request, answer } => {
                 match self.entries.get_mut(&request.number()) {
                     Some(&mut Entry { lost: Some(reason), .. }) => {
@@ -347,6 +363,7 @@ impl<C: Connector> Driver<C> {
             let cause = self.link.take_failure().map(Arc::new).or(self.cause.take());
             self.end.get_or_init(|| Error::ended(&self.server, end, cause));
         }
+        self.report_connection();
         let effects = self.core.take_effects();
         // First what ends or limits belief, then what prolongs it.
         for effect in &effects {
@@ -358,6 +375,8 @@ impl<C: Connector> Driver<C> {
         for effect in effects {
             self.tell(effect);
         }
+        self.report_standing();
+        self.tell_watchers();
     }
 
     /// Gives up the connections that are not wanted any more, begins to make those that are.
@@ -413,7 +432,10 @@ impl<C: Connector> Driver<C> {
             | Effect::Queued { .. }
             | Effect::Refused { .. }
             | Effect::Released { .. }
-            | Effect::Confirmed { .. } => return,
+            | Effect::Confirmed { .. }
+            | Effect::Seen { .. }
+            | Effect::Interrupted { .. }
+            | Effect::Unseen { .. } => return,
         };
         let Some(entry) = self.entries.get(&request.number()) else { return };
         if let Some(until) = until {
@@ -429,6 +451,7 @@ impl<C: Connector> Driver<C> {
             Effect::Welcomed(welcome) => {
                 self.connector.welcomed();
                 self.welcome.send_replace(Some(welcome));
+                self.reporter.welcomed(&welcome);
                 if let Some(ready) = self.ready.take() {
                     let _ = ready.send(welcome);
                 }
@@ -478,9 +501,13 @@ impl<C: Connector> Driver<C> {
                     // The release is on its way to us, and wants to hear of it.
                     entry.lost = Some(reason);
                 } else {
+                    self.reporter.lost(entry.hold.token(), reason);
                     self.entries.remove(&request.number());
                 }
             }
+            Effect::Seen { look, answer } => self.show(look, answer),
+            Effect::Interrupted { look } => self.interrupt(look),
+            Effect::Unseen { look, refusal } => self.end_look(look, refusal),
         }
     }
 
@@ -555,7 +582,11 @@ mod fake_server;
 #[cfg(test)]
 mod forked_tests;
 #[cfg(test)]
+mod look_tests;
+#[cfg(test)]
 mod reconnect_tests;
+#[cfg(test)]
+mod report_tests;
 #[cfg(test)]
 mod several_tests;
 #[cfg(test)]

@@ -151,6 +151,30 @@ async fn a_dropped_guard_is_released_before_anything_asked_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_release_that_is_given_up_half_way_gives_the_lock_back_all_the_same() {
+    for polls in [0, 1] {
+        let (mut server, client, guard) = FakeServer::with_guard().await;
+        let mut release = Box::pin(guard.release());
+        for _ in 0..polls {
+            assert!(futures_util::future::poll_immediate(&mut release).await.is_none());
+        }
+        drop(release);
+        assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
+        drop(client);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_that_is_given_up_half_way_ends_the_session_all_the_same() {
+    let (mut server, client, guard) = FakeServer::with_guard().await;
+    let mut close = Box::pin(client.close());
+    assert!(futures_util::future::poll_immediate(&mut close).await.is_none());
+    drop(close);
+    assert_eq!(server.hear().await, ClientMessage::Goodbye);
+    assert!(!guard.is_held());
+}
+
+#[tokio::test(start_paused = true)]
 async fn release_reports_what_the_server_says() {
     let (mut server, client, guard) = FakeServer::with_guard().await;
     let release = tokio::spawn(guard.release());
@@ -228,14 +252,6 @@ async fn a_request_that_cannot_be_is_refused_before_anything_is_sent() {
     }
     drop(client);
     assert_eq!(server.hear().await, ClientMessage::Goodbye);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_client_over_a_stream_cannot_look() {
-    let (_server, client) = FakeServer::with_client().await;
-    assert!(matches!(client.status("a").await, Err(Error::InvalidRequest { .. })));
-    assert!(matches!(client.watch("a").await, Err(Error::InvalidRequest { .. })));
-    assert!(matches!(client.observe("a").await, Err(Error::InvalidRequest { .. })));
 }
 
 #[tokio::test(start_paused = true)]

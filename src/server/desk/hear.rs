@@ -82,6 +82,7 @@ impl Desk {
             ClientMessage::Watch { query_id, ref name } => {
                 self.watch(connection, query_id, name, now);
             }
+            ClientMessage::Unwatch { ref name } => self.unwatch(connection, name),
             ClientMessage::Subscribe { query_id, ref name } => {
                 self.subscribe(connection, query_id, name.as_deref(), now);
             }

@@ -45,19 +45,33 @@ impl Watches {
         watchers.map(|(connection, query_id)| (*connection, *query_id))
     }
 
+    /// A connection watches a lock no more. Says whether nobody watches it now who did.
+    pub(super) fn unwatch(&mut self, connection: ConnectionId, lock: &LockName) -> bool {
+        let Some(locks) = self.by_connection.get_mut(&connection) else { return false };
+        if !locks.remove(lock) {
+            return false;
+        }
+        if locks.is_empty() {
+            self.by_connection.remove(&connection);
+        }
+        self.leave(connection, lock)
+    }
+
     /// A connection watches nothing any more. Gives the locks that nobody watches now.
     pub(super) fn end(&mut self, connection: ConnectionId) -> Vec<LockName> {
         let locks = self.by_connection.remove(&connection).unwrap_or_default();
-        let is_last = |lock: &LockName| {
-            let Some(watchers) = self.by_lock.get_mut(lock) else { return true };
-            watchers.remove(&connection);
-            let is_last = watchers.is_empty();
-            if is_last {
-                self.by_lock.remove(lock);
-            }
-            is_last
-        };
-        locks.into_iter().filter(is_last).collect()
+        locks.into_iter().filter(|lock| self.leave(connection, lock)).collect()
+    }
+
+    /// Takes a connection from those who watch a lock. Says whether it was the last.
+    fn leave(&mut self, connection: ConnectionId, lock: &LockName) -> bool {
+        let Some(watchers) = self.by_lock.get_mut(lock) else { return true };
+        watchers.remove(&connection);
+        let is_last = watchers.is_empty();
+        if is_last {
+            self.by_lock.remove(lock);
+        }
+        is_last
     }
 }
 
@@ -87,6 +101,33 @@ mod tests {
         assert_eq!(of_a(&watches), [(connection(2), 20)]);
         assert_eq!(watches.end(connection(2)), [lock("a")]);
         assert!(watches.by_lock.is_empty() && watches.by_connection.is_empty());
+    }
+
+    #[test]
+    fn a_watch_that_is_given_up_leaves_nothing_and_no_other_watch_ends() {
+        let mut watches = Watches::default();
+        watches.watch(connection(1), lock("a"), 10).unwrap();
+        watches.watch(connection(1), lock("b"), 11).unwrap();
+        watches.watch(connection(2), lock("a"), 20).unwrap();
+        assert!(!watches.unwatch(connection(1), &lock("a")), "another watches it still");
+        assert!(!watches.unwatch(connection(1), &lock("a")), "it is not watched twice");
+        assert!(!watches.unwatch(connection(3), &lock("a")), "a stranger watches nothing");
+        assert_eq!(watches.of(&lock("a")).collect::<Vec<_>>(), [(connection(2), 20)]);
+        assert!(
+            watches.unwatch(connection(1), &lock("b"))
+                && watches.unwatch(connection(2), &lock("a"))
+        );
+        assert!(watches.by_lock.is_empty() && watches.by_connection.is_empty());
+    }
+
+    #[test]
+    fn a_watch_that_is_given_up_makes_room_for_another() {
+        let mut watches = Watches::default();
+        for i in 0..WATCHES_PER_CONNECTION_MAX * 2 {
+            let name = lock(&i.to_string());
+            watches.watch(connection(1), name.clone(), 1).unwrap();
+            watches.unwatch(connection(1), &name);
+        }
     }
 
     #[test]

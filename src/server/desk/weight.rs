@@ -100,6 +100,7 @@ fn beside_asked(asked: &ClientMessage) -> usize {
         }
         ClientMessage::Revoke { name, .. }
         | ClientMessage::Watch { name, .. }
+        | ClientMessage::Unwatch { name }
         | ClientMessage::Subscribe { name: Some(name), .. }
         | ClientMessage::Inspect {
             query: Query::Lock { name } | Query::Outlook { name }, ..

@@ -199,6 +199,9 @@ impl Person {
                     referee.tally.count("reclaimed");
                 }
                 Effect::Welcomed(welcome) => self.welcomed(at, welcome, dice, referee),
+                Effect::Seen { .. } | Effect::Interrupted { .. } | Effect::Unseen { .. } => {
+                    panic!("they only lock")
+                }
             }
         }
         granted

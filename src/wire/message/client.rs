@@ -98,6 +98,12 @@ pub enum ClientMessage {
         #[serde(deserialize_with = "extras")]
         extras: Vec<Extra>,
     },
+    /// Wants to see a lock no more. Needs no session. Not answered; what was shown before may still
+    /// come after it. A lock that is not watched is no error.
+    Unwatch {
+        /// The lock.
+        name: String,
+    },
 }
 
 /// An additional wish of a request. Of two of a kind the last counts.

@@ -134,6 +134,7 @@ fn every_variant_of_every_enum_is_in_the_golden_file() {
             | ClientMessage::Reclaim(_)
             | ClientMessage::Account(_)
             | ClientMessage::Watch { .. }
+            | ClientMessage::Unwatch { .. }
             | ClientMessage::Subscribe { .. } => {}
         }
     }

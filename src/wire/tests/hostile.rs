@@ -85,7 +85,8 @@ fn a_length_that_is_a_lie_is_refused_in_every_field_that_has_one() {
             ClientMessage::Hello(Hello { identity: text, .. })
             | ClientMessage::Inspect { query: Query::Lock { name: text }, .. }
             | ClientMessage::Revoke { name: text, .. }
-            | ClientMessage::Watch { name: text, .. } => lie_about(&message, text),
+            | ClientMessage::Watch { name: text, .. }
+            | ClientMessage::Unwatch { name: text } => lie_about(&message, text),
             ClientMessage::Subscribe { name, .. } => {
                 if let Some(text) = name {
                     lie_about(&message, text);
@@ -376,7 +377,7 @@ fn an_unknown_variant_is_refused_in_every_enum() {
             assert!(error.contains("variant index"), "{error}");
         }
     }
-    check::<ClientMessage>(14);
+    check::<ClientMessage>(15);
     check::<Extra>(2);
     check::<ServerMessage>(18);
     check::<Attach>(3);
@@ -414,10 +415,10 @@ fn nothing_is_no_message() {
 
 #[test]
 fn an_error_says_what_was_wrong_in_a_line() {
-    let error = decode::<ClientMessage>(&[14, 0, 0, 0]).unwrap_err().to_string();
+    let error = decode::<ClientMessage>(&[15, 0, 0, 0]).unwrap_err().to_string();
     assert_eq!(
         error,
-        "malformed message: invalid value: integer `14`, expected variant index 0 <= i < 14"
+        "malformed message: invalid value: integer `15`, expected variant index 0 <= i < 15"
     );
 }
 

@@ -135,6 +135,7 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
                 claims: smallvec![claim("printer", Mode::Exclusive)],
             })),
         ),
+        ("Unwatch", ClientMessage::Unwatch { name: "printer".into() }),
     ]
 }
 

@@ -149,6 +149,7 @@ pub(super) fn client_message() -> impl Strategy<Value = ClientMessage> {
             .prop_map(|(request, extras)| ClientMessage::RequestWith { request, extras }),
         (reclaim().prop_map(Box::new), extras())
             .prop_map(|(reclaim, extras)| ClientMessage::ReclaimWith { reclaim, extras }),
+        text().prop_map(|name| ClientMessage::Unwatch { name }),
     ]
 }
 

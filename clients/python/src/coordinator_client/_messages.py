@@ -486,6 +486,12 @@ class ReclaimWith(NamedTuple):
     extras: List[Extra]
 
 
+class Unwatch(NamedTuple):
+    """Wants to see a lock no more."""
+
+    name: string
+
+
 # --- messages of the server ----------------------------------------------------------------------
 
 
@@ -631,7 +637,7 @@ class JournalSeen(NamedTuple):
 
 ClientMessage = Union[
     Hello, Request, Release, Cancel, KeepAlive, Goodbye, Inspect, Revoke, Reclaim, Account, Watch,
-    Subscribe, RequestWith, ReclaimWith,
+    Subscribe, RequestWith, ReclaimWith, Unwatch,
 ]  # fmt: skip
 ServerMessage = Union[
     Welcome, Grant, Queued, Released, Cancelled, Lost, Rejected, KeptAlive, Farewell, ServerSeen,
@@ -657,7 +663,7 @@ CHOICES: Dict[str, Tuple[Type[Any], ...]] = {
     "JournalStart": (StartNew, StartSaved, StartReplayed, StartLost),
     "ClientMessage": (
         Hello, Request, Release, Cancel, KeepAlive, Goodbye, Inspect, Revoke, Reclaim, Account,
-        Watch, Subscribe, RequestWith, ReclaimWith,
+        Watch, Subscribe, RequestWith, ReclaimWith, Unwatch,
     ),
     "ServerMessage": (
         Welcome, Grant, Queued, Released, Cancelled, Lost, Rejected, KeptAlive, Farewell,

@@ -305,7 +305,7 @@ fn names_in_use(at: &Cursor) -> Vec<String> {
     let Ok(runtime) = runtime else { return Vec::new() };
     let ask = async {
         let server = settings.server.0.as_str();
-        let mut observer = Observer::connect_timeout(server, NAMES_TIMEOUT).await?;
+        let observer = Observer::connect_timeout(server, NAMES_TIMEOUT).await?;
         observer.locks().await
     };
     let locks = runtime.block_on(async { tokio::time::timeout(NAMES_TIMEOUT, ask).await });

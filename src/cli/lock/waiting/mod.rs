@@ -287,7 +287,7 @@ async fn look(
         Some(observer) => Some(observer),
         None => Observer::connect(server).await.ok(),
     };
-    let Some(mut observer) = observer else { return (None, (None, None)) };
+    let Some(observer) = observer else { return (None, (None, None)) };
     for lock in locks {
         match observer.lock(lock).await {
             Ok(Some(seen)) if !seen.holders.is_empty() => {

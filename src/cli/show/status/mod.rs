@@ -74,7 +74,7 @@ fn code(args: &StatusArgs, seen: &Seen) -> ExitCode {
 async fn look(args: &StatusArgs, settings: &Settings) -> Result<Seen, Failure> {
     let lock = args.name.as_deref().unwrap_or_default();
     let attempt = Attempt { server: &settings.server.0, lock, ..Attempt::default() };
-    let mut observer = connect(settings).await?;
+    let observer = connect(settings).await?;
     let seen = async {
         let server = observer.server_status().await?;
         let mut locks = match &args.name {
@@ -83,7 +83,7 @@ async fn look(args: &StatusArgs, settings: &Settings) -> Result<Seen, Failure> {
         };
         if args.waits {
             locks.retain(|lock| lock.waiter_count > 0);
-            name_all(&mut observer, &mut locks).await?;
+            name_all(&observer, &mut locks).await?;
             locks.retain(|lock| lock.waiter_count > 0);
         }
         locks.sort_by(|a, b| a.name.cmp(&b.name));
@@ -100,7 +100,7 @@ async fn look(args: &StatusArgs, settings: &Settings) -> Result<Seen, Failure> {
 }
 
 /// Asks again about locks of which only the first few holders and waiters were named.
-async fn name_all(observer: &mut Observer, locks: &mut [LockStatus]) -> Result<(), Error> {
+async fn name_all(observer: &Observer, locks: &mut [LockStatus]) -> Result<(), Error> {
     let is_cut = |lock: &&mut LockStatus| {
         lock.holder_count > lock.holders.len() as u64
             || lock.waiter_count > lock.waiters.len() as u64

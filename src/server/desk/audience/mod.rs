@@ -55,6 +55,16 @@ impl Desk {
         }
     }
 
+    /// A client wants to see a lock no more.
+    pub(super) fn unwatch(&mut self, connection: ConnectionId, name: &str) {
+        // What is no name is not watched either.
+        if let Ok(lock) = parse::lock_name(name)
+            && self.watches.unwatch(connection, &lock)
+        {
+            self.table.unwatch(&lock);
+        }
+    }
+
     /// A client wants to hear of what happens to requests.
     pub(super) fn subscribe(
         &mut self,

@@ -166,6 +166,34 @@ fn a_second_watch_of_a_lock_takes_the_place_of_the_first() {
 }
 
 #[test]
+fn a_watch_that_is_given_up_shows_nothing_more_and_others_go_on() {
+    let bench = Bench::new();
+    let watchers = [observer(&bench), observer(&bench)];
+    for watcher in &watchers {
+        watcher.submit(vec![watch(1, "leader"), watch(2, "printer")]);
+    }
+    watchers[0].submit(vec![
+        ClientMessage::Unwatch { name: "leader".into() },
+        ClientMessage::Unwatch { name: "never watched".into() },
+        ClientMessage::Unwatch { name: String::new() },
+    ]);
+    bench.settle();
+    assert_eq!(watchers.each_ref().map(|watcher| watcher.take().len()), [2, 2]);
+    let session = bench.open();
+    session.submit(vec![request(1, "leader")]);
+    bench.settle();
+    assert_eq!(watchers[0].take(), []);
+    assert_eq!(take_tokens(&watchers[1], 1).len(), 1);
+    // It can be taken up again, and the other lock was watched all the time.
+    watchers[0].submit(vec![watch(3, "leader")]);
+    bench.settle();
+    assert_eq!(take_tokens(&watchers[0], 3).len(), 1);
+    session.submit(vec![request(2, "printer")]);
+    bench.settle();
+    assert_eq!(take_tokens(&watchers[0], 2).len(), 1);
+}
+
+#[test]
 fn a_watch_that_cannot_be_is_rejected_and_the_others_go_on() {
     let bench = Bench::new();
     let watcher = observer(&bench);

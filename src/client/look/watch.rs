@@ -1,22 +1,19 @@
 //! Watches: a lock as it is now, and after every change.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use tokio::time::{self, Instant};
+use tokio::sync::{oneshot, watch};
 
-use crate::types::Ttl;
-use crate::wire::{ClientMessage, Holder, LockStatus, Mode, ServerMessage};
+use crate::wire::{Holder, LockStatus, Mode, ServerMessage};
 
-use super::core::Backoff;
-use super::error::Error;
-use super::line::Line;
 use super::observe::{Observations, Source};
-use super::servers::Servers;
+use crate::client::error::Error;
+use crate::client::process::Own;
+use crate::client::shared::{Interest, NewLook, News, Shared};
+use crate::client::within::within;
 
 /// How a watched lock was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +34,8 @@ impl LockState {
     }
 }
 
-/// Watches one lock, over a connection of its own; made by [`Client::watch`](super::Client::watch) or
-/// [`Observer::watch`](super::Observer::watch).
+/// Watches one lock; made by [`Client::watch`](crate::Client::watch) or
+/// [`Observer::watch`](crate::Observer::watch).
 ///
 /// A stream of observations. The first is the lock as it is. Every further one follows a change of
 /// its holders: one came or went, or changed its mode. Waiters are told as well, but are no news by
@@ -71,9 +68,31 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches the lock `name` over `line`.
-    pub(super) async fn begin(line: Line, name: String) -> Result<Self, Error> {
-        Ok(Self { states: Observations::of(Watcher::begin(line, name).await?) })
+    /// Watches the lock `name` over the connection of `shared`.
+    pub(in crate::client) async fn begin(
+        shared: &Arc<Shared>,
+        name: String,
+    ) -> Result<Self, Error> {
+        let (reply, begun) = oneshot::channel();
+        let begun = shared.begin_look(NewLook::Watch { name, seen: reply }, begun);
+        let (look, seen) = begun.await?;
+        let interest = Interest { look, shared: Arc::clone(shared) };
+        let mut watcher = Watcher { seen: Own::new(seen), told: None, interest };
+        // The first state is waited for, and left to be told.
+        let first = async {
+            watcher.seen.changed().await.map_err(|_| shared.end())?;
+            watcher.seen.mark_changed();
+            Ok(())
+        };
+        within(shared.answer_max, &shared.server, first).await?;
+        let refused = match &*watcher.seen.borrow() {
+            Some(News::Over(error)) => Some(error.clone()),
+            Some(News::Seen(_) | News::Interrupted(_)) | None => None,
+        };
+        match refused {
+            Some(error) => Err(error),
+            None => Ok(Self { states: Observations::of(watcher) }),
+        }
     }
 
     /// The lock as it is now, then as it is whenever its holders have changed.
@@ -101,71 +120,25 @@ impl Stream for Watch {
 /// What a watch does between two observations.
 #[derive(Debug)]
 struct Watcher {
-    /// The connection; none while there is none.
-    line: Option<Line>,
-    /// The lock.
-    name: String,
-    /// What is to be told next, if it was heard already.
-    untold: Option<LockState>,
+    /// How the lock is.
+    seen: Own<watch::Receiver<Option<News>>>,
     /// Who held the lock when it was told last, if it was.
     told: Option<Holders>,
-    /// How long to wait before the next attempt to connect.
-    backoff: Backoff,
-    /// When that is made, while there is no connection.
-    retry_at: Instant,
-    /// Since when there is the connection, while there is one.
-    connected: Instant,
-    /// Which servers.
-    servers: Servers,
-    /// How long connecting may take, and the first answer.
-    timeout: Duration,
+    /// Has it shown. Dropped after that in which it is seen.
+    interest: Interest,
 }
 
 impl Watcher {
-    async fn begin(line: Line, name: String) -> Result<Self, Error> {
-        let (servers, timeout) = (line.servers().clone(), line.timeout());
-        let mut watch = Self {
-            line: None,
-            name,
-            untold: None,
-            told: None,
-            // Seeded by the operating system, once per thread, and another each time.
-            backoff: Backoff::new(RandomState::new().build_hasher().finish()),
-            retry_at: Instant::now(),
-            connected: Instant::now(),
-            servers,
-            timeout,
-        };
-        watch.begin_over(line).await?;
-        Ok(watch)
-    }
-
-    /// Waits until there is something to tell, or there is no connection.
-    async fn wait_for_news(&mut self) -> Result<(), Error> {
-        let Some(line) = &mut self.line else {
-            time::sleep_until(self.retry_at).await;
-            let line = Line::connect(&self.servers, self.timeout).await?;
-            return self.begin_over(line).await;
-        };
-        let mut heard = line.listen().await?;
-        // Of what came together, the last is how it is.
-        while let Some(later) = line.next_if(|m| matches!(m, ServerMessage::LockStatus { .. })) {
-            heard = later;
+    /// How the lock is, when it is another state than was seen last.
+    async fn next_news(&mut self) -> Result<LockState, Error> {
+        let shared = &self.interest.shared;
+        self.seen.changed().await.map_err(|_| shared.end())?;
+        let news = self.seen.borrow_and_update().clone();
+        match news {
+            Some(News::Seen(message)) => news_of(*message, shared),
+            Some(News::Interrupted(error) | News::Over(error)) => Err(error),
+            None => Err(shared.end()),
         }
-        self.untold = Some(news(line, heard)?);
-        Ok(())
-    }
-
-    /// Watches over another connection. What was told already is not told again.
-    async fn begin_over(&mut self, mut line: Line) -> Result<(), Error> {
-        let name = self.name.clone();
-        let first = line.ask(|query_id| ClientMessage::Watch { query_id, name }).await?;
-        let news = news(&line, first)?;
-        let holders = Holders::of(&news);
-        let is_told = self.told.as_ref().is_some_and(|told| told.are_certainly(&holders));
-        self.untold = (!is_told).then_some(news);
-        (self.line, self.connected) = (Some(line), Instant::now());
-        Ok(())
     }
 }
 
@@ -174,31 +147,24 @@ impl Source for Watcher {
 
     async fn look(&mut self) -> Result<LockState, Error> {
         loop {
-            if let Some(state) = self.untold.take() {
-                self.told = Some(Holders::of(&state));
+            let state = self.next_news().await?;
+            let holders = Holders::of(&state);
+            // It is shown again over each connection.
+            if !self.told.as_ref().is_some_and(|told| told.are_certainly(&holders)) {
+                self.told = Some(holders);
                 return Ok(state);
-            }
-            if let Err(error) = self.wait_for_news().await {
-                if !error.is_retryable() {
-                    return Err(error);
-                }
-                // One that begins and is cut at once does not begin again at once.
-                if self.line.take().is_some() && self.connected.elapsed() > self.timeout {
-                    self.backoff.reward();
-                }
-                self.retry_at = Instant::now() + self.backoff.pause(Ttl::default().length());
             }
         }
     }
 }
 
 /// What `message` says about the lock.
-fn news(line: &Line, message: ServerMessage) -> Result<LockState, Error> {
+fn news_of(message: ServerMessage, shared: &Shared) -> Result<LockState, Error> {
     match message {
         ServerMessage::LockStatus { mut locks, .. } => {
             Ok(locks.pop().map_or(LockState::Free, LockState::InUse))
         }
-        other => Err(line.out_of_place(&other)),
+        other => Err(shared.out_of_place(&other)),
     }
 }
 

@@ -9,19 +9,15 @@ use tokio::sync::oneshot;
 use crate::types::{Epoch, SessionId, Ttl};
 use crate::wire::LockStatus;
 
-use super::connect::ClientBuilder;
-use super::core::Welcome;
-use super::elect::Leaders;
-use super::error::Error;
+use super::events::SessionEvents;
 use super::guard::LockGuard;
-use super::key::SessionKey;
-use super::observer::Observer;
 use super::owner::Owner;
 use super::request::{LockAllRequest, LockRequest, unless_busy};
 use super::semaphore::Semaphore;
-use super::servers::Servers;
-use super::shared::{Command, Shared};
-use super::watch::Watch;
+use crate::client::core::Welcome;
+use crate::client::error::Error;
+use crate::client::look::{Leaders, Observer, Watch};
+use crate::client::shared::{Command, Shared};
 
 /// A session with a coordinator, over one connection that carries any number of requests at once.
 ///
@@ -37,7 +33,7 @@ use super::watch::Watch;
 /// held and waiters keep their places. That also works after a restart or a crash of the
 /// coordinator. Meanwhile
 ///
-/// - guards are in [jeopardy](super::HoldState::Jeopardy), and lost if there is no connection when
+/// - guards are in [jeopardy](crate::HoldState::Jeopardy), and lost if there is no connection when
 ///   the lease ends;
 /// - requests wait on, those made meanwhile too. One with a timeout fails with
 ///   [`Error::Unavailable`] when it has waited that long. One that would not wait fails as soon as
@@ -77,33 +73,8 @@ pub struct Client {
 }
 
 impl Client {
-    pub(super) fn new(shared: Arc<Shared>, welcome: Welcome) -> Self {
+    pub(in crate::client) fn new((shared, welcome): (Arc<Shared>, Welcome)) -> Self {
         Self { shared, welcome }
-    }
-
-    /// Opens a session with the coordinator at `servers`. That is a `host:port`, or a host for the
-    /// port 5625, or [several](Servers) that are tried in this order. [`Client::builder`] has the
-    /// settings.
-    ///
-    /// Of all addresses of a name, IPv6 and IPv4, the first that answers is taken. Names are looked
-    /// up anew for each connection.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Unavailable`] if none answers there, [`Error::Protocol`] if something else does,
-    /// [`Error::Rejected`] and [`Error::Draining`] if it does not want us. The first connection is
-    /// tried once, with each server.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime with I/O and time enabled, as tokio does.
-    pub async fn connect(servers: impl Into<Servers>) -> Result<Self, Error> {
-        Self::builder().connect(servers).await
-    }
-
-    /// A client with other settings than the usual.
-    pub fn builder() -> ClientBuilder {
-        ClientBuilder::default()
     }
 
     /// A request for the lock `name`: await it, or say first how it is wanted.
@@ -116,6 +87,11 @@ impl Client {
     /// # Errors
     ///
     /// As for [`LockRequest`], but for [`Error::Busy`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If this is dropped before it is done, the request is cancelled: a lock that was granted meanwhile is
+    /// given back.
     pub async fn try_lock(&self, name: impl AsRef<str>) -> Result<Option<LockGuard>, Error> {
         unless_busy(self.lock(name)).await
     }
@@ -161,9 +137,13 @@ impl Client {
         self.lock(name).value(value.into())
     }
 
-    /// The leaders of the election `name`, from now on, over a connection of its own.
+    /// The leaders of the election `name`, from now on.
     ///
     /// # Errors
+    ///
+    /// As [`Client::watch`].
+    ///
+    /// # Cancel safety
     ///
     /// As [`Client::watch`].
     ///
@@ -186,48 +166,72 @@ impl Client {
         Ok(Leaders::new(self.watch(name).await?))
     }
 
-    /// Watches the lock `name` from now on, over a connection of its own.
+    /// Watches the lock `name` from now on. It goes over the session's connection, which is kept as long
+    /// as the watch is.
     ///
     /// # Errors
     ///
-    /// As [`Client::status`], and [`Error::Rejected`] if this coordinator does not watch.
+    /// As [`Client::status`], and [`Error::Rejected`] if this coordinator does not watch, or not as many
+    /// locks on one connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// If this is dropped before it is done, nothing is watched.
     pub async fn watch(&self, name: impl AsRef<str>) -> Result<Watch, Error> {
-        self.observer().await?.watch(name).await
+        self.observer().watch(name).await
     }
 
-    /// The lock `name` as it is now, who holds it and who waits; `None` if nobody does. Asked over a
-    /// connection of its own; for many questions, make an [`Observer`].
+    /// The lock `name` as it is now, who holds it and who waits; `None` if nobody does.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidRequest`] if that is no name for a lock, or if this client was connected with
-    /// [`connect_with`](ClientBuilder::connect_with) and so does not know the way;
-    /// [`Error::Unavailable`] and the like if no answer comes.
+    /// [`Error::InvalidRequest`] if that is no name for a lock; [`Error::Unavailable`] and the like if no
+    /// answer comes: in the time that connecting may take, or before an attempt to connect has failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing changes by this, whether it is done or dropped before.
     pub async fn status(&self, name: impl AsRef<str>) -> Result<Option<LockStatus>, Error> {
-        self.observer().await?.lock(name).await
+        self.observer().lock(name).await
     }
 
-    /// A second connection to the same server.
-    async fn observer(&self) -> Result<Observer, Error> {
-        self.shared.check_process()?;
-        let Some((servers, timeout)) = &self.shared.onlookers else {
-            let why = "this client has one stream, and does not know the way to its server";
-            return Err(Error::invalid("cannot look", why));
-        };
-        Observer::connect_timeout(servers, *timeout).await
+    /// What becomes of the session from now on: that its connection is lost and there is another, that
+    /// its locks are in jeopardy, or lost.
+    ///
+    /// For logs and health checks. What decides whether a lock is held is its guard, which knows of a loss
+    /// earlier, and while this is not read.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(client: coordinator::Client) {
+    /// use coordinator::SessionEvent;
+    ///
+    /// let mut events = client.events();
+    /// tokio::spawn(async move {
+    ///     while let Some(event) = events.next().await {
+    ///         match event {
+    ///             SessionEvent::Disconnected { cause } => eprintln!("disconnected: {cause}"),
+    ///             SessionEvent::Resumed { epoch, .. } => eprintln!("back, in run {epoch}"),
+    ///             SessionEvent::Lost { token, reason } => eprintln!("lost {token}: {reason}"),
+    ///             _ => {}
+    ///         }
+    ///     }
+    /// });
+    /// # }
+    /// ```
+    pub fn events(&self) -> SessionEvents {
+        SessionEvents::of(&self.shared)
+    }
+
+    /// One who looks over the session's connection.
+    fn observer(&self) -> Observer {
+        Observer::over(&self.shared)
     }
 
     /// The session, as others see it; another one after it was away too long.
     pub fn session(&self) -> SessionId {
         self.welcome().session
-    }
-
-    /// A key with which another process can end the session, as it is now, if this one cannot any
-    /// more. It is for a watchdog that sees this process die. Another one after each restart of the
-    /// coordinator.
-    pub fn session_key(&self) -> SessionKey {
-        let Welcome { session, secret, generation, ttl, epoch: _ } = self.welcome();
-        SessionKey::new(session, secret, generation, ttl)
     }
 
     /// The run of the coordinator that was last heard of.
@@ -255,6 +259,10 @@ impl Client {
 
     /// Resolves when the client is at its end, for whatever reason. A request tells which. A lost
     /// connection is none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing changes by this, whether it is done or dropped before.
     pub async fn closed(&self) {
         if self.shared.process.is_another() {
             return;
@@ -269,6 +277,11 @@ impl Client {
     ///
     /// If the coordinator could not be told, as there is no connection now, or no answer. Then the
     /// locks are free when the lease ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once this was polled, the session ends also if it is dropped before it is done, unless hundreds of
+    /// requests wait to be sent; only that nobody learns when.
     pub async fn close(self) -> Result<(), Error> {
         self.shared.check_process()?;
         let (done, is_done) = oneshot::channel();
@@ -282,7 +295,7 @@ impl Client {
     }
 
     /// What the server said last to be the session.
-    fn welcome(&self) -> Welcome {
+    pub(in crate::client) fn welcome(&self) -> Welcome {
         self.shared.welcome.borrow().unwrap_or(self.welcome)
     }
 

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::error::Error;
 use super::guard::LockGuard;
 use super::request::{LockRequest, unless_busy};
-use super::shared::Shared;
+use crate::client::error::Error;
+use crate::client::shared::Shared;
 
 /// A semaphore with a number of permits, shared by all clients that name it; made by
-/// [`Client::semaphore`](super::Client::semaphore).
+/// [`Client::semaphore`](crate::Client::semaphore).
 ///
 /// A handle and no more: it costs the coordinator nothing until something is acquired. All holders
 /// of the semaphore agree on the number of permits. A request with another number waits in line
@@ -37,7 +37,7 @@ pub struct Semaphore {
 }
 
 impl Semaphore {
-    pub(super) fn new(shared: &Arc<Shared>, name: &str, permits: u32) -> Self {
+    pub(in crate::client) fn new(shared: &Arc<Shared>, name: &str, permits: u32) -> Self {
         Self { shared: Arc::clone(shared), name: name.into(), permits }
     }
 
@@ -56,6 +56,11 @@ impl Semaphore {
     /// # Errors
     ///
     /// As for [`LockRequest`], but for [`Error::Busy`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If this is dropped before it is done, the request is cancelled: what was granted meanwhile is given
+    /// back.
     pub async fn try_acquire(&self) -> Result<Option<LockGuard>, Error> {
         unless_busy(self.acquire()).await
     }

@@ -1,7 +1,7 @@
 //! The terms of a request before it is made, and the making of it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
@@ -12,17 +12,17 @@ use crate::types::{
 };
 use crate::wire;
 
-use super::core::{Ask, Rejection};
-use super::error::{Error, shown, unknown_lock};
 use super::guard::{LockGuard, lost_error};
-use super::shared::{Asked, Command, Ending, Failure, Hold, NewRequest, Shared};
+use crate::client::core::{Ask, Rejection};
+use crate::client::error::{Error, shown, unknown_lock};
+use crate::client::shared::{Asked, Command, Ending, Failure, Hold, NewRequest, Shared};
 
 /// What is told the request's place in line.
-pub(super) type OnQueued = Box<dyn FnMut(u64) + Send + 'static>;
+pub(in crate::client) type OnQueued = Box<dyn FnMut(u64) + Send + 'static>;
 
 /// How long a request waits.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Patience {
+pub(in crate::client) enum Patience {
     /// Until it is granted.
     Forever,
     /// So long.
@@ -33,11 +33,11 @@ pub(super) enum Patience {
 
 impl Patience {
     /// As long as `timeout`; zero is not to wait.
-    pub(super) fn at_most(timeout: Duration) -> Self {
+    pub(in crate::client) fn at_most(timeout: Duration) -> Self {
         if timeout.is_zero() { Self::None } else { Self::AtMost(timeout) }
     }
 
-    pub(super) fn wait(self) -> wire::Wait {
+    pub(in crate::client) fn wait(self) -> wire::Wait {
         match self {
             Self::Forever => wire::Wait::Forever,
             Self::AtMost(timeout) => wire::Wait::Timeout { ms: millis_up(timeout) },
@@ -47,7 +47,7 @@ impl Patience {
 }
 
 /// What was said about a request, whatever it is for.
-pub(super) struct Terms {
+pub(in crate::client) struct Terms {
     /// Whom to ask.
     shared: Arc<Shared>,
     /// Who asks, within the session; 0: nobody but this request.
@@ -65,14 +65,14 @@ pub(super) struct Terms {
     /// Whether it ends older ones that wait, and newer ones end it.
     supersedes: bool,
     /// Whom to tell the place in line.
-    on_queued: Option<OnQueued>,
+    on_queued: Option<Mutex<OnQueued>>,
     /// The first thing that was said wrongly. Told when the request is made, so that saying is one
     /// chain.
     invalid: Option<Error>,
 }
 
 impl Terms {
-    pub(super) fn new(shared: Arc<Shared>, owner: u64) -> Self {
+    pub(in crate::client) fn new(shared: Arc<Shared>, owner: u64) -> Self {
         Self {
             shared,
             owner,
@@ -88,7 +88,7 @@ impl Terms {
     }
 
     /// Wants the lock `name` as well.
-    pub(super) fn claim(&mut self, name: &str, mode: Mode) {
+    pub(in crate::client) fn claim(&mut self, name: &str, mode: Mode) {
         match LockName::new(name) {
             Ok(name) => self.claims.push(Claim { name, mode }),
             Err(error) => self.invalid(Error::invalid_lock_name(name, error)),
@@ -96,14 +96,14 @@ impl Terms {
     }
 
     /// Wants the last lock that was named in this mode.
-    pub(super) fn mode(&mut self, mode: Mode) {
+    pub(in crate::client) fn mode(&mut self, mode: Mode) {
         if let Some(claim) = self.claims.last_mut() {
             claim.mode = mode;
         }
     }
 
     /// The mode of so many permits of the lock `name`, if that is possible.
-    pub(super) fn permits(&mut self, name: &str, take: u32, of: u32) -> Option<Mode> {
+    pub(in crate::client) fn permits(&mut self, name: &str, take: u32, of: u32) -> Option<Mode> {
         let invalid = |error: PermitsError| {
             self.invalid(Error::invalid(&format!("invalid permits of {}", shown(name)), error));
         };
@@ -111,23 +111,23 @@ impl Terms {
     }
 
     /// The name of the last lock that was named.
-    pub(super) fn last_name(&self) -> String {
+    pub(in crate::client) fn last_name(&self) -> String {
         self.claims.last().map_or_else(String::new, |claim| claim.name.as_str().to_owned())
     }
 
-    pub(super) fn patience(&mut self, patience: Patience) {
+    pub(in crate::client) fn patience(&mut self, patience: Patience) {
         self.patience = patience;
     }
 
     /// Has `note` shown, which was said to be `what`.
-    pub(super) fn note(&mut self, note: String, what: &str) {
+    pub(in crate::client) fn note(&mut self, note: String, what: &str) {
         match Note::new(note) {
             Ok(note) => self.note = note,
             Err(error) => self.invalid(Error::invalid(&format!("invalid {what}"), error)),
         }
     }
 
-    pub(super) fn lock_delay(&mut self, delay: Duration) {
+    pub(in crate::client) fn lock_delay(&mut self, delay: Duration) {
         if delay > LOCK_DELAY_MAX {
             let why = format!("{delay:?} is more than {LOCK_DELAY_MAX:?}");
             return self.invalid(Error::invalid("invalid lock delay", why));
@@ -135,7 +135,7 @@ impl Terms {
         self.lock_delay = delay;
     }
 
-    pub(super) fn at_least(&mut self, length: Duration) {
+    pub(in crate::client) fn at_least(&mut self, length: Duration) {
         if length > AT_LEAST_MAX {
             let why = format!("{length:?} is more than {AT_LEAST_MAX:?} (7 days)");
             return self.invalid(Error::invalid("invalid least time", why));
@@ -143,12 +143,12 @@ impl Terms {
         self.at_least = length;
     }
 
-    pub(super) fn supersede(&mut self) {
+    pub(in crate::client) fn supersede(&mut self) {
         self.supersedes = true;
     }
 
-    pub(super) fn on_queued(&mut self, on_queued: OnQueued) {
-        self.on_queued = Some(on_queued);
+    pub(in crate::client) fn on_queued(&mut self, on_queued: OnQueued) {
+        self.on_queued = Some(Mutex::new(on_queued));
     }
 
     fn invalid(&mut self, error: Error) {
@@ -156,7 +156,7 @@ impl Terms {
     }
 
     /// Asks, and waits for the answer.
-    pub(super) async fn acquire(self) -> Result<LockGuard, Error> {
+    pub(in crate::client) async fn acquire(self) -> Result<LockGuard, Error> {
         if let Some(invalid) = self.invalid {
             return Err(invalid);
         }
@@ -175,14 +175,16 @@ impl Terms {
             claims: claims.as_slice().iter().map(wire_claim).collect(),
         });
         let hold = Arc::new(Hold::default());
-        match ask_for(&self.shared, &ask, &hold, self.on_queued).await {
+        let on_queued = self.on_queued.map(Mutex::into_inner);
+        let on_queued = on_queued.map(|it| it.unwrap_or_else(PoisonError::into_inner));
+        match ask_for(&self.shared, &ask, &hold, on_queued).await {
             Ok(request) => LockGuard::begin(hold, self.shared, request, ask, names),
             Err(refused) => Err(refused.error(&hold, &names, self.patience)),
         }
     }
 
     /// Asks, runs `work` while the locks are held, then releases them.
-    pub(super) async fn run<Work, Done>(self, work: Work) -> Result<Done::Output, Error>
+    pub(in crate::client) async fn run<Work, Done>(self, work: Work) -> Result<Done::Output, Error>
     where
         Work: FnOnce(LockGuard) -> Done,
         Done: Future,
@@ -238,7 +240,7 @@ fn claims(claims: Vec<Claim>) -> Result<Claims, Error> {
 
 /// Why there was no grant.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(in crate::client) struct Refused {
     /// What went wrong.
     failure: Failure,
     /// The last place in line that was heard of.
@@ -248,7 +250,12 @@ pub(super) struct Refused {
 impl Refused {
     /// The error for a request that asked for `names` and would wait for so long; `hold` is what it
     /// would have had.
-    pub(super) fn error(self, hold: &Hold, names: &[LockName], patience: Patience) -> Error {
+    pub(in crate::client) fn error(
+        self,
+        hold: &Hold,
+        names: &[LockName],
+        patience: Patience,
+    ) -> Error {
         let position = self.position;
         match self.failure {
             Failure::Rejected(rejection) => {
@@ -274,7 +281,7 @@ impl Refused {
 
 /// Asks, and waits for the grant; gives the request. Dropped before, it takes the request back,
 /// granted or not.
-pub(super) async fn ask_for(
+pub(in crate::client) async fn ask_for(
     shared: &Arc<Shared>,
     ask: &Arc<Ask>,
     hold: &Arc<Hold>,
@@ -368,6 +375,6 @@ fn wire_claim(claim: &Claim) -> wire::Claim {
 }
 
 /// `length` in milliseconds, rounded up so that a little is never nothing.
-pub(super) fn millis_up(length: Duration) -> u64 {
+pub(in crate::client) fn millis_up(length: Duration) -> u64 {
     u64::try_from(length.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
 }

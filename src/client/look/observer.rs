@@ -1,34 +1,37 @@
 //! Observers: connections that only look, or revoke a grant.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::types::{FencingToken, LockName};
 use crate::wire::{
-    ClientMessage, JournalStatus, LockStatus, Outlook, Query, ServerMessage, ServerStatus,
-    SessionStatus,
+    JournalStatus, LockStatus, Outlook, Query, ServerMessage, ServerStatus, SessionStatus,
 };
 
-use super::connect::CONNECT_TIMEOUT_DEFAULT;
 use super::elect::Leaders;
-use super::error::Error;
 use super::events::Events;
-use super::line::Line;
-use super::servers::Servers;
 use super::watch::Watch;
+use crate::client::connect::{CONNECT_TIMEOUT_DEFAULT, Opening, default_introduction};
+use crate::client::core::{Look, Purpose};
+use crate::client::error::Error;
+use crate::client::servers::Servers;
+use crate::client::shared::Shared;
 
 /// No answer has more pages; a server that says so goes round in circles.
 const PAGES_MAX: usize = 1_000_000;
 
 /// A connection without a session: for looking at a coordinator, and for revoking grants.
 ///
-/// Holds nothing and keeps nothing alive. Each call waits for its answer, for as long as connecting
-/// might have taken. After an error other than [`Error::Rejected`], connect again.
+/// Holds nothing and keeps nothing alive. It carries any number of questions and watches at once. Each call
+/// waits for its answer, for as long as connecting might have taken. If the connection is lost, another is
+/// made, after pauses that grow to a few seconds: what is asked meanwhile is asked over that one, or
+/// fails as soon as an attempt to connect has failed.
 ///
 /// # Examples
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), coordinator::Error> {
-/// let mut observer = coordinator::Observer::connect("127.0.0.1:5625").await?;
+/// let observer = coordinator::Observer::connect("127.0.0.1:5625").await?;
 /// for lock in observer.locks().await? {
 ///     println!("{}: {} hold it, {} wait", lock.name, lock.holder_count, lock.waiter_count);
 /// }
@@ -37,7 +40,7 @@ const PAGES_MAX: usize = 1_000_000;
 #[derive(Debug)]
 pub struct Observer {
     /// The connection.
-    line: Line,
+    shared: Arc<Shared>,
 }
 
 impl Observer {
@@ -47,6 +50,10 @@ impl Observer {
     /// # Errors
     ///
     /// [`Error::Unavailable`] if none answers there, [`Error::Protocol`] if something else does.
+    ///
+    /// # Cancel safety
+    ///
+    /// If this is dropped before it is done, no connection stays.
     pub async fn connect(servers: impl Into<Servers>) -> Result<Self, Error> {
         Self::connect_timeout(servers, CONNECT_TIMEOUT_DEFAULT).await
     }
@@ -56,11 +63,23 @@ impl Observer {
     /// # Errors
     ///
     /// As [`Observer::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Observer::connect`].
     pub async fn connect_timeout(
         servers: impl Into<Servers>,
         timeout: Duration,
     ) -> Result<Self, Error> {
-        Ok(Self { line: Line::connect(&servers.into().checked()?, timeout).await? })
+        let settings = Opening::with_timeout(timeout);
+        let servers = servers.into().checked()?;
+        let (shared, _) = settings.open(&servers, default_introduction(), Purpose::Look).await?;
+        Ok(Self { shared })
+    }
+
+    /// One over the connection that there is already.
+    pub(in crate::client) fn over(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared) }
     }
 
     /// The coordinator as a whole.
@@ -68,10 +87,14 @@ impl Observer {
     /// # Errors
     ///
     /// If no answer comes.
-    pub async fn server_status(&mut self) -> Result<ServerStatus, Error> {
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing changes by this, whether it is done or dropped before.
+    pub async fn server_status(&self) -> Result<ServerStatus, Error> {
         match self.inspect(Query::Server).await? {
             ServerMessage::ServerStatus { status, .. } => Ok(*status),
-            other => Err(self.line.out_of_place(&other)),
+            other => Err(self.shared.out_of_place(&other)),
         }
     }
 
@@ -81,10 +104,14 @@ impl Observer {
     /// # Errors
     ///
     /// If no answer comes.
-    pub async fn journal(&mut self) -> Result<JournalStatus, Error> {
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing changes by this, whether it is done or dropped before.
+    pub async fn journal(&self) -> Result<JournalStatus, Error> {
         match self.inspect(Query::Journal).await? {
             ServerMessage::JournalStatus { status, .. } => Ok(*status),
-            other => Err(self.line.out_of_place(&other)),
+            other => Err(self.shared.out_of_place(&other)),
         }
     }
 
@@ -94,7 +121,11 @@ impl Observer {
     /// # Errors
     ///
     /// If no answer comes.
-    pub async fn locks(&mut self) -> Result<Vec<LockStatus>, Error> {
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing changes by this, whether it is done or dropped before.
+    pub async fn locks(&self) -> Result<Vec<LockStatus>, Error> {
         let (mut all, mut cursor) = (Vec::new(), 0);
         for _ in 0..PAGES_MAX {
             match self.inspect(Query::Locks { cursor }).await? {
@@ -105,10 +136,10 @@ impl Observer {
                         None => return Ok(all),
                     }
                 }
-                other => return Err(self.line.out_of_place(&other)),
+                other => return Err(self.shared.out_of_place(&other)),
             }
         }
-        Err(self.line.broken("a list of locks without an end"))
+        Err(self.shared.broken("a list of locks without an end"))
     }
 
     /// The lock `name`; `None` if nobody holds it or waits for it.
@@ -116,11 +147,15 @@ impl Observer {
     /// # Errors
     ///
     /// [`Error::InvalidRequest`] if that is no name for a lock, others if no answer comes.
-    pub async fn lock(&mut self, name: impl AsRef<str>) -> Result<Option<LockStatus>, Error> {
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing changes by this, whether it is done or dropped before.
+    pub async fn lock(&self, name: impl AsRef<str>) -> Result<Option<LockStatus>, Error> {
         let name = lock_name(name.as_ref())?;
         match self.inspect(Query::Lock { name }).await? {
             ServerMessage::LockStatus { mut locks, .. } => Ok(locks.pop()),
-            other => Err(self.line.out_of_place(&other)),
+            other => Err(self.shared.out_of_place(&other)),
         }
     }
 
@@ -130,11 +165,15 @@ impl Observer {
     /// # Errors
     ///
     /// As [`Observer::lock`].
-    pub async fn outlook(&mut self, name: impl AsRef<str>) -> Result<Option<Outlook>, Error> {
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing changes by this, whether it is done or dropped before.
+    pub async fn outlook(&self, name: impl AsRef<str>) -> Result<Option<Outlook>, Error> {
         let name = lock_name(name.as_ref())?;
         match self.inspect(Query::Outlook { name }).await? {
             ServerMessage::Outlook { mut locks, .. } => Ok(locks.pop()),
-            other => Err(self.line.out_of_place(&other)),
+            other => Err(self.shared.out_of_place(&other)),
         }
     }
 
@@ -143,7 +182,11 @@ impl Observer {
     /// # Errors
     ///
     /// If no answer comes.
-    pub async fn outlooks(&mut self) -> Result<Vec<Outlook>, Error> {
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing changes by this, whether it is done or dropped before.
+    pub async fn outlooks(&self) -> Result<Vec<Outlook>, Error> {
         let (mut all, mut cursor) = (Vec::new(), 0);
         for _ in 0..PAGES_MAX {
             match self.inspect(Query::Outlooks { cursor }).await? {
@@ -154,10 +197,10 @@ impl Observer {
                         None => return Ok(all),
                     }
                 }
-                other => return Err(self.line.out_of_place(&other)),
+                other => return Err(self.shared.out_of_place(&other)),
             }
         }
-        Err(self.line.broken("a list of outlooks without an end"))
+        Err(self.shared.broken("a list of outlooks without an end"))
     }
 
     /// All sessions, in no particular order.
@@ -165,7 +208,11 @@ impl Observer {
     /// # Errors
     ///
     /// If no answer comes.
-    pub async fn sessions(&mut self) -> Result<Vec<SessionStatus>, Error> {
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing changes by this, whether it is done or dropped before.
+    pub async fn sessions(&self) -> Result<Vec<SessionStatus>, Error> {
         let (mut all, mut cursor) = (Vec::new(), 0);
         for _ in 0..PAGES_MAX {
             match self.inspect(Query::Sessions { cursor }).await? {
@@ -176,10 +223,10 @@ impl Observer {
                         None => return Ok(all),
                     }
                 }
-                other => return Err(self.line.out_of_place(&other)),
+                other => return Err(self.shared.out_of_place(&other)),
             }
         }
-        Err(self.line.broken("a list of sessions without an end"))
+        Err(self.shared.broken("a list of sessions without an end"))
     }
 
     /// Takes the lock `name` away from whoever holds it with `token`; its holder is told. The token
@@ -189,16 +236,15 @@ impl Observer {
     ///
     /// [`Error::Rejected`] with [`NoSuchGrant`](crate::types::RejectionCode::NoSuchGrant) if nobody holds the lock with this
     /// token, [`Error::InvalidRequest`] if that is no name for a lock, others if no answer comes.
-    pub async fn revoke(
-        &mut self,
-        name: impl AsRef<str>,
-        token: FencingToken,
-    ) -> Result<(), Error> {
+    ///
+    /// # Cancel safety
+    ///
+    /// If this is dropped before it is done, the lock may have been taken away or not.
+    pub async fn revoke(&self, name: impl AsRef<str>, token: FencingToken) -> Result<(), Error> {
         let (name, token) = (lock_name(name.as_ref())?, token.number());
-        let revoke = |query_id| ClientMessage::Revoke { query_id, name, token };
-        match self.line.ask(revoke).await? {
+        match self.shared.look(Look::Revoke { name, token }).await? {
             ServerMessage::Revoked { .. } => Ok(()),
-            other => Err(self.line.out_of_place(&other)),
+            other => Err(self.shared.out_of_place(&other)),
         }
     }
 
@@ -207,28 +253,41 @@ impl Observer {
     /// # Errors
     ///
     /// If no answer comes.
-    pub async fn ping(&mut self) -> Result<Duration, Error> {
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing changes by this, whether it is done or dropped before.
+    pub async fn ping(&self) -> Result<Duration, Error> {
         let asked = Instant::now();
         self.server_status().await?;
         Ok(asked.elapsed())
     }
 
-    /// Watches the lock `name` from now on, over this connection and, when it is lost, others.
+    /// Watches the lock `name` from now on, over this connection, which is kept as long as the watch is, and,
+    /// when it is lost, others.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidRequest`] if that is no name for a lock, [`Error::Rejected`] if this coordinator
     /// does not watch, others if no answer comes.
-    pub async fn watch(self, name: impl AsRef<str>) -> Result<Watch, Error> {
-        Watch::begin(self.line, lock_name(name.as_ref())?).await
+    ///
+    /// # Cancel safety
+    ///
+    /// If this is dropped before it is done, nothing is watched.
+    pub async fn watch(&self, name: impl AsRef<str>) -> Result<Watch, Error> {
+        Watch::begin(&self.shared, lock_name(name.as_ref())?).await
     }
 
-    /// The leaders of the election `name`, from now on; see [`Client::elect`](super::Client::elect).
+    /// The leaders of the election `name`, from now on; see [`Client::elect`](crate::Client::elect).
     ///
     /// # Errors
     ///
     /// As [`Observer::watch`].
-    pub async fn observe(self, name: impl AsRef<str>) -> Result<Leaders, Error> {
+    ///
+    /// # Cancel safety
+    ///
+    /// If this is dropped before it is done, nothing is watched.
+    pub async fn observe(&self, name: impl AsRef<str>) -> Result<Leaders, Error> {
         Ok(Leaders::new(self.watch(name).await?))
     }
 
@@ -239,6 +298,10 @@ impl Observer {
     ///
     /// [`Error::InvalidRequest`] if that is no name for a lock, [`Error::Rejected`] if this coordinator
     /// does not tell, others if no answer comes.
+    ///
+    /// # Cancel safety
+    ///
+    /// If this is dropped before it is done, the connection is closed, as the observer is.
     ///
     /// # Examples
     ///
@@ -256,11 +319,11 @@ impl Observer {
     /// # Ok(()) }
     /// ```
     pub async fn events(self, name: Option<&str>) -> Result<Events, Error> {
-        Events::subscribe(self.line, name.map(lock_name).transpose()?).await
+        Events::subscribe(&self.shared, name.map(lock_name).transpose()?).await
     }
 
-    async fn inspect(&mut self, query: Query) -> Result<ServerMessage, Error> {
-        self.line.ask(|query_id| ClientMessage::Inspect { query_id, query }).await
+    async fn inspect(&self, query: Query) -> Result<ServerMessage, Error> {
+        self.shared.look(Look::At(query)).await
     }
 }
 

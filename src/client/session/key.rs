@@ -4,12 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::types::{GoodbyeCode, RejectionCode, Secret, SessionId, Ttl};
-use crate::wire::Attach;
 
-use super::connect::within;
-use super::error::Error;
-use super::line::Line;
-use super::servers::Servers;
+use super::handle::Client;
+use crate::client::connect::{Opening, default_introduction};
+use crate::client::core::{Introduction, Purpose, Welcome};
+use crate::client::error::Error;
+use crate::client::servers::Servers;
+use crate::client::within::within;
 
 /// So far ahead of the generations of its connections is one that another process makes. What the
 /// session's own process said last, it may have said without our knowing, and it says no more.
@@ -18,7 +19,7 @@ const GENERATION_LEAP: u64 = 1 << 32;
 /// The key to a session. Its bearer can end the session from another process, if its own process is
 /// known to be dead. So nobody waits for the lease to end.
 ///
-/// Made by [`Client::session_key`](super::Client::session_key), carried to the other process by
+/// Made by [`Client::session_key`](crate::Client::session_key), carried to the other process by
 /// [`to_bytes`](Self::to_bytes), and to nobody else: it proves that the session is one's own.
 ///
 /// # Examples
@@ -45,12 +46,27 @@ pub struct SessionKey {
     ttl: Ttl,
 }
 
+impl Client {
+    /// A key with which another process can end the session, as it is now, if this one cannot any
+    /// more. It is for a watchdog that sees this process die. Another one after each restart of the
+    /// coordinator.
+    pub fn session_key(&self) -> SessionKey {
+        let Welcome { session, secret, generation, ttl, epoch: _ } = self.welcome();
+        SessionKey::new(session, secret, generation, ttl)
+    }
+}
+
 impl SessionKey {
     /// The length of a key in bytes.
     pub const LEN: usize = 44;
 
     /// The key of a session as its latest Welcome had it.
-    pub(super) fn new(session: SessionId, secret: Secret, generation: u64, ttl: Ttl) -> Self {
+    pub(in crate::client) fn new(
+        session: SessionId,
+        secret: Secret,
+        generation: u64,
+        ttl: Ttl,
+    ) -> Self {
         Self { session, secret, generation: generation.saturating_add(GENERATION_LEAP), ttl }
     }
 
@@ -93,6 +109,10 @@ impl SessionKey {
     /// # Errors
     ///
     /// [`Error::Unavailable`] and the like if the coordinator does not answer within `timeout`.
+    ///
+    /// # Cancel safety
+    ///
+    /// If this is dropped before it is done, the session may be over or not; it can be tried again.
     pub async fn close(
         &mut self,
         servers: impl Into<Servers>,
@@ -102,12 +122,12 @@ impl SessionKey {
         // An attempt whose answer did not come may have been heard.
         self.generation = self.generation.saturating_add(1);
         let Self { session, secret, generation, ttl } = *self;
-        let attach = Attach::Resume { session: session.number(), secret, generation };
+        let before = generation.saturating_sub(1);
+        let purpose = Purpose::End { session: session.number(), secret, generation: before };
         let closed = async {
-            match Line::open(&servers, timeout, attach, ttl.as_millis()).await {
-                Ok(line) => line.goodbye().await,
-                Err(error) => Err(error),
-            }
+            let introduction = Introduction { ttl: Some(ttl), ..default_introduction() };
+            let opening = Opening::with_timeout(timeout);
+            Client::new(opening.open(&servers, introduction, purpose).await?).close().await
         };
         match within(timeout, servers.name(), closed).await {
             Err(
@@ -139,7 +159,7 @@ mod tests {
 
     use super::*;
     use crate::client::tests::{answers, read_message};
-    use crate::wire::{self, ClientMessage};
+    use crate::wire::{self, Attach, ClientMessage, ServerMessage, Standing};
 
     /// The generation that the next connection comes with. It is closed unless it is answered.
     fn hear(listener: &TcpListener, answered: bool) -> u64 {
@@ -147,8 +167,11 @@ mod tests {
         let hello = read_message(&mut stream).unwrap();
         if answered {
             let mut bytes = BytesMut::new();
-            for answer in answers(&hello).iter().chain(&answers(&ClientMessage::Goodbye)) {
-                wire::encode_frame(answer, &mut bytes).unwrap();
+            for mut answer in answers(&hello) {
+                if let ServerMessage::Welcome { session, standing, .. } = &mut answer {
+                    (*session, *standing) = (key().session.number(), Standing::Resumed);
+                }
+                wire::encode_frame(&answer, &mut bytes).unwrap();
             }
             stream.write_all(&bytes).unwrap();
             assert_eq!(read_message(&mut stream), Some(ClientMessage::Goodbye));

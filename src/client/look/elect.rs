@@ -8,8 +8,8 @@ use futures_util::{Stream, StreamExt};
 
 use crate::types::{FencingToken, SessionId};
 
-use super::error::Error;
 use super::watch::{LockState, Watch};
+use crate::client::error::Error;
 
 /// The leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ enum Term {
 }
 
 /// The leaders of one election as they come and go, made by
-/// [`Client::observe`](super::Client::observe).
+/// [`Client::observe`](crate::Client::observe).
 ///
 /// A stream of observations: who leads now, then whenever somebody else does, or the same anew, or
 /// nobody. Terms that are over before anybody looks are left out. An error is the last item, and
@@ -111,7 +111,7 @@ pub struct Leaders {
 }
 
 impl Leaders {
-    pub(super) fn new(watch: Watch) -> Self {
+    pub(in crate::client) fn new(watch: Watch) -> Self {
         Self { watch, told: None }
     }
 

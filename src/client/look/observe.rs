@@ -1,5 +1,5 @@
-//! Streams of observations: the one meaning of `next` in [`Watch`](super::Watch),
-//! [`Leaders`](super::Leaders) and [`Events`](super::Events), and in their blocking twins.
+//! Streams of observations: the one meaning of `next` in [`Watch`](crate::Watch),
+//! [`Leaders`](crate::Leaders) and [`Events`](crate::Events), and in their blocking twins.
 //!
 //! `Some(Ok(observation))` is news, also the news that a lock is free or that nobody leads.
 //! `Some(Err(error))` is the last item. `None` is the end, and stays it.
@@ -16,11 +16,11 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::stream::{self, Stream, StreamExt};
 
-use super::error::Error;
-use super::process::Process;
+use crate::client::error::Error;
+use crate::client::process::Process;
 
 /// Where observations come from.
-pub(super) trait Source: Send + 'static {
+pub(in crate::client) trait Source: Send + 'static {
     /// What is observed.
     type Seen;
 
@@ -32,7 +32,7 @@ pub(super) trait Source: Send + 'static {
 type Underway<Seen> = Pin<Box<dyn Stream<Item = Result<Seen, Error>> + Send>>;
 
 /// Observations until the first error.
-pub(super) struct Observations<Seen> {
+pub(in crate::client) struct Observations<Seen> {
     /// Them; nothing once they have ended. The mutex is never locked: with it this can be shared
     /// between threads, which what waits within cannot.
     stream: Mutex<Option<Underway<Seen>>>,
@@ -42,7 +42,7 @@ pub(super) struct Observations<Seen> {
 
 impl<Seen: Send + 'static> Observations<Seen> {
     /// Of what `source` sees.
-    pub(super) fn of(source: impl Source<Seen = Seen>) -> Self {
+    pub(in crate::client) fn of(source: impl Source<Seen = Seen>) -> Self {
         let stream = stream::unfold(source, async |mut source| {
             let seen = source.look().await;
             Some((seen, source))

@@ -7,14 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::types::{FencingToken, LockName, LostReason, RequestId};
-use crate::wire;
 
-use super::convert::{ConvertError, Upgrade, convert};
-use super::core::Ask;
-use super::error::Error;
-use super::lease::Standing;
-use super::shared::{Ending, Failure, Hold, Shared};
-use super::terms::Patience;
+use crate::client::core::Ask;
+use crate::client::error::Error;
+use crate::client::lease::Standing;
+use crate::client::shared::{Ending, Failure, Hold, Shared};
 
 /// How sure a holder may be of its lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +55,7 @@ pub struct LockGuard {
 
 impl LockGuard {
     /// The guard of a `request` that was granted, unless what it holds is over already.
-    pub(super) fn begin(
+    pub(in crate::client) fn begin(
         hold: Arc<Hold>,
         shared: Arc<Shared>,
         request: RequestId,
@@ -70,7 +67,7 @@ impl LockGuard {
     }
 
     /// It is held by another request from here on, which has taken the place of the one before.
-    pub(super) fn continue_as(&mut self, request: RequestId, ask: Arc<Ask>) {
+    pub(in crate::client) fn continue_as(&mut self, request: RequestId, ask: Arc<Ask>) {
         (self.request, self.ask) = (request, ask);
     }
 
@@ -131,6 +128,10 @@ impl LockGuard {
     /// The future does not borrow the guard, so it can run beside the work. It lasts for as long as
     /// the lock is held, in whatever mode.
     ///
+    /// # Cancel safety
+    ///
+    /// Nothing changes by the future, whether it is done or dropped before; another tells the same.
+    ///
     /// # Examples
     ///
     /// ```no_run
@@ -154,6 +155,11 @@ impl LockGuard {
     ///
     /// [`Error::Lost`] if it was lost before. [`Error::Unavailable`] and the like if the answer did
     /// not come. Then the lock is free when its lease ends, at the latest.
+    ///
+    /// # Cancel safety
+    ///
+    /// The lock is given back also if this is dropped before it is done, even before it is polled; only
+    /// that nobody learns when it is free.
     pub async fn release(mut self) -> Result<(), Error> {
         let (answer, outcome) = oneshot::channel();
         self.freed = Some(answer);
@@ -167,7 +173,7 @@ impl LockGuard {
     }
 
     /// Gives the lock back as if it had never been granted: for work that was not even begun. It is not
-    /// kept for as long as was asked for with [`at_least`](super::LockRequest::at_least). Waits for
+    /// kept for as long as was asked for with [`at_least`](crate::LockRequest::at_least). Waits for
     /// nothing.
     pub fn cancel(mut self) {
         if self.hold.is_alive(&self.shared) {
@@ -177,88 +183,36 @@ impl LockGuard {
         self.shared.end_request(Ending::Cancel(self.request));
     }
 
-    /// Wants to hold alone what is held together with others: await it, or say first how long to wait.
-    ///
-    /// It waits for the other holders only, ahead of the queue, and the lock stays shared
-    /// meanwhile. On success the guard has a new token, greater than any before. On failure the
-    /// guard comes back, holding the same as before. Data that were read under the shared lock are
-    /// still valid afterwards.
-    ///
-    /// Two upgrades of one lock would wait for each other. The second hears [`Error::Deadlock`] at
-    /// once, and has to release. A possible writer should therefore rather ask for the lock
-    /// exclusively from the start, or release and ask anew.
-    ///
-    /// Of several locks, all plain ones become exclusive; permits stay what they are. A guard that is
-    /// exclusive already is returned as it is.
-    ///
-    /// # Errors
-    ///
-    /// Awaiting it gives a [`ConvertError`] with the guard and an error.
-    ///
-    /// - [`Error::Busy`], [`Error::TimedOut`] or [`Error::Deadlock`], as for any request;
-    /// - [`Error::Lost`] if the lock was lost meanwhile;
-    /// - [`Error::InvalidRequest`] if it holds nothing but permits;
-    /// - others if there is trouble with the coordinator.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # fn is_stale() -> bool { true }
-    /// # async fn example(client: coordinator::Client) -> Result<(), coordinator::Error> {
-    /// let reader = client.lock("config").shared().await?;
-    /// if is_stale() {
-    ///     match reader.upgrade().await {
-    ///         Ok(writer) => writer.release().await?,
-    ///         Err(failed) => eprintln!("still only a reader: {}", failed.error),
-    ///     }
-    /// }
-    /// # Ok(()) }
-    /// ```
-    pub fn upgrade(self) -> Upgrade {
-        Upgrade::new(self)
-    }
-
-    /// Lets other shared holders in to what is held alone. That is granted at once, and the token stays
-    /// the same. Dropping the future releases the guard.
-    ///
-    /// Of several locks, all plain ones become shared; permits stay what they are. A guard that is
-    /// shared already is returned as it is.
-    ///
-    /// # Errors
-    ///
-    /// A [`ConvertError`] with the guard, if it was lost, or cannot be shared, or there is trouble with
-    /// the coordinator.
-    pub async fn downgrade(self) -> Result<Self, ConvertError> {
-        convert(self, wire::Mode::Shared, Patience::Forever).await
-    }
-
     /// Wants `freed` to be told when the lock is free, if the guard is dropped.
-    pub(super) fn tell_when_freed(&mut self, freed: oneshot::Sender<Result<(), Failure>>) {
+    pub(in crate::client) fn tell_when_freed(
+        &mut self,
+        freed: oneshot::Sender<Result<(), Failure>>,
+    ) {
         self.freed = Some(freed);
     }
 
     /// What the driver says about it.
-    pub(super) fn hold(&self) -> Arc<Hold> {
+    pub(in crate::client) fn hold(&self) -> Arc<Hold> {
         Arc::clone(&self.hold)
     }
 
     /// What it asked for.
-    pub(super) fn ask(&self) -> Arc<Ask> {
+    pub(in crate::client) fn ask(&self) -> Arc<Ask> {
         Arc::clone(&self.ask)
     }
 
     /// The request by which it is held.
-    pub(super) fn request(&self) -> RequestId {
+    pub(in crate::client) fn request(&self) -> RequestId {
         self.request
     }
 
     /// The connection.
-    pub(super) fn shared(&self) -> Arc<Shared> {
+    pub(in crate::client) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }
 
     /// The error for when the lock was lost.
-    pub(super) fn lost_error(&self) -> Error {
+    pub(in crate::client) fn lost_error(&self) -> Error {
         lost_error(&self.hold, &self.names)
     }
 
@@ -296,7 +250,7 @@ impl LockGuard {
 }
 
 /// The error for the loss of `hold`.
-pub(super) fn lost_error(hold: &Hold, names: &[LockName]) -> Error {
+pub(in crate::client) fn lost_error(hold: &Hold, names: &[LockName]) -> Error {
     match names.first() {
         Some(name) => Error::Lost {
             name: name.clone(),

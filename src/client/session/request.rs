@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use crate::types::Mode;
 
-use super::error::Error;
 use super::guard::LockGuard;
-use super::shared::Shared;
 use super::terms::{Patience, Terms};
+use crate::client::error::Error;
+use crate::client::shared::Shared;
 
-/// A request for a lock, made by [`Client::lock`](super::Client::lock). Nothing is sent before it
+/// A request for a lock, made by [`Client::lock`](crate::Client::lock). Nothing is sent before it
 /// is awaited; dropping the future takes the request back.
 ///
 /// It waits for ever unless told otherwise, also through lost connections and restarts of the
@@ -27,6 +27,12 @@ use super::terms::{Patience, Terms};
 /// - [`Error::Deadlock`] if it would have waited for ever;
 /// - [`Error::InvalidRequest`] if its settings are impossible;
 /// - others if there is trouble with the coordinator.
+///
+/// # Cancel safety
+///
+/// If the future is dropped before it is done, the request is cancelled: it leaves its place in line, and
+/// what was granted meanwhile is given back. To wait for something else in between, keep the future (by
+/// `&mut`, in `select!`) instead of making another.
 ///
 /// # Examples
 ///
@@ -49,7 +55,7 @@ pub struct LockRequest {
 }
 
 impl LockRequest {
-    pub(super) fn new(shared: Arc<Shared>, owner: u64, name: &str) -> Self {
+    pub(in crate::client) fn new(shared: Arc<Shared>, owner: u64, name: &str) -> Self {
         let mut terms = Terms::new(shared, owner);
         terms.claim(name, Mode::Exclusive);
         Self { terms }
@@ -78,13 +84,13 @@ impl LockRequest {
     }
 
     /// Shows `value` as the note.
-    pub(super) fn value(mut self, value: String) -> Self {
+    pub(in crate::client) fn value(mut self, value: String) -> Self {
         self.terms.note(value, "value");
         self
     }
 }
 
-/// A request for several locks, made by [`Client::lock_all`](super::Client::lock_all): all of them or
+/// A request for several locks, made by [`Client::lock_all`](crate::Client::lock_all): all of them or
 /// none. Nothing is sent before it is awaited; dropping the future takes the request back.
 ///
 /// It is one request with one place in line. It waits until it can have all its locks, holds none
@@ -98,6 +104,12 @@ impl LockRequest {
 /// # Errors
 ///
 /// As for [`LockRequest`].
+///
+/// # Cancel safety
+///
+/// If the future is dropped before it is done, the request is cancelled: it leaves its place in line, and
+/// what was granted meanwhile is given back. To wait for something else in between, keep the future (by
+/// `&mut`, in `select!`) instead of making another.
 ///
 /// # Examples
 ///
@@ -117,7 +129,7 @@ pub struct LockAllRequest {
 }
 
 impl LockAllRequest {
-    pub(super) fn new<Names>(shared: Arc<Shared>, owner: u64, names: Names) -> Self
+    pub(in crate::client) fn new<Names>(shared: Arc<Shared>, owner: u64, names: Names) -> Self
     where
         Names: IntoIterator<Item: AsRef<str>>,
     {
@@ -238,6 +250,11 @@ macro_rules! common_terms {
             ///
             /// As awaiting the request, and [`Error::Lost`] if it was lost before `work` was done.
             ///
+            /// # Cancel safety
+            ///
+            /// If this is dropped before it is done, the request is cancelled, or `work` is dropped where it stands
+            /// and the lock is given back.
+            ///
             /// # Examples
             ///
             /// ```no_run
@@ -277,7 +294,9 @@ common_terms!(LockRequest);
 common_terms!(LockAllRequest);
 
 /// A guard, or none if the lock is busy.
-pub(super) async fn unless_busy(request: LockRequest) -> Result<Option<LockGuard>, Error> {
+pub(in crate::client) async fn unless_busy(
+    request: LockRequest,
+) -> Result<Option<LockGuard>, Error> {
     match request.nonblocking().await {
         Ok(guard) => Ok(Some(guard)),
         Err(Error::Busy { .. }) => Ok(None),

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::error::Error;
 use super::guard::LockGuard;
 use super::request::{LockAllRequest, LockRequest, unless_busy};
-use super::shared::Shared;
+use crate::client::error::Error;
+use crate::client::shared::Shared;
 
 /// One thread of control, as the coordinator sees it: a task, a thread, a job. Made by
-/// [`Client::owner`](super::Client::owner); clones are the same owner.
+/// [`Client::owner`](crate::Client::owner); clones are the same owner.
 ///
 /// A request without an owner stands alone, as with a mutex: a holder that asks for its lock again
 /// waits for itself. The coordinator cannot know that, because another task of the program may be
@@ -56,31 +56,36 @@ pub struct Owner {
 }
 
 impl Owner {
-    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+    pub(in crate::client) fn new(shared: &Arc<Shared>) -> Self {
         Self { shared: Arc::clone(shared), number: shared.next_owner() }
     }
 
     /// Its number, by which others see it: in [`Error::Deadlock`] and in what a lock's
-    /// [status](super::Client::status) says. Different from that of every other owner of the client.
+    /// [status](crate::Client::status) says. Different from that of every other owner of the client.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// A request for the lock `name`; see [`Client::lock`](super::Client::lock).
+    /// A request for the lock `name`; see [`Client::lock`](crate::Client::lock).
     pub fn lock(&self, name: impl AsRef<str>) -> LockRequest {
         LockRequest::new(Arc::clone(&self.shared), self.number, name.as_ref())
     }
 
-    /// Takes the lock `name` alone if it is free now; see [`Client::try_lock`](super::Client::try_lock).
+    /// Takes the lock `name` alone if it is free now; see [`Client::try_lock`](crate::Client::try_lock).
     ///
     /// # Errors
     ///
     /// As there, and [`Error::Rejected`] with `AlreadyHeld` if it is this owner who holds it.
+    ///
+    /// # Cancel safety
+    ///
+    /// If this is dropped before it is done, the request is cancelled: what was granted meanwhile is given
+    /// back.
     pub async fn try_lock(&self, name: impl AsRef<str>) -> Result<Option<LockGuard>, Error> {
         unless_busy(self.lock(name)).await
     }
 
-    /// A request for all the locks `names` together; see [`Client::lock_all`](super::Client::lock_all).
+    /// A request for all the locks `names` together; see [`Client::lock_all`](crate::Client::lock_all).
     pub fn lock_all<Names>(&self, names: Names) -> LockAllRequest
     where
         Names: IntoIterator<Item: AsRef<str>>,

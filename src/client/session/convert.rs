@@ -7,13 +7,80 @@ use std::time::Duration;
 
 use crate::wire::{Claim, Mode};
 
-use super::core::Ask;
-use super::error::Error;
 use super::guard::LockGuard;
 use super::terms::{Patience, ask_for};
+use crate::client::core::Ask;
+use crate::client::error::Error;
+
+impl LockGuard {
+    /// Wants to hold alone what is held together with others: await it, or say first how long to wait.
+    ///
+    /// It waits for the other holders only, ahead of the queue, and the lock stays shared
+    /// meanwhile. On success the guard has a new token, greater than any before. On failure the
+    /// guard comes back, holding the same as before. Data that were read under the shared lock are
+    /// still valid afterwards.
+    ///
+    /// Two upgrades of one lock would wait for each other. The second hears [`Error::Deadlock`] at
+    /// once, and has to release. A possible writer should therefore rather ask for the lock
+    /// exclusively from the start, or release and ask anew.
+    ///
+    /// Of several locks, all plain ones become exclusive; permits stay what they are. A guard that is
+    /// exclusive already is returned as it is.
+    ///
+    /// # Errors
+    ///
+    /// Awaiting it gives a [`ConvertError`] with the guard and an error.
+    ///
+    /// - [`Error::Busy`], [`Error::TimedOut`] or [`Error::Deadlock`], as for any request;
+    /// - [`Error::Lost`] if the lock was lost meanwhile;
+    /// - [`Error::InvalidRequest`] if it holds nothing but permits;
+    /// - others if there is trouble with the coordinator.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn is_stale() -> bool { true }
+    /// # async fn example(client: coordinator::Client) -> Result<(), coordinator::Error> {
+    /// let reader = client.lock("config").shared().await?;
+    /// if is_stale() {
+    ///     match reader.upgrade().await {
+    ///         Ok(writer) => writer.release().await?,
+    ///         Err(failed) => eprintln!("still only a reader: {}", failed.error),
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn upgrade(self) -> Upgrade {
+        Upgrade::new(self)
+    }
+
+    /// Lets other shared holders in to what is held alone. That is granted at once, and the token stays
+    /// the same. Dropping the future releases the guard.
+    ///
+    /// Of several locks, all plain ones become shared; permits stay what they are. A guard that is
+    /// shared already is returned as it is.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConvertError`] with the guard, if it was lost, or cannot be shared, or there is trouble with
+    /// the coordinator.
+    ///
+    /// # Cancel safety
+    ///
+    /// If this is dropped before it is done, the guard is dropped: the lock is given back, in whatever mode
+    /// it is held by then.
+    pub async fn downgrade(self) -> Result<Self, ConvertError> {
+        convert(self, Mode::Shared, Patience::Forever).await
+    }
+}
 
 /// A guard that is to hold its locks alone, made by [`LockGuard::upgrade`]. Nothing is sent before it is
-/// awaited; dropping it, or its future, releases the guard.
+/// awaited.
+///
+/// # Cancel safety
+///
+/// Dropping this, or its future before that is done, drops the guard: the lock is given back, in whatever
+/// mode it is held by then.
 #[derive(Debug)]
 #[must_use = "an upgrade does nothing unless awaited, and releases the guard if dropped"]
 pub struct Upgrade {
@@ -24,7 +91,7 @@ pub struct Upgrade {
 }
 
 impl Upgrade {
-    pub(super) fn new(guard: LockGuard) -> Self {
+    pub(in crate::client) fn new(guard: LockGuard) -> Self {
         Self { guard, patience: Patience::Forever }
     }
 
@@ -83,7 +150,7 @@ impl From<ConvertError> for Error {
 }
 
 /// Has the plain locks of `guard` held in the mode `to`.
-pub(super) async fn convert(
+pub(in crate::client) async fn convert(
     mut guard: LockGuard,
     to: Mode,
     patience: Patience,
