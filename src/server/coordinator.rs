@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!   Session ──Submit──▶ ┌──────────────────────────────────────────┐
-//!   Session ──Submit──▶ │ Coordinator                              │ ──Deliver──▶ Session
+//!   Session ──Submit──▶ │ inbox ┐  Coordinator                     │ ──Deliver──▶ Session
 //!   Session ──Submit──▶ │   mailbox ─▶ Desk ─▶ turns ─▶ Gate       │ ──Deliver──▶ Session
 //!     timer ──────────▶ │                (one timer, re-armed)     │ ──orders───▶ commit task
 //!                       └──────────────────────────────────────────┘
 //! ```
 //!
-//! All sessions put their messages into this actor's mailbox, and the mailbox brings them into
-//! order (a sequencer). Nothing here is locked, because nothing happens at the same time.
+//! All sessions put their messages into this actor's inbox. One word in its mailbox tells of all that wait
+//! there, and so the mailbox brings them into order (a sequencer). Nothing is decided in parallel.
 //!
 //! The actor is a mailbox and a timer round the [`Desk`], which decides. Each message is a call of
 //! the desk, with the time, and the actor carries out the resulting turn.
@@ -29,13 +29,14 @@ use tokio::sync::oneshot;
 use tokio::task::{spawn_blocking, spawn_local, yield_now};
 
 use super::barrier::Barrier;
-use super::desk::turn::{Submit, Turn};
+use super::desk::turn::Turn;
 use super::desk::{Desk, Setting};
 use super::durable::Committed;
 use super::durable::chronicle::Flushed;
 use super::gate::Gate;
+use super::inbox::{Arrival, Arrivals};
 use super::messages::{
-    AllHeard, Checkpointed, CloseAll, Connect, Disconnect, Drain, GoOn, Save, TellState,
+    AllHeard, Checkpointed, CloseAll, Connect, Disconnect, Drain, GoOn, Save, TellState, Waiting,
 };
 use crate::clock::Clock;
 use crate::journal::Task;
@@ -43,6 +44,8 @@ use crate::types::Timestamp;
 
 /// How often a journal that could not even be made void is looked at.
 const STUCK_PAUSE: Duration = Duration::from_secs(1);
+/// Room for arrivals that is kept when there are none.
+const ARRIVALS_KEPT: usize = 1024;
 /// How often a journal is looked at.
 const JOURNAL_LOOK_EVERY: Duration = Duration::from_secs(2);
 
@@ -50,6 +53,10 @@ const JOURNAL_LOOK_EVERY: Duration = Duration::from_secs(2);
 pub(super) struct Coordinator {
     /// Decides, told the time.
     desk: Desk,
+    /// What sessions have said.
+    arrivals: Arrivals,
+    /// What was taken of that; empty between turns, kept for its memory.
+    taken: Vec<Arrival>,
     /// Where time comes from; tests bring their own.
     clock: Box<dyn Clock>,
     /// The way out for turns.
@@ -68,12 +75,23 @@ impl Coordinator {
     /// A coordinator with this desk.
     pub(super) fn new(
         setting: Setting,
+        arrivals: Arrivals,
         clock: Box<dyn Clock>,
         gate: Gate,
         barrier: Barrier,
     ) -> Self {
         let desk = Desk::new(setting, clock.now());
-        Self { desk, clock, gate, barrier, timer: None, drained: None, is_stuck: false }
+        Self {
+            desk,
+            arrivals,
+            taken: Vec::new(),
+            clock,
+            gate,
+            barrier,
+            timer: None,
+            drained: None,
+            is_stuck: false,
+        }
     }
 
     /// Has the desk do something as of now, and carries out the turn. The clock is read here, after the
@@ -84,7 +102,38 @@ impl Coordinator {
         act: impl FnOnce(&mut Desk, Timestamp) -> &mut Turn,
     ) {
         let now = self.clock.now();
-        let turn = act(&mut self.desk, now);
+        let _ = act(&mut self.desk, now);
+        self.carry_out(ctx, now);
+    }
+
+    /// Has the desk hear all that sessions have said, in one turn: it is read already, so the time of now
+    /// is later than that of each.
+    fn hear(&mut self, ctx: &mut Context<Self>) {
+        let mut taken = mem::take(&mut self.taken);
+        self.arrivals.take(&mut taken);
+        let now = self.clock.now();
+        for arrival in taken.drain(..) {
+            match arrival {
+                Arrival::Submit(submit) => self.desk.hear_submit(submit, now),
+                Arrival::Connect(Connect { connection, peer, link }) => {
+                    let way = self.gate.connect(connection, link);
+                    let _ = self.desk.connect(connection, way, peer);
+                }
+                Arrival::Disconnect(Disconnect { connection }) => {
+                    self.desk.hear_end(connection, now);
+                }
+            }
+        }
+        // What a crowd has caused once is not kept for ever.
+        taken.shrink_to(ARRIVALS_KEPT);
+        self.taken = taken;
+        let _ = self.desk.finish_turn(now);
+        self.carry_out(ctx, now);
+    }
+
+    /// Carries out what the turn of now has come to.
+    fn carry_out(&mut self, ctx: &mut Context<Self>, now: Timestamp) {
+        let turn = self.desk.turn();
         self.gate.pass(turn);
         if mem::take(&mut turn.goes_on) {
             let this = ctx.address();
@@ -211,21 +260,11 @@ impl Actor for Coordinator {
     }
 }
 
-impl Handler<Connect> for Coordinator {
+impl Handler<Waiting> for Coordinator {
     type Result = ();
 
-    fn handle(&mut self, connect: Connect, ctx: &mut Context<Self>) {
-        let Connect { connection, peer, link } = connect;
-        let way = self.gate.connect(link);
-        self.turn(ctx, |desk, _| desk.connect(connection, way, peer));
-    }
-}
-
-impl Handler<Submit> for Coordinator {
-    type Result = ();
-
-    fn handle(&mut self, submit: Submit, ctx: &mut Context<Self>) {
-        self.turn(ctx, |desk, now| desk.submit(submit, now));
+    fn handle(&mut self, Waiting: Waiting, ctx: &mut Context<Self>) {
+        self.hear(ctx);
     }
 }
 
@@ -242,14 +281,6 @@ impl Handler<AllHeard> for Coordinator {
 
     fn handle(&mut self, AllHeard { at }: AllHeard, ctx: &mut Context<Self>) {
         self.turn(ctx, |desk, now| desk.tick(at, now));
-    }
-}
-
-impl Handler<Disconnect> for Coordinator {
-    type Result = ();
-
-    fn handle(&mut self, Disconnect { connection }: Disconnect, ctx: &mut Context<Self>) {
-        self.turn(ctx, |desk, now| desk.disconnect(connection, now));
     }
 }
 

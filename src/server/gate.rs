@@ -8,10 +8,15 @@
 //!
 //! Deliveries are counted here, for all connections together (`ledger`).
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::mem;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use actix::Recipient;
+use bytes::BytesMut;
+use foldhash::fast::RandomState;
 use log::error;
 use slab::Slab;
 use tokio::sync::mpsc::UnboundedSender;
@@ -22,11 +27,19 @@ use super::desk::turn::{Deliver, Delivery, More, Turn, Way};
 use super::durable::chronicle::{Chronicle, Flushed};
 use super::durable::{Change, Order};
 use super::ledger::Share;
+use crate::types::ConnectionId;
+
+/// A buffer of frames that is larger than this gives its memory back.
+const FRAMES_BYTES_KEPT: usize = 4 * 1024;
 
 /// The way out for turns.
 pub(super) struct Gate {
     /// Where each connection's deliveries go, for as long as there may be any.
-    links: Slab<Link>,
+    links: Slab<(Link, Option<Weak<dyn Outlet>>)>,
+    /// Sessions of this thread, whose way is shorter.
+    outlets: Outlets,
+    /// Memory of frames that were said.
+    spare: Vec<BytesMut>,
     /// To the task that makes things durable.
     orders: UnboundedSender<Order>,
     /// Told when everything is on disk, once that is on order.
@@ -37,6 +50,35 @@ pub(super) struct Gate {
     held_orders: Vec<Change>,
     /// Deliveries that wait for that.
     held: Vec<Delivery>,
+}
+
+/// What says at once what a session has to say, where the session is on the Coordinator's thread.
+pub(super) trait Outlet {
+    /// Says it, unless that is for the session to do. Then all that comes behind it is, too, until the
+    /// session has it.
+    fn say(&self, deliver: &Deliver) -> Said;
+}
+
+/// Whether something was said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// It was, or will be without anybody's doing.
+    AtOnce,
+    /// It is for the session to say.
+    NotYet,
+}
+
+/// The outlets of sessions that have yet to be connected.
+#[derive(Clone, Default)]
+pub(super) struct Outlets(Rc<RefCell<ByConnection>>);
+
+type ByConnection = HashMap<ConnectionId, Weak<dyn Outlet>, RandomState>;
+
+impl Outlets {
+    /// That of a session that begins.
+    pub(super) fn put(&self, connection: ConnectionId, outlet: Weak<dyn Outlet>) {
+        self.0.borrow_mut().insert(connection, outlet);
+    }
 }
 
 /// The way to a session.
@@ -51,8 +93,21 @@ pub(super) struct Link {
 impl Gate {
     /// A gate to a commit task, and to nobody else so far.
     pub(super) fn new(orders: UnboundedSender<Order>) -> Self {
-        let (held_orders, held) = (Vec::new(), Vec::new());
-        Self { links: Slab::new(), orders, saved: None, chronicle: None, held_orders, held }
+        Self {
+            links: Slab::new(),
+            outlets: Outlets::default(),
+            spare: Vec::new(),
+            orders,
+            saved: None,
+            chronicle: None,
+            held_orders: Vec::new(),
+            held: Vec::new(),
+        }
+    }
+
+    /// The same, where these sessions are on this thread.
+    pub(super) fn with_outlets(self, outlets: Outlets) -> Self {
+        Self { outlets, ..self }
     }
 
     /// One that lets nothing out before it is written down.
@@ -66,8 +121,9 @@ impl Gate {
     }
 
     /// A way to another connection, until the last delivery to it has passed.
-    pub(super) fn connect(&mut self, link: Link) -> Way {
-        Way(self.links.insert(link))
+    pub(super) fn connect(&mut self, connection: ConnectionId, link: Link) -> Way {
+        let outlet = self.outlets.0.borrow_mut().remove(&connection);
+        Way(self.links.insert((link, outlet)))
     }
 
     /// Somebody is to be told when everything is on disk; it is yet to be put on order.
@@ -78,6 +134,7 @@ impl Gate {
     /// Lets all out that a turn came to; or has it wait for [`Gate::flush`], if it is to be written down
     /// first, and all that comes behind it.
     pub(super) fn pass(&mut self, turn: &mut Turn) {
+        turn.spare.append(&mut self.spare);
         let Some(chronicle) = self.chronicle.as_mut().filter(|it| it.holds_the_door()) else {
             turn.record.clear();
             // First what waited for a journal that is given up by now.
@@ -121,8 +178,13 @@ impl Gate {
             self.order(change);
         }
         for Delivery { way: Way(place), deliver, more } in deliveries.drain(..) {
-            if let Some(link) = self.links.get(place) {
-                link.send(deliver);
+            if let Some((link, outlet)) = self.links.get(place) {
+                let outlet = outlet.as_ref().and_then(Weak::upgrade);
+                let said = link.send(deliver, outlet.as_deref());
+                if let Some(mut said) = said.filter(|said| said.capacity() <= FRAMES_BYTES_KEPT) {
+                    said.clear();
+                    self.spare.push(said);
+                }
             }
             if more == More::Never {
                 self.links.try_remove(place);
@@ -147,14 +209,19 @@ impl Gate {
 }
 
 impl Link {
-    /// Sends what a turn has for it, counted, or has it closed if that is too much.
-    fn send(&self, deliver: Deliver) {
+    /// Sends what a turn has for it, counted, or has it closed if that is too much. Gives back the memory
+    /// of what is said already.
+    fn send(&self, deliver: Deliver, outlet: Option<&dyn Outlet>) -> Option<BytesMut> {
         if deliver.bytes > BATCH_BYTES_MAX {
             self.share.close();
         } else if !self.share.is_closed() {
+            if outlet.is_some_and(|outlet| outlet.say(&deliver) == Said::AtOnce) {
+                return Some(deliver.frames);
+            }
             self.share.add(deliver.bytes);
             self.session.do_send(deliver);
         }
+        None
     }
 }
 
@@ -179,7 +246,8 @@ mod tests {
             let account = ledger.open();
             let (session, batches) = collector();
             let mut gate = Gate::new(unbounded_channel().0);
-            let way = gate.connect(Link { session, share: account.share() });
+            let link = Link { session, share: account.share() };
+            let way = gate.connect(ConnectionId::new(1), link);
             assert_eq!(way, Way(0));
             gate.pass(&mut delivery(BATCH_BYTES_MAX, More::Perhaps));
             settle().await;
@@ -201,7 +269,8 @@ mod tests {
             let account = Arc::new(Ledger::default()).open();
             let (session, batches) = collector();
             let mut gate = Gate::new(unbounded_channel().0);
-            let way = gate.connect(Link { session, share: account.share() });
+            let link = Link { session, share: account.share() };
+            let way = gate.connect(ConnectionId::new(1), link);
             assert_eq!(way, Way(0));
             for _ in 0..2 {
                 gate.pass(&mut delivery(1, More::Never));

@@ -42,6 +42,8 @@ pub(super) struct Ledger {
 pub(super) struct Share {
     /// So many bytes of it are in the total.
     counted: AtomicUsize,
+    /// So many reads of it are submitted and not handled.
+    unheard_reads: AtomicUsize,
     /// Whether its connection has to go. It counts nothing any more.
     is_closed: AtomicBool,
     /// Wakes the session, so that it sees that.
@@ -66,13 +68,14 @@ pub(super) struct Account {
 pub(super) struct Unheard {
     /// So many bytes.
     bytes: usize,
-    /// Where they are counted.
-    ledger: Arc<Ledger>,
+    /// Of whom.
+    share: Arc<Share>,
 }
 
 impl Drop for Unheard {
     fn drop(&mut self) {
-        self.ledger.unheard.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.share.unheard_reads.fetch_sub(1, Ordering::Relaxed);
+        self.share.ledger.unheard.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -97,18 +100,13 @@ impl Ledger {
     pub(super) fn open(self: &Arc<Self>) -> Account {
         let share = Arc::new(Share {
             counted: AtomicUsize::new(0),
+            unheard_reads: AtomicUsize::new(0),
             is_closed: AtomicBool::new(false),
             session: AtomicWaker::new(),
             ledger: Arc::clone(self),
         });
         let place = self.shares().insert(Arc::clone(&share));
         Account { share, place, known: 0 }
-    }
-
-    /// A session submits so much.
-    pub(super) fn submit(self: &Arc<Self>, bytes: usize) -> Unheard {
-        self.unheard.fetch_add(bytes, Ordering::Relaxed);
-        Unheard { bytes, ledger: Arc::clone(self) }
     }
 
     /// Whether sessions may read on before what they submitted is handled.
@@ -202,6 +200,18 @@ impl Account {
     /// What the Coordinator adds to.
     pub(super) fn share(&self) -> Arc<Share> {
         Arc::clone(&self.share)
+    }
+
+    /// What one read has brought is submitted, and takes so much.
+    pub(super) fn submit(&self, bytes: usize) -> Unheard {
+        self.share.unheard_reads.fetch_add(1, Ordering::Relaxed);
+        self.share.ledger.unheard.fetch_add(bytes, Ordering::Relaxed);
+        Unheard { bytes, share: Arc::clone(&self.share) }
+    }
+
+    /// How many reads are submitted and not handled.
+    pub(super) fn unheard_reads(&self) -> usize {
+        self.share.unheard_reads.load(Ordering::Relaxed)
     }
 
     /// A delivery has come that was counted as so much.
@@ -314,14 +324,24 @@ mod tests {
     #[test]
     fn reads_go_on_up_to_the_bound_on_what_is_unheard_and_not_past_it() {
         let ledger = ledger(1000);
-        let much = ledger.submit(UNHEARD_BYTES_MAX);
+        let account = ledger.open();
+        let much = account.submit(UNHEARD_BYTES_MAX);
         assert!(ledger.may_read_on());
-        let more = ledger.submit(1);
+        let more = account.submit(1);
         assert!(!ledger.may_read_on());
         drop(more);
         assert!(ledger.may_read_on());
         drop(much);
         assert_eq!(ledger.unheard(), 0);
+    }
+
+    #[test]
+    fn reads_are_counted_until_they_are_handled() {
+        let account = ledger(1000).open();
+        let reads = [account.submit(1), account.submit(1)];
+        assert_eq!(account.unheard_reads(), 2);
+        drop(reads);
+        assert_eq!(account.unheard_reads(), 0);
     }
 
     /// A waker that counts.

@@ -1,15 +1,15 @@
 //! The messages between the actors.
 //!
-//! A mailbox keeps the order of one sender's messages. A session's submits are handled after its
-//! `Connect` and before its `Disconnect`. The Coordinator's deliveries come in the order of its
-//! decisions. That is all the sequencing there is.
+//! A mailbox keeps the order of one sender's messages, and so does the [`Inbox`](super::inbox::Inbox). A
+//! session's submits are handled after its `Connect` and before its `Disconnect`. The Coordinator's
+//! deliveries come in the order of its decisions. That is all the sequencing there is.
 
 use std::net::SocketAddr;
 
 use actix::Message;
 use tokio::sync::oneshot;
 
-use super::desk::turn::{Deliver, Submit};
+use super::desk::turn::Deliver;
 use super::durable::Committed;
 use super::gate::Link;
 use crate::engine::Counts;
@@ -27,12 +27,11 @@ pub(super) struct Connect {
     pub(super) link: Link,
 }
 
-impl Message for Connect {
-    type Result = ();
-}
+/// Inbox to Coordinator: something has arrived, and nothing was waiting.
+#[derive(Debug)]
+pub(super) struct Waiting;
 
-/// Session to Coordinator: what one read brought.
-impl Message for Submit {
+impl Message for Waiting {
     type Result = ();
 }
 
@@ -42,10 +41,6 @@ impl Message for Submit {
 pub(super) struct Disconnect {
     /// Whose connection.
     pub(super) connection: ConnectionId,
-}
-
-impl Message for Disconnect {
-    type Result = ();
 }
 
 /// Coordinator to Session: all that one turn of the Coordinator has for this connection.

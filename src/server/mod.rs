@@ -61,6 +61,7 @@ mod durable;
 mod error;
 mod fields;
 mod gate;
+mod inbox;
 mod keeping;
 mod ledger;
 mod log_lines;

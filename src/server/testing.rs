@@ -28,6 +28,7 @@ use crate::server::durable::persist::{Order, commit_all};
 use crate::server::durable::start;
 use crate::server::durable::store::{Change, MemoryStore, StateStore, StoreError, Stored};
 use crate::server::gate::{Gate, Link};
+use crate::server::inbox::{Arrival, Arrivals, Inbox};
 use crate::server::ledger::{Account, Ledger, UNREAD_BYTES_MAX};
 use crate::server::messages::{Connect, Disconnect};
 use crate::server::net::pace::Paces;
@@ -120,6 +121,7 @@ pub(super) fn start_with(tokens: u64) -> Start {
 /// A Coordinator, and what it talks to.
 pub(super) struct Bench {
     pub(super) coordinator: Addr<Coordinator>,
+    inbox: Inbox,
     pub(super) counters: Arc<Counters>,
     pub(super) clock: TokioClock,
     connections: u64,
@@ -186,14 +188,18 @@ impl Bench {
             counters: Arc::clone(&counters),
         };
         let boxed = Box::new(clock.clone());
-        let coordinator = Coordinator::new(setting, boxed, gate, Barrier::default()).start();
-        Self { coordinator, counters, clock, connections: 0 }
+        let arrivals = Arrivals::default();
+        let coordinator =
+            Coordinator::new(setting, arrivals.clone(), boxed, gate, Barrier::default()).start();
+        let inbox = Inbox::new(arrivals, coordinator.clone());
+        Self { coordinator, inbox, counters, clock, connections: 0 }
     }
 
     /// What sessions are given.
     pub(super) fn shared(&self) -> Arc<Shared> {
         Arc::new(Shared {
             coordinator: self.coordinator.clone(),
+            inbox: self.inbox.clone(),
             counters: Arc::clone(&self.counters),
             address: SocketAddr::from(([127, 0, 0, 1], 5625)),
             handshake_timeout: Duration::from_secs(5),
@@ -213,13 +219,9 @@ impl Bench {
         let (session, batches) = collector();
         let account = self.counters.ledger.open();
         let share = account.share();
-        self.coordinator.do_send(Connect { connection, peer: None, link: Link { session, share } });
-        FakeSession {
-            coordinator: self.coordinator.clone(),
-            connection,
-            batches,
-            _account: account,
-        }
+        let link = Link { session, share };
+        self.inbox.put(Arrival::Connect(Connect { connection, peer: None, link }));
+        FakeSession { inbox: self.inbox.clone(), connection, batches, _account: account }
     }
 
     /// A connection with a session, whose Welcome has come and is taken away.
@@ -235,7 +237,7 @@ impl Bench {
 
 /// Stands where a Session would, and keeps what it is given.
 pub(super) struct FakeSession {
-    coordinator: Addr<Coordinator>,
+    inbox: Inbox,
     pub(super) connection: ConnectionId,
     batches: Rc<RefCell<Vec<Deliver>>>,
     /// Counts what it was given, all of it; dropped, nothing is sent here any more.
@@ -267,12 +269,12 @@ impl FakeSession {
     }
 
     pub(super) fn submit_with(&self, messages: Vec<ClientMessage>, window: Window) {
-        let (connection, unheard) = (self.connection, Arc::new(Ledger::default()).submit(0));
-        self.coordinator.do_send(Submit { connection, messages, window, unheard });
+        let (connection, unheard) = (self.connection, Arc::new(Ledger::default()).open().submit(0));
+        self.inbox.put(Arrival::Submit(Submit { connection, messages, window, unheard }));
     }
 
     pub(super) fn disconnect(&self) {
-        self.coordinator.do_send(Disconnect { connection: self.connection });
+        self.inbox.put(Arrival::Disconnect(Disconnect { connection: self.connection }));
     }
 
     /// What was delivered since the last look.

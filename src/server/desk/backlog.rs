@@ -141,7 +141,7 @@ mod tests {
 
     fn said(count: usize) -> Item {
         let messages = vec![ClientMessage::KeepAlive { sequence: 1 }; count];
-        Item::rest(messages, 0, Window::Open, Arc::new(Ledger::default()).submit(0))
+        Item::rest(messages, 0, Window::Open, Arc::new(Ledger::default()).open().submit(0))
     }
 
     fn number(served: Option<(ConnectionId, VecDeque<Item>)>) -> u64 {

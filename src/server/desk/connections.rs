@@ -11,8 +11,9 @@ use std::collections::HashMap;
 use std::mem;
 use std::net::SocketAddr;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use foldhash::fast::RandomState;
+use log::error;
 use slab::Slab;
 
 use super::inspect::Budget;
@@ -20,7 +21,7 @@ use super::render;
 use super::turn::{Deliver, Delivery, Handled, More, Way};
 use super::weight;
 use crate::types::{ConnectionId, GoodbyeCode, Identity, SessionId};
-use crate::wire::{ServerMessage, ShownLock};
+use crate::wire::{ServerMessage, ShownLock, encode_frame};
 
 /// Most bytes, in memory, that one turn may have for one connection: room for an answer to each of the
 /// 65,536 requests that a session may have. Whoever has more coming is closed, as one that does not read.
@@ -28,14 +29,22 @@ pub(in crate::server) const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most bytes of events that one turn may have for one connection, and most that may be unwritten when
 /// another is put into its outbox.
 pub(in crate::server) const EVENTS_BYTES_MAX: usize = 256 * 1024;
+/// Buffers for frames that are kept when there is nothing to say.
+const FRAMES_KEPT_MAX: usize = 256;
 
 /// All connections that were not said Goodbye to.
 #[derive(Default)]
 pub(in crate::server) struct Connections {
     /// By number.
     known: Known,
-    /// Those with a batch in the making, each once, in the order of their first message.
-    touched: Vec<ConnectionId>,
+    /// Those with a batch in the making, each once, in the order of their first message: who spoke.
+    answered: Vec<ConnectionId>,
+    /// The same: who hears of what others said, and whoever else is told something.
+    told: Vec<ConnectionId>,
+    /// Memory of frames that were said, for those that are next.
+    spare: Vec<BytesMut>,
+    /// Who speaks now, if anybody does.
+    speaker: Option<ConnectionId>,
     /// Set once every connection was said Goodbye to: why, for those that come after all.
     closed: Option<GoodbyeCode>,
 }
@@ -90,7 +99,7 @@ impl Connections {
         out: &mut Vec<Delivery>,
     ) {
         if let Some(code) = self.closed {
-            return out.push(last_word(way, code));
+            return out.push(last_word(way, connection, code));
         }
         let new = Connection {
             id: connection,
@@ -140,20 +149,20 @@ impl Connections {
         self.known.get_mut(connection).map(|known| &mut known.budget)
     }
 
-    /// Makes room for so many answers in its batch, and no more: most batches are of one.
-    pub(super) fn expect(&mut self, connection: ConnectionId, answers: usize) {
-        if let Some(known) = self.known.get_mut(connection) {
-            known.batch.messages.reserve_exact(answers);
-        }
-    }
-
     /// Puts a message into its batch.
+    #[expect(clippy::needless_pass_by_value, reason = "it was made for this")]
     pub(super) fn tell(&mut self, connection: ConnectionId, message: ServerMessage) {
         if let Some(batched) = self.touch(connection)
             && batched.has_room_for(size_of::<ServerMessage>() + weight::beside(&message))
         {
-            batched.batch.messages.push(message);
+            batched.batch.append(&message, connection);
         }
+    }
+
+    /// Takes memory of frames that were said, for those that are next.
+    pub(super) fn reuse(&mut self, spare: &mut Vec<BytesMut>) {
+        spare.truncate(FRAMES_KEPT_MAX.saturating_sub(self.spare.len()));
+        self.spare.append(spare);
     }
 
     /// Puts a lock that it watches into its batch, behind all messages. `bytes` is its part of what the
@@ -191,9 +200,21 @@ impl Connections {
             return None;
         }
         if known.is_untouched() {
-            self.touched.push(connection);
+            if let Some(spare) = self.spare.pop() {
+                known.batch.frames = spare;
+            }
+            if self.speaker == Some(connection) {
+                self.answered.push(connection);
+            } else {
+                self.told.push(connection);
+            }
         }
         Some(known)
+    }
+
+    /// From now on, what comes of anything comes of what this one says.
+    pub(super) fn speaks(&mut self, connection: ConnectionId) {
+        self.speaker = Some(connection);
     }
 
     /// Puts a Goodbye into its batch, which makes that the last.
@@ -217,13 +238,14 @@ impl Connections {
             return;
         };
         if known.is_untouched() {
-            self.touched.push(connection);
+            self.answered.push(connection);
         }
         known.batch.handled = Handled::All;
     }
 
-    /// Delivers the batches of a turn, the latest first: what others hear comes of what is answered to
-    /// who spoke, and they have waited for it. So the next holder is written to before who released.
+    /// Delivers the batches of a turn: first to those who did not speak, for they have waited for what
+    /// they hear; then the answers, in the order of the questions. So the next holder is written to
+    /// before who released.
     ///
     /// Of pages it may have more once nothing that it said is left to do (`has_more_to_do`): however
     /// many turns its questions take, they are answered with as much as one.
@@ -232,7 +254,8 @@ impl Connections {
         has_more_to_do: impl Fn(ConnectionId) -> bool,
         out: &mut Vec<Delivery>,
     ) {
-        for connection in self.touched.drain(..).rev() {
+        self.speaker = None;
+        for connection in self.told.drain(..).chain(self.answered.drain(..)) {
             let Some(known) = self.known.get_mut(connection) else { continue };
             if !has_more_to_do(connection) {
                 known.budget = Budget::of_a_turn();
@@ -264,7 +287,7 @@ impl Connections {
         let mut known = self.known.take_all();
         // In the order in which they came, and not in one that is another each time.
         known.sort_unstable_by_key(|known| known.id);
-        out.extend(known.iter().map(|known| last_word(known.way, code)));
+        out.extend(known.iter().map(|known| last_word(known.way, known.id, code)));
     }
 }
 
@@ -346,9 +369,23 @@ impl Connection {
     }
 }
 
-fn last_word(way: Way, code: GoodbyeCode) -> Delivery {
-    let messages = vec![render::goodbye(code, "the coordinator stops")];
-    let deliver = Deliver { messages, ..Deliver::default() };
+impl Deliver {
+    /// Puts a message behind those that it has.
+    fn append(&mut self, message: &ServerMessage, connection: ConnectionId) {
+        match message {
+            ServerMessage::Welcome { .. } => self.welcomes = true,
+            ServerMessage::Goodbye { .. } => self.is_last = true,
+            _ => {}
+        }
+        if let Err(unwritable) = encode_frame(message, &mut self.frames) {
+            error!("an answer was left out connection={connection}: {unwritable}");
+        }
+    }
+}
+
+fn last_word(way: Way, id: ConnectionId, code: GoodbyeCode) -> Delivery {
+    let mut deliver = Deliver::default();
+    deliver.append(&render::goodbye(code, "the coordinator stops"), id);
     Delivery { way, deliver, more: More::Never }
 }
 
@@ -374,20 +411,23 @@ mod tests {
         let (mut connections, mut out) = (Connections::default(), Vec::new());
         let connection = ConnectionId::new(1);
         connections.insert(connection, Way(0), None, &mut out);
-        let half = BATCH_BYTES_MAX / 2;
-        for bytes in [half, half] {
-            connections.tell(connection, long(bytes));
+        let (part, parts) = (BATCH_BYTES_MAX / 512, 512);
+        for _ in 0..parts {
+            connections.tell(connection, long(part));
         }
         connections.deliver(|_| false, &mut out);
         let deliver = out.pop().unwrap().deliver;
-        assert_eq!((deliver.bytes, deliver.messages.len()), (BATCH_BYTES_MAX, 2));
+        assert_eq!((deliver.bytes, deliver.messages().len()), (BATCH_BYTES_MAX, parts));
 
         // Nor is what comes behind it kept, or told without what was before.
-        for bytes in [half, half + 1, 1000] {
+        for _ in 1..parts {
+            connections.tell(connection, long(part));
+        }
+        for bytes in [part + 1, 1000] {
             connections.tell(connection, long(bytes));
         }
         connections.deliver(|_| false, &mut out);
         let deliver = out.pop().unwrap().deliver;
-        assert!(deliver.bytes > BATCH_BYTES_MAX && deliver.messages.is_empty(), "{deliver:?}");
+        assert!(deliver.bytes > BATCH_BYTES_MAX && deliver.frames.is_empty(), "{deliver:?}");
     }
 }

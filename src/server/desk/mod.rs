@@ -232,13 +232,19 @@ impl Desk {
         &mut self.turn
     }
 
-    /// What one read of a connection has brought.
+    /// What one read of a connection has brought, as a turn of its own.
+    #[cfg(test)]
     #[must_use]
     pub(crate) fn submit(&mut self, submit: Submit, now: Timestamp) -> &mut Turn {
+        self.hear_submit(submit, now);
+        self.finish_turn(now)
+    }
+
+    /// What one read of a connection has brought, as a part of a turn.
+    pub(in crate::server) fn hear_submit(&mut self, submit: Submit, now: Timestamp) {
         let Submit { connection, messages, window, unheard } = submit;
         if self.is_spent() || self.backlog.holds(connection) {
-            self.put_off(connection, Item::rest(messages, 0, window, unheard));
-            return &mut self.turn;
+            return self.put_off(connection, Item::rest(messages, 0, window, unheard));
         }
         let handled = self.hear(connection, &messages, now);
         if handled < messages.len() {
@@ -246,7 +252,6 @@ impl Desk {
         } else if window == Window::Shut {
             self.connections.acknowledge(connection);
         }
-        self.finish_turn(now)
     }
 
     /// Every socket was looked at since a turn had done enough.
@@ -258,16 +263,27 @@ impl Desk {
         self.finish_turn(now)
     }
 
-    /// A connection ended without a Goodbye. Answered by an empty batch that says that all it submitted
-    /// is handled.
+    /// A connection ended without a Goodbye, as a turn of its own.
+    #[cfg(test)]
     #[must_use]
     pub(crate) fn disconnect(&mut self, connection: ConnectionId, now: Timestamp) -> &mut Turn {
+        self.hear_end(connection, now);
+        self.finish_turn(now)
+    }
+
+    /// A connection ended without a Goodbye, as a part of a turn. Answered by an empty batch that says
+    /// that all it submitted is handled.
+    pub(in crate::server) fn hear_end(&mut self, connection: ConnectionId, now: Timestamp) {
         if self.backlog.holds(connection) {
             self.backlog.push(connection, Item::End);
-            return &mut self.turn;
+        } else {
+            self.end_connection(connection, now);
         }
-        self.end_connection(connection, now);
-        self.finish_turn(now)
+    }
+
+    /// What the turn has come to.
+    pub(in crate::server) fn turn(&mut self) -> &mut Turn {
+        &mut self.turn
     }
 
     /// The moment of [`Desk::next_deadline`] has come, or an earlier one that was it before.
@@ -386,12 +402,13 @@ impl Desk {
     }
 
     /// Ends a turn: puts together what has come of it, and sees that what is due is asked for.
-    fn finish_turn(&mut self, now: Timestamp) -> &mut Turn {
+    pub(in crate::server) fn finish_turn(&mut self, now: Timestamp) -> &mut Turn {
         self.show_changed(now);
         // Half a turn before it has to: so nobody is put off who says no more than the others.
         if !self.backlog.is_empty() || !self.showing.is_empty() || self.is_half_spent() {
             self.go_on_later();
         }
+        self.connections.reuse(&mut self.turn.spare);
         let has_more_to_do = |connection| self.backlog.holds(connection);
         self.connections.deliver(has_more_to_do, &mut self.turn.deliveries);
         match self.next_deadline() {
@@ -451,6 +468,7 @@ impl Desk {
             && let Some((connection, mut items)) = self.backlog.next()
         {
             let before = self.steps();
+            self.connections.speaks(connection);
             while self.steps() - before < QUANTUM_STEPS
                 && let Some(item) = items.front_mut()
             {

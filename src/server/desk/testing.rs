@@ -88,7 +88,8 @@ impl Bench {
     pub(super) fn turn(&self, act: impl FnOnce(&mut Desk, Timestamp) -> &mut Turn) {
         let round = &mut *self.0.borrow_mut();
         let turn = mem::take(act(&mut round.desk, round.now));
-        let Turn { orders, deliveries, goes_on, listens, rings, is_drained, record: _ } = turn;
+        let Turn { orders, deliveries, goes_on, listens, rings, is_drained, record: _, spare: _ } =
+            turn;
         round.orders.extend(orders);
         for Delivery { way, deliver, more: _ } in deliveries {
             round.bytes += deliver.bytes;
@@ -200,7 +201,7 @@ impl Client {
     }
 
     pub(super) fn submit_with(&self, messages: Vec<ClientMessage>, window: Window) {
-        let (connection, unheard) = (self.connection, Arc::new(Ledger::default()).submit(0));
+        let (connection, unheard) = (self.connection, Arc::new(Ledger::default()).open().submit(0));
         let submit = Submit { connection, messages, window, unheard };
         self.bench.turn(|desk, now| desk.submit(submit, now));
     }

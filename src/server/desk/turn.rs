@@ -3,9 +3,7 @@
 //! The desk decides a turn at once, and its caller carries it out afterwards. A turn can therefore
 //! be held back until it is durable, compared with another, or sent over a simulated network.
 
-use bytes::Bytes;
-#[cfg(test)]
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::server::durable::Change;
 use crate::server::durable::replay::Record;
@@ -13,7 +11,9 @@ use crate::server::ledger::Unheard;
 use crate::types::{ConnectionId, Timestamp};
 #[cfg(test)]
 use crate::wire::decode;
-use crate::wire::{ClientMessage, ServerMessage, ShownLock};
+use crate::wire::{ClientMessage, ShownLock};
+#[cfg(test)]
+use crate::wire::{ServerMessage, encode_frame};
 
 /// One read of a connection, whole. The first one begins with the Hello, and no other
 /// holds one: the session has seen to that.
@@ -50,6 +50,8 @@ pub(crate) struct Turn {
     pub(crate) record: Record,
     /// For connections, in the order in which they are to be sent.
     pub(crate) deliveries: Vec<Delivery>,
+    /// From the caller: memory of frames that are said, for the next ones.
+    pub(crate) spare: Vec<BytesMut>,
     /// Something was left to do: [`Desk::go_on`](super::Desk::go_on) is to come once every socket was
     /// looked at.
     pub(crate) goes_on: bool,
@@ -90,8 +92,12 @@ pub(crate) enum More {
 /// A batch: all that is said to a connection at once. A `Goodbye` is the last message of the last batch.
 #[derive(Debug, Default)]
 pub(crate) struct Deliver {
-    /// For the client, in order.
-    pub(crate) messages: Vec<ServerMessage>,
+    /// For the client, in order: the frames of messages.
+    pub(crate) frames: BytesMut,
+    /// Whether a Welcome is among them.
+    pub(crate) welcomes: bool,
+    /// Whether a Goodbye is the last of them.
+    pub(crate) is_last: bool,
     /// Locks that it watches and that others hold now, to come after the messages; each with the query
     /// that is answered.
     pub(crate) shown: Vec<(u64, ShownLock)>,
@@ -106,11 +112,41 @@ pub(crate) struct Deliver {
     pub(crate) handled: Handled,
 }
 
+impl Deliver {
+    /// Whether it is frames of messages that ask nothing of a session but to be written.
+    pub(in crate::server) fn is_plain(&self) -> bool {
+        let is_ordinary = !self.welcomes && !self.is_last && self.handled == Handled::Unsaid;
+        is_ordinary && self.shown.is_empty() && self.events.is_empty() && self.missed == 0
+    }
+}
+
 #[cfg(test)]
 impl Deliver {
+    /// One of these messages.
+    pub(crate) fn of(messages: &[ServerMessage]) -> Self {
+        let mut deliver = Self::default();
+        for message in messages {
+            encode_frame(message, &mut deliver.frames).unwrap();
+        }
+        deliver
+    }
+
+    /// Its messages, without what is shown and without events.
+    pub(crate) fn messages(&self) -> Vec<ServerMessage> {
+        let (mut all, mut rest) = (Vec::new(), &self.frames[..]);
+        while let Some((len, behind)) = rest.split_first_chunk() {
+            let len = usize::try_from(u32::from_le_bytes(*len)).unwrap();
+            let (frame, next) = behind.split_at(len);
+            all.push(decode(frame).unwrap());
+            rest = next;
+        }
+        all
+    }
+
     /// All that the client reads of it, in order.
     pub(crate) fn whole(self) -> Vec<ServerMessage> {
-        let Self { messages: mut all, shown, events, missed, .. } = self;
+        let mut all = self.messages();
+        let Self { shown, events, missed, .. } = self;
         for (query_id, lock) in shown {
             let mut frame = BytesMut::new();
             lock.append(query_id, &mut frame);

@@ -85,7 +85,7 @@ impl Desk {
 
     /// What one read of a connection has brought.
     pub(crate) fn read(&self, connection: ConnectionId, messages: Vec<ClientMessage>) -> Submit {
-        let unheard = self.counters.ledger.submit(0);
+        let unheard = self.counters.ledger.open().submit(0);
         Submit { connection, messages, window: Window::Open, unheard }
     }
 

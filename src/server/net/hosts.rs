@@ -23,6 +23,7 @@ use tokio::task::{LocalSet, spawn_local};
 use super::place::Place;
 use super::session::{Session, Shared};
 use crate::server::barrier::{Ask, Barrier, look};
+use crate::server::gate::Outlets;
 use crate::types::ConnectionId;
 
 /// A connection that was accepted, and is to have a session.
@@ -56,8 +57,19 @@ enum Job {
     Barrier(oneshot::Sender<()>),
 }
 
-/// On the thread that accepts, which is the Coordinator's.
-pub(in crate::server) struct Here;
+/// On the thread that accepts.
+#[derive(Default)]
+pub(in crate::server) struct Here {
+    /// Where their outlets are left, if that is the Coordinator's.
+    outlets: Option<Outlets>,
+}
+
+impl Here {
+    /// On the Coordinator's thread.
+    pub(in crate::server) fn beside_coordinator(outlets: Outlets) -> Self {
+        Self { outlets: Some(outlets) }
+    }
+}
 
 impl<S> Host<S> for Here
 where
@@ -65,7 +77,11 @@ where
 {
     fn start(&self, arrival: Arrival<S>) {
         let Arrival { stream, connection, peer, place, shared } = arrival;
-        Session::new(stream, connection, peer, place, shared).start();
+        let session = Session::new(stream, connection, peer, place, shared);
+        if let Some(outlets) = &self.outlets {
+            outlets.put(connection, session.outlet());
+        }
+        session.start();
     }
 
     fn barrier(&self) -> Barrier {
@@ -144,7 +160,7 @@ async fn receive(mut jobs: UnboundedReceiver<Job>) {
         };
         match TcpStream::from_std(stream) {
             Ok(stream) => {
-                Here.start(Arrival { stream, connection, peer, place, shared });
+                Here::default().start(Arrival { stream, connection, peer, place, shared });
             }
             Err(error) => warn!("connection lost connection={connection}: {error}"),
         }

@@ -40,7 +40,8 @@ use crate::server::durable::persist::{self, Disk};
 use crate::server::durable::start;
 use crate::server::durable::{DirectoryStore, MemoryStore, StateStore};
 use crate::server::error::ServerError;
-use crate::server::gate::Gate;
+use crate::server::gate::{Gate, Outlets};
+use crate::server::inbox::{Arrivals, Inbox};
 use crate::server::keeping::Beginning;
 use crate::server::messages::{CloseAll, Drain, Save, TellState};
 use crate::server::net::hosts::{Here, Host, IoThreads};
@@ -140,11 +141,12 @@ impl Server {
             let address = listener.local_addr().map_err(failed)?;
             Ok((listener, address))
         };
+        let outlets = Outlets::default();
         let host: Rc<dyn Host<TcpStream>> = match config.io_threads {
-            0 => Rc::new(Here),
+            0 => Rc::new(Here::beside_coordinator(outlets.clone())),
             count => Rc::new(IoThreads::start(count).map_err(ServerError::Thread)?),
         };
-        let bound = Bound::assemble_on(host, config, store, Box::new(BootClock), open)?;
+        let bound = Bound::assemble_on((host, outlets), config, store, Box::new(BootClock), open)?;
         if let Some(store) = watched {
             spawn_local(watch_directory(store, Arc::clone(&bound.shared.counters)));
         }
@@ -187,13 +189,15 @@ impl<L: Listener> Bound<L> {
         clock: Box<dyn Clock>,
         open: impl FnOnce() -> Result<(L, SocketAddr), ServerError>,
     ) -> Result<Self, ServerError> {
-        Self::assemble_on(Rc::new(Here), config, disk, clock, open)
+        let outlets = Outlets::default();
+        let host = Rc::new(Here::beside_coordinator(outlets.clone()));
+        Self::assemble_on((host, outlets), config, disk, clock, open)
     }
 
     /// Puts a server together whose sessions live with `host`; `open` opens its port, after the state
     /// is durable.
     fn assemble_on<D: Disk>(
-        host: Rc<dyn Host<L::Stream>>,
+        (host, outlets): (Rc<dyn Host<L::Stream>>, Outlets),
         config: &Config,
         disk: D,
         clock: Box<dyn Clock>,
@@ -238,8 +242,10 @@ impl<L: Listener> Bound<L> {
             wall: SystemTime::now,
             counters: Arc::clone(&counters),
         };
-        let (gate, barrier) = (Gate::behind(chronicle, orders), host.barrier());
-        let coordinator = Coordinator::new(setting, clock, gate, barrier).start();
+        let (gate, barrier) =
+            (Gate::behind(chronicle, orders).with_outlets(outlets), host.barrier());
+        let arrivals = Arrivals::default();
+        let coordinator = Coordinator::new(setting, arrivals.clone(), clock, gate, barrier).start();
         spawn_local(persist::commit_all(
             disk,
             ordered,
@@ -247,6 +253,7 @@ impl<L: Listener> Bound<L> {
             Arc::clone(&counters),
         ));
         let shared = Arc::new(Shared {
+            inbox: Inbox::new(arrivals, coordinator.clone()),
             coordinator,
             counters,
             address,

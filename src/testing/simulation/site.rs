@@ -257,7 +257,8 @@ impl World {
         let local = self.site.clock.at(now);
         let Some(desk) = &mut self.site.desk else { return };
         let turn = mem::take(act(desk, local));
-        let Turn { orders, deliveries, goes_on, listens, rings, is_drained: _, record: _ } = turn;
+        let Turn { orders, deliveries, goes_on, listens, rings, is_drained: _, record: _, .. } =
+            turn;
         let seen = desk.take_seen();
         let said = self.hear_operator(deliveries);
         if let Some(desk) = &self.site.desk {

@@ -44,7 +44,12 @@ impl Port {
     fn open(bench: &Bench, max: usize) -> Self {
         let (sender, receiver) = unbounded_channel();
         let places = Places::new(max, None);
-        spawn_local(accept_all(Scripted(receiver), places, bench.shared(), Rc::new(Here)));
+        spawn_local(accept_all(
+            Scripted(receiver),
+            places,
+            bench.shared(),
+            Rc::new(Here::default()),
+        ));
         Self(sender)
     }
 

@@ -70,7 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         self.shared.counters.connections_refused.add_one();
         let why = "all places are taken, and others are waiting";
         self.encode(&render::goodbye(GoodbyeCode::TooManyConnections, why));
-        let _ = self.transport.poll_write(&mut Task::from_waker(Waker::noop()));
+        let _ = self.transport().poll_write(&mut Task::from_waker(Waker::noop()));
         self.tell_end();
         ctx.stop();
     }

@@ -3,20 +3,21 @@
 //! actix polls what an actor has spawned whenever the actor wakes up, after its mailbox. So neither
 //! direction needs a task or a channel of its own. At each wake the [`Exchange`] reads the arrived
 //! bytes, then writes the outbox. All messages of one turn go out in one write. Setting
-//! [`Reading::Messages`] while handling a message is enough to read on.
+//! [`Reading::Messages`] while handling a message is enough to read on. Most answers never come to the
+//! outbox: they are written where they are delivered (`outlet.rs`).
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context as Task, Poll, ready};
+use std::pin::{Pin, pin};
+use std::task::{Context as Task, Poll, Waker, ready};
 
 use actix::fut::ActorFuture;
 use actix::{ActorContext, ActorState, Context};
 use bytes::{Buf, BytesMut};
-use futures_util::Stream;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_util::codec::FramedRead;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio_util::codec::Decoder;
 
 use super::{OUTBOX_BYTES_KEPT, Session, State};
+use crate::server::ledger::Account;
 use crate::wire::{ClientMessage, CodecError, ServerCodec};
 
 /// What a read may bring at first: many connections are idle, and this is what each of them costs.
@@ -41,32 +42,81 @@ pub(super) enum Reading {
     Over,
 }
 
+/// How the next messages are had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// More is to be read.
+    Read,
+    /// What is read may have some.
+    Decode,
+    /// The same, and there is no more.
+    DecodeLast,
+    /// Reading failed, which was told.
+    Nothing,
+}
+
 /// A stream, cut into batches of messages one way, and filled from an outbox the other way.
 #[derive(Debug)]
 pub(super) struct Transport<S> {
-    /// The stream, with what is read and not yet a message.
-    frames: FramedRead<S, ServerCodec>,
+    /// The stream.
+    pub(super) stream: S,
+    /// What is read and not yet a message.
+    unread: BytesMut,
+    /// Makes messages of that.
+    codec: ServerCodec,
+    /// What is to be done next to have more of them.
+    next: Next,
     /// What to do with what comes.
     pub(super) reading: Reading,
     /// Encoded, and not yet written.
     pub(super) outbox: BytesMut,
     /// Whether something was written that is yet to be flushed.
-    unflushed: bool,
+    pub(super) unflushed: bool,
     /// Whether our side is shut.
     is_shut: bool,
+    /// Bytes written so far, to see whether the peer reads.
+    pub(super) written: u64,
+    /// Wakes the session, for when something other than a message fills the outbox.
+    pub(super) waker: Option<Waker>,
+    /// What lies here for the peer, among what lies here for all.
+    pub(super) account: Account,
+    /// Whether what the Coordinator says may be written as it is.
+    pub(super) is_open: bool,
+    /// Deliveries on their way to the session's mailbox.
+    pub(super) mailed: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     /// Reads messages from `stream`, to begin with.
-    pub(super) fn new(stream: S) -> Self {
-        let codec = ServerCodec::before_hello();
+    pub(super) fn new(stream: S, account: Account) -> Self {
         Self {
-            frames: FramedRead::with_capacity(stream, codec, READ_BYTES_QUIET),
+            stream,
+            unread: BytesMut::with_capacity(READ_BYTES_QUIET),
+            codec: ServerCodec::before_hello(),
+            next: Next::Read,
             reading: Reading::Messages,
             outbox: BytesMut::new(),
             unflushed: false,
             is_shut: false,
+            written: 0,
+            waker: None,
+            account,
+            is_open: false,
+            mailed: 0,
         }
+    }
+
+    /// Has the session woken whose task this is.
+    fn wakes(&mut self, task: &Task<'_>) {
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(task.waker())) {
+            self.waker = Some(task.waker().clone());
+            self.account.wakes(task.waker());
+        }
+    }
+
+    /// Counts what lies here.
+    pub(super) fn settle(&mut self) {
+        self.account.settle(self.kept());
     }
 
     /// The memory of what lies here for the peer, and of a long frame of its that is not complete.
@@ -76,12 +126,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             len if len > kept => buffer.capacity(),
             _ => 0,
         };
-        memory(&self.outbox, 0) + memory(self.frames.read_buffer(), READ_BYTES_BUSY)
+        memory(&self.outbox, 0) + memory(&self.unread, READ_BYTES_BUSY)
     }
 
     /// Accepts long frames from now on.
     pub(super) fn accept_hello(&mut self) {
-        self.frames.decoder_mut().hello_accepted();
+        self.codec.hello_accepted();
     }
 
     /// Drops whatever still comes.
@@ -97,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         task: &mut Task<'_>,
     ) -> Poll<Option<Result<Vec<ClientMessage>, CodecError>>> {
         let read = match self.reading {
-            Reading::Messages => ready!(Pin::new(&mut self.frames).poll_next(task)),
+            Reading::Messages => ready!(self.poll_batch(task)),
             Reading::Dropping => {
                 ready!(self.poll_drop(task));
                 None
@@ -105,13 +155,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             // No waker is kept: whoever has it read on does so while the actor is awake.
             Reading::Paused | Reading::Over => return Poll::Pending,
         };
-        let buffer = self.frames.read_buffer_mut();
-        if buffer.is_empty() && buffer.capacity() > READ_BYTES_KEPT {
-            *buffer = BytesMut::with_capacity(READ_BYTES_QUIET);
+        if self.unread.is_empty() && self.unread.capacity() > READ_BYTES_KEPT {
+            self.unread = BytesMut::with_capacity(READ_BYTES_QUIET);
         }
         match &read {
             Some(Ok(batch)) if batch.len() >= MESSAGES_BUSY => {
-                self.frames.read_buffer_mut().reserve(READ_BYTES_BUSY);
+                self.unread.reserve(READ_BYTES_BUSY);
             }
             Some(_) => {}
             None => self.reading = Reading::Over,
@@ -119,12 +168,55 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         Poll::Ready(read)
     }
 
+    /// The messages that a read has brought, or the end of them.
+    fn poll_batch(
+        &mut self,
+        task: &mut Task<'_>,
+    ) -> Poll<Option<Result<Vec<ClientMessage>, CodecError>>> {
+        loop {
+            match self.next {
+                Next::Read => {
+                    self.unread.reserve(1);
+                    let read = pin!(self.stream.read_buf(&mut self.unread)).poll(task);
+                    match ready!(read) {
+                        Ok(0) => self.next = Next::DecodeLast,
+                        Ok(_) => self.next = Next::Decode,
+                        Err(why) => {
+                            self.next = Next::Nothing;
+                            return Poll::Ready(Some(Err(why.into())));
+                        }
+                    }
+                }
+                Next::Decode => {
+                    let batch = self.codec.decode(&mut self.unread).transpose();
+                    // Behind a batch there may be more than fits into it, or what is no message.
+                    if let Some(Err(_)) = batch {
+                        self.next = Next::Nothing;
+                    } else if batch.is_none() || self.unread.is_empty() {
+                        self.next = Next::Read;
+                    }
+                    if batch.is_some() {
+                        return Poll::Ready(batch);
+                    }
+                }
+                Next::DecodeLast => {
+                    let batch = self.codec.decode_eof(&mut self.unread).transpose();
+                    if let Some(Err(_)) = batch {
+                        self.next = Next::Nothing;
+                    }
+                    return Poll::Ready(batch);
+                }
+                Next::Nothing => return Poll::Ready(None),
+            }
+        }
+    }
+
     /// Reads to the end, which is all that is ever told of it.
     fn poll_drop(&mut self, task: &mut Task<'_>) -> Poll<()> {
         let mut scratch = [0; 4096];
         loop {
             let mut scratch = ReadBuf::new(&mut scratch);
-            match ready!(Pin::new(self.frames.get_mut()).poll_read(task, &mut scratch)) {
+            match ready!(Pin::new(&mut self.stream).poll_read(task, &mut scratch)) {
                 Ok(()) if !scratch.filled().is_empty() => {}
                 Ok(()) | Err(_) => return Poll::Ready(()),
             }
@@ -132,19 +224,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     }
 
     /// Whether there is nothing to write, and nothing to flush.
-    fn is_written(&self) -> bool {
+    pub(super) fn is_written(&self) -> bool {
         self.outbox.is_empty() && !self.unflushed
     }
 
     /// Writes the outbox.
     pub(super) fn poll_write(&mut self, task: &mut Task<'_>) -> Poll<io::Result<()>> {
-        let mut stream = Pin::new(self.frames.get_mut());
+        let mut stream = Pin::new(&mut self.stream);
         while !self.outbox.is_empty() {
             let written = ready!(stream.as_mut().poll_write(task, &self.outbox))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.unflushed = true;
+            self.written += written as u64;
             if written == self.outbox.len() {
                 // Unlike `advance`, this leaves the room in front to be used again.
                 self.outbox.clear();
@@ -166,7 +259,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     fn poll_close(&mut self, task: &mut Task<'_>) -> Poll<()> {
         if !self.is_shut {
             // An error here means that the peer is gone, which is as good as shut.
-            let _ = ready!(Pin::new(self.frames.get_mut()).poll_shutdown(task));
+            let _ = ready!(Pin::new(&mut self.stream).poll_shutdown(task));
             self.is_shut = true;
         }
         if self.reading == Reading::Over { Poll::Ready(()) } else { Poll::Pending }
@@ -186,12 +279,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> ActorFuture<Session<S>> for Ex
         ctx: &mut Context<Session<S>>,
         task: &mut Task<'_>,
     ) -> Poll<()> {
-        if !session.waker.as_ref().is_some_and(|waker| waker.will_wake(task.waker())) {
-            session.waker = Some(task.waker().clone());
-            session.account.wakes(task.waker());
-        }
+        session.transport().wakes(task);
         // In this order: what the reading causes is written in the same turn.
-        while let Poll::Ready(read) = session.transport.poll_read(task) {
+        loop {
+            let read = session.transport().poll_read(task);
+            let Poll::Ready(read) = read else { break };
             match read {
                 Some(read) => session.hear(read, ctx),
                 None => session.hear_end(ctx),
@@ -200,18 +292,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> ActorFuture<Session<S>> for Ex
         if ctx.state() != ActorState::Running {
             return Poll::Pending;
         }
-        // Most polls bring or settle something, and have nothing to write.
-        let is_written = session.transport.is_written() && !session.owes_missed();
+        // Most polls bring something, and have nothing to write.
+        let is_written = !session.owes_missed() && session.transport().is_written();
         let written = if is_written { Poll::Ready(Ok(())) } else { session.poll_write(task) };
-        session.account.settle(session.transport.kept());
-        if session.account.is_closed() {
+        let is_closed = {
+            let mut transport = session.transport();
+            transport.settle();
+            transport.account.is_closed()
+        };
+        if is_closed {
             session.give_up(ctx);
             return Poll::Pending;
         }
         match ready!(written) {
             Err(why) => session.broken(&why, ctx),
             Ok(()) if session.state == State::Closing => {
-                ready!(session.transport.poll_close(task));
+                ready!(session.transport().poll_close(task));
                 ctx.stop();
             }
             Ok(()) => {}
@@ -224,9 +320,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     /// Writes what there is to say, and what that makes room for.
     pub(super) fn poll_write(&mut self, task: &mut Task<'_>) -> Poll<io::Result<()>> {
         loop {
-            let before = self.transport.outbox.len();
-            let written = self.transport.poll_write(task);
-            self.onlooker.written += (before - self.transport.outbox.len()) as u64;
+            let written = self.transport().poll_write(task);
             if !self.tell_missed() {
                 return written;
             }

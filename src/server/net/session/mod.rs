@@ -39,13 +39,16 @@
 mod door;
 mod io;
 mod onlooker;
+mod outlet;
 mod refusal;
 #[cfg(test)]
 mod tests;
 
+use std::cell::{RefCell, RefMut};
 use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Context as Task, Waker};
+use std::task::Context as Task;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
@@ -63,8 +66,8 @@ use crate::server::counters::Counters;
 use crate::server::desk::render;
 use crate::server::desk::turn::{Deliver, Handled, Submit, Window};
 use crate::server::desk::weight;
-use crate::server::gate::Link;
-use crate::server::ledger::Account;
+use crate::server::gate::{Link, Outlet};
+use crate::server::inbox::{Arrival, Inbox};
 use crate::server::messages::{Connect, Disconnect};
 use crate::types::{ConnectionId, GoodbyeCode, Origin};
 use crate::wire::{self, Attach, ClientMessage, CodecError, PROTOCOL, ServerMessage, encode_frame};
@@ -72,7 +75,7 @@ use crate::wire::{self, Attach, ClientMessage, CodecError, PROTOCOL, ServerMessa
 /// Most bytes that wait for a peer that does not read.
 pub(in crate::server) const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
 /// Most reads that are submitted and not yet handled.
-const SUBMITS_MAX: u8 = 4;
+const SUBMITS_MAX: usize = 4;
 /// How long closing may take.
 pub(in crate::server) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// An empty outbox larger than this gives its memory back.
@@ -80,8 +83,10 @@ const OUTBOX_BYTES_KEPT: usize = 4 * 1024;
 
 /// What all sessions of a server have in common.
 pub(in crate::server) struct Shared {
-    /// Who decides.
+    /// Who decides, for the rest of the server.
     pub(in crate::server) coordinator: Addr<Coordinator>,
+    /// The way to it for sessions.
+    pub(in crate::server) inbox: Inbox,
     /// What sessions count.
     pub(in crate::server) counters: Arc<Counters>,
     /// Where this server listens, to tell those who meant another.
@@ -96,8 +101,8 @@ pub(in crate::server) struct Shared {
 
 /// One connection.
 pub(in crate::server) struct Session<S> {
-    /// The bytes, both ways.
-    transport: Transport<S>,
+    /// The bytes, both ways. The Coordinator writes here, too, if it is on this thread.
+    transport: Rc<RefCell<Transport<S>>>,
     /// Its number.
     connection: ConnectionId,
     /// Where it comes from, for people.
@@ -106,14 +111,8 @@ pub(in crate::server) struct Session<S> {
     shared: Arc<Shared>,
     /// Where in its life it is.
     state: State,
-    /// Wakes this actor up, for when something other than a message fills the outbox.
-    waker: Option<Waker>,
-    /// Reads submitted since the Coordinator last said that all is handled.
-    submits: u8,
     /// When an observer last said something. None for a session: its silence ends its lease.
     heard: Option<Instant>,
-    /// What lies here for the peer, among what lies here for all.
-    account: Account,
     /// What is kept for the case that the peer looks on.
     onlooker: Onlooker,
     /// The one timer: of the handshake, of idleness, of not reading, or of closing.
@@ -155,15 +154,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         let account = shared.counters.ledger.open();
         let held_to = shared.paces.of(peer.map(|peer| Origin::of(peer.ip())));
         Self {
-            transport: Transport::new(stream),
+            transport: Rc::new(RefCell::new(Transport::new(stream, account))),
             connection,
             peer,
             shared,
             state: State::Handshake,
-            waker: None,
-            submits: 0,
             heard: None,
-            account,
             onlooker: Onlooker::default(),
             timer: None,
             disconnected: false,
@@ -172,6 +168,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
             pace: held_to,
             pace_until: None,
         }
+    }
+
+    /// Where what the Coordinator says can be written at once, if that is on this thread.
+    pub(in crate::server) fn outlet(&self) -> Weak<dyn Outlet> {
+        Rc::downgrade(&(Rc::clone(&self.transport) as Rc<dyn Outlet>))
+    }
+
+    /// The bytes. Nothing that is called while this is kept may ask for it again.
+    fn transport(&self) -> RefMut<'_, Transport<S>> {
+        self.transport.borrow_mut()
+    }
+
+    /// It is at another point in its life.
+    fn enter(&mut self, state: State) {
+        self.state = state;
+        self.transport().is_open &= state == State::Open;
     }
 
     /// A read brought this, or failed.
@@ -186,9 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
                     *heard = Instant::now();
                 }
                 self.notice_onlooker(&messages, ctx);
-                self.submits += 1;
-                let window = if self.submits < SUBMITS_MAX { Window::Open } else { Window::Shut };
-                self.submit(messages, window);
+                self.submit(messages, Window::Open);
             }
             (_, Err(CodecError::Io(why))) => self.broken(&why, ctx),
             (State::Handshake, Err(CodecError::FrameTooLong { claimed, .. }))
@@ -212,7 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
             // It said nothing, so there is nothing to answer.
             State::Handshake => ctx.stop(),
             State::Open => {
-                self.state = State::HalfClosed;
+                self.enter(State::HalfClosed);
                 self.tell_end();
                 self.set_timer(CLOSE_TIMEOUT, ctx, |_, ctx| ctx.stop());
             }
@@ -235,7 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         if let Some(crowd) = self.no_place_for(attach) {
             return self.turn_away(crowd, ctx);
         }
-        self.state = State::Open;
+        self.enter(State::Open);
         match attach {
             Attach::Observer => {
                 self.heard = Some(Instant::now());
@@ -249,17 +259,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     }
 
     fn submit(&mut self, messages: Vec<ClientMessage>, mut window: Window) {
-        let ledger = &self.shared.counters.ledger;
-        let unheard = ledger.submit(weight::of_read(&messages));
-        let may_read_on = ledger.may_read_on();
-        if !may_read_on || self.is_too_fast(messages.len()) {
+        let is_too_fast = self.is_too_fast(messages.len());
+        let mut transport = self.transport();
+        let unheard = transport.account.submit(weight::of_read(&messages));
+        let is_much = transport.account.unheard_reads() >= SUBMITS_MAX;
+        if is_too_fast || is_much || !self.shared.counters.ledger.may_read_on() {
             window = Window::Shut;
         }
         if window == Window::Shut {
-            self.transport.reading = Reading::Paused;
+            transport.reading = Reading::Paused;
         }
+        drop(transport);
         let connection = self.connection;
-        self.shared.coordinator.do_send(Submit { connection, messages, window, unheard });
+        self.shared.inbox.put(Arrival::Submit(Submit { connection, messages, window, unheard }));
     }
 
     /// Counts what came against what its address may send. Says whether it has to wait.
@@ -283,11 +295,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     fn read_on(&mut self, ctx: &mut Context<Self>) {
         let pause = self.pace_until.take().map(|until| until - Instant::now());
         match pause.filter(|pause| !pause.is_zero()) {
-            None => self.transport.reading = Reading::Messages,
+            None => self.transport().reading = Reading::Messages,
             Some(pause) => {
                 ctx.run_later(pause, |this, _| {
-                    if this.transport.reading == Reading::Paused {
-                        this.transport.reading = Reading::Messages;
+                    let is_paused = this.transport().reading == Reading::Paused;
+                    if is_paused {
+                        this.transport().reading = Reading::Messages;
                         this.wake();
                     }
                 });
@@ -297,7 +310,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
 
     /// Has the socket looked at again: it may have been in this turn, before there was a reason to.
     fn wake(&self) {
-        if let Some(waker) = &self.waker {
+        if let Some(waker) = &self.transport().waker {
             waker.wake_by_ref();
         }
     }
@@ -339,7 +352,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
                 self.peer_text()
             );
         }
-        self.transport.outbox.extend_from_slice(refusal);
+        self.transport().outbox.extend_from_slice(refusal);
         self.finish(ctx);
     }
 
@@ -353,8 +366,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     /// Closes, once what is in the outbox is written.
     fn finish(&mut self, ctx: &mut Context<Self>) {
         self.tell_end();
-        self.state = State::Closing;
-        self.transport.drop_rest();
+        self.enter(State::Closing);
+        self.transport().drop_rest();
         self.set_timer(CLOSE_TIMEOUT, ctx, |_, ctx| ctx.stop());
         self.wake();
     }
@@ -363,12 +376,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     fn tell_end(&mut self) {
         if !self.disconnected {
             self.disconnected = true;
-            self.shared.coordinator.do_send(Disconnect { connection: self.connection });
+            let ended = Disconnect { connection: self.connection };
+            self.shared.inbox.put(Arrival::Disconnect(ended));
         }
     }
 
     fn encode(&mut self, message: &ServerMessage) {
-        if let Err(unwritable) = encode_frame(message, &mut self.transport.outbox) {
+        if let Err(unwritable) = encode_frame(message, &mut self.transport().outbox) {
             error!("an answer was left out connection={}: {unwritable}", self.connection);
         }
     }
@@ -377,15 +391,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     fn broken(&mut self, why: &std::io::Error, ctx: &mut Context<Self>) {
         debug!("connection broken connection={}: {why}", self.connection);
         self.tell_end();
-        self.state = State::Closing;
+        self.enter(State::Closing);
         ctx.stop();
     }
 
     /// Whether more than may be is unwritten, although the peer was offered it just now.
     fn is_overfull(&mut self) -> bool {
-        let is_long = |this: &Self| this.transport.outbox.len() > OUTBOX_BYTES_MAX;
+        let is_long = |this: &Self| this.transport().outbox.len() > OUTBOX_BYTES_MAX;
+        let waker = self.transport().waker.clone();
         if is_long(self)
-            && let Some(waker) = self.waker.clone()
+            && let Some(waker) = waker
         {
             // Several batches can come before this actor writes. What fails here fails there, too.
             let _ = self.poll_write(&mut Task::from_waker(&waker));
@@ -401,7 +416,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
             warn!("slow reader connection={} peer={}", self.connection, self.peer_text());
         }
         self.tell_end();
-        self.state = State::Closing;
+        self.enter(State::Closing);
         ctx.stop();
     }
 
@@ -438,12 +453,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Actor for Session<S> {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         let (connection, peer) = (self.connection, self.peer);
-        let link = Link { session: ctx.address().recipient(), share: self.account.share() };
-        self.shared.coordinator.do_send(Connect { connection, peer, link });
+        let link =
+            Link { session: ctx.address().recipient(), share: self.transport().account.share() };
+        self.shared.inbox.put(Arrival::Connect(Connect { connection, peer, link }));
 
         if self.is_too_fast(1) {
             // A connection counts as a message: neither are handshakes a way round the limit.
-            self.transport.reading = Reading::Paused;
+            self.transport().reading = Reading::Paused;
             self.read_on(ctx);
         }
         ctx.spawn(Exchange);
@@ -463,42 +479,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Handler<Deliver> for Session<S
     type Result = ();
 
     fn handle(&mut self, deliver: Deliver, ctx: &mut Context<Self>) {
-        let Deliver { messages, shown, events, missed, bytes, handled } = deliver;
-        self.account.delivered(bytes);
+        let Deliver { frames, welcomes, is_last, shown, events, missed, bytes, handled } = deliver;
+        let is_closed = {
+            let mut transport = self.transport();
+            transport.mailed = transport.mailed.saturating_sub(1);
+            transport.account.delivered(bytes);
+            transport.account.is_closed()
+        };
         if self.state == State::Closing {
             return;
         }
-        let last = matches!(messages.last(), Some(ServerMessage::Goodbye { .. }));
         if self.ring.is_some()
-            && let Some(ServerMessage::Welcome { .. }) = messages.first()
+            && welcomes
             && let Err(crowd) = self.come_in(ctx)
         {
             return self.turn_away(crowd, ctx);
         }
-        let has_more = !(last || messages.is_empty() && shown.is_empty());
-        if self.account.is_closed() || has_more && self.is_overfull() {
+        let has_more = !(is_last || frames.is_empty() && shown.is_empty());
+        if is_closed || has_more && self.is_overfull() {
             return self.give_up(ctx);
         }
-        for message in &messages {
-            self.encode(message);
-            if let ServerMessage::Welcome { .. } = message {
-                self.transport.accept_hello();
-            }
+        let mut transport = self.transport();
+        transport.outbox.extend_from_slice(&frames);
+        if welcomes {
+            transport.accept_hello();
+            transport.is_open = self.state == State::Open;
         }
-        if last {
+        drop(transport);
+        if is_last {
             // The Coordinator has forgotten the connection already.
             self.disconnected = true;
             return self.finish(ctx);
         }
         for (query_id, lock) in &shown {
-            lock.append(*query_id, &mut self.transport.outbox);
+            lock.append(*query_id, &mut self.transport().outbox);
         }
         for frame in &events {
             self.put_event(frame);
         }
         self.onlooker.missed += missed;
         if handled == Handled::All {
-            self.submits = 0;
             match self.state {
                 State::HalfClosed => self.finish(ctx),
                 State::Handshake | State::Open | State::Closing => self.read_on(ctx),

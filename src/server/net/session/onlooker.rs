@@ -25,8 +25,6 @@ pub(super) struct Onlooker {
     looks_on: bool,
     /// Events that were left out and that it does not know of yet.
     pub(super) missed: u64,
-    /// Bytes written so far, to see whether it reads.
-    pub(super) written: u64,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
@@ -43,11 +41,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
 
     /// Closes the connection once there was something to read for long enough, and nothing was read.
     fn await_reading(&mut self, ctx: &mut Context<Self>) {
-        let (is_owed, written) = (!self.transport.outbox.is_empty(), self.onlooker.written);
+        let (is_owed, written) = {
+            let transport = self.transport();
+            (!transport.outbox.is_empty(), transport.written)
+        };
         // Beside the one timer, which sees to it that it speaks.
         ctx.run_later(self.shared.idle_timeout, move |this, ctx| {
             if this.state != State::Open {
-            } else if is_owed && this.onlooker.written == written {
+            } else if is_owed && this.transport().written == written {
                 this.give_up(ctx);
             } else {
                 this.await_reading(ctx);
@@ -57,11 +58,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
 
     /// Puts the frame of an event into the outbox, or leaves the event out.
     pub(super) fn put_event(&mut self, frame: &Bytes) {
-        let is_full = self.transport.outbox.len() + frame.len() > EVENTS_BYTES_MAX;
+        let mut transport = self.transport.borrow_mut();
+        let is_full = transport.outbox.len() + frame.len() > EVENTS_BYTES_MAX;
         if is_full || self.onlooker.missed > 0 {
             self.onlooker.missed += 1;
         } else {
-            self.transport.outbox.extend_from_slice(frame);
+            transport.outbox.extend_from_slice(frame);
         }
     }
 
@@ -72,7 +74,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
 
     /// Says how many events were left out, once there is room again. Gives whether it did.
     pub(super) fn tell_missed(&mut self) -> bool {
-        let has_room = self.transport.outbox.len() <= EVENTS_BYTES_MAX / 2;
+        let has_room = self.transport().outbox.len() <= EVENTS_BYTES_MAX / 2;
         let is_due = self.onlooker.missed > 0 && has_room && self.state == State::Open;
         if is_due {
             let count = mem::take(&mut self.onlooker.missed);

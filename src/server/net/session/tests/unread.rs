@@ -128,12 +128,11 @@ async fn a_reader_is_offered_what_there_is_before_it_is_judged() {
         peer.next().await;
         peer.next().await;
         // As if many turns had passed before it could write.
-        let long = || Deliver {
-            messages: vec![render::goodbye(GoodbyeCode::Done, "x".repeat(60_000)); 10]
-                .into_iter()
-                .chain([ServerMessage::KeptAlive { sequence: 1 }])
-                .collect(),
-            ..Deliver::default()
+        let long = || {
+            let goodbye = render::goodbye(GoodbyeCode::Done, "x".repeat(60_000));
+            let messages = vec![goodbye; 10].into_iter();
+            let messages = messages.chain([ServerMessage::KeptAlive { sequence: 1 }]);
+            Deliver::of(&messages.collect::<Vec<_>>())
         };
         for _ in 0..10 {
             session.do_send(long());
