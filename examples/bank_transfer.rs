@@ -29,19 +29,19 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Clerks move money between accounts, under locks.
 #[derive(Parser)]
 struct Options {
-    /// How many clerks, each with a connection.
+    /// Number of clerks, each with its own connection.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
     clerks: u64,
-    /// How many accounts.
+    /// Number of accounts.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=64))]
     accounts: u64,
-    /// How many transfers each clerk makes.
+    /// Number of transfers per clerk.
     #[arg(long, default_value_t = 500)]
     transfers: u64,
     /// Use this coordinator instead of starting one.
     #[arg(long, value_name = "HOST:PORT")]
     server: Option<String>,
-    /// Do without the locks: money must get lost, or come from nowhere.
+    /// Negative control: work without the locks, so that money is lost or created.
     #[arg(long)]
     no_lock: bool,
 }

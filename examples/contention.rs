@@ -38,25 +38,25 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Many clients add to a number in one file, under a lock.
 #[derive(Parser)]
 struct Options {
-    /// How many clients.
+    /// Number of clients.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     clients: u64,
-    /// How often each of them adds one.
+    /// Number of increments per client.
     #[arg(long, default_value_t = 1000)]
     iterations: u64,
     /// Connect once per client instead of once per iteration.
     #[arg(long)]
     keep_connection: bool,
-    /// A progress bar instead of lines.
+    /// Show a progress bar instead of lines.
     #[arg(long)]
     quiet: bool,
-    /// The file; a temporary one if none is named.
+    /// Path of the file; by default a temporary one.
     #[arg(long)]
     shared_file: Option<PathBuf>,
     /// Use this coordinator instead of starting one.
     #[arg(long, value_name = "HOST:PORT")]
     server: Option<String>,
-    /// Do without the lock: increments must get lost.
+    /// Negative control: work without the lock, so that increments get lost.
     #[arg(long)]
     no_lock: bool,
 }

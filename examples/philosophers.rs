@@ -28,10 +28,10 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Philosophers eat with two forks each.
 #[derive(Parser)]
 struct Options {
-    /// How many philosophers, and forks.
+    /// Number of philosophers, and of forks.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..))]
     philosophers: u64,
-    /// How often each of them eats.
+    /// Number of meals per philosopher.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     meals: u64,
     /// Take the left fork first, then the right one.

@@ -1,4 +1,4 @@
-//! A lock service: named locks over TCP, first come first served, a fencing token in every grant.
+//! A lock service: named locks over TCP, first come, first served, with a fencing token in every grant.
 //!
 //! *Events go in, effects come out, and the shell does nothing but carry them* (functional core,
 //! imperative shell).

@@ -71,7 +71,7 @@ pub(crate) fn settings_in_force(asked: &Asked) -> Result<Settings, Failure> {
         Command::Serve => {
             if let Some(text) = sources.variable(RUST_LOG).filter(|it| !Filter::concerns_us(it)) {
                 text::output::tell(&format!(
-                    "warning: {RUST_LOG} is {text:?}, which is not heeded here"
+                    "warning: {RUST_LOG} is {text:?}, without a level for us: ignored"
                 ));
             }
             Settings::resolve(&sources)

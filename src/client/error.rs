@@ -38,7 +38,8 @@ pub enum Error {
     },
     /// The lock was held and is not any more, without having been released.
     #[error(
-        "lost {:?} ({}); its token was {token}, by which late writes can be refused", name.as_str(),
+        "lost {:?} ({}); its token was {token}: a resource that compares tokens can refuse late \
+        writes", name.as_str(),
         lost(*.reason)
     )]
     Lost {
@@ -50,9 +51,9 @@ pub enum Error {
         reason: LostReason,
     },
     /// The wait would have lasted for ever: in a cycle of owners, each would have waited for a lock
-    /// of the next one. Nobody else in it is told. Give your locks back, so that they can go on,
+    /// of the next one. Nobody else in it is told. Release your locks, so that they can go on,
     /// and begin anew. A request for all locks together, with `lock_all`, cannot deadlock.
-    #[error("{}; give back what you hold, then ask again, or ask for all at once", deadlock(.cycle))]
+    #[error("{}; release what you hold and retry, or request all locks at once", deadlock(.cycle))]
     Deadlock {
         /// The wait-for cycle: each link's waiter, and the token of the next one. The first is the
         /// request that was not granted; the last waits for the first. Of a long cycle, the
@@ -68,7 +69,7 @@ pub enum Error {
         message: String,
     },
     /// The coordinator is about to stop.
-    #[error("the coordinator is about to stop; try again after {retry_after:?}")]
+    #[error("the coordinator is shutting down; try again after {retry_after:?}")]
     Draining {
         /// When to try again.
         retry_after: Duration,
@@ -96,9 +97,7 @@ pub enum Error {
         message: String,
     },
     /// The other side does not speak the protocol, or broke it.
-    #[error(
-        "{server} does not keep to the protocol: {message}; check the address and the versions"
-    )]
+    #[error("{server} does not follow the protocol: {message}; check the address and the versions")]
     Protocol {
         /// Which server.
         server: Arc<str>,
@@ -113,7 +112,7 @@ pub enum Error {
     },
     /// This process has forked from the one that connected. The session is that one's: here nothing can be
     /// asked, and what that one holds is not held here.
-    #[error("this process was forked from the one that connected; connect a client of its own")]
+    #[error("this process is a fork of the one that connected; connect a new client in it")]
     Forked,
     /// The client was closed with [`Client::close`](super::Client::close).
     #[error("the client was closed; connect a new one")]
@@ -203,7 +202,7 @@ impl Error {
                 Self::Unavailable { server: Arc::clone(server), source }
             }
             End::Silent(silence) => {
-                let why = format!("nothing was heard from it for {silence:?}");
+                let why = format!("no message from it for {silence:?}");
                 Self::unavailable(server, io::Error::new(io::ErrorKind::TimedOut, why))
             }
             End::Broken(how) => Self::Protocol { server: Arc::clone(server), message: how.clone() },
@@ -238,7 +237,8 @@ impl Error {
 
     /// The answer of `server` was lost with a connection.
     pub(super) fn forgotten(server: &Arc<str>) -> Self {
-        let why = "its answer was lost with a connection, and it remembers it no more";
+        let why = "the connection broke before the answer arrived, and the coordinator no longer \
+            remembers the outcome";
         Self::unavailable(server, io::Error::new(io::ErrorKind::ConnectionAborted, why))
     }
 
@@ -259,7 +259,7 @@ impl Error {
             }),
             GoodbyeCode::ProtocolError | GoodbyeCode::UnsupportedVersion => Self::Protocol {
                 server: Arc::clone(server),
-                message: format!("it refused us ({code}): {message}"),
+                message: format!("it refused the connection ({code}): {message}"),
             },
             code => Self::Dismissed { server: Arc::clone(server), code, message },
         }
@@ -329,7 +329,7 @@ fn deadlock(cycle: &[CycleLink]) -> String {
             token => format!("{who} {waits} for {lock:?} of {whom}, token {token}"),
         });
     }
-    format!("a deadlock: {}", words.join("; "))
+    format!("deadlock: {}", words.join("; "))
 }
 
 /// One of those who wait for each other: an owner, or a request which is one of its own.
@@ -353,11 +353,13 @@ pub(super) fn shown(name: &str) -> String {
 /// Why a lock was lost, in words.
 fn lost(reason: LostReason) -> String {
     match reason {
-        LostReason::Expired => "no answer from the coordinator for as long as the lease".to_owned(),
-        LostReason::Revoked => "an operator took it away".to_owned(),
+        LostReason::Expired => {
+            "no answer from the coordinator for the length of the lease".to_owned()
+        }
+        LostReason::Revoked => "an operator revoked it".to_owned(),
         LostReason::Disconnected => "the connection ended".to_owned(),
         LostReason::Stopped => "the coordinator stopped".to_owned(),
-        LostReason::Forked => "this process was forked from the one that holds it".to_owned(),
+        LostReason::Forked => "this process is a fork of the one that holds it".to_owned(),
         other => other.to_string(),
     }
 }
@@ -418,13 +420,13 @@ mod tests {
         assert_eq!(fifty.matches(" in line behind ").count(), 8);
         for words in [
             "\"fork/7\" in line behind ann@a:1 (owner 8); 42 more wait for the next; ",
-            "\"fork/50\" in line behind ann@a:1 (owner 1); give back",
+            "\"fork/50\" in line behind ann@a:1 (owner 1); release",
         ] {
             assert!(fifty.contains(words), "{fifty}");
         }
-        assert!(many.contains(" behind ann@a:1 (owner 8); and so on; give back"), "{many}");
-        assert!(few.contains("\"fork/2\" in line behind another; and so on; give back"), "{few}");
-        assert!(none.starts_with("a deadlock: and so on; give back"), "{none}");
+        assert!(many.contains(" behind ann@a:1 (owner 8); and so on; release"), "{many}");
+        assert!(few.contains("\"fork/2\" in line behind another; and so on; release"), "{few}");
+        assert!(none.starts_with("deadlock: and so on; release"), "{none}");
     }
 
     #[test]

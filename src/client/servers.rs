@@ -62,10 +62,10 @@ impl Servers {
     /// The same, if there is any, and not too many.
     pub(super) fn checked(self) -> Result<Self, Error> {
         match self.len() {
-            0 => Err(Error::invalid("no server is named", "say where the coordinator is")),
+            0 => Err(Error::invalid("no server is named", "pass HOST:PORT of the coordinator")),
             1..=SERVERS_MAX => Ok(self),
             count => {
-                let why = format!("{count} are named, {SERVERS_MAX} can be tried");
+                let why = format!("{count} are named; at most {SERVERS_MAX} are allowed");
                 Err(Error::invalid("too many servers", why))
             }
         }

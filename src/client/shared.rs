@@ -97,14 +97,14 @@ impl Shared {
         .await
     }
 
-    /// The server does not keep to the protocol.
+    /// The server does not follow the protocol.
     pub(super) fn broken(&self, how: impl Into<String>) -> Error {
         Error::Protocol { server: Arc::clone(&self.server), message: how.into() }
     }
 
     /// The server answers with `message`, which is no answer to what was asked.
     pub(super) fn out_of_place(&self, message: &ServerMessage) -> Error {
-        self.broken(format!("{} where it does not belong", message_name(message)))
+        self.broken(format!("an unexpected {}", message_name(message)))
     }
 
     /// The moment that it is now.

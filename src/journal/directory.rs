@@ -83,7 +83,7 @@ impl Disk for Directory {
         if file.metadata()?.is_file() {
             Ok(file)
         } else {
-            Err(io::Error::other("it is not a file"))
+            Err(io::Error::other("it is not a regular file"))
         }
     }
 
@@ -137,7 +137,7 @@ impl DiskFile for File {
 /// The meaning of an error when it does not follow a link.
 fn understood(error: Errno) -> io::Error {
     match error {
-        Errno::LOOP => io::Error::other("it is a symbolic link, and those are not followed here"),
+        Errno::LOOP => io::Error::other("it is a symbolic link, which is not followed here"),
         other => other.into(),
     }
 }

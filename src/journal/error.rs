@@ -12,11 +12,12 @@ use super::tail::BATCH_BYTES_MAX;
 #[non_exhaustive]
 pub enum Void {
     /// Records that were not synced are lost, and nobody knows which.
-    #[error("the machine was restarted, and the journal was kept for crashes of the process only")]
+    #[error("the machine was rebooted, and this journal survives only crashes of the process")]
     Restarted,
     /// Whether the machine was restarted cannot be told.
     #[error(
-        "this system does not say whether it was restarted: only a synced journal is used here"
+        "this operating system does not tell whether it was rebooted: only a synced journal can be \
+        used"
     )]
     BootUnknown,
     /// It came here with a copied or moved directory.
@@ -54,7 +55,7 @@ pub enum Void {
         segment: u64,
     },
     /// The name of the file and its content do not fit.
-    #[error("segment {segment} says that it is segment {found}")]
+    #[error("segment {segment} has the header of segment {found}")]
     Misnamed {
         /// By its name.
         segment: u64,
@@ -147,7 +148,7 @@ pub enum Void {
         why: String,
     },
     /// The content verifies, but the machine that follows it does not understand it.
-    #[error("{what} was not understood: {why}")]
+    #[error("{what} cannot be replayed: {why}")]
     NotUnderstood {
         /// A record or the checkpoint.
         what: String,
@@ -192,8 +193,8 @@ impl std::fmt::Display for Note {
                 let number = grouped(*number);
                 write!(
                     f,
-                    "{bytes} bytes from record {number} on were cut short: dropped, as \
-                     nobody was told of them"
+                    "torn write: {bytes} bytes from record {number} on were dropped; no client had \
+                    seen their effect"
                 )
             }
             Self::CheckpointUnused { segment } => {
@@ -240,7 +241,7 @@ pub enum Failure {
     #[error("more than {BATCH_BYTES_MAX} bytes wait to be written")]
     Behind,
     /// Nobody made a checkpoint.
-    #[error("the journal has {bytes} bytes, and no checkpoint was made meanwhile")]
+    #[error("the journal has {bytes} bytes, and no checkpoint was made in time")]
     TooLong {
         /// How many.
         bytes: u64,
@@ -260,10 +261,10 @@ pub enum Failure {
         file: Box<str>,
     },
     /// Somebody put a file there that has the greatest number.
-    #[error("no number is left for another segment: remove the highest one")]
+    #[error("no number is left for another segment: remove the segment with the highest number")]
     NoNumber,
     /// There is none yet, or none any more.
-    #[error("the journal was never begun")]
+    #[error("the journal was never started")]
     NotBegun,
 }
 
@@ -280,12 +281,13 @@ impl Failure {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
     /// It was made void: no later start takes it for what it was. The service goes on without it.
-    #[error("the journal was given up: {0}")]
+    #[error("journal abandoned: {0}")]
     Void(Failure),
     /// It could not even be made void. A later start might take it for complete, so nothing may be
     /// granted until it is.
     #[error(
-        "the journal can be neither written ({why}) nor made void ({void}): nothing may be granted"
+        "the journal can be neither written ({why}) nor invalidated ({void}): nothing may be \
+        granted"
     )]
     Stuck {
         /// Why it cannot be written.

@@ -204,7 +204,7 @@ impl Coordinator {
             && chronicle.may_begin_anew()
             && chronicle.begin(table)
         {
-            info!("the journal is written again");
+            info!("the journal can be written again");
             self.desk.record(true);
         }
     }

@@ -34,7 +34,7 @@ pub enum ServerError {
     },
     /// Others can read or write what is in the data directory: the key behind all sessions is there.
     #[error(
-        "others can use {} (mode {mode:04o}), and whoever can, can take over any session",
+        "others can access {} (mode {mode:04o}), and anyone with access can take over any session",
         path.display()
     )]
     DataExposed {
@@ -47,8 +47,8 @@ pub enum ServerError {
     },
     /// There is no runtime where it was to be bound.
     #[error(
-        "there is no tokio runtime here: bind a server within an actix System or a tokio LocalSet, or \
-         have server::spawn do it"
+        "no tokio runtime here: bind the server within an actix System or a tokio LocalSet, or use \
+        server::spawn"
     )]
     NoRuntime,
     /// The state store does not do what it should.
@@ -70,8 +70,8 @@ pub enum ServerError {
     },
     /// An orderly stop could not save everything.
     #[error(
-        "stopped, but not saved, so the next start does not go on with them: {sessions} sessions with \
-         {requests} requests, held or waiting ({why})"
+        "stopped without saving {sessions} sessions with {requests} requests, held or waiting: the \
+        next start does not resume them ({why})"
     )]
     NotSaved {
         /// Sessions that there were.
@@ -82,10 +82,10 @@ pub enum ServerError {
         why: String,
     },
     /// The wall clock has left the range in which fencing tokens can be counted.
-    #[error("the wall clock, or the stored state, is centuries ahead: no fencing token is left")]
+    #[error("the wall clock, or the stored state, is centuries ahead: no fencing tokens are left")]
     ClockUnusable,
     /// The operating system gives no random numbers, and without a key nothing can be proven.
-    #[error("no random numbers for the key of seals: {0}")]
+    #[error("the operating system provides no random numbers for the key of seals: {0}")]
     Randomness(getrandom::Error),
     /// The thread of a spawned coordinator could not be started, or ended before it was ready.
     #[error("cannot run the coordinator's thread: {0}")]

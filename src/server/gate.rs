@@ -203,7 +203,7 @@ impl Gate {
             | Change::DropSnapshot => None,
         };
         if self.orders.send(Order { change, done }).is_err() {
-            error!("nobody makes the state durable any more; granting will stop");
+            error!("the task that saves state has ended; granting will stop");
         }
     }
 }

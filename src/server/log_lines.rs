@@ -277,13 +277,13 @@ const TOKENS_PER_HOUR: u64 = 3600 << 20;
 /// The counters move past what a client has seen. That is as it should be after a loss of the state,
 /// and otherwise a client that lies.
 pub(super) fn moved_ahead(who: Who<'_>, ahead: Ahead) {
-    warn!("counters moved past what a client has seen {who} {ahead}");
+    warn!("counters advanced past what a client has seen {who} {ahead}");
 }
 
 /// A client that was not let in has seen later counters than ours.
 pub(super) fn not_moved_ahead(peer: Option<SocketAddr>, ahead: Ahead) {
     let peer = peer.map_or_else(String::new, |peer| format!(" peer={peer}"));
-    warn!("client refused that has seen later counters than ours{peer} {ahead}");
+    warn!("client refused: it has seen later counters than this coordinator{peer} {ahead}");
 }
 
 /// A request is rejected because those of the cycle would wait for each other for ever.
@@ -363,10 +363,10 @@ pub(super) fn began(counts: &Counts, grace: Option<Duration>, is_replayed: bool)
     let Counts { sessions, held, waiting, .. } = counts;
     let after = if is_replayed { "a crash" } else { "an orderly stop" };
     if *sessions > 0 {
-        info!("going on after {after}: sessions={sessions} held={held} waiting={waiting}");
+        info!("resuming after {after}: sessions={sessions} held={held} waiting={waiting}");
     }
     if let Some(grace) = grace {
-        info!("grace period of {grace:.1?}: holders may reclaim, nobody else is granted");
+        info!("grace period of {grace:.1?}: previous holders may reclaim, nothing else is granted");
     }
 }
 
@@ -379,7 +379,7 @@ pub(super) fn grace_ended(counts: &Counts) {
 /// Everything is about to be saved, for the next run.
 pub(super) fn saving(counts: &Counts) {
     let (sessions, requests) = (counts.sessions, counts.held + counts.waiting);
-    info!("saving everything for the next start: sessions={sessions} requests={requests}");
+    info!("saving all state for the next start: sessions={sessions} requests={requests}");
 }
 
 /// Somebody wants a lock taken away.

@@ -79,7 +79,7 @@ pub enum ClaimsError {
     #[error("a request needs at least one claim")]
     Empty,
     /// More than [`CLAIMS_MAX`].
-    #[error("{count} claims in one request, {CLAIMS_MAX} are allowed")]
+    #[error("{count} claims in one request; at most {CLAIMS_MAX} are allowed")]
     TooMany {
         /// How many there were.
         count: usize,

@@ -31,7 +31,10 @@ pub struct FenceGuard {
 
 /// A write came from a holder that has lost its lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("fencing token {token} is stale, {greatest} was seen already: the lock was lost meanwhile")]
+#[error(
+    "fencing token {token} is stale: {greatest} was already seen, so the lock was lost \
+    meanwhile"
+)]
 pub struct StaleToken {
     /// The token of the write.
     pub token: FencingToken,

@@ -21,7 +21,7 @@ pub struct Limits {
     /// Most locks that one session may claim at a time, held and awaited together. Each lock of a
     /// request counts.
     pub claims_per_session_max: usize,
-    /// Most requests that may wait for one lock.
+    /// Maximum number of requests waiting for one lock.
     pub waiters_per_lock_max: usize,
     /// Most locks that are kept at a time after their holders are gone. It includes those whose
     /// holder or waiter has asked for it. Three quarters of them for those from one address. They

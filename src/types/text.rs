@@ -26,7 +26,7 @@ pub enum TextError {
     #[error("it is empty")]
     Empty,
     /// The text is longer than its kind may be.
-    #[error("it has {len} bytes, {max} are allowed")]
+    #[error("it has {len} bytes; at most {max} are allowed")]
     TooLong {
         /// Bytes that were given.
         len: usize,
@@ -34,13 +34,13 @@ pub enum TextError {
         max: usize,
     },
     /// A line end (U+2028, U+2029; the others are control characters) would make two lines of one.
-    #[error("it holds a line end at byte {at}")]
+    #[error("it contains a line end at byte {at}")]
     LineEnd {
         /// Where the first one is.
         at: usize,
     },
     /// A control character would garble whoever prints the text.
-    #[error("it holds a control character at byte {at}")]
+    #[error("it contains a control character at byte {at}")]
     ControlCharacter {
         /// Where the first one is.
         at: usize,

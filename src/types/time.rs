@@ -72,7 +72,7 @@ impl fmt::Debug for Timestamp {
 
 /// Why a length was refused as a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a ttl of {asked:?} is not within {TTL_MIN:?} and {TTL_MAX:?}")]
+#[error("a ttl of {asked:?} is not between {TTL_MIN:?} and {TTL_MAX:?}")]
 pub struct TtlError {
     /// What was asked for.
     pub asked: Duration,

@@ -34,7 +34,7 @@ pub enum CodecError {
     Io(#[from] io::Error),
     /// The length field claims more than is allowed at this point. A peer with another protocol
     /// usually ends here, with its first four bytes taken for a length.
-    #[error("a frame of {claimed} bytes, {max} are allowed here")]
+    #[error("a frame of {claimed} bytes; at most {max} are allowed here")]
     FrameTooLong {
         /// The value of the length field.
         claimed: u32,
@@ -42,7 +42,7 @@ pub enum CodecError {
         max: usize,
     },
     /// A Hello of a version of the protocol that has another Hello than ours.
-    #[error("version {protocol} of the protocol, version {PROTOCOL} is spoken here")]
+    #[error("version {protocol} of the protocol; only version {PROTOCOL} is supported here")]
     UnsupportedVersion {
         /// The version it names.
         protocol: u32,

@@ -24,7 +24,7 @@ fn a_command_that_cannot_run_is_126_and_one_that_is_not_there_127() {
     let server = Server::start();
     let missing = run(server.client(&["lock", "demo", "--", "no-such-command"]));
     assert_eq!(missing.code(), Some(127));
-    assert!(missing.err.starts_with("error: there is no command \"no-such-command\"\n"));
+    assert!(missing.err.starts_with("error: command not found: \"no-such-command\"\n"));
     let file = server.home.path("plain");
     fs::write(&file, "not a program").unwrap();
     let plain = run(server.client(&["lock", "demo", "--", file.to_str().unwrap()]));
@@ -271,7 +271,7 @@ fn a_configuration_that_cannot_be_read_is_not_skipped() {
     let done = run_in(&mut command, &home.path("xdg"));
     assert_eq!(done.code(), Some(2), "{}", done.out);
     assert!(done.err.starts_with("error: cannot read the configuration /"), "{}", done.err);
-    assert!(done.err.contains("--config /dev/null is none"), "{}", done.err);
+    assert!(done.err.contains("--config /dev/null is no file"), "{}", done.err);
     // What is not there may be missing, also where its directory is something else.
     fs::write(home.path("file"), "").unwrap();
     for place in ["file", "nowhere"] {
@@ -292,7 +292,7 @@ fn without_a_home_a_coordinator_asks_where_to_keep_its_state() {
     command.env_remove("HOME").current_dir(home.path(""));
     let done = run(command);
     assert_eq!(done.code(), Some(2));
-    assert!(done.err.starts_with("error: there is nowhere to keep state: HOME is not set\n"));
+    assert!(done.err.starts_with("error: no directory to keep state in: HOME is not set\n"));
     assert!(done.err.contains("--data-dir"), "{}", done.err);
     assert_eq!(fs::read_dir(home.path("")).unwrap().count(), 0);
 }
@@ -345,7 +345,7 @@ fn what_cannot_be_written_is_an_error_of_every_command() {
         let mut command = server.client(words);
         let done: Done = command.stdout(full).stderr(Stdio::piped()).output().unwrap().into();
         assert_eq!(done.code(), Some(74), "{words:?}: {}", done.err);
-        assert_eq!(done.err, "error: cannot write what was asked for (no space left on device)\n");
+        assert_eq!(done.err, "error: cannot write the output (no space left on device)\n");
         // A reader who has seen enough is no error.
         let (gone, pipe) = std::io::pipe().unwrap();
         drop(gone);
@@ -394,9 +394,12 @@ fn papers_are_made_from_the_grammar() {
         assert!(page.contains(said), "{said}: {page}");
     }
     for (command, said) in [
-        ("hold", ["until it was to end", "\n.TP\n\\fB70\\fR\n", "the wait for the lock: 130"]),
+        ("hold", ["until the requested end", "\n.TP\n\\fB70\\fR\n", "the wait for the lock: 130"]),
         ("acquire", ["COORDINATOR_KEEPER", "XDG_RUNTIME_DIR", "COORDINATOR_FENCING_TOKEN"]),
-        ("held", ["is still held; the coordinator says so", "nothing was acquired", "--keeper"]),
+        (
+            "held",
+            ["are still held, as the coordinator confirms", "nothing was acquired", "--keeper"],
+        ),
         ("release", ["--force", "COORDINATOR_KEEPER", "coordinator release"]),
         ("lock", ["--once-per", "--supersede", "--at-least"]),
     ] {

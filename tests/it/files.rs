@@ -40,8 +40,8 @@ fn harmed_while_it_runs(harm: impl FnOnce(&Path)) {
     let done = server.process.end();
     assert_eq!(done.code(), Some(70), "{}", done.err);
     assert!(done.err.contains("was deleted or replaced"), "{}", done.err);
-    assert!(done.err.contains("with 0 requests, held or waiting ("), "{}", done.err);
-    assert!(!done.err.contains("everything is saved"), "{}", done.err);
+    assert!(done.err.contains("with 0 requests, held or waiting: "), "{}", done.err);
+    assert!(!done.err.contains("all state is saved"), "{}", done.err);
 }
 
 #[test]

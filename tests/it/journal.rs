@@ -71,7 +71,7 @@ fn status_says_how_far_things_are_written_and_how_the_run_began() {
     assert_eq!(seen["journal"]["start"]["kind"], "replayed");
     assert!(seen["journal"]["start"]["events"].as_u64().unwrap() >= 3);
     let text = run(server.client(&["status"])).out;
-    assert!(text.contains("a power cut loses nothing; began after a crash: replayed"), "{text}");
+    assert!(text.contains("a power cut loses nothing; started after a crash: replayed"), "{text}");
 
     let server = server.stop_and_restart();
     assert_eq!(status(&server)["journal"]["start"]["kind"], "saved");
@@ -269,7 +269,7 @@ fn the_directory_of_a_service_that_goes_on_can_be_lost() {
     });
     server.process.signal(Signal::KILL);
     let done = server.process.end();
-    assert!(done.err.contains("is followed by a grace period"), "{}", done.err);
+    assert!(done.err.contains("would be followed by a grace period"), "{}", done.err);
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -321,7 +321,7 @@ fn a_full_disk_ends_the_journal_and_not_the_service_and_it_is_begun_anew() {
     let journal = journal(&server.home);
     // All that was written is gone, and with it what has filled the disk.
     let names = || fs::read_dir(&journal).unwrap().count();
-    eventually("the journal is begun anew", || (names() >= 2).then_some(()));
+    eventually("starting a new journal", || (names() >= 2).then_some(()));
     let stopped = server.end_by(Signal::KILL);
     let server = stopped.restart();
     assert_eq!(grace_ms(&server), None);

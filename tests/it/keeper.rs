@@ -203,9 +203,9 @@ fn a_loss_is_told_to_the_steps_that_follow() {
     for words in ["held", "release"] {
         let done = with_file(&server, &[words]);
         assert_eq!(done.code(), Some(70), "{words}: {}", done.err);
-        let told = "error: lost \"demo\": an operator took it away\n";
+        let told = "error: lost \"demo\": an operator revoked it\n";
         assert!(done.err.starts_with(told), "{}", done.err);
-        assert!(done.err.contains(&format!("its token was {token}; ")), "{}", done.err);
+        assert!(done.err.contains(&format!("its token was {token}: ")), "{}", done.err);
     }
     assert_eq!(with_file(&server, &["release"]).code(), Some(1), "told once");
 }
@@ -225,7 +225,7 @@ fn the_number_of_a_killed_keeper_is_not_signalled() {
     for words in ["held", "release"] {
         let done = with_file(&server, &[words]);
         assert_eq!(done.code(), Some(70), "{}", done.err);
-        assert!(done.err.contains("its keeper has died"), "{}", done.err);
+        assert!(done.err.contains("its keeper process died"), "{}", done.err);
     }
     assert!(lives(&other.id().to_string()));
     let (mut other, _) = (other, server);
@@ -252,7 +252,7 @@ fn a_record_that_others_can_write_is_not_believed() {
     for words in ["held", "release"] {
         let done = with_file(&server, &[words]);
         assert_eq!(done.code(), Some(2), "{}", done.err);
-        assert!(done.err.contains("others can write it"), "{}", done.err);
+        assert!(done.err.contains("others can write to it"), "{}", done.err);
     }
     assert!(lives(&pid));
 }
@@ -289,7 +289,7 @@ fn nothing_is_held_for_longer_than_was_said() {
         (done.code() != Some(0)).then_some(done)
     });
     assert_eq!(done.code(), Some(70), "{}", done.err);
-    assert!(done.err.contains("the longest that --max allows"), "{}", done.err);
+    assert!(done.err.contains("the limit set by --max"), "{}", done.err);
 }
 
 #[test]
@@ -386,7 +386,7 @@ fn who_acquires_twice_is_told_of_the_first_and_steps_that_ask_again_have_no_more
         "{said:?}"
     );
     assert!(
-        done.err.starts_with("error: \"demo\" was acquired here already (token "),
+        done.err.starts_with("error: \"demo\" is already acquired here (token "),
         "{}",
         done.err
     );

@@ -126,6 +126,6 @@ fn what_cannot_be_kept_is_a_mistake_that_is_named() {
     assert!(weeks.err.contains("--at-least") && weeks.err.contains("7d at most"), "{}", weeks.err);
     let nothing = run(server.client(&["lock", "--once-per", "1h", "nightly"]));
     assert_eq!(nothing.code(), Some(2));
-    assert!(nothing.err.contains("--once-per wants a command"), "{}", nothing.err);
+    assert!(nothing.err.contains("--once-per needs a command"), "{}", nothing.err);
     assert_eq!(run(server.client(&["lock", "--once-per", "0", "nightly", "true"])).code(), Some(2));
 }

@@ -157,7 +157,10 @@ fn a_deadlock_is_refused_told_and_logged() {
             break line;
         }
     };
-    assert!(told.contains("raw #5  \"b\"  AlreadyHeld: the same owner holds \"b\""), "{told}");
+    assert!(
+        told.contains("raw #5  \"b\"  AlreadyHeld: the same owner already holds \"b\""),
+        "{told}"
+    );
     raw.say(&[ClientMessage::Goodbye]);
     assert!(raw.is_closed());
     let Server { process, home: _home, .. } = server;

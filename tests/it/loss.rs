@@ -24,8 +24,8 @@ fn a_command_whose_lock_was_taken_away_is_stopped() {
     let done = command.end();
     assert_eq!(done.code(), Some(70));
     assert!(done.err.starts_with("error: lost \"demo\" after "), "{}", done.err);
-    assert!(done.err.contains(": an operator took it away; stopped `sh -c "), "{}", done.err);
-    assert!(done.err.contains(&format!("  hint: its token was {token}; ")), "{}", done.err);
+    assert!(done.err.contains(": an operator revoked it; stopped `sh -c "), "{}", done.err);
+    assert!(done.err.contains(&format!("  hint: its token was {token}: ")), "{}", done.err);
     assert!(!lives(&grandchild));
 }
 
@@ -105,5 +105,5 @@ fn a_command_is_dead_before_a_silent_server_gives_its_lock_away() {
     assert!(lived < Duration::from_secs(2), "it lived for {lived:?}, longer than the lease");
     let done = command.end();
     assert_eq!(done.code(), Some(70));
-    assert!(done.err.contains(": no answer from the server for 1s; stopped "), "{}", done.err);
+    assert!(done.err.contains(": no answer from the coordinator for 1s; stopped "), "{}", done.err);
 }

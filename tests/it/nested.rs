@@ -53,7 +53,7 @@ fn a_command_may_run_under_the_grant_that_is_there() {
         let script = format!("\"$0\" lock --reentrant {inner} -- true");
         let done = run(outer(&server, above, &script));
         assert_eq!(done.code(), Some(2), "{}", done.err);
-        assert!(done.err.contains("--reentrant takes nothing that is not held above"));
+        assert!(done.err.contains("--reentrant needs all locks to be held by an outer command"));
     }
     // Where nothing is held above it is a lock like any other.
     let done = run(server.client(&["lock", "--reentrant", "demo", "-c", "echo $COORDINATOR_HELD"]));

@@ -220,18 +220,18 @@ fn sighup_changes_the_log_filter_and_a_broken_file_changes_nothing() {
     server.process.signal(Signal::HUP);
     let changed = format!("the log filter is \"debug\" now ({flag}:1), it was \"warn\"");
     assert!(!log.until(&changed).contains("before"));
-    log.until("SIGHUP: changed, but only after a restart: sessions-max");
+    log.until("SIGHUP: changed, but effective only after a restart: sessions-max");
     lock("after");
     log.until("request received");
     write("log = \"loud\"\n");
     server.process.signal(Signal::HUP);
-    let told = log.until("ERROR SIGHUP: settings stay as they are: ");
+    let told = log.until("ERROR SIGHUP: settings unchanged: ");
     assert!(told.contains("c.toml:1: log is \"loud\""), "{told}");
     lock("last");
     log.until("request received");
     fs::remove_file(&file).unwrap();
     server.process.signal(Signal::HUP);
-    log.until("ERROR SIGHUP: settings stay as they are: cannot read the configuration");
+    log.until("ERROR SIGHUP: settings unchanged: cannot read the configuration");
     server.process.signal(Signal::TERM);
     assert_eq!(server.process.end().code(), Some(0));
 }

@@ -207,7 +207,7 @@ fn after_a_crash_a_try_says_grace_and_new_requests_wait_for_the_earlier_holders(
     let server = server.crash_and_restart();
     let attempt = run(server.client(&["try", "scanner", "--", "true"]));
     assert_eq!(attempt.code(), Some(75), "{}", attempt.err);
-    assert!(attempt.err.contains("the coordinator has just restarted"), "{}", attempt.err);
+    assert!(attempt.err.contains("the coordinator is recovering"), "{}", attempt.err);
     let mut late = Raw::connect(&server);
     let mut attempt = request(1, "printer");
     if let ClientMessage::Request(wire::Request { wait, .. }) = &mut attempt {

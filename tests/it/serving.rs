@@ -16,7 +16,7 @@ fn it_says_where_it_is_and_stops_in_order() {
     server.process.signal(Signal::TERM);
     let done = server.process.end();
     assert_eq!(done.code(), Some(0));
-    assert!(done.err.contains(&format!("locks on {}, nothing is kept", server.address)));
+    assert!(done.err.contains(&format!("locks on {}, no state on disk", server.address)));
     assert!(done.err.contains(&format!("try: coordinator lock --server {} demo", server.address)));
     assert!(!port_file.exists(), "nobody may take an old port for a living one");
 }
@@ -45,7 +45,7 @@ fn a_holder_may_finish_while_the_server_drains() {
     server.process.signal(Signal::TERM);
     let waiter = waiter.end();
     assert_eq!(waiter.code(), Some(69), "{}", waiter.err);
-    assert!(waiter.err.contains("is about to stop"), "{}", waiter.err);
+    assert!(waiter.err.contains("is shutting down"), "{}", waiter.err);
     std::fs::write(&go_on, "").unwrap();
     assert_eq!(holder.end().code(), Some(3));
     assert_eq!(server.process.end().code(), Some(0));
@@ -56,8 +56,8 @@ fn a_server_says_what_its_orderly_end_will_be() {
     let kept = Home::new();
     let data = kept.path("data").to_str().unwrap().to_owned();
     for (home, flags, ending) in [
-        (kept, vec!["--data-dir", &data], ": saving and stopping; once more stops at once"),
-        (Home::new(), vec!["--ephemeral"], ": stopping when holders have finished; once more"),
+        (kept, vec!["--data-dir", &data], ": saving and stopping; a second signal stops at once"),
+        (Home::new(), vec!["--ephemeral"], ": draining, then stopping; a second signal"),
     ] {
         let server = Server::start_with(home, &flags);
         server.process.signal(Signal::TERM);

@@ -40,7 +40,7 @@ fn a_job_with_another_number_of_permits_waits_and_runs_and_none_fails() {
     assert_eq!(plain.code(), Some(75));
     assert!(plain.err.contains(": in use as a semaphore of 3, and you asked for a plain lock"));
     let status = run(server.client(&["status", "uploads"]));
-    let line = "in use as a semaphore of 3; who is at place 1 asks for a semaphore of 5";
+    let line = "in use as a semaphore of 3; the waiter at place 1 asks for a semaphore of 5";
     assert!(status.out.contains(line), "{}", status.out);
 
     for holder in old {

@@ -142,11 +142,11 @@ fn a_command_is_dead_before_the_next_holder_of_a_supervisor_that_stands_still() 
     assert_eq!(done.code(), Some(70), "{}", done.err);
     assert!(done.err.starts_with("error: lost \"demo\" after "), "{}", done.err);
     assert!(
-        done.err.contains(": this process stood still until the lease ended; "),
+        done.err.contains(": this process was stopped until its lease ended; "),
         "{}",
         done.err
     );
-    assert!(done.err.contains(&format!("its token was {token}; ")), "{}", done.err);
+    assert!(done.err.contains(&format!("its token was {token}: ")), "{}", done.err);
 }
 
 #[test]

@@ -159,7 +159,7 @@ def test_what_is_not_a_coordinator_is_told():
 
     thread = threading.Thread(target=answer)
     thread.start()
-    with pytest.raises(cc.ProtocolError, match="does not keep to the protocol"):
+    with pytest.raises(cc.ProtocolError, match="does not follow the protocol"):
         Lock("x", server="127.0.0.1:%d" % listener.getsockname()[1]).acquire()
     thread.join()
     listener.close()

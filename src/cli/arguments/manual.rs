@@ -16,11 +16,14 @@ const KEEPER: &str = crate::cli::keeper::VARIABLE;
 /// What `lock` and `try` give to the command, and `acquire` to the steps that follow.
 const GIVEN: [(&str, &str); 6] = [
     ("COORDINATOR_LOCK", "NAME."),
-    ("COORDINATOR_LOCKS", "NAME and those of --and, one a line."),
-    ("COORDINATOR_FENCING_TOKEN", "The token of the grant, greater than that of any before."),
-    ("COORDINATOR_SESSION", "The session that holds."),
-    ("COORDINATOR_SERVER", "Where the coordinator is."),
-    ("COORDINATOR_HELD", "A line for each lock that is held above: token, session, name."),
+    ("COORDINATOR_LOCKS", "NAME and the names of --and, one per line."),
+    ("COORDINATOR_FENCING_TOKEN", "Fencing token of the grant, greater than any before."),
+    ("COORDINATOR_SESSION", "Id of the session that holds the locks."),
+    ("COORDINATOR_SERVER", "Address of the coordinator."),
+    (
+        "COORDINATOR_HELD",
+        "One line per lock held by this and outer commands: token, session, name.",
+    ),
 ];
 
 /// The page of the program, or of a command of it, with the settings that it takes.
@@ -52,8 +55,9 @@ fn environment(name: &str, rows: &[&'static Row]) -> String {
     if name == "coordinator" {
         paragraph(
             &mut text,
-            "Each setting, as in the page of its command, is a variable, too: \
-            --drain-timeout is COORDINATOR_DRAIN_TIMEOUT. A flag beats its variable, and that the file.",
+            "Each setting on the page of a command is a variable, too: \
+            --drain-timeout is COORDINATOR_DRAIN_TIMEOUT. A flag overrides its variable; a variable \
+            overrides the file.",
         );
     }
     for row in rows {
@@ -61,22 +65,26 @@ fn environment(name: &str, rows: &[&'static Row]) -> String {
         match row.foreign {
             Foreign::None => {}
             Foreign::BeforeFile(other, _) | Foreign::AfterFile(other) => {
-                let what = format!("Heeded where {} is not set.", row.variable());
+                let what = format!("Used where {} is not set.", row.variable());
                 entry(&mut text, other, &what);
             }
         }
     }
-    entry(&mut text, FILE_VARIABLE, "As --config: where settings are written down.");
+    entry(&mut text, FILE_VARIABLE, "As --config: the configuration file.");
     if name == "serve" {
-        entry(&mut text, "NOTIFY_SOCKET", "Set by systemd, for Type=notify: who is told READY=1.");
+        entry(
+            &mut text,
+            "NOTIFY_SOCKET",
+            "Set by systemd for Type=notify: the socket for READY=1.",
+        );
     }
-    entry(&mut text, "NO_COLOR", "Nothing is coloured if it is set.");
+    entry(&mut text, "NO_COLOR", "If set, output has no colours.");
     if matches!(name, "acquire" | "held" | "release") {
-        entry(&mut text, KEEPER, "The files of what was acquired, colons between.");
+        entry(&mut text, KEEPER, "Keeper files of the acquired locks, separated by colons.");
     }
     let given = match name {
-        "lock" | "try" => "The command finds:",
-        "acquire" | "held" => "With --export or --env it prints, beside COORDINATOR_KEEPER:",
+        "lock" | "try" => "COMMAND finds:",
+        "acquire" | "held" => "--export and --env print COORDINATOR_KEEPER and:",
         _ => "",
     };
     if !given.is_empty() {
@@ -90,8 +98,7 @@ fn environment(name: &str, rows: &[&'static Row]) -> String {
         entry(
             &mut text,
             "JOURNAL_STREAM",
-            "Set by systemd: where it is standard error, \
-            lines of the log carry no time.",
+            "Set by systemd: if it names standard error, log lines carry no time.",
         );
     }
     text
@@ -102,10 +109,10 @@ fn files(name: &str) -> String {
     let all = [
         (
             "$XDG_CONFIG_HOME/coordinator/config.toml",
-            "Settings, a key each: drain-timeout = \"30s\". \
-            Mostly ~/.config/coordinator/config.toml.",
+            "Settings, one key each: drain-timeout = \"30s\". \
+            Usually ~/.config/coordinator/config.toml.",
         ),
-        ("/etc/coordinator/config.toml", "The same, if the former is not there."),
+        ("/etc/coordinator/config.toml", "The same, if the file above does not exist."),
     ];
     for (file, what) in all {
         entry(&mut text, file, what);
@@ -114,17 +121,18 @@ fn files(name: &str) -> String {
         entry(
             &mut text,
             "$XDG_STATE_HOME/coordinator",
-            "The data directory, mostly \
-            ~/.local/state/coordinator, or what systemd's STATE_DIRECTORY says: state, snapshot, journal, \
-            and lock, which keeps out a second coordinator.",
+            "The data directory, usually \
+            ~/.local/state/coordinator, or systemd's STATE_DIRECTORY: state, snapshot, journal, and \
+            lock, which keeps out a second coordinator.",
         );
     }
     if matches!(name, "acquire" | "held" | "release") {
         entry(
             &mut text,
             "$XDG_RUNTIME_DIR/coordinator",
-            "What was acquired is written down here, a file each, unless --keeper names another. \
-            Without that variable: coordinator-UID in the directory for temporary files.",
+            "Keeper files, one per `coordinator acquire`, unless --keeper names another. Without \
+            that \
+            variable: coordinator-UID in the directory for temporary files.",
         );
     }
     text
@@ -135,11 +143,11 @@ fn exit_status(name: &str) -> String {
     let mut text = section("EXIT STATUS");
     let of_locking = is_locking(name);
     if of_locking {
-        entry(&mut text, "the command's own", "It ended by itself.");
+        entry(&mut text, "the command's own", "The command exited by itself.");
         entry(
             &mut text,
             "128 + n",
-            "Signal n ended the command, or the wait for the lock: 130 for Ctrl-C.",
+            "Signal n killed the command, or ended the wait for the lock: 130 for Ctrl-C.",
         );
     } else {
         entry(&mut text, "0", success(name));
@@ -147,38 +155,38 @@ fn exit_status(name: &str) -> String {
     let codes = [
         (
             exit::NO_SUCH_THING,
-            "There is nothing to do it to: with that token, nobody holds the lock; \
-            with NAME, status found it free; held and release: nothing was acquired.",
+            "Nothing to act on. release --force: nobody holds the lock with that token; \
+            status NAME: the lock is free; held, release: nothing was acquired.",
             matches!(name, "coordinator" | "release" | "status" | "held"),
         ),
-        (exit::USAGE, "Wrong usage, or settings that cannot be read.", true),
+        (exit::USAGE, "Usage error, or invalid settings.", true),
         (
             exit::NO_SERVER,
-            "No coordinator answers, or it is about to stop, or it has too many connections.",
+            "No coordinator answers, or it is shutting down, or it has too many connections.",
             !matches!(name, "serve" | "config" | "completions" | "man"),
         ),
-        (exit::LOST, "The lock was lost, and the command stopped.", of_locking),
+        (exit::LOST, "The lock was lost, and the command was stopped.", of_locking),
         (exit::LOST, "The lock was lost.", matches!(name, "hold" | "acquire" | "held" | "release")),
-        (exit::LOST, "Not everything could be saved.", name == "serve"),
+        (exit::LOST, "The state could not be saved completely.", name == "serve"),
         (exit::LOST, "The coordinator broke a promise.", name == "bench"),
         (
             exit::LOST,
-            "The lock was lost; of serve: not everything could be saved.",
+            "The lock was lost. serve: the state could not be saved completely.",
             name == "coordinator",
         ),
-        (exit::NOT_WRITTEN, "What was asked for cannot be written: a full disk.", true),
+        (exit::NOT_WRITTEN, "The output cannot be written, for example to a full disk.", true),
         (
             exit::BUSY,
-            "The lock is busy, or did not come in time, or to wait would be a deadlock.",
+            "The lock is busy, the wait timed out, or waiting would deadlock.",
             of_locking || matches!(name, "coordinator" | "hold" | "acquire"),
         ),
         (
             exit::PROTOCOL,
-            "What answers does not speak the protocol.",
+            "The other side does not speak the protocol.",
             !matches!(name, "serve" | "config" | "completions" | "man"),
         ),
         (exit::CANNOT_RUN, "The command cannot be run.", of_locking),
-        (exit::NO_SUCH_COMMAND, "The command does not exist.", of_locking),
+        (exit::NO_SUCH_COMMAND, "The command was not found.", of_locking),
     ];
     for (code, what, _) in codes.into_iter().filter(|(.., is_told)| *is_told) {
         entry(&mut text, &code.to_string(), what);
@@ -195,13 +203,13 @@ fn exit_status(name: &str) -> String {
 /// What the exit code 0 says.
 fn success(name: &str) -> &'static str {
     match name {
-        "status" => "It is told. With NAME: the lock is held.",
-        "serve" => "It stopped when it was told to.",
-        "acquire" => "The lock is held, and a process in the background keeps it.",
-        "hold" => "The lock was held until it was to end.",
-        "held" => "What was acquired is still held; the coordinator says so.",
-        "release" => "It is free; with --force, it was taken away.",
-        _ => "All is well.",
+        "status" => "The status was printed. With NAME: the lock is held.",
+        "serve" => "The coordinator stopped as requested.",
+        "acquire" => "The lock is held, by a background process.",
+        "hold" => "The lock was held until the requested end.",
+        "held" => "The acquired locks are still held, as the coordinator confirms.",
+        "release" => "The locks are released; with --force, revoked.",
+        _ => "Success.",
     }
 }
 

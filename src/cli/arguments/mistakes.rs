@@ -17,7 +17,7 @@ pub(super) fn empty_variable(words: &[OsString]) -> Option<Failure> {
     let is_locking = words.get(1).is_some_and(|word| word == "lock" || word == "try");
     let end = words.iter().position(|word| word == "--").filter(|_| is_locking)?;
     let hint = |failure: Failure| {
-        failure.hint("write `coordinator lock NAME -- COMMAND…`; is a variable of a script empty?")
+        failure.hint("write `coordinator lock NAME -- COMMAND…`; is a script variable empty?")
     };
     match parse(words[..end].iter().cloned()) {
         Err(error) if is_nameless(&error) => {
@@ -82,8 +82,8 @@ fn advice_on_argument(first: &str, argument: Option<&ContextValue>) -> Option<St
 fn advice_on_command(word: &str) -> Option<String> {
     let advice = match word {
         "unlock" | "free" => {
-            "a lock is free when the command of `lock` has ended; `release` gives back what \
-             `acquire` holds, or takes one away from its holder"
+            "the lock of `coordinator lock` is free when its command ends; `release` ends what \
+            `acquire` holds, or revokes a holder's lock"
         }
         "version" => "`coordinator --version`",
         _ => return None,

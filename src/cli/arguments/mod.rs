@@ -40,7 +40,7 @@ pub(crate) struct Asked {
     pub(crate) flags: BTreeMap<&'static str, String>,
 }
 
-/// A lock service: named locks over TCP, first come first served, a fencing token in every grant.
+/// A lock service: named locks over TCP, first come, first served, a fencing token in every grant.
 #[derive(Parser)]
 #[command(name = "coordinator", version, disable_help_subcommand = false)]
 #[command(
@@ -49,7 +49,7 @@ pub(crate) struct Asked {
 #[command(override_usage = "coordinator [COMMAND] [OPTIONS]", styles = STYLES)]
 #[command(before_help = COMMANDS, after_help = AFTER)]
 struct Cli {
-    /// What to do; serve, if nothing is said.
+    /// The command; serve by default.
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -60,27 +60,27 @@ const STYLES: Styles = Styles::styled()
 
 const COMMANDS: &str = "\
 Run:
-  serve        Be the coordinator (also without a command)
+  serve        Run the coordinator (the default command)
   lock         Run a command while holding a lock
-  try          The same, but do not wait for the lock
-  hold         Hold a lock until told to end
-  acquire      Hold a lock for the steps that follow
-  held         Ask whether what was acquired is still held
+  try          Like lock, but fail at once if the lock is busy
+  hold         Hold a lock in the foreground
+  acquire      Acquire a lock and hold it in the background
+  held         Check that an acquired lock is still held
 
-Look:
-  status, ls   Who holds what, and who waits
-  events       What happens to requests, as it happens
-  ping         Ask whether a coordinator answers
+Inspect:
+  status, ls   Show locks, holders and waiters
+  events       Stream what happens to lock requests
+  ping         Check that a coordinator answers, and how fast
 
 Act:
-  release      Give back what was acquired; or take a lock away from its holder
-  bench        Measure how fast a coordinator is
+  release      Release an acquired lock, or revoke a grant (--force)
+  bench        Benchmark a coordinator
 
 More:
-  config       The settings in force, and where each came from
-  completions  Completions for a shell
-  man          Manual pages
-  help         This, or the help of a command";
+  config       Show the settings in force and where each came from
+  completions  Print a shell completion script
+  man          Print a manual page
+  help         Print this help, or the help of a command";
 
 const AFTER: &str = "\
 Try:
@@ -90,71 +90,71 @@ Try:
 /// The commands.
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Be the coordinator.
+    /// Run the coordinator.
     ///
-    /// Listens until SIGTERM or SIGINT. Once: saves everything, so that the next start continues
-    /// where this one stopped; with --ephemeral, waiters are told and holders may finish first.
-    /// Twice: stops at once.
+    /// Listens until SIGTERM or SIGINT. The first signal saves all sessions, holders and queues,
+    /// and stops; the next start resumes from there. With --ephemeral, it drains instead: waiters
+    /// are rejected, and holders may finish first. A second signal stops at once.
     Serve,
     /// Run a command while holding a lock.
     ///
-    /// Waits for the lock, runs COMMAND (no shell, arguments as given), releases. The command finds
-    /// COORDINATOR_LOCK, COORDINATOR_LOCKS, COORDINATOR_FENCING_TOKEN, COORDINATOR_SESSION and
-    /// COORDINATOR_SERVER in its environment. Without a command, prints one line and holds the lock
-    /// until SIGINT, SIGTERM or the end of standard input.
+    /// Waits for the lock, runs COMMAND (without a shell, arguments unchanged) and releases the
+    /// lock. COMMAND finds COORDINATOR_LOCK, COORDINATOR_LOCKS, COORDINATOR_FENCING_TOKEN,
+    /// COORDINATOR_SESSION and COORDINATOR_SERVER in its environment. Without COMMAND, prints one
+    /// line and holds the lock until SIGINT, SIGTERM or the end of standard input.
     #[command(after_help = EXIT_CODES)]
     Lock(LockArgs),
-    /// Run a command under a lock, or exit 75 at once if it is busy.
+    /// Run a command while holding a lock, or exit with 75 at once if the lock is busy.
     #[command(after_help = EXIT_CODES)]
     Try(LockArgs),
-    /// Hold a lock until told to end.
+    /// Hold a lock in the foreground.
     ///
-    /// Waits for the lock, prints one line, and holds it until SIGINT, SIGTERM, or what is said below.
+    /// Waits for the lock, prints one line, and holds the lock until SIGINT, SIGTERM, or an end set
+    /// by the options below.
     #[command(after_help = HOLD_CODES)]
     Hold(HoldArgs),
-    /// Hold a lock for the steps that follow.
-    ///
-    /// Waits for the lock and returns when it is held: a process in the background keeps it until
-    /// `coordinator release`. What that needs is printed for the shell (--export) or for a file of
-    /// variables (--env), or is in a file that is named here (--keeper):
+    /// Acquire a lock and hold it in the background.
+    /// Waits for the lock and returns once it is held. A background process, the keeper, holds it
+    /// until `coordinator release`. That command finds the keeper by variables, printed for a
+    /// shell (--export) or as NAME=VALUE lines (--env), or by a file that you name (--keeper):
     ///
     ///   eval "$(coordinator acquire deploy --export --while-pid $$)"
     ///   make deploy
     ///   coordinator release
     #[command(after_help = HOLD_CODES, verbatim_doc_comment)]
     Acquire(AcquireArgs),
-    /// Ask whether what was acquired is still held.
-    ///
-    /// The exit code is 0 if it is, 70 if it was lost, 1 if nothing was acquired here.
+    /// Check that an acquired lock is still held.
+    /// Exits with 0 if the lock is held, 70 if it was lost, 1 if nothing was acquired here.
     Held(HeldArgs),
-    /// Who holds what, and who waits.
+    /// Show locks, holders and waiters.
     #[command(visible_alias = "ls")]
     Status(StatusArgs),
-    /// What happens to requests, as it happens.
+    /// Stream what happens to lock requests.
     ///
-    /// A line for each event, from now on until Ctrl-C: a request comes, is queued, granted, released,
-    /// cancelled, lost or rejected. If they come faster than they are read, some are left out, and a
-    /// line says how many; the coordinator never waits for a reader. Times are UTC, by the
-    /// coordinator's clock.
+    /// Prints one line per event, from now until Ctrl-C: a request is received, queued, granted,
+    /// released, cancelled, lost or rejected. A slow reader exerts no backpressure: it misses
+    /// events, and a line says how many. Times are UTC, by the coordinator's clock.
     Events(EventsArgs),
-    /// Ask whether a coordinator answers, and how fast.
+    /// Check that a coordinator answers, and how fast.
     Ping(PingArgs),
-    /// Give back what was acquired; or take a lock away from its holder.
+    /// Release an acquired lock, or revoke a grant (--force).
     ///
-    /// Without --force: gives back what `coordinator acquire` holds for this shell or job, all of it or
-    /// only NAME. The exit code is 70 if it was lost before, 1 if there is nothing to give back.
+    /// Without --force: releases what `coordinator acquire` holds for this shell or job, all of it
+    /// or only NAME. Exits with 70 if a lock had already been lost, 1 if nothing was acquired.
     ///
-    /// With --force: takes the lock from whoever holds it. The holder is told and stops believing; the lock goes to the next in line. The token (see
-    /// `coordinator status NAME`) makes sure that nobody newer is hit.
+    /// With --force: revokes the grant of NAME that has this token. Its holder is notified of the
+    /// loss, and the next waiter is granted the lock. The token, shown by `coordinator status
+    /// NAME`, keeps a newer holder from being hit by mistake.
     Release(ReleaseArgs),
-    /// Measure how fast a coordinator is.
+    /// Benchmark a coordinator.
     ///
-    /// Connects, asks for locks and releases them, as fast as answers come or at a given rate. Checks
-    /// every answer: a promise that the coordinator breaks ends the measurement with exit code 70.
+    /// Connects, requests locks and releases them, as fast as answers arrive (closed loop) or at a
+    /// given rate (open loop). Checks every answer: a broken promise of the coordinator ends the
+    /// run with exit code 70.
     Bench(BenchArgs),
-    /// The settings in force, and where each came from.
+    /// Show the settings in force and where each came from.
     Config(ConfigArgs),
-    /// Print completions for a shell.
+    /// Print a shell completion script.
     Completions(CompletionsArgs),
     /// Print a manual page.
     Man(ManArgs),
@@ -162,17 +162,17 @@ pub(crate) enum Command {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  the command's own; 128+n if signal n ended it
-  2    wrong usage                    75   busy, or timed out (see -E)
+  COMMAND's own; 128+n if signal n killed it
+  2    usage error                    75   busy, or timed out (see -E)
   69   no coordinator answers         76   protocol error
   70   lock lost, command stopped     77   not authorised
   74   output cannot be written       130  Ctrl-C while waiting
-  126  the command cannot be run      127  the command does not exist";
+  126  command cannot be run          127  command not found";
 
 const HOLD_CODES: &str = "\
 Exit codes:
-  0    held (acquire); held until it was to end (hold)
-  2    wrong usage                    75   busy, or timed out (see -E)
+  0    lock held (acquire); held until the requested end (hold)
+  2    usage error                    75   busy, or timed out (see -E)
   69   no coordinator answers         76   protocol error
   70   lock lost                      130  Ctrl-C while waiting
   74   output cannot be written";
@@ -181,55 +181,55 @@ Exit codes:
 #[derive(clap::Args, Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Wanted {
-    /// The lock.
+    /// Name of the lock.
     pub(crate) name: String,
-    /// Another lock, to be held together with the first and in the same mode: all or none.
+    /// Another lock, held together with the first, in the same mode: all or none (repeatable).
     #[arg(long = "and", value_name = "NAME")]
     pub(crate) others: Vec<String>,
-    /// Do not wait (as `coordinator try`).
+    /// Do not wait: fail at once if the lock is busy, as `coordinator try` does.
     #[arg(short = 'n', long, visible_alias = "nb")]
     pub(crate) nonblock: bool,
-    /// Wait at most this long (10s, 5m; a plain number is seconds; 0 is -n), connecting included.
+    /// Longest time to wait, connecting included (10s, 5m; a plain number is seconds; 0 is -n).
     #[arg(short = 'w', long, visible_alias = "wait", value_name = "DURATION")]
     #[arg(value_parser = duration, overrides_with = "nonblock")]
     pub(crate) timeout: Option<Duration>,
-    /// Exit code when the lock is busy or the time is up, instead of 75.
+    /// Exit code for a busy lock or a timeout, instead of 75.
     #[arg(short = 'E', long, value_name = "N", default_value_t = exit::BUSY, hide_default_value = true)]
     pub(crate) conflict_exit_code: u8,
-    /// Hold the lock together with other shared holders.
+    /// Shared mode: hold the lock together with other shared holders (readers).
     #[arg(short = 's', long, overrides_with = "exclusive", conflicts_with = "permits")]
     pub(crate) shared: bool,
-    /// Hold the lock alone (the default).
+    /// Exclusive mode: hold the lock alone (the default).
     #[arg(short = 'x', visible_short_alias = 'e', long, conflicts_with = "permits")]
     pub(crate) exclusive: bool,
-    /// A semaphore: at most N at once. Who asks with another N waits until all who hold it are gone.
+    /// Semaphore of N permits. A request with a different N waits until all holders are gone.
     #[arg(long, value_name = "N")]
     pub(crate) permits: Option<u32>,
-    /// How many of the permits this one takes.
+    /// Number of permits to take.
     #[arg(long, value_name = "K", default_value_t = 1, requires = "permits")]
     pub(crate) take: u32,
-    /// Keep the locks free for so long before another gets them, if they are lost (60s at most).
+    /// Lock delay: after a loss, keep the locks free for this long (60s at most).
     #[arg(long, value_name = "DURATION", value_parser = lock_delay)]
     pub(crate) lock_delay: Option<Duration>,
-    /// Let nobody else have the locks for so long from the grant on, however quick the command is (7d at
-    /// most).
+    /// Minimum hold time: keep the locks from others for this long after the grant, even if the
+    /// command ends sooner (7d at most).
     #[arg(long, value_name = "DURATION", value_parser = at_least)]
     #[arg(conflicts_with_all = ["shared", "permits"])]
     pub(crate) at_least: Option<Duration>,
-    /// Newest first, one pending: end older requests for the locks that wait with --supersede, and
-    /// give way to newer ones while waiting (exit 75).
+    /// Newest wins, one pending: cancel older requests waiting with --supersede, and give way to
+    /// newer ones (exit 75).
     #[arg(long)]
     pub(crate) supersede: bool,
     /// The period in which a command is to run once; of `lock` only, which says so.
     #[arg(skip)]
     pub(crate) once_per: Option<Duration>,
-    /// How long a broken connection keeps the locks, if not for the rest of the lease.
+    /// How long the locks survive a broken connection, by default the rest of the lease.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) linger: Option<Duration>,
-    /// What for, shown to others.
+    /// Note on what the lock is for, shown to others.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(crate) note: String,
-    /// Do not tell who holds the lock while waiting for it.
+    /// While waiting, do not report who holds the lock.
     #[arg(short = 'q', long)]
     pub(crate) quiet: bool,
 }
@@ -240,15 +240,15 @@ pub(crate) struct LockArgs {
     /// What to hold.
     #[command(flatten)]
     pub(crate) wanted: Wanted,
-    /// Run the command once in a period, on whichever machine comes first; the others do nothing and
+    /// Run the command once per period, on whichever machine comes first; the others do nothing and
     /// exit 0.
     #[arg(long, value_name = "DURATION", value_parser = period)]
     #[arg(conflicts_with_all = ["shared", "permits", "timeout", "at_least", "supersede", "reentrant"])]
     pub(crate) once_per: Option<Duration>,
-    /// If this runs under the lock already, run the command under the same grant.
+    /// If an outer command already holds the lock, run under its grant (reentrant).
     #[arg(long)]
     pub(crate) reentrant: bool,
-    /// Run this with `sh -c` instead of a command.
+    /// Run SCRIPT with `sh -c` instead of COMMAND.
     #[arg(short = 'c', value_name = "SCRIPT", conflicts_with = "command")]
     pub(crate) script: Option<String>,
     /// The command and its arguments.
@@ -268,10 +268,10 @@ impl Deref for LockArgs {
 /// When to stop holding without having been told to.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct Until {
-    /// Hold as long as this process lives; in a script: $$.
+    /// Hold until process PID ends; in a script: $$.
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
     pub(crate) while_pid: Option<i32>,
-    /// Hold at most this long; `acquire` without --while-pid holds for a day at most.
+    /// Longest time to hold; for `acquire` without --while-pid, a day by default.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) max: Option<Duration>,
 }
@@ -296,7 +296,7 @@ pub(crate) struct Form {
     /// Print variables for a shell: eval "$(coordinator acquire … --export)".
     #[arg(long, conflicts_with = "env")]
     pub(crate) export: bool,
-    /// Print variables as lines NAME=VALUE, for $GITHUB_ENV and the like.
+    /// Print variables as NAME=VALUE lines, for $GITHUB_ENV and the like.
     #[arg(long)]
     pub(crate) env: bool,
 }
@@ -310,7 +310,7 @@ pub(crate) struct AcquireArgs {
     /// For how long.
     #[command(flatten)]
     pub(crate) until: Until,
-    /// Write down what is held in FILE, for `held` and `release`.
+    /// Record the held locks in FILE, for `held` and `release`.
     #[arg(long, value_name = "FILE")]
     pub(crate) keeper: Option<PathBuf>,
     /// What to print.
@@ -323,7 +323,7 @@ pub(crate) struct AcquireArgs {
 pub(crate) struct HeldArgs {
     /// Only this lock.
     pub(crate) name: Option<String>,
-    /// The file that `acquire` was told to write; else what COORDINATOR_KEEPER names.
+    /// The FILE of `acquire --keeper`; by default the one that COORDINATOR_KEEPER names.
     #[arg(long, value_name = "FILE")]
     pub(crate) keeper: Option<PathBuf>,
     /// What to print.
@@ -355,15 +355,15 @@ impl LockArgs {
 /// `status`.
 #[derive(clap::Args)]
 pub(crate) struct StatusArgs {
-    /// Only this lock, with all who wait for it.
+    /// Only this lock, with all its waiters.
     pub(crate) name: Option<String>,
-    /// For programs; docs/status-json.md describes it.
+    /// Print JSON; docs/status-json.md describes it.
     #[arg(long)]
     pub(crate) json: bool,
-    /// List the sessions too.
+    /// List the sessions, too.
     #[arg(long, conflicts_with = "name")]
     pub(crate) sessions: bool,
-    /// Draw who waits for whom, as a tree.
+    /// Draw the wait-for graph as a tree: who waits for whom.
     #[arg(long, conflicts_with_all = ["name", "sessions"])]
     pub(crate) waits: bool,
 }
@@ -371,9 +371,9 @@ pub(crate) struct StatusArgs {
 /// `events`.
 #[derive(clap::Args)]
 pub(crate) struct EventsArgs {
-    /// Only of requests for this lock.
+    /// Only events of this lock.
     pub(crate) name: Option<String>,
-    /// For programs: an object a line; docs/status-json.md describes them.
+    /// Print JSON, one object per line; docs/status-json.md describes them.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -381,7 +381,7 @@ pub(crate) struct EventsArgs {
 /// `ping`.
 #[derive(clap::Args)]
 pub(crate) struct PingArgs {
-    /// How often to ask.
+    /// Number of round trips to measure.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) count: u32,
 }
@@ -389,15 +389,15 @@ pub(crate) struct PingArgs {
 /// `release`.
 #[derive(clap::Args)]
 pub(crate) struct ReleaseArgs {
-    /// The lock; without it, all that was acquired here.
+    /// Name of the lock; by default everything acquired here.
     pub(crate) name: Option<String>,
-    /// The file that `acquire` was told to write; else what COORDINATOR_KEEPER names.
+    /// The FILE of `acquire --keeper`; by default the one that COORDINATOR_KEEPER names.
     #[arg(long, value_name = "FILE", conflicts_with = "force")]
     pub(crate) keeper: Option<PathBuf>,
-    /// With --force: the token of the grant that is to end.
+    /// With --force: fencing token of the grant to revoke.
     #[arg(long, value_name = "T", requires_all = ["name", "force"])]
     pub(crate) token: Option<u64>,
-    /// Yes, take it from someone who believes to hold it.
+    /// Revoke the lock from a holder that may still be working under it.
     #[arg(long, requires = "token")]
     pub(crate) force: bool,
 }
@@ -405,7 +405,7 @@ pub(crate) struct ReleaseArgs {
 /// `config`.
 #[derive(clap::Args)]
 pub(crate) struct ConfigArgs {
-    /// For programs.
+    /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -420,7 +420,7 @@ pub(crate) struct CompletionsArgs {
 /// `man`.
 #[derive(clap::Args)]
 pub(crate) struct ManArgs {
-    /// The command whose page is wanted, if not that of the program.
+    /// Command to document; by default the program itself.
     pub(crate) command: Option<String>,
 }
 
@@ -471,7 +471,7 @@ fn file_flag() -> Arg {
         .long(FILE_FLAG)
         .value_name("FILE")
         .help_heading("Settings")
-        .help("Where settings are written down [COORDINATOR_CONFIG]")
+        .help("Configuration file, in TOML [COORDINATOR_CONFIG]")
 }
 
 /// Reads the command line; help, versions and mistakes are told here, and end in an exit code.
@@ -532,8 +532,11 @@ fn settings_given(matches: &ArgMatches) -> BTreeMap<&'static str, String> {
 fn duration(text: &str) -> Result<Duration, String> {
     values::duration(text).ok_or_else(|| {
         let is_month = values::is_in_months(text);
-        let why =
-            if is_month { "M is a month; write 5m for minutes" } else { "write 10s, 5m or 1h30m" };
+        let why = if is_month {
+            "M means months; for minutes write 5m"
+        } else {
+            "expected 10s, 5m or 1h30m"
+        };
         why.to_owned()
     })
 }

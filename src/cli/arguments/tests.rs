@@ -157,10 +157,10 @@ fn advice_is_no_worse_than_none() {
     let typo = told("coordinator lock --timout 5 demo -- true");
     assert!(typo.contains("'--timeout'") && !typo.contains("as a value"), "{typo}");
     let unlock = told("coordinator unlock demo");
-    assert!(unlock.contains("`release` gives back") && !unlock.contains("'lock'"), "{unlock}");
+    assert!(unlock.contains("`release` ends") && !unlock.contains("'lock'"), "{unlock}");
     let negative = told("coordinator lock -w -1 demo -- true");
-    assert!(negative.contains("'-1'") && negative.contains("write 10s"), "{negative}");
-    assert!(told("coordinator lock -w 5M demo").contains("5m for minutes"));
+    assert!(negative.contains("'-1'") && negative.contains("expected 10s"), "{negative}");
+    assert!(told("coordinator lock -w 5M demo").contains("for minutes write 5m"));
     for negative in [
         "lock demo --permits -1",
         "lock demo --at-least -1",

@@ -18,50 +18,50 @@ const DEPTH_MAX: u32 = 256;
 #[derive(clap::Args, Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch that is there or not")]
 pub(crate) struct BenchArgs {
-    /// How many connections there are at a time.
+    /// Number of concurrent connections.
     #[arg(short = 'c', long, value_name = "N", default_value_t = 8)]
     #[arg(value_parser = value_parser!(u32).range(1..=60_000))]
     pub(crate) connections: u32,
-    /// How many threads serve them.
+    /// Number of client threads.
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = value_parser!(u16).range(1..=64))]
     pub(crate) threads: u16,
-    /// Put so many pairs into each write: what was granted is released, and asked for again;
-    /// without this, each request and each release waits for the answer before.
+    /// Pipeline this many release/request pairs per write. Without it, each request and each
+    /// release waits for the previous answer.
     #[arg(long, value_name = "D")]
     #[arg(value_parser = value_parser!(u32).range(1..=i64::from(DEPTH_MAX)))]
     #[arg(conflicts_with_all = ["same_lock", "connection_per_iteration"])]
     pub(crate) depth: Option<u32>,
-    /// Have all connections want one lock, and measure how it goes from hand to hand; without this,
-    /// each has locks of its own.
+    /// Make all connections contend for one lock, and measure its hand-over. Without it, each
+    /// connection has locks of its own.
     #[arg(long)]
     pub(crate) same_lock: bool,
-    /// How locks are held: exclusive, shared, or K/N for K of N permits.
+    /// Lock mode: exclusive, shared, or K/N for K of N permits.
     #[arg(long, value_name = "MODE", default_value = "exclusive", value_parser = mode)]
     pub(crate) mode: Mode,
-    /// Measure for so long (10s, 1m; a plain number is seconds) [default: 5s].
+    /// How long to measure (10s, 1m; a plain number is seconds) [default: 5s].
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "pairs")]
     pub(crate) duration: Option<Duration>,
-    /// Measure so many pairs.
+    /// Number of request/release pairs to measure, instead of a duration.
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..=1 << 53))]
     pub(crate) pairs: Option<u64>,
-    /// Connect, ask, release and close for each pair.
+    /// Open and close a connection for each pair.
     #[arg(long)]
     pub(crate) connection_per_iteration: bool,
-    /// Begin so many pairs a second in total, whether or not earlier ones are answered; latency
-    /// counts from when a pair was to begin.
+    /// Start this many pairs per second in total (open loop), whether or not earlier ones are
+    /// answered. Latency counts from the intended start, which avoids coordinated omission.
     #[arg(long, value_name = "R", value_parser = rate, conflicts_with = "depth")]
     pub(crate) rate: Option<f64>,
-    /// Let it run for so long before anything is measured.
+    /// How long to run before measuring.
     #[arg(long, value_name = "DURATION", default_value = "0", value_parser = duration)]
     pub(crate) warmup: Duration,
-    /// The server's process on this machine: measure its time on the CPU.
+    /// Process id of the server on this machine, to measure its CPU time.
     #[arg(long, value_name = "PID")]
     pub(crate) server_pid: Option<u32>,
-    /// For programs; docs/performance.md describes it.
+    /// Print JSON; docs/performance.md describes it.
     #[arg(long)]
     pub(crate) json: bool,
-    /// No progress bar.
+    /// Show no progress bar.
     #[arg(short = 'q', long)]
     pub(crate) quiet: bool,
 }
@@ -97,11 +97,11 @@ impl BenchArgs {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    values::duration(text).ok_or_else(|| "write 10s, 5m or 1h30m".to_owned())
+    values::duration(text).ok_or_else(|| "expected 10s, 5m or 1h30m".to_owned())
 }
 
 fn mode(text: &str) -> Result<Mode, String> {
-    let wrong = || "write exclusive, shared, or 2/5 for 2 of 5 permits".to_owned();
+    let wrong = || "expected exclusive, shared, or K/N for K of N permits (2/5)".to_owned();
     match text {
         "exclusive" => Ok(Mode::Exclusive),
         "shared" => Ok(Mode::Shared),
@@ -116,7 +116,9 @@ fn mode(text: &str) -> Result<Mode, String> {
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if (0.001..=1e9).contains(&rate) => Ok(rate),
-        Ok(_) | Err(_) => Err("write a number of pairs per second, as 20000 or 0.5".to_owned()),
+        Ok(_) | Err(_) => {
+            Err("expected a number of pairs per second, such as 20000 or 0.5".to_owned())
+        }
     }
 }
 

@@ -95,10 +95,10 @@ fn failure(server: &str, error: Error) -> Failure {
                 .hint("this is a defect; please report it, with the flags and the server's log")
         }
         Error::NoProcess { .. } => Failure::usage(error.to_string())
-            .hint("--server-pid wants the id of a process on this machine"),
+            .hint("--server-pid needs the id of a process on this machine"),
         Error::Silent(_) => Failure::new(
             exit::NO_SERVER,
-            format!("the coordinator at {server} fell silent: {error}"),
+            format!("the coordinator at {server} stopped answering: {error}"),
         ),
     }
 }

@@ -28,7 +28,7 @@ pub(crate) fn table(outcome: &Outcome) -> String {
         outcome.pairs_per_second()
     );
     if let Rhythm::Rate(rate) = outcome.plan.rhythm {
-        let _infallible = writeln!(text, "{rate} a second were to begin");
+        let _infallible = writeln!(text, "target rate: {rate} pairs a second");
     }
     if let Some(cpu) = outcome.server_cpu_per_pair() {
         let _infallible = writeln!(text, "{:.2} µs of CPU per pair in the server", cpu / 1e3);
@@ -42,7 +42,7 @@ pub(crate) fn table(outcome: &Outcome) -> String {
         outcome.grants_checked
     );
     if !outcome.course.is_complete {
-        text.push_str("interrupted: these are the figures until then\n");
+        text.push_str("interrupted: these are the figures so far\n");
     }
     text
 }
@@ -61,12 +61,12 @@ fn workload(plan: &Plan) -> String {
     };
     let rhythm = match plan.rhythm {
         Rhythm::Steps => "closed loop".to_owned(),
-        Rhythm::Batches(depth) => format!("{depth} pairs in each write"),
+        Rhythm::Batches(depth) => format!("{depth} pairs per write"),
         Rhythm::Rate(rate) => format!("open loop, {rate} pairs a second"),
     };
     let keep = match plan.keep {
         Connections::Kept => "",
-        Connections::PerIteration => ", a connection for each pair",
+        Connections::PerIteration => ", a connection per pair",
     };
     let extent = match plan.extent {
         Extent::For(duration) => words::setting(duration),

@@ -26,8 +26,9 @@ use crate::cli::text::output;
 pub(crate) fn run(args: &AcquireArgs) -> Result<ExitCode, Failure> {
     crate::cli::on_a_runtime(async {
         let mut signals = Signals::listen_unless_ignored(ENDING)
-            .map_err(|error| Failure::ours("cannot hear signals", &error))?;
-        let mut child = start().map_err(|error| Failure::ours("cannot start a keeper", &error))?;
+            .map_err(|error| Failure::ours("cannot listen for signals", &error))?;
+        let mut child =
+            start().map_err(|error| Failure::ours("cannot start a keeper process", &error))?;
         let (go_on, said) = (child.stdin.take(), child.stdout.take());
         let place = on_a_thread(move || {
             let mut line = Vec::new();
@@ -74,7 +75,7 @@ fn start() -> std::io::Result<Child> {
 
 /// The lock is held: says so, then lets the keeper go on. Until then it gives the lock back if we fail.
 fn held(args: &AcquireArgs, place: &Path, go_on: Option<ChildStdin>) -> Result<ExitCode, Failure> {
-    let lost = || Failure::new(exit::LOST, "the keeper has gone, and with it the lock");
+    let lost = || Failure::new(exit::LOST, "the keeper process died, and the lock is lost with it");
     let record = KeptFile::open(place).and_then(|mut file| file.read());
     let record = record.ok().flatten().ok_or_else(lost)?.record;
     print(args.form, &record, place, &sentence(&record, place))?;

@@ -63,8 +63,10 @@ impl KeptFile {
         }
         if kept.len().map_err(|error| cannot(&error))? > 0 && !matches!(kept.read(), Ok(Some(_))) {
             let path = quoted(&path.to_string_lossy());
-            return Err(Failure::usage(format!("{path} is no keeper's file, and stays as it is"))
-                .hint("name one that does not exist yet"));
+            return Err(Failure::usage(format!(
+                "{path} is not a keeper file, and was left unchanged"
+            ))
+            .hint("name a file that does not exist yet"));
         }
         let emptied = kept.file.set_permissions(Permissions::from_mode(0o600));
         emptied.and_then(|()| kept.file.set_len(0)).map_err(|error| cannot(&error))?;
@@ -78,9 +80,8 @@ impl KeptFile {
             Ok(Some(written)) => written.record.names(),
             _ => "a lock".to_owned(),
         };
-        Failure::usage(format!("{path} is in use: a keeper holds {locks}")).hint(
-            "give that back first, with `coordinator release --keeper FILE`, or name another file",
-        )
+        Failure::usage(format!("{path} is in use: a keeper holds {locks}"))
+            .hint("release it first with `coordinator release --keeper FILE`, or name another file")
     }
 
     /// Writes the next line.
@@ -138,26 +139,27 @@ fn options() -> OpenOptions {
 fn check(file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(io::Error::other("it is not a file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     if metadata.uid() != geteuid().as_raw() {
         return Err(io::Error::other("it belongs to another user"));
     }
     if metadata.mode() & WRITABLE_BY_OTHERS != 0 {
-        return Err(io::Error::other("others can write it"));
+        return Err(io::Error::other("others can write to it"));
     }
     Ok(())
 }
 
 /// The file that a user named, whatever the directory is that somebody asks from.
 pub(crate) fn place_of(named: &Path) -> Result<PathBuf, Failure> {
-    let path = absolute(named)
-        .map_err(|error| Failure::usage(format!("--keeper names no file ({})", reason(&error))))?;
+    let path = absolute(named).map_err(|error| {
+        Failure::usage(format!("--keeper does not name a file ({})", reason(&error)))
+    })?;
     if can_be_listed(path.as_os_str()) {
         return Ok(path);
     }
     Err(Failure::usage(format!("--keeper cannot be {}", quoted(&path.to_string_lossy())))
-        .hint("it may have no colon in its path, and nothing that cannot be read"))
+        .hint("its path must not contain colons or unprintable characters"))
 }
 
 /// A file that was never there, in a directory for us only.
@@ -196,7 +198,7 @@ fn private(path: &Path) -> io::Result<()> {
         return Err(io::Error::other("it is not a directory"));
     }
     if metadata.uid() != geteuid().as_raw() || metadata.mode() & 0o077 != 0 {
-        return Err(io::Error::other("it is not for its owner only"));
+        return Err(io::Error::other("users other than its owner can access it"));
     }
     Ok(())
 }
@@ -232,7 +234,7 @@ mod tests {
     fn what_is_no_record_is_left_alone() {
         let (_directory, path) = place();
         fs::write(&path, "precious\n").unwrap();
-        assert!(KeptFile::claim(&path).unwrap_err().plain().contains("stays as it is"));
+        assert!(KeptFile::claim(&path).unwrap_err().plain().contains("left unchanged"));
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious\n");
     }
 

@@ -29,10 +29,10 @@ const RELEASE_MAX: Duration = Duration::from_secs(10);
 
 /// Said to who asks for what was acquired, and does not say where that is.
 const NOWHERE: &str =
-    "neither --keeper nor COORDINATOR_KEEPER names what `coordinator acquire` holds";
+    "neither --keeper nor COORDINATOR_KEEPER names a keeper file of `coordinator acquire`";
 /// Said to who may have meant another command.
 const BY_FORCE: &str =
-    "to take a lock from somebody else: `coordinator release NAME --force --token T`";
+    "to revoke someone else's lock: `coordinator release NAME --force --token T`";
 
 /// Something that was acquired.
 struct Kept {
@@ -76,12 +76,12 @@ impl Kept {
     fn lost(&self, why: &str) -> Failure {
         let (names, token) = (self.written.record.names(), self.written.record.token);
         Failure::new(exit::LOST, format!("lost {names}: {why}")).hint(format!(
-            "its token was {token}; whatever is written late can be refused by comparing tokens"
+            "its token was {token}: a resource that compares tokens can refuse late writes"
         ))
     }
 
     fn orphaned(&self) -> Failure {
-        self.lost("its keeper has died")
+        self.lost("its keeper process died")
     }
 }
 
@@ -105,7 +105,7 @@ async fn ask(kept: &mut Kept, settings: &Settings) -> Result<(), Failure> {
             Fate::Ended(Ending::Lost(why)) => return Err(kept.lost(&why)),
             Fate::Ended(Ending::Released | Ending::Unanswered) => {
                 let names = kept.written.record.names();
-                return Err(Failure::new(exit::NO_SUCH_THING, format!("{names} was given back")));
+                return Err(Failure::new(exit::NO_SUCH_THING, format!("{names} was released")));
             }
             Fate::Orphaned => return Err(kept.orphaned()),
         }
@@ -114,7 +114,7 @@ async fn ask(kept: &mut Kept, settings: &Settings) -> Result<(), Failure> {
         }
         // The keeper will hear of it, or the coordinator, which has crashed, of the keeper.
         if Instant::now() >= give_up_at {
-            return Err(kept.lost("the coordinator does not know of it"));
+            return Err(kept.lost("the coordinator has no record of it"));
         }
         sleep(LOOK).await;
     }
@@ -161,7 +161,8 @@ async fn give_back(kept: &mut Kept) -> Result<String, Failure> {
         let done = match kept.fate().map_err(|error| unreadable(kept.file.path(), &error))? {
             Fate::Ended(Ending::Released) => Ok(format!("released {names} token {token}")),
             Fate::Ended(Ending::Unanswered) => Ok(format!(
-                "released {names} token {token}; there was no answer, so it is free in {} at the latest",
+                "released {names} token {token}; the coordinator did not answer, so it is free in \
+                {} at the latest",
                 words::length(Duration::from_millis(kept.written.record.ttl_ms.into()))
             )),
             Fate::Ended(Ending::Lost(why)) => Err(kept.lost(&why)),
@@ -170,9 +171,11 @@ async fn give_back(kept: &mut Kept) -> Result<String, Failure> {
                 let id = kept.written.record.pid;
                 return Err(Failure::new(
                     exit::LOST,
-                    format!("the keeper of {names} does not end"),
+                    format!("the keeper of {names} does not stop"),
                 )
-                .hint(format!("its process is {id}")));
+                .hint(format!(
+                    "end it with `kill -9 {id}`; the lock is then free when its lease ends"
+                )));
             }
             Fate::Kept => {
                 if !is_told {
@@ -193,15 +196,15 @@ fn tell_to_end(kept: &Kept) -> Result<(), Failure> {
     let Record { pid, pid_namespace, .. } = &kept.written.record;
     if *pid_namespace != keeper::pid_namespace() {
         let names = kept.written.record.names();
-        return Err(Failure::usage(format!("{names} is kept in another container"))
-            .hint("give it back from where it was acquired"));
+        return Err(Failure::usage(format!("the keeper of {names} runs in another container"))
+            .hint("release it in the container where it was acquired"));
     }
     let nobody = || kept.orphaned();
     let pid =
         Pid::from_raw(*pid).filter(|pid| pid.as_raw_nonzero().get() > 1).ok_or_else(nobody)?;
     signal(kept, pid).map_err(|error| {
         let why = reason(&error);
-        Failure::new(exit::LOST, format!("cannot end the keeper, process {pid:?} ({why})"))
+        Failure::new(exit::LOST, format!("cannot stop the keeper, process {pid:?} ({why})"))
     })
 }
 
@@ -263,7 +266,7 @@ fn open(place: &Path) -> io::Result<Option<Kept>> {
     match file.read()? {
         Some(written) => Ok(Some(Kept { file, written })),
         None if file.is_kept()? => Ok(None),
-        None => Err(io::Error::other("it is no keeper's file")),
+        None => Err(io::Error::other("it is not a keeper file")),
     }
 }
 

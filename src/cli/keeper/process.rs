@@ -96,7 +96,7 @@ impl<'a> Keeper<'a> {
         let others = ENDING.into_iter().filter(|signal| !always.contains(signal));
         let signals = Signals::listen_unless_ignored(others)
             .and_then(|mut signals| signals.add(always).map(|()| signals))
-            .map_err(|error| Failure::ours("cannot hear signals", &error))?;
+            .map_err(|error| Failure::ours("cannot listen for signals", &error))?;
         let life = args.until.while_pid.map(Life::of).transpose()?;
         let max = args.until.max.or(life.is_none().then_some(UNBOUND_MAX));
         nested::grant_above(&args.wanted, Nesting::Refused, settings).await?;
@@ -153,7 +153,7 @@ impl<'a> Keeper<'a> {
             (_, End::Lost(why)) | (GivenBack::Lost(why), _) => Ending::Lost(why),
             (_, End::Over(max)) => {
                 let max = words::length(max);
-                Ending::Lost(format!("it was held for {max}, the longest that --max allows"))
+                Ending::Lost(format!("it was held for {max}, the limit set by --max"))
             }
             (GivenBack::Freed, _) => Ending::Released,
             (GivenBack::Unanswered, _) => Ending::Unanswered,
@@ -182,11 +182,11 @@ impl<'a> Keeper<'a> {
             ttl_ms: client.ttl().as_millis(),
             server: self.settings.server.0.clone(),
         };
-        self.file.write(&record).map_err(|error| cannot("what is held", &error))?;
+        self.file.write(&record).map_err(|error| cannot("the record of the held locks", &error))?;
         let mut path = self.file.path().as_os_str().as_bytes().to_vec();
         path.push(b'\n');
         let told = io::stdout().write_all(&path).and_then(|()| io::stdout().flush());
-        told.map_err(|error| cannot("that it is held", &error))
+        told.map_err(|error| cannot("the name of the keeper file", &error))
     }
 }
 

@@ -24,6 +24,6 @@ pub(crate) async fn run(args: ReleaseArgs, settings: &Settings) -> Result<ExitCo
     let observer = connect(settings).await?;
     let revoked = observer.revoke(name, FencingToken::new(token)).await;
     revoked.map_err(|error| attempt.failed(&error))?;
-    output::line(&format!("took {} from the holder with token {token}", visible::quoted(name)))?;
+    output::line(&format!("revoked {} from the holder with token {token}", visible::quoted(name)))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -60,7 +60,7 @@ pub(crate) struct Bounds {
 pub(crate) fn run(args: &HoldArgs, settings: &Settings) -> Result<ExitCode, Failure> {
     crate::cli::on_a_runtime(async {
         let mut signals = Signals::listen_unless_ignored(ENDING)
-            .map_err(|error| Failure::ours("cannot hear signals", &error))?;
+            .map_err(|error| Failure::ours("cannot listen for signals", &error))?;
         let bounds =
             Bounds { life: args.until.while_pid.map(Life::of).transpose()?, max: args.until.max };
         let wanted = &args.wanted;
@@ -83,7 +83,7 @@ pub(crate) fn run(args: &HoldArgs, settings: &Settings) -> Result<ExitCode, Fail
             // Second on a terminal, too.
             if !wanted.quiet {
                 let id = std::process::id();
-                aside::tell(&format!("hint: Ctrl-C, or `kill {id}`, gives it back"));
+                aside::tell(&format!("hint: Ctrl-C, or `kill {id}`, releases it"));
             }
             if !args.until_eof {
                 std::future::pending::<()>().await;

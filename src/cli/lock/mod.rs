@@ -67,7 +67,7 @@ pub(crate) fn run(args: &LockArgs, settings: &Settings) -> Result<ExitCode, Fail
     let args = &with_period(args)?;
     super::on_a_runtime(async {
         let heard =
-            Heard::listen().map_err(|error| Failure::ours("cannot hear signals", &error))?;
+            Heard::listen().map_err(|error| Failure::ours("cannot listen for signals", &error))?;
         run_listening(args, settings, heard).await
     })
 }
@@ -160,13 +160,13 @@ pub(crate) async fn give_back(client: Client, guard: LockGuard) -> GivenBack {
 /// The mistake of a script that means to hold a lock for what follows.
 fn nothing_to_hold_for(args: &LockArgs) -> Failure {
     let what = format!(
-        "{} would be held for no time at all: there is no command, and no input to wait for",
+        "{} would be released at once: there is no command, and standard input is empty",
         words::names(args.names())
     );
     let name = shell_word(&args.name);
     Failure::usage(what).hint(format!(
-        "`coordinator acquire {name}` holds it for the steps that follow, `coordinator hold {name}` \
-         until it is told to end"
+        "`coordinator acquire {name}` holds it in the background, `coordinator hold {name}` in the \
+        foreground"
     ))
 }
 
@@ -180,7 +180,10 @@ fn watchdog(args: &LockArgs, settings: &Settings) -> Option<Watchdog> {
     // Without it all promises hold but one, so that is no reason to refuse the lock.
     let tell = |error: &io::Error| {
         let why = errors::reason(error);
-        output::tell(&format!("warning: no watchdog ({why}): kill -9 would leave the command"));
+        output::tell(&format!(
+            "warning: no watchdog ({why}): after a kill -9 of this process, the \
+            command would keep running"
+        ));
     };
     let kill_after = settings.kill_after.min(KILL_AFTER_MAX);
     // A pause that was asked for is for a command that did not come to its own end; it follows a loss.
@@ -310,9 +313,9 @@ pub(crate) async fn acquire(
 /// The same with the period in which it is to run once, which is something that has a begin and an end.
 fn with_period(args: &LockArgs) -> Result<LockArgs, Failure> {
     match args.once_per {
-        Some(Duration::ZERO) => Err(Failure::usage("--once-per 0 is no period")),
+        Some(Duration::ZERO) => Err(Failure::usage("--once-per 0 is not a period")),
         Some(_) if words_of(args).is_none() => {
-            Err(Failure::usage("--once-per wants a command to run once in the period")
+            Err(Failure::usage("--once-per needs a command to run once per period")
                 .hint("`coordinator lock NAME --at-least 1h` holds a lock without one"))
         }
         period => {
@@ -426,7 +429,7 @@ fn identity(id: &Identity) -> Result<String, Failure> {
     match Identity::new(whole.as_str()) {
         Ok(_) => Ok(whole),
         Err(_) => Err(Failure::usage(format!("--as {} is too long", shell_word(id.as_str())))
-            .hint(format!("with user, host and pid, {IDENTITY_LEN_MAX} bytes have room"))),
+            .hint(format!("the limit is {IDENTITY_LEN_MAX} bytes, with user, host and pid"))),
     }
 }
 
@@ -490,6 +493,6 @@ fn become_nested(args: &LockArgs, settings: &Settings, grant: &Held) -> Failure 
             let error = become_command(&mut command);
             cannot_run(&command, &error)
         }
-        None => Failure::usage("--reentrant wants a command to run under the grant that is there"),
+        None => Failure::usage("--reentrant needs a command to run under the existing grant"),
     }
 }

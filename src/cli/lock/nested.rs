@@ -135,9 +135,13 @@ fn judge(args: &Wanted, nesting: Nesting, alive: &[(Held, Mode)]) -> Result<Opti
             let held = format!("{} with token {}", quoted(&first.name), first.token);
             let name = quoted(name);
             return Err(Failure::usage(format!(
-                "--reentrant takes nothing that is not held above: {held} is, {name} as it is wanted is not"
+                "--reentrant needs all locks to be held by an outer command: {held} is, {name} in \
+                this mode is not"
             ))
-            .hint("let the outer command take all of them (--and), in the mode that the inner one needs"));
+            .hint(
+                "let the outer command take all of them (--and), in the mode that the inner one \
+                needs",
+            ));
         }
     }
     let own = alive.iter().find(|(held, _)| held.name == args.name);
@@ -149,17 +153,17 @@ fn itself(held: &Held) -> Failure {
     let (shown, word) = (quoted(name), shell_word(name));
     let go_on = format!("`coordinator lock --reentrant {word} -- …`");
     if keeper::held_here().contains(held) {
-        let what = format!("{shown} was acquired here already (token {token})");
+        let what = format!("{shown} is already acquired here (token {token})");
         return Failure::usage(what).hint(format!(
-            "`coordinator release` gives it back; to run a command under it: {go_on}"
+            "`coordinator release` releases it; to run a command under it: {go_on}"
         ));
     }
     let what = format!(
-        "{shown} is held by the command that runs this (token {token}), which would wait for itself"
+        "{shown} is held by the command that runs this (token {token}), which would deadlock with \
+        itself"
     );
-    Failure::usage(what).hint(format!(
-        "leave one of the two locks out, or run this under the grant that is there: {go_on}"
-    ))
+    Failure::usage(what)
+        .hint(format!("drop one of the two locks, or run this under the existing grant: {go_on}"))
 }
 
 /// Whether a lock can be held in both modes at once.

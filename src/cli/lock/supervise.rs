@@ -42,7 +42,7 @@ struct Stopping {
 }
 
 /// Why a lock is lost, if we could neither keep it nor see that it ended.
-const STOOD_STILL: &str = "this process stood still until the lease ended";
+const STOOD_STILL: &str = "this process was stopped until its lease ended";
 
 /// A command at work under a lock.
 struct Watch<'a> {
@@ -83,7 +83,7 @@ pub(crate) async fn supervise(
     let stage = Stage::here();
     // Before there is a command that has to stop with us.
     let mut stops = Signals::listen_unless_ignored(stage.stop_to_hear())
-        .map_err(|error| Failure::ours("cannot hear signals", &error))?;
+        .map_err(|error| Failure::ours("cannot listen for signals", &error))?;
     let mut watch = Watch {
         job: Job::start(command, stage)?,
         watchdog,
@@ -188,7 +188,7 @@ impl Watch<'_> {
             OnLost::Warn => {
                 self.warned = true;
                 let (names, why) = (words::locks_of(self.guard), self.why(reason));
-                aside::tell(&format!("warning: lost {names}: {why}; {} goes on", self.shown));
+                aside::tell(&format!("warning: lost {names}: {why}; {} keeps running", self.shown));
             }
         }
     }

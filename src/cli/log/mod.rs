@@ -58,7 +58,10 @@ impl Value for Filter {
                 None => directive,
             };
             if !LEVELS.contains(&level.to_lowercase().as_str()) {
-                return Err(format!("and {level:?} is none of {}", LEVELS.join(", ")));
+                return Err(format!(
+                    "{level:?} is not a level; expected one of {}",
+                    LEVELS.join(", ")
+                ));
             }
         }
         Ok(Self(text.to_owned()))
@@ -120,7 +123,7 @@ impl Value for LogFormat {
         match text {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            _ => Err("and not text or json".to_owned()),
+            _ => Err("expected text or json".to_owned()),
         }
     }
 }

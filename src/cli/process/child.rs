@@ -123,9 +123,8 @@ impl Job {
             | WaitIdOptions::STOPPED
             | WaitIdOptions::NOHANG
             | WaitIdOptions::NOWAIT;
-        let seen = waitid(WaitId::Pid(self.group), how).map_err(|error| {
-            Failure::ours("cannot see what became of the command", &error.into())
-        })?;
+        let seen = waitid(WaitId::Pid(self.group), how)
+            .map_err(|error| Failure::ours("cannot wait for the command", &error.into()))?;
         let Some(status) = seen else { return Ok(Progress::Running) };
         Ok(match (status.exit_status(), status.terminating_signal(), status.stopping_signal()) {
             (Some(code), _, _) => Progress::Ended(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
@@ -266,8 +265,8 @@ pub(crate) fn cannot_run(command: &Command, error: &io::Error) -> Failure {
     let program = command.get_program().to_string_lossy().into_owned();
     match error.kind() {
         io::ErrorKind::NotFound => {
-            Failure::new(exit::NO_SUCH_COMMAND, format!("there is no command {program:?}"))
-                .hint("no shell is involved; for a script use -c")
+            Failure::new(exit::NO_SUCH_COMMAND, format!("command not found: {program:?}"))
+                .hint("no shell is involved; to run a script, use -c")
         }
         _ => Failure::new(exit::CANNOT_RUN, format!("cannot run {program:?} ({})", reason(error))),
     }

@@ -40,7 +40,7 @@ pub(crate) fn run(
 ) -> Result<ExitCode, Failure> {
     check(settings)?;
     logging::start(&settings.log, settings.log_format)
-        .map_err(|error| Failure::ours("cannot log", &error))?;
+        .map_err(|error| Failure::ours("cannot start the log", &error))?;
     // The server's actors all live on this thread.
     let served =
         super::on_a_runtime(tokio::task::LocalSet::new().run_until(serve(settings, flags)));
@@ -64,10 +64,10 @@ async fn serve(
     flags: BTreeMap<&'static str, String>,
 ) -> Result<ExitCode, Failure> {
     let started = Instant::now();
-    let mut signals =
-        Signals::listen(SIGNALS).map_err(|error| Failure::ours("cannot hear signals", &error))?;
+    let mut signals = Signals::listen(SIGNALS)
+        .map_err(|error| Failure::ours("cannot listen for signals", &error))?;
     let reread = Reread::start(settings, flags)
-        .map_err(|error| Failure::ours("cannot read settings again", &error))?;
+        .map_err(|error| Failure::ours("cannot reload settings", &error))?;
     log::info!("{}, protocol {PROTOCOL}, pid {}", version(), std::process::id());
     allow_connections(config(settings).connections_open_max());
     // Until address and directory are ours, the file in its place may be that of another.
@@ -81,7 +81,8 @@ async fn serve(
     log::info!("locks on {address}, {}, epoch {}", state(settings), server.epoch());
     if !address.ip().is_loopback() {
         log::warn!(
-            "{address} can be reached from other machines, and whoever reaches it can take any lock"
+            "{address} can be reached from other machines, and anyone who reaches it can take any \
+            lock"
         );
     }
     let ready = started.elapsed().as_secs_f64() * 1e3;
@@ -122,13 +123,13 @@ fn allow_connections(connections: usize) {
     if now < wanted && now < allowed {
         let raised = Rlimit { current: Some(wanted.min(allowed)), maximum };
         if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            log::warn!("cannot open more than {now} files at a time: {error}");
+            log::warn!("cannot raise the limit of {now} open files: {error}");
         }
     }
     if allowed < wanted {
         log::warn!(
-            "the system allows {allowed} open files, fewer than the {wanted} that --connections-max may \
-             need; `ulimit -n` or LimitNOFILE= raise that"
+            "the system allows {allowed} open files, fewer than the {wanted} that \
+            --connections-max may need; raise the limit with `ulimit -n` or LimitNOFILE="
         );
     }
 }
@@ -141,7 +142,7 @@ fn obey(asked: u32, signal: Signal, settings: &Settings, handle: &ServerHandle) 
         handle.stop();
         return;
     }
-    log::info!("{name}: {}; once more stops at once", ending(settings));
+    log::info!("{name}: {}; a second signal stops at once", ending(settings));
     notify::tell("STOPPING=1");
     handle.drain();
 }
@@ -155,7 +156,7 @@ fn tell_state(handle: &ServerHandle) {
 /// What an orderly end is here.
 fn ending(settings: &Settings) -> &'static str {
     // What is kept goes on after the next start, so nobody has to be waited for.
-    if settings.ephemeral { "stopping when holders have finished" } else { "saving and stopping" }
+    if settings.ephemeral { "draining, then stopping" } else { "saving and stopping" }
 }
 
 /// `coordinator 0.1.0 (3f2a9c1b7e)`.
@@ -170,7 +171,7 @@ fn version() -> String {
 /// Where state is, or that there is none.
 fn state(settings: &Settings) -> String {
     if settings.ephemeral {
-        return "nothing is kept (ephemeral)".to_owned();
+        return "no state on disk (ephemeral)".to_owned();
     }
     format!("state in {}", settings.data_dir.display())
 }
@@ -189,16 +190,18 @@ fn at(address: SocketAddr) -> String {
 fn check(settings: &Settings) -> Result<(), Failure> {
     let data_dir = settings.in_force.iter().find(|it| it.key == "data-dir");
     if settings.ephemeral && data_dir.is_some_and(|it| it.origin == Origin::Flag) {
-        return Err(Failure::usage("--ephemeral keeps nothing, so --data-dir has no use")
-            .hint("leave one of them out"));
+        return Err(Failure::usage(
+            "--ephemeral keeps no state on disk, so --data-dir has no effect",
+        )
+        .hint("remove one of the two"));
     }
     if !settings.ephemeral && settings.data_dir.as_os_str().is_empty() {
         if data_dir.is_some_and(|it| it.origin != Origin::Default) {
             return Err(Failure::usage("--data-dir is empty")
-                .hint("name a directory; is a variable of a script empty?"));
+                .hint("name a directory; is a script variable empty?"));
         }
-        return Err(Failure::usage("there is nowhere to keep state: HOME is not set").hint(
-            "name a directory with --data-dir or COORDINATOR_DATA_DIR, or keep nothing with --ephemeral",
+        return Err(Failure::usage("no directory to keep state in: HOME is not set").hint(
+            "name one with --data-dir or COORDINATOR_DATA_DIR, or keep no state with --ephemeral",
         ));
     }
     Ok(())
@@ -239,13 +242,13 @@ fn cannot_serve(error: &ServerError) -> Failure {
             let failure = Failure::usage(format!("cannot listen on {listen} ({})", reason(source)));
             match source.kind() {
                 io::ErrorKind::AddrInUse => failure.hint(
-                    "perhaps a coordinator runs there already (`coordinator ping`); \
-                     --listen takes another address",
+                    "perhaps a coordinator already runs there (check with `coordinator ping`); \
+                    choose another address with --listen",
                 ),
                 io::ErrorKind::PermissionDenied => {
-                    failure.hint("ports below 1024 are reserved; --listen takes another address")
+                    failure.hint("ports below 1024 are reserved; choose another with --listen")
                 }
-                _ => failure.hint("--listen takes an address of this machine"),
+                _ => failure.hint("--listen needs an address of this machine"),
             }
         }
         ServerError::DataInUse { .. } => Failure::usage(error.to_string())
@@ -254,18 +257,20 @@ fn cannot_serve(error: &ServerError) -> Failure {
             "cannot use the data directory {} ({})",
             directory.display(),
             match source.kind() {
-                io::ErrorKind::AlreadyExists => "it is no directory".to_owned(),
+                io::ErrorKind::AlreadyExists => "it is not a directory".to_owned(),
                 _ => reason(source),
             }
         ))
-        .hint("name another with --data-dir, or keep nothing with --ephemeral"),
-        ServerError::DataExposed { path, chmod, .. } => Failure::usage(error.to_string())
-            .hint(format!("chmod {chmod} {}", for_a_shell(path))),
+        .hint("name another with --data-dir, or keep no state with --ephemeral"),
+        ServerError::DataExposed { path, chmod, .. } => {
+            Failure::usage(error.to_string()).hint(format!("chmod {chmod} {}", for_a_shell(path)))
+        }
         ServerError::Store {
-            source: StoreError::Damaged { .. } | StoreError::Format { .. }, ..
+            source: StoreError::Damaged { .. } | StoreError::Format { .. },
+            ..
         } => Failure::usage(error.to_string()).hint(
-            "bring back the data directory from a backup, or start once with --accept-lost-state: it \
-             sets aside what cannot be read; docs/guarantees.md says what that costs",
+            "restore the data directory from a backup, or start once with --accept-lost-state, \
+            which sets damaged files aside; docs/guarantees.md says what that costs",
         ),
         ServerError::StaleState { .. } => Failure::usage(error.to_string())
             .hint("check the clock; if it is right, start once with --accept-stale-state"),
@@ -316,7 +321,7 @@ impl PortFile {
 
     fn failed(path: &Path, error: &io::Error) -> Failure {
         Failure::usage(format!("cannot write the port file {} ({})", path.display(), reason(error)))
-            .hint("--port-file takes a file in a directory that can be written")
+            .hint("--port-file needs a file in a writable directory")
     }
 
     fn is_ours(&self, path: &Path) -> io::Result<bool> {
@@ -384,8 +389,8 @@ mod tests {
         assert_eq!(failure.exit, 2);
         assert_eq!(
             failure.plain(),
-            "error: others can use /var/lib/coordinator/state (mode 0644), and whoever can, can take \
-             over any session
+            "error: others can access /var/lib/coordinator/state (mode 0644), and anyone with access can \
+             take over any session
   hint: chmod 600 /var/lib/coordinator/state
 "
         );
@@ -400,7 +405,7 @@ mod tests {
         assert_eq!(
             failure.plain(),
             "error: cannot listen on 127.0.0.1:5625 (the address is in use)
-  hint: perhaps a coordinator runs there already (`coordinator ping`); --listen takes another address
+  hint: perhaps a coordinator already runs there (check with `coordinator ping`); choose another address with --listen
 "
         );
     }

@@ -13,7 +13,7 @@ const SOCKET: &str = "NOTIFY_SOCKET";
 pub(crate) fn tell(state: &str) {
     let Some(name) = env::var_os(SOCKET).filter(|name| !name.is_empty()) else { return };
     if let Err(error) = send(name.as_bytes(), state) {
-        log::warn!("cannot tell {} ({SOCKET}) that {state}: {error}", name.display());
+        log::warn!("cannot notify {} ({SOCKET}) of {state}: {error}", name.display());
     }
 }
 

@@ -52,13 +52,13 @@ fn apply(ours: &mut Settings, read: Result<Settings, Failure>) {
         Ok(read) => read,
         Err(failure) => {
             let why = failure.in_one_line();
-            return log::error!("SIGHUP: settings stay as they are: {why}");
+            return log::error!("SIGHUP: settings unchanged: {why}");
         }
     };
     let waiting = waiting(&ours.in_force, &read.in_force);
     if read.log == ours.log {
         let filter = &ours.log.0;
-        logging::tell(&format!("SIGHUP: settings read again, the log filter is still {filter:?}"));
+        logging::tell(&format!("SIGHUP: settings reloaded, the log filter is still {filter:?}"));
     } else {
         logging::set_filter(&read.log);
         let (was, is, origin) = (&ours.log.0, &read.log.0, origin_of(&read));
@@ -66,7 +66,7 @@ fn apply(ours: &mut Settings, read: Result<Settings, Failure>) {
         ours.log = read.log;
     }
     if !waiting.is_empty() {
-        log::warn!("SIGHUP: changed, but only after a restart: {}", waiting.join(", "));
+        log::warn!("SIGHUP: changed, but effective only after a restart: {}", waiting.join(", "));
     }
 }
 

@@ -157,88 +157,91 @@ macro_rules! settings {
 }
 
 settings! {
-    /// Where to listen for clients; port 0 takes a free one.
+    /// Address to listen on; port 0 takes a free port.
     listen: SocketAddr = |_| format!("127.0.0.1:{PORT_DEFAULT}"),
         "listen" "ADDRESS:PORT" SERVERS, Foreign::None;
-    /// Where to keep what must survive a restart; else $STATE_DIRECTORY, else the user's state
+    /// Directory for the durable state; by default $STATE_DIRECTORY, else the user's state
     /// directory.
     data_dir: PathBuf = Sources::state_directory,
         "data-dir" "DIR" SERVERS, Foreign::AfterFile("STATE_DIRECTORY");
-    /// Keep nothing: for tests and demonstrations.
+    /// Keep no state on disk; for tests and demonstrations.
     ephemeral: bool = |_| "false".to_owned(),
         "ephemeral" "" SERVERS, Foreign::None;
-    /// How far each event is written down before anything is said: process outlives a crash of the
-    /// coordinator, machine a power cut; off: after a crash, everybody waits for the longest lease.
+    /// Durability of the journal (write-ahead log): process survives a crash of the coordinator,
+    /// machine a power cut, too. With off, a crash is followed by a grace period of the longest
+    /// lease.
     journal: JournalDistance = |_| "process".to_owned(),
         "journal" "off|process|machine" SERVERS, Foreign::None;
-    /// Start although the stored state is more than a year old.
+    /// Start even if the stored state is more than a year old.
     accept_stale_state: bool = |_| "false".to_owned(),
         "accept-stale-state" "" SERVERS, Foreign::None;
-    /// Start although the stored state is damaged: it is set aside.
+    /// Start even if the stored state is damaged, and set the damaged files aside.
     accept_lost_state: bool = |_| "false".to_owned(),
         "accept-lost-state" "" SERVERS, Foreign::None;
-    /// Write the port to this file as soon as the coordinator is ready.
+    /// File to write the port to as soon as the coordinator is ready.
     port_file: Option<PathBuf> = |_| String::new(),
         "port-file" "FILE" SERVERS, Foreign::None;
-    /// With --ephemeral: how long holders may go on after SIGTERM.
+    /// With --ephemeral: how long holders may continue after SIGTERM (drain).
     drain_timeout: Duration = |_| words::setting(Config::default().drain_timeout),
         "drain-timeout" "DURATION" SERVERS, Foreign::None;
-    /// How long a new connection may take to say who it is.
+    /// Longest time for a new connection to complete its handshake.
     handshake_timeout: Duration = |_| words::setting(Config::default().handshake_timeout),
         "handshake-timeout" "DURATION" SERVERS, Foreign::None;
-    /// Threads that read and write for connections; 0: the coordinator's own does.
+    /// Number of I/O threads for connections; with 0, the coordinator's own thread does it all.
     io_threads: Threads = |_| Config::default().io_threads.to_string(),
         "io-threads" "N" SERVERS, Foreign::None;
-    /// Most connections at a time.
+    /// Maximum number of connections.
     connections_max: usize = |_| Config::default().connections_max.to_string(),
         "connections-max" "N" SERVERS, Foreign::None;
-    /// Most connections from one address at a time; else three quarters of --connections-max.
+    /// Maximum number of connections from one address; by default three quarters of
+    /// --connections-max.
     connections_per_address_max: Option<usize> = |_| String::new(),
         "connections-per-address-max" "N" SERVERS, Foreign::None;
-    /// Most messages a second from one address, at least 1000: past that it is read later; none by
-    /// default.
+    /// Maximum messages per second from one address, at least 1000; beyond it, reading is delayed. No
+    /// limit by default.
     messages_per_second_max: Option<MessageRate> = |_| String::new(),
         "messages-per-second-max" "N" SERVERS, Foreign::None;
-    /// Most bytes that clients have not read yet, all together; beyond, who has most is closed.
+    /// Maximum size of unread output, all connections together; beyond it, the connections with the
+    /// most are closed.
     unread_max: Size = |_| words::size(Config::default().unread_bytes_max),
         "unread-max" "SIZE" SERVERS, Foreign::None;
-    /// Longest lease that a client may ask for, between 10s and 1h: after a crash without a journal,
-    /// all wait for the longest that there was.
+    /// Longest lease that a client may ask for, between 10s and 1h. A crash without a journal is
+    /// followed by a grace period of the longest lease in use.
     ttl_max: TtlMax = |_| words::ttl(Config::default().limits.ttl_max),
         "ttl-max" "DURATION" SERVERS, Foreign::None;
-    /// Most sessions at a time.
+    /// Maximum number of sessions.
     sessions_max: usize = |_| Config::default().limits.sessions_max.to_string(),
         "sessions-max" "N" SERVERS, Foreign::None;
-    /// Most sessions from one address at a time; else three quarters of --sessions-max.
+    /// Maximum number of sessions from one address; by default three quarters of --sessions-max.
     sessions_per_address_max: Option<usize> = |_| String::new(),
         "sessions-per-address-max" "N" SERVERS, Foreign::None;
-    /// Most locks that one session claims at a time, held and awaited together.
+    /// Maximum number of locks that one session holds and waits for, together.
     claims_per_session_max: usize =
         |_| Config::default().limits.claims_per_session_max.to_string(),
         "claims-per-session-max" "N" SERVERS, Foreign::None;
-    /// Most requests that may wait for one lock.
+    /// Maximum number of requests waiting for one lock.
     waiters_per_lock_max: usize = |_| Config::default().limits.waiters_per_lock_max.to_string(),
         "waiters-per-lock-max" "N" SERVERS, Foreign::None;
-    /// What to log: error, warn, info, debug, trace, or a filter as of RUST_LOG.
+    /// Log level (error, warn, info, debug, trace), or a filter in the syntax of RUST_LOG.
     log: Filter = |_| "info".to_owned(),
         "log" "FILTER" SERVERS, Foreign::BeforeFile("RUST_LOG", Filter::concerns_us);
-    /// Of what lines of the log are made: words, or an object of JSON each.
+    /// Log format: text, or one JSON object per line.
     log_format: LogFormat = |_| "text".to_owned(),
         "log-format" "text|json" SERVERS, Foreign::None;
-    /// Where the coordinator is; several places, with commas between, are tried in this order.
+    /// Address of the coordinator; several, separated by commas, are tried in this order.
     server: ServerAddress = |_| format!("127.0.0.1:{PORT_DEFAULT}"),
         "server" "HOST:PORT,…" CLIENTS, Foreign::None;
-    /// How long to try to connect.
+    /// Longest time to connect.
     connect_timeout: Duration = |_| "5s".to_owned(),
         "connect-timeout" "DURATION" CLIENTS, Foreign::None;
-    /// Who you are, shown to others; else user@host:pid.
+    /// Your identity, shown to others; by default user@host:pid.
     identity: Option<Identity> = |_| String::new(),
         "as" "ID" HOLDERS, Foreign::None;
-    /// How long the lock outlives the last sign of life: 2s to 10m, or to the --ttl-max of the
-    /// coordinator.
+    /// Length of the lease: how long the lock outlives the client's last sign of life. From 2s to
+    /// the coordinator's --ttl-max (10m by default).
     ttl: Ttl = |_| words::ttl(Ttl::default()),
         "ttl" "DURATION" HOLDERS, Foreign::None;
-    /// From SIGTERM to SIGKILL when the lock is lost, a third of the ttl at most.
+    /// Time between SIGTERM and SIGKILL when the lock is lost; at most a third of the ttl.
     kill_after: Duration = |_| "5s".to_owned(),
         "kill-after" "DURATION" LOCKERS, Foreign::None;
     /// What to do with the command when its lock is lost.
@@ -294,7 +297,7 @@ fn read<T: Value>(in_force: Option<&InForce>) -> Result<T, Failure> {
             Origin::File(path, line) => format!("{}:{line}: {key}", path.display()),
             Origin::Default => format!("the default of {key}"),
         };
-        Failure::usage(format!("{place} is {text:?}, {wrong}"))
+        Failure::usage(format!("{place} is {text:?}: {wrong}"))
             .hint("`coordinator config` shows the settings in force and where each came from")
     })
 }

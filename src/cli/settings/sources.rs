@@ -72,7 +72,7 @@ impl Sources {
                 Ok(text) => environment.push((name, text)),
                 // Anybody else's may be what it likes.
                 Err(_) if name.starts_with("COORDINATOR_") => {
-                    return Err(Failure::usage(format!("{name} is no text (it is not UTF-8)")));
+                    return Err(Failure::usage(format!("{name} is not UTF-8 text")));
                 }
                 Err(_) => {}
             }
@@ -173,7 +173,7 @@ impl Sources {
                 // What it says may be where the coordinator is: without it another might be asked.
                 Err(error) => {
                     return Err(unreadable(&path, &error).hint(format!(
-                        "make it readable, or name another: --{FILE_FLAG} /dev/null is none"
+                        "make it readable, or name another file; --{FILE_FLAG} /dev/null is no file"
                     )));
                 }
             }
@@ -198,7 +198,7 @@ fn check_variable(name: &str) -> Result<(), Failure> {
     let known = known.iter().map(String::as_str).chain(VARIABLES_GIVEN).chain([FILE_VARIABLE]);
     match nearest(name, known) {
         Some((meant, distance)) if (1..=TYPO_DISTANCE_MAX).contains(&distance) => {
-            Err(Failure::usage(format!("there is no setting {name} (in the environment)"))
+            Err(Failure::usage(format!("unknown setting {name} in the environment"))
                 .hint(format!("did you mean {meant}?")))
         }
         _ => Ok(()),
@@ -222,7 +222,7 @@ fn entries(path: &Path, text: &str) -> Result<BTreeMap<&'static str, Entry>, Fai
         let key = key.get_ref().as_ref();
         let Some(row) = TABLE.iter().find(|row| row.key == key) else {
             let meant = nearest(key, TABLE.iter().map(|row| row.key));
-            return Err(Failure::usage(format!("{place}: there is no setting {key:?}")).hint(
+            return Err(Failure::usage(format!("{place}: unknown setting {key:?}")).hint(
                 match meant {
                     Some((meant, distance)) if distance <= key.len() / 2 => {
                         format!("did you mean {meant:?}?")

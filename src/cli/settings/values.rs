@@ -15,7 +15,7 @@ pub(crate) const PORT_DEFAULT: u16 = 5625;
 
 /// What can be set, and therefore read from text.
 pub(crate) trait Value: Sized {
-    /// Reads the value. The error completes the sentence "`ttl` is "5x", …".
+    /// Reads the value. The error completes "`ttl` is "5x": …".
     fn parse(text: &str) -> Result<Self, String>;
 }
 
@@ -37,17 +37,14 @@ impl Value for ServerAddress {
     fn parse(text: &str) -> Result<Self, String> {
         if let Some((_, rest)) = text.split_once("://") {
             let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-            return Err(format!("which is a URL, and clients of locks take none: write {host}"));
+            return Err(format!("a URL, not an address; write {host}"));
         }
         let servers: Vec<&str> = text.split(',').map(str::trim).collect();
         if servers.len() > SERVERS_MAX {
-            return Err(format!(
-                "{} servers, but no more than {SERVERS_MAX} are tried",
-                servers.len()
-            ));
+            return Err(format!("{} servers; at most {SERVERS_MAX} are allowed", servers.len()));
         }
         let whole: Option<Vec<String>> = servers.into_iter().map(server).collect();
-        let wrong = "which is no address: write HOST:PORT, or several with commas between";
+        let wrong = "not an address; expected HOST:PORT, or several separated by commas";
         whole.map(|servers| Self(servers.join(","))).ok_or_else(|| wrong.to_owned())
     }
 }
@@ -76,7 +73,7 @@ impl Value for SocketAddr {
             Some(port) => format!("127.0.0.1:{port}"),
             None => text.to_owned(),
         };
-        let meant = || "which is no address to listen on: write ADDRESS:PORT, as 0.0.0.0:5625";
+        let meant = || "not an address to listen on; expected ADDRESS:PORT, such as 0.0.0.0:5625";
         numeric.parse().map_err(|_| meant().to_owned())
     }
 }
@@ -85,9 +82,9 @@ impl Value for Duration {
     fn parse(text: &str) -> Result<Self, String> {
         duration(text).ok_or_else(|| {
             let why = if is_in_months(text) {
-                "and M is a month: write 5m for minutes"
+                "M means months; for minutes write 5m"
             } else {
-                "which is no length of time: write 10s, 5m or 1h30m"
+                "not a duration; expected 10s, 5m or 1h30m"
             };
             why.to_owned()
         })
@@ -97,7 +94,7 @@ impl Value for Duration {
 impl Value for Ttl {
     fn parse(text: &str) -> Result<Self, String> {
         Self::new(<Duration as Value>::parse(text)?)
-            .map_err(|_| "a lease lasts between 2s and 1h".to_owned())
+            .map_err(|_| "a lease lasts from 2s to 1h".to_owned())
     }
 }
 
@@ -110,7 +107,7 @@ impl Value for TtlMax {
         // Who asks for no ttl has the default, so that much is always allowed.
         match Ttl::new(<Duration as Value>::parse(text)?) {
             Ok(ttl) if ttl >= Ttl::default() => Ok(Self(ttl)),
-            Ok(_) | Err(_) => Err("and must be between 10s and 1h".to_owned()),
+            Ok(_) | Err(_) => Err("must be between 10s and 1h".to_owned()),
         }
     }
 }
@@ -125,7 +122,7 @@ impl Value for JournalDistance {
             "off" => Ok(Self(None)),
             "process" => Ok(Self(Some(Distance::Process))),
             "machine" => Ok(Self(Some(Distance::Machine))),
-            _ => Err("and not off, process or machine".to_owned()),
+            _ => Err("expected off, process or machine".to_owned()),
         }
     }
 }
@@ -135,7 +132,7 @@ impl Value for bool {
         match text {
             "1" | "true" | "yes" | "on" => Ok(true),
             "0" | "false" | "no" | "off" => Ok(false),
-            _ => Err("which is neither true nor false".to_owned()),
+            _ => Err("expected true or false".to_owned()),
         }
     }
 }
@@ -143,9 +140,9 @@ impl Value for bool {
 impl Value for usize {
     fn parse(text: &str) -> Result<Self, String> {
         match text.parse() {
-            Ok(0) => Err("and must be at least 1".to_owned()),
+            Ok(0) => Err("must be at least 1".to_owned()),
             Ok(number) => Ok(number),
-            Err(_) => Err("which is no number".to_owned()),
+            Err(_) => Err("not a number".to_owned()),
         }
     }
 }
@@ -161,8 +158,8 @@ impl Value for Threads {
     fn parse(text: &str) -> Result<Self, String> {
         match text.parse() {
             Ok(count) if count <= THREADS_MAX => Ok(Self(count)),
-            Ok(_) => Err(format!("and must be at most {THREADS_MAX}")),
-            Err(_) => Err("which is no number".to_owned()),
+            Ok(_) => Err(format!("must be at most {THREADS_MAX}")),
+            Err(_) => Err("not a number".to_owned()),
         }
     }
 }
@@ -175,8 +172,8 @@ impl Value for MessageRate {
     fn parse(text: &str) -> Result<Self, String> {
         match text.parse() {
             Ok(rate) if rate >= MESSAGES_PER_SECOND_MIN => Ok(Self(rate)),
-            Ok(_) => Err(format!("and must be at least {MESSAGES_PER_SECOND_MIN}")),
-            Err(_) => Err("which is no number".to_owned()),
+            Ok(_) => Err(format!("must be at least {MESSAGES_PER_SECOND_MIN}")),
+            Err(_) => Err("not a number".to_owned()),
         }
     }
 }
@@ -192,8 +189,8 @@ impl Value for Size {
     fn parse(text: &str) -> Result<Self, String> {
         match size(text) {
             Some(bytes) if bytes >= SIZE_MIN => Ok(Self(bytes)),
-            Some(_) => Err("and must be at least 32MiB".to_owned()),
-            None => Err("which is no size: write 64MiB or 1GiB".to_owned()),
+            Some(_) => Err("must be at least 32MiB".to_owned()),
+            None => Err("not a size; expected 64MiB or 1GiB".to_owned()),
         }
     }
 }
@@ -203,7 +200,7 @@ impl Value for OnLost {
         match text {
             "kill" => Ok(Self::Kill),
             "warn" => Ok(Self::Warn),
-            _ => Err("which is neither kill nor warn".to_owned()),
+            _ => Err("expected kill or warn".to_owned()),
         }
     }
 }
@@ -224,7 +221,7 @@ impl Value for PathBuf {
     fn parse(text: &str) -> Result<Self, String> {
         // Those with a home to put there were expanded before.
         if text == "~" || text.starts_with("~/") {
-            return Err("and HOME is not set".to_owned());
+            return Err("HOME is not set".to_owned());
         }
         Ok(Self::from(text))
     }
@@ -279,10 +276,10 @@ mod tests {
         assert_eq!(Size::parse("2GiB"), Ok(Size(2 << 30)));
         assert_eq!(Size::parse("65536KiB"), Ok(Size(64 << 20)));
         assert_eq!(Size::parse("33554432"), Ok(Size(32 << 20)));
-        assert_eq!(Size::parse("33554431"), Err("and must be at least 32MiB".to_owned()));
+        assert_eq!(Size::parse("33554431"), Err("must be at least 32MiB".to_owned()));
         for bad in ["", "MiB", "64MB", "64M", "64 MiB", "-1GiB", "1.5GiB", "99999999999GiB"] {
             let told = Size::parse(bad).unwrap_err();
-            assert_eq!(told, "which is no size: write 64MiB or 1GiB", "{bad:?}");
+            assert_eq!(told, "not a size; expected 64MiB or 1GiB", "{bad:?}");
         }
     }
 
@@ -333,15 +330,12 @@ mod tests {
     #[test]
     fn what_others_take_for_a_server_is_told_apart() {
         let refused = |text| ServerAddress::parse(text).unwrap_err();
-        assert!(
-            refused("http://host:1/x")
-                .ends_with("which is a URL, and clients of locks take none: write host:1")
-        );
+        assert!(refused("http://host:1/x").ends_with("a URL, not an address; write host:1"));
     }
 
     #[test]
     fn a_month_is_not_taken_for_a_minute() {
-        assert!(<Duration as Value>::parse("5M").unwrap_err().contains("5m for minutes"));
+        assert!(<Duration as Value>::parse("5M").unwrap_err().contains("for minutes write 5m"));
         assert_eq!(duration("5m"), Some(Duration::from_secs(300)));
     }
 

@@ -72,9 +72,9 @@ fn line(happened: &Happened) -> String {
     text
 }
 
-/// `… 2 events left out, for they were not read`.
+/// `… 2 events dropped: not read in time`.
 fn missed_line(count: u64) -> String {
-    format!("… {} left out, for they were not read", words::count(count, "event"))
+    format!("… {} dropped: not read in time", words::count(count, "event"))
 }
 
 /// What happened, in a word.
@@ -168,7 +168,7 @@ mod tests {
         let rejected = Happening::Rejected { code: 1, message: "\"gpu\" is busy".to_owned() };
         assert_eq!(line(rejected), format!("{at}  rejected   {about}  Busy: \"gpu\" is busy"));
         let missed = missed_line(2);
-        assert_eq!(missed, "… 2 events left out, for they were not read");
+        assert_eq!(missed, "… 2 events dropped: not read in time");
     }
 
     #[test]

@@ -13,12 +13,12 @@ pub(crate) fn line(status: &JournalStatus) -> String {
         JournalDistance::Off => None,
         JournalDistance::Process => Some("a crash of the process"),
         JournalDistance::Machine => Some("a power cut"),
-        _ => Some("what this program does not know of"),
+        _ => Some("a fault unknown to this version"),
     };
     let how = match survives {
-        None => "journal: none, a crash is followed by a grace period".to_owned(),
+        None => "journal: off, a crash would be followed by a grace period".to_owned(),
         Some(_) if status.off_ms > 0 => format!(
-            "journal: could not be written for {}, a crash is followed by a grace period",
+            "journal: not written for {}, a crash would be followed by a grace period",
             words::millis(status.off_ms)
         ),
         Some(survives) => {
@@ -31,19 +31,19 @@ pub(crate) fn line(status: &JournalStatus) -> String {
 /// How the run began.
 fn start(start: &JournalStart) -> String {
     match start {
-        JournalStart::New => "began with nothing".to_owned(),
-        JournalStart::Saved => "began after an orderly stop".to_owned(),
+        JournalStart::New => "started without earlier state".to_owned(),
+        JournalStart::Saved => "started after an orderly stop".to_owned(),
         JournalStart::Replayed { events, took_us } => format!(
-            "began after a crash: replayed {} in {}, nothing was lost",
+            "started after a crash: replayed {} in {}, nothing was lost",
             words::count(*events, "event"),
             words::length(Duration::from_micros(*took_us)),
         ),
         JournalStart::Lost { why, grace_ms } => format!(
-            "began after a crash with a grace period of {}: {}",
+            "started after a crash with a grace period of {}: {}",
             words::millis(*grace_ms),
             visible::escaped(why),
         ),
-        _ => "began in a way that this program does not know of".to_owned(),
+        _ => "started in a way unknown to this version".to_owned(),
     }
 }
 
@@ -69,23 +69,25 @@ mod tests {
         let replayed = JournalStart::Replayed { events: 48_211, took_us: 9_300 };
         assert_eq!(
             line_of(JournalDistance::Process, 0, replayed),
-            "journal: 1.2 MiB, a crash of the process loses nothing; began after a crash: replayed \
+            "journal: 1.2 MiB, a crash of the process loses nothing; started after a crash: \
+            replayed \
              48211 events in 9ms, nothing was lost\n"
         );
         assert_eq!(
             line_of(JournalDistance::Machine, 0, JournalStart::Saved),
-            "journal: 1.2 MiB, a power cut loses nothing; began after an orderly stop\n"
+            "journal: 1.2 MiB, a power cut loses nothing; started after an orderly stop\n"
         );
         let why = "the machine was restarted".to_owned();
         let lost = JournalStart::Lost { why, grace_ms: 10_250 };
         assert_eq!(
             line_of(JournalDistance::Process, 4_000, lost),
-            "journal: could not be written for 4s, a crash is followed by a grace period; began \
-             after a crash with a grace period of 10s: the machine was restarted\n"
+            "journal: not written for 4s, a crash would be followed by a grace period; started \
+            after a crash with a grace period of 10s: the machine was restarted\n"
         );
         assert_eq!(
             line_of(JournalDistance::Off, 0, JournalStart::New),
-            "journal: none, a crash is followed by a grace period; began with nothing\n"
+            "journal: off, a crash would be followed by a grace period; started without earlier \
+            state\n"
         );
     }
 }

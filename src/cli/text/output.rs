@@ -33,7 +33,7 @@ pub(crate) fn told(written: io::Result<()>) -> Result<(), Failure> {
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             let why = reason(&error);
-            Err(Failure::new(exit::NOT_WRITTEN, format!("cannot write what was asked for ({why})")))
+            Err(Failure::new(exit::NOT_WRITTEN, format!("cannot write the output ({why})")))
         }
         _ => Ok(()),
     }

@@ -71,7 +71,7 @@ impl Background {
             return Err(Error::Forked);
         }
         if Handle::try_current().is_ok() {
-            let why = "this thread runs async code, use coordinator::Client there";
+            let why = "this thread runs async code; use coordinator::Client instead";
             return Err(Error::invalid("cannot block here", why));
         }
         self.runtime.as_ref().ok_or(Error::Closed)

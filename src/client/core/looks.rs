@@ -179,7 +179,7 @@ impl Core {
     /// Something that a subscription brings.
     pub(super) fn overheard(&mut self, news: &ServerMessage) -> Result<(), String> {
         if !self.looks.listened {
-            return Err("events, which were never asked for".to_owned());
+            return Err("events without a subscription".to_owned());
         }
         let listens = |asked: &Asked| matches!(asked.look, Look::Listen { .. });
         let mut listening = self.looks.asked.iter().filter(|(_, asked)| listens(asked));

@@ -148,7 +148,8 @@ impl Core {
         let (request, token) = (RequestId::new(number), grant.token);
         self.token_seen = self.token_seen.max(token.number());
         let Some(known) = self.requests.get(&number) else {
-            return self.stray(number, || format!("a grant to request {number}, which is not"));
+            return self
+                .stray(number, || format!("a grant to request {number}, which does not exist"));
         };
         match known.state {
             State::Waiting if sure => {
@@ -190,7 +191,7 @@ impl Core {
             // So it was, and both are given up.
             Some(State::Cancelling) => Ok(()),
             Some(_) | None => {
-                self.stray(number, || format!("request {number} released, which was not asked"))
+                self.stray(number, || format!("request {number} released without a release"))
             }
         }
     }
@@ -202,13 +203,13 @@ impl Core {
                 Ok(())
             }
             Some(_) | None => {
-                self.stray(number, || format!("request {number} cancelled, which was not asked"))
+                self.stray(number, || format!("request {number} cancelled without a cancel"))
             }
         }
     }
 
     fn lost(&mut self, number: u64, token: FencingToken, reason: LostReason) -> Result<(), String> {
-        let not_held = || format!("request {number} lost, which did not hold {token}");
+        let not_held = || format!("a loss of token {token}, which request {number} did not hold");
         let is_repeated = number < self.request_repeated;
         let Some(known) = self.requests.get_mut(&number) else {
             return self.stray(number, not_held);
@@ -244,7 +245,7 @@ impl Core {
         rejection: Rejection,
         now: Timestamp,
     ) -> Result<(), String> {
-        let unasked = || format!("request {number} rejected, which asked for nothing");
+        let unasked = || format!("a rejection of request {number}, which awaited no answer");
         let is_repeated = number < self.request_repeated;
         let Some(known) = self.requests.get_mut(&number) else {
             return self.stray(number, unasked);

@@ -339,7 +339,7 @@ impl Core {
     ) -> Result<(), String> {
         let Welcomed { protocol, epoch, session, secret, generation, ttl_ms, .. } = *welcome;
         if protocol != PROTOCOL {
-            return Err(format!("it speaks version {protocol}"));
+            return Err(format!("it speaks protocol {protocol}"));
         }
         let length = match self.purpose {
             Purpose::Session | Purpose::End { .. } => Duration::from_millis(ttl_ms.into()),
@@ -386,10 +386,10 @@ impl Core {
         match (&self.session, welcome.standing) {
             (None, Standing::Opened) => Ok(Known::Nothing),
             (None, Standing::Resumed | Standing::Reopened { .. }) => {
-                Err("the Welcome of an old session to a new one".to_owned())
+                Err("a Welcome that resumes a session, where a new one was requested".to_owned())
             }
             (Some(session), _) if session.id != welcome.session => {
-                Err("the Welcome of another session than was asked for".to_owned())
+                Err("a Welcome of another session than the requested one".to_owned())
             }
             (Some(_), Standing::Opened | Standing::Reopened { .. }) => Ok(Known::NothingAnyMore),
             (Some(session), Standing::Resumed) if session.epoch == welcome.epoch => {

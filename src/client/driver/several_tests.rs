@@ -131,10 +131,10 @@ async fn a_deadlock_is_told_as_a_circle_with_a_way_out() {
     assert!(error.is_retryable());
     assert_eq!(
         error.to_string(),
-        "a deadlock: ann@a:1 (owner 1) would wait for \"right\" of ann@a:1 (owner 2), token 7; \
+        "deadlock: ann@a:1 (owner 1) would wait for \"right\" of ann@a:1 (owner 2), token 7; \
          ann@a:1 (owner 2) waits for \"up\" in line behind bob@b:2 (request 9); \
          bob@b:2 (request 9) waits for \"left\" of ann@a:1 (owner 1), token 5; \
-         give back what you hold, then ask again, or ask for all at once"
+         release what you hold and retry, or request all locks at once"
     );
 }
 

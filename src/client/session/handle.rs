@@ -52,7 +52,7 @@ use crate::client::shared::{Command, Shared};
 ///
 /// A session that was disconnected for too long is over, and its locks are lost. Its requests go on
 /// in a new session, with a new place in line. The client itself ends only if the coordinator
-/// refuses it for good, or if something that breaks the protocol answers in its place.
+/// refuses it for good, or if something that does not follow the protocol answers in its place.
 ///
 /// # Examples
 ///

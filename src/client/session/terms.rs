@@ -129,7 +129,7 @@ impl Terms {
 
     pub(in crate::client) fn lock_delay(&mut self, delay: Duration) {
         if delay > LOCK_DELAY_MAX {
-            let why = format!("{delay:?} is more than {LOCK_DELAY_MAX:?}");
+            let why = format!("{delay:?} is more than the limit of {LOCK_DELAY_MAX:?}");
             return self.invalid(Error::invalid("invalid lock delay", why));
         }
         self.lock_delay = delay;
@@ -137,8 +137,8 @@ impl Terms {
 
     pub(in crate::client) fn at_least(&mut self, length: Duration) {
         if length > AT_LEAST_MAX {
-            let why = format!("{length:?} is more than {AT_LEAST_MAX:?} (7 days)");
-            return self.invalid(Error::invalid("invalid least time", why));
+            let why = format!("{length:?} is more than the limit of {AT_LEAST_MAX:?} (7 days)");
+            return self.invalid(Error::invalid("invalid minimum hold time", why));
         }
         self.at_least = length;
     }

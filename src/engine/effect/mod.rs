@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Durable, Happened, TOKENS_AHEAD_DAYS_MAX};
+use super::{Durable, Happened};
 use crate::types::{
     CLAIMS_MAX, ClaimsError, ConnectionId, FencingToken, Generation, IDENTITY_LEN_MAX, Identity,
-    LOCK_DELAY_MAX, LockName, LostReason, Mode, NOTE_LEN_MAX, Origin, OwnerId, PermitsError,
-    RejectionCode, RequestId, SessionId, TextError, Ticket, Ttl, TtlError,
+    LockName, LostReason, Mode, NOTE_LEN_MAX, Origin, OwnerId, PermitsError, RejectionCode,
+    RequestId, SessionId, TextError, Ticket, Ttl, TtlError,
 };
 
 /// Something for the shell to do, in the order in which the engine says it.
@@ -497,12 +497,12 @@ impl fmt::Display for Rejection {
                 write!(f, "{lock:?} is still busy after {waited:.1?}")
             }
             Self::NotHolder { token } => {
-                write!(f, "the request does not hold anything with token {token}")
+                write!(f, "the request holds nothing with token {token}")
             }
-            Self::LockName(error) => write!(f, "not a lock name: {error}"),
-            Self::Note(error) => write!(f, "not a note (at most {NOTE_LEN_MAX} bytes): {error}"),
+            Self::LockName(error) => write!(f, "invalid lock name: {error}"),
+            Self::Note(error) => write!(f, "invalid note (at most {NOTE_LEN_MAX} bytes): {error}"),
             Self::Identity(error) => {
-                write!(f, "not an identity (at most {IDENTITY_LEN_MAX} bytes): {error}")
+                write!(f, "invalid identity (at most {IDENTITY_LEN_MAX} bytes): {error}")
             }
             Self::Ttl(error) => error.fmt(f),
             Self::TtlNotAllowed { asked, max } => write!(
@@ -510,72 +510,53 @@ impl fmt::Display for Rejection {
                 "a ttl of {asked} is longer than the {max} that this coordinator allows (its ttl-max)"
             ),
             Self::Permits(error) => error.fmt(f),
-            Self::Claims(error) => write!(f, "not 1 to {CLAIMS_MAX} different locks: {error}"),
-            Self::LockDelay { asked } => {
-                write!(f, "a lock delay of {asked:?}, at most {LOCK_DELAY_MAX:?} is allowed")
-            }
+            Self::Claims(error) => write!(f, "a request claims 1 to {CLAIMS_MAX} locks: {error}"),
+            Self::LockDelay { asked } => said::lock_delay(*asked, f),
             Self::AtLeast { asked } => said::at_least(*asked, f),
             Self::TooManyKept { max } => said::kept(*max, None, f),
             Self::TooManyKeptThere { origin, max } => said::kept(*max, Some(*origin), f),
-            Self::RequestIdReused => {
-                f.write_str("the request id is in use for something else; ids must grow")
-            }
-            Self::RequestForgotten { latest } => write!(
-                f,
-                "the request id is not above {latest}, the latest, and its answer is forgotten"
-            ),
+            Self::RequestIdReused => f.write_str(said::ID_REUSED),
+            Self::RequestForgotten { latest } => said::forgotten(*latest, f),
             Self::AsBefore(code) => write!(f, "{code}, as answered before"),
             Self::TooManySessions { max } => write!(f, "{max} sessions are alive, the limit"),
             Self::TooManySessionsThere { origin, max } => {
                 write!(f, "{max} sessions from {origin} are alive, the limit for one address")
             }
             Self::TooManyClaims { max } => {
-                write!(f, "the session would claim more than {max} locks at a time, the limit")
+                write!(f, "the session would hold and wait for more than {max} locks, the limit")
             }
             Self::TooManyWaiters { lock, max } => {
                 write!(f, "{max} requests wait for {lock:?}, the limit")
             }
-            Self::UnknownSession => {
-                f.write_str("no such session, or not this secret; open another")
-            }
-            Self::StaleGeneration { latest } => {
-                write!(f, "connection {latest} of this session was here before")
-            }
-            Self::Draining => f.write_str("the coordinator is about to stop; ask again soon"),
-            Self::Unavailable => {
-                f.write_str("no durable fencing token is left; ask again when the disk works")
-            }
-            Self::DiskBehind => {
-                f.write_str("too much waits for the disk already; ask again when it has caught up")
-            }
+            Self::UnknownSession => f.write_str(said::UNKNOWN_SESSION),
+            Self::StaleGeneration { latest } => said::stale(*latest, f),
+            Self::Draining => f.write_str("the coordinator is shutting down; retry soon"),
+            Self::Unavailable => f.write_str(said::NO_TOKEN),
+            Self::DiskBehind => f.write_str(said::DISK_BEHIND),
             Self::Superseded { lock, session, identity } => {
                 said::superseded(lock, *session, identity, f)
             }
             Self::NoSuchGrant { lock, token } => {
                 write!(f, "nobody holds {lock:?} with token {token}")
             }
-            Self::SessionNeeded => f.write_str("an observer can only look and revoke"),
-            Self::ImplausibleToken => write!(
-                f,
-                "the token or epoch presented is more than {TOKENS_AHEAD_DAYS_MAX} days ahead of this \
-                 coordinator's clock; if that is wrong, set it and start the coordinator again, else \
-                 start the client anew, without what it has seen"
-            ),
+            Self::SessionNeeded => f.write_str(said::SESSION_NEEDED),
+            Self::ImplausibleToken => said::implausible(f),
             Self::Grace { left } => write!(
                 f,
-                "the coordinator has just restarted and waits {left:.1?} more for earlier holders"
+                "the coordinator is recovering: for {left:.1?} more, only previous holders can \
+                reclaim"
             ),
-            Self::NoGrace => f.write_str("there is nothing to reclaim, or not any more"),
-            Self::SealMismatch => f.write_str("the seal is not that of such a grant"),
+            Self::NoGrace => f.write_str(said::NO_GRACE),
+            Self::SealMismatch => f.write_str("the seal (MAC) does not match such a grant"),
             Self::AlreadyHeld { lock, token } => {
-                write!(f, "the same owner holds {lock:?} already, with token {token}")
+                write!(f, "the same owner already holds {lock:?}, with token {token}")
             }
             Self::NothingToConvert { converts } => {
-                write!(f, "request {converts} holds nothing (any more), so it cannot be converted")
+                write!(f, "request {converts} holds no lock (any more), so it cannot be converted")
             }
             Self::NotConvertible { converts } => write!(
                 f,
-                "request {converts} has other locks or another owner, or is being converted already"
+                "request {converts} has other locks or another owner, or is already being converted"
             ),
             Self::Deadlock { cycle } => said::cycle(cycle, f),
             Self::TooManyWatches { max } => {

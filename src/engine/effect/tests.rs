@@ -99,7 +99,8 @@ fn a_sentence_has_four_links_of_a_circle_and_counts_the_others() {
     let said = |len| Rejection::Deadlock { cycle: circle(len) }.to_string();
     assert_eq!(
         said(4),
-        "this would wait for ever: 00000000000000000000000000000001 waits for \"lock-1\", held by s2 \
+        "waiting would never end: 00000000000000000000000000000001 waits for \"lock-1\", \
+        held by s2 \
          (token 1), who waits for \"lock-2\", behind s3, who waits for \"lock-3\", held by s4 (token \
          3), who waits for \"lock-4\", held by 00000000000000000000000000000001 (token 4)"
     );

@@ -228,7 +228,7 @@ fn one_address_does_not_have_all_that_can_be_kept() {
     assert!(keep(&mut story, 2, 3, "d").contains("TooManyKept"));
     assert!(keep(&mut story, 3, 1, "d").contains("grant"));
     let refused = keep(&mut story, 4, 1, "e");
-    assert!(refused.contains("TooManyKept: 4 locks are kept for as long"), "{refused}");
+    assert!(refused.contains("TooManyKept: 4 locks are kept for their"), "{refused}");
     story.wait(Duration::from_secs(5));
     assert!(keep(&mut story, 2, 4, "a").contains("grant"));
 }

@@ -23,7 +23,7 @@ fn failing(distance: Distance, faults: Faults) -> (SimulatedDisk, SimulatedJourn
 fn j5_a_journal_that_cannot_be_written_is_made_void() {
     for distance in DISTANCES {
         let (disk, _, broken) = failing(distance, Faults::default());
-        let says = "the journal was given up: 00000001.log cannot be written: the disk fails";
+        let says = "journal abandoned: 00000001.log cannot be written: the disk fails";
         assert_eq!(broken.to_string(), says);
         assert!(is_fresh(&disk));
         assert!(disk.names(9).unwrap().is_empty());

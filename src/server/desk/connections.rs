@@ -401,7 +401,7 @@ mod tests {
     #[test]
     fn there_is_room_for_an_answer_to_every_request_of_a_session() {
         let answer =
-            size_of::<ServerMessage>() + "the coordinator is about to stop; ask again soon".len();
+            size_of::<ServerMessage>() + "the coordinator is shutting down; retry soon".len();
         let requests = crate::types::Limits::default().claims_per_session_max;
         assert!(answer * requests <= BATCH_BYTES_MAX, "{answer} bytes each");
     }

@@ -53,7 +53,7 @@ pub(in crate::server) fn parse(
 pub(in crate::server) fn draw() -> Result<SessionId, Refusal> {
     let mut number = [0; 16];
     getrandom::fill(&mut number).map_err(|failure| {
-        error!("the operating system gives no random numbers: {failure}");
+        error!("the operating system provides no random numbers: {failure}");
         (RejectionCode::Unavailable, "no random numbers for a session".to_owned())
     })?;
     Ok(SessionId::new(u128::from_le_bytes(number)))

@@ -33,7 +33,8 @@ pub(in crate::server) const CYCLE_BYTES_MAX: usize = 8192;
 /// Bytes of a link of a cycle besides its texts, as they are on the wire.
 const LINK_FIXED_BYTES: usize = 64;
 /// What is said of a deadlock where there is no room to say who waits for whom.
-const CYCLE_LEFT_OUT: &str = "this would wait for ever; too much was asked at once to say for whom";
+const CYCLE_LEFT_OUT: &str =
+    "waiting would never end; too many inquiries at once to list the cycle";
 
 /// How many holders and waiters of a lock are named.
 #[derive(Clone, Copy, Debug)]

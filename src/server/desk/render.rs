@@ -86,8 +86,8 @@ pub(in crate::server) fn rejected(
 /// The last message, to a subscriber that leaves its place to another.
 pub(in crate::server) fn left_to_another() -> ServerMessage {
     let why = format!(
-        "more than {SUBSCRIBERS_MAX} connections subscribe to events, and this one was heard of \
-         longest ago"
+        "more than {SUBSCRIBERS_MAX} connections subscribe to events, and this one was silent the \
+        longest"
     );
     goodbye(GoodbyeCode::TooManyConnections, why)
 }
@@ -161,17 +161,18 @@ pub(in crate::server) fn refused(code: RejectionCode, message: impl Into<String>
 /// The last message, to a connection whose session is over.
 pub(in crate::server) fn ended(reason: EndReason) -> ServerMessage {
     match reason {
-        EndReason::Goodbye => goodbye(GoodbyeCode::Done, "the session is over, as asked"),
+        EndReason::Goodbye => goodbye(GoodbyeCode::Done, "the session is over, as requested"),
         EndReason::Expired | EndReason::Disconnected => goodbye(
             GoodbyeCode::SessionExpired,
-            "nothing was heard for longer than the lease; open another session",
+            "no message for longer than the lease; open a new session",
         ),
         EndReason::Displaced => ServerMessage::Goodbye {
             code: GoodbyeCode::SessionExpired.number(),
             rejection: RejectionCode::TooManySessions.number(),
-            message: "there is no room for new sessions beside those from before the restart; \
-                      open another later"
-                .into(),
+            message:
+                "there is no room for new sessions beside those from before the restart; open \
+                a new session later"
+                    .into(),
         },
     }
 }

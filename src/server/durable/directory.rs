@@ -208,20 +208,24 @@ fn open_lock(directory: &File, path: &Path) -> io::Result<(File, bool)> {
     let file = plain(File::from(file)).map_err(named)?;
     if file.metadata()?.mode() & OTHERS != 0 {
         fchmod(&file, FILE_MODE).map_err(|error| named(error.into()))?;
-        info!("{} is for its owner only from now on", path.join(LOCK_NAME).display());
+        info!("{} is now accessible to its owner only", path.join(LOCK_NAME).display());
     }
     Ok((file, is_used))
 }
 
 /// Only a plain file is one of ours.
 fn plain(file: File) -> io::Result<File> {
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a file")) }
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("it is not a regular file"))
+    }
 }
 
 /// What the system means when it does not follow a link.
 fn understood(error: Errno) -> io::Error {
     match error {
-        Errno::LOOP => io::Error::other("it is a symbolic link, and those are not followed here"),
+        Errno::LOOP => io::Error::other("it is a symbolic link, which is not followed here"),
         other => other.into(),
     }
 }

@@ -73,7 +73,7 @@ impl DirectoryStore {
             Err(ServerError::Store { source, .. })
                 if lost_state == LostState::Accept && source.is_damage() =>
             {
-                error!("{source}: accepted, and everything that was in it is lost");
+                error!("{source}: accepted; everything in it is lost");
                 set_all_aside(&directory).map_err(loading)?;
                 Kept { stored: Stored { is_lost: true, ..Stored::default() }, snapshot: None }
             }
@@ -90,19 +90,20 @@ impl DirectoryStore {
             if directory.has(STATE_OF_OLD).map_err(failed)? {
                 return Err(damaged(
                     STATE_OF_OLD,
-                    "it is of an earlier version, which only that reads",
+                    "it was written by an earlier version, and only that can read it",
                 ));
             }
             if directory.has(SNAPSHOT_NAME).map_err(failed)? {
                 return Err(damaged(
                     STATE_NAME,
-                    "it is missing, though what belongs to it is there",
+                    "it is missing, though files that belong to it are there",
                 ));
             }
             if directory.is_used {
                 warn!(
-                    "the data directory was used before, but no state is in it: if it was lost, those \
-                     who held locks may go on believing in them until their leases end"
+                    "the data directory was used before, but holds no state: if the state was \
+                    lost, previous holders may believe that they hold their locks until their \
+                    leases end"
                 );
             }
             return Ok(Kept::default());
@@ -114,8 +115,8 @@ impl DirectoryStore {
             Ok(records::Read { kept, broken_pages }) => {
                 if broken_pages > 0 {
                     warn!(
-                        "{broken_pages} pages of the state are broken: left out, as they stand \
-                         elsewhere too, or a crash cut them short"
+                        "{broken_pages} broken pages of the state were skipped: each has a copy \
+                        elsewhere, or is a torn write of a crash"
                     );
                 }
                 Ok(kept)
@@ -208,7 +209,7 @@ impl StateStore for DirectoryStore {
         let Some(mark) = state.kept.snapshot else { return Ok(stored) };
         stored.snapshot = match snapshot::read(&self.directory, mark) {
             Err(damage) if self.lost_state == LostState::Accept && damage.is_damage() => {
-                error!("{damage}: accepted, going on as after a crash");
+                error!("{damage}: accepted, continuing as after a crash");
                 let aside = self.directory.set_aside(SNAPSHOT_NAME);
                 aside.map_err(|source| self.directory.failed(SNAPSHOT_NAME, source))?;
                 None

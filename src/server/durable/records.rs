@@ -216,7 +216,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Read, Fault> {
     let cut_short = if bytes.is_empty() { "it is empty" } else { "it is cut short" };
     let (header, rest) = header.ok_or_else(|| damage(cut_short))?;
     let format = header.strip_prefix(MAGIC);
-    let format = format.ok_or_else(|| damage("it does not begin as a state does"))?;
+    let format = format.ok_or_else(|| damage("it does not start with the header of a state"))?;
     if format != FORMAT.to_le_bytes() {
         return Err(Fault::Format(u32::from_le_bytes(format.try_into().unwrap_or_default())));
     }
@@ -225,7 +225,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Read, Fault> {
     let mut kept = Kept::default();
     base.apply_to(&mut kept)?;
     if kept.snapshot.is_some() && !base.rest.is_empty() {
-        return Err(damage("something stands behind what the last stop has written"));
+        return Err(damage("there is data after the end of what the last stop wrote"));
     }
     let broken_pages = read_changes(base.rest, &mut kept)?;
     Ok(Read { kept, broken_pages })

@@ -111,7 +111,7 @@ pub(super) fn read(directory: &Directory, mark: Mark) -> Result<Option<Snapshot>
         let [found] = format;
         warn!(
             "the snapshot of the last stop has format {found}, this version knows \
-             {SNAPSHOT_FORMAT}: going on as after a crash"
+             {SNAPSHOT_FORMAT}: continuing as after a crash"
         );
         return Ok(None);
     }

@@ -81,8 +81,8 @@ pub(in crate::server) fn await_next_tick(
         pause();
     }
     warn!(
-        "the wall clock stands still, or was set back: if the state is lost, fencing tokens may be \
-         given twice"
+        "the wall clock is stopped, or was set back: if the state is lost, fencing tokens may be \
+        issued twice"
     );
 }
 
@@ -93,8 +93,8 @@ pub(in crate::server) fn pause_for_tick() {
 
 /// What a wall clock endangers that is not where it should be; none if all is well.
 fn danger(since: Option<Duration>, stored: Option<Durable>) -> Option<String> {
-    let then = "if the state is lost, tokens are given twice, and resources that check them take old \
-                writers for new ones; set the clock, and start again";
+    let then = "if the state is lost, tokens are issued twice, and resources that check them \
+        mistake old writers for new ones; set the clock and restart";
     let Some(since) = since else {
         return Some(format!(
             "the wall clock shows a time before 2026-01-01, from which fencing tokens are counted: {then}"
@@ -104,7 +104,7 @@ fn danger(since: Option<Duration>, stored: Option<Durable>) -> Option<String> {
     let ahead = reserved.saturating_sub(since.as_secs());
     (ahead > AHEAD_SECS_UNTOLD).then(|| {
         let days = ahead / SECS_PER_DAY;
-        format!("the wall clock is {days} days behind the fencing tokens that were given: {then}")
+        format!("the wall clock is {days} days behind the fencing tokens already issued: {then}")
     })
 }
 

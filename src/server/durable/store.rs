@@ -42,7 +42,7 @@ pub enum StoreError {
         why: String,
     },
     /// What was opened is not where it was any more: whatever is written is lost.
-    #[error("the data directory {} was deleted or replaced: {what} is not there any more", path.display())]
+    #[error("the data directory {} was deleted or replaced: {what} is missing", path.display())]
     Gone {
         /// The directory.
         path: PathBuf,
@@ -50,7 +50,7 @@ pub enum StoreError {
         what: String,
     },
     /// A later version wrote this state.
-    #[error("the state has format {found}, this version knows {known}")]
+    #[error("the state has format {found}; this version knows {known}")]
     Format {
         /// What is there.
         found: u64,

@@ -303,7 +303,7 @@ impl<L: Listener> Bound<L> {
         let at_once = *phase.borrow() >= Phase::Stopping;
         let ended = match (afterwards, at_once) {
             (Afterwards::Everything, true) => {
-                warn!("stopping without saving: the next start is as after a crash");
+                warn!("stopping without saving: the next start recovers as after a crash");
                 Ok(())
             }
             (Afterwards::Nothing, true) => Ok(()),
@@ -340,7 +340,9 @@ fn chronicle_of(config: &Config, last: Option<Epoch>, next: Epoch) -> Option<Chr
     match Chronicle::open(directory, distance, last.unwrap_or_default(), next) {
         Ok(chronicle) => Some(chronicle),
         Err(why) => {
-            error!("no journal can be written, a crash is followed by a grace period: {why}");
+            error!(
+                "no journal can be written, so a crash would be followed by a grace period: {why}"
+            );
             None
         }
     }
@@ -372,10 +374,10 @@ fn tell_distance(config: &Config, is_kept: bool) {
     match config.journal.filter(|_| is_kept) {
         None => info!("journal: none; a crash is followed by a grace period"),
         Some(Distance::Process) => {
-            info!("journal: written before anything is said; a crash of the process loses nothing");
+            info!("journal: written before any answer; a crash of the process loses nothing");
         }
         Some(Distance::Machine) => {
-            info!("journal: synced before anything is said; a power cut loses nothing");
+            info!("journal: synced before any answer; a power cut loses nothing");
         }
     }
 }
@@ -415,10 +417,10 @@ async fn save(
         biased;
         done = done => match done {
             Ok(()) => {
-                info!("everything is saved");
+                info!("all state is saved");
                 return Ok(());
             }
-            Err(_) => "nobody saves it any more".to_owned(),
+            Err(_) => "the task that saves state has ended".to_owned(),
         },
         () = tokio::time::sleep(drain_timeout) => match shared.counters.why_unsaved() {
             Some(failure) => failure,
@@ -426,7 +428,7 @@ async fn save(
         },
         () = reached(phase, Phase::Stopping) => match shared.counters.why_unsaved() {
             Some(failure) => failure,
-            None => "told to stop at once".to_owned(),
+            None => "a second signal stopped it".to_owned(),
         },
     };
     let failure = ServerError::NotSaved { sessions, requests, why };
@@ -447,8 +449,8 @@ async fn watch_directory(store: Weak<DirectoryStore>, counters: Arc<Counters>) {
             match found {
                 Ok(()) => info!("the data directory is back"),
                 Err(gone) => error!(
-                    "{gone}: nothing is saved any more; put it back, or stop this coordinator when \
-                     its holders have finished"
+                    "{gone}: state is no longer saved; restore the directory, or stop this \
+                    coordinator when its holders have finished"
                 ),
             }
         }

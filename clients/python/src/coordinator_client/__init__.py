@@ -1,5 +1,5 @@
-"""Locks across machines: named locks over TCP, first come first served, a fencing token in every
-grant.
+"""Locks across machines: named locks over TCP, first come, first served, with a fencing token in
+every grant.
 
 >>> from coordinator_client import Lock
 >>> with Lock("doctest/deploy") as hold:

@@ -1,4 +1,4 @@
-"""The session of a process, and who asks over it: for threads."""
+"""The session of a process and its owners: for threads."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ CONNECT_TIMEOUT = 5.0
 
 
 class Owner:
-    """One thread of control within a client, so that the coordinator sees who waits for whom.
+    """One thread of control within a client, by which the coordinator detects deadlocks.
 
-    What it asks for and holds already is `AlreadyHeld`; what would have it wait for itself, over
-    however many others, is `Deadlock`. It must not be used by two threads at a time.
+    A request for a lock that it already holds raises `AlreadyHeld`; one that would wait for itself,
+    through any number of other owners, raises `Deadlock`. Do not use it from two threads at a time.
     """
 
     def __init__(self, client: "Client", number: int):
@@ -54,12 +54,12 @@ class Owner:
 
 
 class Client:
-    """A session with a coordinator, made at its first use, in each process anew.
+    """A session with a coordinator, opened at its first use, in each process separately.
 
     ``server`` is ``host:port``, or several, tried in order: ``"a:5625,b:5625"``. ``ttl`` is the
-    length of the lease: how long the coordinator waits for a holder that it does not hear; None is
-    the server's default of 10 s. ``linger``: how long locks outlive a connection that broke, 0 to
-    free them at once; None: as long as the lease.
+    length of the lease: how long the coordinator waits for a silent holder; None is the server's
+    default of 10 s. ``linger`` is how long locks survive a broken connection: 0 frees them at once,
+    None keeps them for the rest of the lease.
 
     >>> with Client() as client, client.lock("doctest/client"):
     ...     client.status("doctest/client").holder_count
@@ -98,11 +98,11 @@ class Client:
 
     @property
     def server(self) -> str:
-        """Where the coordinator is looked for."""
+        """Address of the coordinator."""
         return _dial.shown(self._servers)
 
     def connect(self, timeout: Optional[float] = None) -> "Client":
-        """Connects now, instead of at the first use; raises `Unavailable`."""
+        """Connects now instead of at the first use; raises `Unavailable`."""
         self._current(timeout)
         return self
 
@@ -161,7 +161,7 @@ class Client:
         return RLock(name, client=self, **settings)
 
     def try_lock(self, name: str, **settings: Any) -> Optional[Hold]:
-        """The lock, held, if it is to be had at once; else None."""
+        """The held lock if it is free now, else None."""
         try:
             return self.lock(name, **settings)._acquire(False, -1)
         except LockBusy:
@@ -180,13 +180,13 @@ class Client:
         return Semaphore(name, permits, client=self, **settings)
 
     def owner(self) -> Owner:
-        """Another thread of control, see `Owner`."""
+        """A new owner: another thread of control, see `Owner`."""
         with self._opening:
             self._owners += 1
             return Owner(self, self._owners)
 
     def elect(self, name: str, value: str = "", **settings: Any) -> Lock:
-        """A lock whose holder leads, and is seen with this value by `leaders`."""
+        """A lock whose holder is the leader; `leaders` shows it with this value."""
         from ._locks import Lock
 
         return Lock(name, client=self, note=value, **settings)
@@ -202,26 +202,26 @@ class Client:
     def status(
         self, name: Optional[str] = None
     ) -> Union[wire.ServerStatus, Optional[wire.LockStatus]]:
-        """The coordinator as a whole; with a name, that lock: None if nobody holds or awaits it."""
+        """Status of the coordinator; with a name, of that lock: None if it is not in use."""
         from .observe import Observer
 
         with Observer(self.server, timeout=self.connect_timeout) as observer:
             return observer.server_status() if name is None else observer.lock(name)
 
     def watch(self, name: str) -> Iterator[Optional[wire.LockStatus]]:
-        """The lock as it is now, and whenever its holders change; None while nobody uses it."""
+        """The state of the lock, now and after each change of its holders; None while unused."""
         from .observe import Observer
 
         return Observer(self.server, timeout=self.connect_timeout).watch(name)
 
     def leaders(self, name: str) -> "Iterator[Optional[Leader]]":
-        """Who leads now, and whenever somebody else does; None while nobody does."""
+        """The leader, now and after each change; None while there is none."""
         from .observe import Observer
 
         return Observer(self.server, timeout=self.connect_timeout).leaders(name)
 
     def events(self, name: Optional[str] = None) -> Iterator[Union[wire.Event, wire.Missed]]:
-        """Everything that happens to requests from now on, of one lock or of all."""
+        """All events of requests from now on, of one lock or of all."""
         from .observe import Observer
 
         return Observer(self.server, timeout=self.connect_timeout).events(name)
@@ -229,7 +229,7 @@ class Client:
     # --- the end ---
 
     def close(self) -> None:
-        """Ends the session, which frees everything at once. Locks of this client are lost."""
+        """Ends the session, which frees all its locks at once: they are lost."""
         self._closed = True
         if self._session is not None and self._pid == os.getpid():
             self._session.close()
@@ -259,7 +259,7 @@ _defaults_pid = os.getpid()
 def default_client(
     server: Optional[_dial.Servers] = None, *, ttl: Optional[float] = None
 ) -> Client:
-    """The client of locks that name none: one for each server, ttl and process."""
+    """The client of locks without one: one per server, ttl and process."""
     global _defaults, _defaults_lock, _defaults_pid
     if _defaults_pid != os.getpid():
         _defaults, _defaults_lock, _defaults_pid = {}, threading.Lock(), os.getpid()

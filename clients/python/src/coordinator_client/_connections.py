@@ -180,7 +180,7 @@ class Connections(Holds):
     def _welcomed(self, hello_sent: int, welcome: wire.Welcome, now: int) -> None:
         """The connection is welcome."""
         if welcome.protocol != wire.PROTOCOL:
-            raise Broken(f"it speaks version {welcome.protocol}")
+            raise Broken(f"it speaks protocol {welcome.protocol}")
         if not TTL_MIN_MS <= welcome.ttl_ms <= TTL_MAX_MS:
             raise Broken(f"a ttl of {welcome.ttl_ms} ms")
         known = self._known(welcome)
@@ -212,9 +212,9 @@ class Connections(Holds):
         if self._session is None:
             if opened:
                 return NOTHING
-            raise Broken("the Welcome of an old session to a new one")
+            raise Broken("a Welcome that resumes a session, where a new one was requested")
         if self._session.id != welcome.session:
-            raise Broken("the Welcome of another session than was asked for")
+            raise Broken("a Welcome of another session than the requested one")
         if not isinstance(welcome.standing, wire.Resumed):
             return NOTHING_ANY_MORE
         same = self._session.epoch == welcome.epoch

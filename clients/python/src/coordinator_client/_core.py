@@ -157,7 +157,7 @@ class Core(Connections):
         elif isinstance(message, wire.Welcome):
             raise Broken("a second Welcome")
         else:
-            raise Broken(f"{type(message).__name__}, which was never asked for")
+            raise Broken(f"{type(message).__name__}, which was never requested")
 
     def _kept_alive(self, sequence: int, now: int) -> None:
         phase, lease = self._phase, self.lease
@@ -188,7 +188,7 @@ class Core(Connections):
         self._token_seen = max(self._token_seen, token)
         known = self._requests.get(number)
         if known is None:
-            return self._stray(number, f"a grant to request {number}, which is not")
+            return self._stray(number, f"a grant to request {number}, which does not exist")
         if known.stage == WAITING:
             known.grant = Grant(token, message.seal, now)
             if self.lease is not None and now < self.lease.believed_until():
@@ -227,17 +227,17 @@ class Core(Connections):
         ):
             pass
         else:
-            self._stray(number, f"request {number} released, which was not asked")
+            self._stray(number, f"request {number} released without a release")
 
     def _cancelled(self, number: int) -> None:
         known = self._requests.get(number)
         if known is not None and known.stage == CANCELLING:
             self._remove(number)
         else:
-            self._stray(number, f"request {number} cancelled, which was not asked")
+            self._stray(number, f"request {number} cancelled without a cancel")
 
     def _lost(self, number: int, token: int, reason: int) -> None:
-        not_held = f"request {number} lost, which did not hold {token}"
+        not_held = f"a loss of token {token}, which request {number} did not hold"
         known = self._requests.get(number)
         if known is None:
             return self._stray(number, not_held)
@@ -261,7 +261,7 @@ class Core(Connections):
 
     def _rejected(self, message: wire.Rejected, now: int) -> None:
         number, code = message.request, message.code
-        unasked = f"request {number} rejected, which asked for nothing"
+        unasked = f"a rejection of request {number}, which awaited no answer"
         known = self._requests.get(number)
         if known is None:
             return self._stray(number, unasked)

@@ -40,9 +40,9 @@ def parse_servers(servers: Optional[Servers]) -> List[Server]:
     texts = [servers] if isinstance(servers, str) else list(servers)
     named = [one.strip() for text in texts for one in text.split(",") if one.strip()]
     if not named:
-        raise InvalidRequest("no server is named", "say where the coordinator is")
+        raise InvalidRequest("no server is named", "pass host:port, or set COORDINATOR_SERVER")
     if len(named) > SERVERS_MAX:
-        raise InvalidRequest(f"{len(named)} servers are named, {SERVERS_MAX} can be tried")
+        raise InvalidRequest(f"{len(named)} servers are named; at most {SERVERS_MAX} are allowed")
     return [_parse(text) for text in named]
 
 
@@ -59,7 +59,7 @@ def _parse(text: str) -> Server:
     else:
         host, port = text, ""
     if not host or (port and not (port.isdigit() and 0 < int(port) < 65_536)):
-        raise InvalidRequest(f'invalid server "{text}"', "say host:port, with a port up to 65535")
+        raise InvalidRequest(f'invalid server "{text}"', "pass host:port, with a port up to 65535")
     return host, int(port) if port else PORT_DEFAULT
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong, in the words of the command line, and what to do about it."""
+"""Errors, in the words of the command line, each with a remedy."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ._wire import Code, Reason, Rejection
 
 
 class LockError(Exception):
-    """Whatever goes wrong with locks."""
+    """Base of all errors about locks."""
 
     hint: str = ""
-    """What to do about it; may be empty."""
+    """The remedy; may be empty."""
 
     def __init__(self, message: str, hint: str = ""):
         super().__init__(message)
@@ -21,42 +21,42 @@ class LockError(Exception):
 
 
 class LockBusy(LockError):
-    """The lock is held, or others wait for it, and this one would not wait."""
+    """The lock is held or awaited by others, and this request would not wait."""
 
     hint = "wait for it, or try again later"
 
     def __init__(self, lock: wire.LockStatus):
         super().__init__(busy(lock))
         self.lock = lock
-        """Who holds it and who waits."""
+        """The lock: its holders and waiters."""
 
     @property
     def holder(self) -> Optional[wire.Holder]:
-        """Who holds the lock, if anybody does."""
+        """The first holder of the lock, if it has one."""
         return self.lock.holders[0] if self.lock.holders else None
 
 
 class LockTimeout(LockError, TimeoutError):
-    """The lock did not come in time."""
+    """The lock was not granted in time."""
 
     hint = "wait longer, or try again later"
 
     def __init__(self, lock: wire.LockStatus, timeout: float):
         super().__init__(f"gave up after {seconds(timeout)}: {busy(lock)}")
         self.lock = lock
-        """Who holds it and who waits."""
+        """The lock: its holders and waiters."""
         self.timeout = timeout
 
     @property
     def holder(self) -> Optional[wire.Holder]:
-        """Who holds the lock, if anybody does."""
+        """The first holder of the lock, if it has one."""
         return self.lock.holders[0] if self.lock.holders else None
 
 
 class LockLost(LockError):
-    """The lock was held and is not any more, without having been released."""
+    """The lock was lost: it ended without a release."""
 
-    hint = "look at what was done meanwhile; the token lets a resource refuse late writes"
+    hint = "check what was done meanwhile; by the token a resource can refuse late writes"
 
     def __init__(self, name: str, token: int, reason: int):
         why = _LOST_WORDS.get(reason) or wire.LOST_REASONS.get(reason, f"Unknown({reason})")
@@ -69,20 +69,20 @@ class LockLost(LockError):
 
 
 class NotHeld(LockError, RuntimeError):
-    """What was to be released, or asked for its token, is not held by this object."""
+    """This object does not hold the lock that was to be released or asked for its token."""
 
     hint = "acquire it first; each object releases only what it acquired"
 
 
 class Deadlock(LockError):
-    """To wait would be for ever: owners would wait for each other in a circle."""
+    """Waiting would never end: owners would wait for each other in a cycle."""
 
-    hint = "give back what is held, then ask again, or ask for all at once"
+    hint = "release what you hold and retry, or request all locks at once"
 
     def __init__(self, cycle: List[wire.CycleLink]):
         super().__init__(deadlock(cycle))
         self.cycle = cycle
-        """Who waits for whom; the last waits for the first."""
+        """The wait-for cycle; the last link waits for the first."""
 
 
 class Cancelled(LockError):
@@ -96,54 +96,54 @@ class Unavailable(LockError, ConnectionError):
 
 
 class Draining(Unavailable):
-    """The coordinator is about to stop."""
+    """The coordinator is shutting down."""
 
     hint = "try again in a second"
 
 
 class ProtocolError(LockError):
-    """The other side does not speak the protocol, or broke it."""
+    """The other side does not speak the protocol, or violated it."""
 
     hint = "check the address and the versions"
 
 
 class Rejected(LockError):
-    """The coordinator answered no."""
+    """The coordinator rejected the request."""
 
     def __init__(self, code: int, message: str):
         self.code = wire.REJECTIONS.get(code, f"Unknown({code})")
-        """Why, for programs: a name of the table of rejection codes."""
+        """The reason, for programs: a name from the table of rejection codes."""
         super().__init__(f"rejected ({self.code}): {message}", _REJECTED_HINTS.get(code, ""))
 
 
 class AlreadyHeld(Rejected):
-    """The owner holds the lock already, in a way that leaves no room."""
+    """The owner already holds the lock, in a mode that leaves no room."""
 
 
 class Superseded(Rejected):
-    """A newer request came that is to have the place of this one; both said so."""
+    """A newer request took the place of this one; both were made with `supersede`."""
 
 
 class InvalidRequest(LockError, ValueError):
-    """What was asked for cannot be; nothing was sent."""
+    """The request is invalid; nothing was sent."""
 
 
 class Closed(LockError):
     """The client was closed."""
 
-    hint = "make a new one"
+    hint = "create a new client"
 
 
 _LOST_WORDS = {
-    Reason.EXPIRED: "no answer from the coordinator for as long as the lease",
-    Reason.REVOKED: "an operator took it away",
+    Reason.EXPIRED: "no answer from the coordinator for the length of the lease",
+    Reason.REVOKED: "an operator revoked it",
     Reason.DISCONNECTED: "the connection ended",
     Reason.STOPPED: "the coordinator stopped",
-    Reason.FORKED: "this process was forked from the one that holds it",
+    Reason.FORKED: "this process is a fork of the one that holds it",
 }
 _REJECTED_HINTS = {
-    Rejection.GRACE: "try again after that, or wait for the lock",
-    Rejection.ALREADY_HELD: "use what holds it, or release that first",
+    Rejection.GRACE: "try again after the grace period, or wait for the lock",
+    Rejection.ALREADY_HELD: "use the existing hold, or release it first",
 }
 
 
@@ -167,7 +167,7 @@ def seconds(length: float) -> str:
 
 
 def busy(lock: wire.LockStatus) -> str:
-    """Who stands in the way, in a line."""
+    """The holders that are in the way, in one line."""
     text = f'"{lock.name}" is busy'
     if lock.holders:
         holder = lock.holders[0]
@@ -222,7 +222,7 @@ def cause(error: object) -> str:
 def rejected(code: int, message: str, cycle: Optional[List[wire.CycleLink]] = None) -> LockError:
     """A no that has no meaning of its own here."""
     if code == Rejection.DRAINING:
-        return Draining("the coordinator is about to stop")
+        return Draining("the coordinator is shutting down")
     if code == Rejection.DEADLOCK and cycle:
         return Deadlock(cycle)
     kinds = {Rejection.ALREADY_HELD: AlreadyHeld, Rejection.SUPERSEDED: Superseded}
@@ -236,15 +236,15 @@ def ended(server: str, end: End, failure: Optional[BaseException] = None) -> Loc
     if end.kind == "disconnected":
         return unavailable(server, failure or "it closed the connection")
     if end.kind == "silent":
-        return unavailable(server, f"nothing was heard from it for {seconds(end.silence / 1e9)}")
+        return unavailable(server, f"no message from it for {seconds(end.silence / 1e9)}")
     if end.kind == "broken":
-        return ProtocolError(f"{server} does not keep to the protocol: {end.message}")
+        return ProtocolError(f"{server} does not follow the protocol: {end.message}")
     if Code.DRAINING == end.code or Rejection.DRAINING == end.rejection:
-        return Draining("the coordinator is about to stop")
+        return Draining("the coordinator is shutting down")
     if end.code == Code.REFUSED:
         return rejected(end.rejection, end.message)
     if end.code in (Code.PROTOCOL_ERROR, Code.UNSUPPORTED_VERSION):
-        return ProtocolError(f"{server} does not keep to the protocol: {end.message}")
+        return ProtocolError(f"{server} does not follow the protocol: {end.message}")
     name = wire.GOODBYES.get(end.code, f"Unknown({end.code})")
     return unavailable(server, f"it ended the session ({name}): {end.message}")
 
@@ -261,7 +261,11 @@ def refused(
     if refusal.kind == "lost":
         return LockLost(name, token, refusal.reason)
     if refusal.kind == "forgotten":
-        return unavailable(server, "its answer was lost with a connection")
+        return unavailable(
+            server,
+            "the connection broke before the answer arrived, and the coordinator no longer "
+            "remembers the outcome",
+        )
     if refusal.kind == "rejected" and refusal.rejected is not None:
         answer = refusal.rejected
         lock = answer.lock or unknown_lock(name)

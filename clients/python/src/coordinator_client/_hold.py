@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Lost:
-    """Whether a hold is lost, to look at or to wait for: like a `threading.Event`."""
+    """The loss of a hold, to check or to wait for: like a `threading.Event`."""
 
     def __init__(self, hold: "Hold"):
         self._session, self._grasp = hold._session, hold._grasp
@@ -25,13 +25,13 @@ class Lost:
         self._session.when_over(self._grasp, self._event.set)
 
     def is_set(self) -> bool:
-        """Whether it is lost, by this machine's own clock; not if it was released before."""
+        """Whether it is lost, by this machine's own clock; False if it was released first."""
         if self._grasp.stage == HELD:
             return not self._session.is_held(self._grasp)
         return self._grasp.stage == LOST
 
     def wait(self, timeout: Optional[float] = None) -> bool:
-        """Waits until it is lost or released, or so many seconds; whether it is lost."""
+        """Waits until it is lost or released, or for ``timeout`` seconds; True if it is lost."""
         if self._grasp.is_forked:
             return True
         self._event.wait(timeout)
@@ -39,14 +39,14 @@ class Lost:
 
     @property
     def reason(self) -> Optional[str]:
-        """Why it is lost, if it is."""
+        """The reason of the loss, if it is lost."""
         return self._grasp.lost_error().reason if self.is_set() else None
 
 
 class Hold:
-    """Locks that are held, from the moment they are granted until they are released or lost.
+    """Held locks, from their grant until they are released or lost.
 
-    As a context manager it releases them. One that nobody refers to any more is released, too.
+    As a context manager it releases them. Garbage collection of the hold releases them, too.
     """
 
     def __init__(self, session: Session, grasp: Grasp, client: "Client"):
@@ -59,12 +59,12 @@ class Hold:
 
     @property
     def name(self) -> str:
-        """The lock; the first one, if there are several."""
+        """Name of the lock, or of the first of several."""
         return _terms.first_name(self._grasp.ask)
 
     @property
     def names(self) -> List[str]:
-        """All locks, in the order in which they were asked for."""
+        """Names of all locks, in the order of the request."""
         return [claim.name for claim in self._grasp.ask.claims]
 
     @property
@@ -74,14 +74,14 @@ class Hold:
 
     @property
     def token(self) -> int:
-        """The fencing token: greater than that of every grant before, of whatever lock."""
+        """The fencing token: greater than that of every earlier grant of any lock."""
         if self._grasp.is_forked:
             raise NotHeld(f'"{self.name}" is held by the process that forked this one')
         return self._grasp.token
 
     @property
     def acquired(self) -> bool:
-        """Whether it is held now, by this machine's own clock: nobody else can have it."""
+        """Whether it is held now, by this machine's own clock: nobody else can hold it."""
         return self._session.is_held(self._grasp)
 
     @property
@@ -95,12 +95,12 @@ class Hold:
 
     @property
     def valid_for(self) -> float:
-        """For how many seconds it is held if nothing more is heard of the coordinator."""
+        """Seconds until the hold ends without another answer of the coordinator."""
         return self._session.valid_for(self._grasp)
 
     @property
     def lost(self) -> Lost:
-        """To look at, or to wait for: whether the lock is lost."""
+        """The loss of the lock, to check or to wait for."""
         if self._lost is None:
             self._lost = Lost(self)
         return self._lost
@@ -113,22 +113,22 @@ class Hold:
             raise self._grasp.lost_error()
 
     def release(self) -> None:
-        """Gives it back. Raises `LockLost` if it was lost, `NotHeld` if it was released already."""
+        """Releases it. Raises `LockLost` if it was lost, `NotHeld` if it was already released."""
         parent = self._parent() if self._parent is not None else None
         if parent is not None:
             parent._forget(self)
         self._session.release(self._grasp)
 
     def upgrade(self, blocking: bool = True, timeout: float = -1) -> "Hold":
-        """Makes a shared lock exclusive, ahead of who waits, and without letting go of it.
+        """Upgrades a shared lock to exclusive, ahead of all waiters and without releasing it.
 
-        Waits for the other holders. Raises `LockTimeout`, `LockBusy` or `Deadlock`, and then it is
-        still held, shared.
+        Waits for the other holders. If it raises `LockTimeout`, `LockBusy` or `Deadlock`, the lock
+        is still held, shared.
         """
         return self._convert(wire.Exclusive(), blocking, timeout)
 
     def downgrade(self) -> "Hold":
-        """Makes an exclusive lock shared, at once, and keeps its token."""
+        """Downgrades an exclusive lock to shared, at once, with the same token."""
         return self._convert(wire.Shared(), True, -1)
 
     def _convert(self, mode: wire.Mode, blocking: bool, timeout: float) -> "Hold":
@@ -166,7 +166,7 @@ def leave(release: Callable[[], None], kind: Optional[Type[BaseException]]) -> N
 
 
 def call_when_lost(hold: Hold, callback: Callable[[Hold], None]) -> None:
-    """Calls it with the hold when that is lost, in a thread of its own: ours keeps others alive."""
+    """Calls it with the hold when that is lost, in a separate thread: ours renews leases."""
     reference = weakref.ref(hold)
 
     def call() -> None:

@@ -26,7 +26,7 @@ _Self = TypeVar("_Self", bound="Lockable")
 
 
 class Lockable:
-    """What can be acquired and released: the base of all kinds of locks."""
+    """Base of all kinds of locks: acquire and release."""
 
     def __init__(
         self,
@@ -55,10 +55,10 @@ class Lockable:
     # --- acquiring ---
 
     def acquire(self, blocking: Optional[bool] = None, timeout: Optional[float] = None) -> bool:
-        """Waits for the lock; False if it is busy or did not come in time.
+        """Waits for the lock; False if it is busy or the wait times out.
 
-        Without arguments, waits as the constructor says; with one, as `threading.Lock` does. Every
-        other *no* is raised.
+        Without arguments, waits as set in the constructor; with one, as `threading.Lock` does.
+        Every other rejection is raised.
         """
         try:
             self._acquire(*self._wish.patience(blocking, timeout))
@@ -84,7 +84,7 @@ class Lockable:
     # --- releasing ---
 
     def release(self) -> None:
-        """Gives back the latest that was acquired by this object, in whatever thread.
+        """Releases the latest hold of this object, in any thread.
 
         Raises `NotHeld` if there is none, `LockLost` if it was lost.
         """
@@ -123,7 +123,7 @@ class Lockable:
 
     @property
     def name(self) -> str:
-        """The lock; the first one, if there are several."""
+        """Name of the lock, or of the first of several."""
         return self._wish.name
 
     @property
@@ -133,11 +133,11 @@ class Lockable:
         return hold is not None and hold.acquired
 
     def locked(self) -> bool:
-        """The same, in the words of `threading.Lock`. Who else holds it is told by `status`."""
+        """The same, by the name of `threading.Lock`. `status` tells who else holds it."""
         return self.acquired
 
     def owned(self) -> bool:
-        """The same, in the words of redis-py."""
+        """The same, by the name of redis-py."""
         return self.acquired
 
     @property
@@ -147,38 +147,37 @@ class Lockable:
 
     @property
     def state(self) -> str:
-        """``held``, ``jeopardy`` or ``lost`` of what was acquired; ``released`` if nothing was."""
+        """``held``, ``jeopardy`` or ``lost`` for the latest hold; ``released`` without one."""
         hold = self._hold
         return "released" if hold is None else hold.state
 
     @property
     def valid_for(self) -> float:
-        """For how many seconds it is held if nothing more is heard; 0 if it is not."""
+        """Seconds until the hold ends without another answer of the coordinator; 0 if not held."""
         hold = self._hold
         return 0.0 if hold is None else hold.valid_for
 
     @property
     def lost(self) -> Lost:
-        """To look at, or to wait for: whether the latest hold is lost."""
+        """Loss of the latest hold, to check or to wait for."""
         return self._held().lost
 
     def status(self) -> Optional[wire.LockStatus]:
-        """Who holds the lock and who waits, of whatever process; None if nobody does. Asks the
-        server.
+        """Holders and waiters of the lock, in all processes; None if it has none. Asks the server.
         """
         return self._client.status(self.name)
 
     def refresh(self) -> None:
-        """Does nothing, for locks are renewed by themselves; raises `LockLost` if it is lost."""
+        """Renewal is automatic: only raises `LockLost` if the lock is lost."""
         self._held().check()
 
     def extend(self, *_: object, **__: object) -> bool:
-        """Does nothing, for locks are renewed by themselves; raises `LockLost` if it is lost."""
+        """Renewal is automatic: only raises `LockLost` if the lock is lost."""
         self.refresh()
         return True
 
     def reacquire(self) -> bool:
-        """Does nothing, for locks are renewed by themselves; raises `LockLost` if it is lost."""
+        """Renewal is automatic: only raises `LockLost` if the lock is lost."""
         return self.extend()
 
     def upgrade(self, blocking: bool = True, timeout: float = -1) -> Hold:
@@ -198,7 +197,7 @@ class Lockable:
         leave(self.release, kind)
 
     def __call__(self, function: Function) -> Function:
-        """As a decorator: each call of the function holds the lock, by an object of its own."""
+        """As a decorator: each call of the function holds the lock, through its own object."""
         if inspect.iscoroutinefunction(function):
             raise TypeError("a coroutine function needs coordinator_client.aio")
 
@@ -250,16 +249,16 @@ class Lockable:
 class Lock(Lockable):
     """A lock of this name, for all machines that use the same coordinator.
 
-    It is used like a `threading.Lock`. It is not tied to a thread, and not re-entrant: who holds it
-    and acquires it again waits for itself; `RLock` counts. Nothing is connected before its first
-    use.
+    It is used like a `threading.Lock`, is not tied to a thread, and is not reentrant: acquiring it
+    again while holding it deadlocks; `RLock` counts. It connects at its first use.
 
-    ``timeout`` is how long to wait for it, -1 for ever; ``ttl`` the length of the lease, which is
-    renewed automatically; ``shared``: together with others that share it. ``lock_delay`` is a pause
-    before others get it if this holder is lost; ``at_least``: from the grant on nobody else gets it
-    for so long, even after a release. ``supersede``: older requests that wait and said so, too, end
-    with `Superseded`: newest first, one pending. ``note`` is shown to who waits. ``owner``: who
-    asks, so that deadlocks are found (`Client.owner`). ``on_lost`` is called if the lock is lost.
+    ``timeout`` is how long to wait, -1 forever. ``ttl`` is the length of the lease, which is
+    renewed automatically. ``shared`` holds the lock together with other readers. ``lock_delay``
+    withholds the lock from others for this long after a loss. ``at_least`` is the minimum hold
+    time: it withholds the lock for this long after the grant, even after a release. ``supersede``
+    cancels older waiting requests made with it, which raise `Superseded`: newest wins, one pending.
+    ``note`` is shown to waiters. ``owner`` names the thread of control, so that deadlocks are
+    detected (`Client.owner`). ``on_lost`` is called if the lock is lost.
 
     >>> lock = Lock("doctest/lock")
     >>> with lock as hold:
@@ -295,14 +294,14 @@ class Lock(Lockable):
 
 
 class SharedLock(Lock):
-    """A `Lock` that is held together with others that share it: a reader's lock."""
+    """A `Lock` in shared mode, held together with other shared holders: a reader's lock."""
 
     def __init__(self, name: str, **settings: Any):
         super().__init__(name, shared=True, **settings)
 
 
 class MultiLock(Lockable):
-    """Several locks that are granted together or not at all: they cannot deadlock.
+    """Several locks, granted together or not at all, so they cannot deadlock.
 
     >>> with MultiLock(["doctest/a", "doctest/b"], shared=["doctest/rates"]) as hold:
     ...     hold.names
@@ -340,9 +339,9 @@ class _OverReleased(NotHeld, ValueError):
 
 
 class Semaphore(Lockable):
-    """Permits of this name: at most so many are taken at a time, by all processes together.
+    """A semaphore: at most ``permits`` are taken at a time, by all processes together.
 
-    All who use it at a time must say the same number. One object may acquire several times.
+    All concurrent users must pass the same number. One object may acquire several times.
 
     >>> with Semaphore("doctest/gpu", 4, take=2):
     ...     pass
@@ -375,7 +374,7 @@ class Semaphore(Lockable):
         )  # fmt: skip
 
     def release(self, n: int = 1) -> None:
-        """Gives back the latest ``n`` that were acquired by this object."""
+        """Releases the latest ``n`` holds of this object."""
         if n < 1:
             raise ValueError("n must be one or more")
         if len(self._holds) < n:
@@ -396,7 +395,7 @@ class Semaphore(Lockable):
 
 
 class RLock:
-    """A `Lock` that its thread may acquire again; it is released as often as it was acquired.
+    """A reentrant `Lock`: its thread may acquire it again, and releases it as often.
 
     >>> lock = RLock("doctest/rlock")
     >>> with lock, lock:
@@ -410,7 +409,7 @@ class RLock:
         self._count = 0
 
     def acquire(self, blocking: Optional[bool] = None, timeout: Optional[float] = None) -> bool:
-        """As `Lock.acquire`; at once if this thread holds it already."""
+        """As `Lock.acquire`; at once if this thread already holds it."""
         if self._owner == threading.get_ident() and self._lock._hold is not None:
             self._lock._held().check()
             self._count += 1
@@ -421,7 +420,7 @@ class RLock:
         return True
 
     def release(self) -> None:
-        """Gives it back once; `NotHeld` in another thread than the one that acquired it."""
+        """Releases it once; `NotHeld` in any thread but the one that acquired it."""
         if self._owner != threading.get_ident() or not self._count:
             raise NotHeld(f'"{self.name}" is not held by this thread')
         self._count -= 1
@@ -436,11 +435,11 @@ class RLock:
 
     @property
     def acquired(self) -> bool:
-        """Whether this object holds it, in whatever thread."""
+        """Whether this object holds it, in any thread."""
         return self._lock.acquired
 
     def locked(self) -> bool:
-        """The same, in the words of `threading`."""
+        """The same, by the name of `threading`."""
         return self._lock.acquired
 
     @property
@@ -450,7 +449,7 @@ class RLock:
 
     @property
     def lost(self) -> Lost:
-        """Whether it is lost, to look at or to wait for."""
+        """Its loss, to check or to wait for."""
         return self._lock.lost
 
     def cancel(self) -> None:

@@ -33,7 +33,7 @@ class Leader(NamedTuple):
 
 
 def server_status() -> Look[wire.ServerStatus]:
-    """The coordinator as a whole."""
+    """Status of the coordinator."""
     answer = yield wire.QueryServer()
     return _expect(answer, wire.ServerSeen).status  # type: ignore[no-any-return]
 

@@ -94,8 +94,9 @@ class _Line:
 
 
 class Observer:
-    """Looks at a coordinator, and revokes grants. Connects at its first use, and again after
-    errors.
+    """Observes a coordinator, and revokes grants.
+
+    It connects at its first use, and again after errors.
     """
 
     def __init__(self, server: Optional[_dial.Servers] = None, *, timeout: float = 5.0):
@@ -124,7 +125,7 @@ class Observer:
             return seen.value  # type: ignore[no-any-return]
 
     async def server_status(self) -> wire.ServerStatus:
-        """The coordinator as a whole."""
+        """Status of the coordinator."""
         return await self._look(_look.server_status())
 
     async def locks(self) -> List[wire.LockStatus]:
@@ -132,7 +133,7 @@ class Observer:
         return await self._look(_look.pages(wire.QueryLocks, wire.LocksSeen, "locks"))
 
     async def lock(self, name: str) -> Optional[wire.LockStatus]:
-        """Who holds the lock and who waits; None if nobody does."""
+        """Holders and waiters of the lock; None if it has none."""
         return await self._look(_look.lock(name))
 
     async def sessions(self) -> List[wire.SessionStatus]:
@@ -140,21 +141,22 @@ class Observer:
         return await self._look(_look.pages(wire.QuerySessions, wire.SessionsSeen, "sessions"))
 
     async def outlook(self, name: str) -> Optional[wire.Outlook]:
-        """Until when the lock is not to be had; None if nothing is known of that."""
+        """When the lock will be free, as far as known; None if unknown."""
         return await self._look(_look.outlook(name))
 
     async def outlooks(self) -> List[wire.Outlook]:
-        """The same of all locks of which something is known."""
+        """The same for all locks of which it is known."""
         return await self._look(_look.pages(wire.QueryOutlooks, wire.OutlooksSeen, "locks"))
 
     async def revoke(self, name: str, token: int) -> None:
-        """Takes the lock away from whoever holds it with this token, who is told."""
+        """Revokes the grant with this token, and notifies its holder."""
         _terms.lock_name(name)
         await self._ask(lambda number: wire.Revoke(number, name, token))
 
     async def watch(self, name: str) -> AsyncIterator[Optional[wire.LockStatus]]:
-        """The lock now, and whenever its holders change; None while nobody uses it. Comes back by
-        itself.
+        """The state of the lock, now and after each change of its holders; None while unused.
+
+        It reconnects by itself.
         """
         watching, first_attempt = Watching(name), True
         while True:
@@ -182,7 +184,7 @@ class Observer:
             await asyncio.sleep(watching.pause(self._timeout))
 
     async def leaders(self, name: str) -> AsyncIterator[Optional[Leader]]:
-        """Who leads now, and whenever somebody else does; None while nobody does."""
+        """The leader, now and after each change; None while there is none."""
         terms = Terms()
         async for seen in self.watch(name):
             for leader in terms.news(seen):

@@ -267,7 +267,7 @@ class CycleLink(NamedTuple):
 
 
 class ServerStatus(NamedTuple):
-    """The coordinator as a whole."""
+    """Status of the coordinator."""
 
     version: string
     epoch: u64

@@ -35,7 +35,7 @@ def text(value: str, what: str, length_max: int, empty: bool = True) -> str:
     for character in value:
         code = ord(character)
         if code < 0x20 or 0x7F <= code <= 0x9F or code in (0x2028, 0x2029):
-            raise InvalidRequest(f"invalid {what}: it holds the control character U+{code:04X}")
+            raise InvalidRequest(f"invalid {what}: it contains the control character U+{code:04X}")
     return value
 
 
@@ -52,9 +52,11 @@ def permits(take: int, of: int) -> wire.Permits:
     """So many of the permits of a semaphore."""
     for number, what in ((take, "take"), (of, "permits")):
         if isinstance(number, bool) or not isinstance(number, int):
-            raise InvalidRequest(f"invalid {what}: {number!r} is no whole number")
+            raise InvalidRequest(f"invalid {what}: {number!r} is not a whole number")
     if not 1 <= take <= of <= PERMITS_MAX:
-        raise InvalidRequest(f"invalid permits: {take} of {of}", "take from 1 to all there are")
+        raise InvalidRequest(
+            f"invalid permits: {take} of {of}", "take must be between 1 and the number of permits"
+        )
     return wire.Permits(take, of)
 
 
@@ -72,7 +74,7 @@ def claims(
     wanted += [wire.Claim(lock_name(name), permits(t, of)) for name, t, of in semaphores]
     if not 1 <= len(wanted) <= wire.CLAIMS_MAX:
         count, most = len(wanted), wire.CLAIMS_MAX
-        raise InvalidRequest(f"{count} locks at once, 1 to {most} can be asked for")
+        raise InvalidRequest(f"{count} locks in one request, 1 to {most} are allowed")
     names = [claim.name for claim in wanted]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -117,7 +119,7 @@ def ask(
         wanted,
         owner=owner,
         lock_delay_ms=length_ms(lock_delay, "lock delay", LOCK_DELAY_MAX),
-        at_least_ms=length_ms(at_least, "least time", AT_LEAST_MAX),
+        at_least_ms=length_ms(at_least, "minimum hold time", AT_LEAST_MAX),
         note=text(note, "note", NOTE_LEN_MAX),
         supersedes=supersede,
     )
@@ -131,7 +133,7 @@ def introduction(
     if ttl is not None:
         ttl_ms = int(ttl * 1000)
         if not TTL_MIN_MS <= ttl_ms <= TTL_MAX_MS:
-            raise InvalidRequest(f"a ttl of {ttl:g} s is not within 2 s and 1 h")
+            raise InvalidRequest(f"a ttl of {ttl:g} s is not between 2 s and 1 h")
     linger_ms = None
     if linger is not None:
         linger_ms = length_ms(linger, "linger", (2**32 - 1) / 1000)
@@ -182,9 +184,9 @@ class Wish:
     ):
         wait(blocking, timeout)
         if busy not in ("raise", "skip"):
-            raise InvalidRequest('busy is "raise" or "skip"')
+            raise InvalidRequest('busy must be "raise" or "skip"')
         if has_client and (server is not None or ttl is not None):
-            raise InvalidRequest("server and ttl are the client's", "give them to the client")
+            raise InvalidRequest("server and ttl belong to the client", "pass them to the client")
         self.ask = ask(
             wanted, note=note, lock_delay=lock_delay, at_least=at_least, owner=owner,
             supersede=supersede,
@@ -194,7 +196,7 @@ class Wish:
 
     @property
     def name(self) -> str:
-        """The lock; the first one, if there are several."""
+        """Name of the lock, or of the first of several."""
         return first_name(self.ask)
 
     def patience(self, blocking: Optional[bool], timeout: Optional[float]) -> Tuple[bool, float]:

@@ -35,9 +35,9 @@ _Self = TypeVar("_Self", bound="Lockable")
 
 
 class Hold:
-    """Locks that are held, from the moment they are granted until they are released or lost.
+    """Held locks, from their grant until they are released or lost.
 
-    Not tied to a task. One that nobody refers to any more is released.
+    Not tied to a task. Garbage collection of the hold releases them.
     """
 
     def __init__(self, session: Session, grasp: Grasp, client: "Client"):
@@ -48,12 +48,12 @@ class Hold:
 
     @property
     def name(self) -> str:
-        """The lock; the first one, if there are several."""
+        """Name of the lock, or of the first of several."""
         return _terms.first_name(self._grasp.ask)
 
     @property
     def names(self) -> List[str]:
-        """All locks, in the order in which they were asked for."""
+        """Names of all locks, in the order of the request."""
         return [claim.name for claim in self._grasp.ask.claims]
 
     @property
@@ -63,14 +63,14 @@ class Hold:
 
     @property
     def token(self) -> int:
-        """The fencing token: greater than that of every grant before, of whatever lock."""
+        """The fencing token: greater than that of every earlier grant of any lock."""
         if self._grasp.is_forked:
             raise NotHeld(f'"{self.name}" is held by the process that forked this one')
         return self._grasp.token
 
     @property
     def acquired(self) -> bool:
-        """Whether it is held now, by this machine's own clock: nobody else can have it."""
+        """Whether it is held now, by this machine's own clock: nobody else can hold it."""
         return self._session.is_held(self._grasp)
 
     @property
@@ -84,11 +84,11 @@ class Hold:
 
     @property
     def valid_for(self) -> float:
-        """For how many seconds it is held if nothing more is heard of the coordinator."""
+        """Seconds until the hold ends without another answer of the coordinator."""
         return self._session.valid_for(self._grasp)
 
     async def lost(self) -> str:
-        """Returns when the lock is lost, and why; never, if it is released first."""
+        """Returns the reason when the lock is lost; never, if it is released first."""
         session, grasp = self._session, self._grasp
         told: "asyncio.Future[None]" = session.loop.create_future()
 
@@ -112,9 +112,9 @@ class Hold:
             raise self._grasp.lost_error()
 
     def release(self) -> Answer:
-        """Gives it back when this is called; to await it is to hear that it is free.
+        """Releases the locks at the call; awaiting it waits until they are free.
 
-        Raises `LockLost` if it was lost, `NotHeld` if it was released already.
+        Raises `LockLost` if it was lost, `NotHeld` if it was already released.
         """
         parent = self._parent() if self._parent is not None else None
         if parent is not None:
@@ -122,15 +122,15 @@ class Hold:
         return self._session.release(self._grasp)
 
     async def upgrade(self, blocking: bool = True, timeout: float = -1) -> "Hold":
-        """Makes a shared lock exclusive, ahead of who waits, and without letting go of it.
+        """Upgrades a shared lock to exclusive, ahead of all waiters and without releasing it.
 
-        Waits for the other holders. Raises `LockTimeout`, `LockBusy` or `Deadlock`, and then it is
-        still held, shared. A task that is cancelled meanwhile has given it back.
+        Waits for the other holders. If it raises `LockTimeout`, `LockBusy` or `Deadlock`, the lock
+        is still held, shared. If the task is cancelled meanwhile, the lock is released.
         """
         return await self._convert(wire.Exclusive(), blocking, timeout)
 
     async def downgrade(self) -> "Hold":
-        """Makes an exclusive lock shared, at once, and keeps its token."""
+        """Downgrades an exclusive lock to shared, at once, with the same token."""
         return await self._convert(wire.Shared(), True, -1)
 
     async def _convert(self, mode: wire.Mode, blocking: bool, timeout: float) -> "Hold":
@@ -168,7 +168,7 @@ async def _leave(release: Callable[[], Answer], kind: Optional[Type[BaseExceptio
 
 
 class Lockable:
-    """What can be acquired and released: the base of all kinds of locks."""
+    """Base of all kinds of locks: acquire and release."""
 
     def __init__(
         self,
@@ -196,10 +196,10 @@ class Lockable:
     async def acquire(
         self, blocking: Optional[bool] = None, timeout: Optional[float] = None
     ) -> bool:
-        """Waits for the lock; False if it is busy or did not come in time.
+        """Waits for the lock; False if it is busy or the wait times out.
 
-        Without arguments, waits as the constructor says. Every other *no* is raised. A task that is
-        cancelled meanwhile holds nothing and waits for nothing.
+        Without arguments, waits as set in the constructor. Every other rejection is raised. Cancel
+        safe: a task that is cancelled meanwhile holds nothing and waits for nothing.
         """
         try:
             await self._acquire(*self._wish.patience(blocking, timeout))
@@ -222,10 +222,10 @@ class Lockable:
             session.end_wait(grasp)
 
     def release(self) -> Answer:
-        """Gives back the latest that was acquired by this object when this is called.
+        """Releases the latest hold of this object, at the call.
 
-        To await it is to hear that it is free. Raises `NotHeld` if there is none, `LockLost` if it
-        was lost.
+        Awaiting it waits until the lock is free. Raises `NotHeld` if there is none, `LockLost` if
+        it was lost.
         """
         if not self._holds:
             raise self._not_held()
@@ -246,7 +246,7 @@ class Lockable:
 
     @property
     def name(self) -> str:
-        """The lock; the first one, if there are several."""
+        """Name of the lock, or of the first of several."""
         return self._wish.name
 
     @property
@@ -255,11 +255,11 @@ class Lockable:
         return bool(self._holds) and self._holds[-1].acquired
 
     def locked(self) -> bool:
-        """The same, in the words of `asyncio.Lock`. Who else holds it is told by `status`."""
+        """The same, by the name of `asyncio.Lock`. `status` tells who else holds it."""
         return self.acquired
 
     def owned(self) -> bool:
-        """The same, in the words of redis-py."""
+        """The same, by the name of redis-py."""
         return self.acquired
 
     @property
@@ -269,33 +269,33 @@ class Lockable:
 
     @property
     def state(self) -> str:
-        """``held``, ``jeopardy`` or ``lost`` of what was acquired; ``released`` if nothing was."""
+        """``held``, ``jeopardy`` or ``lost`` for the latest hold; ``released`` without one."""
         return self._holds[-1].state if self._holds else "released"
 
     @property
     def valid_for(self) -> float:
-        """For how many seconds it is held if nothing more is heard; 0 if it is not."""
+        """Seconds until the hold ends without another answer of the coordinator; 0 if not held."""
         return self._holds[-1].valid_for if self._holds else 0.0
 
     async def lost(self) -> str:
-        """Returns when the latest hold is lost, and why."""
+        """Returns the reason when the latest hold is lost."""
         return await self._held().lost()
 
     async def status(self) -> Optional[wire.LockStatus]:
-        """Who holds the lock and who waits, of whatever process; None if nobody does."""
+        """Holders and waiters of the lock, in all processes; None if it has none."""
         return await self._client.status(self.name)
 
     async def refresh(self) -> None:
-        """Does nothing, for locks are renewed by themselves; raises `LockLost` if it is lost."""
+        """Renewal is automatic: only raises `LockLost` if the lock is lost."""
         self._held().check()
 
     async def extend(self, *_: object, **__: object) -> bool:
-        """Does nothing, for locks are renewed by themselves; raises `LockLost` if it is lost."""
+        """Renewal is automatic: only raises `LockLost` if the lock is lost."""
         self._held().check()
         return True
 
     async def reacquire(self) -> bool:
-        """Does nothing, for locks are renewed by themselves; raises `LockLost` if it is lost."""
+        """Renewal is automatic: only raises `LockLost` if the lock is lost."""
         return await self.extend()
 
     async def upgrade(self, blocking: bool = True, timeout: float = -1) -> Hold:
@@ -315,7 +315,7 @@ class Lockable:
     def __call__(self, function: Function) -> Function:
         """As a decorator: each call of the coroutine function holds the lock."""
         if not inspect.iscoroutinefunction(function):
-            raise TypeError("only a coroutine function can be decorated with this")
+            raise TypeError("this decorates coroutine functions only")
 
         @functools.wraps(function)
         async def locked(*args: Any, **kwargs: Any) -> Any:
@@ -357,8 +357,8 @@ def _call_when_lost(hold: Hold, callback: Callable[[Hold], None]) -> None:
 class Lock(Lockable):
     """A lock of this name, for all machines that use the same coordinator.
 
-    The settings are those of `coordinator_client.Lock`. It is not tied to a task, and not
-    re-entrant.
+    The settings are those of `coordinator_client.Lock`. It is not tied to a task, and is not
+    reentrant.
     """
 
     def __init__(
@@ -388,14 +388,14 @@ class Lock(Lockable):
 
 
 class SharedLock(Lock):
-    """A `Lock` that is held together with others that share it: a reader's lock."""
+    """A `Lock` in shared mode, held together with other shared holders: a reader's lock."""
 
     def __init__(self, name: str, **settings: Any):
         super().__init__(name, shared=True, **settings)
 
 
 class RLock(Lockable):
-    """A `Lock` that its task may acquire again; it is released as often as it was acquired."""
+    """A reentrant `Lock`: its task may acquire it again, and releases it as often."""
 
     def __init__(
         self,
@@ -423,7 +423,7 @@ class RLock(Lockable):
         return hold
 
     def release(self) -> Answer:
-        """Gives it back once; `NotHeld` in another task than the one that acquired it."""
+        """Releases it once; `NotHeld` in any task but the one that acquired it."""
         if not self._count or self._task is not asyncio.current_task():
             raise NotHeld(f'"{self.name}" is not held by this task')
         self._count -= 1
@@ -434,7 +434,7 @@ class RLock(Lockable):
 
 
 class MultiLock(Lockable):
-    """Several locks that are granted together or not at all: they cannot deadlock."""
+    """Several locks, granted together or not at all, so they cannot deadlock."""
 
     def __init__(
         self,
@@ -452,7 +452,7 @@ class MultiLock(Lockable):
 
 
 class Semaphore(Lockable):
-    """Permits of this name: at most so many are taken at a time, by all processes together."""
+    """A semaphore: at most ``permits`` are taken at a time, by all processes together."""
 
     def __init__(
         self,
@@ -490,7 +490,7 @@ class Owner:
 
 
 class Client:
-    """A session with a coordinator, made at its first use, on the loop that runs then.
+    """A session with a coordinator, opened at its first use, on the running loop.
 
     The settings are those of `coordinator_client.Client`. It belongs to that loop.
     """
@@ -517,11 +517,11 @@ class Client:
 
     @property
     def server(self) -> str:
-        """Where the coordinator is looked for."""
+        """Address of the coordinator."""
         return _dial.shown(self._servers)
 
     async def connect(self, timeout: Optional[float] = None) -> "Client":
-        """Connects now, instead of at the first use; raises `Unavailable`."""
+        """Connects now instead of at the first use; raises `Unavailable`."""
         await self._current(timeout)
         return self
 
@@ -529,7 +529,7 @@ class Client:
         loop = asyncio.get_running_loop()
         if self._loop is not loop or self._pid != os.getpid():
             if self._loop is not None and not self._loop.is_closed() and self._pid == os.getpid():
-                raise InvalidRequest("this client belongs to another loop", "make one for each")
+                raise InvalidRequest("this client belongs to another loop", "create one per loop")
             self._loop, self._pid = loop, os.getpid()
             self._session = self._opening = None
         if self._closed:
@@ -589,7 +589,7 @@ class Client:
         return RLock(name, client=self, **settings)
 
     async def try_lock(self, name: str, **settings: Any) -> Optional[Hold]:
-        """The lock, held, if it is to be had at once; else None."""
+        """The held lock if it is free now, else None."""
         try:
             return await self.lock(name, **settings)._acquire(False, -1)
         except LockBusy:
@@ -604,12 +604,12 @@ class Client:
         return Semaphore(name, permits, client=self, **settings)
 
     def owner(self) -> Owner:
-        """Another thread of control, see `Owner`."""
+        """A new owner: another thread of control, see `Owner`."""
         self._owners += 1
         return Owner(self, self._owners)
 
     def elect(self, name: str, value: str = "", **settings: Any) -> Lock:
-        """A lock whose holder leads, and is seen with this value by `leaders`."""
+        """A lock whose holder is the leader; `leaders` shows it with this value."""
         return Lock(name, client=self, note=value, **settings)
 
     @overload
@@ -621,32 +621,32 @@ class Client:
     async def status(
         self, name: Optional[str] = None
     ) -> Union[wire.ServerStatus, Optional[wire.LockStatus]]:
-        """The coordinator as a whole; with a name, that lock: None if nobody holds or awaits it."""
+        """Status of the coordinator; with a name, of that lock: None if it is not in use."""
         from ._loop_look import Observer
 
         async with Observer(self.server, timeout=self.connect_timeout) as observer:
             return await (observer.server_status() if name is None else observer.lock(name))
 
     def watch(self, name: str) -> AsyncIterator[Optional[wire.LockStatus]]:
-        """The lock as it is now, and whenever its holders change; None while nobody uses it."""
+        """The state of the lock, now and after each change of its holders; None while unused."""
         from ._loop_look import Observer
 
         return Observer(self.server, timeout=self.connect_timeout).watch(name)
 
     def leaders(self, name: str) -> AsyncIterator[Optional[Leader]]:
-        """Who leads now, and whenever somebody else does; None while nobody does."""
+        """The leader, now and after each change; None while there is none."""
         from ._loop_look import Observer
 
         return Observer(self.server, timeout=self.connect_timeout).leaders(name)
 
     def events(self, name: Optional[str] = None) -> AsyncIterator[Union[wire.Event, wire.Missed]]:
-        """Everything that happens to requests from now on, of one lock or of all."""
+        """All events of requests from now on, of one lock or of all."""
         from ._loop_look import Observer
 
         return Observer(self.server, timeout=self.connect_timeout).events(name)
 
     async def close(self) -> None:
-        """Ends the session, which frees everything at once. Locks of this client are lost."""
+        """Ends the session, which frees all its locks at once: they are lost."""
         self._closed = True
         if self._session is not None and self._pid == os.getpid():
             await self._session.close()
@@ -675,7 +675,7 @@ _defaults = weakref.WeakKeyDictionary()
 def default_client(
     server: Optional[_dial.Servers] = None, *, ttl: Optional[float] = None
 ) -> Client:
-    """The client of locks that name none: one for each server and ttl of the loop that runs."""
+    """The client of locks without one: one per server and ttl of the running loop."""
     clients = _defaults.setdefault(asyncio.get_running_loop(), {})
     key = (_dial.shown(_dial.parse_servers(server)), ttl)
     client = clients.get(key)

@@ -1,4 +1,4 @@
-"""Connections that only look, or take a lock away.
+"""Connections that only observe, or revoke a lock.
 
 >>> with Observer() as observer:
 ...     observer.lock("doctest/nobody-uses-it") is None
@@ -116,8 +116,9 @@ class _Line:
 
 
 class Observer:
-    """Looks at a coordinator, and revokes grants. Connects at its first use, and again after
-    errors.
+    """Observes a coordinator, and revokes grants.
+
+    It connects at its first use, and again after errors.
     """
 
     def __init__(self, server: Optional[_dial.Servers] = None, *, timeout: float = 5.0):
@@ -143,15 +144,15 @@ class Observer:
             return seen.value  # type: ignore[no-any-return]
 
     def server_status(self) -> ServerStatus:
-        """The coordinator as a whole."""
+        """Status of the coordinator."""
         return self._look(_look.server_status())
 
     def locks(self) -> List[LockStatus]:
-        """All locks in use. What changes while they are listed may be in the list or not."""
+        """All locks in use. Changes during the listing may be in the list or not."""
         return self._look(_look.pages(wire.QueryLocks, wire.LocksSeen, "locks"))
 
     def lock(self, name: str) -> Optional[LockStatus]:
-        """Who holds the lock and who waits; None if nobody does."""
+        """Holders and waiters of the lock; None if it has none."""
         return self._look(_look.lock(name))
 
     def sessions(self) -> List[SessionStatus]:
@@ -159,22 +160,22 @@ class Observer:
         return self._look(_look.pages(wire.QuerySessions, wire.SessionsSeen, "sessions"))
 
     def outlook(self, name: str) -> Optional[Outlook]:
-        """Until when the lock is not to be had; None if nothing is known of that."""
+        """When the lock will be free, as far as known; None if unknown."""
         return self._look(_look.outlook(name))
 
     def outlooks(self) -> List[Outlook]:
-        """The same of all locks of which something is known."""
+        """The same for all locks of which it is known."""
         return self._look(_look.pages(wire.QueryOutlooks, wire.OutlooksSeen, "locks"))
 
     def revoke(self, name: str, token: int) -> None:
-        """Takes the lock away from whoever holds it with this token, who is told."""
+        """Revokes the grant with this token, and notifies its holder."""
         _terms.lock_name(name)
         self._ask(lambda number: wire.Revoke(number, name, token))
 
     def watch(self, name: str) -> Iterator[Optional[LockStatus]]:
-        """The lock now, and whenever its holders change; None while nobody uses it.
+        """The state of the lock, now and after each change of its holders; None while unused.
 
-        Each replaces the one before. It is news, not a proof: what acts upon it carries the token.
+        Each replaces the one before. It is information, not a proof: act on it with the token.
         """
         return self._watch(Watching(name))
 
@@ -203,7 +204,7 @@ class Observer:
             time.sleep(watching.pause(self._timeout))
 
     def leaders(self, name: str) -> Iterator[Optional[Leader]]:
-        """Who leads now, and whenever somebody else does; None while nobody does."""
+        """The leader, now and after each change; None while there is none."""
         watch, terms = self.watch(name), Terms()
         return (leader for seen in watch for leader in terms.news(seen))
 

@@ -31,7 +31,7 @@ pub(crate) enum Violation {
         before: u64,
     },
     /// An answer that nobody asked for, or another than was asked for.
-    #[error("connection {connection} had no question for this answer: {answer}")]
+    #[error("connection {connection} received an answer that matches no request: {answer}")]
     WrongAnswer {
         /// The connection.
         connection: usize,
@@ -39,7 +39,7 @@ pub(crate) enum Violation {
         answer: String,
     },
     /// A lock was taken away from a client that was alive.
-    #[error("connection {connection} lost what it held with token {token}, though it was alive")]
+    #[error("connection {connection} lost its grant with token {token}, though it was alive")]
     Lost {
         /// The connection.
         connection: usize,

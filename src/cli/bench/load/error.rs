@@ -34,7 +34,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Violation(#[from] Violation),
     /// There is no such process to be watched.
-    #[error("no CPU time can be read of process {pid} ({source})")]
+    #[error("cannot read the CPU time of process {pid} ({source})")]
     NoProcess {
         /// The process.
         pid: u32,
@@ -42,6 +42,6 @@ pub(crate) enum Error {
         source: io::Error,
     },
     /// Some connections still waited for an answer long after the end.
-    #[error("no answer within {0:?} of the end")]
+    #[error("no answer within {0:?} after the end")]
     Silent(std::time::Duration),
 }

@@ -8,7 +8,7 @@ use coordinator::types::Mode;
 /// A measurement.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plan {
-    /// How many connections there are at a time.
+    /// Number of concurrent connections.
     pub(crate) connections: usize,
     /// How many threads serve them: one is enough for a server on one core, and disturbs it least.
     pub(crate) threads: usize,
@@ -42,7 +42,7 @@ pub(crate) enum Locks {
 pub(crate) enum Rhythm {
     /// When the answer before has come: a closed loop, with one message on its way.
     Steps,
-    /// The same, but so many pairs in each write: the release of what was granted last, and the
+    /// The same, but so many pairs per write: the release of what was granted last, and the
     /// next request.
     Batches(NonZeroU32),
     /// Whether the answer before has come or not: so many pairs begin in each second, over all

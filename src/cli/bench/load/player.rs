@@ -81,7 +81,7 @@ impl<P: Peer> Player<P> {
         Ok(())
     }
 
-    /// Many pairs in each write.
+    /// Many pairs per write.
     async fn batches(&mut self, link: &mut P::Link) -> Result<(), Error> {
         let mut held = None;
         while let Some(phase) = self.run.begin() {

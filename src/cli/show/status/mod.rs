@@ -137,7 +137,7 @@ fn server_line(server: &str, status: &ServerStatus) -> String {
         visible::escaped(&status.version),
         status.epoch,
         words::millis(status.uptime_ms),
-        if status.draining { ", about to stop" } else { "" },
+        if status.draining { ", shutting down" } else { "" },
         words::count(status.sessions, "session"),
         words::count(status.locks, "lock"),
         status.waiting,
@@ -145,14 +145,11 @@ fn server_line(server: &str, status: &ServerStatus) -> String {
     );
     let grace = (status.grace_ms > 0).then(|| {
         let left = words::millis(status.grace_ms);
-        format!("it has crashed: for {left} more, only earlier holders get anything\n")
+        format!("recovering: for {left} more, only previous holders can reclaim\n")
     });
     let unsaved = (status.unsaved_ms > 0).then(|| {
         let outage = words::millis(status.unsaved_ms);
-        format!(
-            "its state could not be saved for {outage}: granting stops when the reserved tokens are \
-             used up\n"
-        )
+        format!("state not saved for {outage}: granting stops when the reserved tokens run out\n")
     });
     [Some(line), grace, unsaved].into_iter().flatten().collect()
 }
@@ -220,7 +217,8 @@ fn sizes(lock: &LockStatus) -> Option<String> {
     let mut in_line = lock.waiters.iter().map(|waiter| words::used_as(waiter.mode)).zip(1_u64..);
     let (next, place) = in_line.find(|(asked, _)| *asked != now)?;
     Some(format!(
-        "in use as {now}; who is at place {place} asks for {next}, and waits until it is free\n"
+        "in use as {now}; the waiter at place {place} asks for {next}, and waits until the lock is \
+        free\n"
     ))
 }
 
@@ -257,7 +255,7 @@ fn one_lock(lock: &LockStatus, outlooks: &[Outlook]) -> String {
 
 fn sessions_table(sessions: &[SessionStatus]) -> String {
     if sessions.is_empty() {
-        return "nobody has a session\n".to_owned();
+        return "no sessions\n".to_owned();
     }
     let mut table = Table::new(&["SESSION", "WHO", "AGE", "LEASE LEFT", "HOLDS", "WAITS FOR", ""]);
     for session in sessions {

@@ -182,8 +182,8 @@ fn who_looks_sees_why_everybody_waits() {
     let server = ServerStatus { grace_ms: 8_200, unsaved_ms: 61_000, ..server() };
     let seen = Seen { journal: None, server, locks: vec![], outlooks: vec![], sessions: None };
     let text = overview("here:1", &seen);
-    assert!(text.contains("it has crashed: for 8s more, only earlier holders"), "{text}");
-    assert!(text.contains("its state could not be saved for 1m1s: granting stops"), "{text}");
+    assert!(text.contains("recovering: for 8s more, only previous holders"), "{text}");
+    assert!(text.contains("state not saved for 1m1s: granting stops"), "{text}");
 }
 
 #[test]
@@ -224,8 +224,8 @@ fn a_lock_that_is_asked_for_with_another_size_says_from_which_place_on() {
     let other = Waiter { mode: permits(5), ..waiter("eve@build9:7", 3_000) };
     let held = vec![holder("ann@build7:1", permits(3), 1881, "")];
     let lock = LockStatus { holders: held, waiters: vec![same, other], ..deploy() };
-    let line = "in use as a semaphore of 3; who is at place 2 asks for a semaphore of 5, and waits \
-                until it is free\n";
+    let line = "in use as a semaphore of 3; the waiter at place 2 asks for a semaphore of 5, and waits \
+                until the lock is free\n";
     assert!(one_lock(&lock, &[]).contains(line), "{}", one_lock(&lock, &[]));
     let lock = LockStatus { waiters: lock.waiters[..1].to_vec(), ..lock };
     assert!(!one_lock(&lock, &[]).contains("in use as"));

@@ -195,7 +195,7 @@ impl<'a> Drawing<'a> {
         let left = graph.locks.len() - self.drawn.len();
         if left > 0 {
             let what = words::count(left as u64, "more lock");
-            let _infallible = writeln!(self.text, "… and {what} that somebody waits for");
+            let _infallible = writeln!(self.text, "… and {what} with waiters");
         }
     }
 
@@ -220,7 +220,7 @@ impl<'a> Drawing<'a> {
             let text = held_line(lock, holder);
             let name = lock.name.as_str();
             if self.drawn.contains(name) {
-                let where_ = if self.path.contains(&name) { "a circle" } else { "see above" };
+                let where_ = if self.path.contains(&name) { "a cycle" } else { "see above" };
                 self.line(&format!("{before}{branch}"), &format!("{text}  ({where_})"));
             } else if self.line(&format!("{before}{branch}"), &text) {
                 self.drawn.insert(name);

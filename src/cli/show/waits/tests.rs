@@ -100,7 +100,7 @@ ann owner 1, who waits for \"b\"
    └─ 1st in line: bob owner 1 for 3s
       └─ holds \"b\" for 4m12s  token 6
          ├─ 1st in line: ann owner 1 for 3s
-         │  └─ holds \"a\" for 4m12s  token 5  (a circle)
+         │  └─ holds \"a\" for 4m12s  token 5  (a cycle)
          └─ 2nd in line: eve for 3s
 "
     );
@@ -153,7 +153,7 @@ fn what_is_left_out_is_counted() {
     let many: Vec<_> = (0..2000).map(one).collect();
     let text = tree(&many, Lines::Unicode);
     assert_eq!(text.lines().count(), LINES_MAX + 1);
-    assert!(text.ends_with("more locks that somebody waits for\n"), "{text}");
+    assert!(text.ends_with("more locks with waiters\n"), "{text}");
 }
 
 #[test]

@@ -188,25 +188,25 @@ impl Attempt<'_> {
             }
             Error::Deadlock { cycle } => {
                 let lock = quoted(lock);
-                let what = format!("waiting for {lock} would never end: each waits for the next");
+                let what = format!("waiting for {lock} would deadlock: each waits for the next");
                 let facts = circle(cycle);
                 Failure { facts, ..Failure::new(self.busy, what) }
-                    .hint("one of them has to give back what it holds; then ask again")
+                    .hint("one of them has to release what it holds; then retry")
             }
             Error::Rejected { code, message } => self.rejected(*code, message),
             Error::Draining { .. } => Failure::new(
                 exit::NO_SERVER,
-                format!("the coordinator at {} is about to stop", self.server),
+                format!("the coordinator at {} is shutting down", self.server),
             )
-            .hint("ask again when it is back"),
+            .hint("retry when it is back"),
             Error::Unavailable { server, source } => no_server(server, source),
             Error::InvalidRequest { message } => Failure::usage(message.as_str()),
             Error::Dismissed { server, message, code: GoodbyeCode::TooManyConnections } => {
                 let what =
                     format!("the coordinator at {server} has too many connections: {message}");
                 Failure::new(exit::NO_SERVER, what).hint(
-                    "ask again later; its operator can raise --connections-max, or \
-                     --connections-per-address-max",
+                    "retry later; its operator can raise --connections-max or \
+                    --connections-per-address-max",
                 )
             }
             Error::Dismissed { server, message, .. } => Failure::new(
@@ -215,9 +215,9 @@ impl Attempt<'_> {
             ),
             Error::Protocol { server, message } => Failure::new(
                 exit::PROTOCOL,
-                format!("{server} does not speak as a coordinator should: {message}"),
+                format!("{server} does not follow the protocol of a coordinator: {message}"),
             )
-            .hint("is it a coordinator, and of this version?"),
+            .hint("check that the address is a coordinator's, and of a compatible version"),
             other => Failure::new(exit::PROTOCOL, other.to_string()),
         }
     }
@@ -238,7 +238,10 @@ impl Attempt<'_> {
     pub(crate) fn silent(&self, silence: Duration) -> Failure {
         let silence = words::length(silence);
         let what = format!("no answer from the coordinator at {} within {silence}", self.server);
-        Failure::new(exit::NO_SERVER, what).hint("it, or the way to it, stands still")
+        Failure::new(exit::NO_SERVER, what).hint(
+            "the coordinator, or the network to it, is \
+            stalled; `coordinator ping` checks both",
+        )
     }
 
     /// The failure that a rejection without a lock's status is.
@@ -263,11 +266,11 @@ impl Attempt<'_> {
             Code::PermitsDiffer => Failure::new(self.busy, message)
                 .hint(format!("`coordinator status {}` shows how it is used", shell_word(lock))),
             Code::TooManySessions | Code::TooManyClaims | Code::TooManyWaiters => {
-                Failure::new(exit::BUSY, message).hint("ask again later")
+                Failure::new(exit::BUSY, message).hint("retry later")
             }
-            Code::TooManyWatches => Failure::new(exit::BUSY, message).hint("ask again later"),
+            Code::TooManyWatches => Failure::new(exit::BUSY, message).hint("retry later"),
             Code::AlreadyHeld | Code::Deadlock => {
-                Failure::new(self.busy, message).hint("give back what is held, then ask again")
+                Failure::new(self.busy, message).hint("release what is held, then retry")
             }
             Code::Superseded if self.verb.is_none() => {
                 Failure::new(self.busy, format!("{message}; nothing was run"))
@@ -276,7 +279,7 @@ impl Attempt<'_> {
             // The message says what to do.
             Code::TooManyKept | Code::Grace => Failure::new(exit::BUSY, message),
             Code::Draining | Code::Unavailable => {
-                Failure::new(exit::NO_SERVER, message).hint("ask again soon")
+                Failure::new(exit::NO_SERVER, message).hint("retry soon")
             }
             _ => {
                 Failure::new(exit::PROTOCOL, format!("the coordinator refused: {message} ({code})"))
@@ -313,19 +316,19 @@ pub(crate) fn reason(error: &io::Error) -> String {
 pub(crate) fn lost(reason: LostReason, silence: Option<Duration>) -> String {
     match (reason, silence) {
         (LostReason::Expired, Some(silence)) => {
-            format!("no answer from the server for {}", words::length(silence))
+            format!("no answer from the coordinator for {}", words::length(silence))
         }
-        (LostReason::Expired, None) => "no answer from the server in time".to_owned(),
-        (LostReason::Revoked, _) => "an operator took it away".to_owned(),
-        (LostReason::Disconnected, _) => "the connection to the server broke".to_owned(),
+        (LostReason::Expired, None) => "no answer from the coordinator in time".to_owned(),
+        (LostReason::Revoked, _) => "an operator revoked it".to_owned(),
+        (LostReason::Disconnected, _) => "the connection to the coordinator broke".to_owned(),
         (LostReason::Stopped, _) => "the coordinator stopped".to_owned(),
         (LostReason::NotReclaimed, _) => {
-            "the coordinator had crashed, and we came back too late".to_owned()
+            "the coordinator crashed, and this client came too late to reclaim it".to_owned()
         }
         (LostReason::Conflict, _) => {
-            "the coordinator had crashed, and a later holder came back too".to_owned()
+            "the coordinator crashed, and a later holder reclaimed it".to_owned()
         }
-        (other, _) => format!("for a reason this version does not know ({})", display(other)),
+        (other, _) => format!("for a reason unknown to this version ({})", display(other)),
     }
 }
 
@@ -335,7 +338,7 @@ pub(crate) fn lost_lock(guard: &LockGuard, after: Duration, why: &str, stopped: 
     let what = format!("lost {names} after {after}: {why}{stopped}");
     let token = guard.token();
     Failure::new(exit::LOST, what).hint(format!(
-        "its token was {token}; whatever it writes late can be refused by comparing tokens"
+        "its token was {token}: a resource that compares tokens can refuse its late writes"
     ))
 }
 
@@ -352,7 +355,8 @@ fn facts(lock: &LockStatus, outlook: Option<&Outlook>) -> Vec<String> {
     }
     if facts.is_empty() {
         let kept = outlook.and_then(outlook::why_kept);
-        let why = kept.map_or("but others are before you".to_owned(), |kept| format!("but {kept}"));
+        let why =
+            kept.map_or("but others are ahead of you".to_owned(), |kept| format!("but {kept}"));
         facts.push(format!("held by  nobody, {why}"));
         facts.extend(
             outlook
@@ -383,7 +387,7 @@ fn circle(cycle: &[CycleLink]) -> Vec<String> {
     match cycle.len() - lines.len() {
         0 => {}
         _ if cycle.last().is_some_and(CycleLink::stands_for_more) => {
-            lines.push("and so on, over more than can be told".to_owned());
+            lines.push("and so on: the cycle is too long to list".to_owned());
         }
         more => lines.push(format!("and {more} more")),
     }

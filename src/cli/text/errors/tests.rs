@@ -121,7 +121,7 @@ fn a_crowd_is_told_of_as_such() {
     assert_eq!(
         failure.plain(),
         "error: the coordinator at 127.0.0.1:5625 has too many connections: 10000 connections are open, the limit
-  hint: ask again later; its operator can raise --connections-max, or --connections-per-address-max
+  hint: retry later; its operator can raise --connections-max or --connections-per-address-max
 "
     );
 }
@@ -190,10 +190,10 @@ fn a_deadlock_says_who_waits_for_whom() {
     assert_eq!(failure.exit, 75);
     assert_eq!(
         failure.plain(),
-        "error: waiting for \"deploy\" would never end: each waits for the next
+        "error: waiting for \"deploy\" would deadlock: each waits for the next
   ann@build7:1 waits for \"deploy\", held by the next with token 7
   bob@build8:2 waits for \"migrations\", behind the next in line
-  hint: one of them has to give back what it holds; then ask again
+  hint: one of them has to release what it holds; then retry
 "
     );
 }
@@ -210,7 +210,7 @@ fn of_a_deadlock_that_is_too_long_to_tell_the_beginning_is_told() {
         let told = circle(&(1..=count).map(link).chain([CycleLink::MORE]).collect::<Vec<_>>());
         (told.len(), told.last().cloned())
     };
-    let more = Some("and so on, over more than can be told".to_owned());
+    let more = Some("and so on: the cycle is too long to list".to_owned());
     assert_eq!(facts(0), (1, more.clone()));
     assert_eq!(facts(3), (4, more.clone()));
     assert_eq!(facts(30), (LINKS_NAMED_MAX + 1, more));
@@ -229,8 +229,8 @@ fn advice_can_be_pasted_into_a_shell() {
 #[test]
 fn a_loss_says_why() {
     let ten = Some(Duration::from_secs(10));
-    assert_eq!(lost(LostReason::Expired, ten), "no answer from the server for 10s");
-    assert_eq!(lost(LostReason::Revoked, ten), "an operator took it away");
+    assert_eq!(lost(LostReason::Expired, ten), "no answer from the coordinator for 10s");
+    assert_eq!(lost(LostReason::Revoked, ten), "an operator revoked it");
     assert_eq!(lost(LostReason::Stopped, None), "the coordinator stopped");
 }
 

@@ -322,8 +322,8 @@ fn the_one_subscriber_too_many_is_heard_and_who_was_silent_longest_makes_room() 
     match &silent.take()[..] {
         [ServerMessage::Subscribed { .. }, ServerMessage::Goodbye { code, message, .. }] => {
             assert_eq!(*code, GoodbyeCode::TooManyConnections.number());
-            let why = "more than 64 connections subscribe to events, and this one was heard of \
-                       longest ago";
+            let why = "more than 64 connections subscribe to events, and this one was silent the \
+                longest";
             assert_eq!(message, why);
         }
         other => panic!("{other:?}"),
@@ -375,7 +375,7 @@ fn who_is_refused_for_a_deadlock_hears_who_waits_for_whom() {
     match &bob.take()[1] {
         ServerMessage::Rejected { request: 2, code, message, lock: None, cycle } => {
             assert_eq!(RejectionCode::from_number(*code), RejectionCode::Deadlock);
-            assert!(message.starts_with("this would wait for ever: "), "{message}");
+            assert!(message.starts_with("waiting would never end: "), "{message}");
             let told = |link: &crate::wire::CycleLink| {
                 assert_eq!((link.owner, &link.identity[..]), (9, "ann@build7:8123"));
                 (link.request, link.lock.clone(), link.held_with)

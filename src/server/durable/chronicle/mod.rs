@@ -106,7 +106,7 @@ impl Chronicle {
         match recover(&self.disk, &Expected { place: Place::here(), rules: RULES, epoch }) {
             Recovered::Fresh => None,
             Recovered::Void(why) => {
-                warn!("the journal is of no use: {why}");
+                warn!("journal not used: {why}");
                 self.why_void = Some(why.to_string());
                 None
             }
@@ -119,7 +119,7 @@ impl Chronicle {
                     let table = replay.into_table();
                     // Before the state has another epoch, or a crash now would make it an old copy.
                     if !self.is_begun() && !self.begin(&table) {
-                        self.why_void = Some("it could not be begun anew".to_owned());
+                        self.why_void = Some("no new journal could be started".to_owned());
                         return None;
                     }
                     info!("replayed {events} events in {took:.1?}, nothing was lost");
@@ -156,7 +156,7 @@ impl Chronicle {
         if !whole.is_long(Bounds::default())
             && let Err(broken) = self.journal.go_on(whole)
         {
-            warn!("the journal is begun anew: {broken}");
+            warn!("starting a new journal: {broken}");
         }
         Ok(replay)
     }
@@ -247,12 +247,12 @@ impl Chronicle {
     fn give_up(&mut self, broken: &Broken) -> Flushed {
         self.is_stuck = matches!(broken, Broken::Stuck { .. });
         if self.off_since.is_none() && self.is_stuck {
-            error!("{broken}, and nothing is said");
+            error!("{broken}, and nothing is answered");
         } else if self.off_since.is_none() {
-            error!("{broken}; a crash from now on is followed by a grace period");
+            error!("{broken}; from now on, a crash would be followed by a grace period");
         } else {
             // That was told, and how it goes on is when it does.
-            debug!("the journal could not be begun anew: {broken}");
+            debug!("no new journal could be started: {broken}");
         }
         self.off_since = Some(Instant::now());
         self.keeping.is_off(self.off_since);
@@ -283,7 +283,7 @@ impl Chronicle {
             // Of one that was given up meanwhile, and what is here is another.
             Err(_) if !is_of_this_one => {}
             Err(NotMade::Unwritten(why)) => {
-                warn!("no checkpoint of the journal could be made, trying again later: {why}");
+                warn!("cannot make a checkpoint of the journal, trying again later: {why}");
                 self.failed_since = Some(Instant::now());
             }
             Err(NotMade::Unread(why)) => {

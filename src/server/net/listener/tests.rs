@@ -205,7 +205,7 @@ async fn who_stands_at_the_door_in_silence_is_sent_away_for_the_next() {
         settle().await;
         assert_eq!(bench.counters.connections(), 1 + DOOR_MAX);
         let why = turned_away(hear(&mut silent[0]).await);
-        assert_eq!(why, "all places are taken, and others are waiting");
+        assert_eq!(why, "all connection slots are taken, and other clients are waiting");
         assert_eq!(silent[0].read(&mut [0]).await.unwrap(), 0, "it is closed");
         turned_away(say(&mut silent[1], &hello(Attach::New)).await);
     })

@@ -282,7 +282,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         self.pace_until = Some(Instant::now() + pause);
         if self.shared.counters.chatter.admits(Topic::TooFast, self.peer) {
             warn!(
-                "too many messages a second, reading on later connection={} peer={} pause_ms={}",
+                "message rate exceeded, reading paused connection={} peer={} pause_ms={}",
                 self.connection,
                 self.peer_text(),
                 pause.as_millis()
@@ -322,7 +322,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
             let silent = this.heard.map_or(idle, |heard| heard.elapsed());
             match idle.checked_sub(silent) {
                 Some(left) if !left.is_zero() => this.await_next_word(left, ctx),
-                _ => this.close(GoodbyeCode::IdleTimeout, "nothing was asked for too long", ctx),
+                _ => this.close(GoodbyeCode::IdleTimeout, "no request for too long", ctx),
             }
         });
     }
@@ -338,7 +338,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     /// Turns away a client of another version: the one thing that every version can read.
     fn refuse_version(&mut self, protocol: u32, ctx: &mut Context<Self>) {
         self.shared.counters.protocol_errors.add_one();
-        let why = format!("protocol {protocol} is not spoken here, only {PROTOCOL}");
+        let why = format!("protocol {protocol} is not supported here, only {PROTOCOL}");
         self.close(GoodbyeCode::UnsupportedVersion, &why, ctx);
     }
 
@@ -466,7 +466,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Actor for Session<S> {
         self.listen_at_door(ctx);
         self.set_timer(self.shared.handshake_timeout, ctx, |this, ctx| {
             this.shared.counters.handshake_timeouts.add_one();
-            this.close(GoodbyeCode::HandshakeTimeout, "no Hello came in time", ctx);
+            this.close(GoodbyeCode::HandshakeTimeout, "no Hello arrived in time", ctx);
         });
     }
 
