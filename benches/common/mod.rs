@@ -8,14 +8,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use coordinator::engine::{
-    Attach, Command, Durable, Effect, Event, LockTable, Past, Progress, Request, Snapshot, Start,
-    Wait,
+    Attach, Command, Durable, Effect, Event, LockTable, Past, Progress, Request, Seed, Snapshot,
+    Start, Wait,
 };
 use coordinator::types::{
     Claim, Claims, ConnectionId, Epoch, FencingToken, Identity, Limits, LockName, Mode, Note,
     OwnerId, RequestId, SessionId, Timestamp, Ttl,
 };
-use foldhash::fast::FixedState;
 
 /// How many pairs are made at a time: few enough that their events stay in a near cache.
 pub const CHUNK: u64 = 64;
@@ -27,7 +26,7 @@ const MICROS_PER_EVENT: u64 = 1;
 /// A table, and what its clients know.
 pub struct World {
     /// The table. Its hasher has no seed, so that every run is the same.
-    pub table: LockTable<FixedState>,
+    pub table: LockTable,
     /// What the table wants done.
     pub effects: Vec<Effect>,
     /// The moment that it is, in microseconds.
@@ -62,7 +61,7 @@ impl World {
         };
         let origin = Timestamp::from_micros(0);
         let mut world = Self {
-            table: LockTable::new(limits, start, FixedState::default(), origin),
+            table: LockTable::new(limits, start, Seed::default(), origin),
             effects: Vec::new(),
             now: 0,
             last_token: 0,

@@ -1,7 +1,6 @@
 //! Attaching a connection to a session: a new one, a living one (session resumption), or one from
 //! before a crash (rules S1, S2, S5, G1, G2).
 
-use std::hash::BuildHasher;
 use std::mem;
 use std::net::SocketAddr;
 
@@ -14,7 +13,7 @@ use crate::types::{ConnectionId, Generation, Origin, Ttl};
 /// So much may a client say before it is welcome; one that says more is sent away.
 const UNHEARD_MAX: usize = 256;
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     /// A connection said Hello.
     pub(super) fn attach(
         &mut self,

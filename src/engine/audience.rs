@@ -1,7 +1,6 @@
 //! Watchers of locks and listeners to events, beside the clients concerned (rule R10). While there
 //! are none, they cost a look or two.
 
-use std::hash::BuildHasher;
 use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -61,7 +60,7 @@ pub struct Tenure {
     pub is_noted: bool,
 }
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     /// What somebody wants to hear of, as [`Effect::Happened`].
     pub fn listen(&mut self, listening: Listening) {
         self.listening = listening;

@@ -4,14 +4,13 @@
 //! hold and waiters wait, each at its place. They count as present although they have yet to return
 //! (rule S8). All holds are known, so no grace period is needed. One that was going on begins anew.
 
-use std::hash::BuildHasher;
 use std::ops::Range;
 
 use super::arena::SessionKey;
 use super::{EndReason, LockTable, Run};
 use crate::types::{Epoch, lease};
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     /// Another run goes on with this table.
     pub(super) fn go_on_in(&mut self, run: &Run) {
         self.limits = run.limits;

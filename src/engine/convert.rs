@@ -10,8 +10,6 @@
 //! Two requests are *partners* while one waits to convert the other. Nearly all requests have none.
 //! The code for those that have one is `#[cold]`, out of the way of all others.
 
-use std::hash::BuildHasher;
-
 use super::arena::{LockKey, RequestKey, SessionKey};
 use super::event::Request;
 use super::lock::{ClaimNode, Shape, share};
@@ -21,7 +19,7 @@ use super::session::Outcome;
 use super::{LockTable, News, Rejection};
 use crate::types::{FencingToken, Mode, OwnerId, RequestId, Ticket, Timestamp};
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     /// The request that `request` wants to convert, if it wants to, and if it can.
     pub(super) fn find_converted(
         &self,

@@ -14,7 +14,6 @@
 //! A *step* is a look at one claim, place or entry: about a tenth of a microsecond.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::hash::BuildHasher;
 use std::mem;
 
 use serde::{Deserialize, Serialize};
@@ -115,7 +114,7 @@ impl Deferred {
     }
 }
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     /// Steps taken since the table began: what the work of an event is measured in.
     pub fn steps(&self) -> u64 {
         self.deferred.steps()

@@ -6,7 +6,6 @@
 //! the work is done.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +16,7 @@ use super::image::sorted;
 use super::request::State;
 use super::table::Due;
 use super::{Effect, LockTable, Rejection};
+use crate::engine::seed::Seed;
 use crate::types::{ConnectionId, FencingToken, Identity, LockName, Origin, SessionId, Timestamp};
 
 /// Why and until when a lock is not granted, though it has room.
@@ -83,18 +83,17 @@ pub(super) struct Keep {
 /// How many locks are kept, or will be: claims of live requests that asked for it count, too.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
-#[serde(bound(serialize = "S: BuildHasher", deserialize = "S: BuildHasher + Default"))]
-pub(super) struct Kept<S> {
+pub(super) struct Kept {
     /// All of them.
     count: usize,
     /// Those of which it is known where they came from. Never zero.
     #[serde(with = "sorted")]
-    by_origin: HashMap<Origin, usize, S>,
+    by_origin: HashMap<Origin, usize, Seed>,
 }
 
-impl<S: BuildHasher + Clone> Kept<S> {
-    pub(super) fn new(hasher: S) -> Self {
-        Self { count: 0, by_origin: HashMap::with_hasher(hasher) }
+impl Kept {
+    pub(super) fn new(seed: Seed) -> Self {
+        Self { count: 0, by_origin: HashMap::with_hasher(seed) }
     }
 
     /// So many that came from there.
@@ -126,7 +125,7 @@ impl<S: BuildHasher + Clone> Kept<S> {
     }
 }
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     /// Whether a request may leave so many locks behind.
     pub(super) fn check_room_to_keep(
         &self,

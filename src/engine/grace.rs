@@ -3,7 +3,6 @@
 //! broken connection, which brings both sides to the same view (rule S3).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::BuildHasher;
 use std::iter;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use super::request::{Live, State};
 use super::session::Outcome;
 use super::table::Due;
 use super::{Durable, LockTable, News, Past, Rejection, Snapshot};
+use crate::engine::seed::Seed;
 use crate::types::{
     Epoch, FencingToken, LostReason, Mode, RequestId, TTL_MAX, Ticket, Timestamp, Ttl, lease,
 };
@@ -23,7 +23,7 @@ use crate::types::{
 /// hold what does not fit together.
 pub(super) const HOLDERS_COUNTED_MAX: usize = 1_024;
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     /// Takes over from the run before.
     pub(super) fn begin(&mut self, durable: Durable, past: Past, now: Timestamp) {
         let Past { snapshot, forfeits, next_record } = past;
@@ -154,7 +154,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         }
         let mut losers = BTreeSet::new();
         // What is free of each lock once they are gone.
-        let mut given_back: HashMap<LockKey, u64, S> = HashMap::with_hasher(self.locks.hasher());
+        let mut given_back: HashMap<LockKey, u64, Seed> = HashMap::with_hasher(self.locks.seed());
         for claim in self.claims_of(request) {
             let ClaimNode { lock: key, mode, .. } = self.claims[claim];
             // Those who lose another lock anyway go first, for they are gone already.

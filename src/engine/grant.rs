@@ -5,7 +5,6 @@
 //! possible. A grant of several locks unsettles the others, so it cascades. A queue whose head did
 //! not change is not looked at.
 
-use std::hash::BuildHasher;
 use std::iter;
 use std::mem;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use super::session::{Outcome, Session};
 use super::{Happening, LockTable, News, Rejection};
 use crate::types::{Claim, FencingToken, LockName, Mode, RequestId, SessionId};
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     /// Takes a request in: it is granted, waits or is rejected, and that is told (rules R1 to R6).
     pub(super) fn request(&mut self, session: SessionKey, request: &Request) {
         let id = request.id;

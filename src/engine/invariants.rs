@@ -1,12 +1,11 @@
 //! Invariants of the table, checked after every event in every test of the engine.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::hash::BuildHasher;
 
 use super::LockTable;
 use super::arena::{ClaimKey, LockKey, RequestKey};
 use super::away::Moving;
-use super::forfeit::{Limbo, RECORDS_MAX};
+use super::forfeit::{AfterRecord, RECORDS_MAX};
 use super::lock::{Shape, share};
 use super::owner::REQUESTS_LOOKED_THROUGH_MAX;
 use super::queue::Presence;
@@ -14,7 +13,7 @@ use super::request::State;
 use super::table::Due;
 use crate::types::{Mode, Origin, OwnerId};
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     /// Panics if the table contradicts itself or a rule.
     pub(super) fn assert_invariants(&self) {
         self.assert_each_is_well();
@@ -167,9 +166,15 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             of_sessions.extend(session.requests.iter(&self.requests.arena));
             over += 1;
         }
-        let in_limbo =
-            self.in_limbo.iter().filter(|pending| matches!(pending.then, Limbo::Session(_)));
-        assert_eq!(over, in_limbo.count(), "sessions that are over, and that have yet to be so");
+        let pending_forfeits = self
+            .pending_forfeits
+            .iter()
+            .filter(|pending| matches!(pending.then, AfterRecord::Session(_)));
+        assert_eq!(
+            over,
+            pending_forfeits.count(),
+            "sessions that are over, and that have yet to be so"
+        );
         let on_record: usize = self.records.iter().map(|record| record.count).sum();
         assert_eq!(on_record, self.record_count);
         assert!(on_record <= RECORDS_MAX, "{on_record} records");

@@ -15,9 +15,10 @@ use super::arena::{
 use super::delay::Delay;
 use super::image::sorted;
 use super::owner::Hold;
-use super::queue::{Entangled, NOBODY, Presence, ServiceQueue, Traits};
+use super::queue::{Entangled, NOBODY, Presence, ServiceQueue, WaiterFlags};
 use super::request::Requests;
 use super::row::{self, Marks};
+use crate::engine::seed::Seed;
 use crate::types::{FencingToken, LockName, Mode};
 
 /// A lock that is held, waited for, or delayed. Others do not exist.
@@ -232,8 +233,7 @@ impl Lock {
 /// All locks in use, found by name.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
-#[serde(bound(serialize = "S: BuildHasher", deserialize = "S: BuildHasher + Default"))]
-pub(super) struct Locks<S> {
+pub(super) struct Locks {
     arena: Arena<LockKey, Lock>,
     /// The queues of those for which somebody waits.
     queues: Arena<QueueKey, ServiceQueue>,
@@ -242,20 +242,20 @@ pub(super) struct Locks<S> {
     by_name: HashTable<LockKey>,
     /// The names of those that somebody watches, in use or not.
     #[serde(skip)]
-    watched: HashSet<LockName, S>,
+    watched: HashSet<LockName, Seed>,
     /// The marks among the holders of those that have many. Invariant: agrees with `Lock::is_marked`.
     #[serde(with = "sorted")]
-    marks: HashMap<LockKey, HolderMarks, S>,
+    marks: HashMap<LockKey, HolderMarks, Seed>,
     #[serde(skip)]
-    hasher: S,
+    seed: Seed,
 }
 
 /// Some of the holders of a lock, by their tokens.
 type HolderMarks = Box<Marks<Option<FencingToken>, ClaimKey>>;
 
 /// Nearly all locks have no marks, and are not looked up.
-fn take_marks<S: BuildHasher>(
-    marks: &mut HashMap<LockKey, HolderMarks, S>,
+fn take_marks(
+    marks: &mut HashMap<LockKey, HolderMarks, Seed>,
     is_marked: bool,
     key: LockKey,
 ) -> Option<HolderMarks> {
@@ -263,8 +263,8 @@ fn take_marks<S: BuildHasher>(
 }
 
 /// Says whether there are any.
-fn put_marks<S: BuildHasher>(
-    marks: &mut HashMap<LockKey, HolderMarks, S>,
+fn put_marks(
+    marks: &mut HashMap<LockKey, HolderMarks, Seed>,
     of_lock: Option<HolderMarks>,
     key: LockKey,
 ) -> bool {
@@ -272,28 +272,28 @@ fn put_marks<S: BuildHasher>(
 }
 
 /// What holders stand in the order of.
-fn token_in<S>(requests: &Requests<S>) -> impl Fn(&ClaimNode) -> Option<FencingToken> {
+fn token_in(requests: &Requests) -> impl Fn(&ClaimNode) -> Option<FencingToken> {
     |node| requests[node.request].token()
 }
 
-impl<S: BuildHasher + Clone> Locks<S> {
-    pub(super) fn new(hasher: S) -> Self {
-        let watched = HashSet::with_hasher(hasher.clone());
-        let marks = HashMap::with_hasher(hasher.clone());
+impl Locks {
+    pub(super) fn new(seed: Seed) -> Self {
+        let watched = HashSet::with_hasher(seed.clone());
+        let marks = HashMap::with_hasher(seed.clone());
         let (arena, queues) = (Arena::new(), Arena::new());
-        Self { arena, queues, by_name: HashTable::new(), watched, marks, hasher }
+        Self { arena, queues, by_name: HashTable::new(), watched, marks, seed }
     }
 
-    /// Finds all of them anew, by `hasher`.
-    pub(super) fn index(&mut self, hasher: S) {
+    /// Finds all of them anew, by `seed`.
+    pub(super) fn index(&mut self, seed: Seed) {
         let keys: Vec<LockKey> = self.arena.keys().collect();
         self.by_name.reserve(keys.len(), |key| self.arena[*key].hash);
         for key in keys {
-            let hash = hasher.hash_one(self.arena[key].name.as_str());
+            let hash = seed.hash_one(self.arena[key].name.as_str());
             self.arena[key].hash = hash;
             self.by_name.insert_unique(hash, key, |key| self.arena[*key].hash);
         }
-        self.hasher = hasher;
+        self.seed = seed;
     }
 
     /// Somebody wants to hear whenever the holders of this lock change.
@@ -313,8 +313,8 @@ impl<S: BuildHasher + Clone> Locks<S> {
     }
 
     /// What makes maps of things that clients choose safe.
-    pub(super) fn hasher(&self) -> S {
-        self.hasher.clone()
+    pub(super) fn seed(&self) -> Seed {
+        self.seed.clone()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -322,14 +322,14 @@ impl<S: BuildHasher + Clone> Locks<S> {
     }
 
     pub(super) fn find(&self, name: &str) -> Option<LockKey> {
-        let hash = self.hasher.hash_one(name);
+        let hash = self.seed.hash_one(name);
         self.by_name.find(hash, |key| self.arena[*key].name.as_str() == name).copied()
     }
 
     /// The lock of this name; if it was free, it is in use from now on.
     pub(super) fn find_or_use(&mut self, name: &LockName) -> LockKey {
-        let Self { arena, by_name, watched, hasher, .. } = self;
-        let hash = hasher.hash_one(name.as_str());
+        let Self { arena, by_name, watched, seed, .. } = self;
+        let hash = seed.hash_one(name.as_str());
         let found = by_name.entry(hash, |key| arena[*key].name == *name, |key| arena[*key].hash);
         match found {
             Entry::Occupied(entry) => *entry.get(),
@@ -369,14 +369,14 @@ impl<S: BuildHasher + Clone> Locks<S> {
         &mut self,
         key: LockKey,
         claims: &mut ClaimArena,
-        requests: &Requests<S>,
+        requests: &Requests,
         claim: ClaimKey,
-        traits: Traits,
+        flags: WaiterFlags,
     ) -> bool {
         let Self { arena, queues, .. } = self;
         let new = || queues.insert(ServiceQueue::EMPTY);
         let queue = *arena[key].queue.get_or_insert_with(new);
-        queues[queue].enter(claims, requests, claim, traits)
+        queues[queue].enter(claims, requests, claim, flags)
     }
 
     /// The next in line for a lock: the first in its queue who is not away.
@@ -384,7 +384,7 @@ impl<S: BuildHasher + Clone> Locks<S> {
         &self,
         key: LockKey,
         claims: &ClaimArena,
-        requests: &Requests<S>,
+        requests: &Requests,
     ) -> Option<ClaimKey> {
         self.queue(key).first_present(claims, requests)
     }
@@ -395,7 +395,7 @@ impl<S: BuildHasher + Clone> Locks<S> {
         &mut self,
         key: LockKey,
         claims: &ClaimArena,
-        requests: &Requests<S>,
+        requests: &Requests,
         claim: ClaimKey,
         presence: Presence,
     ) -> bool {
@@ -409,13 +409,13 @@ impl<S: BuildHasher + Clone> Locks<S> {
         &mut self,
         key: LockKey,
         claims: &mut ClaimArena,
-        requests: &Requests<S>,
+        requests: &Requests,
         claim: ClaimKey,
-        traits: Traits,
+        flags: WaiterFlags,
     ) {
         let Self { arena, queues, .. } = self;
         let Some(queue) = arena[key].queue else { return };
-        queues[queue].leave(claims, requests, claim, traits);
+        queues[queue].leave(claims, requests, claim, flags);
         if queues[queue].is_empty() {
             queues.remove(queue);
             arena[key].queue = None;
@@ -427,7 +427,7 @@ impl<S: BuildHasher + Clone> Locks<S> {
         &mut self,
         key: LockKey,
         claims: &mut ClaimArena,
-        requests: &Requests<S>,
+        requests: &Requests,
         claim: ClaimKey,
     ) {
         let lock = &mut self.arena[key];
@@ -447,7 +447,7 @@ impl<S: BuildHasher + Clone> Locks<S> {
         &mut self,
         key: LockKey,
         claims: &mut ClaimArena,
-        requests: &Requests<S>,
+        requests: &Requests,
         claim: ClaimKey,
     ) {
         let lock = &mut self.arena[key];
@@ -465,7 +465,7 @@ impl<S: BuildHasher + Clone> Locks<S> {
         &self,
         key: LockKey,
         claims: &ClaimArena,
-        requests: &Requests<S>,
+        requests: &Requests,
         token: FencingToken,
     ) -> Option<ClaimKey> {
         let lock = &self.arena[key];
@@ -507,12 +507,7 @@ impl<S: BuildHasher + Clone> Locks<S> {
     }
 
     #[cfg(test)]
-    pub(super) fn invariant_holders(
-        &self,
-        key: LockKey,
-        claims: &ClaimArena,
-        requests: &Requests<S>,
-    ) {
+    pub(super) fn invariant_holders(&self, key: LockKey, claims: &ClaimArena, requests: &Requests) {
         let (lock, marks) = (&self.arena[key], self.marks.get(&key));
         assert_eq!(lock.is_marked, marks.is_some(), "{}: whether it has marks", lock.name);
         row::invariant(&lock.holders, marks.map(|it| &**it), claims, token_in(requests));
@@ -538,14 +533,14 @@ impl<S: BuildHasher + Clone> Locks<S> {
     }
 }
 
-impl<S> std::ops::Index<LockKey> for Locks<S> {
+impl std::ops::Index<LockKey> for Locks {
     type Output = Lock;
     fn index(&self, key: LockKey) -> &Lock {
         &self.arena[key]
     }
 }
 
-impl<S> std::ops::IndexMut<LockKey> for Locks<S> {
+impl std::ops::IndexMut<LockKey> for Locks {
     fn index_mut(&mut self, key: LockKey) -> &mut Lock {
         &mut self.arena[key]
     }

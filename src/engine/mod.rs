@@ -51,9 +51,11 @@ mod lock;
 mod owner;
 mod place;
 mod queue;
+mod rejection;
 mod request;
 mod revoke;
 mod row;
+mod seed;
 mod session;
 mod snapshot;
 mod supersede;
@@ -67,15 +69,15 @@ pub use audience::{Happened, LONG_TENURE, Listening, Tenure};
 pub use deadlock::STEPS_MAX;
 pub use deferred::SLICE_STEPS_MAX;
 pub use delay::Pause;
-pub use effect::{
-    CYCLE_TOLD_MAX, CycleLink, Effect, EndReason, Forfeit, Happening, News, Rejection, Standing,
-};
+pub use effect::{Effect, EndReason, Forfeit, Happening, News, Standing};
 pub use event::{
     Account, Attach, Command, Event, Extras, Place, Progress, Reclaim, Request, Run, Supersede,
     Wait,
 };
 pub use forfeit::{RECORDS_MAX, REVOCATIONS_WAITING_MAX};
 pub use place::PLACES_TOLD_MAX;
+pub use rejection::{CYCLE_TOLD_MAX, CycleLink, Rejection};
+pub use seed::Seed;
 pub use snapshot::Snapshot;
 pub use table::{Counts, HEARTBEAT, LockTable};
 pub use tokens::{TOKEN_BLOCK, TOKENS_AHEAD_DAYS_MAX};

@@ -3,7 +3,6 @@
 //! nothing of this.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::BuildHasher;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +10,7 @@ use super::LockTable;
 use super::arena::{Arena, Chain, LockKey, OwnerKey, RequestKey, SessionKey, is_mostly_empty};
 use super::lock::{ClaimNode, share};
 use super::request::Live;
+use crate::engine::seed::Seed;
 use crate::types::{FencingToken, OwnerId};
 
 /// What an owner of no more requests than this holds is looked for among them.
@@ -99,22 +99,21 @@ pub(super) enum Hold {
 /// All owners, found by session and number.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
-#[serde(bound(serialize = "S: BuildHasher", deserialize = "S: BuildHasher + Default"))]
-pub(super) struct Owners<S> {
+pub(super) struct Owners {
     arena: Arena<OwnerKey, Owner>,
     /// Those with a name.
     #[serde(skip)]
-    by_id: HashMap<(SessionKey, OwnerId), OwnerKey, S>,
+    by_id: HashMap<(SessionKey, OwnerId), OwnerKey, Seed>,
 }
 
-impl<S: BuildHasher> Owners<S> {
-    pub(super) fn new(hasher: S) -> Self {
-        Self { arena: Arena::new(), by_id: HashMap::with_hasher(hasher) }
+impl Owners {
+    pub(super) fn new(seed: Seed) -> Self {
+        Self { arena: Arena::new(), by_id: HashMap::with_hasher(seed) }
     }
 
-    /// Finds all of them anew, by `hasher`.
-    pub(super) fn index(&mut self, hasher: S) {
-        self.by_id = HashMap::with_hasher(hasher);
+    /// Finds all of them anew, by `seed`.
+    pub(super) fn index(&mut self, seed: Seed) {
+        self.by_id = HashMap::with_hasher(seed);
         let Self { arena, by_id } = self;
         let named = arena.keys().filter(|key| !arena[*key].is_unnamed());
         by_id.extend(named.map(|key| ((arena[key].session, arena[key].id), key)));
@@ -165,7 +164,7 @@ impl<S: BuildHasher> Owners<S> {
     }
 }
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     /// From now on it is kept what the owner holds, if it has too many requests to look through.
     pub(super) fn note_holdings_of_many(&mut self, owner: OwnerKey) {
         let Owner { requests, holdings, .. } = &self.owners[owner];
@@ -206,14 +205,14 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 }
 
-impl<S> std::ops::Index<OwnerKey> for Owners<S> {
+impl std::ops::Index<OwnerKey> for Owners {
     type Output = Owner;
     fn index(&self, key: OwnerKey) -> &Owner {
         &self.arena[key]
     }
 }
 
-impl<S> std::ops::IndexMut<OwnerKey> for Owners<S> {
+impl std::ops::IndexMut<OwnerKey> for Owners {
     fn index_mut(&mut self, key: OwnerKey) -> &mut Owner {
         &mut self.arena[key]
     }

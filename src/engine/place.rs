@@ -1,12 +1,11 @@
 //! The place of a waiting request in the queues of all its locks, and the messages about it. After
 //! a crash, a ticket names the place.
 
-use std::hash::BuildHasher;
 use std::mem;
 
 use super::arena::{LockKey, RequestKey};
 use super::lock::ClaimNode;
-use super::queue::{Presence, Traits};
+use super::queue::{Presence, WaiterFlags};
 use super::request::{Live, Rank, State};
 use super::session::Outcome;
 use super::table::Due;
@@ -18,7 +17,7 @@ use crate::types::{Ticket, Timestamp};
 /// queue is (rule R9).
 pub const PLACES_TOLD_MAX: usize = 64;
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     /// A queue has a limit. Who comes back to its place was let in before, and finds room where a
     /// newcomer stands.
     pub(super) fn check_room_to_wait(
@@ -78,12 +77,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         {
             (*has, *ends) = (ticket, deadline);
         }
-        let traits = self.traits(request);
+        let flags = self.flags(request);
         let Live { first, session, .. } = self.requests[request];
         let presence = self.sessions[session].presence();
         self.each_claim(first, |table, claim, lock| {
             let Self { locks, claims, requests, .. } = table;
-            if locks.enter_queue(lock, claims, requests, claim, traits) {
+            if locks.enter_queue(lock, claims, requests, claim, flags) {
                 // The places behind it have changed.
                 table.unsettle(lock);
             }
@@ -101,12 +100,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// What queues have to know of a request.
-    fn traits(&self, request: RequestKey) -> Traits {
+    fn flags(&self, request: RequestKey) -> WaiterFlags {
         let live = &self.requests[request];
         let (told, converts) = (live.is_told(), live.is_conversion());
         let is_pair = converts && self.is_pair(request);
         let (entangled, supersedes) = (self.is_entangled(request), live.supersedes());
-        Traits { told, entangled, converts, is_pair, supersedes }
+        WaiterFlags { told, entangled, converts, is_pair, supersedes }
     }
 
     /// Whether others may wait for something else than the lock because of it. The same as long as a
@@ -139,11 +138,11 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         {
             self.waits_for_less(request, owner);
         }
-        let traits = self.traits(request);
+        let flags = self.flags(request);
         self.each_claim(first, |table, claim, lock| {
             if table.claims[claim].is_queued() {
                 let Self { locks, claims, requests, .. } = table;
-                locks.leave_queue(lock, claims, requests, claim, traits);
+                locks.leave_queue(lock, claims, requests, claim, flags);
                 table.unsettle(lock);
             }
         });

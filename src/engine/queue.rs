@@ -26,7 +26,7 @@ pub(super) enum Presence {
 /// What a queue has to know of a claim's request.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is counted by itself")]
-pub(super) struct Traits {
+pub(super) struct WaiterFlags {
     /// Whether it is told its place.
     pub(super) told: bool,
     /// Whether it is entangled.
@@ -92,10 +92,10 @@ impl ServiceQueue {
     }
 
     /// The first who is not away.
-    pub(super) fn first_present<S>(
+    pub(super) fn first_present(
         &self,
         arena: &ClaimArena,
-        requests: &Requests<S>,
+        requests: &Requests,
     ) -> Option<ClaimKey> {
         let head = self.head()?;
         if self.away.is_empty() {
@@ -110,10 +110,10 @@ impl ServiceQueue {
     }
 
     /// Somebody in it goes or comes. Says whether the next in line may be another one now.
-    pub(super) fn mark<S>(
+    pub(super) fn mark(
         &mut self,
         arena: &ClaimArena,
-        requests: &Requests<S>,
+        requests: &Requests,
         claim: ClaimKey,
         presence: Presence,
     ) -> bool {
@@ -171,35 +171,35 @@ impl ServiceQueue {
 
     /// A claim enters at the place that its ticket, or its right to go first, gives it. Says whether
     /// others stand behind it.
-    pub(super) fn enter<S>(
+    pub(super) fn enter(
         &mut self,
         arena: &mut ClaimArena,
-        requests: &Requests<S>,
+        requests: &Requests,
         claim: ClaimKey,
-        traits: Traits,
+        flags: WaiterFlags,
     ) -> bool {
         let rank = |node: &ClaimNode| requests.rank(node.request);
         let next = self.claims.add(arena, claim, rank);
-        self.conversions += u32::from(traits.converts);
-        self.pairs += u32::from(traits.is_pair);
+        self.conversions += u32::from(flags.converts);
+        self.pairs += u32::from(flags.is_pair);
         arena[claim].place = match next {
             None => u32::try_from(self.claims.len()).unwrap_or(u32::MAX),
-            Some(next) if traits.converts && !requests[arena[next].request].is_conversion() => {
+            Some(next) if flags.converts && !requests[arena[next].request].is_conversion() => {
                 self.conversions
             }
             // Only a bound until the places are told; but not zero, for it is in the queue.
             Some(next) => arena[next].place,
         };
-        if traits.entangled {
+        if flags.entangled {
             self.entangled.add(arena, claim, rank);
         }
         if self.has_away() {
             self.away.come_back(arena, requests, claim);
         }
-        self.told += u32::from(traits.told);
+        self.told += u32::from(flags.told);
         let mode = arena[claim].mode;
         self.share_max = self.share_max.max(share(mode));
-        if traits.supersedes {
+        if flags.supersedes {
             self.superseding = Some(claim);
         }
         let is_first = self.claims.len() == 1;
@@ -208,27 +208,27 @@ impl ServiceQueue {
         next.is_some()
     }
 
-    pub(super) fn leave<S>(
+    pub(super) fn leave(
         &mut self,
         arena: &mut ClaimArena,
-        requests: &Requests<S>,
+        requests: &Requests,
         claim: ClaimKey,
-        traits: Traits,
+        flags: WaiterFlags,
     ) {
         if self.has_away() {
             self.away.leave(arena, requests, claim);
         }
         let rank = |node: &ClaimNode| requests.rank(node.request);
         self.claims.remove(arena, claim, rank);
-        if traits.entangled {
+        if flags.entangled {
             self.entangled.remove(arena, claim, rank);
         }
         if self.superseding == Some(claim) {
             self.superseding = None;
         }
-        self.told -= u32::from(traits.told);
-        self.conversions -= u32::from(traits.converts);
-        self.pairs -= u32::from(traits.is_pair);
+        self.told -= u32::from(flags.told);
+        self.conversions -= u32::from(flags.converts);
+        self.pairs -= u32::from(flags.is_pair);
         arena[claim].place = 0;
         if self.claims.is_empty() {
             self.share_max = 0;
@@ -241,7 +241,7 @@ impl ServiceQueue {
     }
 
     #[cfg(test)]
-    pub(super) fn invariant<S>(&self, arena: &ClaimArena, requests: &Requests<S>) {
+    pub(super) fn invariant(&self, arena: &ClaimArena, requests: &Requests) {
         let rank = |node: &ClaimNode| requests.rank(node.request);
         self.claims.invariant(arena, rank);
         self.entangled.invariant(arena, rank);
@@ -259,7 +259,7 @@ impl ServiceQueue {
 
     /// Those who are away.
     #[cfg(test)]
-    pub(super) fn away<S>(&self, arena: &ClaimArena, requests: &Requests<S>) -> Vec<ClaimKey> {
+    pub(super) fn away(&self, arena: &ClaimArena, requests: &Requests) -> Vec<ClaimKey> {
         self.away.invariant(arena, requests, self.claims.iter(arena))
     }
 }

@@ -15,6 +15,7 @@ use super::arena::{
 use super::delay::Keep;
 use super::event::{Progress, Supersede};
 use super::owner::ByOwner;
+use crate::engine::seed::Seed;
 use crate::types::{FencingToken, Note, RequestId, Ticket, Timestamp};
 
 /// A request that waits or holds.
@@ -220,18 +221,17 @@ const ROW: u64 = 8;
 const NEIGHBOUR: u64 = (1 << 57) + 1;
 
 /// Where to look for a request. Ids come one after the other: with a million others in the table, each
-/// would be at a place that no cache knows. So only the rows are scattered, by the hasher's seed, and
+/// would be at a place that no cache knows. So only the rows are scattered, by the seed's seed, and
 /// no choice of ids brings more than a row together.
-fn hash_of(hasher: &impl BuildHasher, session: SessionKey, id: RequestId) -> u64 {
+fn hash_of(seed: &impl BuildHasher, session: SessionKey, id: RequestId) -> u64 {
     let (row, place) = (id.number() / ROW, id.number() % ROW);
-    hasher.hash_one((session, row)).wrapping_add(place * NEIGHBOUR)
+    seed.hash_one((session, row)).wrapping_add(place * NEIGHBOUR)
 }
 
 /// All live requests, found by session and id.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
-#[serde(bound(serialize = "S: BuildHasher", deserialize = "S: BuildHasher + Default"))]
-pub(super) struct Requests<S> {
+pub(super) struct Requests {
     pub(super) arena: Arena<RequestKey, Live>,
     #[serde(skip)]
     by_id: HashTable<RequestKey>,
@@ -239,20 +239,20 @@ pub(super) struct Requests<S> {
     #[serde(skip)]
     latest: Option<RequestKey>,
     #[serde(skip)]
-    hasher: S,
+    seed: Seed,
 }
 
-impl<S: BuildHasher> Requests<S> {
-    pub(super) fn new(hasher: S) -> Self {
-        Self { arena: Arena::new(), by_id: HashTable::new(), latest: None, hasher }
+impl Requests {
+    pub(super) fn new(seed: Seed) -> Self {
+        Self { arena: Arena::new(), by_id: HashTable::new(), latest: None, seed }
     }
 
-    /// Finds all of them anew, by `hasher`.
-    pub(super) fn index(&mut self, hasher: S) {
+    /// Finds all of them anew, by `seed`.
+    pub(super) fn index(&mut self, seed: Seed) {
         let arena = mem::replace(&mut self.arena, Arena::new());
-        *self = Self { arena, ..Self::new(hasher) };
-        let Self { arena, by_id, hasher, .. } = self;
-        let hash = |key: &RequestKey| hash_of(hasher, arena[*key].session, arena[*key].id);
+        *self = Self { arena, ..Self::new(seed) };
+        let Self { arena, by_id, seed, .. } = self;
+        let hash = |key: &RequestKey| hash_of(seed, arena[*key].session, arena[*key].id);
         by_id.reserve(arena.len(), hash);
         for key in arena.keys() {
             by_id.insert_unique(hash(&key), key, hash);
@@ -274,29 +274,29 @@ impl<S: BuildHasher> Requests<S> {
         {
             return Some(key);
         }
-        let hash = hash_of(&self.hasher, session, id);
+        let hash = hash_of(&self.seed, session, id);
         self.by_id.find(hash, |key| is_meant(&self.arena[*key])).copied()
     }
 
     pub(super) fn insert(&mut self, live: Live) -> RequestKey {
-        let hash = hash_of(&self.hasher, live.session, live.id);
+        let hash = hash_of(&self.seed, live.session, live.id);
         let key = self.arena.insert(live);
         self.latest = Some(key);
-        let Self { arena, by_id, hasher, .. } = self;
-        let rehash = |key: &RequestKey| hash_of(hasher, arena[*key].session, arena[*key].id);
+        let Self { arena, by_id, seed, .. } = self;
+        let rehash = |key: &RequestKey| hash_of(seed, arena[*key].session, arena[*key].id);
         by_id.insert_unique(hash, key, rehash);
         key
     }
 
     pub(super) fn remove(&mut self, key: RequestKey) -> Live {
         let live = self.arena.remove(key);
-        let hash = hash_of(&self.hasher, live.session, live.id);
+        let hash = hash_of(&self.seed, live.session, live.id);
         if let Ok(entry) = self.by_id.find_entry(hash, |other| *other == key) {
             entry.remove();
         }
         if is_mostly_empty(self.by_id.len(), self.by_id.capacity()) {
-            let Self { arena, by_id, hasher, .. } = self;
-            let rehash = |key: &RequestKey| hash_of(hasher, arena[*key].session, arena[*key].id);
+            let Self { arena, by_id, seed, .. } = self;
+            let rehash = |key: &RequestKey| hash_of(seed, arena[*key].session, arena[*key].id);
             by_id.shrink_to(by_id.len() * 2, rehash);
         }
         live
@@ -308,7 +308,7 @@ impl<S: BuildHasher> Requests<S> {
     }
 }
 
-impl<S> Requests<S> {
+impl Requests {
     /// Where a request stands in queues.
     pub(super) fn rank(&self, request: RequestKey) -> Rank {
         let live = &self.arena[request];
@@ -316,14 +316,14 @@ impl<S> Requests<S> {
     }
 }
 
-impl<S> std::ops::Index<RequestKey> for Requests<S> {
+impl std::ops::Index<RequestKey> for Requests {
     type Output = Live;
     fn index(&self, key: RequestKey) -> &Live {
         &self.arena[key]
     }
 }
 
-impl<S> std::ops::IndexMut<RequestKey> for Requests<S> {
+impl std::ops::IndexMut<RequestKey> for Requests {
     fn index_mut(&mut self, key: RequestKey) -> &mut Live {
         &mut self.arena[key]
     }

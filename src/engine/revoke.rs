@@ -1,16 +1,14 @@
 //! Revocation by an operator (rule R11): it is put on record, then done.
 
-use std::hash::BuildHasher;
-
 use super::arena::RequestKey;
 use super::delay::Parting;
-use super::forfeit::Limbo;
+use super::forfeit::AfterRecord;
 use super::request::State;
 use super::session::Outcome;
 use super::{Effect, Forfeit, LockTable, News, Rejection};
 use crate::types::{ConnectionId, FencingToken, LockName, LostReason};
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     /// An operator wants a lock taken away from the holder with this token (rule R11). That is put on
     /// record first; also for what it converted, which whoever did not hear of the grant still has. If
     /// the lock is only kept, that ends at once: a crash forgets it, too.
@@ -37,9 +35,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if let Some(replaced) =
             self.requests[request].more().replaced.filter(|before| *before != token)
         {
-            self.record(Forfeit::Grant(replaced), Limbo::Nothing);
+            self.record(Forfeit::Grant(replaced), AfterRecord::Nothing);
         }
-        let revoke = Limbo::Revoke { connection, query_id, name, token };
+        let revoke = AfterRecord::Revoke { connection, query_id, name, token };
         self.record(Forfeit::Grant(token), revoke);
     }
 

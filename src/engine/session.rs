@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasher;
 use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use super::event::Command;
 use super::queue::Presence;
 use super::row::Row;
 use super::{EndReason, News, Rejection};
+use crate::engine::seed::Seed;
 use crate::types::{
     ConnectionId, FencingToken, Generation, Identity, LostReason, Origin, RejectionCode, RequestId,
     SessionId, Timestamp, Ttl,
@@ -195,38 +195,37 @@ impl Session {
 /// All sessions, found by id and by connection.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
-#[serde(bound(serialize = "S: BuildHasher", deserialize = "S: BuildHasher + Default"))]
-pub(super) struct Sessions<S> {
+pub(super) struct Sessions {
     arena: Arena<SessionKey, Session>,
     #[serde(skip)]
-    by_id: HashMap<SessionId, SessionKey, S>,
+    by_id: HashMap<SessionId, SessionKey, Seed>,
     /// The session of each connection that has one. Invariant: agrees with `Session::connection`.
     #[serde(skip)]
-    by_connection: HashMap<ConnectionId, SessionKey, S>,
+    by_connection: HashMap<ConnectionId, SessionKey, Seed>,
     /// How many of those that are not over come from each address that is known. None has 0.
     #[serde(skip)]
-    by_origin: HashMap<Origin, usize, S>,
+    by_origin: HashMap<Origin, usize, Seed>,
     /// The one that was found last: whoever speaks says several things at a time. Only where to look
     /// first, it may be any or none.
     #[serde(skip)]
     found: Cell<Option<SessionKey>>,
 }
 
-impl<S: BuildHasher + Clone> Sessions<S> {
-    pub(super) fn new(hasher: S) -> Self {
+impl Sessions {
+    pub(super) fn new(seed: Seed) -> Self {
         Self {
             arena: Arena::new(),
-            by_id: HashMap::with_hasher(hasher.clone()),
-            by_connection: HashMap::with_hasher(hasher.clone()),
-            by_origin: HashMap::with_hasher(hasher),
+            by_id: HashMap::with_hasher(seed.clone()),
+            by_connection: HashMap::with_hasher(seed.clone()),
+            by_origin: HashMap::with_hasher(seed),
             found: Cell::new(None),
         }
     }
 
-    /// Finds all of them anew, by `hasher`.
-    pub(super) fn index(&mut self, hasher: S) {
+    /// Finds all of them anew, by `seed`.
+    pub(super) fn index(&mut self, seed: Seed) {
         let arena = mem::replace(&mut self.arena, Arena::new());
-        *self = Self { arena, ..Self::new(hasher) };
+        *self = Self { arena, ..Self::new(seed) };
         let living: Vec<SessionKey> = self.keys().collect();
         for key in living {
             let Session { id, connection, peer, .. } = self.arena[key];
@@ -391,20 +390,20 @@ impl<S: BuildHasher + Clone> Sessions<S> {
 }
 
 /// Gives memory back when a map that was large stands mostly empty.
-fn trim<K: Eq + std::hash::Hash, V, S: BuildHasher>(map: &mut HashMap<K, V, S>) {
+fn trim<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V, Seed>) {
     if is_mostly_empty(map.len(), map.capacity()) {
         map.shrink_to(map.len() * 2);
     }
 }
 
-impl<S> std::ops::Index<SessionKey> for Sessions<S> {
+impl std::ops::Index<SessionKey> for Sessions {
     type Output = Session;
     fn index(&self, key: SessionKey) -> &Session {
         &self.arena[key]
     }
 }
 
-impl<S> std::ops::IndexMut<SessionKey> for Sessions<S> {
+impl std::ops::IndexMut<SessionKey> for Sessions {
     fn index_mut(&mut self, key: SessionKey) -> &mut Session {
         &mut self.arena[key]
     }

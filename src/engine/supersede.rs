@@ -6,8 +6,6 @@
 //! gone. If it is refused, they are where they were, and nothing has happened. If it is granted or
 //! waits, they are answered.
 
-use std::hash::BuildHasher;
-
 use super::arena::{RequestKey, SessionKey};
 use super::event::{Extras, Request, Supersede};
 use super::request::{Live, State};
@@ -15,7 +13,7 @@ use super::session::Outcome;
 use super::{LockTable, News, Rejection};
 use crate::types::LockName;
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     /// Admits a request that wants something besides, which few do, or leaves no trace of it.
     #[cold]
     pub(super) fn admit_with(

@@ -4,7 +4,6 @@
 //! `snapshot.rs`.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::hash::BuildHasher;
 use std::mem;
 use std::ops::Range;
 use std::time::Duration;
@@ -16,13 +15,14 @@ use super::audience::Listening;
 use super::deferred::{Deferred, REFILE_STEPS};
 use super::delay::Kept;
 use super::event::Event;
-use super::forfeit::{Limbo, Pending, Record};
+use super::forfeit::{AfterRecord, PendingForfeit, Record};
 use super::lock::{ClaimArena, Locks};
 use super::owner::Owners;
 use super::request::{Requests, State};
 use super::session::{Outcome, Session, Sessions};
 use super::tokens::Tokens;
 use super::{Effect, EndReason, Forfeit, Happening, News, Rejection, Start};
+use crate::engine::seed::Seed;
 use crate::types::{
     ConnectionId, Epoch, FencingToken, Limits, LockName, LostReason, RequestId, SessionId,
     Timestamp,
@@ -33,8 +33,7 @@ use crate::types::{
 /// # Examples
 ///
 /// ```
-/// use std::hash::RandomState;
-/// use coordinator::engine::{Attach, Durable, Effect, Event, LockTable, Past, Snapshot, Start};
+/// use coordinator::engine::{Attach, Durable, Effect, Event, LockTable, Past, Seed, Snapshot, Start};
 /// use coordinator::types::*;
 ///
 /// let durable = Durable {
@@ -47,7 +46,7 @@ use crate::types::{
 /// let past = Past { snapshot: Some(Snapshot::default()), ..Past::default() };
 /// let start = Start { durable, first_token, plausible: durable, past };
 /// let now = Timestamp::from_micros(0);
-/// let mut table = LockTable::new(Limits::default(), start, RandomState::new(), now);
+/// let mut table = LockTable::new(Limits::default(), start, Seed::default(), now);
 /// let mut effects = Vec::new();
 /// let hello = Event::Attach {
 ///     connection: ConnectionId::new(1),
@@ -66,22 +65,21 @@ use crate::types::{
 /// ```
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
-#[serde(bound(serialize = "S: BuildHasher", deserialize = "S: BuildHasher + Default"))]
-pub struct LockTable<S> {
+pub struct LockTable {
     /// The limits: bounds on everything that clients can cause.
     pub(super) limits: Limits,
     /// Who is there.
-    pub(super) sessions: Sessions<S>,
+    pub(super) sessions: Sessions,
     /// Who asks, within a session.
-    pub(super) owners: Owners<S>,
+    pub(super) owners: Owners,
     /// What they want and have.
-    pub(super) requests: Requests<S>,
+    pub(super) requests: Requests,
     /// The requests' claims, each in one lock's queue or among its holders.
     pub(super) claims: ClaimArena,
     /// What is wanted and had.
-    pub(super) locks: Locks<S>,
+    pub(super) locks: Locks,
     /// How many of those are kept, or will be.
-    pub(super) kept: Kept<S>,
+    pub(super) kept: Kept,
     /// The counter behind the fencing tokens.
     pub(super) tokens: Tokens,
     /// When each session is to be looked at, at the latest. Invariant: (`wakes`, key) of each.
@@ -99,7 +97,7 @@ pub struct LockTable<S> {
     /// Who and what may not reclaim. Empty outside the grace period.
     pub(super) forfeited: BTreeSet<Forfeit>,
     /// What is to happen when it is on record, in the order of the records.
-    pub(super) in_limbo: VecDeque<Pending>,
+    pub(super) pending_forfeits: VecDeque<PendingForfeit>,
     /// What is on record, or on its way there. Those of earlier runs are one.
     pub(super) records: VecDeque<Record>,
     /// How many they are. Invariant: the sum of their counts, and no more than `RECORDS_MAX`.
@@ -192,18 +190,17 @@ pub struct Counts {
     pub draining: bool,
 }
 
-impl<S: BuildHasher + Clone> LockTable<S> {
-    /// A table as the run before left it. `hasher` should be seeded where clients choose the names;
-    /// the rules do not depend on it.
-    pub fn new(limits: Limits, start: Start, hasher: S, now: Timestamp) -> Self {
+impl LockTable {
+    /// A table as the run before left it. The rules do not depend on the seed, see [`Seed`].
+    pub fn new(limits: Limits, start: Start, seed: Seed, now: Timestamp) -> Self {
         let mut table = Self {
             limits,
-            sessions: Sessions::new(hasher.clone()),
-            requests: Requests::new(hasher.clone()),
+            sessions: Sessions::new(seed.clone()),
+            requests: Requests::new(seed.clone()),
             claims: ClaimArena::new(),
-            locks: Locks::new(hasher.clone()),
-            kept: Kept::new(hasher.clone()),
-            owners: Owners::new(hasher),
+            locks: Locks::new(seed.clone()),
+            kept: Kept::new(seed.clone()),
+            owners: Owners::new(seed),
             tokens: Tokens::new(&start),
             leases: BTreeSet::new(),
             timeouts: BTreeSet::new(),
@@ -212,7 +209,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             deferred: Deferred::NOTHING,
             grace_until: None,
             forfeited: BTreeSet::new(),
-            in_limbo: VecDeque::new(),
+            pending_forfeits: VecDeque::new(),
             records: VecDeque::new(),
             record_count: 0,
             next_record: 0,
@@ -488,7 +485,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         if self.sessions[key].requests.is_empty() {
             self.sessions.forget(key);
         } else {
-            self.record(Forfeit::Session(id), Limbo::Session(key));
+            self.record(Forfeit::Session(id), AfterRecord::Session(key));
         }
     }
 

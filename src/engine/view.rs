@@ -1,6 +1,5 @@
 //! Read-only views of the table: holders, waiters and sessions (rule R10).
 
-use std::hash::BuildHasher;
 use std::net::SocketAddr;
 
 use super::LockTable;
@@ -18,8 +17,8 @@ pub const PLACES_LOOKED_AT_MAX: usize = 1_024;
 
 /// A lock in use.
 #[derive(Debug)]
-pub struct LockView<'a, S> {
-    table: &'a LockTable<S>,
+pub struct LockView<'a> {
+    table: &'a LockTable,
     lock: &'a Lock,
 }
 
@@ -108,26 +107,23 @@ pub struct SessionView<'a> {
     pub waiting: usize,
 }
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     /// The lock of this name, unless it is free.
-    pub fn lock(&self, name: &str) -> Option<LockView<'_, S>> {
+    pub fn lock(&self, name: &str) -> Option<LockView<'_>> {
         let key = self.locks.find(name)?;
         Some(LockView { table: self, lock: &self.locks[key] })
     }
 
     /// The locks in use at and after a place, each with its place. A look that begins one further
     /// than another ended sees every lock that was in use all the while.
-    pub fn locks(&self, from: usize) -> impl Iterator<Item = (usize, LockView<'_, S>)> {
+    pub fn locks(&self, from: usize) -> impl Iterator<Item = (usize, LockView<'_>)> {
         let view = |(place, lock)| (place, LockView { table: self, lock });
         self.locks.iter_from(from).map(view)
     }
 
     /// All places at and after one, and the locks there: none where it is vacant. For who may not walk
     /// over any number of vacant places.
-    pub fn lock_places(
-        &self,
-        from: usize,
-    ) -> impl Iterator<Item = (usize, Option<LockView<'_, S>>)> {
+    pub fn lock_places(&self, from: usize) -> impl Iterator<Item = (usize, Option<LockView<'_>>)> {
         let view = |lock| LockView { table: self, lock };
         self.locks.places_from(from).map(move |(place, lock)| (place, lock.map(view)))
     }
@@ -147,7 +143,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 }
 
-impl<'a, S: BuildHasher + Clone> LockView<'a, S> {
+impl<'a> LockView<'a> {
     /// Its name.
     pub fn name(&self) -> &'a LockName {
         &self.lock.name
@@ -241,7 +237,7 @@ impl<'a, S: BuildHasher + Clone> LockView<'a, S> {
     }
 }
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     fn claim_view(&self, claim: ClaimKey) -> (State, WaiterView<'_>) {
         let ClaimNode { request, mode, .. } = self.claims[claim];
         let live = &self.requests[request];

@@ -11,7 +11,6 @@
 //! joins two. A queue without disconnected waiters has no runs, and costs one look.
 
 use std::collections::BTreeMap;
-use std::hash::BuildHasher;
 
 use serde::{Deserialize, Serialize};
 
@@ -42,10 +41,10 @@ impl Away {
     }
 
     /// The first who is not away, of a queue that begins with `head`.
-    pub(super) fn first_present<S>(
+    pub(super) fn first_present(
         &self,
         arena: &ClaimArena,
-        requests: &Requests<S>,
+        requests: &Requests,
         head: ClaimKey,
     ) -> Option<ClaimKey> {
         match self.runs.first_key_value() {
@@ -55,20 +54,20 @@ impl Away {
     }
 
     /// Whether one in the queue is away.
-    pub(super) fn contains<S>(
+    pub(super) fn contains(
         &self,
         arena: &ClaimArena,
-        requests: &Requests<S>,
+        requests: &Requests,
         claim: ClaimKey,
     ) -> bool {
         self.run_of(arena, requests, claim).is_some()
     }
 
     /// The run that one is in: the rank of its first, and its last.
-    fn run_of<S>(
+    fn run_of(
         &self,
         arena: &ClaimArena,
-        requests: &Requests<S>,
+        requests: &Requests,
         claim: ClaimKey,
     ) -> Option<(Rank, ClaimKey)> {
         let own = rank(arena, requests, claim);
@@ -77,7 +76,7 @@ impl Away {
     }
 
     /// One in the queue, who is not away, goes.
-    pub(super) fn go<S>(&mut self, arena: &ClaimArena, requests: &Requests<S>, claim: ClaimKey) {
+    pub(super) fn go(&mut self, arena: &ClaimArena, requests: &Requests, claim: ClaimKey) {
         let own = rank(arena, requests, claim);
         let before = self.runs.range(..own).next_back();
         let joined = before.filter(|(_, last)| arena[**last].next() == Some(claim));
@@ -89,12 +88,7 @@ impl Away {
 
     /// One in the queue is back, or has just come into it, perhaps among those who are away: it is not
     /// one of them.
-    pub(super) fn come_back<S>(
-        &mut self,
-        arena: &ClaimArena,
-        requests: &Requests<S>,
-        claim: ClaimKey,
-    ) {
+    pub(super) fn come_back(&mut self, arena: &ClaimArena, requests: &Requests, claim: ClaimKey) {
         let Some((first, last)) = self.run_of(arena, requests, claim) else { return };
         match arena[claim].prev() {
             Some(prev) if first != rank(arena, requests, claim) => {
@@ -110,7 +104,7 @@ impl Away {
     }
 
     /// One is about to leave the queue. Those on both sides of it are one run then.
-    pub(super) fn leave<S>(&mut self, arena: &ClaimArena, requests: &Requests<S>, claim: ClaimKey) {
+    pub(super) fn leave(&mut self, arena: &ClaimArena, requests: &Requests, claim: ClaimKey) {
         if !self.contains(arena, requests, claim) {
             self.go(arena, requests, claim);
         }
@@ -133,10 +127,10 @@ impl Away {
 
     /// Panics if a run is not one. Says who is away.
     #[cfg(test)]
-    pub(super) fn invariant<S>(
+    pub(super) fn invariant(
         &self,
         arena: &ClaimArena,
-        requests: &Requests<S>,
+        requests: &Requests,
         queue: impl Iterator<Item = ClaimKey>,
     ) -> Vec<ClaimKey> {
         let (mut away, mut runs, mut last) = (Vec::new(), 0, None);
@@ -159,7 +153,7 @@ impl Away {
     }
 }
 
-fn rank<S>(arena: &ClaimArena, requests: &Requests<S>, claim: ClaimKey) -> Rank {
+fn rank(arena: &ClaimArena, requests: &Requests, claim: ClaimKey) -> Rank {
     let ClaimNode { request, .. } = arena[claim];
     requests.rank(request)
 }
@@ -175,7 +169,7 @@ pub(super) enum Moving {
     Again,
 }
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     /// A session went away, or came back. That is noted in the queues in which it waits, as far as the
     /// event at hand may, and the rest is put off.
     pub(super) fn went_or_came(&mut self, key: SessionKey) {

@@ -1,14 +1,13 @@
 //! Runs of those who are away, whoever comes, goes, enters and leaves in whatever order.
 
-use std::hash::BuildHasherDefault;
-
 use proptest::prelude::*;
 
 use super::super::arena::Arena;
-use super::super::queue::{Presence, ServiceQueue, Traits};
+use super::super::queue::{Presence, ServiceQueue, WaiterFlags};
 use super::super::request::{Live, State};
 use super::*;
 use crate::engine::Progress;
+use crate::engine::seed::Seed;
 use crate::types::{Mode, Ticket, Timestamp};
 
 const PLACES: u64 = 24;
@@ -18,11 +17,11 @@ proptest! {
     fn the_next_in_line_is_the_first_who_is_there(
         steps in prop::collection::vec((0..PLACES, 0..4u8), 1..200),
     ) {
-        let hasher = BuildHasherDefault::<std::hash::DefaultHasher>::default();
-        let (mut claims, mut requests) = (ClaimArena::new(), Requests::new(hasher));
+        let seed = Seed::default();
+        let (mut claims, mut requests) = (ClaimArena::new(), Requests::new(seed));
         let (lock, session) = (Arena::new().insert(()), Arena::new().insert(()));
         let mut queue = ServiceQueue::EMPTY;
-        let traits = Traits {
+        let flags = WaiterFlags {
             told: false, entangled: false, converts: false, is_pair: false, supersedes: false,
         };
         let keys: Vec<ClaimKey> = (0..PLACES).map(|arrival| {
@@ -42,11 +41,11 @@ proptest! {
             let claim = keys[place];
             match (known[place], what) {
                 (None, _) => {
-                    queue.enter(&mut claims, &requests, claim, traits);
+                    queue.enter(&mut claims, &requests, claim, flags);
                     known[place] = Some(Presence::Present);
                 }
                 (Some(_), 0) => {
-                    queue.leave(&mut claims, &requests, claim, traits);
+                    queue.leave(&mut claims, &requests, claim, flags);
                     known[place] = None;
                 }
                 (Some(_), _) => {

@@ -2,12 +2,12 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasher;
 
 use super::super::arena::{LockKey, RequestKey};
 use super::super::request::State;
 use super::super::{CYCLE_TOLD_MAX, CycleLink};
 use super::inquiry::{Inquiry, Who};
+use crate::engine::seed::Seed;
 
 /// Why one owner waits for another.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ struct Edge {
     behind: RequestKey,
 }
 
-impl<S: BuildHasher + Clone> Inquiry<'_, S> {
+impl Inquiry<'_> {
     /// The shortest way from a left-over owner over others back to itself. It begins with `suspect`,
     /// or, if that could be granted, with another request of its owner that could not be. None if
     /// there is no way back: others wait for each other, and it only waits for them; or if no steps
@@ -30,7 +30,7 @@ impl<S: BuildHasher + Clone> Inquiry<'_, S> {
     pub(super) fn cycle(&mut self, owner: Who, suspect: RequestKey) -> Option<Vec<CycleLink>> {
         let others = self.requests_of(owner).into_iter().filter(|request| *request != suspect);
         let first = [suspect].into_iter().chain(others).find(|request| !self.is_granted(*request));
-        let mut came_by: HashMap<Who, Edge, S> = HashMap::with_hasher(self.table.locks.hasher());
+        let mut came_by: HashMap<Who, Edge, Seed> = HashMap::with_hasher(self.table.locks.seed());
         let mut to_visit = VecDeque::from([(owner, Vec::from_iter(first))]);
         while let Some((who, waiting)) = to_visit.pop_front() {
             let mut edges = Vec::new();
@@ -86,7 +86,7 @@ impl<S: BuildHasher + Clone> Inquiry<'_, S> {
     }
 
     /// The links from the owner to the one that the last edge closes the circle from.
-    fn way(&self, last: Edge, owner: Who, came_by: &HashMap<Who, Edge, S>) -> Vec<CycleLink> {
+    fn way(&self, last: Edge, owner: Who, came_by: &HashMap<Who, Edge, Seed>) -> Vec<CycleLink> {
         let mut edges = vec![last];
         let mut at = last.from;
         while at != owner

@@ -2,12 +2,12 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasher;
 
 use super::super::LockTable;
 use super::super::arena::{ClaimKey, LockKey, OwnerKey, RequestKey};
 use super::super::lock::{ClaimNode, Shape, fits, share};
 use super::STEPS_MAX;
+use crate::engine::seed::Seed;
 use crate::types::Mode;
 
 /// Who gives back, or does not.
@@ -86,28 +86,28 @@ pub(super) struct Thought {
 }
 
 /// The question whether an owner waits for ever.
-pub(super) struct Inquiry<'a, S> {
-    pub(super) table: &'a LockTable<S>,
+pub(super) struct Inquiry<'a> {
+    pub(super) table: &'a LockTable,
     /// The owner, and those who depend on it.
-    pub(super) dependents: HashMap<Who, Dependent, S>,
+    pub(super) dependents: HashMap<Who, Dependent, Seed>,
     /// Their requests, as far as there is something to say.
-    pub(super) thoughts: HashMap<RequestKey, Thought, S>,
+    pub(super) thoughts: HashMap<RequestKey, Thought, Seed>,
     /// What they hold and wait for.
-    pub(super) locks: HashMap<LockKey, Known, S>,
+    pub(super) locks: HashMap<LockKey, Known, Seed>,
     /// The locks to look at.
     open: VecDeque<LockKey>,
     /// How many claims may still be looked at.
     pub(super) steps_left: usize,
 }
 
-impl<'a, S: BuildHasher + Clone> Inquiry<'a, S> {
-    pub(super) fn new(table: &'a LockTable<S>) -> Self {
-        let hasher = table.locks.hasher();
+impl<'a> Inquiry<'a> {
+    pub(super) fn new(table: &'a LockTable) -> Self {
+        let seed = table.locks.seed();
         Self {
             table,
-            dependents: HashMap::with_hasher(hasher.clone()),
-            thoughts: HashMap::with_hasher(hasher.clone()),
-            locks: HashMap::with_hasher(hasher),
+            dependents: HashMap::with_hasher(seed.clone()),
+            thoughts: HashMap::with_hasher(seed.clone()),
+            locks: HashMap::with_hasher(seed),
             open: VecDeque::new(),
             steps_left: STEPS_MAX,
         }

@@ -33,8 +33,6 @@ mod inquiry;
 #[cfg(test)]
 mod tests;
 
-use std::hash::BuildHasher;
-
 use self::inquiry::Inquiry;
 use super::arena::{LockKey, OwnerKey, RequestKey};
 use super::lock::{ClaimNode, Shape, fits, share};
@@ -57,7 +55,7 @@ pub(super) enum Answer {
     WaitsForItself(Vec<CycleLink>),
 }
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     /// An owner that holds a lock already must leave itself room for more of it: it would wait for
     /// itself.
     pub(super) fn check_own_holds(&self, request: RequestKey) -> Result<(), Rejection> {
@@ -179,7 +177,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     }
 
     /// The question whether a request's owner waits for ever; none where that is out of the question.
-    fn inquiry(&self, request: RequestKey) -> Option<Inquiry<'_, S>> {
+    fn inquiry(&self, request: RequestKey) -> Option<Inquiry<'_>> {
         let may_wait = self.grace_until.is_none() && !self.is_alone(request);
         may_wait.then(|| Inquiry::new(self))
     }

@@ -1,9 +1,9 @@
 //! The cost of deadlock detection. The stories show its answers.
 
-use std::hash::BuildHasherDefault;
 use std::time::Duration;
 
 use super::*;
+use crate::engine::seed::Seed;
 use crate::engine::{
     Attach, CYCLE_TOLD_MAX, Command, Durable, Effect, Event, News, Past, Progress, Request,
     Snapshot, Start, Wait,
@@ -13,7 +13,7 @@ use crate::types::{
     SessionId, Timestamp, Ttl,
 };
 
-type Table = LockTable<BuildHasherDefault<std::hash::DefaultHasher>>;
+type Table = LockTable;
 
 const NOW: Timestamp = Timestamp::from_micros(1);
 
@@ -33,7 +33,7 @@ impl Crowd {
         let first_token = FencingToken::new(1);
         let start = Start { durable, first_token, plausible: durable, past };
         let limits = Limits { claims_per_session_max: usize::MAX, ..Limits::default() };
-        let table = Table::new(limits, start, BuildHasherDefault::new(), NOW);
+        let table = Table::new(limits, start, Seed::default(), NOW);
         let mut crowd = Self { table, requests: 0, effects: Vec::new() };
         crowd.handle(&Event::Attach {
             connection: ConnectionId::new(1),

@@ -11,8 +11,6 @@
 //! reclaimed. Exclusion is as before. A crash in that time costs the holds that are older than
 //! that.
 
-use std::hash::BuildHasher;
-
 use serde::{Deserialize, Serialize};
 
 use super::arena::SessionKey;
@@ -41,17 +39,17 @@ pub(super) struct Record {
 /// A forfeit on its way to the disk.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
-pub(super) struct Pending {
+pub(super) struct PendingForfeit {
     /// What is written down.
     pub(super) forfeit: Forfeit,
     /// What is to happen then.
-    pub(super) then: Limbo,
+    pub(super) then: AfterRecord,
 }
 
 /// What is to happen when it is on record.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
-pub(super) enum Limbo {
+pub(super) enum AfterRecord {
     /// Nothing yet: another record of the same end follows.
     Nothing,
     /// What the session held passes on.
@@ -69,17 +67,19 @@ pub(super) enum Limbo {
     },
 }
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     /// Has a forfeit written down, and something done then.
-    pub(super) fn record(&mut self, forfeit: Forfeit, then: Limbo) {
+    pub(super) fn record(&mut self, forfeit: Forfeit, then: AfterRecord) {
         self.forget_old_records();
         if self.record_count >= RECORDS_MAX {
             self.fold_records();
         }
         let up_to = match (forfeit, &then) {
             (Forfeit::Grant(token) | Forfeit::UpTo(token), _) => token,
-            (Forfeit::Session(_), Limbo::Session(session)) => self.latest_held_by(*session),
-            (Forfeit::Session(_), Limbo::Nothing | Limbo::Revoke { .. }) => self.tokens.latest(),
+            (Forfeit::Session(_), AfterRecord::Session(session)) => self.latest_held_by(*session),
+            (Forfeit::Session(_), AfterRecord::Nothing | AfterRecord::Revoke { .. }) => {
+                self.tokens.latest()
+            }
         };
         self.write_down(forfeit, up_to, self.now.after(self.longest_belief()), then);
     }
@@ -89,12 +89,12 @@ impl<S: BuildHasher + Clone> LockTable<S> {
         forfeit: Forfeit,
         up_to: FencingToken,
         useful_until: Timestamp,
-        then: Limbo,
+        then: AfterRecord,
     ) {
         let number = self.next_record;
         self.next_record += 1;
         self.remember_records(Record { useful_until, number, up_to, count: 1 });
-        self.in_limbo.push_back(Pending { forfeit, then });
+        self.pending_forfeits.push_back(PendingForfeit { forfeit, then });
         self.effects.push(Effect::Record { number, forfeit });
     }
 
@@ -124,7 +124,7 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             last = record.number;
         }
         // In this order: they are not forgotten before it is on record.
-        self.write_down(Forfeit::UpTo(up_to), up_to, useful_until, Limbo::Nothing);
+        self.write_down(Forfeit::UpTo(up_to), up_to, useful_until, AfterRecord::Nothing);
         self.effects.push(Effect::ForgetRecords { below: last + 1 });
     }
 
@@ -146,16 +146,16 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// Whether so much waits for the disk that no revocation may be added: of those there can be any
     /// number, even of one grant.
     pub(super) fn is_disk_behind(&self) -> bool {
-        self.in_limbo.len() >= REVOCATIONS_WAITING_MAX
+        self.pending_forfeits.len() >= REVOCATIONS_WAITING_MAX
     }
 
     /// The oldest forfeits are on record: does what waited for that.
     pub(super) fn recorded(&mut self, count: usize) {
         for _ in 0..count {
-            match self.in_limbo.pop_front().map(|pending| pending.then) {
-                Some(Limbo::Nothing) => {}
-                Some(Limbo::Session(session)) => self.pass_on(session),
-                Some(Limbo::Revoke { connection, query_id, name, token }) => {
+            match self.pending_forfeits.pop_front().map(|pending| pending.then) {
+                Some(AfterRecord::Nothing) => {}
+                Some(AfterRecord::Session(session)) => self.pass_on(session),
+                Some(AfterRecord::Revoke { connection, query_id, name, token }) => {
                     if self.grace_until.is_some() {
                         self.forfeited.insert(Forfeit::Grant(token));
                     }
@@ -180,14 +180,14 @@ impl<S: BuildHasher + Clone> LockTable<S> {
     /// it there. Operators who asked for some of that are gone, and others may have their connections'
     /// numbers.
     pub(super) fn record_again(&mut self) {
-        for pending in &mut self.in_limbo {
-            if let Limbo::Revoke { connection, .. } = &mut pending.then {
+        for pending in &mut self.pending_forfeits {
+            if let AfterRecord::Revoke { connection, .. } = &mut pending.then {
                 *connection = ConnectionId::default();
             }
         }
-        let pending = u64::try_from(self.in_limbo.len()).unwrap_or(u64::MAX);
+        let pending = u64::try_from(self.pending_forfeits.len()).unwrap_or(u64::MAX);
         let numbers = self.next_record.saturating_sub(pending)..;
-        let again = numbers.zip(&self.in_limbo).map(|(number, pending)| {
+        let again = numbers.zip(&self.pending_forfeits).map(|(number, pending)| {
             let forfeit = pending.forfeit;
             Effect::Record { number, forfeit }
         });

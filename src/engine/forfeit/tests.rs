@@ -1,14 +1,14 @@
 //! How many records there are, and what becomes of those that are too many.
 
 use std::collections::BTreeMap;
-use std::hash::BuildHasherDefault;
 use std::time::Duration;
 
 use super::*;
+use crate::engine::seed::Seed;
 use crate::engine::{Durable, Event, Past, Start};
 use crate::types::{Epoch, Limits, SessionId, Ttl};
 
-type Table = LockTable<BuildHasherDefault<std::hash::DefaultHasher>>;
+type Table = LockTable;
 
 /// A run that begins after a crash, with these on record.
 fn run(disk: &BTreeMap<u64, Forfeit>, first_token: u64) -> Table {
@@ -26,7 +26,7 @@ fn run(disk: &BTreeMap<u64, Forfeit>, first_token: u64) -> Table {
         plausible: durable,
         past: Past { snapshot: None, forfeits, next_record },
     };
-    Table::new(Limits::default(), start, BuildHasherDefault::new(), Timestamp::default())
+    Table::new(Limits::default(), start, Seed::default(), Timestamp::default())
 }
 
 fn grant(token: u64) -> Forfeit {
@@ -36,7 +36,7 @@ fn grant(token: u64) -> Forfeit {
 /// Has grants recorded, and does what is ordered to the records that are on disk.
 fn record(table: &mut Table, tokens: impl Iterator<Item = u64>, disk: &mut BTreeMap<u64, Forfeit>) {
     for token in tokens {
-        table.record(grant(token), Limbo::Nothing);
+        table.record(grant(token), AfterRecord::Nothing);
         for effect in table.effects.drain(..) {
             match effect {
                 Effect::Record { number, forfeit } => {
@@ -102,10 +102,10 @@ fn what_is_folded_is_of_use_for_as_long_as_the_longest_of_it() {
 #[test]
 fn no_revocation_is_added_to_too_many_that_wait_for_the_disk() {
     let mut table = run(&BTreeMap::new(), 1);
-    table.record(Forfeit::Session(SessionId::new(7)), Limbo::Nothing);
+    table.record(Forfeit::Session(SessionId::new(7)), AfterRecord::Nothing);
     for token in 1..REVOCATIONS_WAITING_MAX as u64 {
         assert!(!table.is_disk_behind());
-        table.record(grant(token), Limbo::Nothing);
+        table.record(grant(token), AfterRecord::Nothing);
     }
     assert!(table.is_disk_behind());
     table.effects.clear();

@@ -8,26 +8,25 @@
 //! Three things are not in it: maps of names and numbers, which follow from the rest; watchers and
 //! listeners, who are gone with their process; and the seed of the hashers.
 
-use std::hash::BuildHasher;
-
 use serde::Serialize;
 
 use super::LockTable;
+use crate::engine::seed::Seed;
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     /// What [`LockTable::from_image`] makes the same table of, once it is deserialized.
     pub fn image(&self) -> impl Serialize {
         self
     }
 
     /// The table that was written down, in use again: what is found anew from the rest is found, by
-    /// `hasher`.
+    /// `seed`.
     #[must_use]
-    pub fn from_image(mut image: Self, hasher: S) -> Self {
-        image.sessions.index(hasher.clone());
-        image.owners.index(hasher.clone());
-        image.requests.index(hasher.clone());
-        image.locks.index(hasher);
+    pub fn from_image(mut image: Self, seed: Seed) -> Self {
+        image.sessions.index(seed.clone());
+        image.owners.index(seed.clone());
+        image.requests.index(seed.clone());
+        image.locks.index(seed);
         image
     }
 }

@@ -1,7 +1,6 @@
 //! A second table that hears only what is written down, and has to be the same as the first.
 
-use std::hash::{BuildHasher, RandomState};
-
+use crate::engine::seed::Seed;
 use crate::engine::{Effect, Event, LockTable};
 use crate::types::Timestamp;
 
@@ -11,24 +10,24 @@ const EVENTS_PER_IMAGE: usize = 5;
 /// Replays, event by event, what another table is told.
 pub(in crate::engine) struct Twin {
     /// What it makes of it.
-    table: LockTable<RandomState>,
+    table: LockTable,
     /// How many events it has heard.
     events: usize,
 }
 
 impl Twin {
     /// One that begins with the image of `table`.
-    pub(in crate::engine) fn of<S: BuildHasher + Clone>(table: &LockTable<S>) -> Self {
+    pub(in crate::engine) fn of(table: &LockTable) -> Self {
         Self { table: read(&image(table)), events: 0 }
     }
 
     /// Hears an event as it was written down, and has to be the same table as `table`, which was told
     /// it and has said `effects`.
-    pub(in crate::engine) fn follow<S: BuildHasher + Clone>(
+    pub(in crate::engine) fn follow(
         &mut self,
         event: &Event,
         now: Timestamp,
-        table: &LockTable<S>,
+        table: &LockTable,
         effects: &[Effect],
     ) {
         let written = bincode::serialize(event).unwrap();
@@ -49,19 +48,19 @@ impl Twin {
     }
 
     /// The table as it would be after a crash.
-    pub(in crate::engine) fn table<S: BuildHasher + Clone + Default>(&self) -> LockTable<S> {
+    pub(in crate::engine) fn table(&self) -> LockTable {
         read(&image(&self.table))
     }
 }
 
 /// A table, written down.
-pub(in crate::engine) fn image<S: BuildHasher + Clone>(table: &LockTable<S>) -> Vec<u8> {
+pub(in crate::engine) fn image(table: &LockTable) -> Vec<u8> {
     bincode::serialize(&table.image()).unwrap()
 }
 
 /// The table that was written down.
-pub(in crate::engine) fn read<S: BuildHasher + Clone + Default>(image: &[u8]) -> LockTable<S> {
-    let table = LockTable::from_image(bincode::deserialize(image).unwrap(), S::default());
+pub(in crate::engine) fn read(image: &[u8]) -> LockTable {
+    let table = LockTable::from_image(bincode::deserialize(image).unwrap(), Seed::default());
     table.assert_invariants();
     table
 }

@@ -4,7 +4,6 @@
 //! A snapshot holds no moments, for the next run has another clock: lengths of time that are left,
 //! instead. Leases begin anew, in full, which errs on the safe side.
 
-use std::hash::BuildHasher;
 use std::time::Duration;
 
 use serde::ser::{SerializeSeq, SerializeStruct};
@@ -13,7 +12,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::arena::RequestKey;
 use super::delay::{Delay, Parting, Pause};
 use super::event::{Extras, Progress, Request, Supersede, Wait};
-use super::forfeit::Limbo;
+use super::forfeit::AfterRecord;
 use super::lock::ClaimNode;
 use super::request::{More, State};
 use super::session::{Opening, Outcome, Session};
@@ -116,7 +115,7 @@ impl Snapshot {
     }
 }
 
-impl<S: BuildHasher + Clone> LockTable<S> {
+impl LockTable {
     /// Everything that is to go on in the next run. After this the table must not be told of events
     /// any more: what they would change would be lost.
     pub fn snapshot(&self) -> Snapshot {
@@ -162,13 +161,14 @@ impl<S: BuildHasher + Clone> LockTable<S> {
             let lock = &self.locks[key];
             Some(self.save_delay(&lock.name, lock.delay.as_deref()?))
         });
-        let of_the_lost = self.in_limbo.iter().flat_map(|pending| self.delays_of(&pending.then));
+        let of_the_lost =
+            self.pending_forfeits.iter().flat_map(|pending| self.delays_of(&pending.then));
         delays.chain(of_the_lost).collect()
     }
 
     /// What is delayed when that is on record. Until then it is held by a session that is over.
-    fn delays_of(&self, limbo: &Limbo) -> Vec<SavedDelay> {
-        let Limbo::Session(session) = limbo else { return Vec::new() };
+    fn delays_of(&self, after: &AfterRecord) -> Vec<SavedDelay> {
+        let AfterRecord::Session(session) = after else { return Vec::new() };
         let mut delays = Vec::new();
         for request in self.sessions[*session].requests.iter(&self.requests.arena) {
             let delay = self.delay_after(request, Parting::Lost);
@@ -350,9 +350,9 @@ impl<S: BuildHasher + Clone> LockTable<S> {
 }
 
 /// A table, written down as a [`Snapshot`] is: the same fields in the same order.
-struct InPieces<'a, S>(&'a LockTable<S>);
+struct InPieces<'a>(&'a LockTable);
 
-impl<S: BuildHasher + Clone> Serialize for InPieces<'_, S> {
+impl Serialize for InPieces<'_> {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
         let Self(table) = *self;
         let mut snapshot = serializer.serialize_struct("Snapshot", 4)?;

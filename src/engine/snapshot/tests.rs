@@ -1,10 +1,9 @@
-use std::hash::BuildHasherDefault;
-
 use super::*;
+use crate::engine::seed::Seed;
 use crate::engine::{Durable, Past, Start};
 use crate::types::{Epoch, Limits, Mode, Timestamp};
 
-type Table = LockTable<BuildHasherDefault<std::hash::DefaultHasher>>;
+type Table = LockTable;
 
 fn session(id: u128) -> SavedSession {
     SavedSession {
@@ -58,7 +57,7 @@ fn next_run(sessions: Vec<SavedSession>, requests: Vec<SavedRequest>) -> Table {
     let past = Past { snapshot: Some(snapshot), ..Past::default() };
     let start = Start { durable, first_token, plausible: durable, past };
     let now = Timestamp::from_micros(1_000_000);
-    let table = Table::new(Limits::default(), start, BuildHasherDefault::new(), now);
+    let table = Table::new(Limits::default(), start, Seed::default(), now);
     table.assert_invariants();
     table
 }

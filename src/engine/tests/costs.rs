@@ -48,7 +48,7 @@ impl Crowd {
         let start = Start { durable, first_token, plausible, past };
         let limits = Limits { claims_per_session_max: usize::MAX, ..Limits::default() };
         let now = Timestamp::from_micros(1);
-        let table = Table::new(limits, start, BuildHasherDefault::new(), now);
+        let table = Table::new(limits, start, Seed::default(), now);
         let mut crowd = Self { table, effects: Vec::new(), now };
         for session in [1, 2] {
             let attach = Attach::Open {
@@ -443,7 +443,7 @@ impl Crowd {
                 let name = if Mode::Shared == mode || Mode::Exclusive == mode { "a" } else { "p" };
                 for token in (0..count).map(|nth| 1 + (from + nth * every) % TOKENS) {
                     // A token is of one grant.
-                    let has_it = |lock: &LockView<'_, _>| {
+                    let has_it = |lock: &LockView<'_>| {
                         lock.holders().any(|holder| holder.token.number() == token)
                     };
                     if !self.table.locks(0).any(|(_, lock)| has_it(&lock)) {

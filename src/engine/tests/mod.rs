@@ -17,13 +17,12 @@ mod slices;
 mod stories;
 
 use std::error::Error;
-use std::hash::BuildHasherDefault;
 use std::time::Duration;
 
 use super::*;
 use crate::types::*;
 
-type Table = LockTable<BuildHasherDefault<std::hash::DefaultHasher>>;
+type Table = LockTable;
 type Failure = Box<dyn Error>;
 
 fn start(below: u64) -> Start {

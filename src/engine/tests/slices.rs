@@ -24,7 +24,7 @@ impl Crowd {
     fn new() -> Self {
         let limits = Limits { claims_per_session_max: usize::MAX, ..Limits::default() };
         let (start, now) = (start(TOKEN_BLOCK), Timestamp::default());
-        let table = Table::new(limits, start, BuildHasherDefault::new(), now);
+        let table = Table::new(limits, start, Seed::default(), now);
         Self { table, now, latest: 0, dearest: 0 }
     }
 
@@ -35,7 +35,7 @@ impl Crowd {
         let mut start = start(TOKEN_BLOCK);
         (start.past.snapshot, start.durable.ttl_max) = (None, ttl_max);
         start.first_token = FencingToken::new(1_000);
-        let table = Table::new(limits, start, BuildHasherDefault::new(), Timestamp::default());
+        let table = Table::new(limits, start, Seed::default(), Timestamp::default());
         Self { table, now: Timestamp::default(), latest: 0, dearest: 0 }
     }
 

@@ -5,7 +5,6 @@
 //! hundred answers, but not a hundred full pages at once. A page also looks at a bounded number of
 //! vacant places. Past it, the page is short or empty, and says where the next begins (pagination).
 
-use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -84,8 +83,8 @@ impl Budget {
 }
 
 /// The coordinator as a whole.
-pub(in crate::server) fn server<S: BuildHasher + Clone>(
-    table: &LockTable<S>,
+pub(in crate::server) fn server(
+    table: &LockTable,
     query_id: u64,
     uptime: Duration,
     counters: &Counters,
@@ -95,8 +94,8 @@ pub(in crate::server) fn server<S: BuildHasher + Clone>(
 }
 
 /// The same for the log: no work that grows with what there is.
-pub(in crate::server) fn status<S: BuildHasher + Clone>(
-    table: &LockTable<S>,
+pub(in crate::server) fn status(
+    table: &LockTable,
     uptime: Duration,
     counters: &Counters,
 ) -> ServerStatus {
@@ -147,16 +146,16 @@ pub(in crate::server) fn journal(query_id: u64, keeping: &Keeping) -> ServerMess
 }
 
 /// A page of all locks, from `cursor` on.
-pub(in crate::server) fn locks<S: BuildHasher + Clone>(
-    table: &LockTable<S>,
+pub(in crate::server) fn locks(
+    table: &LockTable,
     query_id: u64,
     cursor: u64,
     now: Timestamp,
     budget: &mut Budget,
 ) -> ServerMessage {
     let from = usize::try_from(cursor).unwrap_or(usize::MAX);
-    let bytes = |view: &LockView<'_, S>| FIXED_BYTES + view.name().as_str().len();
-    let shown = |view: LockView<'_, S>, budget: &mut Budget| lock(&view, Named::FEW, now, budget);
+    let bytes = |view: &LockView<'_>| FIXED_BYTES + view.name().as_str().len();
+    let shown = |view: LockView<'_>, budget: &mut Budget| lock(&view, Named::FEW, now, budget);
     let (locks, next) = page(table.lock_places(from), from, budget, bytes, shown);
     ServerMessage::LockStatus { query_id, locks, next }
 }
@@ -186,8 +185,8 @@ fn page<V, T>(
 }
 
 /// Until when one lock is not to be had; nothing if nothing is known of that.
-pub(in crate::server) fn outlook<S: BuildHasher + Clone>(
-    table: &LockTable<S>,
+pub(in crate::server) fn outlook(
+    table: &LockTable,
     query_id: u64,
     name: &str,
     now: Timestamp,
@@ -199,22 +198,22 @@ pub(in crate::server) fn outlook<S: BuildHasher + Clone>(
 }
 
 /// A page of the outlooks of all locks, from `cursor` on.
-pub(in crate::server) fn outlooks<S: BuildHasher + Clone>(
-    table: &LockTable<S>,
+pub(in crate::server) fn outlooks(
+    table: &LockTable,
     query_id: u64,
     cursor: u64,
     now: Timestamp,
     budget: &mut Budget,
 ) -> ServerMessage {
     let from = usize::try_from(cursor).unwrap_or(usize::MAX);
-    let foreseen = |view: Option<LockView<'_, S>>| view.and_then(|view| foreseen(&view, now));
+    let foreseen = |view: Option<LockView<'_>>| view.and_then(|view| foreseen(&view, now));
     let places = table.lock_places(from).map(|(place, view)| (place, foreseen(view)));
     let (locks, next) = page(places, from, budget, outlook_bytes, |outlook, _| outlook);
     ServerMessage::Outlook { query_id, locks, next }
 }
 
 /// What is known of when a lock is to be had, if anything is.
-fn foreseen<S: BuildHasher + Clone>(view: &LockView<'_, S>, now: Timestamp) -> Option<Outlook> {
+fn foreseen(view: &LockView<'_>, now: Timestamp) -> Option<Outlook> {
     let outlook = view.outlook();
     let render = |after, pause: &Pause| wire::Pause {
         after,
@@ -239,8 +238,8 @@ fn outlook_bytes(outlook: &Outlook) -> usize {
 }
 
 /// One lock, with as many of its holders and waiters as there is room for; nothing if it is free.
-pub(in crate::server) fn one_lock<S: BuildHasher + Clone>(
-    table: &LockTable<S>,
+pub(in crate::server) fn one_lock(
+    table: &LockTable,
     query_id: u64,
     name: &str,
     now: Timestamp,
@@ -250,8 +249,8 @@ pub(in crate::server) fn one_lock<S: BuildHasher + Clone>(
 }
 
 /// One lock, with as many of its holders as there is room for, for who watches it.
-pub(in crate::server) fn watched<S: BuildHasher + Clone>(
-    table: &LockTable<S>,
+pub(in crate::server) fn watched(
+    table: &LockTable,
     query_id: u64,
     name: &str,
     now: Timestamp,
@@ -260,8 +259,8 @@ pub(in crate::server) fn watched<S: BuildHasher + Clone>(
     look_at(table, query_id, name, Named::WATCHED, now, budget)
 }
 
-fn look_at<S: BuildHasher + Clone>(
-    table: &LockTable<S>,
+fn look_at(
+    table: &LockTable,
     query_id: u64,
     name: &str,
     named: Named,
@@ -273,8 +272,8 @@ fn look_at<S: BuildHasher + Clone>(
 }
 
 /// One lock, if it is in use.
-pub(in crate::server) fn shown<S: BuildHasher + Clone>(
-    table: &LockTable<S>,
+pub(in crate::server) fn shown(
+    table: &LockTable,
     name: &str,
     named: Named,
     now: Timestamp,
@@ -311,8 +310,8 @@ pub(in crate::server) fn deadlock(
 }
 
 /// A page of all sessions, from `cursor` on.
-pub(in crate::server) fn sessions<S: BuildHasher + Clone>(
-    table: &LockTable<S>,
+pub(in crate::server) fn sessions(
+    table: &LockTable,
     query_id: u64,
     cursor: u64,
     now: Timestamp,
@@ -326,8 +325,8 @@ pub(in crate::server) fn sessions<S: BuildHasher + Clone>(
 }
 
 /// A lock, with the first of its holders and waiters.
-pub(in crate::server) fn lock<S: BuildHasher + Clone>(
-    view: &LockView<'_, S>,
+pub(in crate::server) fn lock(
+    view: &LockView<'_>,
     named: Named,
     now: Timestamp,
     budget: &mut Budget,

@@ -63,8 +63,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use foldhash::fast::RandomState;
-
 use self::backlog::{Backlog, Item, QUANTUM_STEPS, TURN_STEPS_MAX};
 pub(super) use self::connections::{BATCH_BYTES_MAX, EVENTS_BYTES_MAX};
 use self::connections::{Connections, Role};
@@ -74,17 +72,18 @@ use self::subscribers::Subscribers;
 use self::tenures::Tenures;
 use self::turn::{Submit, Turn, Way, Window};
 use self::watches::Watches;
-use crate::engine::{Counts, Effect, Event, LockTable, Run, Start};
+use crate::engine::{Counts, Effect, Event, LockTable, Run, Seed, Start};
 use crate::server::counters::Counters;
 use crate::server::durable::{Change, Committed, Everything};
 use crate::server::log_lines;
 use crate::types::{ConnectionId, GoodbyeCode, Limits, LockName, Timestamp};
+use foldhash::fast::SeedableRandomState;
 
 /// Decides, and knows all that takes.
 #[expect(clippy::struct_excessive_bools, reason = "each is about something of its own")]
 pub(crate) struct Desk {
     /// Every rule is in here, and nothing else touches it.
-    table: LockTable<RandomState>,
+    table: LockTable,
     /// What each connection is for, and what this turn has for it.
     connections: Connections,
     /// Who wants to see locks that are held by others.
@@ -144,7 +143,7 @@ pub(in crate::server) struct Setting {
     /// All that the run before has left.
     pub(in crate::server) start: Start,
     /// The table of the run before, if that has crashed and is known: then that goes on (rule J4).
-    pub(in crate::server) replayed: Option<Box<LockTable<RandomState>>>,
+    pub(in crate::server) replayed: Option<Box<LockTable>>,
     /// Has the key of that state.
     pub(in crate::server) sealer: Sealer,
     /// Names new sessions: so that nobody can guess them, and none comes twice.
@@ -163,7 +162,7 @@ impl Desk {
         let run = replayed.is_some().then_some(Run { durable, first_token, plausible, limits });
         let table = match replayed {
             Some(table) => *table,
-            None => LockTable::new(limits, start, RandomState::default(), now),
+            None => LockTable::new(limits, start, Seed::from(SeedableRandomState::random()), now),
         };
         let grace = table.grace_left();
         if let Some(grace) = grace {
@@ -207,7 +206,7 @@ impl Desk {
 
     /// All that is decided, for a journal that begins here. None once it was put on order to be saved:
     /// it is not here any more.
-    pub(in crate::server) fn table(&self) -> Option<&LockTable<RandomState>> {
+    pub(in crate::server) fn table(&self) -> Option<&LockTable> {
         self.over.is_none().then_some(&self.table)
     }
 
@@ -337,8 +336,12 @@ impl Desk {
         #[cfg(test)]
         self.witness_leaving();
         // The table itself goes, as it is: a copy would take its memory twice.
-        let nothing =
-            LockTable::new(Limits::default(), Start::default(), RandomState::default(), now);
+        let nothing = LockTable::new(
+            Limits::default(),
+            Start::default(),
+            Seed::from(SeedableRandomState::random()),
+            now,
+        );
         let everything = Everything::left_by(mem::replace(&mut self.table, nothing));
         self.turn.orders.push(Change::SaveSnapshot(everything));
         self.close_all(GoodbyeCode::Draining, now)

@@ -11,7 +11,6 @@
 //! At debug nothing is left out.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -52,10 +51,10 @@ struct Interval {
 impl Tenures {
     /// How something that the engine has noted is told. If that was enough of its session, the
     /// engine is told to count instead.
-    pub(super) fn admit<S: BuildHasher + Clone>(
+    pub(super) fn admit(
         &mut self,
         happened: &Happened,
-        table: &mut LockTable<S>,
+        table: &mut LockTable,
         chatter: &Chatter,
         now: Timestamp,
     ) -> Telling {
@@ -86,22 +85,14 @@ impl Tenures {
     }
 
     /// Tells the sums, if the interval is over.
-    pub(super) fn look<S: BuildHasher + Clone>(
-        &mut self,
-        table: &mut LockTable<S>,
-        now: Timestamp,
-    ) {
+    pub(super) fn look(&mut self, table: &mut LockTable, now: Timestamp) {
         if self.present.as_ref().is_some_and(|interval| now.since(interval.began) >= INTERVAL) {
             self.tell_rest(table, now);
         }
     }
 
     /// Tells the sums so far, and begins anew.
-    pub(super) fn tell_rest<S: BuildHasher + Clone>(
-        &mut self,
-        table: &mut LockTable<S>,
-        now: Timestamp,
-    ) {
+    pub(super) fn tell_rest(&mut self, table: &mut LockTable, now: Timestamp) {
         let Some(Interval { began, hushed, .. }) = self.present.take() else { return };
         let within = now.since(began);
         let count = |(session, hushed)| (table.unhush(session), session, hushed);

@@ -12,8 +12,6 @@ use crate::types::{
     ConnectionId, Epoch, FencingToken, Limits, LockName, Mode, RequestId, SessionId, Timestamp,
 };
 
-use foldhash::fast::RandomState;
-
 use super::seal::Sealer;
 use super::turn::{Submit, Window};
 use super::{Desk, Setting};
@@ -97,7 +95,7 @@ impl Desk {
     }
 
     /// A lock in use.
-    pub(crate) fn lock(&self, name: &str) -> Option<LockView<'_, RandomState>> {
+    pub(crate) fn lock(&self, name: &str) -> Option<LockView<'_>> {
         self.table.lock(name)
     }
 

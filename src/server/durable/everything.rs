@@ -2,7 +2,6 @@
 //! take its memory twice, at the worst moment.
 
 use std::fmt;
-use std::hash::BuildHasher;
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,10 +20,7 @@ trait Whole: Send + Sync {
 
 impl Everything {
     /// A run ends with this table.
-    pub(crate) fn left_by<S>(table: LockTable<S>) -> Self
-    where
-        S: BuildHasher + Clone + Send + 'static,
-    {
+    pub(crate) fn left_by(table: LockTable) -> Self {
         Self(Arc::new(Mutex::new(table)))
     }
 
@@ -44,7 +40,7 @@ impl Everything {
 }
 
 /// Looked at by one thread at a time: a table remembers whom it found last.
-impl<S: BuildHasher + Clone + Send> Whole for Mutex<LockTable<S>> {
+impl Whole for Mutex<LockTable> {
     fn snapshot(&self) -> Snapshot {
         locked(self).snapshot()
     }

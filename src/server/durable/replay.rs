@@ -7,9 +7,9 @@ use std::io::{self, Read, Write};
 use std::mem;
 
 use bincode::Options;
-use foldhash::fast::RandomState;
+use foldhash::fast::SeedableRandomState;
 
-use crate::engine::{Effect, Event, LockTable};
+use crate::engine::{Effect, Event, LockTable, Seed};
 use crate::journal::{Machine, RECORD_BYTES_MAX};
 use crate::types::Timestamp;
 
@@ -69,7 +69,7 @@ impl Record {
 /// A table that hears events once more.
 pub(in crate::server) struct Replay {
     /// What became of it.
-    table: LockTable<RandomState>,
+    table: LockTable,
     /// What it says, which was said before.
     effects: Vec<Effect>,
     /// How many events it heard.
@@ -81,12 +81,12 @@ impl Replay {
     pub(in crate::server) fn from(checkpoint: Option<&mut dyn Read>) -> Result<Self, String> {
         let checkpoint = checkpoint.ok_or("it has no checkpoint")?;
         let image = encoding().deserialize_from(checkpoint).map_err(|error| error.to_string())?;
-        let table = LockTable::from_image(image, RandomState::default());
+        let table = LockTable::from_image(image, Seed::from(SeedableRandomState::random()));
         Ok(Self { table, effects: Vec::new(), events: 0 })
     }
 
     /// The table, as it was when the last event was written.
-    pub(in crate::server) fn into_table(self) -> LockTable<RandomState> {
+    pub(in crate::server) fn into_table(self) -> LockTable {
         self.table
     }
 }
@@ -109,9 +109,6 @@ impl Machine for Replay {
 }
 
 /// Writes a table down, so that events can follow.
-pub(in crate::server) fn checkpoint(
-    table: &LockTable<RandomState>,
-    to: &mut dyn Write,
-) -> io::Result<()> {
+pub(in crate::server) fn checkpoint(table: &LockTable, to: &mut dyn Write) -> io::Result<()> {
     encoding().serialize_into(to, &table.image()).map_err(io::Error::other)
 }

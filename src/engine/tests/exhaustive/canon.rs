@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::client::{Client, Stand, Word};
 use super::world::World;
-use crate::engine::forfeit::Limbo;
+use crate::engine::forfeit::AfterRecord;
 use crate::engine::request::State;
 use crate::engine::session::{Outcome, Session};
 use crate::engine::{Attach, Command, Event, Forfeit, News, Place};
@@ -197,11 +197,11 @@ impl<'a> Canon<'a> {
         for forfeit in &table.forfeited {
             self.forfeit(*forfeit);
         }
-        for pending in &table.in_limbo {
+        for pending in &table.pending_forfeits {
             match &pending.then {
-                Limbo::Nothing => self.put("nothing"),
-                Limbo::Session(key) => self.put(table.sessions[*key].id),
-                Limbo::Revoke { name, token, .. } => {
+                AfterRecord::Nothing => self.put("nothing"),
+                AfterRecord::Session(key) => self.put(table.sessions[*key].id),
+                AfterRecord::Revoke { name, token, .. } => {
                     self.put(name.as_str());
                     self.token(*token);
                 }

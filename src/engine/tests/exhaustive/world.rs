@@ -1,7 +1,6 @@
 //! The production table, a disk, clients, and everything that can happen next.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::BuildHasherDefault;
 use std::mem;
 
 use super::client::{Client, Line, Stand, Word};
@@ -9,6 +8,7 @@ use super::moves::Move;
 use super::scenario::{Budget, LOCKS_MAX, Scenario, TICK, TTL, name};
 use crate::engine::image::tests::{image, read};
 use crate::engine::request::State;
+use crate::engine::seed::Seed;
 use crate::engine::tests::reference::fit;
 use crate::engine::{
     Attach, Command, Durable, Effect, Event, Forfeit, HEARTBEAT, LockTable, News, Past, Run,
@@ -19,7 +19,7 @@ use crate::types::{
     Timestamp, Ttl,
 };
 
-pub(super) type Table = LockTable<BuildHasherDefault<std::hash::DefaultHasher>>;
+pub(super) type Table = LockTable;
 
 /// Numbers reserved ahead: more than any walk grants.
 const RESERVED: u64 = 1 << 24;
@@ -443,5 +443,5 @@ fn begin(durable: Durable, first_token: FencingToken, past: Past, now: Timestamp
     let (epoch, tokens_below) = (Epoch::new(1 << 20), FencingToken::new(1 << 40));
     let plausible = Durable { epoch, tokens_below, ..Durable::default() };
     let start = Start { durable, first_token, plausible, past };
-    Table::new(Limits::default(), start, BuildHasherDefault::new(), now)
+    Table::new(Limits::default(), start, Seed::default(), now)
 }

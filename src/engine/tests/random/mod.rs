@@ -4,7 +4,6 @@
 mod steps;
 
 use std::collections::{HashMap, HashSet};
-use std::hash::BuildHasherDefault;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -14,7 +13,7 @@ use super::*;
 use crate::engine::image::tests::Twin;
 use crate::types::*;
 
-type Table = LockTable<BuildHasherDefault<std::hash::DefaultHasher>>;
+type Table = LockTable;
 
 const SESSIONS: u64 = 5;
 const LOCKS: usize = 4;
@@ -63,7 +62,7 @@ fn plausible() -> Durable {
 
 fn begin(durable: Durable, first_token: FencingToken, past: Past, now: Timestamp) -> Table {
     let start = Start { durable, first_token, plausible: plausible(), past };
-    Table::new(Limits::default(), start, BuildHasherDefault::new(), now)
+    Table::new(Limits::default(), start, Seed::default(), now)
 }
 
 impl World {

@@ -40,7 +40,6 @@ mod tell;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::fs;
-use std::hash::BuildHasherDefault;
 use std::path::Path;
 use std::process;
 use std::time::Duration;
@@ -131,12 +130,7 @@ impl Story {
 
     pub(super) fn with(limits: Limits, below: u64) -> Self {
         Self {
-            table: Table::new(
-                limits,
-                start(below),
-                BuildHasherDefault::new(),
-                Timestamp::default(),
-            ),
+            table: Table::new(limits, start(below), Seed::default(), Timestamp::default()),
             limits,
             now: Timestamp::default(),
             tellers: HashMap::new(),

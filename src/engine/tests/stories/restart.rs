@@ -83,7 +83,7 @@ impl Story {
         let past = Past { snapshot, forfeits, next_record };
         let first_token = self.next_run();
         let start = Start { durable: self.on_disk, first_token, plausible: plausible(), past };
-        self.table = Table::new(self.limits, start, BuildHasherDefault::new(), self.now);
+        self.table = Table::new(self.limits, start, Seed::default(), self.now);
         format!("epoch {}\n", self.on_disk.epoch)
     }
 }

@@ -4,7 +4,6 @@
 mod tests;
 
 use std::collections::VecDeque;
-use std::hash::BuildHasher;
 use std::mem;
 
 use bytes::BytesMut;
@@ -224,12 +223,7 @@ impl Desk {
 }
 
 /// A lock as all who watch it see it.
-fn shown<S: BuildHasher + Clone>(
-    table: &LockTable<S>,
-    lock: &LockName,
-    named: Named,
-    now: Timestamp,
-) -> Option<ShownLock> {
+fn shown(table: &LockTable, lock: &LockName, named: Named, now: Timestamp) -> Option<ShownLock> {
     let seen = inspect::shown(table, lock.as_str(), named, now, &mut Budget::of_a_turn());
     ShownLock::new(seen)
         .inspect_err(|unwritable| error!("a watched lock was left out: {unwritable}"))

@@ -10,7 +10,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foldhash::fast::RandomState;
 use log::{debug, error, info, warn};
 use tokio::time::Instant;
 
@@ -100,7 +99,7 @@ impl Chronicle {
     }
 
     /// The table that the run before has left, if that is certain; then its journal goes on.
-    pub(in crate::server) fn find(&mut self) -> Option<Box<LockTable<RandomState>>> {
+    pub(in crate::server) fn find(&mut self) -> Option<Box<LockTable>> {
         let epoch = self.epochs.confirmed;
         let began = Instant::now();
         match recover(&self.disk, &Expected { place: Place::here(), rules: RULES, epoch }) {
@@ -162,7 +161,7 @@ impl Chronicle {
     }
 
     /// Begins it with a table. What was there before is gone. Says whether it could.
-    pub(in crate::server) fn begin(&mut self, table: &LockTable<RandomState>) -> bool {
+    pub(in crate::server) fn begin(&mut self, table: &LockTable) -> bool {
         (self.begun, self.failed_since) = (self.begun + 1, None);
         let mut fill = |to: &mut dyn Write| replay::checkpoint(table, to);
         match self.journal.begin(Some(&mut fill)) {

@@ -3,16 +3,16 @@
 use std::fs;
 
 use super::*;
-use crate::engine::{Event, Start};
+use crate::engine::{Event, Seed, Start};
 use crate::journal::{Failure, RECORD_BYTES_MAX, Void};
 use crate::server::durable::replay::Record;
 use crate::types::{ConnectionId, Limits, Timestamp};
 
 const FLOOR_BYTES: usize = 4 * 1024 * 1024;
 
-fn table() -> LockTable<RandomState> {
+fn table() -> LockTable {
     let now = Timestamp::default();
-    LockTable::new(Limits::default(), Start::default(), RandomState::default(), now)
+    LockTable::new(Limits::default(), Start::default(), Seed::default(), now)
 }
 
 /// A run of the epoch `next` on what one of the epoch `last` has left.

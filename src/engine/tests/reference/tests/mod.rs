@@ -1,13 +1,13 @@
 //! The engine and the reference are told the same, and must say the same.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::hash::BuildHasherDefault;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::steps::{Fault, LOCKS, SESSIONS, Step, claims, name, step};
 use super::{Holder, Model, Name};
+use crate::engine::seed::Seed;
 use crate::engine::{
     Attach, Command, Durable, Effect, Event, Extras, Forfeit, LockTable, LockView, News, Past,
     Progress, Rejection, Request, Snapshot, Start, Wait,
@@ -19,7 +19,7 @@ use crate::types::{
 
 mod histories;
 
-type Table = LockTable<BuildHasherDefault<std::hash::DefaultHasher>>;
+type Table = LockTable;
 
 const STEPS_MAX: usize = 40;
 /// So many histories are compared if `PROPTEST_CASES` does not say another number.
@@ -62,7 +62,7 @@ impl Pair {
         let first_token = FencingToken::new(1);
         let start = Start { durable, first_token, plausible: durable, past };
         let now = Timestamp::from_micros(1);
-        let mut table = Table::new(Limits::default(), start, BuildHasherDefault::new(), now);
+        let mut table = Table::new(Limits::default(), start, Seed::default(), now);
         (0..LOCKS).for_each(|lock| table.watch(name(lock)));
         let nobody = Player { id: SessionId::new(0), connection: ConnectionId::new(0) };
         let mut pair = Self {

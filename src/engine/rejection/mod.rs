@@ -1,161 +1,20 @@
-//! The outputs of the engine: everything that it wants done.
+//! The engine's legitimate *no*, with its stable code and its sentence.
+
+mod said;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::{Durable, Happened};
 use crate::types::{
-    CLAIMS_MAX, ClaimsError, ConnectionId, FencingToken, Generation, IDENTITY_LEN_MAX, Identity,
-    LockName, LostReason, Mode, NOTE_LEN_MAX, Origin, OwnerId, PermitsError, RejectionCode,
-    RequestId, SessionId, TextError, Ticket, Ttl, TtlError,
+    CLAIMS_MAX, ClaimsError, FencingToken, Generation, IDENTITY_LEN_MAX, Identity, LockName, Mode,
+    NOTE_LEN_MAX, Origin, OwnerId, PermitsError, RejectionCode, RequestId, SessionId, TextError,
+    Ttl, TtlError,
 };
 
-/// Something for the shell to do, in the order in which the engine says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Tell the connection that it is its session's now.
-    Welcome {
-        /// The connection.
-        connection: ConnectionId,
-        /// Its session.
-        session: SessionId,
-        /// How many connections the session has had.
-        generation: Generation,
-        /// Length of the lease.
-        ttl: Ttl,
-        /// The state of the session at the server.
-        standing: Standing,
-    },
-    /// Tell the connection that its Hello is refused, and close it.
-    Refused {
-        /// The connection.
-        connection: ConnectionId,
-        /// Why.
-        rejection: Rejection,
-    },
-    /// Tell the connection that a later one has taken its session over, and close it.
-    Superseded {
-        /// The connection.
-        connection: ConnectionId,
-    },
-    /// Tell the connection that the lease is renewed.
-    KeptAlive {
-        /// The connection.
-        connection: ConnectionId,
-        /// From the keep-alive.
-        sequence: u64,
-    },
-    /// Tell a session's client the news of one of its requests.
-    Tell {
-        /// Where; none while the session has no connection. What is not told now is told again when
-        /// the request is repeated (rule R1).
-        connection: Option<ConnectionId>,
-        /// Whose request.
-        session: SessionId,
-        /// Which request.
-        request: RequestId,
-        /// The kind of event.
-        news: News,
-    },
-    /// The session is over. If it has a connection, tell it and close it.
-    Ended {
-        /// The session.
-        session: SessionId,
-        /// Its connection, if there is one.
-        connection: Option<ConnectionId>,
-        /// Why it ended.
-        reason: EndReason,
-        /// How many requests held something until now.
-        held: usize,
-        /// How many waited.
-        waiting: usize,
-        /// The first lock that was held, for the log.
-        lock: Option<LockName>,
-    },
-    /// Tell the operator that the lock was taken away.
-    Revoked {
-        /// The operator's connection.
-        connection: ConnectionId,
-        /// From the question.
-        query_id: u64,
-        /// The lock, for the log.
-        lock: LockName,
-        /// The token of the grant that is over.
-        token: FencingToken,
-        /// Whose it was.
-        holder: SessionId,
-        /// Who that says to be.
-        identity: Identity,
-    },
-    /// Tell the operator that nothing was taken away.
-    NotRevoked {
-        /// The operator's connection.
-        connection: ConnectionId,
-        /// From the question.
-        query_id: u64,
-        /// Why.
-        rejection: Rejection,
-    },
-    /// Make this durable, then say [`Event::Persisted`](super::Event::Persisted). Until then the
-    /// engine goes on with what it has, and stops granting when that is used up.
-    Persist(Durable),
-    /// Write this down for good, then say [`Event::Recorded`](super::Event::Recorded): after a crash
-    /// nothing may be reclaimed by it (rules G1, G3). What it held passes on only then.
-    Record {
-        /// Counts the records over all runs.
-        number: u64,
-        /// Who or what has forfeited.
-        forfeit: Forfeit,
-    },
-    /// Records with lower numbers are of no use any more.
-    ForgetRecords {
-        /// The lowest that is.
-        below: u64,
-    },
-    /// A lock that is watched is held by others than before. Said once for each event.
-    HoldersChanged {
-        /// The lock.
-        lock: LockName,
-    },
-    /// Something happened to a request. Said only while somebody listens, see
-    /// [`LockTable::listen`](super::LockTable::listen).
-    Happened(Box<Happened>),
-}
-
-/// What happened to a request, for those who listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Happening {
-    /// It came.
-    Requested,
-    /// It waits.
-    Queued {
-        /// Its place, 1 for the next in line.
-        position: u32,
-    },
-    /// It holds its locks.
-    Granted {
-        /// The token.
-        token: FencingToken,
-    },
-    /// It gave its locks back, or its session said goodbye.
-    Released {
-        /// The token.
-        token: FencingToken,
-    },
-    /// It was given up.
-    Cancelled,
-    /// It holds its locks no more, and nobody asked for that.
-    Lost {
-        /// The token.
-        token: FencingToken,
-        /// Why.
-        reason: LostReason,
-    },
-    /// It was answered *no*.
-    Rejected(Rejection),
-}
+/// Of a longer cycle, no more is told.
+pub const CYCLE_TOLD_MAX: usize = 64;
 
 /// One link of a wait-for cycle: it waits for a lock, for as long as the next one in the cycle does
 /// not give it back.
@@ -173,75 +32,6 @@ pub struct CycleLink {
     pub lock: LockName,
     /// The token with which the next one in the cycle holds that lock; none: it is ahead in line.
     pub held_with: Option<FencingToken>,
-}
-
-/// The state, at the coordinator, of the session that a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It is new.
-    Opened,
-    /// Everything: it holds and awaits what it did.
-    Resumed,
-    /// Nothing but that it was: the coordinator has crashed, and what the session held is to be
-    /// reclaimed within this time (rule G2).
-    Reopened {
-        /// What is left of the grace period.
-        grace: Duration,
-    },
-}
-
-/// What a crash must not revive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Forfeit {
-    /// A session that ended without a goodbye while it held something.
-    Session(SessionId),
-    /// A grant that was revoked.
-    Grant(FencingToken),
-    /// All grants with this token or a lower one: those of many records in one.
-    UpTo(FencingToken),
-}
-
-/// The kinds of events of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
-    /// It holds its locks.
-    Granted {
-        /// Greater than that of any grant before.
-        token: FencingToken,
-    },
-    /// It waits.
-    Queued {
-        /// Its place, 1 for the next in line.
-        position: u32,
-        /// What keeps its place over a crash.
-        ticket: Ticket,
-    },
-    /// It holds nothing any more, as asked.
-    Released,
-    /// It is given up: it holds nothing and never will.
-    Cancelled,
-    /// It holds nothing any more, and nobody asked for that.
-    Lost {
-        /// The token of its grant.
-        token: FencingToken,
-        /// Why.
-        reason: LostReason,
-    },
-    /// No.
-    Rejected(Rejection),
-}
-
-/// Why a session is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndReason {
-    /// Its client said so.
-    Goodbye,
-    /// Nothing was heard for its ttl.
-    Expired,
-    /// Its connection ended, and its linger with it.
-    Disconnected,
-    /// It was opened in a grace period, and there is room only for those who were there before.
-    Displaced,
 }
 
 /// A legitimate *no*: what was wrong with a well-formed message, or with its moment.
@@ -419,9 +209,6 @@ pub enum Rejection {
     },
 }
 
-/// Of a longer cycle, no more is told.
-pub const CYCLE_TOLD_MAX: usize = 64;
-
 impl Rejection {
     /// The stable code.
     pub fn code(&self) -> RejectionCode {
@@ -565,7 +352,3 @@ impl fmt::Display for Rejection {
         }
     }
 }
-
-mod said;
-#[cfg(test)]
-mod tests;
