@@ -107,7 +107,7 @@ pub(crate) fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure
 
 /// Tells what went wrong; its exit code.
 pub(crate) fn fail(failure: &Failure) -> ExitCode {
-    keeper::acquire::fail_in_eval(failure.exit);
+    arguments::fail_in_eval(failure.exit);
     failure.report()
 }
 

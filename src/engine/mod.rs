@@ -80,12 +80,17 @@ pub use rejection::{CYCLE_TOLD_MAX, CycleLink, Rejection};
 pub use seed::Seed;
 pub use snapshot::Snapshot;
 pub use table::{Counts, HEARTBEAT, LockTable};
-pub use tokens::{TOKEN_BLOCK, TOKENS_AHEAD_DAYS_MAX};
+pub use tokens::TOKEN_BLOCK;
 pub use view::{HolderView, LockView, Outlook, PLACES_LOOKED_AT_MAX, SessionView, WaiterView};
 
 use serde::{Deserialize, Serialize};
 
 use crate::types::{Epoch, FencingToken, Ttl};
+
+/// Days by which a client may move the counters ahead of the wall clock: enough for a coordinator that
+/// started anew with a clock that is somewhat behind, and too little to be of use to a liar. The shell
+/// makes [`Start::plausible`] of it.
+pub const TOKENS_AHEAD_DAYS_MAX: u64 = 7;
 
 /// What must be on disk before it may be relied on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,10 +15,6 @@ pub const TOKEN_BLOCK: u64 = 1 << 20;
 /// How far the counter jumps past a token of another life of this service: what is reserved for a
 /// machine that grants a million times a second, for most of a day.
 const TOKEN_STRIDE: u64 = 1 << 36;
-/// Days by which a client may move the counters ahead of the wall clock: enough for a coordinator that
-/// started anew with a clock that is somewhat behind, and too little to be of use to a liar. The shell
-/// makes [`Start::plausible`] of it.
-pub const TOKENS_AHEAD_DAYS_MAX: u64 = 7;
 /// How far the epoch jumps: by default they are a minute apart, so for a day.
 const EPOCH_STRIDE: u64 = 24 * 60;
 

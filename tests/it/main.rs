@@ -39,6 +39,7 @@ mod serving;
 mod several;
 mod signals;
 mod sizes;
+mod structure;
 mod support;
 mod terminal;
 mod waiting;

@@ -25,7 +25,6 @@ use coordinator::types::{AT_LEAST_MAX, LOCK_DELAY_MAX};
 
 use self::mistakes::{advised, empty_variable};
 use crate::cli::bench::BenchArgs;
-use crate::cli::keeper::acquire;
 use crate::cli::settings::sources::FILE_FLAG;
 use crate::cli::settings::values;
 use crate::cli::settings::{Row, TABLE};
@@ -488,7 +487,7 @@ pub(crate) fn read(words: &[OsString]) -> Result<Asked, ExitCode> {
         let error = advised(error, words);
         let code = u8::try_from(error.exit_code()).unwrap_or(exit::USAGE);
         if error.use_stderr() {
-            acquire::fail_in_eval(code);
+            fail_in_eval(code);
         }
         output::told(error.print()).map_or_else(|failure| failure.report(), |()| code.into())
     })
@@ -560,6 +559,16 @@ fn at_least(text: &str) -> Result<Duration, String> {
 /// Nine tenths of a period are kept.
 fn period(text: &str) -> Result<Duration, String> {
     at_most(text, AT_LEAST_MAX / 9 * 10, "7d 18h 40m")
+}
+
+/// In `eval "$(coordinator acquire … --export)"` nobody sees our exit code: a shell that has nothing to
+/// evaluate is content, and would go on without the lock. So it gets something that fails as we do.
+pub(crate) fn fail_in_eval(code: u8) {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "acquire") && words.any(|word| word == "--export") {
+        // If that cannot be said either, the shell has gone.
+        let _gone = output::print(&format!("(exit {code})\n"));
+    }
 }
 
 #[cfg(test)]

@@ -13,11 +13,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ExitCode, Stdio};
 
 use super::{KeptFile, Record};
-use crate::cli::arguments::{AcquireArgs, Form};
+use crate::cli::arguments::{AcquireArgs, Form, fail_in_eval};
 use crate::cli::keeper;
-use crate::cli::lock::hold::{ENDING, on_a_thread};
+use crate::cli::lock::hold::ENDING;
 use crate::cli::process::again::our_program;
 use crate::cli::process::child::code_of_signal;
+use crate::cli::process::on_a_thread;
 use crate::cli::process::signals::Signals;
 use crate::cli::text::errors::{Failure, exit, shell_word};
 use crate::cli::text::output;
@@ -54,16 +55,6 @@ pub(crate) fn run(args: &AcquireArgs) -> Result<ExitCode, Failure> {
 fn failed(code: u8) -> ExitCode {
     fail_in_eval(code);
     ExitCode::from(code)
-}
-
-/// In `eval "$(coordinator acquire … --export)"` nobody sees our exit code: a shell that has nothing to
-/// evaluate is content, and would go on without the lock. So it gets something that fails as we do.
-pub(crate) fn fail_in_eval(code: u8) {
-    let mut words = std::env::args_os().skip(1);
-    if words.next().is_some_and(|word| word == "acquire") && words.any(|word| word == "--export") {
-        // If that cannot be said either, the shell has gone.
-        let _gone = output::print(&format!("(exit {code})\n"));
-    }
 }
 
 /// Our program once more, with our words, so that it asks for what we were asked for.

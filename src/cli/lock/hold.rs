@@ -22,6 +22,7 @@ use super::{Acquired, Advice, GivenBack, acquire, give_back};
 use crate::cli::arguments::HoldArgs;
 use crate::cli::process::child::code_of_signal;
 use crate::cli::process::life::Life;
+use crate::cli::process::on_a_thread;
 use crate::cli::process::signals::Signals;
 use crate::cli::process::terminal;
 use crate::cli::process::terminal::Terminal;
@@ -187,16 +188,6 @@ async fn until_told(signals: &mut Signals) {
 fn say_held(guard: &LockGuard) -> oneshot::Receiver<Result<(), Failure>> {
     let text = format!("holding {} token {}", words::locks_of(guard), guard.token());
     on_a_thread(move || output::line(&text))
-}
-
-/// Does `work`, which may block for long, on a thread of its own, which ends with the process: what
-/// blocks cannot be called off.
-pub(crate) fn on_a_thread<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> oneshot::Receiver<T> {
-    let (tell, told) = oneshot::channel();
-    std::thread::spawn(move || tell.send(work()));
-    told
 }
 
 /// Whether standard input is `/dev/null`, as that of cron, of services, and of what a script starts in

@@ -22,10 +22,10 @@ use rustix::process::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::again::by_the_shell;
-use super::foreground::in_foreground;
+use super::foreground::{cannot_run, in_foreground};
 use super::signals::Signals;
 use super::terminal::Terminal;
-use crate::cli::text::errors::{Failure, exit, reason};
+use crate::cli::text::errors::{Failure, exit};
 
 /// How often to look whether the rest of a group whose leader has gone is gone too. They are not our
 /// children, so nobody tells us.
@@ -258,18 +258,6 @@ async fn until_continued(continued: &mut Signals) -> bool {
 /// The exit code for death by a signal, as shells have it.
 pub(crate) fn code_of_signal(signal: i32) -> u8 {
     u8::try_from(signal).map_or(u8::MAX, |number| exit::SIGNAL_BASE.saturating_add(number))
-}
-
-/// Why the command did not start: 127 if it is not there, 126 if it is and cannot be run.
-pub(crate) fn cannot_run(command: &Command, error: &io::Error) -> Failure {
-    let program = command.get_program().to_string_lossy().into_owned();
-    match error.kind() {
-        io::ErrorKind::NotFound => {
-            Failure::new(exit::NO_SUCH_COMMAND, format!("command not found: {program:?}"))
-                .hint("no shell is involved; to run a script, use -c")
-        }
-        _ => Failure::new(exit::CANNOT_RUN, format!("cannot run {program:?} ({})", reason(error))),
-    }
 }
 
 #[cfg(test)]

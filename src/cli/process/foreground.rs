@@ -11,8 +11,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use super::again::{by_the_shell, our_program, with_environment_of};
-use super::child::cannot_run;
 use super::terminal::Terminal;
+use crate::cli::text::errors::{Failure, exit, reason};
 
 /// The word that tells our program to be this. In no help, for nobody types it.
 pub(crate) const WORD: &str = "__run";
@@ -42,5 +42,17 @@ pub(crate) fn become_command(command: &mut Command) -> io::Error {
     match by_the_shell(command, &error) {
         Some(mut script) => script.exec(),
         None => error,
+    }
+}
+
+/// Why the command did not start: 127 if it is not there, 126 if it is and cannot be run.
+pub(crate) fn cannot_run(command: &Command, error: &io::Error) -> Failure {
+    let program = command.get_program().to_string_lossy().into_owned();
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            Failure::new(exit::NO_SUCH_COMMAND, format!("command not found: {program:?}"))
+                .hint("no shell is involved; to run a script, use -c")
+        }
+        _ => Failure::new(exit::CANNOT_RUN, format!("cannot run {program:?} ({})", reason(error))),
     }
 }

@@ -4,7 +4,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-use crate::cli::lock::hold::on_a_thread;
+use super::on_a_thread;
 use crate::cli::text::errors::Failure;
 
 /// A process, whose end can be awaited.

@@ -7,7 +7,7 @@ use coordinator::wire::{
 };
 use serde_json::{Value, json};
 
-use super::status::Seen;
+use super::seen::Seen;
 
 /// What `status` has seen.
 pub(crate) fn seen(seen: &Seen) -> Value {

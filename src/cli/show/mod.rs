@@ -4,5 +4,6 @@ pub(super) mod events;
 mod journal;
 mod json;
 pub(super) mod ping;
+mod seen;
 pub(super) mod status;
 mod waits;

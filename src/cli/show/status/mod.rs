@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use coordinator::wire::{Holder, JournalStatus, LockStatus, Outlook, ServerStatus, SessionStatus};
+use coordinator::wire::{Holder, LockStatus, Outlook, ServerStatus, SessionStatus};
 use coordinator::{Error, Observer};
 
 use super::journal;
 use super::json;
 use super::ping::connect;
+use super::seen::Seen;
 use super::waits;
 use crate::cli::arguments::StatusArgs;
 use crate::cli::settings::Settings;
@@ -22,20 +23,6 @@ use crate::cli::text::words;
 
 /// Of more locks than this, only the first few holders and waiters are looked at.
 const LOCKS_ASKED_AGAIN_MAX: usize = 256;
-
-/// The status.
-pub(crate) struct Seen {
-    /// The coordinator as a whole.
-    pub(crate) server: ServerStatus,
-    /// The journal; none if the coordinator does not know the question.
-    pub(crate) journal: Option<JournalStatus>,
-    /// The locks in use, or the one that was asked for if it is.
-    pub(crate) locks: Vec<LockStatus>,
-    /// Until when they are not to be had, of those of which that is known.
-    pub(crate) outlooks: Vec<Outlook>,
-    /// The sessions, if they were asked for.
-    pub(crate) sessions: Option<Vec<SessionStatus>>,
-}
 
 /// Looks, and prints what there is.
 pub(crate) async fn run(args: StatusArgs, settings: &Settings) -> Result<ExitCode, Failure> {

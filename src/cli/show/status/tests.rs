@@ -1,6 +1,6 @@
 //! The output for people and for programs.
 
-use coordinator::wire::{JournalDistance, JournalStart, Mode, Waiter};
+use coordinator::wire::{JournalDistance, JournalStart, JournalStatus, Mode, Waiter};
 
 use super::*;
 

@@ -26,7 +26,7 @@ use coordinator::wire::{Holder, LockStatus, Waiter};
 use serde_json::{Value, json};
 
 use super::json;
-use super::status::Seen;
+use super::seen::Seen;
 use crate::cli::text::visible;
 use crate::cli::text::words;
 
