@@ -52,6 +52,10 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
+fn is_rust(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "rs")
+}
+
 fn is_test(path: &str) -> bool {
     path.contains("/tests/")
         || path.ends_with("tests.rs")
@@ -163,7 +167,7 @@ fn defined_in<'a>(
 /// Who imports whom.
 fn imports() -> BTreeMap<String, BTreeSet<String>> {
     let files = files(&["src"]);
-    let files = files.iter().filter(|path| path.ends_with(".rs") && *path != "src/main.rs");
+    let files = files.iter().filter(|path| is_rust(path) && *path != "src/main.rs");
     let modules: BTreeMap<_, _> = files.map(|path| (module_of(path), path.clone())).collect();
     let sources: BTreeMap<_, _> =
         modules.values().map(|path| (path.clone(), source(path, &modules))).collect();
@@ -235,7 +239,7 @@ fn every_file_that_a_document_names_is_there() {
     {
         for name in read(document).split('`').skip(1).step_by(2) {
             let is_path = !name.contains([' ', '*', '\n', '<', '{', '$', '~', '='])
-                && (name.ends_with(".rs")
+                && (is_rust(name)
                     || ["src/", "tests/", "docs/", "scripts/"]
                         .iter()
                         .any(|at| name.starts_with(at)));
