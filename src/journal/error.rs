@@ -266,6 +266,9 @@ pub enum Failure {
     /// There is none yet, or none any more.
     #[error("the journal was never started")]
     NotBegun,
+    /// Whoever was to write is gone, and did not say how far it came.
+    #[error("the thread that wrote it has ended")]
+    WriterGone,
 }
 
 impl Failure {

@@ -138,7 +138,7 @@ impl<D: Disk> Writer<D> {
     }
 
     /// The epochs that count when a journal begins or goes on.
-    pub(super) fn epochs(&mut self, epochs: Epochs) {
+    pub fn epochs(&mut self, epochs: Epochs) {
         self.run.epochs = epochs;
     }
 

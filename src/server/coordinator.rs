@@ -37,6 +37,7 @@ use super::gate::Gate;
 use super::inbox::{Arrival, Arrivals};
 use super::messages::{
     AllHeard, Checkpointed, CloseAll, Connect, Disconnect, Drain, GoOn, Save, TellState, Waiting,
+    Written,
 };
 use crate::clock::Clock;
 use crate::journal::Task;
@@ -168,10 +169,24 @@ impl Coordinator {
             return;
         }
         match self.gate.flush() {
-            None | Some(Flushed::Written(None)) => {}
-            Some(Flushed::Written(Some(task))) => self.make_checkpoint(task, ctx),
-            Some(Flushed::Off) => self.desk.record(false),
-            Some(Flushed::Stuck) => {
+            Some(flushed) => self.flushed(flushed, ctx),
+            None => {}
+        }
+    }
+
+    fn flushed(&mut self, flushed: Flushed, ctx: &mut Context<Self>) {
+        match flushed {
+            Flushed::Written(None) | Flushed::Later => {}
+            Flushed::Written(Some(task)) => self.make_checkpoint(task, ctx),
+            Flushed::Writing(job) => {
+                let this = ctx.address();
+                spawn_local(async move {
+                    let done = spawn_blocking(move || job.run()).await;
+                    this.do_send(Written(done.ok()));
+                });
+            }
+            Flushed::Off => self.desk.record(false),
+            Flushed::Stuck => {
                 self.is_stuck = true;
                 ctx.run_later(STUCK_PAUSE, |this, ctx| {
                     this.is_stuck = false;
@@ -303,6 +318,16 @@ impl Handler<Checkpointed> for Coordinator {
             && chronicle.checkpointed(made).is_some()
         {
             self.desk.record(false);
+        }
+    }
+}
+
+impl Handler<Written> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, Written(done): Written, ctx: &mut Context<Self>) {
+        if let Some(flushed) = self.gate.written(done) {
+            self.flushed(flushed, ctx);
         }
     }
 }

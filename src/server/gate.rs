@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 
 use super::desk::BATCH_BYTES_MAX;
 use super::desk::turn::{Deliver, Delivery, More, Turn, Way};
-use super::durable::chronicle::{Chronicle, Flushed};
+use super::durable::chronicle::{Chronicle, Done, Flushed};
 use super::durable::{Change, Order};
 use super::ledger::Share;
 use crate::types::ConnectionId;
@@ -50,6 +50,12 @@ pub(super) struct Gate {
     held_orders: Vec<Change>,
     /// Deliveries that wait for that.
     held: Vec<Delivery>,
+    /// Orders that wait for what a thread is writing down.
+    written_orders: Vec<Change>,
+    /// Deliveries that do. All of them are counted.
+    written: Vec<Delivery>,
+    /// So many of the deliveries that wait for the next flush are counted: the first.
+    counted: usize,
 }
 
 /// What says at once what a session has to say, where the session is on the Coordinator's thread.
@@ -102,6 +108,9 @@ impl Gate {
             chronicle: None,
             held_orders: Vec::new(),
             held: Vec::new(),
+            written_orders: Vec::new(),
+            written: Vec::new(),
+            counted: 0,
         }
     }
 
@@ -139,7 +148,7 @@ impl Gate {
             turn.record.clear();
             // First what waited for a journal that is given up by now.
             self.release();
-            return self.let_out(&mut turn.orders, &mut turn.deliveries);
+            return self.let_out(&mut turn.orders, &mut turn.deliveries, 0);
         };
         for change in &turn.orders {
             if let Change::Durable(durable) = change {
@@ -156,31 +165,81 @@ impl Gate {
 
     /// Writes down what led to all that waits, and lets it out. None if nothing does.
     pub(super) fn flush(&mut self) -> Option<Flushed> {
-        if self.held.is_empty() && self.held_orders.is_empty() {
+        let is_empty = self.held.is_empty() && self.held_orders.is_empty();
+        // What a thread could not write waits for a journal that is void.
+        if is_empty && self.written.is_empty() && self.written_orders.is_empty() {
             return None;
         }
         let flushed = self.chronicle.as_mut()?.flush();
-        if !matches!(flushed, Flushed::Stuck) {
-            self.release();
+        match flushed {
+            Flushed::Written(_) | Flushed::Off => self.release(),
+            Flushed::Writing(_) => {
+                self.count_held();
+                self.counted = 0;
+                self.written_orders.append(&mut self.held_orders);
+                self.written.append(&mut self.held);
+            }
+            Flushed::Later | Flushed::Stuck => self.count_held(),
         }
         Some(flushed)
     }
 
+    /// What has to wait for a disk is counted as unread, so that it is bounded.
+    fn count_held(&mut self) {
+        for Delivery { way: Way(place), deliver, .. } in self.held.iter().skip(self.counted) {
+            if let Some((link, _)) = self.links.get(*place) {
+                link.count(deliver);
+            }
+        }
+        self.counted = self.held.len();
+    }
+
+    /// A thread has written down what led to a part of what waits, which is let out; or could not.
+    pub(super) fn written(&mut self, done: Option<Done>) -> Option<Flushed> {
+        let flushed = self.chronicle.as_mut()?.written(done);
+        match flushed {
+            Flushed::Written(_) | Flushed::Writing(_) | Flushed::Later => self.release_written(),
+            Flushed::Off => self.release(),
+            Flushed::Stuck => {}
+        }
+        Some(flushed)
+    }
+
+    fn release_written(&mut self) {
+        let mut orders = mem::take(&mut self.written_orders);
+        let mut written = mem::take(&mut self.written);
+        let counted = written.len();
+        self.let_out(&mut orders, &mut written, counted);
+        (self.written_orders, self.written) = (orders, written);
+    }
+
     /// Lets all out that waits.
     fn release(&mut self) {
+        self.release_written();
         let (mut orders, mut held) = (mem::take(&mut self.held_orders), mem::take(&mut self.held));
-        self.let_out(&mut orders, &mut held);
+        let counted = mem::take(&mut self.counted);
+        self.let_out(&mut orders, &mut held, counted);
         (self.held_orders, self.held) = (orders, held);
     }
 
-    fn let_out(&mut self, orders: &mut Vec<Change>, deliveries: &mut Vec<Delivery>) {
+    /// Lets these out; of the deliveries, the first so many are counted.
+    fn let_out(
+        &mut self,
+        orders: &mut Vec<Change>,
+        deliveries: &mut Vec<Delivery>,
+        counted: usize,
+    ) {
         for change in orders.drain(..) {
             self.order(change);
         }
-        for Delivery { way: Way(place), deliver, more } in deliveries.drain(..) {
+        for (at, Delivery { way: Way(place), deliver, more }) in deliveries.drain(..).enumerate() {
             if let Some((link, outlet)) = self.links.get(place) {
                 let outlet = outlet.as_ref().and_then(Weak::upgrade);
-                let said = link.send(deliver, outlet.as_deref());
+                let said = if at < counted {
+                    link.send_counted(deliver, outlet.as_deref())
+                } else {
+                    link.send(deliver, outlet.as_deref())
+                };
                 if let Some(mut said) = said.filter(|said| said.capacity() <= FRAMES_BYTES_KEPT) {
                     said.clear();
                     self.spare.push(said);
@@ -223,6 +282,28 @@ impl Link {
         }
         None
     }
+
+    /// Counts what waits here for it, or has it closed if that is too much.
+    fn count(&self, deliver: &Deliver) {
+        if deliver.bytes > BATCH_BYTES_MAX {
+            self.share.close();
+        } else {
+            self.share.add(deliver.bytes);
+        }
+    }
+
+    /// Sends what was counted when it had to wait.
+    fn send_counted(&self, deliver: Deliver, outlet: Option<&dyn Outlet>) -> Option<BytesMut> {
+        if self.share.is_closed() {
+            return None;
+        }
+        if outlet.is_some_and(|outlet| outlet.say(&deliver) == Said::AtOnce) {
+            self.share.subtract(deliver.bytes);
+            return Some(deliver.frames);
+        }
+        self.session.do_send(deliver);
+        None
+    }
 }
 
 #[cfg(test)]
@@ -230,8 +311,11 @@ mod tests {
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
+    use crate::engine::{Event, LockTable, Seed};
+    use crate::journal::Distance;
     use crate::server::ledger::Ledger;
-    use crate::server::testing::{collector, local, settle};
+    use crate::server::testing::{collector, local, settle, start_with};
+    use crate::types::{ConnectionId, Epoch, Limits, Timestamp};
 
     fn delivery(bytes: usize, more: More) -> Turn {
         let deliver = Deliver { bytes, ..Deliver::default() };
@@ -278,6 +362,89 @@ mod tests {
             settle().await;
             assert_eq!(batches.take().len(), 1);
             assert!(gate.links.is_empty());
+        })
+        .await;
+    }
+
+    fn table() -> LockTable {
+        let (limits, now) = (Limits::default(), Timestamp::default());
+        LockTable::new(limits, start_with(1 << 20), Seed::default(), now)
+    }
+
+    /// A turn that brought the engine something, and has so many bytes for the connection.
+    fn written_down(bytes: usize) -> Turn {
+        let mut turn = delivery(bytes, More::Perhaps);
+        let event = Event::Disconnect { connection: ConnectionId::new(9) };
+        turn.record.write(&event, Timestamp::default());
+        turn
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_said_while_a_thread_syncs_and_then_what_it_synced_and_no_more() {
+        local(async {
+            let data = tempfile::tempdir().unwrap();
+            let (last, next) = (Epoch::new(6), Epoch::new(7));
+            let mut chronicle =
+                Chronicle::open(data.path(), Distance::Machine, last, next).unwrap();
+            assert!(chronicle.begin(&table()));
+            let ledger = Arc::new(Ledger::default());
+            let account = ledger.open();
+            let (session, batches) = collector();
+            let (orders, mut ordered) = unbounded_channel();
+            let mut gate = Gate::behind(Some(chronicle), orders);
+            let link = Link { session, share: account.share() };
+            gate.connect(ConnectionId::new(1), link);
+            let said = || batches.borrow().iter().map(|it| it.bytes).collect::<Vec<_>>();
+
+            let mut first = written_down(1);
+            first.orders.push(Change::ForgetForfeits { below: 5 });
+            gate.pass(&mut first);
+            let Some(Flushed::Writing(job)) = gate.flush() else { panic!("it is not synced") };
+            gate.pass(&mut written_down(2));
+            assert!(matches!(gate.flush(), Some(Flushed::Later)));
+            settle().await;
+            assert_eq!(said(), []);
+            assert!(ordered.try_recv().is_err(), "an order goes out before its event");
+            assert_eq!(ledger.total(), 3, "what waits here is counted");
+            assert!(matches!(gate.written(Some(job.run())), Some(Flushed::Written(_))));
+            settle().await;
+            assert_eq!(said(), [1]);
+            assert!(ordered.try_recv().is_ok());
+
+            let Some(Flushed::Writing(job)) = gate.flush() else { panic!("it is not synced") };
+            settle().await;
+            assert_eq!(said(), [1]);
+            // What cannot be written is said when nobody takes the journal for complete any more.
+            drop(job);
+            assert!(matches!(gate.written(None), Some(Flushed::Off)));
+            settle().await;
+            assert_eq!(said(), [1, 2]);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_a_disk_that_hangs_is_bounded_for_all_connections_together() {
+        local(async {
+            let data = tempfile::tempdir().unwrap();
+            let (last, next) = (Epoch::new(6), Epoch::new(7));
+            let mut chronicle =
+                Chronicle::open(data.path(), Distance::Machine, last, next).unwrap();
+            assert!(chronicle.begin(&table()));
+            let ledger = Arc::new(Ledger::new(1000));
+            let account = ledger.open();
+            let (session, _batches) = collector();
+            let mut gate = Gate::behind(Some(chronicle), unbounded_channel().0);
+            let link = Link { session, share: account.share() };
+            gate.connect(ConnectionId::new(1), link);
+            for _ in 0..10 {
+                gate.pass(&mut written_down(100));
+                assert!(matches!(gate.flush(), Some(Flushed::Writing(_) | Flushed::Later)));
+            }
+            assert_eq!((ledger.total(), account.is_closed()), (1000, false));
+            gate.pass(&mut written_down(1));
+            assert!(matches!(gate.flush(), Some(Flushed::Later)));
+            assert_eq!((ledger.total(), account.is_closed()), (0, true));
         })
         .await;
     }

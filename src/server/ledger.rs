@@ -167,7 +167,7 @@ impl Share {
     }
 
     /// So much less is. One that was closed has nothing to give back any more.
-    fn subtract(&self, bytes: usize) {
+    pub(super) fn subtract(&self, bytes: usize) {
         let less = |counted: usize| Some(counted.saturating_sub(bytes));
         let before = self.counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         let given_back = before.map_or(0, |before| before.min(bytes));

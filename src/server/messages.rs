@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::desk::turn::Deliver;
 use super::durable::Committed;
+use super::durable::chronicle::Done;
 use super::gate::Link;
 use crate::engine::Counts;
 use crate::journal::{Made, NotMade};
@@ -77,6 +78,14 @@ impl Message for AllHeard {
 pub(super) struct Checkpointed(pub(super) Result<Made, NotMade>);
 
 impl Message for Checkpointed {
+    type Result = ();
+}
+
+/// A task to Coordinator: what was to be written down is, or is not; none: nobody knows.
+#[derive(Debug)]
+pub(super) struct Written(pub(super) Option<Done>);
+
+impl Message for Written {
     type Result = ();
 }
 

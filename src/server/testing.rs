@@ -21,7 +21,7 @@ use crate::server::coordinator::Coordinator;
 use crate::server::counters::Counters;
 use crate::server::desk::seal::Sealer;
 use crate::server::desk::turn::{Deliver, Handled, Submit, Window};
-use crate::server::desk::{Setting, hello as names};
+use crate::server::desk::{Before, Setting, hello as names};
 use crate::server::durable::StateKey;
 use crate::server::durable::chronicle::Chronicle;
 use crate::server::durable::persist::{Order, commit_all};
@@ -181,7 +181,7 @@ impl Bench {
         let setting = Setting {
             limits: Limits::default(),
             start,
-            replayed: None,
+            before: Before::Nothing,
             sealer: Sealer::new(key),
             draw: Box::new(names::draw),
             wall: SystemTime::now,

@@ -1,8 +1,8 @@
 //! A second table that hears only what is written down, and has to be the same as the first.
 
 use crate::engine::seed::Seed;
-use crate::engine::{Effect, Event, LockTable};
-use crate::types::Timestamp;
+use crate::engine::{Effect, Event, LockTable, Run, Start};
+use crate::types::{Limits, Timestamp};
 
 /// After so many events the second table is written down and read again.
 const EVENTS_PER_IMAGE: usize = 5;
@@ -63,4 +63,20 @@ pub(in crate::engine) fn read(image: &[u8]) -> LockTable {
     let table = LockTable::from_image(bincode::deserialize(image).unwrap(), Seed::default());
     table.assert_invariants();
     table
+}
+
+#[test]
+fn j4_limits_that_were_changed_over_a_restart_hold_from_the_first_event_of_the_run_on() {
+    let sessions = |sessions_max| Limits { sessions_max, ..Limits::default() };
+    let (seed, now) = (Seed::default(), Timestamp::default());
+    let crashed = LockTable::new(sessions(3), Start::default(), seed, now);
+    let mut table: LockTable = read(&image(&crashed));
+    assert_eq!(table.limits.sessions_max, 3);
+    let Start { durable, first_token, plausible, .. } = Start::default();
+    let run = Run { durable, first_token, plausible, limits: sessions(5) };
+    table.step(&Event::Began(run), now, &mut Vec::new());
+    assert_eq!(table.limits.sessions_max, 5);
+    // What was written down of it says the same to whoever replays it.
+    let next: LockTable = read(&image(&table));
+    assert_eq!(next.limits.sessions_max, 5);
 }

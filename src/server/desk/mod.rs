@@ -142,8 +142,8 @@ pub(in crate::server) struct Setting {
     pub(in crate::server) limits: Limits,
     /// All that the run before has left.
     pub(in crate::server) start: Start,
-    /// The table of the run before, if that has crashed and is known: then that goes on (rule J4).
-    pub(in crate::server) replayed: Option<Box<LockTable>>,
+    /// The table of the run before, if that was made already.
+    pub(in crate::server) before: Before,
     /// Has the key of that state.
     pub(in crate::server) sealer: Sealer,
     /// Names new sessions: so that nobody can guess them, and none comes twice.
@@ -154,15 +154,30 @@ pub(in crate::server) struct Setting {
     pub(in crate::server) counters: Arc<Counters>,
 }
 
+/// A table that a run goes on with.
+pub(in crate::server) enum Before {
+    /// It is yet to be made, of all that the run before has left.
+    Nothing,
+    /// That is made of what an orderly stop has left.
+    Saved(Box<LockTable>),
+    /// That of a run that has crashed: then that goes on (rule J4).
+    Crashed(Box<LockTable>),
+}
+
 impl Desk {
     /// A desk that goes on from where the run before has ended.
     pub(in crate::server) fn new(setting: Setting, now: Timestamp) -> Self {
-        let Setting { limits, start, replayed, sealer, draw, wall, counters } = setting;
+        let Setting { limits, start, before, sealer, draw, wall, counters } = setting;
         let Start { durable, first_token, plausible, .. } = start;
-        let run = replayed.is_some().then_some(Run { durable, first_token, plausible, limits });
-        let table = match replayed {
-            Some(table) => *table,
-            None => LockTable::new(limits, start, Seed::from(SeedableRandomState::random()), now),
+        let (table, run) = match before {
+            Before::Crashed(table) => {
+                (*table, Some(Run { durable, first_token, plausible, limits }))
+            }
+            Before::Saved(table) => (*table, None),
+            Before::Nothing => (
+                LockTable::new(limits, start, Seed::from(SeedableRandomState::random()), now),
+                None,
+            ),
         };
         let grace = table.grace_left();
         if let Some(grace) = grace {

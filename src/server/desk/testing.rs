@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::turn::{Deliver, Delivery, Handled, Submit, Turn, Way, Window};
-use super::{Desk, Setting, hello as names, seal::Sealer};
+use super::{Before, Desk, Setting, hello as names, seal::Sealer};
 use crate::server::counters::Counters;
 use crate::server::durable::persist::summary;
 use crate::server::durable::{Change, StateKey};
@@ -61,7 +61,7 @@ impl Bench {
         let setting = Setting {
             limits: Limits::default(),
             start: start_with(tokens),
-            replayed: None,
+            before: Before::Nothing,
             sealer: Sealer::new(StateKey::new(7)),
             draw: Box::new(names::draw),
             wall: SystemTime::now,

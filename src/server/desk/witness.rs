@@ -14,7 +14,7 @@ use crate::types::{
 
 use super::seal::Sealer;
 use super::turn::{Submit, Window};
-use super::{Desk, Setting};
+use super::{Before, Desk, Setting};
 use crate::server::config::StaleState;
 use crate::server::durable::{StateStore, start};
 use crate::wire::ClientMessage;
@@ -72,7 +72,7 @@ impl Desk {
         let setting = Setting {
             limits: Limits::default(),
             start,
-            replayed: None,
+            before: Before::Nothing,
             sealer: Sealer::new(key),
             draw: Box::new(draw),
             wall: || SystemTime::UNIX_EPOCH,

@@ -9,6 +9,8 @@ use std::fs::{DirBuilder, File, Metadata, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use log::{info, warn};
 use rustix::fs::{AtFlags, Mode, OFlags, fchmod, openat, renameat, statat, unlinkat};
@@ -30,6 +32,31 @@ const EVERYBODY_WRITES: u32 = 0o002;
 /// Most damaged files of one name that are kept.
 const SET_ASIDE_MAX: u32 = 100;
 
+/// Pause between two looks at a lock that another process has.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
+/// So many looks at it: 3 s, more than a process needs to be gone that was killed.
+const LOOKS_MAX: u32 = 600;
+
+/// Whether a start waits for the end of the run before: the system may still be busy with a process that
+/// was killed when the next one is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// It does, for as long as a killed process needs to be gone.
+    Some,
+    /// It does not.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests have nobody to wait for"))]
+    None,
+}
+
+impl Patience {
+    fn looks(self) -> u32 {
+        match self {
+            Self::Some => LOOKS_MAX,
+            Self::None => 0,
+        }
+    }
+}
+
 /// A data directory that is ours for as long as this is there.
 #[derive(Debug)]
 pub(super) struct Directory {
@@ -45,7 +72,7 @@ pub(super) struct Directory {
 
 impl Directory {
     /// Opens the directory, and makes it if it is missing.
-    pub(super) fn open(path: &Path) -> Result<Self, ServerError> {
+    pub(super) fn open(path: &Path, patience: Patience) -> Result<Self, ServerError> {
         let unusable = |source| ServerError::DataUnusable { directory: path.to_owned(), source };
         make_private(path).map_err(unusable)?;
         let opened = File::open(path).map_err(unusable)?;
@@ -61,12 +88,22 @@ impl Directory {
             });
         }
         let (lock, is_used) = open_lock(&opened, path).map_err(unusable)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(ServerError::DataInUse { directory: path.to_owned() });
+        let mut looks = 0;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if looks < patience.looks() => {
+                    if looks == 0 {
+                        info!("another coordinator uses {}, waiting for its end", path.display());
+                    }
+                    looks += 1;
+                    thread::sleep(LOOK_PAUSE);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(ServerError::DataInUse { directory: path.to_owned() });
+                }
+                Err(TryLockError::Error(error)) => return Err(unusable(error)),
             }
-            Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
         Ok(Self { path: path.to_owned(), opened, lock, is_used })
     }

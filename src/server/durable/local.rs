@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use log::{error, warn};
 use rustix::io::Errno;
 
-use super::directory::Directory;
+use super::directory::{Directory, Patience};
 use super::records::{self, FORMAT, Fault, Kept, Record};
 use super::snapshot::{self, SNAPSHOT_NAME};
 use super::store::{Change, StateStore, StoreError, Stored};
@@ -67,8 +67,12 @@ impl DirectoryStore {
     /// [`ServerError::DataInUse`] if another process has it, [`ServerError::DataUnusable`] if the
     /// directory cannot be made or written, [`ServerError::DataExposed`] if others can read or write
     /// it, [`ServerError::Store`] if what is there is damaged.
-    pub(crate) fn open(directory: &Path, lost_state: LostState) -> Result<Self, ServerError> {
-        let directory = Directory::open(directory)?;
+    pub(crate) fn open(
+        directory: &Path,
+        lost_state: LostState,
+        patience: Patience,
+    ) -> Result<Self, ServerError> {
+        let directory = Directory::open(directory, patience)?;
         let kept = match Self::read(&directory) {
             Err(ServerError::Store { source, .. })
                 if lost_state == LostState::Accept && source.is_damage() =>

@@ -17,6 +17,7 @@ pub(super) mod store;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use directory::Patience;
 pub(crate) use everything::Everything;
 pub(crate) use key::StateKey;
 pub(crate) use local::DirectoryStore;

@@ -124,7 +124,7 @@ pub(in crate::server) fn begin_after<S: StateStore + ?Sized>(
     store: &S,
     stale: StaleState,
     wall: SystemTime,
-    before: impl FnOnce(Option<Epoch>, &Start),
+    before: impl FnOnce(Option<Epoch>, &mut Start),
 ) -> Result<(Start, StateKey), ServerError> {
     let failed = |doing| move |source| ServerError::Store { doing, source };
     let stored = store.load().map_err(failed("loaded"))?;
@@ -141,8 +141,8 @@ pub(in crate::server) fn begin_after<S: StateStore + ?Sized>(
         warn!("{danger}");
     }
     let last = stored.durable.map(|durable| durable.epoch);
-    let start = start_from(stored, since.unwrap_or_default(), stale)?;
-    before(last, &start);
+    let mut start = start_from(stored, since.unwrap_or_default(), stale)?;
+    before(last, &mut start);
     changes.extend([Change::Durable(start.durable), Change::DropSnapshot]);
     store.commit(&changes).map_err(failed("saved"))?;
     Ok((start, key))

@@ -17,11 +17,11 @@ use crate::server::{LostState, ServerError};
 use crate::types::{Epoch, FencingToken, SessionId, Ttl};
 
 fn open(directory: &Path) -> Result<DirectoryStore, ServerError> {
-    DirectoryStore::open(directory, LostState::Refuse)
+    DirectoryStore::open(directory, LostState::Refuse, Patience::None)
 }
 
 fn accept(directory: &Path) -> DirectoryStore {
-    DirectoryStore::open(directory, LostState::Accept).unwrap()
+    DirectoryStore::open(directory, LostState::Accept, Patience::None).unwrap()
 }
 
 fn mode_of(path: &Path) -> u32 {
@@ -127,6 +127,17 @@ fn a_commit_that_failed_in_the_middle_is_made_up_for_by_the_next() {
     drop(store);
     assert_eq!(expected.durable, Some(durable(2, 20)));
     assert_eq!(open(directory.path()).unwrap().load().unwrap(), expected);
+}
+
+#[test]
+fn a_start_waits_for_the_end_of_a_run_that_was_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(directory.path()).unwrap();
+    let path = directory.path().to_path_buf();
+    let next =
+        std::thread::spawn(move || DirectoryStore::open(&path, LostState::Refuse, Patience::Some));
+    drop(first);
+    next.join().unwrap().unwrap();
 }
 
 #[test]

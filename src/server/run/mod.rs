@@ -7,6 +7,7 @@
 //!
 //! A stop at once does neither, and leaves the same as a crash.
 
+mod before;
 #[cfg(test)]
 mod tests;
 
@@ -27,29 +28,28 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{spawn_blocking, spawn_local};
 use tokio::time::timeout;
 
+use self::before::{beginning, chronicle_of, clock_after, table_before, tell_distance};
 use crate::clock::{BootClock, Clock};
 use crate::engine::Start;
-use crate::journal::Distance;
 use crate::server::config::{Config, Data};
 use crate::server::coordinator::Coordinator;
 use crate::server::counters::{Counters, Whereabouts};
 use crate::server::desk::seal::Sealer;
-use crate::server::desk::{Setting, hello};
+use crate::server::desk::{Before, Setting, hello};
 use crate::server::durable::chronicle::Chronicle;
 use crate::server::durable::persist::{self, Disk};
 use crate::server::durable::start;
-use crate::server::durable::{DirectoryStore, MemoryStore, StateStore};
+use crate::server::durable::{DirectoryStore, MemoryStore, Patience, StateStore};
 use crate::server::error::ServerError;
 use crate::server::gate::{Gate, Outlets};
 use crate::server::inbox::{Arrivals, Inbox};
-use crate::server::keeping::Beginning;
 use crate::server::messages::{CloseAll, Drain, Save, TellState};
 use crate::server::net::hosts::{Here, Host, IoThreads};
 use crate::server::net::listener::{self, Listener, accept_all};
 use crate::server::net::pace::Paces;
 use crate::server::net::session::{CLOSE_TIMEOUT, Shared};
 use crate::server::places::Places;
-use crate::types::{Epoch, GoodbyeCode, Timestamp};
+use crate::types::{Epoch, GoodbyeCode};
 
 /// How long a server that is stopped at once still tries to say goodbye.
 const STOP_TIMEOUT: Duration = Duration::from_millis(250);
@@ -128,7 +128,8 @@ impl Server {
         let store: Arc<dyn StateStore> = match &config.data {
             Data::Ephemeral => Arc::new(MemoryStore::default()),
             Data::Directory(directory) => {
-                let store = Arc::new(DirectoryStore::open(directory, config.lost_state)?);
+                let store =
+                    Arc::new(DirectoryStore::open(directory, config.lost_state, Patience::Some)?);
                 watched = Some(Arc::downgrade(&store));
                 store
             }
@@ -204,12 +205,11 @@ impl<L: Listener> Bound<L> {
         open: impl FnOnce() -> Result<(L, SocketAddr), ServerError>,
     ) -> Result<Self, ServerError> {
         let wall = SystemTime::now();
-        let (mut chronicle, mut replayed) = (None, None);
-        let look = |last: Option<Epoch>, start: &Start| {
+        let (mut chronicle, mut before) = (None, Before::Nothing);
+        let look = |last: Option<Epoch>, start: &mut Start| {
             chronicle = chronicle_of(config, last, start.durable.epoch);
-            // What an orderly stop has left is all that there is.
-            if let (Some(chronicle), Some(_), None) = (&mut chronicle, last, &start.past.snapshot) {
-                replayed = chronicle.find();
+            if let (Some(chronicle), Some(_)) = (&mut chronicle, last) {
+                before = table_before(chronicle, start, config.limits, clock.now());
             }
         };
         let (start, key) = start::begin_after(disk.store(), config.stale_state, wall, look)?;
@@ -220,15 +220,15 @@ impl<L: Listener> Bound<L> {
         let (listener, address) = open()?;
 
         let keeping = chronicle.as_ref().map(Chronicle::keeping).unwrap_or_default();
-        let beginning = beginning(&start, replayed.is_some(), chronicle.as_ref());
+        let beginning = beginning(&start, &before, chronicle.as_ref());
         if let Some(beginning) = beginning {
             keeping.began(beginning);
         }
         tell_distance(config, chronicle.is_some());
         let epoch = start.durable.epoch;
-        let clock = match &replayed {
-            Some(table) => clock_after(table.now(), clock),
-            None => clock,
+        let clock = match &before {
+            Before::Crashed(table) => clock_after(table.now(), clock),
+            Before::Saved(_) | Before::Nothing => clock,
         };
         let counters = Counters::new(config.unread_bytes_max).keeping(keeping);
         let counters = Arc::new(counters);
@@ -236,7 +236,7 @@ impl<L: Listener> Bound<L> {
         let setting = Setting {
             limits: config.limits,
             start,
-            replayed,
+            before,
             sealer: Sealer::new(key),
             draw: Box::new(hello::draw),
             wall: SystemTime::now,
@@ -329,77 +329,6 @@ impl<L: Listener> Bound<L> {
         shared.counters.chatter.tell_rest();
         info!("stopped");
         ended
-    }
-}
-
-/// The journal of a data directory, if one is to be written.
-fn chronicle_of(config: &Config, last: Option<Epoch>, next: Epoch) -> Option<Chronicle> {
-    let (Data::Directory(directory), Some(distance)) = (&config.data, config.journal) else {
-        return None;
-    };
-    match Chronicle::open(directory, distance, last.unwrap_or_default(), next) {
-        Ok(chronicle) => Some(chronicle),
-        Err(why) => {
-            error!(
-                "no journal can be written, so a crash would be followed by a grace period: {why}"
-            );
-            None
-        }
-    }
-}
-
-/// How a run begins, unless that is known to the journal.
-fn beginning(start: &Start, is_replayed: bool, chronicle: Option<&Chronicle>) -> Option<Beginning> {
-    if is_replayed {
-        return None;
-    }
-    if start.past.snapshot.is_some() {
-        return Some(Beginning::Saved);
-    }
-    if start.durable.ttl_max.is_none() {
-        return Some(Beginning::New);
-    }
-    let why = match chronicle {
-        None => "no journal is kept",
-        Some(chronicle) => chronicle.why_void().unwrap_or("there is no journal of the run before"),
-    };
-    Some(Beginning::Lost { why: why.to_owned(), grace: Duration::ZERO })
-}
-
-/// Tells the log what a crash will cost.
-fn tell_distance(config: &Config, is_kept: bool) {
-    if matches!(config.data, Data::Ephemeral) {
-        return;
-    }
-    match config.journal.filter(|_| is_kept) {
-        None => info!("journal: none; a crash is followed by a grace period"),
-        Some(Distance::Process) => {
-            info!("journal: written before any answer; a crash of the process loses nothing");
-        }
-        Some(Distance::Machine) => {
-            info!("journal: synced before any answer; a power cut loses nothing");
-        }
-    }
-}
-
-/// A clock that goes on from a moment, if that is later: after a new start of the machine, time is
-/// counted from there (rule J4).
-fn clock_after(moment: Timestamp, clock: Box<dyn Clock>) -> Box<dyn Clock> {
-    let ahead = moment.since(clock.now());
-    if ahead.is_zero() { clock } else { Box::new(Ahead { clock, by: ahead }) }
-}
-
-/// A clock that is ahead of another.
-struct Ahead {
-    /// The other.
-    clock: Box<dyn Clock>,
-    /// By so much.
-    by: Duration,
-}
-
-impl Clock for Ahead {
-    fn now(&self) -> Timestamp {
-        self.clock.now().after(self.by)
     }
 }
 

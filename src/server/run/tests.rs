@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::Instant;
 
 use super::*;
+use crate::journal::Distance;
 use crate::server::testing::{FlakyStore, TokioClock, hello, local, release, request, try_request};
 use crate::types::RejectionCode;
 use crate::wire::{
@@ -106,6 +107,23 @@ fn epoch_and_tokens_rise_from_run_to_run() {
     assert!(second.epoch() > epoch);
     let (later, _stream) = take_lock(second.local_addr());
     assert!(later > token);
+}
+
+#[tokio::test]
+async fn a_crash_after_the_state_has_forgotten_the_snapshot_and_before_anything_was_done_loses_nothing()
+ {
+    let directory = tempfile::tempdir().unwrap();
+    let data = Data::Directory(directory.path().to_path_buf());
+    let config = Config { journal: Some(Distance::Process), ..on_any_port(data) };
+    let first = spawn(config.clone()).unwrap();
+    let _stream = take_lock(first.local_addr());
+    first.drain();
+    for beginning in ["Saved", "Replayed", "Replayed"] {
+        // Nothing of it ever runs but what makes it ready.
+        let ready = async { Server::bind(&config).unwrap().0.shared.counters.keeping.beginning() };
+        let began = local(ready).await;
+        assert!(format!("{began:?}").starts_with(beginning), "{began:?}");
+    }
 }
 
 #[test]

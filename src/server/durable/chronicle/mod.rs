@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use super::replay::{self, RULES, Replay};
 use crate::engine::LockTable;
 use crate::journal::{
-    Bounds, Broken, Directory, Distance, Epochs, Expected, Journal, Made, NotMade, Place,
-    Recovered, Run, Task, Whole, compact, recover,
+    Batch, Bounds, Broken, Directory, Distance, Epochs, Expected, Failure, Made, NotMade, Place,
+    Recovered, Run, Tail, Task, Whole, Writer, compact, recover,
 };
 use crate::server::keeping::{Beginning, Keeping};
 use crate::types::Epoch;
@@ -32,8 +32,14 @@ const CHECKPOINT_AFTER: Duration = Duration::from_secs(10);
 pub(in crate::server) struct Chronicle {
     /// Its directory.
     disk: Directory,
-    /// What writes it.
-    journal: Journal<Directory>,
+    /// The run that writes it.
+    run: Run,
+    /// What is not written yet.
+    tail: Tail,
+    /// What writes it; none while a thread does.
+    writer: Option<Writer<Directory>>,
+    /// How making a checkpoint went, if that was told while a thread wrote.
+    made: Option<Result<Made, NotMade>>,
     /// The epochs that the state was told, and has.
     epochs: Epochs,
     /// Since when it is given up, if it is.
@@ -57,10 +63,42 @@ pub(in crate::server) struct Chronicle {
 pub(in crate::server) enum Flushed {
     /// All that was appended may be said, and perhaps a checkpoint is due.
     Written(Option<Box<Task>>),
+    /// All that was appended is to be written on a thread that may block, and may be said after
+    /// [`Chronicle::written`].
+    Writing(Box<Job>),
+    /// A thread is writing what came before; afterwards this is tried again.
+    Later,
     /// The journal is no more: all may be said, and nothing more is written down.
     Off,
     /// The journal is wrong, and could not be made void: nothing may be said.
     Stuck,
+}
+
+/// Records on their way to the disk, with what writes them: one write and one sync for all that came
+/// together while those before were on theirs (group commit).
+#[derive(Debug)]
+pub(in crate::server) struct Job {
+    /// Writes them.
+    writer: Writer<Directory>,
+    /// What is to be written.
+    batch: Batch,
+}
+
+/// Records that a thread has written, or could not.
+#[derive(Debug)]
+pub(in crate::server) struct Done {
+    /// As it was, and what came of it.
+    job: Job,
+    /// Whether they are where the distance wants them.
+    written: Result<u64, Broken>,
+}
+
+impl Job {
+    /// Writes them, and waits for the disk.
+    pub(in crate::server) fn run(mut self: Box<Self>) -> Done {
+        let written = self.writer.write(&mut self.batch);
+        Done { job: *self, written }
+    }
 }
 
 impl Chronicle {
@@ -83,10 +121,13 @@ impl Chronicle {
             epochs,
             settings: Vec::new(),
         };
-        let journal = Journal::new(disk.clone(), run, Bounds::default());
+        let writer = Writer::new(disk.clone(), run.clone(), Bounds::default());
         Ok(Self {
             disk,
-            journal,
+            tail: Tail::new(&run, 1),
+            run,
+            writer: Some(writer),
+            made: None,
             epochs,
             off_since: None,
             is_stuck: false,
@@ -150,12 +191,15 @@ impl Chronicle {
         let ordered = self.epochs.ordered.max(whole.epochs.ordered);
         let confirmed = self.epochs.confirmed.max(whole.epochs.confirmed);
         self.epochs = Epochs { ordered, confirmed };
-        self.journal.epochs(self.epochs);
+        self.run.epochs = self.epochs;
+        let Some(writer) = &mut self.writer else { return Ok(replay) };
         // If nobody made a checkpoint of it in time, it begins with one.
-        if !whole.is_long(Bounds::default())
-            && let Err(broken) = self.journal.go_on(whole)
-        {
-            warn!("starting a new journal: {broken}");
+        if !whole.is_long(Bounds::default()) {
+            writer.epochs(self.epochs);
+            match writer.go_on(whole) {
+                Ok(()) => self.tail = Tail::new(&self.run, whole.next()),
+                Err(broken) => warn!("starting a new journal: {broken}"),
+            }
         }
         Ok(replay)
     }
@@ -164,11 +208,16 @@ impl Chronicle {
     pub(in crate::server) fn begin(&mut self, table: &LockTable) -> bool {
         (self.begun, self.failed_since) = (self.begun + 1, None);
         let mut fill = |to: &mut dyn Write| replay::checkpoint(table, to);
-        match self.journal.begin(Some(&mut fill)) {
+        let Some(writer) = &mut self.writer else { return true };
+        let next = self.tail.next();
+        writer.epochs(self.epochs);
+        match writer.begin(next, Some(&mut fill)) {
             Ok(()) => {
                 (self.off_since, self.is_stuck) = (None, false);
                 self.keeping.is_off(None);
-                self.keeping.is_long(self.journal.writer().bytes());
+                self.keeping.is_long(writer.bytes());
+                self.run.epochs = self.epochs;
+                self.tail = Tail::new(&self.run, next);
             }
             Err(broken) => {
                 self.give_up(&broken);
@@ -186,13 +235,13 @@ impl Chronicle {
         let epochs = Epochs { ordered, confirmed };
         if epochs != self.epochs {
             self.epochs = epochs;
-            self.journal.epochs(epochs);
+            self.tail.epochs(epochs);
         }
     }
 
     /// Whether it goes on, or was begun.
     pub(in crate::server) fn is_begun(&mut self) -> bool {
-        self.journal.writer().state().is_ok()
+        self.writer.as_ref().is_none_or(|writer| writer.state().is_ok())
     }
 
     /// Whether anything has to wait for it that is to be said.
@@ -202,33 +251,63 @@ impl Chronicle {
 
     /// Puts what a turn brought at the end, in memory.
     pub(in crate::server) fn append(&mut self, record: &[u8]) {
-        self.journal.append(record);
+        self.tail.append(record);
     }
 
-    /// Writes all that was appended.
+    /// Writes all that was appended, or has that be done by a thread, if it has to wait for the disk.
     pub(in crate::server) fn flush(&mut self) -> Flushed {
+        let Some(mut writer) = self.writer.take() else { return Flushed::Later };
         if self.off_since.is_some() {
-            return match self.journal.make_void() {
-                Ok(()) | Err(Broken::Void(_)) => {
-                    self.is_stuck = false;
-                    Flushed::Off
-                }
-                Err(Broken::Stuck { .. }) => Flushed::Stuck,
-            };
+            let void = writer.make_void();
+            self.writer = Some(writer);
+            self.is_stuck = void.is_err();
+            return if self.is_stuck { Flushed::Stuck } else { Flushed::Off };
         }
-        match self.journal.flush() {
-            Ok(_) if self.making.is_some() => {
-                self.keeping.is_long(self.journal.writer().bytes());
-                Flushed::Written(None)
+        let is_empty = self.tail.bytes() == 0;
+        let mut batch = self.tail.take();
+        match self.run.distance {
+            // Whatever there is to be said follows from what is synced already.
+            Distance::Machine if !is_empty => Flushed::Writing(Box::new(Job { writer, batch })),
+            Distance::Process | Distance::Machine => {
+                let written = writer.write(&mut batch);
+                self.tail.give_back(batch);
+                self.writer = Some(writer);
+                self.flushed(written)
             }
-            Ok(_) => {
-                self.keeping.is_long(self.journal.writer().bytes());
-                let due = self.journal.writer().due().map(Box::new);
-                self.making = due.is_some().then_some(self.begun);
-                Flushed::Written(due)
-            }
-            Err(broken) => self.give_up(&broken),
         }
+    }
+
+    /// A thread has written, or ended before it could say how that went.
+    pub(in crate::server) fn written(&mut self, done: Option<Done>) -> Flushed {
+        let written = if let Some(Done { job: Job { writer, batch }, written }) = done {
+            self.tail.give_back(batch);
+            self.writer = Some(writer);
+            written
+        } else {
+            // Nobody knows what is there: as after a write that failed.
+            let (disk, run) = (self.disk.clone(), self.run.clone());
+            let mut writer = Writer::new(disk, run, Bounds::default());
+            let void = writer.make_void();
+            self.writer = Some(writer);
+            Err(void.err().unwrap_or(Broken::Void(Failure::WriterGone)))
+        };
+        let flushed = self.flushed(written);
+        let made = self.made.take();
+        made.and_then(|made| self.checkpointed(made)).unwrap_or(flushed)
+    }
+
+    fn flushed(&mut self, written: Result<u64, Broken>) -> Flushed {
+        if let Err(broken) = written {
+            return self.give_up(&broken);
+        }
+        let Some(writer) = &mut self.writer else { return Flushed::Written(None) };
+        self.keeping.is_long(writer.bytes());
+        if self.making.is_some() {
+            return Flushed::Written(None);
+        }
+        let due = writer.due().map(Box::new);
+        self.making = due.is_some().then_some(self.begun);
+        Flushed::Written(due)
     }
 
     /// Looks whether what is written is still where it is looked for.
@@ -236,10 +315,12 @@ impl Chronicle {
         if self.off_since.is_some() {
             return None;
         }
+        // While a thread writes, the next look is soon enough.
+        let writer = self.writer.as_mut()?;
         if self.failed_since.take_if(|since| since.elapsed() >= CHECKPOINT_AFTER).is_some() {
-            self.journal.writer().not_checkpointed();
+            writer.not_checkpointed();
         }
-        let broken = self.journal.writer().check().err()?;
+        let broken = writer.check().err()?;
         Some(self.give_up(&broken))
     }
 
@@ -276,9 +357,16 @@ impl Chronicle {
         &mut self,
         made: Result<Made, NotMade>,
     ) -> Option<Flushed> {
+        let Some(writer) = &mut self.writer else {
+            self.made = Some(made);
+            return None;
+        };
         let is_of_this_one = self.making.take() == Some(self.begun) && self.off_since.is_none();
         match made {
-            Ok(made) => self.journal.writer().checkpointed(&made),
+            Ok(made) => {
+                writer.checkpointed(&made);
+                self.keeping.is_long(writer.bytes());
+            }
             // Of one that was given up meanwhile, and what is here is another.
             Err(_) if !is_of_this_one => {}
             Err(NotMade::Unwritten(why)) => {
@@ -287,7 +375,7 @@ impl Chronicle {
             }
             Err(NotMade::Unread(why)) => {
                 error!("the journal cannot be followed: {why}");
-                let void = self.journal.make_void();
+                let void = writer.make_void();
                 (self.off_since, self.is_stuck) = (Some(Instant::now()), void.is_err());
                 self.keeping.is_off(self.off_since);
                 return Some(if self.is_stuck { Flushed::Stuck } else { Flushed::Off });

@@ -148,3 +148,71 @@ async fn a_crash_in_the_start_after_one_that_left_a_long_journal_loses_nothing()
     // Or before it has.
     assert!(run(data.path(), 8, 10).find().is_some());
 }
+
+fn synced_run(data: &Path, last: u64, next: u64) -> Chronicle {
+    let (last, next) = (Epoch::new(last), Epoch::new(next));
+    Chronicle::open(data, Distance::Machine, last, next).unwrap()
+}
+
+fn job(flushed: Flushed) -> Box<Job> {
+    match flushed {
+        Flushed::Writing(job) => job,
+        other => panic!("nothing is to be synced: {other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_while_a_thread_syncs_is_synced_together_afterwards() {
+    let data = tempfile::tempdir().unwrap();
+    let mut chronicle = synced_run(data.path(), 6, 7);
+    assert!(chronicle.begin(&table()));
+    let first = job(write(&mut chronicle, &events(1)));
+    for _ in 0..10 {
+        assert!(matches!(write(&mut chronicle, &events(1)), Flushed::Later));
+    }
+    assert!(matches!(chronicle.written(Some(first.run())), Flushed::Written(None)));
+    let rest = job(chronicle.flush());
+    assert!(matches!(chronicle.written(Some(rest.run())), Flushed::Written(None)));
+    // Nothing is left, and nobody waits for a disk that has nothing to do.
+    assert!(matches!(chronicle.flush(), Flushed::Written(None)));
+    drop(chronicle);
+    let mut next = synced_run(data.path(), 7, 8);
+    assert!(next.find().is_some());
+    let Beginning::Replayed { events, .. } = next.keeping().beginning() else { panic!() };
+    assert_eq!(events, 11 * 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thread_that_ends_before_it_says_what_is_written_leaves_no_journal() {
+    let data = tempfile::tempdir().unwrap();
+    let mut chronicle = synced_run(data.path(), 6, 7);
+    assert!(chronicle.begin(&table()));
+    drop(job(write(&mut chronicle, &events(1))));
+    assert!(matches!(chronicle.written(None), Flushed::Off));
+    assert_eq!(segments(data.path()), Vec::<std::path::PathBuf>::new());
+    assert!(chronicle.keeping().off().is_some());
+    tokio::time::sleep(ANEW_AFTER).await;
+    assert!(chronicle.may_begin_anew() && chronicle.begin(&table()));
+    assert!(chronicle.keeping().off().is_none());
+    drop(chronicle);
+    assert!(synced_run(data.path(), 7, 8).find().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_is_made_while_a_thread_syncs_counts_when_it_has() {
+    let data = tempfile::tempdir().unwrap();
+    let mut chronicle = synced_run(data.path(), 6, 7);
+    assert!(chronicle.begin(&table()));
+    let long = job(write(&mut chronicle, &events(FLOOR_BYTES)));
+    assert!(matches!(chronicle.written(Some(long.run())), Flushed::Written(None)));
+    let last = job(write(&mut chronicle, &events(1)));
+    let Flushed::Written(Some(task)) = chronicle.written(Some(last.run())) else { panic!() };
+    let meanwhile = job(write(&mut chronicle, &events(1)));
+    let made = chronicle.checkpoint_maker()(&task);
+    assert!(made.is_ok());
+    assert!(chronicle.checkpointed(made).is_none());
+    assert!(matches!(chronicle.written(Some(meanwhile.run())), Flushed::Written(None)));
+    assert!(chronicle.keeping().bytes() < FLOOR_BYTES as u64);
+    drop(chronicle);
+    assert!(synced_run(data.path(), 7, 8).find().is_some());
+}
