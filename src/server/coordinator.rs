@@ -168,9 +168,8 @@ impl Coordinator {
         if self.is_stuck {
             return;
         }
-        match self.gate.flush() {
-            Some(flushed) => self.flushed(flushed, ctx),
-            None => {}
+        if let Some(flushed) = self.gate.flush() {
+            self.flushed(flushed, ctx);
         }
     }
 
