@@ -67,8 +67,8 @@ fn command(message: ClientMessage) -> Command {
                 mode: types::Mode::Exclusive,
             });
             Command::Request(Request {
-                id: RequestId::new(request),
-                owner: OwnerId::new(owner),
+                id: RequestId::new(request.number()),
+                owner: OwnerId::new(owner.number()),
                 converts: None,
                 wait: Wait::Forever,
                 progress: Progress::Untold,
@@ -79,9 +79,10 @@ fn command(message: ClientMessage) -> Command {
                 claims: Claims::new(claims).expect("a claim"),
             })
         }
-        ClientMessage::Release { request, token } => {
-            Command::Release { request: RequestId::new(request), token: FencingToken::new(token) }
-        }
+        ClientMessage::Release { request, token } => Command::Release {
+            request: RequestId::new(request.number()),
+            token: FencingToken::new(token.number()),
+        },
         other => unreachable!("{other:?} is not among what is measured"),
     }
 }
@@ -89,10 +90,10 @@ fn command(message: ClientMessage) -> Command {
 /// What the server's renderer does, but for the seal.
 fn answer(effect: &Effect, out: &mut BytesMut) {
     let Effect::Tell { request, news, .. } = effect else { return };
-    let request = request.number();
+    let request = *request;
     let message = match news {
         News::Granted { token } => {
-            ServerMessage::Grant { request, token: token.number(), seal: Seal::new(0) }
+            ServerMessage::Grant { request, token: *token, seal: Seal::new(0) }
         }
         News::Released => ServerMessage::Released { request },
         other => unreachable!("{other:?} is not among what is measured"),
@@ -133,8 +134,8 @@ fn wire(pairs: u64) {
 
 fn put_pair(pair: u64, request: u64, token: u64, buffer: &mut BytesMut) {
     let asks = ClientMessage::Request(wire::Request {
-        request,
-        owner: 0,
+        request: RequestId::new(request),
+        owner: OwnerId(0),
         converts: None,
         wait: WireWait::Forever,
         progress: false,
@@ -144,7 +145,14 @@ fn put_pair(pair: u64, request: u64, token: u64, buffer: &mut BytesMut) {
         claims: [Claim { name: format!("bench-{pair:013}").into(), mode: Mode::Exclusive }].into(),
     });
     encode_frame(&asks, buffer).expect("a frame");
-    encode_frame(&ClientMessage::Release { request, token }, buffer).expect("a frame");
+    encode_frame(
+        &ClientMessage::Release {
+            request: RequestId::new(request),
+            token: FencingToken::new(token),
+        },
+        buffer,
+    )
+    .expect("a frame");
 }
 
 fn main() -> ExitCode {

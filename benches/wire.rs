@@ -7,7 +7,7 @@
 use std::hint::black_box;
 
 use bytes::BytesMut;
-use coordinator::types::Seal;
+use coordinator::types::{FencingToken, OwnerId, RequestId, Seal};
 use coordinator::wire::{
     self, Claim, ClientCodec, ClientMessage, Mode, ServerCodec, ServerMessage, Wait, encode_frame,
 };
@@ -20,8 +20,8 @@ const MANY: usize = 64;
 
 fn request() -> ClientMessage {
     ClientMessage::Request(wire::Request {
-        request: 4711,
-        owner: 0,
+        request: RequestId(4711),
+        owner: OwnerId(0),
         converts: None,
         wait: Wait::Forever,
         progress: false,
@@ -32,10 +32,14 @@ fn request() -> ClientMessage {
     })
 }
 
-const RELEASE: ClientMessage = ClientMessage::Release { request: 4711, token: 1 << 40 };
-const GRANT: ServerMessage =
-    ServerMessage::Grant { request: 4711, token: 1 << 40, seal: Seal::new(0x1234_5678_9abc) };
-const RELEASED: ServerMessage = ServerMessage::Released { request: 4711 };
+const RELEASE: ClientMessage =
+    ClientMessage::Release { request: RequestId(4711), token: FencingToken::new(1 << 40) };
+const GRANT: ServerMessage = ServerMessage::Grant {
+    request: RequestId(4711),
+    token: FencingToken::new(1 << 40),
+    seal: Seal::new(0x1234_5678_9abc),
+};
+const RELEASED: ServerMessage = ServerMessage::Released { request: RequestId(4711) };
 
 fn frames<M: Serialize>(message: &M, count: usize) -> BytesMut {
     let mut buffer = BytesMut::new();

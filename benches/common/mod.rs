@@ -44,13 +44,13 @@ impl World {
     pub fn new(sessions: usize) -> Self {
         let ttl = Ttl::new(Duration::from_secs(3600)).expect("an hour is allowed");
         let durable = Durable {
-            epoch: Epoch::new(1),
+            epoch: Epoch(1),
             tokens_below: FencingToken::new(TOKENS_BELOW),
             ttl_max: Some(ttl),
-            settled: Epoch::new(1),
+            settled: Epoch(1),
         };
         let past = Past { snapshot: Some(Snapshot::default()), ..Past::default() };
-        let first_token = FencingToken::new(1);
+        let first_token = FencingToken(1);
         let start = Start { durable, first_token, plausible: durable, past };
         let limits = Limits {
             sessions_max: 4_000_000,
@@ -78,8 +78,8 @@ impl World {
                     linger: None,
                     identity: Identity::default(),
                 },
-                epoch_seen: Epoch::new(0),
-                token_seen: FencingToken::new(0),
+                epoch_seen: Epoch(0),
+                token_seen: FencingToken(0),
             });
         }
         assert_eq!(world.table.counts().sessions, sessions);
@@ -171,7 +171,7 @@ impl World {
         let name = LockName::new(name).expect("a name");
         let request = Request {
             id: RequestId::new(self.latest[session]),
-            owner: OwnerId::new(0),
+            owner: OwnerId(0),
             converts: None,
             wait,
             progress: Progress::Untold,

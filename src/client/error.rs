@@ -5,10 +5,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::{FencingToken, GoodbyeCode, LockName, LostReason, RejectionCode, TextError};
 use crate::wire::{CycleLink, LockStatus};
 
 use super::core::{End, Rejection};
+use crate::types::{
+    FencingToken, GoodbyeCode, LockName, LostReason, OwnerId, RejectionCode, TextError,
+};
 
 /// Of a circle of more than these, not all are told in words.
 const LINKS_SHOWN_MAX: usize = 8;
@@ -336,7 +338,7 @@ fn deadlock(cycle: &[CycleLink]) -> String {
 fn waiter(link: &CycleLink) -> String {
     match link.owner {
         _ if link.stands_for_more() => "another".to_owned(),
-        0 => format!("{} (request {})", link.identity, link.request),
+        OwnerId::NONE => format!("{} (request {})", link.identity, link.request),
         owner => format!("{} (owner {owner})", link.identity),
     }
 }
@@ -375,18 +377,19 @@ fn cause(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{RequestId, SessionId};
     use crate::wire::{Holder, Mode};
 
     #[test]
     fn busy_names_the_holder_its_note_and_how_many_wait() {
         let holder = Holder {
-            owner: 0,
-            request: 1,
-            session: 1,
+            owner: OwnerId(0),
+            request: RequestId(1),
+            session: SessionId(1),
             identity: "ann@build7:8123".to_owned(),
             peer: "10.0.0.7:4".to_owned(),
             mode: Mode::Exclusive,
-            token: 1881,
+            token: FencingToken(1881),
             held_ms: 252_900,
             note: "deploy v2.3".to_owned(),
             connected: true,
@@ -405,10 +408,10 @@ mod tests {
     #[test]
     fn of_a_long_circle_the_words_tell_the_first_few_and_the_last() {
         let link = |owner| CycleLink {
-            session: 1,
+            session: SessionId(1),
             identity: "ann@a:1".to_owned(),
-            owner,
-            request: owner,
+            owner: OwnerId(owner),
+            request: RequestId(owner),
             lock: format!("fork/{owner}"),
             held_with: 0,
         };
@@ -447,7 +450,7 @@ mod tests {
     fn each_goodbye_has_its_error() {
         let server: Arc<str> = "there".into();
         let error = |code, rejection| Error::dismissed(&server, code, rejection, String::new());
-        let none = RejectionCode::from_number(0);
+        let none = RejectionCode::NONE;
         assert!(matches!(error(GoodbyeCode::Draining, none), Error::Draining { .. }));
         assert!(matches!(error(GoodbyeCode::ProtocolError, none), Error::Protocol { .. }));
         assert!(matches!(

@@ -10,7 +10,7 @@ use futures_util::future::poll_immediate;
 
 use super::tests::{answers, read_message};
 use super::{Client, Error, Event, Leadership, LockState, Observer, blocking};
-use crate::types::RejectionCode;
+use crate::types::{FencingToken, OwnerId, RejectionCode, RequestId, SessionId};
 use crate::wire::{self, ClientMessage, Happening, Holder, LockStatus, Mode, ServerMessage};
 
 /// The server's end of one connection.
@@ -48,10 +48,10 @@ impl Peer {
         let mut bytes = BytesMut::new();
         for message in messages {
             let mut message = message.clone();
-            if let ServerMessage::LockStatus { query_id: look @ 1, .. }
-            | ServerMessage::Rejected { request: look @ 1, .. } = &mut message
-            {
-                *look = self.look;
+            match &mut message {
+                ServerMessage::LockStatus { query_id: look @ 1, .. }
+                | ServerMessage::Rejected { request: RequestId(look @ 1), .. } => *look = self.look,
+                _ => {}
             }
             wire::encode_frame(&message, &mut bytes).unwrap();
         }
@@ -83,13 +83,13 @@ fn server(serve: impl FnOnce(&TcpListener) + Send + 'static) -> (SocketAddr, Joi
 /// That the lock is held with this token; 0: that it is free.
 fn held(token: u64) -> ServerMessage {
     let holder = Holder {
-        session: 42,
+        session: SessionId(42),
         identity: "ann@a:1".to_owned(),
         peer: String::new(),
-        owner: 0,
-        request: token,
+        owner: OwnerId(0),
+        request: RequestId::new(token),
         mode: Mode::Exclusive,
-        token,
+        token: FencingToken::new(token),
         held_ms: 1_500,
         note: format!("term {token}"),
         connected: true,
@@ -114,12 +114,18 @@ fn waited_for(mut held: ServerMessage) -> ServerMessage {
 
 fn rejected() -> ServerMessage {
     let (code, message) = (RejectionCode::Unsupported.number(), "no".to_owned());
-    ServerMessage::Rejected { request: 1, code, message, lock: None, cycle: Vec::new() }
+    ServerMessage::Rejected {
+        request: RequestId(1),
+        code: RejectionCode::from_number(code),
+        message,
+        lock: None,
+        cycle: Vec::new(),
+    }
 }
 
 /// The token with which a watched lock is held.
 fn token(observed: Option<Result<LockState, Error>>) -> u64 {
-    observed.unwrap().unwrap().in_use().map_or(0, |lock| lock.holders[0].token)
+    observed.unwrap().unwrap().in_use().map_or(0, |lock| lock.holders[0].token.number())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -404,9 +410,9 @@ fn nobody_leads_is_told_and_only_an_error_is_the_end_for_those_who_wait_too() {
 async fn events_are_told_in_order_and_again_after_a_gap() {
     let event = |token| ServerMessage::Event {
         at_ms: 1,
-        session: 42,
+        session: SessionId(42),
         identity: "ann@a:1".to_owned(),
-        request: 3,
+        request: RequestId(3),
         claims: Vec::new(),
         what: Happening::Granted { token },
     };
@@ -414,13 +420,13 @@ async fn events_are_told_in_order_and_again_after_a_gap() {
         let mut peer = Peer::accept(listener);
         let ClientMessage::Subscribe { query_id, name: Some(name) } = peer.hear() else { panic!() };
         assert_eq!(name, "printer");
-        peer.say(&[ServerMessage::Subscribed { query_id }, event(7)]);
-        peer.say(&[ServerMessage::Missed { count: 5 }, event(9)]);
+        peer.say(&[ServerMessage::Subscribed { query_id }, event(FencingToken(7))]);
+        peer.say(&[ServerMessage::Missed { count: 5 }, event(FencingToken(9))]);
         drop(peer);
         let mut peer = Peer::accept(listener);
         let ClientMessage::Subscribe { query_id, name: Some(name) } = peer.hear() else { panic!() };
         assert_eq!(name, "printer");
-        peer.say(&[ServerMessage::Subscribed { query_id }, event(11)]);
+        peer.say(&[ServerMessage::Subscribed { query_id }, event(FencingToken(11))]);
         peer.until_it_hangs_up();
     });
     let observer = Observer::connect(address.to_string()).await.unwrap();

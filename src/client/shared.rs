@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::clock::Clock;
-use crate::types::{FencingToken, LostReason, RequestId, Timestamp};
+use crate::types::{FencingToken, LostReason, OwnerId, RequestId, Timestamp};
 use crate::wire::ServerMessage;
 
 use super::core::{Ask, Look, Rejection, Welcome, message_name};
@@ -71,9 +71,9 @@ impl Shared {
         }
     }
 
-    /// The number of a new owner, used by nobody else in this client.
-    pub(super) fn next_owner(&self) -> u64 {
-        self.owners.fetch_add(1, Ordering::Relaxed) + 1
+    /// A new owner, used by nobody else in this client.
+    pub(super) fn next_owner(&self) -> OwnerId {
+        OwnerId::new(self.owners.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     /// Looks once.
@@ -426,10 +426,10 @@ mod tests {
     fn of_driver_and_owner_the_first_decides() {
         let asked = Asked::default();
         assert_eq!(asked.abandon(), None);
-        assert!(!asked.begin(RequestId::new(1)));
+        assert!(!asked.begin(RequestId(1)));
         let asked = Asked::default();
-        assert!(asked.begin(RequestId::new(1)));
-        assert_eq!(asked.abandon(), Some(RequestId::new(1)));
+        assert!(asked.begin(RequestId(1)));
+        assert_eq!(asked.abandon(), Some(RequestId(1)));
         assert_eq!(asked.abandon(), None);
     }
 

@@ -10,7 +10,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::{Client, Error, HoldState, Observer, blocking};
-use crate::types::{FencingToken, GoodbyeCode, RejectionCode, Seal, Secret};
+use crate::types::{
+    Epoch, FencingToken, Generation, GoodbyeCode, OwnerId, RejectionCode, RequestId, Seal, Secret,
+    SessionId,
+};
 use crate::wire::{
     self, Attach, ClientMessage, JournalDistance, JournalStart, JournalStatus, LockStatus,
     PROTOCOL, Query, ServerMessage, ServerStatus, Standing,
@@ -62,27 +65,29 @@ pub(super) fn answers(message: &ClientMessage) -> Vec<ServerMessage> {
         ClientMessage::Hello(wire::Hello { attach, .. }) => ServerMessage::Welcome {
             protocol: PROTOCOL,
             server: "test".to_owned(),
-            epoch: 3,
-            session: if *attach == Attach::Observer { 0 } else { 42 },
+            epoch: Epoch(3),
+            session: if *attach == Attach::Observer { SessionId(0) } else { SessionId(42) },
             secret: Secret::new(43),
-            generation: 1,
+            generation: Generation(1),
             ttl_ms: 10_000,
             standing: Standing::Opened,
         },
-        ClientMessage::Request(wire::Request { request, .. }) => {
-            ServerMessage::Grant { request: *request, token: 100 + request, seal: Seal::new(0) }
-        }
+        ClientMessage::Request(wire::Request { request, .. }) => ServerMessage::Grant {
+            request: *request,
+            token: FencingToken(100 + request.number()),
+            seal: Seal::new(0),
+        },
         ClientMessage::Release { request, .. } => ServerMessage::Released { request: *request },
         ClientMessage::Cancel { request } => ServerMessage::Cancelled { request: *request },
         ClientMessage::KeepAlive { sequence } => ServerMessage::KeptAlive { sequence: *sequence },
         ClientMessage::Goodbye => ServerMessage::Goodbye {
-            code: GoodbyeCode::Done.number(),
-            rejection: 0,
+            code: GoodbyeCode::Done,
+            rejection: RejectionCode::NONE,
             message: String::new(),
         },
         ClientMessage::RequestWith { request, .. } => {
             let (request, seal) = (request.request, Seal::new(0));
-            ServerMessage::Grant { request, token: 100 + request, seal }
+            ServerMessage::Grant { request, token: FencingToken(100 + request.number()), seal }
         }
         ClientMessage::Reclaim(_)
         | ClientMessage::ReclaimWith { .. }
@@ -93,13 +98,13 @@ pub(super) fn answers(message: &ClientMessage) -> Vec<ServerMessage> {
         ClientMessage::Watch { .. }
         | ClientMessage::Unwatch { .. }
         | ClientMessage::Subscribe { .. } => panic!("{message:?}"),
-        ClientMessage::Revoke { query_id, token: 7, .. } => {
+        ClientMessage::Revoke { query_id, token: FencingToken(7), .. } => {
             ServerMessage::Revoked { query_id: *query_id }
         }
         ClientMessage::Revoke { query_id, .. } => ServerMessage::Rejected {
             cycle: vec![],
-            request: *query_id,
-            code: RejectionCode::NoSuchGrant.number(),
+            request: RequestId::new(*query_id),
+            code: RejectionCode::NoSuchGrant,
             message: "nobody holds it".to_owned(),
             lock: None,
         },
@@ -148,7 +153,7 @@ fn lock_status(name: &str) -> LockStatus {
 fn server_status() -> ServerStatus {
     ServerStatus {
         version: "0.0.0".to_owned(),
-        epoch: 3,
+        epoch: Epoch(3),
         uptime_ms: 1,
         draining: false,
         connections: 1,
@@ -162,7 +167,7 @@ fn server_status() -> ServerStatus {
         slow_readers: 0,
         handshake_timeouts: 0,
         connections_refused: 0,
-        last_token: 7,
+        last_token: FencingToken(7),
         grace_ms: 0,
         unsaved_ms: 0,
     }
@@ -276,7 +281,7 @@ fn a_blocking_client_has_all_that_the_other_has() {
     let client = blocking::Client::connect(address.to_string()).unwrap();
     let owner = client.owner();
     let both = owner.lock_all(["a"]).shared("b").timeout(Duration::from_secs(1)).acquire().unwrap();
-    assert_eq!((both.names().len(), both.token().number(), owner.number()), (2, 101, 1));
+    assert_eq!((both.names().len(), both.token().number(), owner.id()), (2, 101, OwnerId(1)));
     let both = both.upgrade().nonblocking().acquire().unwrap();
     let both = both.downgrade().unwrap();
     assert_eq!(both.token().number(), 103);
@@ -299,7 +304,10 @@ fn a_blocking_client_has_all_that_the_other_has() {
         }
         _ => None,
     });
-    assert_eq!(conversions.collect::<Vec<_>>(), [(1, 1), (1, 2)]);
+    assert_eq!(
+        conversions.collect::<Vec<_>>(),
+        [1, 2].map(|converted| (OwnerId(1), RequestId(converted)))
+    );
 }
 
 #[test]
@@ -319,15 +327,15 @@ fn a_blocking_client_does_not_block_async_code() {
 async fn an_observer_looks_at_everything() {
     let (address, server) = generous_server();
     let observer = Observer::connect(address.to_string()).await.unwrap();
-    assert_eq!(observer.server_status().await.unwrap().last_token, 7);
+    assert_eq!(observer.server_status().await.unwrap().last_token, FencingToken(7));
     let locks = observer.locks().await.unwrap();
     assert_eq!(locks.iter().map(|lock| &lock.name[..]).collect::<Vec<_>>(), ["a", "b", "c"]);
     assert_eq!(observer.lock("a").await.unwrap().unwrap().name, "a");
     assert!(observer.lock("free").await.unwrap().is_none());
     assert!(observer.sessions().await.unwrap().is_empty());
     observer.ping().await.unwrap();
-    observer.revoke("a", FencingToken::new(7)).await.unwrap();
-    let missed = observer.revoke("a", FencingToken::new(6)).await;
+    observer.revoke("a", FencingToken(7)).await.unwrap();
+    let missed = observer.revoke("a", FencingToken(6)).await;
     assert!(matches!(missed, Err(Error::Rejected { code: RejectionCode::NoSuchGrant, .. })));
     assert!(matches!(observer.lock("").await, Err(Error::InvalidRequest { .. })));
     drop(observer);
@@ -436,11 +444,17 @@ async fn a_client_comes_back_over_a_new_socket() {
     let guard = client.lock("printer").await.unwrap();
     guard.release().await.unwrap();
     let (hello, said) = server.join().unwrap();
-    let resume = Attach::Resume { session: 42, secret: Secret::new(43), generation: 2 };
+    let resume = Attach::Resume {
+        session: SessionId(42),
+        secret: Secret::new(43),
+        generation: Generation(2),
+    };
     assert!(matches!(hello, ClientMessage::Hello(wire::Hello { attach, .. }) if attach == resume));
-    assert!(said.contains(&ClientMessage::Release { request: 1, token: 101 }));
     assert!(
-        said.iter()
-            .any(|m| matches!(m, ClientMessage::Account(wire::Account { from: 1, to: 1, .. })))
+        said.contains(&ClientMessage::Release { request: RequestId(1), token: FencingToken(101) })
     );
+    assert!(said.iter().any(|m| matches!(
+        m,
+        ClientMessage::Account(wire::Account { from: RequestId(1), to: RequestId(1), .. })
+    )));
 }

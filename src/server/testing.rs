@@ -33,7 +33,9 @@ use crate::server::ledger::{Account, Ledger, UNREAD_BYTES_MAX};
 use crate::server::messages::{Connect, Disconnect};
 use crate::server::net::pace::Paces;
 use crate::server::net::session::Shared;
-use crate::types::{ConnectionId, Epoch, FencingToken, Limits, TTL_MAX, Timestamp, Ttl};
+use crate::types::{
+    ConnectionId, Epoch, FencingToken, Limits, OwnerId, RequestId, TTL_MAX, Timestamp, Ttl,
+};
 use crate::wire::{
     self, Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Ticket, Wait,
 };
@@ -112,7 +114,7 @@ pub(super) fn start_with(tokens: u64) -> Start {
     };
     Start {
         durable: durable(7, 1 + tokens),
-        first_token: FencingToken::new(1),
+        first_token: FencingToken(1),
         plausible: durable(year, year),
         past: Past { snapshot: Some(crate::engine::Snapshot::default()), ..Past::default() },
     }
@@ -301,7 +303,9 @@ impl FakeSession {
     /// Takes the one message that has come, which says that `request` waits.
     pub(super) fn take_queued(&self, request: u64) -> (u64, Ticket) {
         match self.take()[..] {
-            [ServerMessage::Queued { request: queued, position, ticket }] if queued == request => {
+            [ServerMessage::Queued { request: queued, position, ticket }]
+                if queued == RequestId::new(request) =>
+            {
                 (position, ticket)
             }
             ref other => panic!("{request} does not wait: {other:?}"),
@@ -311,8 +315,10 @@ impl FakeSession {
     /// The token of the one message that has come, which is a grant of `request`.
     pub(super) fn take_grant(&self, request: u64) -> u64 {
         match self.take()[..] {
-            [ServerMessage::Grant { request: granted, token, seal: _ }] if granted == request => {
-                token
+            [ServerMessage::Grant { request: granted, token, seal: _ }]
+                if granted == RequestId::new(request) =>
+            {
+                token.number()
             }
             ref other => panic!("not a grant of {request}: {other:?}"),
         }
@@ -326,8 +332,8 @@ pub(super) fn hello(attach: Attach) -> ClientMessage {
         ttl_ms: 0,
         linger_ms: None,
         identity: "ann@build7:8123".into(),
-        epoch_seen: 0,
-        token_seen: 0,
+        epoch_seen: Epoch(0),
+        token_seen: FencingToken(0),
     })
 }
 
@@ -342,8 +348,8 @@ pub(super) fn try_request(request: u64, name: &str) -> ClientMessage {
 pub(super) fn waiting_request(request: u64, name: &str, wait: Wait) -> ClientMessage {
     ClientMessage::Request(wire::Request {
         converts: None,
-        request,
-        owner: 0,
+        request: RequestId::new(request),
+        owner: OwnerId(0),
         wait,
         progress: false,
         lock_delay_ms: 0,
@@ -355,9 +361,14 @@ pub(super) fn waiting_request(request: u64, name: &str, wait: Wait) -> ClientMes
 
 /// Something that is not answered.
 pub(super) fn account_of_nothing() -> ClientMessage {
-    ClientMessage::Account(wire::Account { from: 0, to: 0, held: vec![], waiting: vec![] })
+    ClientMessage::Account(wire::Account {
+        from: RequestId(0),
+        to: RequestId(0),
+        held: vec![],
+        waiting: vec![],
+    })
 }
 
 pub(super) fn release(request: u64, token: u64) -> ClientMessage {
-    ClientMessage::Release { request, token }
+    ClientMessage::Release { request: RequestId::new(request), token: FencingToken::new(token) }
 }

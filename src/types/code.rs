@@ -147,6 +147,11 @@ code_type! {
     }
 }
 
+impl RejectionCode {
+    /// Stands where nothing was rejected.
+    pub const NONE: Self = Self::Unknown(0);
+}
+
 code_type! {
     /// Why a grant ended without its holder's releasing it.
     LostReason, "A reason of a newer version." {

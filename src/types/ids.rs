@@ -11,7 +11,10 @@ macro_rules! number_type {
         #[derive(
             Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
         )]
-        pub struct $name(u64);
+        pub struct $name(
+            /// The number: each means something.
+            pub u64,
+        );
 
         impl $name {
             /// Takes the number as it is.
@@ -22,6 +25,12 @@ macro_rules! number_type {
             /// The number itself.
             pub const fn number(self) -> u64 {
                 self.0
+            }
+
+            /// The one after this.
+            #[must_use]
+            pub const fn next(self) -> Self {
+                Self(self.0 + 1)
             }
         }
 
@@ -59,6 +68,19 @@ number_type! {
     Epoch
 }
 
+impl Generation {
+    /// One that is so many connections later; the last of all if there is no such.
+    #[must_use]
+    pub const fn leap(self, count: u64) -> Self {
+        Self(self.0.saturating_add(count))
+    }
+}
+
+impl OwnerId {
+    /// That of a request which is an owner of its own.
+    pub const NONE: Self = Self(0);
+}
+
 /// No fencing token is greater: one survives as a JSON number, and positive as an i64.
 pub const FENCING_TOKEN_MAX: u64 = (1 << 53) - 1;
 
@@ -70,14 +92,6 @@ number_type! {
     /// See Martin Kleppmann, *How to do distributed locking* (2016); Mike Burrows, *The Chubby lock
     /// service* (2006), section 2.4, calls it a sequencer.
     FencingToken
-}
-
-impl FencingToken {
-    /// The token after this one.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
 }
 
 /// Where a waiting request stands among all that ever waited: earlier ones first. Keeps a request's
@@ -92,17 +106,12 @@ pub struct Ticket {
     pub arrival: u64,
 }
 
-impl Generation {
-    /// The generation of the next connection.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
-}
-
 /// Names a session: 128 random bits. Shown as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct SessionId(u128);
+pub struct SessionId(
+    /// The number: each is a name.
+    pub u128,
+);
 
 impl SessionId {
     /// Takes the number as it is.

@@ -1,9 +1,9 @@
 //! The wire: two enums of messages, and their encoding.
 //!
 //! A frame is a little-endian `u32` length, then that many bytes of bincode (fixed-width integers,
-//! little-endian). Imperatives come from the client, facts from the server. The messages hold only
-//! the content of the bytes: text is unchecked, numbers are bare. The receiver parses them into
-//! [`crate::types`] at once.
+//! little-endian). Imperatives come from the client, facts from the server. Numbers and codes have
+//! their types of [`crate::types`], which any bytes make. Text, modes and lengths of time are
+//! unchecked: the receiver parses them at once, and answers what is wrong.
 //!
 //! Never here: a socket, an actor, the engine. Without the feature `codec` not even tokio.
 //!

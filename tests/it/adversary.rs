@@ -26,6 +26,7 @@ use coordinator::wire::{
 
 use crate::raw::{Raw, hello_for};
 use crate::support::Server;
+use coordinator::types::{FencingToken, OwnerId, RequestId};
 
 /// For how long, and among how many, in the normal run.
 const SECONDS: u64 = 6;
@@ -50,8 +51,8 @@ fn number(name: &str, usual: u64) -> u64 {
 fn ask(request: u64, owner: u64, name: &str, mode: Mode) -> ClientMessage {
     ClientMessage::Request(wire::Request {
         converts: None,
-        request,
-        owner,
+        request: RequestId::new(request),
+        owner: OwnerId::new(owner),
         wait: Wait::Forever,
         progress: false,
         lock_delay_ms: 0,
@@ -141,7 +142,7 @@ fn asks_who_waits_for_whom(address: &str, crowd: u64, over: &AtomicBool) {
     }
     asker.hammer(over, |asker| {
         let question = asker.next(1, "evil-q", Mode::Exclusive);
-        vec![question, ClientMessage::Cancel { request: asker.latest }]
+        vec![question, ClientMessage::Cancel { request: RequestId::new(asker.latest) }]
     });
 }
 
@@ -151,7 +152,12 @@ fn accounts_for_nothing(address: &str, crowd: u64, over: &AtomicBool) {
     let held: Vec<_> =
         (0..crowd).map(|lock| full.next(0, &format!("evil-{lock}"), Mode::Exclusive)).collect();
     full.say_all(&held);
-    let nothing = wire::Account { from: u64::MAX, to: u64::MAX, held: vec![], waiting: vec![] };
+    let nothing = wire::Account {
+        from: RequestId::new(u64::MAX),
+        to: RequestId::new(u64::MAX),
+        held: vec![],
+        waiting: vec![],
+    };
     full.hammer(over, |_| vec![ClientMessage::Account(nothing.clone()); BATCH]);
 }
 
@@ -161,7 +167,7 @@ fn revokes_what_nobody_holds(address: &str, crowd: u64, over: &AtomicBool) {
     let held: Vec<_> = (0..crowd).map(|_| sharers.next(0, "evil-s", Mode::Shared)).collect();
     sharers.say_all(&held);
     let (query_id, name) = (1, "evil-s".to_owned());
-    let revoke = ClientMessage::Revoke { query_id, name, token: 1 };
+    let revoke = ClientMessage::Revoke { query_id, name, token: FencingToken(1) };
     Evil::observer(address).hammer(over, |_| vec![revoke.clone(); BATCH]);
 }
 
@@ -176,7 +182,7 @@ fn watches_and_does_not_read(address: &str, crowd: u64, over: &AtomicBool) {
     }
     Evil::session(address).hammer(over, |toggler| {
         let request = toggler.next(0, "evil-w", Mode::Exclusive);
-        vec![request, ClientMessage::Cancel { request: toggler.latest }]
+        vec![request, ClientMessage::Cancel { request: RequestId::new(toggler.latest) }]
     });
 }
 

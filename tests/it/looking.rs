@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::raw::{Raw, hello, request};
 use crate::support::{DEADLINE, Home, Server, eventually, run, start};
+use coordinator::types::{OwnerId, RejectionCode, RequestId};
 
 /// A command whose lines are looked at while it runs.
 struct Listener {
@@ -52,7 +53,7 @@ impl Drop for Listener {
 fn owned(id: u64, name: &str, asks: u64) -> ClientMessage {
     let mut message = request(id, name);
     if let ClientMessage::Request(wire::Request { owner, .. }) = &mut message {
-        *owner = asks;
+        *owner = OwnerId::new(asks);
     }
     message
 }
@@ -62,10 +63,10 @@ fn chain(server: &Server) -> (Raw, u64) {
     let mut raw = Raw::connect(server);
     raw.say(&[hello(), owned(1, "a", 1), owned(2, "b", 2), owned(3, "b", 1)]);
     assert!(matches!(raw.hear(), ServerMessage::Welcome { .. }));
-    let ServerMessage::Grant { request: 1, token, .. } = raw.hear() else { panic!() };
-    assert!(matches!(raw.hear(), ServerMessage::Grant { request: 2, .. }));
-    assert!(matches!(raw.hear(), ServerMessage::Queued { request: 3, .. }));
-    (raw, token)
+    let ServerMessage::Grant { request: RequestId(1), token, .. } = raw.hear() else { panic!() };
+    assert!(matches!(raw.hear(), ServerMessage::Grant { request: RequestId(2), .. }));
+    assert!(matches!(raw.hear(), ServerMessage::Queued { request: RequestId(3), .. }));
+    (raw, token.number())
 }
 
 #[test]
@@ -147,10 +148,19 @@ fn a_deadlock_is_refused_told_and_logged() {
     listener.awaken(&server, "b");
     let (mut raw, _) = chain(&server);
     raw.say(&[owned(4, "a", 2)]);
-    let ServerMessage::Rejected { request: 4, code: 29, cycle, .. } = raw.hear() else { panic!() };
+    let ServerMessage::Rejected {
+        request: RequestId(4), code: RejectionCode::Deadlock, cycle, ..
+    } = raw.hear()
+    else {
+        panic!()
+    };
     assert_eq!(cycle.len(), 2);
     raw.say(&[owned(5, "b", 2)]);
-    let ServerMessage::Rejected { request: 5, code: 28, .. } = raw.hear() else { panic!() };
+    let ServerMessage::Rejected { request: RequestId(5), code: RejectionCode::AlreadyHeld, .. } =
+        raw.hear()
+    else {
+        panic!()
+    };
     let told = loop {
         let line = listener.next();
         if line.contains("  rejected ") {
@@ -208,9 +218,9 @@ fn the_log_tells_the_way_of_a_request_to_who_asks_for_it() {
     let mut raw = Raw::connect(&server);
     raw.say(&[hello(), request(1, "demo"), request(2, "demo")]);
     assert!(matches!(raw.hear(), ServerMessage::Welcome { .. }));
-    let ServerMessage::Grant { request: 1, token, .. } = raw.hear() else { panic!() };
-    assert!(matches!(raw.hear(), ServerMessage::Queued { request: 2, .. }));
-    raw.say(&[ClientMessage::Release { request: 1, token }, ClientMessage::Goodbye]);
+    let ServerMessage::Grant { request: RequestId(1), token, .. } = raw.hear() else { panic!() };
+    assert!(matches!(raw.hear(), ServerMessage::Queued { request: RequestId(2), .. }));
+    raw.say(&[ClientMessage::Release { request: RequestId(1), token }, ClientMessage::Goodbye]);
     assert!(raw.is_closed());
     server.process.signal(Signal::TERM);
     let Server { process, home: _home, .. } = server;

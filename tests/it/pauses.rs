@@ -5,6 +5,7 @@ use rustix::process::Signal;
 
 use crate::raw::{Raw, hello_for, request};
 use crate::support::{Server, eventually, run, start};
+use coordinator::types::RequestId;
 
 /// A lock that was lost by a holder who had asked for a delay of a minute.
 fn lost_with_delay(server: &Server) -> u64 {
@@ -126,5 +127,5 @@ fn questions_about_no_possible_lock_are_answered_no() {
         ClientMessage::Inspect { query_id: 4, query },
     ]);
     assert!(matches!(observer.hear(), ServerMessage::Welcome { .. }));
-    assert!(matches!(observer.hear(), ServerMessage::Rejected { request: 4, .. }));
+    assert!(matches!(observer.hear(), ServerMessage::Rejected { request: RequestId(4), .. }));
 }

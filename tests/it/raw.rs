@@ -9,6 +9,7 @@ use coordinator::wire::{
 };
 
 use crate::support::{DEADLINE, Server};
+use coordinator::types::{Epoch, FencingToken, OwnerId, RequestId};
 
 /// A Hello for a new session with a ttl of a minute.
 pub(crate) fn hello() -> ClientMessage {
@@ -23,8 +24,8 @@ pub(crate) fn hello_for(attach: Attach, ttl_ms: u32, linger_ms: Option<u32>) -> 
         ttl_ms,
         linger_ms,
         identity: "raw".into(),
-        epoch_seen: 0,
-        token_seen: 0,
+        epoch_seen: Epoch(0),
+        token_seen: FencingToken(0),
     })
 }
 
@@ -32,8 +33,8 @@ pub(crate) fn hello_for(attach: Attach, ttl_ms: u32, linger_ms: Option<u32>) -> 
 pub(crate) fn request(request: u64, name: &str) -> ClientMessage {
     ClientMessage::Request(wire::Request {
         converts: None,
-        request,
-        owner: 0,
+        request: RequestId::new(request),
+        owner: OwnerId(0),
         wait: Wait::Forever,
         progress: false,
         lock_delay_ms: 0,

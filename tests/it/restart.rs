@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use coordinator::types::{FencingToken, GoodbyeCode, LostReason, RejectionCode, Seal, Secret};
+use coordinator::types::{
+    FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode, RequestId, Seal,
+    Secret,
+};
 use coordinator::wire::{self, Attach, Claim, ClientMessage, Mode, ServerMessage, Standing, Wait};
 use coordinator::{Client, Error, FenceGuard, HoldState, LockGuard};
 use rustix::process::Signal;
@@ -37,8 +40,8 @@ fn raw_holder(server: &Server, linger_ms: Option<u32>, name: &str) -> (Raw, u64)
     let mut holder = Raw::connect(server);
     holder.say(&[hello_for(Attach::New, 2_000, linger_ms), request(1, name)]);
     assert!(matches!(holder.hear(), ServerMessage::Welcome { .. }));
-    let ServerMessage::Grant { request: 1, token, .. } = holder.hear() else { panic!() };
-    (holder, token)
+    let ServerMessage::Grant { request: RequestId(1), token, .. } = holder.hear() else { panic!() };
+    (holder, token.number())
 }
 
 #[test]
@@ -215,12 +218,17 @@ fn after_a_crash_a_try_says_grace_and_new_requests_wait_for_the_earlier_holders(
     }
     late.say(&[hello(), attempt, request(2, "printer")]);
     assert!(matches!(late.hear(), ServerMessage::Welcome { standing: Standing::Opened, .. }));
-    let ServerMessage::Rejected { request: 1, code, .. } = late.hear() else { panic!() };
-    assert_eq!(RejectionCode::from_number(code), RejectionCode::Grace);
-    assert!(matches!(late.hear(), ServerMessage::Queued { request: 2, position: 1, .. }));
+    let ServerMessage::Rejected { request: RequestId(1), code, .. } = late.hear() else { panic!() };
+    assert_eq!(RejectionCode::from_number(code.number()), RejectionCode::Grace);
+    assert!(matches!(
+        late.hear(),
+        ServerMessage::Queued { request: RequestId(2), position: 1, .. }
+    ));
     // Nobody comes for it: granted when the grace period ends, with a greater token.
-    let ServerMessage::Grant { request: 2, token: next, .. } = late.hear() else { panic!() };
-    assert!(next > token);
+    let ServerMessage::Grant { request: RequestId(2), token: next, .. } = late.hear() else {
+        panic!()
+    };
+    assert!(next > FencingToken::new(token));
     drop(holder);
 }
 
@@ -234,7 +242,7 @@ fn a_forged_or_stale_reclaim_is_refused() {
     let ServerMessage::Grant { token: other_token, .. } = holder.hear() else { panic!() };
     let reclaim = |request, token, seal, name: &str| {
         ClientMessage::Reclaim(wire::Reclaim {
-            owner: 0,
+            owner: OwnerId(0),
             request,
             token,
             seal,
@@ -244,34 +252,37 @@ fn a_forged_or_stale_reclaim_is_refused() {
         })
     };
     // Nobody crashed: nothing to reclaim.
-    holder.say(&[ClientMessage::Release { request: 1, token }]);
-    assert!(matches!(holder.hear(), ServerMessage::Released { request: 1 }));
-    holder.say(&[reclaim(3, token, seal, "printer")]);
-    let ServerMessage::Rejected { request: 3, .. } = holder.hear() else { panic!() };
+    holder.say(&[ClientMessage::Release { request: RequestId(1), token }]);
+    assert!(matches!(holder.hear(), ServerMessage::Released { request: RequestId(1) }));
+    holder.say(&[reclaim(RequestId(3), token, seal, "printer")]);
+    let ServerMessage::Rejected { request: RequestId(3), .. } = holder.hear() else { panic!() };
 
     let server = server.crash_and_restart();
     let mut thief = Raw::connect(&server);
-    let attach =
-        Attach::Resume { session, secret: Secret::new(secret.reveal() ^ 1), generation: 2 };
+    let attach = Attach::Resume {
+        session,
+        secret: Secret::new(secret.reveal() ^ 1),
+        generation: Generation(2),
+    };
     thief.say(&[hello_for(attach, 60_000, None)]);
     let ServerMessage::Goodbye { code, rejection, .. } = thief.hear() else { panic!() };
-    assert_eq!(GoodbyeCode::from_number(code), GoodbyeCode::Refused);
-    assert_eq!(RejectionCode::from_number(rejection), RejectionCode::UnknownSession);
+    assert_eq!(GoodbyeCode::from_number(code.number()), GoodbyeCode::Refused);
+    assert_eq!(RejectionCode::from_number(rejection.number()), RejectionCode::UnknownSession);
 
     let mut owner = Raw::connect(&server);
-    let attach = Attach::Resume { session, secret, generation: 2 };
+    let attach = Attach::Resume { session, secret, generation: Generation(2) };
     owner.say(&[
         hello_for(attach, 60_000, None),
-        reclaim(1, token, seal, "plotter"),
-        reclaim(2, other_token, seal, "scanner"),
-        reclaim(3, token + 1, seal, "printer"),
-        reclaim(4, token, Seal::new(seal.reveal() ^ 1), "printer"),
+        reclaim(RequestId(1), token, seal, "plotter"),
+        reclaim(RequestId(2), other_token, seal, "scanner"),
+        reclaim(RequestId(3), token.next(), seal, "printer"),
+        reclaim(RequestId(4), token, Seal::new(seal.reveal() ^ 1), "printer"),
     ]);
     let ServerMessage::Welcome { standing, .. } = owner.hear() else { panic!() };
     assert!(matches!(standing, Standing::Reopened { .. }));
     for _ in 0..4 {
         let ServerMessage::Rejected { code, .. } = owner.hear() else { panic!() };
-        assert_eq!(RejectionCode::from_number(code), RejectionCode::SealMismatch);
+        assert_eq!(RejectionCode::from_number(code.number()), RejectionCode::SealMismatch);
     }
 }
 
@@ -368,12 +379,12 @@ fn a_late_release_is_answered_and_frees_nobody_elses_lock() {
     first.say(&[hello(), request(1, "printer")]);
     first.hear();
     let ServerMessage::Grant { token, .. } = first.hear() else { panic!() };
-    let release = ClientMessage::Release { request: 1, token };
+    let release = ClientMessage::Release { request: RequestId(1), token };
     first.say(std::slice::from_ref(&release));
-    assert!(matches!(first.hear(), ServerMessage::Released { request: 1 }));
+    assert!(matches!(first.hear(), ServerMessage::Released { request: RequestId(1) }));
     let (_second, token) = raw_holder(&server, None, "printer");
     first.say(&[release]);
-    assert!(matches!(first.hear(), ServerMessage::Released { request: 1 }));
+    assert!(matches!(first.hear(), ServerMessage::Released { request: RequestId(1) }));
     assert_eq!(server.lock("printer").unwrap()["holders"][0]["token"], token);
 }
 
@@ -464,12 +475,12 @@ fn a_cancel_that_meets_a_grant_has_one_answer_and_leaves_the_lock_with_somebody(
         holder.say(&[request(race, "printer")]);
         // Nobody else has it: the holder must get it at once, or it belongs to nobody.
         let ServerMessage::Grant { token, .. } = holder.hear() else { panic!("race {race}") };
-        assert!(token > last_token);
-        last_token = token;
+        assert!(token > FencingToken::new(last_token));
+        last_token = token.number();
         rival.say(&[request(race, "printer")]);
         assert!(matches!(rival.hear(), ServerMessage::Queued { .. }));
-        let release = ClientMessage::Release { request: race, token };
-        let cancel = ClientMessage::Cancel { request: race };
+        let release = ClientMessage::Release { request: RequestId::new(race), token };
+        let cancel = ClientMessage::Cancel { request: RequestId::new(race) };
         if race % 2 == 0 {
             holder.say(&[release]);
             rival.say(&[cancel]);
@@ -481,11 +492,11 @@ fn a_cancel_that_meets_a_grant_has_one_answer_and_leaves_the_lock_with_somebody(
         let mut answer = rival.hear();
         if let ServerMessage::Grant { token, .. } = answer {
             granted += 1;
-            assert!(token > last_token);
-            last_token = token;
+            assert!(token > FencingToken::new(last_token));
+            last_token = token.number();
             answer = rival.hear();
         }
-        assert_eq!(answer, ServerMessage::Cancelled { request: race });
+        assert_eq!(answer, ServerMessage::Cancelled { request: RequestId::new(race) });
     }
     assert!(granted > 0 && granted < RACES, "it was no race: {granted} of {RACES} were granted");
     assert!(server.lock("printer").is_none());

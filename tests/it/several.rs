@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use coordinator::types::RejectionCode;
+use coordinator::types::{FencingToken, OwnerId, RejectionCode};
 use coordinator::wire::{Happening, LockStatus};
 use coordinator::{
     Client, Error, Event, FenceGuard, Leadership, LockAllRequest, LockGuard, LockState, Observer,
@@ -30,7 +30,9 @@ fn in_use(observed: Option<Result<LockState, Error>>) -> Option<LockStatus> {
 
 /// The token with which a lock is held; 0: by nobody.
 fn holder(lock: Option<LockStatus>) -> u64 {
-    lock.and_then(|lock| lock.holders.first().map(|holder| holder.token)).unwrap_or(0)
+    lock.and_then(|lock| lock.holders.first().map(|holder| holder.token))
+        .unwrap_or(FencingToken(0))
+        .number()
 }
 
 /// How many wait for the lock.
@@ -61,7 +63,7 @@ async fn dine_one_by_one(owner: Owner, forks: [String; 2], all_have_one: Arc<Bar
             Err(error @ Error::Deadlock { .. }) => {
                 assert!(error.is_retryable());
                 let Error::Deadlock { cycle } = error else { unreachable!() };
-                assert_eq!((cycle[0].owner, &cycle[0].lock), (owner.number(), &forks[1]));
+                assert_eq!((cycle[0].owner, &cycle[0].lock), (owner.id(), &forks[1]));
                 let last = cycle.last().unwrap();
                 assert!(
                     last.stands_for_more()
@@ -136,8 +138,8 @@ fn owners_of_one_client_can_be_in_a_deadlock_and_one_owner_with_itself() {
         waited_for_by(&client, "b", 1).await;
         let error = bob.lock("a").await.unwrap_err();
         let Error::Deadlock { cycle } = &error else { panic!("{error}") };
-        let owners: Vec<u64> = cycle.iter().map(|link| link.owner).collect();
-        assert_eq!(owners, [bob.number(), ann.number()]);
+        let owners: Vec<OwnerId> = cycle.iter().map(|link| link.owner).collect();
+        assert_eq!(owners, [bob.id(), ann.id()]);
         let again = ann.clone().try_lock("a").await;
         let Err(Error::Rejected { code: RejectionCode::AlreadyHeld, message }) = again else {
             panic!("{again:?}")
@@ -327,10 +329,7 @@ fn a_watch_sees_every_change_of_holder() {
             let guard = client.lock("printer").note(format!("page {turn}")).await.unwrap();
             let lock = in_use(watch.next().await).unwrap();
             let holder = &lock.holders[0];
-            assert_eq!(
-                (holder.token, &holder.note),
-                (guard.token().number(), &format!("page {turn}"))
-            );
+            assert_eq!((holder.token, &holder.note), (guard.token(), &format!("page {turn}")));
             tokens.push(holder.token);
             guard.release().await.unwrap();
             assert_eq!(in_use(watch.next().await).map_or(0, |lock| lock.holder_count), 0);
@@ -434,8 +433,11 @@ fn a_listener_hears_what_happens_to_a_lock_and_nothing_else() {
         let guard = client.lock_all(["door", "window"]).await.unwrap();
         let token = guard.token().number();
         guard.release().await.unwrap();
-        let expected =
-            [Happening::Requested, Happening::Granted { token }, Happening::Released { token }];
+        let expected = [
+            Happening::Requested,
+            Happening::Granted { token: FencingToken::new(token) },
+            Happening::Released { token: FencingToken::new(token) },
+        ];
         for what in expected {
             let event = events.next().await.unwrap().unwrap();
             let Event::Happened(happened) = event else { panic!("missed") };

@@ -10,6 +10,10 @@ use std::io;
 use std::path::Path;
 
 use bytes::{Buf, BufMut, BytesMut};
+use coordinator::types::{
+    Epoch, FencingToken, Generation, GoodbyeCode, OwnerId, RejectionCode, RequestId, Seal, Secret,
+    SessionId,
+};
 use coordinator::wire::{
     self, Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Standing, Wait, encode_frame,
 };
@@ -94,22 +98,22 @@ impl Lengths {
             ttl_ms: 1,
             linger_ms: Some(0),
             identity: "bench".to_owned(),
-            epoch_seen: 0,
-            token_seen: 0,
+            epoch_seen: Epoch(0),
+            token_seen: FencingToken(0),
         });
         let welcome = ServerMessage::Welcome {
             protocol: PROTOCOL,
             server: "coordinator 0.1.0".to_owned(),
-            epoch: 1,
-            session: 1,
-            secret: 1,
-            generation: 1,
+            epoch: Epoch(1),
+            session: SessionId(1),
+            secret: Secret::new(1),
+            generation: Generation(1),
             ttl_ms: 1,
             standing: Standing::Opened,
         };
         let request = ClientMessage::Request(wire::Request {
-            request: 1,
-            owner: 0,
+            request: RequestId(1),
+            owner: OwnerId(0),
             converts: None,
             wait: Wait::Forever,
             progress: false,
@@ -118,14 +122,21 @@ impl Lengths {
             ticket: None,
             claims: [Claim { name: plan.lock_name(0).into(), mode: Mode::Exclusive }].into(),
         });
-        let goodbye =
-            ServerMessage::Goodbye { code: 1, rejection: 0, message: "as you say".to_owned() };
-        let grant = ServerMessage::Grant { request: 1, token: 1, seal: 1 };
-        let release = ClientMessage::Release { request: 1, token: 1 };
+        let goodbye = ServerMessage::Goodbye {
+            code: GoodbyeCode::Done,
+            rejection: RejectionCode::NONE,
+            message: "as you say".to_owned(),
+        };
+        let grant = ServerMessage::Grant {
+            request: RequestId(1),
+            token: FencingToken(1),
+            seal: Seal::new(1),
+        };
+        let release = ClientMessage::Release { request: RequestId(1), token: FencingToken(1) };
         Self {
             hello: (asked(&hello), told(&welcome)),
             request: (asked(&request), told(&grant)),
-            release: (asked(&release), told(&ServerMessage::Released { request: 1 })),
+            release: (asked(&release), told(&ServerMessage::Released { request: RequestId(1) })),
             goodbye: (asked(&ClientMessage::Goodbye), told(&goodbye)),
         }
     }

@@ -1,6 +1,7 @@
 //! A client that only stores: sessions, held locks, waiters, in great numbers.
 
 use bytes::BytesMut;
+use coordinator::types::{Epoch, FencingToken, OwnerId, RequestId};
 use coordinator::wire::{
     self, Attach, Claim, ClientCodec, ClientMessage, Mode, PROTOCOL, ServerMessage, Wait,
     encode_frame,
@@ -27,7 +28,7 @@ pub(crate) struct Filler {
     /// The latest request.
     request: u64,
     /// What is held: the requests and their tokens.
-    held: Vec<(u64, u64)>,
+    held: Vec<(RequestId, FencingToken)>,
 }
 
 impl Filler {
@@ -42,8 +43,8 @@ impl Filler {
             ttl_ms: TTL_MS,
             linger_ms: Some(0),
             identity: "filler".to_owned(),
-            epoch_seen: 0,
-            token_seen: 0,
+            epoch_seen: Epoch(0),
+            token_seen: FencingToken(0),
         });
         let is_welcome = |message: &ServerMessage| matches!(message, ServerMessage::Welcome { .. });
         filler.say(&[hello], is_welcome).await?;
@@ -88,7 +89,7 @@ impl Filler {
     pub(crate) async fn release_all(&mut self) -> Result<(), Failure> {
         let held = std::mem::take(&mut self.held);
         for held in held.chunks(BATCH) {
-            let release = |(request, token): &(u64, u64)| ClientMessage::Release {
+            let release = |(request, token): &(RequestId, FencingToken)| ClientMessage::Release {
                 request: *request,
                 token: *token,
             };
@@ -103,8 +104,8 @@ impl Filler {
     fn request(&mut self, name: String, wait: Wait) -> ClientMessage {
         self.request += 1;
         ClientMessage::Request(wire::Request {
-            request: self.request,
-            owner: 0,
+            request: RequestId(self.request),
+            owner: OwnerId(0),
             converts: None,
             wait,
             progress: false,

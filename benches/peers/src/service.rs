@@ -264,7 +264,9 @@ fn command(
         }
         Kind::Coordinator => {
             let mut command = Command::new(coordinator);
-            command.args(["serve", "--listen", "127.0.0.1:0", "--ttl-max", "1h", "--data-dir"]).arg(data);
+            command
+                .args(["serve", "--listen", "127.0.0.1:0", "--ttl-max", "1h", "--data-dir"])
+                .arg(data);
             command.args([
                 "--connections-max",
                 "100000",

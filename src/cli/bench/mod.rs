@@ -16,7 +16,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use coordinator::Error as Answered;
-use coordinator::types::{GoodbyeCode, RejectionCode};
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::Signal;
 
@@ -82,13 +81,9 @@ fn failure(server: &str, error: Error) -> Failure {
             attempt.failed(&Answered::Unavailable { server, source: Arc::new(source) })
         }
         Error::Dismissed { code, message } => {
-            let code = GoodbyeCode::from_number(code);
             attempt.failed(&Answered::Dismissed { server, code, message })
         }
-        Error::Rejected { code, message } => {
-            let code = RejectionCode::from_number(code);
-            attempt.failed(&Answered::Rejected { code, message })
-        }
+        Error::Rejected { code, message } => attempt.failed(&Answered::Rejected { code, message }),
         Error::Protocol(message) => attempt.failed(&Answered::Protocol { server, message }),
         Error::Violation(violation) => {
             Failure::new(exit::LOST, format!("the coordinator broke a promise: {violation}"))

@@ -127,8 +127,7 @@ async fn is_known(record: &Record, settings: &Settings) -> Result<bool, Failure>
         let server = settings.server.0.as_str();
         let attempt = Attempt { server, lock: name, ..Attempt::default() };
         let seen = observer.lock(name).await.map_err(|error| attempt.failed(&error))?;
-        if seen.and_then(|lock| mode_of(&lock, FencingToken::new(record.token).number())).is_none()
-        {
+        if seen.and_then(|lock| mode_of(&lock, FencingToken::new(record.token))).is_none() {
             return Ok(false);
         }
     }

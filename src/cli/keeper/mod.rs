@@ -41,6 +41,7 @@ pub(crate) use process::{GO_ON, WORD, pid_namespace, run};
 pub(crate) use record::{Ending, Record, Written, env_lines, exports};
 
 use crate::cli::lock::nested::Held;
+use coordinator::types::FencingToken;
 
 /// The variable that names the records of what was acquired, the latest first, as `PATH` names
 /// directories.
@@ -65,7 +66,11 @@ pub(crate) fn held_here() -> Vec<Held> {
     let alive = records.filter(|written| written.ending.is_none());
     let held = |Written { record, .. }: Written| {
         let Record { token, session, locks, .. } = record;
-        locks.into_iter().map(move |name| Held { token, session: session.clone(), name })
+        locks.into_iter().map(move |name| Held {
+            token: FencingToken::new(token),
+            session: session.clone(),
+            name,
+        })
     };
     alive.flat_map(held).collect()
 }

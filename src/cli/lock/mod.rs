@@ -22,7 +22,7 @@ use std::io;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use coordinator::types::{IDENTITY_LEN_MAX, Identity, RejectionCode};
+use coordinator::types::{FencingToken, IDENTITY_LEN_MAX, Identity, RejectionCode};
 use coordinator::wire::{LockStatus, Mode, Outlook};
 use coordinator::{Client, Error, LockGuard};
 use rustix::process::Signal;
@@ -460,7 +460,7 @@ fn command(
     guard: &LockGuard,
 ) -> Option<Command> {
     let session = client.session().to_string();
-    let mut command = command_under(args, settings, guard.token().number(), &session)?;
+    let mut command = command_under(args, settings, guard.token(), &session)?;
     command.env(nested::VARIABLE, nested::variable(guard.token(), &session, &args.names()));
     Some(command)
 }
@@ -469,7 +469,7 @@ fn command(
 fn command_under(
     args: &LockArgs,
     settings: &Settings,
-    token: u64,
+    token: FencingToken,
     session: &str,
 ) -> Option<Command> {
     let words = words_of(args)?;

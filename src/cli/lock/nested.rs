@@ -26,7 +26,7 @@ pub(crate) const VARIABLE: &str = "COORDINATOR_HELD";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     /// The grant.
-    pub(crate) token: u64,
+    pub(crate) token: FencingToken,
     /// Whose it is.
     pub(crate) session: String,
     /// The lock.
@@ -49,7 +49,7 @@ pub(crate) fn held_above() -> Vec<Held> {
 fn read(text: &str) -> Vec<Held> {
     let held = |line: &str| {
         let mut parts = line.splitn(3, ' ');
-        let token = parts.next()?.parse().ok()?;
+        let token = FencingToken::new(parts.next()?.parse().ok()?);
         Some(Held { token, session: parts.next()?.to_owned(), name: parts.next()?.to_owned() })
     };
     text.lines().filter_map(held).collect()
@@ -57,14 +57,15 @@ fn read(text: &str) -> Vec<Held> {
 
 /// The variable for a command that runs under `names` besides what we run under.
 pub(crate) fn variable(token: FencingToken, session: &str, names: &[&str]) -> String {
-    with(&held_above(), token.number(), session, names)
+    with(&held_above(), token, session, names)
 }
 
 /// The lines of those `above`, and of `names` below them; each once, however often steps of a job ask.
-fn with(above: &[Held], token: u64, session: &str, names: &[&str]) -> String {
+fn with(above: &[Held], token: FencingToken, session: &str, names: &[&str]) -> String {
     let above = above.iter().map(|it| (it.token, it.session.as_str(), it.name.as_str()));
     let own = names.iter().map(|name| (token, session, *name));
-    let is_own = |it: &(u64, &str, &str)| it.0 == token && it.1 == session && names.contains(&it.2);
+    let is_own =
+        |it: &(FencingToken, &str, &str)| it.0 == token && it.1 == session && names.contains(&it.2);
     above.filter(|it| !is_own(it)).chain(own).fold(
         String::new(),
         |mut text, (token, session, name)| {
@@ -111,7 +112,7 @@ pub(crate) async fn grant_above(
 }
 
 /// How the grant with this token is held, if it still is.
-pub(crate) fn mode_of(lock: &LockStatus, token: u64) -> Option<Mode> {
+pub(crate) fn mode_of(lock: &LockStatus, token: FencingToken) -> Option<Mode> {
     let is_it = |holder: &&Holder| holder.token == token;
     lock.holders.iter().find(is_it).map(|holder| holder.mode)
 }
@@ -193,7 +194,7 @@ mod tests {
     use super::*;
 
     fn held(token: u64, name: &str) -> Held {
-        Held { token, session: "ab".to_owned(), name: name.to_owned() }
+        Held { token: FencingToken::new(token), session: "ab".to_owned(), name: name.to_owned() }
     }
 
     #[test]
@@ -205,8 +206,8 @@ mod tests {
     #[test]
     fn what_is_held_is_told_once_however_often_it_is_asked_for() {
         let above = [held(7, "a"), held(8, "b")];
-        assert_eq!(with(&above, 7, "ab", &["a"]), "8 ab b\n7 ab a\n");
-        assert_eq!(with(&above, 9, "ab", &["a"]), "7 ab a\n8 ab b\n9 ab a\n");
+        assert_eq!(with(&above, FencingToken(7), "ab", &["a"]), "8 ab b\n7 ab a\n");
+        assert_eq!(with(&above, FencingToken(9), "ab", &["a"]), "7 ab a\n8 ab b\n9 ab a\n");
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
-use coordinator::types::{LostReason, RejectionCode};
 use coordinator::wire::{Claim, Happening};
 use coordinator::{Event, Happened};
 use serde_json::{Value, json};
@@ -61,11 +60,11 @@ fn line(happened: &Happened) -> String {
             write!(text, "  token {token}")
         }
         Happening::Lost { token, reason } => {
-            write!(text, "  token {token}  {}", LostReason::from_number(*reason))
+            write!(text, "  token {token}  {reason}")
         }
         Happening::Rejected { code, message } => {
             let message = visible::escaped(message);
-            write!(text, "  {}: {message}", RejectionCode::from_number(*code))
+            write!(text, "  {code}: {message}")
         }
         _ => Ok(()),
     };
@@ -122,10 +121,10 @@ fn as_json(happened: &Happened) -> Value {
         }
         Happening::Lost { token, reason } => {
             json["token"] = json!(token);
-            json["reason"] = json!(LostReason::from_number(*reason).name());
+            json["reason"] = json!(reason.name());
         }
         Happening::Rejected { code, message } => {
-            json["code"] = json!(RejectionCode::from_number(*code).name());
+            json["code"] = json!(code.name());
             json["message"] = json!(message);
         }
         _ => {}
@@ -135,7 +134,7 @@ fn as_json(happened: &Happened) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use coordinator::types::{RequestId, SessionId};
+    use coordinator::types::{FencingToken, LostReason, RejectionCode, RequestId, SessionId};
     use coordinator::wire::Mode;
 
     use super::*;
@@ -145,9 +144,9 @@ mod tests {
         let gpu = Mode::Permits { take: 1, of: 4 };
         Happened {
             at_ms: 1_795_516_267_123,
-            session: SessionId::new(0x2a),
+            session: SessionId(0x2a),
             identity: "ann@build7:8123".to_owned(),
-            request: RequestId::new(4),
+            request: RequestId(4),
             claims: vec![claim("deploy", Mode::Exclusive), claim("gpu", gpu)],
             what,
         }
@@ -161,11 +160,15 @@ mod tests {
         assert_eq!(line(Happening::Requested), format!("{at}  requested  {about}"));
         let queued = Happening::Queued { position: 3 };
         assert_eq!(line(queued), format!("{at}  queued     {about}  3rd in line"));
-        let granted = Happening::Granted { token: 1881 };
+        let granted = Happening::Granted { token: FencingToken(1881) };
         assert_eq!(line(granted), format!("{at}  granted    {about}  token 1881"));
-        let lost = Happening::Lost { token: 1881, reason: 1 };
+        let lost =
+            Happening::Lost { token: FencingToken(1881), reason: LostReason::from_number(1) };
         assert_eq!(line(lost), format!("{at}  lost       {about}  token 1881  Expired"));
-        let rejected = Happening::Rejected { code: 1, message: "\"gpu\" is busy".to_owned() };
+        let rejected = Happening::Rejected {
+            code: RejectionCode::from_number(1),
+            message: "\"gpu\" is busy".to_owned(),
+        };
         assert_eq!(line(rejected), format!("{at}  rejected   {about}  Busy: \"gpu\" is busy"));
         let missed = missed_line(2);
         assert_eq!(missed, "… 2 events dropped: not read in time");
@@ -177,11 +180,11 @@ mod tests {
         let all = [
             event(Happening::Requested),
             event(Happening::Queued { position: 3 }),
-            event(Happening::Granted { token: 1881 }),
-            event(Happening::Released { token: 1881 }),
+            event(Happening::Granted { token: FencingToken(1881) }),
+            event(Happening::Released { token: FencingToken(1881) }),
             event(Happening::Cancelled),
-            event(Happening::Lost { token: 1881, reason: 1 }),
-            event(Happening::Rejected { code: 1, message: "busy".to_owned() }),
+            event(Happening::Lost { token: FencingToken(1881), reason: LostReason::Expired }),
+            event(Happening::Rejected { code: RejectionCode::Busy, message: "busy".to_owned() }),
         ];
         for json in all.iter().map(as_json).chain([missed_as_json(2)]) {
             let what = json["what"].as_str().unwrap();

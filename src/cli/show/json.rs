@@ -88,7 +88,7 @@ fn pause(pause: &Pause) -> Value {
     };
     json!({
         "after": after,
-        "session": format!("{:032x}", pause.session),
+        "session": pause.session.to_string(),
         "identity": pause.identity,
         "token": pause.token,
         "granted_ms": pause.granted_ms,
@@ -110,7 +110,7 @@ pub(crate) fn lock(lock: &LockStatus) -> Value {
 
 fn holder(holder: &Holder) -> Value {
     json!({
-        "session": format!("{:032x}", holder.session),
+        "session": holder.session.to_string(),
         "identity": holder.identity,
         "peer": holder.peer,
         "owner": holder.owner,
@@ -125,7 +125,7 @@ fn holder(holder: &Holder) -> Value {
 
 fn waiter(waiter: &Waiter) -> Value {
     json!({
-        "session": format!("{:032x}", waiter.session),
+        "session": waiter.session.to_string(),
         "identity": waiter.identity,
         "peer": waiter.peer,
         "owner": waiter.owner,
@@ -138,7 +138,7 @@ fn waiter(waiter: &Waiter) -> Value {
 
 fn session(session: &SessionStatus) -> Value {
     json!({
-        "session": format!("{:032x}", session.session),
+        "session": session.session.to_string(),
         "identity": session.identity,
         "peer": session.peer,
         "connected": session.connected,

@@ -67,14 +67,16 @@ fn up(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use coordinator::types::{FencingToken, SessionId};
+
     use super::*;
 
     fn pause(after: After, left_ms: u64) -> Pause {
         Pause {
             after,
-            session: 1,
+            session: SessionId(1),
             identity: "ann@build7:8123".to_owned(),
-            token: 7,
+            token: FencingToken(7),
             granted_ms: 60_000,
             length_ms: 300_000,
             left_ms,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use coordinator::LockGuard;
-use coordinator::types::{LockName, Ttl};
+use coordinator::types::{LockName, OwnerId, Ttl};
 use coordinator::wire::Mode;
 
 use super::visible;
@@ -121,8 +121,8 @@ pub(crate) fn locks_of(guard: &LockGuard) -> String {
 }
 
 /// The owner within its session, where there is one.
-pub(crate) fn owner(owner: u64) -> String {
-    if owner == 0 { String::new() } else { owner.to_string() }
+pub(crate) fn owner(owner: OwnerId) -> String {
+    if owner == OwnerId::NONE { String::new() } else { owner.to_string() }
 }
 
 /// The mode, where it has to be said: nothing for an exclusive lock.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super as client;
 use super::{Background, Error, LockGuard};
+use crate::types::OwnerId;
 
 /// A request for a lock; see [`crate::LockRequest`].
 #[derive(Debug)]
@@ -142,9 +143,9 @@ impl Owner {
         Self { inner, background: Arc::clone(background) }
     }
 
-    /// Its number, by which others see it.
-    pub fn number(&self) -> u64 {
-        self.inner.number()
+    /// Its id, by which others see it.
+    pub fn id(&self) -> OwnerId {
+        OwnerId::new(self.inner.id().number())
     }
 
     /// A request for the lock `name`; [`LockRequest::acquire`] makes it.

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::types::Timestamp;
 use crate::types::lease::{self, PAUSE_MIN};
+use crate::types::{Generation, Timestamp};
 
 use super::{End, Lease};
 use crate::client::lease::Patience;
@@ -47,7 +47,7 @@ pub(super) struct Greeting {
 #[derive(Debug)]
 pub(super) struct Open {
     /// Which of the session's connections it is (rule S2).
-    pub(super) generation: u64,
+    pub(super) generation: Generation,
     /// When the next keep-alive is to be sent.
     pub(super) keep_alive_due: Timestamp,
     /// Keep-alives without an answer, and when each was sent; the oldest first.
@@ -119,7 +119,7 @@ impl Open {
     /// up while there is still time for it.
     pub(super) fn new(
         lease: &Lease,
-        generation: u64,
+        generation: Generation,
         sent: Timestamp,
         now: Timestamp,
         can_be_another: bool,

@@ -31,16 +31,16 @@ impl Core {
     }
 
     /// Whether a conversion of the request waits for its answer.
-    pub(super) fn is_being_converted(&self, number: u64) -> bool {
+    pub(super) fn is_being_converted(&self, number: RequestId) -> bool {
         self.conversions.contains_key(&number)
     }
 
-    fn is_held(&self, number: u64) -> bool {
+    fn is_held(&self, number: RequestId) -> bool {
         self.requests.get(&number).is_some_and(|known| matches!(known.state, State::Held { .. }))
     }
 
     /// A request is granted: what it converts, if it does, is over.
-    pub(super) fn replace_converted(&mut self, number: u64) {
+    pub(super) fn replace_converted(&mut self, number: RequestId) {
         let Some(converted) = self.requests.get(&number).and_then(|known| known.ask.converts)
         else {
             return;
@@ -51,7 +51,7 @@ impl Core {
         else {
             return;
         };
-        let (request, was_doubted) = (RequestId::new(converted), doubted.is_some());
+        let (request, was_doubted) = (converted, doubted.is_some());
         if was_doubted {
             self.effects.push(Effect::Confirmed { request });
         }
@@ -60,14 +60,14 @@ impl Core {
     }
 
     /// A hold is lost: what was to convert it has nothing to convert any more.
-    pub(super) fn give_up_conversion(&mut self, converted: u64, reason: LostReason) {
+    pub(super) fn give_up_conversion(&mut self, converted: RequestId, reason: LostReason) {
         let Some(number) = self.conversions.remove(&converted) else { return };
         let Some(State::Waiting | State::Unconfirmed(_)) =
             self.requests.get(&number).map(|known| &known.state)
         else {
             return;
         };
-        let (request, refusal) = (RequestId::new(number), Refusal::Lost(reason));
+        let (request, refusal) = (number, Refusal::Lost(reason));
         self.effects.push(Effect::Refused { request, refusal });
         // It may have been granted meanwhile, and then it holds the locks.
         self.give_up(request);
@@ -75,14 +75,14 @@ impl Core {
 
     /// A conversion was granted and lost, and we heard only of the loss: what it converted is lost with
     /// it.
-    pub(super) fn lose_converted(&mut self, converted: u64, reason: LostReason) {
+    pub(super) fn lose_converted(&mut self, converted: RequestId, reason: LostReason) {
         if self.is_held(converted) {
             self.lose(converted, reason);
         }
     }
 
     /// A request is over; if it was to convert another, that can be converted by others again.
-    pub(super) fn forget_conversion(&mut self, number: u64, request: &Request) {
+    pub(super) fn forget_conversion(&mut self, number: RequestId, request: &Request) {
         if let Some(converted) = request.ask.converts
             && self.conversions.get(&converted) == Some(&number)
         {

@@ -3,14 +3,14 @@
 use super::resume_tests::{account, asks, welcome_to};
 use super::tests::{Story, ask, at, goodbye, grant, granted, id, lost, queued, rejected, released};
 use super::*;
-use crate::types::{RejectionCode, Seal};
+use crate::types::{FencingToken, LostReason, OwnerId, RejectionCode, RequestId, Seal};
 use crate::wire::{self, ServerMessage, Standing, Wait};
 
 const GRACE: Standing = Standing::Reopened { grace_ms: 10_250 };
 
 /// What converts request 1.
 fn conversion(wait: Wait) -> Ask {
-    Ask { converts: Some(1), wait, ..ask() }
+    Ask { converts: Some(RequestId(1)), wait, ..ask() }
 }
 
 /// How request 2 is said to convert request 1.
@@ -27,7 +27,7 @@ fn converts_1(wait: Wait) -> ClientMessage {
             claims,
             ..
         }) => {
-            let converts = Some(1);
+            let converts = Some(RequestId(1));
             ClientMessage::Request(wire::Request {
                 request,
                 owner,
@@ -48,8 +48,8 @@ fn reclaims_1() -> ClientMessage {
     let Ask { owner, lock_delay_ms, note, claims, .. } = ask();
     let (token, seal) = (7, Seal::new(7 << 64));
     ClientMessage::Reclaim(wire::Reclaim {
-        request: 1,
-        token,
+        request: RequestId(1),
+        token: FencingToken::new(token),
         seal,
         owner,
         lock_delay_ms,
@@ -68,7 +68,7 @@ fn refused(request: u64, reason: LostReason) -> Effect {
 
 /// The server's word that request 1 is not held.
 fn lost_1(reason: LostReason) -> ServerMessage {
-    ServerMessage::Lost { request: 1, token: 7, reason: reason.number() }
+    ServerMessage::Lost { request: RequestId(1), token: FencingToken(7), reason }
 }
 
 impl Story {
@@ -84,7 +84,7 @@ impl Story {
         let held = self.core.requests.iter().map(|(number, r)| (*number, &r.state));
         let held: Vec<_> = held.collect();
         assert!(
-            matches!(held[..], [(number, State::Held { .. })] if number == request),
+            matches!(held[..], [(number, State::Held { .. })] if number == RequestId::new(request)),
             "{held:?}"
         );
         assert!(self.core.conversions.is_empty());
@@ -105,8 +105,11 @@ fn a_conversion_takes_the_place_of_what_it_converts() {
     assert_eq!(story.told(), [replaced(1), granted(2, 9)]);
     story.holds_only(2);
     story.core.release(id(2), story.now);
-    assert_eq!(story.sent(), [ClientMessage::Release { request: 2, token: 9 }]);
-    story.hear(ServerMessage::Released { request: 2 });
+    assert_eq!(
+        story.sent(),
+        [ClientMessage::Release { request: RequestId(2), token: FencingToken(9) }]
+    );
+    story.hear(ServerMessage::Released { request: RequestId(2) });
     story.holds_nothing();
 }
 
@@ -116,7 +119,7 @@ fn a_conversion_may_keep_the_token() {
     story.hear(grant(2, 7));
     assert_eq!(story.told(), [replaced(1), granted(2, 7)]);
     // And what came of it can be converted again.
-    story.ask(Ask { converts: Some(2), ..ask() });
+    story.ask(Ask { converts: Some(RequestId(2)), ..ask() });
     story.hear(grant(3, 10));
     assert_eq!(story.told(), [replaced(2), granted(3, 10)]);
     story.holds_only(3);
@@ -141,7 +144,7 @@ fn a_conversion_that_is_refused_leaves_what_is_held() {
 fn only_what_is_held_can_be_converted_and_only_once_at_a_time() {
     let mut story = Story::converting(Wait::Forever);
     story.ask(conversion(Wait::Forever));
-    story.ask(Ask { converts: Some(77), ..ask() });
+    story.ask(Ask { converts: Some(RequestId(77)), ..ask() });
     assert_eq!(story.told(), [refused(3, LostReason::Expired), refused(4, LostReason::Expired)]);
     assert_eq!(story.sent(), []);
     story.hear(grant(2, 9));
@@ -156,18 +159,25 @@ fn a_loss_gives_up_the_conversion_whatever_became_of_it() {
     let crossings = [
         vec![rejected(2, RejectionCode::NotHolder)],
         vec![grant(2, 9)],
-        vec![grant(2, 9), ServerMessage::Lost { request: 2, token: 9, reason: 1 }],
+        vec![
+            grant(2, 9),
+            ServerMessage::Lost {
+                request: RequestId(2),
+                token: FencingToken(9),
+                reason: LostReason::from_number(1),
+            },
+        ],
     ];
     for crossing in crossings {
         let mut story = Story::converting(Wait::Forever);
         story.hear(lost_1(LostReason::Revoked));
         let reason = LostReason::Revoked;
         assert_eq!(story.told(), [lost(1, reason), refused(2, reason)]);
-        assert_eq!(story.sent(), [ClientMessage::Cancel { request: 2 }]);
+        assert_eq!(story.sent(), [ClientMessage::Cancel { request: RequestId(2) }]);
         for message in crossing {
             story.hear(message);
         }
-        story.hear(ServerMessage::Cancelled { request: 2 });
+        story.hear(ServerMessage::Cancelled { request: RequestId(2) });
         assert_eq!(story.told(), []);
         story.holds_nothing();
     }
@@ -184,12 +194,14 @@ fn a_lapse_of_the_lease_ends_both() {
     let reason = LostReason::Expired;
     assert_eq!(story.told(), [lost(1, reason), refused(2, reason)]);
     let sent = story.sent();
-    assert!(sent.contains(&ClientMessage::Release { request: 1, token: 7 }));
-    assert!(sent.contains(&ClientMessage::Cancel { request: 2 }));
+    assert!(
+        sent.contains(&ClientMessage::Release { request: RequestId(1), token: FencingToken(7) })
+    );
+    assert!(sent.contains(&ClientMessage::Cancel { request: RequestId(2) }));
     // It had been granted before the server read that.
     story.hear(grant(2, 9));
-    story.hear(ServerMessage::Released { request: 1 });
-    story.hear(ServerMessage::Cancelled { request: 2 });
+    story.hear(ServerMessage::Released { request: RequestId(1) });
+    story.hear(ServerMessage::Cancelled { request: RequestId(2) });
     assert_eq!(story.told(), []);
     story.holds_nothing();
 }
@@ -200,14 +212,16 @@ fn giving_up_both_leaves_nothing_whatever_crosses() {
         let mut story = Story::converting(Wait::Forever);
         story.core.cancel(id(2));
         story.core.release(id(1), story.now);
-        let expected =
-            [ClientMessage::Cancel { request: 2 }, ClientMessage::Release { request: 1, token: 7 }];
+        let expected = [
+            ClientMessage::Cancel { request: RequestId(2) },
+            ClientMessage::Release { request: RequestId(1), token: FencingToken(7) },
+        ];
         assert_eq!(story.sent(), expected);
         if let Some(message) = crossing {
             story.hear(message);
         }
-        story.hear(ServerMessage::Cancelled { request: 2 });
-        story.hear(ServerMessage::Released { request: 1 });
+        story.hear(ServerMessage::Cancelled { request: RequestId(2) });
+        story.hear(ServerMessage::Released { request: RequestId(1) });
         assert_eq!(story.told(), [released(1, Ok(()))]);
         story.holds_nothing();
     }
@@ -221,8 +235,8 @@ fn a_conversion_given_up_when_it_was_granted_already_frees_everything() {
     // Whoever waited for it was gone before it looked.
     story.core.cancel(id(2));
     story.core.release(id(1), story.now);
-    assert_eq!(story.sent(), [ClientMessage::Cancel { request: 2 }]);
-    story.hear(ServerMessage::Cancelled { request: 2 });
+    assert_eq!(story.sent(), [ClientMessage::Cancel { request: RequestId(2) }]);
+    story.hear(ServerMessage::Cancelled { request: RequestId(2) });
     story.holds_nothing();
 }
 
@@ -255,7 +269,7 @@ fn a_conversion_granted_and_lost_unheard_takes_what_it_converted_along() {
     let mut story = Story::converting(Wait::Forever);
     story.comes_back(3, 2, Standing::Resumed);
     let reason = LostReason::Revoked;
-    story.hear(ServerMessage::Lost { request: 2, token: 9, reason: reason.number() });
+    story.hear(ServerMessage::Lost { request: RequestId(2), token: FencingToken(9), reason });
     story.hear(lost_1(LostReason::NotReclaimed));
     assert_eq!(story.told_else(), [refused(2, reason), lost(1, reason)]);
     story.holds_nothing();
@@ -268,7 +282,7 @@ fn after_an_orderly_restart_a_conversion_that_was_granted_unheard_is_what_is_hel
     assert_eq!(story.comes_back(4, 2, Standing::Resumed), expected);
     let doubted = Effect::Doubted { request: id(1), until: at(9_750) };
     assert_eq!(story.told_else(), [doubted]);
-    story.hear(ServerMessage::Released { request: 1 });
+    story.hear(ServerMessage::Released { request: RequestId(1) });
     assert_eq!(story.told(), []);
     story.hear(grant(2, 9));
     let confirmed = Effect::Confirmed { request: id(1) };
@@ -286,10 +300,10 @@ fn after_an_orderly_restart_what_was_converted_unheard_can_be_given_up() {
     story.core.cancel(id(2));
     story.core.cancel(id(1));
     // The answer to the reclaim has crossed the cancel, as the grant has.
-    story.hear(ServerMessage::Released { request: 1 });
+    story.hear(ServerMessage::Released { request: RequestId(1) });
     story.hear(grant(2, 9));
-    story.hear(ServerMessage::Cancelled { request: 2 });
-    story.hear(ServerMessage::Cancelled { request: 1 });
+    story.hear(ServerMessage::Cancelled { request: RequestId(2) });
+    story.hear(ServerMessage::Cancelled { request: RequestId(1) });
     story.holds_nothing();
 }
 
@@ -306,7 +320,14 @@ fn after_a_crash_the_hold_is_reclaimed_and_then_converted() {
     // What it has become is what is reclaimed after the next.
     let sent = story.comes_back(5, 3, GRACE);
     assert!(
-        matches!(sent[..], [ClientMessage::Reclaim(wire::Reclaim { request: 2, token: 9, .. })]),
+        matches!(
+            sent[..],
+            [ClientMessage::Reclaim(wire::Reclaim {
+                request: RequestId(2),
+                token: FencingToken(9),
+                ..
+            })]
+        ),
         "{sent:?}"
     );
 }
@@ -319,9 +340,9 @@ fn after_a_crash_a_hold_that_is_not_reclaimed_is_not_converted() {
     story.hear(rejected(1, RejectionCode::NoGrace));
     let reason = LostReason::NotReclaimed;
     assert_eq!(story.told(), [lost(1, reason), refused(2, reason)]);
-    assert_eq!(story.sent(), [ClientMessage::Cancel { request: 2 }]);
+    assert_eq!(story.sent(), [ClientMessage::Cancel { request: RequestId(2) }]);
     story.hear(rejected(2, RejectionCode::NotHolder));
-    story.hear(ServerMessage::Cancelled { request: 2 });
+    story.hear(ServerMessage::Cancelled { request: RequestId(2) });
     story.holds_nothing();
 }
 
@@ -416,10 +437,10 @@ fn an_owner_is_told_again_with_what_it_asks_and_holds() {
         other => panic!("{other:?}"),
     };
     let mut story = Story::returning();
-    story.ask(Ask { owner: 4, ..ask() });
-    story.ask(Ask { owner: 5, ..ask() });
+    story.ask(Ask { owner: OwnerId(4), ..ask() });
+    story.ask(Ask { owner: OwnerId(5), ..ask() });
     story.hear(grant(1, 7));
-    assert_eq!(story.sent().iter().map(owner_of).collect::<Vec<_>>(), [4, 5]);
+    assert_eq!(story.sent().iter().map(owner_of).collect::<Vec<_>>(), [OwnerId(4), OwnerId(5)]);
     let sent = story.comes_back(4, 2, GRACE);
-    assert_eq!(sent.iter().map(owner_of).collect::<Vec<_>>(), [4, 5]);
+    assert_eq!(sent.iter().map(owner_of).collect::<Vec<_>>(), [OwnerId(4), OwnerId(5)]);
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::types::{
-    Epoch, FencingToken, GoodbyeCode, LostReason, RejectionCode, RequestId, Secret, SessionId,
-    Timestamp, Ttl,
+    Epoch, FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode, RequestId,
+    Secret, SessionId, Timestamp, Ttl,
 };
 use crate::wire::{Claim, CycleLink, LockStatus, ServerMessage, Wait};
 
@@ -34,9 +34,9 @@ pub(crate) struct Reconnect {
 #[derive(Clone, Debug)]
 pub(crate) struct Ask {
     /// Who asks, within the session; 0: the request is an owner of its own.
-    pub(crate) owner: u64,
+    pub(crate) owner: OwnerId,
     /// The request whose place it takes, if it converts one.
-    pub(crate) converts: Option<u64>,
+    pub(crate) converts: Option<RequestId>,
     /// How long to wait if it cannot be granted at once.
     pub(crate) wait: Wait,
     /// Whether to tell the request's place in line.
@@ -65,7 +65,7 @@ pub(crate) struct Welcome {
     /// What proves to a later connection that it is for this session.
     pub(crate) secret: Secret,
     /// Counts the connections of the session: the greatest that one of them had.
-    pub(crate) generation: u64,
+    pub(crate) generation: Generation,
 }
 
 /// A *no* from the server.

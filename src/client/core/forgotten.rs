@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::simulation::{Dice, Pipe, SkewedClock};
 use super::tests::ask;
 use super::*;
-use crate::types::{RejectionCode, Seal, Secret, Ttl, lease};
+use crate::types::{
+    Epoch, Generation, GoodbyeCode, RejectionCode, Seal, Secret, SessionId, Ttl, lease,
+};
 use crate::wire::{self, Attach, PROTOCOL, ServerMessage, Standing};
 
 /// Schedules tried, each from a seed of its own.
@@ -30,7 +32,7 @@ struct Link {
 #[derive(Default)]
 struct Server {
     attached: usize,
-    generation: u64,
+    generation: Generation,
     renewed: u64,
 }
 
@@ -38,21 +40,20 @@ impl Server {
     fn answer(&mut self, link: usize, message: &ClientMessage, now: u64) -> Option<ServerMessage> {
         if let ClientMessage::Hello(wire::Hello { attach, ttl_ms, .. }) = message {
             let (generation, standing) = match *attach {
-                Attach::New => (1, Standing::Opened),
+                Attach::New => (Generation(1), Standing::Opened),
                 Attach::Resume { generation, .. } => (generation, Standing::Resumed),
                 Attach::Observer => unreachable!(),
             };
             if generation <= self.generation {
                 let (code, rejection) = (GoodbyeCode::Refused, RejectionCode::StaleGeneration);
-                let (code, rejection) = (code.number(), rejection.number());
                 return Some(ServerMessage::Goodbye { code, rejection, message: String::new() });
             }
             (self.attached, self.generation, self.renewed) = (link, generation, now);
             return Some(ServerMessage::Welcome {
                 protocol: PROTOCOL,
                 server: String::new(),
-                epoch: 1,
-                session: 1,
+                epoch: Epoch(1),
+                session: SessionId(1),
                 secret: Secret::new(1),
                 generation,
                 ttl_ms: *ttl_ms,
@@ -66,7 +67,7 @@ impl Server {
         match message {
             ClientMessage::Request(wire::Request { request, .. }) => Some(ServerMessage::Grant {
                 request: *request,
-                token: *request,
+                token: FencingToken(request.number()),
                 seal: Seal::new(0),
             }),
             ClientMessage::KeepAlive { sequence } => {

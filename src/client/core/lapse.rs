@@ -21,7 +21,7 @@ impl Core {
         }
         self.lapsed = true;
         let held = |request: &Request| matches!(request.state, State::Held { .. });
-        let holds: Vec<u64> =
+        let holds: Vec<RequestId> =
             self.requests.iter().filter(|(_, r)| held(r)).map(|(number, _)| *number).collect();
         for number in holds {
             self.lapse(number);
@@ -32,17 +32,16 @@ impl Core {
     }
 
     /// One hold is believed in no longer.
-    fn lapse(&mut self, number: u64) {
+    fn lapse(&mut self, number: RequestId) {
         let Some(request) = self.requests.get(&number) else { return };
         let State::Held { grant, doubted } = request.state else { return };
         let (token, reason) = (grant.token, LostReason::Expired);
-        self.effects.push(Effect::Lost { request: RequestId::new(number), reason });
+        self.effects.push(Effect::Lost { request: number, reason });
         if self.may_send() {
             // If the server still keeps the session, the lock must not stay with nobody.
             let (asked, lost, reclaimed) = (false, Some(reason), doubted.is_some());
             let repeated = false;
             self.set_state(number, State::Releasing { token, asked, lost, reclaimed, repeated });
-            let token = token.number();
             self.messages.push(ClientMessage::Release { request: number, token });
         } else {
             // The account that is given over the next connection does not list it.
@@ -55,14 +54,14 @@ impl Core {
     /// given back is free.
     pub(super) fn refuse_releases(&mut self) {
         let releasing = |request: &Request| matches!(request.state, State::Releasing { .. });
-        let released: Vec<u64> =
+        let released: Vec<RequestId> =
             self.requests.iter().filter(|(_, r)| releasing(r)).map(|(n, _)| *n).collect();
         for number in released {
             if let Some(Request { state: State::Releasing { asked: true, lost, .. }, .. }) =
                 self.remove(number)
             {
                 let outcome = Err(lost.map_or(Refusal::Away, Refusal::Lost));
-                self.effects.push(Effect::Released { request: RequestId::new(number), outcome });
+                self.effects.push(Effect::Released { request: number, outcome });
             }
         }
     }

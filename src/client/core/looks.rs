@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::types::Secret;
+use crate::types::{FencingToken, Generation, Secret, SessionId};
 use crate::wire::{ClientMessage, Query, ServerMessage};
 
 use super::{Core, Effect, Phase, Refusal, Rejection};
@@ -31,11 +31,11 @@ pub(crate) enum Purpose {
     /// To end a session of another process.
     End {
         /// The session.
-        session: u128,
+        session: SessionId,
         /// What proves that it is ours.
         secret: Secret,
         /// The generation of its last connection.
-        generation: u64,
+        generation: Generation,
     },
 }
 
@@ -49,7 +49,7 @@ pub(crate) enum Look {
         /// The lock.
         name: String,
         /// The token of the grant.
-        token: u64,
+        token: FencingToken,
     },
     /// A lock, now and whenever its holders change.
     Watch {

@@ -35,7 +35,9 @@ mod trace;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::types::{FencingToken, GoodbyeCode, LostReason, RequestId, Timestamp, Ttl, lease};
+use crate::types::{
+    Epoch, FencingToken, GoodbyeCode, LostReason, RequestId, Timestamp, Ttl, lease,
+};
 use crate::wire::ClientMessage;
 
 use super::lease::{Lease, Patience};
@@ -87,24 +89,24 @@ pub(crate) struct Core {
     /// The sequence of the latest keep-alive.
     sequence: u64,
     /// The latest epoch that was heard of (rule F3).
-    epoch_seen: u64,
+    epoch_seen: Epoch,
     /// The greatest token that was heard of (rule F3).
-    token_seen: u64,
+    token_seen: FencingToken,
     /// All requests that are not over. Ordered, so that what happens to all happens in order.
-    requests: BTreeMap<u64, Request>,
+    requests: BTreeMap<RequestId, Request>,
     /// Those of them that would not wait for ever, by when they have waited enough.
-    deadlines: BTreeSet<(Timestamp, u64)>,
+    deadlines: BTreeSet<(Timestamp, RequestId)>,
     /// Those of them whose hold is doubted, by when that ends belief in it. Invariant: agrees with
     /// [`State::Held`].
-    doubts: BTreeSet<(Timestamp, u64)>,
+    doubts: BTreeSet<(Timestamp, RequestId)>,
     /// Which held requests are to be converted, and by which: what is known of the one can be news for
     /// the other.
-    conversions: BTreeMap<u64, u64>,
+    conversions: BTreeMap<RequestId, RequestId>,
     /// The id of the next request: each greater than all before (rule R1).
-    request_next: u64,
+    request_next: RequestId,
     /// Requests below this may have been answered twice, over two connections: an answer to one that
     /// is over means nothing.
-    request_repeated: u64,
+    request_repeated: RequestId,
     /// What is asked besides locks.
     looks: Looks,
     /// What is to be sent, in this order. Empty while there is no connection.
@@ -150,14 +152,14 @@ impl Core {
             lease: None,
             lapsed: false,
             sequence: 0,
-            epoch_seen: 0,
-            token_seen: 0,
+            epoch_seen: Epoch::default(),
+            token_seen: FencingToken::default(),
             requests: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             doubts: BTreeSet::new(),
             conversions: BTreeMap::new(),
-            request_next: 1,
-            request_repeated: 0,
+            request_next: RequestId(1),
+            request_repeated: RequestId::default(),
             looks: Looks::default(),
             messages: Vec::new(),
             effects: Vec::new(),
@@ -295,8 +297,7 @@ impl Core {
     /// The application asks for locks.
     pub(crate) fn request(&mut self, ask: impl Into<Arc<Ask>>, now: Timestamp) -> RequestId {
         let number = self.request_next;
-        self.request_next += 1;
-        let id = RequestId::new(number);
+        self.request_next = number.next();
         let request = Request::new(ask.into(), now);
         #[cfg(test)]
         self.note_message(
@@ -305,8 +306,8 @@ impl Core {
             &Request { deadline: None, ..request.clone() }.message(number, now),
         );
         if let Some(refusal) = self.refuses(&request) {
-            self.effects.push(Effect::Refused { request: id, refusal });
-            return id;
+            self.effects.push(Effect::Refused { request: number, refusal });
+            return number;
         }
         if self.may_send() {
             self.messages.push(request.message(number, now));
@@ -318,7 +319,7 @@ impl Core {
             None => self.deadlines.extend(request.deadline.map(|deadline| (deadline, number))),
         }
         self.requests.insert(number, request);
-        id
+        number
     }
 
     /// Why a request is not even kept, if so.
@@ -337,14 +338,13 @@ impl Core {
     /// The application gives back what a request holds. Always answered by [`Effect::Released`].
     pub(crate) fn release(&mut self, request: RequestId, now: Timestamp) {
         #[cfg(test)]
-        self.note(format_args!("release {} {}", request.number(), now.as_micros()));
+        self.note(format_args!("release {request} {}", now.as_micros()));
         self.lapse_if_due(now);
-        let number = request.number();
-        let outcome = match self.requests.get(&number).map(|request| &request.state) {
+        let outcome = match self.requests.get(&request).map(|known| &known.state) {
             Some(&State::Held { grant, doubted }) => {
-                return self.give_back(number, grant.token, doubted.is_some());
+                return self.give_back(request, grant.token, doubted.is_some());
             }
-            Some(&State::Unconfirmed(grant)) => return self.give_back(number, grant.token, false),
+            Some(&State::Unconfirmed(grant)) => return self.give_back(request, grant.token, false),
             Some(State::Releasing { asked: true, .. }) => return,
             Some(State::Releasing { lost, .. }) => match *lost {
                 Some(reason) => Err(Refusal::Lost(reason)),
@@ -359,11 +359,10 @@ impl Core {
     }
 
     /// Stops believing, then says so.
-    fn give_back(&mut self, number: u64, token: FencingToken, reclaimed: bool) {
+    fn give_back(&mut self, number: RequestId, token: FencingToken, reclaimed: bool) {
         let (asked, lost, repeated) = (true, None, false);
         self.set_state(number, State::Releasing { token, asked, lost, reclaimed, repeated });
         if self.may_send() {
-            let token = token.number();
             self.messages.push(ClientMessage::Release { request: number, token });
         } else if self.lapsed {
             self.refuse_releases();
@@ -374,24 +373,23 @@ impl Core {
     /// nothing to tell afterwards.
     pub(crate) fn cancel(&mut self, request: RequestId) {
         #[cfg(test)]
-        self.note(format_args!("cancel {}", request.number()));
+        self.note(format_args!("cancel {request}"));
         self.give_up(request);
     }
 
     /// Gives a request up, whoever wants that.
     fn give_up(&mut self, request: RequestId) {
-        let number = request.number();
-        let Some(known) = self.requests.get(&number) else { return };
+        let Some(known) = self.requests.get(&request) else { return };
         match known.state {
             State::Waiting | State::Unconfirmed(_) | State::Held { .. } => {}
             State::Releasing { .. } | State::Cancelling => return,
         }
-        self.set_state(number, State::Cancelling);
+        self.set_state(request, State::Cancelling);
         if self.may_send() {
-            self.messages.push(ClientMessage::Cancel { request: number });
+            self.messages.push(ClientMessage::Cancel { request });
         } else {
             // The account that is given over the next connection does not list it.
-            self.remove(number);
+            self.remove(request);
         }
     }
 
@@ -439,7 +437,7 @@ impl Core {
     }
 
     /// A request stands elsewhere from now on.
-    fn set_state(&mut self, number: u64, state: State) {
+    fn set_state(&mut self, number: RequestId, state: State) {
         let Some(request) = self.requests.get_mut(&number) else { return };
         let before = std::mem::replace(&mut request.state, state);
         if let State::Held { doubted: Some(until), .. } = before {
@@ -451,7 +449,7 @@ impl Core {
     }
 
     /// Forgets a request that is over.
-    fn remove(&mut self, number: u64) -> Option<Request> {
+    fn remove(&mut self, number: RequestId) -> Option<Request> {
         let request = self.requests.remove(&number)?;
         if let Some(deadline) = request.deadline {
             self.deadlines.remove(&(deadline, number));
@@ -464,9 +462,9 @@ impl Core {
     }
 
     /// A request is over without a grant.
-    fn refuse(&mut self, number: u64, refusal: Refusal) {
+    fn refuse(&mut self, number: RequestId, refusal: Refusal) {
         self.remove(number);
-        self.effects.push(Effect::Refused { request: RequestId::new(number), refusal });
+        self.effects.push(Effect::Refused { request: number, refusal });
     }
 
     /// The end: every hold is lost, whoever waits is told.
@@ -480,8 +478,7 @@ impl Core {
         self.deadlines.clear();
         self.doubts.clear();
         self.conversions.clear();
-        for (number, known) in std::mem::take(&mut self.requests) {
-            let request = RequestId::new(number);
+        for (request, known) in std::mem::take(&mut self.requests) {
             match known.state {
                 State::Waiting | State::Unconfirmed(_) => {
                     self.effects.push(Effect::Refused { request, refusal: Refusal::Ended });

@@ -3,16 +3,17 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::simulation::Dice;
-use super::tests::{Story, ask, grant, id};
+use super::tests::{Story, ask, grant};
 use super::*;
+use crate::types::RequestId;
 use crate::wire::{self, ServerMessage};
 
 /// A server that grants whenever the dice say so, and the wire both ways.
 #[derive(Default)]
 struct FakeServer {
     inbox: VecDeque<ClientMessage>,
-    waiting: Vec<u64>,
-    held: BTreeSet<u64>,
+    waiting: Vec<RequestId>,
+    held: BTreeSet<RequestId>,
     token: u64,
     outbox: VecDeque<ServerMessage>,
 }
@@ -43,7 +44,7 @@ impl FakeServer {
             let request = self.waiting.swap_remove(which);
             self.token += 1;
             self.held.insert(request);
-            self.outbox.push_back(grant(request, self.token));
+            self.outbox.push_back(grant(request.number(), self.token));
         }
     }
 }
@@ -67,7 +68,7 @@ fn in_100_000_races_of_cancel_and_grant_nothing_is_held_after_its_cancel() {
                 if let Some(request) = request.filter(|request| cancelled.insert(*request)) {
                     let on_the_way = server.held.contains(&request) && !held.remove(&request);
                     crossed += u64::from(on_the_way);
-                    story.core.cancel(id(request));
+                    story.core.cancel(request);
                 }
             }
             3..=5 => server.read_one(),
@@ -79,7 +80,7 @@ fn in_100_000_races_of_cancel_and_grant_nothing_is_held_after_its_cancel() {
             }
             _ => {
                 if let Some(request) = held.pop_first() {
-                    story.core.release(id(request), story.now);
+                    story.core.release(request, story.now);
                     cancelled.insert(request);
                 }
             }
@@ -88,8 +89,8 @@ fn in_100_000_races_of_cancel_and_grant_nothing_is_held_after_its_cancel() {
         for effect in story.core.take_effects() {
             match effect {
                 Effect::Granted { request, .. } => {
-                    assert!(!cancelled.contains(&request.number()), "granted after its cancel");
-                    held.insert(request.number());
+                    assert!(!cancelled.contains(&request), "granted after its cancel");
+                    held.insert(request);
                 }
                 Effect::Released { outcome, .. } => assert_eq!(outcome, Ok(())),
                 other => panic!("{other:?}"),

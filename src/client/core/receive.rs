@@ -3,7 +3,7 @@
 //! Every answer is matched with what was asked. A message that fits nothing is an error of the
 //! server's, and after one of those nothing it says is believed.
 
-use crate::types::{FencingToken, GoodbyeCode, LostReason, RejectionCode, RequestId, Timestamp};
+use crate::types::{FencingToken, LostReason, RejectionCode, RequestId, Timestamp};
 use crate::wire::ServerMessage;
 
 use super::connection::Phase;
@@ -25,7 +25,6 @@ impl Core {
         let handled = match message {
             ServerMessage::KeptAlive { sequence } => self.kept_alive(sequence, now),
             ServerMessage::Grant { request, token, seal } => {
-                let token = FencingToken::new(token);
                 self.granted(request, Grant { token, seal, since: now }, now)
             }
             ServerMessage::Queued { request, position, ticket } => {
@@ -33,28 +32,23 @@ impl Core {
                     && matches!(known.state, State::Waiting)
                 {
                     known.ticket = Some(ticket);
-                    let request = RequestId::new(request);
                     self.effects.push(Effect::Queued { request, position });
                 }
                 Ok(())
             }
             ServerMessage::Released { request } => self.released(request),
             ServerMessage::Cancelled { request } => self.cancelled(request),
-            ServerMessage::Lost { request, token, reason } => {
-                self.lost(request, FencingToken::new(token), LostReason::from_number(reason))
-            }
+            ServerMessage::Lost { request, token, reason } => self.lost(request, token, reason),
             ServerMessage::Rejected { request, code, message, lock, cycle } => {
-                let code = RejectionCode::from_number(code);
                 let rejection = Rejection { code, message, lock, cycle };
-                if Self::is_look(request) {
-                    self.look_rejected(request, rejection)
+                if Self::is_look(request.number()) {
+                    self.look_rejected(request.number(), rejection)
                 } else {
                     self.rejected(request, rejection, now)
                 }
             }
             ServerMessage::Goodbye { code, rejection, message } => {
-                let code = GoodbyeCode::from_number(code);
-                self.dismissed(code, RejectionCode::from_number(rejection), message, now);
+                self.dismissed(code, rejection, message, now);
                 Ok(())
             }
             ServerMessage::Welcome { .. } => Err("a second Welcome".to_owned()),
@@ -92,8 +86,7 @@ impl Core {
                 self.welcomed(hello_sent, &welcome, now)
             }
             ServerMessage::Goodbye { code, rejection, message } => {
-                let code = GoodbyeCode::from_number(code);
-                self.dismissed(code, RejectionCode::from_number(rejection), message, now);
+                self.dismissed(code, rejection, message, now);
                 Ok(())
             }
             other => Err(format!("{} before Welcome", message_name(&other))),
@@ -137,16 +130,16 @@ impl Core {
         for (&request, known) in &mut self.requests {
             if let State::Unconfirmed(grant) = known.state {
                 known.state = State::Held { grant, doubted: None };
-                let (request, token) = (RequestId::new(request), grant.token);
+                let (request, token) = (request, grant.token);
                 self.effects.push(Effect::Granted { request, token });
             }
         }
     }
 
-    fn granted(&mut self, number: u64, grant: Grant, now: Timestamp) -> Result<(), String> {
+    fn granted(&mut self, number: RequestId, grant: Grant, now: Timestamp) -> Result<(), String> {
         let sure = self.lease().is_some_and(|lease| now < lease.believed_until());
-        let (request, token) = (RequestId::new(number), grant.token);
-        self.token_seen = self.token_seen.max(token.number());
+        let (request, token) = (number, grant.token);
+        self.token_seen = self.token_seen.max(token);
         let Some(known) = self.requests.get(&number) else {
             return self
                 .stray(number, || format!("a grant to request {number}, which does not exist"));
@@ -175,14 +168,13 @@ impl Core {
         Ok(())
     }
 
-    fn released(&mut self, number: u64) -> Result<(), String> {
+    fn released(&mut self, number: RequestId) -> Result<(), String> {
         match self.requests.get(&number).map(|known| &known.state) {
             Some(&State::Releasing { asked, lost, .. }) => {
                 self.remove(number);
                 if asked {
                     let outcome = lost.map_or(Ok(()), |reason| Err(Refusal::Lost(reason)));
-                    let request = RequestId::new(number);
-                    self.effects.push(Effect::Released { request, outcome });
+                    self.effects.push(Effect::Released { request: number, outcome });
                 }
                 Ok(())
             }
@@ -196,7 +188,7 @@ impl Core {
         }
     }
 
-    fn cancelled(&mut self, number: u64) -> Result<(), String> {
+    fn cancelled(&mut self, number: RequestId) -> Result<(), String> {
         match self.requests.get(&number).map(|known| &known.state) {
             Some(State::Cancelling) => {
                 self.remove(number);
@@ -208,7 +200,12 @@ impl Core {
         }
     }
 
-    fn lost(&mut self, number: u64, token: FencingToken, reason: LostReason) -> Result<(), String> {
+    fn lost(
+        &mut self,
+        number: RequestId,
+        token: FencingToken,
+        reason: LostReason,
+    ) -> Result<(), String> {
         let not_held = || format!("a loss of token {token}, which request {number} did not hold");
         let is_repeated = number < self.request_repeated;
         let Some(known) = self.requests.get_mut(&number) else {
@@ -241,7 +238,7 @@ impl Core {
 
     fn rejected(
         &mut self,
-        number: u64,
+        number: RequestId,
         rejection: Rejection,
         now: Timestamp,
     ) -> Result<(), String> {
@@ -281,8 +278,7 @@ impl Core {
                         None if repeated => Ok(()),
                         None => Err(Refusal::Rejected(rejection)),
                     };
-                    let request = RequestId::new(number);
-                    self.effects.push(Effect::Released { request, outcome });
+                    self.effects.push(Effect::Released { request: number, outcome });
                 }
             }
             State::Held { doubted: None, .. } | State::Unconfirmed(_) => return Err(unasked()),
@@ -292,7 +288,7 @@ impl Core {
 
     /// An answer to what does not wait for one: a leftover of an earlier connection, or `how` the
     /// server breaks the protocol.
-    fn stray(&self, number: u64, how: impl FnOnce() -> String) -> Result<(), String> {
+    fn stray(&self, number: RequestId, how: impl FnOnce() -> String) -> Result<(), String> {
         if number < self.request_repeated && !self.requests.contains_key(&number) {
             return Ok(());
         }

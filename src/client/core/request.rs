@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::{FencingToken, LostReason, Seal, Timestamp};
+use crate::types::{FencingToken, LostReason, RequestId, Seal, Timestamp};
 use crate::wire::{self, ClientMessage, Extra, Ticket, Wait};
 
 use super::Ask;
@@ -86,7 +86,7 @@ impl Request {
     }
 
     /// The request, for the first time or again: then for as long as it still would wait.
-    pub(super) fn message(&self, request: u64, now: Timestamp) -> ClientMessage {
+    pub(super) fn message(&self, request: RequestId, now: Timestamp) -> ClientMessage {
         let Ask {
             owner,
             converts,
@@ -128,10 +128,15 @@ impl Request {
     }
 
     /// Asks a coordinator that has crashed for what it granted before.
-    pub(super) fn reclaim(&self, request: u64, grant: Grant, now: Timestamp) -> ClientMessage {
+    pub(super) fn reclaim(
+        &self,
+        request: RequestId,
+        grant: Grant,
+        now: Timestamp,
+    ) -> ClientMessage {
         let Ask { owner, lock_delay_ms, at_least_ms, ref note, ref claims, .. } = *self.ask;
         let (note, claims) = (note.clone(), claims.clone());
-        let (token, seal) = (grant.token.number(), grant.seal);
+        let (token, seal) = (grant.token, grant.seal);
         let reclaim = wire::Reclaim { request, token, seal, owner, lock_delay_ms, note, claims };
         let left = grant.since.after(Duration::from_millis(at_least_ms)).since(now);
         match at_least(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)) {

@@ -3,14 +3,20 @@
 use super::resume_tests::{account, asks, waiting_at_most, welcome, welcome_to};
 use super::tests::{Story, ask, at, goodbye, grant, granted, id, lost, queued, rejected, released};
 use super::*;
-use crate::types::{RejectionCode, Seal, Secret};
+use crate::types::{
+    FencingToken, Generation, OwnerId, RejectionCode, RequestId, Seal, Secret, SessionId,
+};
 use crate::wire::{self, Attach, Extra, ServerMessage, Standing, Ticket, Wait};
 
 const GRACE: Standing = Standing::Reopened { grace_ms: 10_250 };
 
 fn refused(code: RejectionCode) -> ServerMessage {
     let (rejection, message) = (code.number(), String::new());
-    ServerMessage::Goodbye { code: GoodbyeCode::Refused.number(), rejection, message }
+    ServerMessage::Goodbye {
+        code: GoodbyeCode::Refused,
+        rejection: RejectionCode::from_number(rejection),
+        message,
+    }
 }
 
 fn doubted(request: u64, until: u64) -> Effect {
@@ -21,9 +27,9 @@ fn reclaim(request: u64, token: u64) -> ClientMessage {
     let Ask { lock_delay_ms, note, claims, .. } = ask();
     let seal = Seal::new(u128::from(token) << 64);
     ClientMessage::Reclaim(wire::Reclaim {
-        owner: 0,
-        request,
-        token,
+        owner: OwnerId(0),
+        request: RequestId::new(request),
+        token: FencingToken::new(token),
         seal,
         lock_delay_ms,
         note,
@@ -74,7 +80,10 @@ fn a_reclaim_says_what_is_left_of_the_time_for_which_the_locks_are_to_be_kept() 
         let ClientMessage::ReclaimWith { reclaim: first, extras } = &sent[0] else {
             panic!("{sent:?}")
         };
-        assert_eq!((first.request, &extras[..]), (1, &[Extra::AtLeast { ms: 60_000 - past }][..]));
+        assert_eq!(
+            (first.request, &extras[..]),
+            (RequestId(1), &[Extra::AtLeast { ms: 60_000 - past }][..])
+        );
         assert_eq!(sent[1], reclaim(2, 8), "nothing is left of that");
         // Granted it was when it was, not when that is confirmed.
         story.hear(grant(1, 7));
@@ -110,7 +119,7 @@ fn after_a_crash_holds_are_reclaimed_and_requests_repeated_with_their_tickets() 
     assert_eq!(story.told(), [confirmed(1), confirmed(3)]);
     // From here on they follow the lease, which counts from the latest Hello.
     story.hear(ServerMessage::Queued {
-        request: 2,
+        request: RequestId(2),
         position: 1,
         ticket: Ticket { epoch: 3, arrival: 2 },
     });
@@ -131,9 +140,12 @@ fn a_keep_alive_of_the_new_run_does_not_prolong_what_it_has_not_confirmed() {
     story.wait_until(9_750);
     assert_eq!(story.told(), [lost(1, LostReason::Expired)]);
     // The answer comes too late, and the lock does not stay with nobody.
-    assert_eq!(story.sent(), [ClientMessage::Release { request: 1, token: 7 }]);
+    assert_eq!(
+        story.sent(),
+        [ClientMessage::Release { request: RequestId(1), token: FencingToken(7) }]
+    );
     story.hear(grant(1, 7));
-    story.hear(ServerMessage::Released { request: 1 });
+    story.hear(ServerMessage::Released { request: RequestId(1) });
     assert_eq!(story.told(), []);
     assert!(story.core.requests.is_empty() && story.core.doubts.is_empty());
 }
@@ -161,14 +173,14 @@ fn a_reclaim_that_is_refused_is_a_loss_with_its_reason() {
     let mut story = Story::returning_holder();
     story.comes_back(4, 2, GRACE);
     let reason = LostReason::Conflict;
-    story.hear(ServerMessage::Lost { request: 1, token: 7, reason: reason.number() });
+    story.hear(ServerMessage::Lost { request: RequestId(1), token: FencingToken(7), reason });
     assert_eq!(story.told_else()[1..], [lost(1, reason)]);
 }
 
 #[test]
 fn a_release_during_the_reclaim_hears_what_became_of_it() {
     let answers = [
-        (grant(1, 7), ServerMessage::Released { request: 1 }, Ok(())),
+        (grant(1, 7), ServerMessage::Released { request: RequestId(1) }, Ok(())),
         (
             rejected(1, RejectionCode::NoGrace),
             rejected(1, RejectionCode::NotHolder),
@@ -180,7 +192,10 @@ fn a_release_during_the_reclaim_hears_what_became_of_it() {
         story.comes_back(4, 2, GRACE);
         story.told();
         story.core.release(id(1), story.now);
-        assert_eq!(story.sent(), [ClientMessage::Release { request: 1, token: 7 }]);
+        assert_eq!(
+            story.sent(),
+            [ClientMessage::Release { request: RequestId(1), token: FencingToken(7) }]
+        );
         story.hear(first);
         assert_eq!(story.told(), []);
         story.hear(second);
@@ -254,7 +269,7 @@ fn a_session_that_ended_loses_its_holds_and_keeps_its_requests() {
     let hello = story.connects();
     assert!(matches!(
         hello,
-        ClientMessage::Hello(wire::Hello { attach: Attach::New, token_seen: 8, .. })
+        ClientMessage::Hello(wire::Hello { attach: Attach::New, token_seen: FencingToken(8), .. })
     ));
     story.hear(welcome_to(50, 3, 1, Standing::Opened));
     // A new place in line, and no account of what this session never had.
@@ -267,7 +282,11 @@ fn a_session_that_ended_loses_its_holds_and_keeps_its_requests() {
     assert_eq!((story.told(), story.core.end()), (vec![], None));
     story.cut();
     let hello = story.connects();
-    let resume = Attach::Resume { session: 50, secret: Secret::new(51), generation: 2 };
+    let resume = Attach::Resume {
+        session: SessionId(50),
+        secret: Secret::new(51),
+        generation: Generation(2),
+    };
     assert!(matches!(hello, ClientMessage::Hello(wire::Hello { attach, .. }) if attach == resume));
 }
 
@@ -293,7 +312,7 @@ fn a_stale_generation_is_raised_until_it_is_not() {
     else {
         panic!()
     };
-    assert!(generation > 16);
+    assert!(generation > Generation(16));
     assert_eq!(story.told(), []);
 }
 

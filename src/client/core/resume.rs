@@ -17,8 +17,10 @@
 
 use std::time::Duration;
 
-use crate::types::{Epoch, GoodbyeCode, LostReason, RejectionCode, RequestId, SessionId};
-use crate::types::{Secret, Timestamp, Ttl};
+use crate::types::{
+    Epoch, Generation, GoodbyeCode, LostReason, RejectionCode, RequestId, Secret, SessionId,
+    Timestamp, Ttl,
+};
 use crate::wire::{self, Attach, ClientMessage, Held, PROTOCOL, Standing};
 
 use super::connection::{Away, Greeting, Open, Phase};
@@ -37,14 +39,14 @@ const GENERATION_LEAP: u64 = 16;
 #[derive(Debug)]
 pub(super) struct Session {
     /// Its id.
-    id: u128,
+    id: SessionId,
     /// What proves that it is ours.
     secret: Secret,
     /// The greatest number that any of its connections had. Each Hello that may have reached the
     /// server has another, so that one which was delayed on the way is known by its number (rule S2).
-    generation: u64,
+    generation: Generation,
     /// The run of the coordinator that last welcomed it.
-    epoch: u64,
+    epoch: Epoch,
 }
 
 impl Session {
@@ -53,7 +55,7 @@ impl Session {
         match purpose {
             Purpose::Session | Purpose::Look => None,
             Purpose::End { session: id, secret, generation } => {
-                Some(Self { id, secret, generation, epoch: 0 })
+                Some(Self { id, secret, generation, epoch: Epoch::default() })
             }
         }
     }
@@ -62,10 +64,10 @@ impl Session {
 /// What a Welcome says.
 pub(super) struct Welcomed {
     pub(super) protocol: u32,
-    pub(super) epoch: u64,
-    pub(super) session: u128,
+    pub(super) epoch: Epoch,
+    pub(super) session: SessionId,
     pub(super) secret: Secret,
-    pub(super) generation: u64,
+    pub(super) generation: Generation,
     pub(super) ttl_ms: u32,
     pub(super) standing: Standing,
 }
@@ -120,7 +122,7 @@ impl Core {
             None if self.purpose == Purpose::Look => Attach::Observer,
             None => Attach::New,
             Some(session) => {
-                session.generation += 1;
+                session.generation = session.generation.next();
                 let Session { id, secret, generation, .. } = *session;
                 Attach::Resume { session: id, secret, generation }
             }
@@ -203,7 +205,7 @@ impl Core {
     /// What was given up is over: the next account will not list it. A grant in doubt will be told
     /// again if it still is one.
     pub(super) fn forget_what_the_account_covers(&mut self) {
-        let numbers: Vec<u64> = self.requests.keys().copied().collect();
+        let numbers: Vec<RequestId> = self.requests.keys().copied().collect();
         for number in numbers {
             let Some(request) = self.requests.get_mut(&number) else { continue };
             match request.state {
@@ -221,7 +223,7 @@ impl Core {
         // A conversion waits for its answer (`convert`).
         let is_try = |r: &Request| r.is_try() && r.ask.converts.is_none();
         let waits = |r: &Request| matches!(r.state, State::Waiting) && is_try(r);
-        let tries: Vec<u64> =
+        let tries: Vec<RequestId> =
             self.requests.iter().filter(|(_, r)| waits(r)).map(|(number, _)| *number).collect();
         for number in tries {
             self.refuse(number, Refusal::Away);
@@ -274,19 +276,20 @@ impl Core {
     /// The server knows a later connection of the session than we do.
     pub(super) fn leap_generation(&mut self) {
         if let Some(session) = &mut self.session {
-            session.generation += GENERATION_LEAP;
+            session.generation = session.generation.leap(GENERATION_LEAP);
         }
     }
 
     /// Whether a later Hello was said than that of this connection.
     fn superseded_itself(&self) -> bool {
-        let latest = self.session.as_ref().map_or(0, |session| session.generation);
+        let latest =
+            self.session.as_ref().map_or(Generation::default(), |session| session.generation);
         matches!(&self.phase, Phase::Open(open) if open.generation < latest)
     }
 
     /// The session is over: what it held is lost, what it awaits goes on in another.
     fn session_over(&mut self, end: End, now: Timestamp) {
-        let numbers: Vec<u64> = self.requests.keys().copied().collect();
+        let numbers: Vec<RequestId> = self.requests.keys().copied().collect();
         for number in numbers {
             let Some(request) = self.requests.get_mut(&number) else { continue };
             match request.state {
@@ -314,19 +317,19 @@ impl Core {
     }
 
     /// A hold is lost for good.
-    pub(super) fn lose(&mut self, number: u64, reason: LostReason) {
+    pub(super) fn lose(&mut self, number: RequestId, reason: LostReason) {
         self.remove(number);
-        self.effects.push(Effect::Lost { request: RequestId::new(number), reason });
+        self.effects.push(Effect::Lost { request: number, reason });
         self.give_up_conversion(number, reason);
     }
 
     /// Nobody holds any more what was to be released.
-    fn released_by_itself(&mut self, number: u64) {
+    fn released_by_itself(&mut self, number: RequestId) {
         if let Some(Request { state: State::Releasing { asked: true, lost, .. }, .. }) =
             self.remove(number)
         {
             let outcome = lost.map_or(Ok(()), |reason| Err(Refusal::Lost(reason)));
-            self.effects.push(Effect::Released { request: RequestId::new(number), outcome });
+            self.effects.push(Effect::Released { request: number, outcome });
         }
     }
 
@@ -350,7 +353,8 @@ impl Core {
         if known != Known::Nothing && known != Known::Everything {
             self.doubt_holds();
         }
-        let latest = self.session.as_ref().map_or(0, |s| s.generation).max(generation);
+        let before = self.session.as_ref().map_or(Generation::default(), |s| s.generation);
+        let latest = before.max(generation);
         self.session = match self.purpose {
             Purpose::Session | Purpose::End { .. } => {
                 Some(Session { id: session, secret, generation: latest, epoch })
@@ -370,7 +374,6 @@ impl Core {
         self.lapsed = now >= lease.believed_until();
         self.unreachable = false;
         self.epoch_seen = self.epoch_seen.max(epoch);
-        let (session, epoch) = (SessionId::new(session), Epoch::new(epoch));
         let welcome = Welcome { session, epoch, ttl, secret, generation: latest };
         self.effects.push(Effect::Welcomed(welcome));
         if self.began {
@@ -407,8 +410,7 @@ impl Core {
             if let State::Held { doubted: doubted @ None, .. } = &mut request.state {
                 *doubted = Some(until);
                 self.doubts.insert((until, number));
-                let request = RequestId::new(number);
-                self.effects.push(Effect::Doubted { request, until });
+                self.effects.push(Effect::Doubted { request: number, until });
             }
         }
     }
@@ -417,7 +419,7 @@ impl Core {
     fn repeat(&mut self, known: Known, now: Timestamp) {
         self.request_repeated = self.request_next;
         let is_gone = matches!(known, Known::Nothing | Known::NothingAnyMore);
-        let numbers: Vec<u64> = self.requests.keys().copied().collect();
+        let numbers: Vec<RequestId> = self.requests.keys().copied().collect();
         for number in numbers {
             let Some(request) = self.requests.get(&number) else { continue };
             match request.state {
@@ -436,7 +438,7 @@ impl Core {
                 }
                 State::Releasing { .. } if is_gone => self.released_by_itself(number),
                 State::Releasing { token, asked, lost, reclaimed, .. } => {
-                    let release = ClientMessage::Release { request: number, token: token.number() };
+                    let release = ClientMessage::Release { request: number, token };
                     self.messages.push(release);
                     let repeated = true;
                     let state = State::Releasing { token, asked, lost, reclaimed, repeated };
@@ -453,32 +455,32 @@ impl Core {
 
     /// Lists what is held and awaited, over all ids that were ever used.
     fn give_account(&mut self) {
-        let live: Vec<(u64, Option<Held>)> = self
+        let live: Vec<(RequestId, Option<Held>)> = self
             .requests
             .iter()
             .filter_map(|(&request, known)| match known.state {
                 State::Waiting | State::Unconfirmed(_) => Some((request, None)),
                 State::Held { grant, .. } => {
-                    Some((request, Some(Held { request, token: grant.token.number() })))
+                    Some((request, Some(Held { request, token: grant.token })))
                 }
                 State::Releasing { .. } | State::Cancelling => None,
             })
             .collect();
-        let last = self.request_next - 1;
-        let mut from = 1;
+        let next = self.request_next;
+        let mut from = RequestId(1);
         let mut rest = &live[..];
-        while from <= last {
+        while from < next {
             let (part, after) = rest.split_at(rest.len().min(ACCOUNT_IDS_MAX));
             rest = after;
             let to = match part.last() {
                 Some((to, _)) if !rest.is_empty() => *to,
-                Some(_) | None => last,
+                Some(_) | None => RequestId::new(next.number() - 1),
             };
             let held = part.iter().filter_map(|(_, held)| *held).collect();
             let waiting = part.iter().filter(|(_, held)| held.is_none()).map(|(id, _)| *id);
             let waiting = waiting.collect();
             self.messages.push(ClientMessage::Account(wire::Account { from, to, held, waiting }));
-            from = to + 1;
+            from = to.next();
         }
     }
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::tests::{Story, ask, at, grant, granted, id, lost, queued, rejected, released};
 use super::*;
-use crate::types::{RejectionCode, Secret};
+use crate::types::{
+    Epoch, FencingToken, Generation, OwnerId, RejectionCode, RequestId, Secret, SessionId,
+};
 use crate::wire::{self, Attach, Held, PROTOCOL, ServerMessage, Standing, Ticket, Wait};
 
 fn reconnect() -> Reconnect {
@@ -24,10 +26,10 @@ pub(super) fn welcome_to(
     ServerMessage::Welcome {
         protocol: PROTOCOL,
         server: "test".to_owned(),
-        epoch,
-        session,
+        epoch: Epoch::new(epoch),
+        session: SessionId::new(session),
         secret: Secret::new(session + 1),
-        generation,
+        generation: Generation::new(generation),
         ttl_ms: 10_000,
         standing,
     }
@@ -46,16 +48,27 @@ fn trying() -> Ask {
 }
 
 pub(super) fn account(to: u64, held: &[(u64, u64)], waiting: &[u64]) -> ClientMessage {
-    let held = held.iter().map(|&(request, token)| Held { request, token }).collect();
-    ClientMessage::Account(wire::Account { from: 1, to, held, waiting: waiting.to_vec() })
+    let held = held
+        .iter()
+        .map(|&(request, token)| Held {
+            request: RequestId::new(request),
+            token: FencingToken::new(token),
+        })
+        .collect();
+    ClientMessage::Account(wire::Account {
+        from: RequestId(1),
+        to: RequestId::new(to),
+        held,
+        waiting: waiting.iter().copied().map(RequestId).collect(),
+    })
 }
 
 pub(super) fn asks(request: u64, wait: Wait, ticket: Option<Ticket>) -> ClientMessage {
     let Ask { progress, lock_delay_ms, note, claims, .. } = ask();
     ClientMessage::Request(wire::Request {
         converts: None,
-        request,
-        owner: 0,
+        request: RequestId::new(request),
+        owner: OwnerId(0),
         wait,
         progress,
         lock_delay_ms,
@@ -155,9 +168,16 @@ fn the_hello_resumes_with_the_secret_and_tells_the_latest_epoch_and_token() {
     else {
         panic!()
     };
-    assert_eq!(attach, Attach::Resume { session: 42, secret: Secret::new(43), generation: 2 });
+    assert_eq!(
+        attach,
+        Attach::Resume {
+            session: SessionId(42),
+            secret: Secret::new(43),
+            generation: Generation(2)
+        }
+    );
     // The server's default may be another in its next run.
-    assert_eq!((ttl_ms, epoch_seen, token_seen), (10_000, 3, 7));
+    assert_eq!((ttl_ms, epoch_seen, token_seen), (10_000, Epoch(3), FencingToken(7)));
 }
 
 #[test]
@@ -170,7 +190,7 @@ fn each_hello_has_a_higher_generation_so_that_a_delayed_one_is_known() {
         else {
             panic!()
         };
-        assert_eq!(generation, expected);
+        assert_eq!(generation, Generation::new(expected));
         story.cut();
     }
     story.connects();
@@ -193,7 +213,7 @@ fn what_is_unanswered_is_repeated_in_order_and_then_accounted_for() {
     let ticket = Some(Ticket { epoch: 3, arrival: 4 });
     let expected = [
         asks(2, Wait::Forever, None),
-        ClientMessage::Release { request: 3, token: 8 },
+        ClientMessage::Release { request: RequestId(3), token: FencingToken(8) },
         asks(4, Wait::Forever, ticket),
         // Without 5: what is cancelled is not listed, and freed by that.
         account(5, &[(1, 7)], &[2, 4]),
@@ -202,9 +222,9 @@ fn what_is_unanswered_is_repeated_in_order_and_then_accounted_for() {
     // Every answer that may be one twice.
     for _ in 0..2 {
         story.hear(grant(2, 9));
-        story.hear(ServerMessage::Released { request: 3 });
+        story.hear(ServerMessage::Released { request: RequestId(3) });
         story.hear(rejected(4, RejectionCode::Draining));
-        story.hear(ServerMessage::Cancelled { request: 5 });
+        story.hear(ServerMessage::Cancelled { request: RequestId(5) });
     }
     let told = story.told_else();
     assert_eq!(told[..2], [granted(2, 9), released(3, Ok(()))]);
@@ -221,20 +241,20 @@ fn a_long_account_comes_in_parts_that_cover_every_id() {
     }
     for request in [1, 2_500, 5_000] {
         story.core.release(id(request), story.now);
-        story.hear(ServerMessage::Released { request });
+        story.hear(ServerMessage::Released { request: RequestId::new(request) });
     }
     story.told();
     story.sent();
-    let mut next = 1;
+    let mut next = RequestId(1);
     let mut listed = 0;
     for part in story.comes_back(3, 2, Standing::Resumed) {
         let ClientMessage::Account(wire::Account { from, to, held, .. }) = part else { panic!() };
         assert_eq!(from, next);
         assert!(held.len() <= 2_000 && held.iter().all(|h| (from..=to).contains(&h.request)));
         listed += held.len();
-        next = to + 1;
+        next = to.next();
     }
-    assert_eq!((next, listed), (5_001, 4_997));
+    assert_eq!((next, listed), (RequestId(5_001), 4_997));
 }
 
 #[test]
@@ -265,7 +285,7 @@ fn what_is_asked_while_away_is_kept_and_said_later() {
     story.now = at(1_000);
     story.hear(welcome(3, 2, Standing::Resumed));
     let expected = [
-        ClientMessage::Release { request: 1, token: 7 },
+        ClientMessage::Release { request: RequestId(1), token: FencingToken(7) },
         asks(2, Wait::Forever, None),
         asks(3, Wait::Timeout { ms: 4_000 }, None),
         account(4, &[], &[2, 3]),
@@ -370,9 +390,9 @@ fn a_lock_taken_away_while_we_were_away_is_lost_when_we_are_back() {
     story.ask(ask());
     story.comes_back(3, 2, Standing::Resumed);
     let reason = LostReason::Revoked;
-    story.hear(ServerMessage::Lost { request: 1, token: 7, reason: reason.number() });
+    story.hear(ServerMessage::Lost { request: RequestId(1), token: FencingToken(7), reason });
     // This one was granted and taken away without our ever hearing of it.
-    story.hear(ServerMessage::Lost { request: 2, token: 8, reason: reason.number() });
+    story.hear(ServerMessage::Lost { request: RequestId(2), token: FencingToken(8), reason });
     let refusal = Refusal::Lost(reason);
     assert_eq!(story.told_else(), [lost(1, reason), Effect::Refused { request: id(2), refusal }]);
 }

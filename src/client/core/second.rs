@@ -152,8 +152,7 @@ impl Core {
         match message {
             ServerMessage::Welcome { .. } => self.replace_by(second, message, now),
             ServerMessage::Goodbye { code, rejection, .. } => {
-                let code = GoodbyeCode::from_number(code);
-                match (code, RejectionCode::from_number(rejection)) {
+                match (code, rejection) {
                     // The first connection is one of a session that is no more.
                     (GoodbyeCode::Refused, RejectionCode::UnknownSession) => {
                         self.replace_by(second, message, now);

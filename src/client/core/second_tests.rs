@@ -6,7 +6,7 @@ use super::resume_tests::{account, asks, welcome, welcome_to};
 use super::tests::{Story, ask, at, goodbye, grant, granted, id};
 use super::*;
 use crate::client::lease::Standing;
-use crate::types::{RejectionCode, Secret};
+use crate::types::{GoodbyeCode, RejectionCode, RequestId, Secret, SessionId};
 use crate::wire::{self, Attach, ServerMessage, Wait};
 
 /// When the first keep-alive is overdue: a quarter and a sixteenth of the ttl.
@@ -18,7 +18,11 @@ fn resumed(generation: u64) -> ServerMessage {
 
 fn refused(code: RejectionCode) -> ServerMessage {
     let (code, rejection) = (GoodbyeCode::Refused.number(), code.number());
-    ServerMessage::Goodbye { code, rejection, message: String::new() }
+    ServerMessage::Goodbye {
+        code: GoodbyeCode::from_number(code),
+        rejection: RejectionCode::from_number(rejection),
+        message: String::new(),
+    }
 }
 
 impl Story {
@@ -31,9 +35,9 @@ impl Story {
         assert!(self.core.second_connection().is_some());
         match self.core.second_connected(self.now) {
             Some(ClientMessage::Hello(wire::Hello {
-                attach: Attach::Resume { session: 42, secret, generation },
+                attach: Attach::Resume { session: SessionId(42), secret, generation },
                 ..
-            })) if secret == Secret::new(43) => generation,
+            })) if secret == Secret::new(43) => generation.number(),
             other => panic!("{other:?}"),
         }
     }
@@ -93,7 +97,7 @@ fn what_is_unanswered_on_the_first_is_said_again_on_the_second() {
     story.core.cancel(id(2));
     // In hope only.
     let asked = [asks(2, Wait::Forever, None), asks(3, Wait::Forever, None)];
-    let cancelled = ClientMessage::Cancel { request: 2 };
+    let cancelled = ClientMessage::Cancel { request: RequestId(2) };
     assert_eq!(story.sent(), [&asked[..], &[cancelled]].concat());
     story.hear_second(resumed(2));
     let again = [asks(3, Wait::Forever, None), account(3, &[(1, 7)], &[3])];

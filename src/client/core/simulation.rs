@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::tests::ask;
 use super::*;
-use crate::types::{Seal, Secret, TTL_MIN};
+use crate::types::{Epoch, FencingToken, Generation, Seal, Secret, SessionId, TTL_MIN};
 use crate::wire::{self, PROTOCOL, ServerMessage, Standing};
 
 /// Schedules tried, each from a seed of its own.
@@ -108,10 +108,10 @@ impl Lessor {
             ClientMessage::Hello(_) => Some(ServerMessage::Welcome {
                 protocol: PROTOCOL,
                 server: String::new(),
-                epoch: 1,
-                session: 1,
+                epoch: Epoch(1),
+                session: SessionId(1),
                 secret: Secret::new(1),
-                generation: 1,
+                generation: Generation(1),
                 ttl_ms: 2_000,
                 standing: Standing::Opened,
             }),
@@ -119,7 +119,7 @@ impl Lessor {
                 self.token += 1;
                 Some(ServerMessage::Grant {
                     request: *request,
-                    token: self.token,
+                    token: FencingToken::new(self.token),
                     seal: Seal::new(0),
                 })
             }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::client::lease::{LeaseCell, Standing};
-use crate::types::{RejectionCode, Seal, Secret};
+use crate::types::{
+    Epoch, FencingToken, Generation, LostReason, OwnerId, RejectionCode, RequestId, Seal, Secret,
+    SessionId,
+};
 use crate::wire::{self, Attach, PROTOCOL, ServerMessage, Ticket, Wait};
 
 const TTL_MS: u32 = 10_000;
@@ -22,7 +25,7 @@ pub(super) fn ask() -> Ask {
         [crate::wire::Claim { name: "printer".into(), mode: crate::wire::Mode::Exclusive }].into();
 
     Ask {
-        owner: 0,
+        owner: OwnerId(0),
         converts: None,
         wait: Wait::Forever,
         progress: false,
@@ -105,32 +108,42 @@ fn welcome() -> ServerMessage {
     ServerMessage::Welcome {
         protocol: PROTOCOL,
         server: "test".to_owned(),
-        epoch: 3,
-        session: 42,
+        epoch: Epoch(3),
+        session: SessionId(42),
         secret: Secret::new(43),
-        generation: 1,
+        generation: Generation(1),
         ttl_ms: TTL_MS,
         standing: wire::Standing::Opened,
     }
 }
 
 pub(super) fn grant(request: u64, token: u64) -> ServerMessage {
-    ServerMessage::Grant { request, token, seal: Seal::new(u128::from(token) << 64) }
+    ServerMessage::Grant {
+        request: RequestId::new(request),
+        token: FencingToken::new(token),
+        seal: Seal::new(u128::from(token) << 64),
+    }
 }
 
 /// The third run's arrival of the request's own number.
 pub(super) fn queued(request: u64, position: u64) -> ServerMessage {
     let ticket = Ticket { epoch: 3, arrival: request };
-    ServerMessage::Queued { request, position, ticket }
+    ServerMessage::Queued { request: RequestId::new(request), position, ticket }
 }
 
 pub(super) fn rejected(request: u64, code: RejectionCode) -> ServerMessage {
     let (code, message) = (code.number(), String::new());
-    ServerMessage::Rejected { cycle: vec![], request, code, message, lock: None }
+    ServerMessage::Rejected {
+        cycle: vec![],
+        request: RequestId::new(request),
+        code: RejectionCode::from_number(code),
+        message,
+        lock: None,
+    }
 }
 
 pub(super) fn goodbye(code: GoodbyeCode) -> ServerMessage {
-    ServerMessage::Goodbye { code: code.number(), rejection: 0, message: String::new() }
+    ServerMessage::Goodbye { code, rejection: RejectionCode::NONE, message: String::new() }
 }
 
 pub(super) fn granted(request: u64, token: u64) -> Effect {
@@ -153,7 +166,10 @@ fn refused_by_end(request: u64) -> Effect {
 fn a_first_request_may_travel_with_the_hello() {
     let mut story = Story::greeting();
     assert_eq!(story.core.request(ask(), story.now), id(1));
-    assert!(matches!(story.sent()[..], [ClientMessage::Request(wire::Request { request: 1, .. })]));
+    assert!(matches!(
+        story.sent()[..],
+        [ClientMessage::Request(wire::Request { request: RequestId(1), .. })]
+    ));
     story.hear(welcome());
     story.hear(grant(1, 7));
     assert_eq!(story.told()[1..], [granted(1, 7)]);
@@ -164,7 +180,7 @@ fn request_ids_start_at_1_and_only_rise() {
     let mut story = Story::open();
     assert_eq!(story.core.request(ask(), story.now), id(1));
     story.core.cancel(id(1));
-    story.hear(ServerMessage::Cancelled { request: 1 });
+    story.hear(ServerMessage::Cancelled { request: RequestId(1) });
     assert_eq!(story.core.request(ask(), story.now), id(2));
 }
 
@@ -198,9 +214,13 @@ fn a_client_that_holds_and_waits_prints_none_of_its_proofs() {
     });
     let held = story.core.request(ask(), story.now).number();
     let waiting = story.core.request(ask(), story.now).number();
-    story.hear(ServerMessage::Grant { request: held, token: 7, seal: Seal::new(PROOF) });
+    story.hear(ServerMessage::Grant {
+        request: RequestId::new(held),
+        token: FencingToken(7),
+        seal: Seal::new(PROOF),
+    });
     let ticket = Ticket { epoch: 0x1234_5678_9abc_def1, arrival: 0x0fed_cba9_8765_4321 };
-    story.hear(ServerMessage::Queued { request: waiting, position: 1, ticket });
+    story.hear(ServerMessage::Queued { request: RequestId::new(waiting), position: 1, ticket });
     let told = story.told();
     let shown = format!("{:?} {told:?}", story.core);
     assert!(
@@ -262,7 +282,11 @@ fn a_hold_is_lost_by_the_clients_own_clock_before_the_server_could_expire_it() {
     story.wait_until(9_750);
     assert_eq!(story.told(), [lost(1, LostReason::Expired)]);
     // Should the server keep the session after all, the lock does not stay with nobody.
-    assert!(story.sent().contains(&ClientMessage::Release { request: 1, token: 7 }));
+    assert!(
+        story
+            .sent()
+            .contains(&ClientMessage::Release { request: RequestId(1), token: FencingToken(7) })
+    );
 }
 
 #[test]
@@ -273,7 +297,7 @@ fn an_answer_read_after_the_lease_lapsed_does_not_revive_a_hold() {
     story.now = at(9_750);
     story.hear(ServerMessage::KeptAlive { sequence: 1 });
     assert_eq!(story.told(), [lost(1, LostReason::Expired)]);
-    story.hear(ServerMessage::Released { request: 1 });
+    story.hear(ServerMessage::Released { request: RequestId(1) });
     assert_eq!(story.told(), []);
     assert!(story.core.requests.is_empty());
 }
@@ -341,21 +365,26 @@ fn a_silent_server_is_given_up_after_two_ttls() {
 fn belief_ends_when_the_release_is_sent() {
     let mut story = Story::holding();
     story.core.release(id(1), story.now);
-    assert_eq!(story.sent(), [ClientMessage::Release { request: 1, token: 7 }]);
+    assert_eq!(
+        story.sent(),
+        [ClientMessage::Release { request: RequestId(1), token: FencingToken(7) }]
+    );
     // Nothing is held any more that could be lost.
     story.wait_until(9_750);
     assert_eq!(story.told(), []);
-    story.hear(ServerMessage::Released { request: 1 });
+    story.hear(ServerMessage::Released { request: RequestId(1) });
     assert_eq!(story.told(), [released(1, Ok(()))]);
 }
 
 #[test]
 fn a_release_that_crosses_the_loss_is_answered_with_the_loss() {
-    for answer in [ServerMessage::Released { request: 1 }, rejected(1, RejectionCode::NotHolder)] {
+    for answer in
+        [ServerMessage::Released { request: RequestId(1) }, rejected(1, RejectionCode::NotHolder)]
+    {
         let mut story = Story::holding();
         story.core.release(id(1), story.now);
         let reason = LostReason::Revoked;
-        story.hear(ServerMessage::Lost { request: 1, token: 7, reason: reason.number() });
+        story.hear(ServerMessage::Lost { request: RequestId(1), token: FencingToken(7), reason });
         assert_eq!(story.told(), []);
         story.hear(answer);
         assert_eq!(story.told(), [released(1, Err(Refusal::Lost(reason)))]);
@@ -379,9 +408,9 @@ fn a_grant_that_crosses_a_cancel_never_surfaces() {
     let mut story = Story::open();
     story.core.request(ask(), story.now);
     story.core.cancel(id(1));
-    assert!(story.sent().contains(&ClientMessage::Cancel { request: 1 }));
+    assert!(story.sent().contains(&ClientMessage::Cancel { request: RequestId(1) }));
     story.hear(grant(1, 7));
-    story.hear(ServerMessage::Cancelled { request: 1 });
+    story.hear(ServerMessage::Cancelled { request: RequestId(1) });
     assert_eq!(story.told(), []);
     assert!(story.core.requests.is_empty());
 }
@@ -391,9 +420,9 @@ fn a_cancel_takes_back_what_was_granted_already() {
     let mut story = Story::holding();
     story.core.cancel(id(1));
     story.core.cancel(id(1));
-    assert_eq!(story.sent(), [ClientMessage::Cancel { request: 1 }]);
+    assert_eq!(story.sent(), [ClientMessage::Cancel { request: RequestId(1) }]);
     story.wait_until(9_750);
-    story.hear(ServerMessage::Cancelled { request: 1 });
+    story.hear(ServerMessage::Cancelled { request: RequestId(1) });
     assert_eq!(story.told(), []);
 }
 
@@ -406,9 +435,13 @@ fn a_rejection_or_a_loss_that_crosses_a_cancel_means_nothing() {
     story.core.cancel(id(2));
     story.hear(rejected(1, RejectionCode::TimedOut));
     story.hear(grant(2, 7));
-    story.hear(ServerMessage::Lost { request: 2, token: 7, reason: 2 });
-    story.hear(ServerMessage::Cancelled { request: 1 });
-    story.hear(ServerMessage::Cancelled { request: 2 });
+    story.hear(ServerMessage::Lost {
+        request: RequestId(2),
+        token: FencingToken(7),
+        reason: LostReason::from_number(2),
+    });
+    story.hear(ServerMessage::Cancelled { request: RequestId(1) });
+    story.hear(ServerMessage::Cancelled { request: RequestId(2) });
     assert_eq!(story.told(), []);
     assert_eq!(story.core.end(), None);
 }
@@ -442,7 +475,7 @@ fn places_in_line_are_told_until_the_answer() {
 fn a_loss_told_by_the_server_is_final() {
     let mut story = Story::holding();
     let reason = LostReason::Revoked;
-    story.hear(ServerMessage::Lost { request: 1, token: 7, reason: reason.number() });
+    story.hear(ServerMessage::Lost { request: RequestId(1), token: FencingToken(7), reason });
     assert_eq!(story.told(), [lost(1, reason)]);
     story.wait_until(9_750);
     assert_eq!(story.told(), []);
@@ -488,10 +521,18 @@ fn an_answer_to_what_was_never_asked_breaks_the_protocol() {
     let never_asked = [
         grant(2, 8),
         grant(1, 8),
-        ServerMessage::Released { request: 1 },
-        ServerMessage::Cancelled { request: 1 },
-        ServerMessage::Lost { request: 1, token: 8, reason: 1 },
-        ServerMessage::Lost { request: 2, token: 8, reason: 1 },
+        ServerMessage::Released { request: RequestId(1) },
+        ServerMessage::Cancelled { request: RequestId(1) },
+        ServerMessage::Lost {
+            request: RequestId(1),
+            token: FencingToken(8),
+            reason: LostReason::from_number(1),
+        },
+        ServerMessage::Lost {
+            request: RequestId(2),
+            token: FencingToken(8),
+            reason: LostReason::from_number(1),
+        },
         rejected(1, RejectionCode::Busy),
         rejected(9, RejectionCode::Busy),
         ServerMessage::KeptAlive { sequence: 1 },

@@ -215,23 +215,23 @@ fn told(effect: &Effect) -> String {
             ttl.as_millis()
         ),
         Effect::Granted { request, token } => {
-            format!("granted:{}:{}", request.number(), token.number())
+            format!("granted:{request}:{token}")
         }
-        Effect::Replaced { request } => format!("replaced:{}", request.number()),
-        Effect::Queued { request, position } => format!("queued:{}:{position}", request.number()),
+        Effect::Replaced { request } => format!("replaced:{request}"),
+        Effect::Queued { request, position } => format!("queued:{request}:{position}"),
         Effect::Refused { request, refusal } => {
-            format!("refused:{}:{}", request.number(), refused(refusal))
+            format!("refused:{request}:{}", refused(refusal))
         }
         Effect::Released { request, outcome } => {
             let outcome = outcome.as_ref().map_or_else(refused, |()| "ok".to_owned());
-            format!("released:{}:{outcome}", request.number())
+            format!("released:{request}:{outcome}")
         }
         Effect::Doubted { request, until } => {
-            format!("doubted:{}:{}", request.number(), until.as_micros())
+            format!("doubted:{request}:{}", until.as_micros())
         }
-        Effect::Confirmed { request } => format!("confirmed:{}", request.number()),
+        Effect::Confirmed { request } => format!("confirmed:{request}"),
         Effect::Lost { request, reason } => {
-            format!("lost:{}:{}", request.number(), reason.number())
+            format!("lost:{request}:{}", reason.number())
         }
         Effect::Seen { look, answer } => format!("seen:{look}:{}", hex(answer)),
         Effect::Interrupted { look } => format!("interrupted:{look}"),

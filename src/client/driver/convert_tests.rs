@@ -5,7 +5,7 @@ use tokio::time::{sleep, timeout};
 use super::fake_server::{FakeServer, Harbour, grant, rejected};
 use super::*;
 use crate::client::{Client, ConvertError, HoldState, LockGuard};
-use crate::types::RejectionCode;
+use crate::types::{FencingToken, OwnerId, RejectionCode, RequestId};
 use crate::wire::{self, Claim, ClientMessage, Mode, ServerMessage, Standing, Wait};
 
 /// A client that holds `printer` shared, by request 1 with token 7.
@@ -18,7 +18,7 @@ async fn reader() -> (FakeServer, Client, LockGuard) {
 }
 
 /// What is asked for next: what it converts, in which modes, and how long it waits.
-async fn conversion(server: &mut FakeServer) -> (Option<u64>, Vec<Mode>, Wait) {
+async fn conversion(server: &mut FakeServer) -> (Option<RequestId>, Vec<Mode>, Wait) {
     match server.hear().await {
         ClientMessage::Request(wire::Request { converts, claims, wait, .. }) => {
             (converts, claims.iter().map(|claim| claim.mode).collect(), wait)
@@ -28,7 +28,11 @@ async fn conversion(server: &mut FakeServer) -> (Option<u64>, Vec<Mode>, Wait) {
 }
 
 fn lost(request: u64, token: u64) -> ServerMessage {
-    ServerMessage::Lost { request, token, reason: LostReason::Revoked.number() }
+    ServerMessage::Lost {
+        request: RequestId::new(request),
+        token: FencingToken::new(token),
+        reason: LostReason::Revoked,
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -36,8 +40,8 @@ async fn an_upgrade_has_a_token_of_its_own_and_is_released_by_it() {
     let (mut server, _client, guard) = reader().await;
     let upgrade = tokio::spawn(guard.upgrade().into_future());
     let ClientMessage::Request(wire::Request {
-        request: 2,
-        converts: Some(1),
+        request: RequestId(2),
+        converts: Some(RequestId(1)),
         claims,
         note,
         wait,
@@ -53,8 +57,11 @@ async fn an_upgrade_has_a_token_of_its_own_and_is_released_by_it() {
     assert_eq!((guard.token().number(), guard.name()), (9, "printer"));
     assert_eq!(guard.state(), HoldState::Held);
     let release = tokio::spawn(guard.release());
-    assert_eq!(server.hear().await, ClientMessage::Release { request: 2, token: 9 });
-    server.say(&[ServerMessage::Released { request: 2 }]).await;
+    assert_eq!(
+        server.hear().await,
+        ClientMessage::Release { request: RequestId(2), token: FencingToken(9) }
+    );
+    server.say(&[ServerMessage::Released { request: RequestId(2) }]).await;
     release.await.unwrap().unwrap();
 }
 
@@ -63,16 +70,19 @@ async fn a_downgrade_keeps_the_token_and_can_be_upgraded_again() {
     let (mut server, _client, guard) = FakeServer::with_guard().await;
     let downgrade = tokio::spawn(guard.downgrade());
     let asked = conversion(&mut server).await;
-    assert_eq!(asked, (Some(1), vec![Mode::Shared], Wait::Forever));
+    assert_eq!(asked, (Some(RequestId(1)), vec![Mode::Shared], Wait::Forever));
     server.say(&[grant(2, 7)]).await;
     let guard = downgrade.await.unwrap().unwrap();
     assert_eq!(guard.token().number(), 7);
     let upgrade = tokio::spawn(guard.upgrade().timeout(Duration::from_secs(1)).into_future());
     let asked = conversion(&mut server).await;
-    assert_eq!(asked, (Some(2), vec![Mode::Exclusive], Wait::Timeout { ms: 1_000 }));
+    assert_eq!(asked, (Some(RequestId(2)), vec![Mode::Exclusive], Wait::Timeout { ms: 1_000 }));
     server.say(&[grant(3, 8)]).await;
     assert_eq!(upgrade.await.unwrap().unwrap().token().number(), 8);
-    assert_eq!(server.hear().await, ClientMessage::Release { request: 3, token: 8 });
+    assert_eq!(
+        server.hear().await,
+        ClientMessage::Release { request: RequestId(3), token: FencingToken(8) }
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,7 +102,10 @@ async fn a_refused_upgrade_gives_the_guard_back_as_it_was() {
         assert_eq!(guard.token().number(), 7);
     }
     drop(guard);
-    assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
+    assert_eq!(
+        server.hear().await,
+        ClientMessage::Release { request: RequestId(1), token: FencingToken(7) }
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,14 +113,17 @@ async fn an_upgrade_that_is_dropped_gives_up_everything() {
     let (mut server, client, guard) = reader().await;
     let upgrade = guard.upgrade().into_future();
     assert!(timeout(Duration::from_millis(1), upgrade).await.is_err());
-    assert_eq!(conversion(&mut server).await.0, Some(1));
-    assert_eq!(server.hear().await, ClientMessage::Cancel { request: 2 });
-    assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
+    assert_eq!(conversion(&mut server).await.0, Some(RequestId(1)));
+    assert_eq!(server.hear().await, ClientMessage::Cancel { request: RequestId(2) });
+    assert_eq!(
+        server.hear().await,
+        ClientMessage::Release { request: RequestId(1), token: FencingToken(7) }
+    );
     let answers = [
         // It crosses the cancel.
         grant(2, 9),
-        ServerMessage::Cancelled { request: 2 },
-        ServerMessage::Released { request: 1 },
+        ServerMessage::Cancelled { request: RequestId(2) },
+        ServerMessage::Released { request: RequestId(1) },
     ];
     server.say(&answers).await;
     assert!(server.grant_next(&client, 10).await.is_held());
@@ -119,11 +135,17 @@ async fn an_upgrade_that_is_dropped_before_it_was_sent_releases() {
     let mut upgrade = guard.upgrade().into_future();
     assert!(futures_util::future::poll_immediate(&mut upgrade).await.is_none());
     drop(upgrade);
-    assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
-    server.say(&[ServerMessage::Released { request: 1 }]).await;
+    assert_eq!(
+        server.hear().await,
+        ClientMessage::Release { request: RequestId(1), token: FencingToken(7) }
+    );
+    server.say(&[ServerMessage::Released { request: RequestId(1) }]).await;
     let (mut server, _client, guard) = reader().await;
     drop(guard.upgrade());
-    assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
+    assert_eq!(
+        server.hear().await,
+        ClientMessage::Release { request: RequestId(1), token: FencingToken(7) }
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,8 +157,8 @@ async fn an_upgrade_that_was_granted_to_nobody_is_cancelled() {
     server.say(&[grant(2, 9)]).await;
     sleep(Duration::from_millis(1)).await;
     drop(upgrade);
-    assert_eq!(server.hear().await, ClientMessage::Cancel { request: 2 });
-    server.say(&[ServerMessage::Cancelled { request: 2 }]).await;
+    assert_eq!(server.hear().await, ClientMessage::Cancel { request: RequestId(2) });
+    server.say(&[ServerMessage::Cancelled { request: RequestId(2) }]).await;
     assert!(server.grant_next(&client, 10).await.is_held());
 }
 
@@ -160,7 +182,7 @@ async fn a_loss_is_told_whatever_the_guard_has_become() {
     let ConvertError { guard, error } = upgrade.await.unwrap().unwrap_err();
     assert!(matches!(error, Error::Lost { reason: LostReason::Revoked, .. }), "{error:?}");
     assert!(!guard.is_held());
-    assert_eq!(server.hear().await, ClientMessage::Cancel { request: 2 });
+    assert_eq!(server.hear().await, ClientMessage::Cancel { request: RequestId(2) });
     // Before it was asked for.
     let failed = guard.upgrade().await.unwrap_err();
     assert!(matches!(failed.error, Error::Lost { reason: LostReason::Revoked, .. }));
@@ -177,10 +199,13 @@ async fn run_goes_on_over_a_conversion_and_ends_with_its_release() {
         server.hear().await;
         server.say(&[grant(request, token)]).await;
     }
-    assert_eq!(server.hear().await, ClientMessage::Release { request: 2, token: 9 });
+    assert_eq!(
+        server.hear().await,
+        ClientMessage::Release { request: RequestId(2), token: FencingToken(9) }
+    );
     sleep(Duration::from_millis(1)).await;
     assert!(!run.is_finished());
-    server.say(&[ServerMessage::Released { request: 2 }]).await;
+    server.say(&[ServerMessage::Released { request: RequestId(2) }]).await;
     run.await.unwrap().unwrap();
     // And it stops the work if what the lock has become is lost.
     let run = client.lock("printer").shared().run(|guard| async move {
@@ -210,7 +235,10 @@ async fn there_is_nothing_to_ask_if_nothing_would_change() {
     assert!(matches!(error, Error::InvalidRequest { .. }));
     assert!(permit.is_held());
     drop(guard);
-    assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
+    assert_eq!(
+        server.hear().await,
+        ClientMessage::Release { request: RequestId(1), token: FencingToken(7) }
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -227,7 +255,7 @@ async fn of_several_locks_the_plain_ones_are_converted_by_the_same_owner() {
     else {
         panic!()
     };
-    assert_eq!((owner, converts), (1, Some(1)));
+    assert_eq!((owner, converts), (OwnerId(1), Some(RequestId(1))));
     let modes: Vec<Mode> = claims.iter().map(|claim| claim.mode).collect();
     assert_eq!(modes, [Mode::Shared, Mode::Shared, Mode::Permits { take: 1, of: 2 }]);
 }
@@ -244,9 +272,9 @@ async fn an_upgrade_outlives_its_connection_and_the_crash_of_its_server() {
     let mut server = harbour.resumed(2, Standing::Reopened { grace_ms: 10_250 }).await;
     assert!(matches!(
         server.hear().await,
-        ClientMessage::Reclaim(wire::Reclaim { request: 1, token: 7, .. })
+        ClientMessage::Reclaim(wire::Reclaim { request: RequestId(1), token: FencingToken(7), .. })
     ));
-    assert_eq!(conversion(&mut server).await.0, Some(1));
+    assert_eq!(conversion(&mut server).await.0, Some(RequestId(1)));
     server.say(&[grant(1, 7)]).await;
     sleep(Duration::from_secs(1)).await;
     server.say(&[grant(2, 9)]).await;

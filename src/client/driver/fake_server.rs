@@ -12,7 +12,9 @@ use tokio_util::codec::FramedRead;
 use super::connector::Connecting;
 use super::*;
 use crate::client::{Client, ClientBuilder, LockGuard};
-use crate::types::{GoodbyeCode, RejectionCode, Seal, Secret};
+use crate::types::{
+    Epoch, FencingToken, Generation, GoodbyeCode, RejectionCode, RequestId, Seal, Secret, SessionId,
+};
 use crate::wire::{
     self, Attach, ClientMessage, PROTOCOL, ServerCodec, ServerMessage, Standing, Ticket,
 };
@@ -88,7 +90,14 @@ impl Harbour {
         let ClientMessage::Hello(wire::Hello { attach, .. }) = server.hear().await else {
             panic!("no Hello")
         };
-        assert_eq!(attach, Attach::Resume { session: 42, secret: Secret::new(43), generation });
+        assert_eq!(
+            attach,
+            Attach::Resume {
+                session: SessionId(42),
+                secret: Secret::new(43),
+                generation: Generation::new(generation)
+            }
+        );
         let epoch = if standing == Standing::Resumed { 3 } else { 4 };
         server.say(&[welcome_as(epoch, generation, standing)]).await;
         server
@@ -146,7 +155,7 @@ impl FakeServer {
         let ClientMessage::Request(wire::Request { request: id, .. }) = self.hear().await else {
             panic!()
         };
-        self.say(&[grant(id, token)]).await;
+        self.say(&[grant(id.number(), token)]).await;
         request.await.unwrap().unwrap()
     }
 
@@ -200,10 +209,10 @@ pub(super) fn welcome_as(epoch: u64, generation: u64, standing: Standing) -> Ser
     ServerMessage::Welcome {
         protocol: PROTOCOL,
         server: "test".to_owned(),
-        epoch,
-        session: 42,
+        epoch: Epoch::new(epoch),
+        session: SessionId(42),
         secret: Secret::new(43),
-        generation,
+        generation: Generation::new(generation),
         ttl_ms: 10_000,
         standing,
     }
@@ -211,18 +220,32 @@ pub(super) fn welcome_as(epoch: u64, generation: u64, standing: Standing) -> Ser
 
 pub(super) fn queued(request: u64, position: u64) -> ServerMessage {
     let ticket = Ticket { epoch: 3, arrival: request };
-    ServerMessage::Queued { request, position, ticket }
+    ServerMessage::Queued { request: RequestId::new(request), position, ticket }
 }
 
 pub(super) fn grant(request: u64, token: u64) -> ServerMessage {
-    ServerMessage::Grant { request, token, seal: Seal::new(u128::from(token) << 64) }
+    ServerMessage::Grant {
+        request: RequestId::new(request),
+        token: FencingToken::new(token),
+        seal: Seal::new(u128::from(token) << 64),
+    }
 }
 
 pub(super) fn rejected(request: u64, code: RejectionCode) -> ServerMessage {
     let (code, message) = (code.number(), "for a test".to_owned());
-    ServerMessage::Rejected { cycle: vec![], request, code, message, lock: None }
+    ServerMessage::Rejected {
+        cycle: vec![],
+        request: RequestId::new(request),
+        code: RejectionCode::from_number(code),
+        message,
+        lock: None,
+    }
 }
 
 pub(super) fn goodbye(code: GoodbyeCode, rejection: u16) -> ServerMessage {
-    ServerMessage::Goodbye { code: code.number(), rejection, message: "for a test".to_owned() }
+    ServerMessage::Goodbye {
+        code,
+        rejection: RejectionCode::from_number(rejection),
+        message: "for a test".to_owned(),
+    }
 }

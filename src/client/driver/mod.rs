@@ -109,7 +109,7 @@ pub(super) struct Driver<C: Connector> {
     /// From their destructors.
     endings: mpsc::UnboundedReceiver<Ending>,
     /// Who is to be told about which request.
-    entries: HashMap<u64, Entry>,
+    entries: HashMap<RequestId, Entry>,
     /// Who is to be told what is seen.
     onlookers: Onlookers,
     /// Tells what becomes of the session.
@@ -316,7 +316,7 @@ impl<C: Connector> Driver<C> {
         let request = self.core.request(ask, self.clock.now());
         let given_up = !asked.begin(request);
         let entry = Entry { hold, answer: Some(answer), positions, released: None, lost: None };
-        self.entries.insert(request.number(), entry);
+        self.entries.insert(request, entry);
         if given_up {
             self.cancel(request);
         }
@@ -327,9 +327,9 @@ impl<C: Connector> Driver<C> {
             Ending::Cancel(request) => self.cancel(request),
             Ending::LookAway(look) => self.look_away(look),
             Ending::Release { request, answer } => {
-                match self.entries.get_mut(&request.number()) {
+                match self.entries.get_mut(&request) {
                     Some(&mut Entry { lost: Some(reason), .. }) => {
-                        self.entries.remove(&request.number());
+                        self.entries.remove(&request);
                         if let Some(answer) = answer {
                             let _ = answer.send(Err(Failure::Lost(reason)));
                         }
@@ -343,7 +343,7 @@ impl<C: Connector> Driver<C> {
     }
 
     fn cancel(&mut self, request: RequestId) {
-        self.entries.remove(&request.number());
+        self.entries.remove(&request);
         self.core.cancel(request);
     }
 
@@ -437,7 +437,7 @@ impl<C: Connector> Driver<C> {
             | Effect::Interrupted { .. }
             | Effect::Unseen { .. } => return,
         };
-        let Some(entry) = self.entries.get(&request.number()) else { return };
+        let Some(entry) = self.entries.get(request) else { return };
         if let Some(until) = until {
             entry.hold.doubt(until);
         }
@@ -457,7 +457,7 @@ impl<C: Connector> Driver<C> {
                 }
             }
             Effect::Granted { request, token } => {
-                if let Some(entry) = self.entries.get_mut(&request.number()) {
+                if let Some(entry) = self.entries.get_mut(&request) {
                     entry.positions = None;
                     entry.hold.granted(token);
                     if let Some(answer) = entry.answer.take() {
@@ -468,22 +468,22 @@ impl<C: Connector> Driver<C> {
             }
             // What is held is held on, by the request that is granted next.
             Effect::Replaced { request } => {
-                self.entries.remove(&request.number());
+                self.entries.remove(&request);
             }
             Effect::Queued { request, position } => {
-                let entry = self.entries.get(&request.number());
+                let entry = self.entries.get(&request);
                 if let Some(positions) = entry.and_then(|entry| entry.positions.as_ref()) {
                     let _ = positions.send(position);
                 }
             }
             Effect::Refused { request, refusal } => {
-                let answer = self.entries.remove(&request.number()).and_then(|e| e.answer);
+                let answer = self.entries.remove(&request).and_then(|e| e.answer);
                 if let Some(answer) = answer {
                     let _ = answer.send(Err(self.failure(refusal)));
                 }
             }
             Effect::Released { request, outcome } => {
-                let released = self.entries.remove(&request.number()).and_then(|e| e.released);
+                let released = self.entries.remove(&request).and_then(|e| e.released);
                 if let Some(released) = released {
                     let _ = released.send(outcome.map_err(|refusal| self.failure(refusal)));
                 }
@@ -491,18 +491,18 @@ impl<C: Connector> Driver<C> {
             // Told already.
             Effect::Doubted { .. } => {}
             Effect::Confirmed { request } => {
-                if let Some(entry) = self.entries.get(&request.number()) {
+                if let Some(entry) = self.entries.get(&request) {
                     entry.hold.confirm();
                 }
             }
             Effect::Lost { request, reason } => {
-                let Some(entry) = self.entries.get_mut(&request.number()) else { return };
+                let Some(entry) = self.entries.get_mut(&request) else { return };
                 if entry.hold.is_given_back() {
                     // The release is on its way to us, and wants to hear of it.
                     entry.lost = Some(reason);
                 } else {
                     self.reporter.lost(entry.hold.token(), reason);
-                    self.entries.remove(&request.number());
+                    self.entries.remove(&request);
                 }
             }
             Effect::Seen { look, answer } => self.show(look, answer),

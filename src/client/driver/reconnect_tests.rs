@@ -8,14 +8,25 @@ use super::fake_server::{
 };
 use super::*;
 use crate::client::HoldState;
-use crate::types::{GoodbyeCode, RejectionCode, Seal, Secret};
+use crate::types::{FencingToken, GoodbyeCode, RejectionCode, RequestId, Seal, Secret, SessionId};
 use crate::wire::{self, Attach, ClientMessage, Held, ServerMessage, Standing};
 
 const GRACE: Standing = Standing::Reopened { grace_ms: 10_250 };
 
 fn account(to: u64, held: &[(u64, u64)], waiting: &[u64]) -> ClientMessage {
-    let held = held.iter().map(|&(request, token)| Held { request, token }).collect();
-    ClientMessage::Account(wire::Account { from: 1, to, held, waiting: waiting.to_vec() })
+    let held = held
+        .iter()
+        .map(|&(request, token)| Held {
+            request: RequestId::new(request),
+            token: FencingToken::new(token),
+        })
+        .collect();
+    ClientMessage::Account(wire::Account {
+        from: RequestId(1),
+        to: RequestId::new(to),
+        held,
+        waiting: waiting.iter().copied().map(RequestId).collect(),
+    })
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,7 +80,7 @@ async fn a_request_waits_through_cuts_and_crashes() {
     let request = tokio::spawn(client.lock("printer").into_future());
     assert!(matches!(
         server.hear().await,
-        ClientMessage::Request(wire::Request { request: 1, .. })
+        ClientMessage::Request(wire::Request { request: RequestId(1), .. })
     ));
     server.say(&[queued(1, 3)]).await;
     sleep(Duration::from_millis(1)).await;
@@ -84,8 +95,9 @@ async fn a_request_waits_through_cuts_and_crashes() {
         ClientMessage::Hello(wire::Hello { attach: Attach::Resume { .. }, .. })
     ));
     server.say(&[welcome_as(4, 2, GRACE)]).await;
-    let ClientMessage::Request(wire::Request { request: 1, ticket: Some(ticket), .. }) =
-        server.hear().await
+    let ClientMessage::Request(wire::Request {
+        request: RequestId(1), ticket: Some(ticket), ..
+    }) = server.hear().await
     else {
         panic!()
     };
@@ -102,7 +114,7 @@ async fn a_crashed_server_gives_back_what_is_reclaimed() {
     let mut server = harbour.resumed(2, GRACE).await;
     let reclaim = server.hear().await;
     assert!(
-        matches!(reclaim, ClientMessage::Reclaim(wire::Reclaim { request: 1, token: 7, seal, .. }) if seal == Seal::new(7 << 64))
+        matches!(reclaim, ClientMessage::Reclaim(wire::Reclaim { request: RequestId(1), token: FencingToken(7), seal, .. }) if seal == Seal::new(7 << 64))
     );
     sleep(Duration::from_millis(1)).await;
     assert_eq!(guard.state(), HoldState::Jeopardy);
@@ -140,13 +152,13 @@ async fn a_refused_reclaim_tells_the_holder_why() {
 async fn a_release_is_answered_over_the_next_connection() {
     let (mut harbour, mut server, _client, guard) = Harbour::with_guard().await;
     let release = tokio::spawn(guard.release());
-    let expected = ClientMessage::Release { request: 1, token: 7 };
+    let expected = ClientMessage::Release { request: RequestId(1), token: FencingToken(7) };
     assert_eq!(server.hear().await, expected);
     drop(server);
     let mut server = harbour.resumed(2, Standing::Resumed).await;
     assert_eq!(server.hear().await, expected);
     assert_eq!(server.hear().await, account(1, &[], &[]));
-    server.say(&[ServerMessage::Released { request: 1 }]).await;
+    server.say(&[ServerMessage::Released { request: RequestId(1) }]).await;
     release.await.unwrap().unwrap();
 }
 
@@ -216,7 +228,7 @@ async fn a_session_that_is_over_is_followed_by_another() {
         protocol,
         server: name,
         epoch,
-        session,
+        session: SessionId::new(session),
         secret,
         generation,
         ttl_ms,
@@ -296,7 +308,7 @@ async fn a_draining_server_loses_nobody_who_comes_back() {
     server.say(&[welcome_as(4, 2, Standing::Resumed)]).await;
     assert!(matches!(
         server.hear().await,
-        ClientMessage::Reclaim(wire::Reclaim { request: 1, .. })
+        ClientMessage::Reclaim(wire::Reclaim { request: RequestId(1), .. })
     ));
     assert_eq!(server.hear().await, account(2, &[(1, 7)], &[]));
     server.say(&[grant(1, 7)]).await;

@@ -6,7 +6,9 @@ use super::fake_server::{FakeServer, Harbour, goodbye, welcome_as};
 use super::*;
 use crate::client::shared::SESSION_EVENTS_MAX;
 use crate::client::{SessionEvent, SessionEvents};
-use crate::types::{FencingToken, GoodbyeCode, RejectionCode, Secret};
+use crate::types::{
+    FencingToken, GoodbyeCode, LostReason, RejectionCode, RequestId, Secret, SessionId,
+};
 use crate::wire::{self, Attach, ClientMessage, ServerMessage, Standing};
 
 /// The next event, in a word and what matters of it.
@@ -56,7 +58,7 @@ async fn silence_is_jeopardy_and_then_every_grant_is_lost() {
     let third = server.grant_next(&client, 9).await;
     let mut events = client.events();
     let released = tokio::spawn(third.release());
-    assert!(matches!(server.hear().await, ClientMessage::Release { request: 3, .. }));
+    assert!(matches!(server.hear().await, ClientMessage::Release { request: RequestId(3), .. }));
     assert_eq!(next(&mut events).await, "jeopardy");
     assert!(first.is_held() && second.is_held());
     assert_eq!(all(&mut events).await, ["lost 7 Expired", "lost 8 Expired"]);
@@ -68,7 +70,13 @@ async fn a_lock_that_is_taken_away_is_told_with_its_token() {
     let (mut server, client, _guard) = FakeServer::with_guard().await;
     let mut events = client.events();
     let reason = LostReason::Revoked.number();
-    server.say(&[ServerMessage::Lost { request: 1, token: 7, reason }]).await;
+    server
+        .say(&[ServerMessage::Lost {
+            request: RequestId::new(1),
+            token: FencingToken::new(7),
+            reason: LostReason::from_number(reason),
+        }])
+        .await;
     let lost = events.next().await;
     assert!(
         matches!(lost, Some(SessionEvent::Lost { token, reason: LostReason::Revoked }) if token == FencingToken::new(7)),
@@ -90,7 +98,7 @@ async fn a_session_that_is_over_is_another_connected() {
     assert_eq!(attach, Attach::New);
     let mut welcome = welcome_as(3, 1, Standing::Opened);
     if let ServerMessage::Welcome { session, secret, .. } = &mut welcome {
-        (*session, *secret) = (99, Secret::new(1));
+        (*session, *secret) = (SessionId(99), Secret::new(1));
     }
     server.say(&[welcome]).await;
     assert_eq!(all(&mut events).await, ["lost 7 Expired", "connected 99"]);
@@ -117,7 +125,13 @@ async fn who_does_not_read_holds_nobody_up_and_is_told_how_much_it_missed() {
     for token in 1..=(SESSION_EVENTS_MAX as u64 + more) {
         let _guard = server.grant_next(&client, token).await;
         let (request, reason) = (token, LostReason::Revoked.number());
-        server.say(&[ServerMessage::Lost { request, token, reason }]).await;
+        server
+            .say(&[ServerMessage::Lost {
+                request: RequestId::new(request),
+                token: FencingToken::new(token),
+                reason: LostReason::from_number(reason),
+            }])
+            .await;
         tokio::time::sleep(Duration::from_millis(1)).await;
         // A keep-alive now and then, and the release of what is lost already.
         while let Some(Some(Ok(messages))) = server.reader.next().now_or_never() {

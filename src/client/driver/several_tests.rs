@@ -4,7 +4,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::fake_server::{FakeServer, grant, rejected};
 use super::*;
-use crate::types::RejectionCode;
+use crate::types::{FencingToken, OwnerId, RejectionCode, RequestId, SessionId};
 use crate::wire::{self, Claim, ClientMessage, CycleLink, Mode, ServerMessage, Wait};
 
 fn claim(name: &str, mode: Mode) -> Claim {
@@ -14,7 +14,7 @@ fn claim(name: &str, mode: Mode) -> Claim {
 /// The owner and the claims of what the client asks for next.
 async fn asked(server: &mut FakeServer) -> (u64, SmallVec<[Claim; 1]>) {
     match server.hear().await {
-        ClientMessage::Request(wire::Request { owner, claims, .. }) => (owner, claims),
+        ClientMessage::Request(wire::Request { owner, claims, .. }) => (owner.number(), claims),
         other => panic!("{other:?}"),
     }
 }
@@ -42,7 +42,10 @@ async fn several_locks_are_one_request_with_one_guard_and_one_token() {
     let names: Vec<_> = guard.names().iter().map(crate::types::LockName::as_str).collect();
     assert_eq!((names, guard.token().number()), (vec!["b", "a", "c", "d", "e"], 7));
     drop(guard);
-    assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
+    assert_eq!(
+        server.hear().await,
+        ClientMessage::Release { request: RequestId(1), token: FencingToken(7) }
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -52,8 +55,11 @@ async fn several_locks_may_be_held_for_as_long_as_work_runs() {
     let run = tokio::spawn(run);
     server.hear().await;
     server.say(&[grant(1, 7)]).await;
-    assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
-    server.say(&[ServerMessage::Released { request: 1 }]).await;
+    assert_eq!(
+        server.hear().await,
+        ClientMessage::Release { request: RequestId(1), token: FencingToken(7) }
+    );
+    server.say(&[ServerMessage::Released { request: RequestId(1) }]).await;
     assert_eq!(run.await.unwrap().unwrap(), 2);
 }
 
@@ -86,7 +92,7 @@ async fn what_cannot_be_asked_for_together_is_refused_by_name_before_anything_is
 async fn owners_are_numbered_from_1_and_whoever_is_none_is_0() {
     let (mut server, client) = FakeServer::with_client().await;
     let (first, second) = (client.owner(), client.clone().owner());
-    assert_eq!((first.number(), second.number()), (1, 2));
+    assert_eq!((first.id(), second.id()), (OwnerId(1), OwnerId(2)));
     let requests = [
         first.lock("a"),
         second.lock("a"),
@@ -108,10 +114,10 @@ async fn owners_are_numbered_from_1_and_whoever_is_none_is_0() {
 #[tokio::test(start_paused = true)]
 async fn a_deadlock_is_told_as_a_circle_with_a_way_out() {
     let link = |identity: &str, owner, lock: &str, held_with| CycleLink {
-        session: 42,
+        session: SessionId(42),
         identity: identity.to_owned(),
         owner,
-        request: 9,
+        request: RequestId(9),
         lock: lock.to_owned(),
         held_with,
     };
@@ -119,12 +125,18 @@ async fn a_deadlock_is_told_as_a_circle_with_a_way_out() {
     let request = tokio::spawn(client.owner().lock("right").into_future());
     server.hear().await;
     let cycle = vec![
-        link("ann@a:1", 1, "right", 7),
-        link("ann@a:1", 2, "up", 0),
-        link("bob@b:2", 0, "left", 5),
+        link("ann@a:1", OwnerId(1), "right", 7),
+        link("ann@a:1", OwnerId(2), "up", 0),
+        link("bob@b:2", OwnerId(0), "left", 5),
     ];
     let (code, message) = (RejectionCode::Deadlock.number(), String::new());
-    let deadlock = ServerMessage::Rejected { request: 1, code, message, lock: None, cycle };
+    let deadlock = ServerMessage::Rejected {
+        request: RequestId(1),
+        code: RejectionCode::from_number(code),
+        message,
+        lock: None,
+        cycle,
+    };
     server.say(&[deadlock]).await;
     let error = request.await.unwrap().unwrap_err();
     assert!(matches!(&error, Error::Deadlock { cycle } if cycle.len() == 3), "{error:?}");
@@ -160,7 +172,10 @@ async fn a_semaphore_is_a_lock_of_so_many_permits() {
     assert_eq!(asked(&mut server).await.1, permits(3));
     server.say(&[grant(1, 7)]).await;
     assert!(many.await.unwrap().unwrap().is_held());
-    assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
+    assert_eq!(
+        server.hear().await,
+        ClientMessage::Release { request: RequestId(1), token: FencingToken(7) }
+    );
     for (answer, is_some) in [(rejected(2, RejectionCode::Busy), false), (grant(3, 8), true)] {
         let semaphore = semaphore.clone();
         let one = tokio::spawn(async move { semaphore.try_acquire().await });

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::fake_server::{FakeServer, builder, goodbye, grant, queued, rejected};
 use super::*;
 use crate::client::HoldState;
-use crate::types::{GoodbyeCode, RejectionCode};
+use crate::types::{FencingToken, GoodbyeCode, LostReason, RejectionCode, RequestId};
 use crate::wire::{self, ClientMessage, LockStatus, ServerMessage, Wait};
 
 #[tokio::test(start_paused = true)]
@@ -69,7 +69,10 @@ async fn a_grant_that_is_looked_at_too_late_is_a_loss() {
     sleep(Duration::from_millis(1)).await;
     time_passes_unnoticed(Duration::from_secs(10)).await;
     assert!(matches!(request.await, Err(Error::Lost { reason: LostReason::Expired, .. })));
-    assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
+    assert_eq!(
+        server.hear().await,
+        ClientMessage::Release { request: RequestId(1), token: FencingToken(7) }
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -88,8 +91,10 @@ async fn run_does_not_call_done_what_ended_after_the_lease() {
 #[tokio::test(start_paused = true)]
 async fn a_release_on_its_way_to_the_driver_hears_of_the_loss_that_came_before() {
     let (mut server, _client, guard) = FakeServer::with_guard().await;
-    let reason = LostReason::Revoked.number();
-    server.say(&[ServerMessage::Lost { request: 1, token: 7, reason }]).await;
+    let reason = LostReason::Revoked;
+    server
+        .say(&[ServerMessage::Lost { request: RequestId(1), token: FencingToken(7), reason }])
+        .await;
     let outcome = guard.release().await;
     assert!(matches!(outcome, Err(Error::Lost { reason: LostReason::Revoked, .. })), "{outcome:?}");
 }
@@ -101,12 +106,12 @@ async fn a_dropped_request_is_cancelled() {
     assert!(timeout(Duration::from_millis(1), request).await.is_err());
     assert!(matches!(
         server.hear().await,
-        ClientMessage::Request(wire::Request { request: 1, .. })
+        ClientMessage::Request(wire::Request { request: RequestId(1), .. })
     ));
-    assert_eq!(server.hear().await, ClientMessage::Cancel { request: 1 });
+    assert_eq!(server.hear().await, ClientMessage::Cancel { request: RequestId(1) });
     // The grant that crosses it is nobody's, and harms nobody.
     let grant = grant(1, 7);
-    server.say(&[grant, ServerMessage::Cancelled { request: 1 }]).await;
+    server.say(&[grant, ServerMessage::Cancelled { request: RequestId(1) }]).await;
     let guard = server.grant_next(&client, 8).await;
     assert_eq!(guard.token().number(), 8);
 }
@@ -118,12 +123,12 @@ async fn a_grant_that_was_delivered_to_nobody_is_cancelled() {
     assert!(futures_util::future::poll_immediate(&mut request).await.is_none());
     assert!(matches!(
         server.hear().await,
-        ClientMessage::Request(wire::Request { request: 1, .. })
+        ClientMessage::Request(wire::Request { request: RequestId(1), .. })
     ));
     server.say(&[grant(1, 7)]).await;
     sleep(Duration::from_millis(1)).await;
     drop(request);
-    assert_eq!(server.hear().await, ClientMessage::Cancel { request: 1 });
+    assert_eq!(server.hear().await, ClientMessage::Cancel { request: RequestId(1) });
 }
 
 #[tokio::test(start_paused = true)]
@@ -140,12 +145,15 @@ async fn a_dropped_guard_is_released_before_anything_asked_later() {
     let (mut server, client, guard) = FakeServer::with_guard().await;
     drop(guard);
     let again = tokio::spawn(async move { client.try_lock("printer").await });
-    assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
+    assert_eq!(
+        server.hear().await,
+        ClientMessage::Release { request: RequestId(1), token: FencingToken(7) }
+    );
     assert!(matches!(
         server.hear().await,
-        ClientMessage::Request(wire::Request { request: 2, wait: Wait::Never, .. })
+        ClientMessage::Request(wire::Request { request: RequestId(2), wait: Wait::Never, .. })
     ));
-    server.say(&[ServerMessage::Released { request: 1 }]).await;
+    server.say(&[ServerMessage::Released { request: RequestId(1) }]).await;
     server.say(&[grant(2, 8)]).await;
     assert!(again.await.unwrap().unwrap().is_some());
 }
@@ -159,7 +167,10 @@ async fn a_release_that_is_given_up_half_way_gives_the_lock_back_all_the_same() 
             assert!(futures_util::future::poll_immediate(&mut release).await.is_none());
         }
         drop(release);
-        assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
+        assert_eq!(
+            server.hear().await,
+            ClientMessage::Release { request: RequestId::new(1), token: FencingToken::new(7) }
+        );
         drop(client);
     }
 }
@@ -178,8 +189,11 @@ async fn a_close_that_is_given_up_half_way_ends_the_session_all_the_same() {
 async fn release_reports_what_the_server_says() {
     let (mut server, client, guard) = FakeServer::with_guard().await;
     let release = tokio::spawn(guard.release());
-    assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
-    server.say(&[ServerMessage::Released { request: 1 }]).await;
+    assert_eq!(
+        server.hear().await,
+        ClientMessage::Release { request: RequestId(1), token: FencingToken(7) }
+    );
+    server.say(&[ServerMessage::Released { request: RequestId(1) }]).await;
     release.await.unwrap().unwrap();
 
     let guard = server.grant_next(&client, 8).await;
@@ -353,7 +367,10 @@ async fn a_guard_outlives_its_client_and_the_last_handle_says_goodbye() {
     server.say(&[ServerMessage::KeptAlive { sequence }]).await;
     assert!(guard.is_held());
     drop(guard);
-    assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
+    assert_eq!(
+        server.hear().await,
+        ClientMessage::Release { request: RequestId(1), token: FencingToken(7) }
+    );
     assert_eq!(server.hear().await, ClientMessage::Goodbye);
     assert!(server.sees_end().await);
 }
@@ -390,10 +407,13 @@ async fn run_releases_when_the_work_is_done() {
     let run = tokio::spawn(run);
     server.hear().await;
     server.say(&[grant(1, 7)]).await;
-    assert_eq!(server.hear().await, ClientMessage::Release { request: 1, token: 7 });
+    assert_eq!(
+        server.hear().await,
+        ClientMessage::Release { request: RequestId(1), token: FencingToken(7) }
+    );
     sleep(Duration::from_millis(1)).await;
     assert!(!run.is_finished(), "the lock is not free yet");
-    server.say(&[ServerMessage::Released { request: 1 }]).await;
+    server.say(&[ServerMessage::Released { request: RequestId(1) }]).await;
     assert_eq!(run.await.unwrap().unwrap(), 7);
 }
 
@@ -409,8 +429,10 @@ async fn run_stops_the_work_when_the_lock_is_lost() {
     let run = tokio::spawn(run);
     server.hear().await;
     server.say(&[grant(1, 7)]).await;
-    let reason = LostReason::Revoked.number();
-    server.say(&[ServerMessage::Lost { request: 1, token: 7, reason }]).await;
+    let reason = LostReason::Revoked;
+    server
+        .say(&[ServerMessage::Lost { request: RequestId(1), token: FencingToken(7), reason }])
+        .await;
     let error = run.await.unwrap().unwrap_err();
     assert!(matches!(error, Error::Lost { reason: LostReason::Revoked, .. }));
     assert_eq!(Arc::strong_count(&dropped), 1);
@@ -420,8 +442,10 @@ async fn run_stops_the_work_when_the_lock_is_lost() {
 async fn a_loss_wakes_all_who_wait_for_it_and_a_release_wakes_nobody() {
     let (mut server, client, guard) = FakeServer::with_guard().await;
     let losses = [tokio::spawn(guard.lost()), tokio::spawn(guard.lost())];
-    let reason = LostReason::Revoked.number();
-    server.say(&[ServerMessage::Lost { request: 1, token: 7, reason }]).await;
+    let reason = LostReason::Revoked;
+    server
+        .say(&[ServerMessage::Lost { request: RequestId(1), token: FencingToken(7), reason }])
+        .await;
     for loss in losses {
         assert_eq!(loss.await.unwrap(), LostReason::Revoked);
     }
@@ -442,8 +466,10 @@ async fn a_server_that_does_not_read_cannot_keep_a_loss_from_us() {
     let requests: Vec<_> =
         (0..2_000).map(|_| tokio::spawn(client.lock("x".repeat(200)).into_future())).collect();
     sleep(Duration::from_millis(1)).await;
-    let reason = LostReason::Revoked.number();
-    server.say(&[ServerMessage::Lost { request: 1, token: 7, reason }]).await;
+    let reason = LostReason::Revoked;
+    server
+        .say(&[ServerMessage::Lost { request: RequestId(1), token: FencingToken(7), reason }])
+        .await;
     assert_eq!(guard.lost().await, LostReason::Revoked);
     drop(requests);
 }
@@ -460,10 +486,18 @@ async fn a_busy_lock_is_told_with_what_the_server_knows() {
         waiters: Vec::new(),
         waiter_count: 4,
     };
-    let code = RejectionCode::Busy.number();
+    let code = RejectionCode::Busy;
     let message = String::new();
     let lock = Some(Box::new(lock));
-    server.say(&[ServerMessage::Rejected { cycle: vec![], request: 1, code, message, lock }]).await;
+    server
+        .say(&[ServerMessage::Rejected {
+            cycle: vec![],
+            request: RequestId(1),
+            code,
+            message,
+            lock,
+        }])
+        .await;
     let error = request.await.unwrap().unwrap_err();
     assert!(matches!(error, Error::Busy { lock } if lock.waiter_count == 4));
 }

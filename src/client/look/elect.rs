@@ -52,9 +52,9 @@ impl Leadership {
         let now = Instant::now();
         Self::LedBy(Leader {
             value: holder.note,
-            token: FencingToken::new(holder.token),
+            token: holder.token,
             identity: holder.identity,
-            session: SessionId::new(holder.session),
+            session: holder.session,
             since: now.checked_sub(Duration::from_millis(holder.held_ms)).unwrap_or(now),
         })
     }

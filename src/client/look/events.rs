@@ -150,7 +150,7 @@ impl Source for Listener {
             };
             match message {
                 ServerMessage::Event { at_ms, session, identity, request, claims, what } => {
-                    let (session, request) = (SessionId::new(session), RequestId::new(request));
+                    let (session, request) = (session, request);
                     let happened = Happened { at_ms, session, identity, request, claims, what };
                     return Ok(Event::Happened(happened));
                 }

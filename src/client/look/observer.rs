@@ -241,7 +241,7 @@ impl Observer {
     ///
     /// If this is dropped before it is done, the lock may have been taken away or not.
     pub async fn revoke(&self, name: impl AsRef<str>, token: FencingToken) -> Result<(), Error> {
-        let (name, token) = (lock_name(name.as_ref())?, token.number());
+        let (name, token) = (lock_name(name.as_ref())?, token);
         match self.shared.look(Look::Revoke { name, token }).await? {
             ServerMessage::Revoked { .. } => Ok(()),
             other => Err(self.shared.out_of_place(&other)),

@@ -14,6 +14,7 @@ use crate::client::error::Error;
 use crate::client::process::Own;
 use crate::client::shared::{Interest, NewLook, News, Shared};
 use crate::client::within::within;
+use crate::types::{FencingToken, RequestId, SessionId};
 
 /// How a watched lock was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,7 +173,7 @@ fn news_of(message: ServerMessage, shared: &Shared) -> Result<LockState, Error> 
 #[derive(Debug, PartialEq, Eq)]
 struct Holders {
     /// By session, request, token and mode, the first few.
-    listed: Vec<(u128, u64, u64, Mode)>,
+    listed: Vec<(SessionId, RequestId, FencingToken, Mode)>,
     /// How many there were.
     count: u64,
 }

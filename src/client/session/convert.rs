@@ -174,7 +174,7 @@ pub(in crate::client) async fn convert(
     if claims == before.claims {
         return Ok(guard);
     }
-    let converts = Some(guard.request().number());
+    let converts = Some(guard.request());
     let wait = patience.wait();
     let as_before = (*before).clone();
     // What is held is in nobody's place.

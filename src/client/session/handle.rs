@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::types::{Epoch, SessionId, Ttl};
+use crate::types::{Epoch, Generation, OwnerId, SessionId, Ttl};
 use crate::wire::LockStatus;
 
 use super::events::SessionEvents;
@@ -79,7 +79,7 @@ impl Client {
 
     /// A request for the lock `name`: await it, or say first how it is wanted.
     pub fn lock(&self, name: impl AsRef<str>) -> LockRequest {
-        LockRequest::new(Arc::clone(&self.shared), 0, name.as_ref())
+        LockRequest::new(Arc::clone(&self.shared), OwnerId(0), name.as_ref())
     }
 
     /// Takes the lock `name` alone if it is free now; `None` if it is not.
@@ -102,7 +102,7 @@ impl Client {
     where
         Names: IntoIterator<Item: AsRef<str>>,
     {
-        LockAllRequest::new(Arc::clone(&self.shared), 0, names)
+        LockAllRequest::new(Arc::clone(&self.shared), OwnerId(0), names)
     }
 
     /// Somebody new within this client, who holds and waits on its own account, and so can be told of
@@ -241,7 +241,7 @@ impl Client {
 
     /// Counts the connections of the session, from 1. It has grown whenever the client was away and is
     /// back: others may have passed its requests that wait meanwhile.
-    pub fn generation(&self) -> u64 {
+    pub fn generation(&self) -> Generation {
         self.welcome().generation
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::types::{GoodbyeCode, RejectionCode, Secret, SessionId, Ttl};
+use crate::types::{Generation, GoodbyeCode, RejectionCode, Secret, SessionId, Ttl};
 
 use super::handle::Client;
 use crate::client::connect::{Opening, default_introduction};
@@ -41,7 +41,7 @@ pub struct SessionKey {
     /// What proves that it is ours.
     secret: Secret,
     /// The greatest generation that a connection for it is known to have had.
-    generation: u64,
+    generation: Generation,
     /// The length of its lease, as its Welcome said: who comes back asks for the same.
     ttl: Ttl,
 }
@@ -64,10 +64,10 @@ impl SessionKey {
     pub(in crate::client) fn new(
         session: SessionId,
         secret: Secret,
-        generation: u64,
+        generation: Generation,
         ttl: Ttl,
     ) -> Self {
-        Self { session, secret, generation: generation.saturating_add(GENERATION_LEAP), ttl }
+        Self { session, secret, generation: generation.leap(GENERATION_LEAP), ttl }
     }
 
     /// The key as bytes, for a pipe that nobody else reads.
@@ -76,7 +76,7 @@ impl SessionKey {
         let parts = [
             &self.session.number().to_le_bytes()[..],
             &self.secret.reveal().to_le_bytes(),
-            &self.generation.to_le_bytes(),
+            &self.generation.number().to_le_bytes(),
             &self.ttl.as_millis().to_le_bytes(),
         ];
         for (to, from) in bytes.iter_mut().zip(parts.into_iter().flatten()) {
@@ -95,7 +95,7 @@ impl SessionKey {
         Some(Self {
             session: SessionId::new(u128::from_le_bytes(*session)),
             secret: Secret::new(u128::from_le_bytes(*secret)),
-            generation: u64::from_le_bytes(*generation),
+            generation: Generation::new(u64::from_le_bytes(*generation)),
             ttl: Ttl::new(ttl).ok()?,
         })
     }
@@ -120,10 +120,10 @@ impl SessionKey {
     ) -> Result<(), Error> {
         let servers = servers.into().checked()?;
         // An attempt whose answer did not come may have been heard.
-        self.generation = self.generation.saturating_add(1);
+        self.generation = self.generation.leap(1);
         let Self { session, secret, generation, ttl } = *self;
-        let before = generation.saturating_sub(1);
-        let purpose = Purpose::End { session: session.number(), secret, generation: before };
+        let before = Generation(generation.number().saturating_sub(1));
+        let purpose = Purpose::End { session, secret, generation: before };
         let closed = async {
             let introduction = Introduction { ttl: Some(ttl), ..default_introduction() };
             let opening = Opening::with_timeout(timeout);
@@ -169,7 +169,7 @@ mod tests {
             let mut bytes = BytesMut::new();
             for mut answer in answers(&hello) {
                 if let ServerMessage::Welcome { session, standing, .. } = &mut answer {
-                    (*session, *standing) = (key().session.number(), Standing::Resumed);
+                    (*session, *standing) = (key().session, Standing::Resumed);
                 }
                 wire::encode_frame(&answer, &mut bytes).unwrap();
             }
@@ -178,7 +178,7 @@ mod tests {
         }
         let ClientMessage::Hello(wire::Hello { attach, .. }) = hello else { panic!("{hello:?}") };
         let Attach::Resume { generation, .. } = attach else { panic!("{attach:?}") };
-        generation
+        generation.number()
     }
 
     #[tokio::test]
@@ -196,7 +196,12 @@ mod tests {
     }
 
     fn key() -> SessionKey {
-        SessionKey::new(SessionId::new(7 << 100), Secret::new(u128::MAX - 5), 3, Ttl::default())
+        SessionKey::new(
+            SessionId::new(7 << 100),
+            Secret::new(u128::MAX - 5),
+            Generation(3),
+            Ttl::default(),
+        )
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::guard::LockGuard;
 use super::request::{LockAllRequest, LockRequest, unless_busy};
 use crate::client::error::Error;
 use crate::client::shared::Shared;
+use crate::types::OwnerId;
 
 /// One thread of control, as the coordinator sees it: a task, a thread, a job. Made by
 /// [`Client::owner`](crate::Client::owner); clones are the same owner.
@@ -51,24 +52,24 @@ use crate::client::shared::Shared;
 pub struct Owner {
     /// Whom to ask.
     shared: Arc<Shared>,
-    /// Its number within the client, from 1.
-    number: u64,
+    /// Its id within the client, from 1.
+    id: OwnerId,
 }
 
 impl Owner {
     pub(in crate::client) fn new(shared: &Arc<Shared>) -> Self {
-        Self { shared: Arc::clone(shared), number: shared.next_owner() }
+        Self { shared: Arc::clone(shared), id: shared.next_owner() }
     }
 
     /// Its number, by which others see it: in [`Error::Deadlock`] and in what a lock's
     /// [status](crate::Client::status) says. Different from that of every other owner of the client.
-    pub fn number(&self) -> u64 {
-        self.number
+    pub fn id(&self) -> OwnerId {
+        self.id
     }
 
     /// A request for the lock `name`; see [`Client::lock`](crate::Client::lock).
     pub fn lock(&self, name: impl AsRef<str>) -> LockRequest {
-        LockRequest::new(Arc::clone(&self.shared), self.number, name.as_ref())
+        LockRequest::new(Arc::clone(&self.shared), self.id, name.as_ref())
     }
 
     /// Takes the lock `name` alone if it is free now; see [`Client::try_lock`](crate::Client::try_lock).
@@ -90,6 +91,6 @@ impl Owner {
     where
         Names: IntoIterator<Item: AsRef<str>>,
     {
-        LockAllRequest::new(Arc::clone(&self.shared), self.number, names)
+        LockAllRequest::new(Arc::clone(&self.shared), self.id, names)
     }
 }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::Mode;
+use crate::types::{Mode, OwnerId};
 
 use super::guard::LockGuard;
 use super::terms::{Patience, Terms};
@@ -55,7 +55,7 @@ pub struct LockRequest {
 }
 
 impl LockRequest {
-    pub(in crate::client) fn new(shared: Arc<Shared>, owner: u64, name: &str) -> Self {
+    pub(in crate::client) fn new(shared: Arc<Shared>, owner: OwnerId, name: &str) -> Self {
         let mut terms = Terms::new(shared, owner);
         terms.claim(name, Mode::Exclusive);
         Self { terms }
@@ -129,7 +129,7 @@ pub struct LockAllRequest {
 }
 
 impl LockAllRequest {
-    pub(in crate::client) fn new<Names>(shared: Arc<Shared>, owner: u64, names: Names) -> Self
+    pub(in crate::client) fn new<Names>(shared: Arc<Shared>, owner: OwnerId, names: Names) -> Self
     where
         Names: IntoIterator<Item: AsRef<str>>,
     {

@@ -6,6 +6,7 @@ use super::guard::LockGuard;
 use super::request::{LockRequest, unless_busy};
 use crate::client::error::Error;
 use crate::client::shared::Shared;
+use crate::types::OwnerId;
 
 /// A semaphore with a number of permits, shared by all clients that name it; made by
 /// [`Client::semaphore`](crate::Client::semaphore).
@@ -48,7 +49,8 @@ impl Semaphore {
 
     /// A request for `permits` of them, all or none.
     pub fn acquire_many(&self, permits: u32) -> LockRequest {
-        LockRequest::new(Arc::clone(&self.shared), 0, &self.name).permits(permits, self.permits)
+        LockRequest::new(Arc::clone(&self.shared), OwnerId(0), &self.name)
+            .permits(permits, self.permits)
     }
 
     /// Takes one permit if there is one now and nobody waits; `None` if not.

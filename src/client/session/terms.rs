@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use crate::types::{
-    AT_LEAST_MAX, CLAIMS_MAX, Claim, Claims, LOCK_DELAY_MAX, LockName, Mode, Note, PermitsError,
-    RejectionCode, RequestId,
+    AT_LEAST_MAX, CLAIMS_MAX, Claim, Claims, LOCK_DELAY_MAX, LockName, Mode, Note, OwnerId,
+    PermitsError, RejectionCode, RequestId,
 };
 use crate::wire;
 
@@ -51,7 +51,7 @@ pub(in crate::client) struct Terms {
     /// Whom to ask.
     shared: Arc<Shared>,
     /// Who asks, within the session; 0: nobody but this request.
-    owner: u64,
+    owner: OwnerId,
     /// What for; what was no claim is not among them.
     claims: Vec<Claim>,
     /// How long to wait.
@@ -72,7 +72,7 @@ pub(in crate::client) struct Terms {
 }
 
 impl Terms {
-    pub(in crate::client) fn new(shared: Arc<Shared>, owner: u64) -> Self {
+    pub(in crate::client) fn new(shared: Arc<Shared>, owner: OwnerId) -> Self {
         Self {
             shared,
             owner,

@@ -15,7 +15,7 @@ use crate::engine::{Command, Event, Place, Rejection, Standing};
 use crate::server::chatter::Topic;
 use crate::server::log_lines::{self, Ahead, Who};
 use crate::types::{
-    ConnectionId, Epoch, FencingToken, Generation, GoodbyeCode, Secret, SessionId, Timestamp,
+    ConnectionId, FencingToken, Generation, GoodbyeCode, RequestId, Secret, SessionId, Timestamp,
 };
 use crate::wire::{self, ClientMessage, Extra, Query, ServerMessage};
 
@@ -76,7 +76,7 @@ impl Desk {
                 self.inspect(connection, query_id, query, now);
             }
             ClientMessage::Revoke { query_id, ref name, token } => {
-                self.revoke(connection, query_id, name, FencingToken::new(token), now);
+                self.revoke(connection, query_id, name, token, now);
             }
             ClientMessage::Watch { query_id, ref name } => {
                 self.watch(connection, query_id, name, now);
@@ -90,8 +90,7 @@ impl Desk {
 
     /// Says what the connection is for; the session has seen that it says so once, and first.
     fn hello(&mut self, connection: ConnectionId, hello: &wire::Hello, now: Timestamp) {
-        let epoch_seen = Epoch::new(hello.epoch_seen);
-        let token_seen = FencingToken::new(hello.token_seen);
+        let (epoch_seen, token_seen) = (hello.epoch_seen, hello.token_seen);
         let (role, attach) = match hello::parse(hello, &self.sealer, &mut self.draw) {
             Ok(parsed) => parsed,
             Err((code, reason)) => {
@@ -111,7 +110,7 @@ impl Desk {
             if let Ok(identity) = parse::identity(&hello.identity) {
                 self.connections.name_observer(connection, identity);
             }
-            let (session, secret) = (SessionId::new(0), Secret::new(0));
+            let (session, secret) = (SessionId(0), Secret::new(0));
             let (epoch, generation) = (self.table.epoch(), Generation::default());
             let welcome =
                 render::welcome(epoch, session, secret, generation, None, Standing::Opened);
@@ -138,7 +137,7 @@ impl Desk {
     fn command(
         &mut self,
         connection: ConnectionId,
-        request: u64,
+        request: RequestId,
         now: Timestamp,
         command: impl FnOnce() -> Command,
     ) {
@@ -251,11 +250,11 @@ impl Desk {
             Query::Sessions { cursor } => inspect::sessions(table, query_id, cursor, now, budget),
             Query::Lock { ref name } => match parse::lock_name(name) {
                 Ok(name) => inspect::one_lock(table, query_id, name.as_str(), now, budget),
-                Err(rejection) => render::rejected(query_id, &rejection, None),
+                Err(rejection) => render::refused_query(query_id, &rejection),
             },
             Query::Outlook { ref name } => match parse::lock_name(name) {
                 Ok(name) => inspect::outlook(table, query_id, name.as_str(), now, budget),
-                Err(rejection) => render::rejected(query_id, &rejection, None),
+                Err(rejection) => render::refused_query(query_id, &rejection),
             },
             Query::Outlooks { cursor } => inspect::outlooks(table, query_id, cursor, now, budget),
             Query::Journal => inspect::journal(query_id, &self.counters.keeping),
@@ -283,7 +282,7 @@ impl Desk {
                 self.step(&Event::Revoke { connection, query_id, name, token }, now);
             }
             Err(rejection) => {
-                self.connections.tell(connection, render::rejected(query_id, &rejection, None));
+                self.connections.tell(connection, render::refused_query(query_id, &rejection));
             }
         }
     }

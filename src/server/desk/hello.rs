@@ -8,7 +8,7 @@ use super::connections::Role;
 use super::parse;
 use super::seal::Sealer;
 use crate::engine::{Attach, Rejection};
-use crate::types::{Generation, RejectionCode, SessionId};
+use crate::types::{RejectionCode, SessionId};
 use crate::wire;
 
 /// Why a Hello is refused: the code, and a sentence.
@@ -34,11 +34,9 @@ pub(in crate::server) fn parse(
     let for_role = identity.clone();
     let (id, attach) = match hello.attach {
         wire::Attach::Resume { session, secret, generation } => {
-            let session = SessionId::new(session);
             // Known from the key alone, so that it can be checked in every run (rule G2).
             let proved_in = sealer.run_of_secret(secret, session);
             let proved_in = proved_in.ok_or_else(|| no(Rejection::UnknownSession))?;
-            let generation = Generation::new(generation);
             (session, Attach::Resume { session, proved_in, generation, ttl, linger, identity })
         }
         wire::Attach::New | wire::Attach::Observer => {

@@ -102,7 +102,7 @@ pub(in crate::server) fn status(
     let counts = table.counts();
     ServerStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        epoch: table.epoch().number(),
+        epoch: table.epoch(),
         uptime_ms: render::millis(uptime),
         draining: counts.draining,
         connections: render::count(counters.connections()),
@@ -116,7 +116,7 @@ pub(in crate::server) fn status(
         slow_readers: counters.slow_readers.total(),
         handshake_timeouts: counters.handshake_timeouts.total(),
         connections_refused: counters.connections_refused.total(),
-        last_token: counts.last_token.number(),
+        last_token: counts.last_token,
         grace_ms: table.grace_left().map_or(0, render::millis),
         unsaved_ms: counters.unsaved().map_or(0, render::millis),
     }
@@ -217,9 +217,9 @@ fn foreseen(view: &LockView<'_>, now: Timestamp) -> Option<Outlook> {
     let outlook = view.outlook();
     let render = |after, pause: &Pause| wire::Pause {
         after,
-        session: pause.session.number(),
+        session: pause.session,
         identity: pause.identity.as_str().to_owned(),
-        token: pause.token.number(),
+        token: pause.token,
         granted_ms: render::millis(now.since(pause.since)),
         length_ms: render::millis(pause.length),
         left_ms: render::millis(pause.until.since(now)),
@@ -305,7 +305,7 @@ pub(in crate::server) fn deadlock(
     if cycle.len() < links.len() || links.len() == CYCLE_TOLD_MAX {
         cycle.push(wire::CycleLink::MORE);
     }
-    let (request, code) = (request.number(), rejection.code().number());
+    let code = rejection.code();
     ServerMessage::Rejected { request, code, message, lock: None, cycle }
 }
 
@@ -360,13 +360,13 @@ pub(in crate::server) fn lock(
 
 fn render_holder(view: &HolderView<'_>, now: Timestamp) -> Holder {
     Holder {
-        session: view.session.number(),
+        session: view.session,
         identity: view.identity.as_str().to_owned(),
         peer: address(view.peer),
-        owner: view.owner.number(),
-        request: view.request.number(),
+        owner: view.owner,
+        request: view.request,
         mode: render::mode(view.mode),
-        token: view.token.number(),
+        token: view.token,
         held_ms: render::millis(now.since(view.since)),
         note: view.note.to_owned(),
         connected: view.connected,
@@ -375,11 +375,11 @@ fn render_holder(view: &HolderView<'_>, now: Timestamp) -> Holder {
 
 fn render_waiter(view: &WaiterView<'_>, now: Timestamp) -> Waiter {
     Waiter {
-        session: view.session.number(),
+        session: view.session,
         identity: view.identity.as_str().to_owned(),
         peer: address(view.peer),
-        owner: view.owner.number(),
-        request: view.request.number(),
+        owner: view.owner,
+        request: view.request,
         mode: render::mode(view.mode),
         waiting_ms: render::millis(now.since(view.since)),
         note: view.note.to_owned(),
@@ -388,7 +388,7 @@ fn render_waiter(view: &WaiterView<'_>, now: Timestamp) -> Waiter {
 
 fn session(view: &SessionView<'_>, now: Timestamp) -> SessionStatus {
     SessionStatus {
-        session: view.session.number(),
+        session: view.session,
         identity: view.identity.as_str().to_owned(),
         peer: address(view.peer),
         connected: view.connected,

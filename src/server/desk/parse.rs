@@ -14,7 +14,7 @@ use crate::engine::{
 };
 use crate::types::{
     AT_LEAST_MAX, Claim, Claims, Epoch, FencingToken, Identity, LOCK_DELAY_MAX, LockName, Mode,
-    Note, OwnerId, RequestId, SessionId, Ttl,
+    Note, RequestId, SessionId, Ttl,
 };
 use crate::wire::{self, ClientMessage, Extra};
 
@@ -57,7 +57,7 @@ pub(in crate::server) fn request(
 ) -> Command {
     match parse_request(asked, extras, place) {
         Ok(request) => Command::Request(request),
-        Err(rejection) => Command::Unparsed { request: RequestId::new(asked.request), rejection },
+        Err(rejection) => Command::Unparsed { request: asked.request, rejection },
     }
 }
 
@@ -67,9 +67,9 @@ fn parse_request(
     place: Option<Place>,
 ) -> Result<Request, Rejection> {
     Ok(Request {
-        id: RequestId::new(asked.request),
-        owner: OwnerId::new(asked.owner),
-        converts: asked.converts.map(RequestId::new),
+        id: asked.request,
+        owner: asked.owner,
+        converts: asked.converts,
         wait: wait(asked.wait),
         progress: if asked.progress { Progress::Told } else { Progress::Untold },
         place,
@@ -81,13 +81,13 @@ fn parse_request(
 }
 
 /// What a release means.
-pub(in crate::server) fn release(request: u64, token: u64) -> Command {
-    Command::Release { request: RequestId::new(request), token: FencingToken::new(token) }
+pub(in crate::server) fn release(request: RequestId, token: FencingToken) -> Command {
+    Command::Release { request, token }
 }
 
 /// What a cancel means.
-pub(in crate::server) fn cancel(request: u64) -> Command {
-    Command::Cancel { request: RequestId::new(request) }
+pub(in crate::server) fn cancel(request: RequestId) -> Command {
+    Command::Cancel { request }
 }
 
 /// The command that asks for what was held before a crash, if its seal is that of such a grant of
@@ -100,7 +100,7 @@ pub(in crate::server) fn reclaim(
 ) -> Command {
     match parse_reclaim(asked, extras, session, sealer) {
         Ok(reclaim) => Command::Reclaim(reclaim),
-        Err(rejection) => Command::Unparsed { request: RequestId::new(asked.request), rejection },
+        Err(rejection) => Command::Unparsed { request: asked.request, rejection },
     }
 }
 
@@ -110,12 +110,12 @@ fn parse_reclaim(
     session: Option<SessionId>,
     sealer: &Sealer,
 ) -> Result<Reclaim, Rejection> {
-    let (id, token) = (RequestId::new(asked.request), FencingToken::new(asked.token));
+    let (id, token) = (asked.request, asked.token);
     let mut reclaim = Reclaim {
         id,
         token,
         sealed_in: Epoch::default(),
-        owner: OwnerId::new(asked.owner),
+        owner: asked.owner,
         lock_delay: lock_delay(asked.lock_delay_ms)?,
         at_least: parse_extras(extras)?.at_least,
         note: Note::new(asked.note.as_str()).map_err(Rejection::Note)?,
@@ -137,7 +137,7 @@ pub(in crate::server) fn place(
     sealer: &Sealer,
 ) -> Option<Place> {
     let claims = claims(&asked.claims).ok()?;
-    sealer.place_of(asked.ticket?, session, RequestId::new(asked.request), named(&claims))
+    sealer.place_of(asked.ticket?, session, asked.request, named(&claims))
 }
 
 /// Claims as proofs are about them.
@@ -165,12 +165,12 @@ fn parse_extras(extras: &[Extra]) -> Result<Extras, Rejection> {
 
 /// The command that says what a client knows of.
 pub(in crate::server) fn account(known: &wire::Account) -> Command {
-    let held_of = |held: &wire::Held| (RequestId::new(held.request), FencingToken::new(held.token));
+    let held_of = |held: &wire::Held| (held.request, held.token);
     Command::Account(Account {
-        from: RequestId::new(known.from),
-        to: RequestId::new(known.to),
+        from: known.from,
+        to: known.to,
         held: known.held.iter().map(held_of).collect(),
-        waiting: known.waiting.iter().copied().map(RequestId::new).collect(),
+        waiting: known.waiting.clone(),
     })
 }
 
@@ -229,12 +229,12 @@ mod tests {
 
     use super::*;
     use crate::server::durable::StateKey;
-    use crate::types::{CLAIMS_MAX, ClaimsError, PermitsError, RejectionCode, Seal};
+    use crate::types::{CLAIMS_MAX, ClaimsError, OwnerId, PermitsError, RejectionCode, Seal};
 
     fn asked(claims: SmallVec<[wire::Claim; 1]>) -> wire::Request {
         wire::Request {
-            request: 7,
-            owner: 0,
+            request: RequestId(7),
+            owner: OwnerId(0),
             converts: None,
             wait: wire::Wait::Forever,
             progress: false,
@@ -252,7 +252,7 @@ mod tests {
     fn code(asked: &wire::Request) -> RejectionCode {
         match request(asked, &[], None) {
             Command::Unparsed { request, rejection } => {
-                assert_eq!(request, RequestId::new(7));
+                assert_eq!(request, RequestId(7));
                 rejection.code()
             }
             other => panic!("{other:?}"),
@@ -274,15 +274,15 @@ mod tests {
     #[test]
     fn a_reclaim_without_the_seal_of_its_grant_is_answered_no() {
         let sealer = Sealer::new(StateKey::new(1));
-        let (session, name) = (SessionId::new(5), LockName::new("printer").unwrap());
-        let (token, request) = (FencingToken::new(9), RequestId::new(7));
-        let (grant, run) = (Sealed { session, token, request }, Epoch::new(3));
+        let (session, name) = (SessionId(5), LockName::new("printer").unwrap());
+        let (token, request) = (FencingToken(9), RequestId(7));
+        let (grant, run) = (Sealed { session, token, request }, Epoch(3));
         let seal = sealer.seal(grant, run, iter::once((&name, Mode::Exclusive)));
         let asked = |seal| wire::Reclaim {
-            request: 7,
-            token: 9,
+            request: RequestId(7),
+            token: FencingToken(9),
             seal,
-            owner: 0,
+            owner: OwnerId(0),
             lock_delay_ms: 0,
             note: String::new(),
             claims: smallvec![claim_of("printer", wire::Mode::Exclusive)],
@@ -295,7 +295,7 @@ mod tests {
         }
         let no = [
             reclaim(&asked(Seal::new(seal.reveal() + 1)), &[], Some(session), &sealer),
-            reclaim(&asked(seal), &[], Some(SessionId::new(6)), &sealer),
+            reclaim(&asked(seal), &[], Some(SessionId(6)), &sealer),
             reclaim(&asked(seal), &[], None, &sealer),
         ];
         for no in no {

@@ -75,7 +75,7 @@ impl Desk {
                 if self.counters.chatter.admits(Topic::Revoke, operator.peer) {
                     log_lines::revoke_refused(operator, rejection);
                 }
-                self.connections.tell(connection, render::rejected(query_id, rejection, None));
+                self.connections.tell(connection, render::refused_query(query_id, rejection));
             }
             Effect::Persist(durable) => self.turn.orders.push(Change::Durable(durable)),
             Effect::Record { number, forfeit } => {

@@ -25,10 +25,10 @@ pub(in crate::server) fn welcome(
     ServerMessage::Welcome {
         protocol: PROTOCOL,
         server: SERVER.to_owned(),
-        epoch: epoch.number(),
-        session: session.number(),
+        epoch,
+        session,
         secret,
-        generation: generation.number(),
+        generation,
         ttl_ms: ttl.map_or(0, Ttl::as_millis),
         standing: match standing {
             Standing::Opened => wire::Standing::Opened,
@@ -47,11 +47,10 @@ pub(in crate::server) fn news(
     ticket: impl FnOnce(Ticket) -> wire::Ticket,
     blocking: Option<Box<LockStatus>>,
 ) -> ServerMessage {
-    let request = request.number();
     match news {
         News::Granted { token } => {
             let seal = seal(*token);
-            ServerMessage::Grant { request, token: token.number(), seal }
+            ServerMessage::Grant { request, token: *token, seal }
         }
         News::Queued { position, ticket: place } => {
             let (position, ticket) = (u64::from(*position), ticket(*place));
@@ -60,19 +59,24 @@ pub(in crate::server) fn news(
         News::Released => ServerMessage::Released { request },
         News::Cancelled => ServerMessage::Cancelled { request },
         News::Lost { token, reason } => {
-            ServerMessage::Lost { request, token: token.number(), reason: reason.number() }
+            ServerMessage::Lost { request, token: *token, reason: *reason }
         }
         News::Rejected(rejection) => rejected(request, rejection, blocking),
     }
 }
 
-/// No, to a request or a query.
+/// No, to a query.
+pub(in crate::server) fn refused_query(query_id: u64, rejection: &Rejection) -> ServerMessage {
+    rejected(RequestId::new(query_id), rejection, None)
+}
+
+/// No, to a request.
 pub(in crate::server) fn rejected(
-    request: u64,
+    request: RequestId,
     rejection: &Rejection,
     lock: Option<Box<LockStatus>>,
 ) -> ServerMessage {
-    let code = rejection.code().number();
+    let code = rejection.code();
     ServerMessage::Rejected {
         request,
         code,
@@ -105,9 +109,9 @@ pub(in crate::server) fn event(
         |claim: &Claim| wire::Claim { name: claim.name.as_str().into(), mode: mode(claim.mode) };
     ServerMessage::Event {
         at_ms: at.duration_since(UNIX_EPOCH).map_or(0, millis),
-        session: session.number(),
+        session,
         identity: identity.as_str().to_owned(),
-        request: request.number(),
+        request,
         claims: claims.iter().map(claim).collect(),
         what: happening(what),
     }
@@ -119,26 +123,25 @@ fn happening(what: &Happening) -> wire::Happening {
         Happening::Queued { position } => {
             wire::Happening::Queued { position: u64::from(*position) }
         }
-        Happening::Granted { token } => wire::Happening::Granted { token: token.number() },
-        Happening::Released { token } => wire::Happening::Released { token: token.number() },
+        Happening::Granted { token } => wire::Happening::Granted { token: *token },
+        Happening::Released { token } => wire::Happening::Released { token: *token },
         Happening::Cancelled => wire::Happening::Cancelled,
         Happening::Lost { token, reason } => {
-            wire::Happening::Lost { token: token.number(), reason: reason.number() }
+            wire::Happening::Lost { token: *token, reason: *reason }
         }
-        Happening::Rejected(rejection) => wire::Happening::Rejected {
-            code: rejection.code().number(),
-            message: rejection.to_string(),
-        },
+        Happening::Rejected(rejection) => {
+            wire::Happening::Rejected { code: rejection.code(), message: rejection.to_string() }
+        }
     }
 }
 
 /// One of those who would wait for each other.
 pub(in crate::server) fn cycle_link(link: &CycleLink) -> wire::CycleLink {
     wire::CycleLink {
-        session: link.session.number(),
+        session: link.session,
         identity: link.identity.as_str().to_owned(),
-        owner: link.owner.number(),
-        request: link.request.number(),
+        owner: link.owner,
+        request: link.request,
         lock: link.lock.as_str().to_owned(),
         held_with: link.held_with.map_or(0, FencingToken::number),
     }
@@ -146,16 +149,12 @@ pub(in crate::server) fn cycle_link(link: &CycleLink) -> wire::CycleLink {
 
 /// The last message.
 pub(in crate::server) fn goodbye(code: GoodbyeCode, message: impl Into<String>) -> ServerMessage {
-    ServerMessage::Goodbye { code: code.number(), rejection: 0, message: message.into() }
+    ServerMessage::Goodbye { code, rejection: RejectionCode::NONE, message: message.into() }
 }
 
 /// The last message, to a Hello that is refused.
 pub(in crate::server) fn refused(code: RejectionCode, message: impl Into<String>) -> ServerMessage {
-    ServerMessage::Goodbye {
-        code: GoodbyeCode::Refused.number(),
-        rejection: code.number(),
-        message: message.into(),
-    }
+    ServerMessage::Goodbye { code: GoodbyeCode::Refused, rejection: code, message: message.into() }
 }
 
 /// The last message, to a connection whose session is over.
@@ -167,8 +166,8 @@ pub(in crate::server) fn ended(reason: EndReason) -> ServerMessage {
             "no message for longer than the lease; open a new session",
         ),
         EndReason::Displaced => ServerMessage::Goodbye {
-            code: GoodbyeCode::SessionExpired.number(),
-            rejection: RejectionCode::TooManySessions.number(),
+            code: GoodbyeCode::SessionExpired,
+            rejection: RejectionCode::TooManySessions,
             message:
                 "there is no room for new sessions beside those from before the restart; open \
                 a new session later"
@@ -209,8 +208,8 @@ mod tests {
     fn who_made_room_hears_that_its_session_is_over_and_why() {
         match ended(EndReason::Displaced) {
             ServerMessage::Goodbye { code, rejection, message } => {
-                assert_eq!(code, GoodbyeCode::SessionExpired.number());
-                assert_eq!(rejection, RejectionCode::TooManySessions.number());
+                assert_eq!(code, GoodbyeCode::SessionExpired);
+                assert_eq!(rejection, RejectionCode::TooManySessions);
                 assert!(message.contains("no room") && !message.contains("  "), "{message}");
             }
             other => panic!("{other:?}"),

@@ -15,7 +15,7 @@ use crate::server::durable::persist::summary;
 use crate::server::durable::{Change, StateKey};
 use crate::server::ledger::Ledger;
 use crate::server::testing::{hello, request, start_with};
-use crate::types::{ConnectionId, Limits, Timestamp};
+use crate::types::{ConnectionId, Limits, RequestId, Timestamp};
 use crate::wire::{Attach, ClientMessage, ServerMessage, Ticket};
 
 /// A desk, and what is round it.
@@ -230,7 +230,9 @@ impl Client {
     /// Takes the one message that has come, which says that `request` waits.
     pub(super) fn take_queued(&self, request: u64) -> (u64, Ticket) {
         match self.take()[..] {
-            [ServerMessage::Queued { request: queued, position, ticket }] if queued == request => {
+            [ServerMessage::Queued { request: queued, position, ticket }]
+                if queued == RequestId::new(request) =>
+            {
                 (position, ticket)
             }
             ref other => panic!("{request} does not wait: {other:?}"),
@@ -240,8 +242,10 @@ impl Client {
     /// The token of the one message that has come, which is a grant of `request`.
     pub(super) fn take_grant(&self, request: u64) -> u64 {
         match self.take()[..] {
-            [ServerMessage::Grant { request: granted, token, seal: _ }] if granted == request => {
-                token
+            [ServerMessage::Grant { request: granted, token, seal: _ }]
+                if granted == RequestId::new(request) =>
+            {
+                token.number()
             }
             ref other => panic!("not a grant of {request}: {other:?}"),
         }

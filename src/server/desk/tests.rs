@@ -10,23 +10,23 @@ use crate::server::net::session::OUTBOX_BYTES_MAX;
 use crate::server::testing::{
     account_of_nothing, hello, release, request, try_request, waiting_request,
 };
-use crate::types::{LostReason, RejectionCode, Secret};
+use crate::types::{
+    FencingToken, Generation, LostReason, RejectionCode, RequestId, Secret, SessionId,
+};
 use crate::wire::{
     self, Attach, Claim, ClientMessage, Mode, Query, ServerMessage, Wait, encode_frame,
 };
 
 fn code_of(message: &ServerMessage) -> RejectionCode {
     match message {
-        ServerMessage::Rejected { code, .. } => RejectionCode::from_number(*code),
+        ServerMessage::Rejected { code, .. } => *code,
         other => panic!("not a rejection: {other:?}"),
     }
 }
 
 fn goodbye_of(message: &ServerMessage) -> (GoodbyeCode, RejectionCode) {
     match message {
-        ServerMessage::Goodbye { code, rejection, .. } => {
-            (GoodbyeCode::from_number(*code), RejectionCode::from_number(*rejection))
-        }
+        ServerMessage::Goodbye { code, rejection, .. } => (*code, *rejection),
         other => panic!("not a goodbye: {other:?}"),
     }
 }
@@ -52,7 +52,7 @@ fn locks_are_granted_in_the_order_of_requests_with_rising_tokens() {
         }
         session.submit(vec![release(1, token)]);
         bench.settle();
-        assert_eq!(session.take(), vec![ServerMessage::Released { request: 1 }]);
+        assert_eq!(session.take(), vec![ServerMessage::Released { request: RequestId(1) }]);
     }
 }
 
@@ -76,9 +76,9 @@ fn one_submit_is_answered_by_one_batch_for_each_connection() {
                 messages[..],
                 [
                     ServerMessage::Welcome { .. },
-                    ServerMessage::Queued { request: 1, .. },
-                    ServerMessage::Queued { request: 2, .. },
-                    ServerMessage::Grant { request: 3, .. },
+                    ServerMessage::Queued { request: RequestId(1), .. },
+                    ServerMessage::Queued { request: RequestId(2), .. },
+                    ServerMessage::Grant { request: RequestId(3), .. },
                 ]
             )
         ),
@@ -105,8 +105,8 @@ fn keep_alives_are_answered_before_the_requests_of_their_batch() {
             answers[..],
             [
                 ServerMessage::KeptAlive { sequence: 9 },
-                ServerMessage::Grant { request: 1, .. },
-                ServerMessage::Grant { request: 2, .. },
+                ServerMessage::Grant { request: RequestId(1), .. },
+                ServerMessage::Grant { request: RequestId(2), .. },
                 ServerMessage::KeptAlive { sequence: 9 },
             ]
         ),
@@ -138,8 +138,11 @@ fn a_silent_session_expires_and_is_told_so() {
     let token = session.take_grant(1);
     bench.pass(Duration::from_secs(11));
     let messages = session.take();
-    let reason = LostReason::Expired.number();
-    assert_eq!(messages[0], ServerMessage::Lost { request: 1, token, reason });
+    let reason = LostReason::Expired;
+    assert_eq!(
+        messages[0],
+        ServerMessage::Lost { request: RequestId(1), token: FencingToken::new(token), reason }
+    );
     assert_eq!(goodbye_of(&messages[1]).0, GoodbyeCode::SessionExpired);
     session.submit(vec![request(2, "printer")]);
     bench.settle();
@@ -169,11 +172,14 @@ fn who_is_turned_away_hears_who_holds_the_lock_and_who_waits() {
     late.submit(vec![try_request(1, "printer")]);
     bench.settle();
     match &late.take()[..] {
-        [ServerMessage::Rejected { request: 1, lock: Some(lock), code, .. }] => {
-            assert_eq!(RejectionCode::from_number(*code), RejectionCode::Busy);
+        [ServerMessage::Rejected { request: RequestId(1), lock: Some(lock), code, .. }] => {
+            assert_eq!(*code, RejectionCode::Busy);
             assert_eq!((lock.holder_count, lock.waiter_count), (1, 1));
             let holder = &lock.holders[0];
-            assert_eq!((holder.token, holder.identity.as_str()), (token, "ann@build7:8123"));
+            assert_eq!(
+                (holder.token.number(), holder.identity.as_str()),
+                (token, "ann@build7:8123")
+            );
             assert_eq!(holder.note, "deploy v2.3");
             assert!((2000..2010).contains(&holder.held_ms), "{holder:?}");
         }
@@ -212,7 +218,11 @@ fn a_refused_hello_is_answered_and_the_rest_of_its_batch_is_not() {
     session.submit(vec![short, request(1, "printer")]);
     let unknown = bench.connect();
     let secret = Secret::new(2);
-    unknown.submit(vec![hello(Attach::Resume { session: 1, secret, generation: 2 })]);
+    unknown.submit(vec![hello(Attach::Resume {
+        session: SessionId(1),
+        secret,
+        generation: Generation(2),
+    })]);
     bench.settle();
     let refused = session.take();
     assert_eq!(refused.len(), 1, "{refused:?}");
@@ -229,23 +239,23 @@ fn a_session_that_is_resumed_keeps_its_locks_and_its_old_connection_is_told() {
     bench.settle();
     let (session, secret, token) = match old.take()[..] {
         [
-            ServerMessage::Welcome { session, secret, generation: 1, .. },
-            ServerMessage::Grant { request: 1, token, .. },
+            ServerMessage::Welcome { session, secret, generation: Generation(1), .. },
+            ServerMessage::Grant { request: RequestId(1), token, .. },
         ] => (session, secret, token),
         ref other => panic!("{other:?}"),
     };
     let new = bench.connect();
-    let attach = Attach::Resume { session, secret, generation: 2 };
+    let attach = Attach::Resume { session, secret, generation: Generation(2) };
     new.submit(vec![hello(attach), request(1, "printer")]);
     bench.settle();
     assert_eq!(goodbye_of(&old.take()[0]).0, GoodbyeCode::Superseded);
-    old.submit(vec![release(1, token)]);
+    old.submit(vec![release(1, token.number())]);
     old.disconnect();
     bench.settle();
     assert_eq!(old.take(), vec![]);
     match new.take()[..] {
         [
-            ServerMessage::Welcome { generation: 2, .. },
+            ServerMessage::Welcome { generation: Generation(2), .. },
             ServerMessage::Grant { token: again, .. },
         ] => {
             assert_eq!(again, token);
@@ -269,8 +279,8 @@ fn an_observer_looks_and_revokes_and_does_nothing_else() {
         request(1, "printer"),
         ClientMessage::Inspect { query_id: 2, query: Query::Lock { name: "printer".into() } },
         ClientMessage::Inspect { query_id: 3, query: Query::Server },
-        revoke(4, token + 1),
-        revoke(5, token),
+        revoke(4, FencingToken::new(token + 1)),
+        revoke(5, FencingToken::new(token)),
         ClientMessage::KeepAlive { sequence: 6 },
         ClientMessage::Inspect { query_id: 7, query: Query::Lock { name: String::new() } },
     ]);
@@ -278,21 +288,28 @@ fn an_observer_looks_and_revokes_and_does_nothing_else() {
     observer.submit(vec![ClientMessage::Goodbye]);
     bench.settle();
     let answers = observer.take();
-    assert!(matches!(answers[0], ServerMessage::Welcome { session: 0, secret, .. }
+    assert!(matches!(answers[0], ServerMessage::Welcome { session: SessionId(0), secret, .. }
         if secret == Secret::new(0)));
     assert!(matches!(answers[1], ServerMessage::KeptAlive { sequence: 6 }));
     assert_eq!(code_of(&answers[2]), RejectionCode::SessionNeeded);
     assert!(matches!(&answers[3], ServerMessage::LockStatus { query_id: 2, locks, next: None }
-        if locks[0].holders[0].token == token));
+        if locks[0].holders[0].token == FencingToken::new(token)));
     assert!(matches!(&answers[4], ServerMessage::ServerStatus { query_id: 3, status }
-        if (status.locks, status.held, status.grants, status.last_token) == (1, 1, 1, token)));
+        if (status.locks, status.held, status.grants, status.last_token) == (1, 1, 1, FencingToken::new(token))));
     assert_eq!(code_of(&answers[5]), RejectionCode::NoSuchGrant);
     assert_eq!(code_of(&answers[6]), RejectionCode::InvalidLockName);
     // Answered when it is on record.
     assert_eq!(answers[7], ServerMessage::Revoked { query_id: 5 });
     assert_eq!(goodbye_of(&answers[8]).0, GoodbyeCode::Done);
     let reason = LostReason::Revoked.number();
-    assert_eq!(holder.take(), vec![ServerMessage::Lost { request: 1, token, reason }]);
+    assert_eq!(
+        holder.take(),
+        vec![ServerMessage::Lost {
+            request: RequestId(1),
+            token: FencingToken::new(token),
+            reason: LostReason::from_number(reason)
+        }]
+    );
 }
 
 /// Locks with names as long as they may be.
@@ -349,7 +366,8 @@ fn a_page_looks_at_1024_places_and_the_next_goes_on_from_there() {
     }
     session.submit(vec![request(2 + MANY, "last")]);
     // What was between the first and the last is vacant.
-    let given_up = (2..2 + MANY).map(|request| ClientMessage::Cancel { request });
+    let given_up =
+        (2..2 + MANY).map(|request| ClientMessage::Cancel { request: RequestId::new(request) });
     session.submit(given_up.collect());
     bench.settle();
     session.take();
@@ -398,7 +416,7 @@ fn draining_answers_waiters_refuses_newcomers_and_ends_when_holders_have_finishe
     assert_eq!(goodbye_of(&late.take()[0]), (GoodbyeCode::Refused, RejectionCode::Draining));
     holder.submit(vec![release(1, token)]);
     bench.settle();
-    assert_eq!(holder.take(), vec![ServerMessage::Released { request: 1 }]);
+    assert_eq!(holder.take(), vec![ServerMessage::Released { request: RequestId(1) }]);
     assert!(bench.is_drained());
     bench.turn(|desk, now| desk.close_all(GoodbyeCode::Draining, now));
     let latest = bench.connect();
@@ -439,9 +457,9 @@ fn a_request_that_is_not_well_formed_is_answered_in_its_turn() {
     session.submit(vec![request(1, "a"), wrong, request(3, "c")]);
     bench.settle();
     let answers = session.take();
-    assert!(matches!(answers[0], ServerMessage::Grant { request: 1, .. }));
+    assert!(matches!(answers[0], ServerMessage::Grant { request: RequestId(1), .. }));
     assert_eq!(code_of(&answers[1]), RejectionCode::InvalidClaims);
-    assert!(matches!(answers[2], ServerMessage::Grant { request: 3, .. }));
+    assert!(matches!(answers[2], ServerMessage::Grant { request: RequestId(3), .. }));
 }
 
 #[test]

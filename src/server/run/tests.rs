@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::journal::Distance;
 use crate::server::testing::{FlakyStore, TokioClock, hello, local, release, request, try_request};
-use crate::types::RejectionCode;
+use crate::types::{FencingToken, Generation, OwnerId, RejectionCode, RequestId};
 use crate::wire::{
     self, Attach, Claim, ClientMessage, Mode, ServerMessage, Standing, decode, encode_frame,
 };
@@ -43,7 +43,7 @@ fn take_lock(address: SocketAddr) -> (u64, TcpStream) {
     stream.write_all(&bytes_of(&[hello(Attach::New), request(1, "printer")])).unwrap();
     assert!(matches!(next(&mut stream), ServerMessage::Welcome { .. }));
     match next(&mut stream) {
-        ServerMessage::Grant { request: 1, token, .. } => (token, stream),
+        ServerMessage::Grant { request: RequestId(1), token, .. } => (token.number(), stream),
         other => panic!("{other:?}"),
     }
 }
@@ -76,14 +76,14 @@ fn sessions_on_threads_of_their_own_hand_a_lock_on_and_hear_goodbye() {
         let mut stream = TcpStream::connect(server.local_addr()).unwrap();
         stream.write_all(&bytes_of(&[hello(Attach::New), request(1, "printer")])).unwrap();
         assert!(matches!(next(&mut stream), ServerMessage::Welcome { .. }));
-        assert!(matches!(next(&mut stream), ServerMessage::Queued { request: 1, .. }));
+        assert!(matches!(next(&mut stream), ServerMessage::Queued { request: RequestId(1), .. }));
         others.push(stream);
     }
     for mut stream in others {
         holder.write_all(&bytes_of(&[release(1, last)])).unwrap();
-        assert!(matches!(next(&mut holder), ServerMessage::Released { request: 1 }));
+        assert!(matches!(next(&mut holder), ServerMessage::Released { request: RequestId(1) }));
         match next(&mut stream) {
-            ServerMessage::Grant { token, .. } => assert!(token > last),
+            ServerMessage::Grant { token, .. } => assert!(token > FencingToken::new(last)),
             other => panic!("{other:?}"),
         }
         last += 1;
@@ -173,13 +173,13 @@ fn hold(address: SocketAddr) -> (Attach, ServerMessage, TcpStream) {
     };
     let grant = next(&mut stream);
     assert!(matches!(grant, ServerMessage::Grant { .. }), "{grant:?}");
-    (Attach::Resume { session, secret, generation: 2 }, grant, stream)
+    (Attach::Resume { session, secret, generation: Generation(2) }, grant, stream)
 }
 
 fn token_of(grant: &ServerMessage) -> (u64, u64) {
     match *grant {
         // The seal is of the run.
-        ServerMessage::Grant { request, token, seal: _ } => (request, token),
+        ServerMessage::Grant { request, token, seal: _ } => (request.number(), token.number()),
         ref other => panic!("not a grant: {other:?}"),
     }
 }
@@ -193,7 +193,7 @@ fn a_server_that_stops_in_order_waits_for_nobody_and_goes_on_at_its_next_start()
     let began = std::time::Instant::now();
     let stopping = thread::spawn(move || first.drain());
     assert!(matches!(next(&mut stream), ServerMessage::Goodbye { code, .. }
-        if code == GoodbyeCode::Draining.number()));
+        if code == GoodbyeCode::Draining));
     drop(stream);
     stopping.join().unwrap();
     assert!(began.elapsed() < config.drain_timeout / 2, "{:?}", began.elapsed());
@@ -208,7 +208,7 @@ fn a_server_that_stops_in_order_waits_for_nobody_and_goes_on_at_its_next_start()
         come_back(second.local_addr(), attach, &[request(1, "printer"), try_request(2, "free")]);
     assert_eq!(standing, Standing::Resumed);
     assert_eq!(token_of(&next(&mut stream)), token_of(&grant));
-    assert!(matches!(next(&mut stream), ServerMessage::Grant { request: 2, .. }));
+    assert!(matches!(next(&mut stream), ServerMessage::Grant { request: RequestId(2), .. }));
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn a_server_that_crashed_lets_its_holders_reclaim() {
     drop(first);
     let second = spawn(config).unwrap();
     let reclaim = ClientMessage::Reclaim(wire::Reclaim {
-        owner: 0,
+        owner: OwnerId(0),
         request,
         token,
         seal,
@@ -234,8 +234,8 @@ fn a_server_that_crashed_lets_its_holders_reclaim() {
     assert!(matches!(standing, Standing::Reopened { .. }), "{standing:?}");
     assert_eq!(token_of(&next(&mut stream)), token_of(&grant));
     match next(&mut stream) {
-        ServerMessage::Rejected { request: 2, code, .. } => {
-            assert_eq!(code, RejectionCode::Grace.number());
+        ServerMessage::Rejected { request: RequestId(2), code, .. } => {
+            assert_eq!(code, RejectionCode::Grace);
         }
         other => panic!("{other:?}"),
     }
@@ -277,11 +277,11 @@ async fn with_a_holder_on(
     let messages = [hello(Attach::New), request(1, "printer"), request(2, "printer")];
     ours.write_all(&bytes_of(&messages)).await.unwrap();
     assert!(matches!(read(&mut ours).await, ServerMessage::Welcome { .. }));
-    let ServerMessage::Grant { request: 1, token, .. } = read(&mut ours).await else {
+    let ServerMessage::Grant { request: RequestId(1), token, .. } = read(&mut ours).await else {
         panic!("not granted")
     };
-    assert!(matches!(read(&mut ours).await, ServerMessage::Queued { request: 2, .. }));
-    (running, handle, ours, token)
+    assert!(matches!(read(&mut ours).await, ServerMessage::Queued { request: RequestId(2), .. }));
+    (running, handle, ours, token.number())
 }
 
 async fn read(stream: &mut DuplexStream) -> ServerMessage {
@@ -293,10 +293,10 @@ async fn read(stream: &mut DuplexStream) -> ServerMessage {
 
 fn is_draining(message: &ServerMessage) -> bool {
     match message {
-        ServerMessage::Rejected { request: 2, code, .. } => {
-            *code == RejectionCode::Draining.number()
+        ServerMessage::Rejected { request: RequestId(2), code, .. } => {
+            *code == RejectionCode::Draining
         }
-        ServerMessage::Goodbye { code, .. } => *code == GoodbyeCode::Draining.number(),
+        ServerMessage::Goodbye { code, .. } => *code == GoodbyeCode::Draining,
         _ => false,
     }
 }
@@ -311,7 +311,7 @@ async fn a_draining_server_waits_for_holders_and_no_longer() {
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert!(!running.is_finished());
         stream.write_all(&bytes_of(&[release(1, token)])).await.unwrap();
-        assert_eq!(read(&mut stream).await, ServerMessage::Released { request: 1 });
+        assert_eq!(read(&mut stream).await, ServerMessage::Released { request: RequestId(1) });
         assert!(is_draining(&read(&mut stream).await));
         drop(stream);
         running.await.unwrap().unwrap();

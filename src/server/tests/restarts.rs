@@ -12,7 +12,10 @@ use crate::server::messages::Save;
 use crate::server::testing::{
     Bench, FakeSession, FlakyStore, hello, local, release, request, settle, try_request,
 };
-use crate::types::{GoodbyeCode, LostReason, RejectionCode, Seal, Secret};
+use crate::types::{
+    FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode, RequestId, Seal,
+    Secret, SessionId,
+};
 use crate::wire::{
     self, Attach, Claim, ClientMessage, Extra, Mode, ServerMessage, Standing, Ticket,
 };
@@ -43,7 +46,7 @@ async fn greet(bench: &mut Bench, attach: Attach) -> (FakeSession, Known, Standi
     settle().await;
     match connection.take()[..] {
         [ServerMessage::Welcome { session, secret, standing, .. }] => {
-            (connection, Known { session, secret }, standing)
+            (connection, Known { session: session.number(), secret }, standing)
         }
         ref other => panic!("not welcome: {other:?}"),
     }
@@ -56,7 +59,11 @@ async fn open(bench: &mut Bench) -> (FakeSession, Known) {
 }
 
 fn resume(Known { session, secret }: Known, generation: u64) -> Attach {
-    Attach::Resume { session, secret, generation }
+    Attach::Resume {
+        session: SessionId::new(session),
+        secret,
+        generation: Generation::new(generation),
+    }
 }
 
 /// The second connection of a session, in a grace period.
@@ -77,16 +84,16 @@ async fn hold(connection: &FakeSession, id: u64, name: &str) -> Grant {
 
 fn grant_of(messages: &[ServerMessage]) -> Grant {
     match messages {
-        [ServerMessage::Grant { token, seal, .. }] => Grant { token: *token, seal: *seal },
+        [ServerMessage::Grant { token, seal, .. }] => Grant { token: token.number(), seal: *seal },
         other => panic!("not a grant: {other:?}"),
     }
 }
 
 fn reclaim(id: u64, name: &str, Grant { token, seal }: Grant) -> ClientMessage {
     ClientMessage::Reclaim(wire::Reclaim {
-        owner: 0,
-        request: id,
-        token,
+        owner: OwnerId(0),
+        request: RequestId::new(id),
+        token: FencingToken::new(token),
         seal,
         lock_delay_ms: 0,
         note: String::new(),
@@ -104,7 +111,7 @@ fn with_ticket(mut request: ClientMessage, shown: Ticket) -> ClientMessage {
 /// The code of the one rejection that has come.
 fn rejected(connection: &FakeSession) -> RejectionCode {
     match connection.take()[..] {
-        [ServerMessage::Rejected { code, .. }] => RejectionCode::from_number(code),
+        [ServerMessage::Rejected { code, .. }] => code,
         ref other => panic!("not a rejection: {other:?}"),
     }
 }
@@ -115,8 +122,8 @@ async fn refused(bench: &mut Bench, attach: Attach) -> RejectionCode {
     settle().await;
     match connection.take()[..] {
         [ServerMessage::Goodbye { code, rejection, .. }] => {
-            assert_eq!(code, GoodbyeCode::Refused.number());
-            RejectionCode::from_number(rejection)
+            assert_eq!(code, GoodbyeCode::Refused);
+            rejection
         }
         ref other => panic!("not refused: {other:?}"),
     }
@@ -161,9 +168,9 @@ async fn after_a_crash_a_holder_keeps_its_lock_and_token_and_nobody_else_gets_it
         settle().await;
         match newcomer.take()[..] {
             [
-                ServerMessage::Queued { request: 1, position: 1, .. },
-                ServerMessage::Rejected { request: 2, code, .. },
-            ] => assert_eq!(code, RejectionCode::Grace.number()),
+                ServerMessage::Queued { request: RequestId(1), position: 1, .. },
+                ServerMessage::Rejected { request: RequestId(2), code, .. },
+            ] => assert_eq!(code, RejectionCode::Grace),
             ref other => panic!("{other:?}"),
         }
         let holder = reopen(&mut bench, known).await;
@@ -178,7 +185,7 @@ async fn after_a_crash_a_holder_keeps_its_lock_and_token_and_nobody_else_gets_it
         without_keep_alives(&holder);
         holder.submit(vec![release(1, held.token)]);
         settle().await;
-        assert_eq!(holder.take(), vec![ServerMessage::Released { request: 1 }]);
+        assert_eq!(holder.take(), vec![ServerMessage::Released { request: RequestId(1) }]);
         assert!(grant_of(&newcomer.take()).token > held.token);
     })
     .await;
@@ -345,7 +352,7 @@ async fn after_an_orderly_stop_everything_is_as_it_was_and_a_crash_later_is_a_cr
         holder.disconnect();
         sleep(Duration::from_secs(60)).await;
         for connection in [&holder, &waiter] {
-            let goodbye = GoodbyeCode::Draining.number();
+            let goodbye = GoodbyeCode::Draining;
             assert!(matches!(connection.take()[..],
                 [ServerMessage::Goodbye { code, .. }] if code == goodbye));
         }
@@ -395,7 +402,7 @@ async fn an_expired_holders_lock_passes_on_only_when_that_is_on_record() {
         stay(&[&waiter], Duration::from_secs(30)).await;
         match &holder.take()[..] {
             [ServerMessage::Lost { reason, .. }, ServerMessage::Goodbye { .. }] => {
-                assert_eq!(*reason, LostReason::Expired.number());
+                assert_eq!(*reason, LostReason::Expired);
             }
             other => panic!("{other:?}"),
         }
@@ -438,7 +445,7 @@ async fn a_coordinator_that_stood_still_blames_nobody() {
         assert_eq!((holder.take(), waiter.take()), (vec![], vec![]));
         holder.submit(vec![release(1, held.token)]);
         settle().await;
-        assert_eq!(holder.take(), vec![ServerMessage::Released { request: 1 }]);
+        assert_eq!(holder.take(), vec![ServerMessage::Released { request: RequestId(1) }]);
         waiter.take_grant(1);
     })
     .await;
@@ -476,7 +483,7 @@ async fn tokens_grow_over_ten_crashes_and_a_lost_state() {
             // Ten starts in no time are ahead of the wall clock, but clients have seen how far.
             let mut greeting = hello(Attach::New);
             if let ClientMessage::Hello(wire::Hello { token_seen, .. }) = &mut greeting {
-                *token_seen = last;
+                *token_seen = FencingToken::new(last);
             }
             client.submit(vec![greeting, request(1, "printer")]);
             stay(&[&client], Duration::from_secs(11)).await;

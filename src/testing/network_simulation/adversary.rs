@@ -14,6 +14,7 @@ use super::network::Network;
 use super::stream::millis;
 use crate::client::Connector;
 use crate::testing::fuzz::Random;
+use crate::types::{Epoch, FencingToken, OwnerId, RequestId};
 use crate::wire::{self, Attach, Claim, ClientMessage, Mode, PROTOCOL, Query, Wait, encode_frame};
 
 /// The number of its connections.
@@ -66,8 +67,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             ttl_ms: 2_000,
             linger_ms: Some(0),
             identity: "adversary".into(),
-            epoch_seen: 0,
-            token_seen: 0,
+            epoch_seen: Epoch(0),
+            token_seen: FencingToken(0),
         });
         let mut said = vec![hello];
         loop {
@@ -102,25 +103,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let query_id = 1;
         match what {
             0 => ClientMessage::Account(wire::Account {
-                from: u64::MAX,
-                to: u64::MAX,
+                from: RequestId::new(u64::MAX),
+                to: RequestId::new(u64::MAX),
                 held: Vec::new(),
                 waiting: Vec::new(),
             }),
             // Of a lock that the honest hold, with a token that nobody has.
-            1 => ClientMessage::Revoke { query_id, name: "lock-1".into(), token: 1 },
+            1 => ClientMessage::Revoke { query_id, name: "lock-1".into(), token: FencingToken(1) },
             2 => ClientMessage::Watch { query_id, name },
             3 => ClientMessage::Subscribe { query_id, name: None },
             4 => ClientMessage::Inspect { query_id, query: Query::Locks { cursor: 0 } },
-            5 => ClientMessage::Cancel { request: self.latest },
+            5 => ClientMessage::Cancel { request: RequestId::new(self.latest) },
             _ => {
                 self.latest += 1;
                 let owner = 1 + random.below(4) as u64;
                 let mode = if random.once_in(3) { Mode::Shared } else { Mode::Exclusive };
                 ClientMessage::Request(wire::Request {
                     converts: None,
-                    request: self.latest,
-                    owner,
+                    request: RequestId::new(self.latest),
+                    owner: OwnerId::new(owner),
                     wait: Wait::Timeout { ms: 200 },
                     progress: true,
                     lock_delay_ms: 0,

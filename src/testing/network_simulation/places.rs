@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::testing::history::{RequestName, Wanted};
-use crate::types::Epoch;
+use crate::types::{Epoch, Generation};
 
 /// No grace period is shorter: that of the shortest lease, by the fastest clock.
 const GRACE_MIN: Duration = Duration::from_millis(2_060);
@@ -30,7 +30,7 @@ struct Run {
 }
 
 /// When it was heard that a request waits, which run of the coordinator that was, and which connection.
-pub(super) type Heard = Arc<Mutex<Vec<(Epoch, u64, Instant)>>>;
+pub(super) type Heard = Arc<Mutex<Vec<(Epoch, Generation, Instant)>>>;
 
 /// What is known of a grant.
 #[derive(Clone, Copy)]
@@ -45,7 +45,7 @@ pub(super) struct Grant<'a> {
     pub(super) came: Instant,
     /// When it was heard to wait, in the session in which it was granted; and of the run in which it was,
     /// by the connection by which it was: before, it was away, and others passed it (rule S8).
-    pub(super) heard: &'a [(Epoch, u64, Instant)],
+    pub(super) heard: &'a [(Epoch, Generation, Instant)],
 }
 
 /// A request that was granted.

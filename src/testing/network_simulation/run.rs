@@ -25,6 +25,7 @@ use super::trace::{Lines, Trace};
 use crate::client::Connector;
 use crate::testing::fuzz::Random;
 use crate::testing::history::Figures;
+use crate::types::{Epoch, FencingToken};
 use crate::wire::{
     self, Attach, ClientMessage, PROTOCOL, Query, ServerMessage, ServerStatus, decode, encode_frame,
 };
@@ -182,8 +183,8 @@ async fn look(network: &Network) -> Box<ServerStatus> {
         ttl_ms: 0,
         linger_ms: None,
         identity: "onlooker".into(),
-        epoch_seen: 0,
-        token_seen: 0,
+        epoch_seen: Epoch(0),
+        token_seen: FencingToken(0),
     });
     encode_frame(&hello, &mut bytes).unwrap();
     let question = ClientMessage::Inspect { query_id: 1, query: Query::Server };

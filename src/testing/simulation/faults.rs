@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Event;
 use super::world::World;
 use crate::server::Desk;
+use crate::types::FencingToken;
 use crate::wire::ClientMessage;
 
 /// A longer stall does no harm to leases; a shorter one may be what a lease had left.
@@ -282,6 +283,10 @@ impl World {
             }
         }
         let name = name.to_string();
-        self.operate(vec![ClientMessage::Revoke { query_id: query, name, token }]);
+        self.operate(vec![ClientMessage::Revoke {
+            query_id: query,
+            name,
+            token: FencingToken::new(token),
+        }]);
     }
 }

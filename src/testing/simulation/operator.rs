@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::engine::LockView;
 use crate::server::{Desk, Granted, Way, Witness};
-use crate::types::{ConnectionId, RejectionCode};
+use crate::types::{ConnectionId, Epoch, FencingToken, RejectionCode};
 use crate::wire::{self, Attach, ClientMessage, Happening, LockStatus, PROTOCOL, ServerMessage};
 
 /// The operator's connection. All others have greater numbers.
@@ -57,8 +57,8 @@ impl Operator {
             ttl_ms: 0,
             linger_ms: None,
             identity: "operator".to_owned(),
-            epoch_seen: 0,
-            token_seen: 0,
+            epoch_seen: Epoch(0),
+            token_seen: FencingToken(0),
         };
         let mut words = vec![ClientMessage::Hello(hello)];
         words.push(ClientMessage::Subscribe { query_id: EVENTS, name: None });
@@ -77,14 +77,14 @@ impl Operator {
             match message {
                 ServerMessage::Revoked { query_id } => self.revoked.push((query_id, None)),
                 ServerMessage::Rejected { request, code, .. } => {
-                    self.revoked.push((request, Some(RejectionCode::from_number(code))));
+                    self.revoked.push((request.number(), Some(code)));
                 }
                 ServerMessage::LockStatus { query_id, locks, next: None } => {
                     looks += 1;
                     self.see(query_id, &locks);
                 }
                 ServerMessage::Event { session, request, what, .. } => {
-                    self.hear_of((session, request), &what);
+                    self.hear_of((session.number(), request.number()), &what);
                 }
                 ServerMessage::Welcome { .. }
                 | ServerMessage::Subscribed { query_id: EVENTS }
@@ -98,7 +98,7 @@ impl Operator {
     fn see(&mut self, query_id: u64, locks: &[LockStatus]) {
         let nth = usize::try_from(query_id - EVENTS - 1).unwrap();
         let holders = locks.iter().flat_map(|lock| &lock.holders);
-        self.shown[nth].1 = Some(holders.map(|holder| holder.token).collect());
+        self.shown[nth].1 = Some(holders.map(|holder| holder.token.number()).collect());
     }
 
     fn hear_of(&mut self, request: (u128, u64), what: &Happening) {

@@ -207,10 +207,10 @@ impl World {
         for message in words {
             if let ClientMessage::Request(wire::Request { request, ticket: Some(_), .. }) = *message
                 && person.name == name
-                && !desk.keeps_place(connection(wire), request)
+                && !desk.keeps_place(connection(wire), request.number())
             {
                 let now = self.heap.now();
-                person.lose_places(now, &mut self.referee, |number, _| number == request);
+                person.lose_places(now, &mut self.referee, |number, _| number == request.number());
             }
         }
     }

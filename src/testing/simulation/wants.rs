@@ -7,7 +7,7 @@ use super::referee::{Kind, Lock, Referee};
 use crate::client::core::Ask;
 use crate::testing::fuzz::Random;
 use crate::testing::history::What;
-use crate::types::RequestId;
+use crate::types::{OwnerId, RequestId};
 use crate::wire::{Claim, Mode, Wait};
 
 /// Requests that a client has at a time.
@@ -90,8 +90,8 @@ impl Person {
         let claim = |&(lock, mode): &(Lock, Mode)| Claim { name: referee.name(lock).into(), mode };
         let is_delayed = converts.is_none() && dice.once_in(12);
         let ask = Ask {
-            owner,
-            converts,
+            owner: OwnerId::new(owner),
+            converts: converts.map(RequestId),
             wait,
             progress: dice.once_in(2),
             lock_delay_ms: if is_delayed { 100 + up_to(3_000, dice) } else { 0 },

@@ -1,10 +1,8 @@
 //! The messages of the client.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Seal, Secret};
+use crate::types::{Epoch, FencingToken, Generation, OwnerId, RequestId, Seal, Secret, SessionId};
 use smallvec::SmallVec;
 
 use super::lists::{claims, extras, list};
@@ -22,15 +20,15 @@ pub enum ClientMessage {
     /// Gives back what a request holds. Answered by `Released`, or `Rejected` with `NotHolder`.
     Release {
         /// The request that was granted.
-        request: u64,
+        request: RequestId,
         /// The token of its grant.
-        token: u64,
+        token: FencingToken,
     },
     /// Gives a request up, whether it waits or was granted meanwhile. Always answered by
     /// `Cancelled`: from then on the request holds nothing and never will (rule R2).
     Cancel {
         /// The request.
-        request: u64,
+        request: RequestId,
     },
     /// A heartbeat: renews the lease (as every message does) and asks for an answer. The answer
     /// lets the client believe in its lease, counted from when *this* was sent (rule T2).
@@ -55,7 +53,7 @@ pub enum ClientMessage {
         /// The lock.
         name: String,
         /// The token of the grant, so that nobody newer is hit.
-        token: u64,
+        token: FencingToken,
     },
     /// After a `Welcome` that says `Reopened`: asks for what the request held before the coordinator
     /// crashed (rule G3). Answered by `Grant` with the same token, by `Lost`, or by `Rejected`.
@@ -136,22 +134,22 @@ pub struct Hello {
     /// Shown to whoever waits or looks, `user@host:pid` by custom (rule R10).
     pub identity: String,
     /// The latest epoch the client has heard of; 0 if none (rule F3).
-    pub epoch_seen: u64,
+    pub epoch_seen: Epoch,
     /// The greatest fencing token the client has seen; 0 if none (rule F3).
-    pub token_seen: u64,
+    pub token_seen: FencingToken,
 }
 
 /// A request for locks: [`ClientMessage::Request`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Names the request in the session: 1 or more, greater than every one before.
-    pub request: u64,
+    pub request: RequestId,
     /// The owner within the session; 0: the request is an owner of its own (rule R7).
-    pub owner: u64,
+    pub owner: OwnerId,
     /// The granted request of the session that this one converts, to hold the same locks in other
     /// modes; none for a new request. It waits for the other holders only, ahead of the queue, and
     /// what it converts is held until it is granted.
-    pub converts: Option<u64>,
+    pub converts: Option<RequestId>,
     /// How long to wait if it cannot be granted at once.
     pub wait: Wait,
     /// Whether `Queued` is to be sent whenever the request's place changes (rule R9).
@@ -173,13 +171,13 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reclaim {
     /// The request, as before.
-    pub request: u64,
+    pub request: RequestId,
     /// The token of its grant.
-    pub token: u64,
+    pub token: FencingToken,
     /// The seal of its grant.
     pub seal: Seal,
     /// As in the request.
-    pub owner: u64,
+    pub owner: OwnerId,
     /// As in the request.
     pub lock_delay_ms: u32,
     /// As in the request.
@@ -193,28 +191,28 @@ pub struct Reclaim {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// The first request id that this part is about.
-    pub from: u64,
+    pub from: RequestId,
     /// The last.
-    pub to: u64,
+    pub to: RequestId,
     /// The requests that it believes to hold.
     #[serde(deserialize_with = "list")]
     pub held: Vec<Held>,
     /// Requests whose answer it waits for.
     #[serde(deserialize_with = "list")]
-    pub waiting: Vec<u64>,
+    pub waiting: Vec<RequestId>,
 }
 
 /// A request that is held, as its client believes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// The request.
-    pub request: u64,
+    pub request: RequestId,
     /// The token of its grant.
-    pub token: u64,
+    pub token: FencingToken,
 }
 
 /// Which session a connection is for.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Attach {
     /// A new one.
@@ -222,29 +220,14 @@ pub enum Attach {
     /// One that lives already, whose connection ended (rule S1).
     Resume {
         /// The session's id, from its `Welcome`.
-        session: u128,
+        session: SessionId,
         /// The session's secret, from its `Welcome`.
         secret: Secret,
         /// One more than that of the session's connection before (rule S2).
-        generation: u64,
+        generation: Generation,
     },
     /// None: the connection will only look, or revoke.
     Observer,
-}
-
-impl fmt::Debug for Attach {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::New => f.write_str("New"),
-            Self::Resume { session, secret: _, generation } => {
-                write!(
-                    f,
-                    "Resume {{ session: {session:032x}, secret: …, generation: {generation} }}"
-                )
-            }
-            Self::Observer => f.write_str("Observer"),
-        }
-    }
 }
 
 /// How long a request waits that cannot be granted at once (rule R6).

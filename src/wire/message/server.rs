@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Seal, Secret};
+use crate::types::{
+    Epoch, FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode, RequestId,
+    Seal, Secret, SessionId,
+};
 
 use super::lists::{event_claims, list};
 use super::{Claim, JournalStatus, LockStatus, Outlook, ServerStatus, SessionStatus, Ticket};
@@ -18,13 +21,13 @@ pub enum ServerMessage {
         /// Name and version of the server, for people.
         server: String,
         /// The run of the coordinator.
-        epoch: u64,
+        epoch: Epoch,
         /// The session's id; 0 for an observer.
-        session: u128,
+        session: SessionId,
         /// The proof by which a later connection resumes this session; 0 for an observer.
         secret: Secret,
         /// How many connections the session has had, this one included.
-        generation: u64,
+        generation: Generation,
         /// Length of the lease in milliseconds.
         ttl_ms: u32,
         /// The state of the session at the server.
@@ -34,9 +37,9 @@ pub enum ServerMessage {
     /// session.
     Grant {
         /// The request.
-        request: u64,
+        request: RequestId,
         /// Greater than that of any grant before, of whatever lock (rule F1).
-        token: u64,
+        token: FencingToken,
         /// Proves to a later run of the coordinator that this grant was made (rule G4).
         seal: Seal,
     },
@@ -44,7 +47,7 @@ pub enum ServerMessage {
     /// ask for progress.
     Queued {
         /// The request.
-        request: u64,
+        request: RequestId,
         /// Its place, 1 for the next in line. For several locks: the worst of its places.
         position: u64,
         /// Keeps its place over a crash of the coordinator.
@@ -53,28 +56,28 @@ pub enum ServerMessage {
     /// The request's locks are free, as asked.
     Released {
         /// The request.
-        request: u64,
+        request: RequestId,
     },
     /// The request is given up: it holds nothing and never will.
     Cancelled {
         /// The request.
-        request: u64,
+        request: RequestId,
     },
     /// The request's locks are no longer its holder's, who did not ask for that.
     Lost {
         /// The request.
-        request: u64,
+        request: RequestId,
         /// The token of its grant.
-        token: u64,
-        /// Why, a number of [`crate::types::LostReason`].
-        reason: u16,
+        token: FencingToken,
+        /// Why.
+        reason: LostReason,
     },
     /// No.
     Rejected {
         /// The request, release or query that is meant.
-        request: u64,
-        /// Why, a number of [`crate::types::RejectionCode`].
-        code: u16,
+        request: RequestId,
+        /// Why.
+        code: RejectionCode,
         /// Why, in a sentence for people.
         message: String,
         /// For `Busy` and `TimedOut`: the lock that stood in the way.
@@ -91,10 +94,10 @@ pub enum ServerMessage {
     },
     /// The last message: the connection will be closed now.
     Goodbye {
-        /// Why, a number of [`crate::types::GoodbyeCode`].
-        code: u16,
-        /// For a refused Hello: why, a number of [`crate::types::RejectionCode`]; otherwise 0.
-        rejection: u16,
+        /// Why.
+        code: GoodbyeCode,
+        /// For a refused Hello: why; otherwise [`RejectionCode::NONE`].
+        rejection: RejectionCode,
         /// Why, in a sentence for people.
         message: String,
     },
@@ -140,11 +143,11 @@ pub enum ServerMessage {
         /// When, by the server's wall clock, in milliseconds since 1970-01-01 UTC. For people.
         at_ms: u64,
         /// The session's id.
-        session: u128,
+        session: SessionId,
         /// The session's identity.
         identity: String,
         /// The request.
-        request: u64,
+        request: RequestId,
         /// The locks it claims.
         #[serde(deserialize_with = "event_claims")]
         claims: Vec<Claim>,
@@ -204,26 +207,26 @@ pub enum Happening {
     /// It holds its locks.
     Granted {
         /// The token.
-        token: u64,
+        token: FencingToken,
     },
     /// It gave its locks back, or its session said goodbye.
     Released {
         /// The token.
-        token: u64,
+        token: FencingToken,
     },
     /// It was given up.
     Cancelled,
     /// It holds its locks no more, and nobody asked for that.
     Lost {
         /// The token.
-        token: u64,
-        /// Why, a number of [`crate::types::LostReason`].
-        reason: u16,
+        token: FencingToken,
+        /// Why.
+        reason: LostReason,
     },
     /// It was answered *no*.
     Rejected {
-        /// Why, a number of [`crate::types::RejectionCode`].
-        code: u16,
+        /// Why.
+        code: RejectionCode,
         /// Why, in a sentence for people.
         message: String,
     },
@@ -234,13 +237,13 @@ pub enum Happening {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CycleLink {
     /// The session's id.
-    pub session: u128,
+    pub session: SessionId,
     /// The session's identity.
     pub identity: String,
     /// The owner within the session; 0: the request is an owner of its own.
-    pub owner: u64,
+    pub owner: OwnerId,
     /// The request that waits.
-    pub request: u64,
+    pub request: RequestId,
     /// The lock that it waits for.
     pub lock: String,
     /// The token with which the next one in the cycle holds that lock; 0: it holds it not, but is
@@ -251,10 +254,10 @@ pub struct CycleLink {
 impl CycleLink {
     /// Stands last in a cycle of which the rest is left out.
     pub const MORE: Self = Self {
-        session: 0,
+        session: SessionId(0),
         identity: String::new(),
-        owner: 0,
-        request: 0,
+        owner: OwnerId(0),
+        request: RequestId(0),
         lock: String::new(),
         held_with: 0,
     };

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Mode;
 use super::lists::list;
+use crate::types::{Epoch, FencingToken, OwnerId, RequestId, SessionId};
 
 /// The coordinator as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,7 +12,7 @@ pub struct ServerStatus {
     /// Version of the program.
     pub version: String,
     /// This run.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// Milliseconds since it became ready.
     pub uptime_ms: u64,
     /// Whether it is about to stop.
@@ -39,7 +40,7 @@ pub struct ServerStatus {
     /// Connections refused because there were too many, since the start.
     pub connections_refused: u64,
     /// The latest fencing token given, 0 before the first.
-    pub last_token: u64,
+    pub last_token: FencingToken,
     /// Milliseconds of the grace period that are left: nobody but earlier holders gets anything; 0
     /// outside one (rule G2).
     pub grace_ms: u64,
@@ -69,19 +70,19 @@ pub struct LockStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// The session's id.
-    pub session: u128,
+    pub session: SessionId,
     /// The session's identity.
     pub identity: String,
     /// Address of the session's latest connection.
     pub peer: String,
     /// The owner within the session; 0: the request is an owner of its own.
-    pub owner: u64,
+    pub owner: OwnerId,
     /// The request.
-    pub request: u64,
+    pub request: RequestId,
     /// How it holds the lock.
     pub mode: Mode,
     /// The token of the grant.
-    pub token: u64,
+    pub token: FencingToken,
     /// Milliseconds since the grant.
     pub held_ms: u64,
     /// The request's note.
@@ -94,15 +95,15 @@ pub struct Holder {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiter {
     /// The session's id.
-    pub session: u128,
+    pub session: SessionId,
     /// The session's identity.
     pub identity: String,
     /// Address of the session's latest connection.
     pub peer: String,
     /// The owner within the session; 0: the request is an owner of its own.
-    pub owner: u64,
+    pub owner: OwnerId,
     /// The request.
-    pub request: u64,
+    pub request: RequestId,
     /// How it wants the lock.
     pub mode: Mode,
     /// Milliseconds since the request came.
@@ -115,7 +116,7 @@ pub struct Waiter {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionStatus {
     /// Its id.
-    pub session: u128,
+    pub session: SessionId,
     /// Its identity.
     pub identity: String,
     /// Address of its latest connection.
@@ -153,11 +154,11 @@ pub struct Pause {
     /// The cause of the pause.
     pub after: After,
     /// The session whose hold it follows.
-    pub session: u128,
+    pub session: SessionId,
     /// That session's identity.
     pub identity: String,
     /// The token of that hold.
-    pub token: u64,
+    pub token: FencingToken,
     /// Milliseconds since that was granted.
     pub granted_ms: u64,
     /// The length that was asked for, in milliseconds.

@@ -14,8 +14,9 @@ use super::super::{
 };
 use super::messages;
 use super::round_trip::{client_message, server_message};
+use crate::types::{FencingToken, RequestId};
 
-const CANCEL: ClientMessage = ClientMessage::Cancel { request: 7 };
+const CANCEL: ClientMessage = ClientMessage::Cancel { request: RequestId(7) };
 
 /// A server's codec that has seen a Hello.
 fn after_hello() -> ServerCodec {
@@ -42,7 +43,7 @@ fn zeros(len: usize) -> BytesMut {
 
 /// A message whose frame has exactly so many bytes after the length field.
 fn message_of(len: usize) -> ClientMessage {
-    let message = |name| ClientMessage::Revoke { query_id: 1, name, token: 1 };
+    let message = |name| ClientMessage::Revoke { query_id: 1, name, token: FencingToken(1) };
     let rest = frames(&[message(String::new())]).len() - 4;
     message("x".repeat(len - rest))
 }

@@ -12,8 +12,9 @@ use smallvec::smallvec;
 use super::super::*;
 use super::messages;
 use crate::types::{
-    AT_LEAST_MAX, CLAIMS_MAX, GoodbyeCode, IDENTITY_LEN_MAX, LOCK_DELAY_MAX, LOCK_NAME_LEN_MAX,
-    Limits, LostReason, NOTE_LEN_MAX, RejectionCode, TTL_DEFAULT, TTL_MAX, TTL_MIN,
+    AT_LEAST_MAX, CLAIMS_MAX, Epoch, FencingToken, Generation, GoodbyeCode, IDENTITY_LEN_MAX,
+    LOCK_DELAY_MAX, LOCK_NAME_LEN_MAX, Limits, LostReason, NOTE_LEN_MAX, OwnerId, RejectionCode,
+    RequestId, TTL_DEFAULT, TTL_MAX, TTL_MIN,
 };
 
 const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
@@ -240,23 +241,27 @@ fn hello(attach: Attach, ttl_ms: u32, epoch_seen: u64, token_seen: u64) -> Bytes
         ttl_ms,
         linger_ms: None,
         identity: "ann@build7:8123".into(),
-        epoch_seen,
-        token_seen,
+        epoch_seen: Epoch::new(epoch_seen),
+        token_seen: FencingToken::new(token_seen),
     }))
 }
 
 fn resume(generation: u64) -> Attach {
-    Attach::Resume { session: messages::SESSION, secret: messages::SECRET, generation }
+    Attach::Resume {
+        session: messages::SESSION,
+        secret: messages::SECRET,
+        generation: Generation::new(generation),
+    }
 }
 
 fn welcome(epoch: u64, generation: u64, standing: Standing) -> BytesMut {
     bytes(&ServerMessage::Welcome {
         protocol: PROTOCOL,
         server: "coordinator 0.1.0".into(),
-        epoch,
+        epoch: Epoch::new(epoch),
         session: messages::SESSION,
         secret: messages::SECRET,
-        generation,
+        generation: Generation::new(generation),
         ttl_ms: 10_000,
         standing,
     })
@@ -264,8 +269,8 @@ fn welcome(epoch: u64, generation: u64, standing: Standing) -> BytesMut {
 
 fn request(request: u64, ticket: Option<Ticket>, name: &str, wait: Wait) -> BytesMut {
     bytes(&ClientMessage::Request(Request {
-        request,
-        owner: 0,
+        request: RequestId::new(request),
+        owner: OwnerId(0),
         converts: None,
         wait,
         progress: false,
@@ -277,7 +282,11 @@ fn request(request: u64, ticket: Option<Ticket>, name: &str, wait: Wait) -> Byte
 }
 
 fn grant(request: u64, token: u64) -> BytesMut {
-    bytes(&ServerMessage::Grant { request, token, seal: messages::SEAL })
+    bytes(&ServerMessage::Grant {
+        request: RequestId::new(request),
+        token: FencingToken::new(token),
+        seal: messages::SEAL,
+    })
 }
 
 fn first_conversation() -> Conversation {
@@ -286,14 +295,17 @@ fn first_conversation() -> Conversation {
         ("client: Request", request(1, None, "printer", Wait::Timeout { ms: 5000 })),
         ("server: Welcome", welcome(18, 1, Standing::Opened)),
         ("server: Grant", grant(1, 1881)),
-        ("client: Release", bytes(&ClientMessage::Release { request: 1, token: 1881 })),
-        ("server: Released", bytes(&ServerMessage::Released { request: 1 })),
+        (
+            "client: Release",
+            bytes(&ClientMessage::Release { request: RequestId(1), token: FencingToken(1881) }),
+        ),
+        ("server: Released", bytes(&ServerMessage::Released { request: RequestId(1) })),
         ("client: Goodbye", bytes(&ClientMessage::Goodbye)),
         (
             "server: Goodbye",
             bytes(&ServerMessage::Goodbye {
-                code: GoodbyeCode::Done.number(),
-                rejection: 0,
+                code: GoodbyeCode::Done,
+                rejection: RejectionCode::NONE,
                 message: "the session is over".into(),
             }),
         ),
@@ -304,17 +316,20 @@ fn resumed_conversation() -> Conversation {
     vec![
         ("client: Hello", hello(resume(2), 10_000, 18, 1884)),
         ("server: Welcome", welcome(18, 2, Standing::Resumed)),
-        ("client: Release", bytes(&ClientMessage::Release { request: 1, token: 1881 })),
+        (
+            "client: Release",
+            bytes(&ClientMessage::Release { request: RequestId(1), token: FencingToken(1881) }),
+        ),
         (
             "client: Account",
             bytes(&ClientMessage::Account(Account {
-                from: 1,
-                to: u64::MAX,
-                held: vec![Held { request: 2, token: 1884 }],
+                from: RequestId(1),
+                to: RequestId::new(u64::MAX),
+                held: vec![Held { request: RequestId(2), token: FencingToken(1884) }],
                 waiting: vec![],
             })),
         ),
-        ("server: Released", bytes(&ServerMessage::Released { request: 1 })),
+        ("server: Released", bytes(&ServerMessage::Released { request: RequestId(1) })),
     ]
 }
 
@@ -326,10 +341,10 @@ fn reopened_conversation() -> Conversation {
         (
             "client: Reclaim",
             bytes(&ClientMessage::Reclaim(Reclaim {
-                request: 2,
-                token: 1884,
+                request: RequestId(2),
+                token: FencingToken(1884),
                 seal: messages::SEAL,
-                owner: 0,
+                owner: OwnerId(0),
                 lock_delay_ms: 0,
                 note: String::new(),
                 claims: smallvec![messages::claim("printer", Mode::Exclusive)],
@@ -337,7 +352,10 @@ fn reopened_conversation() -> Conversation {
         ),
         ("client: Request", request(3, Some(ticket), "scanner", Wait::Forever)),
         ("server: Grant", grant(2, 1884)),
-        ("server: Queued", bytes(&ServerMessage::Queued { request: 3, position: 1, ticket })),
+        (
+            "server: Queued",
+            bytes(&ServerMessage::Queued { request: RequestId(3), position: 1, ticket }),
+        ),
     ]
 }
 

@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use super::super::message::*;
 use super::super::{FRAME_LEN_MAX, FormatError, decode, encode_frame};
 use super::messages;
-use crate::types::Seal;
+use crate::types::{FencingToken, OwnerId, RejectionCode, RequestId, Seal, SessionId};
 
 /// Most bytes that decoding a client's frame may take. The lists of an account are not cut, and grow
 /// by doubling; an element has as many bytes in memory as in a frame.
@@ -256,8 +256,8 @@ fn claims(count: usize) -> SmallVec<[Claim; 1]> {
 /// A request of so many claims.
 fn request(count: usize) -> ClientMessage {
     ClientMessage::Request(Request {
-        request: 1,
-        owner: 0,
+        request: RequestId(1),
+        owner: OwnerId(0),
         converts: None,
         wait: Wait::Never,
         progress: false,
@@ -271,10 +271,10 @@ fn request(count: usize) -> ClientMessage {
 /// A reclaim of so many claims.
 fn reclaim(count: usize) -> ClientMessage {
     ClientMessage::Reclaim(Reclaim {
-        request: 1,
-        token: 1,
+        request: RequestId(1),
+        token: FencingToken(1),
         seal: Seal::new(1),
-        owner: 0,
+        owner: OwnerId(0),
         lock_delay_ms: 0,
         note: String::new(),
         claims: claims(count),
@@ -304,9 +304,9 @@ fn claims_beyond_the_limit_are_counted_but_not_kept() {
 fn claims_of_an_event_are_bounded_as_those_of_a_request() {
     let event = |count| ServerMessage::Event {
         at_ms: 1,
-        session: 1,
+        session: SessionId(1),
         identity: String::new(),
-        request: 1,
+        request: RequestId(1),
         claims: claims(count).into_vec(),
         what: Happening::Requested,
     };
@@ -317,12 +317,18 @@ fn claims_of_an_event_are_bounded_as_those_of_a_request() {
 
 #[test]
 fn a_list_as_long_as_a_frame_takes_a_bounded_multiple_of_it() {
-    let of =
-        |held, waiting| ClientMessage::Account(Account { from: 0, to: u64::MAX, held, waiting });
+    let of = |held, waiting| {
+        ClientMessage::Account(Account {
+            from: RequestId(0),
+            to: RequestId::new(u64::MAX),
+            held,
+            waiting,
+        })
+    };
     let room = FRAME_LEN_MAX - bytes(&of(vec![], vec![])).len();
-    let held = vec![Held { request: 1, token: 1 }; room / 16];
+    let held = vec![Held { request: RequestId(1), token: FencingToken(1) }; room / 16];
     let ClientMessage::Request(request) = request(1) else { unreachable!() };
-    for message in [of(held, vec![]), of(vec![], vec![1; room / 8])] {
+    for message in [of(held, vec![]), of(vec![], vec![RequestId(1); room / 8])] {
         let (decoded, taken) = measured::<ClientMessage>(&bytes(&message));
         assert_eq!(decoded.unwrap(), message);
         assert!(taken <= CLIENT_BYTES_MAX, "{taken} bytes");
@@ -352,16 +358,22 @@ fn a_frame_full_of_the_smallest_elements_takes_a_bounded_multiple_of_itself() {
     assert!(taken <= SERVER_BYTES_MAX, "{taken} bytes");
 
     let link = CycleLink {
-        session: 1,
+        session: SessionId(1),
         identity: String::new(),
-        owner: 0,
-        request: 1,
+        owner: OwnerId(0),
+        request: RequestId(1),
         lock: String::new(),
         held_with: 0,
     };
     let cycle = vec![link.clone(); (FRAME_LEN_MAX - 64) / bytes(&link).len()];
     let (request, code, message, lock) = (1, 29, String::new(), None);
-    let deadlock = ServerMessage::Rejected { request, code, message, lock, cycle };
+    let deadlock = ServerMessage::Rejected {
+        request: RequestId::new(request),
+        code: RejectionCode::from_number(code),
+        message,
+        lock,
+        cycle,
+    };
     let (decoded, taken) = measured::<ServerMessage>(&bytes(&deadlock));
     assert_eq!(decoded.unwrap(), deadlock);
     assert!(taken <= SERVER_BYTES_MAX, "{taken} bytes");
@@ -401,7 +413,8 @@ fn a_bool_and_an_option_are_0_or_1_and_nothing_else() {
 
 #[test]
 fn text_that_is_not_utf_8_is_refused() {
-    let mut payload = bytes(&ClientMessage::Revoke { query_id: 1, name: "a".into(), token: 1 });
+    let mut payload =
+        bytes(&ClientMessage::Revoke { query_id: 1, name: "a".into(), token: FencingToken(1) });
     let at = payload.iter().position(|byte| *byte == b'a').unwrap();
     payload[at] = 0xff;
     assert!(matches!(decode::<ClientMessage>(&payload), Err(FormatError::Malformed(_))));

@@ -5,10 +5,13 @@ use std::fmt::Debug;
 use smallvec::smallvec;
 
 use super::super::message::*;
-use crate::types::{Seal, Secret};
+use crate::types::{
+    Epoch, FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode, RequestId,
+    Seal, Secret, SessionId,
+};
 
 /// A session's id: its bytes count up.
-pub(super) const SESSION: u128 = 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100;
+pub(super) const SESSION: SessionId = SessionId(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
 /// A session's secret: its bytes go on counting.
 pub(super) const SECRET: Secret = Secret::new(0x1f1e_1d1c_1b1a_1918_1716_1514_1312_1110);
 /// The seal of a grant: so do these.
@@ -20,12 +23,14 @@ const TICKET_SHOWN: Ticket = Ticket { epoch: 0x4142_4344_4546_4748, arrival: 0x5
 const TICKET_TOLD: Ticket = Ticket { epoch: 18, arrival: 4 };
 
 /// What a message says, as a Rust value: without the name of the struct in a variant of the same
-/// name, which is not on the wire. Proofs hide themselves; here, where each is known, they are told.
+/// name, which is not on the wire. Types of numbers are left out, and codes are their numbers: so are
+/// their bytes. Proofs hide themselves; here, where each is known, they are told.
 pub(super) fn said(message: &impl Debug) -> String {
     let ticket = |Ticket { epoch, arrival }: Ticket| {
         format!("Ticket {{ epoch: {epoch}, arrival: {arrival} }}")
     };
-    let text = format!("{message:?}")
+    let text = bare_codes(bare_numbers(format!("{message:?}")))
+        .replace("secret: Secret(…), generation: 2 }", "secret: …, generation: 2 }")
         .replace("Secret(…)", &SECRET.reveal().to_string())
         .replace("Seal(…)", &SEAL.reveal().to_string())
         .replace("Some(Ticket(…))", &format!("Some({})", ticket(TICKET_SHOWN)))
@@ -36,6 +41,41 @@ pub(super) fn said(message: &impl Debug) -> String {
     inner.and_then(|(_, inner)| inner.strip_suffix(')')).map_or(text.clone(), str::to_owned)
 }
 
+/// Numbers without the names of their types, and sessions as numbers; but in `Resume` as they are.
+fn bare_numbers(mut text: String) -> String {
+    for name in ["RequestId", "OwnerId", "FencingToken", "Epoch", "Generation"] {
+        let opening = format!("{name}(");
+        while let Some((before, rest)) = text.split_once(&opening) {
+            let (number, after) = rest.split_once(')').unwrap();
+            text = format!("{before}{number}{after}");
+        }
+    }
+    for session in [SESSION, SessionId(0x2a), SessionId(0x2b)] {
+        let (shown, number) = (format!("session: {session}"), format!("session: {}", session.0));
+        let in_resume = format!("Resume {{ {shown}");
+        text = text.replace(&in_resume, "(resumed)").replace(&shown, &number);
+        text = text.replace("(resumed)", &in_resume);
+    }
+    text
+}
+
+/// Codes as their numbers.
+fn bare_codes(text: String) -> String {
+    let of = |field: &str, name: &str, number: u16| {
+        [",", " }"].map(|end| (format!("{field}: {name}{end}"), format!("{field}: {number}{end}")))
+    };
+    let reasons = LostReason::ALL.iter().flat_map(|it| of("reason", it.name(), it.number()));
+    let none = of("rejection", "Unknown(0)", 0).into_iter();
+    let rejections = RejectionCode::ALL.iter();
+    let rejections = rejections.flat_map(|it| of("rejection", it.name(), it.number()));
+    let goodbyes = GoodbyeCode::ALL.iter().flat_map(|it| of("code", it.name(), it.number()));
+    let codes = RejectionCode::ALL.iter().flat_map(|it| of("code", it.name(), it.number()));
+    let own: Vec<_> =
+        if text.starts_with("Goodbye") { goodbyes.collect() } else { codes.collect() };
+    let all = reasons.chain(none).chain(rejections).chain(own);
+    all.fold(text, |text, (name, number)| text.replace(&name, &number))
+}
+
 /// Every variant of [`ClientMessage`], and of the enums within.
 pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
     vec![
@@ -43,7 +83,7 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
         (
             "Hello, Resume",
             hello(
-                Attach::Resume { session: SESSION, secret: SECRET, generation: 2 },
+                Attach::Resume { session: SESSION, secret: SECRET, generation: Generation(2) },
                 10_000,
                 Some(5_000),
                 "ann@build7:8123",
@@ -54,9 +94,9 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
         (
             "Request, all modes, with a timeout",
             ClientMessage::Request(Request {
-                request: 0x0102_0304_0506_0708,
-                owner: 0x1112_1314_1516_1718,
-                converts: Some(0x6162_6364_6566_6768),
+                request: RequestId(0x0102_0304_0506_0708),
+                owner: OwnerId(0x1112_1314_1516_1718),
+                converts: Some(RequestId(0x6162_6364_6566_6768)),
                 wait: Wait::Timeout { ms: 0x2122_2324_2526_2728 },
                 progress: true,
                 lock_delay_ms: 0x3132_3334,
@@ -70,8 +110,8 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
             }),
         ),
         ("Request, no claims, not waiting", request(Wait::Never, vec![])),
-        ("Release", ClientMessage::Release { request: 1, token: 1881 }),
-        ("Cancel", ClientMessage::Cancel { request: 7 }),
+        ("Release", ClientMessage::Release { request: RequestId(1), token: FencingToken(1881) }),
+        ("Cancel", ClientMessage::Cancel { request: RequestId(7) }),
         ("KeepAlive", ClientMessage::KeepAlive { sequence: 3 }),
         ("Goodbye", ClientMessage::Goodbye),
         ("Inspect, Server", inspect(Query::Server)),
@@ -81,14 +121,21 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
         ("Inspect, Outlook", inspect(Query::Outlook { name: "printer".into() })),
         ("Inspect, Outlooks", inspect(Query::Outlooks { cursor: 7 })),
         ("Inspect, Journal", inspect(Query::Journal)),
-        ("Revoke", ClientMessage::Revoke { query_id: 9, name: "printer".into(), token: 1881 }),
+        (
+            "Revoke",
+            ClientMessage::Revoke {
+                query_id: 9,
+                name: "printer".into(),
+                token: FencingToken(1881),
+            },
+        ),
         (
             "Reclaim",
             ClientMessage::Reclaim(Reclaim {
-                request: 1,
-                token: 1881,
+                request: RequestId(1),
+                token: FencingToken(1881),
                 seal: SEAL,
-                owner: 0x1112_1314_1516_1718,
+                owner: OwnerId(0x1112_1314_1516_1718),
                 lock_delay_ms: 5_000,
                 note: "deploy v2.3".into(),
                 claims: smallvec![
@@ -100,17 +147,20 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
         (
             "Account",
             ClientMessage::Account(Account {
-                from: 1,
-                to: 0x0102_0304_0506_0708,
-                held: vec![Held { request: 1, token: 1881 }, Held { request: 4, token: 1883 }],
-                waiting: vec![2, 3],
+                from: RequestId(1),
+                to: RequestId(0x0102_0304_0506_0708),
+                held: vec![
+                    Held { request: RequestId(1), token: FencingToken(1881) },
+                    Held { request: RequestId(4), token: FencingToken(1883) },
+                ],
+                waiting: vec![RequestId(2), RequestId(3)],
             }),
         ),
         (
             "Account, of nothing",
             ClientMessage::Account(Account {
-                from: 0,
-                to: u64::MAX,
+                from: RequestId(0),
+                to: RequestId::new(u64::MAX),
                 held: vec![],
                 waiting: vec![],
             }),
@@ -121,15 +171,24 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
             "Subscribe, to one lock",
             ClientMessage::Subscribe { query_id: 9, name: Some("printer".into()) },
         ),
+    ]
+    .into_iter()
+    .chain(with_more())
+    .collect()
+}
+
+/// Those with more to say.
+fn with_more() -> Vec<(&'static str, ClientMessage)> {
+    vec![
         ("RequestWith, to keep it", with_extras(request(Wait::Never, vec![Mode::Exclusive]))),
         ("RequestWith, newest first", superseding(request(Wait::Forever, vec![Mode::Exclusive]))),
         (
             "ReclaimWith, to keep it",
             with_extras(ClientMessage::Reclaim(Reclaim {
-                request: 1,
-                token: 1881,
+                request: RequestId(1),
+                token: FencingToken(1881),
                 seal: SEAL,
-                owner: 0,
+                owner: OwnerId(0),
                 lock_delay_ms: 0,
                 note: "nightly".into(),
                 claims: smallvec![claim("printer", Mode::Exclusive)],
@@ -145,16 +204,29 @@ pub(super) fn server() -> Vec<(&'static str, ServerMessage)> {
         ("Welcome, Opened", welcome(1, Standing::Opened)),
         ("Welcome, Resumed", welcome(2, Standing::Resumed)),
         ("Welcome, Reopened", welcome(3, Standing::Reopened { grace_ms: 9_250 })),
-        ("Grant", ServerMessage::Grant { request: 1, token: 1881, seal: SEAL }),
-        ("Queued", ServerMessage::Queued { request: 2, position: 3, ticket: TICKET_TOLD }),
-        ("Released", ServerMessage::Released { request: 1 }),
-        ("Cancelled", ServerMessage::Cancelled { request: 7 }),
-        ("Lost", ServerMessage::Lost { request: 1, token: 1881, reason: 2 }),
+        (
+            "Grant",
+            ServerMessage::Grant { request: RequestId(1), token: FencingToken(1881), seal: SEAL },
+        ),
+        (
+            "Queued",
+            ServerMessage::Queued { request: RequestId(2), position: 3, ticket: TICKET_TOLD },
+        ),
+        ("Released", ServerMessage::Released { request: RequestId(1) }),
+        ("Cancelled", ServerMessage::Cancelled { request: RequestId(7) }),
+        (
+            "Lost",
+            ServerMessage::Lost {
+                request: RequestId(1),
+                token: FencingToken(1881),
+                reason: LostReason::Revoked,
+            },
+        ),
         (
             "Rejected, without a lock",
             ServerMessage::Rejected {
-                request: 4,
-                code: 3,
+                request: RequestId(4),
+                code: RejectionCode::NotHolder,
                 message: "not the holder".into(),
                 lock: None,
                 cycle: vec![],
@@ -163,8 +235,8 @@ pub(super) fn server() -> Vec<(&'static str, ServerMessage)> {
         (
             "Rejected, with a lock",
             ServerMessage::Rejected {
-                request: 4,
-                code: 1,
+                request: RequestId(4),
+                code: RejectionCode::Busy,
                 message: "busy".into(),
                 lock: Some(Box::new(lock())),
                 cycle: vec![],
@@ -173,8 +245,8 @@ pub(super) fn server() -> Vec<(&'static str, ServerMessage)> {
         (
             "Rejected, with a cycle",
             ServerMessage::Rejected {
-                request: 4,
-                code: 29,
+                request: RequestId(4),
+                code: RejectionCode::Deadlock,
                 message: "this would wait for ever".into(),
                 lock: None,
                 cycle: cycle(),
@@ -183,7 +255,11 @@ pub(super) fn server() -> Vec<(&'static str, ServerMessage)> {
         ("KeptAlive", ServerMessage::KeptAlive { sequence: 3 }),
         (
             "Goodbye",
-            ServerMessage::Goodbye { code: 7, rejection: 17, message: "no such session".into() },
+            ServerMessage::Goodbye {
+                code: GoodbyeCode::Refused,
+                rejection: RejectionCode::UnknownSession,
+                message: "no such session".into(),
+            },
         ),
     ]
     .into_iter()
@@ -200,7 +276,7 @@ fn looks() -> Vec<(&'static str, ServerMessage)> {
                 query_id: 9,
                 status: Box::new(ServerStatus {
                     version: "0.1.0".into(),
-                    epoch: 1,
+                    epoch: Epoch(1),
                     uptime_ms: 2,
                     draining: true,
                     connections: 3,
@@ -214,7 +290,7 @@ fn looks() -> Vec<(&'static str, ServerMessage)> {
                     slow_readers: 11,
                     handshake_timeouts: 12,
                     connections_refused: 13,
-                    last_token: 14,
+                    last_token: FencingToken(14),
                     grace_ms: 15,
                     unsaved_ms: 16,
                 }),
@@ -233,7 +309,7 @@ fn looks() -> Vec<(&'static str, ServerMessage)> {
             ServerMessage::SessionStatus {
                 query_id: 9,
                 sessions: vec![SessionStatus {
-                    session: 0x2a,
+                    session: SessionId(0x2a),
                     identity: "ann@build7:8123".into(),
                     peer: "10.0.0.7:40000".into(),
                     connected: true,
@@ -250,13 +326,19 @@ fn looks() -> Vec<(&'static str, ServerMessage)> {
         ("Subscribed", ServerMessage::Subscribed { query_id: 9 }),
         ("Event, Requested", event(Happening::Requested)),
         ("Event, Queued", event(Happening::Queued { position: 3 })),
-        ("Event, Granted", event(Happening::Granted { token: 1881 })),
-        ("Event, Released", event(Happening::Released { token: 1881 })),
+        ("Event, Granted", event(Happening::Granted { token: FencingToken(1881) })),
+        ("Event, Released", event(Happening::Released { token: FencingToken(1881) })),
         ("Event, Cancelled", event(Happening::Cancelled)),
-        ("Event, Lost", event(Happening::Lost { token: 1881, reason: 1 })),
+        (
+            "Event, Lost",
+            event(Happening::Lost { token: FencingToken(1881), reason: LostReason::Expired }),
+        ),
         (
             "Event, Rejected",
-            event(Happening::Rejected { code: 1, message: "\"printer\" is busy".into() }),
+            event(Happening::Rejected {
+                code: RejectionCode::Busy,
+                message: "\"printer\" is busy".into(),
+            }),
         ),
         ("Missed", ServerMessage::Missed { count: 0x0102_0304_0506_0708 }),
         ("Outlook", ServerMessage::Outlook { query_id: 9, locks: vec![outlook()], next: Some(1) }),
@@ -288,18 +370,18 @@ fn journal(distance: JournalDistance, start: JournalStart) -> ServerMessage {
 fn cycle() -> Vec<CycleLink> {
     vec![
         CycleLink {
-            session: 0x2a,
+            session: SessionId(0x2a),
             identity: "ann@build7:8123".into(),
-            owner: 5,
-            request: 4,
+            owner: OwnerId(5),
+            request: RequestId(4),
             lock: "printer".into(),
             held_with: 1881,
         },
         CycleLink {
-            session: 0x2b,
+            session: SessionId(0x2b),
             identity: "bob@build8:99".into(),
-            owner: 0,
-            request: 2,
+            owner: OwnerId(0),
+            request: RequestId(2),
             lock: "scanner".into(),
             held_with: 0,
         },
@@ -311,7 +393,7 @@ fn event(what: Happening) -> ServerMessage {
         at_ms: 0x0000_0199_1213_1415,
         session: SESSION,
         identity: "ann@build7:8123".into(),
-        request: 4,
+        request: RequestId(4),
         claims: vec![claim("printer", Mode::Exclusive), claim("scanner", Mode::Shared)],
         what,
     }
@@ -324,8 +406,8 @@ fn hello(attach: Attach, ttl_ms: u32, linger_ms: Option<u32>, identity: &str) ->
         ttl_ms,
         linger_ms,
         identity: identity.into(),
-        epoch_seen: 18,
-        token_seen: 1881,
+        epoch_seen: Epoch(18),
+        token_seen: FencingToken(1881),
     })
 }
 
@@ -333,10 +415,10 @@ fn welcome(generation: u64, standing: Standing) -> ServerMessage {
     ServerMessage::Welcome {
         protocol: PROTOCOL,
         server: "coordinator 0.1.0".into(),
-        epoch: 18,
+        epoch: Epoch(18),
         session: SESSION,
         secret: SECRET,
-        generation,
+        generation: Generation::new(generation),
         ttl_ms: 10_000,
         standing,
     }
@@ -344,8 +426,8 @@ fn welcome(generation: u64, standing: Standing) -> ServerMessage {
 
 fn request(wait: Wait, modes: Vec<Mode>) -> ClientMessage {
     ClientMessage::Request(Request {
-        request: 1,
-        owner: 0,
+        request: RequestId(1),
+        owner: OwnerId(0),
         converts: None,
         wait,
         progress: false,
@@ -389,9 +471,9 @@ fn with_extras(message: ClientMessage) -> ClientMessage {
 fn outlook() -> Outlook {
     let pause = |after, left_ms| Pause {
         after,
-        session: 0x2a,
+        session: SessionId(0x2a),
         identity: "ann@build7:8123".into(),
-        token: 1881,
+        token: FencingToken(1881),
         granted_ms: 252_000,
         length_ms: 300_000,
         left_ms,
@@ -404,24 +486,24 @@ pub(in crate::wire) fn lock() -> LockStatus {
     LockStatus {
         name: "printer".into(),
         holders: vec![Holder {
-            session: 0x2a,
+            session: SessionId(0x2a),
             identity: "ann@build7:8123".into(),
             peer: "10.0.0.7:40000".into(),
-            owner: 5,
-            request: 6,
+            owner: OwnerId(5),
+            request: RequestId(6),
             mode: Mode::Shared,
-            token: 1881,
+            token: FencingToken(1881),
             held_ms: 252_000,
             note: "deploy v2.3".into(),
             connected: true,
         }],
         holder_count: 1,
         waiters: vec![Waiter {
-            session: 0x2b,
+            session: SessionId(0x2b),
             identity: "bob@build8:99".into(),
             peer: "10.0.0.8:40001".into(),
-            owner: 7,
-            request: 8,
+            owner: OwnerId(7),
+            request: RequestId(8),
             mode: Mode::Permits { take: 1, of: 3 },
             waiting_ms: 238_000,
             note: "deploy v2.4".into(),

@@ -8,7 +8,10 @@ use smallvec::SmallVec;
 
 use super::super::message::*;
 use super::super::{decode, encode_frame};
-use crate::types::{Seal, Secret};
+use crate::types::{
+    Epoch, FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode, RequestId,
+    Seal, Secret, SessionId,
+};
 
 /// Text of any characters, up to somewhat more than is allowed anywhere: the wire does not check.
 fn text() -> impl Strategy<Value = String> {
@@ -27,9 +30,9 @@ fn attach() -> impl Strategy<Value = Attach> {
     prop_oneof![
         Just(Attach::New),
         any::<(u128, u128, u64)>().prop_map(|(session, secret, generation)| Attach::Resume {
-            session,
+            session: SessionId::new(session),
             secret: Secret::new(secret),
-            generation
+            generation: Generation::new(generation)
         }),
         Just(Attach::Observer),
     ]
@@ -64,8 +67,8 @@ fn hello() -> impl Strategy<Value = ClientMessage> {
                 ttl_ms,
                 linger_ms,
                 identity,
-                epoch_seen,
-                token_seen,
+                epoch_seen: Epoch::new(epoch_seen),
+                token_seen: FencingToken::new(token_seen),
             })
         },
     )
@@ -85,9 +88,9 @@ fn request() -> impl Strategy<Value = Request> {
     (numbers, wait(), text(), option::of(ticket()), claims()).prop_map(
         |((request, owner, converts, progress, lock_delay_ms), wait, note, ticket, claims)| {
             Request {
-                request,
-                owner,
-                converts,
+                request: RequestId::new(request),
+                owner: OwnerId::new(owner),
+                converts: converts.map(RequestId),
                 wait,
                 progress,
                 lock_delay_ms,
@@ -102,10 +105,10 @@ fn request() -> impl Strategy<Value = Request> {
 fn reclaim() -> impl Strategy<Value = Reclaim> {
     (any::<(u64, u64, u128, u64, u32)>(), text(), claims()).prop_map(
         |((request, token, seal, owner, lock_delay_ms), note, claims)| Reclaim {
-            request,
-            token,
+            request: RequestId::new(request),
+            token: FencingToken::new(token),
             seal: Seal::new(seal),
-            owner,
+            owner: OwnerId::new(owner),
             lock_delay_ms,
             note,
             claims,
@@ -120,9 +123,19 @@ fn extras() -> impl Strategy<Value = Vec<Extra>> {
 }
 
 fn account() -> impl Strategy<Value = ClientMessage> {
-    let held = any::<(u64, u64)>().prop_map(|(request, token)| Held { request, token });
+    let held = any::<(u64, u64)>().prop_map(|(request, token)| Held {
+        request: RequestId::new(request),
+        token: FencingToken::new(token),
+    });
     (any::<(u64, u64)>(), vec(held, 0..200), vec(any::<u64>(), 0..200)).prop_map(
-        |((from, to), held, waiting)| ClientMessage::Account(Account { from, to, held, waiting }),
+        |((from, to), held, waiting)| {
+            ClientMessage::Account(Account {
+                from: RequestId::new(from),
+                to: RequestId::new(to),
+                held,
+                waiting: waiting.into_iter().map(RequestId).collect(),
+            })
+        },
     )
 }
 
@@ -131,14 +144,17 @@ pub(super) fn client_message() -> impl Strategy<Value = ClientMessage> {
     prop_oneof![
         hello(),
         request().prop_map(ClientMessage::Request),
-        any::<(u64, u64)>().prop_map(|(request, token)| ClientMessage::Release { request, token }),
-        any::<u64>().prop_map(|request| ClientMessage::Cancel { request }),
+        any::<(u64, u64)>().prop_map(|(request, token)| ClientMessage::Release {
+            request: RequestId::new(request),
+            token: FencingToken::new(token)
+        }),
+        any::<u64>().prop_map(|request| ClientMessage::Cancel { request: RequestId::new(request) }),
         any::<u64>().prop_map(|sequence| ClientMessage::KeepAlive { sequence }),
         Just(ClientMessage::Goodbye),
         (any::<u64>(), query())
             .prop_map(|(query_id, query)| ClientMessage::Inspect { query_id, query }),
         (any::<(u64, u64)>(), text()).prop_map(|((query_id, token), name)| {
-            ClientMessage::Revoke { query_id, name, token }
+            ClientMessage::Revoke { query_id, name, token: FencingToken::new(token) }
         }),
         reclaim().prop_map(ClientMessage::Reclaim),
         account(),
@@ -157,13 +173,13 @@ fn holder() -> impl Strategy<Value = Holder> {
     (any::<(u128, u64, u64, u64, u64, bool)>(), mode(), text(), text(), text()).prop_map(
         |((session, owner, request, token, held_ms, connected), mode, identity, peer, note)| {
             Holder {
-                session,
+                session: SessionId::new(session),
                 identity,
                 peer,
-                owner,
-                request,
+                owner: OwnerId::new(owner),
+                request: RequestId::new(request),
                 mode,
-                token,
+                token: FencingToken::new(token),
                 held_ms,
                 note,
                 connected,
@@ -175,11 +191,11 @@ fn holder() -> impl Strategy<Value = Holder> {
 fn waiter() -> impl Strategy<Value = Waiter> {
     (any::<(u128, u64, u64, u64)>(), mode(), text(), text(), text()).prop_map(
         |((session, owner, request, waiting_ms), mode, identity, peer, note)| Waiter {
-            session,
+            session: SessionId::new(session),
             identity,
             peer,
-            owner,
-            request,
+            owner: OwnerId::new(owner),
+            request: RequestId::new(request),
             mode,
             waiting_ms,
             note,
@@ -204,9 +220,9 @@ fn outlook() -> impl Strategy<Value = Outlook> {
     let pause = (any::<(u128, u64, u64, u64, u64)>(), after, text()).prop_map(
         |((session, token, granted_ms, length_ms, left_ms), after, identity)| Pause {
             after,
-            session,
+            session: SessionId::new(session),
             identity,
-            token,
+            token: FencingToken::new(token),
             granted_ms,
             length_ms,
             left_ms,
@@ -241,7 +257,7 @@ fn session_status() -> impl Strategy<Value = SessionStatus> {
     (text(), text(), any::<(u128, bool, u64, u32, u64, u64, u64)>()).prop_map(
         |(identity, peer, (session, connected, age_ms, ttl_ms, lease_left_ms, held, waiting))| {
             SessionStatus {
-                session,
+                session: SessionId::new(session),
                 identity,
                 peer,
                 connected,
@@ -258,7 +274,7 @@ fn session_status() -> impl Strategy<Value = SessionStatus> {
 fn server_status() -> impl Strategy<Value = ServerStatus> {
     (text(), any::<bool>(), any::<[u64; 16]>()).prop_map(|(version, draining, n)| ServerStatus {
         version,
-        epoch: n[0],
+        epoch: Epoch::new(n[0]),
         uptime_ms: n[1],
         draining,
         connections: n[2],
@@ -272,7 +288,7 @@ fn server_status() -> impl Strategy<Value = ServerStatus> {
         slow_readers: n[10],
         handshake_timeouts: n[11],
         connections_refused: n[12],
-        last_token: n[13],
+        last_token: FencingToken::new(n[13]),
         grace_ms: n[14],
         unsaved_ms: n[15],
     })
@@ -292,10 +308,10 @@ fn welcome() -> impl Strategy<Value = ServerMessage> {
             ServerMessage::Welcome {
                 protocol,
                 server,
-                epoch,
-                session,
+                epoch: Epoch::new(epoch),
+                session: SessionId::new(session),
                 secret: Secret::new(secret),
-                generation,
+                generation: Generation::new(generation),
                 ttl_ms,
                 standing,
             }
@@ -306,10 +322,10 @@ fn welcome() -> impl Strategy<Value = ServerMessage> {
 fn cycle_link() -> impl Strategy<Value = CycleLink> {
     (any::<(u128, u64, u64, u64)>(), text(), text()).prop_map(
         |((session, owner, request, held_with), identity, lock)| CycleLink {
-            session,
+            session: SessionId::new(session),
             identity,
-            owner,
-            request,
+            owner: OwnerId::new(owner),
+            request: RequestId::new(request),
             lock,
             held_with,
         },
@@ -320,11 +336,17 @@ fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         Just(Happening::Requested),
         any::<u64>().prop_map(|position| Happening::Queued { position }),
-        any::<u64>().prop_map(|token| Happening::Granted { token }),
-        any::<u64>().prop_map(|token| Happening::Released { token }),
+        any::<u64>().prop_map(|token| Happening::Granted { token: FencingToken::new(token) }),
+        any::<u64>().prop_map(|token| Happening::Released { token: FencingToken::new(token) }),
         Just(Happening::Cancelled),
-        any::<(u64, u16)>().prop_map(|(token, reason)| Happening::Lost { token, reason }),
-        (any::<u16>(), text()).prop_map(|(code, message)| Happening::Rejected { code, message }),
+        any::<(u64, u16)>().prop_map(|(token, reason)| Happening::Lost {
+            token: FencingToken::new(token),
+            reason: LostReason::from_number(reason)
+        }),
+        (any::<u16>(), text()).prop_map(|(code, message)| Happening::Rejected {
+            code: RejectionCode::from_number(code),
+            message
+        }),
     ]
 }
 
@@ -333,24 +355,26 @@ pub(super) fn server_message() -> impl Strategy<Value = ServerMessage> {
     prop_oneof![
         welcome(),
         any::<(u64, u64, u128)>().prop_map(|(request, token, seal)| ServerMessage::Grant {
-            request,
-            token,
+            request: RequestId::new(request),
+            token: FencingToken::new(token),
             seal: Seal::new(seal)
         }),
         (any::<(u64, u64)>(), ticket()).prop_map(|((request, position), ticket)| {
-            ServerMessage::Queued { request, position, ticket }
+            ServerMessage::Queued { request: RequestId::new(request), position, ticket }
         }),
-        any::<u64>().prop_map(|request| ServerMessage::Released { request }),
-        any::<u64>().prop_map(|request| ServerMessage::Cancelled { request }),
+        any::<u64>()
+            .prop_map(|request| ServerMessage::Released { request: RequestId::new(request) }),
+        any::<u64>()
+            .prop_map(|request| ServerMessage::Cancelled { request: RequestId::new(request) }),
         any::<(u64, u64, u16)>().prop_map(|(request, token, reason)| ServerMessage::Lost {
-            request,
-            token,
-            reason
+            request: RequestId::new(request),
+            token: FencingToken::new(token),
+            reason: LostReason::from_number(reason)
         }),
         (any::<(u64, u16)>(), text(), option::of(lock_status()), vec(cycle_link(), 0..4)).prop_map(
             |((request, code), message, lock, cycle)| ServerMessage::Rejected {
-                request,
-                code,
+                request: RequestId::new(request),
+                code: RejectionCode::from_number(code),
                 message,
                 lock: lock.map(Box::new),
                 cycle
@@ -358,7 +382,11 @@ pub(super) fn server_message() -> impl Strategy<Value = ServerMessage> {
         ),
         any::<u64>().prop_map(|sequence| ServerMessage::KeptAlive { sequence }),
         (any::<(u16, u16)>(), text()).prop_map(|((code, rejection), message)| {
-            ServerMessage::Goodbye { code, rejection, message }
+            ServerMessage::Goodbye {
+                code: GoodbyeCode::from_number(code),
+                rejection: RejectionCode::from_number(rejection),
+                message,
+            }
         }),
         (any::<u64>(), server_status()).prop_map(|(query_id, status)| {
             ServerMessage::ServerStatus { query_id, status: Box::new(status) }
@@ -378,9 +406,9 @@ pub(super) fn server_message() -> impl Strategy<Value = ServerMessage> {
         (any::<(u64, u128, u64)>(), text(), claims(), happening()).prop_map(
             |((at_ms, session, request), identity, claims, what)| ServerMessage::Event {
                 at_ms,
-                session,
+                session: SessionId::new(session),
                 identity,
-                request,
+                request: RequestId::new(request),
                 claims: claims.into_vec(),
                 what
             }

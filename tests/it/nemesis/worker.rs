@@ -18,6 +18,7 @@ use super::record::{History, Said, now_us, write_resource};
 use crate::history::RequestName;
 use crate::random::Random;
 use crate::wall_clock::{ahead_here, is_about};
+use coordinator::types::Generation;
 
 /// The shortest lease, in milliseconds: its end is seen often in a short run.
 pub(super) const TTL_MS: u64 = 2_000;
@@ -254,7 +255,7 @@ impl Session {
         patience: Patience,
     ) -> Option<(RequestName, LockGuard)> {
         let request = self.next_request();
-        let (session, queued) = (client.session(), Arc::<Mutex<Vec<(u64, u64)>>>::default());
+        let (session, queued) = (client.session(), Arc::<Mutex<Vec<(Generation, u64)>>>::default());
         let (heard, by) = (Arc::clone(&queued), client.clone());
         let mut asked = client
             .lock_all::<[&str; 0]>([])

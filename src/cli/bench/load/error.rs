@@ -2,6 +2,8 @@
 
 use std::io;
 
+use coordinator::types::{GoodbyeCode, RejectionCode};
+
 use super::checks::Violation;
 
 /// Why a measurement ends before its time.
@@ -14,16 +16,16 @@ pub(crate) enum Error {
     /// The server closed the connection and said why.
     #[error("the server ended the session ({code}): {message}")]
     Dismissed {
-        /// Why, a number of `GoodbyeCode`.
-        code: u16,
+        /// Why.
+        code: GoodbyeCode,
         /// Why, for people.
         message: String,
     },
     /// The server answered *no*.
     #[error("rejected ({code}): {message}")]
     Rejected {
-        /// Why, a number of `RejectionCode`.
-        code: u16,
+        /// Why.
+        code: RejectionCode,
         /// Why, for people.
         message: String,
     },

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use coordinator::types::Mode as HowHeld;
+use coordinator::types::{Epoch, FencingToken, Mode as HowHeld, OwnerId, RequestId};
 use coordinator::wire::{
     self, Attach, Claim, ClientCodec, ClientMessage, Mode, PROTOCOL, ServerMessage, Wait,
     encode_frame,
@@ -93,7 +93,7 @@ struct Slot {
     /// What is known of it.
     now: Standing,
     /// The request that was released and not yet answered, if there is one.
-    released: Option<u64>,
+    released: Option<RequestId>,
 }
 
 /// What is known of a lock of ours.
@@ -102,13 +102,13 @@ enum Standing {
     /// Nothing is asked.
     Free,
     /// It is asked for.
-    Asked(u64),
+    Asked(RequestId),
     /// It is held.
     Held {
         /// The request.
-        request: u64,
+        request: RequestId,
         /// The token.
-        token: u64,
+        token: FencingToken,
     },
 }
 
@@ -153,7 +153,7 @@ impl Session {
         let Self { slots, unsent, .. } = self;
         let mut answers = 0;
         let next = self.base + slots.len() as u64;
-        for (id, slot) in (next..).zip(slots.iter_mut()) {
+        for (id, slot) in (next..).map(RequestId::new).zip(slots.iter_mut()) {
             if ask != Ask::Acquire
                 && let Standing::Held { request, token } = slot.now
             {
@@ -240,7 +240,7 @@ impl Session {
                 match slot.and_then(|slot| self.slots.get_mut(slot).zip(Some(slot))) {
                     Some((known, slot)) if known.now == Standing::Asked(request) => {
                         known.now = Standing::Held { request, token };
-                        Ok(Some(Answer::Granted { slot, token: Some(token) }))
+                        Ok(Some(Answer::Granted { slot, token: Some(token.number()) }))
                     }
                     _ => Err(self.wrong(&message)),
                 }
@@ -261,7 +261,7 @@ impl Session {
             ServerMessage::Queued { .. } | ServerMessage::KeptAlive { .. } => Ok(None),
             ServerMessage::Rejected { code, message, .. } => Err(Error::Rejected { code, message }),
             ServerMessage::Lost { token, .. } => {
-                Err(Violation::Lost { connection: self.number, token }.into())
+                Err(Violation::Lost { connection: self.number, token: token.number() }.into())
             }
             ServerMessage::Goodbye { .. } if self.state == State::Leaving => {
                 self.state = State::Over;
@@ -273,8 +273,8 @@ impl Session {
     }
 
     /// The slot that has the id `request` if slot 0 has `base`.
-    fn slot_of(&self, request: u64, base: u64) -> Option<usize> {
-        let slot = usize::try_from(request.checked_sub(base)?).ok()?;
+    fn slot_of(&self, request: RequestId, base: u64) -> Option<usize> {
+        let slot = usize::try_from(request.number().checked_sub(base)?).ok()?;
         (slot < self.slots.len()).then_some(slot)
     }
 
@@ -339,8 +339,8 @@ fn hello() -> ClientMessage {
         ttl_ms: u32::try_from(TTL.as_millis()).unwrap_or(u32::MAX),
         linger_ms: Some(0),
         identity: "bench".to_owned(),
-        epoch_seen: 0,
-        token_seen: 0,
+        epoch_seen: Epoch::default(),
+        token_seen: FencingToken::default(),
     })
 }
 
@@ -351,8 +351,8 @@ fn request(name: String, mode: HowHeld) -> ClientMessage {
         HowHeld::Permits { take, of } => Mode::Permits { take, of },
     };
     ClientMessage::Request(wire::Request {
-        request: 0,
-        owner: 0,
+        request: RequestId::default(),
+        owner: OwnerId::NONE,
         converts: None,
         wait: Wait::Forever,
         progress: false,

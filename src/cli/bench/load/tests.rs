@@ -8,7 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use coordinator::types::{Mode, Seal, Secret};
+use coordinator::types::{
+    Epoch, FencingToken, Generation, GoodbyeCode, LostReason, Mode, RejectionCode, Seal, Secret,
+    SessionId,
+};
 use coordinator::wire::{
     self, ClientMessage, PROTOCOL, ServerCodec, ServerMessage, Standing, encode_frame,
 };
@@ -60,10 +63,10 @@ fn welcome() -> ServerMessage {
     ServerMessage::Welcome {
         protocol: PROTOCOL,
         server: "fake".to_owned(),
-        epoch: 1,
-        session: 1,
+        epoch: Epoch(1),
+        session: SessionId(1),
         secret: Secret::new(1),
-        generation: 1,
+        generation: Generation(1),
         ttl_ms: 10_000,
         standing: Standing::Opened,
     }
@@ -76,12 +79,20 @@ fn rightly() -> impl FnMut(&ClientMessage) -> Option<Vec<ServerMessage>> {
         ClientMessage::Hello(_) => Some(vec![welcome()]),
         ClientMessage::Request(wire::Request { request, .. }) => {
             token += 1;
-            Some(vec![ServerMessage::Grant { request, token, seal: Seal::new(0) }])
+            Some(vec![ServerMessage::Grant {
+                request,
+                token: FencingToken::new(token),
+                seal: Seal::new(0),
+            }])
         }
         ClientMessage::Release { request, .. } => Some(vec![ServerMessage::Released { request }]),
         ClientMessage::Goodbye => {
             let message = String::new();
-            Some(vec![ServerMessage::Goodbye { code: 1, rejection: 0, message }])
+            Some(vec![ServerMessage::Goodbye {
+                code: GoodbyeCode::from_number(1),
+                rejection: RejectionCode::NONE,
+                message,
+            }])
         }
         _ => Some(Vec::new()),
     }
@@ -158,7 +169,7 @@ async fn a_token_that_comes_twice_ends_the_measurement() {
     let mut answers = rightly();
     let address = server(move |message| match *message {
         ClientMessage::Request(wire::Request { request, .. }) => {
-            Some(vec![ServerMessage::Grant { request, token: 7, seal: Seal::new(0) }])
+            Some(vec![ServerMessage::Grant { request, token: FencingToken(7), seal: Seal::new(0) }])
         }
         _ => answers(message),
     });
@@ -181,7 +192,7 @@ async fn an_answer_to_no_question_ends_the_measurement() {
     let mut answers = rightly();
     let address = server(move |message| match *message {
         ClientMessage::Release { request, .. } => {
-            Some(vec![ServerMessage::Released { request: request + 1 }])
+            Some(vec![ServerMessage::Released { request: request.next() }])
         }
         _ => answers(message),
     });
@@ -194,7 +205,7 @@ async fn a_loss_without_a_reason_ends_the_measurement() {
     let mut answers = rightly();
     let address = server(move |message| match *message {
         ClientMessage::Release { request, token } => {
-            Some(vec![ServerMessage::Lost { request, token, reason: 1 }])
+            Some(vec![ServerMessage::Lost { request, token, reason: LostReason::from_number(1) }])
         }
         _ => answers(message),
     });

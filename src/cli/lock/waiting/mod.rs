@@ -23,6 +23,7 @@ use crate::cli::text::aside;
 use crate::cli::text::outlook;
 use crate::cli::text::visible;
 use crate::cli::text::words;
+use coordinator::types::FencingToken;
 
 /// How long to wait before saying anything, and between updates.
 const TICK: Duration = Duration::from_secs(1);
@@ -138,7 +139,7 @@ struct Telling<'a> {
     /// The place that it named.
     place_told: u64,
     /// The holder that it named, by its token.
-    token_told: Option<u64>,
+    token_told: Option<FencingToken>,
     /// Since when the coordinator has been silent, if it is.
     silent_since: Option<Instant>,
     /// Whether that was told.
@@ -232,7 +233,7 @@ impl<'a> Telling<'a> {
                 || now >= asked_at + LOOK_MAX)
     }
 
-    fn token(&self) -> Option<u64> {
+    fn token(&self) -> Option<FencingToken> {
         Some(self.seen.as_ref()?.lock.as_ref()?.holders.first()?.token)
     }
 

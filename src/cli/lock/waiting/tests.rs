@@ -1,6 +1,6 @@
 //! The messages to a waiting user, and their moments.
 
-use coordinator::types::Ttl;
+use coordinator::types::{FencingToken, OwnerId, RequestId, SessionId, Ttl};
 use coordinator::wire::Holder;
 
 use super::*;
@@ -37,13 +37,13 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn lock_held_with(token: u64) -> LockStatus {
     let holder = Holder {
-        owner: 0,
-        request: 1,
-        session: 1,
+        owner: OwnerId(0),
+        request: RequestId(1),
+        session: SessionId(1),
         identity: format!("ci-{token}"),
         peer: String::new(),
         mode: Mode::Exclusive,
-        token,
+        token: FencingToken::new(token),
         held_ms: 0,
         note: String::new(),
         connected: true,

@@ -247,7 +247,7 @@ fn sessions_table(sessions: &[SessionStatus]) -> String {
     let mut table = Table::new(&["SESSION", "WHO", "AGE", "LEASE LEFT", "HOLDS", "WAITS FOR", ""]);
     for session in sessions {
         table.row([
-            format!("{:032x}", session.session),
+            session.session.to_string(),
             words::who(&session.identity, &session.peer),
             words::millis(session.age_ms),
             words::millis(session.lease_left_ms),

@@ -3,11 +3,12 @@
 use coordinator::wire::{JournalDistance, JournalStart, JournalStatus, Mode, Waiter};
 
 use super::*;
+use coordinator::types::{Epoch, FencingToken, OwnerId, RequestId, SessionId};
 
 fn server() -> ServerStatus {
     ServerStatus {
         version: "0.1.0".to_owned(),
-        epoch: 18,
+        epoch: Epoch(18),
         uptime_ms: 11_520_000,
         draining: false,
         connections: 4,
@@ -21,7 +22,7 @@ fn server() -> ServerStatus {
         slow_readers: 0,
         handshake_timeouts: 0,
         connections_refused: 0,
-        last_token: 1884,
+        last_token: FencingToken(1884),
         grace_ms: 0,
         unsaved_ms: 0,
     }
@@ -29,13 +30,13 @@ fn server() -> ServerStatus {
 
 fn holder(identity: &str, mode: Mode, token: u64, note: &str) -> Holder {
     Holder {
-        owner: 0,
-        request: 1,
-        session: 0x2a,
+        owner: OwnerId(0),
+        request: RequestId(1),
+        session: SessionId(0x2a),
         identity: identity.to_owned(),
         peer: "10.0.0.7:41000".to_owned(),
         mode,
-        token,
+        token: FencingToken::new(token),
         held_ms: 252_000,
         note: note.to_owned(),
         connected: true,
@@ -44,9 +45,9 @@ fn holder(identity: &str, mode: Mode, token: u64, note: &str) -> Holder {
 
 fn waiter(identity: &str, waiting_ms: u64) -> Waiter {
     Waiter {
-        owner: 0,
-        request: 1,
-        session: 0x2b,
+        owner: OwnerId(0),
+        request: RequestId(1),
+        session: SessionId(0x2b),
         identity: identity.to_owned(),
         peer: "127.0.0.1:41000".to_owned(),
         mode: Mode::Exclusive,
@@ -128,7 +129,7 @@ PLACE  WAITER         FOR
 #[test]
 fn programs_get_numbers_and_stable_names() {
     let session = SessionStatus {
-        session: 0x2a,
+        session: SessionId(0x2a),
         identity: "ann@build7:1".to_owned(),
         peer: "10.0.0.7:41000".to_owned(),
         connected: true,

@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt::Write as _;
 
+use coordinator::types::{OwnerId, RequestId, SessionId};
 use coordinator::wire::{Holder, LockStatus, Waiter};
 use serde_json::{Value, json};
 
@@ -81,14 +82,17 @@ impl Lines {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Who {
     /// Those requests of a session that say so.
-    Owner(u128, u64),
+    Owner(SessionId, OwnerId),
     /// A request alone.
-    Request(u128, u64),
+    Request(SessionId, RequestId),
 }
 
 impl Who {
-    fn of(session: u128, owner: u64, request: u64) -> Self {
-        if owner == 0 { Self::Request(session, request) } else { Self::Owner(session, owner) }
+    fn of(session: SessionId, owner: OwnerId, request: RequestId) -> Self {
+        match owner {
+            OwnerId::NONE => Self::Request(session, request),
+            owner => Self::Owner(session, owner),
+        }
     }
 
     fn holds(holder: &Holder) -> Self {
@@ -272,9 +276,9 @@ impl<'a> Drawing<'a> {
     }
 }
 
-fn named(identity: &str, peer: &str, owner: u64) -> String {
+fn named(identity: &str, peer: &str, owner: OwnerId) -> String {
     let who = words::who(identity, peer);
-    if owner == 0 { who } else { format!("{who} owner {owner}") }
+    if owner == OwnerId::NONE { who } else { format!("{who} owner {owner}") }
 }
 
 /// `holds "deploy" for 4m12s  token 1881`.

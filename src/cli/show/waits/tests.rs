@@ -3,16 +3,17 @@
 use coordinator::wire::{Mode, ServerStatus};
 
 use super::*;
+use coordinator::types::{Epoch, FencingToken, OwnerId, RequestId, SessionId};
 
 fn holder(session: u128, identity: &str, owner: u64, token: u64) -> Holder {
     Holder {
-        session,
+        session: SessionId::new(session),
         identity: identity.to_owned(),
         peer: "127.0.0.1:41000".to_owned(),
-        owner,
-        request: token,
+        owner: OwnerId::new(owner),
+        request: RequestId::new(token),
         mode: Mode::Exclusive,
-        token,
+        token: FencingToken::new(token),
         held_ms: 252_000,
         note: String::new(),
         connected: true,
@@ -21,11 +22,11 @@ fn holder(session: u128, identity: &str, owner: u64, token: u64) -> Holder {
 
 fn waiter(session: u128, identity: &str, owner: u64) -> Waiter {
     Waiter {
-        session,
+        session: SessionId::new(session),
         identity: identity.to_owned(),
         peer: "127.0.0.1:41000".to_owned(),
-        owner,
-        request: 99,
+        owner: OwnerId::new(owner),
+        request: RequestId(99),
         mode: Mode::Exclusive,
         waiting_ms: 3_000,
         note: String::new(),
@@ -79,8 +80,8 @@ ci-7 (ann@build7, pid 8123, 10.0.0.7)
 #[test]
 fn who_has_no_owner_holds_nothing_while_it_waits() {
     let mut locks = chain();
-    locks[0].waiters[0].owner = 0;
-    locks[1].holders[0].owner = 0;
+    locks[0].waiters[0].owner = OwnerId(0);
+    locks[1].holders[0].owner = OwnerId(0);
     let text = tree(&locks, Lines::Unicode);
     assert!(text.contains("\n   ├─ 1st in line: bob@build8:12 for 3s\n   └─ 2nd"), "{text}");
     assert!(text.contains("\nbob@build8:12\n└─ holds \"migrations\""), "{text}");
@@ -182,7 +183,7 @@ fn the_locale_says_what_can_be_shown() {
 fn programs_are_told_what_waiters_hold() {
     let server = ServerStatus {
         version: String::new(),
-        epoch: 1,
+        epoch: Epoch(1),
         uptime_ms: 0,
         draining: false,
         connections: 0,
@@ -196,7 +197,7 @@ fn programs_are_told_what_waiters_hold() {
         slow_readers: 0,
         handshake_timeouts: 0,
         connections_refused: 0,
-        last_token: 0,
+        last_token: FencingToken(0),
         grace_ms: 0,
         unsaved_ms: 0,
     };

@@ -3,6 +3,7 @@
 use coordinator::wire::{Mode, Waiter};
 
 use super::*;
+use coordinator::types::{FencingToken, OwnerId, RequestId, SessionId};
 
 const ATTEMPT: Attempt<'_> = Attempt {
     verb: None,
@@ -16,13 +17,13 @@ const ATTEMPT: Attempt<'_> = Attempt {
 
 fn holder(token: u64) -> Holder {
     Holder {
-        owner: 0,
-        request: 1,
-        session: 1,
+        owner: OwnerId(0),
+        request: RequestId(1),
+        session: SessionId(1),
         identity: "ci-7 (ann@build7, pid 8123)".to_owned(),
         peer: "10.0.0.7:41000".to_owned(),
         mode: Mode::Exclusive,
-        token,
+        token: FencingToken::new(token),
         held_ms: 252_000,
         note: "deploy v2.3".to_owned(),
         connected: true,
@@ -31,9 +32,9 @@ fn holder(token: u64) -> Holder {
 
 fn waiter(waiting_ms: u64) -> Waiter {
     Waiter {
-        owner: 0,
-        request: 1,
-        session: 2,
+        owner: OwnerId(0),
+        request: RequestId(1),
+        session: SessionId(2),
         identity: "bob@build8:99".to_owned(),
         peer: "10.0.0.8:41000".to_owned(),
         mode: Mode::Exclusive,
@@ -178,10 +179,10 @@ fn a_lock_in_use_with_another_size_names_both() {
 #[test]
 fn a_deadlock_says_who_waits_for_whom() {
     let link = |identity: &str, lock: &str, held_with| CycleLink {
-        session: 1,
+        session: SessionId(1),
         identity: identity.to_owned(),
-        owner: 1,
-        request: 1,
+        owner: OwnerId(1),
+        request: RequestId(1),
         lock: lock.to_owned(),
         held_with,
     };
@@ -200,10 +201,10 @@ fn a_deadlock_says_who_waits_for_whom() {
 
 #[test]
 fn of_a_deadlock_that_is_too_long_to_tell_the_beginning_is_told() {
-    let link = |owner| CycleLink {
+    let link = |owner: u64| CycleLink {
         identity: "ann@a:1".to_owned(),
         lock: "x".into(),
-        owner,
+        owner: OwnerId(owner),
         ..CycleLink::MORE
     };
     let facts = |count: u64| {

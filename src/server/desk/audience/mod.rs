@@ -49,7 +49,7 @@ impl Desk {
                 self.table.watch(lock);
             }
             Err(rejection) => {
-                self.connections.tell(connection, render::rejected(query_id, &rejection, None));
+                self.connections.tell(connection, render::refused_query(query_id, &rejection));
             }
         }
     }
@@ -78,7 +78,7 @@ impl Desk {
         let lock = match name.map(parse::lock_name).transpose() {
             Ok(lock) => lock,
             Err(rejection) => {
-                let no = render::rejected(query_id, &rejection, None);
+                let no = render::refused_query(query_id, &rejection);
                 return self.connections.tell(connection, no);
             }
         };

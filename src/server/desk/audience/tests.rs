@@ -9,8 +9,9 @@ use crate::server::desk::testing::{Bench, Client};
 use crate::server::desk::turn::Deliver;
 use crate::server::desk::watches::WATCHES_PER_CONNECTION_MAX;
 use crate::server::testing::{hello, release, request, try_request};
-use crate::types::GoodbyeCode;
-use crate::types::{LostReason, RejectionCode};
+use crate::types::{
+    FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode, RequestId, SessionId,
+};
 use crate::wire::{
     self, Attach, Claim, ClientMessage, CycleLink, Happening, Holder, LockStatus, Mode,
     ServerMessage, encode_frame,
@@ -32,7 +33,7 @@ fn asking(id: u64, name: &str, mode: Mode, owner: u64, converts: Option<u64>) ->
         &mut message
     {
         claims[0].mode = mode;
-        (*asks, *takes) = (owner, converts);
+        (*asks, *takes) = (OwnerId(owner), converts.map(RequestId));
     }
     message
 }
@@ -64,14 +65,12 @@ fn take_tokens(watcher: &Client, query_id: u64) -> Vec<u64> {
     let (answered, lock) = shown(&messages[0]);
     assert_eq!(answered, query_id);
     let holders = lock.map_or(&[][..], |lock| &lock.holders);
-    holders.iter().map(|holder| holder.token).collect()
+    holders.iter().map(|holder| holder.token.number()).collect()
 }
 
 fn code_of(message: &ServerMessage) -> (u64, RejectionCode) {
     match message {
-        ServerMessage::Rejected { request, code, .. } => {
-            (*request, RejectionCode::from_number(*code))
-        }
+        ServerMessage::Rejected { request, code, .. } => (request.number(), *code),
         other => panic!("not a rejection: {other:?}"),
     }
 }
@@ -79,7 +78,7 @@ fn code_of(message: &ServerMessage) -> (u64, RejectionCode) {
 /// Of all events that have come: which request, and what happened to it.
 fn take_events(subscriber: &Client) -> Vec<(u64, Happening)> {
     let event = |message| match message {
-        ServerMessage::Event { request, what, .. } => (request, what),
+        ServerMessage::Event { request, what, .. } => (request.number(), what),
         other => panic!("no event: {other:?}"),
     };
     subscriber.take().into_iter().map(event).collect()
@@ -91,14 +90,14 @@ fn a_watcher_sees_the_lock_at_once_and_whenever_others_hold_it() {
     let watcher = observer(&bench);
     watcher.submit(vec![watch(7, "leader")]);
     bench.settle();
-    assert_eq!(take_tokens(&watcher, 7), []);
+    assert!(take_tokens(&watcher, 7).is_empty());
 
     let (first, second, token) = bench.open_two_for("leader");
     let seen = watcher.take();
     assert_eq!(seen.len(), 1, "the queue alone is no news: {seen:?}");
     match shown(&seen[0]) {
         (7, Some(LockStatus { holders, holder_count: 1, .. })) => {
-            assert_eq!((holders[0].token, &holders[0].note[..]), (token, "deploy v2.3"));
+            assert_eq!((holders[0].token.number(), &holders[0].note[..]), (token, "deploy v2.3"));
         }
         other => panic!("{other:?}"),
     }
@@ -110,7 +109,7 @@ fn a_watcher_sees_the_lock_at_once_and_whenever_others_hold_it() {
     // A lease that ends is a change as any other.
     second.disconnect();
     bench.pass(Duration::from_secs(11));
-    assert_eq!(take_tokens(&watcher, 7), []);
+    assert!(take_tokens(&watcher, 7).is_empty());
     bench.open().submit(vec![request(1, "another")]);
     bench.settle();
     assert_eq!(watcher.take(), vec![]);
@@ -125,7 +124,8 @@ fn what_changes_in_one_turn_is_shown_once_and_as_it_is_in_the_end() {
     watcher.take();
     let cancel = |request| ClientMessage::Cancel { request };
     let leader = |id| request(id, "leader");
-    session.submit(vec![leader(1), cancel(1), leader(2), cancel(2), leader(3)]);
+    let [first, second] = [1, 2].map(|id| cancel(RequestId(id)));
+    session.submit(vec![leader(1), first, leader(2), second, leader(3)]);
     bench.settle();
     assert_eq!(take_tokens(&watcher, 1), [3]);
     assert_eq!(session.take().len(), 5);
@@ -144,7 +144,15 @@ fn a_conversion_is_a_change_of_holders() {
     let seen = watcher.take();
     let holders = shown(&seen[0]).1.map(|lock| &lock.holders[..]);
     assert!(
-        matches!(holders, Some([Holder { token: 1, request: 2, mode: Mode::Shared, .. }])),
+        matches!(
+            holders,
+            Some([Holder {
+                token: FencingToken(1),
+                request: RequestId(2),
+                mode: Mode::Shared,
+                ..
+            }])
+        ),
         "{seen:?}"
     );
 }
@@ -160,7 +168,10 @@ fn a_second_watch_of_a_lock_takes_the_place_of_the_first() {
     session.submit(vec![request(3, "leader")]);
     bench.settle();
     let messages = session.take();
-    assert!(matches!(messages[0], ServerMessage::Grant { request: 3, .. }), "{messages:?}");
+    assert!(
+        matches!(messages[0], ServerMessage::Grant { request: RequestId(3), .. }),
+        "{messages:?}"
+    );
     assert_eq!(messages.len(), 2);
     assert_eq!(shown(&messages[1]).0, 2);
 }
@@ -256,31 +267,32 @@ fn subscribers_hear_the_whole_story_in_order() {
     let (holder, waiter, token) = bench.open_two_for("printer");
     holder.submit(vec![try_request(2, "printer"), release(1, token)]);
     bench.settle();
-    let busy = RejectionCode::Busy.number();
+    let busy = RejectionCode::Busy;
     let message = "\"printer\" is busy".to_owned();
     assert_eq!(
         take_events(&subscriber),
         [
             (1, Happening::Requested),
-            (1, Happening::Granted { token }),
+            (1, Happening::Granted { token: FencingToken::new(token) }),
             (1, Happening::Requested),
             (1, Happening::Queued { position: 1 }),
             (2, Happening::Requested),
             (2, Happening::Rejected { code: busy, message }),
-            (1, Happening::Released { token }),
-            (1, Happening::Granted { token: token + 1 }),
+            (1, Happening::Released { token: FencingToken::new(token) }),
+            (1, Happening::Granted { token: FencingToken::new(token + 1) }),
         ]
     );
     waiter.disconnect();
     bench.pass(Duration::from_secs(11));
     match &subscriber.take()[..] {
-        [ServerMessage::Event { at_ms, session: 1.., identity, request: 1, claims, what }] => {
+        [ServerMessage::Event { at_ms, session, identity, request, claims, what }] => {
+            assert!(*session > SessionId(0) && *request == RequestId(1));
             assert!(*at_ms > 1_700_000_000_000, "{at_ms}");
             assert_eq!(identity, "ann@build7:8123");
             let mode = Mode::Exclusive;
             assert_eq!(claims[..], [Claim { name: "printer".into(), mode }]);
-            let reason = LostReason::Expired.number();
-            assert_eq!(*what, Happening::Lost { token: token + 1, reason });
+            let reason = LostReason::Expired;
+            assert_eq!(*what, Happening::Lost { token: FencingToken::new(token + 1), reason });
         }
         other => panic!("{other:?}"),
     }
@@ -295,7 +307,7 @@ fn who_asks_for_one_lock_hears_of_no_other() {
     assert_eq!(subscriber.take().len(), 2);
     session.submit(vec![request(1, "a"), request(2, "b")]);
     bench.settle();
-    let granted = Happening::Granted { token: 2 };
+    let granted = Happening::Granted { token: FencingToken(2) };
     assert_eq!(take_events(&subscriber), [(2, Happening::Requested), (2, granted)]);
 }
 
@@ -321,7 +333,7 @@ fn the_one_subscriber_too_many_is_heard_and_who_was_silent_longest_makes_room() 
     assert_eq!(late.take(), vec![ServerMessage::Subscribed { query_id: 2 }]);
     match &silent.take()[..] {
         [ServerMessage::Subscribed { .. }, ServerMessage::Goodbye { code, message, .. }] => {
-            assert_eq!(*code, GoodbyeCode::TooManyConnections.number());
+            assert_eq!(*code, GoodbyeCode::TooManyConnections);
             let why = "more than 64 connections subscribe to events, and this one was silent the \
                 longest";
             assert_eq!(message, why);
@@ -353,8 +365,8 @@ fn a_session_that_comes_back_watches_anew() {
     let welcome = &old.take()[0];
     let ServerMessage::Welcome { session, secret, .. } = *welcome else { panic!("{welcome:?}") };
     let new = bench.connect();
-    let resume = Attach::Resume { session, secret, generation: 2 };
-    new.submit(vec![hello(resume), ClientMessage::Cancel { request: 2 }]);
+    let resume = Attach::Resume { session, secret, generation: Generation(2) };
+    new.submit(vec![hello(resume), ClientMessage::Cancel { request: RequestId(2) }]);
     bench.settle();
     assert_eq!(old.take().len(), 1, "a goodbye, and nothing after it");
     assert!(!new.take().iter().any(|m| matches!(m, ServerMessage::LockStatus { .. })));
@@ -373,12 +385,12 @@ fn who_is_refused_for_a_deadlock_hears_who_waits_for_whom() {
     let answers = ann.take();
     assert_eq!(code_of(&answers[2]), (3, RejectionCode::AlreadyHeld));
     match &bob.take()[1] {
-        ServerMessage::Rejected { request: 2, code, message, lock: None, cycle } => {
-            assert_eq!(RejectionCode::from_number(*code), RejectionCode::Deadlock);
+        ServerMessage::Rejected { request: RequestId(2), code, message, lock: None, cycle } => {
+            assert_eq!(*code, RejectionCode::Deadlock);
             assert!(message.starts_with("waiting would never end: "), "{message}");
             let told = |link: &crate::wire::CycleLink| {
-                assert_eq!((link.owner, &link.identity[..]), (9, "ann@build7:8123"));
-                (link.request, link.lock.clone(), link.held_with)
+                assert_eq!((link.owner, &link.identity[..]), (OwnerId(9), "ann@build7:8123"));
+                (link.request.number(), link.lock.clone(), link.held_with)
             };
             let told: Vec<_> = cycle.iter().map(told).collect();
             assert_eq!(told, [(2, "a".to_owned(), 1), (2, "b".to_owned(), 2)]);
@@ -476,7 +488,7 @@ fn events_of_a_turn_that_no_outbox_has_room_for_are_counted_and_not_kept() {
         if let ClientMessage::Request(wire::Request { claims: all, .. }) = &mut asked {
             *all = claims.iter().cloned().collect();
         }
-        [asked, ClientMessage::Cancel { request: id }]
+        [asked, ClientMessage::Cancel { request: RequestId::new(id) }]
     };
     session.submit((1..=100).flat_map(round).collect());
     bench.settle();
@@ -515,7 +527,11 @@ fn a_long_cycle_is_told_as_far_as_there_is_room_and_says_that_there_is_more() {
         };
         assert_eq!(cycle.last().unwrap().stands_for_more(), !is_whole);
         assert!(is_whole == (cycle.len() as u64 == links) && cycle.len() >= 16);
-        assert!(cycle[0].lock.starts_with('0') && cycle[0].request == 1000, "{:?}", cycle[0]);
+        assert!(
+            cycle[0].lock.starts_with('0') && cycle[0].request == RequestId(1000),
+            "{:?}",
+            cycle[0]
+        );
         assert!(message.ends_with(&format!("and so on over {} more", links - 4)), "{message}");
         let bytes = encoded(&answers) - message.len();
         assert!(bytes < CYCLE_BYTES_MAX + 200, "{bytes}");

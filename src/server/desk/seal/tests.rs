@@ -4,12 +4,12 @@ use super::super::render;
 use super::*;
 use crate::engine::Standing;
 use crate::server::durable::store::{Change, Stored};
-use crate::types::{Generation, Ttl};
+use crate::types::{FencingToken, Generation, OwnerId, RequestId, SessionId, Ttl};
 
 const KEY: StateKey = StateKey::new(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
-const RUN: Epoch = Epoch::new(5);
-const SESSION: SessionId = SessionId::new(7);
-const REQUEST: RequestId = RequestId::new(9);
+const RUN: Epoch = Epoch(5);
+const SESSION: SessionId = SessionId(7);
+const REQUEST: RequestId = RequestId(9);
 /// Taken two epochs before it was told.
 const PLACE: Place = Place { ticket: Ticket { epoch: 3, arrival: 4 }, told_in: RUN };
 
@@ -79,7 +79,7 @@ fn every_field_changes_the_seal() {
     let seals = [
         seal(&sealer, it, &[("ab", Mode::Exclusive)]),
         seal(&Sealer::new(StateKey::new(1)), it, &[("ab", Mode::Exclusive)]),
-        sealer.seal(it, Epoch::new(6), each(&named(&[("ab", Mode::Exclusive)]))).reveal(),
+        sealer.seal(it, Epoch(6), each(&named(&[("ab", Mode::Exclusive)]))).reveal(),
         seal(&sealer, grant(6, 8, 9), &[("ab", Mode::Exclusive)]),
         seal(&sealer, grant(7, 7, 9), &[("ab", Mode::Exclusive)]),
         seal(&sealer, grant(7, 8, 8), &[("ab", Mode::Exclusive)]),
@@ -195,24 +195,24 @@ fn nothing_that_holds_a_secret_prints_it() {
         .collect();
     let (secret, seal, key) = (Secret::new(whole), Seal::new(whole), StateKey::new(whole));
     let ticket = wire::Ticket { epoch: high, arrival: low };
-    let sealed = wire::ServerMessage::Grant { request: 1, token: 2, seal };
-    let queued = wire::ServerMessage::Queued { request: 1, position: 2, ticket };
+    let sealed = wire::ServerMessage::Grant { request: RequestId(1), token: FencingToken(2), seal };
+    let queued = wire::ServerMessage::Queued { request: RequestId(1), position: 2, ticket };
     let reclaim = wire::Reclaim {
-        request: 1,
-        token: 2,
+        request: RequestId(1),
+        token: FencingToken(2),
         seal,
-        owner: 0,
+        owner: OwnerId(0),
         lock_delay_ms: 0,
         note: String::new(),
         claims: smallvec::SmallVec::new(),
     };
-    let attach = wire::Attach::Resume { session: 1, secret, generation: 1 };
-    let session = SessionId::new(1);
+    let attach = wire::Attach::Resume { session: SessionId(1), secret, generation: Generation(1) };
+    let session = SessionId(1);
     let welcome = render::welcome(
         RUN,
         session,
         secret,
-        Generation::new(1),
+        Generation(1),
         Some(Ttl::default()),
         Standing::Resumed,
     );

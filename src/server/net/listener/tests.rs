@@ -10,7 +10,7 @@ use super::*;
 use crate::server::net::hosts::Here;
 use crate::server::places::DOOR_MAX;
 use crate::server::testing::{Bench, hello, local, request, settle};
-use crate::types::{GoodbyeCode, Secret};
+use crate::types::{Generation, GoodbyeCode, Secret};
 use crate::wire::{Attach, ClientMessage, Query, ServerMessage, decode, encode_frame};
 
 /// Out of file descriptors, on every system we know.
@@ -102,7 +102,7 @@ async fn hear(peer: &mut DuplexStream) -> ServerMessage {
 fn turned_away(answer: ServerMessage) -> String {
     match answer {
         ServerMessage::Goodbye { code, message, .. } => {
-            assert_eq!(code, GoodbyeCode::TooManyConnections.number());
+            assert_eq!(code, GoodbyeCode::TooManyConnections);
             message
         }
         other => panic!("not turned away: {other:?}"),
@@ -157,13 +157,14 @@ async fn a_holder_whose_connection_was_cut_comes_back_though_others_took_all_pla
         let secret_of_nobody = Secret::new(secret.reveal() ^ 1);
         let mut liars = Vec::new();
         for _ in 0..3 {
-            let attach = Attach::Resume { session, secret: secret_of_nobody, generation: 2 };
+            let attach =
+                Attach::Resume { session, secret: secret_of_nobody, generation: Generation(2) };
             let (liar, answer) = port.hello(THERE, attach).await;
             liars.push(liar);
-            let refused = GoodbyeCode::Refused.number();
+            let refused = GoodbyeCode::Refused;
             assert!(matches!(answer, ServerMessage::Goodbye { code, .. } if code == refused));
         }
-        let attach = Attach::Resume { session, secret, generation: 2 };
+        let attach = Attach::Resume { session, secret, generation: Generation(2) };
         let mut holder = port.enter(THERE, attach).await;
         // However many come to the door, it has its place.
         let _silent: Vec<_> = (0..=DOOR_MAX).map(|_| port.connect(ELSEWHERE)).collect();

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 
 use crate::server::testing::{hello, release, request, try_request, waiting_request};
 use crate::testing::fuzz::assert_in_corpus;
-use crate::types::{Seal, Secret};
+use crate::types::{FencingToken, Generation, OwnerId, RequestId, Seal, Secret, SessionId};
 use crate::wire::{
     self, Attach, Claim, ClientMessage, Extra, Held, Mode, Query, Wait, encode_frame,
 };
@@ -26,7 +26,7 @@ fn several(id: u64, claims: &[(&str, Mode)]) -> ClientMessage {
 fn of(owner: u64, converts: Option<u64>, mut message: ClientMessage) -> ClientMessage {
     if let ClientMessage::Request(wire::Request { owner: who, converts: which, .. }) = &mut message
     {
-        (*who, *which) = (owner, converts);
+        (*who, *which) = (OwnerId(owner), converts.map(RequestId));
     }
     message
 }
@@ -51,7 +51,11 @@ fn kept(message: ClientMessage) -> ClientMessage {
 }
 
 fn resume() -> ClientMessage {
-    hello(Attach::Resume { session: 1, secret: Secret::new(1), generation: 2 })
+    hello(Attach::Resume {
+        session: SessionId(1),
+        secret: Secret::new(1),
+        generation: Generation(2),
+    })
 }
 
 fn inspect(query: Query) -> ClientMessage {
@@ -68,12 +72,13 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
     let exclusive = |id, name| several(id, &[(name, Mode::Exclusive)]);
     let shared = |id, name| several(id, &[(name, Mode::Shared)]);
     let permits = |take, of| Mode::Permits { take, of };
-    let revoke = ClientMessage::Revoke { query_id: 9, name: "printer".into(), token: 1 };
+    let revoke =
+        ClientMessage::Revoke { query_id: 9, name: "printer".into(), token: FencingToken(1) };
     let account = ClientMessage::Account(wire::Account {
-        from: 1,
-        to: 9,
-        held: vec![Held { request: 1, token: 1 }],
-        waiting: vec![2],
+        from: RequestId(1),
+        to: RequestId(9),
+        held: vec![Held { request: RequestId(1), token: FencingToken(1) }],
+        waiting: vec![RequestId(2)],
     });
     let ask_away = (1..=40).map(|id| request(id, if id % 2 == 0 { "printer" } else { "scanner" }));
     vec![
@@ -82,7 +87,8 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
             vec![hello(Attach::New), request(1, "printer"), release(1, 1), ClientMessage::Goodbye],
         ),
         ("many requests, cancelled", {
-            let cancels = (1..=40).map(|request| ClientMessage::Cancel { request });
+            let cancels =
+                (1..=40).map(|request| ClientMessage::Cancel { request: RequestId::new(request) });
             [hello(Attach::New)].into_iter().chain(ask_away.clone()).chain(cancels).collect()
         }),
         ("many requests, released", {
@@ -98,7 +104,7 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
                 waiting_request(3, "printer", Wait::Timeout { ms: 50 }),
                 keep_alive(1),
                 release(1, 1),
-                ClientMessage::Cancel { request: 3 },
+                ClientMessage::Cancel { request: RequestId(3) },
             ],
         ),
         (
@@ -124,7 +130,7 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
                 several(2, &[("scanner", Mode::Shared), ("printer", Mode::Shared)]),
                 several(3, &[("scanner", Mode::Exclusive)]),
                 release(1, 1),
-                ClientMessage::Cancel { request: 3 },
+                ClientMessage::Cancel { request: RequestId(3) },
                 release(2, 1),
             ],
         ),
@@ -195,10 +201,10 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
             vec![
                 resume(),
                 ClientMessage::Reclaim(wire::Reclaim {
-                    request: 1,
-                    token: 1,
+                    request: RequestId(1),
+                    token: FencingToken(1),
                     seal: Seal::new(1),
-                    owner: 0,
+                    owner: OwnerId(0),
                     lock_delay_ms: 0,
                     note: "deploy v2.3".into(),
                     claims: [Claim { name: "printer".into(), mode: Mode::Exclusive }].into(),
@@ -215,7 +221,11 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
                 release(1, 1),
                 try_request(2, "nightly"),
                 inspect(Query::Outlook { name: "nightly".into() }),
-                ClientMessage::Revoke { query_id: 8, name: "nightly".into(), token: 1 },
+                ClientMessage::Revoke {
+                    query_id: 8,
+                    name: "nightly".into(),
+                    token: FencingToken(1),
+                },
                 request(3, "nightly"),
                 keep_alive(1),
             ],

@@ -25,7 +25,7 @@ use tokio::time::sleep;
 use self::peer::{Heard, Known, Peer};
 use crate::server::testing::{Bench, hello, release, request, settle, try_request};
 use crate::testing::fuzz::{Corpus, Random, fuzz, mutated};
-use crate::types::TTL_MAX_DEFAULT;
+use crate::types::{FencingToken, RequestId, TTL_MAX_DEFAULT};
 use crate::wire::{self, Attach, ClientMessage, Query, ServerMessage};
 
 /// Executions in the normal run.
@@ -153,9 +153,9 @@ impl Neighbour {
         match answers[..] {
             [
                 ServerMessage::KeptAlive { sequence: 1 },
-                ServerMessage::Grant { request: 2, token: next, .. },
-                ServerMessage::Released { request: 1 },
-            ] => assert!(next > token.max(self.token), "{next} after {token}"),
+                ServerMessage::Grant { request: RequestId(2), token: next, .. },
+                ServerMessage::Released { request: RequestId(1) },
+            ] => assert!(next > FencingToken::new(token.max(self.token)), "{next} after {token}"),
             _ => panic!("the neighbour is not served: {answers:?}"),
         }
     }

@@ -16,7 +16,7 @@ use crate::server::net::place::Place;
 use crate::server::net::session::Session;
 use crate::server::testing::Bench;
 use crate::testing::fuzz::Random;
-use crate::types::{Seal, Secret};
+use crate::types::{FencingToken, Generation, RequestId, Seal, Secret, SessionId};
 use crate::wire::{self, Attach, ClientMessage, ServerMessage, decode, encode_frame};
 
 /// What a stream keeps for a side that does not read.
@@ -28,11 +28,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(super) struct Known {
     /// The token and the seal of each granted request; peers choose the same ids, the latest counts.
-    grants: BTreeMap<u64, (u64, Seal)>,
+    grants: BTreeMap<RequestId, (FencingToken, Seal)>,
     /// The latest ticket of each request that waits.
-    tickets: BTreeMap<u64, wire::Ticket>,
+    tickets: BTreeMap<RequestId, wire::Ticket>,
     /// The latest session, its secret, and the generation of its next connection.
-    session: Option<(u128, Secret, u64)>,
+    session: Option<(SessionId, Secret, Generation)>,
 }
 
 impl Known {
@@ -44,8 +44,10 @@ impl Known {
             ServerMessage::Queued { request, ticket, .. } => {
                 self.tickets.insert(*request, *ticket);
             }
-            ServerMessage::Welcome { session, secret, generation, .. } if *session != 0 => {
-                self.session = Some((*session, *secret, generation + 1));
+            ServerMessage::Welcome { session, secret, generation, .. }
+                if *session != SessionId(0) =>
+            {
+                self.session = Some((*session, *secret, generation.next()));
             }
             _ => {}
         }
@@ -252,7 +254,7 @@ fn make_sense(heard: &mut BytesMut, is_first: &mut bool, ears: &Ears, known: &Re
             *is_first = false;
         }
         if let ServerMessage::Grant { token, .. } = message {
-            ears.greatest.set(ears.greatest.get().max(token));
+            ears.greatest.set(ears.greatest.get().max(token.number()));
         }
         known.borrow_mut().learn(&message);
     }

@@ -17,6 +17,7 @@ use tokio_util::codec::FramedRead;
 
 use super::*;
 use crate::server::testing::{Bench, account_of_nothing, hello, local, request, settle};
+use crate::types::RequestId;
 use crate::wire::{self, ClientCodec, FRAME_LEN_MAX, Query};
 
 /// What a duplex keeps for a peer that does not read.
@@ -69,7 +70,7 @@ impl Peer {
     /// The code of the Goodbye that is the only thing still to come.
     async fn goodbye(self) -> GoodbyeCode {
         match &self.rest().await[..] {
-            [ServerMessage::Goodbye { code, .. }] => GoodbyeCode::from_number(*code),
+            [ServerMessage::Goodbye { code, .. }] => *code,
             other => panic!("{other:?}"),
         }
     }
@@ -77,7 +78,11 @@ impl Peer {
 
 fn grant_of(message: &ServerMessage, request: u64) -> u64 {
     match message {
-        ServerMessage::Grant { request: granted, token, .. } if *granted == request => *token,
+        ServerMessage::Grant { request: granted, token, .. }
+            if *granted == RequestId::new(request) =>
+        {
+            token.number()
+        }
         other => panic!("not a grant of {request}: {other:?}"),
     }
 }
@@ -330,7 +335,10 @@ async fn a_client_that_shuts_its_side_gets_the_answers_to_all_it_sent() {
         let answers = peer.rest().await;
         assert!(matches!(answers[0], ServerMessage::Welcome { .. }), "{answers:?}");
         grant_of(&answers[1], 1);
-        assert!(matches!(answers[2..], [ServerMessage::Queued { request: 2, .. }]), "{answers:?}");
+        assert!(
+            matches!(answers[2..], [ServerMessage::Queued { request: RequestId(2), .. }]),
+            "{answers:?}"
+        );
         settle().await;
         assert_eq!(bench.counters.connections(), 1);
         assert_eq!(bench.counters.protocol_errors.total(), 0);

@@ -4,6 +4,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::server::testing::try_request;
+use crate::types::RequestId;
 
 /// How long a connection may go without saying or reading anything, on the bench.
 const IDLE: Duration = Duration::from_secs(60);
@@ -75,7 +76,7 @@ async fn who_watches_or_subscribes_is_told_for_as_long_as_it_speaks_now_and_then
             other => panic!("{other:?}"),
         }
         let what = listener.next().await;
-        assert!(matches!(what, ServerMessage::Event { request: 1, .. }), "{what:?}");
+        assert!(matches!(what, ServerMessage::Event { request: RequestId(1), .. }), "{what:?}");
         assert_eq!(bench.counters.slow_readers.total(), 0);
     })
     .await;
@@ -132,9 +133,9 @@ async fn events_are_left_out_and_counted_for_who_reads_slowly() {
         assert_eq!((heard + missed, gaps), (expected, 1));
         assert!(heard > 1_000 && missed > 1_000, "{heard} heard, {missed} missed");
         // From here on it misses nothing.
-        busy.send(&[ClientMessage::Cancel { request: 1 }]).await;
+        busy.send(&[ClientMessage::Cancel { request: RequestId(1) }]).await;
         let what = slow.next().await;
-        assert!(matches!(what, ServerMessage::Event { request: 1, .. }), "{what:?}");
+        assert!(matches!(what, ServerMessage::Event { request: RequestId(1), .. }), "{what:?}");
     })
     .await;
 }
