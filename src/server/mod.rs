@@ -21,6 +21,7 @@
 //! | `coordinator`, `messages` | the one actor that all sessions speak to: a mailbox and a timer round the desk |
 //! | `gate`, `barrier` | the only way out of it, and the wait until everything is heard |
 //! | `ledger`, `counters`, `places` | bytes that lie unread, over all connections; counts; places for connections |
+//! | `looker` | how other threads ask how things are |
 //! | `run` | bound, serving, stopping, gone |
 //! | `log_lines`, `fields`, `chatter` | the story in log lines, and how much of it one peer can fill |
 //!
@@ -65,6 +66,7 @@ mod inbox;
 mod keeping;
 mod ledger;
 mod log_lines;
+mod looker;
 mod messages;
 mod net;
 mod places;
@@ -75,8 +77,10 @@ mod testing;
 mod tests;
 
 pub use config::{Config, Data, LOCK_PORT, LostState, MESSAGES_PER_SECOND_MIN, StaleState};
+pub use desk::figures::{Contention, Figures, Told};
 pub use durable::StoreError;
 pub use error::ServerError;
+pub use looker::{Counted, Looker, LooksLimits, Readiness};
 pub use run::{Server, ServerHandle, Spawned, spawn};
 #[cfg(all(test, feature = "client"))]
 pub(crate) use {

@@ -8,15 +8,14 @@
 //! A stop at once does neither, and leaves the same as a crash.
 
 mod before;
+mod spawned;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::{Arc, Weak, mpsc};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use actix::{Actor, Addr, WeakAddr};
@@ -29,6 +28,7 @@ use tokio::task::{spawn_blocking, spawn_local};
 use tokio::time::timeout;
 
 use self::before::{beginning, chronicle_of, clock_after, table_before, tell_distance};
+pub use self::spawned::{Spawned, spawn};
 use crate::clock::{BootClock, Clock};
 use crate::engine::Start;
 use crate::server::config::{Config, Data};
@@ -43,6 +43,7 @@ use crate::server::durable::{DirectoryStore, MemoryStore, Patience, StateStore};
 use crate::server::error::ServerError;
 use crate::server::gate::{Gate, Outlets};
 use crate::server::inbox::{Arrivals, Inbox};
+use crate::server::looker::{Looker, LooksLimits};
 use crate::server::messages::{CloseAll, Drain, Save, TellState};
 use crate::server::net::hosts::{Here, Host, IoThreads};
 use crate::server::net::listener::{self, Listener, accept_all};
@@ -77,6 +78,8 @@ pub(crate) struct Bound<L: Listener> {
     afterwards: Afterwards,
     /// How long an orderly stop may take.
     drain_timeout: Duration,
+    /// How much of everything there may be, for whoever looks.
+    looks_limits: LooksLimits,
     /// What is asked of it; the sender is here so that it can be cloned into handles.
     phase: watch::Sender<Phase>,
 }
@@ -92,7 +95,7 @@ enum Afterwards {
 
 /// What is asked of a server. Only ever goes up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
+pub(super) enum Phase {
     /// Serve.
     Serving,
     /// Stop in order.
@@ -169,6 +172,11 @@ impl Server {
         self.0.handle()
     }
 
+    /// Something to ask it with how things are, from anywhere.
+    pub fn looker(&self) -> Looker {
+        self.0.looker()
+    }
+
     /// Serves until a handle says otherwise. Then no more connections are accepted, every client is
     /// told, and it returns: with a data directory as soon as everything is saved for the next start,
     /// without one when holders have finished or the drain timeout is over.
@@ -240,6 +248,7 @@ impl<L: Listener> Bound<L> {
             sealer: Sealer::new(key),
             draw: Box::new(hello::draw),
             wall: SystemTime::now,
+            looks_per_second: config.looks_per_second,
             counters: Arc::clone(&counters),
         };
         let (gate, barrier) =
@@ -272,6 +281,10 @@ impl<L: Listener> Bound<L> {
                 Data::Directory(_) => Afterwards::Everything,
             },
             drain_timeout: config.drain_timeout,
+            looks_limits: LooksLimits {
+                connections: config.connections_max,
+                sessions: config.limits.sessions_max,
+            },
             phase: watch::Sender::new(Phase::Serving),
         })
     }
@@ -285,6 +298,16 @@ impl<L: Listener> Bound<L> {
     pub(crate) fn handle(&self) -> ServerHandle {
         let coordinator = self.shared.coordinator.downgrade();
         ServerHandle { phase: self.phase.clone(), coordinator }
+    }
+
+    /// Something to ask it with how things are, from anywhere.
+    fn looker(&self) -> Looker {
+        Looker::new(
+            self.shared.coordinator.downgrade(),
+            Arc::clone(&self.shared.counters),
+            self.phase.subscribe(),
+            self.looks_limits,
+        )
     }
 
     /// As [`Server::run`].
@@ -445,99 +468,5 @@ impl ServerHandle {
             *asked = phase.max(*asked);
             higher
         });
-    }
-}
-
-/// A server on a thread of its own. Stops at once when dropped, as by [`ServerHandle::stop`].
-#[derive(Debug)]
-pub struct Spawned {
-    /// Where it listens.
-    address: SocketAddr,
-    /// Its run.
-    epoch: Epoch,
-    /// Stops it.
-    handle: ServerHandle,
-    /// Taken when it is waited for.
-    thread: Option<JoinHandle<()>>,
-}
-
-/// Starts a server on a thread of its own, with an actix `System` of its own: for tests, examples,
-/// and programs that carry their coordinator with them. It is ready when this returns.
-///
-/// # Errors
-///
-/// As [`Server::bind`], and if the thread cannot be started.
-///
-/// # Examples
-///
-/// ```
-/// use std::net::{Ipv4Addr, SocketAddr};
-/// use coordinator::server::{self, Config};
-///
-/// let mut config = Config::default();
-/// config.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-/// let server = server::spawn(config).unwrap();
-/// assert_ne!(server.local_addr().port(), 0);
-/// ```
-pub fn spawn(config: Config) -> Result<Spawned, ServerError> {
-    let (told, ready) = mpsc::channel();
-    let thread = thread::Builder::new()
-        .name("coordinator".to_owned())
-        .spawn(move || actix::System::new().block_on(serve(config, told)))
-        .map_err(ServerError::Thread)?;
-    let ended = || ServerError::Thread(io::Error::other("it ended before it was ready"));
-    let (address, epoch, handle) = ready.recv().map_err(|_| ended())??;
-    Ok(Spawned { address, epoch, handle, thread: Some(thread) })
-}
-
-type Ready = Result<(SocketAddr, Epoch, ServerHandle), ServerError>;
-
-async fn serve(config: Config, told: mpsc::Sender<Ready>) {
-    let server = match Server::bind(&config) {
-        Ok(server) => server,
-        // Nobody is there to hear it if the receiver is gone; so with the news below.
-        Err(error) => return drop(told.send(Err(error))),
-    };
-    let ready = (server.local_addr(), server.epoch(), server.handle());
-    if told.send(Ok(ready)).is_ok() {
-        // What could not be saved stands in the log.
-        let _ = server.run().await;
-    }
-}
-
-impl Spawned {
-    /// Where it listens.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Its run.
-    pub fn epoch(&self) -> Epoch {
-        self.epoch
-    }
-
-    /// Something to stop it with, from anywhere.
-    pub fn handle(&self) -> ServerHandle {
-        self.handle.clone()
-    }
-
-    /// Stops it in order, and waits for that: see [`Server::run`].
-    pub fn drain(mut self) {
-        self.handle.drain();
-        self.join();
-    }
-
-    fn join(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            // It panicked; that was reported on its thread.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for Spawned {
-    fn drop(&mut self) {
-        self.handle.stop();
-        self.join();
     }
 }

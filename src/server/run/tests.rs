@@ -3,7 +3,8 @@
 use std::future::pending;
 use std::net::{Ipv4Addr, TcpStream};
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
+use std::thread;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
