@@ -261,7 +261,7 @@ impl Desk {
         if self.session_of(connection).is_some() && !self.looks.admits(now) {
             self.looks.delayed += 1;
             self.told.reject(Rejection::SlowDown.code());
-            let answer = render::rejected(query_id, &Rejection::SlowDown, None);
+            let answer = render::rejected(RequestId(query_id), &Rejection::SlowDown, None);
             return self.connections.tell(connection, answer);
         }
         self.inspect(connection, query_id, query, now);

@@ -100,7 +100,7 @@ fn a_session_that_looks_more_often_than_it_may_hears_so_and_its_keep_alives_pass
         panic!("{answers:?}")
     };
     assert!(matches!(rejected, ServerMessage::Rejected { code, .. }
-        if *code == RejectionCode::SlowDown.number()));
+        if *code == RejectionCode::SlowDown));
     let told = bench.figures().told;
     assert!(told.rejections().any(|it| it == ("SlowDown", 1)));
 }
