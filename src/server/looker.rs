@@ -13,7 +13,7 @@ use super::coordinator::Coordinator;
 use super::counters::Counters;
 use super::desk::figures::{Contention, Figures};
 use super::messages::{Gather, Pulse, Survey};
-use super::run::Phase;
+use super::phase::Phase;
 use crate::types::Histogram;
 
 /// Asks a coordinator how things are, from any thread. Keeps nothing alive.

@@ -69,6 +69,7 @@ mod log_lines;
 mod looker;
 mod messages;
 mod net;
+mod phase;
 mod places;
 mod run;
 #[cfg(test)]

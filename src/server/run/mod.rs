@@ -49,6 +49,7 @@ use crate::server::net::hosts::{Here, Host, IoThreads};
 use crate::server::net::listener::{self, Listener, accept_all};
 use crate::server::net::pace::Paces;
 use crate::server::net::session::{CLOSE_TIMEOUT, Shared};
+use crate::server::phase::Phase;
 use crate::server::places::Places;
 use crate::types::{Epoch, GoodbyeCode};
 
@@ -91,17 +92,6 @@ enum Afterwards {
     Everything,
     /// Nothing: its state is gone with it.
     Nothing,
-}
-
-/// What is asked of a server. Only ever goes up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Phase {
-    /// Serve.
-    Serving,
-    /// Stop in order.
-    Draining,
-    /// Stop at once.
-    Stopping,
 }
 
 impl<L: Listener> fmt::Debug for Bound<L> {
