@@ -22,7 +22,7 @@
 //! | `gate`, `barrier` | the only way out of it, and the wait until everything is heard |
 //! | `ledger`, `counters`, `places` | bytes that lie unread, over all connections; counts; places for connections |
 //! | `looker` | how other threads ask how things are |
-//! | `run` | bound, serving, stopping, gone |
+//! | `run`, `phase` | bound, serving, stopping, gone |
 //! | `log_lines`, `fields`, `chatter` | the story in log lines, and how much of it one peer can fill |
 //!
 //! *A restart.* Several things outlive a run. The counters, the key of proofs and the forfeits

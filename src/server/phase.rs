@@ -1,4 +1,4 @@
-//! What is asked of a running server.
+//! What is asked of a server: said by handles, heard by the server and by those who look.
 
 /// What is asked of a server. Only ever goes up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
