@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::arena::SessionKey;
-use super::{EndReason, LockTable, Run};
+use super::{EndReason, LockTable, Run, Tally};
 use crate::types::{Epoch, lease};
 
 impl LockTable {
@@ -19,7 +19,7 @@ impl LockTable {
         // Of runs between the two this table knows nothing: there are none, unless it is an old copy.
         self.unknown_runs = Epoch::new(before.number() + 1)..self.tokens.epoch();
         self.draining = false;
-        (self.grants, self.expired) = (0, 0);
+        (self.grants, self.expired, self.tally) = (0, 0, Tally::default());
         let sessions: Vec<SessionKey> = self.sessions.keys().collect();
         for key in sessions {
             self.lose_connection(key);

@@ -156,6 +156,15 @@ impl LockTable {
         since
     }
 
+    /// A request that has just taken the place of another goes on holding what that has held since then:
+    /// it was not given back.
+    #[cold]
+    pub(super) fn go_on_holding(&mut self, request: RequestKey, since: Timestamp) {
+        self.requests[request].since = since;
+        self.tally.holds.take_back(self.micros_since(since));
+        self.tally.releases -= 1;
+    }
+
     /// One of two partners, of this id, is gone. A conversion without what it was to convert is
     /// rejected; what is held without its conversion is as it was before.
     pub(super) fn part_from(&mut self, partner: RequestKey, converts: RequestId) {

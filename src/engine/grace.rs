@@ -121,6 +121,7 @@ impl LockTable {
         let key = self.put_in(session, &request);
         if self.make_room(key, token) {
             self.hold(key, token);
+            self.tally.reclaimed += 1;
             self.tell(session, id, News::Granted { token });
             self.tenure_began(key, token);
         } else {

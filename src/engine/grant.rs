@@ -212,19 +212,24 @@ impl LockTable {
         })
     }
 
-    /// A request that is in no queue holds all it claims from now on.
-    fn grant(&mut self, request: RequestKey) {
+    /// A request that is in no queue holds all it claims from now on. Says whether in the place of another.
+    fn grant(&mut self, request: RequestKey) -> bool {
         let kept = self.token_kept(request);
         let token = kept.unwrap_or_else(|| self.tokens.take());
         let since = self.give_way_to(request);
+        let Live { session, id, since: asked, .. } = self.requests[request];
         self.hold(request, token);
         match (kept, since) {
-            (Some(_), Some(since)) => self.requests[request].since = since,
-            _ => self.grants += 1,
+            (Some(_), Some(since)) => self.go_on_holding(request, since),
+            (_, since) => {
+                self.grants += 1;
+                self.tally.waits.note(self.micros_since(asked));
+                self.tally.converted += u64::from(since.is_some());
+            }
         }
-        let Live { session, id, .. } = self.requests[request];
         self.tell(session, id, News::Granted { token });
         self.tenure_began(request, token);
+        since.is_some()
     }
 
     /// Makes a request that is in no queue the holder of all it claims.
@@ -256,9 +261,11 @@ impl LockTable {
     /// to convert it is rejected.
     pub(super) fn take_out(&mut self, request: RequestKey) {
         let live = &self.requests[request];
-        let Live { session, id, first, .. } = *live;
+        let Live { session, id, first, since, .. } = *live;
         let (is_held, partner, has_more) = (live.is_held(), live.partner(), live.has_more());
-        if !is_held {
+        if is_held {
+            self.tally.holds.note(self.micros_since(since));
+        } else {
             self.leave_queues(request);
         }
         if has_more {
@@ -305,6 +312,7 @@ impl LockTable {
             self.sessions[session].remember(id, outcome, self.limits.finished_remembered);
             self.tell(session, id, news);
         }
+        self.count_end(outcome);
         self.take_out(request);
     }
 
@@ -316,8 +324,18 @@ impl LockTable {
             State::Waiting { .. } => Outcome::Cancelled,
         };
         self.happened(request, || Happening::end(outcome, &News::from(outcome)));
+        self.count_end(outcome);
         self.take_out(request);
         outcome
+    }
+
+    /// Counts how a request ends.
+    fn count_end(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Released(_) => self.tally.releases += 1,
+            Outcome::Cancelled => self.tally.cancellations += 1,
+            Outcome::Lost(..) | Outcome::Rejected(_) => {}
+        }
     }
 
     /// A request's locks are given back by their holder (rule R8).
@@ -417,7 +435,8 @@ impl LockTable {
                 return;
             }
             self.leave_queues(request);
-            self.grant(request);
+            let is_in_place = self.grant(request);
+            self.tally.queued += u64::from(!is_in_place);
         }
     }
 

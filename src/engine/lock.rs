@@ -379,6 +379,21 @@ impl Locks {
         queues[queue].enter(claims, requests, claim, flags)
     }
 
+    /// How many locks somebody waits for.
+    pub(super) fn contended(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// All places of queues at and after one, and the claim at the head of each: none where it is vacant.
+    pub(super) fn queue_heads_from(
+        &self,
+        from: usize,
+    ) -> impl Iterator<Item = (usize, Option<ClaimKey>)> {
+        self.queues
+            .places_from(from)
+            .map(|(place, queue)| (place, queue.and_then(ServiceQueue::head)))
+    }
+
     /// The next in line for a lock: the first in its queue who is not away.
     pub(super) fn first_present(
         &self,

@@ -60,6 +60,7 @@ mod session;
 mod snapshot;
 mod supersede;
 mod table;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -80,6 +81,7 @@ pub use rejection::{CYCLE_TOLD_MAX, CycleLink, Rejection};
 pub use seed::Seed;
 pub use snapshot::Snapshot;
 pub use table::{Counts, HEARTBEAT, LockTable};
+pub use tally::Tally;
 pub use tokens::TOKEN_BLOCK;
 pub use view::{HolderView, LockView, Outlook, PLACES_LOOKED_AT_MAX, SessionView, WaiterView};
 

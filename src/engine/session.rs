@@ -242,6 +242,11 @@ impl Sessions {
         self.by_id.len()
     }
 
+    /// How many of them have a connection.
+    pub(super) fn connected(&self) -> usize {
+        self.by_connection.len()
+    }
+
     pub(super) fn find(&self, id: SessionId) -> Option<SessionKey> {
         self.find_with(|session| session.id == id, || self.by_id.get(&id).copied())
     }

@@ -20,6 +20,7 @@ use super::lock::{ClaimArena, Locks};
 use super::owner::Owners;
 use super::request::{Requests, State};
 use super::session::{Outcome, Session, Sessions};
+use super::tally::Tally;
 use super::tokens::Tokens;
 use super::{Effect, EndReason, Forfeit, Happening, News, Rejection, Start};
 use crate::engine::seed::Seed;
@@ -148,6 +149,9 @@ pub struct LockTable {
     pub(super) grants: u64,
     /// How many leases ended because nothing was heard.
     pub(super) expired: u64,
+    /// What else is counted.
+    #[serde(skip)]
+    pub(super) tally: Tally,
 }
 
 /// What a moment among the timeouts is for.
@@ -174,12 +178,18 @@ const STALL_MIN: Duration = Duration::from_millis(500);
 pub struct Counts {
     /// Sessions alive, with a connection or without.
     pub sessions: usize,
+    /// Those of them that have a connection.
+    pub connected: usize,
     /// Locks held, waited for or delayed.
     pub locks: usize,
     /// Requests that hold.
     pub held: usize,
     /// Requests that wait.
     pub waiting: usize,
+    /// Locks that somebody waits for.
+    pub contended: usize,
+    /// Tokens that can be given before the disk has to be heard of again.
+    pub tokens_left: u64,
     /// Grants since the start.
     pub grants: u64,
     /// Leases that ended because nothing was heard, since the start.
@@ -231,6 +241,7 @@ impl LockTable {
             held: 0,
             grants: 0,
             expired: 0,
+            tally: Tally::default(),
         };
         table.begin(start.durable, start.past, now);
         table
@@ -325,13 +336,26 @@ impl LockTable {
         self.tokens.epoch()
     }
 
+    /// What happened since this run began.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// How long ago that was, in microseconds.
+    pub(super) fn micros_since(&self, since: Timestamp) -> u64 {
+        self.now.as_micros().saturating_sub(since.as_micros())
+    }
+
     /// How much of everything there is.
     pub fn counts(&self) -> Counts {
         Counts {
             sessions: self.sessions.len(),
+            connected: self.sessions.connected(),
             locks: self.locks.len(),
             held: self.held,
             waiting: self.requests.len() - self.held,
+            contended: self.locks.contended(),
+            tokens_left: self.tokens.left(),
             grants: self.grants,
             expired: self.expired,
             last_token: self.tokens.latest(),
@@ -399,6 +423,7 @@ impl LockTable {
             return;
         }
         let late = now.since(expected);
+        self.tally.stalls += 1;
         // Only the ends: where an entry comes up too early, it is put off then.
         let sessions: Vec<SessionKey> = self.sessions.keys().collect();
         for session in sessions {

@@ -91,6 +91,11 @@ impl Tokens {
         self.settled = self.settled.max(run);
     }
 
+    /// How many numbers can be given that are on disk.
+    pub(super) fn left(&self) -> u64 {
+        self.durable.tokens_below.number().saturating_sub(self.next)
+    }
+
     /// The latest number granted, or passed over.
     pub(super) fn latest(&self) -> FencingToken {
         FencingToken::new(self.next - 1)

@@ -128,6 +128,19 @@ impl LockTable {
         self.locks.places_from(from).map(move |(place, lock)| (place, lock.map(view)))
     }
 
+    /// The same of those that somebody waits for, by places of their own: a look at them costs the more,
+    /// the more are waited for, and not the more are held.
+    pub fn contended_places(
+        &self,
+        from: usize,
+    ) -> impl Iterator<Item = (usize, Option<LockView<'_, S>>)> {
+        let view = |claim: ClaimKey| {
+            let lock = &self.locks[self.claims[claim].lock];
+            LockView { table: self, lock }
+        };
+        self.locks.queue_heads_from(from).map(move |(place, head)| (place, head.map(view)))
+    }
+
     /// The sessions at and after a place, each with its place; as [`LockTable::locks`].
     pub fn sessions(&self, from: usize) -> impl Iterator<Item = (usize, SessionView<'_>)> {
         self.sessions.iter_from(from).map(|(place, session)| (place, session_view(session)))

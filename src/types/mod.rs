@@ -9,6 +9,7 @@
 mod claim;
 mod code;
 mod fence;
+mod histogram;
 mod ids;
 pub mod lease;
 mod limits;
@@ -20,6 +21,7 @@ mod time;
 pub use claim::{CLAIMS_MAX, Claim, Claims, ClaimsError, Mode, PermitsError};
 pub use code::{GoodbyeCode, LostReason, RejectionCode};
 pub use fence::{FenceGuard, StaleToken};
+pub use histogram::{HISTOGRAM_BOUNDS, Histogram};
 pub use ids::{
     ConnectionId, Epoch, FENCING_TOKEN_MAX, FencingToken, Generation, OwnerId, RequestId,
     SessionId, Ticket,

@@ -28,6 +28,7 @@
 //! watch printer    unwatch printer   listen on|off|tenures
 //! hush 1           unhush 1          its grants are counted instead of told, and are again
 //! tick             drain             status            look (at everything that is shown)
+//! tally                              what is counted, and the locks that somebody waits for
 //! crash            stop              the next run begins, after a crash or an orderly stop
 //! ```
 //!
@@ -453,6 +454,7 @@ impl Runner for Story {
             }
             "status" => Ok(self.status()),
             "look" => Ok(self.look()),
+            "tally" => Ok(self.tally()),
             _ => self.command(line),
         }
     }

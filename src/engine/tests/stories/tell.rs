@@ -115,6 +115,26 @@ impl Story {
         text
     }
 
+    /// What is counted, and the locks that somebody waits for.
+    pub(super) fn tally(&self) -> String {
+        let mut text = String::new();
+        let Tally { waits, holds, queued, converted, reclaimed, releases, cancellations, stalls } =
+            self.table.tally();
+        let Counts { grants, contended, connected, tokens_left, .. } = self.table.counts();
+        writeln!(text, "waits {waits:?}, holds {holds:?}").unwrap();
+        write!(text, "{grants} grants, {queued} queued, {converted} converted").unwrap();
+        writeln!(text, ", {reclaimed} reclaimed").unwrap();
+        write!(text, "{releases} releases, {cancellations} cancellations, {stalls} stalls")
+            .unwrap();
+        writeln!(text, "; {connected} connected, {tokens_left} tokens left").unwrap();
+        let views = self.table.contended_places(0).filter_map(|(_, view)| view);
+        let names: Vec<String> =
+            views.map(|view| format!("{} ({})", view.name(), view.waiter_count())).collect();
+        assert_eq!(names.len(), contended);
+        writeln!(text, "waited for: {}", names.join(" ")).unwrap();
+        text
+    }
+
     /// Of a request for several locks, all of them.
     fn parts(&self, session: SessionId, request: RequestId) -> String {
         let claims = self.table.claims(session, request);
