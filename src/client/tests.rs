@@ -120,7 +120,8 @@ fn inspect(query_id: u64, query: &Query) -> ServerMessage {
         Query::Locks { cursor: 0 } => page(&["a", "b"], Some(9)),
         Query::Locks { cursor: 9 } => page(&["c"], None),
         Query::Lock { name } if name == "a" => page(&["a"], None),
-        Query::Locks { .. } | Query::Lock { .. } => page(&[], None),
+        Query::Contended { cursor: 0 } => page(&["b"], None),
+        Query::Locks { .. } | Query::Lock { .. } | Query::Contended { .. } => page(&[], None),
         Query::Outlook { .. } | Query::Outlooks { .. } => {
             ServerMessage::Outlook { query_id, locks: Vec::new(), next: None }
         }

@@ -133,7 +133,7 @@ impl LockTable {
     pub fn contended_places(
         &self,
         from: usize,
-    ) -> impl Iterator<Item = (usize, Option<LockView<'_, S>>)> {
+    ) -> impl Iterator<Item = (usize, Option<LockView<'_>>)> {
         let view = |claim: ClaimKey| {
             let lock = &self.locks[self.claims[claim].lock];
             LockView { table: self, lock }

@@ -17,6 +17,9 @@ pub const LOCK_PORT: u16 = 5625;
 /// Lowest limit on messages a second that makes sense: one read brings up to some 1,600 messages, and a client
 /// that has to wait longer than its lease for its next turn has lost its locks.
 pub const MESSAGES_PER_SECOND_MIN: NonZeroU32 = NonZeroU32::new(1_000).expect("not zero");
+/// How many looks observers may take in a second, all together, unless told otherwise: so many are one
+/// percent of a core.
+pub(super) const LOOKS_PER_SECOND: u32 = 200;
 
 /// How a coordinator is to run.
 #[derive(Clone, Debug)]
@@ -57,6 +60,9 @@ pub struct Config {
     /// Whether and how far each event is written down before anything that follows from it is said, so
     /// that a crash costs nothing. Needs a [`Data::Directory`].
     pub journal: Option<Distance>,
+    /// How many looks (pages of what `status` shows) may be taken in a second, by all who look together:
+    /// each takes the time of a few requests. An observer beyond it is answered later, a session not.
+    pub looks_per_second: u32,
     /// What to do with a stored state that the wall clock has left more than a year behind.
     pub stale_state: StaleState,
     /// What to do with a stored state that is damaged.
@@ -78,6 +84,7 @@ impl Default for Config {
             idle_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),
             journal: None,
+            looks_per_second: LOOKS_PER_SECOND,
             stale_state: StaleState::Refuse,
             lost_state: LostState::Refuse,
         }

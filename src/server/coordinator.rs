@@ -36,8 +36,8 @@ use super::durable::chronicle::Flushed;
 use super::gate::Gate;
 use super::inbox::{Arrival, Arrivals};
 use super::messages::{
-    AllHeard, Checkpointed, CloseAll, Connect, Disconnect, Drain, GoOn, Save, TellState, Waiting,
-    Written,
+    AllHeard, Checkpointed, CloseAll, Connect, Disconnect, Drain, Gather, GoOn, Pulse, Save,
+    Survey, TellState, Waiting, Written,
 };
 use crate::clock::Clock;
 use crate::journal::Task;
@@ -231,8 +231,9 @@ impl Coordinator {
             }
             ctx.cancel_future(handle);
         }
-        let handle = ctx.run_later(deadline.since(now), |this, ctx| {
+        let handle = ctx.run_later(deadline.since(now), move |this, ctx| {
             this.timer = None;
+            this.desk.note_lag(this.clock.now().since(deadline));
             this.turn(ctx, Desk::ring);
             this.flush(ctx);
         });
@@ -348,6 +349,28 @@ impl Handler<Drain> for Coordinator {
         self.drained = Some(finished);
         self.turn(ctx, Desk::drain);
     }
+}
+
+impl Handler<Gather> for Coordinator {
+    type Result = MessageResult<Gather>;
+
+    fn handle(&mut self, Gather: Gather, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(Box::new(self.desk.figures(self.clock.now())))
+    }
+}
+
+impl Handler<Survey> for Coordinator {
+    type Result = MessageResult<Survey>;
+
+    fn handle(&mut self, Survey { from }: Survey, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.desk.contention(from, self.clock.now()))
+    }
+}
+
+impl Handler<Pulse> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, Pulse: Pulse, _: &mut Context<Self>) {}
 }
 
 impl Handler<TellState> for Coordinator {

@@ -12,6 +12,7 @@ use crate::server::chatter::Chatter;
 use crate::server::keeping::Keeping;
 use crate::server::ledger::Ledger;
 use crate::server::places::Inside;
+use crate::types::{GoodbyeCode, Histogram};
 
 /// Counts since the start, and the connections of now.
 #[derive(Debug, Default)]
@@ -40,6 +41,16 @@ pub(super) struct Counters {
     pub(super) handshake_timeouts: Count,
     /// Connections turned away because there were too many.
     pub(super) connections_refused: Count,
+    /// Connections that broke.
+    pub(super) broken: Count,
+    /// Connections that were said Goodbye to, by `GoodbyeCode::ALL`.
+    closed: [Count; GoodbyeCode::ALL.len()],
+    /// Events that those who listen were not told, for they did not read.
+    pub(super) events_missed: Count,
+    /// Commits of the state that did not succeed.
+    pub(super) commit_failures: Count,
+    /// How long the others took.
+    commits: Mutex<Histogram>,
 }
 
 impl Counters {
@@ -61,6 +72,29 @@ impl Counters {
     /// How many connections are open.
     pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::Acquire)
+    }
+
+    /// A connection is said Goodbye to.
+    pub(super) fn closed(&self, code: GoodbyeCode) {
+        let place = GoodbyeCode::ALL.iter().position(|known| *known == code);
+        if let Some(count) = place.and_then(|place| self.closed.get(place)) {
+            count.add_one();
+        }
+    }
+
+    /// How many connections were said Goodbye to, for each reason.
+    pub(super) fn closed_by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        GoodbyeCode::ALL.iter().map(|code| code.name()).zip(self.closed.iter().map(Count::total))
+    }
+
+    /// A commit has succeeded, and took so long.
+    pub(super) fn committed(&self, took: Duration) {
+        locked(&self.commits).note_length(took);
+    }
+
+    /// How long commits took that succeeded.
+    pub(super) fn commits(&self) -> Histogram {
+        locked(&self.commits).clone()
     }
 
     /// For how long the state could not be saved by now, if it cannot.
@@ -129,7 +163,12 @@ pub(super) struct Count(AtomicU64);
 impl Count {
     /// Counts one more.
     pub(super) fn add_one(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.add(1);
+    }
+
+    /// Counts so many more.
+    pub(super) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
     }
 
     /// The number so far.

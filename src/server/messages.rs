@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use actix::Message;
 use tokio::sync::oneshot;
 
+use super::desk::figures::{Contention, Figures};
 use super::desk::turn::Deliver;
 use super::durable::Committed;
 use super::durable::chronicle::Done;
@@ -111,6 +112,33 @@ pub(super) struct Drain {
 }
 
 impl Message for Drain {
+    type Result = ();
+}
+
+/// Looker to Coordinator: what is counted of this run? A copy of some kilobytes.
+#[derive(Debug)]
+pub(super) struct Gather;
+
+impl Message for Gather {
+    type Result = Box<Figures>;
+}
+
+/// Looker to Coordinator: what do the locks look like that somebody waits for, from this place on? A page.
+#[derive(Debug)]
+pub(super) struct Survey {
+    /// Where the page begins.
+    pub(super) from: usize,
+}
+
+impl Message for Survey {
+    type Result = Contention;
+}
+
+/// Looker to Coordinator: are you there? Answered, which is all.
+#[derive(Debug)]
+pub(super) struct Pulse;
+
+impl Message for Pulse {
     type Result = ();
 }
 

@@ -21,7 +21,8 @@
 //! | `coordinator`, `messages` | the one actor that all sessions speak to: a mailbox and a timer round the desk |
 //! | `gate`, `barrier` | the only way out of it, and the wait until everything is heard |
 //! | `ledger`, `counters`, `places` | bytes that lie unread, over all connections; counts; places for connections |
-//! | `run` | bound, serving, stopping, gone |
+//! | `looker` | how other threads ask how things are |
+//! | `run`, `phase` | bound, serving, stopping, gone |
 //! | `log_lines`, `fields`, `chatter` | the story in log lines, and how much of it one peer can fill |
 //!
 //! *A restart.* Several things outlive a run. The counters, the key of proofs and the forfeits
@@ -65,8 +66,10 @@ mod inbox;
 mod keeping;
 mod ledger;
 mod log_lines;
+mod looker;
 mod messages;
 mod net;
+mod phase;
 mod places;
 mod run;
 #[cfg(test)]
@@ -75,8 +78,10 @@ mod testing;
 mod tests;
 
 pub use config::{Config, Data, LOCK_PORT, LostState, MESSAGES_PER_SECOND_MIN, StaleState};
+pub use desk::figures::{Contention, Figures, Told};
 pub use durable::StoreError;
 pub use error::ServerError;
+pub use looker::{Counted, Looker, LooksLimits, Readiness};
 pub use run::{Server, ServerHandle, Spawned, spawn};
 #[cfg(all(test, feature = "client"))]
 pub(crate) use {

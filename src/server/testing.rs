@@ -185,6 +185,7 @@ impl Bench {
             sealer: Sealer::new(key),
             draw: Box::new(names::draw),
             wall: SystemTime::now,
+            looks_per_second: crate::server::config::LOOKS_PER_SECOND,
             counters: Arc::clone(&counters),
         };
         let boxed = Box::new(clock.clone());

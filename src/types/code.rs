@@ -144,6 +144,8 @@ code_type! {
         TooManyKept = 33,
         /// A newer request came that is to have its place (rule S10).
         Superseded = 34,
+        /// Whoever asks does so more often than it may; ask again soon.
+        SlowDown = 35,
     }
 }
 

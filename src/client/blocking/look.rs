@@ -61,6 +61,15 @@ impl Observer {
         self.background.wait(self.inner.locks())
     }
 
+    /// The locks that somebody waits for, in no particular order.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Observer::contended`].
+    pub fn contended(&mut self) -> Result<Vec<LockStatus>, Error> {
+        self.background.wait(self.inner.contended())
+    }
+
     /// The lock `name`; `None` if nobody holds it or waits for it.
     ///
     /// # Errors

@@ -142,6 +142,29 @@ impl Observer {
         Err(self.shared.broken("a list of locks without an end"))
     }
 
+    /// The locks that somebody waits for, in no particular order. That costs the coordinator nothing for
+    /// those that are only held.
+    ///
+    /// # Errors
+    ///
+    /// If no answer comes.
+    pub async fn contended(&mut self) -> Result<Vec<LockStatus>, Error> {
+        let (mut all, mut cursor) = (Vec::new(), 0);
+        for _ in 0..PAGES_MAX {
+            match self.inspect(Query::Contended { cursor }).await? {
+                ServerMessage::LockStatus { locks, next, .. } => {
+                    all.extend(locks);
+                    match next {
+                        Some(next) => cursor = next,
+                        None => return Ok(all),
+                    }
+                }
+                other => return Err(self.line.out_of_place(&other)),
+            }
+        }
+        Err(self.line.broken("a list of locks without an end"))
+    }
+
     /// The lock `name`; `None` if nobody holds it or waits for it.
     ///
     /// # Errors

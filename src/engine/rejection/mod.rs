@@ -207,6 +207,8 @@ pub enum Rejection {
         /// How many there may be.
         max: usize,
     },
+    /// More looks than the operator allows at a time.
+    SlowDown,
 }
 
 impl Rejection {
@@ -248,6 +250,7 @@ impl Rejection {
             Self::AlreadyHeld { .. } => RejectionCode::AlreadyHeld,
             Self::Deadlock { .. } => RejectionCode::Deadlock,
             Self::TooManyWatches { .. } => RejectionCode::TooManyWatches,
+            Self::SlowDown => RejectionCode::SlowDown,
         }
     }
 
@@ -349,6 +352,7 @@ impl fmt::Display for Rejection {
             Self::TooManyWatches { max } => {
                 write!(f, "the connection watches {max} locks, the limit")
             }
+            Self::SlowDown => f.write_str("others look just now; ask again in a moment"),
         }
     }
 }

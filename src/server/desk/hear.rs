@@ -37,10 +37,28 @@ impl Desk {
             if self.is_spent() {
                 break;
             }
+            if self.is_to_rest(connection, message, now) {
+                break;
+            }
             self.message(connection, message, now);
             handled += 1;
         }
         handled
+    }
+
+    /// Whether a message is a look of an observer for which it is not yet time: it rests, with all that
+    /// it says behind that.
+    pub(super) fn is_to_rest(
+        &mut self,
+        connection: ConnectionId,
+        message: &ClientMessage,
+        now: Timestamp,
+    ) -> bool {
+        let is_look = matches!(message, ClientMessage::Inspect { .. });
+        if !is_look || !matches!(self.connections.role(connection), Some(Role::Observer)) {
+            return false;
+        }
+        !self.looks.admits(now)
     }
 
     /// Has one message done.
@@ -73,7 +91,7 @@ impl Desk {
             ClientMessage::KeepAlive { sequence } => self.keep_alive(connection, sequence, now),
             ClientMessage::Goodbye => self.goodbye(connection, now),
             ClientMessage::Inspect { query_id, ref query } => {
-                self.inspect(connection, query_id, query, now);
+                self.look(connection, query_id, query, now);
             }
             ClientMessage::Revoke { query_id, ref name, token } => {
                 self.revoke(connection, query_id, name, FencingToken::new(token), now);
@@ -239,6 +257,17 @@ impl Desk {
         }
     }
 
+    /// Answers a look: one of a session only if it is time for one, for keep-alives stand behind it.
+    fn look(&mut self, connection: ConnectionId, query_id: u64, query: &Query, now: Timestamp) {
+        if self.session_of(connection).is_some() && !self.looks.admits(now) {
+            self.looks.delayed += 1;
+            self.told.reject(Rejection::SlowDown.code());
+            let answer = render::rejected(query_id, &Rejection::SlowDown, None);
+            return self.connections.tell(connection, answer);
+        }
+        self.inspect(connection, query_id, query, now);
+    }
+
     fn inspect(&mut self, connection: ConnectionId, query_id: u64, query: &Query, now: Timestamp) {
         let table = &self.table;
         let Some(budget) = self.connections.budget(connection) else { return };
@@ -259,6 +288,7 @@ impl Desk {
             },
             Query::Outlooks { cursor } => inspect::outlooks(table, query_id, cursor, now, budget),
             Query::Journal => inspect::journal(query_id, &self.counters.keeping),
+            Query::Contended { cursor } => inspect::contended(table, query_id, cursor, now, budget),
         };
         self.connections.tell(connection, answer);
     }

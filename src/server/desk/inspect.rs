@@ -160,6 +160,21 @@ pub(in crate::server) fn locks(
     ServerMessage::LockStatus { query_id, locks, next }
 }
 
+/// A page of the locks that somebody waits for, from `cursor` on.
+pub(in crate::server) fn contended(
+    table: &LockTable,
+    query_id: u64,
+    cursor: u64,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> ServerMessage {
+    let from = usize::try_from(cursor).unwrap_or(usize::MAX);
+    let bytes = |view: &LockView<'_>| FIXED_BYTES + view.name().as_str().len();
+    let shown = |view: LockView<'_>, budget: &mut Budget| lock(&view, Named::FEW, now, budget);
+    let (locks, next) = page(table.contended_places(from), from, budget, bytes, shown);
+    ServerMessage::LockStatus { query_id, locks, next }
+}
+
 /// What there is at places from `from` on, as far as one page goes, and where the next one begins.
 fn page<V, T>(
     places: impl Iterator<Item = (usize, Option<V>)>,

@@ -30,6 +30,8 @@
 //! | `audience`, `watches`, `subscribers` | those who watch locks, and hear of the requests of others |
 //! | `connections`, `weight` | connections, their batches in the making, the memory of messages |
 //! | `backlog` | work that a turn has left to do, and fair queuing of it |
+//! | `looks` | the rate of looks, and who rests until it is time for another |
+//! | `figures` | what is counted, for whoever draws curves of it |
 //! | `seal` | proofs that outlive a run: secrets of sessions, seals of grants, tickets of places |
 //! | `tenures` | which grants the log tells of, and which it counts |
 //!
@@ -38,9 +40,11 @@
 mod audience;
 mod backlog;
 mod connections;
+pub(super) mod figures;
 mod hear;
 pub(super) mod hello;
 mod inspect;
+pub(super) mod looks;
 mod parse;
 mod perform;
 pub(super) mod render;
@@ -61,12 +65,14 @@ use std::collections::VecDeque;
 use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use self::backlog::{Backlog, Item, QUANTUM_STEPS, TURN_STEPS_MAX};
 pub(super) use self::connections::{BATCH_BYTES_MAX, EVENTS_BYTES_MAX};
 use self::connections::{Connections, Role};
+use self::figures::{Contention, Figures, Told};
 use self::hello::Draw;
+use self::looks::Looks;
 use self::seal::Sealer;
 use self::subscribers::Subscribers;
 use self::tenures::Tenures;
@@ -76,7 +82,7 @@ use crate::engine::{Counts, Effect, Event, LockTable, Run, Seed, Start};
 use crate::server::counters::Counters;
 use crate::server::durable::{Change, Committed, Everything};
 use crate::server::log_lines;
-use crate::types::{ConnectionId, GoodbyeCode, Limits, LockName, Timestamp};
+use crate::types::{ConnectionId, GoodbyeCode, Histogram, Limits, LockName, Timestamp};
 use foldhash::fast::SeedableRandomState;
 
 /// Decides, and knows all that takes.
@@ -98,6 +104,12 @@ pub(crate) struct Desk {
     is_going_on: bool,
     /// What connections said, and no turn has come to yet.
     backlog: Backlog,
+    /// When observers may look, and those for whom it is not yet time.
+    looks: Looks,
+    /// What was told, counted.
+    told: Told,
+    /// How late the timer came.
+    lag: Histogram,
     /// Steps that were taken outside the table, for looks at it.
     looked: u64,
     /// How many steps may have been taken before the sockets are looked at again.
@@ -150,6 +162,8 @@ pub(in crate::server) struct Setting {
     pub(in crate::server) draw: Draw,
     /// What the calendar says.
     pub(in crate::server) wall: fn() -> SystemTime,
+    /// How many looks there may be in a second.
+    pub(in crate::server) looks_per_second: u32,
     /// What the listener and the sessions count.
     pub(in crate::server) counters: Arc<Counters>,
 }
@@ -167,7 +181,8 @@ pub(in crate::server) enum Before {
 impl Desk {
     /// A desk that goes on from where the run before has ended.
     pub(in crate::server) fn new(setting: Setting, now: Timestamp) -> Self {
-        let Setting { limits, start, before, sealer, draw, wall, counters } = setting;
+        let Setting { limits, start, before, sealer, draw, wall, looks_per_second, counters } =
+            setting;
         let Start { durable, first_token, plausible, .. } = start;
         let (table, run) = match before {
             Before::Crashed(table) => {
@@ -193,6 +208,9 @@ impl Desk {
             showing: VecDeque::new(),
             is_going_on: false,
             backlog: Backlog::default(),
+            looks: Looks::new(looks_per_second),
+            told: Told::default(),
+            lag: Histogram::default(),
             looked: 0,
             steps_until_look: TURN_STEPS_MAX,
             is_listening: false,
@@ -257,12 +275,21 @@ impl Desk {
     /// What one read of a connection has brought, as a part of a turn.
     pub(in crate::server) fn hear_submit(&mut self, submit: Submit, now: Timestamp) {
         let Submit { connection, messages, window, unheard } = submit;
+        if self.looks.holds(connection) {
+            return self.looks.rest(connection, Item::rest(messages, 0, window, unheard));
+        }
         if self.is_spent() || self.backlog.holds(connection) {
             return self.put_off(connection, Item::rest(messages, 0, window, unheard));
         }
         let handled = self.hear(connection, &messages, now);
         if handled < messages.len() {
-            self.put_off(connection, Item::rest(messages, handled, window, unheard));
+            let rest = Item::rest(messages, handled, window, unheard);
+            if self.is_spent() {
+                self.put_off(connection, rest);
+            } else {
+                // It stopped before a look.
+                self.looks.rest(connection, rest);
+            }
         } else if window == Window::Shut {
             self.connections.acknowledge(connection);
         }
@@ -288,6 +315,9 @@ impl Desk {
     /// A connection ended without a Goodbye, as a part of a turn. Answered by an empty batch that says
     /// that all it submitted is handled.
     pub(in crate::server) fn hear_end(&mut self, connection: ConnectionId, now: Timestamp) {
+        if self.looks.holds(connection) {
+            return self.looks.rest(connection, Item::End);
+        }
         if self.backlog.holds(connection) {
             self.backlog.push(connection, Item::End);
         } else {
@@ -306,8 +336,18 @@ impl Desk {
         // Here time passes, also for those of whom nothing more is heard.
         self.counters.chatter.look();
         self.tenures.look(&mut self.table, now);
+        if self.looks.next_deadline().is_some_and(|at| at <= now) {
+            self.serve_looks(now);
+            // What else is due is asked for there.
+            return self.finish_turn(now);
+        }
         self.listen(now);
         &mut self.turn
+    }
+
+    /// The timer came, so late.
+    pub(crate) fn note_lag(&mut self, late: Duration) {
+        self.lag.note_length(late);
     }
 
     /// Whatever could be read at the moment `heard` was submitted.
@@ -376,7 +416,11 @@ impl Desk {
     #[must_use]
     pub(crate) fn close_all(&mut self, code: GoodbyeCode, now: Timestamp) -> &mut Turn {
         self.tenures.tell_rest(&mut self.table, now);
+        let before = self.turn.deliveries.len();
         self.connections.close_all(code, &mut self.turn.deliveries);
+        for _ in before..self.turn.deliveries.len() {
+            self.counters.closed(code);
+        }
         &mut self.turn
     }
 
@@ -393,12 +437,37 @@ impl Desk {
     /// to hear that time passes, so that it notices when it did not (rule T3). None while nothing is due,
     /// or [`Desk::tick`] is to come anyway.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        if self.over.is_some() || self.is_listening { None } else { self.table.next_deadline() }
+        if self.over.is_some() || self.is_listening {
+            return None;
+        }
+        [self.table.next_deadline(), self.looks.next_deadline()].into_iter().flatten().min()
     }
 
     /// How much of everything there is, or was when it was put on order to be saved.
     pub(crate) fn counts(&self) -> Counts {
         self.over.unwrap_or_else(|| self.table.counts())
+    }
+
+    /// What is counted of this run.
+    pub(crate) fn figures(&self, now: Timestamp) -> Figures {
+        Figures {
+            counts: self.counts(),
+            tally: self.table.tally().clone(),
+            told: self.told.clone(),
+            lag: self.lag.clone(),
+            epoch: self.table.epoch().number(),
+            uptime: now.since(self.since),
+            grace: self.table.grace_left().unwrap_or_default(),
+            watches: self.watches.len(),
+            subscribers: self.subscribers.len(),
+            looks: self.looks.count,
+            looks_delayed: self.looks.delayed,
+        }
+    }
+
+    /// A page of the locks that somebody waits for, from a place on, all together.
+    pub(crate) fn contention(&self, from: usize, now: Timestamp) -> Contention {
+        Contention::of(&self.table, from, now)
     }
 
     /// One event in, all its effects out: the one place where anything is decided.
@@ -490,11 +559,36 @@ impl Desk {
             while self.steps() - before < QUANTUM_STEPS
                 && let Some(item) = items.front_mut()
             {
+                if let Item::Messages { rest, .. } = item
+                    && let Some(message) = rest.front()
+                    && self.is_to_rest(connection, message, now)
+                {
+                    for item in items.drain(..) {
+                        self.looks.rest(connection, item);
+                    }
+                    break;
+                }
                 if self.serve_one(connection, item, now) {
                     items.pop_front();
                 }
             }
             self.backlog.served(connection, items, self.steps() - before);
+        }
+    }
+
+    /// Has those look who rested until now, as many as may; what else they have said is work as any other.
+    fn serve_looks(&mut self, now: Timestamp) {
+        while !self.is_spent()
+            && let Some((connection, mut items)) = self.looks.next(now)
+        {
+            if let Some(item) = items.front_mut()
+                && self.serve_one(connection, item, now)
+            {
+                items.pop_front();
+            }
+            for item in items {
+                self.put_off(connection, item);
+            }
         }
     }
 

@@ -27,6 +27,7 @@ impl Desk {
         for effect in &effects {
             #[cfg(test)]
             self.witness(effect);
+            self.told.count(effect);
             self.perform(effect, now);
         }
         effects.clear();

@@ -81,6 +81,11 @@ impl Subscribers {
         self.all.is_empty()
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
     /// Who wants to hear of a request with these claims.
     pub(super) fn of(&self, claims: &[Claim]) -> impl Iterator<Item = ConnectionId> {
         let is_meant = |lock: &LockName| claims.iter().any(|claim| claim.name == *lock);

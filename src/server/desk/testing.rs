@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::turn::{Deliver, Delivery, Handled, Submit, Turn, Way, Window};
-use super::{Before, Desk, Setting, hello as names, seal::Sealer};
+use super::{Before, Contention, Desk, Figures, Setting, hello as names, seal::Sealer};
 use crate::server::counters::Counters;
 use crate::server::durable::persist::summary;
 use crate::server::durable::{Change, StateKey};
@@ -65,6 +65,7 @@ impl Bench {
             sealer: Sealer::new(StateKey::new(7)),
             draw: Box::new(names::draw),
             wall: SystemTime::now,
+            looks_per_second: crate::server::config::LOOKS_PER_SECOND,
             counters: Arc::new(Counters::default()),
         };
         let desk = Desk::new(setting, now);
@@ -163,6 +164,27 @@ impl Bench {
         let (connection, way) = (ConnectionId::new(number as u64), Way(number));
         self.turn(|desk, _| desk.connect(connection, way, None));
         Client { bench: self.clone(), connection, way }
+    }
+
+    /// A connection that looks on, whose Welcome has come and is taken away.
+    pub(super) fn observe(&self) -> Client {
+        let observer = self.connect();
+        observer.submit(vec![hello(Attach::Observer)]);
+        self.settle();
+        assert!(matches!(observer.take()[..], [ServerMessage::Welcome { .. }]));
+        observer
+    }
+
+    /// What is counted so far.
+    pub(super) fn figures(&self) -> Figures {
+        let round = self.0.borrow();
+        round.desk.figures(round.now)
+    }
+
+    /// What the first page of contended locks shows.
+    pub(super) fn contention(&self) -> Contention {
+        let round = self.0.borrow();
+        round.desk.contention(0, round.now)
     }
 
     /// A connection with a session, whose Welcome has come and is taken away.

@@ -39,6 +39,11 @@ impl Watches {
         Ok(())
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_connection.values().map(BTreeSet::len).sum()
+    }
+
     /// Who watches a lock, with the query that is answered.
     pub(super) fn of(&self, lock: &LockName) -> impl Iterator<Item = (ConnectionId, u64)> {
         let watchers = self.by_lock.get(lock).into_iter().flatten();

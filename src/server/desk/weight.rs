@@ -81,7 +81,8 @@ fn beside_asked(asked: &ClientMessage) -> usize {
                 | Query::Locks { .. }
                 | Query::Sessions { .. }
                 | Query::Outlooks { .. }
-                | Query::Journal,
+                | Query::Journal
+                | Query::Contended { .. },
             ..
         } => 0,
         ClientMessage::Request(Request { note, claims, .. })

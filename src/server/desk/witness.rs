@@ -76,6 +76,7 @@ impl Desk {
             sealer: Sealer::new(key),
             draw: Box::new(draw),
             wall: || SystemTime::UNIX_EPOCH,
+            looks_per_second: crate::server::config::LOOKS_PER_SECOND,
             counters: Arc::default(),
         };
         Self { witness: Some(Witness::default()), ..Self::new(setting, now) }

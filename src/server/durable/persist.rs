@@ -16,7 +16,7 @@ use log::{debug, error, info};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::store::{Change, StateStore};
 use crate::engine::Durable;
@@ -120,7 +120,9 @@ pub(crate) fn summary(changes: &[Change]) -> Committed {
 
 async fn commit<D: Disk>(disk: &D, changes: &Arc<[Change]>, counters: &Counters) {
     let mut pause = RETRY_MIN;
+    let mut began = Instant::now();
     while let Err(failure) = disk.commit(changes).await {
+        counters.commit_failures.add_one();
         if counters.saving_failed(&failure) {
             error!("state cannot be saved, trying again until it can: {failure}");
         } else {
@@ -128,7 +130,9 @@ async fn commit<D: Disk>(disk: &D, changes: &Arc<[Change]>, counters: &Counters)
         }
         sleep(pause).await;
         pause = (pause * 2).min(RETRY_MAX);
+        began = Instant::now();
     }
+    counters.committed(began.elapsed());
     if let Some(outage) = counters.saved() {
         info!("state can be saved again after {outage:.1?}");
     }

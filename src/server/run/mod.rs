@@ -43,11 +43,13 @@ use crate::server::durable::{DirectoryStore, MemoryStore, Patience, StateStore};
 use crate::server::error::ServerError;
 use crate::server::gate::{Gate, Outlets};
 use crate::server::inbox::{Arrivals, Inbox};
+use crate::server::looker::{Looker, LooksLimits};
 use crate::server::messages::{CloseAll, Drain, Save, TellState};
 use crate::server::net::hosts::{Here, Host, IoThreads};
 use crate::server::net::listener::{self, Listener, accept_all};
 use crate::server::net::pace::Paces;
 use crate::server::net::session::{CLOSE_TIMEOUT, Shared};
+use crate::server::phase::Phase;
 use crate::server::places::Places;
 use crate::types::{Epoch, GoodbyeCode};
 
@@ -77,6 +79,8 @@ pub(crate) struct Bound<L: Listener> {
     afterwards: Afterwards,
     /// How long an orderly stop may take.
     drain_timeout: Duration,
+    /// How much of everything there may be, for whoever looks.
+    looks_limits: LooksLimits,
     /// What is asked of it; the sender is here so that it can be cloned into handles.
     phase: watch::Sender<Phase>,
 }
@@ -88,17 +92,6 @@ enum Afterwards {
     Everything,
     /// Nothing: its state is gone with it.
     Nothing,
-}
-
-/// What is asked of a server. Only ever goes up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    /// Serve.
-    Serving,
-    /// Stop in order.
-    Draining,
-    /// Stop at once.
-    Stopping,
 }
 
 impl<L: Listener> fmt::Debug for Bound<L> {
@@ -167,6 +160,11 @@ impl Server {
     /// Something to stop it with, from anywhere.
     pub fn handle(&self) -> ServerHandle {
         self.0.handle()
+    }
+
+    /// Something to ask it with how things are, from anywhere.
+    pub fn looker(&self) -> Looker {
+        self.0.looker()
     }
 
     /// Serves until a handle says otherwise. Then no more connections are accepted, every client is
@@ -240,6 +238,7 @@ impl<L: Listener> Bound<L> {
             sealer: Sealer::new(key),
             draw: Box::new(hello::draw),
             wall: SystemTime::now,
+            looks_per_second: config.looks_per_second,
             counters: Arc::clone(&counters),
         };
         let (gate, barrier) =
@@ -272,6 +271,10 @@ impl<L: Listener> Bound<L> {
                 Data::Directory(_) => Afterwards::Everything,
             },
             drain_timeout: config.drain_timeout,
+            looks_limits: LooksLimits {
+                connections: config.connections_max,
+                sessions: config.limits.sessions_max,
+            },
             phase: watch::Sender::new(Phase::Serving),
         })
     }
@@ -285,6 +288,16 @@ impl<L: Listener> Bound<L> {
     pub(crate) fn handle(&self) -> ServerHandle {
         let coordinator = self.shared.coordinator.downgrade();
         ServerHandle { phase: self.phase.clone(), coordinator }
+    }
+
+    /// Something to ask it with how things are, from anywhere.
+    fn looker(&self) -> Looker {
+        Looker::new(
+            self.shared.coordinator.downgrade(),
+            Arc::clone(&self.shared.counters),
+            self.phase.subscribe(),
+            self.looks_limits,
+        )
     }
 
     /// As [`Server::run`].
@@ -457,6 +470,8 @@ pub struct Spawned {
     epoch: Epoch,
     /// Stops it.
     handle: ServerHandle,
+    /// Asks it how things are.
+    looker: Looker,
     /// Taken when it is waited for.
     thread: Option<JoinHandle<()>>,
 }
@@ -486,11 +501,11 @@ pub fn spawn(config: Config) -> Result<Spawned, ServerError> {
         .spawn(move || actix::System::new().block_on(serve(config, told)))
         .map_err(ServerError::Thread)?;
     let ended = || ServerError::Thread(io::Error::other("it ended before it was ready"));
-    let (address, epoch, handle) = ready.recv().map_err(|_| ended())??;
-    Ok(Spawned { address, epoch, handle, thread: Some(thread) })
+    let (address, epoch, handle, looker) = ready.recv().map_err(|_| ended())??;
+    Ok(Spawned { address, epoch, handle, looker, thread: Some(thread) })
 }
 
-type Ready = Result<(SocketAddr, Epoch, ServerHandle), ServerError>;
+type Ready = Result<(SocketAddr, Epoch, ServerHandle, Looker), ServerError>;
 
 async fn serve(config: Config, told: mpsc::Sender<Ready>) {
     let server = match Server::bind(&config) {
@@ -498,7 +513,7 @@ async fn serve(config: Config, told: mpsc::Sender<Ready>) {
         // Nobody is there to hear it if the receiver is gone; so with the news below.
         Err(error) => return drop(told.send(Err(error))),
     };
-    let ready = (server.local_addr(), server.epoch(), server.handle());
+    let ready = (server.local_addr(), server.epoch(), server.handle(), server.looker());
     if told.send(Ok(ready)).is_ok() {
         // What could not be saved stands in the log.
         let _ = server.run().await;
@@ -519,6 +534,11 @@ impl Spawned {
     /// Something to stop it with, from anywhere.
     pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
+    }
+
+    /// Something to ask it with how things are, from anywhere.
+    pub fn looker(&self) -> Looker {
+        self.looker.clone()
     }
 
     /// Stops it in order, and waits for that: see [`Server::run`].

@@ -295,4 +295,9 @@ pub enum Query {
     },
     /// The journal, and how this run began.
     Journal,
+    /// The locks that somebody waits for, a page at a time, in no particular order; answered as `Locks`.
+    Contended {
+        /// 0 for the first page, then the `next` of the page before.
+        cursor: u64,
+    },
 }

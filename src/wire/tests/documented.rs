@@ -201,7 +201,7 @@ fn the_document_has_no_message_that_is_not_there() {
     ];
     assert_eq!(schema.choices.len(), choices.len());
     let counts = choices.map(|choice| schema.choices[choice].len());
-    assert_eq!(counts, [15, 18, 3, 2, 3, 3, 7, 2, 3, 7, 3, 4]);
+    assert_eq!(counts, [15, 18, 3, 2, 3, 3, 8, 2, 3, 7, 3, 4]);
 }
 
 #[test]

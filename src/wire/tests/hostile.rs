@@ -383,7 +383,7 @@ fn an_unknown_variant_is_refused_in_every_enum() {
     check::<Attach>(3);
     check::<Wait>(3);
     check::<Mode>(3);
-    check::<Query>(7);
+    check::<Query>(8);
     check::<After>(2);
     check::<Standing>(3);
     check::<Happening>(7);

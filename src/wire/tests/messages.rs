@@ -81,6 +81,7 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
         ("Inspect, Outlook", inspect(Query::Outlook { name: "printer".into() })),
         ("Inspect, Outlooks", inspect(Query::Outlooks { cursor: 7 })),
         ("Inspect, Journal", inspect(Query::Journal)),
+        ("Inspect, Contended", inspect(Query::Contended { cursor: 7 })),
         ("Revoke", ClientMessage::Revoke { query_id: 9, name: "printer".into(), token: 1881 }),
         (
             "Reclaim",

@@ -52,6 +52,7 @@ fn query() -> impl Strategy<Value = Query> {
         text().prop_map(|name| Query::Outlook { name }),
         any::<u64>().prop_map(|cursor| Query::Outlooks { cursor }),
         Just(Query::Journal),
+        any::<u64>().prop_map(|cursor| Query::Contended { cursor }),
     ]
 }
 

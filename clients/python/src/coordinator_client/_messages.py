@@ -145,6 +145,12 @@ class StartLost(NamedTuple):
     grace_ms: u64
 
 
+class QueryContended(NamedTuple):
+    """Query: the locks that somebody waits for, a page of them."""
+
+    cursor: u64
+
+
 class AtLeast(NamedTuple):
     """Extra: the locks go to nobody else until so long after the grant."""
 
@@ -222,6 +228,7 @@ Wait = Union[Forever, Timeout, Never]
 Mode = Union[Exclusive, Shared, Permits]
 Query = Union[
     QueryServer, QueryLocks, QueryLock, QuerySessions, QueryOutlook, QueryOutlooks, QueryJournal,
+    QueryContended,
 ]  # fmt: skip
 JournalDistance = Union[DistanceOff, DistanceProcess, DistanceMachine]
 JournalStart = Union[StartNew, StartSaved, StartReplayed, StartLost]
@@ -651,6 +658,7 @@ CHOICES: Dict[str, Tuple[Type[Any], ...]] = {
     "Mode": (Exclusive, Shared, Permits),
     "Query": (
         QueryServer, QueryLocks, QueryLock, QuerySessions, QueryOutlook, QueryOutlooks, QueryJournal,
+        QueryContended,
     ),
     "Extra": (AtLeast, Supersede),
     "After": (AfterLoss, AfterGrant),
@@ -687,6 +695,7 @@ REJECTIONS = {
     22: "SessionNeeded", 23: "Unsupported", 24: "ImplausibleToken", 25: "Grace", 26: "NoGrace",
     27: "SealMismatch", 28: "AlreadyHeld", 29: "Deadlock", 30: "TooManyWatches",
     31: "NotConvertible", 32: "InvalidAtLeast", 33: "TooManyKept", 34: "Superseded",
+    35: "SlowDown",
 }  # fmt: skip
 LOST_REASONS = {
     1: "Expired", 2: "Revoked", 3: "Disconnected", 4: "Stopped", 5: "NotReclaimed", 6: "Conflict",

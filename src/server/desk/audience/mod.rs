@@ -17,7 +17,7 @@ use super::parse;
 use super::render;
 use crate::engine::{Event, Happened, Listening, LockTable};
 use crate::server::log_lines::{self, Telling};
-use crate::types::{ConnectionId, LockName, Origin, Timestamp};
+use crate::types::{ConnectionId, GoodbyeCode, LockName, Origin, Timestamp};
 use crate::wire::{ServerMessage, ShownLock, encode_frame};
 
 /// What it counts for, in steps, to show a lock to one more: a copy of what is rendered, and a delivery.
@@ -209,6 +209,9 @@ impl Desk {
 
     /// Says the last word to a connection, which neither sees nor hears anything any more.
     pub(super) fn dismiss(&mut self, connection: ConnectionId, goodbye: ServerMessage) {
+        if let ServerMessage::Goodbye { code, .. } = goodbye {
+            self.counters.closed(GoodbyeCode::from_number(code));
+        }
         self.connections.dismiss(connection, goodbye);
         self.forget_interests(connection);
     }

@@ -69,6 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         debug!("left the door to another connection={}", self.connection);
         self.shared.counters.connections_refused.add_one();
         let why = "all connection slots are taken, and other clients are waiting";
+        self.shared.counters.closed(GoodbyeCode::TooManyConnections);
         self.encode(&render::goodbye(GoodbyeCode::TooManyConnections, why));
         let _ = self.transport().poll_write(&mut Task::from_waker(Waker::noop()));
         self.tell_end();

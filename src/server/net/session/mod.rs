@@ -345,6 +345,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     /// Answers someone who took this port for another's, in words that it understands.
     fn refuse_foreign(&mut self, refusal: &[u8], ctx: &mut Context<Self>) {
         self.shared.counters.protocol_errors.add_one();
+        self.shared.counters.closed(GoodbyeCode::ProtocolError);
         if self.shared.counters.chatter.admits(Topic::ProtocolError, self.peer) {
             warn!(
                 "protocol error connection={} peer={}: another protocol on the lock port",
@@ -359,6 +360,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     /// Says Goodbye, and closes.
     fn close(&mut self, code: GoodbyeCode, why: &str, ctx: &mut Context<Self>) {
         debug!("closing connection={} code={code}: {why}", self.connection);
+        self.shared.counters.closed(code);
         self.encode(&render::goodbye(code, why));
         self.finish(ctx);
     }
@@ -390,6 +392,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     /// The connection is broken.
     fn broken(&mut self, why: &std::io::Error, ctx: &mut Context<Self>) {
         debug!("connection broken connection={}: {why}", self.connection);
+        self.shared.counters.broken.add_one();
         self.tell_end();
         self.enter(State::Closing);
         ctx.stop();

@@ -78,6 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         let is_due = self.onlooker.missed > 0 && has_room && self.state == State::Open;
         if is_due {
             let count = mem::take(&mut self.onlooker.missed);
+            self.shared.counters.events_missed.add(count);
             self.encode(&ServerMessage::Missed { count });
         }
         is_due

@@ -164,6 +164,7 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
                 inspect(Query::Lock { name: "printer".into() }),
                 inspect(Query::Outlook { name: "printer".into() }),
                 inspect(Query::Outlooks { cursor: 0 }),
+                inspect(Query::Contended { cursor: 0 }),
                 ClientMessage::Watch { query_id: 8, name: "printer".into() },
                 ClientMessage::Unwatch { name: "printer".into() },
                 ClientMessage::Watch { query_id: 9, name: "printer".into() },

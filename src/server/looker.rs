@@ -1,0 +1,130 @@
+//! Whoever looks from outside the mailbox: other threads ask the Coordinator for figures, one at a time.
+//!
+//! What it is asked for is a copy of some kilobytes, or a page of what a look shows all together. How
+//! often that is, whoever asks has to see to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::WeakAddr;
+use tokio::sync::watch;
+
+use super::coordinator::Coordinator;
+use super::counters::Counters;
+use super::desk::figures::{Contention, Figures};
+use super::messages::{Gather, Pulse, Survey};
+use super::phase::Phase;
+use crate::types::Histogram;
+
+/// Asks a coordinator how things are, from any thread. Keeps nothing alive.
+#[derive(Clone, Debug)]
+pub struct Looker {
+    /// Who knows.
+    coordinator: WeakAddr<Coordinator>,
+    /// What is counted beside it.
+    counters: Arc<Counters>,
+    /// What is asked of the server.
+    phase: watch::Receiver<Phase>,
+    /// How much of everything there may be.
+    limits: LooksLimits,
+}
+
+/// How much of everything there may be, so that alerts can say how near that is.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct LooksLimits {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Sessions at a time.
+    pub sessions: usize,
+}
+
+/// What is counted outside the mailbox.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Counted {
+    /// Connections open now.
+    pub connections: usize,
+    /// Connections that were said Goodbye to, for each reason, or that ended without.
+    pub closed: Vec<(&'static str, u64)>,
+    /// Connections turned away because there were too many.
+    pub refused: u64,
+    /// Events that those who listen were not told.
+    pub events_missed: u64,
+    /// How long commits of the state took.
+    pub commits: Histogram,
+    /// Commits that did not succeed.
+    pub commit_failures: u64,
+    /// For how long the state cannot be saved.
+    pub unsaved: Duration,
+    /// How much there may be.
+    pub limits: LooksLimits,
+}
+
+/// Whether clients are better sent here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// They are. Also in a grace period, and while a disk fails: those who hold must reach us.
+    Ready,
+    /// It stops, or has stopped.
+    Draining,
+    /// Nothing can be granted before the disk works again.
+    Exhausted,
+}
+
+impl Looker {
+    pub(super) fn new(
+        coordinator: WeakAddr<Coordinator>,
+        counters: Arc<Counters>,
+        phase: watch::Receiver<Phase>,
+        limits: LooksLimits,
+    ) -> Self {
+        Self { coordinator, counters, phase, limits }
+    }
+
+    /// Waits until the Coordinator has answered. None: there is none any more.
+    pub async fn pulse(&self) -> Option<()> {
+        self.coordinator.upgrade()?.send(Pulse).await.ok()
+    }
+
+    /// What is counted of this run.
+    pub async fn figures(&self) -> Option<Box<Figures>> {
+        self.coordinator.upgrade()?.send(Gather).await.ok()
+    }
+
+    /// A page of the locks that somebody waits for, from a place on, all together.
+    pub async fn contention(&self, from: usize) -> Option<Contention> {
+        self.coordinator.upgrade()?.send(Survey { from }).await.ok()
+    }
+
+    /// Whether clients are better sent here, after what the figures say.
+    pub fn readiness(&self, figures: &Figures) -> Readiness {
+        if *self.phase.borrow() > Phase::Serving || figures.counts.draining {
+            Readiness::Draining
+        } else if figures.counts.tokens_left == 0 {
+            Readiness::Exhausted
+        } else {
+            Readiness::Ready
+        }
+    }
+
+    /// What is counted outside the mailbox.
+    pub fn counted(&self) -> Counted {
+        let counters = &self.counters;
+        let mut closed: Vec<_> = counters.closed_by_reason().collect();
+        // Who does not read is not said Goodbye to.
+        closed.retain(|(reason, _)| *reason != "SlowReader");
+        closed.push(("SlowReader", counters.slow_readers.total()));
+        closed.push(("broken", counters.broken.total()));
+        Counted {
+            connections: counters.connections(),
+            closed,
+            refused: counters.connections_refused.total(),
+            events_missed: counters.events_missed.total(),
+            commits: counters.commits(),
+            commit_failures: counters.commit_failures.total(),
+            unsaved: counters.unsaved().unwrap_or_default(),
+            limits: self.limits,
+        }
+    }
+}
