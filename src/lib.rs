@@ -22,6 +22,7 @@
 //! | [`wire`] | the messages and their frames | types, serde, bytes, bincode, tokio-util |
 //! | [`journal`] | a write-ahead log: records, segments, recovery | std, rustix, siphasher |
 //! | [`server`] | the actors, the listener, the state store | types, engine, wire, journal, actix, tokio |
+//! | [`http`] | the port for probes and metrics | types, `server::Looker`, axum, hyper |
 //! | [`client`] | the client library: sessions, guards, beliefs | types, wire, tokio |
 //! | `cli`, `main` | arguments to calls, answers to text | server, client |
 //!
@@ -44,6 +45,8 @@ pub mod client;
 #[cfg(any(feature = "client", feature = "server"))]
 mod clock;
 pub mod engine;
+#[cfg(all(feature = "http", unix))]
+pub mod http;
 #[cfg(feature = "server")]
 pub mod journal;
 #[cfg(all(feature = "server", unix))]

@@ -24,6 +24,7 @@ mod loss;
 mod nemesis;
 mod nested;
 mod newest;
+mod observability;
 mod operating;
 mod others;
 mod pauses;

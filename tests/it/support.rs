@@ -143,7 +143,7 @@ pub(crate) fn start(command: Command) -> Running {
 }
 
 /// The same, with its standard error somewhere else.
-fn start_logging_to(log: Stdio, mut command: Command) -> Running {
+pub(crate) fn start_logging_to(log: Stdio, mut command: Command) -> Running {
     let child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
     Running::watch(child)
 }

@@ -11,12 +11,13 @@ mod reread;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use coordinator::http::HttpPort;
 use coordinator::server::{
     Config, Data, LostState, Server, ServerError, ServerHandle, StaleState, StoreError,
 };
@@ -72,8 +73,12 @@ async fn serve(
     allow_connections(config(settings).connections_open_max());
     // Until address and directory are ours, the file in its place may be that of another.
     let mut port_file = settings.port_file.as_deref().map(PortFile::beside).transpose()?;
+    // Before the state is touched, as the other port.
+    let http_listener = bind_http(settings)?;
     let server = Server::bind(&config(settings)).map_err(|error| cannot_serve(&error))?;
     let address = server.local_addr();
+    // Until it is dropped at the end, when nothing is left to be said.
+    let _http = http_listener.map(|it| open_http(it, &server, settings)).transpose()?;
     let handle = server.handle();
     if let Some(file) = &mut port_file {
         file.write(address)?;
@@ -110,8 +115,48 @@ async fn serve(
     }
 }
 
-/// Files that are open besides connections: the log, the state, the runtime's own.
-const FILES_BESIDES: u64 = 64;
+/// Takes the port for probes and metrics, if there is to be one. Whoever did not ask for one does without,
+/// if that is another's.
+fn bind_http(settings: &Settings) -> Result<Option<TcpListener>, Failure> {
+    let Some(address) = settings.http_listen else { return Ok(None) };
+    match HttpPort::bind(address) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if settings.is_said("http-listen") => {
+            let why = reason(&error);
+            let failure = Failure::usage(format!("cannot listen on {address} for HTTP ({why})"));
+            Err(failure.hint("--http-listen takes another address, or none: --http-listen ''"))
+        }
+        Err(error) => {
+            let why = reason(&error);
+            log::warn!(
+                "no HTTP on {address} ({why}): probes and metrics are not answered; --http-listen takes \
+                 another address, or none"
+            );
+            Ok(None)
+        }
+    }
+}
+
+/// Answers probes and Prometheus there.
+fn open_http(
+    listener: TcpListener,
+    server: &Server,
+    settings: &Settings,
+) -> Result<HttpPort, Failure> {
+    let port = HttpPort::open(listener, server.looker(), settings.http_host.0.clone())
+        .map_err(|error| Failure::ours("cannot answer HTTP", &error))?;
+    let address = port.local_addr();
+    log::info!("probes and metrics on http://{address}");
+    if !address.ip().is_loopback() {
+        log::warn!(
+            "{address} can be reached from other machines, and whoever reaches it can read metrics"
+        );
+    }
+    Ok(port)
+}
+
+/// Files that are open besides connections: the log, the state, the runtime's own, connections for HTTP.
+const FILES_BESIDES: u64 = 64 + 256;
 
 /// Every connection is an open file, and the usual limit on those is far too low for a server. Takes
 /// what the system allows us, and says so if that is less than is wanted.
@@ -222,6 +267,7 @@ fn config(settings: &Settings) -> Config {
     config.connections_max = settings.connections_max;
     config.unread_bytes_max = settings.unread_max.0;
     config.connections_per_address_max = settings.connections_per_address_max;
+    config.looks_per_second = settings.looks_per_second.0;
     config.messages_per_second_max = settings.messages_per_second_max.map(|rate| rate.0);
     config.limits.sessions_per_address_max = settings.sessions_per_address_max;
     config.io_threads = settings.io_threads.0;

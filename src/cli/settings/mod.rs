@@ -21,12 +21,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use coordinator::http::HTTP_PORT;
 use coordinator::server::Config;
 use coordinator::types::{Identity, Ttl};
 
 use self::sources::Sources;
 use self::values::{
-    JournalDistance, MessageRate, OnLost, PORT_DEFAULT, ServerAddress, Size, Threads, TtlMax, Value,
+    HostNames, JournalDistance, Looks, MessageRate, OnLost, PORT_DEFAULT, ServerAddress, Size,
+    Threads, TtlMax, Value,
 };
 use crate::cli::log::{Filter, LogFormat};
 use crate::cli::text::errors::Failure;
@@ -222,6 +224,16 @@ settings! {
     /// Maximum number of requests waiting for one lock.
     waiters_per_lock_max: usize = |_| Config::default().limits.waiters_per_lock_max.to_string(),
         "waiters-per-lock-max" "N" SERVERS, Foreign::None;
+    /// Address for probes and Prometheus, over HTTP; empty: none. By default 127.0.0.1:5626, if --listen
+    /// has the default port.
+    http_listen: Option<SocketAddr> = http_beside,
+        "http-listen" "ADDRESS:PORT" SERVERS, Foreign::None;
+    /// Host names of the HTTP port, separated by commas, besides localhost and its own address.
+    http_host: HostNames = |_| String::new(),
+        "http-host" "HOST,…" SERVERS, Foreign::None;
+    /// Maximum number of looks (pages of status) in a second, all observers together.
+    looks_per_second: Looks = |_| Config::default().looks_per_second.to_string(),
+        "looks-per-second" "N" SERVERS, Foreign::None;
     /// Log level (error, warn, info, debug, trace), or a filter in the syntax of RUST_LOG.
     log: Filter = |_| "info".to_owned(),
         "log" "FILTER" SERVERS, Foreign::BeforeFile("RUST_LOG", Filter::concerns_us);
@@ -247,6 +259,17 @@ settings! {
     /// What to do with the command when its lock is lost.
     on_lost: OnLost = |_| "kill".to_owned(),
         "on-lost" "kill|warn" LOCKERS, Foreign::None;
+}
+
+/// The usual port for probes, beside the usual port for locks: whoever runs several on a machine says
+/// where each answers.
+fn http_beside(sources: &Sources) -> String {
+    let listen = TABLE.iter().find(|row| row.key == "listen").map(|row| in_force(row, sources));
+    let usual = format!(":{PORT_DEFAULT}");
+    match listen {
+        Some(listen) if listen.text.ends_with(&usual) => format!("127.0.0.1:{HTTP_PORT}"),
+        Some(_) | None => String::new(),
+    }
 }
 
 /// The first of a row's sources that says something.

@@ -238,7 +238,8 @@ fn entries(path: &Path, text: &str) -> Result<BTreeMap<&'static str, Entry>, Fai
             DeValue::Boolean(yes) => yes.to_string(),
             // A list is another way to write commas, where those have a meaning.
             DeValue::Array(items)
-                if row.key == "server" && items.iter().all(|item| item.get_ref().is_str()) =>
+                if ["server", "http-host"].contains(&row.key)
+                    && items.iter().all(|item| item.get_ref().is_str()) =>
             {
                 let items = items.iter().filter_map(|item| item.get_ref().as_str());
                 items.collect::<Vec<_>>().join(",")

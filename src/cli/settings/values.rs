@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use coordinator::client::SERVERS_MAX;
+use coordinator::http::{HttpHost, NotAHost};
 use coordinator::journal::Distance;
 use coordinator::server::MESSAGES_PER_SECOND_MIN;
 use coordinator::types::{Identity, Ttl};
@@ -174,6 +175,35 @@ impl Value for MessageRate {
             Ok(rate) if rate >= MESSAGES_PER_SECOND_MIN => Ok(Self(rate)),
             Ok(_) => Err(format!("must be at least {MESSAGES_PER_SECOND_MIN}")),
             Err(_) => Err("not a number".to_owned()),
+        }
+    }
+}
+
+/// Names by which the HTTP port may be called, besides its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HostNames(pub(crate) Vec<HttpHost>);
+
+impl Value for HostNames {
+    fn parse(text: &str) -> Result<Self, String> {
+        let names = text.split(',').map(str::trim).filter(|_| !text.is_empty());
+        let names: Result<_, _> = names.map(str::parse).collect();
+        names.map(Self).map_err(|wrong: NotAHost| format!("which is {wrong}"))
+    }
+}
+
+/// So many looks in a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Looks(pub(crate) u32);
+
+/// More in a second are no limit: they take most of the coordinator's time.
+const LOOKS_MAX: u32 = 10_000;
+
+impl Value for Looks {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(looks) if (1..=LOOKS_MAX).contains(&looks) => Ok(Self(looks)),
+            Ok(_) => Err(format!("and must be between 1 and {LOOKS_MAX}")),
+            Err(_) => Err("which is no number".to_owned()),
         }
     }
 }

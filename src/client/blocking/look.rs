@@ -66,7 +66,7 @@ impl Observer {
     /// # Errors
     ///
     /// As [`crate::Observer::contended`].
-    pub fn contended(&mut self) -> Result<Vec<LockStatus>, Error> {
+    pub fn contended(&self) -> Result<Vec<LockStatus>, Error> {
         self.background.wait(self.inner.contended())
     }
 

@@ -148,7 +148,7 @@ impl Observer {
     /// # Errors
     ///
     /// If no answer comes.
-    pub async fn contended(&mut self) -> Result<Vec<LockStatus>, Error> {
+    pub async fn contended(&self) -> Result<Vec<LockStatus>, Error> {
         let (mut all, mut cursor) = (Vec::new(), 0);
         for _ in 0..PAGES_MAX {
             match self.inspect(Query::Contended { cursor }).await? {
@@ -159,10 +159,10 @@ impl Observer {
                         None => return Ok(all),
                     }
                 }
-                other => return Err(self.line.out_of_place(&other)),
+                other => return Err(self.shared.out_of_place(&other)),
             }
         }
-        Err(self.line.broken("a list of locks without an end"))
+        Err(self.shared.broken("a list of locks without an end"))
     }
 
     /// The lock `name`; `None` if nobody holds it or waits for it.

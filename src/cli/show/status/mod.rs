@@ -66,6 +66,7 @@ async fn look(args: &StatusArgs, settings: &Settings) -> Result<Seen, Failure> {
         let server = observer.server_status().await?;
         let mut locks = match &args.name {
             Some(name) => observer.lock(name).await?.into_iter().collect(),
+            None if args.waits => observer.contended().await?,
             None => observer.locks().await?,
         };
         if args.waits {
@@ -76,6 +77,8 @@ async fn look(args: &StatusArgs, settings: &Settings) -> Result<Seen, Failure> {
         locks.sort_by(|a, b| a.name.cmp(&b.name));
         let outlooks = match &args.name {
             Some(name) => observer.outlook(name).await?.into_iter().collect(),
+            // The tree does not show them, and who asks for that looks at no lock that is only held.
+            None if args.waits => Vec::new(),
             None => observer.outlooks().await?,
         };
         let sessions = if args.sessions { Some(observer.sessions().await?) } else { None };

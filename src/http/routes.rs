@@ -1,0 +1,162 @@
+//! The answers.
+//!
+//! ```text
+//!   GET /livez /healthz    200 if the Coordinator answers within a second, else 503
+//!   GET /readyz            200, or 503 and one word that says why clients are better sent elsewhere
+//!   GET /metrics           figures, as text for Prometheus
+//!   GET /                  these lines
+//! ```
+//!
+//! A grace period is ready, and so is a disk that fails while tokens are left: else an orchestrator would
+//! cut off just those who have to come back.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{RawQuery, Request, State};
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use axum::http::{Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use log::error;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
+
+use super::answered::Answered;
+use super::glance::Glance;
+use super::guard::{self, Guard};
+use super::metrics::{self, Scrape};
+use super::process::Process;
+use super::survey::Survey;
+use crate::server::{Looker, Readiness};
+
+/// Requests that are answered at the same time. One more is told to come again.
+pub(super) const REQUESTS_MAX: usize = 32;
+/// Whoever scrapes within so long of another gets the same bytes.
+pub(super) const SCRAPE_FRESH: Duration = Duration::from_millis(500);
+
+/// What `/` says.
+const INDEX: &str = "\
+coordinator: probes and metrics
+
+  /livez     does the coordinator answer?
+  /readyz    are clients well sent here? (?verbose says more)
+  /metrics   for Prometheus
+";
+
+/// What all answers have in common.
+struct Port {
+    /// Decides what is answered.
+    guard: Arc<Guard>,
+    /// What the Coordinator was last heard to say.
+    glance: Glance,
+    /// What the locks look like that somebody waits for.
+    survey: Arc<Survey>,
+    /// The latest scrape.
+    scrape: Mutex<Option<(Instant, Bytes)>>,
+    /// What was answered.
+    answered: Arc<Answered>,
+    /// Room for requests.
+    room: Semaphore,
+}
+
+/// Answers with what `looker` tells; to be called where tasks can be spawned.
+pub(super) fn router(looker: Looker, guard: Arc<Guard>) -> Router {
+    let survey = Arc::new(Survey::default());
+    tokio::spawn(Arc::clone(&survey).walk(looker.clone()));
+    let port = Arc::new(Port {
+        guard,
+        glance: Glance::new(looker),
+        survey,
+        scrape: Mutex::new(None),
+        answered: Arc::default(),
+        room: Semaphore::new(REQUESTS_MAX),
+    });
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/healthz", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(scraped))
+        .route("/", get(|| async { INDEX }))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing; / says what there is\n") })
+        .layer(middleware::from_fn_with_state(Arc::clone(&port), guarded))
+        .with_state(port)
+}
+
+/// Asks the guard first, counts, and says to browsers what every answer says to them.
+async fn guarded(State(port): State<Arc<Port>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let mut answer = if request.method() != Method::GET && request.method() != Method::HEAD {
+        (StatusCode::METHOD_NOT_ALLOWED, "nothing can be changed here\n").into_response()
+    } else if let Err(refusal) = port.guard.admit(request.uri(), request.headers()) {
+        (refusal.status(), refusal.words()).into_response()
+    } else if let Ok(_room) = port.room.try_acquire() {
+        next.run(request).await
+    } else {
+        let again = [(RETRY_AFTER, HeaderValue::from_static("1"))];
+        (StatusCode::SERVICE_UNAVAILABLE, again, "busy\n").into_response()
+    };
+    port.answered.count(&path, answer.status());
+    answer.headers_mut().extend(guard::headers());
+    answer
+}
+
+async fn livez(State(port): State<Arc<Port>>) -> Response {
+    if port.glance.is_alive().await {
+        "ok\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "no answer\n").into_response()
+    }
+}
+
+async fn readyz(State(port): State<Arc<Port>>, RawQuery(query): RawQuery) -> Response {
+    let figures = port.glance.figures().await;
+    let (status, word) = match figures.as_ref().map(|it| port.glance.looker.readiness(it)) {
+        Some(Readiness::Ready) => (StatusCode::OK, "ready"),
+        Some(Readiness::Draining) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        Some(Readiness::Exhausted) => (StatusCode::SERVICE_UNAVAILABLE, "exhausted"),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "silent"),
+    };
+    let mut text = format!("{word}\n");
+    if let (Some("verbose"), Some(figures)) = (query.as_deref(), figures) {
+        let counted = port.glance.looker.counted();
+        text = format!(
+            "{word}\ndraining: {}\ntokens left: {}\ngrace: {:.1?} left\nunsaved: for {:.1?}\n",
+            figures.counts.draining, figures.counts.tokens_left, figures.grace, counted.unsaved,
+        );
+    }
+    (status, text).into_response()
+}
+
+async fn scraped(State(port): State<Arc<Port>>) -> Response {
+    let silent = || (StatusCode::SERVICE_UNAVAILABLE, "no answer\n").into_response();
+    let mut latest = port.scrape.lock().await;
+    let text = match &*latest {
+        Some((at, text)) if at.elapsed() < SCRAPE_FRESH => text.clone(),
+        _ => {
+            let Some(figures) = port.glance.figures().await else { return silent() };
+            let scrape = Scrape {
+                figures,
+                counted: port.glance.looker.counted(),
+                survey: port.survey.look().await,
+                answered: Arc::clone(&port.answered),
+                process: Process::look(),
+                wall: SystemTime::now(),
+            };
+            let text = match metrics::render(scrape) {
+                Ok(text) => Bytes::from(text),
+                Err(why) => {
+                    error!("metrics cannot be written: {why}");
+                    return silent();
+                }
+            };
+            *latest = Some((Instant::now(), text.clone()));
+            text
+        }
+    };
+    drop(latest);
+    ([(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE))], text).into_response()
+}

@@ -1,0 +1,286 @@
+//! The port, over streams in memory with paused time, and over real sockets.
+
+use std::io::{Read, Write};
+use std::iter;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::Instant;
+
+use super::accept::{self, HEADERS_BYTES_MAX, HEADERS_TIMEOUT, LAST_ANSWER_TIMEOUT, LIFE_MAX};
+use super::guard::Guard;
+use super::*;
+use crate::server::{self, Config, Spawned};
+
+fn local() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+/// A coordinator with nothing in it.
+fn coordinator() -> Spawned {
+    server::spawn(Config { listen: local(), ..Config::default() }).unwrap()
+}
+
+/// A coordinator, and its HTTP port.
+fn port() -> (Spawned, HttpPort) {
+    let coordinator = coordinator();
+    let listener = HttpPort::bind(local()).unwrap();
+    let hosts = vec!["locks.internal".parse().unwrap()];
+    let port = HttpPort::open(listener, coordinator.looker(), hosts).unwrap();
+    (coordinator, port)
+}
+
+/// What is answered to these bytes, until the connection is closed.
+fn ask(port: &HttpPort, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(port.local_addr()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    // What is not read on is reset, perhaps before all is written.
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8(answer).unwrap()
+}
+
+fn get(port: &HttpPort, path: &str, headers: &str) -> String {
+    ask(port, format!("GET {path} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n").as_bytes())
+}
+
+fn status(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap_or_default()
+}
+
+#[test]
+fn probes_and_metrics_answer_whatever_the_port_is_called() {
+    let (_coordinator, port) = port();
+    for path in ["/livez", "/healthz", "/readyz", "/readyz?verbose", "/metrics"] {
+        for headers in ["Host: pod-7.example\r\n", "Host: localhost\r\n", ""] {
+            let answer = get(&port, path, headers);
+            assert_eq!(status(&answer), "200", "{path} {headers}: {answer}");
+        }
+    }
+    let answer = get(&port, "/readyz?verbose", "");
+    assert!(
+        answer.contains("\r\nready\n") || answer.contains("ready\ndraining: false"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn what_is_called_by_a_strangers_name_is_not_answered() {
+    let (_coordinator, port) = port();
+    for (host, expected) in [
+        ("localhost", "200"),
+        ("127.0.0.1:5626", "200"),
+        ("LOCKS.internal", "200"),
+        ("evil.example", "421"),
+        ("127.0.0.1.evil.example", "421"),
+    ] {
+        let answer = get(&port, "/", &format!("Host: {host}\r\n"));
+        assert_eq!(status(&answer), expected, "{host}: {answer}");
+    }
+    assert_eq!(status(&get(&port, "/", "Host: localhost\r\nHost: evil.example\r\n")), "400");
+    assert_eq!(status(&get(&port, "http://evil.example/", "Host: localhost\r\n")), "421");
+}
+
+#[test]
+fn nothing_can_be_changed_and_nothing_else_is_there() {
+    let (_coordinator, port) = port();
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "BREW"] {
+        let text = format!(
+            "{method} /metrics HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\
+             Content-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        let answer = ask(&port, text.as_bytes());
+        assert_eq!(status(&answer), "405", "{method}: {answer}");
+        assert!(!answer.to_lowercase().contains("access-control"), "{answer}");
+    }
+    for path in ["/metrics/", "/api/v1/locks", "/..%2f..%2fetc/passwd", "/livez/x"] {
+        assert_eq!(status(&get(&port, path, "Host: localhost\r\n")), "404", "{path}");
+    }
+}
+
+#[test]
+fn every_answer_tells_browsers_to_run_frame_keep_and_guess_nothing() {
+    let (_coordinator, port) = port();
+    for (path, host) in [("/", "localhost"), ("/metrics", "x"), ("/none", "localhost"), ("/", "x")]
+    {
+        let answer = get(&port, path, &format!("Host: {host}\r\n")).to_lowercase();
+        for header in [
+            "content-security-policy: default-src 'none';",
+            "x-content-type-options: nosniff",
+            "referrer-policy: no-referrer",
+            "cross-origin-resource-policy: same-origin",
+            "cache-control: no-store",
+        ] {
+            assert!(answer.contains(header), "{path} {host}: {header} is missing in {answer}");
+        }
+        assert!(!answer.contains("set-cookie"), "{answer}");
+    }
+}
+
+#[test]
+fn what_is_too_long_or_is_no_http_is_refused_and_the_port_goes_on() {
+    let (_coordinator, port) = port();
+    let long = "x".repeat(HEADERS_BYTES_MAX + 1);
+    let answer = get(&port, "/livez", &format!("X: {long}\r\n"));
+    assert!(["431", ""].contains(&status(&answer)), "{answer}");
+    let many = "X: y\r\n".repeat(accept::HEADERS_MAX + 1);
+    assert_eq!(status(&get(&port, "/livez", &many)), "431");
+    let body = |length: usize| {
+        let head =
+            format!("GET /livez HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+        ask(&port, &[head.as_bytes(), &vec![b'x'; length]].concat())
+    };
+    assert_eq!(status(&body(4096)), "200");
+    assert_eq!(status(&body(4097)), "413");
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    assert_eq!(status(&get(&port, "/livez", chunked)), "413");
+    let two = "Content-Length: 1\r\nContent-Length: 2\r\n";
+    assert_eq!(status(&get(&port, "/livez", two)), "400");
+    for nonsense in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"[..],
+        b"hello\r\n\r\n",
+        b"\0\0\r\n\r\n",
+    ] {
+        assert!(["400", ""].contains(&status(&ask(&port, nonsense))), "{nonsense:?}");
+    }
+    assert_eq!(status(&get(&port, "/livez", "")), "200");
+}
+
+#[tokio::test]
+async fn more_connections_than_there_are_places_are_closed_and_places_come_back() {
+    const PLACES: usize = 4;
+    let coordinator = coordinator();
+    let listener = HttpPort::bind(local()).unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(accept::serve(listener, routes(&coordinator), PLACES));
+    let connect = || tokio::net::TcpStream::connect(address);
+    let ask = async |stream: &mut tokio::net::TcpStream| {
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let mut start = [0; 12];
+        // Closed before or after that was written: the end, or a reset.
+        stream.read_exact(&mut start).await.is_ok_and(|_| start == *b"HTTP/1.1 200")
+    };
+    let mut inside = Vec::new();
+    for _ in 0..PLACES {
+        let mut stream = connect().await.unwrap();
+        assert!(ask(&mut stream).await);
+        inside.push(stream);
+    }
+    assert!(!ask(&mut connect().await.unwrap()).await, "there is no place");
+    drop(inside.pop());
+    for _ in 0..10_000 {
+        if ask(&mut connect().await.unwrap()).await {
+            return;
+        }
+    }
+    panic!("a place does not come back");
+}
+
+/// A connection to the routes of a port, in memory; what is spawned for it ends with the test.
+fn connection(router: &Router) -> DuplexStream {
+    let (ours, theirs) = duplex(4096);
+    let router = router.clone();
+    tokio::spawn(async move {
+        let _ = accept::serve_one(theirs, router).await;
+    });
+    ours
+}
+
+fn routes(coordinator: &Spawned) -> Router {
+    let guard = Guard::new(Ipv4Addr::LOCALHOST.into(), Vec::new());
+    routes::router(coordinator.looker(), Arc::new(guard))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_says_nothing_or_half_is_left_in_time() {
+    let coordinator = coordinator();
+    let routes = routes(&coordinator);
+    for said in ["", "GET /livez HT", "GET / HTTP/1.1\r\nHost: localhost\r\n"] {
+        let mut stream = connection(&routes);
+        let began = Instant::now();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        let took = began.elapsed();
+        assert!(took >= HEADERS_TIMEOUT && took < HEADERS_TIMEOUT * 2, "{said:?}: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_silent_after_an_answer_is_left_too_and_one_that_does_not_read() {
+    let coordinator = coordinator();
+    let routes = routes(&coordinator);
+    let mut stream = connection(&routes);
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let began = Instant::now();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200"));
+    assert!(began.elapsed() < HEADERS_TIMEOUT * 2);
+
+    // So many answers as do not fit into what lies between.
+    let mut stream = connection(&routes);
+    let began = Instant::now();
+    loop {
+        let request = stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        if request.await.is_err() {
+            break;
+        }
+    }
+    let took = began.elapsed();
+    assert!(took >= LIFE_MAX && took <= LIFE_MAX + LAST_ANSWER_TIMEOUT * 2, "{took:?}");
+}
+
+#[test]
+fn a_coordinator_that_is_gone_is_neither_alive_nor_ready() {
+    let (coordinator, port) = port();
+    coordinator.drain();
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(status(&get(&port, path, "")), "503", "{path}");
+    }
+}
+
+#[test]
+fn the_text_has_a_line_of_help_for_each_metric_and_no_name_that_a_client_chose() {
+    let (coordinator, port) = port();
+    let address = coordinator.local_addr().to_string();
+    let before = get(&port, "/metrics", "").lines().count();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let guards = runtime.block_on(async {
+        let client =
+            crate::Client::builder().identity("canary-identity").connect(address).await.unwrap();
+        let mut guards = Vec::new();
+        for name in ["canary-\u{202e}lock", "canary\"} 1", "canary\\u{}"] {
+            guards.push(client.lock(name).note("canary-note").await.unwrap());
+        }
+        guards
+    });
+    // A scrape is half a second old at most.
+    let mut scrapes = iter::repeat_with(|| get(&port, "/metrics", "")).take(100_000);
+    let is_current = |answer: &String| answer.contains("coordinator_locks 3");
+    let answer = scrapes.find(is_current).unwrap();
+    assert!(!answer.contains("canary"), "{answer}");
+    assert_eq!(answer.lines().count(), before, "whatever clients do, there are as many series");
+    drop(guards);
+    let names = |kind: &str| -> Vec<String> {
+        let lines = answer.lines().filter_map(|line| line.strip_prefix(kind));
+        lines.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+    };
+    assert_eq!(names("# HELP "), names("# TYPE "));
+    let documented = include_str!("../../docs/operations.md");
+    let listed: Vec<String> = documented
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"))
+        .filter_map(|line| line.split(['`', '{']).next())
+        .filter(|name| name.starts_with("coordinator_") || name.starts_with("process_"))
+        .map(str::to_owned)
+        .collect();
+    let (mut told, mut listed) = (names("# TYPE "), listed);
+    told.sort();
+    listed.sort();
+    assert_eq!(told, listed, "what is told, and what docs/operations.md lists");
+}
