@@ -337,8 +337,7 @@ impl Desk {
         self.counters.chatter.look();
         self.tenures.look(&mut self.table, now);
         if self.looks.next_deadline().is_some_and(|at| at <= now) {
-            self.serve_looks(now);
-            // What else is due is asked for there.
+            // They look there, and what else is due is asked for.
             return self.finish_turn(now);
         }
         self.listen(now);
@@ -435,12 +434,22 @@ impl Desk {
     /// When [`Desk::ring`] is due, or before: one that comes before finds nothing to do, so that the
     /// renewal of a lease costs nothing here. While there are sessions, that is never far: the table wants
     /// to hear that time passes, so that it notices when it did not (rule T3). None while nothing is due,
-    /// or [`Desk::tick`] is to come anyway.
+    /// or [`Desk::tick`] is to come anyway; and nobody rests who would look.
+    #[cfg(test)]
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        if self.over.is_some() || self.is_listening {
-            return None;
-        }
-        [self.table.next_deadline(), self.looks.next_deadline()].into_iter().flatten().min()
+        let looks = self.looks.next_deadline().filter(|_| self.over.is_none());
+        [self.next_tick(), looks].into_iter().flatten().min()
+    }
+
+    /// When the table is to be told that time has passed; none if that is to come anyway.
+    fn next_tick(&self) -> Option<Timestamp> {
+        if self.over.is_some() || self.is_listening { None } else { self.table.next_deadline() }
+    }
+
+    /// When the next may look who rests. None if it may by now: then this turn has done enough, and
+    /// another is to come.
+    fn next_look(&self, now: Timestamp) -> Option<Timestamp> {
+        self.looks.next_deadline().filter(|at| *at > now && self.over.is_none())
     }
 
     /// How much of everything there is, or was when it was put on order to be saved.
@@ -491,6 +500,8 @@ impl Desk {
     /// Ends a turn: puts together what has come of it, and sees that what is due is asked for.
     pub(in crate::server) fn finish_turn(&mut self, now: Timestamp) -> &mut Turn {
         self.show_changed(now);
+        // Whatever brought this turn: the timer may be late, or set to something else.
+        self.serve_looks(now);
         // Half a turn before it has to: so nobody is put off who says no more than the others.
         if !self.backlog.is_empty() || !self.showing.is_empty() || self.is_half_spent() {
             self.go_on_later();
@@ -498,9 +509,13 @@ impl Desk {
         self.connections.reuse(&mut self.turn.spare);
         let has_more_to_do = |connection| self.backlog.holds(connection);
         self.connections.deliver(has_more_to_do, &mut self.turn.deliveries);
-        match self.next_deadline() {
-            Some(deadline) if deadline <= now => self.listen(now),
-            deadline => self.turn.rings = deadline,
+        let looks = self.next_look(now);
+        match self.next_tick() {
+            Some(deadline) if deadline <= now => {
+                self.listen(now);
+                self.turn.rings = looks;
+            }
+            deadline => self.turn.rings = [deadline, looks].into_iter().flatten().min(),
         }
         if self.in_grace && self.table.grace_left().is_none() {
             self.in_grace = false;

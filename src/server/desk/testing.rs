@@ -142,6 +142,12 @@ impl Bench {
         self.0.borrow_mut().now = until;
     }
 
+    /// Time passes, and no timer goes off.
+    pub(super) fn stall(&self, length: Duration) {
+        let mut round = self.0.borrow_mut();
+        round.now = round.now.after(length);
+    }
+
     /// What is to be made durable.
     pub(super) fn take_orders(&self) -> Vec<Change> {
         mem::take(&mut self.0.borrow_mut().orders)

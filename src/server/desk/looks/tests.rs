@@ -143,3 +143,24 @@ fn contended_locks_are_found_without_a_look_at_those_that_are_only_held() {
     assert_eq!((contention, contention.next), (expected, None));
     assert_eq!(contention.oldest_wait, Duration::from_secs(3));
 }
+
+#[test]
+fn who_rests_is_served_however_late_the_timer_and_whatever_brings_a_turn() {
+    let bench = Bench::new();
+    let observers: Vec<_> = (0..8).map(|_| bench.observe()).collect();
+    let session = bench.open();
+    for observer in &observers {
+        observer.submit((1..=15).map(look).collect());
+    }
+    bench.settle();
+    let answered = |observers: &[super::super::testing::Client]| -> usize {
+        observers.iter().map(|observer| observer.take().len()).sum()
+    };
+    assert_eq!(answered(&observers), LOOKS_BURST as usize);
+    // More of them are due by then than a turn serves, and the table is due as well.
+    bench.stall(Duration::from_secs(1));
+    session.submit(vec![ClientMessage::KeepAlive { sequence: 1 }]);
+    bench.settle();
+    assert_eq!(session.take(), vec![ServerMessage::KeptAlive { sequence: 1 }]);
+    assert_eq!(answered(&observers), 8 * 15 - LOOKS_BURST as usize);
+}
