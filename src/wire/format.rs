@@ -59,12 +59,14 @@ pub fn decode<M: DeserializeOwned>(payload: &[u8]) -> Result<M, FormatError> {
 ///
 /// ```
 /// use bytes::BytesMut;
+/// use coordinator::types::RequestId;
 /// use coordinator::wire::{ClientMessage, decode, encode_frame};
 ///
 /// let mut buffer = BytesMut::new();
-/// encode_frame(&ClientMessage::Cancel { request: 7 }, &mut buffer).unwrap();
+/// let cancel = ClientMessage::Cancel { request: RequestId(7) };
+/// encode_frame(&cancel, &mut buffer).unwrap();
 /// assert_eq!(&buffer[..], b"\x0c\0\0\0\x03\0\0\0\x07\0\0\0\0\0\0\0");
-/// assert_eq!(decode::<ClientMessage>(&buffer[4..]).unwrap(), ClientMessage::Cancel { request: 7 });
+/// assert_eq!(decode::<ClientMessage>(&buffer[4..]).unwrap(), cancel);
 /// ```
 pub fn encode_frame<M: Serialize>(message: &M, buffer: &mut BytesMut) -> Result<(), FormatError> {
     let start = buffer.len();

@@ -337,6 +337,7 @@ impl Observer {
     ///     match event? {
     ///         Event::Happened(it) => println!("{} {:?} {:?}", it.identity, it.what, it.claims),
     ///         Event::Missed { count } => println!("… {count} more"),
+    ///         Event::Gap { cause } => println!("… not counted while away: {cause}"),
     ///     }
     /// }
     /// # Ok(()) }
