@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use coordinator::{Client, HoldState, LockGuard};
@@ -258,8 +257,9 @@ fn the_directory_of_a_service_that_goes_on_can_be_lost() {
     granted_soon(&runtime, &server, "before");
     fs::remove_dir_all(server.home.path(".local/state/coordinator")).unwrap();
     granted_soon(&runtime, &server, "after");
-    // The time itself: until it was looked for.
-    thread::sleep(Duration::from_secs(3));
+    eventually("the directory is missed", || {
+        (status(&server)["server"]["unsaved_ms"].as_u64()? > 0).then_some(())
+    });
     granted_soon(&runtime, &server, "later");
     stop.store(true, Ordering::SeqCst);
     runtime.block_on(async {
