@@ -5,11 +5,10 @@ use std::io::{self, Read};
 use super::checkpoint::{self, Target};
 use super::disk::{Disk, DiskFile};
 use super::error::{Void, grouped};
-use super::follow::Machine;
 use super::frame::{Key, Kind};
 use super::header::{FORMAT, Header, LOG_MAGIC, log_name};
+use super::machine::Machine;
 use super::reader::{Frames, Step};
-use super::recover::Expected;
 
 /// Segments that follow each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,14 +173,14 @@ impl<F: DiskFile> Opened<F> {
         Ok(Self { frames, header })
     }
 
-    /// That it is the file that was written, of the version that reads it.
-    pub(super) fn check(&self, segment: u64, expected: &Expected) -> Result<(), Void> {
+    /// That it is the file that was written, of the version of the rules that reads it.
+    pub(super) fn check(&self, segment: u64, rules: u32) -> Result<(), Void> {
         let header = &self.header;
         if header.segment != segment {
             return Err(Void::Misnamed { segment, found: header.segment });
         }
-        if header.rules != expected.rules {
-            let (found, known) = (header.rules, expected.rules);
+        if header.rules != rules {
+            let (found, known) = (header.rules, rules);
             return Err(Void::Rules { segment, found, known });
         }
         let name = log_name(segment);

@@ -2,9 +2,8 @@
 
 use std::io;
 
-use super::frame::RECORD_BYTES_MAX;
+use super::frame::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 use super::header::{FORMAT, SETTINGS_BYTES_MAX};
-use super::tail::BATCH_BYTES_MAX;
 
 /// Why a journal that was found is not used. Then the run begins as if there were none: with a
 /// grace period, in which holders reclaim.

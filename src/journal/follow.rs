@@ -10,7 +10,7 @@
 //! The segment that is written meanwhile is not touched. Appending and the checkpoint are not in
 //! each other's way.
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 
 use super::Distance;
 use super::chain::{Chain, read_header};
@@ -18,24 +18,8 @@ use super::checkpoint::{self, Target};
 use super::disk::Disk;
 use super::error::{Failure, Void};
 use super::header::Header;
-use super::writer::sweep;
-
-/// A state that records are applied to: the same ones in the same order make the same machine.
-pub trait Machine {
-    /// Goes one record on.
-    ///
-    /// # Errors
-    ///
-    /// If the record says nothing that can be done, in words for the log.
-    fn apply(&mut self, number: u64, record: &[u8]) -> Result<(), String>;
-
-    /// Writes down all of it, so that it can be made again.
-    ///
-    /// # Errors
-    ///
-    /// If `to` does not take it.
-    fn checkpoint(&self, to: &mut dyn Write) -> io::Result<()>;
-}
+use super::machine::Machine;
+use super::sweep::sweep;
 
 /// A checkpoint to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]

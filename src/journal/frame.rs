@@ -16,6 +16,9 @@ use siphasher::sip::SipHasher13;
 
 /// Longest record, in bytes. The longest message of a client is a sixteenth of it.
 pub const RECORD_BYTES_MAX: usize = 1024 * 1024;
+/// Most bytes that wait to be written. A client that is answered nothing asks for little more, so
+/// only a disk that hangs reaches this.
+pub const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Of a frame, before its payload.
 pub(super) const HEAD_BYTES: usize = 24;
 /// How the word of a head is divided: the length stands in the bits below.

@@ -110,6 +110,7 @@
 //!
 //! `docs/journal.md` has the format, the decisions of a recovery and the promises.
 
+mod bounds;
 mod chain;
 mod checkpoint;
 mod directory;
@@ -118,27 +119,31 @@ mod error;
 mod follow;
 mod frame;
 mod header;
+mod machine;
 mod place;
 mod reader;
 mod recover;
 #[cfg(test)]
 pub(crate) mod simulated;
+mod sweep;
 mod tail;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+pub use self::bounds::{Bounds, CHAIN_SEGMENTS_MAX, OVERDUE_TIMES};
 pub use self::checkpoint::Fill;
 pub use self::directory::{Directory, JOURNAL_NAME};
 pub use self::disk::{Disk, DiskFile, Facts};
 pub use self::error::{Broken, Failure, Note, Void};
-pub use self::follow::{Machine, Made, NotMade, Task, compact};
-pub use self::frame::RECORD_BYTES_MAX;
+pub use self::follow::{Made, NotMade, Task, compact};
+pub use self::frame::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 pub use self::header::{FORMAT, Header, SETTINGS_BYTES_MAX};
+pub use self::machine::Machine;
 pub use self::place::Place;
 pub use self::recover::{Expected, Recovered, Whole, recover};
-pub use self::tail::{BATCH_BYTES_MAX, Batch, Tail};
-pub use self::writer::{Bounds, CHAIN_SEGMENTS_MAX, OVERDUE_TIMES, Writer};
+pub use self::tail::{Batch, Tail};
+pub use self::writer::Writer;
 
 /// Most files that the directory may have. More than are ever made, and few enough to be looked at.
 pub const NAMES_MAX: usize = 1024;

@@ -11,15 +11,15 @@
 
 use std::io::{self, Read};
 
+use super::bounds::{Bounds, CHAIN_SEGMENTS_MAX, OVERDUE_TIMES};
 use super::chain::{Chain, Link, Opened};
 use super::checkpoint;
 use super::disk::{Disk, DiskFile};
 use super::error::{Note, Void};
-use super::follow::Machine;
 use super::frame::{Fields, Kind};
 use super::header::{Header, Named, Origin, log_name};
+use super::machine::Machine;
 use super::reader::Step;
-use super::writer::{Bounds, CHAIN_SEGMENTS_MAX, OVERDUE_TIMES};
 use super::{Distance, Epochs, NAMES_MAX, Place};
 
 /// The run that starts, and what is known beside the journal.
@@ -172,7 +172,7 @@ fn walk_back<D: Disk>(
             (Err(Void::SegmentMissing { .. }), Some(damage)) => return Err(damage),
             (current, _) => current?,
         };
-        current.check(segment, expected)?;
+        current.check(segment, expected.rules)?;
         if segment == latest {
             check_place(&current.header, expected)?;
         }

@@ -4,13 +4,10 @@
 use std::mem;
 
 use super::error::Failure;
-use super::frame::{HEAD_BYTES, Key, Kind, RECORD_BYTES_MAX, put};
+use super::frame::{BATCH_BYTES_MAX, HEAD_BYTES, Key, Kind, RECORD_BYTES_MAX, put};
 use super::reader::SYNCED_BYTES;
 use super::{Distance, Epochs, Run};
 
-/// Most bytes that wait to be written. A client that is answered nothing asks for little more, so
-/// only a disk that hangs reaches this.
-pub const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest buffer that is kept to be filled again.
 const SPARE_BYTES_MAX: usize = 1024 * 1024;
 /// How long a mark is that says what is synced: each batch begins with one at

@@ -15,6 +15,7 @@
 use std::mem;
 
 use super::Distance;
+use super::bounds::{Bounds, CHAIN_SEGMENTS_DUE, CHAIN_SEGMENTS_MAX, OVERDUE_TIMES};
 use super::chain::{Chain, Link};
 use super::checkpoint::{self, Fill, Target};
 use super::disk::{Disk, DiskFile, Facts, write_all};
@@ -25,40 +26,9 @@ use super::header::{
     Header, Named, Origin, SETTINGS_BYTES_MAX, checkpoint_name, closed_payload, log_name, new_name,
 };
 use super::recover::Whole;
+use super::sweep::{names, sweep};
 use super::tail::{Batch, MARK_BYTES};
-use super::{Epochs, NAMES_MAX, Run};
-
-/// How much a journal may weigh, beside the state that it makes up for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// Records are followed by a new checkpoint when they are longer than this, and so many
-    /// checkpoints.
-    pub floor_bytes: u64,
-    /// How many checkpoints that is.
-    pub checkpoints: u64,
-}
-
-/// A new checkpoint costs as much as to write down the state once: twice its length of records
-/// pays.
-impl Default for Bounds {
-    fn default() -> Self {
-        Self { floor_bytes: 4 * 1024 * 1024, checkpoints: 2 }
-    }
-}
-
-/// How many times that much there may be when no checkpoint comes: then the journal is given up.
-pub const OVERDUE_TIMES: u64 = 4;
-/// Most segments since a checkpoint: each start makes one.
-pub const CHAIN_SEGMENTS_MAX: usize = 64;
-/// With so many of them a checkpoint is due, however short they are.
-const CHAIN_SEGMENTS_DUE: usize = 16;
-
-impl Bounds {
-    /// How many bytes of records there may be until there is to be another checkpoint.
-    pub(super) fn due_bytes(self, checkpoint_bytes: u64) -> u64 {
-        self.checkpoints.saturating_mul(checkpoint_bytes).saturating_add(self.floor_bytes)
-    }
-}
+use super::{Epochs, Run};
 
 /// Writes the journal of a run.
 #[derive(Debug)]
@@ -535,27 +505,6 @@ impl<D: Disk> Writer<D> {
     fn names(&self) -> Result<Vec<Named>, Failure> {
         names(&self.disk)
     }
-}
-
-/// Removes what is not of the segments from `first` to `last`, which count without it.
-pub(super) fn sweep<D: Disk>(disk: &D, first: u64, last: u64) -> Result<(), Failure> {
-    for named in names(disk)? {
-        let segment = named.segment();
-        let name = match named {
-            Named::Log(_) => log_name(segment),
-            Named::Checkpoint(_) => checkpoint_name(segment),
-            Named::New(_) => continue,
-        };
-        if !(first..=last).contains(&segment) {
-            disk.remove(&name).map_err(Failure::file("removed", &name))?;
-        }
-    }
-    Ok(())
-}
-
-fn names<D: Disk>(disk: &D) -> Result<Vec<Named>, Failure> {
-    let names = disk.names(NAMES_MAX).map_err(Failure::file("read", "the directory"))?;
-    Ok(names.iter().filter_map(|name| Named::of(name)).collect())
 }
 
 /// Fills in the mark that a batch begins with: all before it is synced.

@@ -15,9 +15,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use actix::Addr;
+use actix::Recipient;
 
-use super::coordinator::Coordinator;
 use super::desk::turn::Submit;
 use super::messages::{Connect, Disconnect, Waiting};
 
@@ -42,7 +41,7 @@ pub(super) struct Inbox {
     /// Where arrivals wait.
     arrivals: Arrivals,
     /// Who is told that there are any.
-    coordinator: Addr<Coordinator>,
+    coordinator: Recipient<Waiting>,
 }
 
 impl Arrivals {
@@ -59,8 +58,8 @@ impl Arrivals {
 }
 
 impl Inbox {
-    /// The way to this Coordinator, which takes from these arrivals.
-    pub(super) fn new(arrivals: Arrivals, coordinator: Addr<Coordinator>) -> Self {
+    /// The way to the Coordinator, which takes from these arrivals.
+    pub(super) fn new(arrivals: Arrivals, coordinator: Recipient<Waiting>) -> Self {
         Self { arrivals, coordinator }
     }
 

@@ -194,7 +194,7 @@ impl Bench {
         let arrivals = Arrivals::default();
         let coordinator =
             Coordinator::new(setting, arrivals.clone(), boxed, gate, Barrier::default()).start();
-        let inbox = Inbox::new(arrivals, coordinator.clone());
+        let inbox = Inbox::new(arrivals, coordinator.clone().recipient());
         Self { coordinator, inbox, counters, clock, connections: 0 }
     }
 

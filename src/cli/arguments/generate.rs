@@ -6,8 +6,8 @@ use clap_complete::Shell;
 
 use super::manual;
 use super::{CompletionsArgs, ManArgs, grammar, rows_of};
+use crate::cli::text::answer;
 use crate::cli::text::errors::Failure;
-use crate::cli::text::output;
 
 /// Prints completions for a shell.
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
@@ -22,7 +22,7 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
             &static_script
         }
     };
-    output::raw(script)?;
+    answer::raw(script)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -43,6 +43,6 @@ pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Failure> {
     let rows: Vec<_> = rows_of(page.get_name()).collect();
     let text = manual::page(&page, &rows)
         .map_err(|error| Failure::ours("cannot write the manual", &error))?;
-    output::raw(&text)?;
+    answer::raw(&text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -6,12 +6,10 @@ use std::io;
 use clap::Command;
 use clap_mangen::Man;
 
+use crate::cli::keeper::places as keeper;
 use crate::cli::settings::sources::FILE_VARIABLE;
 use crate::cli::settings::{Foreign, Row};
 use crate::cli::text::errors::exit;
-
-/// Names the files of what was acquired.
-const KEEPER: &str = crate::cli::keeper::VARIABLE;
 
 /// What `lock` and `try` give to the command, and `acquire` to the steps that follow.
 const GIVEN: [(&str, &str); 6] = [
@@ -80,7 +78,11 @@ fn environment(name: &str, rows: &[&'static Row]) -> String {
     }
     entry(&mut text, "NO_COLOR", "If set, output has no colours.");
     if matches!(name, "acquire" | "held" | "release") {
-        entry(&mut text, KEEPER, "Keeper files of the acquired locks, separated by colons.");
+        entry(
+            &mut text,
+            keeper::VARIABLE,
+            "Keeper files of the acquired locks, separated by colons.",
+        );
     }
     let given = match name {
         "lock" | "try" => "COMMAND finds:",

@@ -28,8 +28,8 @@ use crate::cli::bench::BenchArgs;
 use crate::cli::settings::sources::FILE_FLAG;
 use crate::cli::settings::values;
 use crate::cli::settings::{Row, TABLE};
+use crate::cli::text::answer;
 use crate::cli::text::errors::{Failure, exit};
-use crate::cli::text::output;
 
 /// What the user typed.
 pub(crate) struct Asked {
@@ -489,7 +489,7 @@ pub(crate) fn read(words: &[OsString]) -> Result<Asked, ExitCode> {
         if error.use_stderr() {
             fail_in_eval(code);
         }
-        output::told(error.print()).map_or_else(|failure| failure.report(), |()| code.into())
+        answer::told(error.print()).map_or_else(|failure| failure.report(), |()| code.into())
     })
 }
 
@@ -567,7 +567,7 @@ pub(crate) fn fail_in_eval(code: u8) {
     let mut words = std::env::args_os().skip(1);
     if words.next().is_some_and(|word| word == "acquire") && words.any(|word| word == "--export") {
         // If that cannot be said either, the shell has gone.
-        let _gone = output::print(&format!("(exit {code})\n"));
+        let _gone = answer::print(&format!("(exit {code})\n"));
     }
 }
 

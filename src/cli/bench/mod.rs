@@ -24,8 +24,8 @@ use self::load::{Coordinator, Error, Extent, Outcome, Progress};
 use crate::cli::process::signals::Signals;
 use crate::cli::process::terminal;
 use crate::cli::settings::Settings;
+use crate::cli::text::answer;
 use crate::cli::text::errors::{Attempt, Failure, exit};
-use crate::cli::text::output;
 
 /// Measures, and prints what came out.
 pub(crate) async fn run(args: BenchArgs, settings: &Settings) -> Result<ExitCode, Failure> {
@@ -52,9 +52,9 @@ pub(crate) async fn run(args: BenchArgs, settings: &Settings) -> Result<ExitCode
     bar.finish();
     let outcome = measured.map_err(|error| failure(&server, error))?;
     if args.json {
-        output::line(&json(&server, &outcome))?;
+        answer::line(&json(&server, &outcome))?;
     } else {
-        output::print(&report::table(&outcome))?;
+        answer::print(&report::table(&outcome))?;
     }
     Ok(caught.map_or(ExitCode::SUCCESS, interrupted_by))
 }

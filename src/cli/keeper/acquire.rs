@@ -12,16 +12,18 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ExitCode, Stdio};
 
-use super::{KeptFile, Record};
+use super::file::KeptFile;
+use super::process::{GO_ON, WORD};
+use super::record::Record;
+use super::variables::{env_lines, exports, variables};
 use crate::cli::arguments::{AcquireArgs, Form, fail_in_eval};
-use crate::cli::keeper;
 use crate::cli::lock::hold::ENDING;
 use crate::cli::process::again::our_program;
 use crate::cli::process::child::code_of_signal;
 use crate::cli::process::on_a_thread;
 use crate::cli::process::signals::Signals;
+use crate::cli::text::answer;
 use crate::cli::text::errors::{Failure, exit, shell_word};
-use crate::cli::text::output;
 
 /// Starts a keeper, and returns when it holds the lock.
 pub(crate) fn run(args: &AcquireArgs) -> Result<ExitCode, Failure> {
@@ -60,7 +62,7 @@ fn failed(code: u8) -> ExitCode {
 /// Our program once more, with our words, so that it asks for what we were asked for.
 fn start() -> std::io::Result<Child> {
     let mut command = our_program()?;
-    command.arg(keeper::WORD).args(std::env::args_os().skip(1));
+    command.arg(WORD).args(std::env::args_os().skip(1));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
 }
 
@@ -70,7 +72,7 @@ fn held(args: &AcquireArgs, place: &Path, go_on: Option<ChildStdin>) -> Result<E
     let record = KeptFile::open(place).and_then(|mut file| file.read());
     let record = record.ok().flatten().ok_or_else(lost)?.record;
     print(args.form, &record, place, &sentence(&record, place))?;
-    let told = go_on.map(|mut go_on| go_on.write_all(&[keeper::GO_ON]));
+    let told = go_on.map(|mut go_on| go_on.write_all(&[GO_ON]));
     if matches!(told, Some(Ok(()))) { Ok(ExitCode::SUCCESS) } else { Err(lost()) }
 }
 
@@ -88,11 +90,11 @@ pub(crate) fn print(
     place: &Path,
     sentence: &str,
 ) -> Result<(), Failure> {
-    let variables = || record.variables(place);
+    let variables = || variables(record, place);
     match form {
-        Form { export: true, .. } => output::print(&keeper::exports(&variables())),
-        Form { env: true, .. } => output::print(&keeper::env_lines(&variables())),
-        Form { .. } => output::line(sentence),
+        Form { export: true, .. } => answer::print(&exports(&variables())),
+        Form { env: true, .. } => answer::print(&env_lines(&variables())),
+        Form { .. } => answer::line(sentence),
     }
 }
 

@@ -11,14 +11,16 @@ use rustix::process::{Pid, Signal};
 use tokio::time::{Instant, sleep};
 
 use super::acquire::print;
-use super::{Ending, KeptFile, Record, Written};
+use super::file::{KeptFile, place_of};
+use super::places::places;
+use super::process;
+use super::record::{Ending, Record, Written};
 use crate::cli::arguments::HeldArgs;
-use crate::cli::keeper;
 use crate::cli::lock::nested::mode_of;
 use crate::cli::settings::Settings;
 use crate::cli::show::ping::connect;
+use crate::cli::text::answer;
 use crate::cli::text::errors::{Attempt, Failure, exit, reason};
-use crate::cli::text::output;
 use crate::cli::text::visible::quoted;
 use crate::cli::text::words;
 
@@ -143,7 +145,7 @@ pub(crate) async fn release(
     let hint = format!("{NOWHERE}; {BY_FORCE}");
     for mut kept in find(keeper, name, &hint)? {
         match give_back(&mut kept).await {
-            Ok(sentence) => output::line(&sentence)?,
+            Ok(sentence) => answer::line(&sentence)?,
             Err(failure) => failed = failed.or(Some(failure)),
         }
     }
@@ -193,7 +195,7 @@ async fn give_back(kept: &mut Kept) -> Result<String, Failure> {
 /// Tells a keeper, which lives, to end.
 fn tell_to_end(kept: &Kept) -> Result<(), Failure> {
     let Record { pid, pid_namespace, .. } = &kept.written.record;
-    if *pid_namespace != keeper::pid_namespace() {
+    if *pid_namespace != process::pid_namespace() {
         let names = kept.written.record.names();
         return Err(Failure::usage(format!("the keeper of {names} runs in another container"))
             .hint("release it in the container where it was acquired"));
@@ -243,8 +245,8 @@ fn signal_by_number(kept: &Kept, pid: Pid) -> io::Result<()> {
 /// What was acquired here, or is written down in `named`, as far as it is `name`; never nothing.
 fn find(named: Option<&Path>, name: Option<&str>, nowhere: &str) -> Result<Vec<Kept>, Failure> {
     let places = match named {
-        Some(named) => vec![keeper::place_of(named)?],
-        None => keeper::places(),
+        Some(named) => vec![place_of(named)?],
+        None => places(),
     };
     let mut all = Vec::new();
     for place in &places {

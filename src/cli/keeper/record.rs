@@ -1,14 +1,9 @@
 //! The record of a keeper: a line when it holds its lock, and one when it does not any more.
 
 use std::ffi::OsStr;
-use std::fmt::Write;
-use std::path::Path;
 
-use coordinator::types::FencingToken;
 use serde::{Deserialize, Serialize};
 
-use super::VARIABLE;
-use crate::cli::lock::nested;
 use crate::cli::text::words;
 
 /// The form of the records that this program writes.
@@ -66,22 +61,6 @@ impl Record {
     pub(crate) fn names(&self) -> String {
         words::names(self.locks.iter().map(String::as_str))
     }
-
-    /// What later steps are told, as the command of `coordinator lock` is.
-    pub(crate) fn variables(&self, place: &Path) -> Vec<(&'static str, String)> {
-        let names: Vec<&str> = self.locks.iter().map(String::as_str).collect();
-        let held = nested::variable(FencingToken::new(self.token), &self.session, &names);
-        let first = names.first().copied().unwrap_or_default();
-        vec![
-            (VARIABLE, super::variable(place).to_string_lossy().into_owned()),
-            ("COORDINATOR_LOCK", first.to_owned()),
-            ("COORDINATOR_LOCKS", names.join("\n")),
-            ("COORDINATOR_FENCING_TOKEN", self.token.to_string()),
-            ("COORDINATOR_SESSION", self.session.clone()),
-            ("COORDINATOR_SERVER", self.server.clone()),
-            (nested::VARIABLE, held.trim_end().to_owned()),
-        ]
-    }
 }
 
 /// A line of the file.
@@ -96,24 +75,6 @@ pub(super) fn parse(text: &str) -> Option<Written> {
     let record: Record = serde_json::from_str(lines.next()?).ok()?;
     let ending = lines.next().and_then(|line| serde_json::from_str(line).ok());
     (record.coordinator_keeper == FORM).then_some(Written { record, ending })
-}
-
-/// Variables as a shell reads them, whichever that is of the family of `sh`.
-pub(crate) fn exports(variables: &[(&'static str, String)]) -> String {
-    variables.iter().fold(String::new(), |mut text, (name, value)| {
-        let _infallible = writeln!(text, "export {name}='{}'", value.replace('\'', r"'\''"));
-        text
-    })
-}
-
-/// Variables as lines `NAME=VALUE`. Values of several lines have no place there and are left out; the
-/// record has them.
-pub(crate) fn env_lines(variables: &[(&'static str, String)]) -> String {
-    let short = variables.iter().filter(|(_, value)| !value.contains('\n'));
-    short.fold(String::new(), |mut text, (name, value)| {
-        let _infallible = writeln!(text, "{name}={value}");
-        text
-    })
 }
 
 /// Whether a path can be one of several in a variable, and a line of text.
@@ -157,12 +118,5 @@ mod tests {
         for text in ["", "\n", "export PATH=/bin\n", "{}\n", &later] {
             assert_eq!(parse(text), None, "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_shell_reads_names_as_they_are() {
-        let variables = [("A", "it's $(x) `y` \"z\"\nb".to_owned())];
-        assert_eq!(exports(&variables), "export A='it'\\''s $(x) `y` \"z\"\nb'\n");
-        assert_eq!(env_lines(&[("A", "a\nb".to_owned()), ("B", "c d".to_owned())]), "B=c d\n");
     }
 }

@@ -9,8 +9,8 @@ use super::held;
 use crate::cli::arguments::ReleaseArgs;
 use crate::cli::settings::Settings;
 use crate::cli::show::ping::connect;
+use crate::cli::text::answer;
 use crate::cli::text::errors::{Attempt, Failure};
-use crate::cli::text::output;
 use crate::cli::text::visible;
 
 /// Gives back what was acquired; by force, takes the lock away from whoever holds it with this token.
@@ -24,6 +24,6 @@ pub(crate) async fn run(args: ReleaseArgs, settings: &Settings) -> Result<ExitCo
     let observer = connect(settings).await?;
     let revoked = observer.revoke(name, FencingToken::new(token)).await;
     revoked.map_err(|error| attempt.failed(&error))?;
-    output::line(&format!("revoked {} from the holder with token {token}", visible::quoted(name)))?;
+    answer::line(&format!("revoked {} from the holder with token {token}", visible::quoted(name)))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -27,10 +27,10 @@ use crate::cli::process::signals::Signals;
 use crate::cli::process::terminal;
 use crate::cli::process::terminal::Terminal;
 use crate::cli::settings::Settings;
+use crate::cli::text::answer;
 use crate::cli::text::aside;
 use crate::cli::text::errors;
 use crate::cli::text::errors::Failure;
-use crate::cli::text::output;
 use crate::cli::text::words;
 
 /// Signals that end a hold in good order.
@@ -187,7 +187,7 @@ async fn until_told(signals: &mut Signals) {
 /// Says that the lock is held. What cannot be written now must not keep the lease from being renewed.
 fn say_held(guard: &LockGuard) -> oneshot::Receiver<Result<(), Failure>> {
     let text = format!("holding {} token {}", words::locks_of(guard), guard.token());
-    on_a_thread(move || output::line(&text))
+    on_a_thread(move || answer::line(&text))
 }
 
 /// Whether standard input is `/dev/null`, as that of cron, of services, and of what a script starts in

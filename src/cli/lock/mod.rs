@@ -10,6 +10,7 @@
 //! at one after the other. `supervise` watches the command, `plan` has the arithmetic of stopping
 //! it in time, `watchdog` does it when this process is stopped or dead.
 
+pub(super) mod above;
 pub(super) mod hold;
 pub(super) mod nested;
 pub(super) mod plan;
@@ -29,7 +30,8 @@ use rustix::process::Signal;
 use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
-use self::nested::{Held, Nesting};
+use self::above::Held;
+use self::nested::Nesting;
 use self::plan::{KILL_AFTER_MAX, Plan};
 use self::supervise::{Rules, supervise};
 use self::waiting::{Place, Waiter};
@@ -461,7 +463,7 @@ fn command(
 ) -> Option<Command> {
     let session = client.session().to_string();
     let mut command = command_under(args, settings, guard.token(), &session)?;
-    command.env(nested::VARIABLE, nested::variable(guard.token(), &session, &args.names()));
+    command.env(above::VARIABLE, nested::variable(guard.token(), &session, &args.names()));
     Some(command)
 }
 

@@ -1,43 +1,29 @@
 //! A lock asked for under itself: a script under a lock calls a tool that takes the same lock.
 //!
 //! The two are sessions of their own. The inner one would wait for the outer one, which waits for
-//! it, and the coordinator cannot know. But a command knows its locks. `COORDINATOR_HELD` has a
-//! line for each grant of each lock: the token, the session and the name. A `coordinator lock`
+//! it, and the coordinator cannot know. But a command knows its locks (`above`). A `coordinator lock`
 //! below adds its own. Such a line is believed only if the coordinator confirms it, because a
 //! daemon that was started under a lock may have outlived it.
 
 use std::env;
-use std::fmt::Write as _;
 
 use coordinator::types::FencingToken;
 use coordinator::wire::{Holder, LockStatus, Mode};
 
+use super::above;
+use super::above::Held;
 use crate::cli::arguments::Wanted;
-use crate::cli::keeper;
+use crate::cli::keeper::places::held_here;
 use crate::cli::settings::Settings;
 use crate::cli::show::ping::connect;
 use crate::cli::text::errors::{Attempt, Failure, shell_word};
 use crate::cli::text::visible::quoted;
 
-/// The variable that says what a command runs under.
-pub(crate) const VARIABLE: &str = "COORDINATOR_HELD";
-
-/// A lock that a command runs under, as its environment says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Held {
-    /// The grant.
-    pub(crate) token: FencingToken,
-    /// Whose it is.
-    pub(crate) session: String,
-    /// The lock.
-    pub(crate) name: String,
-}
-
 /// What we run under, as our environment says, and what was acquired for the job of which we are a
 /// step.
 pub(crate) fn held_above() -> Vec<Held> {
-    let mut held = read(&env::var(VARIABLE).unwrap_or_default());
-    for it in keeper::held_here() {
+    let mut held = above::read(&env::var(above::VARIABLE).unwrap_or_default());
+    for it in held_here() {
         if !held.contains(&it) {
             held.push(it);
         }
@@ -45,34 +31,9 @@ pub(crate) fn held_above() -> Vec<Held> {
     held
 }
 
-/// Lines that nobody of ours wrote are left out.
-fn read(text: &str) -> Vec<Held> {
-    let held = |line: &str| {
-        let mut parts = line.splitn(3, ' ');
-        let token = FencingToken::new(parts.next()?.parse().ok()?);
-        Some(Held { token, session: parts.next()?.to_owned(), name: parts.next()?.to_owned() })
-    };
-    text.lines().filter_map(held).collect()
-}
-
 /// The variable for a command that runs under `names` besides what we run under.
 pub(crate) fn variable(token: FencingToken, session: &str, names: &[&str]) -> String {
-    with(&held_above(), token, session, names)
-}
-
-/// The lines of those `above`, and of `names` below them; each once, however often steps of a job ask.
-fn with(above: &[Held], token: FencingToken, session: &str, names: &[&str]) -> String {
-    let above = above.iter().map(|it| (it.token, it.session.as_str(), it.name.as_str()));
-    let own = names.iter().map(|name| (token, session, *name));
-    let is_own =
-        |it: &(FencingToken, &str, &str)| it.0 == token && it.1 == session && names.contains(&it.2);
-    above.filter(|it| !is_own(it)).chain(own).fold(
-        String::new(),
-        |mut text, (token, session, name)| {
-            let _infallible = writeln!(text, "{token} {session} {name}");
-            text
-        },
-    )
+    above::with(&held_above(), token, session, names)
 }
 
 /// What to do about a lock that is held above.
@@ -153,7 +114,7 @@ fn itself(held: &Held) -> Failure {
     let Held { token, name, .. } = held;
     let (shown, word) = (quoted(name), shell_word(name));
     let go_on = format!("`coordinator lock --reentrant {word} -- …`");
-    if keeper::held_here().contains(held) {
+    if held_here().contains(held) {
         let what = format!("{shown} is already acquired here (token {token})");
         return Failure::usage(what).hint(format!(
             "`coordinator release` releases it; to run a command under it: {go_on}"
@@ -192,23 +153,6 @@ fn covers(held: Mode, wanted: Mode) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn held(token: u64, name: &str) -> Held {
-        Held { token: FencingToken::new(token), session: "ab".to_owned(), name: name.to_owned() }
-    }
-
-    #[test]
-    fn a_name_with_blanks_is_read_as_it_is_and_nonsense_is_nothing() {
-        assert_eq!(read("7 ab a b c\n8 ab d\n"), [held(7, "a b c"), held(8, "d")]);
-        assert_eq!(read("\nx ab d\n7\n7 ab\n"), []);
-    }
-
-    #[test]
-    fn what_is_held_is_told_once_however_often_it_is_asked_for() {
-        let above = [held(7, "a"), held(8, "b")];
-        assert_eq!(with(&above, FencingToken(7), "ab", &["a"]), "8 ab b\n7 ab a\n");
-        assert_eq!(with(&above, FencingToken(9), "ab", &["a"]), "7 ab a\n8 ab b\n9 ab a\n");
-    }
 
     #[test]
     fn readers_go_together_and_permits_as_far_as_they_reach() {

@@ -6,16 +6,16 @@ use serde_json::json;
 
 use super::{InForce, Origin, Settings, TABLE};
 use crate::cli::arguments::ConfigArgs;
+use crate::cli::text::answer;
 use crate::cli::text::errors::Failure;
-use crate::cli::text::output;
 use crate::cli::text::table::Table;
 
 /// Prints the settings.
 pub(crate) fn run(args: &ConfigArgs, settings: &Settings) -> Result<ExitCode, Failure> {
     if args.json {
-        output::line(&format!("{:#}", as_json(&settings.in_force)))?;
+        answer::line(&format!("{:#}", as_json(&settings.in_force)))?;
     } else {
-        output::print(&as_table(&settings.in_force))?;
+        answer::print(&as_table(&settings.in_force))?;
     }
     Ok(ExitCode::SUCCESS)
 }

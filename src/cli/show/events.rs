@@ -13,6 +13,7 @@ use super::json;
 use super::ping::connect;
 use crate::cli::arguments::EventsArgs;
 use crate::cli::settings::Settings;
+use crate::cli::text::answer;
 use crate::cli::text::errors::{Attempt, Failure};
 use crate::cli::text::output;
 use crate::cli::text::visible;
@@ -40,7 +41,7 @@ pub(crate) async fn run(args: EventsArgs, settings: &Settings) -> Result<ExitCod
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 return Ok(ExitCode::SUCCESS);
             }
-            error => output::told(error)?,
+            error => answer::told(error)?,
         }
     }
     // What ends them is an error, and was told.

@@ -6,8 +6,8 @@ use coordinator::Observer;
 
 use crate::cli::arguments::PingArgs;
 use crate::cli::settings::Settings;
+use crate::cli::text::answer;
 use crate::cli::text::errors::{Attempt, Failure};
-use crate::cli::text::output;
 
 /// Asks, and prints each answer's time.
 pub(crate) async fn run(args: PingArgs, settings: &Settings) -> Result<ExitCode, Failure> {
@@ -16,7 +16,7 @@ pub(crate) async fn run(args: PingArgs, settings: &Settings) -> Result<ExitCode,
     let observer = connect(settings).await?;
     for _ in 0..args.count {
         let time = observer.ping().await.map_err(|error| attempt.failed(&error))?;
-        output::line(&format!("{server} answers in {} µs", time.as_micros()))?;
+        answer::line(&format!("{server} answers in {} µs", time.as_micros()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! Texts: what happened, who, what next; and the only place that prints.
 
+pub(super) mod answer;
 pub(super) mod aside;
 pub(super) mod errors;
 pub(super) mod outlook;

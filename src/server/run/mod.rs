@@ -252,7 +252,7 @@ impl<L: Listener> Bound<L> {
             Arc::clone(&counters),
         ));
         let shared = Arc::new(Shared {
-            inbox: Inbox::new(arrivals, coordinator.clone()),
+            inbox: Inbox::new(arrivals, coordinator.clone().recipient()),
             coordinator,
             counters,
             address,

@@ -1,12 +1,15 @@
 //! The messages of the client.
 
+use std::marker::PhantomData;
+
+use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{Epoch, FencingToken, Generation, OwnerId, RequestId, Seal, Secret, SessionId};
 use smallvec::SmallVec;
 
-use super::lists::{claims, extras, list};
-use super::{Claim, Ticket};
+use super::lists::{Bounded, claims, list};
+use super::{Claim, EXTRAS_KEPT_MAX, Ticket};
 
 /// The messages of the client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +120,12 @@ pub enum Extra {
     /// If the request is granted or waits, it ends older waiters for one of its locks that want
     /// this, too. While it waits, a newer one ends it (rule S10). Nothing in a reclaim.
     Supersede,
+}
+
+/// Reads what is wanted besides: [`EXTRAS_KEPT_MAX`] at most are kept.
+fn extras<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Extra>, D::Error> {
+    let list = Bounded::<[Extra; 0]> { kept_max: EXTRAS_KEPT_MAX, list: PhantomData };
+    Ok(deserializer.deserialize_seq(list)?.into_vec())
 }
 
 /// The first message of a connection: [`ClientMessage::Hello`].

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use smallvec::{Array, SmallVec};
 
-use super::{CLAIMS_KEPT_MAX, Claim, EXTRAS_KEPT_MAX, Extra, PREALLOCATED_MAX};
+use super::{CLAIMS_KEPT_MAX, Claim, PREALLOCATED_MAX};
 
 /// Reads the claims of a request: [`CLAIMS_KEPT_MAX`] at most are kept.
 pub(super) fn claims<'de, D: Deserializer<'de>>(
@@ -21,12 +21,6 @@ pub(super) fn event_claims<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<Claim>, D::Error> {
     claims(deserializer).map(SmallVec::into_vec)
-}
-
-/// Reads what is wanted besides: [`EXTRAS_KEPT_MAX`] at most are kept.
-pub(super) fn extras<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Extra>, D::Error> {
-    let list = Bounded::<[Extra; 0]> { kept_max: EXTRAS_KEPT_MAX, list: PhantomData };
-    Ok(deserializer.deserialize_seq(list)?.into_vec())
 }
 
 /// Reads a list of anything else: all of it, as far as there are bytes.

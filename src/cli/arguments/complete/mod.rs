@@ -21,7 +21,7 @@ use super::grammar;
 use crate::cli::log::LEVELS;
 use crate::cli::settings::Settings;
 use crate::cli::settings::sources::{FILE_FLAG, Sources};
-use crate::cli::text::output;
+use crate::cli::text::answer;
 
 /// The word that tells our program to be this. In no help, for nobody types it.
 pub(crate) const WORD: &str = "__complete";
@@ -55,7 +55,7 @@ pub(crate) fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
         }
     });
     text.push('\n');
-    output::raw(text.as_bytes()).map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
+    answer::raw(text.as_bytes()).map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
 }
 
 /// What could come next.

@@ -13,9 +13,9 @@ use super::seen::Seen;
 use super::waits;
 use crate::cli::arguments::StatusArgs;
 use crate::cli::settings::Settings;
+use crate::cli::text::answer;
 use crate::cli::text::errors::{Attempt, Failure, exit, queue};
 use crate::cli::text::outlook;
-use crate::cli::text::output;
 use crate::cli::text::table::Table;
 use crate::cli::text::twins;
 use crate::cli::text::visible;
@@ -30,7 +30,7 @@ pub(crate) async fn run(args: StatusArgs, settings: &Settings) -> Result<ExitCod
     let seen = look(&args, settings).await?;
     if args.json {
         let json = if args.waits { waits::as_json(&seen) } else { json::seen(&seen) };
-        output::line(&visible::json(&format!("{json:#}")))?;
+        answer::line(&visible::json(&format!("{json:#}")))?;
         return Ok(code(&args, &seen));
     }
     let text = match &args.name {
@@ -44,7 +44,7 @@ pub(crate) async fn run(args: StatusArgs, settings: &Settings) -> Result<ExitCod
         }
         None => overview(server, &seen),
     };
-    output::print(&text)?;
+    answer::print(&text)?;
     Ok(code(&args, &seen))
 }
 
