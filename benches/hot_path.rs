@@ -19,7 +19,7 @@ use common::{CHUNK, World};
 use coordinator::engine::{Command, Effect, Event, News, Progress, Request, Wait};
 use coordinator::types::{self, Claims, FencingToken, LockName, Note, OwnerId, RequestId, Seal};
 use coordinator::wire::{
-    self, Claim, ClientMessage, Mode, ServerCodec, ServerMessage, Wait as WireWait, encode_frame,
+    self, ClientMessage, Mode, RawClaim, ServerCodec, ServerMessage, Wait as WireWait, encode_frame,
 };
 use tokio_util::codec::Decoder;
 
@@ -64,7 +64,7 @@ fn command(message: ClientMessage) -> Command {
         }) => {
             let claims = claims.into_iter().map(|claim| types::Claim {
                 name: LockName::new(claim.name).expect("a name"),
-                mode: types::Mode::Exclusive,
+                mode: Mode::Exclusive,
             });
             Command::Request(Request {
                 id: RequestId::new(request.number()),
@@ -142,7 +142,8 @@ fn put_pair(pair: u64, request: u64, token: u64, buffer: &mut BytesMut) {
         lock_delay_ms: 0,
         note: String::new(),
         ticket: None,
-        claims: [Claim { name: format!("bench-{pair:013}").into(), mode: Mode::Exclusive }].into(),
+        claims: [RawClaim { name: format!("bench-{pair:013}").into(), mode: Mode::Exclusive }]
+            .into(),
     });
     encode_frame(&asks, buffer).expect("a frame");
     encode_frame(

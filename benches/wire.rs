@@ -9,7 +9,8 @@ use std::hint::black_box;
 use bytes::BytesMut;
 use coordinator::types::{FencingToken, OwnerId, RequestId, Seal};
 use coordinator::wire::{
-    self, Claim, ClientCodec, ClientMessage, Mode, ServerCodec, ServerMessage, Wait, encode_frame,
+    self, ClientCodec, ClientMessage, Mode, RawClaim, ServerCodec, ServerMessage, Wait,
+    encode_frame,
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde::Serialize;
@@ -28,7 +29,7 @@ fn request() -> ClientMessage {
         lock_delay_ms: 0,
         note: String::new(),
         ticket: None,
-        claims: [Claim { name: "bench-0000000000042".into(), mode: Mode::Exclusive }].into(),
+        claims: [RawClaim { name: "bench-0000000000042".into(), mode: Mode::Exclusive }].into(),
     })
 }
 

@@ -37,7 +37,7 @@ use crate::types::{
     ConnectionId, Epoch, FencingToken, Limits, OwnerId, RequestId, TTL_MAX, Timestamp, Ttl,
 };
 use crate::wire::{
-    self, Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Ticket, Wait,
+    self, Attach, ClientMessage, Mode, PROTOCOL, RawClaim, ServerMessage, Ticket, Wait,
 };
 
 /// tokio's time as a clock, so that it can be paused; and put forward, as if nothing had run.
@@ -356,7 +356,7 @@ pub(super) fn waiting_request(request: u64, name: &str, wait: Wait) -> ClientMes
         lock_delay_ms: 0,
         note: "deploy v2.3".into(),
         ticket: None,
-        claims: [Claim { name: name.into(), mode: Mode::Exclusive }].into(),
+        claims: [RawClaim { name: name.into(), mode: Mode::Exclusive }].into(),
     })
 }
 

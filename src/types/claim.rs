@@ -4,13 +4,16 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 
-use super::LockName;
+use super::{LockName, TextError};
 
 /// Most locks that one request may claim.
 pub const CLAIMS_MAX: usize = 64;
 
-/// How a lock is held.
+/// How a lock is wanted or held (rule R4).
+///
+/// Permits that a client sends can be any numbers. [`RawClaim::checked`] is where they are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Mode {
     /// Alone.
@@ -44,10 +47,20 @@ impl Mode {
     ///
     /// If `take` is 0 or more than `of`.
     pub fn permits(take: u32, of: u32) -> Result<Self, PermitsError> {
-        if (1..=of).contains(&take) {
-            Ok(Self::Permits { take, of })
-        } else {
-            Err(PermitsError { take, of })
+        Self::Permits { take, of }.checked()
+    }
+
+    /// The same, if its permits are some of those that there are.
+    ///
+    /// # Errors
+    ///
+    /// If they are none, or more.
+    pub fn checked(self) -> Result<Self, PermitsError> {
+        match self {
+            Self::Permits { take, of } if !(1..=of).contains(&take) => {
+                Err(PermitsError { take, of })
+            }
+            Self::Exclusive | Self::Shared | Self::Permits { .. } => Ok(self),
         }
     }
 }
@@ -64,11 +77,43 @@ impl fmt::Display for Mode {
 
 /// A lock and the mode in which it is wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Claim {
+pub struct Claim<N = LockName> {
     /// Which lock.
-    pub name: LockName,
+    pub name: N,
     /// How it is to be held.
     pub mode: Mode,
+}
+
+/// A claim as a client sends it: anything can stand in it, and what is wrong is answered.
+pub type RawClaim = Claim<SmolStr>;
+
+impl Claim {
+    /// The claim, to be sent.
+    pub fn raw(&self) -> RawClaim {
+        RawClaim { name: self.name.clone().into(), mode: self.mode }
+    }
+}
+
+impl RawClaim {
+    /// The claim, if a lock can be wanted in this way.
+    ///
+    /// # Errors
+    ///
+    /// If the name is none, or its permits are.
+    pub fn checked(&self) -> Result<Claim, ClaimError> {
+        Ok(Claim { name: LockName::new(self.name.clone())?, mode: self.mode.checked()? })
+    }
+}
+
+/// Why a claim was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimError {
+    /// Its name is not one of a lock.
+    #[error("invalid lock name: {0}")]
+    Name(#[from] TextError),
+    /// Its permits are none.
+    #[error(transparent)]
+    Permits(#[from] PermitsError),
 }
 
 /// Why a list of claims was refused.
@@ -154,6 +199,17 @@ mod tests {
         assert_eq!(Mode::permits(0, 3), Err(PermitsError { take: 0, of: 3 }));
         assert_eq!(Mode::permits(4, 3), Err(PermitsError { take: 4, of: 3 }));
         assert_eq!(Mode::permits(0, 0), Err(PermitsError { take: 0, of: 0 }));
+    }
+
+    #[test]
+    fn a_claim_of_a_clients_is_one_if_its_name_and_its_permits_are() {
+        let raw = |name: &str, mode| RawClaim { name: name.into(), mode };
+        let known = raw("a", Mode::Permits { take: 2, of: 2 }).checked().unwrap();
+        assert_eq!(known.raw(), raw("a", Mode::Permits { take: 2, of: 2 }));
+        let no_name = raw("", Mode::Exclusive).checked();
+        assert_eq!(no_name, Err(ClaimError::Name(TextError::Empty)));
+        let no_permits = raw("a", Mode::Permits { take: 3, of: 2 }).checked();
+        assert_eq!(no_permits, Err(ClaimError::Permits(PermitsError { take: 3, of: 2 })));
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod secret;
 mod text;
 mod time;
 
-pub use claim::{CLAIMS_MAX, Claim, Claims, ClaimsError, Mode, PermitsError};
+pub use claim::{CLAIMS_MAX, Claim, ClaimError, Claims, ClaimsError, Mode, PermitsError, RawClaim};
 pub use code::{GoodbyeCode, LostReason, RejectionCode};
 pub use fence::{FenceGuard, StaleToken};
 pub use histogram::{HISTOGRAM_BOUNDS, Histogram};

@@ -8,7 +8,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use smol_str::SmolStr;
 
 /// Longest lock name, in bytes of UTF-8.
@@ -66,7 +66,7 @@ fn check(text: &str, max: usize) -> Result<(), TextError> {
 
 /// What the text types have in common, written once.
 macro_rules! text_type {
-    ($name:ident) => {
+    ($name:ident, $inner:ty, $noun:literal) => {
         impl $name {
             /// The text itself.
             pub fn as_str(&self) -> &str {
@@ -91,6 +91,27 @@ macro_rules! text_type {
         impl From<$name> for String {
             fn from(text: $name) -> Self {
                 text.0.into()
+            }
+        }
+
+        impl From<$name> for $inner {
+            fn from(text: $name) -> Self {
+                text.0
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <$inner>::deserialize(deserializer)?;
+                Self::new(text).map_err(|why| {
+                    D::Error::custom(format_args!(concat!("invalid ", $noun, ": {}"), why))
+                })
             }
         }
 
@@ -127,8 +148,7 @@ macro_rules! text_type {
 /// assert_eq!(LockName::new("orders/42").unwrap().as_str(), "orders/42");
 /// assert_eq!(LockName::new("").unwrap_err(), TextError::Empty);
 /// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LockName(SmolStr);
 
 impl LockName {
@@ -148,11 +168,10 @@ impl LockName {
     }
 }
 
-text_type!(LockName);
+text_type!(LockName, SmolStr, "lock name");
 
 /// The purpose of a request, in its user's words, shown to waiters and observers; may be empty.
-#[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Note(Box<str>);
 
 impl Note {
@@ -174,12 +193,11 @@ impl Note {
     }
 }
 
-text_type!(Note);
+text_type!(Note, Box<str>, "note");
 
 /// The identity of a session, shown to waiters and observers: `user@host:pid` unless its client
 /// chooses another. It proves nothing.
-#[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Identity(Box<str>);
 
 impl Identity {
@@ -196,7 +214,7 @@ impl Identity {
     }
 }
 
-text_type!(Identity);
+text_type!(Identity, Box<str>, "identity");
 
 #[cfg(test)]
 mod tests {

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use coordinator::blocking::Client;
 use coordinator::wire::{
-    self, Attach, Claim, ClientMessage, Mode, Query, ServerMessage, Wait, encode_frame,
+    self, Attach, ClientMessage, Mode, Query, RawClaim, ServerMessage, Wait, encode_frame,
 };
 
 use crate::raw::{Raw, hello_for};
@@ -58,7 +58,7 @@ fn ask(request: u64, owner: u64, name: &str, mode: Mode) -> ClientMessage {
         lock_delay_ms: 0,
         note: String::new(),
         ticket: None,
-        claims: [Claim { name: name.into(), mode }].into(),
+        claims: [RawClaim { name: name.into(), mode }].into(),
     })
 }
 

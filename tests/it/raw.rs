@@ -5,7 +5,8 @@ use std::net::TcpStream;
 
 use bytes::BytesMut;
 use coordinator::wire::{
-    self, Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Wait, decode, encode_frame,
+    self, Attach, ClientMessage, Mode, PROTOCOL, RawClaim, ServerMessage, Wait, decode,
+    encode_frame,
 };
 
 use crate::support::{DEADLINE, Server};
@@ -40,7 +41,7 @@ pub(crate) fn request(request: u64, name: &str) -> ClientMessage {
         lock_delay_ms: 0,
         note: String::new(),
         ticket: None,
-        claims: [Claim { name: name.into(), mode: Mode::Exclusive }].into(),
+        claims: [RawClaim { name: name.into(), mode: Mode::Exclusive }].into(),
     })
 }
 

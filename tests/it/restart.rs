@@ -11,7 +11,9 @@ use coordinator::types::{
     FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode, RequestId, Seal,
     Secret,
 };
-use coordinator::wire::{self, Attach, Claim, ClientMessage, Mode, ServerMessage, Standing, Wait};
+use coordinator::wire::{
+    self, Attach, ClientMessage, Mode, RawClaim, ServerMessage, Standing, Wait,
+};
 use coordinator::{Client, Error, FenceGuard, HoldState, LockGuard};
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
@@ -248,7 +250,7 @@ fn a_forged_or_stale_reclaim_is_refused() {
             seal,
             lock_delay_ms: 0,
             note: String::new(),
-            claims: [Claim { name: name.into(), mode: Mode::Exclusive }].into(),
+            claims: [RawClaim { name: name.into(), mode: Mode::Exclusive }].into(),
         })
     };
     // Nobody crashed: nothing to reclaim.

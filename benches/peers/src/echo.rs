@@ -15,7 +15,7 @@ use coordinator::types::{
     SessionId,
 };
 use coordinator::wire::{
-    self, Attach, Claim, ClientMessage, Mode, PROTOCOL, ServerMessage, Standing, Wait, encode_frame,
+    self, Attach, RawClaim, ClientMessage, Mode, PROTOCOL, ServerMessage, Standing, Wait, encode_frame,
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -120,7 +120,7 @@ impl Lengths {
             lock_delay_ms: 0,
             note: String::new(),
             ticket: None,
-            claims: [Claim { name: plan.lock_name(0).into(), mode: Mode::Exclusive }].into(),
+            claims: [RawClaim { name: plan.lock_name(0).into(), mode: Mode::Exclusive }].into(),
         });
         let goodbye = ServerMessage::Goodbye {
             code: GoodbyeCode::Done,

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use coordinator::types::{Epoch, FencingToken, OwnerId, RequestId};
 use coordinator::wire::{
-    self, Attach, Claim, ClientCodec, ClientMessage, Mode, PROTOCOL, ServerMessage, Wait,
+    self, Attach, RawClaim, ClientCodec, ClientMessage, Mode, PROTOCOL, ServerMessage, Wait,
     encode_frame,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -112,7 +112,7 @@ impl Filler {
             lock_delay_ms: 0,
             note: String::new(),
             ticket: None,
-            claims: [Claim { name: name.into(), mode: Mode::Exclusive }].into(),
+            claims: [RawClaim { name: name.into(), mode: Mode::Exclusive }].into(),
         })
     }
 

@@ -5,7 +5,8 @@ use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
-use coordinator::wire::{Claim, Happening};
+use coordinator::types::Claim;
+use coordinator::wire::Happening;
 use coordinator::{Event, Happened};
 use serde_json::{Value, json};
 
@@ -94,8 +95,8 @@ fn name(what: &Happening) -> &'static str {
 /// `"deploy", "config" shared`.
 fn claims_text(claims: &[Claim]) -> String {
     let claim = |claim: &Claim| match words::mode(claim.mode) {
-        None => visible::quoted(&claim.name),
-        Some(mode) => format!("{} {mode}", visible::quoted(&claim.name)),
+        None => visible::quoted(claim.name.as_str()),
+        Some(mode) => format!("{} {mode}", visible::quoted(claim.name.as_str())),
     };
     claims.iter().map(claim).collect::<Vec<_>>().join(", ")
 }
@@ -136,12 +137,12 @@ fn as_json(happened: &Happened) -> Value {
 #[cfg(test)]
 mod tests {
     use coordinator::types::{FencingToken, LostReason, RejectionCode, RequestId, SessionId};
-    use coordinator::wire::Mode;
+    use coordinator::types::{LockName, Mode};
 
     use super::*;
 
     fn event(what: Happening) -> Happened {
-        let claim = |name: &str, mode| Claim { name: name.into(), mode };
+        let claim = |name, mode| Claim { name: LockName::new(name).unwrap(), mode };
         let gpu = Mode::Permits { take: 1, of: 4 };
         Happened {
             at_ms: 1_795_516_267_123,

@@ -156,6 +156,5 @@ pub(crate) fn mode(mode: Mode) -> Value {
         Mode::Exclusive => json!({"kind": "exclusive"}),
         Mode::Shared => json!({"kind": "shared"}),
         Mode::Permits { take, of } => json!({"kind": "permits", "take": take, "of": of}),
-        _ => json!({"kind": "unknown"}),
     }
 }

@@ -131,7 +131,6 @@ pub(crate) fn mode(mode: Mode) -> Option<String> {
         Mode::Exclusive => None,
         Mode::Shared => Some("shared".to_owned()),
         Mode::Permits { take, of } => Some(format!("{take} of {of} permits")),
-        _ => Some("in a mode of a newer version".to_owned()),
     }
 }
 
@@ -140,7 +139,6 @@ pub(crate) fn used_as(mode: Mode) -> String {
     match mode {
         Mode::Exclusive | Mode::Shared => "a plain lock".to_owned(),
         Mode::Permits { of, .. } => format!("a semaphore of {of}"),
-        _ => "something of a newer version".to_owned(),
     }
 }
 

@@ -4,8 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::types::{FencingToken, LockName, LostReason};
-use crate::wire;
+use crate::types::{FencingToken, LockName, LostReason, Mode};
 
 use super::super as client;
 use super::{Background, Error};
@@ -162,7 +161,7 @@ impl Upgrade {
     /// As for [`crate::LockGuard::upgrade`].
     pub fn acquire(self) -> Result<LockGuard, ConvertError> {
         let patience = self.patience;
-        self.guard.convert(|guard| convert(guard, wire::Mode::Exclusive, patience))
+        self.guard.convert(|guard| convert(guard, Mode::Exclusive, patience))
     }
 }
 

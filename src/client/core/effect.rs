@@ -8,7 +8,7 @@ use crate::types::{
     Epoch, FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode, RequestId,
     Secret, SessionId, Timestamp, Ttl,
 };
-use crate::wire::{Claim, CycleLink, LockStatus, ServerMessage, Wait};
+use crate::wire::{CycleLink, LockStatus, RawClaim, ServerMessage, Wait};
 
 /// What a client tells about itself in its Hello.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +50,7 @@ pub(crate) struct Ask {
     /// What for.
     pub(crate) note: String,
     /// The locks.
-    pub(crate) claims: SmallVec<[Claim; 1]>,
+    pub(crate) claims: SmallVec<[RawClaim; 1]>,
 }
 
 /// What the server said to be the session.

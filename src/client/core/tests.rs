@@ -22,7 +22,8 @@ pub(super) fn id(request: u64) -> RequestId {
 
 pub(super) fn ask() -> Ask {
     let claims =
-        [crate::wire::Claim { name: "printer".into(), mode: crate::wire::Mode::Exclusive }].into();
+        [crate::wire::RawClaim { name: "printer".into(), mode: crate::wire::Mode::Exclusive }]
+            .into();
 
     Ask {
         owner: OwnerId(0),

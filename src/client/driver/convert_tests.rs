@@ -6,7 +6,7 @@ use super::fake_server::{FakeServer, Harbour, grant, rejected};
 use super::*;
 use crate::client::{Client, ConvertError, HoldState, LockGuard};
 use crate::types::{FencingToken, OwnerId, RejectionCode, RequestId};
-use crate::wire::{self, Claim, ClientMessage, Mode, ServerMessage, Standing, Wait};
+use crate::wire::{self, ClientMessage, Mode, RawClaim, ServerMessage, Standing, Wait};
 
 /// A client that holds `printer` shared, by request 1 with token 7.
 async fn reader() -> (FakeServer, Client, LockGuard) {
@@ -50,7 +50,7 @@ async fn an_upgrade_has_a_token_of_its_own_and_is_released_by_it() {
     else {
         panic!()
     };
-    let claim = Claim { name: "printer".into(), mode: Mode::Exclusive };
+    let claim = RawClaim { name: "printer".into(), mode: Mode::Exclusive };
     assert_eq!((&claims[..], &note[..], wait), (&[claim][..], "why", Wait::Forever));
     server.say(&[grant(2, 9)]).await;
     let guard = upgrade.await.unwrap().unwrap();

@@ -5,14 +5,14 @@ use smallvec::{SmallVec, smallvec};
 use super::fake_server::{FakeServer, grant, rejected};
 use super::*;
 use crate::types::{FencingToken, OwnerId, RejectionCode, RequestId, SessionId};
-use crate::wire::{self, Claim, ClientMessage, CycleLink, Mode, ServerMessage, Wait};
+use crate::wire::{self, ClientMessage, CycleLink, Mode, RawClaim, ServerMessage, Wait};
 
-fn claim(name: &str, mode: Mode) -> Claim {
-    Claim { name: name.into(), mode }
+fn claim(name: &str, mode: Mode) -> RawClaim {
+    RawClaim { name: name.into(), mode }
 }
 
 /// The owner and the claims of what the client asks for next.
-async fn asked(server: &mut FakeServer) -> (u64, SmallVec<[Claim; 1]>) {
+async fn asked(server: &mut FakeServer) -> (u64, SmallVec<[RawClaim; 1]>) {
     match server.hear().await {
         ClientMessage::Request(wire::Request { owner, claims, .. }) => (owner.number(), claims),
         other => panic!("{other:?}"),

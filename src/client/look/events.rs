@@ -8,8 +8,8 @@ use futures_util::{Stream, StreamExt};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::oneshot;
 
-use crate::types::{RequestId, SessionId};
-use crate::wire::{Claim, Happening, ServerMessage};
+use crate::types::{Claim, RequestId, SessionId};
+use crate::wire::{Happening, ServerMessage};
 
 use super::observe::{Observations, Source};
 use crate::client::error::Error;

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::wire::{Claim, Mode};
+use crate::types::{Mode, RawClaim};
 
 use super::guard::LockGuard;
 use super::terms::{Patience, ask_for};
@@ -157,7 +157,7 @@ pub(in crate::client) async fn convert(
 ) -> Result<LockGuard, ConvertError> {
     let before = guard.ask();
     let (mut claims, mut plain) = (before.claims.clone(), 0);
-    for Claim { mode, .. } in &mut claims {
+    for RawClaim { mode, .. } in &mut claims {
         if let Mode::Exclusive | Mode::Shared = mode {
             *mode = to;
             plain += 1;

@@ -172,7 +172,7 @@ impl Terms {
             at_least_ms: millis_up(self.at_least),
             supersedes: self.supersedes,
             note: self.note.as_str().to_owned(),
-            claims: claims.as_slice().iter().map(wire_claim).collect(),
+            claims: claims.as_slice().iter().map(Claim::raw).collect(),
         });
         let hold = Arc::new(Hold::default());
         let on_queued = self.on_queued.map(Mutex::into_inner);
@@ -363,15 +363,6 @@ impl Drop for Pending {
             self.shared.end_request(Ending::Cancel(request));
         }
     }
-}
-
-fn wire_claim(claim: &Claim) -> wire::Claim {
-    let mode = match claim.mode {
-        Mode::Exclusive => wire::Mode::Exclusive,
-        Mode::Shared => wire::Mode::Shared,
-        Mode::Permits { take, of } => wire::Mode::Permits { take, of },
-    };
-    wire::Claim { name: claim.name.as_str().into(), mode }
 }
 
 /// `length` in milliseconds, rounded up so that a little is never nothing.

@@ -380,7 +380,7 @@ fn render_holder(view: &HolderView<'_>, now: Timestamp) -> Holder {
         peer: address(view.peer),
         owner: view.owner,
         request: view.request,
-        mode: render::mode(view.mode),
+        mode: view.mode,
         token: view.token,
         held_ms: render::millis(now.since(view.since)),
         note: view.note.to_owned(),
@@ -395,7 +395,7 @@ fn render_waiter(view: &WaiterView<'_>, now: Timestamp) -> Waiter {
         peer: address(view.peer),
         owner: view.owner,
         request: view.request,
-        mode: render::mode(view.mode),
+        mode: view.mode,
         waiting_ms: render::millis(now.since(view.since)),
         note: view.note.to_owned(),
     }

@@ -13,8 +13,8 @@ use crate::engine::{
     Account, Command, Extras, Place, Progress, Reclaim, Rejection, Request, Supersede, Wait,
 };
 use crate::types::{
-    AT_LEAST_MAX, Claim, Claims, Epoch, FencingToken, Identity, LOCK_DELAY_MAX, LockName, Mode,
-    Note, RequestId, SessionId, Ttl,
+    AT_LEAST_MAX, Claim, ClaimError, Claims, Epoch, FencingToken, Identity, LOCK_DELAY_MAX,
+    LockName, Mode, Note, RawClaim, RequestId, SessionId, Ttl,
 };
 use crate::wire::{self, ClientMessage, Extra};
 
@@ -182,7 +182,7 @@ fn wait(wait: wire::Wait) -> Wait {
     }
 }
 
-fn claims(raw: &[wire::Claim]) -> Result<Claims, Rejection> {
+fn claims(raw: &[RawClaim]) -> Result<Claims, Rejection> {
     // Nearly every request has one claim, and that one is not to be carried about.
     if let [only] = raw {
         return claim(only).map(Claims::from);
@@ -191,21 +191,16 @@ fn claims(raw: &[wire::Claim]) -> Result<Claims, Rejection> {
     Claims::new(parsed?).map_err(Rejection::Claims)
 }
 
-fn claim(raw: &wire::Claim) -> Result<Claim, Rejection> {
-    Ok(Claim { name: lock_name(raw.name.clone())?, mode: mode(raw.mode)? })
+fn claim(raw: &RawClaim) -> Result<Claim, Rejection> {
+    raw.checked().map_err(|why| match why {
+        ClaimError::Name(error) => Rejection::LockName(error),
+        ClaimError::Permits(error) => Rejection::Permits(error),
+    })
 }
 
 /// A lock name, from a claim or a question.
 pub(in crate::server) fn lock_name(raw: impl Into<SmolStr>) -> Result<LockName, Rejection> {
     LockName::new(raw).map_err(Rejection::LockName)
-}
-
-fn mode(raw: wire::Mode) -> Result<Mode, Rejection> {
-    match raw {
-        wire::Mode::Exclusive => Ok(Mode::Exclusive),
-        wire::Mode::Shared => Ok(Mode::Shared),
-        wire::Mode::Permits { take, of } => Mode::permits(take, of).map_err(Rejection::Permits),
-    }
 }
 
 /// The length of a lease, from a Hello.
@@ -231,7 +226,7 @@ mod tests {
     use crate::server::durable::StateKey;
     use crate::types::{CLAIMS_MAX, ClaimsError, OwnerId, PermitsError, RejectionCode, Seal};
 
-    fn asked(claims: SmallVec<[wire::Claim; 1]>) -> wire::Request {
+    fn asked(claims: SmallVec<[RawClaim; 1]>) -> wire::Request {
         wire::Request {
             request: RequestId(7),
             owner: OwnerId(0),
@@ -245,8 +240,8 @@ mod tests {
         }
     }
 
-    fn claim_of(name: &str, mode: wire::Mode) -> wire::Claim {
-        wire::Claim { name: name.into(), mode }
+    fn claim_of(name: &str, mode: Mode) -> RawClaim {
+        RawClaim { name: name.into(), mode }
     }
 
     fn code(asked: &wire::Request) -> RejectionCode {
@@ -261,8 +256,7 @@ mod tests {
 
     #[test]
     fn a_well_formed_request_becomes_one_of_the_engine() {
-        let mut asked =
-            asked(smallvec![claim_of("printer", wire::Mode::Permits { take: 1, of: 3 })]);
+        let mut asked = asked(smallvec![claim_of("printer", Mode::Permits { take: 1, of: 3 })]);
         asked.wait = wire::Wait::Timeout { ms: 250 };
         asked.progress = true;
         let Command::Request(request) = request(&asked, &[], None) else { panic!("not a request") };
@@ -285,7 +279,7 @@ mod tests {
             owner: OwnerId(0),
             lock_delay_ms: 0,
             note: String::new(),
-            claims: smallvec![claim_of("printer", wire::Mode::Exclusive)],
+            claims: smallvec![claim_of("printer", Mode::Exclusive)],
         };
         match reclaim(&asked(seal), &[], Some(session), &sealer) {
             Command::Reclaim(Reclaim { id, sealed_in, .. }) => {
@@ -314,7 +308,7 @@ mod tests {
 
     #[test]
     fn every_wrong_field_is_answered_with_its_own_code() {
-        let exclusive = wire::Mode::Exclusive;
+        let exclusive = Mode::Exclusive;
         assert_eq!(code(&asked(smallvec![])), RejectionCode::InvalidClaims);
         assert_eq!(
             code(&asked(smallvec![claim_of("", exclusive)])),
@@ -324,7 +318,7 @@ mod tests {
         assert_eq!(code(&asked(twice)), RejectionCode::InvalidClaims);
         let many = (0..=CLAIMS_MAX).map(|i| claim_of(&i.to_string(), exclusive)).collect();
         assert_eq!(code(&asked(many)), RejectionCode::InvalidClaims);
-        let none = wire::Mode::Permits { take: 0, of: 3 };
+        let none = Mode::Permits { take: 0, of: 3 };
         assert_eq!(code(&asked(smallvec![claim_of("a", none)])), RejectionCode::InvalidPermits);
         let mut noted = asked(smallvec![claim_of("a", exclusive)]);
         noted.note = "two\nlines".into();
@@ -336,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_lock_is_kept_for_7_days_and_not_a_millisecond_longer() {
-        let asked = asked(smallvec![claim_of("a", wire::Mode::Exclusive)]);
+        let asked = asked(smallvec![claim_of("a", Mode::Exclusive)]);
         let with = |extras: &[Extra]| request(&asked, extras, None);
         let week = 7 * 86_400_000;
         let earlier = Extra::AtLeast { ms: 5 };
@@ -376,7 +370,7 @@ mod tests {
     fn the_reasons_are_kept() {
         assert_eq!(claims(&[]).unwrap_err(), Rejection::Claims(ClaimsError::Empty));
         assert_eq!(
-            mode(wire::Mode::Permits { take: 4, of: 3 }).unwrap_err(),
+            claim(&claim_of("a", Mode::Permits { take: 4, of: 3 })).unwrap_err(),
             Rejection::Permits(PermitsError { take: 4, of: 3 })
         );
     }

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::subscribers::SUBSCRIBERS_MAX;
 use crate::engine::{CycleLink, EndReason, Happening, News, Rejection, Standing};
 use crate::types::{
-    Claim, Epoch, FencingToken, Generation, GoodbyeCode, Identity, Mode, RejectionCode, RequestId,
-    Seal, Secret, SessionId, Ticket, Ttl,
+    Claim, Epoch, FencingToken, Generation, GoodbyeCode, Identity, RejectionCode, RequestId, Seal,
+    Secret, SessionId, Ticket, Ttl,
 };
 use crate::wire::{self, LockStatus, PROTOCOL, ServerMessage};
 
@@ -105,14 +105,12 @@ pub(in crate::server) fn event(
     claims: &[Claim],
     what: &Happening,
 ) -> ServerMessage {
-    let claim =
-        |claim: &Claim| wire::Claim { name: claim.name.as_str().into(), mode: mode(claim.mode) };
     ServerMessage::Event {
         at_ms: at.duration_since(UNIX_EPOCH).map_or(0, millis),
         session,
         identity: identity.as_str().to_owned(),
         request,
-        claims: claims.iter().map(claim).collect(),
+        claims: claims.to_vec(),
         what: happening(what),
     }
 }
@@ -173,15 +171,6 @@ pub(in crate::server) fn ended(reason: EndReason) -> ServerMessage {
                 a new session later"
                     .into(),
         },
-    }
-}
-
-/// A mode, as the wire has it.
-pub(in crate::server) fn mode(mode: Mode) -> wire::Mode {
-    match mode {
-        Mode::Exclusive => wire::Mode::Exclusive,
-        Mode::Shared => wire::Mode::Shared,
-        Mode::Permits { take, of } => wire::Mode::Permits { take, of },
     }
 }
 

@@ -14,7 +14,7 @@ use crate::types::{
     FencingToken, Generation, LostReason, RejectionCode, RequestId, Secret, SessionId,
 };
 use crate::wire::{
-    self, Attach, Claim, ClientMessage, Mode, Query, ServerMessage, Wait, encode_frame,
+    self, Attach, ClientMessage, Mode, Query, RawClaim, ServerMessage, Wait, encode_frame,
 };
 
 fn code_of(message: &ServerMessage) -> RejectionCode {
@@ -360,7 +360,7 @@ fn a_page_looks_at_1024_places_and_the_next_goes_on_from_there() {
     session.submit(vec![request(1, "first")]);
     for id in 2..2 + MANY {
         let ClientMessage::Request(mut several) = request(id, "several") else { panic!() };
-        let claim = |nth| Claim { name: format!("{id}.{nth}").into(), mode: Mode::Exclusive };
+        let claim = |nth| RawClaim { name: format!("{id}.{nth}").into(), mode: Mode::Exclusive };
         several.claims = (0..64).map(claim).collect();
         session.submit(vec![ClientMessage::Request(several)]);
     }
@@ -449,7 +449,7 @@ fn nothing_is_granted_beyond_what_is_durable() {
 fn a_request_that_is_not_well_formed_is_answered_in_its_turn() {
     let bench = Bench::new();
     let session = bench.open();
-    let twice = vec![Claim { name: "a".into(), mode: Mode::Shared }; 2];
+    let twice = vec![RawClaim { name: "a".into(), mode: Mode::Shared }; 2];
     let mut wrong = request(2, "a");
     if let ClientMessage::Request(wire::Request { claims, .. }) = &mut wrong {
         *claims = twice.into();

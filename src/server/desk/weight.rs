@@ -2,9 +2,10 @@
 //!
 //! It is never less than their size on the wire, so this count covers that one.
 
+use crate::types::Claim;
 use crate::wire::{
-    Account, Claim, ClientMessage, CycleLink, Happening, Held, Holder, JournalStart, JournalStatus,
-    LockStatus, Outlook, Pause, Query, Reclaim, Request, ServerMessage, ServerStatus,
+    Account, ClientMessage, CycleLink, Happening, Held, Holder, JournalStart, JournalStatus,
+    LockStatus, Outlook, Pause, Query, RawClaim, Reclaim, Request, ServerMessage, ServerStatus,
     SessionStatus, Waiter,
 };
 
@@ -51,7 +52,7 @@ pub(in crate::server) fn beside(answer: &ServerMessage) -> usize {
                 Happening::Rejected { message, .. } => message.len(),
                 _ => 0,
             };
-            identity.len() + of_claims(claims) + message
+            identity.len() + of_typed(claims) + message
         }
     }
 }
@@ -109,8 +110,12 @@ fn beside_asked(asked: &ClientMessage) -> usize {
     }
 }
 
-fn of_claims(claims: &[Claim]) -> usize {
-    claims.iter().map(|claim| size_of::<Claim>() + claim.name.len()).sum()
+fn of_claims(claims: &[RawClaim]) -> usize {
+    claims.iter().map(|claim| size_of::<RawClaim>() + claim.name.len()).sum()
+}
+
+fn of_typed(claims: &[Claim]) -> usize {
+    claims.iter().map(|claim| size_of::<Claim>() + claim.name.as_str().len()).sum()
 }
 
 fn of_lock(lock: &LockStatus) -> usize {

@@ -15,7 +15,7 @@ use crate::journal::Distance;
 use crate::server::testing::{FlakyStore, TokioClock, hello, local, release, request, try_request};
 use crate::types::{FencingToken, Generation, OwnerId, RejectionCode, RequestId};
 use crate::wire::{
-    self, Attach, Claim, ClientMessage, Mode, ServerMessage, Standing, decode, encode_frame,
+    self, Attach, ClientMessage, Mode, RawClaim, ServerMessage, Standing, decode, encode_frame,
 };
 
 fn on_any_port(data: Data) -> Config {
@@ -228,7 +228,7 @@ fn a_server_that_crashed_lets_its_holders_reclaim() {
         seal,
         lock_delay_ms: 0,
         note: String::new(),
-        claims: [Claim { name: "printer".into(), mode: Mode::Exclusive }].into(),
+        claims: [RawClaim { name: "printer".into(), mode: Mode::Exclusive }].into(),
     });
     let (standing, mut stream) =
         come_back(second.local_addr(), attach, &[reclaim, try_request(2, "free")]);

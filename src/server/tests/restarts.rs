@@ -17,7 +17,7 @@ use crate::types::{
     Secret, SessionId,
 };
 use crate::wire::{
-    self, Attach, Claim, ClientMessage, Extra, Mode, ServerMessage, Standing, Ticket,
+    self, Attach, ClientMessage, Extra, Mode, RawClaim, ServerMessage, Standing, Ticket,
 };
 
 /// What a client remembers of its session.
@@ -97,7 +97,7 @@ fn reclaim(id: u64, name: &str, Grant { token, seal }: Grant) -> ClientMessage {
         seal,
         lock_delay_ms: 0,
         note: String::new(),
-        claims: [Claim { name: name.into(), mode: Mode::Exclusive }].into(),
+        claims: [RawClaim { name: name.into(), mode: Mode::Exclusive }].into(),
     })
 }
 

@@ -15,7 +15,9 @@ use super::stream::millis;
 use crate::client::Connector;
 use crate::testing::fuzz::Random;
 use crate::types::{Epoch, FencingToken, OwnerId, RequestId};
-use crate::wire::{self, Attach, Claim, ClientMessage, Mode, PROTOCOL, Query, Wait, encode_frame};
+use crate::wire::{
+    self, Attach, ClientMessage, Mode, PROTOCOL, Query, RawClaim, Wait, encode_frame,
+};
 
 /// The number of its connections.
 const ADVERSARY: u64 = u64::MAX;
@@ -127,7 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     lock_delay_ms: 0,
                     note: String::new(),
                     ticket: None,
-                    claims: [Claim { name: name.into(), mode }].into(),
+                    claims: [RawClaim { name: name.into(), mode }].into(),
                 })
             }
         }

@@ -11,8 +11,7 @@ use crate::engine::Forfeit;
 use crate::server::{Change, Granted};
 use crate::testing::fuzz::Random;
 use crate::testing::history::{Entry, How, Log, RequestName, Wanted, What};
-use crate::types::{self, Epoch, FencingToken, LockName, RequestId, SessionId, Timestamp};
-use crate::wire::Mode;
+use crate::types::{Epoch, FencingToken, LockName, Mode, RequestId, SessionId, Timestamp};
 
 /// A lock of this world, by its number.
 pub(super) type Lock = usize;
@@ -212,9 +211,9 @@ impl Referee {
         for (lock, mode) in claims {
             let (alone, shared) = self.latest.entry(lock).or_default();
             let passed_on_to = match mode {
-                types::Mode::Exclusive => (*alone).max(*shared),
-                types::Mode::Shared => *alone,
-                types::Mode::Permits { .. } => 0,
+                Mode::Exclusive => (*alone).max(*shared),
+                Mode::Shared => *alone,
+                Mode::Permits { .. } => 0,
             };
             assert!(
                 token >= passed_on_to || !is_sure,
@@ -222,9 +221,9 @@ impl Referee {
                  with token {passed_on_to}"
             );
             match mode {
-                types::Mode::Exclusive => *alone = (*alone).max(token),
-                types::Mode::Shared => *shared = (*shared).max(token),
-                types::Mode::Permits { .. } => {}
+                Mode::Exclusive => *alone = (*alone).max(token),
+                Mode::Shared => *shared = (*shared).max(token),
+                Mode::Permits { .. } => {}
             }
         }
     }

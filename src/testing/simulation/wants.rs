@@ -8,7 +8,7 @@ use crate::client::core::Ask;
 use crate::testing::fuzz::Random;
 use crate::testing::history::What;
 use crate::types::{OwnerId, RequestId};
-use crate::wire::{Claim, Mode, Wait};
+use crate::wire::{Mode, RawClaim, Wait};
 
 /// Requests that a client has at a time.
 const ERRANDS_MAX: usize = 3;
@@ -87,7 +87,8 @@ impl Person {
 
     fn ask(&mut self, at: u64, want: Want, dice: &mut Random, referee: &mut Referee) -> u64 {
         let Want { claims, owner, wait, converts } = want;
-        let claim = |&(lock, mode): &(Lock, Mode)| Claim { name: referee.name(lock).into(), mode };
+        let claim =
+            |&(lock, mode): &(Lock, Mode)| RawClaim { name: referee.name(lock).into(), mode };
         let is_delayed = converts.is_none() && dice.once_in(12);
         let ask = Ask {
             owner: OwnerId::new(owner),

@@ -9,7 +9,7 @@ use crate::types::{Epoch, FencingToken, Generation, OwnerId, RequestId, Seal, Se
 use smallvec::SmallVec;
 
 use super::lists::{Bounded, claims, list};
-use super::{Claim, EXTRAS_KEPT_MAX, Ticket};
+use super::{EXTRAS_KEPT_MAX, RawClaim, Ticket};
 
 /// The messages of the client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,7 +173,7 @@ pub struct Request {
     pub ticket: Option<Ticket>,
     /// The locks: 1 to 64 different ones, granted together or not at all (rule R5).
     #[serde(deserialize_with = "claims")]
-    pub claims: SmallVec<[Claim; 1]>,
+    pub claims: SmallVec<[RawClaim; 1]>,
 }
 
 /// A request for what was held before a crash: [`ClientMessage::Reclaim`].
@@ -193,7 +193,7 @@ pub struct Reclaim {
     pub note: String,
     /// As in the request, in the same order.
     #[serde(deserialize_with = "claims")]
-    pub claims: SmallVec<[Claim; 1]>,
+    pub claims: SmallVec<[RawClaim; 1]>,
 }
 
 /// A client's view of its requests (reconciliation): [`ClientMessage::Account`].

@@ -4,15 +4,16 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use smallvec::{Array, SmallVec};
 
-use super::{CLAIMS_KEPT_MAX, Claim, PREALLOCATED_MAX};
+use super::{CLAIMS_KEPT_MAX, Mode, PREALLOCATED_MAX, RawClaim};
+use crate::types::Claim;
 
 /// Reads the claims of a request: [`CLAIMS_KEPT_MAX`] at most are kept.
 pub(super) fn claims<'de, D: Deserializer<'de>>(
     deserializer: D,
-) -> Result<SmallVec<[Claim; 1]>, D::Error> {
+) -> Result<SmallVec<[RawClaim; 1]>, D::Error> {
     deserializer.deserialize_seq(Bounded { kept_max: CLAIMS_KEPT_MAX, list: PhantomData })
 }
 
@@ -20,7 +21,15 @@ pub(super) fn claims<'de, D: Deserializer<'de>>(
 pub(super) fn event_claims<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<Claim>, D::Error> {
-    claims(deserializer).map(SmallVec::into_vec)
+    let list = Bounded::<[Claim; 0]> { kept_max: CLAIMS_KEPT_MAX, list: PhantomData };
+    let claims = deserializer.deserialize_seq(list)?.into_vec();
+    claims.iter().try_for_each(|it| it.mode.checked().map(drop)).map_err(D::Error::custom)?;
+    Ok(claims)
+}
+
+/// Reads a mode of a server's saying: one that cannot be is an error of its own.
+pub(super) fn mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mode, D::Error> {
+    Mode::deserialize(deserializer)?.checked().map_err(D::Error::custom)
 }
 
 /// Reads a list of anything else: all of it, as far as there are bytes.

@@ -9,7 +9,6 @@ mod status;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use smol_str::SmolStr;
 
 pub use self::client::{
     Account, Attach, ClientMessage, Extra, Held, Hello, Query, Reclaim, Request, Wait,
@@ -22,6 +21,8 @@ pub use self::status::{
     ServerStatus, SessionStatus, Waiter,
 };
 use crate::types::CLAIMS_MAX;
+/// The words of the vocabulary that messages and all rooms share.
+pub use crate::types::{Mode, RawClaim};
 
 /// The version of the protocol that this crate speaks.
 pub const PROTOCOL: u32 = 1;
@@ -50,30 +51,4 @@ impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Ticket(…)")
     }
-}
-
-/// A lock and how it is wanted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
-    /// The lock's name.
-    pub name: SmolStr,
-    /// How it is wanted.
-    pub mode: Mode,
-}
-
-/// How a lock is wanted or held (rule R4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Mode {
-    /// Alone.
-    Exclusive,
-    /// Together with other shared holders.
-    Shared,
-    /// So many permits of a semaphore.
-    Permits {
-        /// How many this one takes.
-        take: u32,
-        /// How many there are.
-        of: u32,
-    },
 }

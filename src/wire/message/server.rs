@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::types::{
-    Epoch, FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode, RequestId,
-    Seal, Secret, SessionId,
+    Claim, Epoch, FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode,
+    RequestId, Seal, Secret, SessionId,
 };
 
 use super::lists::{event_claims, list};
-use super::{Claim, JournalStatus, LockStatus, Outlook, ServerStatus, SessionStatus, Ticket};
+use super::{JournalStatus, LockStatus, Outlook, ServerStatus, SessionStatus, Ticket};
 
 /// The messages of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Mode;
-use super::lists::list;
+use super::lists::{list, mode};
 use crate::types::{Epoch, FencingToken, OwnerId, RequestId, SessionId};
 
 /// The coordinator as a whole.
@@ -80,6 +80,7 @@ pub struct Holder {
     /// The request.
     pub request: RequestId,
     /// How it holds the lock.
+    #[serde(deserialize_with = "mode")]
     pub mode: Mode,
     /// The token of the grant.
     pub token: FencingToken,
@@ -105,6 +106,7 @@ pub struct Waiter {
     /// The request.
     pub request: RequestId,
     /// How it wants the lock.
+    #[serde(deserialize_with = "mode")]
     pub mode: Mode,
     /// Milliseconds since the request came.
     pub waiting_ms: u64,

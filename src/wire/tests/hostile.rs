@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use super::super::message::*;
 use super::super::{FRAME_LEN_MAX, FormatError, decode, encode_frame};
 use super::messages;
-use crate::types::{FencingToken, OwnerId, RejectionCode, RequestId, Seal, SessionId};
+use crate::types::{Claim, FencingToken, OwnerId, RejectionCode, RequestId, Seal, SessionId};
 
 /// Most bytes that decoding a client's frame may take. The lists of an account are not cut, and grow
 /// by doubling; an element has as many bytes in memory as in a frame.
@@ -229,7 +229,7 @@ fn no_list_is_reserved_for_on_its_word() {
         let list = Bounded::<[T; 0]> { kept_max: usize::MAX, list: PhantomData };
         list.visit_seq(Boast).unwrap().capacity()
     }
-    assert_eq!(reserved::<Claim>(), PREALLOCATED_MAX);
+    assert_eq!(reserved::<RawClaim>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<Held>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<Extra>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<u64>(), PREALLOCATED_MAX);
@@ -249,7 +249,7 @@ fn lie_about_start(message: &ServerMessage, start: &JournalStart) {
 }
 
 /// So many claims with empty names.
-fn claims(count: usize) -> SmallVec<[Claim; 1]> {
+fn claims(count: usize) -> SmallVec<[RawClaim; 1]> {
     iter::repeat_n(messages::claim("", Mode::Shared), count).collect()
 }
 
@@ -294,7 +294,7 @@ fn claims_beyond_the_limit_are_counted_but_not_kept() {
                 unreachable!()
             };
             assert_eq!(claims.len(), sent.min(CLAIMS_KEPT_MAX));
-            let allowed = CLAIMS_KEPT_MAX * size_of::<Claim>();
+            let allowed = CLAIMS_KEPT_MAX * size_of::<RawClaim>();
             assert!(taken <= allowed, "{taken} bytes for {sent} claims");
         }
     }
@@ -307,7 +307,7 @@ fn claims_of_an_event_are_bounded_as_those_of_a_request() {
         session: SessionId(1),
         identity: String::new(),
         request: RequestId(1),
-        claims: claims(count).into_vec(),
+        claims: iter::repeat_n(messages::known_claim("a", Mode::Shared), count).collect(),
         what: Happening::Requested,
     };
     let (decoded, taken) = measured::<ServerMessage>(&bytes(&event(CLAIMS_KEPT_MAX * 20)));
@@ -418,6 +418,43 @@ fn text_that_is_not_utf_8_is_refused() {
     let at = payload.iter().position(|byte| *byte == b'a').unwrap();
     payload[at] = 0xff;
     assert!(matches!(decode::<ClientMessage>(&payload), Err(FormatError::Malformed(_))));
+}
+
+#[test]
+fn a_lock_that_cannot_be_is_no_news_of_a_servers() {
+    let event = |name: &str, mode| {
+        // As the event of its claims, with what no server says: the bytes are those of a client's.
+        let mut said = bytes(&1_u64);
+        said.extend(bytes(&messages::claim(name, mode)));
+        said
+    };
+    let of = |claims: Vec<Claim>| ServerMessage::Event {
+        at_ms: 1,
+        session: SessionId(1),
+        identity: String::new(),
+        request: RequestId(1),
+        claims,
+        what: Happening::Requested,
+    };
+    let known = of(vec![messages::known_claim("printer", Mode::Exclusive)]);
+    let place = bytes(&of(vec![])).len() - bytes(&0_u64).len() - bytes(&0_u32).len();
+    let with = |claims: Vec<u8>| {
+        let mut payload = bytes(&of(vec![]));
+        payload.splice(place..place + bytes(&0_u64).len(), claims);
+        decode::<ServerMessage>(&payload).map_err(|error| error.to_string())
+    };
+    assert_eq!(with(event("printer", Mode::Exclusive)), Ok(known));
+    for (name, mode, why) in [
+        ("", Mode::Shared, "invalid lock name: it is empty"),
+        ("a\x1b[2J", Mode::Shared, "invalid lock name: it contains a control character at byte 1"),
+        (
+            "a",
+            Mode::Permits { take: 3, of: 2 },
+            "cannot take 3 of 2 permits, only 1 to all of them",
+        ),
+    ] {
+        assert_eq!(with(event(name, mode)), Err(format!("malformed message: {why}")), "{name:?}");
+    }
 }
 
 #[test]

@@ -6,8 +6,8 @@ use smallvec::smallvec;
 
 use super::super::message::*;
 use crate::types::{
-    Epoch, FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode, RequestId,
-    Seal, Secret, SessionId,
+    Claim, Epoch, FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode,
+    RequestId, Seal, Secret, SessionId,
 };
 
 /// A session's id: its bytes count up.
@@ -395,7 +395,7 @@ fn event(what: Happening) -> ServerMessage {
         session: SESSION,
         identity: "ann@build7:8123".into(),
         request: RequestId(4),
-        claims: vec![claim("printer", Mode::Exclusive), claim("scanner", Mode::Shared)],
+        claims: vec![known_claim("printer", Mode::Exclusive), known_claim("scanner", Mode::Shared)],
         what,
     }
 }
@@ -439,8 +439,14 @@ fn request(wait: Wait, modes: Vec<Mode>) -> ClientMessage {
     })
 }
 
-pub(super) fn claim(name: &str, mode: Mode) -> Claim {
-    Claim { name: name.into(), mode }
+/// A claim, as a client sends it.
+pub(super) fn claim(name: &str, mode: Mode) -> RawClaim {
+    RawClaim { name: name.into(), mode }
+}
+
+/// A claim, as a server tells of it.
+pub(super) fn known_claim(name: &str, mode: Mode) -> Claim {
+    claim(name, mode).checked().unwrap()
 }
 
 fn inspect(query: Query) -> ClientMessage {

@@ -9,8 +9,8 @@ use smallvec::SmallVec;
 use super::super::message::*;
 use super::super::{decode, encode_frame};
 use crate::types::{
-    Epoch, FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode, RequestId,
-    Seal, Secret, SessionId,
+    Claim, Epoch, FencingToken, Generation, GoodbyeCode, LockName, LostReason, OwnerId,
+    RejectionCode, RequestId, Seal, Secret, SessionId,
 };
 
 /// Text of any characters, up to somewhat more than is allowed anywhere: the wire does not check.
@@ -18,12 +18,24 @@ fn text() -> impl Strategy<Value = String> {
     prop_oneof![Just(String::new()), "[a-z/]{1,12}", "\\PC{0,40}", ".{0,300}"]
 }
 
+/// A name that a lock can have: no other is told of.
+fn name() -> impl Strategy<Value = LockName> {
+    let valid = |name| LockName::new(name).ok();
+    prop_oneof!["[a-z/]{1,12}", "\\PC{1,40}", "[ -~]{200,255}"].prop_filter_map("a name", valid)
+}
+
+/// Any mode: of a client's, the wire does not check it.
 fn mode() -> impl Strategy<Value = Mode> {
     prop_oneof![
         Just(Mode::Exclusive),
         Just(Mode::Shared),
         any::<(u32, u32)>().prop_map(|(take, of)| Mode::Permits { take, of }),
     ]
+}
+
+/// A mode that can be: no other is told of.
+fn known_mode() -> impl Strategy<Value = Mode> {
+    mode().prop_map(|mode| mode.checked().unwrap_or(Mode::Exclusive))
 }
 
 fn attach() -> impl Strategy<Value = Attach> {
@@ -79,9 +91,14 @@ fn ticket() -> impl Strategy<Value = Ticket> {
     any::<(u64, u64)>().prop_map(|(epoch, arrival)| Ticket { epoch, arrival })
 }
 
-fn claims() -> impl Strategy<Value = SmallVec<[Claim; 1]>> {
-    let claim = (text(), mode()).prop_map(|(name, mode)| Claim { name: name.into(), mode });
+fn claims() -> impl Strategy<Value = SmallVec<[RawClaim; 1]>> {
+    let claim = (text(), mode()).prop_map(|(name, mode)| RawClaim { name: name.into(), mode });
     vec(claim, 0..=CLAIMS_KEPT_MAX).prop_map(SmallVec::from_vec)
+}
+
+fn known_claims() -> impl Strategy<Value = Vec<Claim>> {
+    let claim = (name(), known_mode()).prop_map(|(name, mode)| Claim { name, mode });
+    vec(claim, 0..=CLAIMS_KEPT_MAX)
 }
 
 fn request() -> impl Strategy<Value = Request> {
@@ -171,7 +188,7 @@ pub(super) fn client_message() -> impl Strategy<Value = ClientMessage> {
 }
 
 fn holder() -> impl Strategy<Value = Holder> {
-    (any::<(u128, u64, u64, u64, u64, bool)>(), mode(), text(), text(), text()).prop_map(
+    (any::<(u128, u64, u64, u64, u64, bool)>(), known_mode(), text(), text(), text()).prop_map(
         |((session, owner, request, token, held_ms, connected), mode, identity, peer, note)| {
             Holder {
                 session: SessionId::new(session),
@@ -190,7 +207,7 @@ fn holder() -> impl Strategy<Value = Holder> {
 }
 
 fn waiter() -> impl Strategy<Value = Waiter> {
-    (any::<(u128, u64, u64, u64)>(), mode(), text(), text(), text()).prop_map(
+    (any::<(u128, u64, u64, u64)>(), known_mode(), text(), text(), text()).prop_map(
         |((session, owner, request, waiting_ms), mode, identity, peer, note)| Waiter {
             session: SessionId::new(session),
             identity,
@@ -404,13 +421,13 @@ pub(super) fn server_message() -> impl Strategy<Value = ServerMessage> {
         ),
         any::<u64>().prop_map(|query_id| ServerMessage::Revoked { query_id }),
         any::<u64>().prop_map(|query_id| ServerMessage::Subscribed { query_id }),
-        (any::<(u64, u128, u64)>(), text(), claims(), happening()).prop_map(
+        (any::<(u64, u128, u64)>(), text(), known_claims(), happening()).prop_map(
             |((at_ms, session, request), identity, claims, what)| ServerMessage::Event {
                 at_ms,
                 session: SessionId::new(session),
                 identity,
                 request: RequestId::new(request),
-                claims: claims.into_vec(),
+                claims,
                 what
             }
         ),

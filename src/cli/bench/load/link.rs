@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use coordinator::types::{Epoch, FencingToken, Mode as HowHeld, OwnerId, RequestId};
 use coordinator::wire::{
-    self, Attach, Claim, ClientCodec, ClientMessage, Mode, PROTOCOL, ServerMessage, Wait,
+    self, Attach, ClientCodec, ClientMessage, Mode, PROTOCOL, RawClaim, ServerMessage, Wait,
     encode_frame,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -359,7 +359,7 @@ fn request(name: String, mode: HowHeld) -> ClientMessage {
         lock_delay_ms: 0,
         note: String::new(),
         ticket: None,
-        claims: [Claim { name: name.into(), mode }].into(),
+        claims: [RawClaim { name: name.into(), mode }].into(),
     })
 }
 

@@ -13,7 +13,7 @@ use crate::types::{
     FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode, RequestId, SessionId,
 };
 use crate::wire::{
-    self, Attach, Claim, ClientMessage, CycleLink, Happening, Holder, LockStatus, Mode,
+    self, Attach, ClientMessage, CycleLink, Happening, Holder, LockStatus, Mode, RawClaim,
     ServerMessage, encode_frame,
 };
 use bytes::BytesMut;
@@ -289,8 +289,8 @@ fn subscribers_hear_the_whole_story_in_order() {
             assert!(*session > SessionId(0) && *request == RequestId(1));
             assert!(*at_ms > 1_700_000_000_000, "{at_ms}");
             assert_eq!(identity, "ann@build7:8123");
-            let mode = Mode::Exclusive;
-            assert_eq!(claims[..], [Claim { name: "printer".into(), mode }]);
+            let printer = RawClaim { name: "printer".into(), mode: Mode::Exclusive };
+            assert_eq!(claims[..], [printer.checked().unwrap()]);
             let reason = LostReason::Expired;
             assert_eq!(*what, Happening::Lost { token: FencingToken::new(token + 1), reason });
         }
@@ -480,8 +480,8 @@ fn events_of_a_turn_that_no_outbox_has_room_for_are_counted_and_not_kept() {
     subscriber.submit(vec![subscribe(1, None)]);
     let session = bench.open();
     subscriber.take();
-    let claims: Vec<Claim> = (0..64)
-        .map(|i| Claim { name: format!("{i:0>255}").into(), mode: Mode::Exclusive })
+    let claims: Vec<RawClaim> = (0..64)
+        .map(|i| RawClaim { name: format!("{i:0>255}").into(), mode: Mode::Exclusive })
         .collect();
     let round = |id| {
         let mut asked = request(id, "");

@@ -6,7 +6,7 @@ use crate::server::testing::{hello, release, request, try_request, waiting_reque
 use crate::testing::fuzz::assert_in_corpus;
 use crate::types::{FencingToken, Generation, OwnerId, RequestId, Seal, Secret, SessionId};
 use crate::wire::{
-    self, Attach, Claim, ClientMessage, Extra, Held, Mode, Query, Wait, encode_frame,
+    self, Attach, ClientMessage, Extra, Held, Mode, Query, RawClaim, Wait, encode_frame,
 };
 
 /// A request of these modes, each of a lock of its own.
@@ -15,7 +15,7 @@ fn several(id: u64, claims: &[(&str, Mode)]) -> ClientMessage {
     if let ClientMessage::Request(wire::Request { claims: all, progress, lock_delay_ms, .. }) =
         &mut message
     {
-        let claim = |&(name, mode): &(&str, Mode)| Claim { name: name.into(), mode };
+        let claim = |&(name, mode): &(&str, Mode)| RawClaim { name: name.into(), mode };
         *all = claims.iter().map(claim).collect();
         (*progress, *lock_delay_ms) = (true, 1_000);
     }
@@ -208,7 +208,7 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
                     owner: OwnerId(0),
                     lock_delay_ms: 0,
                     note: "deploy v2.3".into(),
-                    claims: [Claim { name: "printer".into(), mode: Mode::Exclusive }].into(),
+                    claims: [RawClaim { name: "printer".into(), mode: Mode::Exclusive }].into(),
                 }),
                 with_ticket(request(2, "printer")),
                 keep_alive(1),

@@ -133,7 +133,7 @@ async fn long_frames_are_read_once_hello_is_accepted() {
         if let ClientMessage::Request(wire::Request { claims, .. }) = &mut long {
             let claim = claims[0].clone();
             *claims = (0..64)
-                .map(|i| crate::wire::Claim { name: format!("{i:0>255}").into(), ..claim })
+                .map(|i| crate::wire::RawClaim { name: format!("{i:0>255}").into(), ..claim })
                 .collect();
         }
         peer.send(&[long]).await;
