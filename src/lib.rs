@@ -62,7 +62,8 @@ pub use types::FenceGuard;
 pub use client::{
     Client, ClientBuilder, ConvertError, Error, Event, Events, Happened, HoldState, Leader,
     Leaders, Leadership, LockAllRequest, LockGuard, LockRequest, LockState, Observer, Owner,
-    Semaphore, Servers, SessionEvent, SessionEvents, SessionKey, Upgrade, Watch, blocking,
+    Semaphore, Servers, SessionEvent, SessionEvents, SessionKey, Unwelcomed, Upgrade, Watch,
+    blocking,
 };
 
 /// The Rust examples of the README, compiled.

@@ -1,6 +1,8 @@
 //! How a connection to a coordinator comes to be: the first attempts, the driver, the welcome.
 
+use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -56,19 +58,28 @@ impl Opening {
         purpose: Purpose,
     ) -> Result<Opened, Error> {
         let count = u32::try_from(servers.len()).unwrap_or(u32::MAX);
-        within(self.timeout, servers.name(), async {
+        let mut is_connected = false;
+        let opened = within(self.timeout, servers.name(), async {
             let mut dial = Dial::new(servers.clone());
             for _ in 1..count {
-                let attempt = self.open_once(&mut dial, (introduction.clone(), purpose), servers);
+                let start = (introduction.clone(), purpose);
+                let attempt = self.open_once(&mut dial, start, servers, &mut is_connected);
                 match within(self.timeout / count, servers.name(), attempt).await {
                     Err(error) if error.is_retryable() => {}
                     outcome => return outcome,
                 }
             }
             // The last one has all the time that is left.
-            self.open_once(&mut dial, (introduction, purpose), servers).await
-        })
-        .await
+            self.open_once(&mut dial, (introduction, purpose), servers, &mut is_connected).await
+        });
+        match opened.await {
+            Err(error) if is_connected && error.is_timeout() => {
+                let why = Unwelcomed { timeout: self.timeout };
+                let source = io::Error::new(io::ErrorKind::TimedOut, why);
+                Err(Error::unavailable(servers.name(), source))
+            }
+            outcome => outcome,
+        }
     }
 
     async fn open_once(
@@ -76,9 +87,12 @@ impl Opening {
         dial: &mut Dial,
         start: (Introduction, Purpose),
         servers: &Servers,
+        is_connected: &mut bool,
     ) -> Result<Opened, Error> {
         let server = servers.name();
+        *is_connected = false;
         let stream = dial.connect().await.map_err(|error| Error::unavailable(server, error))?;
+        *is_connected = true;
         self.start(start, stream, dial.clone(), server, on_runtime).await
     }
 
@@ -140,6 +154,30 @@ impl Opening {
         }
     }
 }
+
+/// A server accepted the connection, and did not welcome the client in time: it cannot save its state, is
+/// overloaded or stopped, or is no coordinator.
+///
+/// This is what the source of [`Error::Unavailable`] holds then:
+///
+/// ```
+/// # fn is_there(source: &std::io::Error) -> bool {
+/// source.get_ref().is_some_and(|why| why.is::<coordinator::Unwelcomed>())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Unwelcomed {
+    /// How long the client waited.
+    timeout: Duration,
+}
+
+impl fmt::Display for Unwelcomed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connected, but not welcomed within {:?}", self.timeout)
+    }
+}
+
+impl std::error::Error for Unwelcomed {}
 
 /// Where drivers live: on the runtime, whatever thread made them.
 pub(super) fn on_runtime<C: Connector>(driver: Driver<C>) {

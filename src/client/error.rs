@@ -172,6 +172,11 @@ impl Error {
         Self::invalid(&format!("invalid lock name {}", shown(name)), why)
     }
 
+    /// Whether it only says that nothing came in time.
+    pub(super) fn is_timeout(&self) -> bool {
+        matches!(self, Self::Unavailable { source, .. } if source.kind() == io::ErrorKind::TimedOut)
+    }
+
     /// `server` cannot be spoken to, because of `source`.
     pub(super) fn unavailable(server: &Arc<str>, source: io::Error) -> Self {
         Self::Unavailable { server: Arc::clone(server), source: Arc::new(source) }

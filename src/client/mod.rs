@@ -25,7 +25,7 @@ mod session_event;
 mod shared;
 mod within;
 
-pub use connect::CONNECT_TIMEOUT_DEFAULT;
+pub use connect::{CONNECT_TIMEOUT_DEFAULT, Unwelcomed};
 pub use error::Error;
 pub use look::{Event, Events, Happened, Leader, Leaders, Leadership, LockState, Observer, Watch};
 pub use servers::{PORT_DEFAULT, SERVERS_MAX, Servers};

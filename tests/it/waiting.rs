@@ -83,7 +83,10 @@ fn who_waits_for_so_long_waits_no_longer_for_the_connection() {
     // This would outlast the test.
     let done = run(command(&["lock", "-w", "0.5", "--connect-timeout", "5m"]));
     assert_eq!(done.code(), Some(69));
-    let told = format!("error: no coordinator answers at {server} (no answer in time)\n");
+    let told = format!(
+        "error: no coordinator answers at {server} (connected, but not welcomed within 1s)\n  \
+        hint: read its log: it may be unable to save its state, or stopped"
+    );
     assert!(done.err.starts_with(&told), "{}", done.err);
     for words in [&["lock", "-n"][..], &["try"], &["lock", "-w", "0"]] {
         let since = Instant::now();

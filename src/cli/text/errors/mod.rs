@@ -12,7 +12,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use coordinator::types::{GoodbyeCode, LostReason, RejectionCode};
 use coordinator::wire::{CycleLink, Holder, LockStatus, Mode, Outlook};
-use coordinator::{Error, LockGuard};
+use coordinator::{Error, LockGuard, Unwelcomed};
 
 use super::outlook;
 use super::output;
@@ -288,13 +288,17 @@ impl Attempt<'_> {
     }
 }
 
-/// Nobody is there.
+/// Nobody is there, or nobody who answers.
 fn no_server(server: &str, source: &io::Error) -> Failure {
-    Failure::new(
-        exit::NO_SERVER,
-        format!("no coordinator answers at {server} ({})", reason(source)),
-    )
-    .hint("start one with `coordinator serve`, or name another with --server or COORDINATOR_SERVER")
+    let unwelcomed = source.get_ref().filter(|why| why.is::<Unwelcomed>());
+    let why = unwelcomed.map_or_else(|| reason(source), ToString::to_string);
+    let what_next = if unwelcomed.is_some() {
+        "read its log: it may be unable to save its state, or stopped; or another program listens there"
+    } else {
+        "start one with `coordinator serve`, or name another with --server or COORDINATOR_SERVER"
+    };
+    Failure::new(exit::NO_SERVER, format!("no coordinator answers at {server} ({why})"))
+        .hint(what_next)
 }
 
 /// Why the operating system said no, in a few words.
