@@ -2,63 +2,16 @@
 //! are none, they cost a look or two.
 
 use std::mem;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::arena::{LockKey, RequestKey, SessionKey};
+use super::claim::ClaimNode;
 use super::event::Request;
-use super::lock::ClaimNode;
 use super::request::Live;
+use super::request_event::{Happened, Happening, LONG_TENURE, Listening, News, Tenure};
 use super::session::{Outcome, Session};
-use super::{Effect, Happening, LockTable, News};
-use crate::types::{Claim, FencingToken, Identity, LockName, RequestId, SessionId};
-
-/// What those hear who listen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Listening {
-    /// Nobody listens.
-    #[default]
-    Nothing,
-    /// Of grants and of their ends: of each that is not [hushed](LockTable::hush), and of the end of
-    /// each that was long.
-    Tenures,
-    /// Of all that happens to requests.
-    Everything,
-}
-
-/// Whoever has held something for so long is told of, however much its session is granted: such
-/// tenures cannot be many, and they are those that somebody asks about later.
-pub const LONG_TENURE: Duration = Duration::from_secs(1);
-
-/// Something that happened to a request, for those who listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Happened {
-    /// Whose request.
-    pub session: SessionId,
-    /// Who that is.
-    pub identity: Identity,
-    /// Where its latest connection comes from, for the log.
-    pub peer: Option<SocketAddr>,
-    /// Which request.
-    pub request: RequestId,
-    /// What it claims.
-    pub claims: Vec<Claim>,
-    /// What happened.
-    pub what: Happening,
-    /// The tenure that began or ended with it, if one did.
-    pub tenure: Option<Tenure>,
-}
-
-/// For how long a request held its locks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tenure {
-    /// The token of its grant.
-    pub token: FencingToken,
-    /// How long it has lasted; nothing if it has just begun.
-    pub lasted: Duration,
-    /// Whether those hear of it who listen to tenures only.
-    pub is_noted: bool,
-}
+use super::{Effect, LockTable};
+use crate::types::{Claim, FencingToken, LockName, RequestId, SessionId};
 
 impl LockTable {
     /// What somebody wants to hear of, as [`Effect::Happened`].

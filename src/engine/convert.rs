@@ -11,11 +11,12 @@
 //! The code for those that have one is `#[cold]`, out of the way of all others.
 
 use super::arena::{LockKey, RequestKey, SessionKey};
+use super::claim::ClaimNode;
 use super::event::Request;
-use super::lock::{ClaimNode, Shape, share};
 use super::owner::Hold;
 use super::request::Live;
 use super::session::Outcome;
+use super::shape::{Shape, share};
 use super::{LockTable, News, Rejection};
 use crate::types::{FencingToken, Mode, OwnerId, RequestId, Ticket, Timestamp};
 

@@ -1,27 +1,11 @@
-//! Deferred work: the work that one event may cause is bounded, whatever is stored.
-//!
-//! An event does at once the work that its answer needs. Its other consequences are done in
-//! *slices*: as far as [`SLICE_STEPS_MAX`] allows now, and the rest by the next events. Examples
-//! are a queue of thousands that can be granted, thousands of leases that end together, and the
-//! deadlock questions at the end of a grace period. Another is a session with thousands of waiting
-//! requests that comes or goes. Until all is done, [`LockTable::next_deadline`] is now, so the
-//! caller comes back with a tick as soon as it has listened to its clients once more.
-//!
-//! Deferring changes no answer. A lock that is still unsettled has a waiter at the head of its
-//! queue, so later requests stand behind it (rule R3). A dead session that is still in the table is
-//! granted nothing (rule S6).
-//!
-//! A *step* is a look at one claim, place or entry: about a tenth of a microsecond.
+//! Deferred work: what events have put off, and how much they did. The rules are in `catch_up.rs`.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 
 use serde::{Deserialize, Serialize};
 
-use super::arena::{LockKey, RequestKey};
-use super::deadlock::Answer;
-use super::session::Outcome;
-use super::{LockTable, News, Rejection};
+use super::arena::RequestKey;
 use crate::types::{RequestId, SessionId, Ticket};
 
 /// Steps after which an event puts off what need not be done at once. What it must do, it does however
@@ -112,112 +96,55 @@ impl Deferred {
     pub(super) fn is_sweeping(&self) -> bool {
         self.sweep.is_some()
     }
-}
 
-impl LockTable {
-    /// Steps taken since the table began: what the work of an event is measured in.
-    pub fn steps(&self) -> u64 {
-        self.deferred.steps()
+    /// All locks are to be looked at, from the first place on.
+    pub(super) fn begin_sweep(&mut self) {
+        self.sweep = Some(0);
     }
 
-    /// Whether something is put off.
-    pub(super) fn has_deferred(&self) -> bool {
-        let questions = self.deferred.has_suspects() && self.grace_until.is_none();
-        let work = self.deferred.is_sweeping() || self.deferred.has_moved();
-        questions || work || !self.unsettled.is_empty()
+    /// The place of the next lock to look at, if all are being looked at.
+    pub(super) fn next_to_sweep(&self) -> Option<usize> {
+        self.sweep
     }
 
-    /// Does some of what was put off.
-    pub(super) fn go_on(&mut self) {
-        self.mark_moved();
-        self.settle();
-        self.sweep_on();
-        if self.grace_until.is_none() {
-            self.break_deadlocks();
-        }
+    /// The lock at a place is being looked at. No lock has a place at or after `end`.
+    pub(super) fn swept(&mut self, place: usize, end: usize) {
+        self.sweep = (place + 1 < end).then_some(place + 1);
     }
 
-    /// Somebody may be granted again: whoever waited for nothing else is.
-    pub(super) fn retry_starved(&mut self) {
-        if mem::take(&mut self.starved) {
-            self.deferred.sweep = Some(0);
-            self.sweep_on();
-        }
+    /// A request is yet to be asked about.
+    pub(super) fn suspect(&mut self, ticket: Ticket, request: RequestKey) {
+        self.suspects.insert((ticket, request));
     }
 
-    /// Looks at the next locks, each once.
-    fn sweep_on(&mut self) {
-        while let Some(place) = self.deferred.sweep {
-            if self.deferred.is_spent() {
-                return;
+    /// A request was asked about, and only waits for others that wait for ever.
+    pub(super) fn only_waits(&mut self, ticket: Ticket, request: RequestKey) {
+        self.only_wait.insert((ticket, request));
+    }
+
+    /// A request need not be asked about any more.
+    pub(super) fn clear(&mut self, ticket: Ticket, request: RequestKey) {
+        self.suspects.remove(&(ticket, request));
+        self.only_wait.remove(&(ticket, request));
+    }
+
+    /// Somebody is told of a deadlock: whoever only waits for others is to be asked about again.
+    pub(super) fn somebody_is_told(&mut self) {
+        self.is_anyone_told = true;
+    }
+
+    /// Who is to be asked about next, the latest first, unless the event at hand is to do no more.
+    pub(super) fn next_suspect(&mut self) -> Option<(Ticket, RequestKey)> {
+        while !self.is_spent() {
+            if let Some(suspect) = self.suspects.pop_last() {
+                return Some(suspect);
             }
-            self.deferred.charge(1);
-            self.deferred.sweep = (place + 1 < self.locks.places_end()).then_some(place + 1);
-            if let Some(lock) = self.locks.at_place(place) {
-                self.unsettle(lock);
-                self.settle();
+            let again = mem::take(&mut self.only_wait);
+            if again.is_empty() || !mem::take(&mut self.is_anyone_told) {
+                return None;
             }
+            self.suspects = again;
         }
-    }
-
-    /// A request begins to wait that cannot be asked about now.
-    pub(super) fn suspect(&mut self, request: RequestKey) {
-        if self.requests[request].owner().is_some() {
-            self.deferred.suspects.insert((self.requests[request].ticket(), request));
-        }
-    }
-
-    /// A request begins to wait, and only waits for others that wait for ever: if these are told, it
-    /// may wait for itself as well.
-    pub(super) fn ask_again(&mut self, request: RequestKey) {
-        if self.deferred.has_suspects() {
-            self.deferred.only_wait.insert((self.requests[request].ticket(), request));
-        }
-    }
-
-    /// A request waits no longer.
-    pub(super) fn suspect_no_more(&mut self, request: RequestKey) {
-        if self.deferred.has_suspects() {
-            let entry = (self.requests[request].ticket(), request);
-            self.deferred.suspects.remove(&entry);
-            self.deferred.only_wait.remove(&entry);
-        }
-    }
-
-    /// In the grace period everybody came back in any order. Whoever waits for itself now is told,
-    /// the latest first, as if they had come in the order of their tickets. Whoever only waits for
-    /// others that do is asked again when they were told: it may wait for itself as well.
-    pub(super) fn break_deadlocks(&mut self) {
-        while !self.deferred.is_spent() {
-            let Some((ticket, request)) = self.deferred.suspects.pop_last() else {
-                let again = mem::take(&mut self.deferred.only_wait);
-                if again.is_empty() || !mem::take(&mut self.deferred.is_anyone_told) {
-                    return;
-                }
-                self.deferred.suspects = again;
-                continue;
-            };
-            self.deferred.charge(1);
-            match self.ask(request) {
-                Answer::WaitsForItself(cycle) => {
-                    self.deferred.is_anyone_told = true;
-                    let rejection = Rejection::Deadlock { cycle };
-                    let outcome = Outcome::Rejected(rejection.code());
-                    self.finish(request, outcome, News::Rejected(rejection));
-                    self.settle();
-                }
-                Answer::WaitsForOthers => {
-                    self.deferred.only_wait.insert((ticket, request));
-                }
-                Answer::GoesOn => {}
-            }
-        }
-    }
-
-    /// Puts a lock back at the front of those that are to be settled: its turn goes on.
-    pub(super) fn put_off(&mut self, lock: LockKey) {
-        if !mem::replace(&mut self.locks[lock].is_unsettled, true) {
-            self.unsettled.push_front(lock);
-        }
+        None
     }
 }

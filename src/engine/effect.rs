@@ -5,11 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Durable;
-use super::audience::Happened;
 use super::rejection::Rejection;
+use super::request_event::{Happened, News};
 use crate::types::{
-    ConnectionId, FencingToken, Generation, Identity, LockName, LostReason, RequestId, SessionId,
-    Ticket, Ttl,
+    ConnectionId, FencingToken, Generation, Identity, LockName, RequestId, SessionId, Ttl,
 };
 
 /// Something for the shell to do, in the order in which the engine says it.
@@ -124,39 +123,6 @@ pub enum Effect {
     Happened(Box<Happened>),
 }
 
-/// What happened to a request, for those who listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Happening {
-    /// It came.
-    Requested,
-    /// It waits.
-    Queued {
-        /// Its place, 1 for the next in line.
-        position: u32,
-    },
-    /// It holds its locks.
-    Granted {
-        /// The token.
-        token: FencingToken,
-    },
-    /// It gave its locks back, or its session said goodbye.
-    Released {
-        /// The token.
-        token: FencingToken,
-    },
-    /// It was given up.
-    Cancelled,
-    /// It holds its locks no more, and nobody asked for that.
-    Lost {
-        /// The token.
-        token: FencingToken,
-        /// Why.
-        reason: LostReason,
-    },
-    /// It was answered *no*.
-    Rejected(Rejection),
-}
-
 /// The state, at the coordinator, of the session that a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -181,36 +147,6 @@ pub enum Forfeit {
     Grant(FencingToken),
     /// All grants with this token or a lower one: those of many records in one.
     UpTo(FencingToken),
-}
-
-/// The kinds of events of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
-    /// It holds its locks.
-    Granted {
-        /// Greater than that of any grant before.
-        token: FencingToken,
-    },
-    /// It waits.
-    Queued {
-        /// Its place, 1 for the next in line.
-        position: u32,
-        /// What keeps its place over a crash.
-        ticket: Ticket,
-    },
-    /// It holds nothing any more, as asked.
-    Released,
-    /// It is given up: it holds nothing and never will.
-    Cancelled,
-    /// It holds nothing any more, and nobody asked for that.
-    Lost {
-        /// The token of its grant.
-        token: FencingToken,
-        /// Why.
-        reason: LostReason,
-    },
-    /// No.
-    Rejected(Rejection),
 }
 
 /// Why a session is over.

@@ -7,10 +7,11 @@ use std::iter;
 use std::time::Duration;
 
 use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
+use super::claim::ClaimNode;
 use super::event::{Account, Extras, Place, Progress, Reclaim, Request, Wait};
-use super::lock::{ClaimNode, share};
 use super::request::{Live, State};
 use super::session::Outcome;
+use super::shape::share;
 use super::table::Due;
 use super::{Durable, LockTable, News, Past, Rejection, Snapshot};
 use crate::engine::seed::Seed;

@@ -10,11 +10,12 @@ use std::mem;
 use std::time::Duration;
 
 use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
+use super::claim::ClaimNode;
 use super::event::{Place, Request, Wait};
-use super::lock::{ClaimNode, Shape};
 use super::owner::Hold;
 use super::request::{Live, State};
 use super::session::{Outcome, Session};
+use super::shape::Shape;
 use super::{Happening, LockTable, News, Rejection};
 use crate::types::{Claim, FencingToken, LockName, Mode, RequestId, SessionId};
 

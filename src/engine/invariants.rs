@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::LockTable;
 use super::arena::{ClaimKey, LockKey, RequestKey};
-use super::away::Moving;
-use super::forfeit::{AfterRecord, RECORDS_MAX};
-use super::lock::{Shape, share};
 use super::owner::REQUESTS_LOOKED_THROUGH_MAX;
-use super::queue::Presence;
+use super::records::{AfterRecord, RECORDS_MAX};
 use super::request::State;
+use super::session::{Moving, Presence};
+use super::shape::{Shape, share};
 use super::table::Due;
 use crate::types::{Mode, Origin, OwnerId};
 

@@ -1,23 +1,23 @@
-//! Locks in use, and the claims that hold them or wait for them.
+//! Locks in use, found by name.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
-use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use super::arena::{
-    Arena, Chain, ClaimKey, Linked, Links, LockKey, QueueKey, RequestKey, is_mostly_empty,
-};
-use super::delay::Delay;
-use super::image::sorted;
+use super::arena::{Arena, Chain, ClaimKey, LockKey, QueueKey, is_mostly_empty};
+use super::claim::{ClaimArena, ClaimNode};
 use super::owner::Hold;
-use super::queue::{Entangled, NOBODY, Presence, ServiceQueue, WaiterFlags};
+use super::pause::Delay;
+use super::queue::{NOBODY, ServiceQueue, WaiterFlags};
 use super::request::Requests;
 use super::row::{self, Marks};
+use super::session::Presence;
+use super::shape::{Shape, fits, held_share};
+use super::sorted;
 use crate::engine::seed::Seed;
 use crate::types::{FencingToken, LockName, Mode};
 
@@ -51,138 +51,6 @@ pub(super) struct Lock {
     /// Whether its holders are so many that some of them are marked, in `Locks::marks`.
     is_marked: bool,
 }
-
-/// What a lock is used as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Shape {
-    /// Held by one, or shared.
-    Plain,
-    /// A number of permits.
-    Semaphore { of: NonZeroU32 },
-}
-
-/// Room for as many shared holders as there can be requests, and for one exclusive one.
-const PLAIN_CAPACITY: u32 = u32::MAX;
-
-impl Shape {
-    /// What a claim in this mode makes of a lock.
-    pub(super) fn of(mode: Mode) -> Self {
-        match mode {
-            Mode::Exclusive | Mode::Shared => Self::Plain,
-            Mode::Permits { of, .. } => {
-                NonZeroU32::new(of).map_or(Self::Plain, |of| Self::Semaphore { of })
-            }
-        }
-    }
-
-    /// How many permits there are; none: it is a plain lock.
-    pub(super) fn permits(self) -> Option<u32> {
-        match self {
-            Self::Plain => None,
-            Self::Semaphore { of } => Some(of.get()),
-        }
-    }
-
-    /// How much there is to share.
-    pub(super) fn capacity(self) -> u64 {
-        match self {
-            Self::Plain => PLAIN_CAPACITY.into(),
-            Self::Semaphore { of } => of.get().into(),
-        }
-    }
-}
-
-/// How much of a lock's capacity a holder in this mode has. That is all there is to modes:
-/// exclusive takes everything, shared next to nothing, permits what they say.
-pub(super) fn share(mode: Mode) -> u64 {
-    held_share(mode).into()
-}
-
-/// The same, as it is kept: what fits together fits into this as well.
-fn held_share(mode: Mode) -> u32 {
-    match mode {
-        Mode::Exclusive => PLAIN_CAPACITY,
-        Mode::Shared => 1,
-        Mode::Permits { take, .. } => take,
-    }
-}
-
-/// Whether a holder in `mode` can join others who have so much of a lock, and use it as `shape`: who
-/// uses it as something else has it alone (rule R4).
-pub(super) fn fits(mode: Mode, shape: Shape, taken: u64) -> bool {
-    let wanted = Shape::of(mode);
-    taken + share(mode) <= wanted.capacity() && (taken == 0 || shape == wanted)
-}
-
-/// One claim of a live request: in the queue of its lock, or among its holders.
-#[derive(Debug, Serialize, Deserialize)]
-#[cfg_attr(test, derive(Clone))]
-pub(super) struct ClaimNode {
-    /// The lock.
-    pub(super) lock: LockKey,
-    /// The request.
-    pub(super) request: RequestKey,
-    /// How the lock is wanted or held.
-    pub(super) mode: Mode,
-    /// Its last known place in the queue, from 1; 0 when it has none.
-    pub(super) place: u32,
-    /// The next claim of the same request.
-    pub(super) sibling: Option<ClaimKey>,
-    /// Its neighbours in the queue or among the holders.
-    lock_links: Links<ClaimKey>,
-    /// Its neighbours among the entangled in the queue.
-    entangled_links: Links<ClaimKey>,
-}
-
-impl ClaimNode {
-    pub(super) fn new(lock: LockKey, request: RequestKey, mode: Mode) -> Self {
-        let (lock_links, entangled_links) = (Links::NONE, Links::NONE);
-        Self { lock, request, mode, place: 0, sibling: None, lock_links, entangled_links }
-    }
-
-    /// Whether it is in its lock's queue.
-    pub(super) fn is_queued(&self) -> bool {
-        self.place != 0
-    }
-
-    /// Who comes after it in the queue or among the holders.
-    pub(super) fn next(&self) -> Option<ClaimKey> {
-        self.lock_links.next()
-    }
-
-    /// Who comes before it in the queue or among the holders.
-    pub(super) fn prev(&self) -> Option<ClaimKey> {
-        self.lock_links.prev()
-    }
-
-    /// Who of the entangled comes after it in the queue, if it is one of them.
-    pub(super) fn next_entangled(&self) -> Option<ClaimKey> {
-        self.entangled_links.next()
-    }
-}
-
-impl Linked<ClaimKey, Entangled> for ClaimNode {
-    fn links(&self) -> &Links<ClaimKey> {
-        &self.entangled_links
-    }
-
-    fn links_mut(&mut self) -> &mut Links<ClaimKey> {
-        &mut self.entangled_links
-    }
-}
-
-impl Linked<ClaimKey> for ClaimNode {
-    fn links(&self) -> &Links<ClaimKey> {
-        &self.lock_links
-    }
-
-    fn links_mut(&mut self) -> &mut Links<ClaimKey> {
-        &mut self.lock_links
-    }
-}
-
-/// Claims by key.
-pub(super) type ClaimArena = Arena<ClaimKey, ClaimNode>;
 
 impl Lock {
     /// Whether a holder in `mode` could join the holders there are.

@@ -4,7 +4,7 @@
 //! order*. A request that can be granted when it comes is granted. Otherwise it waits in the queue
 //! of every lock it claims (FIFO). When something leaves a lock, its queue is served from the head,
 //! until a request has to go on waiting. Nothing overtakes, so nothing starves. Only a disconnected
-//! waiter (*away*) is passed over until it is back (`away.rs`).
+//! waiter (*away*) is passed over until it is back (`passing.rs`).
 //!
 //! ```text
 //!   Event ──▶ ┌───────────────────────────────────────────────────┐ ──▶ Effects
@@ -35,6 +35,8 @@ mod attach;
 mod audience;
 mod away;
 mod began;
+mod catch_up;
+mod claim;
 mod convert;
 mod deadlock;
 mod deferred;
@@ -44,20 +46,27 @@ mod event;
 mod forfeit;
 mod grace;
 mod grant;
+mod holdings;
 mod image;
 #[cfg(test)]
 mod invariants;
 mod lock;
 mod owner;
+mod passing;
+mod pause;
 mod place;
 mod queue;
+mod records;
 mod rejection;
 mod request;
+mod request_event;
 mod revoke;
 mod row;
 mod seed;
 mod session;
+mod shape;
 mod snapshot;
+mod sorted;
 mod supersede;
 mod table;
 mod tally;
@@ -66,18 +75,19 @@ mod tests;
 mod tokens;
 mod view;
 
-pub use audience::{Happened, LONG_TENURE, Listening, Tenure};
 pub use deadlock::STEPS_MAX;
 pub use deferred::SLICE_STEPS_MAX;
-pub use delay::Pause;
-pub use effect::{Effect, EndReason, Forfeit, Happening, News, Standing};
+pub use effect::{Effect, EndReason, Forfeit, Standing};
 pub use event::{
     Account, Attach, Command, Event, Extras, Place, Progress, Reclaim, Request, Run, Supersede,
     Wait,
 };
-pub use forfeit::{RECORDS_MAX, REVOCATIONS_WAITING_MAX};
+pub use forfeit::REVOCATIONS_WAITING_MAX;
+pub use pause::Pause;
 pub use place::PLACES_TOLD_MAX;
+pub use records::RECORDS_MAX;
 pub use rejection::{CYCLE_TOLD_MAX, CycleLink, Rejection};
+pub use request_event::{Happened, Happening, LONG_TENURE, Listening, News, Tenure};
 pub use seed::Seed;
 pub use snapshot::Snapshot;
 pub use table::{Counts, HEARTBEAT, LockTable};

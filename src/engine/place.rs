@@ -4,10 +4,11 @@
 use std::mem;
 
 use super::arena::{LockKey, RequestKey};
-use super::lock::ClaimNode;
-use super::queue::{Presence, WaiterFlags};
+use super::claim::ClaimNode;
+use super::queue::WaiterFlags;
 use super::request::{Live, Rank, State};
 use super::session::Outcome;
+use super::session::Presence;
 use super::table::Due;
 use super::{LockTable, News, Rejection};
 use crate::types::{Ticket, Timestamp};

@@ -4,24 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::arena::ClaimKey;
 use super::away::Away;
-use super::lock::{ClaimArena, ClaimNode, Shape, share};
+use super::claim::{ClaimArena, ClaimNode, Entangled};
 use super::request::{Rank, Requests};
 use super::row::Row;
-
-/// The row of those in a queue who may make others wait for something else than this lock: requests
-/// with other claims, or of an owner with other requests. All others are of no interest when it is
-/// asked who waits for whom, and a queue may be long.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Entangled;
-
-/// Whether a session has a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Presence {
-    /// It has.
-    Present,
-    /// It has none: it keeps its places, and is granted nothing (rule S8).
-    Away,
-}
+use super::session::Presence;
+use super::shape::{Shape, share};
 
 /// What a queue has to know of a claim's request.
 #[derive(Clone, Copy, Debug)]

@@ -12,9 +12,9 @@ use hashbrown::HashTable;
 use super::arena::{
     Arena, ClaimKey, Linked, Links, OwnerKey, RequestKey, SessionKey, is_mostly_empty,
 };
-use super::delay::Keep;
 use super::event::{Progress, Supersede};
 use super::owner::ByOwner;
+use super::pause::Keep;
 use crate::engine::seed::Seed;
 use crate::types::{FencingToken, Note, RequestId, Ticket, Timestamp};
 

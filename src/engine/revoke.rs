@@ -2,7 +2,7 @@
 
 use super::arena::RequestKey;
 use super::delay::Parting;
-use super::forfeit::AfterRecord;
+use super::records::AfterRecord;
 use super::request::State;
 use super::session::Outcome;
 use super::{Effect, Forfeit, LockTable, News, Rejection};

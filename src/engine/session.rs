@@ -9,9 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::arena::{Arena, RequestKey, SessionKey, is_mostly_empty};
-use super::away::Moving;
 use super::event::Command;
-use super::queue::Presence;
 use super::row::Row;
 use super::{EndReason, News, Rejection};
 use crate::engine::seed::Seed;
@@ -72,6 +70,26 @@ pub(super) struct Session {
     /// Its grants are counted instead of told, and so many were; none: they are told.
     #[serde(skip)]
     pub(super) untold: Option<u64>,
+}
+
+/// Whether a session has a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It has.
+    Present,
+    /// It has none: it keeps its places, and is granted nothing (rule S8).
+    Away,
+}
+
+/// Whether a session's going or coming is yet to be noted in queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Moving {
+    /// It is noted.
+    No,
+    /// It is being noted.
+    Once,
+    /// It went or came again meanwhile.
+    Again,
 }
 
 /// How a request ended, for whoever asks again.

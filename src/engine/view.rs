@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use super::LockTable;
 use super::arena::ClaimKey;
-use super::delay::Pause;
-use super::lock::{ClaimNode, Lock};
+use super::claim::ClaimNode;
+use super::lock::Lock;
+use super::pause::Pause;
 use super::request::State;
 use super::session::Session;
 use crate::types::{

@@ -3,12 +3,13 @@
 use proptest::prelude::*;
 
 use super::super::arena::Arena;
-use super::super::queue::{Presence, ServiceQueue, WaiterFlags};
+use super::super::queue::{ServiceQueue, WaiterFlags};
 use super::super::request::{Live, State};
 use super::*;
 use crate::engine::Progress;
 use crate::engine::seed::Seed;
-use crate::types::{Mode, Ticket, Timestamp};
+use crate::engine::session::Presence;
+use crate::types::{Mode, RequestId, Ticket, Timestamp};
 
 const PLACES: u64 = 24;
 

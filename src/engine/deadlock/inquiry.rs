@@ -5,7 +5,8 @@ use std::collections::{HashMap, VecDeque};
 
 use super::super::LockTable;
 use super::super::arena::{ClaimKey, LockKey, OwnerKey, RequestKey};
-use super::super::lock::{ClaimNode, Shape, fits, share};
+use super::super::claim::ClaimNode;
+use super::super::shape::{Shape, fits, share};
 use super::STEPS_MAX;
 use crate::engine::seed::Seed;
 use crate::types::Mode;

@@ -20,11 +20,11 @@
 //! it all. Beyond that the request waits.
 //!
 //! A disconnected waiter counts as waiting at its place, because it may return. Passing it over
-//! closes no cycle: only an owner that waits for nothing else does so (`away.rs`), and it gives
+//! closes no cycle: only an owner that waits for nothing else does so (`passing.rs`), and it gives
 //! everything back.
 //!
 //! In a grace period, holders and waiters return one by one, and nothing is decided. After it all
-//! are asked about, the latest first, a slice at a time (`deferred.rs`). Some may then be in no
+//! are asked about, the latest first, a slice at a time (`catch_up.rs`). Some may then be in no
 //! cycle themselves, but wait for one. They are left over too, but nobody has to be told for their
 //! sake.
 
@@ -35,8 +35,9 @@ mod tests;
 
 use self::inquiry::Inquiry;
 use super::arena::{LockKey, OwnerKey, RequestKey};
-use super::lock::{ClaimNode, Shape, fits, share};
+use super::claim::ClaimNode;
 use super::request::State;
+use super::shape::{Shape, fits, share};
 use super::{CycleLink, LockTable, Rejection};
 use crate::types::FencingToken;
 

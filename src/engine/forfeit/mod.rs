@@ -11,61 +11,14 @@
 //! reclaimed. Exclusion is as before. A crash in that time costs the holds that are older than
 //! that.
 
-use serde::{Deserialize, Serialize};
-
 use super::arena::SessionKey;
 use super::delay::Parting;
+use super::records::{AfterRecord, PendingForfeit, RECORDS_MAX, Record};
 use super::{Effect, Forfeit, LockTable};
-use crate::types::{ConnectionId, FencingToken, LockName, Timestamp};
+use crate::types::{ConnectionId, FencingToken, Timestamp};
 
-/// Most records at a time: more than there can be sessions by default, so that all may end at once.
-pub const RECORDS_MAX: usize = 1 << 17;
 /// No revocation is added to so much that waits for the disk already.
 pub const REVOCATIONS_WAITING_MAX: usize = 1 << 14;
-
-/// Of a record, or of those that earlier runs left: what is to be known once it is on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
-    /// Until when it may be of use.
-    pub(super) useful_until: Timestamp,
-    /// Its number, or the last of theirs.
-    number: u64,
-    /// No grant that it is about has a greater token.
-    up_to: FencingToken,
-    /// How many they are.
-    pub(super) count: usize,
-}
-
-/// A forfeit on its way to the disk.
-#[derive(Debug, Serialize, Deserialize)]
-#[cfg_attr(test, derive(Clone))]
-pub(super) struct PendingForfeit {
-    /// What is written down.
-    pub(super) forfeit: Forfeit,
-    /// What is to happen then.
-    pub(super) then: AfterRecord,
-}
-
-/// What is to happen when it is on record.
-#[derive(Debug, Serialize, Deserialize)]
-#[cfg_attr(test, derive(Clone))]
-pub(super) enum AfterRecord {
-    /// Nothing yet: another record of the same end follows.
-    Nothing,
-    /// What the session held passes on.
-    Session(SessionKey),
-    /// A grant is revoked.
-    Revoke {
-        /// Who is to be answered.
-        connection: ConnectionId,
-        /// Comes back in the answer.
-        query_id: u64,
-        /// The lock.
-        name: LockName,
-        /// The token of the grant.
-        token: FencingToken,
-    },
-}
 
 impl LockTable {
     /// Has a forfeit written down, and something done then.

@@ -10,10 +10,11 @@ use serde::ser::{SerializeSeq, SerializeStruct};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::arena::RequestKey;
-use super::delay::{Delay, Parting, Pause};
+use super::claim::ClaimNode;
+use super::delay::Parting;
 use super::event::{Extras, Progress, Request, Supersede, Wait};
-use super::forfeit::AfterRecord;
-use super::lock::ClaimNode;
+use super::pause::{Delay, Pause};
+use super::records::AfterRecord;
 use super::request::{More, State};
 use super::session::{Opening, Outcome, Session};
 use super::{Forfeit, LockTable};

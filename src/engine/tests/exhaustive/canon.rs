@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::client::{Client, Stand, Word};
 use super::world::World;
-use crate::engine::forfeit::AfterRecord;
+use crate::engine::records::AfterRecord;
 use crate::engine::request::State;
 use crate::engine::session::{Outcome, Session};
 use crate::engine::{Attach, Command, Event, Forfeit, News, Place};

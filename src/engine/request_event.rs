@@ -1,0 +1,117 @@
+//! Events of requests: what their clients are told, and what those hear who listen.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::rejection::Rejection;
+use crate::types::{Claim, FencingToken, Identity, LostReason, RequestId, SessionId, Ticket};
+
+/// The kinds of events of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It holds its locks.
+    Granted {
+        /// Greater than that of any grant before.
+        token: FencingToken,
+    },
+    /// It waits.
+    Queued {
+        /// Its place, 1 for the next in line.
+        position: u32,
+        /// What keeps its place over a crash.
+        ticket: Ticket,
+    },
+    /// It holds nothing any more, as asked.
+    Released,
+    /// It is given up: it holds nothing and never will.
+    Cancelled,
+    /// It holds nothing any more, and nobody asked for that.
+    Lost {
+        /// The token of its grant.
+        token: FencingToken,
+        /// Why.
+        reason: LostReason,
+    },
+    /// No.
+    Rejected(Rejection),
+}
+
+/// What happened to a request, for those who listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Happening {
+    /// It came.
+    Requested,
+    /// It waits.
+    Queued {
+        /// Its place, 1 for the next in line.
+        position: u32,
+    },
+    /// It holds its locks.
+    Granted {
+        /// The token.
+        token: FencingToken,
+    },
+    /// It gave its locks back, or its session said goodbye.
+    Released {
+        /// The token.
+        token: FencingToken,
+    },
+    /// It was given up.
+    Cancelled,
+    /// It holds its locks no more, and nobody asked for that.
+    Lost {
+        /// The token.
+        token: FencingToken,
+        /// Why.
+        reason: LostReason,
+    },
+    /// It was answered *no*.
+    Rejected(Rejection),
+}
+
+/// What those hear who listen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Listening {
+    /// Nobody listens.
+    #[default]
+    Nothing,
+    /// Of grants and of their ends: of each that is not [hushed](super::LockTable::hush), and of the end of
+    /// each that was long.
+    Tenures,
+    /// Of all that happens to requests.
+    Everything,
+}
+
+/// Whoever has held something for so long is told of, however much its session is granted: such
+/// tenures cannot be many, and they are those that somebody asks about later.
+pub const LONG_TENURE: Duration = Duration::from_secs(1);
+
+/// Something that happened to a request, for those who listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happened {
+    /// Whose request.
+    pub session: SessionId,
+    /// Who that is.
+    pub identity: Identity,
+    /// Where its latest connection comes from, for the log.
+    pub peer: Option<SocketAddr>,
+    /// Which request.
+    pub request: RequestId,
+    /// What it claims.
+    pub claims: Vec<Claim>,
+    /// What happened.
+    pub what: Happening,
+    /// The tenure that began or ended with it, if one did.
+    pub tenure: Option<Tenure>,
+}
+
+/// For how long a request held its locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tenure {
+    /// The token of its grant.
+    pub token: FencingToken,
+    /// How long it has lasted; nothing if it has just begun.
+    pub lasted: Duration,
+    /// Whether those hear of it who listen to tenures only.
+    pub is_noted: bool,
+}
