@@ -10,7 +10,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use common::{CHUNK, World};
-use coordinator::engine::{Event, Wait};
+use coordinator::engine::Event;
+use coordinator::types::Wait;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const MILLION: usize = 1_000_000;

@@ -16,8 +16,10 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use common::{CHUNK, World};
-use coordinator::engine::{Command, Effect, Event, News, Progress, Request, Wait};
-use coordinator::types::{self, Claims, FencingToken, LockName, Note, OwnerId, RequestId, Seal};
+use coordinator::engine::{Command, Effect, Event, News, Progress, Request};
+use coordinator::types::{
+    self, Claims, FencingToken, LockName, Note, OwnerId, RequestId, Seal, Wait,
+};
 use coordinator::wire::{
     self, ClientMessage, Mode, RawClaim, ServerCodec, ServerMessage, Wait as WireWait, encode_frame,
 };

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use coordinator::engine::{
     Attach, Command, Durable, Effect, Event, LockTable, Past, Progress, Request, Seed, Snapshot,
-    Start, Wait,
+    Start,
 };
 use coordinator::types::{
     Claim, Claims, ConnectionId, Epoch, FencingToken, Identity, Limits, LockName, Mode, Note,
-    OwnerId, RequestId, SessionId, Timestamp, Ttl,
+    OwnerId, RequestId, SessionId, Timestamp, Ttl, Wait,
 };
 
 /// How many pairs are made at a time: few enough that their events stay in a near cache.

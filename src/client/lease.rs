@@ -97,7 +97,7 @@ impl Lease {
 
 /// How sure a client is of its lease at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
+pub(super) enum Belief {
     /// Answers come.
     Sure,
     /// No answer for two thirds of the ttl, or no connection; the server still keeps the session,
@@ -135,15 +135,15 @@ impl LeaseCell {
     }
 
     /// How sure the client may be at `now`.
-    pub(super) fn standing(&self, now: Timestamp) -> Standing {
+    pub(super) fn standing(&self, now: Timestamp) -> Belief {
         if now >= self.believed_until() {
-            Standing::Lapsed
+            Belief::Lapsed
         } else if self.away.load(Ordering::Acquire)
             || now.as_micros() >= self.doubtful_from.load(Ordering::Acquire)
         {
-            Standing::Doubtful
+            Belief::Doubtful
         } else {
-            Standing::Sure
+            Belief::Sure
         }
     }
 }
@@ -174,20 +174,20 @@ mod tests {
     #[test]
     fn a_lease_goes_from_sure_to_doubtful_to_lapsed() {
         let cell = LeaseCell::default();
-        assert_eq!(cell.standing(at(0)), Standing::Lapsed);
+        assert_eq!(cell.standing(at(0)), Belief::Lapsed);
         cell.publish(&Lease::new(at(0), Ttl::default()), false);
-        assert_eq!(cell.standing(at(6_666)), Standing::Sure);
-        assert_eq!(cell.standing(at(6_667)), Standing::Doubtful);
-        assert_eq!(cell.standing(at(9_749)), Standing::Doubtful);
-        assert_eq!(cell.standing(at(9_750)), Standing::Lapsed);
+        assert_eq!(cell.standing(at(6_666)), Belief::Sure);
+        assert_eq!(cell.standing(at(6_667)), Belief::Doubtful);
+        assert_eq!(cell.standing(at(9_749)), Belief::Doubtful);
+        assert_eq!(cell.standing(at(9_750)), Belief::Lapsed);
     }
 
     #[test]
     fn a_lease_without_a_connection_is_doubtful_from_the_start() {
         let cell = LeaseCell::default();
         cell.publish(&Lease::new(at(0), Ttl::default()), true);
-        assert_eq!(cell.standing(at(0)), Standing::Doubtful);
-        assert_eq!(cell.standing(at(9_750)), Standing::Lapsed);
+        assert_eq!(cell.standing(at(0)), Belief::Doubtful);
+        assert_eq!(cell.standing(at(9_750)), Belief::Lapsed);
     }
 
     #[test]

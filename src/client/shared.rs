@@ -13,7 +13,7 @@ use crate::wire::ServerMessage;
 
 use super::core::{Ask, Look, Rejection, Welcome, message_name};
 use super::error::{Error, closed_by_server};
-use super::lease::{LeaseCell, Standing};
+use super::lease::{Belief, LeaseCell};
 use super::process::{Own, Process};
 use super::session_event::SessionEvent;
 use super::within::within;
@@ -354,13 +354,13 @@ impl Hold {
     }
 
     /// How sure its owner may be, now, if it has not ended.
-    pub(super) fn standing(&self, shared: &Shared) -> Standing {
+    pub(super) fn standing(&self, shared: &Shared) -> Belief {
         let now = shared.now();
         // The lease first: who sees it longer sees what was said about this before that.
         let lease = shared.lease.standing(now);
         match self.doubted_until() {
-            Some(until) if now >= until => Standing::Lapsed,
-            Some(_) => lease.max(Standing::Doubtful),
+            Some(until) if now >= until => Belief::Lapsed,
+            Some(_) => lease.max(Belief::Doubtful),
             None => lease,
         }
     }
@@ -389,7 +389,7 @@ impl Hold {
         // Before the outcome: who sees a longer lease sees what was lost before that.
         let standing = self.standing(shared);
         match self.outcome.load(Ordering::Acquire) {
-            OUTCOME_NONE if standing == Standing::Lapsed => {
+            OUTCOME_NONE if standing == Belief::Lapsed => {
                 self.lose(LostReason::Expired);
                 false
             }

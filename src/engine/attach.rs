@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use super::arena::SessionKey;
 use super::event::{Attach, Command};
 use super::session::{Opening, Session};
-use super::{Effect, EndReason, Forfeit, LockTable, News, Rejection, Standing};
-use crate::types::{ConnectionId, Generation, Origin, Ttl};
+use super::{Effect, EndReason, Forfeit, LockTable, News, Rejection};
+use crate::types::{ConnectionId, Generation, Origin, Standing, Ttl};
 
 /// So much may a client say before it is welcome; one that says more is sent away.
 const UNHEARD_MAX: usize = 256;

@@ -1,14 +1,12 @@
 //! The outputs of the engine: everything that it wants done.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use super::Durable;
 use super::rejection::Rejection;
 use super::request_event::{Happened, News};
 use crate::types::{
-    ConnectionId, FencingToken, Generation, Identity, LockName, RequestId, SessionId, Ttl,
+    ConnectionId, FencingToken, Generation, Identity, LockName, RequestId, SessionId, Standing, Ttl,
 };
 
 /// Something for the shell to do, in the order in which the engine says it.
@@ -121,21 +119,6 @@ pub enum Effect {
     /// Something happened to a request. Said only while somebody listens, see
     /// [`LockTable::listen`](super::LockTable::listen).
     Happened(Box<Happened>),
-}
-
-/// The state, at the coordinator, of the session that a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It is new.
-    Opened,
-    /// Everything: it holds and awaits what it did.
-    Resumed,
-    /// Nothing but that it was: the coordinator has crashed, and what the session held is to be
-    /// reclaimed within this time (rule G2).
-    Reopened {
-        /// What is left of the grace period.
-        grace: Duration,
-    },
 }
 
 /// What a crash must not revive.

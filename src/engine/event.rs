@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Durable, Rejection};
 use crate::types::{
     Claims, ConnectionId, Epoch, FencingToken, Generation, Identity, Limits, LockName, Note,
-    OwnerId, RequestId, SessionId, Ticket, Timestamp, Ttl,
+    OwnerId, RequestId, SessionId, Ticket, Timestamp, Ttl, Wait,
 };
 
 /// Something that happened, for [`LockTable::handle`](super::LockTable::handle).
@@ -270,17 +270,6 @@ pub struct Account {
     pub held: Vec<(RequestId, FencingToken)>,
     /// Requests whose answer it waits for.
     pub waiting: Vec<RequestId>,
-}
-
-/// How long a request waits that cannot be granted at once (rule R6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Wait {
-    /// Wait until it can.
-    Forever,
-    /// Wait so long.
-    AtMost(Duration),
-    /// Reject it.
-    Never,
 }
 
 /// Whether a request's place in the queue is told (rule R9).

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
 use super::claim::ClaimNode;
-use super::event::{Account, Extras, Place, Progress, Reclaim, Request, Wait};
+use super::event::{Account, Extras, Place, Progress, Reclaim, Request};
 use super::request::{Live, State};
 use super::session::Outcome;
 use super::shape::share;
@@ -16,7 +16,7 @@ use super::table::Due;
 use super::{Durable, LockTable, News, Past, Rejection, Snapshot};
 use crate::engine::seed::Seed;
 use crate::types::{
-    Epoch, FencingToken, LostReason, Mode, RequestId, TTL_MAX, Ticket, Timestamp, Ttl, lease,
+    Epoch, FencingToken, LostReason, Mode, RequestId, TTL_MAX, Ticket, Timestamp, Ttl, Wait, lease,
 };
 
 /// So many holders are counted for a reclaim at most, from either end. With more in its way that would

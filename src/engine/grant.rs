@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
 use super::claim::ClaimNode;
-use super::event::{Place, Request, Wait};
+use super::event::{Place, Request};
 use super::owner::Hold;
 use super::request::{Live, State};
 use super::session::{Outcome, Session};
 use super::shape::Shape;
 use super::{Happening, LockTable, News, Rejection};
-use crate::types::{Claim, FencingToken, LockName, Mode, RequestId, SessionId};
+use crate::types::{Claim, FencingToken, LockName, Mode, RequestId, SessionId, Wait};
 
 impl LockTable {
     /// Takes a request in: it is granted, waits or is rejected, and that is told (rules R1 to R6).

@@ -77,10 +77,9 @@ mod view;
 
 pub use deadlock::STEPS_MAX;
 pub use deferred::SLICE_STEPS_MAX;
-pub use effect::{Effect, EndReason, Forfeit, Standing};
+pub use effect::{Effect, EndReason, Forfeit};
 pub use event::{
     Account, Attach, Command, Event, Extras, Place, Progress, Reclaim, Request, Run, Supersede,
-    Wait,
 };
 pub use forfeit::REVOCATIONS_WAITING_MAX;
 pub use pause::Pause;

@@ -14,13 +14,13 @@ use log::{Level, debug, info, log_enabled, warn};
 
 use crate::engine::{
     Account, CYCLE_TOLD_MAX, Command, Counts, CycleLink, EndReason, Event, Happened, Happening,
-    Listening, Rejection, Standing, Tenure,
+    Listening, Rejection, Tenure,
 };
 use crate::server::desk::render;
 use crate::server::fields::{self, Fields};
 use crate::types::{
     Claim, ConnectionId, Epoch, FencingToken, Generation, Identity, LockName, OwnerId, RequestId,
-    SessionId, Ttl,
+    SessionId, Standing, Ttl,
 };
 use crate::wire::ServerStatus;
 

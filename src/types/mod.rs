@@ -15,8 +15,10 @@ pub mod lease;
 mod limits;
 mod origin;
 mod secret;
+mod standing;
 mod text;
 mod time;
+mod wait;
 
 pub use claim::{CLAIMS_MAX, Claim, ClaimError, Claims, ClaimsError, Mode, PermitsError, RawClaim};
 pub use code::{GoodbyeCode, LostReason, RejectionCode};
@@ -29,6 +31,7 @@ pub use ids::{
 pub use limits::Limits;
 pub use origin::Origin;
 pub use secret::{Seal, Secret};
+pub use standing::Standing;
 pub use text::{
     IDENTITY_LEN_MAX, Identity, LOCK_NAME_LEN_MAX, LockName, NOTE_LEN_MAX, Note, TextError,
 };
@@ -36,3 +39,4 @@ pub use time::{
     AT_LEAST_MAX, LOCK_DELAY_MAX, TTL_DEFAULT, TTL_MAX, TTL_MAX_DEFAULT, TTL_MIN, Timestamp, Ttl,
     TtlError,
 };
+pub use wait::Wait;

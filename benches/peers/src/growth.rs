@@ -125,7 +125,7 @@ async fn measure(case: Case, options: &Options) -> Result<Value, Failure> {
             options.stored
         }
         Case::Deadlines => {
-            queue_up(&mut fillers, options.stored, Wait::Timeout { ms: DAY_MS }).await?;
+            queue_up(&mut fillers, options.stored, Wait::millis(DAY_MS)).await?;
             options.stored
         }
     };

@@ -4,12 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::types::{FencingToken, LockName, LostReason, Mode};
+use crate::types::{FencingToken, LockName, LostReason, Mode, Wait};
 
 use super::super as client;
 use super::{Background, Error};
 use crate::client::session::convert::convert;
-use crate::client::session::terms::Patience;
 use client::HoldState;
 
 /// A lock that is held; see [`crate::LockGuard`].
@@ -92,7 +91,7 @@ impl LockGuard {
     /// Wants to hold alone what is held together with others; [`Upgrade::acquire`] asks. See
     /// [`crate::LockGuard::upgrade`].
     pub fn upgrade(self) -> Upgrade {
-        Upgrade { guard: self, patience: Patience::Forever }
+        Upgrade { guard: self, wait: Wait::Forever }
     }
 
     /// Lets other shared holders in to what is held alone.
@@ -137,20 +136,20 @@ pub struct Upgrade {
     /// What is held meanwhile.
     guard: LockGuard,
     /// How long to wait for other holders.
-    patience: Patience,
+    wait: Wait,
 }
 
 #[allow(clippy::result_large_err, reason = "the guard comes back in it")]
 impl Upgrade {
     /// Waits this long at most for the other holders; zero is not to wait.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.patience = Patience::at_most(timeout);
+        self.wait = Wait::at_most(timeout);
         self
     }
 
     /// Does not wait; if there are other holders, [`Error::Busy`].
     pub fn nonblocking(mut self) -> Self {
-        self.patience = Patience::None;
+        self.wait = Wait::Never;
         self
     }
 
@@ -160,8 +159,8 @@ impl Upgrade {
     ///
     /// As for [`crate::LockGuard::upgrade`].
     pub fn acquire(self) -> Result<LockGuard, ConvertError> {
-        let patience = self.patience;
-        self.guard.convert(|guard| convert(guard, Mode::Exclusive, patience))
+        let wait = self.wait;
+        self.guard.convert(|guard| convert(guard, Mode::Exclusive, wait))
     }
 }
 

@@ -1,12 +1,14 @@
 //! Stories of holds that become others, and of what may come between.
 
+use std::time::Duration;
+
 use super::resume_tests::{account, asks, welcome_to};
 use super::tests::{Story, ask, at, goodbye, grant, granted, id, lost, queued, rejected, released};
 use super::*;
 use crate::types::{FencingToken, LostReason, OwnerId, RejectionCode, RequestId, Seal};
 use crate::wire::{self, ServerMessage, Standing, Wait};
 
-const GRACE: Standing = Standing::Reopened { grace_ms: 10_250 };
+const GRACE: Standing = Standing::Reopened { grace: Duration::from_millis(10_250) };
 
 /// What converts request 1.
 fn conversion(wait: Wait) -> Ask {
@@ -349,7 +351,7 @@ fn after_a_crash_a_hold_that_is_not_reclaimed_is_not_converted() {
 #[test]
 fn without_a_connection_nobody_can_know_whether_a_hold_was_converted() {
     // It may have been granted: then the account would free what we still believed in.
-    for wait in [Wait::Never, Wait::Timeout { ms: 1_000 }] {
+    for wait in [Wait::Never, Wait::millis(1_000)] {
         let mut story = Story::converting(wait);
         story.cut();
         // The first attempt fails, and the timeout passes.
@@ -359,7 +361,7 @@ fn without_a_connection_nobody_can_know_whether_a_hold_was_converted() {
         story.connects();
         story.hear(super::resume_tests::welcome(3, 3, Standing::Resumed));
         let again = match wait {
-            Wait::Timeout { .. } => Wait::Timeout { ms: 1 },
+            Wait::AtMost(_) => Wait::millis(1),
             other => other,
         };
         assert_eq!(story.sent(), [converts_1(again), account(2, &[(1, 7)], &[2])]);
@@ -373,13 +375,13 @@ fn without_a_connection_nobody_can_know_whether_a_hold_was_converted() {
 fn a_crash_says_nothing_of_a_conversion_whose_time_is_over() {
     // It may have been granted in time, and have let in others, who come back as well: then what is
     // held is no more than what it asked for.
-    let mut story = Story::converting(Wait::Timeout { ms: 1_000 });
+    let mut story = Story::converting(Wait::millis(1_000));
     story.cut();
     story.core.connection_lost(story.now);
     story.wait_until(2_000);
     story.connects();
     story.hear(super::resume_tests::welcome(3, 3, GRACE));
-    assert_eq!(story.sent(), [reclaims_1(), converts_1(Wait::Timeout { ms: 1 })]);
+    assert_eq!(story.sent(), [reclaims_1(), converts_1(Wait::millis(1))]);
     story.hear(grant(1, 7));
     story.hear(grant(2, 7));
     assert_eq!(story.told_else().last(), Some(&granted(2, 7)));
@@ -388,7 +390,7 @@ fn a_crash_says_nothing_of_a_conversion_whose_time_is_over() {
 
 #[test]
 fn without_a_connection_a_conversion_ends_with_the_lease() {
-    let mut story = Story::converting(Wait::Timeout { ms: 1_000 });
+    let mut story = Story::converting(Wait::millis(1_000));
     story.cut();
     story.wait_until(9_750);
     let reason = LostReason::Expired;

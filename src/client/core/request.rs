@@ -69,7 +69,7 @@ impl Request {
     /// A request that is made at `now`.
     pub(super) fn new(ask: Arc<Ask>, now: Timestamp) -> Self {
         let deadline = match ask.wait {
-            Wait::Timeout { ms } => Some(now.after(Duration::from_millis(ms))),
+            Wait::AtMost(timeout) => Some(now.after(timeout)),
             Wait::Forever | Wait::Never => None,
         };
         Self { ask, deadline, ticket: None, state: State::Waiting }
@@ -100,10 +100,7 @@ impl Request {
         } = *self.ask;
         let (note, claims) = (note.clone(), claims.clone());
         let wait = match self.deadline {
-            Some(deadline) => {
-                let left = deadline.since(now).as_micros().div_ceil(1_000).max(1);
-                Wait::Timeout { ms: u64::try_from(left).unwrap_or(u64::MAX) }
-            }
+            Some(deadline) => Wait::AtMost(deadline.since(now).max(Duration::from_millis(1))),
             None => wait,
         };
         let ticket = self.ticket;

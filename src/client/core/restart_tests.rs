@@ -1,5 +1,7 @@
 //! Stories of a client that comes back to a coordinator which has restarted, or does not know it.
 
+use std::time::Duration;
+
 use super::resume_tests::{account, asks, waiting_at_most, welcome, welcome_to};
 use super::tests::{Story, ask, at, goodbye, grant, granted, id, lost, queued, rejected, released};
 use super::*;
@@ -8,7 +10,7 @@ use crate::types::{
 };
 use crate::wire::{self, Attach, Extra, ServerMessage, Standing, Ticket, Wait};
 
-const GRACE: Standing = Standing::Reopened { grace_ms: 10_250 };
+const GRACE: Standing = Standing::Reopened { grace: Duration::from_millis(10_250) };
 
 fn refused(code: RejectionCode) -> ServerMessage {
     let (rejection, message) = (code.number(), String::new());
@@ -109,7 +111,7 @@ fn after_a_crash_holds_are_reclaimed_and_requests_repeated_with_their_tickets() 
         reclaim(1, 7),
         asks(2, Wait::Forever, ticket),
         reclaim(3, 8),
-        asks(4, Wait::Timeout { ms: 500 }, None),
+        asks(4, Wait::millis(500), None),
     ];
     assert_eq!(story.comes_back(4, 2, GRACE), expected);
     assert_eq!(story.told_else(), [doubted(1, 9_750), doubted(3, 9_750)]);

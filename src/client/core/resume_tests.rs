@@ -40,7 +40,7 @@ fn away(request: u64) -> Effect {
 }
 
 pub(super) fn waiting_at_most(ms: u64) -> Ask {
-    Ask { wait: Wait::Timeout { ms }, ..ask() }
+    Ask { wait: Wait::millis(ms), ..ask() }
 }
 
 fn trying() -> Ask {
@@ -287,7 +287,7 @@ fn what_is_asked_while_away_is_kept_and_said_later() {
     let expected = [
         ClientMessage::Release { request: RequestId(1), token: FencingToken(7) },
         asks(2, Wait::Forever, None),
-        asks(3, Wait::Timeout { ms: 4_000 }, None),
+        asks(3, Wait::millis(4_000), None),
         account(4, &[], &[2, 3]),
     ];
     assert_eq!(story.sent(), expected);

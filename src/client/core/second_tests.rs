@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::resume_tests::{account, asks, welcome, welcome_to};
 use super::tests::{Story, ask, at, goodbye, grant, granted, id};
 use super::*;
-use crate::client::lease::Standing;
+use crate::client::lease::Belief;
 use crate::types::{GoodbyeCode, RejectionCode, RequestId, Secret, SessionId};
 use crate::wire::{self, Attach, ServerMessage, Wait};
 
@@ -64,7 +64,7 @@ fn a_connection_that_is_forgotten_on_the_way_costs_a_holder_nothing() {
     let first = story.core.connection();
     let second = story.core.second_connection();
     assert_eq!(story.second_connects(), 2);
-    assert_eq!(story.standing(), Standing::Sure, "nobody is told before there is a reason");
+    assert_eq!(story.standing(), Belief::Sure, "nobody is told before there is a reason");
     story.wait_until(3_200);
     story.hear_second(resumed(2));
     assert_eq!(story.core.connection(), second);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::client::lease::{LeaseCell, Standing};
+use crate::client::lease::{Belief, LeaseCell};
 use crate::types::{
     Epoch, FencingToken, Generation, LostReason, OwnerId, RejectionCode, RequestId, Seal, Secret,
     SessionId,
@@ -98,7 +98,7 @@ impl Story {
         self.core.take_effects()
     }
 
-    pub(super) fn standing(&self) -> Standing {
+    pub(super) fn standing(&self) -> Belief {
         let cell = LeaseCell::default();
         cell.publish(self.core.lease().unwrap(), !self.core.is_open());
         cell.standing(self.now)
@@ -262,16 +262,16 @@ fn one_unanswered_keep_alive_is_no_loss() {
     story.hear(ServerMessage::KeptAlive { sequence: 2 });
     story.wait_until(14_749);
     assert_eq!(story.told(), []);
-    assert_eq!(story.standing(), Standing::Doubtful);
+    assert_eq!(story.standing(), Belief::Doubtful);
 }
 
 #[test]
 fn a_late_answer_prolongs_belief_from_when_its_keep_alive_was_sent() {
     let mut story = Story::holding();
     story.wait_until(9_000);
-    assert_eq!(story.standing(), Standing::Doubtful);
+    assert_eq!(story.standing(), Belief::Doubtful);
     story.hear(ServerMessage::KeptAlive { sequence: 1 });
-    assert_eq!(story.standing(), Standing::Sure);
+    assert_eq!(story.standing(), Belief::Sure);
     assert_eq!(story.core.lease().unwrap().believed_until(), at(2_500 + 9_750));
 }
 

@@ -76,7 +76,7 @@ async fn a_downgrade_keeps_the_token_and_can_be_upgraded_again() {
     assert_eq!(guard.token().number(), 7);
     let upgrade = tokio::spawn(guard.upgrade().timeout(Duration::from_secs(1)).into_future());
     let asked = conversion(&mut server).await;
-    assert_eq!(asked, (Some(RequestId(2)), vec![Mode::Exclusive], Wait::Timeout { ms: 1_000 }));
+    assert_eq!(asked, (Some(RequestId(2)), vec![Mode::Exclusive], Wait::millis(1_000)));
     server.say(&[grant(3, 8)]).await;
     assert_eq!(upgrade.await.unwrap().unwrap().token().number(), 8);
     assert_eq!(
@@ -269,7 +269,8 @@ async fn an_upgrade_outlives_its_connection_and_the_crash_of_its_server() {
     let upgrade = tokio::spawn(reader.await.unwrap().unwrap().upgrade().into_future());
     server.hear().await;
     drop(server);
-    let mut server = harbour.resumed(2, Standing::Reopened { grace_ms: 10_250 }).await;
+    let mut server =
+        harbour.resumed(2, Standing::Reopened { grace: Duration::from_millis(10_250) }).await;
     assert!(matches!(
         server.hear().await,
         ClientMessage::Reclaim(wire::Reclaim { request: RequestId(1), token: FencingToken(7), .. })

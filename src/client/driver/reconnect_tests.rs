@@ -11,7 +11,7 @@ use crate::client::HoldState;
 use crate::types::{FencingToken, GoodbyeCode, RejectionCode, RequestId, Seal, Secret, SessionId};
 use crate::wire::{self, Attach, ClientMessage, Held, ServerMessage, Standing};
 
-const GRACE: Standing = Standing::Reopened { grace_ms: 10_250 };
+const GRACE: Standing = Standing::Reopened { grace: Duration::from_millis(10_250) };
 
 fn account(to: u64, held: &[(u64, u64)], waiting: &[u64]) -> ClientMessage {
     let held = held

@@ -4,7 +4,7 @@ use tokio::sync::broadcast;
 
 use crate::client::core::Welcome;
 use crate::client::error::Error;
-use crate::client::lease::{Lease, Standing};
+use crate::client::lease::{Belief, Lease};
 use crate::client::session_event::SessionEvent;
 use crate::types::{FencingToken, LostReason, SessionId, Timestamp};
 
@@ -19,7 +19,7 @@ pub(super) struct Reporter {
     /// Whether there was a connection.
     is_open: bool,
     /// How sure the lease was; none while nobody wants to know.
-    standing: Option<Standing>,
+    standing: Option<Belief>,
     /// Whether the end was told.
     has_ended: bool,
 }
@@ -52,12 +52,12 @@ impl Reporter {
     }
 
     /// The lease is as sure as that.
-    fn stands(&mut self, standing: Standing) {
+    fn stands(&mut self, standing: Belief) {
         match (self.standing.replace(standing), standing) {
-            (Some(Standing::Sure), Standing::Doubtful | Standing::Lapsed) => {
+            (Some(Belief::Sure), Belief::Doubtful | Belief::Lapsed) => {
                 self.tell(SessionEvent::Jeopardy);
             }
-            (Some(Standing::Doubtful | Standing::Lapsed), Standing::Sure) => {
+            (Some(Belief::Doubtful | Belief::Lapsed), Belief::Sure) => {
                 self.tell(SessionEvent::Recovered);
             }
             (None | Some(_), _) => {}
@@ -94,8 +94,8 @@ impl<C: Connector> Driver<C> {
     /// When the lease will not be sure any more, if somebody wants to know.
     pub(super) fn report_due(&self) -> Option<Timestamp> {
         match self.reporter.standing? {
-            Standing::Sure => self.core.lease().map(Lease::doubtful_from),
-            Standing::Doubtful | Standing::Lapsed => None,
+            Belief::Sure => self.core.lease().map(Lease::doubtful_from),
+            Belief::Doubtful | Belief::Lapsed => None,
         }
     }
 }

@@ -28,7 +28,7 @@ async fn several_locks_are_one_request_with_one_guard_and_one_token() {
     else {
         panic!()
     };
-    assert_eq!((wait, &note[..]), (Wait::Timeout { ms: 1_000 }, "all"));
+    assert_eq!((wait, &note[..]), (Wait::millis(1_000), "all"));
     let expected = [
         claim("b", Mode::Exclusive),
         claim("a", Mode::Exclusive),

@@ -239,7 +239,7 @@ async fn a_timeout_tells_how_long_and_the_last_place_in_line() {
     let ClientMessage::Request(wire::Request { wait, progress, .. }) = server.hear().await else {
         panic!()
     };
-    assert_eq!((wait, progress), (Wait::Timeout { ms: 2 }, true));
+    assert_eq!((wait, progress), (Wait::millis(2), true));
     for position in [3, 2] {
         server.say(&[queued(1, position)]).await;
         sleep(Duration::from_millis(1)).await;

@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::{Mode, RawClaim};
+use crate::types::{Mode, RawClaim, Wait};
 
 use super::guard::LockGuard;
-use super::terms::{Patience, ask_for};
+use super::terms::ask_for;
 use crate::client::core::Ask;
 use crate::client::error::Error;
 
@@ -70,7 +70,7 @@ impl LockGuard {
     /// If this is dropped before it is done, the guard is dropped: the lock is given back, in whatever mode
     /// it is held by then.
     pub async fn downgrade(self) -> Result<Self, ConvertError> {
-        convert(self, Mode::Shared, Patience::Forever).await
+        convert(self, Mode::Shared, Wait::Forever).await
     }
 }
 
@@ -87,12 +87,12 @@ pub struct Upgrade {
     /// What is held meanwhile.
     guard: LockGuard,
     /// How long to wait for other holders.
-    patience: Patience,
+    wait: Wait,
 }
 
 impl Upgrade {
     pub(in crate::client) fn new(guard: LockGuard) -> Self {
-        Self { guard, patience: Patience::Forever }
+        Self { guard, wait: Wait::Forever }
     }
 
     /// Waits this long at most for the other holders; then [`Error::TimedOut`]. Zero is not to wait.
@@ -100,13 +100,13 @@ impl Upgrade {
     /// Without a connection the answer is unknown. The wait then lasts until there is one, or until
     /// the lock is lost, whatever the timeout.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.patience = Patience::at_most(timeout);
+        self.wait = Wait::at_most(timeout);
         self
     }
 
     /// Does not wait; if there are other holders, [`Error::Busy`].
     pub fn nonblocking(mut self) -> Self {
-        self.patience = Patience::None;
+        self.wait = Wait::Never;
         self
     }
 }
@@ -116,7 +116,7 @@ impl IntoFuture for Upgrade {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(convert(self.guard, Mode::Exclusive, self.patience))
+        Box::pin(convert(self.guard, Mode::Exclusive, self.wait))
     }
 }
 
@@ -153,7 +153,7 @@ impl From<ConvertError> for Error {
 pub(in crate::client) async fn convert(
     mut guard: LockGuard,
     to: Mode,
-    patience: Patience,
+    wait: Wait,
 ) -> Result<LockGuard, ConvertError> {
     let before = guard.ask();
     let (mut claims, mut plain) = (before.claims.clone(), 0);
@@ -175,7 +175,6 @@ pub(in crate::client) async fn convert(
         return Ok(guard);
     }
     let converts = Some(guard.request());
-    let wait = patience.wait();
     let as_before = (*before).clone();
     // What is held is in nobody's place.
     let supersedes = false;
@@ -194,7 +193,7 @@ pub(in crate::client) async fn convert(
             }
         }
         Err(refused) => {
-            let error = refused.error(&hold, guard.names(), patience);
+            let error = refused.error(&hold, guard.names(), wait);
             Err(ConvertError { guard, error })
         }
     }

@@ -10,7 +10,7 @@ use crate::types::{FencingToken, LockName, LostReason, RequestId};
 
 use crate::client::core::Ask;
 use crate::client::error::Error;
-use crate::client::lease::Standing;
+use crate::client::lease::Belief;
 use crate::client::shared::{Ending, Failure, Hold, Shared};
 
 /// How sure a holder may be of its lock.
@@ -97,9 +97,9 @@ impl LockGuard {
     pub fn state(&self) -> HoldState {
         if self.is_held() {
             match self.hold.standing(&self.shared) {
-                Standing::Sure => HoldState::Held,
-                Standing::Doubtful => HoldState::Jeopardy,
-                Standing::Lapsed => HoldState::Lost(LostReason::Expired),
+                Belief::Sure => HoldState::Held,
+                Belief::Doubtful => HoldState::Jeopardy,
+                Belief::Lapsed => HoldState::Lost(LostReason::Expired),
             }
         } else {
             HoldState::Lost(self.hold.lost_reason().unwrap_or(LostReason::Expired))

@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::{Mode, OwnerId};
+use crate::types::{Mode, OwnerId, Wait};
 
 use super::guard::LockGuard;
-use super::terms::{Patience, Terms};
+use super::terms::Terms;
 use crate::client::error::Error;
 use crate::client::shared::Shared;
 
@@ -174,7 +174,7 @@ macro_rules! common_terms {
             /// request is not in line any more. While there is no connection it is measured here, and
             /// ends in [`Error::Unavailable`].
             pub fn timeout(mut self, timeout: Duration) -> Self {
-                self.terms.patience(Patience::at_most(timeout));
+                self.terms.wait(Wait::at_most(timeout));
                 self
             }
 
@@ -183,7 +183,7 @@ macro_rules! common_terms {
             /// [`RejectionCode::Grace`](crate::types::RejectionCode::Grace), and if it cannot be
             /// reached [`Error::Unavailable`].
             pub fn nonblocking(mut self) -> Self {
-                self.terms.patience(Patience::None);
+                self.terms.wait(Wait::Never);
                 self
             }
 

@@ -8,9 +8,8 @@ use tokio::sync::{oneshot, watch};
 
 use crate::types::{
     AT_LEAST_MAX, CLAIMS_MAX, Claim, Claims, LOCK_DELAY_MAX, LockName, Mode, Note, OwnerId,
-    PermitsError, RejectionCode, RequestId,
+    PermitsError, RejectionCode, RequestId, Wait,
 };
-use crate::wire;
 
 use super::guard::{LockGuard, lost_error};
 use crate::client::core::{Ask, Rejection};
@@ -19,32 +18,6 @@ use crate::client::shared::{Asked, Command, Ending, Failure, Hold, NewRequest, S
 
 /// What is told the request's place in line.
 pub(in crate::client) type OnQueued = Box<dyn FnMut(u64) + Send + 'static>;
-
-/// How long a request waits.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::client) enum Patience {
-    /// Until it is granted.
-    Forever,
-    /// So long.
-    AtMost(Duration),
-    /// Not at all.
-    None,
-}
-
-impl Patience {
-    /// As long as `timeout`; zero is not to wait.
-    pub(in crate::client) fn at_most(timeout: Duration) -> Self {
-        if timeout.is_zero() { Self::None } else { Self::AtMost(timeout) }
-    }
-
-    pub(in crate::client) fn wait(self) -> wire::Wait {
-        match self {
-            Self::Forever => wire::Wait::Forever,
-            Self::AtMost(timeout) => wire::Wait::Timeout { ms: millis_up(timeout) },
-            Self::None => wire::Wait::Never,
-        }
-    }
-}
 
 /// What was said about a request, whatever it is for.
 pub(in crate::client) struct Terms {
@@ -55,7 +28,7 @@ pub(in crate::client) struct Terms {
     /// What for; what was no claim is not among them.
     claims: Vec<Claim>,
     /// How long to wait.
-    patience: Patience,
+    wait: Wait,
     /// What for, in words.
     note: Note,
     /// Pause after an involuntary loss.
@@ -77,7 +50,7 @@ impl Terms {
             shared,
             owner,
             claims: Vec::new(),
-            patience: Patience::Forever,
+            wait: Wait::Forever,
             note: Note::default(),
             lock_delay: Duration::ZERO,
             at_least: Duration::ZERO,
@@ -115,8 +88,8 @@ impl Terms {
         self.claims.last().map_or_else(String::new, |claim| claim.name.as_str().to_owned())
     }
 
-    pub(in crate::client) fn patience(&mut self, patience: Patience) {
-        self.patience = patience;
+    pub(in crate::client) fn wait(&mut self, wait: Wait) {
+        self.wait = wait;
     }
 
     /// Has `note` shown, which was said to be `what`.
@@ -166,7 +139,7 @@ impl Terms {
         let ask = Arc::new(Ask {
             owner: self.owner,
             converts: None,
-            wait: self.patience.wait(),
+            wait: self.wait,
             progress: self.on_queued.is_some(),
             lock_delay_ms: millis_up(self.lock_delay).try_into().unwrap_or(u32::MAX),
             at_least_ms: millis_up(self.at_least),
@@ -179,7 +152,7 @@ impl Terms {
         let on_queued = on_queued.map(|it| it.unwrap_or_else(PoisonError::into_inner));
         match ask_for(&self.shared, &ask, &hold, on_queued).await {
             Ok(request) => LockGuard::begin(hold, self.shared, request, ask, names),
-            Err(refused) => Err(refused.error(&hold, &names, self.patience)),
+            Err(refused) => Err(refused.error(&hold, &names, self.wait)),
         }
     }
 
@@ -216,7 +189,7 @@ impl fmt::Debug for Terms {
         f.debug_struct("Terms")
             .field("owner", &self.owner)
             .field("claims", &self.claims)
-            .field("patience", &self.patience)
+            .field("wait", &self.wait)
             .field("note", &self.note)
             .field("lock_delay", &self.lock_delay)
             .field("at_least", &self.at_least)
@@ -250,21 +223,16 @@ pub(in crate::client) struct Refused {
 impl Refused {
     /// The error for a request that asked for `names` and would wait for so long; `hold` is what it
     /// would have had.
-    pub(in crate::client) fn error(
-        self,
-        hold: &Hold,
-        names: &[LockName],
-        patience: Patience,
-    ) -> Error {
+    pub(in crate::client) fn error(self, hold: &Hold, names: &[LockName], wait: Wait) -> Error {
         let position = self.position;
         match self.failure {
             Failure::Rejected(rejection) => {
                 let Rejection { code, lock, .. } = &rejection;
                 let name = names.first().map_or("", LockName::as_str);
                 let lock = lock.clone().unwrap_or_else(|| Box::new(unknown_lock(name)));
-                match (code, patience) {
+                match (code, wait) {
                     (RejectionCode::Busy, _) => Error::Busy { lock },
-                    (RejectionCode::TimedOut, Patience::AtMost(timeout)) => {
+                    (RejectionCode::TimedOut, Wait::AtMost(timeout)) => {
                         Error::TimedOut { lock, timeout, position }
                     }
                     _ => Error::rejected(rejection),

@@ -6,11 +6,11 @@ use super::*;
 use crate::engine::seed::Seed;
 use crate::engine::{
     Attach, CYCLE_TOLD_MAX, Command, Durable, Effect, Event, News, Past, Progress, Request,
-    Snapshot, Start, Wait,
+    Snapshot, Start,
 };
 use crate::types::{
     Claim, Claims, ConnectionId, Epoch, Identity, Limits, LockName, Mode, Note, OwnerId, RequestId,
-    SessionId, Timestamp, Ttl,
+    SessionId, Timestamp, Ttl, Wait,
 };
 
 type Table = LockTable;

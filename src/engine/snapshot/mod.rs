@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::arena::RequestKey;
 use super::claim::ClaimNode;
 use super::delay::Parting;
-use super::event::{Extras, Progress, Request, Supersede, Wait};
+use super::event::{Extras, Progress, Request, Supersede};
 use super::pause::{Delay, Pause};
 use super::records::AfterRecord;
 use super::request::{More, State};
@@ -20,7 +20,7 @@ use super::session::{Opening, Outcome, Session};
 use super::{Forfeit, LockTable};
 use crate::types::{
     Claim, Claims, FencingToken, Generation, Identity, LockName, Note, OwnerId, RequestId,
-    SessionId, Ticket, Ttl,
+    SessionId, Ticket, Ttl, Wait,
 };
 
 /// What a coordinator leaves to the next run when it stops in order.

@@ -3,10 +3,8 @@
 
 use std::time::Duration;
 
-use crate::engine::{
-    Counts, Effect, EndReason, LockTable, News, PLACES_LOOKED_AT_MAX, Standing, Tally,
-};
-use crate::types::{Histogram, LostReason, RejectionCode, Timestamp};
+use crate::engine::{Counts, Effect, EndReason, LockTable, News, PLACES_LOOKED_AT_MAX, Tally};
+use crate::types::{Histogram, LostReason, RejectionCode, Standing, Timestamp};
 
 /// What a desk counts of what it tells.
 #[derive(Clone, Debug)]

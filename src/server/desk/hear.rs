@@ -11,11 +11,12 @@ use super::hello;
 use super::inspect;
 use super::parse;
 use super::render;
-use crate::engine::{Command, Event, Place, Rejection, Standing};
+use crate::engine::{Command, Event, Place, Rejection};
 use crate::server::chatter::Topic;
 use crate::server::log_lines::{self, Ahead, Who};
 use crate::types::{
-    ConnectionId, FencingToken, Generation, GoodbyeCode, RequestId, Secret, SessionId, Timestamp,
+    ConnectionId, FencingToken, Generation, GoodbyeCode, RequestId, Secret, SessionId, Standing,
+    Timestamp,
 };
 use crate::wire::{self, ClientMessage, Extra, Query, ServerMessage};
 

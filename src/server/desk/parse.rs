@@ -10,7 +10,7 @@ use smol_str::SmolStr;
 
 use super::seal::{Sealed, Sealer};
 use crate::engine::{
-    Account, Command, Extras, Place, Progress, Reclaim, Rejection, Request, Supersede, Wait,
+    Account, Command, Extras, Place, Progress, Reclaim, Rejection, Request, Supersede,
 };
 use crate::types::{
     AT_LEAST_MAX, Claim, ClaimError, Claims, Epoch, FencingToken, Identity, LOCK_DELAY_MAX,
@@ -70,7 +70,7 @@ fn parse_request(
         id: asked.request,
         owner: asked.owner,
         converts: asked.converts,
-        wait: wait(asked.wait),
+        wait: asked.wait,
         progress: if asked.progress { Progress::Told } else { Progress::Untold },
         place,
         lock_delay: lock_delay(asked.lock_delay_ms)?,
@@ -174,14 +174,6 @@ pub(in crate::server) fn account(known: &wire::Account) -> Command {
     })
 }
 
-fn wait(wait: wire::Wait) -> Wait {
-    match wait {
-        wire::Wait::Forever => Wait::Forever,
-        wire::Wait::Timeout { ms } => Wait::AtMost(Duration::from_millis(ms)),
-        wire::Wait::Never => Wait::Never,
-    }
-}
-
 fn claims(raw: &[RawClaim]) -> Result<Claims, Rejection> {
     // Nearly every request has one claim, and that one is not to be carried about.
     if let [only] = raw {
@@ -224,14 +216,14 @@ mod tests {
 
     use super::*;
     use crate::server::durable::StateKey;
-    use crate::types::{CLAIMS_MAX, ClaimsError, OwnerId, PermitsError, RejectionCode, Seal};
+    use crate::types::{CLAIMS_MAX, ClaimsError, OwnerId, PermitsError, RejectionCode, Seal, Wait};
 
     fn asked(claims: SmallVec<[RawClaim; 1]>) -> wire::Request {
         wire::Request {
             request: RequestId(7),
             owner: OwnerId(0),
             converts: None,
-            wait: wire::Wait::Forever,
+            wait: Wait::Forever,
             progress: false,
             lock_delay_ms: 0,
             note: String::new(),
@@ -257,10 +249,10 @@ mod tests {
     #[test]
     fn a_well_formed_request_becomes_one_of_the_engine() {
         let mut asked = asked(smallvec![claim_of("printer", Mode::Permits { take: 1, of: 3 })]);
-        asked.wait = wire::Wait::Timeout { ms: 250 };
+        asked.wait = Wait::millis(250);
         asked.progress = true;
         let Command::Request(request) = request(&asked, &[], None) else { panic!("not a request") };
-        assert_eq!(request.wait, Wait::AtMost(Duration::from_millis(250)));
+        assert_eq!(request.wait, Wait::millis(250));
         assert_eq!(request.progress, Progress::Told);
         assert_eq!(request.claims.as_slice()[0].mode, Mode::Permits { take: 1, of: 3 });
     }

@@ -7,13 +7,13 @@ use super::connections::Role;
 use super::inspect::{self, Named};
 use super::render;
 use super::seal::Sealed;
-use crate::engine::{Effect, News, Place, Rejection, Standing};
+use crate::engine::{Effect, News, Place, Rejection};
 use crate::server::chatter::Topic;
 use crate::server::durable::store::Change;
 use crate::server::fields;
 use crate::server::log_lines::{self, Operator, Who};
 use crate::types::{
-    ConnectionId, Generation, GoodbyeCode, LockName, RequestId, SessionId, Timestamp, Ttl,
+    ConnectionId, Generation, GoodbyeCode, LockName, RequestId, SessionId, Standing, Timestamp, Ttl,
 };
 use crate::wire::{LockStatus, ServerMessage};
 

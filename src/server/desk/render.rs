@@ -3,10 +3,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::subscribers::SUBSCRIBERS_MAX;
-use crate::engine::{CycleLink, EndReason, Happening, News, Rejection, Standing};
+use crate::engine::{CycleLink, EndReason, Happening, News, Rejection};
 use crate::types::{
     Claim, Epoch, FencingToken, Generation, GoodbyeCode, Identity, RejectionCode, RequestId, Seal,
-    Secret, SessionId, Ticket, Ttl,
+    Secret, SessionId, Standing, Ticket, Ttl,
 };
 use crate::wire::{self, LockStatus, PROTOCOL, ServerMessage};
 
@@ -30,11 +30,7 @@ pub(in crate::server) fn welcome(
         secret,
         generation,
         ttl_ms: ttl.map_or(0, Ttl::as_millis),
-        standing: match standing {
-            Standing::Opened => wire::Standing::Opened,
-            Standing::Resumed => wire::Standing::Resumed,
-            Standing::Reopened { grace } => wire::Standing::Reopened { grace_ms: millis(grace) },
-        },
+        standing,
     }
 }
 

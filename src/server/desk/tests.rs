@@ -165,7 +165,7 @@ fn who_is_turned_away_hears_who_holds_the_lock_and_who_waits() {
     let bench = Bench::new();
     let (holder, waiter, late) = (bench.open(), bench.open(), bench.open());
     holder.submit(vec![request(1, "printer")]);
-    waiter.submit(vec![waiting_request(1, "printer", Wait::Timeout { ms: 3000 })]);
+    waiter.submit(vec![waiting_request(1, "printer", Wait::millis(3000))]);
     bench.pass(Duration::from_secs(2));
     let token = holder.take_grant(1);
     waiter.take_queued(1);

@@ -124,7 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     converts: None,
                     request: RequestId::new(self.latest),
                     owner: OwnerId::new(owner),
-                    wait: Wait::Timeout { ms: 200 },
+                    wait: Wait::millis(200),
                     progress: true,
                     lock_delay_ms: 0,
                     note: String::new(),

@@ -182,7 +182,7 @@ pub(super) fn hold_for(dice: &mut Random) -> u64 {
 fn some_wait(dice: &mut Random) -> Wait {
     match dice.below(8) {
         0 => Wait::Never,
-        1..4 => Wait::Timeout { ms: dice.next() % 4_000 },
+        1..4 => Wait::millis(dice.next() % 4_000),
         _ => Wait::Forever,
     }
 }

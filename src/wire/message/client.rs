@@ -9,7 +9,7 @@ use crate::types::{Epoch, FencingToken, Generation, OwnerId, RequestId, Seal, Se
 use smallvec::SmallVec;
 
 use super::lists::{Bounded, claims, list};
-use super::{EXTRAS_KEPT_MAX, RawClaim, Ticket};
+use super::{EXTRAS_KEPT_MAX, RawClaim, Ticket, Wait};
 
 /// The messages of the client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,21 +237,6 @@ pub enum Attach {
     },
     /// None: the connection will only look, or revoke.
     Observer,
-}
-
-/// How long a request waits that cannot be granted at once (rule R6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Wait {
-    /// Wait until it can.
-    Forever,
-    /// Wait this long at most; then `Rejected` with `TimedOut`.
-    Timeout {
-        /// Milliseconds from when the coordinator handles the request.
-        ms: u64,
-    },
-    /// Do not wait: `Rejected` with `Busy`.
-    Never,
 }
 
 /// The subjects that an observer may look at. Long answers come in pages.

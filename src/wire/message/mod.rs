@@ -11,18 +11,18 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use self::client::{
-    Account, Attach, ClientMessage, Extra, Held, Hello, Query, Reclaim, Request, Wait,
+    Account, Attach, ClientMessage, Extra, Held, Hello, Query, Reclaim, Request,
 };
 #[cfg(test)]
 pub(super) use self::lists::Bounded;
-pub use self::server::{CycleLink, Happening, ServerMessage, Standing};
+pub use self::server::{CycleLink, Happening, ServerMessage};
 pub use self::status::{
     After, Holder, JournalDistance, JournalStart, JournalStatus, LockStatus, Outlook, Pause,
     ServerStatus, SessionStatus, Waiter,
 };
 use crate::types::CLAIMS_MAX;
 /// The words of the vocabulary that messages and all rooms share.
-pub use crate::types::{Mode, RawClaim};
+pub use crate::types::{Mode, RawClaim, Standing, Wait};
 
 /// The version of the protocol that this crate speaks.
 pub const PROTOCOL: u32 = 1;

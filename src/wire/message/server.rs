@@ -8,7 +8,7 @@ use crate::types::{
 };
 
 use super::lists::{event_claims, list};
-use super::{JournalStatus, LockStatus, Outlook, ServerStatus, SessionStatus, Ticket};
+use super::{JournalStatus, LockStatus, Outlook, ServerStatus, SessionStatus, Standing, Ticket};
 
 /// The messages of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,21 +175,6 @@ pub enum ServerMessage {
         query_id: u64,
         /// The status.
         status: Box<JournalStatus>,
-    },
-}
-
-/// The state, at the coordinator, of the session that a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Standing {
-    /// It is new, or the connection is an observer's.
-    Opened,
-    /// Everything: it holds and awaits what it did.
-    Resumed,
-    /// Nothing but that it was: the coordinator has crashed (rule G2).
-    Reopened {
-        /// For how long what was held can be reclaimed, in milliseconds.
-        grace_ms: u64,
     },
 }
 

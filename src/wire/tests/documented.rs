@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::mem;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use serde::Serialize;
@@ -292,7 +293,7 @@ fn grant(request: u64, token: u64) -> BytesMut {
 fn first_conversation() -> Conversation {
     vec![
         ("client: Hello", hello(Attach::New, 0, 0, 0)),
-        ("client: Request", request(1, None, "printer", Wait::Timeout { ms: 5000 })),
+        ("client: Request", request(1, None, "printer", Wait::millis(5000))),
         ("server: Welcome", welcome(18, 1, Standing::Opened)),
         ("server: Grant", grant(1, 1881)),
         (
@@ -337,7 +338,10 @@ fn reopened_conversation() -> Conversation {
     let ticket = Ticket { epoch: 18, arrival: 4 };
     vec![
         ("client: Hello", hello(resume(3), 10_000, 18, 1884)),
-        ("server: Welcome", welcome(19, 3, Standing::Reopened { grace_ms: 9_250 })),
+        (
+            "server: Welcome",
+            welcome(19, 3, Standing::Reopened { grace: Duration::from_millis(9_250) }),
+        ),
         (
             "client: Reclaim",
             bytes(&ClientMessage::Reclaim(Reclaim {

@@ -1,6 +1,7 @@
 //! One of everything: the messages of the golden file, a name for each.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use smallvec::smallvec;
 
@@ -23,14 +24,18 @@ const TICKET_SHOWN: Ticket = Ticket { epoch: 0x4142_4344_4546_4748, arrival: 0x5
 const TICKET_TOLD: Ticket = Ticket { epoch: 18, arrival: 4 };
 
 /// What a message says, as a Rust value: without the name of the struct in a variant of the same
-/// name, which is not on the wire. Types of numbers are left out, and codes are their numbers: so are
-/// their bytes. Proofs hide themselves; here, where each is known, they are told.
+/// name, which is not on the wire. Types of numbers are left out, codes are their numbers, and lengths
+/// are in milliseconds: so are their bytes. Proofs hide themselves; here, where each is known, they
+/// are told.
 pub(super) fn said(message: &impl Debug) -> String {
     let ticket = |Ticket { epoch, arrival }: Ticket| {
         format!("Ticket {{ epoch: {epoch}, arrival: {arrival} }}")
     };
     let text = bare_codes(bare_numbers(format!("{message:?}")))
         .replace("secret: Secret(…), generation: 2 }", "secret: …, generation: 2 }")
+        .replace("AtMost(2387509390608836.392s)", "Timeout { ms: 2387509390608836392 }")
+        .replace("AtMost(5s)", "Timeout { ms: 5000 }")
+        .replace("grace: 9.25s", "grace_ms: 9250")
         .replace("Secret(…)", &SECRET.reveal().to_string())
         .replace("Seal(…)", &SEAL.reveal().to_string())
         .replace("Some(Ticket(…))", &format!("Some({})", ticket(TICKET_SHOWN)))
@@ -97,7 +102,7 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
                 request: RequestId(0x0102_0304_0506_0708),
                 owner: OwnerId(0x1112_1314_1516_1718),
                 converts: Some(RequestId(0x6162_6364_6566_6768)),
-                wait: Wait::Timeout { ms: 0x2122_2324_2526_2728 },
+                wait: Wait::millis(0x2122_2324_2526_2728),
                 progress: true,
                 lock_delay_ms: 0x3132_3334,
                 note: "grüße".into(),
@@ -204,7 +209,10 @@ pub(super) fn server() -> Vec<(&'static str, ServerMessage)> {
     vec![
         ("Welcome, Opened", welcome(1, Standing::Opened)),
         ("Welcome, Resumed", welcome(2, Standing::Resumed)),
-        ("Welcome, Reopened", welcome(3, Standing::Reopened { grace_ms: 9_250 })),
+        (
+            "Welcome, Reopened",
+            welcome(3, Standing::Reopened { grace: Duration::from_millis(9_250) }),
+        ),
         (
             "Grant",
             ServerMessage::Grant { request: RequestId(1), token: FencingToken(1881), seal: SEAL },

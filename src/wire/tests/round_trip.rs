@@ -1,5 +1,7 @@
 //! Any message comes back from its bytes as it was.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use proptest::collection::vec;
 use proptest::option;
@@ -51,11 +53,7 @@ fn attach() -> impl Strategy<Value = Attach> {
 }
 
 fn wait() -> impl Strategy<Value = Wait> {
-    prop_oneof![
-        Just(Wait::Forever),
-        any::<u64>().prop_map(|ms| Wait::Timeout { ms }),
-        Just(Wait::Never),
-    ]
+    prop_oneof![Just(Wait::Forever), any::<u64>().prop_map(Wait::millis), Just(Wait::Never),]
 }
 
 fn query() -> impl Strategy<Value = Query> {
@@ -316,7 +314,7 @@ fn standing() -> impl Strategy<Value = Standing> {
     prop_oneof![
         Just(Standing::Opened),
         Just(Standing::Resumed),
-        any::<u64>().prop_map(|grace_ms| Standing::Reopened { grace_ms }),
+        any::<u64>().prop_map(|ms| Standing::Reopened { grace: Duration::from_millis(ms) }),
     ]
 }
 

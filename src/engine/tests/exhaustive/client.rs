@@ -5,12 +5,10 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::scenario::{Shape, TTL, claims};
-use crate::engine::{
-    Account, Command, Extras, News, Place, Progress, Reclaim, Rejection, Request, Standing, Wait,
-};
+use crate::engine::{Account, Command, Extras, News, Place, Progress, Reclaim, Rejection, Request};
 use crate::types::{
     ConnectionId, Epoch, FencingToken, Generation, LostReason, Mode, Note, OwnerId, RequestId,
-    SessionId, Timestamp, lease,
+    SessionId, Standing, Timestamp, Wait, lease,
 };
 
 /// What a client asks for, and where that stands.

@@ -20,10 +20,10 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::engine::{News, Rejection, Request, Supersede, Wait};
+use crate::engine::{News, Rejection, Request, Supersede};
 use crate::types::{
     Claim, FencingToken, Identity, LockName, LostReason, Mode, OwnerId, RequestId, SessionId,
-    Ticket, Timestamp,
+    Ticket, Timestamp, Wait,
 };
 
 mod cycle;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::engine::{Progress, Supersede, Wait};
-use crate::types::{Claim, Claims, LockName, Mode};
+use crate::engine::{Progress, Supersede};
+use crate::types::{Claim, Claims, LockName, Mode, Wait};
 
 /// So many sessions there are at a time.
 pub(super) const SESSIONS: usize = 6;

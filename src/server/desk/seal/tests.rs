@@ -2,9 +2,8 @@ use std::collections::BTreeSet;
 
 use super::super::render;
 use super::*;
-use crate::engine::Standing;
 use crate::server::durable::store::{Change, Stored};
-use crate::types::{FencingToken, Generation, OwnerId, RequestId, SessionId, Ttl};
+use crate::types::{FencingToken, Generation, OwnerId, RequestId, SessionId, Standing, Ttl};
 
 const KEY: StateKey = StateKey::new(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
 const RUN: Epoch = Epoch(5);

@@ -11,7 +11,7 @@ use crate::wire::{
 
 /// A request of these modes, each of a lock of its own.
 fn several(id: u64, claims: &[(&str, Mode)]) -> ClientMessage {
-    let mut message = waiting_request(id, "", Wait::Timeout { ms: 3_000 });
+    let mut message = waiting_request(id, "", Wait::millis(3_000));
     if let ClientMessage::Request(wire::Request { claims: all, progress, lock_delay_ms, .. }) =
         &mut message
     {
@@ -101,7 +101,7 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
                 hello(Attach::New),
                 try_request(1, "printer"),
                 try_request(2, "printer"),
-                waiting_request(3, "printer", Wait::Timeout { ms: 50 }),
+                waiting_request(3, "printer", Wait::millis(50)),
                 keep_alive(1),
                 release(1, 1),
                 ClientMessage::Cancel { request: RequestId(3) },

@@ -2,8 +2,8 @@
 
 use super::super::steps::{Fault, LOCKS, Step};
 use super::Pair;
-use crate::engine::{News, Progress, Rejection, Supersede, Wait};
-use crate::types::{Mode, RejectionCode};
+use crate::engine::{News, Progress, Rejection, Supersede};
+use crate::types::{Mode, RejectionCode, Wait};
 
 fn play(steps: impl IntoIterator<Item = Step>) -> Pair {
     let mut pair = Pair::new();

@@ -10,11 +10,11 @@ use super::{Holder, Model, Name};
 use crate::engine::seed::Seed;
 use crate::engine::{
     Attach, Command, Durable, Effect, Event, Extras, Forfeit, LockTable, LockView, News, Past,
-    Progress, Rejection, Request, Snapshot, Start, Wait,
+    Progress, Rejection, Request, Snapshot, Start,
 };
 use crate::types::{
     Claim, Claims, ConnectionId, Epoch, FencingToken, Generation, Identity, Limits, LockName, Mode,
-    Note, OwnerId, RequestId, SessionId, TTL_MAX_DEFAULT, Ticket, Timestamp, Ttl,
+    Note, OwnerId, RequestId, SessionId, TTL_MAX_DEFAULT, Ticket, Timestamp, Ttl, Wait,
 };
 
 mod histories;
