@@ -37,7 +37,7 @@ use crate::types::{
     ConnectionId, Epoch, FencingToken, Limits, OwnerId, RequestId, TTL_MAX, Timestamp, Ttl,
 };
 use crate::wire::{
-    self, Attach, ClientMessage, Mode, PROTOCOL, RawClaim, ServerMessage, Ticket, Wait,
+    self, Attach, ClientMessage, Mode, PROTOCOL, RawClaim, SealedTicket, ServerMessage, Wait,
 };
 
 /// tokio's time as a clock, so that it can be paused; and put forward, as if nothing had run.
@@ -302,7 +302,7 @@ impl FakeSession {
     }
 
     /// Takes the one message that has come, which says that `request` waits.
-    pub(super) fn take_queued(&self, request: u64) -> (u64, Ticket) {
+    pub(super) fn take_queued(&self, request: u64) -> (u64, SealedTicket) {
         match self.take()[..] {
             [ServerMessage::Queued { request: queued, position, ticket }]
                 if queued == RequestId::new(request) =>

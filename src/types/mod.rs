@@ -30,7 +30,7 @@ pub use ids::{
 };
 pub use limits::Limits;
 pub use origin::Origin;
-pub use secret::{Seal, Secret};
+pub use secret::{Seal, SealedTicket, Secret};
 pub use standing::Standing;
 pub use text::{
     IDENTITY_LEN_MAX, Identity, LOCK_NAME_LEN_MAX, LockName, NOTE_LEN_MAX, Note, TextError,

@@ -56,6 +56,26 @@ hidden! {
     Seal
 }
 
+hidden! {
+    /// Keeps a waiting request's place over a crash of the coordinator: its [`Ticket`](super::Ticket),
+    /// and the proof that it was told so (rule G2). Opaque to clients: only the coordinator can make
+    /// one, and for this request only.
+    SealedTicket
+}
+
+impl SealedTicket {
+    /// Takes the halves of the number, the one that is first on the wire first.
+    pub const fn from_halves(first: u64, second: u64) -> Self {
+        Self((second as u128) << u64::BITS | first as u128)
+    }
+
+    /// The halves of the number, for the wire or the coordinator and for nothing else.
+    #[expect(clippy::cast_possible_truncation, reason = "halves are wanted")]
+    pub const fn halves(self) -> (u64, u64) {
+        (self.0 as u64, (self.0 >> u64::BITS) as u64)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +84,14 @@ mod tests {
     fn a_secret_is_not_printed() {
         assert_eq!(format!("{:?}", Secret::new(0xdead_beef)), "Secret(…)");
         assert_eq!(format!("{:#?}", Some(Seal::new(7))), "Some(\n    Seal(…),\n)");
+    }
+
+    #[test]
+    fn a_ticket_comes_back_from_its_halves_and_shows_neither() {
+        let ticket = SealedTicket::from_halves(0x1234, 0x5678);
+        assert_eq!(ticket.halves(), (0x1234, 0x5678));
+        assert_eq!(bincode::serialize(&ticket).unwrap()[..9], [0x34, 0x12, 0, 0, 0, 0, 0, 0, 0x78]);
+        assert_eq!(format!("{ticket:?}"), "SealedTicket(…)");
     }
 
     #[test]

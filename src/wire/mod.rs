@@ -25,8 +25,8 @@ pub(crate) use format::{decode_state, encode_state, read_state, write_state};
 pub use message::{
     Account, After, Attach, CLAIMS_KEPT_MAX, ClientMessage, CycleLink, EXTRAS_KEPT_MAX, Extra,
     Happening, Held, Hello, Holder, JournalDistance, JournalStart, JournalStatus, LockStatus, Mode,
-    Outlook, PROTOCOL, Pause, Query, RawClaim, Reclaim, Request, ServerMessage, ServerStatus,
-    SessionStatus, Standing, Ticket, Wait, Waiter,
+    Outlook, PROTOCOL, Pause, Query, RawClaim, Reclaim, Request, SealedTicket, ServerMessage,
+    ServerStatus, SessionStatus, Standing, Wait, Waiter,
 };
 #[cfg(feature = "server")]
 pub(crate) use shown::ShownLock;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::types::{FencingToken, LostReason, RequestId, Seal, Timestamp};
-use crate::wire::{self, ClientMessage, Extra, Ticket, Wait};
+use crate::wire::{self, ClientMessage, Extra, SealedTicket, Wait};
 
 use super::Ask;
 
@@ -17,7 +17,7 @@ pub(super) struct Request {
     pub(super) deadline: Option<Timestamp>,
     /// Its place in line, for a run of the coordinator that does not know it; from its latest
     /// `Queued`.
-    pub(super) ticket: Option<Ticket>,
+    pub(super) ticket: Option<SealedTicket>,
     /// Where it stands.
     pub(super) state: State,
 }

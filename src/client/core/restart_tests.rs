@@ -8,7 +8,7 @@ use super::*;
 use crate::types::{
     FencingToken, Generation, OwnerId, RejectionCode, RequestId, Seal, Secret, SessionId,
 };
-use crate::wire::{self, Attach, Extra, ServerMessage, Standing, Ticket, Wait};
+use crate::wire::{self, Attach, Extra, SealedTicket, ServerMessage, Standing, Wait};
 
 const GRACE: Standing = Standing::Reopened { grace: Duration::from_millis(10_250) };
 
@@ -106,7 +106,7 @@ fn after_a_crash_holds_are_reclaimed_and_requests_repeated_with_their_tickets() 
     story.told();
     story.sent();
     story.now = at(1_000);
-    let ticket = Some(Ticket { epoch: 3, arrival: 2 });
+    let ticket = Some(SealedTicket::from_halves(3, 2));
     let expected = [
         reclaim(1, 7),
         asks(2, Wait::Forever, ticket),
@@ -123,7 +123,7 @@ fn after_a_crash_holds_are_reclaimed_and_requests_repeated_with_their_tickets() 
     story.hear(ServerMessage::Queued {
         request: RequestId(2),
         position: 1,
-        ticket: Ticket { epoch: 3, arrival: 2 },
+        ticket: SealedTicket::from_halves(3, 2),
     });
     story.told();
     story.wait_until(10_749);

@@ -7,7 +7,7 @@ use super::*;
 use crate::types::{
     Epoch, FencingToken, Generation, OwnerId, RejectionCode, RequestId, Secret, SessionId,
 };
-use crate::wire::{self, Attach, Held, PROTOCOL, ServerMessage, Standing, Ticket, Wait};
+use crate::wire::{self, Attach, Held, PROTOCOL, SealedTicket, ServerMessage, Standing, Wait};
 
 fn reconnect() -> Reconnect {
     Reconnect { attempt_max: Duration::from_secs(5), seed: 7 }
@@ -63,7 +63,7 @@ pub(super) fn account(to: u64, held: &[(u64, u64)], waiting: &[u64]) -> ClientMe
     })
 }
 
-pub(super) fn asks(request: u64, wait: Wait, ticket: Option<Ticket>) -> ClientMessage {
+pub(super) fn asks(request: u64, wait: Wait, ticket: Option<SealedTicket>) -> ClientMessage {
     let Ask { progress, lock_delay_ms, note, claims, .. } = ask();
     ClientMessage::Request(wire::Request {
         converts: None,
@@ -210,7 +210,7 @@ fn what_is_unanswered_is_repeated_in_order_and_then_accounted_for() {
     story.core.cancel(id(5));
     story.told();
     story.sent();
-    let ticket = Some(Ticket { epoch: 3, arrival: 4 });
+    let ticket = Some(SealedTicket::from_halves(3, 4));
     let expected = [
         asks(2, Wait::Forever, None),
         ClientMessage::Release { request: RequestId(3), token: FencingToken(8) },

@@ -8,7 +8,7 @@ use crate::types::{
     Epoch, FencingToken, Generation, LostReason, OwnerId, RejectionCode, RequestId, Seal, Secret,
     SessionId,
 };
-use crate::wire::{self, Attach, PROTOCOL, ServerMessage, Ticket, Wait};
+use crate::wire::{self, Attach, PROTOCOL, SealedTicket, ServerMessage, Wait};
 
 const TTL_MS: u32 = 10_000;
 
@@ -128,7 +128,7 @@ pub(super) fn grant(request: u64, token: u64) -> ServerMessage {
 
 /// The third run's arrival of the request's own number.
 pub(super) fn queued(request: u64, position: u64) -> ServerMessage {
-    let ticket = Ticket { epoch: 3, arrival: request };
+    let ticket = SealedTicket::from_halves(3, request);
     ServerMessage::Queued { request: RequestId::new(request), position, ticket }
 }
 
@@ -220,14 +220,15 @@ fn a_client_that_holds_and_waits_prints_none_of_its_proofs() {
         token: FencingToken(7),
         seal: Seal::new(PROOF),
     });
-    let ticket = Ticket { epoch: 0x1234_5678_9abc_def1, arrival: 0x0fed_cba9_8765_4321 };
+    let ticket = SealedTicket::from_halves(0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321);
     story.hear(ServerMessage::Queued { request: RequestId::new(waiting), position: 1, ticket });
     let told = story.told();
     let shown = format!("{:?} {told:?}", story.core);
     assert!(
         shown.contains("Secret(…)") && shown.contains("Seal(…)") && shown.contains("Ticket(…)")
     );
-    for proof in [PROOF, ticket.epoch.into(), ticket.arrival.into()] {
+    let (first, second) = ticket.halves();
+    for proof in [PROOF, first.into(), second.into()] {
         assert!(!shown.contains(&proof.to_string()), "{shown}");
         assert!(!shown.contains(&format!("{proof:x}")), "{shown}");
     }

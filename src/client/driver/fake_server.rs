@@ -16,7 +16,7 @@ use crate::types::{
     Epoch, FencingToken, Generation, GoodbyeCode, RejectionCode, RequestId, Seal, Secret, SessionId,
 };
 use crate::wire::{
-    self, Attach, ClientMessage, PROTOCOL, ServerCodec, ServerMessage, Standing, Ticket,
+    self, Attach, ClientMessage, PROTOCOL, SealedTicket, ServerCodec, ServerMessage, Standing,
 };
 
 /// Tokio's time, which tests can stop and move.
@@ -219,7 +219,7 @@ pub(super) fn welcome_as(epoch: u64, generation: u64, standing: Standing) -> Ser
 }
 
 pub(super) fn queued(request: u64, position: u64) -> ServerMessage {
-    let ticket = Ticket { epoch: 3, arrival: request };
+    let ticket = SealedTicket::from_halves(3, request);
     ServerMessage::Queued { request: RequestId::new(request), position, ticket }
 }
 

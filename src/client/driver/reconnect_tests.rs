@@ -101,7 +101,7 @@ async fn a_request_waits_through_cuts_and_crashes() {
     else {
         panic!()
     };
-    assert_eq!((ticket.epoch, ticket.arrival), (3, 1));
+    assert_eq!(ticket.halves(), (3, 1));
     server.say(&[grant(1, 9)]).await;
     assert_eq!(request.await.unwrap().unwrap().token().number(), 9);
     assert_eq!(client.epoch().number(), 4);

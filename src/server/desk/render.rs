@@ -6,7 +6,7 @@ use super::subscribers::SUBSCRIBERS_MAX;
 use crate::engine::{CycleLink, EndReason, Happening, News, Rejection};
 use crate::types::{
     Claim, Epoch, FencingToken, Generation, GoodbyeCode, Identity, RejectionCode, RequestId, Seal,
-    Secret, SessionId, Standing, Ticket, Ttl,
+    SealedTicket, Secret, SessionId, Standing, Ticket, Ttl,
 };
 use crate::wire::{self, LockStatus, PROTOCOL, ServerMessage};
 
@@ -40,7 +40,7 @@ pub(in crate::server) fn news(
     request: RequestId,
     news: &News,
     seal: impl FnOnce(FencingToken) -> Seal,
-    ticket: impl FnOnce(Ticket) -> wire::Ticket,
+    ticket: impl FnOnce(Ticket) -> SealedTicket,
     blocking: Option<Box<LockStatus>>,
 ) -> ServerMessage {
     match news {

@@ -16,7 +16,7 @@ use crate::server::durable::{Change, StateKey};
 use crate::server::ledger::Ledger;
 use crate::server::testing::{hello, request, start_with};
 use crate::types::{ConnectionId, Limits, RequestId, Timestamp};
-use crate::wire::{Attach, ClientMessage, ServerMessage, Ticket};
+use crate::wire::{Attach, ClientMessage, SealedTicket, ServerMessage};
 
 /// A desk, and what is round it.
 #[derive(Clone)]
@@ -256,7 +256,7 @@ impl Client {
     }
 
     /// Takes the one message that has come, which says that `request` waits.
-    pub(super) fn take_queued(&self, request: u64) -> (u64, Ticket) {
+    pub(super) fn take_queued(&self, request: u64) -> (u64, SealedTicket) {
         match self.take()[..] {
             [ServerMessage::Queued { request: queued, position, ticket }]
                 if queued == RequestId::new(request) =>

@@ -17,7 +17,7 @@ use crate::types::{
     Secret, SessionId,
 };
 use crate::wire::{
-    self, Attach, ClientMessage, Extra, Mode, RawClaim, ServerMessage, Standing, Ticket,
+    self, Attach, ClientMessage, Extra, Mode, RawClaim, SealedTicket, ServerMessage, Standing,
 };
 
 /// What a client remembers of its session.
@@ -102,7 +102,7 @@ fn reclaim(id: u64, name: &str, Grant { token, seal }: Grant) -> ClientMessage {
     })
 }
 
-fn with_ticket(mut request: ClientMessage, shown: Ticket) -> ClientMessage {
+fn with_ticket(mut request: ClientMessage, shown: SealedTicket) -> ClientMessage {
     if let ClientMessage::Request(wire::Request { ticket, .. }) = &mut request {
         *ticket = Some(shown);
     }
@@ -534,7 +534,7 @@ async fn a_place_is_kept_by_its_own_ticket_only() {
         assert_eq!(in_line(&plotter, 1, "printer", tickets[0]).await, 2);
         assert_eq!(in_line(&plotter, 2, "printer", tickets[1]).await, 3);
         assert_eq!(in_line(&second, 2, "printer", tickets[2]).await, 4);
-        let made_up = Ticket { epoch: 1, arrival: 1 };
+        let made_up = SealedTicket::from_halves(1, 1);
         assert_eq!(in_line(&second, 3, "printer", made_up).await, 5);
         // Its own.
         assert_eq!(in_line(&first, 1, "printer", tickets[1]).await, 1);

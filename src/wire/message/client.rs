@@ -9,7 +9,7 @@ use crate::types::{Epoch, FencingToken, Generation, OwnerId, RequestId, Seal, Se
 use smallvec::SmallVec;
 
 use super::lists::{Bounded, claims, list};
-use super::{EXTRAS_KEPT_MAX, RawClaim, Ticket, Wait};
+use super::{EXTRAS_KEPT_MAX, RawClaim, SealedTicket, Wait};
 
 /// The messages of the client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,7 +170,7 @@ pub struct Request {
     pub note: String,
     /// Where it stood before the coordinator crashed, from its latest `Queued`; none for a request
     /// that is new (rule G2).
-    pub ticket: Option<Ticket>,
+    pub ticket: Option<SealedTicket>,
     /// The locks: 1 to 64 different ones, granted together or not at all (rule R5).
     #[serde(deserialize_with = "claims")]
     pub claims: SmallVec<[RawClaim; 1]>,

@@ -8,7 +8,9 @@ use crate::types::{
 };
 
 use super::lists::{event_claims, list};
-use super::{JournalStatus, LockStatus, Outlook, ServerStatus, SessionStatus, Standing, Ticket};
+use super::{
+    JournalStatus, LockStatus, Outlook, SealedTicket, ServerStatus, SessionStatus, Standing,
+};
 
 /// The messages of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +53,7 @@ pub enum ServerMessage {
         /// Its place, 1 for the next in line. For several locks: the worst of its places.
         position: u64,
         /// Keeps its place over a crash of the coordinator.
-        ticket: Ticket,
+        ticket: SealedTicket,
     },
     /// The request's locks are free, as asked.
     Released {

@@ -268,7 +268,7 @@ fn welcome(epoch: u64, generation: u64, standing: Standing) -> BytesMut {
     })
 }
 
-fn request(request: u64, ticket: Option<Ticket>, name: &str, wait: Wait) -> BytesMut {
+fn request(request: u64, ticket: Option<SealedTicket>, name: &str, wait: Wait) -> BytesMut {
     bytes(&ClientMessage::Request(Request {
         request: RequestId::new(request),
         owner: OwnerId(0),
@@ -335,7 +335,7 @@ fn resumed_conversation() -> Conversation {
 }
 
 fn reopened_conversation() -> Conversation {
-    let ticket = Ticket { epoch: 18, arrival: 4 };
+    let ticket = SealedTicket::from_halves(18, 4);
     vec![
         ("client: Hello", hello(resume(3), 10_000, 18, 1884)),
         (

@@ -19,16 +19,17 @@ pub(super) const SECRET: Secret = Secret::new(0x1f1e_1d1c_1b1a_1918_1716_1514_13
 pub(super) const SEAL: Seal = Seal::new(0x2f2e_2d2c_2b2a_2928_2726_2524_2322_2120);
 
 /// The ticket that a request shows.
-const TICKET_SHOWN: Ticket = Ticket { epoch: 0x4142_4344_4546_4748, arrival: 0x5152 };
+const TICKET_SHOWN: SealedTicket = SealedTicket::from_halves(0x4142_4344_4546_4748, 0x5152);
 /// The ticket that a waiter is told.
-const TICKET_TOLD: Ticket = Ticket { epoch: 18, arrival: 4 };
+const TICKET_TOLD: SealedTicket = SealedTicket::from_halves(18, 4);
 
 /// What a message says, as a Rust value: without the name of the struct in a variant of the same
 /// name, which is not on the wire. Types of numbers are left out, codes are their numbers, and lengths
 /// are in milliseconds: so are their bytes. Proofs hide themselves; here, where each is known, they
 /// are told.
 pub(super) fn said(message: &impl Debug) -> String {
-    let ticket = |Ticket { epoch, arrival }: Ticket| {
+    let ticket = |ticket: SealedTicket| {
+        let (epoch, arrival) = ticket.halves();
         format!("Ticket {{ epoch: {epoch}, arrival: {arrival} }}")
     };
     let text = bare_codes(bare_numbers(format!("{message:?}")))
@@ -38,8 +39,8 @@ pub(super) fn said(message: &impl Debug) -> String {
         .replace("grace: 9.25s", "grace_ms: 9250")
         .replace("Secret(…)", &SECRET.reveal().to_string())
         .replace("Seal(…)", &SEAL.reveal().to_string())
-        .replace("Some(Ticket(…))", &format!("Some({})", ticket(TICKET_SHOWN)))
-        .replace("Ticket(…)", &ticket(TICKET_TOLD));
+        .replace("Some(SealedTicket(…))", &format!("Some({})", ticket(TICKET_SHOWN)))
+        .replace("SealedTicket(…)", &ticket(TICKET_TOLD));
     let inner = text.split_once('(').filter(|(variant, inner)| {
         inner.strip_prefix(*variant).is_some_and(|fields| fields.starts_with(" {"))
     });

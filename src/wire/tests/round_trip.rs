@@ -85,8 +85,8 @@ fn hello() -> impl Strategy<Value = ClientMessage> {
     )
 }
 
-fn ticket() -> impl Strategy<Value = Ticket> {
-    any::<(u64, u64)>().prop_map(|(epoch, arrival)| Ticket { epoch, arrival })
+fn ticket() -> impl Strategy<Value = SealedTicket> {
+    any::<(u64, u64)>().prop_map(|(first, second)| SealedTicket::from_halves(first, second))
 }
 
 fn claims() -> impl Strategy<Value = SmallVec<[RawClaim; 1]>> {

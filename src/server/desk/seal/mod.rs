@@ -29,15 +29,13 @@ use std::hash::Hasher;
 
 use bytes::BufMut;
 use siphasher::sip128::{Hasher128, SipHasher24};
-use subtle::ConstantTimeEq;
 
 use crate::engine::Place;
 use crate::server::durable::StateKey;
 use crate::types::{
-    Epoch, FencingToken, LOCK_NAME_LEN_MAX, LockName, Mode, RequestId, Seal, Secret, SessionId,
-    Ticket,
+    Epoch, FencingToken, LOCK_NAME_LEN_MAX, LockName, Mode, RequestId, Seal, SealedTicket, Secret,
+    SessionId, Ticket,
 };
-use crate::wire;
 
 /// What a proof is of: the first byte of what is hashed.
 const OF_SESSION: u8 = 1;
@@ -153,7 +151,7 @@ impl Sealer {
         request: RequestId,
         Place { ticket, told_in }: Place,
         claims: impl Iterator<Item = (&'a LockName, Mode)>,
-    ) -> wire::Ticket {
+    ) -> SealedTicket {
         let Ticket { epoch, arrival } = ticket;
         let Some(age) = told_in.number().checked_sub(epoch) else { return NO_TICKET };
         if told_in.number() >> TICKET_RUN_BITS != 0
@@ -173,29 +171,29 @@ impl Sealer {
         };
         let hash = self.hash(head, claims);
         let upper = told_in.number() << TICKET_AGE_BITS | age;
-        wire::Ticket {
-            epoch: upper << UPPER_HASH_BITS | bits(hash >> u64::BITS, UPPER_HASH_BITS),
-            arrival: arrival << LOWER_HASH_BITS | bits(hash, LOWER_HASH_BITS),
-        }
+        SealedTicket::from_halves(
+            upper << UPPER_HASH_BITS | bits(hash >> u64::BITS, UPPER_HASH_BITS),
+            arrival << LOWER_HASH_BITS | bits(hash, LOWER_HASH_BITS),
+        )
     }
 
     /// The place that was told with this ticket to a session's request for these claims; none if none
     /// was.
     pub(in crate::server) fn place_of<'a>(
         &self,
-        shown: wire::Ticket,
+        shown: SealedTicket,
         session: SessionId,
         request: RequestId,
         claims: impl Iterator<Item = (&'a LockName, Mode)>,
     ) -> Option<Place> {
-        let upper = shown.epoch >> UPPER_HASH_BITS;
+        let (upper, lower) = shown.halves();
+        let upper = upper >> UPPER_HASH_BITS;
         let (run, age) = (upper >> TICKET_AGE_BITS, bits(upper.into(), TICKET_AGE_BITS));
-        let arrival = shown.arrival >> LOWER_HASH_BITS;
+        let arrival = lower >> LOWER_HASH_BITS;
         let ticket = Ticket { epoch: run.checked_sub(age)?, arrival };
         let place = Place { ticket, told_in: Epoch::new(run) };
         let made = self.ticket(session, request, place, claims);
-        let is_same = made.epoch.ct_eq(&shown.epoch) & made.arrival.ct_eq(&shown.arrival);
-        (bool::from(is_same) && made != NO_TICKET).then_some(place)
+        (made == shown && made != NO_TICKET).then_some(place)
     }
 
     /// Hashes a head, which says how long it is, and claims.
@@ -241,7 +239,7 @@ impl Sealer {
 }
 
 /// Says that a place has no room in a ticket.
-const NO_TICKET: wire::Ticket = wire::Ticket { epoch: 0, arrival: 0 };
+const NO_TICKET: SealedTicket = SealedTicket::from_halves(0, 0);
 
 /// A run, as proofs name it. Epochs are minutes, so that is enough for 8,000 years; the proofs of later
 /// ones do not count.

@@ -4,6 +4,7 @@ use super::super::render;
 use super::*;
 use crate::server::durable::store::{Change, Stored};
 use crate::types::{FencingToken, Generation, OwnerId, RequestId, SessionId, Standing, Ttl};
+use crate::wire;
 
 const KEY: StateKey = StateKey::new(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
 const RUN: Epoch = Epoch(5);
@@ -66,8 +67,8 @@ fn proofs_stay_what_they_are_over_versions() {
     let of_longest = of(&[("printer", Mode::Exclusive), (&longest, Mode::Exclusive)]);
     assert_eq!(of_longest, 437_629_108_674_184_478_884_398_793_418);
     let ticket = |claims| sealer.ticket(SESSION, REQUEST, PLACE, each(&named(claims)));
-    assert_eq!(ticket(&both[..1]), wire::Ticket { epoch: 343_597_537_228, arrival: 69_178_944 });
-    assert_eq!(ticket(&both), wire::Ticket { epoch: 343_597_518_625, arrival: 79_045_754 });
+    assert_eq!(ticket(&both[..1]), SealedTicket::from_halves(343_597_537_228, 69_178_944));
+    assert_eq!(ticket(&both), SealedTicket::from_halves(343_597_518_625, 79_045_754));
 }
 
 #[test]
@@ -138,9 +139,9 @@ fn a_ticket_is_of_one_request_of_one_session_for_one_list_of_locks() {
     assert_eq!(place_of(ticket, 7, 9, &named(&[("ab", Mode::Shared)])), None);
     assert_eq!(place_of(ticket, 7, 9, &named(&[("ac", Mode::Exclusive)])), None);
     for bit in 0..u64::BITS {
-        let wire::Ticket { epoch, arrival } = ticket;
-        for (epoch, arrival) in [(epoch ^ 1 << bit, arrival), (epoch, arrival ^ 1 << bit)] {
-            assert_eq!(place_of(wire::Ticket { epoch, arrival }, 7, 9, &claims), None);
+        let (first, second) = ticket.halves();
+        for (first, second) in [(first ^ 1 << bit, second), (first, second ^ 1 << bit)] {
+            assert_eq!(place_of(SealedTicket::from_halves(first, second), 7, 9, &claims), None);
         }
     }
     assert_eq!(place_of(NO_TICKET, 7, 9, &claims), None);
@@ -193,7 +194,7 @@ fn nothing_that_holds_a_secret_prints_it() {
         .chain([format!("{:?}", whole.to_le_bytes()).replace(['[', ']'], "")])
         .collect();
     let (secret, seal, key) = (Secret::new(whole), Seal::new(whole), StateKey::new(whole));
-    let ticket = wire::Ticket { epoch: high, arrival: low };
+    let ticket = SealedTicket::from_halves(high, low);
     let sealed = wire::ServerMessage::Grant { request: RequestId(1), token: FencingToken(2), seal };
     let queued = wire::ServerMessage::Queued { request: RequestId(1), position: 2, ticket };
     let reclaim = wire::Reclaim {

@@ -4,7 +4,9 @@ use bytes::BytesMut;
 
 use crate::server::testing::{hello, release, request, try_request, waiting_request};
 use crate::testing::fuzz::assert_in_corpus;
-use crate::types::{FencingToken, Generation, OwnerId, RequestId, Seal, Secret, SessionId};
+use crate::types::{
+    FencingToken, Generation, OwnerId, RequestId, Seal, SealedTicket, Secret, SessionId,
+};
 use crate::wire::{
     self, Attach, ClientMessage, Extra, Held, Mode, Query, RawClaim, Wait, encode_frame,
 };
@@ -34,7 +36,7 @@ fn of(owner: u64, converts: Option<u64>, mut message: ClientMessage) -> ClientMe
 /// One that keeps its place.
 fn with_ticket(mut message: ClientMessage) -> ClientMessage {
     if let ClientMessage::Request(wire::Request { ticket, .. }) = &mut message {
-        *ticket = Some(wire::Ticket { epoch: 1, arrival: 1 });
+        *ticket = Some(SealedTicket::from_halves(1, 1));
     }
     message
 }

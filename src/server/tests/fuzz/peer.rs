@@ -16,7 +16,7 @@ use crate::server::net::place::Place;
 use crate::server::net::session::Session;
 use crate::server::testing::Bench;
 use crate::testing::fuzz::Random;
-use crate::types::{FencingToken, Generation, RequestId, Seal, Secret, SessionId};
+use crate::types::{FencingToken, Generation, RequestId, Seal, SealedTicket, Secret, SessionId};
 use crate::wire::{self, Attach, ClientMessage, ServerMessage, decode, encode_frame};
 
 /// What a stream keeps for a side that does not read.
@@ -30,7 +30,7 @@ pub(super) struct Known {
     /// The token and the seal of each granted request; peers choose the same ids, the latest counts.
     grants: BTreeMap<RequestId, (FencingToken, Seal)>,
     /// The latest ticket of each request that waits.
-    tickets: BTreeMap<RequestId, wire::Ticket>,
+    tickets: BTreeMap<RequestId, SealedTicket>,
     /// The latest session, its secret, and the generation of its next connection.
     session: Option<(SessionId, Secret, Generation)>,
 }
