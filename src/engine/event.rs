@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Durable, Rejection};
 use crate::types::{
-    Claims, ConnectionId, Epoch, FencingToken, Generation, Identity, Limits, LockName, Note,
-    OwnerId, RequestId, SessionId, Ticket, Timestamp, Ttl, Wait,
+    Account, Claims, ConnectionId, Epoch, FencingToken, Generation, Identity, Limits, LockName,
+    Note, OwnerId, RequestId, SessionId, Ticket, Timestamp, Ttl, Wait,
 };
 
 /// Something that happened, for [`LockTable::handle`](super::LockTable::handle).
@@ -257,19 +257,6 @@ pub struct Reclaim {
     pub note: Note,
     /// As in the request.
     pub claims: Claims,
-}
-
-/// What a client knows of its requests with ids from `from` to `to`: of long lists, a part.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Account {
-    /// The first id that this part is about.
-    pub from: RequestId,
-    /// The last.
-    pub to: RequestId,
-    /// Requests it believes to hold, with their tokens.
-    pub held: Vec<(RequestId, FencingToken)>,
-    /// Requests whose answer it waits for.
-    pub waiting: Vec<RequestId>,
 }
 
 /// Whether a request's place in the queue is told (rule R9).

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
 use super::claim::ClaimNode;
-use super::event::{Account, Extras, Place, Progress, Reclaim, Request};
+use super::event::{Extras, Place, Progress, Reclaim, Request};
 use super::request::{Live, State};
 use super::session::Outcome;
 use super::shape::share;
@@ -16,7 +16,8 @@ use super::table::Due;
 use super::{Durable, LockTable, News, Past, Rejection, Snapshot};
 use crate::engine::seed::Seed;
 use crate::types::{
-    Epoch, FencingToken, LostReason, Mode, RequestId, TTL_MAX, Ticket, Timestamp, Ttl, Wait, lease,
+    Account, Epoch, FencingToken, Held, LostReason, Mode, RequestId, TTL_MAX, Ticket, Timestamp,
+    Ttl, Wait, lease,
 };
 
 /// So many holders are counted for a reclaim at most, from either end. With more in its way that would
@@ -265,7 +266,8 @@ impl LockTable {
     /// Brings both sides to the same view of what a session has (rule S3): without it a lock can
     /// belong to nobody, when the answer to its request was lost and the client gave up.
     pub(super) fn account(&mut self, session: SessionKey, account: &Account) {
-        let held: HashMap<RequestId, FencingToken> = account.held.iter().copied().collect();
+        let held: HashMap<RequestId, FencingToken> =
+            account.held.iter().map(|held| (held.request, held.token)).collect();
         let waiting: HashSet<RequestId> = account.waiting.iter().copied().collect();
         // Each of them is listed, or dropped.
         let requests = &self.sessions[session].requests;
@@ -286,7 +288,7 @@ impl LockTable {
             let outcome = self.drop_silently(request);
             self.sessions[session].remember(id, outcome, self.limits.finished_remembered);
         }
-        for &(id, token) in &account.held {
+        for &Held { request: id, token } in &account.held {
             let held = self.requests.find(session, id).map(|request| self.requests[request].state);
             if held != Some(State::Held { token }) {
                 let reason = match self.sessions[session].outcome(id) {

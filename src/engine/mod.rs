@@ -79,7 +79,7 @@ pub use deadlock::STEPS_MAX;
 pub use deferred::SLICE_STEPS_MAX;
 pub use effect::{Effect, EndReason, Forfeit};
 pub use event::{
-    Account, Attach, Command, Event, Extras, Place, Progress, Reclaim, Request, Run, Supersede,
+    Attach, Command, Event, Extras, Place, Progress, Reclaim, Request, Run, Supersede,
 };
 pub use forfeit::REVOCATIONS_WAITING_MAX;
 pub use pause::Pause;

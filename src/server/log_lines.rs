@@ -13,14 +13,14 @@ use std::time::Duration;
 use log::{Level, debug, info, log_enabled, warn};
 
 use crate::engine::{
-    Account, CYCLE_TOLD_MAX, Command, Counts, CycleLink, EndReason, Event, Happened, Happening,
-    Listening, Rejection, Tenure,
+    CYCLE_TOLD_MAX, Command, Counts, CycleLink, EndReason, Event, Happened, Happening, Listening,
+    Rejection, Tenure,
 };
 use crate::server::desk::render;
 use crate::server::fields::{self, Fields};
 use crate::types::{
-    Claim, ConnectionId, Epoch, FencingToken, Generation, Identity, LockName, OwnerId, RequestId,
-    SessionId, Standing, Ttl,
+    Account, Claim, ConnectionId, Epoch, FencingToken, Generation, Identity, LockName, OwnerId,
+    RequestId, SessionId, Standing, Ttl,
 };
 use crate::wire::ServerStatus;
 

@@ -6,6 +6,7 @@
 //!
 //! Never here: a clock, a socket, a rule about who gets a lock. This room imports nothing of ours.
 
+mod account;
 mod claim;
 mod code;
 mod fence;
@@ -13,6 +14,7 @@ mod histogram;
 mod ids;
 pub mod lease;
 mod limits;
+pub(crate) mod list;
 mod origin;
 mod secret;
 mod standing;
@@ -20,6 +22,7 @@ mod text;
 mod time;
 mod wait;
 
+pub use account::{Account, Held};
 pub use claim::{CLAIMS_MAX, Claim, ClaimError, Claims, ClaimsError, Mode, PermitsError, RawClaim};
 pub use code::{GoodbyeCode, LostReason, RejectionCode};
 pub use fence::{FenceGuard, StaleToken};

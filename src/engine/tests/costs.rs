@@ -8,6 +8,7 @@ use crate::engine::arena::looks;
 use crate::engine::grace::HOLDERS_COUNTED_MAX;
 use crate::engine::lock::Lock;
 use crate::engine::owner::REQUESTS_LOOKED_THROUGH_MAX;
+use crate::types::Held;
 
 /// What finding something may cost, among however many. A walk between two marks is of some hundred
 /// things at most, and each is looked at for its order and for what follows it.
@@ -154,7 +155,10 @@ fn one_of(name: &str, of: u32) -> Claims {
 
 fn account(from: u64, to: u64, held: &[u64]) -> Command {
     let (from, to) = (RequestId::new(from), RequestId::new(to));
-    let with_token = |id: &u64| (RequestId::new(*id), FencingToken::new(FIRST_TOKEN + id - 1));
+    let with_token = |id: &u64| Held {
+        request: RequestId::new(*id),
+        token: FencingToken::new(FIRST_TOKEN + id - 1),
+    };
     let held = held.iter().map(with_token).collect();
     Command::Account(Account { from, to, held, waiting: Vec::new() })
 }

@@ -83,7 +83,7 @@ impl Desk {
                 self.command(connection, request, now, || parse::cancel(request));
             }
             ClientMessage::Account(ref known) => {
-                self.command(connection, known.from, now, || parse::account(known));
+                self.command(connection, known.from, now, || Command::Account(known.clone()));
             }
             ClientMessage::Reclaim(ref asked) => self.reclaim(connection, asked, &[], now),
             ClientMessage::ReclaimWith { ref reclaim, ref extras } => {

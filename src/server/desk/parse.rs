@@ -9,9 +9,7 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use super::seal::{Sealed, Sealer};
-use crate::engine::{
-    Account, Command, Extras, Place, Progress, Reclaim, Rejection, Request, Supersede,
-};
+use crate::engine::{Command, Extras, Place, Progress, Reclaim, Rejection, Request, Supersede};
 use crate::types::{
     AT_LEAST_MAX, Claim, ClaimError, Claims, Epoch, FencingToken, Identity, LOCK_DELAY_MAX,
     LockName, Mode, Note, RawClaim, RequestId, SessionId, Ttl,
@@ -161,17 +159,6 @@ fn parse_extras(extras: &[Extra]) -> Result<Extras, Rejection> {
     }
     let asked = parsed.at_least;
     if asked > AT_LEAST_MAX { Err(Rejection::AtLeast { asked }) } else { Ok(parsed) }
-}
-
-/// The command that says what a client knows of.
-pub(in crate::server) fn account(known: &wire::Account) -> Command {
-    let held_of = |held: &wire::Held| (held.request, held.token);
-    Command::Account(Account {
-        from: known.from,
-        to: known.to,
-        held: known.held.iter().map(held_of).collect(),
-        waiting: known.waiting.clone(),
-    })
 }
 
 fn claims(raw: &[RawClaim]) -> Result<Claims, Rejection> {

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::types::{Epoch, FencingToken, Generation, OwnerId, RequestId, Seal, Secret, SessionId};
 use smallvec::SmallVec;
 
-use super::lists::{Bounded, claims, list};
-use super::{EXTRAS_KEPT_MAX, RawClaim, SealedTicket, Wait};
+use super::lists::claims;
+use super::{Account, EXTRAS_KEPT_MAX, RawClaim, SealedTicket, Wait};
+use crate::types::list::Bounded;
 
 /// The messages of the client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,30 +195,6 @@ pub struct Reclaim {
     /// As in the request, in the same order.
     #[serde(deserialize_with = "claims")]
     pub claims: SmallVec<[RawClaim; 1]>,
-}
-
-/// A client's view of its requests (reconciliation): [`ClientMessage::Account`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Account {
-    /// The first request id that this part is about.
-    pub from: RequestId,
-    /// The last.
-    pub to: RequestId,
-    /// The requests that it believes to hold.
-    #[serde(deserialize_with = "list")]
-    pub held: Vec<Held>,
-    /// Requests whose answer it waits for.
-    #[serde(deserialize_with = "list")]
-    pub waiting: Vec<RequestId>,
-}
-
-/// A request that is held, as its client believes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
-    /// The request.
-    pub request: RequestId,
-    /// The token of its grant.
-    pub token: FencingToken,
 }
 
 /// Which session a connection is for.

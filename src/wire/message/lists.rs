@@ -1,14 +1,14 @@
-//! Lists, read without trusting what they say of their length.
+//! Claims and modes, read as far as they may be.
 
-use std::fmt;
 use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, SeqAccess, Visitor};
-use smallvec::{Array, SmallVec};
+use serde::de::{Deserializer, Error};
+use smallvec::SmallVec;
 
-use super::{CLAIMS_KEPT_MAX, Mode, PREALLOCATED_MAX, RawClaim};
+use super::{CLAIMS_KEPT_MAX, Mode, RawClaim};
 use crate::types::Claim;
+use crate::types::list::Bounded;
 
 /// Reads the claims of a request: [`CLAIMS_KEPT_MAX`] at most are kept.
 pub(super) fn claims<'de, D: Deserializer<'de>>(
@@ -30,40 +30,4 @@ pub(super) fn event_claims<'de, D: Deserializer<'de>>(
 /// Reads a mode of a server's saying: one that cannot be is an error of its own.
 pub(super) fn mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mode, D::Error> {
     Mode::deserialize(deserializer)?.checked().map_err(D::Error::custom)
-}
-
-/// Reads a list of anything else: all of it, as far as there are bytes.
-pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Vec<T>, D::Error> {
-    let list = Bounded::<[T; 0]> { kept_max: usize::MAX, list: PhantomData };
-    Ok(deserializer.deserialize_seq(list)?.into_vec())
-}
-
-/// Reads a list without trusting the number of elements that stands before it: memory is taken for
-/// [`PREALLOCATED_MAX`] at first, for more only as they come.
-pub(in crate::wire) struct Bounded<A> {
-    /// Elements beyond this are read and dropped.
-    pub(in crate::wire) kept_max: usize,
-    /// What the list is of, and for how many of them no memory is taken at all.
-    pub(in crate::wire) list: PhantomData<A>,
-}
-
-impl<'de, A: Array<Item: Deserialize<'de>>> Visitor<'de> for Bounded<A> {
-    type Value = SmallVec<A>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list")
-    }
-
-    fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<SmallVec<A>, S::Error> {
-        let expected = seq.size_hint().unwrap_or(0);
-        let mut kept = SmallVec::with_capacity(expected.min(self.kept_max).min(PREALLOCATED_MAX));
-        while let Some(element) = seq.next_element()? {
-            if kept.len() < self.kept_max {
-                kept.push(element);
-            }
-        }
-        Ok(kept)
-    }
 }

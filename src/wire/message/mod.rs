@@ -6,11 +6,7 @@ mod lists;
 mod server;
 mod status;
 
-pub use self::client::{
-    Account, Attach, ClientMessage, Extra, Held, Hello, Query, Reclaim, Request,
-};
-#[cfg(test)]
-pub(super) use self::lists::Bounded;
+pub use self::client::{Attach, ClientMessage, Extra, Hello, Query, Reclaim, Request};
 pub use self::server::{CycleLink, Happening, ServerMessage};
 pub use self::status::{
     After, Holder, JournalDistance, JournalStart, JournalStatus, LockStatus, Outlook, Pause,
@@ -18,7 +14,7 @@ pub use self::status::{
 };
 use crate::types::CLAIMS_MAX;
 /// The words of the vocabulary that messages and all rooms share.
-pub use crate::types::{Mode, RawClaim, SealedTicket, Standing, Wait};
+pub use crate::types::{Account, Held, Mode, RawClaim, SealedTicket, Standing, Wait};
 
 /// The version of the protocol that this crate speaks.
 pub const PROTOCOL: u32 = 1;
@@ -28,7 +24,3 @@ pub const CLAIMS_KEPT_MAX: usize = CLAIMS_MAX + 1;
 
 /// What is wanted besides and stands beyond this is read and dropped: there is less than that to want.
 pub const EXTRAS_KEPT_MAX: usize = 64;
-
-/// Elements for which memory is taken on the word of a list's length alone: enough for every
-/// request that is allowed.
-pub(super) const PREALLOCATED_MAX: usize = CLAIMS_KEPT_MAX;

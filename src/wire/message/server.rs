@@ -7,10 +7,11 @@ use crate::types::{
     RequestId, Seal, Secret, SessionId,
 };
 
-use super::lists::{event_claims, list};
+use super::lists::event_claims;
 use super::{
     JournalStatus, LockStatus, Outlook, SealedTicket, ServerStatus, SessionStatus, Standing,
 };
+use crate::types::list::list;
 
 /// The messages of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::Mode;
-use super::lists::{list, mode};
+use super::lists::mode;
+use crate::types::list::list;
 use crate::types::{Epoch, FencingToken, OwnerId, RequestId, SessionId};
 
 /// The coordinator as a whole.

@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use super::super::message::*;
 use super::super::{FRAME_LEN_MAX, FormatError, decode, encode_frame};
 use super::messages;
+use crate::types::list::{Bounded, PREALLOCATED_MAX};
 use crate::types::{Claim, FencingToken, OwnerId, RejectionCode, RequestId, Seal, SessionId};
 
 /// Most bytes that decoding a client's frame may take. The lists of an account are not cut, and grow

@@ -11,7 +11,7 @@ use crate::engine::records::AfterRecord;
 use crate::engine::request::State;
 use crate::engine::session::{Outcome, Session};
 use crate::engine::{Attach, Command, Event, Forfeit, News, Place};
-use crate::types::{ConnectionId, FencingToken, RequestId, Ticket, Timestamp, Ttl};
+use crate::types::{ConnectionId, FencingToken, Held, RequestId, Ticket, Timestamp, Ttl};
 
 /// What a state is, in 64 bits.
 pub(super) fn digest(world: &World) -> u64 {
@@ -352,7 +352,7 @@ impl<'a> Canon<'a> {
             }
             Command::Account(account) => {
                 self.put(&account.waiting);
-                for (request, token) in &account.held {
+                for Held { request, token } in &account.held {
                     self.put(request);
                     self.token(*token);
                 }

@@ -5,10 +5,10 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::scenario::{Shape, TTL, claims};
-use crate::engine::{Account, Command, Extras, News, Place, Progress, Reclaim, Rejection, Request};
+use crate::engine::{Command, Extras, News, Place, Progress, Reclaim, Rejection, Request};
 use crate::types::{
-    ConnectionId, Epoch, FencingToken, Generation, LostReason, Mode, Note, OwnerId, RequestId,
-    SessionId, Standing, Timestamp, Wait, lease,
+    Account, ConnectionId, Epoch, FencingToken, Generation, LostReason, Mode, Note, OwnerId,
+    RequestId, SessionId, Standing, Timestamp, Wait, lease,
 };
 
 /// What a client asks for, and where that stands.
@@ -375,7 +375,9 @@ impl Client {
         for ask in &self.asks {
             match ask.stand {
                 Stand::Waiting | Stand::Unconfirmed(..) => account.waiting.push(ask.id),
-                Stand::Held { token, .. } => account.held.push((ask.id, token)),
+                Stand::Held { token, .. } => {
+                    account.held.push(crate::types::Held { request: ask.id, token })
+                }
                 Stand::Releasing { .. } | Stand::Cancelling => {}
             }
         }

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use self::steps::{Left, Step, step};
 use super::*;
 use crate::engine::image::tests::Twin;
+use crate::types::Held;
 use crate::types::*;
 
 type Table = LockTable;
@@ -302,7 +303,8 @@ impl World {
         self.unknown.extend(made.filter(|key| !knows || !self.tokens.contains_key(key)));
         let held = self.tokens.iter().filter(|((of, _), _)| knows && of == id);
         let (from, to) = (RequestId::new(0), RequestId::new(u64::MAX));
-        let held = held.map(|((_, request), token)| (*request, *token)).collect();
+        let held =
+            held.map(|((_, request), token)| Held { request: *request, token: *token }).collect();
         let account = Account { from, to, held, waiting: Vec::new() };
         self.say(session, Command::Account(account));
     }

@@ -48,6 +48,7 @@ use std::time::Duration;
 use goldenscript::{Argument, Command as Line, Context, Runner};
 
 use super::*;
+use crate::types::Held;
 use crate::types::*;
 
 // A test for each, by the name of its file.
@@ -344,7 +345,10 @@ impl Story {
         let account = Account {
             from: RequestId::new(from),
             to: RequestId::new(to.unwrap_or(teller.latest)),
-            held: held.iter().map(|id| (RequestId::new(*id), token(id))).collect(),
+            held: held
+                .iter()
+                .map(|id| Held { request: RequestId::new(*id), token: token(id) })
+                .collect(),
             waiting: waiting.into_iter().map(RequestId::new).collect(),
         };
         self.say(session, Command::Account(account))
