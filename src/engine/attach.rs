@@ -32,8 +32,8 @@ impl LockTable {
                     return self.resume(key, connection, peer, generation);
                 }
                 self.heed_unknown_run(proved_in);
-                let is_over = self.forfeited.contains(&Forfeit::Session(session));
-                if self.grace_until.is_none() || is_over || !self.still_counts(proved_in) {
+                let is_over = self.grace.has_forfeited(Forfeit::Session(session));
+                if !self.grace.is_on() || is_over || !self.this_run.still_counts(proved_in) {
                     return self.refuse(connection, Rejection::UnknownSession);
                 }
                 let (id, connection) = (session, Some(connection));
@@ -69,7 +69,7 @@ impl LockTable {
         let (id, ttl) = (opening.id, opening.ttl);
         let session = self.enroll(Session::open(opening, self.now));
         self.sessions[session].is_reopened = is_reopened;
-        if self.grace_until.is_some() && !is_reopened {
+        if self.grace.is_on() && !is_reopened {
             self.note_newcomer(session);
         }
         if self.tokens.covers(ttl) {
@@ -82,15 +82,14 @@ impl LockTable {
     }
 
     fn note_newcomer(&mut self, session: SessionKey) {
-        let number = self.newcomers.last().map_or(0, |(latest, _)| latest + 1);
-        self.newcomers.insert((number, session));
+        let number = self.this_run.add_newcomer(session);
         self.sessions[session].newcomer = Some(number);
     }
 
     /// The latest of those who opened a session in this grace period makes room for one who was there
     /// before. Says whether there was any.
     fn displace_newcomer(&mut self) -> bool {
-        let Some(&(_, newcomer)) = self.newcomers.last() else { return false };
+        let Some(newcomer) = self.this_run.latest_newcomer() else { return false };
         self.end_session(newcomer, EndReason::Displaced);
         self.settle();
         true
@@ -112,7 +111,7 @@ impl LockTable {
     pub(super) fn enroll(&mut self, session: Session) -> SessionKey {
         let wakes = session.wakes;
         let key = self.sessions.insert(session);
-        self.leases.insert((wakes, key));
+        self.deadlines.add_lease(wakes, key);
         key
     }
 
@@ -170,8 +169,8 @@ impl LockTable {
     /// anew after a crash, it is told so until something is heard from it.
     fn welcome(&mut self, session: SessionKey, standing: Standing) {
         let Session { id, generation, ttl, connection, is_reopened, .. } = self.sessions[session];
-        let standing = match self.grace_until {
-            Some(until) if is_reopened => Standing::Reopened { grace: until.since(self.now) },
+        let standing = match self.grace.left(self.now) {
+            Some(grace) if is_reopened => Standing::Reopened { grace },
             Some(_) | None => standing,
         };
         if let Some(connection) = connection {

@@ -16,7 +16,7 @@ use crate::types::{Claim, FencingToken, LockName, RequestId, SessionId};
 impl LockTable {
     /// What somebody wants to hear of, as [`Effect::Happened`].
     pub fn listen(&mut self, listening: Listening) {
-        self.listening = listening;
+        self.audience.listening = listening;
     }
 
     /// From now on, those who listen to tenures hear of none of this session but long ones; its grants
@@ -35,7 +35,7 @@ impl LockTable {
 
     /// The same for those that ended meanwhile, all together.
     pub fn take_untold_of_ended(&mut self) -> u64 {
-        mem::take(&mut self.untold_of_ended)
+        mem::take(&mut self.audience.untold_of_ended)
     }
 
     /// Somebody wants to hear whenever the holders of this lock change, as
@@ -59,22 +59,20 @@ impl LockTable {
     /// A lock that is watched has changed.
     #[cold]
     fn note_change(&mut self, lock: LockKey) {
-        self.changed.push(self.locks[lock].name.clone());
+        self.audience.note_change(self.locks[lock].name.clone());
     }
 
     /// Tells those who watch, once for each lock.
     pub(super) fn tell_watchers(&mut self) {
-        if !self.changed.is_empty() {
-            self.changed.sort_unstable();
-            self.changed.dedup();
-            let changed = self.changed.drain(..);
+        if self.audience.has_changes() {
+            let changed = self.audience.take_changes();
             self.effects.extend(changed.map(|lock| Effect::HoldersChanged { lock }));
         }
     }
 
     /// A request was granted: its tenure begins.
     pub(super) fn tenure_began(&mut self, request: RequestKey, token: FencingToken) {
-        if self.listening == Listening::Nothing {
+        if self.audience.listening == Listening::Nothing {
             return;
         }
         let live = &mut self.requests[request];
@@ -83,7 +81,7 @@ impl LockTable {
         if let Some(untold) = untold {
             *untold += 1;
         }
-        if live.is_noted || self.listening == Listening::Everything {
+        if live.is_noted || self.audience.listening == Listening::Everything {
             let tenure = Tenure { token, lasted: Duration::ZERO, is_noted: live.is_noted };
             self.tell_happened(request, Happening::Granted { token }, Some(tenure));
         }
@@ -92,7 +90,7 @@ impl LockTable {
     /// Something else happened to a live request.
     pub(super) fn happened(&mut self, request: RequestKey, what: impl FnOnce() -> Happening) {
         let live = &self.requests[request];
-        let is_told = match self.listening {
+        let is_told = match self.audience.listening {
             Listening::Nothing => false,
             Listening::Tenures => live.is_held() && self.is_noted(live),
             Listening::Everything => true,
@@ -131,7 +129,7 @@ impl LockTable {
         request: &Request,
         what: impl FnOnce() -> Happening,
     ) {
-        if self.listening == Listening::Everything {
+        if self.audience.listening == Listening::Everything {
             let claims = request.claims.as_slice().to_vec();
             self.happened_to(session, request.id, claims, what(), None);
         }

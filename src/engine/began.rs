@@ -4,8 +4,6 @@
 //! hold and waiters wait, each at its place. They count as present although they have yet to return
 //! (rule S8). All holds are known, so no grace period is needed. One that was going on begins anew.
 
-use std::ops::Range;
-
 use super::arena::SessionKey;
 use super::{EndReason, LockTable, Run, Tally};
 use crate::types::{Epoch, lease};
@@ -17,14 +15,14 @@ impl LockTable {
         let before = self.tokens.epoch();
         self.tokens.go_on_in(run);
         // Of runs between the two this table knows nothing: there are none, unless it is an old copy.
-        self.unknown_runs = Epoch::new(before.number() + 1)..self.tokens.epoch();
+        self.this_run.goes_on_after(Epoch::new(before.number() + 1)..self.tokens.epoch());
         self.draining = false;
         (self.grants, self.expired, self.tally) = (0, 0, Tally::default());
         let sessions: Vec<SessionKey> = self.sessions.keys().collect();
         for key in sessions {
             self.lose_connection(key);
         }
-        if self.grace_until.is_some() {
+        if self.grace.is_on() {
             // Who was about to reclaim comes once more, and from further away.
             self.set_grace(self.now.after(self.longest_belief()));
         }
@@ -41,13 +39,10 @@ impl LockTable {
     ///
     /// Said once in a run, and only by who has a proof: nobody else can make the others wait.
     pub(super) fn heed_unknown_run(&mut self, proved_in: Epoch) {
-        if !self.unknown_runs.contains(&proved_in) {
+        if !self.this_run.is_unknown(proved_in) {
             return;
         }
-        self.unknown_runs = Range::default();
-        self.first_epoch = self.epoch();
-        self.first_token = self.tokens.latest().next();
-        self.settles = Some(self.first_epoch);
+        self.this_run.distrusts_its_copy(self.epoch(), self.tokens.latest().next());
         let longest = lease::grace(self.limits.ttl_max.length()).max(self.longest_belief());
         self.set_grace(self.now.after(longest));
     }

@@ -28,9 +28,9 @@ impl LockTable {
 
     /// Whether something is put off.
     pub(super) fn has_deferred(&self) -> bool {
-        let questions = self.deferred.has_suspects() && self.grace_until.is_none();
+        let questions = self.deferred.has_suspects() && !self.grace.is_on();
         let work = self.deferred.is_sweeping() || self.deferred.has_moved();
-        questions || work || !self.unsettled.is_empty()
+        questions || work || self.deferred.has_unsettled()
     }
 
     /// Does some of what was put off.
@@ -38,14 +38,14 @@ impl LockTable {
         self.mark_moved();
         self.settle();
         self.sweep_on();
-        if self.grace_until.is_none() {
+        if !self.grace.is_on() {
             self.break_deadlocks();
         }
     }
 
     /// Somebody may be granted again: whoever waited for nothing else is.
     pub(super) fn retry_starved(&mut self) {
-        if mem::take(&mut self.starved) {
+        if self.deferred.take_starved() {
             self.deferred.begin_sweep();
             self.sweep_on();
         }
@@ -111,7 +111,7 @@ impl LockTable {
     /// Puts a lock back at the front of those that are to be settled: its turn goes on.
     pub(super) fn put_off(&mut self, lock: LockKey) {
         if !mem::replace(&mut self.locks[lock].is_unsettled, true) {
-            self.unsettled.push_front(lock);
+            self.deferred.settle_first(lock);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::mem;
 
 use serde::{Deserialize, Serialize};
 
-use super::arena::RequestKey;
+use super::arena::{LockKey, RequestKey};
 use crate::types::{RequestId, SessionId, Ticket};
 
 /// Steps after which an event puts off what need not be done at once. What it must do, it does however
@@ -21,6 +21,10 @@ pub(super) const REFILE_STEPS: u64 = 4;
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Deferred {
+    /// Locks that something left, whose queue is to be looked at before the event is over.
+    unsettled: VecDeque<LockKey>,
+    /// Whether a request could have been granted had there been a token, or no grace period.
+    is_starved: bool,
     /// Steps taken since the table began.
     steps: u64,
     /// What `steps` is when the slice of the event at hand is spent.
@@ -42,6 +46,8 @@ pub(super) struct Deferred {
 impl Deferred {
     /// Nothing is put off, and nothing was done.
     pub(super) const NOTHING: Self = Self {
+        unsettled: VecDeque::new(),
+        is_starved: false,
         steps: 0,
         slice_end: SLICE_STEPS_MAX,
         suspects: BTreeSet::new(),
@@ -70,6 +76,41 @@ impl Deferred {
     /// Whether the event at hand has to put off what it can.
     pub(super) fn is_spent(&self) -> bool {
         self.steps >= self.slice_end
+    }
+
+    /// A lock's queue is to be looked at before the event is over.
+    pub(super) fn settle_later(&mut self, lock: LockKey) {
+        self.unsettled.push_back(lock);
+    }
+
+    /// A lock's queue is to be looked at before all others: its turn goes on.
+    pub(super) fn settle_first(&mut self, lock: LockKey) {
+        self.unsettled.push_front(lock);
+    }
+
+    /// The next lock whose queue is to be looked at, unless the event at hand is to do no more.
+    pub(super) fn next_unsettled(&mut self) -> Option<LockKey> {
+        if self.unsettled.is_empty() || self.is_spent() { None } else { self.unsettled.pop_front() }
+    }
+
+    /// Whether there is a lock whose queue is to be looked at.
+    pub(super) fn has_unsettled(&self) -> bool {
+        !self.unsettled.is_empty()
+    }
+
+    /// A request could be granted, if there were a token, and no grace period.
+    pub(super) fn starve(&mut self) {
+        self.is_starved = true;
+    }
+
+    /// Whether a request could have been granted since this was asked the last time.
+    pub(super) fn take_starved(&mut self) -> bool {
+        mem::take(&mut self.is_starved)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_starved(&self) -> bool {
+        self.is_starved
     }
 
     /// Whether somebody is yet to be asked about.

@@ -8,10 +8,10 @@
 use std::time::Duration;
 
 use super::arena::{LockKey, RequestKey, SessionKey};
+use super::deadlines::Due;
 use super::event::Extras;
 use super::pause::{Delay, Keep, Pause};
 use super::request::State;
-use super::table::Due;
 use super::{Effect, LockTable, Rejection};
 use crate::types::{ConnectionId, FencingToken, LockName, Origin, Timestamp};
 
@@ -193,10 +193,10 @@ impl LockTable {
             return;
         }
         if let Some(before) = before {
-            self.timeouts.remove(&(before, Due::Delay(key)));
+            self.deadlines.remove(before, Due::Delay(key));
         }
         if let Some(until) = until {
-            self.timeouts.insert((until, Due::Delay(key)));
+            self.deadlines.add(until, Due::Delay(key));
         }
     }
 }

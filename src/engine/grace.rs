@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
 use super::claim::ClaimNode;
+use super::deadlines::Due;
 use super::event::{Extras, Place, Progress, Reclaim, Request};
 use super::request::{Live, State};
 use super::session::Outcome;
 use super::shape::share;
-use super::table::Due;
 use super::{Durable, LockTable, News, Past, Rejection, Snapshot};
 use crate::engine::seed::Seed;
 use crate::types::{
-    Account, Epoch, FencingToken, Held, LostReason, Mode, RequestId, TTL_MAX, Ticket, Timestamp,
-    Ttl, Wait, lease,
+    Account, FencingToken, Held, LostReason, Mode, RequestId, TTL_MAX, Ticket, Timestamp, Ttl, Wait,
+    lease,
 };
 
 /// So many holders are counted for a reclaim at most, from either end. With more in its way that would
@@ -30,11 +30,11 @@ impl LockTable {
     pub(super) fn begin(&mut self, durable: Durable, past: Past, now: Timestamp) {
         let Past { snapshot, forfeits, next_record } = past;
         let on_record = forfeits.len();
-        self.next_record = next_record;
+        self.records.go_on_from(next_record);
         // A stop in the middle of a grace period cuts it short for nobody.
         let needs_grace = snapshot.as_ref().map_or(durable.ttl_max.is_some(), Snapshot::in_grace);
         if needs_grace {
-            self.forfeited = forfeits.into_iter().collect();
+            self.grace.forfeit_all(forfeits);
             self.set_grace(now.after(self.longest_belief()));
         }
         if let Some(last) = next_record.checked_sub(1) {
@@ -54,27 +54,26 @@ impl LockTable {
 
     /// The grace period lasts until then, whatever it was before.
     pub(super) fn set_grace(&mut self, until: Timestamp) {
-        if let Some(before) = self.grace_until.replace(until) {
-            self.timeouts.remove(&(before, Due::Grace));
+        if let Some(before) = self.grace.last_until(until) {
+            self.deadlines.remove(before, Due::Grace);
         }
-        self.timeouts.insert((until, Due::Grace));
+        self.deadlines.add(until, Due::Grace);
     }
 
     /// Whoever did not come back is not coming. Everything is as always now.
     pub(super) fn end_grace(&mut self) {
-        if let Some(until) = self.grace_until.take() {
-            self.timeouts.remove(&(until, Due::Grace));
+        if let Some(until) = self.grace.end() {
+            self.deadlines.remove(until, Due::Grace);
         }
-        self.forfeited.clear();
-        self.newcomers.clear();
-        if let Some(run) = self.settles {
+        self.this_run.forget_newcomers();
+        if let Some(run) = self.this_run.settles() {
             // Whoever holds something now has shown an older seal for it in this run, and was given a
             // new one; or was granted it in this run.
             self.tokens.settle(run);
         }
         self.relax_longest_lease();
         self.break_deadlocks();
-        self.starved = true;
+        self.deferred.starve();
         self.retry_starved();
     }
 
@@ -101,9 +100,10 @@ impl LockTable {
             // What is over is not revived by asking again.
             return self.tell(session, id, outcome.into());
         }
-        let is_of_earlier_run = token < self.first_token && self.still_counts(reclaim.sealed_in);
-        let is_forfeited = self.is_forfeited(token);
-        if self.grace_until.is_none() || !is_of_earlier_run || is_forfeited {
+        let is_of_earlier_run =
+            token < self.this_run.first_token() && self.this_run.still_counts(reclaim.sealed_in);
+        let is_forfeited = self.grace.is_forfeited(token);
+        if !self.grace.is_on() || !is_of_earlier_run || is_forfeited {
             return self.tell(session, id, News::Rejected(Rejection::NoGrace));
         }
         let latest = self.sessions[session].latest_request;
@@ -228,39 +228,29 @@ impl LockTable {
 
     /// How long the grace period still lasts; none if there is none.
     pub fn grace_left(&self) -> Option<Duration> {
-        self.grace_until.map(|until| until.since(self.now))
+        self.grace.left(self.now)
     }
 
     /// Whether anybody is granted anything now.
     pub(super) fn may_grant(&self) -> bool {
-        self.tokens.available() && self.grace_until.is_none()
+        self.tokens.available() && !self.grace.is_on()
     }
 
     /// The place of a request that begins to wait now: the one it keeps, if it does; else after all
     /// others.
     pub(super) fn ticket(&mut self, kept: Option<Ticket>) -> Ticket {
         kept.unwrap_or_else(|| {
-            self.arrivals += 1;
-            Ticket { epoch: self.epoch().number(), arrival: self.arrivals }
+            let arrival = self.this_run.next_arrival();
+            Ticket { epoch: self.epoch().number(), arrival }
         })
     }
 
     /// The place that a request keeps which was told it by an earlier run: it comes back in the grace
     /// period.
     pub(super) fn place_kept(&self, shown: Option<Place>) -> Option<Ticket> {
-        let Place { ticket, told_in } = shown.filter(|_| self.grace_until.is_some())?;
-        (self.still_counts(told_in) && self.is_of_earlier_run(ticket)).then_some(ticket)
-    }
-
-    /// Whether what a run has proved is to be believed in a grace period, of what this run does not
-    /// know. What was proved in this run it knows, unless it is over. And what was proved before the
-    /// latest grace period that came to its end was proved anew since, unless it was over then.
-    pub(super) fn still_counts(&self, proved_in: Epoch) -> bool {
-        (self.proofs_from..self.first_epoch).contains(&proved_in)
-    }
-
-    pub(super) fn is_of_earlier_run(&self, ticket: Ticket) -> bool {
-        ticket.epoch < self.first_epoch.number()
+        let Place { ticket, told_in } = shown.filter(|_| self.grace.is_on())?;
+        (self.this_run.still_counts(told_in) && self.this_run.is_later_than(ticket))
+            .then_some(ticket)
     }
 
     /// Brings both sides to the same view of what a session has (rule S3): without it a lock can

@@ -7,7 +7,6 @@
 
 use std::iter;
 use std::mem;
-use std::time::Duration;
 
 use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
 use super::claim::ClaimNode;
@@ -156,8 +155,8 @@ impl LockTable {
                 self.grant(request);
                 return Ok(());
             }
-            (_, Wait::Never) if self.grace_until.is_some() => {
-                let left = self.grace_until.map_or(Duration::ZERO, |until| until.since(self.now));
+            (_, Wait::Never) if self.grace.is_on() => {
+                let left = self.grace.left(self.now).unwrap_or_default();
                 return Err(Rejection::Grace { left });
             }
             (None, Wait::Never) => return Err(Rejection::Unavailable),
@@ -389,17 +388,15 @@ impl LockTable {
     /// Notes that something left the lock, or that it may be granted again.
     pub(super) fn unsettle(&mut self, lock: LockKey) {
         if !mem::replace(&mut self.locks[lock].is_unsettled, true) {
-            self.unsettled.push_back(lock);
+            self.deferred.settle_later(lock);
         }
     }
 
     /// Grants what can be granted, in the order of the queues, and forgets locks that are idle; as far
     /// as the event at hand may, and the rest is put off.
     pub(super) fn settle(&mut self) {
-        while !self.unsettled.is_empty() && !self.deferred.is_spent() {
-            if let Some(lock) = self.unsettled.pop_front() {
-                self.settle_lock(lock);
-            }
+        while let Some(lock) = self.deferred.next_unsettled() {
+            self.settle_lock(lock);
         }
     }
 
@@ -432,7 +429,7 @@ impl LockTable {
                 return self.put_off(lock);
             }
             if !self.may_grant() {
-                self.starved = true;
+                self.deferred.starve();
                 return;
             }
             self.leave_queues(request);

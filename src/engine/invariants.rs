@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::LockTable;
 use super::arena::{ClaimKey, LockKey, RequestKey};
+use super::deadlines::Due;
 use super::owner::REQUESTS_LOOKED_THROUGH_MAX;
-use super::records::{AfterRecord, RECORDS_MAX};
+use super::records::AfterRecord;
 use super::request::State;
 use super::session::{Moving, Presence};
 use super::shape::{Shape, share};
-use super::table::Due;
 use crate::types::{Mode, Origin, OwnerId};
 
 impl LockTable {
@@ -23,7 +23,7 @@ impl LockTable {
     /// asked too often.
     pub(super) fn assert_each_is_well(&self) {
         let is_put_off = self.deferred.is_spent();
-        assert!(self.unsettled.is_empty() || is_put_off, "a lock was left unsettled");
+        assert!(!self.deferred.has_unsettled() || is_put_off, "a lock was left unsettled");
         let claims_in_locks = self.invariant_locks();
         let (claims, held) = self.invariant_requests();
         assert_eq!(claims, claims_in_locks, "claims of requests, claims in locks");
@@ -99,7 +99,8 @@ impl LockTable {
                 let session = self.requests[self.claims[next].request].session;
                 let waits = self.obstacle(self.claims[next].request).is_some();
                 let is_gone = self.sessions[session].moving != Moving::No || self.is_dead(session);
-                let comes = self.starved || lock.is_unsettled || self.deferred.is_sweeping();
+                let comes =
+                    self.deferred.is_starved() || lock.is_unsettled || self.deferred.is_sweeping();
                 assert!(waits || is_gone || comes, "{}: the next waits for nothing", lock.name);
             }
             claims += lock.holders.len() + queue.len();
@@ -165,18 +166,10 @@ impl LockTable {
             of_sessions.extend(session.requests.iter(&self.requests.arena));
             over += 1;
         }
-        let pending_forfeits = self
-            .pending_forfeits
-            .iter()
-            .filter(|pending| matches!(pending.then, AfterRecord::Session(_)));
-        assert_eq!(
-            over,
-            pending_forfeits.count(),
-            "sessions that are over, and that have yet to be so"
-        );
-        let on_record: usize = self.records.iter().map(|record| record.count).sum();
-        assert_eq!(on_record, self.record_count);
-        assert!(on_record <= RECORDS_MAX, "{on_record} records");
+        let of_sessions_over = |then: &&AfterRecord| matches!(then, AfterRecord::Session(_));
+        let pending = self.records.to_happen().filter(of_sessions_over).count();
+        assert_eq!(over, pending, "sessions that are over, and that have yet to be so");
+        self.records.invariant();
         for key in self.requests.keys() {
             requests += 1;
             assert!(of_sessions.contains(&key), "a request of no session");
@@ -273,10 +266,10 @@ impl LockTable {
             let until = delay.until().expect("a delay has a reason");
             expected.insert((until, Due::Delay(key)));
         }
-        expected.extend(self.grace_until.map(|at| (at, Due::Grace)));
-        assert_eq!(self.timeouts, expected);
-        assert_eq!(self.leases.len(), self.sessions.len());
-        for (at, session) in &self.leases {
+        expected.extend(self.grace.until().map(|at| (at, Due::Grace)));
+        assert_eq!(*self.deadlines.timeouts(), expected);
+        assert_eq!(self.deadlines.leases().len(), self.sessions.len());
+        for (at, session) in self.deadlines.leases() {
             assert_eq!(self.sessions[*session].wakes, *at);
         }
     }

@@ -27,6 +27,16 @@
 //! - No token is granted twice, and none that is not durably reserved.
 //! - No client input reaches an assertion.
 //!
+//! Files stand in layers, and import only from those below:
+//!
+//! | layer | files |
+//! |---|---|
+//! | words | `event`, `effect`, `request_event`, `rejection`, `arena`, `row`, `shape`, `pause`, `tally` |
+//! | storage | `session`, `owner`, `request`, `claim`, `away`, `queue`, `lock` |
+//! | books | `deadlines`, `deferred`, `grace_period`, `records`, `this_run`, `tokens` |
+//! | table | `table` |
+//! | rules | all others: each is about one thing, and adds methods to the table |
+//!
 //! `docs/architecture.md` follows a request from end to end. `docs/guarantees.md` says what these
 //! rules mean for users.
 
@@ -38,6 +48,7 @@ mod began;
 mod catch_up;
 mod claim;
 mod convert;
+mod deadlines;
 mod deadlock;
 mod deferred;
 mod delay;
@@ -45,6 +56,7 @@ mod effect;
 mod event;
 mod forfeit;
 mod grace;
+mod grace_period;
 mod grant;
 mod holdings;
 mod image;
@@ -72,6 +84,7 @@ mod table;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod this_run;
 mod tokens;
 mod view;
 

@@ -5,11 +5,11 @@ use std::mem;
 
 use super::arena::{LockKey, RequestKey};
 use super::claim::ClaimNode;
+use super::deadlines::Due;
 use super::queue::WaiterFlags;
 use super::request::{Live, Rank, State};
 use super::session::Outcome;
 use super::session::Presence;
-use super::table::Due;
 use super::{LockTable, News, Rejection};
 use crate::types::{Ticket, Timestamp};
 
@@ -47,7 +47,7 @@ impl LockTable {
         let last = self.locks.queue(lock).tail()?;
         let request = self.claims[last].request;
         let live = &self.requests[request];
-        let is_earlier = live.is_conversion() || self.is_of_earlier_run(live.ticket());
+        let is_earlier = live.is_conversion() || self.this_run.is_later_than(live.ticket());
         (!is_earlier).then_some(request)
     }
 
@@ -92,10 +92,14 @@ impl LockTable {
                 locks.mark(lock, claims, requests, claim, presence);
             }
         });
-        self.timeouts.extend(deadline.map(|at| (at, Due::Timeout(request))));
+        if let Some(at) = deadline {
+            self.deadlines.add(at, Due::Timeout(request));
+        }
         self.waits_for_more(request);
-        self.starved |= !self.may_grant();
-        if self.grace_until.is_some() {
+        if !self.may_grant() {
+            self.deferred.starve();
+        }
+        if self.grace.is_on() {
             self.suspect(request);
         }
     }
@@ -151,7 +155,7 @@ impl LockTable {
 
     fn forget_timeout(&mut self, request: RequestKey) {
         if let State::Waiting { deadline: Some(at), .. } = self.requests[request].state {
-            self.timeouts.remove(&(at, Due::Timeout(request)));
+            self.deadlines.remove(at, Due::Timeout(request));
         }
     }
 

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::rejection::Rejection;
-use crate::types::{Claim, FencingToken, Identity, LostReason, RequestId, SessionId, Ticket};
+use crate::types::{
+    Claim, FencingToken, Identity, LockName, LostReason, RequestId, SessionId, Ticket,
+};
 
 /// The kinds of events of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,37 @@ pub enum Happening {
     },
     /// It was answered *no*.
     Rejected(Rejection),
+}
+
+/// Those who watch locks and listen to events, beside the clients concerned (rule R10).
+#[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
+pub(super) struct Audience {
+    /// What somebody wants to hear of.
+    pub(super) listening: Listening,
+    /// Grants that were counted instead of told, of sessions that are over.
+    pub(super) untold_of_ended: u64,
+    /// The watched locks whose holders changed by the event at hand.
+    changed: Vec<LockName>,
+}
+
+impl Audience {
+    /// A lock that is watched has changed.
+    pub(super) fn note_change(&mut self, lock: LockName) {
+        self.changed.push(lock);
+    }
+
+    /// Whether a lock that is watched has changed.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// Each lock that has changed, once.
+    pub(super) fn take_changes(&mut self) -> impl Iterator<Item = LockName> {
+        self.changed.sort_unstable();
+        self.changed.dedup();
+        self.changed.drain(..)
+    }
 }
 
 /// What those hear who listen.

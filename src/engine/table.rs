@@ -3,25 +3,26 @@
 //! Deadlocks are found in `deadlock.rs`. Restarts are in `grace.rs`, `forfeit.rs` and
 //! `snapshot.rs`.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::mem;
-use std::ops::Range;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::arena::{LockKey, RequestKey, SessionKey};
+use super::arena::{RequestKey, SessionKey};
 use super::claim::ClaimArena;
+use super::deadlines::{Deadlines, Due};
 use super::deferred::{Deferred, REFILE_STEPS};
 use super::event::Event;
+use super::grace_period::GracePeriod;
 use super::lock::Locks;
 use super::owner::Owners;
 use super::pause::Kept;
-use super::records::{AfterRecord, PendingForfeit, Record};
+use super::records::{AfterRecord, Records};
 use super::request::{Requests, State};
-use super::request_event::Listening;
+use super::request_event::Audience;
 use super::session::{Outcome, Session, Sessions};
 use super::tally::Tally;
+use super::this_run::ThisRun;
 use super::tokens::Tokens;
 use super::{Effect, EndReason, Forfeit, Happening, News, Rejection, Start};
 use crate::engine::seed::Seed;
@@ -31,6 +32,9 @@ use crate::types::{
 };
 
 /// All locks, all who hold them and all who wait, and the rules by which they change.
+///
+/// An image of a table has all fields in their order, without a name: to move one, here or in what
+/// they hold, changes the format of the journal's checkpoints (its `rules`).
 ///
 /// # Examples
 ///
@@ -84,47 +88,18 @@ pub struct LockTable {
     pub(super) kept: Kept,
     /// The counter behind the fencing tokens.
     pub(super) tokens: Tokens,
-    /// When each session is to be looked at, at the latest. Invariant: (`wakes`, key) of each.
-    pub(super) leases: BTreeSet<(Timestamp, SessionKey)>,
-    /// When waiting requests stop waiting and lock delays end. Only what may still come is here.
-    pub(super) timeouts: BTreeSet<(Timestamp, Due)>,
-    /// Locks that something left, whose queue is to be looked at before the event is over.
-    pub(super) unsettled: VecDeque<LockKey>,
-    /// Whether a request could have been granted had there been a token, or no grace period.
-    pub(super) starved: bool,
+    /// When leases, timeouts, delays and the grace period end.
+    pub(super) deadlines: Deadlines,
     /// What is put off, and how much was done.
     pub(super) deferred: Deferred,
-    /// Until when earlier holders may reclaim and nobody else is granted (rule G2).
-    pub(super) grace_until: Option<Timestamp>,
-    /// Who and what may not reclaim. Empty outside the grace period.
-    pub(super) forfeited: BTreeSet<Forfeit>,
-    /// What is to happen when it is on record, in the order of the records.
-    pub(super) pending_forfeits: VecDeque<PendingForfeit>,
-    /// What is on record, or on its way there. Those of earlier runs are one.
-    pub(super) records: VecDeque<Record>,
-    /// How many they are. Invariant: the sum of their counts, and no more than `RECORDS_MAX`.
-    pub(super) record_count: usize,
-    /// The number of the next record.
-    pub(super) next_record: u64,
+    /// The grace period, if there is one, and who may not reclaim in it.
+    pub(super) grace: GracePeriod,
+    /// Forfeits that are on record, and those on their way there.
+    pub(super) records: Records,
     /// Sessions that wait for the disk to be welcomed.
     pub(super) unwelcomed: Vec<SessionId>,
-    /// How many requests began to wait in this run.
-    pub(super) arrivals: u64,
-    /// Where the tokens of this run begin: all others were granted by earlier ones.
-    pub(super) first_token: FencingToken,
-    /// Where the epochs of this run begin. A client's later one moves it on, within the run.
-    pub(super) first_epoch: Epoch,
-    /// In the grace period, proofs count of this run and later ones only (rule G4).
-    pub(super) proofs_from: Epoch,
-    /// From which run on proofs count when the grace period has ended: this one, if it began with a
-    /// crash, for then all that is held was sealed in it; after an orderly stop it was not.
-    pub(super) settles: Option<Epoch>,
-    /// Who opened a session in this grace period, in the order in which they came: they hold nothing,
-    /// and make room for those who were there before. Empty outside the grace period.
-    pub(super) newcomers: BTreeSet<(u64, SessionKey)>,
-    /// Runs that may have been between this one and the one whose table it goes on with: none, unless
-    /// that is an old copy (rule J9).
-    pub(super) unknown_runs: Range<Epoch>,
+    /// Where this run begins, what it counts, and which proofs of earlier ones count.
+    pub(super) this_run: ThisRun,
     /// Whether nothing new is accepted.
     pub(super) draining: bool,
     /// The latest moment that was told. Never goes back.
@@ -135,15 +110,9 @@ pub struct LockTable {
     /// What is to be done about the event at hand: the caller's own buffer, while it is handled.
     #[serde(skip)]
     pub(super) effects: Vec<Effect>,
-    /// What somebody wants to hear of.
+    /// Who watches and listens.
     #[serde(skip)]
-    pub(super) listening: Listening,
-    /// Grants that were counted instead of told, of sessions that are over.
-    #[serde(skip)]
-    pub(super) untold_of_ended: u64,
-    /// The watched locks whose holders changed by the event at hand.
-    #[serde(skip)]
-    pub(super) changed: Vec<LockName>,
+    pub(super) audience: Audience,
     /// How many requests hold. The others wait.
     pub(super) held: usize,
     /// How many grants there were.
@@ -153,17 +122,6 @@ pub struct LockTable {
     /// What else is counted.
     #[serde(skip)]
     pub(super) tally: Tally,
-}
-
-/// What a moment among the timeouts is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) enum Due {
-    /// A waiting request stops waiting.
-    Timeout(RequestKey),
-    /// A lock that was lost, or kept, may be granted again.
-    Delay(LockKey),
-    /// The grace period is over.
-    Grace,
 }
 
 /// The shell promises to call [`LockTable::handle`] at least this often while there are sessions, or
@@ -213,32 +171,22 @@ impl LockTable {
             kept: Kept::new(seed.clone()),
             owners: Owners::new(seed),
             tokens: Tokens::new(&start),
-            leases: BTreeSet::new(),
-            timeouts: BTreeSet::new(),
-            unsettled: VecDeque::new(),
-            starved: false,
+            deadlines: Deadlines::default(),
             deferred: Deferred::NOTHING,
-            grace_until: None,
-            forfeited: BTreeSet::new(),
-            pending_forfeits: VecDeque::new(),
-            records: VecDeque::new(),
-            record_count: 0,
-            next_record: 0,
+            grace: GracePeriod::default(),
+            records: Records::default(),
             unwelcomed: Vec::new(),
-            arrivals: 0,
-            first_token: start.first_token,
-            first_epoch: start.durable.epoch,
-            proofs_from: start.durable.settled,
-            settles: start.past.snapshot.is_none().then_some(start.durable.epoch),
-            newcomers: BTreeSet::new(),
-            unknown_runs: Range::default(),
+            this_run: ThisRun::new(
+                start.first_token,
+                start.durable.epoch,
+                start.durable.settled,
+                start.past.snapshot.is_none().then_some(start.durable.epoch),
+            ),
             draining: false,
             now,
             heard: now,
             effects: Vec::new(),
-            listening: Listening::Nothing,
-            untold_of_ended: 0,
-            changed: Vec::new(),
+            audience: Audience::default(),
             held: 0,
             grants: 0,
             expired: 0,
@@ -321,10 +269,8 @@ impl LockTable {
         if self.has_deferred() {
             return Some(self.now);
         }
-        let lease = self.leases.first().map(|(at, _)| *at);
-        let timeout = self.timeouts.first().map(|(at, _)| *at);
         let heartbeat = self.expects_somebody().then(|| self.now.after(HEARTBEAT));
-        [lease, timeout, heartbeat].into_iter().flatten().min()
+        [self.deadlines.next(), heartbeat].into_iter().flatten().min()
     }
 
     /// The latest moment that was told.
@@ -368,10 +314,7 @@ impl LockTable {
     /// another leaves (rule S6); then the living are granted what became free, and only then do
     /// those time out who still wait.
     fn expire_due(&mut self) {
-        while let Some(&(at, session)) = self.leases.first() {
-            if at > self.heard {
-                break;
-            }
+        while let Some(session) = self.deadlines.lease_due(self.heard) {
             if self.deferred.is_spent() {
                 return;
             }
@@ -389,10 +332,7 @@ impl LockTable {
             }
         }
         self.settle();
-        while let Some(&(at, due)) = self.timeouts.first() {
-            if at > self.heard {
-                break;
-            }
+        while let Some((at, due)) = self.deadlines.timeout_due(self.heard) {
             if self.deferred.is_spent() {
                 return;
             }
@@ -400,7 +340,7 @@ impl LockTable {
             match due {
                 Due::Timeout(request) => self.time_out(request),
                 Due::Delay(lock) => {
-                    self.timeouts.pop_first();
+                    self.deadlines.remove(at, due);
                     self.end_delay(lock);
                 }
                 Due::Grace => self.end_grace(),
@@ -413,7 +353,7 @@ impl LockTable {
     /// Whether there is anybody who loses something if nothing is heard of it: a session, or one that
     /// may come back in a grace period.
     fn expects_somebody(&self) -> bool {
-        !self.leases.is_empty() || self.grace_until.is_some()
+        self.deadlines.has_leases() || self.grace.is_on()
     }
 
     /// If the coordinator itself stood still, nobody could be heard, and nobody is to blame: leases
@@ -431,7 +371,7 @@ impl LockTable {
             let ends = self.sessions[session].ends;
             self.sessions[session].ends = ends.after(late);
         }
-        if let Some(until) = self.grace_until {
+        if let Some(until) = self.grace.until() {
             self.set_grace(until.after(late));
         }
     }
@@ -439,8 +379,8 @@ impl LockTable {
     /// Has the session looked at at `wakes`, not when it was going to be.
     fn reschedule(&mut self, session: SessionKey, wakes: Timestamp) {
         let before = mem::replace(&mut self.sessions[session].wakes, wakes);
-        self.leases.remove(&(before, session));
-        self.leases.insert((wakes, session));
+        self.deadlines.remove_lease(before, session);
+        self.deadlines.add_lease(wakes, session);
     }
 
     /// The end of a connection proves nothing: its session lingers (rule S4).
@@ -498,15 +438,13 @@ impl LockTable {
         let waiting = waiting_count;
         self.expired += u64::from(reason == EndReason::Expired);
         let Session { id, connection, wakes, newcomer, untold, .. } = self.sessions[key];
-        self.untold_of_ended += untold.unwrap_or_default();
-        self.leases.remove(&(wakes, key));
+        self.audience.untold_of_ended += untold.unwrap_or_default();
+        self.deadlines.remove_lease(wakes, key);
         if let Some(newcomer) = newcomer {
-            self.newcomers.remove(&(newcomer, key));
+            self.this_run.remove_newcomer(newcomer, key);
         }
         self.sessions.end(key);
-        if self.grace_until.is_some() {
-            self.forfeited.insert(Forfeit::Session(id));
-        }
+        self.grace.forfeit(Forfeit::Session(id));
         self.effects.push(Effect::Ended { session: id, connection, reason, held, waiting, lock });
         if self.sessions[key].requests.is_empty() {
             self.sessions.forget(key);

@@ -179,7 +179,7 @@ impl LockTable {
 
     /// The question whether a request's owner waits for ever; none where that is out of the question.
     fn inquiry(&self, request: RequestKey) -> Option<Inquiry<'_>> {
-        let may_wait = self.grace_until.is_none() && !self.is_alone(request);
+        let may_wait = !self.grace.is_on() && !self.is_alone(request);
         may_wait.then(|| Inquiry::new(self))
     }
 

@@ -6,14 +6,14 @@
 //! held, by nobody.
 //!
 //! *Bounded.* A record is of use for as long as its client may believe in a lease. A million
-//! sessions that end in that time would be a million records. No more than [`RECORDS_MAX`] are
+//! sessions that end in that time would be a million records. No more than [`RECORDS_MAX`](super::RECORDS_MAX) are
 //! kept. Then the older half is folded into one, which says up to which token nothing may be
 //! reclaimed. Exclusion is as before. A crash in that time costs the holds that are older than
 //! that.
 
 use super::arena::SessionKey;
 use super::delay::Parting;
-use super::records::{AfterRecord, PendingForfeit, RECORDS_MAX, Record};
+use super::records::{AfterRecord, Folded};
 use super::{Effect, Forfeit, LockTable};
 use crate::types::{ConnectionId, FencingToken, Timestamp};
 
@@ -24,7 +24,7 @@ impl LockTable {
     /// Has a forfeit written down, and something done then.
     pub(super) fn record(&mut self, forfeit: Forfeit, then: AfterRecord) {
         self.forget_old_records();
-        if self.record_count >= RECORDS_MAX {
+        if self.records.is_full() {
             self.fold_records();
         }
         let up_to = match (forfeit, &then) {
@@ -44,41 +44,23 @@ impl LockTable {
         useful_until: Timestamp,
         then: AfterRecord,
     ) {
-        let number = self.next_record;
-        self.next_record += 1;
-        self.remember_records(Record { useful_until, number, up_to, count: 1 });
-        self.pending_forfeits.push_back(PendingForfeit { forfeit, then });
+        let number = self.records.add(forfeit, up_to, useful_until, then);
         self.effects.push(Effect::Record { number, forfeit });
-    }
-
-    /// Records are on disk, or will be.
-    fn remember_records(&mut self, record: Record) {
-        self.record_count += record.count;
-        self.records.push_back(record);
     }
 
     /// Takes over the records of earlier runs. How long their leases were is not known any more, nor
     /// which tokens they are about, but that they are of those runs.
     pub(super) fn remember_earlier_records(&mut self, count: usize, last: u64, until: Timestamp) {
-        let up_to = FencingToken::new(self.first_token.number().saturating_sub(1));
-        self.remember_records(Record { useful_until: until, number: last, up_to, count });
+        let up_to = FencingToken::new(self.this_run.first_token().number().saturating_sub(1));
+        self.records.add_earlier(count, last, up_to, until);
     }
 
     /// One record says what the older half of them did, and is of use for as long as any of those.
     fn fold_records(&mut self) {
-        let Some(&oldest) = self.records.front() else { return };
-        let Record { mut useful_until, number: mut last, mut up_to, .. } = oldest;
-        while self.record_count > RECORDS_MAX / 2
-            && let Some(record) = self.records.pop_front()
-        {
-            self.record_count -= record.count;
-            useful_until = useful_until.max(record.useful_until);
-            up_to = up_to.max(record.up_to);
-            last = record.number;
-        }
+        let Some(Folded { useful_until, up_to, below }) = self.records.fold() else { return };
         // In this order: they are not forgotten before it is on record.
         self.write_down(Forfeit::UpTo(up_to), up_to, useful_until, AfterRecord::Nothing);
-        self.effects.push(Effect::ForgetRecords { below: last + 1 });
+        self.effects.push(Effect::ForgetRecords { below });
     }
 
     /// The greatest token of what a session holds.
@@ -88,30 +70,20 @@ impl LockTable {
         tokens.max().unwrap_or_default()
     }
 
-    /// Whether a grant of an earlier run may not be reclaimed.
-    pub(super) fn is_forfeited(&self, token: FencingToken) -> bool {
-        let least = Forfeit::UpTo(FencingToken::default());
-        let up_to = self.forfeited.range(least..).next_back();
-        self.forfeited.contains(&Forfeit::Grant(token))
-            || matches!(up_to, Some(Forfeit::UpTo(up_to)) if token <= *up_to)
-    }
-
     /// Whether so much waits for the disk that no revocation may be added: of those there can be any
     /// number, even of one grant.
     pub(super) fn is_disk_behind(&self) -> bool {
-        self.pending_forfeits.len() >= REVOCATIONS_WAITING_MAX
+        self.records.pending() >= REVOCATIONS_WAITING_MAX
     }
 
     /// The oldest forfeits are on record: does what waited for that.
     pub(super) fn recorded(&mut self, count: usize) {
         for _ in 0..count {
-            match self.pending_forfeits.pop_front().map(|pending| pending.then) {
+            match self.records.recorded() {
                 Some(AfterRecord::Nothing) => {}
                 Some(AfterRecord::Session(session)) => self.pass_on(session),
                 Some(AfterRecord::Revoke { connection, query_id, name, token }) => {
-                    if self.grace_until.is_some() {
-                        self.forfeited.insert(Forfeit::Grant(token));
-                    }
+                    self.grace.forfeit(Forfeit::Grant(token));
                     self.revoke(connection, query_id, name, token);
                 }
                 None => return,
@@ -133,30 +105,18 @@ impl LockTable {
     /// it there. Operators who asked for some of that are gone, and others may have their connections'
     /// numbers.
     pub(super) fn record_again(&mut self) {
-        for pending in &mut self.pending_forfeits {
-            if let AfterRecord::Revoke { connection, .. } = &mut pending.then {
+        for then in self.records.to_happen_mut() {
+            if let AfterRecord::Revoke { connection, .. } = then {
                 *connection = ConnectionId::default();
             }
         }
-        let pending = u64::try_from(self.pending_forfeits.len()).unwrap_or(u64::MAX);
-        let numbers = self.next_record.saturating_sub(pending)..;
-        let again = numbers.zip(&self.pending_forfeits).map(|(number, pending)| {
-            let forfeit = pending.forfeit;
-            Effect::Record { number, forfeit }
-        });
+        let again = self.records.on_their_way();
+        let again = again.map(|(number, forfeit)| Effect::Record { number, forfeit });
         self.effects.extend(again);
     }
 
     fn forget_old_records(&mut self) {
-        let mut below = None;
-        while let Some(&Record { useful_until, number, count, .. }) = self.records.front() {
-            if self.now <= useful_until {
-                break;
-            }
-            self.records.pop_front();
-            self.record_count -= count;
-            below = Some(number + 1);
-        }
+        let below = self.records.forget_old(self.now);
         self.effects.extend(below.map(|below| Effect::ForgetRecords { below }));
     }
 }

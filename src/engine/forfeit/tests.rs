@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::engine::seed::Seed;
-use crate::engine::{Durable, Event, Past, Start};
+use crate::engine::{Durable, Event, Past, RECORDS_MAX, Start};
 use crate::types::{Epoch, Limits, SessionId, Ttl};
 
 type Table = LockTable;
@@ -50,7 +50,7 @@ fn record(table: &mut Table, tokens: impl Iterator<Item = u64>, disk: &mut BTree
 }
 
 fn forfeited_on(disk: &BTreeMap<u64, Forfeit>, token: u64) -> bool {
-    run(disk, 1 << 30).is_forfeited(FencingToken::new(token))
+    run(disk, 1 << 30).grace.is_forfeited(FencingToken::new(token))
 }
 
 #[test]

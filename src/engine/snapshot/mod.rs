@@ -154,7 +154,7 @@ impl LockTable {
     }
 
     fn saved_forfeits(&self) -> Option<Vec<Forfeit>> {
-        self.grace_until.map(|_| self.forfeited.iter().copied().collect())
+        self.grace.is_on().then(|| self.grace.forfeits().collect())
     }
 
     fn saved_delays(&self) -> Vec<SavedDelay> {
@@ -162,8 +162,7 @@ impl LockTable {
             let lock = &self.locks[key];
             Some(self.save_delay(&lock.name, lock.delay.as_deref()?))
         });
-        let of_the_lost =
-            self.pending_forfeits.iter().flat_map(|pending| self.delays_of(&pending.then));
+        let of_the_lost = self.records.to_happen().flat_map(|then| self.delays_of(then));
         delays.chain(of_the_lost).collect()
     }
 
@@ -244,7 +243,7 @@ impl LockTable {
     /// Everything is as it was when the snapshot was taken, but that no session has a connection.
     /// What does not fit together, as after a meddling with the file, is left out.
     pub(super) fn restore(&mut self, snapshot: Snapshot) {
-        self.forfeited.extend(snapshot.forfeited.into_iter().flatten());
+        self.grace.forfeit_all(snapshot.forfeited.into_iter().flatten());
         for saved in snapshot.sessions {
             if self.sessions.find(saved.id).is_none() {
                 self.restore_session(saved);
@@ -256,10 +255,10 @@ impl LockTable {
         for saved in snapshot.delays {
             self.restore_delay(saved);
         }
-        if self.grace_until.is_none() {
+        if !self.grace.is_on() {
             self.relax_longest_lease();
         }
-        self.starved = true;
+        self.deferred.starve();
         if self.may_grant() {
             self.retry_starved();
         }

@@ -188,17 +188,17 @@ impl<'a> Canon<'a> {
             }
         }
         self.locks();
-        self.put((table.epoch(), table.starved));
-        match table.grace_until {
+        self.put((table.epoch(), table.deferred.is_starved()));
+        match table.grace.until() {
             Some(until) => self.time(until),
             None => self.put("no grace"),
         }
-        self.put(table.grace_until.map(|_| table.proofs_from));
-        for forfeit in &table.forfeited {
-            self.forfeit(*forfeit);
+        self.put(table.grace.until().map(|_| table.this_run.proofs_from()));
+        for forfeit in table.grace.forfeits() {
+            self.forfeit(forfeit);
         }
-        for pending in &table.pending_forfeits {
-            match &pending.then {
+        for then in table.records.to_happen() {
+            match then {
                 AfterRecord::Nothing => self.put("nothing"),
                 AfterRecord::Session(key) => self.put(table.sessions[*key].id),
                 AfterRecord::Revoke { name, token, .. } => {
@@ -208,7 +208,7 @@ impl<'a> Canon<'a> {
             }
         }
         if !self.world.is_last_run() {
-            table.records.iter().for_each(|record| self.time(record.useful_until));
+            table.records.useful_until().for_each(|until| self.time(until));
         }
     }
 
