@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use common::{CHUNK, World};
-use coordinator::engine::{Command, Effect, Event, News, Progress, Request};
+use coordinator::engine::{Command, Effect, Event, Progress, Request, RequestEvent};
 use coordinator::types::{
     self, Claims, FencingToken, LockName, Note, OwnerId, RequestId, Seal, Wait,
 };
@@ -91,13 +91,13 @@ fn command(message: ClientMessage) -> Command {
 
 /// What the server's renderer does, but for the seal.
 fn answer(effect: &Effect, out: &mut BytesMut) {
-    let Effect::Tell { request, news, .. } = effect else { return };
+    let Effect::Tell { request, event, .. } = effect else { return };
     let request = *request;
-    let message = match news {
-        News::Granted { token } => {
+    let message = match event {
+        RequestEvent::Granted { token } => {
             ServerMessage::Grant { request, token: *token, seal: Seal::new(0) }
         }
-        News::Released => ServerMessage::Released { request },
+        RequestEvent::Released { .. } => ServerMessage::Released { request },
         other => unreachable!("{other:?} is not among what is measured"),
     };
     encode_frame(&message, out).expect("a frame");

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use super::arena::SessionKey;
 use super::event::{Attach, Command};
 use super::session::{Opening, Session};
-use super::{Effect, EndReason, Forfeit, LockTable, News, Rejection};
+use super::{Effect, EndReason, Forfeit, LockTable, Rejection, RequestEvent};
 use crate::types::{ConnectionId, Generation, Origin, Standing, Ttl};
 
 /// So much may a client say before it is welcome; one that says more is sent away.
@@ -212,7 +212,7 @@ impl LockTable {
                 self.settle();
             }
             Command::Unparsed { request, ref rejection } => {
-                self.tell(session, request, News::Rejected(rejection.clone()));
+                self.tell(session, request, RequestEvent::Rejected(rejection.clone()));
             }
         }
     }

@@ -8,8 +8,8 @@ use super::arena::{LockKey, RequestKey, SessionKey};
 use super::claim::ClaimNode;
 use super::event::Request;
 use super::request::Live;
-use super::request_event::{Happened, Happening, LONG_TENURE, Listening, News, Tenure};
-use super::session::{Outcome, Session};
+use super::request_event::{Happened, LONG_TENURE, Listening, RequestEvent, Tenure};
+use super::session::Session;
 use super::{Effect, LockTable};
 use crate::types::{Claim, FencingToken, LockName, RequestId, SessionId};
 
@@ -83,12 +83,12 @@ impl LockTable {
         }
         if live.is_noted || self.audience.listening == Listening::Everything {
             let tenure = Tenure { token, lasted: Duration::ZERO, is_noted: live.is_noted };
-            self.tell_happened(request, Happening::Granted { token }, Some(tenure));
+            self.tell_happened(request, RequestEvent::Granted { token }, Some(tenure));
         }
     }
 
     /// Something else happened to a live request.
-    pub(super) fn happened(&mut self, request: RequestKey, what: impl FnOnce() -> Happening) {
+    pub(super) fn happened(&mut self, request: RequestKey, what: impl FnOnce() -> RequestEvent) {
         let live = &self.requests[request];
         let is_told = match self.audience.listening {
             Listening::Nothing => false,
@@ -112,7 +112,7 @@ impl LockTable {
 
     /// Tells those who listen of a live request.
     #[cold]
-    fn tell_happened(&mut self, request: RequestKey, what: Happening, tenure: Option<Tenure>) {
+    fn tell_happened(&mut self, request: RequestKey, what: RequestEvent, tenure: Option<Tenure>) {
         let Live { session, id, .. } = self.requests[request];
         let claims = self.claims_of(request).map(|claim| {
             let ClaimNode { lock, mode, .. } = self.claims[claim];
@@ -127,7 +127,7 @@ impl LockTable {
         &mut self,
         session: SessionKey,
         request: &Request,
-        what: impl FnOnce() -> Happening,
+        what: impl FnOnce() -> RequestEvent,
     ) {
         if self.audience.listening == Listening::Everything {
             let claims = request.claims.as_slice().to_vec();
@@ -141,25 +141,12 @@ impl LockTable {
         session: SessionKey,
         request: RequestId,
         claims: Vec<Claim>,
-        what: Happening,
+        what: RequestEvent,
         tenure: Option<Tenure>,
     ) {
         let Session { id, peer, ref identity, .. } = self.sessions[session];
         let identity = identity.clone();
         let happened = Happened { session: id, identity, peer, request, claims, what, tenure };
         self.effects.push(Effect::Happened(Box::new(happened)));
-    }
-}
-
-impl Happening {
-    /// The end of a request.
-    pub(super) fn end(outcome: Outcome, news: &News) -> Self {
-        match (outcome, news) {
-            (Outcome::Released(token), _) => Self::Released { token },
-            (Outcome::Cancelled, _) => Self::Cancelled,
-            (Outcome::Lost(token, reason), _) => Self::Lost { token, reason },
-            (Outcome::Rejected(_), News::Rejected(rejection)) => Self::Rejected(rejection.clone()),
-            (Outcome::Rejected(code), _) => Self::Rejected(super::Rejection::AsBefore(code)),
-        }
     }
 }

@@ -18,7 +18,7 @@ use std::mem;
 use super::arena::{LockKey, RequestKey};
 use super::deadlock::Answer;
 use super::session::Outcome;
-use super::{LockTable, News, Rejection};
+use super::{LockTable, Rejection, RequestEvent};
 
 impl LockTable {
     /// Steps taken since the table began: what the work of an event is measured in.
@@ -99,7 +99,7 @@ impl LockTable {
                     self.deferred.somebody_is_told();
                     let rejection = Rejection::Deadlock { cycle };
                     let outcome = Outcome::Rejected(rejection.code());
-                    self.finish(request, outcome, News::Rejected(rejection));
+                    self.finish(request, outcome, RequestEvent::Rejected(rejection));
                     self.settle();
                 }
                 Answer::WaitsForOthers => self.deferred.only_waits(ticket, request),

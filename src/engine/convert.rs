@@ -17,7 +17,7 @@ use super::owner::Hold;
 use super::request::Live;
 use super::session::Outcome;
 use super::shape::{Shape, share};
-use super::{LockTable, News, Rejection};
+use super::{LockTable, Rejection, RequestEvent};
 use crate::types::{FencingToken, Mode, OwnerId, RequestId, Ticket, Timestamp};
 
 impl LockTable {
@@ -178,7 +178,7 @@ impl LockTable {
         if waits {
             let rejection = Rejection::NothingToConvert { converts };
             let outcome = Outcome::Rejected(rejection.code());
-            self.finish(partner, outcome, News::Rejected(rejection));
+            self.finish(partner, outcome, RequestEvent::Rejected(rejection));
         }
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Durable;
 use super::rejection::Rejection;
-use super::request_event::{Happened, News};
+use super::request_event::{Happened, RequestEvent};
 use crate::types::{
     ConnectionId, FencingToken, Generation, Identity, LockName, RequestId, SessionId, Standing, Ttl,
 };
@@ -44,7 +44,7 @@ pub enum Effect {
         /// From the keep-alive.
         sequence: u64,
     },
-    /// Tell a session's client the news of one of its requests.
+    /// Tell a session's client what happened to one of its requests.
     Tell {
         /// Where; none while the session has no connection. What is not told now is told again when
         /// the request is repeated (rule R1).
@@ -53,8 +53,8 @@ pub enum Effect {
         session: SessionId,
         /// Which request.
         request: RequestId,
-        /// The kind of event.
-        news: News,
+        /// What happened.
+        event: RequestEvent,
     },
     /// The session is over. If it has a connection, tell it and close it.
     Ended {

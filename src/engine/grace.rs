@@ -13,11 +13,11 @@ use super::event::{Extras, Place, Progress, Reclaim, Request};
 use super::request::{Live, State};
 use super::session::Outcome;
 use super::shape::share;
-use super::{Durable, LockTable, News, Past, Rejection, Snapshot};
+use super::{Durable, LockTable, Past, Rejection, RequestEvent, Snapshot};
 use crate::engine::seed::Seed;
 use crate::types::{
-    Account, FencingToken, Held, LostReason, Mode, RequestId, TTL_MAX, Ticket, Timestamp, Ttl, Wait,
-    lease,
+    Account, FencingToken, Held, LostReason, Mode, RequestId, TTL_MAX, Ticket, Timestamp, Ttl,
+    Wait, lease,
 };
 
 /// So many holders are counted for a reclaim at most, from either end. With more in its way that would
@@ -88,13 +88,13 @@ impl LockTable {
     pub(super) fn reclaim(&mut self, session: SessionKey, reclaim: &Reclaim) {
         let (id, token) = (reclaim.id, reclaim.token);
         if let Some(live) = self.requests.find(session, id) {
-            let news = match self.requests[live].state {
-                State::Held { token: held } if held == token => News::Granted { token },
+            let event = match self.requests[live].state {
+                State::Held { token: held } if held == token => RequestEvent::Granted { token },
                 State::Held { .. } | State::Waiting { .. } => {
-                    News::Rejected(Rejection::RequestIdReused)
+                    RequestEvent::Rejected(Rejection::RequestIdReused)
                 }
             };
-            return self.tell(session, id, news);
+            return self.tell(session, id, event);
         }
         if let Some(outcome) = self.sessions[session].outcome(id) {
             // What is over is not revived by asking again.
@@ -104,7 +104,7 @@ impl LockTable {
             token < self.this_run.first_token() && self.this_run.still_counts(reclaim.sealed_in);
         let is_forfeited = self.grace.is_forfeited(token);
         if !self.grace.is_on() || !is_of_earlier_run || is_forfeited {
-            return self.tell(session, id, News::Rejected(Rejection::NoGrace));
+            return self.tell(session, id, RequestEvent::Rejected(Rejection::NoGrace));
         }
         let latest = self.sessions[session].latest_request;
         self.sessions[session].latest_request = latest.max(id);
@@ -124,11 +124,11 @@ impl LockTable {
         if self.make_room(key, token) {
             self.hold(key, token);
             self.tally.reclaimed += 1;
-            self.tell(session, id, News::Granted { token });
+            self.tell(session, id, RequestEvent::Granted { token });
             self.tenure_began(key, token);
         } else {
             let reason = LostReason::Conflict;
-            self.finish(key, Outcome::Lost(token, reason), News::Lost { token, reason });
+            self.finish(key, Outcome::Lost(token, reason), RequestEvent::Lost { token, reason });
         }
         self.settle();
     }
@@ -138,7 +138,7 @@ impl LockTable {
         let Some(losers) = self.find_losers(request, reclaimed) else { return false };
         for (token, loser) in losers {
             let reason = LostReason::Conflict;
-            self.finish(loser, Outcome::Lost(token, reason), News::Lost { token, reason });
+            self.finish(loser, Outcome::Lost(token, reason), RequestEvent::Lost { token, reason });
         }
         true
     }
@@ -285,7 +285,7 @@ impl LockTable {
                     Some(Outcome::Lost(_, reason)) => reason,
                     _ => LostReason::NotReclaimed,
                 };
-                self.tell(session, id, News::Lost { token, reason });
+                self.tell(session, id, RequestEvent::Lost { token, reason });
             }
         }
         self.settle();

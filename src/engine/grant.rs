@@ -15,7 +15,7 @@ use super::owner::Hold;
 use super::request::{Live, State};
 use super::session::{Outcome, Session};
 use super::shape::Shape;
-use super::{Happening, LockTable, News, Rejection};
+use super::{LockTable, Rejection, RequestEvent};
 use crate::types::{Claim, FencingToken, LockName, Mode, RequestId, SessionId, Wait};
 
 impl LockTable {
@@ -26,24 +26,24 @@ impl LockTable {
             return self.request_again(session, request);
         }
         self.sessions[session].latest_request = id;
-        self.let_hear(session, request, || Happening::Requested);
+        self.let_hear(session, request, || RequestEvent::Requested);
         if let Err(rejection) = self.enter(session, request) {
             let outcome = Outcome::Rejected(rejection.code());
             self.sessions[session].remember(id, outcome, self.limits.finished_remembered);
-            self.let_hear(session, request, || Happening::Rejected(rejection.clone()));
-            self.tell(session, id, News::Rejected(rejection));
+            self.let_hear(session, request, || RequestEvent::Rejected(rejection.clone()));
+            self.tell(session, id, RequestEvent::Rejected(rejection));
         }
         self.settle();
     }
 
     /// The same request once more changes nothing and is answered the same (rule R1).
     fn request_again(&mut self, session: SessionKey, request: &Request) {
-        let news = match self.requests.find(session, request.id) {
+        let event = match self.requests.find(session, request.id) {
             Some(live) if !self.claims_the_same(live, request) => {
-                News::Rejected(Rejection::RequestIdReused)
+                RequestEvent::Rejected(Rejection::RequestIdReused)
             }
             Some(live) => match self.requests[live].state {
-                State::Held { token } => News::Granted { token },
+                State::Held { token } => RequestEvent::Granted { token },
                 State::Waiting { .. } => {
                     self.requests[live].forget_told();
                     self.each_claim(self.requests[live].first, |table, _, lock| {
@@ -55,11 +55,11 @@ impl LockTable {
             None => {
                 let Session { latest_request: latest, .. } = self.sessions[session];
                 let outcome = self.sessions[session].outcome(request.id);
-                let forgotten = News::Rejected(Rejection::RequestForgotten { latest });
-                outcome.map_or(forgotten, News::from)
+                let forgotten = RequestEvent::Rejected(Rejection::RequestForgotten { latest });
+                outcome.map_or(forgotten, RequestEvent::from)
             }
         };
-        self.tell(session, request.id, news);
+        self.tell(session, request.id, event);
     }
 
     fn claims_the_same(&self, live: RequestKey, request: &Request) -> bool {
@@ -175,7 +175,7 @@ impl LockTable {
         }
         self.tell_place(request);
         let position = self.worst_place(request);
-        self.happened(request, || Happening::Queued { position });
+        self.happened(request, || RequestEvent::Queued { position, ticket });
         Ok(())
     }
 
@@ -227,7 +227,7 @@ impl LockTable {
                 self.tally.converted += u64::from(since.is_some());
             }
         }
-        self.tell(session, id, News::Granted { token });
+        self.tell(session, id, RequestEvent::Granted { token });
         self.tenure_began(request, token);
         since.is_some()
     }
@@ -304,13 +304,13 @@ impl LockTable {
     }
 
     /// Takes a request out, remembers how it ended, and tells.
-    pub(super) fn finish(&mut self, request: RequestKey, outcome: Outcome, news: News) {
+    pub(super) fn finish(&mut self, request: RequestKey, outcome: Outcome, event: RequestEvent) {
         let Live { session, id, .. } = self.requests[request];
         // Of one that is over, everybody has heard how its requests ended.
         if !self.sessions[session].is_over {
-            self.happened(request, || Happening::end(outcome, &news));
+            self.happened(request, || event.clone());
             self.sessions[session].remember(id, outcome, self.limits.finished_remembered);
-            self.tell(session, id, news);
+            self.tell(session, id, event);
         }
         self.count_end(outcome);
         self.take_out(request);
@@ -323,7 +323,7 @@ impl LockTable {
             State::Held { token } => Outcome::Released(token),
             State::Waiting { .. } => Outcome::Cancelled,
         };
-        self.happened(request, || Happening::end(outcome, &News::from(outcome)));
+        self.happened(request, || outcome.into());
         self.count_end(outcome);
         self.take_out(request);
         outcome
@@ -344,13 +344,13 @@ impl LockTable {
         match live.map(|key| (key, self.requests[key].state)) {
             Some((key, State::Held { token: held })) if held == token => {
                 self.keep_locks(key);
-                self.finish(key, Outcome::Released(token), News::Released);
+                self.finish(key, Outcome::Released(token), RequestEvent::Released { token });
                 self.settle();
             }
             None if self.sessions[session].outcome(id) == Some(Outcome::Released(token)) => {
-                self.tell(session, id, News::Released);
+                self.tell(session, id, RequestEvent::Released { token });
             }
-            _ => self.tell(session, id, News::Rejected(Rejection::NotHolder { token })),
+            _ => self.tell(session, id, RequestEvent::Rejected(Rejection::NotHolder { token })),
         }
     }
 
@@ -358,7 +358,7 @@ impl LockTable {
     /// client hears so (rule R2).
     pub(super) fn cancel(&mut self, session: SessionKey, id: RequestId) {
         if let Some(key) = self.requests.find(session, id) {
-            self.finish(key, Outcome::Cancelled, News::Cancelled);
+            self.finish(key, Outcome::Cancelled, RequestEvent::Cancelled);
             return self.settle();
         }
         if id > self.sessions[session].latest_request {
@@ -367,7 +367,7 @@ impl LockTable {
             let max = self.limits.finished_remembered;
             self.sessions[session].remember(id, Outcome::Cancelled, max);
         }
-        self.tell(session, id, News::Cancelled);
+        self.tell(session, id, RequestEvent::Cancelled);
     }
 
     /// A request has waited as long as it would (rule R6).
@@ -382,7 +382,7 @@ impl LockTable {
             None => Rejection::Unavailable,
         };
         let outcome = Outcome::Rejected(rejection.code());
-        self.finish(request, outcome, News::Rejected(rejection));
+        self.finish(request, outcome, RequestEvent::Rejected(rejection));
     }
 
     /// Notes that something left the lock, or that it may be granted again.

@@ -99,7 +99,7 @@ pub use pause::Pause;
 pub use place::PLACES_TOLD_MAX;
 pub use records::RECORDS_MAX;
 pub use rejection::{CYCLE_TOLD_MAX, CycleLink, Rejection};
-pub use request_event::{Happened, Happening, LONG_TENURE, Listening, News, Tenure};
+pub use request_event::{Happened, LONG_TENURE, Listening, RequestEvent, Tenure};
 pub use seed::Seed;
 pub use snapshot::Snapshot;
 pub use table::{Counts, HEARTBEAT, LockTable};

@@ -10,7 +10,7 @@ use super::queue::WaiterFlags;
 use super::request::{Live, Rank, State};
 use super::session::Outcome;
 use super::session::Presence;
-use super::{LockTable, News, Rejection};
+use super::{LockTable, Rejection, RequestEvent};
 use crate::types::{Ticket, Timestamp};
 
 /// Changes of place are told to this many at the head of a queue. Who stands further back hears its
@@ -59,7 +59,7 @@ impl LockTable {
             {
                 let rejection = table.too_many_waiters(lock);
                 let outcome = Outcome::Rejected(rejection.code());
-                table.finish(newcomer, outcome, News::Rejected(rejection));
+                table.finish(newcomer, outcome, RequestEvent::Rejected(rejection));
             }
         });
     }
@@ -203,7 +203,7 @@ impl LockTable {
             && mem::replace(told, position) != position
         {
             let (session, id, ticket) = (*session, *id, *ticket);
-            self.tell(session, id, News::Queued { position, ticket });
+            self.tell(session, id, RequestEvent::Queued { position, ticket });
         }
     }
 }

@@ -8,14 +8,11 @@ use crate::types::{
     Claim, FencingToken, Identity, LockName, LostReason, RequestId, SessionId, Ticket,
 };
 
-/// The kinds of events of a request.
+/// Something that happens to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
-    /// It holds its locks.
-    Granted {
-        /// Greater than that of any grant before.
-        token: FencingToken,
-    },
+pub enum RequestEvent {
+    /// It came. Its client knows that and is not told.
+    Requested,
     /// It waits.
     Queued {
         /// Its place, 1 for the next in line.
@@ -23,46 +20,21 @@ pub enum News {
         /// What keeps its place over a crash.
         ticket: Ticket,
     },
-    /// It holds nothing any more, as asked.
-    Released,
+    /// It holds its locks.
+    Granted {
+        /// Greater than that of any grant before.
+        token: FencingToken,
+    },
+    /// It holds nothing any more, as asked, or because its session said goodbye.
+    Released {
+        /// The token of its grant.
+        token: FencingToken,
+    },
     /// It is given up: it holds nothing and never will.
     Cancelled,
     /// It holds nothing any more, and nobody asked for that.
     Lost {
         /// The token of its grant.
-        token: FencingToken,
-        /// Why.
-        reason: LostReason,
-    },
-    /// No.
-    Rejected(Rejection),
-}
-
-/// What happened to a request, for those who listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Happening {
-    /// It came.
-    Requested,
-    /// It waits.
-    Queued {
-        /// Its place, 1 for the next in line.
-        position: u32,
-    },
-    /// It holds its locks.
-    Granted {
-        /// The token.
-        token: FencingToken,
-    },
-    /// It gave its locks back, or its session said goodbye.
-    Released {
-        /// The token.
-        token: FencingToken,
-    },
-    /// It was given up.
-    Cancelled,
-    /// It holds its locks no more, and nobody asked for that.
-    Lost {
-        /// The token.
         token: FencingToken,
         /// Why.
         reason: LostReason,
@@ -133,7 +105,7 @@ pub struct Happened {
     /// What it claims.
     pub claims: Vec<Claim>,
     /// What happened.
-    pub what: Happening,
+    pub what: RequestEvent,
     /// The tenure that began or ended with it, if one did.
     pub tenure: Option<Tenure>,
 }

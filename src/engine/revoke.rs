@@ -5,7 +5,7 @@ use super::delay::Parting;
 use super::records::AfterRecord;
 use super::request::State;
 use super::session::Outcome;
-use super::{Effect, Forfeit, LockTable, News, Rejection};
+use super::{Effect, Forfeit, LockTable, Rejection, RequestEvent};
 use crate::types::{ConnectionId, FencingToken, LockName, LostReason};
 
 impl LockTable {
@@ -59,7 +59,7 @@ impl LockTable {
         let (holder, identity) = (session.id, session.identity.clone());
         let reason = LostReason::Revoked;
         self.delay_locks(request, Parting::Revoked);
-        self.finish(request, Outcome::Lost(token, reason), News::Lost { token, reason });
+        self.finish(request, Outcome::Lost(token, reason), RequestEvent::Lost { token, reason });
         let lock = name;
         self.effects.push(Effect::Revoked { connection, query_id, lock, token, holder, identity });
         self.settle();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::arena::{Arena, RequestKey, SessionKey, is_mostly_empty};
 use super::event::Command;
 use super::row::Row;
-use super::{EndReason, News, Rejection};
+use super::{EndReason, Rejection, RequestEvent};
 use crate::engine::seed::Seed;
 use crate::types::{
     ConnectionId, FencingToken, Generation, Identity, LostReason, Origin, RejectionCode, RequestId,
@@ -105,11 +105,11 @@ pub(super) enum Outcome {
     Rejected(RejectionCode),
 }
 
-impl From<Outcome> for News {
+impl From<Outcome> for RequestEvent {
     /// What is told to whoever asks again.
     fn from(outcome: Outcome) -> Self {
         match outcome {
-            Outcome::Released(_) => Self::Released,
+            Outcome::Released(token) => Self::Released { token },
             Outcome::Cancelled => Self::Cancelled,
             Outcome::Lost(token, reason) => Self::Lost { token, reason },
             Outcome::Rejected(code) => Self::Rejected(Rejection::AsBefore(code)),

@@ -10,7 +10,7 @@ use super::arena::{RequestKey, SessionKey};
 use super::event::{Extras, Request, Supersede};
 use super::request::{Live, State};
 use super::session::Outcome;
-use super::{LockTable, News, Rejection};
+use super::{LockTable, Rejection, RequestEvent};
 use crate::types::LockName;
 
 impl LockTable {
@@ -73,7 +73,7 @@ impl LockTable {
     fn end_older(&mut self, waiter: RequestKey, lock: LockName, by: SessionKey) {
         let rejection = self.superseded_by(by, lock);
         let outcome = Outcome::Rejected(rejection.code());
-        self.finish(waiter, outcome, News::Rejected(rejection));
+        self.finish(waiter, outcome, RequestEvent::Rejected(rejection));
     }
 
     fn superseded_by(&self, newer: SessionKey, lock: LockName) -> Rejection {

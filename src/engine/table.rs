@@ -24,7 +24,7 @@ use super::session::{Outcome, Session, Sessions};
 use super::tally::Tally;
 use super::this_run::ThisRun;
 use super::tokens::Tokens;
-use super::{Effect, EndReason, Forfeit, Happening, News, Rejection, Start};
+use super::{Effect, EndReason, Forfeit, Rejection, RequestEvent, Start};
 use crate::engine::seed::Seed;
 use crate::types::{
     ConnectionId, Epoch, FencingToken, Limits, LockName, LostReason, RequestId, SessionId,
@@ -425,8 +425,8 @@ impl LockTable {
                 (State::Held { token }, Some(reason)) => {
                     lock = lock.or_else(|| self.first_lock(request));
                     let id = self.requests[request].id;
-                    self.tell(key, id, News::Lost { token, reason });
-                    self.happened(request, || Happening::Lost { token, reason });
+                    self.tell(key, id, RequestEvent::Lost { token, reason });
+                    self.happened(request, || RequestEvent::Lost { token, reason });
                 }
                 (State::Held { .. }, None) => {
                     self.keep_locks(request);
@@ -466,14 +466,14 @@ impl LockTable {
             self.requests.keys().filter(|key| !self.requests[*key].is_held()).collect();
         for request in waiting {
             let outcome = Outcome::Rejected(Rejection::Draining.code());
-            self.finish(request, outcome, News::Rejected(Rejection::Draining));
+            self.finish(request, outcome, RequestEvent::Rejected(Rejection::Draining));
         }
         self.settle();
     }
 
-    /// News for a session's client, told if it has a connection.
-    pub(super) fn tell(&mut self, session: SessionKey, request: RequestId, news: News) {
+    /// An event of a request, told to its client if that has a connection.
+    pub(super) fn tell(&mut self, session: SessionKey, request: RequestId, event: RequestEvent) {
         let Session { id, connection, .. } = self.sessions[session];
-        self.effects.push(Effect::Tell { connection, session: id, request, news });
+        self.effects.push(Effect::Tell { connection, session: id, request, event });
     }
 }

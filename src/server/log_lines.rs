@@ -13,8 +13,8 @@ use std::time::Duration;
 use log::{Level, debug, info, log_enabled, warn};
 
 use crate::engine::{
-    CYCLE_TOLD_MAX, Command, Counts, CycleLink, EndReason, Event, Happened, Happening, Listening,
-    Rejection, Tenure,
+    CYCLE_TOLD_MAX, Command, Counts, CycleLink, EndReason, Event, Happened, Listening, Rejection,
+    RequestEvent, Tenure,
 };
 use crate::server::desk::render;
 use crate::server::fields::{self, Fields};
@@ -163,14 +163,14 @@ pub(super) fn happened(happened: &Happened, telling: Telling) {
         Telling::Sums => Level::Debug,
     };
     let (level, text) = match what {
-        Happening::Requested => (Level::Debug, "request received"),
-        Happening::Queued { .. } => (Level::Debug, "request queued"),
-        Happening::Granted { .. } => (told, "granted"),
-        Happening::Released { .. } => (told, "released"),
-        Happening::Cancelled if tenure.is_some() => (told, "given up when it was granted"),
-        Happening::Cancelled => (Level::Debug, "cancelled"),
-        Happening::Lost { .. } => (told, "lost"),
-        Happening::Rejected(_) => (Level::Debug, "rejected"),
+        RequestEvent::Requested => (Level::Debug, "request received"),
+        RequestEvent::Queued { .. } => (Level::Debug, "request queued"),
+        RequestEvent::Granted { .. } => (told, "granted"),
+        RequestEvent::Released { .. } => (told, "released"),
+        RequestEvent::Cancelled if tenure.is_some() => (told, "given up when it was granted"),
+        RequestEvent::Cancelled => (Level::Debug, "cancelled"),
+        RequestEvent::Lost { .. } => (told, "lost"),
+        RequestEvent::Rejected(_) => (Level::Debug, "rejected"),
     };
     if !fields::is_logged(level) {
         return;
@@ -185,24 +185,24 @@ pub(super) fn happened(happened: &Happened, telling: Telling) {
     }
     if let Some(Tenure { token, lasted, .. }) = tenure {
         fields.add("token", token.number());
-        if !matches!(what, Happening::Granted { .. }) {
+        if !matches!(what, RequestEvent::Granted { .. }) {
             fields.add("held_ms", render::millis(lasted));
         }
     }
     who.add_to(&mut fields);
     fields.add("request", request.number());
     match what {
-        Happening::Queued { position } => fields.add("position", *position),
-        Happening::Lost { reason, .. } => fields.add_shown("reason", reason),
-        Happening::Rejected(rejection) => {
+        RequestEvent::Queued { position, .. } => fields.add("position", *position),
+        RequestEvent::Lost { reason, .. } => fields.add_shown("reason", reason),
+        RequestEvent::Rejected(rejection) => {
             (code, why) = (rejection.code(), rejection.to_string());
             fields.add_shown("code", &code);
             fields.add("why", why.as_str());
         }
-        Happening::Requested
-        | Happening::Granted { .. }
-        | Happening::Released { .. }
-        | Happening::Cancelled => {}
+        RequestEvent::Requested
+        | RequestEvent::Granted { .. }
+        | RequestEvent::Released { .. }
+        | RequestEvent::Cancelled => {}
     }
     fields.log(level, format_args!("{text}"));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::engine::seed::Seed;
 use crate::engine::{
-    Attach, CYCLE_TOLD_MAX, Command, Durable, Effect, Event, News, Past, Progress, Request,
+    Attach, CYCLE_TOLD_MAX, Command, Durable, Effect, Event, Past, Progress, Request, RequestEvent,
     Snapshot, Start,
 };
 use crate::types::{
@@ -80,9 +80,9 @@ impl Crowd {
     /// The cycle, if the latest request was rejected for one.
     fn cycle(&self) -> Option<&[CycleLink]> {
         self.effects.iter().find_map(|effect| match effect {
-            Effect::Tell { news: News::Rejected(Rejection::Deadlock { cycle }), .. } => {
-                Some(&cycle[..])
-            }
+            Effect::Tell {
+                event: RequestEvent::Rejected(Rejection::Deadlock { cycle }), ..
+            } => Some(&cycle[..]),
             _ => None,
         })
     }

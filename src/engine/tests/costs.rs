@@ -118,19 +118,19 @@ impl Crowd {
     }
 
     /// How the latest message was answered.
-    fn news(&self) -> Option<&News> {
+    fn news(&self) -> Option<&RequestEvent> {
         self.effects.iter().rev().find_map(|effect| match effect {
-            Effect::Tell { news, .. } => Some(news),
+            Effect::Tell { event, .. } => Some(event),
             _ => None,
         })
     }
 
     fn is_granted(&self) -> bool {
-        matches!(self.news(), Some(News::Granted { .. }))
+        matches!(self.news(), Some(RequestEvent::Granted { .. }))
     }
 
     fn is_lost_in_conflict(&self) -> bool {
-        matches!(self.news(), Some(News::Lost { reason: LostReason::Conflict, .. }))
+        matches!(self.news(), Some(RequestEvent::Lost { reason: LostReason::Conflict, .. }))
     }
 }
 
@@ -231,11 +231,11 @@ fn what_an_owner_holds_of_a_lock_is_known_whatever_else_it_and_others_hold() {
         ..ask("full", Mode::Shared)
     };
     let looks = crowd.say(2, Command::Request(rest(MANY + 1, 1)));
-    assert!(matches!(crowd.news(), Some(News::Rejected(Rejection::Busy { .. }))));
+    assert!(matches!(crowd.news(), Some(RequestEvent::Rejected(Rejection::Busy { .. }))));
     assert!(looks < FEW, "{looks} looks");
     // All but one are not there for who has two.
     let looks = crowd.say(2, Command::Request(rest(MANY + 2, of - 1)));
-    let Some(News::Rejected(Rejection::AlreadyHeld { token, .. })) = crowd.news() else {
+    let Some(RequestEvent::Rejected(Rejection::AlreadyHeld { token, .. })) = crowd.news() else {
         panic!("{:?}", crowd.news())
     };
     assert_eq!(token.number(), FIRST_TOKEN + MANY + 9_998);
@@ -246,7 +246,7 @@ fn what_an_owner_holds_of_a_lock_is_known_whatever_else_it_and_others_hold() {
         crowd.say(2, Command::Cancel { request: RequestId::new(id) });
     }
     crowd.say(2, Command::Request(rest(MANY + 3, of - 1)));
-    assert!(matches!(crowd.news(), Some(News::Rejected(Rejection::Busy { .. }))));
+    assert!(matches!(crowd.news(), Some(RequestEvent::Rejected(Rejection::Busy { .. }))));
     crowd.table.assert_each_is_well();
 }
 
@@ -274,7 +274,7 @@ fn a_conversion_takes_its_place_behind_however_many_others() {
         assert!(looks < FEW, "{looks} looks for conversion {id}");
         let told = crowd.news();
         assert!(
-            matches!(told, Some(News::Queued { position, .. }) if u64::from(*position) == id),
+            matches!(told, Some(RequestEvent::Queued { position, .. }) if u64::from(*position) == id),
             "{told:?} is not {id}"
         );
     }
@@ -293,7 +293,7 @@ fn of_thousands_who_convert_permits_of_one_semaphore_none_costs_more_than_the_fi
         let (id, converts) = (RequestId::new(100_000 + id), Some(RequestId::new(id)));
         let convert = Request { id, converts, ..ask("c", one(2)) };
         let looks = crowd.say(1, Command::Request(convert));
-        assert!(matches!(crowd.news(), Some(News::Queued { .. })), "{:?}", crowd.news());
+        assert!(matches!(crowd.news(), Some(RequestEvent::Queued { .. })), "{:?}", crowd.news());
         assert!(looks < FEW, "{looks} looks for {id}");
     }
     crowd.table.assert_each_is_well();

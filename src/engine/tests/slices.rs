@@ -108,7 +108,8 @@ impl Crowd {
 }
 
 fn grants(effects: &[Effect]) -> usize {
-    let is_grant = |it: &&Effect| matches!(it, Effect::Tell { news: News::Granted { .. }, .. });
+    let is_grant =
+        |it: &&Effect| matches!(it, Effect::Tell { event: RequestEvent::Granted { .. }, .. });
     effects.iter().filter(is_grant).count()
 }
 
@@ -128,7 +129,9 @@ fn a_release_that_lets_thousands_in_lets_them_in_a_slice_at_a_time() {
     assert!(crowd.dearest < SLICE_STEPS_MAX * LOOKS_PER_STEP, "{} looks", crowd.dearest);
     // Whoever comes meanwhile stands behind those that were there.
     let told = crowd.request(3, 0, "config", Mode::Shared);
-    assert!(told.iter().any(|it| matches!(it, Effect::Tell { news: News::Queued { .. }, .. })));
+    assert!(
+        told.iter().any(|it| matches!(it, Effect::Tell { event: RequestEvent::Queued { .. }, .. }))
+    );
     assert!(crowd.tick_through() > 3);
     assert_eq!(crowd.table.counts().held as u64, READERS + 1);
     assert!(crowd.dearest < SLICE_STEPS_MAX * LOOKS_PER_STEP, "{} looks", crowd.dearest);
@@ -376,7 +379,7 @@ fn who_waits_for_thousands_goes_and_comes_a_slice_at_a_time_and_is_granted_nothi
     let (first, token) = (RequestId::new(1), FencingToken::new(1));
     let told = crowd.say(1, Command::Release { request: first, token });
     let second = SessionId::new(2);
-    let is_its = |it: &&Effect| matches!(it, Effect::Tell { session, news: News::Granted { .. }, .. } if *session == second);
+    let is_its = |it: &&Effect| matches!(it, Effect::Tell { session, event: RequestEvent::Granted { .. }, .. } if *session == second);
     assert_eq!(told.iter().filter(is_its).count(), 1);
     assert!(crowd.dearest < SLICE_STEPS_MAX * LOOKS_PER_STEP, "{} looks", crowd.dearest);
     crowd.table.assert_each_is_well();

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use crate::engine::{Counts, Effect, EndReason, LockTable, News, PLACES_LOOKED_AT_MAX, Tally};
+use crate::engine::{
+    Counts, Effect, EndReason, LockTable, PLACES_LOOKED_AT_MAX, RequestEvent, Tally,
+};
 use crate::types::{Histogram, LostReason, RejectionCode, Standing, Timestamp};
 
 /// What a desk counts of what it tells.
@@ -39,7 +41,10 @@ impl Told {
     #[inline]
     pub(super) fn count(&mut self, effect: &Effect) {
         match effect {
-            Effect::Tell { news: News::Granted { .. } | News::Released, .. } => {}
+            Effect::Tell {
+                event: RequestEvent::Granted { .. } | RequestEvent::Released { .. },
+                ..
+            } => {}
             other => self.count_rare(other),
         }
     }
@@ -47,10 +52,14 @@ impl Told {
     #[cold]
     fn count_rare(&mut self, effect: &Effect) {
         match effect {
-            Effect::Tell { news, .. } => match news {
-                News::Rejected(rejection) => self.reject(rejection.code()),
-                News::Lost { reason, .. } => self.lose(*reason),
-                News::Granted { .. } | News::Released | News::Cancelled | News::Queued { .. } => {}
+            Effect::Tell { event, .. } => match event {
+                RequestEvent::Rejected(rejection) => self.reject(rejection.code()),
+                RequestEvent::Lost { reason, .. } => self.lose(*reason),
+                RequestEvent::Requested
+                | RequestEvent::Queued { .. }
+                | RequestEvent::Granted { .. }
+                | RequestEvent::Released { .. }
+                | RequestEvent::Cancelled => {}
             },
             Effect::Refused { rejection, .. } | Effect::NotRevoked { rejection, .. } => {
                 self.reject(rejection.code());

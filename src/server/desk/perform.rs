@@ -7,7 +7,7 @@ use super::connections::Role;
 use super::inspect::{self, Named};
 use super::render;
 use super::seal::Sealed;
-use crate::engine::{Effect, News, Place, Rejection};
+use crate::engine::{Effect, Place, Rejection, RequestEvent};
 use crate::server::chatter::Topic;
 use crate::server::durable::store::Change;
 use crate::server::fields;
@@ -52,8 +52,8 @@ impl Desk {
             Effect::KeptAlive { connection, sequence } => {
                 self.connections.tell(connection, ServerMessage::KeptAlive { sequence });
             }
-            Effect::Tell { connection, session, request, ref news } => {
-                self.news(connection, session, request, news, now);
+            Effect::Tell { connection, session, request, ref event } => {
+                self.tell(connection, session, request, event, now);
             }
             Effect::Ended { session, connection, reason, held, waiting, ref lock } => {
                 let who = self.who(session, connection);
@@ -110,31 +110,31 @@ impl Desk {
         self.connections.greet(connection, welcome);
     }
 
-    /// Tells the news of a request to its client.
-    fn news(
+    /// Tells the client of a request what happened to it.
+    fn tell(
         &mut self,
         connection: Option<ConnectionId>,
         session: SessionId,
         request: RequestId,
-        news: &News,
+        event: &RequestEvent,
         now: Timestamp,
     ) {
-        if let News::Rejected(Rejection::Deadlock { cycle }) = news {
+        if let RequestEvent::Rejected(Rejection::Deadlock { cycle }) = event {
             let who = self.who(session, connection);
             if self.counters.chatter.admits(Topic::Deadlock, who.peer) {
                 log_lines::deadlock(who, request, cycle);
             }
         }
         let Some(connection) = connection else { return };
-        if let News::Rejected(rejection @ Rejection::Deadlock { cycle }) = news {
+        if let RequestEvent::Rejected(rejection @ Rejection::Deadlock { cycle }) = event {
             if let Some(budget) = self.connections.budget(connection) {
                 let message = inspect::deadlock(request, rejection, cycle, budget);
                 self.connections.tell(connection, message);
             }
             return;
         }
-        let blocking = match news {
-            News::Rejected(rejection) => rejection.blocking_lock(),
+        let blocking = match event {
+            RequestEvent::Rejected(rejection) => rejection.blocking_lock(),
             _ => None,
         };
         let blocking = blocking.and_then(|name| self.look_at(name, connection, now));
@@ -144,8 +144,9 @@ impl Desk {
         let seal = |token| sealer.seal(Sealed { session, token, request }, run, claims());
         let ticket =
             |ticket| sealer.ticket(session, request, Place { ticket, told_in: run }, claims());
-        let message = render::news(request, news, seal, ticket, blocking);
-        self.connections.tell(connection, message);
+        if let Some(message) = render::told(request, event, seal, ticket, blocking) {
+            self.connections.tell(connection, message);
+        }
     }
 
     /// The lock as it is now, for one whom it stood in the way of.

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::subscribers::SUBSCRIBERS_MAX;
-use crate::engine::{CycleLink, EndReason, Happening, News, Rejection};
+use crate::engine::{CycleLink, EndReason, Rejection, RequestEvent};
 use crate::types::{
     Claim, Epoch, FencingToken, Generation, GoodbyeCode, Identity, RejectionCode, RequestId, Seal,
     SealedTicket, Secret, SessionId, Standing, Ticket, Ttl,
@@ -34,31 +34,33 @@ pub(in crate::server) fn welcome(
     }
 }
 
-/// The kinds of events of a request. `seal` seals a grant, `ticket` a place; `blocking` is the lock
-/// that stood in the way of a request that is rejected for that.
-pub(in crate::server) fn news(
+/// What a client is told of an event of its request; nothing of one that it knows. `seal` seals a
+/// grant, `ticket` a place; `blocking` is the lock that stood in the way of a request that is rejected
+/// for that.
+pub(in crate::server) fn told(
     request: RequestId,
-    news: &News,
+    event: &RequestEvent,
     seal: impl FnOnce(FencingToken) -> Seal,
     ticket: impl FnOnce(Ticket) -> SealedTicket,
     blocking: Option<Box<LockStatus>>,
-) -> ServerMessage {
-    match news {
-        News::Granted { token } => {
+) -> Option<ServerMessage> {
+    Some(match event {
+        RequestEvent::Requested => return None,
+        RequestEvent::Granted { token } => {
             let seal = seal(*token);
             ServerMessage::Grant { request, token: *token, seal }
         }
-        News::Queued { position, ticket: place } => {
+        RequestEvent::Queued { position, ticket: place } => {
             let (position, ticket) = (u64::from(*position), ticket(*place));
             ServerMessage::Queued { request, position, ticket }
         }
-        News::Released => ServerMessage::Released { request },
-        News::Cancelled => ServerMessage::Cancelled { request },
-        News::Lost { token, reason } => {
+        RequestEvent::Released { .. } => ServerMessage::Released { request },
+        RequestEvent::Cancelled => ServerMessage::Cancelled { request },
+        RequestEvent::Lost { token, reason } => {
             ServerMessage::Lost { request, token: *token, reason: *reason }
         }
-        News::Rejected(rejection) => rejected(request, rejection, blocking),
-    }
+        RequestEvent::Rejected(rejection) => rejected(request, rejection, blocking),
+    })
 }
 
 /// No, to a query.
@@ -99,7 +101,7 @@ pub(in crate::server) fn event(
     identity: &Identity,
     request: RequestId,
     claims: &[Claim],
-    what: &Happening,
+    what: &RequestEvent,
 ) -> ServerMessage {
     ServerMessage::Event {
         at_ms: at.duration_since(UNIX_EPOCH).map_or(0, millis),
@@ -111,19 +113,19 @@ pub(in crate::server) fn event(
     }
 }
 
-fn happening(what: &Happening) -> wire::Happening {
+fn happening(what: &RequestEvent) -> wire::Happening {
     match what {
-        Happening::Requested => wire::Happening::Requested,
-        Happening::Queued { position } => {
+        RequestEvent::Requested => wire::Happening::Requested,
+        RequestEvent::Queued { position, .. } => {
             wire::Happening::Queued { position: u64::from(*position) }
         }
-        Happening::Granted { token } => wire::Happening::Granted { token: *token },
-        Happening::Released { token } => wire::Happening::Released { token: *token },
-        Happening::Cancelled => wire::Happening::Cancelled,
-        Happening::Lost { token, reason } => {
+        RequestEvent::Granted { token } => wire::Happening::Granted { token: *token },
+        RequestEvent::Released { token } => wire::Happening::Released { token: *token },
+        RequestEvent::Cancelled => wire::Happening::Cancelled,
+        RequestEvent::Lost { token, reason } => {
             wire::Happening::Lost { token: *token, reason: *reason }
         }
-        Happening::Rejected(rejection) => {
+        RequestEvent::Rejected(rejection) => {
             wire::Happening::Rejected { code: rejection.code(), message: rejection.to_string() }
         }
     }

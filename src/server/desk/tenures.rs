@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
-use crate::engine::{Happened, Happening, LockTable};
+use crate::engine::{Happened, LockTable, RequestEvent};
 use crate::server::chatter::{Chatter, Topic};
 use crate::server::log_lines::{self, Hushed, Telling};
 use crate::types::{SessionId, Timestamp};
@@ -61,7 +61,7 @@ impl Tenures {
         let Happened { session, ref identity, peer, ref claims, ref what, .. } = *happened;
         let may_be_told = chatter.admits(Topic::Grant, peer);
         let telling = if may_be_told { Telling::Lines } else { Telling::Sums };
-        if !matches!(what, Happening::Granted { .. }) {
+        if !matches!(what, RequestEvent::Granted { .. }) {
             return telling;
         }
         if self.present.as_ref().is_some_and(|it| it.told.len() >= SESSIONS_MAX) {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::engine::{Command, Effect, EndReason, Event, LockView, News, SessionView};
+use crate::engine::{Command, Effect, EndReason, Event, LockView, RequestEvent, SessionView};
 use crate::types::{
     ConnectionId, Epoch, FencingToken, Limits, LockName, Mode, RequestId, SessionId, Timestamp,
 };
@@ -176,7 +176,7 @@ impl Desk {
     pub(super) fn witness(&mut self, effect: &Effect) {
         let Some(witness) = &mut self.witness else { return };
         match *effect {
-            Effect::Tell { session, request, news: News::Granted { token }, .. } => {
+            Effect::Tell { session, request, event: RequestEvent::Granted { token }, .. } => {
                 let claims = self.table.claims(session, request);
                 let claims = claims.map(|(name, mode)| (name.clone(), mode)).collect();
                 witness.granted.push(Granted { session, request, token, claims });

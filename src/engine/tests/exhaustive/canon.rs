@@ -10,7 +10,7 @@ use super::world::World;
 use crate::engine::records::AfterRecord;
 use crate::engine::request::State;
 use crate::engine::session::{Outcome, Session};
-use crate::engine::{Attach, Command, Event, Forfeit, News, Place};
+use crate::engine::{Attach, Command, Event, Forfeit, Place, RequestEvent};
 use crate::types::{ConnectionId, FencingToken, Held, RequestId, Ticket, Timestamp, Ttl};
 
 /// What a state is, in 64 bits.
@@ -81,10 +81,14 @@ impl<'a> Canon<'a> {
             }
             for word in &client.down {
                 match word {
-                    Word::News(_, News::Granted { token } | News::Lost { token, .. }, _) => {
+                    Word::News(
+                        _,
+                        RequestEvent::Granted { token } | RequestEvent::Lost { token, .. },
+                        _,
+                    ) => {
                         tokens.insert(*token);
                     }
-                    Word::News(_, News::Queued { ticket, .. }, _) => {
+                    Word::News(_, RequestEvent::Queued { ticket, .. }, _) => {
                         tickets.insert(*ticket);
                     }
                     _ => {}
@@ -302,14 +306,16 @@ impl<'a> Canon<'a> {
             Word::News(request, news, run) => {
                 self.put((12, request, std::mem::discriminant(news), run));
                 match news {
-                    News::Granted { token } => self.token(*token),
-                    News::Lost { token, reason } => {
+                    RequestEvent::Granted { token } => self.token(*token),
+                    RequestEvent::Lost { token, reason } => {
                         self.token(*token);
                         self.put(reason.number());
                     }
-                    News::Queued { ticket, .. } => self.ticket(*ticket),
-                    News::Rejected(rejection) => self.put(rejection.code().number()),
-                    News::Released | News::Cancelled => {}
+                    RequestEvent::Queued { ticket, .. } => self.ticket(*ticket),
+                    RequestEvent::Rejected(rejection) => self.put(rejection.code().number()),
+                    RequestEvent::Requested
+                    | RequestEvent::Released { .. }
+                    | RequestEvent::Cancelled => {}
                 }
             }
         }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::scenario::{Shape, TTL, claims};
-use crate::engine::{Command, Extras, News, Place, Progress, Reclaim, Rejection, Request};
+use crate::engine::{Command, Extras, Place, Progress, Reclaim, Rejection, Request, RequestEvent};
 use crate::types::{
     Account, ConnectionId, Epoch, FencingToken, Generation, LostReason, Mode, Note, OwnerId,
     RequestId, SessionId, Standing, Timestamp, Wait, lease,
@@ -70,7 +70,7 @@ pub(super) enum Word {
     /// The keep-alive of that moment has come.
     KeptAlive(Timestamp),
     /// Of a request, from that run.
-    News(RequestId, News, Epoch),
+    News(RequestId, RequestEvent, Epoch),
     /// The session is over.
     Ended,
 }
@@ -283,13 +283,16 @@ impl Client {
         Vec::new()
     }
 
-    fn news(&mut self, request: RequestId, news: News, run: Epoch, now: Timestamp) {
+    fn news(&mut self, request: RequestId, news: RequestEvent, run: Epoch, now: Timestamp) {
         let sure = now < self.believed_until();
         let Some(which) = self.find(request) else { return };
         let ask = &mut self.asks[which];
         match (news, ask.stand) {
-            (News::Queued { ticket, .. }, _) => ask.place = Some(Place { ticket, told_in: run }),
-            (News::Granted { token }, Stand::Waiting) => {
+            (RequestEvent::Requested, _) => panic!("told that it came"),
+            (RequestEvent::Queued { ticket, .. }, _) => {
+                ask.place = Some(Place { ticket, told_in: run });
+            }
+            (RequestEvent::Granted { token }, Stand::Waiting) => {
                 ask.stand = Stand::Unconfirmed(token, run);
                 if sure {
                     ask.stand = Stand::Held { token, sealed_in: run, doubted: None };
@@ -297,25 +300,25 @@ impl Client {
                 let converts = ask.converts.take();
                 self.asks.retain(|ask| Some(ask.id) != converts);
             }
-            (News::Granted { token }, Stand::Held { token: held, .. }) => {
+            (RequestEvent::Granted { token }, Stand::Held { token: held, .. }) => {
                 assert_eq!(token, held, "granted twice");
                 ask.stand = Stand::Held { token, sealed_in: run, doubted: None };
             }
-            (News::Cancelled, Stand::Cancelling)
-            | (News::Released, Stand::Releasing { .. })
-            | (News::Rejected(_), Stand::Releasing { .. } | Stand::Waiting) => {
+            (RequestEvent::Cancelled, Stand::Cancelling)
+            | (RequestEvent::Released { .. }, Stand::Releasing { .. })
+            | (RequestEvent::Rejected(_), Stand::Releasing { .. } | Stand::Waiting) => {
                 self.asks.remove(which);
             }
             // Whatever crossed what was said means nothing, nor does what is of an earlier connection.
-            (News::Granted { .. } | News::Lost { .. }, Stand::Releasing { .. })
-            | (News::Granted { .. }, Stand::Unconfirmed(..))
-            | (News::Released | News::Cancelled, _)
+            (RequestEvent::Granted { .. } | RequestEvent::Lost { .. }, Stand::Releasing { .. })
+            | (RequestEvent::Granted { .. }, Stand::Unconfirmed(..))
+            | (RequestEvent::Released { .. } | RequestEvent::Cancelled, _)
             | (_, Stand::Cancelling) => {}
-            (News::Lost { reason, .. }, _) => {
+            (RequestEvent::Lost { reason, .. }, _) => {
                 assert_ne!(reason, LostReason::Conflict, "somebody else held it");
                 self.asks.remove(which);
             }
-            (News::Rejected(rejection), stand) => {
+            (RequestEvent::Rejected(rejection), stand) => {
                 // Only what was reclaimed can be refused.
                 let doubted = matches!(stand, Stand::Held { doubted: Some(_), .. });
                 assert!(doubted, "{rejection} of {stand:?}");

@@ -11,8 +11,8 @@ use crate::engine::request::State;
 use crate::engine::seed::Seed;
 use crate::engine::tests::reference::fit;
 use crate::engine::{
-    Attach, Command, Durable, Effect, Event, Forfeit, HEARTBEAT, LockTable, News, Past, Run,
-    Snapshot, Start,
+    Attach, Command, Durable, Effect, Event, Forfeit, HEARTBEAT, LockTable, Past, RequestEvent,
+    Run, Snapshot, Start,
 };
 use crate::types::{
     ConnectionId, Epoch, FencingToken, Generation, Identity, Limits, Mode, RequestId, SessionId,
@@ -341,13 +341,13 @@ impl World {
             Effect::KeptAlive { connection, sequence } => {
                 self.tell(connection, |_| Word::KeptAlive(Timestamp::from_micros(sequence)));
             }
-            Effect::Tell { connection, session, request, news } => {
-                if let News::Granted { token } = news {
+            Effect::Tell { connection, session, request, event } => {
+                if let RequestEvent::Granted { token } = event {
                     self.granted(session, token);
                 }
                 if let Some(connection) = connection {
                     let run = self.table.epoch();
-                    self.tell(connection, |_| Word::News(request, news, run));
+                    self.tell(connection, |_| Word::News(request, event, run));
                 }
             }
             Effect::Ended { connection: Some(connection), .. } => {

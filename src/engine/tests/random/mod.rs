@@ -166,10 +166,10 @@ impl World {
 
     fn check(&mut self, effect: Effect) {
         match effect {
-            Effect::Tell { session, request, news, .. } => {
+            Effect::Tell { session, request, event, .. } => {
                 let key = (session, request);
-                match news {
-                    News::Granted { token } => {
+                match event {
+                    RequestEvent::Granted { token } => {
                         assert!(!self.ended.contains(&session), "granted to a dead session");
                         assert!(!self.finished.contains(&key), "granted after its end");
                         self.seals.insert(key, self.table.epoch());
@@ -188,10 +188,14 @@ impl World {
                         }
                         self.granted.entry(key).or_insert(began);
                     }
-                    News::Queued { .. } => assert!(!self.tokens.contains_key(&key)),
-                    News::Rejected(Rejection::NotHolder { .. }) => {}
-                    News::Released if self.finished.insert(key) => self.keep(key),
-                    News::Released | News::Cancelled | News::Lost { .. } | News::Rejected(_) => {
+                    RequestEvent::Requested => panic!("told that it came"),
+                    RequestEvent::Queued { .. } => assert!(!self.tokens.contains_key(&key)),
+                    RequestEvent::Rejected(Rejection::NotHolder { .. }) => {}
+                    RequestEvent::Released { .. } if self.finished.insert(key) => self.keep(key),
+                    RequestEvent::Released { .. }
+                    | RequestEvent::Cancelled
+                    | RequestEvent::Lost { .. }
+                    | RequestEvent::Rejected(_) => {
                         self.granted.remove(&key);
                         self.finished.insert(key);
                     }

@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::engine::{News, Rejection, Request, Supersede};
+use crate::engine::{Rejection, Request, RequestEvent, Supersede};
 use crate::types::{
     Claim, FencingToken, Identity, LockName, LostReason, Mode, OwnerId, RequestId, SessionId,
     Ticket, Timestamp, Wait,
@@ -80,7 +80,7 @@ struct Over {
     /// Which one.
     name: Name,
     /// How it is answered when it comes again.
-    answer: News,
+    answer: RequestEvent,
     /// The token with which it was released, if it was: to release it again is as good as done.
     released: Option<FencingToken>,
 }
@@ -113,7 +113,11 @@ impl Model {
     }
 
     /// A request comes. Says how it is answered, if not by a grant.
-    pub(super) fn request(&mut self, session: SessionId, asked: Request) -> Vec<(Name, News)> {
+    pub(super) fn request(
+        &mut self,
+        session: SessionId,
+        asked: Request,
+    ) -> Vec<(Name, RequestEvent)> {
         let name = (session, asked.id);
         if asked.id <= self.latest(session) {
             return vec![(name, self.request_again(name, &asked))];
@@ -131,17 +135,17 @@ impl Model {
                 for (waiter, lock) in older {
                     let identity = Identity::default();
                     let rejection = Rejection::Superseded { lock, session, identity };
-                    let answer = News::Rejected(Rejection::AsBefore(rejection.code()));
+                    let answer = RequestEvent::Rejected(Rejection::AsBefore(rejection.code()));
                     self.over.push(Over { name: waiter, answer, released: None });
-                    told.push((waiter, News::Rejected(rejection)));
+                    told.push((waiter, RequestEvent::Rejected(rejection)));
                 }
                 told
             }
             Err(rejection) => {
                 self.live = before;
-                let answer = News::Rejected(Rejection::AsBefore(rejection.code()));
+                let answer = RequestEvent::Rejected(Rejection::AsBefore(rejection.code()));
                 self.over.push(Over { name, answer, released: None });
-                vec![(name, News::Rejected(rejection))]
+                vec![(name, RequestEvent::Rejected(rejection))]
             }
         }
     }
@@ -170,25 +174,25 @@ impl Model {
     }
 
     /// The same request once more is answered the same.
-    fn request_again(&self, name: Name, asked: &Request) -> News {
+    fn request_again(&self, name: Name, asked: &Request) -> RequestEvent {
         let Some(known) = self.find(name) else {
             let latest = self.latest(name.0);
-            let forgotten = News::Rejected(Rejection::RequestForgotten { latest });
+            let forgotten = RequestEvent::Rejected(Rejection::RequestForgotten { latest });
             return self.find_over(name).map_or(forgotten, |over| over.answer.clone());
         };
         match self.live[known].token {
             _ if self.live[known].asked.claims != asked.claims => {
-                News::Rejected(Rejection::RequestIdReused)
+                RequestEvent::Rejected(Rejection::RequestIdReused)
             }
-            Some(token) => News::Granted { token },
+            Some(token) => RequestEvent::Granted { token },
             None => self.queued(known),
         }
     }
 
     /// What one who waits is told.
-    fn queued(&self, waiting: usize) -> News {
+    fn queued(&self, waiting: usize) -> RequestEvent {
         let position = self.place(self.live[waiting].name()).unwrap_or(0);
-        News::Queued { position, ticket: Ticket::default() }
+        RequestEvent::Queued { position, ticket: Ticket::default() }
     }
 
     /// A new request is one of the last of those that wait, unless it is refused.
@@ -266,25 +270,25 @@ impl Model {
     }
 
     /// A request's locks are given back.
-    pub(super) fn release(&mut self, name: Name, token: FencingToken) -> Vec<(Name, News)> {
+    pub(super) fn release(&mut self, name: Name, token: FencingToken) -> Vec<(Name, RequestEvent)> {
         match self.find(name) {
             Some(held) if self.live[held].token == Some(token) => {
-                self.end(name, News::Released, Some(token))
+                self.end(name, RequestEvent::Released { token }, Some(token))
             }
             None if self.find_over(name).is_some_and(|over| over.released == Some(token)) => {
-                vec![(name, News::Released)]
+                vec![(name, RequestEvent::Released { token })]
             }
-            Some(_) | None => vec![(name, News::Rejected(Rejection::NotHolder { token }))],
+            Some(_) | None => vec![(name, RequestEvent::Rejected(Rejection::NotHolder { token }))],
         }
     }
 
     /// A request is given up.
-    pub(super) fn cancel(&mut self, name: Name) -> Vec<(Name, News)> {
+    pub(super) fn cancel(&mut self, name: Name) -> Vec<(Name, RequestEvent)> {
         if self.find(name).is_none() && name.1 <= self.latest(name.0) {
-            return vec![(name, News::Cancelled)];
+            return vec![(name, RequestEvent::Cancelled)];
         }
         // Given up before it came, it is over before it comes.
-        self.end(name, News::Cancelled, None)
+        self.end(name, RequestEvent::Cancelled, None)
     }
 
     /// An operator takes a lock away from the holder with this token. None: there is no such holder.
@@ -292,10 +296,10 @@ impl Model {
         &mut self,
         lock: &LockName,
         token: FencingToken,
-    ) -> Option<Vec<(Name, News)>> {
+    ) -> Option<Vec<(Name, RequestEvent)>> {
         let is_meant = |live: &&Live| live.token == Some(token) && live.mode(lock).is_some();
         let name = self.live.iter().find(is_meant)?.name();
-        Some(self.end(name, News::Lost { token, reason: LostReason::Revoked }, None))
+        Some(self.end(name, RequestEvent::Lost { token, reason: LostReason::Revoked }, None))
     }
 
     /// A session is over, with all that it has.
@@ -326,9 +330,9 @@ impl Model {
     fn end(
         &mut self,
         name: Name,
-        answer: News,
+        answer: RequestEvent,
         released: Option<FencingToken>,
-    ) -> Vec<(Name, News)> {
+    ) -> Vec<(Name, RequestEvent)> {
         let conversion = self.live.iter().find(|live| live.converts() == Some(name));
         let conversion = conversion.map(Live::name);
         self.live.retain(|live| live.name() != name);
@@ -336,10 +340,10 @@ impl Model {
         let mut told = vec![(name, answer)];
         if let Some(conversion) = conversion {
             let rejection = Rejection::NothingToConvert { converts: name.1 };
-            let answer = News::Rejected(Rejection::AsBefore(rejection.code()));
+            let answer = RequestEvent::Rejected(Rejection::AsBefore(rejection.code()));
             self.live.retain(|live| live.name() != conversion);
             self.over.push(Over { name: conversion, answer, released: None });
-            told.push((conversion, News::Rejected(rejection)));
+            told.push((conversion, RequestEvent::Rejected(rejection)));
         }
         told
     }
@@ -356,7 +360,7 @@ impl Model {
     }
 
     /// Somebody says that this request has waited as long as it would. Says how it is answered.
-    pub(super) fn timed_out(&mut self, name: Name) -> News {
+    pub(super) fn timed_out(&mut self, name: Name) -> RequestEvent {
         let ungranted = self.live.iter().enumerate().find(|(i, _)| self.is_grantable(*i));
         assert!(ungranted.is_none(), "{name:?} times out before {ungranted:?} is granted");
         let waiting =
@@ -371,9 +375,9 @@ impl Model {
         let lock = lock.unwrap_or_else(|| panic!("{name:?} waits for nothing"));
         let waited = self.now.since(self.live[waiting].came);
         let rejection = Rejection::TimedOut { lock: lock.clone(), waited };
-        let answer = News::Rejected(Rejection::AsBefore(rejection.code()));
+        let answer = RequestEvent::Rejected(Rejection::AsBefore(rejection.code()));
         self.end(name, answer, None);
-        News::Rejected(rejection)
+        RequestEvent::Rejected(rejection)
     }
 
     /// Panics if something should have happened by now.
@@ -500,7 +504,11 @@ impl Model {
         };
         if let (Some(name), Some(token)) = (converted, before) {
             self.live.retain(|live| live.name() != name);
-            self.over.push(Over { name, answer: News::Released, released: Some(token) });
+            self.over.push(Over {
+                name,
+                answer: RequestEvent::Released { token },
+                released: Some(token),
+            });
         }
     }
 

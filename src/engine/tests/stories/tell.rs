@@ -8,10 +8,10 @@ impl Story {
     /// Writes down what is to be done about an event, as a line.
     pub(super) fn tell(&mut self, text: &mut String, effect: Effect) {
         let line = match effect {
-            Effect::Tell { connection, session, request, news } => {
+            Effect::Tell { connection, session, request, event } => {
                 let session = u64::try_from(session.number()).unwrap();
                 let at = if connection.is_some() { "←" } else { "(away) ←" };
-                let news = self.news(session, request.number(), news);
+                let news = self.news(session, request.number(), event);
                 format!("{session} {at} {news}")
             }
             Effect::Welcome { session, generation, ttl, standing, .. } => {
@@ -61,17 +61,23 @@ impl Story {
             Effect::HoldersChanged { lock } => format!("holders of {lock} changed"),
             Effect::Happened(happened) => {
                 let Happened { session, request, what, .. } = *happened;
-                format!("heard: {}#{request} {what:?}", session.number())
+                let what = match what {
+                    RequestEvent::Queued { position, .. } => {
+                        format!("Queued {{ position: {position} }}")
+                    }
+                    other => format!("{other:?}"),
+                };
+                format!("heard: {}#{request} {what}", session.number())
             }
         };
         writeln!(text, "{line}").unwrap();
     }
 
-    fn news(&mut self, session: u64, request: u64, news: News) -> String {
+    fn news(&mut self, session: u64, request: u64, news: RequestEvent) -> String {
         let name = self.names.get(&(session, request)).cloned();
         let name = name.unwrap_or_else(|| format!("#{request}"));
         match news {
-            News::Granted { token } => {
+            RequestEvent::Granted { token } => {
                 if let Some(teller) = self.tellers.get_mut(&session) {
                     teller.tokens.insert(request, token);
                     teller.granted.entry(request).or_insert(self.now);
@@ -79,17 +85,18 @@ impl Story {
                 }
                 format!("grant {name} token={token}")
             }
-            News::Queued { position, ticket } => {
+            RequestEvent::Queued { position, ticket } => {
                 if let Some(teller) = self.tellers.get_mut(&session) {
                     let told_in = self.table.epoch();
                     teller.places.insert(request, Place { ticket, told_in });
                 }
                 format!("queued {name} position={position}")
             }
-            News::Released => format!("released {name}"),
-            News::Cancelled => format!("cancelled {name}"),
-            News::Lost { token, reason } => format!("lost {name} token={token} {reason}"),
-            News::Rejected(rejection) => {
+            RequestEvent::Requested => format!("requested {name}"),
+            RequestEvent::Released { .. } => format!("released {name}"),
+            RequestEvent::Cancelled => format!("cancelled {name}"),
+            RequestEvent::Lost { token, reason } => format!("lost {name} token={token} {reason}"),
+            RequestEvent::Rejected(rejection) => {
                 format!("rejected {name} {}: {rejection}", rejection.code())
             }
         }

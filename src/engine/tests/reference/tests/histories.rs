@@ -2,7 +2,7 @@
 
 use super::super::steps::{Fault, LOCKS, Step};
 use super::Pair;
-use crate::engine::{News, Progress, Rejection, Supersede};
+use crate::engine::{Progress, Rejection, RequestEvent, Supersede};
 use crate::types::{Mode, RejectionCode, Wait};
 
 fn play(steps: impl IntoIterator<Item = Step>) -> Pair {
@@ -36,7 +36,7 @@ const D: usize = 3;
 fn refusal(pair: &Pair, session: usize) -> Option<RejectionCode> {
     let name = (pair.players[session].id, pair.model.latest(pair.players[session].id));
     match pair.model.find_over(name)?.answer {
-        News::Rejected(Rejection::AsBefore(code)) => Some(code),
+        RequestEvent::Rejected(Rejection::AsBefore(code)) => Some(code),
         _ => None,
     }
 }

@@ -9,8 +9,8 @@ use super::steps::{Fault, LOCKS, SESSIONS, Step, claims, name, step};
 use super::{Holder, Model, Name};
 use crate::engine::seed::Seed;
 use crate::engine::{
-    Attach, Command, Durable, Effect, Event, Extras, Forfeit, LockTable, LockView, News, Past,
-    Progress, Rejection, Request, Snapshot, Start,
+    Attach, Command, Durable, Effect, Event, Extras, Forfeit, LockTable, LockView, Past, Progress,
+    Rejection, Request, RequestEvent, Snapshot, Start,
 };
 use crate::types::{
     Claim, Claims, ConnectionId, Epoch, FencingToken, Generation, Identity, Limits, LockName, Mode,
@@ -43,7 +43,7 @@ struct Pair {
     /// What was asked for, to ask again.
     asked: HashMap<Name, Request>,
     /// What is to be said about requests, by the reference, in this order.
-    expected: VecDeque<(Name, News)>,
+    expected: VecDeque<(Name, RequestEvent)>,
     /// The request at hand, if it is one.
     at_hand: Option<(SessionId, Request)>,
     /// The reference as it was before the request at hand, to judge a cycle by.
@@ -289,8 +289,8 @@ impl Pair {
             let mut heard = BTreeSet::new();
             for effect in &effects {
                 match effect {
-                    Effect::Tell { session, request, news, .. } => {
-                        self.judge((*session, *request), news.clone());
+                    Effect::Tell { session, request, event, .. } => {
+                        self.judge((*session, *request), event.clone());
                     }
                     Effect::HoldersChanged { lock } => assert!(heard.insert(lock.clone())),
                     Effect::Persist(durable) => events.push_back(Event::Persisted(*durable)),
@@ -316,24 +316,26 @@ impl Pair {
     }
 
     /// The engine says this of a request. Is it so?
-    fn judge(&mut self, name: Name, news: News) {
+    fn judge(&mut self, name: Name, news: RequestEvent) {
         // Where it came into a queue is not for clients to know.
         let news = match news {
-            News::Queued { position, .. } => News::Queued { position, ticket: Ticket::default() },
+            RequestEvent::Queued { position, .. } => {
+                RequestEvent::Queued { position, ticket: Ticket::default() }
+            }
             other => other,
         };
         let is_expected = match (self.expected.front(), &news) {
             (Some((of, expected)), _) if (of, expected) == (&name, &news) => true,
             // Who did not ask for its place hears of it when it comes, and then nothing certain.
-            (Some((of, News::Queued { .. })), News::Queued { .. })
+            (Some((of, RequestEvent::Queued { .. })), RequestEvent::Queued { .. })
                 if self.asked[&name].progress == Progress::Untold
                     && self.before.find(name).is_some() =>
             {
                 *of == name
             }
             (
-                Some((of, News::Rejected(Rejection::Deadlock { .. }))),
-                News::Rejected(Rejection::Deadlock { cycle }),
+                Some((of, RequestEvent::Rejected(Rejection::Deadlock { .. }))),
+                RequestEvent::Rejected(Rejection::Deadlock { cycle }),
             ) => {
                 let (session, request) = self.at_hand.as_ref().unwrap();
                 let judged = self.before.check_cycle(*session, request, cycle);
@@ -342,18 +344,18 @@ impl Pair {
             }
             _ => false,
         };
-        if let News::Queued { position, .. } = news {
+        if let RequestEvent::Queued { position, .. } = news {
             self.places.insert(name, position);
         }
         match news {
             _ if is_expected => {
                 self.expected.pop_front();
             }
-            News::Granted { token } => self.model.granted(name, token),
-            News::Rejected(Rejection::TimedOut { .. }) => {
+            RequestEvent::Granted { token } => self.model.granted(name, token),
+            RequestEvent::Rejected(Rejection::TimedOut { .. }) => {
                 assert_eq!(news, self.model.timed_out(name));
             }
-            News::Queued { .. } if self.asked[&name].progress == Progress::Told => {}
+            RequestEvent::Queued { .. } if self.asked[&name].progress == Progress::Told => {}
             _ => panic!("{name:?} hears {news:?} instead of {:?}", self.expected.front()),
         }
     }
