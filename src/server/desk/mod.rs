@@ -29,7 +29,8 @@
 //! | `perform`, `render`, `inspect` | effects and views of the engine, brought to the wire |
 //! | `audience`, `watches`, `subscribers` | those who watch locks, and hear of the requests of others |
 //! | `connections`, `weight` | connections, their batches in the making, the memory of messages |
-//! | `backlog` | work that a turn has left to do, and fair queuing of it |
+//! | `backlog`, `serve` | work that a turn has left to do, and fair queuing of it |
+//! | `finish` | the end of a turn, and when the next one is due |
 //! | `looks` | the rate of looks, and who rests until it is time for another |
 //! | `figures` | what is counted, for whoever draws curves of it |
 //! | `seal` | proofs that outlive a run: secrets of sessions, seals of grants, tickets of places |
@@ -41,6 +42,7 @@ mod audience;
 mod backlog;
 mod connections;
 pub(super) mod figures;
+mod finish;
 mod hear;
 pub(super) mod hello;
 mod inspect;
@@ -49,6 +51,7 @@ mod parse;
 mod perform;
 pub(super) mod render;
 pub(super) mod seal;
+mod serve;
 mod subscribers;
 mod tenures;
 #[cfg(test)]
@@ -67,7 +70,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use self::backlog::{Backlog, Item, QUANTUM_STEPS, TURN_STEPS_MAX};
+use self::backlog::{Backlog, Item, TURN_STEPS_MAX};
 pub(super) use self::connections::{BATCH_BYTES_MAX, EVENTS_BYTES_MAX};
 use self::connections::{Connections, Role};
 use self::figures::{Contention, Figures, Told};
@@ -431,27 +434,6 @@ impl Desk {
         self.tenures.tell_rest(&mut self.table, now);
     }
 
-    /// When [`Desk::ring`] is due, or before: one that comes before finds nothing to do, so that the
-    /// renewal of a lease costs nothing here. While there are sessions, that is never far: the table wants
-    /// to hear that time passes, so that it notices when it did not (rule T3). None while nothing is due,
-    /// or [`Desk::tick`] is to come anyway; and nobody rests who would look.
-    #[cfg(test)]
-    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        let looks = self.looks.next_deadline().filter(|_| self.over.is_none());
-        [self.next_tick(), looks].into_iter().flatten().min()
-    }
-
-    /// When the table is to be told that time has passed; none if that is to come anyway.
-    fn next_tick(&self) -> Option<Timestamp> {
-        if self.over.is_some() || self.is_listening { None } else { self.table.next_deadline() }
-    }
-
-    /// When the next may look who rests. None if it may by now: then this turn has done enough, and
-    /// another is to come.
-    fn next_look(&self, now: Timestamp) -> Option<Timestamp> {
-        self.looks.next_deadline().filter(|at| *at > now && self.over.is_none())
-    }
-
     /// How much of everything there is, or was when it was put on order to be saved.
     pub(crate) fn counts(&self) -> Counts {
         self.over.unwrap_or_else(|| self.table.counts())
@@ -495,136 +477,6 @@ impl Desk {
     #[cfg(not(test))]
     fn decide(&mut self, event: &Event, now: Timestamp) {
         self.table.handle(event, now, &mut self.effects);
-    }
-
-    /// Ends a turn: puts together what has come of it, and sees that what is due is asked for.
-    pub(in crate::server) fn finish_turn(&mut self, now: Timestamp) -> &mut Turn {
-        self.show_changed(now);
-        // Whatever brought this turn: the timer may be late, or set to something else.
-        self.serve_looks(now);
-        // Half a turn before it has to: so nobody is put off who says no more than the others.
-        if !self.backlog.is_empty() || !self.showing.is_empty() || self.is_half_spent() {
-            self.go_on_later();
-        }
-        self.connections.reuse(&mut self.turn.spare);
-        let has_more_to_do = |connection| self.backlog.holds(connection);
-        self.connections.deliver(has_more_to_do, &mut self.turn.deliveries);
-        let looks = self.next_look(now);
-        match self.next_tick() {
-            Some(deadline) if deadline <= now => {
-                self.listen(now);
-                self.turn.rings = looks;
-            }
-            deadline => self.turn.rings = [deadline, looks].into_iter().flatten().min(),
-        }
-        if self.in_grace && self.table.grace_left().is_none() {
-            self.in_grace = false;
-            log_lines::grace_ended(&self.table.counts());
-        }
-        if self.is_draining && self.table.counts().held == 0 {
-            self.is_draining = false;
-            self.turn.is_drained = true;
-        }
-        &mut self.turn
-    }
-
-    /// Steps taken since the start.
-    fn steps(&self) -> u64 {
-        self.table.steps() + self.looked
-    }
-
-    /// Whether this turn has done enough, and the sockets are to be looked at.
-    fn is_spent(&self) -> bool {
-        self.steps() >= self.steps_until_look
-    }
-
-    /// Whether the sockets are better looked at before it has.
-    fn is_half_spent(&self) -> bool {
-        self.steps() + TURN_STEPS_MAX / 2 >= self.steps_until_look
-    }
-
-    /// Puts something of a connection behind all that is waiting.
-    fn put_off(&mut self, connection: ConnectionId, item: Item) {
-        self.backlog.push(connection, item);
-        self.go_on_later();
-    }
-
-    /// Has the next turn come once every socket was looked at.
-    fn go_on_later(&mut self) {
-        if !mem::replace(&mut self.is_going_on, true) {
-            self.turn.goes_on = true;
-        }
-    }
-
-    /// Lets what is due by `now` happen as soon as everything is heard that could be read by then: a
-    /// lease never ends while the message that would have renewed it lies unread (rule T4).
-    fn listen(&mut self, now: Timestamp) {
-        if !mem::replace(&mut self.is_listening, true) {
-            self.turn.listens = Some(now);
-        }
-    }
-
-    /// Serves those who wait until this turn has done enough.
-    fn serve(&mut self, now: Timestamp) {
-        while !self.is_spent()
-            && let Some((connection, mut items)) = self.backlog.next()
-        {
-            let before = self.steps();
-            self.connections.speaks(connection);
-            while self.steps() - before < QUANTUM_STEPS
-                && let Some(item) = items.front_mut()
-            {
-                if let Item::Messages { rest, .. } = item
-                    && let Some(message) = rest.front()
-                    && self.is_to_rest(connection, message, now)
-                {
-                    for item in items.drain(..) {
-                        self.looks.rest(connection, item);
-                    }
-                    break;
-                }
-                if self.serve_one(connection, item, now) {
-                    items.pop_front();
-                }
-            }
-            self.backlog.served(connection, items, self.steps() - before);
-        }
-    }
-
-    /// Has those look who rested until now, as many as may; what else they have said is work as any other.
-    fn serve_looks(&mut self, now: Timestamp) {
-        while !self.is_spent()
-            && let Some((connection, mut items)) = self.looks.next(now)
-        {
-            if let Some(item) = items.front_mut()
-                && self.serve_one(connection, item, now)
-            {
-                items.pop_front();
-            }
-            for item in items {
-                self.put_off(connection, item);
-            }
-        }
-    }
-
-    /// Does the next thing that an item holds; says whether it was the last.
-    fn serve_one(&mut self, connection: ConnectionId, item: &mut Item, now: Timestamp) -> bool {
-        match item {
-            Item::Messages { rest, window, .. } => {
-                if let Some(message) = rest.pop_front() {
-                    self.message(connection, &message, now);
-                }
-                let is_last = rest.is_empty();
-                if is_last && *window == Window::Shut {
-                    self.connections.acknowledge(connection);
-                }
-                is_last
-            }
-            Item::End => {
-                self.end_connection(connection, now);
-                true
-            }
-        }
     }
 
     /// A connection is over, and all that it said is done.
