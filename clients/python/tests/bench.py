@@ -1,102 +1,258 @@
 #!/usr/bin/env python3
-"""How many times a second a lock is taken and given back, beside redis-py's, in one run.
+"""How much a lock costs beside those of redis-py and kazoo, in one run.
 
-Usage: bench.py [SECONDS]. The coordinator is COORDINATOR_BIN; redis is left out where
-it is missing. The numbers of a busy machine say little; those of one run can be compared.
+Usage: bench.py [--rounds N] [--seconds S]. Needs redis-server, ZooKeeper (Debian's zookeeper) and
+the packages redis and kazoo; what is missing is left out, with a word. The coordinator is
+COORDINATOR_BIN: take a release build.
+
+Each round runs every contender once for a moment, so that all of them see the same weather. Of the
+rounds the medians count. CPU is that of this process: the client's part, whatever the server needs.
 """
 
+import argparse
 import asyncio
+import contextlib
 import os
-import resource
 import shutil
+import socket
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
+THREADS, TASKS = 8, 64
 
 
-def pairs(lock):
-    lock.acquire(), lock.release()
-    count, until = 0, time.perf_counter() + SECONDS
-    while time.perf_counter() < until:
-        lock.acquire()
-        lock.release()
-        count += 1
-    return count / SECONDS
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
 
 
-async def pairs_on_a_loop(lock):
-    await lock.acquire(), await lock.release()
-    count, until = 0, time.perf_counter() + SECONDS
-    while time.perf_counter() < until:
-        await lock.acquire()
-        await lock.release()
-        count += 1
-    return count / SECONDS
+def wait_for(port):
+    for _ in range(600):
+        with contextlib.suppress(OSError):
+            return socket.create_connection(("127.0.0.1", port), 1).close()
+        time.sleep(0.05)
+    raise SystemExit(f"nothing listens at port {port}")
 
 
-def redis_pairs():
-    try:
-        import redis
-    except ImportError:
-        return None
-    if shutil.which("redis-server") is None:
-        return None
-    with tempfile.TemporaryDirectory() as directory:
-        path = f"{directory}/redis.sock"
-        command = ["redis-server", "--port", "16379", "--save", "", "--unixsocket", path]
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=directory)
-        try:
-            while not os.path.exists(path):
-                time.sleep(0.01)
-            client = redis.Redis(port=16379)
-            return pairs(client.lock("bench", timeout=10))
-        finally:
-            server.terminate()
-            server.wait()
+class Server:
+    """Another service, until the end of the run."""
+
+    def __init__(self, command, port, directory):
+        self.port = port
+        self.process = subprocess.Popen(
+            command, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_for(port)
+
+    def dispose(self):
+        self.process.kill()
+        self.process.wait()
 
 
-def import_seconds(module):
-    script = (
-        f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+def redis_server(directory):
+    port = free_port()
+    return Server(["redis-server", "--port", str(port), "--save", ""], port, directory)
+
+
+def zookeeper(directory):
+    port, config = free_port(), Path(directory) / "zoo.cfg"
+    config.write_text(
+        f"tickTime=2000\ndataDir={directory}\nclientPort={port}\nclientPortAddress=127.0.0.1\n"
+        "admin.enableServer=false\n"
     )
-    runs = [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-            for _ in range(5)]  # fmt: skip
-    return min(float(run.stdout or "nan") for run in runs)
+    main = "org.apache.zookeeper.server.ZooKeeperServerMain"
+    return Server(
+        ["java", "-cp", "/usr/share/java/zookeeper.jar", main, str(config)], port, directory
+    )
 
 
-def main():
+# --- what is measured: each gives how many pairs were done until then ----------------------------
+
+
+def in_one_thread(lock):
+    def pairs(until):
+        count = 0
+        while time.perf_counter() < until:
+            lock.acquire()
+            lock.release()
+            count += 1
+        return count
+
+    return pairs
+
+
+def in_threads(locks):
+    def pairs(until):
+        counts, workers = [], []
+        for lock in locks:
+            one = in_one_thread(lock)
+            workers.append(threading.Thread(target=lambda one=one: counts.append(one(until))))
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        return sum(counts)
+
+    return pairs
+
+
+def in_tasks(loop, locks):
+    async def one(lock, until):
+        count = 0
+        while time.perf_counter() < until:
+            await lock.acquire()
+            await lock.release()
+            count += 1
+        return count
+
+    async def all_of_them(until):
+        return sum(await asyncio.gather(*(one(lock, until) for lock in locks)))
+
+    return lambda until: loop.run_until_complete(all_of_them(until))
+
+
+def contenders(servers, loop):
+    """What is compared: the workload, who does it, and how."""
+    import coordinator_client as cc
+    from coordinator_client import aio
+
+    async def on_the_loop(make):
+        return make()
+
+    def rows(who, threads, tasks):
+        yield "one thread", who, in_one_thread(threads(0))
+        yield f"{THREADS} threads", who, in_threads([threads(n) for n in range(THREADS)])
+        if tasks is not None:
+            made = loop.run_until_complete(on_the_loop(lambda: [tasks(n) for n in range(TASKS)]))
+            yield "one task", who, in_tasks(loop, made[:1])
+            yield f"{TASKS} tasks", who, in_tasks(loop, made)
+
+    yield from rows(
+        "coordinator", lambda n: cc.Lock(f"bench/{n}"), lambda n: aio.Lock(f"bench/aio/{n}")
+    )
+    if "redis" in servers:
+        import redis
+        import redis.asyncio
+
+        threads = redis.Redis(port=servers["redis"].port)
+        tasks = redis.asyncio.Redis(port=servers["redis"].port)
+        yield from rows(
+            "redis-py",
+            lambda n: threads.lock(f"bench/{n}", timeout=30),
+            lambda n: tasks.lock(f"bench/aio/{n}", timeout=30),
+        )
+    if "kazoo" in servers:
+        from kazoo.client import KazooClient
+
+        client = KazooClient(f"127.0.0.1:{servers['kazoo'].port}")
+        client.start()
+        yield from rows("kazoo", lambda n: client.Lock(f"/bench/{n}", "bench"), None)
+
+
+def one_round(pairs, seconds):
+    """Pairs a second, and microseconds of CPU a pair."""
+    began, cpu = time.perf_counter(), time.process_time()
+    count = max(pairs(began + seconds), 1)
+    return count / (time.perf_counter() - began), (time.process_time() - cpu) / count * 1e6
+
+
+# --- memory and imports ---------------------------------------------------------------------------
+
+
+def in_another(script, rounds=7):
+    """The least of what a script says in a fresh interpreter."""
+    seen = []
+    for _ in range(rounds):
+        run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        if run.returncode == 0:
+            seen.append(float(run.stdout))
+    return min(seen, default=float("nan"))
+
+
+IMPORTED = "import time; t = time.perf_counter(); import {0}; print(time.perf_counter() - t)"
+GROWN = """
+import resource
+size = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = size()
+import {0}
+print(size() - before)
+"""
+HELD = """
+import resource
+import coordinator_client as cc
+locks = [cc.Lock(f"bench/held/{{number}}") for number in range(2_000)]
+locks[0].acquire()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for lock in locks[1:]:
+    lock.acquire()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1_999)
+"""
+
+
+def servers_of(stack, directory):
     from conftest import Coordinator
 
     coordinator = Coordinator("--ephemeral")
+    stack.callback(coordinator.dispose)
     os.environ["COORDINATOR_SERVER"] = coordinator.address
-    from coordinator_client import Lock, aio
-
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-    async def on_a_loop():
-        return await pairs_on_a_loop(aio.Lock("bench/aio"))
-
-    try:
-        rows = [("threads", pairs(Lock("bench"))), ("asyncio", asyncio.run(on_a_loop()))]
-        held = [Lock(f"bench/{number}") for number in range(1_000)]
-        began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for lock in held:
-            lock.acquire()
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - began
-    finally:
-        coordinator.dispose()
-    rows.append(("redis-py", redis_pairs()))
-    for name, rate in rows:
-        print(f"{name:10} {'not here' if rate is None else f'{rate:8.0f} pairs/s'}")
-    print(f"memory     {before / 1024:.0f} MiB after the import, {grown} KiB for 1,000 locks")
-    for module in ("coordinator_client", "coordinator_client.aio", "redis"):
-        print(f"import     {import_seconds(module) * 1000:.0f} ms {module}")
+    servers = {}
+    for name, program, module, start in (
+        ("redis", "redis-server", "redis", redis_server),
+        ("kazoo", "java", "kazoo", zookeeper),
+    ):
+        try:
+            __import__(module)
+        except ImportError:
+            print(f"{module} is not installed, and left out")
+            continue
+        if shutil.which(program) is None:
+            print(f"there is no {program}: {name} is left out")
+            continue
+        (Path(directory) / name).mkdir()
+        servers[name] = start(str(Path(directory) / name))
+        stack.callback(servers[name].dispose)
+    return servers
 
 
-main()
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=0.3)
+    options = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        servers = servers_of(stack, directory)
+        loop = asyncio.new_event_loop()
+        rows = list(contenders(servers, loop))
+        for _, _, pairs in rows:  # Everything is connected, and warm.
+            one_round(pairs, 0.2)
+        seen = [[] for _ in rows]
+        for _ in range(options.rounds):
+            for row, rates in zip(rows, seen):
+                rates.append(one_round(row[2], options.seconds))
+        medians = {
+            row[:2]: [statistics.median(column) for column in zip(*rates)]
+            for row, rates in zip(rows, seen)
+        }
+        print(f"{'':12}{'':14}{'pairs/s':>9}{'CPU a pair':>13}   beside redis-py (rate, CPU)")
+        for (workload, who), (rate, cpu) in medians.items():
+            beside = medians.get((workload, "redis-py"))
+            ratio = f"{rate / beside[0]:6.2f} x{beside[1] / cpu:6.2f} x" if beside else ""
+            print(f"{workload:12}{who:14}{rate:9.0f}{cpu:10.1f} us   {ratio}")
+        print(f"\nmemory      {in_another(HELD, 3):.0f} bytes a held lock, by its Lock and Hold")
+        for module in ("coordinator_client", "coordinator_client.aio", "redis", "kazoo.client"):
+            took, grown = in_another(IMPORTED.format(module)), in_another(GROWN.format(module))
+            print(f"import      {took * 1e3:4.0f} ms {grown / 1024:5.1f} MiB  {module}")
+        sys.stdout.flush()
+        os._exit(0) if not stack.close() else None
+
+
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,7 @@ from proxy import Proxy
 from test_processes import in_a_fork, needs_fork, python
 
 import coordinator_client as cc
-from coordinator_client import Client, Lock, _thread, aio
+from coordinator_client import Client, Lock, _link, aio
 
 
 def test_01_with_never_enters_without_the_lock(server, name):
@@ -258,9 +258,9 @@ def test_17_an_uncontended_acquire_costs_one_round_trip_and_no_sleep(server, nam
     with lock:
         pass
     sent = []
-    put = _thread._Link.put
+    put = _link.Link.put
     monkeypatch.setattr(
-        _thread._Link, "put", lambda link, data: (data and sent.append(data), put(link, data))
+        _link.Link, "put", lambda link, data: (data and sent.append(data), put(link, data))
     )
     monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("slept"))
     lock.acquire()

@@ -134,8 +134,10 @@ class Client:
             wait = wire.Timeout(max(1, int(left * 1000)))
         if isinstance(wait, wire.Never):
             left = self.connect_timeout
+        if wait is not ask.wait:
+            ask = ask._replace(wait=wait)
         # It is somebody's from the start: what is interrupted at any moment is given back.
-        hold = Hold(session, Grasp(ask._replace(wait=wait), _nothing), self)
+        hold = Hold(session, Grasp(ask, _nothing), self)
         waited = (session, hold._grasp)
         waits.append(waited)
         try:
@@ -260,15 +262,21 @@ def default_client(
     server: Optional[_dial.Servers] = None, *, ttl: Optional[float] = None
 ) -> Client:
     """The client of locks without one: one per server, ttl and process."""
+    return default_for(_dial.shown(_dial.parse_servers(server)), ttl)
+
+
+def default_for(server: str, ttl: Optional[float]) -> Client:
+    """The same for servers as they are shown."""
     global _defaults, _defaults_lock, _defaults_pid
     if _defaults_pid != os.getpid():
         _defaults, _defaults_lock, _defaults_pid = {}, threading.Lock(), os.getpid()
-    text = _dial.shown(_dial.parse_servers(server))
-    with _defaults_lock:
-        client = _defaults.get((text, ttl))
-        if client is None or client._closed:
-            client = _defaults[(text, ttl)] = Client(text, ttl=ttl)
-        return client
+    client = _defaults.get((server, ttl))
+    if client is None or client._closed:
+        with _defaults_lock:
+            client = _defaults.get((server, ttl))
+            if client is None or client._closed:
+                client = _defaults[(server, ttl)] = Client(server, ttl=ttl)
+    return client
 
 
 def _nothing() -> None:

@@ -41,6 +41,11 @@ class Connections(Holds):
         else:
             self._finish(End("disconnected"))
 
+    def connection_cut(self, now: int) -> None:
+        """The same, by our own doing: there is no reason to pause before the next."""
+        self._backoff.reward()
+        self.connection_lost(now)
+
     def connected(self, now: int) -> None:
         """The connection that was wanted is made: says Hello."""
         if isinstance(self._phase, Dialing):

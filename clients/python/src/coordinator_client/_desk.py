@@ -124,6 +124,15 @@ class Desk:
             if self.grasps.pop(grasp.number, None) is not None:
                 self.core.cancel(grasp.number)
 
+    def abandon(self, grasp: Grasp) -> None:
+        """Gives up what was begun by halves, while there is no connection."""
+        self.grasps.pop(grasp.number, None)
+        if grasp.stage in (WAITING, HELD):
+            grasp.stage = REFUSED
+        for number in self.core.numbers():
+            if number not in self.grasps:
+                self.core.cancel(number)
+
     def _give_conversion_up(self, grasp: Grasp) -> None:
         """As simple as can be: with the conversion goes what it was to convert."""
         if grasp.conversion is not None:

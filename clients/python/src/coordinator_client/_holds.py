@@ -95,6 +95,10 @@ class Holds:
         """Which connection is wanted, or made, or there: another number is another connection."""
         return None if type(self._phase) in (Pausing, End) else self._current
 
+    def numbers(self) -> List[int]:
+        """All requests that are not over."""
+        return list(self._requests)
+
     # --- what the application wants ---
 
     def request(self, ask: Ask, now: int) -> int:

@@ -12,7 +12,7 @@ from typing import (
 )  # fmt: skip
 
 from . import _dial, _terms, _wire as wire
-from ._client import default_client
+from ._client import default_for
 from ._desk import Grasp
 from ._errors import LockBusy, LockTimeout, NotHeld
 from ._hold import Hold, Lost, call_when_lost, leave
@@ -45,7 +45,7 @@ class Lockable:
 
     @property
     def _client(self) -> "Client":
-        return self._named_client or default_client(self._wish.server, ttl=self._wish.ttl)
+        return self._named_client or default_for(self._wish.server, self._wish.ttl)
 
     def _reset(self) -> None:
         # Lists, and no lock around them: a fork would leave that locked. Each step is atomic.

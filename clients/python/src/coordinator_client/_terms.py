@@ -18,6 +18,7 @@ IDENTITY_LEN_MAX = 128
 LOCK_DELAY_MAX = 60.0
 AT_LEAST_MAX = 7 * 86_400.0
 PERMITS_MAX = 2**32 - 1
+FOREVER = wire.Forever()
 
 
 def text(value: str, what: str, length_max: int, empty: bool = True) -> str:
@@ -96,7 +97,7 @@ def wait(blocking: bool, timeout: float) -> wire.Wait:
             raise ValueError("can't specify a timeout for a non-blocking call")
         return wire.Never()
     if timeout == -1:
-        return wire.Forever()
+        return FOREVER
     if timeout < 0:
         raise ValueError("timeout value must be a non-negative number")
     if timeout > threading.TIMEOUT_MAX:
@@ -117,6 +118,7 @@ def ask(
     """A request that waits for ever."""
     return Ask(
         wanted,
+        FOREVER,
         owner=owner,
         lock_delay_ms=length_ms(lock_delay, "lock delay", LOCK_DELAY_MAX),
         at_least_ms=length_ms(at_least, "minimum hold time", AT_LEAST_MAX),
@@ -191,7 +193,8 @@ class Wish:
             wanted, note=note, lock_delay=lock_delay, at_least=at_least, owner=owner,
             supersede=supersede,
         )  # fmt: skip
-        self.server = None if has_client else shown(parse_servers(server))
+        # As it is shown; of no use where there is a client.
+        self.server = "" if has_client else shown(parse_servers(server))
         self.ttl, self.blocking, self.timeout, self.busy = ttl, blocking, timeout, busy
 
     @property

@@ -197,22 +197,30 @@ def timed_out(request: int) -> Refusal:
 class Lease:
     """A lease as its client sees it."""
 
-    __slots__ = ("confirmed", "ttl", "cut")
+    __slots__ = ("confirmed", "ttl", "cut", "_until")
 
     def __init__(self, sent: int, ttl: int):
         self.confirmed = sent
         self.ttl = ttl
         self.cut: Optional[int] = None
+        # Asked for at every step: computed when it changes.
+        self._until = after(sent, sure(ttl))
 
     def confirm(self, sent: int) -> None:
         """The server answered what was sent then."""
         if sent > self.confirmed:
             self.confirmed = sent
+            self._count()
 
     def cut_short(self, now: int, linger: int) -> None:
         """The connection is lost, and the server keeps the session only for ``linger`` more."""
         until = after(now, sure(linger))
         self.cut = until if self.cut is None else min(self.cut, until)
+        self._count()
+
+    def _count(self) -> None:
+        end = after(self.confirmed, sure(self.ttl))
+        self._until = end if self.cut is None else min(self.cut, end)
 
     def doubtful_from(self) -> int:
         """From when on to worry: two thirds of the ttl without an answer."""
@@ -220,8 +228,7 @@ class Lease:
 
     def believed_until(self) -> int:
         """The moment from which on nothing is believed any more."""
-        end = after(self.confirmed, sure(self.ttl))
-        return end if self.cut is None else min(self.cut, end)
+        return self._until
 
 
 class Backoff:

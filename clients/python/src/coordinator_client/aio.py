@@ -187,7 +187,7 @@ class Lockable:
 
     @property
     def _client(self) -> "Client":
-        return self._named_client or default_client(self._wish.server, ttl=self._wish.ttl)
+        return self._named_client or default_for(self._wish.server, self._wish.ttl)
 
     def _reset(self) -> None:
         self._holds: List[Hold] = []
@@ -572,7 +572,9 @@ class Client:
             waits.append((session, grasp))
 
         try:
-            grasp = await session.acquire(ask._replace(wait=wait), left, begun)
+            if wait is not ask.wait:
+                ask = ask._replace(wait=wait)
+            grasp = await session.acquire(ask, left, begun)
         except LockTimeout as error:
             raise LockTimeout(error.lock, timeout or 0) from None
         finally:
@@ -676,11 +678,15 @@ def default_client(
     server: Optional[_dial.Servers] = None, *, ttl: Optional[float] = None
 ) -> Client:
     """The client of locks without one: one per server and ttl of the running loop."""
+    return default_for(_dial.shown(_dial.parse_servers(server)), ttl)
+
+
+def default_for(server: str, ttl: Optional[float]) -> Client:
+    """The same for servers as they are shown."""
     clients = _defaults.setdefault(asyncio.get_running_loop(), {})
-    key = (_dial.shown(_dial.parse_servers(server)), ttl)
-    client = clients.get(key)
+    client = clients.get((server, ttl))
     if client is None or client._closed:
-        client = clients[key] = Client(key[0], ttl=ttl)
+        client = clients[(server, ttl)] = Client(server, ttl=ttl)
     return client
 
 

@@ -1,0 +1,96 @@
+"""A connection of threads, and a signal between them.
+
+Only modules are imported, never names out of them: see `_carrier`.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import sys
+import threading
+import time
+from typing import Any, Optional
+
+from . import _wire as wire
+
+# Before 3.14, Ctrl-C on Windows does not wake who waits for a lock (cpython#125541).
+WAIT_SLICE = 0.5 if sys.platform == "win32" else None
+
+
+class Signal:
+    """Something that happens once, and who waits for it: an Event for a fifth of its price."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """It happens; a second time means nothing."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass
+
+    def wait(self, timeout: Optional[float]) -> bool:
+        """Until it happens; Ctrl-C and other signals' exceptions come through."""
+        if timeout is None and WAIT_SLICE is None:
+            return bool(self._lock.acquire())
+        give_up_at = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = WAIT_SLICE
+            if give_up_at is not None:
+                rest = max(give_up_at - time.monotonic(), 0)
+                left = rest if left is None else min(left, rest)
+            if self._lock.acquire(timeout=min(left or 0, threading.TIMEOUT_MAX)):
+                return True
+            if give_up_at is not None and time.monotonic() >= give_up_at:
+                return False
+
+
+class Link:
+    """A connection: being made, or there."""
+
+    def __init__(self, number: int):
+        self.number = number
+        self.sock: Optional[socket.socket] = None
+        self.frames = wire.Frames()
+        self.outbox = b""
+        self.failure: Optional[OSError] = None
+        self._poll: Optional[Any] = None
+        # What the selector of its thread waits for.
+        self.watched = 0
+
+    def wait(self, milliseconds: int) -> None:
+        """Until something can be read, at most so long; anything may have come meanwhile."""
+        sock = self.sock
+        if self._poll is None and sock is not None:
+            self._poll = select.poll()
+            self._poll.register(sock, select.POLLIN)
+        if self._poll is not None:
+            self._poll.poll(milliseconds)
+
+    def put(self, data: bytes) -> None:
+        if self.sock is not None and self.failure is None and data:
+            self.outbox = self.outbox + data if self.outbox else data
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what can be written without waiting."""
+        while self.outbox and self.sock is not None:
+            try:
+                sent = self.sock.send(self.outbox)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                # What the server said before is still read: it may say why.
+                self.failure, self.outbox = error, b""
+                return
+            self.outbox = self.outbox[sent:]
+
+    def close(self) -> None:
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
