@@ -170,7 +170,7 @@ def in_another(script, rounds=7):
     """The least of what a script says in a fresh interpreter."""
     seen = []
     for _ in range(rounds):
-        run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
         if run.returncode == 0:
             seen.append(float(run.stdout))
     return min(seen, default=float("nan"))
@@ -187,7 +187,7 @@ print(size() - before)
 HELD = """
 import resource
 import coordinator_client as cc
-locks = [cc.Lock(f"bench/held/{{number}}") for number in range(2_000)]
+locks = [cc.Lock(f"bench/held/{number}") for number in range(2_000)]
 locks[0].acquire()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for lock in locks[1:]:

@@ -46,7 +46,7 @@ def test_leaders_are_told_as_they_come_and_go(server, name):
 
 
 def test_a_watch_goes_on_over_a_restart(coordinator, name):
-    with Client(coordinator.address, ttl=2) as client:
+    with Client(coordinator.address) as client:
         watch = client.watch(name)
         assert next(watch) is None
         lock = client.lock(name)

@@ -8,6 +8,9 @@ order; whatever is not the answer to its question goes the long way.
 In the main thread an exception of a signal's handler can come between any two steps. While it waits
 nothing is lost by that. At any other step nobody knows what was read and written: the session's
 thread makes another connection then, over which the session goes on, and gives up what was asked.
+
+Such a handler, or a destructor, may also use a lock itself, in the middle of a step. It changes
+nothing then: what it wants is done after it.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import select
 import selectors
 import struct
 import threading
-from typing import Callable, Optional, Tuple
+from typing import Any, Callable, Optional
 
 from . import _clock, _dial, _wire as wire
 from ._carrier import READ_BYTES_MAX, Carrier
@@ -26,8 +29,10 @@ from ._desk import WAITING, Grasp
 from ._link import Link
 
 READ = selectors.EVENT_READ
-# How long to wait for an answer: then the lock is held by somebody, and that may take long.
-ANSWER_MS = 10
+# How long to wait for an answer: after that, somebody holds the lock, for who knows how long.
+ANSWER_MS = 5
+# How long to wait until another thread has its answer, in seconds.
+TURN_MAX = 0.001
 # How an answer begins whose frame is all of what was read.
 _BEGINS = struct.Struct("<IIQ")
 _GRANT, _RELEASED = wire.CHOICES["ServerMessage"].index(wire.Grant), 3
@@ -43,37 +48,56 @@ class Lane(Carrier):
         is_epoll = hasattr(select, "epoll") and isinstance(polls, select.epoll)
         self._epoll = polls if is_epoll and hasattr(select, "poll") else None
         self._main_thread = threading.main_thread().ident
+        # Who carries has it. Like the session's lock it knows whose it is.
+        self._lane = threading.RLock()
         # Whose question is carried.
         self._carried: Optional[Grasp] = None
 
     def _carry(self, grasp: Grasp, ask: Callable[[Grasp], object]) -> bool:
         """Asks, and waits a moment for the answer; False if nothing was asked."""
+        if is_mine(self._lane):
+            return False  # A handler that came upon this very function.
         at_rest = False
         try:
+            if not self._lane.acquire(timeout=TURN_MAX):
+                return False
             with self._lock:
                 link = self._free_link(grasp)
-                if link is None:
-                    return False
-                self._carried = grasp
-                # First, or the session's thread would hear the answer.
-                self._watch_no_more(link)
-                ask(grasp)
-                link.put(self.desk.settle())
-            at_rest = True
-            link.wait(ANSWER_MS)
-            at_rest = False
-            with self._lock:
-                self._hear_answer(link, grasp)
-                self._watch_again(link)
-                self._carried = None
+                if link is not None:
+                    self._carried = grasp
+                    # First, or the session's thread would hear the answer.
+                    self._watch_no_more(link)
+                    ask(grasp)
+                    link.put(self.desk.settle())
+            if link is not None:
+                at_rest = True
+                link.wait(ANSWER_MS)
+                at_rest = False
+                with self._lock:
+                    if self._carried is grasp:
+                        self._hear_answer(link, grasp)
+                        self._watch_again(link)
+                        self._carried = None
+            self._lane.release()
         except BaseException:
             self._torn.append((grasp, at_rest))
-            if self._lock._is_owned():  # type: ignore[attr-defined]
-                # Before 3.11 an interrupt can come between the end of a body and its release.
-                self._lock.release()
+            # Before 3.11 an interrupt can come between the end of a body and its release.
+            for lock in (self._lock, self._lane):
+                if is_mine(lock):
+                    lock.release()
             self._wake()
             raise
-        return True
+        return link is not None
+
+    def _step_aside(self) -> None:
+        """A handler came upon a wait at the socket, and waits itself: the session's thread hears
+        both.
+        """
+        if self._carried is not None and is_mine(self._lane) and not is_mine(self._lock):
+            with self._lock:
+                self._carried = None
+                if self._link is not None:
+                    self._watch_again(self._link)
 
     def _free_link(self, grasp: Grasp) -> Optional[Link]:
         """The connection, if everything is in order and nobody else carries anything."""
@@ -152,6 +176,11 @@ class Lane(Carrier):
             self._forget(link)
             self.desk.core.connection_cut(_clock.now())
             self.desk.abandon(grasp)
+
+
+def is_mine(lock: Any) -> bool:
+    """Whether this thread has it."""
+    return bool(lock._is_owned())
 
 
 def _is_answer(data: bytes, grasp: Grasp) -> bool:

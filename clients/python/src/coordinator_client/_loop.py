@@ -27,6 +27,8 @@ FAREWELL_TIMEOUT = 1.0
 RELEASE_TIMEOUT = 5.0
 ANSWER_GRACE = 1.0
 SLEEP_MAX = 3600.0
+# What changes nothing but a request.
+_PLAIN = frozenset({wire.Grant, wire.Released, wire.Queued, wire.Cancelled, wire.Rejected})
 
 _sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
 
@@ -186,7 +188,7 @@ class Session:
         self._check()
         answer: "asyncio.Future[None]" = self.loop.create_future()
         grasp = self.desk.request(ask, lambda: _resolve(answer))
-        self.turn()
+        self._say()
         if began is not None:
             began(grasp)
         try:
@@ -241,7 +243,7 @@ class Session:
         answer: "asyncio.Future[None]" = self.loop.create_future()
         grasp.wake = lambda: _resolve(answer)
         self.desk.release(grasp)
-        self.turn()
+        self._say()
 
         def hear() -> Generator[Any, None, None]:
             yield from self._sleep(answer, RELEASE_TIMEOUT).__await__()
@@ -330,9 +332,11 @@ class Session:
     def heard(self, link: _Link, data: bytes) -> None:
         """Bytes came."""
         core, now = self.desk.core, _clock.now()
+        is_plain = True
         try:
             for payload in link.frames.feed(data):
                 message = wire.decode_server(payload)
+                is_plain &= type(message) in _PLAIN
                 # Once the second is welcome, it is the connection.
                 if core.connection == link.number:
                     core.receive(message, now)
@@ -343,7 +347,8 @@ class Session:
                 core.protocol_broken(str(error))
             else:
                 core.second_lost(now)
-        self.turn()
+            is_plain = False
+        self._say() if is_plain else self.turn()
 
     def connection_over(self, link: _Link, error: Optional[BaseException]) -> None:
         """It ended, or could not be made."""
@@ -357,6 +362,21 @@ class Session:
         elif core.second_connection == link.number:
             core.second_lost(now)
         self.turn()
+
+    def _say(self) -> None:
+        """A turn after what brings no deadline nearer: requests, releases and their answers."""
+        core, link, due = self.desk.core, self._link, self._timer_at
+        if (
+            link is None
+            or self._timer is None
+            or due is None
+            or due <= _clock.now()
+            or self._leaving
+            or not core.is_open
+            or link.number != core.connection
+        ):
+            return self.turn()
+        link.put(self.desk.settle())
 
     def turn(self) -> None:
         """Does what there is to do, and sets the timer."""

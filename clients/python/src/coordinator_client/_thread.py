@@ -20,7 +20,7 @@ from ._carrier import FAREWELL_TIMEOUT
 from ._core import Ask, Introduction
 from ._desk import HELD, LOST, REFUSED, WAITING, Conversion, Grasp
 from ._errors import Cancelled, Closed, LockError, LockTimeout, NotHeld, unavailable, unknown_lock
-from ._lane import Lane
+from ._lane import Lane, is_mine
 from ._link import WAIT_SLICE, Link, Signal
 from ._terms import first_name
 
@@ -105,6 +105,7 @@ class Session(Lane):
 
     def acquire(self, grasp: Grasp, timeout: Optional[float] = None) -> None:
         """Waits until the locks are held. Raises what comes instead."""
+        self._check_free()
         signal = Signal()
         grasp.wake = signal.set
         try:
@@ -140,6 +141,7 @@ class Session(Lane):
 
     def convert(self, grasp: Grasp, ask: Ask) -> None:
         """Waits until what is held is held in other modes."""
+        self._check_free()
         signal = Signal()
         errors: List[LockError] = []
         conversions: List[Conversion] = []
@@ -170,7 +172,7 @@ class Session(Lane):
             grasp.wake = signal.set
         if not (grasp.stage == HELD and self._carry(grasp, self.desk.release)):
             self._do(lambda: self._give_back(grasp, signal, errors))
-        if not grasp.answered:
+        if not grasp.answered and not is_mine(self._lock):
             signal.wait(RELEASE_TIMEOUT)
         grasp.wake = _nothing
         if grasp.error is not None and not isinstance(grasp.error, (ConnectionError, Closed)):
@@ -202,12 +204,14 @@ class Session(Lane):
         """Does it with the lock held, and then what follows from it.
 
         In the main thread an exception of a signal's handler can come between any two steps. So
-        nothing is changed there: the thread of the session does it.
+        nothing is changed there: the thread of the session does it. Nor in a handler or destructor
+        that came between the steps of this thread.
         """
         if self.is_forked:
             return work()
+        self._step_aside()
         is_main = threading.get_ident() == threading.main_thread().ident
-        if is_main:
+        if is_main or is_mine(self._lock):
             self._commands.append(work)
             self._wake()
             if not self._over:
@@ -228,7 +232,16 @@ class Session(Lane):
             done.set()
 
         self._do(both)
-        done.wait(ANSWER_GRACE)
+        if not is_mine(self._lock):
+            done.wait(ANSWER_GRACE)
+
+    def _check_free(self) -> None:
+        """Raises where nobody can be waited for."""
+        if is_mine(self._lock) and not self.is_forked:
+            raise LockError(
+                "a signal's handler interrupted this client, and cannot wait for a lock now",
+                "let the handler set a flag, and use the lock after it",
+            )
 
     def drop(self, grasp: Grasp) -> None:
         """Gives back what nobody refers to any more. Never waits, not even for the lock."""
