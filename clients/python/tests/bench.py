@@ -170,7 +170,9 @@ def in_another(script, rounds=7):
     """The least of what a script says in a fresh interpreter."""
     seen = []
     for _ in range(rounds):
-        run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+        run = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+        )
         if run.returncode == 0:
             seen.append(float(run.stdout))
     return min(seen, default=float("nan"))

@@ -109,6 +109,12 @@ BUGS = {
     "a_stale_generation_is_said_again": (
         "_connections", "self._session.generation += GENERATION_LEAP", "pass",
     ),
+    "a_supersede_is_not_said": (
+        "_records", "        if ask.supersedes:\n", "        if False:\n",
+    ),
+    "a_minimum_hold_time_is_not_said": (
+        "_records", "        if ask.at_least_ms:\n", "        if False:\n",
+    ),
 }  # fmt: skip
 
 

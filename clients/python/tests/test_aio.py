@@ -317,3 +317,21 @@ async def test_watches_leaders_and_events_are_told(server, name):
         await iterator.aclose()
     assert (await client.status()).version
     await client.close()
+
+
+@on_a_loop
+async def test_a_session_tells_what_becomes_of_it(coordinator, name):
+    async with aio.Client(coordinator.address, ttl=60) as client, aio.Observer(
+        coordinator.address
+    ) as observer:
+        events = client.session_events()
+        told = asyncio.create_task(events.__anext__())
+        lock = client.lock(name)
+        await lock.acquire()
+        assert client.session and client.valid_for > 50 and 0 < await observer.ping() < 5
+        assert await observer.contended() == [] and (await observer.journal()).start is not None
+        await observer.revoke(name, lock.token)
+        event = await told
+        assert (event.kind, event.token, event.reason) == ("lost", lock.token, "Revoked")
+        await client.close()
+        assert [event.kind async for event in events] == ["closed"]

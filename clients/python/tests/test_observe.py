@@ -9,8 +9,8 @@ from conftest import eventually
 from proxy import Proxy
 
 import coordinator_client as cc
-from coordinator_client import Client, Lock, _dial
-from coordinator_client.observe import Observer
+from coordinator_client import Client, Lock, _dial, _report, _wire as wire
+from coordinator_client.observe import Gap, Observer
 
 
 def test_everything_can_be_looked_at(server, name):
@@ -32,6 +32,21 @@ def test_everything_can_be_looked_at(server, name):
             observer.revoke(name, 1)
         assert caught.value.code == "NoSuchGrant"
         assert client.status().version and client.status(name) is None
+        assert 0 < observer.ping() < 5
+        assert observer.journal().start is not None
+
+
+def test_only_locks_that_somebody_waits_for_are_contended(server, name):
+    with Client(server) as client, Observer(server) as observer:
+        with client.lock(name + "/alone"), client.lock(name):
+            waits = client.lock(name)
+            thread = threading.Thread(target=lambda: pytest.raises(cc.Cancelled, waits.acquire))
+            thread.start()
+            eventually(lambda: observer.lock(name).waiter_count == 1, "it waits")
+            contended = {lock.name: lock.waiter_count for lock in observer.contended()}
+            assert contended[name] == 1 and name + "/alone" not in contended
+            waits.cancel()
+            thread.join()
 
 
 def test_leaders_are_told_as_they_come_and_go(server, name):
@@ -68,6 +83,76 @@ def test_events_are_told(server, name):
         kinds = [type(next(events).what).__name__ for _ in range(3)]
         assert kinds == ["HappenedRequested", "HappenedGranted", "HappenedReleased"]
         events.close()
+
+
+def test_events_go_on_after_a_gap(shared_coordinator, server, name):
+    proxy = Proxy(shared_coordinator.port)
+    with Client(server) as client:
+        events = Observer(proxy.address).events(name)
+        proxy.cut()
+        gap = next(events)
+        assert isinstance(gap, Gap) and isinstance(gap.cause, cc.Unavailable)
+        heard = []
+        thread = threading.Thread(target=lambda: heard.append(next(events)))
+        thread.start()
+
+        def lock_until_heard():
+            with client.lock(name):
+                return heard
+
+        eventually(lock_until_heard, "it is subscribed again")
+        thread.join()
+        assert isinstance(heard[0], wire.Event)
+        events.close()
+    proxy.close()
+
+
+def test_a_session_tells_what_becomes_of_it(shared_coordinator, server, name):
+    proxy = Proxy(shared_coordinator.port)
+    client = Client(proxy.address, ttl=60)
+    assert (client.session, client.epoch, client.generation) == (None, None, None)
+    assert (client.ttl, client.valid_for) == (60, 0)
+    events = client.session_events()
+    session, generation = client.session, client.generation
+    assert session in {one.session for one in Observer(server).sessions()}
+    assert 0 < client.valid_for < 60 and client.epoch == Observer(server).server_status().epoch
+    lock = client.lock(name)
+    lock.acquire()
+    proxy.cut()
+    seen = [next(events) for _ in range(4)]
+    # Doubt and certainty come with the connection; it may be back before anybody doubts.
+    assert [event.kind for event in seen] == ["disconnected", "jeopardy", "resumed", "recovered"]
+    assert isinstance(seen[0].cause, cc.Unavailable)
+    assert (seen[2].session, seen[2].epoch) == (session, client.epoch)
+    assert client.session == session and client.generation > generation
+    token = lock.token
+    Observer(server).revoke(name, token)
+    lost = next(events)
+    assert (lost.kind, lost.token, lost.reason) == ("lost", token, "Revoked")
+    client.close()
+    assert [event.kind for event in events] == ["closed"]
+    proxy.close()
+
+
+def test_who_reads_session_events_slowly_misses_the_oldest():
+    feed = _report.Feed(lambda: None)
+    for token in range(_report.EVENTS_MAX + 3):
+        feed.push(cc.SessionEvent("lost", token=token))
+    assert feed.pop() == cc.SessionEvent("missed", missed=3)
+    assert feed.pop().token == 3
+
+
+def test_errors_say_whether_to_try_again(server, name):
+    with Lock(name):
+        with pytest.raises(cc.LockBusy) as caught:
+            Lock(name, blocking=False).__enter__()
+        assert caught.value.is_retryable
+    with pytest.raises(cc.InvalidRequest) as caught:
+        Lock("")
+    assert not caught.value.is_retryable
+    with pytest.raises(cc.Rejected) as caught:
+        Observer(server).revoke(name, 1)
+    assert not caught.value.is_retryable
 
 
 def test_a_connection_that_was_forgotten_costs_nothing(shared_coordinator, name):

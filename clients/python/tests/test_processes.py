@@ -23,7 +23,8 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no for
 def python(script, *arguments, **settings):
     """Runs a script in another process."""
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script), *arguments],
+        # Some Pythons warn of every fork in a process with threads.
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(script), *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings,
     )  # fmt: skip
 
@@ -221,7 +222,7 @@ def test_what_is_raised_by_a_signal_ends_a_wait_and_leaves_the_line(server, name
             signal.setitimer(signal.ITIMER_REAL, 0.1)
             with pytest.raises(TimeIsUp):
                 Lock(name).acquire()
-            assert Lock(name).status().waiter_count == 0
+            eventually(lambda: Lock(name).status().waiter_count == 0)
     finally:
         signal.signal(signal.SIGALRM, before)
 

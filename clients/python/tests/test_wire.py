@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator_client import _wire as wire
+from coordinator_client import _codec, _wire as wire
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 GOLDEN = REPOSITORY / "src/wire/tests/golden.txt"
@@ -37,7 +37,7 @@ def shown_like_rust(value, is_choice=False):
     fields = []
     for field in value._fields:
         inner, one = getattr(value, field), shown_like_rust(getattr(value, field))
-        if "Optional" in wire.annotation(type(value), field) and inner is not None:
+        if "Optional" in _codec.annotation(type(value), field) and inner is not None:
             one = f"Some({one})"
         if field == "session" and type(value) is wire.Resume:
             one = f"{inner:032x}"

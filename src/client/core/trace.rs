@@ -24,7 +24,7 @@ use super::{Core, Effect, End, Introduction, Reconnect, Refusal, Welcome};
 const TRACE_BYTES_MAX: usize = 120_000;
 
 /// What was written down so far.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Trace {
     /// Where to; none: nothing is written.
     file: Option<PathBuf>,
@@ -32,6 +32,13 @@ pub(super) struct Trace {
     lines: String,
     /// The latest state that is among them.
     state: String,
+}
+
+// What was written down has proofs in it, which a core does not show.
+impl fmt::Debug for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trace").finish_non_exhaustive()
+    }
 }
 
 impl Trace {

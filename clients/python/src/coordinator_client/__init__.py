@@ -29,6 +29,7 @@ from ._errors import (
 )
 from ._hold import Hold, Lost
 from ._locks import Lock, MultiLock, RLock, Semaphore, SharedLock
+from ._report import SessionEvent
 
 __version__ = "0.1.0"
 
@@ -54,6 +55,7 @@ __all__ = [
     "RLock",
     "Rejected",
     "Semaphore",
+    "SessionEvent",
     "SharedLock",
     "Superseded",
     "Unavailable",

@@ -22,7 +22,7 @@ from typing import Any, Callable, Deque, Optional, Tuple
 from . import _clock, _core, _dial, _wire as wire
 from ._core import Core, Introduction, Reconnect
 from ._desk import HELD, WAITING, Desk, Grasp
-from ._link import WAIT_SLICE, Link
+from ._link import Link
 
 FAREWELL_TIMEOUT = 1.0
 SLEEP_MAX = 3600.0
@@ -87,7 +87,7 @@ class Carrier:
         if core.end is not None:
             self._welcome.set()
         if self._thread is not None and self._thread.ident != threading.get_ident():
-            deadline = core.next_deadline()
+            deadline = self.desk.next_deadline()
             sooner = deadline is not None and (
                 self._sleeps_until is None or deadline < self._sleeps_until
             )
@@ -207,7 +207,7 @@ class Carrier:
             return self._leave()
         for link in (self._link, self._second):
             self._watch(link)
-        self._sleeps_until = deadline = core.next_deadline()
+        self._sleeps_until = deadline = self.desk.next_deadline()
         if deadline is None:
             return SLEEP_MAX
         return min(max(deadline - _clock.now(), 0) / 1e6, SLEEP_MAX)

@@ -10,6 +10,7 @@ from typing import (
 )  # fmt: skip
 
 from . import _dial, _terms, _wire as wire
+from ._base import BaseClient, BaseOwner
 from ._core import Ask
 from ._desk import Grasp
 from ._errors import Closed, LockBusy, LockTimeout
@@ -18,21 +19,14 @@ from ._thread import Session, open_session
 
 if TYPE_CHECKING:
     from ._locks import Lock, MultiLock, RLock, Semaphore
-    from ._look import Leader
+    from ._events import SessionEvents
+    from ._look import Gap, Leader
 
 CONNECT_TIMEOUT = 5.0
 
 
-class Owner:
-    """One thread of control within a client, by which the coordinator detects deadlocks.
-
-    A request for a lock that it already holds raises `AlreadyHeld`; one that would wait for itself,
-    through any number of other owners, raises `Deadlock`. Do not use it from two threads at a time.
-    """
-
-    def __init__(self, client: "Client", number: int):
-        self.client = client
-        self.number = number
+class Owner(BaseOwner):
+    __doc__ = BaseOwner.__doc__
 
     def lock(self, name: str, **settings: Any) -> Lock:
         """A `Lock` of this owner."""
@@ -53,7 +47,7 @@ class Owner:
         return Semaphore(name, permits, owner=self, **settings)
 
 
-class Client:
+class Client(BaseClient):
     """A session with a coordinator, opened at its first use, in each process separately.
 
     ``server`` is ``host:port``, or several, tried in order: ``"a:5625,b:5625"``. ``ttl`` is the
@@ -75,17 +69,13 @@ class Client:
         identity: Optional[str] = None,
         connect_timeout: float = CONNECT_TIMEOUT,
     ):
-        self._servers = _dial.parse_servers(server)
-        self._ttl, self._linger, self._identity = ttl, linger, identity
-        _terms.introduction(ttl, linger, identity)
-        self.connect_timeout = connect_timeout
-        self._closed = False
+        super().__init__(server, ttl, linger, identity, connect_timeout)
         self._reset()
 
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._opening = threading.Lock()
-        self._session: Optional[Session] = None
+        self._session = None
         self._owners = 0
 
     def __getstate__(self) -> Dict[str, Any]:
@@ -96,11 +86,6 @@ class Client:
         self.__dict__.update(state)
         self._reset()
 
-    @property
-    def server(self) -> str:
-        """Address of the coordinator."""
-        return _dial.shown(self._servers)
-
     def connect(self, timeout: Optional[float] = None) -> "Client":
         """Connects now instead of at the first use; raises `Unavailable`."""
         self._current(timeout)
@@ -109,7 +94,7 @@ class Client:
     def _current(self, timeout: Optional[float] = None) -> Session:
         if self._pid != os.getpid():
             self._reset()  # Ours is the parent's.
-        session = self._session
+        session: Optional[Session] = self._session
         if session is not None and not session.is_over:
             return session
         with self._opening:
@@ -193,6 +178,20 @@ class Client:
 
         return Lock(name, client=self, note=value, **settings)
 
+    # --- the session ---
+
+    def session_events(self) -> "SessionEvents":
+        """What becomes of the session from now on: connects at once, and is read by iterating.
+
+        >>> with Client() as client:
+        ...     events = client.session_events()
+        >>> [event.kind for event in events]
+        ['closed']
+        """
+        from ._events import SessionEvents
+
+        return SessionEvents(self._current())
+
     # --- looking ---
 
     @overload
@@ -222,8 +221,8 @@ class Client:
 
         return Observer(self.server, timeout=self.connect_timeout).leaders(name)
 
-    def events(self, name: Optional[str] = None) -> Iterator[Union[wire.Event, wire.Missed]]:
-        """All events of requests from now on, of one lock or of all."""
+    def events(self, name: Optional[str] = None) -> "Iterator[Union[wire.Event, wire.Missed, Gap]]":
+        """What happens to requests from now on, of one lock or of all: see `Observer.events`."""
         from .observe import Observer
 
         return Observer(self.server, timeout=self.connect_timeout).events(name)
@@ -248,9 +247,6 @@ class Client:
                 self._session.leave()
         except Exception:
             pass  # The interpreter is at its end.
-
-    def __repr__(self) -> str:
-        return f"<coordinator_client.Client of {self.server} at {id(self):#x}>"
 
 
 _defaults: Dict[Any, Client] = {}

@@ -119,7 +119,7 @@ class _Source:
         self.lines: List[str] = []
         # What the functions refer to.
         self.scope: Dict[str, Any] = {
-            "record": self.record, "new": tuple.__new__, "reader": reader, "writer": writer, "length": _U64.pack,
+            "record": self.record, "new": tuple.__new__, "length": _U64.pack,
             "read_string": read_string, "read_bool": read_bool, "read_count": read_count,
         }  # fmt: skip
 
@@ -203,7 +203,8 @@ class _Source:
             else:
                 self._read(*run[0], "")
         # What the class's own constructor does, for half the price.
-        self.lines.append(f"return new(record, ({''.join(name + ', ' for name in self.names)})), at")
+        fields = "".join(f"{name}, " for name in self.names)
+        self.lines.append(f"return new(record, ({fields})), at")
         read: Reader = self._compile("def function(data, at):")
         return read
 

@@ -12,6 +12,7 @@ from typing import Callable, Dict, List, Optional
 from . import _clock, _core, _wire as wire
 from ._core import Ask, Core
 from ._errors import LockError, LockLost, LockTimeout, ended, refused
+from ._report import Feed, Reporter
 from ._terms import first_name
 from ._wire import Reason
 
@@ -80,6 +81,8 @@ class Desk:
         self.cause: Optional[BaseException] = None
         self.welcome: Optional[_core.Welcomed] = None
         self.on_welcome: Callable[[], None] = lambda: None
+        # There once somebody listens to what becomes of the session.
+        self._reporter: Optional[Reporter] = None
 
     # --- what is wanted ---
 
@@ -150,6 +153,11 @@ class Desk:
         until = lease.believed_until()
         return until if grasp.doubted_until is None else min(until, grasp.doubted_until)
 
+    def lease_left(self) -> int:
+        """How long the session lives, and all that is sure in it, if nothing more is heard."""
+        lease = self.core.lease
+        return 0 if lease is None else max(0, lease.believed_until() - _clock.now())
+
     def is_held(self, grasp: Grasp) -> bool:
         """Whether it is held now, by our own clock: nobody else can have it then."""
         return _clock.now() < self.believed_until(grasp)
@@ -162,12 +170,37 @@ class Desk:
         sure = self.core.is_open and grasp.doubted_until is None and now < lease.doubtful_from()
         return "held" if sure else "jeopardy"
 
+    # --- what becomes of the session ---
+
+    def listen(self, feed: Feed) -> None:
+        """From now on it hears of the session."""
+        if self._reporter is None:
+            self._reporter = Reporter(self)
+        self._reporter.add(feed)
+
+    def listen_no_more(self, feed: Feed) -> None:
+        """The opposite."""
+        if self._reporter is not None:
+            self._reporter.remove(feed)
+
+    def next_deadline(self) -> Optional[int]:
+        """When there is something to do, if nothing happens before."""
+        deadline = self.core.next_deadline()
+        due = self._reporter.due() if self._reporter is not None else None
+        if due is None or deadline is None:
+            return deadline
+        return min(deadline, due)
+
     # --- what is told ---
 
     def settle(self) -> bytes:
         """Tells who waits, and gives what is to be written."""
+        if self._reporter is not None:
+            self._reporter.disconnected()
         for effect in self.core.take_effects():
             self._tell(effect)
+        if self._reporter is not None:
+            self._reporter.settled()
         messages = self.core.drain_messages()
         return b"".join(map(wire.encode, messages)) if messages else b""
 
@@ -175,6 +208,8 @@ class Desk:
         if isinstance(effect, _core.Welcomed):
             self.welcome = effect
             self.on_welcome()
+            if self._reporter is not None:
+                self._reporter.welcomed(effect.session, effect.epoch)
             return
         number = effect.request
         grasp = self.grasps.get(number)
@@ -230,6 +265,8 @@ class Desk:
             grasp.error = LockLost(first_name(grasp.ask), grasp.token, reason)
             return
         del self.grasps[number]
+        if self._reporter is not None:
+            self._reporter.lost(grasp.token, reason)
         grasp.stage, grasp.reason = LOST, reason
         self._tell_that_it_is_over(grasp)
 

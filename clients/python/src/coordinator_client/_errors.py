@@ -14,6 +14,8 @@ class LockError(Exception):
 
     hint: str = ""
     """The remedy; may be empty."""
+    is_retryable: bool = False
+    """Whether asking the same again, perhaps later, may succeed."""
 
     def __init__(self, message: str, hint: str = ""):
         super().__init__(message)
@@ -24,6 +26,7 @@ class LockBusy(LockError):
     """The lock is held or awaited by others, and this request would not wait."""
 
     hint = "wait for it, or try again later"
+    is_retryable = True
 
     def __init__(self, lock: wire.LockStatus):
         super().__init__(busy(lock))
@@ -40,6 +43,7 @@ class LockTimeout(LockError, TimeoutError):
     """The lock was not granted in time."""
 
     hint = "wait longer, or try again later"
+    is_retryable = True
 
     def __init__(self, lock: wire.LockStatus, timeout: float):
         super().__init__(f"gave up after {seconds(timeout)}: {busy(lock)}")
@@ -78,6 +82,7 @@ class Deadlock(LockError):
     """Waiting would never end: owners would wait for each other in a cycle."""
 
     hint = "release what you hold and retry, or request all locks at once"
+    is_retryable = True
 
     def __init__(self, cycle: List[wire.CycleLink]):
         super().__init__(deadlock(cycle))
@@ -93,6 +98,7 @@ class Unavailable(LockError, ConnectionError):
     """No coordinator answers."""
 
     hint = "start one with `coordinator serve`, or name another with server= or COORDINATOR_SERVER"
+    is_retryable = True
 
 
 class Draining(Unavailable):
@@ -114,6 +120,7 @@ class Rejected(LockError):
         self.code = wire.REJECTIONS.get(code, f"Unknown({code})")
         """The reason, for programs: a name from the table of rejection codes."""
         super().__init__(f"rejected ({self.code}): {message}", _REJECTED_HINTS.get(code, ""))
+        self.is_retryable = self.code in _RETRYABLE
 
 
 class AlreadyHeld(Rejected):
@@ -134,6 +141,10 @@ class Closed(LockError):
     hint = "create a new client"
 
 
+_RETRYABLE = {
+    "TooManySessions", "TooManyClaims", "TooManyWaiters", "PermitsDiffer", "Draining",
+    "Unavailable", "Grace", "Deadlock",
+}  # fmt: skip
 _LOST_WORDS = {
     Reason.EXPIRED: "no answer from the coordinator for the length of the lease",
     Reason.REVOKED: "an operator revoked it",

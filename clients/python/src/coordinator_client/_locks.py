@@ -8,15 +8,14 @@ import threading
 import time
 import weakref
 from typing import (
-    TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Tuple, Type, TypeVar,
+    TYPE_CHECKING, Any, Callable, Dict, Iterable, Optional, Tuple, Type, TypeVar,
 )  # fmt: skip
 
 from . import _dial, _terms, _wire as wire
+from ._base import BaseLockable
 from ._client import default_for
-from ._desk import Grasp
 from ._errors import LockBusy, LockTimeout, NotHeld
 from ._hold import Hold, Lost, call_when_lost, leave
-from ._thread import Session
 
 if TYPE_CHECKING:
     from ._client import Client, Owner
@@ -25,32 +24,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _Self = TypeVar("_Self", bound="Lockable")
 
 
-class Lockable:
+class Lockable(BaseLockable[Hold]):
     """Base of all kinds of locks: acquire and release."""
-
-    def __init__(
-        self,
-        claims: List[wire.Claim],
-        client: "Optional[Client]",
-        owner: "Optional[Owner]",
-        on_lost: "Optional[Callable[[Hold], None]]",
-        **settings: Any,
-    ):
-        if owner is not None:
-            client = owner.client
-        number = owner.number if owner else 0
-        self._wish = _terms.Wish(claims, has_client=client is not None, owner=number, **settings)
-        self._named_client, self._on_lost = client, on_lost
-        self._reset()
 
     @property
     def _client(self) -> "Client":
         return self._named_client or default_for(self._wish.server, self._wish.ttl)
-
-    def _reset(self) -> None:
-        # Lists, and no lock around them: a fork would leave that locked. Each step is atomic.
-        self._holds: List[Hold] = []
-        self._waits: List[Tuple[Session, Grasp]] = []
 
     # --- acquiring ---
 
@@ -76,11 +55,6 @@ class Lockable:
             call_when_lost(hold, self._on_lost)
         return hold
 
-    def cancel(self) -> None:
-        """Ends every waiting `acquire` of this object, in other threads, with `Cancelled`."""
-        for session, grasp in list(self._waits):
-            session.end_wait(grasp)
-
     # --- releasing ---
 
     def release(self) -> None:
@@ -91,71 +65,7 @@ class Lockable:
         hold = self._pop()
         hold._session.release(hold._grasp)
 
-    def _pop(self) -> Hold:
-        try:
-            return self._holds.pop()
-        except IndexError:
-            raise self._not_held() from None
-
-    def _not_held(self) -> NotHeld:
-        return NotHeld(f'"{self._wish.name}" is not held by this object')
-
-    def _forget(self, hold: Hold) -> None:
-        try:
-            self._holds.remove(hold)
-        except ValueError:
-            pass
-
     # --- looking ---
-
-    @property
-    def _hold(self) -> Optional[Hold]:
-        try:
-            return self._holds[-1]
-        except IndexError:
-            return None
-
-    def _held(self) -> Hold:
-        hold = self._hold
-        if hold is None:
-            raise self._not_held()
-        return hold
-
-    @property
-    def name(self) -> str:
-        """Name of the lock, or of the first of several."""
-        return self._wish.name
-
-    @property
-    def acquired(self) -> bool:
-        """Whether *this object* holds it now, by this machine's own clock."""
-        hold = self._hold
-        return hold is not None and hold.acquired
-
-    def locked(self) -> bool:
-        """The same, by the name of `threading.Lock`. `status` tells who else holds it."""
-        return self.acquired
-
-    def owned(self) -> bool:
-        """The same, by the name of redis-py."""
-        return self.acquired
-
-    @property
-    def token(self) -> int:
-        """The fencing token of the latest hold; `NotHeld` if there is none."""
-        return self._held().token
-
-    @property
-    def state(self) -> str:
-        """``held``, ``jeopardy`` or ``lost`` for the latest hold; ``released`` without one."""
-        hold = self._hold
-        return "released" if hold is None else hold.state
-
-    @property
-    def valid_for(self) -> float:
-        """Seconds until the hold ends without another answer of the coordinator; 0 if not held."""
-        hold = self._hold
-        return 0.0 if hold is None else hold.valid_for
 
     @property
     def lost(self) -> Lost:
@@ -163,8 +73,7 @@ class Lockable:
         return self._held().lost
 
     def status(self) -> Optional[wire.LockStatus]:
-        """Holders and waiters of the lock, in all processes; None if it has none. Asks the server.
-        """
+        """Holders and waiters of the lock, in all processes, as the server says; None if none."""
         return self._client.status(self.name)
 
     def refresh(self) -> None:
@@ -221,13 +130,6 @@ class Lockable:
 
         return locked  # type: ignore[return-value]
 
-    def _another(self: _Self) -> _Self:
-        """The same lock, by another object."""
-        another = self.__class__.__new__(self.__class__)
-        another.__dict__.update(self.__getstate__())
-        another._reset()
-        return another
-
     def __getstate__(self) -> Dict[str, Any]:
         left_out = ("_holds", "_waits")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
@@ -239,11 +141,6 @@ class Lockable:
 
     def _at_fork_reinit(self) -> None:
         self._reset()
-
-    def __repr__(self) -> str:
-        locked = "locked" if self.acquired else "unlocked"
-        kind = type(self).__name__
-        return f'<{locked} coordinator_client.{kind} object "{self.name}" at {id(self):#x}>'
 
 
 class Lock(Lockable):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from typing import Any, Generator, List, NamedTuple, Optional, Tuple, TypeVar, Union
+from typing import Any, Generator, Iterable, List, NamedTuple, Optional, Tuple, TypeVar, Union
 
 from . import _core, _terms, _wire as wire
 from ._errors import LockError, ProtocolError, Rejected, ended, rejected
@@ -50,6 +50,12 @@ def outlook(name: str) -> Look[Optional[wire.Outlook]]:
     answer = yield wire.QueryOutlook(_terms.lock_name(name))
     locks = _expect(answer, wire.OutlooksSeen).locks
     return locks[0] if locks else None
+
+
+def journal() -> Look[wire.JournalStatus]:
+    """The journal, and how the coordinator's run began."""
+    answer = yield wire.QueryJournal()
+    return _expect(answer, wire.JournalSeen).status  # type: ignore[no-any-return]
 
 
 def pages(query: Any, kind: Any, field: str) -> Look[List[Any]]:
@@ -96,22 +102,45 @@ def is_retryable(error: BaseException) -> bool:
     )
 
 
-class Watching:
-    """What was told of a lock, and how soon to come back."""
+class Gap(NamedTuple):
+    """The connection was lost: what happened until the next is not told."""
 
-    def __init__(self, name: str):
-        self.name = _terms.lock_name(name)
-        self._told: Optional[Tuple[Any, int]] = None
+    cause: LockError
+    """Why."""
+
+
+class Interest:
+    """What somebody wants to hear of, over one connection after another."""
+
+    # Whether of what came together only the last counts.
+    is_state = False
+
+    def __init__(self) -> None:
         self._backoff = _core.Backoff(random.getrandbits(63))
         self._connected: Optional[float] = None
 
-    def request(self, query_id: int) -> wire.Watch:
-        """What is asked."""
-        return wire.Watch(query_id, self.name)
+    def request(self, query_id: int) -> wire.ClientMessage:
+        """What is asked over each connection."""
+        raise NotImplementedError
+
+    def news(self, message: wire.ServerMessage, is_first: bool) -> Iterable[Any]:
+        """What there is to tell of a message, the first of a connection or a later one."""
+        raise NotImplementedError
+
+    def gap(self, cause: BaseException) -> Iterable[Any]:
+        """What there is to tell of a connection that is lost."""
+        return ()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it was heard of: then a connection that is lost is followed by others."""
+        return self._has_begun
+
+    _has_begun = False
 
     def connected(self) -> None:
         """It is asked over another connection."""
-        self._connected = time.monotonic()
+        self._connected, self._has_begun = time.monotonic(), True
 
     def pause(self, patience: float) -> float:
         """How long to wait before the next connection."""
@@ -120,6 +149,20 @@ class Watching:
         if connected is not None and time.monotonic() - connected > patience:
             self._backoff.reward()
         return self._backoff.pause(10 * _core.SECOND) / _core.SECOND
+
+
+class Watching(Interest):
+    """The state of a lock, and what was told of it."""
+
+    is_state = True
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.name = _terms.lock_name(name)
+        self._told: Optional[Tuple[Any, int]] = None
+
+    def request(self, query_id: int) -> wire.Watch:
+        return wire.Watch(query_id, self.name)
 
     def news(
         self, message: wire.ServerMessage, is_first: bool
@@ -132,6 +175,26 @@ class Watching:
         known = is_first and holders == self._told and holders[1] == len(listed)
         self._told = holders
         return () if known else (seen,)
+
+
+class Listening(Interest):
+    """Events of requests."""
+
+    def __init__(self, name: Optional[str]):
+        super().__init__()
+        self.name = None if name is None else _terms.lock_name(name)
+
+    def request(self, query_id: int) -> wire.Subscribe:
+        return wire.Subscribe(query_id, self.name)
+
+    def news(
+        self, message: wire.ServerMessage, is_first: bool
+    ) -> Union[Tuple[()], Tuple[Union[wire.Event, wire.Missed]]]:
+        return (message,) if isinstance(message, (wire.Event, wire.Missed)) else ()
+
+    def gap(self, cause: BaseException) -> Tuple[Gap]:
+        error = cause if isinstance(cause, LockError) else LockError(str(cause))
+        return (Gap(error),)
 
 
 class Terms:

@@ -301,6 +301,10 @@ class Session:
         """For how many seconds it is held if nothing more is heard."""
         return max(0, self.desk.believed_until(grasp) - _clock.now()) / 1e6
 
+    def lease_left(self) -> float:
+        """For how many seconds the session lives if nothing more is heard."""
+        return self.desk.lease_left() / 1e6
+
     def when_over(self, grasp: Grasp, listener: Callable[[], None]) -> None:
         """Calls it when the grasp is lost, or released."""
         if grasp.stage in (WAITING, HELD) and not grasp.is_forked:
@@ -391,7 +395,7 @@ class Session:
             self._link.put(data)
         if core.end is not None:
             return self._farewell()
-        deadline = core.next_deadline()
+        deadline = self.desk.next_deadline()
         if deadline != self._timer_at or self._timer is None:
             if self._timer is not None:
                 self._timer.cancel()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, AsyncIterator, Callable, List, Optional, TypeVar, Union
+import time
+from typing import Any, AsyncGenerator, AsyncIterator, Callable, List, Optional, TypeVar, Union
 
 from . import _dial, _look, _terms, _wire as wire
 from ._errors import Unavailable, unavailable
-from ._look import KEEP_ALIVE_EVERY, Leader, Terms, Watching
+from ._look import KEEP_ALIVE_EVERY, Gap, Interest, Leader, Listening, Terms, Watching
 
 Seen = TypeVar("Seen")
 
@@ -128,9 +129,23 @@ class Observer:
         """Status of the coordinator."""
         return await self._look(_look.server_status())
 
+    async def journal(self) -> wire.JournalStatus:
+        """The journal of the coordinator, and how its run began."""
+        return await self._look(_look.journal())
+
+    async def ping(self) -> float:
+        """How many seconds the coordinator takes to answer."""
+        asked = time.perf_counter()
+        await self.server_status()
+        return time.perf_counter() - asked
+
     async def locks(self) -> List[wire.LockStatus]:
         """All locks in use."""
         return await self._look(_look.pages(wire.QueryLocks, wire.LocksSeen, "locks"))
+
+    async def contended(self) -> List[wire.LockStatus]:
+        """The locks that somebody waits for: the only ones to look at where many are in use."""
+        return await self._look(_look.pages(wire.QueryContended, wire.LocksSeen, "locks"))
 
     async def lock(self, name: str) -> Optional[wire.LockStatus]:
         """Holders and waiters of the lock; None if it has none."""
@@ -153,35 +168,12 @@ class Observer:
         _terms.lock_name(name)
         await self._ask(lambda number: wire.Revoke(number, name, token))
 
-    async def watch(self, name: str) -> AsyncIterator[Optional[wire.LockStatus]]:
+    def watch(self, name: str) -> AsyncIterator[Optional[wire.LockStatus]]:
         """The state of the lock, now and after each change of its holders; None while unused.
 
         It reconnects by itself.
         """
-        watching, first_attempt = Watching(name), True
-        while True:
-            line = None
-            try:
-                line = await self._open()
-                first = await line.ask(watching.request)
-                watching.connected()
-                first_attempt = False
-                for seen in watching.news(first, True):
-                    yield seen
-                while True:
-                    heard = await line.listen()
-                    later = line.next_if()
-                    while later is not None:  # Of what came together, the last is how it is.
-                        heard, later = later, line.next_if()
-                    for seen in watching.news(heard, False):
-                        yield seen
-            except Exception as error:
-                if first_attempt or not _look.is_retryable(error):
-                    raise
-            finally:
-                if line is not None:
-                    line.close()
-            await asyncio.sleep(watching.pause(self._timeout))
+        return self._follow(Watching(name))
 
     async def leaders(self, name: str) -> AsyncIterator[Optional[Leader]]:
         """The leader, now and after each change; None while there is none."""
@@ -190,21 +182,43 @@ class Observer:
             for leader in terms.news(seen):
                 yield leader
 
-    async def events(
+    def events(
         self, name: Optional[str] = None
-    ) -> AsyncIterator[Union[wire.Event, wire.Missed]]:
-        """What happens to requests from now on, of one lock or of all. Ends with the connection."""
-        if name is not None:
-            _terms.lock_name(name)
-        line = await self._open()
-        try:
-            await line.ask(lambda number: wire.Subscribe(number, name))
-            while True:
-                heard = await line.listen()
-                if isinstance(heard, (wire.Event, wire.Missed)):
-                    yield heard
-        finally:
-            line.close()
+    ) -> AsyncIterator[Union[wire.Event, wire.Missed, Gap]]:
+        """What happens to requests, of one lock or of all, from the first step of it on.
+
+        `Missed` counts what was read too slowly. After a `Gap`, over another connection, nobody
+        counted.
+        """
+        return self._follow(Listening(name))
+
+    async def _follow(self, interest: Interest) -> AsyncGenerator[Any, None]:
+        """Tells what there is to tell, over one connection after another."""
+        while True:
+            line = None
+            try:
+                line = await self._open()
+                first = await line.ask(interest.request)
+                interest.connected()
+                for seen in interest.news(first, True):
+                    yield seen
+                while True:
+                    heard = await line.listen()
+                    later = line.next_if() if interest.is_state else None
+                    while later is not None:
+                        heard, later = later, line.next_if()
+                    for seen in interest.news(heard, False):
+                        yield seen
+            except Exception as error:
+                if not interest.has_begun or not _look.is_retryable(error):
+                    raise
+                if line is not None:
+                    for seen in interest.gap(error):
+                        yield seen
+            finally:
+                if line is not None:
+                    line.close()
+            await asyncio.sleep(interest.pause(self._timeout))
 
     def close(self) -> None:
         """Closes the connection, if there is one."""

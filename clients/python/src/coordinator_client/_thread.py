@@ -15,13 +15,14 @@ import time
 import weakref
 from typing import Callable, List, Optional
 
-from . import _clock, _core, _dial
+from . import _clock, _dial
 from ._carrier import FAREWELL_TIMEOUT
 from ._core import Ask, Introduction
 from ._desk import HELD, LOST, REFUSED, WAITING, Conversion, Grasp
 from ._errors import Cancelled, Closed, LockError, LockTimeout, NotHeld, unavailable, unknown_lock
 from ._lane import Lane, is_mine
 from ._link import WAIT_SLICE, Link, Signal
+from ._report import Feed, SessionEvent
 from ._terms import first_name
 
 RELEASE_TIMEOUT = 5.0
@@ -277,6 +278,24 @@ class Session(Lane):
                 grasp.on_over.append(listener)
                 return
         listener()
+
+    def listen(self, feed: Feed) -> None:
+        """From now on it hears what becomes of the session."""
+        self._do_and_wait(lambda: self.desk.listen(feed))
+
+    def listen_no_more(self, feed: Feed) -> None:
+        """The opposite."""
+        self._do(lambda: self.desk.listen_no_more(feed))
+
+    def next_event(self, feed: Feed) -> Optional[SessionEvent]:
+        """What it heard next, if anything."""
+        with self._lock:
+            return feed.pop()
+
+    def lease_left(self) -> float:
+        """For how many seconds the session lives if nothing more is heard."""
+        with self._lock:
+            return self.desk.lease_left() / 1e6
 
     @property
     def is_forked(self) -> bool:

@@ -14,7 +14,6 @@ import struct
 from typing import Any, Callable, Dict, List, Type, Union
 
 from . import _codec, _messages
-from ._codec import annotation
 from ._messages import *  # noqa: F403
 from ._messages import CHOICES, FRAME_LEN_MAX, STRUCTURES, WireError
 

@@ -13,8 +13,10 @@ from typing import Any, Callable, Iterator, List, Optional, TypeVar, Union
 
 from . import _dial, _look, _terms, _wire as wire
 from ._errors import Unavailable, unavailable
-from ._look import KEEP_ALIVE_EVERY, Leader, Terms, Watching
-from ._wire import Event, Holder, LockStatus, Missed, Outlook, ServerStatus, SessionStatus, Waiter
+from ._look import KEEP_ALIVE_EVERY, Gap, Interest, Leader, Listening, Terms, Watching
+from ._wire import (
+    Event, Holder, JournalStatus, LockStatus, Missed, Outlook, ServerStatus, SessionStatus, Waiter,
+)  # fmt: skip
 
 Seen = TypeVar("Seen")
 
@@ -147,9 +149,23 @@ class Observer:
         """Status of the coordinator."""
         return self._look(_look.server_status())
 
+    def journal(self) -> JournalStatus:
+        """The journal of the coordinator, and how its run began."""
+        return self._look(_look.journal())
+
+    def ping(self) -> float:
+        """How many seconds the coordinator takes to answer."""
+        asked = time.perf_counter()
+        self.server_status()
+        return time.perf_counter() - asked
+
     def locks(self) -> List[LockStatus]:
         """All locks in use. Changes during the listing may be in the list or not."""
         return self._look(_look.pages(wire.QueryLocks, wire.LocksSeen, "locks"))
+
+    def contended(self) -> List[LockStatus]:
+        """The locks that somebody waits for: the only ones to look at where many are in use."""
+        return self._look(_look.pages(wire.QueryContended, wire.LocksSeen, "locks"))
 
     def lock(self, name: str) -> Optional[LockStatus]:
         """Holders and waiters of the lock; None if it has none."""
@@ -177,53 +193,50 @@ class Observer:
 
         Each replaces the one before. It is information, not a proof: act on it with the token.
         """
-        return self._watch(Watching(name))
-
-    def _watch(self, watching: Watching) -> Iterator[Optional[LockStatus]]:
-        first_attempt = True
-        while True:
-            line = None
-            try:
-                line = _Line(self._servers, self._timeout)
-                first = line.ask(watching.request)
-                watching.connected()
-                first_attempt = False
-                yield from watching.news(first, True)
-                while True:
-                    heard = line.listen()
-                    later = line.next_if()
-                    while later is not None:  # Of what came together, the last is how it is.
-                        heard, later = later, line.next_if()
-                    yield from watching.news(heard, False)
-            except Exception as error:
-                if first_attempt or not _look.is_retryable(error):
-                    raise
-            finally:
-                if line is not None:
-                    line.close()
-            time.sleep(watching.pause(self._timeout))
+        return self._follow(Watching(name), None)
 
     def leaders(self, name: str) -> Iterator[Optional[Leader]]:
         """The leader, now and after each change; None while there is none."""
         watch, terms = self.watch(name), Terms()
         return (leader for seen in watch for leader in terms.news(seen))
 
-    def events(self, name: Optional[str] = None) -> Iterator[Union[Event, Missed]]:
-        """What happens to requests from now on, of one lock or of all. Ends with the connection."""
-        if name is not None:
-            _terms.lock_name(name)
-        line = _Line(self._servers, self._timeout)
-        line.ask(lambda number: wire.Subscribe(number, name))
-        return self._events(line)
+    def events(self, name: Optional[str] = None) -> Iterator[Union[Event, Missed, Gap]]:
+        """What happens to requests from now on, of one lock or of all.
 
-    def _events(self, line: _Line) -> Iterator[Union[Event, Missed]]:
-        try:
-            while True:
-                heard = line.listen()
-                if isinstance(heard, (wire.Event, wire.Missed)):
-                    yield heard
-        finally:
-            line.close()
+        `Missed` counts what was read too slowly. After a `Gap`, over another connection, nobody
+        counted.
+        """
+        listening = Listening(name)
+        line = _Line(self._servers, self._timeout)
+        line.ask(listening.request)
+        listening.connected()
+        return self._follow(listening, line)
+
+    def _follow(self, interest: Interest, line: Optional[_Line]) -> Iterator[Any]:
+        """Tells what there is to tell, over one connection after another."""
+        while True:
+            try:
+                if line is None:
+                    line = _Line(self._servers, self._timeout)
+                    first = line.ask(interest.request)
+                    interest.connected()
+                    yield from interest.news(first, True)
+                while True:
+                    heard = line.listen()
+                    later = line.next_if() if interest.is_state else None
+                    while later is not None:
+                        heard, later = later, line.next_if()
+                    yield from interest.news(heard, False)
+            except Exception as error:
+                if not interest.has_begun or not _look.is_retryable(error):
+                    raise
+                if line is not None:
+                    yield from interest.gap(error)
+            finally:
+                if line is not None:
+                    line.close()
+            line = None
+            time.sleep(interest.pause(self._timeout))
 
     def close(self) -> None:
         """Closes the connection, if there is one."""
@@ -239,6 +252,6 @@ class Observer:
 
 
 __all__ = [
-    "Event", "Holder", "Leader", "LockStatus", "Missed", "Observer", "Outlook", "ServerStatus",
-    "SessionStatus", "Waiter",
+    "Event", "Gap", "Holder", "JournalStatus", "Leader", "LockStatus", "Missed", "Observer",
+    "Outlook", "ServerStatus", "SessionStatus", "Waiter",
 ]  # fmt: skip

@@ -1,0 +1,275 @@
+"""The session of a loop and its owners."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import weakref
+from typing import (
+    TYPE_CHECKING, Any, AsyncGenerator, AsyncIterator, Dict, Iterable, List, Optional, Tuple, Union,
+    overload,
+)  # fmt: skip
+
+from . import _dial, _terms, _wire as wire
+from ._aio_hold import Hold
+from ._base import BaseClient, BaseOwner
+from ._core import Ask
+from ._desk import Grasp
+from ._errors import Closed, InvalidRequest, LockBusy, LockTimeout
+from ._loop import Session, open_session
+from ._report import Feed, SessionEvent
+
+if TYPE_CHECKING:
+    from ._aio_locks import Lock, MultiLock, RLock, Semaphore
+    from ._look import Gap, Leader
+
+CONNECT_TIMEOUT = 5.0
+
+
+class Owner(BaseOwner):
+    __doc__ = BaseOwner.__doc__
+
+    def lock(self, name: str, **settings: Any) -> Lock:
+        """A `Lock` of this owner."""
+        from ._aio_locks import Lock
+
+        return Lock(name, owner=self, **settings)
+
+    def lock_all(self, names: Iterable[str] = (), **settings: Any) -> MultiLock:
+        """A `MultiLock` of this owner."""
+        from ._aio_locks import MultiLock
+
+        return MultiLock(names, owner=self, **settings)
+
+    def semaphore(self, name: str, permits: int, **settings: Any) -> Semaphore:
+        """A `Semaphore` of this owner."""
+        from ._aio_locks import Semaphore
+
+        return Semaphore(name, permits, owner=self, **settings)
+
+
+class Client(BaseClient):
+    """A session with a coordinator, opened at its first use, on the running loop.
+
+    The settings are those of `coordinator_client.Client`. It belongs to that loop.
+    """
+
+    _where = "coordinator_client.aio"
+
+    def __init__(
+        self,
+        server: Optional[_dial.Servers] = None,
+        *,
+        ttl: Optional[float] = None,
+        linger: Optional[float] = None,
+        identity: Optional[str] = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ):
+        super().__init__(server, ttl, linger, identity, connect_timeout)
+        self._owners = 0
+        self._pid = os.getpid()
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._opening: "Optional[asyncio.Task[Session]]" = None
+
+    async def connect(self, timeout: Optional[float] = None) -> "Client":
+        """Connects now instead of at the first use; raises `Unavailable`."""
+        await self._current(timeout)
+        return self
+
+    async def _current(self, timeout: Optional[float] = None) -> Session:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop or self._pid != os.getpid():
+            if self._loop is not None and not self._loop.is_closed() and self._pid == os.getpid():
+                raise InvalidRequest("this client belongs to another loop", "create one per loop")
+            self._loop, self._pid = loop, os.getpid()
+            self._session = self._opening = None
+        if self._closed:
+            raise Closed("the client was closed")
+        current: Optional[Session] = self._session
+        if current is not None and not current.is_over:
+            return current
+        if self._opening is None:
+            introduction = _terms.introduction(self._ttl, self._linger, self._identity)
+            self._opening = loop.create_task(
+                open_session(self._servers, introduction, self.connect_timeout, timeout)
+            )
+        opening = self._opening
+        try:
+            # Who is cancelled takes nothing from the others that wait for it.
+            session = await asyncio.shield(opening)
+        finally:
+            if opening.done() and self._opening is opening:
+                self._opening = None
+        self._session = session
+        if self._closed:
+            await session.close()
+            raise Closed("the client was closed")
+        return session
+
+    async def _acquire(self, ask: Ask, wait: wire.Wait, waits: List[Tuple[Session, Grasp]]) -> Hold:
+        began = time.monotonic()
+        timeout = wait.ms / 1000 if isinstance(wait, wire.Timeout) else None
+        session = await self._current(timeout)
+        left = None
+        if timeout is not None:
+            # Connecting took its part.
+            left = max(timeout - (time.monotonic() - began), 0.001)
+            wait = wire.Timeout(max(1, int(left * 1000)))
+        if isinstance(wait, wire.Never):
+            left = self.connect_timeout
+        waited: List[Tuple[Session, Grasp]] = []
+
+        def begun(grasp: Grasp) -> None:
+            waited.append((session, grasp))
+            waits.append((session, grasp))
+
+        try:
+            if wait is not ask.wait:
+                ask = ask._replace(wait=wait)
+            grasp = await session.acquire(ask, left, begun)
+        except LockTimeout as error:
+            raise LockTimeout(error.lock, timeout or 0) from None
+        finally:
+            for pair in waited:
+                waits.remove(pair)
+        return Hold(session, grasp, self)
+
+    def lock(self, name: str, **settings: Any) -> Lock:
+        """A `Lock` of this client."""
+        from ._aio_locks import Lock
+
+        return Lock(name, client=self, **settings)
+
+    def rlock(self, name: str, **settings: Any) -> RLock:
+        """An `RLock` of this client."""
+        from ._aio_locks import RLock
+
+        return RLock(name, client=self, **settings)
+
+    async def try_lock(self, name: str, **settings: Any) -> Optional[Hold]:
+        """The held lock if it is free now, else None."""
+        try:
+            return await self.lock(name, **settings)._acquire(False, -1)
+        except LockBusy:
+            return None
+
+    def lock_all(self, names: Iterable[str] = (), **settings: Any) -> MultiLock:
+        """A `MultiLock` of this client."""
+        from ._aio_locks import MultiLock
+
+        return MultiLock(names, client=self, **settings)
+
+    def semaphore(self, name: str, permits: int, **settings: Any) -> Semaphore:
+        """A `Semaphore` of this client."""
+        from ._aio_locks import Semaphore
+
+        return Semaphore(name, permits, client=self, **settings)
+
+    def owner(self) -> Owner:
+        """A new owner: another thread of control, see `Owner`."""
+        self._owners += 1
+        return Owner(self, self._owners)
+
+    def elect(self, name: str, value: str = "", **settings: Any) -> Lock:
+        """A lock whose holder is the leader; `leaders` shows it with this value."""
+        from ._aio_locks import Lock
+
+        return Lock(name, client=self, note=value, **settings)
+
+    @overload
+    async def status(self) -> wire.ServerStatus: ...
+
+    @overload
+    async def status(self, name: str) -> Optional[wire.LockStatus]: ...
+
+    async def status(
+        self, name: Optional[str] = None
+    ) -> Union[wire.ServerStatus, Optional[wire.LockStatus]]:
+        """Status of the coordinator; with a name, of that lock: None if it is not in use."""
+        from ._loop_look import Observer
+
+        async with Observer(self.server, timeout=self.connect_timeout) as observer:
+            return await (observer.server_status() if name is None else observer.lock(name))
+
+    async def session_events(self) -> AsyncGenerator[SessionEvent, None]:
+        """What becomes of the session, from the first step of it on; connects if need be.
+
+        For logs and health checks. It ends after the event ``closed``.
+        """
+        session = await self._current()
+        bell = asyncio.Event()
+        feed = Feed(bell.set)
+        session.desk.listen(feed)
+        session.turn()
+        try:
+            while True:
+                bell.clear()
+                event = feed.pop()
+                while event is not None:
+                    yield event
+                    if event.kind == "closed":
+                        return
+                    event = feed.pop()
+                await bell.wait()
+        finally:
+            session.desk.listen_no_more(feed)
+
+    def watch(self, name: str) -> AsyncIterator[Optional[wire.LockStatus]]:
+        """The state of the lock, now and after each change of its holders; None while unused."""
+        from ._loop_look import Observer
+
+        return Observer(self.server, timeout=self.connect_timeout).watch(name)
+
+    def leaders(self, name: str) -> AsyncIterator[Optional[Leader]]:
+        """The leader, now and after each change; None while there is none."""
+        from ._loop_look import Observer
+
+        return Observer(self.server, timeout=self.connect_timeout).leaders(name)
+
+    def events(
+        self, name: Optional[str] = None
+    ) -> "AsyncIterator[Union[wire.Event, wire.Missed, Gap]]":
+        """What happens to requests from now on, of one lock or of all: see `Observer.events`."""
+        from ._loop_look import Observer
+
+        return Observer(self.server, timeout=self.connect_timeout).events(name)
+
+    async def close(self) -> None:
+        """Ends the session, which frees all its locks at once: they are lost."""
+        self._closed = True
+        if self._session is not None and self._pid == os.getpid():
+            await self._session.close()
+
+    async def __aenter__(self) -> "Client":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        try:
+            if self._session is not None:
+                self._session.leave()
+        except Exception:
+            pass  # The interpreter is at its end.
+
+
+_defaults: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Dict[Any, Client]]"
+_defaults = weakref.WeakKeyDictionary()
+
+
+def default_client(
+    server: Optional[_dial.Servers] = None, *, ttl: Optional[float] = None
+) -> Client:
+    """The client of locks without one: one per server and ttl of the running loop."""
+    return default_for(_dial.shown(_dial.parse_servers(server)), ttl)
+
+
+def default_for(server: str, ttl: Optional[float]) -> Client:
+    """The same for servers as they are shown."""
+    clients = _defaults.setdefault(asyncio.get_running_loop(), {})
+    client = clients.get((server, ttl))
+    if client is None or client._closed:
+        client = clients[(server, ttl)] = Client(server, ttl=ttl)
+    return client

@@ -1,0 +1,233 @@
+"""All kinds of locks of tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import weakref
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Iterable, Optional, Tuple, Type, TypeVar
+
+from . import _dial, _terms, _wire as wire
+from ._aio_client import default_for
+from ._aio_hold import Hold, call_when_lost, leave
+from ._base import BaseLockable
+from ._errors import LockBusy, LockTimeout, NotHeld
+from ._loop import Answer
+
+if TYPE_CHECKING:
+    from ._aio_client import Client, Owner
+
+Function = TypeVar("Function", bound=Callable[..., Awaitable[Any]])
+
+
+class Lockable(BaseLockable[Hold]):
+    """Base of all kinds of locks: acquire and release."""
+
+    _where = "coordinator_client.aio"
+
+    @property
+    def _client(self) -> "Client":
+        return self._named_client or default_for(self._wish.server, self._wish.ttl)
+
+    async def acquire(
+        self, blocking: Optional[bool] = None, timeout: Optional[float] = None
+    ) -> bool:
+        """Waits for the lock; False if it is busy or the wait times out.
+
+        Without arguments, waits as set in the constructor. Every other rejection is raised. Cancel
+        safe: a task that is cancelled meanwhile holds nothing and waits for nothing.
+        """
+        try:
+            await self._acquire(*self._wish.patience(blocking, timeout))
+            return True
+        except (LockBusy, LockTimeout):
+            return False
+
+    async def _acquire(self, blocking: bool, timeout: float) -> Hold:
+        wait = _terms.wait(blocking, timeout)
+        hold = await self._client._acquire(self._wish.ask, wait, self._waits)
+        hold._parent = weakref.ref(self)
+        self._holds.append(hold)
+        if self._on_lost is not None:
+            call_when_lost(hold, self._on_lost)
+        return hold
+
+    def release(self) -> Answer:
+        """Releases the latest hold of this object, at the call.
+
+        Awaiting it waits until the lock is free. Raises `NotHeld` if there is none, `LockLost` if
+        it was lost.
+        """
+        hold = self._pop()
+        answer: Answer = hold._session.release(hold._grasp)
+        return answer
+
+    async def lost(self) -> str:
+        """Returns the reason when the latest hold is lost."""
+        return await self._held().lost()
+
+    async def status(self) -> Optional[wire.LockStatus]:
+        """Holders and waiters of the lock, in all processes; None if it has none."""
+        return await self._client.status(self.name)
+
+    async def refresh(self) -> None:
+        """Renewal is automatic: only raises `LockLost` if the lock is lost."""
+        self._held().check()
+
+    async def extend(self, *_: object, **__: object) -> bool:
+        """Renewal is automatic: only raises `LockLost` if the lock is lost."""
+        self._held().check()
+        return True
+
+    async def reacquire(self) -> bool:
+        """Renewal is automatic: only raises `LockLost` if the lock is lost."""
+        return await self.extend()
+
+    async def upgrade(self, blocking: bool = True, timeout: float = -1) -> Hold:
+        """See `Hold.upgrade`."""
+        return await self._held().upgrade(blocking, timeout)
+
+    async def downgrade(self) -> Hold:
+        """See `Hold.downgrade`."""
+        return await self._held().downgrade()
+
+    async def __aenter__(self) -> Hold:
+        return await self._acquire(self._wish.blocking, self._wish.timeout)
+
+    async def __aexit__(self, kind: Optional[Type[BaseException]], *_: object) -> None:
+        await leave(self.release, kind)
+
+    def __call__(self, function: Function) -> Function:
+        """As a decorator: each call of the coroutine function holds the lock."""
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError("this decorates coroutine functions only")
+
+        @functools.wraps(function)
+        async def locked(*args: Any, **kwargs: Any) -> Any:
+            lock = self._another()
+            try:
+                hold = await lock._acquire(self._wish.blocking, self._wish.timeout)
+            except (LockBusy, LockTimeout):
+                if self._wish.busy == "skip":
+                    return None
+                raise
+            async with hold:
+                return await function(*args, **kwargs)
+
+        return locked  # type: ignore[return-value]
+
+
+class Lock(Lockable):
+    """A lock of this name, for all machines that use the same coordinator.
+
+    The settings are those of `coordinator_client.Lock`. It is not tied to a task, and is not
+    reentrant.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        server: Optional[_dial.Servers] = None,
+        client: "Optional[Client]" = None,
+        shared: bool = False,
+        blocking: bool = True,
+        timeout: float = -1,
+        ttl: Optional[float] = None,
+        note: str = "",
+        lock_delay: float = 0,
+        at_least: float = 0,
+        supersede: bool = False,
+        owner: "Optional[Owner]" = None,
+        on_lost: Optional[Callable[[Hold], None]] = None,
+        busy: str = "raise",
+    ):
+        claims = _terms.claims(() if shared else (name,), (name,) if shared else ())
+        super().__init__(
+            claims, client, owner, on_lost, server=server, blocking=blocking, timeout=timeout,
+            ttl=ttl, note=note, lock_delay=lock_delay, at_least=at_least, supersede=supersede,
+            busy=busy,
+        )  # fmt: skip
+
+
+class SharedLock(Lock):
+    """A `Lock` in shared mode, held together with other shared holders: a reader's lock."""
+
+    def __init__(self, name: str, **settings: Any):
+        super().__init__(name, shared=True, **settings)
+
+
+class RLock(Lockable):
+    """A reentrant `Lock`: its task may acquire it again, and releases it as often."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        client: "Optional[Client]" = None,
+        owner: "Optional[Owner]" = None,
+        on_lost: Optional[Callable[[Hold], None]] = None,
+        **settings: Any,
+    ):
+        super().__init__(_terms.claims((name,)), client, owner, on_lost, **settings)
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._task: "Optional[asyncio.Task[Any]]" = None
+        self._count = 0
+
+    async def _acquire(self, blocking: bool, timeout: float) -> Hold:
+        if self._holds and self._task is asyncio.current_task():
+            self._held().check()
+            self._count += 1
+            return self._held()
+        hold = await super()._acquire(blocking, timeout)
+        self._task, self._count = asyncio.current_task(), 1
+        return hold
+
+    def release(self) -> Answer:
+        """Releases it once; `NotHeld` in any task but the one that acquired it."""
+        if not self._count or self._task is not asyncio.current_task():
+            raise NotHeld(f'"{self.name}" is not held by this task')
+        self._count -= 1
+        if self._count:
+            return Answer(lambda: iter(()))  # type: ignore[arg-type, return-value]
+        self._task = None
+        return super().release()
+
+
+class MultiLock(Lockable):
+    """Several locks, granted together or not at all, so they cannot deadlock."""
+
+    def __init__(
+        self,
+        names: Iterable[str] = (),
+        *,
+        shared: Iterable[str] = (),
+        semaphores: Iterable[Tuple[str, int, int]] = (),
+        client: "Optional[Client]" = None,
+        owner: "Optional[Owner]" = None,
+        on_lost: Optional[Callable[[Hold], None]] = None,
+        **settings: Any,
+    ):
+        claims = _terms.claims(names, shared, semaphores)
+        super().__init__(claims, client, owner, on_lost, **settings)
+
+
+class Semaphore(Lockable):
+    """A semaphore: at most ``permits`` are taken at a time, by all processes together."""
+
+    def __init__(
+        self,
+        name: str,
+        permits: int,
+        *,
+        take: int = 1,
+        client: "Optional[Client]" = None,
+        owner: "Optional[Owner]" = None,
+        on_lost: Optional[Callable[[Hold], None]] = None,
+        **settings: Any,
+    ):
+        claims = _terms.claims(semaphores=[(name, take, permits)])
+        super().__init__(claims, client, owner, on_lost, **settings)
