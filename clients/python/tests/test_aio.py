@@ -321,9 +321,10 @@ async def test_watches_leaders_and_events_are_told(server, name):
 
 @on_a_loop
 async def test_a_session_tells_what_becomes_of_it(coordinator, name):
-    async with aio.Client(coordinator.address, ttl=60) as client, aio.Observer(
-        coordinator.address
-    ) as observer:
+    async with (
+        aio.Client(coordinator.address, ttl=60) as client,
+        aio.Observer(coordinator.address) as observer,
+    ):
         events = client.session_events()
         told = asyncio.create_task(events.__anext__())
         lock = client.lock(name)

@@ -24,7 +24,7 @@ def python(script, *arguments, **settings):
     """Runs a script in another process."""
     return subprocess.Popen(
         # Some Pythons warn of every fork in a process with threads.
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(script), *arguments],
+        [sys.executable, "-Wignore::DeprecationWarning", "-c", textwrap.dedent(script), *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings,
     )  # fmt: skip
 

@@ -159,33 +159,17 @@ class Carrier:
 
     def _hear(self, link: Link, data: bytes, now: int) -> None:
         """What was read comes to the core."""
-        core = self.desk.core
-        if not data:
-            return self._connection_over(link, link.failure)
-        try:
-            for payload in link.frames.feed(data):
-                message = wire.decode_server(payload)
-                # Once the second is welcome, it is the connection.
-                if core.connection == link.number:
-                    core.receive(message, now)
-                elif core.second_connection == link.number:
-                    core.receive_second(message, now)
-        except wire.WireError as error:
-            if core.connection == link.number:
-                core.protocol_broken(str(error))
-            else:
-                core.second_lost(now)
+        if data:
+            self.desk.hear(link.number, link.frames, data, now)
+        else:
+            self._connection_over(link, link.failure)
 
     def _connection_over(self, link: Link, error: Optional[OSError]) -> None:
-        core, now = self.desk.core, _clock.now()
         self._forget(link)
-        if core.end is not None:
+        if self.desk.core.end is not None:
             self._farewell_until = 0
-        elif core.connection == link.number:
-            self.desk.cause = error
-            core.connection_lost(now)
-        elif core.second_connection == link.number:
-            core.second_lost(now)
+        else:
+            self.desk.lose(link.number, error, _clock.now())
 
     def _turn(self) -> Optional[float]:
         """Does what there is to do; for how long to sleep, None: no more."""

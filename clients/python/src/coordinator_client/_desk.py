@@ -11,12 +11,15 @@ from typing import Callable, Dict, List, Optional
 
 from . import _clock, _core, _wire as wire
 from ._core import Ask, Core
-from ._errors import LockError, LockLost, LockTimeout, ended, refused
+from ._errors import LockError, LockLost, LockTimeout, NotHeld, ended, refused
 from ._report import Feed, Reporter
 from ._terms import first_name
 from ._wire import Reason
 
 WAITING, HELD, RELEASED, LOST, REFUSED = "waiting", "held", "released", "lost", "refused"
+
+# What changes nothing but a request.
+_PLAIN = frozenset({wire.Grant, wire.Released, wire.Queued, wire.Cancelled, wire.Rejected})
 
 
 class Conversion:
@@ -162,6 +165,20 @@ class Desk:
         """Whether it is held now, by our own clock: nobody else can have it then."""
         return _clock.now() < self.believed_until(grasp)
 
+    def check_held(self, grasp: Grasp) -> None:
+        """Raises what a release of it has to say if it is not held."""
+        if grasp.is_forked:
+            raise NotHeld(
+                f'"{first_name(grasp.ask)}" is held by the process that forked this one',
+                "acquire it in this process",
+            )
+        if grasp.stage not in (HELD, LOST):
+            raise NotHeld(f'"{first_name(grasp.ask)}" is not held by this object')
+        if not self.is_held(grasp):
+            # Our clock knows, and the core is told at once.
+            self.core.tick(_clock.now())
+            raise grasp.lost_error()
+
     def state(self, grasp: Grasp) -> str:
         """``held``, ``jeopardy`` or ``lost``."""
         now, lease = _clock.now(), self.core.lease
@@ -191,7 +208,35 @@ class Desk:
             return deadline
         return min(deadline, due)
 
-    # --- what is told ---
+    # --- what is heard, and told ---
+
+    def hear(self, connection: int, frames: wire.Frames, data: bytes, now: int) -> bool:
+        """What was read comes to the core; whether it was nothing but answers to requests."""
+        core, is_plain = self.core, True
+        try:
+            for payload in frames.feed(data):
+                message = wire.decode_server(payload)
+                is_plain = is_plain and type(message) in _PLAIN
+                # Once the second is welcome, it is the connection.
+                if core.connection == connection:
+                    core.receive(message, now)
+                elif core.second_connection == connection:
+                    core.receive_second(message, now)
+        except wire.WireError as error:
+            is_plain = False
+            if core.connection == connection:
+                core.protocol_broken(str(error))
+            else:
+                core.second_lost(now)
+        return is_plain
+
+    def lose(self, connection: int, error: Optional[BaseException], now: int) -> None:
+        """A connection ended, or could not be made."""
+        if self.core.connection == connection:
+            self.cause = error
+            self.core.connection_lost(now)
+        elif self.core.second_connection == connection:
+            self.core.second_lost(now)
 
     def settle(self) -> bytes:
         """Tells who waits, and gives what is to be written."""

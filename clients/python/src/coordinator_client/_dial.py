@@ -13,7 +13,7 @@ import selectors
 import socket
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from ._errors import InvalidRequest
 
@@ -204,6 +204,17 @@ def connect_first(
         raise OSError("it is not wanted any more")
     finally:
         race.close()
+
+
+def shares(
+    servers: int, connect_timeout: float, timeout: Optional[float]
+) -> Iterator[Tuple[float, bool]]:
+    """How long each of so many attempts to open a session may take, and which is the last."""
+    timeout = connect_timeout if timeout is None else min(timeout, connect_timeout)
+    give_up_at = time.monotonic() + timeout
+    for attempts_left in reversed(range(servers)):
+        left = max(give_up_at - time.monotonic(), 0)
+        yield (min(left, timeout / servers) if attempts_left else left), not attempts_left
 
 
 class Dialer:

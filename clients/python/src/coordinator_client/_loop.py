@@ -20,15 +20,13 @@ from typing import Any, AsyncGenerator, Callable, Generator, List, Optional, Set
 from . import _clock, _core, _dial, _wire as wire
 from ._core import Ask, Core, Introduction, Reconnect
 from ._desk import HELD, LOST, WAITING, Desk, Grasp
-from ._errors import Cancelled, Closed, LockTimeout, NotHeld, unavailable, unknown_lock
+from ._errors import Cancelled, Closed, LockLost, LockTimeout, unavailable, unknown_lock
 from ._terms import first_name
 
 FAREWELL_TIMEOUT = 1.0
 RELEASE_TIMEOUT = 5.0
 ANSWER_GRACE = 1.0
 SLEEP_MAX = 3600.0
-# What changes nothing but a request.
-_PLAIN = frozenset({wire.Grant, wire.Released, wire.Queued, wire.Cancelled, wire.Rejected})
 
 _sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
 
@@ -72,19 +70,15 @@ async def open_session(
     timeout: Optional[float] = None,
 ) -> "Session":
     """A session with the first server that welcomes us. Raises `Unavailable` and others."""
-    timeout = connect_timeout if timeout is None else min(timeout, connect_timeout)
-    give_up_at = time.monotonic() + timeout
     dialer = _dial.Dialer(servers, connect_timeout)
-    for attempts_left in reversed(range(len(servers))):
-        left = max(give_up_at - time.monotonic(), 0)
-        share = min(left, timeout / len(servers)) if attempts_left else left
+    for share, is_last in _dial.shares(len(servers), connect_timeout, timeout):
         session = Session(dialer, introduction)
         try:
             await session.open(share)
             return session
         except BaseException as error:
             session.abandon()
-            if not (attempts_left and isinstance(error, ConnectionError)):
+            if is_last or not isinstance(error, ConnectionError):
                 raise
     raise AssertionError("there is at least one server")
 
@@ -319,52 +313,25 @@ class Session:
             raise self.desk.end_error()
 
     def _check_held(self, grasp: Grasp) -> None:
-        if grasp.is_forked:
-            raise NotHeld(
-                f'"{first_name(grasp.ask)}" is held by the process that forked this one',
-                "acquire it in this process",
-            )
-        if grasp.stage not in (HELD, LOST):
-            raise NotHeld(f'"{first_name(grasp.ask)}" is not held by this object')
-        if not self.desk.is_held(grasp):
-            if grasp.stage == HELD:
-                self.turn()  # Our clock knows, and the core is told at once.
-            raise grasp.lost_error()
+        try:
+            self.desk.check_held(grasp)
+        except LockLost:
+            self.turn()
+            raise
 
     # --- what happens ---
 
     def heard(self, link: _Link, data: bytes) -> None:
         """Bytes came."""
-        core, now = self.desk.core, _clock.now()
-        is_plain = True
-        try:
-            for payload in link.frames.feed(data):
-                message = wire.decode_server(payload)
-                is_plain &= type(message) in _PLAIN
-                # Once the second is welcome, it is the connection.
-                if core.connection == link.number:
-                    core.receive(message, now)
-                elif core.second_connection == link.number:
-                    core.receive_second(message, now)
-        except wire.WireError as error:
-            if core.connection == link.number:
-                core.protocol_broken(str(error))
-            else:
-                core.second_lost(now)
-            is_plain = False
+        is_plain = self.desk.hear(link.number, link.frames, data, _clock.now())
         self._say() if is_plain else self.turn()
 
     def connection_over(self, link: _Link, error: Optional[BaseException]) -> None:
         """It ended, or could not be made."""
-        core, now = self.desk.core, _clock.now()
         self._forget(link)
-        if core.end is not None:
+        if self.desk.core.end is not None:
             return self._farewell()
-        if core.connection == link.number:
-            self.desk.cause = error
-            core.connection_lost(now)
-        elif core.second_connection == link.number:
-            core.second_lost(now)
+        self.desk.lose(link.number, error, _clock.now())
         self.turn()
 
     def _say(self) -> None:

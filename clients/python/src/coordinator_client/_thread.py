@@ -18,8 +18,8 @@ from typing import Callable, List, Optional
 from . import _clock, _dial
 from ._carrier import FAREWELL_TIMEOUT
 from ._core import Ask, Introduction
-from ._desk import HELD, LOST, REFUSED, WAITING, Conversion, Grasp
-from ._errors import Cancelled, Closed, LockError, LockTimeout, NotHeld, unavailable, unknown_lock
+from ._desk import HELD, REFUSED, WAITING, Conversion, Grasp
+from ._errors import Cancelled, Closed, LockError, LockTimeout, unavailable, unknown_lock
 from ._lane import Lane, is_mine
 from ._link import WAIT_SLICE, Link, Signal
 from ._report import Feed, SessionEvent
@@ -39,19 +39,15 @@ def open_session(
     timeout: Optional[float] = None,
 ) -> "Session":
     """A session with the first server that welcomes us. Raises `Unavailable` and others."""
-    timeout = connect_timeout if timeout is None else min(timeout, connect_timeout)
-    give_up_at = time.monotonic() + timeout
     dialer = _dial.Dialer(servers, connect_timeout)
-    for attempts_left in reversed(range(len(servers))):
-        left = max(give_up_at - time.monotonic(), 0)
-        share = min(left, timeout / len(servers)) if attempts_left else left
+    for share, is_last in _dial.shares(len(servers), connect_timeout, timeout):
         session = Session(dialer, introduction)
         try:
             session.open(share)
             return session
         except BaseException as error:
             session.give_up()
-            if not (attempts_left and isinstance(error, ConnectionError)):
+            if is_last or not isinstance(error, ConnectionError):
                 raise
     raise AssertionError("there is at least one server")
 
@@ -149,7 +145,7 @@ class Session(Lane):
 
         def begin() -> None:
             try:
-                self._check_held(grasp)
+                self.desk.check_held(grasp)
                 conversions.append(self.desk.convert(grasp, ask, signal.set))
             except LockError as error:
                 errors.append(error)
@@ -183,7 +179,7 @@ class Session(Lane):
 
     def _give_back(self, grasp: Grasp, signal: Signal, errors: List[LockError]) -> None:
         try:
-            self._check_held(grasp)
+            self.desk.check_held(grasp)
             grasp.wake = signal.set
             self.desk.release(grasp)
         except LockError as error:
@@ -307,21 +303,6 @@ class Session(Lane):
             raise Closed("the client was closed")
         if self.desk.core.end is not None:
             raise self.desk.end_error()
-
-    def _check_held(self, grasp: Grasp) -> None:
-        if grasp.is_forked or self.is_forked:
-            raise NotHeld(
-                f'"{first_name(grasp.ask)}" is held by the process that forked this one',
-                "acquire it in this process",
-            )
-        if grasp.stage not in (HELD, LOST):
-            raise NotHeld(f'"{first_name(grasp.ask)}" is not held by this object')
-        if not self.desk.is_held(grasp):
-            if grasp.stage == HELD:
-                # Our clock knows, and the core is told at once.
-                self.desk.core.tick(_clock.now())
-                self._settle()
-            raise grasp.lost_error()
 
     # --- the end ---
 
