@@ -21,7 +21,6 @@ from ._loop import Session, open_session
 from ._report import Feed, SessionEvent
 
 if TYPE_CHECKING:
-    from ._aio_locks import Lock, MultiLock, RLock, Semaphore
     from ._look import Gap, Leader
 
 CONNECT_TIMEOUT = 5.0
@@ -30,23 +29,17 @@ CONNECT_TIMEOUT = 5.0
 class Owner(BaseOwner):
     __doc__ = BaseOwner.__doc__
 
-    def lock(self, name: str, **settings: Any) -> Lock:
+    def lock(self, name: str, **settings: Any) -> "_aio_locks.Lock":
         """A `Lock` of this owner."""
-        from ._aio_locks import Lock
+        return _aio_locks.Lock(name, owner=self, **settings)
 
-        return Lock(name, owner=self, **settings)
-
-    def lock_all(self, names: Iterable[str] = (), **settings: Any) -> MultiLock:
+    def lock_all(self, names: Iterable[str] = (), **settings: Any) -> "_aio_locks.MultiLock":
         """A `MultiLock` of this owner."""
-        from ._aio_locks import MultiLock
+        return _aio_locks.MultiLock(names, owner=self, **settings)
 
-        return MultiLock(names, owner=self, **settings)
-
-    def semaphore(self, name: str, permits: int, **settings: Any) -> Semaphore:
+    def semaphore(self, name: str, permits: int, **settings: Any) -> "_aio_locks.Semaphore":
         """A `Semaphore` of this owner."""
-        from ._aio_locks import Semaphore
-
-        return Semaphore(name, permits, owner=self, **settings)
+        return _aio_locks.Semaphore(name, permits, owner=self, **settings)
 
 
 class Client(BaseClient):
@@ -135,17 +128,13 @@ class Client(BaseClient):
                 waits.remove(pair)
         return Hold(session, grasp, self)
 
-    def lock(self, name: str, **settings: Any) -> Lock:
+    def lock(self, name: str, **settings: Any) -> "_aio_locks.Lock":
         """A `Lock` of this client."""
-        from ._aio_locks import Lock
+        return _aio_locks.Lock(name, client=self, **settings)
 
-        return Lock(name, client=self, **settings)
-
-    def rlock(self, name: str, **settings: Any) -> RLock:
+    def rlock(self, name: str, **settings: Any) -> "_aio_locks.RLock":
         """An `RLock` of this client."""
-        from ._aio_locks import RLock
-
-        return RLock(name, client=self, **settings)
+        return _aio_locks.RLock(name, client=self, **settings)
 
     async def try_lock(self, name: str, **settings: Any) -> Optional[Hold]:
         """The held lock if it is free now, else None."""
@@ -154,28 +143,22 @@ class Client(BaseClient):
         except LockBusy:
             return None
 
-    def lock_all(self, names: Iterable[str] = (), **settings: Any) -> MultiLock:
+    def lock_all(self, names: Iterable[str] = (), **settings: Any) -> "_aio_locks.MultiLock":
         """A `MultiLock` of this client."""
-        from ._aio_locks import MultiLock
+        return _aio_locks.MultiLock(names, client=self, **settings)
 
-        return MultiLock(names, client=self, **settings)
-
-    def semaphore(self, name: str, permits: int, **settings: Any) -> Semaphore:
+    def semaphore(self, name: str, permits: int, **settings: Any) -> "_aio_locks.Semaphore":
         """A `Semaphore` of this client."""
-        from ._aio_locks import Semaphore
-
-        return Semaphore(name, permits, client=self, **settings)
+        return _aio_locks.Semaphore(name, permits, client=self, **settings)
 
     def owner(self) -> Owner:
         """A new owner: another thread of control, see `Owner`."""
         self._owners += 1
         return Owner(self, self._owners)
 
-    def elect(self, name: str, value: str = "", **settings: Any) -> Lock:
+    def elect(self, name: str, value: str = "", **settings: Any) -> "_aio_locks.Lock":
         """A lock whose holder is the leader; `leaders` shows it with this value."""
-        from ._aio_locks import Lock
-
-        return Lock(name, client=self, note=value, **settings)
+        return _aio_locks.Lock(name, client=self, note=value, **settings)
 
     @overload
     async def status(self) -> wire.ServerStatus: ...
@@ -273,3 +256,7 @@ def default_for(server: str, ttl: Optional[float]) -> Client:
     if client is None or client._closed:
         client = clients[(server, ttl)] = Client(server, ttl=ttl)
     return client
+
+
+# Each needs the other; and an import at the time of use takes a lock that signals can upset.
+from . import _aio_locks  # noqa: E402

@@ -18,7 +18,6 @@ from ._hold import Hold
 from ._thread import Session, open_session
 
 if TYPE_CHECKING:
-    from ._locks import Lock, MultiLock, RLock, Semaphore
     from ._events import SessionEvents
     from ._look import Gap, Leader
 
@@ -28,23 +27,17 @@ CONNECT_TIMEOUT = 5.0
 class Owner(BaseOwner):
     __doc__ = BaseOwner.__doc__
 
-    def lock(self, name: str, **settings: Any) -> Lock:
+    def lock(self, name: str, **settings: Any) -> "_locks.Lock":
         """A `Lock` of this owner."""
-        from ._locks import Lock
+        return _locks.Lock(name, owner=self, **settings)
 
-        return Lock(name, owner=self, **settings)
-
-    def lock_all(self, names: Iterable[str] = (), **settings: Any) -> MultiLock:
+    def lock_all(self, names: Iterable[str] = (), **settings: Any) -> "_locks.MultiLock":
         """A `MultiLock` of this owner."""
-        from ._locks import MultiLock
+        return _locks.MultiLock(names, owner=self, **settings)
 
-        return MultiLock(names, owner=self, **settings)
-
-    def semaphore(self, name: str, permits: int, **settings: Any) -> Semaphore:
+    def semaphore(self, name: str, permits: int, **settings: Any) -> "_locks.Semaphore":
         """A `Semaphore` of this owner."""
-        from ._locks import Semaphore
-
-        return Semaphore(name, permits, owner=self, **settings)
+        return _locks.Semaphore(name, permits, owner=self, **settings)
 
 
 class Client(BaseClient):
@@ -135,17 +128,13 @@ class Client(BaseClient):
 
     # --- locks ---
 
-    def lock(self, name: str, **settings: Any) -> Lock:
+    def lock(self, name: str, **settings: Any) -> "_locks.Lock":
         """A `Lock` of this client."""
-        from ._locks import Lock
+        return _locks.Lock(name, client=self, **settings)
 
-        return Lock(name, client=self, **settings)
-
-    def rlock(self, name: str, **settings: Any) -> RLock:
+    def rlock(self, name: str, **settings: Any) -> "_locks.RLock":
         """An `RLock` of this client."""
-        from ._locks import RLock
-
-        return RLock(name, client=self, **settings)
+        return _locks.RLock(name, client=self, **settings)
 
     def try_lock(self, name: str, **settings: Any) -> Optional[Hold]:
         """The held lock if it is free now, else None."""
@@ -154,17 +143,13 @@ class Client(BaseClient):
         except LockBusy:
             return None
 
-    def lock_all(self, names: Iterable[str] = (), **settings: Any) -> MultiLock:
+    def lock_all(self, names: Iterable[str] = (), **settings: Any) -> "_locks.MultiLock":
         """A `MultiLock` of this client."""
-        from ._locks import MultiLock
+        return _locks.MultiLock(names, client=self, **settings)
 
-        return MultiLock(names, client=self, **settings)
-
-    def semaphore(self, name: str, permits: int, **settings: Any) -> Semaphore:
+    def semaphore(self, name: str, permits: int, **settings: Any) -> "_locks.Semaphore":
         """A `Semaphore` of this client."""
-        from ._locks import Semaphore
-
-        return Semaphore(name, permits, client=self, **settings)
+        return _locks.Semaphore(name, permits, client=self, **settings)
 
     def owner(self) -> Owner:
         """A new owner: another thread of control, see `Owner`."""
@@ -172,11 +157,9 @@ class Client(BaseClient):
             self._owners += 1
             return Owner(self, self._owners)
 
-    def elect(self, name: str, value: str = "", **settings: Any) -> Lock:
+    def elect(self, name: str, value: str = "", **settings: Any) -> "_locks.Lock":
         """A lock whose holder is the leader; `leaders` shows it with this value."""
-        from ._locks import Lock
-
-        return Lock(name, client=self, note=value, **settings)
+        return _locks.Lock(name, client=self, note=value, **settings)
 
     # --- the session ---
 
@@ -277,3 +260,7 @@ def default_for(server: str, ttl: Optional[float]) -> Client:
 
 def _nothing() -> None:
     pass
+
+
+# Each needs the other; and an import at the time of use takes a lock that signals can upset.
+from . import _locks  # noqa: E402
