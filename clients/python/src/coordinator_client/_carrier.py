@@ -177,8 +177,9 @@ class Carrier:
         while self._unread:
             self._hear(*self._unread.popleft())
         self._mend()
-        self._take_commands()
+        # What was given up, before what is wanted after that.
         self._take_dropped()
+        self._take_commands()
         self._sweep()
         if self._leaving and not self.desk.grasps:
             core.goodbye()
