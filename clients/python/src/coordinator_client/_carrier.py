@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import collections
 import os
-import random
 import selectors
 import socket
 import threading
@@ -68,7 +67,7 @@ class Carrier:
     def _begin(self) -> None:
         """Hello is said now, and the lease counts from now."""
         attempt_max = int(self._dialer.timeout * _core.SECOND)
-        reconnect = Reconnect(attempt_max, random.getrandbits(63))
+        reconnect = Reconnect(attempt_max, _clock.seed())
         self.desk = Desk(Core(self._introduction, reconnect, _clock.now()), self.server)
         self.desk.on_welcome = self._welcomed
 

@@ -1,7 +1,8 @@
-"""A clock that goes on while the machine is suspended: leases are counted by it."""
+"""A clock that goes on while the machine is suspended: leases are counted by it. And chance."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Callable
@@ -21,3 +22,8 @@ def _find() -> Callable[[], int]:
 
 now: Callable[[], int] = _find()
 """Microseconds since an origin that only this machine knows."""
+
+
+def seed() -> int:
+    """For pauses that are not those of others."""
+    return int.from_bytes(os.urandom(8), "little") >> 1

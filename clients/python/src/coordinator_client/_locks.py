@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import threading
 import time
 import weakref
@@ -20,6 +19,8 @@ from ._hold import Hold, Lost, call_when_lost, leave
 if TYPE_CHECKING:
     from ._client import Client, Owner
 
+# As in the module inspect, which costs more to import than this package.
+CO_COROUTINE = 0x80
 Function = TypeVar("Function", bound=Callable[..., Any])
 _Self = TypeVar("_Self", bound="Lockable")
 
@@ -107,7 +108,8 @@ class Lockable(BaseLockable[Hold]):
 
     def __call__(self, function: Function) -> Function:
         """As a decorator: each call of the function holds the lock, through its own object."""
-        if inspect.iscoroutinefunction(function):
+        code = getattr(function, "__code__", None)
+        if code is not None and code.co_flags & CO_COROUTINE:
             raise TypeError("a coroutine function needs coordinator_client.aio")
 
         @functools.wraps(function)

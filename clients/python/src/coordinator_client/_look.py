@@ -5,11 +5,10 @@ A look is a generator that yields queries, is sent their answers, and returns wh
 
 from __future__ import annotations
 
-import random
 import time
 from typing import Any, Generator, Iterable, List, NamedTuple, Optional, Tuple, TypeVar, Union
 
-from . import _core, _terms, _wire as wire
+from . import _clock, _core, _terms, _wire as wire
 from ._errors import LockError, ProtocolError, Rejected, ended, rejected
 
 PAGES_MAX = 1_000_000
@@ -116,7 +115,7 @@ class Interest:
     is_state = False
 
     def __init__(self) -> None:
-        self._backoff = _core.Backoff(random.getrandbits(63))
+        self._backoff = _core.Backoff(_clock.seed())
         self._connected: Optional[float] = None
 
     def request(self, query_id: int) -> wire.ClientMessage:

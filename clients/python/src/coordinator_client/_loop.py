@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-import random
 import socket
 import threading
 import time
@@ -116,7 +115,7 @@ class Session:
 
     def _begin(self) -> None:
         attempt_max = int(self._dialer.timeout * _core.SECOND)
-        reconnect = Reconnect(attempt_max, random.getrandbits(63))
+        reconnect = Reconnect(attempt_max, _clock.seed())
         self.desk = Desk(Core(self._introduction, reconnect, _clock.now()), self.server)
         self.desk.on_welcome = self._welcomed
 
