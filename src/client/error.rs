@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::wire::{CycleLink, LockStatus};
+use crate::wire::{Cycle, CycleLink, LockStatus};
 
 use super::core::{End, Rejection};
 use crate::types::{
@@ -59,8 +59,8 @@ pub enum Error {
     Deadlock {
         /// The wait-for cycle: each link's waiter, and the token of the next one. The first is the
         /// request that was not granted; the last waits for the first. Of a long cycle, the
-        /// beginning, and [`CycleLink::MORE`] in place of the rest.
-        cycle: Vec<CycleLink>,
+        /// beginning.
+        cycle: Cycle,
     },
     /// The coordinator answered *no*.
     #[error("rejected ({code}): {message}")]
@@ -195,7 +195,9 @@ impl Error {
                 let message = format!("{message}; use what holds it, or release that first");
                 Self::Rejected { code, message }
             }
-            RejectionCode::Deadlock if !cycle.is_empty() => Self::Deadlock { cycle },
+            RejectionCode::Deadlock if !cycle.links.is_empty() || cycle.is_cut => {
+                Self::Deadlock { cycle }
+            }
             code => Self::Rejected { code, message },
         }
     }
@@ -262,7 +264,7 @@ impl Error {
                 code: rejection,
                 message,
                 lock: None,
-                cycle: Vec::new(),
+                cycle: Cycle::default(),
             }),
             GoodbyeCode::ProtocolError | GoodbyeCode::UnsupportedVersion => Self::Protocol {
                 server: Arc::clone(server),
@@ -312,29 +314,31 @@ fn busy(lock: &LockStatus) -> String {
 }
 
 /// Who waits for whom, in a line; of many, the first few and the last.
-fn deadlock(cycle: &[CycleLink]) -> String {
-    let is_whole = !cycle.last().is_some_and(CycleLink::stands_for_more);
-    let left_out = cycle.len().saturating_sub(LINKS_SHOWN_MAX);
-    let last = cycle.len().saturating_sub(1);
+fn deadlock(cycle: &Cycle) -> String {
+    let links = &cycle.links;
+    let all = links.len() + usize::from(cycle.is_cut);
+    let left_out = all.saturating_sub(LINKS_SHOWN_MAX);
+    let last = all.saturating_sub(1);
     let mut words = Vec::new();
-    for (place, (link, next)) in cycle.iter().zip(cycle.iter().cycle().skip(1)).enumerate() {
+    for (place, link) in links.iter().enumerate() {
         if (last - left_out..last).contains(&place) {
             continue;
         }
-        if place == last && !is_whole {
-            words.push("and so on".to_owned());
-        } else if place == last && left_out > 0 {
+        if place == last && left_out > 0 {
             words.push(format!("{left_out} more wait for the next"));
         }
-        if link.stands_for_more() {
-            break;
-        }
-        let (who, lock, whom) = (waiter(link), &link.lock, waiter(next));
+        let first = links.first().filter(|_| !cycle.is_cut);
+        let next = links.get(place + 1).or(first);
+        let (who, lock) = (waiter(link), &link.lock);
+        let whom = next.map_or_else(|| "another".to_owned(), waiter);
         let waits = if place == 0 { "would wait" } else { "waits" };
         words.push(match link.held_with {
-            0 => format!("{who} {waits} for {lock:?} in line behind {whom}"),
-            token => format!("{who} {waits} for {lock:?} of {whom}, token {token}"),
+            None => format!("{who} {waits} for {lock:?} in line behind {whom}"),
+            Some(token) => format!("{who} {waits} for {lock:?} of {whom}, token {token}"),
         });
+    }
+    if cycle.is_cut {
+        words.push("and so on".to_owned());
     }
     format!("deadlock: {}", words.join("; "))
 }
@@ -342,7 +346,6 @@ fn deadlock(cycle: &[CycleLink]) -> String {
 /// One of those who wait for each other: an owner, or a request which is one of its own.
 fn waiter(link: &CycleLink) -> String {
     match link.owner {
-        _ if link.stands_for_more() => "another".to_owned(),
         OwnerId::NONE => format!("{} (request {})", link.identity, link.request),
         owner => format!("{} (owner {owner})", link.identity),
     }
@@ -382,7 +385,7 @@ fn cause(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{RequestId, SessionId};
+    use crate::types::{Identity, RequestId, SessionId};
     use crate::wire::{Holder, Mode};
 
     #[test]
@@ -414,15 +417,17 @@ mod tests {
     fn of_a_long_circle_the_words_tell_the_first_few_and_the_last() {
         let link = |owner| CycleLink {
             session: SessionId(1),
-            identity: "ann@a:1".to_owned(),
+            identity: Identity::new("ann@a:1").unwrap(),
             owner: OwnerId(owner),
             request: RequestId(owner),
-            lock: format!("fork/{owner}"),
-            held_with: 0,
+            lock: LockName::new(format!("fork/{owner}")).unwrap(),
+            held_with: None,
         };
-        let told = |cycle: Vec<CycleLink>| Error::Deadlock { cycle }.to_string();
-        let whole = |count| told((1..=count).map(link).collect());
-        let cut = |count| told((1..=count).map(link).chain([CycleLink::MORE]).collect());
+        let told = |count, is_cut| {
+            let links = (1..=count).map(link).collect();
+            Error::Deadlock { cycle: Cycle { links, is_cut } }.to_string()
+        };
+        let (whole, cut) = (|count| told(count, false), |count| told(count, true));
         let (eight, fifty, many, few, none) = (whole(8), whole(50), cut(40), cut(2), cut(0));
         assert_eq!(eight.matches(" in line behind ").count(), 8);
         assert_eq!(fifty.matches(" in line behind ").count(), 8);

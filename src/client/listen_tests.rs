@@ -119,7 +119,7 @@ fn rejected() -> ServerMessage {
         code: RejectionCode::from_number(code),
         message,
         lock: None,
-        cycle: Vec::new(),
+        cycle: crate::types::Cycle::default(),
     }
 }
 

@@ -102,7 +102,7 @@ pub(super) fn answers(message: &ClientMessage) -> Vec<ServerMessage> {
             ServerMessage::Revoked { query_id: *query_id }
         }
         ClientMessage::Revoke { query_id, .. } => ServerMessage::Rejected {
-            cycle: vec![],
+            cycle: crate::types::Cycle::default(),
             request: RequestId::new(*query_id),
             code: RejectionCode::NoSuchGrant,
             message: "nobody holds it".to_owned(),

@@ -98,7 +98,7 @@ pub use forfeit::REVOCATIONS_WAITING_MAX;
 pub use pause::Pause;
 pub use place::PLACES_TOLD_MAX;
 pub use records::RECORDS_MAX;
-pub use rejection::{CYCLE_TOLD_MAX, CycleLink, Rejection};
+pub use rejection::{CYCLE_TOLD_MAX, Rejection};
 pub use request_event::{Happened, LONG_TENURE, Listening, RequestEvent, Tenure};
 pub use seed::Seed;
 pub use snapshot::Snapshot;

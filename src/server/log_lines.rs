@@ -13,14 +13,14 @@ use std::time::Duration;
 use log::{Level, debug, info, log_enabled, warn};
 
 use crate::engine::{
-    CYCLE_TOLD_MAX, Command, Counts, CycleLink, EndReason, Event, Happened, Listening, Rejection,
+    CYCLE_TOLD_MAX, Command, Counts, EndReason, Event, Happened, Listening, Rejection,
     RequestEvent, Tenure,
 };
 use crate::server::desk::render;
 use crate::server::fields::{self, Fields};
 use crate::types::{
-    Account, Claim, ConnectionId, Epoch, FencingToken, Generation, Identity, LockName, OwnerId,
-    RequestId, SessionId, Standing, Ttl,
+    Account, Claim, ConnectionId, CycleLink, Epoch, FencingToken, Generation, Identity, LockName,
+    OwnerId, RequestId, SessionId, Standing, Ttl,
 };
 use crate::wire::ServerStatus;
 
@@ -288,13 +288,13 @@ pub(super) fn not_moved_ahead(peer: Option<SocketAddr>, ahead: Ahead) {
 
 /// A request is rejected because those of the cycle would wait for each other for ever.
 pub(super) fn deadlock(who: Who<'_>, request: RequestId, cycle: &[CycleLink]) {
-    warn!("deadlock refused {who} request={request}: {}", Cycle(cycle));
+    warn!("deadlock refused {who} request={request}: {}", AllRound(cycle));
 }
 
 /// Who waits for whom, all round.
-struct Cycle<'a>(&'a [CycleLink]);
+struct AllRound<'a>(&'a [CycleLink]);
 
-impl fmt::Display for Cycle<'_> {
+impl fmt::Display for AllRound<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(cycle) = self;
         for (i, link) in cycle.iter().take(LINKS_NAMED_MAX).enumerate() {

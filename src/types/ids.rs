@@ -107,7 +107,7 @@ pub struct Ticket {
 }
 
 /// Names a session: 128 random bits. Shown as 32 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(
     /// The number: each is a name.
     pub u128,

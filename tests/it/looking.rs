@@ -154,7 +154,7 @@ fn a_deadlock_is_refused_told_and_logged() {
     else {
         panic!()
     };
-    assert_eq!(cycle.len(), 2);
+    assert_eq!(cycle.links.len(), 2);
     raw.say(&[owned(5, "b", 2)]);
     let ServerMessage::Rejected { request: RequestId(5), code: RejectionCode::AlreadyHeld, .. } =
         raw.hear()

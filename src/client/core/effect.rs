@@ -8,7 +8,7 @@ use crate::types::{
     Epoch, FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode, RequestId,
     Secret, SessionId, Timestamp, Ttl,
 };
-use crate::wire::{CycleLink, LockStatus, RawClaim, ServerMessage, Wait};
+use crate::wire::{Cycle, LockStatus, RawClaim, ServerMessage, Wait};
 
 /// What a client tells about itself in its Hello.
 #[derive(Clone, Debug, Default)]
@@ -78,7 +78,7 @@ pub(crate) struct Rejection {
     /// The lock that stood in the way.
     pub(crate) lock: Option<Box<LockStatus>>,
     /// Who would wait for whom for ever; empty if that is not why.
-    pub(crate) cycle: Vec<CycleLink>,
+    pub(crate) cycle: Cycle,
 }
 
 /// Why a request or a release did not succeed.

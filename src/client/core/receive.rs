@@ -3,7 +3,7 @@
 //! Every answer is matched with what was asked. A message that fits nothing is an error of the
 //! server's, and after one of those nothing it says is believed.
 
-use crate::types::{FencingToken, LostReason, RejectionCode, RequestId, Timestamp};
+use crate::types::{Cycle, FencingToken, LostReason, RejectionCode, RequestId, Timestamp};
 use crate::wire::ServerMessage;
 
 use super::connection::Phase;
@@ -255,7 +255,7 @@ impl Core {
                     code: RejectionCode::TimedOut,
                     message: String::new(),
                     lock: None,
-                    cycle: Vec::new(),
+                    cycle: Cycle::default(),
                 };
                 let refusal =
                     if is_late { Refusal::Rejected(timed_out) } else { Refusal::Forgotten };

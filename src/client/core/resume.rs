@@ -18,7 +18,7 @@
 use std::time::Duration;
 
 use crate::types::{
-    Epoch, Generation, GoodbyeCode, LostReason, RejectionCode, RequestId, Secret, SessionId,
+    Cycle, Epoch, Generation, GoodbyeCode, LostReason, RejectionCode, RequestId, Secret, SessionId,
     Timestamp, Ttl,
 };
 use crate::wire::{self, Attach, ClientMessage, Held, PROTOCOL, Standing};
@@ -428,7 +428,7 @@ impl Core {
                     if is_gone && request.ask.converts.is_none() && request.is_timed_out(now) =>
                 {
                     let code = RejectionCode::TimedOut;
-                    let (message, lock, cycle) = (String::new(), None, Vec::new());
+                    let (message, lock, cycle) = (String::new(), None, Cycle::default());
                     let rejection = Rejection { code, message, lock, cycle };
                     self.refuse(number, Refusal::Rejected(rejection));
                 }

@@ -135,7 +135,7 @@ pub(super) fn queued(request: u64, position: u64) -> ServerMessage {
 pub(super) fn rejected(request: u64, code: RejectionCode) -> ServerMessage {
     let (code, message) = (code.number(), String::new());
     ServerMessage::Rejected {
-        cycle: vec![],
+        cycle: crate::types::Cycle::default(),
         request: RequestId::new(request),
         code: RejectionCode::from_number(code),
         message,

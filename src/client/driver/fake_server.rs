@@ -234,7 +234,7 @@ pub(super) fn grant(request: u64, token: u64) -> ServerMessage {
 pub(super) fn rejected(request: u64, code: RejectionCode) -> ServerMessage {
     let (code, message) = (code.number(), "for a test".to_owned());
     ServerMessage::Rejected {
-        cycle: vec![],
+        cycle: crate::types::Cycle::default(),
         request: RequestId::new(request),
         code: RejectionCode::from_number(code),
         message,

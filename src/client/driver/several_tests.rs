@@ -4,7 +4,9 @@ use smallvec::{SmallVec, smallvec};
 
 use super::fake_server::{FakeServer, grant, rejected};
 use super::*;
-use crate::types::{FencingToken, OwnerId, RejectionCode, RequestId, SessionId};
+use crate::types::{
+    Cycle, FencingToken, Identity, LockName, OwnerId, RejectionCode, RequestId, SessionId,
+};
 use crate::wire::{self, ClientMessage, CycleLink, Mode, RawClaim, ServerMessage, Wait};
 
 fn claim(name: &str, mode: Mode) -> RawClaim {
@@ -115,20 +117,21 @@ async fn owners_are_numbered_from_1_and_whoever_is_none_is_0() {
 async fn a_deadlock_is_told_as_a_circle_with_a_way_out() {
     let link = |identity: &str, owner, lock: &str, held_with| CycleLink {
         session: SessionId(42),
-        identity: identity.to_owned(),
+        identity: Identity::new(identity).unwrap(),
         owner,
         request: RequestId(9),
-        lock: lock.to_owned(),
+        lock: LockName::new(lock).unwrap(),
         held_with,
     };
     let (mut server, client) = FakeServer::with_client().await;
     let request = tokio::spawn(client.owner().lock("right").into_future());
     server.hear().await;
-    let cycle = vec![
-        link("ann@a:1", OwnerId(1), "right", 7),
-        link("ann@a:1", OwnerId(2), "up", 0),
-        link("bob@b:2", OwnerId(0), "left", 5),
+    let links = vec![
+        link("ann@a:1", OwnerId(1), "right", Some(FencingToken(7))),
+        link("ann@a:1", OwnerId(2), "up", None),
+        link("bob@b:2", OwnerId(0), "left", Some(FencingToken(5))),
     ];
+    let cycle = Cycle { links, is_cut: false };
     let (code, message) = (RejectionCode::Deadlock.number(), String::new());
     let deadlock = ServerMessage::Rejected {
         request: RequestId(1),
@@ -139,7 +142,7 @@ async fn a_deadlock_is_told_as_a_circle_with_a_way_out() {
     };
     server.say(&[deadlock]).await;
     let error = request.await.unwrap().unwrap_err();
-    assert!(matches!(&error, Error::Deadlock { cycle } if cycle.len() == 3), "{error:?}");
+    assert!(matches!(&error, Error::Deadlock { cycle } if cycle.links.len() == 3), "{error:?}");
     assert!(error.is_retryable());
     assert_eq!(
         error.to_string(),

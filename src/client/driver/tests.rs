@@ -491,7 +491,7 @@ async fn a_busy_lock_is_told_with_what_the_server_knows() {
     let lock = Some(Box::new(lock));
     server
         .say(&[ServerMessage::Rejected {
-            cycle: vec![],
+            cycle: crate::types::Cycle::default(),
             request: RequestId(1),
             code,
             message,

@@ -3,11 +3,12 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
+use super::super::CYCLE_TOLD_MAX;
 use super::super::arena::{LockKey, RequestKey};
 use super::super::request::State;
-use super::super::{CYCLE_TOLD_MAX, CycleLink};
 use super::inquiry::{Inquiry, Who};
 use crate::engine::seed::Seed;
+use crate::types::CycleLink;
 
 /// Why one owner waits for another.
 #[derive(Clone, Copy, Debug)]

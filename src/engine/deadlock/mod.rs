@@ -38,8 +38,8 @@ use super::arena::{LockKey, OwnerKey, RequestKey};
 use super::claim::ClaimNode;
 use super::request::State;
 use super::shape::{Shape, fits, share};
-use super::{CycleLink, LockTable, Rejection};
-use crate::types::FencingToken;
+use super::{LockTable, Rejection};
+use crate::types::{CycleLink, FencingToken};
 
 /// So many claims are looked at for one question: less than a millisecond, whatever is stored. Whoever
 /// builds a circle that is larger waits in it until a timeout ends.

@@ -8,31 +8,13 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::types::{
-    CLAIMS_MAX, ClaimsError, FencingToken, Generation, IDENTITY_LEN_MAX, Identity, LockName, Mode,
-    NOTE_LEN_MAX, Origin, OwnerId, PermitsError, RejectionCode, RequestId, SessionId, TextError,
-    Ttl, TtlError,
+    CLAIMS_MAX, ClaimsError, CycleLink, FencingToken, Generation, IDENTITY_LEN_MAX, Identity,
+    LockName, Mode, NOTE_LEN_MAX, Origin, PermitsError, RejectionCode, RequestId, SessionId,
+    TextError, Ttl, TtlError,
 };
 
 /// Of a longer cycle, no more is told.
 pub const CYCLE_TOLD_MAX: usize = 64;
-
-/// One link of a wait-for cycle: it waits for a lock, for as long as the next one in the cycle does
-/// not give it back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CycleLink {
-    /// Whose request it is.
-    pub session: SessionId,
-    /// Who that is.
-    pub identity: Identity,
-    /// Who asks, within the session.
-    pub owner: OwnerId,
-    /// The request that waits.
-    pub request: RequestId,
-    /// The lock that it waits for.
-    pub lock: LockName,
-    /// The token with which the next one in the cycle holds that lock; none: it is ahead in line.
-    pub held_with: Option<FencingToken>,
-}
 
 /// A legitimate *no*: what was wrong with a well-formed message, or with its moment.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::CycleLink;
 use crate::engine::TOKENS_AHEAD_DAYS_MAX;
 use crate::types::{
-    AT_LEAST_MAX, Generation, Identity, LOCK_DELAY_MAX, LockName, Origin, RequestId, SessionId,
+    AT_LEAST_MAX, CycleLink, Generation, Identity, LOCK_DELAY_MAX, LockName, Origin, RequestId,
+    SessionId,
 };
 
 pub(super) const ID_REUSED: &str =

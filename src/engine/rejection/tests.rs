@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::types::{Claim, Claims, Note};
+use crate::types::{Claim, Claims, Note, OwnerId};
 
 fn lock() -> LockName {
     LockName::new("printer").unwrap()

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use super::render;
 use crate::engine::{
-    CYCLE_TOLD_MAX, CycleLink, HolderView, LockTable, LockView, PLACES_LOOKED_AT_MAX, Pause,
-    Rejection, SessionView, WaiterView,
+    CYCLE_TOLD_MAX, HolderView, LockTable, LockView, PLACES_LOOKED_AT_MAX, Pause, Rejection,
+    SessionView, WaiterView,
 };
 use crate::journal::Distance;
 use crate::server::counters::Counters;
 use crate::server::keeping::{Beginning, Keeping};
-use crate::types::{RequestId, Timestamp};
+use crate::types::{Cycle, CycleLink, RequestId, Timestamp};
 use crate::wire::{
     self, After, FRAME_LEN_MAX, Holder, JournalDistance, JournalStart, JournalStatus, LockStatus,
     Outlook, ServerMessage, ServerStatus, SessionStatus, Waiter,
@@ -307,19 +307,18 @@ pub(in crate::server) fn deadlock(
     let text = rejection.to_string();
     let message = if budget.take(text.len()) { text } else { CYCLE_LEFT_OUT.to_owned() };
     let mut room = CYCLE_BYTES_MAX;
-    let mut cycle = Vec::new();
+    let mut told = 0;
     for link in links {
         let bytes = LINK_FIXED_BYTES + link.identity.as_str().len() + link.lock.as_str().len();
         if bytes > room || !budget.take(bytes) {
             break;
         }
         room -= bytes;
-        cycle.push(render::cycle_link(link));
+        told += 1;
     }
     // Of one that is as long as is ever told, nobody knows how long it is.
-    if cycle.len() < links.len() || links.len() == CYCLE_TOLD_MAX {
-        cycle.push(wire::CycleLink::MORE);
-    }
+    let is_cut = told < links.len() || links.len() == CYCLE_TOLD_MAX;
+    let cycle = Cycle { links: links[..told].to_vec(), is_cut };
     let code = rejection.code();
     ServerMessage::Rejected { request, code, message, lock: None, cycle }
 }

@@ -3,10 +3,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::subscribers::SUBSCRIBERS_MAX;
-use crate::engine::{CycleLink, EndReason, Rejection, RequestEvent};
+use crate::engine::{EndReason, Rejection, RequestEvent};
 use crate::types::{
-    Claim, Epoch, FencingToken, Generation, GoodbyeCode, Identity, RejectionCode, RequestId, Seal,
-    SealedTicket, Secret, SessionId, Standing, Ticket, Ttl,
+    Claim, Cycle, Epoch, FencingToken, Generation, GoodbyeCode, Identity, RejectionCode, RequestId,
+    Seal, SealedTicket, Secret, SessionId, Standing, Ticket, Ttl,
 };
 use crate::wire::{self, LockStatus, PROTOCOL, ServerMessage};
 
@@ -81,7 +81,7 @@ pub(in crate::server) fn rejected(
         message: rejection.to_string(),
         lock,
         // Only where there is room for it.
-        cycle: Vec::new(),
+        cycle: Cycle::default(),
     }
 }
 
@@ -128,18 +128,6 @@ fn happening(what: &RequestEvent) -> wire::Happening {
         RequestEvent::Rejected(rejection) => {
             wire::Happening::Rejected { code: rejection.code(), message: rejection.to_string() }
         }
-    }
-}
-
-/// One of those who would wait for each other.
-pub(in crate::server) fn cycle_link(link: &CycleLink) -> wire::CycleLink {
-    wire::CycleLink {
-        session: link.session,
-        identity: link.identity.as_str().to_owned(),
-        owner: link.owner,
-        request: link.request,
-        lock: link.lock.as_str().to_owned(),
-        held_with: link.held_with.map_or(0, FencingToken::number),
     }
 }
 

@@ -28,7 +28,7 @@ pub(in crate::server) fn beside(answer: &ServerMessage) -> usize {
         }
         ServerMessage::Rejected { message, lock, cycle, .. } => {
             let lock = lock.as_ref().map_or(0, |lock| size_of::<LockStatus>() + of_lock(lock));
-            message.len() + lock + cycle.iter().map(of_link).sum::<usize>()
+            message.len() + lock + cycle.links.iter().map(of_link).sum::<usize>()
         }
         ServerMessage::LockStatus { locks, .. } => {
             locks.iter().map(|lock| size_of::<LockStatus>() + of_lock(lock)).sum()
@@ -131,5 +131,5 @@ fn of_lock(lock: &LockStatus) -> usize {
 }
 
 fn of_link(link: &CycleLink) -> usize {
-    size_of::<CycleLink>() + link.identity.len() + link.lock.len()
+    size_of::<CycleLink>() + link.identity.as_str().len() + link.lock.as_str().len()
 }

@@ -7,14 +7,16 @@ mod server;
 mod status;
 
 pub use self::client::{Attach, ClientMessage, Extra, Hello, Query, Reclaim, Request};
-pub use self::server::{CycleLink, Happening, ServerMessage};
+pub use self::server::{Happening, ServerMessage};
 pub use self::status::{
     After, Holder, JournalDistance, JournalStart, JournalStatus, LockStatus, Outlook, Pause,
     ServerStatus, SessionStatus, Waiter,
 };
 use crate::types::CLAIMS_MAX;
 /// The words of the vocabulary that messages and all rooms share.
-pub use crate::types::{Account, Held, Mode, RawClaim, SealedTicket, Standing, Wait};
+pub use crate::types::{
+    Account, Cycle, CycleLink, Held, Mode, RawClaim, SealedTicket, Standing, Wait,
+};
 
 /// The version of the protocol that this crate speaks.
 pub const PROTOCOL: u32 = 1;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::types::{
-    Claim, Epoch, FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode,
+    Claim, Cycle, Epoch, FencingToken, Generation, GoodbyeCode, LostReason, RejectionCode,
     RequestId, Seal, Secret, SessionId,
 };
 
@@ -86,9 +86,8 @@ pub enum ServerMessage {
         /// For `Busy` and `TimedOut`: the lock that stood in the way.
         lock: Option<Box<LockStatus>>,
         /// For `Deadlock`: who waits for whom, the first 64, as far as 8192 bytes go. The first is the request that
-        /// is meant; the last waits for it, or is [`CycleLink::MORE`]. Empty otherwise.
-        #[serde(deserialize_with = "list")]
-        cycle: Vec<CycleLink>,
+        /// is meant. Empty otherwise.
+        cycle: Cycle,
     },
     /// The lease is renewed.
     KeptAlive {
@@ -218,40 +217,4 @@ pub enum Happening {
         /// Why, in a sentence for people.
         message: String,
     },
-}
-
-/// One link of a wait-for cycle: it waits for a lock, for as long as the next one in the cycle does
-/// not give it back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CycleLink {
-    /// The session's id.
-    pub session: SessionId,
-    /// The session's identity.
-    pub identity: String,
-    /// The owner within the session; 0: the request is an owner of its own.
-    pub owner: OwnerId,
-    /// The request that waits.
-    pub request: RequestId,
-    /// The lock that it waits for.
-    pub lock: String,
-    /// The token with which the next one in the cycle holds that lock; 0: it holds it not, but is
-    /// ahead in line for it.
-    pub held_with: u64,
-}
-
-impl CycleLink {
-    /// Stands last in a cycle of which the rest is left out.
-    pub const MORE: Self = Self {
-        session: SessionId(0),
-        identity: String::new(),
-        owner: OwnerId(0),
-        request: RequestId(0),
-        lock: String::new(),
-        held_with: 0,
-    };
-
-    /// Whether it stands for those that are left out: a lock has a name.
-    pub fn stands_for_more(&self) -> bool {
-        self.lock.is_empty()
-    }
 }

@@ -17,7 +17,9 @@ use super::super::message::*;
 use super::super::{FRAME_LEN_MAX, FormatError, decode, encode_frame};
 use super::messages;
 use crate::types::list::{Bounded, PREALLOCATED_MAX};
-use crate::types::{Claim, FencingToken, OwnerId, RejectionCode, RequestId, Seal, SessionId};
+use crate::types::{
+    Claim, FencingToken, Identity, LockName, OwnerId, RejectionCode, RequestId, Seal, SessionId,
+};
 
 /// Most bytes that decoding a client's frame may take. The lists of an account are not cut, and grow
 /// by doubling; an element has as many bytes in memory as in a frame.
@@ -130,7 +132,7 @@ fn a_length_that_is_a_lie_is_refused_in_every_field_that_has_one() {
             ServerMessage::Rejected { message: text, lock, cycle, .. } => {
                 lie_about(&message, text);
                 lie_about(&message, cycle);
-                for link in cycle {
+                for link in &cycle.links {
                     lie_about(&message, &link.identity);
                     lie_about(&message, &link.lock);
                 }
@@ -240,7 +242,6 @@ fn no_list_is_reserved_for_on_its_word() {
     assert_eq!(reserved::<SessionStatus>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<Outlook>(), PREALLOCATED_MAX);
     assert_eq!(reserved::<Pause>(), PREALLOCATED_MAX);
-    assert_eq!(reserved::<CycleLink>(), PREALLOCATED_MAX);
 }
 
 fn lie_about_start(message: &ServerMessage, start: &JournalStart) {
@@ -360,13 +361,14 @@ fn a_frame_full_of_the_smallest_elements_takes_a_bounded_multiple_of_itself() {
 
     let link = CycleLink {
         session: SessionId(1),
-        identity: String::new(),
+        identity: Identity::default(),
         owner: OwnerId(0),
         request: RequestId(1),
-        lock: String::new(),
-        held_with: 0,
+        lock: LockName::new("a").unwrap(),
+        held_with: None,
     };
-    let cycle = vec![link.clone(); (FRAME_LEN_MAX - 64) / bytes(&link).len()];
+    let links = vec![link.clone(); (FRAME_LEN_MAX - 64) / bytes(&link).len()];
+    let cycle = Cycle { links, is_cut: false };
     let (request, code, message, lock) = (1, 29, String::new(), None);
     let deadlock = ServerMessage::Rejected {
         request: RequestId::new(request),

@@ -7,8 +7,8 @@ use smallvec::smallvec;
 
 use super::super::message::*;
 use crate::types::{
-    Claim, Epoch, FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode,
-    RequestId, Seal, Secret, SessionId,
+    Claim, Epoch, FencingToken, Generation, GoodbyeCode, Identity, LockName, LostReason, OwnerId,
+    RejectionCode, RequestId, Seal, Secret, SessionId,
 };
 
 /// A session's id: its bytes count up.
@@ -37,6 +37,8 @@ pub(super) fn said(message: &impl Debug) -> String {
         .replace("AtMost(2387509390608836.392s)", "Timeout { ms: 2387509390608836392 }")
         .replace("AtMost(5s)", "Timeout { ms: 5000 }")
         .replace("grace: 9.25s", "grace_ms: 9250")
+        .replace("held_with: Some(1881)", "held_with: 1881")
+        .replace("held_with: None", "held_with: 0")
         .replace("Secret(…)", &SECRET.reveal().to_string())
         .replace("Seal(…)", &SEAL.reveal().to_string())
         .replace("Some(SealedTicket(…))", &format!("Some({})", ticket(TICKET_SHOWN)))
@@ -239,7 +241,7 @@ pub(super) fn server() -> Vec<(&'static str, ServerMessage)> {
                 code: RejectionCode::NotHolder,
                 message: "not the holder".into(),
                 lock: None,
-                cycle: vec![],
+                cycle: Cycle::default(),
             },
         ),
         (
@@ -249,7 +251,7 @@ pub(super) fn server() -> Vec<(&'static str, ServerMessage)> {
                 code: RejectionCode::Busy,
                 message: "busy".into(),
                 lock: Some(Box::new(lock())),
-                cycle: vec![],
+                cycle: Cycle::default(),
             },
         ),
         (
@@ -377,25 +379,26 @@ fn journal(distance: JournalDistance, start: JournalStart) -> ServerMessage {
 }
 
 /// The cycle of a deadlock: two who hold what the other wants.
-fn cycle() -> Vec<CycleLink> {
-    vec![
+fn cycle() -> Cycle {
+    let links = vec![
         CycleLink {
             session: SessionId(0x2a),
-            identity: "ann@build7:8123".into(),
+            identity: Identity::new("ann@build7:8123").unwrap(),
             owner: OwnerId(5),
             request: RequestId(4),
-            lock: "printer".into(),
-            held_with: 1881,
+            lock: LockName::new("printer").unwrap(),
+            held_with: Some(FencingToken(1881)),
         },
         CycleLink {
             session: SessionId(0x2b),
-            identity: "bob@build8:99".into(),
+            identity: Identity::new("bob@build8:99").unwrap(),
             owner: OwnerId(0),
             request: RequestId(2),
-            lock: "scanner".into(),
-            held_with: 0,
+            lock: LockName::new("scanner").unwrap(),
+            held_with: None,
         },
-    ]
+    ];
+    Cycle { links, is_cut: false }
 }
 
 fn event(what: Happening) -> ServerMessage {

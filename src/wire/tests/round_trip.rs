@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::super::message::*;
 use super::super::{decode, encode_frame};
 use crate::types::{
-    Claim, Epoch, FencingToken, Generation, GoodbyeCode, LockName, LostReason, OwnerId,
+    Claim, Epoch, FencingToken, Generation, GoodbyeCode, Identity, LockName, LostReason, OwnerId,
     RejectionCode, RequestId, Seal, Secret, SessionId,
 };
 
@@ -24,6 +24,12 @@ fn text() -> impl Strategy<Value = String> {
 fn name() -> impl Strategy<Value = LockName> {
     let valid = |name| LockName::new(name).ok();
     prop_oneof!["[a-z/]{1,12}", "\\PC{1,40}", "[ -~]{200,255}"].prop_filter_map("a name", valid)
+}
+
+/// An identity that a session can have.
+fn identity() -> impl Strategy<Value = Identity> {
+    prop_oneof![Just(String::new()), "[ -~]{1,128}"]
+        .prop_filter_map("an identity", |text| Identity::new(text).ok())
 }
 
 /// Any mode: of a client's, the wire does not check it.
@@ -335,17 +341,18 @@ fn welcome() -> impl Strategy<Value = ServerMessage> {
     )
 }
 
-fn cycle_link() -> impl Strategy<Value = CycleLink> {
-    (any::<(u128, u64, u64, u64)>(), text(), text()).prop_map(
-        |((session, owner, request, held_with), identity, lock)| CycleLink {
+fn cycle() -> impl Strategy<Value = Cycle> {
+    let link = (any::<(u128, u64, u64, u64)>(), identity(), name()).prop_map(
+        |((session, owner, request, token), identity, lock)| CycleLink {
             session: SessionId::new(session),
             identity,
             owner: OwnerId::new(owner),
             request: RequestId::new(request),
             lock,
-            held_with,
+            held_with: (token > 0).then_some(FencingToken(token)),
         },
-    )
+    );
+    (vec(link, 0..4), any::<bool>()).prop_map(|(links, is_cut)| Cycle { links, is_cut })
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
@@ -387,7 +394,7 @@ pub(super) fn server_message() -> impl Strategy<Value = ServerMessage> {
             token: FencingToken::new(token),
             reason: LostReason::from_number(reason)
         }),
-        (any::<(u64, u16)>(), text(), option::of(lock_status()), vec(cycle_link(), 0..4)).prop_map(
+        (any::<(u64, u16)>(), text(), option::of(lock_status()), cycle()).prop_map(
             |((request, code), message, lock, cycle)| ServerMessage::Rejected {
                 request: RequestId::new(request),
                 code: RejectionCode::from_number(code),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use coordinator::types::{GoodbyeCode, LostReason, RejectionCode};
-use coordinator::wire::{CycleLink, Holder, LockStatus, Mode, Outlook};
+use coordinator::wire::{Cycle, CycleLink, Holder, LockStatus, Mode, Outlook};
 use coordinator::{Error, LockGuard, Unwelcomed};
 
 use super::outlook;
@@ -377,22 +377,19 @@ fn facts(lock: &LockStatus, outlook: Option<&Outlook>) -> Vec<String> {
 }
 
 /// Who waits for whom, a line each.
-fn circle(cycle: &[CycleLink]) -> Vec<String> {
+fn circle(cycle: &Cycle) -> Vec<String> {
     let line = |link: &CycleLink| {
-        let who = words::who(&link.identity, "");
-        let lock = quoted(&link.lock);
+        let who = words::who(link.identity.as_str(), "");
+        let lock = quoted(link.lock.as_str());
         match link.held_with {
-            0 => format!("{who} waits for {lock}, behind the next in line"),
-            token => format!("{who} waits for {lock}, held by the next with token {token}"),
+            None => format!("{who} waits for {lock}, behind the next in line"),
+            Some(token) => format!("{who} waits for {lock}, held by the next with token {token}"),
         }
     };
-    let told = cycle.iter().take_while(|link| !link.stands_for_more());
-    let mut lines: Vec<String> = told.take(LINKS_NAMED_MAX).map(line).collect();
-    match cycle.len() - lines.len() {
+    let mut lines: Vec<String> = cycle.links.iter().take(LINKS_NAMED_MAX).map(line).collect();
+    match cycle.links.len() - lines.len() {
+        _ if cycle.is_cut => lines.push("and so on: the cycle is too long to list".to_owned()),
         0 => {}
-        _ if cycle.last().is_some_and(CycleLink::stands_for_more) => {
-            lines.push("and so on: the cycle is too long to list".to_owned());
-        }
         more => lines.push(format!("and {more} more")),
     }
     lines

@@ -3,7 +3,7 @@
 use coordinator::wire::{Mode, Waiter};
 
 use super::*;
-use coordinator::types::{FencingToken, OwnerId, RequestId, SessionId};
+use coordinator::types::{FencingToken, Identity, LockName, OwnerId, RequestId, SessionId};
 
 const ATTEMPT: Attempt<'_> = Attempt {
     verb: None,
@@ -180,13 +180,15 @@ fn a_lock_in_use_with_another_size_names_both() {
 fn a_deadlock_says_who_waits_for_whom() {
     let link = |identity: &str, lock: &str, held_with| CycleLink {
         session: SessionId(1),
-        identity: identity.to_owned(),
+        identity: Identity::new(identity).unwrap(),
         owner: OwnerId(1),
         request: RequestId(1),
-        lock: lock.to_owned(),
+        lock: LockName::new(lock).unwrap(),
         held_with,
     };
-    let cycle = vec![link("ann@build7:1", "deploy", 7), link("bob@build8:2", "migrations", 0)];
+    let deploy = link("ann@build7:1", "deploy", Some(FencingToken(7)));
+    let links = vec![deploy, link("bob@build8:2", "migrations", None)];
+    let cycle = Cycle { links, is_cut: false };
     let failure = ATTEMPT.failed(&Error::Deadlock { cycle });
     assert_eq!(failure.exit, 75);
     assert_eq!(
@@ -202,13 +204,15 @@ fn a_deadlock_says_who_waits_for_whom() {
 #[test]
 fn of_a_deadlock_that_is_too_long_to_tell_the_beginning_is_told() {
     let link = |owner: u64| CycleLink {
-        identity: "ann@a:1".to_owned(),
-        lock: "x".into(),
+        session: SessionId(1),
+        identity: Identity::new("ann@a:1").unwrap(),
         owner: OwnerId(owner),
-        ..CycleLink::MORE
+        request: RequestId(1),
+        lock: LockName::new("x").unwrap(),
+        held_with: None,
     };
     let facts = |count: u64| {
-        let told = circle(&(1..=count).map(link).chain([CycleLink::MORE]).collect::<Vec<_>>());
+        let told = circle(&Cycle { links: (1..=count).map(link).collect(), is_cut: true });
         (told.len(), told.last().cloned())
     };
     let more = Some("and so on: the cycle is too long to list".to_owned());

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use super::{Live, Model, Name, same_owner};
-use crate::engine::{CycleLink, Request};
-use crate::types::{LockName, SessionId};
+use crate::engine::Request;
+use crate::types::{CycleLink, LockName, SessionId};
 
 impl Model {
     /// Checks the cycle with which a request was refused. It begins with that request; but for a
