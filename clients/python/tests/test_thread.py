@@ -117,6 +117,17 @@ def test_a_wait_for_an_upgrade_that_is_interrupted_leaves_nothing(server, name):
     assert Lock(name).acquire(timeout=5)
 
 
+def test_a_second_release_says_that_nothing_is_held(server, name):
+    lock = Lock(name)
+    hold = lock._acquire(True, -1)
+    for _ in range(20):
+        hold.release()
+        with pytest.raises(cc.NotHeld):
+            hold.release()
+        hold = lock._acquire(True, -1)
+    hold.release()
+
+
 def test_permits_of_a_semaphore_are_counted_by_the_server(server, name):
     with cc.Semaphore(name, 3, take=2):
         assert not cc.Semaphore(name, 3, take=2).acquire(blocking=False)

@@ -167,9 +167,10 @@ class Session(Lane):
         signal, errors = Signal(), []  # type: Signal, List[LockError]
         if grasp.stage == HELD:
             grasp.wake = signal.set
-        if not (grasp.stage == HELD and self._carry(grasp, self.desk.release)):
+        is_carried = grasp.stage == HELD and self._carry(grasp, self.desk.release)
+        if not is_carried:
             self._do(lambda: self._give_back(grasp, signal, errors))
-        if not grasp.answered and not is_mine(self._lock):
+        if not (is_carried and grasp.answered) and not is_mine(self._lock):
             signal.wait(RELEASE_TIMEOUT)
         grasp.wake = _nothing
         if grasp.error is not None and not isinstance(grasp.error, (ConnectionError, Closed)):
