@@ -1,6 +1,5 @@
 //! Guards, for blocking code.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -165,28 +164,4 @@ impl Upgrade {
 }
 
 /// Why a guard was not converted, and the guard; see [`crate::ConvertError`].
-#[derive(Debug)]
-pub struct ConvertError {
-    /// What is held as before.
-    pub guard: LockGuard,
-    /// Why it was not converted.
-    pub error: Error,
-}
-
-impl fmt::Display for ConvertError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
-    }
-}
-
-impl std::error::Error for ConvertError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.error.source()
-    }
-}
-
-impl From<ConvertError> for Error {
-    fn from(error: ConvertError) -> Self {
-        error.error
-    }
-}
+pub type ConvertError = client::ConvertError<LockGuard>;

@@ -126,20 +126,12 @@ impl Observer {
     ///
     /// Nothing changes by this, whether it is done or dropped before.
     pub async fn locks(&self) -> Result<Vec<LockStatus>, Error> {
-        let (mut all, mut cursor) = (Vec::new(), 0);
-        for _ in 0..PAGES_MAX {
-            match self.inspect(Query::Locks { cursor }).await? {
-                ServerMessage::LockStatus { locks, next, .. } => {
-                    all.extend(locks);
-                    match next {
-                        Some(next) => cursor = next,
-                        None => return Ok(all),
-                    }
-                }
-                other => return Err(self.shared.out_of_place(&other)),
-            }
-        }
-        Err(self.shared.broken("a list of locks without an end"))
+        let ask = |cursor| Query::Locks { cursor };
+        self.pages("a list of locks without an end", ask, |page| match page {
+            ServerMessage::LockStatus { locks, next, .. } => Ok((locks, next)),
+            other => Err(self.shared.out_of_place(&other)),
+        })
+        .await
     }
 
     /// The locks that somebody waits for, in no particular order. That costs the coordinator nothing for
@@ -149,20 +141,12 @@ impl Observer {
     ///
     /// If no answer comes.
     pub async fn contended(&self) -> Result<Vec<LockStatus>, Error> {
-        let (mut all, mut cursor) = (Vec::new(), 0);
-        for _ in 0..PAGES_MAX {
-            match self.inspect(Query::Contended { cursor }).await? {
-                ServerMessage::LockStatus { locks, next, .. } => {
-                    all.extend(locks);
-                    match next {
-                        Some(next) => cursor = next,
-                        None => return Ok(all),
-                    }
-                }
-                other => return Err(self.shared.out_of_place(&other)),
-            }
-        }
-        Err(self.shared.broken("a list of locks without an end"))
+        let ask = |cursor| Query::Contended { cursor };
+        self.pages("a list of locks without an end", ask, |page| match page {
+            ServerMessage::LockStatus { locks, next, .. } => Ok((locks, next)),
+            other => Err(self.shared.out_of_place(&other)),
+        })
+        .await
     }
 
     /// The lock `name`; `None` if nobody holds it or waits for it.
@@ -210,20 +194,12 @@ impl Observer {
     ///
     /// Nothing changes by this, whether it is done or dropped before.
     pub async fn outlooks(&self) -> Result<Vec<Outlook>, Error> {
-        let (mut all, mut cursor) = (Vec::new(), 0);
-        for _ in 0..PAGES_MAX {
-            match self.inspect(Query::Outlooks { cursor }).await? {
-                ServerMessage::Outlook { locks, next, .. } => {
-                    all.extend(locks);
-                    match next {
-                        Some(next) => cursor = next,
-                        None => return Ok(all),
-                    }
-                }
-                other => return Err(self.shared.out_of_place(&other)),
-            }
-        }
-        Err(self.shared.broken("a list of outlooks without an end"))
+        let ask = |cursor| Query::Outlooks { cursor };
+        self.pages("a list of outlooks without an end", ask, |page| match page {
+            ServerMessage::Outlook { locks, next, .. } => Ok((locks, next)),
+            other => Err(self.shared.out_of_place(&other)),
+        })
+        .await
     }
 
     /// All sessions, in no particular order.
@@ -236,20 +212,12 @@ impl Observer {
     ///
     /// Nothing changes by this, whether it is done or dropped before.
     pub async fn sessions(&self) -> Result<Vec<SessionStatus>, Error> {
-        let (mut all, mut cursor) = (Vec::new(), 0);
-        for _ in 0..PAGES_MAX {
-            match self.inspect(Query::Sessions { cursor }).await? {
-                ServerMessage::SessionStatus { sessions, next, .. } => {
-                    all.extend(sessions);
-                    match next {
-                        Some(next) => cursor = next,
-                        None => return Ok(all),
-                    }
-                }
-                other => return Err(self.shared.out_of_place(&other)),
-            }
-        }
-        Err(self.shared.broken("a list of sessions without an end"))
+        let ask = |cursor| Query::Sessions { cursor };
+        self.pages("a list of sessions without an end", ask, |page| match page {
+            ServerMessage::SessionStatus { sessions, next, .. } => Ok((sessions, next)),
+            other => Err(self.shared.out_of_place(&other)),
+        })
+        .await
     }
 
     /// Takes the lock `name` away from whoever holds it with `token`; its holder is told. The token
@@ -344,6 +312,26 @@ impl Observer {
     /// ```
     pub async fn events(self, name: Option<&str>) -> Result<Events, Error> {
         Events::subscribe(&self.shared, name.map(lock_name).transpose()?).await
+    }
+
+    /// All pages of a list: each is asked for where the one before has ended. One that is `endless` is
+    /// given up.
+    async fn pages<T>(
+        &self,
+        endless: &str,
+        ask: impl Fn(u64) -> Query,
+        read: impl Fn(ServerMessage) -> Result<(Vec<T>, Option<u64>), Error>,
+    ) -> Result<Vec<T>, Error> {
+        let (mut all, mut cursor) = (Vec::new(), 0);
+        for _ in 0..PAGES_MAX {
+            let (page, next) = read(self.inspect(ask(cursor)).await?)?;
+            all.extend(page);
+            match next {
+                Some(next) => cursor = next,
+                None => return Ok(all),
+            }
+        }
+        Err(self.shared.broken(endless))
     }
 
     async fn inspect(&self, query: Query) -> Result<ServerMessage, Error> {

@@ -124,27 +124,27 @@ impl IntoFuture for Upgrade {
 ///
 /// As an [`Error`], with `?`, it drops the guard, which releases the lock.
 #[derive(Debug)]
-pub struct ConvertError {
+pub struct ConvertError<Guard = LockGuard> {
     /// What is held as before.
-    pub guard: LockGuard,
+    pub guard: Guard,
     /// Why it was not converted.
     pub error: Error,
 }
 
-impl fmt::Display for ConvertError {
+impl<Guard> fmt::Display for ConvertError<Guard> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.error.fmt(f)
     }
 }
 
-impl std::error::Error for ConvertError {
+impl<Guard: fmt::Debug> std::error::Error for ConvertError<Guard> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.error.source()
     }
 }
 
-impl From<ConvertError> for Error {
-    fn from(error: ConvertError) -> Self {
+impl<Guard> From<ConvertError<Guard>> for Error {
+    fn from(error: ConvertError<Guard>) -> Self {
         error.error
     }
 }

@@ -154,10 +154,7 @@ pub(in crate::server) fn locks(
     budget: &mut Budget,
 ) -> ServerMessage {
     let from = usize::try_from(cursor).unwrap_or(usize::MAX);
-    let bytes = |view: &LockView<'_>| FIXED_BYTES + view.name().as_str().len();
-    let shown = |view: LockView<'_>, budget: &mut Budget| lock(&view, Named::FEW, now, budget);
-    let (locks, next) = page(table.lock_places(from), from, budget, bytes, shown);
-    ServerMessage::LockStatus { query_id, locks, next }
+    page_of_locks(table.lock_places(from), query_id, from, now, budget)
 }
 
 /// A page of the locks that somebody waits for, from `cursor` on.
@@ -169,9 +166,20 @@ pub(in crate::server) fn contended(
     budget: &mut Budget,
 ) -> ServerMessage {
     let from = usize::try_from(cursor).unwrap_or(usize::MAX);
+    page_of_locks(table.contended_places(from), query_id, from, now, budget)
+}
+
+/// The locks at places from `from` on, as far as one page goes.
+fn page_of_locks<'a>(
+    places: impl Iterator<Item = (usize, Option<LockView<'a>>)>,
+    query_id: u64,
+    from: usize,
+    now: Timestamp,
+    budget: &mut Budget,
+) -> ServerMessage {
     let bytes = |view: &LockView<'_>| FIXED_BYTES + view.name().as_str().len();
     let shown = |view: LockView<'_>, budget: &mut Budget| lock(&view, Named::FEW, now, budget);
-    let (locks, next) = page(table.contended_places(from), from, budget, bytes, shown);
+    let (locks, next) = page(places, from, budget, bytes, shown);
     ServerMessage::LockStatus { query_id, locks, next }
 }
 
