@@ -10,7 +10,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use log::{Level, debug, info, log_enabled, warn};
+use log::{Level, info, log_enabled};
 
 use crate::engine::{
     CYCLE_TOLD_MAX, Command, Counts, EndReason, Event, Happened, Listening, Rejection,
@@ -72,19 +72,6 @@ impl<'a> Who<'a> {
     }
 }
 
-impl fmt::Display for Who<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "session={}", self.session)?;
-        if let Some(identity) = self.identity {
-            write!(f, " identity={identity:?}")?;
-        }
-        match self.peer {
-            Some(peer) => write!(f, " peer={peer}"),
-            None => Ok(()),
-        }
-    }
-}
-
 /// Who takes a lock away: an observer, who has no session, or a session.
 #[derive(Clone, Copy)]
 pub(super) struct Operator<'a> {
@@ -114,18 +101,13 @@ impl<'a> Operator<'a> {
     }
 }
 
-/// Names of locks, one after the other.
-struct Names<'a>(&'a [Claim]);
-
-impl fmt::Display for Names<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, Claim { name, .. }) in self.0.iter().take(LOCKS_NAMED_MAX).enumerate() {
-            write!(f, "{}{name:?}", if i == 0 { "" } else { "," })?;
-        }
-        match self.0.len().saturating_sub(LOCKS_NAMED_MAX) {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
-        }
+/// Names of locks, as a list.
+fn add_locks<'a>(claims: &'a [Claim], fields: &mut Fields<'a>) {
+    for Claim { name, .. } in claims.iter().take(LOCKS_NAMED_MAX) {
+        fields.add("lock", name.as_str());
+    }
+    if claims.len() > LOCKS_NAMED_MAX {
+        fields.add("more_locks", claims.len() - LOCKS_NAMED_MAX);
     }
 }
 
@@ -133,25 +115,36 @@ impl fmt::Display for Names<'_> {
 /// the rest.
 pub(super) fn received(who: Who<'_>, event: &Event) {
     let Event::Command { command, .. } = event else { return };
-    match command {
+    let mut fields = Fields::default();
+    who.add_to(&mut fields);
+    let why;
+    let sentence = match command {
         Command::Reclaim(reclaim) => {
-            let names = Names(reclaim.claims.as_slice());
-            let (request, token) = (reclaim.id, reclaim.token);
-            debug!("reclaim received {who} request={request} lock={names} token={token}");
+            fields.add("request", reclaim.id.number());
+            add_locks(reclaim.claims.as_slice(), &mut fields);
+            fields.add("token", reclaim.token.number());
+            "reclaim received"
         }
         Command::Account(Account { from, to, held, waiting }) => {
-            let (held, waiting) = (held.len(), waiting.len());
-            debug!("account received {who} from={from} to={to} held={held} waiting={waiting}");
+            fields.add("from", from.number());
+            fields.add("to", to.number());
+            fields.add("held", held.len());
+            fields.add("waiting", waiting.len());
+            "account received"
         }
         Command::Unparsed { request, rejection } => {
-            debug!("request received {who} request={request} (not well formed: {rejection})");
+            why = rejection.to_string();
+            fields.add("request", request.number());
+            fields.add("why", why.as_str());
+            "request received that is not well formed"
         }
         Command::Request(_)
         | Command::Release { .. }
         | Command::Cancel { .. }
         | Command::KeepAlive { .. }
-        | Command::Goodbye => {}
-    }
+        | Command::Goodbye => return,
+    };
+    fields.log(Level::Debug, format_args!("{sentence}"));
 }
 
 /// Something happened to a request.
@@ -177,12 +170,7 @@ pub(super) fn happened(happened: &Happened, telling: Telling) {
     }
     let (code, why);
     let mut fields = Fields::default();
-    for Claim { name, .. } in claims.iter().take(LOCKS_NAMED_MAX) {
-        fields.add("lock", name.as_str());
-    }
-    if claims.len() > LOCKS_NAMED_MAX {
-        fields.add("more_locks", claims.len() - LOCKS_NAMED_MAX);
-    }
+    add_locks(claims, &mut fields);
     if let Some(Tenure { token, lasted, .. }) = tenure {
         fields.add("token", token.number());
         if !matches!(what, RequestEvent::Granted { .. }) {
@@ -263,11 +251,12 @@ impl Ahead {
     }
 }
 
-impl fmt::Display for Ahead {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Ahead {
+    fn add_to(self, fields: &mut Fields<'_>) {
         let Self { tokens, epochs } = self;
-        let hours = tokens / TOKENS_PER_HOUR;
-        write!(f, "tokens_ahead={tokens} (of {hours} hours) epochs_ahead={epochs}")
+        fields.add("tokens_ahead", tokens);
+        fields.add("hours_ahead", tokens / TOKENS_PER_HOUR);
+        fields.add("epochs_ahead", epochs);
     }
 }
 
@@ -277,18 +266,40 @@ const TOKENS_PER_HOUR: u64 = 3600 << 20;
 /// The counters move past what a client has seen. That is as it should be after a loss of the state,
 /// and otherwise a client that lies.
 pub(super) fn moved_ahead(who: Who<'_>, ahead: Ahead) {
-    warn!("counters advanced past what a client has seen {who} {ahead}");
+    let mut fields = Fields::default();
+    who.add_to(&mut fields);
+    ahead.add_to(&mut fields);
+    fields.log(Level::Warn, format_args!("counters advanced past what a client has seen"));
 }
 
 /// A client that was not let in has seen later counters than ours.
 pub(super) fn not_moved_ahead(peer: Option<SocketAddr>, ahead: Ahead) {
-    let peer = peer.map_or_else(String::new, |peer| format!(" peer={peer}"));
-    warn!("client refused: it has seen later counters than this coordinator{peer} {ahead}");
+    let mut fields = Fields::default();
+    if let Some(peer) = &peer {
+        fields.add_shown("peer", peer);
+    }
+    ahead.add_to(&mut fields);
+    let sentence = "client refused: it has seen later counters than this coordinator";
+    fields.log(Level::Warn, format_args!("{sentence}"));
+}
+
+/// A client shows a seal that this coordinator has not made.
+pub(super) fn wrong_seal(who: Who<'_>, request: RequestId, token: FencingToken) {
+    let mut fields = Fields::default();
+    who.add_to(&mut fields);
+    fields.add("request", request.number());
+    fields.add("token", token.number());
+    fields.log(Level::Warn, format_args!("reclaim with a wrong seal"));
 }
 
 /// A request is rejected because those of the cycle would wait for each other for ever.
 pub(super) fn deadlock(who: Who<'_>, request: RequestId, cycle: &[CycleLink]) {
-    warn!("deadlock refused {who} request={request}: {}", AllRound(cycle));
+    let cycle = AllRound(cycle).to_string();
+    let mut fields = Fields::default();
+    who.add_to(&mut fields);
+    fields.add("request", request.number());
+    fields.add("cycle", cycle.as_str());
+    fields.log(Level::Warn, format_args!("deadlock refused"));
 }
 
 /// Who waits for whom, all round.
@@ -300,14 +311,13 @@ impl fmt::Display for AllRound<'_> {
         for (i, link) in cycle.iter().take(LINKS_NAMED_MAX).enumerate() {
             let CycleLink { session, identity, owner, request, lock, held_with } = link;
             let separator = if i == 0 { "" } else { "; " };
-            let who = Who { session: *session, identity: Some(identity), peer: None };
-            write!(f, "{separator}{who}")?;
+            write!(f, "{separator}session {session} of {identity:?}")?;
             if *owner != OwnerId::default() {
-                write!(f, " owner={owner}")?;
+                write!(f, ", owner {owner}")?;
             }
-            write!(f, " request={request} waits for {lock:?}")?;
+            write!(f, ", request {request} waits for {lock:?}")?;
             match held_with {
-                Some(token) => write!(f, ", held by the next with token={token}")?,
+                Some(token) => write!(f, ", held by the next with token {token}")?,
                 None => f.write_str(", behind the next in line")?,
             }
         }
@@ -363,7 +373,7 @@ pub(super) fn began(counts: &Counts, grace: Option<Duration>, is_replayed: bool)
     let Counts { sessions, held, waiting, .. } = counts;
     let after = if is_replayed { "a crash" } else { "an orderly stop" };
     if *sessions > 0 {
-        info!("resuming after {after}: sessions={sessions} held={held} waiting={waiting}");
+        info!(sessions, held, waiting; "resuming after {after}");
     }
     if let Some(grace) = grace {
         info!("grace period of {grace:.1?}: previous holders may reclaim, nothing else is granted");
@@ -373,13 +383,13 @@ pub(super) fn began(counts: &Counts, grace: Option<Duration>, is_replayed: bool)
 /// The grace period is over.
 pub(super) fn grace_ended(counts: &Counts) {
     let Counts { sessions, held, waiting, .. } = counts;
-    info!("grace period over sessions={sessions} held={held} waiting={waiting}");
+    info!(sessions, held, waiting; "grace period over");
 }
 
 /// Everything is about to be saved, for the next run.
 pub(super) fn saving(counts: &Counts) {
     let (sessions, requests) = (counts.sessions, counts.held + counts.waiting);
-    info!("saving all state for the next start: sessions={sessions} requests={requests}");
+    info!(sessions, requests; "saving all state for the next start");
 }
 
 /// Somebody wants a lock taken away.
@@ -422,23 +432,19 @@ pub(super) fn revoked(
 pub(super) fn state(status: &ServerStatus) {
     let ServerStatus { sessions, connections, locks, held, waiting, grants, expired, .. } = status;
     info!(
-        target: SUMMARY,
-        "state: sessions={sessions} connections={connections} locks={locks} held={held} \
-         waiting={waiting} grants={grants} expired={expired}"
+        target: SUMMARY, sessions, connections, locks, held, waiting, grants, expired; "state"
     );
     let ServerStatus { version, epoch, last_token, uptime_ms, .. } = status;
     let ServerStatus { draining, grace_ms, unsaved_ms, .. } = status;
     info!(
-        target: SUMMARY,
-        "state: version={version} epoch={epoch} last_token={last_token} uptime_ms={uptime_ms} \
-         draining={draining} grace_ms={grace_ms} unsaved_ms={unsaved_ms}"
+        target: SUMMARY, version:%, epoch:%, last_token:%, uptime_ms, draining, grace_ms, unsaved_ms;
+        "state"
     );
     let ServerStatus { protocol_errors, slow_readers, .. } = status;
     let ServerStatus { handshake_timeouts, connections_refused, .. } = status;
     info!(
-        target: SUMMARY,
-        "counters: protocol_errors={protocol_errors} slow_readers={slow_readers} \
-         handshake_timeouts={handshake_timeouts} connections_refused={connections_refused}"
+        target: SUMMARY, protocol_errors, slow_readers, handshake_timeouts, connections_refused;
+        "counters"
     );
 }
 

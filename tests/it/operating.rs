@@ -245,12 +245,12 @@ fn sigusr1_tells_the_state_whatever_the_filter_and_sigusr2_does_nothing() {
     server.process.signal(Signal::USR2);
     server.process.signal(Signal::USR1);
     log.until("INFO  log: dropped=0");
-    let told = log.until("INFO  state: sessions=1 connections=");
+    let told = log.until("INFO  state sessions=1 connections=");
     assert!(told.contains(" locks=1 held=1 waiting=0 grants=1 expired=0"), "{told}");
-    let told = log.until("INFO  state: version=");
+    let told = log.until("INFO  state version=");
     assert!(told.contains(&format!(" last_token={token} ")), "{told}");
     assert!(told.contains(" grace_ms=0 unsaved_ms=0"), "{told}");
-    log.until("INFO  counters: protocol_errors=0 slow_readers=0 handshake_timeouts=0");
+    log.until("INFO  counters protocol_errors=0 slow_readers=0 handshake_timeouts=0");
     server.held("demo");
     drop(holder);
 }

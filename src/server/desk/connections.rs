@@ -378,7 +378,7 @@ impl Deliver {
             _ => {}
         }
         if let Err(unwritable) = encode_frame(message, &mut self.frames) {
-            error!("an answer was left out connection={connection}: {unwritable}");
+            error!(connection:%; "an answer was left out: {unwritable}");
         }
     }
 }

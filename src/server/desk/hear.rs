@@ -194,7 +194,7 @@ impl Desk {
             #[cfg(test)]
             assert!(self.witness.is_none(), "nobody makes tickets up in a simulation");
             let request = asked.request;
-            warn!("a ticket that is not of such a request session={session} request={request}");
+            warn!(session:%, request = request.number(); "a ticket that is not of such a request");
         }
         place
     }
@@ -224,7 +224,7 @@ impl Desk {
             && self.counters.chatter.admits(Topic::WrongSeal, peer)
         {
             let who = Who { session, identity: None, peer };
-            warn!("reclaim with a wrong seal {who} request={request} token={token}");
+            log_lines::wrong_seal(who, request, token);
         }
         self.command(connection, request, now, || command);
     }

@@ -90,7 +90,7 @@ pub(in crate::server) async fn commit_all<D: Disk>(
         let (changes, done): (Vec<_>, Vec<_>) =
             batch.drain(..).map(|Order { change, done }| (change, done)).unzip();
         let committed = summary(&changes);
-        debug!("saving changes={}", changes.len());
+        debug!(changes = changes.len(); "saving");
         commit(&disk, &changes.into(), &counters).await;
         for done in done.into_iter().flatten() {
             // Whoever asked may have given up.

@@ -115,13 +115,13 @@ impl Host<TcpStream> for IoThreads {
         // It is watched by the thread on which it is used.
         let stream = match stream.into_std() {
             Ok(stream) => stream,
-            Err(error) => return warn!("connection lost connection={connection}: {error}"),
+            Err(error) => return warn!(connection:%; "connection lost: {error}"),
         };
         let next = self.next.get();
         self.next.set((next + 1) % self.threads.len());
         let job = Job::Start(Arrival { stream, connection, peer, place, shared });
         if self.threads[next].send(job).is_err() {
-            error!("an I/O thread has ended, and with it connection={connection}");
+            error!(connection:%; "an I/O thread has ended, and with it a connection");
         }
     }
 
@@ -162,7 +162,7 @@ async fn receive(mut jobs: UnboundedReceiver<Job>) {
             Ok(stream) => {
                 Here::default().start(Arrival { stream, connection, peer, place, shared });
             }
-            Err(error) => warn!("connection lost connection={connection}: {error}"),
+            Err(error) => warn!(connection:%; "connection lost: {error}"),
         }
     }
 }

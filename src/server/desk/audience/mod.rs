@@ -87,7 +87,7 @@ impl Desk {
         let leaves = self.subscribers.subscribe(connection, origin, lock, now);
         self.connections.tell(connection, ServerMessage::Subscribed { query_id });
         if let Some(leaves) = leaves {
-            info!("subscriber left its place to another connection={leaves}");
+            info!(connection:% = leaves; "subscriber left its place to another");
             if let Some(Role::Session { .. }) = self.connections.role(leaves) {
                 // Its session stays; the client comes back to it.
                 self.step(&Event::Disconnect { connection: leaves }, now);
@@ -198,7 +198,7 @@ impl Desk {
         let event = render::event((self.wall)(), session, identity, request, claims, what);
         let mut frame = BytesMut::new();
         if let Err(unwritable) = encode_frame(&event, &mut frame) {
-            return error!("an event was left out session={session}: {unwritable}");
+            return error!(session:%; "an event was left out: {unwritable}");
         }
         let frame = frame.freeze();
         let part = frame.len() / hearers.len();

@@ -53,10 +53,10 @@ impl Listener for TcpListener {
         let (stream, peer) = TcpListener::accept(self).await?;
         // Answers are one write each already; waiting for more would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
-            debug!("TCP_NODELAY cannot be set peer={peer}: {error}");
+            debug!(peer:%; "TCP_NODELAY cannot be set: {error}");
         }
         if let Err(error) = keep_alive(&stream) {
-            debug!("SO_KEEPALIVE cannot be set peer={peer}: {error}");
+            debug!(peer:%; "SO_KEEPALIVE cannot be set: {error}");
         }
         Ok((stream, Some(peer)))
     }
@@ -118,7 +118,7 @@ pub(in crate::server) async fn accept_all<L: Listener>(
         let place = Place::take(&shared.counters, origin, places, &mut door);
         latest += 1;
         let connection = ConnectionId::new(latest);
-        debug!("connection accepted connection={connection} peer={peer:?}");
+        debug!(connection:%, peer:?; "connection accepted");
         host.start(Arrival { stream, connection, peer, place, shared: Arc::clone(&shared) });
     }
 }

@@ -59,14 +59,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     pub(super) fn turn_away(&mut self, crowd: Crowd, ctx: &mut Context<Self>) {
         self.shared.counters.connections_refused.add_one();
         if self.shared.counters.chatter.admits(Topic::Refusal, self.peer) {
-            warn!("turned away connection={} peer={}: {crowd}", self.connection, self.peer_text());
+            let (connection, peer) = (self.connection, self.peer_text());
+            warn!(connection:%, peer:%, why:% = crowd; "turned away");
         }
         self.close(GoodbyeCode::TooManyConnections, &crowd.to_string(), ctx);
     }
 
     /// Leaves the door to another, at once. What it is told it hears if that can be written now.
     fn make_room(&mut self, ctx: &mut Context<Self>) {
-        debug!("left the door to another connection={}", self.connection);
+        debug!(connection:% = self.connection; "left the door to another");
         self.shared.counters.connections_refused.add_one();
         let why = "all connection slots are taken, and other clients are waiting";
         self.shared.counters.closed(GoodbyeCode::TooManyConnections);

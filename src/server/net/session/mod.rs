@@ -281,11 +281,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         };
         self.pace_until = Some(Instant::now() + pause);
         if self.shared.counters.chatter.admits(Topic::TooFast, self.peer) {
+            let pause_ms = render::millis(pause);
             warn!(
-                "message rate exceeded, reading paused connection={} peer={} pause_ms={}",
-                self.connection,
-                self.peer_text(),
-                pause.as_millis()
+                connection:% = self.connection, peer:% = self.peer_text(), pause_ms;
+                "message rate exceeded, reading paused"
             );
         }
         true
@@ -330,7 +329,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     fn protocol_error(&mut self, why: &str, ctx: &mut Context<Self>) {
         self.shared.counters.protocol_errors.add_one();
         if self.shared.counters.chatter.admits(Topic::ProtocolError, self.peer) {
-            warn!("protocol error connection={} peer={}: {why}", self.connection, self.peer_text());
+            let (connection, peer) = (self.connection, self.peer_text());
+            warn!(connection:%, peer:%, why; "protocol error");
         }
         self.close(GoodbyeCode::ProtocolError, why, ctx);
     }
@@ -347,11 +347,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         self.shared.counters.protocol_errors.add_one();
         self.shared.counters.closed(GoodbyeCode::ProtocolError);
         if self.shared.counters.chatter.admits(Topic::ProtocolError, self.peer) {
-            warn!(
-                "protocol error connection={} peer={}: another protocol on the lock port",
-                self.connection,
-                self.peer_text()
-            );
+            let (connection, peer) = (self.connection, self.peer_text());
+            let why = "another protocol on the lock port";
+            warn!(connection:%, peer:%, why; "protocol error");
         }
         self.transport().outbox.extend_from_slice(refusal);
         self.finish(ctx);
@@ -359,7 +357,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
 
     /// Says Goodbye, and closes.
     fn close(&mut self, code: GoodbyeCode, why: &str, ctx: &mut Context<Self>) {
-        debug!("closing connection={} code={code}: {why}", self.connection);
+        debug!(connection:% = self.connection, code:%, why; "closing");
         self.shared.counters.closed(code);
         self.encode(&render::goodbye(code, why));
         self.finish(ctx);
@@ -385,13 +383,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
 
     fn encode(&mut self, message: &ServerMessage) {
         if let Err(unwritable) = encode_frame(message, &mut self.transport().outbox) {
-            error!("an answer was left out connection={}: {unwritable}", self.connection);
+            error!(connection:% = self.connection; "an answer was left out: {unwritable}");
         }
     }
 
     /// The connection is broken.
     fn broken(&mut self, why: &std::io::Error, ctx: &mut Context<Self>) {
-        debug!("connection broken connection={}: {why}", self.connection);
+        debug!(connection:% = self.connection; "connection broken: {why}");
         self.shared.counters.broken.add_one();
         self.tell_end();
         self.enter(State::Closing);
@@ -416,7 +414,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     fn give_up(&mut self, ctx: &mut Context<Self>) {
         self.shared.counters.slow_readers.add_one();
         if self.shared.counters.chatter.admits(Topic::SlowReader, self.peer) {
-            warn!("slow reader connection={} peer={}", self.connection, self.peer_text());
+            warn!(connection:% = self.connection, peer:% = self.peer_text(); "slow reader");
         }
         self.tell_end();
         self.enter(State::Closing);
