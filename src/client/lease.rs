@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use crate::types::{Timestamp, Ttl, lease};
 
-/// How long an answer is waited for before something is done about it: the least that the arithmetic
-/// of leases can spare, and longer for a server or a network that has been slow.
+/// How long an answer is waited for before something is done about it. It is the least that the
+/// arithmetic of leases can spare, and longer for a server or a network that has been slow.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Patience {
     /// How long the slowest of the answers took lately. Each answer makes earlier ones count less, so
@@ -110,7 +110,7 @@ pub(super) enum Belief {
 /// The lease where guards can see it from any thread, without asking the driver.
 ///
 /// The driver alone writes. A later end of the lease is shown only after every hold that it does
-/// not prolong was told so, and so one that is read too early errs on the safe side.
+/// not prolong was told so. One that is read too early errs on the safe side.
 #[derive(Debug, Default)]
 pub(super) struct LeaseCell {
     /// [`Lease::doubtful_from`], in microseconds.

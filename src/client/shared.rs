@@ -260,7 +260,7 @@ const OUTCOME_RELEASED: u32 = 1;
 /// [`Hold::outcome`] of what was lost is this much more than the reason's number.
 const OUTCOME_LOST: u32 = 2;
 
-/// The id of a request that is made: whoever comes first, the driver with the id or the owner giving
+/// The id of a request that is made. The first to come, the driver with the id or the owner giving
 /// up, decides whether anything is sent at all.
 #[derive(Debug, Default)]
 pub(super) struct Asked {

@@ -95,8 +95,8 @@ pub(super) fn is_mostly_empty(len: usize, places: usize) -> bool {
 /// Things of one kind, each at a place of its own that its key names. Places are used again, the one
 /// that became free last first.
 ///
-/// Which places things get is part of what is written down of an arena, and depends on nothing else but
-/// what came and went: so one that is read again goes on in the same way (rule J3).
+/// The places of things are part of what is written down of an arena, and depend only on what came
+/// and went. An arena that is read again goes on in the same way (rule J3).
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Arena<K, T> {

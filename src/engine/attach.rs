@@ -95,8 +95,8 @@ impl LockTable {
         true
     }
 
-    /// Whether a lease is short enough. One from before a crash may be as long as the longest that the
-    /// grace period is for, whatever is allowed now: it makes nobody wait any longer.
+    /// Whether a lease is short enough. One from before a crash may be as long as the longest that
+    /// the grace period is for, whatever is allowed now. It makes nobody wait any longer.
     fn check_ttl(&self, asked: Ttl, is_reopened: bool) -> Result<(), Rejection> {
         let max = self.limits.ttl_max.max(Ttl::default());
         let is_honoured = is_reopened && self.tokens.ttl_max() >= Some(asked);

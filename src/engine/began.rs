@@ -33,9 +33,9 @@ impl LockTable {
         self.go_on();
     }
 
-    /// A client has shown a proof that a run has made, of which this table knows nothing although it is
-    /// later: so the table is an old copy, and what it says of locks may be wrong (rule J9). Nobody is
-    /// granted anything until whoever holds something by such a proof has had the time to reclaim it.
+    /// A client has shown a proof of a later run, of which this table knows nothing. So the table
+    /// is an old copy, and what it says of locks may be wrong (rule J9). Nobody is granted anything
+    /// until whoever holds something by such a proof has had the time to reclaim it.
     ///
     /// Said once in a run, and only by who has a proof: nobody else can make the others wait.
     pub(super) fn heed_unknown_run(&mut self, proved_in: Epoch) {

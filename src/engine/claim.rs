@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::arena::{Arena, ClaimKey, Linked, Links, LockKey, RequestKey};
 use crate::types::Mode;
 
-/// The row of those in a queue who may make others wait for something else than this lock: requests
-/// with other claims, or of an owner with other requests. All others are of no interest when it is
-/// asked who waits for whom, and a queue may be long.
+/// The row of those in a queue who may make others wait for something else than this lock. They are
+/// requests with other claims, or of an owner with other requests. All others are of no interest
+/// when it is asked who waits for whom, and a queue may be long.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entangled;
 

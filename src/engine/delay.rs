@@ -1,5 +1,5 @@
-//! Pauses of a lock that has room: a lock delay after its holder was lost (rule S7), and a minimum
-//! hold time that its holder asked for (rule S9).
+//! Pauses of a lock that has room. One is a lock delay after its holder was lost (rule S7), the
+//! other a minimum hold time that its holder asked for (rule S9).
 //!
 //! A kept lock may outlive its client, so their number is bounded. The bound is checked when the
 //! lock is asked for. The kept lock has its place from then on, and nobody hears of a limit when

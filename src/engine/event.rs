@@ -64,13 +64,13 @@ pub enum Event {
         /// How many of them.
         count: usize,
     },
-    /// A run of the coordinator goes on with the table of the one before it, which crashed, as a replay
-    /// of its events has left it (rule J4).
+    /// A run of the coordinator goes on with the table of the one before it, which crashed. A
+    /// replay of its events has left that table (rule J4).
     Began(Run),
     /// The coordinator is about to stop: waiters are answered, nothing new is accepted.
     Drain,
     /// Time has passed: what was due by `heard` happens. Nothing else makes a lease, a timeout or a
-    /// grace period end, so the caller says how far it has listened: a lease never ends while the
+    /// grace period end, so the caller says how far it has listened. A lease never ends while the
     /// message that would have renewed it lies unread (rule T4).
     Tick {
         /// Whatever clients had said by this moment, and could be read then, was told before.
@@ -110,8 +110,8 @@ pub enum Attach {
     Resume {
         /// Its id.
         session: SessionId,
-        /// The run that made the proof. A living session is its client's by the proof of any run; one
-        /// from before a crash only by that of a run whose proofs still count (rule G4).
+        /// The run that made the proof. A living session is its client's by the proof of any run.
+        /// One from before a crash is so only by that of a run whose proofs still count (rule G4).
         proved_in: Epoch,
         /// Higher than that of its connection before (rule S2).
         generation: Generation,
@@ -143,8 +143,8 @@ pub enum Command {
     },
     /// Asks for what was held before a crash (rule G3). The shell has seen the seal.
     Reclaim(Reclaim),
-    /// Says what the client knows of, after a resume: what it does not list is freed, what the engine
-    /// does not know is told to be lost (rule S3).
+    /// Says what the client knows of, after a resume. What it does not list is freed, and what the
+    /// engine does not know is told to be lost (rule S3).
     Account(Account),
     /// Wants to hear that the lease is renewed.
     KeepAlive {

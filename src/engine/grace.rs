@@ -20,9 +20,9 @@ use crate::types::{
     Wait, lease,
 };
 
-/// So many holders are counted for a reclaim at most, from either end. With more in its way that would
-/// have to go, and more that would stay, nothing is given back: of clients that keep the rules, no two
-/// hold what does not fit together.
+/// So many holders are counted for a reclaim at most, from either end. With more in its way that
+/// would have to go, and more that would stay, nothing is given back. Of clients that keep the
+/// rules, no two hold what does not fit together.
 pub(super) const HOLDERS_COUNTED_MAX: usize = 1_024;
 
 impl LockTable {
@@ -186,9 +186,9 @@ impl LockTable {
         self.locks[lock].fits_instead(mode, given_back)
     }
 
-    /// Whether a claim of a reclaim has room if enough holders with lesser tokens go. Those who would
-    /// go are counted from the least on, those who would stay from the greatest on, at the same time,
-    /// until it is clear; if nothing is left to count with, it has none.
+    /// Whether a claim of a reclaim has room if enough holders with lesser tokens go. Those who
+    /// would go are counted from the least on, and those who would stay from the greatest on, until
+    /// it is clear. If nothing is left to count with, it has none.
     fn has_room_without_lesser(
         &self,
         claim: ClaimKey,
@@ -253,7 +253,7 @@ impl LockTable {
             .then_some(ticket)
     }
 
-    /// Brings both sides to the same view of what a session has (rule S3): without it a lock can
+    /// Brings both sides to the same view of what a session has (rule S3). Without it a lock can
     /// belong to nobody, when the answer to its request was lost and the client gave up.
     pub(super) fn account(&mut self, session: SessionKey, account: &Account) {
         let held: HashMap<RequestId, FencingToken> =

@@ -392,8 +392,8 @@ impl LockTable {
         }
     }
 
-    /// Grants what can be granted, in the order of the queues, and forgets locks that are idle; as far
-    /// as the event at hand may, and the rest is put off.
+    /// Grants what can be granted, in the order of the queues, and forgets locks that are idle. It
+    /// does as much as the event at hand may, and the rest is put off.
     pub(super) fn settle(&mut self) {
         while let Some(lock) = self.deferred.next_unsettled() {
             self.settle_lock(lock);

@@ -111,8 +111,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{Epoch, FencingToken, Ttl};
 
-/// Days by which a client may move the counters ahead of the wall clock: enough for a coordinator that
-/// started anew with a clock that is somewhat behind, and too little to be of use to a liar. The shell
+/// Days by which a client may move the counters ahead of the wall clock. They are enough for a
+/// coordinator that started anew with a slow clock, and too few to be of use to a liar. The shell
 /// makes [`Start::plausible`] of it.
 pub const TOKENS_AHEAD_DAYS_MAX: u64 = 7;
 

@@ -13,8 +13,8 @@ use super::session::Presence;
 use super::{LockTable, Rejection, RequestEvent};
 use crate::types::{Ticket, Timestamp};
 
-/// Changes of place are told to this many at the head of a queue. Who stands further back hears its
-/// place when it enters, and again when it gets here: so a grant costs the same however long the
+/// Changes of place are told to this many at the head of a queue. A waiter further back hears its
+/// place when it enters, and again when it gets here. So a grant costs the same however long the
 /// queue is (rule R9).
 pub const PLACES_TOLD_MAX: usize = 64;
 

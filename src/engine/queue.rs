@@ -129,8 +129,8 @@ impl ServiceQueue {
         &self.entangled
     }
 
-    /// Whether any claim in it fits beside others who have so much of the lock and use it as `shape`, as
-    /// far as can be told without a look at each.
+    /// Whether any claim in it fits beside others who have this much of the lock and use it as
+    /// `shape`. It is told without a look at each, as far as that is possible.
     pub(super) fn all_fit(&self, shape: Shape, taken: u64) -> bool {
         let fits = taken + self.share_max <= shape.capacity() && self.shape == Some(shape);
         fits || taken == 0 || self.is_empty()

@@ -87,8 +87,8 @@ pub enum Listening {
     Everything,
 }
 
-/// Whoever has held something for so long is told of, however much its session is granted: such
-/// tenures cannot be many, and they are those that somebody asks about later.
+/// A hold of this length is told of, however much its session is granted. Such tenures cannot be
+/// many, and they are those that somebody asks about later.
 pub const LONG_TENURE: Duration = Duration::from_secs(1);
 
 /// Something that happened to a request, for those who listen.

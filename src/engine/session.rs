@@ -53,7 +53,7 @@ pub(super) struct Session {
     pub(super) held: usize,
     /// How many claims its requests have.
     pub(super) claims: usize,
-    /// It was opened anew after a crash, and nothing was heard from it yet: for all we know, its
+    /// It was opened anew after a crash, and nothing was heard from it yet. For all we know, its
     /// client has not heard of that either (rule G2).
     pub(super) is_reopened: bool,
     /// Counts those who were opened in a grace period; none if it was not.

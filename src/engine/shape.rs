@@ -61,8 +61,8 @@ pub(super) fn held_share(mode: Mode) -> u32 {
     }
 }
 
-/// Whether a holder in `mode` can join others who have so much of a lock, and use it as `shape`: who
-/// uses it as something else has it alone (rule R4).
+/// Whether a holder in `mode` can join others who have this much of a lock, and use it as `shape`.
+/// A holder that uses it as something else has it alone (rule R4).
 pub(super) fn fits(mode: Mode, shape: Shape, taken: u64) -> bool {
     let wanted = Shape::of(mode);
     taken + share(mode) <= wanted.capacity() && (taken == 0 || shape == wanted)

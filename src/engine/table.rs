@@ -33,7 +33,7 @@ use crate::types::{
 
 /// All locks, all who hold them and all who wait, and the rules by which they change.
 ///
-/// An image of a table has all fields in their order, without a name: to move one, here or in what
+/// An image of a table has all fields in their order, without a name. To move one, here or in what
 /// they hold, changes the format of the journal's checkpoints (its `rules`).
 ///
 /// # Examples
@@ -310,8 +310,8 @@ impl LockTable {
         }
     }
 
-    /// Lets happen what is due. Dead sessions leave first, all of them, so that none is granted what
-    /// another leaves (rule S6); then the living are granted what became free, and only then do
+    /// Lets happen what is due. Dead sessions leave first, all of them, so that none is granted
+    /// what another leaves (rule S6). Then the living are granted what became free. Only then do
     /// those time out who still wait.
     fn expire_due(&mut self) {
         while let Some(session) = self.deadlines.lease_due(self.heard) {
@@ -400,9 +400,9 @@ impl LockTable {
         self.settle();
     }
 
-    /// Ends a session in one step: it is gone, its waiters leave, its holds become free (rule S6): at
-    /// once if its client said goodbye, else when that is on record (rule G1). Whoever is next is
-    /// found by [`LockTable::settle`], which the caller does not forget.
+    /// Ends a session in one step: it is gone, its waiters leave, its holds become free (rule S6).
+    /// That is at once if its client said goodbye, else when it is on record (rule G1). Whoever is
+    /// next is found by [`LockTable::settle`], which the caller does not forget.
     pub(super) fn end_session(&mut self, key: SessionKey, reason: EndReason) {
         let lost = match reason {
             EndReason::Goodbye => None,

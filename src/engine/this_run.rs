@@ -20,8 +20,9 @@ pub(super) struct ThisRun {
     first_epoch: Epoch,
     /// In the grace period, proofs count of this run and later ones only (rule G4).
     proofs_from: Epoch,
-    /// From which run on proofs count when the grace period has ended: this one, if it began with a
-    /// crash, for then all that is held was sealed in it; after an orderly stop it was not.
+    /// The run from which on proofs count when the grace period has ended. It is this one if it
+    /// began with a crash, because all that is held was then sealed in it. After an orderly stop it
+    /// is none.
     settles: Option<Epoch>,
     /// Who opened a session in this grace period, in the order in which they came: they hold nothing,
     /// and make room for those who were there before. Empty outside the grace period.

@@ -12,8 +12,8 @@ use crate::types::{Epoch, FencingToken, Ttl};
 /// How many numbers are reserved at a time.
 pub const TOKEN_BLOCK: u64 = 1 << 20;
 
-/// How far the counter jumps past a token of another life of this service: what is reserved for a
-/// machine that grants a million times a second, for most of a day.
+/// How far the counter jumps past a token of another life of this service. That is a reserve for
+/// most of a day, for a machine that grants a million times a second.
 const TOKEN_STRIDE: u64 = 1 << 36;
 /// How far the epoch jumps: by default they are a minute apart, so for a day.
 const EPOCH_STRIDE: u64 = 24 * 60;
@@ -51,8 +51,8 @@ impl Tokens {
         }
     }
 
-    /// Another run goes on with the counters: they begin above all that any run before can have granted,
-    /// and what was asked for and perhaps not done is asked for again (rules J4, J8).
+    /// Another run goes on with the counters. They begin above all that any run before can have
+    /// granted, and orders that may not have been carried out are repeated (rules J4, J8).
     pub(super) fn go_on_in(&mut self, run: &Run) {
         let Run { durable, first_token, plausible, .. } = *run;
         self.next = self.next.max(first_token.number());
@@ -123,8 +123,8 @@ impl Tokens {
     }
 
     /// A client has seen `epoch` and `token`: everything from now on is later (rule F3). Each time,
-    /// nothing is granted until that is on disk; so it is done in great strides, of which only a few
-    /// lead to where nobody is believed any more.
+    /// nothing is granted until that is on disk. So it is done in great strides, of which only a
+    /// few lead to where nobody is believed any more.
     pub(super) fn pass(&mut self, epoch: Epoch, token: FencingToken) {
         if token.number() >= self.next {
             self.next = token.number().next_multiple_of(TOKEN_STRIDE) + 1;

@@ -129,7 +129,7 @@ impl LockTable {
         self.locks.places_from(from).map(move |(place, lock)| (place, lock.map(view)))
     }
 
-    /// The same of those that somebody waits for, by places of their own: a look at them costs the more,
+    /// The same of those that somebody waits for, by places of their own. A look at them costs more
     /// the more are waited for, and not the more are held.
     pub fn contended_places(
         &self,
@@ -189,8 +189,8 @@ impl<'a> LockView<'a> {
         }
     }
 
-    /// When it has room at the latest, unless a holder comes back or others wait: holders that have a
-    /// connection renew for ever, and of those that have none the lease ends.
+    /// When it has room at the latest, unless a holder comes back or others wait. Holders that have
+    /// a connection renew for ever, and of those that have none the lease ends.
     fn free_by(&self) -> Option<Timestamp> {
         if self.holder_count() > HOLDERS_FORESEEN_MAX {
             return None;

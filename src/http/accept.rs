@@ -1,7 +1,7 @@
 //! Connections: how many, for how long, how much they may say.
 //!
-//! The loop is our own, for hyper closes a silent peer and axum's server does not: without a timer of
-//! its connection, the time for its headers is none.
+//! The loop is our own, because hyper closes a silent peer and axum's server does not. Without a
+//! timer of its connection, the time for its headers has no bound.
 
 use std::net::TcpListener as StdListener;
 use std::pin::pin;

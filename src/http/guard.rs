@@ -1,8 +1,9 @@
 //! Who may ask what, and what every answer says to browsers.
 //!
-//! A page of a stranger can have its name resolve to 127.0.0.1 (*DNS rebinding*), and then read whatever
-//! is answered here. So what is called by another name than its own is not answered; except for probes
-//! and metrics, which are called by all kinds of names and addresses, and tell nothing of anybody.
+//! A page of a stranger can have its name resolve to 127.0.0.1 (*DNS rebinding*), and then read
+//! whatever is answered here. So a request under another name than its own is not answered. Probes
+//! and metrics are an exception: they are called by all kinds of names and addresses, and tell
+//! nothing of anybody.
 
 use std::fmt;
 use std::net::IpAddr;

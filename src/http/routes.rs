@@ -7,8 +7,8 @@
 //!   GET /                  these lines
 //! ```
 //!
-//! A grace period is ready, and so is a disk that fails while tokens are left: else an orchestrator would
-//! cut off just those who have to come back.
+//! A grace period is ready, and so is a disk that fails while tokens are left. An orchestrator
+//! would otherwise cut off just those who have to come back.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

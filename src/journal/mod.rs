@@ -159,7 +159,7 @@ pub enum Distance {
 
 /// The epoch, as the state beside the journal has it.
 ///
-/// It is what tells an old copy. As an order to the state goes out after its record is written, the
+/// It is what tells an old copy. An order to the state goes out after its record is written. So the
 /// journal may know of an epoch that the state has not got yet, and never the other way round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Epochs {

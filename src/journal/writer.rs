@@ -331,8 +331,8 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// That the file which is written is where it was made, and has no other name: asked for now
-    /// and then, as a file that was removed can be written without an error.
+    /// Checks that the written file is where it was made, and has no other name. That is asked for
+    /// now and then, as a removed file can be written without an error.
     ///
     /// # Errors
     ///

@@ -25,8 +25,8 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const LINES_PER_PLACE_MAX: u32 = 10;
 /// The same for sessions: many short commands on one machine are nothing unusual.
 const SESSION_LINES_PER_PLACE_MAX: u32 = 200;
-/// The same for grants and their ends: many short jobs on one machine, or behind one gateway, are nothing
-/// unusual, and somebody may want to know of each.
+/// The same for grants and their ends. Many short jobs on one machine, or behind one gateway, are
+/// nothing unusual, and somebody may want to know of each.
 const GRANT_LINES_PER_PLACE_MAX: u32 = 1000;
 /// So many times as much is for all those together of whom no address is known, or no place is left.
 const ELSEWHERE: u32 = 5;

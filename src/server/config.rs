@@ -14,8 +14,8 @@ use crate::types::Limits;
 /// The port of the locks: L-O-C-K on a keypad.
 pub const LOCK_PORT: u16 = 5625;
 
-/// Lowest limit on messages a second that makes sense: one read brings up to some 1,600 messages, and a client
-/// that has to wait longer than its lease for its next turn has lost its locks.
+/// Lowest limit on messages a second that makes sense. One read brings up to some 1,600 messages,
+/// and a client that waits longer than its lease for its next turn has lost its locks.
 pub const MESSAGES_PER_SECOND_MIN: NonZeroU32 = NonZeroU32::new(1_000).expect("not zero");
 /// How many looks observers may take in a second, all together, unless told otherwise: so many are one
 /// percent of a core.
@@ -46,16 +46,18 @@ pub struct Config {
     /// Most bytes that lie here for clients which have not read them, all connections together. Past
     /// it, those who have most unread are closed.
     pub unread_bytes_max: usize,
-    /// How many threads of their own the sessions live on, in turn. 0: on the Coordinator's, which costs
-    /// less for each pair; docs/performance.md says when others are worth it.
+    /// How many threads of their own the sessions live on, in turn. With 0 they live on the
+    /// Coordinator's, which costs less for each pair; docs/performance.md says when others are
+    /// worth it.
     pub io_threads: usize,
     /// How long a connection may take to say Hello.
     pub handshake_timeout: Duration,
     /// How long an observer may say nothing, also one that watches or listens. Sessions have their lease
     /// instead.
     pub idle_timeout: Duration,
-    /// How long an orderly stop may take: with [`Data::Ephemeral`] so long holders may finish; else so
-    /// long the disk may take to save everything, which it usually does at once.
+    /// How long an orderly stop may take. With [`Data::Ephemeral`], holders may finish for this
+    /// long. Otherwise the disk may take this long to save everything, which it usually does at
+    /// once.
     pub drain_timeout: Duration,
     /// Whether and how far each event is written down before anything that follows from it is said, so
     /// that a crash costs nothing. Needs a [`Data::Directory`].
@@ -127,7 +129,7 @@ pub enum StaleState {
 pub enum LostState {
     /// Do not start: perhaps there is a backup, and who held what is in it.
     Refuse,
-    /// Set it aside, and go on without it. If all of it is lost, nobody is granted anything for as long
-    /// as the longest lease that there can have been; if only the snapshot is, as after a crash.
+    /// Set it aside, and go on without it. If all of it is lost, nobody is granted anything for as
+    /// long as the longest possible lease. The loss of the snapshot alone is handled as a crash.
     Accept,
 }

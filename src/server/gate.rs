@@ -140,8 +140,8 @@ impl Gate {
         self.saved = Some(saved);
     }
 
-    /// Lets all out that a turn came to; or has it wait for [`Gate::flush`], if it is to be written down
-    /// first, and all that comes behind it.
+    /// Lets all out that a turn came to. If it is to be written down first, it waits for
+    /// [`Gate::flush`], with all that comes behind it.
     pub(super) fn pass(&mut self, turn: &mut Turn) {
         turn.spare.append(&mut self.spare);
         let Some(chronicle) = self.chronicle.as_mut().filter(|it| it.holds_the_door()) else {

@@ -24,9 +24,9 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// So many, and so many for one address; if that is not said, three quarters of all: many honest
-    /// clients may come from one address, behind a gateway or on one machine, but it is not to take
-    /// all.
+    /// This many, and this many for one address. The default for an address is three quarters of
+    /// all. Many honest clients may come from one address, behind a gateway or on one machine, but
+    /// it is not to take all.
     pub(crate) fn new(max: usize, per_address_max: Option<usize>) -> Self {
         Self { max, per_address_max: per_address_max.unwrap_or(max - max / 4) }
     }

@@ -1,7 +1,7 @@
 //! How often something took how long: counts by bounds that never change.
 //!
-//! Noting a length costs a look into a table by its highest bit, and one comparison: bounds are at least
-//! twice as far apart, so that no two of them have the same highest bit.
+//! Noting a length costs a look into a table by its highest bit, and one comparison. Bounds are at
+//! least twice as far apart, so no two of them have the same highest bit.
 
 use std::fmt;
 use std::time::Duration;

@@ -113,8 +113,8 @@ mod tests {
         for ttl in ttls() {
             let asked = belief(ttl).checked_sub(farewell_max(ttl)).unwrap();
             assert!(asked > Duration::ZERO && asked < belief(ttl));
-            // Of one machine, so of one clock: the keep-alive goes out, its answer is overdue, an attempt
-            // hangs, and another one begins and has time to be answered.
+            // Of one machine, and so of one clock. The keep-alive goes out, its answer is overdue,
+            // an attempt hangs, and another one begins and has time to be answered.
             let second = keep_alive_every(ttl) + answer_max(ttl);
             let another = second + attempt_max(ttl) + PAUSE_MIN;
             assert!(another + ttl / 9 <= asked, "{ttl:?}: {another:?}, {asked:?}");

@@ -29,8 +29,8 @@ pub enum FormatError {
     },
 }
 
-/// Without a limit of bincode's, which would be counted down with every field: what is read ends
-/// with the bytes that there are, and no length in them is believed (see `message/lists.rs`).
+/// Without a limit of bincode's, which would be counted down with every field. Reading ends with
+/// the bytes that there are, and no length in them is believed (see `message/lists.rs`).
 fn options() -> impl Options {
     bincode::DefaultOptions::new()
         .with_fixint_encoding()

@@ -209,8 +209,8 @@ fn tell_to_end(kept: &Kept) -> Result<(), Failure> {
     })
 }
 
-/// Signals the process, if it is the keeper: its number cannot be another's while the keeper lives, and
-/// a handle that was got before it was seen alive is the keeper's.
+/// Signals the process, if it is the keeper. Its number cannot be another's while the keeper lives.
+/// A handle that was got before it was seen alive is the keeper's.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn signal(kept: &Kept, pid: Pid) -> io::Result<()> {
     use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};

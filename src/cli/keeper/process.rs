@@ -197,8 +197,8 @@ pub(crate) fn pid_namespace() -> String {
     namespace.map_or_else(|_| String::new(), |it| it.to_string_lossy().into_owned())
 }
 
-/// Leaves the terminal, the pipes and the directory of whoever started us: nobody is to wait for their
-/// end, and nothing that is said is for there any more.
+/// Leaves the terminal, the pipes and the directory of whoever started us. Nobody is to wait for
+/// their end, and nothing that is said is for there any more.
 fn detach() {
     use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 

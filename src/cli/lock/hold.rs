@@ -203,8 +203,8 @@ pub(crate) fn has_no_input() -> bool {
 
 /// Resolves when standard input ends.
 ///
-/// A background job that reads its terminal is stopped by the kernel, and one that is stopped loses
-/// its lock; it holds until it is told to end.
+/// A background job that reads its terminal is stopped by the kernel, and a stopped one loses its
+/// lock. It holds until it is told to end.
 async fn end_of_input() {
     let is_ours = || Terminal::controlling().is_none_or(|terminal| terminal.is_ours());
     if terminal::is_input() && !is_ours() {

@@ -58,10 +58,10 @@ impl Plan {
         self.stop_at(valid_until).min(now + self.ttl.length() / 8)
     }
 
-    /// Whether to wait a little longer although it is time. Who stood still, and so was to look at
-    /// `look_at` and does it only now, has asked for nothing meanwhile: the keep-alive that would renew
-    /// the lease goes out only now, and if that is not answered, a second connection is tried. Half of
-    /// what is left is risked for it.
+    /// Whether to wait a little longer although it is time. A watchdog that stood still looks only
+    /// now at what was due at `look_at`, and has asked for nothing meanwhile. The keep-alive that
+    /// would renew the lease goes out only now. If it is not answered, a second connection is
+    /// tried. Half of what is left is risked for it.
     pub(crate) fn reprieve(
         look_at: Instant,
         now: Instant,

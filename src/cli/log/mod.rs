@@ -1,8 +1,8 @@
 //! The log of `coordinator serve`: on standard error, a line an event.
 //!
 //! A logging thread makes a line, no longer than [`LINE_LEN_MAX`], and leaves the writing to the
-//! thread of the [queue](self::queue): a standard error that nobody reads stops nothing. The
-//! filter can be another one from any moment on.
+//! thread of the [queue](self::queue). A standard error that nobody reads stops nothing. The filter
+//! can be another one from any moment on.
 //!
 //! A line is text, or an object of JSON with the keys `ts`, `level`, `target` and `msg`, and a key for
 //! each field. Where standard error is the journal of systemd, which knows the time, text carries none.
@@ -69,8 +69,8 @@ impl Value for Filter {
 }
 
 impl Filter {
-    /// Whether a filter in `RUST_LOG`, which everything written in Rust listens to, says anything
-    /// about us: one that only names the parts of others would silence our log.
+    /// Whether a filter in `RUST_LOG` says anything about us, because everything written in Rust
+    /// listens to it. One that only names the parts of others would silence our log.
     pub(crate) fn concerns_us(text: &str) -> bool {
         let directives = text.split('/').next().unwrap_or_default();
         let is_ours = |directive: &str| {

@@ -54,9 +54,9 @@ pub(crate) fn with_environment_of(command: &mut Command, other: &Command) {
     }
 }
 
-/// The way to run `command` after `error`: a file that can be executed but says no interpreter is a
-/// script for the shell, as execvp(3), shells and so cron have it. None if that is not why, or if
-/// the file is a program for another machine.
+/// The way to run `command` after `error`. An executable file without an interpreter is a script
+/// for the shell, as execvp(3), shells and so cron have it. None if that is not why, or if the file
+/// is a program for another machine.
 pub(crate) fn by_the_shell(command: &Command, error: &io::Error) -> Option<Command> {
     if error.raw_os_error() != Some(Errno::NOEXEC.raw_os_error()) {
         return None;

@@ -176,8 +176,8 @@ impl Job {
         }
     }
 
-    /// We are a background job, and the command asks for the terminal: we stop as it did, which a
-    /// shell shows, and whose `fg` then gives us the terminal.
+    /// We are a background job, and the command asks for the terminal. We stop as it did, which a
+    /// shell shows, and its `fg` then gives us the terminal.
     async fn stop_in_background(&self, asks: Signal, continued: &mut Signals) -> bool {
         if stop_ourselves(asks, continued).await {
             return true;

@@ -1,11 +1,11 @@
 //! Signals as a stream, and which of them are not for us.
 //!
-//! A signal that was ignored at our start stays ignored, by us and by our children. nohup(1) lets a
-//! job outlive its terminal in this way, and a shell keeps Ctrl-C from a background job of a
-//! script. To listen would end that, and a command started later would not inherit it. So whoever
-//! starts us is asked first, once: `/proc` knows what is ignored, until somebody listens.
-//! (Elsewhere, and for SIGPIPE, which Rust ignores before we begin, nobody can be asked without
-//! unsafe code; there nothing counts as ignored.)
+//! A signal that was ignored at our start stays ignored, by us and by our children. In this way
+//! nohup(1) lets a job outlive its terminal, and a shell keeps Ctrl-C from a background job. To
+//! listen would end that, and a command started later would not inherit it. So whoever starts us is
+//! asked first, once: `/proc` knows what is ignored, until somebody listens. (Elsewhere, and for
+//! SIGPIPE, which Rust ignores before we begin, nobody can be asked without unsafe code; there
+//! nothing counts as ignored.)
 
 use std::fs;
 use std::future::poll_fn;

@@ -2,9 +2,9 @@
 //!
 //! A command in a process group of its own can read the terminal, and get Ctrl-C from it, only
 //! while its group is the *foreground group*. So we hand it over as a shell does, and take it back
-//! when the command ends or stops. Taking it back happens from the background, for which the kernel
-//! would stop us with SIGTTOU; it does not where that signal is blocked. (Catching it instead would
-//! hang: the system call would be restarted, and refused, for ever.)
+//! when the command ends or stops. Taking it back happens from the background, where the kernel
+//! would stop us with SIGTTOU, unless that signal is blocked. (Catching it instead would hang: the
+//! system call would be restarted, and refused, for ever.)
 //!
 //! The terminal is the one that controls our session, not standard input. With its input from a
 //! file or a pipe a command may still ask for a password, on `/dev/tty`. It is handed over at once

@@ -136,7 +136,7 @@ pub(crate) fn as_seen(c: char) -> Option<char> {
     }
 }
 
-/// `text` as a cell of a table: as it is, or quoted if its reader could be wrong about what it is, where
+/// `text` as a cell of a table. It is quoted if its reader could be wrong about what it is, where
 /// it ends, or who wrote what stands in brackets.
 pub(crate) fn cell(text: &str) -> String {
     if is_tame(text) && !text.contains(" (") && !text.contains(" [") {

@@ -32,13 +32,13 @@
 //!   work.
 //! - It uses no output, so nobody waits for it to close one.
 //!
-//! **Whom it kills.** The id of a group cannot be given to others while the group has a member, and
-//! the leader is one until somebody reaps it. While the supervisor lives only it can reap, and it
-//! ends the watchdog before it does: `Watchdog::dismiss` returns when the process has gone. That is
-//! why it is killed rather than asked: SIGKILL needs no cooperation, also of one that was stopped.
-//! When the supervisor is dead, the watchdog acts at once. It looks every few milliseconds whether
-//! the group has a member left, and never acts again once it had none. Ids are given out in turn,
-//! so for an error all of them would have to be used up between two looks.
+//! **Whom it kills.** The id of a group cannot be given to others while the group has a member. The
+//! leader is one until somebody reaps it. While the supervisor lives only it can reap, and it ends
+//! the watchdog before it does: `Watchdog::dismiss` returns when the process has gone. That is why
+//! it is killed rather than asked: SIGKILL needs no cooperation, also of one that was stopped. When
+//! the supervisor is dead, the watchdog acts at once. It looks every few milliseconds whether the
+//! group has a member left, and never acts again once it had none. Ids are given out in turn, so
+//! for an error all of them would have to be used up between two looks.
 //!
 //! **Whom it speaks for.** An order also has the key to the supervisor's session. With that a dead
 //! supervisor's session is ended, which releases its lock, but never before all of the group is dead

@@ -11,13 +11,14 @@ use crate::client::lease::Patience;
 
 /// Keep-alives whose answers are waited for; of more, the oldest is forgotten.
 pub(super) const KEEP_ALIVES_UNANSWERED_MAX: usize = 16;
-/// After so many ttls without a word from the server its connection is given up, if there cannot be
-/// another that keeps the session: more than one, for the server may only have stalled (rule T3).
+/// After this many ttls without a word from the server, its connection is given up, if there cannot
+/// be another that keeps the session. It is more than one, because the server may only have stalled
+/// (rule T3).
 const SILENCE_TTLS_MAX: u32 = 2;
 /// No attempt takes longer than this many of the first ones, which leave time for another while the
-/// lease lasts. Later ones take longer, for the network may be slow. The worst is one that began just before the
-/// coordinator was back after a crash, and hangs: it, the pause after it and another fit into a grace
-/// period, which is no shorter than a ttl.
+/// lease lasts. Later ones take longer, for the network may be slow. The worst is one that hangs
+/// and began just before the coordinator was back after a crash. That one, the pause after it and
+/// another fit into a grace period, which is no shorter than a ttl.
 const PARTS_PER_ATTEMPT_MAX: u32 = 4;
 
 /// Where the connection stands.

@@ -6,7 +6,7 @@
 //! act as if it were known. It never gives up the second alone while there is no connection. The
 //! second may have been granted. Then the server would free the locks as soon as it heard of that,
 //! while the first were still believed in here. A caller that waits for such an answer waits for
-//! the next connection, or until the first is lost, at the end of the lease at the latest.
+//! the next connection, or until the first is lost. That is at the end of the lease at the latest.
 //!
 //! The fate of the first while the second waits:
 //!

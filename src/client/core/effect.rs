@@ -157,8 +157,8 @@ pub(crate) enum Effect {
         /// How it went.
         outcome: Result<(), Refusal>,
     },
-    /// The server has not yet confirmed, after a restart, that the request's locks are held: however
-    /// long the lease becomes, they are believed in no longer than this.
+    /// The server has not yet confirmed, after a restart, that the request's locks are held.
+    /// However long the lease becomes, they are believed in no longer than this.
     Doubted {
         /// The request.
         request: RequestId,

@@ -1,10 +1,10 @@
 //! What is asked besides locks: questions, watches, a subscription; of a session or without one.
 //!
-//! A look changes nothing, so it is idempotent: one whose answer was lost with a connection is asked
-//! again over the next, and what lasts (watches, a subscription) is asked for anew as long as somebody
-//! looks. Taking a lock away is the exception: whether a lost answer was a yes is not known, and that is
-//! said. A question waits for a server like a request that would not wait for a lock: until an attempt to
-//! connect has failed.
+//! A look changes nothing, so it is idempotent. One whose answer was lost with a connection is
+//! asked again over the next. What lasts (watches, a subscription) is asked for anew as long as
+//! somebody looks. Taking a lock away is the exception: whether a lost answer was a yes is not
+//! known, and that is said. A question waits for a server like a request that would not wait for a
+//! lock: until an attempt to connect has failed.
 //!
 //! Looks and requests are answered by their ids in the same messages, so a look has an id that no request
 //! ever gets.

@@ -261,8 +261,8 @@ impl Core {
         self.stop_waiting_if_due(now);
     }
 
-    /// Lets time pass on a connection: asks again for the lease, and for a second connection if that is
-    /// not answered, and at last gives this one up.
+    /// Lets time pass on a connection. It asks again for the lease, and for a second connection if
+    /// that is not answered, and at last gives this one up.
     fn tick_open(&mut self, now: Timestamp) {
         self.keep_alive_if_due(now);
         self.try_second_if_due(now);

@@ -28,8 +28,8 @@ use super::{Core, Effect, End, Lease, Purpose, Refusal, Rejection, Request, Stat
 
 /// Ids listed in one part of an account: half of what a frame has room for.
 const ACCOUNT_IDS_MAX: usize = 2_000;
-/// Without a session there is no lease; the connection is looked after as if there were one of this length,
-/// so a keep-alive goes out every 10 s.
+/// Without a session there is no lease. The connection is looked after as if there were one of this
+/// length, so a keep-alive goes out every 10 s.
 const LOOK_TTL: Duration = Duration::from_secs(40);
 /// So much higher is the generation after one that was called stale. That it was cannot be, but if
 /// it is, a few attempts end it.
@@ -141,8 +141,8 @@ impl Core {
         })
     }
 
-    /// There is no connection, because of `trouble`: if a second one is being made already, that is
-    /// waited for, else the next attempt is made after a pause.
+    /// There is no connection, because of `trouble`. A second one that is being made already is
+    /// waited for. Otherwise the next attempt is made after a pause.
     pub(super) fn go_away(&mut self, trouble: End, now: Timestamp) {
         let has_failed = !self.is_open();
         let second = self.take_second();

@@ -54,9 +54,9 @@ pub struct Happened {
 
 /// Everything that happens to requests, made by [`Observer::events`](crate::Observer::events).
 ///
-/// Nothing is told twice, and what is not told is counted: who reads too slowly hears of
-/// [`Event::Missed`]; 1,024 events are kept for it, and of more the oldest are left out. The coordinator
-/// does not wait for anybody.
+/// Nothing is told twice, and what is not told is counted. A reader that is too slow hears of
+/// [`Event::Missed`]: 1,024 events are kept for it, and of more the oldest are left out. The
+/// coordinator does not wait for anybody.
 ///
 /// If the connection is lost, another is made, after pauses that grow to a few seconds, for as long as it
 /// takes. What happens meanwhile is not told: [`Event::Gap`] is.

@@ -22,10 +22,10 @@ const PAGES_MAX: usize = 1_000_000;
 
 /// A connection without a session: for looking at a coordinator, and for revoking grants.
 ///
-/// Holds nothing and keeps nothing alive. It carries any number of questions and watches at once. Each call
-/// waits for its answer, for as long as connecting might have taken. If the connection is lost, another is
-/// made, after pauses that grow to a few seconds: what is asked meanwhile is asked over that one, or
-/// fails as soon as an attempt to connect has failed.
+/// Holds nothing and keeps nothing alive. It carries any number of questions and watches at once.
+/// Each call waits for its answer, for as long as connecting might have taken. A lost connection is
+/// replaced by another, after pauses that grow to a few seconds. A question that is asked meanwhile
+/// goes over that one, or fails as soon as an attempt to connect has failed.
 ///
 /// # Examples
 ///

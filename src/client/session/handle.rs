@@ -24,13 +24,14 @@ use crate::client::shared::{Command, Shared};
 /// Clones are cheap and share the session. A background task keeps the lease alive, as long as its
 /// runtime runs. If async code computes or blocks for seconds, the runtime needs more than one
 /// thread. The session ends, and its locks are free, when the last clone and the last guard are
-/// gone, or with [`close`](Self::close); if there is no connection just then, when its lease ends.
+/// gone, or with [`close`](Self::close). Without a connection at that moment, it ends with its
+/// lease.
 ///
 /// # When the connection is lost
 ///
-/// The client reconnects by itself, for as long as the client or a guard lives: at once, then after
-/// pauses that grow to a sixth of the ttl (backoff with jitter). It resumes its session: locks stay
-/// held and waiters keep their places. That also works after a restart or a crash of the
+/// The client reconnects by itself, for as long as the client or a guard lives. It does so at once,
+/// then after pauses that grow to a sixth of the ttl (backoff with jitter). It resumes its session:
+/// locks stay held and waiters keep their places. That also works after a restart or a crash of the
 /// coordinator. Meanwhile
 ///
 /// - guards are in [jeopardy](crate::HoldState::Jeopardy), and lost if there is no connection when
@@ -280,8 +281,8 @@ impl Client {
     ///
     /// # Cancel safety
     ///
-    /// Once this was polled, the session ends also if it is dropped before it is done, unless hundreds of
-    /// requests wait to be sent; only that nobody learns when.
+    /// Once this was polled, the session ends also if it is dropped before it is done, unless
+    /// hundreds of requests wait to be sent. Only the moment is then unknown.
     pub async fn close(self) -> Result<(), Error> {
         self.shared.check_process()?;
         let (done, is_done) = oneshot::channel();

@@ -157,10 +157,10 @@ impl LockTable {
         answer
     }
 
-    /// Whether it can be told without a question that a conversion goes on: everybody before it converts
-    /// for an owner that has nothing else, and there is room for any of them beside all who might keep
-    /// what they have. Then each is granted in its turn, and gives back. So thousands may convert permits of
-    /// one semaphore, and none of them costs more than the first.
+    /// Whether it can be told without a question that a conversion goes on. Everybody before it
+    /// converts for an owner that has nothing else, and there is room for any of them beside all
+    /// who might keep what they have. Then each is granted in its turn, and gives back. So
+    /// thousands may convert permits of one semaphore, and none of them costs more than the first.
     fn goes_on_anyway(&self, request: RequestKey) -> bool {
         if !self.is_pair(request) {
             return false;
@@ -195,8 +195,8 @@ impl LockTable {
         self.is_alone(request) && first.is_some_and(|first| self.claims[first].sibling.is_none())
     }
 
-    /// Whether those in a lock's queue who are not entangled matter: one of them might not fit beside
-    /// those who have so much of it and use it as `shape`.
+    /// Whether those in a lock's queue who are not entangled matter. One of them might not fit
+    /// beside those who have this much of it and use it as `shape`.
     fn all_matter(&self, lock: LockKey, shape: Shape, taken: u64) -> bool {
         !self.locks.queue(lock).all_fit(shape, taken)
     }

@@ -5,8 +5,8 @@
 //! [`Snapshot`](super::Snapshot) holds less: the next run takes it in as if its clients had just
 //! said it. Events of the journal can follow an image only.
 //!
-//! Three things are not in it: maps of names and numbers, which follow from the rest; watchers and
-//! listeners, who are gone with their process; and the seed of the hashers.
+//! Three things are not in it. Maps of names and numbers follow from the rest. Watchers and
+//! listeners are gone with their process. The seed of the hashers is drawn anew.
 
 use serde::Serialize;
 

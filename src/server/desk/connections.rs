@@ -61,7 +61,7 @@ pub(in crate::server) struct Connection {
     role: Role,
     /// What an observer calls itself, for the log.
     observer_identity: Option<Identity>,
-    /// Whether its Hello was answered. Until then it is not read on, so it cannot say more than the
+    /// Whether its Hello was answered. Until then it is not read on. It cannot say more than the
     /// one read that brought the Hello, however long the answer has to wait for the disk.
     is_greeted: bool,
     /// What this turn has for it. What goes past [`BATCH_BYTES_MAX`] is not kept.
@@ -243,12 +243,12 @@ impl Connections {
         known.batch.handled = Handled::All;
     }
 
-    /// Delivers the batches of a turn: first to those who did not speak, for they have waited for what
-    /// they hear; then the answers, in the order of the questions. So the next holder is written to
-    /// before who released.
+    /// Delivers the batches of a turn. First come those who did not speak, because they have waited
+    /// for what they hear. Then come the answers, in the order of the questions. So the next holder
+    /// is written to before who released.
     ///
-    /// Of pages it may have more once nothing that it said is left to do (`has_more_to_do`): however
-    /// many turns its questions take, they are answered with as much as one.
+    /// Of pages it may have more once nothing that it said is left to do (`has_more_to_do`).
+    /// However many turns its questions take, they are answered with as much as one.
     pub(super) fn deliver(
         &mut self,
         has_more_to_do: impl Fn(ConnectionId) -> bool,

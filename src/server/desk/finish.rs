@@ -68,8 +68,8 @@ impl Desk {
         }
     }
 
-    /// Lets what is due by `now` happen as soon as everything is heard that could be read by then: a
-    /// lease never ends while the message that would have renewed it lies unread (rule T4).
+    /// Lets what is due by `now` happen as soon as everything is heard that could be read by then.
+    /// A lease never ends while the message that would have renewed it lies unread (rule T4).
     pub(super) fn listen(&mut self, now: Timestamp) {
         if !mem::replace(&mut self.is_listening, true) {
             self.turn.listens = Some(now);

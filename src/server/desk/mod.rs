@@ -375,8 +375,8 @@ impl Desk {
         self.finish_turn(now)
     }
 
-    /// This run is over, and the next is to go on from here: every connection is said Goodbye to,
-    /// everything is put on order to be saved, and nothing is decided any more.
+    /// This run is over, and the next is to go on from here. Every connection is said Goodbye to,
+    /// and everything is put on order to be saved. Nothing is decided any more.
     #[must_use]
     pub(crate) fn save(&mut self, now: Timestamp) -> &mut Turn {
         if self.over.is_some() {

@@ -88,8 +88,8 @@ pub(in crate::server) fn cancel(request: RequestId) -> Command {
     Command::Cancel { request }
 }
 
-/// The command that asks for what was held before a crash, if its seal is that of such a grant of
-/// `session`, or of none if that is none; else the one that has it answered *no*.
+/// The command that asks for what was held before a crash. Its seal must be that of such a grant of
+/// `session`, or of none if that is none. Otherwise the command is one that is answered *no*.
 pub(in crate::server) fn reclaim(
     asked: &wire::Reclaim,
     extras: &[Extra],

@@ -37,8 +37,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(5);
 /// So many looks at it: 3 s, more than a process needs to be gone that was killed.
 const LOOKS_MAX: u32 = 600;
 
-/// Whether a start waits for the end of the run before: the system may still be busy with a process that
-/// was killed when the next one is there already.
+/// Whether a start waits for the end of the run before. The system may still be busy with a killed
+/// process when the next one is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
     /// It does, for as long as a killed process needs to be gone.

@@ -64,9 +64,9 @@ impl DirectoryStore {
     ///
     /// # Errors
     ///
-    /// [`ServerError::DataInUse`] if another process has it, [`ServerError::DataUnusable`] if the
-    /// directory cannot be made or written, [`ServerError::DataExposed`] if others can read or write
-    /// it, [`ServerError::Store`] if what is there is damaged.
+    /// [`ServerError::DataInUse`] if another process has it; [`ServerError::DataUnusable`] if the
+    /// directory cannot be made or written. [`ServerError::DataExposed`] if others can read or
+    /// write it; [`ServerError::Store`] if what is there is damaged.
     pub(crate) fn open(
         directory: &Path,
         lost_state: LostState,

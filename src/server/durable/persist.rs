@@ -76,8 +76,8 @@ impl<S: StateStore + ?Sized + 'static> Disk for Arc<S> {
     }
 }
 
-/// Commits what comes from `orders`, in that order, and tells the Coordinator. Ends when there is none
-/// any more. The channel has no bound: numbers are ordered anew only when what was ordered is on
+/// Commits what comes from `orders`, in that order, and tells the Coordinator. Ends when there is
+/// none any more. The channel has no bound. Numbers are ordered anew only when the last order is on
 /// disk, and forfeits are as many as there are sessions and revocations.
 pub(in crate::server) async fn commit_all<D: Disk>(
     disk: D,

@@ -13,9 +13,9 @@ use crate::engine::{Effect, Event, LockTable, Seed};
 use crate::journal::{Machine, RECORD_BYTES_MAX};
 use crate::types::Timestamp;
 
-/// The version of what the engine makes of events. It changes whenever the same events could lead to
-/// another table, or are written otherwise: then a journal of before is void, and one upgrades by an
-/// orderly restart, which has its snapshot.
+/// The version of what the engine makes of events. It changes whenever the same events could lead
+/// to another table, or are written otherwise. A journal of before is then void, and one upgrades
+/// by an orderly restart, which has its snapshot.
 pub(in crate::server) const RULES: u32 = 2;
 
 fn encoding() -> impl Options {

@@ -86,8 +86,8 @@ pub(super) fn write(directory: &Directory, everything: &Everything) -> Result<Ma
 
 /// Reads the snapshot that has this mark.
 ///
-/// None if another version wrote it, as after an upgrade that changed what it is made of: then the
-/// stop counts as a crash, which costs a grace period, and no lock.
+/// None if another version wrote it, as after an upgrade that changed its parts. The stop then
+/// counts as a crash, which costs a grace period, and no lock.
 pub(super) fn read(directory: &Directory, mark: Mark) -> Result<Option<Snapshot>, StoreError> {
     let failed = |source| directory.failed(SNAPSHOT_NAME, source);
     let damaged = |why: String| directory.damaged(SNAPSHOT_NAME, why);

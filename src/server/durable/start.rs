@@ -65,9 +65,9 @@ fn floor_token(since: Duration) -> u64 {
     since.as_secs().saturating_mul(TOKENS_PER_SEC).saturating_add(of_this_second)
 }
 
-/// Lets the wall clock move on from what it showed when the tokens of this run were reserved, by at
-/// least one token: so that the next start reads more, and so much more that it begins after whatever
-/// this run gives. `pause` is done between two looks at the clock.
+/// Lets the wall clock move on from its value at the reservation of this run's tokens, by one token
+/// at least. The next start then reads more, and begins after all that this run gives. `pause` is
+/// done between two looks at the clock.
 pub(in crate::server) fn await_next_tick(
     shown: SystemTime,
     mut now: impl FnMut() -> SystemTime,
@@ -171,8 +171,8 @@ fn start_from(stored: Stored, since: Duration, stale: StaleState) -> Result<Star
     if tokens_below > FENCING_TOKEN_MAX {
         return Err(ServerError::ClockUnusable);
     }
-    // Ahead of the clock, and not of what is stored: what clients have made of the counters in one run
-    // must not be what they start from in the next.
+    // It is ahead of the clock, and not of what is stored. Clients may have moved the counters in
+    // one run, and the next must not start from that.
     let ahead_tokens = AHEAD_SECS_MAX * TOKENS_PER_SEC;
     let plausible = Durable {
         epoch: Epoch::new(floor_epoch.saturating_add(AHEAD_SECS_MAX / SECS_PER_MIN)),

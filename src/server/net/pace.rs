@@ -1,9 +1,9 @@
 //! The rate at which one address may send messages: a limit by backpressure.
 //!
-//! The algorithm is the generic cell rate algorithm (GCRA), a token bucket that needs one number: the
-//! moment at which everything heard so far would be due if messages came evenly. An address may be
-//! [`BURST`] ahead of it; then its connections are not read until it has caught up. Nothing is refused
-//! and nothing is lost: TCP makes the sender wait.
+//! The algorithm is the generic cell rate algorithm (GCRA), a token bucket that needs one number.
+//! That is the moment at which everything heard so far would be due if messages came evenly. An
+//! address may be [`BURST`] ahead of it; then its connections are not read until it has caught up.
+//! Nothing is refused and nothing is lost: TCP makes the sender wait.
 //!
 //! All connections of an address share one [`Pace`], and a connection itself counts as a message. So
 //! neither many connections nor many short ones are a way round the limit.

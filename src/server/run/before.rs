@@ -31,8 +31,9 @@ pub(super) fn chronicle_of(config: &Config, last: Option<Epoch>, next: Epoch) ->
     }
 }
 
-/// The table that the run before has left. What an orderly stop has left is all that there is: it is
-/// written into the journal before the state forgets it, so a crash at any step finds one of the two.
+/// The table that the run before has left. What an orderly stop has left is all that there is. It
+/// is written into the journal before the state forgets it, so a crash at any step finds one of the
+/// two.
 pub(super) fn table_before(
     chronicle: &mut Chronicle,
     start: &mut Start,

@@ -168,8 +168,8 @@ impl Server {
     }
 
     /// Serves until a handle says otherwise. Then no more connections are accepted, every client is
-    /// told, and it returns: with a data directory as soon as everything is saved for the next start,
-    /// without one when holders have finished or the drain timeout is over.
+    /// told, and it returns. With a data directory, that is as soon as everything is saved for the
+    /// next start. Without one, it is when holders have finished or the drain timeout is over.
     ///
     /// # Errors
     ///
@@ -378,7 +378,7 @@ async fn save(
     Err(failure)
 }
 
-/// Looks now and then whether the data directory is still there: nothing may have to be saved for
+/// Looks now and then whether the data directory is still there. Nothing may have to be saved for
 /// hours, and meanwhile another coordinator could begin in its place.
 async fn watch_directory(store: Weak<DirectoryStore>, counters: Arc<Counters>) {
     loop {

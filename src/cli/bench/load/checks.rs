@@ -84,8 +84,8 @@ impl Checks {
 
     /// Somebody has read a grant. `name` is called if something is wrong with it.
     ///
-    /// Whoever holds alone also reads its grant after everybody before has read theirs; others may
-    /// read theirs out of turn, so that their tokens are compared by each connection only.
+    /// An exclusive holder also reads its grant after everybody before has read theirs. Others may
+    /// read theirs out of turn, so their tokens are compared by each connection only.
     pub(crate) fn enter(
         &self,
         lock: usize,

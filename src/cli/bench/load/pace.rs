@@ -33,9 +33,8 @@ impl Pace {
     }
 }
 
-/// Waits until `moment`, to within microseconds. tokio's timers go off at whole milliseconds, so
-/// what is left after the last whole one is spent in turns of the loop, which serve the sockets
-/// too.
+/// Waits until `moment`, to within microseconds. tokio's timers go off at whole milliseconds. The
+/// rest after the last whole one is spent in turns of the loop, which serve the sockets too.
 pub(crate) async fn wait_until(moment: Instant) {
     let left = moment.saturating_duration_since(Instant::now());
     if left > TIMER_ERROR_MAX {

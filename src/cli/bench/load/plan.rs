@@ -45,7 +45,7 @@ pub(crate) enum Rhythm {
     /// The same, but so many pairs per write: the release of what was granted last, and the
     /// next request.
     Batches(NonZeroU32),
-    /// Whether the answer before has come or not: so many pairs begin in each second, over all
+    /// Whether the answer before has come or not. This many pairs begin in each second, over all
     /// connections, and latency counts from when a pair was to begin.
     Rate(f64),
 }

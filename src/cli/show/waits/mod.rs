@@ -14,8 +14,8 @@
 //! session with the same owner number. Without one, each request is an owner of its own, and holds
 //! nothing while it waits.
 //!
-//! Each lock is drawn once; where it would come again, a remark says so, and that is how a circle
-//! ends, too. (There is none for ever, but the pages of a long list are not of one moment.) The
+//! Each lock is drawn once. A remark says where it would come again, which is also how a circle
+//! ends. (No circle lasts for ever, but the pages of a long list are not of one moment.) The
 //! drawing is bounded, and omitted lines are counted.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -173,8 +173,8 @@ struct Drawing<'a> {
 impl<'a> Drawing<'a> {
     fn roots(&mut self) {
         let graph = self.graph;
-        // First those who hold and do not wait; then locks that nobody holds (yet, or not before a
-        // delay is over); then what is left of circles and of lists that were cut short.
+        // First come those who hold and do not wait. Then come locks that nobody holds (yet, or not
+        // before a delay is over), and the rest of circles and of lists that were cut short.
         for (name, lock) in &graph.locks {
             let is_free = |holder: &&Holder| !graph.awaited.contains_key(&Who::holds(holder));
             if !self.drawn.contains(name)

@@ -117,8 +117,9 @@ impl Desk {
         }
     }
 
-    /// Shows the locks that have other holders since the turn began to those who watch them; as far as
-    /// this turn may, and the rest in the next ones. Who is shown a lock later sees it as it is then.
+    /// Shows the locks that have other holders since the turn began to those who watch them. This
+    /// turn shows as many as it may, and the next ones the rest. Who is shown a lock later sees it
+    /// as it is then.
     pub(super) fn show_changed(&mut self, now: Timestamp) {
         if self.changed.is_empty() && self.showing.is_empty() {
             return;
@@ -146,9 +147,9 @@ impl Desk {
         }
     }
 
-    /// Shows a lock to those who watch it, and takes them out, until so many steps are taken: rendered
-    /// once for those who have room for the whole in this turn, and once for those who have not, and
-    /// hear of one holder.
+    /// Shows a lock to those who watch it, and takes them out, until this many steps are taken. It
+    /// is rendered once for those who have room for the whole in this turn. The others hear of one
+    /// holder, which is rendered once, too.
     fn show_some(
         &mut self,
         lock: &LockName,

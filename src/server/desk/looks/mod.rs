@@ -1,13 +1,13 @@
 //! Looks, paced: whoever looks slows nobody who locks.
 //!
-//! A page of a look takes the Coordinator some fifty microseconds, as much as a few pairs, and one who
-//! looks without pause asks for the next at once. So all looks together have a rate. It is kept by a
-//! *generic cell rate algorithm* (ITU-T I.371): a moment that moves on by one interval with each look, and
-//! may be ahead of the clock by [`LOOKS_BURST`] of them.
+//! A page of a look takes the Coordinator some fifty microseconds, as much as a few pairs. An
+//! observer that looks without pause asks for the next at once. So all looks together have a rate.
+//! It is kept by a *generic cell rate algorithm* (ITU-T I.371). A moment moves on by one interval
+//! with each look, and may be ahead of the clock by [`LOOKS_BURST`] of them.
 //!
-//! An observer beyond it *rests*: what it said waits here, in the order in which connections came, until
-//! the next look is due; and as its session has so much on the way, it is not read on meanwhile. A session
-//! is answered with a rejection instead, for its keep-alives must not stand behind a look.
+//! An observer beyond it *rests*. Its messages wait here, in the order in which connections came,
+//! until the next look is due. Its session has them on the way, so it is not read on meanwhile. A
+//! session is answered with a rejection instead, for its keep-alives must not stand behind a look.
 //!
 //! What is never here: a clock.
 

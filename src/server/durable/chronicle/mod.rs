@@ -74,8 +74,8 @@ pub(in crate::server) enum Flushed {
     Stuck,
 }
 
-/// Records on their way to the disk, with what writes them: one write and one sync for all that came
-/// together while those before were on theirs (group commit).
+/// Records on their way to the disk, with what writes them. One write and one sync serve all that
+/// came together while those before were on theirs (group commit).
 #[derive(Debug)]
 pub(in crate::server) struct Job {
     /// Writes them.

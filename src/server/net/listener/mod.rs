@@ -62,10 +62,10 @@ impl Listener for TcpListener {
     }
 }
 
-/// Has the system find out whether the peer's machine is still there, though neither side says anything.
-/// A machine that was switched off sends no farewell. Whoever is connected has to speak now and then, so
-/// that is noticed in any case; but a session may have a lease of an hour, and its connection need not
-/// take a place among those that are allowed for as long.
+/// Has the system find out whether the peer's machine is still there, though neither side says
+/// anything. A machine that was switched off sends no farewell. A connected client has to speak now
+/// and then, so that is noticed in any case. A session may have a lease of an hour, and its
+/// connection need not take an allowed place for as long.
 fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepidle(stream, PROBE_AFTER)?;
     sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
