@@ -34,7 +34,7 @@ pub(super) struct Opening {
     pub(super) timeout: Duration,
     /// The clock by which leases are counted.
     pub(super) clock: Arc<dyn Clock>,
-    /// What the pauses between attempts to connect are drawn from; none: another for each client.
+    /// Seed of the pauses between attempts to connect; none: another for each client.
     pub(super) seed: Option<u64>,
 }
 

@@ -49,7 +49,7 @@ fn id() -> u32 {
 pub(super) struct Own<Thing> {
     /// Taken only when dropped.
     thing: Option<Thing>,
-    /// Who made it.
+    /// The process that made it.
     process: Process,
 }
 

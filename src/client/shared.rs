@@ -23,7 +23,7 @@ pub(super) const COMMANDS_MAX: usize = 256;
 
 /// The driver, as its handles see it. It says goodbye when the last of them is gone.
 pub(super) struct Shared {
-    /// What may wait for the driver to have time.
+    /// Commands that may wait for the driver to have time.
     pub(super) commands: Own<mpsc::Sender<Command>>,
     /// What may not wait, for it comes from destructors. Each request sends two at most, each look that
     /// lasts one, so there are never more in it than twice those alive.
@@ -32,9 +32,9 @@ pub(super) struct Shared {
     pub(super) lease: Arc<LeaseCell>,
     /// The clock by which.
     pub(super) clock: Arc<dyn Clock>,
-    /// Which server.
+    /// Name of the server.
     pub(super) server: Arc<str>,
-    /// Which session it is now, once there is one.
+    /// Welcome of the latest session, once there is one.
     pub(super) welcome: Own<watch::Receiver<Option<Welcome>>>,
     /// Why the client is at its end. Set before the driver ends.
     pub(super) end: Arc<OnceLock<Error>>,
@@ -44,7 +44,7 @@ pub(super) struct Shared {
     pub(super) answer_max: Duration,
     /// How many owners there were. Their numbers begin with 1.
     pub(super) owners: AtomicU64,
-    /// Whose it is.
+    /// The process that made it.
     pub(super) process: Process,
 }
 
@@ -136,11 +136,11 @@ pub(super) enum Command {
 /// A request on its way to the driver.
 #[derive(Debug)]
 pub(super) struct NewRequest {
-    /// What it asks for.
+    /// The request.
     pub(super) ask: Arc<Ask>,
     /// Where its id goes.
     pub(super) asked: Arc<Asked>,
-    /// What its holder will see of it, or sees already, if it converts what is held.
+    /// The hold that its holder will see, or sees already, if it converts what is held.
     pub(super) hold: Arc<Hold>,
     /// Where the answer goes.
     pub(super) answer: oneshot::Sender<Result<(), Failure>>,
@@ -308,7 +308,7 @@ pub(super) struct Hold {
     doubted_until: AtomicU64,
     /// Wakes who waits for the loss.
     lost: Notify,
-    /// Whose it is.
+    /// The process that made it.
     process: Process,
 }
 

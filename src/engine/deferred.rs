@@ -27,7 +27,7 @@ pub(super) struct Deferred {
     is_starved: bool,
     /// Steps taken since the table began.
     steps: u64,
-    /// What `steps` is when the slice of the event at hand is spent.
+    /// The value of `steps` at which the slice of the event at hand is spent.
     slice_end: u64,
     /// Requests of owners that began to wait when nothing could be decided about deadlocks: each is
     /// yet to be asked about, the latest first.

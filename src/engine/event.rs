@@ -81,11 +81,11 @@ pub enum Event {
 /// A run that goes on where another one crashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
-    /// What is on disk, by which this run has an epoch of its own.
+    /// Facts on disk, by which this run has an epoch of its own.
     pub durable: Durable,
     /// The first token that certainly no run before has granted; what the table knows is heeded, too.
     pub first_token: FencingToken,
-    /// What a client presents above this cannot be true (rule F3).
+    /// Bounds of what a client may present: above them it cannot be true (rule F3).
     pub plausible: Durable,
     /// How much of everything there may be from now on. What there is more of stays.
     pub limits: Limits,
@@ -168,11 +168,11 @@ pub enum Command {
 pub struct Request {
     /// Names it within its session; greater than every one before (rule R1).
     pub id: RequestId,
-    /// Who asks, within the session (rule R7).
+    /// Its owner, within the session (rule R7).
     pub owner: OwnerId,
     /// A request that is held, whose place this one takes, to hold the same locks in other modes.
     pub converts: Option<RequestId>,
-    /// What to do if it cannot be granted at once (rule R6).
+    /// Behaviour if it cannot be granted at once (rule R6).
     pub wait: Wait,
     /// Whether to tell its place in the queue (rule R9).
     pub progress: Progress,
@@ -180,9 +180,9 @@ pub struct Request {
     pub place: Option<Place>,
     /// Pause before its locks are granted anew if its holder is lost (rule S7).
     pub lock_delay: Duration,
-    /// What few want besides; none: nothing.
+    /// Rare wishes; none: nothing.
     pub extras: Option<Box<Extras>>,
-    /// What it is for, for people.
+    /// Its purpose, for people.
     pub note: Note,
     /// The locks.
     pub claims: Claims,

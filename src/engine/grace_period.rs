@@ -14,7 +14,7 @@ use crate::types::{FencingToken, Timestamp};
 pub(super) struct GracePeriod {
     /// Until when earlier holders may reclaim and nobody else is granted (rule G2).
     until: Option<Timestamp>,
-    /// Who and what may not reclaim. Empty outside the grace period.
+    /// Sessions and grants that may not be reclaimed. Empty outside the grace period.
     forfeited: BTreeSet<Forfeit>,
 }
 

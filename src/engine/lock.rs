@@ -30,7 +30,8 @@ pub(super) struct Lock {
     /// The name's hash, so that it is computed once.
     #[serde(skip)]
     hash: u64,
-    /// What its holders use it as, all the same (rule R4). While nobody holds it, that says nothing.
+    /// Its use by its holders, the same for all (rule R4). While nobody holds it, that says
+    /// nothing.
     pub(super) shape: Shape,
     /// How much of the shape's capacity its holders have. Invariant: the sum of their shares, and
     /// never more than the capacity.

@@ -134,13 +134,13 @@ pub struct Durable {
 /// How the engine begins.
 #[derive(Clone, Debug, Default)]
 pub struct Start {
-    /// What is on disk already.
+    /// Facts on disk already.
     pub durable: Durable,
     /// The first token to grant.
     pub first_token: FencingToken,
-    /// What a client presents above this cannot be true (rule F3).
+    /// Bounds of what a client may present: above them it cannot be true (rule F3).
     pub plausible: Durable,
-    /// What the runs before this one left.
+    /// State left by the runs before this one.
     pub past: Past,
 }
 
@@ -150,7 +150,7 @@ pub struct Past {
     /// Everything, if the last one stopped in order. Else it crashed, and what was held must be
     /// reclaimed; unless nobody was ever welcomed.
     pub snapshot: Option<Snapshot>,
-    /// What must not be reclaimed.
+    /// Forfeits: none of it may be reclaimed.
     pub forfeits: Vec<Forfeit>,
     /// The number of the next record.
     pub next_record: u64,

@@ -29,7 +29,7 @@ pub(super) struct Owner {
     pub(super) requests: Chain<RequestKey, ByOwner>,
     /// How many of its requests are in queues.
     pub(super) waiting: usize,
-    /// What it holds, if it ever had too many requests to look through.
+    /// Its holdings, if it ever had too many requests to look through.
     pub(super) holdings: Option<Box<Holdings>>,
 }
 

@@ -14,9 +14,9 @@ use crate::types::{FencingToken, Identity, Origin, SessionId, Timestamp};
 pub struct Pause {
     /// Until when.
     pub until: Timestamp,
-    /// Whose hold it follows.
+    /// The session whose hold it follows.
     pub session: SessionId,
-    /// Who that is, or was.
+    /// Identity of that session.
     pub identity: Identity,
     /// Where that came from, as far as is known: no address may have all that can be kept.
     pub origin: Option<Origin>,
@@ -24,7 +24,7 @@ pub struct Pause {
     pub token: FencingToken,
     /// When that was granted.
     pub since: Timestamp,
-    /// What its holder asked for.
+    /// Length that its holder asked for.
     pub length: Duration,
 }
 

@@ -44,7 +44,7 @@ pub(super) struct ServiceQueue {
     pairs: u32,
     /// No claim in it wants more than this. Lowered only when it is empty.
     share_max: u64,
-    /// What every claim in it wants the lock as; none: they differ, or did since it was empty.
+    /// The shape that every claim in it wants; none: they differ, or did since it was empty.
     shape: Option<Shape>,
     /// The one that the next of its kind ends (rule S10). Invariant: in it is no other of them.
     superseding: Option<ClaimKey>,

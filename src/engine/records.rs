@@ -15,9 +15,9 @@ pub const RECORDS_MAX: usize = 1 << 17;
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Records {
-    /// What is to happen when it is on record, in the order of the records.
+    /// Consequences of the records that are on their way, in their order.
     pending: VecDeque<PendingForfeit>,
-    /// What is on record, or on its way there. Those of earlier runs are one.
+    /// Records on disk, or on their way there. Those of earlier runs are one.
     kept: VecDeque<Record>,
     /// How many they are. Invariant: the sum of their counts, and no more than [`RECORDS_MAX`].
     count: usize,
@@ -42,9 +42,9 @@ struct Record {
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 struct PendingForfeit {
-    /// What is written down.
+    /// The forfeit that is written down.
     forfeit: Forfeit,
-    /// What is to happen then.
+    /// The consequence, once it is on record.
     then: AfterRecord,
 }
 

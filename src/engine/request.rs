@@ -22,7 +22,7 @@ use crate::types::{FencingToken, Note, RequestId, Ticket, Timestamp};
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Live {
-    /// Whose it is.
+    /// Its session.
     pub(super) session: SessionKey,
     /// Its name within the session.
     pub(super) id: RequestId,
@@ -37,7 +37,7 @@ pub(super) struct Live {
     pub(super) is_noted: bool,
     /// Its neighbours among its session's requests.
     session_links: Links<RequestKey>,
-    /// What else there is about it; none: nothing. There may be millions of requests.
+    /// Rare attributes; none: it has none. There may be millions of requests.
     more: Option<Box<More>>,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Live {
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct More {
-    /// Who asked; none: the request is an owner of its own (rule R7).
+    /// Its owner; none: the request is an owner of its own (rule R7).
     pub(super) owner: Option<OwnerKey>,
     /// Its neighbours among its owner's requests.
     owner_links: Links<RequestKey>,
@@ -61,7 +61,7 @@ pub(super) struct More {
     pub(super) keep: Option<Box<Keep>>,
     /// Whether it ends older ones, and while it waits is ended by newer ones (rule S10).
     pub(super) supersede: Supersede,
-    /// What it is for, for people.
+    /// Its purpose, for people.
     pub(super) note: Option<Note>,
 }
 

@@ -47,7 +47,7 @@ pub enum RequestEvent {
 #[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Audience {
-    /// What somebody wants to hear of.
+    /// Events that somebody wants to hear of.
     pub(super) listening: Listening,
     /// Grants that were counted instead of told, of sessions that are over.
     pub(super) untold_of_ended: u64,
@@ -94,17 +94,17 @@ pub const LONG_TENURE: Duration = Duration::from_secs(1);
 /// Something that happened to a request, for those who listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Happened {
-    /// Whose request.
+    /// Session of the request.
     pub session: SessionId,
-    /// Who that is.
+    /// Identity of that session.
     pub identity: Identity,
     /// Where its latest connection comes from, for the log.
     pub peer: Option<SocketAddr>,
-    /// Which request.
+    /// The request.
     pub request: RequestId,
-    /// What it claims.
+    /// Its claims.
     pub claims: Vec<Claim>,
-    /// What happened.
+    /// The event.
     pub what: RequestEvent,
     /// The tenure that began or ended with it, if one did.
     pub tenure: Option<Tenure>,

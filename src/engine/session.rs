@@ -30,7 +30,7 @@ pub(super) struct Session {
     pub(super) connection: Option<ConnectionId>,
     /// Where its latest connection comes from, for people.
     pub(super) peer: Option<SocketAddr>,
-    /// Who it is, for people.
+    /// Its identity, for people.
     pub(super) identity: Identity,
     /// When it was opened, for people.
     pub(super) since: Timestamp,
@@ -58,8 +58,8 @@ pub(super) struct Session {
     pub(super) is_reopened: bool,
     /// Counts those who were opened in a grace period; none if it was not.
     pub(super) newcomer: Option<u64>,
-    /// What its client said before it could be welcomed, which waits for the disk (rule G1). None:
-    /// it was welcomed.
+    /// Commands of its client that came before it could be welcomed, which waits for the disk (rule
+    /// G1). None: it was welcomed.
     pub(super) unheard: Option<Vec<Command>>,
     /// Whether it is yet to be noted in queues that it went away, or came back (rule S8).
     pub(super) moving: Moving,

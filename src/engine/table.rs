@@ -74,15 +74,15 @@ use crate::types::{
 pub struct LockTable {
     /// The limits: bounds on everything that clients can cause.
     pub(super) limits: Limits,
-    /// Who is there.
+    /// Sessions, with their leases.
     pub(super) sessions: Sessions,
-    /// Who asks, within a session.
+    /// Owners of requests, within a session.
     pub(super) owners: Owners,
-    /// What they want and have.
+    /// Requests, which wait or hold.
     pub(super) requests: Requests,
     /// The requests' claims, each in one lock's queue or among its holders.
     pub(super) claims: ClaimArena,
-    /// What is wanted and had.
+    /// Locks in use, by name.
     pub(super) locks: Locks,
     /// How many of those are kept, or will be.
     pub(super) kept: Kept,
@@ -90,7 +90,7 @@ pub struct LockTable {
     pub(super) tokens: Tokens,
     /// When leases, timeouts, delays and the grace period end.
     pub(super) deadlines: Deadlines,
-    /// What is put off, and how much was done.
+    /// Deferred work, and the steps done so far.
     pub(super) deferred: Deferred,
     /// The grace period, if there is one, and who may not reclaim in it.
     pub(super) grace: GracePeriod,
@@ -104,13 +104,13 @@ pub struct LockTable {
     pub(super) draining: bool,
     /// The latest moment that was told. Never goes back.
     pub(super) now: Timestamp,
-    /// Whatever clients had said by this moment was told: a lease that ended by then is over (rule
-    /// T4). Never goes back, and never after `now`.
+    /// The moment by which everything that clients had said was told: a lease that ended by then is
+    /// over (rule T4). Never goes back, and never after `now`.
     pub(super) heard: Timestamp,
-    /// What is to be done about the event at hand: the caller's own buffer, while it is handled.
+    /// Effects of the event at hand: the caller's own buffer, while it is handled.
     #[serde(skip)]
     pub(super) effects: Vec<Effect>,
-    /// Who watches and listens.
+    /// Watchers and listeners.
     #[serde(skip)]
     pub(super) audience: Audience,
     /// How many requests hold. The others wait.
@@ -119,7 +119,7 @@ pub struct LockTable {
     pub(super) grants: u64,
     /// How many leases ended because nothing was heard.
     pub(super) expired: u64,
-    /// What else is counted.
+    /// Counts of everything else.
     #[serde(skip)]
     pub(super) tally: Tally,
 }

@@ -24,8 +24,8 @@ pub(super) struct ThisRun {
     /// began with a crash, because all that is held was then sealed in it. After an orderly stop it
     /// is none.
     settles: Option<Epoch>,
-    /// Who opened a session in this grace period, in the order in which they came: they hold nothing,
-    /// and make room for those who were there before. Empty outside the grace period.
+    /// Sessions opened in this grace period, in their order: they hold nothing, and make room for
+    /// those who were there before. Empty outside the grace period.
     newcomers: BTreeSet<(u64, SessionKey)>,
     /// Runs that may have been between this one and the one whose table it goes on with: none, unless
     /// that is an old copy (rule J9).

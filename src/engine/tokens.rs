@@ -30,11 +30,11 @@ pub(super) struct Tokens {
     ttl_max: Option<Ttl>,
     /// The run whose proofs are the oldest that are to count after a crash.
     settled: Epoch,
-    /// What is on disk. Invariant: no number at or above `durable.tokens_below` was granted.
+    /// Facts on disk. Invariant: no number at or above `durable.tokens_below` was granted.
     durable: Durable,
-    /// What was last asked to be put on disk; never behind `durable`.
+    /// Facts that were last asked to be put on disk; never behind `durable`.
     asked: Durable,
-    /// What a client presents above this cannot be true.
+    /// Bounds of what a client may present: above them it cannot be true.
     plausible: Durable,
 }
 

@@ -16,7 +16,7 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// What the Coordinator was last heard to say, and when.
 #[derive(Debug)]
 pub(super) struct Glance {
-    /// Who asks it.
+    /// The way to ask the Coordinator.
     pub(super) looker: Looker,
     /// The latest figures. Whoever finds them too old asks, and the others wait for that.
     figures: Mutex<Option<(Instant, Arc<Figures>)>>,

@@ -75,7 +75,7 @@ pub struct NotAHost;
 pub(super) struct Guard {
     /// Where the port is.
     address: IpAddr,
-    /// What it may be called besides.
+    /// Other names that it may be called by.
     hosts: Vec<HttpHost>,
 }
 

@@ -30,17 +30,17 @@ const COMMIT: &str = match option_env!("COORDINATOR_COMMIT") {
 /// All that a scrape tells.
 #[derive(Clone, Debug)]
 pub(super) struct Scrape {
-    /// What the Coordinator has counted.
+    /// Figures of the Coordinator.
     pub(super) figures: Arc<Figures>,
-    /// What is counted beside it.
+    /// Counters beside it.
     pub(super) counted: Counted,
-    /// What the latest walk over contended locks has shown, and how old that is.
+    /// Result of the latest walk over contended locks, and its age.
     pub(super) survey: Option<(Contention, Duration)>,
-    /// What was answered here.
+    /// Answers given here.
     pub(super) answered: Arc<Answered>,
-    /// What the system knows.
+    /// Figures of the process, from the system.
     pub(super) process: Process,
-    /// What the calendar says.
+    /// The wall clock.
     pub(super) wall: SystemTime,
 }
 

@@ -51,13 +51,13 @@ coordinator: probes and metrics
 struct Port {
     /// Decides what is answered.
     guard: Arc<Guard>,
-    /// What the Coordinator was last heard to say.
+    /// The latest figures of the Coordinator.
     glance: Glance,
-    /// What the locks look like that somebody waits for.
+    /// Walks over the locks that somebody waits for.
     survey: Arc<Survey>,
     /// The latest scrape.
     scrape: Mutex<Option<(Instant, Bytes)>>,
-    /// What was answered.
+    /// Answers given.
     answered: Arc<Answered>,
     /// Room for requests.
     room: Semaphore,

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// What the latest walk has shown.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
-    /// What it was, and when it began; and until when walks are wanted.
+    /// The result of the latest walk, with its beginning; and until when walks are wanted.
     state: Mutex<State>,
     /// Rings when somebody looks.
     wanted: Notify,
@@ -34,7 +34,7 @@ pub(super) struct Survey {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What the latest walk has shown, and when that began.
+    /// Result of the latest walk, with its beginning.
     latest: Option<(Instant, Contention)>,
     /// Until when walks are wanted.
     wanted_until: Option<Instant>,

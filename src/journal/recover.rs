@@ -297,7 +297,7 @@ struct Passed {
     link: Link,
     /// The successor that it names, and who writes that.
     closed: Option<(u64, u128)>,
-    /// What stands behind the end.
+    /// Bytes behind the end.
     behind: Step,
 }
 

@@ -166,7 +166,7 @@ struct Interval {
 struct LeftOut {
     /// How many.
     count: u64,
-    /// What they were about; none: this and that.
+    /// Their topic; none: several.
     topic: Option<Topic>,
     /// Where they came from; none: here and there.
     place: Option<Place>,

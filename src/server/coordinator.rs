@@ -54,9 +54,9 @@ const JOURNAL_LOOK_EVERY: Duration = Duration::from_secs(2);
 pub(super) struct Coordinator {
     /// Decides, told the time.
     desk: Desk,
-    /// What sessions have said.
+    /// Messages of sessions.
     arrivals: Arrivals,
-    /// What was taken of that; empty between turns, kept for its memory.
+    /// Arrivals that were taken; empty between turns, kept for its memory.
     taken: Vec<Arrival>,
     /// Where time comes from; tests bring their own.
     clock: Box<dyn Clock>,
@@ -66,7 +66,7 @@ pub(super) struct Coordinator {
     barrier: Barrier,
     /// The one timer, and when it goes off. It may go off too early, never too late.
     timer: Option<(Timestamp, SpawnHandle)>,
-    /// Who wants to know when nothing is held any more.
+    /// The asker who wants to know when nothing is held any more.
     drained: Option<oneshot::Sender<()>>,
     /// Whether a journal that could not be made void is looked at soon, and not before.
     is_stuck: bool,

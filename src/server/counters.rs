@@ -31,7 +31,7 @@ pub(super) struct Counters {
     pub(super) chatter: Chatter,
     /// How it is with the journal.
     pub(super) keeping: Arc<Keeping>,
-    /// What lies here for all connections together, and from them.
+    /// Accounts of the memory that connections take, together and each.
     pub(super) ledger: Arc<Ledger>,
     /// Connections closed because they broke the protocol.
     pub(super) protocol_errors: Count,

@@ -40,7 +40,7 @@ pub(super) struct Arrivals(Arc<Mutex<Vec<Arrival>>>);
 pub(super) struct Inbox {
     /// Where arrivals wait.
     arrivals: Arrivals,
-    /// Who is told that there are any.
+    /// The Coordinator, which is told that there are any.
     coordinator: Recipient<Waiting>,
 }
 

@@ -29,11 +29,11 @@ const UNHEARD_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub(super) struct Ledger {
     /// Most that may be counted, over all accounts that are not closed.
     max: usize,
-    /// What is counted, over all accounts that are not closed.
+    /// The sum of all accounts that are not closed.
     total: AtomicUsize,
-    /// What sessions have submitted and no turn of the Coordinator has come to yet.
+    /// Bytes that sessions have submitted and no turn of the Coordinator has come to yet.
     unheard: AtomicUsize,
-    /// What each connection has, to find who has most.
+    /// Share of each connection, to find the greatest.
     shares: Mutex<Slab<Arc<Share>>>,
 }
 
@@ -55,11 +55,11 @@ pub(super) struct Share {
 /// A connection's place in the books, for its session. Given back when dropped.
 #[derive(Debug)]
 pub(super) struct Account {
-    /// What the Coordinator adds to.
+    /// The share that the Coordinator adds to.
     share: Arc<Share>,
     /// Where it is among the others.
     place: usize,
-    /// What the session knows of: delivered to it, or in its hands.
+    /// Bytes that the session knows of: delivered to it, or in its hands.
     known: usize,
 }
 

@@ -75,7 +75,7 @@ impl<'a> Who<'a> {
 /// Who takes a lock away: an observer, who has no session, or a session.
 #[derive(Clone, Copy)]
 pub(super) struct Operator<'a> {
-    /// Whose connection; it may be gone when the answer comes.
+    /// Its connection; it may be gone when the answer comes.
     pub(super) connection: ConnectionId,
     /// Its session, if it has one.
     pub(super) session: Option<SessionId>,

@@ -19,11 +19,11 @@ use crate::types::Histogram;
 /// Asks a coordinator how things are, from any thread. Keeps nothing alive.
 #[derive(Clone, Debug)]
 pub struct Looker {
-    /// Who knows.
+    /// The Coordinator, which knows.
     coordinator: WeakAddr<Coordinator>,
-    /// What is counted beside it.
+    /// Counters beside it.
     counters: Arc<Counters>,
-    /// What is asked of the server.
+    /// The phase that the server is asked for.
     phase: watch::Receiver<Phase>,
     /// How much of everything there may be.
     limits: LooksLimits,

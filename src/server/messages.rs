@@ -41,7 +41,7 @@ impl Message for Waiting {
 /// says that everything is handled.
 #[derive(Debug)]
 pub(super) struct Disconnect {
-    /// Whose connection.
+    /// The connection.
     pub(super) connection: ConnectionId,
 }
 

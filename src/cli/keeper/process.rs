@@ -76,13 +76,13 @@ fn close_inherited() {
 
 /// A keeper that is about to hold something.
 struct Keeper<'a> {
-    /// What was asked for.
+    /// The arguments.
     args: &'a AcquireArgs,
-    /// What holds for this run.
+    /// Settings of this run.
     settings: &'a Settings,
-    /// What ends it.
+    /// Signals that end it.
     signals: Signals,
-    /// What whoever started us says; its end, if that has gone.
+    /// Words of the process that started us; their end, if that has gone.
     starter: oneshot::Receiver<Option<u8>>,
     /// When to end by itself.
     bounds: Bounds,

@@ -47,7 +47,7 @@ pub(crate) enum Ending {
 /// A record as far as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Written {
-    /// What is held.
+    /// The hold.
     pub(crate) record: Record,
     /// How it ended, if it has.
     pub(crate) ending: Option<Ending>,

@@ -13,7 +13,7 @@ pub(crate) const VARIABLE: &str = "COORDINATOR_HELD";
 pub(crate) struct Held {
     /// The grant.
     pub(crate) token: FencingToken,
-    /// Whose it is.
+    /// Its session.
     pub(crate) session: String,
     /// The lock.
     pub(crate) name: String,

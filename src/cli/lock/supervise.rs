@@ -48,15 +48,16 @@ const STOOD_STILL: &str = "this process was stopped until its lease ended";
 struct Watch<'a> {
     /// The command.
     job: Job,
-    /// Who stops it if we cannot; none if nobody is to. Gone before the command is reaped.
+    /// The watchdog, which stops it if we cannot; none if nobody is to. Gone before the command is
+    /// reaped.
     watchdog: Option<Watchdog>,
-    /// What is shown of it.
+    /// State that is shown of it.
     shown: String,
     /// The lock.
     guard: &'a LockGuard,
     /// The session that holds it.
     client: &'a Client,
-    /// What to do when it is in danger.
+    /// Rules for the case of danger.
     rules: Rules,
     /// Since when it is held.
     since: Instant,

@@ -44,7 +44,7 @@ fn shortened(record: &Record<'_>, room: usize) -> String {
 
 /// Takes as many letters as fit, and leaves room for the mark that there were more.
 struct Limited {
-    /// What is there so far.
+    /// The text so far.
     text: String,
     /// So many more bytes of JSON fit.
     left: usize,

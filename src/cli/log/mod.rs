@@ -90,7 +90,7 @@ static LOG: OnceLock<Arc<Logger>> = OnceLock::new();
 
 /// Makes lines of records.
 struct Logger {
-    /// What is logged.
+    /// Filter of lines.
     filter: RwLock<env_filter::Filter>,
     /// How lines look.
     look: Look,
@@ -298,7 +298,7 @@ fn style_of(level: Level) -> Style {
 /// nothing that a terminal could misread, line ends included.
 #[derive(Default)]
 struct Line {
-    /// What is there so far.
+    /// The text so far.
     text: String,
     /// Makes visible what comes.
     escaper: Escaper,

@@ -24,7 +24,7 @@ const TRY_AGAIN: Duration = Duration::from_millis(10);
 /// Lines on their way to standard error.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    /// What is on the way. Never locked while anything is written.
+    /// Lines on their way. Never locked while anything is written.
     state: Mutex<State>,
     /// There is something to write.
     filled: Condvar,

@@ -49,7 +49,7 @@ pub(crate) struct Sources {
 struct File {
     /// Where it is.
     path: PathBuf,
-    /// What it says, by setting.
+    /// Its entries, by setting.
     entries: BTreeMap<&'static str, Entry>,
 }
 

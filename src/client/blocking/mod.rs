@@ -45,7 +45,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 struct Background {
     /// Taken only when dropped.
     runtime: Option<Runtime>,
-    /// Whose it is: one that forked from it has no such thread.
+    /// Its process: one that forked from it has no such thread.
     process: Process,
 }
 

@@ -47,7 +47,7 @@ pub(super) struct Greeting {
 /// A connection that was welcomed.
 #[derive(Debug)]
 pub(super) struct Open {
-    /// Which of the session's connections it is (rule S2).
+    /// Its number among the session's connections (rule S2).
     pub(super) generation: Generation,
     /// When the next keep-alive is to be sent.
     pub(super) keep_alive_due: Timestamp,

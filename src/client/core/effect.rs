@@ -17,7 +17,7 @@ pub(crate) struct Introduction {
     pub(crate) ttl: Option<Ttl>,
     /// How long the session outlives a lost connection, in milliseconds; none: its lease.
     pub(crate) linger_ms: Option<u32>,
-    /// Who the session is.
+    /// Identity of the session.
     pub(crate) identity: String,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct Reconnect {
 /// What a request asks for, all but its id.
 #[derive(Clone, Debug)]
 pub(crate) struct Ask {
-    /// Who asks, within the session; 0: the request is an owner of its own.
+    /// Owner of the request, within the session; 0: it is an owner of its own.
     pub(crate) owner: OwnerId,
     /// The request whose place it takes, if it converts one.
     pub(crate) converts: Option<RequestId>,
@@ -47,7 +47,7 @@ pub(crate) struct Ask {
     pub(crate) at_least_ms: u64,
     /// Whether it ends older ones that wait, and newer ones end it while it waits.
     pub(crate) supersedes: bool,
-    /// What for.
+    /// Its purpose.
     pub(crate) note: String,
     /// The locks.
     pub(crate) claims: SmallVec<[RawClaim; 1]>,
@@ -62,7 +62,7 @@ pub(crate) struct Welcome {
     pub(crate) epoch: Epoch,
     /// The length of the lease.
     pub(crate) ttl: Ttl,
-    /// What proves to a later connection that it is for this session.
+    /// Secret that proves to a later connection that it is for this session.
     pub(crate) secret: Secret,
     /// Counts the connections of the session: the greatest that one of them had.
     pub(crate) generation: Generation,
@@ -77,7 +77,7 @@ pub(crate) struct Rejection {
     pub(crate) message: String,
     /// The lock that stood in the way.
     pub(crate) lock: Option<Box<LockStatus>>,
-    /// Who would wait for whom for ever; empty if that is not why.
+    /// Cycle of those who would wait for each other for ever; empty if that is not why.
     pub(crate) cycle: Cycle,
 }
 

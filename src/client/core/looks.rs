@@ -86,7 +86,7 @@ impl Look {
 /// A look that is not over.
 #[derive(Debug)]
 struct Asked {
-    /// What for.
+    /// The question.
     look: Look,
     /// Over which connection it was said last, if it was.
     said: Option<u64>,

@@ -58,9 +58,9 @@ const REQUESTS_AWAY_MAX: usize = 65_536;
 pub(crate) struct Core {
     /// Where the connection stands.
     phase: Phase,
-    /// Who we are, for every Hello.
+    /// Introduction of this client, for every Hello.
     introduction: Introduction,
-    /// What the connections are for.
+    /// Purpose of the connections.
     purpose: Purpose,
     /// How to come back; none: the first connection is the only one.
     reconnect: Option<Reconnect>,
@@ -70,7 +70,7 @@ pub(crate) struct Core {
     patience: Patience,
     /// Counts the connections that were wanted, so that each is told from the one before.
     connections: u64,
-    /// Which of them is meant by the phase.
+    /// Number of the one that is meant by the phase.
     current: u64,
     /// Why there is no connection, or was none the last time.
     trouble: End,
@@ -99,21 +99,21 @@ pub(crate) struct Core {
     /// Those of them whose hold is doubted, by when that ends belief in it. Invariant: agrees with
     /// [`State::Held`].
     doubts: BTreeSet<(Timestamp, RequestId)>,
-    /// Which held requests are to be converted, and by which: what is known of the one can be news for
-    /// the other.
+    /// Held requests that are to be converted, with the request that does it: an answer to the one
+    /// can be news for the other.
     conversions: BTreeMap<RequestId, RequestId>,
     /// The id of the next request: each greater than all before (rule R1).
     request_next: RequestId,
     /// Requests below this may have been answered twice, over two connections: an answer to one that
     /// is over means nothing.
     request_repeated: RequestId,
-    /// What is asked besides locks.
+    /// Questions besides locks.
     looks: Looks,
-    /// What is to be sent, in this order. Empty while there is no connection.
+    /// Messages to be sent, in this order. Empty while there is no connection.
     messages: Vec<ClientMessage>,
-    /// What is to be told, in this order.
+    /// Effects to be told, in this order.
     effects: Vec<Effect>,
-    /// What happened, written down.
+    /// The trace of what happened.
     #[cfg(test)]
     trace: trace::Trace,
 }

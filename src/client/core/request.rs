@@ -11,7 +11,7 @@ use super::Ask;
 /// A request that is not over.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
-    /// What it asks for, to ask for it again over another connection.
+    /// The request, to ask for it again over another connection.
     pub(super) ask: Arc<Ask>,
     /// When it has waited as long as it would. None: it waits for ever, or not at all.
     pub(super) deadline: Option<Timestamp>,

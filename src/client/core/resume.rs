@@ -40,7 +40,7 @@ const GENERATION_LEAP: u64 = 16;
 pub(super) struct Session {
     /// Its id.
     id: SessionId,
-    /// What proves that it is ours.
+    /// Secret that proves that it is ours.
     secret: Secret,
     /// The greatest number that any of its connections had. Each Hello that may have reached the
     /// server has another, so that one which was delayed on the way is known by its number (rule S2).

@@ -44,9 +44,9 @@ const NOWHERE: usize = usize::MAX;
 pub(in crate::client) struct Dial {
     /// The servers, in their order.
     servers: Servers,
-    /// Which of them is tried first.
+    /// Index of the one that is tried first.
     first: usize,
-    /// Which of them the latest connection goes to, until it is welcome.
+    /// Index of the one that the latest connection goes to, until it is welcome.
     reached: Arc<AtomicUsize>,
 }
 

@@ -98,7 +98,7 @@ impl<Io: AsyncRead + AsyncWrite> Link<Io> {
 pub(super) struct Connection<Io> {
     /// Both directions.
     ends: Own<Ends<Io>>,
-    /// What is to be written.
+    /// Bytes to be written.
     outbox: BytesMut,
     /// Why nothing more can be written. What the server said before is still read: it may say why.
     failure: Option<io::Error>,
@@ -106,7 +106,7 @@ pub(super) struct Connection<Io> {
 
 /// Both directions of a connection.
 struct Ends<Io> {
-    /// What the server says.
+    /// Reader of what the server says.
     reader: FramedRead<ReadHalf<Io>, ClientCodec>,
     /// Where we talk.
     writer: WriteHalf<Io>,

@@ -65,13 +65,13 @@ pub(super) struct Ways {
 
 /// Who is to be told about a request.
 struct Entry {
-    /// What its holder sees of it.
+    /// The hold, as its holder sees it.
     hold: Arc<Hold>,
-    /// Who waits for the grant.
+    /// The caller that waits for the grant.
     answer: Option<oneshot::Sender<Result<(), Failure>>>,
-    /// Who wants to know its place in line.
+    /// The caller that wants to know its place in line.
     positions: Option<watch::Sender<u64>>,
-    /// Who waits for the release.
+    /// The caller that waits for the release.
     released: Option<oneshot::Sender<Result<(), Failure>>>,
     /// Why it was lost while the release was on its way from the handle to here, if it was.
     lost: Option<LostReason>,
@@ -96,11 +96,11 @@ pub(super) struct Driver<C: Connector> {
     connector: C,
     /// The connection there is, or is being made.
     link: Link<C::Io>,
-    /// Which of those that the core wanted it is.
+    /// Its number, among those that the core wanted.
     link_number: Option<u64>,
     /// The second connection, if the core wants one; over it goes a Hello and nothing else.
     second: Link<C::Io>,
-    /// Which of those that the core wanted that is.
+    /// Its number, among those that the core wanted.
     second_number: Option<u64>,
     /// Why there is no connection, for people.
     cause: Option<Arc<io::Error>>,
@@ -108,29 +108,29 @@ pub(super) struct Driver<C: Connector> {
     commands: mpsc::Receiver<Command>,
     /// From their destructors.
     endings: mpsc::UnboundedReceiver<Ending>,
-    /// Who is to be told about which request.
+    /// Callers to be told, by request.
     entries: HashMap<RequestId, Entry>,
-    /// Who is to be told what is seen.
+    /// Callers to be told what is seen.
     onlookers: Onlookers,
     /// Tells what becomes of the session.
     reporter: Reporter,
-    /// Who waits for the first session to open.
+    /// The caller that waits for the first session to open.
     ready: Option<oneshot::Sender<Welcome>>,
     /// Where the handles see which session it is.
     welcome: watch::Sender<Option<Welcome>>,
-    /// Who waits for the session to be closed.
+    /// The caller that waits for the session to be closed.
     closing: Option<oneshot::Sender<Result<(), Error>>>,
     /// The one timer.
     timer: Pin<Box<Sleep>>,
-    /// What the timer is set to, if it is.
+    /// The moment that the timer is set to, if it is.
     timer_set_to: Option<Timestamp>,
     /// Where the guards see the lease.
     lease: Arc<LeaseCell>,
     /// Where the handles see why it is over.
     end: Arc<OnceLock<Error>>,
-    /// Which server, for errors.
+    /// Name of the server, for errors.
     server: Arc<str>,
-    /// Whose it is.
+    /// The process that made it.
     process: Process,
 }
 

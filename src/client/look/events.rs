@@ -64,7 +64,7 @@ pub struct Happened {
 /// A stream of events. An error is the last item, and `None` comes only after it.
 #[derive(Debug)]
 pub struct Events {
-    /// What is heard.
+    /// Events that are heard.
     heard: Observations<Event>,
 }
 
@@ -106,7 +106,7 @@ impl Stream for Events {
 /// What is heard, and through what.
 #[derive(Debug)]
 struct Listener {
-    /// What is heard.
+    /// Events that are heard.
     heard: Own<broadcast::Receiver<News>>,
     /// Has it told. Dropped after that by which it is heard.
     interest: Interest,

@@ -36,7 +36,7 @@ pub(in crate::client) struct Observations<Seen> {
     /// Them; nothing once they have ended. The mutex is never locked: with it this can be shared
     /// between threads, which what waits within cannot.
     stream: Mutex<Option<Underway<Seen>>>,
-    /// Whose they are: a process that forked from it hears nothing.
+    /// Their process: one that forked from it hears nothing.
     process: Process,
 }
 

@@ -64,7 +64,7 @@ impl LockState {
 /// ```
 #[derive(Debug)]
 pub struct Watch {
-    /// What is seen of the lock.
+    /// States of the lock, as seen.
     states: Observations<LockState>,
 }
 
@@ -123,7 +123,7 @@ impl Stream for Watch {
 struct Watcher {
     /// How the lock is.
     seen: Own<watch::Receiver<Option<News>>>,
-    /// Who held the lock when it was told last, if it was.
+    /// Holders of the lock when it was told last, if it was.
     told: Option<Holders>,
     /// Has it shown. Dropped after that in which it is seen.
     interest: Interest,

@@ -80,7 +80,7 @@ pub struct ClientBuilder {
     ttl: Option<Duration>,
     /// How long the session outlives a lost connection; none: its lease.
     linger: Option<Duration>,
-    /// Who the session is; none: user@host:pid.
+    /// Identity of the session; none: user@host:pid.
     identity: Option<String>,
     /// How to connect.
     opening: Opening,

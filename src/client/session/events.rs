@@ -20,7 +20,7 @@ use crate::client::shared::Shared;
 /// [`SessionEvent::Missed`] says how many.
 #[derive(Debug)]
 pub struct SessionEvents {
-    /// What is told.
+    /// Events to be told.
     told: Observations<SessionEvent>,
     /// Whether the end was told.
     has_ended: bool,
@@ -66,7 +66,7 @@ impl Stream for SessionEvents {
 /// Where it is told.
 #[derive(Debug)]
 struct Told {
-    /// What is told.
+    /// Events to be told.
     events: Own<broadcast::Receiver<SessionEvent>>,
     /// Why the client is at its end.
     end: Arc<OnceLock<Error>>,

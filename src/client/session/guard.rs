@@ -37,17 +37,17 @@ pub enum HoldState {
 /// there is always a gap. A critical resource is safe only if it compares [`token`](Self::token)s
 /// and refuses those smaller than one it has seen.
 pub struct LockGuard {
-    /// What the driver says about it.
+    /// The hold, as the driver tells it.
     hold: Arc<Hold>,
     /// The connection. A guard keeps it open, whatever becomes of the client.
     shared: Arc<Shared>,
     /// The request that was granted; after a conversion, the one that converted it.
     request: RequestId,
-    /// What it asked for.
+    /// The request.
     ask: Arc<Ask>,
     /// The locks, in the order in which they were asked for; never empty.
     names: Box<[LockName]>,
-    /// Who wants to know when the lock is free, if dropped.
+    /// The caller that wants to know when the lock is free, if dropped.
     freed: Option<oneshot::Sender<Result<(), Failure>>>,
     /// Whether the lock was given back already, so that dropping does nothing.
     given_back: bool,

@@ -69,7 +69,7 @@ use crate::client::shared::{Command, Shared};
 pub struct Client {
     /// The driver, and what it shows.
     shared: Arc<Shared>,
-    /// What the server said first to be the session.
+    /// The first description of the session by the server.
     welcome: Welcome,
 }
 

@@ -38,7 +38,7 @@ const GENERATION_LEAP: u64 = 1 << 32;
 pub struct SessionKey {
     /// The session.
     session: SessionId,
-    /// What proves that it is ours.
+    /// Secret that proves that it is ours.
     secret: Secret,
     /// The greatest generation that a connection for it is known to have had.
     generation: Generation,

@@ -50,7 +50,7 @@ use crate::client::shared::Shared;
 /// ```
 #[must_use = "a request does nothing unless awaited"]
 pub struct LockRequest {
-    /// What was said so far.
+    /// Terms so far.
     terms: Terms,
 }
 
@@ -124,7 +124,7 @@ impl LockRequest {
 /// ```
 #[must_use = "a request does nothing unless awaited"]
 pub struct LockAllRequest {
-    /// What was said so far.
+    /// Terms so far.
     terms: Terms,
 }
 

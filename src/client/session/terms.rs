@@ -23,13 +23,13 @@ pub(in crate::client) type OnQueued = Box<dyn FnMut(u64) + Send + 'static>;
 pub(in crate::client) struct Terms {
     /// Whom to ask.
     shared: Arc<Shared>,
-    /// Who asks, within the session; 0: nobody but this request.
+    /// Owner of the request, within the session; 0: nobody but this request.
     owner: OwnerId,
-    /// What for; what was no claim is not among them.
+    /// Its claims; what was no claim is not among them.
     claims: Vec<Claim>,
     /// How long to wait.
     wait: Wait,
-    /// What for, in words.
+    /// Its purpose, in words.
     note: Note,
     /// Pause after an involuntary loss.
     lock_delay: Duration,
@@ -214,7 +214,7 @@ fn claims(claims: Vec<Claim>) -> Result<Claims, Error> {
 /// Why there was no grant.
 #[derive(Debug)]
 pub(in crate::client) struct Refused {
-    /// What went wrong.
+    /// The failure.
     failure: Failure,
     /// The last place in line that was heard of.
     position: Option<u64>,

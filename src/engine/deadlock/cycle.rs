@@ -13,7 +13,7 @@ use crate::types::CycleLink;
 /// Why one owner waits for another.
 #[derive(Clone, Copy, Debug)]
 struct Edge {
-    /// Who waits.
+    /// The owner that waits.
     from: Who,
     /// The request by which it waits.
     request: RequestKey,

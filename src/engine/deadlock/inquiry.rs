@@ -33,7 +33,7 @@ pub(super) struct Dependent {
 pub(super) struct Known {
     /// How much of it dependents have, and did not give back.
     taken: u64,
-    /// What those use it as. While they have nothing of it, that says nothing.
+    /// The use that dependents make of it. While they have nothing of it, that says nothing.
     shape: Shape,
     /// The requests that have it.
     pub(super) by: Vec<RequestKey>,
@@ -93,7 +93,7 @@ pub(super) struct Inquiry<'a> {
     pub(super) dependents: HashMap<Who, Dependent, Seed>,
     /// Their requests, as far as there is something to say.
     pub(super) thoughts: HashMap<RequestKey, Thought, Seed>,
-    /// What they hold and wait for.
+    /// Locks that they hold and wait for.
     pub(super) locks: HashMap<LockKey, Known, Seed>,
     /// The locks to look at.
     open: VecDeque<LockKey>,

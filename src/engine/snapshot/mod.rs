@@ -53,9 +53,9 @@ struct SavedPause {
     token: FencingToken,
     /// How long ago that was granted.
     age: Duration,
-    /// What its holder asked for.
+    /// Length that its holder asked for.
     length: Duration,
-    /// What is left of it.
+    /// The rest of it.
     left: Duration,
 }
 

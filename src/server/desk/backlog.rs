@@ -32,7 +32,7 @@ const HEAVY_EVERY: u32 = 4;
 /// What all connections have waiting.
 #[derive(Default)]
 pub(super) struct Backlog {
-    /// What each has waiting; of one that is being served, nothing.
+    /// Items that wait, by connection; of one that is being served, none.
     pending: HashMap<ConnectionId, VecDeque<Item>, RandomState>,
     /// Those that have not needed more than a quantum, in the order in which they came.
     sparse: VecDeque<ConnectionId>,

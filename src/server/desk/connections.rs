@@ -43,7 +43,7 @@ pub(in crate::server) struct Connections {
     told: Vec<ConnectionId>,
     /// Memory of frames that were said, for those that are next.
     spare: Vec<BytesMut>,
-    /// Who speaks now, if anybody does.
+    /// The connection that speaks now, if any does.
     speaker: Option<ConnectionId>,
     /// Set once every connection was said Goodbye to: why, for those that come after all.
     closed: Option<GoodbyeCode>,
@@ -57,18 +57,18 @@ pub(in crate::server) struct Connection {
     way: Way,
     /// Where it comes from, for people.
     pub(in crate::server) peer: Option<SocketAddr>,
-    /// What it is for.
+    /// Its purpose.
     role: Role,
-    /// What an observer calls itself, for the log.
+    /// Name that an observer gives itself, for the log.
     observer_identity: Option<Identity>,
     /// Whether its Hello was answered. Until then it is not read on. It cannot say more than the
     /// one read that brought the Hello, however long the answer has to wait for the disk.
     is_greeted: bool,
-    /// What this turn has for it. What goes past [`BATCH_BYTES_MAX`] is not kept.
+    /// Its batch in this turn. What goes past [`BATCH_BYTES_MAX`] is not kept.
     batch: Deliver,
     /// How long the frames of events in it are together.
     event_bytes: usize,
-    /// What the batch may still hold of pages.
+    /// Room left in the batch for pages.
     budget: Budget,
 }
 

@@ -134,9 +134,9 @@ impl Told {
 pub struct Figures {
     /// How much of everything there is.
     pub counts: Counts,
-    /// What the engine has counted.
+    /// Counts of the engine.
     pub tally: Tally,
-    /// What was told.
+    /// Counts of what was told.
     pub told: Told,
     /// How late the Coordinator's own timer came: whatever keeps it from its mailbox shows there.
     pub lag: Histogram,
@@ -144,7 +144,7 @@ pub struct Figures {
     pub epoch: u64,
     /// For how long it has run.
     pub uptime: Duration,
-    /// What is left of the grace period.
+    /// The rest of the grace period.
     pub grace: Duration,
     /// Locks that somebody watches, each as often as it is watched.
     pub watches: usize,

@@ -93,11 +93,11 @@ use foldhash::fast::SeedableRandomState;
 pub(crate) struct Desk {
     /// Every rule is in here, and nothing else touches it.
     table: LockTable,
-    /// What each connection is for, and what this turn has for it.
+    /// Each connection's purpose, and its batch in this turn.
     connections: Connections,
-    /// Who wants to see locks that are held by others.
+    /// Watchers of locks that are held by others.
     watches: Watches,
-    /// Who wants to hear of requests that are made by others.
+    /// Subscribers to events of requests that are made by others.
     subscribers: Subscribers,
     /// The watched locks that have other holders since the turn began, as often as they changed.
     changed: Vec<LockName>,
@@ -105,11 +105,11 @@ pub(crate) struct Desk {
     showing: VecDeque<(LockName, VecDeque<(ConnectionId, u64)>)>,
     /// Whether the next turn is to come once the sockets were looked at.
     is_going_on: bool,
-    /// What connections said, and no turn has come to yet.
+    /// Messages of connections that no turn has come to yet.
     backlog: Backlog,
     /// When observers may look, and those for whom it is not yet time.
     looks: Looks,
-    /// What was told, counted.
+    /// Counts of what was told.
     told: Told,
     /// How late the timer came.
     lag: Histogram,
@@ -119,19 +119,19 @@ pub(crate) struct Desk {
     steps_until_look: u64,
     /// Whether it was asked to be told when everything is heard, and was not told yet.
     is_listening: bool,
-    /// What the table wants done; empty between turns, kept for its memory.
+    /// The table's effects; empty between turns, kept for its memory.
     effects: Vec<Effect>,
-    /// What this turn came to so far.
+    /// The outcome of this turn so far.
     turn: Turn,
     /// Proves to a later run what this one says, and to this one what an earlier run has said.
     sealer: Sealer,
     /// Names new sessions.
     draw: Draw,
-    /// What the calendar says, for those who hear of events.
+    /// The wall clock, for those who hear of events.
     wall: fn() -> SystemTime,
-    /// Which grants the log tells of, and which it counts.
+    /// Grants that the log tells of, and those that it counts.
     tenures: Tenures,
-    /// What the listener and the sessions count.
+    /// Counters of the listener and the sessions.
     counters: Arc<Counters>,
     /// When it began, for the uptime.
     since: Timestamp,
@@ -139,8 +139,8 @@ pub(crate) struct Desk {
     is_draining: bool,
     /// Whether the log was told of a grace period, and not yet of its end.
     in_grace: bool,
-    /// What there was when everything was put on order to be saved, if it was: nothing is decided any
-    /// more, for it would be lost.
+    /// Counts at the moment when everything was put on order to be saved, if it was: nothing is
+    /// decided any more, for it would be lost.
     over: Option<Counts>,
     /// Whether what the engine is told is to be written down.
     is_recorded: bool,
@@ -163,11 +163,11 @@ pub(in crate::server) struct Setting {
     pub(in crate::server) sealer: Sealer,
     /// Names new sessions: so that nobody can guess them, and none comes twice.
     pub(in crate::server) draw: Draw,
-    /// What the calendar says.
+    /// The wall clock, for those who hear of events.
     pub(in crate::server) wall: fn() -> SystemTime,
     /// How many looks there may be in a second.
     pub(in crate::server) looks_per_second: u32,
-    /// What the listener and the sessions count.
+    /// Counters of the listener and the sessions.
     pub(in crate::server) counters: Arc<Counters>,
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Subscribers {
 /// One of them.
 #[derive(Debug)]
 struct Subscriber {
-    /// What it wants to hear of; none: of all.
+    /// The lock that it wants to hear of; none: all.
     lock: Option<LockName>,
     /// Where it comes from, if that is known.
     origin: Option<Origin>,

@@ -19,9 +19,9 @@ use crate::wire::{ServerMessage, encode_frame};
 /// holds one: the session has seen to that.
 #[derive(Debug)]
 pub(crate) struct Submit {
-    /// Whose connection.
+    /// The connection.
     pub(crate) connection: ConnectionId,
-    /// What its client says, in order.
+    /// Messages of its client, in order.
     pub(crate) messages: Vec<ClientMessage>,
     /// Whether the session reads on meanwhile.
     pub(crate) window: Window,
@@ -46,7 +46,7 @@ pub(crate) enum Window {
 pub(crate) struct Turn {
     /// To be made durable, in this order; [`Desk::committed`](super::Desk::committed) wants to hear of it.
     pub(crate) orders: Vec<Change>,
-    /// What the engine was told, to be written down before any of it is done or said (rule J1).
+    /// Events of the engine, to be written down before any of it is done or said (rule J1).
     pub(crate) record: Record,
     /// For connections, in the order in which they are to be sent.
     pub(crate) deliveries: Vec<Delivery>,
@@ -105,8 +105,8 @@ pub(crate) struct Deliver {
     pub(crate) events: Vec<Bytes>,
     /// Events of the turn that are left out behind those.
     pub(crate) missed: u64,
-    /// What all of it counts as, in bytes of memory; more than
-    /// `BATCH_BYTES_MAX` if it was too much, and was not kept.
+    /// Size of all of it, in bytes of memory; more than `BATCH_BYTES_MAX` if it was too much, and
+    /// was not kept.
     pub(crate) bytes: usize,
     /// Whether everything that the session submitted is handled.
     pub(crate) handled: Handled,

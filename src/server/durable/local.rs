@@ -27,7 +27,7 @@ const APPENDED_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) struct DirectoryStore {
     /// Where the files are.
     directory: Directory,
-    /// What to do with damage.
+    /// Treatment of damage.
     lost_state: LostState,
     /// The state as it is in the file.
     state: Mutex<State>,
@@ -36,7 +36,7 @@ pub(crate) struct DirectoryStore {
 /// The file of what is always kept, and its content.
 #[derive(Debug)]
 struct State {
-    /// What is kept once everything that was asked for is on disk.
+    /// The state once every order is on disk.
     kept: Kept,
     /// None before the first commit, and after a failure, when nobody knows what is in the file: then
     /// the next commit writes it anew.

@@ -32,7 +32,7 @@ const BATCH_LEN_MAX: usize = 4096;
 /// Something to be made durable.
 #[derive(Debug)]
 pub(in crate::server) struct Order {
-    /// What.
+    /// The change.
     pub(in crate::server) change: Change,
     /// Told when it is, besides the Coordinator.
     pub(in crate::server) done: Option<oneshot::Sender<()>>,

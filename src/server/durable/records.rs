@@ -45,7 +45,7 @@ const HEAD_BYTES: usize = 4 + 8 + 8;
 pub(super) struct Kept {
     /// All but the snapshot, which stands in a file of its own.
     pub(super) stored: Stored,
-    /// What that file has to be, if there is one.
+    /// Description of that file, if there is one.
     pub(super) snapshot: Option<Mark>,
 }
 
@@ -76,7 +76,7 @@ pub(super) enum Fault {
 /// What was read.
 #[derive(Debug, PartialEq)]
 pub(super) struct Read {
-    /// What is kept.
+    /// The state.
     pub(super) kept: Kept,
     /// How many pages are broken, at the end or where a copy stands beside them.
     pub(super) broken_pages: usize,
@@ -183,7 +183,7 @@ struct Piece<'a> {
     number: u64,
     /// Without the zeros.
     records: &'a [u8],
-    /// What comes after it.
+    /// Bytes behind it.
     rest: &'a [u8],
 }
 

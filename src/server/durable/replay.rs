@@ -68,9 +68,9 @@ impl Record {
 
 /// A table that hears events once more.
 pub(in crate::server) struct Replay {
-    /// What became of it.
+    /// The table that it made.
     table: LockTable,
-    /// What it says, which was said before.
+    /// Effects of the replay, which were told before.
     effects: Vec<Effect>,
     /// How many events it heard.
     pub(in crate::server) events: u64,

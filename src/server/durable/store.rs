@@ -69,7 +69,7 @@ pub(crate) struct Stored {
     pub durable: Option<Durable>,
     /// The key of secrets and seals; none if there never was a start.
     pub key: Option<StateKey>,
-    /// Who must not reclaim, by number.
+    /// Forfeits by number: none of it may be reclaimed.
     pub forfeits: BTreeMap<u64, Forfeit>,
     /// Everything, if the last run stopped in order.
     pub snapshot: Option<Snapshot>,
@@ -123,7 +123,7 @@ pub(crate) trait StateStore: Send + Sync {
 /// Keeps it in memory: for tests, and for coordinators that are told to keep nothing.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryStore {
-    /// What is kept.
+    /// The state.
     kept: Mutex<Stored>,
 }
 

@@ -36,7 +36,7 @@ pub(in crate::server) struct Arrival<S> {
     pub(in crate::server) peer: Option<SocketAddr>,
     /// Its place among those allowed.
     pub(in crate::server) place: Place,
-    /// What it has in common with the others.
+    /// Parts in common with the other sessions.
     pub(in crate::server) shared: Arc<Shared>,
 }
 
@@ -93,7 +93,7 @@ where
 pub(in crate::server) struct IoThreads {
     /// To each.
     threads: Vec<UnboundedSender<Job>>,
-    /// Which has the next.
+    /// Index of the thread that has the next.
     next: Cell<usize>,
 }
 

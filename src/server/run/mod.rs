@@ -69,13 +69,13 @@ pub(crate) struct Bound<L: Listener> {
     listener: L,
     /// Where their sessions live.
     host: Rc<dyn Host<L::Stream>>,
-    /// What its sessions share; holds the Coordinator.
+    /// Parts that its sessions share; holds the Coordinator.
     shared: Arc<Shared>,
     /// This run.
     epoch: Epoch,
     /// How many connections there may be.
     places: Places,
-    /// What comes after it.
+    /// The successor, if there is to be one.
     afterwards: Afterwards,
     /// How long an orderly stop may take.
     drain_timeout: Duration,
@@ -428,7 +428,7 @@ async fn reached(phases: &mut watch::Receiver<Phase>, phase: Phase) {
 pub struct ServerHandle {
     /// What is asked of the server.
     phase: watch::Sender<Phase>,
-    /// Who knows how things are. Weak: a handle keeps nothing alive.
+    /// The Coordinator, which knows how things are. Weak: a handle keeps nothing alive.
     coordinator: WeakAddr<Coordinator>,
 }
 

@@ -137,11 +137,11 @@ async fn unless(
 
 /// The threads that serve the connections.
 struct Threads {
-    /// What all connections share.
+    /// Parts that all connections share.
     run: Arc<Run>,
-    /// What each thread has measured so far.
+    /// Measurements of each thread so far.
     tallies: Vec<Arc<Mutex<Tally>>>,
-    /// What the threads tell.
+    /// Messages of the threads.
     words: UnboundedReceiver<Word>,
     /// Lets the connections go.
     go: watch::Sender<bool>,

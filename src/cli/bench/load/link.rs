@@ -39,7 +39,7 @@ pub(crate) struct Coordinator {
     pub(crate) server: String,
     /// How long connecting may take.
     pub(crate) connect_timeout: Duration,
-    /// What its connections will ask for.
+    /// Plan of its connections.
     pub(crate) plan: Plan,
 }
 
@@ -50,9 +50,9 @@ pub(crate) struct Session {
     number: usize,
     /// The bytes.
     stream: TcpStream,
-    /// What will be written next; at first, the Hello.
+    /// Bytes that will be written next; at first, the Hello.
     unsent: BytesMut,
-    /// What was read and not yet understood.
+    /// Bytes that were read and not yet understood.
     unread: BytesMut,
     /// Makes messages of it.
     codec: ClientCodec,
@@ -88,9 +88,9 @@ enum State {
 /// One of a connection's locks.
 #[derive(Debug)]
 struct Slot {
-    /// What is said to ask for it; only the id changes.
+    /// Message that asks for it; only the id changes.
     request: ClientMessage,
-    /// What is known of it.
+    /// Its state, as known.
     now: Standing,
     /// The request that was released and not yet answered, if there is one.
     released: Option<RequestId>,

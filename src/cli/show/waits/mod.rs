@@ -108,9 +108,9 @@ impl Who {
 struct Graph<'a> {
     /// The locks that somebody waits for, by name.
     locks: BTreeMap<&'a str, &'a LockStatus>,
-    /// What everybody holds of them.
+    /// Holds of everybody.
     held: BTreeMap<Who, Vec<(&'a LockStatus, &'a Holder)>>,
-    /// What everybody waits for.
+    /// Claims that everybody waits for.
     awaited: BTreeMap<Who, Vec<&'a str>>,
 }
 
@@ -156,11 +156,11 @@ pub(crate) fn tree(locks: &[LockStatus], lines: Lines) -> String {
 
 /// A tree in the making.
 struct Drawing<'a> {
-    /// What is drawn.
+    /// The graph that is drawn.
     graph: &'a Graph<'a>,
     /// With what.
     lines: Lines,
-    /// What is there so far.
+    /// The text so far.
     text: String,
     /// How much more there may be.
     lines_left: usize,

@@ -28,7 +28,7 @@ pub(super) struct Looks {
     interval: Duration,
     /// When the next one would be due without a burst.
     due: Timestamp,
-    /// What those who rest have said. Each begins with a look. Invariant: those in `order`.
+    /// Messages of those who rest. Each begins with a look. Invariant: those in `order`.
     resting: HashMap<ConnectionId, VecDeque<Item>, RandomState>,
     /// Those who rest, in the order in which they came.
     order: VecDeque<ConnectionId>,

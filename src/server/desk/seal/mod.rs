@@ -70,7 +70,7 @@ const _: () = assert!(PLACE_HEAD_LEN + CLAIM_HEAD_LEN_MAX <= PIECE_LEN_MAX);
 /// A grant, as far as a seal is about it.
 #[derive(Clone, Copy)]
 pub(in crate::server) struct Sealed {
-    /// Whose it is.
+    /// Its session.
     pub(in crate::server) session: SessionId,
     /// Its token.
     pub(in crate::server) token: FencingToken,

@@ -34,9 +34,9 @@ pub(in crate::server) struct Chronicle {
     disk: Directory,
     /// The run that writes it.
     run: Run,
-    /// What is not written yet.
+    /// Records that are not written yet.
     tail: Tail,
-    /// What writes it; none while a thread does.
+    /// Their writer; none while a thread has it.
     writer: Option<Writer<Directory>>,
     /// How making a checkpoint went, if that was told while a thread wrote.
     made: Option<Result<Made, NotMade>>,
@@ -46,11 +46,11 @@ pub(in crate::server) struct Chronicle {
     off_since: Option<Instant>,
     /// Whether what is there might be taken for a journal that goes on, which it does not.
     is_stuck: bool,
-    /// Which of the journals that were begun one after the other this is.
+    /// Number of this journal, of those that were begun one after the other.
     begun: u64,
     /// The one that a checkpoint is being made of, if one is.
     making: Option<u64>,
-    /// Who wants to know how it is, looks here.
+    /// The state of the journal, for those who want to know it.
     keeping: Arc<Keeping>,
     /// Why the journal of the run before is of no use, if it is of none.
     why_void: Option<String>,
@@ -80,7 +80,7 @@ pub(in crate::server) enum Flushed {
 pub(in crate::server) struct Job {
     /// Writes them.
     writer: Writer<Directory>,
-    /// What is to be written.
+    /// Records to be written.
     batch: Batch,
 }
 

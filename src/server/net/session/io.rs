@@ -60,13 +60,13 @@ enum Next {
 pub(super) struct Transport<S> {
     /// The stream.
     pub(super) stream: S,
-    /// What is read and not yet a message.
+    /// Bytes that are read and not yet a message.
     unread: BytesMut,
     /// Makes messages of that.
     codec: ServerCodec,
-    /// What is to be done next to have more of them.
+    /// The next step to have more of them.
     next: Next,
-    /// What to do with what comes.
+    /// Treatment of what comes.
     pub(super) reading: Reading,
     /// Encoded, and not yet written.
     pub(super) outbox: BytesMut,
@@ -78,7 +78,7 @@ pub(super) struct Transport<S> {
     pub(super) written: u64,
     /// Wakes the session, for when something other than a message fills the outbox.
     pub(super) waker: Option<Waker>,
-    /// What lies here for the peer, among what lies here for all.
+    /// Account of the bytes that lie here for the peer.
     pub(super) account: Account,
     /// Whether what the Coordinator says may be written as it is.
     pub(super) is_open: bool,

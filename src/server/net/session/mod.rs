@@ -83,11 +83,11 @@ const OUTBOX_BYTES_KEPT: usize = 4 * 1024;
 
 /// What all sessions of a server have in common.
 pub(in crate::server) struct Shared {
-    /// Who decides, for the rest of the server.
+    /// The Coordinator, for the rest of the server.
     pub(in crate::server) coordinator: Addr<Coordinator>,
     /// The way to it for sessions.
     pub(in crate::server) inbox: Inbox,
-    /// What sessions count.
+    /// Counters of sessions.
     pub(in crate::server) counters: Arc<Counters>,
     /// Where this server listens, to tell those who meant another.
     pub(in crate::server) address: SocketAddr,
@@ -107,13 +107,13 @@ pub(in crate::server) struct Session<S> {
     connection: ConnectionId,
     /// Where it comes from, for people.
     peer: Option<SocketAddr>,
-    /// What it has in common with the others.
+    /// Parts in common with the other sessions.
     shared: Arc<Shared>,
     /// Where in its life it is.
     state: State,
     /// When an observer last said something. None for a session: its silence ends its lease.
     heard: Option<Instant>,
-    /// What is kept for the case that the peer looks on.
+    /// State for the case that the peer looks on.
     onlooker: Onlooker,
     /// The one timer: of the handshake, of idleness, of not reading, or of closing.
     timer: Option<SpawnHandle>,
