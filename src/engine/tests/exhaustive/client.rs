@@ -379,7 +379,7 @@ impl Client {
             match ask.stand {
                 Stand::Waiting | Stand::Unconfirmed(..) => account.waiting.push(ask.id),
                 Stand::Held { token, .. } => {
-                    account.held.push(crate::types::Held { request: ask.id, token })
+                    account.held.push(crate::types::Held { request: ask.id, token });
                 }
                 Stand::Releasing { .. } | Stand::Cancelling => {}
             }
