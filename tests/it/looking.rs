@@ -177,7 +177,11 @@ fn a_deadlock_is_refused_told_and_logged() {
     process.signal(Signal::TERM);
     let log = process.end().err;
     let warning = log.lines().find(|line| line.contains("deadlock refused")).expect("a warning");
-    for part in ["owner 2, request 4 waits for \\\"a\\\"", "owner 1, request 3 waits for \\\"b\\\"", "token "] {
+    for part in [
+        "owner 2, request 4 waits for \\\"a\\\"",
+        "owner 1, request 3 waits for \\\"b\\\"",
+        "token ",
+    ] {
         assert!(warning.contains(part), "{warning}");
     }
 }
