@@ -155,8 +155,8 @@ impl Opening {
     }
 }
 
-/// A server accepted the connection, and did not welcome the client in time: it cannot save its state, is
-/// overloaded or stopped, or is no coordinator.
+/// A server accepted the connection, and did not welcome the client in time. It cannot save its
+/// state, is overloaded or stopped, or is no coordinator.
 ///
 /// This is what the source of [`Error::Unavailable`] holds then:
 ///

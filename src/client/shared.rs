@@ -295,8 +295,8 @@ impl Asked {
     }
 }
 
-/// What is held, as its holder and the driver both see it, without asking each other: from the grant
-/// to the release, whatever it is converted to.
+/// A hold, as its holder and the driver both see it, without asking each other. It lasts from the
+/// grant to the release, whatever it is converted to.
 #[derive(Debug, Default)]
 pub(super) struct Hold {
     /// The token of its latest grant; 0 before the first.

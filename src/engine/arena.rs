@@ -249,8 +249,8 @@ fn dead() -> ! {
 
 #[cfg(test)]
 thread_local! {
-    /// How many things were looked at by their keys, on this thread: what bounds on work are held
-    /// against, whoever counted steps and whoever forgot to.
+    /// How many things were looked at by their keys, on this thread. Bounds on work are held
+    /// against it, whoever counted steps and whoever forgot to.
     pub(super) static LOOKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 

@@ -47,8 +47,8 @@ impl LockTable {
         self.set_grace(self.now.after(longest));
     }
 
-    /// The process that a session's client was connected to is gone: it has its whole lease to come
-    /// back, whatever it said of connections that break.
+    /// The process that a session's client was connected to is gone. The client has its whole lease
+    /// to come back, whatever it said of connections that break.
     fn lose_connection(&mut self, key: SessionKey) {
         let connection = self.sessions[key].connection;
         if self.sessions[key].unheard.is_some() {

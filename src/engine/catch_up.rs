@@ -1,11 +1,11 @@
 //! Deferred work: the work that one event may cause is bounded, whatever is stored.
 //!
 //! An event does at once the work that its answer needs. Its other consequences are done in
-//! *slices*: as far as [`SLICE_STEPS_MAX`](super::SLICE_STEPS_MAX) allows now, and the rest by the next events. Examples
-//! are a queue of thousands that can be granted, thousands of leases that end together, and the
-//! deadlock questions at the end of a grace period. Another is a session with thousands of waiting
-//! requests that comes or goes. Until all is done, [`LockTable::next_deadline`] is now, so the
-//! caller comes back with a tick as soon as it has listened to its clients once more.
+//! *slices*: as far as [`SLICE_STEPS_MAX`](super::SLICE_STEPS_MAX) allows now, and the rest by the
+//! next events. Examples are a queue of thousands that can be granted, thousands of leases that end
+//! together, and deadlock questions after a grace period. Another is a session with thousands of
+//! waiting requests that comes or goes. Until all is done, [`LockTable::next_deadline`] is now. So
+//! the caller comes back with a tick as soon as it has listened to its clients once more.
 //!
 //! Deferring changes no answer. A lock that is still unsettled has a waiter at the head of its
 //! queue, so later requests stand behind it (rule R3). A dead session that is still in the table is

@@ -54,8 +54,8 @@ impl LockTable {
         owner.map_or(OwnerId::default(), |owner| self.owners[owner].id)
     }
 
-    /// Makes a request and the one that it converts partners, of one owner: what is held is not given
-    /// back before what is asked for is granted.
+    /// Makes a request and the one that it converts partners, of one owner. The held one is not
+    /// given back before the other is granted.
     pub(super) fn pair(&mut self, request: RequestKey, converted: RequestKey) {
         if self.requests[converted].owner().is_none() {
             let owner = self.owners.add_unnamed(self.requests[request].session);

@@ -81,8 +81,8 @@ impl LockTable {
         self.sessions[session].peer.map(|peer| Origin::of(peer.ip()))
     }
 
-    /// Before a request gives its locks back: they are not granted anew before it has had them for as
-    /// long as it asked for (rule S9).
+    /// Before a request gives its locks back. They are not granted anew before it has had them for
+    /// as long as it asked for (rule S9).
     pub(super) fn keep_locks(&mut self, request: RequestKey) {
         if self.requests[request].more().keep.is_some() {
             self.delay_locks(request, Parting::Released);

@@ -67,8 +67,8 @@ impl LockTable {
         }
         self.this_run.forget_newcomers();
         if let Some(run) = self.this_run.settles() {
-            // Whoever holds something now has shown an older seal for it in this run, and was given a
-            // new one; or was granted it in this run.
+            // Holders of today have shown an older seal in this run, and were given a new one; or
+            // they were granted their locks in this run.
             self.tokens.settle(run);
         }
         self.relax_longest_lease();

@@ -411,8 +411,8 @@ impl LockTable {
         }
     }
 
-    /// Whether a session's lease is over, and it is only left to be ended: it is granted nothing (rule
-    /// S6), and leaves its queues when it is.
+    /// Whether a session's lease is over, and it is only left to be ended. Such a session is
+    /// granted nothing (rule S6), and leaves its queues at its end.
     pub(super) fn is_dead(&self, session: SessionKey) -> bool {
         let session = &self.sessions[session];
         session.ends <= self.heard && !session.is_kept_waiting()

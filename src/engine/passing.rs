@@ -84,9 +84,9 @@ impl LockTable {
 
     /// Whether only those stand before a claim who are away, and its request may pass them.
     ///
-    /// It gives back what it is granted sooner or later, so they lose nothing by it; but for one
-    /// whose owner waits for something else as well. Of those who are away, one might have to wait
-    /// for it when it is back, and it for that one. So such a request waits with them.
+    /// It gives back what it is granted sooner or later, so they lose nothing by it. An exception
+    /// is one whose owner waits for something else as well. Of those who are away, one might have
+    /// to wait for it when it is back, and it for that one. So such a request waits with them.
     #[cold]
     pub(super) fn passes_the_away(&self, claim: ClaimKey) -> bool {
         let ClaimNode { lock, request, .. } = self.claims[claim];

@@ -81,9 +81,9 @@ impl More {
 /// What there is about most.
 static NOTHING: More = More::NOTHING;
 
-/// What queues are ordered by: conversions first, then by ticket. Tickets are what clients show of them,
-/// so two may show the same; but of two claims in a queue one must be the first for everybody. The same
-/// as long as a request waits.
+/// What queues are ordered by: conversions first, then by ticket. Tickets are what clients show of
+/// them, so two may show the same. Yet of two claims in a queue, one must be the first for
+/// everybody. The same as long as a request waits.
 pub(super) type Rank = (bool, Ticket, RequestKey);
 
 /// Whether a request waits or holds.

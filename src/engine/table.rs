@@ -356,7 +356,7 @@ impl LockTable {
         self.deadlines.has_leases() || self.grace.is_on()
     }
 
-    /// If the coordinator itself stood still, nobody could be heard, and nobody is to blame: leases
+    /// If the coordinator itself stood still, nobody could be heard, and nobody is to blame. Leases
     /// are longer by that, and a grace period (rule T3).
     fn notice_stall(&mut self, now: Timestamp) {
         let expected = self.now.after(HEARTBEAT);

@@ -27,8 +27,8 @@ pub(super) struct ThisRun {
     /// Sessions opened in this grace period, in their order: they hold nothing, and make room for
     /// those who were there before. Empty outside the grace period.
     newcomers: BTreeSet<(u64, SessionKey)>,
-    /// Runs that may have been between this one and the one whose table it goes on with: none, unless
-    /// that is an old copy (rule J9).
+    /// Runs that may have been between this one and the one whose table it goes on with. There are
+    /// none, unless that is an old copy (rule J9).
     unknown_runs: Range<Epoch>,
 }
 

@@ -1,5 +1,5 @@
-//! The one counter behind all fencing tokens, and the durable facts beside it: its reservation, the
-//! epoch, the longest lease, and the first run whose proofs count.
+//! The one counter behind all fencing tokens, and the durable facts beside it. These are its
+//! reservation, the epoch, the longest lease, and the first run whose proofs count.
 //!
 //! Numbers are reserved on disk in blocks, ahead of use. No grant waits for a disk, and a crash can
 //! only waste numbers, never give one twice (rules F1, F2).
@@ -70,8 +70,8 @@ impl Tokens {
         self.durable.ttl_max
     }
 
-    /// Whether a session with this lease may be welcomed: a crash would be followed by a grace period
-    /// that is long enough for it (rule G1). If not yet, that is wanted from now on.
+    /// Whether a session with this lease may be welcomed. If so, a crash would be followed by a
+    /// grace period that is long enough for it (rule G1). If not yet, that is wanted from now on.
     pub(super) fn covers(&mut self, ttl: Ttl) -> bool {
         self.ttl_max = self.ttl_max.max(Some(ttl));
         // What was asked for last may be less than what is on disk, and will be there.
@@ -221,8 +221,8 @@ mod tests {
         assert!(tokens.available());
     }
 
-    /// Has a client say that it has seen later ones, again and again, until it is not believed; how often
-    /// it was, and granting stopped for it.
+    /// Has a client say that it has seen later ones, again and again, until it is not believed.
+    /// Says how often it was, and granting stopped for it.
     fn stops(tokens: &mut Tokens, later: impl Fn(&Tokens) -> (Epoch, FencingToken)) -> usize {
         for stops in 0..1_000 {
             let (epoch, token) = later(tokens);

@@ -109,8 +109,8 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Whether these can be of the same file. The birth tells, where it is known: numbers of files
-    /// that were removed are used again, and some file systems give new ones when they are mounted.
+    /// Whether these can be of the same file. The birth tells, where it is known. Numbers of
+    /// removed files are used again, and some file systems give new ones when they are mounted.
     pub(super) fn is_same(self, inode: u64, born: Option<u64>) -> bool {
         match (self.born, born) {
             (Some(mine), Some(other)) => mine == other,

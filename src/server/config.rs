@@ -32,8 +32,8 @@ pub struct Config {
     pub data: Data,
     /// Bounds on what clients may have in the table.
     pub limits: Limits,
-    /// Most connections open at a time, those without a session included. Besides, an eighth as many
-    /// are kept for clients that come back to a session that lives, and operators on this machine are
+    /// Most connections open at a time, those without a session included. Besides, an eighth as
+    /// many are kept for clients that come back to a living session. Operators on this machine are
     /// served in any case.
     pub connections_max: usize,
     /// Most of them from one address; none: three quarters. All that come over loopback are from one,
@@ -62,8 +62,9 @@ pub struct Config {
     /// Whether and how far each event is written down before anything that follows from it is said, so
     /// that a crash costs nothing. Needs a [`Data::Directory`].
     pub journal: Option<Distance>,
-    /// How many looks (pages of what `status` shows) may be taken in a second, by all who look together:
-    /// each takes the time of a few requests. An observer beyond it is answered later, a session not.
+    /// How many looks (pages of what `status` shows) may be taken in a second, by all who look
+    /// together. Each takes the time of a few requests. An observer beyond it is answered later, a
+    /// session not.
     pub looks_per_second: u32,
     /// What to do with a stored state that the wall clock has left more than a year behind.
     pub stale_state: StaleState,

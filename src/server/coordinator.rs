@@ -107,8 +107,8 @@ impl Coordinator {
         self.carry_out(ctx, now);
     }
 
-    /// Has the desk hear all that sessions have said, in one turn: it is read already, so the time of now
-    /// is later than that of each.
+    /// Has the desk hear all that sessions have said, in one turn. It is read already, so the time
+    /// of now is later than that of each.
     fn hear(&mut self, ctx: &mut Context<Self>) {
         let mut taken = mem::take(&mut self.taken);
         self.arrivals.take(&mut taken);

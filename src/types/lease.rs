@@ -35,8 +35,8 @@ const ATTEMPTS_PER_TTL: u32 = 6;
 /// A command is asked to end a ttl divided by this before belief ends, or later.
 const FAREWELLS_PER_TTL: u32 = 3;
 
-/// The time for which a client believes in a lease of this length, or in a linger: the part that is
-/// left by any two clocks.
+/// The time for which a client believes in a lease of this length, or in a linger. It is the part
+/// that is left by any two clocks.
 pub fn belief(length: Duration) -> Duration {
     (length * (100 - 2 * CLOCK_RATE_ERROR_PERCENT) / 100).saturating_sub(MARGIN)
 }

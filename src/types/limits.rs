@@ -7,7 +7,7 @@ use super::Ttl;
 /// Bounds that keep one client, or all of them, from using up the coordinator.
 ///
 /// Going past one is a rejection. After a crash the limits hold as well, and former clients come
-/// first: returning sessions and waiters take the places of new ones, the latest first.
+/// first. Returning sessions and waiters take the places of new ones, the latest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Longest lease that a client may ask for; at least the default of a lease counts as allowed. It

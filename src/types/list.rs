@@ -21,7 +21,7 @@ pub(crate) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Ok(deserializer.deserialize_seq(list)?.into_vec())
 }
 
-/// Reads a list without trusting the number of elements that stands before it: memory is taken for
+/// Reads a list without trusting the number of elements that stands before it. Memory is taken for
 /// [`PREALLOCATED_MAX`] at first, for more only as they come.
 pub(crate) struct Bounded<A> {
     /// Elements beyond this are read and dropped.

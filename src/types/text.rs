@@ -51,7 +51,7 @@ fn check(text: &str, max: usize) -> Result<(), TextError> {
     if text.len() > max {
         return Err(TextError::TooLong { len: text.len(), max });
     }
-    // Nearly every text is plain ASCII, and that can be seen many bytes at a time, if nobody wants to
+    // Nearly every text is plain ASCII. That can be seen many bytes at a time, if nobody wants to
     // stop at the first that is not.
     if text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~')) {
         return Ok(());

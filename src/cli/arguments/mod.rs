@@ -561,8 +561,9 @@ fn period(text: &str) -> Result<Duration, String> {
     at_most(text, AT_LEAST_MAX / 9 * 10, "7d 18h 40m")
 }
 
-/// In `eval "$(coordinator acquire … --export)"` nobody sees our exit code: a shell that has nothing to
-/// evaluate is content, and would go on without the lock. So it gets something that fails as we do.
+/// In `eval "$(coordinator acquire … --export)"` nobody sees our exit code. A shell that has
+/// nothing to evaluate is content, and would go on without the lock. So it gets something that
+/// fails as we do.
 pub(crate) fn fail_in_eval(code: u8) {
     let mut words = std::env::args_os().skip(1);
     if words.next().is_some_and(|word| word == "acquire") && words.any(|word| word == "--export") {

@@ -40,8 +40,8 @@ impl KeptFile {
         Ok(Self { file, path: path.to_owned() })
     }
 
-    /// Makes the file, or takes one over that is empty, or of a keeper that has ended; and locks it for
-    /// as long as this lives.
+    /// Makes the file, or takes one over that is empty, or of a keeper that has ended. It is locked
+    /// for as long as this lives.
     pub(crate) fn claim(path: &Path) -> Result<Self, Failure> {
         let cannot = |error: &io::Error| {
             let path = quoted(&path.to_string_lossy());

@@ -1,7 +1,7 @@
 //! A lock that is held without a command: `coordinator hold`, and `coordinator lock` without one.
 //!
-//! It ends by a signal, the end of standard input, the end of a named process, or a time; and by
-//! the loss of the lock. `keeper` holds in the same way, without anybody who waits for it.
+//! It ends by a signal, the end of standard input, the end of a named process, or a time. It also
+//! ends by the loss of the lock. `keeper` holds in the same way, without anybody who waits for it.
 
 use std::fs;
 use std::io::{self, Read};
@@ -190,8 +190,8 @@ fn say_held(guard: &LockGuard) -> oneshot::Receiver<Result<(), Failure>> {
     on_a_thread(move || answer::line(&text))
 }
 
-/// Whether standard input is `/dev/null`, as that of cron, of services, and of what a script starts in
-/// its background: its end is no sign of anybody's.
+/// Whether standard input is `/dev/null`, as for cron, for services, and for background jobs of a
+/// script. Its end is no sign of anybody's.
 pub(crate) fn has_no_input() -> bool {
     let input =
         io::stdin().as_fd().try_clone_to_owned().and_then(|it| fs::File::from(it).metadata());

@@ -52,7 +52,7 @@ impl Plan {
         valid_until.checked_sub(self.gap()).unwrap_or(valid_until)
     }
 
-    /// When to look at the lease next, if there is nothing to do before: often enough for the
+    /// When to look at the lease next, if there is nothing to do before. It is often enough for the
     /// watchdog to know of every renewal soon after it.
     pub(crate) fn look_at(self, now: Instant, valid_until: Instant) -> Instant {
         self.stop_at(valid_until).min(now + self.ttl.length() / 8)

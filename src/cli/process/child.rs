@@ -161,7 +161,7 @@ impl Job {
             // Ctrl-Z: the shell must get the terminal back, and see us stopped.
             None if terminal.is_of(self.group) => {
                 terminal.take_from(self.group);
-                // The terminal told the command's group only; ours is told here, all of it, since a
+                // The terminal told the command's group only. Ours is told here, all of it, since a
                 // script that waits for us has to stop with us.
                 let _cannot_fail = kill_current_process_group(Signal::TSTP);
                 if self.stage.is_given {

@@ -20,8 +20,8 @@ pub(crate) trait Value: Sized {
     fn parse(text: &str) -> Result<Self, String>;
 }
 
-/// Where a client finds the coordinator: a host and a port, resolved when connecting; or several of
-/// them, with commas between, that are tried in this order.
+/// The coordinator's address for a client: a host and a port, resolved when connecting. Several of
+/// them, with commas between, are tried in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerAddress(pub(crate) String);
 

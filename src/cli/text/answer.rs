@@ -1,5 +1,5 @@
 //! The answer to a command, on standard output. One that cannot be written (to a full disk) is a
-//! failure, and a reader who has gone away (`coordinator status | head -1`) is none.
+//! failure. A reader who has gone away (`coordinator status | head -1`) is none.
 
 use std::io;
 

@@ -1,7 +1,7 @@
 //! Until when a lock is not to be had, in words.
 //!
-//! A lock that nobody holds may be kept free for a while; and of a holder without a connection it is known
-//! when its lease ends.
+//! A lock that nobody holds may be kept free for a while. Of a holder without a connection, the end
+//! of its lease is known.
 
 use std::time::Duration;
 

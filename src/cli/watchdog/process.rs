@@ -30,8 +30,8 @@ const NAME: &std::ffi::CStr = c"lock-watchdog";
 
 /// How often to look whether a group that was asked to end has ended.
 const GROUP_POLL: Duration = Duration::from_millis(20);
-/// How many such looks there are between two in which what is still there is looked at closely: that
-/// is dear where there are many processes.
+/// How many such looks there are between two close ones at what is still there. A close look is
+/// dear where there are many processes.
 const LOOKS_PER_CLOSE_ONE: u32 = 10;
 /// Orders read at once.
 const ORDERS_MAX: usize = 64;

@@ -91,8 +91,8 @@ pub(super) enum Second {
         number: u64,
         /// When Hello was sent.
         hello_sent: Timestamp,
-        /// When that has taken too long. None: it is not given up before the first, because the end
-        /// of a connection that the server knows can be the end of the session.
+        /// When that has taken too long. None: it is not given up before the first. The end of a
+        /// connection that the server knows can be the end of the session.
         until: Option<Timestamp>,
     },
 }
@@ -156,8 +156,8 @@ impl Open {
     }
 }
 
-/// How long to wait between attempts: at first not at all, then longer each time, never twice the
-/// same, up to a part of the ttl.
+/// How long to wait between attempts. It is nothing at first, then longer each time, never twice
+/// the same, up to a part of the ttl.
 #[derive(Debug)]
 pub(super) struct Backoff {
     /// Attempts since the server last answered a keep-alive. A connection that is welcomed and

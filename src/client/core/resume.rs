@@ -43,7 +43,7 @@ pub(super) struct Session {
     /// Secret that proves that it is ours.
     secret: Secret,
     /// The greatest number that any of its connections had. Each Hello that may have reached the
-    /// server has another, so that one which was delayed on the way is known by its number (rule S2).
+    /// server has another. So one which was delayed on the way is known by its number (rule S2).
     generation: Generation,
     /// The run of the coordinator that last welcomed it.
     epoch: Epoch,

@@ -38,7 +38,7 @@ const NOWHERE: usize = usize::MAX;
 /// Connects over TCP, to the first of the servers that answers. Their names are looked up each time:
 /// they may have moved.
 ///
-/// A server that answered, but did not welcome us, is the last one to be tried the next time, and one
+/// A server that answered, but did not welcome us, is the last one to be tried the next time. One
 /// that did is the first.
 #[derive(Clone, Debug)]
 pub(in crate::client) struct Dial {

@@ -103,8 +103,8 @@ fn next(known: &mut [Known]) -> Option<(usize, SocketAddr)> {
     })
 }
 
-/// Both families in turns, beginning with that of the first (RFC 8305, section 4): if one of them does
-/// not work here, every second one does.
+/// Both families in turns, beginning with that of the first (RFC 8305, section 4). If one of them
+/// does not work here, every second one does.
 fn in_turns(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     let is_first = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (one, other): (VecDeque<_>, VecDeque<_>) =

@@ -158,8 +158,8 @@ impl LockGuard {
     ///
     /// # Cancel safety
     ///
-    /// The lock is given back also if this is dropped before it is done, even before it is polled; only
-    /// that nobody learns when it is free.
+    /// The lock is given back also if this is dropped before it is done, even before it is polled.
+    /// Only the moment is then unknown.
     pub async fn release(mut self) -> Result<(), Error> {
         let (answer, outcome) = oneshot::channel();
         self.freed = Some(answer);

@@ -24,10 +24,10 @@ struct Edge {
 }
 
 impl Inquiry<'_> {
-    /// The shortest way from a left-over owner over others back to itself. It begins with `suspect`,
-    /// or, if that could be granted, with another request of its owner that could not be. None if
-    /// there is no way back: others wait for each other, and it only waits for them; or if no steps
-    /// are left to find it.
+    /// The shortest way from a left-over owner over others back to itself. It begins with
+    /// `suspect`, or, if that could be granted, with another request of its owner that could not
+    /// be. None if there is no way back: others wait for each other, and it only waits for them.
+    /// None also if no steps are left to find it.
     pub(super) fn cycle(&mut self, owner: Who, suspect: RequestKey) -> Option<Vec<CycleLink>> {
         let others = self.requests_of(owner).into_iter().filter(|request| *request != suspect);
         let first = [suspect].into_iter().chain(others).find(|request| !self.is_granted(*request));

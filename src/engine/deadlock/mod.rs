@@ -158,9 +158,9 @@ impl LockTable {
     }
 
     /// Whether it can be told without a question that a conversion goes on. Everybody before it
-    /// converts for an owner that has nothing else, and there is room for any of them beside all
-    /// who might keep what they have. Then each is granted in its turn, and gives back. So
-    /// thousands may convert permits of one semaphore, and none of them costs more than the first.
+    /// converts for an owner that has nothing else. There is room for any of them beside all who
+    /// might keep what they have. Then each is granted in its turn, and gives back. So thousands
+    /// may convert permits of one semaphore, and none of them costs more than the first.
     fn goes_on_anyway(&self, request: RequestKey) -> bool {
         if !self.is_pair(request) {
             return false;

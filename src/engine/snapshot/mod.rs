@@ -128,8 +128,8 @@ impl LockTable {
         }
     }
 
-    /// What has the form of [`LockTable::snapshot`] when it is written down, without there ever being
-    /// one: each session and request is copied only while it is written.
+    /// A value with the form of [`LockTable::snapshot`] when it is written down, without there ever
+    /// being one. Each session and request is copied only while it is written.
     pub fn as_snapshot(&self) -> impl Serialize {
         InPieces(self)
     }

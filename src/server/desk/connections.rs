@@ -23,8 +23,9 @@ use super::weight;
 use crate::types::{ConnectionId, GoodbyeCode, Identity, SessionId};
 use crate::wire::{ServerMessage, ShownLock, encode_frame};
 
-/// Most bytes, in memory, that one turn may have for one connection: room for an answer to each of the
-/// 65,536 requests that a session may have. Whoever has more coming is closed, as one that does not read.
+/// Most bytes, in memory, that one turn may have for one connection. They are room for an answer to
+/// each of the 65,536 requests that a session may have. Whoever has more coming is closed, as one
+/// that does not read.
 pub(in crate::server) const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most bytes of events that one turn may have for one connection, and most that may be unwritten when
 /// another is put into its outbox.

@@ -40,10 +40,10 @@ impl Desk {
         &mut self.turn
     }
 
-    /// When [`Desk::ring`] is due, or before: one that comes before finds nothing to do, so that the
-    /// renewal of a lease costs nothing here. While there are sessions, that is never far: the table wants
-    /// to hear that time passes, so that it notices when it did not (rule T3). None while nothing is due,
-    /// or [`Desk::tick`] is to come anyway; and nobody rests who would look.
+    /// When [`Desk::ring`] is due, or before: one that comes before finds nothing to do, so that
+    /// the renewal of a lease costs nothing here. While there are sessions, that is never far. The
+    /// table wants to hear that time passes, so that it notices when it did not (rule T3). None
+    /// while nothing is due, or [`Desk::tick`] is to come anyway; and nobody rests who would look.
     #[cfg(test)]
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         let looks = self.looks.next_deadline().filter(|_| self.over.is_none());

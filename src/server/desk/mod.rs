@@ -139,8 +139,8 @@ pub(crate) struct Desk {
     is_draining: bool,
     /// Whether the log was told of a grace period, and not yet of its end.
     in_grace: bool,
-    /// Counts at the moment when everything was put on order to be saved, if it was: nothing is
-    /// decided any more, for it would be lost.
+    /// Counts at the moment when everything was put on order to be saved, if it was. Nothing is
+    /// decided any more, because it would be lost.
     over: Option<Counts>,
     /// Whether what the engine is told is to be written down.
     is_recorded: bool,

@@ -2,8 +2,8 @@
 //!
 //! An event is rendered once, however many hear of it. Each subscriber costs the Coordinator one
 //! more reference count. There are never many. When all places are taken, the next subscriber takes
-//! the place of another: the one heard of longest ago, from the address that has the most. So idle
-//! subscribers keep nobody out, and no address keeps out another.
+//! the place of another. That is the one heard of longest ago, from the address that has the most.
+//! So idle subscribers keep nobody out, and no address keeps out another.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

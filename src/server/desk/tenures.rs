@@ -1,6 +1,6 @@
 //! Rate limiting of the log for sessions that are granted again and again.
 //!
-//! The log must tell who had a lock at three in the morning, so each grant is a line in it, and so
+//! The log must tell who had a lock at three in the morning. So each grant is a line in it, and so
 //! is its end. But a worker may be granted a lock a hundred thousand times in a second. So some
 //! grants of each session in an interval are told, and then it is *hushed*. The engine counts its
 //! further grants, which costs an addition. The sum is told when the interval is over: `granted

@@ -12,13 +12,13 @@
 //! sane at starts, both grow even if nothing was kept. A coordinator would have to give a million
 //! tokens a second to outrun it.
 //!
-//! *However coarse the clock and however quick the starts*, no token comes twice by that. A run that read
-//! `a` opens its port only when the clock shows more than `a` ([`await_next_tick`]), and gives its tokens
-//! from `a × 2²⁰` on. Let the clock show the true time rounded down to ticks of `r`. The port opens at `t`,
-//! when the clock has just shown a later tick than `a`, so `a ≤ t − r`. A run that begins when this one has
-//! ended, at `u`, reads `b > u − r`. So `b − a > u − t`: there are more than 2²⁰ numbers between the two
-//! for each second in which this one gave any. And `b > a`, for the clock has moved on before the port
-//! was open.
+//! *However coarse the clock and however quick the starts*, no token comes twice by that. A run
+//! that read `a` opens its port only when the clock shows more than `a` ([`await_next_tick`]). It
+//! gives its tokens from `a × 2²⁰` on. Let the clock show the true time rounded down to ticks of
+//! `r`. The port opens at `t`, when the clock has just shown a later tick than `a`, so `a ≤ t − r`.
+//! A run that begins when this one has ended, at `u`, reads `b > u − r`. So `b − a > u − t`: there
+//! are more than 2²⁰ numbers between the two for each second in which this one gave some. And `b >
+//! a`, for the clock has moved on before the port was open.
 
 use std::thread;
 use std::time::{Duration, SystemTime};

@@ -111,8 +111,8 @@ pub(crate) trait StateStore: Send + Sync {
     /// If it cannot be read.
     fn load(&self) -> Result<Stored, StoreError>;
 
-    /// Makes `changes`, in this order, and has what comes of it survive whatever comes: all of them
-    /// or, after a failure or a power cut, perhaps none.
+    /// Makes `changes`, in this order, and has their result survive whatever comes. It is all of
+    /// them or, after a failure or a power cut, perhaps none.
     ///
     /// # Errors
     ///

@@ -90,7 +90,7 @@ pub(super) fn tell_distance(config: &Config, is_kept: bool) {
     }
 }
 
-/// A clock that goes on from a moment, if that is later: after a new start of the machine, time is
+/// A clock that goes on from a moment, if that is later. After a new start of the machine, time is
 /// counted from there (rule J4).
 pub(super) fn clock_after(moment: Timestamp, clock: Box<dyn Clock>) -> Box<dyn Clock> {
     let ahead = moment.since(clock.now());

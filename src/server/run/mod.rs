@@ -444,8 +444,8 @@ impl ServerHandle {
         self.ask(Phase::Stopping);
     }
 
-    /// Has the state told to the log, in a few lines with the target `coordinator::summary`: how much of
-    /// everything there is, the counters, and what is wrong. That takes no time that others would notice.
+    /// Has the state told to the log, in a few lines with the target `coordinator::summary`. They
+    /// are the sizes, the counters, and what is wrong. That takes no time that others would notice.
     pub fn tell_state(&self) {
         if let Some(coordinator) = self.coordinator.upgrade() {
             coordinator.do_send(TellState);

@@ -26,8 +26,8 @@ pub struct Spawned {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts a server on a thread of its own, with an actix `System` of its own: for tests, examples,
-/// and programs that carry their coordinator with them. It is ready when this returns.
+/// Starts a server on a thread of its own, with an actix `System` of its own. It is for tests,
+/// examples, and programs that carry their coordinator with them. It is ready when this returns.
 ///
 /// # Errors
 ///

@@ -174,7 +174,7 @@ impl<'a> Drawing<'a> {
     fn roots(&mut self) {
         let graph = self.graph;
         // First come those who hold and do not wait. Then come locks that nobody holds (yet, or not
-        // before a delay is over), and the rest of circles and of lists that were cut short.
+        // before a delay is over). Last is the rest of circles and of lists that were cut short.
         for (name, lock) in &graph.locks {
             let is_free = |holder: &&Holder| !graph.awaited.contains_key(&Who::holds(holder));
             if !self.drawn.contains(name)
