@@ -244,14 +244,18 @@ def main():
         for _ in range(options.rounds):
             for row, rates in zip(rows, seen):
                 rates.append(one_round(row[2], options.seconds))
-        medians = {
-            row[:2]: [statistics.median(column) for column in zip(*rates)]
-            for row, rates in zip(rows, seen)
-        }
+        # Ratios within a round, and of them the median.
+        rival = {row[0]: rates for row, rates in zip(rows, seen) if row[1] == "redis-py"}
         print(f"{'':12}{'':14}{'pairs/s':>9}{'CPU a pair':>13}   beside redis-py (rate, CPU)")
-        for (workload, who), (rate, cpu) in medians.items():
-            beside = medians.get((workload, "redis-py"))
-            ratio = f"{rate / beside[0]:6.2f} x{beside[1] / cpu:6.2f} x" if beside else ""
+        for (workload, who, _), rates in zip(rows, seen):
+            rate, cpu = (statistics.median(column) for column in zip(*rates))
+            pairs = list(zip(rates, rival.get(workload, [])))
+            ratio = (
+                f"{statistics.median(ours[0] / theirs[0] for ours, theirs in pairs):6.2f} x"
+                f"{statistics.median(theirs[1] / ours[1] for ours, theirs in pairs):6.2f} x"
+                if pairs
+                else ""
+            )
             print(f"{workload:12}{who:14}{rate:9.0f}{cpu:10.1f} us   {ratio}")
         print(f"\nmemory      {in_another(HELD, 3)[0]:.0f} bytes a held lock, with its objects")
         for module in ("coordinator_client", "coordinator_client.aio", "redis", "kazoo.client"):

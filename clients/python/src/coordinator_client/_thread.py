@@ -164,7 +164,8 @@ class Session(Lane):
 
     def release(self, grasp: Grasp) -> None:
         """Gives back what is held. It is given back when this is called, not when it returns."""
-        signal, errors = Signal(), []  # type: Signal, List[LockError]
+        signal = Signal()
+        errors: List[LockError] = []
         if grasp.stage == HELD:
             grasp.wake = signal.set
         is_carried = grasp.stage == HELD and self._carry(grasp, self.desk.release)
