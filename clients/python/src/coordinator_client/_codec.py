@@ -10,7 +10,8 @@ from __future__ import annotations
 import struct
 from typing import Any, Callable, Dict, List, Tuple, Type
 
-from ._messages import CHOICES, STRUCTURES, WireError
+from ._messages import CHOICES, STRUCTURES
+from ._structures import WireError
 
 Reader = Callable[[bytes, int], Tuple[Any, int]]
 Writer = Callable[[Any, Callable[[bytes], Any]], Any]

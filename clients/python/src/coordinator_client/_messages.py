@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Type, Union
 
-from ._codes import *  # noqa: F403
-from ._structures import *  # noqa: F403
 from ._structures import (
     AfterGrant, AfterLoss, AtLeast, Attach, Claim, CycleLink, DistanceMachine, DistanceOff,
     DistanceProcess, Exclusive, Extra, Forever, HappenedCancelled, HappenedGranted, HappenedLost,

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, List, NamedTuple, Optional, Union
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeAlias
+from typing import List, NamedTuple, Optional, Union
 
 # The types of the tables. For a type checker they are what Python makes of them.
-u16: TypeAlias = int
-u32: TypeAlias = int
-u64: TypeAlias = int
-u128: TypeAlias = int
-string: TypeAlias = str
+u16 = int
+u32 = int
+u64 = int
+u128 = int
+string = str
 
 
 class WireError(ValueError):

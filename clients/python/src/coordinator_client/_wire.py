@@ -14,8 +14,11 @@ import struct
 from typing import Any, Callable, Dict, List, Type, Union
 
 from . import _codec, _messages
+from ._codes import *  # noqa: F403
 from ._messages import *  # noqa: F403
-from ._messages import CHOICES, FRAME_LEN_MAX, STRUCTURES, WireError
+from ._structures import *  # noqa: F403
+from ._messages import CHOICES, FRAME_LEN_MAX, STRUCTURES
+from ._structures import WireError
 
 _U32 = struct.Struct("<I")
 
