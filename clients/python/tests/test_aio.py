@@ -337,3 +337,17 @@ async def test_a_session_tells_what_becomes_of_it(coordinator, name):
         assert (event.kind, event.token, event.reason) == ("lost", lock.token, "Revoked")
         await client.close()
         assert [event.kind async for event in events] == ["closed"]
+
+
+@on_a_loop
+async def test_a_task_that_waits_is_told_its_place_in_line(server, name):
+    places, client = [], aio.Client(server)
+    async with client.lock(name):
+        waits = asyncio.create_task(client.lock(name, on_queued=places.append).acquire())
+
+        async def is_told():
+            return places == [1]
+
+        await eventually(is_told)
+    assert await waits
+    await client.close()

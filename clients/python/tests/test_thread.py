@@ -128,6 +128,33 @@ def test_a_second_release_says_that_nothing_is_held(server, name):
     hold.release()
 
 
+def test_who_waits_is_told_its_place_in_line(server, name):
+    places, got = [], []
+    client = Client(server)
+    first, second = client.lock(name), client.lock(name)
+    first.acquire()
+    thread = threading.Thread(target=second.acquire)
+    thread.start()
+    eventually(lambda: first.status().waiter_count == 1, "the second waits")
+
+    def wait():
+        got.append(client.lock(name, on_queued=places.append).acquire())
+
+    third = threading.Thread(target=wait)
+    third.start()
+    eventually(lambda: places == [2], "it is told its place")
+    first.release()
+    eventually(lambda: places == [2, 1], "it is told the next")
+    thread.join()
+    second.release()
+    third.join()
+    assert got == [True]
+    with client.lock(name), pytest.raises(ZeroDivisionError):
+        client.lock(name, on_queued=lambda _: 1 / 0).acquire()
+    assert client.lock(name, on_queued=places.append).acquire(timeout=5)
+    client.close()
+
+
 def test_permits_of_a_semaphore_are_counted_by_the_server(server, name):
     with cc.Semaphore(name, 3, take=2):
         assert not cc.Semaphore(name, 3, take=2).acquire(blocking=False)

@@ -14,7 +14,6 @@ from typing import (
 from . import _dial, _terms, _wire as wire
 from ._aio_hold import Hold
 from ._base import BaseClient, BaseOwner
-from ._core import Ask
 from ._desk import Grasp
 from ._errors import Closed, InvalidRequest, LockBusy, LockTimeout
 from ._loop import Session, open_session
@@ -100,7 +99,10 @@ class Client(BaseClient):
             raise Closed("the client was closed")
         return session
 
-    async def _acquire(self, ask: Ask, wait: wire.Wait, waits: List[Tuple[Session, Grasp]]) -> Hold:
+    async def _acquire(
+        self, wish: _terms.Wish, wait: wire.Wait, waits: List[Tuple[Session, Grasp]]
+    ) -> Hold:
+        ask = wish.ask
         began = time.monotonic()
         timeout = wait.ms / 1000 if isinstance(wait, wire.Timeout) else None
         session = await self._current(timeout)
@@ -120,7 +122,7 @@ class Client(BaseClient):
         try:
             if wait is not ask.wait:
                 ask = ask._replace(wait=wait)
-            grasp = await session.acquire(ask, left, begun)
+            grasp = await session.acquire(ask, left, begun, wish.on_queued)
         except LockTimeout as error:
             raise LockTimeout(error.lock, timeout or 0) from None
         finally:

@@ -46,7 +46,7 @@ class Lockable(BaseLockable[Hold]):
 
     async def _acquire(self, blocking: bool, timeout: float) -> Hold:
         wait = _terms.wait(blocking, timeout)
-        hold = await self._client._acquire(self._wish.ask, wait, self._waits)
+        hold = await self._client._acquire(self._wish, wait, self._waits)
         hold._parent = weakref.ref(self)
         self._holds.append(hold)
         if self._on_lost is not None:
@@ -141,13 +141,14 @@ class Lock(Lockable):
         supersede: bool = False,
         owner: "Optional[Owner]" = None,
         on_lost: Optional[Callable[[Hold], None]] = None,
+        on_queued: Optional[Callable[[int], None]] = None,
         busy: str = "raise",
     ):
         claims = _terms.claims(() if shared else (name,), (name,) if shared else ())
         super().__init__(
             claims, client, owner, on_lost, server=server, blocking=blocking, timeout=timeout,
             ttl=ttl, note=note, lock_delay=lock_delay, at_least=at_least, supersede=supersede,
-            busy=busy,
+            busy=busy, on_queued=on_queued,
         )  # fmt: skip
 
 

@@ -11,7 +11,6 @@ from typing import (
 
 from . import _dial, _terms, _wire as wire
 from ._base import BaseClient, BaseOwner
-from ._core import Ask
 from ._desk import Grasp
 from ._errors import Closed, LockBusy, LockTimeout
 from ._hold import Hold
@@ -101,8 +100,9 @@ class Client(BaseClient):
         return session
 
     def _acquire(
-        self, ask: Ask, wait: wire.Wait, began: float, waits: List[Tuple[Session, Grasp]]
+        self, wish: _terms.Wish, wait: wire.Wait, began: float, waits: List[Tuple[Session, Grasp]]
     ) -> Hold:
+        ask = wish.ask
         timeout = wait.ms / 1000 if isinstance(wait, wire.Timeout) else None
         session = self._current(timeout)
         left = None
@@ -119,7 +119,7 @@ class Client(BaseClient):
         waited = (session, hold._grasp)
         waits.append(waited)
         try:
-            session.acquire(hold._grasp, left)
+            session.acquire(hold._grasp, left, wish.on_queued)
         except LockTimeout as error:
             raise LockTimeout(error.lock, timeout or 0) from None
         finally:

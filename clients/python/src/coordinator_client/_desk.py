@@ -40,7 +40,7 @@ class Grasp:
 
     __slots__ = (
         "number", "ask", "pid", "stage", "token", "reason", "error", "doubted_until", "wake",
-        "answered", "conversion", "on_over", "owner",
+        "answered", "conversion", "on_over", "owner", "position",
     )  # fmt: skip
 
     def __init__(self, ask: Ask, wake: Callable[[], None]):
@@ -52,8 +52,11 @@ class Grasp:
         self.reason = 0
         self.error: Optional[LockError] = None
         self.doubted_until: Optional[int] = None
-        # Called when the request is answered, and again when the release is.
+        # Called when the request is answered, when its place in line is another, and again when the
+        # release is answered.
         self.wake = wake
+        # Its place in line, while that was not told.
+        self.position: Optional[int] = None
         # Whether the release is answered.
         self.answered = False
         self.conversion: Optional[Conversion] = None
@@ -273,6 +276,10 @@ class Desk:
             grasp.wake()
         elif isinstance(effect, _core.LostHold):
             self._lost(grasp, number, effect.reason)
+        elif isinstance(effect, _core.Moved):
+            if grasp.ask.progress:
+                grasp.position = effect.position
+                grasp.wake()
         elif isinstance(effect, _core.Doubted):
             grasp.doubted_until = effect.until
         elif isinstance(effect, _core.Confirmed):

@@ -49,7 +49,7 @@ class Lockable(BaseLockable[Hold]):
     def _acquire(self, blocking: bool, timeout: float) -> Hold:
         wait = _terms.wait(blocking, timeout)
         began = time.monotonic()
-        hold = self._client._acquire(self._wish.ask, wait, began, self._waits)
+        hold = self._client._acquire(self._wish, wait, began, self._waits)
         hold._parent = weakref.ref(self)
         self._holds.append(hold)
         if self._on_lost is not None:
@@ -157,7 +157,8 @@ class Lock(Lockable):
     time: it withholds the lock for this long after the grant, even after a release. ``supersede``
     cancels older waiting requests made with it, which raise `Superseded`: newest wins, one pending.
     ``note`` is shown to waiters. ``owner`` names the thread of control, so that deadlocks are
-    detected (`Client.owner`). ``on_lost`` is called if the lock is lost.
+    detected (`Client.owner`). ``on_lost`` is called if the lock is lost, in a thread of its own;
+    ``on_queued`` with the place in line while `acquire` waits, by it.
 
     >>> lock = Lock("doctest/lock")
     >>> with lock as hold:
@@ -182,13 +183,14 @@ class Lock(Lockable):
         supersede: bool = False,
         owner: "Optional[Owner]" = None,
         on_lost: Optional[Callable[[Hold], None]] = None,
+        on_queued: Optional[Callable[[int], None]] = None,
         busy: str = "raise",
     ):
         claims = _terms.claims(() if shared else (name,), (name,) if shared else ())
         super().__init__(
             claims, client, owner, on_lost, server=server,
             blocking=blocking, timeout=timeout, ttl=ttl, note=note, lock_delay=lock_delay,
-            at_least=at_least, supersede=supersede, busy=busy,
+            at_least=at_least, supersede=supersede, busy=busy, on_queued=on_queued,
         )  # fmt: skip
 
 
@@ -224,12 +226,13 @@ class MultiLock(Lockable):
         supersede: bool = False,
         owner: "Optional[Owner]" = None,
         on_lost: Optional[Callable[[Hold], None]] = None,
+        on_queued: Optional[Callable[[int], None]] = None,
         busy: str = "raise",
     ):
         super().__init__(
             _terms.claims(names, shared, semaphores), client, owner, on_lost, server=server,
             blocking=blocking, timeout=timeout, ttl=ttl, note=note, lock_delay=lock_delay,
-            at_least=at_least, supersede=supersede, busy=busy,
+            at_least=at_least, supersede=supersede, busy=busy, on_queued=on_queued,
         )  # fmt: skip
 
 
@@ -263,13 +266,14 @@ class Semaphore(Lockable):
         supersede: bool = False,
         owner: "Optional[Owner]" = None,
         on_lost: Optional[Callable[[Hold], None]] = None,
+        on_queued: Optional[Callable[[int], None]] = None,
         busy: str = "raise",
     ):
         super().__init__(
             _terms.claims(semaphores=[(name, take, permits)]), client, owner, on_lost,
             server=server,
             blocking=blocking, timeout=timeout, ttl=ttl, note=note, lock_delay=lock_delay,
-            at_least=at_least, supersede=supersede, busy=busy,
+            at_least=at_least, supersede=supersede, busy=busy, on_queued=on_queued,
         )  # fmt: skip
 
     def release(self, n: int = 1) -> None:

@@ -176,6 +176,7 @@ class Session:
         ask: Ask,
         timeout: Optional[float] = None,
         began: Optional[Callable[[Grasp], None]] = None,
+        on_queued: Optional[Callable[[int], None]] = None,
     ) -> Grasp:
         """Waits until the locks are held. Raises what comes instead."""
         self._check()
@@ -185,8 +186,17 @@ class Session:
         if began is not None:
             began(grasp)
         try:
-            # Not wait_for, which before 3.12 may swallow a cancellation.
-            await self._sleep(answer, None if timeout is None else timeout + ANSWER_GRACE)
+            give_up_at = None if timeout is None else time.monotonic() + timeout + ANSWER_GRACE
+            while True:
+                # Not wait_for, which before 3.12 may swallow a cancellation.
+                left = None if give_up_at is None else max(give_up_at - time.monotonic(), 0)
+                await self._sleep(answer, left)
+                position, grasp.position = grasp.position, None
+                if grasp.stage != WAITING or position is None:
+                    break
+                answer = self.loop.create_future()
+                if on_queued is not None:
+                    on_queued(position)
         except BaseException:
             # A grant that crosses it is given back by this.
             self.cancel(grasp)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from typing import Iterable, List, Optional, Tuple
+from typing import Callable, Iterable, List, Optional, Tuple
 
 from . import _wire as wire
 from ._core import TTL_MAX_MS, TTL_MIN_MS, Ask, Introduction
@@ -114,6 +114,7 @@ def ask(
     at_least: float = 0,
     owner: int = 0,
     supersede: bool = False,
+    progress: bool = False,
 ) -> Ask:
     """A request that waits for ever."""
     return Ask(
@@ -124,6 +125,7 @@ def ask(
         at_least_ms=length_ms(at_least, "minimum hold time", AT_LEAST_MAX),
         note=text(note, "note", NOTE_LEN_MAX),
         supersedes=supersede,
+        progress=progress,
     )
 
 
@@ -166,7 +168,7 @@ def first_name(ask: Ask) -> str:
 class Wish:
     """What a lock object was made with: the same for threads and for asyncio."""
 
-    __slots__ = ("ask", "server", "ttl", "blocking", "timeout", "busy")
+    __slots__ = ("ask", "server", "ttl", "blocking", "timeout", "busy", "on_queued")
 
     def __init__(
         self,
@@ -183,6 +185,7 @@ class Wish:
         supersede: bool = False,
         owner: int = 0,
         busy: str = "raise",
+        on_queued: Optional[Callable[[int], None]] = None,
     ):
         wait(blocking, timeout)
         if busy not in ("raise", "skip"):
@@ -191,11 +194,12 @@ class Wish:
             raise InvalidRequest("server and ttl belong to the client", "pass them to the client")
         self.ask = ask(
             wanted, note=note, lock_delay=lock_delay, at_least=at_least, owner=owner,
-            supersede=supersede,
+            supersede=supersede, progress=on_queued is not None,
         )  # fmt: skip
         # As it is shown; of no use where there is a client.
         self.server = "" if has_client else shown(parse_servers(server))
         self.ttl, self.blocking, self.timeout, self.busy = ttl, blocking, timeout, busy
+        self.on_queued = on_queued
 
     @property
     def name(self) -> str:

@@ -100,7 +100,12 @@ class Session(Lane):
 
     # --- what callers want ---
 
-    def acquire(self, grasp: Grasp, timeout: Optional[float] = None) -> None:
+    def acquire(
+        self,
+        grasp: Grasp,
+        timeout: Optional[float] = None,
+        on_queued: Optional[Callable[[int], None]] = None,
+    ) -> None:
         """Waits until the locks are held. Raises what comes instead."""
         self._check_free()
         signal = Signal()
@@ -111,7 +116,7 @@ class Session(Lane):
             elif grasp.stage == HELD:
                 grasp.wake = _nothing
                 return
-            answered = signal.wait(None if timeout is None else timeout + ANSWER_GRACE)
+            answered = self._wait_for(grasp, signal, timeout, on_queued)
         except BaseException:
             # It leaves the line, if it can now, before anybody goes on; else soon.
             self.drop(grasp)
@@ -127,6 +132,30 @@ class Session(Lane):
             # It came, and was over before anybody could look.
             self.drop(grasp)
             raise grasp.lost_error()
+
+    def _wait_for(
+        self,
+        grasp: Grasp,
+        signal: Signal,
+        timeout: Optional[float],
+        on_queued: Optional[Callable[[int], None]],
+    ) -> bool:
+        """Until it is answered, or will not be; meanwhile tells each place in line."""
+        give_up_at = None if timeout is None else time.monotonic() + timeout + ANSWER_GRACE
+        while True:
+            left = None if give_up_at is None else max(give_up_at - time.monotonic(), 0)
+            if not signal.wait(left):
+                return False
+            if on_queued is None:
+                return True
+            # First, so that what comes from now on is heard.
+            signal = Signal()
+            grasp.wake = signal.set
+            position, grasp.position = grasp.position, None
+            if position is not None:
+                on_queued(position)
+            if grasp.stage != WAITING:
+                return True
 
     def _ask(self, grasp: Grasp) -> None:
         try:
