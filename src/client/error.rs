@@ -280,17 +280,6 @@ pub(super) fn closed_by_server() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")
 }
 
-/// What is known about a lock of which the server said nothing.
-pub(super) fn unknown_lock(name: &str) -> LockStatus {
-    LockStatus {
-        name: name.to_owned(),
-        holders: Vec::new(),
-        holder_count: 0,
-        waiters: Vec::new(),
-        waiter_count: 0,
-    }
-}
-
 /// Who stands in the way, in a line.
 fn busy(lock: &LockStatus) -> String {
     let mut text = format!("{:?} is busy", lock.name);
@@ -394,15 +383,15 @@ mod tests {
             owner: OwnerId(0),
             request: RequestId(1),
             session: SessionId(1),
-            identity: "ann@build7:8123".to_owned(),
+            identity: "ann@build7:8123".parse().unwrap(),
             peer: "10.0.0.7:4".to_owned(),
             mode: Mode::Exclusive,
             token: FencingToken(1881),
             held_ms: 252_900,
-            note: "deploy v2.3".to_owned(),
+            note: "deploy v2.3".parse().unwrap(),
             connected: true,
         };
-        let mut lock = unknown_lock("deploy");
+        let mut lock = LockStatus::unknown("deploy".parse().unwrap());
         lock.holders.push(holder);
         lock.holder_count = 1;
         lock.waiter_count = 2;

@@ -84,18 +84,18 @@ fn server(serve: impl FnOnce(&TcpListener) + Send + 'static) -> (SocketAddr, Joi
 fn held(token: u64) -> ServerMessage {
     let holder = Holder {
         session: SessionId(42),
-        identity: "ann@a:1".to_owned(),
+        identity: "ann@a:1".parse().unwrap(),
         peer: String::new(),
         owner: OwnerId(0),
         request: RequestId::new(token),
         mode: Mode::Exclusive,
         token: FencingToken::new(token),
         held_ms: 1_500,
-        note: format!("term {token}"),
+        note: format!("term {token}").parse().unwrap(),
         connected: true,
     };
     let lock = LockStatus {
-        name: "printer".to_owned(),
+        name: "printer".parse().unwrap(),
         holders: vec![holder],
         holder_count: 1,
         waiters: Vec::new(),
@@ -411,7 +411,7 @@ async fn events_are_told_in_order_and_again_after_a_gap() {
     let event = |token| ServerMessage::Event {
         at_ms: 1,
         session: SessionId(42),
-        identity: "ann@a:1".to_owned(),
+        identity: "ann@a:1".parse().unwrap(),
         request: RequestId(3),
         claims: Vec::new(),
         what: Happening::Granted { token },

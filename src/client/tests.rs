@@ -143,7 +143,7 @@ fn inspect(query_id: u64, query: &Query) -> ServerMessage {
 
 fn lock_status(name: &str) -> LockStatus {
     LockStatus {
-        name: name.to_owned(),
+        name: name.parse().unwrap(),
         holders: Vec::new(),
         holder_count: 1,
         waiters: Vec::new(),

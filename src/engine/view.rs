@@ -59,7 +59,7 @@ pub struct HolderView<'a> {
     /// When it was granted.
     pub since: Timestamp,
     /// What it is for.
-    pub note: &'a str,
+    pub note: Option<&'a Note>,
 }
 
 /// A request that waits for a lock.
@@ -82,7 +82,7 @@ pub struct WaiterView<'a> {
     /// When it came.
     pub since: Timestamp,
     /// What it is for.
-    pub note: &'a str,
+    pub note: Option<&'a Note>,
 }
 
 /// A session.
@@ -265,7 +265,7 @@ impl LockTable {
             request: live.id,
             mode,
             since: live.since,
-            note: live.more().note.as_ref().map_or("", Note::as_str),
+            note: live.more().note.as_ref(),
         };
         (live.state, view)
     }

@@ -2,8 +2,9 @@
 //!
 //! A frame is a little-endian `u32` length, then that many bytes of bincode (fixed-width integers,
 //! little-endian). Imperatives come from the client, facts from the server. Numbers and codes have
-//! their types of [`crate::types`], which any bytes make. Text, modes and lengths of time are
-//! unchecked: the receiver parses them at once, and answers what is wrong.
+//! their types of [`crate::types`], which any bytes make. Names, notes, identities and modes are
+//! checked in what the server says, as it is read. What a client says of them is raw: the server
+//! parses it at once, and answers what is wrong.
 //!
 //! Never here: a socket, an actor, the engine. Without the feature `codec` not even tokio.
 //!

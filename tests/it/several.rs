@@ -336,7 +336,10 @@ fn a_watch_sees_every_change_of_holder() {
             let guard = client.lock("printer").note(format!("page {turn}")).await.unwrap();
             let lock = in_use(watch.next().await).unwrap();
             let holder = &lock.holders[0];
-            assert_eq!((holder.token, &holder.note), (guard.token(), &format!("page {turn}")));
+            assert_eq!(
+                (holder.token, &holder.note[..]),
+                (guard.token(), &format!("page {turn}")[..])
+            );
             tokens.push(holder.token);
             guard.release().await.unwrap();
             assert_eq!(in_use(watch.next().await).map_or(0, |lock| lock.holder_count), 0);

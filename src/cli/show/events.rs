@@ -147,7 +147,7 @@ mod tests {
         Happened {
             at_ms: 1_795_516_267_123,
             session: SessionId(0x2a),
-            identity: "ann@build7:8123".to_owned(),
+            identity: "ann@build7:8123".parse().unwrap(),
             request: RequestId(4),
             claims: vec![claim("deploy", Mode::Exclusive), claim("gpu", gpu)],
             what,

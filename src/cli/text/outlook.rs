@@ -75,7 +75,7 @@ mod tests {
         Pause {
             after,
             session: SessionId(1),
-            identity: "ann@build7:8123".to_owned(),
+            identity: "ann@build7:8123".parse().unwrap(),
             token: FencingToken(7),
             granted_ms: 60_000,
             length_ms: 300_000,
@@ -84,7 +84,7 @@ mod tests {
     }
 
     fn outlook(pauses: Vec<Pause>, free_ms: Option<u64>) -> Outlook {
-        Outlook { name: "deploy".to_owned(), free_ms, pauses }
+        Outlook { name: "deploy".parse().unwrap(), free_ms, pauses }
     }
 
     #[test]

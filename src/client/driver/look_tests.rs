@@ -1,6 +1,8 @@
 //! Questions, watches and subscriptions over connections that come and go, in a time that flies.
 
+use bytes::BytesMut;
 use futures_util::future::{join_all, poll_immediate};
+use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -41,7 +43,7 @@ async fn welcomed(harbour: &mut Harbour) -> FakeServer {
 
 /// That there are so many waiters at a lock.
 fn lock(query_id: u64, holder_count: u64) -> ServerMessage {
-    let (name, holders, waiters) = ("printer".to_owned(), Vec::new(), Vec::new());
+    let (name, holders, waiters) = ("printer".parse().unwrap(), Vec::new(), Vec::new());
     let lock = LockStatus { name, holders, holder_count, waiters, waiter_count: 0 };
     ServerMessage::LockStatus { query_id, locks: vec![lock], next: None }
 }
@@ -287,6 +289,23 @@ async fn what_was_never_asked_for_is_believed_by_nobody() {
         assert!(matches!(look.await.unwrap(), Err(Error::Protocol { .. })));
         assert!(!guard.is_held());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_no_lock_can_have_is_a_protocol_error_and_a_clean_loss() {
+    let (mut server, client, guard) = FakeServer::with_guard().await;
+    let look = status(&client);
+    let query_id = asked(&mut server).await;
+    let mut frame = BytesMut::new();
+    wire::encode_frame(&lock(query_id, 1), &mut frame).unwrap();
+    let name = frame.windows(7).position(|bytes| bytes == b"printer").unwrap();
+    frame[name] = 0x1b;
+    server.writer.write_all(&frame).await.unwrap();
+    let error = look.await.unwrap().unwrap_err();
+    let why = "malformed message: invalid lock name: it contains a control character at byte 0";
+    assert!(matches!(error, Error::Protocol { .. }), "{error}");
+    assert!(error.to_string().contains(why), "{error}");
+    assert!(!guard.is_held());
 }
 
 #[tokio::test(start_paused = true)]

@@ -480,7 +480,7 @@ async fn a_busy_lock_is_told_with_what_the_server_knows() {
     let request = tokio::spawn(client.lock("printer").nonblocking().into_future());
     server.hear().await;
     let lock = LockStatus {
-        name: "printer".to_owned(),
+        name: "printer".parse().unwrap(),
         holders: Vec::new(),
         holder_count: 1,
         waiters: Vec::new(),

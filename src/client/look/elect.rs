@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt};
 
-use crate::types::{FencingToken, SessionId};
+use crate::types::{FencingToken, Identity, SessionId};
 
 use super::watch::{LockState, Watch};
 use crate::client::error::Error;
@@ -21,7 +21,7 @@ pub struct Leader {
     /// of deposed leaders (fencing): see [`FenceGuard`](crate::FenceGuard).
     pub token: FencingToken,
     /// The identity of its session.
-    pub identity: String,
+    pub identity: Identity,
     /// Its session.
     pub session: SessionId,
     /// Since when, as far as the clocks and the way here let it be known.
@@ -51,7 +51,7 @@ impl Leadership {
         let Some(holder) = holder else { return Self::Vacant };
         let now = Instant::now();
         Self::LedBy(Leader {
-            value: holder.note,
+            value: holder.note.into(),
             token: holder.token,
             identity: holder.identity,
             session: holder.session,

@@ -8,7 +8,7 @@ use futures_util::{Stream, StreamExt};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::oneshot;
 
-use crate::types::{Claim, RequestId, SessionId};
+use crate::types::{Claim, Identity, RequestId, SessionId};
 use crate::wire::{Happening, ServerMessage};
 
 use super::observe::{Observations, Source};
@@ -43,7 +43,7 @@ pub struct Happened {
     /// The session that made the request.
     pub session: SessionId,
     /// Who that is.
-    pub identity: String,
+    pub identity: Identity,
     /// The request.
     pub request: RequestId,
     /// The locks it claims.

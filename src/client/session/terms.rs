@@ -11,9 +11,11 @@ use crate::types::{
     PermitsError, RejectionCode, RequestId, Wait,
 };
 
+use crate::wire::LockStatus;
+
 use super::guard::{LockGuard, lost_error};
 use crate::client::core::{Ask, Rejection};
-use crate::client::error::{Error, shown, unknown_lock};
+use crate::client::error::{Error, shown};
 use crate::client::shared::{Asked, Command, Ending, Failure, Hold, NewRequest, Shared};
 
 /// What is told the request's place in line.
@@ -228,11 +230,10 @@ impl Refused {
         match self.failure {
             Failure::Rejected(rejection) => {
                 let Rejection { code, lock, .. } = &rejection;
-                let name = names.first().map_or("", LockName::as_str);
-                let lock = lock.clone().unwrap_or_else(|| Box::new(unknown_lock(name)));
-                match (code, wait) {
-                    (RejectionCode::Busy, _) => Error::Busy { lock },
-                    (RejectionCode::TimedOut, Wait::AtMost(timeout)) => {
+                let unknown = || names.first().map(|name| LockStatus::unknown(name.clone()).into());
+                match (code, wait, lock.clone().or_else(unknown)) {
+                    (RejectionCode::Busy, _, Some(lock)) => Error::Busy { lock },
+                    (RejectionCode::TimedOut, Wait::AtMost(timeout), Some(lock)) => {
                         Error::TimedOut { lock, timeout, position }
                     }
                     _ => Error::rejected(rejection),

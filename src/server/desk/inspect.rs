@@ -177,7 +177,7 @@ fn page_of_locks<'a>(
     now: Timestamp,
     budget: &mut Budget,
 ) -> ServerMessage {
-    let bytes = |view: &LockView<'_>| FIXED_BYTES + view.name().as_str().len();
+    let bytes = |view: &LockView<'_>| FIXED_BYTES + view.name().len();
     let shown = |view: LockView<'_>, budget: &mut Budget| lock(&view, Named::FEW, now, budget);
     let (locks, next) = page(places, from, budget, bytes, shown);
     ServerMessage::LockStatus { query_id, locks, next }
@@ -241,7 +241,7 @@ fn foreseen(view: &LockView<'_>, now: Timestamp) -> Option<Outlook> {
     let render = |after, pause: &Pause| wire::Pause {
         after,
         session: pause.session,
-        identity: pause.identity.as_str().to_owned(),
+        identity: pause.identity.clone(),
         token: pause.token,
         granted_ms: render::millis(now.since(pause.since)),
         length_ms: render::millis(pause.length),
@@ -251,7 +251,7 @@ fn foreseen(view: &LockView<'_>, now: Timestamp) -> Option<Outlook> {
     let kept = outlook.kept.map(|pause| render(After::Grant, pause));
     let pauses: Vec<_> = lost.into_iter().chain(kept).collect();
     let free_ms = outlook.free_by.map(|at| render::millis(at.since(now)));
-    let name = view.name().as_str().to_owned();
+    let name = view.name().clone();
     (free_ms.is_some() || !pauses.is_empty()).then_some(Outlook { name, free_ms, pauses })
 }
 
@@ -317,7 +317,7 @@ pub(in crate::server) fn deadlock(
     let mut room = CYCLE_BYTES_MAX;
     let mut told = 0;
     for link in links {
-        let bytes = LINK_FIXED_BYTES + link.identity.as_str().len() + link.lock.as_str().len();
+        let bytes = LINK_FIXED_BYTES + link.identity.len() + link.lock.len();
         if bytes > room || !budget.take(bytes) {
             break;
         }
@@ -340,7 +340,7 @@ pub(in crate::server) fn sessions(
     budget: &mut Budget,
 ) -> ServerMessage {
     let from = usize::try_from(cursor).unwrap_or(usize::MAX);
-    let bytes = |view: &SessionView<'_>| FIXED_BYTES + view.identity.as_str().len();
+    let bytes = |view: &SessionView<'_>| FIXED_BYTES + view.identity.len();
     let shown = |view: SessionView<'_>, _: &mut Budget| session(&view, now);
     let (sessions, next) = page(table.session_places(from), from, budget, bytes, shown);
     ServerMessage::SessionStatus { query_id, sessions, next }
@@ -356,7 +356,7 @@ pub(in crate::server) fn lock(
     let mut holders = Vec::new();
     let mut for_holders = budget.half();
     for holder in view.holders().take(named.holders_max) {
-        let bytes = FIXED_BYTES + holder.identity.as_str().len() + holder.note.len();
+        let bytes = FIXED_BYTES + holder.identity.len() + holder.note.map_or(0, |note| note.len());
         if !for_holders.take(bytes) && holders.len() >= named.holders_min {
             break;
         }
@@ -365,14 +365,14 @@ pub(in crate::server) fn lock(
     }
     let mut waiters = Vec::new();
     for waiter in view.waiters().take(named.waiters_max) {
-        let bytes = FIXED_BYTES + waiter.identity.as_str().len() + waiter.note.len();
+        let bytes = FIXED_BYTES + waiter.identity.len() + waiter.note.map_or(0, |note| note.len());
         if !budget.take(bytes) {
             break;
         }
         waiters.push(render_waiter(&waiter, now));
     }
     LockStatus {
-        name: view.name().as_str().to_owned(),
+        name: view.name().clone(),
         holders,
         holder_count: render::count(view.holder_count()),
         waiters,
@@ -383,14 +383,14 @@ pub(in crate::server) fn lock(
 fn render_holder(view: &HolderView<'_>, now: Timestamp) -> Holder {
     Holder {
         session: view.session,
-        identity: view.identity.as_str().to_owned(),
+        identity: view.identity.clone(),
         peer: address(view.peer),
         owner: view.owner,
         request: view.request,
         mode: view.mode,
         token: view.token,
         held_ms: render::millis(now.since(view.since)),
-        note: view.note.to_owned(),
+        note: view.note.cloned().unwrap_or_default(),
         connected: view.connected,
     }
 }
@@ -398,20 +398,20 @@ fn render_holder(view: &HolderView<'_>, now: Timestamp) -> Holder {
 fn render_waiter(view: &WaiterView<'_>, now: Timestamp) -> Waiter {
     Waiter {
         session: view.session,
-        identity: view.identity.as_str().to_owned(),
+        identity: view.identity.clone(),
         peer: address(view.peer),
         owner: view.owner,
         request: view.request,
         mode: view.mode,
         waiting_ms: render::millis(now.since(view.since)),
-        note: view.note.to_owned(),
+        note: view.note.cloned().unwrap_or_default(),
     }
 }
 
 fn session(view: &SessionView<'_>, now: Timestamp) -> SessionStatus {
     SessionStatus {
         session: view.session,
-        identity: view.identity.as_str().to_owned(),
+        identity: view.identity.clone(),
         peer: address(view.peer),
         connected: view.connected,
         age_ms: render::millis(now.since(view.since)),

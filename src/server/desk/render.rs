@@ -106,7 +106,7 @@ pub(in crate::server) fn event(
     ServerMessage::Event {
         at_ms: at.duration_since(UNIX_EPOCH).map_or(0, millis),
         session,
-        identity: identity.as_str().to_owned(),
+        identity: identity.clone(),
         request,
         claims: claims.to_vec(),
         what: happening(what),

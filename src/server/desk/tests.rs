@@ -381,7 +381,7 @@ fn a_page_looks_at_1024_places_and_the_next_goes_on_from_there() {
         pages.push((locks.into_iter().map(|lock| lock.name).collect::<Vec<_>>(), next));
         cursor = next;
     }
-    assert_eq!(pages[0], (vec!["first".to_owned()], Some(1024)));
+    assert_eq!(pages[0], (vec!["first".parse().unwrap()], Some(1024)));
     assert_eq!(pages[1], (vec![], Some(2048)));
     assert_eq!(pages[2].0, ["last"]);
     assert!(pages.len() <= 4 && pages[3..].iter().all(|page| page.0.is_empty()), "{pages:?}");

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::types::{
-    Claim, Cycle, Epoch, FencingToken, Generation, GoodbyeCode, LostReason, RejectionCode,
-    RequestId, Seal, Secret, SessionId,
+    Claim, Cycle, Epoch, FencingToken, Generation, GoodbyeCode, Identity, LostReason,
+    RejectionCode, RequestId, Seal, Secret, SessionId,
 };
 
 use super::lists::event_claims;
@@ -147,7 +147,7 @@ pub enum ServerMessage {
         /// The session's id.
         session: SessionId,
         /// The session's identity.
-        identity: String,
+        identity: Identity,
         /// The request.
         request: RequestId,
         /// The locks it claims.

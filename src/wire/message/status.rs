@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Mode;
 use super::lists::mode;
 use crate::types::list::list;
-use crate::types::{Epoch, FencingToken, OwnerId, RequestId, SessionId};
+use crate::types::{Epoch, FencingToken, Identity, LockName, Note, OwnerId, RequestId, SessionId};
 
 /// The coordinator as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +54,7 @@ pub struct ServerStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockStatus {
     /// Its name.
-    pub name: String,
+    pub name: LockName,
     /// Its holders, the first few.
     #[serde(deserialize_with = "list")]
     pub holders: Vec<Holder>,
@@ -67,13 +67,20 @@ pub struct LockStatus {
     pub waiter_count: u64,
 }
 
+impl LockStatus {
+    /// A lock of which nothing is known but its name.
+    pub fn unknown(name: LockName) -> Self {
+        Self { name, holders: Vec::new(), holder_count: 0, waiters: Vec::new(), waiter_count: 0 }
+    }
+}
+
 /// A holder of a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// The session's id.
     pub session: SessionId,
     /// The session's identity.
-    pub identity: String,
+    pub identity: Identity,
     /// Address of the session's latest connection.
     pub peer: String,
     /// The owner within the session; 0: the request is an owner of its own.
@@ -88,7 +95,7 @@ pub struct Holder {
     /// Milliseconds since the grant.
     pub held_ms: u64,
     /// The request's note.
-    pub note: String,
+    pub note: Note,
     /// Whether the session has a connection now.
     pub connected: bool,
 }
@@ -99,7 +106,7 @@ pub struct Waiter {
     /// The session's id.
     pub session: SessionId,
     /// The session's identity.
-    pub identity: String,
+    pub identity: Identity,
     /// Address of the session's latest connection.
     pub peer: String,
     /// The owner within the session; 0: the request is an owner of its own.
@@ -112,7 +119,7 @@ pub struct Waiter {
     /// Milliseconds since the request came.
     pub waiting_ms: u64,
     /// The request's note.
-    pub note: String,
+    pub note: Note,
 }
 
 /// A session.
@@ -121,7 +128,7 @@ pub struct SessionStatus {
     /// Its id.
     pub session: SessionId,
     /// Its identity.
-    pub identity: String,
+    pub identity: Identity,
     /// Address of its latest connection.
     pub peer: String,
     /// Whether it has a connection now.
@@ -142,7 +149,7 @@ pub struct SessionStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outlook {
     /// Its name.
-    pub name: String,
+    pub name: LockName,
     /// Milliseconds until it has room at the latest, unless a holder comes back; none: a holder has a
     /// connection, and may renew for ever.
     pub free_ms: Option<u64>,
@@ -159,7 +166,7 @@ pub struct Pause {
     /// The session whose hold it follows.
     pub session: SessionId,
     /// That session's identity.
-    pub identity: String,
+    pub identity: Identity,
     /// The token of that hold.
     pub token: FencingToken,
     /// Milliseconds since that was granted.

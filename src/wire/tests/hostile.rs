@@ -307,7 +307,7 @@ fn claims_of_an_event_are_bounded_as_those_of_a_request() {
     let event = |count| ServerMessage::Event {
         at_ms: 1,
         session: SessionId(1),
-        identity: String::new(),
+        identity: Identity::default(),
         request: RequestId(1),
         claims: iter::repeat_n(messages::known_claim("a", Mode::Shared), count).collect(),
         what: Happening::Requested,
@@ -352,7 +352,7 @@ fn a_list_as_long_as_a_frame_takes_a_bounded_multiple_of_it() {
 #[test]
 fn a_frame_full_of_the_smallest_elements_takes_a_bounded_multiple_of_itself() {
     let mut lock = messages::lock();
-    (lock.name, lock.holders, lock.waiters) = (String::new(), vec![], vec![]);
+    (lock.name, lock.holders, lock.waiters) = ("a".parse().unwrap(), vec![], vec![]);
     let fit = (FRAME_LEN_MAX - 64) / bytes(&lock).len();
     let locks = ServerMessage::LockStatus { query_id: 1, locks: vec![lock; fit], next: None };
     let (decoded, taken) = measured::<ServerMessage>(&bytes(&locks));
@@ -434,7 +434,7 @@ fn a_lock_that_cannot_be_is_no_news_of_a_servers() {
     let of = |claims: Vec<Claim>| ServerMessage::Event {
         at_ms: 1,
         session: SessionId(1),
-        identity: String::new(),
+        identity: Identity::default(),
         request: RequestId(1),
         claims,
         what: Happening::Requested,
@@ -457,6 +457,22 @@ fn a_lock_that_cannot_be_is_no_news_of_a_servers() {
         ),
     ] {
         assert_eq!(with(event(name, mode)), Err(format!("malformed message: {why}")), "{name:?}");
+    }
+}
+
+#[test]
+fn a_text_that_cannot_be_is_no_news_of_a_servers() {
+    let locks = vec![messages::lock()];
+    let known = bytes(&ServerMessage::LockStatus { query_id: 1, locks, next: None });
+    for (text, noun) in
+        [("printer", "lock name"), ("ann@build7", "identity"), ("deploy v2.3", "note")]
+    {
+        let mut payload = known.clone();
+        let at = known.windows(text.len()).position(|bytes| bytes == text.as_bytes()).unwrap();
+        payload[at + 2] = b'\n';
+        let error = decode::<ServerMessage>(&payload).unwrap_err().to_string();
+        let why = "it contains a control character at byte 2";
+        assert_eq!(error, format!("malformed message: invalid {noun}: {why}"));
     }
 }
 

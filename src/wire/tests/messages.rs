@@ -322,7 +322,7 @@ fn looks() -> Vec<(&'static str, ServerMessage)> {
                 query_id: 9,
                 sessions: vec![SessionStatus {
                     session: SessionId(0x2a),
-                    identity: "ann@build7:8123".into(),
+                    identity: "ann@build7:8123".parse().unwrap(),
                     peer: "10.0.0.7:40000".into(),
                     connected: true,
                     age_ms: 1,
@@ -405,7 +405,7 @@ fn event(what: Happening) -> ServerMessage {
     ServerMessage::Event {
         at_ms: 0x0000_0199_1213_1415,
         session: SESSION,
-        identity: "ann@build7:8123".into(),
+        identity: "ann@build7:8123".parse().unwrap(),
         request: RequestId(4),
         claims: vec![known_claim("printer", Mode::Exclusive), known_claim("scanner", Mode::Shared)],
         what,
@@ -491,41 +491,41 @@ fn outlook() -> Outlook {
     let pause = |after, left_ms| Pause {
         after,
         session: SessionId(0x2a),
-        identity: "ann@build7:8123".into(),
+        identity: "ann@build7:8123".parse().unwrap(),
         token: FencingToken(1881),
         granted_ms: 252_000,
         length_ms: 300_000,
         left_ms,
     };
     let pauses = vec![pause(After::Loss, 4_000), pause(After::Grant, 48_000)];
-    Outlook { name: "printer".into(), free_ms: Some(48_000), pauses }
+    Outlook { name: "printer".parse().unwrap(), free_ms: Some(48_000), pauses }
 }
 
 pub(in crate::wire) fn lock() -> LockStatus {
     LockStatus {
-        name: "printer".into(),
+        name: "printer".parse().unwrap(),
         holders: vec![Holder {
             session: SessionId(0x2a),
-            identity: "ann@build7:8123".into(),
+            identity: "ann@build7:8123".parse().unwrap(),
             peer: "10.0.0.7:40000".into(),
             owner: OwnerId(5),
             request: RequestId(6),
             mode: Mode::Shared,
             token: FencingToken(1881),
             held_ms: 252_000,
-            note: "deploy v2.3".into(),
+            note: "deploy v2.3".parse().unwrap(),
             connected: true,
         }],
         holder_count: 1,
         waiters: vec![Waiter {
             session: SessionId(0x2b),
-            identity: "bob@build8:99".into(),
+            identity: "bob@build8:99".parse().unwrap(),
             peer: "10.0.0.8:40001".into(),
             owner: OwnerId(7),
             request: RequestId(8),
             mode: Mode::Permits { take: 1, of: 3 },
             waiting_ms: 238_000,
-            note: "deploy v2.4".into(),
+            note: "deploy v2.4".parse().unwrap(),
         }],
         waiter_count: 2,
     }

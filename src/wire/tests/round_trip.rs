@@ -11,8 +11,8 @@ use smallvec::SmallVec;
 use super::super::message::*;
 use super::super::{decode, encode_frame};
 use crate::types::{
-    Claim, Epoch, FencingToken, Generation, GoodbyeCode, Identity, LockName, LostReason, OwnerId,
-    RejectionCode, RequestId, Seal, Secret, SessionId,
+    Claim, Epoch, FencingToken, Generation, GoodbyeCode, Identity, LockName, LostReason, Note,
+    OwnerId, RejectionCode, RequestId, Seal, Secret, SessionId,
 };
 
 /// Text of any characters, up to somewhat more than is allowed anywhere: the wire does not check.
@@ -30,6 +30,12 @@ fn name() -> impl Strategy<Value = LockName> {
 fn identity() -> impl Strategy<Value = Identity> {
     prop_oneof![Just(String::new()), "[ -~]{1,128}"]
         .prop_filter_map("an identity", |text| Identity::new(text).ok())
+}
+
+/// A note that a request can have.
+fn note() -> impl Strategy<Value = Note> {
+    prop_oneof![Just(String::new()), "[ -~]{1,255}"]
+        .prop_filter_map("a note", |text| Note::new(text).ok())
 }
 
 /// Any mode: of a client's, the wire does not check it.
@@ -192,7 +198,7 @@ pub(super) fn client_message() -> impl Strategy<Value = ClientMessage> {
 }
 
 fn holder() -> impl Strategy<Value = Holder> {
-    (any::<(u128, u64, u64, u64, u64, bool)>(), known_mode(), text(), text(), text()).prop_map(
+    (any::<(u128, u64, u64, u64, u64, bool)>(), known_mode(), identity(), text(), note()).prop_map(
         |((session, owner, request, token, held_ms, connected), mode, identity, peer, note)| {
             Holder {
                 session: SessionId::new(session),
@@ -211,7 +217,7 @@ fn holder() -> impl Strategy<Value = Holder> {
 }
 
 fn waiter() -> impl Strategy<Value = Waiter> {
-    (any::<(u128, u64, u64, u64)>(), known_mode(), text(), text(), text()).prop_map(
+    (any::<(u128, u64, u64, u64)>(), known_mode(), identity(), text(), note()).prop_map(
         |((session, owner, request, waiting_ms), mode, identity, peer, note)| Waiter {
             session: SessionId::new(session),
             identity,
@@ -226,7 +232,7 @@ fn waiter() -> impl Strategy<Value = Waiter> {
 }
 
 fn lock_status() -> impl Strategy<Value = LockStatus> {
-    (text(), vec(holder(), 0..4), vec(waiter(), 0..4), any::<(u64, u64)>()).prop_map(
+    (name(), vec(holder(), 0..4), vec(waiter(), 0..4), any::<(u64, u64)>()).prop_map(
         |(name, holders, waiters, (holder_count, waiter_count))| LockStatus {
             name,
             holders,
@@ -239,7 +245,7 @@ fn lock_status() -> impl Strategy<Value = LockStatus> {
 
 fn outlook() -> impl Strategy<Value = Outlook> {
     let after = prop_oneof![Just(After::Loss), Just(After::Grant)];
-    let pause = (any::<(u128, u64, u64, u64, u64)>(), after, text()).prop_map(
+    let pause = (any::<(u128, u64, u64, u64, u64)>(), after, identity()).prop_map(
         |((session, token, granted_ms, length_ms, left_ms), after, identity)| Pause {
             after,
             session: SessionId::new(session),
@@ -250,7 +256,7 @@ fn outlook() -> impl Strategy<Value = Outlook> {
             left_ms,
         },
     );
-    (text(), any::<Option<u64>>(), vec(pause, 0..3)).prop_map(|(name, free_ms, pauses)| Outlook {
+    (name(), any::<Option<u64>>(), vec(pause, 0..3)).prop_map(|(name, free_ms, pauses)| Outlook {
         name,
         free_ms,
         pauses,
@@ -276,7 +282,7 @@ fn journal_status() -> impl Strategy<Value = JournalStatus> {
 }
 
 fn session_status() -> impl Strategy<Value = SessionStatus> {
-    (text(), text(), any::<(u128, bool, u64, u32, u64, u64, u64)>()).prop_map(
+    (identity(), text(), any::<(u128, bool, u64, u32, u64, u64, u64)>()).prop_map(
         |(identity, peer, (session, connected, age_ms, ttl_ms, lease_left_ms, held, waiting))| {
             SessionStatus {
                 session: SessionId::new(session),
@@ -426,7 +432,7 @@ pub(super) fn server_message() -> impl Strategy<Value = ServerMessage> {
         ),
         any::<u64>().prop_map(|query_id| ServerMessage::Revoked { query_id }),
         any::<u64>().prop_map(|query_id| ServerMessage::Subscribed { query_id }),
-        (any::<(u64, u128, u64)>(), text(), known_claims(), happening()).prop_map(
+        (any::<(u64, u128, u64)>(), identity(), known_claims(), happening()).prop_map(
             |((at_ms, session, request), identity, claims, what)| ServerMessage::Event {
                 at_ms,
                 session: SessionId::new(session),

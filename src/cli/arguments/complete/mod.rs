@@ -310,7 +310,7 @@ fn names_in_use(at: &Cursor) -> Vec<String> {
     };
     let locks = runtime.block_on(async { tokio::time::timeout(NAMES_TIMEOUT, ask).await });
     let Ok(Ok(locks)) = locks else { return Vec::new() };
-    let mut names: Vec<String> = locks.into_iter().map(|lock| lock.name).collect();
+    let mut names: Vec<String> = locks.into_iter().map(|lock| lock.name.into()).collect();
     // What would be something else on a line of ours, or taken for a flag.
     names.retain(|name| !name.starts_with('-') && !name.chars().any(char::is_control));
     names.sort_unstable();

@@ -8,7 +8,7 @@ use super::*;
 #[test]
 fn the_line_names_the_holder_and_the_place() {
     let mut lock = lock_held_with(7);
-    lock.holders[0].identity = "ci-7 (ann@build7, pid 8123)".to_owned();
+    lock.holders[0].identity = "ci-7 (ann@build7, pid 8123)".parse().unwrap();
     lock.holders[0].held_ms = 250_000;
     assert_eq!(
         text(&["deploy"], Mode::Exclusive, Some(&lock), None, 3, Duration::from_secs(2)),
@@ -40,16 +40,16 @@ fn lock_held_with(token: u64) -> LockStatus {
         owner: OwnerId(0),
         request: RequestId(1),
         session: SessionId(1),
-        identity: format!("ci-{token}"),
+        identity: format!("ci-{token}").parse().unwrap(),
         peer: String::new(),
         mode: Mode::Exclusive,
         token: FencingToken::new(token),
         held_ms: 0,
-        note: String::new(),
+        note: "".parse().unwrap(),
         connected: true,
     };
     LockStatus {
-        name: "deploy".to_owned(),
+        name: "deploy".parse().unwrap(),
         holders: vec![holder],
         holder_count: 1,
         waiters: vec![],

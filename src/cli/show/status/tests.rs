@@ -33,12 +33,12 @@ fn holder(identity: &str, mode: Mode, token: u64, note: &str) -> Holder {
         owner: OwnerId(0),
         request: RequestId(1),
         session: SessionId(0x2a),
-        identity: identity.to_owned(),
+        identity: identity.parse().unwrap(),
         peer: "10.0.0.7:41000".to_owned(),
         mode,
         token: FencingToken::new(token),
         held_ms: 252_000,
-        note: note.to_owned(),
+        note: note.parse().unwrap(),
         connected: true,
     }
 }
@@ -48,17 +48,17 @@ fn waiter(identity: &str, waiting_ms: u64) -> Waiter {
         owner: OwnerId(0),
         request: RequestId(1),
         session: SessionId(0x2b),
-        identity: identity.to_owned(),
+        identity: identity.parse().unwrap(),
         peer: "127.0.0.1:41000".to_owned(),
         mode: Mode::Exclusive,
         waiting_ms,
-        note: String::new(),
+        note: "".parse().unwrap(),
     }
 }
 
 fn deploy() -> LockStatus {
     LockStatus {
-        name: "deploy".to_owned(),
+        name: "deploy".parse().unwrap(),
         holders: vec![holder("ci-7 (ann@build7, pid 8123)", Mode::Exclusive, 1881, "deploy v2.3")],
         holder_count: 1,
         waiters: vec![waiter("bob@build8:12", 238_000), waiter("eve@build9:7", 3_000)],
@@ -70,7 +70,7 @@ fn readers() -> LockStatus {
     let first = holder("ann@build7:1", Mode::Shared, 1882, "");
     let second = Holder { connected: false, ..holder("bob@build8:2", Mode::Shared, 1884, "") };
     LockStatus {
-        name: "readers".to_owned(),
+        name: "readers".parse().unwrap(),
         holders: vec![first, second],
         holder_count: 5,
         waiters: vec![],
@@ -130,7 +130,7 @@ PLACE  WAITER         FOR
 fn programs_get_numbers_and_stable_names() {
     let session = SessionStatus {
         session: SessionId(0x2a),
-        identity: "ann@build7:1".to_owned(),
+        identity: "ann@build7:1".parse().unwrap(),
         peer: "10.0.0.7:41000".to_owned(),
         connected: true,
         age_ms: 5,
@@ -189,7 +189,7 @@ fn who_looks_sees_why_everybody_waits() {
 
 #[test]
 fn names_that_look_alike_are_spelled_and_marked() {
-    let named = |name: &str| LockStatus { name: name.to_owned(), ..deploy() };
+    let named = |name: &str| LockStatus { name: name.parse().unwrap(), ..deploy() };
     let locks = ["cafe\u{301}", "caf\u{e9}", "deploy", "deploy ", "gr\u{f6}\u{df}er"].map(named);
     let text = locks_table(&locks, &[]);
     let mark = "(looks like another name)";
@@ -204,10 +204,10 @@ fn no_text_of_a_client_forges_a_table() {
     let forged = "no note      root@prod:1  4d  29893123375341";
     let identity = "ann@build7:8123 (10.0.0.9)";
     let lock = LockStatus {
-        name: "dep\u{202e}gnissap".to_owned(),
+        name: "dep\u{202e}gnissap".parse().unwrap(),
         holders: vec![holder(identity, Mode::Exclusive, 7, forged)],
         holder_count: 1,
-        waiters: vec![Waiter { note: forged.to_owned(), ..waiter("x\u{200b}y", 1) }],
+        waiters: vec![Waiter { note: forged.parse().unwrap(), ..waiter("x\u{200b}y", 1) }],
         waiter_count: 1,
     };
     let text = one_lock(&lock, &[]);

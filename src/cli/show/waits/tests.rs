@@ -8,14 +8,14 @@ use coordinator::types::{Epoch, FencingToken, OwnerId, RequestId, SessionId};
 fn holder(session: u128, identity: &str, owner: u64, token: u64) -> Holder {
     Holder {
         session: SessionId::new(session),
-        identity: identity.to_owned(),
+        identity: identity.parse().unwrap(),
         peer: "127.0.0.1:41000".to_owned(),
         owner: OwnerId::new(owner),
         request: RequestId::new(token),
         mode: Mode::Exclusive,
         token: FencingToken::new(token),
         held_ms: 252_000,
-        note: String::new(),
+        note: "".parse().unwrap(),
         connected: true,
     }
 }
@@ -23,19 +23,19 @@ fn holder(session: u128, identity: &str, owner: u64, token: u64) -> Holder {
 fn waiter(session: u128, identity: &str, owner: u64) -> Waiter {
     Waiter {
         session: SessionId::new(session),
-        identity: identity.to_owned(),
+        identity: identity.parse().unwrap(),
         peer: "127.0.0.1:41000".to_owned(),
         owner: OwnerId::new(owner),
         request: RequestId(99),
         mode: Mode::Exclusive,
         waiting_ms: 3_000,
-        note: String::new(),
+        note: "".parse().unwrap(),
     }
 }
 
 fn lock(name: &str, holders: Vec<Holder>, waiters: Vec<Waiter>) -> LockStatus {
     LockStatus {
-        name: name.to_owned(),
+        name: name.parse().unwrap(),
         holder_count: holders.len() as u64,
         waiter_count: waiters.len() as u64,
         holders,
@@ -47,7 +47,7 @@ fn lock(name: &str, holders: Vec<Holder>, waiters: Vec<Waiter>) -> LockStatus {
 fn chain() -> Vec<LockStatus> {
     let ci = Holder {
         peer: "10.0.0.7:4100".to_owned(),
-        note: "deploy v2.3".to_owned(),
+        note: "deploy v2.3".parse().unwrap(),
         ..holder(1, "ci-7 (ann@build7, pid 8123)", 0, 1881)
     };
     let reader = Waiter { mode: Mode::Shared, ..waiter(3, "eve@build9:7", 0) };

@@ -20,12 +20,12 @@ fn holder(token: u64) -> Holder {
         owner: OwnerId(0),
         request: RequestId(1),
         session: SessionId(1),
-        identity: "ci-7 (ann@build7, pid 8123)".to_owned(),
+        identity: "ci-7 (ann@build7, pid 8123)".parse().unwrap(),
         peer: "10.0.0.7:41000".to_owned(),
         mode: Mode::Exclusive,
         token: FencingToken::new(token),
         held_ms: 252_000,
-        note: "deploy v2.3".to_owned(),
+        note: "deploy v2.3".parse().unwrap(),
         connected: true,
     }
 }
@@ -35,17 +35,17 @@ fn waiter(waiting_ms: u64) -> Waiter {
         owner: OwnerId(0),
         request: RequestId(1),
         session: SessionId(2),
-        identity: "bob@build8:99".to_owned(),
+        identity: "bob@build8:99".parse().unwrap(),
         peer: "10.0.0.8:41000".to_owned(),
         mode: Mode::Exclusive,
         waiting_ms,
-        note: String::new(),
+        note: "".parse().unwrap(),
     }
 }
 
 fn status(holders: Vec<Holder>, waiters: Vec<Waiter>) -> LockStatus {
     LockStatus {
-        name: "deploy".to_owned(),
+        name: "deploy".parse().unwrap(),
         holder_count: holders.len() as u64,
         waiter_count: waiters.len() as u64,
         holders,
@@ -77,7 +77,7 @@ fn a_holder_that_is_cut_off_is_said_to_be() {
 
 #[test]
 fn a_crowd_of_holders_is_counted() {
-    let shared = |token| Holder { mode: Mode::Shared, note: String::new(), ..holder(token) };
+    let shared = |token| Holder { mode: Mode::Shared, note: "".parse().unwrap(), ..holder(token) };
     let lock = Box::new(status((1..=5).map(shared).collect(), vec![]));
     let text = ATTEMPT.failed(&Error::Busy { lock }).plain();
     assert_eq!(text.matches("held by").count(), 3, "{text}");
@@ -246,7 +246,8 @@ fn what_others_said_cannot_move_the_terminal() {
     let text = failure.plain();
     assert_eq!(text.lines().count(), 2, "{text}");
     assert!(text.contains("no\\u{1b}[2J\\nerror: forged \\u{202e}"), "{text}");
-    let lock = Box::new(LockStatus { name: "dep\u{202e}loy".to_owned(), ..status(vec![], vec![]) });
+    let lock =
+        Box::new(LockStatus { name: "dep\u{202e}loy".parse().unwrap(), ..status(vec![], vec![]) });
     let failure = Attempt { lock: "dep\u{202e}loy", ..ATTEMPT }.failed(&Error::Busy { lock });
     assert!(failure.plain().starts_with("error: \"dep\\u{202e}loy\" is busy\n"), "{failure:?}");
     assert!(failure.plain().contains("lock -w 10m $'dep\\U0000202eloy' -- "), "{failure:?}");
