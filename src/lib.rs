@@ -53,6 +53,8 @@ pub mod journal;
 pub mod server;
 #[cfg(test)]
 mod testing;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod types;
 pub mod wire;
 
@@ -65,6 +67,9 @@ pub use client::{
     Semaphore, Servers, SessionEvent, SessionEvents, SessionKey, Unwelcomed, Upgrade, Watch,
     blocking,
 };
+
+#[cfg(all(feature = "client", feature = "tls"))]
+pub use tls::TlsOptions;
 
 /// The Rust examples of the README, compiled.
 #[cfg(all(doctest, feature = "client"))]

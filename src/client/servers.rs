@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::error::Error;
+#[cfg(feature = "tls")]
+use crate::tls::TlsOptions;
 
 /// The port on which coordinators listen for lock clients: L-O-C-K on a keypad.
 pub const PORT_DEFAULT: u16 = 5625;
@@ -11,7 +13,8 @@ pub const PORT_DEFAULT: u16 = 5625;
 pub const SERVERS_MAX: usize = 16;
 
 /// One server, or several that are tried in this order: each a `host:port`, or a host for the port
-/// 5625. In a text they are separated by commas.
+/// 5625. In a text they are separated by commas. The connection to `tls://host:port` is encrypted, and the
+/// server has to prove that it is that host (feature `tls`).
 ///
 /// Several are for one coordinator that can be reached, or run, at one of several places. Coordinators
 /// of different state are different services: who asks the one does not exclude those who ask the other.
@@ -27,21 +30,63 @@ pub const SERVERS_MAX: usize = 16;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Servers {
-    /// Each with its port.
-    all: Arc<[Arc<str>]>,
+    /// In their order.
+    all: Arc<[Server]>,
     /// All of them, for people.
     name: Arc<str>,
+    /// Whom those are trusted by that are reached by TLS.
+    #[cfg(feature = "tls")]
+    tls: TlsOptions,
 }
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Server {
+    /// Host and port.
+    pub(super) address: String,
+    /// Whether it is reached by TLS.
+    pub(super) is_secure: bool,
+}
+
+/// What stands before a server that is reached by TLS.
+const SECURE_SCHEME: &str = "tls://";
 
 impl Servers {
     fn new<Text: AsRef<str>>(texts: impl IntoIterator<Item = Text>) -> Self {
-        let mut all: Vec<Arc<str>> = Vec::new();
+        let mut all: Vec<Server> = Vec::new();
         for text in texts {
             let named = text.as_ref().split(',').map(str::trim).filter(|server| !server.is_empty());
-            all.extend(named.map(|server| Arc::from(with_port(server))));
+            all.extend(named.map(Server::new));
         }
-        let name = all.join(",").into();
-        Self { all: all.into(), name }
+        let names: Vec<String> = all.iter().map(ToString::to_string).collect();
+        Self {
+            all: all.into(),
+            name: names.join(",").into(),
+            #[cfg(feature = "tls")]
+            tls: TlsOptions::new(),
+        }
+    }
+
+    /// The same, with whom to trust, and what to show, where a connection is encrypted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use coordinator::{Servers, TlsOptions};
+    ///
+    /// let tls = TlsOptions::new().server_ca("/etc/coordinator/ca.pem");
+    /// let servers = Servers::from("tls://a.internal,tls://b.internal").tls(tls);
+    /// ```
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(self, tls: TlsOptions) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Whom to trust, and what to show.
+    #[cfg(feature = "tls")]
+    pub(super) fn tls_options(&self) -> &TlsOptions {
+        &self.tls
     }
 
     /// How they are called in errors.
@@ -55,7 +100,7 @@ impl Servers {
     }
 
     /// One of them.
-    pub(super) fn server(&self, number: usize) -> Option<&Arc<str>> {
+    pub(super) fn server(&self, number: usize) -> Option<&Server> {
         self.all.get(number)
     }
 
@@ -63,7 +108,13 @@ impl Servers {
     pub(super) fn checked(self) -> Result<Self, Error> {
         match self.len() {
             0 => Err(Error::invalid("no server is named", "pass HOST:PORT of the coordinator")),
-            1..=SERVERS_MAX => Ok(self),
+            1..=SERVERS_MAX => match self.all.iter().find(|server| !server.can_be_reached()) {
+                None => Ok(self),
+                Some(server) => {
+                    let why = "this client was built without TLS (feature tls)";
+                    Err(Error::invalid(&format!("{server} cannot be reached"), why))
+                }
+            },
             count => {
                 let why = format!("{count} are named; at most {SERVERS_MAX} are allowed");
                 Err(Error::invalid("too many servers", why))
@@ -121,6 +172,33 @@ impl From<&Self> for Servers {
     }
 }
 
+impl Server {
+    fn new(text: &str) -> Self {
+        let bare = text.strip_prefix(SECURE_SCHEME);
+        let is_secure = bare.is_some();
+        // A path's slash, as people end an address of the web.
+        let bare = bare.map_or(text, |bare| bare.trim_end_matches('/'));
+        Self { address: with_port(bare), is_secure }
+    }
+
+    fn can_be_reached(&self) -> bool {
+        cfg!(feature = "tls") || !self.is_secure
+    }
+
+    /// The host alone, whose name a certificate has to have.
+    #[cfg(feature = "tls")]
+    pub(super) fn host(&self) -> &str {
+        let host = self.address.rsplit_once(':').map_or(&*self.address, |(host, _)| host);
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.is_secure { SECURE_SCHEME } else { "" }, self.address)
+    }
+}
+
 /// `server` with a port: an address of its own, or a host with or without one.
 fn with_port(server: &str) -> String {
     let bare_v6 = server.parse::<std::net::Ipv6Addr>().is_ok();
@@ -155,6 +233,22 @@ mod tests {
         assert_eq!(Servers::from(vec!["a:1, b".to_owned(), "::1,".to_owned()]), expected);
         assert_eq!(Servers::from(&expected), expected);
         assert_eq!(expected.to_string(), "a:1,b:5625,[::1]:5625");
+    }
+
+    #[test]
+    fn a_server_of_tls_is_one_with_its_scheme() {
+        let servers = Servers::from("tls://a, b,tls://[::1]:1,tls://c:2/");
+        assert_eq!(servers.to_string(), "tls://a:5625,b:5625,tls://[::1]:1,tls://c:2");
+        assert_eq!(Servers::from(servers.to_string()), servers);
+        assert_eq!(servers.checked().is_ok(), cfg!(feature = "tls"));
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn a_certificate_is_for_the_host_without_its_port() {
+        let servers = Servers::from("tls://a.internal:7,tls://[::1]:1,tls://::1,tls://10.0.0.1");
+        let hosts: Vec<&str> = servers.all.iter().map(Server::host).collect();
+        assert_eq!(hosts, ["a.internal", "::1", "::1", "10.0.0.1"]);
     }
 
     #[test]

@@ -18,6 +18,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use crate::server::Secure;
+
 /// Connections at a time. One more is closed at once.
 pub(super) const CONNECTIONS_MAX: usize = 256;
 /// How long a request line with its headers may take, also the next one's of a connection.
@@ -34,7 +36,12 @@ pub(super) const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers whoever connects, so many at a time, until it is dropped.
-pub(super) async fn serve(listener: StdListener, router: Router, connections_max: usize) {
+pub(super) async fn serve(
+    listener: StdListener,
+    router: Router,
+    secure: Secure,
+    connections_max: usize,
+) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return warn!("the HTTP port cannot be used: {error}"),
@@ -51,7 +58,7 @@ pub(super) async fn serve(listener: StdListener, router: Router, connections_max
         };
         // Who finds no place is not waited for, and costs nothing.
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let router = router.clone();
+        let (router, stream) = (router.clone(), secure.for_http(stream));
         tokio::spawn(async move {
             if let Err(why) = serve_one(stream, router).await {
                 debug!("an HTTP connection ended: {why}");

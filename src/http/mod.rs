@@ -50,7 +50,9 @@ use tokio::sync::oneshot;
 use self::accept::CONNECTIONS_MAX;
 use self::guard::Guard;
 pub use self::guard::{HttpHost, NotAHost};
-use crate::server::Looker;
+use crate::server::{Looker, Secure};
+#[cfg(feature = "tls")]
+use crate::tls::ServerTls;
 
 /// The port of probes and metrics: one above that of the locks.
 pub const HTTP_PORT: u16 = 5626;
@@ -85,17 +87,43 @@ impl HttpPort {
     ///
     /// If the system has no thread or no file descriptor left.
     pub fn open(listener: TcpListener, looker: Looker, hosts: Vec<HttpHost>) -> io::Result<Self> {
+        Self::open_with(listener, looker, hosts, Secure::default())
+    }
+
+    /// The same, by TLS: with the certificate of the lock port. Clients need not show one.
+    ///
+    /// # Errors
+    ///
+    /// As [`HttpPort::open`].
+    #[cfg(feature = "tls")]
+    pub fn open_secure(
+        listener: TcpListener,
+        looker: Looker,
+        hosts: Vec<HttpHost>,
+        tls: ServerTls,
+    ) -> io::Result<Self> {
+        Self::open_with(listener, looker, hosts, Secure { tls: Some(tls) })
+    }
+
+    fn open_with(
+        listener: TcpListener,
+        looker: Looker,
+        hosts: Vec<HttpHost>,
+        secure: Secure,
+    ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
         let guard = Arc::new(Guard::new(address.ip(), hosts));
         let thread = thread::Builder::new().name("http".to_owned()).spawn(move || {
             runtime.block_on(async move {
+                let router = routes::router(looker, guard);
+                let serving = accept::serve(listener, router, secure, CONNECTIONS_MAX);
                 tokio::select! {
                     biased;
                     // An error, too, says that nobody wants the port any more.
                     _ = stopped => {}
-                    () = accept::serve(listener, routes::router(looker, guard), CONNECTIONS_MAX) => {}
+                    () = serving => {}
                 }
             });
         })?;

@@ -156,7 +156,7 @@ async fn more_connections_than_there_are_places_are_closed_and_places_come_back(
     let coordinator = coordinator();
     let listener = HttpPort::bind(local()).unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(accept::serve(listener, routes(&coordinator), PLACES));
+    tokio::spawn(accept::serve(listener, routes(&coordinator), Secure::default(), PLACES));
     let connect = || tokio::net::TcpStream::connect(address);
     let ask = async |stream: &mut tokio::net::TcpStream| {
         let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;

@@ -9,6 +9,8 @@ use std::time::Duration;
 use crate::journal::Distance;
 use crate::server::ledger::UNREAD_BYTES_MAX;
 use crate::server::places::Places;
+#[cfg(feature = "tls")]
+use crate::tls::ServerTls;
 use crate::types::Limits;
 
 /// The port of the locks: L-O-C-K on a keypad.
@@ -50,7 +52,10 @@ pub struct Config {
     /// Coordinator's, which costs less for each pair; docs/performance.md says when others are
     /// worth it.
     pub io_threads: usize,
-    /// How long a connection may take to say Hello.
+    /// What the port shows and asks for; none: connections are not encrypted.
+    #[cfg(feature = "tls")]
+    pub tls: Option<ServerTls>,
+    /// How long a connection may take to say Hello, its TLS handshake included.
     pub handshake_timeout: Duration,
     /// How long an observer may say nothing, also one that watches or listens. Sessions have their lease
     /// instead.
@@ -83,6 +88,8 @@ impl Default for Config {
             messages_per_second_max: None,
             unread_bytes_max: UNREAD_BYTES_MAX,
             io_threads: 0,
+            #[cfg(feature = "tls")]
+            tls: None,
             handshake_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),

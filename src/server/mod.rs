@@ -72,6 +72,7 @@ mod net;
 mod phase;
 mod places;
 mod run;
+mod secure;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -83,6 +84,8 @@ pub use durable::StoreError;
 pub use error::ServerError;
 pub use looker::{Counted, Looker, LooksLimits, Readiness};
 pub use run::{Server, ServerHandle, Spawned, spawn};
+#[cfg(feature = "http")]
+pub(crate) use secure::Secure;
 #[cfg(all(test, feature = "client"))]
 pub(crate) use {
     desk::{

@@ -25,6 +25,10 @@ pub(super) const BATCH_LEN_MAX: usize = 512;
 /// The number of Hello among the client's messages; the version follows it, in every version.
 const HELLO_INDEX: u32 = 0;
 
+/// What a TLS alert begins with, which whoever speaks TLS sends to whoever does not. No frame is as long as
+/// that would be for its length.
+const TLS_ALERT: [u8; 4] = [0x15, 0x03, 0x03, 0x00];
+
 /// Why a stream of bytes is not, or no longer, one of messages.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -53,6 +57,9 @@ pub enum CodecError {
     /// The stream ended within a frame.
     #[error("the stream ended within a frame")]
     Truncated,
+    /// The peer speaks TLS: it answers with an alert of that.
+    #[error("it speaks TLS: write tls:// before its address")]
+    Tls,
 }
 
 impl CodecError {
@@ -179,7 +186,12 @@ impl<In: DeserializeOwned, Out> Codec<In, Out> {
         let claimed = u32::from_le_bytes(*field);
         let max = self.frame_len_max;
         let Some(len) = usize::try_from(claimed).ok().filter(|len| *len <= max) else {
-            return Err(CodecError::FrameTooLong { claimed, max });
+            let is_alert = *field == TLS_ALERT;
+            return Err(if is_alert {
+                CodecError::Tls
+            } else {
+                CodecError::FrameTooLong { claimed, max }
+            });
         };
         match rest.split_at_checked(len) {
             Some((payload, behind)) => Ok(Next::Frame(payload, behind)),

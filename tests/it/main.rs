@@ -7,6 +7,7 @@
 
 mod adversary;
 mod bench;
+mod certificates;
 mod commands;
 mod completions;
 mod crowds;
@@ -43,6 +44,7 @@ mod sizes;
 mod structure;
 mod support;
 mod terminal;
+mod tls;
 mod waiting;
 mod wall_clock;
 mod watchdog;

@@ -35,8 +35,15 @@ pub(crate) async fn run(args: BenchArgs, settings: &Settings) -> Result<ExitCode
         return Err(Failure::usage(format!("bench measures one coordinator, not {server}"))
             .hint("name one with --server"));
     }
+    let (address, is_secure) = match server.strip_prefix("tls://") {
+        Some(address) => (address, true),
+        None => (server.as_str(), false),
+    };
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
     let peer = Coordinator {
-        server: server.clone(),
+        server: address.to_owned(),
+        tls: is_secure.then(|| (host.to_owned(), settings.tls_options())),
         connect_timeout: settings.connect_timeout,
         plan: plan.clone(),
     };

@@ -49,7 +49,7 @@ use crate::cli::text::outlook;
 use crate::cli::text::output;
 use crate::cli::text::visible;
 use crate::cli::text::words;
-use crate::cli::watchdog::Watchdog;
+use crate::cli::watchdog::{SERVER as SERVER_VARIABLE, Watchdog};
 
 /// How long the answer to our release may take before we leave it to the lease.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
@@ -190,8 +190,9 @@ fn watchdog(args: &LockArgs, settings: &Settings) -> Option<Watchdog> {
     let kill_after = settings.kill_after.min(KILL_AFTER_MAX);
     // A pause that was asked for is for a command that did not come to its own end; it follows a loss.
     let wants_pause = args.lock_delay.is_some_and(|delay| !delay.is_zero());
-    let server = (!wants_pause).then_some(settings.server.0.as_str());
-    Watchdog::start(kill_after, server).inspect_err(tell).ok()
+    let mut variables = settings.tls_variables();
+    variables.push((SERVER_VARIABLE, settings.server.0.clone()));
+    Watchdog::start(kill_after, (!wants_pause).then_some(variables)).inspect_err(tell).ok()
 }
 
 /// How the wait for the lock ended.
@@ -236,6 +237,7 @@ pub(crate) async fn acquire(
     advice: Advice,
 ) -> Result<Acquired, Failure> {
     let server = settings.server.0.as_str();
+    let servers = settings.servers();
     let Advice { verb, rest } = advice;
     let attempt = Attempt {
         server,
@@ -258,7 +260,7 @@ pub(crate) async fn acquire(
         if let Some(linger) = args.linger {
             builder = builder.linger(linger);
         }
-        let client = builder.connect(server).await?;
+        let client = builder.connect(&servers).await?;
         let client = known.get_or_init(|| client);
         loop {
             let asked = timeout(patience.answer, request(args, client, &place, patience)).await;
@@ -270,8 +272,14 @@ pub(crate) async fn acquire(
     };
     let acquired = timeout(patience.whole, acquired);
     let plan = Plan { ttl: settings.ttl, kill_after: settings.kill_after };
-    let waiter =
-        Waiter { server, locks: &names, mode: mode(args), place: &place, client: &known, plan };
+    let waiter = Waiter {
+        servers: &servers,
+        locks: &names,
+        mode: mode(args),
+        place: &place,
+        client: &known,
+        plan,
+    };
     let telling = async {
         if args.quiet { std::future::pending().await } else { waiting::tell(waiter).await }
     };
@@ -293,7 +301,7 @@ pub(crate) async fn acquire(
         },
         Ok(Err(Error::Busy { lock })) if args.once_per.is_some() => {
             if terminal::is_watched() && !args.quiet {
-                let outlook = outlook::of(server, &lock.name).await;
+                let outlook = outlook::of(&servers, &lock.name).await;
                 tell_not_again(&lock, outlook.as_ref());
             }
             Ok(Acquired::NotAgain)
@@ -301,7 +309,7 @@ pub(crate) async fn acquire(
         Ok(Err(error)) => {
             let outlook = match &error {
                 Error::Busy { lock } | Error::TimedOut { lock, .. } => {
-                    outlook::of(server, &lock.name).await
+                    outlook::of(&servers, &lock.name).await
                 }
                 _ => None,
             };
@@ -483,7 +491,8 @@ fn command_under(
         .env("COORDINATOR_LOCKS", args.names().join("\n"))
         .env("COORDINATOR_FENCING_TOKEN", token.to_string())
         .env("COORDINATOR_SESSION", session)
-        .env("COORDINATOR_SERVER", &settings.server.0);
+        .env("COORDINATOR_SERVER", &settings.server.0)
+        .envs(settings.tls_variables());
     Some(command)
 }
 

@@ -21,6 +21,7 @@ use coordinator::http::HttpPort;
 use coordinator::server::{
     Config, Data, LostState, Server, ServerError, ServerHandle, StaleState, StoreError,
 };
+use coordinator::tls::{ServerTls, TlsError};
 use coordinator::wire::PROTOCOL;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
@@ -67,23 +68,29 @@ async fn serve(
     let started = Instant::now();
     let mut signals = Signals::listen(SIGNALS)
         .map_err(|error| Failure::ours("cannot listen for signals", &error))?;
-    let reread = Reread::start(settings, flags)
-        .map_err(|error| Failure::ours("cannot reload settings", &error))?;
     log::info!("{}, protocol {PROTOCOL}, pid {}", version(), std::process::id());
     allow_connections(config(settings).connections_open_max());
     // Until address and directory are ours, the file in its place may be that of another.
     let mut port_file = settings.port_file.as_deref().map(PortFile::beside).transpose()?;
     // Before the state is touched, as the other port.
     let http_listener = bind_http(settings)?;
-    let server = Server::bind(&config(settings)).map_err(|error| cannot_serve(&error))?;
+    let tls =
+        settings.tls_files().map(ServerTls::read).transpose().map_err(|why| unusable(&why))?;
+    let mut config = config(settings);
+    config.tls.clone_from(&tls);
+    let server = Server::bind(&config).map_err(|error| cannot_serve(&error))?;
     let address = server.local_addr();
     // Until it is dropped at the end, when nothing is left to be said.
-    let _http = http_listener.map(|it| open_http(it, &server, settings)).transpose()?;
+    let open = |listener| open_http(listener, &server, settings, tls.clone());
+    let _http = http_listener.map(open).transpose()?;
+    let reread = Reread::start(settings, flags, tls)
+        .map_err(|error| Failure::ours("cannot reload settings", &error))?;
     let handle = server.handle();
     if let Some(file) = &mut port_file {
         file.write(address)?;
     }
-    log::info!("locks on {address}, {}, epoch {}", state(settings), server.epoch());
+    let how = if settings.tls_cert.is_some() { " by TLS" } else { "" };
+    log::info!("locks on {address}{how}, {}, epoch {}", state(settings), server.epoch());
     if !address.ip().is_loopback() {
         log::warn!(
             "{address} can be reached from other machines, and anyone who reaches it can take any \
@@ -142,11 +149,17 @@ fn open_http(
     listener: TcpListener,
     server: &Server,
     settings: &Settings,
+    tls: Option<ServerTls>,
 ) -> Result<HttpPort, Failure> {
-    let port = HttpPort::open(listener, server.looker(), settings.http_host.0.clone())
-        .map_err(|error| Failure::ours("cannot answer HTTP", &error))?;
+    let (looker, hosts) = (server.looker(), settings.http_host.0.clone());
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let port = match tls {
+        Some(tls) => HttpPort::open_secure(listener, looker, hosts, tls),
+        None => HttpPort::open(listener, looker, hosts),
+    };
+    let port = port.map_err(|error| Failure::ours("cannot answer HTTP", &error))?;
     let address = port.local_addr();
-    log::info!("probes and metrics on http://{address}");
+    log::info!("probes and metrics on {scheme}://{address}");
     if !address.ip().is_loopback() {
         log::warn!(
             "{address} can be reached from other machines, and whoever reaches it can read metrics"
@@ -279,6 +292,12 @@ fn config(settings: &Settings) -> Config {
     config.lost_state =
         if settings.accept_lost_state { LostState::Accept } else { LostState::Refuse };
     config
+}
+
+/// What is wrong with the files for TLS.
+fn unusable(why: &TlsError) -> Failure {
+    Failure::usage(format!("cannot speak TLS: {why}"))
+        .hint("--tls-cert, --tls-key, --tls-client-ca and --tls-crl name files in PEM")
 }
 
 /// What is wrong, and what the operator can do about it.

@@ -1,13 +1,15 @@
 //! Settings, read again while the server runs (SIGHUP).
 //!
-//! Only the log filter can change without a restart; of the other settings that have changed it is
-//! said that they wait for one. A file that cannot be read changes nothing. The file may be where
+//! Only the log filter, and what is in the files for TLS, can change without a restart; of the other
+//! settings that have changed it is said that they wait for one. A file that cannot be read changes nothing. The file may be where
 //! reading takes for ever, so that is done by a thread of its own.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
+
+use coordinator::tls::ServerTls;
 
 use crate::cli::log as logging;
 use crate::cli::settings::sources::Sources;
@@ -28,6 +30,7 @@ impl Reread {
     pub(crate) fn start(
         settings: &Settings,
         flags: BTreeMap<&'static str, String>,
+        tls: Option<ServerTls>,
     ) -> io::Result<Self> {
         let (asked, asks) = sync_channel(1);
         let mut at_start = settings.clone();
@@ -35,6 +38,7 @@ impl Reread {
             while asks.recv().is_ok() {
                 let read = Sources::read(flags.clone());
                 apply(&mut at_start, read.and_then(|sources| Settings::resolve(&sources)));
+                tls.iter().for_each(read_again);
             }
         })?;
         Ok(Self { asked })
@@ -67,6 +71,14 @@ fn apply(ours: &mut Settings, read: Result<Settings, Failure>) {
     }
     if !waiting.is_empty() {
         log::warn!("SIGHUP: changed, but effective only after a restart: {}", waiting.join(", "));
+    }
+}
+
+/// Shows and asks for what the files for TLS have now, from the next connection on.
+fn read_again(tls: &ServerTls) {
+    match tls.read_again() {
+        Ok(()) => logging::tell("SIGHUP: certificates reloaded, for new connections"),
+        Err(why) => log::error!("SIGHUP: certificates unchanged: {why}"),
     }
 }
 

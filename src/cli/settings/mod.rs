@@ -15,6 +15,7 @@
 
 pub(super) mod config;
 pub(super) mod sources;
+pub(super) mod tls;
 pub(super) mod values;
 
 use std::net::SocketAddr;
@@ -27,8 +28,8 @@ use coordinator::types::{Identity, Ttl};
 
 use self::sources::Sources;
 use self::values::{
-    HostNames, JournalDistance, Looks, MessageRate, OnLost, PORT_DEFAULT, ServerAddress, Size,
-    Threads, TtlMax, Value,
+    Demand, HostName, HostNames, JournalDistance, Looks, MessageRate, OnLost, PORT_DEFAULT,
+    ServerAddress, Size, Threads, TtlMax, Value,
 };
 use crate::cli::log::{Filter, LogFormat};
 use crate::cli::text::errors::Failure;
@@ -152,7 +153,9 @@ macro_rules! settings {
                     TABLE.iter().map(|row| in_force(row, sources)).collect();
                 let mut rest = in_force.iter();
                 $(let $field = read::<$kind>(rest.next())?;)+
-                Ok(Self { $($field,)+ in_force })
+                let settings = Self { $($field,)+ in_force };
+                settings.check_tls()?;
+                Ok(settings)
             }
         }
     };
@@ -189,8 +192,9 @@ settings! {
     /// Longest time for a new connection to complete its handshake.
     handshake_timeout: Duration = |_| words::setting(Config::default().handshake_timeout),
         "handshake-timeout" "DURATION" SERVERS, Foreign::None;
-    /// Number of I/O threads for connections; with 0, the coordinator's own thread does it all.
-    io_threads: Threads = |_| Config::default().io_threads.to_string(),
+    /// Number of I/O threads for connections; with 0, the coordinator's own thread does it all. By default
+    /// 0, with TLS 1.
+    io_threads: Threads = threads_for_tls,
         "io-threads" "N" SERVERS, Foreign::None;
     /// Maximum number of connections.
     connections_max: usize = |_| Config::default().connections_max.to_string(),
@@ -231,6 +235,21 @@ settings! {
     /// Host names of the HTTP port, separated by commas, besides localhost and its own address.
     http_host: HostNames = |_| String::new(),
         "http-host" "HOST,…" SERVERS, Foreign::None;
+    /// Certificate of the coordinator, in PEM, with those that it builds on: both ports speak TLS only.
+    tls_cert: Option<PathBuf> = |_| String::new(),
+        "tls-cert" "FILE" SERVERS, Foreign::None;
+    /// Key of --tls-cert, in PEM.
+    tls_key: Option<PathBuf> = |_| String::new(),
+        "tls-key" "FILE" SERVERS, Foreign::None;
+    /// Certificates of the authorities that prove clients, in PEM (mutual TLS).
+    tls_client_ca: Option<PathBuf> = |_| String::new(),
+        "tls-client-ca" "FILE" SERVERS, Foreign::None;
+    /// Whether clients must show a certificate, with --tls-client-ca; never on the HTTP port.
+    tls_client_auth: Demand = |_| "required".to_owned(),
+        "tls-client-auth" "required|optional" SERVERS, Foreign::None;
+    /// Revoked certificates of clients, in PEM; clients of unknown status are refused then.
+    tls_crl: Option<PathBuf> = |_| String::new(),
+        "tls-crl" "FILE" SERVERS, Foreign::None;
     /// Maximum number of looks (pages of status) in a second, all observers together.
     looks_per_second: Looks = |_| Config::default().looks_per_second.to_string(),
         "looks-per-second" "N" SERVERS, Foreign::None;
@@ -240,9 +259,22 @@ settings! {
     /// Log format: text, or one JSON object per line.
     log_format: LogFormat = |_| "text".to_owned(),
         "log-format" "text|json" SERVERS, Foreign::None;
-    /// Address of the coordinator; several, separated by commas, are tried in this order.
+    /// Address of the coordinator, with TLS tls://HOST:PORT; several, separated by commas, are tried in
+    /// this order.
     server: ServerAddress = |_| format!("127.0.0.1:{PORT_DEFAULT}"),
         "server" "HOST:PORT,…" CLIENTS, Foreign::None;
+    /// Certificates of the authorities that prove the coordinator, in PEM; by default the system's.
+    server_ca: Option<PathBuf> = |_| String::new(),
+        "server-ca" "FILE" CLIENTS, Foreign::None;
+    /// Name that the coordinator's certificate must have; by default the host of --server.
+    server_name: Option<HostName> = |_| String::new(),
+        "server-name" "NAME" CLIENTS, Foreign::None;
+    /// Certificate to show to the coordinator, in PEM, with those that it builds on (mutual TLS).
+    client_cert: Option<PathBuf> = |_| String::new(),
+        "client-cert" "FILE" CLIENTS, Foreign::None;
+    /// Key of --client-cert, in PEM.
+    client_key: Option<PathBuf> = |_| String::new(),
+        "client-key" "FILE" CLIENTS, Foreign::None;
     /// Longest time to connect.
     connect_timeout: Duration = |_| "5s".to_owned(),
         "connect-timeout" "DURATION" CLIENTS, Foreign::None;
@@ -259,6 +291,13 @@ settings! {
     /// What to do with the command when its lock is lost.
     on_lost: OnLost = |_| "kill".to_owned(),
         "on-lost" "kill|warn" LOCKERS, Foreign::None;
+}
+
+/// Where there is TLS, sessions leave the coordinator's thread alone: handshakes are work.
+fn threads_for_tls(sources: &Sources) -> String {
+    let cert = TABLE.iter().find(|row| row.key == "tls-cert").map(|row| in_force(row, sources));
+    let is_secure = cert.is_some_and(|cert| !cert.text.is_empty());
+    if is_secure { "1".to_owned() } else { Config::default().io_threads.to_string() }
 }
 
 /// The usual port for probes, beside the usual port for locks: whoever runs several on a machine says

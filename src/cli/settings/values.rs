@@ -9,6 +9,7 @@ use coordinator::client::SERVERS_MAX;
 use coordinator::http::{HttpHost, NotAHost};
 use coordinator::journal::Distance;
 use coordinator::server::MESSAGES_PER_SECOND_MIN;
+use coordinator::tls::ClientAuth;
 use coordinator::types::{Identity, Ttl};
 
 /// The port of locks: L-O-C-K on a telephone's keypad.
@@ -34,17 +35,55 @@ pub(crate) enum OnLost {
     Warn,
 }
 
+/// What stands before a server that is reached by TLS.
+const SECURE_SCHEME: &str = "tls://";
+
+/// The name of a host, as a certificate has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostName(pub(crate) String);
+
+impl Value for HostName {
+    fn parse(text: &str) -> Result<Self, String> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || ".-_:".contains(c);
+        if text.is_empty() || !text.chars().all(is_name) {
+            return Err("not the name of a host; expected locks.internal or an address".to_owned());
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Whether clients must show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Demand(pub(crate) ClientAuth);
+
+impl Value for Demand {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "required" => Ok(Self(ClientAuth::Required)),
+            "optional" => Ok(Self(ClientAuth::Optional)),
+            _ => Err("expected required or optional".to_owned()),
+        }
+    }
+}
+
 impl Value for ServerAddress {
     fn parse(text: &str) -> Result<Self, String> {
-        if let Some((_, rest)) = text.split_once("://") {
+        let is_other =
+            |text: &&str| text.contains("://") && !text.trim().starts_with(SECURE_SCHEME);
+        if let Some((_, rest)) = text.split(',').find(is_other).and_then(|it| it.split_once("://"))
+        {
             let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-            return Err(format!("a URL, not an address; write {host}"));
+            return Err(format!("a URL, not an address; write {host}, or with TLS tls://{host}"));
         }
         let servers: Vec<&str> = text.split(',').map(str::trim).collect();
         if servers.len() > SERVERS_MAX {
             return Err(format!("{} servers; at most {SERVERS_MAX} are allowed", servers.len()));
         }
-        let whole: Option<Vec<String>> = servers.into_iter().map(server).collect();
+        let one = |text: &str| match text.strip_prefix(SECURE_SCHEME) {
+            Some(text) => Some(format!("{SECURE_SCHEME}{}", server(text.trim_end_matches('/'))?)),
+            None => server(text),
+        };
+        let whole: Option<Vec<String>> = servers.into_iter().map(one).collect();
         let wrong = "not an address; expected HOST:PORT, or several separated by commas";
         whole.map(|servers| Self(servers.join(","))).ok_or_else(|| wrong.to_owned())
     }
@@ -360,7 +399,7 @@ mod tests {
     #[test]
     fn what_others_take_for_a_server_is_told_apart() {
         let refused = |text| ServerAddress::parse(text).unwrap_err();
-        assert!(refused("http://host:1/x").ends_with("a URL, not an address; write host:1"));
+        assert!(refused("http://host:1/x").ends_with("; write host:1, or with TLS tls://host:1"));
     }
 
     #[test]
@@ -376,6 +415,10 @@ mod tests {
         for bad in ["a:1,", ",", "a:1,,b:1", "a:1,b:http", "a:1 b:1"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
+        assert_eq!(
+            parse("tls://a, tls://[::1]:1/,b").unwrap(),
+            "tls://a:5625,tls://[::1]:1,b:5625"
+        );
         let many = |count| ServerAddress::parse(&vec!["a"; count].join(","));
         assert!(many(SERVERS_MAX).is_ok());
         assert!(many(SERVERS_MAX + 1).unwrap_err().starts_with("17 servers"));

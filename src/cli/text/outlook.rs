@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use coordinator::Observer;
 use coordinator::wire::{After, Outlook, Pause};
+use coordinator::{Observer, Servers};
 use tokio::time::timeout;
 
 use super::words;
@@ -15,8 +15,8 @@ use super::words;
 const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// What is known of a lock; none if that cannot be learned soon.
-pub(crate) async fn of(server: &str, lock: &str) -> Option<Outlook> {
-    let asked = async { Observer::connect_timeout(server, LOOK_MAX).await?.outlook(lock).await };
+pub(crate) async fn of(servers: &Servers, lock: &str) -> Option<Outlook> {
+    let asked = async { Observer::connect_timeout(servers, LOOK_MAX).await?.outlook(lock).await };
     timeout(LOOK_MAX, asked).await.ok()?.ok()?
 }
 

@@ -90,7 +90,7 @@ fn shared_now() -> Duration {
 const ORDER_LEN: usize = 16 + SessionKey::LEN;
 
 /// The variable that tells the watchdog where the coordinator is. Only our own user can see it.
-const SERVER: &str = "COORDINATOR_SERVER";
+pub(crate) const SERVER: &str = "COORDINATOR_SERVER";
 
 /// Whom to kill, and when; and what to release afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,14 +144,18 @@ pub(crate) struct Watchdog {
 
 impl Watchdog {
     /// Starts one that has nothing to watch yet. `kill_after` is the time from SIGTERM to SIGKILL,
-    /// `server` where the coordinator is; none: the session of the dead is left to its lease.
-    pub(crate) fn start(kill_after: Duration, server: Option<&str>) -> io::Result<Self> {
+    /// `variables` say where the coordinator is, and how to trust it; none: the session of the dead is left
+    /// to its lease.
+    pub(crate) fn start(
+        kill_after: Duration,
+        variables: Option<Vec<(&'static str, String)>>,
+    ) -> io::Result<Self> {
         let (theirs, orders) = io::pipe()?;
         rustix::io::ioctl_fionbio(&orders, true)?;
         let mut command = our_program()?;
         command.arg(WORD).arg(kill_after.as_millis().to_string());
-        match server {
-            Some(server) => command.env(SERVER, server),
+        match variables {
+            Some(variables) => command.envs(variables),
             None => command.env_remove(SERVER),
         };
         // It must keep no file system busy, no output open, and be out of reach from the first.

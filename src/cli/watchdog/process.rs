@@ -19,6 +19,7 @@ use rustix::stdio::stdin;
 use super::group::{is_dead, is_gone};
 use super::release::release;
 use super::{ORDER_LEN, Order, SERVER, shared_now};
+use crate::cli::settings::tls::servers_of_variables;
 
 /// The word that makes a `coordinator` a watchdog. It is in no help and no completion: it is said
 /// only by ourselves.
@@ -86,7 +87,7 @@ fn watch(kill_after: Duration) -> io::Result<()> {
         && see_off(order, kill_after) == Group::Dead
         && let Some(server) = env::var(SERVER).ok()
     {
-        release(order.key, &server, order.dead_by);
+        release(order.key, &servers_of_variables(&server), order.dead_by);
     }
     Ok(())
 }

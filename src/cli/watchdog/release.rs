@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use coordinator::SessionKey;
+use coordinator::{Servers, SessionKey};
 
 use super::shared_now;
 use crate::cli::on_a_runtime;
@@ -17,12 +17,12 @@ const TRYING_MAX: Duration = Duration::from_secs(30);
 
 /// Ends the session, whose own process is dead, and all that was done under its locks, too. Gives up
 /// soon, and when the lease ends by itself, at `lease_end`: there is nothing to win by then.
-pub(super) fn release(mut key: SessionKey, server: &str, lease_end: Duration) {
+pub(super) fn release(mut key: SessionKey, servers: &Servers, lease_end: Duration) {
     let until = give_up_at(shared_now(), lease_end);
     let _nobody_to_tell = on_a_runtime(async {
         loop {
             let left = until.saturating_sub(shared_now()).min(ATTEMPT_MAX);
-            if left.is_zero() || key.close(server, left).await.is_ok() {
+            if left.is_zero() || key.close(servers, left).await.is_ok() {
                 return Ok(());
             }
             thread::sleep(ATTEMPTS_APART);

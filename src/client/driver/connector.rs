@@ -11,6 +11,8 @@ use tokio::net::{TcpStream, lookup_host};
 
 use super::race::connect_first;
 use crate::client::servers::Servers;
+#[cfg(feature = "tls")]
+use crate::tls::Dialed;
 
 /// A connection that is being made.
 pub(crate) type Connecting<Io> = Pin<Box<dyn Future<Output = io::Result<Io>> + Send + 'static>>;
@@ -56,10 +58,17 @@ impl Dial {
     }
 }
 
-impl Connector for Dial {
-    type Io = TcpStream;
+/// A connection over TCP, encrypted or not.
+#[cfg(feature = "tls")]
+type Stream = Dialed<TcpStream>;
+/// A connection over TCP.
+#[cfg(not(feature = "tls"))]
+type Stream = TcpStream;
 
-    fn connect(&mut self) -> Connecting<TcpStream> {
+impl Connector for Dial {
+    type Io = Stream;
+
+    fn connect(&mut self) -> Connecting<Stream> {
         let count = self.servers.len();
         match self.reached.swap(NOWHERE, Ordering::Relaxed) {
             NOWHERE => {}
@@ -68,14 +77,14 @@ impl Connector for Dial {
         let (servers, first, reached) = (self.servers.clone(), self.first, self.reached.clone());
         Box::pin(async move {
             let lookup = |number| {
-                let server = servers.server(number).map(Arc::clone);
-                async move { Ok(lookup_host(&*server.unwrap_or_default()).await?.collect()) }
+                let address = servers.server(number).map(|server| server.address.clone());
+                async move { Ok(lookup_host(address.unwrap_or_default()).await?.collect()) }
             };
             let (number, stream) = connect_first(count, first, lookup, TcpStream::connect).await?;
             reached.store(number, Ordering::Relaxed);
             // What is sent is sent at once.
             stream.set_nodelay(true)?;
-            Ok(stream)
+            secured(stream, servers, number).await
         })
     }
 
@@ -85,6 +94,22 @@ impl Connector for Dial {
             reached => self.first = reached,
         }
     }
+}
+
+/// The connection to one of the servers, encrypted if it is that server's.
+#[cfg(feature = "tls")]
+async fn secured(stream: TcpStream, servers: Servers, number: usize) -> io::Result<Stream> {
+    match servers.server(number).filter(|server| server.is_secure) {
+        None => Ok(Dialed::Plain(stream)),
+        Some(server) => servers.tls_options().secure(stream, server.host()).await,
+    }
+}
+
+/// The connection to one of the servers.
+#[cfg(not(feature = "tls"))]
+#[expect(clippy::unused_async, reason = "there is something to wait for where TLS is")]
+async fn secured(stream: TcpStream, _: Servers, _: usize) -> io::Result<Stream> {
+    Ok(stream)
 }
 
 /// For a connection that somebody else made, and only once.

@@ -24,6 +24,7 @@ use super::place::Place;
 use super::session::{Session, Shared};
 use crate::server::barrier::{Ask, Barrier, look};
 use crate::server::gate::Outlets;
+use crate::server::secure::Secure;
 use crate::types::ConnectionId;
 
 /// A connection that was accepted, and is to have a session.
@@ -38,6 +39,14 @@ pub(in crate::server) struct Arrival<S> {
     pub(in crate::server) place: Place,
     /// Parts in common with the other sessions.
     pub(in crate::server) shared: Arc<Shared>,
+}
+
+impl<S> Arrival<S> {
+    /// The same, of which the stream is another.
+    fn with<T>(self, change: impl FnOnce(S) -> T) -> Arrival<T> {
+        let Self { stream, connection, peer, place, shared } = self;
+        Arrival { stream: change(stream), connection, peer, place, shared }
+    }
 }
 
 /// Has sessions live somewhere.
@@ -89,6 +98,25 @@ where
     }
 }
 
+/// On the thread that accepts, those of TCP.
+#[derive(Default)]
+pub(in crate::server) struct Tcp {
+    /// Where they live.
+    pub(in crate::server) here: Here,
+    /// Whether they are encrypted.
+    pub(in crate::server) secure: Secure,
+}
+
+impl Host<TcpStream> for Tcp {
+    fn start(&self, arrival: Arrival<TcpStream>) {
+        self.here.start(arrival.with(|stream| self.secure.for_locks(stream)));
+    }
+
+    fn barrier(&self) -> Barrier {
+        Barrier::default()
+    }
+}
+
 /// On threads of their own, which end when this is dropped, and their sessions with them.
 pub(in crate::server) struct IoThreads {
     /// To each.
@@ -98,13 +126,14 @@ pub(in crate::server) struct IoThreads {
 }
 
 impl IoThreads {
-    /// Starts so many.
+    /// Starts so many, for connections that are encrypted or not.
     ///
     /// # Errors
     ///
     /// If the system has no more threads, or no more file descriptors.
-    pub(in crate::server) fn start(count: usize) -> io::Result<Self> {
-        let threads = (1..=count).map(start_thread).collect::<io::Result<_>>()?;
+    pub(in crate::server) fn start(count: usize, secure: &Secure) -> io::Result<Self> {
+        let start = |number| start_thread(number, secure.clone());
+        let threads = (1..=count).map(start).collect::<io::Result<_>>()?;
         Ok(Self { threads, next: Cell::new(0) })
     }
 }
@@ -135,17 +164,18 @@ impl Host<TcpStream> for IoThreads {
     }
 }
 
-fn start_thread(number: usize) -> io::Result<UnboundedSender<Job>> {
+fn start_thread(number: usize, secure: Secure) -> io::Result<UnboundedSender<Job>> {
     let (sender, jobs) = unbounded_channel();
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new()
         .name(format!("io-{number}"))
-        .spawn(move || runtime.block_on(LocalSet::new().run_until(receive(jobs))))?;
+        .spawn(move || runtime.block_on(LocalSet::new().run_until(receive(jobs, secure))))?;
     Ok(sender)
 }
 
 /// Takes connections in until there can be no more.
-async fn receive(mut jobs: UnboundedReceiver<Job>) {
+async fn receive(mut jobs: UnboundedReceiver<Job>, secure: Secure) {
+    let host = Tcp { here: Here::default(), secure };
     while let Some(job) = jobs.recv().await {
         let Arrival { stream, connection, peer, place, shared } = match job {
             Job::Start(arrival) => arrival,
@@ -159,9 +189,7 @@ async fn receive(mut jobs: UnboundedReceiver<Job>) {
             }
         };
         match TcpStream::from_std(stream) {
-            Ok(stream) => {
-                Here::default().start(Arrival { stream, connection, peer, place, shared });
-            }
+            Ok(stream) => host.start(Arrival { stream, connection, peer, place, shared }),
             Err(error) => warn!(connection:%; "connection lost: {error}"),
         }
     }

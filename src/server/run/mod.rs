@@ -45,12 +45,13 @@ use crate::server::gate::{Gate, Outlets};
 use crate::server::inbox::{Arrivals, Inbox};
 use crate::server::looker::{Looker, LooksLimits};
 use crate::server::messages::{CloseAll, Drain, Save, TellState};
-use crate::server::net::hosts::{Here, Host, IoThreads};
+use crate::server::net::hosts::{Here, Host, IoThreads, Tcp};
 use crate::server::net::listener::{self, Listener, accept_all};
 use crate::server::net::pace::Paces;
 use crate::server::net::session::{CLOSE_TIMEOUT, Shared};
 use crate::server::phase::Phase;
 use crate::server::places::Places;
+use crate::server::secure::Secure;
 use crate::types::{Epoch, GoodbyeCode};
 
 /// How long a server that is stopped at once still tries to say goodbye.
@@ -136,9 +137,13 @@ impl Server {
             Ok((listener, address))
         };
         let outlets = Outlets::default();
+        let secure = Secure {
+            #[cfg(feature = "tls")]
+            tls: config.tls.clone(),
+        };
         let host: Rc<dyn Host<TcpStream>> = match config.io_threads {
-            0 => Rc::new(Here::beside_coordinator(outlets.clone())),
-            count => Rc::new(IoThreads::start(count).map_err(ServerError::Thread)?),
+            0 => Rc::new(Tcp { here: Here::beside_coordinator(outlets.clone()), secure }),
+            count => Rc::new(IoThreads::start(count, &secure).map_err(ServerError::Thread)?),
         };
         let bound = Bound::assemble_on((host, outlets), config, store, Box::new(BootClock), open)?;
         if let Some(store) = watched {

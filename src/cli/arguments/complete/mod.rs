@@ -304,8 +304,7 @@ fn names_in_use(at: &Cursor) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let Ok(runtime) = runtime else { return Vec::new() };
     let ask = async {
-        let server = settings.server.0.as_str();
-        let observer = Observer::connect_timeout(server, NAMES_TIMEOUT).await?;
+        let observer = Observer::connect_timeout(settings.servers(), NAMES_TIMEOUT).await?;
         observer.locks().await
     };
     let locks = runtime.block_on(async { tokio::time::timeout(NAMES_TIMEOUT, ask).await });

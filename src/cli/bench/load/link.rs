@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
+use coordinator::tls::{Dialed, TlsOptions};
 use coordinator::types::{Epoch, FencingToken, Mode as HowHeld, OwnerId, RequestId};
 use coordinator::wire::{
     self, Attach, ClientCodec, ClientMessage, Mode, PROTOCOL, RawClaim, ServerMessage, Wait,
@@ -37,6 +38,8 @@ const READ_BYTES_PER_SLOT: usize = 64;
 pub(crate) struct Coordinator {
     /// Where it is.
     pub(crate) server: String,
+    /// Its host and how to trust it, if it speaks TLS.
+    pub(crate) tls: Option<(String, TlsOptions)>,
     /// How long connecting may take.
     pub(crate) connect_timeout: Duration,
     /// Plan of its connections.
@@ -49,7 +52,7 @@ pub(crate) struct Session {
     /// Its number, for errors.
     number: usize,
     /// The bytes.
-    stream: TcpStream,
+    stream: Dialed<TcpStream>,
     /// Bytes that will be written next; at first, the Hello.
     unsent: BytesMut,
     /// Bytes that were read and not yet understood.
@@ -119,6 +122,10 @@ impl Peer for Coordinator {
         let connecting = timeout(self.connect_timeout, TcpStream::connect(&self.server));
         let stream = connecting.await.map_err(|_| std::io::Error::from(TIMED_OUT))??;
         stream.set_nodelay(true)?;
+        let stream = match &self.tls {
+            None => Dialed::Plain(stream),
+            Some((host, tls)) => tls.secure(stream, host).await?,
+        };
         let mut unsent = BytesMut::new();
         put(&hello(), &mut unsent)?;
         let slots = (0..self.plan.slots()).map(|slot| {

@@ -114,7 +114,12 @@ fn plan(connections: usize, extent: Extent) -> Plan {
 
 async fn measured(server: SocketAddr, plan: Plan) -> Result<Outcome, Error> {
     let server = server.to_string();
-    let peer = Coordinator { server, connect_timeout: Duration::from_secs(30), plan: plan.clone() };
+    let peer = Coordinator {
+        server,
+        tls: None,
+        connect_timeout: Duration::from_secs(30),
+        plan: plan.clone(),
+    };
     measure(peer, plan, None, pending(), |_| ()).await
 }
 
@@ -231,6 +236,7 @@ async fn whoever_interrupts_gets_what_was_measured() {
     let plan = plan(1, Extent::For(Duration::from_secs(3600)));
     let peer = Coordinator {
         server: address,
+        tls: None,
         connect_timeout: Duration::from_secs(30),
         plan: plan.clone(),
     };
@@ -277,7 +283,7 @@ async fn a_session_that_asks_nothing_is_kept_alive() {
     });
     let plan = plan(1, Extent::Pairs(1));
     let server = address.await.to_string();
-    let peer = Coordinator { server, connect_timeout: Duration::from_secs(30), plan };
+    let peer = Coordinator { server, tls: None, connect_timeout: Duration::from_secs(30), plan };
     let mut session = peer.connect(0).await.unwrap();
     session.greet().await.unwrap();
     // From here on, time passes as fast as nothing happens.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use coordinator::wire::{LockStatus, Mode};
-use coordinator::{Client, Observer};
+use coordinator::{Client, Observer, Servers};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::plan::Plan;
@@ -54,7 +54,7 @@ impl Place {
 /// Who waits, and for what.
 pub(crate) struct Waiter<'a> {
     /// Where the coordinator is.
-    pub(crate) server: &'a str,
+    pub(crate) servers: &'a Servers,
     /// The locks.
     pub(crate) locks: &'a [&'a str],
     /// How they are wanted: who wants another size than is in use waits for all of its holders.
@@ -110,7 +110,7 @@ pub(crate) async fn tell(waiter: Waiter<'_>) -> ! {
         if looking.is_none() && telling.wants_to_look(now) {
             telling.asked_at = Some(now);
             telling.place_asked = waiter.place.now();
-            looking = Some(Box::pin(look(telling.observer.take(), waiter.server, waiter.locks)));
+            looking = Some(Box::pin(look(telling.observer.take(), waiter.servers, waiter.locks)));
         }
         if !telling.is_watched {
             telling.due(now).iter().for_each(|line| aside::tell(line));
@@ -173,7 +173,7 @@ impl<'a> Telling<'a> {
         match (self.silence_told, is_silent) {
             (false, true) => lines.push(self.text(now)),
             (true, false) => {
-                lines.push(format!("{} answers again", self.waiter.server));
+                lines.push(format!("{} answers again", self.waiter.servers));
                 // Who holds the lock may be another by now.
                 (self.told_at, self.asked_at) = (None, None);
             }
@@ -238,12 +238,12 @@ impl<'a> Telling<'a> {
     }
 
     fn text(&self, now: Instant) -> String {
-        let Waiter { locks, mode, server, place, client, .. } = self.waiter;
+        let Waiter { locks, mode, servers, place, client, .. } = self.waiter;
         if let Some(since) = self.silent_since {
             let kept = client.get().map(|client| client.valid_until().duration_since(now));
             return silence_text(
                 locks,
-                server,
+                &servers.to_string(),
                 now.duration_since(since),
                 kept.unwrap_or_default(),
             );
@@ -281,12 +281,12 @@ impl Drop for Line {
 /// The first of the locks that is not to be had, and the connection if it can be used again.
 async fn look(
     observer: Option<Observer>,
-    server: &str,
+    servers: &Servers,
     locks: &[&str],
 ) -> (Option<Observer>, Found) {
     let observer = match observer {
         Some(observer) => Some(observer),
-        None => Observer::connect(server).await.ok(),
+        None => Observer::connect(servers).await.ok(),
     };
     let Some(observer) = observer else { return (None, (None, None)) };
     for lock in locks {

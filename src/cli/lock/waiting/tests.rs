@@ -1,5 +1,6 @@
 //! The messages to a waiting user, and their moments.
 
+use coordinator::Servers;
 use coordinator::types::{FencingToken, OwnerId, RequestId, SessionId, Ttl};
 use coordinator::wire::Holder;
 
@@ -63,7 +64,7 @@ fn log(seconds: u64, place: impl Fn(u64) -> u64) -> Vec<(u64, String)> {
     let (place_now, client) = (Place::default(), OnceCell::new());
     let plan = Plan { ttl: Ttl::default(), kill_after: SECOND };
     let waiter = Waiter {
-        server: "locks:1",
+        servers: &Servers::from("locks:1"),
         locks: &["deploy"],
         mode: Mode::Exclusive,
         place: &place_now,
@@ -107,7 +108,7 @@ fn silence_is_told_once_and_so_is_its_end() {
     let (place, client) = (Place::default(), OnceCell::new());
     let plan = Plan { ttl: Ttl::default(), kill_after: SECOND };
     let waiter = Waiter {
-        server: "locks:1",
+        servers: &Servers::from("locks:1"),
         locks: &["deploy"],
         mode: Mode::Exclusive,
         place: &place,

@@ -69,6 +69,7 @@ use crate::server::desk::weight;
 use crate::server::gate::{Link, Outlet};
 use crate::server::inbox::{Arrival, Inbox};
 use crate::server::messages::{Connect, Disconnect};
+use crate::server::secure::is_refusal;
 use crate::types::{ConnectionId, GoodbyeCode, Origin};
 use crate::wire::{self, Attach, ClientMessage, CodecError, PROTOCOL, ServerMessage, encode_frame};
 
@@ -389,6 +390,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
 
     /// The connection is broken.
     fn broken(&mut self, why: &std::io::Error, ctx: &mut Context<Self>) {
+        if is_refusal(why) {
+            self.shared.counters.protocol_errors.add_one();
+            if self.shared.counters.chatter.admits(Topic::ProtocolError, self.peer) {
+                let (connection, peer) = (self.connection, self.peer_text());
+                warn!(connection:%, peer:%, why:%; "TLS failed");
+            }
+        }
         debug!(connection:% = self.connection; "connection broken: {why}");
         self.shared.counters.broken.add_one();
         self.tell_end();

@@ -1,0 +1,101 @@
+//! Encrypted connections, as the settings have them: of a server, and of those who connect to one.
+
+use std::env;
+use std::path::PathBuf;
+
+use coordinator::Servers;
+use coordinator::tls::{ServerFiles, TlsOptions};
+
+use super::Settings;
+use crate::cli::text::errors::Failure;
+
+/// The variables that carry to children how a server is trusted.
+const SERVER_CA: &str = "COORDINATOR_SERVER_CA";
+const SERVER_NAME: &str = "COORDINATOR_SERVER_NAME";
+const CLIENT_CERT: &str = "COORDINATOR_CLIENT_CERT";
+const CLIENT_KEY: &str = "COORDINATOR_CLIENT_KEY";
+
+impl Settings {
+    /// Where to connect to, and whom to trust there.
+    pub(crate) fn servers(&self) -> Servers {
+        Servers::from(&self.server.0).tls(self.tls_options())
+    }
+
+    /// Whom to trust, and what to show.
+    pub(crate) fn tls_options(&self) -> TlsOptions {
+        let name = self.server_name.as_ref().map(|name| name.0.clone());
+        let [ca, cert, key] =
+            [&self.server_ca, &self.client_cert, &self.client_key].map(Option::clone);
+        options(ca, name, cert.zip(key))
+    }
+
+    /// The same, as variables for children; nothing where a setting says nothing.
+    pub(crate) fn tls_variables(&self) -> Vec<(&'static str, String)> {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|it| it.display().to_string());
+        let variables = [
+            (SERVER_CA, path(&self.server_ca)),
+            (SERVER_NAME, self.server_name.as_ref().map(|name| name.0.clone())),
+            (CLIENT_CERT, path(&self.client_cert)),
+            (CLIENT_KEY, path(&self.client_key)),
+        ];
+        variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
+    /// What a server shows and asks for; none if it does not speak TLS.
+    pub(crate) fn tls_files(&self) -> Option<ServerFiles> {
+        let (cert, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
+        Some(ServerFiles {
+            cert,
+            key,
+            client_ca: self.tls_client_ca.clone(),
+            client_auth: self.tls_client_auth.0,
+            crl: self.tls_crl.clone(),
+        })
+    }
+
+    /// Refuses what would be encrypted less than it reads.
+    pub(super) fn check_tls(&self) -> Result<(), Failure> {
+        let has_crl = self.tls_crl.is_some() || self.is_said("tls-client-auth");
+        let missing = [
+            (self.tls_key.is_some(), "tls-key", self.tls_cert.is_some(), "tls-cert"),
+            (self.tls_cert.is_some(), "tls-cert", self.tls_key.is_some(), "tls-key"),
+            (self.tls_client_ca.is_some(), "tls-client-ca", self.tls_cert.is_some(), "tls-cert"),
+            (has_crl, "tls-crl and tls-client-auth", self.tls_client_ca.is_some(), "tls-client-ca"),
+            (self.client_cert.is_some(), "client-cert", self.client_key.is_some(), "client-key"),
+            (self.client_key.is_some(), "client-key", self.client_cert.is_some(), "client-cert"),
+        ];
+        match missing.into_iter().find(|(is_said, _, is_there, _)| *is_said && !is_there) {
+            None => Ok(()),
+            Some((_, said, _, wanted)) => {
+                Err(Failure::usage(format!("{said} says nothing without {wanted}")).hint(format!(
+                    "set --{wanted}, too; `coordinator config` shows what is set, and where"
+                )))
+            }
+        }
+    }
+}
+
+/// Where a parent says that the coordinator is.
+pub(crate) fn servers_of_variables(server: &str) -> Servers {
+    let path = |name| env::var_os(name).map(PathBuf::from);
+    let identity = path(CLIENT_CERT).zip(path(CLIENT_KEY));
+    Servers::from(server).tls(options(path(SERVER_CA), env::var(SERVER_NAME).ok(), identity))
+}
+
+fn options(
+    ca: Option<PathBuf>,
+    name: Option<String>,
+    identity: Option<(PathBuf, PathBuf)>,
+) -> TlsOptions {
+    let mut options = TlsOptions::new();
+    if let Some(ca) = ca {
+        options = options.server_ca(ca);
+    }
+    if let Some(name) = name {
+        options = options.server_name(name);
+    }
+    if let Some((cert, key)) = identity {
+        options = options.client_cert(cert, key);
+    }
+    options
+}

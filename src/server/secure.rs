@@ -1,0 +1,68 @@
+//! Whether connections are encrypted, and what becomes of those of TCP.
+//!
+//! Without the feature `tls` this room knows that they are not, and nothing else changes.
+
+use std::io;
+
+use tokio::net::TcpStream;
+
+#[cfg(feature = "tls")]
+use crate::tls::{Accepted, ServerTls, is_of_tls};
+
+/// A TCP connection, encrypted or not.
+#[cfg(feature = "tls")]
+pub(crate) type Stream = Accepted<TcpStream>;
+/// A TCP connection.
+#[cfg(not(feature = "tls"))]
+pub(crate) type Stream = TcpStream;
+
+/// What connections are encrypted with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Secure {
+    /// This; none: they are used as they are.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<ServerTls>,
+}
+
+/// Those of the lock port and of the HTTP port. A connection is wrapped on the thread where it is used:
+/// handshakes are work.
+#[cfg(feature = "tls")]
+impl Secure {
+    /// A connection to the lock port.
+    pub(crate) fn for_locks(&self, stream: TcpStream) -> Stream {
+        Accepted::new(stream, self.tls.as_ref().map(ServerTls::for_locks))
+    }
+
+    /// A connection to the HTTP port.
+    #[cfg(feature = "http")]
+    pub(crate) fn for_http(&self, stream: TcpStream) -> Stream {
+        Accepted::new(stream, self.tls.as_ref().map(ServerTls::for_http))
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+#[expect(clippy::unused_self, reason = "there is a choice where TLS is")]
+impl Secure {
+    /// A connection to the lock port.
+    pub(crate) fn for_locks(&self, stream: TcpStream) -> Stream {
+        stream
+    }
+
+    /// A connection to the HTTP port.
+    #[cfg(feature = "http")]
+    pub(crate) fn for_http(&self, stream: TcpStream) -> Stream {
+        stream
+    }
+}
+
+/// Whether a connection broke because its peer does not speak TLS as it should.
+#[cfg(feature = "tls")]
+pub(super) fn is_refusal(why: &io::Error) -> bool {
+    is_of_tls(why)
+}
+
+/// Whether a connection broke because its peer does not speak TLS as it should.
+#[cfg(not(feature = "tls"))]
+pub(super) fn is_refusal(_: &io::Error) -> bool {
+    false
+}

@@ -1,0 +1,122 @@
+//! Files in PEM: certificates, private keys, lists of revoked certificates.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+/// Why TLS cannot be spoken with these files.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", file.display())]
+    Read {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is no PEM.
+    #[error("{} is damaged: {source}", file.display())]
+    Damaged {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        source: pem::Error,
+    },
+    /// There is nothing of the kind in a file.
+    #[error("{} has no {what} in PEM", file.display())]
+    Missing {
+        /// Which file.
+        file: PathBuf,
+        /// What was looked for.
+        what: &'static str,
+    },
+    /// What is in a file cannot be used.
+    #[error("{} cannot be used: {source}", file.display())]
+    Unusable {
+        /// Which file.
+        file: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// The key is none of the certificate's.
+    #[error("the key in {} is not that of the certificate in {}", key.display(), cert.display())]
+    Mismatch {
+        /// The file of the certificate.
+        cert: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+    },
+    /// No bundle of trusted authorities is where systems have one.
+    #[error("this system has no bundle of trusted authorities; name the file of yours")]
+    NoSystemBundle,
+    /// The name to verify is none.
+    #[error("{name:?} is no name of a server that a certificate can have")]
+    ServerName {
+        /// The name.
+        name: String,
+    },
+}
+
+/// A certificate with those that it builds on, and its key.
+pub(super) struct Identity {
+    /// The certificate itself first.
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    /// Its key.
+    pub(super) key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// Reads both.
+    pub(super) fn read(cert: &Path, key: &Path) -> Result<Self, TlsError> {
+        let chain = all_in(cert, "certificate")?;
+        let bytes = read(key)?;
+        let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|source| match source {
+            pem::Error::NoItemsFound => missing(key, "private key"),
+            source => damaged(key, source),
+        })?;
+        Ok(Self { chain, key })
+    }
+}
+
+/// The authorities in a file.
+pub(super) fn authorities(file: &Path) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in all_in(file, "certificate")? {
+        let added = roots.add(certificate);
+        added.map_err(|source| TlsError::Unusable { file: file.to_owned(), source })?;
+    }
+    Ok(Arc::new(roots))
+}
+
+/// All of a kind that a file has, at least one.
+pub(super) fn all_in<T: PemObject>(file: &Path, what: &'static str) -> Result<Vec<T>, TlsError> {
+    let bytes = read(file)?;
+    let all: Result<Vec<T>, pem::Error> = T::pem_slice_iter(&bytes).collect();
+    let all = all.map_err(|source| damaged(file, source))?;
+    if all.is_empty() { Err(missing(file, what)) } else { Ok(all) }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(file).map_err(|source| TlsError::Read { file: file.to_owned(), source })
+}
+
+fn damaged(file: &Path, source: pem::Error) -> TlsError {
+    TlsError::Damaged { file: file.to_owned(), source }
+}
+
+fn missing(file: &Path, what: &'static str) -> TlsError {
+    TlsError::Missing { file: file.to_owned(), what }
+}
+
+/// The cryptography of all connections.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}

@@ -1,0 +1,302 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SerialNumber, date_time_ymd,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+use super::*;
+
+/// Certificates of an authority, in a directory.
+struct Authority {
+    directory: PathBuf,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new(directory: &Path, name: &str) -> Self {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        fs::write(directory.join(format!("{name}.pem")), issuer.pem()).unwrap();
+        Self { directory: directory.to_owned(), issuer }
+    }
+
+    /// A certificate for these names, as `NAME.pem` and `NAME.key`.
+    fn issue(&self, name: &str, names: &[&str], change: impl FnOnce(&mut CertificateParams)) {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        fs::write(self.directory.join(format!("{name}.pem")), certificate.pem()).unwrap();
+        fs::write(self.directory.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+
+    fn revoke(&self, serial: u64) {
+        let revoked = RevokedCertParams {
+            serial_number: SerialNumber::from(serial),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(4000, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.issuer).unwrap();
+        fs::write(self.directory.join("crl.pem"), list.pem().unwrap()).unwrap();
+    }
+}
+
+/// A directory with an authority, a server's certificate for localhost, and a client's.
+struct Place {
+    directory: tempfile::TempDir,
+    authority: Authority,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::new(directory.path(), "ca");
+        authority.issue("server", &["localhost", "127.0.0.1"], |_| {});
+        authority.issue("client", &["client.internal"], |_| {});
+        Self { directory, authority }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn files(&self) -> ServerFiles {
+        ServerFiles {
+            cert: self.at("server.pem"),
+            key: self.at("server.key"),
+            client_ca: None,
+            client_auth: ClientAuth::Required,
+            crl: None,
+        }
+    }
+
+    fn mutual(&self) -> ServerFiles {
+        ServerFiles { client_ca: Some(self.at("ca.pem")), ..self.files() }
+    }
+
+    fn options(&self) -> TlsOptions {
+        TlsOptions::new().server_ca(self.at("ca.pem"))
+    }
+
+    fn shows(&self, name: &str) -> TlsOptions {
+        let (cert, key) = (self.at(&format!("{name}.pem")), self.at(&format!("{name}.key")));
+        self.options().client_cert(cert, key)
+    }
+}
+
+/// What both sides say of a connection over which one byte is to go there and back.
+async fn speak(server: &ServerTls, host: &str, options: &TlsOptions) -> [Result<(), String>; 2] {
+    let (here, there) = duplex(16 * 1024);
+    let mut accepted = Accepted::new(here, Some(server.for_locks()));
+    let serving = async move {
+        let exchange = async {
+            let byte = accepted.read_u8().await?;
+            accepted.write_u8(byte).await?;
+            accepted.flush().await
+        };
+        let done = exchange.await;
+        // What is refused is told before the connection goes.
+        let _ = accepted.flush().await;
+        let _ = accepted.shutdown().await;
+        done
+    };
+    let asking = async {
+        let mut dialed = options.secure(there, host).await?;
+        dialed.write_u8(7).await?;
+        dialed.flush().await?;
+        assert_eq!(dialed.read_u8().await?, 7);
+        std::io::Result::Ok(())
+    };
+    let (ours, theirs) = tokio::join!(serving, asking);
+    [ours, theirs].map(|done| done.map_err(|why| why.to_string()))
+}
+
+/// What the client is told.
+async fn refusal(server: ServerFiles, host: &str, options: TlsOptions) -> String {
+    let server = ServerTls::read(server).unwrap();
+    let [_, asked] = speak(&server, host, &options).await;
+    asked.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_server_proves_its_name_and_its_address() {
+    let place = Place::new();
+    let server = ServerTls::read(place.files()).unwrap();
+    for host in ["localhost", "127.0.0.1"] {
+        assert_eq!(speak(&server, host, &place.options()).await, [Ok(()), Ok(())], "{host}");
+    }
+    let named = place.options().server_name("localhost");
+    assert_eq!(speak(&server, "10.0.0.1", &named).await, [Ok(()), Ok(())]);
+}
+
+#[tokio::test]
+async fn a_client_learns_why_it_does_not_trust_a_server() {
+    let place = Place::new();
+    let other = refusal(place.files(), "locks.internal", place.options()).await;
+    assert_eq!(
+        other,
+        "its certificate is not for locks.internal: it is for DnsName(\"localhost\"), IpAddress(127.0.0.1)"
+    );
+    Authority::new(place.directory.path(), "stranger");
+    let stranger = TlsOptions::new().server_ca(place.at("stranger.pem"));
+    let told = refusal(place.files(), "localhost", stranger).await;
+    assert_eq!(told, "its certificate is by an authority that is not trusted here");
+    let elsewhere = tempfile::tempdir().unwrap();
+    Authority::new(elsewhere.path(), "ca");
+    let namesake = TlsOptions::new().server_ca(elsewhere.path().join("ca.pem"));
+    let told = refusal(place.files(), "localhost", namesake).await;
+    assert_eq!(
+        told,
+        "its certificate is not signed by the authority of that name which is trusted here"
+    );
+    place.authority.issue("server", &["localhost"], |params| {
+        params.not_after = date_time_ymd(2020, 1, 1);
+    });
+    let told = refusal(place.files(), "localhost", place.options()).await;
+    assert_eq!(told, "its certificate has expired");
+    place.authority.issue("server", &["localhost"], |params| {
+        params.not_before = date_time_ymd(3000, 1, 1);
+        params.not_after = date_time_ymd(3001, 1, 1);
+    });
+    let told = refusal(place.files(), "localhost", place.options()).await;
+    assert_eq!(told, "its certificate is not valid yet: one of the clocks is wrong");
+    place.authority.issue("server", &["localhost"], |params| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    });
+    let told = refusal(place.files(), "localhost", place.options()).await;
+    assert_eq!(told, "its certificate is not for what it does with it");
+}
+
+#[tokio::test]
+async fn a_client_has_to_show_a_certificate_that_is_trusted_and_not_revoked() {
+    let place = Place::new();
+    let server = ServerTls::read(place.mutual()).unwrap();
+    assert_eq!(speak(&server, "localhost", &place.shows("client")).await, [Ok(()), Ok(())]);
+    let [ours, theirs] = speak(&server, "localhost", &place.options()).await;
+    assert_eq!(ours.unwrap_err(), "the client shows no certificate");
+    assert_eq!(theirs.unwrap_err(), "it wants a certificate of its clients: name one, and its key");
+
+    let optional = ServerFiles { client_auth: ClientAuth::Optional, ..place.mutual() };
+    let optional = ServerTls::read(optional).unwrap();
+    assert_eq!(speak(&optional, "localhost", &place.options()).await, [Ok(()), Ok(())]);
+
+    place.authority.issue("late", &["late.internal"], |params| {
+        params.not_after = date_time_ymd(2020, 1, 1);
+    });
+    let told = refusal(place.mutual(), "localhost", place.shows("late")).await;
+    assert_eq!(told, "it refused our certificate: that has expired");
+
+    place.authority.issue("gone", &["gone.internal"], |params| {
+        params.serial_number = Some(SerialNumber::from(77));
+    });
+    place.authority.revoke(77);
+    let listed = ServerFiles { crl: Some(place.at("crl.pem")), ..place.mutual() };
+    let told = refusal(listed.clone(), "localhost", place.shows("gone")).await;
+    assert_eq!(told, "it refused our certificate: that was revoked");
+    let server = ServerTls::read(listed).unwrap();
+    assert_eq!(speak(&server, "localhost", &place.shows("client")).await, [Ok(()), Ok(())]);
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_once_the_files_are_read_again() {
+    let place = Place::new();
+    let server = ServerTls::read(place.files()).unwrap();
+    place.authority.issue("server", &["locks.internal"], |_| {});
+    let options = place.options();
+    assert!(speak(&server, "locks.internal", &options).await[1].is_err());
+    server.read_again().unwrap();
+    assert_eq!(speak(&server, "locks.internal", &options).await, [Ok(()), Ok(())]);
+
+    // A mistake changes nothing.
+    fs::write(place.at("server.key"), "nonsense").unwrap();
+    let told = server.read_again().unwrap_err().to_string();
+    assert!(told.ends_with("server.key has no private key in PEM"), "{told}");
+    assert_eq!(speak(&server, "locks.internal", &options).await, [Ok(()), Ok(())]);
+}
+
+#[tokio::test]
+async fn files_that_do_not_do_are_named() {
+    let place = Place::new();
+    let told = |files| ServerTls::read(files).unwrap_err().to_string();
+    let missing = told(ServerFiles { cert: place.at("none.pem"), ..place.files() });
+    assert!(missing.contains("none.pem: No such file"), "{missing}");
+    let other = told(ServerFiles { key: place.at("client.key"), ..place.files() });
+    let words = "client.key is not that of the certificate in ";
+    assert!(other.contains(words) && other.ends_with("server.pem"), "{other}");
+    let swapped = told(ServerFiles { cert: place.at("server.key"), ..place.files() });
+    assert!(swapped.ends_with("server.key has no certificate in PEM"), "{swapped}");
+    let key = fs::read_to_string(place.at("server.key")).unwrap();
+    fs::write(place.at("cut.key"), &key[..key.len() / 2]).unwrap();
+    let cut = told(ServerFiles { key: place.at("cut.key"), ..place.files() });
+    assert!(cut.contains("cut.key is damaged"), "{cut}");
+    assert!(!cut.contains(&key[40..60]), "no part of a key is told");
+}
+
+#[tokio::test]
+async fn whoever_speaks_no_tls_is_told_so_and_the_other_way_round() {
+    let place = Place::new();
+    let (ours, mut theirs) = duplex(1024);
+    let server = ServerTls::read(place.files()).unwrap();
+    let mut accepted = Accepted::new(ours, Some(server.for_locks()));
+    theirs.write_all(&[46, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 9, 9, 9, 9]).await.unwrap();
+    let told = accepted.read_u8().await.unwrap_err().to_string();
+    assert_eq!(told, "the client does not speak TLS: it has to name the server with tls://");
+    let mut alert = [0; 7];
+    theirs.read_exact(&mut alert).await.unwrap();
+    assert_eq!(alert[..2], [0x15, 3], "an alert");
+
+    let (mut plain, theirs) = duplex(1024);
+    plain.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+    let told = place.options().secure(theirs, "localhost").await.err().unwrap();
+    assert_eq!(told.to_string(), "it does not speak TLS: leave tls:// out");
+}
+
+/// A server's side, whose client says nothing.
+fn silent(server: &ServerTls) -> (Accepted<DuplexStream>, DuplexStream) {
+    let (ours, theirs) = duplex(1024);
+    (Accepted::new(ours, Some(server.for_locks())), theirs)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_costs_nothing_and_can_be_closed() {
+    let place = Place::new();
+    let server = ServerTls::read(place.files()).unwrap();
+    let (mut accepted, mut theirs) = silent(&server);
+    let read = tokio::time::timeout(Duration::from_secs(5), accepted.read_u8()).await;
+    assert!(read.is_err(), "it is waited for");
+    accepted.shutdown().await.unwrap();
+    assert_eq!(theirs.read(&mut [0; 8]).await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_work_on_handshakes_a_thread_makes_none_for_as_long() {
+    let place = Place::new();
+    let server = ServerTls::read(place.files()).unwrap();
+    let took = Duration::from_millis(40);
+    accepted::took(took / 2);
+    let begun = tokio::time::Instant::now();
+    accepted::took(took / 2);
+    assert_eq!(speak(&server, "localhost", &place.options()).await, [Ok(()), Ok(())]);
+    // The first half was told before this began, and had its rest in part.
+    assert!(begun.elapsed() >= took / 2, "{:?}", begun.elapsed());
+}

@@ -1,0 +1,39 @@
+//! Authorities and certificates for tests, in files.
+
+use std::fs;
+use std::path::Path;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose,
+};
+
+/// Somebody who signs certificates.
+pub(crate) struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// One whose own certificate is in `file`.
+    pub(crate) fn new(file: &Path) -> Self {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "an authority of tests");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        fs::write(file, issuer.pem()).unwrap();
+        Self { issuer }
+    }
+
+    /// A certificate for these names, and its key, in two files.
+    pub(crate) fn issue(&self, names: &[&str], cert: &Path, key: &Path) {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let pair = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&pair, &self.issuer).unwrap();
+        fs::write(cert, certificate.pem()).unwrap();
+        fs::write(key, pair.serialize_pem()).unwrap();
+    }
+}
