@@ -29,6 +29,7 @@ pub struct CycleLink {
     pub held_with: Option<FencingToken>,
 }
 
+#[expect(clippy::ref_option, reason = "serde hands over a reference to the field")]
 fn zero_for_none<S: Serializer>(
     token: &Option<FencingToken>,
     serializer: S,

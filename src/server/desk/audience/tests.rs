@@ -552,7 +552,7 @@ fn many_deadlocks_at_once_are_all_answered_and_do_not_overfill_an_outbox() {
     assert!(bytes < PAGE_BYTES_MAX + 512 * 250, "{bytes}");
     match answers.last() {
         Some(ServerMessage::Rejected { cycle, .. }) => {
-            assert!(cycle.is_cut && cycle.links.is_empty())
+            assert!(cycle.is_cut && cycle.links.is_empty());
         }
         other => panic!("{other:?}"),
     }
