@@ -18,7 +18,7 @@
 //! ([`Patience`]), so a slow server is not asked twice as much. The moments there are for a server
 //! whose answers take no longer than 1/32 ttl.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::types::{Timestamp, Ttl, lease};
@@ -83,9 +83,12 @@ impl Lease {
         self.ttl
     }
 
-    /// From when on the client should worry: two thirds of the ttl without an answer.
+    /// From when on the client should worry: two thirds of the ttl without an answer, or as long
+    /// before the end if that is cut short.
     pub(super) fn doubtful_from(&self) -> Timestamp {
-        self.confirmed.after(lease::doubt(self.ttl.length()))
+        let ttl = self.ttl.length();
+        let silent = self.confirmed.after(lease::doubt(ttl));
+        self.cut.map_or(silent, |cut| cut.before(lease::jeopardy(ttl)).min(silent))
     }
 
     /// The moment from which on nothing is believed any more.
@@ -100,8 +103,7 @@ impl Lease {
 pub(super) enum Belief {
     /// Answers come.
     Sure,
-    /// No answer for two thirds of the ttl, or no connection; the server still keeps the session,
-    /// though.
+    /// No answer for two thirds of the ttl; the server still keeps the session, though.
     Doubtful,
     /// The server may have given up the session by now.
     Lapsed,
@@ -117,14 +119,15 @@ pub(super) struct LeaseCell {
     doubtful_from: AtomicU64,
     /// [`Lease::believed_until`], in microseconds.
     believed_until: AtomicU64,
-    /// Whether there is no connection to the server.
-    away: AtomicBool,
+    /// [`lease::jeopardy`], in microseconds: for a hold that is believed in for a shorter time.
+    jeopardy: AtomicU64,
 }
 
 impl LeaseCell {
-    /// Shows `lease` to the guards, and whether there is no connection to the server.
-    pub(super) fn publish(&self, lease: &Lease, away: bool) {
-        self.away.store(away, Ordering::Release);
+    /// Shows `lease` to the guards.
+    pub(super) fn publish(&self, lease: &Lease) {
+        let jeopardy = lease::jeopardy(lease.ttl().length()).as_micros();
+        self.jeopardy.store(u64::try_from(jeopardy).unwrap_or(u64::MAX), Ordering::Release);
         self.doubtful_from.store(lease.doubtful_from().as_micros(), Ordering::Release);
         self.believed_until.store(lease.believed_until().as_micros(), Ordering::Release);
     }
@@ -138,9 +141,20 @@ impl LeaseCell {
     pub(super) fn standing(&self, now: Timestamp) -> Belief {
         if now >= self.believed_until() {
             Belief::Lapsed
-        } else if self.away.load(Ordering::Acquire)
-            || now.as_micros() >= self.doubtful_from.load(Ordering::Acquire)
-        {
+        } else if now.as_micros() >= self.doubtful_from.load(Ordering::Acquire) {
+            Belief::Doubtful
+        } else {
+            Belief::Sure
+        }
+    }
+
+    /// How sure the client may be at `now` of what it believes in until then at the latest, whatever
+    /// becomes of the lease.
+    pub(super) fn standing_until(&self, until: Timestamp, now: Timestamp) -> Belief {
+        let jeopardy = Duration::from_micros(self.jeopardy.load(Ordering::Acquire));
+        if now >= until {
+            Belief::Lapsed
+        } else if now >= until.before(jeopardy) {
             Belief::Doubtful
         } else {
             Belief::Sure
@@ -175,7 +189,7 @@ mod tests {
     fn a_lease_goes_from_sure_to_doubtful_to_lapsed() {
         let cell = LeaseCell::default();
         assert_eq!(cell.standing(at(0)), Belief::Lapsed);
-        cell.publish(&Lease::new(at(0), Ttl::default()), false);
+        cell.publish(&Lease::new(at(0), Ttl::default()));
         assert_eq!(cell.standing(at(6_666)), Belief::Sure);
         assert_eq!(cell.standing(at(6_667)), Belief::Doubtful);
         assert_eq!(cell.standing(at(9_749)), Belief::Doubtful);
@@ -183,11 +197,25 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_without_a_connection_is_doubtful_from_the_start() {
+    fn what_is_believed_in_for_a_shorter_time_is_doubtful_for_as_long_before_its_end() {
         let cell = LeaseCell::default();
-        cell.publish(&Lease::new(at(0), Ttl::default()), true);
-        assert_eq!(cell.standing(at(0)), Belief::Doubtful);
-        assert_eq!(cell.standing(at(9_750)), Belief::Lapsed);
+        cell.publish(&Lease::new(at(5_000), Ttl::default()));
+        let until = at(9_750);
+        assert_eq!(cell.standing_until(until, at(6_666)), Belief::Sure);
+        assert_eq!(cell.standing_until(until, at(6_667)), Belief::Doubtful);
+        assert_eq!(cell.standing_until(until, at(9_750)), Belief::Lapsed);
+    }
+
+    #[test]
+    fn a_lease_that_is_cut_short_is_doubtful_for_as_long_before_its_end() {
+        let mut lease = Lease::new(at(0), Ttl::default());
+        assert_eq!(lease.doubtful_from(), Timestamp::from_micros(6_666_666));
+        lease.cut_short(at(1_000), Duration::from_secs(6));
+        let until = at(1_000 + 5_880 - 50);
+        assert_eq!(lease.believed_until(), until);
+        assert_eq!(lease.doubtful_from(), until.before(lease::jeopardy(Duration::from_secs(10))));
+        lease.cut_short(at(1_000), Duration::ZERO);
+        assert!(lease.doubtful_from() <= at(1_000));
     }
 
     #[test]

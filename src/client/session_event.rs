@@ -24,13 +24,13 @@ pub enum SessionEvent {
         epoch: Epoch,
     },
     /// There is no connection any more. The client makes another; what is held stays held meanwhile, as
-    /// long as the lease does.
+    /// long as the lease does, and is not in doubt if there is another soon.
     Disconnected {
         /// Why.
         cause: Error,
     },
-    /// The lease is not sure any more: there is no connection, or no answer for two thirds of the ttl.
-    /// All guards are in [jeopardy](super::HoldState::Jeopardy), from now until `Recovered` or `Lost`.
+    /// The lease is not sure any more: there was no answer for two thirds of the ttl. A coordinator that
+    /// is away for less than a third of it, as for a restart, causes no jeopardy. All guards are in [jeopardy](super::HoldState::Jeopardy), from now until `Recovered` or `Lost`.
     Jeopardy,
     /// The coordinator answers again, and the lease is sure.
     Recovered,

@@ -359,8 +359,7 @@ impl Hold {
         // The lease first: who sees it longer sees what was said about this before that.
         let lease = shared.lease.standing(now);
         match self.doubted_until() {
-            Some(until) if now >= until => Belief::Lapsed,
-            Some(_) => lease.max(Belief::Doubtful),
+            Some(until) => lease.max(shared.lease.standing_until(until, now)),
             None => lease,
         }
     }

@@ -32,6 +32,9 @@ const ANSWERS_PER_TTL: u32 = 16;
 pub const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The first attempt to connect, and any pause before another, takes a ttl divided by this at most.
 const ATTEMPTS_PER_TTL: u32 = 6;
+/// While a client is not in jeopardy, no pause between two attempts is longer than a ttl divided by
+/// this: so an absence of a third of the ttl ends in time.
+const PAUSES_PER_TTL: u32 = 16;
 /// A command is asked to end a ttl divided by this before belief ends, or later.
 const FAREWELLS_PER_TTL: u32 = 3;
 
@@ -58,14 +61,26 @@ pub fn answer_max(ttl: Duration) -> Duration {
     ttl / ANSWERS_PER_TTL
 }
 
-/// How long the first attempts to connect may take, and a pause between two at most.
+/// How long the first attempts to connect may take, and a pause between two at most once the client
+/// is in jeopardy.
 pub fn attempt_max(ttl: Duration) -> Duration {
     ttl / ATTEMPTS_PER_TTL
+}
+
+/// The longest pause between two attempts to connect before that. A coordinator that is away for a
+/// third of the ttl is found before anybody is in jeopardy.
+pub fn pause_max(ttl: Duration) -> Duration {
+    ttl / PAUSES_PER_TTL
 }
 
 /// From when on without an answer a client is in jeopardy: two thirds of the ttl.
 pub fn doubt(ttl: Duration) -> Duration {
     ttl * 2 / 3
+}
+
+/// For how long before the end of its belief a client is in jeopardy, whatever ends it.
+pub fn jeopardy(ttl: Duration) -> Duration {
+    belief(ttl).saturating_sub(doubt(ttl))
 }
 
 /// The longest time before the end of belief at which a command is asked to end (SIGTERM), so that
@@ -122,6 +137,16 @@ mod tests {
             assert!(at_most(asked + farewell_max(ttl)) < at_least(ttl), "{ttl:?}");
             // And nobody is in doubt before the next keep-alive may have been answered.
             assert!(second < doubt(ttl) && doubt(ttl) < belief(ttl));
+        }
+    }
+
+    #[test]
+    fn an_absence_of_a_third_of_the_ttl_is_over_before_anybody_is_in_jeopardy() {
+        for ttl in ttls() {
+            // It began just before a keep-alive was due, and ended just after an attempt to connect.
+            let found = keep_alive_every(ttl) + ttl / 3 + pause_max(ttl);
+            assert!(found + ttl / 50 <= doubt(ttl), "{ttl:?}: {found:?}");
+            assert_eq!(doubt(ttl) + jeopardy(ttl), belief(ttl));
         }
     }
 

@@ -156,8 +156,8 @@ impl Open {
     }
 }
 
-/// How long to wait between attempts. It is nothing at first, then longer each time, never twice
-/// the same, up to a part of the ttl.
+/// How long to wait between attempts: at first not at all, then longer each time, never twice the
+/// same, up to what the caller allows.
 #[derive(Debug)]
 pub(super) struct Backoff {
     /// Attempts since the server last answered a keep-alive. A connection that is welcomed and
@@ -177,12 +177,11 @@ impl Backoff {
         self.attempts = 0;
     }
 
-    /// The pause before the next attempt.
-    pub(super) fn pause(&mut self, ttl: Duration) -> Duration {
+    /// The pause before the next attempt, no longer than `longest`.
+    pub(super) fn pause(&mut self, longest: Duration) -> Duration {
         let attempts = self.attempts;
         self.attempts = attempts.saturating_add(1);
         let Some(doublings) = attempts.checked_sub(1) else { return Duration::ZERO };
-        let longest = lease::attempt_max(ttl);
         let pause = PAUSE_MIN.saturating_mul(1 << doublings.min(16)).min(longest);
         // In whole numbers, so that it is the same in every language.
         let half = pause / 2;
@@ -210,26 +209,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_attempt_is_made_at_once_and_pauses_grow_to_a_sixth_of_the_ttl() {
-        let ttl = Duration::from_secs(10);
+    fn the_first_attempt_is_made_at_once_and_pauses_grow_to_the_longest_that_is_allowed() {
+        let allowed = lease::attempt_max(Duration::from_secs(10));
         let mut backoff = Backoff::new(7);
-        assert_eq!(backoff.pause(ttl), Duration::ZERO);
+        assert_eq!(backoff.pause(allowed), Duration::ZERO);
         let mut longest = PAUSE_MIN;
         for _ in 0..40 {
-            let pause = backoff.pause(ttl);
+            let pause = backoff.pause(allowed);
             assert!(pause >= longest / 2 && pause <= longest, "{pause:?} of {longest:?}");
-            longest = (longest * 2).min(lease::attempt_max(ttl));
+            longest = (longest * 2).min(allowed);
         }
+        assert!(backoff.pause(PAUSE_MIN) <= PAUSE_MIN);
         backoff.reward();
-        assert_eq!(backoff.pause(ttl), Duration::ZERO);
+        assert_eq!(backoff.pause(allowed), Duration::ZERO);
     }
 
     #[test]
     fn clients_with_different_seeds_do_not_come_back_all_at_once() {
-        let ttl = Duration::from_secs(10);
+        let longest = lease::attempt_max(Duration::from_secs(10));
         let pauses = |seed| {
             let mut backoff = Backoff::new(seed);
-            std::array::from_fn::<_, 10, _>(|_| backoff.pause(ttl))
+            std::array::from_fn::<_, 10, _>(|_| backoff.pause(longest))
         };
         assert_ne!(pauses(2), pauses(4));
     }
@@ -239,7 +239,7 @@ mod tests {
         let (ttl, at_most) = (Duration::from_secs(6), Duration::from_millis(3_500));
         let mut backoff = Backoff::new(1);
         let attempts = [1_000, 2_000, 3_500, 3_500].map(|expected| {
-            backoff.pause(ttl);
+            backoff.pause(lease::attempt_max(ttl));
             (backoff.attempt_max(ttl, at_most), Duration::from_millis(expected))
         });
         assert!(attempts.iter().all(|(attempt, expected)| attempt == expected), "{attempts:?}");
@@ -251,7 +251,7 @@ mod tests {
         let ttl = Duration::from_secs(2);
         let mut backoff = Backoff::new(1);
         for _ in 0..40 {
-            let pause = backoff.pause(ttl);
+            let pause = backoff.pause(lease::attempt_max(ttl));
             let hangs = backoff.attempt_max(ttl, Duration::from_secs(5));
             assert!(hangs + pause + lease::attempt_max(ttl) <= ttl, "{hangs:?} after {pause:?}");
         }

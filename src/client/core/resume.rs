@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::types::{
     Cycle, Epoch, Generation, GoodbyeCode, LostReason, RejectionCode, RequestId, Secret, SessionId,
-    Timestamp, Ttl,
+    Timestamp, Ttl, lease,
 };
 use crate::wire::{self, Attach, ClientMessage, Held, PROTOCOL, Standing};
 
@@ -155,7 +155,7 @@ impl Core {
         if second.is_some_and(|second| self.go_on_with(second, now)) {
             return;
         }
-        let pause = self.backoff.pause(self.ttl());
+        let pause = self.backoff.pause(self.pause_max(now));
         if pause.is_zero() {
             self.dial(now);
         } else {
@@ -195,6 +195,13 @@ impl Core {
     pub(super) fn attempt_max(&self) -> Duration {
         let at_most = self.reconnect.map_or(Duration::MAX, |reconnect| reconnect.attempt_max);
         self.backoff.attempt_max(self.ttl(), at_most)
+    }
+
+    /// How long a pause between two attempts may be: short, as long as nobody needs to notice that
+    /// there is no connection.
+    pub(super) fn pause_max(&self, now: Timestamp) -> Duration {
+        let is_sure = self.lease.is_some_and(|lease| now < lease.doubtful_from());
+        if is_sure { lease::pause_max(self.ttl()) } else { lease::attempt_max(self.ttl()) }
     }
 
     pub(super) fn ttl(&self) -> Duration {

@@ -93,7 +93,7 @@ impl Core {
 
     /// Begins one, after the pause that is due.
     fn try_second(&mut self, now: Timestamp) {
-        let pause = self.backoff.pause(self.ttl());
+        let pause = self.backoff.pause(self.pause_max(now));
         if pause.is_zero() {
             self.dial_second(now);
         } else {

@@ -100,7 +100,7 @@ impl Story {
 
     pub(super) fn standing(&self) -> Belief {
         let cell = LeaseCell::default();
-        cell.publish(self.core.lease().unwrap(), !self.core.is_open());
+        cell.publish(self.core.lease().unwrap());
         cell.standing(self.now)
     }
 }

@@ -370,7 +370,7 @@ impl<C: Connector> Driver<C> {
             self.limit(effect);
         }
         if let Some(lease) = self.core.lease() {
-            self.lease.publish(lease, !self.core.is_open());
+            self.lease.publish(lease);
         }
         for effect in effects {
             self.tell(effect);

@@ -1,5 +1,6 @@
 //! Clients whose connections are cut, in a time that flies: what their callers notice.
 
+use futures_util::FutureExt;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -7,7 +8,7 @@ use super::fake_server::{
     FakeServer, Harbour, builder, goodbye, grant, queued, rejected, welcome_as,
 };
 use super::*;
-use crate::client::HoldState;
+use crate::client::{HoldState, SessionEvent};
 use crate::types::{FencingToken, GoodbyeCode, RejectionCode, RequestId, Seal, Secret, SessionId};
 use crate::wire::{self, Attach, ClientMessage, Held, ServerMessage, Standing};
 
@@ -50,14 +51,61 @@ async fn a_holder_is_in_jeopardy_without_a_connection_and_held_again_with_the_ne
     let (mut harbour, server, _client, guard) = Harbour::with_guard().await;
     harbour.close(true);
     drop(server);
-    sleep(Duration::from_secs(2)).await;
+    sleep(Duration::from_secs(7)).await;
     assert_eq!(guard.state(), HoldState::Jeopardy);
     assert!(guard.is_held());
     harbour.close(false);
-    let _server = harbour.arrival().await;
+    let mut server = harbour.arrival().await;
     // Not before it is welcome.
     sleep(Duration::from_millis(1)).await;
     assert_eq!(guard.state(), HoldState::Jeopardy);
+    server.hear().await;
+    server.say(&[welcome_as(3, 2, Standing::Resumed)]).await;
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(guard.state(), HoldState::Held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_that_takes_less_than_a_third_of_the_ttl_is_noticed_by_nobody() {
+    // A crash at whatever moment between two keep-alives, and a return at whatever moment after it.
+    for (crash_ms, away_ms) in [(1, 1), (1_250, 3_333), (2_499, 3_333), (2_499, 2_000), (2_499, 60)]
+    {
+        let (mut harbour, server, client, guard) = Harbour::with_guard().await;
+        let mut events = client.events();
+        sleep(Duration::from_millis(crash_ms)).await;
+        harbour.close(true);
+        drop(server);
+        for _ in 0..away_ms {
+            sleep(Duration::from_millis(1)).await;
+            assert_eq!(guard.state(), HoldState::Held);
+        }
+        harbour.close(false);
+        let mut server = harbour.arrival().await;
+        assert_eq!(guard.state(), HoldState::Held, "{crash_ms} {away_ms}");
+        let ClientMessage::Hello(wire::Hello { attach: Attach::Resume { .. }, .. }) =
+            server.hear().await
+        else {
+            panic!()
+        };
+        server.say(&[welcome_as(4, 2, Standing::Resumed)]).await;
+        assert!(matches!(server.hear().await, ClientMessage::Reclaim(_)));
+        assert_eq!(guard.state(), HoldState::Held);
+        server.say(&[grant(1, 7)]).await;
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(guard.state(), HoldState::Held);
+        let server = tokio::spawn(server.keep_alive());
+        sleep(Duration::from_secs(20)).await;
+        let mut told = Vec::new();
+        while let Some(Some(event)) = events.next().now_or_never() {
+            told.push(event);
+        }
+        assert!(
+            matches!(told[..], [SessionEvent::Disconnected { .. }, SessionEvent::Resumed { .. }]),
+            "{told:?}"
+        );
+        drop((guard, client));
+        server.await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,7 +165,7 @@ async fn a_crashed_server_gives_back_what_is_reclaimed() {
         matches!(reclaim, ClientMessage::Reclaim(wire::Reclaim { request: RequestId(1), token: FencingToken(7), seal, .. }) if seal == Seal::new(7 << 64))
     );
     sleep(Duration::from_millis(1)).await;
-    assert_eq!(guard.state(), HoldState::Jeopardy);
+    assert_eq!(guard.state(), HoldState::Held);
     server.say(&[grant(1, 7)]).await;
     sleep(Duration::from_millis(1)).await;
     assert_eq!(guard.state(), HoldState::Held);

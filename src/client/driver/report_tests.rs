@@ -38,14 +38,20 @@ async fn all<const N: usize>(events: &mut SessionEvents) -> [String; N] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_lost_is_jeopardy_until_the_session_is_resumed() {
+async fn an_absence_is_jeopardy_from_two_thirds_of_the_ttl_until_the_session_is_resumed() {
     let (mut harbour, server, client, guard) = Harbour::with_guard().await;
     let mut events = client.events();
     assert!(events.next().now_or_never().is_none(), "what was before is not told");
     // The driver has seen that somebody wants to know.
     tokio::time::sleep(Duration::from_secs(3)).await;
+    harbour.close(true);
     drop(server);
-    assert_eq!(all(&mut events).await, ["disconnected", "jeopardy"]);
+    assert_eq!(next(&mut events).await, "disconnected");
+    let begun = tokio::time::Instant::now();
+    assert_eq!(next(&mut events).await, "jeopardy");
+    let waited = begun.elapsed();
+    assert!(waited > Duration::from_millis(3_600) && waited < Duration::from_millis(3_700));
+    harbour.close(false);
     let _server = harbour.resumed(2, Standing::Resumed).await;
     assert_eq!(all(&mut events).await, ["resumed in 3", "recovered"]);
     assert!(guard.is_held());

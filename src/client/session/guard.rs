@@ -18,9 +18,9 @@ use crate::client::shared::{Ending, Failure, Hold, Shared};
 pub enum HoldState {
     /// The lock is held.
     Held,
-    /// The lock is still held, but in doubt (jeopardy). The coordinator has not answered for two
-    /// thirds of the ttl, or there is no connection to it. Or it has crashed and not confirmed the
-    /// lock since. Finish up: the lock may be lost soon.
+    /// The lock is still held, but in doubt (jeopardy): the coordinator has not answered for two
+    /// thirds of the ttl, or has crashed and not confirmed the lock for as long. Finish up: the lock
+    /// may be lost soon.
     Jeopardy,
     /// The lock is not held any more. Final.
     Lost(LostReason),

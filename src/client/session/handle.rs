@@ -30,11 +30,12 @@ use crate::client::shared::{Command, Shared};
 /// # When the connection is lost
 ///
 /// The client reconnects by itself, for as long as the client or a guard lives. It does so at once,
-/// then after pauses that grow to a sixth of the ttl (backoff with jitter). It resumes its session:
-/// locks stay held and waiters keep their places. That also works after a restart or a crash of the
+/// then after pauses that grow to a sixteenth of the ttl, and later to a sixth (backoff with
+/// jitter). It resumes its session: locks stay held and waiters keep their places. That also works after a restart or a crash of the
 /// coordinator. Meanwhile
 ///
-/// - guards are in [jeopardy](crate::HoldState::Jeopardy), and lost if there is no connection when
+/// - guards are held; in [jeopardy](crate::HoldState::Jeopardy) after two thirds of the ttl without
+///   an answer, which is an absence of a third at least; and lost if there is no connection when
 ///   the lease ends;
 /// - requests wait on, those made meanwhile too. One with a timeout fails with
 ///   [`Error::Unavailable`] when it has waited that long. One that would not wait fails as soon as

@@ -17,8 +17,9 @@ from ._records import (
     Greeting, Open, Pausing, Request, Second, Session,
 )  # fmt: skip
 from ._values import (
-    ACCOUNT_IDS_MAX, ANSWERS_PER_TTL, AWAY, GENERATION_LEAP, LENGTH_MAX, MILLISECOND,
-    TTL_DEFAULT_MS, TTL_MAX_MS, TTL_MIN_MS, WELCOME_SIXTEENTHS, Doubted, End, Lease,
+    ACCOUNT_IDS_MAX, ANSWERS_PER_TTL, ATTEMPTS_PER_TTL, AWAY, GENERATION_LEAP, LENGTH_MAX,
+    MILLISECOND, PAUSES_PER_TTL, TTL_DEFAULT_MS, TTL_MAX_MS, TTL_MIN_MS, WELCOME_SIXTEENTHS,
+    Doubted, End, Lease,
     ReleaseAnswered, Welcomed, after,
     because_lost, since, timed_out,
 )  # fmt: skip
@@ -65,7 +66,7 @@ class Connections(Holds):
             self._refuse_tries()
         if second is not None and self._go_on_with(second, now):
             return
-        pause = self._backoff.pause(self._ttl())
+        pause = self._backoff.pause(self._pause_max(now))
         if pause == 0:
             self._dial(now)
         else:
@@ -92,6 +93,11 @@ class Connections(Holds):
         self._connections += 1
         self._current = self._connections
         self._phase = Dialing(after(now, self._attempt_max()))
+
+    def _pause_max(self, now: int) -> int:
+        """Short, as long as nobody needs to notice that there is no connection."""
+        is_sure = self.lease is not None and now < self.lease.doubtful_from()
+        return self._ttl() // (PAUSES_PER_TTL if is_sure else ATTEMPTS_PER_TTL)
 
     def _attempt_max(self) -> int:
         at_most = self._reconnect.attempt_max if self._reconnect else LENGTH_MAX
@@ -353,7 +359,7 @@ class Connections(Holds):
 
     def _try_second(self, now: int) -> None:
         """Begins one, after the pause that is due."""
-        pause = self._backoff.pause(self._ttl())
+        pause = self._backoff.pause(self._pause_max(now))
         if pause == 0:
             self._dial_second(now)
         else:

@@ -14,6 +14,7 @@ from ._core import Ask, Core
 from ._errors import LockError, LockLost, LockTimeout, NotHeld, ended, refused
 from ._report import Feed, Reporter
 from ._terms import first_name
+from ._values import before, jeopardy
 from ._wire import Reason
 
 WAITING, HELD, RELEASED, LOST, REFUSED = "waiting", "held", "released", "lost", "refused"
@@ -187,8 +188,10 @@ class Desk:
         now, lease = _clock.now(), self.core.lease
         if lease is None or now >= self.believed_until(grasp):
             return "lost"
-        sure = self.core.is_open and grasp.doubted_until is None and now < lease.doubtful_from()
-        return "held" if sure else "jeopardy"
+        doubtful_from = lease.doubtful_from()
+        if grasp.doubted_until is not None:
+            doubtful_from = min(doubtful_from, before(grasp.doubted_until, jeopardy(lease.ttl)))
+        return "held" if now < doubtful_from else "jeopardy"
 
     # --- what becomes of the session ---
 

@@ -147,7 +147,7 @@ class Interest:
         # One that begins and is cut at once does not begin again at once.
         if connected is not None and time.monotonic() - connected > patience:
             self._backoff.reward()
-        return self._backoff.pause(10 * _core.SECOND) / _core.SECOND
+        return self._backoff.pause(10 * _core.SECOND // 6) / _core.SECOND
 
 
 class Watching(Interest):

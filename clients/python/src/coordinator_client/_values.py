@@ -19,7 +19,7 @@ KEEP_ALIVES_UNANSWERED_MAX = 16
 ANSWERS_PER_TTL = 16
 WELCOME_SIXTEENTHS = 6
 SILENCE_TTLS_MAX = 2
-PAUSES_PER_TTL = 6
+PAUSES_PER_TTL = 16
 PAUSE_MIN = 50 * MILLISECOND
 ATTEMPTS_PER_TTL = 6
 PARTS_PER_ATTEMPT_MAX = 4
@@ -37,6 +37,11 @@ def after(moment: int, length: int) -> int:
     return later if later < MOMENT_MAX else MOMENT_MAX
 
 
+def before(moment: int, length: int) -> int:
+    """The moment that is ``length`` earlier; the first of all moments if there is no such."""
+    return max(0, moment - length // MICROSECOND)
+
+
 def since(moment: int, earlier: int) -> int:
     """How long ``earlier`` was before ``moment``; 0 if it was not."""
     return (moment - earlier) * MICROSECOND if moment > earlier else 0
@@ -45,6 +50,16 @@ def since(moment: int, earlier: int) -> int:
 def sure(length: int) -> int:
     """What is left of ``length`` by whatever clock: two that run 1 % wrong, and a margin."""
     return max(0, length * 98 // 100 - 50 * MILLISECOND)
+
+
+def doubt(ttl: int) -> int:
+    """How long there may be no answer until there is jeopardy."""
+    return ttl * 2 // 3
+
+
+def jeopardy(ttl: int) -> int:
+    """For how long there is jeopardy before belief ends, whatever ends it."""
+    return max(0, sure(ttl) - doubt(ttl))
 
 
 class Introduction(NamedTuple):
@@ -223,8 +238,11 @@ class Lease:
         self._until = end if self.cut is None else min(self.cut, end)
 
     def doubtful_from(self) -> int:
-        """From when on to worry: two thirds of the ttl without an answer."""
-        return after(self.confirmed, self.ttl * 2 // 3)
+        """From when on to worry: two thirds of the ttl without an answer, or as long before the end
+        if that is cut short.
+        """
+        silent = after(self.confirmed, doubt(self.ttl))
+        return silent if self.cut is None else min(silent, before(self.cut, jeopardy(self.ttl)))
 
     def believed_until(self) -> int:
         """The moment from which on nothing is believed any more."""
@@ -244,13 +262,13 @@ class Backoff:
         """The connection proved itself."""
         self.attempts = 0
 
-    def pause(self, ttl: int) -> int:
-        """The pause before the next attempt."""
+    def pause(self, longest: int) -> int:
+        """The pause before the next attempt, no longer than that."""
         doublings = self.attempts - 1
         self.attempts += 1
         if doublings < 0:
             return 0
-        half = min(PAUSE_MIN << min(doublings, 16), ttl // PAUSES_PER_TTL) // 2
+        half = min(PAUSE_MIN << min(doublings, 16), longest) // 2
         return half + half * self._number() // (2**32 - 1)
 
     def attempt_max(self, ttl: int, at_most: int) -> int:
