@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::disk::{Disk, DiskFile, Facts};
 use crate::testing::fuzz::Random;
@@ -47,6 +48,8 @@ pub(crate) struct Faults {
     pub(crate) removes_fail: bool,
     /// Writes take a part only, and are interrupted; by these dice.
     pub(crate) short_writes: Option<Random>,
+    /// Work that waits for the disk waits for so many milliseconds at most; by these dice.
+    pub(crate) slow: Option<(Random, u64)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -97,6 +100,13 @@ impl SimulatedDisk {
     /// What goes wrong from now on.
     pub(crate) fn set_faults(&self, faults: Faults) {
         self.inner().faults = faults;
+    }
+
+    /// How long the work has to wait that comes next.
+    pub(crate) fn delay(&self) -> Duration {
+        let slow = &mut self.inner().faults.slow;
+        let ms = slow.as_mut().map(|(dice, most)| dice.next() % (*most + 1));
+        Duration::from_millis(ms.unwrap_or_default())
     }
 
     /// How many changes there were.

@@ -26,7 +26,7 @@ use actix::fut::ActorFuture;
 use actix::{Actor, AsyncContext, Context, Handler, MessageResult, SpawnHandle};
 use log::info;
 use tokio::sync::oneshot;
-use tokio::task::{spawn_blocking, spawn_local, yield_now};
+use tokio::task::{spawn_local, yield_now};
 
 use super::barrier::Barrier;
 use super::desk::turn::Turn;
@@ -178,10 +178,11 @@ impl Coordinator {
             Flushed::Written(None) | Flushed::Later => {}
             Flushed::Written(Some(task)) => self.make_checkpoint(task, ctx),
             Flushed::Writing(job) => {
-                let this = ctx.address();
+                let Some(chronicle) = self.gate.chronicle() else { return };
+                let (medium, this) = (chronicle.medium(), ctx.address());
                 spawn_local(async move {
-                    let done = spawn_blocking(move || job.run()).await;
-                    this.do_send(Written(done.ok()));
+                    let done = medium.apart(move || job.run()).await;
+                    this.do_send(Written(done));
                 });
             }
             Flushed::Off => self.desk.record(false),
@@ -198,9 +199,10 @@ impl Coordinator {
     /// Has a checkpoint of the journal made, on a thread that may block.
     fn make_checkpoint(&mut self, task: Box<Task>, ctx: &mut Context<Self>) {
         let Some(chronicle) = self.gate.chronicle() else { return };
-        let (make, this) = (chronicle.checkpoint_maker(), ctx.address());
+        let (make, medium) = (chronicle.checkpoint_maker(), chronicle.medium());
+        let this = ctx.address();
         spawn_local(async move {
-            if let Ok(made) = spawn_blocking(move || make(&task)).await {
+            if let Some(made) = medium.apart(move || make(&task)).await {
                 this.do_send(Checkpointed(made));
             }
         });

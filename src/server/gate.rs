@@ -313,6 +313,7 @@ mod tests {
     use super::*;
     use crate::engine::{Event, LockTable, Seed};
     use crate::journal::Distance;
+    use crate::server::durable::chronicle::Ground;
     use crate::server::ledger::Ledger;
     use crate::server::testing::{collector, local, settle, start_with};
     use crate::types::{ConnectionId, Epoch, Limits, Timestamp};
@@ -384,8 +385,8 @@ mod tests {
         local(async {
             let data = tempfile::tempdir().unwrap();
             let (last, next) = (Epoch::new(6), Epoch::new(7));
-            let mut chronicle =
-                Chronicle::open(data.path(), Distance::Machine, last, next).unwrap();
+            let ground = Ground::of(data.path()).unwrap();
+            let mut chronicle = Chronicle::on(ground, Distance::Machine, last, next);
             assert!(chronicle.begin(&table()));
             let ledger = Arc::new(Ledger::default());
             let account = ledger.open();
@@ -428,8 +429,8 @@ mod tests {
         local(async {
             let data = tempfile::tempdir().unwrap();
             let (last, next) = (Epoch::new(6), Epoch::new(7));
-            let mut chronicle =
-                Chronicle::open(data.path(), Distance::Machine, last, next).unwrap();
+            let ground = Ground::of(data.path()).unwrap();
+            let mut chronicle = Chronicle::on(ground, Distance::Machine, last, next);
             assert!(chronicle.begin(&table()));
             let ledger = Arc::new(Ledger::new(1000));
             let account = ledger.open();

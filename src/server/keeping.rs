@@ -24,7 +24,7 @@ pub(super) struct Keeping {
 
 /// How a run began.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Beginning {
+pub(crate) enum Beginning {
     /// Nobody was ever here before.
     #[default]
     New,

@@ -89,15 +89,19 @@ pub(crate) use secure::Secure;
 #[cfg(all(test, feature = "client"))]
 pub(crate) use {
     desk::{
-        Desk,
+        Before, Desk,
         turn::{Delivery, Turn, Way},
         witness::{Granted, Witness},
     },
     durable::{
         Change, MemoryStore, StateKey, StateStore,
+        chronicle::{Chronicle, Flushed, Ground, Job, Medium},
         persist::{Disk, summary},
+        replay::{Record, checkpoint},
+        start::begin_after,
         store::Stored,
     },
+    keeping::Beginning,
     net::listener::Listener,
-    run::Bound,
+    run::{Bound, before::table_before},
 };

@@ -172,7 +172,7 @@ pub(in crate::server) struct Setting {
 }
 
 /// A table that a run goes on with.
-pub(in crate::server) enum Before {
+pub(crate) enum Before {
     /// It is yet to be made, of all that the run before has left.
     Nothing,
     /// That is made of what an orderly stop has left.
@@ -236,13 +236,13 @@ impl Desk {
     }
 
     /// From now on, what the engine is told is written down, or not.
-    pub(in crate::server) fn record(&mut self, is_recorded: bool) {
+    pub(crate) fn record(&mut self, is_recorded: bool) {
         self.is_recorded = is_recorded;
     }
 
     /// All that is decided, for a journal that begins here. None once it was put on order to be saved:
     /// it is not here any more.
-    pub(in crate::server) fn table(&self) -> Option<&LockTable> {
+    pub(crate) fn table(&self) -> Option<&LockTable> {
         self.over.is_none().then_some(&self.table)
     }
 

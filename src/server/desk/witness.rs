@@ -7,7 +7,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::engine::{Command, Effect, EndReason, Event, LockView, RequestEvent, SessionView};
+use crate::engine::{
+    Command, Effect, EndReason, Event, LockView, RequestEvent, SessionView, Start,
+};
 use crate::types::{
     ConnectionId, Epoch, FencingToken, Limits, LockName, Mode, RequestId, SessionId, Timestamp,
 };
@@ -15,8 +17,7 @@ use crate::types::{
 use super::seal::Sealer;
 use super::turn::{Submit, Window};
 use super::{Before, Desk, Setting};
-use crate::server::config::StaleState;
-use crate::server::durable::{StateStore, start};
+use crate::server::durable::StateKey;
 use crate::wire::ClientMessage;
 
 /// Every so many events, the table's invariants are looked at.
@@ -51,19 +52,14 @@ pub(crate) struct Granted {
 }
 
 impl Desk {
-    /// A desk with a witness, which begins with what is stored, and names sessions by numbers that follow
-    /// one another. Of the tokens that are reserved it uses no more than `tokens`, as if it had given the
-    /// others already.
+    /// A desk with a witness, which begins with what is stored and what is left, and names sessions by
+    /// numbers that follow one another.
     pub(crate) fn witnessed(
-        store: &dyn StateStore,
-        wall: SystemTime,
-        tokens: u64,
+        (start, key): (Start, StateKey),
+        before: Before,
         names: Rc<Cell<u128>>,
         now: Timestamp,
     ) -> Self {
-        let (mut start, key) = start::begin(store, StaleState::Refuse, wall).unwrap();
-        let below = FencingToken::new(start.first_token.number() + tokens);
-        start.durable.tokens_below = start.durable.tokens_below.min(below);
         let draw = move || {
             let name = names.get();
             names.set(name + 1);
@@ -72,7 +68,7 @@ impl Desk {
         let setting = Setting {
             limits: Limits::default(),
             start,
-            before: Before::Nothing,
+            before,
             sealer: Sealer::new(key),
             draw: Box::new(draw),
             wall: || SystemTime::UNIX_EPOCH,

@@ -8,6 +8,8 @@
 //! Meanwhile the engine grants from the reserved tokens, and says `Unavailable` when they are used
 //! up (rule F2). Locks that wait for a record stay where they are (rule G1).
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
+use super::chronicle::Ground;
 use super::store::{Change, StateStore};
 use crate::engine::Durable;
 use crate::server::counters::Counters;
@@ -57,6 +60,11 @@ pub(crate) trait Disk: 'static {
 
     /// Has the store commit `changes`, or says why it did not.
     async fn commit(&self, changes: &Arc<[Change]>) -> Result<(), String>;
+
+    /// Where the journal of a data directory is.
+    fn ground(&self, data: &Path) -> io::Result<Ground> {
+        Ground::of(data)
+    }
 }
 
 /// A store that may block its caller is called on a thread of its own.

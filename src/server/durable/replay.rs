@@ -52,7 +52,7 @@ impl Record {
     }
 
     /// All that was put into it, in parts that are no longer than a record may be.
-    pub(in crate::server) fn parts(&self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
         let ends = self.ends.iter().copied().chain([self.bytes.len()]);
         let parts = ends.scan(0, |from, end| self.bytes.get(mem::replace(from, end)..end));
         parts.filter(|part| !part.is_empty())
@@ -109,6 +109,6 @@ impl Machine for Replay {
 }
 
 /// Writes a table down, so that events can follow.
-pub(in crate::server) fn checkpoint(table: &LockTable, to: &mut dyn Write) -> io::Result<()> {
+pub(crate) fn checkpoint(table: &LockTable, to: &mut dyn Write) -> io::Result<()> {
     encoding().serialize_into(to, &table.image()).map_err(io::Error::other)
 }

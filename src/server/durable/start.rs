@@ -120,7 +120,7 @@ pub(in crate::server) fn begin<S: StateStore + ?Sized>(
 }
 
 /// The same; `before` is done with the last epoch that is stored, if one is, before another one is.
-pub(in crate::server) fn begin_after<S: StateStore + ?Sized>(
+pub(crate) fn begin_after<S: StateStore + ?Sized>(
     store: &S,
     stale: StaleState,
     wall: SystemTime,

@@ -12,16 +12,22 @@ use crate::journal::Distance;
 use crate::server::config::{Config, Data};
 use crate::server::desk::Before;
 use crate::server::durable::chronicle::Chronicle;
+use crate::server::durable::persist::Disk;
 use crate::server::keeping::Beginning;
 use crate::types::{Epoch, Limits, Timestamp};
 
 /// The journal of a data directory, if one is to be written.
-pub(super) fn chronicle_of(config: &Config, last: Option<Epoch>, next: Epoch) -> Option<Chronicle> {
+pub(super) fn chronicle_of<D: Disk>(
+    config: &Config,
+    disk: &D,
+    last: Option<Epoch>,
+    next: Epoch,
+) -> Option<Chronicle> {
     let (Data::Directory(directory), Some(distance)) = (&config.data, config.journal) else {
         return None;
     };
-    match Chronicle::open(directory, distance, last.unwrap_or_default(), next) {
-        Ok(chronicle) => Some(chronicle),
+    match disk.ground(directory) {
+        Ok(ground) => Some(Chronicle::on(ground, distance, last.unwrap_or_default(), next)),
         Err(why) => {
             error!(
                 "no journal can be written, so a crash would be followed by a grace period: {why}"
@@ -34,7 +40,7 @@ pub(super) fn chronicle_of(config: &Config, last: Option<Epoch>, next: Epoch) ->
 /// The table that the run before has left. What an orderly stop has left is all that there is. It
 /// is written into the journal before the state forgets it, so a crash at any step finds one of the
 /// two.
-pub(super) fn table_before(
+pub(crate) fn table_before(
     chronicle: &mut Chronicle,
     start: &mut Start,
     limits: Limits,
@@ -115,13 +121,14 @@ impl Clock for Ahead {
 mod tests {
     use super::*;
     use crate::engine::{Past, Snapshot};
+    use crate::server::durable::chronicle::Ground;
 
     #[test]
     fn j4_what_an_orderly_stop_has_left_is_in_the_journal_before_the_state_forgets_it() {
         let data = tempfile::tempdir().unwrap();
         let run = |last, next| {
             let (last, next) = (Epoch::new(last), Epoch::new(next));
-            Chronicle::open(data.path(), Distance::Process, last, next).unwrap()
+            Chronicle::on(Ground::of(data.path()).unwrap(), Distance::Process, last, next)
         };
         let past = Past { snapshot: Some(Snapshot::default()), ..Past::default() };
         let mut start = Start { past, ..Start::default() };

@@ -7,7 +7,7 @@
 //!
 //! A stop at once does neither, and leaves the same as a crash.
 
-mod before;
+pub(super) mod before;
 mod spawned;
 #[cfg(test)]
 mod tests;
@@ -43,6 +43,8 @@ use crate::server::durable::{DirectoryStore, MemoryStore, Patience, StateStore};
 use crate::server::error::ServerError;
 use crate::server::gate::{Gate, Outlets};
 use crate::server::inbox::{Arrivals, Inbox};
+#[cfg(test)]
+use crate::server::keeping::Beginning;
 use crate::server::looker::{Looker, LooksLimits};
 use crate::server::messages::{CloseAll, Drain, Save, TellState};
 use crate::server::net::hosts::{Here, Host, IoThreads, Tcp};
@@ -210,7 +212,7 @@ impl<L: Listener> Bound<L> {
         let wall = SystemTime::now();
         let (mut chronicle, mut before) = (None, Before::Nothing);
         let look = |last: Option<Epoch>, start: &mut Start| {
-            chronicle = chronicle_of(config, last, start.durable.epoch);
+            chronicle = chronicle_of(config, &disk, last, start.durable.epoch);
             if let (Some(chronicle), Some(_)) = (&mut chronicle, last) {
                 before = table_before(chronicle, start, config.limits, clock.now());
             }
@@ -287,6 +289,12 @@ impl<L: Listener> Bound<L> {
     /// This run.
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// How it began.
+    #[cfg(test)]
+    pub(crate) fn beginning(&self) -> Beginning {
+        self.shared.counters.keeping.beginning()
     }
 
     /// Something to stop it with, from anywhere.

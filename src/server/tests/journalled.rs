@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::journal::Distance;
-use crate::server::durable::chronicle::Chronicle;
+use crate::server::durable::chronicle::{Chronicle, Ground};
 use crate::server::messages::Save;
 use crate::server::testing::{Bench, FlakyStore, local, request, settle};
 use crate::types::Epoch;
@@ -22,7 +22,7 @@ const LATEST: &str = "journal/99999998.log";
 /// The journal of a run of epoch 7, as [`Bench::behind`] has it.
 fn chronicle(data: &Path) -> Chronicle {
     let (last, next) = (Epoch::new(6), Epoch::new(7));
-    Chronicle::open(data, Distance::Process, last, next).unwrap()
+    Chronicle::on(Ground::of(data).unwrap(), Distance::Process, last, next)
 }
 
 fn remove_segments(data: &Path) {
@@ -49,7 +49,8 @@ async fn what_is_over_and_could_not_be_saved_leaves_no_journal_that_says_that_no
         bench.coordinator.send(Save { saved }).await.unwrap();
         sleep(Duration::from_secs(60)).await;
         let (last, next) = (Epoch::new(7), Epoch::new(8));
-        let mut next = Chronicle::open(data.path(), Distance::Process, last, next).unwrap();
+        let mut next =
+            Chronicle::on(Ground::of(data.path()).unwrap(), Distance::Process, last, next);
         assert!(next.find().is_none());
     })
     .await;

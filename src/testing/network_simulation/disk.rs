@@ -1,6 +1,9 @@
 //! The coordinator's disk: it takes its time, fails for a while, and keeps what it said it has kept.
 
+use std::io;
 use std::mem;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +12,11 @@ use tokio::time::{Instant, sleep};
 use super::stream::millis;
 use super::trace::Trace;
 use crate::engine::Durable;
-use crate::server::{Change, MemoryStore, StateKey, StateStore, StoreError, Stored};
+use crate::journal::simulated::{Faults, SimulatedDisk};
+use crate::journal::{Bounds, Place};
+use crate::server::{
+    Change, Ground, Medium, MemoryStore, StateKey, StateStore, StoreError, Stored,
+};
 use crate::testing::fuzz::Random;
 use crate::types::{Epoch, FencingToken};
 
@@ -23,10 +30,35 @@ const TOKENS_BELOW: u64 = 1 << 50;
 /// How many tokens a start reserves.
 const TOKENS_RESERVED: u64 = 1 << 20;
 
+/// The longest that a journal waits for its disk, mostly, and while that is slow.
+const SYNC_MS_MAX: u64 = 8;
+const SLOW_SYNC_MS_MAX: u64 = 1_500;
+/// Small, so that there are checkpoints.
+const BOUNDS: Bounds = Bounds { floor_bytes: 32 * 1024, checkpoints: 2 };
+
+/// What a run has to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// The table of the run before: everything was written down.
+    Everything,
+    /// Nobody knows: the journal's disk was not well.
+    Anything,
+    /// Nothing, for what was written was not synced.
+    Nothing,
+}
+
 /// A disk, which outlives whoever uses it.
 pub(super) struct Disk {
     /// What is on it.
     kept: MemoryStore,
+    /// The journal on it, with a page cache.
+    journal: SimulatedDisk,
+    /// Counts the starts of its machine.
+    boot: Mutex<u128>,
+    /// What the next run has to find of it.
+    left: Mutex<Left>,
+    /// Whether it is well.
+    is_well: AtomicBool,
     /// Decides what it does.
     random: Mutex<Random>,
     /// Nothing is kept before this, or perhaps it is, and nobody knows.
@@ -43,7 +75,89 @@ impl Disk {
         let durable = Durable { epoch, tokens_below, ..Durable::default() };
         kept.commit(&[Change::Key(StateKey::new(7)), Change::Durable(durable)]).unwrap();
         let fails_until = Mutex::new(Instant::now());
-        Self { kept, random: Mutex::new(random), fails_until, trace }
+        let (boot, left) = (Mutex::new(1), Mutex::new(Left::Anything));
+        let journal = SimulatedDisk::default();
+        let disk = Self {
+            kept,
+            journal,
+            boot,
+            left,
+            is_well: AtomicBool::new(true),
+            random: Mutex::new(random),
+            fails_until,
+            trace,
+        };
+        disk.heal_journal();
+        disk
+    }
+
+    /// The journal's disk fails, in one way or another.
+    pub(super) fn fail_journal(&self) -> &'static str {
+        let mut random = self.random.lock().unwrap();
+        let mut faults = Faults::default();
+        let what = match random.below(5) {
+            0 => {
+                faults.room = Some(random.next() % 2_000);
+                "journal's disk full"
+            }
+            1 => {
+                faults.writes_fail = true;
+                "journal's writes fail"
+            }
+            2 => {
+                faults.syncs_fail = true;
+                "journal's syncs fail"
+            }
+            3 => {
+                (faults.writes_fail, faults.truncates_fail) = (true, true);
+                faults.removes_fail = true;
+                "journal stuck"
+            }
+            _ => {
+                faults.slow = Some((Random::new(random.next()), SLOW_SYNC_MS_MAX));
+                faults.short_writes = Some(Random::new(random.next()));
+                "journal's disk slow"
+            }
+        };
+        self.journal.set_faults(faults);
+        self.is_well.store(false, Ordering::Relaxed);
+        what
+    }
+
+    /// The journal's disk is well again.
+    pub(super) fn heal_journal(&self) {
+        let dice = Random::new(self.random.lock().unwrap().next());
+        let slow = Some((dice, SYNC_MS_MAX));
+        self.journal.set_faults(Faults { slow, ..Faults::default() });
+        self.is_well.store(true, Ordering::Relaxed);
+    }
+
+    /// Whatever its process writes from now on does not get there, but for a half of what comes next.
+    pub(super) fn stop_journal(&self) {
+        let stops_after = self.random.lock().unwrap().next() % 2 + self.journal.changes();
+        self.journal.set_faults(Faults { stops_after: Some(stops_after), ..Faults::default() });
+    }
+
+    /// The power is cut, and comes back.
+    pub(super) fn cut_power(&self) {
+        self.journal.cut_power(&mut self.random.lock().unwrap());
+        *self.boot.lock().unwrap() += 1;
+    }
+
+    /// A run begins: unless something goes wrong, the next one has to find everything.
+    pub(super) fn begins(&self) {
+        let is_well = self.is_well.load(Ordering::Relaxed);
+        self.leaves(if is_well { Left::Everything } else { Left::Anything });
+    }
+
+    /// The next run has to find this.
+    pub(super) fn leaves(&self, left: Left) {
+        *self.left.lock().unwrap() = left;
+    }
+
+    /// What a run has to find that begins.
+    pub(super) fn left(&self) -> Left {
+        *self.left.lock().unwrap()
     }
 
     /// Fails from now on, for so long.
@@ -104,6 +218,16 @@ impl crate::server::Disk for Mounted {
 
     fn store(&self) -> &Disk {
         &self.0
+    }
+
+    fn ground(&self, _: &Path) -> io::Result<Ground> {
+        let mut random = self.0.random.lock().unwrap();
+        Ok(Ground {
+            medium: Medium::Simulated(self.0.journal.clone()),
+            place: Place { boot: Some(*self.0.boot.lock().unwrap()), machine: Some(1) },
+            id: u128::from(random.next()) << 64 | u128::from(random.next()),
+            bounds: BOUNDS,
+        })
     }
 
     async fn commit(&self, changes: &Arc<[Change]>) -> Result<(), String> {

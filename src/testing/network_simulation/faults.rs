@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join;
 use tokio::time::{Instant, sleep};
 
-use super::disk::Disk;
+use super::disk::{Disk, Left};
 use super::fleet::Fleet;
 use super::machine::Machine;
 use super::network::{Answers, Network};
@@ -49,6 +49,7 @@ impl Faults<'_> {
         deeds.extend(more);
         self.network.heal();
         self.disk.heal();
+        self.disk.heal_journal();
         self.trace.say(format_args!("peace"));
         deeds
     }
@@ -146,7 +147,7 @@ impl Faults<'_> {
             // Mostly short: who is away for long has lost everything.
             let short = if random.once_in(3) { 4_000 } else { 600 };
             let length = millis(&mut random, short);
-            match random.below(8) {
+            match random.below(11) {
                 0..3 => {
                     let answers = if random.once_in(3) { Answers::No } else { Answers::Yes };
                     self.struck(&mut deeds, "coordinator crashes");
@@ -166,9 +167,29 @@ impl Faults<'_> {
                     self.machine.stall(length);
                     sleep(length).await;
                 }
-                _ => {
+                7 => {
                     self.struck(&mut deeds, "disk fails");
                     self.disk.fail(millis(&mut random, 8_000));
+                }
+                8 => {
+                    self.struck(&mut deeds, "power cut");
+                    self.machine.cut_power().await;
+                    sleep(length).await;
+                    self.machine.start().await;
+                }
+                _ => {
+                    // Whether it was given up meanwhile decides what a crash costs.
+                    self.disk.leaves(Left::Anything);
+                    let what = self.disk.fail_journal();
+                    self.struck(&mut deeds, what);
+                    sleep(millis(&mut random, 6_000)).await;
+                    if random.once_in(2) {
+                        self.struck(&mut deeds, "coordinator crashes on a bad disk");
+                        self.machine.crash(Answers::Yes).await;
+                        sleep(length).await;
+                        self.machine.start().await;
+                    }
+                    self.disk.heal_journal();
                 }
             }
         }

@@ -11,14 +11,19 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use super::diary::Book;
-use super::disk::{Disk, Mounted};
+use super::disk::{Disk, Left, Mounted};
 use super::network::{Answers, Network};
 use super::process::{Process, SkewedClock};
 use super::trace::Trace;
-use crate::server::{Bound, Config, Data, ServerHandle};
+use crate::journal::Distance;
+use crate::server::{Beginning, Bound, Config, Data, ServerHandle};
 
 /// After this an orderly stop that does not come to an end is made to.
 const STOP_MAX: Duration = Duration::from_secs(30);
+/// Why nothing is found where no journal is kept.
+const NO_JOURNAL: &str = "no journal is kept";
+/// How long a process takes to die whose writes do not get anywhere any more.
+const DEATH: Duration = Duration::from_millis(3);
 /// Pause after a start that failed.
 const START_AGAIN: Duration = Duration::from_millis(500);
 
@@ -40,6 +45,10 @@ pub(super) struct Machine {
     handle: Rc<RefCell<Option<ServerHandle>>>,
     /// How often one was started.
     starts: Cell<u64>,
+    /// How far its journal is before anything is said; none: there is none.
+    distance: Option<Distance>,
+    /// How many runs went on with the table of one that had crashed.
+    replays: Rc<Cell<u64>>,
 }
 
 impl Machine {
@@ -49,9 +58,16 @@ impl Machine {
         clock: SkewedClock,
         book: Rc<Book>,
         trace: Trace,
+        distance: Option<Distance>,
     ) -> Self {
         let (running, handle) = (RefCell::default(), Rc::default());
-        Self { network, disk, clock, book, trace, running, handle, starts: Cell::new(0) }
+        let (starts, replays) = (Cell::new(0), Rc::default());
+        Self { network, disk, clock, book, trace, running, handle, starts, distance, replays }
+    }
+
+    /// How often a coordinator went on with what one had that crashed.
+    pub(super) fn replays(&self) -> u64 {
+        self.replays.get()
     }
 
     /// How often a coordinator was started.
@@ -84,15 +100,20 @@ impl Machine {
         let (disk, handle) = (Mounted(Arc::clone(&self.disk)), Rc::clone(&self.handle));
         let (book, continues) = (Rc::clone(&self.book), self.disk.has_snapshot());
         let kept = Arc::clone(&self.disk);
+        let (journal, replays) = (self.distance, Rc::clone(&self.replays));
         let process = Process::start(async move {
             // No such directory is looked at: it says that there is a next start.
             let data = Data::Directory(PathBuf::from("simulated"));
-            let config = Config { data, ..Config::default() };
+            let config = Config { data, journal, ..Config::default() };
             let address = config.listen;
             let open = || Ok((network.open_port(), address));
             match Bound::assemble(&config, disk, Box::new(clock), open) {
                 Ok(bound) => {
                     trace.say(format_args!("coordinator starts, continues: {continues}"));
+                    if let Some(complaint) = judge(kept.left(), &bound.beginning(), &replays) {
+                        book.complain(complaint);
+                    }
+                    kept.begins();
                     let first_token = kept.first_token();
                     book.places.borrow_mut().run_began(bound.epoch(), continues, first_token);
                     handle.replace(Some(bound.handle()));
@@ -111,9 +132,22 @@ impl Machine {
         self.trace.say(format_args!("coordinator crashes, its machine answers: {answers:?}"));
         self.network.silence_coordinator();
         self.network.close_port(answers);
+        // Nothing that it does now is seen, and of what it writes a half at most is kept.
+        self.disk.stop_journal();
+        sleep(DEATH).await;
         let process = self.running.take();
         if let Some(process) = process {
             process.kill().await;
+        }
+        self.disk.heal_journal();
+    }
+
+    /// The power is cut, and comes back.
+    pub(super) async fn cut_power(&self) {
+        self.crash(Answers::No).await;
+        self.disk.cut_power();
+        if self.distance == Some(Distance::Process) {
+            self.disk.leaves(Left::Nothing);
         }
     }
 
@@ -143,5 +177,20 @@ impl Machine {
                 freezer.thaw();
             });
         }
+    }
+}
+
+/// What is wrong with how a run began, if anything: after a crash of the process nothing may be lost.
+fn judge(left: Left, beginning: &Beginning, replays: &Cell<u64>) -> Option<String> {
+    let is_replay = matches!(beginning, Beginning::Replayed { .. });
+    replays.set(replays.get() + u64::from(is_replay));
+    match (left, beginning) {
+        (Left::Everything, Beginning::Lost { why, .. }) if why != NO_JOURNAL => {
+            Some(format!("a grace period, though everything was written down: {why}"))
+        }
+        (Left::Nothing, Beginning::Replayed { .. }) => {
+            Some("a journal is used that was not synced".to_owned())
+        }
+        (Left::Everything | Left::Nothing | Left::Anything, _) => None,
     }
 }

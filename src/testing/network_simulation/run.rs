@@ -23,6 +23,7 @@ use super::network::Network;
 use super::process::SkewedClock;
 use super::trace::{Lines, Trace};
 use crate::client::Connector;
+use crate::journal::Distance;
 use crate::testing::fuzz::Random;
 use crate::testing::history::Figures;
 use crate::types::{Epoch, FencingToken};
@@ -38,6 +39,9 @@ const PEACE: Duration = Duration::from_secs(2);
 const END_MAX: Duration = Duration::from_secs(300);
 /// After this, nothing is left of whoever is gone: the longest lease, and a lock delay.
 const GONE_AFTER: Duration = Duration::from_secs(25);
+/// How far the journal is before anything is said, where there is one.
+const DISTANCES: [Option<Distance>; 4] =
+    [None, Some(Distance::Process), Some(Distance::Process), Some(Distance::Machine)];
 /// The number under which somebody looks at what is left.
 const ONLOOKER: u64 = 0;
 
@@ -128,8 +132,14 @@ async fn run(mut random: Random, lines: Lines) -> Verdict {
     let clock = SkewedClock::any(&mut another());
     let book = Rc::new(Book::new(trace.clone()));
     let (book_of_machine, disk_of_machine) = (Rc::clone(&book), Arc::clone(&disk));
-    let machine =
-        Machine::new(network.clone(), disk_of_machine, clock, book_of_machine, trace.clone());
+    let machine = Machine::new(
+        network.clone(),
+        disk_of_machine,
+        clock,
+        book_of_machine,
+        trace.clone(),
+        *another().pick(&DISTANCES),
+    );
     machine.start().await;
     let count = 3 + another().below(4);
     let fleet = Fleet::start(network.clone(), Rc::clone(&book), another(), count);
@@ -165,6 +175,7 @@ async fn run(mut random: Random, lines: Lines) -> Verdict {
         Figures::default()
     });
     counts.insert("coordinator runs", machine.starts());
+    counts.insert("coordinator runs by replay", machine.replays());
     counts.insert("client processes", fleet.clients());
     counts.insert("connections", network.connections());
     counts.insert("messages of the adversary", harm);

@@ -1,8 +1,11 @@
 //! The faults, and their frequencies.
 
+use std::mem;
 use std::time::Duration;
 
 use super::Event;
+use super::errand::Errand;
+use super::journal::Crash;
 use super::world::World;
 use crate::server::Desk;
 use crate::types::FencingToken;
@@ -20,7 +23,7 @@ impl World {
         let next = self.now() + 50_000 + self.dice.next() % self.quiet_max;
         self.heap.push(next, Event::Fault);
         let (now, machine) = (self.now(), self.dice.below(self.machines.len()));
-        let fault = match self.dice.below(32) {
+        let fault = match self.dice.below(37) {
             0..5 => {
                 self.cut(machine, 1_000_000);
                 "connections cut"
@@ -71,7 +74,7 @@ impl World {
                 "coordinator paused for long"
             }
             24 => {
-                self.crash();
+                self.crash(Crash::Process);
                 "coordinator killed"
             }
             25 => {
@@ -98,6 +101,22 @@ impl World {
                 self.mute(machine);
                 "connections forgotten on the way"
             }
+            31 => {
+                self.site.journal.die_in_write();
+                "coordinator killed in a write"
+            }
+            32 => {
+                self.crash(Crash::Power);
+                "power cut"
+            }
+            33 => {
+                let until = now + self.dice.next() % 8_000_000;
+                self.site.journal.fail(until, &mut self.dice)
+            }
+            34 => {
+                self.site.journal.slow_down(now + self.dice.next() % 5_000_000);
+                "journal's disk slow"
+            }
             // A moment of peace, for many things go wrong only where something went well before.
             _ => return,
         };
@@ -110,6 +129,7 @@ impl World {
         self.is_peace = true;
         self.delay_max = 1_000;
         (self.site.disk.fails_until, self.site.disk.slow_until) = (now, now);
+        self.site.journal.make_peace(now);
         for machine in &mut self.machines {
             machine.cut_off_until = now;
             (machine.up_dark_until, machine.down_dark_until) = (now, now);
@@ -225,23 +245,38 @@ impl World {
         }
     }
 
-    pub(super) fn crash(&mut self) {
-        if self.site.is_up() {
-            self.forget_unheard_grants();
-            self.go_down();
+    pub(super) fn crash(&mut self, how: Crash) {
+        if let Some(desk) = &self.site.desk {
+            self.site.journal.leave(desk, how);
+            self.note_unheard_grants();
+            self.go_down(Some(how));
         }
     }
 
-    /// Whoever was granted something and has not heard of it is in line again, if it never does.
-    fn forget_unheard_grants(&mut self) {
-        let (now, Some(desk)) = (self.heap.now(), &self.site.desk) else { return };
-        for person in self.machines.iter_mut().filter_map(|machine| machine.person.as_mut()) {
+    /// Whoever was granted something and has not heard of it: if that is forgotten, it is in line again.
+    fn note_unheard_grants(&mut self) {
+        let Some(desk) = &self.site.desk else { return };
+        let (referee, unheard) = (&self.referee, &mut self.site.unheard);
+        unheard.clear();
+        for (number, machine) in self.machines.iter().enumerate() {
+            let Some(person) = &machine.person else { continue };
             let Some(session) = person.session else { continue };
-            let referee = &mut self.referee;
-            let names: Vec<_> = (0..referee.lock_count()).map(|lock| referee.name(lock)).collect();
-            person.lose_places(now, referee, |number, errand| {
-                desk.holds(&names[errand.some_lock()], session, number)
-            });
+            let is_granted = |request: u64, errand: &Errand| {
+                desk.holds(&referee.name(errand.some_lock()), session, request)
+            };
+            let granted = person.errands.iter().filter(|(request, it)| is_granted(**request, it));
+            unheard.extend(granted.map(|(request, _)| (number, person.name, *request)));
+        }
+    }
+
+    /// Of those grants the new run knows nothing.
+    pub(super) fn forget_unheard_grants(&mut self) {
+        let now = self.heap.now();
+        for (machine, name, request) in mem::take(&mut self.site.unheard) {
+            let person = self.machines[machine].person.as_mut();
+            if let Some(person) = person.filter(|person| person.name == name) {
+                person.lose_places(now, &mut self.referee, |number, _| number == request);
+            }
         }
     }
 

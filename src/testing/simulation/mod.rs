@@ -18,6 +18,7 @@
 //! |---|---|
 //! | `time` | the heap, and clocks that run at different rates |
 //! | `network`, `disk` | ways that are slow or lose, commits that take time or fail |
+//! | `journal` | the journal on a disk with a page cache, and what must wait for it |
 //! | `person`, `errand`, `wants` | a client's core, what it is told, and what its owner wants |
 //! | `site` | the coordinator: running, standing still, stopping, crashed |
 //! | `operator` | who looks on, and takes locks away |
@@ -25,7 +26,8 @@
 //! | `faults` | what goes wrong |
 //! | `referee`, `tally` | what was seen, and whether it may be; how often |
 //!
-//! The clients' answers alone are judged. No two believe in conflicting holds at a time, nobody is
+//! The clients' answers are judged, and each start: after a crash of the process it goes on with the
+//! same table, without a grace period, unless the journal was given up before. No two believe in conflicting holds at a time, nobody is
 //! overtaken, tokens only grow, and everything has one answer. No believed hold is lost without a
 //! cause. After the faults everybody is served, and at last nothing is left.
 //!
@@ -34,6 +36,7 @@
 mod disk;
 mod errand;
 mod faults;
+mod journal;
 mod network;
 mod operator;
 mod person;
@@ -73,6 +76,14 @@ enum Event {
     AllHeard { run: u64, at: Timestamp },
     /// A commit comes to its end.
     Commit { run: u64 },
+    /// The coordinator writes down what it has put off.
+    Flush { run: u64 },
+    /// A thread of the coordinator has written to the journal.
+    Written { run: u64 },
+    /// Another one has made a checkpoint of it.
+    Made { run: u64 },
+    /// The coordinator looks after its journal.
+    LookAfter { run: u64 },
     /// The coordinator stood still, and goes on.
     SiteWakes { run: u64 },
     /// The coordinator is killed, if it is still the same.

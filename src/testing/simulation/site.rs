@@ -10,14 +10,17 @@ use std::time::{Duration, SystemTime};
 use super::Event;
 use super::disk::{Disk, Ended};
 use super::errand::Errand;
+use super::journal::{Crash, Held, Journal};
 use super::network::{Wire, connection};
 use super::operator::{self, Operator};
 use super::time::SkewedClock;
 use super::world::World;
-use crate::engine::EndReason;
-use crate::server::{Change, Delivery, Desk, Turn, Way, Witness, summary};
+use crate::engine::{EndReason, Start};
+use crate::server::{
+    Before, Change, Delivery, Desk, StaleState, Turn, Way, Witness, begin_after, summary,
+};
 use crate::testing::fuzz::Random;
-use crate::types::{RejectionCode, SessionId, Timestamp};
+use crate::types::{Epoch, FencingToken, RejectionCode, SessionId, Timestamp};
 use crate::wire::{self, ClientMessage, ServerMessage};
 
 /// Seconds from 1970 to when wall clocks here begin: in 2027.
@@ -32,10 +35,14 @@ const LOOK_MAX: u64 = 1_000;
 pub(super) struct Site {
     pub(super) clock: SkewedClock,
     pub(super) disk: Disk,
+    pub(super) journal: Journal,
     /// The coordinator; none while it is down.
     pub(super) desk: Option<Desk>,
     /// Who looks on in this run.
-    operator: Operator,
+    pub(super) operator: Operator,
+    /// What was granted in the run that crashed last, by machine, client and request: who has not heard
+    /// of it yet may never.
+    pub(super) unheard: Vec<(usize, u64, u64)>,
     /// Counts its runs.
     pub(super) run: u64,
     /// Until when it stands still.
@@ -61,8 +68,10 @@ impl Site {
         Self {
             clock: SkewedClock::any(dice),
             disk: Disk::new(dice),
+            journal: Journal::new(dice),
             desk: None,
             operator: Operator::new(std::iter::empty()),
+            unheard: Vec::new(),
             run: 0,
             stalled_until: 0,
             secure: Vec::new(),
@@ -80,8 +89,9 @@ impl Site {
         self.desk.is_some()
     }
 
-    /// A run begins. The wall clock may have been set, forwards or backwards.
-    pub(super) fn start(&mut self, now: u64, dice: &mut Random) {
+    /// A run begins. The wall clock may have been set, forwards or backwards. Says whether it goes on
+    /// with the table of a run that has crashed.
+    pub(super) fn start(&mut self, now: u64, dice: &mut Random) -> bool {
         let set_to = match dice.below(3) {
             0 => dice.below(SECS_PER_DAY) as u64,
             _ => SECS_PER_DAY as u64,
@@ -89,17 +99,30 @@ impl Site {
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(WALL_SECS + set_to);
         let tokens = if dice.once_in(4) { 1 + dice.next() % 20 } else { MANY_TOKENS };
         let (names, local) = (Rc::clone(&self.next_session), self.clock.at(now));
-        self.desk = Some(Desk::witnessed(&self.disk.kept, wall, tokens, names, local));
+        let (journal, mut before) = (&mut self.journal, Before::Nothing);
+        let look = |last: Option<Epoch>, start: &mut Start| {
+            before = journal.open((last, start), (now, local), dice);
+        };
+        let (mut start, key) =
+            begin_after(&self.disk.kept, StaleState::Refuse, wall, look).unwrap();
+        let below = FencingToken::new(start.first_token.number() + tokens);
+        start.durable.tokens_below = start.durable.tokens_below.min(below);
+        let goes_on = matches!(before, Before::Crashed(_));
+        let mut desk = Desk::witnessed((start, key), before, names, local);
+        self.journal.begin(&mut desk, now);
+        self.desk = Some(desk);
         self.run += 1;
         self.is_in_grace = true;
         self.armed = None;
         self.stalled_until = now;
+        goes_on
     }
 
     /// The run is over, in whatever way.
-    pub(super) fn stop(&mut self, dice: &mut Random) {
+    pub(super) fn stop(&mut self, how: Option<Crash>, now: u64, dice: &mut Random) {
         self.desk = None;
         self.disk.crash(dice);
+        self.journal.stop(how, now, dice);
         self.piled.clear();
         self.secure.clear();
         self.is_waking = false;
@@ -140,6 +163,16 @@ impl World {
                     self.commit_ends();
                 }
             }
+            Event::Flush { run } if run == self.site.run => self.flush(),
+            Event::Written { run } if run == self.site.run => self.written(),
+            Event::Made { run } if run == self.site.run => self.made(),
+            Event::LookAfter { run } if run == self.site.run && self.site.is_up() => {
+                self.look_after_journal();
+            }
+            Event::Flush { .. }
+            | Event::Written { .. }
+            | Event::Made { .. }
+            | Event::LookAfter { .. } => {}
             other => unreachable!("{other:?} is for somebody else"),
         }
     }
@@ -147,16 +180,25 @@ impl World {
     /// A run begins, and with it somebody who looks on.
     pub(super) fn begin_run(&mut self) {
         let now = self.now();
-        self.site.start(now, &mut self.dice);
+        let goes_on = self.site.start(now, &mut self.dice);
         let Some(desk) = &self.site.desk else { return };
-        if desk.is_in_grace() {
-            self.referee.begin_life();
-        }
-        if let Some(deadline) = desk.next_deadline() {
-            self.arm_site(deadline);
+        let is_in_grace = desk.is_in_grace();
+        if goes_on {
+            self.site.unheard.clear();
+            self.referee.tally.count("restarts by replay");
+        } else {
+            self.forget_unheard_grants();
+            if is_in_grace {
+                self.referee.begin_life();
+                self.referee.tally.count("restarts with a grace period");
+            }
         }
         let locks = (0..self.referee.lock_count()).map(|lock| self.referee.name(lock));
         self.site.operator = Operator::new(locks);
+        self.with_desk(Desk::begin);
+        if self.site.journal.is_kept() {
+            self.heap.push(now, Event::LookAfter { run: self.site.run });
+        }
         self.with_desk(|desk, _| desk.connect(operator::CONNECTION, operator::WAY, None));
         self.operate(self.site.operator.first_words());
     }
@@ -221,9 +263,13 @@ impl World {
             Ended::Well(changes) => {
                 if changes.iter().any(|change| matches!(change, Change::SaveSnapshot(_))) {
                     self.referee.tally.count("restarts in order");
-                    return self.go_down();
+                    return self.go_down(None);
                 }
                 let committed = summary(&changes);
+                let chronicle = self.site.journal.chronicle.as_mut();
+                if let (Some(chronicle), Some(durable)) = (chronicle, committed.durable) {
+                    chronicle.epoch(None, Some(durable.epoch));
+                }
                 self.with_desk(|desk, local| desk.committed(&committed, local));
             }
             Ended::Badly { again } => {
@@ -234,8 +280,8 @@ impl World {
     }
 
     /// The coordinator is gone, and comes back some time.
-    pub(super) fn go_down(&mut self) {
-        self.site.stop(&mut self.dice);
+    pub(super) fn go_down(&mut self, how: Option<Crash>) {
+        self.site.stop(how, self.heap.now(), &mut self.dice);
         let longest = *self.dice.pick(&[100_000, 100_000, 1_000_000, 8_000_000]);
         let back = self.now() + 1 + self.dice.next() % longest;
         self.heap.push(back, Event::SiteStarts);
@@ -257,23 +303,10 @@ impl World {
         let local = self.site.clock.at(now);
         let Some(desk) = &mut self.site.desk else { return };
         let turn = mem::take(act(desk, local));
-        let Turn { orders, deliveries, goes_on, listens, rings, is_drained: _, record: _, .. } =
-            turn;
+        let Turn { orders, deliveries, goes_on, listens, rings, is_drained: _, record, .. } = turn;
         let seen = desk.take_seen();
-        let said = self.hear_operator(deliveries);
-        if let Some(desk) = &self.site.desk {
-            self.site.operator.check(desk, &seen);
-        }
-        self.judge(seen);
         self.note_absent();
-        for change in &orders {
-            self.referee.order(change);
-        }
-        self.site.disk.order(orders);
-        if let Some(end) = self.site.disk.begin(now, &mut self.dice) {
-            self.heap.push(end, Event::Commit { run });
-        }
-        self.send_down(said);
+        self.pass(Held { orders, deliveries, seen }, &record);
         if goes_on {
             self.heap.push(now + self.dice.next() % LOOK_MAX, Event::GoOn { run });
         }
@@ -286,7 +319,7 @@ impl World {
     }
 
     /// What happened besides what clients were told.
-    fn judge(&mut self, seen: Witness) {
+    pub(super) fn judge(&mut self, seen: Witness) {
         let now = self.now();
         self.referee.convert(seen.converted);
         for granted in seen.granted {
@@ -313,7 +346,10 @@ impl World {
     }
 
     /// Tells the operator what is for it; the rest is for others.
-    fn hear_operator(&mut self, deliveries: Vec<Delivery>) -> Vec<(usize, Vec<ServerMessage>)> {
+    pub(super) fn hear_operator(
+        &mut self,
+        deliveries: Vec<Delivery>,
+    ) -> Vec<(usize, Vec<ServerMessage>)> {
         let mut said = Vec::new();
         for Delivery { way, deliver, more: _ } in deliveries {
             if way == operator::WAY {
@@ -340,7 +376,7 @@ impl World {
     }
 
     /// Sends what was said in a turn, each connection its batch.
-    fn send_down(&mut self, said: Vec<(usize, Vec<ServerMessage>)>) {
+    pub(super) fn send_down(&mut self, said: Vec<(usize, Vec<ServerMessage>)>) {
         for (wire, words) in said {
             if words.is_empty() {
                 continue;

@@ -47,6 +47,11 @@ fn simulated_rules_hold_whatever_happens() {
     for what in ["reclaimed", "conversions given up", "revoked", "restarts in order"] {
         at_least(what, done.runs / 10);
     }
+    at_least("restarts by replay", done.runs);
+    for what in ["restarts with a grace period", "checkpoints", "journals given up"] {
+        at_least(what, done.runs / 4);
+    }
+    at_least("journals begun anew", done.runs / 10);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::mem;
 
 use super::Event;
+use super::journal::Crash;
 use super::network::Wire;
 use super::person::Person;
 use super::referee::{Lock, Referee, Trace};
@@ -147,6 +148,10 @@ impl World {
             | Event::Ring { .. }
             | Event::GoOn { .. }
             | Event::AllHeard { .. }
+            | Event::Flush { .. }
+            | Event::Written { .. }
+            | Event::Made { .. }
+            | Event::LookAfter { .. }
             | Event::Commit { .. } => self.at_site(event),
             Event::Down { wire, .. } => self.at_machine(self.wires[wire].machine, event),
             Event::Dialed { machine, .. } | Event::Alarm { machine } | Event::Turn { machine } => {
@@ -169,7 +174,7 @@ impl World {
             }
             Event::Kill { run } => {
                 if run == self.site.run && self.site.is_up() {
-                    self.crash();
+                    self.crash(Crash::Process);
                 }
             }
             Event::SiteStarts => self.begin_run(),

@@ -4,20 +4,21 @@
 //! It stands between the desk, which decides, and the gate, which lets out. It alone knows both the
 //! content of records and their place.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
 use tokio::time::Instant;
 
+mod ground;
+pub(crate) use ground::{Ground, Medium};
+
 use super::replay::{self, RULES, Replay};
 use crate::engine::LockTable;
 use crate::journal::{
-    Batch, Bounds, Broken, Directory, Distance, Epochs, Expected, Failure, Made, NotMade, Place,
-    Recovered, Run, Tail, Task, Whole, Writer, compact, recover,
+    Batch, Bounds, Broken, Distance, Epochs, Expected, Failure, Made, NotMade, Recovered, Run,
+    Tail, Task, Whole, Writer, compact, recover,
 };
 use crate::server::keeping::{Beginning, Keeping};
 use crate::types::Epoch;
@@ -29,15 +30,17 @@ const CHECKPOINT_AFTER: Duration = Duration::from_secs(10);
 
 /// Where the journal of a data directory is, and how far records are before anything is said.
 #[derive(Debug)]
-pub(in crate::server) struct Chronicle {
+pub(crate) struct Chronicle {
     /// Its directory.
-    disk: Directory,
+    disk: Medium,
+    /// When a checkpoint is due.
+    bounds: Bounds,
     /// The run that writes it.
     run: Run,
     /// Records that are not written yet.
     tail: Tail,
     /// Their writer; none while a thread has it.
-    writer: Option<Writer<Directory>>,
+    writer: Option<Writer<Medium>>,
     /// How making a checkpoint went, if that was told while a thread wrote.
     made: Option<Result<Made, NotMade>>,
     /// The epochs that the state was told, and has.
@@ -60,7 +63,7 @@ pub(in crate::server) struct Chronicle {
 
 /// What came of writing.
 #[derive(Debug)]
-pub(in crate::server) enum Flushed {
+pub(crate) enum Flushed {
     /// All that was appended may be said, and perhaps a checkpoint is due.
     Written(Option<Box<Task>>),
     /// All that was appended is to be written on a thread that may block, and may be said after
@@ -77,16 +80,16 @@ pub(in crate::server) enum Flushed {
 /// Records on their way to the disk, with what writes them. One write and one sync serve all that
 /// came together while those before were on theirs (group commit).
 #[derive(Debug)]
-pub(in crate::server) struct Job {
+pub(crate) struct Job {
     /// Writes them.
-    writer: Writer<Directory>,
+    writer: Writer<Medium>,
     /// Records to be written.
     batch: Batch,
 }
 
 /// Records that a thread has written, or could not.
 #[derive(Debug)]
-pub(in crate::server) struct Done {
+pub(crate) struct Done {
     /// As it was, and what came of it.
     job: Job,
     /// Whether they are where the distance wants them.
@@ -95,35 +98,22 @@ pub(in crate::server) struct Done {
 
 impl Job {
     /// Writes them, and waits for the disk.
-    pub(in crate::server) fn run(mut self: Box<Self>) -> Done {
+    pub(crate) fn run(mut self: Box<Self>) -> Done {
         let written = self.writer.write(&mut self.batch);
         Done { job: *self, written }
     }
 }
 
 impl Chronicle {
-    /// That of a data directory, for a run that is to have the epoch `next`, after one of `last`.
-    pub(in crate::server) fn open(
-        data: &Path,
-        distance: Distance,
-        last: Epoch,
-        next: Epoch,
-    ) -> io::Result<Self> {
-        let disk = Directory::open(&File::open(data)?)?;
-        let mut id = [0; 16];
-        getrandom::fill(&mut id).map_err(io::Error::other)?;
+    /// One for a run that is to have the epoch `next`, after one of `last`.
+    pub(crate) fn on(ground: Ground, distance: Distance, last: Epoch, next: Epoch) -> Self {
+        let Ground { medium: disk, place, id, bounds } = ground;
         let epochs = Epochs { ordered: next.number(), confirmed: last.number() };
-        let run = Run {
-            id: u128::from_le_bytes(id),
-            place: Place::here(),
-            rules: RULES,
-            distance,
-            epochs,
-            settings: Vec::new(),
-        };
-        let writer = Writer::new(disk.clone(), run.clone(), Bounds::default());
-        Ok(Self {
+        let run = Run { id, place, rules: RULES, distance, epochs, settings: Vec::new() };
+        let writer = Writer::new(disk.clone(), run.clone(), bounds);
+        Self {
             disk,
+            bounds,
             tail: Tail::new(&run, 1),
             run,
             writer: Some(writer),
@@ -136,14 +126,15 @@ impl Chronicle {
             keeping: Arc::new(Keeping::of(distance)),
             why_void: None,
             failed_since: None,
-        })
+        }
     }
 
     /// The table that the run before has left, if that is certain; then its journal goes on.
-    pub(in crate::server) fn find(&mut self) -> Option<Box<LockTable>> {
+    pub(crate) fn find(&mut self) -> Option<Box<LockTable>> {
         let epoch = self.epochs.confirmed;
         let began = Instant::now();
-        match recover(&self.disk, &Expected { place: Place::here(), rules: RULES, epoch }) {
+        let place = self.run.place;
+        match recover(&self.disk, &Expected { place, rules: RULES, epoch }) {
             Recovered::Fresh => None,
             Recovered::Void(why) => {
                 warn!("journal not used: {why}");
@@ -181,7 +172,7 @@ impl Chronicle {
     }
 
     /// Why the journal of the run before is of no use, if that was found.
-    pub(in crate::server) fn why_void(&self) -> Option<&str> {
+    pub(crate) fn why_void(&self) -> Option<&str> {
         self.why_void.as_deref()
     }
 
@@ -194,7 +185,7 @@ impl Chronicle {
         self.run.epochs = self.epochs;
         let Some(writer) = &mut self.writer else { return Ok(replay) };
         // If nobody made a checkpoint of it in time, it begins with one.
-        if !whole.is_long(Bounds::default()) {
+        if !whole.is_long(self.bounds) {
             writer.epochs(self.epochs);
             match writer.go_on(whole) {
                 Ok(()) => self.tail = Tail::new(&self.run, whole.next()),
@@ -205,7 +196,7 @@ impl Chronicle {
     }
 
     /// Begins it with a table. What was there before is gone. Says whether it could.
-    pub(in crate::server) fn begin(&mut self, table: &LockTable) -> bool {
+    pub(crate) fn begin(&mut self, table: &LockTable) -> bool {
         (self.begun, self.failed_since) = (self.begun + 1, None);
         let mut fill = |to: &mut dyn Write| replay::checkpoint(table, to);
         let Some(writer) = &mut self.writer else { return true };
@@ -227,7 +218,7 @@ impl Chronicle {
     }
 
     /// The state is told this epoch, or has it.
-    pub(in crate::server) fn epoch(&mut self, ordered: Option<Epoch>, confirmed: Option<Epoch>) {
+    pub(crate) fn epoch(&mut self, ordered: Option<Epoch>, confirmed: Option<Epoch>) {
         let Epochs { ordered: last_ordered, confirmed: last_confirmed } = self.epochs;
         let ordered = ordered.map_or(last_ordered, |epoch| epoch.number().max(last_ordered));
         let confirmed =
@@ -240,22 +231,22 @@ impl Chronicle {
     }
 
     /// Whether it goes on, or was begun.
-    pub(in crate::server) fn is_begun(&mut self) -> bool {
+    pub(crate) fn is_begun(&mut self) -> bool {
         self.writer.as_ref().is_none_or(|writer| writer.state().is_ok())
     }
 
     /// Whether anything has to wait for it that is to be said.
-    pub(in crate::server) fn holds_the_door(&self) -> bool {
+    pub(crate) fn holds_the_door(&self) -> bool {
         self.off_since.is_none() || self.is_stuck
     }
 
     /// Puts what a turn brought at the end, in memory.
-    pub(in crate::server) fn append(&mut self, record: &[u8]) {
+    pub(crate) fn append(&mut self, record: &[u8]) {
         self.tail.append(record);
     }
 
     /// Writes all that was appended, or has that be done by a thread, if it has to wait for the disk.
-    pub(in crate::server) fn flush(&mut self) -> Flushed {
+    pub(crate) fn flush(&mut self) -> Flushed {
         let Some(mut writer) = self.writer.take() else { return Flushed::Later };
         if self.off_since.is_some() {
             let void = writer.make_void();
@@ -278,7 +269,7 @@ impl Chronicle {
     }
 
     /// A thread has written, or ended before it could say how that went.
-    pub(in crate::server) fn written(&mut self, done: Option<Done>) -> Flushed {
+    pub(crate) fn written(&mut self, done: Option<Done>) -> Flushed {
         let written = if let Some(Done { job: Job { writer, batch }, written }) = done {
             self.tail.give_back(batch);
             self.writer = Some(writer);
@@ -286,7 +277,7 @@ impl Chronicle {
         } else {
             // Nobody knows what is there: as after a write that failed.
             let (disk, run) = (self.disk.clone(), self.run.clone());
-            let mut writer = Writer::new(disk, run, Bounds::default());
+            let mut writer = Writer::new(disk, run, self.bounds);
             let void = writer.make_void();
             self.writer = Some(writer);
             Err(void.err().unwrap_or(Broken::Void(Failure::WriterGone)))
@@ -311,7 +302,7 @@ impl Chronicle {
     }
 
     /// Looks whether what is written is still where it is looked for.
-    pub(in crate::server) fn check(&mut self) -> Option<Flushed> {
+    pub(crate) fn check(&mut self) -> Option<Flushed> {
         if self.off_since.is_some() {
             return None;
         }
@@ -344,8 +335,19 @@ impl Chronicle {
         self.off_since.is_some_and(|since| since.elapsed() >= ANEW_AFTER)
     }
 
+    /// The disk that it is on.
+    pub(in crate::server) fn medium(&self) -> Medium {
+        self.disk.clone()
+    }
+
+    /// Whether everything that was appended is on its way to the disk, at least.
+    #[cfg(test)]
+    pub(crate) fn is_all_written(&self) -> bool {
+        self.tail.bytes() == 0 && self.writer.is_some()
+    }
+
     /// Makes a checkpoint, on a thread that may block.
-    pub(in crate::server) fn checkpoint_maker(
+    pub(crate) fn checkpoint_maker(
         &self,
     ) -> impl FnOnce(&Task) -> Result<Made, NotMade> + Send + 'static {
         let disk = self.disk.clone();
@@ -353,10 +355,7 @@ impl Chronicle {
     }
 
     /// A checkpoint was made, or not. What cannot be read again is of no use, and is given up.
-    pub(in crate::server) fn checkpointed(
-        &mut self,
-        made: Result<Made, NotMade>,
-    ) -> Option<Flushed> {
+    pub(crate) fn checkpointed(&mut self, made: Result<Made, NotMade>) -> Option<Flushed> {
         let Some(writer) = &mut self.writer else {
             self.made = Some(made);
             return None;

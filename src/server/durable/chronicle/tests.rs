@@ -1,6 +1,7 @@
 //! A journal on a disk: given up, begun anew, and believed by the next run.
 
 use std::fs;
+use std::path::Path;
 
 use super::*;
 use crate::engine::{Event, Seed, Start};
@@ -18,7 +19,7 @@ fn table() -> LockTable {
 /// A run of the epoch `next` on what one of the epoch `last` has left.
 fn run(data: &Path, last: u64, next: u64) -> Chronicle {
     let (last, next) = (Epoch::new(last), Epoch::new(next));
-    Chronicle::open(data, Distance::Process, last, next).unwrap()
+    Chronicle::on(Ground::of(data).unwrap(), Distance::Process, last, next)
 }
 
 /// Events that say nothing, of about so many bytes.
@@ -151,7 +152,7 @@ async fn a_crash_in_the_start_after_one_that_left_a_long_journal_loses_nothing()
 
 fn synced_run(data: &Path, last: u64, next: u64) -> Chronicle {
     let (last, next) = (Epoch::new(last), Epoch::new(next));
-    Chronicle::open(data, Distance::Machine, last, next).unwrap()
+    Chronicle::on(Ground::of(data).unwrap(), Distance::Machine, last, next)
 }
 
 fn job(flushed: Flushed) -> Box<Job> {
