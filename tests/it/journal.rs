@@ -1,5 +1,5 @@
-//! A crash costs nothing: holders hold, waiters wait, and what is free is granted at once; unless there
-//! is no journal to go by (rules J1 to J9).
+//! What a start makes of a journal, and of none (rules J1 to J9). That a crash costs nothing is for
+//! [`crate::kills`].
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use coordinator::{Client, HoldState, LockGuard};
+use coordinator::Client;
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -20,9 +20,6 @@ use crate::support::{DEADLINE, Home, Server, eventually, run};
 const SOON: Duration = Duration::from_secs(5);
 /// The usual lease: a grace period is longer.
 const TTL: Duration = Duration::from_secs(10);
-const CRASHES: usize = 20;
-const HOLDERS: usize = 10;
-const WAITERS: usize = 10;
 const LOCKERS: usize = 4;
 
 async fn connect(address: &str, ttl: Duration) -> Client {
@@ -85,26 +82,6 @@ fn status_says_how_far_things_are_written_and_how_the_run_began() {
     assert!(log.contains("journal: none; a crash is followed by a grace period"), "{log}");
 }
 
-/// Gets in line for a lock, and tells its number when that is granted.
-async fn queue_up(
-    address: &str,
-    name: &str,
-    number: usize,
-    tell: mpsc::UnboundedSender<(usize, LockGuard)>,
-) -> JoinHandle<()> {
-    let client = connect(address, TTL).await;
-    let (queued, mut is_queued) = mpsc::unbounded_channel();
-    let asked = client.lock(name).on_queued(move |_| {
-        let _told_before = queued.send(());
-    });
-    let task = tokio::spawn(async move {
-        let guard = asked.await.unwrap();
-        tell.send((number, guard)).unwrap();
-    });
-    is_queued.recv().await.unwrap();
-    task
-}
-
 /// Locks and releases until told to stop, and sees that its tokens grow.
 fn load(runtime: &Runtime, address: &str, stop: &Arc<AtomicBool>) -> Vec<JoinHandle<u64>> {
     let latest = Arc::new(AtomicU64::new(0));
@@ -133,83 +110,6 @@ fn load(runtime: &Runtime, address: &str, stop: &Arc<AtomicBool>) -> Vec<JoinHan
         runtime.block_on(all_here.recv()).unwrap();
     }
     tasks
-}
-
-#[expect(clippy::print_stdout, reason = "a long run ends in figures")]
-fn crashes_cost_nothing(flags: &[&str], crashes: usize) {
-    let flags = [&["--ttl-max", "1h"], flags].concat();
-    let mut server = Server::start_with(Home::new(), &flags);
-    let runtime = Runtime::new().unwrap();
-    let (tell, mut granted) = mpsc::unbounded_channel();
-    let stop = Arc::new(AtomicBool::new(false));
-    let (mut held, last, waiting) = runtime.block_on(async {
-        let mut held = Vec::new();
-        for number in 0..HOLDERS {
-            let client = connect(&server.address, TTL).await;
-            held.push(client.lock(format!("held {number}")).await.unwrap());
-        }
-        let patient = connect(&server.address, Duration::from_secs(3600)).await;
-        held.push(patient.lock("for an hour").await.unwrap());
-        let client = connect(&server.address, TTL).await;
-        let last = client.lock("wanted").await.unwrap();
-        let mut waiting = Vec::new();
-        for number in 0..WAITERS {
-            waiting.push(queue_up(&server.address, "wanted", number, tell.clone()).await);
-        }
-        (held, last, waiting)
-    });
-    let tokens: Vec<u64> = held.iter().map(|guard| guard.token().number()).collect();
-    let busy = load(&runtime, &server.address, &stop);
-    let mut took = Vec::new();
-    for crash in 0..crashes {
-        server = server.end_by(Signal::KILL).restart_with(&flags);
-        took.push(granted_soon(&runtime, &server, &format!("free {crash}")));
-        assert_eq!(grace_ms(&server), None, "after crash {crash}");
-        for guard in held.iter().chain([&last]) {
-            let state = guard.state();
-            assert!(!matches!(state, HoldState::Lost(_)), "{state:?} after crash {crash}");
-        }
-        server.waited_for_by("wanted", WAITERS as u64);
-        assert!(granted.try_recv().is_err(), "a waiter was granted what is held");
-    }
-    took.sort_unstable();
-    println!(
-        "a free lock after a crash: {:?} p50, {:?} most",
-        took[crashes / 2],
-        took[crashes - 1]
-    );
-    stop.store(true, Ordering::SeqCst);
-    runtime.block_on(async {
-        for task in busy {
-            assert!(timeout(DEADLINE, task).await.unwrap().unwrap() > 0);
-        }
-        let mut before = last.token();
-        last.release().await.unwrap();
-        for expected in 0..WAITERS {
-            let (number, guard) = timeout(DEADLINE, granted.recv()).await.unwrap().unwrap();
-            assert_eq!(number, expected);
-            assert!(guard.token() > before);
-            before = guard.token();
-            guard.release().await.unwrap();
-        }
-        for task in waiting {
-            task.await.unwrap();
-        }
-        for (guard, token) in held.drain(..).zip(tokens) {
-            assert_eq!(guard.token().number(), token);
-            guard.release().await.unwrap();
-        }
-    });
-}
-
-#[test]
-fn kill_minus_9_costs_nobody_anything() {
-    crashes_cost_nothing(&[], CRASHES);
-}
-
-#[test]
-fn kill_minus_9_costs_nobody_anything_at_the_distance_of_the_machine_either() {
-    crashes_cost_nothing(&["--journal", "machine"], 3);
 }
 
 #[test]

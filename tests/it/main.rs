@@ -20,6 +20,7 @@ mod history;
 mod journal;
 mod keeper;
 mod kept;
+mod kills;
 mod looking;
 mod loss;
 mod nemesis;

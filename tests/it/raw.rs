@@ -58,6 +58,11 @@ impl Raw {
 
     pub(crate) fn connect_to(address: &str) -> Self {
         let socket = TcpStream::connect(address).unwrap();
+        Self::over(socket)
+    }
+
+    /// One over a socket that is connected.
+    pub(crate) fn over(socket: TcpStream) -> Self {
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         Self { socket, unread: BytesMut::new() }
     }

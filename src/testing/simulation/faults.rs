@@ -73,22 +73,7 @@ impl World {
                 self.stall(9_000_000);
                 "coordinator paused for long"
             }
-            24 => {
-                self.crash(Crash::Process);
-                "coordinator killed"
-            }
-            25 => {
-                self.stop();
-                "coordinator stopped"
-            }
-            26 => {
-                self.site.disk.slow_until = now + self.dice.next() % 5_000_000;
-                "disk slow"
-            }
-            27 => {
-                self.site.disk.fails_until = now + self.dice.next() % 5_000_000;
-                "disk failing"
-            }
+            24..28 | 31..35 => self.strike_site(now),
             28 => {
                 self.revoke();
                 "revocations"
@@ -101,26 +86,48 @@ impl World {
                 self.mute(machine);
                 "connections forgotten on the way"
             }
-            31 => {
-                self.site.journal.die_in_write();
-                "coordinator killed in a write"
-            }
-            32 => {
-                self.crash(Crash::Power);
-                "power cut"
-            }
-            33 => {
-                let until = now + self.dice.next() % 8_000_000;
-                self.site.journal.fail(until, &mut self.dice)
-            }
-            34 => {
-                self.site.journal.slow_down(now + self.dice.next() % 5_000_000);
-                "journal's disk slow"
-            }
             // A moment of peace, for many things go wrong only where something went well before.
             _ => return,
         };
         self.referee.tally.count_fault(fault);
+    }
+
+    /// Something befalls the coordinator or its disks.
+    fn strike_site(&mut self, now: u64) -> &'static str {
+        match self.dice.below(8) {
+            0 => {
+                self.crash(Crash::Process);
+                "coordinator killed"
+            }
+            1 => {
+                self.stop();
+                "coordinator stopped"
+            }
+            2 => {
+                self.site.disk.slow_until = now + self.dice.next() % 5_000_000;
+                "disk slow"
+            }
+            3 => {
+                self.site.disk.fails_until = now + self.dice.next() % 5_000_000;
+                "disk failing"
+            }
+            4 => {
+                self.site.journal.die_in_write();
+                "coordinator killed in a write"
+            }
+            5 => {
+                self.crash(Crash::Power);
+                "power cut"
+            }
+            6 => {
+                let until = now + self.dice.next() % 8_000_000;
+                self.site.journal.fail(until, &mut self.dice)
+            }
+            _ => {
+                self.site.journal.slow_down(now + self.dice.next() % 5_000_000);
+                "journal's disk slow"
+            }
+        }
     }
 
     /// Faults are over, and what they did to the world.

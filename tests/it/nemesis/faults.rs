@@ -22,7 +22,7 @@ use super::worker::{Orders, TTL_MS};
 use crate::proxy::{Proxy, Way};
 use crate::random::Random;
 use crate::raw::{Raw, hello_for};
-use crate::support::Server;
+use crate::support::{Server, run};
 use crate::wall_clock::{DAY, WallClock, ahead_at, is_about, tidy_up_after};
 
 /// How long clients may take to come to an end once nothing is in their way.
@@ -32,8 +32,8 @@ const FLOOD: usize = 150;
 /// Questions of one who does not read the answers.
 const QUESTIONS: usize = 200;
 
-/// Longer than the grace period after a crash, if the shortest lease is the longest there is.
-const GRACE_MAX: Duration = Duration::from_millis(TTL_MS * 102 / 100 + 100);
+/// Longer than the shortest lease.
+const LEASE_OVER: Duration = Duration::from_millis(TTL_MS * 102 / 100 + 100);
 
 /// How long something stands still.
 #[derive(Clone, Copy)]
@@ -58,6 +58,8 @@ pub(super) struct Deeds {
     pub(super) away: Vec<Window>,
     /// When it crashed, until it was ready again.
     pub(super) crashes: Vec<Window>,
+    /// What was lost in a crash, which nothing may be.
+    pub(super) noticed: Vec<String>,
     /// When which client process stood still, as long as it lived.
     pub(super) stopped: Vec<(u64, Window)>,
     /// When not everything got through the proxy.
@@ -275,9 +277,21 @@ impl Nemesis {
         self.deeds.away.push(away);
         if signal == Signal::KILL {
             self.deeds.crashes.push(away);
-            self.calm_until = Instant::now() + GRACE_MAX + self.millis(0, 3 * TTL_MS);
+            self.check_start();
+            self.calm_until = Instant::now() + LEASE_OVER + self.millis(0, 3 * TTL_MS);
         }
         self.count(what);
+    }
+
+    /// After a crash everything goes on, and there is no grace period (rule J4).
+    fn check_start(&mut self) {
+        let status = run(self.server().client(&["status", "--json"]));
+        let status: serde_json::Value = serde_json::from_str(&status.out).unwrap();
+        let start = &status["journal"]["start"];
+        let is_in_grace = status["server"]["grace_ms"].as_u64().is_some_and(|left| left > 0);
+        if start["kind"] != "replayed" || is_in_grace {
+            self.deeds.noticed.push(format!("a crash was noticed at {}: {start}", now_us()));
+        }
     }
 
     fn stop_server(&mut self) {

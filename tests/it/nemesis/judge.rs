@@ -136,6 +136,7 @@ pub(super) fn judge(directory: &Path, deeds: &Deeds, stalls: &[Window]) -> Verdi
     }
     let stuck = |process| format!("client process {process} did not come to an end");
     verdict.violations.extend(deeds.stuck.iter().map(stuck));
+    verdict.violations.extend(deeds.noticed.iter().cloned());
     match log.check() {
         Ok(figures) => verdict.figures = figures,
         Err(found) => verdict.violations.extend(found.iter().map(ToString::to_string)),

@@ -20,8 +20,8 @@ class SessionEvent(NamedTuple):
     kind: str
     """``connected``: by a new session, the one before was away too long; ``resumed``: by the same
     session, with all it holds; ``disconnected``: another connection is being made, and what is held
-    stays held as long as the lease; ``jeopardy``: the lease is no longer sure; ``recovered``: it is
-    again; ``lost``: a lock; ``missed``: events were read too slowly; ``closed``: the last event.
+    stays held as long as the lease; ``jeopardy``: there was no answer for two thirds of the ttl;
+    ``recovered``: there is one again; ``lost``: a lock; ``missed``: events were read too slowly; ``closed``: the last event.
     """
     session: int = 0
     """``connected`` and ``resumed``: the session."""
@@ -74,9 +74,7 @@ class Reporter:
 
     def _is_sure_now(self) -> bool:
         lease = self._desk.core.lease
-        return (
-            self._desk.core.is_open and lease is not None and _clock.now() < lease.doubtful_from()
-        )
+        return lease is not None and _clock.now() < lease.doubtful_from()
 
     def add(self, feed: Feed) -> None:
         """Somebody else listens."""
