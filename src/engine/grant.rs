@@ -161,8 +161,9 @@ impl LockTable {
             }
             (None, Wait::Never) => return Err(Rejection::Unavailable),
             (Some(lock), Wait::Never) => return Err(self.busy(request, lock)),
-            (_, Wait::Forever) => None,
-            (_, Wait::AtMost(timeout)) => Some(self.now.after(timeout)),
+            (_, wait @ (Wait::Forever | Wait::AtMost(_))) => {
+                wait.length().map(|length| self.now.after(length))
+            }
         };
         self.check_room_to_wait(request, kept)?;
         if kept.is_some() {

@@ -28,6 +28,21 @@ impl Wait {
     pub const fn millis(ms: u64) -> Self {
         Self::AtMost(Duration::from_millis(ms))
     }
+
+    /// How long that is at most, as it is written down: who hears it again, from a journal, waits as
+    /// long. None for ever, and for not at all.
+    pub fn length(self) -> Option<Duration> {
+        match self {
+            Self::AtMost(length) => {
+                let millis = u64::from(length.subsec_nanos()).div_ceil(1_000_000);
+                Some(
+                    Duration::from_secs(length.as_secs())
+                        .saturating_add(Duration::from_millis(millis)),
+                )
+            }
+            Self::Forever | Self::Never => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -38,7 +53,9 @@ mod tests {
     fn a_timeout_is_written_in_milliseconds_and_a_little_is_never_nothing() {
         for (nanos, ms) in [(0, 0), (1, 1), (999_999, 1), (1_000_000, 1), (1_000_001, 2)] {
             let written = bincode::serialize(&Wait::AtMost(Duration::from_nanos(nanos))).unwrap();
-            assert_eq!(bincode::deserialize::<Wait>(&written).unwrap(), Wait::millis(ms));
+            let again: Wait = bincode::deserialize(&written).unwrap();
+            assert_eq!(again, Wait::millis(ms));
+            assert_eq!(again.length(), Wait::AtMost(Duration::from_nanos(nanos)).length());
             assert_eq!(written, bincode::serialize(&(1_u32, ms)).unwrap());
         }
     }
