@@ -21,7 +21,8 @@ class SessionEvent(NamedTuple):
     """``connected``: by a new session, the one before was away too long; ``resumed``: by the same
     session, with all it holds; ``disconnected``: another connection is being made, and what is held
     stays held as long as the lease; ``jeopardy``: there was no answer for two thirds of the ttl;
-    ``recovered``: there is one again; ``lost``: a lock; ``missed``: events were read too slowly; ``closed``: the last event.
+    ``recovered``: there is one again; ``lost``: a lock; ``missed``: events were read too slowly;
+    ``closed``: the last event.
     """
     session: int = 0
     """``connected`` and ``resumed``: the session."""
