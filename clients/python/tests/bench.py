@@ -246,7 +246,10 @@ def main():
                 rates.append(one_round(row[2], options.seconds))
         # Ratios within a round, and of them the median.
         rival = {row[0]: rates for row, rates in zip(rows, seen) if row[1] == "redis-py"}
-        print(f"{'':12}{'':14}{'pairs/s':>9}{'CPU a pair':>13}   beside redis-py (rate, CPU)")
+        print(
+            f"{'':12}{'':14}{'pairs/s':>9}{'CPU a pair':>13}   beside redis-py (rate, CPU)"
+            "   the best round"
+        )
         for (workload, who, _), rates in zip(rows, seen):
             rate, cpu = (statistics.median(column) for column in zip(*rates))
             pairs = list(zip(rates, rival.get(workload, [])))
@@ -256,7 +259,8 @@ def main():
                 if pairs
                 else ""
             )
-            print(f"{workload:12}{who:14}{rate:9.0f}{cpu:10.1f} us   {ratio}")
+            best = f"{max(one[0] for one in rates):7.0f} {min(one[1] for one in rates):6.1f} us"
+            print(f"{workload:12}{who:14}{rate:9.0f}{cpu:10.1f} us   {ratio:30}{best}")
         print(f"\nmemory      {in_another(HELD, 3)[0]:.0f} bytes a held lock, with its objects")
         for module in ("coordinator_client", "coordinator_client.aio", "redis", "kazoo.client"):
             took, grown = in_another(IMPORTED.format(module))
