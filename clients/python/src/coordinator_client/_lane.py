@@ -157,7 +157,9 @@ class Lane(Carrier):
 
     def _watch_again(self, link: Link) -> None:
         if self._epoll is not None and link.sock is not None and link.watched:
-            self._epoll.modify(link.sock, select.EPOLLIN)
+            # The session's thread may want to write meanwhile.
+            writes = select.EPOLLOUT if link.watched & selectors.EVENT_WRITE else 0
+            self._epoll.modify(link.sock, select.EPOLLIN | writes)
 
     def _mend(self) -> None:
         """Goes on after an interrupt, in the session's thread."""

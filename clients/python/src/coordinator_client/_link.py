@@ -67,8 +67,12 @@ class Link:
         """Until something can be read, at most so long; anything may have come meanwhile."""
         sock = self.sock
         if self._poll is None and sock is not None:
-            self._poll = select.poll()
-            self._poll.register(sock, select.POLLIN)
+            poll = select.poll()
+            try:
+                poll.register(sock, select.POLLIN)
+            except ValueError:
+                return  # Its thread has just closed it.
+            self._poll = poll
         if self._poll is not None:
             self._poll.poll(milliseconds)
 
