@@ -138,7 +138,8 @@ def test_who_waits_is_told_its_place_in_line(server, name):
     eventually(lambda: first.status().waiter_count == 1, "the second waits")
 
     def wait():
-        got.append(client.lock(name, on_queued=places.append).acquire())
+        with client.lock(name, on_queued=places.append):
+            got.append(True)
 
     third = threading.Thread(target=wait)
     third.start()
@@ -345,7 +346,7 @@ def test_servers_are_tried_in_order(server, name):
         lambda: Lock("x", note="n" * 256),
         lambda: Lock("x", lock_delay=61),
         lambda: Lock("x", at_least=7 * 86_400 + 1),
-        lambda: Lock("x", ttl=1).acquire(),
+        lambda: Lock("x", ttl=1),
         lambda: Lock("x", server="http://a/"),
         lambda: Lock("x", server=",".join("abcdefghijklmnopq")),
         lambda: Client(identity="i" * 129),

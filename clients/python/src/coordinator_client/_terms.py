@@ -192,6 +192,7 @@ class Wish:
             raise InvalidRequest('busy must be "raise" or "skip"')
         if has_client and (server is not None or ttl is not None):
             raise InvalidRequest("server and ttl belong to the client", "pass them to the client")
+        introduction(ttl, None, "")
         self.ask = ask(
             wanted, note=note, lock_delay=lock_delay, at_least=at_least, owner=owner,
             supersede=supersede, progress=on_queued is not None,
