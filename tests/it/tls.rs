@@ -146,6 +146,7 @@ fn a_client_learns_what_does_not_fit() {
     };
     let without = told(secure.command(&["ping"], false));
     assert!(without.contains("it wants a certificate of its clients"), "{without}");
+    assert!(without.contains("hint: --server-ca says whom to trust"), "{without}");
 
     let stranger = Authority::new(&home.path("other.pem"));
     let mut command = secure.command(&["ping"], true);

@@ -98,7 +98,8 @@ async fn serve(
         );
     }
     let ready = started.elapsed().as_secs_f64() * 1e3;
-    log::info!("ready in {ready:.1} ms; try: coordinator lock {}demo -- sleep 5", at(address));
+    let at = at(address, settings.tls_cert.is_some());
+    log::info!("ready in {ready:.1} ms; try: coordinator lock {at}demo -- sleep 5");
     notify::tell("READY=1");
 
     let running = server.run();
@@ -235,13 +236,14 @@ fn state(settings: &Settings) -> String {
 }
 
 /// How a client has to be told where we are, if it has to.
-fn at(address: SocketAddr) -> String {
+fn at(address: SocketAddr, is_secure: bool) -> String {
     let usual = SocketAddr::from(([127, 0, 0, 1], PORT_DEFAULT));
     let here = match address.ip() {
         ip if ip.is_unspecified() => SocketAddr::from(([127, 0, 0, 1], address.port())),
         _ => address,
     };
-    if here == usual { String::new() } else { format!("--server {here} ") }
+    let scheme = if is_secure { "tls://" } else { "" };
+    if here == usual && !is_secure { String::new() } else { format!("--server {scheme}{here} ") }
 }
 
 /// Settings that contradict each other on one command line.
@@ -412,10 +414,12 @@ mod tests {
 
     #[test]
     fn a_client_is_told_where_we_are_unless_that_is_the_usual_place() {
-        assert_eq!(at("127.0.0.1:5625".parse().unwrap()), "");
-        assert_eq!(at("0.0.0.0:5625".parse().unwrap()), "");
-        assert_eq!(at("127.0.0.1:99".parse().unwrap()), "--server 127.0.0.1:99 ");
-        assert_eq!(at("10.0.0.7:5625".parse().unwrap()), "--server 10.0.0.7:5625 ");
+        assert_eq!(at("127.0.0.1:5625".parse().unwrap(), false), "");
+        assert_eq!(at("0.0.0.0:5625".parse().unwrap(), false), "");
+        assert_eq!(at("127.0.0.1:99".parse().unwrap(), false), "--server 127.0.0.1:99 ");
+        assert_eq!(at("10.0.0.7:5625".parse().unwrap(), false), "--server 10.0.0.7:5625 ");
+        let secure = at("0.0.0.0:5625".parse().unwrap(), true);
+        assert_eq!(secure, "--server tls://127.0.0.1:5625 ");
     }
 
     #[test]

@@ -294,6 +294,10 @@ fn no_server(server: &str, source: &io::Error) -> Failure {
     let why = unwelcomed.map_or_else(|| reason(source), ToString::to_string);
     let what_next = if unwelcomed.is_some() {
         "read its log: it may be unable to save its state, or stopped; or another program listens there"
+    } else if source.kind() == io::ErrorKind::InvalidData {
+        // Of TLS, which is spoken there.
+        "--server-ca says whom to trust, --server-name whom to expect, --client-cert and --client-key what to \
+        show; its log may say more"
     } else {
         "start one with `coordinator serve`, or name another with --server or COORDINATOR_SERVER"
     };

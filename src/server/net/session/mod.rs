@@ -394,7 +394,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
             self.shared.counters.protocol_errors.add_one();
             if self.shared.counters.chatter.admits(Topic::ProtocolError, self.peer) {
                 let (connection, peer) = (self.connection, self.peer_text());
-                warn!(connection:%, peer:%, why:%; "TLS failed");
+                warn!(connection:%, peer:%, why = why.to_string().as_str(); "TLS failed");
             }
         }
         debug!(connection:% = self.connection; "connection broken: {why}");
