@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::types::{FencingToken, LostReason, OwnerId, RequestId, Timestamp};
 use crate::wire::ServerMessage;
 
-use super::core::{Ask, Look, Rejection, Welcome, message_name};
+use super::core::{Ask, Look, Rejection, Welcome};
 use super::error::{Error, closed_by_server};
 use super::lease::{Belief, LeaseCell};
 use super::process::{Own, Process};
@@ -104,7 +104,7 @@ impl Shared {
 
     /// The server answers with `message`, which is no answer to what was asked.
     pub(super) fn out_of_place(&self, message: &ServerMessage) -> Error {
-        self.broken(format!("an unexpected {}", message_name(message)))
+        self.broken(format!("an unexpected {}", message.name()))
     }
 
     /// The moment that it is now.

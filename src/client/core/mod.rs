@@ -48,7 +48,6 @@ use resume::Session;
 
 pub(crate) use effect::{Ask, Effect, End, Introduction, Reconnect, Refusal, Rejection, Welcome};
 pub(crate) use looks::{Look, Purpose};
-pub(super) use receive::message_name;
 
 /// No more requests than this are kept for a server that cannot be reached: it would refuse them.
 const REQUESTS_AWAY_MAX: usize = 65_536;

@@ -52,14 +52,11 @@ impl Core {
                 Ok(())
             }
             ServerMessage::Welcome { .. } => Err("a second Welcome".to_owned()),
-            ServerMessage::ServerStatus { query_id, .. }
-            | ServerMessage::LockStatus { query_id, .. }
-            | ServerMessage::SessionStatus { query_id, .. }
-            | ServerMessage::Outlook { query_id, .. }
-            | ServerMessage::JournalStatus { query_id, .. }
-            | ServerMessage::Revoked { query_id }
-            | ServerMessage::Subscribed { query_id } => self.seen(query_id, message),
             ServerMessage::Event { .. } | ServerMessage::Missed { .. } => self.overheard(&message),
+            answer => match answer.query_id() {
+                Some(query_id) => self.seen(query_id, answer),
+                None => Err(format!("{} out of place", answer.name())),
+            },
         };
         if let Err(how) = handled {
             self.believe_no_more(how);
@@ -89,7 +86,7 @@ impl Core {
                 self.dismissed(code, rejection, message, now);
                 Ok(())
             }
-            other => Err(format!("{} before Welcome", message_name(&other))),
+            other => Err(format!("{} before Welcome", other.name())),
         };
         if let Err(how) = handled {
             self.believe_no_more(how);
@@ -293,29 +290,5 @@ impl Core {
             return Ok(());
         }
         Err(how())
-    }
-}
-
-/// A message's name, for errors.
-pub(in crate::client) fn message_name(message: &ServerMessage) -> &'static str {
-    match message {
-        ServerMessage::Welcome { .. } => "Welcome",
-        ServerMessage::Grant { .. } => "Grant",
-        ServerMessage::Queued { .. } => "Queued",
-        ServerMessage::Released { .. } => "Released",
-        ServerMessage::Cancelled { .. } => "Cancelled",
-        ServerMessage::Lost { .. } => "Lost",
-        ServerMessage::Rejected { .. } => "Rejected",
-        ServerMessage::KeptAlive { .. } => "KeptAlive",
-        ServerMessage::Goodbye { .. } => "Goodbye",
-        ServerMessage::ServerStatus { .. } => "ServerStatus",
-        ServerMessage::LockStatus { .. } => "LockStatus",
-        ServerMessage::SessionStatus { .. } => "SessionStatus",
-        ServerMessage::Revoked { .. } => "Revoked",
-        ServerMessage::Subscribed { .. } => "Subscribed",
-        ServerMessage::Event { .. } => "Event",
-        ServerMessage::Missed { .. } => "Missed",
-        ServerMessage::Outlook { .. } => "Outlook",
-        ServerMessage::JournalStatus { .. } => "JournalStatus",
     }
 }

@@ -180,6 +180,56 @@ pub enum ServerMessage {
     },
 }
 
+impl ServerMessage {
+    /// Which look it answers, if it is only that.
+    pub fn query_id(&self) -> Option<u64> {
+        match *self {
+            Self::ServerStatus { query_id, .. }
+            | Self::LockStatus { query_id, .. }
+            | Self::SessionStatus { query_id, .. }
+            | Self::Revoked { query_id }
+            | Self::Subscribed { query_id }
+            | Self::Outlook { query_id, .. }
+            | Self::JournalStatus { query_id, .. } => Some(query_id),
+            Self::Welcome { .. }
+            | Self::Grant { .. }
+            | Self::Queued { .. }
+            | Self::Released { .. }
+            | Self::Cancelled { .. }
+            | Self::Lost { .. }
+            | Self::Rejected { .. }
+            | Self::KeptAlive { .. }
+            | Self::Goodbye { .. }
+            | Self::Event { .. }
+            | Self::Missed { .. } => None,
+        }
+    }
+
+    /// Its name, for errors.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Welcome { .. } => "Welcome",
+            Self::Grant { .. } => "Grant",
+            Self::Queued { .. } => "Queued",
+            Self::Released { .. } => "Released",
+            Self::Cancelled { .. } => "Cancelled",
+            Self::Lost { .. } => "Lost",
+            Self::Rejected { .. } => "Rejected",
+            Self::KeptAlive { .. } => "KeptAlive",
+            Self::Goodbye { .. } => "Goodbye",
+            Self::ServerStatus { .. } => "ServerStatus",
+            Self::LockStatus { .. } => "LockStatus",
+            Self::SessionStatus { .. } => "SessionStatus",
+            Self::Revoked { .. } => "Revoked",
+            Self::Subscribed { .. } => "Subscribed",
+            Self::Event { .. } => "Event",
+            Self::Missed { .. } => "Missed",
+            Self::Outlook { .. } => "Outlook",
+            Self::JournalStatus { .. } => "JournalStatus",
+        }
+    }
+}
+
 /// The kinds of events of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
