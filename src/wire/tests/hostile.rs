@@ -392,9 +392,9 @@ fn an_unknown_variant_is_refused_in_every_enum() {
             assert!(error.contains("variant index"), "{error}");
         }
     }
-    check::<ClientMessage>(15);
+    check::<ClientMessage>(messages::CLIENT_MESSAGES);
     check::<Extra>(2);
-    check::<ServerMessage>(18);
+    check::<ServerMessage>(messages::SERVER_MESSAGES);
     check::<Attach>(3);
     check::<Wait>(3);
     check::<Mode>(3);

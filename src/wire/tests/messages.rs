@@ -11,6 +11,11 @@ use crate::types::{
     RejectionCode, RequestId, Seal, Secret, SessionId,
 };
 
+/// How many messages a client has.
+pub(super) const CLIENT_MESSAGES: u32 = 15;
+/// How many messages a server has.
+pub(super) const SERVER_MESSAGES: u32 = 18;
+
 /// A session's id: its bytes count up.
 pub(super) const SESSION: SessionId = SessionId(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
 /// A session's secret: its bytes go on counting.
