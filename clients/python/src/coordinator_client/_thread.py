@@ -224,6 +224,7 @@ class Session(Lane):
             if grasp.stage == WAITING:
                 self.desk.cancel(grasp)
                 grasp.error = Cancelled(f'the wait for "{first_name(grasp.ask)}" was cancelled')
+                self._settle()  # Who waited finds itself out of the line, as soon as can be.
                 grasp.wake()
 
         self._do(end)
