@@ -21,7 +21,7 @@ use coordinator::types::{
     self, Claims, FencingToken, LockName, Note, OwnerId, RequestId, Seal, Wait,
 };
 use coordinator::wire::{
-    self, ClientMessage, Mode, RawClaim, ServerCodec, ServerMessage, Wait as WireWait, encode_frame,
+    self, ClientMessage, Mode, RawClaim, ServerCodec, ServerMessage, encode_frame,
 };
 use tokio_util::codec::Decoder;
 
@@ -135,18 +135,10 @@ fn wire(pairs: u64) {
 }
 
 fn put_pair(pair: u64, request: u64, token: u64, buffer: &mut BytesMut) {
-    let asks = ClientMessage::Request(wire::Request {
-        request: RequestId::new(request),
-        owner: OwnerId(0),
-        converts: None,
-        wait: WireWait::Forever,
-        progress: false,
-        lock_delay_ms: 0,
-        note: String::new(),
-        ticket: None,
-        claims: [RawClaim { name: format!("bench-{pair:013}").into(), mode: Mode::Exclusive }]
-            .into(),
-    });
+    let asks = ClientMessage::Request(wire::Request::new(
+        RequestId::new(request),
+        [RawClaim { name: format!("bench-{pair:013}").into(), mode: Mode::Exclusive }],
+    ));
     encode_frame(&asks, buffer).expect("a frame");
     encode_frame(
         &ClientMessage::Release {

@@ -7,10 +7,9 @@
 use std::hint::black_box;
 
 use bytes::BytesMut;
-use coordinator::types::{FencingToken, OwnerId, RequestId, Seal};
+use coordinator::types::{FencingToken, RequestId, Seal};
 use coordinator::wire::{
-    self, ClientCodec, ClientMessage, Mode, RawClaim, ServerCodec, ServerMessage, Wait,
-    encode_frame,
+    self, ClientCodec, ClientMessage, Mode, RawClaim, ServerCodec, ServerMessage, encode_frame,
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde::Serialize;
@@ -20,17 +19,10 @@ use tokio_util::codec::Decoder;
 const MANY: usize = 64;
 
 fn request() -> ClientMessage {
-    ClientMessage::Request(wire::Request {
-        request: RequestId(4711),
-        owner: OwnerId(0),
-        converts: None,
-        wait: Wait::Forever,
-        progress: false,
-        lock_delay_ms: 0,
-        note: String::new(),
-        ticket: None,
-        claims: [RawClaim { name: "bench-0000000000042".into(), mode: Mode::Exclusive }].into(),
-    })
+    ClientMessage::Request(wire::Request::new(
+        RequestId(4711),
+        [RawClaim { name: "bench-0000000000042".into(), mode: Mode::Exclusive }],
+    ))
 }
 
 const RELEASE: ClientMessage =

@@ -33,12 +33,8 @@ use crate::server::ledger::{Account, Ledger, UNREAD_BYTES_MAX};
 use crate::server::messages::{Connect, Disconnect};
 use crate::server::net::pace::Paces;
 use crate::server::net::session::Shared;
-use crate::types::{
-    ConnectionId, Epoch, FencingToken, Limits, OwnerId, RequestId, TTL_MAX, Timestamp, Ttl,
-};
-use crate::wire::{
-    self, Attach, ClientMessage, Mode, PROTOCOL, RawClaim, SealedTicket, ServerMessage, Wait,
-};
+use crate::types::{ConnectionId, Epoch, FencingToken, Limits, RequestId, TTL_MAX, Timestamp, Ttl};
+use crate::wire::{self, Attach, ClientMessage, Mode, RawClaim, SealedTicket, ServerMessage, Wait};
 
 /// tokio's time as a clock, so that it can be paused; and put forward, as if nothing had run.
 #[derive(Clone)]
@@ -327,15 +323,7 @@ impl FakeSession {
 }
 
 pub(super) fn hello(attach: Attach) -> ClientMessage {
-    ClientMessage::Hello(wire::Hello {
-        protocol: PROTOCOL,
-        attach,
-        ttl_ms: 0,
-        linger_ms: None,
-        identity: "ann@build7:8123".into(),
-        epoch_seen: Epoch(0),
-        token_seen: FencingToken(0),
-    })
+    ClientMessage::Hello(wire::Hello::new(attach, "ann@build7:8123"))
 }
 
 pub(super) fn request(request: u64, name: &str) -> ClientMessage {
@@ -348,15 +336,12 @@ pub(super) fn try_request(request: u64, name: &str) -> ClientMessage {
 
 pub(super) fn waiting_request(request: u64, name: &str, wait: Wait) -> ClientMessage {
     ClientMessage::Request(wire::Request {
-        converts: None,
-        request: RequestId::new(request),
-        owner: OwnerId(0),
         wait,
-        progress: false,
-        lock_delay_ms: 0,
         note: "deploy v2.3".into(),
-        ticket: None,
-        claims: [RawClaim { name: name.into(), mode: Mode::Exclusive }].into(),
+        ..wire::Request::new(
+            RequestId::new(request),
+            [RawClaim { name: name.into(), mode: Mode::Exclusive }],
+        )
     })
 }
 

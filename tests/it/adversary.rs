@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use coordinator::blocking::Client;
 use coordinator::wire::{
-    self, Attach, ClientMessage, Mode, Query, RawClaim, ServerMessage, Wait, encode_frame,
+    self, Attach, ClientMessage, Mode, Query, RawClaim, ServerMessage, encode_frame,
 };
 
 use crate::raw::{Raw, hello_for};
@@ -50,15 +50,8 @@ fn number(name: &str, usual: u64) -> u64 {
 /// A request of an owner, which waits for ever.
 fn ask(request: u64, owner: u64, name: &str, mode: Mode) -> ClientMessage {
     ClientMessage::Request(wire::Request {
-        converts: None,
-        request: RequestId::new(request),
         owner: OwnerId::new(owner),
-        wait: Wait::Forever,
-        progress: false,
-        lock_delay_ms: 0,
-        note: String::new(),
-        ticket: None,
-        claims: [RawClaim { name: name.into(), mode }].into(),
+        ..wire::Request::new(RequestId::new(request), [RawClaim { name: name.into(), mode }])
     })
 }
 

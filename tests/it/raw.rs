@@ -5,12 +5,11 @@ use std::net::TcpStream;
 
 use bytes::BytesMut;
 use coordinator::wire::{
-    self, Attach, ClientMessage, Mode, PROTOCOL, RawClaim, ServerMessage, Wait, decode,
-    encode_frame,
+    self, Attach, ClientMessage, Mode, RawClaim, ServerMessage, decode, encode_frame,
 };
 
 use crate::support::{DEADLINE, Server};
-use coordinator::types::{Epoch, FencingToken, OwnerId, RequestId};
+use coordinator::types::RequestId;
 
 /// A Hello for a new session with a ttl of a minute.
 pub(crate) fn hello() -> ClientMessage {
@@ -19,30 +18,15 @@ pub(crate) fn hello() -> ClientMessage {
 
 /// A Hello for this session.
 pub(crate) fn hello_for(attach: Attach, ttl_ms: u32, linger_ms: Option<u32>) -> ClientMessage {
-    ClientMessage::Hello(wire::Hello {
-        protocol: PROTOCOL,
-        attach,
-        ttl_ms,
-        linger_ms,
-        identity: "raw".into(),
-        epoch_seen: Epoch(0),
-        token_seen: FencingToken(0),
-    })
+    ClientMessage::Hello(wire::Hello { ttl_ms, linger_ms, ..wire::Hello::new(attach, "raw") })
 }
 
 /// An exclusive request that waits for ever.
 pub(crate) fn request(request: u64, name: &str) -> ClientMessage {
-    ClientMessage::Request(wire::Request {
-        converts: None,
-        request: RequestId::new(request),
-        owner: OwnerId(0),
-        wait: Wait::Forever,
-        progress: false,
-        lock_delay_ms: 0,
-        note: String::new(),
-        ticket: None,
-        claims: [RawClaim { name: name.into(), mode: Mode::Exclusive }].into(),
-    })
+    ClientMessage::Request(wire::Request::new(
+        RequestId::new(request),
+        [RawClaim { name: name.into(), mode: Mode::Exclusive }],
+    ))
 }
 
 /// A client that is nothing but a socket.

@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use coordinator::types::{
-    FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode, RequestId, Seal,
-    Secret,
+    FencingToken, Generation, GoodbyeCode, LostReason, RejectionCode, RequestId, Seal, Secret,
 };
 use coordinator::wire::{
     self, Attach, ClientMessage, Mode, RawClaim, ServerMessage, Standing, Wait,
@@ -243,15 +242,12 @@ fn a_forged_or_stale_reclaim_is_refused() {
     let ServerMessage::Grant { token, seal, .. } = holder.hear() else { panic!() };
     let ServerMessage::Grant { token: other_token, .. } = holder.hear() else { panic!() };
     let reclaim = |request, token, seal, name: &str| {
-        ClientMessage::Reclaim(wire::Reclaim {
-            owner: OwnerId(0),
+        ClientMessage::Reclaim(wire::Reclaim::new(
             request,
             token,
             seal,
-            lock_delay_ms: 0,
-            note: String::new(),
-            claims: [RawClaim { name: name.into(), mode: Mode::Exclusive }].into(),
-        })
+            [RawClaim { name: name.into(), mode: Mode::Exclusive }],
+        ))
     };
     // Nobody crashed: nothing to reclaim.
     holder.say(&[ClientMessage::Release { request: RequestId(1), token }]);

@@ -50,13 +50,10 @@ fn reclaims_1() -> ClientMessage {
     let Ask { owner, lock_delay_ms, note, claims, .. } = ask();
     let (token, seal) = (7, Seal::new(7 << 64));
     ClientMessage::Reclaim(wire::Reclaim {
-        request: RequestId(1),
-        token: FencingToken::new(token),
-        seal,
         owner,
         lock_delay_ms,
         note,
-        claims,
+        ..wire::Reclaim::new(RequestId(1), FencingToken::new(token), seal, claims)
     })
 }
 

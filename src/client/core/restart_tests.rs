@@ -5,9 +5,7 @@ use std::time::Duration;
 use super::resume_tests::{account, asks, waiting_at_most, welcome, welcome_to};
 use super::tests::{Story, ask, at, goodbye, grant, granted, id, lost, queued, rejected, released};
 use super::*;
-use crate::types::{
-    FencingToken, Generation, OwnerId, RejectionCode, RequestId, Seal, Secret, SessionId,
-};
+use crate::types::{FencingToken, Generation, RejectionCode, RequestId, Seal, Secret, SessionId};
 use crate::wire::{self, Attach, Extra, SealedTicket, ServerMessage, Standing, Wait};
 
 const GRACE: Standing = Standing::Reopened { grace: Duration::from_millis(10_250) };
@@ -29,13 +27,9 @@ fn reclaim(request: u64, token: u64) -> ClientMessage {
     let Ask { lock_delay_ms, note, claims, .. } = ask();
     let seal = Seal::new(u128::from(token) << 64);
     ClientMessage::Reclaim(wire::Reclaim {
-        owner: OwnerId(0),
-        request: RequestId::new(request),
-        token: FencingToken::new(token),
-        seal,
         lock_delay_ms,
         note,
-        claims,
+        ..wire::Reclaim::new(RequestId::new(request), FencingToken::new(token), seal, claims)
     })
 }
 

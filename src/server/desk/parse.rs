@@ -203,20 +203,10 @@ mod tests {
 
     use super::*;
     use crate::server::durable::StateKey;
-    use crate::types::{CLAIMS_MAX, ClaimsError, OwnerId, PermitsError, RejectionCode, Seal, Wait};
+    use crate::types::{CLAIMS_MAX, ClaimsError, PermitsError, RejectionCode, Seal, Wait};
 
     fn asked(claims: SmallVec<[RawClaim; 1]>) -> wire::Request {
-        wire::Request {
-            request: RequestId(7),
-            owner: OwnerId(0),
-            converts: None,
-            wait: Wait::Forever,
-            progress: false,
-            lock_delay_ms: 0,
-            note: String::new(),
-            ticket: None,
-            claims,
-        }
+        wire::Request::new(RequestId(7), claims)
     }
 
     fn claim_of(name: &str, mode: Mode) -> RawClaim {
@@ -251,14 +241,13 @@ mod tests {
         let (token, request) = (FencingToken(9), RequestId(7));
         let (grant, run) = (Sealed { session, token, request }, Epoch(3));
         let seal = sealer.seal(grant, run, iter::once((&name, Mode::Exclusive)));
-        let asked = |seal| wire::Reclaim {
-            request: RequestId(7),
-            token: FencingToken(9),
-            seal,
-            owner: OwnerId(0),
-            lock_delay_ms: 0,
-            note: String::new(),
-            claims: smallvec![claim_of("printer", Mode::Exclusive)],
+        let asked = |seal| {
+            wire::Reclaim::new(
+                RequestId(7),
+                FencingToken(9),
+                seal,
+                [claim_of("printer", Mode::Exclusive)],
+            )
         };
         match reclaim(&asked(seal), &[], Some(session), &sealer) {
             Command::Reclaim(Reclaim { id, sealed_in, .. }) => {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::journal::Distance;
 use crate::server::testing::{FlakyStore, TokioClock, hello, local, release, request, try_request};
-use crate::types::{FencingToken, Generation, OwnerId, RejectionCode, RequestId};
+use crate::types::{FencingToken, Generation, RejectionCode, RequestId};
 use crate::wire::{
     self, Attach, ClientMessage, Mode, RawClaim, ServerMessage, Standing, decode, encode_frame,
 };
@@ -221,15 +221,12 @@ fn a_server_that_crashed_lets_its_holders_reclaim() {
     let ServerMessage::Grant { request, token, seal } = grant else { panic!("{grant:?}") };
     drop(first);
     let second = spawn(config).unwrap();
-    let reclaim = ClientMessage::Reclaim(wire::Reclaim {
-        owner: OwnerId(0),
+    let reclaim = ClientMessage::Reclaim(wire::Reclaim::new(
         request,
         token,
         seal,
-        lock_delay_ms: 0,
-        note: String::new(),
-        claims: [RawClaim { name: "printer".into(), mode: Mode::Exclusive }].into(),
-    });
+        [RawClaim { name: "printer".into(), mode: Mode::Exclusive }],
+    ));
     let (standing, mut stream) =
         come_back(second.local_addr(), attach, &[reclaim, try_request(2, "free")]);
     assert!(matches!(standing, Standing::Reopened { .. }), "{standing:?}");

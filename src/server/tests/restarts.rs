@@ -13,8 +13,8 @@ use crate::server::testing::{
     Bench, FakeSession, FlakyStore, hello, local, release, request, settle, try_request,
 };
 use crate::types::{
-    FencingToken, Generation, GoodbyeCode, LostReason, OwnerId, RejectionCode, RequestId, Seal,
-    Secret, SessionId,
+    FencingToken, Generation, GoodbyeCode, LostReason, RejectionCode, RequestId, Seal, Secret,
+    SessionId,
 };
 use crate::wire::{
     self, Attach, ClientMessage, Extra, Mode, RawClaim, SealedTicket, ServerMessage, Standing,
@@ -91,15 +91,12 @@ fn grant_of(messages: &[ServerMessage]) -> Grant {
 }
 
 fn reclaim(id: u64, name: &str, Grant { token, seal }: Grant) -> ClientMessage {
-    ClientMessage::Reclaim(wire::Reclaim {
-        owner: OwnerId(0),
-        request: RequestId::new(id),
-        token: FencingToken::new(token),
+    ClientMessage::Reclaim(wire::Reclaim::new(
+        RequestId::new(id),
+        FencingToken::new(token),
         seal,
-        lock_delay_ms: 0,
-        note: String::new(),
-        claims: [RawClaim { name: name.into(), mode: Mode::Exclusive }].into(),
-    })
+        [RawClaim { name: name.into(), mode: Mode::Exclusive }],
+    ))
 }
 
 fn with_ticket(mut request: ClientMessage, shown: SealedTicket) -> ClientMessage {

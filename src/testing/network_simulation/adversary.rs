@@ -14,10 +14,8 @@ use super::network::Network;
 use super::stream::millis;
 use crate::client::Connector;
 use crate::testing::fuzz::Random;
-use crate::types::{Epoch, FencingToken, OwnerId, RequestId};
-use crate::wire::{
-    self, Attach, ClientMessage, Mode, PROTOCOL, Query, RawClaim, Wait, encode_frame,
-};
+use crate::types::{FencingToken, OwnerId, RequestId};
+use crate::wire::{self, Attach, ClientMessage, Mode, Query, RawClaim, Wait, encode_frame};
 
 /// The number of its connections.
 const ADVERSARY: u64 = u64::MAX;
@@ -64,13 +62,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn live(&mut self, random: &mut Random) {
         let attach = if random.once_in(4) { Attach::Observer } else { Attach::New };
         let hello = ClientMessage::Hello(wire::Hello {
-            protocol: PROTOCOL,
-            attach,
             ttl_ms: 2_000,
             linger_ms: Some(0),
-            identity: "adversary".into(),
-            epoch_seen: Epoch(0),
-            token_seen: FencingToken(0),
+            ..wire::Hello::new(attach, "adversary")
         });
         let mut said = vec![hello];
         loop {
@@ -121,15 +115,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let owner = 1 + random.below(4) as u64;
                 let mode = if random.once_in(3) { Mode::Shared } else { Mode::Exclusive };
                 ClientMessage::Request(wire::Request {
-                    converts: None,
-                    request: RequestId::new(self.latest),
                     owner: OwnerId::new(owner),
                     wait: Wait::millis(200),
                     progress: true,
-                    lock_delay_ms: 0,
-                    note: String::new(),
-                    ticket: None,
-                    claims: [RawClaim { name: name.into(), mode }].into(),
+                    ..wire::Request::new(
+                        RequestId::new(self.latest),
+                        [RawClaim { name: name.into(), mode }],
+                    )
                 })
             }
         }

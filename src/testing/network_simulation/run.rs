@@ -26,9 +26,8 @@ use crate::client::Connector;
 use crate::journal::Distance;
 use crate::testing::fuzz::Random;
 use crate::testing::history::Figures;
-use crate::types::{Epoch, FencingToken};
 use crate::wire::{
-    self, Attach, ClientMessage, PROTOCOL, Query, ServerMessage, ServerStatus, decode, encode_frame,
+    self, Attach, ClientMessage, Query, ServerMessage, ServerStatus, decode, encode_frame,
 };
 
 /// For how long things go wrong.
@@ -188,15 +187,7 @@ async fn run(mut random: Random, lines: Lines) -> Verdict {
 async fn look(network: &Network) -> Box<ServerStatus> {
     let mut stream = network.route(ONLOOKER).connect().await.unwrap();
     let mut bytes = BytesMut::new();
-    let hello = ClientMessage::Hello(wire::Hello {
-        protocol: PROTOCOL,
-        attach: Attach::Observer,
-        ttl_ms: 0,
-        linger_ms: None,
-        identity: "onlooker".into(),
-        epoch_seen: Epoch(0),
-        token_seen: FencingToken(0),
-    });
+    let hello = ClientMessage::Hello(wire::Hello::new(Attach::Observer, "onlooker"));
     encode_frame(&hello, &mut bytes).unwrap();
     let question = ClientMessage::Inspect { query_id: 1, query: Query::Server };
     encode_frame(&question, &mut bytes).unwrap();

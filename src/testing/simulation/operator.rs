@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::engine::LockView;
 use crate::server::{Desk, Granted, Way, Witness};
-use crate::types::{ConnectionId, Epoch, FencingToken, RejectionCode};
-use crate::wire::{self, Attach, ClientMessage, Happening, LockStatus, PROTOCOL, ServerMessage};
+use crate::types::{ConnectionId, RejectionCode};
+use crate::wire::{self, Attach, ClientMessage, Happening, LockStatus, ServerMessage};
 
 /// The operator's connection. All others have greater numbers.
 pub(super) const CONNECTION: ConnectionId = ConnectionId::new(0);
@@ -51,15 +51,7 @@ impl Operator {
 
     /// What it says first.
     pub(super) fn first_words(&self) -> Vec<ClientMessage> {
-        let hello = wire::Hello {
-            protocol: PROTOCOL,
-            attach: Attach::Observer,
-            ttl_ms: 0,
-            linger_ms: None,
-            identity: "operator".to_owned(),
-            epoch_seen: Epoch(0),
-            token_seen: FencingToken(0),
-        };
+        let hello = wire::Hello::new(Attach::Observer, "operator");
         let mut words = vec![ClientMessage::Hello(hello)];
         words.push(ClientMessage::Subscribe { query_id: EVENTS, name: None });
         let watch = |(query_id, (name, _)): (u64, &(Arc<str>, _))| ClientMessage::Watch {

@@ -9,7 +9,7 @@ use crate::types::{Epoch, FencingToken, Generation, OwnerId, RequestId, Seal, Se
 use smallvec::SmallVec;
 
 use super::lists::claims;
-use super::{Account, EXTRAS_KEPT_MAX, RawClaim, SealedTicket, Wait};
+use super::{Account, EXTRAS_KEPT_MAX, PROTOCOL, RawClaim, SealedTicket, Wait};
 use crate::types::list::Bounded;
 
 /// The messages of the client.
@@ -149,6 +149,21 @@ pub struct Hello {
     pub token_seen: FencingToken,
 }
 
+impl Hello {
+    /// One of a client that knows of no run before, and wants what is usual.
+    pub fn new(attach: Attach, identity: impl Into<String>) -> Self {
+        Self {
+            protocol: PROTOCOL,
+            attach,
+            ttl_ms: 0,
+            linger_ms: None,
+            identity: identity.into(),
+            epoch_seen: Epoch::default(),
+            token_seen: FencingToken::default(),
+        }
+    }
+}
+
 /// A request for locks: [`ClientMessage::Request`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
@@ -177,6 +192,23 @@ pub struct Request {
     pub claims: SmallVec<[RawClaim; 1]>,
 }
 
+impl Request {
+    /// One for these locks that waits for as long as it takes, and wants nothing else.
+    pub fn new(request: RequestId, claims: impl IntoIterator<Item = RawClaim>) -> Self {
+        Self {
+            request,
+            owner: OwnerId::NONE,
+            converts: None,
+            wait: Wait::Forever,
+            progress: false,
+            lock_delay_ms: 0,
+            note: String::new(),
+            ticket: None,
+            claims: claims.into_iter().collect(),
+        }
+    }
+}
+
 /// A request for what was held before a crash: [`ClientMessage::Reclaim`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reclaim {
@@ -195,6 +227,26 @@ pub struct Reclaim {
     /// As in the request, in the same order.
     #[serde(deserialize_with = "claims")]
     pub claims: SmallVec<[RawClaim; 1]>,
+}
+
+impl Reclaim {
+    /// What was granted with this proof to a request that wanted nothing but its locks.
+    pub fn new(
+        request: RequestId,
+        token: FencingToken,
+        seal: Seal,
+        claims: impl IntoIterator<Item = RawClaim>,
+    ) -> Self {
+        Self {
+            request,
+            token,
+            seal,
+            owner: OwnerId::NONE,
+            lock_delay_ms: 0,
+            note: String::new(),
+            claims: claims.into_iter().collect(),
+        }
+    }
 }
 
 /// Which session a connection is for.

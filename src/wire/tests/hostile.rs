@@ -258,29 +258,14 @@ fn claims(count: usize) -> SmallVec<[RawClaim; 1]> {
 /// A request of so many claims.
 fn request(count: usize) -> ClientMessage {
     ClientMessage::Request(Request {
-        request: RequestId(1),
-        owner: OwnerId(0),
-        converts: None,
         wait: Wait::Never,
-        progress: false,
-        lock_delay_ms: 0,
-        note: String::new(),
-        ticket: None,
-        claims: claims(count),
+        ..Request::new(RequestId(1), claims(count))
     })
 }
 
 /// A reclaim of so many claims.
 fn reclaim(count: usize) -> ClientMessage {
-    ClientMessage::Reclaim(Reclaim {
-        request: RequestId(1),
-        token: FencingToken(1),
-        seal: Seal::new(1),
-        owner: OwnerId(0),
-        lock_delay_ms: 0,
-        note: String::new(),
-        claims: claims(count),
-    })
+    ClientMessage::Reclaim(Reclaim::new(RequestId(1), FencingToken(1), Seal::new(1), claims(count)))
 }
 
 #[test]

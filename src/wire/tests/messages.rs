@@ -146,16 +146,18 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
         (
             "Reclaim",
             ClientMessage::Reclaim(Reclaim {
-                request: RequestId(1),
-                token: FencingToken(1881),
-                seal: SEAL,
                 owner: OwnerId(0x1112_1314_1516_1718),
                 lock_delay_ms: 5_000,
                 note: "deploy v2.3".into(),
-                claims: smallvec![
-                    claim("printer", Mode::Exclusive),
-                    claim("gpu", Mode::Permits { take: 1, of: 4 }),
-                ],
+                ..Reclaim::new(
+                    RequestId(1),
+                    FencingToken(1881),
+                    SEAL,
+                    [
+                        claim("printer", Mode::Exclusive),
+                        claim("gpu", Mode::Permits { take: 1, of: 4 }),
+                    ],
+                )
             }),
         ),
         (
@@ -199,13 +201,13 @@ fn with_more() -> Vec<(&'static str, ClientMessage)> {
         (
             "ReclaimWith, to keep it",
             with_extras(ClientMessage::Reclaim(Reclaim {
-                request: RequestId(1),
-                token: FencingToken(1881),
-                seal: SEAL,
-                owner: OwnerId(0),
-                lock_delay_ms: 0,
                 note: "nightly".into(),
-                claims: smallvec![claim("printer", Mode::Exclusive)],
+                ..Reclaim::new(
+                    RequestId(1),
+                    FencingToken(1881),
+                    SEAL,
+                    [claim("printer", Mode::Exclusive)],
+                )
             })),
         ),
         ("Unwatch", ClientMessage::Unwatch { name: "printer".into() }),
@@ -444,15 +446,8 @@ fn welcome(generation: u64, standing: Standing) -> ServerMessage {
 
 fn request(wait: Wait, modes: Vec<Mode>) -> ClientMessage {
     ClientMessage::Request(Request {
-        request: RequestId(1),
-        owner: OwnerId(0),
-        converts: None,
         wait,
-        progress: false,
-        lock_delay_ms: 0,
-        note: String::new(),
-        ticket: None,
-        claims: modes.into_iter().map(|mode| claim("printer", mode)).collect(),
+        ..Request::new(RequestId(1), modes.into_iter().map(|mode| claim("printer", mode)))
     })
 }
 

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use coordinator::tls::{Dialed, TlsOptions};
-use coordinator::types::{Epoch, FencingToken, Mode as HowHeld, OwnerId, RequestId};
+use coordinator::types::{FencingToken, Mode as HowHeld, RequestId};
 use coordinator::wire::{
-    self, Attach, ClientCodec, ClientMessage, Mode, PROTOCOL, RawClaim, ServerMessage, Wait,
-    encode_frame,
+    self, Attach, ClientCodec, ClientMessage, Mode, RawClaim, ServerMessage, encode_frame,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -341,13 +340,9 @@ impl Link for Session {
 
 fn hello() -> ClientMessage {
     ClientMessage::Hello(wire::Hello {
-        protocol: PROTOCOL,
-        attach: Attach::New,
         ttl_ms: u32::try_from(TTL.as_millis()).unwrap_or(u32::MAX),
         linger_ms: Some(0),
-        identity: "bench".to_owned(),
-        epoch_seen: Epoch::default(),
-        token_seen: FencingToken::default(),
+        ..wire::Hello::new(Attach::New, "bench")
     })
 }
 
@@ -357,17 +352,10 @@ fn request(name: String, mode: HowHeld) -> ClientMessage {
         HowHeld::Shared => Mode::Shared,
         HowHeld::Permits { take, of } => Mode::Permits { take, of },
     };
-    ClientMessage::Request(wire::Request {
-        request: RequestId::default(),
-        owner: OwnerId::NONE,
-        converts: None,
-        wait: Wait::Forever,
-        progress: false,
-        lock_delay_ms: 0,
-        note: String::new(),
-        ticket: None,
-        claims: [RawClaim { name: name.into(), mode }].into(),
-    })
+    ClientMessage::Request(wire::Request::new(
+        RequestId::default(),
+        [RawClaim { name: name.into(), mode }],
+    ))
 }
 
 fn put(message: &ClientMessage, buffer: &mut BytesMut) -> Result<(), Error> {

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::super::render;
 use super::*;
 use crate::server::durable::store::{Change, Stored};
-use crate::types::{FencingToken, Generation, OwnerId, RequestId, SessionId, Standing, Ttl};
+use crate::types::{FencingToken, Generation, RequestId, SessionId, Standing, Ttl};
 use crate::wire;
 
 const KEY: StateKey = StateKey::new(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
@@ -197,15 +197,7 @@ fn nothing_that_holds_a_secret_prints_it() {
     let ticket = SealedTicket::from_halves(high, low);
     let sealed = wire::ServerMessage::Grant { request: RequestId(1), token: FencingToken(2), seal };
     let queued = wire::ServerMessage::Queued { request: RequestId(1), position: 2, ticket };
-    let reclaim = wire::Reclaim {
-        request: RequestId(1),
-        token: FencingToken(2),
-        seal,
-        owner: OwnerId(0),
-        lock_delay_ms: 0,
-        note: String::new(),
-        claims: smallvec::SmallVec::new(),
-    };
+    let reclaim = wire::Reclaim::new(RequestId(1), FencingToken(2), seal, []);
     let attach = wire::Attach::Resume { session: SessionId(1), secret, generation: Generation(1) };
     let session = SessionId(1);
     let welcome = render::welcome(

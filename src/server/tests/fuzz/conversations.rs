@@ -204,13 +204,13 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
             vec![
                 resume(),
                 ClientMessage::Reclaim(wire::Reclaim {
-                    request: RequestId(1),
-                    token: FencingToken(1),
-                    seal: Seal::new(1),
-                    owner: OwnerId(0),
-                    lock_delay_ms: 0,
                     note: "deploy v2.3".into(),
-                    claims: [RawClaim { name: "printer".into(), mode: Mode::Exclusive }].into(),
+                    ..wire::Reclaim::new(
+                        RequestId(1),
+                        FencingToken(1),
+                        Seal::new(1),
+                        [RawClaim { name: "printer".into(), mode: Mode::Exclusive }],
+                    )
                 }),
                 with_ticket(request(2, "printer")),
                 keep_alive(1),
