@@ -15,7 +15,8 @@ use coordinator::types::{
     SessionId,
 };
 use coordinator::wire::{
-    self, Attach, RawClaim, ClientMessage, Mode, PROTOCOL, ServerMessage, Standing, Wait, encode_frame,
+    self, Attach, ClientMessage, Mode, PROTOCOL, RawClaim, ServerMessage, Standing, Wait,
+    encode_frame,
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use coordinator::types::{Epoch, FencingToken, OwnerId, RequestId};
 use coordinator::wire::{
-    self, Attach, RawClaim, ClientCodec, ClientMessage, Mode, PROTOCOL, ServerMessage, Wait,
+    self, Attach, ClientCodec, ClientMessage, Mode, PROTOCOL, RawClaim, ServerMessage, Wait,
     encode_frame,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
