@@ -213,14 +213,14 @@ def test_an_address_that_does_not_answer_keeps_none_from_being_tried(server, mon
              for address in (hangs.getsockname(), (host, int(port)))]  # fmt: skip
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     began = time.monotonic()
-    number, connected = _dial.connect_first([("several", 1)], 0, 5)
+    number, connected = _dial.connect_first([_dial.Server("several", 1)], 0, 5)
     assert number == 0 and connected.getpeername() == (host, int(port))
     assert time.monotonic() - began < 3
     for sock in (connected, hangs, *fillers):
         sock.close()
 
 
-@pytest.mark.parametrize("text", ["", "a:0", "a:65536", "a:b", "[::1", "[::1]x", ":5", "a/b"])
+@pytest.mark.parametrize("text", ["", "a:0", "a:65536", "a:b", "[::1", "[::1]x", ":5", "a/b", "tls://", "tls://a/b"])
 def test_servers_that_are_none_are_refused(text):
     with pytest.raises(ValueError):
         _dial.parse_servers(text)
@@ -228,9 +228,9 @@ def test_servers_that_are_none_are_refused(text):
 
 def test_the_server_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("COORDINATOR_SERVER", "lock.internal")
-    assert _dial.parse_servers(None) == [("lock.internal", 5625)]
+    assert _dial.parse_servers(None) == [_dial.Server("lock.internal", 5625)]
     monkeypatch.delenv("COORDINATOR_SERVER")
-    assert _dial.parse_servers(None) == [("127.0.0.1", 5625)]
+    assert _dial.parse_servers(None) == [_dial.Server("127.0.0.1", 5625)]
 
 
 def test_what_is_not_a_coordinator_is_told():

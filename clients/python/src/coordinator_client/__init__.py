@@ -10,6 +10,7 @@ has the same names for asyncio. The server is ``server=``, or COORDINATOR_SERVER
 """
 
 from ._client import Client, Owner, default_client
+from ._dial import Tls
 from ._errors import (
     AlreadyHeld,
     Cancelled,
@@ -58,6 +59,7 @@ __all__ = [
     "SessionEvent",
     "SharedLock",
     "Superseded",
+    "Tls",
     "Unavailable",
     "default_client",
 ]

@@ -57,8 +57,9 @@ class Client(BaseClient):
         linger: Optional[float] = None,
         identity: Optional[str] = None,
         connect_timeout: float = CONNECT_TIMEOUT,
+        tls: Optional[_dial.AnyTls] = None,
     ):
-        super().__init__(server, ttl, linger, identity, connect_timeout)
+        super().__init__(server, ttl, linger, identity, connect_timeout, tls)
         self._owners = 0
         self._pid = os.getpid()
         self._loop: Optional[asyncio.AbstractEventLoop] = None
@@ -174,7 +175,7 @@ class Client(BaseClient):
         """Status of the coordinator; with a name, of that lock: None if it is not in use."""
         from ._loop_look import Observer
 
-        async with Observer(self.server, timeout=self.connect_timeout) as observer:
+        async with Observer(self.server, timeout=self.connect_timeout, tls=self._tls) as observer:
             return await (observer.server_status() if name is None else observer.lock(name))
 
     async def session_events(self) -> AsyncGenerator[SessionEvent, None]:
@@ -204,13 +205,13 @@ class Client(BaseClient):
         """The state of the lock, now and after each change of its holders; None while unused."""
         from ._loop_look import Observer
 
-        return Observer(self.server, timeout=self.connect_timeout).watch(name)
+        return Observer(self.server, timeout=self.connect_timeout, tls=self._tls).watch(name)
 
     def leaders(self, name: str) -> AsyncIterator[Optional[Leader]]:
         """The leader, now and after each change; None while there is none."""
         from ._loop_look import Observer
 
-        return Observer(self.server, timeout=self.connect_timeout).leaders(name)
+        return Observer(self.server, timeout=self.connect_timeout, tls=self._tls).leaders(name)
 
     def events(
         self, name: Optional[str] = None
@@ -218,7 +219,7 @@ class Client(BaseClient):
         """What happens to requests from now on, of one lock or of all: see `Observer.events`."""
         from ._loop_look import Observer
 
-        return Observer(self.server, timeout=self.connect_timeout).events(name)
+        return Observer(self.server, timeout=self.connect_timeout, tls=self._tls).events(name)
 
     async def close(self) -> None:
         """Ends the session, which frees all its locks at once: they are lost."""

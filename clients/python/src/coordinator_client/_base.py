@@ -243,8 +243,9 @@ class BaseClient:
         linger: Optional[float],
         identity: Optional[str],
         connect_timeout: float,
+        tls: Optional[_dial.AnyTls],
     ):
-        self._servers = _dial.parse_servers(server)
+        self._servers, self._tls = _dial.parse_servers(server, tls), tls
         self._ttl, self._linger, self._identity = ttl, linger, identity
         _terms.introduction(ttl, linger, identity)
         self.connect_timeout = connect_timeout

@@ -201,11 +201,11 @@ class Carrier:
         while self._dialed:
             link, result, number = self._dialed.popleft()
             if link is not self._link and link is not self._second:
-                if isinstance(result, socket.socket):
+                if not isinstance(result, OSError):
                     result.close()
                 continue
             now, is_first = _clock.now(), core.connection == link.number
-            if not isinstance(result, socket.socket):
+            if isinstance(result, OSError):
                 if is_first:
                     self.desk.cause = result
                     core.connection_lost(now)

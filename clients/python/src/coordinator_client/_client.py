@@ -45,7 +45,8 @@ class Client(BaseClient):
     ``server`` is ``host:port``, or several, tried in order: ``"a:5625,b:5625"``. ``ttl`` is the
     length of the lease: how long the coordinator waits for a silent holder; None is the server's
     default of 10 s. ``linger`` is how long locks survive a broken connection: 0 frees them at once,
-    None keeps them for the rest of the lease.
+    None keeps them for the rest of the lease. Servers named ``tls://host:port`` are connected to by
+    TLS: ``tls`` says whom to trust, a `Tls` or an ``ssl.SSLContext``.
 
     >>> with Client() as client, client.lock("doctest/client"):
     ...     client.status("doctest/client").holder_count
@@ -60,8 +61,9 @@ class Client(BaseClient):
         linger: Optional[float] = None,
         identity: Optional[str] = None,
         connect_timeout: float = CONNECT_TIMEOUT,
+        tls: Optional[_dial.AnyTls] = None,
     ):
-        super().__init__(server, ttl, linger, identity, connect_timeout)
+        super().__init__(server, ttl, linger, identity, connect_timeout, tls)
         self._reset()
 
     def _reset(self) -> None:
@@ -189,26 +191,26 @@ class Client(BaseClient):
         """Status of the coordinator; with a name, of that lock: None if it is not in use."""
         from .observe import Observer
 
-        with Observer(self.server, timeout=self.connect_timeout) as observer:
+        with Observer(self.server, timeout=self.connect_timeout, tls=self._tls) as observer:
             return observer.server_status() if name is None else observer.lock(name)
 
     def watch(self, name: str) -> Iterator[Optional[wire.LockStatus]]:
         """The state of the lock, now and after each change of its holders; None while unused."""
         from .observe import Observer
 
-        return Observer(self.server, timeout=self.connect_timeout).watch(name)
+        return Observer(self.server, timeout=self.connect_timeout, tls=self._tls).watch(name)
 
     def leaders(self, name: str) -> "Iterator[Optional[Leader]]":
         """The leader, now and after each change; None while there is none."""
         from .observe import Observer
 
-        return Observer(self.server, timeout=self.connect_timeout).leaders(name)
+        return Observer(self.server, timeout=self.connect_timeout, tls=self._tls).leaders(name)
 
     def events(self, name: Optional[str] = None) -> "Iterator[Union[wire.Event, wire.Missed, Gap]]":
         """What happens to requests from now on, of one lock or of all: see `Observer.events`."""
         from .observe import Observer
 
-        return Observer(self.server, timeout=self.connect_timeout).events(name)
+        return Observer(self.server, timeout=self.connect_timeout, tls=self._tls).events(name)
 
     # --- the end ---
 

@@ -13,9 +13,17 @@ import selectors
 import socket
 import threading
 import time
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import (
+    TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple,
+    Union,
+)  # fmt: skip
 
 from ._errors import InvalidRequest
+
+if TYPE_CHECKING:
+    import ssl
+
+    from ._tls import SecureSocket, Trust
 
 PORT_DEFAULT = 5625
 SERVERS_MAX = 16
@@ -23,17 +31,50 @@ HEAD_START = 0.25
 ADDRESSES_MAX = 16
 _IN_PROGRESS = {errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, 10035}
 
-Server = Tuple[str, int]
+_SECURE = "tls://"
+
 Servers = Union[str, Sequence[str]]
+File = Union[str, "os.PathLike[str]"]
+# A connection: a socket, or what is used as one.
+Connection = Union[socket.socket, "SecureSocket"]
 
 
-def parse_servers(servers: Optional[Servers]) -> List[Server]:
+class Tls(NamedTuple):
+    """How servers named ``tls://HOST:PORT`` are trusted, and what is shown to them.
+
+    All files are in PEM, and read anew for each connection: they can be replaced at any time. What
+    is not said here, the environment says, as for the command line: COORDINATOR_SERVER_CA,
+    COORDINATOR_CLIENT_CERT, COORDINATOR_CLIENT_KEY, COORDINATOR_SERVER_NAME.
+    """
+
+    ca: Optional[File] = None
+    """The authorities that prove servers; by default the system's."""
+    cert: Optional[File] = None
+    """The certificate to show (mutual TLS), with those that it builds on."""
+    key: Optional[File] = None
+    """Its key, without a password; by default it stands in the file of the certificate."""
+    server_name: Optional[str] = None
+    """The name that servers have to prove; by default that of their host."""
+
+
+AnyTls = Union[Tls, "ssl.SSLContext"]
+
+
+class Server(NamedTuple):
+    """Where a server is, and whom to trust there, if it speaks TLS."""
+
+    host: str
+    port: int
+    trust: "Optional[Trust]" = None
+
+
+def parse_servers(servers: Optional[Servers], tls: Optional[AnyTls] = None) -> List[Server]:
     """Hosts and ports; None: what COORDINATOR_SERVER says, else this machine.
 
-    >>> parse_servers("a.internal,[::1]:7000")
-    [('a.internal', 5625), ('::1', 7000)]
-    >>> parse_servers(["a", "b:7"])
-    [('a', 5625), ('b', 7)]
+    >>> shown(parse_servers("a.internal,[::1]:7000"))
+    'a.internal:5625,[::1]:7000'
+    >>> shown(parse_servers(["a", "tls://b:7"]))
+    'a:5625,tls://b:7'
     """
     if servers is None:
         servers = os.environ.get("COORDINATOR_SERVER") or f"127.0.0.1:{PORT_DEFAULT}"
@@ -43,36 +84,59 @@ def parse_servers(servers: Optional[Servers]) -> List[Server]:
         raise InvalidRequest("no server is named", "pass host:port, or set COORDINATOR_SERVER")
     if len(named) > SERVERS_MAX:
         raise InvalidRequest(f"{len(named)} servers are named; at most {SERVERS_MAX} are allowed")
-    return [_parse(text) for text in named]
+    trust = None
+    if any(text.startswith(_SECURE) for text in named):
+        # Only now: it costs more to import than all the rest.
+        from ._tls import Trust
+
+        trust = Trust(tls)
+    elif tls is not None:
+        raise InvalidRequest(
+            f'tls says nothing without a server that speaks it, and "{",".join(named)}" is none',
+            "write tls:// before its address",
+        )
+    return [_parse(text, trust) for text in named]
 
 
-def _parse(text: str) -> Server:
+def _parse(whole: str, trust: "Optional[Trust]") -> Server:
+    text = whole
+    if whole.startswith(_SECURE):
+        # A path's slash, as people end an address of the web.
+        text = whole[len(_SECURE) :].rstrip("/")
+    else:
+        trust = None
     if "/" in text:
-        raise InvalidRequest(f'invalid server "{text}": a host and a port, host:5625, not a URL')
+        raise InvalidRequest(
+            f'invalid server "{whole}": a host and a port, host:5625, perhaps behind tls://; no URL'
+        )
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         port = rest[1:] if rest.startswith(":") else ""
         if not bracket or (rest and not port):
-            raise InvalidRequest(f'invalid server "{text}"')
+            raise InvalidRequest(f'invalid server "{whole}"')
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     else:
         host, port = text, ""
     if not host or (port and not (port.isdigit() and 0 < int(port) < 65_536)):
-        raise InvalidRequest(f'invalid server "{text}"', "pass host:port, with a port up to 65535")
-    return host, int(port) if port else PORT_DEFAULT
+        raise InvalidRequest(f'invalid server "{whole}"', "pass host:port, with a port up to 65535")
+    return Server(host, int(port) if port else PORT_DEFAULT, trust)
 
 
 def shown(servers: List[Server]) -> str:
     """How they are called in errors."""
-    return ",".join(f"[{h}]:{p}" if ":" in h else f"{h}:{p}" for h, p in servers)
+    texts = []
+    for host, port, trust in servers:
+        scheme = "" if trust is None else _SECURE
+        texts.append(f"{scheme}[{host}]:{port}" if ":" in host else f"{scheme}{host}:{port}")
+    return ",".join(texts)
 
 
 Address = Tuple[Any, Any]
 
 
 def _lookup(server: Server) -> List[Address]:
-    found = socket.getaddrinfo(server[0], server[1], type=socket.SOCK_STREAM)
+    found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
     families: Dict[Any, List[Address]] = {}
     for family, _, _, _, address in found:
         families.setdefault(family, []).append((family, address))
@@ -87,12 +151,15 @@ class _Race:
     """The attempts of one call."""
 
     def __init__(self, servers: List[Server], first: int):
+        self.servers = servers
         self.order = [(first + place) % len(servers) for place in range(len(servers))]
         self.known: List[Optional[List[Address]]] = [None] * len(servers)
         self.found: "queue.Queue[Tuple[int, Any]]" = queue.Queue()
         self.failures: List[Optional[OSError]] = [None] * len(servers)
         self.selector = selectors.DefaultSelector()
         self.due = 0.0
+        # What is trusted, once somebody is to prove something.
+        self.context: "Optional[ssl.SSLContext]" = None
         for place, number in enumerate(self.order):
             if len(servers) == 1:
                 self._look_up(place, servers[number])
@@ -119,7 +186,9 @@ class _Race:
                 self.known[place] = []
 
     def fail(self, place: int, error: BaseException) -> None:
-        if self.failures[place] is None:
+        known = self.failures[place]
+        # What TLS says of one address says more than that another does not answer.
+        if known is None or (hasattr(error, "hint") and not hasattr(known, "hint")):
             self.failures[place] = error if isinstance(error, OSError) else OSError(str(error))
 
     def next_address(self) -> Optional[Tuple[int, Address]]:
@@ -148,19 +217,39 @@ class _Race:
             self.fail(place, error)
             self.due = 0.0
 
-    def step(self, timeout: float) -> Optional[Tuple[int, socket.socket]]:
+    def step(self, timeout: float) -> Optional[Tuple[int, Connection]]:
         """Waits a little; the place and the connection of the first that is there."""
         for key, _ in self.selector.select(timeout):
-            sock, place = key.fileobj, key.data
-            assert isinstance(sock, socket.socket)
+            sock: Any = key.fileobj
+            place = key.data
             self.selector.unregister(sock)
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code == 0:
-                return self.order[place], sock
-            sock.close()
-            self.fail(place, OSError(code, os.strerror(code)))
-            self.due = 0.0
+            try:
+                if isinstance(sock, socket.socket):
+                    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    if code:
+                        raise OSError(code, os.strerror(code))
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    server = self.servers[self.order[place]]
+                    if server.trust is None:
+                        return self.order[place], sock
+                    sock = self.secure(sock, server.host, server.trust)
+                if sock.shake():
+                    return self.order[place], sock
+                writes = selectors.EVENT_WRITE if sock.has_unsent else 0
+                self.selector.register(sock, selectors.EVENT_READ | writes, place)
+            except OSError as error:
+                sock.close()
+                self.fail(place, error)
+                self.due = 0.0
         return None
+
+    def secure(self, sock: socket.socket, host: str, trust: "Trust") -> "SecureSocket":
+        """The same connection, before its handshake."""
+        from ._tls import Secure, SecureSocket
+
+        if self.context is None:
+            self.context = trust.context()
+        return SecureSocket(sock, Secure(self.context, trust.name(host)))
 
     @property
     def is_over(self) -> bool:
@@ -169,8 +258,7 @@ class _Race:
 
     def close(self) -> None:
         for key in list(self.selector.get_map().values()):
-            sock = key.fileobj
-            assert isinstance(sock, socket.socket)
+            sock: Any = key.fileobj
             sock.close()
         self.selector.close()
 
@@ -180,8 +268,11 @@ def connect_first(
     first: int,
     timeout: float,
     is_wanted: Callable[[], bool] = lambda: True,
-) -> Tuple[int, socket.socket]:
-    """Which server answered, and the connection, which does not block. Raises OSError."""
+) -> Tuple[int, Connection]:
+    """Which server answered, and the connection, which does not block. Raises OSError.
+
+    A server that speaks TLS has answered once it has proved who it is.
+    """
     give_up_at = time.monotonic() + timeout
     race = _Race(servers, first)
     try:
@@ -199,7 +290,6 @@ def connect_first(
             some_unknown = any(known is None for known in race.known)
             connected = race.step(min(0.02 if some_unknown else 0.05, give_up_at - now))
             if connected is not None:
-                connected[1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return connected
         raise OSError("it is not wanted any more")
     finally:

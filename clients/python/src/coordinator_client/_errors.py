@@ -220,7 +220,9 @@ def unknown_lock(name: str) -> wire.LockStatus:
 
 def unavailable(server: str, why: object) -> Unavailable:
     """No connection, because of that."""
-    return Unavailable(f"no coordinator answers at {server} ({cause(why)})")
+    # What TLS says has a remedy of its own.
+    hint = getattr(why, "hint", "")
+    return Unavailable(f"no coordinator answers at {server} ({cause(why)})", hint)
 
 
 def cause(error: object) -> str:

@@ -6,13 +6,15 @@ Only modules are imported, never names out of them: see `_carrier`.
 from __future__ import annotations
 
 import select
-import socket
 import sys
 import threading
 import time
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from . import _wire as wire
+
+if TYPE_CHECKING:
+    from ._dial import Connection
 
 # Before 3.14, Ctrl-C on Windows does not wake who waits for a lock (cpython#125541).
 WAIT_SLICE = 0.5 if sys.platform == "win32" else None
@@ -55,7 +57,7 @@ class Link:
 
     def __init__(self, number: int):
         self.number = number
-        self.sock: Optional[socket.socket] = None
+        self.sock: "Optional[Connection]" = None
         self.frames = wire.Frames()
         self.outbox = b""
         self.failure: Optional[OSError] = None

@@ -92,6 +92,11 @@ def check(message: wire.ServerMessage, server: str) -> wire.ServerMessage:
     return message
 
 
+def no_welcome(server: str, why: object) -> ProtocolError:
+    """What answers there is no coordinator, or is met in another way than it expects."""
+    return ProtocolError(f"{server} does not follow the protocol: {why}")
+
+
 def is_retryable(error: BaseException) -> bool:
     """Whether a watch goes on after that, over another connection."""
     if isinstance(error, Rejected):

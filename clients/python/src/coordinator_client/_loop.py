@@ -14,13 +14,16 @@ import socket
 import threading
 import time
 import weakref
-from typing import Any, AsyncGenerator, Callable, Generator, List, Optional, Set
+from typing import TYPE_CHECKING, Any, AsyncGenerator, Callable, Generator, List, Optional, Set
 
 from . import _clock, _core, _dial, _wire as wire
 from ._core import Ask, Core, Introduction, Reconnect
 from ._desk import HELD, LOST, WAITING, Desk, Grasp
 from ._errors import Cancelled, Closed, LockLost, LockTimeout, unavailable, unknown_lock
 from ._terms import first_name
+
+if TYPE_CHECKING:
+    from ._tls import Secure
 
 FAREWELL_TIMEOUT = 1.0
 RELEASE_TIMEOUT = 5.0
@@ -39,22 +42,50 @@ class _Link(asyncio.Protocol):
         self.transport: Optional[asyncio.Transport] = None
         self.frames = wire.Frames()
         self.is_dropped = False
+        # What its bytes go through, where the server speaks TLS.
+        self.secure: "Optional[Secure]" = None
+
+    async def begin(self, connection: _dial.Connection) -> None:
+        """Takes a connection that is there."""
+        if not isinstance(connection, socket.socket):
+            self.secure, connection = connection.secure, connection.sock
+        await self.session.loop.create_connection(lambda: self, sock=connection)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
+        if self.secure is not None:
+            data = self._opened(self.secure, data)
+            if not data:
+                return
         if not self.is_dropped:
             self.session.heard(self, data)
 
+    def _opened(self, secure: "Secure", data: bytes) -> bytes:
+        try:
+            data = secure.open(data)
+        except OSError:
+            data = b""
+        reply = secure.reply()
+        if reply and self.transport is not None:
+            self.transport.write(reply)
+        if not data and (secure.failure is not None or secure.is_over):
+            self.connection_lost(None)
+        return data
+
     def connection_lost(self, exc: Optional[Exception]) -> None:
         if not self.is_dropped:
-            self.session.connection_over(self, exc)
+            failure = self.secure.failure if self.secure is not None else None
+            self.session.connection_over(self, failure or exc)
 
     def put(self, data: bytes) -> None:
         if self.transport is not None and data:
-            self.transport.write(data)
+            try:
+                self.transport.write(data if self.secure is None else self.secure.seal(data))
+            except OSError:
+                pass  # TLS has failed, and it is told where it reads.
 
     def drop(self) -> None:
         self.is_dropped = True
@@ -123,7 +154,7 @@ class Session:
         """Connects, and waits for the welcome."""
         give_up_at = time.monotonic() + timeout
         first = self._dialer.begin()
-        dialed: "asyncio.Future[socket.socket]" = self.loop.create_future()
+        dialed: "asyncio.Future[_dial.Connection]" = self.loop.create_future()
         self._dial(first, timeout, dialed, lambda: not dialed.done())
         try:
             sock = await dialed
@@ -134,7 +165,7 @@ class Session:
             raise
         self._begin()  # Hello is said now, and the lease counts from now.
         link = _Link(self, self.desk.core.connection or 0)
-        await self.loop.create_connection(lambda: link, sock=sock)
+        await link.begin(sock)
         self._link = link
         self.turn()
         _, pending = await asyncio.wait(
@@ -413,14 +444,14 @@ class Session:
         task.add_done_callback(self._tasks.discard)
 
     async def _make(self, link: _Link, first: int) -> None:
-        dialed: "asyncio.Future[socket.socket]" = self.loop.create_future()
+        dialed: "asyncio.Future[_dial.Connection]" = self.loop.create_future()
         self._dial(first, self._dialer.timeout, dialed, lambda: not link.is_dropped)
         try:
             sock = await dialed
             if link.is_dropped or self.is_over:
                 sock.close()
                 return
-            await self.loop.create_connection(lambda: link, sock=sock)
+            await link.begin(sock)
         except OSError as error:
             if not link.is_dropped:
                 self.connection_over(link, error)
@@ -440,16 +471,16 @@ class Session:
         self,
         first: int,
         timeout: float,
-        dialed: "asyncio.Future[socket.socket]",
+        dialed: "asyncio.Future[_dial.Connection]",
         is_wanted: Callable[[], bool],
     ) -> None:
         """Connects in a thread: names are looked up there too."""
 
         def tell(number: int, result: Any) -> None:
             if dialed.done():
-                if isinstance(result, socket.socket):
+                if not isinstance(result, OSError):
                     result.close()
-            elif isinstance(result, socket.socket):
+            elif not isinstance(result, OSError):
                 self._dialer.reached(number)
                 dialed.set_result(result)
             else:
@@ -466,7 +497,7 @@ class Session:
             try:
                 self.loop.call_soon_threadsafe(tell, number, result)
             except RuntimeError:  # The loop is closed.
-                if isinstance(result, socket.socket):
+                if not isinstance(result, OSError):
                     result.close()
 
         threading.Thread(target=dial, name="coordinator-client-dial", daemon=True).start()
@@ -526,8 +557,11 @@ class Session:
         sock = transport.get_extra_info("socket") if transport is not None else None
         if sock is None or sock.fileno() < 0:
             return
+        data = wire.encode(wire.Goodbye())
+        if self._link is not None and self._link.secure is not None:
+            data = self._link.secure.seal(data)
         with socket.socket(fileno=os.dup(sock.fileno())) as copy:
-            copy.send(wire.encode(wire.Goodbye()))
+            copy.send(data)
 
 
 def _resolve(answer: "asyncio.Future[None]") -> None:
@@ -535,7 +569,7 @@ def _resolve(answer: "asyncio.Future[None]") -> None:
         answer.set_result(None)
 
 
-def _close_result(dialed: "asyncio.Future[socket.socket]") -> None:
+def _close_result(dialed: "asyncio.Future[_dial.Connection]") -> None:
     if not dialed.cancelled() and dialed.exception() is None:
         dialed.result().close()
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
-from typing import Any, AsyncGenerator, AsyncIterator, Callable, List, Optional, TypeVar, Union
+from typing import (
+    TYPE_CHECKING, Any, AsyncGenerator, AsyncIterator, Callable, List, Optional, TypeVar, Union,
+)  # fmt: skip
 
 from . import _dial, _look, _terms, _wire as wire
 from ._errors import Unavailable, unavailable
 from ._look import KEEP_ALIVE_EVERY, Gap, Interest, Leader, Listening, Terms, Watching
+
+if TYPE_CHECKING:
+    from ._tls import Secure
 
 Seen = TypeVar("Seen")
 
@@ -21,6 +27,8 @@ class _Line:
         self._frames = wire.Frames()
         self._messages: List[wire.ServerMessage] = []
         self._next_id = 1
+        # What its bytes go through, where the server speaks TLS.
+        self._secure: "Optional[Secure]" = None
 
     async def open(self, servers: List[_dial.Server]) -> "_Line":
         loop = asyncio.get_running_loop()
@@ -28,18 +36,29 @@ class _Line:
             _, sock = await loop.run_in_executor(
                 None, lambda: _dial.connect_first(servers, 0, self._timeout)
             )
+            if not isinstance(sock, socket.socket):
+                self._secure, sock = sock.secure, sock.sock
             self._reader, self._writer = await asyncio.open_connection(sock=sock)
         except OSError as error:
             raise unavailable(self.server, error) from error
         try:
-            self._writer.write(_look.hello())
+            self._write(_look.hello())
             welcome = await self._receive_in_time()
             if not isinstance(welcome, wire.Welcome):
                 raise unavailable(self.server, f"{type(welcome).__name__} before Welcome")
+        except wire.WireError as error:
+            self.close()
+            raise _look.no_welcome(self.server, error) from error
         except BaseException:
             self.close()
             raise
         return self
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._writer.write(data if self._secure is None else self._secure.seal(data))
+        except OSError as error:
+            raise unavailable(self.server, error) from error
 
     async def _receive_in_time(self) -> wire.ServerMessage:
         try:
@@ -52,6 +71,11 @@ class _Line:
         while not self._messages:
             try:
                 data = await self._reader.read(64 * 1024)
+                if data and self._secure is not None:
+                    data = self._secure.open(data)
+                    self._writer.write(self._secure.reply())
+                    if not data and not self._secure.is_over:
+                        continue
             except OSError as error:
                 raise unavailable(self.server, error) from error
             if not data:
@@ -70,7 +94,7 @@ class _Line:
 
     async def ask(self, build: Callable[[int], Any]) -> wire.ServerMessage:
         self._next_id += 1
-        self._writer.write(wire.encode(build(self._next_id)))
+        self._write(wire.encode(build(self._next_id)))
         message = await self._receive_in_time()
         while isinstance(message, wire.KeptAlive):
             message = await self._receive_in_time()
@@ -83,7 +107,7 @@ class _Line:
                 message = await asyncio.wait_for(self._receive(), KEEP_ALIVE_EVERY)
             except asyncio.TimeoutError:
                 self._next_id += 1
-                self._writer.write(wire.encode(wire.KeepAlive(self._next_id)))
+                self._write(wire.encode(wire.KeepAlive(self._next_id)))
                 message = await self._receive_in_time()
             if not isinstance(message, wire.KeptAlive):
                 return message
@@ -100,8 +124,14 @@ class Observer:
     It connects at its first use, and again after errors.
     """
 
-    def __init__(self, server: Optional[_dial.Servers] = None, *, timeout: float = 5.0):
-        self._servers = _dial.parse_servers(server)
+    def __init__(
+        self,
+        server: Optional[_dial.Servers] = None,
+        *,
+        timeout: float = 5.0,
+        tls: Optional[_dial.AnyTls] = None,
+    ):
+        self._servers = _dial.parse_servers(server, tls)
         self._timeout = timeout
         self._line: Optional[_Line] = None
 

@@ -96,6 +96,10 @@ def decode_server(payload: bytes) -> _messages.ServerMessage:
     return message
 
 
+# How a TLS alert begins, which whoever speaks TLS sends to whoever does not, read as a length.
+_TLS_ALERT = 0x00_03_03_15
+
+
 class Frames:
     """Cuts a stream of bytes into the payloads of its frames.
 
@@ -116,6 +120,8 @@ class Frames:
         at, end = 0, len(data)
         while end - at >= 4:
             length = _U32.unpack_from(data, at)[0]
+            if length == _TLS_ALERT:
+                raise WireError("it speaks TLS: write tls:// before its address")
             if length > FRAME_LEN_MAX:
                 raise WireError(f"a frame of {length} bytes, at most {FRAME_LEN_MAX} are allowed")
             if end - at - 4 < length:

@@ -16,6 +16,7 @@ from typing import Any
 from ._aio_client import Client, Owner, default_client
 from ._aio_hold import Hold
 from ._aio_locks import Lock, MultiLock, RLock, Semaphore, SharedLock
+from ._dial import Tls
 from ._look import Leader
 from ._report import SessionEvent
 
@@ -30,5 +31,5 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Client", "Hold", "Leader", "Lock", "MultiLock", "Owner", "RLock", "Semaphore",
-    "SessionEvent", "SharedLock", "default_client",
+    "SessionEvent", "SharedLock", "Tls", "default_client",
 ]  # fmt: skip

@@ -38,6 +38,9 @@ class _Line:
             welcome = self.receive(timeout)
             if not isinstance(welcome, wire.Welcome):
                 raise unavailable(self.server, f"{type(welcome).__name__} before Welcome")
+        except wire.WireError as error:
+            self.close()
+            raise _look.no_welcome(self.server, error) from error
         except BaseException:
             self.close()
             raise
@@ -123,8 +126,14 @@ class Observer:
     It connects at its first use, and again after errors.
     """
 
-    def __init__(self, server: Optional[_dial.Servers] = None, *, timeout: float = 5.0):
-        self._servers = _dial.parse_servers(server)
+    def __init__(
+        self,
+        server: Optional[_dial.Servers] = None,
+        *,
+        timeout: float = 5.0,
+        tls: Optional[_dial.AnyTls] = None,
+    ):
+        self._servers = _dial.parse_servers(server, tls)
         self._timeout = timeout
         self._line: Optional[_Line] = None
 
