@@ -220,7 +220,9 @@ def test_an_address_that_does_not_answer_keeps_none_from_being_tried(server, mon
         sock.close()
 
 
-@pytest.mark.parametrize("text", ["", "a:0", "a:65536", "a:b", "[::1", "[::1]x", ":5", "a/b", "tls://", "tls://a/b"])
+@pytest.mark.parametrize(
+    "text", ["", "a:0", "a:65536", "a:b", "[::1", "[::1]x", ":5", "a/b", "tls://", "tls://a/b"]
+)
 def test_servers_that_are_none_are_refused(text):
     with pytest.raises(ValueError):
         _dial.parse_servers(text)

@@ -286,7 +286,7 @@ def connect_first(
                 failures = [failure for failure in race.failures if failure is not None]
                 raise failures[0] if failures else OSError("it has no address")
             if now >= give_up_at:
-                raise TimeoutError(f"no answer within {timeout:g} s")
+                raise TimeoutError(f"no answer within {timeout:.3g} s")
             some_unknown = any(known is None for known in race.known)
             connected = race.step(min(0.02 if some_unknown else 0.05, give_up_at - now))
             if connected is not None:
