@@ -228,14 +228,16 @@ def test_what_is_raised_by_a_signal_ends_a_wait_and_leaves_the_line(server, name
         signal.signal(signal.SIGALRM, before)
 
 
-def test_an_interrupt_between_any_two_steps_leaves_nothing(server, name):
+def interrupt_at_any_step(client, name):
+    """Uses a lock, and interrupts that between any two steps."""
+
     class Interrupted(Exception):
         pass
 
     def interrupt(*_):
         raise Interrupted
 
-    client, dice, interrupted = cc.Client(server), random.Random(1), 0
+    dice, interrupted = random.Random(1), 0
     client.connect()
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
@@ -254,9 +256,13 @@ def test_an_interrupt_between_any_two_steps_leaves_nothing(server, name):
         signal.signal(signal.SIGALRM, before)
     assert interrupted > 100
     # Nothing is held or awaited, over the session of the client or any other.
-    eventually(lambda: Lock(name).status() is None)
+    eventually(lambda: client.status(name) is None)
     assert client.lock(name).acquire(timeout=5)
     client.close()
+
+
+def test_an_interrupt_between_any_two_steps_leaves_nothing(server, name):
+    interrupt_at_any_step(cc.Client(server), name)
 
 
 def test_a_handler_that_uses_a_lock_at_any_moment_neither_hangs_nor_breaks_anything(server, name):

@@ -15,7 +15,9 @@ import pytest
 from conftest import DEADLINE, Coordinator, eventually
 from proxy import Proxy
 from test_aio import on_a_loop
-from test_processes import GREENLETS, in_a_fork, needs_fork, python
+from test_processes import (
+    GREENLETS, in_a_fork, interrupt_at_any_step, needs_fork, python,
+)  # fmt: skip
 
 import coordinator_client as cc
 from coordinator_client import Client, Lock, Tls, _dial, aio
@@ -467,6 +469,10 @@ def test_the_child_of_a_loop_says_nothing_either(secure, authority, name):
                     return hold.acquired and client.generation == generation
 
     assert asyncio.run(main())
+
+
+def test_an_interrupt_between_any_two_steps_leaves_nothing(secure, authority, name):
+    interrupt_at_any_step(Client(secure.address, tls=Tls(ca=authority.ca)), name)
 
 
 def test_a_process_that_ends_frees_its_locks_at_once(secure, authority, name):
