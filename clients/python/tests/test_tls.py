@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from conftest import DEADLINE, Coordinator, eventually
@@ -386,14 +387,15 @@ def test_files_are_read_anew_for_each_connection(mutual, authority, name):
     tls = Tls(ca=authority.ca, **shown)
     with Client(f"tls://{proxy.address}", tls=tls, ttl=60) as client, client.lock(name) as hold:
         generation = client.generation
-        kept = open(shown["cert"]).read()
-        open(shown["cert"], "w").write("nonsense")
+        cert = Path(shown["cert"])
+        kept = cert.read_text()
+        cert.write_text("nonsense")
         events = client.session_events()
         proxy.cut()
         causes = (event.cause for event in events if event.kind == "disconnected")
         assert next(causes) is not None
         assert client.generation == generation
-        open(shown["cert"], "w").write(kept)
+        cert.write_text(kept)
         eventually(lambda: client.generation != generation)
         assert hold.acquired
     proxy.close()

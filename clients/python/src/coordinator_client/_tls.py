@@ -121,7 +121,8 @@ class Trust:
 def _unreadable(file: Any, what: str, error: OSError) -> TlsError:
     if isinstance(error, ssl.SSLError):
         return TlsError(f"{os.fspath(file)} has no {what} in PEM, or is damaged")
-    return TlsError(f"cannot read {os.fspath(file)}: {(error.strerror or str(error)).lower()}")
+    why = os.strerror(error.errno).lower() if error.errno else str(error)
+    return TlsError(f"cannot read {os.fspath(file)}: {why}")
 
 
 def _unusable_pair(cert: Any, key: Any, error: OSError) -> TlsError:
