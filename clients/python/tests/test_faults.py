@@ -59,10 +59,16 @@ def break_something(dice, coordinator, proxy):
 
 
 def test_every_increment_counts_once_whatever_breaks(coordinator, tmp_path):
+    count_while_it_breaks(coordinator, tmp_path)
+
+
+def count_while_it_breaks(coordinator, tmp_path, scheme="", **environment):
     path, stop = tmp_path / "number", tmp_path / "stop"
     path.write_text("0 0")
     proxy = Proxy(coordinator.port)
-    workers = [python(WORKER, proxy.address, str(path), str(stop)) for _ in range(WORKERS)]
+    arguments = (WORKER, scheme + proxy.address, str(path), str(stop))
+    environment = {**os.environ, **environment}
+    workers = [python(*arguments, env=environment) for _ in range(WORKERS)]
     dice, broken, until = random.Random(SEED), [], time.monotonic() + SECONDS
     try:
         while time.monotonic() < until:

@@ -16,12 +16,14 @@ import pytest
 from conftest import DEADLINE, Coordinator, eventually
 from proxy import Proxy
 from test_aio import on_a_loop
+from test_faults import count_while_it_breaks
 from test_processes import (
     GREENLETS, in_a_fork, interrupt_at_any_step, needs_fork, python,
 )  # fmt: skip
 
 import coordinator_client as cc
 from coordinator_client import Client, Lock, Tls, _dial, aio
+from coordinator_client._link import Link
 from coordinator_client.observe import Observer
 
 pytestmark = pytest.mark.skipif(
@@ -439,6 +441,70 @@ def test_bytes_that_are_not_the_servers_end_the_connection(secure, authority, na
         assert hold.acquired
         causes = (event.cause for event in feed if event.kind == "disconnected")
         assert "TLS failed" in str(next(causes))
+
+
+def test_every_increment_counts_once_whatever_breaks(secure, authority, tmp_path):
+    count_while_it_breaks(secure, tmp_path, "tls://", COORDINATOR_SERVER_CA=authority.ca)
+
+
+def test_what_a_full_socket_does_not_take_goes_out_later_and_once(authority):
+    shown, sent = authority.issue("server"), bytes(range(256)) * 4_000
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(shown["cert"], shown["key"])
+    listener, got = socket.create_server(("127.0.0.1", 0)), []
+    is_full = threading.Event()
+
+    def serve():
+        sock, _ = listener.accept()
+        with context.wrap_socket(sock, server_side=True) as peer:
+            is_full.wait(DEADLINE)
+            while sum(map(len, got)) < len(sent):
+                got.append(peer.recv(65536))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    servers = _dial.parse_servers(
+        "tls://127.0.0.1:%d" % listener.getsockname()[1], Tls(ca=authority.ca)
+    )
+    _, sock = _dial.connect_first(servers, 0, 5)
+    sock.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    link = Link(1)
+    link.sock = sock
+    link.put(sent)
+    assert link.outbox and link.failure is None
+    is_full.set()
+
+    def flush():
+        link.flush()
+        return not link.outbox
+
+    eventually(flush)
+    thread.join()
+    assert b"".join(got) == sent
+    link.close()
+    listener.close()
+
+
+def test_the_url_of_tooz_says_whom_to_trust(mutual, authority, name):
+    coordination = pytest.importorskip("tooz.coordination")
+    from coordinator_client.tooz import CoordinatorDriver
+    from oslo_utils import netutils
+
+    shown = authority.issue("client", "DNS:client.internal", "clientAuth")
+    settings = f"ca={authority.ca}&cert={shown['cert']}&key={shown['key']}"
+
+    def started(settings):
+        url = netutils.urlsplit(f"coordinator://{mutual.plain}?{settings}")
+        driver = CoordinatorDriver(b"me", url, url.params(collapse=False))
+        driver.start()
+        return driver
+
+    driver = started(settings)
+    lock = driver.get_lock(name.encode())
+    assert lock.acquire(timeout=5) and lock.break_()
+    driver.stop()
+    with pytest.raises(coordination.ToozConnectionError, match="not trusted here"):
+        started("tls=true")
 
 
 @needs_fork

@@ -152,7 +152,9 @@ class Carrier:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            return self._connection_over(link, link.failure or error)
+            # What TLS was told says more than that nothing can be written.
+            why = error if hasattr(error, "hint") else link.failure or error
+            return self._connection_over(link, why)
         # The time is taken after the read, never before.
         self._hear(link, data, _clock.now())
 

@@ -1,7 +1,8 @@
 """The locks of OpenStack's tooz, by the URL ``coordinator://host:port``. Imported only by tooz.
 
-``coordinator://a:5625,b:5625?ttl=30`` names several servers, and the length of the lease. Groups
-and leaders are not there: tooz says ``NotImplemented``.
+``coordinator://a:5625,b:5625?ttl=30`` names several servers, and the length of the lease;
+``?tls=true`` connects by TLS, and so do the settings of `Tls`: ``?ca=/etc/coordinator/ca.pem``.
+Groups and leaders are not there: tooz says ``NotImplemented``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import tooz
 from tooz import coordination, locking
 
 from ._client import Client
+from ._dial import Tls
 from ._errors import LockBusy, LockError, LockLost, LockTimeout, Rejected, Unavailable
 from ._hold import Hold
 from .observe import Observer
@@ -71,7 +73,8 @@ class CoordinatorLock(locking.Lock):  # type: ignore[misc, unused-ignore]
     def break_(self) -> bool:
         """Takes it away from whoever holds it."""
         name = _text(self.name)
-        with Observer(self._client.server, timeout=self._client.connect_timeout) as observer:
+        client = self._client
+        with Observer(client.server, timeout=client.connect_timeout, tls=client._tls) as observer:
             seen = observer.lock(name)
             broken = False
             for holder in seen.holders if seen else []:
@@ -103,15 +106,20 @@ class CoordinatorDriver(coordination.CoordinationDriver):  # type: ignore[misc, 
 
     def __init__(self, member_id: bytes, parsed_url: Any, options: Dict[str, Any]):
         super().__init__(member_id, parsed_url, options)
-        ttl = options.get("ttl", [None])
-        ttl = ttl[-1] if isinstance(ttl, list) else ttl
+        last = {name: one[-1] if isinstance(one, list) else one for name, one in options.items()}
+        ttl = last.get("ttl")
+        files = {name: last[name] for name in Tls._fields if last.get(name)}
         self._server = parsed_url.netloc or None
+        self._tls = Tls(**files) if files else None
+        is_secure = str(last.get("tls", bool(files))).lower() in ("true", "1", "yes")
+        if is_secure and self._server is not None:
+            self._server = ",".join(f"tls://{one}" for one in self._server.split(","))
         self._ttl = None if ttl is None else float(ttl)
         self._identity = _text(member_id).encode("utf-8")[:128].decode("utf-8", "ignore")
         self._client = self._new_client()
 
     def _new_client(self) -> Client:
-        return Client(self._server, ttl=self._ttl, identity=self._identity)
+        return Client(self._server, ttl=self._ttl, identity=self._identity, tls=self._tls)
 
     def _start(self) -> None:
         try:
