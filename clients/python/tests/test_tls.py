@@ -141,7 +141,8 @@ def test_many_locks_at_once_are_more_than_a_record(secure, authority, name):
     names = [f"{name}/{'x' * 200}/{number}" for number in range(64)]
     with Client(secure.address, tls=Tls(ca=authority.ca)) as client:
         with client.lock_all(names):
-            assert len(Observer(secure.address, tls=Tls(ca=authority.ca)).locks()) == 64
+            with Observer(secure.address, tls=Tls(ca=authority.ca)) as observer:
+                assert len(observer.locks()) == 64
 
 
 @on_a_loop
