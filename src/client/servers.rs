@@ -104,10 +104,20 @@ impl Servers {
         self.all.get(number)
     }
 
+    /// Whether some are reached by TLS, and some are not.
+    fn is_mixed(&self) -> bool {
+        let is_secure = self.all.first().is_some_and(|server| server.is_secure);
+        self.all.iter().any(|server| server.is_secure != is_secure)
+    }
+
     /// The same, if there is any, and not too many.
     pub(super) fn checked(self) -> Result<Self, Error> {
         match self.len() {
             0 => Err(Error::invalid("no server is named", "pass HOST:PORT of the coordinator")),
+            _ if self.is_mixed() => {
+                let why = "with tls:// before some, secrets would reach the others in clear";
+                Err(Error::invalid("servers with and without TLS", why))
+            }
             1..=SERVERS_MAX => match self.all.iter().find(|server| !server.can_be_reached()) {
                 None => Ok(self),
                 Some(server) => {
@@ -240,7 +250,8 @@ mod tests {
         let servers = Servers::from("tls://a, b,tls://[::1]:1,tls://c:2/");
         assert_eq!(servers.to_string(), "tls://a:5625,b:5625,tls://[::1]:1,tls://c:2");
         assert_eq!(Servers::from(servers.to_string()), servers);
-        assert_eq!(servers.checked().is_ok(), cfg!(feature = "tls"));
+        assert!(servers.checked().is_err(), "a session's secret would go to b in clear");
+        assert_eq!(Servers::from("tls://a,tls://b").checked().is_ok(), cfg!(feature = "tls"));
     }
 
     #[cfg(feature = "tls")]

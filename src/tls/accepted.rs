@@ -3,35 +3,26 @@
 //! Whoever reads first drives the handshake (lazy handshake). So a session is the same for both, and the
 //! time it gives a client for its Hello covers the handshake, too.
 //!
-//! A handshake takes a hundred times the work of a message. So handshakes take turns (duty cycle): after a
-//! step that took some time, the thread makes no other step for as long. Whatever comes, sessions that
-//! are there have half of their thread.
+//! Handshakes take turns (`turnstile.rs`): whatever comes, sessions that are there have half of their thread.
 
-use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::Instant;
 
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::Accept;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::turnstile::Turns;
 use super::words;
 
-/// Handshakes rest once they have taken so much time: less cannot be slept.
-const WORK_MAX: Duration = Duration::from_millis(1);
-
-thread_local! {
-    /// What handshakes have taken on this thread since they rested.
-    static WORK: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-    /// Until when they rest.
-    static RESTS_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
-}
+/// The most that waits encrypted for a peer that does not read. What waits before that is counted where it
+/// lies.
+const ENCRYPTED_BYTES_MAX: usize = 16 * 1024;
 
 /// A connection that was accepted.
 pub(crate) enum Accepted<S> {
@@ -49,8 +40,8 @@ pub(crate) enum Accepted<S> {
 pub(crate) struct Shaking<S> {
     /// What is left of it.
     accept: Accept<S>,
-    /// For its turn.
-    rest: Option<Pin<Box<Sleep>>>,
+    /// When it is to go on.
+    turns: Turns,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Accepted<S> {
@@ -60,7 +51,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepted<S> {
             None => Self::Plain(stream),
             Some(config) => {
                 let accept = TlsAcceptor::from(config).accept(stream);
-                Self::Shaking(Box::new(Shaking { accept, rest: None }))
+                Self::Shaking(Box::new(Shaking { accept, turns: Turns::default() }))
             }
         }
     }
@@ -68,44 +59,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepted<S> {
     /// Goes on with the handshake. It is over once this is ready.
     fn poll_shake(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self::Shaking(shaking) = self else { return Poll::Ready(Ok(())) };
-        ready!(shaking.poll_turn(task));
-        let begun = std::time::Instant::now();
+        ready!(shaking.turns.poll_turn(task));
+        let begun = Instant::now();
         let shaken = Pin::new(&mut shaking.accept).poll(task);
-        took(begun.elapsed());
+        Turns::took(begun.elapsed());
         match ready!(shaken) {
-            Ok(stream) => {
+            Ok(mut stream) => {
+                stream.get_mut().1.set_buffer_limit(Some(ENCRYPTED_BYTES_MAX));
                 *self = Self::Up(Box::new(stream));
                 Poll::Ready(Ok(()))
             }
             Err(error) => {
                 *self = Self::Failed;
-                Poll::Ready(Err(words::of_client(error)))
+                Poll::Ready(words::or_end(Err(words::of_client(error))))
             }
         }
-    }
-}
-
-impl<S> Shaking<S> {
-    /// Waits for the turn of this handshake.
-    fn poll_turn(&mut self, task: &mut Context<'_>) -> Poll<()> {
-        while let Some(until) = RESTS_UNTIL.get().filter(|until| *until > Instant::now()) {
-            let rest = self.rest.get_or_insert_with(|| Box::pin(sleep_until(until)));
-            ready!(rest.as_mut().poll(task));
-            self.rest = None;
-        }
-        self.rest = None;
-        Poll::Ready(())
-    }
-}
-
-/// A step of a handshake took so long.
-pub(super) fn took(step: Duration) {
-    let work = WORK.get() + step;
-    if work < WORK_MAX {
-        WORK.set(work);
-    } else {
-        WORK.set(Duration::ZERO);
-        RESTS_UNTIL.set(Some(Instant::now() + work));
     }
 }
 
@@ -121,7 +89,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Accepted<S> {
                 Self::Plain(stream) => return Pin::new(stream).poll_read(task, buffer),
                 Self::Up(stream) => {
                     let read = ready!(Pin::new(stream).poll_read(task, buffer));
-                    return Poll::Ready(read.map_err(words::of_client));
+                    return Poll::Ready(words::or_end(read.map_err(words::of_client)));
                 }
                 Self::Failed => return Poll::Ready(Ok(())),
                 Self::Shaking(_) => ready!(this.poll_shake(task))?,
@@ -136,14 +104,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Accepted<S> {
         task: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        loop {
-            match this {
-                Self::Plain(stream) => return Pin::new(stream).poll_write(task, bytes),
-                Self::Up(stream) => return Pin::new(stream).poll_write(task, bytes),
-                Self::Failed => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-                Self::Shaking(_) => ready!(this.poll_shake(task))?,
-            }
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(task, bytes),
+            Self::Up(stream) => Pin::new(stream).poll_write(task, bytes),
+            // Nothing is said to somebody whose handshake is not over: it is not gone on with for that.
+            Self::Shaking(_) | Self::Failed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 

@@ -10,7 +10,7 @@ use rustls::version::TLS13;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-use super::files::{Identity, TlsError, authorities, provider};
+use super::files::{Identity, TlsError, authorities, authorities_of_the_system, provider};
 use super::{ALPN_LOCKS, Dialed, words};
 
 /// Where systems have their bundle of trusted authorities: Debian and Alpine, Red Hat, SUSE, BSD and macOS.
@@ -94,14 +94,16 @@ impl TlsOptions {
         let name = self.server_name.as_deref().unwrap_or(host);
         let server_name = ServerName::try_from(name.to_owned())
             .map_err(|_| TlsError::ServerName { name: name.to_owned() })?;
-        let ca = match &self.server_ca {
-            Some(file) => file.as_path(),
-            None => system_bundle().ok_or(TlsError::NoSystemBundle)?,
+        let (ca, roots) = if let Some(file) = &self.server_ca {
+            (file.as_path(), authorities(file)?)
+        } else {
+            let bundle = system_bundle().ok_or(TlsError::NoSystemBundle)?;
+            (bundle, authorities_of_the_system(bundle)?)
         };
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
             .map_err(|source| TlsError::Unusable { file: ca.to_owned(), source })?
-            .with_root_certificates(authorities(ca)?);
+            .with_root_certificates(roots);
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => {

@@ -29,7 +29,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Dialed<S> {
             // A server hears of our certificate after we have heard of its: so its refusal comes here.
             Self::Tls(stream) => {
                 let read = ready!(Pin::new(stream).poll_read(task, buffer));
-                Poll::Ready(read.map_err(words::of_server))
+                Poll::Ready(words::or_end(read.map_err(words::of_server)))
             }
         }
     }
@@ -43,12 +43,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Dialed<S> {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(task, bytes),
-            Self::Tls(stream) => {
-                let written = ready!(Pin::new(&mut *stream).poll_write(task, bytes))?;
-                // What TLS has taken is to go out, though nobody asks for it once the outbox is empty.
-                let _ = Pin::new(stream).poll_flush(task)?;
-                Poll::Ready(Ok(written))
-            }
+            Self::Tls(stream) => Pin::new(stream).poll_write(task, bytes),
         }
     }
 

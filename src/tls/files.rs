@@ -23,12 +23,12 @@ pub enum TlsError {
         source: io::Error,
     },
     /// A file is no PEM.
-    #[error("{} is damaged: {source}", file.display())]
+    #[error("{} is damaged: {why}", file.display())]
     Damaged {
         /// Which.
         file: PathBuf,
-        /// Why.
-        source: pem::Error,
+        /// Why. Never what stands there: it may be a key.
+        why: &'static str,
     },
     /// There is nothing of the kind in a file.
     #[error("{} has no {what} in PEM", file.display())]
@@ -78,11 +78,23 @@ impl Identity {
     pub(super) fn read(cert: &Path, key: &Path) -> Result<Self, TlsError> {
         let chain = all_in(cert, "certificate")?;
         let bytes = read(key)?;
-        let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|source| match source {
+        let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|why| match why {
             pem::Error::NoItemsFound => missing(key, "private key"),
-            source => damaged(key, source),
+            why => damaged(key, &why),
         })?;
         Ok(Self { chain, key })
+    }
+}
+
+/// The authorities of the system, as many as can be used: a bundle of hundreds may have an odd one.
+#[cfg(feature = "client")]
+pub(super) fn authorities_of_the_system(file: &Path) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    let (added, _odd) = roots.add_parsable_certificates(all_in(file, "certificate")?);
+    if added == 0 {
+        Err(missing(file, "certificate that can be used"))
+    } else {
+        Ok(Arc::new(roots))
     }
 }
 
@@ -100,7 +112,7 @@ pub(super) fn authorities(file: &Path) -> Result<Arc<RootCertStore>, TlsError> {
 pub(super) fn all_in<T: PemObject>(file: &Path, what: &'static str) -> Result<Vec<T>, TlsError> {
     let bytes = read(file)?;
     let all: Result<Vec<T>, pem::Error> = T::pem_slice_iter(&bytes).collect();
-    let all = all.map_err(|source| damaged(file, source))?;
+    let all = all.map_err(|why| damaged(file, &why))?;
     if all.is_empty() { Err(missing(file, what)) } else { Ok(all) }
 }
 
@@ -108,8 +120,14 @@ fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(file).map_err(|source| TlsError::Read { file: file.to_owned(), source })
 }
 
-fn damaged(file: &Path, source: pem::Error) -> TlsError {
-    TlsError::Damaged { file: file.to_owned(), source }
+fn damaged(file: &Path, why: &pem::Error) -> TlsError {
+    let why = match why {
+        pem::Error::MissingSectionEnd { .. } => "a section has no end",
+        pem::Error::IllegalSectionStart { .. } => "a section begins with what is no line of PEM",
+        pem::Error::Base64Decode(_) => "a section is no base64",
+        _ => "it is no PEM",
+    };
+    TlsError::Damaged { file: file.to_owned(), why }
 }
 
 fn missing(file: &Path, what: &'static str) -> TlsError {

@@ -9,6 +9,7 @@
 //! | `files` | certificates, keys and lists in files |
 //! | `server` | what a server shows and asks for; read again without a restart |
 //! | `accepted` | a server's side of a connection, handshake included |
+//! | `turnstile` | when handshakes are gone on with |
 //! | `client` | whom a client trusts, and what it shows |
 //! | `dialed` | a client's side of a connection |
 //! | `words` | what went wrong, in words |
@@ -32,6 +33,8 @@ mod files;
 mod server;
 #[cfg(all(test, feature = "client", feature = "server"))]
 mod tests;
+#[cfg(feature = "server")]
+mod turnstile;
 mod words;
 
 #[cfg(feature = "server")]

@@ -1,9 +1,10 @@
 //! What a server shows and asks for, on both of its ports.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ProducesTickets, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{ServerConfig, crypto::ring};
 
@@ -25,7 +26,8 @@ pub struct ServerFiles {
     pub client_ca: Option<PathBuf>,
     /// Whether a client has to show one, if there are authorities.
     pub client_auth: ClientAuth,
-    /// Certificates of clients that were revoked. If given, one of whose status nothing is said is refused.
+    /// Lists of revoked certificates of clients (CRL), one of each authority in their chains. If given, a
+    /// client is refused of whose status no list says anything, or only one that has expired.
     pub crl: Option<PathBuf>,
 }
 
@@ -57,25 +59,6 @@ struct Configs {
     /// For the HTTP port.
     #[cfg(feature = "http")]
     http: Arc<ServerConfig>,
-}
-
-/// A port.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Port {
-    Locks,
-    #[cfg(feature = "http")]
-    Http,
-}
-
-impl Port {
-    /// What is spoken there (ALPN).
-    fn speaks(self) -> &'static [u8] {
-        match self {
-            Self::Locks => ALPN_LOCKS,
-            #[cfg(feature = "http")]
-            Self::Http => ALPN_HTTP,
-        }
-    }
 }
 
 impl ServerTls {
@@ -115,54 +98,94 @@ impl ServerTls {
 
 impl Configs {
     fn read(files: &ServerFiles) -> Result<Self, TlsError> {
+        let material = Material::read(files)?;
         Ok(Self {
-            locks: Arc::new(config(files, Port::Locks)?),
+            locks: Arc::new(material.for_locks()?),
             #[cfg(feature = "http")]
-            http: Arc::new(config(files, Port::Http)?),
+            http: Arc::new(material.for_http()?),
         })
     }
 }
 
-fn config(files: &ServerFiles, port: Port) -> Result<ServerConfig, TlsError> {
-    let Identity { chain, key } = Identity::read(&files.cert, &files.key)?;
-    let unusable = |file: &Path| {
-        let file = file.to_owned();
-        move |source| TlsError::Unusable { file, source }
-    };
-    let builder = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])
-        .map_err(unusable(&files.cert))?;
-    let builder = match &files.client_ca {
-        None => builder.with_no_client_auth(),
-        Some(ca) => {
-            let roots = authorities(ca)?;
-            let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+/// What the files have, read once for both ports.
+struct Material<'a> {
+    /// The files.
+    files: &'a ServerFiles,
+    /// What the server shows.
+    identity: Identity,
+    /// Verifies clients; none: they show nothing.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl<'a> Material<'a> {
+    fn read(files: &'a ServerFiles) -> Result<Self, TlsError> {
+        let identity = Identity::read(&files.cert, &files.key)?;
+        let verifier = files.client_ca.as_ref().map(|ca| {
+            let mut verifier =
+                WebPkiClientVerifier::builder_with_provider(authorities(ca)?, provider());
             if let Some(crl) = &files.crl {
-                verifier = verifier.with_crls(all_in(crl, "list of revoked certificates")?);
+                let lists = all_in(crl, "list of revoked certificates")?;
+                verifier = verifier.with_crls(lists).enforce_revocation_expiration();
             }
-            if port != Port::Locks || files.client_auth == ClientAuth::Optional {
+            if files.client_auth == ClientAuth::Optional {
                 verifier = verifier.allow_unauthenticated();
             }
-            let verifier = verifier.build().map_err(|why| TlsError::Unusable {
+            verifier.build().map_err(|why| TlsError::Unusable {
                 file: files.crl.clone().unwrap_or_else(|| ca.clone()),
                 source: rustls::Error::General(why.to_string()),
-            })?;
-            builder.with_client_cert_verifier(verifier)
-        }
-    };
-    let mut config = builder.with_single_cert(chain, key).map_err(|source| match source {
-        rustls::Error::InconsistentKeys(_) => {
-            TlsError::Mismatch { cert: files.cert.clone(), key: files.key.clone() }
-        }
-        source => TlsError::Unusable { file: files.key.clone(), source },
-    })?;
-    config.alpn_protocols = vec![port.speaks().to_vec()];
-    if files.client_ca.is_some() {
-        // Each connection proves anew who it is: what was revoked meanwhile is refused.
-        config.send_tls13_tickets = 0;
-    } else {
-        // Nothing is kept here of sessions that may be resumed, however many they are.
-        config.ticketer = ring::Ticketer::new().map_err(unusable(&files.key))?;
+            })
+        });
+        Ok(Self { files, identity, verifier: verifier.transpose()? })
     }
-    Ok(config)
+
+    fn for_locks(&self) -> Result<ServerConfig, TlsError> {
+        let mut config = self.config(self.verifier.clone())?;
+        config.alpn_protocols = vec![ALPN_LOCKS.to_vec()];
+        if self.verifier.is_some() {
+            // Each connection proves anew who it is: what was revoked meanwhile is refused.
+            config.send_tls13_tickets = 0;
+        } else {
+            config.ticketer = self.ticketer()?;
+        }
+        Ok(config)
+    }
+
+    /// Nobody is asked for a certificate there: probes, Prometheus and most browsers have none.
+    #[cfg(feature = "http")]
+    fn for_http(&self) -> Result<ServerConfig, TlsError> {
+        let mut config = self.config(None)?;
+        config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
+        config.ticketer = self.ticketer()?;
+        Ok(config)
+    }
+
+    /// Nothing is kept here of sessions that may be resumed, however many they are.
+    fn ticketer(&self) -> Result<Arc<dyn ProducesTickets>, TlsError> {
+        ring::Ticketer::new().map_err(|source| self.unusable(source))
+    }
+
+    fn config(
+        &self,
+        verifier: Option<Arc<dyn ClientCertVerifier>>,
+    ) -> Result<ServerConfig, TlsError> {
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|source| self.unusable(source))?;
+        let builder = match verifier {
+            None => builder.with_no_client_auth(),
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+        };
+        let Identity { chain, key } = &self.identity;
+        builder.with_single_cert(chain.clone(), key.clone_key()).map_err(|why| match why {
+            rustls::Error::InconsistentKeys(_) => {
+                let (cert, key) = (self.files.cert.clone(), self.files.key.clone());
+                TlsError::Mismatch { cert, key }
+            }
+            source => self.unusable(source),
+        })
+    }
+
+    fn unusable(&self, source: rustls::Error) -> TlsError {
+        TlsError::Unusable { file: self.files.key.clone(), source }
+    }
 }

@@ -42,6 +42,11 @@ impl Authority {
     }
 
     fn revoke(&self, serial: u64) {
+        self.revoke_until(serial, 4000);
+    }
+
+    /// The same, by a list that is good until that year.
+    fn revoke_until(&self, serial: u64, year: i32) {
         let revoked = RevokedCertParams {
             serial_number: SerialNumber::from(serial),
             revocation_time: date_time_ymd(2020, 1, 1),
@@ -50,7 +55,7 @@ impl Authority {
         };
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2020, 1, 1),
-            next_update: date_time_ymd(4000, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: vec![revoked],
@@ -289,14 +294,68 @@ async fn a_client_that_says_nothing_costs_nothing_and_can_be_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_work_on_handshakes_a_thread_makes_none_for_as_long() {
+async fn nothing_stays_behind_when_the_socket_takes_less_than_was_said() {
     let place = Place::new();
     let server = ServerTls::read(place.files()).unwrap();
-    let took = Duration::from_millis(40);
-    accepted::took(took / 2);
-    let begun = tokio::time::Instant::now();
-    accepted::took(took / 2);
-    assert_eq!(speak(&server, "localhost", &place.options()).await, [Ok(()), Ok(())]);
-    // The first half was told before this began, and had its rest in part.
-    assert!(begun.elapsed() >= took / 2, "{:?}", begun.elapsed());
+    let (here, there) = duplex(4 * 1024);
+    let mut accepted = Accepted::new(here, Some(server.for_locks()));
+    let options = place.options();
+    let said = vec![7; 100_000];
+    let say = async {
+        let mut dialed = options.secure(there, "localhost").await.unwrap();
+        dialed.write_all(&said).await.unwrap();
+        dialed.flush().await.unwrap();
+        dialed
+    };
+    let mut heard = vec![0; said.len()];
+    let (heard_all, _dialed) = tokio::join!(accepted.read_exact(&mut heard), say);
+    heard_all.unwrap();
+    assert_eq!(heard, said);
+}
+
+#[tokio::test]
+async fn an_end_without_a_farewell_is_an_end() {
+    let place = Place::new();
+    let server = ServerTls::read(place.files()).unwrap();
+    let (mut accepted, theirs) = silent(&server);
+    drop(theirs);
+    assert_eq!(accepted.read(&mut [0; 8]).await.unwrap(), 0, "as a probe's of TCP");
+
+    let (here, there) = duplex(16 * 1024);
+    let mut accepted = Accepted::new(here, Some(server.for_locks()));
+    let options = place.options();
+    let hello = async {
+        let mut dialed = options.secure(there, "localhost").await.unwrap();
+        dialed.write_u8(1).await.unwrap();
+        dialed.flush().await.unwrap();
+        dialed
+    };
+    let (_, mut dialed) = tokio::join!(accepted.read_u8(), hello);
+    drop(accepted);
+    assert_eq!(dialed.read(&mut [0; 8]).await.unwrap(), 0, "as of a coordinator that was killed");
+}
+
+#[test]
+fn no_error_tells_a_part_of_a_key() {
+    let place = Place::new();
+    let key = fs::read_to_string(place.at("server.key")).unwrap();
+    let secret = key.lines().nth(1).unwrap();
+    for damage in [key.replace('\n', "\\n"), key.replace('\n', " "), key.replace("END", "end")] {
+        fs::write(place.at("odd.key"), damage).unwrap();
+        let files = ServerFiles { key: place.at("odd.key"), ..place.files() };
+        let error = ServerTls::read(files).unwrap_err();
+        let bytes = format!("{:?}", secret.as_bytes());
+        for told in [error.to_string(), format!("{error:?}")] {
+            assert!(!told.contains(&secret[..16]) && !told.contains(&bytes[1..40]), "{told}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_revoked_certificates_that_has_expired_is_none() {
+    let place = Place::new();
+    place.authority.revoke_until(77, 2021);
+    let listed = ServerFiles { crl: Some(place.at("crl.pem")), ..place.mutual() };
+    let told = refusal(listed, "localhost", place.shows("client")).await;
+    assert!(told.starts_with("it refused"), "{told}");
 }

@@ -65,6 +65,15 @@ pub(super) fn of_client(error: io::Error) -> io::Error {
     })
 }
 
+/// An end without a farewell of TLS (`close_notify`) is an end as any other: every message has a length, and
+/// no end without a Goodbye proves anything.
+pub(super) fn or_end(read: io::Result<()>) -> io::Result<()> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+        read => read,
+    }
+}
+
 /// What is wrong with a certificate.
 fn flaw(why: &Certificate, whose: &str) -> String {
     match why {

@@ -125,8 +125,14 @@ fn flags_say_whom_to_trust_and_reach_the_command_and_its_children() {
 #[test]
 fn a_lock_of_a_killed_client_is_released_over_tls_too() {
     let secure = Secure::start(true, &[]);
-    let holder =
-        start(secure.command(&["lock", "--ttl", "60s", "demo", "--", "sleep", "60"], true));
+    // Whatever directory the watchdog is in.
+    let mut command = secure.command(&["lock", "--ttl", "60s", "demo", "--", "sleep", "60"], true);
+    command.current_dir(secure.server.home.path("."));
+    command.env("COORDINATOR_SERVER_CA", "ca.pem").env("COORDINATOR_SERVER_NAME", "");
+    command
+        .env("COORDINATOR_CLIENT_CERT", "client.pem")
+        .env("COORDINATOR_CLIENT_KEY", "client.key");
+    let holder = start(command);
     let is_held = || secure.run(&["status", "--json", "demo"], true).out.contains("\"token\"");
     eventually("the lock is held", || is_held().then_some(()));
     holder.signal(Signal::KILL);
@@ -183,6 +189,8 @@ fn settings_that_would_encrypt_less_than_they_read_are_refused() {
         (&["serve", "--tls-client-ca", "a"], "tls-client-ca says nothing without tls-cert"),
         (&["serve", "--tls-crl", "a"], "says nothing without tls-client-ca"),
         (&["ping", "--client-key", "a"], "client-key says nothing without client-cert"),
+        (&["serve", "--tls-client-ca", ""], "tls-client-ca is empty"),
+        (&["ping", "--server-ca", ""], "server-ca is empty"),
         (&["serve", "--tls-cert", "/none.pem", "--tls-key", "/none"], "cannot read /none.pem"),
     ] {
         let done = run(home.coordinator(words));

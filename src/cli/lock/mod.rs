@@ -49,7 +49,7 @@ use crate::cli::text::outlook;
 use crate::cli::text::output;
 use crate::cli::text::visible;
 use crate::cli::text::words;
-use crate::cli::watchdog::{SERVER as SERVER_VARIABLE, Watchdog};
+use crate::cli::watchdog::Watchdog;
 
 /// How long the answer to our release may take before we leave it to the lease.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
@@ -190,9 +190,7 @@ fn watchdog(args: &LockArgs, settings: &Settings) -> Option<Watchdog> {
     let kill_after = settings.kill_after.min(KILL_AFTER_MAX);
     // A pause that was asked for is for a command that did not come to its own end; it follows a loss.
     let wants_pause = args.lock_delay.is_some_and(|delay| !delay.is_zero());
-    let mut variables = settings.tls_variables();
-    variables.push((SERVER_VARIABLE, settings.server.0.clone()));
-    Watchdog::start(kill_after, (!wants_pause).then_some(variables)).inspect_err(tell).ok()
+    Watchdog::start(kill_after, (!wants_pause).then_some(settings)).inspect_err(tell).ok()
 }
 
 /// How the wait for the lock ended.
@@ -491,8 +489,8 @@ fn command_under(
         .env("COORDINATOR_LOCKS", args.names().join("\n"))
         .env("COORDINATOR_FENCING_TOKEN", token.to_string())
         .env("COORDINATOR_SESSION", session)
-        .env("COORDINATOR_SERVER", &settings.server.0)
-        .envs(settings.tls_variables());
+        .env("COORDINATOR_SERVER", &settings.server.0);
+    settings.tell_tls(&mut command);
     Some(command)
 }
 

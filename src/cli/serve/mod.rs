@@ -21,7 +21,7 @@ use coordinator::http::HttpPort;
 use coordinator::server::{
     Config, Data, LostState, Server, ServerError, ServerHandle, StaleState, StoreError,
 };
-use coordinator::tls::{ServerTls, TlsError};
+use coordinator::tls::{ClientAuth, ServerTls, TlsError};
 use coordinator::wire::PROTOCOL;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
@@ -89,9 +89,16 @@ async fn serve(
     if let Some(file) = &mut port_file {
         file.write(address)?;
     }
-    let how = if settings.tls_cert.is_some() { " by TLS" } else { "" };
+    let how = match (&settings.tls_cert, &settings.tls_client_ca, settings.tls_client_auth.0) {
+        (None, _, _) => "",
+        (Some(_), None, _) => " by TLS, clients show nothing",
+        (Some(_), Some(_), ClientAuth::Required) => " by TLS, clients must show a certificate",
+        (Some(_), Some(_), ClientAuth::Optional) => " by TLS, clients may show a certificate",
+    };
+    let is_mutual = settings.tls_client_ca.is_some();
+    let is_closed = is_mutual && settings.tls_client_auth.0 == ClientAuth::Required;
     log::info!("locks on {address}{how}, {}, epoch {}", state(settings), server.epoch());
-    if !address.ip().is_loopback() {
+    if !address.ip().is_loopback() && !is_closed {
         log::warn!(
             "{address} can be reached from other machines, and anyone who reaches it can take any \
             lock"

@@ -1,7 +1,8 @@
 //! Encrypted connections, as the settings have them: of a server, and of those who connect to one.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{PathBuf, absolute};
+use std::process::Command;
 
 use coordinator::Servers;
 use coordinator::tls::{ServerFiles, TlsOptions};
@@ -14,6 +15,10 @@ const SERVER_CA: &str = "COORDINATOR_SERVER_CA";
 const SERVER_NAME: &str = "COORDINATOR_SERVER_NAME";
 const CLIENT_CERT: &str = "COORDINATOR_CLIENT_CERT";
 const CLIENT_KEY: &str = "COORDINATOR_CLIENT_KEY";
+
+/// Settings that name files: an empty one would protect nothing.
+const FILES: [&str; 7] =
+    ["tls-cert", "tls-key", "tls-client-ca", "tls-crl", "server-ca", "client-cert", "client-key"];
 
 impl Settings {
     /// Where to connect to, and whom to trust there.
@@ -29,16 +34,24 @@ impl Settings {
         options(ca, name, cert.zip(key))
     }
 
-    /// The same, as variables for children; nothing where a setting says nothing.
-    pub(crate) fn tls_variables(&self) -> Vec<(&'static str, String)> {
-        let path = |path: &Option<PathBuf>| path.as_ref().map(|it| it.display().to_string());
-        let variables = [
+    /// The same for a child, as its variables: whatever directory it is in, and whatever is inherited.
+    pub(crate) fn tell_tls(&self, child: &mut Command) {
+        let path = |file: &Option<PathBuf>| {
+            // One that cannot be made absolute has no current directory to be in.
+            file.as_ref()
+                .map(|file| absolute(file).unwrap_or_else(|_| file.clone()).into_os_string())
+        };
+        for (name, value) in [
             (SERVER_CA, path(&self.server_ca)),
-            (SERVER_NAME, self.server_name.as_ref().map(|name| name.0.clone())),
+            (SERVER_NAME, self.server_name.as_ref().map(|name| name.0.clone().into())),
             (CLIENT_CERT, path(&self.client_cert)),
             (CLIENT_KEY, path(&self.client_key)),
-        ];
-        variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+        ] {
+            match value {
+                Some(value) => child.env(name, value),
+                None => child.env_remove(name),
+            };
+        }
     }
 
     /// What a server shows and asks for; none if it does not speak TLS.
@@ -55,6 +68,13 @@ impl Settings {
 
     /// Refuses what would be encrypted less than it reads.
     pub(super) fn check_tls(&self) -> Result<(), Failure> {
+        let is_empty = |key: &str| {
+            self.in_force.iter().any(|it| it.key == key && it.text.is_empty()) && self.is_said(key)
+        };
+        if let Some(key) = FILES.into_iter().find(|key| is_empty(key)) {
+            return Err(Failure::usage(format!("{key} is empty"))
+                .hint("name a file; is a script variable empty?"));
+        }
         let has_crl = self.tls_crl.is_some() || self.is_said("tls-client-auth");
         let missing = [
             (self.tls_key.is_some(), "tls-key", self.tls_cert.is_some(), "tls-cert"),
@@ -77,9 +97,11 @@ impl Settings {
 
 /// Where a parent says that the coordinator is.
 pub(crate) fn servers_of_variables(server: &str) -> Servers {
-    let path = |name| env::var_os(name).map(PathBuf::from);
+    let said = |name| env::var_os(name).filter(|value| !value.is_empty());
+    let path = |name| said(name).map(PathBuf::from);
     let identity = path(CLIENT_CERT).zip(path(CLIENT_KEY));
-    Servers::from(server).tls(options(path(SERVER_CA), env::var(SERVER_NAME).ok(), identity))
+    let name = said(SERVER_NAME).and_then(|name| name.into_string().ok());
+    Servers::from(server).tls(options(path(SERVER_CA), name, identity))
 }
 
 fn options(

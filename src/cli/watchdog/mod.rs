@@ -69,6 +69,7 @@ use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::cli::process::again::our_program;
+use crate::cli::settings::Settings;
 pub(crate) use process::{WORD, run};
 
 /// A clock that is the same in all processes, goes on in suspend, and is not set.
@@ -90,7 +91,7 @@ fn shared_now() -> Duration {
 const ORDER_LEN: usize = 16 + SessionKey::LEN;
 
 /// The variable that tells the watchdog where the coordinator is. Only our own user can see it.
-pub(crate) const SERVER: &str = "COORDINATOR_SERVER";
+const SERVER: &str = "COORDINATOR_SERVER";
 
 /// Whom to kill, and when; and what to release afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,20 +145,22 @@ pub(crate) struct Watchdog {
 
 impl Watchdog {
     /// Starts one that has nothing to watch yet. `kill_after` is the time from SIGTERM to SIGKILL,
-    /// `variables` say where the coordinator is, and how to trust it; none: the session of the dead is left
+    /// `settings` say where the coordinator is, and how to trust it; none: the session of the dead is left
     /// to its lease.
-    pub(crate) fn start(
-        kill_after: Duration,
-        variables: Option<Vec<(&'static str, String)>>,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(kill_after: Duration, settings: Option<&Settings>) -> io::Result<Self> {
         let (theirs, orders) = io::pipe()?;
         rustix::io::ioctl_fionbio(&orders, true)?;
         let mut command = our_program()?;
         command.arg(WORD).arg(kill_after.as_millis().to_string());
-        match variables {
-            Some(variables) => command.envs(variables),
-            None => command.env_remove(SERVER),
-        };
+        match settings {
+            Some(settings) => {
+                command.env(SERVER, &settings.server.0);
+                settings.tell_tls(&mut command);
+            }
+            None => {
+                command.env_remove(SERVER);
+            }
+        }
         // It must keep no file system busy, no output open, and be out of reach from the first.
         command.current_dir("/").stdin(theirs).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.process_group(0).spawn()?;

@@ -1,5 +1,6 @@
 //! The link: a driver's connection, made, in the making, or absent.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -100,6 +101,9 @@ pub(super) struct Connection<Io> {
     ends: Own<Ends<Io>>,
     /// Bytes to be written.
     outbox: BytesMut,
+    /// Whether something was written that the stream may still have: one that encrypts keeps what the socket
+    /// does not take.
+    unflushed: bool,
     /// Why nothing more can be written. What the server said before is still read: it may say why.
     failure: Option<io::Error>,
 }
@@ -117,18 +121,33 @@ impl<Io: AsyncRead + AsyncWrite> Connection<Io> {
         let (reader, writer) = tokio::io::split(io);
         let reader = FramedRead::new(reader, ClientCodec::new());
         let ends = Own::new(Ends { reader, writer });
-        Self { ends, outbox: BytesMut::new(), failure: None }
+        Self { ends, outbox: BytesMut::new(), unflushed: false, failure: None }
     }
 
     async fn next(&mut self) -> LinkEvent<Io> {
-        let may_write = !self.outbox.is_empty();
+        let may_write = !self.outbox.is_empty() || self.unflushed;
         let Ends { reader, writer } = &mut *self.ends;
+        let outbox = &mut self.outbox;
+        // Says whether there is something to flush.
+        let write = async {
+            if outbox.is_empty() {
+                return writer.flush().await.map(|()| false);
+            }
+            if writer.write_buf(outbox).await? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            let flush =
+                |task: &mut Context<'_>| Poll::Ready(Pin::new(&mut *writer).poll_flush(task));
+            match poll_fn(flush).await {
+                Poll::Ready(flushed) => flushed.map(|()| false),
+                Poll::Pending => Ok(true),
+            }
+        };
         tokio::select! {
             biased;
-            written = writer.write_buf(&mut self.outbox), if may_write => {
+            written = write, if may_write => {
                 match written {
-                    Ok(0) => self.write_failed(io::ErrorKind::WriteZero.into()),
-                    Ok(_) => {}
+                    Ok(unflushed) => self.unflushed = unflushed,
                     Err(error) => self.write_failed(error),
                 }
                 LinkEvent::Written
@@ -139,6 +158,7 @@ impl<Io: AsyncRead + AsyncWrite> Connection<Io> {
 
     fn write_failed(&mut self, error: io::Error) {
         self.outbox.clear();
+        self.unflushed = false;
         self.failure = Some(error);
     }
 
@@ -162,5 +182,86 @@ impl<Io: AsyncRead + AsyncWrite> Connection<Io> {
                 Poll::Ready(_) | Poll::Pending => break,
             }
         }
+        let _as_far_as_it_goes = Pin::new(&mut self.ends.writer).poll_flush(&mut context);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::ready;
+
+    use tokio::io::{DuplexStream, ReadBuf, duplex};
+
+    use super::*;
+
+    /// A stream that takes all that is written, as one that encrypts does, and gives it on when flushed.
+    struct Hoards {
+        inner: DuplexStream,
+        kept: Vec<u8>,
+    }
+
+    impl AsyncRead for Hoards {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            task: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.inner).poll_read(task, buffer)
+        }
+    }
+
+    impl AsyncWrite for Hoards {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.kept.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let Self { inner, kept } = self.get_mut();
+            while !kept.is_empty() {
+                let written = ready!(Pin::new(&mut *inner).poll_write(task, kept))?;
+                kept.drain(..written);
+            }
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.inner).poll_shutdown(task)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_stream_keeps_goes_out_when_the_peer_reads_though_nothing_else_is_said() {
+        let (ours, mut theirs) = duplex(16);
+        let mut link = Link::Up(Connection::new(Hoards { inner: ours, kept: Vec::new() }));
+        let mut said = BytesMut::new();
+        for sequence in 1..=9 {
+            let message = ClientMessage::KeepAlive { sequence };
+            wire::encode_frame(&message, &mut said).unwrap();
+            link.put(&message).unwrap();
+        }
+        let mut heard = vec![0; said.len()];
+        let driven = async {
+            loop {
+                link.next().await;
+            }
+        };
+        let all = async {
+            // Not before all is written that the socket takes.
+            time::sleep(Duration::from_millis(1)).await;
+            theirs.read_exact(&mut heard).await
+        };
+        let all = time::timeout(Duration::from_secs(1), all);
+        tokio::select! {
+            () = driven => {}
+            all = all => {
+                all.expect("it stays behind").unwrap();
+            }
+        }
+        assert_eq!(heard, said);
     }
 }

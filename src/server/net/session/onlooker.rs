@@ -43,7 +43,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     fn await_reading(&mut self, ctx: &mut Context<Self>) {
         let (is_owed, written) = {
             let transport = self.transport();
-            (!transport.outbox.is_empty(), transport.written)
+            (!transport.is_written(), transport.written)
         };
         // Beside the one timer, which sees to it that it speaks.
         ctx.run_later(self.shared.idle_timeout, move |this, ctx| {
