@@ -185,7 +185,7 @@ impl Story {
                 let (held, note, parts) =
                     (ago(holder.since), holder.note, self.parts(session, request));
                 write!(text, "  {identity}#{request}{away} owner={owner} holds {mode}").unwrap();
-                writeln!(text, " token={token} for {held:?} note={note:?}{parts}").unwrap();
+                writeln!(text, " token={token} for {held:?} note={:?}{parts}", said(note)).unwrap();
             }
             for waiter in lock.waiters() {
                 let WaiterView { session, identity, request, owner, mode, .. } = waiter;
@@ -193,7 +193,7 @@ impl Story {
                 let (waits, note, parts) =
                     (ago(waiter.since), waiter.note, self.parts(session, request));
                 write!(text, "  {identity}#{request}{away} owner={owner} waits {mode}").unwrap();
-                writeln!(text, " for {waits:?} note={note:?}{parts}").unwrap();
+                writeln!(text, " for {waits:?} note={:?}{parts}", said(note)).unwrap();
             }
         }
         for (place, session) in self.table.sessions(0) {
@@ -213,4 +213,9 @@ impl Story {
             .unwrap();
         text
     }
+}
+
+/// A purpose, in its words; none is no words.
+fn said(note: Option<&Note>) -> &str {
+    note.map_or("", Note::as_str)
 }
