@@ -188,6 +188,10 @@ impl Journal {
     /// Whatever way the run has ended: what it had in memory is gone.
     pub(super) fn stop(&mut self, how: Option<Crash>, now: u64, dice: &mut Random) {
         if let Some(job) = self.job.take() {
+            if now < self.fails_until {
+                // On a disk that fails, its thread may give the journal up before anybody hears of it.
+                self.left = Left::Anything;
+            }
             match dice.below(3) {
                 0 => {}
                 1 => {
