@@ -375,11 +375,11 @@ def test_a_lock_is_held_over_a_restart_and_the_new_certificate_is_shown(
 async def test_a_task_holds_its_lock_over_a_restart(secure, authority, name):
     async with aio.Client(secure.address, tls=Tls(ca=authority.ca)) as client:
         async with client.lock(name) as hold:
-            generation = client.generation
+            events = client.session_events()
             await asyncio.get_running_loop().run_in_executor(None, secure.stop)
             await asyncio.get_running_loop().run_in_executor(None, secure.start)
-            while client.generation == generation:
-                await asyncio.sleep(0.005)
+            while (await events.__anext__()).kind != "resumed":
+                pass
             assert hold.acquired
             assert (await client.status(name)).holders[0].token == hold.token
 
