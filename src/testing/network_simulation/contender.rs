@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::diary::Diary;
+use super::network::Network;
 use super::places::{Grant, Heard};
 use super::stream::millis;
 use crate::client::{Client, ConvertError, Error, LockGuard};
@@ -151,6 +152,8 @@ pub(super) struct Contender {
     pub(super) diary: Diary,
     /// What it uses, with others.
     pub(super) client: Client,
+    /// Knows when it was connected.
+    pub(super) network: Network,
     /// Decides what it does.
     pub(super) random: Random,
 }
@@ -207,7 +210,9 @@ impl Contender {
                 // Nor was it there all the time if it had another connection.
                 let generation = self.client.generation();
                 heard.retain(|(run, by, _)| *run != epoch || *by == generation);
-                let grant = Grant { wanted: &wanted, token, epoch, came, heard: &heard };
+                let (heard, connected) =
+                    (&heard[..], &self.network.connected(self.diary.client)[..]);
+                let grant = Grant { wanted: &wanted, token, epoch, came, heard, connected };
                 self.diary.waited(request, grant);
                 self.diary.granted(request, &guard);
                 Some(Held { request, wanted, guard })

@@ -145,9 +145,9 @@ async fn live(network: Network, diary: Diary, mut random: Random, ttl: Duration)
     let session = client.session();
     let mut tasks = Vec::new();
     for _ in 0..TASKS {
-        let (diary, client) = (diary.clone(), client.clone());
+        let (diary, client, network) = (diary.clone(), client.clone(), network.clone());
         let random = Random::new(random.next());
-        tasks.push(spawn_local(Contender { diary, client, random }.run()));
+        tasks.push(spawn_local(Contender { diary, client, network, random }.run()));
     }
     for task in tasks {
         if let Err(failed) = task.await {

@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::diary::Book;
 use super::disk::{Disk, Left, Mounted};
 use super::network::{Answers, Network};
+use super::places::Origin;
 use super::process::{Process, SkewedClock};
 use super::trace::Trace;
 use crate::journal::Distance;
@@ -115,7 +116,8 @@ impl Machine {
                     }
                     kept.begins();
                     let first_token = kept.first_token();
-                    book.places.borrow_mut().run_began(bound.epoch(), continues, first_token);
+                    let origin = origin(&bound.beginning());
+                    book.places.borrow_mut().run_began(bound.epoch(), origin, first_token);
                     handle.replace(Some(bound.handle()));
                     // Whether all was saved is seen on the disk.
                     let _ = bound.run().await;
@@ -177,6 +179,15 @@ impl Machine {
                 freezer.thaw();
             });
         }
+    }
+}
+
+/// What a run goes on from.
+fn origin(beginning: &Beginning) -> Origin {
+    match beginning {
+        Beginning::Saved => Origin::Stop,
+        Beginning::Replayed { .. } => Origin::Journal,
+        Beginning::New | Beginning::Lost { .. } => Origin::Clients,
     }
 }
 

@@ -44,6 +44,8 @@ struct Inner {
     random: Random,
     /// How many connections there were.
     made: u64,
+    /// When each of them was made, by client: who waits is away between two.
+    made_at: BTreeMap<u64, Vec<Instant>>,
     /// Those that may still be there.
     wires: Vec<Wire>,
     /// By client.
@@ -78,10 +80,11 @@ pub(super) struct Network {
 
 impl Network {
     pub(super) fn new(random: Random, trace: Trace) -> Self {
-        let (made, wires, ways) = (0, Vec::new(), BTreeMap::new());
+        let (made, made_at, wires, ways) = (0, BTreeMap::new(), Vec::new(), BTreeMap::new());
         let inner = Inner {
             random,
             made,
+            made_at,
             wires,
             ways,
             port: None,
@@ -99,6 +102,11 @@ impl Network {
     /// How many connections there were.
     pub(super) fn connections(&self) -> u64 {
         self.lock().made
+    }
+
+    /// When each connection of `client` was made.
+    pub(super) fn connected(&self, client: u64) -> Vec<Instant> {
+        self.lock().made_at.get(&client).cloned().unwrap_or_default()
     }
 
     /// The way of a client's connections.
@@ -234,6 +242,7 @@ impl Inner {
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
         let port = self.port.clone().ok_or_else(refused)?;
         self.made += 1;
+        self.made_at.entry(client).or_default().push(Instant::now());
         let is_sheltered = self.sheltered == Some(client);
         let weather = if is_sheltered { Weather::Calm } else { self.weather };
         let (latency_max, until) = self.way(client).slow;

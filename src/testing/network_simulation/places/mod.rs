@@ -6,6 +6,13 @@
 //! request waits again: who was behind it may have been granted meanwhile. So the checker is told
 //! of a place only since the last crash. Places that were kept over a crash are judged here: nobody
 //! who came later may be granted before *in the run after it*.
+//!
+//! A run that goes on by replay grants from its first moment on. There a waiter counts as present until
+//! it is back (rule J4), and is passed over like any other if it goes away once more. So its place is
+//! judged if the connection by which it came back is the only one that its client made in that run.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -19,12 +26,23 @@ use crate::types::{Epoch, Generation};
 /// No grace period is shorter: that of the shortest lease, by the fastest clock.
 const GRACE_MIN: Duration = Duration::from_millis(2_060);
 
+/// What a run goes on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The state of an orderly stop.
+    Stop,
+    /// The journal of a crash.
+    Journal,
+    /// Nothing: who held and who waited is heard from them, if it was ever so.
+    Clients,
+}
+
 /// A run of the coordinator.
 struct Run {
     /// When it began.
     began: Instant,
-    /// Whether it went on from where the one before had stopped.
-    continues: bool,
+    /// What it went on from.
+    origin: Origin,
     /// The first token that it can have given.
     first_token: u64,
 }
@@ -46,6 +64,8 @@ pub(super) struct Grant<'a> {
     /// When it was heard to wait, in the session in which it was granted; and of the run in which it was,
     /// by the connection by which it was: before, it was away, and others passed it (rule S8).
     pub(super) heard: &'a [(Epoch, Generation, Instant)],
+    /// When each connection of its client was made.
+    pub(super) connected: &'a [Instant],
 }
 
 /// A request that was granted.
@@ -73,24 +93,30 @@ pub(super) struct Places {
 
 impl Places {
     /// A coordinator runs.
-    pub(super) fn run_began(&mut self, epoch: Epoch, continues: bool, first_token: u64) {
-        self.runs.insert(epoch, Run { began: Instant::now(), continues, first_token });
+    pub(super) fn run_began(&mut self, epoch: Epoch, origin: Origin, first_token: u64) {
+        self.runs.insert(epoch, Run { began: Instant::now(), origin, first_token });
     }
 
     /// A request is granted; gives since when the checker may know that it waited.
     pub(super) fn granted(&mut self, request: RequestName, grant: Grant<'_>) -> Option<Instant> {
-        let Grant { wanted, token, epoch, came, heard } = grant;
+        let Grant { wanted, token, epoch, came, heard, connected } = grant;
         let first = heard.first();
         let (mut known, mut kept, mut crashes) = (first.map(|(.., at)| *at), true, 0);
         let earliest = first.map_or(epoch, |(run, ..)| *run);
-        for (run, Run { began, continues, .. }) in &self.runs {
+        for (run, Run { began, origin, .. }) in &self.runs {
             if *run <= earliest || *run > epoch {
                 continue;
             }
             let again = heard.iter().find(|(of, ..)| of == run).map(|(.., at)| *at);
-            // After an orderly stop all are away at first, and are passed.
-            kept &= !continues && again.is_some_and(|at| at < *began + GRACE_MIN);
-            (known, crashes) = (again, crashes + u64::from(!continues));
+            let in_time = again.is_some_and(|at| at < *began + GRACE_MIN);
+            let connections = || connected.iter().filter(|at| *at >= began).count();
+            kept &= match origin {
+                // All are away at first, and are passed.
+                Origin::Stop => false,
+                Origin::Journal => in_time && (*run < epoch || connections() <= 1),
+                Origin::Clients => in_time,
+            };
+            (known, crashes) = (again, crashes + u64::from(*origin != Origin::Stop));
         }
         let kept = first.filter(|_| kept && crashes > 0).map(|(.., at)| (*at, epoch));
         self.served.push(Served { request, wanted: wanted.to_vec(), token, came, kept });
