@@ -152,7 +152,7 @@ pub(super) struct Contender {
     pub(super) diary: Diary,
     /// What it uses, with others.
     pub(super) client: Client,
-    /// Knows when it was connected.
+    /// Knows when its client was away.
     pub(super) network: Network,
     /// Decides what it does.
     pub(super) random: Random,
@@ -210,9 +210,8 @@ impl Contender {
                 // Nor was it there all the time if it had another connection.
                 let generation = self.client.generation();
                 heard.retain(|(run, by, _)| *run != epoch || *by == generation);
-                let (heard, connected) =
-                    (&heard[..], &self.network.connected(self.diary.client)[..]);
-                let grant = Grant { wanted: &wanted, token, epoch, came, heard, connected };
+                let (heard, absences) = (&heard[..], &self.network.absences(self.diary.client)[..]);
+                let grant = Grant { wanted: &wanted, token, epoch, came, heard, absences };
                 self.diary.waited(request, grant);
                 self.diary.granted(request, &guard);
                 Some(Held { request, wanted, guard })

@@ -3,7 +3,7 @@
 //! Faults strike the *way* of a client, which all its connections share, or one connection. It is
 //! set from outside, by `faults`; here is what comes of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -44,8 +44,14 @@ struct Inner {
     random: Random,
     /// How many connections there were.
     made: u64,
-    /// When each of them was made, by client: who waits is away between two.
-    made_at: BTreeMap<u64, Vec<Instant>>,
+    /// Clients that were there when the coordinator crashed.
+    were_there: BTreeSet<u64>,
+    /// The same, by when a coordinator accepted connections after that.
+    runs: Vec<(Instant, BTreeSet<u64>)>,
+    /// Clients that have connected to the coordinator that runs.
+    came: BTreeSet<u64>,
+    /// When they did so once more.
+    came_again: BTreeMap<u64, Vec<Instant>>,
     /// Those that may still be there.
     wires: Vec<Wire>,
     /// By client.
@@ -80,11 +86,14 @@ pub(super) struct Network {
 
 impl Network {
     pub(super) fn new(random: Random, trace: Trace) -> Self {
-        let (made, made_at, wires, ways) = (0, BTreeMap::new(), Vec::new(), BTreeMap::new());
+        let (made, wires, ways) = (0, Vec::new(), BTreeMap::new());
         let inner = Inner {
             random,
             made,
-            made_at,
+            were_there: BTreeSet::new(),
+            runs: Vec::new(),
+            came: BTreeSet::new(),
+            came_again: BTreeMap::new(),
             wires,
             ways,
             port: None,
@@ -104,9 +113,13 @@ impl Network {
         self.lock().made
     }
 
-    /// When each connection of `client` was made.
-    pub(super) fn connected(&self, client: u64) -> Vec<Instant> {
-        self.lock().made_at.get(&client).cloned().unwrap_or_default()
+    /// When `client` may have been away, as far as a coordinator knew that goes on after a crash as if
+    /// nothing had been: at its start, and before another connection.
+    pub(super) fn absences(&self, client: u64) -> Vec<Instant> {
+        let inner = self.lock();
+        let again = inner.came_again.get(&client).into_iter().flatten().copied();
+        let away = inner.runs.iter().filter(|(_, were_there)| !were_there.contains(&client));
+        away.map(|(at, _)| *at).chain(again).collect()
     }
 
     /// The way of a client's connections.
@@ -117,7 +130,11 @@ impl Network {
     /// Where a coordinator accepts from now on.
     pub(super) fn open_port(&self) -> Port {
         let (sender, accepted) = unbounded_channel();
-        self.lock().port = Some(sender);
+        let mut inner = self.lock();
+        inner.port = Some(sender);
+        inner.came.clear();
+        let were_there = std::mem::take(&mut inner.were_there);
+        inner.runs.push((Instant::now(), were_there));
         Port(accepted)
     }
 
@@ -148,6 +165,13 @@ impl Network {
 
     /// The coordinator is.
     pub(super) fn silence_coordinator(&self) {
+        let mut latest = BTreeMap::new();
+        self.each(None, |wire| {
+            latest.insert(wire.client, wire.is_whole());
+        });
+        self.lock()
+            .were_there
+            .extend(latest.into_iter().filter(|(_, is_whole)| *is_whole).map(|(client, _)| client));
         self.each(None, |wire| wire.die(Side::Server));
     }
 
@@ -242,7 +266,9 @@ impl Inner {
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
         let port = self.port.clone().ok_or_else(refused)?;
         self.made += 1;
-        self.made_at.entry(client).or_default().push(Instant::now());
+        if !self.came.insert(client) {
+            self.came_again.entry(client).or_default().push(Instant::now());
+        }
         let is_sheltered = self.sheltered == Some(client);
         let weather = if is_sheltered { Weather::Calm } else { self.weather };
         let (latency_max, until) = self.way(client).slow;

@@ -71,6 +71,8 @@ struct Lane {
     latency_max: Duration,
     /// What is written gets nowhere.
     is_void: bool,
+    /// Some of it has arrived.
+    has_arrived: bool,
     /// Who waits for something to arrive.
     reader: Option<Waker>,
     /// Who waits for room.
@@ -88,6 +90,7 @@ impl Lane {
             dark_until: now,
             latency_max,
             is_void: false,
+            has_arrived: false,
             reader: None,
             writer: None,
         }
@@ -195,6 +198,14 @@ impl Wire {
         Arc::strong_count(&self.shared) == 1
     }
 
+    /// Whether the server has answered, and neither end has ended it: then its client is there, for the
+    /// server as well.
+    pub(super) fn is_whole(&self) -> bool {
+        let lanes = &self.lock().lanes;
+        let is_answered = lanes[Side::Server as usize].has_arrived;
+        is_answered && lanes.iter().all(|lane| !lane.is_void && lane.end.is_none())
+    }
+
     /// Cut: nothing more gets through.
     pub(super) fn cut(&self) {
         let Shared { lanes, random, .. } = &mut *self.lock();
@@ -300,7 +311,7 @@ impl AsyncRead for Stream {
                     if piece.is_empty() {
                         lane.pieces.pop_front();
                     }
-                    lane.bytes -= len;
+                    (lane.bytes, lane.has_arrived) = (lane.bytes - len, true);
                     if let Some(writer) = lane.writer.take() {
                         writer.wake();
                     }

@@ -8,8 +8,8 @@
 //! who came later may be granted before *in the run after it*.
 //!
 //! A run that goes on by replay grants from its first moment on. There a waiter counts as present until
-//! it is back (rule J4), and is passed over like any other if it goes away once more. So its place is
-//! judged if the connection by which it came back is the only one that its client made in that run.
+//! it is back (rule J4), if it was there when the run before crashed. It is passed over like any other if
+//! it goes away once more. So its place is judged if it was not away.
 
 #[cfg(test)]
 mod tests;
@@ -64,8 +64,8 @@ pub(super) struct Grant<'a> {
     /// When it was heard to wait, in the session in which it was granted; and of the run in which it was,
     /// by the connection by which it was: before, it was away, and others passed it (rule S8).
     pub(super) heard: &'a [(Epoch, Generation, Instant)],
-    /// When each connection of its client was made.
-    pub(super) connected: &'a [Instant],
+    /// When its client was away.
+    pub(super) absences: &'a [Instant],
 }
 
 /// A request that was granted.
@@ -99,7 +99,7 @@ impl Places {
 
     /// A request is granted; gives since when the checker may know that it waited.
     pub(super) fn granted(&mut self, request: RequestName, grant: Grant<'_>) -> Option<Instant> {
-        let Grant { wanted, token, epoch, came, heard, connected } = grant;
+        let Grant { wanted, token, epoch, came, heard, absences } = grant;
         let first = heard.first();
         let (mut known, mut kept, mut crashes) = (first.map(|(.., at)| *at), true, 0);
         let earliest = first.map_or(epoch, |(run, ..)| *run);
@@ -109,11 +109,11 @@ impl Places {
             }
             let again = heard.iter().find(|(of, ..)| of == run).map(|(.., at)| *at);
             let in_time = again.is_some_and(|at| at < *began + GRACE_MIN);
-            let connections = || connected.iter().filter(|at| *at >= began).count();
+            let was_away = || absences.iter().any(|at| at >= began);
             kept &= match origin {
                 // All are away at first, and are passed.
                 Origin::Stop => false,
-                Origin::Journal => in_time && (*run < epoch || connections() <= 1),
+                Origin::Journal => in_time && (*run < epoch || !was_away()),
                 Origin::Clients => in_time,
             };
             (known, crashes) = (again, crashes + u64::from(*origin != Origin::Stop));
