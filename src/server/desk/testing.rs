@@ -10,8 +10,10 @@ use std::time::{Duration, SystemTime};
 
 use super::turn::{Deliver, Delivery, Handled, Submit, Turn, Way, Window};
 use super::{Before, Contention, Desk, Figures, Setting, hello as names, seal::Sealer};
+use crate::journal::Machine;
 use crate::server::counters::Counters;
 use crate::server::durable::persist::summary;
+use crate::server::durable::replay::{Replay, checkpoint};
 use crate::server::durable::{Change, StateKey};
 use crate::server::ledger::Ledger;
 use crate::server::testing::{hello, request, start_with};
@@ -43,6 +45,8 @@ struct Round {
     /// What all of it was counted as.
     bytes: usize,
     connections: usize,
+    /// A checkpoint, and what was written down since.
+    journal: [Vec<u8>; 2],
 }
 
 impl Bench {
@@ -82,6 +86,7 @@ impl Bench {
             batches: BTreeMap::new(),
             bytes: 0,
             connections: 0,
+            journal: Default::default(),
         })))
     }
 
@@ -89,8 +94,9 @@ impl Bench {
     pub(super) fn turn(&self, act: impl FnOnce(&mut Desk, Timestamp) -> &mut Turn) {
         let round = &mut *self.0.borrow_mut();
         let turn = mem::take(act(&mut round.desk, round.now));
-        let Turn { orders, deliveries, goes_on, listens, rings, is_drained, record: _, spare: _ } =
+        let Turn { orders, deliveries, goes_on, listens, rings, is_drained, record, spare: _ } =
             turn;
+        round.journal[1].extend(record.parts().flatten());
         round.orders.extend(orders);
         for Delivery { way, deliver, more: _ } in deliveries {
             round.bytes += deliver.bytes;
@@ -100,6 +106,24 @@ impl Bench {
         round.listens = listens.or(round.listens);
         round.rings = rings.or(round.rings);
         round.is_drained |= is_drained;
+    }
+
+    /// From here on all events are written down.
+    pub(super) fn begin_journal(&self) {
+        let round = &mut *self.0.borrow_mut();
+        round.desk.record(true);
+        round.journal = [image_of(&round.desk), Vec::new()];
+    }
+
+    /// The table as it is, and as a replay of all that was written down makes it.
+    pub(super) fn lived_and_replayed(&self) -> [Vec<u8>; 2] {
+        let round = &*self.0.borrow();
+        let [checkpoint, records] = &round.journal;
+        let mut replay = Replay::from(Some(&mut &checkpoint[..])).unwrap();
+        replay.apply(1, records).unwrap();
+        let mut replayed = Vec::new();
+        replay.checkpoint(&mut replayed).unwrap();
+        [image_of(&round.desk), replayed]
     }
 
     /// The sockets are looked at once. Says whether anything came of it.
@@ -214,6 +238,13 @@ impl Bench {
         waiter.take_queued(1);
         (holder, waiter, token)
     }
+}
+
+/// All that a desk has decided.
+fn image_of(desk: &Desk) -> Vec<u8> {
+    let mut image = Vec::new();
+    checkpoint(desk.table().unwrap(), &mut image).unwrap();
+    image
 }
 
 /// Stands where a session would, and keeps what it is given.

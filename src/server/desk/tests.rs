@@ -150,6 +150,48 @@ fn a_silent_session_expires_and_is_told_so() {
 }
 
 #[test]
+fn j3_who_spoke_in_time_and_was_put_off_still_holds_after_a_replay() {
+    let bench = Bench::new();
+    bench.begin_journal();
+    let holder = bench.open();
+    holder.submit(vec![request(1, "printer")]);
+    bench.settle();
+    let token = holder.take_grant(1);
+    bench.pass(Duration::from_millis(9_900));
+    bench.turn(|desk, _| {
+        // As if others had brought all that a turn does.
+        desk.steps_until_look = 0;
+        &mut desk.turn
+    });
+    holder.submit(vec![ClientMessage::KeepAlive { sequence: 1 }]);
+    assert_eq!(holder.take(), [], "it was not put off");
+    // Its lease would be over if it had not spoken. That is due before anybody comes to what it said.
+    bench.stall(Duration::from_millis(200));
+    bench.turn(|desk, now| desk.tick(now, now));
+    assert_eq!(holder.take(), [], "it was heard already, or has expired");
+    let [lived, replayed] = bench.lived_and_replayed();
+    assert_eq!(lived, replayed, "another table");
+    bench.settle();
+    assert_eq!(holder.take(), [ServerMessage::KeptAlive { sequence: 1 }]);
+    holder.submit(vec![release(1, token)]);
+    bench.settle();
+    assert!(matches!(holder.take()[..], [ServerMessage::Released { .. }]));
+    let [lived, replayed] = bench.lived_and_replayed();
+    assert_eq!(lived, replayed, "another table");
+}
+
+#[test]
+fn j3_who_was_told_that_the_service_ends_waits_no_more_after_a_replay() {
+    let bench = Bench::new();
+    bench.begin_journal();
+    let (_holder, waiter, _) = bench.open_two_for("printer");
+    bench.turn(Desk::drain);
+    assert_eq!(code_of(&waiter.take()[0]), RejectionCode::Draining);
+    let [lived, replayed] = bench.lived_and_replayed();
+    assert_eq!(lived, replayed, "another table");
+}
+
+#[test]
 fn goodbye_frees_everything_at_once() {
     let bench = Bench::new();
     let (holder, waiter, _) = bench.open_two_for("printer");
