@@ -378,8 +378,8 @@ impl Handler<Pulse> for Coordinator {
 impl Handler<TellState> for Coordinator {
     type Result = ();
 
-    fn handle(&mut self, TellState: TellState, _: &mut Context<Self>) {
-        self.desk.tell_state(self.clock.now());
+    fn handle(&mut self, TellState: TellState, ctx: &mut Context<Self>) {
+        self.turn(ctx, Desk::tell_state);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A turn is decided before anything of it is said. The gate stands between the two (output
 //! commit). Orders to the store and deliveries to sessions go through one door, and so do answers
-//! to questions, watched locks and events. Nobody sees a later decision before an earlier one. The
+//! to questions, watched locks and events, and the lines of the log that tell of them. Nobody sees a later decision before an earlier one. The
 //! journal holds the door, if there is one. It opens when all events behind the waiting messages
 //! are written (rule J1).
 //!
@@ -26,6 +26,7 @@ use super::desk::BATCH_BYTES_MAX;
 use super::desk::turn::{Deliver, Delivery, More, Turn, Way};
 use super::durable::chronicle::{Chronicle, Done, Flushed};
 use super::durable::{Change, Order};
+use super::fields::Lines;
 use super::ledger::Share;
 use crate::types::ConnectionId;
 
@@ -50,10 +51,14 @@ pub(super) struct Gate {
     held_orders: Vec<Change>,
     /// Deliveries that wait for that.
     held: Vec<Delivery>,
+    /// Lines of the log that do: what they tell is to be true after a crash, too.
+    held_lines: Lines,
     /// Orders that wait for what a thread is writing down.
     written_orders: Vec<Change>,
     /// Deliveries that do. All of them are counted.
     written: Vec<Delivery>,
+    /// Lines of the log that do.
+    written_lines: Lines,
     /// So many of the deliveries that wait for the next flush are counted: the first.
     counted: usize,
 }
@@ -108,8 +113,10 @@ impl Gate {
             chronicle: None,
             held_orders: Vec::new(),
             held: Vec::new(),
+            held_lines: Lines::default(),
             written_orders: Vec::new(),
             written: Vec::new(),
+            written_lines: Lines::default(),
             counted: 0,
         }
     }
@@ -148,6 +155,7 @@ impl Gate {
             turn.record.clear();
             // First what waited for a journal that is given up by now.
             self.release();
+            turn.lines.log();
             return self.let_out(&mut turn.orders, &mut turn.deliveries, 0);
         };
         for change in &turn.orders {
@@ -161,13 +169,12 @@ impl Gate {
         turn.record.clear();
         self.held_orders.append(&mut turn.orders);
         self.held.append(&mut turn.deliveries);
+        self.held_lines.append(&mut turn.lines);
     }
 
     /// Writes down what led to all that waits, and lets it out. None if nothing does.
     pub(super) fn flush(&mut self) -> Option<Flushed> {
-        let is_empty = self.held.is_empty() && self.held_orders.is_empty();
-        // What a thread could not write waits for a journal that is void.
-        if is_empty && self.written.is_empty() && self.written_orders.is_empty() {
+        if self.is_empty() {
             return None;
         }
         let flushed = self.chronicle.as_mut()?.flush();
@@ -178,10 +185,18 @@ impl Gate {
                 self.counted = 0;
                 self.written_orders.append(&mut self.held_orders);
                 self.written.append(&mut self.held);
+                self.written_lines.append(&mut self.held_lines);
             }
             Flushed::Later | Flushed::Stuck => self.count_held(),
         }
         Some(flushed)
+    }
+
+    /// Whether nothing waits. What a thread could not write waits for a journal that is void.
+    fn is_empty(&self) -> bool {
+        let is_held = !(self.held.is_empty() && self.held_orders.is_empty());
+        let is_written = !(self.written.is_empty() && self.written_orders.is_empty());
+        !is_held && !is_written && self.held_lines.is_empty() && self.written_lines.is_empty()
     }
 
     /// What has to wait for a disk is counted as unread, so that it is bounded.
@@ -206,6 +221,7 @@ impl Gate {
     }
 
     fn release_written(&mut self) {
+        self.written_lines.log();
         let mut orders = mem::take(&mut self.written_orders);
         let mut written = mem::take(&mut self.written);
         let counted = written.len();
@@ -216,6 +232,7 @@ impl Gate {
     /// Lets all out that waits.
     fn release(&mut self) {
         self.release_written();
+        self.held_lines.log();
         let (mut orders, mut held) = (mem::take(&mut self.held_orders), mem::take(&mut self.held));
         let counted = mem::take(&mut self.counted);
         self.let_out(&mut orders, &mut held, counted);
@@ -308,12 +325,14 @@ impl Link {
 
 #[cfg(test)]
 mod tests {
+    use log::Level;
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
     use crate::engine::{Event, LockTable, Seed};
     use crate::journal::Distance;
     use crate::server::durable::chronicle::Ground;
+    use crate::server::fields::Fields;
     use crate::server::ledger::Ledger;
     use crate::server::testing::{collector, local, settle, start_with};
     use crate::types::{ConnectionId, Epoch, Limits, Timestamp};
@@ -378,6 +397,32 @@ mod tests {
         let event = Event::Disconnect { connection: ConnectionId::new(9) };
         turn.record.write(&event, Timestamp::default());
         turn
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_log_tells_of_what_is_written_down_and_of_nothing_before() {
+        local(async {
+            let data = tempfile::tempdir().unwrap();
+            let (last, next) = (Epoch::new(6), Epoch::new(7));
+            let ground = Ground::of(data.path()).unwrap();
+            let mut chronicle = Chronicle::on(ground, Distance::Machine, last, next);
+            assert!(chronicle.begin(&table()));
+            let mut gate = Gate::behind(Some(chronicle), unbounded_channel().0);
+            let waits =
+                |gate: &Gate| !(gate.held_lines.is_empty() && gate.written_lines.is_empty());
+            // As when a lease expires, of which nobody is told but the log.
+            let mut turn = Turn::default();
+            turn.record.write(&Event::Drain, Timestamp::default());
+            let line = Fields::default().line(Level::Info, format_args!("lease expired"));
+            turn.lines.push(line);
+            gate.pass(&mut turn);
+            assert!(waits(&gate), "the log tells of what no disk knows");
+            let Some(Flushed::Writing(job)) = gate.flush() else { panic!("it is not synced") };
+            assert!(waits(&gate), "the log tells of what is not synced");
+            gate.written(Some(job.run()));
+            assert!(!waits(&gate), "the log does not tell of it");
+        })
+        .await;
     }
 
     #[tokio::test(start_paused = true)]

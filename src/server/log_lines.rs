@@ -3,7 +3,8 @@
 //! Info tells of grants and their ends, of leases that ended early, and of revocations. Debug tells
 //! of sessions, and the rest of every request's way. A warning tells of deadlocks. Nothing is
 //! formatted that is not printed, and the engine tells the events of requests only while somebody
-//! listens. Lines that one peer causes again and again are written at first and then counted: see
+//! listens. What the engine has decided is told as a [`Line`]: it is logged when it is written down,
+//! so that no crash can undo it (rule J1). Lines that one peer causes again and again are written at first and then counted: see
 //! `chatter` and `tenures`.
 
 use std::fmt;
@@ -17,7 +18,7 @@ use crate::engine::{
     RequestEvent, Tenure,
 };
 use crate::server::desk::render;
-use crate::server::fields::{self, Fields};
+use crate::server::fields::{self, Fields, Line};
 use crate::types::{
     Account, Claim, ConnectionId, CycleLink, Epoch, FencingToken, Generation, Identity, LockName,
     OwnerId, RequestId, SessionId, Standing, Ttl,
@@ -148,7 +149,7 @@ pub(super) fn received(who: Who<'_>, event: &Event) {
 }
 
 /// Something happened to a request.
-pub(super) fn happened(happened: &Happened, telling: Telling) {
+pub(super) fn happened(happened: &Happened, telling: Telling) -> Option<Line> {
     let Happened { session, ref identity, peer, request, ref claims, ref what, tenure } = *happened;
     let who = Who { session, identity: Some(identity), peer };
     let told = match telling {
@@ -166,7 +167,7 @@ pub(super) fn happened(happened: &Happened, telling: Telling) {
         RequestEvent::Rejected(_) => (Level::Debug, "rejected"),
     };
     if !fields::is_logged(level) {
-        return;
+        return None;
     }
     let (code, why);
     let mut fields = Fields::default();
@@ -192,7 +193,7 @@ pub(super) fn happened(happened: &Happened, telling: Telling) {
         | RequestEvent::Released { .. }
         | RequestEvent::Cancelled => {}
     }
-    fields.log(level, format_args!("{text}"));
+    Some(fields.line(level, format_args!("{text}")))
 }
 
 /// How the log tells of what was granted, and of its ends.
@@ -216,21 +217,25 @@ pub(super) struct Hushed {
 }
 
 /// Grants of a session that were counted instead of told.
-pub(super) fn granted_more(session: SessionId, hushed: &Hushed, count: u64, within: Duration) {
+pub(super) fn granted_more(
+    session: SessionId,
+    hushed: &Hushed,
+    count: u64,
+    within: Duration,
+) -> Line {
     let mut fields = Fields::default();
     fields.add("lock", hushed.lock.as_str());
     let who = Who { session, identity: Some(&hushed.identity), peer: hushed.peer };
     who.add_to(&mut fields);
     let within = within.as_secs().max(1);
-    fields.log(Level::Info, format_args!("granted {count} more times in the last {within} s"));
+    fields.line(Level::Info, format_args!("granted {count} more times in the last {within} s"))
 }
 
 /// The same of all others together.
-pub(super) fn granted_more_to_others(count: u64, within: Duration) {
-    let within = within.as_secs().max(1);
-    info!(
-        "granted {count} more times to other sessions, or to some that ended, in the last {within} s"
-    );
+pub(super) fn granted_more_to_others(count: u64, within: Duration) -> Line {
+    let (within, whom) = (within.as_secs().max(1), "to other sessions, or to some that ended");
+    let sentence = format_args!("granted {count} more times {whom}, in the last {within} s");
+    Fields::default().line(Level::Info, sentence)
 }
 
 /// How far a client is ahead of us in what it has seen.
@@ -265,11 +270,11 @@ const TOKENS_PER_HOUR: u64 = 3600 << 20;
 
 /// The counters move past what a client has seen. That is as it should be after a loss of the state,
 /// and otherwise a client that lies.
-pub(super) fn moved_ahead(who: Who<'_>, ahead: Ahead) {
+pub(super) fn moved_ahead(who: Who<'_>, ahead: Ahead) -> Line {
     let mut fields = Fields::default();
     who.add_to(&mut fields);
     ahead.add_to(&mut fields);
-    fields.log(Level::Warn, format_args!("counters advanced past what a client has seen"));
+    fields.line(Level::Warn, format_args!("counters advanced past what a client has seen"))
 }
 
 /// A client that was not let in has seen later counters than ours.
@@ -293,13 +298,13 @@ pub(super) fn wrong_seal(who: Who<'_>, request: RequestId, token: FencingToken) 
 }
 
 /// A request is rejected because those of the cycle would wait for each other for ever.
-pub(super) fn deadlock(who: Who<'_>, request: RequestId, cycle: &[CycleLink]) {
+pub(super) fn deadlock(who: Who<'_>, request: RequestId, cycle: &[CycleLink]) -> Line {
     let cycle = AllRound(cycle).to_string();
     let mut fields = Fields::default();
     who.add_to(&mut fields);
     fields.add("request", request.number());
     fields.add("cycle", cycle.as_str());
-    fields.log(Level::Warn, format_args!("deadlock refused"));
+    fields.line(Level::Warn, format_args!("deadlock refused"))
 }
 
 /// Who waits for whom, all round.
@@ -330,23 +335,23 @@ impl fmt::Display for AllRound<'_> {
 }
 
 /// A connection has its session.
-pub(super) fn attached(who: Who<'_>, generation: Generation, ttl: Ttl, standing: Standing) {
+pub(super) fn attached(who: Who<'_>, generation: Generation, ttl: Ttl, standing: Standing) -> Line {
     let mut fields = Fields::default();
     who.add_to(&mut fields);
     let level = attached_level(standing);
     match standing {
         Standing::Opened => {
             fields.add_shown("ttl", &ttl);
-            fields.log(level, format_args!("session opened"));
+            fields.line(level, format_args!("session opened"))
         }
         Standing::Resumed => {
             fields.add_shown("connection", &generation);
-            fields.log(level, format_args!("session resumed"));
+            fields.line(level, format_args!("session resumed"))
         }
         Standing::Reopened { .. } => {
             fields.add_shown("connection", &generation);
             fields.add_shown("ttl", &ttl);
-            fields.log(level, format_args!("session came back after a crash"));
+            fields.line(level, format_args!("session came back after a crash"))
         }
     }
 }
@@ -381,9 +386,13 @@ pub(super) fn began(counts: &Counts, grace: Option<Duration>, is_replayed: bool)
 }
 
 /// The grace period is over.
-pub(super) fn grace_ended(counts: &Counts) {
-    let Counts { sessions, held, waiting, .. } = counts;
-    info!(sessions, held, waiting; "grace period over");
+pub(super) fn grace_ended(counts: &Counts) -> Line {
+    let Counts { sessions, held, waiting, .. } = *counts;
+    let mut fields = Fields::default();
+    fields.add("sessions", sessions);
+    fields.add("held", held);
+    fields.add("waiting", waiting);
+    fields.line(Level::Info, format_args!("grace period over"))
 }
 
 /// Everything is about to be saved, for the next run.
@@ -402,13 +411,13 @@ pub(super) fn revoke_received(operator: Operator<'_>, lock: &LockName, token: Fe
 }
 
 /// Nothing was taken away.
-pub(super) fn revoke_refused(operator: Operator<'_>, rejection: &Rejection) {
+pub(super) fn revoke_refused(operator: Operator<'_>, rejection: &Rejection) -> Line {
     let (code, why) = (rejection.code(), rejection.to_string());
     let mut fields = Fields::default();
     operator.add_to(&mut fields);
     fields.add_shown("code", &code);
     fields.add("why", why.as_str());
-    fields.log(Level::Info, format_args!("revoke refused"));
+    fields.line(Level::Info, format_args!("revoke refused"))
 }
 
 /// A lock was taken away from `holder`.
@@ -418,14 +427,14 @@ pub(super) fn revoked(
     token: FencingToken,
     holder: SessionId,
     holder_identity: &Identity,
-) {
+) -> Line {
     let mut fields = Fields::default();
     operator.add_to(&mut fields);
     fields.add("lock", lock.as_str());
     fields.add("token", token.number());
     fields.add_shown("holder_session", &holder);
     fields.add("holder_identity", holder_identity.as_str());
-    fields.log(Level::Info, format_args!("revoked"));
+    fields.line(Level::Info, format_args!("revoked"))
 }
 
 /// How things are, for whoever asked.
@@ -455,7 +464,7 @@ pub(super) fn ended(
     held: usize,
     waiting: usize,
     lock: Option<&LockName>,
-) {
+) -> Line {
     let what = match reason {
         EndReason::Goodbye => "session ended",
         EndReason::Expired => "lease expired",
@@ -469,5 +478,5 @@ pub(super) fn ended(
     if let Some(lock) = lock {
         fields.add("lock", lock.as_str());
     }
-    fields.log(ended_level(reason, held), format_args!("{what}"));
+    fields.line(ended_level(reason, held), format_args!("{what}"))
 }

@@ -31,7 +31,7 @@ impl Desk {
         }
         if self.in_grace && self.table.grace_left().is_none() {
             self.in_grace = false;
-            log_lines::grace_ended(&self.table.counts());
+            self.turn.lines.push(log_lines::grace_ended(&self.table.counts()));
         }
         if self.is_draining && self.table.counts().held == 0 {
             self.is_draining = false;

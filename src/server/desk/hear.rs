@@ -138,10 +138,11 @@ impl Desk {
     }
 
     /// Tells the log of a client that has seen later counters than ours, heeded or not.
-    fn tell_ahead(&self, connection: ConnectionId, peer: Option<SocketAddr>, ahead: Ahead) {
+    fn tell_ahead(&mut self, connection: ConnectionId, peer: Option<SocketAddr>, ahead: Ahead) {
         match self.connections.role(connection) {
             Some(Role::Session { id, identity }) => {
-                log_lines::moved_ahead(Who { session: *id, identity: Some(identity), peer }, ahead);
+                let who = Who { session: *id, identity: Some(identity), peer };
+                self.turn.lines.push(log_lines::moved_ahead(who, ahead));
             }
             Some(Role::Unknown | Role::Observer | Role::Gone) | None => {
                 if self.counters.chatter.admits(Topic::Refusal, peer) {

@@ -338,7 +338,7 @@ impl Desk {
     pub(crate) fn ring(&mut self, now: Timestamp) -> &mut Turn {
         // Here time passes, also for those of whom nothing more is heard.
         self.counters.chatter.look();
-        self.tenures.look(&mut self.table, now);
+        self.tenures.look(&mut self.table, &mut self.turn.lines, now);
         if self.looks.next_deadline().is_some_and(|at| at <= now) {
             // They look there, and what else is due is asked for.
             return self.finish_turn(now);
@@ -386,7 +386,7 @@ impl Desk {
         self.step(&Event::Tick { heard: Timestamp::default() }, now);
         // Whatever was said is in the snapshot, and whatever is in the snapshot was said.
         let _ = self.finish_turn(now);
-        self.tenures.tell_rest(&mut self.table, now);
+        self.tenures.tell_rest(&mut self.table, &mut self.turn.lines, now);
         let counts = self.table.counts();
         log_lines::saving(&counts);
         self.over = Some(counts);
@@ -410,14 +410,14 @@ impl Desk {
     pub(crate) fn drain(&mut self, now: Timestamp) -> &mut Turn {
         self.step(&Event::Drain, now);
         self.is_draining = true;
-        self.tenures.tell_rest(&mut self.table, now);
+        self.tenures.tell_rest(&mut self.table, &mut self.turn.lines, now);
         self.finish_turn(now)
     }
 
     /// Says Goodbye to every connection, and to those that still come.
     #[must_use]
     pub(crate) fn close_all(&mut self, code: GoodbyeCode, now: Timestamp) -> &mut Turn {
-        self.tenures.tell_rest(&mut self.table, now);
+        self.tenures.tell_rest(&mut self.table, &mut self.turn.lines, now);
         let before = self.turn.deliveries.len();
         self.connections.close_all(code, &mut self.turn.deliveries);
         for _ in before..self.turn.deliveries.len() {
@@ -427,11 +427,13 @@ impl Desk {
     }
 
     /// Tells the log how things are.
-    pub(crate) fn tell_state(&mut self, now: Timestamp) {
+    #[must_use]
+    pub(crate) fn tell_state(&mut self, now: Timestamp) -> &mut Turn {
         let uptime = now.since(self.since);
         log_lines::state(&inspect::status(&self.table, uptime, &self.counters));
         self.counters.chatter.tell_rest();
-        self.tenures.tell_rest(&mut self.table, now);
+        self.tenures.tell_rest(&mut self.table, &mut self.turn.lines, now);
+        &mut self.turn
     }
 
     /// How much of everything there is, or was when it was put on order to be saved.

@@ -61,20 +61,24 @@ impl Desk {
                 if fields::is_logged(level)
                     && self.counters.chatter.admits(Topic::Session, who.peer)
                 {
-                    log_lines::ended(who, reason, held, waiting, lock.as_ref());
+                    let line = log_lines::ended(who, reason, held, waiting, lock.as_ref());
+                    self.turn.lines.push(line);
                 }
                 if let Some(connection) = connection {
                     self.dismiss(connection, render::ended(reason));
                 }
             }
             Effect::Revoked { connection, query_id, ref lock, token, holder, ref identity } => {
-                log_lines::revoked(self.operator(connection), lock, token, holder, identity);
+                let operator = self.operator(connection);
+                let line = log_lines::revoked(operator, lock, token, holder, identity);
+                self.turn.lines.push(line);
                 self.connections.tell(connection, ServerMessage::Revoked { query_id });
             }
             Effect::NotRevoked { connection, query_id, ref rejection } => {
                 let operator = self.operator(connection);
                 if self.counters.chatter.admits(Topic::Revoke, operator.peer) {
-                    log_lines::revoke_refused(operator, rejection);
+                    let line = log_lines::revoke_refused(operator, rejection);
+                    self.turn.lines.push(line);
                 }
                 self.connections.tell(connection, render::refused_query(query_id, rejection));
             }
@@ -102,7 +106,8 @@ impl Desk {
         let who = self.who(session, Some(connection));
         let level = log_lines::attached_level(standing);
         if fields::is_logged(level) && self.counters.chatter.admits(Topic::Session, who.peer) {
-            log_lines::attached(who, generation, ttl, standing);
+            let line = log_lines::attached(who, generation, ttl, standing);
+            self.turn.lines.push(line);
         }
         let epoch = self.table.epoch();
         let secret = self.sealer.secret(session, epoch);
@@ -122,7 +127,8 @@ impl Desk {
         if let RequestEvent::Rejected(Rejection::Deadlock { cycle }) = event {
             let who = self.who(session, connection);
             if self.counters.chatter.admits(Topic::Deadlock, who.peer) {
-                log_lines::deadlock(who, request, cycle);
+                let line = log_lines::deadlock(who, request, cycle);
+                self.turn.lines.push(line);
             }
         }
         let Some(connection) = connection else { return };

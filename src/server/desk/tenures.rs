@@ -17,6 +17,7 @@ use foldhash::fast::RandomState;
 
 use crate::engine::{Happened, LockTable, RequestEvent};
 use crate::server::chatter::{Chatter, Topic};
+use crate::server::fields::Lines;
 use crate::server::log_lines::{self, Hushed, Telling};
 use crate::types::{SessionId, Timestamp};
 
@@ -56,6 +57,7 @@ impl Tenures {
         happened: &Happened,
         table: &mut LockTable,
         chatter: &Chatter,
+        lines: &mut Lines,
         now: Timestamp,
     ) -> Telling {
         let Happened { session, ref identity, peer, ref claims, ref what, .. } = *happened;
@@ -65,7 +67,7 @@ impl Tenures {
             return telling;
         }
         if self.present.as_ref().is_some_and(|it| it.told.len() >= SESSIONS_MAX) {
-            self.tell_rest(table, now);
+            self.tell_rest(table, lines, now);
         }
         let interval = self.present.get_or_insert_with(|| Interval {
             began: now,
@@ -85,26 +87,26 @@ impl Tenures {
     }
 
     /// Tells the sums, if the interval is over.
-    pub(super) fn look(&mut self, table: &mut LockTable, now: Timestamp) {
+    pub(super) fn look(&mut self, table: &mut LockTable, lines: &mut Lines, now: Timestamp) {
         if self.present.as_ref().is_some_and(|interval| now.since(interval.began) >= INTERVAL) {
-            self.tell_rest(table, now);
+            self.tell_rest(table, lines, now);
         }
     }
 
     /// Tells the sums so far, and begins anew.
-    pub(super) fn tell_rest(&mut self, table: &mut LockTable, now: Timestamp) {
+    pub(super) fn tell_rest(&mut self, table: &mut LockTable, lines: &mut Lines, now: Timestamp) {
         let Some(Interval { began, hushed, .. }) = self.present.take() else { return };
         let within = now.since(began);
         let count = |(session, hushed)| (table.unhush(session), session, hushed);
         let mut counted: Vec<(u64, SessionId, Hushed)> = hushed.into_iter().map(count).collect();
         counted.sort_unstable_by_key(|(count, session, _)| (u64::MAX - *count, *session));
         for (count, session, hushed) in counted.iter().take(NAMED_MAX).filter(|it| it.0 > 0) {
-            log_lines::granted_more(*session, hushed, *count, within);
+            lines.push(log_lines::granted_more(*session, hushed, *count, within));
         }
         let rest: u64 = counted.iter().skip(NAMED_MAX).map(|(count, ..)| count).sum();
         match rest + table.take_untold_of_ended() {
             0 => {}
-            rest => log_lines::granted_more_to_others(rest, within),
+            rest => lines.push(log_lines::granted_more_to_others(rest, within)),
         }
     }
 }

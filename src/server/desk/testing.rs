@@ -94,8 +94,7 @@ impl Bench {
     pub(super) fn turn(&self, act: impl FnOnce(&mut Desk, Timestamp) -> &mut Turn) {
         let round = &mut *self.0.borrow_mut();
         let turn = mem::take(act(&mut round.desk, round.now));
-        let Turn { orders, deliveries, goes_on, listens, rings, is_drained, record, spare: _ } =
-            turn;
+        let Turn { orders, deliveries, goes_on, listens, rings, is_drained, record, .. } = turn;
         round.journal[1].extend(record.parts().flatten());
         round.orders.extend(orders);
         for Delivery { way, deliver, more: _ } in deliveries {

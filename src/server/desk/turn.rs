@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::server::durable::Change;
 use crate::server::durable::replay::Record;
+use crate::server::fields::Lines;
 use crate::server::ledger::Unheard;
 use crate::types::{ConnectionId, Timestamp};
 #[cfg(test)]
@@ -50,6 +51,8 @@ pub(crate) struct Turn {
     pub(crate) record: Record,
     /// For connections, in the order in which they are to be sent.
     pub(crate) deliveries: Vec<Delivery>,
+    /// What the log tells of it, once it is certain.
+    pub(in crate::server) lines: Lines,
     /// From the caller: memory of frames that are said, for the next ones.
     pub(crate) spare: Vec<BytesMut>,
     /// Something was left to do: [`Desk::go_on`](super::Desk::go_on) is to come once every socket was

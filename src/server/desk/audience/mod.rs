@@ -186,11 +186,14 @@ impl Desk {
             _ if log_lines::is_told() => Telling::Lines,
             Some(tenure) if tenure.is_noted => {
                 let chatter = &self.counters.chatter;
-                self.tenures.admit(happened, &mut self.table, chatter, now)
+                let (table, lines) = (&mut self.table, &mut self.turn.lines);
+                self.tenures.admit(happened, table, chatter, lines, now)
             }
             Some(_) | None => Telling::Sums,
         };
-        log_lines::happened(happened, telling);
+        if let Some(line) = log_lines::happened(happened, telling) {
+            self.turn.lines.push(line);
+        }
         let Happened { session, ref identity, request, ref claims, ref what, .. } = *happened;
         let hearers: Vec<ConnectionId> = self.subscribers.of(claims).collect();
         if hearers.is_empty() {
