@@ -456,7 +456,12 @@ impl LockTable {
 
     /// The claims of a request, in the order in which they were made.
     pub(super) fn claims_of(&self, request: RequestKey) -> impl Iterator<Item = ClaimKey> {
-        iter::successors(self.requests[request].first, |claim| self.claims[*claim].sibling)
+        self.claims_from(self.requests[request].first)
+    }
+
+    /// A claim, and those of its request that were made after it.
+    fn claims_from(&self, first: Option<ClaimKey>) -> impl Iterator<Item = ClaimKey> {
+        iter::successors(first, |claim| self.claims[*claim].sibling)
     }
 
     /// The locks of a live request and how it claims them, for those who want to show it.
@@ -466,7 +471,7 @@ impl LockTable {
         request: RequestId,
     ) -> impl Iterator<Item = (&LockName, Mode)> {
         let live = self.sessions.find(session).and_then(|key| self.requests.find(key, request));
-        live.into_iter().flat_map(|live| self.claims_of(live)).map(|claim| {
+        self.claims_from(live.and_then(|live| self.requests[live].first)).map(|claim| {
             let ClaimNode { lock, mode, .. } = self.claims[claim];
             (&self.locks[lock].name, mode)
         })

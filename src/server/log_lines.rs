@@ -14,8 +14,8 @@ use std::time::Duration;
 use log::{Level, info, log_enabled};
 
 use crate::engine::{
-    CYCLE_TOLD_MAX, Command, Counts, EndReason, Event, Happened, Listening, Rejection,
-    RequestEvent, Tenure,
+    CYCLE_TOLD_MAX, Command, Counts, EndReason, Happened, Listening, Rejection, RequestEvent,
+    Tenure,
 };
 use crate::server::desk::render;
 use crate::server::fields::{self, Fields, Line};
@@ -114,8 +114,7 @@ fn add_locks<'a>(claims: &'a [Claim], fields: &mut Fields<'a>) {
 
 /// A session's client said something. What becomes of requests is told as it happens; this is about
 /// the rest.
-pub(super) fn received(who: Who<'_>, event: &Event) {
-    let Event::Command { command, .. } = event else { return };
+pub(super) fn received(who: Who<'_>, command: &Command) {
     let mut fields = Fields::default();
     who.add_to(&mut fields);
     let why;

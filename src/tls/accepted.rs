@@ -75,6 +75,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepted<S> {
             }
         }
     }
+
+    /// Reads what came encrypted, once the handshake is over. Apart from the way of plain bytes, which costs
+    /// nothing more for it.
+    fn poll_decrypt(
+        &mut self,
+        task: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_shake(task))?;
+        match self {
+            Self::Up(stream) => {
+                let read = ready!(Pin::new(stream).poll_read(task, buffer));
+                Poll::Ready(words::or_end(read.map_err(words::of_client)))
+            }
+            Self::Plain(_) | Self::Shaking(_) | Self::Failed => Poll::Ready(Ok(())),
+        }
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Accepted<S> {
@@ -83,17 +100,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Accepted<S> {
         task: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        loop {
-            match this {
-                Self::Plain(stream) => return Pin::new(stream).poll_read(task, buffer),
-                Self::Up(stream) => {
-                    let read = ready!(Pin::new(stream).poll_read(task, buffer));
-                    return Poll::Ready(words::or_end(read.map_err(words::of_client)));
-                }
-                Self::Failed => return Poll::Ready(Ok(())),
-                Self::Shaking(_) => ready!(this.poll_shake(task))?,
-            }
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(task, buffer),
+            by_tls => by_tls.poll_decrypt(task, buffer),
         }
     }
 }

@@ -151,12 +151,11 @@ impl Connections {
     }
 
     /// Puts a message into its batch.
-    #[expect(clippy::needless_pass_by_value, reason = "it was made for this")]
-    pub(super) fn tell(&mut self, connection: ConnectionId, message: ServerMessage) {
+    pub(super) fn tell(&mut self, connection: ConnectionId, message: &ServerMessage) {
         if let Some(batched) = self.touch(connection)
-            && batched.has_room_for(size_of::<ServerMessage>() + weight::beside(&message))
+            && batched.has_room_for(size_of::<ServerMessage>() + weight::beside(message))
         {
-            batched.batch.append(&message, connection);
+            batched.batch.append(message, connection);
         }
     }
 
@@ -219,13 +218,13 @@ impl Connections {
     }
 
     /// Puts a Goodbye into its batch, which makes that the last.
-    pub(super) fn dismiss(&mut self, connection: ConnectionId, goodbye: ServerMessage) {
+    pub(super) fn dismiss(&mut self, connection: ConnectionId, goodbye: &ServerMessage) {
         self.tell(connection, goodbye);
         self.assume(connection, Role::Gone);
     }
 
     /// Puts a Welcome into its batch, which makes that say that the Hello is handled.
-    pub(super) fn greet(&mut self, connection: ConnectionId, welcome: ServerMessage) {
+    pub(super) fn greet(&mut self, connection: ConnectionId, welcome: &ServerMessage) {
         self.tell(connection, welcome);
         if let Some(known) = self.known.get_mut(connection) {
             known.is_greeted = true;
@@ -414,7 +413,7 @@ mod tests {
         connections.insert(connection, Way(0), None, &mut out);
         let (part, parts) = (BATCH_BYTES_MAX / 512, 512);
         for _ in 0..parts {
-            connections.tell(connection, long(part));
+            connections.tell(connection, &long(part));
         }
         connections.deliver(|_| false, &mut out);
         let deliver = out.pop().unwrap().deliver;
@@ -422,10 +421,10 @@ mod tests {
 
         // Nor is what comes behind it kept, or told without what was before.
         for _ in 1..parts {
-            connections.tell(connection, long(part));
+            connections.tell(connection, &long(part));
         }
         for bytes in [part + 1, 1000] {
-            connections.tell(connection, long(bytes));
+            connections.tell(connection, &long(bytes));
         }
         connections.deliver(|_| false, &mut out);
         let deliver = out.pop().unwrap().deliver;

@@ -113,7 +113,7 @@ impl Desk {
         let (role, attach) = match hello::parse(hello, &self.sealer, &mut self.draw) {
             Ok(parsed) => parsed,
             Err((code, reason)) => {
-                return self.dismiss(connection, render::refused(code, reason));
+                return self.dismiss(connection, &render::refused(code, reason));
             }
         };
         let Some(known) = self.connections.assume(connection, role) else { return };
@@ -133,7 +133,7 @@ impl Desk {
             let (epoch, generation) = (self.table.epoch(), Generation::default());
             let welcome =
                 render::welcome(epoch, session, secret, generation, None, Standing::Opened);
-            self.connections.greet(connection, welcome);
+            self.connections.greet(connection, &welcome);
         }
     }
 
@@ -163,14 +163,16 @@ impl Desk {
     ) {
         match self.connections.role(connection) {
             Some(Role::Session { id, identity, .. }) => {
-                let event = Event::Command { connection, command: command() };
-                let who = Who { session: *id, identity: Some(identity), peer: None };
-                log_lines::received(who, &event);
-                self.step(&event, now);
+                let command = command();
+                if log_lines::is_told() {
+                    let who = Who { session: *id, identity: Some(identity), peer: None };
+                    log_lines::received(who, &command);
+                }
+                self.step(&Event::Command { connection, command }, now);
             }
             Some(Role::Observer) => {
                 let message = render::rejected(request, &Rejection::SessionNeeded, None);
-                self.connections.tell(connection, message);
+                self.connections.tell(connection, &message);
             }
             Some(Role::Unknown | Role::Gone) | None => {}
         }
@@ -239,7 +241,7 @@ impl Desk {
             }
             // There is no lease to renew, but there is someone who wants to know we are here.
             Some(Role::Observer) => {
-                self.connections.tell(connection, ServerMessage::KeptAlive { sequence });
+                self.connections.tell(connection, &ServerMessage::KeptAlive { sequence });
             }
             Some(Role::Unknown | Role::Gone) | None => {}
         }
@@ -252,7 +254,7 @@ impl Desk {
             }
             Some(Role::Observer) => {
                 let goodbye = render::goodbye(GoodbyeCode::Done, "as you say");
-                self.dismiss(connection, goodbye);
+                self.dismiss(connection, &goodbye);
             }
             Some(Role::Unknown | Role::Gone) | None => {}
         }
@@ -264,7 +266,7 @@ impl Desk {
             self.looks.delayed += 1;
             self.told.reject(Rejection::SlowDown.code());
             let answer = render::rejected(RequestId(query_id), &Rejection::SlowDown, None);
-            return self.connections.tell(connection, answer);
+            return self.connections.tell(connection, &answer);
         }
         self.inspect(connection, query_id, query, now);
     }
@@ -291,7 +293,7 @@ impl Desk {
             Query::Journal => inspect::journal(query_id, &self.counters.keeping),
             Query::Contended { cursor } => inspect::contended(table, query_id, cursor, now, budget),
         };
-        self.connections.tell(connection, answer);
+        self.connections.tell(connection, &answer);
     }
 
     fn revoke(
@@ -314,7 +316,7 @@ impl Desk {
                 self.step(&Event::Revoke { connection, query_id, name, token }, now);
             }
             Err(rejection) => {
-                self.connections.tell(connection, render::refused_query(query_id, &rejection));
+                self.connections.tell(connection, &render::refused_query(query_id, &rejection));
             }
         }
     }

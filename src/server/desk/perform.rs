@@ -43,14 +43,14 @@ impl Desk {
             }
             Effect::Refused { connection, ref rejection } => {
                 let goodbye = render::refused(rejection.code(), rejection.to_string());
-                self.dismiss(connection, goodbye);
+                self.dismiss(connection, &goodbye);
             }
             Effect::Superseded { connection } => {
                 let why = "the session has a newer connection";
-                self.dismiss(connection, render::goodbye(GoodbyeCode::Superseded, why));
+                self.dismiss(connection, &render::goodbye(GoodbyeCode::Superseded, why));
             }
             Effect::KeptAlive { connection, sequence } => {
-                self.connections.tell(connection, ServerMessage::KeptAlive { sequence });
+                self.connections.tell(connection, &ServerMessage::KeptAlive { sequence });
             }
             Effect::Tell { connection, session, request, ref event } => {
                 self.tell(connection, session, request, event, now);
@@ -65,14 +65,14 @@ impl Desk {
                     self.turn.lines.push(line);
                 }
                 if let Some(connection) = connection {
-                    self.dismiss(connection, render::ended(reason));
+                    self.dismiss(connection, &render::ended(reason));
                 }
             }
             Effect::Revoked { connection, query_id, ref lock, token, holder, ref identity } => {
                 let operator = self.operator(connection);
                 let line = log_lines::revoked(operator, lock, token, holder, identity);
                 self.turn.lines.push(line);
-                self.connections.tell(connection, ServerMessage::Revoked { query_id });
+                self.connections.tell(connection, &ServerMessage::Revoked { query_id });
             }
             Effect::NotRevoked { connection, query_id, ref rejection } => {
                 let operator = self.operator(connection);
@@ -80,7 +80,7 @@ impl Desk {
                     let line = log_lines::revoke_refused(operator, rejection);
                     self.turn.lines.push(line);
                 }
-                self.connections.tell(connection, render::refused_query(query_id, rejection));
+                self.connections.tell(connection, &render::refused_query(query_id, rejection));
             }
             Effect::Persist(durable) => self.turn.orders.push(Change::Durable(durable)),
             Effect::Record { number, forfeit } => {
@@ -112,7 +112,7 @@ impl Desk {
         let epoch = self.table.epoch();
         let secret = self.sealer.secret(session, epoch);
         let welcome = render::welcome(epoch, session, secret, generation, Some(ttl), standing);
-        self.connections.greet(connection, welcome);
+        self.connections.greet(connection, &welcome);
     }
 
     /// Tells the client of a request what happened to it.
@@ -135,7 +135,7 @@ impl Desk {
         if let RequestEvent::Rejected(rejection @ Rejection::Deadlock { cycle }) = event {
             if let Some(budget) = self.connections.budget(connection) {
                 let message = inspect::deadlock(request, rejection, cycle, budget);
-                self.connections.tell(connection, message);
+                self.connections.tell(connection, &message);
             }
             return;
         }
@@ -150,7 +150,8 @@ impl Desk {
         let seal = |token| sealer.seal(Sealed { session, token, request }, run, claims());
         let ticket =
             |ticket| sealer.ticket(session, request, Place { ticket, told_in: run }, claims());
-        if let Some(message) = render::told(request, event, seal, ticket, blocking) {
+        // By reference, for a message is large to move.
+        if let Some(message) = &render::told(request, event, seal, ticket, blocking) {
             self.connections.tell(connection, message);
         }
     }

@@ -49,7 +49,7 @@ impl Desk {
                 self.table.watch(lock);
             }
             Err(rejection) => {
-                self.connections.tell(connection, render::refused_query(query_id, &rejection));
+                self.connections.tell(connection, &render::refused_query(query_id, &rejection));
             }
         }
     }
@@ -79,20 +79,20 @@ impl Desk {
             Ok(lock) => lock,
             Err(rejection) => {
                 let no = render::refused_query(query_id, &rejection);
-                return self.connections.tell(connection, no);
+                return self.connections.tell(connection, &no);
             }
         };
         let peer = self.connections.peer(connection);
         let origin = peer.map(|peer| Origin::of(peer.ip()));
         let leaves = self.subscribers.subscribe(connection, origin, lock, now);
-        self.connections.tell(connection, ServerMessage::Subscribed { query_id });
+        self.connections.tell(connection, &ServerMessage::Subscribed { query_id });
         if let Some(leaves) = leaves {
             info!(connection:% = leaves; "subscriber left its place to another");
             if let Some(Role::Session { .. }) = self.connections.role(leaves) {
                 // Its session stays; the client comes back to it.
                 self.step(&Event::Disconnect { connection: leaves }, now);
             }
-            self.dismiss(leaves, render::left_to_another());
+            self.dismiss(leaves, &render::left_to_another());
         }
     }
 
@@ -113,7 +113,7 @@ impl Desk {
     fn show(&mut self, connection: ConnectionId, query_id: u64, lock: &LockName, now: Timestamp) {
         if let Some(budget) = self.connections.budget(connection) {
             let seen = inspect::watched(&self.table, query_id, lock.as_str(), now, budget);
-            self.connections.tell(connection, seen);
+            self.connections.tell(connection, &seen);
         }
     }
 
@@ -212,8 +212,8 @@ impl Desk {
     }
 
     /// Says the last word to a connection, which neither sees nor hears anything any more.
-    pub(super) fn dismiss(&mut self, connection: ConnectionId, goodbye: ServerMessage) {
-        if let ServerMessage::Goodbye { code, .. } = goodbye {
+    pub(super) fn dismiss(&mut self, connection: ConnectionId, goodbye: &ServerMessage) {
+        if let ServerMessage::Goodbye { code, .. } = *goodbye {
             self.counters.closed(code);
         }
         self.connections.dismiss(connection, goodbye);
