@@ -20,8 +20,9 @@
 //! | [`types`] | names, ids, times, modes, codes, limits | std, serde |
 //! | [`engine`] | the lock table: all rules about locks | types |
 //! | [`wire`] | the messages and their frames | types, serde, bytes, bincode, tokio-util |
+//! | [`access`] | who may do what: principals, proofs, rules | types |
 //! | [`journal`] | a write-ahead log: records, segments, recovery | std, rustix, siphasher |
-//! | [`server`] | the actors, the listener, the state store | types, engine, wire, journal, actix, tokio |
+//! | [`server`] | the actors, the listener, the state store | types, engine, wire, access, journal, actix, tokio |
 //! | [`http`] | the port for probes and metrics | types, `server::Looker`, axum, hyper |
 //! | [`client`] | the client library: sessions, guards, beliefs | types, wire, tokio |
 //! | `cli`, `main` | arguments to calls, answers to text | server, client |
@@ -40,6 +41,8 @@ compile_error!(
      [\"client\"]`"
 );
 
+#[cfg(feature = "server")]
+pub mod access;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(any(feature = "client", feature = "server"))]
@@ -58,7 +61,7 @@ pub mod tls;
 pub mod types;
 pub mod wire;
 
-pub use types::FenceGuard;
+pub use types::{Credential, FenceGuard};
 
 #[cfg(feature = "client")]
 pub use client::{

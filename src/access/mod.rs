@@ -17,8 +17,7 @@
 //!
 //! Never here: a socket, a clock, a lock table, a log line, a decision about who gets a lock.
 
-#[cfg(feature = "access")]
-mod credential;
+mod badge;
 mod names;
 #[cfg(feature = "access")]
 mod parse;
@@ -29,12 +28,13 @@ mod rules;
 mod tests;
 mod verb;
 
-#[cfg(feature = "access")]
-pub use credential::{CREDENTIAL_LEN, Credential, CredentialError};
+pub use badge::{Allowed, Badge, Denied, Method, Sight, Unproven, to};
 pub use names::{Names, NamesError};
 #[cfg(feature = "access")]
 pub use parse::{Mistake, Parsed, parse};
-pub use principal::{Access, PRINCIPAL_NAME_LEN_MAX, Principal, PrincipalName, PrincipalNameError, Quotas};
+pub use principal::{
+    Access, PRINCIPAL_NAME_LEN_MAX, Principal, PrincipalName, PrincipalNameError, Quotas,
+};
 pub use proof::{CertificateName, CertificateNameError, Digest, DigestError, Proof};
 pub use rules::{Rule, Rules};
 pub use verb::{Verb, Verbs};

@@ -107,11 +107,8 @@ impl<'a> Reader<'a> {
     }
 
     fn mistake(&mut self, at: Range<usize>, what: impl Into<String>, remedy: Option<&str>) {
-        let mistake = Mistake {
-            line: self.line(&at),
-            what: what.into(),
-            remedy: remedy.map(str::to_owned),
-        };
+        let mistake =
+            Mistake { line: self.line(&at), what: what.into(), remedy: remedy.map(str::to_owned) };
         self.mistakes.push(mistake);
     }
 
@@ -121,7 +118,11 @@ impl<'a> Reader<'a> {
         for principal in principals.into_iter().flatten() {
             match principal.get_ref() {
                 DeValue::Table(table) => self.principal(table, principal.span()),
-                _ => self.mistake(principal.span(), "a principal is a table", Some("write [[principal]]")),
+                _ => self.mistake(
+                    principal.span(),
+                    "a principal is a table",
+                    Some("write [[principal]]"),
+                ),
             }
         }
         if let Some(anyone) = document.get("anyone") {
@@ -191,7 +192,12 @@ impl<'a> Reader<'a> {
             "a principal has",
             table,
             &[
-                "name", "credentials", "certificates", "may", "sessions-max", "connections-max",
+                "name",
+                "credentials",
+                "certificates",
+                "may",
+                "sessions-max",
+                "connections-max",
                 "requests-per-second",
             ],
         );
@@ -260,7 +266,8 @@ impl<'a> Reader<'a> {
     }
 
     fn credentials(&mut self, table: &DeTable<'_>) -> Vec<Digest> {
-        let remedy = "write credentials = [\"sha256:…\"], as `coordinator access new-credential` prints it";
+        let remedy =
+            "write credentials = [\"sha256:…\"], as `coordinator access new-credential` prints it";
         let mut digests = Vec::new();
         for (text, at) in self.texts(table, "credentials", remedy) {
             if digests.len() == CREDENTIALS_MAX {
@@ -287,7 +294,8 @@ impl<'a> Reader<'a> {
     }
 
     fn certificates(&mut self, table: &DeTable<'_>) -> Vec<CertificateName> {
-        let remedy = "write certificates = [\"uri:spiffe://prod/billing\", \"dns:billing.internal\"]";
+        let remedy =
+            "write certificates = [\"uri:spiffe://prod/billing\", \"dns:billing.internal\"]";
         let mut names = Vec::new();
         for (text, at) in self.texts(table, "certificates", remedy) {
             match CertificateName::new(text) {
@@ -332,6 +340,7 @@ impl<'a> Reader<'a> {
         let verbs = self.verbs(table, remedy);
         let patterns = self.texts(table, "names", remedy);
         let line = self.line(&at);
+        let names = self.names(patterns);
         let Some(verbs) = verbs else { return };
         if verbs.is_empty() {
             return self.mistake(at, "a rule says nothing that may be done", Some(remedy));
@@ -344,18 +353,32 @@ impl<'a> Reader<'a> {
             }
             return rules.add(Rule { verbs, names: Names::All, line });
         }
-        if patterns.is_empty() {
-            return self.mistake(at, "a rule names no locks", Some(remedy));
+        match names {
+            None => self.mistake(at, "a rule names no locks", Some(remedy)),
+            Some(names) => {
+                for (names, line) in names {
+                    rules.add(Rule { verbs, names, line });
+                }
+            }
         }
+    }
+
+    /// The patterns that are some, each with its line; none if nothing was written.
+    fn names(&mut self, patterns: Vec<(&str, Range<usize>)>) -> Option<Vec<(Names, usize)>> {
+        if patterns.is_empty() {
+            return None;
+        }
+        let mut names = Vec::new();
         for (text, at) in patterns {
             match Names::new(text) {
-                Ok(names) => rules.add(Rule { verbs, names, line: self.line(&at) }),
+                Ok(pattern) => names.push((pattern, self.line(&at))),
                 Err(why) => {
                     let remedy = "write a name, PREFIX/* for all below it, or * for all";
                     self.mistake(at, format!("{text:?}: {why}"), Some(remedy));
                 }
             }
         }
+        Some(names)
     }
 
     /// None if they are none.
@@ -363,15 +386,12 @@ impl<'a> Reader<'a> {
         let before = self.mistakes.len();
         let mut verbs = Verbs::default();
         for (text, at) in self.texts(table, "do", remedy) {
-            match Verb::from_text(text) {
-                Some(verb) => {
-                    verbs.insert(verb);
-                }
-                None => {
-                    let all = Verb::ALL.map(Verb::as_str).join(", ");
-                    let told = format!("there is no {text:?} to be allowed");
-                    self.mistake(at, told, Some(&format!("there is {all}")));
-                }
+            if let Some(verb) = Verb::from_text(text) {
+                verbs.insert(verb);
+            } else {
+                let all = Verb::ALL.map(Verb::as_str).join(", ");
+                let told = format!("there is no {text:?} to be allowed");
+                self.mistake(at, told, Some(&format!("there is {all}")));
             }
         }
         (self.mistakes.len() == before).then_some(verbs)

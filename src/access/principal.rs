@@ -7,6 +7,8 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
+use crate::types::{IDENTITY_LEN_MAX, Identity};
+
 use super::{CertificateName, Digest, Proof, Rules};
 
 /// Longest name of a principal, in bytes.
@@ -30,8 +32,7 @@ impl PrincipalName {
     ///
     /// If it is empty, too long, or has other characters.
     pub fn new(text: &str) -> Result<Self, PrincipalNameError> {
-        let is_plain =
-            |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
+        let is_plain = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
         if text.is_empty() || text.len() > PRINCIPAL_NAME_LEN_MAX || !text.bytes().all(is_plain) {
             return Err(PrincipalNameError);
         }
@@ -46,6 +47,26 @@ impl PrincipalName {
     /// Whether it is that of those who show nothing.
     pub fn is_anyone(&self) -> bool {
         self.as_str() == ANYONE
+    }
+
+    /// Whether an identity says that it is this one's: [`PrincipalName::shown_before`].
+    pub fn is_shown_by(&self, identity: &str) -> bool {
+        identity
+            .strip_prefix(self.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+    }
+
+    /// What others see of a session: who has proven to be there, and behind it, what its client calls itself,
+    /// as far as there is room for that.
+    pub fn shown_before(&self, identity: &Identity) -> Identity {
+        let mut shown = format!("{self} {identity}");
+        let mut len = shown.len().min(IDENTITY_LEN_MAX);
+        while !shown.is_char_boundary(len) {
+            len -= 1;
+        }
+        shown.truncate(len);
+        // A name is plain, and the rest was an identity.
+        Identity::new(shown.trim_end()).unwrap_or_else(|_| identity.clone())
     }
 
     /// The name itself.
@@ -93,6 +114,8 @@ pub struct Quotas {
 /// It never changes: rules that are read again are another one, which takes the place of the last.
 #[derive(Clone, Debug)]
 pub struct Access {
+    /// Whether there is no access file.
+    is_open: bool,
     /// Those who show nothing; none if they are refused.
     anyone: Option<Arc<Principal>>,
     /// By the digest of a credential.
@@ -108,17 +131,24 @@ impl Access {
     pub fn open() -> Self {
         let name = PrincipalName::anyone();
         let anyone = Principal { name, rules: Rules::open(), quotas: Quotas::default() };
-        Self { anyone: Some(Arc::new(anyone)), ..Self::closed() }
+        Self { is_open: true, anyone: Some(Arc::new(anyone)), ..Self::closed() }
     }
 
     /// One that refuses everybody, to begin with.
     pub fn closed() -> Self {
         Self {
+            is_open: false,
             anyone: None,
             by_credential: HashMap::default(),
             by_certificate: HashMap::default(),
             principals: Vec::new(),
         }
+    }
+
+    /// Whether there is no access file: whoever reaches the server may do everything.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.is_open
     }
 
     /// Says what those may do who show nothing.
@@ -156,10 +186,10 @@ impl Access {
             None => self.anyone.as_ref(),
             Some((first, others)) => {
                 let first = (*first)?;
-                let is_same = |other: &Option<&Arc<Principal>>| {
+                let is_same = |other: Option<&Arc<Principal>>| {
                     other.is_some_and(|other| Arc::ptr_eq(first, other))
                 };
-                others.iter().all(is_same).then_some(first)
+                others.iter().copied().all(is_same).then_some(first)
             }
         }
     }

@@ -71,9 +71,11 @@ impl Rules {
     /// The rules of each prefix of a name, the longest first.
     fn prefixes(&self, name: &str) -> impl Iterator<Item = &Vec<usize>> {
         // Behind the prefix comes a slash, and behind that something.
-        let lens = self.prefix_lens.iter().rev().filter(move |len| {
-            name.len() > **len + 1 && name.as_bytes()[**len] == b'/'
-        });
+        let lens = self
+            .prefix_lens
+            .iter()
+            .rev()
+            .filter(move |len| name.len() > **len + 1 && name.as_bytes()[**len] == b'/');
         lens.filter_map(move |len| self.of_below.get(&name[..*len]))
     }
 

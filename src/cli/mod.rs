@@ -12,6 +12,7 @@
 //! | place | holds |
 //! |---|---|
 //! | `arguments` | the commands and their flags; mistakes, completions, manual pages |
+//! | `access` | credentials, and what an access file allows |
 //! | `settings` | what can be set, where it may come from, how it is written; `config` |
 //! | `serve` | the coordinator as a process: port file, signals, settings read anew |
 //! | `log` | what the coordinator tells: lines, objects, and a queue that waits for nobody |
@@ -26,6 +27,7 @@
 //! Never here: a rule about locks, `unsafe`, a `print` outside `text/output.rs`. Nobody imports this room.
 //! `docs/cli.md` is its page for users.
 
+mod access;
 mod arguments;
 mod bench;
 mod keeper;
@@ -99,6 +101,7 @@ pub(crate) fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure
         Command::Ping(args) => on_a_runtime(show::ping::run(args, settings)),
         Command::Release(args) => on_a_runtime(keeper::release::run(args, settings)),
         Command::Bench(args) => on_a_runtime(bench::run(args, settings)),
+        Command::Access(args) => access::run(&args, settings),
         Command::Config(args) => settings::config::run(&args, settings),
         Command::Completions(args) => arguments::generate::completions(&args),
         Command::Man(args) => arguments::generate::man(&args),

@@ -13,7 +13,7 @@ use crate::clock::{BootClock, Clock};
 use crate::types::IDENTITY_LEN_MAX;
 
 use super::core::{Core, Introduction, Purpose, Reconnect, Welcome};
-use super::driver::{Connector, Dial, Driver, Ways};
+use super::driver::{Connector, CredentialInClear, Dial, Driver, Ways};
 use super::error::Error;
 use super::lease::LeaseCell;
 use super::process::{Own, Process};
@@ -91,7 +91,7 @@ impl Opening {
     ) -> Result<Opened, Error> {
         let server = servers.name();
         *is_connected = false;
-        let stream = dial.connect().await.map_err(|error| Error::unavailable(server, error))?;
+        let stream = dial.connect().await.map_err(|error| not_connected(server, error))?;
         *is_connected = true;
         self.start(start, stream, dial.clone(), server, on_runtime).await
     }
@@ -178,6 +178,14 @@ impl fmt::Display for Unwelcomed {
 }
 
 impl std::error::Error for Unwelcomed {}
+
+/// Why there is no connection: because of the server, or because it would not be safe.
+fn not_connected(server: &Arc<str>, error: io::Error) -> Error {
+    match error.get_ref().and_then(|why| why.downcast_ref::<CredentialInClear>()) {
+        Some(why) => Error::invalid("the credential was not sent", why),
+        None => Error::unavailable(server, error),
+    }
+}
 
 /// Where drivers live: on the runtime, whatever thread made them.
 pub(super) fn on_runtime<C: Connector>(driver: Driver<C>) {

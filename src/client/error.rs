@@ -151,6 +151,7 @@ impl Error {
                     | RejectionCode::Draining
                     | RejectionCode::Unavailable
                     | RejectionCode::Grace
+                    | RejectionCode::SlowDown
                     | RejectionCode::Deadlock
             ),
             Self::Dismissed { code, .. } => !matches!(code, GoodbyeCode::Superseded),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::error::Error;
 #[cfg(feature = "tls")]
 use crate::tls::TlsOptions;
+use crate::types::Credential;
 
 /// The port on which coordinators listen for lock clients: L-O-C-K on a keypad.
 pub const PORT_DEFAULT: u16 = 5625;
@@ -37,6 +38,10 @@ pub struct Servers {
     /// Whom those are trusted by that are reached by TLS.
     #[cfg(feature = "tls")]
     tls: TlsOptions,
+    /// What proves to them who this is.
+    credential: Option<Credential>,
+    /// Whether that may be sent to other machines without TLS.
+    may_be_read: bool,
 }
 
 /// One of them.
@@ -64,6 +69,8 @@ impl Servers {
             name: names.join(",").into(),
             #[cfg(feature = "tls")]
             tls: TlsOptions::new(),
+            credential: None,
+            may_be_read: false,
         }
     }
 
@@ -87,6 +94,40 @@ impl Servers {
     #[cfg(feature = "tls")]
     pub(super) fn tls_options(&self) -> &TlsOptions {
         &self.tls
+    }
+
+    /// The same, with the credential that proves who this is, where the coordinator has an access file. It is
+    /// shown over TLS, and to this machine.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use coordinator::{Credential, Servers};
+    ///
+    /// # fn example(secret: &str) -> Result<Servers, coordinator::types::CredentialError> {
+    /// let servers = Servers::from("tls://locks.internal").credential(secret.parse()?);
+    /// # Ok(servers) }
+    /// ```
+    #[must_use]
+    pub fn credential(self, credential: Credential) -> Self {
+        Self { credential: Some(credential), ..self }
+    }
+
+    /// The same, which shows its credential to other machines without TLS, too: whoever is in between can
+    /// read it, and use it.
+    #[must_use]
+    pub fn credential_in_clear(self) -> Self {
+        Self { may_be_read: true, ..self }
+    }
+
+    /// The credential to show.
+    pub(super) fn shown_credential(&self) -> Option<&Credential> {
+        self.credential.as_ref()
+    }
+
+    /// Whether there is one that nobody in between may read.
+    pub(super) fn keeps_credential_secret(&self) -> bool {
+        self.credential.is_some() && !self.may_be_read
     }
 
     /// How they are called in errors.

@@ -142,6 +142,16 @@ impl LockTable {
         self.locks.queue_heads_from(from).map(move |(place, head)| (place, head.map(view)))
     }
 
+    /// The requests of a session that wait, in the order of their ids.
+    pub fn waiting_of(&self, session: SessionId) -> impl Iterator<Item = RequestId> {
+        let session = self.sessions.find(session);
+        let requests = session
+            .into_iter()
+            .flat_map(|key| self.sessions[key].requests.iter(&self.requests.arena));
+        let waiting = requests.map(|request| &self.requests[request]).filter(|it| !it.is_held());
+        waiting.map(|live| live.id)
+    }
+
     /// The sessions at and after a place, each with its place; as [`LockTable::locks`].
     pub fn sessions(&self, from: usize) -> impl Iterator<Item = (usize, SessionView<'_>)> {
         self.sessions.iter_from(from).map(|(place, session)| (place, session_view(session)))

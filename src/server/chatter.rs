@@ -58,6 +58,8 @@ pub(super) enum Topic {
     Grant,
     /// Somebody wants a lock taken away. What was done is always told: it has cost a grant and a record.
     Revoke,
+    /// A principal was told that it may not.
+    Denial,
 }
 
 impl Topic {
@@ -70,6 +72,7 @@ impl Topic {
             | Self::SlowReader
             | Self::TooFast
             | Self::Deadlock
+            | Self::Denial
             | Self::WrongSeal => Level::Warn,
             Self::Session | Self::Grant | Self::Revoke => Level::Info,
         }
@@ -87,6 +90,7 @@ impl Topic {
             | Self::TooFast
             | Self::Deadlock
             | Self::WrongSeal
+            | Self::Denial
             | Self::Revoke => LINES_PER_PLACE_MAX,
         };
         match place {
@@ -108,6 +112,7 @@ impl Topic {
             Self::Session => "lines about sessions",
             Self::Grant => "lines about grants",
             Self::Revoke => "attempts to revoke",
+            Self::Denial => "denials",
         }
     }
 }

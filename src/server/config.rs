@@ -4,8 +4,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::Access;
 use crate::journal::Distance;
 use crate::server::ledger::UNREAD_BYTES_MAX;
 use crate::server::places::Places;
@@ -55,6 +57,8 @@ pub struct Config {
     /// What the port shows and asks for; none: connections are not encrypted.
     #[cfg(feature = "tls")]
     pub tls: Option<ServerTls>,
+    /// Who may do what. By default, whoever reaches the port may do everything.
+    pub access: Arc<Access>,
     /// How long a connection may take to say Hello, its TLS handshake included.
     pub handshake_timeout: Duration,
     /// How long an observer may say nothing, also one that watches or listens. Sessions have their lease
@@ -90,6 +94,7 @@ impl Default for Config {
             io_threads: 0,
             #[cfg(feature = "tls")]
             tls: None,
+            access: Arc::new(Access::open()),
             handshake_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),

@@ -36,8 +36,8 @@ use super::durable::chronicle::Flushed;
 use super::gate::Gate;
 use super::inbox::{Arrival, Arrivals};
 use super::messages::{
-    AllHeard, Checkpointed, CloseAll, Connect, Disconnect, Drain, Gather, GoOn, Pulse, Save,
-    Survey, TellState, Waiting, Written,
+    AllHeard, ChangeRules, Checkpointed, CloseAll, Connect, Disconnect, Drain, Gather, GoOn, Prove,
+    Pulse, Save, Survey, TellState, Waiting, Written,
 };
 use crate::clock::Clock;
 use crate::journal::Task;
@@ -119,6 +119,9 @@ impl Coordinator {
                 Arrival::Connect(Connect { connection, peer, link }) => {
                     let way = self.gate.connect(connection, link);
                     let _ = self.desk.connect(connection, way, peer);
+                }
+                Arrival::Prove(Prove { connection, proof }) => {
+                    self.desk.hear_proof(connection, proof);
                 }
                 Arrival::Disconnect(Disconnect { connection }) => {
                     self.desk.hear_end(connection, now);
@@ -373,6 +376,14 @@ impl Handler<Pulse> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, Pulse: Pulse, _: &mut Context<Self>) {}
+}
+
+impl Handler<ChangeRules> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, ChangeRules(access): ChangeRules, ctx: &mut Context<Self>) {
+        self.turn(ctx, |desk, now| desk.change_rules(access, now));
+    }
 }
 
 impl Handler<TellState> for Coordinator {

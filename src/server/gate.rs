@@ -449,7 +449,7 @@ mod tests {
             gate.pass(&mut written_down(2));
             assert!(matches!(gate.flush(), Some(Flushed::Later)));
             settle().await;
-            assert_eq!(said(), []);
+            assert_eq!(said(), [0; 0]);
             assert!(ordered.try_recv().is_err(), "an order goes out before its event");
             assert_eq!(ledger.total(), 3, "what waits here is counted");
             assert!(matches!(gate.written(Some(job.run())), Some(Flushed::Written(_))));

@@ -18,13 +18,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use actix::Recipient;
 
 use super::desk::turn::Submit;
-use super::messages::{Connect, Disconnect, Waiting};
+use super::messages::{Connect, Disconnect, Prove, Waiting};
 
 /// What a session says to the Coordinator.
 #[derive(Debug)]
 pub(super) enum Arrival {
     /// Here I am.
     Connect(Connect),
+    /// This is what proves who I am; it comes before my Hello.
+    Prove(Prove),
     /// This is what one read brought.
     Submit(Submit),
     /// The connection ended without a Goodbye.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use log::{Level, info, log_enabled};
 
+use crate::access::{Denied, Unproven};
 use crate::engine::{
     CYCLE_TOLD_MAX, Command, Counts, EndReason, Happened, Listening, Rejection, RequestEvent,
     Tenure,
@@ -294,6 +295,40 @@ pub(super) fn wrong_seal(who: Who<'_>, request: RequestId, token: FencingToken) 
     fields.add("request", request.number());
     fields.add("token", token.number());
     fields.log(Level::Warn, format_args!("reclaim with a wrong seal"));
+}
+
+/// A connection shows nothing that proves who it is.
+pub(super) fn unproven(connection: ConnectionId, peer: Option<SocketAddr>, why: Unproven) {
+    let mut fields = Fields::default();
+    fields.add_shown("connection", &connection);
+    if let Some(peer) = &peer {
+        fields.add_shown("peer", peer);
+    }
+    let sentence = match why {
+        Unproven::Nothing => {
+            "connection refused: nothing was shown, and the access file has no [anyone]"
+        }
+        Unproven::Nobody => {
+            "connection refused: what was shown is in no line of the access file, or in two's"
+        }
+    };
+    fields.log(Level::Warn, format_args!("{sentence}"));
+}
+
+/// A principal was told that it may not.
+pub(super) fn denied(connection: ConnectionId, peer: Option<SocketAddr>, denied: &Denied) {
+    let Denied { principal, verb, lock } = denied;
+    let mut fields = Fields::default();
+    fields.add_shown("connection", &connection);
+    if let Some(peer) = &peer {
+        fields.add_shown("peer", peer);
+    }
+    fields.add("principal", principal.as_str());
+    fields.add("verb", verb.as_str());
+    if let Some(lock) = lock {
+        fields.add("lock", lock.as_str());
+    }
+    fields.log(Level::Warn, format_args!("denied"));
 }
 
 /// A request is rejected because those of the cycle would wait for each other for ever.

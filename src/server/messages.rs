@@ -5,6 +5,7 @@
 //! deliveries come in the order of its decisions. That is all the sequencing there is.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use actix::Message;
 use tokio::sync::oneshot;
@@ -14,6 +15,7 @@ use super::desk::turn::Deliver;
 use super::durable::Committed;
 use super::durable::chronicle::Done;
 use super::gate::Link;
+use crate::access::{Access, Proof};
 use crate::engine::Counts;
 use crate::journal::{Made, NotMade};
 use crate::types::{ConnectionId, GoodbyeCode, Timestamp};
@@ -27,6 +29,15 @@ pub(super) struct Connect {
     pub(super) peer: Option<SocketAddr>,
     /// Where its answers go.
     pub(super) link: Link,
+}
+
+/// Session to Coordinator: what was shown to prove who a connection is.
+#[derive(Debug)]
+pub(super) struct Prove {
+    /// The connection.
+    pub(super) connection: ConnectionId,
+    /// What was shown.
+    pub(super) proof: Box<Proof>,
 }
 
 /// Inbox to Coordinator: something has arrived, and nothing was waiting.
@@ -139,6 +150,14 @@ impl Message for Survey {
 pub(super) struct Pulse;
 
 impl Message for Pulse {
+    type Result = ();
+}
+
+/// Handle to Coordinator: these rules hold from now on.
+#[derive(Debug)]
+pub(super) struct ChangeRules(pub(super) Arc<Access>);
+
+impl Message for ChangeRules {
     type Result = ();
 }
 

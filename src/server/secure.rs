@@ -3,9 +3,11 @@
 //! Without the feature `tls` this room knows that they are not, and nothing else changes.
 
 use std::io;
+use std::sync::{Arc, OnceLock};
 
 use tokio::net::TcpStream;
 
+use crate::access::CertificateName;
 #[cfg(feature = "tls")]
 use crate::tls::{Accepted, ServerTls, is_of_tls};
 
@@ -28,9 +30,10 @@ pub(crate) struct Secure {
 /// handshakes are work.
 #[cfg(feature = "tls")]
 impl Secure {
-    /// A connection to the lock port.
-    pub(crate) fn for_locks(&self, stream: TcpStream) -> Stream {
-        Accepted::new(stream, self.tls.as_ref().map(ServerTls::for_locks))
+    /// A connection to the lock port. Its certificate's names go to `certified`.
+    pub(crate) fn for_locks(&self, stream: TcpStream, certified: Certified) -> Stream {
+        let config = self.tls.as_ref().map(ServerTls::for_locks);
+        Accepted::certifying(stream, config, certified.0)
     }
 
     /// A connection to the HTTP port.
@@ -44,7 +47,7 @@ impl Secure {
 #[expect(clippy::unused_self, reason = "there is a choice where TLS is")]
 impl Secure {
     /// A connection to the lock port.
-    pub(crate) fn for_locks(&self, stream: TcpStream) -> Stream {
+    pub(crate) fn for_locks(&self, stream: TcpStream, _: Certified) -> Stream {
         stream
     }
 
@@ -52,6 +55,18 @@ impl Secure {
     #[cfg(feature = "http")]
     pub(crate) fn for_http(&self, stream: TcpStream) -> Stream {
         stream
+    }
+}
+
+/// The names in a connection's certificate, which its handshake finds out.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Certified(Arc<OnceLock<Vec<String>>>);
+
+impl Certified {
+    /// Those that could name somebody; none before the handshake, and without a certificate.
+    pub(crate) fn names(&self) -> Vec<CertificateName> {
+        let names = self.0.get().into_iter().flatten();
+        names.filter_map(|name| CertificateName::new(name).ok()).collect()
     }
 }
 

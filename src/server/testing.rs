@@ -184,6 +184,7 @@ impl Bench {
             draw: Box::new(names::draw),
             wall: SystemTime::now,
             looks_per_second: crate::server::config::LOOKS_PER_SECOND,
+            access: Arc::new(crate::access::Access::open()),
             counters: Arc::clone(&counters),
         };
         let boxed = Box::new(clock.clone());
@@ -202,6 +203,7 @@ impl Bench {
             counters: Arc::clone(&self.counters),
             address: SocketAddr::from(([127, 0, 0, 1], 5625)),
             handshake_timeout: Duration::from_secs(5),
+            asks_who: false,
             idle_timeout: Duration::from_secs(60),
             paces: Paces::new(None),
         })

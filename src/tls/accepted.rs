@@ -7,15 +7,17 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::Accept;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use webpki::EndEntityCert;
 
 use super::turnstile::Turns;
 use super::words;
@@ -40,18 +42,32 @@ pub(crate) enum Accepted<S> {
 pub(crate) struct Shaking<S> {
     /// What is left of it.
     accept: Accept<S>,
+    /// Where the names in the peer's certificate go.
+    certified: Arc<OnceLock<Vec<String>>>,
     /// When it is to go on.
     turns: Turns,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Accepted<S> {
     /// A connection over `stream`; by TLS, if there is a configuration for that.
+    #[cfg(any(test, feature = "http"))]
     pub(crate) fn new(stream: S, config: Option<Arc<ServerConfig>>) -> Self {
+        Self::certifying(stream, config, Arc::default())
+    }
+
+    /// The same. The names in the peer's certificate go to `certified` once that is verified: `dns:NAME`
+    /// and `uri:NAME`.
+    pub(crate) fn certifying(
+        stream: S,
+        config: Option<Arc<ServerConfig>>,
+        certified: Arc<OnceLock<Vec<String>>>,
+    ) -> Self {
         match config {
             None => Self::Plain(stream),
             Some(config) => {
                 let accept = TlsAcceptor::from(config).accept(stream);
-                Self::Shaking(Box::new(Shaking { accept, turns: Turns::default() }))
+                let turns = Turns::default();
+                Self::Shaking(Box::new(Shaking { accept, certified, turns }))
             }
         }
     }
@@ -66,6 +82,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepted<S> {
         match ready!(shaken) {
             Ok(mut stream) => {
                 stream.get_mut().1.set_buffer_limit(Some(ENCRYPTED_BYTES_MAX));
+                let names = names_in(stream.get_ref().1.peer_certificates());
+                // Nobody else has set it: a connection has one handshake.
+                let _first = shaking.certified.set(names);
                 *self = Self::Up(Box::new(stream));
                 Poll::Ready(Ok(()))
             }
@@ -92,6 +111,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepted<S> {
             Self::Plain(_) | Self::Shaking(_) | Self::Failed => Poll::Ready(Ok(())),
         }
     }
+}
+
+/// The names that a verified certificate proves (subject alternative names).
+fn names_in(chain: Option<&[CertificateDer<'_>]>) -> Vec<String> {
+    let Some(certificate) = chain.and_then(<[_]>::first) else { return Vec::new() };
+    let Ok(certificate) = EndEntityCert::try_from(certificate) else { return Vec::new() };
+    let hosts = certificate.valid_dns_names().map(|name| format!("dns:{name}"));
+    let uris = certificate.valid_uri_names().map(|name| format!("uri:{name}"));
+    hosts.chain(uris).collect()
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Accepted<S> {

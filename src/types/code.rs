@@ -146,6 +146,10 @@ code_type! {
         Superseded = 34,
         /// Whoever asks does so more often than it may; ask again soon.
         SlowDown = 35,
+        /// Nothing that was shown proves who this is, or two things prove different ones (rule A3).
+        Unauthenticated = 36,
+        /// No rule allows this to whoever asks (rule A4).
+        Forbidden = 37,
     }
 }
 

@@ -9,6 +9,7 @@
 mod account;
 mod claim;
 mod code;
+mod credential;
 mod cycle;
 mod fence;
 mod histogram;
@@ -26,6 +27,7 @@ mod wait;
 pub use account::{Account, Held};
 pub use claim::{CLAIMS_MAX, Claim, ClaimError, Claims, ClaimsError, Mode, PermitsError, RawClaim};
 pub use code::{GoodbyeCode, LostReason, RejectionCode};
+pub use credential::{CREDENTIAL_LEN, Credential, CredentialError, ShownCredential};
 pub use cycle::{Cycle, CycleLink};
 pub use fence::{FenceGuard, StaleToken};
 pub use histogram::{HISTOGRAM_BOUNDS, Histogram};

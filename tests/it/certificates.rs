@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 
 /// Somebody who signs certificates.
@@ -28,7 +28,10 @@ impl Authority {
     /// A certificate for these names, and its key, in two files.
     pub(crate) fn issue(&self, names: &[&str], cert: &Path, key: &Path) {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let (uris, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|it| it.contains("://"));
         let mut params = CertificateParams::new(names).unwrap();
+        let uris = uris.into_iter().map(|uri| SanType::URI(uri.try_into().unwrap()));
+        params.subject_alt_names.extend(uris);
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let pair = KeyPair::generate().unwrap();

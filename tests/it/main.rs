@@ -5,6 +5,7 @@
 //! that is far too long has passed.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod access;
 mod adversary;
 mod bench;
 mod certificates;

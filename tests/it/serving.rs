@@ -217,11 +217,17 @@ fn who_asks_for_a_longer_lease_than_is_allowed_is_told_the_limit() {
 }
 
 #[test]
-fn listening_beyond_this_machine_is_warned_of() {
+fn listening_beyond_this_machine_takes_a_word_and_is_warned_of() {
     let home = Home::new();
     let port_file = home.path("p");
-    let mut command = home.coordinator(&["--ephemeral", "--listen", "0.0.0.0:0", "--port-file"]);
+    let words = ["--ephemeral", "--listen", "0.0.0.0:0", "--port-file"];
+    let mut command = home.coordinator(&words);
     command.arg(&port_file);
+    let refused = run(command);
+    assert_eq!(refused.code(), Some(2));
+    assert!(refused.err.contains("say --allow-anyone"), "{}", refused.err);
+    let mut command = home.coordinator(&words);
+    command.arg(&port_file).arg("--allow-anyone");
     let server = start(command);
     eventually("it is ready", || port_file.exists().then_some(()));
     server.signal(Signal::TERM);

@@ -165,7 +165,7 @@ fn exit_status(name: &str) -> String {
         (
             exit::NO_SERVER,
             "No coordinator answers, or it is shutting down, or it has too many connections.",
-            !matches!(name, "serve" | "config" | "completions" | "man"),
+            !matches!(name, "serve" | "access" | "config" | "completions" | "man"),
         ),
         (exit::LOST, "The lock was lost, and the command was stopped.", of_locking),
         (exit::LOST, "The lock was lost.", matches!(name, "hold" | "acquire" | "held" | "release")),
@@ -185,6 +185,12 @@ fn exit_status(name: &str) -> String {
         (
             exit::PROTOCOL,
             "The other side does not speak the protocol.",
+            !matches!(name, "serve" | "access" | "config" | "completions" | "man"),
+        ),
+        (
+            exit::DENIED,
+            "Not authorised: no credential or certificate was shown that is known, or no rule of the access \
+            file allows it.",
             !matches!(name, "serve" | "config" | "completions" | "man"),
         ),
         (exit::CANNOT_RUN, "The command cannot be run.", of_locking),
@@ -240,7 +246,14 @@ fn examples(name: &str) -> String {
         "config" => &["coordinator config"],
         "bench" => &["coordinator bench --help"],
         "status" => &["coordinator status deploy", "coordinator status --json"],
-        "serve" => &["coordinator serve --listen 0.0.0.0:5625 --log-format json"],
+        "serve" => {
+            &["coordinator serve --listen 0.0.0.0:5625 --access-file /etc/coordinator/access.toml"]
+        }
+        "access" => &[
+            "coordinator access new-credential billing > billing.credential",
+            "coordinator access check /etc/coordinator/access.toml",
+            "coordinator access may billing lock billing/invoices",
+        ],
         "completions" => &[
             "coordinator completions bash > ~/.local/share/bash-completion/completions/coordinator",
             "coordinator completions zsh > ~/.zfunc/_coordinator",

@@ -76,6 +76,7 @@ Act:
   bench        Benchmark a coordinator
 
 More:
+  access       Make credentials, check an access file, and ask what it allows
   config       Show the settings in force and where each came from
   completions  Print a shell completion script
   man          Print a manual page
@@ -151,6 +152,12 @@ pub(crate) enum Command {
     /// given rate (open loop). Checks every answer: a broken promise of the coordinator ends the
     /// run with exit code 70.
     Bench(BenchArgs),
+    /// Make credentials, check an access file, and ask what it allows.
+    ///
+    /// new-credential PRINCIPAL prints a new credential on standard output, and its line of the access file
+    /// on standard error. check [FILE] tells of all mistakes in an access file. may PRINCIPAL VERB LOCK says
+    /// which line allows it, or exits with 77.
+    Access(AccessArgs),
     /// Show the settings in force and where each came from.
     Config(ConfigArgs),
     /// Print a shell completion script.
@@ -173,8 +180,8 @@ Exit codes:
   0    lock held (acquire); held until the requested end (hold)
   2    usage error                    75   busy, or timed out (see -E)
   69   no coordinator answers         76   protocol error
-  70   lock lost                      130  Ctrl-C while waiting
-  74   output cannot be written";
+  70   lock lost                      77   not authorised
+  74   output cannot be written       130  Ctrl-C while waiting";
 
 /// Which locks are wanted, how, and for how long they are waited for.
 #[derive(clap::Args, Clone, Debug)]
@@ -399,6 +406,26 @@ pub(crate) struct ReleaseArgs {
     /// Revoke the lock from a holder that may still be working under it.
     #[arg(long, requires = "token")]
     pub(crate) force: bool,
+}
+
+/// `access`.
+#[derive(clap::Args)]
+pub(crate) struct AccessArgs {
+    /// What to do.
+    pub(crate) action: AccessAction,
+    /// What to do it with.
+    pub(crate) words: Vec<String>,
+}
+
+/// What `access` does.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AccessAction {
+    /// Make a credential for a principal.
+    NewCredential,
+    /// Tell of all mistakes in an access file.
+    Check,
+    /// Say whether, and by which line, a principal may do something with a lock.
+    May,
 }
 
 /// `config`.

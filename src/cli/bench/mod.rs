@@ -44,6 +44,7 @@ pub(crate) async fn run(args: BenchArgs, settings: &Settings) -> Result<ExitCode
     let peer = Coordinator {
         server: address.to_owned(),
         tls: is_secure.then(|| (host.to_owned(), settings.tls_options())),
+        credential: settings.credential()?,
         connect_timeout: settings.connect_timeout,
         plan: plan.clone(),
     };

@@ -41,6 +41,7 @@ use crate::cli::process::foreground::{become_command, cannot_run};
 use crate::cli::process::signals::{FOR_COMMANDS, Signals};
 use crate::cli::process::terminal;
 use crate::cli::settings::Settings;
+use crate::cli::settings::credential::CREDENTIAL;
 use crate::cli::settings::values::OnLost;
 use crate::cli::text::aside;
 use crate::cli::text::errors;
@@ -235,7 +236,7 @@ pub(crate) async fn acquire(
     advice: Advice,
 ) -> Result<Acquired, Failure> {
     let server = settings.server.0.as_str();
-    let servers = settings.servers();
+    let servers = settings.servers()?;
     let Advice { verb, rest } = advice;
     let attempt = Attempt {
         server,
@@ -491,6 +492,8 @@ fn command_under(
         .env("COORDINATOR_SESSION", session)
         .env("COORDINATOR_SERVER", &settings.server.0);
     settings.tell_tls(&mut command);
+    // A secret of ours: whoever needs it there is told its file.
+    command.env_remove(CREDENTIAL);
     Some(command)
 }
 

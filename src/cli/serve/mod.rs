@@ -7,6 +7,7 @@
 
 mod notify;
 mod reread;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -25,7 +26,8 @@ use coordinator::tls::{ClientAuth, ServerTls, TlsError};
 use coordinator::wire::PROTOCOL;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
-use self::reread::Reread;
+use self::reread::{Again, Reread};
+use self::rules::{ANYBODY, Rules};
 use crate::cli::log as logging;
 use crate::cli::process::signals::Signals;
 use crate::cli::settings::values::PORT_DEFAULT;
@@ -74,18 +76,24 @@ async fn serve(
     let mut port_file = settings.port_file.as_deref().map(PortFile::beside).transpose()?;
     // Before the state is touched, as the other port.
     let http_listener = bind_http(settings)?;
+    let access = settings.access_file.as_deref().map(Rules::read).transpose()?;
     let tls =
         settings.tls_files().map(ServerTls::read).transpose().map_err(|why| unusable(&why))?;
     let mut config = config(settings);
     config.tls.clone_from(&tls);
+    if let Some(access) = &access {
+        config.access = access.in_force();
+    }
     let server = Server::bind(&config).map_err(|error| cannot_serve(&error))?;
     let address = server.local_addr();
     // Until it is dropped at the end, when nothing is left to be said.
     let open = |listener| open_http(listener, &server, settings, tls.clone());
     let _http = http_listener.map(open).transpose()?;
-    let reread = Reread::start(settings, flags, tls)
-        .map_err(|error| Failure::ours("cannot reload settings", &error))?;
     let handle = server.handle();
+    let who = access.as_ref().map_or_else(|| ANYBODY.to_owned(), Rules::told);
+    let again = Again { tls, access, handle: handle.clone() };
+    let reread = Reread::start(settings, flags, again)
+        .map_err(|error| Failure::ours("cannot reload settings", &error))?;
     if let Some(file) = &mut port_file {
         file.write(address)?;
     }
@@ -95,13 +103,11 @@ async fn serve(
         (Some(_), Some(_), ClientAuth::Required) => " by TLS, clients must show a certificate",
         (Some(_), Some(_), ClientAuth::Optional) => " by TLS, clients may show a certificate",
     };
-    let is_mutual = settings.tls_client_ca.is_some();
-    let is_closed = is_mutual && settings.tls_client_auth.0 == ClientAuth::Required;
-    log::info!("locks on {address}{how}, {}, epoch {}", state(settings), server.epoch());
-    if !address.ip().is_loopback() && !is_closed {
+    log::info!("locks on {address}{how}, {}, epoch {}, {who}", state(settings), server.epoch());
+    if !address.ip().is_loopback() && settings.access_file.is_none() {
         log::warn!(
             "{address} can be reached from other machines, and anyone who reaches it can take any \
-            lock"
+            lock (--allow-anyone)"
         );
     }
     let ready = started.elapsed().as_secs_f64() * 1e3;
@@ -253,8 +259,36 @@ fn at(address: SocketAddr, is_secure: bool) -> String {
     if here == usual && !is_secure { String::new() } else { format!("--server {scheme}{here} ") }
 }
 
+/// Refuses what would let other machines do everything, unless that is what was asked for.
+fn check_openness(settings: &Settings) -> Result<(), Failure> {
+    let contradicts = settings.allow_anyone && settings.access_file.is_some();
+    if contradicts {
+        return Err(Failure::usage("--allow-anyone says nothing beside --access-file").hint(
+            "remove one of the two; [anyone] in the access file is for those who show nothing",
+        ));
+    }
+    if settings.allow_anyone || settings.access_file.is_some() {
+        return Ok(());
+    }
+    let addresses = [("listen", Some(settings.listen)), ("http-listen", settings.http_listen)];
+    let open = addresses.into_iter().find_map(|(key, address)| {
+        address.filter(|it| !it.ip().to_canonical().is_loopback()).map(|address| (key, address))
+    });
+    match open {
+        None => Ok(()),
+        Some((key, address)) => Err(Failure::usage(format!(
+            "--{key} {address} can be reached from other machines, and anyone there could do everything"
+        ))
+        .hint(
+            "--access-file says who may do what (docs/operations.md shows how to write one); if anyone is \
+            meant, say --allow-anyone",
+        )),
+    }
+}
+
 /// Settings that contradict each other on one command line.
 fn check(settings: &Settings) -> Result<(), Failure> {
+    check_openness(settings)?;
     let data_dir = settings.in_force.iter().find(|it| it.key == "data-dir");
     if settings.ephemeral && data_dir.is_some_and(|it| it.origin == Origin::Flag) {
         return Err(Failure::usage(

@@ -1,6 +1,6 @@
 //! Settings, read again while the server runs (SIGHUP).
 //!
-//! Only the log filter, and what is in the files for TLS, can change without a restart; of the other
+//! Only the log filter, the access rules, and what is in the files for TLS, can change without a restart; of the other
 //! settings that have changed it is said that they wait for one. A file that cannot be read changes nothing. The file may be where
 //! reading takes for ever, so that is done by a thread of its own.
 
@@ -9,8 +9,10 @@ use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
+use coordinator::server::ServerHandle;
 use coordinator::tls::ServerTls;
 
+use super::rules::Rules;
 use crate::cli::log as logging;
 use crate::cli::settings::sources::Sources;
 use crate::cli::settings::{InForce, Origin, Settings, TABLE};
@@ -25,12 +27,39 @@ pub(crate) struct Reread {
     asked: SyncSender<()>,
 }
 
+/// What is read again besides the settings.
+pub(super) struct Again {
+    /// The files for TLS.
+    pub(super) tls: Option<ServerTls>,
+    /// The access file.
+    pub(super) access: Option<Rules>,
+    /// The server, which is told of other rules.
+    pub(super) handle: ServerHandle,
+}
+
+impl Again {
+    /// Has other rules hold, if they can be read.
+    fn read_rules(&mut self) {
+        let Some(rules) = &mut self.access else { return };
+        match rules.read_again() {
+            Ok(()) => {
+                self.handle.change_rules(rules.in_force());
+                logging::tell(&format!("SIGHUP: access file reloaded, {}", rules.told()));
+            }
+            Err(failure) => {
+                let why = failure.in_one_line();
+                log::error!("SIGHUP: access rules unchanged: {why}");
+            }
+        }
+    }
+}
+
 impl Reread {
     /// Gets ready. The server runs by `settings`, which `flags` were a source of.
     pub(crate) fn start(
         settings: &Settings,
         flags: BTreeMap<&'static str, String>,
-        tls: Option<ServerTls>,
+        mut again: Again,
     ) -> io::Result<Self> {
         let (asked, asks) = sync_channel(1);
         let mut at_start = settings.clone();
@@ -38,7 +67,8 @@ impl Reread {
             while asks.recv().is_ok() {
                 let read = Sources::read(flags.clone());
                 apply(&mut at_start, read.and_then(|sources| Settings::resolve(&sources)));
-                tls.iter().for_each(read_again);
+                again.tls.iter().for_each(read_again);
+                again.read_rules();
             }
         })?;
         Ok(Self { asked })

@@ -14,6 +14,7 @@
 #![allow(clippy::doc_markdown, reason = "the table's comments are the help that users read")]
 
 pub(super) mod config;
+pub(crate) mod credential;
 pub(super) mod sources;
 pub(super) mod tls;
 pub(super) mod values;
@@ -44,6 +45,8 @@ const HOLDERS: &[&str] = &["lock", "try", "hold", "acquire"];
 const LOCKERS: &[&str] = &["lock", "try"];
 /// The command that is a coordinator.
 const SERVERS: &[&str] = &["serve"];
+/// Commands that read who may do what.
+const RULERS: &[&str] = &["serve", "access"];
 
 /// One setting, apart from its kind.
 pub(crate) struct Row {
@@ -250,6 +253,13 @@ settings! {
     /// Revoked certificates of clients, in PEM; clients of unknown status are refused then.
     tls_crl: Option<PathBuf> = |_| String::new(),
         "tls-crl" "FILE" SERVERS, Foreign::None;
+    /// Who may do what: principals, their credentials and certificates, and rules. Without it, whoever reaches
+    /// the port may do everything.
+    access_file: Option<PathBuf> = |_| String::new(),
+        "access-file" "FILE" RULERS, Foreign::None;
+    /// Let anyone who reaches the port do everything, also from other machines, without --access-file.
+    allow_anyone: bool = |_| "false".to_owned(),
+        "allow-anyone" "" SERVERS, Foreign::None;
     /// Maximum number of looks (pages of status) in a second, all observers together.
     looks_per_second: Looks = |_| Config::default().looks_per_second.to_string(),
         "looks-per-second" "N" SERVERS, Foreign::None;
@@ -275,6 +285,13 @@ settings! {
     /// Key of --client-cert, in PEM.
     client_key: Option<PathBuf> = |_| String::new(),
         "client-key" "FILE" CLIENTS, Foreign::None;
+    /// File of the credential that proves who you are, where the coordinator has an access file; by default
+    /// $XDG_CONFIG_HOME/coordinator/credential, if it is there. COORDINATOR_CREDENTIAL is one itself.
+    credential_file: PathBuf = Sources::credential_file,
+        "credential-file" "FILE" CLIENTS, Foreign::None;
+    /// Show the credential to other machines without TLS, too: whoever is in between can read it.
+    credential_in_clear: bool = |_| "false".to_owned(),
+        "credential-in-clear" "" CLIENTS, Foreign::None;
     /// Longest time to connect.
     connect_timeout: Duration = |_| "5s".to_owned(),
         "connect-timeout" "DURATION" CLIENTS, Foreign::None;

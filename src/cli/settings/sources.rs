@@ -17,8 +17,9 @@ use super::TABLE;
 use crate::cli::text::errors::{Failure, reason};
 
 /// Variables that `coordinator lock` gives to its command, and that a `coordinator` run by that
-/// command therefore meets.
-const VARIABLES_GIVEN: [&str; 6] = [
+/// command therefore meets; and the one that is a credential, and no setting that is shown.
+const VARIABLES_GIVEN: [&str; 7] = [
+    "COORDINATOR_CREDENTIAL",
     "COORDINATOR_HELD",
     "COORDINATOR_LOCK",
     "COORDINATOR_LOCKS",
@@ -150,6 +151,13 @@ impl Sources {
         let home = self.directory("HOME").map(|home| format!("{home}/.local/state"));
         let state = self.directory("XDG_STATE_HOME").map(str::to_owned).or(home);
         state.map_or_else(String::new, |state| format!("{state}/coordinator"))
+    }
+
+    /// The user's own credential; empty if nobody knows where home is.
+    pub(crate) fn credential_file(&self) -> String {
+        let home = self.directory("HOME").map(|home| format!("{home}/.config"));
+        let own = self.directory("XDG_CONFIG_HOME").map(str::to_owned).or(home);
+        own.map_or_else(String::new, |own| format!("{own}/coordinator/credential"))
     }
 
     /// The file that was named, which must be there, or one in a usual place, which need not.

@@ -8,6 +8,7 @@ use coordinator::Servers;
 use coordinator::tls::{ServerFiles, TlsOptions};
 
 use super::Settings;
+use super::credential::shown_by_variables;
 use crate::cli::text::errors::Failure;
 
 /// The variables that carry to children how a server is trusted.
@@ -17,15 +18,19 @@ const CLIENT_CERT: &str = "COORDINATOR_CLIENT_CERT";
 const CLIENT_KEY: &str = "COORDINATOR_CLIENT_KEY";
 
 /// Settings that name files: an empty one would protect nothing.
-const FILES: [&str; 7] =
-    ["tls-cert", "tls-key", "tls-client-ca", "tls-crl", "server-ca", "client-cert", "client-key"];
+const FILES: [&str; 9] = [
+    "access-file",
+    "credential-file",
+    "tls-cert",
+    "tls-key",
+    "tls-client-ca",
+    "tls-crl",
+    "server-ca",
+    "client-cert",
+    "client-key",
+];
 
 impl Settings {
-    /// Where to connect to, and whom to trust there.
-    pub(crate) fn servers(&self) -> Servers {
-        Servers::from(&self.server.0).tls(self.tls_options())
-    }
-
     /// Whom to trust, and what to show.
     pub(crate) fn tls_options(&self) -> TlsOptions {
         let name = self.server_name.as_ref().map(|name| name.0.clone());
@@ -52,6 +57,7 @@ impl Settings {
                 None => child.env_remove(name),
             };
         }
+        self.tell_credential(child);
     }
 
     /// What a server shows and asks for; none if it does not speak TLS.
@@ -101,7 +107,8 @@ pub(crate) fn servers_of_variables(server: &str) -> Servers {
     let path = |name| said(name).map(PathBuf::from);
     let identity = path(CLIENT_CERT).zip(path(CLIENT_KEY));
     let name = said(SERVER_NAME).and_then(|name| name.into_string().ok());
-    Servers::from(server).tls(options(path(SERVER_CA), name, identity))
+    let servers = Servers::from(server).tls(options(path(SERVER_CA), name, identity));
+    shown_by_variables(servers)
 }
 
 fn options(

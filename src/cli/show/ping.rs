@@ -25,6 +25,6 @@ pub(crate) async fn run(args: PingArgs, settings: &Settings) -> Result<ExitCode,
 pub(crate) async fn connect(settings: &Settings) -> Result<Observer, Failure> {
     let server = settings.server.0.as_str();
     let attempt = Attempt { server, ..Attempt::default() };
-    let connected = Observer::connect_timeout(settings.servers(), settings.connect_timeout).await;
+    let connected = Observer::connect_timeout(settings.servers()?, settings.connect_timeout).await;
     connected.map_err(|error| attempt.failed(&error))
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +14,7 @@ use super::race::connect_first;
 use crate::client::servers::Servers;
 #[cfg(feature = "tls")]
 use crate::tls::Dialed;
+use crate::types::Credential;
 
 /// A connection that is being made.
 pub(crate) type Connecting<Io> = Pin<Box<dyn Future<Output = io::Result<Io>> + Send + 'static>>;
@@ -32,6 +34,11 @@ pub(crate) trait Connector: Send + 'static {
 
     /// The latest one is welcome: that was the right place.
     fn welcomed(&mut self) {}
+
+    /// The credential that each connection begins with, if there is one.
+    fn credential(&self) -> Option<&Credential> {
+        None
+    }
 }
 
 /// [`Dial::reached`] while there is nothing to learn from it.
@@ -82,6 +89,7 @@ impl Connector for Dial {
             };
             let (number, stream) = connect_first(count, first, lookup, TcpStream::connect).await?;
             reached.store(number, Ordering::Relaxed);
+            keep_secret(&servers, number, &stream)?;
             // What is sent is sent at once.
             stream.set_nodelay(true)?;
             secured(stream, servers, number).await
@@ -94,6 +102,30 @@ impl Connector for Dial {
             reached => self.first = reached,
         }
     }
+
+    fn credential(&self) -> Option<&Credential> {
+        self.servers.shown_credential()
+    }
+}
+
+/// A credential would be sent where others can read it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{peer} is another machine, and without TLS whoever is in between could read the credential"
+)]
+pub(in crate::client) struct CredentialInClear {
+    /// Where it would have been sent.
+    peer: SocketAddr,
+}
+
+/// Refuses to show a credential to whoever listens in between.
+fn keep_secret(servers: &Servers, number: usize, stream: &TcpStream) -> io::Result<()> {
+    let peer = stream.peer_addr()?;
+    let is_secure = servers.server(number).is_some_and(|server| server.is_secure);
+    if is_secure || peer.ip().to_canonical().is_loopback() || !servers.keeps_credential_secret() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, CredentialInClear { peer }))
 }
 
 /// The connection to one of the servers, encrypted if it is that server's.
@@ -114,11 +146,16 @@ async fn secured(stream: TcpStream, _: Servers, _: usize) -> io::Result<Stream> 
 
 /// For a connection that somebody else made, and only once.
 #[derive(Debug)]
-pub(in crate::client) struct Once<Io>(PhantomData<fn() -> Io>);
+pub(in crate::client) struct Once<Io> {
+    /// Kind of stream.
+    io: PhantomData<fn() -> Io>,
+    /// The credential that it begins with.
+    credential: Option<Credential>,
+}
 
 impl<Io> Once<Io> {
-    pub(in crate::client) fn new() -> Self {
-        Self(PhantomData)
+    pub(in crate::client) fn new(credential: Option<Credential>) -> Self {
+        Self { io: PhantomData, credential }
     }
 }
 
@@ -131,5 +168,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connector for Once<Io>
 
     fn connect(&mut self) -> Connecting<Io> {
         Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
+    fn credential(&self) -> Option<&Credential> {
+        self.credential.as_ref()
     }
 }

@@ -16,6 +16,7 @@ use crate::wire::{self, ClientCodec, ClientMessage, CodecError, FormatError, Ser
 
 use super::connector::Connecting;
 use crate::client::process::Own;
+use crate::types::Credential;
 
 /// No new commands are taken while more than this waits to be written.
 const OUTBOX_BYTES_MAX: usize = 256 * 1024;
@@ -122,6 +123,17 @@ impl<Io: AsyncRead + AsyncWrite> Connection<Io> {
         let reader = FramedRead::new(reader, ClientCodec::new());
         let ends = Own::new(Ends { reader, writer });
         Self { ends, outbox: BytesMut::new(), unflushed: false, failure: None }
+    }
+
+    /// One that begins with a credential, if there is one.
+    pub(super) fn begin(io: Io, credential: Option<&Credential>) -> Self {
+        let mut connection = Self::new(io);
+        if let Some(credential) = credential {
+            let shown = ClientMessage::Authenticate { credential: credential.into() };
+            // It is far shorter than a frame may be.
+            let _fits = wire::encode_frame(&shown, &mut connection.outbox);
+        }
+        connection
     }
 
     async fn next(&mut self) -> LinkEvent<Io> {

@@ -44,7 +44,7 @@ use report::Reporter;
 #[cfg(all(test, feature = "server"))]
 pub(crate) use connector::Connecting;
 pub(crate) use connector::Connector;
-pub(super) use connector::{Dial, Once};
+pub(super) use connector::{CredentialInClear, Dial, Once};
 
 /// Commands and endings taken before the connection is looked at again.
 const COMMANDS_AT_ONCE_MAX: usize = 1_024;
@@ -142,8 +142,8 @@ impl<C: Connector> Driver<C> {
             link_number: core.connection(),
             core,
             clock: Arc::clone(&shared.clock),
+            link: Link::Up(Connection::begin(io, connector.credential())),
             connector,
-            link: Link::Up(Connection::new(io)),
             second: Link::Down,
             second_number: None,
             cause: None,
@@ -239,7 +239,7 @@ impl<C: Connector> Driver<C> {
             LinkEvent::Read(None) => self.connection_lost(closed_by_server(), now),
             LinkEvent::Written => {}
             LinkEvent::Dialed(Ok(io)) => {
-                self.link = Link::Up(Connection::new(io));
+                self.link = Link::Up(Connection::begin(io, self.connector.credential()));
                 self.core.connected(now);
             }
             LinkEvent::Dialed(Err(error)) => self.connection_lost(error, now),
@@ -261,7 +261,7 @@ impl<C: Connector> Driver<C> {
                 }
             }
             LinkEvent::Dialed(Ok(io)) => {
-                self.second = Link::Up(Connection::new(io));
+                self.second = Link::Up(Connection::begin(io, self.connector.credential()));
                 if let Some(hello) = self.core.second_connected(now)
                     && let Err(error) = self.second.put(&hello)
                 {

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 #[cfg(test)]
 use crate::clock::Clock;
-use crate::types::{Identity, Ttl};
+use crate::types::{Credential, Identity, Ttl};
 
 use super::handle::Client;
 use super::terms::millis_up;
@@ -82,6 +82,8 @@ pub struct ClientBuilder {
     linger: Option<Duration>,
     /// Identity of the session; none: user@host:pid.
     identity: Option<String>,
+    /// What proves who this is; none: what the servers come with.
+    credential: Option<Credential>,
     /// How to connect.
     opening: Opening,
 }
@@ -109,6 +111,13 @@ impl ClientBuilder {
     /// characters. `user@host:pid` by default. It proves nothing.
     pub fn identity(mut self, identity: impl Into<String>) -> Self {
         self.identity = Some(identity.into());
+        self
+    }
+
+    /// The credential that proves who this is, where the coordinator has an access file: as
+    /// [`Servers::credential`], which is for observers, too.
+    pub fn credential(mut self, credential: Credential) -> Self {
+        self.credential = Some(credential);
         self
     }
 
@@ -146,7 +155,10 @@ impl ClientBuilder {
     ///
     /// As [`Client::connect`].
     pub async fn connect(self, servers: impl Into<Servers>) -> Result<Client, Error> {
-        let servers = servers.into().checked()?;
+        let mut servers = servers.into().checked()?;
+        if let Some(credential) = &self.credential {
+            servers = servers.credential(credential.clone());
+        }
         let opened = self.opening.open(&servers, self.introduction()?, Purpose::Session).await?;
         Ok(Client::new(opened))
     }
@@ -167,7 +179,8 @@ impl ClientBuilder {
     {
         let server: Arc<str> = "the other end of the stream".into();
         let start = (self.introduction()?, Purpose::Session);
-        let opened = self.opening.start(start, io, Once::new(), &server, on_runtime);
+        let once = Once::new(self.credential);
+        let opened = self.opening.start(start, io, once, &server, on_runtime);
         Ok(Client::new(within(self.opening.timeout, &server, opened).await?))
     }
 
@@ -215,6 +228,7 @@ impl fmt::Debug for ClientBuilder {
             .field("ttl", &self.ttl)
             .field("linger", &self.linger)
             .field("identity", &self.identity)
+            .field("credential", &self.credential)
             .field("connect_timeout", &self.opening.timeout)
             .finish_non_exhaustive()
     }

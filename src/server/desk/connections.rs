@@ -16,10 +16,12 @@ use foldhash::fast::RandomState;
 use log::error;
 use slab::Slab;
 
+use super::guest::Guest;
 use super::inspect::Budget;
 use super::render;
 use super::turn::{Deliver, Delivery, Handled, More, Way};
 use super::weight;
+use crate::access::Proof;
 use crate::types::{ConnectionId, GoodbyeCode, Identity, SessionId};
 use crate::wire::{ServerMessage, ShownLock, encode_frame};
 
@@ -62,6 +64,10 @@ pub(in crate::server) struct Connection {
     role: Role,
     /// Name that an observer gives itself, for the log.
     observer_identity: Option<Identity>,
+    /// What it has shown before its Hello, where that is asked for.
+    proof: Option<Box<Proof>>,
+    /// Who that has proven it to be, where there is an access file.
+    guest: Option<Box<Guest>>,
     /// Whether its Hello was answered. Until then it is not read on. It cannot say more than the
     /// one read that brought the Hello, however long the answer has to wait for the disk.
     is_greeted: bool,
@@ -108,6 +114,8 @@ impl Connections {
             peer,
             role: Role::Unknown,
             observer_identity: None,
+            proof: None,
+            guest: None,
             is_greeted: false,
             batch: Deliver::default(),
             event_bytes: 0,
@@ -136,6 +144,43 @@ impl Connections {
     /// Who it says to be, if it is an observer.
     pub(super) fn observer_identity(&self, connection: ConnectionId) -> Option<&Identity> {
         self.known.get(connection)?.observer_identity.as_ref()
+    }
+
+    /// It shows what may prove who it is.
+    pub(super) fn prove(&mut self, connection: ConnectionId, proof: Box<Proof>) {
+        if let Some(known) = self.known.get_mut(connection) {
+            known.proof = Some(proof);
+        }
+    }
+
+    /// What it has shown.
+    pub(super) fn take_proof(&mut self, connection: ConnectionId) -> Option<Box<Proof>> {
+        self.known.get_mut(connection)?.proof.take()
+    }
+
+    /// It has proven who it is.
+    pub(super) fn receive_guest(&mut self, connection: ConnectionId, guest: Box<Guest>) {
+        if let Some(known) = self.known.get_mut(connection) {
+            known.guest = Some(guest);
+        }
+    }
+
+    /// Who it has proven to be; none before its Hello, and where nobody is asked.
+    pub(super) fn guest(&self, connection: ConnectionId) -> Option<&Guest> {
+        self.known.get(connection)?.guest.as_deref()
+    }
+
+    /// The same, to be changed.
+    pub(super) fn guest_mut(&mut self, connection: ConnectionId) -> Option<&mut Guest> {
+        self.known.get_mut(connection)?.guest.as_deref_mut()
+    }
+
+    /// Those that have proven who they are, in the order in which they came.
+    pub(super) fn with_guests(&self) -> Vec<ConnectionId> {
+        let known = self.known.slab.iter().map(|(_, known)| known);
+        let mut all: Vec<_> = known.filter(|it| it.guest.is_some()).map(|it| it.id).collect();
+        all.sort_unstable();
+        all
     }
 
     /// Says what it is for, and gives it; none if it is not known (any more).

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::access::{Method, Verb};
 use crate::engine::{
     Counts, Effect, EndReason, LockTable, PLACES_LOOKED_AT_MAX, RequestEvent, Tally,
 };
@@ -21,6 +22,14 @@ pub struct Told {
     ended: [u64; 4],
     /// Locks taken away by operators.
     pub revocations: u64,
+    /// Connections that have proven who they are: by nothing, by a credential, by a certificate.
+    authenticated: [u64; 3],
+    /// Connections that have not.
+    pub unproven: u64,
+    /// How often a principal was told that it may not, by `Verb::ALL`.
+    denials: [u64; Verb::ALL.len()],
+    /// Requests beyond the rate of their principal.
+    pub slowed_down: u64,
 }
 
 impl Default for Told {
@@ -31,6 +40,10 @@ impl Default for Told {
             attached: [0; 3],
             ended: [0; 4],
             revocations: 0,
+            authenticated: [0; 3],
+            unproven: 0,
+            denials: [0; Verb::ALL.len()],
+            slowed_down: 0,
         }
     }
 }
@@ -103,6 +116,43 @@ impl Told {
         if let Some(count) = place.and_then(|place| self.losses.get_mut(place)) {
             *count += 1;
         }
+    }
+
+    /// A connection has proven who it is.
+    pub(super) fn authenticate(&mut self, method: Method) {
+        self.authenticated[match method {
+            Method::None => 0,
+            Method::Credential => 1,
+            Method::Certificate => 2,
+        }] += 1;
+    }
+
+    /// One has not.
+    pub(super) fn leave_unproven(&mut self) {
+        self.unproven += 1;
+        self.reject(RejectionCode::Unauthenticated);
+    }
+
+    /// Something was denied.
+    pub(super) fn deny(&mut self, verb: Verb) {
+        let place = Verb::ALL.iter().position(|known| *known == verb);
+        if let Some(count) = place.and_then(|place| self.denials.get_mut(place)) {
+            *count += 1;
+        }
+        self.reject(RejectionCode::Forbidden);
+    }
+
+    /// How many connections have proven who they are, for each way.
+    pub fn authenticated(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [Method::None, Method::Credential, Method::Certificate]
+            .map(Method::as_str)
+            .into_iter()
+            .zip(self.authenticated)
+    }
+
+    /// How often a principal was told that it may not, for each verb.
+    pub fn denials(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Verb::ALL.map(Verb::as_str).into_iter().zip(self.denials)
     }
 
     /// How often somebody was told *no*, for each code.

@@ -11,11 +11,16 @@ use crate::types::Timestamp;
 impl Desk {
     /// Ends a turn: puts together what has come of it, and sees that what is due is asked for.
     pub(in crate::server) fn finish_turn(&mut self, now: Timestamp) -> &mut Turn {
+        if self.rights.is_changing() {
+            self.look_through_changed(now);
+        }
         self.show_changed(now);
         // Whatever brought this turn: the timer may be late, or set to something else.
         self.serve_looks(now);
         // Half a turn before it has to: so nobody is put off who says no more than the others.
-        if !self.backlog.is_empty() || !self.showing.is_empty() || self.is_half_spent() {
+        let has_more =
+            !self.backlog.is_empty() || !self.showing.is_empty() || self.rights.is_changing();
+        if has_more || self.is_half_spent() {
             self.go_on_later();
         }
         self.connections.reuse(&mut self.turn.spare);

@@ -8,15 +8,16 @@ use log::warn;
 use super::Desk;
 use super::connections::Role;
 use super::hello;
-use super::inspect;
+use super::inspect::{self, Look};
 use super::parse;
 use super::render;
+use crate::access::{Allowed, Principal, to};
 use crate::engine::{Command, Event, Place, Rejection};
 use crate::server::chatter::Topic;
 use crate::server::log_lines::{self, Ahead, Who};
 use crate::types::{
-    ConnectionId, FencingToken, Generation, GoodbyeCode, RequestId, Secret, SessionId, Standing,
-    Timestamp,
+    ConnectionId, FencingToken, Generation, GoodbyeCode, LockName, RequestId, Secret, SessionId,
+    Standing, Timestamp,
 };
 use crate::wire::{self, ClientMessage, Extra, Query, ServerMessage};
 
@@ -77,40 +78,62 @@ impl Desk {
                 self.request(connection, request, extras, now);
             }
             ClientMessage::Release { request, token } => {
-                self.command(connection, request, now, || parse::release(request, token));
+                self.command(connection, request, now, own(), || parse::release(request, token));
             }
             ClientMessage::Cancel { request } => {
-                self.command(connection, request, now, || parse::cancel(request));
+                self.command(connection, request, now, own(), || parse::cancel(request));
             }
             ClientMessage::Account(ref known) => {
-                self.command(connection, known.from, now, || Command::Account(known.clone()));
+                let account = || Command::Account(known.clone());
+                self.command(connection, known.from, now, own(), account);
             }
-            ClientMessage::Reclaim(ref asked) => self.reclaim(connection, asked, &[], now),
+            ClientMessage::Reclaim(ref asked) => self.reclaim(connection, asked, &[], now, own()),
             ClientMessage::ReclaimWith { ref reclaim, ref extras } => {
-                self.reclaim(connection, reclaim, extras, now);
+                self.reclaim(connection, reclaim, extras, now, own());
             }
-            ClientMessage::KeepAlive { sequence } => self.keep_alive(connection, sequence, now),
-            ClientMessage::Goodbye => self.goodbye(connection, now),
+            ClientMessage::KeepAlive { sequence } => {
+                self.keep_alive(connection, sequence, now, own());
+            }
+            ClientMessage::Goodbye => self.goodbye(connection, now, own()),
             ClientMessage::Inspect { query_id, ref query } => {
                 self.look(connection, query_id, query, now);
             }
             ClientMessage::Revoke { query_id, ref name, token } => {
-                self.revoke(connection, query_id, name, token, now);
+                let may = self.may_with(connection, query_id, name, Principal::may_break);
+                if let Some((name, allowed)) = may {
+                    self.revoke(connection, query_id, name, token, now, allowed);
+                }
             }
             ClientMessage::Watch { query_id, ref name } => {
-                self.watch(connection, query_id, name, now);
+                let may = self.may_with(connection, query_id, name, Principal::may_see);
+                if let Some((lock, allowed)) = may {
+                    self.watch(connection, query_id, lock, now, allowed);
+                }
             }
-            ClientMessage::Unwatch { ref name } => self.unwatch(connection, name),
-            ClientMessage::Subscribe { query_id, ref name } => {
-                self.subscribe(connection, query_id, name.as_deref(), now);
+            ClientMessage::Unwatch { ref name } => self.unwatch(connection, name, own()),
+            ClientMessage::Subscribe { query_id, name: Some(ref name) } => {
+                let may = self.may_with(connection, query_id, name, Principal::may_see);
+                if let Some((lock, allowed)) = may {
+                    self.subscribe(connection, query_id, Some(lock), now, allowed.with_others());
+                }
             }
+            ClientMessage::Subscribe { query_id, name: None } => {
+                if let Some(allowed) = self.may_look(connection, query_id) {
+                    self.subscribe(connection, query_id, None, now, allowed);
+                }
+            }
+            // Taken out by its session, which shows it before the Hello (`Desk::hear_proof`).
+            ClientMessage::Authenticate { .. } => {}
         }
     }
 
     /// Says what the connection is for; the session has seen that it says so once, and first.
     fn hello(&mut self, connection: ConnectionId, hello: &wire::Hello, now: Timestamp) {
         let (epoch_seen, token_seen) = (hello.epoch_seen, hello.token_seen);
-        let (role, attach) = match hello::parse(hello, &self.sealer, &mut self.draw) {
+        let Some((_entry, as_whom)) = self.admit(connection, &hello.attach) else { return };
+        let as_whom = as_whom.as_ref();
+        let parsed = hello::parse(hello, &self.sealer, &mut self.draw, as_whom);
+        let (role, attach) = match parsed {
             Ok(parsed) => parsed,
             Err((code, reason)) => {
                 return self.dismiss(connection, &render::refused(code, reason));
@@ -126,7 +149,7 @@ impl Desk {
             }
         } else {
             // An observer may say who it is, or not: it is for the log only.
-            if let Ok(identity) = parse::identity(&hello.identity) {
+            if let Ok(identity) = hello::identity(hello, as_whom) {
                 self.connections.name_observer(connection, identity);
             }
             let (session, secret) = (SessionId(0), Secret::new(0));
@@ -152,13 +175,14 @@ impl Desk {
         }
     }
 
-    /// Has the engine do what a session's client says. `request` is who is answered if there is no
+    /// Has the engine do what a session's client says and what it may. `request` is who is answered if there is no
     /// session.
-    fn command(
+    fn command<To>(
         &mut self,
         connection: ConnectionId,
         request: RequestId,
         now: Timestamp,
+        _: Allowed<To>,
         command: impl FnOnce() -> Command,
     ) {
         match self.connections.role(connection) {
@@ -186,7 +210,25 @@ impl Desk {
         now: Timestamp,
     ) {
         let place = asked.ticket.and_then(|_| self.place(connection, asked));
-        self.command(connection, asked.request, now, || parse::request(asked, extras, place));
+        let (request, parsed) = (asked.request, || parse::request(asked, extras, place));
+        match self.anything::<to::Lock>() {
+            Some(allowed) => self.command(connection, request, now, allowed, parsed),
+            None => self.request_by_rule(connection, request, parsed(), now),
+        }
+    }
+
+    /// The same, where there are rules.
+    #[inline(never)]
+    fn request_by_rule(
+        &mut self,
+        connection: ConnectionId,
+        request: RequestId,
+        command: Command,
+        now: Timestamp,
+    ) {
+        if let Some(allowed) = self.may_lock(connection, &command, now) {
+            self.command(connection, request, now, allowed, || command);
+        }
     }
 
     /// Where a request stood before a crash, if the ticket that it shows proves that it did.
@@ -217,6 +259,7 @@ impl Desk {
         asked: &wire::Reclaim,
         extras: &[Extra],
         now: Timestamp,
+        allowed: Allowed<to::KeepOnesOwn>,
     ) {
         let session = self.session_of(connection);
         let (request, token) = (asked.request, asked.token);
@@ -229,10 +272,16 @@ impl Desk {
             let who = Who { session, identity: None, peer };
             log_lines::wrong_seal(who, request, token);
         }
-        self.command(connection, request, now, || command);
+        self.command(connection, request, now, allowed, || command);
     }
 
-    fn keep_alive(&mut self, connection: ConnectionId, sequence: u64, now: Timestamp) {
+    fn keep_alive(
+        &mut self,
+        connection: ConnectionId,
+        sequence: u64,
+        now: Timestamp,
+        _: Allowed<to::KeepOnesOwn>,
+    ) {
         self.subscribers.heard(connection, now);
         match self.connections.role(connection) {
             Some(Role::Session { .. }) => {
@@ -247,7 +296,7 @@ impl Desk {
         }
     }
 
-    fn goodbye(&mut self, connection: ConnectionId, now: Timestamp) {
+    fn goodbye(&mut self, connection: ConnectionId, now: Timestamp, _: Allowed<to::KeepOnesOwn>) {
         match self.connections.role(connection) {
             Some(Role::Session { .. }) => {
                 self.step(&Event::Command { connection, command: Command::Goodbye }, now);
@@ -272,26 +321,71 @@ impl Desk {
     }
 
     fn inspect(&mut self, connection: ConnectionId, query_id: u64, query: &Query, now: Timestamp) {
+        match *query {
+            Query::Lock { ref name } | Query::Outlook { ref name } => {
+                let may = self.may_with(connection, query_id, name, Principal::may_see);
+                if let Some((name, allowed)) = may {
+                    self.inspect_lock(connection, query_id, query, &name, now, allowed);
+                }
+            }
+            Query::Server
+            | Query::Journal
+            | Query::Locks { .. }
+            | Query::Sessions { .. }
+            | Query::Outlooks { .. }
+            | Query::Contended { .. } => {
+                if let Some(allowed) = self.may_look(connection, query_id) {
+                    self.inspect_all(connection, query_id, query, now, allowed);
+                }
+            }
+        }
+    }
+
+    /// Answers a look at one lock.
+    fn inspect_lock(
+        &mut self,
+        connection: ConnectionId,
+        query_id: u64,
+        query: &Query,
+        name: &LockName,
+        now: Timestamp,
+        _: Allowed<to::See>,
+    ) {
         let table = &self.table;
         let Some(budget) = self.connections.budget(connection) else { return };
         self.looked += LOOK_STEPS;
+        let answer = match query {
+            Query::Outlook { .. } => inspect::outlook(table, query_id, name.as_str(), now, budget),
+            _ => inspect::one_lock(table, query_id, name.as_str(), now, budget),
+        };
+        self.connections.tell(connection, &answer);
+    }
+
+    /// Answers a look at everything, as far as whoever looks may see it.
+    fn inspect_all(
+        &mut self,
+        connection: ConnectionId,
+        query_id: u64,
+        query: &Query,
+        now: Timestamp,
+        _: Allowed<to::Look>,
+    ) {
+        let sight = self.sight(connection);
+        let table = &self.table;
+        let Some(budget) = self.connections.budget(connection) else { return };
+        self.looked += LOOK_STEPS;
+        let look = Look { table, query_id, now, sight: &sight };
         let answer = match *query {
             Query::Server => {
                 inspect::server(table, query_id, now.since(self.since), &self.counters)
             }
-            Query::Locks { cursor } => inspect::locks(table, query_id, cursor, now, budget),
-            Query::Sessions { cursor } => inspect::sessions(table, query_id, cursor, now, budget),
-            Query::Lock { ref name } => match parse::lock_name(name) {
-                Ok(name) => inspect::one_lock(table, query_id, name.as_str(), now, budget),
-                Err(rejection) => render::refused_query(query_id, &rejection),
-            },
-            Query::Outlook { ref name } => match parse::lock_name(name) {
-                Ok(name) => inspect::outlook(table, query_id, name.as_str(), now, budget),
-                Err(rejection) => render::refused_query(query_id, &rejection),
-            },
-            Query::Outlooks { cursor } => inspect::outlooks(table, query_id, cursor, now, budget),
             Query::Journal => inspect::journal(query_id, &self.counters.keeping),
-            Query::Contended { cursor } => inspect::contended(table, query_id, cursor, now, budget),
+            Query::Locks { cursor } => look.locks(cursor, budget),
+            Query::Sessions { cursor } => look.sessions(cursor, budget),
+            Query::Outlooks { cursor } => look.outlooks(cursor, budget),
+            Query::Contended { cursor } => look.contended(cursor, budget),
+            // About one lock, and answered by that.
+            Query::Lock { .. } | Query::Outlook { .. } => return,
         };
         self.connections.tell(connection, &answer);
     }
@@ -300,24 +394,20 @@ impl Desk {
         &mut self,
         connection: ConnectionId,
         query_id: u64,
-        name: &str,
+        name: LockName,
         token: FencingToken,
         now: Timestamp,
+        _: Allowed<to::Break>,
     ) {
-        if let Some(Role::Unknown | Role::Gone) | None = self.connections.role(connection) {
-            return;
+        let operator = self.operator(connection);
+        if self.counters.chatter.admits(Topic::Revoke, operator.peer) {
+            log_lines::revoke_received(operator, &name, token);
         }
-        match parse::lock_name(name) {
-            Ok(name) => {
-                let operator = self.operator(connection);
-                if self.counters.chatter.admits(Topic::Revoke, operator.peer) {
-                    log_lines::revoke_received(operator, &name, token);
-                }
-                self.step(&Event::Revoke { connection, query_id, name, token }, now);
-            }
-            Err(rejection) => {
-                self.connections.tell(connection, &render::refused_query(query_id, &rejection));
-            }
-        }
+        self.step(&Event::Revoke { connection, query_id, name, token }, now);
     }
+}
+
+/// What needs no rule.
+fn own() -> Allowed<to::KeepOnesOwn> {
+    Allowed::always()
 }

@@ -7,8 +7,9 @@ use log::error;
 use super::connections::Role;
 use super::parse;
 use super::seal::Sealer;
+use crate::access::PrincipalName;
 use crate::engine::{Attach, Rejection};
-use crate::types::{RejectionCode, SessionId};
+use crate::types::{Identity, RejectionCode, SessionId};
 use crate::wire;
 
 /// Why a Hello is refused: the code, and a sentence.
@@ -18,11 +19,13 @@ pub(crate) type Refusal = (RejectionCode, String);
 pub(crate) type Draw = Box<dyn FnMut() -> Result<SessionId, Refusal>>;
 
 /// What the connection becomes, and what that takes of the engine: nothing, for an observer. A
-/// new session gets the name that `draw` gives.
+/// new session gets the name that `draw` gives. Where there is an access file, secrets and identities are
+/// those of a principal.
 pub(in crate::server) fn parse(
     hello: &wire::Hello,
     sealer: &Sealer,
     draw: impl FnOnce() -> Result<SessionId, Refusal>,
+    as_whom: Option<&PrincipalName>,
 ) -> Result<(Role, Option<Attach>), Refusal> {
     if let wire::Attach::Observer = hello.attach {
         return Ok((Role::Observer, None));
@@ -30,12 +33,12 @@ pub(in crate::server) fn parse(
     let no = |rejection: Rejection| (rejection.code(), rejection.to_string());
     let ttl = parse::ttl(hello.ttl_ms).map_err(no)?;
     let linger = hello.linger_ms.map(|ms| Duration::from_millis(ms.into()));
-    let identity = parse::identity(&hello.identity).map_err(no)?;
+    let identity = identity(hello, as_whom).map_err(no)?;
     let for_role = identity.clone();
     let (id, attach) = match hello.attach {
         wire::Attach::Resume { session, secret, generation } => {
             // Known from the key alone, so that it can be checked in every run (rule G2).
-            let proved_in = sealer.run_of_secret(secret, session);
+            let proved_in = sealer.run_of_secret(secret, session, as_whom);
             let proved_in = proved_in.ok_or_else(|| no(Rejection::UnknownSession))?;
             (session, Attach::Resume { session, proved_in, generation, ttl, linger, identity })
         }
@@ -45,6 +48,15 @@ pub(in crate::server) fn parse(
         }
     };
     Ok((Role::Session { id, identity: for_role }, Some(attach)))
+}
+
+/// Who a session or an observer is: its principal, if that is known, and what its client says.
+pub(in crate::server) fn identity(
+    hello: &wire::Hello,
+    as_whom: Option<&PrincipalName>,
+) -> Result<Identity, Rejection> {
+    let said = parse::identity(&hello.identity)?;
+    Ok(as_whom.map_or_else(|| said.clone(), |name| name.shown_before(&said)))
 }
 
 /// A session's name: nobody can guess it, and none comes twice.

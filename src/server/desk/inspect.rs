@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::render;
+use crate::access::Sight;
 use crate::engine::{
     CYCLE_TOLD_MAX, HolderView, LockTable, LockView, PLACES_LOOKED_AT_MAX, Pause, Rejection,
     SessionView, WaiterView,
@@ -145,42 +146,71 @@ pub(in crate::server) fn journal(query_id: u64, keeping: &Keeping) -> ServerMess
     ServerMessage::JournalStatus { query_id, status }
 }
 
-/// A page of all locks, from `cursor` on.
-pub(in crate::server) fn locks(
-    table: &LockTable,
-    query_id: u64,
-    cursor: u64,
-    now: Timestamp,
-    budget: &mut Budget,
-) -> ServerMessage {
-    let from = usize::try_from(cursor).unwrap_or(usize::MAX);
-    page_of_locks(table.lock_places(from), query_id, from, now, budget)
+/// A look at everything, by somebody who may see some of it.
+pub(in crate::server) struct Look<'a> {
+    /// What is looked at.
+    pub(in crate::server) table: &'a LockTable,
+    /// What is answered.
+    pub(in crate::server) query_id: u64,
+    /// When.
+    pub(in crate::server) now: Timestamp,
+    /// What is seen of it: the rest is as if it were not there.
+    pub(in crate::server) sight: &'a Sight,
 }
 
-/// A page of the locks that somebody waits for, from `cursor` on.
-pub(in crate::server) fn contended(
-    table: &LockTable,
-    query_id: u64,
-    cursor: u64,
-    now: Timestamp,
-    budget: &mut Budget,
-) -> ServerMessage {
-    let from = usize::try_from(cursor).unwrap_or(usize::MAX);
-    page_of_locks(table.contended_places(from), query_id, from, now, budget)
-}
+impl Look<'_> {
+    /// A page of all locks, from `cursor` on.
+    pub(in crate::server) fn locks(&self, cursor: u64, budget: &mut Budget) -> ServerMessage {
+        let from = usize::try_from(cursor).unwrap_or(usize::MAX);
+        self.page_of_locks(self.table.lock_places(from), from, budget)
+    }
 
-/// The locks at places from `from` on, as far as one page goes.
-fn page_of_locks<'a>(
-    places: impl Iterator<Item = (usize, Option<LockView<'a>>)>,
-    query_id: u64,
-    from: usize,
-    now: Timestamp,
-    budget: &mut Budget,
-) -> ServerMessage {
-    let bytes = |view: &LockView<'_>| FIXED_BYTES + view.name().len();
-    let shown = |view: LockView<'_>, budget: &mut Budget| lock(&view, Named::FEW, now, budget);
-    let (locks, next) = page(places, from, budget, bytes, shown);
-    ServerMessage::LockStatus { query_id, locks, next }
+    /// A page of the locks that somebody waits for, from `cursor` on.
+    pub(in crate::server) fn contended(&self, cursor: u64, budget: &mut Budget) -> ServerMessage {
+        let from = usize::try_from(cursor).unwrap_or(usize::MAX);
+        self.page_of_locks(self.table.contended_places(from), from, budget)
+    }
+
+    /// The locks at places from `from` on, as far as one page goes.
+    fn page_of_locks<'v>(
+        &self,
+        places: impl Iterator<Item = (usize, Option<LockView<'v>>)>,
+        from: usize,
+        budget: &mut Budget,
+    ) -> ServerMessage {
+        let seen = |view: &LockView<'_>| self.sight.sees(view.name());
+        let places = places.map(|(place, view)| (place, view.filter(seen)));
+        let bytes = |view: &LockView<'_>| FIXED_BYTES + view.name().len();
+        let shown =
+            |view: LockView<'_>, budget: &mut Budget| lock(&view, Named::FEW, self.now, budget);
+        let (locks, next) = page(places, from, budget, bytes, shown);
+        ServerMessage::LockStatus { query_id: self.query_id, locks, next }
+    }
+
+    /// A page of the outlooks of all locks, from `cursor` on.
+    pub(in crate::server) fn outlooks(&self, cursor: u64, budget: &mut Budget) -> ServerMessage {
+        let from = usize::try_from(cursor).unwrap_or(usize::MAX);
+        let foreseen = |view: LockView<'_>| {
+            let view = Some(view).filter(|view| self.sight.sees(view.name()));
+            view.and_then(|view| foreseen(&view, self.now))
+        };
+        let places = self.table.lock_places(from);
+        let places = places.map(|(place, view)| (place, view.and_then(foreseen)));
+        let (locks, next) = page(places, from, budget, outlook_bytes, |outlook, _| outlook);
+        ServerMessage::Outlook { query_id: self.query_id, locks, next }
+    }
+
+    /// A page of all sessions, from `cursor` on.
+    pub(in crate::server) fn sessions(&self, cursor: u64, budget: &mut Budget) -> ServerMessage {
+        let from = usize::try_from(cursor).unwrap_or(usize::MAX);
+        let seen = |view: &SessionView<'_>| self.sight.sees_session(view.identity.as_str());
+        let places = self.table.session_places(from);
+        let places = places.map(|(place, view)| (place, view.filter(seen)));
+        let bytes = |view: &SessionView<'_>| FIXED_BYTES + view.identity.len();
+        let shown = |view: SessionView<'_>, _: &mut Budget| session(&view, self.now);
+        let (sessions, next) = page(places, from, budget, bytes, shown);
+        ServerMessage::SessionStatus { query_id: self.query_id, sessions, next }
+    }
 }
 
 /// What there is at places from `from` on, as far as one page goes, and where the next one begins.
@@ -218,21 +248,6 @@ pub(in crate::server) fn outlook(
     let outlook = table.lock(name).and_then(|view| foreseen(&view, now));
     let locks = outlook.into_iter().filter(|it| budget.take(outlook_bytes(it))).collect();
     ServerMessage::Outlook { query_id, locks, next: None }
-}
-
-/// A page of the outlooks of all locks, from `cursor` on.
-pub(in crate::server) fn outlooks(
-    table: &LockTable,
-    query_id: u64,
-    cursor: u64,
-    now: Timestamp,
-    budget: &mut Budget,
-) -> ServerMessage {
-    let from = usize::try_from(cursor).unwrap_or(usize::MAX);
-    let foreseen = |view: Option<LockView<'_>>| view.and_then(|view| foreseen(&view, now));
-    let places = table.lock_places(from).map(|(place, view)| (place, foreseen(view)));
-    let (locks, next) = page(places, from, budget, outlook_bytes, |outlook, _| outlook);
-    ServerMessage::Outlook { query_id, locks, next }
 }
 
 /// What is known of when a lock is to be had, if anything is.
@@ -329,21 +344,6 @@ pub(in crate::server) fn deadlock(
     let cycle = Cycle { links: links[..told].to_vec(), is_cut };
     let code = rejection.code();
     ServerMessage::Rejected { request, code, message, lock: None, cycle }
-}
-
-/// A page of all sessions, from `cursor` on.
-pub(in crate::server) fn sessions(
-    table: &LockTable,
-    query_id: u64,
-    cursor: u64,
-    now: Timestamp,
-    budget: &mut Budget,
-) -> ServerMessage {
-    let from = usize::try_from(cursor).unwrap_or(usize::MAX);
-    let bytes = |view: &SessionView<'_>| FIXED_BYTES + view.identity.len();
-    let shown = |view: SessionView<'_>, _: &mut Budget| session(&view, now);
-    let (sessions, next) = page(table.session_places(from), from, budget, bytes, shown);
-    ServerMessage::SessionStatus { query_id, sessions, next }
 }
 
 /// A lock, with the first of its holders and waiters.

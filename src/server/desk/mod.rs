@@ -32,6 +32,7 @@
 //! | `backlog`, `serve` | work that a turn has left to do, and fair queuing of it |
 //! | `finish` | the end of a turn, and when the next one is due |
 //! | `looks` | the rate of looks, and who rests until it is time for another |
+//! | `rights`, `guest`, `usage`, `sight` | who a connection has proven to be, what it may do, what it is shown |
 //! | `figures` | what is counted, for whoever draws curves of it |
 //! | `seal` | proofs that outlive a run: secrets of sessions, seals of grants, tickets of places |
 //! | `tenures` | which grants the log tells of, and which it counts |
@@ -43,6 +44,7 @@ mod backlog;
 mod connections;
 pub(super) mod figures;
 mod finish;
+mod guest;
 mod hear;
 pub(super) mod hello;
 mod inspect;
@@ -50,8 +52,10 @@ pub(super) mod looks;
 mod parse;
 mod perform;
 pub(super) mod render;
+mod rights;
 pub(super) mod seal;
 mod serve;
+mod sight;
 mod subscribers;
 mod tenures;
 #[cfg(test)]
@@ -59,6 +63,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 pub(super) mod turn;
+mod usage;
 mod watches;
 pub(super) mod weight;
 #[cfg(test)]
@@ -76,11 +81,13 @@ use self::connections::{Connections, Role};
 use self::figures::{Contention, Figures, Told};
 use self::hello::Draw;
 use self::looks::Looks;
+use self::rights::Rights;
 use self::seal::Sealer;
 use self::subscribers::Subscribers;
 use self::tenures::Tenures;
 use self::turn::{Submit, Turn, Way, Window};
 use self::watches::Watches;
+use crate::access::Access;
 use crate::engine::{Counts, Effect, Event, LockTable, Run, Seed, Start};
 use crate::server::counters::Counters;
 use crate::server::durable::{Change, Committed, Everything};
@@ -95,6 +102,8 @@ pub(crate) struct Desk {
     table: LockTable,
     /// Each connection's purpose, and its batch in this turn.
     connections: Connections,
+    /// Who may do what.
+    rights: Rights,
     /// Watchers of locks that are held by others.
     watches: Watches,
     /// Subscribers to events of requests that are made by others.
@@ -167,6 +176,8 @@ pub(in crate::server) struct Setting {
     pub(in crate::server) wall: fn() -> SystemTime,
     /// How many looks there may be in a second.
     pub(in crate::server) looks_per_second: u32,
+    /// Who may do what.
+    pub(in crate::server) access: Arc<Access>,
     /// Counters of the listener and the sessions.
     pub(in crate::server) counters: Arc<Counters>,
 }
@@ -184,8 +195,8 @@ pub(crate) enum Before {
 impl Desk {
     /// A desk that goes on from where the run before has ended.
     pub(in crate::server) fn new(setting: Setting, now: Timestamp) -> Self {
-        let Setting { limits, start, before, sealer, draw, wall, looks_per_second, counters } =
-            setting;
+        let Setting { limits, start, before, sealer, draw, wall, looks_per_second, .. } = setting;
+        let (access, counters) = (setting.access, setting.counters);
         let Start { durable, first_token, plausible, .. } = start;
         let (table, run) = match before {
             Before::Crashed(table) => {
@@ -201,10 +212,12 @@ impl Desk {
         if let Some(grace) = grace {
             counters.keeping.has_grace(grace);
         }
+        let rights = Rights::new(access, &table);
         log_lines::began(&table.counts(), grace, run.is_some());
         Self {
             table,
             connections: Connections::default(),
+            rights,
             watches: Watches::default(),
             subscribers: Subscribers::default(),
             changed: Vec::new(),

@@ -7,6 +7,7 @@ use super::connections::Role;
 use super::inspect::{self, Named};
 use super::render;
 use super::seal::Sealed;
+use super::sight::seen_by;
 use crate::engine::{Effect, Place, Rejection, RequestEvent};
 use crate::server::chatter::Topic;
 use crate::server::durable::store::Change;
@@ -56,6 +57,7 @@ impl Desk {
                 self.tell(connection, session, request, event, now);
             }
             Effect::Ended { session, connection, reason, held, waiting, ref lock } => {
+                self.rights.session_ended(session);
                 let who = self.who(session, connection);
                 let level = log_lines::ended_level(reason, held);
                 if fields::is_logged(level)
@@ -110,9 +112,10 @@ impl Desk {
             self.turn.lines.push(line);
         }
         let epoch = self.table.epoch();
-        let secret = self.sealer.secret(session, epoch);
+        let secret = self.sealer.secret(session, epoch, self.bound_to(connection));
         let welcome = render::welcome(epoch, session, secret, generation, Some(ttl), standing);
         self.connections.greet(connection, &welcome);
+        self.session_begins(connection, session, standing);
     }
 
     /// Tells the client of a request what happened to it.
@@ -132,18 +135,14 @@ impl Desk {
             }
         }
         let Some(connection) = connection else { return };
-        if let RequestEvent::Rejected(rejection @ Rejection::Deadlock { cycle }) = event {
-            if let Some(budget) = self.connections.budget(connection) {
-                let message = inspect::deadlock(request, rejection, cycle, budget);
-                self.connections.tell(connection, &message);
-            }
-            return;
+        if let RequestEvent::Rejected(rejection) = event {
+            return self.tell_rejected(connection, session, request, rejection, now);
         }
-        let blocking = match event {
-            RequestEvent::Rejected(rejection) => rejection.blocking_lock(),
-            _ => None,
-        };
-        let blocking = blocking.and_then(|name| self.look_at(name, connection, now));
+        if let RequestEvent::Cancelled = event
+            && let Some(denied) = self.withdrawn(request)
+        {
+            return self.connections.tell(connection, &denied);
+        }
         // One that is over already, in the same turn, has no claims, and needs no proof any more.
         let (table, sealer, run) = (&self.table, &self.sealer, self.table.epoch());
         let claims = || table.claims(session, request);
@@ -151,18 +150,49 @@ impl Desk {
         let ticket =
             |ticket| sealer.ticket(session, request, Place { ticket, told_in: run }, claims());
         // By reference, for a message is large to move.
-        if let Some(message) = &render::told(request, event, seal, ticket, blocking) {
-            self.connections.tell(connection, message);
+        if let Some(message) = &render::told(request, event, seal, ticket) {
+            self.connections.tell(connection, &message);
         }
     }
 
-    /// The lock as it is now, for one whom it stood in the way of.
+    /// Tells the client of a request that it is rejected, and as much of why as it may see.
+    fn tell_rejected(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        request: RequestId,
+        rejection: &Rejection,
+        now: Timestamp,
+    ) {
+        let hidden;
+        let rejection = if self.is_filtered() {
+            hidden = seen_by(&self.sight(connection), session, rejection);
+            &hidden
+        } else {
+            rejection
+        };
+        if let Rejection::Deadlock { cycle } = rejection {
+            if let Some(budget) = self.connections.budget(connection) {
+                let message = inspect::deadlock(request, rejection, cycle, budget);
+                self.connections.tell(connection, &message);
+            }
+            return;
+        }
+        let blocking = rejection.blocking_lock();
+        let blocking = blocking.and_then(|name| self.look_at(name, connection, now));
+        self.connections.tell(connection, &render::rejected(request, rejection, blocking));
+    }
+
+    /// The lock as it is now, for one whom it stood in the way of and who may see it.
     fn look_at(
         &mut self,
         name: &LockName,
         connection: ConnectionId,
         now: Timestamp,
     ) -> Option<Box<LockStatus>> {
+        if self.is_filtered() && !self.sight(connection).sees(name) {
+            return None;
+        }
         let view = self.table.lock(name.as_str())?;
         let budget = self.connections.budget(connection)?;
         Some(Box::new(inspect::lock(&view, Named::FEW, now, budget)))

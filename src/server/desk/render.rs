@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::subscribers::SUBSCRIBERS_MAX;
+use crate::access::Denied;
 use crate::engine::{EndReason, Rejection, RequestEvent};
 use crate::types::{
     Claim, Cycle, Epoch, FencingToken, Generation, GoodbyeCode, Identity, RejectionCode, RequestId,
@@ -35,14 +36,12 @@ pub(in crate::server) fn welcome(
 }
 
 /// What a client is told of an event of its request; nothing of one that it knows. `seal` seals a
-/// grant, `ticket` a place; `blocking` is the lock that stood in the way of a request that is rejected
-/// for that.
+/// grant, `ticket` a place.
 pub(in crate::server) fn told(
     request: RequestId,
     event: &RequestEvent,
     seal: impl FnOnce(FencingToken) -> Seal,
     ticket: impl FnOnce(Ticket) -> SealedTicket,
-    blocking: Option<Box<LockStatus>>,
 ) -> Option<ServerMessage> {
     Some(match event {
         RequestEvent::Requested => return None,
@@ -59,13 +58,24 @@ pub(in crate::server) fn told(
         RequestEvent::Lost { token, reason } => {
             ServerMessage::Lost { request, token: *token, reason: *reason }
         }
-        RequestEvent::Rejected(rejection) => rejected(request, rejection, blocking),
+        RequestEvent::Rejected(rejection) => rejected(request, rejection, None),
     })
 }
 
 /// No, to a query.
 pub(in crate::server) fn refused_query(query_id: u64, rejection: &Rejection) -> ServerMessage {
     rejected(RequestId::new(query_id), rejection, None)
+}
+
+/// No, to whoever may not.
+pub(in crate::server) fn denied(request: RequestId, denied: &Denied) -> ServerMessage {
+    ServerMessage::Rejected {
+        request,
+        code: RejectionCode::Forbidden,
+        message: denied.to_string(),
+        lock: None,
+        cycle: Cycle::default(),
+    }
 }
 
 /// No, to a request.

@@ -71,6 +71,11 @@ impl Subscribers {
         }
     }
 
+    /// The one lock that a connection wants to hear of.
+    pub(super) fn named_by(&self, connection: ConnectionId) -> Option<&LockName> {
+        self.all.get(&connection)?.lock.as_ref()
+    }
+
     /// A connection hears of nothing any more.
     pub(super) fn end(&mut self, connection: ConnectionId) {
         self.all.remove(&connection);

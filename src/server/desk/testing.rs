@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use super::turn::{Deliver, Delivery, Handled, Submit, Turn, Way, Window};
 use super::{Before, Contention, Desk, Figures, Setting, hello as names, seal::Sealer};
+use crate::access::{Access, Proof};
 use crate::journal::Machine;
 use crate::server::counters::Counters;
 use crate::server::durable::persist::summary;
@@ -60,7 +61,16 @@ impl Bench {
         Self::with(tokens, false)
     }
 
+    /// As after a start with an empty table, where not everybody may do everything.
+    pub(super) fn ruled(access: Access) -> Self {
+        Self::by(access, 1 << 20, true)
+    }
+
     fn with(tokens: u64, commits: bool) -> Self {
+        Self::by(Access::open(), tokens, commits)
+    }
+
+    fn by(access: Access, tokens: u64, commits: bool) -> Self {
         let now = Timestamp::default();
         let setting = Setting {
             limits: Limits::default(),
@@ -70,6 +80,7 @@ impl Bench {
             draw: Box::new(names::draw),
             wall: SystemTime::now,
             looks_per_second: crate::server::config::LOOKS_PER_SECOND,
+            access: Arc::new(access),
             counters: Arc::new(Counters::default()),
         };
         let desk = Desk::new(setting, now);
@@ -254,6 +265,14 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// Shows what may prove who it is.
+    pub(super) fn prove(&self, proof: Proof) {
+        self.bench.turn(|desk, _| {
+            desk.hear_proof(self.connection, Box::new(proof));
+            desk.turn()
+        });
+    }
+
     pub(super) fn submit(&self, messages: Vec<ClientMessage>) {
         self.submit_with(messages, Window::Open);
     }

@@ -50,6 +50,18 @@ impl Watches {
         watchers.map(|(connection, query_id)| (*connection, *query_id))
     }
 
+    /// Those that a connection watches and does not see, each with the query that is answered.
+    pub(super) fn not_seen(
+        &self,
+        connection: ConnectionId,
+        sees: impl Fn(&LockName) -> bool,
+    ) -> Vec<(LockName, u64)> {
+        let locks = self.by_connection.get(&connection).into_iter().flatten();
+        let query = |lock| self.by_lock.get(lock)?.get(&connection).copied();
+        let not_seen = locks.filter(|lock| !sees(lock));
+        not_seen.filter_map(|lock| Some((lock.clone(), query(lock)?))).collect()
+    }
+
     /// A connection watches a lock no more. Says whether nobody watches it now who did.
     pub(super) fn unwatch(&mut self, connection: ConnectionId, lock: &LockName) -> bool {
         let Some(locks) = self.by_connection.get_mut(&connection) else { return false };

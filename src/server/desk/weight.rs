@@ -97,6 +97,7 @@ fn beside_asked(asked: &ClientMessage) -> usize {
             size_of::<Reclaim>() + note.len() + of_claims(claims) + size_of_val(&extras[..])
         }
         ClientMessage::Hello(hello) => hello.identity.len(),
+        ClientMessage::Authenticate { credential } => credential.reveal().len(),
         ClientMessage::Account(Account { held, waiting, .. }) => {
             held.len() * size_of::<Held>() + waiting.len() * size_of::<u64>()
         }

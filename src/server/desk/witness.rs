@@ -73,6 +73,7 @@ impl Desk {
             draw: Box::new(draw),
             wall: || SystemTime::UNIX_EPOCH,
             looks_per_second: crate::server::config::LOOKS_PER_SECOND,
+            access: Arc::new(crate::access::Access::open()),
             counters: Arc::default(),
         };
         Self { witness: Some(Witness::default()), ..Self::new(setting, now) }

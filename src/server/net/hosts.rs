@@ -24,7 +24,7 @@ use super::place::Place;
 use super::session::{Session, Shared};
 use crate::server::barrier::{Ask, Barrier, look};
 use crate::server::gate::Outlets;
-use crate::server::secure::Secure;
+use crate::server::secure::{Certified, Secure};
 use crate::types::ConnectionId;
 
 /// A connection that was accepted, and is to have a session.
@@ -33,6 +33,8 @@ pub(in crate::server) struct Arrival<S> {
     pub(in crate::server) stream: S,
     /// Its number.
     pub(in crate::server) connection: ConnectionId,
+    /// The names in its certificate, once there is one.
+    pub(in crate::server) certified: Certified,
     /// Where it comes from.
     pub(in crate::server) peer: Option<SocketAddr>,
     /// Its place among those allowed.
@@ -44,8 +46,8 @@ pub(in crate::server) struct Arrival<S> {
 impl<S> Arrival<S> {
     /// The same, of which the stream is another.
     fn with<T>(self, change: impl FnOnce(S) -> T) -> Arrival<T> {
-        let Self { stream, connection, peer, place, shared } = self;
-        Arrival { stream: change(stream), connection, peer, place, shared }
+        let Self { stream, connection, certified, peer, place, shared } = self;
+        Arrival { stream: change(stream), connection, certified, peer, place, shared }
     }
 }
 
@@ -85,8 +87,8 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
 {
     fn start(&self, arrival: Arrival<S>) {
-        let Arrival { stream, connection, peer, place, shared } = arrival;
-        let session = Session::new(stream, connection, peer, place, shared);
+        let Arrival { stream, connection, certified, peer, place, shared } = arrival;
+        let session = Session::new(stream, connection, peer, certified, place, shared);
         if let Some(outlets) = &self.outlets {
             outlets.put(connection, session.outlet());
         }
@@ -109,7 +111,8 @@ pub(in crate::server) struct Tcp {
 
 impl Host<TcpStream> for Tcp {
     fn start(&self, arrival: Arrival<TcpStream>) {
-        self.here.start(arrival.with(|stream| self.secure.for_locks(stream)));
+        let certified = arrival.certified.clone();
+        self.here.start(arrival.with(|stream| self.secure.for_locks(stream, certified)));
     }
 
     fn barrier(&self) -> Barrier {
@@ -140,7 +143,7 @@ impl IoThreads {
 
 impl Host<TcpStream> for IoThreads {
     fn start(&self, arrival: Arrival<TcpStream>) {
-        let Arrival { stream, connection, peer, place, shared } = arrival;
+        let Arrival { stream, connection, certified, peer, place, shared } = arrival;
         // It is watched by the thread on which it is used.
         let stream = match stream.into_std() {
             Ok(stream) => stream,
@@ -148,7 +151,7 @@ impl Host<TcpStream> for IoThreads {
         };
         let next = self.next.get();
         self.next.set((next + 1) % self.threads.len());
-        let job = Job::Start(Arrival { stream, connection, peer, place, shared });
+        let job = Job::Start(Arrival { stream, connection, certified, peer, place, shared });
         if self.threads[next].send(job).is_err() {
             error!(connection:%; "an I/O thread has ended, and with it a connection");
         }
@@ -177,7 +180,7 @@ fn start_thread(number: usize, secure: Secure) -> io::Result<UnboundedSender<Job
 async fn receive(mut jobs: UnboundedReceiver<Job>, secure: Secure) {
     let host = Tcp { here: Here::default(), secure };
     while let Some(job) = jobs.recv().await {
-        let Arrival { stream, connection, peer, place, shared } = match job {
+        let Arrival { stream, connection, certified, peer, place, shared } = match job {
             Job::Start(arrival) => arrival,
             Job::Barrier(passed) => {
                 spawn_local(async {
@@ -189,7 +192,9 @@ async fn receive(mut jobs: UnboundedReceiver<Job>, secure: Secure) {
             }
         };
         match TcpStream::from_std(stream) {
-            Ok(stream) => host.start(Arrival { stream, connection, peer, place, shared }),
+            Ok(stream) => {
+                host.start(Arrival { stream, connection, certified, peer, place, shared });
+            }
             Err(error) => warn!(connection:%; "connection lost: {error}"),
         }
     }

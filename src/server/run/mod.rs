@@ -29,6 +29,7 @@ use tokio::time::timeout;
 
 use self::before::{beginning, chronicle_of, clock_after, table_before, tell_distance};
 pub use self::spawned::{Spawned, spawn};
+use crate::access::Access;
 use crate::clock::{BootClock, Clock};
 use crate::engine::Start;
 use crate::server::config::{Config, Data};
@@ -46,7 +47,7 @@ use crate::server::inbox::{Arrivals, Inbox};
 #[cfg(test)]
 use crate::server::keeping::Beginning;
 use crate::server::looker::{Looker, LooksLimits};
-use crate::server::messages::{CloseAll, Drain, Save, TellState};
+use crate::server::messages::{ChangeRules, CloseAll, Drain, Save, TellState};
 use crate::server::net::hosts::{Here, Host, IoThreads, Tcp};
 use crate::server::net::listener::{self, Listener, accept_all};
 use crate::server::net::pace::Paces;
@@ -246,6 +247,7 @@ impl<L: Listener> Bound<L> {
             draw: Box::new(hello::draw),
             wall: SystemTime::now,
             looks_per_second: config.looks_per_second,
+            access: Arc::clone(&config.access),
             counters: Arc::clone(&counters),
         };
         let (gate, barrier) =
@@ -266,6 +268,7 @@ impl<L: Listener> Bound<L> {
             handshake_timeout: config.handshake_timeout,
             idle_timeout: config.idle_timeout,
             paces: Paces::new(config.messages_per_second_max),
+            asks_who: !config.access.is_open(),
         });
         Ok(Self {
             listener,
@@ -462,6 +465,18 @@ impl ServerHandle {
     pub fn tell_state(&self) {
         if let Some(coordinator) = self.coordinator.upgrade() {
             coordinator.do_send(TellState);
+        }
+    }
+
+    /// Other rules hold from now on, for everybody at once. A connection whose proof names nobody by them, or
+    /// another principal, is told Goodbye; what waits and is not allowed any more is rejected. What is held
+    /// stays held.
+    ///
+    /// A server that began without rules, where everything is allowed, stays so, and one with rules keeps
+    /// them: that changes by a restart.
+    pub fn change_rules(&self, access: Arc<Access>) {
+        if let Some(coordinator) = self.coordinator.upgrade() {
+            coordinator.do_send(ChangeRules(access));
         }
     }
 

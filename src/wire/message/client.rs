@@ -5,7 +5,9 @@ use std::marker::PhantomData;
 use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Epoch, FencingToken, Generation, OwnerId, RequestId, Seal, Secret, SessionId};
+use crate::types::{
+    Epoch, FencingToken, Generation, OwnerId, RequestId, Seal, Secret, SessionId, ShownCredential,
+};
 use smallvec::SmallVec;
 
 use super::lists::claims;
@@ -16,7 +18,7 @@ use crate::types::list::Bounded;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ClientMessage {
-    /// The first message of a connection: who is there and what for. Answered by `Welcome`, or by
+    /// The first message of a connection but for `Authenticate`: who is there and what for. Answered by `Welcome`, or by
     /// `Goodbye` and the end of the connection.
     Hello(Hello),
     /// Asks for locks. Answered by `Grant`, or `Rejected`, now or later; `Queued` may come before.
@@ -105,6 +107,12 @@ pub enum ClientMessage {
     Unwatch {
         /// The lock.
         name: String,
+    },
+    /// Shows a credential. Comes once at most, before `Hello`, and not answered: what it proves shows in the
+    /// answer to that.
+    Authenticate {
+        /// The credential.
+        credential: ShownCredential,
     },
 }
 

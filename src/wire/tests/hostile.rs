@@ -82,7 +82,7 @@ where
 }
 
 #[test]
-fn a_length_that_is_a_lie_is_refused_in_every_field_that_has_one() {
+fn a_length_that_is_a_lie_is_refused_in_every_field_of_a_client() {
     for (_, message) in messages::client() {
         match &message {
             ClientMessage::Hello(Hello { identity: text, .. })
@@ -113,6 +113,7 @@ fn a_length_that_is_a_lie_is_refused_in_every_field_that_has_one() {
                 lie_about(&message, &reclaim.claims);
                 lie_about(&message, extras);
             }
+            ClientMessage::Authenticate { credential } => lie_about(&message, credential),
             ClientMessage::Account(Account { held, waiting, .. }) => {
                 lie_about(&message, held);
                 lie_about(&message, waiting);
@@ -124,6 +125,10 @@ fn a_length_that_is_a_lie_is_refused_in_every_field_that_has_one() {
             | ClientMessage::Inspect { .. } => {}
         }
     }
+}
+
+#[test]
+fn a_length_that_is_a_lie_is_refused_in_every_field_of_a_server() {
     for (_, message) in messages::server() {
         match &message {
             ServerMessage::Welcome { server: text, .. }

@@ -8,11 +8,11 @@ use smallvec::smallvec;
 use super::super::message::*;
 use crate::types::{
     Claim, Epoch, FencingToken, Generation, GoodbyeCode, Identity, LockName, LostReason, OwnerId,
-    RejectionCode, RequestId, Seal, Secret, SessionId,
+    RejectionCode, RequestId, Seal, Secret, SessionId, ShownCredential,
 };
 
 /// How many messages a client has.
-pub(super) const CLIENT_MESSAGES: u32 = 15;
+pub(super) const CLIENT_MESSAGES: u32 = 16;
 /// How many messages a server has.
 pub(super) const SERVER_MESSAGES: u32 = 18;
 
@@ -22,6 +22,9 @@ pub(super) const SESSION: SessionId = SessionId(0x0f0e_0d0c_0b0a_0908_0706_0504_
 pub(super) const SECRET: Secret = Secret::new(0x1f1e_1d1c_1b1a_1918_1716_1514_1312_1110);
 /// The seal of a grant: so do these.
 pub(super) const SEAL: Seal = Seal::new(0x2f2e_2d2c_2b2a_2928_2726_2524_2322_2120);
+
+/// What proves who a client is.
+const CREDENTIAL: &str = "coord_00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
 /// The ticket that a request shows.
 const TICKET_SHOWN: SealedTicket = SealedTicket::from_halves(0x4142_4344_4546_4748, 0x5152);
@@ -45,6 +48,7 @@ pub(super) fn said(message: &impl Debug) -> String {
         .replace("held_with: Some(1881)", "held_with: 1881")
         .replace("held_with: None", "held_with: 0")
         .replace("Secret(…)", &SECRET.reveal().to_string())
+        .replace("ShownCredential(…)", &format!("{CREDENTIAL:?}"))
         .replace("Seal(…)", &SEAL.reveal().to_string())
         .replace("Some(SealedTicket(…))", &format!("Some({})", ticket(TICKET_SHOWN)))
         .replace("SealedTicket(…)", &ticket(TICKET_TOLD));
@@ -211,6 +215,10 @@ fn with_more() -> Vec<(&'static str, ClientMessage)> {
             })),
         ),
         ("Unwatch", ClientMessage::Unwatch { name: "printer".into() }),
+        (
+            "Authenticate",
+            ClientMessage::Authenticate { credential: ShownCredential::new(CREDENTIAL) },
+        ),
     ]
 }
 

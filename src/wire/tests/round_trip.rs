@@ -12,7 +12,7 @@ use super::super::message::*;
 use super::super::{decode, encode_frame};
 use crate::types::{
     Claim, Epoch, FencingToken, Generation, GoodbyeCode, Identity, LockName, LostReason, Note,
-    OwnerId, RejectionCode, RequestId, Seal, Secret, SessionId,
+    OwnerId, RejectionCode, RequestId, Seal, Secret, SessionId, ShownCredential,
 };
 
 /// Text of any characters, up to somewhat more than is allowed anywhere: the wire does not check.
@@ -194,6 +194,10 @@ pub(super) fn client_message() -> impl Strategy<Value = ClientMessage> {
         (reclaim().prop_map(Box::new), extras())
             .prop_map(|(reclaim, extras)| ClientMessage::ReclaimWith { reclaim, extras }),
         text().prop_map(|name| ClientMessage::Unwatch { name }),
+        text().prop_map(|text| {
+            let credential = ShownCredential::new(text);
+            ClientMessage::Authenticate { credential }
+        }),
     ]
 }
 

@@ -9,7 +9,7 @@ REJECTIONS = {
     22: "SessionNeeded", 23: "Unsupported", 24: "ImplausibleToken", 25: "Grace", 26: "NoGrace",
     27: "SealMismatch", 28: "AlreadyHeld", 29: "Deadlock", 30: "TooManyWatches",
     31: "NotConvertible", 32: "InvalidAtLeast", 33: "TooManyKept", 34: "Superseded",
-    35: "SlowDown",
+    35: "SlowDown", 36: "Unauthenticated", 37: "Forbidden",
 }  # fmt: skip
 LOST_REASONS = {
     1: "Expired", 2: "Revoked", 3: "Disconnected", 4: "Stopped", 5: "NotReclaimed", 6: "Conflict",

@@ -148,6 +148,12 @@ class Unwatch(NamedTuple):
     name: string
 
 
+class Authenticate(NamedTuple):
+    """Shows a credential: before Hello, and not answered."""
+
+    credential: string
+
+
 # --- messages of the server ----------------------------------------------------------------------
 
 
@@ -293,7 +299,7 @@ class JournalSeen(NamedTuple):
 
 ClientMessage = Union[
     Hello, Request, Release, Cancel, KeepAlive, Goodbye, Inspect, Revoke, Reclaim, Account, Watch,
-    Subscribe, RequestWith, ReclaimWith, Unwatch,
+    Subscribe, RequestWith, ReclaimWith, Unwatch, Authenticate,
 ]  # fmt: skip
 ServerMessage = Union[
     Welcome, Grant, Queued, Released, Cancelled, Lost, Rejected, KeptAlive, Farewell, ServerSeen,
@@ -320,7 +326,7 @@ CHOICES: Dict[str, Tuple[Type[Any], ...]] = {
     "JournalStart": (StartNew, StartSaved, StartReplayed, StartLost),
     "ClientMessage": (
         Hello, Request, Release, Cancel, KeepAlive, Goodbye, Inspect, Revoke, Reclaim, Account,
-        Watch, Subscribe, RequestWith, ReclaimWith, Unwatch,
+        Watch, Subscribe, RequestWith, ReclaimWith, Unwatch, Authenticate,
     ),
     "ServerMessage": (
         Welcome, Grant, Queued, Released, Cancelled, Lost, Rejected, KeptAlive, Farewell,

@@ -303,8 +303,9 @@ fn names_in_use(at: &Cursor) -> Vec<String> {
     let Ok(settings) = settings else { return Vec::new() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let Ok(runtime) = runtime else { return Vec::new() };
+    let Ok(servers) = settings.servers() else { return Vec::new() };
     let ask = async {
-        let observer = Observer::connect_timeout(settings.servers(), NAMES_TIMEOUT).await?;
+        let observer = Observer::connect_timeout(servers, NAMES_TIMEOUT).await?;
         observer.locks().await
     };
     let locks = runtime.block_on(async { tokio::time::timeout(NAMES_TIMEOUT, ask).await });

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
+use coordinator::Credential;
 use coordinator::tls::{Dialed, TlsOptions};
 use coordinator::types::{FencingToken, Mode as HowHeld, RequestId};
 use coordinator::wire::{
@@ -39,6 +40,8 @@ pub(crate) struct Coordinator {
     pub(crate) server: String,
     /// Its host and how to trust it, if it speaks TLS.
     pub(crate) tls: Option<(String, TlsOptions)>,
+    /// What proves who we are, if anything does.
+    pub(crate) credential: Option<Credential>,
     /// How long connecting may take.
     pub(crate) connect_timeout: Duration,
     /// Plan of its connections.
@@ -121,11 +124,21 @@ impl Peer for Coordinator {
         let connecting = timeout(self.connect_timeout, TcpStream::connect(&self.server));
         let stream = connecting.await.map_err(|_| std::io::Error::from(TIMED_OUT))??;
         stream.set_nodelay(true)?;
+        let is_local = stream.peer_addr()?.ip().to_canonical().is_loopback();
+        if self.credential.is_some() && self.tls.is_none() && !is_local {
+            return Err(
+                std::io::Error::other("the credential would be readable on the wire").into()
+            );
+        }
         let stream = match &self.tls {
             None => Dialed::Plain(stream),
             Some((host, tls)) => tls.secure(stream, host).await?,
         };
         let mut unsent = BytesMut::new();
+        if let Some(credential) = &self.credential {
+            let credential = credential.into();
+            put(&ClientMessage::Authenticate { credential }, &mut unsent)?;
+        }
         put(&hello(), &mut unsent)?;
         let slots = (0..self.plan.slots()).map(|slot| {
             let name = self.plan.lock_name(self.plan.lock(number, slot));

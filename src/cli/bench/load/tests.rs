@@ -117,6 +117,7 @@ async fn measured(server: SocketAddr, plan: Plan) -> Result<Outcome, Error> {
     let peer = Coordinator {
         server,
         tls: None,
+        credential: None,
         connect_timeout: Duration::from_secs(30),
         plan: plan.clone(),
     };
@@ -237,6 +238,7 @@ async fn whoever_interrupts_gets_what_was_measured() {
     let peer = Coordinator {
         server: address,
         tls: None,
+        credential: None,
         connect_timeout: Duration::from_secs(30),
         plan: plan.clone(),
     };
@@ -283,7 +285,13 @@ async fn a_session_that_asks_nothing_is_kept_alive() {
     });
     let plan = plan(1, Extent::Pairs(1));
     let server = address.await.to_string();
-    let peer = Coordinator { server, tls: None, connect_timeout: Duration::from_secs(30), plan };
+    let peer = Coordinator {
+        server,
+        tls: None,
+        credential: None,
+        connect_timeout: Duration::from_secs(30),
+        plan,
+    };
     let mut session = peer.connect(0).await.unwrap();
     session.greet().await.unwrap();
     // From here on, time passes as fast as nothing happens.

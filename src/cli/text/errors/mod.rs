@@ -35,6 +35,8 @@ pub(crate) mod exit {
     pub(crate) const BUSY: u8 = 75;
     /// The other side speaks something else: `EX_PROTOCOL`.
     pub(crate) const PROTOCOL: u8 = 76;
+    /// Whoever asks has not proven who it is, or may not do what it asks: `EX_NOPERM`.
+    pub(crate) const DENIED: u8 = 77;
     /// The command is there but cannot be run, as in a shell.
     pub(crate) const CANNOT_RUN: u8 = 126;
     /// There is no such command, as in a shell.
@@ -82,6 +84,11 @@ impl Failure {
         Self { hint: Some(hint.into()), ..self }
     }
 
+    /// The same with what is known about it, a line each.
+    pub(crate) fn with_facts(self, facts: Vec<String>) -> Self {
+        Self { facts, ..self }
+    }
+
     /// The same with the lock's holders and queue.
     fn facts_of(self, lock: &LockStatus, outlook: Option<&Outlook>) -> Self {
         Self { facts: facts(lock, outlook), ..self }
@@ -107,9 +114,11 @@ impl Failure {
 
     /// What happened and what to do, in one line.
     pub(crate) fn in_one_line(&self) -> String {
+        let facts = self.facts.iter().map(String::as_str);
+        let all: Vec<&str> = std::iter::once(self.what.as_str()).chain(facts).collect();
         match &self.hint {
-            Some(hint) => format!("{} ({hint})", self.what),
-            None => self.what.clone(),
+            Some(hint) => format!("{} ({hint})", all.join(": ")),
+            None => all.join(": "),
         }
     }
 
@@ -268,7 +277,7 @@ impl Attempt<'_> {
             Code::TooManySessions | Code::TooManyClaims | Code::TooManyWaiters => {
                 Failure::new(exit::BUSY, message).hint("retry later")
             }
-            Code::TooManyWatches => Failure::new(exit::BUSY, message).hint("retry later"),
+            Code::TooManyWatches | Code::SlowDown => Failure::new(exit::BUSY, message).hint("retry later"),
             Code::AlreadyHeld | Code::Deadlock => {
                 Failure::new(self.busy, message).hint("release what is held, then retry")
             }
@@ -278,6 +287,12 @@ impl Attempt<'_> {
             Code::Superseded => Failure::new(self.busy, message),
             // The message says what to do.
             Code::TooManyKept | Code::Grace => Failure::new(exit::BUSY, message),
+            Code::Unauthenticated => Failure::new(exit::DENIED, message).hint(
+                "show a credential with --credential-file or COORDINATOR_CREDENTIAL, or a certificate with \
+                --client-cert; its log says more",
+            ),
+            Code::Forbidden => Failure::new(exit::DENIED, message)
+                .hint("the access file says who may do what: `coordinator access may` asks it"),
             Code::Draining | Code::Unavailable => {
                 Failure::new(exit::NO_SERVER, message).hint("retry soon")
             }

@@ -15,6 +15,8 @@ use super::connections::Role;
 use super::inspect::{self, Budget, Named};
 use super::parse;
 use super::render;
+use super::sight::hide_others;
+use crate::access::{Allowed, to};
 use crate::engine::{Event, Happened, Listening, LockTable};
 use crate::server::log_lines::{self, Telling};
 use crate::types::{ConnectionId, LockName, Origin, Timestamp};
@@ -33,18 +35,12 @@ impl Desk {
         &mut self,
         connection: ConnectionId,
         query_id: u64,
-        name: &str,
+        lock: LockName,
         now: Timestamp,
+        _: Allowed<to::See>,
     ) {
-        if self.is_deaf(connection) {
-            return;
-        }
-        let watched = parse::lock_name(name).and_then(|lock| {
-            self.watches.watch(connection, lock.clone(), query_id)?;
-            Ok(lock)
-        });
-        match watched {
-            Ok(lock) => {
+        match self.watches.watch(connection, lock.clone(), query_id) {
+            Ok(()) => {
                 self.show(connection, query_id, &lock, now);
                 self.table.watch(lock);
             }
@@ -55,7 +51,12 @@ impl Desk {
     }
 
     /// A client wants to see a lock no more.
-    pub(super) fn unwatch(&mut self, connection: ConnectionId, name: &str) {
+    pub(super) fn unwatch(
+        &mut self,
+        connection: ConnectionId,
+        name: &str,
+        _: Allowed<to::KeepOnesOwn>,
+    ) {
         // What is no name is not watched either.
         if let Ok(lock) = parse::lock_name(name)
             && self.watches.unwatch(connection, &lock)
@@ -69,19 +70,10 @@ impl Desk {
         &mut self,
         connection: ConnectionId,
         query_id: u64,
-        name: Option<&str>,
+        lock: Option<LockName>,
         now: Timestamp,
+        _: Allowed<to::Look>,
     ) {
-        if self.is_deaf(connection) {
-            return;
-        }
-        let lock = match name.map(parse::lock_name).transpose() {
-            Ok(lock) => lock,
-            Err(rejection) => {
-                let no = render::refused_query(query_id, &rejection);
-                return self.connections.tell(connection, &no);
-            }
-        };
         let peer = self.connections.peer(connection);
         let origin = peer.map(|peer| Origin::of(peer.ip()));
         let leaves = self.subscribers.subscribe(connection, origin, lock, now);
@@ -97,7 +89,7 @@ impl Desk {
     }
 
     /// Whether nothing is to be said to a connection (yet, or any more).
-    fn is_deaf(&self, connection: ConnectionId) -> bool {
+    pub(super) fn is_deaf(&self, connection: ConnectionId) -> bool {
         match self.connections.role(connection) {
             Some(Role::Observer | Role::Session { .. }) => false,
             Some(Role::Unknown | Role::Gone) | None => true,
@@ -161,6 +153,9 @@ impl Desk {
         let all = watchers.len();
         let (mut whole, mut brief) = (None, None);
         while let Some((connection, query_id)) = watchers.pop_front() {
+            if self.is_filtered() && !self.sight(connection).sees(lock) {
+                continue;
+            }
             let Some(budget) = self.connections.budget(connection) else { continue };
             let render = |named| shown(&self.table, lock, named, now);
             let whole = whole.get_or_insert_with(|| render(Named::WATCHED));
@@ -195,11 +190,17 @@ impl Desk {
             self.turn.lines.push(line);
         }
         let Happened { session, ref identity, request, ref claims, ref what, .. } = *happened;
-        let hearers: Vec<ConnectionId> = self.subscribers.of(claims).collect();
+        let mut hearers: Vec<ConnectionId> = self.subscribers.of(claims).collect();
+        if self.is_filtered() {
+            hearers.retain(|hearer| self.sight(*hearer).sees_all(claims));
+        }
         if hearers.is_empty() {
             return;
         }
-        let event = render::event((self.wall)(), session, identity, request, claims, what);
+        let mut event = render::event((self.wall)(), session, identity, request, claims, what);
+        if self.is_filtered() {
+            hide_others(&mut event, what);
+        }
         let mut frame = BytesMut::new();
         if let Err(unwritable) = encode_frame(&event, &mut frame) {
             return error!(session:%; "an event was left out: {unwritable}");

@@ -30,6 +30,7 @@ use std::hash::Hasher;
 use bytes::BufMut;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
+use crate::access::PrincipalName;
 use crate::engine::Place;
 use crate::server::durable::StateKey;
 use crate::types::{
@@ -41,6 +42,7 @@ use crate::types::{
 const OF_SESSION: u8 = 1;
 const OF_GRANT: u8 = 2;
 const OF_PLACE: u8 = 3;
+const OF_BOUND_SESSION: u8 = 4;
 /// How much of a secret and of a seal is hash.
 const HASH_BITS: u32 = 96;
 /// What a ticket is made of.
@@ -91,15 +93,24 @@ impl Sealer {
         Self { keyed: SipHasher24::new_with_key(&key.reveal().to_le_bytes()) }
     }
 
-    /// What proves that a connection is its session's.
-    pub(in crate::server) fn secret(&self, session: SessionId, run: Epoch) -> Secret {
+    /// What proves that a connection is its session's; of a principal's session, to that principal only.
+    pub(in crate::server) fn secret(
+        &self,
+        session: SessionId,
+        run: Epoch,
+        bound_to: Option<&PrincipalName>,
+    ) -> Secret {
         let run = short(run);
         let mut hasher = self.keyed;
-        // Kind, session, run.
-        let mut head = [OF_SESSION; 21];
+        // Kind, session, run; the name behind them ends it.
+        let kind = if bound_to.is_some() { OF_BOUND_SESSION } else { OF_SESSION };
+        let mut head = [kind; 21];
         head[1..17].copy_from_slice(&session.number().to_le_bytes());
         head[17..].copy_from_slice(&run.to_le_bytes());
         hasher.write(&head);
+        if let Some(name) = bound_to {
+            hasher.write(name.as_str().as_bytes());
+        }
         Secret::new(with_run(run, hasher.finish128().as_u128()))
     }
 
@@ -108,9 +119,10 @@ impl Sealer {
         &self,
         shown: Secret,
         session: SessionId,
+        bound_to: Option<&PrincipalName>,
     ) -> Option<Epoch> {
         let run = run_in(shown.reveal());
-        (self.secret(session, run) == shown).then_some(run)
+        (self.secret(session, run, bound_to) == shown).then_some(run)
     }
 
     /// What proves that a session's request was granted these claims with this token.

@@ -50,7 +50,7 @@ fn the_hash_is_the_published_one() {
 #[test]
 fn proofs_stay_what_they_are_over_versions() {
     let sealer = Sealer::new(KEY);
-    assert_eq!(sealer.secret(SESSION, RUN).reveal(), 435_520_339_620_925_934_348_437_195_619);
+    assert_eq!(sealer.secret(SESSION, RUN, None).reveal(), 435_520_339_620_925_934_348_437_195_619);
     let of = |claims: &[(&str, Mode)]| seal(&sealer, grant(7, 8, 9), claims);
     let both = [("printer", Mode::Exclusive), ("gpu", Mode::Permits { take: 1, of: 4 })];
     assert_eq!(of(&both[..1]), 473_388_176_502_467_963_937_341_545_618);
@@ -112,17 +112,17 @@ fn names_as_long_as_they_may_be_are_sealed_whole() {
 fn a_proof_says_which_run_made_it_and_none_can_be_altered_to_say_another() {
     let sealer = Sealer::new(KEY);
     let (claims, it) = (named(&[("ab", Mode::Exclusive)]), grant(7, 8, 9));
-    let secret = sealer.secret(SESSION, RUN);
+    let secret = sealer.secret(SESSION, RUN, None);
     let seal = sealer.seal(it, RUN, each(&claims));
-    assert_eq!(sealer.run_of_secret(secret, SESSION), Some(RUN));
+    assert_eq!(sealer.run_of_secret(secret, SESSION, None), Some(RUN));
     assert_eq!(sealer.run_of_seal(seal, it, each(&claims)), Some(RUN));
     for bit in 0..u128::BITS {
         let altered = Secret::new(secret.reveal() ^ 1 << bit);
-        assert_eq!(sealer.run_of_secret(altered, SESSION), None);
+        assert_eq!(sealer.run_of_secret(altered, SESSION, None), None);
         let altered = Seal::new(seal.reveal() ^ 1 << bit);
         assert_eq!(sealer.run_of_seal(altered, it, each(&claims)), None);
     }
-    assert_eq!(sealer.run_of_secret(Secret::new(seal.reveal()), SESSION), None);
+    assert_eq!(sealer.run_of_secret(Secret::new(seal.reveal()), SESSION, None), None);
 }
 
 #[test]
@@ -177,8 +177,8 @@ fn proofs_of_runs_that_have_no_number_in_them_name_an_earlier_one() {
     let sealer = Sealer::new(KEY);
     let last = u64::from(u32::MAX);
     for run in [last, last + 1] {
-        let secret = sealer.secret(SESSION, Epoch::new(run));
-        assert_eq!(sealer.run_of_secret(secret, SESSION), Some(Epoch::new(last)));
+        let secret = sealer.secret(SESSION, Epoch::new(run), None);
+        assert_eq!(sealer.run_of_secret(secret, SESSION, None), Some(Epoch::new(last)));
     }
 }
 
@@ -220,5 +220,20 @@ fn nothing_that_holds_a_secret_prints_it() {
             assert!(!text.contains(digits), "{digits} is shown in {text}");
         }
         assert!(text.contains('…'), "nothing is hidden in {text}");
+    }
+}
+
+#[test]
+fn a_secret_is_its_principals_and_nobody_elses() {
+    let sealer = Sealer::new(KEY);
+    let name = |text| PrincipalName::new(text).unwrap();
+    let (ann, bob, anyone) = (name("ann"), name("bob"), PrincipalName::anyone());
+    let all = [None, Some(&ann), Some(&bob), Some(&anyone)];
+    for of in all {
+        let secret = sealer.secret(SESSION, RUN, of);
+        for shown_by in all {
+            let run = sealer.run_of_secret(secret, SESSION, shown_by);
+            assert_eq!(run.is_some(), of == shown_by, "{of:?} {shown_by:?}");
+        }
     }
 }

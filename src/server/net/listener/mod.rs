@@ -22,6 +22,7 @@ use super::place::{Door, Place};
 use super::session::Shared;
 use crate::server::chatter::Topic;
 use crate::server::places::Places;
+use crate::server::secure::Certified;
 use crate::types::{ConnectionId, Origin};
 
 /// Connections that may wait to be accepted.
@@ -119,7 +120,8 @@ pub(in crate::server) async fn accept_all<L: Listener>(
         latest += 1;
         let connection = ConnectionId::new(latest);
         debug!(connection:%, peer:?; "connection accepted");
-        host.start(Arrival { stream, connection, peer, place, shared: Arc::clone(&shared) });
+        let (certified, shared) = (Certified::default(), Arc::clone(&shared));
+        host.start(Arrival { stream, connection, certified, peer, place, shared });
     }
 }
 

@@ -60,6 +60,9 @@ use self::io::{Exchange, Reading, Transport};
 use self::onlooker::Onlooker;
 use super::pace::{Pace, Paces};
 use super::place::Place;
+#[cfg(feature = "access")]
+use crate::access::Digest;
+use crate::access::Proof;
 use crate::server::chatter::Topic;
 use crate::server::coordinator::Coordinator;
 use crate::server::counters::Counters;
@@ -68,9 +71,9 @@ use crate::server::desk::turn::{Deliver, Handled, Submit, Window};
 use crate::server::desk::weight;
 use crate::server::gate::{Link, Outlet};
 use crate::server::inbox::{Arrival, Inbox};
-use crate::server::messages::{Connect, Disconnect};
-use crate::server::secure::is_refusal;
-use crate::types::{ConnectionId, GoodbyeCode, Origin};
+use crate::server::messages::{Connect, Disconnect, Prove};
+use crate::server::secure::{Certified, is_refusal};
+use crate::types::{ConnectionId, GoodbyeCode, Origin, ShownCredential};
 use crate::wire::{self, Attach, ClientMessage, CodecError, PROTOCOL, ServerMessage, encode_frame};
 
 /// Most bytes that wait for a peer that does not read.
@@ -98,6 +101,22 @@ pub(in crate::server) struct Shared {
     pub(in crate::server) idle_timeout: Duration,
     /// How much each address may say.
     pub(in crate::server) paces: Paces,
+    /// Whether anybody has to prove who it is.
+    pub(in crate::server) asks_who: bool,
+}
+
+impl Shared {
+    /// What a connection has shown, where that is asked for.
+    fn proof(&self, shown: Option<ShownCredential>, certified: &Certified) -> Option<Proof> {
+        if !self.asks_who {
+            return None;
+        }
+        #[cfg(feature = "access")]
+        let credential = shown.map(|shown| Digest::of(shown.reveal()));
+        #[cfg(not(feature = "access"))]
+        let credential = shown.and(None);
+        Some(Proof { credential, certified: certified.names() })
+    }
 }
 
 /// One connection.
@@ -120,6 +139,10 @@ pub(in crate::server) struct Session<S> {
     timer: Option<SpawnHandle>,
     /// Whether the Coordinator has heard that the connection is over.
     disconnected: bool,
+    /// What it has shown before its Hello, besides its certificate.
+    shown: Option<ShownCredential>,
+    /// The names in its certificate, once there is one.
+    certified: Certified,
     /// Given back when the actor is dropped.
     place: Place,
     /// While it is at the door: waits for others to need the room.
@@ -149,6 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         stream: S,
         connection: ConnectionId,
         peer: Option<SocketAddr>,
+        certified: Certified,
         place: Place,
         shared: Arc<Shared>,
     ) -> Self {
@@ -164,6 +188,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
             onlooker: Onlooker::default(),
             timer: None,
             disconnected: false,
+            shown: None,
+            certified,
             place,
             ring: None,
             pace: held_to,
@@ -192,8 +218,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         match (self.state, read) {
             (State::Handshake, Ok(messages)) => self.greet(messages, ctx),
             (State::Open, Ok(messages)) => {
-                if messages.iter().any(is_hello) {
-                    return self.protocol_error("a second Hello", ctx);
+                if messages.iter().any(is_introduction) {
+                    return self.protocol_error("a second Hello, or Authenticate behind it", ctx);
                 }
                 if let Some(heard) = &mut self.heard {
                     *heard = Instant::now();
@@ -232,16 +258,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     }
 
     /// The first batch: it has to begin with a Hello that we understand.
-    fn greet(&mut self, messages: Vec<ClientMessage>, ctx: &mut Context<Self>) {
+    fn greet(&mut self, mut messages: Vec<ClientMessage>, ctx: &mut Context<Self>) {
+        if let Some(ClientMessage::Authenticate { .. }) = messages.first() {
+            if self.shown.is_some() {
+                return self.protocol_error("a second Authenticate", ctx);
+            }
+            if let ClientMessage::Authenticate { credential } = messages.remove(0) {
+                self.shown = Some(credential);
+            }
+            if messages.is_empty() {
+                // Its Hello is on its way.
+                return;
+            }
+        }
         let Some(ClientMessage::Hello(wire::Hello { protocol, attach, .. })) = messages.first()
         else {
-            return self.protocol_error("the first message must be Hello", ctx);
+            return self.protocol_error("the first message must be Hello, or Authenticate", ctx);
         };
         if *protocol != PROTOCOL {
             return self.refuse_version(*protocol, ctx);
         }
-        if messages.iter().skip(1).any(is_hello) {
-            return self.protocol_error("a second Hello", ctx);
+        if messages.iter().skip(1).any(is_introduction) {
+            return self.protocol_error("a second Hello, or Authenticate behind it", ctx);
         }
         if let Some(crowd) = self.no_place_for(attach) {
             return self.turn_away(crowd, ctx);
@@ -255,8 +293,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
             Attach::New | Attach::Resume { .. } => self.cancel_timer(ctx),
         }
         self.notice_onlooker(&messages, ctx);
+        self.prove();
         // Nothing more is read until the Hello is accepted, for until then less is allowed.
         self.submit(messages, Window::Shut);
+    }
+
+    /// Brings what was shown to the Coordinator, which knows whom it proves.
+    fn prove(&mut self) {
+        let proof = self.shared.proof(self.shown.take(), &self.certified);
+        if let Some(proof) = proof {
+            let connection = self.connection;
+            self.shared.inbox.put(Arrival::Prove(Prove { connection, proof: Box::new(proof) }));
+        }
     }
 
     fn submit(&mut self, messages: Vec<ClientMessage>, mut window: Window) {
@@ -453,8 +501,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     }
 }
 
-fn is_hello(message: &ClientMessage) -> bool {
-    matches!(message, ClientMessage::Hello(_))
+fn is_introduction(message: &ClientMessage) -> bool {
+    matches!(message, ClientMessage::Hello(_) | ClientMessage::Authenticate { .. })
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Actor for Session<S> {

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::server::net::place::Place;
 use crate::server::net::session::Session;
+use crate::server::secure::Certified;
 use crate::server::testing::Bench;
 use crate::testing::fuzz::Random;
 use crate::types::{FencingToken, Generation, RequestId, Seal, SealedTicket, Secret, SessionId};
@@ -161,7 +162,7 @@ impl Peer {
         let (ours, theirs) = duplex(SOCKET_BYTES);
         let place = Place::of_many(&bench.counters);
         let connection = bench.next_connection();
-        Session::new(theirs, connection, None, place, bench.shared()).start();
+        Session::new(theirs, connection, None, Certified::default(), place, bench.shared()).start();
         let (reading, mouth) = split(ours);
         let ears = Rc::<Ears>::default();
         spawn_local(listen(reading, Rc::clone(&ears), Rc::clone(known)));

@@ -32,7 +32,7 @@ impl Peer {
         let (ours, theirs) = duplex(SOCKET_BYTES);
         let place = Place::of_many(&bench.counters);
         let connection = bench.next_connection();
-        Session::new(theirs, connection, None, place, bench.shared()).start();
+        Session::new(theirs, connection, None, Certified::default(), place, bench.shared()).start();
         Self(ours)
     }
 

@@ -27,7 +27,8 @@ impl Limited {
         let place = Place::of_many(&self.bench.counters);
         let connection = self.bench.next_connection();
         let peer = Some(address.parse().unwrap());
-        Session::new(theirs, connection, peer, place, Arc::clone(&self.shared)).start();
+        let (certified, shared) = (Certified::default(), Arc::clone(&self.shared));
+        Session::new(theirs, connection, peer, certified, place, shared).start();
         let mut peer = Peer(ours);
         peer.send(&[hello(Attach::New)]).await;
         assert!(matches!(peer.next().await, ServerMessage::Welcome { .. }));

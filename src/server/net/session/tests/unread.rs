@@ -122,7 +122,9 @@ async fn a_reader_is_offered_what_there_is_before_it_is_judged() {
         let (ours, theirs) = duplex(64 * OUTBOX_BYTES_MAX);
         let place = Place::of_many(&bench.counters);
         let connection = bench.next_connection();
-        let session = Session::new(theirs, connection, None, place, bench.shared()).start();
+        let session =
+            Session::new(theirs, connection, None, Certified::default(), place, bench.shared())
+                .start();
         let mut peer = Peer(ours);
         peer.send(&[hello(Attach::Observer), look(1)]).await;
         peer.next().await;

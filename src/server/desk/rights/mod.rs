@@ -1,0 +1,426 @@
+//! Rights: who a connection has proven to be, what it may do, and what it is shown.
+//!
+//! `access` decides; here it is asked, for each message. Whatever does something for a client takes an
+//! [`Allowed`], which only `access` makes. Without an access file everybody may do everything, and a
+//! request pays for one look at whether that is so.
+
+#[cfg(all(test, feature = "access"))]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Desk;
+use super::connections::Role;
+use super::guest::Guest;
+use super::parse;
+use super::render;
+use super::usage::{Full, Usages};
+use crate::access::{
+    Access, Allowed, Badge, Denied, Principal, PrincipalName, Proof, Sight, Unproven, to,
+};
+use crate::engine::{Command, Event, LockTable, Rejection};
+use crate::server::chatter::Topic;
+use crate::server::log_lines;
+use crate::types::{
+    ConnectionId, GoodbyeCode, LockName, RejectionCode, RequestId, SessionId, Standing, Timestamp,
+};
+use crate::wire::{self, Attach};
+
+/// What the desk knows of who may do what.
+#[derive(Debug)]
+pub(super) struct Rights {
+    /// The rules in force.
+    access: Arc<Access>,
+    /// How much each principal has.
+    usages: Usages,
+    /// Connections whose watches and waiting requests are yet to be looked through, for the rules have
+    /// changed, or may have.
+    changed: VecDeque<ConnectionId>,
+    /// While a request is taken out of its queue because it is not allowed any more: why.
+    withdrawing: Option<Denied>,
+}
+
+/// What a Hello may have.
+pub(super) enum Entry {
+    /// A session of its own.
+    Session(Allowed<to::Open>),
+    /// That which it proves to be its own.
+    Return(Allowed<to::KeepOnesOwn>),
+    /// None: it looks.
+    Observer(Allowed<to::Look>),
+}
+
+impl Rights {
+    /// By these rules. The table has sessions of a run before.
+    pub(super) fn new(access: Arc<Access>, table: &LockTable) -> Self {
+        let mut usages = Usages::default();
+        if !access.is_open() {
+            for (_, session) in table.sessions(0) {
+                let mut principals = access.principals().iter();
+                let owner = principals.find(|it| it.name.is_shown_by(session.identity.as_str()));
+                if let Some(owner) = owner {
+                    usages.opened(session.session, &owner.name);
+                }
+            }
+        }
+        Self { access, usages, changed: VecDeque::new(), withdrawing: None }
+    }
+
+    /// Whether there is work left of a change of the rules.
+    pub(super) fn is_changing(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// A session is over.
+    pub(super) fn session_ended(&mut self, session: SessionId) {
+        self.usages.ended(session);
+    }
+}
+
+impl Desk {
+    /// A connection has shown something that may prove who it is. It comes before its Hello.
+    pub(in crate::server) fn hear_proof(&mut self, connection: ConnectionId, proof: Box<Proof>) {
+        if !self.rights.access.is_open() {
+            self.connections.prove(connection, proof);
+        }
+    }
+
+    /// That anything is allowed, if it is.
+    #[inline]
+    pub(super) fn anything<To>(&self) -> Option<Allowed<To>> {
+        self.rights.access.anything()
+    }
+
+    /// Whether a Hello may have what it asks for, and as whom; if not, it was told so.
+    pub(super) fn admit(
+        &mut self,
+        connection: ConnectionId,
+        attach: &Attach,
+    ) -> Option<(Entry, Option<PrincipalName>)> {
+        if self.rights.access.is_open() {
+            return Some((self.open_entry(attach)?, None));
+        }
+        let proof = self.connections.take_proof(connection).map(|proof| *proof);
+        let badge = match Badge::of(&self.rights.access, proof.unwrap_or_default()) {
+            Ok(badge) => badge,
+            Err(unproven) => {
+                self.refuse_unproven(connection, unproven);
+                return None;
+            }
+        };
+        let name = badge.principal().name.clone();
+        let entry = match attach {
+            Attach::New => badge.principal().may_open().map(Entry::Session),
+            Attach::Resume { .. } => Ok(Entry::Return(Allowed::always())),
+            Attach::Observer => badge.principal().may_look().map(Entry::Observer),
+        };
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(denied) => {
+                self.note_denial(connection, &denied);
+                let refused = render::refused(RejectionCode::Forbidden, denied.to_string());
+                self.dismiss(connection, &refused);
+                return None;
+            }
+        };
+        let seat = self.rights.usages.sit(badge.principal());
+        let seat = match seat {
+            Ok(seat) => seat,
+            Err(Full { max }) => {
+                let why = format!("{name} has {max} connections, its limit");
+                let goodbye = render::goodbye(GoodbyeCode::TooManyConnections, why);
+                self.dismiss(connection, &goodbye);
+                return None;
+            }
+        };
+        if let (Entry::Session(_), Err(Full { max })) =
+            (&entry, self.rights.usages.may_open(badge.principal()))
+        {
+            let why = format!("{max} sessions of {name} are alive, its limit");
+            self.dismiss(connection, &render::refused(RejectionCode::TooManySessions, why));
+            return None;
+        }
+        self.told.authenticate(badge.method());
+        self.connections.receive_guest(connection, Box::new(Guest { badge, seat }));
+        Some((entry, Some(name)))
+    }
+
+    fn open_entry(&self, attach: &Attach) -> Option<Entry> {
+        Some(match attach {
+            Attach::New => Entry::Session(self.anything()?),
+            Attach::Resume { .. } => Entry::Return(Allowed::always()),
+            Attach::Observer => Entry::Observer(self.anything()?),
+        })
+    }
+
+    /// Says that nobody is proven.
+    fn refuse_unproven(&mut self, connection: ConnectionId, unproven: Unproven) {
+        self.told.leave_unproven();
+        let peer = self.connections.peer(connection);
+        if self.counters.chatter.admits(Topic::Refusal, peer) {
+            log_lines::unproven(connection, peer, unproven);
+        }
+        let code = RejectionCode::Unauthenticated;
+        self.dismiss(connection, &render::refused(code, unproven.to_string()));
+    }
+
+    /// As whom a session's secret is made; none: as nobody, for there is no access file.
+    pub(super) fn bound_to(&self, connection: ConnectionId) -> Option<&PrincipalName> {
+        self.connections.guest(connection).map(|guest| &guest.principal().name)
+    }
+
+    /// A session is there: it counts, and if it comes back, rules may have changed meanwhile.
+    pub(super) fn session_begins(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        standing: Standing,
+    ) {
+        if self.rights.access.is_open() {
+            return;
+        }
+        if let Some(guest) = self.connections.guest(connection) {
+            self.rights.usages.opened(session, &guest.principal().name);
+        }
+        match standing {
+            Standing::Opened => {}
+            Standing::Resumed | Standing::Reopened { .. } => {
+                self.rights.changed.push_back(connection);
+            }
+        }
+    }
+
+    /// What a connection may see.
+    pub(super) fn sight(&self, connection: ConnectionId) -> Sight {
+        if self.rights.access.is_open() {
+            return Sight::Everything;
+        }
+        match self.connections.guest(connection) {
+            Some(guest) => guest.badge.sight(),
+            None => Sight::Nothing,
+        }
+    }
+
+    /// Whether somebody sees less than everything.
+    pub(super) fn is_filtered(&self) -> bool {
+        !self.rights.access.is_open()
+    }
+
+    /// Whether a session may ask for what it asks for; if not, it was told so.
+    pub(super) fn may_lock(
+        &mut self,
+        connection: ConnectionId,
+        command: &Command,
+        now: Timestamp,
+    ) -> Option<Allowed<to::Lock>> {
+        if let Some(allowed) = self.anything() {
+            return Some(allowed);
+        }
+        let Command::Request(request) = command else {
+            // It is answered that it is none.
+            return self.connections.guest(connection).map(|guest| guest.badge.may_repeat());
+        };
+        let session = self.session_of(connection);
+        let guest = self.connections.guest_mut(connection)?;
+        let denied = match guest.badge.may_lock(request.claims.as_slice()) {
+            // Who has no session is told just that.
+            Ok(allowed) if session.is_none() => return Some(allowed),
+            Ok(allowed) if guest.seat.may_request(guest.badge.principal(), now) => {
+                return Some(allowed);
+            }
+            Ok(allowed) => {
+                if self.is_alive(session, request.id) {
+                    return Some(allowed);
+                }
+                self.told.reject(RejectionCode::SlowDown);
+                self.told.slowed_down += 1;
+                let slow = Rejection::SlowDown;
+                self.connections.tell(connection, &render::rejected(request.id, &slow, None));
+                return None;
+            }
+            Err(denied) => denied,
+        };
+        if let Some(session) = session
+            && self.is_alive(Some(session), request.id)
+        {
+            // It was asked for before, when it was allowed, and is repeated over another connection. What is
+            // held stays held; what waits is withdrawn, as that of others is.
+            if self.table.waiting_of(session).all(|waiting| waiting != request.id) {
+                let guest = self.connections.guest(connection)?;
+                return Some(guest.badge.may_repeat());
+            }
+            self.withdraw(connection, request.id, denied, now);
+            return None;
+        }
+        self.deny(connection, request.id, &denied);
+        None
+    }
+
+    fn is_alive(&self, session: Option<SessionId>, request: RequestId) -> bool {
+        session.is_some_and(|session| self.table.claims(session, request).next().is_some())
+    }
+
+    /// Whether a connection may do something with a lock that it names; if not, it was told so. Nothing is
+    /// said to one that has not said Hello.
+    pub(super) fn may_with<To>(
+        &mut self,
+        connection: ConnectionId,
+        query_id: u64,
+        name: &str,
+        may: fn(&Principal, &LockName) -> Result<Allowed<To>, Denied>,
+    ) -> Option<(LockName, Allowed<To>)> {
+        if self.is_deaf(connection) {
+            return None;
+        }
+        let name = match parse::lock_name(name) {
+            Ok(name) => name,
+            Err(rejection) => {
+                let no = render::refused_query(query_id, &rejection);
+                self.connections.tell(connection, &no);
+                return None;
+            }
+        };
+        if let Some(allowed) = self.anything() {
+            return Some((name, allowed));
+        }
+        match may(self.connections.guest(connection)?.principal(), &name) {
+            Ok(allowed) => Some((name, allowed)),
+            Err(denied) => {
+                self.deny(connection, RequestId::new(query_id), &denied);
+                None
+            }
+        }
+    }
+
+    /// Whether a connection may look at all; if not, it was told so.
+    pub(super) fn may_look(
+        &mut self,
+        connection: ConnectionId,
+        query_id: u64,
+    ) -> Option<Allowed<to::Look>> {
+        if self.is_deaf(connection) {
+            return None;
+        }
+        if let Some(allowed) = self.anything() {
+            return Some(allowed);
+        }
+        match self.connections.guest(connection)?.principal().may_look() {
+            Ok(allowed) => Some(allowed),
+            Err(denied) => {
+                self.deny(connection, RequestId::new(query_id), &denied);
+                None
+            }
+        }
+    }
+
+    /// Tells a client that it may not.
+    fn deny(&mut self, connection: ConnectionId, request: RequestId, denied: &Denied) {
+        self.note_denial(connection, denied);
+        self.connections.tell(connection, &render::denied(request, denied));
+    }
+
+    fn note_denial(&mut self, connection: ConnectionId, denied: &Denied) {
+        self.told.deny(denied.verb);
+        let peer = self.connections.peer(connection);
+        if self.counters.chatter.admits(Topic::Denial, peer) {
+            log_lines::denied(connection, peer, denied);
+        }
+    }
+
+    /// Other rules hold from now on, for everybody. Who is nobody by them, or another, is told Goodbye, and
+    /// its session runs out with its lease. Nothing that is held is taken away.
+    #[must_use]
+    pub(crate) fn change_rules(
+        &mut self,
+        access: Arc<Access>,
+        now: Timestamp,
+    ) -> &mut super::turn::Turn {
+        // Whether there are any is settled at the start: secrets are bound by that.
+        if access.is_open() == self.rights.access.is_open() && !access.is_open() {
+            self.rights.access = access;
+            for connection in self.connections.with_guests() {
+                self.renew(connection, now);
+            }
+        }
+        self.finish_turn(now)
+    }
+
+    fn renew(&mut self, connection: ConnectionId, now: Timestamp) {
+        let access = Arc::clone(&self.rights.access);
+        let Some(guest) = self.connections.guest_mut(connection) else { return };
+        match guest.badge.renew(&access) {
+            Ok(()) => self.rights.changed.push_back(connection),
+            Err(unproven) => {
+                if let Some(Role::Session { .. }) = self.connections.role(connection) {
+                    self.step(&Event::Disconnect { connection }, now);
+                }
+                self.refuse_unproven(connection, unproven);
+            }
+        }
+    }
+
+    /// Looks through what connections watch and wait for, whose rules have changed, until this turn has done
+    /// enough.
+    pub(super) fn look_through_changed(&mut self, now: Timestamp) {
+        while !self.is_spent()
+            && let Some(connection) = self.rights.changed.pop_front()
+        {
+            self.look_through(connection, now);
+        }
+    }
+
+    fn look_through(&mut self, connection: ConnectionId, now: Timestamp) {
+        self.looked += 1;
+        let Some(guest) = self.connections.guest(connection) else { return };
+        let sight = guest.badge.sight();
+        for (lock, query_id) in self.watches.not_seen(connection, |lock| sight.sees(lock)) {
+            if self.watches.unwatch(connection, &lock) {
+                self.table.unwatch(&lock);
+            }
+            let Some(guest) = self.connections.guest(connection) else { return };
+            if let Err(denied) = guest.principal().may_see(&lock) {
+                self.deny(connection, RequestId::new(query_id), &denied);
+            }
+        }
+        if let Some(lock) = self.subscribers.named_by(connection).cloned()
+            && let Some(guest) = self.connections.guest(connection)
+            && guest.principal().may_see(&lock).is_err()
+        {
+            self.subscribers.end(connection);
+        }
+        let Some(session) = self.session_of(connection) else { return };
+        let waiting: Vec<RequestId> = self.table.waiting_of(session).collect();
+        self.looked += render::count(waiting.len());
+        for request in waiting {
+            let Some(guest) = self.connections.guest_mut(connection) else { return };
+            let mut claims = self.table.claims(session, request);
+            let denied = claims.find_map(|(name, mode)| guest.badge.denies(name, mode));
+            drop(claims);
+            if let Some(denied) = denied {
+                self.withdraw(connection, request, denied, now);
+            }
+        }
+    }
+
+    /// Takes a waiting request out of its queue, for it is not allowed any more.
+    fn withdraw(
+        &mut self,
+        connection: ConnectionId,
+        request: RequestId,
+        denied: Denied,
+        now: Timestamp,
+    ) {
+        self.note_denial(connection, &denied);
+        self.rights.withdrawing = Some(denied);
+        let command = Command::Cancel { request };
+        self.step(&Event::Command { connection, command }, now);
+        self.rights.withdrawing = None;
+    }
+
+    /// What is told instead of that a request is given up, if it is taken out of its queue.
+    pub(super) fn withdrawn(&self, request: RequestId) -> Option<wire::ServerMessage> {
+        let denied = self.rights.withdrawing.as_ref()?;
+        Some(render::denied(request, denied))
+    }
+}
