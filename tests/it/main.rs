@@ -24,6 +24,7 @@ mod kept;
 mod kills;
 mod looking;
 mod loss;
+mod matrix;
 mod nemesis;
 mod nested;
 mod newest;

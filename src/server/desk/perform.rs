@@ -151,7 +151,7 @@ impl Desk {
             |ticket| sealer.ticket(session, request, Place { ticket, told_in: run }, claims());
         // By reference, for a message is large to move.
         if let Some(message) = &render::told(request, event, seal, ticket) {
-            self.connections.tell(connection, &message);
+            self.connections.tell(connection, message);
         }
     }
 
