@@ -5,7 +5,8 @@ Usage: bench.py [--rounds N] [--seconds S]. Needs redis-server, ZooKeeper (Debia
 the packages redis and kazoo; what is missing is left out, with a word. The coordinator is
 COORDINATOR_BIN: take a release build.
 
-Each round runs every contender once for a moment, so that all of them see the same weather. Of the
+A pair is written in two ways: as a body of `with`, and as calls of `acquire` and `release`. Each
+round runs every contender once for a moment, so that all of them see the same weather. Of the
 rounds the medians count. CPU is that of this process: the client's part, whatever the server needs.
 """
 
@@ -76,23 +77,42 @@ def zookeeper(directory):
 # --- what is measured: each gives how many pairs were done until then ----------------------------
 
 
-def in_one_thread(lock):
+def as_with(lock):
+    with lock:
+        pass
+
+
+def as_calls(lock):
+    lock.acquire()
+    lock.release()
+
+
+async def as_async_with(lock):
+    async with lock:
+        pass
+
+
+async def as_async_calls(lock):
+    await lock.acquire()
+    await lock.release()
+
+
+def in_one_thread(lock, pair):
     def pairs(until):
         count = 0
         while time.perf_counter() < until:
-            lock.acquire()
-            lock.release()
+            pair(lock)
             count += 1
         return count
 
     return pairs
 
 
-def in_threads(locks):
+def in_threads(locks, pair):
     def pairs(until):
         counts, workers = [], []
         for lock in locks:
-            one = in_one_thread(lock)
+            one = in_one_thread(lock, pair)
             workers.append(threading.Thread(target=lambda one=one: counts.append(one(until))))
         for worker in workers:
             worker.start()
@@ -103,12 +123,11 @@ def in_threads(locks):
     return pairs
 
 
-def in_tasks(loop, locks):
+def in_tasks(loop, locks, pair):
     async def one(lock, until):
         count = 0
         while time.perf_counter() < until:
-            await lock.acquire()
-            await lock.release()
+            await pair(lock)
             count += 1
         return count
 
@@ -127,12 +146,16 @@ def contenders(servers, loop):
         return make()
 
     def rows(who, threads, tasks):
-        yield "one thread", who, in_one_thread(threads(0))
-        yield f"{THREADS} threads", who, in_threads([threads(n) for n in range(THREADS)])
-        if tasks is not None:
-            made = loop.run_until_complete(on_the_loop(lambda: [tasks(n) for n in range(TASKS)]))
-            yield "one task", who, in_tasks(loop, made[:1])
-            yield f"{TASKS} tasks", who, in_tasks(loop, made)
+        locks = [threads(n) for n in range(THREADS)]
+        for how, pair in (("with", as_with), ("calls", as_calls)):
+            yield f"one thread, {how}", who, in_one_thread(locks[0], pair)
+            yield f"{THREADS} threads, {how}", who, in_threads(locks, pair)
+        if tasks is None:
+            return
+        made = loop.run_until_complete(on_the_loop(lambda: [tasks(n) for n in range(TASKS)]))
+        for how, pair in (("with", as_async_with), ("calls", as_async_calls)):
+            yield f"one task, {how}", who, in_tasks(loop, made[:1], pair)
+            yield f"{TASKS} tasks, {how}", who, in_tasks(loop, made, pair)
 
     yield from rows(
         "coordinator", lambda n: cc.Lock(f"bench/{n}"), lambda n: aio.Lock(f"bench/aio/{n}")
@@ -247,7 +270,7 @@ def main():
         # Ratios within a round, and of them the median.
         rival = {row[0]: rates for row, rates in zip(rows, seen) if row[1] == "redis-py"}
         print(
-            f"{'':12}{'':14}{'pairs/s':>9}{'CPU a pair':>13}   beside redis-py (rate, CPU)"
+            f"{'':18}{'':14}{'pairs/s':>9}{'CPU a pair':>13}   beside redis-py (rate, CPU)"
             "   the best round"
         )
         for (workload, who, _), rates in zip(rows, seen):
@@ -260,7 +283,7 @@ def main():
                 else ""
             )
             best = f"{max(one[0] for one in rates):7.0f} {min(one[1] for one in rates):6.1f} us"
-            print(f"{workload:12}{who:14}{rate:9.0f}{cpu:10.1f} us   {ratio:30}{best}")
+            print(f"{workload:18}{who:14}{rate:9.0f}{cpu:10.1f} us   {ratio:30}{best}")
         print(f"\nmemory      {in_another(HELD, 3)[0]:.0f} bytes a held lock, with its objects")
         for module in ("coordinator_client", "coordinator_client.aio", "redis", "kazoo.client"):
             took, grown = in_another(IMPORTED.format(module))
