@@ -4,6 +4,7 @@ import asyncio
 import functools
 import gc
 import random
+import time
 import warnings
 
 import pytest
@@ -63,6 +64,50 @@ async def test_a_lock_is_held_in_its_body_and_not_after(server, name):
 async def test_threads_and_tasks_exclude_each_other(server, name):
     async with aio.Lock(name):
         assert not await asyncio.to_thread(cc.Lock(name).acquire, False)
+
+
+@on_a_loop
+async def test_the_end_of_a_body_does_not_wait_for_the_server(coordinator, name):
+    async with aio.Client(coordinator.address, ttl=60) as client:
+        async with client.lock(name), aio.RLock(name + "/2", client=client):
+            coordinator.pause()
+            began = time.monotonic()
+        assert time.monotonic() - began < 4
+        coordinator.go_on()
+        async with aio.Client(coordinator.address) as other:
+            assert await other.lock(name).acquire(timeout=20)
+            assert await other.lock(name + "/2").acquire(timeout=20)
+
+
+@on_a_loop
+async def test_a_lock_is_free_for_everybody_when_its_release_was_awaited(server, name):
+    async with aio.Client(server) as client, aio.Client(server) as other:
+        mine, its = client.lock(name), other.lock(name)
+        for _ in range(50):
+            await mine.acquire()
+            await mine.release()
+            assert await its.acquire(blocking=False)
+            await its.release()
+
+
+@on_a_loop
+async def test_a_lock_is_free_for_its_own_process_when_the_body_ends(server, name):
+    async with aio.Client(server) as client:
+        for _ in range(50):
+            async with client.lock(name):
+                pass
+            lock = client.lock(name)
+            assert await lock.acquire(blocking=False)
+            await lock.release()
+
+
+@on_a_loop
+async def test_a_loss_is_told_at_the_end_of_the_body(server, name):
+    async with aio.Observer(server) as observer:
+        with pytest.raises(cc.LockLost, match="operator"):
+            async with aio.Lock(name) as hold:
+                await observer.revoke(name, hold.token)
+                await hold.lost()
 
 
 @on_a_loop

@@ -329,7 +329,8 @@ def test_20_of_two_workers_at_the_same_second_exactly_one(server, name):
         worker.communicate("\n", timeout=DEADLINE)
 
 
-def test_a_cut_while_releasing_does_not_lose_the_release(shared_coordinator, name):
+@pytest.mark.parametrize("end", [Lock.release, lambda lock: lock.__exit__(None)])
+def test_a_cut_while_releasing_does_not_lose_the_release(shared_coordinator, name, end):
     proxy = Proxy(shared_coordinator.port)
     with Client(proxy.address) as client, Client(shared_coordinator.address) as other:
         for _ in range(4):
@@ -337,7 +338,7 @@ def test_a_cut_while_releasing_does_not_lose_the_release(shared_coordinator, nam
             lock.acquire()
             cut = threading.Thread(target=proxy.cut)
             cut.start()
-            lock.release()
+            end(lock)
             cut.join()
             with other.lock(name, timeout=8):
                 pass

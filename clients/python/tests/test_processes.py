@@ -88,12 +88,13 @@ def test_a_child_that_ends_frees_nothing_of_its_parents(server, name):
 
 
 @needs_fork
-def test_a_fork_while_other_threads_lock_does_not_hang(server, name):
-    lock, over = Lock(name), threading.Event()
+def test_a_fork_while_other_threads_lock_neither_hangs_nor_disturbs_them(server, name):
+    client, over = cc.Client(server), threading.Event()
+    lock = Lock(name)
 
     def work(number):
         while not over.is_set():
-            with Lock(f"{name}/{number}"):
+            with client.lock(f"{name}/{number}"):
                 pass
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
@@ -102,6 +103,7 @@ def test_a_fork_while_other_threads_lock_does_not_hang(server, name):
     try:
         for _ in range(10):
             assert in_a_fork(lambda: [lock.acquire(timeout=10), lock.release()]) == "[True, None]"
+        assert client.generation == 1, "over the connection that it had"
     finally:
         over.set()
         for thread in threads:

@@ -48,6 +48,11 @@ class Hold(BaseHold):
         answer: Answer = self._session.release(self._grasp)
         return answer
 
+    def _let_go(self) -> Optional[Answer]:
+        self._leave_parent()
+        answer: Optional[Answer] = self._session.let_go(self._grasp)
+        return answer
+
     async def upgrade(self, blocking: bool = True, timeout: float = -1) -> "Hold":
         """Upgrades a shared lock to exclusive, ahead of all waiters and without releasing it.
 
@@ -69,7 +74,7 @@ class Hold(BaseHold):
         return self
 
     async def __aexit__(self, kind: Optional[Type[BaseException]], *_: object) -> None:
-        await leave(self.release, kind)
+        await leave(self._let_go, kind)
 
     def __del__(self) -> None:
         try:
@@ -79,10 +84,14 @@ class Hold(BaseHold):
             pass  # It was never finished.
 
 
-async def leave(release: Callable[[], Answer], kind: Optional[Type[BaseException]]) -> None:
+async def leave(
+    let_go: Callable[[], Optional[Answer]], kind: Optional[Type[BaseException]]
+) -> None:
     """Releases at the end of a body; an exception of the body is never masked."""
     try:
-        await release()
+        answer = let_go()
+        if answer is not None:
+            await answer
     except LockError:
         if kind is None:
             raise

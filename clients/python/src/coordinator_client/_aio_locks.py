@@ -63,6 +63,11 @@ class Lockable(BaseLockable[Hold]):
         answer: Answer = hold._session.release(hold._grasp)
         return answer
 
+    def _let_go(self) -> Optional[Answer]:
+        hold = self._pop()
+        answer: Optional[Answer] = hold._session.let_go(hold._grasp)
+        return answer
+
     async def lost(self) -> str:
         """Returns the reason when the latest hold is lost."""
         return await self._held().lost()
@@ -96,7 +101,7 @@ class Lockable(BaseLockable[Hold]):
         return await self._acquire(self._wish.blocking, self._wish.timeout)
 
     async def __aexit__(self, kind: Optional[Type[BaseException]], *_: object) -> None:
-        await leave(self.release, kind)
+        await leave(self._let_go, kind)
 
     def __call__(self, function: Function) -> Function:
         """As a decorator: each call of the coroutine function holds the lock."""
@@ -189,13 +194,21 @@ class RLock(Lockable):
 
     def release(self) -> Answer:
         """Releases it once; `NotHeld` in any task but the one that acquired it."""
+        if self._count_down():
+            return super().release()
+        return Answer(lambda: iter(()))  # type: ignore[arg-type, return-value]
+
+    def _let_go(self) -> Optional[Answer]:
+        return super()._let_go() if self._count_down() else None
+
+    def _count_down(self) -> bool:
+        """Whether that was the last."""
         if not self._count or self._task is not asyncio.current_task():
             raise NotHeld(f'"{self.name}" is not held by this task')
         self._count -= 1
-        if self._count:
-            return Answer(lambda: iter(()))  # type: ignore[arg-type, return-value]
-        self._task = None
-        return super().release()
+        if not self._count:
+            self._task = None
+        return not self._count
 
 
 class MultiLock(Lockable):

@@ -51,10 +51,10 @@ class Carrier:
         self._dropped: Deque[Grasp] = collections.deque()
         # What the main thread wants done.
         self._commands: Deque[Callable[[], None]] = collections.deque()
-        # Whose question was carried when an interrupt came, and whether it was waiting then.
-        self._torn: Deque[Tuple[Grasp, bool]] = collections.deque()
         # What was read by who cannot be the one to hear it, and when.
         self._unread: Deque[Tuple[Link, bytes, int]] = collections.deque()
+        # The connection, while everything is in order and nothing is left to the thread.
+        self._smooth: Optional[Link] = None
         # When the thread is awake at the latest.
         self._sleeps_until: Optional[int] = None
         self._thread: Optional[threading.Thread] = None
@@ -90,7 +90,7 @@ class Carrier:
             sooner = deadline is not None and (
                 self._sleeps_until is None or deadline < self._sleeps_until
             )
-            unwritten = link is not None and bool(link.outbox)
+            unwritten = link is not None and link.is_stuck
             moved = (link.number if link else None) != core.connection
             if sooner or unwritten or moved or core.end is not None:
                 self._wake()
@@ -98,6 +98,11 @@ class Carrier:
     # Never `threading.current_thread()`: it makes a Thread for one of another library, for ever.
 
     def _wake(self) -> None:
+        """There is something that the thread has to do first."""
+        self._smooth = None
+        self._ring()
+
+    def _ring(self) -> None:
         try:
             self._outer.send(b"\0")
         except OSError:
@@ -114,6 +119,7 @@ class Carrier:
             while timeout is not None and os.getpid() == pid:
                 ready = self._selector.select(timeout)
                 with self._lock:
+                    self._mend()
                     while self._unread:
                         self._hear(*self._unread.popleft())
                     for key, events in ready:
@@ -129,8 +135,8 @@ class Carrier:
             raise
         finally:
             if os.getpid() == pid:
-                self._dispose()
                 with self._lock:
+                    self._dispose()
                     self._take_commands()
 
     def _handle(self, link: Optional[Link], events: int) -> None:
@@ -142,7 +148,7 @@ class Carrier:
             return
         if events & selectors.EVENT_WRITE:
             link.flush()
-        if events & selectors.EVENT_READ and link.sock is not None:
+        if events & selectors.EVENT_READ and link.sock is not None and not self._is_read(link):
             self._read(link)
 
     def _read(self, link: Link) -> None:
@@ -194,9 +200,15 @@ class Carrier:
         for link in (self._link, self._second):
             self._watch(link)
         self._sleeps_until = deadline = self.desk.next_deadline()
-        if deadline is None:
-            return SLEEP_MAX
-        return min(max(deadline - _clock.now(), 0) / 1e6, SLEEP_MAX)
+        left = SLEEP_MAX
+        if deadline is not None:
+            left = min(max(deadline - _clock.now(), 0) / 1e6, SLEEP_MAX)
+        is_smooth = core.is_open and self._second is None
+        self._smooth = self._link if is_smooth else None
+        # Last, for whoever leaves something does that first, and then wakes.
+        if self._commands or self._dropped or self._unread or self._leaving:
+            self._smooth = None
+        return self._look_again(left)
 
     def _take_dialed(self) -> None:
         core = self.desk.core
@@ -270,14 +282,17 @@ class Carrier:
     def _watch(self, link: Optional[Link]) -> None:
         if link is None or link.sock is None:
             return
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.outbox else 0)
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.is_stuck else 0)
         if not link.watched:
             self._selector.register(link.sock, events, link)
         elif link.watched != events:
             self._selector.modify(link.sock, events, link)
-        link.watched = events
+        else:
+            return
+        link.watched, link.is_hidden = events, False
 
     def _forget(self, link: Link) -> None:
+        self._smooth = None
         if link.sock is not None:
             if link.watched:
                 self._selector.unregister(link.sock)
@@ -305,7 +320,7 @@ class Carrier:
 
     def _dispose(self) -> None:
         """Closes everything. Nobody uses it any more."""
-        self._over = True
+        self._over, self._smooth = True, None
         for link in (self._link, self._second):
             if link is not None:
                 link.close()
@@ -316,6 +331,12 @@ class Carrier:
     # --- what was left to it ---
 
     def _mend(self) -> None:
+        raise NotImplementedError
+
+    def _look_again(self, left: float) -> float:
+        raise NotImplementedError
+
+    def _is_read(self, link: Link) -> bool:
         raise NotImplementedError
 
     def _take_commands(self) -> None:

@@ -11,7 +11,7 @@ from typing import (
 
 from . import _dial, _terms, _wire as wire
 from ._base import BaseClient, BaseOwner
-from ._desk import Grasp
+from ._desk import Grasp, nobody
 from ._errors import Closed, LockBusy, LockTimeout
 from ._hold import Hold
 from ._thread import Session, open_session
@@ -117,7 +117,7 @@ class Client(BaseClient):
         if wait is not ask.wait:
             ask = ask._replace(wait=wait)
         # It is somebody's from the start: what is interrupted at any moment is given back.
-        hold = Hold(session, Grasp(ask, _nothing), self)
+        hold = Hold(session, Grasp(ask, nobody, session.pid), self)
         waited = (session, hold._grasp)
         waits.append(waited)
         try:
@@ -258,10 +258,6 @@ def default_for(server: str, ttl: Optional[float]) -> Client:
             if client is None or client._closed:
                 client = _defaults[(server, ttl)] = Client(server, ttl=ttl)
     return client
-
-
-def _nothing() -> None:
-    pass
 
 
 # Each needs the other; and an import at the time of use takes a lock that signals can upset.

@@ -19,6 +19,11 @@ from ._wire import Reason
 
 WAITING, HELD, RELEASED, LOST, REFUSED = "waiting", "held", "released", "lost", "refused"
 
+
+def nobody() -> None:
+    """The ``wake`` of what nobody waits for."""
+
+
 # What changes nothing but a request.
 _PLAIN = frozenset({wire.Grant, wire.Released, wire.Queued, wire.Cancelled, wire.Rejected})
 
@@ -44,10 +49,10 @@ class Grasp:
         "answered", "conversion", "on_over", "owner", "position",
     )  # fmt: skip
 
-    def __init__(self, ask: Ask, wake: Callable[[], None]):
+    def __init__(self, ask: Ask, wake: Callable[[], None], pid: int):
         self.number = 0
         self.ask = ask
-        self.pid = os.getpid()
+        self.pid = pid
         self.stage = WAITING
         self.token = 0
         self.reason = 0
@@ -71,6 +76,18 @@ class Grasp:
         """Whether it is the copy of one that belongs to another process."""
         return self.pid != os.getpid()
 
+    @property
+    def is_told(self) -> bool:
+        """Whether whoever waits for it has something to hear."""
+        if self.stage == WAITING:
+            return self.position is not None
+        return self.stage != RELEASED or self.answered
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for what becomes of it."""
+        return self.wake is not nobody
+
     def lost_error(self) -> LockLost:
         """Why it is not held any more."""
         reason = Reason.FORKED if self.is_forked else self.reason or Reason.EXPIRED
@@ -83,6 +100,7 @@ class Desk:
     def __init__(self, core: Core, server: str):
         self.core = core
         self.server = server
+        self.pid = os.getpid()
         self.grasps: Dict[int, Grasp] = {}
         # What the last connection ended with, for people.
         self.cause: Optional[BaseException] = None
@@ -95,7 +113,7 @@ class Desk:
 
     def request(self, ask: Ask, wake: Callable[[], None]) -> Grasp:
         """Asks for locks."""
-        grasp = Grasp(ask, wake)
+        grasp = Grasp(ask, wake, self.pid)
         self.begin(grasp)
         return grasp
 
@@ -154,8 +172,12 @@ class Desk:
 
     def believed_until(self, grasp: Grasp) -> int:
         """Until when it is held if nothing more is heard; 0 if it is not."""
+        return 0 if grasp.is_forked else self.believed_here_until(grasp)
+
+    def believed_here_until(self, grasp: Grasp) -> int:
+        """The same where it is known that this is its process."""
         lease = self.core.lease
-        if grasp.stage != HELD or grasp.is_forked or lease is None:
+        if grasp.stage != HELD or lease is None:
             return 0
         until = lease.believed_until()
         return until if grasp.doubted_until is None else min(until, grasp.doubted_until)
@@ -252,8 +274,7 @@ class Desk:
             self._tell(effect)
         if self._reporter is not None:
             self._reporter.settled()
-        messages = self.core.drain_messages()
-        return b"".join(map(wire.encode, messages)) if messages else b""
+        return b"".join([wire.encode(message) for message in self.core.drain_messages()])
 
     def _tell(self, effect: _core.Effect) -> None:
         if isinstance(effect, _core.Welcomed):
@@ -268,15 +289,15 @@ class Desk:
             return
         if isinstance(effect, _core.Granted):
             self._granted(grasp, effect)
-        elif isinstance(effect, _core.Refused):
-            del self.grasps[number]
-            self._refused(grasp, number, effect.refusal)
         elif isinstance(effect, _core.ReleaseAnswered):
             del self.grasps[number]
             if effect.refusal is not None and grasp.error is None:
                 grasp.error = self._error(effect.refusal, grasp.ask, grasp.token)
             grasp.answered = True
             grasp.wake()
+        elif isinstance(effect, _core.Refused):
+            del self.grasps[number]
+            self._refused(grasp, number, effect.refusal)
         elif isinstance(effect, _core.LostHold):
             self._lost(grasp, number, effect.reason)
         elif isinstance(effect, _core.Moved):

@@ -62,9 +62,16 @@ class Hold(BaseHold):
         return self._lost
 
     def release(self) -> None:
-        """Releases it. Raises `LockLost` if it was lost, `NotHeld` if it was already released."""
+        """Releases it, and waits until it is free, which the end of a ``with`` does not.
+
+        Raises `LockLost` if it was lost, `NotHeld` if it was already released.
+        """
         self._leave_parent()
         self._session.release(self._grasp)
+
+    def _let_go(self) -> None:
+        self._leave_parent()
+        self._session.let_go(self._grasp)
 
     def upgrade(self, blocking: bool = True, timeout: float = -1) -> "Hold":
         """Upgrades a shared lock to exclusive, ahead of all waiters and without releasing it.
@@ -87,7 +94,7 @@ class Hold(BaseHold):
         return self
 
     def __exit__(self, kind: Optional[Type[BaseException]], *_: object) -> None:
-        leave(self.release, kind)
+        leave(self._let_go, kind)
 
     def __del__(self) -> None:
         try:

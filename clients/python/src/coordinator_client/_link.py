@@ -6,6 +6,7 @@ Only modules are imported, never names out of them: see `_carrier`.
 from __future__ import annotations
 
 import select
+import socket
 import sys
 import threading
 import time
@@ -21,7 +22,7 @@ WAIT_SLICE = 0.5 if sys.platform == "win32" else None
 
 
 class Signal:
-    """Something that happens once, and who waits for it: an Event for a fifth of its price."""
+    """Something that happens, and the one who waits for it: an Event for a fifth of its price."""
 
     __slots__ = ("_lock",)
 
@@ -30,11 +31,15 @@ class Signal:
         self._lock.acquire()
 
     def set(self) -> None:
-        """It happens; a second time means nothing."""
+        """It happens; a second time before it is waited for means nothing."""
         try:
             self._lock.release()
         except RuntimeError:
             pass
+
+    def is_set(self) -> bool:
+        """Whether it has happened, and was not waited for since."""
+        return not self._lock.locked()
 
     def wait(self, timeout: Optional[float]) -> bool:
         """Until it happens; Ctrl-C and other signals' exceptions come through."""
@@ -61,9 +66,14 @@ class Link:
         self.frames = wire.Frames()
         self.outbox = b""
         self.failure: Optional[OSError] = None
+        # Who writes what is in the outbox, without the session's lock.
+        self.writer: Optional[object] = None
+        # How many use the socket without the session's lock.
+        self.users = 0
         self._poll: Optional[Any] = None
-        # What the selector of its thread waits for.
+        # What the selector of its thread waits for; and whether that is told to overlook it.
         self.watched = 0
+        self.is_hidden = False
 
     def wait(self, milliseconds: int) -> None:
         """Until something can be read, at most so long; anything may have come meanwhile."""
@@ -78,14 +88,23 @@ class Link:
         if self._poll is not None:
             self._poll.poll(milliseconds)
 
+    def leave_wait(self) -> None:
+        """Another may wait, though this thread was interrupted in its own wait, and goes on."""
+        self._poll = None
+
     def put(self, data: bytes) -> None:
         if self.sock is not None and self.failure is None and data:
             self.outbox = self.outbox + data if self.outbox else data
             self.flush()
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether something is to be written, and nobody does."""
+        return bool(self.outbox) and self.writer is None
+
     def flush(self) -> None:
-        """Writes what can be written without waiting."""
-        while self.outbox and self.sock is not None:
+        """Writes what can be written without waiting, unless somebody does."""
+        while self.is_stuck and self.sock is not None:
             try:
                 sent = self.sock.send(self.outbox)
             except (BlockingIOError, InterruptedError):
@@ -97,6 +116,20 @@ class Link:
             self.outbox = self.outbox[sent:]
 
     def close(self) -> None:
-        if self.sock is not None:
-            self.sock.close()
-            self.sock = None
+        """Closes it once nobody uses it: its number is soon another's."""
+        sock, self.sock = self.sock, None
+        if sock is None:
+            return
+        if not self.users:
+            return sock.close()
+        try:
+            if isinstance(sock, socket.socket):
+                sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def leave(self, sock: "Connection") -> None:
+        """One uses it no more."""
+        self.users -= 1
+        if not self.users and sock is not self.sock:
+            sock.close()

@@ -59,12 +59,17 @@ class Lockable(BaseLockable[Hold]):
     # --- releasing ---
 
     def release(self) -> None:
-        """Releases the latest hold of this object, in any thread.
+        """Releases the latest hold of this object, in any thread, and waits until it is free.
 
-        Raises `NotHeld` if there is none, `LockLost` if it was lost.
+        The end of a ``with`` does not wait for that. Raises `NotHeld` if there is none, `LockLost`
+        if it was lost.
         """
         hold = self._pop()
         hold._session.release(hold._grasp)
+
+    def _let_go(self) -> None:
+        hold = self._pop()
+        hold._session.let_go(hold._grasp)
 
     # --- looking ---
 
@@ -104,7 +109,7 @@ class Lockable(BaseLockable[Hold]):
         return self._acquire(self._wish.blocking, self._wish.timeout)
 
     def __exit__(self, kind: Optional[Type[BaseException]], *_: object) -> None:
-        leave(self.release, kind)
+        leave(self._let_go, kind)
 
     def __call__(self, function: Function) -> Function:
         """As a decorator: each call of the function holds the lock, through its own object."""
@@ -324,12 +329,21 @@ class RLock:
 
     def release(self) -> None:
         """Releases it once; `NotHeld` in any thread but the one that acquired it."""
+        if self._count_down():
+            self._lock.release()
+
+    def _let_go(self) -> None:
+        if self._count_down():
+            self._lock._let_go()
+
+    def _count_down(self) -> bool:
+        """Whether that was the last."""
         if self._owner != threading.get_ident() or not self._count:
             raise NotHeld(f'"{self.name}" is not held by this thread')
         self._count -= 1
         if not self._count:
             self._owner = None
-            self._lock.release()
+        return not self._count
 
     @property
     def name(self) -> str:
@@ -369,7 +383,7 @@ class RLock:
         return self._lock._held()
 
     def __exit__(self, kind: Optional[Type[BaseException]], *_: object) -> None:
-        leave(self.release, kind)
+        leave(self._let_go, kind)
 
     def _is_owned(self) -> bool:
         return self._owner == threading.get_ident()

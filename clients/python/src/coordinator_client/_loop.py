@@ -14,16 +14,14 @@ import socket
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, AsyncGenerator, Callable, Generator, List, Optional, Set
+from typing import Any, AsyncGenerator, Callable, Generator, List, Optional, Set
 
 from . import _clock, _core, _dial, _wire as wire
 from ._core import Ask, Core, Introduction, Reconnect
-from ._desk import HELD, LOST, WAITING, Desk, Grasp
+from ._desk import HELD, LOST, WAITING, Desk, Grasp, nobody
 from ._errors import Cancelled, Closed, LockLost, LockTimeout, unavailable, unknown_lock
+from ._loop_link import Link
 from ._terms import first_name
-
-if TYPE_CHECKING:
-    from ._tls import Secure
 
 FAREWELL_TIMEOUT = 1.0
 RELEASE_TIMEOUT = 5.0
@@ -31,66 +29,6 @@ ANSWER_GRACE = 1.0
 SLEEP_MAX = 3600.0
 
 _sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
-
-
-class _Link(asyncio.Protocol):
-    """A connection: being made, or there."""
-
-    def __init__(self, session: "Session", number: int):
-        self.session = session
-        self.number = number
-        self.transport: Optional[asyncio.Transport] = None
-        self.frames = wire.Frames()
-        self.is_dropped = False
-        # What its bytes go through, where the server speaks TLS.
-        self.secure: "Optional[Secure]" = None
-
-    async def begin(self, connection: _dial.Connection) -> None:
-        """Takes a connection that is there."""
-        if not isinstance(connection, socket.socket):
-            self.secure, connection = connection.secure, connection.sock
-        await self.session.loop.create_connection(lambda: self, sock=connection)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        if self.secure is not None:
-            data = self._opened(self.secure, data)
-            if not data:
-                return
-        if not self.is_dropped:
-            self.session.heard(self, data)
-
-    def _opened(self, secure: "Secure", data: bytes) -> bytes:
-        try:
-            data = secure.open(data)
-        except OSError:
-            data = b""
-        reply = secure.reply()
-        if reply and self.transport is not None:
-            self.transport.write(reply)
-        if not data and (secure.failure is not None or secure.is_over):
-            self.connection_lost(None)
-        return data
-
-    def connection_lost(self, exc: Optional[Exception]) -> None:
-        if not self.is_dropped:
-            failure = self.secure.failure if self.secure is not None else None
-            self.session.connection_over(self, failure or exc)
-
-    def put(self, data: bytes) -> None:
-        if self.transport is not None and data:
-            try:
-                self.transport.write(data if self.secure is None else self.secure.seal(data))
-            except OSError:
-                pass  # TLS has failed, and it is told where it reads.
-
-    def drop(self) -> None:
-        self.is_dropped = True
-        if self.transport is not None:
-            self.transport.abort()
 
 
 async def open_session(
@@ -132,8 +70,8 @@ class Session:
         self.server = _dial.shown(dialer.servers)
         self._introduction = introduction
         self._dialer = dialer
-        self._link: Optional[_Link] = None
-        self._second: Optional[_Link] = None
+        self._link: Optional[Link] = None
+        self._second: Optional[Link] = None
         self._timer: Optional[asyncio.TimerHandle] = None
         self._timer_at: Optional[int] = None
         self._welcome: "asyncio.Future[None]" = self.loop.create_future()
@@ -164,7 +102,7 @@ class Session:
             dialed.add_done_callback(_close_result)
             raise
         self._begin()  # Hello is said now, and the lease counts from now.
-        link = _Link(self, self.desk.core.connection or 0)
+        link = Link(self, self.desk.core.connection or 0)
         await link.begin(sock)
         self._link = link
         self.turn()
@@ -235,7 +173,7 @@ class Session:
         if grasp.stage == WAITING:
             self.cancel(grasp)
             raise LockTimeout(unknown_lock(first_name(ask)), timeout or 0)
-        grasp.wake = _nothing
+        grasp.wake = nobody
         if grasp.error is not None:
             raise grasp.error
         if not self.desk.is_held(grasp):
@@ -281,11 +219,25 @@ class Session:
 
         def hear() -> Generator[Any, None, None]:
             yield from self._sleep(answer, RELEASE_TIMEOUT).__await__()
-            grasp.wake = _nothing
+            grasp.wake = nobody
             if grasp.error is not None and not isinstance(grasp.error, (ConnectionError, Closed)):
                 raise grasp.error
 
         return Answer(hear)
+
+    def let_go(self, grasp: Grasp) -> Optional[Answer]:
+        """The same; what it returns is to be awaited, where not everything is in order.
+
+        Else what the server says of it is heard by nobody. Only a loss that was not heard of yet is
+        new in that.
+        """
+        link = self._smooth_link()
+        if link is None:
+            return self.release(grasp)
+        self._check_held(grasp)
+        self.desk.release(grasp)
+        link.put(self.desk.settle())
+        return None
 
     def cancel(self, grasp: Grasp) -> None:
         """Gives a request up, whether it waits or was granted meanwhile."""
@@ -361,12 +313,12 @@ class Session:
 
     # --- what happens ---
 
-    def heard(self, link: _Link, data: bytes) -> None:
+    def heard(self, link: Link, data: bytes) -> None:
         """Bytes came."""
         is_plain = self.desk.hear(link.number, link.frames, data, _clock.now())
         self._say() if is_plain else self.turn()
 
-    def connection_over(self, link: _Link, error: Optional[BaseException]) -> None:
+    def connection_over(self, link: Link, error: Optional[BaseException]) -> None:
         """It ended, or could not be made."""
         self._forget(link)
         if self.desk.core.end is not None:
@@ -376,6 +328,13 @@ class Session:
 
     def _say(self) -> None:
         """A turn after what brings no deadline nearer: requests, releases and their answers."""
+        link = self._smooth_link()
+        if link is None:
+            return self.turn()
+        link.put(self.desk.settle())
+
+    def _smooth_link(self) -> Optional[Link]:
+        """The connection, if everything is in order and nothing is due."""
         core, link, due = self.desk.core, self._link, self._timer_at
         if (
             link is None
@@ -386,8 +345,8 @@ class Session:
             or not core.is_open
             or link.number != core.connection
         ):
-            return self.turn()
-        link.put(self.desk.settle())
+            return None
+        return link
 
     def turn(self) -> None:
         """Does what there is to do, and sets the timer."""
@@ -427,23 +386,23 @@ class Session:
             if self._second is not None and self._second.number == wanted:
                 self._link, self._second = self._second, None
             elif wanted is not None:
-                self._link = _Link(self, wanted)
+                self._link = Link(self, wanted)
                 self._begin_dial(self._link)
         wanted = core.second_connection
         if wanted != (self._second.number if self._second else None):
             if self._second is not None:
                 self._forget(self._second)
             if wanted is not None:
-                self._second = _Link(self, wanted)
+                self._second = Link(self, wanted)
                 self._begin_dial(self._second)
 
-    def _begin_dial(self, link: _Link) -> None:
+    def _begin_dial(self, link: Link) -> None:
         first = self._dialer.begin()
         task = self.loop.create_task(self._make(link, first))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _make(self, link: _Link, first: int) -> None:
+    async def _make(self, link: Link, first: int) -> None:
         dialed: "asyncio.Future[_dial.Connection]" = self.loop.create_future()
         self._dial(first, self._dialer.timeout, dialed, lambda: not link.is_dropped)
         try:
@@ -502,7 +461,7 @@ class Session:
 
         threading.Thread(target=dial, name="coordinator-client-dial", daemon=True).start()
 
-    def _forget(self, link: _Link) -> None:
+    def _forget(self, link: Link) -> None:
         if link is self._link:
             self._link = None
         if link is self._second:
@@ -572,10 +531,6 @@ def _resolve(answer: "asyncio.Future[None]") -> None:
 def _close_result(dialed: "asyncio.Future[_dial.Connection]") -> None:
     if not dialed.cancelled() and dialed.exception() is None:
         dialed.result().close()
-
-
-def _nothing() -> None:
-    pass
 
 
 @atexit.register

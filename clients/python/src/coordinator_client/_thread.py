@@ -9,16 +9,17 @@ Only modules are imported, never names out of them: see `_carrier`.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import time
 import weakref
-from typing import Callable, List, Optional
+from typing import Callable, Iterator, List, Optional
 
 from . import _clock, _dial
 from ._carrier import FAREWELL_TIMEOUT
 from ._core import Ask, Introduction
-from ._desk import HELD, REFUSED, WAITING, Conversion, Grasp
+from ._desk import HELD, REFUSED, WAITING, Conversion, Grasp, nobody
 from ._errors import Cancelled, Closed, LockError, LockTimeout, unavailable, unknown_lock
 from ._lane import Lane, is_mine
 from ._link import WAIT_SLICE, Link, Signal
@@ -111,24 +112,21 @@ class Session(Lane):
         signal = Signal()
         grasp.wake = signal.set
         try:
-            if not self._carry(grasp, self.desk.begin):
+            if not self._carry(grasp, self.desk.begin, signal):
                 self._do(lambda: self._ask(grasp))
-            elif grasp.stage == HELD:
-                grasp.wake = _nothing
-                return
-            answered = self._wait_for(grasp, signal, timeout, on_queued)
+            answered = grasp.stage == HELD or self._wait_for(grasp, signal, timeout, on_queued)
         except BaseException:
             # It leaves the line, if it can now, before anybody goes on; else soon.
             self.drop(grasp)
-            self._do_and_wait(_nothing)
+            self._do_and_wait(nobody)
             raise
         if not answered:
             self._do_and_wait(lambda: self.desk.cancel(grasp))
             raise LockTimeout(unknown_lock(first_name(grasp.ask)), timeout or 0)
-        grasp.wake = _nothing
+        grasp.wake = nobody
         if grasp.error is not None:
             raise grasp.error
-        if not self.is_held(grasp):
+        if _clock.now() >= self.desk.believed_here_until(grasp):
             # It came, and was over before anybody could look.
             self.drop(grasp)
             raise grasp.lost_error()
@@ -142,20 +140,16 @@ class Session(Lane):
     ) -> bool:
         """Until it is answered, or will not be; meanwhile tells each place in line."""
         give_up_at = None if timeout is None else time.monotonic() + timeout + ANSWER_GRACE
-        while True:
-            left = None if give_up_at is None else max(give_up_at - time.monotonic(), 0)
-            if not signal.wait(left):
-                return False
-            if on_queued is None:
-                return True
-            # First, so that what comes from now on is heard.
-            signal = Signal()
-            grasp.wake = signal.set
-            position, grasp.position = grasp.position, None
-            if position is not None:
-                on_queued(position)
-            if grasp.stage != WAITING:
-                return True
+        with self._patience(grasp):
+            while True:
+                position, grasp.position = grasp.position, None
+                if position is not None and on_queued is not None:
+                    on_queued(position)
+                if grasp.stage != WAITING:
+                    return True
+                left = None if give_up_at is None else max(give_up_at - time.monotonic(), 0)
+                if not signal.wait(left):
+                    return False
 
     def _ask(self, grasp: Grasp) -> None:
         try:
@@ -182,11 +176,12 @@ class Session(Lane):
 
         try:
             self._do(begin)
-            signal.wait(None)
+            with self._patience(grasp):
+                signal.wait(None)
         except BaseException:
             # Nobody knows whether it was converted: both are given back.
             self.drop(grasp)
-            self._do_and_wait(_nothing)
+            self._do_and_wait(nobody)
             raise
         for error in errors + [one.error for one in conversions if one.error is not None]:
             raise error
@@ -197,16 +192,54 @@ class Session(Lane):
         errors: List[LockError] = []
         if grasp.stage == HELD:
             grasp.wake = signal.set
-        is_carried = grasp.stage == HELD and self._carry(grasp, self.desk.release)
+        is_carried = grasp.stage == HELD and self._carry(grasp, self.desk.release, signal)
         if not is_carried:
             self._do(lambda: self._give_back(grasp, signal, errors))
-        if not (is_carried and grasp.answered) and not is_mine(self._lock):
-            signal.wait(RELEASE_TIMEOUT)
-        grasp.wake = _nothing
+        if not (is_carried and grasp.answered):
+            self._wait_until_free(grasp, signal, errors)
+        self._end_release(grasp, errors)
+
+    def let_go(self, grasp: Grasp) -> None:
+        """The same, and waits only where not everything is in order.
+
+        What the server says of it is then heard by nobody. Only a loss that crosses the release on
+        its way is new in that.
+        """
+        is_written = self._hand_in(grasp) if grasp.stage == HELD else None
+        if is_written is None:
+            self.release(grasp)
+        elif not is_written:
+            signal = Signal()
+            grasp.wake = signal.set
+            if not grasp.answered:
+                self._wait_until_free(grasp, signal, [])
+            self._end_release(grasp, [])
+
+    def _wait_until_free(self, grasp: Grasp, signal: Signal, errors: List[LockError]) -> None:
+        if is_mine(self._lock):
+            return
+        give_up_at = time.monotonic() + RELEASE_TIMEOUT
+        with self._patience(grasp):
+            while signal.wait(max(give_up_at - time.monotonic(), 0)):
+                # Or it was told to read, which it does no more.
+                if errors or grasp.answered:
+                    return
+
+    def _end_release(self, grasp: Grasp, errors: List[LockError]) -> None:
+        grasp.wake = nobody
         if grasp.error is not None and not isinstance(grasp.error, (ConnectionError, Closed)):
             errors.append(grasp.error)
         for error in errors:
             raise error
+
+    @contextlib.contextmanager
+    def _patience(self, grasp: Grasp) -> Iterator[None]:
+        """While it waits to be told by the session's thread."""
+        try:
+            self._wait_with_thread(grasp)
+            yield
+        finally:
+            self._patient.discard(grasp)
 
     def _give_back(self, grasp: Grasp, signal: Signal, errors: List[LockError]) -> None:
         try:
@@ -246,6 +279,7 @@ class Session(Lane):
             if not self._over:
                 return
         with self._lock:
+            self._mend()
             self._take_commands()
             if not is_main:
                 work()
@@ -374,11 +408,10 @@ class Session(Lane):
         """
         self._lock = threading.RLock()
         self._over = True
+        for link in (self._link, self._second):
+            if link is not None:
+                link.users = 0  # They are not here.
         self._dispose()
-
-
-def _nothing() -> None:
-    pass
 
 
 def _after_fork_in_child() -> None:
