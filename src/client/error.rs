@@ -354,7 +354,8 @@ pub(super) fn shown(name: &str) -> String {
 fn lost(reason: LostReason) -> String {
     match reason {
         LostReason::Expired => {
-            "no answer from the coordinator for the length of the lease".to_owned()
+            "no answer from the coordinator for the length of the lease, or it does not know the session"
+                .to_owned()
         }
         LostReason::Revoked => "an operator revoked it".to_owned(),
         LostReason::Disconnected => "the connection ended".to_owned(),

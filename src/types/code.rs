@@ -161,7 +161,8 @@ impl RejectionCode {
 code_type! {
     /// Why a grant ended without its holder's releasing it.
     LostReason, "A reason of a newer version." {
-        /// The session's lease ended: nothing was heard from its client for the ttl.
+        /// The session's lease ended: nothing was heard from its client for the ttl. A client also says so
+        /// when the coordinator does not know its session, as after a loss of its state.
         Expired = 1,
         /// An operator took the lock away (rule R11).
         Revoked = 2,

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::support::{DEADLINE, Home, Server, eventually, run};
+use crate::support::{DEADLINE, Home, Server, eventually, run, start};
 
 /// The longest that a free lock may take after a crash, on a busy machine. A grace period takes longer.
 const SOON: Duration = Duration::from_secs(5);
@@ -170,6 +170,19 @@ fn the_directory_of_a_service_that_goes_on_can_be_lost() {
     server.process.signal(Signal::KILL);
     let done = server.process.end();
     assert!(done.err.contains("would be followed by a grace period"), "{}", done.err);
+}
+
+#[test]
+fn whoever_lost_a_lock_with_the_state_is_not_told_of_a_silence() {
+    let server = Server::start_durable();
+    let lock = start(server.client(&["lock", "printer", "--", "sleep", "1000"]));
+    eventually("it is held", || (status(&server)["server"]["held"].as_u64()? == 1).then_some(()));
+    fs::remove_dir_all(server.home.path(".local/state/coordinator")).unwrap();
+    let next = server.end_by(Signal::KILL).restart_with(&[]);
+    let done = lock.end();
+    assert!(done.err.contains("does not know its session any more"), "{}", done.err);
+    assert!(!done.err.contains("no answer"), "{}", done.err);
+    drop(next);
 }
 
 fn copy(from: &Path, to: &Path) {

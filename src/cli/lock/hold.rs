@@ -175,8 +175,8 @@ pub(crate) async fn until_end(
         max = over => return End::Over(max),
         never = renewed => never,
     };
-    let silence = plan.silence(Instant::now(), valid_until);
-    End::Lost(errors::lost(reason, Some(silence)))
+    let last = plan.last_answer(Instant::now(), valid_until, guard.is_held());
+    End::Lost(errors::lost(reason, last))
 }
 
 /// Other signals have nobody to be forwarded to.

@@ -45,7 +45,7 @@ use crate::cli::settings::credential::CREDENTIAL;
 use crate::cli::settings::values::OnLost;
 use crate::cli::text::aside;
 use crate::cli::text::errors;
-use crate::cli::text::errors::{Attempt, Failure, shell_word};
+use crate::cli::text::errors::{Attempt, Failure, LastAnswer, shell_word};
 use crate::cli::text::outlook;
 use crate::cli::text::output;
 use crate::cli::text::visible;
@@ -152,7 +152,9 @@ pub(crate) enum GivenBack {
 pub(crate) async fn give_back(client: Client, guard: LockGuard) -> GivenBack {
     let released = match timeout(RELEASE_MAX, guard.release()).await {
         Ok(Ok(())) => GivenBack::Freed,
-        Ok(Err(Error::Lost { reason, .. })) => GivenBack::Lost(errors::lost(reason, None)),
+        Ok(Err(Error::Lost { reason, .. })) => {
+            GivenBack::Lost(errors::lost(reason, LastAnswer::Unknown))
+        }
         Ok(Err(_)) | Err(_) => GivenBack::Unanswered,
     };
     // A server that does not answer forgets us when the lease ends.

@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 
 use coordinator::types::{LostReason, Ttl, lease};
 
+use crate::cli::text::errors::LastAnswer;
+
 /// Longer farewells are cut to this, so that they end within the clock's range.
 pub(crate) const KILL_AFTER_MAX: Duration = Duration::from_secs(86_400);
 /// A timer this much behind time means that this process, or its machine, stood still.
@@ -81,6 +83,19 @@ impl Plan {
             LostReason::Revoked => farewell,
             _ => farewell.min(valid_until).max(now),
         }
+    }
+
+    /// The last answer to who holds no more, or does, given until when that was believed.
+    pub(crate) fn last_answer(
+        self,
+        now: Instant,
+        valid_until: Instant,
+        is_held: bool,
+    ) -> LastAnswer {
+        if !is_held && now < valid_until {
+            return LastAnswer::Valid;
+        }
+        LastAnswer::Ago(self.silence(now, valid_until))
     }
 
     /// How long the server has been silent, given until when it is believed.
@@ -158,5 +173,16 @@ mod tests {
         let believed = Duration::from_millis(9_750);
         assert_eq!(plan(10, 5).silence(sent, sent + believed), Duration::ZERO);
         assert_eq!(plan(10, 5).silence(sent + 6 * SECOND, sent + believed), 6 * SECOND);
+    }
+
+    #[test]
+    fn whoever_loses_what_an_answer_still_covers_did_not_lose_it_by_silence() {
+        let (sent, plan) = (Instant::now(), plan(10, 5));
+        let until = sent + 9 * SECOND;
+        let at = |now, is_held| plan.last_answer(now, until, is_held);
+        assert!(matches!(at(sent + SECOND, false), LastAnswer::Valid));
+        assert!(matches!(at(until, false), LastAnswer::Ago(_)));
+        // It is given up before its time, for want of an answer.
+        assert!(matches!(at(sent + SECOND, true), LastAnswer::Ago(_)));
     }
 }

@@ -232,8 +232,8 @@ impl Watch<'_> {
         if reason == LostReason::Expired && stood_still {
             return STOOD_STILL.to_owned();
         }
-        let silence = self.rules.plan.silence(now, self.valid_until);
-        errors::lost(reason, Some(silence))
+        let is_held = self.guard.is_held();
+        errors::lost(reason, self.rules.plan.last_answer(now, self.valid_until, is_held))
     }
 
     /// The command has ended.

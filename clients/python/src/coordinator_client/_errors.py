@@ -146,7 +146,8 @@ _RETRYABLE = {
     "Unavailable", "Grace", "Deadlock",
 }  # fmt: skip
 _LOST_WORDS = {
-    Reason.EXPIRED: "no answer from the coordinator for the length of the lease",
+    Reason.EXPIRED: "no answer from the coordinator for the length of the lease, "
+    "or it does not know the session",
     Reason.REVOKED: "an operator revoked it",
     Reason.DISCONNECTED: "the connection ended",
     Reason.STOPPED: "the coordinator stopped",

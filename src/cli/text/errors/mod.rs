@@ -192,7 +192,7 @@ impl Attempt<'_> {
                     ))
             }
             Error::Lost { reason, .. } => {
-                let why = lost(*reason, None);
+                let why = lost(*reason, LastAnswer::Unknown);
                 Failure::new(exit::LOST, format!("lost {}: {why}", quoted(lock)))
             }
             Error::Deadlock { cycle } => {
@@ -337,13 +337,29 @@ pub(crate) fn reason(error: &io::Error) -> String {
     }
 }
 
-/// Why a lock was lost; `silence` is how long the server had said nothing.
-pub(crate) fn lost(reason: LostReason, silence: Option<Duration>) -> String {
-    match (reason, silence) {
-        (LostReason::Expired, Some(silence)) => {
+/// The last answer of the coordinator when a lock was lost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum LastAnswer {
+    /// Nobody knows when it came.
+    Unknown,
+    /// So long ago.
+    Ago(Duration),
+    /// So lately that the lock would still be held by it: the coordinator itself ended the session.
+    Valid,
+}
+
+/// Why a lock was lost.
+pub(crate) fn lost(reason: LostReason, last: LastAnswer) -> String {
+    match (reason, last) {
+        (LostReason::Expired, LastAnswer::Ago(silence)) => {
             format!("no answer from the coordinator for {}", words::length(silence))
         }
-        (LostReason::Expired, None) => "no answer from the coordinator in time".to_owned(),
+        (LostReason::Expired, LastAnswer::Valid) => {
+            "the coordinator does not know its session any more: was its state lost?".to_owned()
+        }
+        (LostReason::Expired, LastAnswer::Unknown) => {
+            "no answer from the coordinator in time".to_owned()
+        }
         (LostReason::Revoked, _) => "an operator revoked it".to_owned(),
         (LostReason::Disconnected, _) => "the connection to the coordinator broke".to_owned(),
         (LostReason::Stopped, _) => "the coordinator stopped".to_owned(),

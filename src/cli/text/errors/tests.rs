@@ -233,10 +233,14 @@ fn advice_can_be_pasted_into_a_shell() {
 
 #[test]
 fn a_loss_says_why() {
-    let ten = Some(Duration::from_secs(10));
+    let ten = LastAnswer::Ago(Duration::from_secs(10));
     assert_eq!(lost(LostReason::Expired, ten), "no answer from the coordinator for 10s");
     assert_eq!(lost(LostReason::Revoked, ten), "an operator revoked it");
-    assert_eq!(lost(LostReason::Stopped, None), "the coordinator stopped");
+    assert_eq!(lost(LostReason::Stopped, LastAnswer::Unknown), "the coordinator stopped");
+    assert_eq!(
+        lost(LostReason::Expired, LastAnswer::Valid),
+        "the coordinator does not know its session any more: was its state lost?"
+    );
 }
 
 #[test]
