@@ -120,6 +120,14 @@ impl<D: Disk> Writer<D> {
         }
     }
 
+    /// Whether records come faster than checkpoints: half of all is there that there may be. A
+    /// beginning with a checkpoint of now keeps it from being given up.
+    pub fn is_behind(&self) -> bool {
+        let State::On(active) = &self.state else { return false };
+        let due_bytes = self.bounds.due_bytes(active.chain.checkpoint_bytes);
+        active.closed_bytes + active.offset > due_bytes.saturating_mul(OVERDUE_TIMES / 2)
+    }
+
     /// Begins a journal whose first record is `next`, with a checkpoint of all that came before;
     /// with none if nothing did. An earlier journal goes when the new one is complete.
     ///

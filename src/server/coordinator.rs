@@ -179,7 +179,17 @@ impl Coordinator {
     fn flushed(&mut self, flushed: Flushed, ctx: &mut Context<Self>) {
         match flushed {
             Flushed::Written(None) | Flushed::Later => {}
-            Flushed::Written(Some(task)) => self.make_checkpoint(task, ctx),
+            Flushed::Written(Some(task)) => {
+                let counts = self.desk.counts();
+                let size = counts.sessions + counts.held + counts.waiting;
+                let chronicle = self.gate.chronicle();
+                if chronicle.is_some_and(|chronicle| chronicle.takes_over(size)) {
+                    self.begin_journal_anew();
+                } else {
+                    self.make_checkpoint(task, ctx);
+                }
+            }
+            Flushed::Behind => self.begin_journal_anew(),
             Flushed::Writing(job) => {
                 let Some(chronicle) = self.gate.chronicle() else { return };
                 let (medium, this) = (chronicle.medium(), ctx.address());
@@ -196,6 +206,16 @@ impl Coordinator {
                     this.flush(ctx);
                 });
             }
+        }
+    }
+
+    /// Begins the journal anew, with the table of now in place of all records so far.
+    fn begin_journal_anew(&mut self) {
+        let Some(chronicle) = self.gate.chronicle() else { return };
+        if let Some(table) = self.desk.table()
+            && !chronicle.begin(table)
+        {
+            self.desk.record(false);
         }
     }
 

@@ -179,7 +179,7 @@ impl Gate {
         }
         let flushed = self.chronicle.as_mut()?.flush();
         match flushed {
-            Flushed::Written(_) | Flushed::Off => self.release(),
+            Flushed::Written(_) | Flushed::Behind | Flushed::Off => self.release(),
             Flushed::Writing(_) => {
                 self.count_held();
                 self.counted = 0;
@@ -213,7 +213,9 @@ impl Gate {
     pub(super) fn written(&mut self, done: Option<Done>) -> Option<Flushed> {
         let flushed = self.chronicle.as_mut()?.written(done);
         match flushed {
-            Flushed::Written(_) | Flushed::Writing(_) | Flushed::Later => self.release_written(),
+            Flushed::Written(_) | Flushed::Behind | Flushed::Writing(_) | Flushed::Later => {
+                self.release_written();
+            }
             Flushed::Off => self.release(),
             Flushed::Stuck => {}
         }

@@ -246,6 +246,45 @@ fn j5_a_crash_at_any_step_of_beginning_anew_loses_nothing_that_was_said() {
 }
 
 #[test]
+fn j6_a_crash_at_any_step_of_beginning_anew_while_it_goes_on_loses_nothing_that_was_said() {
+    for distance in DISTANCES {
+        let prepared = SimulatedDisk::default();
+        write(&mut begun(&prepared, 1, distance), 8);
+        let whole = recovered(&prepared).unwrap();
+        stopped_at_every_step(distance, &prepared, |disk, told| {
+            (told.through, told.appended) = (8, 8);
+            let mut journal = Journal::new(disk.clone(), run(2, distance), BOUNDS);
+            journal.go_on(&whole).ok()?;
+            append(&mut journal, 2);
+            told.appended = 10;
+            journal.flush().ok()?;
+            told.through = 10;
+            journal.writer().begin(11, Some(&mut checkpoint_of(10))).ok()
+        });
+    }
+}
+
+#[test]
+fn j6_a_journal_that_is_behind_says_so_in_time_and_goes_on_with_a_checkpoint_of_now() {
+    for distance in DISTANCES {
+        let disk = SimulatedDisk::default();
+        let mut journal = begun(&disk, 1, distance);
+        let mut written = 0;
+        for _ in 0..3 {
+            while !journal.writer().is_behind() {
+                // Nobody makes the checkpoint that is due.
+                write(&mut journal, 1);
+                written += 1;
+            }
+            let next = written + 1;
+            journal.writer().begin(next, Some(&mut checkpoint_of(written))).unwrap();
+            assert!(!journal.writer().is_behind());
+            assert_eq!(count(&disk), written);
+        }
+    }
+}
+
+#[test]
 fn j2_a_crash_at_any_step_of_a_start_loses_nothing_that_was_said() {
     for distance in DISTANCES {
         let prepared = SimulatedDisk::default();

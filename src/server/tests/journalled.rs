@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use crate::journal::Distance;
+use crate::journal::{Bounds, Distance};
 use crate::server::durable::chronicle::{Chronicle, Ground};
 use crate::server::messages::Save;
-use crate::server::testing::{Bench, FlakyStore, local, request, settle};
+use crate::server::testing::{Bench, FlakyStore, local, release, request, settle};
 use crate::types::Epoch;
 use crate::wire::ServerMessage;
 
@@ -23,6 +23,19 @@ const LATEST: &str = "journal/99999998.log";
 fn chronicle(data: &Path) -> Chronicle {
     let (last, next) = (Epoch::new(6), Epoch::new(7));
     Chronicle::on(Ground::of(data).unwrap(), Distance::Process, last, next)
+}
+
+/// The same, with a checkpoint after so many bytes of records.
+fn chronicle_of(data: &Path, floor_bytes: u64, distance: Distance) -> Chronicle {
+    let (last, next) = (Epoch::new(6), Epoch::new(7));
+    let bounds = Bounds { floor_bytes, checkpoints: 0 };
+    Chronicle::on(Ground { bounds, ..Ground::of(data).unwrap() }, distance, last, next)
+}
+
+/// The files of the journal.
+fn files(data: &Path) -> Vec<String> {
+    let entries = fs::read_dir(data.join("journal")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 fn remove_segments(data: &Path) {
@@ -74,6 +87,37 @@ async fn while_a_journal_cannot_be_made_void_nothing_is_said_and_that_is_tried_o
         fs::remove_dir(data.path().join(LATEST)).unwrap();
         sleep(Duration::from_secs(2)).await;
         assert!(matches!(session.take()[..], [ServerMessage::Grant { .. }, ..]));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn j6_a_small_table_is_written_down_itself_and_no_record_is_replayed_for_its_checkpoint() {
+    local(async {
+        let data = tempfile::tempdir().unwrap();
+        let store = Arc::new(FlakyStore::default());
+        let chronicle = chronicle_of(data.path(), 1_000, Distance::Process);
+        let keeping = chronicle.keeping();
+        let mut bench = Bench::behind(chronicle, &store);
+        let session = bench.open().await;
+        for number in 1..=100 {
+            session.submit(vec![request(number, "printer")]);
+            settle().await;
+            let [ServerMessage::Grant { token, .. }] = session.take()[..] else { panic!() };
+            session.submit(vec![release(number, token.number())]);
+            settle().await;
+            session.take();
+            // No thread has had the time to do anything.
+            assert!(keeping.bytes() < 2_000, "{}", keeping.bytes());
+            assert!(files(data.path()).len() <= 2, "{:?}", files(data.path()));
+        }
+        session.submit(vec![request(101, "plotter")]);
+        settle().await;
+        assert!(matches!(session.take()[..], [ServerMessage::Grant { .. }]));
+        let (last, next) = (Epoch::new(7), Epoch::new(8));
+        let mut next =
+            Chronicle::on(Ground::of(data.path()).unwrap(), Distance::Process, last, next);
+        assert_eq!(next.find().unwrap().counts().held, 1);
     })
     .await;
 }

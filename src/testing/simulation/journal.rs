@@ -358,10 +358,12 @@ impl World {
             Flushed::Writing(_) | Flushed::Later => {}
             Flushed::Written(task) => {
                 if let Some(task) = task {
-                    journal.task = Some(task);
-                    let at = now + self.dice.next() % 200_000;
-                    self.heap.push(at, Event::Made { run });
+                    self.checkpoint_is_due(task);
                 }
+                self.release();
+            }
+            Flushed::Behind => {
+                self.begin_anew("journals begun anew, as records came too fast");
                 self.release();
             }
             Flushed::Off => {
@@ -392,15 +394,41 @@ impl World {
         }
         match flushed {
             // Of what came meanwhile, nothing is written.
-            Flushed::Written(Some(task)) => {
-                self.site.journal.task = Some(task);
-                let (at, run) = (self.now() + self.dice.next() % 200_000, self.site.run);
-                self.heap.push(at, Event::Made { run });
-            }
+            Flushed::Written(Some(task)) => self.checkpoint_is_due(task),
             Flushed::Written(None) => {}
+            Flushed::Behind => self.begin_anew("journals begun anew, as records came too fast"),
             other => self.flushed(other),
         }
         self.flush();
+    }
+
+    /// A checkpoint is due. Made by a thread, or at once, as of a small table.
+    fn checkpoint_is_due(&mut self, task: Box<Task>) {
+        let Some(chronicle) = &mut self.site.journal.chronicle else { return };
+        if self.dice.once_in(2) && chronicle.takes_over(0) {
+            return self.begin_anew("checkpoints at once");
+        }
+        self.site.journal.task = Some(task);
+        // Now and then it takes so long that records come faster.
+        let longest = if self.dice.once_in(4) { 20_000_000 } else { 200_000 };
+        let (at, run) = (self.now() + self.dice.next() % longest, self.site.run);
+        self.heap.push(at, Event::Made { run });
+    }
+
+    /// The journal begins anew, with the table of now.
+    fn begin_anew(&mut self, why: &'static str) {
+        let now = self.now();
+        let journal = &mut self.site.journal;
+        let (Some(chronicle), Some(desk)) = (&mut journal.chronicle, &mut self.site.desk) else {
+            return;
+        };
+        let Some(table) = desk.table() else { return };
+        if chronicle.begin(table) {
+            self.referee.tally.count(why);
+        } else {
+            journal.off_since.get_or_insert(now);
+            desk.record(false);
+        }
     }
 
     /// A thread has made a checkpoint, or could not.

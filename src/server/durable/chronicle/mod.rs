@@ -61,11 +61,17 @@ pub(crate) struct Chronicle {
     failed_since: Option<Instant>,
 }
 
+/// Sessions and requests of a table that is written down in less than a millisecond.
+pub(crate) const SMALL_TABLE_MAX: usize = 1024;
+
 /// What came of writing.
 #[derive(Debug)]
 pub(crate) enum Flushed {
     /// All that was appended may be said, and perhaps a checkpoint is due.
     Written(Option<Box<Task>>),
+    /// All that was appended may be said. Records come faster than checkpoints of them: it is to be
+    /// begun with the table of now ([`Chronicle::begin`]).
+    Behind,
     /// All that was appended is to be written on a thread that may block, and may be said after
     /// [`Chronicle::written`].
     Writing(Box<Job>),
@@ -217,6 +223,14 @@ impl Chronicle {
         self.off_since.is_none()
     }
 
+    /// A checkpoint that is due of a table with so many sessions and requests is better made of the
+    /// table itself, and at once ([`Chronicle::begin`]): replaying records costs more, and a sync is
+    /// not waited for. Then nobody makes the one that was due.
+    pub(crate) fn takes_over(&mut self, size: usize) -> bool {
+        let is_small = self.run.distance == Distance::Process && size <= SMALL_TABLE_MAX;
+        self.making.take_if(|_| is_small).is_some()
+    }
+
     /// The state is told this epoch, or has it.
     pub(crate) fn epoch(&mut self, ordered: Option<Epoch>, confirmed: Option<Epoch>) {
         let Epochs { ordered: last_ordered, confirmed: last_confirmed } = self.epochs;
@@ -293,6 +307,9 @@ impl Chronicle {
         }
         let Some(writer) = &mut self.writer else { return Flushed::Written(None) };
         self.keeping.is_long(writer.bytes());
+        if writer.is_behind() {
+            return Flushed::Behind;
+        }
         if self.making.is_some() {
             return Flushed::Written(None);
         }
