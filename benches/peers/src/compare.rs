@@ -7,10 +7,10 @@ use crate::load::{Error, Outcome};
 use crate::service::{Kind, Service};
 use crate::{Failure, Options, workloads};
 
-/// Measures everything, and gives the raw results.
-pub(crate) async fn run(options: &Options) -> Result<Value, Failure> {
+/// Measures these services, and gives the raw results.
+pub(crate) async fn run(kinds: &[Kind], options: &Options) -> Result<Value, Failure> {
     let (mut services, mut versions) = (Vec::new(), Map::new());
-    for kind in Kind::ALL.into_iter().filter(|kind| options.wants_peer(kind.name())) {
+    for kind in kinds.iter().copied().filter(|kind| options.wants_peer(kind.name())) {
         match Service::start(kind, &options.coordinator, &[]).await {
             Ok(service) => services.push(service),
             Err(why) => {
@@ -28,8 +28,9 @@ pub(crate) async fn run(options: &Options) -> Result<Value, Failure> {
         for workload in &wanted {
             for service in services.iter().filter(|service| workload.is_for(service.kind)) {
                 let (name, peer) = (&workload.name, service.kind.name());
-                let measured = service.measure(&workload.plan).await;
-                eprintln!("round {round}  {name:<13} {peer:<12} {}", in_short(&measured));
+                let measured =
+                    service.measure_beside(&workload.plan, workload.beside.as_ref()).await;
+                eprintln!("round {round}  {name:<13} {peer:<18} {}", in_short(&measured));
                 if let Ok(outcome) = measured {
                     let outcome = outcome.to_json();
                     results.push(json!({

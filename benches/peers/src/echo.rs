@@ -10,6 +10,7 @@ use std::io;
 use std::path::Path;
 
 use bytes::{Buf, BufMut, BytesMut};
+use coordinator::tls::{Dialed, TlsOptions};
 use coordinator::types::{
     Epoch, FencingToken, Generation, GoodbyeCode, OwnerId, RejectionCode, RequestId, Seal, Secret,
     SessionId,
@@ -19,10 +20,12 @@ use coordinator::wire::{
     encode_frame,
 };
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::Failure;
 use crate::load::{Answer, Ask, Error, Link, Peer, Plan};
+use crate::secure::{self, Files};
 
 /// Both lengths.
 const HEAD: usize = 2 * size_of::<u32>();
@@ -30,19 +33,26 @@ const HEAD: usize = 2 * size_of::<u32>();
 const READ_BYTES: usize = 16 * 1024;
 
 /// Serves until the process ends.
-pub(crate) async fn serve(port_file: &Path) -> io::Result<()> {
+pub(crate) async fn serve(port_file: &Path, files: &Files) -> Result<(), Failure> {
+    let acceptor = files.acceptor()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let scratch = port_file.with_extension("new");
     fs::write(&scratch, listener.local_addr()?.port().to_string())?;
     fs::rename(&scratch, port_file)?;
     loop {
         let (stream, _) = listener.accept().await?;
-        tokio::spawn(answer(stream));
+        stream.set_nodelay(true)?;
+        match acceptor.clone() {
+            None => tokio::spawn(answer(stream)),
+            Some(acceptor) => tokio::spawn(async move {
+                let stream = acceptor.accept(stream).await?;
+                answer(stream).await
+            }),
+        };
     }
 }
 
-async fn answer(mut stream: TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     let (mut unread, mut unsent) = (BytesMut::new(), BytesMut::new());
     loop {
         unread.reserve(READ_BYTES);
@@ -161,6 +171,8 @@ fn told(message: &ServerMessage) -> usize {
 pub(crate) struct Echo {
     /// Where it is.
     address: String,
+    /// How connections are secured, if they are.
+    tls: Option<TlsOptions>,
     /// How many frames go into one write.
     slots: usize,
     /// How long they are.
@@ -169,8 +181,8 @@ pub(crate) struct Echo {
 
 impl Echo {
     /// The echo server at `address`, for this measurement.
-    pub(crate) fn new(address: String, plan: &Plan) -> Self {
-        Self { address, slots: plan.slots(), lengths: Lengths::of(plan) }
+    pub(crate) fn new(address: String, tls: Option<TlsOptions>, plan: &Plan) -> Self {
+        Self { address, tls, slots: plan.slots(), lengths: Lengths::of(plan) }
     }
 }
 
@@ -178,7 +190,7 @@ impl Echo {
 #[derive(Debug)]
 pub(crate) struct EchoLink {
     /// The bytes.
-    stream: TcpStream,
+    stream: Dialed<TcpStream>,
     /// What will be written next; at first, the greeting.
     unsent: BytesMut,
     /// What was read and not yet counted.
@@ -195,8 +207,7 @@ impl Peer for Echo {
     type Link = EchoLink;
 
     async fn connect(&self, _: usize) -> Result<EchoLink, Error> {
-        let stream = TcpStream::connect(&self.address).await?;
-        stream.set_nodelay(true)?;
+        let stream = secure::connect(&self.address, self.tls.as_ref()).await?;
         let Self { slots, lengths, .. } = *self;
         let mut unsent = BytesMut::new();
         put(lengths.hello.0, lengths.hello.1, &mut unsent);

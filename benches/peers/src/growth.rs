@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use crate::filler::Filler;
 use crate::load::{Connections, Extent, Locks, Plan, Rhythm};
+use crate::secure::Security;
 use crate::service::{Kind, Service};
 use crate::{Failure, Options, workloads};
 
@@ -94,7 +95,8 @@ pub(crate) async fn run(options: &Options) -> Result<Value, Failure> {
 async fn measure(case: Case, options: &Options) -> Result<Value, Failure> {
     let claims = options.stored.max(65_536).to_string();
     let flags = ["--claims-per-session-max", &claims, "--waiters-per-lock-max", &claims];
-    let server = Service::start(Kind::Coordinator, &options.coordinator, &flags).await?;
+    let server =
+        Service::start(Kind::Coordinator(Security::Plain), &options.coordinator, &flags).await?;
     let mut fillers = Vec::new();
     for _ in 0..FILLERS {
         fillers.push(Filler::open(&server.address).await?);

@@ -14,6 +14,7 @@
 //! |---|---|
 //! | `echo`, `redis`, `etcd`, `zookeeper` | how to speak to each |
 //! | `service` | starting and stopping them |
+//! | `secure` | TLS, of the coordinator and of the echo server |
 //! | `workloads`, `compare` | what is measured, and in which order |
 //! | `growth`, `filler` | memory and cost of what is stored |
 //! | `figures`, `tables`, `plots` | medians and ratios, for docs/performance.md |
@@ -21,6 +22,9 @@
 #![allow(clippy::doc_markdown, reason = "ZooKeeper is a name, not code")]
 #![allow(async_fn_in_trait, reason = "nobody else implements these traits")]
 
+#[allow(clippy::unwrap_used, unreachable_pub, reason = "the tests' own, in which nothing fails")]
+#[path = "../../../tests/it/certificates.rs"]
+mod certificates;
 mod compare;
 mod echo;
 mod etcd;
@@ -36,6 +40,7 @@ mod growth;
 mod load;
 mod plots;
 mod redis;
+mod secure;
 mod service;
 mod tables;
 mod workloads;
@@ -49,6 +54,8 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 use tokio::signal::ctrl_c;
 use tokio::signal::unix::{SignalKind, signal};
+
+use self::service::Kind;
 
 /// Anything that ends a run; told as it is.
 type Failure = Box<dyn std::error::Error>;
@@ -65,6 +72,8 @@ struct Cli {
 enum Command {
     /// Measure all services side by side.
     Compare(Options),
+    /// Measure the coordinator and the echo server by TLS beside both in plain.
+    Secure(Options),
     /// Measure the coordinator's memory, and its cost beside a million others.
     Grow(Options),
     /// Write tables and plots from results that are there.
@@ -78,6 +87,9 @@ enum Command {
         /// Write the port to this file.
         #[arg(long)]
         port_file: PathBuf,
+        /// Speak TLS with these.
+        #[command(flatten)]
+        files: secure::Files,
     },
 }
 
@@ -158,10 +170,15 @@ async fn unless_stopped(work: impl Future<Output = Result<(), Failure>>) -> Resu
 
 async fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Compare(options) => keep("comparison", &compare::run(&options).await?, &options),
+        Command::Compare(options) => {
+            keep("comparison", &compare::run(&Kind::ALL, &options).await?, &options)
+        }
+        Command::Secure(options) => {
+            keep("tls", &compare::run(&Kind::SECURED, &options).await?, &options)
+        }
         Command::Grow(options) => keep("growth", &growth::run(&options).await?, &options),
         Command::Write { docs } => tables::write(&docs),
-        Command::Echo { port_file } => Ok(echo::serve(&port_file).await?),
+        Command::Echo { port_file, files } => echo::serve(&port_file, &files).await,
     }
 }
 

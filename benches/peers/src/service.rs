@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use coordinator::tls::TlsOptions;
 use coordinator::types::Mode;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -20,6 +21,7 @@ use crate::load::{
     self, Connections, Coordinator, Error, Extent, Link, Locks, Outcome, Peer, Plan, Rhythm,
 };
 use crate::redis::Redis;
+use crate::secure::{self, Security};
 use crate::zookeeper::ZooKeeper;
 
 /// How long a service may take to be ready.
@@ -37,9 +39,9 @@ const ZOOKEEPER_JAR: &str = "/usr/share/java/zookeeper.jar";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A server that does nothing: the limit.
-    Echo,
+    Echo(Security),
     /// Us.
-    Coordinator,
+    Coordinator(Security),
     /// Redis.
     Redis,
     /// etcd.
@@ -50,17 +52,43 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All of them, in the order of the tables.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Echo, Self::Coordinator, Self::Redis, Self::Etcd, Self::ZooKeeper];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Echo(Security::Plain),
+        Self::Coordinator(Security::Plain),
+        Self::Redis,
+        Self::Etcd,
+        Self::ZooKeeper,
+    ];
+    /// Those whose connections can be secured, plain first.
+    pub(crate) const SECURED: [Self; 6] = [
+        Self::Echo(Security::Plain),
+        Self::Echo(Security::Tls),
+        Self::Echo(Security::Mutual),
+        Self::Coordinator(Security::Plain),
+        Self::Coordinator(Security::Tls),
+        Self::Coordinator(Security::Mutual),
+    ];
 
     /// Its name in results and tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Echo => "echo",
-            Self::Coordinator => "coordinator",
+            Self::Echo(Security::Plain) => "echo",
+            Self::Echo(Security::Tls) => "echo-tls",
+            Self::Echo(Security::Mutual) => "echo-mutual",
+            Self::Coordinator(Security::Plain) => "coordinator",
+            Self::Coordinator(Security::Tls) => "coordinator-tls",
+            Self::Coordinator(Security::Mutual) => "coordinator-mutual",
             Self::Redis => "redis",
             Self::Etcd => "etcd",
             Self::ZooKeeper => "zookeeper",
+        }
+    }
+
+    /// How its connections are made.
+    fn security(self) -> Security {
+        match self {
+            Self::Echo(security) | Self::Coordinator(security) => security,
+            Self::Redis | Self::Etcd | Self::ZooKeeper => Security::Plain,
         }
     }
 
@@ -71,8 +99,8 @@ impl Kind {
             Some(String::from_utf8_lossy(&output.stdout).lines().next()?.to_owned())
         };
         match self {
-            Self::Echo => None,
-            Self::Coordinator => said(coordinator),
+            Self::Echo(_) => None,
+            Self::Coordinator(_) => said(coordinator),
             Self::Redis => {
                 let words = said(Path::new("redis-server"))?;
                 Some(words.split(" sha=").next()?.to_owned())
@@ -92,7 +120,7 @@ impl Kind {
             Some(format!("{what} is not installed (Debian: apt-get install {package})"))
         };
         match self {
-            Self::Coordinator if !coordinator.exists() => {
+            Self::Coordinator(_) if !coordinator.exists() => {
                 Some(format!("{} is not there; build it first", coordinator.display()))
             }
             Self::Redis if !is_in_path("redis-server") => package("redis-server", "redis-server"),
@@ -100,7 +128,9 @@ impl Kind {
             Self::ZooKeeper if !Path::new(ZOOKEEPER_JAR).exists() || !is_in_path("java") => {
                 package("ZooKeeper", "zookeeper")
             }
-            Self::Echo | Self::Coordinator | Self::Redis | Self::Etcd | Self::ZooKeeper => None,
+            Self::Echo(_) | Self::Coordinator(_) | Self::Redis | Self::Etcd | Self::ZooKeeper => {
+                None
+            }
         }
     }
 }
@@ -134,6 +164,9 @@ impl Service {
         }
         let directory = tempfile::tempdir()?;
         let coordinator = std::path::absolute(coordinator)?;
+        if kind.security() != Security::Plain {
+            secure::issue(directory.path());
+        }
         let (mut command, address) = command(kind, &coordinator, directory.path())?;
         let log = File::create(directory.path().join("log"))?;
         command.args(flags).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -176,8 +209,8 @@ impl Service {
     pub(crate) async fn greet(&self, plan: &Plan) -> Result<(), Error> {
         let (address, plan) = (self.address.clone(), plan.clone());
         match self.kind {
-            Kind::Echo => greet(Echo::new(address, &plan), &plan).await,
-            Kind::Coordinator => greet(us(address, &plan), &plan).await,
+            Kind::Echo(_) => greet(Echo::new(address, self.tls(), &plan), &plan).await,
+            Kind::Coordinator(_) => greet(us(address, self.tls(), &plan), &plan).await,
             Kind::Redis => greet(Redis::new(address, plan.clone()).await?, &plan).await,
             Kind::Etcd => greet(Etcd { address, plan: plan.clone() }, &plan).await,
             Kind::ZooKeeper => greet(ZooKeeper { address, plan: plan.clone() }, &plan).await,
@@ -188,8 +221,14 @@ impl Service {
     pub(crate) async fn measure(&self, plan: &Plan) -> Result<Outcome, Error> {
         let (address, plan) = (self.address.clone(), plan.clone());
         match self.kind {
-            Kind::Echo => self.measure_as(Echo::new(address, &plan), plan).await,
-            Kind::Coordinator => self.measure_as(us(address, &plan), plan).await,
+            Kind::Echo(_) => {
+                let peer = Echo::new(address, self.tls(), &plan);
+                self.measure_as(peer, plan).await
+            }
+            Kind::Coordinator(_) => {
+                let peer = us(address, self.tls(), &plan);
+                self.measure_as(peer, plan).await
+            }
             Kind::Redis => {
                 let peer = Redis::new(address, plan.clone()).await?;
                 self.measure_as(peer, plan).await
@@ -205,13 +244,31 @@ impl Service {
         }
     }
 
+    /// Takes a measurement of it, while something else goes on.
+    pub(crate) async fn measure_beside(
+        &self,
+        plan: &Plan,
+        beside: Option<&Plan>,
+    ) -> Result<Outcome, Error> {
+        let Some(beside) = beside else { return self.measure(plan).await };
+        let (measured, beside) = tokio::join!(self.measure(plan), self.measure(beside));
+        beside?;
+        measured
+    }
+
+    /// How its connections are secured, if they are.
+    fn tls(&self) -> Option<TlsOptions> {
+        self.kind.security().options(self.directory.path())
+    }
+
     async fn measure_as(&self, peer: impl Peer, plan: Plan) -> Result<Outcome, Error> {
         load::measure(peer, plan, self.pid(), pending(), |_| ()).await
     }
 }
 
-fn us(server: String, plan: &Plan) -> Coordinator {
-    Coordinator { server, connect_timeout: CONNECT_TIMEOUT, plan: plan.clone() }
+fn us(server: String, tls: Option<TlsOptions>, plan: &Plan) -> Coordinator {
+    let tls = tls.map(|tls| (secure::HOST.to_owned(), tls));
+    Coordinator { server, tls, connect_timeout: CONNECT_TIMEOUT, plan: plan.clone() }
 }
 
 async fn greet(peer: impl Peer, plan: &Plan) -> Result<(), Error> {
@@ -257,16 +314,18 @@ fn command(
     let data = directory.join("data");
     fs::create_dir(&data)?;
     let (mut command, address) = match kind {
-        Kind::Echo => {
+        Kind::Echo(security) => {
             let mut command = Command::new(std::env::current_exe()?);
             command.arg("echo").arg("--port-file").arg(port_file(directory));
+            command.args(security.flags(directory));
             (command, None)
         }
-        Kind::Coordinator => {
+        Kind::Coordinator(security) => {
             let mut command = Command::new(coordinator);
             command
                 .args(["serve", "--listen", "127.0.0.1:0", "--ttl-max", "1h", "--data-dir"])
                 .arg(data);
+            command.args(security.flags(directory));
             command.args([
                 "--connections-max",
                 "100000",

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::figures::{ACQUIRE_P50, CPU, Comparison, PER_SECOND, median};
-use crate::workloads::{BATCHES, CLOSED, CROWDS, ITERATIONS, closed_name, crowd_name};
+use crate::workloads::{BATCHES, CLOSED, CROWDS, ITERATIONS, STORM, closed_name, crowd_name};
 use crate::{Failure, plots};
 
 /// Shown where there is no figure.
@@ -69,6 +69,10 @@ pub(crate) fn write(docs: &Path) -> Result<(), Failure> {
             replace(&mut text, name, &table)?;
         }
         plots::draw(all, &directory)?;
+    }
+    if let Some(results) = read(&directory.join("tls.json"))? {
+        replace(&mut text, "tls", &tls(Comparison(&results)))?;
+        replace(&mut text, "storm", &storm(Comparison(&results)))?;
     }
     if let Some(results) = read(&directory.join("growth.json"))? {
         replace(&mut text, "memory", &memory(&results))?;
@@ -202,6 +206,53 @@ fn batches(all: Comparison) -> String {
 
 fn iterations(all: Comparison) -> String {
     by_peer(all, ITERATIONS)
+}
+
+/// What TLS costs: the server's CPU for each pair, beside the echo server's.
+fn tls(all: Comparison) -> String {
+    let closed =
+        [1, 8, 64].map(|count| (closed_name(count), format!("{count} in the closed loop")));
+    let others = [(BATCHES, "64 pairs in a write"), (ITERATIONS, "a connection for each pair")];
+    let others = others.map(|(workload, title)| (workload.to_owned(), title.to_owned()));
+    let rows = closed.into_iter().chain(others).map(|(workload, title)| {
+        let cpu = |peer: &str| all.median(&workload, peer, CPU);
+        let adds = |peer: &str, secured: &str| Some(cpu(secured)? - cpu(peer)?);
+        let ratio = |by: &str| {
+            let ours = adds(US, &format!("{US}-{by}"))?;
+            Some(ours / adds(LIMIT, &format!("{LIMIT}-{by}"))?)
+        };
+        let mut row = vec![title];
+        for peer in [LIMIT, US] {
+            row.push(figure(micros(cpu(peer))));
+            row.push(figure(micros(cpu(&format!("{peer}-tls")))));
+            row.push(figure(micros(cpu(&format!("{peer}-mutual")))));
+        }
+        row.extend([figure(ratio("tls")), figure(ratio("mutual"))]);
+        row
+    });
+    let heads = [
+        "server CPU per pair, µs",
+        "echo",
+        "TLS",
+        "mutual",
+        "coordinator",
+        "TLS",
+        "mutual",
+        "what TLS adds ÷ echo's",
+        "mutual",
+    ];
+    table(&heads, &rows.collect::<Vec<_>>())
+}
+
+/// One client that asks every 2 ms, beside 64 that connect, ask and leave again and again.
+fn storm(all: Comparison) -> String {
+    let rows = [(US, "plain"), ("coordinator-tls", "TLS"), ("coordinator-mutual", "mutual")];
+    let rows = rows.map(|(peer, title)| {
+        let of = |quantile| all.median(STORM, peer, &["acquire_ns", quantile]);
+        let millis = |quantile| figure(of(quantile).map(|nanos| nanos / 1e6));
+        vec![title.to_owned(), millis("p50"), millis("p99"), millis("max")]
+    });
+    table(&["connections", "p50, ms", "p99, ms", "max, ms"], &rows)
 }
 
 fn hand_over(all: Comparison) -> String {

@@ -26,6 +26,8 @@ pub(crate) struct Workload {
     pub(crate) name: String,
     /// What is done.
     pub(crate) plan: Plan,
+    /// What goes on beside it, and is not measured.
+    pub(crate) beside: Option<Plan>,
 }
 
 /// The name of the closed loop with so many connections.
@@ -37,6 +39,13 @@ pub(crate) fn closed_name(connections: usize) -> String {
 pub(crate) fn crowd_name(clients: usize) -> String {
     format!("hand-over-{clients}")
 }
+
+/// The name of the workload of one client beside many that connect, ask and leave.
+pub(crate) const STORM: &str = "storm";
+/// So many connect at a time in a storm.
+const STORM_CONNECTIONS: usize = 64;
+/// Pairs in a second of the client beside them.
+const STORM_RATE: f64 = 500.0;
 
 /// All workloads.
 pub(crate) fn all(duration: Duration, warmup: Duration) -> Vec<Workload> {
@@ -53,19 +62,29 @@ pub(crate) fn all(duration: Duration, warmup: Duration) -> Vec<Workload> {
     };
     let mut all = Vec::new();
     for connections in CLOSED {
-        all.push(Workload { name: closed_name(connections), plan: plan(connections) });
+        all.push(Workload {
+            name: closed_name(connections),
+            plan: plan(connections),
+            beside: None,
+        });
     }
     let batches = Plan { rhythm: Rhythm::Batches(DEPTH), ..plan(4) };
-    all.push(Workload { name: BATCHES.to_owned(), plan: batches });
+    all.push(Workload { name: BATCHES.to_owned(), plan: batches, beside: None });
     for clients in CROWDS {
         let plan = Plan { locks: Locks::Same, ..plan(clients) };
-        all.push(Workload { name: crowd_name(clients), plan });
+        all.push(Workload { name: crowd_name(clients), plan, beside: None });
     }
     let iterations = Plan { keep: Connections::PerIteration, ..plan(8) };
-    all.push(Workload { name: ITERATIONS.to_owned(), plan: iterations });
+    all.push(Workload { name: ITERATIONS.to_owned(), plan: iterations, beside: None });
+    let storm = Plan { keep: Connections::PerIteration, ..plan(STORM_CONNECTIONS) };
+    let calm = Plan { rhythm: Rhythm::Rate(STORM_RATE), ..plan(1) };
+    all.push(Workload { name: STORM.to_owned(), plan: calm, beside: Some(storm) });
     for workload in &mut all {
         // Of one length for all, so that names cost the same.
         workload.plan.prefix = format!("bench-{:_<13}", workload.name);
+        if let Some(beside) = &mut workload.beside {
+            beside.prefix = format!("bench-{:_<13}", "beside");
+        }
     }
     all
 }
@@ -74,10 +93,12 @@ impl Workload {
     /// Whether the service can do it at all.
     pub(crate) fn is_for(&self, kind: Kind) -> bool {
         match kind {
+            // Its tasks take turns whatever they do, so nothing can be learned from it.
+            Kind::Echo(_) if self.beside.is_some() => false,
             // They have no queue from which a lock could go from hand to hand: the one grants
             // nothing, the other to whoever happens to ask first.
-            Kind::Echo | Kind::Redis => self.plan.locks == Locks::Own,
-            Kind::Coordinator | Kind::Etcd | Kind::ZooKeeper => true,
+            Kind::Echo(_) | Kind::Redis => self.plan.locks == Locks::Own,
+            Kind::Coordinator(_) | Kind::Etcd | Kind::ZooKeeper => true,
         }
     }
 }
