@@ -2,6 +2,7 @@
 //! [`crate::kills`].
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -188,6 +189,92 @@ fn whoever_lost_a_lock_with_the_state_is_not_told_of_a_silence() {
 fn copy(from: &Path, to: &Path) {
     let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
     assert!(copied.success());
+}
+
+/// Kills a coordinator that a lock is held of, does something to its directory, and starts it again. Says
+/// what the log tells of the journal.
+fn after_a_crash(happens: impl FnOnce(&Path)) -> String {
+    let server = Server::start_durable();
+    let runtime = Runtime::new().unwrap();
+    let state = server.home.path(".local/state/coordinator");
+    let client = runtime.block_on(connect(&server.address, TTL));
+    let guard = runtime.block_on(async { client.lock("printer").await }).unwrap();
+    let stopped = server.end_by(Signal::KILL);
+    happens(&state);
+    let server = stopped.restart();
+    assert!(grace_ms(&server).is_some(), "it was believed");
+    // Its holder shows what it has.
+    assert_eq!(server.held("printer"), guard.token().number());
+    runtime.block_on(guard.release()).unwrap();
+    server.process.signal(Signal::TERM);
+    server.process.end().err
+}
+
+/// The one segment that there is.
+fn segment(state: &Path) -> PathBuf {
+    let mut entries = fs::read_dir(state.join("journal")).unwrap().map(|it| it.unwrap().path());
+    entries.find(|it| it.extension().is_some_and(|extension| extension == "log")).unwrap()
+}
+
+#[test]
+fn a_copy_by_cp_or_tar_is_void_and_the_log_says_so() {
+    let by_cp = after_a_crash(|state| {
+        let copied = state.with_extension("copy");
+        copy(state, &copied);
+        fs::remove_dir_all(state).unwrap();
+        fs::rename(&copied, state).unwrap();
+    });
+    let by_tar = after_a_crash(|state| {
+        let archive = state.with_extension("tar");
+        let (parent, name) = (state.parent().unwrap(), state.file_name().unwrap());
+        let tar = |flag| {
+            let mut tar = std::process::Command::new("tar");
+            tar.arg("-C").arg(parent).arg(flag).arg(&archive);
+            tar
+        };
+        assert!(tar("-cf").arg(name).status().unwrap().success());
+        fs::remove_dir_all(state).unwrap();
+        assert!(tar("-xf").status().unwrap().success());
+    });
+    for log in [by_cp, by_tar] {
+        assert!(log.contains("journal not used: segment "), "{log}");
+        assert!(log.contains("is a copy of the file that was written"), "{log}");
+    }
+}
+
+#[test]
+fn a_hard_link_to_a_segment_makes_the_journal_void_and_the_log_says_so() {
+    let log = after_a_crash(|state| {
+        let segment = segment(state);
+        fs::hard_link(&segment, segment.with_extension("kept")).unwrap();
+    });
+    assert!(log.contains("has 2 names: hard links to it were made"), "{log}");
+}
+
+#[test]
+fn damage_and_a_missing_part_make_the_journal_void_and_the_log_says_so() {
+    let flipped = after_a_crash(|state| {
+        let segment = segment(state);
+        let mut bytes = fs::read(&segment).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        // The same file, with other content.
+        fs::OpenOptions::new().write(true).open(&segment).unwrap().write_all(&bytes).unwrap();
+    });
+    assert!(flipped.contains("does not verify"), "{flipped}");
+    let checkpoint = after_a_crash(|state| {
+        let checkpoint = segment(state).with_extension("checkpoint");
+        fs::remove_file(checkpoint).unwrap();
+    });
+    assert!(checkpoint.contains("the checkpoint of segment "), "{checkpoint}");
+    assert!(checkpoint.contains(" is missing"), "{checkpoint}");
+    let later = after_a_crash(|state| {
+        let segment = segment(state);
+        let mut bytes = fs::read(&segment).unwrap();
+        bytes[8] += 1;
+        fs::OpenOptions::new().write(true).open(&segment).unwrap().write_all(&bytes).unwrap();
+    });
+    assert!(later.contains("was written by a later version"), "{later}");
 }
 
 #[test]

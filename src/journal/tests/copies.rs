@@ -136,6 +136,48 @@ fn j9_a_journal_of_another_machine_is_void() {
 }
 
 #[test]
+fn j9_a_container_goes_on_on_its_host_and_not_on_another() {
+    // Its boot id is the host's, and it has no machine id.
+    let inside = Place { machine: None, ..HERE };
+    let write_in = |distance| {
+        let disk = SimulatedDisk::default();
+        let run = Run { place: inside, ..run(1, distance) };
+        let mut journal = Journal::new(disk.clone(), run, BOUNDS);
+        journal.begin(None).unwrap();
+        write(&mut journal, 3);
+        disk
+    };
+    for distance in DISTANCES {
+        let disk = write_in(distance);
+        let again = Expected { place: inside, ..expected() };
+        let Recovered::Whole(whole) = recover(&disk, &again) else { panic!("{distance:?}") };
+        assert_eq!(replayed(&disk, &whole), 3);
+        // Another that was given a machine id since.
+        assert_eq!(recovered_by(&disk, expected()), Void::OtherMachine);
+        // On another host only a copy can be, unless the disk itself was moved.
+        let elsewhere = Expected { place: Place { boot: Some(4), ..inside }, ..expected() };
+        let found = recovered_by(&disk.copied(), elsewhere);
+        assert!(matches!(found, Void::Copied { .. } | Void::Restarted), "{found:?}");
+    }
+    let elsewhere = Expected { place: Place { boot: Some(4), ..inside }, ..expected() };
+    assert_eq!(recovered_by(&write_in(Distance::Process), elsewhere), Void::Restarted);
+    // With its disk, all that was synced is there.
+    assert!(matches!(recover(&write_in(Distance::Machine), &elsewhere), Recovered::Whole(_)));
+}
+
+#[test]
+fn j9_a_block_snapshot_is_told_by_the_epoch_if_the_state_is_newer() {
+    for distance in DISTANCES {
+        let disk = three(distance);
+        // A snapshot of all blocks has the same files, born at the same time.
+        let snapshot = disk.twin();
+        assert_eq!(count(&snapshot), 9);
+        let later = Expected { epoch: 8, ..expected() };
+        assert_eq!(recovered_by(&snapshot, later), Void::OldJournal { found: 7, expected: 8 });
+    }
+}
+
+#[test]
 fn j3_a_journal_of_other_rules_is_void() {
     let known = RULES + 1;
     let void = recovered_by(&three(Distance::Process), Expected { rules: known, ..expected() });

@@ -116,15 +116,16 @@ pub(in crate::server) fn begin<S: StateStore + ?Sized>(
     stale: StaleState,
     wall: SystemTime,
 ) -> Result<(Start, StateKey), ServerError> {
-    begin_after(store, stale, wall, |_, _| {})
+    begin_after(store, stale, wall, |_, _, _| {})
 }
 
-/// The same; `before` is done with the last epoch that is stored, if one is, before another one is.
+/// The same; `before` is done with the last epoch that is stored, if one is, and the key, before another
+/// epoch is.
 pub(crate) fn begin_after<S: StateStore + ?Sized>(
     store: &S,
     stale: StaleState,
     wall: SystemTime,
-    before: impl FnOnce(Option<Epoch>, &mut Start),
+    before: impl FnOnce(Option<Epoch>, StateKey, &mut Start),
 ) -> Result<(Start, StateKey), ServerError> {
     let failed = |doing| move |source| ServerError::Store { doing, source };
     let stored = store.load().map_err(failed("loaded"))?;
@@ -142,7 +143,7 @@ pub(crate) fn begin_after<S: StateStore + ?Sized>(
     }
     let last = stored.durable.map(|durable| durable.epoch);
     let mut start = start_from(stored, since.unwrap_or_default(), stale)?;
-    before(last, &mut start);
+    before(last, key, &mut start);
     changes.extend([Change::Durable(start.durable), Change::DropSnapshot]);
     store.commit(&changes).map_err(failed("saved"))?;
     Ok((start, key))

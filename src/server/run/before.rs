@@ -11,7 +11,8 @@ use crate::engine::{LockTable, Seed, Start};
 use crate::journal::Distance;
 use crate::server::config::{Config, Data};
 use crate::server::desk::Before;
-use crate::server::durable::chronicle::Chronicle;
+use crate::server::durable::StateKey;
+use crate::server::durable::chronicle::{Chronicle, Ground};
 use crate::server::durable::persist::Disk;
 use crate::server::keeping::Beginning;
 use crate::types::{Epoch, Limits, Timestamp};
@@ -20,14 +21,17 @@ use crate::types::{Epoch, Limits, Timestamp};
 pub(super) fn chronicle_of<D: Disk>(
     config: &Config,
     disk: &D,
-    last: Option<Epoch>,
-    next: Epoch,
+    (last, next): (Option<Epoch>, Epoch),
+    key: StateKey,
 ) -> Option<Chronicle> {
     let (Data::Directory(directory), Some(distance)) = (&config.data, config.journal) else {
         return None;
     };
     match disk.ground(directory) {
-        Ok(ground) => Some(Chronicle::on(ground, distance, last.unwrap_or_default(), next)),
+        Ok(ground) => {
+            let ground = Ground { state: key.fingerprint(), ..ground };
+            Some(Chronicle::on(ground, distance, last.unwrap_or_default(), next))
+        }
         Err(why) => {
             error!(
                 "no journal can be written, so a crash would be followed by a grace period: {why}"

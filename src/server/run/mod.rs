@@ -37,6 +37,7 @@ use crate::server::coordinator::Coordinator;
 use crate::server::counters::{Counters, Whereabouts};
 use crate::server::desk::seal::Sealer;
 use crate::server::desk::{Before, Setting, hello};
+use crate::server::durable::StateKey;
 use crate::server::durable::chronicle::Chronicle;
 use crate::server::durable::persist::{self, Disk};
 use crate::server::durable::start;
@@ -212,8 +213,8 @@ impl<L: Listener> Bound<L> {
     ) -> Result<Self, ServerError> {
         let wall = SystemTime::now();
         let (mut chronicle, mut before) = (None, Before::Nothing);
-        let look = |last: Option<Epoch>, start: &mut Start| {
-            chronicle = chronicle_of(config, &disk, last, start.durable.epoch);
+        let look = |last: Option<Epoch>, key: StateKey, start: &mut Start| {
+            chronicle = chronicle_of(config, &disk, (last, start.durable.epoch), key);
             if let (Some(chronicle), Some(_)) = (&mut chronicle, last) {
                 before = table_before(chronicle, start, config.limits, clock.now());
             }

@@ -227,6 +227,7 @@ impl crate::server::Disk for Mounted {
             place: Place { boot: Some(*self.0.boot.lock().unwrap()), machine: Some(1) },
             id: u128::from(random.next()) << 64 | u128::from(random.next()),
             bounds: BOUNDS,
+            state: [0; 16],
         })
     }
 

@@ -137,6 +137,7 @@ impl Journal {
             place: Place { boot: Some(self.boot), machine: Some(1) },
             id: u128::from(dice.next()) << 64 | u128::from(dice.next()),
             bounds: BOUNDS,
+            state: [0; 16],
         };
         let next = start.durable.epoch;
         let mut chronicle = Chronicle::on(ground, distance, last.unwrap_or_default(), next);

@@ -17,7 +17,7 @@ use super::time::SkewedClock;
 use super::world::World;
 use crate::engine::{EndReason, Start};
 use crate::server::{
-    Before, Change, Delivery, Desk, StaleState, Turn, Way, Witness, begin_after, summary,
+    Before, Change, Delivery, Desk, StaleState, StateKey, Turn, Way, Witness, begin_after, summary,
 };
 use crate::testing::fuzz::Random;
 use crate::types::{Epoch, FencingToken, RejectionCode, SessionId, Timestamp};
@@ -100,7 +100,7 @@ impl Site {
         let tokens = if dice.once_in(4) { 1 + dice.next() % 20 } else { MANY_TOKENS };
         let (names, local) = (Rc::clone(&self.next_session), self.clock.at(now));
         let (journal, mut before) = (&mut self.journal, Before::Nothing);
-        let look = |last: Option<Epoch>, start: &mut Start| {
+        let look = |last: Option<Epoch>, _: StateKey, start: &mut Start| {
             before = journal.open((last, start), (now, local), dice);
         };
         let (mut start, key) =

@@ -21,6 +21,9 @@ pub(crate) struct Ground {
     pub(crate) id: u128,
     /// When a checkpoint is due.
     pub(crate) bounds: Bounds,
+    /// The state that it belongs to ([`StateKey::fingerprint`](super::super::StateKey)): a journal of
+    /// another server may have the same epochs.
+    pub(crate) state: [u8; 16],
 }
 
 impl Ground {
@@ -30,7 +33,7 @@ impl Ground {
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(io::Error::other)?;
         let (place, id) = (Place::here(), u128::from_le_bytes(id));
-        Ok(Self { medium, place, id, bounds: Bounds::default() })
+        Ok(Self { medium, place, id, bounds: Bounds::default(), state: [0; 16] })
     }
 }
 

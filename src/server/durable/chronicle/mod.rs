@@ -113,9 +113,9 @@ impl Job {
 impl Chronicle {
     /// One for a run that is to have the epoch `next`, after one of `last`.
     pub(crate) fn on(ground: Ground, distance: Distance, last: Epoch, next: Epoch) -> Self {
-        let Ground { medium: disk, place, id, bounds } = ground;
+        let Ground { medium: disk, place, id, bounds, state } = ground;
         let epochs = Epochs { ordered: next.number(), confirmed: last.number() };
-        let run = Run { id, place, rules: RULES, distance, epochs, settings: Vec::new() };
+        let run = Run { id, place, rules: RULES, distance, epochs, settings: state.into() };
         let writer = Writer::new(disk.clone(), run.clone(), bounds);
         Self {
             disk,
@@ -145,6 +145,12 @@ impl Chronicle {
             Recovered::Void(why) => {
                 warn!("journal not used: {why}");
                 self.why_void = Some(why.to_string());
+                None
+            }
+            Recovered::Whole(whole) if whole.last.settings != self.run.settings => {
+                let why = "it belongs to the state of another data directory";
+                warn!("journal not used: {why}");
+                self.why_void = Some(why.to_owned());
                 None
             }
             Recovered::Whole(whole) => match self.replay(&whole) {

@@ -217,3 +217,25 @@ async fn a_checkpoint_that_is_made_while_a_thread_syncs_counts_when_it_has() {
     drop(chronicle);
     assert!(synced_run(data.path(), 7, 8).find().is_some());
 }
+
+#[tokio::test(start_paused = true)]
+async fn j9_a_journal_of_another_server_is_void_though_it_was_moved_here_and_has_the_same_epochs() {
+    let on = |data: &Path, state| {
+        let ground = Ground { state, ..Ground::of(data).unwrap() };
+        Chronicle::on(ground, Distance::Process, Epoch::new(6), Epoch::new(7))
+    };
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut chronicle = on(theirs.path(), [1; 16]);
+    assert!(chronicle.begin(&table()));
+    write(&mut chronicle, &events(1));
+    // Not copied: they are the very files.
+    std::fs::rename(theirs.path().join("journal"), ours.path().join("journal")).unwrap();
+    let next = |state| {
+        let ground = Ground { state, ..Ground::of(ours.path()).unwrap() };
+        Chronicle::on(ground, Distance::Process, Epoch::new(7), Epoch::new(8))
+    };
+    let mut chronicle = next([2; 16]);
+    assert!(chronicle.find().is_none());
+    assert_eq!(chronicle.why_void(), Some("it belongs to the state of another data directory"));
+    assert!(next([1; 16]).find().is_some());
+}
