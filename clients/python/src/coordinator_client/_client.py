@@ -86,11 +86,11 @@ class Client(BaseClient):
         return self
 
     def _current(self, timeout: Optional[float] = None) -> Session:
-        if self._pid != os.getpid():
-            self._reset()  # Ours is the parent's.
         session: Optional[Session] = self._session
         if session is not None and not session.is_over:
             return session
+        if self._pid != os.getpid():
+            self._reset()  # Ours is the parent's.
         with self._opening:
             session = self._session
             if self._closed:

@@ -274,7 +274,10 @@ class Desk:
             self._tell(effect)
         if self._reporter is not None:
             self._reporter.settled()
-        return b"".join([wire.encode(message) for message in self.core.drain_messages()])
+        messages = self.core.drain_messages()
+        if not messages:
+            return b""
+        return b"".join([wire.encode(message) for message in messages])
 
     def _tell(self, effect: _core.Effect) -> None:
         if isinstance(effect, _core.Welcomed):

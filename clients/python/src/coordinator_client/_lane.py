@@ -73,6 +73,8 @@ class Lane(Carrier):
         self._asked = 0
         self._asked_before = 0
         self._asked_at = 0
+        # When that was hidden the last time from the session's thread.
+        self._hidden_at = 0
         # When something was read the last time.
         self._heard_at = 0
 
@@ -141,7 +143,7 @@ class Lane(Carrier):
     def _is_unheard(self, link: Link) -> bool:
         """Whether a loss may have come, and nobody has looked for a while."""
         is_read = not link.is_hidden or self._reader is not None
-        return not is_read and _clock.now() - self._heard_at > UNHEARD_MAX
+        return not is_read and self._asked_at - self._heard_at > UNHEARD_MAX
 
     def _say(self, link: Link, grasp: Grasp, ask: Callable[[Grasp], object]) -> bytes:
         """Asks; what is left to be written without the session's lock."""
@@ -188,7 +190,8 @@ class Lane(Carrier):
 
     def _free_link(self, grasp: Grasp) -> Optional[Link]:
         """The connection, if everything is in order."""
-        link, due, now = self._smooth, self._sleeps_until, _clock.now()
+        link, due = self._smooth, self._sleeps_until
+        self._asked_at = now = _clock.now()
         if (
             link is None
             or self._epoll is None
@@ -267,12 +270,11 @@ class Lane(Carrier):
         if not link.is_hidden and self._epoll is not None and link.sock is not None:
             self._epoll.modify(link.sock, 0)
             link.is_hidden = True
-            now = _clock.now()
-            if now - self._asked_at < LOOK_EVERY and not self._looks_soon:
+            if self._asked_at - self._hidden_at < LOOK_EVERY and not self._looks_soon:
                 # One after the other.
                 self._looks_soon = True
                 self._ring()
-            self._asked_at = now
+            self._hidden_at = self._asked_at
 
     def _hand_over(self, link: Link) -> None:
         """To another one who waits, else to the session's thread."""
