@@ -26,20 +26,24 @@ pub(crate) struct Secure {
     pub(crate) tls: Option<ServerTls>,
 }
 
-/// Those of the lock port and of the HTTP port. A connection is wrapped on the thread where it is used:
-/// handshakes are work.
+/// Those of the lock port and of the HTTP port. A connection is wrapped on the thread where it is used.
 #[cfg(feature = "tls")]
 impl Secure {
     /// A connection to the lock port. Its certificate's names go to `certified`.
     pub(crate) fn for_locks(&self, stream: TcpStream, certified: Certified) -> Stream {
-        let config = self.tls.as_ref().map(ServerTls::for_locks);
-        Accepted::certifying(stream, config, certified.0)
+        match &self.tls {
+            None => Accepted::Plain(stream),
+            Some(tls) => tls.accept_for_locks(stream, certified.0),
+        }
     }
 
     /// A connection to the HTTP port.
     #[cfg(feature = "http")]
     pub(crate) fn for_http(&self, stream: TcpStream) -> Stream {
-        Accepted::new(stream, self.tls.as_ref().map(ServerTls::for_http))
+        match &self.tls {
+            None => Accepted::Plain(stream),
+            Some(tls) => tls.accept_for_http(stream),
+        }
     }
 }
 

@@ -1,25 +1,18 @@
 //! A server's side of a connection: plain, or TLS.
 //!
-//! Whoever reads first drives the handshake (lazy handshake). So a session is the same for both, and the
-//! time it gives a client for its Hello covers the handshake, too.
-//!
-//! Handshakes take turns (`turnstile.rs`): whatever comes, sessions that are there have half of their thread.
+//! Whoever reads first waits for the handshake, which is made elsewhere (`handshakes.rs`). So a session is the
+//! same for both, and the time it gives a client for its Hello covers the handshake, too.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
-use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::Accept;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use webpki::EndEntityCert;
 
-use super::turnstile::Turns;
 use super::words;
 
 /// The most that waits encrypted for a peer that does not read. What waits before that is counted where it
@@ -31,7 +24,7 @@ pub(crate) enum Accepted<S> {
     /// Its bytes are as they are sent.
     Plain(S),
     /// Its handshake is not over.
-    Shaking(Box<Shaking<S>>),
+    Shaking(Shaking<S>),
     /// It is encrypted.
     Up(Box<TlsStream<S>>),
     /// Its handshake failed.
@@ -40,46 +33,26 @@ pub(crate) enum Accepted<S> {
 
 /// A handshake.
 pub(crate) struct Shaking<S> {
-    /// What is left of it.
-    accept: Accept<S>,
+    /// Its end.
+    over: Pin<Box<dyn Future<Output = io::Result<TlsStream<S>>> + Send>>,
     /// Where the names in the peer's certificate go.
     certified: Arc<OnceLock<Vec<String>>>,
-    /// When it is to go on.
-    turns: Turns,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Accepted<S> {
-    /// A connection over `stream`; by TLS, if there is a configuration for that.
-    #[cfg(any(test, feature = "http"))]
-    pub(crate) fn new(stream: S, config: Option<Arc<ServerConfig>>) -> Self {
-        Self::certifying(stream, config, Arc::default())
-    }
-
-    /// The same. The names in the peer's certificate go to `certified` once that is verified: `dns:NAME`
-    /// and `uri:NAME`.
-    pub(crate) fn certifying(
-        stream: S,
-        config: Option<Arc<ServerConfig>>,
+    /// A connection by TLS, once its handshake is over. The names in the peer's certificate go to `certified`
+    /// when that is verified: `dns:NAME` and `uri:NAME`.
+    pub(super) fn shaking(
+        over: impl Future<Output = io::Result<TlsStream<S>>> + Send + 'static,
         certified: Arc<OnceLock<Vec<String>>>,
     ) -> Self {
-        match config {
-            None => Self::Plain(stream),
-            Some(config) => {
-                let accept = TlsAcceptor::from(config).accept(stream);
-                let turns = Turns::default();
-                Self::Shaking(Box::new(Shaking { accept, certified, turns }))
-            }
-        }
+        Self::Shaking(Shaking { over: Box::pin(over), certified })
     }
 
-    /// Goes on with the handshake. It is over once this is ready.
+    /// Waits for the end of the handshake.
     fn poll_shake(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self::Shaking(shaking) = self else { return Poll::Ready(Ok(())) };
-        ready!(shaking.turns.poll_turn(task));
-        let begun = Instant::now();
-        let shaken = Pin::new(&mut shaking.accept).poll(task);
-        Turns::took(begun.elapsed());
-        match ready!(shaken) {
+        match ready!(shaking.over.as_mut().poll(task)) {
             Ok(mut stream) => {
                 stream.get_mut().1.set_buffer_limit(Some(ENCRYPTED_BYTES_MAX));
                 let names = names_in(stream.get_ref().1.peer_certificates());
@@ -144,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Accepted<S> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(task, bytes),
             Self::Up(stream) => Pin::new(stream).poll_write(task, bytes),
-            // Nothing is said to somebody whose handshake is not over: it is not gone on with for that.
+            // Nothing is said to somebody whose handshake is not over: it is not waited for with that.
             Self::Shaking(_) | Self::Failed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
@@ -158,14 +131,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Accepted<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
+        let this = self.get_mut();
+        match this {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(task),
             Self::Up(stream) => Pin::new(stream).poll_shutdown(task),
-            Self::Shaking(shaking) => match shaking.accept.get_mut() {
-                Some(stream) => Pin::new(stream).poll_shutdown(task),
-                None => Poll::Ready(Ok(())),
-            },
-            Self::Failed => Poll::Ready(Ok(())),
+            Self::Shaking(_) | Self::Failed => {
+                // The handshake is given up, and the connection with it.
+                *this = Self::Failed;
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }

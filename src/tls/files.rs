@@ -54,6 +54,12 @@ pub enum TlsError {
         /// The file of the key.
         key: PathBuf,
     },
+    /// Handshakes have no thread.
+    #[error("the thread that makes handshakes cannot be started: {source}")]
+    Thread {
+        /// Why.
+        source: io::Error,
+    },
     /// No bundle of trusted authorities is where systems have one.
     #[error("this system has no bundle of trusted authorities; name the file of yours")]
     NoSystemBundle,

@@ -8,8 +8,8 @@
 //! |---|---|
 //! | `files` | certificates, keys and lists in files |
 //! | `server` | what a server shows and asks for; read again without a restart |
-//! | `accepted` | a server's side of a connection, handshake included |
-//! | `turnstile` | when handshakes are gone on with |
+//! | `accepted` | a server's side of a connection |
+//! | `handshakes` | the thread that makes a server's handshakes |
 //! | `client` | whom a client trusts, and what it shows |
 //! | `dialed` | a client's side of a connection |
 //! | `words` | what went wrong, in words |
@@ -19,7 +19,7 @@
 //!
 //! Invariants, as absences:
 //! - No way to leave out the verification of a certificate.
-//! - No handshake work but on the thread of the connection's session, and there at most half of the time.
+//! - No handshake work on a thread that has sessions.
 //! - No key and no secret in an error or a log line.
 
 #[cfg(feature = "server")]
@@ -30,11 +30,11 @@ mod client;
 mod dialed;
 mod files;
 #[cfg(feature = "server")]
+mod handshakes;
+#[cfg(feature = "server")]
 mod server;
 #[cfg(all(test, feature = "client", feature = "server"))]
 mod tests;
-#[cfg(feature = "server")]
-mod turnstile;
 mod words;
 
 #[cfg(feature = "server")]

@@ -1,15 +1,17 @@
 //! What a server shows and asks for, on both of its ports.
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ProducesTickets, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{ServerConfig, crypto::ring};
+use tokio::net::TcpStream;
 
-use super::ALPN_LOCKS;
 use super::files::{Identity, TlsError, all_in, authorities, provider};
+use super::handshakes::Handshakes;
+use super::{ALPN_LOCKS, Accepted};
 
 /// What the HTTP port speaks (ALPN).
 #[cfg(feature = "http")]
@@ -49,6 +51,8 @@ pub struct ServerTls {
     files: Arc<ServerFiles>,
     /// As it was read last, without a mistake.
     latest: Arc<RwLock<Configs>>,
+    /// Where handshakes are made.
+    handshakes: Handshakes,
 }
 
 /// One reading of the files, for both ports.
@@ -62,14 +66,15 @@ struct Configs {
 }
 
 impl ServerTls {
-    /// Reads the files.
+    /// Reads the files, and starts the thread that makes handshakes.
     ///
     /// # Errors
     ///
-    /// If one of them cannot be used, or the key is not the certificate's.
+    /// If one of them cannot be used, the key is not the certificate's, or there can be no thread.
     pub fn read(files: ServerFiles) -> Result<Self, TlsError> {
         let latest = Arc::new(RwLock::new(Configs::read(&files)?));
-        Ok(Self { files: Arc::new(files), latest })
+        let handshakes = Handshakes::start().map_err(|source| TlsError::Thread { source })?;
+        Ok(Self { files: Arc::new(files), latest, handshakes })
     }
 
     /// Reads the files again, for the connections that come from now on, on both ports. Those that are
@@ -84,15 +89,31 @@ impl ServerTls {
         Ok(())
     }
 
-    /// For the next connection on the lock port.
-    pub(crate) fn for_locks(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.latest.read().unwrap_or_else(PoisonError::into_inner).locks)
+    /// The next connection on the lock port. Its certificate's names go to `certified`.
+    pub(crate) fn accept_for_locks(
+        &self,
+        stream: TcpStream,
+        certified: Arc<OnceLock<Vec<String>>>,
+    ) -> Accepted<TcpStream> {
+        Accepted::shaking(self.handshakes.make(stream, self.for_locks()), certified)
     }
 
-    /// For the next connection on the HTTP port.
+    /// The next connection on the HTTP port.
     #[cfg(feature = "http")]
-    pub(crate) fn for_http(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.latest.read().unwrap_or_else(PoisonError::into_inner).http)
+    pub(crate) fn accept_for_http(&self, stream: TcpStream) -> Accepted<TcpStream> {
+        Accepted::shaking(
+            self.handshakes.make(stream, Arc::clone(&self.latest().http)),
+            Arc::default(),
+        )
+    }
+
+    /// What holds for the next connection on the lock port.
+    pub(super) fn for_locks(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.latest().locks)
+    }
+
+    fn latest(&self) -> RwLockReadGuard<'_, Configs> {
+        self.latest.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

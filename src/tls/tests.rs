@@ -1,5 +1,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
@@ -8,6 +9,7 @@ use rcgen::{
     SerialNumber, date_time_ymd,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
@@ -109,10 +111,15 @@ impl Place {
     }
 }
 
+/// A server's side of a connection in memory, whose handshake is made where it is read.
+fn shaking(stream: DuplexStream, server: &ServerTls) -> Accepted<DuplexStream> {
+    Accepted::shaking(TlsAcceptor::from(server.for_locks()).accept(stream), Arc::default())
+}
+
 /// What both sides say of a connection over which one byte is to go there and back.
 async fn speak(server: &ServerTls, host: &str, options: &TlsOptions) -> [Result<(), String>; 2] {
     let (here, there) = duplex(16 * 1024);
-    let mut accepted = Accepted::new(here, Some(server.for_locks()));
+    let mut accepted = shaking(here, server);
     let serving = async move {
         let exchange = async {
             let byte = accepted.read_u8().await?;
@@ -262,7 +269,7 @@ async fn whoever_speaks_no_tls_is_told_so_and_the_other_way_round() {
     let place = Place::new();
     let (ours, mut theirs) = duplex(1024);
     let server = ServerTls::read(place.files()).unwrap();
-    let mut accepted = Accepted::new(ours, Some(server.for_locks()));
+    let mut accepted = shaking(ours, &server);
     theirs.write_all(&[46, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 9, 9, 9, 9]).await.unwrap();
     let told = accepted.read_u8().await.unwrap_err().to_string();
     assert_eq!(told, "the client does not speak TLS: it has to name the server with tls://");
@@ -279,7 +286,7 @@ async fn whoever_speaks_no_tls_is_told_so_and_the_other_way_round() {
 /// A server's side, whose client says nothing.
 fn silent(server: &ServerTls) -> (Accepted<DuplexStream>, DuplexStream) {
     let (ours, theirs) = duplex(1024);
-    (Accepted::new(ours, Some(server.for_locks())), theirs)
+    (shaking(ours, server), theirs)
 }
 
 #[tokio::test(start_paused = true)]
@@ -298,7 +305,7 @@ async fn nothing_stays_behind_when_the_socket_takes_less_than_was_said() {
     let place = Place::new();
     let server = ServerTls::read(place.files()).unwrap();
     let (here, there) = duplex(4 * 1024);
-    let mut accepted = Accepted::new(here, Some(server.for_locks()));
+    let mut accepted = shaking(here, &server);
     let options = place.options();
     let said = vec![7; 100_000];
     let say = async {
@@ -322,7 +329,7 @@ async fn an_end_without_a_farewell_is_an_end() {
     assert_eq!(accepted.read(&mut [0; 8]).await.unwrap(), 0, "as a probe's of TCP");
 
     let (here, there) = duplex(16 * 1024);
-    let mut accepted = Accepted::new(here, Some(server.for_locks()));
+    let mut accepted = shaking(here, &server);
     let options = place.options();
     let hello = async {
         let mut dialed = options.secure(there, "localhost").await.unwrap();

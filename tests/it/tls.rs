@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 
 use crate::certificates::Authority;
 use crate::support::{Done, Home, Server, eventually, run, start};
+use crate::watchdog::watchdog_on_duty;
 
 /// A coordinator that speaks TLS, and the authority of its certificate.
 struct Secure {
@@ -126,17 +127,15 @@ fn flags_say_whom_to_trust_and_reach_the_command_and_its_children() {
 fn a_lock_of_a_killed_client_is_released_over_tls_too() {
     let secure = Secure::start(true, &[]);
     // Whatever directory the watchdog is in.
-    let run_by = ["lock", "--ttl", "60s", "demo", "--", "sh", "-c", "echo > begun; exec sleep 60"];
-    let mut command = secure.command(&run_by, true);
+    let held = ["lock", "--ttl", "60s", "demo", "--", "sleep", "60"];
+    let mut command = secure.command(&held, true);
     command.current_dir(secure.server.home.path("."));
     command.env("COORDINATOR_SERVER_CA", "ca.pem").env("COORDINATOR_SERVER_NAME", "");
     command
         .env("COORDINATOR_CLIENT_CERT", "client.pem")
         .env("COORDINATOR_CLIENT_KEY", "client.key");
     let holder = start(command);
-    // Its command runs, so the watchdog knows of it.
-    let begun = secure.server.home.path("begun");
-    eventually("the command has begun", || begun.exists().then_some(()));
+    watchdog_on_duty(&holder);
     holder.signal(Signal::KILL);
     // The watchdog says so, long before the lease ends.
     let next = secure.run(&["lock", "-w", "20", "demo", "--", "true"], true);

@@ -29,7 +29,7 @@ fn watchdog_of(lock: &Running) -> String {
 }
 
 /// The watchdog of a `coordinator lock`, once it knows of the command: its timer is set then.
-fn watchdog_on_duty(lock: &Running) -> String {
+pub(crate) fn watchdog_on_duty(lock: &Running) -> String {
     let watchdog = watchdog_of(lock);
     eventually("the watchdog has a deadline", || {
         fs::read_dir(format!("/proc/{watchdog}/fdinfo")).ok()?.find_map(|file| {

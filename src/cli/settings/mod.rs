@@ -195,9 +195,8 @@ settings! {
     /// Longest time for a new connection to complete its handshake.
     handshake_timeout: Duration = |_| words::setting(Config::default().handshake_timeout),
         "handshake-timeout" "DURATION" SERVERS, Foreign::None;
-    /// Number of I/O threads for connections; with 0, the coordinator's own thread does it all. By default
-    /// 0, with TLS 1.
-    io_threads: Threads = threads_for_tls,
+    /// Number of I/O threads for connections; with 0, the coordinator's own thread does it all.
+    io_threads: Threads = |_| Config::default().io_threads.to_string(),
         "io-threads" "N" SERVERS, Foreign::None;
     /// Maximum number of connections.
     connections_max: usize = |_| Config::default().connections_max.to_string(),
@@ -308,13 +307,6 @@ settings! {
     /// What to do with the command when its lock is lost.
     on_lost: OnLost = |_| "kill".to_owned(),
         "on-lost" "kill|warn" LOCKERS, Foreign::None;
-}
-
-/// Where there is TLS, sessions leave the coordinator's thread alone: handshakes are work.
-fn threads_for_tls(sources: &Sources) -> String {
-    let cert = TABLE.iter().find(|row| row.key == "tls-cert").map(|row| in_force(row, sources));
-    let is_secure = cert.is_some_and(|cert| !cert.text.is_empty());
-    if is_secure { "1".to_owned() } else { Config::default().io_threads.to_string() }
 }
 
 /// The usual port for probes, beside the usual port for locks: whoever runs several on a machine says

@@ -1,0 +1,114 @@
+//! The thread that makes handshakes.
+//!
+//! A handshake takes a hundred times the work of a message. So those of both ports are made on a thread of
+//! their own, and whatever comes there, sessions keep theirs. A connection whose handshake is over moves to the
+//! thread where it is used.
+
+use std::future::Future;
+use std::io;
+use std::net;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread;
+
+use rustls::ServerConfig;
+use tokio::net::TcpStream;
+use tokio::runtime;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio::task::{LocalSet, spawn_local};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// The way to the thread. It ends with the last clone of this, and all that it has not finished.
+///
+/// What waits there is bounded by the number of connections: one that is given up takes its handshake along.
+#[derive(Clone, Debug)]
+pub(super) struct Handshakes(UnboundedSender<Handshake>);
+
+/// One that is to be made.
+struct Handshake {
+    /// The connection.
+    stream: net::TcpStream,
+    /// What the server shows and asks for.
+    config: Arc<ServerConfig>,
+    /// Who waits for it, and for how long.
+    over: oneshot::Sender<io::Result<Shaken>>,
+}
+
+/// A connection whose handshake is over.
+struct Shaken {
+    /// Watched by the thread that made the handshake.
+    stream: TlsStream<TcpStream>,
+    /// The same connection, watched by nobody.
+    unwatched: net::TcpStream,
+}
+
+impl Shaken {
+    fn new(stream: TlsStream<TcpStream>) -> io::Result<Self> {
+        let unwatched = stream.get_ref().0.as_fd().try_clone_to_owned()?.into();
+        Ok(Self { stream, unwatched })
+    }
+
+    /// The connection, watched by this thread from now on.
+    fn move_here(self) -> io::Result<TlsStream<TcpStream>> {
+        let Self { mut stream, unwatched } = self;
+        *stream.get_mut().0 = TcpStream::from_std(unwatched)?;
+        Ok(stream)
+    }
+}
+
+impl Handshakes {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no more threads, or no more file descriptors.
+    pub(super) fn start() -> io::Result<Self> {
+        let (sender, waiting) = unbounded_channel();
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        thread::Builder::new()
+            .name("handshakes".to_owned())
+            .spawn(move || runtime.block_on(LocalSet::new().run_until(make_all(waiting))))?;
+        Ok(Self(sender))
+    }
+
+    /// Makes the handshake of a connection. Dropped, it is given up, and the connection with it.
+    ///
+    /// # Errors
+    ///
+    /// If the handshake fails, or the connection.
+    pub(super) fn make(
+        &self,
+        stream: TcpStream,
+        config: Arc<ServerConfig>,
+    ) -> impl Future<Output = io::Result<TlsStream<TcpStream>>> + Send + 'static {
+        let (over, shaken) = oneshot::channel();
+        let sent = stream.into_std().and_then(|stream| {
+            let sent = self.0.send(Handshake { stream, config, over });
+            sent.map_err(|_| io::Error::other("the thread that makes handshakes has ended"))
+        });
+        async move {
+            sent?;
+            let ended = |_| io::Error::other("the thread that makes handshakes has ended");
+            shaken.await.map_err(ended)??.move_here()
+        }
+    }
+}
+
+async fn make_all(mut waiting: UnboundedReceiver<Handshake>) {
+    while let Some(Handshake { stream, config, mut over }) = waiting.recv().await {
+        spawn_local(async move {
+            tokio::select! {
+                biased;
+                () = over.closed() => {}
+                // Whoever waited may be gone just now.
+                shaken = make(stream, config) => drop(over.send(shaken)),
+            }
+        });
+    }
+}
+
+async fn make(stream: net::TcpStream, config: Arc<ServerConfig>) -> io::Result<Shaken> {
+    Shaken::new(TlsAcceptor::from(config).accept(TcpStream::from_std(stream)?).await?)
+}
