@@ -9,6 +9,8 @@ use rcgen::{
     SerialNumber, date_time_ymd,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
@@ -365,4 +367,53 @@ async fn a_list_of_revoked_certificates_that_has_expired_is_none() {
     let listed = ServerFiles { crl: Some(place.at("crl.pem")), ..place.mutual() };
     let told = refusal(listed, "localhost", place.shows("client")).await;
     assert!(told.starts_with("it refused"), "{told}");
+}
+
+/// Both ends of a connection over loopback.
+async fn connected() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ours, theirs) = tokio::join!(listener.accept(), TcpStream::connect(address));
+    (ours.unwrap().0, theirs.unwrap())
+}
+
+#[tokio::test]
+async fn a_connection_goes_on_without_the_thread_that_made_its_handshake() {
+    let place = Place::new();
+    let server = ServerTls::read(place.files()).unwrap();
+    let (here, there) = connected().await;
+    let mut accepted = server.accept_for_locks(here, Arc::default());
+    let options = place.options();
+    let hello = async {
+        let mut dialed = options.secure(there, "localhost").await.unwrap();
+        dialed.write_u8(1).await.unwrap();
+        dialed.flush().await.unwrap();
+        dialed
+    };
+    let (first, mut dialed) = tokio::join!(accepted.read_u8(), hello);
+    assert_eq!(first.unwrap(), 1);
+    // The thread ends with this.
+    drop(server);
+    for byte in 2..5 {
+        dialed.write_u8(byte).await.unwrap();
+        dialed.flush().await.unwrap();
+        assert_eq!(accepted.read_u8().await.unwrap(), byte);
+        accepted.write_u8(byte).await.unwrap();
+        accepted.flush().await.unwrap();
+        assert_eq!(dialed.read_u8().await.unwrap(), byte);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_given_up_in_its_handshake_is_closed() {
+    let place = Place::new();
+    let server = ServerTls::read(place.files()).unwrap();
+    let (here, mut there) = connected().await;
+    let mut accepted = server.accept_for_locks(here, Arc::default());
+    // The beginning of a handshake, and no more.
+    there.write_all(&[0x16, 3, 1, 1, 0]).await.unwrap();
+    let read = timeout(Duration::from_millis(50), accepted.read_u8()).await;
+    assert!(read.is_err(), "it is waited for");
+    drop(accepted);
+    assert_eq!(there.read(&mut [0; 8]).await.unwrap_or(0), 0, "its end is told");
 }
