@@ -21,6 +21,7 @@ from ._report import Feed, SessionEvent
 
 if TYPE_CHECKING:
     from ._look import Gap, Leader
+    from ._loop_look import Observer
 
 CONNECT_TIMEOUT = 5.0
 
@@ -58,12 +59,24 @@ class Client(BaseClient):
         identity: Optional[str] = None,
         connect_timeout: float = CONNECT_TIMEOUT,
         tls: Optional[_dial.AnyTls] = None,
+        credential: Optional[str] = None,
     ):
-        super().__init__(server, ttl, linger, identity, connect_timeout, tls)
+        super().__init__(server, ttl, linger, identity, connect_timeout, tls, credential)
         self._owners = 0
         self._pid = os.getpid()
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._opening: "Optional[asyncio.Task[Session]]" = None
+
+    def _observer(self) -> "Observer":
+        """Looks where this client is, as whom it is."""
+        from ._loop_look import Observer
+
+        return Observer(
+            self.server,
+            timeout=self.connect_timeout,
+            tls=self._tls,
+            credential=self._credential,
+        )
 
     async def connect(self, timeout: Optional[float] = None) -> "Client":
         """Connects now instead of at the first use; raises `Unavailable`."""
@@ -173,9 +186,7 @@ class Client(BaseClient):
         self, name: Optional[str] = None
     ) -> Union[wire.ServerStatus, Optional[wire.LockStatus]]:
         """Status of the coordinator; with a name, of that lock: None if it is not in use."""
-        from ._loop_look import Observer
-
-        async with Observer(self.server, timeout=self.connect_timeout, tls=self._tls) as observer:
+        async with self._observer() as observer:
             return await (observer.server_status() if name is None else observer.lock(name))
 
     async def session_events(self) -> AsyncGenerator[SessionEvent, None]:
@@ -203,23 +214,17 @@ class Client(BaseClient):
 
     def watch(self, name: str) -> AsyncIterator[Optional[wire.LockStatus]]:
         """The state of the lock, now and after each change of its holders; None while unused."""
-        from ._loop_look import Observer
-
-        return Observer(self.server, timeout=self.connect_timeout, tls=self._tls).watch(name)
+        return self._observer().watch(name)
 
     def leaders(self, name: str) -> AsyncIterator[Optional[Leader]]:
         """The leader, now and after each change; None while there is none."""
-        from ._loop_look import Observer
-
-        return Observer(self.server, timeout=self.connect_timeout, tls=self._tls).leaders(name)
+        return self._observer().leaders(name)
 
     def events(
         self, name: Optional[str] = None
     ) -> "AsyncIterator[Union[wire.Event, wire.Missed, Gap]]":
         """What happens to requests from now on, of one lock or of all: see `Observer.events`."""
-        from ._loop_look import Observer
-
-        return Observer(self.server, timeout=self.connect_timeout, tls=self._tls).events(name)
+        return self._observer().events(name)
 
     async def close(self) -> None:
         """Ends the session, which frees all its locks at once: they are lost."""

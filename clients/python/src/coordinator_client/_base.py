@@ -244,8 +244,10 @@ class BaseClient:
         identity: Optional[str],
         connect_timeout: float,
         tls: Optional[_dial.AnyTls],
+        credential: Optional[str],
     ):
-        self._servers, self._tls = _dial.parse_servers(server, tls), tls
+        self._servers, self._tls = _dial.parse_servers(server, tls, credential), tls
+        self._credential = credential
         self._ttl, self._linger, self._identity = ttl, linger, identity
         _terms.introduction(ttl, linger, identity)
         self.connect_timeout = connect_timeout

@@ -19,6 +19,7 @@ from ._thread import Session, open_session
 if TYPE_CHECKING:
     from ._events import SessionEvents
     from ._look import Gap, Leader
+    from .observe import Observer
 
 CONNECT_TIMEOUT = 5.0
 
@@ -46,7 +47,9 @@ class Client(BaseClient):
     length of the lease: how long the coordinator waits for a silent holder; None is the server's
     default of 10 s. ``linger`` is how long locks survive a broken connection: 0 frees them at once,
     None keeps them for the rest of the lease. Servers named ``tls://host:port`` are connected to by
-    TLS: ``tls`` says whom to trust, a `Tls` or an ``ssl.SSLContext``.
+    TLS: ``tls`` says whom to trust, a `Tls` or an ``ssl.SSLContext``. ``credential`` proves who
+    this is, where the coordinator has an access file; else COORDINATOR_CREDENTIAL and
+    COORDINATOR_CREDENTIAL_FILE do, as for the command line.
 
     >>> with Client() as client, client.lock("doctest/client"):
     ...     client.status("doctest/client").holder_count
@@ -62,9 +65,21 @@ class Client(BaseClient):
         identity: Optional[str] = None,
         connect_timeout: float = CONNECT_TIMEOUT,
         tls: Optional[_dial.AnyTls] = None,
+        credential: Optional[str] = None,
     ):
-        super().__init__(server, ttl, linger, identity, connect_timeout, tls)
+        super().__init__(server, ttl, linger, identity, connect_timeout, tls, credential)
         self._reset()
+
+    def _observer(self) -> "Observer":
+        """Looks where this client is, as whom it is."""
+        from .observe import Observer
+
+        return Observer(
+            self.server,
+            timeout=self.connect_timeout,
+            tls=self._tls,
+            credential=self._credential,
+        )
 
     def _reset(self) -> None:
         self._pid = os.getpid()
@@ -189,28 +204,20 @@ class Client(BaseClient):
         self, name: Optional[str] = None
     ) -> Union[wire.ServerStatus, Optional[wire.LockStatus]]:
         """Status of the coordinator; with a name, of that lock: None if it is not in use."""
-        from .observe import Observer
-
-        with Observer(self.server, timeout=self.connect_timeout, tls=self._tls) as observer:
+        with self._observer() as observer:
             return observer.server_status() if name is None else observer.lock(name)
 
     def watch(self, name: str) -> Iterator[Optional[wire.LockStatus]]:
         """The state of the lock, now and after each change of its holders; None while unused."""
-        from .observe import Observer
-
-        return Observer(self.server, timeout=self.connect_timeout, tls=self._tls).watch(name)
+        return self._observer().watch(name)
 
     def leaders(self, name: str) -> "Iterator[Optional[Leader]]":
         """The leader, now and after each change; None while there is none."""
-        from .observe import Observer
-
-        return Observer(self.server, timeout=self.connect_timeout, tls=self._tls).leaders(name)
+        return self._observer().leaders(name)
 
     def events(self, name: Optional[str] = None) -> "Iterator[Union[wire.Event, wire.Missed, Gap]]":
         """What happens to requests from now on, of one lock or of all: see `Observer.events`."""
-        from .observe import Observer
-
-        return Observer(self.server, timeout=self.connect_timeout, tls=self._tls).events(name)
+        return self._observer().events(name)
 
     # --- the end ---
 

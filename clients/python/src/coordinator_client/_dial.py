@@ -7,6 +7,7 @@ in order, each beside those before it, a quarter of a second later, or at once i
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import queue
 import selectors
@@ -18,6 +19,7 @@ from typing import (
     Union,
 )  # fmt: skip
 
+from . import _wire as wire
 from ._errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -60,15 +62,57 @@ class Tls(NamedTuple):
 AnyTls = Union[Tls, "ssl.SSLContext"]
 
 
+class Secret:
+    """A credential. It is not shown by `repr`."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str):
+        self.text = text
+
+
+class CredentialInClear(OSError):
+    """A credential was not sent where others can read it."""
+
+    hint = "write tls:// before the server's address"
+
+
 class Server(NamedTuple):
-    """Where a server is, and whom to trust there, if it speaks TLS."""
+    """Where a server is, whom to trust there, if it speaks TLS, and what to show."""
 
     host: str
     port: int
     trust: "Optional[Trust]" = None
+    credential: Optional[Secret] = None
 
 
-def parse_servers(servers: Optional[Servers], tls: Optional[AnyTls] = None) -> List[Server]:
+def find_credential(credential: Optional[str]) -> Optional[Secret]:
+    """The credential to show: this one, or as the environment says for the command line, too."""
+    text = credential or os.environ.get("COORDINATOR_CREDENTIAL")
+    file = os.environ.get("COORDINATOR_CREDENTIAL_FILE")
+    if not text and file:
+        try:
+            with open(file, encoding="ascii") as opened:
+                text = opened.read(4096)
+        except (OSError, UnicodeError) as error:
+            raise InvalidRequest(
+                f"cannot read the credential {file}: {error}",
+                "COORDINATOR_CREDENTIAL_FILE names it",
+            ) from None
+    if not text:
+        return None
+    text = text.strip()
+    if not text.startswith("coord_") or len(text) != 78:
+        raise InvalidRequest(
+            "what is to be shown is no credential",
+            "it is what `coordinator access new-credential` prints",
+        )
+    return Secret(text)
+
+
+def parse_servers(
+    servers: Optional[Servers], tls: Optional[AnyTls] = None, credential: Optional[str] = None
+) -> List[Server]:
     """Hosts and ports; None: what COORDINATOR_SERVER says, else this machine.
 
     >>> shown(parse_servers("a.internal,[::1]:7000"))
@@ -95,7 +139,8 @@ def parse_servers(servers: Optional[Servers], tls: Optional[AnyTls] = None) -> L
             f'tls says nothing without a server that speaks it, and "{",".join(named)}" is none',
             "write tls:// before its address",
         )
-    return [_parse(text, trust) for text in named]
+    shows = find_credential(credential)
+    return [_parse(text, trust)._replace(credential=shows) for text in named]
 
 
 def _parse(whole: str, trust: "Optional[Trust]") -> Server:
@@ -126,7 +171,7 @@ def _parse(whole: str, trust: "Optional[Trust]") -> Server:
 def shown(servers: List[Server]) -> str:
     """How they are called in errors."""
     texts = []
-    for host, port, trust in servers:
+    for host, port, trust, _ in servers:
         scheme = "" if trust is None else _SECURE
         texts.append(f"{scheme}[{host}]:{port}" if ":" in host else f"{scheme}{host}:{port}")
     return ",".join(texts)
@@ -290,10 +335,30 @@ def connect_first(
             some_unknown = any(known is None for known in race.known)
             connected = race.step(min(0.02 if some_unknown else 0.05, give_up_at - now))
             if connected is not None:
+                _show(servers[connected[0]], connected[1])
                 return connected
         raise OSError("it is not wanted any more")
     finally:
         race.close()
+
+
+def _show(server: Server, connection: Connection) -> None:
+    """Shows the credential, before anything else is said: far less than what a socket takes."""
+    if server.credential is None:
+        return
+    try:
+        if isinstance(connection, socket.socket) and not _is_here(connection.getpeername()[0]):
+            raise CredentialInClear(f"without TLS, others could read what {server.host} is shown")
+        connection.send(wire.encode(wire.Authenticate(server.credential.text)))
+    except OSError:
+        connection.close()
+        raise
+
+
+def _is_here(address: str) -> bool:
+    here = ipaddress.ip_address(address.partition("%")[0])
+    mapped = getattr(here, "ipv4_mapped", None)
+    return (mapped or here).is_loopback
 
 
 def shares(

@@ -154,6 +154,15 @@ class Authenticate(NamedTuple):
     credential: string
 
 
+class RevokeFor(NamedTuple):
+    """Takes a lock away, and says why."""
+
+    query_id: u64
+    name: string
+    token: u64
+    reason: string
+
+
 # --- messages of the server ----------------------------------------------------------------------
 
 
@@ -299,7 +308,7 @@ class JournalSeen(NamedTuple):
 
 ClientMessage = Union[
     Hello, Request, Release, Cancel, KeepAlive, Goodbye, Inspect, Revoke, Reclaim, Account, Watch,
-    Subscribe, RequestWith, ReclaimWith, Unwatch, Authenticate,
+    Subscribe, RequestWith, ReclaimWith, Unwatch, Authenticate, RevokeFor,
 ]  # fmt: skip
 ServerMessage = Union[
     Welcome, Grant, Queued, Released, Cancelled, Lost, Rejected, KeptAlive, Farewell, ServerSeen,
@@ -326,7 +335,7 @@ CHOICES: Dict[str, Tuple[Type[Any], ...]] = {
     "JournalStart": (StartNew, StartSaved, StartReplayed, StartLost),
     "ClientMessage": (
         Hello, Request, Release, Cancel, KeepAlive, Goodbye, Inspect, Revoke, Reclaim, Account,
-        Watch, Subscribe, RequestWith, ReclaimWith, Unwatch, Authenticate,
+        Watch, Subscribe, RequestWith, ReclaimWith, Unwatch, Authenticate, RevokeFor,
     ),
     "ServerMessage": (
         Welcome, Grant, Queued, Released, Cancelled, Lost, Rejected, KeptAlive, Farewell,

@@ -132,8 +132,9 @@ class Observer:
         *,
         timeout: float = 5.0,
         tls: Optional[_dial.AnyTls] = None,
+        credential: Optional[str] = None,
     ):
-        self._servers = _dial.parse_servers(server, tls)
+        self._servers = _dial.parse_servers(server, tls, credential)
         self._timeout = timeout
         self._line: Optional[_Line] = None
 

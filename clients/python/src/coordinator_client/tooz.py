@@ -16,7 +16,6 @@ from ._client import Client
 from ._dial import Tls
 from ._errors import LockBusy, LockError, LockLost, LockTimeout, Rejected, Unavailable
 from ._hold import Hold
-from .observe import Observer
 
 
 def _text(name: Any) -> str:
@@ -74,7 +73,7 @@ class CoordinatorLock(locking.Lock):  # type: ignore[misc, unused-ignore]
         """Takes it away from whoever holds it."""
         name = _text(self.name)
         client = self._client
-        with Observer(client.server, timeout=client.connect_timeout, tls=client._tls) as observer:
+        with client._observer() as observer:
             seen = observer.lock(name)
             broken = False
             for holder in seen.holders if seen else []:
