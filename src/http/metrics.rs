@@ -245,6 +245,33 @@ impl Scrape {
             "Locks that operators took away.",
             told.revocations,
         )?;
+        page.counters(
+            "coordinator_authentications",
+            "Connections that proved who they are where there is an access file, by how.",
+            "method",
+            told.authenticated(),
+        )?;
+        page.counter(
+            "coordinator_authentications_refused",
+            "Connections that were refused, because what they showed proves nobody.",
+            told.unproven,
+        )?;
+        page.counters(
+            "coordinator_denials",
+            "Answers that no rule allows it, by verb.",
+            "verb",
+            told.denials(),
+        )?;
+        page.counter(
+            "coordinator_slowed_down",
+            "Requests that were rejected, because their principal made more in a second than it may.",
+            told.slowed_down,
+        )?;
+        page.counter(
+            "coordinator_audit_lost",
+            "Entries of the audit log that did not fit, or could not be written.",
+            self.counted.audit_lost,
+        )?;
         page.histogram(
             "coordinator_wait_seconds",
             "From a request to its grant; those granted at once are in the first bucket.",

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::access::Access;
 use crate::journal::Distance;
+use crate::server::audit::Audit;
 use crate::server::ledger::UNREAD_BYTES_MAX;
 use crate::server::places::Places;
 #[cfg(feature = "tls")]
@@ -59,6 +60,8 @@ pub struct Config {
     pub tls: Option<ServerTls>,
     /// Who may do what. By default, whoever reaches the port may do everything.
     pub access: Arc<Access>,
+    /// Where it is written down who was let in, denied, and took locks away; by default nowhere.
+    pub audit: Audit,
     /// How long a connection may take to say Hello, its TLS handshake included.
     pub handshake_timeout: Duration,
     /// How long an observer may say nothing, also one that watches or listens. Sessions have their lease
@@ -95,6 +98,7 @@ impl Default for Config {
             #[cfg(feature = "tls")]
             tls: None,
             access: Arc::new(Access::open()),
+            audit: Audit::default(),
             handshake_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),

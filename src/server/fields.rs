@@ -3,6 +3,7 @@
 
 use std::{fmt, mem};
 
+use super::audit::{Audit, Entry};
 use log::kv::Value;
 use log::{Level, Record, warn};
 
@@ -99,6 +100,8 @@ const LINES_MAX: usize = 16 * 1024;
 pub(super) struct Lines {
     /// In the order in which it happened.
     held: Vec<Line>,
+    /// What goes to the audit log, in that order, too.
+    entries: Vec<(Audit, Entry)>,
     /// How many were too many.
     left_out: u64,
 }
@@ -113,17 +116,29 @@ impl Lines {
         }
     }
 
+    /// An entry of the audit log.
+    pub(super) fn audit(&mut self, audit: &Audit, entry: Entry) {
+        if self.entries.len() < LINES_MAX {
+            self.entries.push((audit.clone(), entry));
+        } else {
+            audit.lose();
+        }
+    }
+
     /// Takes those of a later turn.
     pub(super) fn append(&mut self, later: &mut Self) {
         if !later.is_empty() {
             later.held.drain(..).for_each(|line| self.push(line));
             self.left_out += mem::take(&mut later.left_out);
+            for (audit, entry) in later.entries.drain(..) {
+                self.audit(&audit, entry);
+            }
         }
     }
 
     /// Whether there is nothing to tell.
     pub(super) fn is_empty(&self) -> bool {
-        self.held.is_empty() && self.left_out == 0
+        self.held.is_empty() && self.entries.is_empty() && self.left_out == 0
     }
 
     /// Logs all of them.
@@ -132,6 +147,9 @@ impl Lines {
             return;
         }
         mem::take(&mut self.held).iter().for_each(Line::log);
+        for (audit, entry) in mem::take(&mut self.entries) {
+            audit.tell(entry);
+        }
         let left_out = mem::take(&mut self.left_out);
         if left_out > 0 {
             warn!("{left_out} lines are left out here: the journal took too long");

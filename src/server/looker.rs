@@ -9,6 +9,7 @@ use std::time::Duration;
 use actix::WeakAddr;
 use tokio::sync::watch;
 
+use super::audit::Audit;
 use super::coordinator::Coordinator;
 use super::counters::Counters;
 use super::desk::figures::{Contention, Figures};
@@ -23,6 +24,8 @@ pub struct Looker {
     coordinator: WeakAddr<Coordinator>,
     /// Counters beside it.
     counters: Arc<Counters>,
+    /// The audit log, which counts what it loses.
+    audit: Audit,
     /// The phase that the server is asked for.
     phase: watch::Receiver<Phase>,
     /// How much of everything there may be.
@@ -43,6 +46,8 @@ pub struct LooksLimits {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Counted {
+    /// Entries of the audit log that were lost.
+    pub audit_lost: u64,
     /// Connections open now.
     pub connections: usize,
     /// Connections that were said Goodbye to, for each reason, or that ended without.
@@ -75,11 +80,11 @@ pub enum Readiness {
 impl Looker {
     pub(super) fn new(
         coordinator: WeakAddr<Coordinator>,
-        counters: Arc<Counters>,
+        (counters, audit): (Arc<Counters>, Audit),
         phase: watch::Receiver<Phase>,
         limits: LooksLimits,
     ) -> Self {
-        Self { coordinator, counters, phase, limits }
+        Self { coordinator, counters, audit, phase, limits }
     }
 
     /// Waits until the Coordinator has answered. None: there is none any more.
@@ -117,6 +122,7 @@ impl Looker {
         closed.push(("SlowReader", counters.slow_readers.total()));
         closed.push(("broken", counters.broken.total()));
         Counted {
+            audit_lost: self.audit.lost(),
             connections: counters.connections(),
             closed,
             refused: counters.connections_refused.total(),

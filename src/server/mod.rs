@@ -23,6 +23,7 @@
 //! | `ledger`, `counters`, `places` | bytes that lie unread, over all connections; counts; places for connections |
 //! | `looker` | how other threads ask how things are |
 //! | `run`, `phase` | bound, serving, stopping, gone |
+//! | `audit` | who was let in or refused, denied what, took which lock from whom: a file of its own |
 //! | `log_lines`, `fields`, `chatter` | the story in log lines, and how much of it one peer can fill |
 //!
 //! *A restart.* Several things outlive a run. The counters, the key of proofs and the forfeits
@@ -52,6 +53,7 @@
 //!
 //! `docs/architecture.md` follows a request from end to end.
 
+mod audit;
 mod barrier;
 mod chatter;
 mod config;
@@ -78,6 +80,9 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use audit::Audit;
+#[cfg(feature = "access")]
+pub use audit::{AuditPlace, AuditWriter};
 pub use config::{Config, Data, LOCK_PORT, LostState, MESSAGES_PER_SECOND_MIN, StaleState};
 pub use desk::figures::{Contention, Figures, Told};
 pub use durable::StoreError;

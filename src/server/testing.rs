@@ -185,6 +185,7 @@ impl Bench {
             wall: SystemTime::now,
             looks_per_second: crate::server::config::LOOKS_PER_SECOND,
             access: Arc::new(crate::access::Access::open()),
+            audit: crate::server::audit::Audit::default(),
             counters: Arc::clone(&counters),
         };
         let boxed = Box::new(clock.clone());

@@ -406,3 +406,53 @@ fn an_access_file_is_checked_and_asked_without_a_coordinator() {
         mistaken.err
     );
 }
+
+#[test]
+fn the_audit_log_tells_who_took_which_lock_from_whom_and_why() {
+    let guarded = Guarded::start(&usual(), &["--audit-log", "audit"]);
+    let mut command =
+        guarded.command(Some("ann"), &["lock", "a", "--", "sh", "-c", "echo > begun; sleep 60"]);
+    command.current_dir(guarded.path("."));
+    let holder = start(command);
+    eventually("it holds", || guarded.path("begun").exists().then_some(()));
+    guarded.run(Some("mallory"), &["ping"]);
+    guarded.run(Some("ann"), &["try", "b", "--", "true"]);
+    let token = eventually("the token is seen", || {
+        let status = guarded.run(Some("ops"), &["status", "--json", "a"]);
+        let status: serde_json::Value = serde_json::from_str(&status.out).unwrap();
+        status["locks"][0]["holders"][0]["token"].as_u64()
+    });
+    let broken = guarded.run(
+        Some("ops"),
+        &["release", "a", "--force", "--token", &token.to_string(), "--reason", "it hangs"],
+    );
+    assert_eq!(broken.code(), Some(0), "{}", broken.err);
+    assert_eq!(holder.end().code(), Some(70));
+    guarded.reload("nonsense");
+    guarded.told("access rules unchanged");
+    let Guarded { server } = guarded;
+    let home = server.end_by(Signal::TERM).home;
+    let text = fs::read_to_string(home.path("audit")).unwrap();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let find = |event: &str, result: &str| {
+        let found = lines.iter().find(|it| it["event"] == event && it["result"] == result);
+        found.unwrap_or_else(|| panic!("no {event} {result} in {text}"))
+    };
+    let revoked = find("revoke", "ok");
+    assert_eq!((&revoked["principal"], &revoked["lock"]), (&"ops".into(), &"a".into()));
+    assert_eq!((&revoked["reason"], &revoked["token"]), (&"it hangs".into(), &token.into()));
+    assert!(revoked["victim"].as_str().unwrap().starts_with("ann "), "{revoked}");
+    let denied = find("request", "denied");
+    assert_eq!((&denied["principal"], &denied["verb"]), (&"ann".into(), &"lock".into()));
+    assert_eq!((&denied["lock"], &denied["method"]), (&"b".into(), &"credential".into()));
+    assert!(find("sign_in", "refused")["reason"].as_str().unwrap().contains("nobody"));
+    assert_eq!(find("session", "opened")["principal"], "ann");
+    find("session", "ended");
+    assert!(find("rules", "refused")["reason"].as_str().unwrap().contains("access.toml:1"));
+    find("start", "ok");
+    find("stop", "ok");
+    for name in ["ann", "ops", "mallory"] {
+        assert!(!text.contains(&credential(name).reveal()[6..20]), "{text}");
+    }
+}

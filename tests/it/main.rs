@@ -8,6 +8,7 @@
 mod access;
 mod adversary;
 mod bench;
+mod canaries;
 mod certificates;
 mod commands;
 mod completions;

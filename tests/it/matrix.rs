@@ -151,10 +151,12 @@ impl Link {
 /// A coordinator with all principals.
 pub(crate) struct Site {
     pub(crate) server: Server,
+    /// Whether it speaks TLS.
+    is_secure: bool,
 }
 
 impl Site {
-    pub(crate) fn start() -> Self {
+    pub(crate) fn start(is_secure: bool) -> Self {
         let home = Home::new();
         let authority = Authority::new(&home.path("ca.pem"));
         let issue = |name: &str, host: &str| {
@@ -185,24 +187,47 @@ impl Site {
         let path = |name: &str| home.path(name).to_str().unwrap().to_owned();
         let (cert, key, ca) = (path("server.pem"), path("server.key"), path("ca.pem"));
         let access = access.to_str().unwrap().to_owned();
-        let flags = [
-            "--ephemeral",
-            "--access-file",
-            &access,
-            "--tls-cert",
-            &cert,
-            "--tls-key",
-            &key,
-            "--tls-client-ca",
-            &ca,
-            "--tls-client-auth",
-            "optional",
-            "--http-listen",
-            "127.0.0.1:0",
-            "--looks-per-second",
-            "10000",
-        ];
-        Self { server: Server::start_with(home, &flags) }
+        let mut flags = vec!["--looks-per-second", "10000", "--access-file", &access];
+        if is_secure {
+            flags.extend(["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &ca]);
+            flags.extend(["--tls-client-auth", "optional"]);
+        }
+        let line = "exec \"$0\" serve --ephemeral --listen 127.0.0.1:0 --http-listen 127.0.0.1:0 \
+            --port-file port \"$@\" 2>log";
+        let mut command = home.command("sh");
+        command.current_dir(home.path(".")).args(["-c", line, env!("CARGO_BIN_EXE_coordinator")]);
+        command.args(flags);
+        Self { server: Server::start_by_command(home, command), is_secure }
+    }
+
+    /// Where probes are answered, once the log has said so.
+    pub(crate) fn http(&self) -> Option<String> {
+        let log = fs::read_to_string(self.server.home.path("log")).ok()?;
+        let (_, rest) = log.split_once("probes and metrics on http://")?;
+        Some(rest.lines().next()?.to_owned())
+    }
+
+    /// A connection over a stream that somebody else made.
+    async fn link(&self, tls: TlsOptions) -> Link {
+        let stream = TcpStream::connect(&self.server.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let io = if self.is_secure {
+            tls.secure(stream, "127.0.0.1").await.unwrap()
+        } else {
+            Dialed::Plain(stream)
+        };
+        Link { io, unread: BytesMut::new(), heard: Vec::new() }
+    }
+
+    /// A connection of a principal, under a name, that is welcome by its credential.
+    pub(crate) async fn welcomed_as(&self, name: &str, attach: Attach, identity: &str) -> Link {
+        let mut link = self.link(TlsOptions::new()).await;
+        let credential = (&credential(name)).into();
+        let hello = wire::Hello { ttl_ms: 600_000, ..wire::Hello::new(attach, identity) };
+        link.say(&[ClientMessage::Authenticate { credential }, ClientMessage::Hello(hello)]).await;
+        let answer = link.hear().await;
+        assert!(matches!(answer, ServerMessage::Welcome { .. }), "{name}: {answer:?}");
+        link
     }
 
     /// A connection of a principal, and what its Hello is answered with.
@@ -218,10 +243,7 @@ impl Site {
             let (cert, key) = (format!("{name}.pem"), format!("{name}.key"));
             tls = tls.client_cert(home.path(&cert), home.path(&key));
         }
-        let stream = TcpStream::connect(&self.server.address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let io = tls.secure(stream, "127.0.0.1").await.unwrap();
-        let mut link = Link { io, unread: BytesMut::new(), heard: Vec::new() };
+        let mut link = self.link(tls).await;
         let hello = wire::Hello { ttl_ms: 600_000, ..wire::Hello::new(attach, "raw") };
         let mut messages = vec![ClientMessage::Hello(hello)];
         if way == Way::Credential {
@@ -333,7 +355,7 @@ async fn say_everything(link: &mut Link, who: (&str, Way, bool), rules: Rules, c
 
 #[test]
 fn ten_thousand_questions_are_answered_as_the_rules_say() {
-    let site = Site::start();
+    let site = Site::start(true);
     let mut count = Count::default();
     Runtime::new().unwrap().block_on(async {
         for (name, rules) in PRINCIPALS {
@@ -367,7 +389,7 @@ fn ten_thousand_questions_are_answered_as_the_rules_say() {
 
 #[test]
 fn who_shows_what_proves_another_or_nobody_is_welcome_as_neither() {
-    let site = Site::start();
+    let site = Site::start(true);
     Runtime::new().unwrap().block_on(async {
         let home = &site.server.home;
         for (certificate, shown, is_welcome) in [
@@ -380,9 +402,7 @@ fn who_shows_what_proves_another_or_nobody_is_welcome_as_neither() {
             let tls = TlsOptions::new().server_ca(home.path("ca.pem"));
             let (cert, key) = (format!("{certificate}.pem"), format!("{certificate}.key"));
             let tls = tls.client_cert(home.path(&cert), home.path(&key));
-            let stream = TcpStream::connect(&site.server.address).await.unwrap();
-            let io = tls.secure(stream, "127.0.0.1").await.unwrap();
-            let mut link = Link { io, unread: BytesMut::new(), heard: Vec::new() };
+            let mut link = site.link(tls).await;
             let credential = (&credential(shown)).into();
             // Each in a write of its own: what comes first is kept for the Hello.
             link.say(&[ClientMessage::Authenticate { credential }]).await;

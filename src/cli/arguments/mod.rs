@@ -406,6 +406,9 @@ pub(crate) struct ReleaseArgs {
     /// Revoke the lock from a holder that may still be working under it.
     #[arg(long, requires = "token")]
     pub(crate) force: bool,
+    /// With --force: why, for the coordinator's audit log.
+    #[arg(long, value_name = "TEXT", requires = "force")]
+    pub(crate) reason: Option<String>,
 }
 
 /// `access`.

@@ -15,14 +15,18 @@ use crate::cli::text::visible;
 
 /// Gives back what was acquired; by force, takes the lock away from whoever holds it with this token.
 pub(crate) async fn run(args: ReleaseArgs, settings: &Settings) -> Result<ExitCode, Failure> {
-    let ReleaseArgs { name, keeper, token, force: _said } = args;
+    let ReleaseArgs { name, keeper, token, force: _said, reason } = args;
     // The grammar has one only with the other, and both only with `--force`.
     let (Some(token), Some(name)) = (token, &name) else {
         return held::release(keeper.as_deref(), name.as_deref()).await;
     };
     let attempt = Attempt { server: &settings.server.0, lock: name, ..Attempt::default() };
     let observer = connect(settings).await?;
-    let revoked = observer.revoke(name, FencingToken::new(token)).await;
+    let grant = FencingToken::new(token);
+    let revoked = match reason {
+        Some(reason) => observer.revoke_for(name, grant, reason).await,
+        None => observer.revoke(name, grant).await,
+    };
     revoked.map_err(|error| attempt.failed(&error))?;
     answer::line(&format!("revoked {} from the holder with token {token}", visible::quoted(name)))?;
     Ok(ExitCode::SUCCESS)

@@ -20,7 +20,8 @@ use std::time::Instant;
 
 use coordinator::http::HttpPort;
 use coordinator::server::{
-    Config, Data, LostState, Server, ServerError, ServerHandle, StaleState, StoreError,
+    Audit, AuditPlace, AuditWriter, Config, Data, LostState, Server, ServerError, ServerHandle,
+    StaleState, StoreError,
 };
 use coordinator::tls::{ClientAuth, ServerTls, TlsError};
 use coordinator::wire::PROTOCOL;
@@ -84,6 +85,12 @@ async fn serve(
     if let Some(access) = &access {
         config.access = access.in_force();
     }
+    let audit = open_audit(settings)?;
+    if let Some((audit, _)) = &audit {
+        config.audit = audit.clone();
+        let who = if settings.access_file.is_some() { "by access file" } else { ANYBODY };
+        audit.note("start", "ok", format!("{}, {who}", version()));
+    }
     let server = Server::bind(&config).map_err(|error| cannot_serve(&error))?;
     let address = server.local_addr();
     // Until it is dropped at the end, when nothing is left to be said.
@@ -91,7 +98,7 @@ async fn serve(
     let _http = http_listener.map(open).transpose()?;
     let handle = server.handle();
     let who = access.as_ref().map_or_else(|| ANYBODY.to_owned(), Rules::told);
-    let again = Again { tls, access, handle: handle.clone() };
+    let again = Again { tls, access, audit: config.audit.clone(), handle: handle.clone() };
     let reread = Reread::start(settings, flags, again)
         .map_err(|error| Failure::ours("cannot reload settings", &error))?;
     if let Some(file) = &mut port_file {
@@ -121,6 +128,7 @@ async fn serve(
     loop {
         tokio::select! {
             ended = &mut running => {
+                config.audit.note("stop", "ok", "");
                 return ended.map(|()| ExitCode::SUCCESS).map_err(|error| cannot_serve(&error));
             }
             signal = signals.next() => match signal {
@@ -134,6 +142,19 @@ async fn serve(
             }
         }
     }
+}
+
+/// Opens the audit log, if there is to be one. Its writer is to be dropped last.
+fn open_audit(settings: &Settings) -> Result<Option<(Audit, AuditWriter)>, Failure> {
+    let Some(file) = &settings.audit_log else { return Ok(None) };
+    let place = match file.as_os_str() {
+        name if name == "-" => AuditPlace::StandardError,
+        _ => AuditPlace::File(file.clone()),
+    };
+    Audit::open(place).map(Some).map_err(|error| {
+        let what = format!("cannot write the audit log {} ({})", file.display(), reason(&error));
+        Failure::usage(what).hint("--audit-log names it")
+    })
 }
 
 /// Takes the port for probes and metrics, if there is to be one. Whoever did not ask for one does without,

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
-use coordinator::server::ServerHandle;
+use coordinator::server::{Audit, ServerHandle};
 use coordinator::tls::ServerTls;
 
 use super::rules::Rules;
@@ -33,6 +33,8 @@ pub(super) struct Again {
     pub(super) tls: Option<ServerTls>,
     /// The access file.
     pub(super) access: Option<Rules>,
+    /// The audit log, which is opened anew, and told of other rules.
+    pub(super) audit: Audit,
     /// The server, which is told of other rules.
     pub(super) handle: ServerHandle,
 }
@@ -44,11 +46,13 @@ impl Again {
         match rules.read_again() {
             Ok(()) => {
                 self.handle.change_rules(rules.in_force());
+                self.audit.note("rules", "ok", rules.told());
                 logging::tell(&format!("SIGHUP: access file reloaded, {}", rules.told()));
             }
             Err(failure) => {
                 let why = failure.in_one_line();
                 log::error!("SIGHUP: access rules unchanged: {why}");
+                self.audit.note("rules", "refused", why);
             }
         }
     }
@@ -67,6 +71,7 @@ impl Reread {
             while asks.recv().is_ok() {
                 let read = Sources::read(flags.clone());
                 apply(&mut at_start, read.and_then(|sources| Settings::resolve(&sources)));
+                again.audit.reopen();
                 again.tls.iter().for_each(read_again);
                 again.read_rules();
             }

@@ -259,6 +259,10 @@ settings! {
     /// Let anyone who reaches the port do everything, also from other machines, without --access-file.
     allow_anyone: bool = |_| "false".to_owned(),
         "allow-anyone" "" SERVERS, Foreign::None;
+    /// File of the audit log, one JSON object per line: who was let in or refused, was denied what, took which
+    /// lock away; - is standard error. Opened anew by SIGHUP.
+    audit_log: Option<PathBuf> = |_| String::new(),
+        "audit-log" "FILE" SERVERS, Foreign::None;
     /// Maximum number of looks (pages of status) in a second, all observers together.
     looks_per_second: Looks = |_| Config::default().looks_per_second.to_string(),
         "looks-per-second" "N" SERVERS, Foreign::None;

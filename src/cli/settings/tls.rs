@@ -18,8 +18,9 @@ const CLIENT_CERT: &str = "COORDINATOR_CLIENT_CERT";
 const CLIENT_KEY: &str = "COORDINATOR_CLIENT_KEY";
 
 /// Settings that name files: an empty one would protect nothing.
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "access-file",
+    "audit-log",
     "credential-file",
     "tls-cert",
     "tls-key",

@@ -115,6 +115,20 @@ impl Observer {
         self.background.wait(self.inner.revoke(name, token))
     }
 
+    /// The same, and says why.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Observer::revoke_for`].
+    pub fn revoke_for(
+        &self,
+        name: impl AsRef<str>,
+        token: FencingToken,
+        reason: impl AsRef<str>,
+    ) -> Result<(), Error> {
+        self.background.wait(self.inner.revoke_for(name, token, reason))
+    }
+
     /// How long the coordinator takes to answer.
     ///
     /// # Errors

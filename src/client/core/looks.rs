@@ -50,6 +50,8 @@ pub(crate) enum Look {
         name: String,
         /// The token of the grant.
         token: FencingToken,
+        /// Why, for whoever reads the audit log.
+        reason: Option<String>,
     },
     /// A lock, now and whenever its holders change.
     Watch {
@@ -68,7 +70,12 @@ impl Look {
     fn message(&self, query_id: u64) -> ClientMessage {
         match self.clone() {
             Self::At(query) => ClientMessage::Inspect { query_id, query },
-            Self::Revoke { name, token } => ClientMessage::Revoke { query_id, name, token },
+            Self::Revoke { name, token, reason: None } => {
+                ClientMessage::Revoke { query_id, name, token }
+            }
+            Self::Revoke { name, token, reason: Some(reason) } => {
+                ClientMessage::RevokeFor { query_id, name, token, reason }
+            }
             Self::Watch { name } => ClientMessage::Watch { query_id, name },
             Self::Listen { name } => ClientMessage::Subscribe { query_id, name },
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::types::{FencingToken, LockName};
+use crate::types::{FencingToken, LockName, Note};
 use crate::wire::{
     JournalStatus, LockStatus, Outlook, Query, ServerMessage, ServerStatus, SessionStatus,
 };
@@ -233,7 +233,32 @@ impl Observer {
     /// If this is dropped before it is done, the lock may have been taken away or not.
     pub async fn revoke(&self, name: impl AsRef<str>, token: FencingToken) -> Result<(), Error> {
         let (name, token) = (lock_name(name.as_ref())?, token);
-        match self.shared.look(Look::Revoke { name, token }).await? {
+        self.revoke_by(Look::Revoke { name, token, reason: None }).await
+    }
+
+    /// The same, and says why: up to 255 bytes without control characters, for the coordinator's audit log.
+    ///
+    /// # Errors
+    ///
+    /// As [`Observer::revoke`], and [`Error::InvalidRequest`] if that is no reason. A coordinator of an earlier
+    /// version does not know the message, and closes the connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Observer::revoke`].
+    pub async fn revoke_for(
+        &self,
+        name: impl AsRef<str>,
+        token: FencingToken,
+        reason: impl AsRef<str>,
+    ) -> Result<(), Error> {
+        let name = lock_name(name.as_ref())?;
+        let reason = Note::new(reason.as_ref()).map_err(|why| Error::invalid("the reason", why))?;
+        self.revoke_by(Look::Revoke { name, token, reason: Some(reason.to_string()) }).await
+    }
+
+    async fn revoke_by(&self, look: Look) -> Result<(), Error> {
+        match self.shared.look(look).await? {
             ServerMessage::Revoked { .. } => Ok(()),
             other => Err(self.shared.out_of_place(&other)),
         }

@@ -32,6 +32,8 @@ pub(in crate::server) const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most bytes of events that one turn may have for one connection, and most that may be unwritten when
 /// another is put into its outbox.
 pub(in crate::server) const EVENTS_BYTES_MAX: usize = 256 * 1024;
+/// Reasons of a connection that are kept while what they are for is not done.
+const REASONS_MAX: usize = 64;
 /// Buffers for frames that are kept when there is nothing to say.
 const FRAMES_KEPT_MAX: usize = 256;
 
@@ -68,6 +70,8 @@ pub(in crate::server) struct Connection {
     proof: Option<Box<Proof>>,
     /// Who that has proven it to be, where there is an access file.
     guest: Option<Box<Guest>>,
+    /// Why it takes locks away, by the query, until that is done.
+    reasons: Vec<(u64, String)>,
     /// Whether its Hello was answered. Until then it is not read on. It cannot say more than the
     /// one read that brought the Hello, however long the answer has to wait for the disk.
     is_greeted: bool,
@@ -116,6 +120,7 @@ impl Connections {
             observer_identity: None,
             proof: None,
             guest: None,
+            reasons: Vec::new(),
             is_greeted: false,
             batch: Deliver::default(),
             event_bytes: 0,
@@ -173,6 +178,27 @@ impl Connections {
     /// The same, to be changed.
     pub(super) fn guest_mut(&mut self, connection: ConnectionId) -> Option<&mut Guest> {
         self.known.get_mut(connection)?.guest.as_deref_mut()
+    }
+
+    /// Why it wants a lock taken away. Of too many that are not done yet, the earliest is forgotten.
+    pub(super) fn keep_reason(&mut self, connection: ConnectionId, query_id: u64, reason: String) {
+        if let Some(known) = self.known.get_mut(connection) {
+            if known.reasons.len() >= REASONS_MAX {
+                known.reasons.remove(0);
+            }
+            known.reasons.push((query_id, reason));
+        }
+    }
+
+    /// Why it wanted that.
+    pub(super) fn take_reason(
+        &mut self,
+        connection: ConnectionId,
+        query_id: u64,
+    ) -> Option<String> {
+        let reasons = &mut self.known.get_mut(connection)?.reasons;
+        let place = reasons.iter().position(|(query, _)| *query == query_id)?;
+        Some(reasons.remove(place).1)
     }
 
     /// Those that have proven who they are, in the order in which they came.

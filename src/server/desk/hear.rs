@@ -16,8 +16,8 @@ use crate::engine::{Command, Event, Place, Rejection};
 use crate::server::chatter::Topic;
 use crate::server::log_lines::{self, Ahead, Who};
 use crate::types::{
-    ConnectionId, FencingToken, Generation, GoodbyeCode, LockName, RequestId, Secret, SessionId,
-    Standing, Timestamp,
+    ConnectionId, FencingToken, Generation, GoodbyeCode, LockName, Note, RequestId, Secret,
+    SessionId, Standing, Timestamp,
 };
 use crate::wire::{self, ClientMessage, Extra, Query, ServerMessage};
 
@@ -102,6 +102,12 @@ impl Desk {
                 let may = self.may_with(connection, query_id, name, Principal::may_break);
                 if let Some((name, allowed)) = may {
                     self.revoke(connection, query_id, name, token, now, allowed);
+                }
+            }
+            ClientMessage::RevokeFor { query_id, ref name, token, ref reason } => {
+                let may = self.may_with(connection, query_id, name, Principal::may_break);
+                if let Some((name, allowed)) = may {
+                    self.revoke_for(connection, query_id, (name, token), reason, now, allowed);
                 }
             }
             ClientMessage::Watch { query_id, ref name } => {
@@ -388,6 +394,28 @@ impl Desk {
             Query::Lock { .. } | Query::Outlook { .. } => return,
         };
         self.connections.tell(connection, &answer);
+    }
+
+    /// The same with a reason, which is kept until it is done.
+    fn revoke_for(
+        &mut self,
+        connection: ConnectionId,
+        query_id: u64,
+        (name, token): (LockName, FencingToken),
+        reason: &str,
+        now: Timestamp,
+        allowed: Allowed<to::Break>,
+    ) {
+        match Note::new(reason) {
+            Ok(reason) => {
+                self.connections.keep_reason(connection, query_id, reason.to_string());
+                self.revoke(connection, query_id, name, token, now, allowed);
+            }
+            Err(why) => {
+                let no = render::refused_query(query_id, &Rejection::Note(why));
+                self.connections.tell(connection, &no);
+            }
+        }
     }
 
     fn revoke(

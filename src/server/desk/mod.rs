@@ -33,6 +33,7 @@
 //! | `finish` | the end of a turn, and when the next one is due |
 //! | `looks` | the rate of looks, and who rests until it is time for another |
 //! | `rights`, `guest`, `usage`, `sight` | who a connection has proven to be, what it may do, what it is shown |
+//! | `audited` | what the audit log is told |
 //! | `figures` | what is counted, for whoever draws curves of it |
 //! | `seal` | proofs that outlive a run: secrets of sessions, seals of grants, tickets of places |
 //! | `tenures` | which grants the log tells of, and which it counts |
@@ -40,6 +41,7 @@
 //! Never here: an actor, a socket, a file, a clock, a wait. The log is told, but decides nothing.
 
 mod audience;
+mod audited;
 mod backlog;
 mod connections;
 pub(super) mod figures;
@@ -89,6 +91,7 @@ use self::turn::{Submit, Turn, Way, Window};
 use self::watches::Watches;
 use crate::access::Access;
 use crate::engine::{Counts, Effect, Event, LockTable, Run, Seed, Start};
+use crate::server::audit::Audit;
 use crate::server::counters::Counters;
 use crate::server::durable::{Change, Committed, Everything};
 use crate::server::log_lines;
@@ -104,6 +107,8 @@ pub(crate) struct Desk {
     connections: Connections,
     /// Who may do what.
     rights: Rights,
+    /// Where it is written down who did what.
+    audit: Audit,
     /// Watchers of locks that are held by others.
     watches: Watches,
     /// Subscribers to events of requests that are made by others.
@@ -178,6 +183,8 @@ pub(in crate::server) struct Setting {
     pub(in crate::server) looks_per_second: u32,
     /// Who may do what.
     pub(in crate::server) access: Arc<Access>,
+    /// Where it is written down who did what.
+    pub(in crate::server) audit: Audit,
     /// Counters of the listener and the sessions.
     pub(in crate::server) counters: Arc<Counters>,
 }
@@ -196,7 +203,7 @@ impl Desk {
     /// A desk that goes on from where the run before has ended.
     pub(in crate::server) fn new(setting: Setting, now: Timestamp) -> Self {
         let Setting { limits, start, before, sealer, draw, wall, looks_per_second, .. } = setting;
-        let (access, counters) = (setting.access, setting.counters);
+        let Setting { access, audit, counters, .. } = setting;
         let Start { durable, first_token, plausible, .. } = start;
         let (table, run) = match before {
             Before::Crashed(table) => {
@@ -218,6 +225,7 @@ impl Desk {
             table,
             connections: Connections::default(),
             rights,
+            audit,
             watches: Watches::default(),
             subscribers: Subscribers::default(),
             changed: Vec::new(),

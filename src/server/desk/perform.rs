@@ -58,6 +58,7 @@ impl Desk {
             }
             Effect::Ended { session, connection, reason, held, waiting, ref lock } => {
                 self.rights.session_ended(session);
+                self.audit_end(connection, session, reason);
                 let who = self.who(session, connection);
                 let level = log_lines::ended_level(reason, held);
                 if fields::is_logged(level)
@@ -74,6 +75,8 @@ impl Desk {
                 let operator = self.operator(connection);
                 let line = log_lines::revoked(operator, lock, token, holder, identity);
                 self.turn.lines.push(line);
+                let why = self.connections.take_reason(connection, query_id);
+                self.audit_revoked(connection, lock, token, (holder, identity), why);
                 self.connections.tell(connection, &ServerMessage::Revoked { query_id });
             }
             Effect::NotRevoked { connection, query_id, ref rejection } => {
@@ -82,6 +85,8 @@ impl Desk {
                     let line = log_lines::revoke_refused(operator, rejection);
                     self.turn.lines.push(line);
                 }
+                let why = self.connections.take_reason(connection, query_id);
+                self.audit_not_revoked(connection, rejection, why);
                 self.connections.tell(connection, &render::refused_query(query_id, rejection));
             }
             Effect::Persist(durable) => self.turn.orders.push(Change::Durable(durable)),
@@ -116,6 +121,7 @@ impl Desk {
         let welcome = render::welcome(epoch, session, secret, generation, Some(ttl), standing);
         self.connections.greet(connection, &welcome);
         self.session_begins(connection, session, standing);
+        self.audit_welcome(connection, session, standing);
     }
 
     /// Tells the client of a request what happened to it.

@@ -81,6 +81,7 @@ impl Bench {
             wall: SystemTime::now,
             looks_per_second: crate::server::config::LOOKS_PER_SECOND,
             access: Arc::new(access),
+            audit: crate::server::audit::Audit::default(),
             counters: Arc::new(Counters::default()),
         };
         let desk = Desk::new(setting, now);

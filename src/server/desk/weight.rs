@@ -101,6 +101,7 @@ fn beside_asked(asked: &ClientMessage) -> usize {
         ClientMessage::Account(Account { held, waiting, .. }) => {
             held.len() * size_of::<Held>() + waiting.len() * size_of::<u64>()
         }
+        ClientMessage::RevokeFor { name, reason, .. } => name.len() + reason.len(),
         ClientMessage::Revoke { name, .. }
         | ClientMessage::Watch { name, .. }
         | ClientMessage::Unwatch { name }

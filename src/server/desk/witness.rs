@@ -74,6 +74,7 @@ impl Desk {
             wall: || SystemTime::UNIX_EPOCH,
             looks_per_second: crate::server::config::LOOKS_PER_SECOND,
             access: Arc::new(crate::access::Access::open()),
+            audit: crate::server::audit::Audit::default(),
             counters: Arc::default(),
         };
         Self { witness: Some(Witness::default()), ..Self::new(setting, now) }

@@ -32,6 +32,7 @@ pub use self::spawned::{Spawned, spawn};
 use crate::access::Access;
 use crate::clock::{BootClock, Clock};
 use crate::engine::Start;
+use crate::server::audit::Audit;
 use crate::server::config::{Config, Data};
 use crate::server::coordinator::Coordinator;
 use crate::server::counters::{Counters, Whereabouts};
@@ -84,6 +85,8 @@ pub(crate) struct Bound<L: Listener> {
     afterwards: Afterwards,
     /// How long an orderly stop may take.
     drain_timeout: Duration,
+    /// The audit log, for whoever looks how much it loses.
+    audit: Audit,
     /// How much of everything there may be, for whoever looks.
     looks_limits: LooksLimits,
     /// What is asked of it; the sender is here so that it can be cloned into handles.
@@ -249,6 +252,7 @@ impl<L: Listener> Bound<L> {
             wall: SystemTime::now,
             looks_per_second: config.looks_per_second,
             access: Arc::clone(&config.access),
+            audit: config.audit.clone(),
             counters: Arc::clone(&counters),
         };
         let (gate, barrier) =
@@ -282,6 +286,7 @@ impl<L: Listener> Bound<L> {
                 Data::Directory(_) => Afterwards::Everything,
             },
             drain_timeout: config.drain_timeout,
+            audit: config.audit.clone(),
             looks_limits: LooksLimits {
                 connections: config.connections_max,
                 sessions: config.limits.sessions_max,
@@ -311,7 +316,7 @@ impl<L: Listener> Bound<L> {
     fn looker(&self) -> Looker {
         Looker::new(
             self.shared.coordinator.downgrade(),
-            Arc::clone(&self.shared.counters),
+            (Arc::clone(&self.shared.counters), self.audit.clone()),
             self.phase.subscribe(),
             self.looks_limits,
         )

@@ -114,6 +114,17 @@ pub enum ClientMessage {
         /// The credential.
         credential: ShownCredential,
     },
+    /// [`ClientMessage::Revoke`] with the reason, for whoever reads the audit log. Answered in the same way.
+    RevokeFor {
+        /// Comes back in the answer.
+        query_id: u64,
+        /// The lock.
+        name: String,
+        /// The token of the grant, so that nobody newer is hit.
+        token: FencingToken,
+        /// Why, in words; at most as long as a note.
+        reason: String,
+    },
 }
 
 /// An additional wish of a request. Of two of a kind the last counts.

@@ -114,6 +114,10 @@ fn a_length_that_is_a_lie_is_refused_in_every_field_of_a_client() {
                 lie_about(&message, extras);
             }
             ClientMessage::Authenticate { credential } => lie_about(&message, credential),
+            ClientMessage::RevokeFor { name, reason, .. } => {
+                lie_about(&message, name);
+                lie_about(&message, reason);
+            }
             ClientMessage::Account(Account { held, waiting, .. }) => {
                 lie_about(&message, held);
                 lie_about(&message, waiting);
@@ -474,10 +478,10 @@ fn nothing_is_no_message() {
 
 #[test]
 fn an_error_says_what_was_wrong_in_a_line() {
-    let error = decode::<ClientMessage>(&[15, 0, 0, 0]).unwrap_err().to_string();
+    let error = decode::<ClientMessage>(&[99, 0, 0, 0]).unwrap_err().to_string();
     assert_eq!(
         error,
-        "malformed message: invalid value: integer `15`, expected variant index 0 <= i < 15"
+        "malformed message: invalid value: integer `99`, expected variant index 0 <= i < 17"
     );
 }
 

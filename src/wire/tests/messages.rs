@@ -12,7 +12,7 @@ use crate::types::{
 };
 
 /// How many messages a client has.
-pub(super) const CLIENT_MESSAGES: u32 = 16;
+pub(super) const CLIENT_MESSAGES: u32 = 17;
 /// How many messages a server has.
 pub(super) const SERVER_MESSAGES: u32 = 18;
 
@@ -218,6 +218,15 @@ fn with_more() -> Vec<(&'static str, ClientMessage)> {
         (
             "Authenticate",
             ClientMessage::Authenticate { credential: ShownCredential::new(CREDENTIAL) },
+        ),
+        (
+            "RevokeFor",
+            ClientMessage::RevokeFor {
+                query_id: 9,
+                name: "printer".into(),
+                token: FencingToken(1881),
+                reason: "its holder hangs".into(),
+            },
         ),
     ]
 }

@@ -194,6 +194,10 @@ pub(super) fn client_message() -> impl Strategy<Value = ClientMessage> {
         (reclaim().prop_map(Box::new), extras())
             .prop_map(|(reclaim, extras)| ClientMessage::ReclaimWith { reclaim, extras }),
         text().prop_map(|name| ClientMessage::Unwatch { name }),
+        (any::<u64>(), text(), any::<u64>(), text()).prop_map(|(query_id, name, token, reason)| {
+            let token = FencingToken(token);
+            ClientMessage::RevokeFor { query_id, name, token, reason }
+        }),
         text().prop_map(|text| {
             let credential = ShownCredential::new(text);
             ClientMessage::Authenticate { credential }

@@ -161,6 +161,7 @@ impl Desk {
         if self.counters.chatter.admits(Topic::Refusal, peer) {
             log_lines::unproven(connection, peer, unproven);
         }
+        self.audit_unproven(connection, unproven);
         let code = RejectionCode::Unauthenticated;
         self.dismiss(connection, &render::refused(code, unproven.to_string()));
     }
@@ -322,6 +323,7 @@ impl Desk {
 
     fn note_denial(&mut self, connection: ConnectionId, denied: &Denied) {
         self.told.deny(denied.verb);
+        self.audit_denial(connection, denied);
         let peer = self.connections.peer(connection);
         if self.counters.chatter.admits(Topic::Denial, peer) {
             log_lines::denied(connection, peer, denied);

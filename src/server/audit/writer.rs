@@ -1,0 +1,274 @@
+//! The thread that writes the audit log, as JSON lines.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use log::{error, info};
+use serde::Serialize;
+
+use super::{Audit, ENTRIES_MAX, Entry, Shared};
+
+/// How long the end of a server waits for what is yet to be written.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The file is its owner's.
+const MODE: u32 = 0o600;
+
+/// Where the log is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditPlace {
+    /// In a file, which is made if it is missing, and added to.
+    File(PathBuf),
+    /// On standard error, between the lines of the other log.
+    StandardError,
+}
+
+/// The thread that writes. Dropped, it waits a moment for what is yet to be written.
+#[derive(Debug)]
+pub struct AuditWriter {
+    /// Says that it is over.
+    over: Receiver<()>,
+    /// Tells the thread that nothing more comes.
+    ends: Arc<AtomicBool>,
+}
+
+impl Drop for AuditWriter {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        // It may be stuck in a disk; nobody waits for that longer than this.
+        let _ended_or_not = self.over.recv_timeout(LAST_WORDS);
+    }
+}
+
+impl Audit {
+    /// A log in this place.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written, or the system has no more threads.
+    pub fn open(place: AuditPlace) -> io::Result<(Self, AuditWriter)> {
+        let out = Out::open(&place)?;
+        let (entries, queue) = sync_channel(ENTRIES_MAX);
+        let shared = Shared {
+            entries,
+            lost: AtomicU64::new(0),
+            lost_total: AtomicU64::new(0),
+            reopens: AtomicBool::new(false),
+        };
+        let audit = Self(Some(Arc::new(shared)));
+        let (tell_over, over) = sync_channel(1);
+        let ends = Arc::new(AtomicBool::new(false));
+        let writer = Writer { audit: audit.clone(), queue, place, out, ends: Arc::clone(&ends) };
+        thread::Builder::new().name("audit".to_owned()).spawn(move || {
+            writer.run();
+            // Nobody may listen any more.
+            let _ = tell_over.send(());
+        })?;
+        Ok((audit, AuditWriter { over, ends }))
+    }
+}
+
+/// Where bytes go.
+enum Out {
+    File(File),
+    StandardError,
+}
+
+impl Out {
+    fn open(place: &AuditPlace) -> io::Result<Self> {
+        let open = |file: &Path| {
+            OpenOptions::new().append(true).create(true).mode(MODE).open(file).map(Self::File)
+        };
+        match place {
+            AuditPlace::File(file) => open(file),
+            AuditPlace::StandardError => Ok(Self::StandardError),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.write_all(bytes),
+            Self::StandardError => io::stderr().lock().write_all(bytes),
+        }
+    }
+}
+
+/// What the thread has.
+struct Writer {
+    /// The log that it writes.
+    audit: Audit,
+    /// Entries that wait.
+    queue: Receiver<Entry>,
+    /// Where the log is.
+    place: AuditPlace,
+    /// Where bytes go.
+    out: Out,
+    /// Whether nothing more comes.
+    ends: Arc<AtomicBool>,
+}
+
+/// How often it is looked whether nothing more comes.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+impl Writer {
+    fn run(mut self) {
+        let mut is_failing = false;
+        loop {
+            let entry = match self.queue.recv_timeout(LOOK_EVERY) {
+                Ok(entry) => entry,
+                Err(RecvTimeoutError::Timeout) if !self.ends.load(Ordering::Relaxed) => continue,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
+            };
+            let mut bytes = Vec::new();
+            let mut count = 1;
+            self.put_lost(&mut bytes);
+            put(&entry, &mut bytes);
+            for entry in self.queue.try_iter().take(ENTRIES_MAX) {
+                put(&entry, &mut bytes);
+                count += 1;
+            }
+            let written = self.reopen().and_then(|()| self.out.write(&bytes));
+            if let Err(why) = &written {
+                self.lose(count);
+                if !is_failing {
+                    error!("the audit log cannot be written: {why}");
+                }
+            } else if is_failing {
+                info!("the audit log can be written again");
+            }
+            is_failing = written.is_err();
+        }
+    }
+
+    /// Says in its place how much is missing.
+    fn put_lost(&self, bytes: &mut Vec<u8>) {
+        let Some(shared) = &self.audit.0 else { return };
+        let lost = shared.lost.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            let reason = Some(format!("{lost} entries did not fit, or could not be written"));
+            put(&Entry { event: "lost", reason, ..Entry::default() }, bytes);
+        }
+    }
+
+    /// Opens the file anew, if that was asked for.
+    fn reopen(&mut self) -> io::Result<()> {
+        let asked =
+            self.audit.0.as_ref().is_some_and(|it| it.reopens.swap(false, Ordering::Relaxed));
+        if asked {
+            self.out = Out::open(&self.place)?;
+        }
+        Ok(())
+    }
+
+    fn lose(&self, count: u64) {
+        if let Some(shared) = &self.audit.0 {
+            shared.lost.fetch_add(count, Ordering::Relaxed);
+            shared.lost_total.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+}
+
+/// An entry as a line.
+#[derive(Serialize)]
+struct Dated<'a> {
+    /// When, in UTC.
+    at: String,
+    /// What.
+    #[serde(flatten)]
+    entry: &'a Entry,
+}
+
+fn put(entry: &Entry, bytes: &mut Vec<u8>) {
+    let at = entry.at.unwrap_or_else(SystemTime::now);
+    let at = humantime::format_rfc3339_millis(at).to_string();
+    let before = bytes.len();
+    match serde_json::to_writer(&mut *bytes, &Dated { at, entry }) {
+        Ok(()) => bytes.push(b'\n'),
+        // Texts and numbers can always be written; half a line never stays.
+        Err(_) => bytes.truncate(before),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn denied(number: u64) -> Entry {
+        let lock = Some("a\nb\"c\u{202e}".to_owned());
+        Entry { event: "denied", token: Some(number), lock, ..Entry::default() }
+    }
+
+    fn lines(file: &Path) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(file).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn entries_are_lines_of_json_in_the_order_of_what_happened() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("audit");
+        let (audit, writer) = Audit::open(AuditPlace::File(file.clone())).unwrap();
+        for number in 0..100 {
+            audit.tell(denied(number));
+        }
+        drop(writer);
+        let lines = lines(&file);
+        assert_eq!(lines.len(), 100);
+        for (number, line) in lines.iter().enumerate() {
+            assert_eq!(line["token"], number);
+            assert_eq!(line["lock"], "a\nb\"c\u{202e}");
+            assert!(line["at"].as_str().unwrap().ends_with('Z'));
+            assert!(line.get("principal").is_none(), "what is not there is left out");
+        }
+        let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&file).unwrap());
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted_and_told_in_its_place() {
+        let (entries, queue) = sync_channel(2);
+        let shared = Shared {
+            entries,
+            lost: AtomicU64::new(0),
+            lost_total: AtomicU64::new(0),
+            reopens: AtomicBool::new(false),
+        };
+        let audit = Audit(Some(Arc::new(shared)));
+        // Nobody reads the queue, and nobody waits for that.
+        for number in 0..10 {
+            audit.tell(denied(number));
+        }
+        assert_eq!(audit.lost(), 8);
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("audit");
+        let place = AuditPlace::File(file.clone());
+        let out = Out::open(&place).unwrap();
+        let ends = Arc::new(AtomicBool::new(true));
+        Writer { audit: audit.clone(), queue, place, out, ends }.run();
+        let lines = lines(&file);
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert_eq!(lines[0]["event"], "lost");
+        assert!(lines[0]["reason"].as_str().unwrap().starts_with("8 entries"));
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_made_anew_when_that_is_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, moved) = (directory.path().join("audit"), directory.path().join("moved"));
+        let (audit, writer) = Audit::open(AuditPlace::File(file.clone())).unwrap();
+        fs::rename(&file, &moved).unwrap();
+        audit.reopen();
+        audit.tell(denied(1));
+        drop(writer);
+        let last = lines(&file).pop().unwrap();
+        assert_eq!(last["token"], 1);
+    }
+}
