@@ -20,6 +20,13 @@
 //! | `follow` | checkpoints, made by replaying, away from the one who writes |
 //! | `disk`, `directory`, `place` | what is asked of a system |
 //!
+//! # Who it is for
+//!
+//! The coordinator, whose setting [`Distance`] is: `server::Config` names it. The rest is public for
+//! programs that read a journal without being the coordinator, such as a standby or a tool that
+//! looks at what was recovered. They have to know the content of records, which is not public, so
+//! they are of the same version. Code that only wants locks needs nothing of this.
+//!
 //! # How it is used
 //!
 //! The decider appends each event, and holds back the answers. At the end of a turn, or of all

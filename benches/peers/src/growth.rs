@@ -93,14 +93,11 @@ pub(crate) async fn run(options: &Options) -> Result<Value, Failure> {
 }
 
 async fn measure(case: Case, options: &Options) -> Result<Value, Failure> {
-    let claims = options.stored.max(65_536).to_string();
-    let flags = ["--claims-per-session-max", &claims, "--waiters-per-lock-max", &claims];
+    let flags = flags(options);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let server =
         Service::start(Kind::Coordinator(Security::Plain), &options.coordinator, &flags).await?;
-    let mut fillers = Vec::new();
-    for _ in 0..FILLERS {
-        fillers.push(Filler::open(&server.address).await?);
-    }
+    let mut fillers = fillers(&server.address).await?;
     let cost_before = cost(&server, options).await?;
     let memory_before = memory(&server)?;
     let count = match case {
@@ -152,6 +149,22 @@ async fn measure(case: Case, options: &Options) -> Result<Value, Failure> {
     }))
 }
 
+/// What a coordinator is started with that stores so much.
+pub(crate) fn flags(options: &Options) -> Vec<String> {
+    let claims = options.stored.max(65_536).to_string();
+    let names = ["--claims-per-session-max", "--waiters-per-lock-max"];
+    names.into_iter().flat_map(|name| [name.to_owned(), claims.clone()]).collect()
+}
+
+/// Sessions that store.
+pub(crate) async fn fillers(address: &str) -> Result<Vec<Filler>, Failure> {
+    let mut fillers = Vec::new();
+    for _ in 0..FILLERS {
+        fillers.push(Filler::open(address).await?);
+    }
+    Ok(fillers)
+}
+
 /// What a pair costs the server, in nanoseconds on a CPU: by itself, and with many in each write.
 async fn cost(server: &Service, options: &Options) -> Result<Value, Failure> {
     let closed = Plan {
@@ -177,7 +190,7 @@ fn name(number: usize) -> String {
     format!("stored-{number:014}")
 }
 
-async fn hold(fillers: &mut [Filler], locks: usize) -> Result<(), Failure> {
+pub(crate) async fn hold(fillers: &mut [Filler], locks: usize) -> Result<(), Failure> {
     let each = locks.div_ceil(fillers.len());
     for (number, filler) in fillers.iter_mut().enumerate() {
         let numbers = (number * each)..((number + 1) * each).min(locks);

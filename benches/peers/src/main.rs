@@ -39,7 +39,9 @@ mod growth;
 #[path = "../../../src/cli/bench/load/mod.rs"]
 mod load;
 mod plots;
+mod postgres;
 mod redis;
+mod restart;
 mod secure;
 mod service;
 mod tables;
@@ -74,6 +76,10 @@ enum Command {
     Compare(Options),
     /// Measure the coordinator and the echo server by TLS beside both in plain.
     Secure(Options),
+    /// Measure the services that answer when all is on disk, side by side.
+    Durable(Options),
+    /// Measure how long the coordinator is away that is killed with much stored.
+    Restart(Options),
     /// Measure the coordinator's memory, and its cost beside a million others.
     Grow(Options),
     /// Write tables and plots from results that are there.
@@ -176,6 +182,10 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Secure(options) => {
             keep("tls", &compare::run(&Kind::SECURED, &options).await?, &options)
         }
+        Command::Durable(options) => {
+            keep("durable", &compare::run(&Kind::DURABLE, &options).await?, &options)
+        }
+        Command::Restart(options) => keep("restart", &restart::run(&options).await?, &options),
         Command::Grow(options) => keep("growth", &growth::run(&options).await?, &options),
         Command::Write { docs } => tables::write(&docs),
         Command::Echo { port_file, files } => echo::serve(&port_file, &files).await,

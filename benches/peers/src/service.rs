@@ -1,9 +1,11 @@
 //! The services: found, started on a free port with a directory of their own, and ended with the
 //! run.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::future::pending;
 use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -20,6 +22,7 @@ use crate::etcd::Etcd;
 use crate::load::{
     self, Connections, Coordinator, Error, Extent, Link, Locks, Outcome, Peer, Plan, Rhythm,
 };
+use crate::postgres::Postgres;
 use crate::redis::Redis;
 use crate::secure::{self, Security};
 use crate::zookeeper::ZooKeeper;
@@ -42,12 +45,16 @@ pub(crate) enum Kind {
     Echo(Security),
     /// Us.
     Coordinator(Security),
+    /// Us, with a journal that is synced before anything is said.
+    Durable,
     /// Redis.
     Redis,
     /// etcd.
     Etcd,
     /// ZooKeeper.
     ZooKeeper,
+    /// Postgres, by its advisory locks.
+    Postgres,
 }
 
 impl Kind {
@@ -59,6 +66,9 @@ impl Kind {
         Self::Etcd,
         Self::ZooKeeper,
     ];
+    /// Those that answer when all is on disk; Postgres, whose advisory locks never are, for comparison.
+    pub(crate) const DURABLE: [Self; 4] =
+        [Self::Durable, Self::Etcd, Self::ZooKeeper, Self::Postgres];
     /// Those whose connections can be secured, plain first.
     pub(crate) const SECURED: [Self; 6] = [
         Self::Echo(Security::Plain),
@@ -78,6 +88,8 @@ impl Kind {
             Self::Coordinator(Security::Plain) => "coordinator",
             Self::Coordinator(Security::Tls) => "coordinator-tls",
             Self::Coordinator(Security::Mutual) => "coordinator-mutual",
+            Self::Durable => "coordinator-machine",
+            Self::Postgres => "postgres",
             Self::Redis => "redis",
             Self::Etcd => "etcd",
             Self::ZooKeeper => "zookeeper",
@@ -88,7 +100,9 @@ impl Kind {
     fn security(self) -> Security {
         match self {
             Self::Echo(security) | Self::Coordinator(security) => security,
-            Self::Redis | Self::Etcd | Self::ZooKeeper => Security::Plain,
+            Self::Durable | Self::Redis | Self::Etcd | Self::ZooKeeper | Self::Postgres => {
+                Security::Plain
+            }
         }
     }
 
@@ -100,7 +114,8 @@ impl Kind {
         };
         match self {
             Self::Echo(_) => None,
-            Self::Coordinator(_) => said(coordinator),
+            Self::Coordinator(_) | Self::Durable => said(coordinator),
+            Self::Postgres => said(&postgres_programs()?.join("postgres")),
             Self::Redis => {
                 let words = said(Path::new("redis-server"))?;
                 Some(words.split(" sha=").next()?.to_owned())
@@ -120,7 +135,7 @@ impl Kind {
             Some(format!("{what} is not installed (Debian: apt-get install {package})"))
         };
         match self {
-            Self::Coordinator(_) if !coordinator.exists() => {
+            Self::Coordinator(_) | Self::Durable if !coordinator.exists() => {
                 Some(format!("{} is not there; build it first", coordinator.display()))
             }
             Self::Redis if !is_in_path("redis-server") => package("redis-server", "redis-server"),
@@ -128,9 +143,14 @@ impl Kind {
             Self::ZooKeeper if !Path::new(ZOOKEEPER_JAR).exists() || !is_in_path("java") => {
                 package("ZooKeeper", "zookeeper")
             }
-            Self::Echo(_) | Self::Coordinator(_) | Self::Redis | Self::Etcd | Self::ZooKeeper => {
-                None
-            }
+            Self::Postgres if postgres_programs().is_none() => package("Postgres", "postgresql"),
+            Self::Echo(_)
+            | Self::Coordinator(_)
+            | Self::Durable
+            | Self::Redis
+            | Self::Etcd
+            | Self::ZooKeeper
+            | Self::Postgres => None,
         }
     }
 }
@@ -181,6 +201,36 @@ impl Service {
         self.child.id()
     }
 
+    /// Kills it as nothing else can, and starts it again at once, with what it has stored and where it
+    /// was. Gives the moment of the start.
+    pub(crate) async fn crash_and_restart(
+        &mut self,
+        coordinator: &Path,
+        flags: &[&str],
+    ) -> Result<Instant, Failure> {
+        let (coordinator, directory) = (std::path::absolute(coordinator)?, self.directory.path());
+        self.child.kill().await?;
+        let began = Instant::now();
+        let mut command = serve(&coordinator, &self.address, &directory.join("data"));
+        let log = File::options().append(true).open(directory.join("log"))?;
+        command.args(flags).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.child = command.kill_on_drop(true).spawn()?;
+        let plan = trial();
+        while self.greet(&plan).await.is_err() {
+            if self.child.try_wait()?.is_some() || began.elapsed() > READY_TIMEOUT {
+                return Err("the coordinator did not come back".into());
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        Ok(began)
+    }
+
+    /// Lines of its log with these words.
+    pub(crate) fn lines_with(&self, words: &str) -> Result<Vec<String>, Failure> {
+        let log = fs::read_to_string(self.directory.path().join("log"))?;
+        Ok(log.lines().filter(|line| line.contains(words)).map(str::to_owned).collect())
+    }
+
     async fn ready(&mut self) -> Result<(), Failure> {
         let give_up_at = Instant::now() + READY_TIMEOUT;
         let plan = trial();
@@ -210,7 +260,10 @@ impl Service {
         let (address, plan) = (self.address.clone(), plan.clone());
         match self.kind {
             Kind::Echo(_) => greet(Echo::new(address, self.tls(), &plan), &plan).await,
-            Kind::Coordinator(_) => greet(us(address, self.tls(), &plan), &plan).await,
+            Kind::Coordinator(_) | Kind::Durable => {
+                greet(us(address, self.tls(), &plan), &plan).await
+            }
+            Kind::Postgres => greet(Postgres { address, plan: plan.clone() }, &plan).await,
             Kind::Redis => greet(Redis::new(address, plan.clone()).await?, &plan).await,
             Kind::Etcd => greet(Etcd { address, plan: plan.clone() }, &plan).await,
             Kind::ZooKeeper => greet(ZooKeeper { address, plan: plan.clone() }, &plan).await,
@@ -225,7 +278,7 @@ impl Service {
                 let peer = Echo::new(address, self.tls(), &plan);
                 self.measure_as(peer, plan).await
             }
-            Kind::Coordinator(_) => {
+            Kind::Coordinator(_) | Kind::Durable => {
                 let peer = us(address, self.tls(), &plan);
                 self.measure_as(peer, plan).await
             }
@@ -234,6 +287,7 @@ impl Service {
                 self.measure_as(peer, plan).await
             }
             Kind::Etcd => self.measure_as(Etcd { address, plan: plan.clone() }, plan).await,
+            Kind::Postgres => self.measure_as(Postgres { address, plan: plan.clone() }, plan).await,
             Kind::ZooKeeper => {
                 if plan.keep == Connections::PerIteration {
                     // The nodes below which locks are made are not part of a pair.
@@ -268,7 +322,8 @@ impl Service {
 
 fn us(server: String, tls: Option<TlsOptions>, plan: &Plan) -> Coordinator {
     let tls = tls.map(|tls| (secure::HOST.to_owned(), tls));
-    Coordinator { server, tls, connect_timeout: CONNECT_TIMEOUT, plan: plan.clone() }
+    let (connect_timeout, credential) = (CONNECT_TIMEOUT, None);
+    Coordinator { server, tls, credential, connect_timeout, plan: plan.clone() }
 }
 
 async fn greet(peer: impl Peer, plan: &Plan) -> Result<(), Error> {
@@ -304,6 +359,53 @@ fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
+/// How a coordinator is started.
+fn serve(coordinator: &Path, address: &str, data: &Path) -> Command {
+    let mut command = Command::new(coordinator);
+    command.args(["serve", "--listen", address, "--ttl-max", "1h", "--data-dir"]).arg(data);
+    command.args(["--connections-max", "100000", "--sessions-max", "1000000"]);
+    command
+}
+
+/// Where Debian puts Postgres' programs.
+fn postgres_programs() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+    let programs = versions.filter_map(|version| Some(version.ok()?.path().join("bin")));
+    programs.filter(|programs| programs.join("postgres").exists()).max()
+}
+
+/// How Postgres is started, with a data directory of its own. It does not run as root: then it is the
+/// user that Debian has for it.
+fn postgres(directory: &Path, data: &Path, port: u16) -> Result<Command, Failure> {
+    let programs = postgres_programs().ok_or("Postgres is not installed")?;
+    let is_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    if is_root {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
+        std::process::Command::new("chown").arg("postgres").arg(data).status()?;
+    }
+    let words = |program: &str| {
+        let user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"];
+        let user = user.iter().filter(|_| is_root).map(|word| OsString::from(*word));
+        user.chain([programs.join(program).into_os_string()]).collect::<Vec<OsString>>()
+    };
+    let initdb = words("initdb");
+    let made = std::process::Command::new(&initdb[0])
+        .args(&initdb[1..])
+        .args(["--auth=trust", "--username=postgres", "-D"])
+        .arg(data)
+        .stdout(Stdio::null())
+        .status()?;
+    if !made.success() {
+        return Err("initdb failed".into());
+    }
+    let server = words("postgres");
+    let mut command = Command::new(&server[0]);
+    command.args(&server[1..]).arg("-D").arg(data).args(["-p", &port.to_string()]);
+    command.args(["-c", "max_connections=1000", "-c", "listen_addresses=127.0.0.1"]);
+    command.arg("-k").arg(data);
+    Ok(command)
+}
+
 /// How it is started, each as its makers advise for one machine and with the durability that is its
 /// default; and its address, if it does not tell that itself.
 fn command(
@@ -321,20 +423,19 @@ fn command(
             (command, None)
         }
         Kind::Coordinator(security) => {
-            let mut command = Command::new(coordinator);
-            command
-                .args(["serve", "--listen", "127.0.0.1:0", "--ttl-max", "1h", "--data-dir"])
-                .arg(data);
+            let mut command = serve(coordinator, "127.0.0.1:0", &data);
             command.args(security.flags(directory));
-            command.args([
-                "--connections-max",
-                "100000",
-                "--sessions-max",
-                "1000000",
-                "--port-file",
-            ]);
-            command.arg(port_file(directory));
+            command.arg("--port-file").arg(port_file(directory));
             (command, None)
+        }
+        Kind::Durable => {
+            let mut command = serve(coordinator, "127.0.0.1:0", &data);
+            command.args(["--journal", "machine", "--port-file"]).arg(port_file(directory));
+            (command, None)
+        }
+        Kind::Postgres => {
+            let port = free_port()?;
+            (postgres(directory, &data, port)?, Some(format!("127.0.0.1:{port}")))
         }
         Kind::Redis => {
             let port = free_port()?;

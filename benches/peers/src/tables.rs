@@ -74,6 +74,9 @@ pub(crate) fn write(docs: &Path) -> Result<(), Failure> {
         replace(&mut text, "tls", &tls(Comparison(&results)))?;
         replace(&mut text, "storm", &storm(Comparison(&results)))?;
     }
+    if let Some(results) = read(&directory.join("durable.json"))? {
+        replace(&mut text, "durable", &durable(&results))?;
+    }
     if let Some(results) = read(&directory.join("growth.json"))? {
         replace(&mut text, "memory", &memory(&results))?;
         replace(&mut text, "growth", &growth(&results))?;
@@ -242,6 +245,34 @@ fn tls(all: Comparison) -> String {
         "mutual",
     ];
     table(&heads, &rows.collect::<Vec<_>>())
+}
+
+/// Those that answer when all is on disk: pairs a second, and how long the slowest of a hundred grants
+/// takes.
+fn durable(results: &Value) -> String {
+    const PEERS: [(&str, &str); 4] = [
+        ("coordinator-machine", "coordinator, `machine`"),
+        ("etcd", "etcd"),
+        ("zookeeper", "ZooKeeper"),
+        ("postgres", "Postgres"),
+    ];
+    let all = Comparison(results);
+    let mut rows = Vec::new();
+    for connections in CLOSED {
+        let name = closed_name(connections);
+        let mut row = vec![connections.to_string()];
+        for (peer, _) in PEERS {
+            row.push(figure(all.median(&name, peer, PER_SECOND)));
+            row.push(figure(micros(all.median(&name, peer, &["acquire_ns", "p99"]))));
+        }
+        rows.push(row);
+    }
+    let mut heads = vec!["connections".to_owned()];
+    for (_, title) in PEERS {
+        heads.extend([format!("{title}: pairs/s"), "p99, µs".to_owned()]);
+    }
+    let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
+    machine(results) + "\n" + &table(&heads, &rows)
 }
 
 /// One client that asks every 2 ms, beside 64 that connect, ask and leave again and again.
