@@ -61,7 +61,7 @@ pub(crate) struct Chronicle {
     failed_since: Option<Instant>,
 }
 
-/// Sessions and requests of a table that is written down in less than a millisecond.
+/// Sessions and requests of a table that is written down in a millisecond or two.
 pub(crate) const SMALL_TABLE_MAX: usize = 1024;
 
 /// What came of writing.
