@@ -14,10 +14,11 @@ use coordinator::wire::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
+use tokio::time::timeout;
 
 use crate::access::{credential, principal};
 use crate::certificates::Authority;
-use crate::support::{Home, Server};
+use crate::support::{DEADLINE, Home, Server};
 
 /// Rules of a principal: verbs, and a pattern of names.
 type Rules = &'static [(&'static [&'static str], &'static str)];
@@ -129,7 +130,8 @@ impl Link {
                     return decode(&frame[4..]).unwrap();
                 }
             }
-            let read = self.io.read(&mut chunk).await.unwrap();
+            let read = timeout(DEADLINE, self.io.read(&mut chunk)).await;
+            let read = read.expect("nothing is answered").unwrap();
             assert!(read > 0, "the server closed the connection");
             self.heard.extend_from_slice(&chunk[..read]);
             self.unread.extend_from_slice(&chunk[..read]);

@@ -246,3 +246,23 @@ fn whoever_says_nothing_in_a_handshake_is_cut_off() {
     }
     assert_eq!(secure.run(&["ping"], false).code(), Some(0));
 }
+
+#[test]
+fn a_key_that_others_can_read_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let secure = Secure::start(false, &[]);
+    let home = &secure.server.home;
+    let log = || fs::read_to_string(home.path("log")).unwrap();
+    assert!(log().contains("others can read the key"), "{}", log());
+    let private = Home::new();
+    let authority = Authority::new(&private.path("ca.pem"));
+    let (cert, key) = (private.path("server.pem"), private.path("server.key"));
+    authority.issue(&["127.0.0.1"], &cert, &key);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let flags = flags(&private, false);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let server = Server::start_with(private, &[&["--ephemeral"], &flags[..]].concat());
+    server.process.signal(Signal::TERM);
+    let told = server.process.end().err;
+    assert!(!told.contains("others can read the key"), "{told}");
+}

@@ -80,6 +80,7 @@ async fn serve(
     let access = settings.access_file.as_deref().map(Rules::read).transpose()?;
     let tls =
         settings.tls_files().map(ServerTls::read).transpose().map_err(|why| unusable(&why))?;
+    settings.tls_key.iter().for_each(|key| warn_of_exposed(key));
     let mut config = config(settings);
     config.tls.clone_from(&tls);
     if let Some(access) = &access {
@@ -141,6 +142,19 @@ async fn serve(
                 }
             }
         }
+    }
+}
+
+/// Rights of others than owner and group.
+const OTHERS: u32 = 0o007;
+
+/// Says so if others can read a key: who has it is this coordinator.
+fn warn_of_exposed(key: &Path) {
+    let mode = fs::metadata(key).map_or(0, |found| found.mode());
+    if mode & OTHERS != 0 {
+        let (shown, mode) = (key.display(), mode & 0o7777);
+        let word = for_a_shell(key);
+        log::warn!("others can read the key {shown} (mode {mode:o}): chmod 600 {word}");
     }
 }
 

@@ -120,7 +120,7 @@ impl Desk {
         let secret = self.sealer.secret(session, epoch, self.bound_to(connection));
         let welcome = render::welcome(epoch, session, secret, generation, Some(ttl), standing);
         self.connections.greet(connection, &welcome);
-        self.session_begins(connection, session, standing);
+        self.session_begins(connection, session);
         self.audit_welcome(connection, session, standing);
     }
 

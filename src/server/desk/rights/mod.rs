@@ -23,7 +23,7 @@ use crate::engine::{Command, Event, LockTable, Rejection};
 use crate::server::chatter::Topic;
 use crate::server::log_lines;
 use crate::types::{
-    ConnectionId, GoodbyeCode, LockName, RejectionCode, RequestId, SessionId, Standing, Timestamp,
+    ConnectionId, GoodbyeCode, LockName, RejectionCode, RequestId, SessionId, Timestamp,
 };
 use crate::wire::{self, Attach};
 
@@ -171,25 +171,16 @@ impl Desk {
         self.connections.guest(connection).map(|guest| &guest.principal().name)
     }
 
-    /// A session is there: it counts, and if it comes back, rules may have changed meanwhile.
-    pub(super) fn session_begins(
-        &mut self,
-        connection: ConnectionId,
-        session: SessionId,
-        standing: Standing,
-    ) {
+    /// A session is there: it counts, and rules may have changed since it asked for something.
+    pub(super) fn session_begins(&mut self, connection: ConnectionId, session: SessionId) {
         if self.rights.access.is_open() {
             return;
         }
         if let Some(guest) = self.connections.guest(connection) {
             self.rights.usages.opened(session, &guest.principal().name);
         }
-        match standing {
-            Standing::Opened => {}
-            Standing::Resumed | Standing::Reopened { .. } => {
-                self.rights.changed.push_back(connection);
-            }
-        }
+        // What it said before it could be welcomed was allowed then.
+        self.rights.changed.push_back(connection);
     }
 
     /// What a connection may see.

@@ -210,7 +210,9 @@ fn a_mistake_is_told_as_one_where_there_are_rules_too() {
 
 #[test]
 fn to_see_and_to_break_takes_a_rule_for_each() {
-    let bench = bench();
+    let sam = ("sam", "may = [ { do = [\"see\"], names = [\"a\"] } ]");
+    let max = ("max", "may = [ { do = [\"break\"], names = [\"a\"] } ]");
+    let bench = Bench::ruled(access(&[ANN, BOB, EVE, OPS, sam, max]));
     let (ann, bob) = (bench.session("ann"), bench.session("bob"));
     let token = match &answers(&bench, &ann, request(1, "a"))[..] {
         [ServerMessage::Grant { token, .. }] => *token,
@@ -218,6 +220,11 @@ fn to_see_and_to_break_takes_a_rule_for_each() {
     };
     let revoke = |token| ClientMessage::Revoke { query_id: 9, name: "a".into(), token };
     let forbidden = Some(RejectionCode::Forbidden);
+    let (sam, max) = (bench.observer("sam"), bench.observer("max"));
+    assert_eq!(code(&bench, &sam, revoke(FencingToken(99))), forbidden);
+    assert_eq!(code(&bench, &max, look_at("a")), forbidden);
+    let none = code(&bench, &max, revoke(FencingToken(99)));
+    assert_eq!(none, Some(RejectionCode::NoSuchGrant));
     for message in [
         look_at("a"),
         inspect(Query::Outlook { name: "a".into() }),
