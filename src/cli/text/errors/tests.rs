@@ -132,7 +132,7 @@ fn every_rejection_has_an_exit_code_that_a_script_can_act_on() {
     let code = |code| ATTEMPT.rejected(code, "why").exit;
     for code in RejectionCode::ALL {
         let exit = ATTEMPT.rejected(*code, "why").exit;
-        assert!([1, 2, 69, 75, 76].contains(&exit), "{code}: {exit}");
+        assert!([1, 2, 69, 75, 76, 77].contains(&exit), "{code}: {exit}");
     }
     assert_eq!(code(RejectionCode::Busy), 75);
     assert_eq!(code(RejectionCode::TimedOut), 75);
