@@ -73,7 +73,8 @@ impl Handshakes {
         Ok(Self(sender))
     }
 
-    /// Makes the handshake of a connection. Dropped, it is given up, and the connection with it.
+    /// Makes the handshake of a connection. It begins with the first poll, so a peer from which nothing is read
+    /// for now costs nothing. Dropped, it is given up, and the connection with it.
     ///
     /// # Errors
     ///
@@ -83,15 +84,13 @@ impl Handshakes {
         stream: TcpStream,
         config: Arc<ServerConfig>,
     ) -> impl Future<Output = io::Result<TlsStream<TcpStream>>> + Send + 'static {
-        let (over, shaken) = oneshot::channel();
-        let sent = stream.into_std().and_then(|stream| {
-            let sent = self.0.send(Handshake { stream, config, over });
-            sent.map_err(|_| io::Error::other("the thread that makes handshakes has ended"))
-        });
+        let thread = self.0.clone();
         async move {
-            sent?;
-            let ended = |_| io::Error::other("the thread that makes handshakes has ended");
-            shaken.await.map_err(ended)??.move_here()
+            let (over, shaken) = oneshot::channel();
+            let ended = || io::Error::other("the thread that makes handshakes has ended");
+            let handshake = Handshake { stream: stream.into_std()?, config, over };
+            thread.send(handshake).map_err(|_| ended())?;
+            shaken.await.map_err(|_| ended())??.move_here()
         }
     }
 }

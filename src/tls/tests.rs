@@ -417,3 +417,17 @@ async fn a_connection_that_is_given_up_in_its_handshake_is_closed() {
     drop(accepted);
     assert_eq!(there.read(&mut [0; 8]).await.unwrap_or(0), 0, "its end is told");
 }
+
+#[tokio::test]
+async fn no_handshake_is_made_with_a_peer_from_which_nothing_is_read() {
+    let place = Place::new();
+    let server = ServerTls::read(place.files()).unwrap();
+    let (here, mut there) = connected().await;
+    let mut accepted = server.accept_for_locks(here, Arc::default());
+    let mut answer = [0; 8];
+    // So damaged a handshake is refused at once, by whoever makes it.
+    there.write_all(&[0x16, 3, 1, 0, 4, 9, 9, 9, 9]).await.unwrap();
+    assert!(timeout(Duration::from_millis(50), there.read(&mut answer)).await.is_err());
+    accepted.read_u8().await.unwrap_err();
+    assert_eq!(there.read(&mut answer).await.unwrap(), 7, "an alert");
+}
