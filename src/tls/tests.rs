@@ -425,9 +425,9 @@ async fn no_handshake_is_made_with_a_peer_from_which_nothing_is_read() {
     let (here, mut there) = connected().await;
     let mut accepted = server.accept_for_locks(here, Arc::default());
     let mut answer = [0; 8];
-    // So damaged a handshake is refused at once, by whoever makes it.
-    there.write_all(&[0x16, 3, 1, 0, 4, 9, 9, 9, 9]).await.unwrap();
+    // What is no handshake is refused at once, by whoever makes it.
+    there.write_all(&[46, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 9, 9, 9, 9]).await.unwrap();
     assert!(timeout(Duration::from_millis(50), there.read(&mut answer)).await.is_err());
     accepted.read_u8().await.unwrap_err();
-    assert_eq!(there.read(&mut answer).await.unwrap(), 7, "an alert");
+    assert!(there.read(&mut answer).await.unwrap() > 0, "an alert");
 }
