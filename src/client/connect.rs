@@ -93,7 +93,15 @@ impl Opening {
         *is_connected = false;
         let stream = dial.connect().await.map_err(|error| not_connected(server, error))?;
         *is_connected = true;
-        self.start(start, stream, dial.clone(), server, on_runtime).await
+        let started = self.start(start, stream, dial.clone(), server, on_runtime).await;
+        started.map_err(|error| match error {
+            // One from before there were credentials does not know the message.
+            Error::Protocol { server, message } if servers.shown_credential().is_some() => {
+                let message = format!("{message} (perhaps it is too old for credentials)");
+                Error::Protocol { server, message }
+            }
+            error => error,
+        })
     }
 
     /// Opens a connection over what `connector` makes.
@@ -219,13 +227,55 @@ pub(super) fn default_identity() -> String {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
-    use crate::types::Identity;
+    use crate::client::Client;
+    use crate::types::{Credential, GoodbyeCode, Identity, RejectionCode};
+    use crate::wire::{ServerMessage, encode_frame};
 
     #[test]
     fn the_default_identity_is_one() {
         let identity = default_identity();
         assert!(identity.contains('@'));
         Identity::new(identity).unwrap();
+    }
+
+    /// A server that hears something, and says goodbye as one does that does not know the message.
+    async fn old_server() -> (String, tokio::task::JoinHandle<Vec<u8>>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let served = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut heard = vec![0; 1024];
+            let len = stream.read(&mut heard).await.unwrap();
+            heard.truncate(len);
+            let goodbye = ServerMessage::Goodbye {
+                code: GoodbyeCode::ProtocolError,
+                rejection: RejectionCode::NONE,
+                message: "malformed message".to_owned(),
+            };
+            let mut frame = BytesMut::new();
+            encode_frame(&goodbye, &mut frame).unwrap();
+            stream.write_all(&frame).await.unwrap();
+            heard
+        });
+        (address, served)
+    }
+
+    #[tokio::test]
+    async fn a_credential_is_the_first_that_is_said_and_an_old_server_is_told_from_a_stranger() {
+        let credential = Credential::from_random([7; 32]);
+        let (address, served) = old_server().await;
+        let servers = Servers::from(address).credential(credential.clone());
+        let told = Client::connect(servers).await.unwrap_err().to_string();
+        assert!(told.contains("too old for credentials"), "{told}");
+        let heard = served.await.unwrap();
+        assert_eq!(heard[4..8], 15_u32.to_le_bytes(), "Authenticate");
+        assert!(heard.windows(78).any(|bytes| bytes == credential.reveal().as_bytes()));
+        let (address, _served) = old_server().await;
+        let told = Client::connect(address).await.unwrap_err().to_string();
+        assert!(!told.contains("credentials"), "{told}");
     }
 }
