@@ -188,6 +188,8 @@ impl Journal {
 
     /// Whatever way the run has ended: what it had in memory is gone.
     pub(super) fn stop(&mut self, how: Option<Crash>, now: u64, dice: &mut Random) {
+        // A process that stood still has not seen the disk work again.
+        self.heal_if_due(now);
         if let Some(job) = self.job.take() {
             if now < self.fails_until {
                 // On a disk that fails, its thread may give the journal up before anybody hears of it.
