@@ -158,17 +158,26 @@ fn a_command_under_a_lock_shows_the_file_that_was_named_too() {
 
 #[test]
 fn a_lock_of_a_killed_client_is_released_by_its_watchdog_which_shows_the_same() {
-    let guarded = Guarded::start(&usual(), &[]);
-    let words = ["lock", "--ttl", "60s", "a", "--", "sh", "-c", "echo > begun; exec sleep 60"];
-    let mut command = guarded.command(None, &words);
-    command.env("COORDINATOR_CREDENTIAL", credential("ann").reveal());
-    command.current_dir(guarded.path("."));
-    let holder = start(command);
-    let begun = guarded.path("begun");
-    eventually("the command has begun", || begun.exists().then_some(()));
-    holder.signal(Signal::KILL);
-    let next = guarded.run(Some("ann"), &["lock", "-w", "20", "a", "--", "true"]);
-    assert_eq!(next.code(), Some(0), "{}", next.err);
+    // The variable, or the user's own file where it is looked for.
+    for is_variable in [true, false] {
+        let guarded = Guarded::start(&usual(), &[]);
+        let words = ["lock", "--ttl", "60s", "a", "--", "sh", "-c", "echo > begun; exec sleep 60"];
+        let mut command = guarded.command(None, &words);
+        if is_variable {
+            command.env("COORDINATOR_CREDENTIAL", credential("ann").reveal());
+        } else {
+            let own = guarded.path(".config/coordinator");
+            fs::create_dir_all(&own).unwrap();
+            private(&own.join("credential"), credential("ann").reveal());
+        }
+        command.current_dir(guarded.path("."));
+        let holder = start(command);
+        let begun = guarded.path("begun");
+        eventually("the command has begun", || begun.exists().then_some(()));
+        holder.signal(Signal::KILL);
+        let next = guarded.run(Some("ann"), &["lock", "-w", "20", "a", "--", "true"]);
+        assert_eq!(next.code(), Some(0), "{}", next.err);
+    }
 }
 
 #[test]

@@ -66,7 +66,9 @@ impl Settings {
     /// one, and not the secret itself.
     pub(super) fn tell_credential(&self, child: &mut Command) {
         let file = &self.credential_file;
-        if self.is_said("credential-file") && !file.as_os_str().is_empty() {
+        // Also the usual one: a child has its variables, and none of our settings.
+        let is_there = self.is_said("credential-file") || file.exists();
+        if is_there && !file.as_os_str().is_empty() {
             child.env(CREDENTIAL_FILE, absolute(file).unwrap_or_else(|_| file.clone()));
         }
         if self.is_flag("credential-file") {
