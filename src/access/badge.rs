@@ -76,6 +76,13 @@ pub struct Denied {
     pub lock: Option<LockName>,
 }
 
+impl Denied {
+    /// That of whoever has no rules, for it is no principal any more.
+    pub fn to_nobody(principal: PrincipalName, name: &LockName, mode: Mode) -> Self {
+        Self { principal, verb: verb_for(mode), lock: Some(name.clone()) }
+    }
+}
+
 /// As in `billing may not lock "deploy"`.
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -195,11 +202,6 @@ impl Badge {
         Allowed::made()
     }
 
-    /// Why a lock may not be had in this mode; none if it may.
-    pub fn denies(&self, name: &LockName, mode: Mode) -> Option<Denied> {
-        self.principal.check(verb_for(mode), name).err()
-    }
-
     /// What it may see.
     pub fn sight(&self) -> Sight {
         Sight::Of(Arc::clone(&self.principal))
@@ -237,6 +239,11 @@ impl Principal {
 
     fn denied(&self, verb: Verb, lock: Option<&LockName>) -> Denied {
         Denied { principal: self.name.clone(), verb, lock: lock.cloned() }
+    }
+
+    /// Why a lock may not be had in this mode; none if it may.
+    pub fn denies(&self, name: &LockName, mode: Mode) -> Option<Denied> {
+        self.check(verb_for(mode), name).err()
     }
 
     /// To open a session: for whoever may lock something.

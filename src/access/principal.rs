@@ -49,6 +49,12 @@ impl PrincipalName {
         self.as_str() == ANYONE
     }
 
+    /// Whose an identity says that it is: [`PrincipalName::shown_before`]. That of anyone, if nobody's.
+    pub fn shown_by(identity: &Identity) -> Self {
+        let first = identity.as_str().split(' ').next().unwrap_or_default();
+        Self::new(first).unwrap_or_else(|_| Self::anyone())
+    }
+
     /// Whether an identity says that it is this one's: [`PrincipalName::shown_before`].
     pub fn is_shown_by(&self, identity: &str) -> bool {
         identity
@@ -198,6 +204,12 @@ impl Access {
     pub fn named(&self, name: &str) -> Option<&Arc<Principal>> {
         let all = self.anyone.iter().chain(&self.principals);
         all.into_iter().find(|principal| principal.name.as_str() == name)
+    }
+
+    /// All principals, anyone included, each by its name.
+    pub fn by_name(&self) -> HashMap<&PrincipalName, &Principal, RandomState> {
+        let all = self.anyone.iter().chain(&self.principals);
+        all.map(|principal| (&principal.name, &**principal)).collect()
     }
 
     /// All principals but anyone, in the order of the file.

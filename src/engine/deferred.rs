@@ -41,6 +41,9 @@ pub(super) struct Deferred {
     moved: VecDeque<(SessionId, RequestId)>,
     /// The place of the next lock to look at, while all are looked at: somebody may be granted.
     sweep: Option<usize>,
+    /// Whether queues are not looked at since a request was withdrawn.
+    #[cfg(test)]
+    pub(super) is_withholding: bool,
 }
 
 impl Deferred {
@@ -55,6 +58,8 @@ impl Deferred {
         is_anyone_told: false,
         moved: VecDeque::new(),
         sweep: None,
+        #[cfg(test)]
+        is_withholding: false,
     };
 
     /// Steps taken since the table began.
@@ -90,7 +95,12 @@ impl Deferred {
 
     /// The next lock whose queue is to be looked at, unless the event at hand is to do no more.
     pub(super) fn next_unsettled(&mut self) -> Option<LockKey> {
-        if self.unsettled.is_empty() || self.is_spent() { None } else { self.unsettled.pop_front() }
+        if self.unsettled.is_empty() || self.is_spent() {
+            return None;
+        }
+        #[cfg(test)]
+        (self.is_withholding = false);
+        self.unsettled.pop_front()
     }
 
     /// Whether there is a lock whose queue is to be looked at.

@@ -69,6 +69,14 @@ pub enum Event {
     Began(Run),
     /// The coordinator is about to stop: waiters are answered, nothing new is accepted.
     Drain,
+    /// A request that waits is not allowed any more (rule A4). One that holds, or is over, stays as it
+    /// is. Needs no connection. Grants nothing; the event after it does that.
+    Withdraw {
+        /// Whose it is.
+        session: SessionId,
+        /// The request.
+        request: RequestId,
+    },
     /// Time has passed: what was due by `heard` happens. Nothing else makes a lease, a timeout or a
     /// grace period end, so the caller says how far it has listened. A lease never ends while the
     /// message that would have renewed it lies unread (rule T4).
@@ -285,6 +293,10 @@ mod by_code {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Rejection, D::Error> {
-        RejectionCode::deserialize(deserializer).map(Rejection::AsBefore)
+        Ok(match RejectionCode::deserialize(deserializer)? {
+            // It has nothing but its code.
+            RejectionCode::Forbidden => Rejection::Forbidden,
+            code => Rejection::AsBefore(code),
+        })
     }
 }

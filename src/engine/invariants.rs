@@ -22,7 +22,7 @@ impl LockTable {
     /// [`LockTable::assert_invariants`], without the question who waits for whom, which in a crowd is
     /// asked too often.
     pub(super) fn assert_each_is_well(&self) {
-        let is_put_off = self.deferred.is_spent();
+        let is_put_off = self.deferred.is_spent() || self.deferred.is_withholding;
         assert!(!self.deferred.has_unsettled() || is_put_off, "a lock was left unsettled");
         let claims_in_locks = self.invariant_locks();
         let (claims, held) = self.invariant_requests();

@@ -87,6 +87,7 @@ mod tests;
 mod this_run;
 mod tokens;
 mod view;
+mod withdraw;
 
 pub use deadlock::STEPS_MAX;
 pub use deferred::SLICE_STEPS_MAX;

@@ -66,7 +66,7 @@ impl LockTable {
     }
 
     /// The request that holds the lock with this token.
-    fn holder_with(&self, name: &LockName, token: FencingToken) -> Option<RequestKey> {
+    pub(super) fn holder_with(&self, name: &LockName, token: FencingToken) -> Option<RequestKey> {
         let lock = self.locks.find(name.as_str())?;
         let claim = self.locks.seek_holder(lock, &self.claims, &self.requests, token)?;
         let request = self.claims[claim].request;

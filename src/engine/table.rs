@@ -250,6 +250,7 @@ impl LockTable {
             }
             Event::Recorded { count } => self.recorded(count),
             Event::Drain => self.drain(),
+            Event::Withdraw { session, request } => self.withdraw(session, request),
             Event::Began(ref run) => self.go_on_in(run),
             Event::Tick { heard } => {
                 self.heard = self.heard.max(heard.min(self.now));

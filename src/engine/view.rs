@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::LockTable;
 use super::arena::ClaimKey;
 use super::claim::ClaimNode;
+use super::event::{Command, Request};
 use super::lock::Lock;
 use super::pause::Pause;
 use super::request::State;
@@ -150,6 +151,32 @@ impl LockTable {
             .flat_map(|key| self.sessions[key].requests.iter(&self.requests.arena));
         let waiting = requests.map(|request| &self.requests[request]).filter(|it| !it.is_held());
         waiting.map(|live| live.id)
+    }
+
+    /// Whether a session goes on, welcome or not yet.
+    pub fn is_alive(&self, session: SessionId) -> bool {
+        self.sessions.find(session).is_some()
+    }
+
+    /// All locks that are held by the grant of one of them with this token. With it, all of them end.
+    pub fn granted_together(
+        &self,
+        name: &LockName,
+        token: FencingToken,
+    ) -> impl Iterator<Item = &LockName> {
+        let claims = self.holder_with(name, token).map(|request| self.claims_of(request));
+        let names = claims.into_iter().flatten();
+        names.map(|claim| &self.locks[self.claims[claim].lock].name)
+    }
+
+    /// The requests of a session that are yet to be heard, for it is not welcome yet (rule G1).
+    pub fn unheard_of(&self, session: SessionId) -> impl Iterator<Item = &Request> {
+        let session = self.sessions.find(session);
+        let commands = session.into_iter().flat_map(|key| self.sessions[key].unheard.iter());
+        commands.flatten().filter_map(|command| match command {
+            Command::Request(request) => Some(request),
+            _ => None,
+        })
     }
 
     /// The sessions at and after a place, each with its place; as [`LockTable::locks`].

@@ -28,6 +28,8 @@ const SESSION_LINES_PER_PLACE_MAX: u32 = 200;
 /// The same for grants and their ends. Many short jobs on one machine, or behind one gateway, are
 /// nothing unusual, and somebody may want to know of each.
 const GRANT_LINES_PER_PLACE_MAX: u32 = 1000;
+/// The same for each kind of entries of the audit log that strangers can cause.
+const AUDITED_PER_PLACE_MAX: u32 = 100;
 /// So many times as much is for all those together of whom no address is known, or no place is left.
 const ELSEWHERE: u32 = 5;
 /// Addresses and topics that are counted apart in an interval.
@@ -60,6 +62,10 @@ pub(super) enum Topic {
     Revoke,
     /// A principal was told that it may not.
     Denial,
+    /// The same, in the audit log.
+    AuditedDenial,
+    /// A connection was refused, in the audit log.
+    AuditedRefusal,
 }
 
 impl Topic {
@@ -73,6 +79,8 @@ impl Topic {
             | Self::TooFast
             | Self::Deadlock
             | Self::Denial
+            | Self::AuditedDenial
+            | Self::AuditedRefusal
             | Self::WrongSeal => Level::Warn,
             Self::Session | Self::Grant | Self::Revoke => Level::Info,
         }
@@ -82,6 +90,7 @@ impl Topic {
     fn lines_max(self, place: Place) -> u32 {
         let of_one = match self {
             Self::Session => SESSION_LINES_PER_PLACE_MAX,
+            Self::AuditedDenial | Self::AuditedRefusal => AUDITED_PER_PLACE_MAX,
             Self::Grant => GRANT_LINES_PER_PLACE_MAX,
             Self::ProtocolError
             | Self::Refusal
@@ -112,7 +121,8 @@ impl Topic {
             Self::Session => "lines about sessions",
             Self::Grant => "lines about grants",
             Self::Revoke => "attempts to revoke",
-            Self::Denial => "denials",
+            Self::Denial | Self::AuditedDenial => "denials",
+            Self::AuditedRefusal => "refusals",
         }
     }
 }
@@ -199,11 +209,22 @@ impl Chatter {
             return false;
         }
         self.look();
+        self.counts(topic, peer)
+    }
+
+    /// Counts a line of another log, and says whether it may be written there.
+    pub(super) fn counts(&self, topic: Topic, peer: Option<SocketAddr>) -> bool {
         let mut present = self.present();
         let now = Instant::now();
         let interval =
             present.get_or_insert_with(|| Interval { began: now, lines: HashMap::new() });
         interval.admits(topic, Place::of(peer))
+    }
+
+    /// What was left out of another log, in words, if the interval is over.
+    pub(super) fn take_left_out(&self) -> Vec<String> {
+        let left_out = self.take_over(INTERVAL).into_iter();
+        left_out.map(|left_out| left_out.to_string()).collect()
     }
 
     /// Tells what was left out, if the interval is over.
@@ -218,11 +239,15 @@ impl Chatter {
 
     /// Ends the interval if it has lasted so long.
     fn end_interval(&self, at_least: Duration) {
-        let is_over = |interval: &mut Interval| interval.began.elapsed() >= at_least;
-        let over = self.present().take_if(is_over);
-        for left_out in over.map(Interval::end).unwrap_or_default() {
+        for left_out in self.take_over(at_least) {
             log!(left_out.topic.map_or(Level::Warn, Topic::level), "{left_out}");
         }
+    }
+
+    fn take_over(&self, at_least: Duration) -> Vec<LeftOut> {
+        let is_over = |interval: &mut Interval| interval.began.elapsed() >= at_least;
+        let over = self.present().take_if(is_over);
+        over.map(Interval::end).unwrap_or_default()
     }
 
     fn present(&self) -> MutexGuard<'_, Option<Interval>> {

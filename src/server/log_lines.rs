@@ -316,10 +316,12 @@ pub(super) fn unproven(connection: ConnectionId, peer: Option<SocketAddr>, why: 
 }
 
 /// A principal was told that it may not.
-pub(super) fn denied(connection: ConnectionId, peer: Option<SocketAddr>, denied: &Denied) {
+pub(super) fn denied(connection: Option<ConnectionId>, peer: Option<SocketAddr>, denied: &Denied) {
     let Denied { principal, verb, lock } = denied;
     let mut fields = Fields::default();
-    fields.add_shown("connection", &connection);
+    if let Some(connection) = &connection {
+        fields.add_shown("connection", connection);
+    }
     if let Some(peer) = &peer {
         fields.add_shown("peer", peer);
     }

@@ -191,6 +191,8 @@ pub enum Rejection {
     },
     /// More looks than the operator allows at a time.
     SlowDown,
+    /// It is not allowed any more.
+    Forbidden,
 }
 
 impl Rejection {
@@ -233,6 +235,7 @@ impl Rejection {
             Self::Deadlock { .. } => RejectionCode::Deadlock,
             Self::TooManyWatches { .. } => RejectionCode::TooManyWatches,
             Self::SlowDown => RejectionCode::SlowDown,
+            Self::Forbidden => RejectionCode::Forbidden,
         }
     }
 
@@ -335,6 +338,7 @@ impl fmt::Display for Rejection {
                 write!(f, "the connection watches {max} locks, the limit")
             }
             Self::SlowDown => f.write_str("others look just now; ask again in a moment"),
+            Self::Forbidden => f.write_str(said::FORBIDDEN),
         }
     }
 }

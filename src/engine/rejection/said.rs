@@ -19,6 +19,7 @@ pub(super) const DISK_BEHIND: &str =
 pub(super) const SESSION_NEEDED: &str =
     "this needs a session; an observer can only inspect and revoke";
 pub(super) const NO_GRACE: &str = "nothing to reclaim: there is no grace period, or it is over";
+pub(super) const FORBIDDEN: &str = "by the rules of now, you may not have what you asked for";
 
 /// So many links of a cycle are in its sentence. A program finds all of them beside it.
 const CYCLE_LINKS_SAID_MAX: usize = 4;

@@ -77,6 +77,7 @@ fn every_rejection_has_its_code_and_says_what_is_wrong() {
         R::Deadlock { cycle: circle(1) },
         R::TooManyWatches { max },
         R::SlowDown,
+        R::Forbidden,
     ];
     let told: Vec<String> = told.iter().map(|r| format!("{:?}: {r}\n", r.code())).collect();
     assert_eq!(told.concat(), include_str!("rejections.txt"));

@@ -10,7 +10,7 @@
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::SystemTime;
 
@@ -20,7 +20,6 @@ use serde::Serialize;
 pub use writer::{AuditPlace, AuditWriter};
 
 /// Entries that wait for the disk.
-#[cfg(feature = "access")]
 const ENTRIES_MAX: usize = 8_192;
 
 /// Where entries go; by default nowhere. Clones are the same log.
@@ -32,6 +31,8 @@ pub struct Audit(Option<Arc<Shared>>);
 struct Shared {
     /// To the thread.
     entries: SyncSender<Entry>,
+    /// How many wait for the thread.
+    waiting: AtomicUsize,
     /// How many did not fit, since the log last said so.
     lost: AtomicU64,
     /// How many in all.
@@ -100,7 +101,20 @@ impl Audit {
     pub(super) fn tell(&self, entry: Entry) {
         let Some(shared) = &self.0 else { return };
         let entry = Entry { at: entry.at.or_else(|| Some(SystemTime::now())), ..entry };
+        shared.waiting.fetch_add(1, Ordering::Relaxed);
         if shared.entries.try_send(entry).is_err() {
+            shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.lose();
+        }
+    }
+
+    /// Has an entry written that strangers can cause as often as they like: only while there is room enough
+    /// for what matters more.
+    pub(super) fn tell_of_strangers(&self, entry: Entry) {
+        let Some(shared) = &self.0 else { return };
+        if shared.waiting.load(Ordering::Relaxed) < ENTRIES_MAX / 2 {
+            self.tell(entry);
+        } else {
             self.lose();
         }
     }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -57,6 +57,7 @@ impl Audit {
         let (entries, queue) = sync_channel(ENTRIES_MAX);
         let shared = Shared {
             entries,
+            waiting: AtomicUsize::new(0),
             lost: AtomicU64::new(0),
             lost_total: AtomicU64::new(0),
             reopens: AtomicBool::new(false),
@@ -64,7 +65,14 @@ impl Audit {
         let audit = Self(Some(Arc::new(shared)));
         let (tell_over, over) = sync_channel(1);
         let ends = Arc::new(AtomicBool::new(false));
-        let writer = Writer { audit: audit.clone(), queue, place, out, ends: Arc::clone(&ends) };
+        let writer = Writer {
+            audit: audit.clone(),
+            queue,
+            place,
+            out,
+            ends: Arc::clone(&ends),
+            is_torn: false,
+        };
         thread::Builder::new().name("audit".to_owned()).spawn(move || {
             writer.run();
             // Nobody may listen any more.
@@ -91,12 +99,34 @@ impl Out {
         }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Whether something is written already.
+    fn is_begun(&self) -> bool {
         match self {
-            Self::File(file) => file.write_all(bytes),
-            Self::StandardError => io::stderr().lock().write_all(bytes),
+            Self::File(file) => file.metadata().is_ok_and(|it| it.len() > 0),
+            Self::StandardError => true,
         }
     }
+
+    /// Writes as much as goes. Says how much that was, and why not more.
+    fn write(&mut self, bytes: &[u8]) -> (usize, io::Result<()>) {
+        match self {
+            Self::File(file) => write_counted(file, bytes),
+            Self::StandardError => write_counted(&mut io::stderr().lock(), bytes),
+        }
+    }
+}
+
+fn write_counted(to: &mut dyn Write, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        match to.write(rest) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(more) => written += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
 }
 
 /// What the thread has.
@@ -111,6 +141,8 @@ struct Writer {
     out: Out,
     /// Whether nothing more comes.
     ends: Arc<AtomicBool>,
+    /// Whether the last line is only half written: then the next begins with the end of that.
+    is_torn: bool,
 }
 
 /// How often it is looked whether nothing more comes.
@@ -133,7 +165,11 @@ impl Writer {
                 put(&entry, &mut bytes);
                 count += 1;
             }
-            let written = self.reopen().and_then(|()| self.out.write(&bytes));
+            if let Some(shared) = &self.audit.0 {
+                let taken = usize::try_from(count).unwrap_or(usize::MAX);
+                shared.waiting.fetch_sub(taken, Ordering::Relaxed);
+            }
+            let written = self.reopen().and_then(|()| self.write(&bytes));
             if let Err(why) = &written {
                 self.lose(count);
                 if !is_failing {
@@ -156,12 +192,32 @@ impl Writer {
         }
     }
 
-    /// Opens the file anew, if that was asked for.
+    /// Writes lines, behind the end of one that was only half written.
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        if self.is_torn {
+            self.out.write(b"\n").1?;
+            self.is_torn = false;
+        }
+        let (len, written) = self.out.write(lines);
+        self.is_torn = len > 0 && lines.get(len - 1) != Some(&b'\n');
+        written
+    }
+
+    /// Opens the file anew, if that was asked for. If that cannot be done, it is asked for still: what is
+    /// lost is counted, and does not go where nobody looks any more.
     fn reopen(&mut self) -> io::Result<()> {
-        let asked =
-            self.audit.0.as_ref().is_some_and(|it| it.reopens.swap(false, Ordering::Relaxed));
-        if asked {
-            self.out = Out::open(&self.place)?;
+        let Some(shared) = &self.audit.0 else { return Ok(()) };
+        if shared.reopens.swap(false, Ordering::Relaxed) {
+            match Out::open(&self.place) {
+                Ok(out) => {
+                    self.is_torn &= out.is_begun();
+                    self.out = out;
+                }
+                Err(error) => {
+                    shared.reopens.store(true, Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
         }
         Ok(())
     }
@@ -237,6 +293,7 @@ mod tests {
         let (entries, queue) = sync_channel(2);
         let shared = Shared {
             entries,
+            waiting: AtomicUsize::new(0),
             lost: AtomicU64::new(0),
             lost_total: AtomicU64::new(0),
             reopens: AtomicBool::new(false),
@@ -252,11 +309,72 @@ mod tests {
         let place = AuditPlace::File(file.clone());
         let out = Out::open(&place).unwrap();
         let ends = Arc::new(AtomicBool::new(true));
-        Writer { audit: audit.clone(), queue, place, out, ends }.run();
+        Writer { audit: audit.clone(), queue, place, out, ends, is_torn: false }.run();
         let lines = lines(&file);
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert_eq!(lines[0]["event"], "lost");
         assert!(lines[0]["reason"].as_str().unwrap().starts_with("8 entries"));
+    }
+
+    /// A writer of a log in this place, and nobody who writes.
+    fn writer(place: AuditPlace, out: Out) -> (Audit, Writer) {
+        let (entries, queue) = sync_channel(9);
+        let (lost, lost_total) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (waiting, reopens) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let shared = Shared { entries, waiting, lost, lost_total, reopens };
+        let audit = Audit(Some(Arc::new(shared)));
+        let ends = Arc::new(AtomicBool::new(true));
+        (audit.clone(), Writer { audit, queue, place, out, ends, is_torn: false })
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_anew_is_asked_for_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, moved) = (directory.path().join("logs/audit"), directory.path().join("moved"));
+        fs::create_dir(directory.path().join("logs")).unwrap();
+        let place = AuditPlace::File(file.clone());
+        let (audit, mut writer) = writer(place.clone(), Out::open(&place).unwrap());
+        fs::rename(&file, &moved).unwrap();
+        fs::remove_dir(directory.path().join("logs")).unwrap();
+        audit.reopen();
+        writer.reopen().unwrap_err();
+        fs::create_dir(directory.path().join("logs")).unwrap();
+        audit.tell(denied(1));
+        writer.run();
+        assert_eq!(lines(&file).pop().unwrap()["token"], 1);
+        assert_eq!(lines(&moved).len(), 0);
+    }
+
+    #[test]
+    fn what_strangers_cause_leaves_half_of_the_room_to_what_matters_more() {
+        let (entries, queue) = sync_channel(ENTRIES_MAX);
+        let (lost, lost_total) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (waiting, reopens) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let shared = Shared { entries, waiting, lost, lost_total, reopens };
+        let audit = Audit(Some(Arc::new(shared)));
+        for number in 0..2 * ENTRIES_MAX as u64 {
+            audit.tell_of_strangers(denied(number));
+        }
+        assert_eq!(queue.try_iter().take(1).count(), 1);
+        for number in 0..ENTRIES_MAX as u64 / 2 {
+            audit.tell(denied(number));
+        }
+        assert_eq!(audit.lost(), 3 * ENTRIES_MAX as u64 / 2, "and none of what matters more");
+    }
+
+    #[test]
+    fn half_a_line_is_ended_before_the_next_begins() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("audit");
+        let place = AuditPlace::File(file.clone());
+        let (_, mut writer) = writer(place.clone(), Out::open(&place).unwrap());
+        let mut half: &mut [u8] = &mut [0; 4];
+        let (len, written) = write_counted(&mut half, b"12345\n");
+        assert!(written.is_err() && len == 4, "a disk that is full");
+        writer.write(b"1234").unwrap();
+        writer.write(b"whole\n").unwrap();
+        writer.write(b"next\n").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "1234\nwhole\nnext\n");
     }
 
     #[test]

@@ -3,9 +3,10 @@
 
 use super::Desk;
 use super::connections::Role;
-use crate::access::{Denied, Unproven};
+use crate::access::{Badge, Denied, Unproven};
 use crate::engine::{EndReason, Rejection};
 use crate::server::audit::Entry;
+use crate::server::chatter::Topic;
 use crate::types::{ConnectionId, FencingToken, Identity, LockName, SessionId, Standing};
 
 impl Desk {
@@ -31,20 +32,79 @@ impl Desk {
         }
     }
 
+    /// An entry about a session, with all that is known of its connection, if it has one.
+    fn entry_of(
+        &self,
+        connection: Option<ConnectionId>,
+        session: Option<SessionId>,
+        event: &'static str,
+    ) -> Entry {
+        match (connection, session) {
+            (Some(connection), _) => self.entry(connection, event),
+            (None, session) => {
+                let owner = session.and_then(|session| self.rights.owner(session));
+                Entry {
+                    at: Some((self.wall)()),
+                    event,
+                    principal: owner.map(ToString::to_string),
+                    session: session.map(|session| session.to_string()),
+                    ..Entry::default()
+                }
+            }
+        }
+    }
+
     /// A connection was refused: nothing proves who it is.
     pub(super) fn audit_unproven(&self, connection: ConnectionId, unproven: Unproven) {
-        if self.audit.is_on() {
+        if self.audits(Topic::AuditedRefusal, Some(connection)) {
             let (result, reason) = (Some("refused"), Some(unproven.to_string()));
             let entry = self.entry(connection, "sign_in");
-            self.audit.tell(Entry { result, reason, ..entry });
+            self.audit.tell_of_strangers(Entry { result, reason, ..entry });
+        }
+    }
+
+    /// A connection was refused: its principal has as much as it may.
+    pub(super) fn audit_full(&self, connection: ConnectionId, badge: &Badge, why: &str) {
+        if self.audits(Topic::AuditedRefusal, Some(connection)) {
+            self.audit.tell_of_strangers(Entry {
+                result: Some("refused"),
+                principal: Some(badge.principal().name.to_string()),
+                method: Some(badge.method().as_str()),
+                reason: Some(why.to_owned()),
+                ..self.entry(connection, "sign_in")
+            });
+        }
+    }
+
+    /// Whether an entry is written that strangers can cause as often as they like. The rest is counted.
+    fn audits(&self, topic: Topic, connection: Option<ConnectionId>) -> bool {
+        if !self.audit.is_on() {
+            return false;
+        }
+        self.audit_left_out();
+        let peer = connection.and_then(|connection| self.connections.peer(connection));
+        self.audited.counts(topic, peer)
+    }
+
+    /// Has the audit log say how much it leaves out, once an interval is over.
+    pub(super) fn audit_left_out(&self) {
+        if self.audit.is_on() {
+            for reason in self.audited.take_left_out() {
+                self.audit.note("left_out", "counted", reason);
+            }
         }
     }
 
     /// Somebody was told that it may not.
-    pub(super) fn audit_denial(&self, connection: ConnectionId, denied: &Denied) {
-        if self.audit.is_on() {
-            let entry = self.entry(connection, "request");
-            self.audit.tell(Entry {
+    pub(super) fn audit_denial(
+        &self,
+        connection: Option<ConnectionId>,
+        session: Option<SessionId>,
+        denied: &Denied,
+    ) {
+        if self.audits(Topic::AuditedDenial, connection) {
+            let entry = self.entry_of(connection, session, "request");
+            self.audit.tell_of_strangers(Entry {
                 result: Some("denied"),
                 principal: Some(denied.principal.to_string()),
                 verb: Some(denied.verb.as_str()),
@@ -81,9 +141,7 @@ impl Desk {
         reason: EndReason,
     ) {
         if self.audit.is_on() {
-            let about = |connection| self.entry(connection, "session");
-            let event = "session";
-            let entry = connection.map_or(Entry { event, ..Entry::default() }, about);
+            let entry = self.entry_of(connection, Some(session), "session");
             let result = Some("ended");
             let reason = Some(
                 match reason {
@@ -95,8 +153,7 @@ impl Desk {
                 .to_owned(),
             );
             let session = Some(session.to_string());
-            let at = Some((self.wall)());
-            let entry = Entry { at, result, session, reason, ..entry };
+            let entry = Entry { result, session, reason, ..entry };
             self.turn.lines.audit(&self.audit, entry);
         }
     }

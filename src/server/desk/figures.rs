@@ -139,7 +139,6 @@ impl Told {
         if let Some(count) = place.and_then(|place| self.denials.get_mut(place)) {
             *count += 1;
         }
-        self.reject(RejectionCode::Forbidden);
     }
 
     /// How many connections have proven who they are, for each way.

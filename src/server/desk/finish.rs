@@ -12,7 +12,7 @@ impl Desk {
     /// Ends a turn: puts together what has come of it, and sees that what is due is asked for.
     pub(in crate::server) fn finish_turn(&mut self, now: Timestamp) -> &mut Turn {
         if self.rights.is_changing() {
-            self.look_through_changed(now);
+            self.look_through_changed();
         }
         self.show_changed(now);
         // Whatever brought this turn: the timer may be late, or set to something else.

@@ -12,7 +12,7 @@ use super::inspect::{self, Look};
 use super::parse;
 use super::render;
 use crate::access::{Allowed, Principal, to};
-use crate::engine::{Command, Event, Place, Rejection};
+use crate::engine::{Attach, Command, Event, Place, Rejection};
 use crate::server::chatter::Topic;
 use crate::server::log_lines::{self, Ahead, Who};
 use crate::types::{
@@ -99,32 +99,32 @@ impl Desk {
                 self.look(connection, query_id, query, now);
             }
             ClientMessage::Revoke { query_id, ref name, token } => {
-                let may = self.may_with(connection, query_id, name, Principal::may_break);
+                let may = self.may_break(connection, query_id, (name, token), now);
                 if let Some((name, allowed)) = may {
                     self.revoke(connection, query_id, name, token, now, allowed);
                 }
             }
             ClientMessage::RevokeFor { query_id, ref name, token, ref reason } => {
-                let may = self.may_with(connection, query_id, name, Principal::may_break);
+                let may = self.may_break(connection, query_id, (name, token), now);
                 if let Some((name, allowed)) = may {
                     self.revoke_for(connection, query_id, (name, token), reason, now, allowed);
                 }
             }
             ClientMessage::Watch { query_id, ref name } => {
-                let may = self.may_with(connection, query_id, name, Principal::may_see);
+                let may = self.may_with(connection, (query_id, name), Principal::may_see, now);
                 if let Some((lock, allowed)) = may {
                     self.watch(connection, query_id, lock, now, allowed);
                 }
             }
             ClientMessage::Unwatch { ref name } => self.unwatch(connection, name, own()),
             ClientMessage::Subscribe { query_id, name: Some(ref name) } => {
-                let may = self.may_with(connection, query_id, name, Principal::may_see);
+                let may = self.may_with(connection, (query_id, name), Principal::may_see, now);
                 if let Some((lock, allowed)) = may {
                     self.subscribe(connection, query_id, Some(lock), now, allowed.with_others());
                 }
             }
             ClientMessage::Subscribe { query_id, name: None } => {
-                if let Some(allowed) = self.may_look(connection, query_id) {
+                if let Some(allowed) = self.may_look(connection, query_id, now) {
                     self.subscribe(connection, query_id, None, now, allowed);
                 }
             }
@@ -149,7 +149,18 @@ impl Desk {
         let peer = known.peer;
         if let Some(attach) = attach {
             let (token, epoch) = (self.table.counts().last_token, self.table.epoch());
+            let opened = match attach {
+                Attach::Open { session, .. } => Some(session),
+                Attach::Resume { .. } => None,
+            };
+            // It counts before it is welcome, for which a longer lease has to be on disk.
+            if let Some(session) = opened {
+                self.session_begins(connection, session);
+            }
             self.step(&Event::Attach { connection, peer, attach, epoch_seen, token_seen }, now);
+            if let Some(session) = opened.filter(|session| !self.table.is_alive(*session)) {
+                self.rights.session_ended(session);
+            }
             if let Some(ahead) = Ahead::of((token_seen, epoch_seen), (token, epoch)) {
                 self.tell_ahead(connection, peer, ahead);
             }
@@ -329,7 +340,7 @@ impl Desk {
     fn inspect(&mut self, connection: ConnectionId, query_id: u64, query: &Query, now: Timestamp) {
         match *query {
             Query::Lock { ref name } | Query::Outlook { ref name } => {
-                let may = self.may_with(connection, query_id, name, Principal::may_see);
+                let may = self.may_with(connection, (query_id, name), Principal::may_see, now);
                 if let Some((name, allowed)) = may {
                     self.inspect_lock(connection, query_id, query, &name, now, allowed);
                 }
@@ -340,7 +351,7 @@ impl Desk {
             | Query::Sessions { .. }
             | Query::Outlooks { .. }
             | Query::Contended { .. } => {
-                if let Some(allowed) = self.may_look(connection, query_id) {
+                if let Some(allowed) = self.may_look(connection, query_id, now) {
                     self.inspect_all(connection, query_id, query, now, allowed);
                 }
             }

@@ -92,6 +92,7 @@ use self::watches::Watches;
 use crate::access::Access;
 use crate::engine::{Counts, Effect, Event, LockTable, Run, Seed, Start};
 use crate::server::audit::Audit;
+use crate::server::chatter::Chatter;
 use crate::server::counters::Counters;
 use crate::server::durable::{Change, Committed, Everything};
 use crate::server::log_lines;
@@ -109,6 +110,8 @@ pub(crate) struct Desk {
     rights: Rights,
     /// Where it is written down who did what.
     audit: Audit,
+    /// How many of its entries each address has caused.
+    audited: Chatter,
     /// Watchers of locks that are held by others.
     watches: Watches,
     /// Subscribers to events of requests that are made by others.
@@ -226,6 +229,7 @@ impl Desk {
             connections: Connections::default(),
             rights,
             audit,
+            audited: Chatter::default(),
             watches: Watches::default(),
             subscribers: Subscribers::default(),
             changed: Vec::new(),
@@ -270,6 +274,8 @@ impl Desk {
     /// Begins: goes on with what the run before has left, if that is known.
     #[must_use]
     pub(crate) fn begin(&mut self, now: Timestamp) -> &mut Turn {
+        // Before anybody is granted anything: these may be other rules than those of the run before.
+        self.withdraw_forbidden(now);
         if let Some(run) = self.run.take() {
             self.step(&Event::Began(run), now);
         }
@@ -359,6 +365,7 @@ impl Desk {
     pub(crate) fn ring(&mut self, now: Timestamp) -> &mut Turn {
         // Here time passes, also for those of whom nothing more is heard.
         self.counters.chatter.look();
+        self.audit_left_out();
         self.tenures.look(&mut self.table, &mut self.turn.lines, now);
         if self.looks.next_deadline().is_some_and(|at| at <= now) {
             // They look there, and what else is due is asked for.

@@ -57,8 +57,8 @@ impl Desk {
                 self.tell(connection, session, request, event, now);
             }
             Effect::Ended { session, connection, reason, held, waiting, ref lock } => {
-                self.rights.session_ended(session);
                 self.audit_end(connection, session, reason);
+                self.rights.session_ended(session);
                 let who = self.who(session, connection);
                 let level = log_lines::ended_level(reason, held);
                 if fields::is_logged(level)
@@ -140,14 +140,12 @@ impl Desk {
                 self.turn.lines.push(line);
             }
         }
+        if let RequestEvent::Rejected(Rejection::Forbidden) = event {
+            return self.tell_withdrawn(connection, session, request);
+        }
         let Some(connection) = connection else { return };
         if let RequestEvent::Rejected(rejection) = event {
             return self.tell_rejected(connection, session, request, rejection, now);
-        }
-        if let RequestEvent::Cancelled = event
-            && let Some(denied) = self.withdrawn(request)
-        {
-            return self.connections.tell(connection, &denied);
         }
         // One that is over already, in the same turn, has no claims, and needs no proof any more.
         let (table, sealer, run) = (&self.table, &self.sealer, self.table.epoch());

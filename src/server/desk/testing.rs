@@ -71,11 +71,29 @@ impl Bench {
     }
 
     fn by(access: Access, tokens: u64, commits: bool) -> Self {
+        Self::after(Before::Nothing, access, tokens, commits)
+    }
+
+    /// From now on it is written down who does what.
+    pub(super) fn audit(&self, audit: crate::server::audit::Audit) {
+        self.0.borrow_mut().desk.audit = audit;
+    }
+
+    /// As after a crash and a start with other rules.
+    pub(super) fn restarted(&self, access: Access) -> Self {
+        let image = image_of(&self.0.borrow().desk);
+        let table = Replay::from(Some(&mut &image[..])).unwrap().into_table();
+        let next = Self::after(Before::Crashed(Box::new(table)), access, 1 << 20, true);
+        next.turn(Desk::begin);
+        next
+    }
+
+    fn after(before: Before, access: Access, tokens: u64, commits: bool) -> Self {
         let now = Timestamp::default();
         let setting = Setting {
             limits: Limits::default(),
             start: start_with(tokens),
-            before: Before::Nothing,
+            before,
             sealer: Sealer::new(StateKey::new(7)),
             draw: Box::new(names::draw),
             wall: SystemTime::now,
@@ -105,7 +123,8 @@ impl Bench {
     /// Has the desk do something, and carries out what comes of it.
     pub(super) fn turn(&self, act: impl FnOnce(&mut Desk, Timestamp) -> &mut Turn) {
         let round = &mut *self.0.borrow_mut();
-        let turn = mem::take(act(&mut round.desk, round.now));
+        let mut turn = mem::take(act(&mut round.desk, round.now));
+        turn.lines.log();
         let Turn { orders, deliveries, goes_on, listens, rings, is_drained, record, .. } = turn;
         round.journal[1].extend(record.parts().flatten());
         round.orders.extend(orders);

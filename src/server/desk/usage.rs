@@ -13,7 +13,7 @@ use crate::access::{Principal, PrincipalName};
 use crate::types::{SessionId, Timestamp};
 
 /// What may be asked for at once: the requests of a second.
-const BURST_MICROS: u64 = 1_000_000;
+const BURST_NANOS: u64 = 1_000_000_000;
 
 /// Of all principals that had a connection or a session.
 #[derive(Debug, Default)]
@@ -25,13 +25,15 @@ pub(super) struct Usages {
 }
 
 /// Of one of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Usage {
+    /// Whose it is.
+    name: PrincipalName,
     /// Connections.
     connections: AtomicU32,
     /// Sessions, those included that have no connection.
     sessions: AtomicU32,
-    /// When all requests so far would be due if they came evenly, in microseconds.
+    /// When all requests so far would be due if they came evenly, in nanoseconds.
     due: AtomicU64,
 }
 
@@ -54,15 +56,29 @@ pub(super) struct Full {
 
 impl Usages {
     fn of(&mut self, name: &PrincipalName) -> &Arc<Usage> {
-        self.by_name.entry(name.clone()).or_default()
+        self.by_name.entry(name.clone()).or_insert_with(|| {
+            let (connections, sessions, due) = Default::default();
+            Arc::new(Usage { name: name.clone(), connections, sessions, due })
+        })
+    }
+
+    /// Whose a session is; none if that is not known.
+    pub(super) fn owner(&self, session: SessionId) -> Option<&PrincipalName> {
+        self.of_session.get(&session).map(|usage| &usage.name)
     }
 
     /// Takes a connection of a principal.
     pub(super) fn sit(&mut self, principal: &Principal) -> Result<Seat, Full> {
         let usage = self.of(&principal.name);
         within(&usage.connections, principal.quotas.connections_max)?;
+        Ok(self.stand(principal))
+    }
+
+    /// Takes one that takes the place of another, or is over at once: it counts, and is not one too many.
+    pub(super) fn stand(&mut self, principal: &Principal) -> Seat {
+        let usage = self.of(&principal.name);
         usage.connections.fetch_add(1, Ordering::Relaxed);
-        Ok(Seat(Arc::clone(usage)))
+        Seat(Arc::clone(usage))
     }
 
     /// Whether a principal may open another session.
@@ -91,10 +107,10 @@ impl Seat {
     /// Counts a request. Says whether its principal may make it now (generic cell rate algorithm).
     pub(super) fn may_request(&self, principal: &Principal, now: Timestamp) -> bool {
         let Some(rate) = principal.quotas.requests_per_second else { return true };
-        let interval = BURST_MICROS / u64::from(rate.max(1));
-        let now = now.as_micros();
-        let due = self.0.due.load(Ordering::Relaxed).max(now) + interval;
-        let may = due - now <= BURST_MICROS.max(interval);
+        let interval = BURST_NANOS / u64::from(rate.max(1));
+        let now = now.as_micros().saturating_mul(1_000);
+        let due = self.0.due.load(Ordering::Relaxed).max(now).saturating_add(interval);
+        let may = due - now <= BURST_NANOS.max(interval);
         if may {
             self.0.due.store(due, Ordering::Relaxed);
         }
@@ -151,6 +167,15 @@ mod tests {
         assert_eq!(asked, 100);
         assert!(!other.may_request(&billing, at(0)), "another connection is no way round");
         assert!(other.may_request(&billing, at(10)) && !seat.may_request(&billing, at(10)));
+        for rate in [3, 600_000] {
+            let name = PrincipalName::new("fast").unwrap();
+            let quotas = Quotas { requests_per_second: Some(rate), ..Quotas::default() };
+            let fast = Principal { name, ..principal(quotas) };
+            let seat = Usages::default().sit(&fast).unwrap();
+            let asked = (0..2 * rate).filter(|_| seat.may_request(&fast, at(0))).count();
+            // To a thousandth: an interval is whole nanoseconds.
+            assert!(asked.abs_diff(rate as usize) <= rate as usize / 1_000, "{rate}: {asked}");
+        }
         let unbounded = principal(Quotas::default());
         assert!((0..10_000).all(|_| seat.may_request(&unbounded, at(10))));
     }

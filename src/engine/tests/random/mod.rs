@@ -300,6 +300,12 @@ impl World {
         self.say(session, Command::Request(request));
     }
 
+    fn withdraw(&mut self, session: u64, back: u64) {
+        let Some(Request { id: request, .. }) = self.back(session, back) else { return };
+        let session = self.sessions[&session].0;
+        self.handle(&Event::Withdraw { session, request });
+    }
+
     fn account(&mut self, session: u64, knows: bool) {
         let Some((id, _, _)) = self.sessions.get(&session) else { return };
         // What nobody knows of may never have been used, and is not kept.
@@ -399,6 +405,7 @@ impl World {
                     self.say(session, Command::Cancel { request });
                 }
             }
+            Step::Withdraw { session, back } => self.withdraw(session, back),
             Step::Revoke { lock, token } => self.handle(&Event::Revoke {
                 connection: ConnectionId::new(u64::MAX),
                 query_id: 0,

@@ -74,6 +74,11 @@ pub(super) enum Step {
         session: u64,
         back: u64,
     },
+    /// A request of some time ago is not allowed any more.
+    Withdraw {
+        session: u64,
+        back: u64,
+    },
     Revoke {
         lock: usize,
         token: u64,
@@ -139,7 +144,9 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(session, back)| Step::Repeat { session, back }),
         8 => (session.clone(), back.clone())
             .prop_map(|(session, back)| Step::Release { session, back }),
-        2 => (session, back).prop_map(|(session, back)| Step::Cancel { session, back }),
+        2 => (session.clone(), back.clone())
+            .prop_map(|(session, back)| Step::Cancel { session, back }),
+        2 => (session, back).prop_map(|(session, back)| Step::Withdraw { session, back }),
         1 => (0..LOCKS, 0..60u64).prop_map(|(lock, token)| Step::Revoke { lock, token }),
         3 => (0..4_000u64).prop_map(|ms| Step::Wait { ms }),
         1 => (0..9_000u64).prop_map(|ms| Step::Stall { ms }),

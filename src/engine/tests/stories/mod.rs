@@ -380,6 +380,10 @@ impl Story {
                     let rejection = Rejection::SealMismatch;
                     self.say(session, Command::Unparsed { request, rejection })?
                 }
+                "withdraw" => {
+                    let session = SessionId::new(session.into());
+                    self.handle(&Event::Withdraw { session, request })
+                }
                 "cut" => self.handle(&Event::Disconnect { connection }),
                 other => return Err(format!("unknown command {other}").into()),
             };

@@ -23,9 +23,10 @@ use crate::engine::{Command, Event, LockTable, Rejection};
 use crate::server::chatter::Topic;
 use crate::server::log_lines;
 use crate::types::{
-    ConnectionId, GoodbyeCode, LockName, RejectionCode, RequestId, SessionId, Timestamp,
+    ConnectionId, FencingToken, GoodbyeCode, LockName, Mode, RejectionCode, RequestId, SessionId,
+    Timestamp,
 };
-use crate::wire::{self, Attach};
+use crate::wire::Attach;
 
 /// What the desk knows of who may do what.
 #[derive(Debug)]
@@ -34,8 +35,7 @@ pub(super) struct Rights {
     access: Arc<Access>,
     /// How much each principal has.
     usages: Usages,
-    /// Connections whose watches and waiting requests are yet to be looked through, for the rules have
-    /// changed, or may have.
+    /// Connections whose watches are yet to be looked through, for the rules have changed.
     changed: VecDeque<ConnectionId>,
     /// While a request is taken out of its queue because it is not allowed any more: why.
     withdrawing: Option<Denied>,
@@ -57,11 +57,7 @@ impl Rights {
         let mut usages = Usages::default();
         if !access.is_open() {
             for (_, session) in table.sessions(0) {
-                let mut principals = access.principals().iter();
-                let owner = principals.find(|it| it.name.is_shown_by(session.identity.as_str()));
-                if let Some(owner) = owner {
-                    usages.opened(session.session, &owner.name);
-                }
+                usages.opened(session.session, &PrincipalName::shown_by(session.identity));
             }
         }
         Self { access, usages, changed: VecDeque::new(), withdrawing: None }
@@ -70,6 +66,11 @@ impl Rights {
     /// Whether there is work left of a change of the rules.
     pub(super) fn is_changing(&self) -> bool {
         !self.changed.is_empty()
+    }
+
+    /// Whose a session is, if that is known.
+    pub(super) fn owner(&self, session: SessionId) -> Option<&PrincipalName> {
+        self.usages.owner(session)
     }
 
     /// A session is over.
@@ -118,17 +119,23 @@ impl Desk {
         let entry = match entry {
             Ok(entry) => entry,
             Err(denied) => {
-                self.note_denial(connection, &denied);
+                self.told.reject(RejectionCode::Forbidden);
+                self.note_denial(Some(connection), None, &denied);
                 let refused = render::refused(RejectionCode::Forbidden, denied.to_string());
                 self.dismiss(connection, &refused);
                 return None;
             }
         };
-        let seat = self.rights.usages.sit(badge.principal());
+        let seat = match entry {
+            // The connection before it goes, or this one does: nobody is kept out of what is their own.
+            Entry::Return(_) => Ok(self.rights.usages.stand(badge.principal())),
+            Entry::Session(_) | Entry::Observer(_) => self.rights.usages.sit(badge.principal()),
+        };
         let seat = match seat {
             Ok(seat) => seat,
             Err(Full { max }) => {
                 let why = format!("{name} has {max} connections, its limit");
+                self.audit_full(connection, &badge, &why);
                 let goodbye = render::goodbye(GoodbyeCode::TooManyConnections, why);
                 self.dismiss(connection, &goodbye);
                 return None;
@@ -138,6 +145,7 @@ impl Desk {
             (&entry, self.rights.usages.may_open(badge.principal()))
         {
             let why = format!("{max} sessions of {name} are alive, its limit");
+            self.audit_full(connection, &badge, &why);
             self.dismiss(connection, &render::refused(RejectionCode::TooManySessions, why));
             return None;
         }
@@ -171,16 +179,11 @@ impl Desk {
         self.connections.guest(connection).map(|guest| &guest.principal().name)
     }
 
-    /// A session is there: it counts, and rules may have changed since it asked for something.
+    /// A session is there, and counts.
     pub(super) fn session_begins(&mut self, connection: ConnectionId, session: SessionId) {
-        if self.rights.access.is_open() {
-            return;
-        }
         if let Some(guest) = self.connections.guest(connection) {
             self.rights.usages.opened(session, &guest.principal().name);
         }
-        // What it said before it could be welcomed was allowed then.
-        self.rights.changed.push_back(connection);
     }
 
     /// What a connection may see.
@@ -225,28 +228,44 @@ impl Desk {
                 if self.is_alive(session, request.id) {
                     return Some(allowed);
                 }
-                self.told.reject(RejectionCode::SlowDown);
-                self.told.slowed_down += 1;
-                let slow = Rejection::SlowDown;
-                self.connections.tell(connection, &render::rejected(request.id, &slow, None));
+                self.slow_down(connection, request.id);
                 return None;
             }
             Err(denied) => denied,
         };
-        if let Some(session) = session
-            && self.is_alive(Some(session), request.id)
-        {
-            // It was asked for before, when it was allowed, and is repeated over another connection. What is
-            // held stays held; what waits is withdrawn, as that of others is.
-            if self.table.waiting_of(session).all(|waiting| waiting != request.id) {
-                let guest = self.connections.guest(connection)?;
-                return Some(guest.badge.may_repeat());
-            }
-            self.withdraw(connection, request.id, denied, now);
-            return None;
+        if self.is_alive(session, request.id) {
+            // It was asked for before, when it was allowed, and is repeated over another connection. What waits
+            // was withdrawn when the rules changed, so it is held, and stays held.
+            let guest = self.connections.guest(connection)?;
+            return Some(guest.badge.may_repeat());
         }
-        self.deny(connection, request.id, &denied);
+        self.deny_asked(connection, request.id, &denied, now);
         None
+    }
+
+    /// Tells a client that it asks too often.
+    fn slow_down(&mut self, connection: ConnectionId, request: RequestId) {
+        self.told.reject(RejectionCode::SlowDown);
+        self.told.slowed_down += 1;
+        let slow = render::rejected(request, &Rejection::SlowDown, None);
+        self.connections.tell(connection, &slow);
+    }
+
+    /// Tells a client that it may not have what it asks for. That counts as a request, or denials would be as
+    /// many as one likes, and the logs full of them.
+    fn deny_asked(
+        &mut self,
+        connection: ConnectionId,
+        request: RequestId,
+        denied: &Denied,
+        now: Timestamp,
+    ) {
+        let Some(guest) = self.connections.guest(connection) else { return };
+        if guest.seat.may_request(guest.principal(), now) {
+            self.deny(connection, request, denied);
+        } else {
+            self.slow_down(connection, request);
+        }
     }
 
     fn is_alive(&self, session: Option<SessionId>, request: RequestId) -> bool {
@@ -258,9 +277,9 @@ impl Desk {
     pub(super) fn may_with<To>(
         &mut self,
         connection: ConnectionId,
-        query_id: u64,
-        name: &str,
-        may: fn(&Principal, &LockName) -> Result<Allowed<To>, Denied>,
+        (query_id, name): (u64, &str),
+        may: impl Fn(&Principal, &LockName) -> Result<Allowed<To>, Denied>,
+        now: Timestamp,
     ) -> Option<(LockName, Allowed<To>)> {
         if self.is_deaf(connection) {
             return None;
@@ -279,7 +298,35 @@ impl Desk {
         match may(self.connections.guest(connection)?.principal(), &name) {
             Ok(allowed) => Some((name, allowed)),
             Err(denied) => {
-                self.deny(connection, RequestId::new(query_id), &denied);
+                self.deny_asked(connection, RequestId::new(query_id), &denied, now);
+                None
+            }
+        }
+    }
+
+    /// Whether a connection may take a lock away, and with it all that was granted together; if not, it was
+    /// told so, and not of which other lock.
+    pub(super) fn may_break(
+        &mut self,
+        connection: ConnectionId,
+        query_id: u64,
+        (name, token): (&str, FencingToken),
+        now: Timestamp,
+    ) -> Option<(LockName, Allowed<to::Break>)> {
+        let asked = (query_id, name);
+        let (name, allowed) = self.may_with(connection, asked, Principal::may_break, now)?;
+        if self.rights.access.is_open() {
+            return Some((name, allowed));
+        }
+        let principal = self.connections.guest(connection)?.principal();
+        let mut others = self.table.granted_together(&name, token);
+        let denied = others.find_map(|other| principal.may_break(other).err());
+        drop(others);
+        match denied {
+            None => Some((name, allowed)),
+            Some(denied) => {
+                let denied = Denied { lock: Some(name), ..denied };
+                self.deny_asked(connection, RequestId::new(query_id), &denied, now);
                 None
             }
         }
@@ -290,6 +337,7 @@ impl Desk {
         &mut self,
         connection: ConnectionId,
         query_id: u64,
+        now: Timestamp,
     ) -> Option<Allowed<to::Look>> {
         if self.is_deaf(connection) {
             return None;
@@ -300,7 +348,7 @@ impl Desk {
         match self.connections.guest(connection)?.principal().may_look() {
             Ok(allowed) => Some(allowed),
             Err(denied) => {
-                self.deny(connection, RequestId::new(query_id), &denied);
+                self.deny_asked(connection, RequestId::new(query_id), &denied, now);
                 None
             }
         }
@@ -308,14 +356,21 @@ impl Desk {
 
     /// Tells a client that it may not.
     fn deny(&mut self, connection: ConnectionId, request: RequestId, denied: &Denied) {
-        self.note_denial(connection, denied);
+        self.told.reject(RejectionCode::Forbidden);
+        self.note_denial(Some(connection), None, denied);
         self.connections.tell(connection, &render::denied(request, denied));
     }
 
-    fn note_denial(&mut self, connection: ConnectionId, denied: &Denied) {
+    /// Counts that somebody may not, and tells the logs: the session matters where there is no connection.
+    fn note_denial(
+        &mut self,
+        connection: Option<ConnectionId>,
+        session: Option<SessionId>,
+        denied: &Denied,
+    ) {
         self.told.deny(denied.verb);
-        self.audit_denial(connection, denied);
-        let peer = self.connections.peer(connection);
+        self.audit_denial(connection, session, denied);
+        let peer = connection.and_then(|connection| self.connections.peer(connection));
         if self.counters.chatter.admits(Topic::Denial, peer) {
             log_lines::denied(connection, peer, denied);
         }
@@ -332,6 +387,8 @@ impl Desk {
         // Whether there are any is settled at the start: secrets are bound by that.
         if access.is_open() == self.rights.access.is_open() && !access.is_open() {
             self.rights.access = access;
+            // First, for those that leave free what others are granted.
+            self.withdraw_forbidden(now);
             for connection in self.connections.with_guests() {
                 self.renew(connection, now);
             }
@@ -353,17 +410,17 @@ impl Desk {
         }
     }
 
-    /// Looks through what connections watch and wait for, whose rules have changed, until this turn has done
+    /// Looks through what connections watch, whose rules have changed, until this turn has done
     /// enough.
-    pub(super) fn look_through_changed(&mut self, now: Timestamp) {
+    pub(super) fn look_through_changed(&mut self) {
         while !self.is_spent()
             && let Some(connection) = self.rights.changed.pop_front()
         {
-            self.look_through(connection, now);
+            self.look_through(connection);
         }
     }
 
-    fn look_through(&mut self, connection: ConnectionId, now: Timestamp) {
+    fn look_through(&mut self, connection: ConnectionId) {
         self.looked += 1;
         let Some(guest) = self.connections.guest(connection) else { return };
         let sight = guest.badge.sight();
@@ -382,38 +439,66 @@ impl Desk {
         {
             self.subscribers.end(connection);
         }
-        let Some(session) = self.session_of(connection) else { return };
-        let waiting: Vec<RequestId> = self.table.waiting_of(session).collect();
-        self.looked += render::count(waiting.len());
-        for request in waiting {
-            let Some(guest) = self.connections.guest_mut(connection) else { return };
-            let mut claims = self.table.claims(session, request);
-            let denied = claims.find_map(|(name, mode)| guest.badge.denies(name, mode));
-            drop(claims);
-            if let Some(denied) = denied {
-                self.withdraw(connection, request, denied, now);
+    }
+
+    /// Takes what waits and is not allowed any more out of its queues, whether its session has a connection or
+    /// not. All of it, before anything else: what one of them leaves, another could be granted.
+    pub(super) fn withdraw_forbidden(&mut self, now: Timestamp) {
+        if self.rights.access.is_open() {
+            return;
+        }
+        let mut forbidden = Vec::new();
+        let principals = self.rights.access.by_name();
+        let anyone = PrincipalName::anyone();
+        for (_, session) in self.table.sessions(0) {
+            self.looked += 1 + render::count(session.waiting);
+            let session = session.session;
+            let owner = self.rights.usages.owner(session).unwrap_or(&anyone);
+            let principal = principals.get(owner);
+            let why_not = |(name, mode): (&LockName, Mode)| match principal {
+                Some(principal) => principal.denies(name, mode),
+                None => Some(Denied::to_nobody(owner.clone(), name, mode)),
+            };
+            let waiting = self.table.waiting_of(session).filter_map(|request| {
+                let denied = self.table.claims(session, request).find_map(why_not)?;
+                Some((session, request, denied))
+            });
+            let unheard = self.table.unheard_of(session).filter_map(|asked| {
+                let claims = asked.claims.as_slice().iter();
+                let denied = claims.map(|claim| (&claim.name, claim.mode)).find_map(why_not)?;
+                Some((session, asked.id, denied))
+            });
+            forbidden.extend(waiting.chain(unheard));
+        }
+        for (session, request, denied) in forbidden {
+            self.rights.withdrawing = Some(denied);
+            self.step(&Event::Withdraw { session, request }, now);
+            // It is told when the session is welcome.
+            if let Some(denied) = self.rights.withdrawing.take() {
+                self.note_denial(None, Some(session), &denied);
             }
         }
     }
 
-    /// Takes a waiting request out of its queue, for it is not allowed any more.
-    fn withdraw(
+    /// Tells that a request was taken out of its queue because it is not allowed any more.
+    pub(super) fn tell_withdrawn(
         &mut self,
-        connection: ConnectionId,
+        connection: Option<ConnectionId>,
+        session: SessionId,
         request: RequestId,
-        denied: Denied,
-        now: Timestamp,
     ) {
-        self.note_denial(connection, &denied);
-        self.rights.withdrawing = Some(denied);
-        let command = Command::Cancel { request };
-        self.step(&Event::Command { connection, command }, now);
-        self.rights.withdrawing = None;
-    }
-
-    /// What is told instead of that a request is given up, if it is taken out of its queue.
-    pub(super) fn withdrawn(&self, request: RequestId) -> Option<wire::ServerMessage> {
-        let denied = self.rights.withdrawing.as_ref()?;
-        Some(render::denied(request, denied))
+        // At a start, that of a session is one of the run before.
+        let connection = connection.filter(|it| self.connections.role(*it).is_some());
+        let denied = self.rights.withdrawing.take();
+        if let Some(denied) = &denied {
+            self.note_denial(connection, Some(session), denied);
+        }
+        if let Some(connection) = connection {
+            let told = match denied {
+                Some(denied) => render::denied(request, &denied),
+                None => render::rejected(request, &Rejection::Forbidden, None),
+            };
+            self.connections.tell(connection, &told);
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! Who may do what, at the desk: each connection is somebody's (rule A3), each handler asks, and each answer
 //! is filtered (rule A4).
 
+mod quotas;
+mod withdrawn;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -478,27 +481,6 @@ fn who_is_nobody_by_other_rules_is_told_goodbye_and_its_locks_last_as_long_as_it
 }
 
 #[test]
-fn what_waited_and_is_not_allowed_any_more_is_withdrawn_when_its_client_comes_back() {
-    let bench = bench();
-    let (ann, session, secret) = bench.session_of("ann");
-    let bob = bench.session("bob");
-    answers(&bench, &bob, request(1, "a"));
-    answers(&bench, &ann, request(1, "a"));
-    ann.disconnect();
-    bench.change(access(&[("ann", ""), BOB]));
-    let back = bench.come("ann");
-    let generation = Generation(2);
-    back.submit(vec![hello(Attach::Resume { session, secret, generation })]);
-    bench.settle();
-    let told = back.take();
-    let forbidden = |message: &ServerMessage| {
-        matches!(message, ServerMessage::Rejected { code: RejectionCode::Forbidden, .. })
-    };
-    assert!(told.iter().any(forbidden), "{told:?}");
-    assert_eq!(bench.figures().counts.waiting, 0);
-}
-
-#[test]
 fn rules_are_neither_introduced_nor_dropped_while_it_runs() {
     let open = Bench::new();
     let client = open.open();
@@ -513,32 +495,33 @@ fn rules_are_neither_introduced_nor_dropped_while_it_runs() {
 }
 
 #[test]
-fn quotas_are_their_principals_and_nobody_elses() {
-    let quotas = "sessions-max = 2\nconnections-max = 3\nrequests-per-second = 2";
-    let may = "may = [ { do = [\"lock\", \"see\"], names = [\"*\"] } ]";
-    let bench = Bench::ruled(access(&[("ann", &format!("{may}\n{quotas}")), BOB]));
-    let first = bench.session("ann");
-    let _second = bench.session("ann");
-    let third = bench.come("ann");
-    third.submit(vec![hello(Attach::New)]);
-    bench.settle();
-    assert_eq!(refusal(&third).1, RejectionCode::TooManySessions);
-    let _observer = bench.observer("ann");
-    let fourth = bench.come("ann");
-    fourth.submit(vec![hello(Attach::Observer)]);
-    assert_eq!(refusal(&fourth).0, GoodbyeCode::TooManyConnections);
-    let _other = bench.session("bob");
-    assert_eq!(code(&bench, &first, request(1, "a")), None);
-    assert_eq!(code(&bench, &first, request(2, "b")), None);
-    assert_eq!(code(&bench, &first, request(3, "c")), Some(RejectionCode::SlowDown));
-    // What is repeated is no more.
-    assert_eq!(code(&bench, &first, request(2, "b")), None);
-    bench.pass(Duration::from_secs(1));
-    assert_eq!(code(&bench, &first, request(3, "c")), None);
-    // A session that is over makes room, and one that lost its connection does not.
-    first.submit(vec![ClientMessage::Goodbye]);
-    bench.settle();
-    bench.session("ann");
+fn a_grant_of_several_locks_is_broken_by_who_may_break_all_of_them() {
+    let bench = Bench::ruled(access(&[
+        ("bob", "may = [ { do = [\"lock\", \"see\"], names = [\"*\"] } ]"),
+        ("one", "may = [ { do = [\"break\"], names = [\"a/*\"] } ]"),
+        ("all", "may = [ { do = [\"break\"], names = [\"a/*\", \"b/*\"] } ]"),
+    ]));
+    let bob = bench.session("bob");
+    let both = claims(1, &[("a/x", Mode::Exclusive), ("b/y", Mode::Exclusive)]);
+    let [ServerMessage::Grant { token, .. }] = answers(&bench, &bob, both)[..] else {
+        panic!("no grant")
+    };
+    let name = "a/x".to_owned();
+    let revoke = ClientMessage::Revoke { query_id: 9, name: name.clone(), token };
+    let reason = "stuck".to_owned();
+    let revoke_for = ClientMessage::RevokeFor { query_id: 9, name, token, reason };
+    let (one, all) = (bench.observer("one"), bench.observer("all"));
+    for message in [&revoke, &revoke_for] {
+        match &answers(&bench, &one, message.clone())[..] {
+            [ServerMessage::Rejected { code: RejectionCode::Forbidden, message, .. }] => {
+                assert!(message.contains("a/x") && !message.contains("b/y"), "{message}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(bench.figures().counts.held, 1);
+    let done = answers(&bench, &all, revoke);
+    assert!(matches!(done[..], [ServerMessage::Revoked { .. }]), "{done:?}");
 }
 
 #[test]

@@ -1,0 +1,126 @@
+//! What waits and is not allowed any more, for the rules have changed.
+
+use super::*;
+
+/// A session comes back, and repeats its request for this lock. Says the code of the answer, and whether
+/// anything was granted.
+fn comes_back(
+    bench: &Bench,
+    (session, secret): (SessionId, Secret),
+    lock: &str,
+) -> Vec<ServerMessage> {
+    let back = bench.come("ann");
+    back.submit(vec![hello(Attach::Resume { session, secret, generation: Generation(2) })]);
+    bench.settle();
+    let mut told = back.take();
+    assert!(matches!(told[..], [ServerMessage::Welcome { .. }, ..]), "{told:?}");
+    back.submit(vec![request(1, lock)]);
+    bench.settle();
+    told.extend(back.take());
+    told.split_off(1)
+}
+
+const ANN_MAY_DO_OTHER: (&str, &str) =
+    ("ann", "may = [ { do = [\"lock\"], names = [\"other\"] } ]");
+
+#[test]
+fn what_waited_and_is_not_allowed_any_more_is_not_granted_to_who_comes_back() {
+    for is_released in [false, true] {
+        let bench = bench();
+        let (ann, session, secret) = bench.session_of("ann");
+        let bob = bench.session("bob");
+        answers(&bench, &bob, request(1, "a"));
+        let token = bob_holds(&bench, &bob);
+        answers(&bench, &ann, request(1, "a"));
+        ann.disconnect();
+        if is_released {
+            answers(&bench, &bob, release(1, token));
+        }
+        bench.change(access(&[ANN_MAY_DO_OTHER, BOB]));
+        assert_eq!(bench.figures().counts.waiting, 0);
+        let told = comes_back(&bench, (session, secret), "a");
+        assert_eq!(code_of(&told), Some(RejectionCode::Forbidden), "{told:?}");
+        assert_eq!(bench.figures().counts.held, usize::from(!is_released));
+    }
+}
+
+fn bob_holds(bench: &Bench, bob: &Client) -> u64 {
+    match answers(bench, bob, request(1, "a"))[..] {
+        [ServerMessage::Grant { token, .. }] => token.number(),
+        ref other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_waited_before_a_restart_and_is_not_allowed_any_more_is_not_granted() {
+    for is_connected in [false, true] {
+        let bench = bench();
+        let (ann, session, secret) = bench.session_of("ann");
+        let bob = bench.session("bob");
+        let token = bob_holds(&bench, &bob);
+        answers(&bench, &ann, request(1, "a"));
+        if !is_connected {
+            ann.disconnect();
+            answers(&bench, &bob, release(1, token));
+        }
+        let bench = bench.restarted(access(&[ANN_MAY_DO_OTHER, BOB]));
+        bench.settle();
+        assert_eq!(bench.figures().counts.waiting, 0);
+        let told = comes_back(&bench, (session, secret), "a");
+        assert_eq!(code_of(&told), Some(RejectionCode::Forbidden), "{told:?}");
+    }
+}
+
+#[test]
+fn whose_session_ends_by_other_rules_leaves_nothing_to_who_may_not_have_it_any_more() {
+    let bench = bench();
+    let ann = bench.session("ann");
+    let bob = bench.come("bob");
+    let now_or_never = wire::Hello { linger_ms: Some(0), ..wire::Hello::new(Attach::New, "") };
+    bob.submit(vec![ClientMessage::Hello(now_or_never)]);
+    bench.settle();
+    bob.take();
+    answers(&bench, &bob, request(1, "a"));
+    answers(&bench, &ann, request(1, "a"));
+    // Whoever was the first to connect is looked through first; here, and the other way round.
+    bench.change(access(&[ANN_MAY_DO_OTHER]));
+    let told = ann.take();
+    assert_eq!(code_of(&told), Some(RejectionCode::Forbidden), "{told:?}");
+    assert_eq!(bench.figures().counts.held, 0);
+}
+
+#[test]
+fn what_one_that_is_withdrawn_leaves_is_not_granted_to_another_that_is() {
+    let bench = bench();
+    let (ann, other) = (bench.session("ann"), bench.session("ann"));
+    let bob = bench.session("bob");
+    answers(&bench, &bob, claims(1, &[("a", Mode::Shared)]));
+    answers(&bench, &ann, claims(1, &[("a", Mode::Exclusive)]));
+    answers(&bench, &other, claims(1, &[("a", Mode::Shared)]));
+    bench.change(access(&[ANN_MAY_DO_OTHER, BOB]));
+    for client in [&ann, &other] {
+        let told = client.take();
+        assert_eq!(code_of(&told), Some(RejectionCode::Forbidden), "{told:?}");
+    }
+    assert_eq!(bench.figures().counts.held, 1);
+}
+
+#[test]
+fn what_was_asked_before_a_welcome_is_asked_by_the_rules_that_hold_then() {
+    let bench = bench();
+    // So that a longer lease has to be on disk first.
+    let _other = bench.session("bob");
+    let ann = bench.come("ann");
+    let long = wire::Hello { ttl_ms: 300_000, ..wire::Hello::new(Attach::New, "") };
+    ann.submit(vec![ClientMessage::Hello(long), request(1, "a"), request(2, "a/x")]);
+    bench.change(access(&[("ann", "may = [ { do = [\"lock\"], names = [\"a/x\"] } ]"), BOB]));
+    let told = ann.take();
+    let forbidden = |message: &&ServerMessage| {
+        matches!(
+            message,
+            ServerMessage::Rejected { request: RequestId(1), code: RejectionCode::Forbidden, .. }
+        )
+    };
+    assert_eq!(told.iter().filter(forbidden).count(), 1, "{told:?}");
+    assert_eq!(bench.figures().counts.held, 1, "{told:?}");
+}
