@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use coordinator::access::{Access, Digest, Mistake, Parsed, PrincipalName, Verb, parse};
 use coordinator::types::{Credential, LockName};
 
-use super::arguments::{AccessAction, AccessArgs};
 use super::settings::Settings;
 use super::text::answer;
 use super::text::errors::{Failure, exit, reason, shell_word};
@@ -21,6 +20,26 @@ const FILE_LEN_MAX: u64 = 16 * 1024 * 1024;
 const MISTAKES_TOLD_MAX: usize = 20;
 /// Rights of those who could write rules into the file.
 const OTHERS_WRITE: u32 = 0o022;
+
+/// `access`.
+#[derive(clap::Args)]
+pub(crate) struct AccessArgs {
+    /// What to do.
+    action: AccessAction,
+    /// What to do it with.
+    words: Vec<String>,
+}
+
+/// What `access` does.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum AccessAction {
+    /// Make a credential for a principal.
+    NewCredential,
+    /// Tell of all mistakes in an access file.
+    Check,
+    /// Say whether, and by which line, a principal may do something with a lock.
+    May,
+}
 
 /// Does what was asked.
 pub(crate) fn run(args: &AccessArgs, settings: &Settings) -> Result<ExitCode, Failure> {

@@ -401,14 +401,20 @@ mod tests {
         turn
     }
 
+    /// A synced journal that has begun, and where it is.
+    fn begun() -> (tempfile::TempDir, Chronicle) {
+        let data = tempfile::tempdir().unwrap();
+        let (last, next) = (Epoch::new(6), Epoch::new(7));
+        let ground = Ground::of(data.path()).unwrap();
+        let mut chronicle = Chronicle::on(ground, Distance::Machine, last, next);
+        assert!(chronicle.begin(&table()));
+        (data, chronicle)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_log_tells_of_what_is_written_down_and_of_nothing_before() {
         local(async {
-            let data = tempfile::tempdir().unwrap();
-            let (last, next) = (Epoch::new(6), Epoch::new(7));
-            let ground = Ground::of(data.path()).unwrap();
-            let mut chronicle = Chronicle::on(ground, Distance::Machine, last, next);
-            assert!(chronicle.begin(&table()));
+            let (_data, chronicle) = begun();
             let mut gate = Gate::behind(Some(chronicle), unbounded_channel().0);
             let waits =
                 |gate: &Gate| !(gate.held_lines.is_empty() && gate.written_lines.is_empty());
@@ -430,11 +436,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_said_while_a_thread_syncs_and_then_what_it_synced_and_no_more() {
         local(async {
-            let data = tempfile::tempdir().unwrap();
-            let (last, next) = (Epoch::new(6), Epoch::new(7));
-            let ground = Ground::of(data.path()).unwrap();
-            let mut chronicle = Chronicle::on(ground, Distance::Machine, last, next);
-            assert!(chronicle.begin(&table()));
+            let (_data, chronicle) = begun();
             let ledger = Arc::new(Ledger::default());
             let account = ledger.open();
             let (session, batches) = collector();
@@ -474,11 +476,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_waits_for_a_disk_that_hangs_is_bounded_for_all_connections_together() {
         local(async {
-            let data = tempfile::tempdir().unwrap();
-            let (last, next) = (Epoch::new(6), Epoch::new(7));
-            let ground = Ground::of(data.path()).unwrap();
-            let mut chronicle = Chronicle::on(ground, Distance::Machine, last, next);
-            assert!(chronicle.begin(&table()));
+            let (_data, chronicle) = begun();
             let ledger = Arc::new(Ledger::new(1000));
             let account = ledger.open();
             let (session, _batches) = collector();

@@ -12,12 +12,10 @@ use std::path::Path;
 use bytes::{Buf, BufMut, BytesMut};
 use coordinator::tls::{Dialed, TlsOptions};
 use coordinator::types::{
-    Epoch, FencingToken, Generation, GoodbyeCode, OwnerId, RejectionCode, RequestId, Seal, Secret,
-    SessionId,
+    Epoch, FencingToken, Generation, GoodbyeCode, RejectionCode, RequestId, Seal, Secret, SessionId,
 };
 use coordinator::wire::{
-    self, Attach, ClientMessage, Mode, PROTOCOL, RawClaim, ServerMessage, Standing, Wait,
-    encode_frame,
+    self, Attach, ClientMessage, Mode, PROTOCOL, RawClaim, ServerMessage, Standing, encode_frame,
 };
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -122,17 +120,8 @@ impl Lengths {
             ttl_ms: 1,
             standing: Standing::Opened,
         };
-        let request = ClientMessage::Request(wire::Request {
-            request: RequestId(1),
-            owner: OwnerId(0),
-            converts: None,
-            wait: Wait::Forever,
-            progress: false,
-            lock_delay_ms: 0,
-            note: String::new(),
-            ticket: None,
-            claims: [RawClaim { name: plan.lock_name(0).into(), mode: Mode::Exclusive }].into(),
-        });
+        let claim = RawClaim { name: plan.lock_name(0).into(), mode: Mode::Exclusive };
+        let request = ClientMessage::Request(wire::Request::new(RequestId(1), [claim]));
         let goodbye = ServerMessage::Goodbye {
             code: GoodbyeCode::Done,
             rejection: RejectionCode::NONE,

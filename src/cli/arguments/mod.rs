@@ -24,6 +24,7 @@ use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, S
 use coordinator::types::{AT_LEAST_MAX, LOCK_DELAY_MAX};
 
 use self::mistakes::{advised, empty_variable};
+use crate::cli::access::AccessArgs;
 use crate::cli::bench::BenchArgs;
 use crate::cli::settings::sources::FILE_FLAG;
 use crate::cli::settings::values;
@@ -409,26 +410,6 @@ pub(crate) struct ReleaseArgs {
     /// With --force: why, for the coordinator's audit log.
     #[arg(long, value_name = "TEXT", requires = "force")]
     pub(crate) reason: Option<String>,
-}
-
-/// `access`.
-#[derive(clap::Args)]
-pub(crate) struct AccessArgs {
-    /// What to do.
-    pub(crate) action: AccessAction,
-    /// What to do it with.
-    pub(crate) words: Vec<String>,
-}
-
-/// What `access` does.
-#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AccessAction {
-    /// Make a credential for a principal.
-    NewCredential,
-    /// Tell of all mistakes in an access file.
-    Check,
-    /// Say whether, and by which line, a principal may do something with a lock.
-    May,
 }
 
 /// `config`.

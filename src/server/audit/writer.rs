@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -47,6 +47,17 @@ impl Drop for AuditWriter {
 }
 
 impl Audit {
+    /// One whose entries go into this queue.
+    fn on(entries: SyncSender<Entry>) -> Self {
+        Self(Some(Arc::new(Shared {
+            entries,
+            waiting: AtomicUsize::new(0),
+            lost: AtomicU64::new(0),
+            lost_total: AtomicU64::new(0),
+            reopens: AtomicBool::new(false),
+        })))
+    }
+
     /// A log in this place.
     ///
     /// # Errors
@@ -55,14 +66,7 @@ impl Audit {
     pub fn open(place: AuditPlace) -> io::Result<(Self, AuditWriter)> {
         let out = Out::open(&place)?;
         let (entries, queue) = sync_channel(ENTRIES_MAX);
-        let shared = Shared {
-            entries,
-            waiting: AtomicUsize::new(0),
-            lost: AtomicU64::new(0),
-            lost_total: AtomicU64::new(0),
-            reopens: AtomicBool::new(false),
-        };
-        let audit = Self(Some(Arc::new(shared)));
+        let audit = Self::on(entries);
         let (tell_over, over) = sync_channel(1);
         let ends = Arc::new(AtomicBool::new(false));
         let writer = Writer {
@@ -291,14 +295,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_counted_and_told_in_its_place() {
         let (entries, queue) = sync_channel(2);
-        let shared = Shared {
-            entries,
-            waiting: AtomicUsize::new(0),
-            lost: AtomicU64::new(0),
-            lost_total: AtomicU64::new(0),
-            reopens: AtomicBool::new(false),
-        };
-        let audit = Audit(Some(Arc::new(shared)));
+        let audit = Audit::on(entries);
         // Nobody reads the queue, and nobody waits for that.
         for number in 0..10 {
             audit.tell(denied(number));
@@ -319,10 +316,7 @@ mod tests {
     /// A writer of a log in this place, and nobody who writes.
     fn writer(place: AuditPlace, out: Out) -> (Audit, Writer) {
         let (entries, queue) = sync_channel(9);
-        let (lost, lost_total) = (AtomicU64::new(0), AtomicU64::new(0));
-        let (waiting, reopens) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let shared = Shared { entries, waiting, lost, lost_total, reopens };
-        let audit = Audit(Some(Arc::new(shared)));
+        let audit = Audit::on(entries);
         let ends = Arc::new(AtomicBool::new(true));
         (audit.clone(), Writer { audit, queue, place, out, ends, is_torn: false })
     }
@@ -348,10 +342,7 @@ mod tests {
     #[test]
     fn what_strangers_cause_leaves_half_of_the_room_to_what_matters_more() {
         let (entries, queue) = sync_channel(ENTRIES_MAX);
-        let (lost, lost_total) = (AtomicU64::new(0), AtomicU64::new(0));
-        let (waiting, reopens) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let shared = Shared { entries, waiting, lost, lost_total, reopens };
-        let audit = Audit(Some(Arc::new(shared)));
+        let audit = Audit::on(entries);
         for number in 0..2 * ENTRIES_MAX as u64 {
             audit.tell_of_strangers(denied(number));
         }
