@@ -46,6 +46,7 @@ mod several;
 mod signals;
 mod sizes;
 mod structure;
+mod supervised;
 mod support;
 mod terminal;
 mod tls;

@@ -4,8 +4,6 @@ use std::fs;
 use std::io::{BufRead, BufReader, PipeReader, Write, pipe};
 use std::iter;
 use std::net::TcpStream;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
@@ -285,30 +283,4 @@ fn the_log_says_who_took_which_lock_from_whom() {
     let told = log.until("INFO  revoked connection=");
     assert!(told.contains(&format!(" session={session} identity=\"raw\" peer=")), "{told}");
     assert_eq!(holder.end().code(), Some(70));
-}
-
-#[test]
-fn systemd_is_told_when_the_coordinator_is_ready_and_when_it_stops() {
-    let home = Home::new();
-    let path = home.path("notify");
-    let abstract_name = format!("coordinator-test-{}", std::process::id());
-    let abstract_address = SocketAddr::from_abstract_name(&abstract_name).unwrap();
-    for (socket, name) in [
-        (UnixDatagram::bind(&path).unwrap(), path.display().to_string()),
-        (UnixDatagram::bind_addr(&abstract_address).unwrap(), format!("@{abstract_name}")),
-    ] {
-        let mut serve = home.coordinator(&["serve", "--listen", "127.0.0.1:0", "--ephemeral"]);
-        serve.env("NOTIFY_SOCKET", name);
-        let server = start(serve);
-        socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        let hear = || {
-            let mut told = [0; 64];
-            let len = socket.recv(&mut told).unwrap();
-            String::from_utf8_lossy(&told[..len]).into_owned()
-        };
-        assert_eq!(hear(), "READY=1");
-        server.signal(Signal::TERM);
-        assert_eq!(hear(), "STOPPING=1");
-        assert_eq!(server.end().code(), Some(0));
-    }
 }

@@ -73,7 +73,12 @@ fn environment(name: &str, rows: &[&'static Row]) -> String {
         entry(
             &mut text,
             "NOTIFY_SOCKET",
-            "Set by systemd for Type=notify: the socket for READY=1.",
+            "Set by systemd for Type=notify: the socket for READY=1, STATUS=, RELOADING=1 and STOPPING=1.",
+        );
+        entry(
+            &mut text,
+            "WATCHDOG_USEC, WATCHDOG_PID",
+            "Set by systemd for WatchdogSec=: how often WATCHDOG=1 is expected, and from which process.",
         );
     }
     entry(&mut text, "NO_COLOR", "If set, output has no colours.");

@@ -121,7 +121,8 @@ async fn serve(
     let ready = started.elapsed().as_secs_f64() * 1e3;
     let at = at(address, settings.tls_cert.is_some());
     log::info!("ready in {ready:.1} ms; try: coordinator lock {at}demo -- sleep 5");
-    notify::tell("READY=1");
+    notify::ready();
+    tokio::task::spawn_local(notify::beat(server.looker()));
 
     let running = server.run();
     tokio::pin!(running);
@@ -250,7 +251,7 @@ fn obey(asked: u32, signal: Signal, settings: &Settings, handle: &ServerHandle) 
         return;
     }
     log::info!("{name}: {}; a second signal stops at once", ending(settings));
-    notify::tell("STOPPING=1");
+    notify::stopping(ending(settings));
     handle.drain();
 }
 

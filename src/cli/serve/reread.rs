@@ -12,6 +12,7 @@ use std::thread;
 use coordinator::server::{Audit, ServerHandle};
 use coordinator::tls::ServerTls;
 
+use super::notify;
 use super::rules::Rules;
 use crate::cli::log as logging;
 use crate::cli::settings::sources::Sources;
@@ -69,11 +70,13 @@ impl Reread {
         let mut at_start = settings.clone();
         thread::Builder::new().name("settings".to_owned()).spawn(move || {
             while asks.recv().is_ok() {
+                notify::reloading();
                 let read = Sources::read(flags.clone());
                 apply(&mut at_start, read.and_then(|sources| Settings::resolve(&sources)));
                 again.audit.reopen();
                 again.tls.iter().for_each(read_again);
                 again.read_rules();
+                notify::ready();
             }
         })?;
         Ok(Self { asked })
