@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Ok(asked) => asked,
         Err(told) => return told,
     };
-    match cli::settings_in_force(&asked).and_then(|settings| cli::run(asked, &settings)) {
+    match cli::obey(asked) {
         Ok(code) => code,
         Err(failure) => cli::fail(&failure),
     }

@@ -157,6 +157,16 @@ impl Access {
         self.is_open
     }
 
+    /// Whether a credential proves anybody.
+    pub fn knows_credentials(&self) -> bool {
+        !self.by_credential.is_empty()
+    }
+
+    /// Whether a certificate proves anybody.
+    pub fn knows_certificates(&self) -> bool {
+        !self.by_certificate.is_empty()
+    }
+
     /// Says what those may do who show nothing.
     pub fn set_anyone(&mut self, rules: Rules) {
         let name = PrincipalName::anyone();

@@ -43,8 +43,8 @@ mod watchdog;
 use std::future::Future;
 use std::process::ExitCode;
 
-use self::arguments::Command;
 pub(crate) use self::arguments::{Asked, read_command_line};
+use self::arguments::{Command, ConfigAction, ConfigArgs};
 use self::log::Filter;
 pub(crate) use self::settings::Settings;
 pub(crate) use self::text::errors::Failure;
@@ -87,8 +87,19 @@ pub(crate) fn settings_in_force(asked: &Asked) -> Result<Settings, Failure> {
 /// The variable that programs written in Rust take for the filter of their log.
 const RUST_LOG: &str = "RUST_LOG";
 
+/// Does what was asked, by the settings that hold.
+pub(crate) fn obey(asked: Asked) -> Result<ExitCode, Failure> {
+    match asked.command {
+        // It tells of mistakes, and so has to live with them.
+        Command::Config(ConfigArgs { action: Some(ConfigAction::Check), json }) => {
+            serve::check::run(json, asked.flags)
+        }
+        _ => settings_in_force(&asked).and_then(|settings| run(asked, &settings)),
+    }
+}
+
 /// Does what was asked.
-pub(crate) fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure> {
+fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure> {
     match asked.command {
         Command::Serve => serve::run(settings, asked.flags),
         Command::Lock(args) => lock::run(&args, settings),

@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 
 use super::answered::Answered;
 use super::process::Process;
-use crate::server::{Contention, Counted, Figures};
+use crate::server::{Contention, Counted, Figures, Kept};
 use crate::types::Histogram;
 
 /// What [`render`] writes.
@@ -60,6 +60,7 @@ impl Collector for Scrape {
         self.requests(&mut page)?;
         self.connections(&mut page)?;
         self.durability(&mut page)?;
+        self.upkeep(&mut page)?;
         self.looking(&mut page)?;
         self.process(&mut page)
     }
@@ -354,6 +355,35 @@ impl Scrape {
             "coordinator_stalls",
             "How often the coordinator itself stood still, so that leases were prolonged.",
             self.figures.tally.stalls,
+        )
+    }
+
+    /// Whether what it runs by is what was written, and for how long its certificates are good.
+    fn upkeep(&self, page: &mut Page<'_>) -> fmt::Result {
+        let Kept { reloaded_at, is_reloaded, reload_failures, expires } = self.counted.upkeep;
+        let since_1970 =
+            |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        page.gauge(
+            "coordinator_reload_ok",
+            "0 while the latest SIGHUP has changed nothing, because of a mistake.",
+            f64::from(u8::from(is_reloaded)),
+        )?;
+        page.gauge(
+            "coordinator_reload_success_timestamp_seconds",
+            "When the configuration was last read without a mistake, in seconds since 1970.",
+            since_1970(reloaded_at),
+        )?;
+        page.counter(
+            "coordinator_reload_failures",
+            "SIGHUPs that changed nothing, because of a mistake.",
+            reload_failures,
+        )?;
+        let uses = [("server", expires.server), ("client_ca", expires.client_ca)];
+        page.gauges(
+            "coordinator_certificate_expiry_timestamp_seconds",
+            "When the first certificate of a use expires, in seconds since 1970; none without TLS.",
+            "use",
+            uses.into_iter().filter_map(|(of, at)| Some((of, since_1970(at?)))),
         )
     }
 

@@ -12,6 +12,7 @@ use crate::server::chatter::Chatter;
 use crate::server::keeping::Keeping;
 use crate::server::ledger::Ledger;
 use crate::server::places::Inside;
+use crate::server::upkeep::Upkeep;
 use crate::types::{GoodbyeCode, Histogram};
 
 /// Counts since the start, and the connections of now.
@@ -31,6 +32,8 @@ pub(super) struct Counters {
     pub(super) chatter: Chatter,
     /// How it is with the journal.
     pub(super) keeping: Arc<Keeping>,
+    /// What is told of reloads and certificates.
+    pub(super) upkeep: Arc<Upkeep>,
     /// Accounts of the memory that connections take, together and each.
     pub(super) ledger: Arc<Ledger>,
     /// Connections closed because they broke the protocol.

@@ -15,6 +15,7 @@ use super::counters::Counters;
 use super::desk::figures::{Contention, Figures};
 use super::messages::{Gather, Pulse, Survey};
 use super::phase::Phase;
+use super::upkeep::Kept;
 use crate::types::Histogram;
 
 /// Asks a coordinator how things are, from any thread. Keeps nothing alive.
@@ -62,6 +63,8 @@ pub struct Counted {
     pub commit_failures: u64,
     /// For how long the state cannot be saved.
     pub unsaved: Duration,
+    /// Reloads, and when certificates expire.
+    pub upkeep: Kept,
     /// How much there may be.
     pub limits: LooksLimits,
 }
@@ -130,6 +133,7 @@ impl Looker {
             commits: counters.commits(),
             commit_failures: counters.commit_failures.total(),
             unsaved: counters.unsaved().unwrap_or_default(),
+            upkeep: counters.upkeep.kept(),
             limits: self.limits,
         }
     }

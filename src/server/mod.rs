@@ -21,7 +21,7 @@
 //! | `coordinator`, `messages` | the one actor that all sessions speak to: a mailbox and a timer round the desk |
 //! | `gate`, `barrier` | the only way out of it, and the wait until everything is heard |
 //! | `ledger`, `counters`, `places` | bytes that lie unread, over all connections; counts; places for connections |
-//! | `looker` | how other threads ask how things are |
+//! | `looker`, `upkeep` | how other threads ask how things are; reloads and certificates, which they tell |
 //! | `run`, `phase` | bound, serving, stopping, gone |
 //! | `audit` | who was let in or refused, denied what, took which lock from whom: a file of its own |
 //! | `log_lines`, `fields`, `chatter` | the story in log lines, and how much of it one peer can fill |
@@ -79,18 +79,20 @@ mod secure;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 pub use audit::Audit;
 #[cfg(feature = "access")]
 pub use audit::{AuditPlace, AuditWriter};
 pub use config::{Config, Data, LOCK_PORT, LostState, MESSAGES_PER_SECOND_MIN, StaleState};
 pub use desk::figures::{Contention, Figures, Told};
-pub use durable::StoreError;
+pub use durable::{StoreError, check_data};
 pub use error::ServerError;
 pub use looker::{Counted, Looker, LooksLimits, Readiness};
 pub use run::{Server, ServerHandle, Spawned, spawn};
 #[cfg(feature = "http")]
 pub(crate) use secure::Secure;
+pub use upkeep::{Expires, Kept};
 #[cfg(all(test, feature = "client"))]
 pub(crate) use {
     desk::{

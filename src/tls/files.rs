@@ -4,11 +4,17 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+#[cfg(feature = "server")]
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, ring};
+#[cfg(feature = "server")]
+use rustls::pki_types::UnixTime;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+#[cfg(feature = "server")]
+use webpki::{EndEntityCert, KeyUsage};
 
 /// Why TLS cannot be spoken with these files.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +126,22 @@ pub(super) fn all_in<T: PemObject>(file: &Path, what: &'static str) -> Result<Ve
     let all: Result<Vec<T>, pem::Error> = T::pem_slice_iter(&bytes).collect();
     let all = all.map_err(|why| damaged(file, &why))?;
     if all.is_empty() { Err(missing(file, what)) } else { Ok(all) }
+}
+
+/// The last moment at which a certificate is valid; none if it is not of the usual form.
+///
+/// What verifies certificates says so when it is asked whether one is valid at the end of all time.
+#[cfg(feature = "server")]
+pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let end_of_time = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX));
+    let certificate = EndEntityCert::try_from(certificate).ok()?;
+    let usage = KeyUsage::server_auth();
+    match certificate.verify_for_usage(&[], &[], &[], end_of_time, usage, None, None) {
+        Err(webpki::Error::CertExpired { not_after, .. }) => {
+            Some(UNIX_EPOCH + Duration::from_secs(not_after.as_secs()))
+        }
+        Err(_) | Ok(_) => None,
+    }
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, TlsError> {

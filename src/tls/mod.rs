@@ -45,7 +45,7 @@ pub use client::TlsOptions;
 pub use dialed::Dialed;
 pub use files::TlsError;
 #[cfg(feature = "server")]
-pub use server::{ClientAuth, ServerFiles, ServerTls};
+pub use server::{CertificateUse, ClientAuth, Expiry, ReadTls, ServerFiles, ServerTls};
 #[cfg(feature = "server")]
 pub(crate) use words::is_of_tls;
 

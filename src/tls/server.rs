@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::time::SystemTime;
 
+use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ProducesTickets, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{ServerConfig, crypto::ring};
 use tokio::net::TcpStream;
 
-use super::files::{Identity, TlsError, all_in, authorities, provider};
+use super::files::{Identity, TlsError, all_in, authorities, not_after, provider};
 use super::handshakes::Handshakes;
 use super::{ALPN_LOCKS, Accepted};
 
@@ -44,15 +46,42 @@ pub enum ClientAuth {
     Optional,
 }
 
-/// What a server shows and asks for. Clones share it: what one reads again, all have.
+/// What a server shows and asks for. Clones share it: what one takes over, all have.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
-    /// Where it is read from.
-    files: Arc<ServerFiles>,
-    /// As it was read last, without a mistake.
+    /// As it was taken over last.
     latest: Arc<RwLock<Configs>>,
     /// Where handshakes are made.
     handshakes: Handshakes,
+}
+
+/// The files of a server, read without a mistake. Nothing has changed by that yet.
+#[derive(Clone, Debug)]
+pub struct ReadTls {
+    /// What they have, for both ports.
+    configs: Configs,
+    /// When the certificates in them expire.
+    expiries: Vec<Expiry>,
+}
+
+/// When a certificate of a server expires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// What it is for.
+    pub of: CertificateUse,
+    /// The file that it is in.
+    pub file: PathBuf,
+    /// The last moment at which it is valid.
+    pub at: SystemTime,
+}
+
+/// What a server has a certificate for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CertificateUse {
+    /// To show it to clients, and those that it builds on.
+    Server,
+    /// To verify those of clients by it.
+    ClientCa,
 }
 
 /// One reading of the files, for both ports.
@@ -65,28 +94,55 @@ struct Configs {
     http: Arc<ServerConfig>,
 }
 
+impl ReadTls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    ///
+    /// If one of them cannot be used, or the key is not the certificate's. That a certificate has expired is
+    /// none: see [`ReadTls::expiries`].
+    pub fn read(files: &ServerFiles) -> Result<Self, TlsError> {
+        let material = Material::read(files)?;
+        let configs = Configs {
+            locks: Arc::new(material.for_locks()?),
+            #[cfg(feature = "http")]
+            http: Arc::new(material.for_http()?),
+        };
+        Ok(Self { configs, expiries: material.expiries()? })
+    }
+
+    /// When the certificates expire: the first of those shown, and the first of those that prove clients. Of
+    /// one whose form is unusual that is not known.
+    pub fn expiries(&self) -> &[Expiry] {
+        &self.expiries
+    }
+}
+
 impl ServerTls {
     /// Reads the files, and starts the thread that makes handshakes.
     ///
     /// # Errors
     ///
-    /// If one of them cannot be used, the key is not the certificate's, or there can be no thread.
-    pub fn read(files: ServerFiles) -> Result<Self, TlsError> {
-        let latest = Arc::new(RwLock::new(Configs::read(&files)?));
-        let handshakes = Handshakes::start().map_err(|source| TlsError::Thread { source })?;
-        Ok(Self { files: Arc::new(files), latest, handshakes })
+    /// As [`ReadTls::read`], or if there can be no thread.
+    pub fn read(files: &ServerFiles) -> Result<Self, TlsError> {
+        Self::start(ReadTls::read(files)?)
     }
 
-    /// Reads the files again, for the connections that come from now on, on both ports. Those that are
-    /// open go on.
+    /// Starts the thread that makes handshakes.
     ///
     /// # Errors
     ///
-    /// As [`ServerTls::read`]; then nothing has changed.
-    pub fn read_again(&self) -> Result<(), TlsError> {
-        let configs = Configs::read(&self.files)?;
-        *self.latest.write().unwrap_or_else(PoisonError::into_inner) = configs;
-        Ok(())
+    /// If there can be none.
+    pub fn start(read: ReadTls) -> Result<Self, TlsError> {
+        let latest = Arc::new(RwLock::new(read.configs));
+        let handshakes = Handshakes::start().map_err(|source| TlsError::Thread { source })?;
+        Ok(Self { latest, handshakes })
+    }
+
+    /// Shows and asks for what was read, to the connections that come from now on, on both ports. Those that
+    /// are open go on.
+    pub fn take_over(&self, read: ReadTls) {
+        *self.latest.write().unwrap_or_else(PoisonError::into_inner) = read.configs;
     }
 
     /// The next connection on the lock port. Its certificate's names go to `certified`.
@@ -114,17 +170,6 @@ impl ServerTls {
 
     fn latest(&self) -> RwLockReadGuard<'_, Configs> {
         self.latest.read().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Configs {
-    fn read(files: &ServerFiles) -> Result<Self, TlsError> {
-        let material = Material::read(files)?;
-        Ok(Self {
-            locks: Arc::new(material.for_locks()?),
-            #[cfg(feature = "http")]
-            http: Arc::new(material.for_http()?),
-        })
     }
 }
 
@@ -157,6 +202,20 @@ impl<'a> Material<'a> {
             })
         });
         Ok(Self { files, identity, verifier: verifier.transpose()? })
+    }
+
+    /// The first that expires of each use.
+    fn expiries(&self) -> Result<Vec<Expiry>, TlsError> {
+        let first = |of, file: &PathBuf, certificates: &[CertificateDer<'_>]| {
+            let at = certificates.iter().filter_map(not_after).min()?;
+            Some(Expiry { of, file: file.clone(), at })
+        };
+        let shown = first(CertificateUse::Server, &self.files.cert, &self.identity.chain);
+        let proving = match &self.files.client_ca {
+            None => None,
+            Some(ca) => first(CertificateUse::ClientCa, ca, &all_in(ca, "certificate")?),
+        };
+        Ok(shown.into_iter().chain(proving).collect())
     }
 
     fn for_locks(&self) -> Result<ServerConfig, TlsError> {

@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
@@ -147,7 +147,7 @@ async fn speak(server: &ServerTls, host: &str, options: &TlsOptions) -> [Result<
 
 /// What the client is told.
 async fn refusal(server: ServerFiles, host: &str, options: TlsOptions) -> String {
-    let server = ServerTls::read(server).unwrap();
+    let server = ServerTls::read(&server).unwrap();
     let [_, asked] = speak(&server, host, &options).await;
     asked.unwrap_err()
 }
@@ -155,7 +155,7 @@ async fn refusal(server: ServerFiles, host: &str, options: TlsOptions) -> String
 #[tokio::test]
 async fn a_server_proves_its_name_and_its_address() {
     let place = Place::new();
-    let server = ServerTls::read(place.files()).unwrap();
+    let server = ServerTls::read(&place.files()).unwrap();
     for host in ["localhost", "127.0.0.1"] {
         assert_eq!(speak(&server, host, &place.options()).await, [Ok(()), Ok(())], "{host}");
     }
@@ -204,14 +204,14 @@ async fn a_client_learns_why_it_does_not_trust_a_server() {
 #[tokio::test]
 async fn a_client_has_to_show_a_certificate_that_is_trusted_and_not_revoked() {
     let place = Place::new();
-    let server = ServerTls::read(place.mutual()).unwrap();
+    let server = ServerTls::read(&place.mutual()).unwrap();
     assert_eq!(speak(&server, "localhost", &place.shows("client")).await, [Ok(()), Ok(())]);
     let [ours, theirs] = speak(&server, "localhost", &place.options()).await;
     assert_eq!(ours.unwrap_err(), "the client shows no certificate");
     assert_eq!(theirs.unwrap_err(), "it wants a certificate of its clients: name one, and its key");
 
     let optional = ServerFiles { client_auth: ClientAuth::Optional, ..place.mutual() };
-    let optional = ServerTls::read(optional).unwrap();
+    let optional = ServerTls::read(&optional).unwrap();
     assert_eq!(speak(&optional, "localhost", &place.options()).await, [Ok(()), Ok(())]);
 
     place.authority.issue("late", &["late.internal"], |params| {
@@ -227,31 +227,61 @@ async fn a_client_has_to_show_a_certificate_that_is_trusted_and_not_revoked() {
     let listed = ServerFiles { crl: Some(place.at("crl.pem")), ..place.mutual() };
     let told = refusal(listed.clone(), "localhost", place.shows("gone")).await;
     assert_eq!(told, "it refused our certificate: that was revoked");
-    let server = ServerTls::read(listed).unwrap();
+    let server = ServerTls::read(&listed).unwrap();
     assert_eq!(speak(&server, "localhost", &place.shows("client")).await, [Ok(()), Ok(())]);
 }
 
 #[tokio::test]
 async fn a_renewed_certificate_is_shown_once_the_files_are_read_again() {
     let place = Place::new();
-    let server = ServerTls::read(place.files()).unwrap();
+    let server = ServerTls::read(&place.files()).unwrap();
     place.authority.issue("server", &["locks.internal"], |_| {});
     let options = place.options();
     assert!(speak(&server, "locks.internal", &options).await[1].is_err());
-    server.read_again().unwrap();
+    server.take_over(ReadTls::read(&place.files()).unwrap());
     assert_eq!(speak(&server, "locks.internal", &options).await, [Ok(()), Ok(())]);
 
-    // A mistake changes nothing.
+    // A mistake changes nothing, and neither does what is only read.
     fs::write(place.at("server.key"), "nonsense").unwrap();
-    let told = server.read_again().unwrap_err().to_string();
+    let told = ReadTls::read(&place.files()).unwrap_err().to_string();
+    place.authority.issue("other", &["other.internal"], |_| {});
+    let (cert, key) = (place.at("other.pem"), place.at("other.key"));
+    ReadTls::read(&ServerFiles { cert, key, ..place.files() }).unwrap();
     assert!(told.ends_with("server.key has no private key in PEM"), "{told}");
     assert_eq!(speak(&server, "locks.internal", &options).await, [Ok(()), Ok(())]);
+}
+
+#[test]
+fn the_end_of_certificates_is_known_also_of_one_that_is_over_and_the_first_of_several_counts() {
+    let place = Place::new();
+    let year = |year: i32| Duration::from_secs(date_time_ymd(year, 1, 1).unix_timestamp() as u64);
+    let until = |name: &str, end: i32| {
+        place.authority.issue(name, &["localhost"], |params| {
+            params.not_before = date_time_ymd(2000, 1, 1);
+            params.not_after = date_time_ymd(end, 1, 1);
+        });
+        fs::read_to_string(place.at(&format!("{name}.pem"))).unwrap()
+    };
+    let (late, early) = (until("late", 3000), until("early", 2001));
+    until("server", 2001);
+    let expiries = |files: ServerFiles| ReadTls::read(&files).unwrap().expiries().to_vec();
+    let ends = expiries(place.mutual());
+    assert_eq!((ends[0].of, ends[0].at), (CertificateUse::Server, UNIX_EPOCH + year(2001)));
+    assert_eq!((ends[0].file.clone(), ends[1].file.clone()), {
+        (place.at("server.pem"), place.at("ca.pem"))
+    });
+    // An authority that rcgen makes ends in 4096.
+    assert_eq!((ends[1].of, ends[1].at), (CertificateUse::ClientCa, UNIX_EPOCH + year(4096)));
+    fs::write(place.at("cas.pem"), late + &early).unwrap();
+    let several = ServerFiles { client_ca: Some(place.at("cas.pem")), ..place.files() };
+    assert_eq!(expiries(several)[1].at, UNIX_EPOCH + year(2001));
+    assert_eq!(expiries(place.files()).len(), 1);
 }
 
 #[tokio::test]
 async fn files_that_do_not_do_are_named() {
     let place = Place::new();
-    let told = |files| ServerTls::read(files).unwrap_err().to_string();
+    let told = |files| ServerTls::read(&files).unwrap_err().to_string();
     let missing = told(ServerFiles { cert: place.at("none.pem"), ..place.files() });
     assert!(missing.contains("none.pem: No such file"), "{missing}");
     let other = told(ServerFiles { key: place.at("client.key"), ..place.files() });
@@ -270,7 +300,7 @@ async fn files_that_do_not_do_are_named() {
 async fn whoever_speaks_no_tls_is_told_so_and_the_other_way_round() {
     let place = Place::new();
     let (ours, mut theirs) = duplex(1024);
-    let server = ServerTls::read(place.files()).unwrap();
+    let server = ServerTls::read(&place.files()).unwrap();
     let mut accepted = shaking(ours, &server);
     theirs.write_all(&[46, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 9, 9, 9, 9]).await.unwrap();
     let told = accepted.read_u8().await.unwrap_err().to_string();
@@ -294,7 +324,7 @@ fn silent(server: &ServerTls) -> (Accepted<DuplexStream>, DuplexStream) {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_says_nothing_costs_nothing_and_can_be_closed() {
     let place = Place::new();
-    let server = ServerTls::read(place.files()).unwrap();
+    let server = ServerTls::read(&place.files()).unwrap();
     let (mut accepted, mut theirs) = silent(&server);
     let read = tokio::time::timeout(Duration::from_secs(5), accepted.read_u8()).await;
     assert!(read.is_err(), "it is waited for");
@@ -305,7 +335,7 @@ async fn a_client_that_says_nothing_costs_nothing_and_can_be_closed() {
 #[tokio::test(start_paused = true)]
 async fn nothing_stays_behind_when_the_socket_takes_less_than_was_said() {
     let place = Place::new();
-    let server = ServerTls::read(place.files()).unwrap();
+    let server = ServerTls::read(&place.files()).unwrap();
     let (here, there) = duplex(4 * 1024);
     let mut accepted = shaking(here, &server);
     let options = place.options();
@@ -325,7 +355,7 @@ async fn nothing_stays_behind_when_the_socket_takes_less_than_was_said() {
 #[tokio::test]
 async fn an_end_without_a_farewell_is_an_end() {
     let place = Place::new();
-    let server = ServerTls::read(place.files()).unwrap();
+    let server = ServerTls::read(&place.files()).unwrap();
     let (mut accepted, theirs) = silent(&server);
     drop(theirs);
     assert_eq!(accepted.read(&mut [0; 8]).await.unwrap(), 0, "as a probe's of TCP");
@@ -352,7 +382,7 @@ fn no_error_tells_a_part_of_a_key() {
     for damage in [key.replace('\n', "\\n"), key.replace('\n', " "), key.replace("END", "end")] {
         fs::write(place.at("odd.key"), damage).unwrap();
         let files = ServerFiles { key: place.at("odd.key"), ..place.files() };
-        let error = ServerTls::read(files).unwrap_err();
+        let error = ServerTls::read(&files).unwrap_err();
         let bytes = format!("{:?}", secret.as_bytes());
         for told in [error.to_string(), format!("{error:?}")] {
             assert!(!told.contains(&secret[..16]) && !told.contains(&bytes[1..40]), "{told}");
@@ -380,7 +410,7 @@ async fn connected() -> (TcpStream, TcpStream) {
 #[tokio::test]
 async fn a_connection_goes_on_without_the_thread_that_made_its_handshake() {
     let place = Place::new();
-    let server = ServerTls::read(place.files()).unwrap();
+    let server = ServerTls::read(&place.files()).unwrap();
     let (here, there) = connected().await;
     let mut accepted = server.accept_for_locks(here, Arc::default());
     let options = place.options();
@@ -407,7 +437,7 @@ async fn a_connection_goes_on_without_the_thread_that_made_its_handshake() {
 #[tokio::test]
 async fn a_connection_that_is_given_up_in_its_handshake_is_closed() {
     let place = Place::new();
-    let server = ServerTls::read(place.files()).unwrap();
+    let server = ServerTls::read(&place.files()).unwrap();
     let (here, mut there) = connected().await;
     let mut accepted = server.accept_for_locks(here, Arc::default());
     // The beginning of a handshake, and no more.
@@ -421,7 +451,7 @@ async fn a_connection_that_is_given_up_in_its_handshake_is_closed() {
 #[tokio::test]
 async fn no_handshake_is_made_with_a_peer_from_which_nothing_is_read() {
     let place = Place::new();
-    let server = ServerTls::read(place.files()).unwrap();
+    let server = ServerTls::read(&place.files()).unwrap();
     let (here, mut there) = connected().await;
     let mut accepted = server.accept_for_locks(here, Arc::default());
     let mut answer = [0; 8];

@@ -249,10 +249,10 @@ fn config_says_where_each_setting_came_from() {
         let line = done.out.lines().find(is_of_it).unwrap();
         line.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(line("ttl"), ["20s", &format!("{}:2", file.display())]);
-    assert_eq!(line("kill-after"), ["1s", "flag"]);
-    assert_eq!(line("server"), ["locks:1", "COORDINATOR_SERVER"]);
-    assert_eq!(line("listen"), ["127.0.0.1:5625", "default"]);
+    assert_eq!(line("ttl"), ["20s", &format!("{}:2", file.display()), "-"]);
+    assert_eq!(line("kill-after"), ["1s", "flag", "-"]);
+    assert_eq!(line("server"), ["locks:1", "COORDINATOR_SERVER", "-"]);
+    assert_eq!(line("listen"), ["127.0.0.1:5625", "default", "restart"]);
 
     let json = run(home.coordinator(&["config", "--json"]));
     assert!(serde_json::from_str::<serde_json::Value>(&json.out).is_ok());

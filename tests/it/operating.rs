@@ -224,13 +224,13 @@ fn sighup_changes_the_log_filter_and_a_broken_file_changes_nothing() {
     log.until("request received");
     write("log = \"loud\"\n");
     server.process.signal(Signal::HUP);
-    let told = log.until("ERROR SIGHUP: settings unchanged: ");
+    let told = log.until("ERROR SIGHUP: nothing changed, for a mistake in the settings: ");
     assert!(told.contains("c.toml:1: log is \"loud\""), "{told}");
     lock("last");
     log.until("request received");
     fs::remove_file(&file).unwrap();
     server.process.signal(Signal::HUP);
-    log.until("ERROR SIGHUP: settings unchanged: cannot read the configuration");
+    log.until("ERROR SIGHUP: nothing changed, for a mistake in the settings: cannot read the configuration");
     server.process.signal(Signal::TERM);
     assert_eq!(server.process.end().code(), Some(0));
 }

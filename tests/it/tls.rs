@@ -224,7 +224,9 @@ fn a_renewed_certificate_is_shown_after_a_sighup_and_open_connections_go_on() {
     secure.server.process.signal(Signal::HUP);
     let told = || {
         let log = fs::read_to_string(home.path("log")).unwrap();
-        log.lines().find(|line| line.contains("certificates unchanged")).map(str::to_owned)
+        log.lines()
+            .find(|line| line.contains("nothing changed, for a mistake in the certificates"))
+            .map(str::to_owned)
     };
     let line = eventually("the mistake is told", told);
     assert!(line.contains("server.key has no private key"), "{line}");

@@ -78,7 +78,7 @@ Act:
 
 More:
   access       Make credentials, check an access file, and ask what it allows
-  config       Show the settings in force and where each came from
+  config       Show the settings in force and where each came from; check them
   completions  Print a shell completion script
   man          Print a manual page
   help         Print this help, or the help of a command";
@@ -160,6 +160,9 @@ pub(crate) enum Command {
     /// which line allows it, or exits with 77.
     Access(AccessArgs),
     /// Show the settings in force and where each came from.
+    ///
+    /// check tells, besides, of all mistakes that serve would find in them, in the access file, the certificates
+    /// and the data directory. Starts and changes nothing; exits with 2 if there is a mistake.
     Config(ConfigArgs),
     /// Print a shell completion script.
     Completions(CompletionsArgs),
@@ -415,9 +418,18 @@ pub(crate) struct ReleaseArgs {
 /// `config`.
 #[derive(clap::Args)]
 pub(crate) struct ConfigArgs {
+    /// What to do besides; by default the settings are shown.
+    pub(crate) action: Option<ConfigAction>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What `config` does.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConfigAction {
+    /// Tell of all mistakes in the configuration and the files that it names.
+    Check,
 }
 
 /// `completions`.

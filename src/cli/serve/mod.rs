@@ -5,9 +5,10 @@
 //! holders have finished. Twice: stop at once. SIGHUP: read the settings again. SIGUSR1: tell the
 //! state to the log. SIGUSR2: nothing, but it would end the process otherwise.
 
+pub(crate) mod check;
 mod notify;
+mod pieces;
 mod reread;
-mod rules;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -16,24 +17,25 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use coordinator::http::HttpPort;
 use coordinator::server::{
     Audit, AuditPlace, AuditWriter, Config, Data, LostState, Server, ServerError, ServerHandle,
     StaleState, StoreError,
 };
-use coordinator::tls::{ClientAuth, ServerTls, TlsError};
+use coordinator::tls::{ClientAuth, ServerTls};
 use coordinator::wire::PROTOCOL;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
+use self::pieces::Pieces;
 use self::reread::{Again, Reread};
-use self::rules::{ANYBODY, Rules};
 use crate::cli::log as logging;
 use crate::cli::process::signals::Signals;
 use crate::cli::settings::values::PORT_DEFAULT;
-use crate::cli::settings::{Origin, Settings};
-use crate::cli::text::errors::{Failure, exit, reason};
+use crate::cli::settings::{Settings, contradictions};
+use crate::cli::text::errors::{Failure, exit, reason, shell_word};
 
 /// The commit that was built, if whoever built it said so.
 const COMMIT: Option<&str> = option_env!("COORDINATOR_COMMIT");
@@ -43,7 +45,7 @@ pub(crate) fn run(
     settings: &Settings,
     flags: BTreeMap<&'static str, String>,
 ) -> Result<ExitCode, Failure> {
-    check(settings)?;
+    contradictions::first(contradictions::of_a_server(settings))?;
     logging::start(&settings.log, settings.log_format)
         .map_err(|error| Failure::ours("cannot start the log", &error))?;
     // The server's actors all live on this thread.
@@ -77,19 +79,21 @@ async fn serve(
     let mut port_file = settings.port_file.as_deref().map(PortFile::beside).transpose()?;
     // Before the state is touched, as the other port.
     let http_listener = bind_http(settings)?;
-    let access = settings.access_file.as_deref().map(Rules::read).transpose()?;
-    let tls =
-        settings.tls_files().map(ServerTls::read).transpose().map_err(|why| unusable(&why))?;
-    settings.tls_key.iter().for_each(|key| warn_of_exposed(key));
-    let mut config = config(settings);
-    config.tls.clone_from(&tls);
-    if let Some(access) = &access {
-        config.access = access.in_force();
+    let pieces = Pieces::whole(settings, SystemTime::now()).map_err(|flaw| flaw.failure)?;
+    for doubt in contradictions::doubts(settings).iter().chain(&pieces.doubts) {
+        log::warn!("{doubt}");
     }
+    let (who, expires) = (pieces.open_to(), pieces.expires());
+    let mut config = config(settings);
+    let tls = pieces.tls.map(ServerTls::start).transpose();
+    config.tls = tls.map_err(|why| Failure::new(exit::LOST, why.to_string()))?;
+    if let Some(access) = pieces.access {
+        config.access = Arc::new(access);
+    }
+    let tls = config.tls.clone();
     let audit = open_audit(settings)?;
     if let Some((audit, _)) = &audit {
         config.audit = audit.clone();
-        let who = if settings.access_file.is_some() { "by access file" } else { ANYBODY };
         audit.note("start", "ok", format!("{}, {who}", version()));
     }
     let server = Server::bind(&config).map_err(|error| cannot_serve(&error))?;
@@ -98,8 +102,8 @@ async fn serve(
     let open = |listener| open_http(listener, &server, settings, tls.clone());
     let _http = http_listener.map(open).transpose()?;
     let handle = server.handle();
-    let who = access.as_ref().map_or_else(|| ANYBODY.to_owned(), Rules::told);
-    let again = Again { tls, access, audit: config.audit.clone(), handle: handle.clone() };
+    handle.certificates_expire(expires);
+    let again = Again { tls, audit: config.audit.clone(), handle: handle.clone() };
     let reread = Reread::start(settings, flags, again)
         .map_err(|error| Failure::ours("cannot reload settings", &error))?;
     if let Some(file) = &mut port_file {
@@ -143,19 +147,6 @@ async fn serve(
                 }
             }
         }
-    }
-}
-
-/// Rights of others than owner and group.
-const OTHERS: u32 = 0o007;
-
-/// Says so if others can read a key: who has it is this coordinator.
-fn warn_of_exposed(key: &Path) {
-    let mode = fs::metadata(key).map_or(0, |found| found.mode());
-    if mode & OTHERS != 0 {
-        let (shown, mode) = (key.display(), mode & 0o7777);
-        let word = for_a_shell(key);
-        log::warn!("others can read the key {shown} (mode {mode:o}): chmod 600 {word}");
     }
 }
 
@@ -295,55 +286,6 @@ fn at(address: SocketAddr, is_secure: bool) -> String {
     if here == usual && !is_secure { String::new() } else { format!("--server {scheme}{here} ") }
 }
 
-/// Refuses what would let other machines do everything, unless that is what was asked for.
-fn check_openness(settings: &Settings) -> Result<(), Failure> {
-    let contradicts = settings.allow_anyone && settings.access_file.is_some();
-    if contradicts {
-        return Err(Failure::usage("--allow-anyone says nothing beside --access-file").hint(
-            "remove one of the two; [anyone] in the access file is for those who show nothing",
-        ));
-    }
-    if settings.allow_anyone || settings.access_file.is_some() {
-        return Ok(());
-    }
-    let addresses = [("listen", Some(settings.listen)), ("http-listen", settings.http_listen)];
-    let open = addresses.into_iter().find_map(|(key, address)| {
-        address.filter(|it| !it.ip().to_canonical().is_loopback()).map(|address| (key, address))
-    });
-    match open {
-        None => Ok(()),
-        Some((key, address)) => Err(Failure::usage(format!(
-            "--{key} {address} can be reached from other machines, and anyone there could do everything"
-        ))
-        .hint(
-            "--access-file says who may do what (docs/operations.md shows how to write one); if anyone is \
-            meant, say --allow-anyone",
-        )),
-    }
-}
-
-/// Settings that contradict each other on one command line.
-fn check(settings: &Settings) -> Result<(), Failure> {
-    check_openness(settings)?;
-    let data_dir = settings.in_force.iter().find(|it| it.key == "data-dir");
-    if settings.ephemeral && data_dir.is_some_and(|it| it.origin == Origin::Flag) {
-        return Err(Failure::usage(
-            "--ephemeral keeps no state on disk, so --data-dir has no effect",
-        )
-        .hint("remove one of the two"));
-    }
-    if !settings.ephemeral && settings.data_dir.as_os_str().is_empty() {
-        if data_dir.is_some_and(|it| it.origin != Origin::Default) {
-            return Err(Failure::usage("--data-dir is empty")
-                .hint("name a directory; is a script variable empty?"));
-        }
-        return Err(Failure::usage("no directory to keep state in: HOME is not set").hint(
-            "name one with --data-dir or COORDINATOR_DATA_DIR, or keep no state with --ephemeral",
-        ));
-    }
-    Ok(())
-}
-
 fn config(settings: &Settings) -> Config {
     let mut config = Config::default();
     config.listen = settings.listen;
@@ -373,12 +315,6 @@ fn config(settings: &Settings) -> Config {
     config
 }
 
-/// What is wrong with the files for TLS.
-fn unusable(why: &TlsError) -> Failure {
-    Failure::usage(format!("cannot speak TLS: {why}"))
-        .hint("--tls-cert, --tls-key, --tls-client-ca and --tls-crl name files in PEM")
-}
-
 /// What is wrong, and what the operator can do about it.
 fn cannot_serve(error: &ServerError) -> Failure {
     match error {
@@ -406,9 +342,8 @@ fn cannot_serve(error: &ServerError) -> Failure {
             }
         ))
         .hint("name another with --data-dir, or keep no state with --ephemeral"),
-        ServerError::DataExposed { path, chmod, .. } => {
-            Failure::usage(error.to_string()).hint(format!("chmod {chmod} {}", for_a_shell(path)))
-        }
+        ServerError::DataExposed { path, chmod, .. } => Failure::usage(error.to_string())
+            .hint(format!("chmod {chmod} {}", shell_word(&path.to_string_lossy()))),
         ServerError::Store {
             source: StoreError::Damaged { .. } | StoreError::Format { .. },
             ..
@@ -420,13 +355,6 @@ fn cannot_serve(error: &ServerError) -> Failure {
             .hint("check the clock; if it is right, start once with --accept-stale-state"),
         _ => Failure::new(exit::LOST, error.to_string()),
     }
-}
-
-/// A path as it can be typed.
-fn for_a_shell(path: &Path) -> String {
-    let path = path.display().to_string();
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
-    if path.chars().all(is_plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
 /// The file that tells others the port. It appears complete, and goes when we stop.
@@ -497,12 +425,6 @@ mod tests {
         assert_eq!(at("10.0.0.7:5625".parse().unwrap(), false), "--server 10.0.0.7:5625 ");
         let secure = at("0.0.0.0:5625".parse().unwrap(), true);
         assert_eq!(secure, "--server tls://127.0.0.1:5625 ");
-    }
-
-    #[test]
-    fn what_is_to_be_typed_can_be_typed() {
-        assert_eq!(for_a_shell(Path::new("/var/lib/coordinator")), "/var/lib/coordinator");
-        assert_eq!(for_a_shell(Path::new("/a b/it's")), r"'/a b/it'\''s'");
     }
 
     #[test]

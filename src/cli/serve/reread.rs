@@ -1,62 +1,65 @@
-//! Settings, read again while the server runs (SIGHUP).
+//! The configuration, read again while the server runs (SIGHUP).
 //!
-//! Only the log filter, the access rules, and what is in the files for TLS, can change without a restart; of the other
-//! settings that have changed it is said that they wait for one. A file that cannot be read changes nothing. The file may be where
-//! reading takes for ever, so that is done by a thread of its own.
+//! It is one transaction: settings, files for TLS and access file are read, and only if all of them are without a
+//! mistake, all that can change takes their place. A mistake in any of them changes nothing, and one line of the log
+//! names the piece. Nothing fails between the first change and the last. Files may be where reading takes for ever,
+//! so that is done by a thread of its own.
+//!
+//! The audit log is opened anew whatever else is wrong: who rotates it has moved it away.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
+use std::time::SystemTime;
 
 use coordinator::server::{Audit, ServerHandle};
 use coordinator::tls::ServerTls;
 
 use super::notify;
-use super::rules::Rules;
+use super::pieces::{Flaw, Piece, Pieces};
 use crate::cli::log as logging;
+use crate::cli::settings::contradictions;
+use crate::cli::settings::reload::Reload;
 use crate::cli::settings::sources::Sources;
-use crate::cli::settings::{InForce, Origin, Settings, TABLE};
+use crate::cli::settings::{Origin, Settings, TABLE};
 use crate::cli::text::errors::Failure;
 
-/// The setting that can change.
-const CAN_CHANGE: &str = "log";
-
-/// Reads settings again when it is asked to.
+/// Reads the configuration again when it is asked to.
 pub(crate) struct Reread {
     /// To the thread. Who asks while another has just asked, asks for the same.
     asked: SyncSender<()>,
 }
 
-/// What is read again besides the settings.
+/// What takes another configuration over.
 pub(super) struct Again {
-    /// The files for TLS.
+    /// What both ports show and ask for.
     pub(super) tls: Option<ServerTls>,
-    /// The access file.
-    pub(super) access: Option<Rules>,
-    /// The audit log, which is opened anew, and told of other rules.
+    /// The audit log, which is opened anew, and told.
     pub(super) audit: Audit,
     /// The server, which is told of other rules.
     pub(super) handle: ServerHandle,
 }
 
-impl Again {
-    /// Has other rules hold, if they can be read.
-    fn read_rules(&mut self) {
-        let Some(rules) = &mut self.access else { return };
-        match rules.read_again() {
-            Ok(()) => {
-                self.handle.change_rules(rules.in_force());
-                self.audit.note("rules", "ok", rules.told());
-                logging::tell(&format!("SIGHUP: access file reloaded, {}", rules.told()));
-            }
-            Err(failure) => {
-                let why = failure.in_one_line();
-                log::error!("SIGHUP: access rules unchanged: {why}");
-                self.audit.note("rules", "refused", why);
-            }
-        }
-    }
+/// A server that runs.
+struct Running {
+    /// The settings of the start, by which most of it runs.
+    at_start: Settings,
+    /// Those that hold now.
+    now: Settings,
+    /// What takes others over.
+    again: Again,
+}
+
+/// A configuration that was read whole.
+struct Next {
+    /// What was read, in what can change; of the rest, what was before.
+    settings: Settings,
+    /// Certificates and rules.
+    pieces: Pieces,
+    /// What has changed and waits for a restart.
+    waiting: Vec<&'static str>,
 }
 
 impl Reread {
@@ -64,83 +67,164 @@ impl Reread {
     pub(crate) fn start(
         settings: &Settings,
         flags: BTreeMap<&'static str, String>,
-        mut again: Again,
+        again: Again,
     ) -> io::Result<Self> {
         let (asked, asks) = sync_channel(1);
-        let mut at_start = settings.clone();
+        let mut running = Running { at_start: settings.clone(), now: settings.clone(), again };
         thread::Builder::new().name("settings".to_owned()).spawn(move || {
             while asks.recv().is_ok() {
                 notify::reloading();
-                let read = Sources::read(flags.clone());
-                apply(&mut at_start, read.and_then(|sources| Settings::resolve(&sources)));
-                again.audit.reopen();
-                again.tls.iter().for_each(read_again);
-                again.read_rules();
+                running.again.audit.reopen();
+                let sources = Sources::read(flags.clone());
+                let read = sources.and_then(|sources| Settings::resolve(&sources));
+                running.reload(read);
                 notify::ready();
             }
         })?;
         Ok(Self { asked })
     }
 
-    /// Has the settings read again, soon.
+    /// Has the configuration read again, soon.
     pub(crate) fn ask(&self) {
         let _will_be_read_anyway = self.asked.try_send(());
     }
 }
 
-/// Takes over what can be, and tells the log of the rest. `ours` is what the server runs by.
-fn apply(ours: &mut Settings, read: Result<Settings, Failure>) {
-    let read = match read {
-        Ok(read) => read,
-        Err(failure) => {
-            let why = failure.in_one_line();
-            return log::error!("SIGHUP: settings unchanged: {why}");
+impl Running {
+    /// Takes all of it over, or nothing.
+    fn reload(&mut self, read: Result<Settings, Failure>) {
+        let next = read
+            .map_err(|failure| Flaw { piece: Piece::Settings, failure })
+            .and_then(|read| prepare(&self.at_start, &self.now, read));
+        match next {
+            Ok(next) => self.take_over(next),
+            Err(Flaw { piece, failure }) => {
+                let why = failure.in_one_line();
+                log::error!("SIGHUP: nothing changed, for a mistake in the {piece}: {why}");
+                self.again.audit.note("reload", "refused", format!("{piece}: {why}"));
+                self.again.handle.reloaded(false);
+            }
         }
-    };
-    let waiting = waiting(&ours.in_force, &read.in_force);
-    if read.log == ours.log {
-        let filter = &ours.log.0;
-        logging::tell(&format!("SIGHUP: settings reloaded, the log filter is still {filter:?}"));
+    }
+
+    /// Nothing in here can fail.
+    fn take_over(&mut self, Next { settings, pieces, waiting }: Next) {
+        let Again { tls, audit, handle } = &self.again;
+        let told = taken_over(&self.now, &settings, &pieces);
+        for doubt in &pieces.doubts {
+            log::warn!("{doubt}");
+        }
+        handle.certificates_expire(pieces.expires());
+        if let Some((tls, read)) = tls.as_ref().zip(pieces.tls) {
+            tls.take_over(read);
+        }
+        if let Some(access) = pieces.access {
+            handle.change_rules(Arc::new(access));
+        }
+        if settings.log != self.now.log {
+            logging::set_filter(&settings.log);
+        }
+        handle.reloaded(true);
+        audit.note("reload", "ok", told.as_str());
+        logging::tell(&format!("SIGHUP: reloaded: {told}"));
+        if !waiting.is_empty() {
+            let waiting = waiting.join(", ");
+            log::warn!("SIGHUP: changed, but effective only after a restart: {waiting}");
+        }
+        self.now = settings;
+    }
+}
+
+/// Reads what goes with these settings. Nothing has changed by that.
+fn prepare(at_start: &Settings, now: &Settings, read: Settings) -> Result<Next, Flaw> {
+    contradictions::first(contradictions::of_a_server(&read))
+        .map_err(|failure| Flaw { piece: Piece::Settings, failure })?;
+    let waiting = waiting(at_start, &read);
+    let settings = with_what_was_settled(now, read);
+    let pieces = Pieces::whole(&settings, SystemTime::now())?;
+    Ok(Next { settings, pieces, waiting })
+}
+
+/// The same settings, in which there is TLS and there are rules if there were at the start.
+fn with_what_was_settled(now: &Settings, read: Settings) -> Settings {
+    let mut settings = read;
+    if is_switched(now, &settings).tls {
+        settings.tls_cert.clone_from(&now.tls_cert);
+        settings.tls_key.clone_from(&now.tls_key);
+        settings.tls_client_ca.clone_from(&now.tls_client_ca);
+        settings.tls_client_auth = now.tls_client_auth;
+        settings.tls_crl.clone_from(&now.tls_crl);
+    }
+    if is_switched(now, &settings).access {
+        settings.access_file.clone_from(&now.access_file);
+    }
+    // It still listens where it did: that is where credentials would be readable.
+    settings.listen = now.listen;
+    settings
+}
+
+/// What was turned on or off.
+struct Switched {
+    /// Encryption.
+    tls: bool,
+    /// Rules.
+    access: bool,
+}
+
+fn is_switched(now: &Settings, read: &Settings) -> Switched {
+    Switched {
+        tls: now.tls_cert.is_some() != read.tls_cert.is_some(),
+        access: now.access_file.is_some() != read.access_file.is_some(),
+    }
+}
+
+/// What was taken over, in one line.
+fn taken_over(was: &Settings, is: &Settings, pieces: &Pieces) -> String {
+    let filter = &is.log.0;
+    let mut told = vec![if was.log == is.log {
+        format!("the log filter is still {filter:?}")
     } else {
-        logging::set_filter(&read.log);
-        let (was, is, origin) = (&ours.log.0, &read.log.0, origin_of(&read));
-        logging::tell(&format!("SIGHUP: the log filter is {is:?} now ({origin}), it was {was:?}"));
-        ours.log = read.log;
+        let (was, origin) = (&was.log.0, origin_of(is, "log"));
+        format!("the log filter is {filter:?} now ({origin}), it was {was:?}")
+    }];
+    if pieces.tls.is_some() {
+        told.push("certificates, for new connections".to_owned());
     }
-    if !waiting.is_empty() {
-        log::warn!("SIGHUP: changed, but effective only after a restart: {}", waiting.join(", "));
+    if pieces.access.is_some() {
+        told.push(format!("access file, {}", pieces.open_to()));
     }
+    told.join("; ")
 }
 
-/// Shows and asks for what the files for TLS have now, from the next connection on.
-fn read_again(tls: &ServerTls) {
-    match tls.read_again() {
-        Ok(()) => logging::tell("SIGHUP: certificates reloaded, for new connections"),
-        Err(why) => log::error!("SIGHUP: certificates unchanged: {why}"),
-    }
-}
-
-/// Where the log filter came from.
-fn origin_of(settings: &Settings) -> String {
-    let found = settings.in_force.iter().find(|it| it.key == CAN_CHANGE);
+/// Where a setting came from.
+fn origin_of(settings: &Settings, key: &str) -> String {
+    let found = settings.in_force.iter().find(|it| it.key == key);
     match found.map(|it| &it.origin) {
         Some(Origin::File(path, line)) => format!("{}:{line}", path.display()),
         Some(Origin::Environment(name)) => name.clone(),
-        Some(Origin::Flag) => format!("--{CAN_CHANGE}"),
+        Some(Origin::Flag) => format!("--{key}"),
         Some(Origin::Default) | None => "the default".to_owned(),
     }
 }
 
 /// The server's settings that have changed and cannot be taken over.
-fn waiting(ours: &[InForce], read: &[InForce]) -> Vec<&'static str> {
-    let is_other = |key: &str, ours: &InForce| {
-        key != CAN_CHANGE && read.iter().any(|it| it.key == key && it.text != ours.text)
+fn waiting(at_start: &Settings, read: &Settings) -> Vec<&'static str> {
+    let switched = is_switched(at_start, read);
+    let is_other = |key: &str| {
+        let text = |of: &Settings| {
+            let found = of.in_force.iter().find(|it| it.key == key);
+            found.map(|it| it.text.clone())
+        };
+        text(at_start) != text(read)
     };
-    let of_the_server = TABLE.iter().filter(|row| row.commands.contains(&"serve"));
-    of_the_server
-        .filter(|row| ours.iter().any(|it| it.key == row.key && is_other(row.key, it)))
-        .map(|row| row.key)
-        .collect()
+    let is_waiting = |key: &str, reload: Reload| match reload {
+        Reload::Restart => is_other(key),
+        Reload::Sighup => {
+            switched.tls && key == "tls-cert" || switched.access && key == "access-file"
+        }
+        Reload::Command => false,
+    };
+    TABLE.iter().filter(|row| is_waiting(row.key, row.reload())).map(|row| row.key).collect()
 }
 
 #[cfg(test)]
@@ -148,7 +232,8 @@ mod tests {
     use super::*;
 
     fn settings(file: &str) -> Settings {
-        let sources = Sources::new(BTreeMap::new(), []).unwrap();
+        let home = ("HOME".to_owned(), "/home/ann".to_owned());
+        let sources = Sources::new(BTreeMap::new(), [home]).unwrap();
         Settings::resolve(&sources.with_file("c.toml".into(), file).unwrap()).unwrap()
     }
 
@@ -156,17 +241,37 @@ mod tests {
     fn what_waits_for_a_restart_is_named_and_what_concerns_clients_is_not() {
         let ours = settings("sessions-max = 5\nttl = \"20s\"\nlog = \"info\"\n");
         let read = settings("sessions-max = 6\nttl = \"30s\"\nlog = \"warn\"\n");
-        assert_eq!(waiting(&ours.in_force, &read.in_force), ["sessions-max"]);
-        assert!(waiting(&ours.in_force, &ours.in_force).is_empty());
+        assert_eq!(waiting(&ours, &read), ["sessions-max"]);
+        assert!(waiting(&ours, &ours).is_empty());
+        let [tls, other] = ["a", "b"]
+            .map(|name| settings(&format!("tls-cert = \"{name}\"\ntls-key = \"{name}\"\n")));
+        assert!(waiting(&tls, &other).is_empty(), "another file is taken over");
+        assert_eq!(waiting(&tls, &ours), ["sessions-max", "tls-cert"]);
+        assert_eq!(waiting(&settings(""), &settings("access-file = \"a\"")), ["access-file"]);
     }
 
     #[test]
-    fn settings_that_cannot_be_read_change_nothing() {
-        let mut ours = settings("log = \"info\"\n");
-        apply(&mut ours, Err(Failure::usage("c.toml:1: nonsense")));
-        assert_eq!(ours.log.0, "info");
-        apply(&mut ours, Ok(settings("log = \"warn\"\n")));
-        assert_eq!(ours.log.0, "warn");
-        assert_eq!(origin_of(&settings("\nlog = \"warn\"\n")), "c.toml:2");
+    fn whether_there_is_tls_and_whether_there_are_rules_stays_as_it_was_at_the_start() {
+        let tls = settings("tls-cert = \"c\"\ntls-key = \"k\"\nlisten = \"127.0.0.1:9\"\n");
+        let off = with_what_was_settled(&tls, settings("access-file = \"a\"\n"));
+        assert_eq!(off.tls_cert, Some("c".into()));
+        assert_eq!((off.access_file, off.listen), (None, tls.listen));
+        let other = settings("tls-cert = \"d\"\ntls-key = \"k\"\n");
+        assert_eq!(with_what_was_settled(&tls, other).tls_cert, Some("d".into()));
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_or_go_with_no_file_are_no_next_configuration() {
+        let now = settings("log = \"info\"\ntls-cert = \"/none\"\ntls-key = \"/none\"\n");
+        let piece = |file: &str| prepare(&now, &now, settings(file)).err().map(|it| it.piece);
+        assert_eq!(piece("listen = \"0.0.0.0:1\"\n"), Some(Piece::Settings));
+        let files = "log = \"warn\"\ntls-cert = \"/none\"\ntls-key = \"/none\"\n";
+        assert_eq!(piece(files), Some(Piece::Certificates));
+        let plain = settings("access-file = \"/none\"\n");
+        let read = prepare(&plain, &plain, plain.clone()).err().map(|it| it.piece);
+        assert_eq!(read, Some(Piece::Access));
+        let whole = prepare(&settings(""), &settings(""), settings("log = \"warn\"")).ok().unwrap();
+        assert_eq!(whole.settings.log.0, "warn");
+        assert_eq!(origin_of(&settings("\nlog = \"warn\"\n"), "log"), "c.toml:2");
     }
 }

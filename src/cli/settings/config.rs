@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{InForce, Origin, Settings, TABLE};
+use super::reload::Reload;
+use super::{InForce, Origin, Row, Settings, TABLE};
 use crate::cli::arguments::ConfigArgs;
 use crate::cli::text::answer;
 use crate::cli::text::errors::Failure;
@@ -13,28 +14,40 @@ use crate::cli::text::table::Table;
 /// Prints the settings.
 pub(crate) fn run(args: &ConfigArgs, settings: &Settings) -> Result<ExitCode, Failure> {
     if args.json {
-        answer::line(&format!("{:#}", as_json(&settings.in_force)))?;
+        let all = all_as_json(TABLE, &settings.in_force);
+        answer::line(&format!("{:#}", json!({ "settings": all })))?;
     } else {
         answer::print(&as_table(&settings.in_force))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn as_table(in_force: &[InForce]) -> String {
-    let mut table = Table::new(&["SETTING", "VALUE", "FROM"]);
+/// The settings, for people.
+pub(crate) fn as_table(in_force: &[InForce]) -> String {
+    let mut table = Table::new(&["SETTING", "VALUE", "FROM", "RELOAD"]);
     for InForce { key, text, origin } in in_force {
         let text = if text.is_empty() { "-" } else { text };
-        table.row([(*key).to_owned(), text.to_owned(), place(origin)]);
+        let row = TABLE.iter().find(|row| row.key == *key);
+        let reload = row.map_or("", |row| row.reload().as_str());
+        table.row([(*key).to_owned(), text.to_owned(), place(origin), reload.to_owned()]);
     }
     table.render()
 }
 
-fn as_json(in_force: &[InForce]) -> serde_json::Value {
-    let settings = TABLE.iter().zip(in_force).map(|(row, InForce { key, text, origin })| {
+/// The settings, for programs: each row with what is in force of it.
+pub(crate) fn all_as_json(rows: &[Row], in_force: &[InForce]) -> Vec<serde_json::Value> {
+    let all = in_force.iter().map(|InForce { key, text, origin }| {
         let value = (!text.is_empty()).then_some(text);
-        json!({"key": key, "value": value, "from": place(origin), "variable": row.variable()})
+        let row = rows.iter().find(|row| row.key == *key);
+        let reload = row.map(|row| match row.reload() {
+            Reload::Sighup => "sighup",
+            Reload::Restart => "restart",
+            Reload::Command => "command",
+        });
+        let variable = row.map(Row::variable);
+        json!({"key": key, "value": value, "from": place(origin), "variable": variable, "reload": reload})
     });
-    json!({ "settings": settings.collect::<Vec<_>>() })
+    all.collect()
 }
 
 fn place(origin: &Origin) -> String {
@@ -72,19 +85,20 @@ mod tests {
         assert_eq!(
             as_table(&some()),
             "\
-SETTING    VALUE        FROM
-listen     127.0.0.1:0  flag
-log        debug        RUST_LOG
-ttl        30s          /etc/coordinator/config.toml:3
-port-file  -            default
+SETTING    VALUE        FROM                            RELOAD
+listen     127.0.0.1:0  flag                            restart
+log        debug        RUST_LOG                        yes
+ttl        30s          /etc/coordinator/config.toml:3  -
+port-file  -            default                         restart
 "
         );
     }
 
     #[test]
     fn a_setting_that_is_off_is_null_for_programs() {
-        let json = as_json(&some());
-        assert_eq!(json["settings"][1]["from"], "RUST_LOG");
-        assert!(json["settings"][3]["value"].is_null());
+        let json = all_as_json(TABLE, &some());
+        assert_eq!(json[1]["from"], "RUST_LOG");
+        assert!(json[3]["value"].is_null());
+        assert_eq!((&json[1]["reload"], &json[2]["reload"]), (&json!("sighup"), &json!("command")));
     }
 }

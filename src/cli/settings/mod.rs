@@ -14,7 +14,9 @@
 #![allow(clippy::doc_markdown, reason = "the table's comments are the help that users read")]
 
 pub(super) mod config;
+pub(crate) mod contradictions;
 pub(crate) mod credential;
+pub(crate) mod reload;
 pub(super) mod sources;
 pub(super) mod tls;
 pub(super) mod values;
@@ -45,6 +47,11 @@ const HOLDERS: &[&str] = &["lock", "try", "hold", "acquire"];
 const LOCKERS: &[&str] = &["lock", "try"];
 /// The command that is a coordinator.
 const SERVERS: &[&str] = &["serve"];
+/// Commands that show a credential, and the one that is shown it.
+const IN_CLEAR: &[&str] = &[
+    "serve", "lock", "try", "hold", "acquire", "held", "status", "events", "ping", "release",
+    "bench",
+];
 /// Commands that read who may do what.
 const RULERS: &[&str] = &["serve", "access"];
 
@@ -152,13 +159,29 @@ macro_rules! settings {
 
             /// Takes each setting from the first source that has it.
             pub(crate) fn resolve(sources: &Sources) -> Result<Self, Failure> {
+                let (settings, mistakes) = Self::gather(sources);
+                if let Some((_, mistake)) = mistakes.into_iter().next() {
+                    return Err(mistake);
+                }
+                // A setting without a value is a mistake.
+                let settings = settings.ok_or_else(|| Failure::usage("a setting has no value"))?;
+                contradictions::first(contradictions::of_every_command(&settings))?;
+                Ok(settings)
+            }
+
+            /// The same, with all mistakes, each by its setting. One that is wrong has its default, so that
+            /// the others can be looked at, too.
+            pub(crate) fn gather(
+                sources: &Sources,
+            ) -> (Option<Self>, Vec<(&'static str, Failure)>) {
                 let in_force: Vec<InForce> =
                     TABLE.iter().map(|row| in_force(row, sources)).collect();
-                let mut rest = in_force.iter();
-                $(let $field = read::<$kind>(rest.next())?;)+
-                let settings = Self { $($field,)+ in_force };
-                settings.check_tls()?;
-                Ok(settings)
+                let (mut mistakes, mut rest) = (Vec::new(), TABLE.iter().zip(&in_force));
+                $(let $field = rest.next().and_then(|(row, said)| {
+                    read_or_default::<$kind>(row, said, sources, &mut mistakes)
+                });)+
+                let ($(Some($field),)+) = ($($field,)+) else { return (None, mistakes) };
+                (Some(Self { $($field,)+ in_force }), mistakes)
             }
         }
     };
@@ -292,9 +315,10 @@ settings! {
     /// $XDG_CONFIG_HOME/coordinator/credential, if it is there. COORDINATOR_CREDENTIAL is one itself.
     credential_file: PathBuf = Sources::credential_file,
         "credential-file" "FILE" CLIENTS, Foreign::None;
-    /// Show the credential to other machines without TLS, too: whoever is in between can read it.
+    /// Show the credential to other machines without TLS, too (of serve: take it): whoever is in between can
+    /// read it.
     credential_in_clear: bool = |_| "false".to_owned(),
-        "credential-in-clear" "" CLIENTS, Foreign::None;
+        "credential-in-clear" "" IN_CLEAR, Foreign::None;
     /// Longest time to connect.
     connect_timeout: Duration = |_| "5s".to_owned(),
         "connect-timeout" "DURATION" CLIENTS, Foreign::None;
@@ -359,12 +383,24 @@ fn first_of_list((text, origin): (String, Origin)) -> (String, Origin) {
     (text.split(':').next().unwrap_or_default().to_owned(), origin)
 }
 
+/// Reads a value, or takes note of what is wrong with it and has the default instead.
+fn read_or_default<T: Value>(
+    row: &Row,
+    said: &InForce,
+    sources: &Sources,
+    mistakes: &mut Vec<(&'static str, Failure)>,
+) -> Option<T> {
+    match read(said) {
+        Ok(value) => Some(value),
+        Err(mistake) => {
+            mistakes.push((row.key, mistake));
+            T::parse(&(row.default)(sources)).ok()
+        }
+    }
+}
+
 /// Reads a value, or says where it was written and what is wrong with it.
-fn read<T: Value>(in_force: Option<&InForce>) -> Result<T, Failure> {
-    // The struct and the table are made from the same rows, so there is one for every field.
-    let Some(InForce { key, text, origin }) = in_force else {
-        return Err(Failure::usage("a setting is missing from the table"));
-    };
+fn read<T: Value>(InForce { key, text, origin }: &InForce) -> Result<T, Failure> {
     T::parse(text).map_err(|wrong| {
         let place = match origin {
             Origin::Flag => format!("--{key}"),

@@ -65,7 +65,14 @@ pub(crate) struct Entry {
 
 impl Sources {
     /// Reads the environment and the file beside `flags`.
-    pub(crate) fn read(mut flags: BTreeMap<&'static str, String>) -> Result<Self, Failure> {
+    pub(crate) fn read(flags: BTreeMap<&'static str, String>) -> Result<Self, Failure> {
+        let (sources, mistakes) = Self::gather(flags);
+        or_the_first(sources, mistakes)
+    }
+
+    /// The same, with all that is wrong beside what could be read.
+    pub(crate) fn gather(mut flags: BTreeMap<&'static str, String>) -> (Self, Vec<Failure>) {
+        let mut mistakes = Vec::new();
         let mut environment = Vec::new();
         for (name, text) in env::vars_os() {
             let Ok(name) = name.into_string() else { continue };
@@ -73,37 +80,61 @@ impl Sources {
                 Ok(text) => environment.push((name, text)),
                 // Anybody else's may be what it likes.
                 Err(_) if name.starts_with("COORDINATOR_") => {
-                    return Err(Failure::usage(format!("{name} is not UTF-8 text")));
+                    mistakes.push(Failure::usage(format!("{name} is not UTF-8 text")));
                 }
                 Err(_) => {}
             }
         }
         let file = flags.remove(FILE_FLAG);
-        let mut sources = Self::new(flags, environment)?;
-        if let Some((path, text)) = sources.find_file(file.map(PathBuf::from))? {
-            sources = sources.with_file(path, &text)?;
+        let mut sources = Self::beside(flags, environment, &mut mistakes);
+        match sources.find_file(file.map(PathBuf::from)) {
+            Ok(Some((path, text))) => {
+                let entries = entries(&path, &text, &mut mistakes);
+                sources.file = Some(File { path, entries });
+            }
+            Ok(None) => {}
+            Err(failure) => mistakes.push(failure),
         }
-        Ok(sources)
+        (sources, mistakes)
+    }
+
+    /// Sources without a file, and what is wrong with them.
+    fn beside(
+        flags: BTreeMap<&'static str, String>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        mistakes: &mut Vec<Failure>,
+    ) -> Self {
+        let environment: BTreeMap<String, String> =
+            environment.into_iter().filter(|(_, text)| !text.is_empty()).collect();
+        for name in environment.keys().filter(|name| name.starts_with("COORDINATOR_")) {
+            mistakes.extend(check_variable(name).err());
+        }
+        Self { flags, environment, file: None }
     }
 
     /// Sources without a file.
+    #[cfg(test)]
     pub(crate) fn new(
         flags: BTreeMap<&'static str, String>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Failure> {
-        let environment: BTreeMap<String, String> =
-            environment.into_iter().filter(|(_, text)| !text.is_empty()).collect();
-        for name in environment.keys().filter(|name| name.starts_with("COORDINATOR_")) {
-            check_variable(name)?;
-        }
-        Ok(Self { flags, environment, file: None })
+        let mut mistakes = Vec::new();
+        let sources = Self::beside(flags, environment, &mut mistakes);
+        or_the_first(sources, mistakes)
     }
 
     /// The same with what the file at `path` says.
+    #[cfg(test)]
     pub(crate) fn with_file(mut self, path: PathBuf, text: &str) -> Result<Self, Failure> {
-        let entries = entries(&path, text)?;
+        let mut mistakes = Vec::new();
+        let entries = entries(&path, text, &mut mistakes);
         self.file = Some(File { path, entries });
-        Ok(self)
+        or_the_first(self, mistakes)
+    }
+
+    /// The file that was read, if there is one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_ref().map(|file| &*file.path)
     }
 
     /// What a flag says.
@@ -190,6 +221,11 @@ impl Sources {
     }
 }
 
+/// What was read, unless something is wrong with it.
+fn or_the_first(sources: Sources, mistakes: Vec<Failure>) -> Result<Sources, Failure> {
+    mistakes.into_iter().next().map_or(Ok(sources), Err)
+}
+
 /// Whether the file is not there, rather than there and out of reach.
 fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
@@ -213,52 +249,63 @@ fn check_variable(name: &str) -> Result<(), Failure> {
     }
 }
 
-/// The settings in the text of a file.
-fn entries(path: &Path, text: &str) -> Result<BTreeMap<&'static str, Entry>, Failure> {
+/// The settings in the text of a file, without those that are wrong.
+fn entries(path: &Path, text: &str, mistakes: &mut Vec<Failure>) -> BTreeMap<&'static str, Entry> {
     let place = |at: usize| {
         let line = text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
         (line, format!("{}:{line}", path.display()))
     };
-    let table = DeTable::parse(text).map_err(|error| {
-        let (_, place) = place(error.span().map_or(0, |span| span.start));
-        Failure::usage(format!("{place}: {}", error.message().trim_end()))
-            .hint("the file is TOML: drain-timeout = \"30s\"")
-    })?;
     let mut entries = BTreeMap::new();
+    let table = match DeTable::parse(text) {
+        Ok(table) => table,
+        Err(error) => {
+            let (_, place) = place(error.span().map_or(0, |span| span.start));
+            let what = format!("{place}: {}", error.message().trim_end());
+            mistakes.push(Failure::usage(what).hint("the file is TOML: drain-timeout = \"30s\""));
+            return entries;
+        }
+    };
     for (key, value) in table.get_ref() {
         let (line, place) = place(key.span().start);
-        let key = key.get_ref().as_ref();
-        let Some(row) = TABLE.iter().find(|row| row.key == key) else {
-            let meant = nearest(key, TABLE.iter().map(|row| row.key));
-            return Err(Failure::usage(format!("{place}: unknown setting {key:?}")).hint(
-                match meant {
-                    Some((meant, distance)) if distance <= key.len() / 2 => {
-                        format!("did you mean {meant:?}?")
-                    }
-                    _ => "`coordinator config` lists all settings".to_owned(),
-                },
-            ));
-        };
-        let text = match value.get_ref() {
-            DeValue::String(text) => text.to_string(),
-            DeValue::Integer(number) => number.to_string(),
-            DeValue::Float(number) => number.to_string(),
-            DeValue::Boolean(yes) => yes.to_string(),
-            // A list is another way to write commas, where those have a meaning.
-            DeValue::Array(items)
-                if ["server", "http-host"].contains(&row.key)
-                    && items.iter().all(|item| item.get_ref().is_str()) =>
-            {
-                let items = items.iter().filter_map(|item| item.get_ref().as_str());
-                items.collect::<Vec<_>>().join(",")
-            }
-            DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
-                return Err(Failure::usage(format!("{place}: {key} takes a single value")));
-            }
-        };
-        entries.insert(row.key, Entry { text, line });
+        match entry(key.get_ref().as_ref(), value.get_ref(), &place) {
+            Ok((key, text)) => drop(entries.insert(key, Entry { text, line })),
+            Err(failure) => mistakes.push(failure),
+        }
     }
-    Ok(entries)
+    entries
+}
+
+/// A setting with its value, as a flag would have it.
+fn entry(key: &str, value: &DeValue<'_>, place: &str) -> Result<(&'static str, String), Failure> {
+    let Some(row) = TABLE.iter().find(|row| row.key == key) else {
+        let meant = nearest(key, TABLE.iter().map(|row| row.key));
+        return Err(Failure::usage(format!("{place}: unknown setting {key:?}")).hint(
+            match meant {
+                Some((meant, distance)) if distance <= key.len() / 2 => {
+                    format!("did you mean {meant:?}?")
+                }
+                _ => "`coordinator config` lists all settings".to_owned(),
+            },
+        ));
+    };
+    let text = match value {
+        DeValue::String(text) => text.to_string(),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(yes) => yes.to_string(),
+        // A list is another way to write commas, where those have a meaning.
+        DeValue::Array(items)
+            if ["server", "http-host"].contains(&row.key)
+                && items.iter().all(|item| item.get_ref().is_str()) =>
+        {
+            let items = items.iter().filter_map(|item| item.get_ref().as_str());
+            items.collect::<Vec<_>>().join(",")
+        }
+        DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+            return Err(Failure::usage(format!("{place}: {key} takes a single value")));
+        }
+    };
+    Ok((row.key, text))
 }
 
 /// Which of `known` is written most like `word`, and how many letters differ.

@@ -9,27 +9,12 @@ use coordinator::tls::{ServerFiles, TlsOptions};
 
 use super::Settings;
 use super::credential::shown_by_variables;
-use crate::cli::text::errors::Failure;
 
 /// The variables that carry to children how a server is trusted.
 const SERVER_CA: &str = "COORDINATOR_SERVER_CA";
 const SERVER_NAME: &str = "COORDINATOR_SERVER_NAME";
 const CLIENT_CERT: &str = "COORDINATOR_CLIENT_CERT";
 const CLIENT_KEY: &str = "COORDINATOR_CLIENT_KEY";
-
-/// Settings that name files: an empty one would protect nothing.
-const FILES: [&str; 10] = [
-    "access-file",
-    "audit-log",
-    "credential-file",
-    "tls-cert",
-    "tls-key",
-    "tls-client-ca",
-    "tls-crl",
-    "server-ca",
-    "client-cert",
-    "client-key",
-];
 
 impl Settings {
     /// Whom to trust, and what to show.
@@ -71,34 +56,6 @@ impl Settings {
             client_auth: self.tls_client_auth.0,
             crl: self.tls_crl.clone(),
         })
-    }
-
-    /// Refuses what would be encrypted less than it reads.
-    pub(super) fn check_tls(&self) -> Result<(), Failure> {
-        let is_empty = |key: &str| {
-            self.in_force.iter().any(|it| it.key == key && it.text.is_empty()) && self.is_said(key)
-        };
-        if let Some(key) = FILES.into_iter().find(|key| is_empty(key)) {
-            return Err(Failure::usage(format!("{key} is empty"))
-                .hint("name a file; is a script variable empty?"));
-        }
-        let has_crl = self.tls_crl.is_some() || self.is_said("tls-client-auth");
-        let missing = [
-            (self.tls_key.is_some(), "tls-key", self.tls_cert.is_some(), "tls-cert"),
-            (self.tls_cert.is_some(), "tls-cert", self.tls_key.is_some(), "tls-key"),
-            (self.tls_client_ca.is_some(), "tls-client-ca", self.tls_cert.is_some(), "tls-cert"),
-            (has_crl, "tls-crl and tls-client-auth", self.tls_client_ca.is_some(), "tls-client-ca"),
-            (self.client_cert.is_some(), "client-cert", self.client_key.is_some(), "client-key"),
-            (self.client_key.is_some(), "client-key", self.client_cert.is_some(), "client-cert"),
-        ];
-        match missing.into_iter().find(|(is_said, _, is_there, _)| *is_said && !is_there) {
-            None => Ok(()),
-            Some((_, said, _, wanted)) => {
-                Err(Failure::usage(format!("{said} says nothing without {wanted}")).hint(format!(
-                    "set --{wanted}, too; `coordinator config` shows what is set, and where"
-                )))
-            }
-        }
     }
 }
 

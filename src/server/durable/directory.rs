@@ -26,9 +26,9 @@ const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// Whatever somebody put in the place of a file: a link is not followed, a pipe is not waited for.
 const CAREFULLY: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 /// The bits of a mode that let others do something with a file.
-const OTHERS: u32 = 0o077;
+pub(super) const OTHERS: u32 = 0o077;
 /// The bit of a mode that lets everybody make and remove files in a directory.
-const EVERYBODY_WRITES: u32 = 0o002;
+pub(super) const EVERYBODY_WRITES: u32 = 0o002;
 /// Most damaged files of one name that are kept.
 const SET_ASIDE_MAX: u32 = 100;
 

@@ -57,6 +57,7 @@ use crate::server::net::session::{CLOSE_TIMEOUT, Shared};
 use crate::server::phase::Phase;
 use crate::server::places::Places;
 use crate::server::secure::Secure;
+use crate::server::upkeep::{Expires, Upkeep};
 use crate::types::{Epoch, GoodbyeCode};
 
 /// How long a server that is stopped at once still tries to say goodbye.
@@ -309,7 +310,8 @@ impl<L: Listener> Bound<L> {
     /// Something to stop it with, from anywhere.
     pub(crate) fn handle(&self) -> ServerHandle {
         let coordinator = self.shared.coordinator.downgrade();
-        ServerHandle { phase: self.phase.clone(), coordinator }
+        let upkeep = Arc::clone(&self.shared.counters.upkeep);
+        ServerHandle { phase: self.phase.clone(), coordinator, upkeep }
     }
 
     /// Something to ask it with how things are, from anywhere.
@@ -452,6 +454,8 @@ pub struct ServerHandle {
     phase: watch::Sender<Phase>,
     /// The Coordinator, which knows how things are. Weak: a handle keeps nothing alive.
     coordinator: WeakAddr<Coordinator>,
+    /// What is told of reloads and certificates.
+    upkeep: Arc<Upkeep>,
 }
 
 impl ServerHandle {
@@ -484,6 +488,16 @@ impl ServerHandle {
         if let Some(coordinator) = self.coordinator.upgrade() {
             coordinator.do_send(ChangeRules(access));
         }
+    }
+
+    /// The configuration was read again, and it all holds now, or nothing has changed: for metrics.
+    pub fn reloaded(&self, is_whole: bool) {
+        self.upkeep.reloaded(is_whole, SystemTime::now());
+    }
+
+    /// Certificates expire then: for metrics.
+    pub fn certificates_expire(&self, expires: Expires) {
+        self.upkeep.expires(expires);
     }
 
     fn ask(&self, phase: Phase) {

@@ -112,6 +112,11 @@ impl Failure {
         ExitCode::from(self.exit)
     }
 
+    /// What happened, what is known about it, and what to do.
+    pub(crate) fn parts(&self) -> (&str, &[String], Option<&str>) {
+        (&self.what, &self.facts, self.hint.as_deref())
+    }
+
     /// What happened and what to do, in one line.
     pub(crate) fn in_one_line(&self) -> String {
         let facts = self.facts.iter().map(String::as_str);

@@ -1,0 +1,269 @@
+//! Settings that contradict each other, or of which one says nothing beside another.
+//!
+//! A setting that has no effect is one that its author takes for another: a coordinator that keeps no state
+//! although its directory is named, or that asks for no certificates although their authority is. Such a pair is
+//! refused by its names. What only looks odd is a doubt, and told by `coordinator config check` and the log.
+//!
+//! What is said by a flag may void what a file says: that is what flags are for. So a pair contradicts itself only if
+//! the setting that says nothing was said at least as emphatically as the one that voids it.
+
+use std::net::SocketAddr;
+
+use super::{Foreign, Origin, Settings, TABLE};
+use crate::cli::text::errors::Failure;
+
+/// Settings that do not go together.
+#[derive(Clone, Debug)]
+pub(crate) struct Contradiction {
+    /// Which.
+    pub(crate) keys: Vec<&'static str>,
+    /// What is wrong with them, and what to do.
+    pub(crate) failure: Failure,
+}
+
+/// Settings that name files: an empty one would protect nothing.
+const FILES: [&str; 10] = [
+    "access-file",
+    "audit-log",
+    "credential-file",
+    "tls-cert",
+    "tls-key",
+    "tls-client-ca",
+    "tls-crl",
+    "server-ca",
+    "client-cert",
+    "client-key",
+];
+/// Each says nothing without the other.
+const NEEDS: [(&str, &str); 7] = [
+    ("tls-key", "tls-cert"),
+    ("tls-cert", "tls-key"),
+    ("tls-client-ca", "tls-cert"),
+    ("tls-crl", "tls-client-ca"),
+    ("tls-client-auth", "tls-client-ca"),
+    ("client-cert", "client-key"),
+    ("client-key", "client-cert"),
+];
+/// Files that a server writes to, and those that it reads.
+const WRITTEN: [&str; 2] = ["audit-log", "port-file"];
+const READ: [&str; 5] = ["access-file", "tls-cert", "tls-key", "tls-client-ca", "tls-crl"];
+/// What says nothing where no state is kept.
+const OF_STATE: [(&str, &str); 4] = [
+    ("data-dir", "has no effect"),
+    ("journal", "writes nothing"),
+    ("accept-stale-state", "accepts nothing"),
+    ("accept-lost-state", "accepts nothing"),
+];
+/// What says whom to trust and what to show, by TLS only.
+const OF_TLS_CLIENTS: [&str; 3] = ["server-ca", "server-name", "client-cert"];
+
+/// The first of some, if there are any.
+pub(crate) fn first(contradictions: Vec<Contradiction>) -> Result<(), Failure> {
+    contradictions.into_iter().next().map_or(Ok(()), |first| Err(first.failure))
+}
+
+/// Those that every command refuses: what they say of encryption is less than it reads.
+pub(crate) fn of_every_command(settings: &Settings) -> Vec<Contradiction> {
+    let empty = FILES.into_iter().filter(|key| settings.is_empty(key)).map(|key| {
+        let failure = Failure::usage(format!("{key} is empty"));
+        contradiction([key], failure.hint("name a file; is a script variable empty?"))
+    });
+    let alone = NEEDS.into_iter().filter(|(key, needed)| {
+        settings.is_said(key) && !settings.is_empty(key) && !settings.is_said(needed)
+    });
+    let alone = alone.map(|(key, needed)| {
+        let failure = Failure::usage(format!("{key} says nothing without {needed}"));
+        contradiction(
+            [key, needed],
+            failure.hint(format!(
+                "set --{needed}, too; `coordinator config` shows what is set, and where"
+            )),
+        )
+    });
+    // What a parent or a file says of others is not meant for the server of this command.
+    let is_plain = !settings.server.0.contains("tls://");
+    let unused =
+        OF_TLS_CLIENTS.into_iter().filter(|key| is_plain && settings.strength(key) == FLAG);
+    let unused = unused.map(|key| {
+        let server = &settings.server.0;
+        let failure = Failure::usage(format!("--{key} says nothing without TLS"));
+        contradiction(
+            [key, "server"],
+            failure.hint(format!("--server tls://{server} connects by TLS")),
+        )
+    });
+    empty.chain(alone).chain(unused).collect()
+}
+
+/// Those that a server refuses, too.
+pub(crate) fn of_a_server(settings: &Settings) -> Vec<Contradiction> {
+    let mut all = Vec::new();
+    all.extend(openness(settings));
+    all.extend(state(settings));
+    all.extend(one_port(settings));
+    for written in WRITTEN {
+        let same = READ.into_iter().chain(WRITTEN).find(|read| {
+            let (ours, theirs) = (settings.text(written), settings.text(read));
+            *read != written && !ours.is_empty() && ours == theirs
+        });
+        if let Some(read) = same {
+            let what =
+                format!("--{written} and --{read} name the same file, which would be written over");
+            let failure = Failure::usage(what).hint("name another file for one of the two");
+            all.push(contradiction([written, read], failure));
+        }
+    }
+    all
+}
+
+/// What may be meant, and probably is not.
+pub(crate) fn doubts(settings: &Settings) -> Vec<String> {
+    let limits = [
+        (
+            "connections-per-address-max",
+            settings.connections_per_address_max,
+            "connections-max",
+            settings.connections_max,
+        ),
+        (
+            "sessions-per-address-max",
+            settings.sessions_per_address_max,
+            "sessions-max",
+            settings.sessions_max,
+        ),
+    ];
+    let idle = limits.into_iter().filter(|(_, one, _, all)| one.is_some_and(|one| one > *all));
+    let mut doubts: Vec<String> = idle
+        .map(|(key, _, whole, most)| {
+            format!("{key} limits nothing: it is more than {whole}, which is {most}")
+        })
+        .collect();
+    let is_open = settings.access_file.is_none();
+    if settings.http_listen.is_none() && settings.is_said("http-host") {
+        doubts.push("http-host says nothing without http-listen".to_owned());
+    }
+    let is_optional = settings.text("tls-client-auth") == "optional";
+    if is_optional && settings.tls_client_ca.is_some() && is_open {
+        doubts.push(
+            "with tls-client-auth = \"optional\" and without access-file, who shows no certificate may do \
+            everything"
+                .to_owned(),
+        );
+    }
+    if settings.is_said("ttl") && settings.ttl > settings.ttl_max.0 {
+        let (ttl, most) = (settings.text("ttl"), settings.text("ttl-max"));
+        doubts.push(format!("ttl is {ttl}, and a coordinator with ttl-max = {most} refuses that"));
+    }
+    doubts
+}
+
+/// Refuses what would let other machines do everything, unless that is what was asked for.
+fn openness(settings: &Settings) -> Vec<Contradiction> {
+    if settings.allow_anyone && settings.access_file.is_some() {
+        let failure = Failure::usage("--allow-anyone says nothing beside --access-file").hint(
+            "remove one of the two; [anyone] in the access file is for those who show nothing",
+        );
+        return vec![contradiction(["allow-anyone", "access-file"], failure)];
+    }
+    if settings.allow_anyone || settings.access_file.is_some() {
+        return Vec::new();
+    }
+    let addresses = [("listen", Some(settings.listen)), ("http-listen", settings.http_listen)];
+    let open = addresses.into_iter().filter_map(|(key, address)| {
+        let address = address.filter(|it| !it.ip().to_canonical().is_loopback())?;
+        let failure = Failure::usage(format!(
+            "--{key} {address} can be reached from other machines, and anyone there could do everything"
+        ));
+        let hint = "--access-file says who may do what (docs/operations.md shows how to write one); if anyone is \
+            meant, say --allow-anyone";
+        Some(contradiction([key, "access-file", "allow-anyone"], failure.hint(hint)))
+    });
+    open.collect()
+}
+
+/// Where state is kept, and what is said of it although it is nowhere.
+fn state(settings: &Settings) -> Vec<Contradiction> {
+    if settings.ephemeral {
+        let is_off = |key| ["off", "false"].contains(&settings.text(key));
+        let void = OF_STATE
+            .into_iter()
+            .filter(|(key, _)| settings.is_void(key, "ephemeral") && !is_off(*key));
+        return void
+            .map(|(key, so)| {
+                let what = format!("--ephemeral keeps no state on disk, so --{key} {so}");
+                contradiction(
+                    [key, "ephemeral"],
+                    Failure::usage(what).hint("remove one of the two"),
+                )
+            })
+            .collect();
+    }
+    if !settings.data_dir.as_os_str().is_empty() {
+        return Vec::new();
+    }
+    let failure = if settings.is_said("data-dir") {
+        Failure::usage("--data-dir is empty").hint("name a directory; is a script variable empty?")
+    } else {
+        Failure::usage("no directory to keep state in: HOME is not set").hint(
+            "name one with --data-dir or COORDINATOR_DATA_DIR, or keep no state with --ephemeral",
+        )
+    };
+    vec![contradiction(["data-dir"], failure)]
+}
+
+/// Two ports that would be one.
+fn one_port(settings: &Settings) -> Option<Contradiction> {
+    let (locks, http) = (settings.listen, settings.http_listen?);
+    let is_any = |address: SocketAddr| address.ip().is_unspecified();
+    let meet = locks.ip() == http.ip() || is_any(locks) || is_any(http);
+    if locks.port() == 0 || locks.port() != http.port() || !meet {
+        return None;
+    }
+    let what = format!("--listen {locks} and --http-listen {http} are the same port");
+    let failure = Failure::usage(what).hint("give probes and metrics a port of their own");
+    Some(contradiction(["listen", "http-listen"], failure))
+}
+
+fn contradiction<const N: usize>(keys: [&'static str; N], failure: Failure) -> Contradiction {
+    Contradiction { keys: keys.to_vec(), failure }
+}
+
+/// How emphatically a flag says something.
+const FLAG: u8 = 3;
+
+impl Settings {
+    /// What was written for a setting.
+    fn text(&self, key: &str) -> &str {
+        self.in_force.iter().find(|it| it.key == key).map_or("", |it| &it.text)
+    }
+
+    /// Whether somebody set it to nothing.
+    fn is_empty(&self, key: &str) -> bool {
+        self.is_said(key) && self.text(key).is_empty()
+    }
+
+    /// How emphatically a setting was said; 0: not at all.
+    fn strength(&self, key: &str) -> u8 {
+        let row = TABLE.iter().find(|row| row.key == key);
+        let by_default = match row.map(|row| row.foreign) {
+            Some(Foreign::AfterFile(name)) => name,
+            _ => "",
+        };
+        match self.in_force.iter().find(|it| it.key == key).map(|it| &it.origin) {
+            Some(Origin::Flag) => FLAG,
+            // What others say to every program is no more than a default.
+            Some(Origin::Environment(name)) if name == by_default => 0,
+            Some(Origin::Environment(_)) => 2,
+            Some(Origin::File(..)) => 1,
+            Some(Origin::Default) | None => 0,
+        }
+    }
+
+    /// Whether somebody said `key` who would have had to know that `by` leaves it without effect.
+    fn is_void(&self, key: &str, by: &str) -> bool {
+        self.strength(key) > 0 && self.strength(key) >= self.strength(by)
+    }
+}
+
+#[cfg(test)]
+mod tests;
