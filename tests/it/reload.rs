@@ -1,25 +1,18 @@
 //! One transaction by SIGHUP: settings, certificates and access file change together or not at all.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::process::Signal;
-use tests_of_files::private;
 
 use crate::certificates::Authority;
 use crate::support::{Done, Home, Server, eventually, run};
 
-/// Files for their owner only.
-mod tests_of_files {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-    use std::path::Path;
-
-    /// Writes one.
-    pub(super) fn private(path: &Path, text: &str) {
-        fs::write(path, text).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
-    }
+/// Writes a file for its owner only.
+fn private(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 /// A coordinator with TLS, an access file and a log filter, all of which can change.
@@ -189,16 +182,11 @@ fn a_certificate_that_expires_soon_or_has_expired_is_warned_of_at_start_and_relo
     let (cert, key) = (home.path("server.pem"), home.path("server.key"));
     whole.authority.issue_for_days(&["127.0.0.1"], &cert, &key, 9);
     whole.reload(1);
-    assert!(
-        log().contains("server.pem expires in 8d 23h") || log().contains("expires in 9d"),
-        "{}",
-        log()
-    );
+    assert!(log().contains("server.pem expires in 8d23h"), "{}", log());
     whole.authority.issue_for_days(&["127.0.0.1"], &cert, &key, -3);
     // Rules can be changed whatever becomes of certificates.
     whole.reload(2);
     assert!(log().contains("server.pem expired 3d"), "{}", log());
-    let text = fs::read_to_string(home.path("c.toml")).unwrap();
     let checked = run(home.coordinator(&[
         "config",
         "check",
@@ -210,5 +198,4 @@ fn a_certificate_that_expires_soon_or_has_expired_is_warned_of_at_start_and_relo
         "{}",
         checked.err
     );
-    assert!(text.contains("tls-cert"));
 }
