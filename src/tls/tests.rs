@@ -254,7 +254,8 @@ async fn a_renewed_certificate_is_shown_once_the_files_are_read_again() {
 #[test]
 fn the_end_of_certificates_is_known_also_of_one_that_is_over_and_the_first_of_several_counts() {
     let place = Place::new();
-    let year = |year: i32| Duration::from_secs(date_time_ymd(year, 1, 1).unix_timestamp() as u64);
+    let year =
+        |year: i32| Duration::from_secs(date_time_ymd(year, 1, 1).unix_timestamp().cast_unsigned());
     let until = |name: &str, end: i32| {
         place.authority.issue(name, &["localhost"], |params| {
             params.not_before = date_time_ymd(2000, 1, 1);

@@ -49,7 +49,7 @@ fn every_mistake_is_told_at_once_with_its_place_and_what_to_do() {
         assert!(done.err.contains(words), "{words}: {}", done.err);
     }
     let verdict = done.out.lines().last().unwrap();
-    assert!(verdict.ends_with(": 7 mistakes, 0 warnings; serve would not start"), "{verdict}");
+    assert!(verdict.ends_with(": 7 mistakes, 1 warning; serve would not start"), "{verdict}");
     assert!(done.out.lines().any(|line| line.starts_with("audit-log ")), "{}", done.out);
     // What is wrong contradicts nothing: `listen` may have been meant to be loopback.
     let done = check(&home, "listen = \"0.0.0.0\"\n", &[]);

@@ -69,8 +69,8 @@ impl Found {
                 .chain(contradictions::of_a_server(&settings));
             let all = all.filter(|it| !it.keys.iter().any(|key| is_wrong(key)));
             let mut told: Vec<Failure> = all.map(|it| it.failure).collect();
-            let (pieces, flaws) = Pieces::read(&settings, now);
-            told.extend(flaws.into_iter().map(|flaw| flaw.failure));
+            let (pieces, unusable) = Pieces::read(&settings, now);
+            told.extend(unusable.into_iter().map(|flaw| flaw.failure));
             if !settings.ephemeral && !settings.data_dir.as_os_str().is_empty() {
                 told.extend(check_data(&settings.data_dir).err().map(|why| cannot_serve(&why)));
             }
