@@ -22,7 +22,8 @@
 //! | [`wire`] | the messages and their frames | types, serde, bytes, bincode, tokio-util |
 //! | [`access`] | who may do what: principals, proofs, rules | types |
 //! | [`journal`] | a write-ahead log: records, segments, recovery | std, rustix, siphasher |
-//! | [`server`] | the actors, the listener, the state store | types, engine, wire, access, journal, actix, tokio |
+//! | [`redis`] | the Redis dialect: requests, commands, scripts, answers | types, ring |
+//! | [`server`] | the actors, the listener, the state store | types, engine, wire, access, journal, redis, actix, tokio |
 //! | [`http`] | the port for probes and metrics | types, `server::Looker`, axum, hyper |
 //! | [`client`] | the client library: sessions, guards, beliefs | types, wire, tokio |
 //! | `cli`, `main` | arguments to calls, answers to text | server, client |
@@ -52,6 +53,8 @@ pub mod engine;
 pub mod http;
 #[cfg(feature = "server")]
 pub mod journal;
+#[cfg(feature = "redis-api")]
+pub mod redis;
 #[cfg(all(feature = "server", unix))]
 pub mod server;
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod ids;
 pub mod lease;
 mod limits;
 pub(crate) mod list;
+mod mark;
 mod origin;
 mod secret;
 mod standing;
@@ -36,6 +37,7 @@ pub use ids::{
     SessionId, Ticket,
 };
 pub use limits::Limits;
+pub use mark::{MARK_LEN_MAX, Mark};
 pub use origin::Origin;
 pub use secret::{Seal, SealedTicket, Secret};
 pub use standing::Standing;

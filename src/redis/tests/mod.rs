@@ -1,0 +1,6 @@
+mod commands;
+mod fake;
+mod fuzz;
+mod replies;
+mod requests;
+mod scripts;
