@@ -21,6 +21,7 @@
 //! | [`engine`] | the lock table: all rules about locks | types |
 //! | [`wire`] | the messages and their frames | types, serde, bytes, bincode, tokio-util |
 //! | [`access`] | who may do what: principals, proofs, rules | types |
+//! | [`cluster`] | who of several coordinators leads, and what it may say | types |
 //! | [`journal`] | a write-ahead log: records, segments, recovery | std, rustix, siphasher |
 //! | [`redis`] | the Redis dialect: requests, commands, scripts, answers | types, ring |
 //! | [`server`] | the actors, the listener, the state store | types, engine, wire, access, journal, redis, actix, tokio |
@@ -48,6 +49,8 @@ pub mod access;
 pub mod client;
 #[cfg(any(feature = "client", feature = "server"))]
 mod clock;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod engine;
 #[cfg(all(feature = "http", unix))]
 pub mod http;

@@ -1,0 +1,7 @@
+//! Small clusters: random schedules, and every schedule up to a length.
+
+mod judge;
+mod model;
+mod schedules;
+mod stories;
+mod walk;
