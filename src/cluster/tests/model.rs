@@ -165,6 +165,14 @@ pub(super) struct Cluster {
 pub(super) const TIMING: Timing =
     Timing { lease: Duration::from_secs(2), silence: Duration::from_millis(250) };
 
+impl Node {
+    /// Whether it still waits for this.
+    fn awaits(&self, proposal: &Proposal) -> bool {
+        self.process == proposal.seat.mark.process
+            && self.member.awaits() == Some(proposal.seat.mark.attempt)
+    }
+}
+
 impl Cluster {
     /// Members whose clocks are fast by so many millionths.
     pub(super) fn new(rates_ppm: &[i64]) -> Self {
@@ -391,13 +399,6 @@ impl Cluster {
         }
     }
 
-    /// Whether somebody still waits for this.
-    pub(super) fn is_awaited(&self, proposal: &Proposal) -> bool {
-        let it = &self.nodes[proposal.node];
-        it.process == proposal.seat.mark.process
-            && it.member.awaits() == Some(proposal.seat.mark.attempt)
-    }
-
     fn answer(&mut self, answer: usize) -> Result<(), Fault> {
         let Answer { node, process, attempt, event } = self.answers.remove(answer);
         let it = &self.nodes[node];
@@ -409,10 +410,8 @@ impl Cluster {
     }
 
     fn crash(&mut self, node: usize, journal: Journal) -> Result<(), Fault> {
-        let gone: Vec<usize> = (0..self.links.len())
-            .filter(|&link| self.links[link].from == node || self.links[link].to == node)
-            .collect();
-        for link in gone.into_iter().rev() {
+        // What one of them breaks may break others.
+        while let Some(link) = self.links.iter().position(|it| it.from == node || it.to == node) {
             self.cut(link, Notice::Now)?;
         }
         self.drawn += 1;
@@ -520,13 +519,20 @@ impl Cluster {
     /// Without what makes no difference any more: proposals that are neither executed nor waited for,
     /// answers to nobody.
     pub(super) fn tidy(&mut self) {
-        let before = self.clone();
-        self.proposals.retain(|it| it.expected == before.version || before.is_awaited(it));
+        let version = self.version;
+        self.retain_proposals(|it, is_awaited| it.expected == version || is_awaited);
+        let nodes = &self.nodes;
         self.answers.retain(|it| {
-            let node = &before.nodes[it.node];
+            let node = &nodes[it.node];
             let is_awaited = it.attempt.is_none_or(|it| node.member.awaits() == Some(it));
             node.process == it.process && is_awaited
         });
+    }
+
+    /// Keeps the proposals of which `keeps` says so; it hears whether somebody waits for each.
+    pub(super) fn retain_proposals(&mut self, mut keeps: impl FnMut(&Proposal, bool) -> bool) {
+        let nodes = &self.nodes;
+        self.proposals.retain(|it| keeps(it, nodes[it.node].awaits(it)));
     }
 
     /// Whether somebody follows.

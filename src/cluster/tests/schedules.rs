@@ -11,7 +11,7 @@ use crate::testing::fuzz::{Campaign, Random};
 use crate::types::Timestamp;
 
 /// Schedules each time; `scripts/simulate` has more.
-const RUNS: u64 = 300;
+const RUNS: u64 = 200;
 /// Things that happen in a schedule while there are faults.
 const STEPS: usize = 6_000;
 /// Things that happen in peace, until somebody has to be served.
@@ -241,13 +241,7 @@ impl Schedule {
     /// What is answered is not repeated, but what is on its way may still come.
     fn forget(&mut self) {
         let Self { cluster, random, .. } = self;
-        let kept: Vec<bool> = cluster
-            .proposals
-            .iter()
-            .map(|it| cluster.is_awaited(it) || !random.once_in(40))
-            .collect();
-        let mut kept = kept.into_iter();
-        cluster.proposals.retain(|_| kept.next().unwrap_or(true));
+        cluster.retain_proposals(|_, is_awaited| is_awaited || !random.once_in(40));
     }
 
     /// From now on nothing goes wrong, and nothing old comes to the arbiter any more.
@@ -261,8 +255,7 @@ impl Schedule {
                 self.happen(&Move::Crash(node, Journal::Whole))?;
             }
         }
-        let cluster = self.cluster.clone();
-        self.cluster.proposals.retain(|it| cluster.is_awaited(it));
+        self.cluster.retain_proposals(|_, is_awaited| is_awaited);
         if self.is_restored {
             self.accept_the_backup()?;
         }
@@ -298,8 +291,7 @@ impl Schedule {
             }
             if let Some(it) = self.next() {
                 self.happen(&it)?;
-                let cluster = self.cluster.clone();
-                self.cluster.proposals.retain(|it| cluster.is_awaited(it));
+                self.cluster.retain_proposals(|_, is_awaited| is_awaited);
             }
         }
         Err("nobody is served in the end".to_owned())

@@ -11,7 +11,7 @@ use super::model::{Cluster, Journal, Move, Notice, TIMING};
 use super::stories::{alone, in_sync};
 
 /// Places from each beginning each time; `EXHAUSTIVE_STATES` has more.
-const PLACES: usize = 30_000;
+const PLACES: usize = 6_000;
 
 /// What may still happen. Without bounds a walk would never come to anything rare.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
