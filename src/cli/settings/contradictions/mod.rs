@@ -174,8 +174,18 @@ fn openness(settings: &Settings) -> Vec<Contradiction> {
         let failure = Failure::usage(format!(
             "--{key} {address} can be reached from other machines, and anyone there could do everything"
         ));
-        let hint = "--access-file says who may do what (docs/operations.md shows how to write one); if anyone is \
-            meant, say --allow-anyone";
+        // As the address was said: in a container, say, there may be no command line to add a flag to.
+        let [rules, anyone] = match settings.in_force.iter().find(|it| it.key == key)?.origin {
+            Origin::Environment(_) => {
+                ["COORDINATOR_ACCESS_FILE=FILE", "COORDINATOR_ALLOW_ANYONE=true"]
+            }
+            Origin::File(..) => ["access-file = \"FILE\"", "allow-anyone = true"],
+            Origin::Flag | Origin::Default => ["--access-file", "--allow-anyone"],
+        };
+        let hint = format!(
+            "{rules} says who may do what (docs/operations.md shows how to write one); if anyone is \
+            meant, say {anyone}"
+        );
         Some(contradiction([key, "access-file", "allow-anyone"], failure.hint(hint)))
     });
     open.collect()

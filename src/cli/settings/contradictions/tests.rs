@@ -39,8 +39,11 @@ fn each_pair_that_contradicts_itself_is_refused_by_its_names_with_what_to_do() {
             "allow-anyone = true\naccess-file = \"a\"",
             ["--allow-anyone says nothing beside", "remove one"],
         ),
-        ("listen = \"0.0.0.0:1\"", ["--listen 0.0.0.0:1 can be reached", "--access-file"]),
-        ("http-listen = \"[::]:1\"", ["--http-listen [::]:1 can be reached", "--allow-anyone"]),
+        ("listen = \"0.0.0.0:1\"", ["--listen 0.0.0.0:1 can be reached", "access-file = \"FILE\""]),
+        (
+            "http-listen = \"[::]:1\"",
+            ["--http-listen [::]:1 can be reached", "allow-anyone = true"],
+        ),
         ("ephemeral = true\ndata-dir = \"/x\"", ["so --data-dir has no effect", "remove one"]),
         ("ephemeral = true\njournal = \"machine\"", ["so --journal writes nothing", "remove one"]),
         ("ephemeral = true\naccept-lost-state = true", ["so --accept-lost-state", "remove one"]),
@@ -58,6 +61,20 @@ fn each_pair_that_contradicts_itself_is_refused_by_its_names_with_what_to_do() {
         let told = told(&[], file);
         assert!(!told.is_empty(), "{file}");
         assert!(words.iter().all(|word| told[0].contains(word)), "{file}: {told:?}");
+    }
+}
+
+#[test]
+fn what_makes_an_open_address_safe_is_said_as_the_address_was() {
+    let by_flag = told(&[("listen", "0.0.0.0:1")], "");
+    assert!(by_flag[0].contains("; if anyone is meant, say --allow-anyone"), "{by_flag:?}");
+    let variables = [("HOME", "/home/ann"), ("COORDINATOR_LISTEN", "0.0.0.0:1")];
+    let variables = variables.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let sources = Sources::new(BTreeMap::new(), variables).unwrap();
+    let settings = Settings::resolve(&sources).unwrap();
+    let in_a_container = of_a_server(&settings)[0].failure.in_one_line();
+    for words in ["COORDINATOR_ACCESS_FILE=FILE says who", "say COORDINATOR_ALLOW_ANYONE=true"] {
+        assert!(in_a_container.contains(words), "{in_a_container}");
     }
 }
 
