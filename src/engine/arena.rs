@@ -39,15 +39,15 @@ macro_rules! key_type {
             }
 
             fn index(self) -> usize {
-                self.0.get() as usize - 1
+                self.0.get() as usize
             }
         }
     };
 }
 
-/// One more than the index, so that zero is free to mean "none".
+/// The index itself: nothing is ever at place 0, so that zero is free to mean "none".
 fn place(index: usize) -> NonZeroU32 {
-    match u32::try_from(index + 1).ok().and_then(NonZeroU32::new) {
+    match u32::try_from(index).ok().and_then(NonZeroU32::new) {
         Some(place) => place,
         None => unreachable!("limits keep arenas far below 2^32 places"),
     }
@@ -100,7 +100,7 @@ pub(super) fn is_mostly_empty(len: usize, places: usize) -> bool {
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Arena<K, T> {
-    /// The places.
+    /// The places; nothing is ever at the first one, so that a key is the index of its place.
     places: Vec<Place<T>>,
     /// The first free place; that behind all places if none is.
     free: usize,
@@ -136,7 +136,8 @@ impl<T> Place<T> {
 
 impl<K: Key, T> Arena<K, T> {
     pub(super) fn new() -> Self {
-        Self { places: Vec::new(), free: 0, len: 0, until_trim: PLACES_KEPT, key: PhantomData }
+        let places = vec![Place::Free { next: 0 }];
+        Self { places, free: 1, len: 0, until_trim: PLACES_KEPT, key: PhantomData }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -198,10 +199,10 @@ impl<K: Key, T> Arena<K, T> {
     /// Gives back the places behind the last one that is taken.
     fn give_back(&mut self) {
         let taken = self.places.iter().rposition(|place| place.thing().is_some());
-        self.places.truncate(taken.map_or(0, |last| last + 1));
+        self.places.truncate(taken.unwrap_or(0) + 1);
         self.places.shrink_to_fit();
         self.free = self.places.len();
-        for (at, place) in self.places.iter_mut().enumerate().rev() {
+        for (at, place) in self.places.iter_mut().enumerate().skip(1).rev() {
             if let Place::Free { next } = place {
                 *next = mem::replace(&mut self.free, at);
             }

@@ -10,6 +10,7 @@ use std::mem;
 
 use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
 use super::claim::ClaimNode;
+use super::effect::Effect;
 use super::event::{Place, Request};
 use super::owner::Hold;
 use super::request::{Live, State};
@@ -143,15 +144,20 @@ impl LockTable {
         place: Option<Place>,
     ) -> Result<(), Rejection> {
         let kept = self.place_kept(place);
-        if self.token_kept(request).is_some() {
-            self.grant(request);
-            return Ok(());
+        let has_more = self.requests[request].has_more();
+        if has_more {
+            if self.token_kept(request).is_some() {
+                self.grant(request);
+                return Ok(());
+            }
+            self.check_own_holds(request)?;
         }
-        self.check_own_holds(request)?;
         let obstacle = self.obstacle(request);
         let deadline = match (obstacle, wait) {
             (None, _) if self.may_grant() => {
-                self.check_place_ahead(request)?;
+                if has_more {
+                    self.check_place_ahead(request)?;
+                }
                 self.grant(request);
                 return Ok(());
             }
@@ -195,7 +201,9 @@ impl LockTable {
     /// The first lock that keeps a request from being granted: it has no room, or others came
     /// first (rule R3) and are there (rule S8). Works alike for a request that is in no queue yet.
     pub(super) fn obstacle(&self, request: RequestKey) -> Option<LockKey> {
-        self.claims_of(request).find_map(|claim| {
+        let live = &self.requests[request];
+        let (is_conversion, partner) = (live.is_conversion(), live.partner());
+        self.claims_from(live.first).find_map(|claim| {
             let ClaimNode { lock: key, mode, .. } = self.claims[claim];
             let lock = &self.locks[key];
             let queue = self.locks.queue(key);
@@ -203,22 +211,25 @@ impl LockTable {
                 // In no queue yet: only a conversion would stand before others.
                 Some(head) if !self.claims[claim].is_queued() => {
                     let head = &self.requests[self.claims[head].request];
-                    self.requests[request].is_conversion() && !head.is_conversion()
+                    is_conversion && !head.is_conversion()
                 }
                 Some(head) => head == claim,
                 None => true,
             } || (queue.has_away() && self.passes_the_away(claim));
-            let has_room = lock.has_room_instead(mode, self.converted_share(request, key));
+            let converted = partner.map_or(0, |converted| self.share_of(converted, key));
+            let has_room = lock.has_room_instead(mode, converted);
             (!is_next || !has_room).then_some(key)
         })
     }
 
     /// A request that is in no queue holds all it claims from now on. Says whether in the place of another.
     fn grant(&mut self, request: RequestKey) -> bool {
-        let kept = self.token_kept(request);
+        let live = &self.requests[request];
+        let Live { session, id, since: asked, .. } = *live;
+        let has_more = live.has_more();
+        let kept = if has_more { self.token_kept(request) } else { None };
         let token = kept.unwrap_or_else(|| self.tokens.take());
-        let since = self.give_way_to(request);
-        let Live { session, id, since: asked, .. } = self.requests[request];
+        let since = if has_more { self.give_way_to(request) } else { None };
         self.hold(request, token);
         match (kept, since) {
             (Some(_), Some(since)) => self.go_on_holding(request, since),
@@ -239,13 +250,14 @@ impl LockTable {
         live.state = State::Held { token };
         live.since = self.now;
         let Live { session, first, .. } = *live;
+        let owner = live.owner();
         self.each_claim(first, |table, claim, lock| {
             table.locks.add_holder(lock, &mut table.claims, &table.requests, claim);
             table.holders_changed(lock);
         });
         self.sessions[session].held += 1;
         self.held += 1;
-        if let Some(owner) = self.requests[request].owner() {
+        if let Some(owner) = owner {
             self.change_holdings(owner, request, Hold::Begins);
         }
     }
@@ -306,12 +318,13 @@ impl LockTable {
 
     /// Takes a request out, remembers how it ended, and tells.
     pub(super) fn finish(&mut self, request: RequestKey, outcome: Outcome, event: RequestEvent) {
-        let Live { session, id, .. } = self.requests[request];
+        let Live { session: key, id, .. } = self.requests[request];
+        let Session { id: session, connection, is_over, .. } = self.sessions[key];
         // Of one that is over, everybody has heard how its requests ended.
-        if !self.sessions[session].is_over {
+        if !is_over {
             self.happened(request, || event.clone());
-            self.sessions[session].remember(id, outcome, self.limits.finished_remembered);
-            self.tell(session, id, event);
+            self.sessions[key].remember(id, outcome, self.limits.finished_remembered);
+            self.effects.push(Effect::Tell { connection, session, request: id, event });
         }
         self.count_end(outcome);
         self.take_out(request);
@@ -404,7 +417,11 @@ impl LockTable {
     /// Kept out of [`LockTable::settle`], which mostly has nothing to do and is asked often.
     #[inline(never)]
     fn settle_lock(&mut self, lock: LockKey) {
-        self.locks[lock].is_unsettled = false;
+        let unsettled = &mut self.locks[lock];
+        unsettled.is_unsettled = false;
+        if !unsettled.is_waited_for() {
+            return self.locks.forget_if_idle(lock);
+        }
         self.grant_from_head(lock);
         self.tell_places(lock);
         if !self.locks[lock].is_unsettled {

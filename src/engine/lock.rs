@@ -75,6 +75,11 @@ impl Lock {
         self.taken.into()
     }
 
+    /// Whether somebody waits for it.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.queue.is_some()
+    }
+
     /// Whether there is no reason to keep it.
     pub(super) fn is_idle(&self) -> bool {
         self.holders.is_empty() && self.queue.is_none() && self.delay.is_none()

@@ -207,7 +207,7 @@ impl LockTable {
 
     /// [`LockTable::handle`], without the look at everything that tests take after it.
     pub(crate) fn step(&mut self, event: &Event, now: Timestamp, effects: &mut Vec<Effect>) {
-        mem::swap(&mut self.effects, effects);
+        debug_assert!(self.effects.is_empty(), "what came of an event before is not told");
         if now > self.now {
             self.notice_stall(now);
             self.now = now;
@@ -261,7 +261,12 @@ impl LockTable {
         if let Some(durable) = self.tokens.wanted() {
             self.effects.push(Effect::Persist(durable));
         }
-        mem::swap(&mut self.effects, effects);
+        if effects.is_empty() {
+            // What holds them is used again.
+            mem::swap(&mut self.effects, effects);
+        } else {
+            effects.append(&mut self.effects);
+        }
     }
 
     /// When [`Event::Tick`] is to be told, at the latest: by then, or as soon after it as everything is

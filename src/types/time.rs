@@ -41,15 +41,13 @@ impl Timestamp {
     /// The moment `length` later; the last of all moments if there is no such.
     #[must_use]
     pub fn after(self, length: Duration) -> Self {
-        let micros = u64::try_from(length.as_micros()).unwrap_or(u64::MAX);
-        Self(self.0.saturating_add(micros))
+        Self(self.0.saturating_add(micros(length)))
     }
 
     /// The moment `length` earlier; the origin if that is later.
     #[must_use]
     pub fn before(self, length: Duration) -> Self {
-        let micros = u64::try_from(length.as_micros()).unwrap_or(u64::MAX);
-        Self::from_micros(self.as_micros().saturating_sub(micros))
+        Self::from_micros(self.as_micros().saturating_sub(micros(length)))
     }
 
     /// How long ago `earlier` was; zero if it is not earlier.
@@ -68,6 +66,12 @@ impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Timestamp").field(&self.as_micros()).finish()
     }
+}
+
+/// A length in whole microseconds, or as many as there can be.
+fn micros(length: Duration) -> u64 {
+    // Not by `Duration::as_micros`, which multiplies 128 bits: a lease is renewed with every message.
+    length.as_secs().saturating_mul(1_000_000).saturating_add(length.subsec_micros().into())
 }
 
 /// Why a length was refused as a lease.

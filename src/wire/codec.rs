@@ -171,7 +171,11 @@ impl<In: DeserializeOwned, Out> Codec<In, Out> {
         while batch.len() < BATCH_LEN_MAX {
             match self.next(rest)? {
                 Next::Frame(payload, behind) => {
-                    batch.push(self.message(payload)?);
+                    // No `map_err`, which would move the message.
+                    match format::decode(payload) {
+                        Ok(message) => batch.push(message),
+                        Err(error) => return Err(self.undecodable(payload, error)),
+                    }
                     *rest = behind;
                 }
                 Next::Missing(bytes) => return Ok(bytes),
@@ -199,9 +203,9 @@ impl<In: DeserializeOwned, Out> Codec<In, Out> {
         }
     }
 
-    fn message(&self, payload: &[u8]) -> Result<In, CodecError> {
-        format::decode(payload)
-            .map_err(|error| self.other_version(payload).unwrap_or(CodecError::Format(error)))
+    #[cold]
+    fn undecodable(&self, payload: &[u8], error: FormatError) -> CodecError {
+        self.other_version(payload).unwrap_or(CodecError::Format(error))
     }
 
     /// If `payload`, which is not of this version, is the Hello of another: that.

@@ -2,9 +2,10 @@
 
 use std::io;
 
-use bincode::Options;
+use bincode::{BincodeRead, Deserializer, Options};
 use bytes::{BufMut, BytesMut};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
+use serde::de::{DeserializeOwned, Visitor};
 
 /// Longest frame, in bytes after the length field.
 pub const FRAME_LEN_MAX: usize = 64 * 1024;
@@ -44,8 +45,75 @@ fn options() -> impl Options {
 /// # Errors
 ///
 /// [`FormatError::Malformed`] if the bytes are not exactly one message.
+#[inline]
 pub fn decode<M: DeserializeOwned>(payload: &[u8]) -> Result<M, FormatError> {
-    options().deserialize(payload).map_err(FormatError::Malformed)
+    // Not by bincode's own door, which would move the message for each thing that could still be wrong.
+    let mut rest = Unread(payload);
+    match M::deserialize(&mut Deserializer::with_bincode_read(&mut rest, options())) {
+        Ok(message) if rest.0.is_empty() => Ok(message),
+        Ok(_) => Err(trailing(rest.0.len())),
+        Err(error) => Err(FormatError::Malformed(error)),
+    }
+}
+
+#[cold]
+fn trailing(len: usize) -> FormatError {
+    let why = format!("{len} bytes remain behind the message");
+    FormatError::Malformed(Box::new(bincode::ErrorKind::Custom(why)))
+}
+
+/// Bytes that are not read yet.
+struct Unread<'a>(&'a [u8]);
+
+impl<'a> Unread<'a> {
+    #[inline]
+    fn next(&mut self, len: usize) -> io::Result<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or_else(ended)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+}
+
+#[cold]
+fn ended() -> io::Error {
+    io::ErrorKind::UnexpectedEof.into()
+}
+
+impl io::Read for &mut Unread<'_> {
+    #[inline]
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.read_exact(out).map(|()| out.len())
+    }
+
+    #[inline]
+    fn read_exact(&mut self, out: &mut [u8]) -> io::Result<()> {
+        out.copy_from_slice(self.next(out.len())?);
+        Ok(())
+    }
+}
+
+impl<'a> BincodeRead<'a> for &mut Unread<'a> {
+    #[inline]
+    fn forward_read_str<V: Visitor<'a>>(
+        &mut self,
+        length: usize,
+        visitor: V,
+    ) -> bincode::Result<V::Value> {
+        let text = str::from_utf8(self.next(length)?);
+        visitor.visit_borrowed_str(text.map_err(bincode::ErrorKind::InvalidUtf8Encoding)?)
+    }
+
+    fn get_byte_buffer(&mut self, length: usize) -> bincode::Result<Vec<u8>> {
+        Ok(self.next(length)?.to_vec())
+    }
+
+    fn forward_read_bytes<V: Visitor<'a>>(
+        &mut self,
+        length: usize,
+        visitor: V,
+    ) -> bincode::Result<V::Value> {
+        visitor.visit_borrowed_bytes(self.next(length)?)
+    }
 }
 
 /// Appends `message` to `buffer` as a frame: its length, then itself. Leaves `buffer` as it was
@@ -69,6 +137,19 @@ pub fn decode<M: DeserializeOwned>(payload: &[u8]) -> Result<M, FormatError> {
 /// assert_eq!(decode::<ClientMessage>(&buffer[4..]).unwrap(), cancel);
 /// ```
 pub fn encode_frame<M: Serialize>(message: &M, buffer: &mut BytesMut) -> Result<(), FormatError> {
+    // Nearly every message fits, and is then put there in one piece.
+    let mut short = Short { bytes: [0; SHORT_LEN_MAX], len: size_of::<u32>() };
+    if options().serialize_into(&mut short, message).is_ok() {
+        let len = u32::try_from(short.len - size_of::<u32>()).unwrap_or(u32::MAX);
+        short.bytes[..size_of::<u32>()].copy_from_slice(&len.to_le_bytes());
+        buffer.extend_from_slice(&short.bytes[..short.len]);
+        return Ok(());
+    }
+    encode_long(message, buffer)
+}
+
+/// [`encode_frame`] of one that is longer than most.
+fn encode_long<M: Serialize>(message: &M, buffer: &mut BytesMut) -> Result<(), FormatError> {
     let start = buffer.len();
     buffer.put_u32_le(0);
     let written = options().serialize_into(Appended(buffer), message);
@@ -84,6 +165,37 @@ pub fn encode_frame<M: Serialize>(message: &M, buffer: &mut BytesMut) -> Result<
     let field = u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
     buffer[start..start + field.len()].copy_from_slice(&field);
     Ok(())
+}
+
+/// Longest frame that is made beside the buffer, with its length field.
+const SHORT_LEN_MAX: usize = 64;
+
+/// What is written, as long as there is room.
+struct Short {
+    /// Room.
+    bytes: [u8; SHORT_LEN_MAX],
+    /// How much of it is taken.
+    len: usize,
+}
+
+impl io::Write for &mut Short {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let len = self.len + bytes.len();
+        let room = self.bytes.get_mut(self.len..len).ok_or(io::ErrorKind::WriteZero)?;
+        room.copy_from_slice(bytes);
+        self.len = len;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Appends what is written, a field at a time, with nothing in between.

@@ -20,7 +20,6 @@ use super::guest::Guest;
 use super::inspect::Budget;
 use super::render;
 use super::turn::{Deliver, Delivery, Handled, More, Way};
-use super::weight;
 use crate::access::Proof;
 use crate::types::{ConnectionId, GoodbyeCode, Identity, SessionId};
 use crate::wire::{ServerMessage, ShownLock, encode_frame};
@@ -224,9 +223,11 @@ impl Connections {
     /// Puts a message into its batch.
     pub(super) fn tell(&mut self, connection: ConnectionId, message: &ServerMessage) {
         if let Some(batched) = self.touch(connection)
-            && batched.has_room_for(size_of::<ServerMessage>() + weight::beside(message))
+            && batched.batch.bytes <= BATCH_BYTES_MAX
         {
-            batched.batch.append(message, connection);
+            // One that is left out counts, too: the connection has been touched.
+            let len = batched.batch.append(message, connection).max(1);
+            batched.has_room_for(len);
         }
     }
 
@@ -441,8 +442,9 @@ impl Connection {
 }
 
 impl Deliver {
-    /// Puts a message behind those that it has.
-    fn append(&mut self, message: &ServerMessage, connection: ConnectionId) {
+    /// Puts a message behind those that it has. Says how many bytes it takes.
+    fn append(&mut self, message: &ServerMessage, connection: ConnectionId) -> usize {
+        let before = self.frames.len();
         match message {
             ServerMessage::Welcome { .. } => self.welcomes = true,
             ServerMessage::Goodbye { .. } => self.is_last = true,
@@ -451,28 +453,32 @@ impl Deliver {
         if let Err(unwritable) = encode_frame(message, &mut self.frames) {
             error!(connection:%; "an answer was left out: {unwritable}");
         }
+        self.frames.len() - before
     }
 }
 
 fn last_word(way: Way, id: ConnectionId, code: GoodbyeCode) -> Delivery {
     let mut deliver = Deliver::default();
-    deliver.append(&render::goodbye(code, "the coordinator stops"), id);
+    let _ = deliver.append(&render::goodbye(code, "the coordinator stops"), id);
     Delivery { way, deliver, more: More::Never }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Rejection;
+    use crate::types::RequestId;
 
     /// A message that takes so many bytes.
     fn long(bytes: usize) -> ServerMessage {
-        render::goodbye(GoodbyeCode::Done, "x".repeat(bytes - size_of::<ServerMessage>()))
+        let goodbye = |len| render::goodbye(GoodbyeCode::Done, "x".repeat(len));
+        goodbye(bytes - Deliver::of(&[goodbye(0)]).frames.len())
     }
 
     #[test]
     fn there_is_room_for_an_answer_to_every_request_of_a_session() {
-        let answer =
-            size_of::<ServerMessage>() + "the coordinator is shutting down; retry soon".len();
+        let answer = render::rejected(RequestId::new(1), &Rejection::Draining, None);
+        let answer = Deliver::of(&[answer]).frames.len();
         let requests = crate::types::Limits::default().claims_per_session_max;
         assert!(answer * requests <= BATCH_BYTES_MAX, "{answer} bytes each");
     }

@@ -49,21 +49,10 @@ impl Default for Told {
 }
 
 impl Told {
-    /// Counts what comes of an effect. Nearly all are news of grants and releases, which the engine has
-    /// counted.
-    #[inline]
-    pub(super) fn count(&mut self, effect: &Effect) {
-        match effect {
-            Effect::Tell {
-                event: RequestEvent::Granted { .. } | RequestEvent::Released { .. },
-                ..
-            } => {}
-            other => self.count_rare(other),
-        }
-    }
-
+    /// Counts what comes of an effect. News of grants and releases, which are nearly all, need not be
+    /// shown: the engine counts them.
     #[cold]
-    fn count_rare(&mut self, effect: &Effect) {
+    pub(super) fn count(&mut self, effect: &Effect) {
         match effect {
             Effect::Tell { event, .. } => match event {
                 RequestEvent::Rejected(rejection) => self.reject(rejection.code()),

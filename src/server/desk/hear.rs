@@ -33,7 +33,7 @@ impl Desk {
         messages: &[ClientMessage],
         now: Timestamp,
     ) -> usize {
-        self.connections.speaks(connection);
+        self.speaks(connection);
         let mut handled = 0;
         for message in parse::in_order(messages) {
             if self.is_spent() {
@@ -46,6 +46,12 @@ impl Desk {
             handled += 1;
         }
         handled
+    }
+
+    /// What comes from now on comes of what a connection says.
+    pub(super) fn speaks(&mut self, connection: ConnectionId) {
+        self.connections.speaks(connection);
+        self.listen_anew();
     }
 
     /// Whether a message is a look of an observer for which it is not yet time: it rests, with all that
@@ -204,12 +210,15 @@ impl Desk {
     ) {
         match self.connections.role(connection) {
             Some(Role::Session { id, identity, .. }) => {
-                let command = command();
-                if log_lines::is_told() {
+                // Made where it stays, for it is large to move.
+                let event = Event::Command { connection, command: command() };
+                if log_lines::is_told()
+                    && let Event::Command { command, .. } = &event
+                {
                     let who = Who { session: *id, identity: Some(identity), peer: None };
-                    log_lines::received(who, &command);
+                    log_lines::received(who, command);
                 }
-                self.step(&Event::Command { connection, command }, now);
+                self.take_step(&event, now);
             }
             Some(Role::Observer) => {
                 let message = render::rejected(request, &Rejection::SessionNeeded, None);

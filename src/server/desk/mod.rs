@@ -493,9 +493,19 @@ impl Desk {
 
     /// One event in, all its effects out: the one place where anything is decided.
     fn step(&mut self, event: &Event, now: Timestamp) {
+        self.listen_anew();
+        self.take_step(event, now);
+    }
+
+    /// Has the table tell what somebody wants to hear of. Asked again and again, for what the log tells
+    /// may change at any time.
+    pub(super) fn listen_anew(&mut self) {
+        self.table.listen(self.listening());
+    }
+
+    /// [`Desk::step`] of one whom the table listens for already.
+    fn take_step(&mut self, event: &Event, now: Timestamp) {
         if self.over.is_none() {
-            // Asked each time, for what the log tells may change at any time.
-            self.table.listen(self.listening());
             if self.is_recorded {
                 self.turn.record.write(event, now);
             }

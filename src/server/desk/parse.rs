@@ -53,28 +53,40 @@ pub(in crate::server) fn request(
     extras: &[Extra],
     place: Option<Place>,
 ) -> Command {
-    match parse_request(asked, extras, place) {
-        Ok(request) => Command::Request(request),
-        Err(rejection) => Command::Unparsed { request: asked.request, rejection },
-    }
-}
-
-fn parse_request(
-    asked: &wire::Request,
-    extras: &[Extra],
-    place: Option<Place>,
-) -> Result<Request, Rejection> {
-    Ok(Request {
-        id: asked.request,
-        owner: asked.owner,
-        converts: asked.converts,
-        wait: asked.wait,
-        progress: if asked.progress { Progress::Told } else { Progress::Untold },
+    let unparsed = |rejection| Command::Unparsed { request: asked.request, rejection };
+    // One after the other, so that the request is made where it stays: it is large to move.
+    let lock_delay = match lock_delay(asked.lock_delay_ms) {
+        Ok(lock_delay) => lock_delay,
+        Err(rejection) => return unparsed(rejection),
+    };
+    let extras = match extras {
+        [] => None,
+        extras => match parse_extras(extras) {
+            Ok(extras) => extras.of_few(),
+            Err(rejection) => return unparsed(rejection),
+        },
+    };
+    let note = match Note::new(asked.note.as_str()) {
+        Ok(note) => note,
+        Err(error) => return unparsed(Rejection::Note(error)),
+    };
+    let claims = match claims(&asked.claims) {
+        Ok(claims) => claims,
+        Err(rejection) => return unparsed(rejection),
+    };
+    let progress = if asked.progress { Progress::Told } else { Progress::Untold };
+    let (id, owner, converts, wait) = (asked.request, asked.owner, asked.converts, asked.wait);
+    Command::Request(Request {
+        id,
+        owner,
+        converts,
+        wait,
+        progress,
         place,
-        lock_delay: lock_delay(asked.lock_delay_ms)?,
-        extras: if extras.is_empty() { None } else { parse_extras(extras)?.of_few() },
-        note: Note::new(asked.note.as_str()).map_err(Rejection::Note)?,
-        claims: claims(&asked.claims)?,
+        lock_delay,
+        extras,
+        note,
+        claims,
     })
 }
 

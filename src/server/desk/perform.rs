@@ -18,6 +18,13 @@ use crate::types::{
 };
 use crate::wire::{LockStatus, ServerMessage};
 
+/// Whether this is news of a grant or a release, as nearly all effects are.
+#[inline]
+fn is_usual(effect: &Effect) -> bool {
+    use RequestEvent::{Granted, Released};
+    matches!(effect, Effect::Tell { event: Granted { .. } | Released { .. }, .. })
+}
+
 /// For so many effects memory is kept from turn to turn.
 const EFFECTS_KEPT: usize = 1024;
 
@@ -28,7 +35,6 @@ impl Desk {
         for effect in &effects {
             #[cfg(test)]
             self.witness(effect);
-            self.told.count(effect);
             self.perform(effect, now);
         }
         effects.clear();
@@ -38,6 +44,9 @@ impl Desk {
     }
 
     fn perform(&mut self, effect: &Effect, now: Timestamp) {
+        if !is_usual(effect) {
+            self.told.count(effect);
+        }
         match *effect {
             Effect::Welcome { connection, session, generation, ttl, standing } => {
                 self.welcome(connection, session, generation, ttl, standing);

@@ -19,7 +19,7 @@ impl Desk {
             && let Some((connection, mut items)) = self.backlog.next()
         {
             let before = self.steps();
-            self.connections.speaks(connection);
+            self.speaks(connection);
             while self.steps() - before < QUANTUM_STEPS
                 && let Some(item) = items.front_mut()
             {

@@ -78,6 +78,8 @@ impl Desk {
         let origin = peer.map(|peer| Origin::of(peer.ip()));
         let leaves = self.subscribers.subscribe(connection, origin, lock, now);
         self.connections.tell(connection, &ServerMessage::Subscribed { query_id });
+        // What stands behind this in the same read is heard of, too.
+        self.listen_anew();
         if let Some(leaves) = leaves {
             info!(connection:% = leaves; "subscriber left its place to another");
             if let Some(Role::Session { .. }) = self.connections.role(leaves) {
