@@ -22,6 +22,8 @@
 //! | [`wire`] | the messages and their frames | types, serde, bytes, bincode, tokio-util |
 //! | [`access`] | who may do what: principals, proofs, rules | types |
 //! | [`cluster`] | who of several coordinators leads, and what it may say | types |
+//! | [`election`] | who leads, carried out: a thread, and etcd as the arbiter | types, cluster, etcd, clock |
+//! | [`etcd`] | a client of etcd: values are read and swapped | tonic, prost |
 //! | [`journal`] | a write-ahead log: records, segments, recovery | std, rustix, siphasher |
 //! | [`redis`] | the Redis dialect: requests, commands, scripts, answers | types, ring |
 //! | [`server`] | the actors, the listener, the state store | types, engine, wire, access, journal, redis, actix, tokio |
@@ -51,7 +53,11 @@ pub mod client;
 mod clock;
 #[cfg(feature = "cluster")]
 pub mod cluster;
+#[cfg(feature = "cluster")]
+pub mod election;
 pub mod engine;
+#[cfg(feature = "cluster")]
+pub mod etcd;
 #[cfg(all(feature = "http", unix))]
 pub mod http;
 #[cfg(feature = "server")]

@@ -11,6 +11,8 @@ mod bench;
 mod canaries;
 mod certificates;
 mod checking;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod commands;
 mod completions;
 mod crowds;

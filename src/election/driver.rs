@@ -1,0 +1,262 @@
+//! What carries the effects of a [`Member`] to etcd, and the answers back.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::record::{Author, decode, encode};
+use super::{Leader, Standing};
+use crate::clock::{BootClock, Clock};
+use crate::cluster::{Effect, Event, Member, Seat, Tenure, Timing, Version};
+use crate::etcd::{Etcd, EtcdError, Found, Reading, Swap};
+use crate::types::Timestamp;
+
+/// A pause after a call that nobody answered.
+const PAUSE: Duration = Duration::from_millis(50);
+/// The same after one that was refused: somebody has to do something first.
+const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(1);
+
+/// What the owner of an election says to it.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Something for the member.
+    Hear(Event),
+    /// End at once.
+    End,
+}
+
+/// An answer of etcd.
+enum Answer {
+    /// To a swap.
+    Swap(Swap),
+    /// To a read, and when it was asked.
+    Reading(Reading, Timestamp),
+}
+
+/// A call under way.
+type Call = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// A swap under way.
+struct Swapping {
+    /// What it compares.
+    expected: Version,
+    /// What it puts.
+    seat: Seat,
+    /// The call that carries it out.
+    call: Call,
+}
+
+/// An election under way.
+pub(super) struct Driver {
+    /// Who decides what is to be done.
+    pub(super) member: Member,
+    /// The arbiter.
+    pub(super) etcd: Arc<Etcd>,
+    /// The key of the seat.
+    pub(super) key: Arc<str>,
+    /// Who writes the seat here.
+    pub(super) author: Author,
+    /// How long things take.
+    pub(super) timing: Timing,
+    /// The cluster of etcds, once one has answered: another one is another arbiter.
+    pub(super) cluster: Option<u64>,
+    /// Who leads, as the seat said last.
+    pub(super) seen: Option<Leader>,
+    /// How this one stands, for its owner.
+    pub(super) standing: watch::Sender<Standing>,
+    /// Until when a leader alone may decide, in microseconds; 0: it may not.
+    pub(super) until: Arc<AtomicU64>,
+    /// What the owner says.
+    pub(super) orders: mpsc::Receiver<Order>,
+}
+
+impl Driver {
+    /// Goes on until the owner ends it, or it has resigned.
+    pub(super) async fn run(mut self) {
+        let mut ticks = interval(self.timing.beat() / 2);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut swap, mut read): (Option<Swapping>, Option<Call>) = (None, None);
+        loop {
+            let event = tokio::select! {
+                order = self.orders.recv() => match order {
+                    Some(Order::Hear(event)) => Some(event),
+                    Some(Order::End) | None => return,
+                },
+                answer = answer_of(swap.as_mut().map(|swap| &mut swap.call)) => {
+                    let event = self.swapped(answer);
+                    if let Some(swap) = swap.as_mut() && event.is_none() {
+                        // By another etcd than before, perhaps: the right one has yet to answer.
+                        swap.call = self.swap(swap.expected, &swap.seat, PAUSE_AFTER_REFUSAL);
+                    } else {
+                        swap = None;
+                    }
+                    event
+                }
+                answer = answer_of(read.as_mut()) => {
+                    read = None;
+                    self.was_read(answer)
+                }
+                _ = ticks.tick() => Some(Event::Tick),
+            };
+            let mut effects = Vec::new();
+            if let Some(event) = event {
+                self.member.step(&event, BootClock.now(), &mut effects);
+            }
+            // Before anybody hears how it stands.
+            let until = self.member.decides_until().map_or(0, Timestamp::as_micros);
+            self.until.store(until, Ordering::Release);
+            for effect in effects {
+                match effect {
+                    Effect::Swap { expected, seat } => {
+                        let call = self.swap(expected, &seat, Duration::ZERO);
+                        swap = Some(Swapping { expected, seat, call });
+                    }
+                    Effect::Read if read.is_none() => read = Some(self.read()),
+                    effect => self.tell(&effect),
+                }
+            }
+            // A read may have told what became of it.
+            swap = swap.filter(|swap| self.member.awaits() == Some(swap.seat.mark.attempt));
+            self.publish();
+            if self.member.is_stopping() && self.member.leads().is_none() && swap.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// A swap, again and again until there is an answer.
+    fn swap(&self, expected: Version, seat: &Seat, delay: Duration) -> Call {
+        let (etcd, key) = (Arc::clone(&self.etcd), Arc::clone(&self.key));
+        let value = encode(seat, &self.author);
+        Box::pin(async move {
+            sleep(delay).await;
+            loop {
+                match etcd.swap(&key, expected.0, value.clone()).await {
+                    Ok(swap) => return Answer::Swap(swap),
+                    Err(error) => pause_after(&error, "written").await,
+                }
+            }
+        })
+    }
+
+    /// A read, again and again until there is an answer.
+    fn read(&self) -> Call {
+        let (etcd, key) = (Arc::clone(&self.etcd), Arc::clone(&self.key));
+        Box::pin(async move {
+            loop {
+                let asked = BootClock.now();
+                match etcd.read(&key).await {
+                    Ok(reading) => return Answer::Reading(reading, asked),
+                    Err(error) => pause_after(&error, "read").await,
+                }
+            }
+        })
+    }
+
+    fn swapped(&mut self, answer: Answer) -> Option<Event> {
+        match answer {
+            Answer::Swap(Swap::Done { cluster, revision }) => {
+                self.is_known(cluster).then_some(Event::Swapped { version: Version(revision) })
+            }
+            Answer::Swap(Swap::Refused(reading)) => {
+                let (version, seat) = self.understood(reading)?;
+                Some(Event::Refused { version, seat })
+            }
+            Answer::Reading(..) => None,
+        }
+    }
+
+    fn was_read(&mut self, answer: Answer) -> Option<Event> {
+        let Answer::Reading(reading, asked) = answer else { return None };
+        let (version, seat) = self.understood(reading)?;
+        Some(Event::Read { version, seat, asked })
+    }
+
+    /// The seat that a reading shows; none if it is none, or another arbiter's.
+    fn understood(&mut self, reading: Reading) -> Option<(Version, Option<Seat>)> {
+        if !self.is_known(reading.cluster) {
+            return None;
+        }
+        let Some(Found { revision, value }) = reading.found else {
+            return Some((Version(0), None));
+        };
+        let Some((seat, author)) = decode(&value) else {
+            let key = &self.key;
+            log::error!(
+                "cluster: what {key} holds was written by no coordinator of this version; \
+                 use another name for the cluster, or upgrade"
+            );
+            return None;
+        };
+        let Author { name, address } = author;
+        let leads = seat.tenure == Tenure::Held;
+        self.seen = leads.then_some(Leader { term: seat.term, name, address });
+        Some((Version(revision), Some(seat)))
+    }
+
+    /// Whether it is the etcd that has answered before.
+    fn is_known(&mut self, cluster: u64) -> bool {
+        let known = *self.cluster.get_or_insert(cluster);
+        if known != cluster {
+            log::error!(
+                "cluster: another etcd answers than before (its cluster id is {cluster:x}, and was \
+                 {known:x}): was it set up anew? nothing that it says is believed"
+            );
+        }
+        known == cluster
+    }
+
+    /// Tells people and the owner what has changed.
+    fn tell(&self, effect: &Effect) {
+        match *effect {
+            Effect::Lead { term, table } => {
+                log::info!(term, table:?; "cluster: this coordinator leads");
+                self.standing.send_replace(Standing::Leads { term, table });
+            }
+            Effect::Deposed { .. } => log::info!("cluster: this coordinator leads no more"),
+            Effect::Swap { .. } | Effect::Read | Effect::Joined { .. } | Effect::Removed { .. } => {
+            }
+        }
+    }
+
+    /// How things stand, where others see it.
+    fn publish(&self) {
+        if self.member.leads().is_none() {
+            let standing = Standing::StandsBy { leader: self.seen.clone() };
+            self.standing.send_if_modified(|now| {
+                let is_news = *now != standing;
+                if is_news {
+                    *now = standing;
+                }
+                is_news
+            });
+        }
+    }
+}
+
+/// Says why a call came to nothing, and waits before the next one.
+async fn pause_after(error: &EtcdError, what: &str) {
+    match error {
+        EtcdError::Unavailable(_) => {
+            log::warn!("cluster: the seat could not be {what}: {error}");
+            sleep(PAUSE).await;
+        }
+        error => {
+            log::error!("cluster: the seat could not be {what}: {error}");
+            sleep(PAUSE_AFTER_REFUSAL).await;
+        }
+    }
+}
+
+/// What a call comes to; waits for ever if there is none.
+async fn answer_of(call: Option<&mut Call>) -> Answer {
+    match call {
+        Some(call) => call.await,
+        None => std::future::pending().await,
+    }
+}

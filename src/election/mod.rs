@@ -1,0 +1,219 @@
+//! Who of several coordinators leads, carried out: a [`Member`] on a thread of its own, with etcd as its arbiter.
+//!
+//! The one idea: *whoever decides asks a clock and one number*. The thread renews the lease; [`Election::may_decide`]
+//! compares the time with the end of that lease, and waits for nobody. So a thread that hangs ends a
+//! leadership, and nothing has to notice that it hangs (rule H2).
+//!
+//! ```text
+//!  whoever decides ──may_decide──▶ until ◀──── Driver (a thread, a runtime) ──swap, read──▶ etcd
+//!                  ◀──Standing────────────────  Member decides
+//! ```
+//!
+//! Invariants, as absences:
+//! - No rule about leadership is here: all are in [`cluster`](crate::cluster).
+//! - Nothing is in sync: a leader is alone, and the next one begins with an empty table.
+
+mod driver;
+mod record;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::{fmt, io};
+
+use tokio::sync::{mpsc, watch};
+
+use self::driver::{Driver, Order};
+pub use self::record::Author;
+use crate::clock::{BootClock, Clock};
+use crate::cluster::{Event, Member, Table, Timing, Version};
+use crate::etcd::{Etcd, EtcdError, EtcdOptions};
+
+/// The name of a cluster has so many letters at most.
+pub const CLUSTER_NAME_LEN_MAX: usize = 64;
+/// Orders that wait at most.
+const ORDERS_MAX: usize = 16;
+
+/// The name of a cluster: the place of its keys in etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterName(String);
+
+/// Why a text is not the name of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{name:?} is not the name of a cluster: 1 to {CLUSTER_NAME_LEN_MAX} small letters, digits and hyphens"
+)]
+pub struct ClusterNameError {
+    /// The text.
+    name: String,
+}
+
+impl ClusterName {
+    /// Takes a text for the name of a cluster.
+    ///
+    /// # Errors
+    ///
+    /// If it is empty, too long, or has other letters than `a` to `z`, digits and hyphens.
+    pub fn new(name: &str) -> Result<Self, ClusterNameError> {
+        let is_letter = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
+        let is_name = (1..=CLUSTER_NAME_LEN_MAX).contains(&name.len());
+        if is_name && name.bytes().all(is_letter) {
+            Ok(Self(name.to_owned()))
+        } else {
+            Err(ClusterNameError { name: name.to_owned() })
+        }
+    }
+
+    /// The key that says who leads.
+    fn seat(&self) -> String {
+        format!("/coordinator/{}/seat", self.0)
+    }
+}
+
+impl fmt::Display for ClusterName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why an election could not begin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ElectionError {
+    /// Etcd cannot be asked like this.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
+    /// The system gives no random numbers.
+    #[error("no random numbers for an election: {0}")]
+    Randomness(getrandom::Error),
+    /// The system gives no thread.
+    #[error("no thread for an election: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Who takes part, and where.
+#[derive(Clone, Debug)]
+pub struct ElectionOptions {
+    /// In which cluster.
+    pub cluster: ClusterName,
+    /// Who, and where clients reach it.
+    pub author: Author,
+    /// The arbiter.
+    pub etcd: EtcdOptions,
+    /// How long things take.
+    pub timing: Timing,
+}
+
+/// Who leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leader {
+    /// Its leadership.
+    pub term: u64,
+    /// Its name.
+    pub name: String,
+    /// Where clients reach it.
+    pub address: String,
+}
+
+/// How a member of a cluster stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It does not lead.
+    StandsBy {
+        /// Who does, as far as is known.
+        leader: Option<Leader>,
+    },
+    /// It leads. Each term begins with a table of its own.
+    Leads {
+        /// The term.
+        term: u64,
+        /// With which table.
+        table: Table,
+    },
+}
+
+/// The part that one coordinator takes in an election. Dropped, it ends as a process does that is killed.
+#[derive(Debug)]
+pub struct Election {
+    /// How it stands.
+    standing: watch::Receiver<Standing>,
+    /// Until when it may decide, in microseconds of its clock.
+    until: Arc<AtomicU64>,
+    /// To the thread.
+    orders: mpsc::Sender<Order>,
+    /// The thread; none once it was waited for.
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Election {
+    /// Takes part from now on.
+    ///
+    /// # Errors
+    ///
+    /// If etcd cannot be asked like this, or the system gives no thread.
+    pub fn begin(options: ElectionOptions) -> Result<Self, ElectionError> {
+        let mut process = [0; 16];
+        getrandom::fill(&mut process).map_err(ElectionError::Randomness)?;
+        let ElectionOptions { cluster, author, etcd, timing } = options;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let etcd = {
+            let _within = runtime.enter();
+            Arc::new(Etcd::new(etcd)?)
+        };
+        let (orders, orders_out) = mpsc::channel(ORDERS_MAX);
+        let (standing_in, standing) = watch::channel(Standing::StandsBy { leader: None });
+        let until = Arc::new(AtomicU64::new(0));
+        let driver = Driver {
+            member: Member::new(None, u128::from_le_bytes(process), timing),
+            etcd,
+            key: cluster.seat().into(),
+            author,
+            timing,
+            cluster: None,
+            seen: None,
+            standing: standing_in,
+            until: Arc::clone(&until),
+            orders: orders_out,
+        };
+        // Neither a busy mailbox nor a write to disk may delay a beat.
+        let thread = thread::Builder::new()
+            .name("election".to_owned())
+            .spawn(move || runtime.block_on(driver.run()))?;
+        Ok(Self { standing, until, orders, thread: Some(thread) })
+    }
+
+    /// Whether it leads and may decide something now. To be asked each time, after what is decided on was read.
+    pub fn may_decide(&self) -> bool {
+        BootClock.now().as_micros() < self.until.load(Ordering::Acquire)
+    }
+
+    /// How it stands; changes wake whoever waits for them. The channel is closed when it takes part no more.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+
+    /// An operator says that leader and standby of this version of the seat are lost.
+    pub async fn lost(&self, version: Version) {
+        // If it has ended, nobody needs to hear it.
+        let _ = self.orders.send(Order::Hear(Event::Lost { version })).await;
+    }
+
+    /// Resigns, if it leads, and takes part no more. Nothing may be decided from here on. To be given up
+    /// after a while: it waits for an answer of etcd.
+    pub async fn resign(self) {
+        let _ = self.orders.send(Order::Hear(Event::Stop)).await;
+        self.orders.closed().await;
+    }
+}
+
+impl Drop for Election {
+    fn drop(&mut self) {
+        // Full: then it is about to look at them, and ends when their sender is gone.
+        let _ = self.orders.try_send(Order::End);
+        drop(std::mem::replace(&mut self.orders, mpsc::channel(1).0));
+        if let Some(thread) = self.thread.take() {
+            // A panic there was told by its own hook.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The seat as text, in etcd: an operator can read it with `etcdctl get`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{Mark, RunId, Seat, Tenure};
+
+/// The version of this text. Another one is understood by nobody here.
+const FORMAT: u32 = 1;
+
+/// Who wrote a seat, and where clients reach it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// Its name in the cluster.
+    pub name: String,
+    /// The address that it gives to clients.
+    pub address: String,
+}
+
+/// What the key of the seat holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    /// How the rest is to be understood.
+    format: u32,
+    /// Which leadership this is.
+    term: u64,
+    /// The name of who wrote it: the leader, until it hands over.
+    name: String,
+    /// Where clients reach that one.
+    address: String,
+    /// The run that leads.
+    leader: String,
+    /// Whether it has stopped in order.
+    resigned: bool,
+    /// The run that is in sync with it.
+    standby: Option<String>,
+    /// How long others wait for it.
+    lease_ms: u64,
+    /// Which swap wrote it.
+    mark: String,
+}
+
+/// A seat as text.
+pub(super) fn encode(seat: &Seat, author: &Author) -> Vec<u8> {
+    let record = Record {
+        format: FORMAT,
+        term: seat.term,
+        name: author.name.clone(),
+        address: author.address.clone(),
+        leader: text(seat.leader.0),
+        resigned: seat.tenure == Tenure::Resigned,
+        standby: seat.standby.map(|run| text(run.0)),
+        lease_ms: u64::try_from(seat.lease.as_millis()).unwrap_or(u64::MAX),
+        mark: text(seat.mark),
+    };
+    serde_json::to_vec(&record).unwrap_or_default()
+}
+
+/// The seat that a text says; none if it is not one of ours.
+pub(super) fn decode(bytes: &[u8]) -> Option<(Seat, Author)> {
+    let record: Record = serde_json::from_slice(bytes).ok()?;
+    if record.format != FORMAT {
+        return None;
+    }
+    let standby = match record.standby {
+        Some(text) => Some(RunId(mark(&text)?)),
+        None => None,
+    };
+    let seat = Seat {
+        term: record.term,
+        leader: RunId(mark(&record.leader)?),
+        tenure: if record.resigned { Tenure::Resigned } else { Tenure::Held },
+        standby,
+        lease: Duration::from_millis(record.lease_ms),
+        mark: mark(&record.mark)?,
+    };
+    Some((seat, Author { name: record.name, address: record.address }))
+}
+
+fn text(mark: Mark) -> String {
+    format!("{:032x}-{}", mark.process, mark.attempt)
+}
+
+fn mark(text: &str) -> Option<Mark> {
+    let (process, attempt) = text.split_once('-')?;
+    let process = u128::from_str_radix(process, 16).ok()?;
+    Some(Mark { process, attempt: attempt.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seat() -> Seat {
+        let mark = |attempt| Mark { process: 0xabc, attempt };
+        Seat {
+            term: 7,
+            leader: RunId(mark(0)),
+            tenure: Tenure::Held,
+            standby: Some(RunId(Mark { process: u128::MAX, attempt: u64::MAX })),
+            lease: Duration::from_secs(2),
+            mark: mark(3),
+        }
+    }
+
+    #[test]
+    fn a_seat_is_read_as_it_was_written_and_by_people() {
+        let author = Author { name: "a".to_owned(), address: "10.0.0.7:5625".to_owned() };
+        let alone = Seat { standby: None, tenure: Tenure::Resigned, ..seat() };
+        for seat in [seat(), alone] {
+            assert_eq!(decode(&encode(&seat, &author)), Some((seat, author.clone())));
+        }
+        let text = String::from_utf8(encode(&seat(), &author)).unwrap();
+        assert!(text.starts_with(r#"{"format":1,"term":7,"name":"a","address":"10.0.0.7:5625""#));
+    }
+
+    #[test]
+    fn what_nobody_here_wrote_is_no_seat() {
+        let author = Author { name: "a".to_owned(), address: "b:1".to_owned() };
+        let text = String::from_utf8(encode(&seat(), &author)).unwrap();
+        assert_eq!(decode(text.replace(r#""format":1"#, r#""format":2"#).as_bytes()), None);
+        assert_eq!(decode(text.replace("abc-0", "abc").as_bytes()), None);
+        for other in ["", "{}", "null", "5", "\u{0}"] {
+            assert_eq!(decode(other.as_bytes()), None);
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! A client of etcd: a value is read, and put in place of one that was read.
+//!
+//! The one idea: *each endpoint has a channel of its own, and each call a bounded time*. A call goes to the
+//! endpoint that answered last, then to the next. So an endpoint that is dead, or hangs, costs one bounded
+//! wait, and another answers. gRPC's own balancer goes on choosing an endpoint that does not answer.
+//!
+//! A change that was repeated at another endpoint may be executed twice. [`Etcd::swap`] compares, so the second
+//! time it is refused; what is put has to tell whose it is.
+//!
+//! Invariants, as absences:
+//! - Nothing here knows what the values mean.
+//! - No lease of etcd is used, and no watch: members were seen to acknowledge what was gone.
+//! - No call is without a bound.
+
+mod error;
+mod messages;
+
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http_types::uri::PathAndQuery;
+use tokio::time::timeout;
+use tonic::client::Grpc;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Request, Status};
+use tonic_prost::ProstCodec;
+
+pub use self::error::{Attempts, EtcdError};
+use self::error::{cause, is_final, wants_proof};
+use self::messages::{
+    AuthenticateRequest, AuthenticateResponse, COMPARE_MOD, Compare, KeyValue, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseHeader, TargetUnion, TxnRequest,
+    TxnResponse,
+};
+
+/// More endpoints than this are a mistake.
+pub const ETCD_ENDPOINTS_MAX: usize = 16;
+/// More keys below a prefix than this are not read.
+pub const ETCD_KEYS_MAX: usize = 1_000;
+/// An answer may have so many bytes.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// A connection that is silent for so long is looked at, and is given half of that to answer.
+const PING_AFTER: Duration = Duration::from_secs(2);
+
+const RANGE: &str = "/etcdserverpb.KV/Range";
+const PUT: &str = "/etcdserverpb.KV/Put";
+const TXN: &str = "/etcdserverpb.KV/Txn";
+const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
+
+/// Where etcd is, and who asks.
+#[derive(Clone, Default)]
+pub struct EtcdOptions {
+    /// Its endpoints: `http://host:port` or `https://host:port`.
+    pub endpoints: Vec<String>,
+    /// The authorities that its certificates are signed by, as PEM.
+    pub ca: Option<Vec<u8>>,
+    /// The certificate and the key that prove who asks, as PEM.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// The name and the password of the user.
+    pub user: Option<(String, String)>,
+    /// How long an endpoint has for an answer.
+    pub patience: Duration,
+}
+
+impl fmt::Debug for EtcdOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.user.as_ref().map(|(name, _)| name);
+        let Self { endpoints, patience, .. } = self;
+        f.debug_struct("EtcdOptions")
+            .field("endpoints", endpoints)
+            .field("user", &name)
+            .field("patience", patience)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A value, and when it was put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The revision at which it was put.
+    pub revision: u64,
+    /// The value.
+    pub value: Vec<u8>,
+}
+
+/// What a key holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The cluster of etcds that says so.
+    pub cluster: u64,
+    /// What was found; none: the key is not there.
+    pub found: Option<Found>,
+}
+
+/// What a swap came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Swap {
+    /// It is done.
+    Done {
+        /// The cluster of etcds that says so.
+        cluster: u64,
+        /// The revision at which it was.
+        revision: u64,
+    },
+    /// The key holds something else.
+    Refused(Reading),
+}
+
+/// One endpoint.
+struct Member {
+    /// Its address, for people.
+    name: String,
+    /// The connection, made when it is needed, and again when it broke.
+    channel: Channel,
+}
+
+/// A client of etcd.
+pub struct Etcd {
+    /// The endpoints, as given.
+    members: Vec<Member>,
+    /// The one that answered last.
+    latest: AtomicUsize,
+    /// The name and the password of the user.
+    user: Option<(String, String)>,
+    /// The proof that etcd gave for them, if it did.
+    token: Mutex<Option<MetadataValue<Ascii>>>,
+    /// How long an endpoint has for an answer.
+    patience: Duration,
+}
+
+impl fmt::Debug for Etcd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.members.iter().map(|member| &member.name).collect();
+        f.debug_struct("Etcd").field("members", &names).finish_non_exhaustive()
+    }
+}
+
+impl Etcd {
+    /// A client. Nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// If an address or a certificate cannot be used.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn new(options: EtcdOptions) -> Result<Self, EtcdError> {
+        let count = options.endpoints.len();
+        if !(1..=ETCD_ENDPOINTS_MAX).contains(&count) {
+            return Err(EtcdError::Endpoints { count, max: ETCD_ENDPOINTS_MAX });
+        }
+        let members = options.endpoints.iter().map(|url| member(url, &options));
+        Ok(Self {
+            members: members.collect::<Result<_, _>>()?,
+            latest: AtomicUsize::new(0),
+            user: options.user,
+            token: Mutex::new(None),
+            patience: options.patience,
+        })
+    }
+
+    /// What a key holds, as a majority says.
+    ///
+    /// # Errors
+    ///
+    /// If no endpoint answers, or one refuses.
+    pub async fn read(&self, key: &str) -> Result<Reading, EtcdError> {
+        let request = RangeRequest { key: key.into(), limit: 1, ..RangeRequest::default() };
+        let (endpoint, answer): (_, RangeResponse) = self.call(RANGE, request).await?;
+        let cluster = self.cluster(endpoint, answer.header.as_ref())?;
+        Ok(Reading { cluster, found: answer.kvs.into_iter().next().map(Found::from) })
+    }
+
+    /// All keys below a prefix, and what they hold; [`ETCD_KEYS_MAX`] at most.
+    ///
+    /// # Errors
+    ///
+    /// If no endpoint answers, or one refuses.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<(String, Found)>, EtcdError> {
+        let mut range_end = prefix.as_bytes().to_vec();
+        // The first key that does not begin so. A prefix of ours never ends with the last of all bytes.
+        if let Some(last) = range_end.last_mut() {
+            *last = last.saturating_add(1);
+        }
+        let limit = i64::try_from(ETCD_KEYS_MAX).unwrap_or(i64::MAX);
+        let request = RangeRequest { key: prefix.into(), range_end, limit };
+        let (_, answer): (_, RangeResponse) = self.call(RANGE, request).await?;
+        let named = |it: KeyValue| (String::from_utf8_lossy(&it.key).into_owned(), Found::from(it));
+        Ok(answer.kvs.into_iter().map(named).collect())
+    }
+
+    /// Puts a value, whatever the key holds.
+    ///
+    /// # Errors
+    ///
+    /// If no endpoint answers, or one refuses. It may have been put nevertheless, or will be.
+    pub async fn put(&self, key: &str, value: Vec<u8>) -> Result<(), EtcdError> {
+        let request = PutRequest { key: key.into(), value };
+        let (_, PutResponse { .. }) = self.call(PUT, request).await?;
+        Ok(())
+    }
+
+    /// Puts a value in place of the one that was put at the revision `expected`; 0: the key is not there.
+    ///
+    /// # Errors
+    ///
+    /// If no endpoint answers, or one refuses. It may have been put nevertheless, or will be.
+    pub async fn swap(&self, key: &str, expected: u64, value: Vec<u8>) -> Result<Swap, EtcdError> {
+        let key = key.as_bytes().to_vec();
+        let revision = i64::try_from(expected).unwrap_or(i64::MAX);
+        let range = RangeRequest { key: key.clone(), limit: 1, ..RangeRequest::default() };
+        let step = |it| RequestOp { request: Some(it) };
+        let request = TxnRequest {
+            compare: vec![Compare {
+                target: COMPARE_MOD,
+                key: key.clone(),
+                target_union: Some(TargetUnion::ModRevision(revision)),
+            }],
+            success: vec![step(messages::Request::Put(PutRequest { key, value }))],
+            failure: vec![step(messages::Request::Range(range))],
+        };
+        let (endpoint, answer): (_, TxnResponse) = self.call(TXN, request).await?;
+        let cluster = self.cluster(endpoint, answer.header.as_ref())?;
+        if answer.succeeded {
+            let revision = answer.header.map_or(0, |header| header.revision);
+            return Ok(Swap::Done { cluster, revision: revision.unsigned_abs() });
+        }
+        match answer.responses.into_iter().next().and_then(|step| step.response) {
+            Some(messages::Response::Range(range)) => {
+                let found = range.kvs.into_iter().next().map(Found::from);
+                Ok(Swap::Refused(Reading { cluster, found }))
+            }
+            _ => Err(self.no_answer(endpoint, "what the key holds")),
+        }
+    }
+
+    fn no_answer(&self, endpoint: usize, what: &'static str) -> EtcdError {
+        EtcdError::Answer { endpoint: self.members[endpoint].name.clone(), what }
+    }
+
+    fn cluster(&self, at: usize, header: Option<&ResponseHeader>) -> Result<u64, EtcdError> {
+        header.map(|it| it.cluster_id).ok_or_else(|| self.no_answer(at, "a header"))
+    }
+
+    /// Asks one endpoint after the other, beginning with the one that answered last; who has answered what.
+    async fn call<Q, A>(&self, path: &'static str, request: Q) -> Result<(usize, A), EtcdError>
+    where
+        Q: prost::Message + Clone + 'static,
+        A: prost::Message + Default + 'static,
+    {
+        let (first, count) = (self.latest.load(Ordering::Relaxed), self.members.len());
+        let mut attempts = Vec::new();
+        for endpoint in (first..first + count).map(|number| number % count) {
+            let name = &self.members[endpoint].name;
+            match timeout(self.patience, self.ask(endpoint, path, request.clone())).await {
+                Ok(Ok(answer)) => {
+                    self.latest.store(endpoint, Ordering::Relaxed);
+                    return Ok((endpoint, answer));
+                }
+                Ok(Err(status)) if is_final(&status) => {
+                    let message = status.message().trim_start_matches("etcdserver: ").to_owned();
+                    return Err(EtcdError::Refused { endpoint: name.clone(), message });
+                }
+                Ok(Err(status)) => attempts.push((name.clone(), cause(&status))),
+                Err(_) => {
+                    attempts.push((name.clone(), format!("no answer within {:?}", self.patience)));
+                }
+            }
+        }
+        Err(EtcdError::Unavailable(Attempts(attempts)))
+    }
+
+    /// Asks an endpoint, and proves who asks if that is wanted: once more, if the proof is too old.
+    async fn ask<Q, A>(&self, endpoint: usize, path: &'static str, request: Q) -> Result<A, Status>
+    where
+        Q: prost::Message + Clone + 'static,
+        A: prost::Message + Default + 'static,
+    {
+        let token = self.token.lock().ok().and_then(|token| token.clone());
+        let answer = self.send(endpoint, path, request.clone(), token).await;
+        match (&self.user, answer) {
+            (Some(user), Err(status)) if wants_proof(&status) => {
+                let token = self.authenticate(endpoint, user).await?;
+                self.send(endpoint, path, request, Some(token)).await
+            }
+            (_, answer) => answer,
+        }
+    }
+
+    /// Proves who asks.
+    async fn authenticate(
+        &self,
+        endpoint: usize,
+        (name, password): &(String, String),
+    ) -> Result<MetadataValue<Ascii>, Status> {
+        let request = AuthenticateRequest { name: name.clone(), password: password.clone() };
+        let answer: AuthenticateResponse = self.send(endpoint, AUTHENTICATE, request, None).await?;
+        let token = MetadataValue::try_from(&answer.token)
+            .map_err(|_| Status::internal("its token has letters that no header may have"))?;
+        if let Ok(mut kept) = self.token.lock() {
+            *kept = Some(token.clone());
+        }
+        Ok(token)
+    }
+
+    /// One call of one endpoint.
+    async fn send<Q, A>(
+        &self,
+        endpoint: usize,
+        path: &'static str,
+        request: Q,
+        token: Option<MetadataValue<Ascii>>,
+    ) -> Result<A, Status>
+    where
+        Q: prost::Message + 'static,
+        A: prost::Message + Default + 'static,
+    {
+        let channel = self.members[endpoint].channel.clone();
+        let mut grpc = Grpc::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+        let mut request = Request::new(request);
+        if let Some(token) = token {
+            request.metadata_mut().insert("token", token);
+        }
+        grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+        let codec: ProstCodec<Q, A> = ProstCodec::default();
+        let answer = grpc.unary(request, PathAndQuery::from_static(path), codec).await?;
+        Ok(answer.into_inner())
+    }
+}
+
+impl From<KeyValue> for Found {
+    fn from(it: KeyValue) -> Self {
+        Self { revision: it.mod_revision.unsigned_abs(), value: it.value }
+    }
+}
+
+/// A channel to one endpoint.
+fn member(url: &str, options: &EtcdOptions) -> Result<Member, EtcdError> {
+    let wrong = |why: &str| EtcdError::Address { url: url.to_owned(), why: why.to_owned() };
+    let is_secure = match url.split_once("://") {
+        Some(("http", _)) => false,
+        Some(("https", _)) => true,
+        Some(_) => return Err(wrong("it begins with neither http:// nor https://")),
+        None => return Err(wrong("it does not begin with http:// or https://")),
+    };
+    let endpoint =
+        Endpoint::from_shared(url.to_owned()).map_err(|error| wrong(&deepest(&error)))?;
+    if endpoint.uri().port().is_none() {
+        return Err(wrong("it has no port"));
+    }
+    let mut endpoint = endpoint
+        .connect_timeout(options.patience)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(PING_AFTER / 2);
+    if is_secure {
+        let certificates = |error| EtcdError::Certificates { why: deepest(&error) };
+        endpoint = endpoint.tls_config(tls(options)).map_err(certificates)?;
+    }
+    Ok(Member { name: url.to_owned(), channel: endpoint.connect_lazy() })
+}
+
+/// Whom to trust, and what to show.
+fn tls(options: &EtcdOptions) -> ClientTlsConfig {
+    let mut tls = ClientTlsConfig::new();
+    if let Some(ca) = &options.ca {
+        tls = tls.ca_certificate(Certificate::from_pem(ca));
+    }
+    if let Some((certificate, key)) = &options.identity {
+        tls = tls.identity(Identity::from_pem(certificate, key));
+    }
+    tls
+}
+
+/// The cause behind all causes.
+fn deepest(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
