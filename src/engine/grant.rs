@@ -115,7 +115,9 @@ impl LockTable {
             (more.owner, more.lock_delay, more.note) = (owner, lock_delay, Some(note.clone()));
         }
         let key = self.requests.insert(live);
-        self.sessions[session].requests.add(&mut self.requests.arena, key, |live| live.id);
+        let of_session = &mut self.sessions[session];
+        of_session.requests.add(&mut self.requests.arena, key, |live| live.id);
+        of_session.claims += claims.as_slice().len();
         if let Some(owner) = owner {
             self.owners[owner].requests.push_back(&mut self.requests.arena, key);
             self.note_holdings_of_many(owner);
@@ -124,7 +126,6 @@ impl LockTable {
         for Claim { name, mode } in claims.as_slice() {
             let lock = self.locks.find_or_use(name);
             let node = self.claims.insert(ClaimNode::new(lock, key, *mode));
-            self.sessions[session].claims += 1;
             match last.replace(node) {
                 Some(last) => self.claims[last].sibling = Some(node),
                 None => self.requests[key].first = Some(node),
@@ -284,19 +285,21 @@ impl LockTable {
         if has_more {
             self.take_out_more(request);
         }
-        let Session { held, requests, .. } = &mut self.sessions[session];
-        *held -= usize::from(is_held);
-        requests.remove(&mut self.requests.arena, request, |live| live.id);
-        self.held -= usize::from(is_held);
+        let mut gone = 0;
         self.each_claim(first, |table, claim, lock| {
             if is_held {
                 table.locks.remove_holder(lock, &mut table.claims, &table.requests, claim);
                 table.holders_changed(lock);
             }
             table.claims.remove(claim);
-            table.sessions[session].claims -= 1;
+            gone += 1;
             table.unsettle(lock);
         });
+        let Session { held, claims, requests, .. } = &mut self.sessions[session];
+        *held -= usize::from(is_held);
+        *claims -= gone;
+        requests.remove(&mut self.requests.arena, request, |live| live.id);
+        self.held -= usize::from(is_held);
         self.requests.remove(request);
         if let Some(partner) = partner {
             self.part_from(partner, id);
