@@ -27,7 +27,8 @@
 //! | [`journal`] | a write-ahead log: records, segments, recovery | std, rustix, siphasher |
 //! | [`redis`] | the Redis dialect: requests, commands, scripts, answers | types, ring |
 //! | [`server`] | the actors, the listener, the state store | types, engine, wire, access, journal, redis, actix, tokio |
-//! | [`http`] | the port for probes and metrics | types, `server::Looker`, axum, hyper |
+//! | [`json`] | what programs are told | types, wire |
+//! | [`http`] | the page, its API, probes and metrics | types, wire, access, json, `server::Looker`, axum, hyper |
 //! | [`client`] | the client library: sessions, guards, beliefs | types, wire, tokio |
 //! | `cli`, `main` | arguments to calls, answers to text | server, client |
 //!
@@ -60,6 +61,8 @@ pub mod engine;
 pub mod etcd;
 #[cfg(all(feature = "http", unix))]
 pub mod http;
+#[cfg(all(feature = "http", unix))]
+pub mod json;
 #[cfg(feature = "server")]
 pub mod journal;
 #[cfg(feature = "redis-api")]

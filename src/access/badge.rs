@@ -173,6 +173,11 @@ impl Badge {
         &self.principal
     }
 
+    /// Who it is, for longer than this is there.
+    pub fn principal_kept(&self) -> Arc<Principal> {
+        Arc::clone(&self.principal)
+    }
+
     /// How that was proven.
     pub fn method(&self) -> Method {
         self.proof.method(&self.principal.name)

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -18,7 +18,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use crate::server::Secure;
+use super::caller::Caller;
+use crate::server::{Certified, Secure};
 
 /// Connections at a time. One more is closed at once.
 pub(super) const CONNECTIONS_MAX: usize = 256;
@@ -48,8 +49,8 @@ pub(super) async fn serve(
     };
     let places = Arc::new(Semaphore::new(connections_max));
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 debug!("HTTP connections cannot be accepted, trying again in {PAUSE:?}: {error}");
                 sleep(PAUSE).await;
@@ -58,9 +59,11 @@ pub(super) async fn serve(
         };
         // Who finds no place is not waited for, and costs nothing.
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let (router, stream) = (router.clone(), secure.for_http(stream));
+        let certified = Certified::default();
+        let (router, stream) = (router.clone(), secure.for_http(stream, certified.clone()));
+        let caller = Caller { peer: Some(peer), certified, ..Caller::default() };
         tokio::spawn(async move {
-            if let Err(why) = serve_one(stream, router).await {
+            if let Err(why) = serve_one(stream, caller, router).await {
                 debug!("an HTTP connection ended: {why}");
             }
             drop(place);
@@ -68,12 +71,13 @@ pub(super) async fn serve(
     }
 }
 
-/// Answers what comes on one connection.
-pub(super) async fn serve_one<S>(stream: S, router: Router) -> Result<(), hyper::Error>
+/// Answers what comes on one connection, which is kept while a stream goes over it that is read.
+pub(super) async fn serve_one<S>(stream: S, caller: Caller, router: Router) -> Result<(), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let service = TowerToHyperService::new(router);
+    let life = Arc::clone(&caller.life);
+    let service = TowerToHyperService::new(router.layer(Extension(caller)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_TIMEOUT)
@@ -81,8 +85,15 @@ where
         .max_buf_size(HEADERS_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    if let Ok(ended) = timeout(LIFE_MAX, connection.as_mut()).await {
-        return ended;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = life.is_cut() => return Ok(()),
+            () = sleep(LIFE_MAX) => {}
+        }
+        if !life.is_streaming() {
+            break;
+        }
     }
     connection.as_mut().graceful_shutdown();
     // Whoever does not read that either is left.

@@ -5,16 +5,37 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::http::StatusCode;
 
 /// The routes, in the order of the counts.
-const ROUTES: [&str; 5] = ["/livez", "/readyz", "/metrics", "/", "other"];
+const ROUTES: [&str; 14] = [
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/",
+    "/api/v1/server",
+    "/api/v1/waits",
+    "/api/v1/locks",
+    "/api/v1/locks/{name}",
+    "/api/v1/locks/{name}/revoke",
+    "/api/v1/sessions",
+    "/api/v1/events",
+    "/api/v1/live",
+    "/assets",
+    "other",
+];
 /// What they can be answered with, in the order of the counts.
-const STATUSES: [(u16, &str); 7] = [
+const STATUSES: [(u16, &str); 13] = [
     (200, "200"),
+    (304, "304"),
     (400, "400"),
+    (401, "401"),
+    (403, "403"),
     (404, "404"),
     (405, "405"),
+    (409, "409"),
+    (410, "410"),
     (413, "413"),
     (421, "421"),
     (503, "503"),
+    (504, "504"),
 ];
 
 /// How often each route was answered with what.
@@ -23,9 +44,9 @@ pub(super) struct Answered([[AtomicU64; STATUSES.len()]; ROUTES.len()]);
 
 impl Answered {
     /// Counts an answer.
-    pub(super) fn count(&self, path: &str, status: StatusCode) {
-        let path = if path == "/healthz" { "/livez" } else { path };
-        let route = ROUTES.iter().position(|route| *route == path).unwrap_or(ROUTES.len() - 1);
+    pub(super) fn count(&self, route: &str, status: StatusCode) {
+        let route = if route == "/healthz" { "/livez" } else { route };
+        let route = ROUTES.iter().position(|known| *known == route).unwrap_or(ROUTES.len() - 1);
         let status = STATUSES.iter().position(|(known, _)| *known == status.as_u16());
         let count = status.and_then(|status| self.0.get(route)?.get(status));
         if let Some(count) = count {

@@ -30,9 +30,12 @@
 
 mod accept;
 mod answered;
+mod api;
+mod caller;
 mod glance;
 mod guard;
 mod metrics;
+mod problem;
 mod process;
 mod routes;
 mod survey;

@@ -15,9 +15,9 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{RawQuery, Request, State};
+use axum::extract::{MatchedPath, RawQuery, Request, State};
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -29,6 +29,8 @@ use super::answered::Answered;
 use super::glance::Glance;
 use super::guard::{self, Guard};
 use super::metrics::{self, Scrape};
+use super::problem::Problem;
+use super::api;
 use super::process::Process;
 use super::survey::Survey;
 use crate::server::{Looker, Readiness};
@@ -52,7 +54,7 @@ struct Port {
     /// Decides what is answered.
     guard: Arc<Guard>,
     /// The latest figures of the Coordinator.
-    glance: Glance,
+    glance: Arc<Glance>,
     /// Walks over the locks that somebody waits for.
     survey: Arc<Survey>,
     /// The latest scrape.
@@ -67,9 +69,11 @@ struct Port {
 pub(super) fn router(looker: Looker, guard: Arc<Guard>) -> Router {
     let survey = Arc::new(Survey::default());
     tokio::spawn(Arc::clone(&survey).walk(looker.clone()));
+    let glance = Arc::new(Glance::new(looker.clone()));
+    let api = api::router(looker, Arc::clone(&glance));
     let port = Arc::new(Port {
         guard,
-        glance: Glance::new(looker),
+        glance: Arc::clone(&glance),
         survey,
         scrape: Mutex::new(None),
         answered: Arc::default(),
@@ -81,25 +85,43 @@ pub(super) fn router(looker: Looker, guard: Arc<Guard>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(scraped))
         .route("/", get(|| async { INDEX }))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing; / says what there is\n") })
-        .layer(middleware::from_fn_with_state(Arc::clone(&port), guarded))
-        .with_state(port)
+        .with_state(Arc::clone(&port))
+        .merge(api)
+        .fallback(nothing)
+        .layer(middleware::from_fn_with_state(port, guarded))
+}
+
+/// There is nothing.
+async fn nothing(uri: Uri) -> Response {
+    if uri.path().starts_with("/api/") {
+        return Problem::not_found().into_response();
+    }
+    (StatusCode::NOT_FOUND, "there is nothing; / says what there is\n").into_response()
 }
 
 /// Asks the guard first, counts, and says to browsers what every answer says to them.
 async fn guarded(State(port): State<Arc<Port>>, request: Request, next: Next) -> Response {
-    let path = request.uri().path().to_owned();
-    let mut answer = if request.method() != Method::GET && request.method() != Method::HEAD {
-        (StatusCode::METHOD_NOT_ALLOWED, "nothing can be changed here\n").into_response()
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let is_api = request.uri().path().starts_with("/api/");
+    let takes_all = is_api && request.method() == Method::POST;
+    let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
+    let mut answer = if !is_read && !takes_all {
+        match is_api {
+            true => Problem::method_not_allowed().into_response(),
+            false => (StatusCode::METHOD_NOT_ALLOWED, "nothing can be changed here\n").into_response(),
+        }
     } else if let Err(refusal) = port.guard.admit(request.uri(), request.headers()) {
         (refusal.status(), refusal.words()).into_response()
     } else if let Ok(_room) = port.room.try_acquire() {
         next.run(request).await
+    } else if is_api {
+        Problem::busy().into_response()
     } else {
         let again = [(RETRY_AFTER, HeaderValue::from_static("1"))];
         (StatusCode::SERVICE_UNAVAILABLE, again, "busy\n").into_response()
     };
-    port.answered.count(&path, answer.status());
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    port.answered.count(route, answer.status());
     answer.headers_mut().extend(guard::headers());
     answer
 }

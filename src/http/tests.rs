@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::Instant;
 
 use super::accept::{self, HEADERS_BYTES_MAX, HEADERS_TIMEOUT, LAST_ANSWER_TIMEOUT, LIFE_MAX};
+use super::caller::Caller;
 use super::guard::Guard;
 use super::*;
 use crate::server::{self, Config, Spawned};
@@ -185,7 +186,7 @@ fn connection(router: &Router) -> DuplexStream {
     let (ours, theirs) = duplex(4096);
     let router = router.clone();
     tokio::spawn(async move {
-        let _ = accept::serve_one(theirs, router).await;
+        let _ = accept::serve_one(theirs, Caller::default(), router).await;
     });
     ours
 }

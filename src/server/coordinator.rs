@@ -36,7 +36,7 @@ use super::durable::chronicle::Flushed;
 use super::gate::Gate;
 use super::inbox::{Arrival, Arrivals};
 use super::messages::{
-    AllHeard, ChangeRules, Checkpointed, CloseAll, Connect, Disconnect, Drain, Gather, GoOn, Prove,
+    AllHeard, ChangeRules, Checkpointed, CloseAll, Connect, Disconnect, Drain, Gather, GoOn, Identify, Prove,
     Pulse, Save, Survey, TellState, Waiting, Written,
 };
 use crate::clock::Clock;
@@ -396,6 +396,14 @@ impl Handler<Pulse> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, Pulse: Pulse, _: &mut Context<Self>) {}
+}
+
+impl Handler<Identify> for Coordinator {
+    type Result = MessageResult<Identify>;
+
+    fn handle(&mut self, Identify { proof }: Identify, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.desk.identify(proof))
+    }
 }
 
 impl Handler<ChangeRules> for Coordinator {

@@ -3,19 +3,28 @@
 //! What it is asked for is a copy of some kilobytes, or a page of what a look shows all together. How
 //! often that is, whoever asks has to see to.
 
+#[cfg(feature = "http")]
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::WeakAddr;
+#[cfg(feature = "http")]
+use tokio::io::DuplexStream;
 use tokio::sync::watch;
 
 use super::audit::Audit;
 use super::coordinator::Coordinator;
 use super::counters::Counters;
+use super::desk::Who;
 use super::desk::figures::{Contention, Figures};
-use super::messages::{Gather, Pulse, Survey};
+use super::messages::{Gather, Identify, Pulse, Survey};
+use super::net::visits::Entrance;
 use super::phase::Phase;
+#[cfg(feature = "http")]
+use super::secure::Certified;
 use super::upkeep::Kept;
+use crate::access::{Proof, Unproven};
 use crate::types::Histogram;
 
 /// Asks a coordinator how things are, from any thread. Keeps nothing alive.
@@ -31,6 +40,8 @@ pub struct Looker {
     phase: watch::Receiver<Phase>,
     /// How much of everything there may be.
     limits: LooksLimits,
+    /// Where those come in who ask as observers do.
+    entrance: Entrance,
 }
 
 /// How much of everything there may be, so that alerts can say how near that is.
@@ -86,8 +97,9 @@ impl Looker {
         (counters, audit): (Arc<Counters>, Audit),
         phase: watch::Receiver<Phase>,
         limits: LooksLimits,
+        entrance: Entrance,
     ) -> Self {
-        Self { coordinator, counters, audit, phase, limits }
+        Self { coordinator, counters, audit, phase, limits, entrance }
     }
 
     /// Waits until the Coordinator has answered. None: there is none any more.
@@ -103,6 +115,28 @@ impl Looker {
     /// A page of the locks that somebody waits for, from a place on, all together.
     pub async fn contention(&self, from: usize) -> Option<Contention> {
         self.coordinator.upgrade()?.send(Survey { from }).await.ok()
+    }
+
+    /// Who somebody is that shows this, and what it may do; an error if it is nobody. None: there is no
+    /// coordinator any more.
+    pub async fn who(&self, proof: Proof) -> Option<Result<Who, Unproven>> {
+        self.coordinator.upgrade()?.send(Identify { proof }).await.ok()
+    }
+
+    /// A connection to the coordinator for somebody from `peer`, as on the lock port. None: there are too
+    /// many, or it stops.
+    #[cfg(feature = "http")]
+    pub(crate) fn visit(
+        &self,
+        peer: Option<SocketAddr>,
+        certified: Certified,
+    ) -> Option<DuplexStream> {
+        self.entrance.enter(peer, certified)
+    }
+
+    /// How much of everything there may be.
+    pub fn limits(&self) -> LooksLimits {
+        self.limits
     }
 
     /// Whether clients are better sent here, after what the figures say.

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use actix::Message;
 use tokio::sync::oneshot;
 
+use super::desk::Who;
 use super::desk::figures::{Contention, Figures};
 use super::desk::turn::Deliver;
 use super::durable::Committed;
 use super::durable::chronicle::Done;
 use super::gate::Link;
-use crate::access::{Access, Proof};
+use crate::access::{Access, Proof, Unproven};
 use crate::engine::Counts;
 use crate::journal::{Made, NotMade};
 use crate::types::{ConnectionId, GoodbyeCode, Timestamp};
@@ -151,6 +152,17 @@ pub(super) struct Pulse;
 
 impl Message for Pulse {
     type Result = ();
+}
+
+/// Looker to Coordinator: who is it that shows this, and what may it do?
+#[derive(Debug)]
+pub(super) struct Identify {
+    /// What is shown.
+    pub(super) proof: Proof,
+}
+
+impl Message for Identify {
+    type Result = Result<Who, Unproven>;
 }
 
 /// Handle to Coordinator: these rules hold from now on.

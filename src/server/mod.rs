@@ -85,13 +85,14 @@ pub use audit::Audit;
 #[cfg(feature = "access")]
 pub use audit::{AuditPlace, AuditWriter};
 pub use config::{Config, Data, LOCK_PORT, LostState, MESSAGES_PER_SECOND_MIN, StaleState};
+pub use desk::Who;
 pub use desk::figures::{Contention, Figures, Told};
 pub use durable::{StoreError, check_data};
 pub use error::ServerError;
 pub use looker::{Counted, Looker, LooksLimits, Readiness};
 pub use run::{Server, ServerHandle, Spawned, spawn};
 #[cfg(feature = "http")]
-pub(crate) use secure::Secure;
+pub(crate) use secure::{Certified, Secure};
 pub use upkeep::{Expires, Kept};
 #[cfg(all(test, feature = "client"))]
 pub(crate) use {

@@ -37,12 +37,12 @@ impl Secure {
         }
     }
 
-    /// A connection to the HTTP port.
+    /// A connection to the HTTP port. Its certificate's names go to `certified`.
     #[cfg(feature = "http")]
-    pub(crate) fn for_http(&self, stream: TcpStream) -> Stream {
+    pub(crate) fn for_http(&self, stream: TcpStream, certified: Certified) -> Stream {
         match &self.tls {
             None => Accepted::Plain(stream),
-            Some(tls) => tls.accept_for_http(stream),
+            Some(tls) => tls.accept_for_http(stream, certified.0),
         }
     }
 }
@@ -57,7 +57,7 @@ impl Secure {
 
     /// A connection to the HTTP port.
     #[cfg(feature = "http")]
-    pub(crate) fn for_http(&self, stream: TcpStream) -> Stream {
+    pub(crate) fn for_http(&self, stream: TcpStream, _: Certified) -> Stream {
         stream
     }
 }

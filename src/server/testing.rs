@@ -205,6 +205,7 @@ impl Bench {
             address: SocketAddr::from(([127, 0, 0, 1], 5625)),
             handshake_timeout: Duration::from_secs(5),
             asks_who: false,
+            latest: AtomicU64::new(0),
             idle_timeout: Duration::from_secs(60),
             paces: Paces::new(None),
         })

@@ -154,12 +154,16 @@ impl ServerTls {
         Accepted::shaking(self.handshakes.make(stream, self.for_locks()), certified)
     }
 
-    /// The next connection on the HTTP port.
+    /// The next connection on the HTTP port. Its certificate's names go to `certified`.
     #[cfg(feature = "http")]
-    pub(crate) fn accept_for_http(&self, stream: TcpStream) -> Accepted<TcpStream> {
+    pub(crate) fn accept_for_http(
+        &self,
+        stream: TcpStream,
+        certified: Arc<OnceLock<Vec<String>>>,
+    ) -> Accepted<TcpStream> {
         Accepted::shaking(
             self.handshakes.make(stream, Arc::clone(&self.latest().http)),
-            Arc::default(),
+            certified,
         )
     }
 

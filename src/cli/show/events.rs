@@ -8,9 +8,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use coordinator::types::Claim;
 use coordinator::wire::Happening;
 use coordinator::{Event, Happened};
-use serde_json::{Value, json};
+use coordinator::json::{event as json, happening as name, missed as missed_as_json};
+use serde_json::Value;
 
-use super::json;
 use super::ping::connect;
 use crate::cli::arguments::EventsArgs;
 use crate::cli::settings::Settings;
@@ -78,20 +78,6 @@ fn missed_line(count: u64) -> String {
     format!("… {} dropped: not read in time", words::count(count, "event"))
 }
 
-/// What happened, in a word.
-fn name(what: &Happening) -> &'static str {
-    match what {
-        Happening::Requested => "requested",
-        Happening::Queued { .. } => "queued",
-        Happening::Granted { .. } => "granted",
-        Happening::Released { .. } => "released",
-        Happening::Cancelled => "cancelled",
-        Happening::Lost { .. } => "lost",
-        Happening::Rejected { .. } => "rejected",
-        _ => "unknown",
-    }
-}
-
 /// `"deploy", "config" shared`.
 fn claims_text(claims: &[Claim]) -> String {
     let claim = |claim: &Claim| match words::mode(claim.mode) {
@@ -101,43 +87,17 @@ fn claims_text(claims: &[Claim]) -> String {
     claims.iter().map(claim).collect::<Vec<_>>().join(", ")
 }
 
-fn missed_as_json(count: u64) -> Value {
-    json!({"what": "missed", "count": count})
-}
-
 fn as_json(happened: &Happened) -> Value {
     let Happened { at_ms, session, identity, request, claims, what } = happened;
-    let claim = |claim: &Claim| json!({"name": claim.name, "mode": json::mode(claim.mode)});
-    let mut json = json!({
-        "at_ms": at_ms,
-        "what": name(what),
-        "session": session.to_string(),
-        "identity": identity,
-        "request": request.number(),
-        "claims": claims.iter().map(claim).collect::<Vec<_>>(),
-    });
-    match what {
-        Happening::Queued { position } => json["position"] = json!(position),
-        Happening::Granted { token } | Happening::Released { token } => {
-            json["token"] = json!(token);
-        }
-        Happening::Lost { token, reason } => {
-            json["token"] = json!(token);
-            json["reason"] = json!(reason.name());
-        }
-        Happening::Rejected { code, message } => {
-            json["code"] = json!(code.name());
-            json["message"] = json!(message);
-        }
-        _ => {}
-    }
-    json
+    json(*at_ms, (*session, identity), (*request, claims), what)
 }
 
 #[cfg(test)]
 mod tests {
     use coordinator::types::{FencingToken, LostReason, RejectionCode, RequestId, SessionId};
     use coordinator::types::{LockName, Mode};
+
+    use serde_json::json;
 
     use super::*;
 

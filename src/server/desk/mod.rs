@@ -84,6 +84,7 @@ use self::figures::{Contention, Figures, Told};
 use self::hello::Draw;
 use self::looks::Looks;
 use self::rights::Rights;
+pub use self::rights::Who;
 use self::seal::Sealer;
 use self::subscribers::Subscribers;
 use self::tenures::Tenures;

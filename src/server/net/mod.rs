@@ -8,3 +8,4 @@ pub(super) mod listener;
 pub(super) mod pace;
 pub(super) mod place;
 pub(super) mod session;
+pub(super) mod visits;

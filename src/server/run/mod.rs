@@ -15,6 +15,7 @@ mod tests;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +23,7 @@ use actix::{Actor, Addr, WeakAddr};
 use log::{error, info, warn};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::{Receiver, unbounded_channel};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{spawn_blocking, spawn_local};
 use tokio::time::timeout;
@@ -54,6 +55,7 @@ use crate::server::net::hosts::{Here, Host, IoThreads, Tcp};
 use crate::server::net::listener::{self, Listener, accept_all};
 use crate::server::net::pace::Paces;
 use crate::server::net::session::{CLOSE_TIMEOUT, Shared};
+use crate::server::net::visits::{self, Entrance, Visit};
 use crate::server::phase::Phase;
 use crate::server::places::Places;
 use crate::server::secure::Secure;
@@ -76,6 +78,10 @@ pub(crate) struct Bound<L: Listener> {
     listener: L,
     /// Where their sessions live.
     host: Rc<dyn Host<L::Stream>>,
+    /// Where those come in who look from within this process, and where they come out.
+    visits: (Entrance, Receiver<Visit>),
+    /// Where their sessions live: beside the Coordinator.
+    visited: Here,
     /// Parts that its sessions share; holds the Coordinator.
     shared: Arc<Shared>,
     /// This run.
@@ -256,6 +262,7 @@ impl<L: Listener> Bound<L> {
             audit: config.audit.clone(),
             counters: Arc::clone(&counters),
         };
+        let visited = Here::beside_coordinator(outlets.clone());
         let (gate, barrier) =
             (Gate::behind(chronicle, orders).with_outlets(outlets), host.barrier());
         let arrivals = Arrivals::default();
@@ -275,10 +282,13 @@ impl<L: Listener> Bound<L> {
             idle_timeout: config.idle_timeout,
             paces: Paces::new(config.messages_per_second_max),
             asks_who: !config.access.is_open(),
+            latest: AtomicU64::new(0),
         });
         Ok(Self {
             listener,
             host,
+            visits: visits::entrance(),
+            visited,
             shared,
             epoch,
             places: config.places(),
@@ -321,12 +331,17 @@ impl<L: Listener> Bound<L> {
             (Arc::clone(&self.shared.counters), self.audit.clone()),
             self.phase.subscribe(),
             self.looks_limits,
+            self.visits.0.clone(),
         )
     }
 
     /// As [`Server::run`].
     pub(crate) async fn run(self) -> Result<(), ServerError> {
         let Self { listener, host, shared, places, afterwards, drain_timeout, phase, .. } = self;
+        let visiting = {
+            let shared = Arc::clone(&shared);
+            spawn_local(visits::receive(self.visits.1, places, shared, self.visited))
+        };
         let accepting = {
             let (shared, host) = (Arc::clone(&shared), Rc::clone(&host));
             spawn_local(accept_all(listener, places, shared, host))
@@ -334,8 +349,10 @@ impl<L: Listener> Bound<L> {
         let mut phase = phase.subscribe();
         reached(&mut phase, Phase::Draining).await;
         accepting.abort();
+        visiting.abort();
         // Aborting is not immediate; the port is closed when the task is gone.
         let _ = accepting.await;
+        let _ = visiting.await;
 
         let at_once = *phase.borrow() >= Phase::Stopping;
         let ended = match (afterwards, at_once) {

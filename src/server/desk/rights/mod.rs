@@ -41,6 +41,15 @@ pub(super) struct Rights {
     withdrawing: Option<Denied>,
 }
 
+/// Who somebody is.
+#[derive(Clone, Debug)]
+pub enum Who {
+    /// There is no access file, and nobody has to prove anything.
+    Anybody,
+    /// This one.
+    Principal(Arc<Principal>),
+}
+
 /// What a Hello may have.
 pub(super) enum Entry {
     /// A session of its own.
@@ -85,6 +94,14 @@ impl Desk {
         if !self.rights.access.is_open() {
             self.connections.prove(connection, proof);
         }
+    }
+
+    /// Who it is that shows this.
+    pub(in crate::server) fn identify(&self, proof: Proof) -> Result<Who, Unproven> {
+        if self.rights.access.is_open() {
+            return Ok(Who::Anybody);
+        }
+        Badge::of(&self.rights.access, proof).map(|badge| Who::Principal(badge.principal_kept()))
     }
 
     /// That anything is allowed, if it is.

@@ -23,7 +23,7 @@ use super::session::Shared;
 use crate::server::chatter::Topic;
 use crate::server::places::Places;
 use crate::server::secure::Certified;
-use crate::types::{ConnectionId, Origin};
+use crate::types::Origin;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;
@@ -98,7 +98,6 @@ pub(in crate::server) async fn accept_all<L: Listener>(
     shared: Arc<Shared>,
     host: Rc<dyn Host<L::Stream>>,
 ) {
-    let mut latest = 0;
     let mut pause = PAUSE_MIN;
     let mut door = Door::default();
     loop {
@@ -117,8 +116,7 @@ pub(in crate::server) async fn accept_all<L: Listener>(
         pause = PAUSE_MIN;
         let origin = peer.map(|peer| Origin::of(peer.ip()));
         let place = Place::take(&shared.counters, origin, places, &mut door);
-        latest += 1;
-        let connection = ConnectionId::new(latest);
+        let connection = shared.next_connection();
         debug!(connection:%, peer:?; "connection accepted");
         let (certified, shared) = (Certified::default(), Arc::clone(&shared));
         host.start(Arrival { stream, connection, certified, peer, place, shared });

@@ -48,6 +48,7 @@ use std::cell::{RefCell, RefMut};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Context as Task;
 use std::time::Duration;
 
@@ -103,9 +104,16 @@ pub(in crate::server) struct Shared {
     pub(in crate::server) paces: Paces,
     /// Whether anybody has to prove who it is.
     pub(in crate::server) asks_who: bool,
+    /// The number of the latest connection.
+    pub(in crate::server) latest: AtomicU64,
 }
 
 impl Shared {
+    /// The number of another connection, which none before has had.
+    pub(in crate::server) fn next_connection(&self) -> ConnectionId {
+        ConnectionId::new(self.latest.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
     /// What a connection has shown, where that is asked for.
     fn proof(&self, shown: Option<ShownCredential>, certified: &Certified) -> Option<Proof> {
         if !self.asks_who {

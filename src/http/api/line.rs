@@ -1,0 +1,116 @@
+//! A line to the coordinator: an observer's connection, over a pipe within the process.
+//!
+//! What is allowed, what is shown, and how fast, is decided at its other end, as for everybody who
+//! looks over the lock port.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::StreamExt;
+use tokio::io::{AsyncWriteExt, DuplexStream};
+use tokio::time::timeout;
+use tokio_util::codec::FramedRead;
+
+use super::visitor::Visitor;
+use crate::http::problem::Problem;
+use crate::server::Looker;
+use crate::types::{Epoch, RequestId};
+use crate::wire::{
+    Attach, ClientCodec, ClientMessage, Hello, Query, ServerMessage, encode_frame,
+};
+
+/// How long an answer may take: it stands in line with those of all who look.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a Welcome may take. Whoever shows wrong credentials again and again is kept waiting.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
+/// What an observer over HTTP is called.
+const IDENTITY: &str = "http";
+
+/// An observer's connection.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// The pipe, and the frames that come.
+    frames: FramedRead<DuplexStream, ClientCodec>,
+    /// What was read, and not handed on.
+    read: VecDeque<ServerMessage>,
+    /// The number of the latest question.
+    latest: u64,
+    /// The run of the coordinator.
+    pub(super) epoch: Epoch,
+}
+
+impl Line {
+    /// A line for this visitor, who is welcome.
+    pub(super) async fn open(looker: &Looker, visitor: &Visitor) -> Result<Self, Problem> {
+        let stream = looker
+            .visit(visitor.caller.peer, visitor.caller.certified.clone())
+            .ok_or_else(Problem::busy)?;
+        let frames = FramedRead::new(stream, ClientCodec::new());
+        let mut line =
+            Self { frames, read: VecDeque::new(), latest: 0, epoch: Epoch::default() };
+        if let Some(credential) = visitor.shown.clone() {
+            line.say(ClientMessage::Authenticate { credential }).await?;
+        }
+        line.say(ClientMessage::Hello(Hello::new(Attach::Observer, IDENTITY))).await?;
+        let welcome = timeout(WELCOME_TIMEOUT, line.next()).await.map_err(|_| Problem::late())??;
+        match welcome {
+            ServerMessage::Welcome { epoch, .. } => Ok(Self { epoch, ..line }),
+            _ => Err(Problem::unavailable()),
+        }
+    }
+
+    /// Says something.
+    pub(super) async fn say(&mut self, message: ClientMessage) -> Result<(), Problem> {
+        let mut frame = BytesMut::new();
+        encode_frame(&message, &mut frame)
+            .map_err(|_| Problem::bad_request("that is longer than a question may be"))?;
+        self.frames.get_mut().write_all(&frame).await.map_err(|_| Problem::unavailable())
+    }
+
+    /// What comes next, however long that takes. A Goodbye is the end, and says why.
+    pub(super) async fn next(&mut self) -> Result<ServerMessage, Problem> {
+        loop {
+            match self.read.pop_front() {
+                Some(ServerMessage::Goodbye { code, rejection, message }) => {
+                    return Err(Problem::dismissed(code, rejection, message));
+                }
+                Some(message) => return Ok(message),
+                None => {}
+            }
+            match self.frames.next().await {
+                Some(Ok(batch)) => self.read.extend(batch),
+                Some(Err(_)) | None => return Err(Problem::unavailable()),
+            }
+        }
+    }
+
+    /// Looks at something.
+    pub(super) async fn look(&mut self, query: Query) -> Result<ServerMessage, Problem> {
+        self.ask(|query_id| ClientMessage::Inspect { query_id, query }).await
+    }
+
+    /// Asks, and waits for the answer.
+    pub(super) async fn ask(
+        &mut self,
+        question: impl FnOnce(u64) -> ClientMessage,
+    ) -> Result<ServerMessage, Problem> {
+        self.latest += 1;
+        let asked = self.latest;
+        let answer = async {
+            self.say(question(asked)).await?;
+            loop {
+                match self.next().await? {
+                    ServerMessage::Rejected { request, code, message, .. }
+                        if request == RequestId::new(asked) =>
+                    {
+                        return Err(Problem::rejected(code, message));
+                    }
+                    message if message.query_id() == Some(asked) => return Ok(message),
+                    _ => {}
+                }
+            }
+        };
+        timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| Problem::late())?
+    }
+}

@@ -1,0 +1,187 @@
+//! `/api/v1/live` and `/api/v1/events`: what goes on as it happens.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::select;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::line::Line;
+use super::lookout::{Lookout, Scene};
+use super::shown::{self, Figured};
+use super::stream::{HEARTBEAT, Over, Sink};
+use crate::http::problem::Problem;
+use crate::json;
+use crate::wire::{ClientMessage, LockStatus, Query, ServerMessage};
+
+/// How often a lock that is named is looked at.
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
+/// What has not changed is told again after this: ages that others count on go wrong by themselves.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// How often a line says that it is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// Tells of the coordinator, of waits, and of the lock that is named: at once, then what changes.
+pub(super) async fn live(
+    sink: Sink,
+    lookout: Arc<Lookout>,
+    figured: Figured,
+    mut lock: Option<(Line, String)>,
+) {
+    let problem = loop_live(&sink, &lookout, &figured, &mut lock).await;
+    if let Some(problem) = problem {
+        sink.end(&problem).await;
+    }
+}
+
+/// Until nobody reads any more, or there is nothing to tell any more, and why.
+async fn loop_live(
+    sink: &Sink,
+    lookout: &Lookout,
+    figured: &Figured,
+    lock: &mut Option<(Line, String)>,
+) -> Option<Problem> {
+    let (mut scenes, mut statuses) = (lookout.scenes(), lookout.statuses());
+    let (mut of_waits, mut of_lock) = (Told::default(), Told::default());
+    let mut pause = interval(LOCK_PAUSE);
+    pause.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    statuses.mark_changed();
+    scenes.mark_changed();
+    loop {
+        lookout.want();
+        let said = select! {
+            changed = statuses.changed() => {
+                if changed.is_err() {
+                    return Some(Problem::unavailable());
+                }
+                let status = Arc::clone(&statuses.borrow_and_update());
+                sink.event("server", &figured.server(&status.1).await).await
+            }
+            changed = scenes.changed() => {
+                if changed.is_err() {
+                    return Some(Problem::unavailable());
+                }
+                let scene = scenes.borrow_and_update().clone();
+                match scene {
+                    Some(scene) => tell_waits(sink, &scene, &mut of_waits).await,
+                    None => Ok(()),
+                }
+            }
+            _ = pause.tick(), if lock.is_some() => {
+                let Some((line, name)) = lock else { continue };
+                match shown::one(line, name).await {
+                    Ok(seen) => tell_lock(sink, seen, &mut of_lock).await,
+                    Err(problem) => return Some(problem),
+                }
+            }
+        };
+        if said.is_err() {
+            return None;
+        }
+    }
+}
+
+/// What was told last.
+#[derive(Debug, Default)]
+struct Told {
+    /// The digest of all of it but its ages; and when.
+    last: Option<(u64, Instant)>,
+}
+
+impl Told {
+    /// Whether it is to be told: it is another, or was told long ago.
+    fn is_news(&mut self, digest: u64) -> bool {
+        let is_old = |(last, at): (u64, Instant)| last != digest || at.elapsed() > AGAIN_AFTER;
+        let is_news = self.last.is_none_or(is_old);
+        if is_news {
+            self.last = Some((digest, Instant::now()));
+        }
+        is_news
+    }
+}
+
+async fn tell_waits(sink: &Sink, scene: &Scene, told: &mut Told) -> Result<(), Over> {
+    let mut hasher = DefaultHasher::new();
+    scene.contended.hash(&mut hasher);
+    scene.locks.iter().for_each(|lock| hash(lock, &mut hasher));
+    if told.is_news(hasher.finish()) {
+        sink.event("waits", &shown::waits(scene, usize::MAX)).await
+    } else {
+        let age = json!({"age_ms": shown::millis(scene.at.elapsed())});
+        sink.event("same", &age).await
+    }
+}
+
+async fn tell_lock(
+    sink: &Sink,
+    (lock, shown): (Option<LockStatus>, Value),
+    told: &mut Told,
+) -> Result<(), Over> {
+    let mut hasher = DefaultHasher::new();
+    lock.iter().for_each(|lock| hash(lock, &mut hasher));
+    if told.is_news(hasher.finish()) { sink.event("lock", &shown).await } else { Ok(()) }
+}
+
+/// All of a lock but its ages.
+fn hash(lock: &LockStatus, hasher: &mut DefaultHasher) {
+    lock.name.as_str().hash(hasher);
+    (lock.holder_count, lock.waiter_count).hash(hasher);
+    for holder in &lock.holders {
+        (holder.token.number(), holder.connected).hash(hasher);
+    }
+    for waiter in &lock.waiters {
+        (waiter.session.number(), waiter.request.number()).hash(hasher);
+    }
+}
+
+/// Tells what happens to requests, each a line of JSON.
+pub(super) async fn events(sink: Sink, mut line: Line) {
+    let (mut heartbeat, mut keep_alive) = (interval(HEARTBEAT), interval(KEEP_ALIVE));
+    let mut sequence = 0;
+    loop {
+        let said = select! {
+            message = line.next() => match message {
+                Ok(message) => tell_event(&sink, message).await,
+                Err(problem) => return sink.end(&problem).await,
+            },
+            _ = heartbeat.tick() => sink.heartbeat().await,
+            _ = keep_alive.tick() => {
+                sequence += 1;
+                if let Err(problem) = line.say(ClientMessage::KeepAlive { sequence }).await {
+                    return sink.end(&problem).await;
+                }
+                Ok(())
+            }
+        };
+        if said.is_err() {
+            return;
+        }
+    }
+}
+
+async fn tell_event(sink: &Sink, message: ServerMessage) -> Result<(), Over> {
+    match message {
+        ServerMessage::Event { at_ms, session, identity, request, claims, what } => {
+            let event = json::event(at_ms, (session, &identity), (request, &claims), &what);
+            sink.data(&event).await
+        }
+        ServerMessage::Missed { count } => sink.event("missed", &json::missed(count)).await,
+        _ => Ok(()),
+    }
+}
+
+/// Has a line hear of events from now on.
+pub(super) async fn subscribe(line: &mut Line, lock: Option<String>) -> Result<(), Problem> {
+    let subscribed = line.ask(|query_id| ClientMessage::Subscribe { query_id, name: lock }).await?;
+    match subscribed {
+        ServerMessage::Subscribed { .. } => Ok(()),
+        _ => Err(Problem::unavailable()),
+    }
+}
+
+/// Has a line ask for a lock, to find out whether it may be seen.
+pub(super) async fn may_see(line: &mut Line, name: &str) -> Result<(), Problem> {
+    line.look(Query::Lock { name: name.to_owned() }).await.map(drop)
+}

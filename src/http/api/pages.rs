@@ -1,0 +1,135 @@
+//! Lists, a page at a time.
+//!
+//! The coordinator's own pages are as long as a frame has room for, so the end of one of ours may be in the
+//! middle of one of those. A cursor has the run, the place where the coordinator's page begins, and which
+//! entry of that was the last to be told. If that one is gone meanwhile, the page is told from its
+//! beginning: something may be told twice, and nothing is left out.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::line::Line;
+use crate::http::problem::Problem;
+use crate::types::Epoch;
+use crate::wire::{Query, ServerMessage};
+
+/// Most entries of a page.
+pub(super) const LIMIT_MAX: usize = 200;
+/// Pages of the coordinator that are looked at for one of ours.
+const LOOKS_MAX: usize = 20;
+
+/// Where a page begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Cursor {
+    /// The place at which the coordinator's page begins.
+    place: u64,
+    /// The digest of the entry of that page which was told last.
+    told: Option<u64>,
+}
+
+impl Cursor {
+    /// From a text like `18.40960` or `18.40960.51be0f`, of this run.
+    fn parse(text: &str, epoch: Epoch) -> Result<Self, Problem> {
+        let wrong = || Problem::bad_request("that is no cursor of this list");
+        let mut parts = text.split('.');
+        let mut number = |radix| {
+            let part = parts.next()?;
+            Some(u64::from_str_radix(part, radix).map_err(|_| wrong()))
+        };
+        let run = number(10).ok_or_else(wrong)??;
+        let place = number(10).ok_or_else(wrong)??;
+        let told = number(16).transpose()?;
+        if parts.next().is_some() {
+            return Err(wrong());
+        }
+        if run != epoch.number() {
+            return Err(Problem::gone());
+        }
+        Ok(Self { place, told })
+    }
+
+    fn text(self, epoch: Epoch) -> String {
+        let Self { place, told } = self;
+        match told {
+            None => format!("{epoch}.{place}"),
+            Some(told) => format!("{epoch}.{place}.{told:x}"),
+        }
+    }
+}
+
+/// A list of something.
+pub(super) struct List<T> {
+    /// Asks for a page of it.
+    pub(super) ask: fn(u64) -> Query,
+    /// Takes the page out of the answer.
+    pub(super) open: fn(ServerMessage) -> Option<(Vec<T>, Option<u64>)>,
+    /// What tells an entry from all others.
+    pub(super) key: fn(&T) -> String,
+}
+
+impl<T> List<T> {
+    /// The entries that are wanted, from where a cursor says, and the cursor of those behind them.
+    pub(super) async fn page(
+        &self,
+        line: &mut Line,
+        cursor: Option<&str>,
+        limit: usize,
+        wanted: impl Fn(&T) -> bool,
+    ) -> Result<(Vec<T>, Option<String>), Problem> {
+        let epoch = line.epoch;
+        let cursor = cursor.map(|text| Cursor::parse(text, epoch)).transpose()?;
+        let Cursor { mut place, mut told } = cursor.unwrap_or_default();
+        let mut page = Vec::new();
+        for _ in 0..LOOKS_MAX {
+            let answer = line.look((self.ask)(place)).await?;
+            let (entries, next) = (self.open)(answer).ok_or_else(Problem::unavailable)?;
+            let digest = |entry: &T| digest(&(self.key)(entry));
+            let last = told.take().and_then(|told| {
+                entries.iter().position(|entry| digest(entry) == told)
+            });
+            let mut latest = None;
+            for entry in entries.into_iter().skip(last.map_or(0, |last| last + 1)) {
+                if !wanted(&entry) {
+                    continue;
+                }
+                if page.len() == limit {
+                    let cursor = Cursor { place, told: latest };
+                    return Ok((page, Some(cursor.text(epoch))));
+                }
+                latest = Some(digest(&entry));
+                page.push(entry);
+            }
+            match next {
+                Some(next) => place = next,
+                None => return Ok((page, None)),
+            }
+        }
+        Ok((page, Some(Cursor { place, told: None }.text(epoch))))
+    }
+}
+
+fn digest(key: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written_and_only_in_its_run() {
+        let epoch = Epoch::new(18);
+        for cursor in [
+            Cursor::default(),
+            Cursor { place: 40_960, told: None },
+            Cursor { place: u64::MAX, told: Some(u64::MAX) },
+        ] {
+            assert_eq!(Cursor::parse(&cursor.text(epoch), epoch).unwrap(), cursor);
+            assert!(Cursor::parse(&cursor.text(Epoch::new(17)), epoch).is_err());
+        }
+        for text in ["", "18", "18.", "18.x", "18.1.", "18.1.x", "18.1.2.3", "18.-1", "é"] {
+            assert!(Cursor::parse(text, epoch).is_err(), "{text}");
+        }
+    }
+}

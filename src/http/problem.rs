@@ -1,0 +1,160 @@
+//! What went wrong, for whoever asked: a status, a code that programs know, a sentence, and what to do.
+
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::types::{GoodbyeCode, RejectionCode};
+
+/// The type of all that is JSON.
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A *no*, or a failure.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    /// What HTTP calls it.
+    status: StatusCode,
+    /// What programs know it by: the name of a rejection code, or one of a few more.
+    code: &'static str,
+    /// What happened.
+    message: String,
+    /// What to do.
+    hint: Option<&'static str>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), hint: None }
+    }
+
+    fn hint(self, hint: &'static str) -> Self {
+        Self { hint: Some(hint), ..self }
+    }
+
+    /// What was asked is not understood.
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+            .hint("docs/api.md has the parameters of every path")
+    }
+
+    /// There is no such path.
+    pub(super) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NotFound", "there is nothing at this path")
+            .hint("docs/api.md has all paths")
+    }
+
+    /// That path does not take this method.
+    pub(super) fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "BadRequest", "this path does not take that method")
+            .hint("docs/api.md has all paths, and the method of each")
+    }
+
+    /// Nobody holds the lock, and nobody waits for it.
+    pub(super) fn not_in_use(name: &str) -> Self {
+        let message = format!("nobody holds {name:?} or waits for it");
+        Self::new(StatusCode::NOT_FOUND, "NotInUse", message)
+    }
+
+    /// A list that was begun in another run cannot be gone on with.
+    pub(super) fn gone() -> Self {
+        let message = "the list was begun in an earlier run of the coordinator";
+        Self::new(StatusCode::GONE, "Gone", message).hint("begin it anew, without a cursor")
+    }
+
+    /// Too many ask at the same time.
+    pub(super) fn busy() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "Busy", "too many ask at the same time")
+            .hint("try again in a second")
+    }
+
+    /// No answer came in time.
+    pub(super) fn late() -> Self {
+        let message = "the coordinator did not come to it in time: too many look";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "Busy", message).hint("try again in a second")
+    }
+
+    /// There is nobody to ask.
+    pub(super) fn unavailable() -> Self {
+        let message = "the coordinator stops, or does not answer";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "Unavailable", message)
+    }
+
+    /// More was sent than is read.
+    pub(super) fn too_large() -> Self {
+        let message = "what comes behind the headers is too long, or of unknown length";
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "TooLarge", message)
+    }
+
+    /// It comes from a page of somebody else, or might.
+    pub(super) fn foreign(message: &'static str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "Forbidden", message)
+            .hint("send X-Coordinator: 1, and Content-Type: application/json")
+    }
+
+    /// Without rules, nothing is changed over HTTP.
+    pub(super) fn nobody_may() -> Self {
+        let message = "nothing can be changed over HTTP while the coordinator has no access file";
+        Self::new(StatusCode::FORBIDDEN, "Forbidden", message).hint(
+            "an access file says who may break locks (docs/operations.md); on the machine itself \
+             there is coordinator release --force",
+        )
+    }
+
+    /// What shows who it is cannot be read.
+    pub(super) fn unreadable_credential() -> Self {
+        let message = "Authorization is not read: write Bearer, a space, and a credential";
+        Self::new(StatusCode::UNAUTHORIZED, "Unauthenticated", message)
+    }
+
+    /// The coordinator said *no* to a question.
+    pub(super) fn rejected(code: RejectionCode, message: String) -> Self {
+        let status = match code {
+            RejectionCode::Forbidden => StatusCode::FORBIDDEN,
+            RejectionCode::NoSuchGrant => StatusCode::CONFLICT,
+            RejectionCode::SlowDown => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, code.name(), message)
+    }
+
+    /// The coordinator said Goodbye.
+    pub(super) fn dismissed(
+        code: GoodbyeCode,
+        rejection: RejectionCode,
+        message: String,
+    ) -> Self {
+        match (rejection, code) {
+            (RejectionCode::Unauthenticated, _) => {
+                Self::new(StatusCode::UNAUTHORIZED, rejection.name(), message)
+                    .hint("send Authorization: Bearer, and your credential")
+            }
+            (RejectionCode::Forbidden, _) => {
+                Self::new(StatusCode::FORBIDDEN, rejection.name(), message)
+            }
+            (_, GoodbyeCode::TooManyConnections) => Self { message, ..Self::busy() },
+            _ => Self { message, ..Self::unavailable() },
+        }
+    }
+
+    /// As programs are told.
+    pub(super) fn json(&self) -> Value {
+        let Self { status: _, code, message, hint } = self;
+        json!({"error": {"code": code, "message": message, "hint": hint}})
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut answer = (self.status, format!("{}\n", self.json())).into_response();
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, JSON);
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.code == "Busy" || self.code == "SlowDown" {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        answer
+    }
+}
