@@ -80,6 +80,15 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "Unavailable", message)
     }
 
+    /// The guard does not let it in.
+    pub(super) fn refused(status: StatusCode, words: &str) -> Self {
+        let code = match status {
+            StatusCode::PAYLOAD_TOO_LARGE => "TooLarge",
+            _ => "BadRequest",
+        };
+        Self::new(status, code, words.trim_end())
+    }
+
     /// More was sent than is read.
     pub(super) fn too_large() -> Self {
         let message = "what comes behind the headers is too long, or of unknown length";

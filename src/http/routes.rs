@@ -111,7 +111,10 @@ async fn guarded(State(port): State<Arc<Port>>, request: Request, next: Next) ->
             false => (StatusCode::METHOD_NOT_ALLOWED, "nothing can be changed here\n").into_response(),
         }
     } else if let Err(refusal) = port.guard.admit(request.uri(), request.headers()) {
-        (refusal.status(), refusal.words()).into_response()
+        match is_api {
+            true => Problem::refused(refusal.status(), refusal.words()).into_response(),
+            false => (refusal.status(), refusal.words()).into_response(),
+        }
     } else if let Ok(_room) = port.room.try_acquire() {
         next.run(request).await
     } else if is_api {

@@ -98,7 +98,7 @@ fn nothing_can_be_changed_and_nothing_else_is_there() {
         assert_eq!(status(&answer), "405", "{method}: {answer}");
         assert!(!answer.to_lowercase().contains("access-control"), "{answer}");
     }
-    for path in ["/metrics/", "/api/v1/locks", "/..%2f..%2fetc/passwd", "/livez/x"] {
+    for path in ["/metrics/", "/api/v2/locks", "/..%2f..%2fetc/passwd", "/livez/x"] {
         assert_eq!(status(&get(&port, path, "Host: localhost\r\n")), "404", "{path}");
     }
 }

@@ -7,6 +7,7 @@
 
 mod access;
 mod adversary;
+mod api;
 mod bench;
 mod canaries;
 mod certificates;

@@ -1,0 +1,65 @@
+//! Streams over connections in memory, with paused time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Extension;
+use axum::routing::get;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
+
+use super::stream::{self, READ_TIMEOUT, STREAMS_MAX, Sink};
+use crate::http::accept::{self, LIFE_MAX};
+use crate::http::caller::Caller;
+
+/// A connection to a stream that says something each second, and what becomes of the connection.
+fn streaming(places: &Arc<Semaphore>) -> (DuplexStream, tokio::task::JoinHandle<()>) {
+    let places = Arc::clone(places);
+    let stream = async move |Extension(caller): Extension<Caller>| {
+        let place = places.try_acquire_owned().unwrap();
+        stream::answer(&caller.life, place, async |sink: Sink| {
+            while sink.data(&json!("x".repeat(1000))).await.is_ok() {
+                sleep(Duration::from_secs(1)).await;
+            }
+        })
+    };
+    let router = Router::new().route("/", get(stream));
+    let (ours, theirs) = duplex(4096);
+    let serving = tokio::spawn(async move {
+        let _ = accept::serve_one(theirs, Caller::default(), router).await;
+    });
+    (ours, serving)
+}
+
+const ASK: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_read_outlives_any_other_answer() {
+    let places = Arc::new(Semaphore::new(STREAMS_MAX));
+    let (mut peer, serving) = streaming(&places);
+    peer.write_all(ASK).await.unwrap();
+    let began = Instant::now();
+    let mut heard = vec![0; 4096];
+    while began.elapsed() < LIFE_MAX * 3 {
+        assert_ne!(peer.read(&mut heard).await.unwrap(), 0, "closed after {:?}", began.elapsed());
+    }
+    assert_eq!(places.available_permits(), STREAMS_MAX - 1);
+    drop(peer);
+    serving.await.unwrap();
+    assert_eq!(places.available_permits(), STREAMS_MAX, "its place comes back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_nobody_reads_is_closed_in_time_and_its_place_comes_back() {
+    let places = Arc::new(Semaphore::new(STREAMS_MAX));
+    let (mut peer, serving) = streaming(&places);
+    peer.write_all(ASK).await.unwrap();
+    let began = Instant::now();
+    serving.await.unwrap();
+    let took = began.elapsed();
+    assert!(took >= READ_TIMEOUT && took < READ_TIMEOUT * 2 + LIFE_MAX, "{took:?}");
+    assert_eq!(places.available_permits(), STREAMS_MAX);
+}
