@@ -61,10 +61,10 @@ pub mod engine;
 pub mod etcd;
 #[cfg(all(feature = "http", unix))]
 pub mod http;
-#[cfg(all(feature = "http", unix))]
-pub mod json;
 #[cfg(feature = "server")]
 pub mod journal;
+#[cfg(all(feature = "http", unix))]
+pub mod json;
 #[cfg(feature = "redis-api")]
 pub mod redis;
 #[cfg(all(feature = "server", unix))]

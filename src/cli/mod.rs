@@ -30,6 +30,7 @@
 mod access;
 mod arguments;
 mod bench;
+mod demo;
 mod keeper;
 mod lock;
 mod log;
@@ -112,6 +113,7 @@ fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure> {
         Command::Ping(args) => on_a_runtime(show::ping::run(args, settings)),
         Command::Release(args) => on_a_runtime(keeper::release::run(args, settings)),
         Command::Bench(args) => on_a_runtime(bench::run(args, settings)),
+        Command::Demo(args) => on_a_runtime(demo::run(args)),
         Command::Access(args) => access::run(&args, settings),
         Command::Config(args) => settings::config::run(&args, settings),
         Command::Completions(args) => arguments::generate::completions(&args),

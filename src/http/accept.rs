@@ -72,7 +72,11 @@ pub(super) async fn serve(
 }
 
 /// Answers what comes on one connection, which is kept while a stream goes over it that is read.
-pub(super) async fn serve_one<S>(stream: S, caller: Caller, router: Router) -> Result<(), hyper::Error>
+pub(super) async fn serve_one<S>(
+    stream: S,
+    caller: Caller,
+    router: Router,
+) -> Result<(), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {

@@ -18,7 +18,7 @@ const ROUTES: [&str; 14] = [
     "/api/v1/sessions",
     "/api/v1/events",
     "/api/v1/live",
-    "/assets",
+    "/assets/{name}",
     "other",
 ];
 /// What they can be answered with, in the order of the counts.

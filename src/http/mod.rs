@@ -35,6 +35,7 @@ mod caller;
 mod glance;
 mod guard;
 mod metrics;
+mod page;
 mod problem;
 mod process;
 mod routes;

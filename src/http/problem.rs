@@ -1,7 +1,7 @@
 //! What went wrong, for whoever asked: a status, a code that programs know, a sentence, and what to do.
 
-use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
@@ -46,8 +46,12 @@ impl Problem {
 
     /// That path does not take this method.
     pub(super) fn method_not_allowed() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "BadRequest", "this path does not take that method")
-            .hint("docs/api.md has all paths, and the method of each")
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "BadRequest",
+            "this path does not take that method",
+        )
+        .hint("docs/api.md has all paths, and the method of each")
     }
 
     /// Nobody holds the lock, and nobody waits for it.
@@ -128,11 +132,7 @@ impl Problem {
     }
 
     /// The coordinator said Goodbye.
-    pub(super) fn dismissed(
-        code: GoodbyeCode,
-        rejection: RejectionCode,
-        message: String,
-    ) -> Self {
+    pub(super) fn dismissed(code: GoodbyeCode, rejection: RejectionCode, message: String) -> Self {
         match (rejection, code) {
             (RejectionCode::Unauthenticated, _) => {
                 Self::new(StatusCode::UNAUTHORIZED, rejection.name(), message)

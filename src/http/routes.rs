@@ -4,7 +4,8 @@
 //!   GET /livez /healthz    200 if the Coordinator answers within a second, else 503
 //!   GET /readyz            200, or 503 and one word that says why clients are better sent elsewhere
 //!   GET /metrics           figures, as text for Prometheus
-//!   GET /                  these lines
+//!   GET / /assets/…        the page
+//!   /api/v1/…              what it asks for (`api`)
 //! ```
 //!
 //! A grace period is ready, and so is a disk that fails while tokens are left. An orchestrator
@@ -26,11 +27,12 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
 use super::answered::Answered;
+use super::api;
 use super::glance::Glance;
 use super::guard::{self, Guard};
 use super::metrics::{self, Scrape};
+use super::page;
 use super::problem::Problem;
-use super::api;
 use super::process::Process;
 use super::survey::Survey;
 use crate::server::{Looker, Readiness};
@@ -39,15 +41,6 @@ use crate::server::{Looker, Readiness};
 pub(super) const REQUESTS_MAX: usize = 32;
 /// Whoever scrapes within so long of another gets the same bytes.
 pub(super) const SCRAPE_FRESH: Duration = Duration::from_millis(500);
-
-/// What `/` says.
-const INDEX: &str = "\
-coordinator: probes and metrics
-
-  /livez     does the coordinator answer?
-  /readyz    are clients well sent here? (?verbose says more)
-  /metrics   for Prometheus
-";
 
 /// What all answers have in common.
 struct Port {
@@ -84,9 +77,9 @@ pub(super) fn router(looker: Looker, guard: Arc<Guard>) -> Router {
         .route("/healthz", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(scraped))
-        .route("/", get(|| async { INDEX }))
         .with_state(Arc::clone(&port))
         .merge(api)
+        .merge(page::router())
         .fallback(nothing)
         .layer(middleware::from_fn_with_state(port, guarded))
 }
@@ -96,7 +89,7 @@ async fn nothing(uri: Uri) -> Response {
     if uri.path().starts_with("/api/") {
         return Problem::not_found().into_response();
     }
-    (StatusCode::NOT_FOUND, "there is nothing; / says what there is\n").into_response()
+    (StatusCode::NOT_FOUND, "there is nothing at this path\n").into_response()
 }
 
 /// Asks the guard first, counts, and says to browsers what every answer says to them.
@@ -106,14 +99,16 @@ async fn guarded(State(port): State<Arc<Port>>, request: Request, next: Next) ->
     let takes_all = is_api && request.method() == Method::POST;
     let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
     let mut answer = if !is_read && !takes_all {
-        match is_api {
-            true => Problem::method_not_allowed().into_response(),
-            false => (StatusCode::METHOD_NOT_ALLOWED, "nothing can be changed here\n").into_response(),
+        if is_api {
+            Problem::method_not_allowed().into_response()
+        } else {
+            (StatusCode::METHOD_NOT_ALLOWED, "nothing can be changed here\n").into_response()
         }
     } else if let Err(refusal) = port.guard.admit(request.uri(), request.headers()) {
-        match is_api {
-            true => Problem::refused(refusal.status(), refusal.words()).into_response(),
-            false => (refusal.status(), refusal.words()).into_response(),
+        if is_api {
+            Problem::refused(refusal.status(), refusal.words()).into_response()
+        } else {
+            (refusal.status(), refusal.words()).into_response()
         }
     } else if let Ok(_room) = port.room.try_acquire() {
         next.run(request).await
@@ -125,7 +120,9 @@ async fn guarded(State(port): State<Arc<Port>>, request: Request, next: Next) ->
     };
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     port.answered.count(route, answer.status());
-    answer.headers_mut().extend(guard::headers());
+    for (name, value) in guard::headers() {
+        answer.headers_mut().entry(name).or_insert(value);
+    }
     answer
 }
 

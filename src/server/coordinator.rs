@@ -36,8 +36,8 @@ use super::durable::chronicle::Flushed;
 use super::gate::Gate;
 use super::inbox::{Arrival, Arrivals};
 use super::messages::{
-    AllHeard, ChangeRules, Checkpointed, CloseAll, Connect, Disconnect, Drain, Gather, GoOn, Identify, Prove,
-    Pulse, Save, Survey, TellState, Waiting, Written,
+    AllHeard, ChangeRules, Checkpointed, CloseAll, Connect, Disconnect, Drain, Gather, GoOn,
+    Identify, Prove, Pulse, Save, Survey, TellState, Waiting, Written,
 };
 use crate::clock::Clock;
 use crate::journal::Task;

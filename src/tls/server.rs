@@ -161,10 +161,7 @@ impl ServerTls {
         stream: TcpStream,
         certified: Arc<OnceLock<Vec<String>>>,
     ) -> Accepted<TcpStream> {
-        Accepted::shaking(
-            self.handshakes.make(stream, Arc::clone(&self.latest().http)),
-            certified,
-        )
+        Accepted::shaking(self.handshakes.make(stream, Arc::clone(&self.latest().http)), certified)
     }
 
     /// What holds for the next connection on the lock port.

@@ -1,12 +1,12 @@
 //! The API of the HTTP port, with the real program: what it answers, to whom, and what it changes.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -86,7 +86,8 @@ impl Port {
 
     /// Somebody holds a lock, and others wait for it.
     fn contended(&self, who: &str, name: &str, waiters: usize) -> Vec<Running> {
-        let hold = || start(self.client(who, &["hold", name, "--note", &format!("note of {name}")]));
+        let hold =
+            || start(self.client(who, &["hold", name, "--note", &format!("note of {name}")]));
         let mut all = vec![hold()];
         let lock = || {
             let status = run(self.client("bob", &["status", "--json", name]));
@@ -136,7 +137,12 @@ impl Port {
     }
 
     /// A stream, read until a text is in it; what came.
-    fn stream_until(&self, path: &str, who: Option<&str>, is_done: impl Fn(&str) -> bool) -> String {
+    fn stream_until(
+        &self,
+        path: &str,
+        who: Option<&str>,
+        is_done: impl Fn(&str) -> bool,
+    ) -> String {
         let stream = self.connect("GET", path, who, "\r\n");
         read_until(stream, is_done)
     }
@@ -145,7 +151,7 @@ impl Port {
 const OURS: &str = "X-Coordinator: 1\r\nContent-Type: application/json\r\n";
 
 fn read_until(mut stream: TcpStream, is_done: impl Fn(&str) -> bool) -> String {
-    let (mut heard, mut bytes) = (String::new(), [0; 65536]);
+    let (mut heard, mut bytes) = (String::new(), vec![0; 65536]);
     while !is_done(&heard) {
         let read = stream.read(&mut bytes).unwrap();
         assert_ne!(read, 0, "the stream has ended: {heard}");
@@ -342,12 +348,17 @@ fn breaking_takes_a_right_a_token_a_reason_and_our_header_and_is_audited() {
         (OURS.to_owned(), format!("{{\"token\":{token},\"reason\":\"\"}}"), (400, "BadRequest")),
         (OURS.to_owned(), body.replace("stuck", &"x".repeat(256)), (400, "BadRequest")),
         (OURS.to_owned(), body.replace("stuck", "\\n"), (400, "BadRequest")),
-        (OURS.to_owned(), body.replace("{", "{\"more\":1,"), (400, "BadRequest")),
+        (OURS.to_owned(), body.replace('{', "{\"more\":1,"), (400, "BadRequest")),
     ] {
         let answer = port.post(path, Some("ops"), &headers, &body);
-        assert_eq!((answer.status, answer.code().as_str()), expected, "{headers} {body}: {answer:?}");
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            expected,
+            "{headers} {body}: {answer:?}"
+        );
     }
-    for (who, expected) in [(None, 401), (Some("mallory"), 401), (Some("ann"), 403), (Some("bob"), 403)]
+    for (who, expected) in
+        [(None, 401), (Some("mallory"), 401), (Some("ann"), 403), (Some("bob"), 403)]
     {
         let answer = port.post(path, who, OURS, &body);
         assert_eq!(answer.status, expected, "{who:?}: {answer:?}");
@@ -451,7 +462,8 @@ fn a_stream_tells_what_changes_and_there_are_as_many_as_there_are_places() {
     let mut others: Vec<TcpStream> = (1..STREAMS_MAX)
         .map(|_| {
             let stream = port.connect("GET", "/api/v1/events", None, "\r\n");
-            let answer = read_until(stream.try_clone().unwrap(), |heard| heard.contains("\r\n\r\n"));
+            let answer =
+                read_until(stream.try_clone().unwrap(), |heard| heard.contains("\r\n\r\n"));
             assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
             stream
         })
@@ -494,6 +506,13 @@ fn the_curl_lines_of_the_document_answer_what_it_shows() {
     let home = &port.server.home;
     let mut all = port.contended("bob", "deploy", 1);
     all.push(start(port.client("bob", &["hold", "orders/42"])));
+    // So that there are events all the time.
+    let program = env!("CARGO_BIN_EXE_coordinator");
+    let mut busy = home.command("sh");
+    busy.args(["-c", "while :; do \"$0\" lock quick -- true; done", program]);
+    busy.env("COORDINATOR_SERVER", &port.server.address);
+    busy.env("COORDINATOR_CREDENTIAL_FILE", home.path("bob"));
+    all.push(start(busy));
     let document = include_str!("../../docs/api.md");
     let lock = port.get("/api/v1/locks/deploy", Some("ops")).json();
     let token = lock["lock"]["holders"][0]["token"].to_string();
@@ -510,30 +529,18 @@ fn the_curl_lines_of_the_document_answer_what_it_shows() {
         }
         let line = line.replace("127.0.0.1:5626", &port.http).replace("1881", &token);
         let line = line.replace("~/.config/coordinator/credential", "ops");
-        let output = home.path(&format!("answer-{tried}"));
-        let file = File::create(&output).unwrap();
-        let mut command = home.command("sh");
-        command.current_dir(home.path(".")).args(["-c", &line]).stdout(file).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
         let is_stream = line.contains("-fsSN");
+        // Of what never ends, the first line like the first that is shown.
+        let word = shown.split_whitespace().next().unwrap();
+        let line = if is_stream { format!("{line} | grep -m 1 '^{word}'") } else { line };
+        let mut command = home.command("sh");
+        command.current_dir(home.path(".")).args(["-c", &line]);
+        let done = run(command);
+        assert_eq!(done.code(), Some(0), "{line}: {done:?}");
         if !is_stream {
-            assert!(child.wait().unwrap().success(), "{line}");
-        }
-        let said = || fs::read_to_string(&output).unwrap();
-        if is_stream {
-            let word = shown.split_whitespace().next().unwrap();
-            if line.contains("events") {
-                run(port.client("bob", &["lock", "quick", "--", "true"]));
-            }
-            eventually("it is told", || {
-                run(port.client("bob", &["lock", "quick", "--", "true"]));
-                said().contains(word).then_some(())
-            });
-            child.kill().unwrap();
-            child.wait().unwrap();
-        } else {
-            let answered: Value = serde_json::from_str(&said()).unwrap();
-            let shown: Value = serde_json::from_str(shown).unwrap_or_else(|why| panic!("{why}: {shown}"));
+            let answered: Value = serde_json::from_str(&done.out).unwrap();
+            let shown: Value =
+                serde_json::from_str(shown).unwrap_or_else(|why| panic!("{why}: {shown}"));
             assert_eq!(shape(&answered), shape(&shown), "{line}");
         }
         tried += 1;

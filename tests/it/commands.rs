@@ -377,6 +377,7 @@ fn papers_are_made_from_the_grammar() {
         "ping",
         "release",
         "bench",
+        "demo",
         "config",
         "completions",
         "man",

@@ -170,7 +170,7 @@ fn exit_status(name: &str) -> String {
         (
             exit::NO_SERVER,
             "No coordinator answers, or it is shutting down, or it has too many connections.",
-            !matches!(name, "serve" | "access" | "config" | "completions" | "man"),
+            !matches!(name, "serve" | "access" | "config" | "completions" | "demo" | "man"),
         ),
         (exit::LOST, "The lock was lost, and the command was stopped.", of_locking),
         (exit::LOST, "The lock was lost.", matches!(name, "hold" | "acquire" | "held" | "release")),
@@ -190,13 +190,13 @@ fn exit_status(name: &str) -> String {
         (
             exit::PROTOCOL,
             "The other side does not speak the protocol.",
-            !matches!(name, "serve" | "access" | "config" | "completions" | "man"),
+            !matches!(name, "serve" | "access" | "config" | "completions" | "demo" | "man"),
         ),
         (
             exit::DENIED,
             "Not authorised: no credential or certificate was shown that is known, or no rule of the access \
             file allows it.",
-            !matches!(name, "serve" | "config" | "completions" | "man"),
+            !matches!(name, "serve" | "config" | "completions" | "demo" | "man"),
         ),
         (exit::CANNOT_RUN, "The command cannot be run.", of_locking),
         (exit::NO_SUCH_COMMAND, "The command was not found.", of_locking),
@@ -218,6 +218,7 @@ fn success(name: &str) -> &'static str {
     match name {
         "status" => "The status was printed. With NAME: the lock is held.",
         "serve" => "The coordinator stopped as requested.",
+        "demo" => "Ctrl-C ended it.",
         "acquire" => "The lock is held, by a background process.",
         "hold" => "The lock was held until the requested end.",
         "held" => "The acquired locks are still held, as the coordinator confirms.",
@@ -250,6 +251,7 @@ fn examples(name: &str) -> String {
         "ping" => &["coordinator ping --count 1"],
         "config" => &["coordinator config"],
         "bench" => &["coordinator bench --help"],
+        "demo" => &["coordinator demo", "coordinator demo --scene crowd --page-port 8080"],
         "status" => &["coordinator status deploy", "coordinator status --json"],
         "serve" => {
             &["coordinator serve --listen 0.0.0.0:5625 --access-file /etc/coordinator/access.toml"]

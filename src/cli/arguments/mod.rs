@@ -26,6 +26,7 @@ use coordinator::types::{AT_LEAST_MAX, LOCK_DELAY_MAX};
 use self::mistakes::{advised, empty_variable};
 use crate::cli::access::AccessArgs;
 use crate::cli::bench::BenchArgs;
+use crate::cli::demo::DemoArgs;
 use crate::cli::settings::sources::FILE_FLAG;
 use crate::cli::settings::values;
 use crate::cli::settings::{Row, TABLE};
@@ -75,6 +76,7 @@ Inspect:
 Act:
   release      Release an acquired lock, or revoke a grant (--force)
   bench        Benchmark a coordinator
+  demo         See it: a coordinator, its page, and clients that contend
 
 More:
   access       Make credentials, check an access file, and ask what it allows
@@ -86,7 +88,8 @@ More:
 const AFTER: &str = "\
 Try:
   coordinator                         in one terminal
-  coordinator lock demo -- sleep 5    in two others";
+  coordinator lock demo -- sleep 5    in two others
+  coordinator demo                    all of it at once, in a browser";
 
 /// The commands.
 #[derive(Subcommand)]
@@ -153,6 +156,12 @@ pub(crate) enum Command {
     /// given rate (open loop). Checks every answer: a broken promise of the coordinator ends the
     /// run with exit code 70.
     Bench(BenchArgs),
+    /// See it: a coordinator, its page, and clients that contend.
+    ///
+    /// Starts a coordinator of its own that keeps nothing, opens its page on a free port of this machine,
+    /// and has a few clients queue, deadlock and get stuck. Prints the address of the page, and the credential
+    /// with which locks can be broken there. Ctrl-C ends all of it.
+    Demo(DemoArgs),
     /// Make credentials, check an access file, and ask what it allows.
     ///
     /// new-credential PRINCIPAL prints a new credential on standard output, and its line of the access file

@@ -5,10 +5,10 @@ use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
+use coordinator::json::{event as json, happening as name, missed as missed_as_json};
 use coordinator::types::Claim;
 use coordinator::wire::Happening;
 use coordinator::{Event, Happened};
-use coordinator::json::{event as json, happening as name, missed as missed_as_json};
 use serde_json::Value;
 
 use super::ping::connect;

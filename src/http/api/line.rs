@@ -16,9 +16,7 @@ use super::visitor::Visitor;
 use crate::http::problem::Problem;
 use crate::server::Looker;
 use crate::types::{Epoch, RequestId};
-use crate::wire::{
-    Attach, ClientCodec, ClientMessage, Hello, Query, ServerMessage, encode_frame,
-};
+use crate::wire::{Attach, ClientCodec, ClientMessage, Hello, Query, ServerMessage, encode_frame};
 
 /// How long an answer may take: it stands in line with those of all who look.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -47,13 +45,13 @@ impl Line {
             .visit(visitor.caller.peer, visitor.caller.certified.clone())
             .ok_or_else(Problem::busy)?;
         let frames = FramedRead::new(stream, ClientCodec::new());
-        let mut line =
-            Self { frames, read: VecDeque::new(), latest: 0, epoch: Epoch::default() };
+        let mut line = Self { frames, read: VecDeque::new(), latest: 0, epoch: Epoch::default() };
         if let Some(credential) = visitor.shown.clone() {
             line.say(ClientMessage::Authenticate { credential }).await?;
         }
         line.say(ClientMessage::Hello(Hello::new(Attach::Observer, IDENTITY))).await?;
-        let welcome = timeout(WELCOME_TIMEOUT, line.next()).await.map_err(|_| Problem::late())??;
+        let welcome =
+            timeout(WELCOME_TIMEOUT, line.next()).await.map_err(|_| Problem::late())??;
         match welcome {
             ServerMessage::Welcome { epoch, .. } => Ok(Self { epoch, ..line }),
             _ => Err(Problem::unavailable()),

@@ -105,7 +105,9 @@ impl Told {
 async fn tell_waits(sink: &Sink, scene: &Scene, told: &mut Told) -> Result<(), Over> {
     let mut hasher = DefaultHasher::new();
     scene.contended.hash(&mut hasher);
-    scene.locks.iter().for_each(|lock| hash(lock, &mut hasher));
+    for lock in &scene.locks {
+        hash(lock, &mut hasher);
+    }
     if told.is_news(hasher.finish()) {
         sink.event("waits", &shown::waits(scene, usize::MAX)).await
     } else {
@@ -120,7 +122,9 @@ async fn tell_lock(
     told: &mut Told,
 ) -> Result<(), Over> {
     let mut hasher = DefaultHasher::new();
-    lock.iter().for_each(|lock| hash(lock, &mut hasher));
+    if let Some(lock) = &lock {
+        hash(lock, &mut hasher);
+    }
     if told.is_news(hasher.finish()) { sink.event("lock", &shown).await } else { Ok(()) }
 }
 

@@ -265,4 +265,3 @@ pub(super) async fn status(line: &mut Line) -> Result<ServerStatus, Problem> {
         _ => Err(Problem::unavailable()),
     }
 }
-

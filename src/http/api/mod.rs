@@ -170,18 +170,13 @@ fn named(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
     path.map(|Path(name)| name).map_err(|why| Problem::bad_request(why.body_text()))
 }
 
-async fn of_server(
-    State(api): State<Arc<Api>>,
-    visitor: Visitor,
-    read: Read<Nothing>,
-) -> Answer {
+async fn of_server(State(api): State<Arc<Api>>, visitor: Visitor, read: Read<Nothing>) -> Answer {
     parameters(read)?;
     let mut line = Line::open(&api.looker, &visitor).await?;
     let status = lookout::status(&mut line).await?;
-    let who = match api.looker.who(visitor.proof()).await {
-        Some(Ok(who)) => who,
+    let Some(Ok(who)) = api.looker.who(visitor.proof()).await else {
         // Not any more, since just now.
-        Some(Err(_)) | None => return Err(Problem::unavailable()),
+        return Err(Problem::unavailable());
     };
     let mut shown = api.figured.server(&status).await;
     let limits = api.looker.limits();

@@ -56,12 +56,15 @@ impl Cursor {
     }
 }
 
+/// Entries of the coordinator's page, and the place where its next begins.
+pub(super) type Opened<T> = (Vec<T>, Option<u64>);
+
 /// A list of something.
 pub(super) struct List<T> {
     /// Asks for a page of it.
     pub(super) ask: fn(u64) -> Query,
     /// Takes the page out of the answer.
-    pub(super) open: fn(ServerMessage) -> Option<(Vec<T>, Option<u64>)>,
+    pub(super) open: fn(ServerMessage) -> Option<Opened<T>>,
     /// What tells an entry from all others.
     pub(super) key: fn(&T) -> String,
 }
@@ -83,9 +86,8 @@ impl<T> List<T> {
             let answer = line.look((self.ask)(place)).await?;
             let (entries, next) = (self.open)(answer).ok_or_else(Problem::unavailable)?;
             let digest = |entry: &T| digest(&(self.key)(entry));
-            let last = told.take().and_then(|told| {
-                entries.iter().position(|entry| digest(entry) == told)
-            });
+            let last =
+                told.take().and_then(|told| entries.iter().position(|entry| digest(entry) == told));
             let mut latest = None;
             for entry in entries.into_iter().skip(last.map_or(0, |last| last + 1)) {
                 if !wanted(&entry) {

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use super::line::Line;
 use super::lookout::{Scene, WAITERS_TOLD_MAX};
-use crate::access::Rule;
+use crate::access::{Rule, Verb};
 use crate::http::glance::Glance;
 use crate::http::problem::Problem;
 use crate::json;
 use crate::server::Who;
-use crate::types::Histogram;
+use crate::types::{Histogram, RejectionCode};
 use crate::wire::{LockStatus, Query, ServerMessage, ServerStatus};
 
 /// The coordinator as a whole, with figures that no client can choose.
@@ -23,8 +23,17 @@ impl Figured {
     /// The status, the wall clock, and how long grants were waited for so far.
     pub(super) async fn server(&self, status: &ServerStatus) -> Value {
         let figures = self.0.figures().await;
-        let waited = figures.map_or(Value::Null, |figures| histogram(&figures.tally.waits));
-        json!({"server": json::server(status), "as_of_ms": wall_ms(), "waited": waited})
+        let waited = figures.as_ref().map(|figures| histogram(&figures.tally.waits));
+        let deadlock = RejectionCode::Deadlock.name();
+        let deadlocks = figures.and_then(|figures| {
+            figures.told.rejections().find(|(code, _)| *code == deadlock).map(|(_, count)| count)
+        });
+        json!({
+            "server": json::server(status),
+            "as_of_ms": wall_ms(),
+            "deadlocks": deadlocks,
+            "waited": waited,
+        })
     }
 }
 
@@ -32,7 +41,8 @@ impl Figured {
 /// before. The last count has no bound.
 fn histogram(of: &Histogram) -> Value {
     let buckets: Vec<_> = of.buckets().collect();
-    let le: Vec<Value> = buckets.iter().filter_map(|(le, _)| le.map(|le| json!(le.as_secs_f64() * 1e3))).collect();
+    let le: Vec<Value> =
+        buckets.iter().filter_map(|(le, _)| le.map(|le| json!(le.as_secs_f64() * 1e3))).collect();
     let counts: Vec<u64> = buckets.iter().map(|(_, count)| *count).collect();
     json!({"le_ms": le, "counts": counts})
 }
@@ -60,7 +70,7 @@ pub(super) fn who(who: &Who) -> (Value, Value) {
 }
 
 fn rule(rule: &Rule) -> Value {
-    let verbs: Vec<&str> = rule.verbs.iter().map(|verb| verb.as_str()).collect();
+    let verbs: Vec<&str> = rule.verbs.iter().map(Verb::as_str).collect();
     json!({"do": verbs, "names": rule.names.to_string()})
 }
 
