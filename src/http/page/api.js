@@ -2,81 +2,81 @@
 
 const KEY = "coordinator-credential";
 export const credential = {
-  get: () => sessionStorage.getItem(KEY),
-  set: value => value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY),
+	get: () => sessionStorage.getItem(KEY),
+	set: value => value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY),
 };
 export class Problem extends Error {
-  constructor(status, error) {
-    super(error?.message ?? "the coordinator does not answer");
-    this.status = status;
-    this.code = error?.code ?? "Unavailable";
-    this.hint = error?.hint;
-  }
+	constructor(status, error) {
+		super(error?.message ?? "the coordinator does not answer");
+		this.status = status;
+		this.code = error?.code ?? "Unavailable";
+		this.hint = error?.hint;
+	}
 }
 async function send(path, options = {}) {
-  const headers = { ...options.headers };
-  const shown = credential.get();
-  if (shown) headers.Authorization = `Bearer ${shown}`;
-  let answer;
-  try {
-    answer = await fetch(`/api/v1/${path}`, { ...options, headers, credentials: "omit", cache: "no-store" });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Problem(0);
-  }
-  if (answer.ok) return answer;
-  const told = await answer.json().catch(() => null);
-  throw new Problem(answer.status, told?.error);
+	const headers = { ...options.headers };
+	const shown = credential.get();
+	if (shown) headers.Authorization = `Bearer ${shown}`;
+	let answer;
+	try {
+		answer = await fetch(`/api/v1/${path}`, { ...options, headers, credentials: "omit", cache: "no-store" });
+	} catch (error) {
+		if (error.name === "AbortError") throw error;
+		throw new Problem(0);
+	}
+	if (answer.ok) return answer;
+	const told = await answer.json().catch(() => null);
+	throw new Problem(answer.status, told?.error);
 }
 export const ask = async (path, options) => (await send(path, options)).json();
 export const revoke = (name, token, reason) => ask(`locks/${encodeURIComponent(name)}/revoke`, {
-  method: "POST",
-  headers: { "Content-Type": "application/json", "X-Coordinator": "1" },
-  body: JSON.stringify({ token, reason }),
+	method: "POST",
+	headers: { "Content-Type": "application/json", "X-Coordinator": "1" },
+	body: JSON.stringify({ token, reason }),
 });
 
 /** Follows a stream until it is stopped. `on(event, data)` hears of each, `lost(problem)` of each end. */
 export function follow(path, on, lost) {
-  const stop = new AbortController();
-  (async () => {
-    let pause = 250;
-    while (!stop.signal.aborted) {
-      try {
-        const answer = await send(path, { signal: stop.signal });
-        on("open");
-        for await (const [event, data] of events(answer.body, on)) {
-          pause = 250;
-          if (event === "end") throw new Problem(401, data.error);
-          on(event, data);
-        }
-        throw new Problem(0);
-      } catch (error) {
-        if (stop.signal.aborted) return;
-        lost?.(error);
-      }
-      await new Promise(done => setTimeout(done, pause));
-      pause = Math.min(pause * 2, 4000);
-    }
-  })();
-  return () => stop.abort();
+	const stop = new AbortController();
+	(async () => {
+		let pause = 250;
+		while (!stop.signal.aborted) {
+			try {
+				const answer = await send(path, { signal: stop.signal });
+				on("open");
+				for await (const [event, data] of events(answer.body, on)) {
+					pause = 250;
+					if (event === "end") throw new Problem(401, data.error);
+					on(event, data);
+				}
+				throw new Problem(0);
+			} catch (error) {
+				if (stop.signal.aborted) return;
+				lost?.(error);
+			}
+			await new Promise(done => setTimeout(done, pause));
+			pause = Math.min(pause * 2, 4000);
+		}
+	})();
+	return () => stop.abort();
 }
 /** The events of a body; a comment is a sign of life. */
 async function* events(body, on) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    const parts = (rest + value).split("\n\n");
-    rest = parts.pop();
-    on("alive");
-    for (const part of parts) {
-      let event = "message", data = "";
-      for (const line of part.split("\n")) {
-        if (line.startsWith("event: ")) event = line.slice(7);
-        else if (line.startsWith("data: ")) data += line.slice(6);
-      }
-      if (data) yield [event, JSON.parse(data)];
-    }
-  }
+	const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+	let rest = "";
+	for (;;) {
+		const { done, value } = await reader.read();
+		if (done) return;
+		const parts = (rest + value).split("\n\n");
+		rest = parts.pop();
+		on("alive");
+		for (const part of parts) {
+			let event = "message", data = "";
+			for (const line of part.split("\n")) {
+				if (line.startsWith("event: ")) event = line.slice(7);
+				else if (line.startsWith("data: ")) data += line.slice(6);
+			}
+			if (data) yield [event, JSON.parse(data)];
+		}
+	}
 }

@@ -1,129 +1,127 @@
 // Locks and sessions by the page, and events as they happen.
 
-import { Problem, ask, follow } from "./api.js";
-import { age, count, h, list, mode, raw, set, setAge, text, visible } from "./dom.js";
+import { ask, follow } from "./api.js";
+import { age, button, count, h, mode, raw, set, text, visible } from "./dom.js";
 import { tags } from "./waits.js";
 
 /** A list that is read by pages. */
-function paged(app, { title, columns, path, items, key, make, search }) {
-  const body = h("tbody"), heading = h("h2", {}, title), note = h("p", { class: "more" });
-  let cursors = [null], next = null, stop = new AbortController();
-  const input = search && h("input", { type: "search", placeholder: "Names that begin with…", "aria-label": "Prefix of names", oninput: () => { clearTimeout(input.later); input.later = setTimeout(first, 200); } });
-  const button = (label, act) => h("button", { type: "button", onclick: act }, label);
-  const back = button("Previous", () => { cursors.pop(); load(); }), on = button("Next", () => { cursors.push(next); load(); });
-  const el = h("div", {}, h("div", { class: "bar" }, heading, h("span", { class: "grow" }), input, button("Refresh", () => load()), back, on),
-    h("div", { class: "card" }, h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Table of ${title.toLowerCase()}` },
-      h("table", { class: "stack" }, h("thead", {}, h("tr", {}, columns.map(([name, cls]) => h("th", { scope: "col", class: cls }, name)))), body)), note));
-  const first = () => { cursors = [null]; load(); };
-  async function load() {
-    stop.abort();
-    stop = new AbortController();
-    const asked = new URLSearchParams({ limit: 200 });
-    const cursor = cursors.at(-1);
-    if (cursor) asked.set("cursor", cursor);
-    if (input?.value) asked.set("prefix", input.value);
-    try {
-      const page = await ask(`${path}?${asked}`, { signal: stop.signal }), at = performance.now();
-      next = page.next;
-      body.replaceChildren(...page[items].map(item => make(item, at)));
-      body.kept = null;
-      text(note, body.children.length ? `As of ${new Date().toLocaleTimeString("en-GB")}${next ? "; there is more" : ""}.` : next ? "Nothing on this page; there is more." : "There are none.");
-    } catch (error) {
-      if (error.name === "AbortError") return;
-      if (error.code === "Gone") return first();
-      app.problem(error);
-      body.replaceChildren();
-      text(note, error.message);
-    }
-    back.disabled = cursors.length < 2;
-    on.disabled = !next;
-    draw();
-  }
-  function draw() {
-    const total = app.server?.[items];
-    text(heading, total == null ? title : `${title}: ${count(total)}`);
-    for (const tr of body.children) if (tr.name) set(tr, "aria-current", tr.name === app.selected && "true");
-  }
-  return { el, draw, start: first, stop: () => stop.abort(), focus: () => input?.focus(), rows: () => [...body.children], key };
+function paged(app, { title, columns, path, items, make, search }) {
+	const body = h("tbody"), heading = h("h2", {}, title), note = h("p", { class: "more" });
+	let cursors = [null], next = null, stop = new AbortController();
+	const input = search && h("input", { type: "search", placeholder: "Names that begin with…", "aria-label": "Prefix of names", oninput: () => { clearTimeout(input.later); input.later = setTimeout(first, 200); } });
+	const back = button("Previous", () => { cursors.pop(); load(); }), on = button("Next", () => { cursors.push(next); load(); });
+	const el = h("div", {}, h("div", { class: "bar" }, heading, h("span", { class: "grow" }), input, button("Refresh", () => load()), back, on),
+		h("div", { class: "card" }, h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Table of ${title.toLowerCase()}` },
+			h("table", { class: "stack" }, h("thead", {}, h("tr", {}, columns.map(([name, cls]) => h("th", { scope: "col", class: cls }, name)))), body)), note));
+	const first = () => { cursors = [null]; load(); };
+	async function load() {
+		stop.abort();
+		stop = new AbortController();
+		const asked = new URLSearchParams({ limit: 200 });
+		const cursor = cursors.at(-1);
+		if (cursor) asked.set("cursor", cursor);
+		if (input?.value) asked.set("prefix", input.value);
+		try {
+			const page = await ask(`${path}?${asked}`, { signal: stop.signal }), at = performance.now();
+			next = page.next;
+			body.replaceChildren(...page[items].map(item => make(item, at)));
+			text(note, body.children.length ? `As of ${new Date().toLocaleTimeString("en-GB")}${next ? "; there is more" : ""}.` : next ? "Nothing on this page; there is more." : "There are none.");
+		} catch (error) {
+			if (error.name === "AbortError") return;
+			if (error.code === "Gone") return first();
+			app.problem(error);
+			body.replaceChildren();
+			text(note, error.message);
+		}
+		back.disabled = cursors.length < 2;
+		on.disabled = !next;
+		draw();
+	}
+	function draw() {
+		const total = app.server?.[items];
+		text(heading, total == null ? title : `${title}: ${count(total)}`);
+		for (const tr of body.children) if (tr.name) set(tr, "aria-current", tr.name === app.selected && "true");
+	}
+	return { el, draw, start: first, stop: () => stop.abort(), focus: () => input?.focus(), rows: () => [...body.children] };
 }
 
 export const locksView = app => paged(app, {
-  title: "Locks", path: "locks", items: "locks", search: true,
-  columns: [["Lock"], ["Held by"], ["Held for", "r"], ["Waiting", "r"], ["Token", "r"]],
-  make(lock, at) {
-    const [holder] = lock.holders;
-    const others = lock.holder_count > 1 ? `and ${count(lock.holder_count - 1)} more` : "";
-    const tr = h("tr", { class: "pick", onclick: () => app.select(lock.name) },
-      h("td", { class: "wide name" }, h("button", { type: "button", class: "link", "data-row": "" }, raw(lock.name))),
-      h("td", { class: "wide who" }, holder ? [raw(holder.identity), " ", ...tags(holder)] : h("span", { class: "muted" }, "nobody"),
-        h("div", { class: "sub" }, [holder?.note && visible(holder.note), others].filter(Boolean).join(" · "))),
-      h("td", { class: "r key" }, holder && age(holder.held_ms, at)),
-      h("td", { class: "r num", "data-label": "waiting" }, count(lock.waiter_count)),
-      h("td", { class: "r num", "data-label": "token" }, holder?.token));
-    tr.name = lock.name;
-    return tr;
-  },
+	title: "Locks", path: "locks", items: "locks", search: true,
+	columns: [["Lock"], ["Held by"], ["Held for", "r"], ["Waiting", "r"], ["Token", "r"]],
+	make(lock, at) {
+		const [holder] = lock.holders;
+		const others = lock.holder_count > 1 ? `and ${count(lock.holder_count - 1)} more` : "";
+		const tr = h("tr", { class: "pick", onclick: () => app.select(lock.name) },
+			h("td", { class: "name" }, button(raw(lock.name), null, { class: "link", "data-row": "" })),
+			h("td", { class: "wide who" }, holder ? [raw(holder.identity), " ", ...tags(holder)] : h("span", { class: "muted" }, "nobody"),
+				h("div", { class: "sub" }, [holder?.note && visible(holder.note), others].filter(Boolean).join(" · "))),
+			h("td", { class: "r key" }, holder && age(holder.held_ms, at)),
+			h("td", { class: "r num", "data-label": "waiting" }, count(lock.waiter_count)),
+			h("td", { class: "r num", "data-label": "token" }, holder?.token));
+		tr.name = lock.name;
+		return tr;
+	},
 });
 
 export const sessionsView = app => paged(app, {
-  title: "Sessions", path: "sessions", items: "sessions",
-  columns: [["Identity"], ["Address"], ["Since", "r"], ["Lease left", "r"], ["Holds", "r"], ["Waits", "r"]],
-  make: (it, at) => h("tr", {},
-    h("td", { class: "wide who" }, raw(it.identity), " ", !it.connected && h("span", { class: "tag hot" }, "disconnected")),
-    h("td", { class: "wide mono muted" }, it.peer),
-    h("td", { class: "r key" }, age(it.age_ms, at)),
-    h("td", { class: "r num", "data-label": "lease left" }, `${(it.lease_left_ms / 1000).toFixed(1)}s of ${it.ttl_ms / 1000}s`),
-    h("td", { class: "r num", "data-label": "holds" }, count(it.held)),
-    h("td", { class: "r num", "data-label": "waits" }, count(it.waiting))),
+	title: "Sessions", path: "sessions", items: "sessions",
+	columns: [["Identity"], ["Address"], ["Since", "r"], ["Lease left", "r"], ["Holds", "r"], ["Waits", "r"]],
+	make: (it, at) => h("tr", {},
+		h("td", { class: "who" }, raw(it.identity), " ", !it.connected && h("span", { class: "tag hot" }, "disconnected")),
+		h("td", { class: "wide mono muted" }, it.peer),
+		h("td", { class: "r key" }, age(it.age_ms, at)),
+		h("td", { class: "r num", "data-label": "lease left" }, `${(it.lease_left_ms / 1000).toFixed(1)}s of ${it.ttl_ms / 1000}s`),
+		h("td", { class: "r num", "data-label": "holds" }, count(it.held)),
+		h("td", { class: "r num", "data-label": "waits" }, count(it.waiting))),
 });
 
 const KEPT = 500;
 
 /** One event, as a line. */
 export function eventLine(it) {
-  if (it.what === "missed") return h("li", { "data-what": "missed" }, h("time", {}, "…"), h("span", { class: "what" }, "missed"), h("span", {}, `${count(it.count)} events are left out here: they were not read in time.`));
-  const at = new Date(it.at_ms);
-  const about = it.what === "queued" ? `place ${it.position}` : it.what === "lost" ? `${it.reason}, token ${it.token}` : it.what === "rejected" ? `${it.code}: ${visible(it.message)}` : it.token ? `token ${it.token}` : "";
-  const claims = it.claims.flatMap((claim, n) => [n ? ", " : "", raw(claim.name, { class: "name" }), mode(claim.mode) && ` ${mode(claim.mode)}`]);
-  return h("li", { "data-what": it.what }, h("time", { datetime: at.toISOString() }, at.toLocaleTimeString("en-GB") + "." + String(at.getMilliseconds()).padStart(3, "0")),
-    h("span", { class: "what" }, it.what), h("span", {}, claims, " ", h("span", { class: "muted" }, raw(it.identity), about && ` · ${about}`)));
+	if (it.what === "missed") return h("li", { "data-what": "missed" }, h("time", {}, "…"), h("span", { class: "what" }, "missed"), h("span", {}, `${count(it.count)} events are left out here: they were not read in time.`));
+	const at = new Date(it.at_ms);
+	const about = it.what === "queued" ? `place ${it.position}` : it.what === "lost" ? `${it.reason}, token ${it.token}` : it.what === "rejected" ? `${it.code}: ${visible(it.message)}` : it.token ? `token ${it.token}` : "";
+	const claims = it.claims.flatMap((claim, n) => [n ? ", " : "", raw(claim.name, { class: "name" }), mode(claim.mode) && ` ${mode(claim.mode)}`]);
+	return h("li", { "data-what": it.what }, h("time", { datetime: at.toISOString() }, at.toLocaleTimeString("en-GB") + "." + String(at.getMilliseconds()).padStart(3, "0")),
+		h("span", { class: "what" }, it.what), h("span", {}, claims, " ", h("span", { class: "muted" }, raw(it.identity), about && ` · ${about}`)));
 }
 
 export function eventsView(app) {
-  const log = h("ol", { class: "log tall", tabindex: 0, "aria-label": "Events, the newest at the end" });
-  const about = h("p", { class: "more" });
-  const input = h("input", { type: "search", placeholder: "Of this lock only", "aria-label": "Of this lock only", oninput: () => { clearTimeout(input.later); input.later = setTimeout(start, 300); } });
-  const pause = h("button", { type: "button", "aria-keyshortcuts": "p", onclick: () => toggle() }, "Pause");
-  const el = h("div", {}, h("div", { class: "bar" }, h("h2", {}, "Events"), h("span", { class: "grow" }), input, pause, h("button", { type: "button", onclick: () => log.replaceChildren() }, "Clear")), h("div", { class: "card" }, log, about));
-  let end = () => {}, waiting = [], paused = false, due = false;
-  function toggle() {
-    paused = !paused;
-    text(pause, paused ? "Go on" : "Pause");
-    flush();
-  }
-  function flush() {
-    due = false;
-    if (paused) { waiting = waiting.slice(-KEPT); return tell(); }
-    const low = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-    log.append(...waiting.slice(-KEPT).map(eventLine));
-    waiting = [];
-    while (log.children.length > KEPT) log.firstChild.remove();
-    if (low) log.scrollTop = log.scrollHeight;
-    tell();
-  }
-  const tell = (why) => text(about, why ?? (paused ? `Paused; ${count(waiting.length)} new.` : log.children.length ? `The last ${count(log.children.length)}.` : "Listening. What happens from now on shows here."));
-  function start() {
-    end();
-    const of = input.value.trim();
-    tell();
-    end = follow(of ? `events?${new URLSearchParams({ lock: of })}` : "events", (event, data) => {
-      if (!data) return;
-      waiting.push(data);
-      if (!due) { due = true; setTimeout(flush, 120); }
-    }, error => {
-      app.problem(error);
-      tell(error instanceof Problem && error.status ? error.message : "The connection was lost. What happens meanwhile is not shown.");
-    });
-  }
-  return { el, draw() {}, start, stop: () => end(), focus: () => input.focus(), pause: toggle, rows: () => [] };
+	const log = h("ol", { class: "log tall", tabindex: 0, "aria-label": "Events, the newest at the end" });
+	const about = h("p", { class: "more" });
+	const input = h("input", { type: "search", placeholder: "Of this lock only", "aria-label": "Of this lock only", oninput: () => { clearTimeout(input.later); input.later = setTimeout(start, 300); } });
+	const pause = button("Pause", toggle, { "aria-keyshortcuts": "p" });
+	const el = h("div", {}, h("div", { class: "bar" }, h("h2", {}, "Events"), h("span", { class: "grow" }), input, pause), h("div", { class: "card" }, log, about));
+	let end = () => {}, waiting = [], paused = false, due = false;
+	function toggle() {
+		paused = !paused;
+		text(pause, paused ? "Go on" : "Pause");
+		flush();
+	}
+	function flush() {
+		due = false;
+		if (paused) { waiting = waiting.slice(-KEPT); return tell(); }
+		const low = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+		log.append(...waiting.slice(-KEPT).map(eventLine));
+		waiting = [];
+		while (log.children.length > KEPT) log.firstChild.remove();
+		if (low) log.scrollTop = log.scrollHeight;
+		tell();
+	}
+	const tell = (why) => text(about, why ?? (paused ? `Paused; ${count(waiting.length)} new.` : log.children.length ? `The last ${count(log.children.length)}.` : "Listening. What happens from now on shows here."));
+	function start() {
+		end();
+		const of = input.value.trim();
+		tell();
+		end = follow(of ? `events?${new URLSearchParams({ lock: of })}` : "events", (event, data) => {
+			if (!data) return;
+			waiting.push(data);
+			if (!due) { due = true; setTimeout(flush, 120); }
+		}, error => {
+			app.problem(error);
+			tell(error.status ? error.message : "The connection was lost. What happens meanwhile is not shown.");
+		});
+	}
+	return { el, draw() {}, start, stop: () => end(), focus: () => input.focus(), pause: toggle, rows: () => [] };
 }

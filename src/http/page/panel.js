@@ -1,143 +1,131 @@
 // The panel of a lock, and the dialogs: to break it, to sign in, the keys.
 
 import { credential, follow, revoke } from "./api.js";
-import { age, count, h, list, mode, plural, raw, setAge, shell, span, text, visible } from "./dom.js";
+import { age, button, count, h, list, mode, plural, raw, setAge, shell, span, text, visible } from "./dom.js";
 import { eventLine } from "./lists.js";
-import { drawGraph, tags } from "./waits.js";
+import { tags } from "./waits.js";
 
 const QUEUE_MAX = 50, EVENTS_MAX = 12;
 
 export function panelOf(app, name) {
-  const holders = h("ul"), queue = h("ol", { class: "queue" }), log = h("ol", { class: "log" }), graph = h("div", { class: "scroll" });
-  const held = h("h3"), waiting = h("h3"), outlook = h("p", { class: "facts" }), graphs = h("section", {}, h("h3", {}, "What hangs together"), graph);
-  const line = `coordinator status ${shell(name)}`;
-  const copy = h("button", { type: "button", class: "quiet", onclick: async () => { await navigator.clipboard.writeText(line); app.toast("Copied."); } }, "Copy");
-  const title = h("h2", { tabindex: -1 }, raw(name));
-  const logs = h("section", {}, h("h3", {}, "Since this panel was opened"), log, h("p", { class: "muted" }, "Nothing has happened to it."));
-  const el = h("div", {},
-    h("header", {}, title, h("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: () => app.select(null) }, "✕")),
-    h("section", {}, held, holders, outlook), h("section", {}, waiting, queue), graphs, logs,
-    h("section", {}, h("h3", {}, "On a terminal"), h("div", { class: "copy" }, h("code", {}, line), copy)));
-  let data = null, drawn = "";
+	const holders = h("ul"), queue = h("ol", { class: "queue" }), log = h("ol", { class: "log" });
+	const held = h("h3"), waiting = h("h3"), outlook = h("p", { class: "facts" });
+	const line = `coordinator status ${shell(name)}`;
+	const copy = button("Copy", async () => { await navigator.clipboard.writeText(line); app.toast("Copied."); }, { class: "quiet" });
+	const title = h("h2", { tabindex: -1 }, raw(name));
+	const logs = h("section", {}, h("h3", {}, "Since this panel was opened"), log, h("p", { class: "muted" }, "Nothing has happened to it."));
+	const el = h("div", {},
+		h("header", {}, title, button("✕", () => app.select(null), { class: "quiet", "aria-label": "Close" })),
+		h("section", {}, held, holders, outlook), h("section", {}, waiting, queue), logs,
+		h("section", {}, h("h3", {}, "On a terminal"), h("div", { class: "copy" }, h("code", {}, line), copy)));
+	let data = null;
 
-  function item(it) {
-    const li = h("li", { class: "item" }, h("div", { class: "who" }, raw(it.identity), " ", ...tags(it), it.note && h("div", { class: "sub" }, visible(it.note))), h("div", {}));
-    li.time = age(0, 0);
-    li.lastChild.append(li.time);
-    return li;
-  }
-  function draw() {
-    if (!data) return;
-    const { lock, at } = data;
-    text(held, !lock ? "Not in use" : lock.holder_count ? `Held by ${lock.holder_count > 1 ? count(lock.holder_count) : ""}`.trim() : "Held by nobody");
-    list(holders, lock?.holders ?? [], it => `${it.token}/${it.session}/${it.connected}/${app.may}`, it => {
-      const li = item(it), may = app.mayBreak(name);
-      li.append(h("div", { class: "facts" }, h("span", {}, `token ${it.token}`), h("span", {}, it.peer)));
-      li.append(h("button", { type: "button", class: "break", "data-break": it.token, title: may.why, onclick: () => may.ok ? breakDialog(app, data.lock, it) : app.explain(may) }, "Break…"));
-      return li;
-    }, (li, it) => setAge(li.time, it.held_ms, at));
-    text(waiting, lock?.waiter_count ? `${plural(lock.waiter_count, "waits", "wait")}` : "Nobody waits");
-    let place = 0;
-    list(queue, (lock?.waiters ?? []).slice(0, QUEUE_MAX), it => `${it.session}/${it.request}`, it => {
-      const li = item(it);
-      li.prepend(h("span", { class: "muted num" }));
-      return li;
-    }, (li, it) => { text(li.firstChild, `${++place}.`); setAge(li.time, it.waiting_ms, at); });
-    const more = (lock?.waiter_count ?? 0) - place;
-    if (queue.more) queue.more.remove();
-    if (more > 0) queue.append(queue.more = h("li", { class: "muted" }, `and ${plural(more, "other")}`));
-    const pauses = (lock?.pauses ?? []).map(it => `Kept free for ${span(it.left_ms)} more, after ${it.after === "loss" ? "the loss" : "the grant"} of ${visible(it.identity)}.`);
-    if (lock?.free_ms != null) pauses.unshift(`Free in ${span(lock.free_ms)} at the latest, unless the holder comes back.`);
-    outlook.hidden = !pauses.length;
-    text(outlook, pauses.join(" "));
-    logs.lastChild.hidden = log.children.length > 0;
-    drawGraphOf();
-  }
-  function drawGraphOf() {
-    const locks = app.waits?.locks ?? [];
-    const shape = JSON.stringify(locks.map(it => [it.name, it.holders.map(x => x.token), it.waiters.map(x => x.session + x.request), it.waiter_count]));
-    if (shape === drawn) return;
-    drawn = shape;
-    const svg = drawGraph(locks, name);
-    graphs.hidden = !svg;
-    graph.replaceChildren(...(svg ? [svg] : []));
-  }
-  const end = follow(`events?${new URLSearchParams({ lock: name })}`, (event, it) => {
-    if (!it) return;
-    log.append(eventLine(it));
-    while (log.children.length > EVENTS_MAX) log.firstChild.remove();
-    logs.lastChild.hidden = true;
-  });
-  graphs.hidden = true;
-  return { el, name, draw, title, stop: end, show(shown, at) { data = { lock: shown.lock, at }; draw(); },
-    breakFirst() { el.querySelector("[data-break]")?.click(); } };
+	function item(it) {
+		const li = h("li", { class: "item" }, h("div", { class: "who" }, raw(it.identity), " ", ...tags(it), it.note && h("div", { class: "sub" }, visible(it.note))), h("div", {}));
+		li.time = age(0, 0);
+		li.lastChild.append(li.time);
+		return li;
+	}
+	function draw() {
+		if (!data) return;
+		const { lock, at } = data;
+		text(held, !lock ? "Not in use" : lock.holder_count ? `Held by ${lock.holder_count > 1 ? count(lock.holder_count) : ""}`.trim() : "Held by nobody");
+		list(holders, lock?.holders ?? [], it => `${it.token}/${it.session}/${it.connected}`, it => {
+			const li = item(it);
+			li.append(h("div", { class: "facts" }, h("span", {}, `token ${it.token}`), h("span", {}, it.peer)));
+			li.append(button("Break…", () => {
+				const may = app.mayBreak(name);
+				may.ok ? breakDialog(app, name, it, li.time.textContent) : app.explain(may);
+			}, { "data-break": it.token }));
+			return li;
+		}, (li, it) => setAge(li.time, it.held_ms, at));
+		text(waiting, lock?.waiter_count ? `${plural(lock.waiter_count, "waits", "wait")}` : "Nobody waits");
+		let place = 0;
+		list(queue, (lock?.waiters ?? []).slice(0, QUEUE_MAX), it => `${it.session}/${it.request}`, it => {
+			const li = item(it);
+			li.prepend(h("span", { class: "muted num" }));
+			return li;
+		}, (li, it) => { text(li.firstChild, `${++place}.`); setAge(li.time, it.waiting_ms, at); });
+		const more = (lock?.waiter_count ?? 0) - place;
+		if (queue.more) queue.more.remove();
+		if (more > 0) queue.append(queue.more = h("li", { class: "muted" }, `and ${plural(more, "other")}`));
+		const pauses = (lock?.pauses ?? []).map(it => `Kept free for ${span(it.left_ms)} more, after ${it.after === "loss" ? "the loss" : "the grant"} of ${visible(it.identity)}.`);
+		if (lock?.free_ms != null) pauses.unshift(`Free in ${span(lock.free_ms)} at the latest, unless the holder comes back.`);
+		outlook.hidden = !pauses.length;
+		text(outlook, pauses.join(" "));
+		logs.lastChild.hidden = log.children.length > 0;
+	}
+	const end = follow(`events?${new URLSearchParams({ lock: name })}`, (event, it) => {
+		if (!it) return;
+		log.append(eventLine(it));
+		while (log.children.length > EVENTS_MAX) log.firstChild.remove();
+		logs.lastChild.hidden = true;
+	});
+	return { el, name, draw, title, stop: end, show(shown, at) { data = { lock: shown.lock, at }; draw(); },
+		breakFirst() { el.querySelector("[data-break]")?.click(); } };
 }
 
 function dialog(...kids) {
-  const before = document.activeElement;
-  const el = h("dialog", { onclose: () => { el.remove(); before?.focus?.(); } }, ...kids);
-  document.body.append(el);
-  el.showModal();
-  return el;
+	const before = document.activeElement;
+	const el = h("dialog", { onclose: () => { el.remove(); before?.focus?.(); } }, ...kids);
+	document.body.append(el);
+	el.showModal();
+	return el;
 }
 const labelled = (label, input) => h("label", {}, label, input);
-const cancel = () => h("button", { type: "button", onclick: event => event.target.closest("dialog").close() }, "Cancel");
+const cancel = () => button("Cancel", event => event.target.closest("dialog").close());
 
 /** Asks for the name and a reason, and takes the lock away from that holder and nobody newer. */
-export function breakDialog(app, lock, holder) {
-  const name = h("input", { autocomplete: "off", spellcheck: "false", oninput: check, required: true });
-  const why = h("input", { autocomplete: "off", maxlength: 255, oninput: check, required: true });
-  const wrong = h("p", { class: "wrong", role: "alert", hidden: true });
-  const go = h("button", { type: "submit", class: "danger", disabled: true }, "Break lock");
-  function check() { go.disabled = name.value !== lock.name || !why.value.trim(); }
-  async function act(event) {
-    event.preventDefault();
-    go.disabled = true;
-    try {
-      await revoke(lock.name, holder.token, why.value.trim());
-      el.close();
-      app.toast(`“${visible(lock.name)}” was taken away from ${visible(holder.identity)}.`);
-    } catch (error) {
-      const newer = app.holderOf(lock.name);
-      const by = newer && newer.token !== holder.token ? `Somebody newer holds it: ${visible(newer.identity)}, token ${newer.token}. ` : "";
-      text(wrong, error.code === "NoSuchGrant" ? `${by || "It was given back meanwhile. "}Nothing was done.` : error.code === "NotInUse" ? "It was given back meanwhile. Nothing was done." : [error.message, error.hint].filter(Boolean).join(": "));
-      wrong.hidden = false;
-      go.disabled = error.status === 409 || error.status === 404;
-    }
-  }
-  const el = dialog(h("form", { onsubmit: act },
-    h("h2", { id: "ask" }, "Take ", raw(lock.name, { class: "mono" }), " away?"),
-    h("p", {}, raw(holder.identity), ` holds it with token ${holder.token}, for ${span(holder.held_ms)}. Until it has heard of this, two may work at a time; resources that check tokens are safe.`),
-    labelled("Type the name of the lock", name), labelled("Why? (for the audit log)", why), wrong,
-    h("div", { class: "actions" }, cancel(), go)));
-  el.setAttribute("aria-labelledby", "ask");
-  name.focus();
+export function breakDialog(app, lock, holder, held) {
+	const name = h("input", { autocomplete: "off", spellcheck: "false", oninput: check, required: true });
+	const why = h("input", { autocomplete: "off", maxlength: 255, oninput: check, required: true });
+	const wrong = h("p", { class: "wrong", role: "alert", hidden: true });
+	const go = h("button", { type: "submit", class: "danger", disabled: true }, "Break lock");
+	function check() { go.disabled = name.value !== lock || !why.value.trim(); }
+	async function act(event) {
+		event.preventDefault();
+		go.disabled = true;
+		try {
+			await revoke(lock, holder.token, why.value.trim());
+			el.close();
+			app.toast(`“${visible(lock)}” was taken away from ${visible(holder.identity)}.`);
+		} catch (error) {
+			const newer = app.holderOf(lock);
+			const by = newer && newer.token !== holder.token ? `Somebody newer holds it: ${visible(newer.identity)}, token ${newer.token}. ` : "";
+			text(wrong, error.code === "NoSuchGrant" ? `${by || "It was given back meanwhile. "}Nothing was done.` : error.code === "NotInUse" ? "It was given back meanwhile. Nothing was done." : [error.message, error.hint].filter(Boolean).join(": "));
+			wrong.hidden = false;
+			go.disabled = error.status === 409 || error.status === 404;
+		}
+	}
+	const el = dialog(h("form", { onsubmit: act },
+		h("h2", { id: "ask" }, "Take ", raw(lock, { class: "mono" }), " away?"),
+		h("p", {}, raw(holder.identity), ` holds it with token ${holder.token}, for ${held}. Until it has heard of this, two may work at a time; resources that check tokens are safe.`),
+		labelled("Type the name of the lock", name), labelled("Why? (for the audit log)", why), wrong,
+		h("div", { class: "actions" }, cancel(), go)));
+	el.setAttribute("aria-labelledby", "ask");
+	name.focus();
 }
 
 export function signIn(app, why) {
-  const shown = h("input", { type: "password", autocomplete: "off", spellcheck: "false", required: true, placeholder: "coord_…" });
-  const act = event => {
-    event.preventDefault();
-    credential.set(shown.value.trim());
-    el.close();
-    app.restart();
-  };
-  const out = h("button", { type: "button", onclick: () => { credential.set(null); el.close(); app.restart(); } }, "Sign out");
-  const el = dialog(h("form", { onsubmit: act }, h("h2", { id: "ask" }, "Sign in"),
-    h("p", { class: why && "wrong" }, why ?? "With a credential of the coordinator's access file. It is kept in this tab, and goes with it."),
-    labelled("Credential", shown),
-    h("div", { class: "actions" }, credential.get() && out, cancel(), h("button", { type: "submit" }, "Sign in"))));
-  el.setAttribute("aria-labelledby", "ask");
-  shown.focus();
+	const shown = h("input", { type: "password", autocomplete: "off", spellcheck: "false", required: true, placeholder: "coord_…" });
+	const act = event => {
+		event.preventDefault();
+		credential.set(shown.value.trim());
+		el.close();
+		app.restart();
+	};
+	const out = button("Sign out", () => { credential.set(null); el.close(); app.restart(); });
+	const el = dialog(h("form", { onsubmit: act }, h("h2", { id: "ask" }, "Sign in"),
+		h("p", { class: why && "wrong" }, why ?? "With a credential of the coordinator's access file. It is kept in this tab, and goes with it."),
+		labelled("Credential", shown),
+		h("div", { class: "actions" }, credential.get() && out, cancel(), h("button", { type: "submit" }, "Sign in"))));
+	el.setAttribute("aria-labelledby", "ask");
+	shown.focus();
 }
 
 export function keysDialog() {
-  const keys = [["1 2 3 4", "waits, locks, sessions, events"], ["/", "filter"], ["j k", "next and previous row"], ["Enter", "open the lock"], ["b", "break the lock that is open"], ["p", "pause events"], ["Esc", "close"], ["?", "these keys"]];
-  const el = dialog(h("h2", { id: "ask" }, "Keys"), h("dl", { class: "keys" }, keys.flatMap(([key, does]) => [h("dt", {}, key.split(" ").flatMap(k => [h("kbd", {}, k), " "])), h("dd", {}, does)])),
-    h("form", { method: "dialog", class: "actions" }, h("button", {}, "Close")));
-  el.setAttribute("aria-labelledby", "ask");
-}
-export function tellDialog(title, message) {
-  const el = dialog(h("h2", { id: "ask" }, title), h("p", {}, message), h("form", { method: "dialog", class: "actions" }, h("button", {}, "Close")));
-  el.setAttribute("aria-labelledby", "ask");
+	const keys = [["1 2 3 4", "waits, locks, sessions, events"], ["/", "filter"], ["j k", "next and previous row"], ["Enter", "open the lock"], ["b", "break the lock that is open"], ["p", "pause events"], ["Esc", "close"], ["?", "these keys"]];
+	const el = dialog(h("h2", { id: "ask" }, "Keys"), h("dl", { class: "keys" }, keys.flatMap(([key, does]) => [h("dt", {}, key.split(" ").flatMap(k => [h("kbd", {}, k), " "])), h("dd", {}, does)])),
+		h("form", { method: "dialog", class: "actions" }, h("button", {}, "Close")));
+	el.setAttribute("aria-labelledby", "ask");
 }

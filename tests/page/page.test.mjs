@@ -1,0 +1,226 @@
+// The page in a real browser, against a real coordinator. Each test is named as the promise that it keeps.
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { after, before, test } from "node:test";
+import fs from "node:fs";
+
+import { Coordinator, browse, eventually, open } from "./stage.mjs";
+
+const axe = fs.readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+let browser, all = [];
+before(async () => { browser = await browse(); });
+after(async () => { await browser.close(); for (const it of all) it.end(); });
+
+async function coordinator() {
+	const it = new Coordinator();
+	all.push(it);
+	return it.start();
+}
+/** One with a chain: `deploy` is held, and two wait, one of whom nobody else waits for. */
+async function contended() {
+	const it = await coordinator();
+	it.hold("deploy", "--note", "release 2.3");
+	await it.contended("deploy", 1, 0);
+	it.hold("deploy", "--note", "hotfix");
+	await it.contended("deploy", 1, 1);
+	it.hold("deploy");
+	await it.contended("deploy", 1, 2);
+	it.hold("idle");
+	await it.contended("idle", 1, 0);
+	return it;
+}
+/** Fails if the browser had anything to say, or anything came from elsewhere. */
+function quiet(page, ...expected) {
+	const said = page.complaints.filter(it => !expected.some(word => it.includes(word)));
+	assert.deepEqual(said, []);
+	assert.deepEqual(page.foreign, []);
+}
+async function accessible(page, where) {
+	// The page's policy forbids scripts of others; the test's own comes in by the debugger.
+	await page.evaluate(axe);
+	const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+	const told = found.violations.map(it => `${it.id}: ${it.nodes.map(node => node.target + " " + node.failureSummary).join("; ")}`);
+	assert.deepEqual(told, [], where);
+}
+const text = (page, selector) => page.locator(selector).innerText();
+
+test("who waits, for what, and who is in the way stands on the first view", async () => {
+	const it = await contended();
+	const page = await open(browser, it.url);
+	await page.waitForSelector("main tbody tr");
+	assert.match(await text(page, "main"), /1 lock, 2 requests wait/);
+	assert.match(await text(page, "main tbody tr"), /deploy[\s\S]*release 2\.3[\s\S]*2/);
+	assert.equal(await page.locator("main tbody tr").count(), 1, "what nobody waits for is not there");
+	assert.match(await text(page, ".tree"), /holds\s+deploy[\s\S]*waits/);
+	await page.click("main tbody tr");
+	await page.waitForSelector("#panel .queue li:nth-child(2)");
+	assert.match(await text(page, "#panel"), /release 2\.3[\s\S]*2 wait[\s\S]*hotfix/);
+	assert.equal(await page.locator(".graph g").count(), 3, "the graph has who is concerned");
+	assert.match(await text(page, "#panel .copy"), /coordinator status deploy/);
+	await page.keyboard.press("2");
+	await page.waitForSelector("main tbody tr:nth-child(2)");
+	assert.match(await text(page, "main"), /Locks: 2[\s\S]*idle/);
+	await page.fill("main input", "id");
+	await eventually("the prefix is obeyed", async () => await page.locator("main tbody tr").count() === 1);
+	await page.keyboard.press("Escape");
+	await page.keyboard.press("3");
+	await page.waitForSelector("main tbody tr:nth-child(4)");
+	await page.keyboard.press("4");
+	await page.waitForSelector(".log");
+	await eventually("an event shows", async () => {
+		it.hold("quick", "--max", "50ms");
+		await new Promise(done => setTimeout(done, 300));
+		return (await text(page, ".log")).includes("quick");
+	});
+	quiet(page);
+});
+
+test("an assistive technology finds nothing wrong in any view, dialog, scheme or width", async () => {
+	const it = await contended();
+	for (const [colorScheme, width] of [["light", 1280], ["dark", 1280], ["light", 400], ["dark", 400]]) {
+		const page = await open(browser, it.url, { colorScheme, width, credential: it.oncall });
+		const where = view => `${view}, ${colorScheme}, ${width}`;
+		for (const view of ["waits", "locks", "sessions", "events"]) {
+			await page.goto(`${it.url}#${view}`);
+			await page.waitForSelector("main h2");
+			await eventually("there is something", async () => view === "events" || await page.locator("main tbody tr").count());
+			await accessible(page, where(view));
+			assert.equal(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), true, where(`${view} scrolls sideways`));
+		}
+		await page.goto(`${it.url}#waits/deploy`);
+		await page.waitForSelector("#panel [data-break]");
+		await page.waitForSelector(".graph");
+		await accessible(page, where("panel"));
+		await page.click("#help");
+		await accessible(page, where("keys"));
+		await page.keyboard.press("Escape");
+		await page.click("#who");
+		await accessible(page, where("sign in"));
+		await page.keyboard.press("Escape");
+		await eventually("it is known who may break", async () => (await text(page, "#who")).includes("oncall"));
+		await page.click("[data-break]");
+		await page.waitForSelector("dialog button.danger");
+		await accessible(page, where("break"));
+		quiet(page);
+		await page.close();
+	}
+});
+
+test("the keyboard alone breaks a lock, with its name and a reason, and the next in line has it", async () => {
+	const it = await contended();
+	const before = (await it.contended("deploy", 1, 2)).holders[0];
+	const page = await open(browser, it.url);
+	await page.waitForSelector("main tbody tr");
+	const { keyboard } = page;
+	await keyboard.press("j");
+	await keyboard.press("Enter");
+	await page.waitForSelector("[data-break]");
+	await keyboard.press("b");
+	await page.waitForSelector("dialog input[type=password]");
+	await keyboard.type(it.oncall);
+	await keyboard.press("Enter");
+	await eventually("it is known who this is", async () => (await text(page, "#who")).includes("oncall"));
+	await keyboard.press("b");
+	await page.waitForSelector("dialog button.danger");
+	assert.equal(await page.isDisabled("button.danger"), true, "nothing is broken by one key");
+	await keyboard.type("deplo");
+	await keyboard.press("Tab");
+	await keyboard.type("it hangs");
+	assert.equal(await page.isDisabled("button.danger"), true, "that is not its name");
+	await keyboard.press("Shift+Tab");
+	await keyboard.press("End");
+	await keyboard.type("y");
+	assert.equal(await page.isDisabled("button.danger"), false);
+	await keyboard.press("Enter");
+	await page.waitForSelector("#toasts p");
+	assert.match(await text(page, "#toasts"), /deploy” was taken away/);
+	const now = await it.contended("deploy", 1, 1);
+	assert.ok(now.holders[0].token > before.token);
+	await eventually("the panel shows the next", async () => (await text(page, "#panel")).includes("hotfix"));
+	quiet(page);
+});
+
+test("somebody newer is never hit, and the dialog says that nothing was done", async () => {
+	const it = await contended();
+	const page = await open(browser, `${it.url}#waits/deploy`, { credential: it.oncall });
+	await eventually("it is known who this is", async () => (await text(page, "#who")).includes("oncall"));
+	await page.click("[data-break]");
+	const [holder] = (await it.contended("deploy", 1, 2)).holders;
+	await it.revoke("deploy", holder.token);
+	const newer = await it.contended("deploy", 1, 1);
+	await page.fill("dialog label:nth-of-type(1) input", "deploy");
+	await page.fill("dialog label:nth-of-type(2) input", "it hangs");
+	await page.click("button.danger");
+	await page.waitForSelector("dialog .wrong:not([hidden])");
+	assert.match(await text(page, "dialog .wrong"), /Nothing was done/);
+	assert.equal((await it.contended("deploy", 1, 1)).holders[0].token, newer.holders[0].token);
+	// A browser tells of every answer that is an error.
+	quiet(page, "409");
+});
+
+test("what clients choose is text, whatever they choose", async () => {
+	const it = await coordinator();
+	const hostile = ["<img src=x onerror=alert(1)>", "\u202egpj.exe", "'\"><script>alert(1)</script>", "x".repeat(255), "a/b c?d#e%2f", "javascript:alert(1)"];
+	for (const name of hostile) {
+		it.hold(name, "--note", name);
+		await it.contended(name, 1, 0);
+		it.hold(name, "--note", name);
+		await it.contended(name, 1, 1);
+	}
+	const page = await open(browser, it.url, { credential: it.oncall });
+	await page.waitForSelector(`main tbody tr:nth-child(${hostile.length})`);
+	for (const name of hostile) {
+		await page.goto(`${it.url}#waits/${encodeURIComponent(name)}`);
+		const shown = name.replace("\u202e", "\\u{202e}");
+		await eventually(name, async () => (await text(page, "#panel h2")) === shown && (await text(page, "#panel section:first-of-type")).includes(shown));
+	}
+	for (const view of ["locks", "sessions", "events"]) {
+		await page.goto(`${it.url}#${view}`);
+		await page.waitForSelector("main h2");
+	}
+	assert.equal(await page.evaluate(() => document.querySelectorAll("main img, main script, #panel img").length), 0);
+	quiet(page);
+});
+
+test("a coordinator that does not answer shows as stale within six seconds, and comes back by itself", async () => {
+	const it = await contended();
+	const page = await open(browser, it.url);
+	await page.waitForSelector("main tbody tr");
+	it.server.kill("SIGSTOP");
+	await page.waitForSelector("#live[data-state=stale]", { timeout: 6500 });
+	assert.match(await text(page, "#banners"), /No news/);
+	await accessible(page, "stale");
+	it.server.kill("SIGCONT");
+	await page.waitForSelector("#live[data-state=live]");
+	await it.kill();
+	await page.waitForSelector("#live[data-state=stale]", { timeout: 6500 });
+	await it.start();
+	await page.waitForSelector("#live[data-state=live]");
+	await eventually("the waits are there again", async () => (await text(page, "main")).includes("deploy"));
+	quiet(page, "net::ERR", "503");
+});
+
+test("the policy lets no script in but the page's own, and the scheme can be chosen", async () => {
+	const it = await coordinator();
+	const page = await open(browser, it.url, { colorScheme: "light" });
+	assert.match(await text(page, "main"), /Nobody waits/);
+	await accessible(page, "nobody waits");
+	const answer = await fetch(it.url);
+	const policy = answer.headers.get("content-security-policy");
+	assert.match(policy, /default-src 'none'.*trusted-types 'none'/);
+	const refused = await page.evaluate(() => {
+		try { document.body.innerHTML = "<b>x</b>"; } catch { return true; }
+		return false;
+	});
+	assert.equal(refused, true, "no markup is made from text");
+	const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+	const light = await ground();
+	await page.click("#theme");
+	assert.equal(await ground(), light);
+	await page.click("#theme");
+	assert.notEqual(await ground(), light);
+	await page.reload();
+	await page.waitForSelector("#live[data-state=live]");
+	assert.notEqual(await ground(), light, "the choice is kept");
+	quiet(page, "TrustedHTML", "Trusted");
+});
