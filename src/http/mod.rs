@@ -1,9 +1,9 @@
-//! The HTTP port: for probes and for whoever draws curves.
+//! The HTTP port: a page for people, an API for programs, probes and metrics.
 //!
 //! ```text
 //!   kubelet ─────▶ ┌─ a thread of its own ──────────────┐
 //!   Prometheus ──▶ │ accept ─▶ hyper ─▶ guard ─▶ routes │ ──Pulse, Gather──▶ Coordinator
-//!                  │                    survey ─────────│ ──Survey, paced──▶
+//!   browser ─────▶ │              page, survey, api ────│ ──Survey, visits─▶
 //!                  └────────────────────────────────────┘
 //! ```
 //!
@@ -13,17 +13,19 @@
 //!
 //! | file | is about |
 //! |---|---|
-//! | `accept` | connections: how many, for how long, how much they may say |
+//! | `accept`, `caller` | connections: how many, for how long, how much they may say |
 //! | `guard` | who may ask what, and what every answer says to browsers |
-//! | `routes`, `answered` | the answers, and how many there were |
+//! | `routes`, `answered`, `problem` | the answers, how many there were, what went wrong |
+//! | `page` | the files of the page, in a folder of that name |
+//! | `api` | what the page asks for: every question is an observer's |
 //! | `glance` | the latest figures, asked for once for all |
-//! | `survey` | the walk over the locks that somebody waits for |
+//! | `survey` | the walk over the locks that somebody waits for, of which only figures are told |
 //! | `metrics`, `process` | figures as text for Prometheus |
 //!
 //! Invariants, as absences:
-//! - No name that a client chooses is in any answer.
-//! - Nothing can be changed from here.
-//! - No cookie, no credential is read.
+//! - No name that a client chooses is in the answer to a probe, or in metrics.
+//! - No right is decided here: whoever asks is at the end of a line to the Coordinator, with what it shows.
+//! - No cookie is read or set.
 //! - Nothing here keeps the lock port from serving: what stands still is this thread.
 //!
 //! `docs/operations.md` tells operators what to ask and what to do.
@@ -58,7 +60,7 @@ use crate::server::{Looker, Secure};
 #[cfg(feature = "tls")]
 use crate::tls::ServerTls;
 
-/// The port of probes and metrics: one above that of the locks.
+/// The port of the page, of probes and metrics: one above that of the locks.
 pub const HTTP_PORT: u16 = 5626;
 
 /// An open port, on a thread of its own. Closed when dropped.

@@ -200,10 +200,11 @@ fn open_http(
     };
     let port = port.map_err(|error| Failure::ours("cannot answer HTTP", &error))?;
     let address = port.local_addr();
-    log::info!("probes and metrics on {scheme}://{address}");
+    log::info!("page, probes and metrics on {scheme}://{address}");
     if !address.ip().is_loopback() {
         log::warn!(
-            "{address} can be reached from other machines, and whoever reaches it can read metrics"
+            "{address} can be reached from other machines, and whoever reaches it can read metrics, and \
+            locks as far as the access file lets anyone see them"
         );
     }
     Ok(port)

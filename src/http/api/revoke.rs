@@ -107,3 +107,56 @@ fn read(body: &[u8]) -> Result<Asked, Problem> {
     let reason = Note::new(reason).map_err(|why| wrong(&format!("the reason: {why}")))?;
     Ok(Asked { token: FencingToken::new(token), reason })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::header::HeaderName;
+
+    fn admits(headers: &[(&'static str, &str)]) -> bool {
+        let ours = [("x-coordinator", "1"), ("content-type", "application/json; charset=utf-8")];
+        let mut map = HeaderMap::new();
+        for (name, value) in ours.iter().chain(headers) {
+            map.insert(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        is_ours(&map).is_ok()
+    }
+
+    /// Rule A2.
+    #[test]
+    fn what_a_page_of_somebody_else_could_send_is_refused() {
+        assert!(admits(&[]), "a program has no origin");
+        let host = ("host", "127.0.0.1:5626");
+        assert!(admits(&[host, ("origin", "http://127.0.0.1:5626"), ("sec-fetch-site", "none")]));
+        for foreign in [
+            [("x-coordinator", "0"), host],
+            [("content-type", "text/plain"), host],
+            [("content-type", "application/x-www-form-urlencoded"), host],
+            [("origin", "http://evil.example"), host],
+            [("origin", "http://127.0.0.1:8080"), host],
+            [("origin", "null"), host],
+            [("sec-fetch-site", "cross-site"), host],
+            [("sec-fetch-site", "same-site"), host],
+        ] {
+            assert!(!admits(&foreign), "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_has_a_token_and_a_reason_and_nothing_else() {
+        let reason = |len: usize| format!("{{\"token\":1,\"reason\":\"{}\"}}", "x".repeat(len));
+        for (body, is_read) in [
+            (reason(1), true),
+            (reason(255), true),
+            (reason(256), false),
+            (reason(0), false),
+            ("{\"token\":1}".to_owned(), false),
+            ("{\"token\":-1,\"reason\":\"x\"}".to_owned(), false),
+            ("{\"token\":\"1\",\"reason\":\"x\"}".to_owned(), false),
+            ("{\"token\":1,\"reason\":\"x\",\"force\":true}".to_owned(), false),
+            ("[".to_owned(), false),
+        ] {
+            assert_eq!(read(body.as_bytes()).is_ok(), is_read, "{body}");
+        }
+    }
+}
