@@ -9,6 +9,7 @@ use coordinator::types::{FencingToken, OwnerId, RequestId};
 use coordinator::wire::{self, Attach, ClientMessage, Mode, Query, RawClaim, ServerMessage, Wait};
 use tokio::runtime::Runtime;
 
+use crate::access::credential;
 use crate::matrix::{Link, Site};
 use crate::support::eventually;
 
@@ -147,9 +148,18 @@ fn nothing_that_may_not_be_seen_reaches_anybody() {
             check(name, &link.heard, &words);
         }
     });
-    for path in ["/metrics", "/livez", "/readyz?verbose", "/", "/api/v1/locks"] {
-        let heard = eventually("HTTP answers", || http(&site, path));
+    for path in ["/metrics", "/livez", "/readyz?verbose", "/", "/assets/app.js"] {
+        let heard = eventually("HTTP answers", || http(&site, path, None));
         check("http", &heard, &words);
+    }
+    for reader in READERS.into_iter().chain(["anyone"]) {
+        let shown = READERS.contains(&reader).then_some(reader);
+        let mut heard = Vec::new();
+        for path in ["server", "waits", "locks", "locks?prefix=secret", "sessions"] {
+            let path = format!("/api/v1/{path}");
+            heard.extend(eventually("HTTP answers", || http(&site, &path, shown)));
+        }
+        check(reader, &heard, &words);
     }
 }
 
@@ -171,10 +181,15 @@ fn check(reader: &str, heard: &[u8], all: &[Canary]) {
     }
 }
 
-/// All that the HTTP port says.
-fn http(site: &Site, path: &str) -> Option<Vec<u8>> {
+/// All that the HTTP port says to a question, of somebody who shows a credential or nothing.
+fn http(site: &Site, path: &str, shown: Option<&str>) -> Option<Vec<u8>> {
     let mut stream = TcpStream::connect(site.http()?).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let shown =
+        shown.map(|name| format!("Authorization: Bearer {}\r\n", credential(name).reveal()));
+    let shown = shown.unwrap_or_default();
+    let head =
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{shown}\r\n");
+    stream.write_all(head.as_bytes()).ok()?;
     let mut heard = Vec::new();
     stream.read_to_end(&mut heard).ok()?;
     (!heard.is_empty()).then_some(heard)

@@ -10,7 +10,7 @@ await eventually("the demo has begun", () => said.includes("locks "));
 const browser = await browse();
 try {
 	const [url] = /http\S+/.exec(said), [credential] = /coord_\S+/.exec(said);
-	const page = await open(browser, `${url}#waits/inventory`, { width: 1280, height: 860, credential });
+	const page = await open(browser, `${url}#waits/inventory`, { width: 1440, height: 960, credential });
 	await page.waitForSelector(".heat[data-heat='1']", { timeout: 60_000 });
 	await page.waitForSelector(".graph");
 	await page.screenshot({ path: process.argv[2] });

@@ -60,6 +60,6 @@ async fn a_stream_that_nobody_reads_is_closed_in_time_and_its_place_comes_back()
     let began = Instant::now();
     serving.await.unwrap();
     let took = began.elapsed();
-    assert!(took >= READ_TIMEOUT && took < READ_TIMEOUT * 3 / 2, "{took:?}");
+    assert!(took >= READ_TIMEOUT && took < LIFE_MAX, "{took:?}");
     assert_eq!(places.available_permits(), STREAMS_MAX);
 }

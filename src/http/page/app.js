@@ -119,7 +119,7 @@ function took(data, now) {
 	app.le = data.waited?.le_ms;
 	while (now - app.history[0].at > HISTORY_MS) app.history.shift();
 }
-/** The sample that is about so old. */
+/** The sample that is so old. */
 const ago = ms => { const now = performance.now(); return app.history.findLast(it => now - it.at >= ms) ?? app.history[0]; };
 function rate() {
 	const last = app.history.at(-1), then = ago(5000);
@@ -134,14 +134,14 @@ function p99() {
 	const at = counts.findIndex(n => (sum += n) >= all * .99);
 	return at < app.le.length ? `≤ ${brief(app.le[at])}` : "> 1 h";
 }
-/** Points of the last minutes. */
+/** Points of a curve. */
 function spark(value) {
-	const now = performance.now(), step = HISTORY_MS / 60, points = [];
+	const now = performance.now(), all = Math.max(now - app.history[0].at, 6e4), step = all / 60, points = [];
 	let last = null;
 	for (const it of app.history) {
 		if (last && it.at - last.at < step) continue;
 		const y = value(it, last);
-		if (y != null) points.push([1 - (now - it.at) / HISTORY_MS, y]);
+		if (y != null) points.push([1 - (now - it.at) / all, y]);
 		last = it;
 	}
 	if (points.length < 5) return null;
