@@ -3,13 +3,11 @@
 //! What it is asked for is a copy of some kilobytes, or a page of what a look shows all together. How
 //! often that is, whoever asks has to see to.
 
-#[cfg(feature = "http")]
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::WeakAddr;
-#[cfg(feature = "http")]
 use tokio::io::DuplexStream;
 use tokio::sync::watch;
 
@@ -21,7 +19,6 @@ use super::desk::figures::{Contention, Figures};
 use super::messages::{Gather, Identify, Pulse, Survey};
 use super::net::visits::Entrance;
 use super::phase::Phase;
-#[cfg(feature = "http")]
 use super::secure::Certified;
 use super::upkeep::Kept;
 use crate::access::{Proof, Unproven};
@@ -123,10 +120,15 @@ impl Looker {
         self.coordinator.upgrade()?.send(Identify { proof }).await.ok()
     }
 
-    /// A connection to the coordinator for somebody from `peer`, as on the lock port. None: there are too
-    /// many, or it stops.
+    /// A connection to the coordinator for somebody from `peer`, as on the lock port, without a socket: what
+    /// `Client::connect_with` takes. None: there are too many, or it stops.
+    pub fn visit(&self, peer: Option<SocketAddr>) -> Option<DuplexStream> {
+        self.entrance.enter(peer, Certified::default())
+    }
+
+    /// The same for somebody who has shown a certificate.
     #[cfg(feature = "http")]
-    pub(crate) fn visit(
+    pub(crate) fn visit_with(
         &self,
         peer: Option<SocketAddr>,
         certified: Certified,

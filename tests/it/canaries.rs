@@ -187,9 +187,9 @@ fn http(site: &Site, path: &str, shown: Option<&str>) -> Option<Vec<u8>> {
     let shown =
         shown.map(|name| format!("Authorization: Bearer {}\r\n", credential(name).reveal()));
     let shown = shown.unwrap_or_default();
-    let head =
+    let asked =
         format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{shown}\r\n");
-    stream.write_all(head.as_bytes()).ok()?;
+    stream.write_all(asked.as_bytes()).ok()?;
     let mut heard = Vec::new();
     stream.read_to_end(&mut heard).ok()?;
     (!heard.is_empty()).then_some(heard)

@@ -42,7 +42,7 @@ impl Line {
     /// A line for this visitor, who is welcome.
     pub(super) async fn open(looker: &Looker, visitor: &Visitor) -> Result<Self, Problem> {
         let stream = looker
-            .visit(visitor.caller.peer, visitor.caller.certified.clone())
+            .visit_with(visitor.caller.peer, visitor.caller.certified.clone())
             .ok_or_else(Problem::busy)?;
         let frames = FramedRead::new(stream, ClientCodec::new());
         let mut line = Self { frames, read: VecDeque::new(), latest: 0, epoch: Epoch::default() };

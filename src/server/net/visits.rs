@@ -46,7 +46,6 @@ pub(in crate::server) fn entrance() -> (Entrance, Receiver<Visit>) {
 
 impl Entrance {
     /// A connection on which nothing is said yet. None: too many wait, or nobody is let in any more.
-    #[cfg(feature = "http")]
     pub(in crate::server) fn enter(
         &self,
         peer: Option<SocketAddr>,
