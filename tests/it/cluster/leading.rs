@@ -125,7 +125,7 @@ fn the_death_of_each_etcd_in_turn_changes_no_leader() {
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
     live(async {
         // Longer than three of them need to agree on a leader of their own, on a busy machine.
-        let lease = Duration::from_secs(20);
+        let lease = Duration::from_secs(8);
         let leader = candidate_of(&urls, "a", lease);
         let (term, _) = leads(&leader).await;
         let watcher = Client::new(options(&urls)).unwrap();
