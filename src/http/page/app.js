@@ -162,7 +162,7 @@ function stat(label, value, attrs = {}) {
 }
 const perSecond = (it, last) => last && (it.grants - last.grants) / (it.at - last.at);
 
-/** Banners, each under a key; their elements stay, so that nobody hears one twice. */
+/** Banners, each under a key: nobody hears one twice. */
 function banners(all) {
 	const box = $("banners"), kept = box.kept ??= new Map();
 	for (const [key, el] of kept) if (!all.some(it => it?.key === key)) { el.remove(); kept.delete(key); }
@@ -181,6 +181,8 @@ function banners(all) {
 
 function header() {
 	const now = performance.now(), quiet = now - app.heard, { server, me } = app;
+	// What is not heard of stands still.
+	const seen = Math.min(now, app.heard + STALE_MS), since = seen - app.serverAt;
 	const stale = server && quiet > STALE_MS, old = app.scene != null && now - app.scene;
 	document.body.classList.toggle("stale", Boolean(stale));
 	const pill = $("live");
@@ -188,8 +190,8 @@ function header() {
 	text(pill, app.wrong ? "signed out" : stale ? `stale: ${span(quiet)}` : !server ? "connecting" : old > OLD_MS ? `waits ${span(old)} old` : "live");
 	text($("who"), me?.principal && me.principal !== "anyone" ? me.principal : me?.open ? "open to all" : "Sign in");
 	if (server) {
-		text($("about"), `${server.version} · epoch ${count(server.epoch)} · up ${span(server.uptime_ms + now - app.serverAt)}`);
-		const wait = app.waits?.locks.length ? longest(app.waits.locks[0]) + (stale ? 0 : now - app.at) : 0;
+		text($("about"), `${server.version} · epoch ${count(server.epoch)} · up ${span(server.uptime_ms + since)}`);
+		const wait = app.waits?.locks.length ? longest(app.waits.locks[0]) + seen - app.at : 0;
 		stat("Waiting", count(server.waiting), { line: spark(it => it.waiting) });
 		stat("Longest wait", wait ? span(wait) : null, { heat: heat(wait) });
 		stat("Locks", count(server.locks));
@@ -203,7 +205,7 @@ function header() {
 	banners([
 		app.wrong && { key: "wrong", kind: "hot", title: "Not signed in.", text: app.wrong },
 		stale && { key: "stale", kind: "hot", title: "No news.", text: "The coordinator does not answer. What you see may not be so any more." },
-		server?.grace_ms > 0 && { key: "grace", kind: "warm", title: `Grace period, ${span(Math.max(0, server.grace_ms - (now - app.serverAt)))} left.`, text: "After a crash without a journal: holders get their locks back, everybody else waits." },
+		server?.grace_ms > since && { key: "grace", kind: "warm", title: `Grace period, ${span(server.grace_ms - since)} left.`, text: "After a crash without a journal: holders get their locks back, everybody else waits." },
 		server?.unsaved_ms > 0 && { key: "unsaved", kind: "hot", title: `Nothing was saved for ${span(server.unsaved_ms)}.`, text: "Look at the disk of the data directory. Granting stops when the reserved tokens are used up." },
 		server?.draining && { key: "draining", kind: "warm", title: "Stopping.", text: "Holders may finish; nobody else gets anything here." },
 		app.deadlock && now - app.deadlock < 60_000 && { key: "deadlock", kind: "warm", title: `A deadlock was refused ${span(now - app.deadlock)} ago.`, text: `One request was told no, so that the others go on; its client knows the circle, and events name it. ${plural(app.deadlocks, "deadlock")} since the start.` },

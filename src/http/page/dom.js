@@ -16,13 +16,13 @@ export const s = (tag, attrs, ...kids) => fill(document.createElementNS(SVG, tag
 export const button = (label, onclick, attrs) => h("button", { type: "button", onclick, ...attrs }, label);
 export const $ = id => document.getElementById(id);
 
-/** Sets text only where it is another, so that nobody's selection is lost. */
+/** Sets text where it is another: selections stay. */
 export function text(el, value) {
 	value = String(value);
 	if (el.textContent !== value) el.textContent = value;
 	return el;
 }
-/** Sets an attribute only where it is another; false and null take it away. */
+/** Sets an attribute, or takes it away. */
 export function set(el, name, value) {
 	if (value === false || value == null) el.removeAttribute(name);
 	else if (el.getAttribute(name) !== String(value)) el.setAttribute(name, value);
@@ -45,7 +45,6 @@ export function list(parent, items, key, make, update) {
 	parent.kept = kept;
 }
 
-/** 1,234,567 */
 export const count = n => Number(n).toLocaleString("en");
 export const plural = (n, one, many = one + "s") => `${count(n)} ${n === 1 ? one : many}`;
 /** 0.4s, 12s, 4m 12s, 3h 12m, 2d 3h */

@@ -91,7 +91,7 @@ export function eventsView(app) {
 	const log = h("ol", { class: "log tall", tabindex: 0, "aria-label": "Events, the newest at the end" });
 	const about = h("p", { class: "more" });
 	const input = h("input", { type: "search", placeholder: "Of this lock only", "aria-label": "Of this lock only", oninput: () => { clearTimeout(input.later); input.later = setTimeout(start, 300); } });
-	const pause = button("Pause", toggle, { "aria-keyshortcuts": "p" });
+	const pause = button("Pause", toggle);
 	const el = h("div", {}, h("div", { class: "bar" }, h("h2", {}, "Events"), h("span", { class: "grow" }), input, pause), h("div", { class: "card" }, log, about));
 	let end = () => {}, waiting = [], paused = false, due = false;
 	function toggle() {
@@ -120,7 +120,7 @@ export function eventsView(app) {
 			if (!due) { due = true; setTimeout(flush, 120); }
 		}, error => {
 			app.problem(error);
-			tell(error.status ? error.message : "The connection was lost. What happens meanwhile is not shown.");
+			tell(error.status ? error.message : "The connection was lost; what happens is not shown.");
 		});
 	}
 	return { el, draw() {}, start, stop: () => end(), focus: () => input.focus(), pause: toggle, rows: () => [] };

@@ -13,7 +13,8 @@ export function panelOf(app, name) {
 	const line = `coordinator status ${shell(name)}`;
 	const copy = button("Copy", async () => { await navigator.clipboard.writeText(line); app.toast("Copied."); }, { class: "quiet" });
 	const title = h("h2", { tabindex: -1 }, raw(name));
-	const logs = h("section", {}, h("h3", {}, "Since this panel was opened"), log, h("p", { class: "muted" }, "Nothing has happened to it."));
+	const logs = h("section", {}, h("h3", {}, "Since this panel was opened"), log);
+	logs.hidden = true;
 	const el = h("div", {},
 		h("header", {}, title, button("✕", () => app.select(null), { class: "quiet", "aria-label": "Close" })),
 		h("section", {}, held, holders, outlook), h("section", {}, waiting, queue), logs,
@@ -53,13 +54,12 @@ export function panelOf(app, name) {
 		if (lock?.free_ms != null) pauses.unshift(`Free in ${span(lock.free_ms)} at the latest, unless the holder comes back.`);
 		outlook.hidden = !pauses.length;
 		text(outlook, pauses.join(" "));
-		logs.lastChild.hidden = log.children.length > 0;
 	}
 	const end = follow(`events?${new URLSearchParams({ lock: name })}`, (event, it) => {
 		if (!it) return;
 		log.append(eventLine(it));
 		while (log.children.length > EVENTS_MAX) log.firstChild.remove();
-		logs.lastChild.hidden = true;
+		logs.hidden = false;
 	});
 	return { el, name, draw, title, stop: end, show(shown, at) { data = { lock: shown.lock, at }; draw(); },
 		breakFirst() { el.querySelector("[data-break]")?.click(); } };

@@ -29,7 +29,7 @@ export function waitsView(app) {
 		const none = waits.contended === 0;
 		calm.hidden = !none;
 		shown.hidden = bar.hidden = none;
-		if (none) text(calm.lastChild, app.lastWait ? `Last wait: ${span(performance.now() - app.lastWait)} ago.` : "Nobody has waited since this page was opened.");
+		if (none) text(calm.lastChild, app.lastWait ? `Last wait: ${span(performance.now() - app.lastWait)} ago.` : "Nobody has, since this page was opened.");
 		const word = search.value.toLowerCase();
 		const is = value => value.toLowerCase().includes(word);
 		const locks = waits.locks.filter(lock => !word || is(lock.name) || [...lock.holders, ...lock.waiters].some(it => is(it.identity)));
@@ -55,7 +55,7 @@ export function waitsView(app) {
 function row(app, lock) {
 	const cell = (label, cls) => h("td", { class: cls, "data-label": label });
 	const tr = h("tr", { class: "pick", onclick: () => app.select(lock.name) },
-		cell("", "name"), cell("", "wide who"), cell("held", "r"), cell("waiting", "r num"), cell("", "r key"), cell("token", "r num"));
+		cell("", "name"), cell("", "wide who"), cell("", "r"), cell("waiting", "r num"), cell("", "r key"), cell("", "r num"));
 	tr.name = lock.name;
 	tr.cells[0].append(button(raw(lock.name), null, { class: "link", "data-row": "" }));
 	tr.held = age(0, 0);
@@ -73,6 +73,7 @@ function update(tr, lock, at, app) {
 	tr.cells[1].replaceChildren(who, ...(sub ? [h("div", { class: "sub" }, sub)] : []));
 	tr.held.hidden = !first;
 	if (first) setAge(tr.held, first.held_ms, at);
+	for (const [n, label] of [[2, "held"], [5, "token"]]) set(tr.cells[n], "data-label", first && label);
 	setAge(tr.wait, longest(lock), at);
 	text(tr.cells[3], count(lock.waiter_count));
 	text(tr.cells[5], first?.token ?? "");
@@ -129,6 +130,7 @@ function drawTree(app, locks, at) {
 		seen.add(root.key);
 		items.push(h("li", {}, h("div", { class: "row" }, raw(root.identity)), branch(root, [root.key])));
 	}
+	for (const lock of locks) if (!lock.holders.length) items.push(h("li", {}, h("div", { class: "row" }, h("span", { class: "muted" }, "nobody holds"), pick(lock.name)), h("ul", {}, lock.waiters.map(it => h("li", {}, raw(it.identity))))));
 	const ul = h("ul", { class: "roots" }, items, cut > 0 && h("li", { class: "muted" }, "The rest is left out here; filter, or select a lock."));
 	if (!items.length) return h("p", { class: "muted" }, "Nothing matches.");
 	return ul;
