@@ -20,6 +20,7 @@
 //! | `keeper` | a lock for several steps, kept by a process of its own: `acquire`, `held`, `release` |
 //! | `watchdog` | the same when that process is stopped or dead: a process of its own |
 //! | `show` | `status`, `events`, `ping`: holders and waiters, for people and programs |
+//! | `top` | the same on a whole screen, live; and the end of what blocks others |
 //! | `bench` | the load generator and what it measures |
 //! | `process` | processes, signals and terminals |
 //! | `text` | texts: what happened, who, what next |
@@ -39,6 +40,7 @@ mod serve;
 mod settings;
 mod show;
 mod text;
+mod top;
 mod watchdog;
 
 use std::future::Future;
@@ -110,6 +112,7 @@ fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure> {
         Command::Held(args) => on_a_runtime(keeper::held::run(args, settings)),
         Command::Status(args) => on_a_runtime(show::status::run(args, settings)),
         Command::Events(args) => on_a_runtime(show::events::run(args, settings)),
+        Command::Top(args) => on_a_runtime(top::run(args, settings)),
         Command::Ping(args) => on_a_runtime(show::ping::run(args, settings)),
         Command::Release(args) => on_a_runtime(keeper::release::run(args, settings)),
         Command::Bench(args) => on_a_runtime(bench::run(args, settings)),

@@ -55,6 +55,7 @@ mod supervised;
 mod support;
 mod terminal;
 mod tls;
+mod top;
 mod waiting;
 mod wall_clock;
 mod watchdog;

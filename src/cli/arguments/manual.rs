@@ -249,6 +249,7 @@ fn examples(name: &str) -> String {
         "release" => &["coordinator release", "coordinator release deploy --force --token 1881"],
         "events" => &["coordinator events deploy"],
         "ping" => &["coordinator ping --count 1"],
+        "top" => &["coordinator top", "coordinator top --once"],
         "config" => &["coordinator config"],
         "bench" => &["coordinator bench --help"],
         "demo" => &["coordinator demo", "coordinator demo --scene crowd --page-port 8080"],

@@ -71,6 +71,7 @@ Run:
 Inspect:
   status, ls   Show locks, holders and waiters
   events       Stream what happens to lock requests
+  top          Watch waits, locks and sessions live; revoke grants
   ping         Check that a coordinator answers, and how fast
 
 Act:
@@ -139,6 +140,12 @@ pub(crate) enum Command {
     /// released, cancelled, lost or rejected. A slow reader exerts no backpressure: it misses
     /// events, and a line says how many. Times are UTC, by the coordinator's clock.
     Events(EventsArgs),
+    /// Watch waits, locks and sessions live; revoke grants.
+    ///
+    /// Shows first who has waited longest, and for whom. Looks into a lock, filters, sorts, and revokes a
+    /// grant after its lock's name and a reason are typed. ? shows the keys. What is shown is as old as
+    /// the corner says. Without a terminal, or with --once, prints one screen and ends.
+    Top(TopArgs),
     /// Check that a coordinator answers, and how fast.
     Ping(PingArgs),
     /// Release an acquired lock, or revoke a grant (--force).
@@ -395,6 +402,17 @@ pub(crate) struct EventsArgs {
     /// Print JSON, one object per line; docs/status-json.md describes them.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `top`.
+#[derive(clap::Args)]
+pub(crate) struct TopArgs {
+    /// Print one screen as text, and end.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Time between two looks, at least 250ms.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    pub(crate) interval: Duration,
 }
 
 /// `ping`.

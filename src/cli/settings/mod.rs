@@ -39,8 +39,9 @@ use crate::cli::text::errors::Failure;
 use crate::cli::text::words;
 
 /// Commands that talk to a coordinator.
-const CLIENTS: &[&str] =
-    &["lock", "try", "hold", "acquire", "held", "status", "events", "ping", "release", "bench"];
+const CLIENTS: &[&str] = &[
+    "lock", "try", "hold", "acquire", "held", "status", "events", "top", "ping", "release", "bench",
+];
 /// Commands that hold a lock.
 const HOLDERS: &[&str] = &["lock", "try", "hold", "acquire"];
 /// Those of them that run a command under it.
@@ -49,8 +50,8 @@ const LOCKERS: &[&str] = &["lock", "try"];
 const SERVERS: &[&str] = &["serve"];
 /// Commands that show a credential, and the one that is shown it.
 const IN_CLEAR: &[&str] = &[
-    "serve", "lock", "try", "hold", "acquire", "held", "status", "events", "ping", "release",
-    "bench",
+    "serve", "lock", "try", "hold", "acquire", "held", "status", "events", "top", "ping",
+    "release", "bench",
 ];
 /// Commands that read who may do what.
 const RULERS: &[&str] = &["serve", "access"];

@@ -6,4 +6,4 @@ mod json;
 pub(super) mod ping;
 mod seen;
 pub(super) mod status;
-mod waits;
+pub(super) mod waits;

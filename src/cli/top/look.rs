@@ -1,0 +1,77 @@
+//! A look at the coordinator: what the screen that is shown needs, and no more.
+
+use coordinator::wire::{LockStatus, ServerStatus, SessionStatus};
+use coordinator::{Error, Observer};
+
+/// Lists longer than this are not fetched: nobody reads them, and each look would take seconds.
+pub(super) const LIST_LEN_MAX: u64 = 10_000;
+
+/// What is to be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The locks that somebody waits for.
+    Waits,
+    /// All locks.
+    Locks,
+    /// The sessions.
+    Sessions,
+    /// One lock, with all of its waiters that an answer has room for.
+    Lock(String),
+}
+
+/// What was seen.
+#[derive(Clone, Debug)]
+pub(super) struct Sight {
+    /// The coordinator as a whole.
+    pub(super) server: ServerStatus,
+    /// The rest.
+    pub(super) list: List,
+}
+
+/// What is in a screen's table.
+#[derive(Clone, Debug)]
+pub(super) enum List {
+    /// Locks that somebody waits for.
+    Waits(Vec<LockStatus>),
+    /// Locks in use.
+    Locks(Vec<LockStatus>),
+    /// Sessions.
+    Sessions(Vec<SessionStatus>),
+    /// One lock; none if it is free.
+    Lock(String, Option<LockStatus>),
+    /// There are so many that they were not asked for.
+    TooMany(Wanted, u64),
+}
+
+impl List {
+    /// What it is an answer to.
+    pub(super) fn answers(&self) -> Wanted {
+        match self {
+            Self::Waits(_) => Wanted::Waits,
+            Self::Locks(_) => Wanted::Locks,
+            Self::Sessions(_) => Wanted::Sessions,
+            Self::Lock(name, _) => Wanted::Lock(name.clone()),
+            Self::TooMany(wanted, _) => wanted.clone(),
+        }
+    }
+}
+
+/// Looks. The coordinator as a whole comes first: how long the lists are is known by it.
+pub(super) async fn look(observer: &Observer, wanted: &Wanted) -> Result<Sight, Error> {
+    let server = observer.server_status().await?;
+    let length = match wanted {
+        // Each of them has a waiter at least.
+        Wanted::Waits => server.waiting.min(server.locks),
+        Wanted::Locks => server.locks,
+        Wanted::Sessions => server.sessions,
+        Wanted::Lock(_) => 1,
+    };
+    let list = match wanted {
+        _ if length > LIST_LEN_MAX => List::TooMany(wanted.clone(), length),
+        Wanted::Waits => List::Waits(observer.contended().await?),
+        Wanted::Locks => List::Locks(observer.locks().await?),
+        Wanted::Sessions => List::Sessions(observer.sessions().await?),
+        Wanted::Lock(name) => List::Lock(name.clone(), observer.lock(name).await?),
+    };
+    Ok(Sight { server, list })
+}

@@ -1,0 +1,246 @@
+//! What was seen, as rows of a table: cells for people, and what can be done to each.
+
+use std::cmp::Reverse;
+
+use coordinator::types::FencingToken;
+use coordinator::wire::{Holder, LockStatus, SessionStatus};
+
+use super::columns::{Column, grouped};
+use super::look::List;
+use crate::cli::text::visible;
+use crate::cli::text::words;
+
+/// A row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    /// What it is about, the same in each look: the selection stays on it.
+    pub(super) key: String,
+    /// One cell for each column.
+    pub(super) cells: Vec<String>,
+    /// The grant that can be broken here, if there is one.
+    pub(super) grant: Option<Grant>,
+}
+
+/// A grant as somebody saw it who may break it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Grant {
+    /// Its lock.
+    pub(super) lock: String,
+    /// Its token: nobody newer is hit.
+    pub(super) token: FencingToken,
+    /// Who has it, and for how long, in words.
+    pub(super) whose: String,
+}
+
+/// In which order rows are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sort {
+    /// The worst first: who has waited, held or been here longest.
+    Longest,
+    /// The longest queues first.
+    Queue,
+    /// By name.
+    Name,
+}
+
+impl Sort {
+    /// The order that comes after this one.
+    pub(super) fn next(self) -> Self {
+        match self {
+            Self::Longest => Self::Queue,
+            Self::Queue => Self::Name,
+            Self::Name => Self::Longest,
+        }
+    }
+
+    /// What the rows are sorted by.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Longest => "longest",
+            Self::Queue => "most waiting",
+            Self::Name => "name",
+        }
+    }
+}
+
+const WAITS: &[Column] = &[
+    Column::text("LOCK"),
+    Column::text("HELD BY"),
+    Column::number("HELD", 2),
+    Column::number("WAITING", 1),
+    Column::number("LONGEST", 0),
+    Column::number("TOKEN", 3),
+    Column::optional("NOTE", 4),
+];
+const LOCKS: &[Column] = &[
+    Column::text("LOCK"),
+    Column::text("HELD BY"),
+    Column::number("HELD", 0),
+    Column::number("WAITING", 2),
+    Column::optional("MODE", 3),
+    Column::number("TOKEN", 1),
+    Column::optional("NOTE", 4),
+];
+const SESSIONS: &[Column] = &[
+    Column::text("SESSION OF"),
+    Column::optional("FROM", 2),
+    Column::number("HOLDS", 0),
+    Column::number("WAITS", 0),
+    Column::number("AGE", 3),
+    Column::number("LEASE LEFT", 1),
+];
+const ONE_LOCK: &[Column] = &[
+    Column::text("PLACE"),
+    Column::text("WHO"),
+    Column::number("FOR", 0),
+    Column::optional("MODE", 3),
+    Column::number("TOKEN", 1),
+    Column::optional("NOTE", 4),
+];
+
+/// The columns of a list.
+pub(super) fn columns(list: &List) -> &'static [Column] {
+    match list {
+        List::Waits(_) => WAITS,
+        List::Locks(_) => LOCKS,
+        List::Sessions(_) => SESSIONS,
+        List::Lock(..) => ONE_LOCK,
+        List::TooMany(..) => &[],
+    }
+}
+
+/// The rows of a list, those that contain the filter, in this order.
+pub(super) fn rows(list: &List, filter: &str, sort: Sort) -> Vec<Row> {
+    let mut rows = match list {
+        List::Waits(locks) => of_locks(locks, sort, waits),
+        List::Locks(locks) => of_locks(locks, sort, locked),
+        List::Sessions(sessions) => of_sessions(sessions, sort),
+        // In the order in which they hold and wait, which is what one wants to know.
+        List::Lock(_, lock) => lock.as_ref().map(of_one_lock).unwrap_or_default(),
+        List::TooMany(..) => Vec::new(),
+    };
+    if !filter.is_empty() {
+        let filter = filter.to_lowercase();
+        rows.retain(|row| row.cells.iter().any(|cell| cell.to_lowercase().contains(&filter)));
+    }
+    rows
+}
+
+fn of_locks(locks: &[LockStatus], sort: Sort, row: fn(&LockStatus) -> Row) -> Vec<Row> {
+    let mut locks: Vec<&LockStatus> = locks.iter().collect();
+    let longest = |lock: &LockStatus| {
+        let waited = lock.waiters.iter().map(|it| it.waiting_ms).max();
+        let held = lock.holders.iter().map(|it| it.held_ms).max();
+        Reverse((waited.unwrap_or(0), held.unwrap_or(0)))
+    };
+    locks.sort_by(|one, other| one.name.cmp(&other.name));
+    match sort {
+        Sort::Longest => locks.sort_by_key(|lock| longest(lock)),
+        Sort::Queue => locks.sort_by_key(|lock| (Reverse(lock.waiter_count), longest(lock))),
+        Sort::Name => {}
+    }
+    locks.into_iter().map(row).collect()
+}
+
+fn of_sessions(sessions: &[SessionStatus], sort: Sort) -> Vec<Row> {
+    let mut sessions: Vec<&SessionStatus> = sessions.iter().collect();
+    sessions.sort_by(|one, other| {
+        (one.identity.as_str(), one.session).cmp(&(other.identity.as_str(), other.session))
+    });
+    match sort {
+        Sort::Longest => sessions.sort_by_key(|it| Reverse(it.age_ms)),
+        Sort::Queue => sessions.sort_by_key(|it| Reverse((it.waiting, it.held))),
+        Sort::Name => {}
+    }
+    sessions.into_iter().map(session).collect()
+}
+
+fn waits(lock: &LockStatus) -> Row {
+    let longest = lock.waiters.iter().map(|it| it.waiting_ms).max();
+    let cells = vec![
+        visible::cell(&lock.name),
+        held_by(lock),
+        lock.holders.first().map_or_else(String::new, |it| words::millis(it.held_ms)),
+        grouped(lock.waiter_count),
+        longest.map_or_else(String::new, words::millis),
+        lock.holders.first().map_or_else(String::new, |it| it.token.to_string()),
+        lock.holders.first().map_or_else(String::new, |it| note(&it.note)),
+    ];
+    Row { key: lock.name.to_string(), cells, grant: first_grant(lock) }
+}
+
+fn locked(lock: &LockStatus) -> Row {
+    let cells = vec![
+        visible::cell(&lock.name),
+        held_by(lock),
+        lock.holders.first().map_or_else(String::new, |it| words::millis(it.held_ms)),
+        grouped(lock.waiter_count),
+        lock.holders.first().and_then(|it| words::mode(it.mode)).unwrap_or_default(),
+        lock.holders.first().map_or_else(String::new, |it| it.token.to_string()),
+        lock.holders.first().map_or_else(String::new, |it| note(&it.note)),
+    ];
+    Row { key: lock.name.to_string(), cells, grant: first_grant(lock) }
+}
+
+fn session(it: &SessionStatus) -> Row {
+    let away = if it.connected { "" } else { " (disconnected)" };
+    let cells = vec![
+        format!("{}{away}", visible::cell(&it.identity)),
+        visible::cell(&it.peer),
+        grouped(it.held),
+        grouped(it.waiting),
+        words::millis(it.age_ms),
+        words::millis(it.lease_left_ms),
+    ];
+    Row { key: it.session.to_string(), cells, grant: None }
+}
+
+fn of_one_lock(lock: &LockStatus) -> Vec<Row> {
+    let holders = lock.holders.iter().map(|it| {
+        let away = if it.connected { "" } else { " (disconnected)" };
+        let cells = vec![
+            "holds".to_owned(),
+            format!("{}{away}", words::who(&it.identity, &it.peer)),
+            words::millis(it.held_ms),
+            words::mode(it.mode).unwrap_or_default(),
+            it.token.to_string(),
+            note(&it.note),
+        ];
+        Row { key: format!("token {}", it.token), cells, grant: Some(grant(lock, it)) }
+    });
+    let waiters = (1..).zip(&lock.waiters).map(|(place, it)| {
+        let cells = vec![
+            words::ordinal(place),
+            words::who(&it.identity, &it.peer),
+            words::millis(it.waiting_ms),
+            words::mode(it.mode).unwrap_or_default(),
+            String::new(),
+            note(&it.note),
+        ];
+        Row { key: format!("{} {}", it.session, it.request), cells, grant: None }
+    });
+    holders.chain(waiters).collect()
+}
+
+/// Who holds it: the first, and how many others.
+fn held_by(lock: &LockStatus) -> String {
+    let Some(first) = lock.holders.first() else { return "nobody yet".to_owned() };
+    let away = if first.connected { "" } else { " (disconnected)" };
+    let others = lock.holder_count.saturating_sub(1);
+    let more = if others > 0 { format!(" +{}", grouped(others)) } else { String::new() };
+    format!("{}{away}{more}", words::who(&first.identity, &first.peer))
+}
+
+fn note(note: &str) -> String {
+    if note.is_empty() { String::new() } else { visible::cell(note) }
+}
+
+fn first_grant(lock: &LockStatus) -> Option<Grant> {
+    lock.holders.first().map(|holder| grant(lock, holder))
+}
+
+fn grant(lock: &LockStatus, holder: &Holder) -> Grant {
+    let (who, held) = (words::who(&holder.identity, &holder.peer), words::millis(holder.held_ms));
+    let whose = format!("{who} for {held}");
+    Grant { lock: lock.name.to_string(), token: holder.token, whose }
+}
