@@ -53,7 +53,10 @@ impl Screen {
     /// Takes the terminal again, whatever the shell has made of it meanwhile.
     pub(super) fn resume(&mut self) -> io::Result<()> {
         take()?;
-        self.terminal.clear()
+        // All of it is written anew. (`clear` would do, but it asks the terminal where its cursor is, and
+        // the answer would come where keys are read.)
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::new(0, 0, size.width, size.height))
     }
 }
 
