@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use coordinator::Client;
+use coordinator::{Client, Servers};
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::support::{DEADLINE, Home, Server, eventually, run, start};
+use crate::support::{DEADLINE, Door, Home, Server, eventually, run, start};
 
 /// The longest that a free lock may take after a crash, on a busy machine. A grace period takes longer.
 const SOON: Duration = Duration::from_secs(5);
@@ -23,15 +23,15 @@ const SOON: Duration = Duration::from_secs(5);
 const TTL: Duration = Duration::from_secs(10);
 const LOCKERS: usize = 4;
 
-async fn connect(address: &str, ttl: Duration) -> Client {
-    Client::builder().ttl(ttl).connect(address).await.unwrap()
+async fn connect(servers: impl Into<Servers>, ttl: Duration) -> Client {
+    Client::builder().ttl(ttl).connect(servers).await.unwrap()
 }
 
 /// Asks for a lock that is free, as somebody who was not there before; says how long it took.
 fn granted_soon(runtime: &Runtime, server: &Server, name: &str) -> Duration {
     let began = Instant::now();
     runtime.block_on(async {
-        let client = connect(&server.address, TTL).await;
+        let client = connect(server.servers(), TTL).await;
         let guard = timeout(SOON, client.lock(name)).await.expect("a grace period").unwrap();
         guard.release().await.unwrap();
     });
@@ -129,12 +129,11 @@ fn without_a_journal_a_crash_is_followed_by_a_grace_period_and_an_old_one_is_not
     assert!(grace_ms(&server).is_some_and(|left| left > 9_000));
 }
 
-#[test]
-fn an_orderly_stop_a_start_and_a_crash_at_once_lose_nothing() {
-    let server = Server::start_durable();
+fn stops_and_crashes(door: Door) {
+    let server = Server::start_behind(door, Home::new(), &[]);
     let runtime = Runtime::new().unwrap();
     let guard = runtime.block_on(async {
-        let client = connect(&server.address, TTL).await;
+        let client = connect(server.servers(), TTL).await;
         client.lock("printer").await.unwrap()
     });
     let mut server = server;
@@ -147,6 +146,16 @@ fn an_orderly_stop_a_start_and_a_crash_at_once_lose_nothing() {
         assert_eq!(server.held("printer"), guard.token().number());
     }
     runtime.block_on(guard.release()).unwrap();
+}
+
+#[test]
+fn an_orderly_stop_a_start_and_a_crash_at_once_lose_nothing() {
+    stops_and_crashes(Door::Open);
+}
+
+#[test]
+fn an_orderly_stop_a_start_and_a_crash_at_once_lose_nothing_by_mutual_tls_and_rules() {
+    stops_and_crashes(Door::Guarded);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use coordinator::wire::{Attach, ServerMessage};
-use coordinator::{Client, HoldState, LockGuard};
+use coordinator::{Client, HoldState, LockGuard, Servers};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -28,7 +28,7 @@ use tokio::time::timeout;
 
 use crate::history::{Entry, How, Log, RequestName, Wanted, What};
 use crate::raw::{Raw, hello_for, request};
-use crate::support::{DEADLINE, Home, Running, Server, eventually, run, start};
+use crate::support::{DEADLINE, Door, Home, Running, Server, eventually, run, start};
 
 /// The usual lease: a grace period is longer.
 const TTL: Duration = Duration::from_secs(10);
@@ -104,8 +104,8 @@ impl Pen {
     }
 }
 
-async fn connect(address: &str, ttl: Duration) -> Client {
-    Client::builder().ttl(ttl).connect(address).await.unwrap()
+async fn connect(servers: &Servers, ttl: Duration) -> Client {
+    Client::builder().ttl(ttl).connect(servers).await.unwrap()
 }
 
 /// Asks for a lock, and has it noted when it waits and when it is granted.
@@ -139,29 +139,29 @@ struct Crowd {
 }
 
 impl Crowd {
-    async fn gather(address: &str) -> Self {
+    async fn gather(servers: &Servers) -> Self {
         let book = Book::new();
         let mut held = Vec::new();
         for number in 0..HOLDERS {
             let ttl = if number == 0 { Duration::from_secs(3600) } else { TTL };
-            let client = connect(address, ttl).await;
+            let client = connect(servers, ttl).await;
             let name = format!("held/{number}");
             let (guard, pen) = lock(&book, &client, (book.client(), 0), &name).await;
             let token = guard.token().number();
             held.push((guard, pen, token));
         }
-        let client = connect(address, TTL).await;
+        let client = connect(servers, TTL).await;
         let wanted = lock(&book, &client, (book.client(), 0), "wanted").await;
         let (tell, granted) = mpsc::unbounded_channel();
         let mut waiting = Vec::new();
         for number in 0..WAITERS {
-            waiting.push(queue_up(&book, address, number, tell.clone()).await);
+            waiting.push(queue_up(&book, servers, number, tell.clone()).await);
         }
         let stop = Arc::<AtomicBool>::default();
         let contending = (0..CONTENDERS).map(|number| {
-            let (book, address, stop) = (Arc::clone(&book), address.to_owned(), Arc::clone(&stop));
+            let (book, servers, stop) = (Arc::clone(&book), servers.clone(), Arc::clone(&stop));
             tokio::spawn(async move {
-                let client = connect(&address, TTL).await;
+                let client = connect(&servers, TTL).await;
                 let (name, mut pairs) = (book.client(), 0);
                 while !stop.load(Ordering::SeqCst) {
                     let contended = format!("busy/{}", (number + pairs) % CONTENDED);
@@ -220,11 +220,11 @@ impl Crowd {
 /// Gets in line for what all want; tells when it is granted.
 async fn queue_up(
     book: &Arc<Book>,
-    address: &str,
+    servers: &Servers,
     number: u64,
     tell: mpsc::UnboundedSender<(u64, LockGuard, Pen)>,
 ) -> JoinHandle<()> {
-    let client = connect(address, TTL).await;
+    let client = connect(servers, TTL).await;
     let pen = book.asks(book.client(), 0, "wanted");
     let (noted, (queued, mut is_queued)) = (pen.clone(), mpsc::unbounded_channel());
     let asked = client.lock("wanted").on_queued(move |_| {
@@ -286,19 +286,37 @@ fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-fn crashes_cost_nothing(flags: &[&str], kills: usize) {
+/// The same by the library, which shows who it is.
+fn proven_newcomer(servers: &Servers, name: &str, began: Instant) -> (Duration, u64) {
+    Runtime::new().unwrap().block_on(async {
+        let client = loop {
+            if let Ok(client) = Client::builder().linger(Duration::ZERO).connect(servers).await {
+                break client;
+            }
+            tokio::time::sleep(TRY_AGAIN).await;
+            assert!(began.elapsed() < DEADLINE, "nobody listens");
+        };
+        let guard = client.lock(name).await.unwrap();
+        (began.elapsed(), guard.token().number())
+    })
+}
+
+fn crashes_cost_nothing(door: Door, flags: &[&str], kills: usize) {
     let kills = number("KILLS_COUNT").map_or(kills, |count| usize::try_from(count).unwrap());
     let flags = [&["--ttl-max", "1h"], flags].concat();
-    let mut server = Server::start_with(Home::new(), &flags);
+    let mut server = Server::start_behind(door, Home::new(), &flags);
     let runtime = Runtime::new().unwrap();
-    let mut crowd = runtime.block_on(Crowd::gather(&server.address));
+    let mut crowd = runtime.block_on(Crowd::gather(&server.servers()));
     let (mut took, mut latest) = (Vec::new(), 0);
     for kill in 0..kills {
         let load = load(&server);
-        let address = server.address.clone();
+        let (address, servers) = (server.address.clone(), server.servers());
         let stopped = server.end_by(Signal::KILL);
         let began = Instant::now();
-        let newcomer = thread::spawn(move || newcomer(&address, &format!("free/{kill}"), began));
+        let newcomer = thread::spawn(move || match door {
+            Door::Open => newcomer(&address, &format!("free/{kill}"), began),
+            Door::Guarded => proven_newcomer(&servers, &format!("free/{kill}"), began),
+        });
         server = stopped.restart_with(&flags);
         let (length, token) = newcomer.join().unwrap();
         assert!(length < SOON, "{length:?}: a grace period");
@@ -328,10 +346,15 @@ fn crashes_cost_nothing(flags: &[&str], kills: usize) {
 
 #[test]
 fn kill_minus_9_costs_nobody_anything() {
-    crashes_cost_nothing(&[], KILLS);
+    crashes_cost_nothing(Door::Open, &[], KILLS);
 }
 
 #[test]
 fn kill_minus_9_costs_nobody_anything_at_the_distance_of_the_machine_either() {
-    crashes_cost_nothing(&["--journal", "machine"], KILLS_WHEN_SYNCED);
+    crashes_cost_nothing(Door::Open, &["--journal", "machine"], KILLS_WHEN_SYNCED);
+}
+
+#[test]
+fn kill_minus_9_costs_nobody_anything_by_mutual_tls_and_rules() {
+    crashes_cost_nothing(Door::Guarded, &[], KILLS_WHEN_SYNCED);
 }

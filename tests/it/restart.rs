@@ -13,22 +13,22 @@ use coordinator::types::{
 use coordinator::wire::{
     self, Attach, ClientMessage, Mode, RawClaim, ServerMessage, Standing, Wait,
 };
-use coordinator::{Client, Error, FenceGuard, HoldState, LockGuard};
+use coordinator::{Client, Error, FenceGuard, HoldState, LockGuard, Servers};
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use crate::proxy::{Proxy, Way};
 use crate::raw::{Raw, hello, hello_for, request};
-use crate::support::{DEADLINE, Server, eventually, is_stopped, line_in, run, start};
+use crate::support::{DEADLINE, Door, Home, Server, eventually, is_stopped, line_in, run, start};
 
 /// The shortest lease: what has to wait for one need not wait for long.
 const TTL: Duration = Duration::from_secs(2);
 /// How much later than it may a lock is granted at the latest.
 const LATE_MAX: Duration = Duration::from_millis(500);
 
-async fn connect(address: &str) -> Client {
-    Client::builder().ttl(TTL).connect(address).await.unwrap()
+async fn connect(servers: impl Into<Servers>) -> Client {
+    Client::builder().ttl(TTL).connect(servers).await.unwrap()
 }
 
 fn status(server: &Server) -> serde_json::Value {
@@ -87,17 +87,17 @@ const HOLDERS: usize = 50;
 const WAITERS_PER_LOCK: usize = 4;
 
 impl Crowd {
-    async fn gather(address: &str) -> Self {
+    async fn gather(servers: &Servers) -> Self {
         let (tell, granted) = mpsc::unbounded_channel();
         let mut crowd = Self { clients: Vec::new(), guards: Vec::new(), granted };
         for lock in 0..HOLDERS {
-            let client = Client::builder().connect(address).await.unwrap();
+            let client = Client::builder().connect(servers).await.unwrap();
             crowd.guards.push(client.lock(format!("lock {lock}")).await.unwrap());
             crowd.clients.push(client);
         }
         for waiter in 0..WAITERS_PER_LOCK {
             for lock in 0..HOLDERS {
-                let client = Client::builder().connect(address).await.unwrap();
+                let client = Client::builder().connect(servers).await.unwrap();
                 let (queued, mut is_queued) = mpsc::unbounded_channel();
                 let request = client.lock(format!("lock {lock}")).on_queued(move |_| {
                     let _ = queued.send(());
@@ -134,10 +134,10 @@ impl Crowd {
 }
 
 /// Locks and releases over and over, so that there is something to break in the middle of.
-fn load(runtime: &Runtime, address: &str) -> Arc<AtomicU64> {
+fn load(runtime: &Runtime, servers: &Servers) -> Arc<AtomicU64> {
     let greatest = Arc::new(AtomicU64::new(0));
     for worker in 0..8 {
-        let client = runtime.block_on(Client::connect(address)).unwrap();
+        let client = runtime.block_on(Client::connect(servers)).unwrap();
         let greatest = Arc::clone(&greatest);
         runtime.spawn(async move {
             loop {
@@ -152,13 +152,12 @@ fn load(runtime: &Runtime, address: &str) -> Arc<AtomicU64> {
     greatest
 }
 
-#[test]
-fn ten_crashes_under_load_cost_no_holder_its_lock_and_no_waiter_its_place() {
-    let mut server = Server::start_durable();
+fn crashes_under_load(door: Door) {
+    let mut server = Server::start_behind(door, Home::new(), &[]);
     let runtime = Runtime::new().unwrap();
-    let crowd = runtime.block_on(Crowd::gather(&server.address));
+    let crowd = runtime.block_on(Crowd::gather(&server.servers()));
     let tokens: Vec<_> = crowd.guards.iter().map(LockGuard::token).collect();
-    let greatest = load(&runtime, &server.address);
+    let greatest = load(&runtime, &server.servers());
     for crash in 0..10 {
         server = server.crash_and_restart();
         for (guard, token) in crowd.guards.iter().zip(&tokens) {
@@ -183,10 +182,20 @@ fn ten_crashes_under_load_cost_no_holder_its_lock_and_no_waiter_its_place() {
 }
 
 #[test]
-fn an_orderly_restart_moves_nothing_and_needs_no_grace() {
-    let mut server = Server::start_durable();
+fn ten_crashes_under_load_cost_no_holder_its_lock_and_no_waiter_its_place() {
+    crashes_under_load(Door::Open);
+}
+
+#[test]
+fn ten_crashes_under_load_cost_no_holder_its_lock_and_no_waiter_its_place_by_mutual_tls_and_rules()
+{
+    crashes_under_load(Door::Guarded);
+}
+
+fn orderly_restarts(door: Door) {
+    let mut server = Server::start_behind(door, Home::new(), &[]);
     let runtime = Runtime::new().unwrap();
-    let crowd = runtime.block_on(Crowd::gather(&server.address));
+    let crowd = runtime.block_on(Crowd::gather(&server.servers()));
     let tokens: Vec<_> = crowd.guards.iter().map(LockGuard::token).collect();
     for _ in 0..3 {
         let began = Instant::now();
@@ -202,6 +211,16 @@ fn an_orderly_restart_moves_nothing_and_needs_no_grace() {
         }
     }
     runtime.block_on(crowd.pass_all_on());
+}
+
+#[test]
+fn an_orderly_restart_moves_nothing_and_needs_no_grace() {
+    orderly_restarts(Door::Open);
+}
+
+#[test]
+fn an_orderly_restart_moves_nothing_and_needs_no_grace_by_mutual_tls_and_rules() {
+    orderly_restarts(Door::Guarded);
 }
 
 #[test]
@@ -284,12 +303,11 @@ fn a_forged_or_stale_reclaim_is_refused() {
     }
 }
 
-#[test]
-fn a_coordinator_that_stood_still_blames_nobody() {
-    let server = Server::start_durable();
+fn a_standstill(door: Door) {
+    let server = Server::start_behind(door, Home::new(), &[]);
     let runtime = Runtime::new().unwrap();
     let (client, waiter) = runtime
-        .block_on(async { (connect(&server.address).await, connect(&server.address).await) });
+        .block_on(async { (connect(server.servers()).await, connect(server.servers()).await) });
     let guard = runtime.block_on(async { client.lock("printer").await }).unwrap();
     let (tell, mut granted) = mpsc::unbounded_channel();
     runtime.spawn(async move { tell.send(waiter.lock("printer").await).unwrap() });
@@ -308,14 +326,23 @@ fn a_coordinator_that_stood_still_blames_nobody() {
 }
 
 #[test]
-fn a_connection_that_breaks_for_less_than_the_lease_goes_unnoticed() {
-    let server = Server::start_durable();
+fn a_coordinator_that_stood_still_blames_nobody() {
+    a_standstill(Door::Open);
+}
+
+#[test]
+fn a_coordinator_that_stood_still_blames_nobody_by_mutual_tls_and_rules() {
+    a_standstill(Door::Guarded);
+}
+
+fn short_breaks(door: Door) {
+    let server = Server::start_behind(door, Home::new(), &[]);
     let proxy = Proxy::to(&server.address);
     let runtime = Runtime::new().unwrap();
     runtime.block_on(async {
-        let client = connect(&proxy.address).await;
+        let client = connect(server.servers_at(&proxy.address)).await;
         let guard = client.lock("printer").await.unwrap();
-        let rival = connect(&server.address).await;
+        let rival = connect(server.servers()).await;
         let (tell, mut granted) = mpsc::unbounded_channel();
         tokio::spawn(async move { tell.send(rival.lock("printer").await).unwrap() });
         for way in [Way::Open, Way::Dark, Way::DarkToServer, Way::DarkToClient] {
@@ -337,16 +364,25 @@ fn a_connection_that_breaks_for_less_than_the_lease_goes_unnoticed() {
 }
 
 #[test]
-fn whoever_is_cut_off_for_longer_knows_before_anyone_else_is_granted() {
-    let server = Server::start_durable();
+fn a_connection_that_breaks_for_less_than_the_lease_goes_unnoticed() {
+    short_breaks(Door::Open);
+}
+
+#[test]
+fn a_connection_that_breaks_for_less_than_the_lease_goes_unnoticed_by_mutual_tls_and_rules() {
+    short_breaks(Door::Guarded);
+}
+
+fn long_breaks(door: Door) {
+    let server = Server::start_behind(door, Home::new(), &[]);
     let runtime = Runtime::new().unwrap();
     for way in [Way::Dark, Way::DarkToServer] {
         let proxy = Proxy::to(&server.address);
         runtime.block_on(async {
-            let client = connect(&proxy.address).await;
+            let client = connect(server.servers_at(&proxy.address)).await;
             let name = format!("{way:?}");
             let guard = client.lock(&name).await.unwrap();
-            let rival = connect(&server.address).await;
+            let rival = connect(server.servers()).await;
             let lost = guard.lost();
             let lost = tokio::spawn(async move { (lost.await, Instant::now()) });
             let next = tokio::spawn(async move {
@@ -368,6 +404,16 @@ fn whoever_is_cut_off_for_longer_knows_before_anyone_else_is_granted() {
             assert!(again.token() > next.token());
         });
     }
+}
+
+#[test]
+fn whoever_is_cut_off_for_longer_knows_before_anyone_else_is_granted() {
+    long_breaks(Door::Open);
+}
+
+#[test]
+fn whoever_is_cut_off_for_longer_knows_before_anyone_else_is_granted_by_mutual_tls_and_rules() {
+    long_breaks(Door::Guarded);
 }
 
 #[test]

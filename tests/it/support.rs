@@ -1,6 +1,6 @@
 //! Starts coordinators and runs commands against them, with deadlines.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -10,9 +10,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use coordinator::{Servers, TlsOptions};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::certificates::Authority;
 use crate::wall_clock::{WallClock, tidy_up_after};
 
 /// Longer than anything here takes, also on a busy machine.
@@ -196,17 +198,59 @@ impl Drop for Running {
     }
 }
 
+/// How a coordinator is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// By whoever comes.
+    Open,
+    /// By mutual TLS, and what clients may do stands in an access file.
+    Guarded,
+}
+
+impl Door {
+    /// Puts certificates and an access file into a home. `ann` may do everything.
+    fn furnish(self, home: &Home) {
+        if self == Self::Open {
+            return;
+        }
+        let authority = Authority::new(&home.path("ca.pem"));
+        for (name, host) in [("server", "127.0.0.1"), ("client", "ann.internal")] {
+            let (cert, key) = (format!("{name}.pem"), format!("{name}.key"));
+            authority.issue(&[host], &home.path(&cert), &home.path(&key));
+        }
+        let rules = "[[principal]]\nname = \"ann\"\ncertificates = [\"dns:ann.internal\"]\n\
+            may = [ { do = [\"lock\", \"see\", \"break\"], names = [\"*\"] }, { do = [\"admin\"] } ]\n";
+        let access = home.path("access.toml");
+        fs::write(&access, rules).unwrap();
+        fs::set_permissions(&access, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// What the server is started with.
+    fn flags(self, home: &Home) -> Vec<OsString> {
+        let files = [
+            ("--tls-cert", "server.pem"),
+            ("--tls-key", "server.key"),
+            ("--tls-client-ca", "ca.pem"),
+            ("--access-file", "access.toml"),
+        ];
+        let flags = files.into_iter().filter(|_| self == Self::Guarded);
+        flags.flat_map(|(flag, file)| [flag.into(), home.path(file).into_os_string()]).collect()
+    }
+}
+
 /// A coordinator of the test's own.
 pub(crate) struct Server {
     pub(crate) home: Home,
     pub(crate) address: String,
     pub(crate) process: Running,
+    door: Door,
 }
 
 /// A coordinator that has ended.
 pub(crate) struct Stopped {
     pub(crate) home: Home,
     address: String,
+    door: Door,
 }
 
 impl Stopped {
@@ -218,7 +262,7 @@ impl Stopped {
     /// The same, with these flags.
     pub(crate) fn restart_with(self, flags: &[&str]) -> Server {
         let _of_the_killed = fs::remove_file(self.home.path("port"));
-        Server::start_at(self.home, &self.address, flags)
+        Server::start_by(start, self.home, &self.address, flags, self.door)
     }
 }
 
@@ -230,7 +274,13 @@ impl Server {
 
     /// One with these flags besides, ready.
     pub(crate) fn start_with(home: Home, flags: &[&str]) -> Self {
-        Self::start_at(home, "127.0.0.1:0", flags)
+        Self::start_behind(Door::Open, home, flags)
+    }
+
+    /// The same, reached by this door.
+    pub(crate) fn start_behind(door: Door, home: Home, flags: &[&str]) -> Self {
+        door.furnish(&home);
+        Self::start_by(start, home, "127.0.0.1:0", flags, door)
     }
 
     /// One that keeps its state, ready.
@@ -260,22 +310,19 @@ impl Server {
 
     /// Ends it; what is left can be started again.
     pub(crate) fn end_by(self, signal: Signal) -> Stopped {
-        let Self { home, address, process } = self;
+        let Self { home, address, process, door } = self;
         process.signal(signal);
         let id = process.id();
         process.end();
         tidy_up_after(&id);
-        Stopped { home, address }
+        Stopped { home, address, door }
     }
 
     /// One with these flags besides that keeps nothing, whose standard error the test has.
     pub(crate) fn start_logging_to(log: Stdio, flags: &[&str]) -> Self {
         let flags = [&["--ephemeral"], flags].concat();
-        Self::start_by(|command| start_logging_to(log, command), Home::new(), "127.0.0.1:0", &flags)
-    }
-
-    fn start_at(home: Home, listen: &str, flags: &[&str]) -> Self {
-        Self::start_by(start, home, listen, flags)
+        let start = |command| start_logging_to(log, command);
+        Self::start_by(start, Home::new(), "127.0.0.1:0", &flags, Door::Open)
     }
 
     fn start_by(
@@ -283,18 +330,19 @@ impl Server {
         home: Home,
         listen: &str,
         flags: &[&str],
+        door: Door,
     ) -> Self {
         let mut command = home.coordinator(&["serve", "--listen", listen, "--port-file"]);
-        command.arg(home.path("port")).args(flags);
-        Self::ready(home, start(command))
+        command.arg(home.path("port")).args(flags).args(door.flags(&home));
+        Self::ready(home, start(command), door)
     }
 
     /// One that this command starts, which has it write its port to the file `port`.
     pub(crate) fn start_by_command(home: Home, command: Command) -> Self {
-        Self::ready(home, start(command))
+        Self::ready(home, start(command), Door::Open)
     }
 
-    fn ready(home: Home, process: Running) -> Self {
+    fn ready(home: Home, process: Running, door: Door) -> Self {
         let port_file = home.path("port");
         let port = eventually("the coordinator is ready", || {
             if let Ok(output) = process.ended.try_recv() {
@@ -302,14 +350,39 @@ impl Server {
             }
             fs::read_to_string(&port_file).ok()
         });
-        Self { home, address: format!("127.0.0.1:{}", port.trim()), process }
+        Self { home, address: format!("127.0.0.1:{}", port.trim()), process, door }
     }
 
     /// `coordinator` with these words, as a client of this server.
     pub(crate) fn client(&self, words: &[&str]) -> Command {
         let mut command = self.home.coordinator(words);
-        command.env("COORDINATOR_SERVER", &self.address);
+        match self.door {
+            Door::Open => command.env("COORDINATOR_SERVER", &self.address),
+            Door::Guarded => command
+                .env("COORDINATOR_SERVER", format!("tls://{}", self.address))
+                .env("COORDINATOR_SERVER_CA", self.home.path("ca.pem"))
+                .env("COORDINATOR_CLIENT_CERT", self.home.path("client.pem"))
+                .env("COORDINATOR_CLIENT_KEY", self.home.path("client.key")),
+        };
         command
+    }
+
+    /// Where clients of the library find it.
+    pub(crate) fn servers(&self) -> Servers {
+        self.servers_at(&self.address)
+    }
+
+    /// The same, at another address that leads there.
+    pub(crate) fn servers_at(&self, address: &str) -> Servers {
+        match self.door {
+            Door::Open => Servers::from(address),
+            Door::Guarded => {
+                let home = &self.home;
+                let options = TlsOptions::new().server_ca(home.path("ca.pem"));
+                let options = options.client_cert(home.path("client.pem"), home.path("client.key"));
+                Servers::from(format!("tls://{address}")).tls(options)
+            }
+        }
     }
 
     /// What `status --json` says about one lock; none if it is free.
