@@ -318,6 +318,11 @@ impl Scrape {
             "Connections turned away because there were too many.",
             *refused,
         )?;
+        page.counter(
+            "coordinator_handshakes_delayed",
+            "TLS handshakes that waited, because too many with their address were under way.",
+            self.counted.handshakes_delayed,
+        )?;
         let mut metric = page.0.encode_descriptor(
             "coordinator_http_requests",
             "Requests that were answered on this port.",

@@ -44,6 +44,8 @@ pub(super) enum Topic {
     ProtocolError,
     /// A peer was one too many.
     Refusal,
+    /// More handshakes are under way with an address than may be.
+    Crowd,
     /// Connections cannot be accepted, mostly for want of file descriptors, which peers can use up.
     NotAccepted,
     /// A peer does not read.
@@ -74,6 +76,7 @@ impl Topic {
         match self {
             Self::ProtocolError
             | Self::Refusal
+            | Self::Crowd
             | Self::NotAccepted
             | Self::SlowReader
             | Self::TooFast
@@ -94,6 +97,7 @@ impl Topic {
             Self::Grant => GRANT_LINES_PER_PLACE_MAX,
             Self::ProtocolError
             | Self::Refusal
+            | Self::Crowd
             | Self::NotAccepted
             | Self::SlowReader
             | Self::TooFast
@@ -113,6 +117,7 @@ impl Topic {
         match self {
             Self::ProtocolError => "protocol errors",
             Self::Refusal => "refused connections",
+            Self::Crowd => "handshakes that waited",
             Self::NotAccepted => "failures to accept",
             Self::SlowReader => "slow readers",
             Self::TooFast => "pauses in reading",

@@ -42,6 +42,8 @@ pub(super) struct Counters {
     pub(super) slow_readers: Count,
     /// Connections closed because they did not say Hello in time.
     pub(super) handshake_timeouts: Count,
+    /// TLS handshakes that waited, for there were too many with their address.
+    pub(super) handshakes_delayed: Count,
     /// Connections turned away because there were too many.
     pub(super) connections_refused: Count,
     /// Connections that broke.

@@ -297,6 +297,16 @@ pub(super) fn wrong_seal(who: Who<'_>, request: RequestId, token: FencingToken) 
     fields.log(Level::Warn, format_args!("reclaim with a wrong seal"));
 }
 
+/// A handshake waits for others.
+pub(super) fn crowded(connection: ConnectionId, peer: Option<SocketAddr>) {
+    let mut fields = Fields::default();
+    fields.add_shown("connection", &connection);
+    if let Some(peer) = &peer {
+        fields.add_shown("peer", peer);
+    }
+    fields.log(Level::Warn, format_args!("handshake waits: 64 with its address are under way"));
+}
+
 /// A connection shows nothing that proves who it is.
 pub(super) fn unproven(connection: ConnectionId, peer: Option<SocketAddr>, why: Unproven) {
     let mut fields = Fields::default();

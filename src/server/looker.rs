@@ -63,6 +63,8 @@ pub struct Counted {
     pub closed: Vec<(&'static str, u64)>,
     /// Connections turned away because there were too many.
     pub refused: u64,
+    /// TLS handshakes on the lock port that waited for others with their address.
+    pub handshakes_delayed: u64,
     /// Events that those who listen were not told.
     pub events_missed: u64,
     /// How long commits of the state took.
@@ -165,6 +167,7 @@ impl Looker {
             connections: counters.connections(),
             closed,
             refused: counters.connections_refused.total(),
+            handshakes_delayed: counters.handshakes_delayed.total(),
             events_missed: counters.events_missed.total(),
             commits: counters.commits(),
             commit_failures: counters.commit_failures.total(),

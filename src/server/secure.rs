@@ -29,11 +29,17 @@ pub(crate) struct Secure {
 /// Those of the lock port and of the HTTP port. A connection is wrapped on the thread where it is used.
 #[cfg(feature = "tls")]
 impl Secure {
-    /// A connection to the lock port. Its certificate's names go to `certified`.
-    pub(crate) fn for_locks(&self, stream: TcpStream, certified: Certified) -> Stream {
+    /// A connection to the lock port. Its certificate's names go to `certified`. If its handshake has to wait for
+    /// others with its address, `crowded` is called.
+    pub(crate) fn for_locks(
+        &self,
+        stream: TcpStream,
+        certified: Certified,
+        crowded: impl FnOnce() + Send + 'static,
+    ) -> Stream {
         match &self.tls {
             None => Accepted::Plain(stream),
-            Some(tls) => tls.accept_for_locks(stream, certified.0),
+            Some(tls) => tls.accept_for_locks(stream, certified.0, crowded),
         }
     }
 
@@ -51,7 +57,12 @@ impl Secure {
 #[expect(clippy::unused_self, reason = "there is a choice where TLS is")]
 impl Secure {
     /// A connection to the lock port.
-    pub(crate) fn for_locks(&self, stream: TcpStream, _: Certified) -> Stream {
+    pub(crate) fn for_locks(
+        &self,
+        stream: TcpStream,
+        _: Certified,
+        _: impl FnOnce() + Send + 'static,
+    ) -> Stream {
         stream
     }
 

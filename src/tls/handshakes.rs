@@ -20,11 +20,18 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::crowd::Crowd;
+
 /// The way to the thread. It ends with the last clone of this, and all that it has not finished.
 ///
 /// What waits there is bounded by the number of connections: one that is given up takes its handshake along.
 #[derive(Clone, Debug)]
-pub(super) struct Handshakes(UnboundedSender<Handshake>);
+pub(super) struct Handshakes {
+    /// To the thread.
+    thread: UnboundedSender<Handshake>,
+    /// Those with whom handshakes are under way.
+    crowd: Crowd,
+}
 
 /// One that is to be made.
 struct Handshake {
@@ -70,11 +77,12 @@ impl Handshakes {
         thread::Builder::new()
             .name("handshakes".to_owned())
             .spawn(move || runtime.block_on(LocalSet::new().run_until(make_all(waiting))))?;
-        Ok(Self(sender))
+        Ok(Self { thread: sender, crowd: Crowd::default() })
     }
 
-    /// Makes the handshake of a connection. It begins with the first poll, so a peer from which nothing is read
-    /// for now costs nothing. Dropped, it is given up, and the connection with it.
+    /// Makes the handshake of a connection, when it is its turn: `crowded` is called if that has not come at once.
+    /// It begins with the first poll, so a peer from which nothing is read for now costs nothing. Dropped, it is
+    /// given up, and the connection with it.
     ///
     /// # Errors
     ///
@@ -83,9 +91,12 @@ impl Handshakes {
         &self,
         stream: TcpStream,
         config: Arc<ServerConfig>,
+        crowded: impl FnOnce() + Send + 'static,
     ) -> impl Future<Output = io::Result<TlsStream<TcpStream>>> + Send + 'static {
-        let thread = self.0.clone();
+        let Self { thread, crowd } = self.clone();
         async move {
+            // Who has no address any more has no handshake either.
+            let _turn = crowd.turn(stream.peer_addr()?.ip(), crowded).await;
             let (over, shaken) = oneshot::channel();
             let ended = || io::Error::other("the thread that makes handshakes has ended");
             let handshake = Handshake { stream: stream.into_std()?, config, over };

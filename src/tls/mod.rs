@@ -9,7 +9,7 @@
 //! | `files` | certificates, keys and lists in files |
 //! | `server` | what a server shows and asks for; read again without a restart |
 //! | `accepted` | a server's side of a connection |
-//! | `handshakes` | the thread that makes a server's handshakes |
+//! | `handshakes`, `crowd` | the thread that makes a server's handshakes, and whose turn it is |
 //! | `client` | whom a client trusts, and what it shows |
 //! | `dialed` | a client's side of a connection |
 //! | `words` | what went wrong, in words |
@@ -20,12 +20,15 @@
 //! Invariants, as absences:
 //! - No way to leave out the verification of a certificate.
 //! - No handshake work on a thread that has sessions.
+//! - No address that keeps others from their handshakes.
 //! - No key and no secret in an error or a log line.
 
 #[cfg(feature = "server")]
 mod accepted;
 #[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "server")]
+mod crowd;
 #[cfg(feature = "client")]
 mod dialed;
 mod files;

@@ -145,13 +145,15 @@ impl ServerTls {
         *self.latest.write().unwrap_or_else(PoisonError::into_inner) = read.configs;
     }
 
-    /// The next connection on the lock port. Its certificate's names go to `certified`.
+    /// The next connection on the lock port. Its certificate's names go to `certified`. If too many handshakes are
+    /// under way with its address, it waits, and `crowded` is called.
     pub(crate) fn accept_for_locks(
         &self,
         stream: TcpStream,
         certified: Arc<OnceLock<Vec<String>>>,
+        crowded: impl FnOnce() + Send + 'static,
     ) -> Accepted<TcpStream> {
-        Accepted::shaking(self.handshakes.make(stream, self.for_locks()), certified)
+        Accepted::shaking(self.handshakes.make(stream, self.for_locks(), crowded), certified)
     }
 
     /// The next connection on the HTTP port. Its certificate's names go to `certified`.
@@ -161,7 +163,8 @@ impl ServerTls {
         stream: TcpStream,
         certified: Arc<OnceLock<Vec<String>>>,
     ) -> Accepted<TcpStream> {
-        Accepted::shaking(self.handshakes.make(stream, Arc::clone(&self.latest().http)), certified)
+        let config = Arc::clone(&self.latest().http);
+        Accepted::shaking(self.handshakes.make(stream, config, || {}), certified)
     }
 
     /// What holds for the next connection on the lock port.

@@ -55,6 +55,10 @@ pub(super) fn of_client(error: io::Error) -> io::Error {
         Error::AlertReceived(Alert::UnknownCA) => {
             "the client does not trust the authority of our certificate".to_owned()
         }
+        Error::AlertReceived(Alert::BadCertificate) => {
+            "the client does not accept our certificate: is it for the name that it connects to?"
+                .to_owned()
+        }
         Error::AlertReceived(Alert::CertificateExpired) => {
             "the client says that our certificate has expired".to_owned()
         }
@@ -90,6 +94,7 @@ fn flaw(why: &Certificate, whose: &str) -> String {
             "is in no list that says whether it was revoked".to_owned()
         }
         Certificate::NotValidForNameContext { expected, presented } => {
+            let presented: Vec<&str> = presented.iter().map(|name| bare(name)).collect();
             let presented = presented.join(", ");
             format!("is not for {}: it is for {presented}", expected.to_str())
         }
@@ -99,6 +104,12 @@ fn flaw(why: &Certificate, whose: &str) -> String {
         }
         other => format!("is not accepted: {other}"),
     }
+}
+
+/// A name as a certificate has it, without what kind of name it is: `DnsName("localhost")`.
+fn bare(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(name).trim_matches('"')
 }
 
 /// Whether an error is one of TLS.

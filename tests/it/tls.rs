@@ -7,6 +7,7 @@ use std::net::TcpStream;
 
 use coordinator::{Client, Servers, TlsOptions};
 use rustix::process::Signal;
+use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 
 use crate::certificates::Authority;
@@ -247,6 +248,48 @@ fn whoever_says_nothing_in_a_handshake_is_cut_off() {
         let _ = stream.read_to_end(&mut rest);
     }
     assert_eq!(secure.run(&["ping"], false).code(), Some(0));
+}
+
+/// A socket with this address of this machine.
+fn socket_at(address: [u8; 4]) -> std::io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((address, 0).into())?;
+    Ok(socket)
+}
+
+#[test]
+fn an_address_whose_handshakes_go_on_and_on_shuts_out_nobody_but_itself() {
+    let secure = Secure::start(false, &["--handshake-timeout", "5m"]);
+    let home = &secure.server.home;
+    let log = || fs::read_to_string(home.path("log")).unwrap();
+    let address = secure.server.address.clone();
+    // They begin a handshake, and say no more.
+    let begun = [0x16, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3];
+    let greedy: Vec<TcpStream> = (0..65)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&address).unwrap();
+            stream.write_all(&begun).unwrap();
+            stream
+        })
+        .collect();
+    let told = "handshake waits: 64 with its address are under way";
+    eventually("one of them waits", || log().contains(told).then_some(()));
+    let line = log().lines().find(|line| line.contains(told)).unwrap().to_owned();
+    assert!(line.contains("WARN") && line.contains("peer=127.0.0.1:"), "{line}");
+    // Another address is served meanwhile.
+    Runtime::new().unwrap().block_on(async {
+        let socket = socket_at([127, 0, 0, 2]).unwrap();
+        let stream = socket.connect(address.parse().unwrap()).await.unwrap();
+        let options = TlsOptions::new().server_ca(home.path("ca.pem"));
+        options.secure(stream, "127.0.0.1").await.unwrap();
+    });
+    // Its own wait until one of the others is gone.
+    let waiting =
+        start(secure.command(&["ping", "--count", "1", "--connect-timeout", "1m"], false));
+    eventually("it waits, too", || (log().matches(told).count() > 1).then_some(()));
+    drop(greedy);
+    let done = waiting.end();
+    assert_eq!(done.code(), Some(0), "{}", done.err);
 }
 
 #[test]

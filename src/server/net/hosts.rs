@@ -23,7 +23,9 @@ use tokio::task::{LocalSet, spawn_local};
 use super::place::Place;
 use super::session::{Session, Shared};
 use crate::server::barrier::{Ask, Barrier, look};
+use crate::server::chatter::Topic;
 use crate::server::gate::Outlets;
+use crate::server::log_lines;
 use crate::server::secure::{Certified, Secure};
 use crate::types::ConnectionId;
 
@@ -112,7 +114,16 @@ pub(in crate::server) struct Tcp {
 impl Host<TcpStream> for Tcp {
     fn start(&self, arrival: Arrival<TcpStream>) {
         let certified = arrival.certified.clone();
-        self.here.start(arrival.with(|stream| self.secure.for_locks(stream, certified)));
+        let (shared, connection) = (Arc::clone(&arrival.shared), arrival.connection);
+        let peer = arrival.peer;
+        let crowded = move || {
+            shared.counters.handshakes_delayed.add_one();
+            if shared.counters.chatter.admits(Topic::Crowd, peer) {
+                log_lines::crowded(connection, peer);
+            }
+        };
+        let secured = |stream| self.secure.for_locks(stream, certified, crowded);
+        self.here.start(arrival.with(secured));
     }
 
     fn barrier(&self) -> Barrier {
