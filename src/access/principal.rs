@@ -217,9 +217,9 @@ impl Access {
     }
 
     /// All principals, anyone included, each by its name.
-    pub fn by_name(&self) -> HashMap<&PrincipalName, &Principal, RandomState> {
+    pub fn all_by_name(&self) -> HashMap<PrincipalName, Arc<Principal>, RandomState> {
         let all = self.anyone.iter().chain(&self.principals);
-        all.map(|principal| (&principal.name, &**principal)).collect()
+        all.map(|principal| (principal.name.clone(), Arc::clone(principal))).collect()
     }
 
     /// All principals but anyone, in the order of the file.

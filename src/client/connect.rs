@@ -97,7 +97,11 @@ impl Opening {
         started.map_err(|error| match error {
             // One from before there were credentials does not know the message.
             Error::Protocol { server, message } if servers.shown_credential().is_some() => {
-                let message = format!("{message} (perhaps it is too old for credentials)");
+                let message = if message.contains("TLS") {
+                    message
+                } else {
+                    format!("{message} (perhaps it is too old for credentials)")
+                };
                 Error::Protocol { server, message }
             }
             error => error,

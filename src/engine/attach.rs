@@ -117,6 +117,10 @@ impl LockTable {
 
     /// The disk covers longer leases now: who waited for that is welcome, and is heard.
     pub(super) fn welcome_the_covered(&mut self) {
+        if self.deferred.withholds() {
+            // What they have asked for may not be allowed any more.
+            return;
+        }
         for id in mem::take(&mut self.unwelcomed) {
             let Some(session) = self.sessions.find(id) else { continue };
             if !self.tokens.covers(self.sessions[session].ttl) {

@@ -29,8 +29,8 @@ impl LockTable {
     /// Whether something is put off.
     pub(super) fn has_deferred(&self) -> bool {
         let questions = self.deferred.has_suspects() && !self.grace.is_on();
-        let work = self.deferred.is_sweeping() || self.deferred.has_moved();
-        questions || work || self.deferred.has_unsettled()
+        let queues = self.deferred.is_sweeping() || self.deferred.has_unsettled();
+        questions || self.deferred.has_moved() || queues && !self.deferred.withholds()
     }
 
     /// Does some of what was put off.
@@ -54,7 +54,7 @@ impl LockTable {
     /// Looks at the next locks, each once.
     fn sweep_on(&mut self) {
         while let Some(place) = self.deferred.next_to_sweep() {
-            if self.deferred.is_spent() {
+            if self.deferred.is_spent() || self.deferred.withholds() {
                 return;
             }
             self.deferred.charge(1);

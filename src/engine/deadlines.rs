@@ -31,9 +31,14 @@ pub(super) enum Due {
 impl Deadlines {
     /// The earliest of all.
     pub(super) fn next(&self) -> Option<Timestamp> {
-        let lease = self.leases.first().map(|(at, _)| *at);
+        let lease = self.next_lease();
         let timeout = self.timeouts.first().map(|(at, _)| *at);
         [lease, timeout].into_iter().flatten().min()
+    }
+
+    /// The earliest at which a session is to be looked at.
+    pub(super) fn next_lease(&self) -> Option<Timestamp> {
+        self.leases.first().map(|(at, _)| *at)
     }
 
     /// Whether any session is to be looked at.

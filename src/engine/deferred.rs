@@ -41,9 +41,8 @@ pub(super) struct Deferred {
     moved: VecDeque<(SessionId, RequestId)>,
     /// The place of the next lock to look at, while all are looked at: somebody may be granted.
     sweep: Option<usize>,
-    /// Whether queues are not looked at since a request was withdrawn.
-    #[cfg(test)]
-    pub(super) is_withholding: bool,
+    /// Whether queues are not looked at, for what waits in them may not be allowed any more.
+    is_withholding: bool,
 }
 
 impl Deferred {
@@ -58,7 +57,6 @@ impl Deferred {
         is_anyone_told: false,
         moved: VecDeque::new(),
         sweep: None,
-        #[cfg(test)]
         is_withholding: false,
     };
 
@@ -95,17 +93,30 @@ impl Deferred {
 
     /// The next lock whose queue is to be looked at, unless the event at hand is to do no more.
     pub(super) fn next_unsettled(&mut self) -> Option<LockKey> {
-        if self.unsettled.is_empty() || self.is_spent() {
+        if self.unsettled.is_empty() || self.is_spent() || self.is_withholding {
             return None;
         }
-        #[cfg(test)]
-        (self.is_withholding = false);
         self.unsettled.pop_front()
     }
 
     /// Whether there is a lock whose queue is to be looked at.
     pub(super) fn has_unsettled(&self) -> bool {
         !self.unsettled.is_empty()
+    }
+
+    /// No queue is looked at from now on.
+    pub(super) fn withhold(&mut self) {
+        self.is_withholding = true;
+    }
+
+    /// They are looked at again.
+    pub(super) fn withhold_no_more(&mut self) {
+        self.is_withholding = false;
+    }
+
+    /// Whether queues are not looked at.
+    pub(super) fn withholds(&self) -> bool {
+        self.is_withholding
     }
 
     /// A request could be granted, if there were a token, and no grace period.

@@ -176,7 +176,15 @@ impl LockTable {
         self.reschedule_delay(key, before, until);
         self.kept.remove(kept.origin, 1);
         let (lock, holder, identity) = (name.clone(), kept.session, kept.identity);
-        self.effects.push(Effect::Revoked { connection, query_id, lock, token, holder, identity });
+        self.effects.push(Effect::Revoked {
+            connection,
+            query_id,
+            lock,
+            others: Vec::new(),
+            token,
+            holder,
+            identity,
+        });
         self.unsettle(key);
         self.settle();
         true

@@ -79,6 +79,8 @@ pub enum Effect {
         query_id: u64,
         /// The lock, for the log.
         lock: LockName,
+        /// The other locks of the same grant, which ends as a whole: for the log.
+        others: Vec<LockName>,
         /// The token of the grant that is over.
         token: FencingToken,
         /// Whose it was.

@@ -70,7 +70,7 @@ pub enum Event {
     /// The coordinator is about to stop: waiters are answered, nothing new is accepted.
     Drain,
     /// A request that waits is not allowed any more (rule A4). One that holds, or is over, stays as it
-    /// is. Needs no connection. Grants nothing; the event after it does that.
+    /// is. Needs no connection.
     Withdraw {
         /// Whose it is.
         session: SessionId,
@@ -84,6 +84,12 @@ pub enum Event {
         /// Whatever clients had said by this moment, and could be read then, was told before.
         heard: Timestamp,
     },
+    /// Other rules hold, and what waits is looked through: those are withdrawn that are not allowed any
+    /// more. Until [`Event::Proceed`] nobody is granted anything that it has waited for (rule A4). What is
+    /// asked for from now on is by the new rules, and granted as always where nobody waits.
+    Withhold,
+    /// What waits was looked through: it is granted as always.
+    Proceed,
 }
 
 /// A run that goes on where another one crashed.

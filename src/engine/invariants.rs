@@ -22,7 +22,7 @@ impl LockTable {
     /// [`LockTable::assert_invariants`], without the question who waits for whom, which in a crowd is
     /// asked too often.
     pub(super) fn assert_each_is_well(&self) {
-        let is_put_off = self.deferred.is_spent() || self.deferred.is_withholding;
+        let is_put_off = self.deferred.is_spent() || self.deferred.withholds();
         assert!(!self.deferred.has_unsettled() || is_put_off, "a lock was left unsettled");
         let claims_in_locks = self.invariant_locks();
         let (claims, held) = self.invariant_requests();
@@ -99,8 +99,11 @@ impl LockTable {
                 let session = self.requests[self.claims[next].request].session;
                 let waits = self.obstacle(self.claims[next].request).is_some();
                 let is_gone = self.sessions[session].moving != Moving::No || self.is_dead(session);
+                // Another of its locks may be the one that is looked at.
+                let mut locks = self.claims_of(self.claims[next].request);
+                let is_unsettled = locks.any(|it| self.locks[self.claims[it].lock].is_unsettled);
                 let comes =
-                    self.deferred.is_starved() || lock.is_unsettled || self.deferred.is_sweeping();
+                    self.deferred.is_starved() || is_unsettled || self.deferred.is_sweeping();
                 assert!(waits || is_gone || comes, "{}: the next waits for nothing", lock.name);
             }
             claims += lock.holders.len() + queue.len();

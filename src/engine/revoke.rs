@@ -57,11 +57,21 @@ impl LockTable {
         };
         let session = &self.sessions[self.requests[request].session];
         let (holder, identity) = (session.id, session.identity.clone());
+        let others = self.granted_together(&name, token).filter(|other| **other != name);
+        let others = others.cloned().collect();
         let reason = LostReason::Revoked;
         self.delay_locks(request, Parting::Revoked);
         self.finish(request, Outcome::Lost(token, reason), RequestEvent::Lost { token, reason });
         let lock = name;
-        self.effects.push(Effect::Revoked { connection, query_id, lock, token, holder, identity });
+        self.effects.push(Effect::Revoked {
+            connection,
+            query_id,
+            lock,
+            others,
+            token,
+            holder,
+            identity,
+        });
         self.settle();
     }
 

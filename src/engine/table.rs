@@ -251,6 +251,8 @@ impl LockTable {
             Event::Recorded { count } => self.recorded(count),
             Event::Drain => self.drain(),
             Event::Withdraw { session, request } => self.withdraw(session, request),
+            Event::Withhold => self.deferred.withhold(),
+            Event::Proceed => self.proceed(),
             Event::Began(ref run) => self.go_on_in(run),
             Event::Tick { heard } => {
                 self.heard = self.heard.max(heard.min(self.now));
@@ -276,7 +278,12 @@ impl LockTable {
             return Some(self.now);
         }
         let heartbeat = self.expects_somebody().then(|| self.now.after(HEARTBEAT));
-        [self.deadlines.next(), heartbeat].into_iter().flatten().min()
+        let due = if self.deferred.withholds() {
+            self.deadlines.next_lease()
+        } else {
+            self.deadlines.next()
+        };
+        [due, heartbeat].into_iter().flatten().min()
     }
 
     /// The latest moment that was told.
@@ -339,7 +346,8 @@ impl LockTable {
         }
         self.settle();
         while let Some((at, due)) = self.deadlines.timeout_due(self.heard) {
-            if self.deferred.is_spent() {
+            // Who might be granted what it waits for does not time out before that is known.
+            if self.deferred.is_spent() || self.deferred.withholds() {
                 return;
             }
             self.deferred.charge(1);

@@ -123,7 +123,7 @@ async fn serve(
         );
     }
     let ready = started.elapsed().as_secs_f64() * 1e3;
-    let at = at(address, settings.tls_cert.is_some());
+    let at = at(address, settings);
     log::info!("ready in {ready:.1} ms; try: coordinator lock {at}demo -- sleep 5");
     notify::ready();
     tokio::task::spawn_local(notify::beat(server.looker()));
@@ -276,15 +276,29 @@ fn state(settings: &Settings) -> String {
     format!("state in {}", settings.data_dir.display())
 }
 
-/// How a client has to be told where we are, if it has to.
-fn at(address: SocketAddr, is_secure: bool) -> String {
+/// How a client has to be told where we are and what it shows, if it has to.
+fn at(address: SocketAddr, settings: &Settings) -> String {
     let usual = SocketAddr::from(([127, 0, 0, 1], PORT_DEFAULT));
     let here = match address.ip() {
         ip if ip.is_unspecified() => SocketAddr::from(([127, 0, 0, 1], address.port())),
         _ => address,
     };
-    let scheme = if is_secure { "tls://" } else { "" };
-    if here == usual && !is_secure { String::new() } else { format!("--server {scheme}{here} ") }
+    let is_secure = settings.tls_cert.is_some();
+    let mut flags = String::new();
+    if here != usual || is_secure {
+        let scheme = if is_secure { "tls://" } else { "" };
+        flags = format!("--server {scheme}{here} ");
+    }
+    let must_show =
+        settings.tls_client_ca.is_some() && settings.tls_client_auth.0 == ClientAuth::Required;
+    for (is_needed, what) in [
+        (is_secure, "--server-ca CA.pem "),
+        (must_show, "--client-cert CERT.pem --client-key KEY.pem "),
+        (settings.access_file.is_some() && !must_show, "--credential-file FILE "),
+    ] {
+        flags.push_str(if is_needed { what } else { "" });
+    }
+    flags
 }
 
 fn config(settings: &Settings) -> Config {
@@ -417,15 +431,28 @@ impl Drop for PortFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::settings::sources::Sources;
+
+    fn at(address: &str, file: &str) -> String {
+        let sources = Sources::new(BTreeMap::new(), []).unwrap();
+        let sources = sources.with_file("c.toml".into(), file).unwrap();
+        super::at(address.parse().unwrap(), &Settings::resolve(&sources).unwrap())
+    }
 
     #[test]
-    fn a_client_is_told_where_we_are_unless_that_is_the_usual_place() {
-        assert_eq!(at("127.0.0.1:5625".parse().unwrap(), false), "");
-        assert_eq!(at("0.0.0.0:5625".parse().unwrap(), false), "");
-        assert_eq!(at("127.0.0.1:99".parse().unwrap(), false), "--server 127.0.0.1:99 ");
-        assert_eq!(at("10.0.0.7:5625".parse().unwrap(), false), "--server 10.0.0.7:5625 ");
-        let secure = at("0.0.0.0:5625".parse().unwrap(), true);
-        assert_eq!(secure, "--server tls://127.0.0.1:5625 ");
+    fn a_client_is_told_where_we_are_unless_that_is_the_usual_place_and_what_it_has_to_show() {
+        assert_eq!(at("127.0.0.1:5625", ""), "");
+        assert_eq!(at("0.0.0.0:5625", ""), "");
+        assert_eq!(at("127.0.0.1:99", ""), "--server 127.0.0.1:99 ");
+        assert_eq!(at("10.0.0.7:5625", ""), "--server 10.0.0.7:5625 ");
+        let tls = "tls-cert = \"c\"\ntls-key = \"k\"\n";
+        let secure = at("0.0.0.0:5625", tls);
+        assert_eq!(secure, "--server tls://127.0.0.1:5625 --server-ca CA.pem ");
+        let ruled = at("127.0.0.1:5625", "access-file = \"a\"");
+        assert_eq!(ruled, "--credential-file FILE ");
+        let mutual =
+            at("127.0.0.1:5625", &format!("{tls}tls-client-ca = \"a\"\naccess-file = \"a\""));
+        assert!(mutual.ends_with("--client-cert CERT.pem --client-key KEY.pem "), "{mutual}");
     }
 
     #[test]

@@ -76,6 +76,9 @@ pub(super) struct Entry {
     /// The lock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) lock: Option<String>,
+    /// The other locks of the same grant, which ends as a whole.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) others: Vec<String>,
     /// The token of the grant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) token: Option<u64>,

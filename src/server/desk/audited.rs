@@ -162,7 +162,7 @@ impl Desk {
     pub(super) fn audit_revoked(
         &mut self,
         connection: ConnectionId,
-        lock: &LockName,
+        (lock, others): (&LockName, &[LockName]),
         token: FencingToken,
         victim: (SessionId, &Identity),
         reason: Option<String>,
@@ -171,6 +171,7 @@ impl Desk {
             let entry = Entry {
                 result: Some("ok"),
                 lock: Some(lock.to_string()),
+                others: others.iter().map(ToString::to_string).collect(),
                 token: Some(token.number()),
                 victim: Some(victim.1.to_string()),
                 victim_session: Some(victim.0.to_string()),

@@ -12,11 +12,13 @@ impl Desk {
     /// Ends a turn: puts together what has come of it, and sees that what is due is asked for.
     pub(in crate::server) fn finish_turn(&mut self, now: Timestamp) -> &mut Turn {
         if self.rights.is_changing() {
+            self.withdraw_forbidden(now);
             self.look_through_changed();
         }
         self.show_changed(now);
         // Whatever brought this turn: the timer may be late, or set to something else.
         self.serve_looks(now);
+        self.tell_refused(now);
         // Half a turn before it has to: so nobody is put off who says no more than the others.
         let has_more =
             !self.backlog.is_empty() || !self.showing.is_empty() || self.rights.is_changing();
@@ -26,7 +28,8 @@ impl Desk {
         self.connections.reuse(&mut self.turn.spare);
         let has_more_to_do = |connection| self.backlog.holds(connection);
         self.connections.deliver(has_more_to_do, &mut self.turn.deliveries);
-        let looks = self.next_look(now);
+        let looks = [self.next_look(now), self.rights.refusals.next_deadline()];
+        let looks = looks.into_iter().flatten().min();
         match self.next_tick() {
             Some(deadline) if deadline <= now => {
                 self.listen(now);
@@ -51,8 +54,14 @@ impl Desk {
     /// while nothing is due, or [`Desk::tick`] is to come anyway; and nobody rests who would look.
     #[cfg(test)]
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        let looks = self.looks.next_deadline().filter(|_| self.over.is_none());
+        let looks = self.next_of_desk().filter(|_| self.over.is_none());
         [self.next_tick(), looks].into_iter().flatten().min()
+    }
+
+    /// When somebody may look who rests, or hears that it is refused.
+    pub(super) fn next_of_desk(&self) -> Option<Timestamp> {
+        let refused = self.rights.refusals.next_deadline();
+        [self.looks.next_deadline(), refused].into_iter().flatten().min()
     }
 
     /// When the table is to be told that time has passed; none if that is to come anyway.

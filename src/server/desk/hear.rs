@@ -142,12 +142,13 @@ impl Desk {
     /// Says what the connection is for; the session has seen that it says so once, and first.
     fn hello(&mut self, connection: ConnectionId, hello: &wire::Hello, now: Timestamp) {
         let (epoch_seen, token_seen) = (hello.epoch_seen, hello.token_seen);
-        let Some((_entry, as_whom)) = self.admit(connection, &hello.attach) else { return };
+        let Some((_entry, as_whom)) = self.admit(connection, &hello.attach, now) else { return };
         let as_whom = as_whom.as_ref();
         let parsed = hello::parse(hello, &self.sealer, &mut self.draw, as_whom);
         let (role, attach) = match parsed {
             Ok(parsed) => parsed,
             Err((code, reason)) => {
+                self.told.reject(code);
                 return self.dismiss(connection, &render::refused(code, reason));
             }
         };
@@ -221,8 +222,7 @@ impl Desk {
                 self.take_step(&event, now);
             }
             Some(Role::Observer) => {
-                let message = render::rejected(request, &Rejection::SessionNeeded, None);
-                self.connections.tell(connection, &message);
+                self.refuse_asked(connection, request, &Rejection::SessionNeeded);
             }
             Some(Role::Unknown | Role::Gone) | None => {}
         }
@@ -339,9 +339,7 @@ impl Desk {
     fn look(&mut self, connection: ConnectionId, query_id: u64, query: &Query, now: Timestamp) {
         if self.session_of(connection).is_some() && !self.looks.admits(now) {
             self.looks.delayed += 1;
-            self.told.reject(Rejection::SlowDown.code());
-            let answer = render::rejected(RequestId(query_id), &Rejection::SlowDown, None);
-            return self.connections.tell(connection, &answer);
+            return self.refuse_asked(connection, RequestId(query_id), &Rejection::SlowDown);
         }
         self.inspect(connection, query_id, query, now);
     }
@@ -432,10 +430,20 @@ impl Desk {
                 self.revoke(connection, query_id, name, token, now, allowed);
             }
             Err(why) => {
-                let no = render::refused_query(query_id, &Rejection::Note(why));
-                self.connections.tell(connection, &no);
+                self.refuse_asked(connection, RequestId(query_id), &Rejection::Note(why));
             }
         }
+    }
+
+    /// Tells a client *no*, which did not come from the engine; and counts that.
+    pub(super) fn refuse_asked(
+        &mut self,
+        connection: ConnectionId,
+        asked: RequestId,
+        rejection: &Rejection,
+    ) {
+        self.told.reject(rejection.code());
+        self.connections.tell(connection, &render::rejected(asked, rejection, None));
     }
 
     fn revoke(

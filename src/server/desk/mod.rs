@@ -33,6 +33,7 @@
 //! | `finish` | the end of a turn, and when the next one is due |
 //! | `looks` | the rate of looks, and who rests until it is time for another |
 //! | `rights`, `guest`, `usage`, `sight` | who a connection has proven to be, what it may do, what it is shown |
+//! | `refusals` | who proves nobody again and again, and hears so later |
 //! | `audited` | what the audit log is told |
 //! | `figures` | what is counted, for whoever draws curves of it |
 //! | `seal` | proofs that outlive a run: secrets of sessions, seals of grants, tickets of places |
@@ -53,6 +54,7 @@ mod inspect;
 pub(super) mod looks;
 mod parse;
 mod perform;
+mod refusals;
 pub(super) mod render;
 mod rights;
 pub(super) mod seal;
@@ -276,7 +278,7 @@ impl Desk {
     #[must_use]
     pub(crate) fn begin(&mut self, now: Timestamp) -> &mut Turn {
         // Before anybody is granted anything: these may be other rules than those of the run before.
-        self.withdraw_forbidden(now);
+        self.withhold(now);
         if let Some(run) = self.run.take() {
             self.step(&Event::Began(run), now);
         }
@@ -368,8 +370,8 @@ impl Desk {
         self.counters.chatter.look();
         self.audit_left_out();
         self.tenures.look(&mut self.table, &mut self.turn.lines, now);
-        if self.looks.next_deadline().is_some_and(|at| at <= now) {
-            // They look there, and what else is due is asked for.
+        if self.next_of_desk().is_some_and(|at| at <= now) {
+            // They look there, or hear, and what else is due is asked for.
             return self.finish_turn(now);
         }
         self.listen(now);
@@ -411,6 +413,8 @@ impl Desk {
         if self.over.is_some() {
             return &mut self.turn;
         }
+        // The next run takes everything up that can be granted, before it looks at rules.
+        self.look_through_all(now);
         // With nobody there, nothing may have happened for long: what is left is counted from now.
         self.step(&Event::Tick { heard: Timestamp::default() }, now);
         // Whatever was said is in the snapshot, and whatever is in the snapshot was said.

@@ -80,12 +80,20 @@ impl Desk {
                     self.dismiss(connection, &render::ended(reason));
                 }
             }
-            Effect::Revoked { connection, query_id, ref lock, token, holder, ref identity } => {
+            Effect::Revoked {
+                connection,
+                query_id,
+                ref lock,
+                ref others,
+                token,
+                holder,
+                ref identity,
+            } => {
                 let operator = self.operator(connection);
                 let line = log_lines::revoked(operator, lock, token, holder, identity);
                 self.turn.lines.push(line);
                 let why = self.connections.take_reason(connection, query_id);
-                self.audit_revoked(connection, lock, token, (holder, identity), why);
+                self.audit_revoked(connection, (lock, others), token, (holder, identity), why);
                 self.connections.tell(connection, &ServerMessage::Revoked { query_id });
             }
             Effect::NotRevoked { connection, query_id, ref rejection } => {

@@ -303,6 +303,12 @@ impl Client {
         self.bench.turn(|desk, now| desk.submit(submit, now));
     }
 
+    /// The same, in a turn that may do nothing else.
+    pub(super) fn submit_alone(&self, messages: Vec<ClientMessage>) {
+        self.bench.0.borrow_mut().desk.leave_one_step();
+        self.submit(messages);
+    }
+
     pub(super) fn disconnect(&self) {
         self.bench.turn(|desk, now| desk.disconnect(self.connection, now));
     }

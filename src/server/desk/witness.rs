@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::access::Access;
 use crate::engine::{
     Command, Effect, EndReason, Event, LockView, RequestEvent, SessionView, Start,
 };
@@ -15,7 +16,7 @@ use crate::types::{
 };
 
 use super::seal::Sealer;
-use super::turn::{Submit, Window};
+use super::turn::{Submit, Turn, Window};
 use super::{Before, Desk, Setting};
 use crate::server::durable::StateKey;
 use crate::wire::ClientMessage;
@@ -58,6 +59,7 @@ impl Desk {
         (start, key): (Start, StateKey),
         before: Before,
         names: Rc<Cell<u128>>,
+        access: Access,
         now: Timestamp,
     ) -> Self {
         let draw = move || {
@@ -73,7 +75,7 @@ impl Desk {
             draw: Box::new(draw),
             wall: || SystemTime::UNIX_EPOCH,
             looks_per_second: crate::server::config::LOOKS_PER_SECOND,
-            access: Arc::new(crate::access::Access::open()),
+            access: Arc::new(access),
             audit: crate::server::audit::Audit::default(),
             counters: Arc::default(),
         };
@@ -91,6 +93,23 @@ impl Desk {
         let Some(witness) = &mut self.witness else { return Witness::default() };
         let (left, events) = (witness.left.clone(), witness.events);
         mem::replace(witness, Witness { left, events, ..Witness::default() })
+    }
+
+    /// Other rules hold, and this turn looks at few of those who wait.
+    #[must_use]
+    pub(crate) fn change_rules_slowly(&mut self, access: Access, now: Timestamp) -> &mut Turn {
+        self.leave_one_step();
+        self.change_rules(Arc::new(access), now)
+    }
+
+    /// As if the turn had done all that it may but one step.
+    pub(crate) fn leave_one_step(&mut self) {
+        self.steps_until_look = self.steps() + 1;
+    }
+
+    /// Whether what waits is being looked through.
+    pub(crate) fn is_withholding(&self) -> bool {
+        self.table.is_withholding()
     }
 
     /// A lock in use.

@@ -23,7 +23,7 @@ impl World {
         let next = self.now() + 50_000 + self.dice.next() % self.quiet_max;
         self.heap.push(next, Event::Fault);
         let (now, machine) = (self.now(), self.dice.below(self.machines.len()));
-        let fault = match self.dice.below(37) {
+        let fault = match self.dice.below(38) {
             0..5 => {
                 self.cut(machine, 1_000_000);
                 "connections cut"
@@ -77,6 +77,10 @@ impl World {
             28 => {
                 self.revoke();
                 "revocations"
+            }
+            35 => {
+                self.change_rules();
+                "reloads of rules"
             }
             29 => {
                 self.mislead(machine);
@@ -293,6 +297,18 @@ impl World {
             self.with_desk(Desk::save);
             let at = self.now() + 3_000_000;
             self.heap.push(at, Event::Kill { run: self.site.run });
+        }
+    }
+
+    /// Rules are read again, and allow the same. Whoever waits is looked at by them, a few in a turn.
+    fn change_rules(&mut self) {
+        if self.now() < self.site.stalled_until || !self.site.is_ruled {
+            return;
+        }
+        let access = self.site.rules();
+        self.with_desk(|desk, local| desk.change_rules_slowly(access, local));
+        if self.site.desk.as_ref().is_some_and(Desk::is_withholding) {
+            self.referee.tally.count("rules looked through in several turns");
         }
     }
 

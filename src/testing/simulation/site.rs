@@ -15,6 +15,7 @@ use super::network::{Wire, connection};
 use super::operator::{self, Operator};
 use super::time::SkewedClock;
 use super::world::World;
+use crate::access::{Access, Rules};
 use crate::engine::{EndReason, Start};
 use crate::server::{
     Before, Change, Delivery, Desk, StaleState, StateKey, Turn, Way, Witness, begin_after, summary,
@@ -59,6 +60,8 @@ pub(super) struct Site {
     pub(super) is_in_grace: bool,
     /// The name of the next session; greater than those of all runs before.
     next_session: Rc<Cell<u128>>,
+    /// Whether it has an access file, by which whoever comes may do everything.
+    pub(super) is_ruled: bool,
     /// Counts revocations.
     pub(super) queries: u64,
 }
@@ -80,8 +83,19 @@ impl Site {
             armed: None,
             is_in_grace: false,
             next_session: Rc::new(Cell::new(1)),
+            is_ruled: dice.once_in(2),
             queries: 0,
         }
+    }
+
+    /// Who may do what: everybody everything, by rules or for want of any.
+    pub(super) fn rules(&self) -> Access {
+        if !self.is_ruled {
+            return Access::open();
+        }
+        let mut access = Access::closed();
+        access.set_anyone(Rules::open());
+        access
     }
 
     /// Whether connections can be made to it: also while it stands still.
@@ -108,7 +122,7 @@ impl Site {
         let below = FencingToken::new(start.first_token.number() + tokens);
         start.durable.tokens_below = start.durable.tokens_below.min(below);
         let goes_on = matches!(before, Before::Crashed(_));
-        let mut desk = Desk::witnessed((start, key), before, names, local);
+        let mut desk = Desk::witnessed((start, key), before, names, self.rules(), local);
         self.journal.begin(&mut desk, now);
         self.desk = Some(desk);
         self.run += 1;

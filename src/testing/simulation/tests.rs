@@ -52,6 +52,7 @@ fn simulated_rules_hold_whatever_happens() {
         at_least(what, done.runs / 4);
     }
     at_least("journals begun anew", done.runs / 10);
+    at_least("rules looked through in several turns", done.runs / 10);
 }
 
 #[test]

@@ -312,17 +312,18 @@ impl Attempt<'_> {
 fn no_server(server: &str, source: &io::Error) -> Failure {
     let unwelcomed = source.get_ref().filter(|why| why.is::<Unwelcomed>());
     let why = unwelcomed.map_or_else(|| reason(source), ToString::to_string);
+    // Whoever speaks TLS does answer.
+    let is_insecure = unwelcomed.is_none() && source.kind() == io::ErrorKind::InvalidData;
     let what_next = if unwelcomed.is_some() {
         "read its log: it may be unable to save its state, or stopped; or another program listens there"
-    } else if source.kind() == io::ErrorKind::InvalidData {
-        // Of TLS, which is spoken there.
+    } else if is_insecure {
         "--server-ca says whom to trust, --server-name whom to expect, --client-cert and --client-key what to \
         show; its log may say more"
     } else {
         "start one with `coordinator serve`, or name another with --server or COORDINATOR_SERVER"
     };
-    Failure::new(exit::NO_SERVER, format!("no coordinator answers at {server} ({why})"))
-        .hint(what_next)
+    let what = if is_insecure { "no secure connection to" } else { "no coordinator answers at" };
+    Failure::new(exit::NO_SERVER, format!("{what} {server} ({why})")).hint(what_next)
 }
 
 /// Why the operating system said no, in a few words.

@@ -3,6 +3,7 @@
 use super::client::{Client, Line, Stand};
 use super::scenario::{Budget, name};
 use super::world::World;
+use crate::types::RequestId;
 
 /// No more words than these are on their way to a client at a time, or from one that is slow.
 const ON_THE_WAY_MAX: usize = 3;
@@ -40,6 +41,8 @@ pub(super) enum Move {
     Tick,
     /// An operator takes a lock away.
     Revoke(u8),
+    /// What a client waits for is not allowed any more.
+    Withdraw(u8, u8),
     /// The oldest record is on disk.
     Recorded,
     /// The coordinator crashes, and begins anew.
@@ -75,6 +78,12 @@ impl World {
         moves
     }
 
+    /// Whether a request of a client waits, as the table has it.
+    fn waits(&self, client: &Client, request: RequestId) -> bool {
+        let session = client.session.map(|(session, _)| session);
+        session.is_some_and(|session| self.table.waiting_of(session).any(|id| id == request))
+    }
+
     fn moves_of(&self, which: u8, client: &Client, moves: &mut Vec<Move>) {
         let Budget { keep_alives, breaks, slow, goodbyes, .. } = self.left;
         let quiet = client.down.len() < ON_THE_WAY_MAX && self.late.len() < ON_THE_WAY_MAX;
@@ -91,7 +100,12 @@ impl World {
         for (place, ask) in client.asks.iter().enumerate().filter(|_| quiet) {
             let place = u8::try_from(place).unwrap();
             match ask.stand {
-                Stand::Waiting | Stand::Unconfirmed(..) => moves.push(Move::Cancel(which, place)),
+                Stand::Waiting | Stand::Unconfirmed(..) => {
+                    moves.push(Move::Cancel(which, place));
+                    if self.left.withdrawals > 0 && self.waits(client, ask.id) {
+                        moves.push(Move::Withdraw(which, place));
+                    }
+                }
                 Stand::Held { .. } => moves.push(Move::Release(which, place)),
                 Stand::Releasing { .. } | Stand::Cancelling => {}
             }

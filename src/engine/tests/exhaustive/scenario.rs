@@ -88,6 +88,8 @@ pub(super) struct Budget {
     pub(super) stops: u8,
     /// Locks taken away by an operator.
     pub(super) revokes: u8,
+    /// Requests that are not allowed any more while they wait.
+    pub(super) withdrawals: u8,
     /// Goodbyes.
     pub(super) goodbyes: u8,
 }
@@ -120,6 +122,7 @@ const NOTHING: Budget = Budget {
     replays: 0,
     stops: 0,
     revokes: 0,
+    withdrawals: 0,
     goodbyes: 0,
 };
 
@@ -150,7 +153,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             Shape::of("both", &[(0, SHARED), (1, EXCLUSIVE)]),
         ],
         is_instant: true,
-        budget: Budget { revokes: 1, goodbyes: 1, ..NOTHING },
+        budget: Budget { revokes: 1, withdrawals: 1, goodbyes: 1, ..NOTHING },
         before: &[],
     },
     Scenario {
@@ -177,7 +180,15 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         asks: 2,
         shapes: &[Shape::of("a", &[(0, EXCLUSIVE)])],
         is_instant: false,
-        budget: Budget { ticks: 4, keep_alives: 2, breaks: 2, slow: 1, revokes: 1, ..NOTHING },
+        budget: Budget {
+            ticks: 4,
+            keep_alives: 2,
+            breaks: 2,
+            slow: 1,
+            revokes: 1,
+            withdrawals: 1,
+            ..NOTHING
+        },
         before: HOLDER_AND_WAITER,
     },
     Scenario {

@@ -144,6 +144,14 @@ impl World {
             }
             Move::Tick => self.tick(),
             Move::Revoke(lock) => self.revoke(lock.into()),
+            Move::Withdraw(which, place) => {
+                self.left.withdrawals -= 1;
+                let client = &self.clients[usize::from(which)];
+                let request = client.asks[usize::from(place)].id;
+                if let Some((session, _)) = client.session {
+                    self.handle(&Event::Withdraw { session, request });
+                }
+            }
             Move::Recorded => self.record(),
             Move::Crash => {
                 self.left.crashes -= 1;

@@ -406,6 +406,8 @@ impl World {
                 }
             }
             Step::Withdraw { session, back } => self.withdraw(session, back),
+            Step::Withhold { begins: true } => self.handle(&Event::Withhold),
+            Step::Withhold { begins: false } => self.handle(&Event::Proceed),
             Step::Revoke { lock, token } => self.handle(&Event::Revoke {
                 connection: ConnectionId::new(u64::MAX),
                 query_id: 0,
@@ -443,6 +445,7 @@ proptest! {
         }
         // In the end, when the disk works and all sessions have ended, nothing is left.
         world.take(Step::Disk { works: true });
+        world.take(Step::Withhold { begins: false });
         world.take(Step::Wait { ms: 100_000 });
         let counts = world.table.counts();
         prop_assert_eq!((counts.sessions, counts.locks, counts.held, counts.waiting), (0, 0, 0, 0));

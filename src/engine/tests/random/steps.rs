@@ -79,6 +79,10 @@ pub(super) enum Step {
         session: u64,
         back: u64,
     },
+    /// What waits is looked through from now on, or was.
+    Withhold {
+        begins: bool,
+    },
     Revoke {
         lock: usize,
         token: u64,
@@ -147,6 +151,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         2 => (session.clone(), back.clone())
             .prop_map(|(session, back)| Step::Cancel { session, back }),
         2 => (session, back).prop_map(|(session, back)| Step::Withdraw { session, back }),
+        2 => any::<bool>().prop_map(|begins| Step::Withhold { begins }),
         1 => (0..LOCKS, 0..60u64).prop_map(|(lock, token)| Step::Revoke { lock, token }),
         3 => (0..4_000u64).prop_map(|ms| Step::Wait { ms }),
         1 => (0..9_000u64).prop_map(|ms| Step::Stall { ms }),

@@ -291,6 +291,20 @@ impl Model {
         self.end(name, RequestEvent::Cancelled, None)
     }
 
+    /// A request is not allowed any more: it leaves its queues, if it waits.
+    pub(super) fn withdraw(&mut self, name: Name) -> Vec<(Name, RequestEvent)> {
+        match self.find(name) {
+            Some(live) if self.live[live].token.is_none() => {
+                let rejection = Rejection::Forbidden;
+                let answer = RequestEvent::Rejected(Rejection::AsBefore(rejection.code()));
+                let mut told = self.end(name, answer, None);
+                told[0].1 = RequestEvent::Rejected(rejection);
+                told
+            }
+            Some(_) | None => Vec::new(),
+        }
+    }
+
     /// An operator takes a lock away from the holder with this token. None: there is no such holder.
     pub(super) fn revoke(
         &mut self,

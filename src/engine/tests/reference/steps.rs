@@ -50,6 +50,11 @@ pub(super) enum Step {
         session: usize,
         back: u64,
     },
+    /// It is not allowed any more, if it waits.
+    Withdraw {
+        session: usize,
+        back: u64,
+    },
     /// Of the holders of a lock, that one.
     Revoke {
         lock: usize,
@@ -153,7 +158,10 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(session, back, fault)| Step::Repeat { session, back, fault }),
         8 => (session.clone(), back.clone(), fault)
             .prop_map(|(session, back, fault)| Step::Release { session, back, fault }),
-        3 => (session.clone(), back).prop_map(|(session, back)| Step::Cancel { session, back }),
+        3 => (session.clone(), back.clone())
+            .prop_map(|(session, back)| Step::Cancel { session, back }),
+        2 => (session.clone(), back)
+            .prop_map(|(session, back)| Step::Withdraw { session, back }),
         1 => (0..LOCKS, 0..3usize).prop_map(|(lock, holder)| Step::Revoke { lock, holder }),
         1 => session.clone().prop_map(|session| Step::Goodbye { session }),
         3 => session.prop_map(|session| Step::CutOrResume { session }),

@@ -457,6 +457,8 @@ impl Runner for Story {
             "put_back" => Ok(self.put_back()),
             "stop" => Ok(self.restart(Some(self.table.snapshot()))),
             "drain" => Ok(self.handle(&Event::Drain)),
+            "withhold" => Ok(self.handle(&Event::Withhold)),
+            "proceed" => Ok(self.handle(&Event::Proceed)),
             "watch" | "unwatch" | "listen" | "hush" | "unhush" | "untold" => {
                 self.look_on(&line.name, &first)
             }

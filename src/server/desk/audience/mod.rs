@@ -19,7 +19,7 @@ use super::sight::hide_others;
 use crate::access::{Allowed, to};
 use crate::engine::{Event, Happened, Listening, LockTable};
 use crate::server::log_lines::{self, Telling};
-use crate::types::{ConnectionId, LockName, Origin, Timestamp};
+use crate::types::{ConnectionId, LockName, Origin, RequestId, Timestamp};
 use crate::wire::{ServerMessage, ShownLock, encode_frame};
 
 /// What it counts for, in steps, to show a lock to one more: a copy of what is rendered, and a delivery.
@@ -45,7 +45,7 @@ impl Desk {
                 self.table.watch(lock);
             }
             Err(rejection) => {
-                self.connections.tell(connection, &render::refused_query(query_id, &rejection));
+                self.refuse_asked(connection, RequestId::new(query_id), &rejection);
             }
         }
     }

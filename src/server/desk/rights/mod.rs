@@ -7,13 +7,16 @@
 #[cfg(all(test, feature = "access"))]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+
+use foldhash::fast::RandomState;
 
 use super::Desk;
 use super::connections::Role;
 use super::guest::Guest;
 use super::parse;
+use super::refusals::Refusals;
 use super::render;
 use super::usage::{Full, Usages};
 use crate::access::{
@@ -23,8 +26,8 @@ use crate::engine::{Command, Event, LockTable, Rejection};
 use crate::server::chatter::Topic;
 use crate::server::log_lines;
 use crate::types::{
-    ConnectionId, FencingToken, GoodbyeCode, LockName, Mode, RejectionCode, RequestId, SessionId,
-    Timestamp,
+    ConnectionId, FencingToken, GoodbyeCode, LockName, Mode, Origin, RejectionCode, RequestId,
+    SessionId, Timestamp,
 };
 use crate::wire::Attach;
 
@@ -37,6 +40,10 @@ pub(super) struct Rights {
     usages: Usages,
     /// Connections whose watches are yet to be looked through, for the rules have changed.
     changed: VecDeque<ConnectionId>,
+    /// Who proved nobody, and is yet to hear so.
+    pub(super) refusals: Refusals,
+    /// While what waits is looked through, for the rules have changed: by what.
+    looking: Option<Looking>,
     /// While a request is taken out of its queue because it is not allowed any more: why.
     withdrawing: Option<Denied>,
 }
@@ -48,6 +55,15 @@ pub enum Who {
     Anybody,
     /// This one.
     Principal(Arc<Principal>),
+}
+
+/// How far the sessions are looked through, and by which rules.
+#[derive(Debug)]
+struct Looking {
+    /// The place of the next session.
+    next: usize,
+    /// Principals by name, as they are in the access file now.
+    principals: HashMap<PrincipalName, Arc<Principal>, RandomState>,
 }
 
 /// What a Hello may have.
@@ -69,12 +85,19 @@ impl Rights {
                 usages.opened(session.session, &PrincipalName::shown_by(session.identity));
             }
         }
-        Self { access, usages, changed: VecDeque::new(), withdrawing: None }
+        Self {
+            access,
+            usages,
+            refusals: Refusals::default(),
+            changed: VecDeque::new(),
+            looking: None,
+            withdrawing: None,
+        }
     }
 
     /// Whether there is work left of a change of the rules.
     pub(super) fn is_changing(&self) -> bool {
-        !self.changed.is_empty()
+        self.looking.is_some() || !self.changed.is_empty()
     }
 
     /// Whose a session is, if that is known.
@@ -115,6 +138,7 @@ impl Desk {
         &mut self,
         connection: ConnectionId,
         attach: &Attach,
+        now: Timestamp,
     ) -> Option<(Entry, Option<PrincipalName>)> {
         if self.rights.access.is_open() {
             return Some((self.open_entry(attach)?, None));
@@ -123,7 +147,7 @@ impl Desk {
         let badge = match Badge::of(&self.rights.access, proof.unwrap_or_default()) {
             Ok(badge) => badge,
             Err(unproven) => {
-                self.refuse_unproven(connection, unproven);
+                self.refuse_sign_in(connection, unproven, now);
                 return None;
             }
         };
@@ -162,6 +186,7 @@ impl Desk {
             (&entry, self.rights.usages.may_open(badge.principal()))
         {
             let why = format!("{max} sessions of {name} are alive, its limit");
+            self.told.reject(RejectionCode::TooManySessions);
             self.audit_full(connection, &badge, &why);
             self.dismiss(connection, &render::refused(RejectionCode::TooManySessions, why));
             return None;
@@ -179,14 +204,36 @@ impl Desk {
         })
     }
 
-    /// Says that nobody is proven.
-    fn refuse_unproven(&mut self, connection: ConnectionId, unproven: Unproven) {
+    /// Says that nobody is proven: later, if its address hears that again and again.
+    fn refuse_sign_in(&mut self, connection: ConnectionId, unproven: Unproven, now: Timestamp) {
+        self.note_unproven(connection, unproven);
+        let origin = self.connections.peer(connection).map(|peer| Origin::of(peer.ip()));
+        if self.rights.refusals.is_prompt(connection, origin, unproven, now) {
+            self.dismiss_unproven(connection, unproven);
+        }
+    }
+
+    /// Tells those who have waited to hear that they are refused.
+    pub(super) fn tell_refused(&mut self, now: Timestamp) {
+        while let Some((connection, unproven)) = self.rights.refusals.next_due(now) {
+            // It may have gone, or have been said Goodbye to for something else.
+            if let Some(Role::Unknown) = self.connections.role(connection) {
+                self.dismiss_unproven(connection, unproven);
+            }
+        }
+    }
+
+    /// Counts that nobody is proven, and tells the logs.
+    fn note_unproven(&mut self, connection: ConnectionId, unproven: Unproven) {
         self.told.leave_unproven();
         let peer = self.connections.peer(connection);
         if self.counters.chatter.admits(Topic::Refusal, peer) {
             log_lines::unproven(connection, peer, unproven);
         }
         self.audit_unproven(connection, unproven);
+    }
+
+    fn dismiss_unproven(&mut self, connection: ConnectionId, unproven: Unproven) {
         let code = RejectionCode::Unauthenticated;
         self.dismiss(connection, &render::refused(code, unproven.to_string()));
     }
@@ -251,8 +298,8 @@ impl Desk {
             Err(denied) => denied,
         };
         if self.is_alive(session, request.id) {
-            // It was asked for before, when it was allowed, and is repeated over another connection. What waits
-            // was withdrawn when the rules changed, so it is held, and stays held.
+            // It was asked for before, when it was allowed, and is repeated over another connection. What is held
+            // stays held; what waits is withdrawn when it is looked through, and granted nothing before.
             let guest = self.connections.guest(connection)?;
             return Some(guest.badge.may_repeat());
         }
@@ -262,10 +309,8 @@ impl Desk {
 
     /// Tells a client that it asks too often.
     fn slow_down(&mut self, connection: ConnectionId, request: RequestId) {
-        self.told.reject(RejectionCode::SlowDown);
         self.told.slowed_down += 1;
-        let slow = render::rejected(request, &Rejection::SlowDown, None);
-        self.connections.tell(connection, &slow);
+        self.refuse_asked(connection, request, &Rejection::SlowDown);
     }
 
     /// Tells a client that it may not have what it asks for. That counts as a request, or denials would be as
@@ -304,8 +349,7 @@ impl Desk {
         let name = match parse::lock_name(name) {
             Ok(name) => name,
             Err(rejection) => {
-                let no = render::refused_query(query_id, &rejection);
-                self.connections.tell(connection, &no);
+                self.refuse_asked(connection, RequestId::new(query_id), &rejection);
                 return None;
             }
         };
@@ -405,7 +449,7 @@ impl Desk {
         if access.is_open() == self.rights.access.is_open() && !access.is_open() {
             self.rights.access = access;
             // First, for those that leave free what others are granted.
-            self.withdraw_forbidden(now);
+            self.withhold(now);
             for connection in self.connections.with_guests() {
                 self.renew(connection, now);
             }
@@ -422,7 +466,8 @@ impl Desk {
                 if let Some(Role::Session { .. }) = self.connections.role(connection) {
                     self.step(&Event::Disconnect { connection }, now);
                 }
-                self.refuse_unproven(connection, unproven);
+                self.note_unproven(connection, unproven);
+                self.dismiss_unproven(connection, unproven);
             }
         }
     }
@@ -458,42 +503,82 @@ impl Desk {
         }
     }
 
-    /// Takes what waits and is not allowed any more out of its queues, whether its session has a connection or
-    /// not. All of it, before anything else: what one of them leaves, another could be granted.
-    pub(super) fn withdraw_forbidden(&mut self, now: Timestamp) {
+    /// Has nothing granted that waits, until all of it was looked through by the rules of now.
+    pub(super) fn withhold(&mut self, now: Timestamp) {
         if self.rights.access.is_open() {
+            // A run before may have ended while it looked.
+            if self.table.is_withholding() {
+                self.step(&Event::Proceed, now);
+            }
             return;
         }
-        let mut forbidden = Vec::new();
-        let principals = self.rights.access.by_name();
-        let anyone = PrincipalName::anyone();
-        for (_, session) in self.table.sessions(0) {
-            self.looked += 1 + render::count(session.waiting);
-            let session = session.session;
-            let owner = self.rights.usages.owner(session).unwrap_or(&anyone);
-            let principal = principals.get(owner);
-            let why_not = |(name, mode): (&LockName, Mode)| match principal {
-                Some(principal) => principal.denies(name, mode),
-                None => Some(Denied::to_nobody(owner.clone(), name, mode)),
+        let principals = self.rights.access.all_by_name();
+        self.rights.looking = Some(Looking { next: 0, principals });
+        self.step(&Event::Withhold, now);
+    }
+
+    /// Takes what waits and is not allowed any more out of its queues, whether its session has a connection or
+    /// not, until this turn has done enough. Once all of it was looked at, the rest is granted as always.
+    ///
+    /// Sessions that come meanwhile ask by the rules of now, so it does not matter whether they are met.
+    pub(super) fn withdraw_forbidden(&mut self, now: Timestamp) {
+        while !self.is_spent()
+            && let Some(mut looking) = self.rights.looking.take()
+        {
+            let Some((place, session)) = self.table.session_places(looking.next).next() else {
+                self.step(&Event::Proceed, now);
+                return;
             };
-            let waiting = self.table.waiting_of(session).filter_map(|request| {
-                let denied = self.table.claims(session, request).find_map(why_not)?;
-                Some((session, request, denied))
-            });
-            let unheard = self.table.unheard_of(session).filter_map(|asked| {
-                let claims = asked.claims.as_slice().iter();
-                let denied = claims.map(|claim| (&claim.name, claim.mode)).find_map(why_not)?;
-                Some((session, asked.id, denied))
-            });
-            forbidden.extend(waiting.chain(unheard));
-        }
-        for (session, request, denied) in forbidden {
-            self.rights.withdrawing = Some(denied);
-            self.step(&Event::Withdraw { session, request }, now);
-            // It is told when the session is welcome.
-            if let Some(denied) = self.rights.withdrawing.take() {
-                self.note_denial(None, Some(session), &denied);
+            self.looked += 1 + session.as_ref().map_or(0, |it| render::count(it.waiting));
+            let forbidden =
+                session.map(|session| self.forbidden_of(session.session, &looking.principals));
+            looking.next = place + 1;
+            self.rights.looking = Some(looking);
+            for (session, request, denied) in forbidden.into_iter().flatten() {
+                self.withdraw(session, request, denied, now);
             }
+        }
+    }
+
+    /// What a session waits for and may not have.
+    fn forbidden_of(
+        &self,
+        session: SessionId,
+        principals: &HashMap<PrincipalName, Arc<Principal>, RandomState>,
+    ) -> Vec<(SessionId, RequestId, Denied)> {
+        let anyone = PrincipalName::anyone();
+        let owner = self.rights.usages.owner(session).unwrap_or(&anyone);
+        let principal = principals.get(owner);
+        let why_not = |(name, mode): (&LockName, Mode)| match principal {
+            Some(principal) => principal.denies(name, mode),
+            None => Some(Denied::to_nobody(owner.clone(), name, mode)),
+        };
+        let waiting = self.table.waiting_of(session).filter_map(|request| {
+            let denied = self.table.claims(session, request).find_map(why_not)?;
+            Some((session, request, denied))
+        });
+        let unheard = self.table.unheard_of(session).filter_map(|asked| {
+            let claims = asked.claims.as_slice().iter();
+            let denied = claims.map(|claim| (&claim.name, claim.mode)).find_map(why_not)?;
+            Some((session, asked.id, denied))
+        });
+        waiting.chain(unheard).collect()
+    }
+
+    fn withdraw(&mut self, session: SessionId, request: RequestId, denied: Denied, now: Timestamp) {
+        self.rights.withdrawing = Some(denied);
+        self.step(&Event::Withdraw { session, request }, now);
+        // It is told when the session is welcome.
+        if let Some(denied) = self.rights.withdrawing.take() {
+            self.note_denial(None, Some(session), &denied);
+        }
+    }
+
+    /// Looks through all that is left to be looked through: this run ends, and the next one grants what it finds.
+    pub(super) fn look_through_all(&mut self, now: Timestamp) {
+        while self.rights.looking.is_some() {
+            self.steps_until_look = u64::MAX;
+            self.withdraw_forbidden(now);
         }
     }
 

@@ -136,7 +136,10 @@ impl Pair {
             | Step::Release { session, .. }
             | Step::Cancel { session, .. }
             | Step::Goodbye { session } => Some(*session),
-            Step::Revoke { .. } | Step::CutOrResume { .. } | Step::Pass { .. } => None,
+            Step::Withdraw { .. }
+            | Step::Revoke { .. }
+            | Step::CutOrResume { .. }
+            | Step::Pass { .. } => None,
         };
         if let Some(session) = speaks.filter(|s| self.model.is_away(self.players[*s].id)) {
             self.cut_or_resume(session);
@@ -165,6 +168,13 @@ impl Pair {
                 let request = RequestId::new((latest + 1).saturating_sub(back).max(1));
                 self.expected.extend(self.model.cancel((self.players[session].id, request)));
                 self.say(session, Command::Cancel { request });
+            }
+            Step::Withdraw { session, back } => {
+                let session = self.players[session].id;
+                let latest = self.model.latest(session).number();
+                let request = RequestId::new((latest + 1).saturating_sub(back).max(1));
+                self.expected.extend(self.model.withdraw((session, request)));
+                self.handle(Event::Withdraw { session, request });
             }
             Step::Revoke { lock, holder } => self.revoke(lock, holder),
             Step::Goodbye { session } => {

@@ -148,3 +148,34 @@ fn the_audit_log_says_whose_session_ended_and_what_a_quota_refused() {
     assert_eq!((&last["result"], &last["reason"]), (&"ended".into(), &"expired".into()));
     assert_eq!(last["principal"], "ann", "{last}");
 }
+
+#[test]
+fn whatever_is_answered_no_is_counted_by_its_code() {
+    let bench = bench();
+    let observer = bench.observer("bob");
+    let count = |code: RejectionCode| {
+        let figures = bench.figures();
+        let found = figures.told.rejections().find(|(name, _)| *name == code.name());
+        found.map_or(0, |(_, count)| count)
+    };
+    let revoke_for = |reason: &str| ClientMessage::RevokeFor {
+        query_id: 9,
+        name: "a".into(),
+        token: FencingToken(1),
+        reason: reason.into(),
+    };
+    let long = "x".repeat(4_096);
+    for (message, code) in [
+        (request(1, "a"), RejectionCode::SessionNeeded),
+        (look_at(""), RejectionCode::InvalidLockName),
+        (revoke_for(&long), RejectionCode::InvalidNote),
+    ] {
+        assert_eq!(self::code(&bench, &observer, message), Some(code));
+        assert_eq!(count(code), 1, "{code:?}");
+    }
+    let mistaken = bench.come("bob");
+    let identity = "x".repeat(4_096);
+    mistaken.submit(vec![ClientMessage::Hello(wire::Hello::new(Attach::New, &identity))]);
+    let (_, code, _) = refusal(&mistaken);
+    assert_eq!(count(code), 1, "{code:?}");
+}

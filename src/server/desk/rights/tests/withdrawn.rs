@@ -1,6 +1,7 @@
 //! What waits and is not allowed any more, for the rules have changed.
 
 use super::*;
+use crate::server::desk::Desk;
 
 /// A session comes back, and repeats its request for this lock. Says the code of the answer, and whether
 /// anything was granted.
@@ -124,4 +125,57 @@ fn what_was_asked_before_a_welcome_is_asked_by_the_rules_that_hold_then() {
     };
     assert_eq!(told.iter().filter(forbidden).count(), 1, "{told:?}");
     assert_eq!(bench.figures().counts.held, 1, "{told:?}");
+}
+
+#[test]
+fn while_what_waits_is_looked_through_nobody_who_waits_is_granted_anything_and_others_are() {
+    let bench = bench();
+    let (bob, next) = (bench.session("bob"), bench.session("bob"));
+    let token = bob_holds(&bench, &bob);
+    let ann: Vec<Client> = (0..3).map(|_| bench.session("ann")).collect();
+    for client in &ann {
+        answers(&bench, client, request(1, "a"));
+    }
+    answers(&bench, &next, request(1, "a"));
+    let rules = access(&[ANN_MAY_DO_OTHER, BOB]);
+    // As if there were more than a turn may look at.
+    bench.turn(|desk, now| desk.change_rules_slowly(rules, now));
+    assert_eq!(bench.figures().counts.waiting, 4, "not all of it was looked at");
+    bob.submit_alone(vec![release(1, token)]);
+    next.submit_alone(vec![request(2, "free")]);
+    let told = next.take();
+    assert!(matches!(told[..], [ServerMessage::Grant { request: RequestId(2), .. }]), "{told:?}");
+    let queued = ann.iter().flat_map(Client::take).collect::<Vec<_>>();
+    assert!(!queued.iter().any(|it| matches!(it, ServerMessage::Grant { .. })), "{queued:?}");
+    bench.settle();
+    let told = next.take();
+    assert!(matches!(told[..], [ServerMessage::Grant { request: RequestId(1), .. }]), "{told:?}");
+    for client in &ann {
+        let told = client.take();
+        assert_eq!(code_of(&told), Some(RejectionCode::Forbidden), "{told:?}");
+    }
+}
+
+#[test]
+fn a_crash_or_a_stop_while_what_waits_is_looked_through_grants_nothing_that_is_not_allowed() {
+    let bench = bench();
+    let bob = bench.session("bob");
+    let token = bob_holds(&bench, &bob);
+    let (ann, session, secret) = bench.session_of("ann");
+    answers(&bench, &ann, request(1, "a"));
+    let rules = access(&[ANN_MAY_DO_OTHER, BOB]);
+    bench.turn(|desk, now| desk.change_rules_slowly(rules, now));
+    bob.submit_alone(vec![release(1, token)]);
+    let next = bench.restarted(access(&[ANN_MAY_DO_OTHER, BOB]));
+    next.settle();
+    assert_eq!(next.figures().counts.held + next.figures().counts.waiting, 0);
+    let told = comes_back(&next, (session, secret), "a");
+    assert_eq!(code_of(&told), Some(RejectionCode::Forbidden), "{told:?}");
+    // Whoever asks no rules goes on.
+    let open = bench.restarted(Access::open());
+    open.settle();
+    assert_eq!(open.figures().counts.held, 1, "it is granted as always");
+    bench.turn(Desk::save);
+    let saved = bench.take_orders();
+    assert!(!saved.is_empty());
 }
