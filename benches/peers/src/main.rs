@@ -23,6 +23,7 @@
 #![allow(async_fn_in_trait, reason = "nobody else implements these traits")]
 
 #[allow(clippy::unwrap_used, unreachable_pub, reason = "the tests' own, in which nothing fails")]
+#[allow(dead_code, reason = "the tests need more of it")]
 #[path = "../../../tests/it/certificates.rs"]
 mod certificates;
 mod compare;
