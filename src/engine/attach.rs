@@ -81,7 +81,7 @@ impl LockTable {
         Ok(())
     }
 
-    fn note_newcomer(&mut self, session: SessionKey) {
+    pub(super) fn note_newcomer(&mut self, session: SessionKey) {
         let number = self.this_run.add_newcomer(session);
         self.sessions[session].newcomer = Some(number);
     }

@@ -51,6 +51,9 @@ impl LockTable {
     /// to come back, whatever it said of connections that break.
     fn lose_connection(&mut self, key: SessionKey) {
         let connection = self.sessions[key].connection;
+        if self.sessions[key].unattended.is_some() {
+            return self.lose_waiter(key);
+        }
         if self.sessions[key].unheard.is_some() {
             // It was not welcomed, so its client knows of none.
             return self.end_session(key, EndReason::Disconnected);

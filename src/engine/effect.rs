@@ -71,6 +71,11 @@ pub enum Effect {
         /// The first lock that was held, for the log.
         lock: Option<LockName>,
     },
+    /// A session is over that nobody attended, and so is its request. Nobody is to be told.
+    Left {
+        /// The session.
+        session: SessionId,
+    },
     /// Tell the operator that the lock was taken away.
     Revoked {
         /// The operator's connection.

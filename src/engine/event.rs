@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Durable, Rejection};
 use crate::types::{
     Account, Claims, ConnectionId, Epoch, FencingToken, Generation, Identity, Limits, LockName,
-    Note, OwnerId, RequestId, SessionId, Ticket, Timestamp, Ttl, Wait,
+    Mark, Note, OwnerId, RequestId, SessionId, Ticket, Timestamp, Ttl, Wait,
 };
 
 /// Something that happened, for [`LockTable::handle`](super::LockTable::handle).
@@ -90,6 +90,44 @@ pub enum Event {
     Withhold,
     /// What waits was looked through: it is granted as always.
     Proceed,
+    /// Somebody asks for a lock and keeps no connection (rule S11). What comes of it is told of the session,
+    /// which has none.
+    Hold(Box<Hold>),
+    /// What is held unattended is to end at another moment, or to be known by another mark (rule S11).
+    Prolong(Box<Prolong>),
+    /// What is held unattended is given back, or its wait is given up (rule S11).
+    Drop {
+        /// Its session.
+        session: SessionId,
+    },
+}
+
+/// A lock that is asked for by somebody who keeps no connection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Hold {
+    /// The session that is opened for it; never used before.
+    pub session: SessionId,
+    /// Where it comes from, for people.
+    pub peer: Option<SocketAddr>,
+    /// Who asks, for people.
+    pub identity: Identity,
+    /// Whoever shows this is its holder.
+    pub mark: Mark,
+    /// For how long it is held, from its grant on; none: until it is given back.
+    pub term: Option<Duration>,
+    /// The request. The session has this one only.
+    pub request: Request,
+}
+
+/// A change of what is held unattended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Prolong {
+    /// Its session.
+    pub session: SessionId,
+    /// For how long it is held from now on; none: as it is. In it, none: until it is given back.
+    pub term: Option<Option<Duration>>,
+    /// What it is known by; none: as it is.
+    pub mark: Option<Mark>,
 }
 
 /// A run that goes on where another one crashed.

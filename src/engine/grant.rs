@@ -399,7 +399,7 @@ impl LockTable {
             None => Rejection::Unavailable,
         };
         let outcome = Outcome::Rejected(rejection.code());
-        self.finish(request, outcome, RequestEvent::Rejected(rejection));
+        self.finish_and_leave(request, outcome, RequestEvent::Rejected(rejection));
     }
 
     /// Notes that something left the lock, or that it may be granted again.

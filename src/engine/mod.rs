@@ -86,6 +86,7 @@ mod tally;
 mod tests;
 mod this_run;
 mod tokens;
+mod unattended;
 mod view;
 mod withdraw;
 
@@ -93,7 +94,8 @@ pub use deadlock::STEPS_MAX;
 pub use deferred::SLICE_STEPS_MAX;
 pub use effect::{Effect, EndReason, Forfeit};
 pub use event::{
-    Attach, Command, Event, Extras, Place, Progress, Reclaim, Request, Run, Supersede,
+    Attach, Command, Event, Extras, Hold, Place, Progress, Prolong, Reclaim, Request, Run,
+    Supersede,
 };
 pub use forfeit::REVOCATIONS_WAITING_MAX;
 pub use pause::Pause;
@@ -106,6 +108,7 @@ pub use snapshot::Snapshot;
 pub use table::{Counts, HEARTBEAT, LockTable};
 pub use tally::Tally;
 pub use tokens::TOKEN_BLOCK;
+pub use unattended::UnattendedView;
 pub use view::{HolderView, LockView, Outlook, PLACES_LOOKED_AT_MAX, SessionView, WaiterView};
 
 use serde::{Deserialize, Serialize};

@@ -61,7 +61,8 @@ impl LockTable {
         let others = others.cloned().collect();
         let reason = LostReason::Revoked;
         self.delay_locks(request, Parting::Revoked);
-        self.finish(request, Outcome::Lost(token, reason), RequestEvent::Lost { token, reason });
+        let lost = RequestEvent::Lost { token, reason };
+        self.finish_and_leave(request, Outcome::Lost(token, reason), lost);
         let lock = name;
         self.effects.push(Effect::Revoked {
             connection,

@@ -14,8 +14,8 @@ use super::row::Row;
 use super::{EndReason, Rejection, RequestEvent};
 use crate::engine::seed::Seed;
 use crate::types::{
-    ConnectionId, FencingToken, Generation, Identity, LostReason, Origin, RejectionCode, RequestId,
-    SessionId, Timestamp, Ttl,
+    ConnectionId, FencingToken, Generation, Identity, LostReason, Mark, Origin, RejectionCode,
+    RequestId, SessionId, Timestamp, Ttl,
 };
 
 /// A client's continuous presence. Owns what it holds and awaits.
@@ -65,11 +65,25 @@ pub(super) struct Session {
     pub(super) moving: Moving,
     /// It lost its connection by a crash of the coordinator, and has none yet.
     pub(super) is_awaited: bool,
+    /// What there is about it if no connection is to keep it (rule S11). Then it counts as awaited for ever.
+    pub(super) unattended: Option<Box<Unattended>>,
     /// It has ended; what it held passes on when that is on record (rule G1).
     pub(super) is_over: bool,
     /// Its grants are counted instead of told, and so many were; none: they are told.
     #[serde(skip)]
     pub(super) untold: Option<u64>,
+}
+
+/// What there is about a session that nobody attends.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Clone))]
+pub(super) struct Unattended {
+    /// Whoever shows this is its holder.
+    pub(super) mark: Mark,
+    /// For how long it holds; none: until it is given back.
+    pub(super) term: Option<Duration>,
+    /// Whether that is counted from its grant. Else its session's `ends` is exact.
+    pub(super) is_from_grant: bool,
 }
 
 /// Whether a session has a connection.
@@ -153,6 +167,7 @@ impl Session {
             unheard: None,
             moving: Moving::No,
             is_awaited: false,
+            unattended: None,
             is_over: false,
             untold: None,
         }
@@ -163,9 +178,17 @@ impl Session {
         self.ends = now.after(self.ttl.length());
     }
 
-    /// Whether its client is there and waits for its Welcome, with which its lease begins.
+    /// Nobody attends it: it ends when it is to.
+    pub(super) fn attend_not(&mut self, unattended: Unattended, ends: Timestamp) {
+        self.unattended = Some(Box::new(unattended));
+        (self.is_awaited, self.ends, self.wakes) = (true, ends, ends);
+    }
+
+    /// Whether its lease has not begun: its client is there and waits for its Welcome, or it waits for a
+    /// lock unattended.
     pub(super) fn is_kept_waiting(&self) -> bool {
-        self.unheard.is_some() && self.connection.is_some()
+        let is_unwelcomed = self.unheard.is_some() && self.connection.is_some();
+        is_unwelcomed || self.unattended.is_some() && self.held == 0
     }
 
     /// Whether its client is there, or would be but for us.

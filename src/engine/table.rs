@@ -254,6 +254,9 @@ impl LockTable {
             Event::Withhold => self.deferred.withhold(),
             Event::Proceed => self.proceed(),
             Event::Began(ref run) => self.go_on_in(run),
+            Event::Hold(ref hold) => self.hold_unattended(hold),
+            Event::Prolong(ref prolong) => self.prolong(prolong),
+            Event::Drop { session } => self.drop_unattended(session),
             Event::Tick { heard } => {
                 self.heard = self.heard.max(heard.min(self.now));
                 self.expire_due();
@@ -331,7 +334,10 @@ impl LockTable {
             if self.deferred.is_spent() {
                 return;
             }
-            if self.sessions[session].is_kept_waiting() {
+            let is_unattended = self.sessions[session].unattended.is_some();
+            if is_unattended {
+                self.end_unattended_or_later(session);
+            } else if self.sessions[session].is_kept_waiting() {
                 self.sessions[session].renew(self.now);
             }
             let ends = self.sessions[session].ends;
@@ -339,6 +345,8 @@ impl LockTable {
             self.deferred.charge(REFILE_STEPS);
             if ends > self.heard {
                 self.reschedule(session, ends);
+            } else if is_unattended {
+                self.expire_unattended(session);
             } else {
                 let reason = self.sessions[session].end_reason();
                 self.end_session(session, reason);
@@ -391,7 +399,7 @@ impl LockTable {
     }
 
     /// Has the session looked at at `wakes`, not when it was going to be.
-    fn reschedule(&mut self, session: SessionKey, wakes: Timestamp) {
+    pub(super) fn reschedule(&mut self, session: SessionKey, wakes: Timestamp) {
         let before = mem::replace(&mut self.sessions[session].wakes, wakes);
         self.deadlines.remove_lease(before, session);
         self.deadlines.add_lease(wakes, session);
@@ -480,7 +488,7 @@ impl LockTable {
             self.requests.keys().filter(|key| !self.requests[*key].is_held()).collect();
         for request in waiting {
             let outcome = Outcome::Rejected(Rejection::Draining.code());
-            self.finish(request, outcome, RequestEvent::Rejected(Rejection::Draining));
+            self.finish_and_leave(request, outcome, RequestEvent::Rejected(Rejection::Draining));
         }
         self.settle();
     }

@@ -241,7 +241,11 @@ impl<'a> LockView<'a> {
                 return None;
             }
             let more = live.more();
-            let ends = session.ends.max(self.table.now).after(more.lock_delay);
+            let ends = match self.table.unattended(session.id) {
+                Some(unattended) => unattended.ends?,
+                None => session.ends,
+            };
+            let ends = ends.max(self.table.now).after(more.lock_delay);
             let kept = more.keep.as_ref().map(|keep| live.since.after(keep.at_least));
             free_by = free_by.max(Some(ends)).max(kept);
         }

@@ -23,7 +23,7 @@ impl LockTable {
         if !self.requests[request].is_held() {
             let rejection = Rejection::Forbidden;
             let outcome = Outcome::Rejected(rejection.code());
-            self.finish(request, outcome, RequestEvent::Rejected(rejection));
+            self.finish_and_leave(request, outcome, RequestEvent::Rejected(rejection));
             self.settle();
         }
     }

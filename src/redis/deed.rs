@@ -81,7 +81,7 @@ pub enum When {
     Free,
     /// If it is set (`XX`).
     Set,
-    /// In any case; here: if it is free, or has the same value.
+    /// In any case. What is set passes to whoever has the new value, as in Redis.
     Always,
 }
 

@@ -33,6 +33,12 @@ pub struct Config {
     /// Where it listens for clients. Loopback unless told otherwise, for anyone who reaches the
     /// port may lock.
     pub listen: SocketAddr,
+    /// Where it listens for clients of the Redis dialect; none: nowhere.
+    #[cfg(feature = "redis-api")]
+    pub redis_listen: Option<SocketAddr>,
+    /// Whether `FLUSHDB` frees all that those hold.
+    #[cfg(feature = "redis-api")]
+    pub redis_allow_flush: bool,
     /// Where its state lives.
     pub data: Data,
     /// Bounds on what clients may have in the table.
@@ -88,6 +94,10 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, LOCK_PORT)),
+            #[cfg(feature = "redis-api")]
+            redis_listen: None,
+            #[cfg(feature = "redis-api")]
+            redis_allow_flush: false,
             data: Data::Ephemeral,
             limits: Limits::default(),
             connections_max: 10_000,

@@ -35,6 +35,8 @@ use super::durable::Committed;
 use super::durable::chronicle::Flushed;
 use super::gate::Gate;
 use super::inbox::{Arrival, Arrivals};
+#[cfg(feature = "redis-api")]
+use super::messages::SpeakRedis;
 use super::messages::{
     AllHeard, ChangeRules, Checkpointed, CloseAll, Connect, Disconnect, Drain, Gather, GoOn,
     Identify, Prove, Pulse, Save, Survey, TellState, Waiting, Written,
@@ -126,6 +128,8 @@ impl Coordinator {
                 Arrival::Disconnect(Disconnect { connection }) => {
                     self.desk.hear_end(connection, now);
                 }
+                #[cfg(feature = "redis-api")]
+                Arrival::Redis(submit) => self.desk.hear_redis(*submit, now),
             }
         }
         // What a crowd has caused once is not kept for ever.
@@ -411,6 +415,15 @@ impl Handler<ChangeRules> for Coordinator {
 
     fn handle(&mut self, ChangeRules(access): ChangeRules, ctx: &mut Context<Self>) {
         self.turn(ctx, |desk, now| desk.change_rules(access, now));
+    }
+}
+
+#[cfg(feature = "redis-api")]
+impl Handler<SpeakRedis> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, SpeakRedis { needs_journal }: SpeakRedis, _: &mut Context<Self>) {
+        self.desk.speak_redis(needs_journal);
     }
 }
 

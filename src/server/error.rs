@@ -45,6 +45,11 @@ pub enum ServerError {
         /// What chmod(1) has to be told to mend it.
         chmod: &'static str,
     },
+    /// Holds of the Redis dialect are found again in the journal only.
+    #[error(
+        "clients of the Redis dialect show nothing after a crash, so their locks need the journal, which is off"
+    )]
+    RedisWithoutJournal,
     /// There is no runtime where it was to be bound.
     #[error(
         "no tokio runtime here: bind the server within an actix System or a tokio LocalSet, or use \

@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix::Recipient;
 
+#[cfg(feature = "redis-api")]
+use super::desk::dialect::SubmitRedis;
 use super::desk::turn::Submit;
 use super::messages::{Connect, Disconnect, Prove, Waiting};
 
@@ -31,6 +33,9 @@ pub(super) enum Arrival {
     Submit(Submit),
     /// The connection ended without a Goodbye.
     Disconnect(Disconnect),
+    /// This is what one read of the Redis dialect brought.
+    #[cfg(feature = "redis-api")]
+    Redis(Box<SubmitRedis>),
 }
 
 /// What has arrived and was not taken yet, in the order in which it came.

@@ -181,6 +181,19 @@ impl Message for TellState {
     type Result = ();
 }
 
+/// Server to Coordinator: there are clients of the Redis dialect, too.
+#[cfg(feature = "redis-api")]
+#[derive(Debug)]
+pub(super) struct SpeakRedis {
+    /// Whether a hold has to be written down to be granted.
+    pub(super) needs_journal: bool,
+}
+
+#[cfg(feature = "redis-api")]
+impl Message for SpeakRedis {
+    type Result = ();
+}
+
 /// Server to Coordinator: say goodbye to every connection.
 #[derive(Debug)]
 pub(super) struct CloseAll {

@@ -205,7 +205,9 @@ impl Bench {
             address: SocketAddr::from(([127, 0, 0, 1], 5625)),
             handshake_timeout: Duration::from_secs(5),
             asks_who: false,
-            latest: AtomicU64::new(0),
+            latest: Arc::default(),
+            #[cfg(feature = "redis-api")]
+            redis: None,
             idle_timeout: Duration::from_secs(60),
             paces: Paces::new(None),
         })

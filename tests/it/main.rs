@@ -43,6 +43,7 @@ mod proxy;
 mod random;
 mod raw;
 mod recipes;
+mod redis;
 mod reload;
 mod restart;
 mod rules;

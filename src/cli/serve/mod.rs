@@ -116,6 +116,9 @@ async fn serve(
         (Some(_), Some(_), ClientAuth::Optional) => " by TLS, clients may show a certificate",
     };
     log::info!("locks on {address}{how}, {}, epoch {}, {who}", state(settings), server.epoch());
+    if let Some(address) = server.redis_addr() {
+        log::info!("the Redis dialect on {address}{how}, for locks, not for data");
+    }
     if !address.ip().is_loopback() && settings.access_file.is_none() {
         log::warn!(
             "{address} can be reached from other machines, and anyone who reaches it can take any \
@@ -304,6 +307,8 @@ fn at(address: SocketAddr, settings: &Settings) -> String {
 fn config(settings: &Settings) -> Config {
     let mut config = Config::default();
     config.listen = settings.listen;
+    config.redis_listen = settings.redis_listen;
+    config.redis_allow_flush = settings.redis_allow_flush;
     config.data = if settings.ephemeral {
         Data::Ephemeral
     } else {
@@ -365,6 +370,9 @@ fn cannot_serve(error: &ServerError) -> Failure {
         } => Failure::usage(error.to_string()).hint(
             "restore the data directory from a backup, or start once with --accept-lost-state, \
             which sets damaged files aside; docs/guarantees.md says what that costs",
+        ),
+        ServerError::RedisWithoutJournal => Failure::usage(error.to_string()).hint(
+            "leave out --journal off, or --redis-listen; with --ephemeral nothing is kept anyway",
         ),
         ServerError::StaleState { .. } => Failure::usage(error.to_string())
             .hint("check the clock; if it is right, start once with --accept-stale-state"),

@@ -258,6 +258,12 @@ settings! {
     /// has the default port.
     http_listen: Option<SocketAddr> = http_beside,
         "http-listen" "ADDRESS:PORT" SERVERS, Foreign::None;
+    /// Address for clients of the Redis dialect; empty: none. For locks, not for data.
+    redis_listen: Option<SocketAddr> = |_| String::new(),
+        "redis-listen" "ADDRESS:PORT" SERVERS, Foreign::None;
+    /// Let FLUSHDB free all locks that clients of the Redis dialect hold; for tests.
+    redis_allow_flush: bool = |_| "false".to_owned(),
+        "redis-allow-flush" "" SERVERS, Foreign::None;
     /// Host names of the HTTP port, separated by commas, besides localhost and its own address.
     http_host: HostNames = |_| String::new(),
         "http-host" "HOST,…" SERVERS, Foreign::None;

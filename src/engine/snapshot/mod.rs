@@ -16,10 +16,10 @@ use super::event::{Extras, Progress, Request, Supersede};
 use super::pause::{Delay, Pause};
 use super::records::AfterRecord;
 use super::request::{More, State};
-use super::session::{Opening, Outcome, Session};
+use super::session::{Opening, Outcome, Session, Unattended};
 use super::{Forfeit, LockTable};
 use crate::types::{
-    Claim, Claims, FencingToken, Generation, Identity, LockName, Note, OwnerId, RequestId,
+    Claim, Claims, FencingToken, Generation, Identity, LockName, Mark, Note, OwnerId, RequestId,
     SessionId, Ticket, Ttl, Wait,
 };
 
@@ -72,6 +72,16 @@ struct SavedSession {
     is_reopened: bool,
     latest_request: RequestId,
     finished: Vec<(RequestId, Outcome)>,
+    /// What there is about it if nobody attends it.
+    unattended: Option<SavedUnattended>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedUnattended {
+    /// Whoever shows this is its holder.
+    mark: Mark,
+    /// The rest of the time for which it holds; none: until it is given back.
+    left: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,6 +217,10 @@ impl LockTable {
             is_reopened: session.is_reopened,
             latest_request: session.latest_request,
             finished: session.finished().collect(),
+            unattended: self.unattended(session.id).map(|unattended| SavedUnattended {
+                mark: unattended.mark.clone(),
+                left: unattended.ends.map(|ends| ends.since(self.now)),
+            }),
         }
     }
 
@@ -300,6 +314,12 @@ impl LockTable {
         for (request, outcome) in saved.finished {
             session.remember(request, outcome, self.limits.finished_remembered);
         }
+        if let Some(SavedUnattended { mark, left }) = saved.unattended {
+            // What was over is over with the next tick, as anything is that ends.
+            let least = Duration::from_micros(1);
+            let ends = self.now.after(left.unwrap_or(Duration::MAX).max(least));
+            session.attend_not(Unattended { mark, term: left, is_from_grant: false }, ends);
+        }
         self.enroll(session);
     }
 
@@ -384,9 +404,11 @@ impl<T: Serialize, I: Iterator<Item = T>, F: Fn() -> I> Serialize for Each<F> {
     }
 }
 
-/// Whether a session goes on in the next run: it is not over, and it is welcome.
+/// Whether a session goes on in the next run: it is not over, it is welcome, and it does not wait for a lock
+/// on behalf of a connection of this run.
 fn is_saved(session: &Session) -> bool {
-    !session.is_over && session.unheard.is_none()
+    let waits = session.unattended.is_some() && session.held == 0;
+    !session.is_over && session.unheard.is_none() && !waits
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ fn session(id: u128) -> SavedSession {
         is_reopened: false,
         latest_request: RequestId::new(9),
         finished: Vec::new(),
+        unattended: None,
     }
 }
 

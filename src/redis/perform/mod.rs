@@ -224,13 +224,6 @@ fn set(asked: &Set, holds: &mut dyn Holds) -> Answered {
                 false
             }
         }
-        (Look::Ours(ours), When::Always) if ours.mark != *mark => {
-            return Err(not_ours(
-                key,
-                "is held with another value; a lock is not taken from its holder by SET: use SET NX, or \
-                 DEL before it",
-            ));
-        }
         (Look::Ours(_), When::Set | When::Always) => {
             let term = term.map(|term| from_now(term, holds));
             if term == Some(Some(Duration::ZERO)) {

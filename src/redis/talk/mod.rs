@@ -64,6 +64,15 @@ pub enum Flushing {
     Refused,
 }
 
+/// What all connections of a port have in common.
+#[derive(Debug)]
+pub struct Common {
+    /// Scripts that were said, on whatever connection.
+    pub scripts: Arc<Scripts>,
+    /// Whether `FLUSHDB` frees what is held.
+    pub flushing: Flushing,
+}
+
 /// What commands are queued.
 #[derive(Debug, Default)]
 struct Queue {

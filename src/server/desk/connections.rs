@@ -71,6 +71,8 @@ pub(in crate::server) struct Connection {
     guest: Option<Box<Guest>>,
     /// Why it takes locks away, by the query, until that is done.
     reasons: Vec<(u64, String)>,
+    /// Whether it speaks another dialect than the messages of `wire`.
+    is_other: bool,
     /// Whether its Hello was answered. Until then it is not read on. It cannot say more than the
     /// one read that brought the Hello, however long the answer has to wait for the disk.
     is_greeted: bool,
@@ -120,6 +122,7 @@ impl Connections {
             proof: None,
             guest: None,
             reasons: Vec::new(),
+            is_other: false,
             is_greeted: false,
             batch: Deliver::default(),
             event_bytes: 0,
@@ -291,8 +294,47 @@ impl Connections {
 
     /// Puts a Goodbye into its batch, which makes that the last.
     pub(super) fn dismiss(&mut self, connection: ConnectionId, goodbye: &ServerMessage) {
+        if self.known.get(connection).is_some_and(|known| known.is_other) {
+            self.tell_other(connection, &farewell(goodbye));
+            return self.part_from_other(connection);
+        }
         self.tell(connection, goodbye);
         self.assume(connection, Role::Gone);
+    }
+
+    /// A connection speaks another dialect. There is no Hello: it is listened to at once.
+    #[cfg(feature = "redis-api")]
+    pub(super) fn listen_to_other(&mut self, connection: ConnectionId) {
+        if let Some(known) = self.known.get_mut(connection)
+            && !known.is_other
+        {
+            (known.is_other, known.is_greeted, known.role) = (true, true, Role::Observer);
+        }
+    }
+
+    /// Puts an answer of another dialect into its batch.
+    pub(super) fn tell_other(&mut self, connection: ConnectionId, answer: &[u8]) {
+        if let Some(batched) = self.touch(connection)
+            && batched.has_room_for(answer.len())
+        {
+            batched.batch.frames.extend_from_slice(answer);
+        }
+    }
+
+    /// It has proven who it is: what is put into its batch next says so to its session.
+    #[cfg(feature = "redis-api")]
+    pub(super) fn welcome_other(&mut self, connection: ConnectionId) {
+        if let Some(known) = self.known.get_mut(connection) {
+            known.batch.welcomes = true;
+        }
+    }
+
+    /// What was put into its batch is the last.
+    pub(super) fn part_from_other(&mut self, connection: ConnectionId) {
+        if let Some(known) = self.touch(connection) {
+            known.batch.is_last = true;
+            known.role = Role::Gone;
+        }
     }
 
     /// Puts a Welcome into its batch, which makes that say that the Hello is handled.
@@ -359,7 +401,14 @@ impl Connections {
         let mut known = self.known.take_all();
         // In the order in which they came, and not in one that is another each time.
         known.sort_unstable_by_key(|known| known.id);
-        out.extend(known.iter().map(|known| last_word(known.way, known.id, code)));
+        out.extend(known.iter().map(|known| {
+            let mut word = last_word(known.way, known.id, code);
+            if known.is_other {
+                let said = farewell(&render::goodbye(code, "the coordinator stops"));
+                word.deliver.frames = BytesMut::from(&*said);
+            }
+            word
+        }));
     }
 }
 
@@ -454,6 +503,16 @@ impl Deliver {
             error!(connection:%; "an answer was left out: {unwritable}");
         }
         self.frames.len() - before
+    }
+}
+
+/// The last word for those who speak the dialect of Redis: an error, which needs no question.
+fn farewell(goodbye: &ServerMessage) -> Vec<u8> {
+    match goodbye {
+        ServerMessage::Goodbye { message, .. } => {
+            format!("-COORDINATOR {}\r\n", message.replace(['\r', '\n'], " ")).into_bytes()
+        }
+        other => format!("-COORDINATOR {}\r\n", other.name()).into_bytes(),
     }
 }
 

@@ -82,7 +82,8 @@ impl Told {
                 }] += 1;
             }
             Effect::Revoked { .. } => self.revocations += 1,
-            Effect::Superseded { .. }
+            Effect::Left { .. }
+            | Effect::Superseded { .. }
             | Effect::KeptAlive { .. }
             | Effect::Persist(_)
             | Effect::Record { .. }

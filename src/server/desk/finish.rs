@@ -15,6 +15,8 @@ impl Desk {
             self.withdraw_forbidden(now);
             self.look_through_changed();
         }
+        #[cfg(feature = "redis-api")]
+        self.tell_waiters(now);
         self.show_changed(now);
         // Whatever brought this turn: the timer may be late, or set to something else.
         self.serve_looks(now);
@@ -22,6 +24,8 @@ impl Desk {
         // Half a turn before it has to: so nobody is put off who says no more than the others.
         let has_more =
             !self.backlog.is_empty() || !self.showing.is_empty() || self.rights.is_changing();
+        #[cfg(feature = "redis-api")]
+        let has_more = has_more || self.has_redis_waiting();
         if has_more || self.is_half_spent() {
             self.go_on_later();
         }

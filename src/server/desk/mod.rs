@@ -45,6 +45,8 @@ mod audience;
 mod audited;
 mod backlog;
 mod connections;
+#[cfg(feature = "redis-api")]
+pub(super) mod dialect;
 pub(super) mod figures;
 mod finish;
 mod guest;
@@ -166,6 +168,9 @@ pub(crate) struct Desk {
     is_recorded: bool,
     /// With what this run goes on with the table of the one before, until it has begun.
     run: Option<Run>,
+    /// Connections of the Redis dialect.
+    #[cfg(feature = "redis-api")]
+    dialect: dialect::Dialect,
     /// Sees what no client is told, for a simulation.
     #[cfg(test)]
     witness: Option<witness::Witness>,
@@ -258,6 +263,8 @@ impl Desk {
             over: None,
             is_recorded: false,
             run,
+            #[cfg(feature = "redis-api")]
+            dialect: dialect::Dialect::default(),
             #[cfg(test)]
             witness: None,
         }
@@ -334,6 +341,8 @@ impl Desk {
         self.is_going_on = false;
         self.steps_until_look = self.steps() + TURN_STEPS_MAX;
         self.serve(now);
+        #[cfg(feature = "redis-api")]
+        self.serve_redis(now);
         self.finish_turn(now)
     }
 
@@ -350,6 +359,10 @@ impl Desk {
     pub(in crate::server) fn hear_end(&mut self, connection: ConnectionId, now: Timestamp) {
         if self.looks.holds(connection) {
             return self.looks.rest(connection, Item::End);
+        }
+        #[cfg(feature = "redis-api")]
+        if self.ends_later(connection) {
+            return;
         }
         if self.backlog.holds(connection) {
             self.backlog.push(connection, Item::End);
@@ -530,6 +543,8 @@ impl Desk {
             return;
         };
         self.forget_interests(connection);
+        #[cfg(feature = "redis-api")]
+        self.forget_talker(connection, now);
         if matches!(role, Role::Session { .. }) {
             self.step(&Event::Disconnect { connection }, now);
         }

@@ -106,6 +106,12 @@ impl Desk {
                 self.audit_not_revoked(connection, rejection, why);
                 self.connections.tell(connection, &render::refused_query(query_id, rejection));
             }
+            Effect::Left { session } => {
+                #[cfg(feature = "redis-api")]
+                self.left_unattended(session);
+                #[cfg(not(feature = "redis-api"))]
+                self.rights.session_ended(session);
+            }
             Effect::Persist(durable) => self.turn.orders.push(Change::Durable(durable)),
             Effect::Record { number, forfeit } => {
                 self.turn.orders.push(Change::Forfeit { number, forfeit });
@@ -160,7 +166,11 @@ impl Desk {
         if let RequestEvent::Rejected(Rejection::Forbidden) = event {
             return self.tell_withdrawn(connection, session, request);
         }
-        let Some(connection) = connection else { return };
+        let Some(connection) = connection else {
+            #[cfg(feature = "redis-api")]
+            self.tell_unattended(session, event);
+            return;
+        };
         if let RequestEvent::Rejected(rejection) = event {
             return self.tell_rejected(connection, session, request, rejection, now);
         }

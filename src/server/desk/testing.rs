@@ -89,7 +89,11 @@ impl Bench {
     }
 
     fn after(before: Before, access: Access, tokens: u64, commits: bool) -> Self {
-        let now = Timestamp::default();
+        // A clock never goes back, over a crash either.
+        let now = match &before {
+            Before::Crashed(table) => table.now(),
+            Before::Saved(_) | Before::Nothing => Timestamp::default(),
+        };
         let setting = Setting {
             limits: Limits::default(),
             start: start_with(tokens),
@@ -285,6 +289,12 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// Its number.
+    #[cfg(feature = "redis-api")]
+    pub(super) fn connection(&self) -> ConnectionId {
+        self.connection
+    }
+
     /// Shows what may prove who it is.
     pub(super) fn prove(&self, proof: Proof) {
         self.bench.turn(|desk, _| {

@@ -16,7 +16,7 @@ use crate::types::Timestamp;
 /// The version of what the engine makes of events. It changes whenever the same events could lead
 /// to another table, or are written otherwise. A journal of before is then void, and one upgrades
 /// by an orderly restart, which has its snapshot.
-pub(in crate::server) const RULES: u32 = 4;
+pub(in crate::server) const RULES: u32 = 5;
 
 fn encoding() -> impl Options {
     bincode::DefaultOptions::new().with_varint_encoding()

@@ -21,6 +21,8 @@ use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local};
 
 use super::place::Place;
+#[cfg(feature = "redis-api")]
+use super::redis::RedisSession;
 use super::session::{Session, Shared};
 use crate::server::barrier::{Ask, Barrier, look};
 use crate::server::chatter::Topic;
@@ -90,6 +92,15 @@ where
 {
     fn start(&self, arrival: Arrival<S>) {
         let Arrival { stream, connection, certified, peer, place, shared } = arrival;
+        #[cfg(feature = "redis-api")]
+        if shared.redis.is_some() {
+            let session = RedisSession::new(stream, connection, peer, certified, place, shared);
+            if let Some(outlets) = &self.outlets {
+                outlets.put(connection, session.outlet());
+            }
+            session.start();
+            return;
+        }
         let session = Session::new(stream, connection, peer, certified, place, shared);
         if let Some(outlets) = &self.outlets {
             outlets.put(connection, session.outlet());

@@ -7,5 +7,7 @@ pub(super) mod hosts;
 pub(super) mod listener;
 pub(super) mod pace;
 pub(super) mod place;
+#[cfg(feature = "redis-api")]
+pub(super) mod redis;
 pub(super) mod session;
 pub(super) mod visits;

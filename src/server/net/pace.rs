@@ -25,8 +25,8 @@ const BURST: Duration = Duration::from_secs(1);
 const PACES_SWEPT_MIN: usize = 64;
 
 /// The paces of all addresses, if there is a limit.
-#[derive(Debug)]
-pub(in crate::server) struct Paces(Option<Limited>);
+#[derive(Clone, Debug)]
+pub(in crate::server) struct Paces(Option<Arc<Limited>>);
 
 /// A limit, and who is held to it.
 #[derive(Debug)]
@@ -51,10 +51,12 @@ struct Known {
 impl Paces {
     /// Paces with a limit in messages a second; none: nobody is held to anything.
     pub(in crate::server) fn new(limit: Option<NonZeroU32>) -> Self {
-        Self(limit.map(|limit| Limited {
-            interval: 1_000_000_000 / u64::from(limit.get()),
-            began: Instant::now(),
-            known: Mutex::default(),
+        Self(limit.map(|limit| {
+            Arc::new(Limited {
+                interval: 1_000_000_000 / u64::from(limit.get()),
+                began: Instant::now(),
+                known: Mutex::default(),
+            })
         }))
     }
 
@@ -70,7 +72,7 @@ impl Paces {
             known.by_origin.retain(|_, it| Arc::strong_count(it) > 1 || !it.is_at_rest());
             known.swept_at = 2 * known.by_origin.len();
         }
-        let Limited { interval, began, .. } = *limited;
+        let Limited { interval, began, .. } = **limited;
         let pace = Arc::new(Pace { interval, began, due: AtomicU64::new(0) });
         known.by_origin.insert(origin, Arc::clone(&pace));
         Some(pace)

@@ -8,6 +8,8 @@
 //! A stop at once does neither, and leaves the same as a crash.
 
 pub(super) mod before;
+#[cfg(feature = "redis-api")]
+mod redis;
 mod spawned;
 #[cfg(test)]
 mod tests;
@@ -15,7 +17,6 @@ mod tests;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -76,6 +77,9 @@ pub struct Server(Bound<TcpListener>);
 pub(crate) struct Bound<L: Listener> {
     /// The source of connections.
     listener: L,
+    /// That of connections of the Redis dialect, and what their sessions share.
+    #[cfg(feature = "redis-api")]
+    redis: Option<(L, Arc<Shared>)>,
     /// Where their sessions live.
     host: Rc<dyn Host<L::Stream>>,
     /// Where those come in who look from within this process, and where they come out.
@@ -145,6 +149,8 @@ impl Server {
         let failed = |source| ServerError::Listen { listen: config.listen, source };
         // Taken before the state is touched: a port that somebody else has must not cost a snapshot.
         let socket = listener::bind(config.listen).map_err(failed)?;
+        #[cfg(feature = "redis-api")]
+        let redis = redis::bind(config)?;
         let open = || {
             let listener = listener::listen(socket).map_err(failed)?;
             let address = listener.local_addr().map_err(failed)?;
@@ -160,6 +166,8 @@ impl Server {
             count => Rc::new(IoThreads::start(count, &secure).map_err(ServerError::Thread)?),
         };
         let bound = Bound::assemble_on((host, outlets), config, store, Box::new(BootClock), open)?;
+        #[cfg(feature = "redis-api")]
+        let bound = bound.with_redis(config, redis)?;
         if let Some(store) = watched {
             spawn_local(watch_directory(store, Arc::clone(&bound.shared.counters)));
         }
@@ -169,6 +177,12 @@ impl Server {
     /// Where it listens, with the port that it got.
     pub fn local_addr(&self) -> SocketAddr {
         self.0.shared.address
+    }
+
+    /// Where it listens for clients of the Redis dialect, with the port that it got; none: nowhere.
+    #[cfg(feature = "redis-api")]
+    pub fn redis_addr(&self) -> Option<SocketAddr> {
+        self.0.redis.as_ref().map(|(_, shared)| shared.address)
     }
 
     /// This run.
@@ -282,10 +296,14 @@ impl<L: Listener> Bound<L> {
             idle_timeout: config.idle_timeout,
             paces: Paces::new(config.messages_per_second_max),
             asks_who: !config.access.is_open(),
-            latest: AtomicU64::new(0),
+            latest: Arc::default(),
+            #[cfg(feature = "redis-api")]
+            redis: None,
         });
         Ok(Self {
             listener,
+            #[cfg(feature = "redis-api")]
+            redis: None,
             host,
             visits: visits::entrance(),
             visited,
@@ -337,6 +355,10 @@ impl<L: Listener> Bound<L> {
 
     /// As [`Server::run`].
     pub(crate) async fn run(self) -> Result<(), ServerError> {
+        #[cfg(feature = "redis-api")]
+        let redis = self.redis.map(|(listener, shared)| {
+            spawn_local(accept_all(listener, self.places, shared, Rc::clone(&self.host)))
+        });
         let Self { listener, host, shared, places, afterwards, drain_timeout, phase, .. } = self;
         let visiting = {
             let shared = Arc::clone(&shared);
@@ -353,6 +375,11 @@ impl<L: Listener> Bound<L> {
         // Aborting is not immediate; the port is closed when the task is gone.
         let _ = accepting.await;
         let _ = visiting.await;
+        #[cfg(feature = "redis-api")]
+        if let Some(accepting) = redis {
+            accepting.abort();
+            let _ = accepting.await;
+        }
 
         let at_once = *phase.borrow() >= Phase::Stopping;
         let ended = match (afterwards, at_once) {

@@ -168,7 +168,11 @@ fn openness(settings: &Settings) -> Vec<Contradiction> {
     if settings.allow_anyone || settings.access_file.is_some() {
         return Vec::new();
     }
-    let addresses = [("listen", Some(settings.listen)), ("http-listen", settings.http_listen)];
+    let addresses = [
+        ("listen", Some(settings.listen)),
+        ("http-listen", settings.http_listen),
+        ("redis-listen", settings.redis_listen),
+    ];
     let open = addresses.into_iter().filter_map(|(key, address)| {
         let address = address.filter(|it| !it.ip().to_canonical().is_loopback())?;
         let failure = Failure::usage(format!(
@@ -223,15 +227,24 @@ fn state(settings: &Settings) -> Vec<Contradiction> {
 
 /// Two ports that would be one.
 fn one_port(settings: &Settings) -> Option<Contradiction> {
-    let (locks, http) = (settings.listen, settings.http_listen?);
+    let ports = [
+        ("listen", Some(settings.listen)),
+        ("http-listen", settings.http_listen),
+        ("redis-listen", settings.redis_listen),
+    ];
     let is_any = |address: SocketAddr| address.ip().is_unspecified();
-    let meet = locks.ip() == http.ip() || is_any(locks) || is_any(http);
-    if locks.port() == 0 || locks.port() != http.port() || !meet {
-        return None;
+    for (at, (key, address)) in ports.iter().enumerate() {
+        for (other_key, other) in &ports[..at] {
+            let (Some(one), Some(other)) = (address, other) else { continue };
+            let meet = one.ip() == other.ip() || is_any(*one) || is_any(*other);
+            if one.port() != 0 && one.port() == other.port() && meet {
+                let what = format!("--{other_key} {other} and --{key} {one} are the same port");
+                let failure = Failure::usage(what).hint("give them ports of their own");
+                return Some(contradiction([*other_key, *key], failure));
+            }
+        }
     }
-    let what = format!("--listen {locks} and --http-listen {http} are the same port");
-    let failure = Failure::usage(what).hint("give probes and metrics a port of their own");
-    Some(contradiction(["listen", "http-listen"], failure))
+    None
 }
 
 fn contradiction<const N: usize>(keys: [&'static str; N], failure: Failure) -> Contradiction {

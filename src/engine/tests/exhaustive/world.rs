@@ -367,7 +367,8 @@ impl World {
             }
             Effect::Record { number, forfeit } => self.unrecorded.push_back((number, forfeit)),
             Effect::ForgetRecords { below } => self.recorded.retain(|(n, _)| *n >= below),
-            Effect::Ended { connection: None, .. }
+            Effect::Left { .. }
+            | Effect::Ended { connection: None, .. }
             | Effect::Superseded { .. }
             | Effect::Revoked { .. }
             | Effect::NotRevoked { .. }

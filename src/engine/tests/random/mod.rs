@@ -46,6 +46,14 @@ struct World {
     unknown: HashSet<(SessionId, RequestId)>,
     /// Until when locks are nobody else's, and after the hold with which token.
     kept: HashMap<LockName, (Timestamp, FencingToken)>,
+    /// Sessions that nobody attends, in the order in which they were asked for.
+    unattended: Vec<SessionId>,
+    /// For how long each of them is to hold, if not until it is given back.
+    terms: HashMap<SessionId, Duration>,
+    /// Until when each is to hold at least that does; none: until it is given back.
+    until: HashMap<SessionId, Option<Timestamp>>,
+    /// Whether holds may be over before they were to.
+    takes_away: bool,
     last_token: FencingToken,
     disk_works: bool,
     unsaved: Vec<Durable>,
@@ -91,6 +99,10 @@ impl World {
             granted: HashMap::new(),
             unknown: HashSet::new(),
             kept: HashMap::new(),
+            unattended: Vec::new(),
+            terms: HashMap::new(),
+            until: HashMap::new(),
+            takes_away: false,
             last_token: FencingToken::default(),
             disk_works: false,
             unsaved: Vec::new(),
@@ -159,7 +171,10 @@ impl World {
             let count = self.unrecorded.len();
             if count > 0 {
                 self.recorded.append(&mut self.unrecorded);
+                // A lock may be taken away by that.
+                self.takes_away = true;
                 self.handle(&Event::Recorded { count });
+                self.takes_away = false;
             }
         }
     }
@@ -187,6 +202,9 @@ impl World {
                             self.check_kept(key);
                         }
                         self.granted.entry(key).or_insert(began);
+                        if let Some(term) = self.terms.get(&session) {
+                            self.until.insert(session, Some(self.now.after(*term)));
+                        }
                     }
                     RequestEvent::Requested => panic!("told that it came"),
                     RequestEvent::Queued { .. } => assert!(!self.tokens.contains_key(&key)),
@@ -208,6 +226,15 @@ impl World {
                 for key in held {
                     self.keep(key);
                 }
+            }
+            Effect::Left { session } => {
+                self.ended.insert(session);
+                self.granted.retain(|key, _| key.0 != session);
+                let until = self.until.remove(&session).flatten();
+                assert!(
+                    self.takes_away || until.is_none_or(|until| until <= self.now),
+                    "too early"
+                );
             }
             Effect::Revoked { token, .. } => self.kept.retain(|_, (_, of)| *of != token),
             Effect::Persist(durable) => self.unsaved.push(durable),
@@ -331,8 +358,68 @@ impl World {
         self.say(session, Command::Reclaim(reclaim));
     }
 
+    fn hold(&mut self, lock: usize, term: Option<u64>, wait: Wait) {
+        self.next_session += 1;
+        let session = SessionId::new(self.next_session);
+        let term = term.map(Duration::from_millis);
+        let name = LockName::new(format!("lock{lock}")).unwrap();
+        let request = Request {
+            converts: None,
+            id: RequestId::new(1),
+            owner: OwnerId::default(),
+            wait,
+            progress: Progress::Untold,
+            place: None,
+            lock_delay: Duration::ZERO,
+            extras: None,
+            note: Note::default(),
+            claims: Claim { name, mode: Mode::Exclusive }.into(),
+        };
+        self.requests.insert(session, vec![request.clone()]);
+        self.unattended.push(session);
+        self.terms.extend(term.map(|term| (session, term)));
+        let (peer, identity, mark) = (None, Identity::default(), Mark::new(b"mine").unwrap());
+        let hold = Hold { session, peer, identity, mark, term, request };
+        self.handle(&Event::Hold(Box::new(hold)));
+    }
+
+    /// What was asked for unattended, some time ago.
+    fn unattended_back(&self, back: u64) -> Option<SessionId> {
+        self.unattended.iter().rev().nth(usize::try_from(back).ok()?).copied()
+    }
+
+    fn prolong(&mut self, back: u64, term: Option<u64>) {
+        let Some(session) = self.unattended_back(back) else { return };
+        let term = term.map(Duration::from_millis);
+        if self.table.unattended(session).is_some_and(|unattended| unattended.is_held) {
+            self.until.insert(session, term.map(|term| self.now.after(term)));
+        }
+        let prolong = Prolong { session, term: Some(term), mark: None };
+        self.handle(&Event::Prolong(Box::new(prolong)));
+    }
+
+    fn drop_hold(&mut self, session: SessionId) {
+        self.takes_away = true;
+        self.handle(&Event::Drop { session });
+        self.takes_away = false;
+    }
+
+    fn unattended(&mut self, step: &Step) {
+        match *step {
+            Step::Hold { lock, term, wait } => self.hold(lock, term, wait),
+            Step::Prolong { back, term } => self.prolong(back, term),
+            Step::Drop { back } => {
+                if let Some(session) = self.unattended_back(back) {
+                    self.drop_hold(session);
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn take(&mut self, step: Step) {
         match step {
+            Step::Hold { .. } | Step::Prolong { .. } | Step::Drop { .. } => self.unattended(&step),
             Step::Open { session, ttl, linger } => {
                 self.next_session += 1;
                 let id = SessionId::new(self.next_session);
@@ -446,6 +533,9 @@ proptest! {
         // In the end, when the disk works and all sessions have ended, nothing is left.
         world.take(Step::Disk { works: true });
         world.take(Step::Withhold { begins: false });
+        for session in world.unattended.clone() {
+            world.drop_hold(session);
+        }
         world.take(Step::Wait { ms: 100_000 });
         let counts = world.table.counts();
         prop_assert_eq!((counts.sessions, counts.locks, counts.held, counts.waiting), (0, 0, 0, 0));

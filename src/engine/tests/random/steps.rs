@@ -104,6 +104,21 @@ pub(super) enum Step {
         session: u64,
         back: u64,
     },
+    /// Somebody asks who keeps no connection.
+    Hold {
+        lock: usize,
+        term: Option<u64>,
+        wait: Wait,
+    },
+    /// What was asked for like that some time ago is to end at another moment.
+    Prolong {
+        back: u64,
+        term: Option<u64>,
+    },
+    /// The same is given back.
+    Drop {
+        back: u64,
+    },
 }
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
@@ -125,6 +140,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     let delay = prop_oneof![4 => Just(0u64), 1 => 1..3_000u64];
     let supersede = prop_oneof![3 => Just(Supersede::Nobody), 1 => Just(Supersede::Older)];
     let back = 0..4u64;
+    let term = prop::option::weighted(0.8, 1..9_000u64);
+    let unattended_wait = wait.clone();
     prop_oneof![
         4 => (session.clone(), 2..20u64, prop::option::of(0..4_000u64))
             .prop_map(|(session, ttl, linger)| Step::Open { session, ttl, linger }),
@@ -163,5 +180,9 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
             ]
             .prop_map(|left| Step::Restart { left }),
         3 => (0..SESSIONS, 0..4u64).prop_map(|(session, back)| Step::Reclaim { session, back }),
+        6 => (0..LOCKS, term.clone(), unattended_wait)
+            .prop_map(|(lock, term, wait)| Step::Hold { lock, term, wait }),
+        2 => (0..4u64, term).prop_map(|(back, term)| Step::Prolong { back, term }),
+        2 => (0..4u64).prop_map(|back| Step::Drop { back }),
     ]
 }

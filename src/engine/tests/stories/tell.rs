@@ -47,6 +47,7 @@ impl Story {
             Effect::Ended { session, reason, held, waiting, .. } => {
                 format!("{} ended: {reason:?} held={held} waiting={waiting}", session.number())
             }
+            Effect::Left { session } => format!("{} left", session.number()),
             Effect::Revoked { .. } => "operator ← revoked".into(),
             Effect::NotRevoked { rejection, .. } => {
                 format!("operator ← {}: {rejection}", rejection.code())

@@ -4,6 +4,8 @@
 //! [`Allowed`], which only `access` makes. Without an access file everybody may do everything, and a
 //! request pays for one look at whether that is so.
 
+#[cfg(feature = "redis-api")]
+mod foreign;
 #[cfg(all(test, feature = "access"))]
 mod tests;
 

@@ -64,6 +64,8 @@ use super::place::Place;
 #[cfg(feature = "access")]
 use crate::access::Digest;
 use crate::access::Proof;
+#[cfg(feature = "redis-api")]
+use crate::redis::Common;
 use crate::server::chatter::Topic;
 use crate::server::coordinator::Coordinator;
 use crate::server::counters::Counters;
@@ -104,8 +106,11 @@ pub(in crate::server) struct Shared {
     pub(in crate::server) paces: Paces,
     /// Whether anybody has to prove who it is.
     pub(in crate::server) asks_who: bool,
-    /// The number of the latest connection.
-    pub(in crate::server) latest: AtomicU64,
+    /// The number of the latest connection, on whatever port.
+    pub(in crate::server) latest: Arc<AtomicU64>,
+    /// What those of the Redis dialect have in common; none: these speak the messages of `wire`.
+    #[cfg(feature = "redis-api")]
+    pub(in crate::server) redis: Option<Common>,
 }
 
 impl Shared {
@@ -115,7 +120,11 @@ impl Shared {
     }
 
     /// What a connection has shown, where that is asked for.
-    fn proof(&self, shown: Option<ShownCredential>, certified: &Certified) -> Option<Proof> {
+    pub(in crate::server) fn proof(
+        &self,
+        shown: Option<ShownCredential>,
+        certified: &Certified,
+    ) -> Option<Proof> {
         if !self.asks_who {
             return None;
         }

@@ -313,6 +313,7 @@ impl Pair {
                     | Effect::Superseded { .. }
                     | Effect::KeptAlive { .. }
                     | Effect::Ended { .. }
+                    | Effect::Left { .. }
                     | Effect::Revoked { .. }
                     | Effect::NotRevoked { .. }
                     | Effect::ForgetRecords { .. }

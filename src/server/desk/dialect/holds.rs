@@ -1,0 +1,172 @@
+//! The table's locks, as commands of the dialect ask for them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::Desk;
+use crate::access::PrincipalName;
+use crate::engine::{Event, Hold, Progress, Prolong, Rejection, Request, RequestEvent};
+use crate::redis::{Change, Holds, Look, Ours, Refusal, Shown};
+use crate::types::{
+    Claim, ConnectionId, Identity, LockName, Mark, Mode, Note, OwnerId, RequestId, SessionId,
+    Timestamp, Wait,
+};
+
+/// The locks, for one connection, at one moment.
+pub(super) struct DeskHolds<'a> {
+    pub(super) desk: &'a mut Desk,
+    pub(super) connection: ConnectionId,
+    pub(super) now: Timestamp,
+}
+
+impl DeskHolds<'_> {
+    /// Opens a session for a lock; says which, and what it was told.
+    pub(super) fn ask(
+        &mut self,
+        key: &LockName,
+        mark: &Mark,
+        term: Option<Duration>,
+        wait: Wait,
+    ) -> Result<(SessionId, Option<RequestEvent>), Refusal> {
+        let Self { connection, now, .. } = *self;
+        let claim = Claim { name: key.clone(), mode: Mode::Exclusive };
+        self.desk.may_take(connection, &claim, now)?;
+        if self.desk.dialect.needs_journal && !self.desk.is_recorded {
+            return Err(Refusal(
+                "COORDINATOR the journal cannot be written, so a hold would not survive a crash; nothing \
+                 is granted to this dialect until it can"
+                    .into(),
+            ));
+        }
+        let session = (self.desk.draw)().map_err(|(_, why)| refusal(&why))?;
+        let request = Request {
+            id: RequestId::new(1),
+            owner: OwnerId::default(),
+            converts: None,
+            wait,
+            progress: Progress::Untold,
+            place: None,
+            lock_delay: Duration::ZERO,
+            extras: None,
+            note: Note::default(),
+            claims: claim.into(),
+        };
+        let (peer, identity) = (self.desk.connections.peer(connection), self.identity());
+        let hold = Hold { session, peer, identity, mark: mark.clone(), term, request };
+        self.desk.session_begins(connection, session);
+        self.desk.dialect.asking = Some((session, None));
+        self.desk.step(&Event::Hold(Box::new(hold)), now);
+        let told = self.desk.dialect.asking.take().and_then(|(_, told)| told);
+        if !self.desk.table.is_alive(session) {
+            self.desk.rights.session_ended(session);
+        }
+        Ok((session, told))
+    }
+
+    /// Who asks, for people: the dialect, the name that the connection gives itself, and where it comes from.
+    fn identity(&self) -> Identity {
+        let name = self.desk.dialect.talkers.get(&self.connection).map(|talker| &*talker.name);
+        let peer = self.desk.connections.peer(self.connection);
+        let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
+        let said = match name {
+            None | Some("") => format!("redis {peer}"),
+            Some(name) => format!("redis {name}@{peer}"),
+        };
+        // Both are short, and of signs that can be shown.
+        let said = Identity::new(said).unwrap_or_default();
+        match self.desk.bound_to(self.connection) {
+            Some(principal) => principal.shown_before(&said),
+            None => said,
+        }
+    }
+
+    /// The session that holds a lock unattended, and whether it is of whom this connection is.
+    fn session_of(&self, key: &LockName) -> Option<(SessionId, bool)> {
+        let holder = self.desk.table.lock(key.as_str())?.holders().next()?;
+        self.desk.table.unattended(holder.session)?;
+        let is_own =
+            match (self.desk.bound_to(self.connection), self.desk.rights.owner(holder.session)) {
+                (Some(own), Some(owner)) => own == owner,
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+        Some((holder.session, is_own))
+    }
+}
+
+fn refusal(why: &str) -> Refusal {
+    Refusal(format!("COORDINATOR {why}").into())
+}
+
+impl Holds for DeskHolds<'_> {
+    fn look(&mut self, key: &LockName) -> Result<Look, Refusal> {
+        let shows_who = self.desk.may_look_at(self.connection, key)?;
+        let Some(lock) = self.desk.table.lock(key.as_str()) else { return Ok(Look::Free) };
+        let Some(holder) = lock.holders().next() else { return Ok(Look::Free) };
+        let left = |ends: Timestamp| ends.since(self.now);
+        Ok(match self.desk.table.unattended(holder.session) {
+            Some(unattended) => Look::Ours(Ours {
+                mark: unattended.mark.clone(),
+                left: unattended.ends.map(left),
+                token: holder.token,
+            }),
+            None => Look::Theirs {
+                identity: if shows_who { holder.identity.to_string() } else { String::new() },
+                left: lock.outlook().free_by.map(left),
+                token: holder.token,
+            },
+        })
+    }
+
+    fn take(
+        &mut self,
+        key: &LockName,
+        mark: &Mark,
+        term: Option<Duration>,
+    ) -> Result<bool, Refusal> {
+        match self.ask(key, mark, term, Wait::Never)?.1 {
+            Some(RequestEvent::Granted { .. }) => Ok(true),
+            Some(RequestEvent::Rejected(
+                Rejection::Busy { .. } | Rejection::HeldOtherwise { .. } | Rejection::Grace { .. },
+            )) => Ok(false),
+            Some(RequestEvent::Rejected(rejection)) => Err(refusal(&rejection.to_string())),
+            Some(_) | None => Err(refusal("the request was not answered")),
+        }
+    }
+
+    fn change(&mut self, key: &LockName, change: Change<'_>) -> Result<(), Refusal> {
+        let Some((session, is_own)) = self.session_of(key) else { return Ok(()) };
+        self.desk.may_change(self.connection, key, is_own, self.now)?;
+        let prolong = Prolong { session, term: change.term, mark: change.mark.cloned() };
+        self.desk.step(&Event::Prolong(Box::new(prolong)), self.now);
+        Ok(())
+    }
+
+    fn free(&mut self, key: &LockName, shown: Shown) -> Result<(), Refusal> {
+        let Some((session, is_own)) = self.session_of(key) else { return Ok(()) };
+        let may = is_own || shown == Shown::Value;
+        self.desk.may_change(self.connection, key, may, self.now)?;
+        self.desk.step(&Event::Drop { session }, self.now);
+        Ok(())
+    }
+
+    fn wall(&self) -> Duration {
+        let wall: SystemTime = (self.desk.wall)();
+        wall.duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
+    fn size(&self) -> usize {
+        self.desk.table.counts().locks
+    }
+
+    fn free_all(&mut self) {
+        let sessions = self.desk.table.sessions(0).map(|(_, session)| session.session);
+        let unattended: Vec<SessionId> =
+            sessions.filter(|session| self.desk.table.unattended(*session).is_some()).collect();
+        let own: Option<PrincipalName> = self.desk.bound_to(self.connection).cloned();
+        for session in unattended {
+            if self.desk.rights.owner(session) == own.as_ref() {
+                self.desk.step(&Event::Drop { session }, self.now);
+            }
+        }
+    }
+}

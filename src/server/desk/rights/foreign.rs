@@ -1,0 +1,178 @@
+//! Rights of connections of another dialect: they prove who they are by a command, and are answered *no* in
+//! words of theirs.
+
+use super::{Denied, Desk, Full, Guest, Topic};
+use crate::access::{Badge, Unproven};
+use crate::redis::{Refusal, Reply};
+use crate::server::log_lines;
+use crate::types::{Claim, ConnectionId, LockName, Mode, RejectionCode, Timestamp};
+
+impl Desk {
+    /// Whether a connection has proven who it is, or nobody is asked. One that has shown a certificate has,
+    /// if that names somebody.
+    pub(in crate::server::desk) fn is_somebody(&mut self, connection: ConnectionId) -> bool {
+        if self.rights.access.is_open() || self.connections.guest(connection).is_some() {
+            return true;
+        }
+        // Nothing else was shown so far: it may be tried without a word.
+        let Some(proof) = self.connections.take_proof(connection) else { return false };
+        let Ok(badge) = Badge::of(&self.rights.access, *proof) else { return false };
+        self.seat(connection, badge).is_ok()
+    }
+
+    /// A connection has shown what is to prove who it is.
+    ///
+    /// # Errors
+    ///
+    /// What it is answered if that proves nothing.
+    pub(in crate::server::desk) fn enter_redis(
+        &mut self,
+        connection: ConnectionId,
+        user: Option<&str>,
+    ) -> Result<(), Reply> {
+        if self.rights.access.is_open() {
+            return Ok(());
+        }
+        let proof = self.connections.take_proof(connection).map(|proof| *proof);
+        let badge = match Badge::of(&self.rights.access, proof.unwrap_or_default()) {
+            Ok(badge) => badge,
+            Err(unproven) => return Err(self.unproven_here(connection, unproven)),
+        };
+        if user.is_some_and(|user| user != badge.principal().name.as_str()) {
+            return Err(Reply::error(WRONG));
+        }
+        self.seat(connection, badge)
+    }
+
+    fn unproven_here(&mut self, connection: ConnectionId, unproven: Unproven) -> Reply {
+        self.told.leave_unproven();
+        let peer = self.connections.peer(connection);
+        if self.counters.chatter.admits(Topic::Refusal, peer) {
+            log_lines::unproven(connection, peer, unproven);
+        }
+        self.audit_unproven(connection, unproven);
+        Reply::error(WRONG)
+    }
+
+    /// Gives somebody who is proven a place among the connections of its principal.
+    fn seat(&mut self, connection: ConnectionId, badge: Badge) -> Result<(), Reply> {
+        if let Err(denied) = badge.principal().may_open() {
+            self.told.reject(RejectionCode::Forbidden);
+            self.note_denial(Some(connection), None, &denied);
+            return Err(no_permission(&denied));
+        }
+        let seat = self.rights.usages.sit(badge.principal()).map_err(|Full { max }| {
+            let why = format!("{} has {max} connections, its limit", badge.principal().name);
+            self.audit_full(connection, &badge, &why);
+            Reply::error(format!("ERR max number of clients reached: {why}"))
+        })?;
+        self.told.authenticate(badge.method());
+        self.connections.receive_guest(connection, Box::new(Guest { badge, seat }));
+        self.connections.welcome_other(connection);
+        Ok(())
+    }
+
+    /// Whether a connection may take a lock.
+    ///
+    /// # Errors
+    ///
+    /// What it is answered if it may not.
+    pub(in crate::server::desk) fn may_take(
+        &mut self,
+        connection: ConnectionId,
+        claim: &Claim,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        if self.rights.access.is_open() {
+            return Ok(());
+        }
+        let nobody = || Refusal("NOAUTH Authentication required.".into());
+        let guest = self.connections.guest_mut(connection).ok_or_else(nobody)?;
+        if !guest.seat.may_request(guest.badge.principal(), now) {
+            self.told.reject(RejectionCode::SlowDown);
+            self.told.slowed_down += 1;
+            return Err(Refusal("COORDINATOR too many requests a second, retry later".into()));
+        }
+        if let Err(denied) = guest.badge.may_lock(std::slice::from_ref(claim)) {
+            self.told.reject(RejectionCode::Forbidden);
+            self.note_denial(Some(connection), None, &denied);
+            return Err(refused(&denied));
+        }
+        let guest = self.connections.guest(connection).ok_or_else(nobody)?;
+        if let Err(Full { max }) = self.rights.usages.may_open(guest.badge.principal()) {
+            self.told.reject(RejectionCode::TooManySessions);
+            let name = &guest.badge.principal().name;
+            let why = format!("COORDINATOR {max} sessions of {name} are alive, its limit");
+            return Err(Refusal(why.into()));
+        }
+        Ok(())
+    }
+
+    /// Whether a connection may look at a lock: it may, if it may lock or see it. Says whether it may see who
+    /// holds it.
+    ///
+    /// # Errors
+    ///
+    /// What it is answered if it may not.
+    pub(in crate::server::desk) fn may_look_at(
+        &mut self,
+        connection: ConnectionId,
+        key: &LockName,
+    ) -> Result<bool, Refusal> {
+        if self.rights.access.is_open() {
+            return Ok(true);
+        }
+        let Some(guest) = self.connections.guest(connection) else {
+            return Err(Refusal("NOAUTH Authentication required.".into()));
+        };
+        match guest.principal().may_see(key) {
+            Ok(_) => Ok(true),
+            Err(_) if guest.principal().denies(key, Mode::Exclusive).is_none() => Ok(false),
+            Err(denied) => {
+                self.told.reject(RejectionCode::Forbidden);
+                self.note_denial(Some(connection), None, &denied);
+                Err(refused(&denied))
+            }
+        }
+    }
+
+    /// Whether a connection may change or end what is held; `is_own`: by itself. What is another's takes the
+    /// right to take locks away.
+    ///
+    /// # Errors
+    ///
+    /// What it is answered if it may not.
+    pub(in crate::server::desk) fn may_change(
+        &mut self,
+        connection: ConnectionId,
+        key: &LockName,
+        is_own: bool,
+        _now: Timestamp,
+    ) -> Result<(), Refusal> {
+        if self.rights.access.is_open() || is_own {
+            return Ok(());
+        }
+        let Some(guest) = self.connections.guest(connection) else {
+            return Err(Refusal("NOAUTH Authentication required.".into()));
+        };
+        match guest.principal().may_break(key) {
+            Ok(_) => Ok(()),
+            Err(denied) => {
+                self.told.reject(RejectionCode::Forbidden);
+                self.note_denial(Some(connection), None, &denied);
+                Err(refused(&denied))
+            }
+        }
+    }
+}
+
+/// What Redis says of a credential that proves nothing.
+const WRONG: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+
+fn no_permission(denied: &Denied) -> Reply {
+    Reply::error(format!("NOPERM {denied}"))
+}
+
+fn refused(denied: &Denied) -> Refusal {
+    Refusal(format!("NOPERM {denied}").into())
+}
