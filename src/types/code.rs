@@ -204,6 +204,9 @@ code_type! {
         SlowReader = 10,
         /// The coordinator stops.
         Draining = 11,
+        /// Another coordinator of the cluster leads, or none does for the moment. The message is the
+        /// [address](super::ServerAddress) of the one that leads; empty if none is known.
+        NotLeader = 12,
     }
 }
 

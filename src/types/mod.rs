@@ -7,6 +7,7 @@
 //! Never here: a clock, a socket, a rule about who gets a lock. This room imports nothing of ours.
 
 mod account;
+mod address;
 mod claim;
 mod code;
 mod credential;
@@ -26,6 +27,7 @@ mod time;
 mod wait;
 
 pub use account::{Account, Held};
+pub use address::{SERVER_ADDRESS_LEN_MAX, ServerAddress, ServerAddressError};
 pub use claim::{CLAIMS_MAX, Claim, ClaimError, Claims, ClaimsError, Mode, PermitsError, RawClaim};
 pub use code::{GoodbyeCode, LostReason, RejectionCode};
 pub use credential::{CREDENTIAL_LEN, Credential, CredentialError, ShownCredential};

@@ -256,6 +256,7 @@ impl Core {
             | GoodbyeCode::IdleTimeout
             | GoodbyeCode::TooManyConnections
             | GoodbyeCode::SlowReader
+            | GoodbyeCode::NotLeader
             | GoodbyeCode::Unknown(_) => self.go_away(end, now),
             GoodbyeCode::SessionExpired => self.session_over(end, now),
             GoodbyeCode::Refused if greets => match rejection {

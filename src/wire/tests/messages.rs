@@ -297,6 +297,14 @@ pub(super) fn server() -> Vec<(&'static str, ServerMessage)> {
                 message: "no such session".into(),
             },
         ),
+        (
+            "Goodbye, of one that does not lead",
+            ServerMessage::Goodbye {
+                code: GoodbyeCode::NotLeader,
+                rejection: RejectionCode::NONE,
+                message: "b.internal:5625".into(),
+            },
+        ),
     ]
     .into_iter()
     .chain(looks())

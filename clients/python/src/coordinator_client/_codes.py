@@ -18,7 +18,7 @@ LOST_REASONS = {
 GOODBYES = {
     1: "Done", 2: "ProtocolError", 3: "UnsupportedVersion", 4: "HandshakeTimeout",
     5: "IdleTimeout", 6: "TooManyConnections", 7: "Refused", 8: "SessionExpired", 9: "Superseded",
-    10: "SlowReader", 11: "Draining",
+    10: "SlowReader", 11: "Draining", 12: "NotLeader",
 }  # fmt: skip
 
 
@@ -42,4 +42,4 @@ class Code:
 
     DONE, PROTOCOL_ERROR, UNSUPPORTED_VERSION, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT = 1, 2, 3, 4, 5
     TOO_MANY_CONNECTIONS, REFUSED, SESSION_EXPIRED, SUPERSEDED = 6, 7, 8, 9
-    SLOW_READER, DRAINING = 10, 11
+    SLOW_READER, DRAINING, NOT_LEADER = 10, 11, 12
