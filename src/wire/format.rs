@@ -99,6 +99,10 @@ impl<'a> BincodeRead<'a> for &mut Unread<'a> {
         length: usize,
         visitor: V,
     ) -> bincode::Result<V::Value> {
+        if length == 0 {
+            // Most notes are, and need no look at their signs.
+            return visitor.visit_borrowed_str("");
+        }
         let text = str::from_utf8(self.next(length)?);
         visitor.visit_borrowed_str(text.map_err(bincode::ErrorKind::InvalidUtf8Encoding)?)
     }

@@ -412,9 +412,11 @@ pub(crate) fn line_in(file: &Path) -> String {
     })
 }
 
-/// Whether the process lives (one that has ended and waits to be buried does not).
+/// Whether the process lives (one that has ended and waits to be buried does not). As long as any of
+/// its threads has not ended, what it had open may be open.
 pub(crate) fn lives(pid: &str) -> bool {
-    state(pid).is_some_and(|state| state != 'Z')
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    state(pid).is_some_and(|state| state != 'Z' || threads() > 1)
 }
 
 /// Whether the process was stopped and not continued.
