@@ -35,6 +35,12 @@ pub mod to {
     /// To revoke a grant of a lock.
     #[derive(Debug)]
     pub enum Break {}
+    /// To administer the coordinator.
+    #[derive(Debug)]
+    pub enum Administer {}
+    /// To see every lock.
+    #[derive(Debug)]
+    pub enum SeeAll {}
 }
 
 impl<To> Allowed<To> {
@@ -87,9 +93,10 @@ impl Denied {
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { principal, verb, lock } = self;
-        match lock {
-            Some(lock) => write!(f, "{principal} may not {verb} {lock:?}"),
-            None => write!(f, "{principal} may not {verb} anything"),
+        match (lock, verb) {
+            (Some(lock), _) => write!(f, "{principal} may not {verb} {lock:?}"),
+            (None, Verb::Admin) => write!(f, "{principal} may not administer the coordinator"),
+            (None, _) => write!(f, "{principal} may not {verb} anything"),
         }
     }
 }
@@ -268,6 +275,26 @@ impl Principal {
     /// If it may do nothing.
     pub fn may_look(&self) -> Result<Allowed<to::Look>, Denied> {
         let may = !self.rules.written().is_empty();
+        if may { Ok(Allowed::made()) } else { Err(self.denied(Verb::See, None)) }
+    }
+
+    /// To administer the coordinator.
+    ///
+    /// # Errors
+    ///
+    /// If it may not.
+    pub fn may_administer(&self) -> Result<Allowed<to::Administer>, Denied> {
+        let may = self.rules.may_administer().is_some();
+        if may { Ok(Allowed::made()) } else { Err(self.denied(Verb::Admin, None)) }
+    }
+
+    /// To see every lock there is and will be, and so what is counted of all of them.
+    ///
+    /// # Errors
+    ///
+    /// If there may be one that it may not see.
+    pub fn may_see_all(&self) -> Result<Allowed<to::SeeAll>, Denied> {
+        let may = self.rules.may_with_all(Verb::See).is_some();
         if may { Ok(Allowed::made()) } else { Err(self.denied(Verb::See, None)) }
     }
 

@@ -79,6 +79,12 @@ impl Rules {
         lens.filter_map(move |len| self.of_below.get(&name[..*len]))
     }
 
+    /// The rule that allows `verb` for every name there can be.
+    pub fn may_with_all(&self, verb: Verb) -> Option<&Rule> {
+        let allows = |index: &&usize| self.written[**index].verbs.allows(verb);
+        self.of_all.iter().find(allows).map(|index| &self.written[*index])
+    }
+
     /// The rule that allows to administer the coordinator.
     pub fn may_administer(&self) -> Option<&Rule> {
         self.written.iter().find(|rule| rule.verbs.contains(Verb::Admin))

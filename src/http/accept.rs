@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::caller::Caller;
-use crate::server::{Certified, Secure};
+use crate::server::{Certified, Looker, Secure};
 
 /// Connections at a time. One more is closed at once.
 pub(super) const CONNECTIONS_MAX: usize = 256;
@@ -39,6 +39,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Answers whoever connects, so many at a time, until it is dropped.
 pub(super) async fn serve(
     listener: StdListener,
+    looker: Looker,
     router: Router,
     secure: Secure,
     connections_max: usize,
@@ -60,7 +61,10 @@ pub(super) async fn serve(
         // Who finds no place is not waited for, and costs nothing.
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
         let certified = Certified::default();
-        let (router, stream) = (router.clone(), secure.for_http(stream, certified.clone()));
+        let looker = looker.clone();
+        let crowded = move || looker.handshake_waits(peer);
+        let (router, stream) =
+            (router.clone(), secure.for_http(stream, certified.clone(), crowded));
         let caller = Caller { peer: Some(peer), certified, ..Caller::default() };
         tokio::spawn(async move {
             if let Err(why) = serve_one(stream, caller, router).await {

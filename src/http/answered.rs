@@ -4,25 +4,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::http::StatusCode;
 
+use super::api::PATHS;
+
+/// The routes besides those of the API; the last is what is none.
+const OWN: [&str; 6] = ["/livez", "/readyz", "/metrics", "/", "/assets/{name}", "other"];
 /// The routes, in the order of the counts.
-const ROUTES: [&str; 14] = [
-    "/livez",
-    "/readyz",
-    "/metrics",
-    "/",
-    "/api/v1/server",
-    "/api/v1/waits",
-    "/api/v1/locks",
-    "/api/v1/locks/{name}",
-    "/api/v1/locks/{name}/revoke",
-    "/api/v1/sessions",
-    "/api/v1/events",
-    "/api/v1/live",
-    "/assets/{name}",
-    "other",
-];
+const ROUTES: [&str; PATHS.len() + OWN.len()] = {
+    let mut all = ["other"; PATHS.len() + OWN.len()];
+    let (api, own) = all.split_at_mut(PATHS.len());
+    api.copy_from_slice(&PATHS);
+    own.copy_from_slice(&OWN);
+    all
+};
 /// What they can be answered with, in the order of the counts.
-const STATUSES: [(u16, &str); 13] = [
+const STATUSES: [(u16, &str); 14] = [
     (200, "200"),
     (304, "304"),
     (400, "400"),
@@ -34,6 +29,7 @@ const STATUSES: [(u16, &str); 13] = [
     (410, "410"),
     (413, "413"),
     (421, "421"),
+    (422, "422"),
     (503, "503"),
     (504, "504"),
 ];

@@ -18,6 +18,7 @@
 //! | `routes`, `answered`, `problem` | the answers, how many there were, what went wrong |
 //! | `page` | the files of the page, in a folder of that name |
 //! | `api` | what the page asks for: every question is an observer's |
+//! | `options`, `reload` | what whoever opens the port says of it |
 //! | `glance` | the latest figures, asked for once for all |
 //! | `survey` | the walk over the locks that somebody waits for, of which only figures are told |
 //! | `metrics`, `process` | figures as text for Prometheus |
@@ -37,9 +38,11 @@ mod caller;
 mod glance;
 mod guard;
 mod metrics;
+mod options;
 mod page;
 mod problem;
 mod process;
+mod reload;
 mod routes;
 mod survey;
 #[cfg(test)]
@@ -56,9 +59,9 @@ use tokio::sync::oneshot;
 use self::accept::CONNECTIONS_MAX;
 use self::guard::Guard;
 pub use self::guard::{HttpHost, NotAHost};
+pub use self::options::{HttpOptions, MetricsFor};
+pub use self::reload::{ReloadMistake, ReloadRequest, Reloaded, Reloads};
 use crate::server::{Looker, Secure};
-#[cfg(feature = "tls")]
-use crate::tls::ServerTls;
 
 /// The port of the page, of probes and metrics: one above that of the locks.
 pub const HTTP_PORT: u16 = 5626;
@@ -86,45 +89,25 @@ impl HttpPort {
         Ok(listener)
     }
 
-    /// Answers those who come to `listener`, with what `looker` tells. Besides addresses of this machine
-    /// they may call it by the names in `hosts`.
+    /// Answers those who come to `listener`, with what `looker` tells.
     ///
     /// # Errors
     ///
     /// If the system has no thread or no file descriptor left.
-    pub fn open(listener: TcpListener, looker: Looker, hosts: Vec<HttpHost>) -> io::Result<Self> {
-        Self::open_with(listener, looker, hosts, Secure::default())
-    }
-
-    /// The same, by TLS: with the certificate of the lock port. Clients need not show one.
-    ///
-    /// # Errors
-    ///
-    /// As [`HttpPort::open`].
-    #[cfg(feature = "tls")]
-    pub fn open_secure(
-        listener: TcpListener,
-        looker: Looker,
-        hosts: Vec<HttpHost>,
-        tls: ServerTls,
-    ) -> io::Result<Self> {
-        Self::open_with(listener, looker, hosts, Secure { tls: Some(tls) })
-    }
-
-    fn open_with(
-        listener: TcpListener,
-        looker: Looker,
-        hosts: Vec<HttpHost>,
-        secure: Secure,
-    ) -> io::Result<Self> {
+    pub fn open(listener: TcpListener, looker: Looker, options: HttpOptions) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
-        let guard = Arc::new(Guard::new(address.ip(), hosts));
+        let secure = Secure {
+            #[cfg(feature = "tls")]
+            tls: options.tls,
+        };
+        let guard = Arc::new(Guard::new(address.ip(), options.hosts));
+        let (metrics, reloads) = (options.metrics, options.reloads);
         let thread = thread::Builder::new().name("http".to_owned()).spawn(move || {
             runtime.block_on(async move {
-                let router = routes::router(looker, guard);
-                let serving = accept::serve(listener, router, secure, CONNECTIONS_MAX);
+                let router = routes::router(looker.clone(), guard, metrics, reloads);
+                let serving = accept::serve(listener, looker, router, secure, CONNECTIONS_MAX);
                 tokio::select! {
                     biased;
                     // An error, too, says that nobody wants the port any more.

@@ -105,6 +105,27 @@ impl Problem {
             .hint("send X-Coordinator: 1, and Content-Type: application/json")
     }
 
+    /// Nobody here has read a configuration.
+    pub(super) fn nothing_to_reload() -> Self {
+        let message = "this coordinator has no configuration that can be read again";
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message)
+    }
+
+    /// The configuration has mistakes.
+    pub(super) fn mistaken() -> Self {
+        let message = "nothing has changed: there is a mistake in what was read";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "BadConfiguration", message)
+            .hint("coordinator config check tells the same on the machine itself")
+    }
+
+    /// The configuration is still being read.
+    pub(super) fn still_reading() -> Self {
+        let message =
+            "the configuration is still being read; what becomes of it is told by the log";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "Busy", message)
+            .hint("look at where its files are: reading them takes long")
+    }
+
     /// Without rules, nothing is changed over HTTP.
     pub(super) fn nobody_may() -> Self {
         let message = "nothing can be changed over HTTP while the coordinator has no access file";

@@ -3,7 +3,7 @@
 //! ```text
 //!   GET /livez /healthz    200 if the Coordinator answers within a second, else 503
 //!   GET /readyz            200, or 503 and one word that says why clients are better sent elsewhere
-//!   GET /metrics           figures, as text for Prometheus
+//!   GET /metrics           figures, as text for Prometheus, for who sees all or for everybody
 //!   GET / /assets/…        the page
 //!   /api/v1/…              what it asks for (`api`)
 //! ```
@@ -31,9 +31,11 @@ use super::api;
 use super::glance::Glance;
 use super::guard::{self, Guard};
 use super::metrics::{self, Scrape};
+use super::options::MetricsFor;
 use super::page;
 use super::problem::Problem;
 use super::process::Process;
+use super::reload::Reloads;
 use super::survey::Survey;
 use crate::server::{Looker, Readiness};
 
@@ -54,22 +56,30 @@ struct Port {
     scrape: Mutex<Option<(Instant, Bytes)>>,
     /// Answers given.
     answered: Arc<Answered>,
+    /// Who is told metrics.
+    metrics: MetricsFor,
     /// Room for requests.
     room: Semaphore,
 }
 
 /// Answers with what `looker` tells; to be called where tasks can be spawned.
-pub(super) fn router(looker: Looker, guard: Arc<Guard>) -> Router {
+pub(super) fn router(
+    looker: Looker,
+    guard: Arc<Guard>,
+    metrics: MetricsFor,
+    reloads: Option<Reloads>,
+) -> Router {
     let survey = Arc::new(Survey::default());
     tokio::spawn(Arc::clone(&survey).walk(looker.clone()));
     let glance = Arc::new(Glance::new(looker.clone()));
-    let api = api::router(looker, Arc::clone(&glance));
+    let api = api::router(looker, Arc::clone(&glance), reloads);
     let port = Arc::new(Port {
         guard,
         glance: Arc::clone(&glance),
         survey,
         scrape: Mutex::new(None),
         answered: Arc::default(),
+        metrics,
         room: Semaphore::new(REQUESTS_MAX),
     });
     Router::new()
@@ -153,8 +163,16 @@ async fn readyz(State(port): State<Arc<Port>>, RawQuery(query): RawQuery) -> Res
     (status, text).into_response()
 }
 
-async fn scraped(State(port): State<Arc<Port>>) -> Response {
+async fn scraped(
+    State(port): State<Arc<Port>>,
+    visitor: Result<api::Visitor, Problem>,
+) -> Response {
     let silent = || (StatusCode::SERVICE_UNAVAILABLE, "no answer\n").into_response();
+    if port.metrics == MetricsFor::WhoSeesAll
+        && let Err(problem) = api::may_scrape(&port.glance.looker, visitor).await
+    {
+        return problem.into_response();
+    }
     let mut latest = port.scrape.lock().await;
     let text = match &*latest {
         Some((at, text)) if at.elapsed() < SCRAPE_FRESH => text.clone(),

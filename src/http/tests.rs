@@ -30,7 +30,8 @@ fn port() -> (Spawned, HttpPort) {
     let coordinator = coordinator();
     let listener = HttpPort::bind(local()).unwrap();
     let hosts = vec!["locks.internal".parse().unwrap()];
-    let port = HttpPort::open(listener, coordinator.looker(), hosts).unwrap();
+    let options = HttpOptions { hosts, ..HttpOptions::default() };
+    let port = HttpPort::open(listener, coordinator.looker(), options).unwrap();
     (coordinator, port)
 }
 
@@ -158,7 +159,8 @@ async fn more_connections_than_there_are_places_are_closed_and_places_come_back(
     let coordinator = coordinator();
     let listener = HttpPort::bind(local()).unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(accept::serve(listener, routes(&coordinator), Secure::default(), PLACES));
+    let (looker, router) = (coordinator.looker(), routes(&coordinator));
+    tokio::spawn(accept::serve(listener, looker, router, Secure::default(), PLACES));
     let connect = || tokio::net::TcpStream::connect(address);
     let ask = async |stream: &mut tokio::net::TcpStream| {
         let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
@@ -194,7 +196,7 @@ fn connection(router: &Router) -> DuplexStream {
 
 fn routes(coordinator: &Spawned) -> Router {
     let guard = Guard::new(Ipv4Addr::LOCALHOST.into(), Vec::new());
-    routes::router(coordinator.looker(), Arc::new(guard))
+    routes::router(coordinator.looker(), Arc::new(guard), MetricsFor::default(), None)
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,6 +237,32 @@ async fn a_peer_that_is_silent_after_an_answer_is_left_too_and_one_that_does_not
     }
     let took = began.elapsed();
     assert!(took >= LIFE_MAX && took <= LIFE_MAX + LAST_ANSWER_TIMEOUT * 2, "{took:?}");
+}
+
+/// Rule A4.
+#[cfg(feature = "access")]
+#[test]
+fn where_there_are_rules_metrics_are_for_those_who_see_all_and_probes_for_everybody() {
+    let by_rules = |names: &str| {
+        let text = format!("[anyone]\nmay = [ {{ do = [\"see\"], names = [{names:?}] }} ]\n");
+        let access = Arc::new(crate::access::parse(&text).unwrap().access);
+        server::spawn(Config { listen: local(), access, ..Config::default() }).unwrap()
+    };
+    for (names, metrics, expected) in [
+        ("*", MetricsFor::WhoSeesAll, "200"),
+        ("a/*", MetricsFor::WhoSeesAll, "403"),
+        ("a/*", MetricsFor::Anybody, "200"),
+    ] {
+        let coordinator = by_rules(names);
+        let listener = HttpPort::bind(local()).unwrap();
+        let options = HttpOptions { metrics, ..HttpOptions::default() };
+        let port = HttpPort::open(listener, coordinator.looker(), options).unwrap();
+        let answer = get(&port, "/metrics", "Host: pod-7.example\r\n");
+        assert_eq!(status(&answer), expected, "{names}: {answer}");
+        for path in ["/livez", "/healthz", "/readyz"] {
+            assert_eq!(status(&get(&port, path, "")), "200", "{path}");
+        }
+    }
 }
 
 #[test]

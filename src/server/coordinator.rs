@@ -38,8 +38,8 @@ use super::inbox::{Arrival, Arrivals};
 #[cfg(feature = "redis-api")]
 use super::messages::SpeakRedis;
 use super::messages::{
-    AllHeard, ChangeRules, Checkpointed, CloseAll, Connect, Disconnect, Drain, Gather, GoOn,
-    Identify, Prove, Pulse, Save, Survey, TellState, Waiting, Written,
+    AllHeard, ChangeRules, Checkpointed, CloseAll, Connect, Disconnect, Drain, Entitle, Gather,
+    GoOn, Identify, Prove, Pulse, Save, Survey, TellState, Waiting, Written,
 };
 use crate::clock::Clock;
 use crate::journal::Task;
@@ -407,6 +407,15 @@ impl Handler<Identify> for Coordinator {
 
     fn handle(&mut self, Identify { proof }: Identify, _: &mut Context<Self>) -> Self::Result {
         MessageResult(self.desk.identify(proof))
+    }
+}
+
+impl Handler<Entitle> for Coordinator {
+    type Result = MessageResult<Entitle>;
+
+    fn handle(&mut self, asked: Entitle, _: &mut Context<Self>) -> Self::Result {
+        let Entitle { proof, peer, errand } = asked;
+        MessageResult(self.desk.entitle(proof, peer, errand))
     }
 }
 

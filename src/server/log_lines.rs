@@ -298,9 +298,11 @@ pub(super) fn wrong_seal(who: Who<'_>, request: RequestId, token: FencingToken) 
 }
 
 /// A handshake waits for others.
-pub(super) fn crowded(connection: ConnectionId, peer: Option<SocketAddr>) {
+pub(super) fn crowded(connection: Option<ConnectionId>, peer: Option<SocketAddr>) {
     let mut fields = Fields::default();
-    fields.add_shown("connection", &connection);
+    if let Some(connection) = &connection {
+        fields.add_shown("connection", connection);
+    }
     if let Some(peer) = &peer {
         fields.add_shown("peer", peer);
     }

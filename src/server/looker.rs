@@ -12,11 +12,15 @@ use tokio::io::DuplexStream;
 use tokio::sync::watch;
 
 use super::audit::Audit;
+#[cfg(feature = "http")]
+use super::chatter::Topic;
 use super::coordinator::Coordinator;
 use super::counters::Counters;
-use super::desk::Who;
 use super::desk::figures::{Contention, Figures};
-use super::messages::{Gather, Identify, Pulse, Survey};
+use super::desk::{Errand, Unentitled, Who};
+#[cfg(feature = "http")]
+use super::log_lines;
+use super::messages::{Entitle, Gather, Identify, Pulse, Survey};
 use super::net::visits::Entrance;
 use super::phase::Phase;
 use super::secure::Certified;
@@ -63,7 +67,7 @@ pub struct Counted {
     pub closed: Vec<(&'static str, u64)>,
     /// Connections turned away because there were too many.
     pub refused: u64,
-    /// TLS handshakes on the lock port that waited for others with their address.
+    /// TLS handshakes that waited for others with their address.
     pub handshakes_delayed: u64,
     /// Events that those who listen were not told.
     pub events_missed: u64,
@@ -120,6 +124,26 @@ impl Looker {
     /// coordinator any more.
     pub async fn who(&self, proof: Proof) -> Option<Result<Who, Unproven>> {
         self.coordinator.upgrade()?.send(Identify { proof }).await.ok()
+    }
+
+    /// Whether somebody from `peer` that shows this may have something done. Who may not is counted, and told to
+    /// the logs; who is nobody is not: that is done where it is told so. None: there is no coordinator any more.
+    pub async fn entitle(
+        &self,
+        proof: Proof,
+        peer: Option<SocketAddr>,
+        errand: Errand,
+    ) -> Option<Result<Who, Unentitled>> {
+        self.coordinator.upgrade()?.send(Entitle { proof, peer, errand }).await.ok()
+    }
+
+    /// A handshake on another port than that of the locks waits for others with its address.
+    #[cfg(feature = "http")]
+    pub(crate) fn handshake_waits(&self, peer: SocketAddr) {
+        self.counters.handshakes_delayed.add_one();
+        if self.counters.chatter.admits(Topic::Crowd, Some(peer)) {
+            log_lines::crowded(None, Some(peer));
+        }
     }
 
     /// A connection to the coordinator for somebody from `peer`, as on the lock port, without a socket: what

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use actix::Message;
 use tokio::sync::oneshot;
 
-use super::desk::Who;
 use super::desk::figures::{Contention, Figures};
 use super::desk::turn::Deliver;
+use super::desk::{Errand, Unentitled, Who};
 use super::durable::Committed;
 use super::durable::chronicle::Done;
 use super::gate::Link;
@@ -163,6 +163,22 @@ pub(super) struct Identify {
 
 impl Message for Identify {
     type Result = Result<Who, Unproven>;
+}
+
+/// Looker to Coordinator: may somebody that shows this have this done? Who may not is counted, and told to the
+/// logs.
+#[derive(Debug)]
+pub(super) struct Entitle {
+    /// What is shown.
+    pub(super) proof: Proof,
+    /// Where that comes from.
+    pub(super) peer: Option<SocketAddr>,
+    /// What for.
+    pub(super) errand: Errand,
+}
+
+impl Message for Entitle {
+    type Result = Result<Who, Unentitled>;
 }
 
 /// Handle to Coordinator: these rules hold from now on.

@@ -85,8 +85,8 @@ pub use audit::Audit;
 #[cfg(feature = "access")]
 pub use audit::{AuditPlace, AuditWriter};
 pub use config::{Config, Data, LOCK_PORT, LostState, MESSAGES_PER_SECOND_MIN, StaleState};
-pub use desk::Who;
 pub use desk::figures::{Contention, Figures, Told};
+pub use desk::{Errand, Unentitled, Who};
 pub use durable::{StoreError, check_data};
 pub use error::ServerError;
 pub use looker::{Counted, Looker, LooksLimits, Readiness};

@@ -43,12 +43,17 @@ impl Secure {
         }
     }
 
-    /// A connection to the HTTP port. Its certificate's names go to `certified`.
+    /// A connection to the HTTP port, likewise.
     #[cfg(feature = "http")]
-    pub(crate) fn for_http(&self, stream: TcpStream, certified: Certified) -> Stream {
+    pub(crate) fn for_http(
+        &self,
+        stream: TcpStream,
+        certified: Certified,
+        crowded: impl FnOnce() + Send + 'static,
+    ) -> Stream {
         match &self.tls {
             None => Accepted::Plain(stream),
-            Some(tls) => tls.accept_for_http(stream, certified.0),
+            Some(tls) => tls.accept_for_http(stream, certified.0, crowded),
         }
     }
 }
@@ -68,7 +73,12 @@ impl Secure {
 
     /// A connection to the HTTP port.
     #[cfg(feature = "http")]
-    pub(crate) fn for_http(&self, stream: TcpStream, _: Certified) -> Stream {
+    pub(crate) fn for_http(
+        &self,
+        stream: TcpStream,
+        _: Certified,
+        _: impl FnOnce() + Send + 'static,
+    ) -> Stream {
         stream
     }
 }

@@ -156,15 +156,16 @@ impl ServerTls {
         Accepted::shaking(self.handshakes.make(stream, self.for_locks(), crowded), certified)
     }
 
-    /// The next connection on the HTTP port. Its certificate's names go to `certified`.
+    /// The next connection on the HTTP port, likewise.
     #[cfg(feature = "http")]
     pub(crate) fn accept_for_http(
         &self,
         stream: TcpStream,
         certified: Arc<OnceLock<Vec<String>>>,
+        crowded: impl FnOnce() + Send + 'static,
     ) -> Accepted<TcpStream> {
         let config = Arc::clone(&self.latest().http);
-        Accepted::shaking(self.handshakes.make(stream, config, || {}), certified)
+        Accepted::shaking(self.handshakes.make(stream, config, crowded), certified)
     }
 
     /// What holds for the next connection on the lock port.
@@ -177,35 +178,50 @@ impl ServerTls {
     }
 }
 
+/// What verifies the certificates of clients; none: there are no authorities that prove any.
+fn verifier(
+    files: &ServerFiles,
+    demand: ClientAuth,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+    let Some(ca) = &files.client_ca else { return Ok(None) };
+    let mut verifier = WebPkiClientVerifier::builder_with_provider(authorities(ca)?, provider());
+    if let Some(crl) = &files.crl {
+        let lists = all_in(crl, "list of revoked certificates")?;
+        verifier = verifier.with_crls(lists).enforce_revocation_expiration();
+    }
+    if demand == ClientAuth::Optional {
+        verifier = verifier.allow_unauthenticated();
+    }
+    let verifier = verifier.build().map_err(|why| TlsError::Unusable {
+        file: files.crl.clone().unwrap_or_else(|| ca.clone()),
+        source: rustls::Error::General(why.to_string()),
+    })?;
+    Ok(Some(verifier))
+}
+
 /// What the files have, read once for both ports.
 struct Material<'a> {
     /// The files.
     files: &'a ServerFiles,
     /// What the server shows.
     identity: Identity,
-    /// Verifies clients; none: they show nothing.
-    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// Verifies clients of the lock port; none: they show nothing.
+    for_locks: Option<Arc<dyn ClientCertVerifier>>,
+    /// The same for the HTTP port, where nobody has to show anything.
+    #[cfg(feature = "http")]
+    for_http: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl<'a> Material<'a> {
     fn read(files: &'a ServerFiles) -> Result<Self, TlsError> {
         let identity = Identity::read(&files.cert, &files.key)?;
-        let verifier = files.client_ca.as_ref().map(|ca| {
-            let mut verifier =
-                WebPkiClientVerifier::builder_with_provider(authorities(ca)?, provider());
-            if let Some(crl) = &files.crl {
-                let lists = all_in(crl, "list of revoked certificates")?;
-                verifier = verifier.with_crls(lists).enforce_revocation_expiration();
-            }
-            if files.client_auth == ClientAuth::Optional {
-                verifier = verifier.allow_unauthenticated();
-            }
-            verifier.build().map_err(|why| TlsError::Unusable {
-                file: files.crl.clone().unwrap_or_else(|| ca.clone()),
-                source: rustls::Error::General(why.to_string()),
-            })
-        });
-        Ok(Self { files, identity, verifier: verifier.transpose()? })
+        Ok(Self {
+            files,
+            identity,
+            for_locks: verifier(files, files.client_auth)?,
+            #[cfg(feature = "http")]
+            for_http: verifier(files, ClientAuth::Optional)?,
+        })
     }
 
     /// The first that expires of each use.
@@ -223,23 +239,29 @@ impl<'a> Material<'a> {
     }
 
     fn for_locks(&self) -> Result<ServerConfig, TlsError> {
-        let mut config = self.config(self.verifier.clone())?;
-        config.alpn_protocols = vec![ALPN_LOCKS.to_vec()];
-        if self.verifier.is_some() {
+        self.speaking(ALPN_LOCKS, self.for_locks.clone())
+    }
+
+    /// Who has a certificate may show it there. Nobody has to: probes, Prometheus and most browsers have none.
+    #[cfg(feature = "http")]
+    fn for_http(&self) -> Result<ServerConfig, TlsError> {
+        self.speaking(ALPN_HTTP, self.for_http.clone())
+    }
+
+    fn speaking(
+        &self,
+        protocol: &[u8],
+        verifier: Option<Arc<dyn ClientCertVerifier>>,
+    ) -> Result<ServerConfig, TlsError> {
+        let proves_clients = verifier.is_some();
+        let mut config = self.config(verifier)?;
+        config.alpn_protocols = vec![protocol.to_vec()];
+        if proves_clients {
             // Each connection proves anew who it is: what was revoked meanwhile is refused.
             config.send_tls13_tickets = 0;
         } else {
             config.ticketer = self.ticketer()?;
         }
-        Ok(config)
-    }
-
-    /// Nobody is asked for a certificate there: probes, Prometheus and most browsers have none.
-    #[cfg(feature = "http")]
-    fn for_http(&self) -> Result<ServerConfig, TlsError> {
-        let mut config = self.config(None)?;
-        config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
-        config.ticketer = self.ticketer()?;
         Ok(config)
     }
 

@@ -2,15 +2,11 @@
 //! waits, in what for. All bytes that ever reach a connection are searched for these words. So leaks are found
 //! that nobody has thought of.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-
 use coordinator::types::{FencingToken, OwnerId, RequestId};
 use coordinator::wire::{self, Attach, ClientMessage, Mode, Query, RawClaim, ServerMessage, Wait};
 use tokio::runtime::Runtime;
 
-use crate::access::credential;
-use crate::matrix::{Link, Site};
+use crate::matrix::{Link, Site, http};
 use crate::support::eventually;
 
 /// Prefixes of locks, each with those who see what is below it.
@@ -149,7 +145,7 @@ fn nothing_that_may_not_be_seen_reaches_anybody() {
         }
     });
     for path in ["/metrics", "/livez", "/readyz?verbose", "/", "/assets/app.js"] {
-        let heard = eventually("HTTP answers", || http(&site, path, None));
+        let heard = eventually("HTTP answers", || http(&site, "GET", path, None));
         check("http", &heard, &words);
     }
     for reader in READERS.into_iter().chain(["anyone"]) {
@@ -157,9 +153,14 @@ fn nothing_that_may_not_be_seen_reaches_anybody() {
         let mut heard = Vec::new();
         for path in ["server", "waits", "locks", "locks?prefix=secret", "sessions"] {
             let path = format!("/api/v1/{path}");
-            heard.extend(eventually("HTTP answers", || http(&site, &path, shown)));
+            heard.extend(eventually("HTTP answers", || http(&site, "GET", &path, shown)));
         }
         check(reader, &heard, &words);
+        // Figures, and what is said of a reload, name nobody, whoever hears them.
+        let mut heard = eventually("HTTP answers", || http(&site, "GET", "/metrics", shown));
+        let reload = || http(&site, "POST", "/api/v1/reload", shown);
+        heard.extend(eventually("HTTP answers", reload));
+        check("http", &heard, &words);
     }
 }
 
@@ -179,18 +180,4 @@ fn check(reader: &str, heard: &[u8], all: &[Canary]) {
             }
         }
     }
-}
-
-/// All that the HTTP port says to a question, of somebody who shows a credential or nothing.
-fn http(site: &Site, path: &str, shown: Option<&str>) -> Option<Vec<u8>> {
-    let mut stream = TcpStream::connect(site.http()?).ok()?;
-    let shown =
-        shown.map(|name| format!("Authorization: Bearer {}\r\n", credential(name).reveal()));
-    let shown = shown.unwrap_or_default();
-    let asked =
-        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{shown}\r\n");
-    stream.write_all(asked.as_bytes()).ok()?;
-    let mut heard = Vec::new();
-    stream.read_to_end(&mut heard).ok()?;
-    (!heard.is_empty()).then_some(heard)
 }

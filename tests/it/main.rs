@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod access;
+mod administering;
 mod adversary;
 mod api;
 mod bench;
@@ -17,6 +18,7 @@ mod cluster;
 mod commands;
 mod completions;
 mod crowds;
+mod demo;
 mod examples;
 mod files;
 mod forked;
@@ -37,6 +39,7 @@ mod observability;
 mod operating;
 mod others;
 mod pauses;
+mod port;
 mod proxy;
 #[expect(dead_code, reason = "the fuzzers use the rest")]
 #[path = "../../src/testing/fuzz/random.rs"]

@@ -1,8 +1,8 @@
 //! Every principal says everything about every name, over sockets, by credential, by certificate and by
 //! nothing; what it hears is compared with a reference of the rules that knows nothing of the program's.
 
-use std::fmt::Write as _;
 use std::fs;
+use std::io::{Read as _, Write as _};
 
 use bytes::BytesMut;
 use coordinator::TlsOptions;
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use crate::access::{credential, principal};
 use crate::certificates::Authority;
-use crate::support::{DEADLINE, Home, Server};
+use crate::support::{DEADLINE, Home, Server, eventually};
 
 /// Rules of a principal: verbs, and a pattern of names.
 type Rules = &'static [(&'static [&'static str], &'static str)];
@@ -178,7 +178,9 @@ impl Site {
             let rules: Vec<String> = rules.iter().map(rule).collect();
             let may = format!("may = [ {} ]", rules.join(", "));
             if name == "anyone" {
-                writeln!(text, "[anyone]\n{may}").unwrap();
+                text += "[anyone]\n";
+                text += &may;
+                text += "\n";
             } else {
                 let certificate = format!("certificates = [\"dns:{name}.internal\"]");
                 text.push_str(&principal(name, &format!("{certificate}\n{may}")));
@@ -387,6 +389,45 @@ fn ten_thousand_questions_are_answered_as_the_rules_say() {
     assert!(wrong.is_empty(), "{} of {cases}: {:#?}", wrong.len(), &wrong[..wrong.len().min(10)]);
     assert!(cases >= 10_000, "{cases}");
     assert!(allowed * 20 >= cases, "of {cases} only {allowed} are allowed");
+}
+
+#[test]
+fn metrics_and_reloads_are_for_those_whom_the_rules_allow_them() {
+    let site = Site::start(false);
+    let mut allowed = 0;
+    for (name, rules) in PRINCIPALS {
+        let shown = (name != "anyone").then_some(name);
+        let sees_all =
+            rules.iter().any(|(verbs, pattern)| verbs.contains(&"see") && *pattern == "*");
+        let administers = may_somewhere(rules, &["admin"]);
+        for (method, path, may) in
+            [("GET", "/metrics", sees_all), ("POST", "/api/v1/reload", administers)]
+        {
+            let heard = eventually("HTTP answers", || http(&site, method, path, shown));
+            let heard = String::from_utf8_lossy(&heard);
+            let expected = if may { "HTTP/1.1 200 " } else { "HTTP/1.1 403 " };
+            assert!(heard.starts_with(expected), "{name} {method} {path}: {heard}");
+            assert_eq!(heard.contains("coordinator_epoch"), may && method == "GET", "{name}");
+            allowed += usize::from(may);
+        }
+    }
+    assert_eq!(allowed, 2, "one of them sees all, and one administers");
+}
+
+/// All that the HTTP port says to a question, of somebody who shows a credential or nothing.
+pub(crate) fn http(site: &Site, method: &str, path: &str, shown: Option<&str>) -> Option<Vec<u8>> {
+    let mut stream = std::net::TcpStream::connect(site.http()?).ok()?;
+    let shown =
+        shown.map(|name| format!("Authorization: Bearer {}\r\n", credential(name).reveal()));
+    let shown = shown.unwrap_or_default();
+    let asked = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Coordinator: 1\r\n\
+         Content-Type: application/json\r\n{shown}\r\n"
+    );
+    stream.write_all(asked.as_bytes()).ok()?;
+    let mut heard = Vec::new();
+    stream.read_to_end(&mut heard).ok()?;
+    (!heard.is_empty()).then_some(heard)
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 use coordinator::access::{Access, parse};
-use coordinator::http::HttpPort;
+use coordinator::http::{HttpOptions, HttpPort};
 use coordinator::server::{self, Config};
 use coordinator::types::Credential;
 use rustix::process::Signal;
@@ -56,7 +56,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::usage(format!("cannot start a coordinator: {error}")))?;
     let address = local(args.page_port);
     let page = HttpPort::bind(address)
-        .and_then(|listener| HttpPort::open(listener, server.looker(), Vec::new()))
+        .and_then(|listener| HttpPort::open(listener, server.looker(), HttpOptions::default()))
         .map_err(|error| {
             Failure::usage(format!("cannot open the page on {address} ({error})"))
                 .hint("--page-port takes another port")

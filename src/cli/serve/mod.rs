@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use coordinator::http::HttpPort;
+use coordinator::http::{HttpOptions, HttpPort, MetricsFor, Reloads};
 use coordinator::server::{
     Audit, AuditPlace, AuditWriter, Config, Data, LostState, Server, ServerError, ServerHandle,
     StaleState, StoreError,
@@ -98,14 +98,14 @@ async fn serve(
     }
     let server = Server::bind(&config).map_err(|error| cannot_serve(&error))?;
     let address = server.local_addr();
-    // Until it is dropped at the end, when nothing is left to be said.
-    let open = |listener| open_http(listener, &server, settings, tls.clone());
-    let _http = http_listener.map(open).transpose()?;
     let handle = server.handle();
     handle.certificates_expire(expires);
-    let again = Again { tls, audit: config.audit.clone(), handle: handle.clone() };
+    let again = Again { tls: tls.clone(), audit: config.audit.clone(), handle: handle.clone() };
     let reread = Reread::start(settings, flags, again)
         .map_err(|error| Failure::ours("cannot reload settings", &error))?;
+    // Until it is dropped at the end, when nothing is left to be said.
+    let open = |listener| open_http(listener, &server, settings, tls, reread.for_http());
+    let _http = http_listener.map(open).transpose()?;
     if let Some(file) = &mut port_file {
         file.write(address)?;
     }
@@ -194,19 +194,25 @@ fn open_http(
     server: &Server,
     settings: &Settings,
     tls: Option<ServerTls>,
+    reloads: Reloads,
 ) -> Result<HttpPort, Failure> {
-    let (looker, hosts) = (server.looker(), settings.http_host.0.clone());
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let port = match tls {
-        Some(tls) => HttpPort::open_secure(listener, looker, hosts, tls),
-        None => HttpPort::open(listener, looker, hosts),
-    };
-    let port = port.map_err(|error| Failure::ours("cannot answer HTTP", &error))?;
+    let mut options = HttpOptions::default();
+    options.hosts.clone_from(&settings.http_host.0);
+    options.reloads = Some(reloads);
+    options.tls = tls;
+    let is_open = settings.access_file.is_none() || settings.metrics_open;
+    if settings.metrics_open {
+        options.metrics = MetricsFor::Anybody;
+    }
+    let port = HttpPort::open(listener, server.looker(), options)
+        .map_err(|error| Failure::ours("cannot answer HTTP", &error))?;
     let address = port.local_addr();
     log::info!("page, probes and metrics on {scheme}://{address}");
     if !address.ip().is_loopback() {
+        let metrics = if is_open { "metrics, and " } else { "" };
         log::warn!(
-            "{address} can be reached from other machines, and whoever reaches it can read metrics, and \
+            "{address} can be reached from other machines, and whoever reaches it can read {metrics}\
             locks as far as the access file lets anyone see them"
         );
     }

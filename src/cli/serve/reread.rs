@@ -1,4 +1,5 @@
-//! The configuration, read again while the server runs (SIGHUP).
+//! The configuration, read again while the server runs: by SIGHUP, or because a principal that may asks for it over
+//! HTTP.
 //!
 //! It is one transaction: settings, files for TLS and access file are read, and only if all of them are without a
 //! mistake, all that can change takes their place. A mistake in any of them changes nothing, and one line of the log
@@ -14,6 +15,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::SystemTime;
 
+use coordinator::http::{ReloadMistake, ReloadRequest, Reloaded, Reloads};
 use coordinator::server::{Audit, ServerHandle};
 use coordinator::tls::ServerTls;
 
@@ -29,7 +31,28 @@ use crate::cli::text::errors::Failure;
 /// Reads the configuration again when it is asked to.
 pub(crate) struct Reread {
     /// To the thread. Who asks while another has just asked, asks for the same.
-    asked: SyncSender<()>,
+    asked: SyncSender<Ask>,
+}
+
+/// Who wants it.
+enum Ask {
+    /// Whoever may send signals to this process.
+    Signal,
+    /// A principal, who wants to hear what becomes of it.
+    Http(ReloadRequest),
+}
+
+impl Ask {
+    /// As the log has it.
+    fn cause(&self) -> String {
+        match self {
+            Self::Signal => "SIGHUP".to_owned(),
+            Self::Http(ReloadRequest { by, peer, .. }) => {
+                let peer = peer.map(|peer| format!(" at {peer}")).unwrap_or_default();
+                format!("HTTP, by {by}{peer}")
+            }
+        }
+    }
 }
 
 /// What takes another configuration over.
@@ -72,13 +95,15 @@ impl Reread {
         let (asked, asks) = sync_channel(1);
         let mut running = Running { at_start: settings.clone(), now: settings.clone(), again };
         thread::Builder::new().name("settings".to_owned()).spawn(move || {
-            while asks.recv().is_ok() {
+            while let Ok(ask) = asks.recv() {
                 notify::reloading();
                 running.again.audit.reopen();
-                let sources = Sources::read(flags.clone());
-                let read = sources.and_then(|sources| Settings::resolve(&sources));
-                running.reload(read);
+                let outcome = running.reload(read(flags.clone()), &ask);
                 notify::ready();
+                if let Ask::Http(ReloadRequest { done, .. }) = ask {
+                    // Who asked may be gone.
+                    let _ = done.send(outcome);
+                }
             }
         })?;
         Ok(Self { asked })
@@ -86,31 +111,78 @@ impl Reread {
 
     /// Has the configuration read again, soon.
     pub(crate) fn ask(&self) {
-        let _will_be_read_anyway = self.asked.try_send(());
+        let _will_be_read_anyway = self.asked.try_send(Ask::Signal);
     }
+
+    /// Has it read again for those who ask over HTTP.
+    pub(crate) fn for_http(&self) -> Reloads {
+        let asked = self.asked.clone();
+        Reloads::new(move |request| asked.try_send(Ask::Http(request)).is_ok())
+    }
+}
+
+/// Reads the settings, and tells all that is wrong with them.
+fn read(flags: BTreeMap<&'static str, String>) -> Result<Settings, Vec<Flaw>> {
+    let (sources, mut mistakes) = Sources::gather(flags);
+    let (settings, wrong) = Settings::gather(&sources);
+    mistakes.extend(wrong.into_iter().map(|(_, mistake)| mistake));
+    match settings {
+        Some(settings) if mistakes.is_empty() => Ok(settings),
+        _ => Err(flaws(mistakes)),
+    }
+}
+
+fn flaws(mistakes: Vec<Failure>) -> Vec<Flaw> {
+    mistakes.into_iter().map(|failure| Flaw { piece: Piece::Settings, failure }).collect()
 }
 
 impl Running {
     /// Takes all of it over, or nothing.
-    fn reload(&mut self, read: Result<Settings, Failure>) {
-        let next = read
-            .map_err(|failure| Flaw { piece: Piece::Settings, failure })
-            .and_then(|read| prepare(&self.at_start, &self.now, read));
-        match next {
-            Ok(next) => self.take_over(next),
-            Err(Flaw { piece, failure }) => {
-                let why = failure.in_one_line();
-                log::error!("SIGHUP: nothing changed, for a mistake in the {piece}: {why}");
-                self.again.audit.note("reload", "refused", format!("{piece}: {why}"));
-                self.again.handle.reloaded(false);
+    fn reload(
+        &mut self,
+        read: Result<Settings, Vec<Flaw>>,
+        ask: &Ask,
+    ) -> Result<Reloaded, Vec<ReloadMistake>> {
+        match read.and_then(|read| prepare(&self.at_start, &self.now, read)) {
+            Ok(next) => Ok(self.take_over(next, ask)),
+            Err(flaws) => {
+                let mistakes = flaws.iter().map(|Flaw { piece, failure }| ReloadMistake {
+                    piece: piece.to_string(),
+                    what: failure.in_one_line(),
+                });
+                let mistakes: Vec<ReloadMistake> = mistakes.collect();
+                self.refuse(&mistakes, ask);
+                Err(mistakes)
+            }
+        }
+    }
+
+    /// Tells that nothing has changed, and why.
+    fn refuse(&self, mistakes: &[ReloadMistake], ask: &Ask) {
+        let Some(ReloadMistake { piece, what }) = mistakes.first() else { return };
+        let more = match mistakes.len() - 1 {
+            0 => String::new(),
+            more => format!("; and {more} more, all told by coordinator config check"),
+        };
+        log::error!("{}: nothing changed, for a mistake in the {piece}: {what}{more}", ask.cause());
+        self.note(ask, "refused", &format!("{piece}: {what}{more}"));
+        self.again.handle.reloaded(false);
+    }
+
+    /// Tells the audit log.
+    fn note(&self, ask: &Ask, result: &'static str, why: &str) {
+        match ask {
+            Ask::Signal => self.again.audit.note("reload", result, why),
+            Ask::Http(ReloadRequest { by, peer, .. }) => {
+                self.again.audit.note_of((by, *peer), "reload", result, why);
             }
         }
     }
 
     /// Nothing in here can fail.
-    fn take_over(&mut self, Next { settings, pieces, waiting }: Next) {
-        let Again { tls, audit, handle } = &self.again;
-        let told = taken_over(&self.now, &settings, &pieces);
+    fn take_over(&mut self, Next { settings, pieces, waiting }: Next, ask: &Ask) -> Reloaded {
+        let Again { tls, handle, .. } = &self.again;
+        let taken_over = taken_over(&self.now, &settings, &pieces);
         for doubt in &pieces.doubts {
             log::warn!("{doubt}");
         }
@@ -125,24 +197,36 @@ impl Running {
             logging::set_filter(&settings.log);
         }
         handle.reloaded(true);
-        audit.note("reload", "ok", told.as_str());
-        logging::tell(&format!("SIGHUP: reloaded: {told}"));
+        let mut told = taken_over.join("; ");
+        if settings.log == self.now.log {
+            // Whoever changed it elsewhere than it is read should see that.
+            let separator = if told.is_empty() { "" } else { "; " };
+            told.insert_str(0, &format!("the log filter is still {:?}{separator}", settings.log.0));
+        }
+        let cause = ask.cause();
+        self.note(ask, "ok", &told);
+        logging::tell(&format!("{cause}: reloaded: {told}"));
         if !waiting.is_empty() {
             let waiting = waiting.join(", ");
-            log::warn!("SIGHUP: changed, but effective only after a restart: {waiting}");
+            log::warn!("{cause}: changed, but effective only after a restart: {waiting}");
         }
         self.now = settings;
+        let waiting = waiting.into_iter().map(str::to_owned).collect();
+        Reloaded { taken_over, waiting, doubts: pieces.doubts }
     }
 }
 
 /// Reads what goes with these settings. Nothing has changed by that.
-fn prepare(at_start: &Settings, now: &Settings, read: Settings) -> Result<Next, Flaw> {
-    contradictions::first(contradictions::of_a_server(&read))
-        .map_err(|failure| Flaw { piece: Piece::Settings, failure })?;
+fn prepare(at_start: &Settings, now: &Settings, read: Settings) -> Result<Next, Vec<Flaw>> {
+    let contradictions = contradictions::of_every_command(&read)
+        .into_iter()
+        .chain(contradictions::of_a_server(&read));
+    let mut wrong = flaws(contradictions.map(|it| it.failure).collect());
     let waiting = waiting(at_start, &read);
     let settings = with_what_was_settled(now, read);
-    let pieces = Pieces::whole(&settings, SystemTime::now())?;
-    Ok(Next { settings, pieces, waiting })
+    let (pieces, unusable) = Pieces::read(&settings, SystemTime::now());
+    wrong.extend(unusable);
+    if wrong.is_empty() { Ok(Next { settings, pieces, waiting }) } else { Err(wrong) }
 }
 
 /// The same settings, in which there is TLS and there are rules if there were at the start.
@@ -178,22 +262,20 @@ fn is_switched(now: &Settings, read: &Settings) -> Switched {
     }
 }
 
-/// What was taken over, in one line.
-fn taken_over(was: &Settings, is: &Settings, pieces: &Pieces) -> String {
-    let filter = &is.log.0;
-    let mut told = vec![if was.log == is.log {
-        format!("the log filter is still {filter:?}")
-    } else {
-        let (was, origin) = (&was.log.0, origin_of(is, "log"));
-        format!("the log filter is {filter:?} now ({origin}), it was {was:?}")
-    }];
+/// What was taken over, in words.
+fn taken_over(was: &Settings, is: &Settings, pieces: &Pieces) -> Vec<String> {
+    let mut told = Vec::new();
+    if was.log != is.log {
+        let (was, filter, origin) = (&was.log.0, &is.log.0, origin_of(is, "log"));
+        told.push(format!("the log filter is {filter:?} now ({origin}), it was {was:?}"));
+    }
     if pieces.tls.is_some() {
         told.push("certificates, for new connections".to_owned());
     }
     if pieces.access.is_some() {
         told.push(format!("access file, {}", pieces.open_to()));
     }
-    told.join("; ")
+    told
 }
 
 /// Where a setting came from.
@@ -263,12 +345,13 @@ mod tests {
     #[test]
     fn settings_that_contradict_each_other_or_go_with_no_file_are_no_next_configuration() {
         let now = settings("log = \"info\"\ntls-cert = \"/none\"\ntls-key = \"/none\"\n");
-        let piece = |file: &str| prepare(&now, &now, settings(file)).err().map(|it| it.piece);
+        let first = |flaws: Vec<Flaw>| flaws.first().map(|it| it.piece);
+        let piece = |file: &str| prepare(&now, &now, settings(file)).err().and_then(first);
         assert_eq!(piece("listen = \"0.0.0.0:1\"\n"), Some(Piece::Settings));
         let files = "log = \"warn\"\ntls-cert = \"/none\"\ntls-key = \"/none\"\n";
         assert_eq!(piece(files), Some(Piece::Certificates));
         let plain = settings("access-file = \"/none\"\n");
-        let read = prepare(&plain, &plain, plain.clone()).err().map(|it| it.piece);
+        let read = prepare(&plain, &plain, plain.clone()).err().and_then(first);
         assert_eq!(read, Some(Piece::Access));
         let whole = prepare(&settings(""), &settings(""), settings("log = \"warn\"")).ok().unwrap();
         assert_eq!(whole.settings.log.0, "warn");

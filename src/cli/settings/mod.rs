@@ -267,6 +267,10 @@ settings! {
     /// Host names of the HTTP port, separated by commas, besides localhost and its own address.
     http_host: HostNames = |_| String::new(),
         "http-host" "HOST,…" SERVERS, Foreign::None;
+    /// Tell metrics to whoever reaches the HTTP port; with --access-file, only principals that may see all locks
+    /// are told them otherwise.
+    metrics_open: bool = |_| "false".to_owned(),
+        "metrics-open" "" SERVERS, Foreign::None;
     /// Certificate of the coordinator, in PEM, with those that it builds on: both ports speak TLS only.
     tls_cert: Option<PathBuf> = |_| String::new(),
         "tls-cert" "FILE" SERVERS, Foreign::None;

@@ -8,6 +8,7 @@
 //!   GET  /api/v1/sessions               sessions, a page at a time
 //!   GET  /api/v1/live, /api/v1/events   the same as it changes, and what happens (server-sent events)
 //!   POST /api/v1/locks/{name}/revoke    takes a lock away
+//!   POST /api/v1/reload                 has the configuration read again
 //! ```
 //!
 //! The one idea: *each question is an observer's*. It goes over a connection of its own to the
@@ -15,10 +16,13 @@
 //! those of the lock port, and none of that is written here. `docs/api.md` and `docs/openapi.json`
 //! describe it.
 
+mod errand;
 mod line;
 mod live;
 mod lookout;
+mod ours;
 mod pages;
+mod reload;
 mod revoke;
 mod shown;
 mod stream;
@@ -39,21 +43,23 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub(super) use self::errand::may_scrape;
 use self::line::Line;
 use self::lookout::Lookouts;
 use self::pages::{LIMIT_MAX, List};
 use self::shown::Figured;
 use self::stream::STREAMS_MAX;
-use self::visitor::Visitor;
+pub(super) use self::visitor::Visitor;
 use super::glance::Glance;
 use super::problem::{JSON, Problem};
+use super::reload::Reloads;
 use crate::json;
 use crate::server::{Looker, Who};
 use crate::types::LOCK_NAME_LEN_MAX;
 use crate::wire::{Query, ServerMessage};
 
 /// The paths of all of it.
-pub(super) const PATHS: [&str; 8] = [
+pub(super) const PATHS: [&str; 9] = [
     "/api/v1/server",
     "/api/v1/waits",
     "/api/v1/locks",
@@ -62,6 +68,7 @@ pub(super) const PATHS: [&str; 8] = [
     "/api/v1/sessions",
     "/api/v1/events",
     "/api/v1/live",
+    "/api/v1/reload",
 ];
 
 /// What all answers have in common.
@@ -74,17 +81,20 @@ struct Api {
     lookouts: Lookouts,
     /// Places for streams.
     streams: Arc<Semaphore>,
+    /// Has the configuration read again.
+    reloads: Option<Reloads>,
 }
 
 /// Answers with what `looker` tells.
-pub(super) fn router(looker: Looker, glance: Arc<Glance>) -> Router {
+pub(super) fn router(looker: Looker, glance: Arc<Glance>, reloads: Option<Reloads>) -> Router {
     let api = Arc::new(Api {
         lookouts: Lookouts::new(looker.clone()),
         looker,
         figured: Figured(glance),
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+        reloads,
     });
-    let [server, waits, locks, lock, revoke, sessions, events, live] = PATHS;
+    let [server, waits, locks, lock, revoke, sessions, events, live, reload] = PATHS;
     Router::new()
         .route(server, get(of_server))
         .route(waits, get(of_waits))
@@ -94,6 +104,7 @@ pub(super) fn router(looker: Looker, glance: Arc<Glance>) -> Router {
         .route(sessions, get(of_sessions))
         .route(events, get(of_events))
         .route(live, get(of_live))
+        .route(reload, post(of_reload))
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .with_state(api)
 }
@@ -244,6 +255,16 @@ async fn of_revoke(
     let name = named(path)?;
     parameters(read)?;
     revoke::revoke(&api.looker, &visitor, &name, request).await.map(|shown| told(&shown))
+}
+
+async fn of_reload(
+    State(api): State<Arc<Api>>,
+    visitor: Visitor,
+    read: Read<Nothing>,
+    request: Request<Body>,
+) -> Answer {
+    parameters(read)?;
+    reload::reload(&api.looker, api.reloads.as_ref(), &visitor, request).await
 }
 
 async fn of_sessions(State(api): State<Arc<Api>>, visitor: Visitor, read: Read<Part>) -> Answer {

@@ -1,28 +1,18 @@
 //! `POST /api/v1/locks/{name}/revoke`: takes a lock away from whoever holds it with a token.
-//!
-//! A page of somebody else cannot ask for it: nothing is proven by cookies, a header of ours has to be
-//! there, which only our own page and programs send, and where the browser says from which page the
-//! question comes, that has to be ours.
 
-use axum::body::{Body, to_bytes};
-use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
-use axum::http::{HeaderMap, Request};
+use axum::body::Body;
+use axum::http::Request;
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 use super::line::Line;
+use super::ours;
 use super::shown;
 use super::visitor::Visitor;
-use crate::http::accept::HEADERS_TIMEOUT;
-use crate::http::guard::BODY_BYTES_MAX;
 use crate::http::problem::Problem;
 use crate::json;
 use crate::server::{Looker, Who};
 use crate::types::{FencingToken, Note};
 use crate::wire::{ClientMessage, ServerMessage};
-
-/// What has to be sent, and with which value, so that no form and no foreign script can.
-const OURS: (&str, &str) = ("x-coordinator", "1");
 
 /// What is asked for.
 struct Asked {
@@ -39,10 +29,7 @@ pub(super) async fn revoke(
     name: &str,
     request: Request<Body>,
 ) -> Result<Value, Problem> {
-    is_ours(request.headers())?;
-    let body = to_bytes(request.into_body(), usize::try_from(BODY_BYTES_MAX).unwrap_or(usize::MAX));
-    let body = timeout(HEADERS_TIMEOUT, body).await.map_err(|_| Problem::late())?;
-    let body = body.map_err(|_| Problem::too_large())?;
+    let body = ours::body(request).await?;
     let Asked { token, reason } = read(&body)?;
     if let Some(Ok(Who::Anybody)) = looker.who(visitor.proof()).await {
         return Err(Problem::nobody_may());
@@ -72,28 +59,6 @@ pub(super) async fn revoke(
     }
 }
 
-/// Refuses what a page of somebody else could send.
-fn is_ours(headers: &HeaderMap) -> Result<(), Problem> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    if text(OURS.0) != Some(OURS.1) {
-        return Err(Problem::foreign("the header X-Coordinator is missing"));
-    }
-    let kind = text(CONTENT_TYPE.as_str()).and_then(|kind| kind.split(';').next());
-    if !kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
-        return Err(Problem::foreign("the Content-Type is not application/json"));
-    }
-    if let Some(origin) = headers.get(ORIGIN) {
-        let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-        if origin.map(|(_, host)| host) != text(HOST.as_str()) {
-            return Err(Problem::foreign("the question comes from a page of another origin"));
-        }
-    }
-    match text("sec-fetch-site") {
-        None | Some("same-origin" | "none") => Ok(()),
-        Some(_) => Err(Problem::foreign("the question comes from a page of another origin")),
-    }
-}
-
 fn read(body: &[u8]) -> Result<Asked, Problem> {
     let wrong = |what: &str| Problem::bad_request(format!("the body is not read: {what}"));
     let form = || wrong("write {\"token\": 1881, \"reason\": \"…\"}, and nothing else");
@@ -111,36 +76,6 @@ fn read(body: &[u8]) -> Result<Asked, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::header::HeaderName;
-
-    fn admits(headers: &[(&'static str, &str)]) -> bool {
-        let ours = [("x-coordinator", "1"), ("content-type", "application/json; charset=utf-8")];
-        let mut map = HeaderMap::new();
-        for (name, value) in ours.iter().chain(headers) {
-            map.insert(HeaderName::from_static(name), value.parse().unwrap());
-        }
-        is_ours(&map).is_ok()
-    }
-
-    /// Rule A2.
-    #[test]
-    fn what_a_page_of_somebody_else_could_send_is_refused() {
-        assert!(admits(&[]), "a program has no origin");
-        let host = ("host", "127.0.0.1:5626");
-        assert!(admits(&[host, ("origin", "http://127.0.0.1:5626"), ("sec-fetch-site", "none")]));
-        for foreign in [
-            [("x-coordinator", "0"), host],
-            [("content-type", "text/plain"), host],
-            [("content-type", "application/x-www-form-urlencoded"), host],
-            [("origin", "http://evil.example"), host],
-            [("origin", "http://127.0.0.1:8080"), host],
-            [("origin", "null"), host],
-            [("sec-fetch-site", "cross-site"), host],
-            [("sec-fetch-site", "same-site"), host],
-        ] {
-            assert!(!admits(&foreign), "{foreign:?}");
-        }
-    }
 
     #[test]
     fn a_body_has_a_token_and_a_reason_and_nothing_else() {

@@ -13,7 +13,7 @@ use crate::types::{CREDENTIAL_LEN, ShownCredential};
 
 /// Who asks.
 #[derive(Clone, Debug)]
-pub(super) struct Visitor {
+pub(in crate::http) struct Visitor {
     /// The other end of the connection.
     pub(super) caller: Caller,
     /// The credential that it shows.

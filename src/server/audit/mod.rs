@@ -9,6 +9,7 @@
 #[cfg(feature = "access")]
 mod writer;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -135,6 +136,26 @@ impl Audit {
         if self.is_on() {
             let (result, reason) = (Some(result), Some(reason.into()));
             self.tell(Entry { event, result, reason, ..Entry::default() });
+        }
+    }
+
+    /// The same of something that a principal has had done.
+    pub fn note_of(
+        &self,
+        (principal, peer): (&str, Option<SocketAddr>),
+        event: &'static str,
+        result: &'static str,
+        reason: impl Into<String>,
+    ) {
+        if self.is_on() {
+            self.tell(Entry {
+                event,
+                result: Some(result),
+                principal: Some(principal.to_owned()),
+                peer: peer.map(|peer| peer.to_string()),
+                reason: Some(reason.into()),
+                ..Entry::default()
+            });
         }
     }
 

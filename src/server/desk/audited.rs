@@ -1,6 +1,8 @@
 //! What the desk tells the audit log. An entry that follows from a decision waits with the lines of the log until
 //! that is certain.
 
+use std::net::SocketAddr;
+
 use super::Desk;
 use super::connections::Role;
 use crate::access::{Badge, Denied, Unproven};
@@ -78,11 +80,15 @@ impl Desk {
 
     /// Whether an entry is written that strangers can cause as often as they like. The rest is counted.
     fn audits(&self, topic: Topic, connection: Option<ConnectionId>) -> bool {
+        let peer = connection.and_then(|connection| self.connections.peer(connection));
+        self.audits_of(topic, peer)
+    }
+
+    fn audits_of(&self, topic: Topic, peer: Option<SocketAddr>) -> bool {
         if !self.audit.is_on() {
             return false;
         }
         self.audit_left_out();
-        let peer = connection.and_then(|connection| self.connections.peer(connection));
         self.audited.counts(topic, peer)
     }
 
@@ -110,6 +116,22 @@ impl Desk {
                 verb: Some(denied.verb.as_str()),
                 lock: denied.lock.as_ref().map(ToString::to_string),
                 ..entry
+            });
+        }
+    }
+
+    /// Somebody asked over HTTP for what it may not have.
+    pub(super) fn audit_errand(&self, peer: Option<SocketAddr>, badge: &Badge, denied: &Denied) {
+        if self.audits_of(Topic::AuditedDenial, peer) {
+            self.audit.tell_of_strangers(Entry {
+                at: Some((self.wall)()),
+                event: "request",
+                result: Some("denied"),
+                principal: Some(denied.principal.to_string()),
+                method: Some(badge.method().as_str()),
+                peer: peer.map(|peer| peer.to_string()),
+                verb: Some(denied.verb.as_str()),
+                ..Entry::default()
             });
         }
     }

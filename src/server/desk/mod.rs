@@ -88,7 +88,7 @@ use self::figures::{Contention, Figures, Told};
 use self::hello::Draw;
 use self::looks::Looks;
 use self::rights::Rights;
-pub use self::rights::Who;
+pub use self::rights::{Errand, Unentitled, Who};
 use self::seal::Sealer;
 use self::subscribers::Subscribers;
 use self::tenures::Tenures;

@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use super::turn::{Deliver, Delivery, Handled, Submit, Turn, Way, Window};
 use super::{Before, Contention, Desk, Figures, Setting, hello as names, seal::Sealer};
+#[cfg(feature = "access")]
+use super::{Errand, Unentitled, Who};
 use crate::access::{Access, Proof};
 use crate::journal::Machine;
 use crate::server::counters::Counters;
@@ -237,6 +239,12 @@ impl Bench {
         self.settle();
         assert!(matches!(observer.take()[..], [ServerMessage::Welcome { .. }]));
         observer
+    }
+
+    /// Whether somebody that shows this may have something done.
+    #[cfg(feature = "access")]
+    pub(super) fn entitle(&self, proof: Proof, errand: Errand) -> Result<Who, Unentitled> {
+        self.0.borrow_mut().desk.entitle(proof, None, errand)
     }
 
     /// What is counted so far.

@@ -130,7 +130,7 @@ impl Host<TcpStream> for Tcp {
         let crowded = move || {
             shared.counters.handshakes_delayed.add_one();
             if shared.counters.chatter.admits(Topic::Crowd, peer) {
-                log_lines::crowded(connection, peer);
+                log_lines::crowded(Some(connection), peer);
             }
         };
         let secured = |stream| self.secure.for_locks(stream, certified, crowded);

@@ -142,6 +142,10 @@ pub(crate) fn doubts(settings: &Settings) -> Vec<String> {
     if settings.http_listen.is_none() && settings.is_said("http-host") {
         doubts.push("http-host says nothing without http-listen".to_owned());
     }
+    if settings.metrics_open && (is_open || settings.http_listen.is_none()) {
+        let without = if is_open { "access-file" } else { "http-listen" };
+        doubts.push(format!("metrics-open says nothing without {without}"));
+    }
     let is_optional = settings.text("tls-client-auth") == "optional";
     if is_optional && settings.tls_client_ca.is_some() && is_open {
         doubts.push(

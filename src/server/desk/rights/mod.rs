@@ -4,6 +4,8 @@
 //! [`Allowed`], which only `access` makes. Without an access file everybody may do everything, and a
 //! request pays for one look at whether that is so.
 
+mod changed;
+mod errands;
 #[cfg(feature = "redis-api")]
 mod foreign;
 #[cfg(all(test, feature = "access"))]
@@ -14,6 +16,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+pub use self::errands::{Errand, Unentitled};
 use super::Desk;
 use super::connections::Role;
 use super::guest::Guest;
@@ -24,12 +27,12 @@ use super::usage::{Full, Usages};
 use crate::access::{
     Access, Allowed, Badge, Denied, Principal, PrincipalName, Proof, Sight, Unproven, to,
 };
-use crate::engine::{Command, Event, LockTable, Rejection};
+use crate::engine::{Command, LockTable, Rejection};
 use crate::server::chatter::Topic;
 use crate::server::log_lines;
 use crate::types::{
-    ConnectionId, FencingToken, GoodbyeCode, LockName, Mode, Origin, RejectionCode, RequestId,
-    SessionId, Timestamp,
+    ConnectionId, FencingToken, GoodbyeCode, LockName, Origin, RejectionCode, RequestId, SessionId,
+    Timestamp,
 };
 use crate::wire::Attach;
 
@@ -436,173 +439,6 @@ impl Desk {
         let peer = connection.and_then(|connection| self.connections.peer(connection));
         if self.counters.chatter.admits(Topic::Denial, peer) {
             log_lines::denied(connection, peer, denied);
-        }
-    }
-
-    /// Other rules hold from now on, for everybody. Who is nobody by them, or another, is told Goodbye, and
-    /// its session runs out with its lease. Nothing that is held is taken away.
-    #[must_use]
-    pub(crate) fn change_rules(
-        &mut self,
-        access: Arc<Access>,
-        now: Timestamp,
-    ) -> &mut super::turn::Turn {
-        // Whether there are any is settled at the start: secrets are bound by that.
-        if access.is_open() == self.rights.access.is_open() && !access.is_open() {
-            self.rights.access = access;
-            // First, for those that leave free what others are granted.
-            self.withhold(now);
-            for connection in self.connections.with_guests() {
-                self.renew(connection, now);
-            }
-        }
-        self.finish_turn(now)
-    }
-
-    fn renew(&mut self, connection: ConnectionId, now: Timestamp) {
-        let access = Arc::clone(&self.rights.access);
-        let Some(guest) = self.connections.guest_mut(connection) else { return };
-        match guest.badge.renew(&access) {
-            Ok(()) => self.rights.changed.push_back(connection),
-            Err(unproven) => {
-                if let Some(Role::Session { .. }) = self.connections.role(connection) {
-                    self.step(&Event::Disconnect { connection }, now);
-                }
-                self.note_unproven(connection, unproven);
-                self.dismiss_unproven(connection, unproven);
-            }
-        }
-    }
-
-    /// Looks through what connections watch, whose rules have changed, until this turn has done
-    /// enough.
-    pub(super) fn look_through_changed(&mut self) {
-        while !self.is_spent()
-            && let Some(connection) = self.rights.changed.pop_front()
-        {
-            self.look_through(connection);
-        }
-    }
-
-    fn look_through(&mut self, connection: ConnectionId) {
-        self.looked += 1;
-        let Some(guest) = self.connections.guest(connection) else { return };
-        let sight = guest.badge.sight();
-        for (lock, query_id) in self.watches.not_seen(connection, |lock| sight.sees(lock)) {
-            if self.watches.unwatch(connection, &lock) {
-                self.table.unwatch(&lock);
-            }
-            let Some(guest) = self.connections.guest(connection) else { return };
-            if let Err(denied) = guest.principal().may_see(&lock) {
-                self.deny(connection, RequestId::new(query_id), &denied);
-            }
-        }
-        if let Some(lock) = self.subscribers.named_by(connection).cloned()
-            && let Some(guest) = self.connections.guest(connection)
-            && guest.principal().may_see(&lock).is_err()
-        {
-            self.subscribers.end(connection);
-        }
-    }
-
-    /// Has nothing granted that waits, until all of it was looked through by the rules of now.
-    pub(super) fn withhold(&mut self, now: Timestamp) {
-        if self.rights.access.is_open() {
-            // A run before may have ended while it looked.
-            if self.table.is_withholding() {
-                self.step(&Event::Proceed, now);
-            }
-            return;
-        }
-        let principals = self.rights.access.all_by_name();
-        self.rights.looking = Some(Looking { next: 0, principals });
-        self.step(&Event::Withhold, now);
-    }
-
-    /// Takes what waits and is not allowed any more out of its queues, whether its session has a connection or
-    /// not, until this turn has done enough. Once all of it was looked at, the rest is granted as always.
-    ///
-    /// Sessions that come meanwhile ask by the rules of now, so it does not matter whether they are met.
-    pub(super) fn withdraw_forbidden(&mut self, now: Timestamp) {
-        while !self.is_spent()
-            && let Some(mut looking) = self.rights.looking.take()
-        {
-            let Some((place, session)) = self.table.session_places(looking.next).next() else {
-                self.step(&Event::Proceed, now);
-                return;
-            };
-            self.looked += 1 + session.as_ref().map_or(0, |it| render::count(it.waiting));
-            let forbidden =
-                session.map(|session| self.forbidden_of(session.session, &looking.principals));
-            looking.next = place + 1;
-            self.rights.looking = Some(looking);
-            for (session, request, denied) in forbidden.into_iter().flatten() {
-                self.withdraw(session, request, denied, now);
-            }
-        }
-    }
-
-    /// What a session waits for and may not have.
-    fn forbidden_of(
-        &self,
-        session: SessionId,
-        principals: &HashMap<PrincipalName, Arc<Principal>, RandomState>,
-    ) -> Vec<(SessionId, RequestId, Denied)> {
-        let anyone = PrincipalName::anyone();
-        let owner = self.rights.usages.owner(session).unwrap_or(&anyone);
-        let principal = principals.get(owner);
-        let why_not = |(name, mode): (&LockName, Mode)| match principal {
-            Some(principal) => principal.denies(name, mode),
-            None => Some(Denied::to_nobody(owner.clone(), name, mode)),
-        };
-        let waiting = self.table.waiting_of(session).filter_map(|request| {
-            let denied = self.table.claims(session, request).find_map(why_not)?;
-            Some((session, request, denied))
-        });
-        let unheard = self.table.unheard_of(session).filter_map(|asked| {
-            let claims = asked.claims.as_slice().iter();
-            let denied = claims.map(|claim| (&claim.name, claim.mode)).find_map(why_not)?;
-            Some((session, asked.id, denied))
-        });
-        waiting.chain(unheard).collect()
-    }
-
-    fn withdraw(&mut self, session: SessionId, request: RequestId, denied: Denied, now: Timestamp) {
-        self.rights.withdrawing = Some(denied);
-        self.step(&Event::Withdraw { session, request }, now);
-        // It is told when the session is welcome.
-        if let Some(denied) = self.rights.withdrawing.take() {
-            self.note_denial(None, Some(session), &denied);
-        }
-    }
-
-    /// Looks through all that is left to be looked through: this run ends, and the next one grants what it finds.
-    pub(super) fn look_through_all(&mut self, now: Timestamp) {
-        while self.rights.looking.is_some() {
-            self.steps_until_look = u64::MAX;
-            self.withdraw_forbidden(now);
-        }
-    }
-
-    /// Tells that a request was taken out of its queue because it is not allowed any more.
-    pub(super) fn tell_withdrawn(
-        &mut self,
-        connection: Option<ConnectionId>,
-        session: SessionId,
-        request: RequestId,
-    ) {
-        // At a start, that of a session is one of the run before.
-        let connection = connection.filter(|it| self.connections.role(*it).is_some());
-        let denied = self.rights.withdrawing.take();
-        if let Some(denied) = &denied {
-            self.note_denial(connection, Some(session), denied);
-        }
-        if let Some(connection) = connection {
-            let told = match denied {
-                Some(denied) => render::denied(request, &denied),
-                None => render::rejected(request, &Rejection::Forbidden, None),
-            };
-            self.connections.tell(connection, &told);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Who may do what, at the desk: each connection is somebody's (rule A3), each handler asks, and each answer
 //! is filtered (rule A4).
 
+mod errands;
 mod quotas;
 mod withdrawn;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use crate::access::{Access, Digest, Proof, parse};
 use crate::server::desk::testing::{Bench, Client};
+use crate::server::desk::{Errand, Unentitled};
 use crate::server::testing::{hello, release, request, try_request};
 use crate::types::{
     Credential, FencingToken, Generation, GoodbyeCode, OwnerId, RejectionCode, RequestId, Secret,

@@ -1,0 +1,47 @@
+//! What somebody may have that no observer can ask for.
+
+use super::line::Line;
+use super::visitor::Visitor;
+use crate::access::Proof;
+use crate::http::problem::Problem;
+use crate::server::{Errand, Looker, Unentitled, Who};
+use crate::types::RejectionCode;
+
+/// Who asks, if that one may have it. If not, that is counted and told to the logs.
+pub(super) async fn entitled(
+    looker: &Looker,
+    visitor: &Visitor,
+    errand: Errand,
+) -> Result<Who, Problem> {
+    match looker.entitle(visitor.proof(), visitor.caller.peer, errand).await {
+        Some(Ok(who)) => Ok(who),
+        Some(Err(Unentitled::Denied(denied))) => {
+            let message = match errand {
+                Errand::Administer => denied.to_string(),
+                Errand::SeeAll => format!(
+                    "{} may not see all locks: whoever is told what is counted of them needs see on \"*\"",
+                    denied.principal
+                ),
+            };
+            Err(Problem::rejected(RejectionCode::Forbidden, message))
+        }
+        Some(Err(Unentitled::Unproven(_))) => {
+            // Whoever is nobody is told so at the end of a line, as late as others are, and the audit log with them.
+            Line::open(looker, visitor).await?;
+            Err(Problem::unavailable())
+        }
+        None => Err(Problem::unavailable()),
+    }
+}
+
+/// Whether somebody may be told metrics.
+pub(in crate::http) async fn may_scrape(
+    looker: &Looker,
+    visitor: Result<Visitor, Problem>,
+) -> Result<(), Problem> {
+    // Where nobody has to show anything, it does not matter what is shown.
+    if let Some(Ok(Who::Anybody)) = looker.who(Proof::default()).await {
+        return Ok(());
+    }
+    entitled(looker, &visitor?, Errand::SeeAll).await.map(drop)
+}
