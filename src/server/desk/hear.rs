@@ -220,6 +220,10 @@ impl Desk {
                     log_lines::received(who, command);
                 }
                 self.take_step(&event, now);
+                // Nothing else in an event is to be dropped.
+                if let Event::Command { command, .. } = event {
+                    drop(command);
+                }
             }
             Some(Role::Observer) => {
                 self.refuse_asked(connection, request, &Rejection::SessionNeeded);

@@ -10,7 +10,7 @@ use crate::types::{
 };
 use smallvec::SmallVec;
 
-use super::lists::claims;
+use super::lists::{claims, note};
 use super::{Account, EXTRAS_KEPT_MAX, PROTOCOL, RawClaim, SealedTicket, Wait};
 use crate::types::list::Bounded;
 
@@ -202,6 +202,7 @@ pub struct Request {
     /// (rule S7).
     pub lock_delay_ms: u32,
     /// The purpose, shown to waiters and observers; may be empty.
+    #[serde(deserialize_with = "note")]
     pub note: String,
     /// Where it stood before the coordinator crashed, from its latest `Queued`; none for a request
     /// that is new (rule G2).
