@@ -47,5 +47,7 @@ pub use request::{
     WORD_UNPROVEN_BYTES_MAX, WORDS_MAX, WORDS_UNPROVEN_MAX, Words,
 };
 pub use script::{Answer, Rest, Script, Scripts};
-pub use talk::{Common, Flushing, NAME_LEN_MAX, QUEUED_BYTES_MAX, QUEUED_MAX, Said, Step, Talk};
+pub use talk::{
+    Common, Flushing, NAME_LEN_MAX, QUEUED_BYTES_MAX, QUEUED_MAX, Said, Step, Talk, Unknown,
+};
 pub use unit::Unit;

@@ -23,7 +23,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::desk::BATCH_BYTES_MAX;
-use super::desk::turn::{Deliver, Delivery, More, Turn, Way};
+use super::desk::turn::{Deliver, Delivery, More, Promise, Turn, Way};
 use super::durable::chronicle::{Chronicle, Done, Flushed};
 use super::durable::{Change, Order};
 use super::fields::Lines;
@@ -154,7 +154,7 @@ impl Gate {
         let Some(chronicle) = self.chronicle.as_mut().filter(|it| it.holds_the_door()) else {
             turn.record.clear();
             // First what waited for a journal that is given up by now.
-            self.release();
+            self.release_unwritten();
             turn.lines.log();
             return self.let_out(&mut turn.orders, &mut turn.deliveries, 0);
         };
@@ -179,7 +179,8 @@ impl Gate {
         }
         let flushed = self.chronicle.as_mut()?.flush();
         match flushed {
-            Flushed::Written(_) | Flushed::Behind | Flushed::Off => self.release(),
+            Flushed::Written(_) | Flushed::Behind => self.release(),
+            Flushed::Off => self.release_unwritten(),
             Flushed::Writing(_) => {
                 self.count_held();
                 self.counted = 0;
@@ -216,7 +217,7 @@ impl Gate {
             Flushed::Written(_) | Flushed::Behind | Flushed::Writing(_) | Flushed::Later => {
                 self.release_written();
             }
-            Flushed::Off => self.release(),
+            Flushed::Off => self.release_unwritten(),
             Flushed::Stuck => {}
         }
         Some(flushed)
@@ -239,6 +240,17 @@ impl Gate {
         let counted = mem::take(&mut self.counted);
         self.let_out(&mut orders, &mut held, counted);
         (self.held_orders, self.held) = (orders, held);
+    }
+
+    /// Lets all out that waited for what is not written down. In the place of what promises that it is, it is
+    /// said that it is not.
+    fn release_unwritten(&mut self) {
+        for Delivery { deliver, .. } in self.written.iter_mut().chain(&mut self.held) {
+            if deliver.promise == Promise::Recorded {
+                deliver.promise = Promise::Void;
+            }
+        }
+        self.release();
     }
 
     /// Lets these out; of the deliveries, the first so many are counted.
@@ -469,6 +481,38 @@ mod tests {
             assert!(matches!(gate.written(None), Some(Flushed::Off)));
             settle().await;
             assert_eq!(said(), [1, 2]);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_promises_that_it_is_written_down_is_not_said_when_it_is_not() {
+        local(async {
+            let (_data, chronicle) = begun();
+            let account = Arc::new(Ledger::default()).open();
+            let (session, batches) = collector();
+            let mut gate = Gate::behind(Some(chronicle), unbounded_channel().0);
+            gate.connect(ConnectionId::new(1), Link { session, share: account.share() });
+            let promising = |bytes| {
+                let mut turn = written_down(bytes);
+                turn.deliveries[0].deliver.promise = Promise::Recorded;
+                turn
+            };
+            gate.pass(&mut promising(1));
+            let Some(Flushed::Writing(job)) = gate.flush() else { panic!("it is not synced") };
+            gate.written(Some(job.run()));
+            for bytes in 2..4 {
+                gate.pass(&mut promising(bytes));
+                if let Some(Flushed::Writing(job)) = gate.flush() {
+                    drop(job);
+                }
+            }
+            gate.pass(&mut written_down(4));
+            assert!(matches!(gate.written(None), Some(Flushed::Off)));
+            settle().await;
+            let said: Vec<_> = batches.take().iter().map(|it| (it.bytes, it.promise)).collect();
+            let [done, none] = [Promise::Recorded, Promise::None];
+            assert_eq!(said, [(1, done), (2, Promise::Void), (3, Promise::Void), (4, none)]);
         })
         .await;
     }

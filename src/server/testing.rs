@@ -213,6 +213,21 @@ impl Bench {
         })
     }
 
+    /// The same for sessions of the Redis dialect, which are held to this pace.
+    #[cfg(feature = "redis-api")]
+    pub(super) fn shared_of_redis(&self, paces: Paces) -> Arc<Shared> {
+        let common = crate::redis::Common {
+            scripts: Arc::default(),
+            flushing: crate::redis::Flushing::Refused,
+        };
+        let shared = Arc::into_inner(self.shared()).map(|shared| Shared {
+            redis: Some(common),
+            paces,
+            ..shared
+        });
+        Arc::new(shared.expect("nobody else has it"))
+    }
+
     pub(super) fn next_connection(&mut self) -> ConnectionId {
         self.connections += 1;
         ConnectionId::new(self.connections)

@@ -128,6 +128,14 @@ pub(super) fn meaning(words: &Words) -> Result<Meaning, Reply> {
     }))
 }
 
+/// The name of a command that means nothing here, in capitals, if it can be one.
+pub(super) fn command_unknown(words: &Words) -> Option<String> {
+    let name = std::str::from_utf8(words.get(0)?).ok()?.to_ascii_uppercase();
+    let is_name = name.len() <= NAME_LEN_MAX && name.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_unknown = is_name && matches!(meaning(words), Err(no) if no == unknown(words.get(0)?));
+    is_unknown.then_some(name)
+}
+
 fn own(name: &[u8]) -> Option<Own> {
     Some(match name {
         b"PING" => Own::Ping,

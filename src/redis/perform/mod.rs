@@ -48,6 +48,13 @@ pub trait Holds {
     /// What is answered if that may not be.
     fn free(&mut self, key: &LockName, shown: Shown) -> Result<(), Refusal>;
 
+    /// Whether a key that a client of this dialect has set may be freed without a word about its value.
+    ///
+    /// # Errors
+    ///
+    /// What is answered if it may not.
+    fn may_free(&mut self, key: &LockName) -> Result<(), Refusal>;
+
     /// How long ago 1970 began, by the wall clock.
     fn wall(&self) -> Duration;
 
@@ -153,7 +160,17 @@ fn answered(deed: &Deed, holds: &mut dyn Holds) -> Answered {
             Look::Ours(_) | Look::Theirs { .. } => Reply::Simple("string"),
         },
         Deed::Left(key, unit, counted) => Reply::Integer(left(key, *unit, *counted, holds)?),
-        Deed::Del(keys) => count(keys, holds, delete)?,
+        Deed::Del(keys) => {
+            // All or none: after an error nobody knows what is left.
+            for key in keys {
+                match holds.look(key)? {
+                    Look::Free => {}
+                    Look::Ours(_) => holds.may_free(key)?,
+                    Look::Theirs { identity, .. } => return Err(native(key, &identity)),
+                }
+            }
+            count(keys, holds, delete)?
+        }
         Deed::Expire(key, term, only) => {
             let done = expire_if(key, *term, *only, holds)?;
             Reply::Integer(done.into())

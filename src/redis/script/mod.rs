@@ -9,7 +9,8 @@
 
 mod table;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
@@ -22,15 +23,31 @@ pub(super) type ScriptHash = [u8; 20];
 /// Most texts whose hashes are remembered.
 pub(super) const SCRIPTS_REMEMBERED_MAX: usize = 1024;
 
-/// Scripts that were said so far, by the hashes of their texts (`EVALSHA`). All connections share them.
+/// Most texts, and most commands, of which it is remembered that the log was told.
+pub(super) const UNKNOWN_REMEMBERED_MAX: usize = 256;
+
+/// Scripts that were said so far. All connections share them.
 #[derive(Debug, Default)]
-pub struct Scripts(Mutex<HashMap<ScriptHash, Script>>);
+pub struct Scripts {
+    /// Those that are known, by the hashes of their texts (`EVALSHA`).
+    said: Mutex<HashMap<ScriptHash, Script>>,
+    /// The hashes of texts that are not, as far as the log was told of them.
+    unknown: Mutex<HashSet<ScriptHash>>,
+    /// The same of commands.
+    commands: Mutex<HashSet<String>>,
+}
+
+/// Whether something is met for the first time. When much was, nothing is any more.
+fn is_new<T: Hash + Eq>(met: &Mutex<HashSet<T>>, it: T) -> bool {
+    let mut met = met.lock().unwrap_or_else(PoisonError::into_inner);
+    met.len() < UNKNOWN_REMEMBERED_MAX && met.insert(it)
+}
 
 impl Scripts {
     /// The script with this text, which is remembered; and the hash of the text.
     pub(super) fn load(&self, text: &[u8]) -> (ScriptHash, Option<Script>) {
         let hash = sha1(text);
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(script) = said.get(&hash) {
             return (hash, Some(*script));
         }
@@ -46,12 +63,22 @@ impl Scripts {
     /// The script with a text of this hash, if that was said.
     pub(super) fn find(&self, hash: &[u8]) -> Option<Script> {
         let hash = from_hex(hash)?;
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&hash).copied()
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).get(&hash).copied()
     }
 
     /// Forgets all of them.
     pub(super) fn flush(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Whether the log is to be told of a script that is not known.
+    pub(super) fn is_new_script(&self, hash: &ScriptHash) -> bool {
+        is_new(&self.unknown, *hash)
+    }
+
+    /// Whether it is to be told of a command that is not.
+    pub(super) fn is_new_command(&self, command: &str) -> bool {
+        is_new(&self.commands, command.to_owned())
     }
 }
 

@@ -66,7 +66,7 @@ fn no_more_texts_are_remembered_than_may_be() {
         assert_eq!(scripts.load(text.as_bytes()).1, Some(FREE));
         // What is not known is not remembered.
         scripts.load(format!("return {count}").as_bytes());
-        let said = scripts.0.lock().unwrap().len();
+        let said = scripts.said.lock().unwrap().len();
         assert_eq!(said, if count < SCRIPTS_REMEMBERED_MAX { count + 1 } else { 1 });
     }
 }

@@ -86,6 +86,13 @@ impl Talk {
                 _ => return Step::Say(Reply::error("ERR Syntax error in HELLO")),
             }
         }
+        if shown.is_none() && !self.is_trusted {
+            return Step::Say(Reply::error(
+                "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
+                 HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
+                 select the RESP protocol version at the same time",
+            ));
+        }
         self.protocol = protocol;
         let then = self.greeting();
         match shown {
@@ -138,7 +145,7 @@ impl Talk {
                 "ERR Client names cannot contain spaces, newlines or special characters.",
             );
         }
-        self.name = name.to_vec();
+        (self.name, self.is_renamed) = (name.to_vec(), true);
         Reply::OK
     }
 }
@@ -167,8 +174,9 @@ fn auth(words: &Words) -> Step {
 
 fn enter(user: &[u8], password: &[u8], then: Reply) -> Step {
     let user = (user != DEFAULT_USER).then(|| String::from_utf8_lossy(user).into_owned());
-    let credential = std::str::from_utf8(password).ok().map(ShownCredential::new);
-    Step::Enter { user, credential, then }
+    // One that is no text is shown, too, and proves nobody.
+    let credential = ShownCredential::new(String::from_utf8_lossy(password));
+    Step::Enter { user, credential: Some(credential), then }
 }
 
 fn command(what: Option<&[u8]>) -> Reply {

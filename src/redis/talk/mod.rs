@@ -5,10 +5,11 @@
 
 mod about;
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::command::{ByWhat, Meaning, Own, meaning, script_call};
+use super::command::{ByWhat, Meaning, Own, command_unknown, meaning, script_call};
 use super::deed::{Deed, ScriptCall};
 use super::reply::{Protocol, Reply};
 use super::request::Words;
@@ -19,6 +20,8 @@ use crate::types::ShownCredential;
 pub const QUEUED_MAX: usize = 128;
 /// Most bytes that they have.
 pub const QUEUED_BYTES_MAX: usize = 64 * 1024;
+/// So much of an unknown script is told to the log.
+const SHOWN_BYTES_MAX: usize = 80;
 /// Longest name that a connection gives itself.
 pub const NAME_LEN_MAX: usize = 64;
 
@@ -53,6 +56,20 @@ pub struct Said {
     pub step: Step,
     /// The version in which it is answered.
     pub protocol: Protocol,
+}
+
+/// Something that means nothing here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// A command with this name, in capitals.
+    Command(String),
+    /// A script.
+    Script {
+        /// The hash of its text.
+        hash: String,
+        /// How that begins.
+        start: String,
+    },
 }
 
 /// What a port tells all who ask.
@@ -91,19 +108,39 @@ pub struct Talk {
     scripts: Arc<Scripts>,
     /// What `FLUSHDB` does.
     flushing: Flushing,
+    /// Whether it is known who speaks. Until then nothing is done of what is said but to say who.
+    is_trusted: bool,
     /// How answers are written.
     protocol: Protocol,
     /// Its name, as it says.
     name: Vec<u8>,
+    /// Whether it has another name than was told last.
+    is_renamed: bool,
+    /// The last that was said and means nothing here, if that was not said before.
+    unknown: Option<Unknown>,
     /// What is queued since `MULTI`, if it has said that.
     queue: Option<Queue>,
 }
 
 impl Talk {
-    /// That of a connection that begins.
-    pub fn new(id: u64, scripts: Arc<Scripts>, flushing: Flushing) -> Self {
-        let (protocol, name, queue) = (Protocol::default(), Vec::new(), None);
-        Self { id, scripts, flushing, protocol, name, queue }
+    /// That of a connection that begins: it is yet to be seen who speaks.
+    pub fn unproven(id: u64, scripts: Arc<Scripts>, flushing: Flushing) -> Self {
+        Self {
+            id,
+            scripts,
+            flushing,
+            is_trusted: false,
+            protocol: Protocol::default(),
+            name: Vec::new(),
+            is_renamed: false,
+            unknown: None,
+            queue: None,
+        }
+    }
+
+    /// It is known who speaks, or nobody asks.
+    pub fn trust(&mut self) {
+        self.is_trusted = true;
     }
 
     /// The name that the connection has given itself, if it is one that can be shown.
@@ -111,10 +148,37 @@ impl Talk {
         std::str::from_utf8(&self.name).unwrap_or_default()
     }
 
+    /// Its name, if that is another than was told last.
+    pub fn take_new_name(&mut self) -> Option<String> {
+        mem::take(&mut self.is_renamed).then(|| self.name().to_owned())
+    }
+
+    /// What was said that means nothing here, for the log: on whatever connection, of each the first.
+    pub fn take_unknown(&mut self) -> Option<Unknown> {
+        self.unknown.take()
+    }
+
+    /// So many bytes are kept of a transaction.
+    pub fn kept(&self) -> usize {
+        let of_step = size_of::<Step>();
+        self.queue.as_ref().map_or(0, |queue| queue.bytes + queue.steps.len() * of_step)
+    }
+
     /// Takes one request, at a moment of the wall clock: so long after the beginning of 1970.
     pub fn hear(&mut self, words: &Words, wall: Duration) -> Said {
-        let step = self.step(words, wall);
+        let step = if self.is_trusted { self.step(words, wall) } else { self.introduction(words) };
         Said { step, protocol: self.protocol }
+    }
+
+    /// Takes one request of somebody who has not said who it is.
+    fn introduction(&mut self, words: &Words) -> Step {
+        match meaning(words) {
+            Ok(Meaning::Own(own @ (Own::Hello | Own::Auth | Own::Quit))) => {
+                self.own(own, words, Duration::ZERO)
+            }
+            Ok(Meaning::Own(Own::Reset)) => self.reset(),
+            Ok(_) | Err(_) => Step::Say(Reply::error("NOAUTH Authentication required.")),
+        }
     }
 
     fn step(&mut self, words: &Words, wall: Duration) -> Step {
@@ -130,6 +194,7 @@ impl Talk {
             Ok(Meaning::Deed(deed)) => Step::Do(deed),
             Ok(Meaning::Eval(by_what)) => self.eval(by_what, words),
             Err(no) => {
+                self.note_unknown_command(words);
                 if let Some(queue) = &mut self.queue {
                     queue.is_spoilt = true;
                 }
@@ -183,7 +248,7 @@ impl Talk {
     }
 
     fn reset(&mut self) -> Step {
-        (self.protocol, self.queue) = (Protocol::default(), None);
+        (self.protocol, self.queue, self.is_renamed) = (Protocol::default(), None, true);
         self.name.clear();
         Step::Forget(Reply::Simple("RESET"))
     }
@@ -205,7 +270,7 @@ impl Talk {
                 (String::new(), Some(script))
             }
         };
-        let Some(script) = script else { return Step::Say(unknown_script(&hash)) };
+        let Some(script) = script else { return Step::Say(self.refuse_script(named, &hash)) };
         match script_call(words) {
             Ok((keys, arguments)) => {
                 Step::Do(Deed::Script(Box::new(ScriptCall { script, keys, arguments })))
@@ -220,7 +285,7 @@ impl Talk {
         match (&*what, words.get(2)) {
             (b"LOAD", Some(text)) if words.len() == 3 => match known(text) {
                 Some(_) => Reply::text(to_hex(&self.scripts.load(text).0)),
-                None => unknown_script(&to_hex(&sha1(text))),
+                None => self.refuse_script(text, &to_hex(&sha1(text))),
             },
             (b"EXISTS", Some(_)) => {
                 let exists = |hash| Reply::Integer(self.scripts.find(hash).is_some().into());
@@ -233,11 +298,22 @@ impl Talk {
             _ => Reply::error("ERR SCRIPT has LOAD, EXISTS and FLUSH here"),
         }
     }
-}
 
-/// That nothing here runs Lua.
-fn unknown_script(hash: &str) -> Reply {
-    Reply::error(format!(
-        "ERR a lock service knows the scripts of lock libraries only, not {hash}; see docs/redis.md"
-    ))
+    /// That nothing here runs Lua.
+    fn refuse_script(&mut self, text: &[u8], hash: &str) -> Reply {
+        if self.scripts.is_new_script(&sha1(text)) {
+            let start = text.get(..SHOWN_BYTES_MAX).unwrap_or(text).escape_ascii().to_string();
+            self.unknown = Some(Unknown::Script { hash: hash.to_owned(), start });
+        }
+        Reply::error(format!(
+            "ERR a lock service knows the scripts of lock libraries only, not {hash}; see docs/redis.md"
+        ))
+    }
+
+    fn note_unknown_command(&mut self, words: &Words) {
+        let Some(command) = command_unknown(words) else { return };
+        if self.scripts.is_new_command(&command) {
+            self.unknown = Some(Unknown::Command(command));
+        }
+    }
 }

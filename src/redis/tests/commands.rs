@@ -355,3 +355,13 @@ fn a_wait_in_a_transaction_is_a_try_and_tells_the_token() {
     let Look::Ours(ours) = &redis.keys[&name("order")] else { panic!() };
     assert_eq!(ours.left, Some(Duration::from_millis(500)));
 }
+
+#[test]
+fn several_keys_are_deleted_or_none_is() {
+    let mut fake = Fake::new();
+    assert_eq!(fake.say("SET a mine NX"), Reply::OK);
+    fake.hold_natively("b");
+    assert!(fake.say("DEL a b").is_error());
+    assert_eq!(fake.say("EXISTS a"), Reply::Integer(1));
+    assert_eq!(fake.say("DEL a c"), Reply::Integer(1));
+}

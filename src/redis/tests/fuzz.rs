@@ -64,7 +64,8 @@ fn fuzzed_requests_are_understood_in_one_way_and_answered() {
         assert_eq!(whole, cut(Requests::unproven(), &stream, || 1 + random.below(piece_max)));
         let mut locks = Fake::new();
         let flushing = *random.pick(&[Flushing::Allowed, Flushing::Refused]);
-        let mut talk = Talk::new(1, Scripts::default().into(), flushing);
+        let mut talk = Talk::unproven(1, Scripts::default().into(), flushing);
+        talk.trust();
         for words in whole.0 {
             let mut out = BytesMut::new();
             answer(talk.hear(&words, WALL).step, &mut locks, &mut out);

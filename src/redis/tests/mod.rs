@@ -4,3 +4,4 @@ mod fuzz;
 mod replies;
 mod requests;
 mod scripts;
+mod talk;

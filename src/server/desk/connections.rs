@@ -19,9 +19,9 @@ use slab::Slab;
 use super::guest::Guest;
 use super::inspect::Budget;
 use super::render;
-use super::turn::{Deliver, Delivery, Handled, More, Way};
+use super::turn::{Deliver, Delivery, Handled, More, Promise, Way};
 use crate::access::Proof;
-use crate::types::{ConnectionId, GoodbyeCode, Identity, SessionId};
+use crate::types::{ConnectionId, GoodbyeCode, Identity, RejectionCode, SessionId};
 use crate::wire::{ServerMessage, ShownLock, encode_frame};
 
 /// Most bytes, in memory, that one turn may have for one connection. They are room for an answer to
@@ -295,29 +295,33 @@ impl Connections {
     /// Puts a Goodbye into its batch, which makes that the last.
     pub(super) fn dismiss(&mut self, connection: ConnectionId, goodbye: &ServerMessage) {
         if self.known.get(connection).is_some_and(|known| known.is_other) {
-            self.tell_other(connection, &farewell(goodbye));
+            self.tell_other(connection, &farewell(goodbye), Promise::None);
             return self.part_from_other(connection);
         }
         self.tell(connection, goodbye);
         self.assume(connection, Role::Gone);
     }
 
-    /// A connection speaks another dialect. There is no Hello: it is listened to at once.
+    /// A connection speaks another dialect. There is no Hello: it is listened to at once. Of messages it
+    /// says none, so what it is for stays unknown.
     #[cfg(feature = "redis-api")]
     pub(super) fn listen_to_other(&mut self, connection: ConnectionId) {
         if let Some(known) = self.known.get_mut(connection)
             && !known.is_other
         {
-            (known.is_other, known.is_greeted, known.role) = (true, true, Role::Observer);
+            (known.is_other, known.is_greeted) = (true, true);
         }
     }
 
     /// Puts an answer of another dialect into its batch.
-    pub(super) fn tell_other(&mut self, connection: ConnectionId, answer: &[u8]) {
+    pub(super) fn tell_other(&mut self, connection: ConnectionId, answer: &[u8], promise: Promise) {
         if let Some(batched) = self.touch(connection)
             && batched.has_room_for(answer.len())
         {
             batched.batch.frames.extend_from_slice(answer);
+            if promise == Promise::Recorded {
+                batched.batch.promise = promise;
+            }
         }
     }
 
@@ -509,6 +513,9 @@ impl Deliver {
 /// The last word for those who speak the dialect of Redis: an error, which needs no question.
 fn farewell(goodbye: &ServerMessage) -> Vec<u8> {
     match goodbye {
+        ServerMessage::Goodbye { rejection: RejectionCode::Unauthenticated, .. } => {
+            b"-WRONGPASS invalid username-password pair or user is disabled.\r\n".to_vec()
+        }
         ServerMessage::Goodbye { message, .. } => {
             format!("-COORDINATOR {}\r\n", message.replace(['\r', '\n'], " ")).into_bytes()
         }

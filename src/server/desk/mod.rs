@@ -340,6 +340,10 @@ impl Desk {
     pub(crate) fn go_on(&mut self, now: Timestamp) -> &mut Turn {
         self.is_going_on = false;
         self.steps_until_look = self.steps() + TURN_STEPS_MAX;
+        #[cfg(feature = "redis-api")]
+        if self.is_redis_first() {
+            self.serve_redis(now);
+        }
         self.serve(now);
         #[cfg(feature = "redis-api")]
         self.serve_redis(now);

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::mem;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -144,6 +145,11 @@ impl Bench {
         round.is_drained |= is_drained;
     }
 
+    /// From here on nothing is written down, as when the disk is full.
+    pub(super) fn end_journal(&self) {
+        self.0.borrow_mut().desk.record(false);
+    }
+
     /// From here on all events are written down.
     pub(super) fn begin_journal(&self) {
         let round = &mut *self.0.borrow_mut();
@@ -225,10 +231,15 @@ impl Bench {
 
     /// A connection that says nothing yet.
     pub(super) fn connect(&self) -> Client {
+        self.connect_from(None)
+    }
+
+    /// The same, from there.
+    pub(super) fn connect_from(&self, peer: Option<SocketAddr>) -> Client {
         self.0.borrow_mut().connections += 1;
         let number = self.0.borrow().connections;
         let (connection, way) = (ConnectionId::new(number as u64), Way(number));
-        self.turn(|desk, _| desk.connect(connection, way, None));
+        self.turn(|desk, _| desk.connect(connection, way, peer));
         Client { bench: self.clone(), connection, way }
     }
 

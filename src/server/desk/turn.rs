@@ -113,6 +113,8 @@ pub(crate) struct Deliver {
     pub(crate) bytes: usize,
     /// Whether everything that the session submitted is handled.
     pub(crate) handled: Handled,
+    /// Whether what it says is to be written down before, and could be.
+    pub(crate) promise: Promise,
 }
 
 impl Deliver {
@@ -159,6 +161,18 @@ impl Deliver {
         all.extend((missed > 0).then_some(ServerMessage::Missed { count: missed }));
         all
     }
+}
+
+/// What an answer has to do with the journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Promise {
+    /// Nothing: without a journal it is said as well.
+    #[default]
+    None,
+    /// It promises what a crash does not undo, so it is only said if that is written down.
+    Recorded,
+    /// It was to be written down, and could not be. In its place, that is said.
+    Void,
 }
 
 /// Whether everything that a session submitted is handled.

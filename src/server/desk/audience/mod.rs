@@ -221,6 +221,8 @@ impl Desk {
         }
         self.connections.dismiss(connection, goodbye);
         self.forget_interests(connection);
+        #[cfg(feature = "redis-api")]
+        self.dismiss_talker(connection);
     }
 
     /// A connection wants to see and hear nothing any more.

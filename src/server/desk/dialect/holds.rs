@@ -6,6 +6,7 @@ use super::Desk;
 use crate::access::PrincipalName;
 use crate::engine::{Event, Hold, Progress, Prolong, Rejection, Request, RequestEvent};
 use crate::redis::{Change, Holds, Look, Ours, Refusal, Shown};
+use crate::server::log_lines;
 use crate::types::{
     Claim, ConnectionId, Identity, LockName, Mark, Mode, Note, OwnerId, RequestId, SessionId,
     Timestamp, Wait,
@@ -30,12 +31,8 @@ impl DeskHolds<'_> {
         let Self { connection, now, .. } = *self;
         let claim = Claim { name: key.clone(), mode: Mode::Exclusive };
         self.desk.may_take(connection, &claim, now)?;
-        if self.desk.dialect.needs_journal && !self.desk.is_recorded {
-            return Err(Refusal(
-                "COORDINATOR the journal cannot be written, so a hold would not survive a crash; nothing \
-                 is granted to this dialect until it can"
-                    .into(),
-            ));
+        if self.desk.is_unwritten() {
+            return Err(unwritten());
         }
         let session = (self.desk.draw)().map_err(|(_, why)| refusal(&why))?;
         let request = Request {
@@ -62,8 +59,17 @@ impl DeskHolds<'_> {
         Ok((session, told))
     }
 
-    /// Who asks, for people: the dialect, the name that the connection gives itself, and where it comes from.
+    /// Who asks, for people: the principal, if it is known, and who that says to be.
     fn identity(&self) -> Identity {
+        let said = self.said_identity();
+        match self.desk.bound_to(self.connection) {
+            Some(principal) => principal.shown_before(&said),
+            None => said,
+        }
+    }
+
+    /// The dialect, the name that the connection gives itself, and where it comes from.
+    fn said_identity(&self) -> Identity {
         let name = self.desk.dialect.talkers.get(&self.connection).map(|talker| &*talker.name);
         let peer = self.desk.connections.peer(self.connection);
         let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
@@ -72,11 +78,25 @@ impl DeskHolds<'_> {
             Some(name) => format!("redis {name}@{peer}"),
         };
         // Both are short, and of signs that can be shown.
-        let said = Identity::new(said).unwrap_or_default();
-        match self.desk.bound_to(self.connection) {
-            Some(principal) => principal.shown_before(&said),
-            None => said,
-        }
+        Identity::new(said).unwrap_or_default()
+    }
+
+    /// Tells the logs that somebody has changed or freed what another holds, which takes the right to take
+    /// locks away.
+    fn note_broken(&mut self, key: &LockName, how: &str) {
+        let lock = self.desk.table.lock(key.as_str());
+        let holder = lock.as_ref().and_then(|lock| {
+            lock.holders().next().map(|it| (it.session, it.token, it.identity.clone()))
+        });
+        drop(lock);
+        let Some((session, token, identity)) = holder else { return };
+        let (connection, said) = (self.connection, self.said_identity());
+        self.desk.connections.name_observer(connection, said);
+        let operator = self.desk.operator(connection);
+        let line = log_lines::revoked(operator, key, token, session, &identity);
+        self.desk.turn.lines.push(line);
+        let victim = (session, &identity);
+        self.desk.audit_revoked(connection, (key, &[]), token, victim, Some(how.to_owned()));
     }
 
     /// The session that holds a lock unattended, and whether it is of whom this connection is.
@@ -91,6 +111,15 @@ impl DeskHolds<'_> {
             };
         Some((holder.session, is_own))
     }
+}
+
+/// That nothing can be promised.
+pub(super) fn unwritten() -> Refusal {
+    Refusal(
+        "COORDINATOR the journal cannot be written, so a hold would not survive a crash; nothing is granted \
+         to this dialect, and nothing prolonged, until it can"
+            .into(),
+    )
 }
 
 fn refusal(why: &str) -> Refusal {
@@ -135,7 +164,13 @@ impl Holds for DeskHolds<'_> {
 
     fn change(&mut self, key: &LockName, change: Change<'_>) -> Result<(), Refusal> {
         let Some((session, is_own)) = self.session_of(key) else { return Ok(()) };
-        self.desk.may_change(self.connection, key, is_own, self.now)?;
+        self.desk.may_change(self.connection, key, is_own)?;
+        if self.desk.is_unwritten() {
+            return Err(unwritten());
+        }
+        if !is_own && self.desk.is_filtered() {
+            self.note_broken(key, "changed by a client of the Redis dialect");
+        }
         let prolong = Prolong { session, term: change.term, mark: change.mark.cloned() };
         self.desk.step(&Event::Prolong(Box::new(prolong)), self.now);
         Ok(())
@@ -144,9 +179,19 @@ impl Holds for DeskHolds<'_> {
     fn free(&mut self, key: &LockName, shown: Shown) -> Result<(), Refusal> {
         let Some((session, is_own)) = self.session_of(key) else { return Ok(()) };
         let may = is_own || shown == Shown::Value;
-        self.desk.may_change(self.connection, key, may, self.now)?;
+        self.desk.may_change(self.connection, key, may)?;
+        if !may && self.desk.is_filtered() {
+            self.note_broken(key, "freed by a client of the Redis dialect");
+        }
         self.desk.step(&Event::Drop { session }, self.now);
         Ok(())
+    }
+
+    fn may_free(&mut self, key: &LockName) -> Result<(), Refusal> {
+        match self.session_of(key) {
+            Some((_, is_own)) => self.desk.may_change(self.connection, key, is_own),
+            None => Ok(()),
+        }
     }
 
     fn wall(&self) -> Duration {

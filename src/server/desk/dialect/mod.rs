@@ -25,6 +25,7 @@ use self::holds::DeskHolds;
 use self::wait::{Blocked, News};
 use super::Desk;
 use super::backlog::QUANTUM_STEPS;
+use super::turn::Promise;
 use crate::engine::RequestEvent;
 use crate::redis::{Deed, Holds, Look, Protocol, Reply, Said, Step, perform};
 use crate::server::ledger::Unheard;
@@ -37,8 +38,8 @@ pub(in crate::server) struct SubmitRedis {
     pub(in crate::server) connection: ConnectionId,
     /// What its client said, in order.
     pub(in crate::server) said: Vec<Said>,
-    /// The name that it gives itself; empty: none.
-    pub(in crate::server) name: String,
+    /// The name that it gives itself, if that is another now; empty: none.
+    pub(in crate::server) name: Option<String>,
     /// Counts it until it is handled.
     pub(in crate::server) unheard: Unheard,
 }
@@ -58,6 +59,10 @@ pub(super) struct Dialect {
     news: Vec<(SessionId, News)>,
     /// Whether a hold has to be written down to be granted.
     pub(super) needs_journal: bool,
+    /// Connections that were said goodbye to, and may wait for something.
+    dismissed: Vec<ConnectionId>,
+    /// Whether reads of this dialect come before those of native clients, when both wait for a turn.
+    is_first: bool,
     /// Memory of answers.
     scratch: BytesMut,
 }
@@ -111,7 +116,13 @@ impl Desk {
             return;
         }
         self.connections.listen_to_other(connection);
-        self.dialect.talkers.entry(connection).or_default().name = name;
+        if said.is_empty() {
+            self.introduce(connection);
+        }
+        let talker = self.dialect.talkers.entry(connection).or_default();
+        if let Some(name) = name {
+            talker.name = name;
+        }
         let batch = Batch { connection, rest: said.into(), unheard };
         if self.is_spent() || !self.dialect.queue.is_empty() {
             return self.put_off_redis(batch);
@@ -130,6 +141,13 @@ impl Desk {
     /// Whether a read waits for a turn.
     pub(super) fn has_redis_waiting(&self) -> bool {
         !self.dialect.queue.is_empty()
+    }
+
+    /// Whether reads of this dialect are served before what native clients have waiting: in every other turn,
+    /// so that neither keeps the other waiting for ever.
+    pub(super) fn is_redis_first(&mut self) -> bool {
+        self.dialect.is_first = !self.dialect.is_first;
+        self.dialect.is_first
     }
 
     /// Serves reads that wait, until this turn has done enough.
@@ -178,15 +196,21 @@ impl Desk {
     fn redis_step(&mut self, connection: ConnectionId, said: Said, now: Timestamp) -> Then {
         let Said { step, protocol } = said;
         let reply = match step {
-            Step::Enter { user, then, .. } => match self.enter_redis(connection, user.as_deref()) {
-                Ok(()) => then,
-                Err(no) => {
-                    self.redis_say(connection, &no, protocol);
-                    return self.leave(connection);
+            Step::Enter { user, then, .. } => {
+                match self.enter_redis(connection, user.as_deref(), now) {
+                    Ok(()) => then,
+                    Err(no) => {
+                        if let Some(no) = no {
+                            self.redis_say(connection, &no, protocol);
+                            self.connections.part_from_other(connection);
+                        }
+                        return self.leave(connection);
+                    }
                 }
-            },
+            }
             Step::Leave(reply) => {
                 self.redis_say(connection, &reply, protocol);
+                self.connections.part_from_other(connection);
                 return self.leave(connection);
             }
             _ if !self.is_somebody(connection) => Reply::error("NOAUTH Authentication required."),
@@ -279,18 +303,26 @@ impl Desk {
         }
     }
 
+    /// Whether nothing can be promised, for what is promised is to be written down, and cannot be.
+    fn is_unwritten(&self) -> bool {
+        self.dialect.needs_journal && !self.is_recorded
+    }
+
     /// Puts an answer into the connection's batch.
     fn redis_say(&mut self, connection: ConnectionId, reply: &Reply, protocol: Protocol) {
         let mut scratch = mem::take(&mut self.dialect.scratch);
         scratch.clear();
         reply.print(protocol, &mut scratch);
-        self.connections.tell_other(connection, &scratch);
+        let promise = match self.dialect.needs_journal {
+            true => Promise::Recorded,
+            false => Promise::None,
+        };
+        self.connections.tell_other(connection, &scratch, promise);
         self.dialect.scratch = scratch;
     }
 
-    /// What was answered is the last.
+    /// Nothing more of what it says is heard.
     fn leave(&mut self, connection: ConnectionId) -> Then {
-        self.connections.part_from_other(connection);
         self.dialect.talkers.remove(&connection);
         Then::Stop
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::time::Duration;
 
-use super::holds::DeskHolds;
+use super::holds::{DeskHolds, unwritten};
 use super::{Batch, Desk};
 use crate::engine::{Event, Prolong, Rejection, RequestEvent};
 use crate::redis::{Holds, Protocol, Reply, Said, Wait as Asked};
@@ -96,6 +96,16 @@ impl Desk {
 
     /// Tells those who wait what has come of it, and has the rest of what they said heard.
     pub(in crate::server::desk) fn tell_waiters(&mut self, now: Timestamp) {
+        for connection in mem::take(&mut self.dialect.dismissed) {
+            self.forget_talker(connection, now);
+        }
+        // Whoever is told *no* may make room for the next in line.
+        while !self.dialect.news.is_empty() {
+            self.tell_some_waiters(now);
+        }
+    }
+
+    fn tell_some_waiters(&mut self, now: Timestamp) {
         for (session, news) in mem::take(&mut self.dialect.news) {
             // Of several news the first counts.
             let Some(connection) = self.dialect.waiters.remove(&session) else { continue };
@@ -103,6 +113,10 @@ impl Desk {
             let Some(blocked) = talker.and_then(|talker| talker.blocked.take()) else { continue };
             let Blocked { term, protocol, rest, unheard, .. } = blocked;
             let reply = match news {
+                News::Granted(_) if self.is_unwritten() => {
+                    self.step(&Event::Drop { session }, now);
+                    Reply::from(unwritten())
+                }
                 News::Granted(token) => {
                     if let Some(term) = term {
                         // Its time begins with this turn, to the microsecond.
@@ -117,6 +131,13 @@ impl Desk {
             };
             self.redis_say(connection, &reply, protocol);
             self.put_off_redis(Batch { connection, rest, unheard });
+        }
+    }
+
+    /// A connection was said goodbye to: it is over at the end of this turn.
+    pub(in crate::server::desk) fn dismiss_talker(&mut self, connection: ConnectionId) {
+        if self.dialect.talkers.contains_key(&connection) {
+            self.dialect.dismissed.push(connection);
         }
     }
 

@@ -1,57 +1,61 @@
 //! Rights of connections of another dialect: they prove who they are by a command, and are answered *no* in
 //! words of theirs.
 
-use super::{Denied, Desk, Full, Guest, Topic};
+use super::super::usage::Seat;
+use super::{Denied, Desk, Full, Guest};
 use crate::access::{Badge, Unproven};
 use crate::redis::{Refusal, Reply};
-use crate::server::log_lines;
 use crate::types::{Claim, ConnectionId, LockName, Mode, RejectionCode, Timestamp};
 
 impl Desk {
-    /// Whether a connection has proven who it is, or nobody is asked. One that has shown a certificate has,
-    /// if that names somebody.
-    pub(in crate::server::desk) fn is_somebody(&mut self, connection: ConnectionId) -> bool {
-        if self.rights.access.is_open() || self.connections.guest(connection).is_some() {
-            return true;
+    /// Whether a connection has proven who it is, or nobody is asked.
+    pub(in crate::server::desk) fn is_somebody(&self, connection: ConnectionId) -> bool {
+        self.rights.access.is_open() || self.connections.guest(connection).is_some()
+    }
+
+    /// A connection begins, and has shown a certificate or nothing. If that proves somebody, it is known.
+    /// Nothing is told: it may yet show something else.
+    pub(in crate::server::desk) fn introduce(&mut self, connection: ConnectionId) {
+        if self.is_somebody(connection) {
+            return;
         }
-        // Nothing else was shown so far: it may be tried without a word.
-        let Some(proof) = self.connections.take_proof(connection) else { return false };
-        let Ok(badge) = Badge::of(&self.rights.access, *proof) else { return false };
-        self.seat(connection, badge).is_ok()
+        let proof = self.connections.take_proof(connection).map(|proof| *proof);
+        if let Ok(badge) = Badge::of(&self.rights.access, proof.unwrap_or_default())
+            && badge.principal().may_open().is_ok()
+            && let Ok(seat) = self.rights.usages.sit(badge.principal())
+        {
+            self.take_seat(connection, badge, seat);
+        }
     }
 
     /// A connection has shown what is to prove who it is.
     ///
     /// # Errors
     ///
-    /// What it is answered if that proves nothing.
+    /// What it is answered as the last if it may not come in. None if that proves nothing: then it was told
+    /// so, or will be, for whoever tries again and again hears later.
     pub(in crate::server::desk) fn enter_redis(
         &mut self,
         connection: ConnectionId,
         user: Option<&str>,
-    ) -> Result<(), Reply> {
+        now: Timestamp,
+    ) -> Result<(), Option<Reply>> {
         if self.rights.access.is_open() {
             return Ok(());
         }
         let proof = self.connections.take_proof(connection).map(|proof| *proof);
         let badge = match Badge::of(&self.rights.access, proof.unwrap_or_default()) {
             Ok(badge) => badge,
-            Err(unproven) => return Err(self.unproven_here(connection, unproven)),
+            Err(unproven) => {
+                self.refuse_sign_in(connection, unproven, now);
+                return Err(None);
+            }
         };
         if user.is_some_and(|user| user != badge.principal().name.as_str()) {
-            return Err(Reply::error(WRONG));
+            self.refuse_sign_in(connection, Unproven::Nobody, now);
+            return Err(None);
         }
-        self.seat(connection, badge)
-    }
-
-    fn unproven_here(&mut self, connection: ConnectionId, unproven: Unproven) -> Reply {
-        self.told.leave_unproven();
-        let peer = self.connections.peer(connection);
-        if self.counters.chatter.admits(Topic::Refusal, peer) {
-            log_lines::unproven(connection, peer, unproven);
-        }
-        self.audit_unproven(connection, unproven);
-        Reply::error(WRONG)
+        self.seat(connection, badge).map_err(Some)
     }
 
     /// Gives somebody who is proven a place among the connections of its principal.
@@ -66,10 +70,14 @@ impl Desk {
             self.audit_full(connection, &badge, &why);
             Reply::error(format!("ERR max number of clients reached: {why}"))
         })?;
+        self.take_seat(connection, badge, seat);
+        Ok(())
+    }
+
+    fn take_seat(&mut self, connection: ConnectionId, badge: Badge, seat: Seat) {
         self.told.authenticate(badge.method());
         self.connections.receive_guest(connection, Box::new(Guest { badge, seat }));
         self.connections.welcome_other(connection);
-        Ok(())
     }
 
     /// Whether a connection may take a lock.
@@ -147,7 +155,6 @@ impl Desk {
         connection: ConnectionId,
         key: &LockName,
         is_own: bool,
-        _now: Timestamp,
     ) -> Result<(), Refusal> {
         if self.rights.access.is_open() || is_own {
             return Ok(());
@@ -165,9 +172,6 @@ impl Desk {
         }
     }
 }
-
-/// What Redis says of a credential that proves nothing.
-const WRONG: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 
 fn no_permission(denied: &Denied) -> Reply {
     Reply::error(format!("NOPERM {denied}"))

@@ -553,7 +553,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Handler<Deliver> for Session<S
     type Result = ();
 
     fn handle(&mut self, deliver: Deliver, ctx: &mut Context<Self>) {
-        let Deliver { frames, welcomes, is_last, shown, events, missed, bytes, handled } = deliver;
+        let Deliver { frames, welcomes, is_last, shown, events, missed, bytes, handled, .. } =
+            deliver;
         let is_closed = {
             let mut transport = self.transport();
             transport.mailed = transport.mailed.saturating_sub(1);

@@ -1,11 +1,14 @@
 //! Connections of the Redis dialect at the desk, beside native ones.
 
+mod hostile;
+
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::access::Access;
+use crate::access::{Access, Digest, Proof};
 use crate::redis::{Flushing, Scripts, Talk, Words};
 use crate::server::desk::testing::{Bench, Client};
 use crate::server::ledger::Ledger;
@@ -27,8 +30,15 @@ struct Redis {
 
 impl Redis {
     fn connect(bench: &Bench) -> Self {
-        let talk = Talk::new(1, Arc::<Scripts>::default(), Flushing::Refused);
+        let mut talk = Talk::unproven(1, Arc::<Scripts>::default(), Flushing::Refused);
+        talk.trust();
         Self { bench: bench.clone(), client: bench.connect(), talk }
+    }
+
+    /// One that has come from there, and has to prove who it is.
+    fn knock(bench: &Bench, peer: Option<SocketAddr>) -> Self {
+        let talk = Talk::unproven(1, Arc::<Scripts>::default(), Flushing::Refused);
+        Self { bench: bench.clone(), client: bench.connect_from(peer), talk }
     }
 
     /// Says these lines in one read.
@@ -38,8 +48,16 @@ impl Redis {
     }
 
     fn send_words(&mut self, requests: &[Words]) {
-        let said = requests.iter().map(|words| self.talk.hear(words, WALL)).collect();
-        let (connection, name) = (self.client.connection(), String::new());
+        let hear = |words| {
+            let mut said = self.talk.hear(words, WALL);
+            if let Step::Enter { credential, .. } = &mut said.step {
+                let credential = credential.take().map(|shown| Digest::of(shown.reveal()));
+                self.client.prove(Proof { credential, ..Proof::default() });
+            }
+            said
+        };
+        let said = requests.iter().map(hear).collect();
+        let (connection, name) = (self.client.connection(), None);
         let unheard = Arc::new(Ledger::default()).open().submit(0);
         let submit = SubmitRedis { connection, said, name, unheard };
         self.bench.turn(|desk, now| {
@@ -62,7 +80,8 @@ impl Redis {
 
     /// What has come, its line ends made spaces.
     fn heard(&self) -> String {
-        let frames = self.client.take_deliveries().into_iter().flat_map(|deliver| deliver.frames);
+        let delivered = self.client.take_deliveries();
+        let frames = delivered.into_iter().flat_map(|deliver| deliver.frames);
         String::from_utf8(frames.collect()).unwrap().replace("\r\n", " ").trim_end().to_owned()
     }
 }
@@ -179,7 +198,7 @@ fn a_long_read_is_heard_in_turns_and_all_of_it_is_answered_in_order() {
     let mut half = Redis::connect(&bench);
     let words = |line: &String| Words::of(line.split(' ').map(str::as_bytes));
     let said = lines.iter().map(|line| half.talk.hear(&words(line), WALL)).collect();
-    let (connection, name) = (half.client.connection(), String::new());
+    let (connection, name) = (half.client.connection(), None);
     let unheard = Arc::new(Ledger::default()).open().submit(0);
     let submit = SubmitRedis { connection, said, name, unheard };
     bench.turn(|desk, now| {

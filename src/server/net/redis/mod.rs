@@ -8,35 +8,44 @@
 //! It knows bytes and manners, and nothing of locks. The end of a connection frees nothing that it holds,
 //! and gives up what it waits for.
 //!
-//! *Bounds* (backpressure). One read is on its way to the Coordinator at a time, of so many requests.
-//! Until it is handled, no more is understood, and no more is read than [`READ_AHEAD_BYTES_MAX`]: enough to
-//! see that a peer has gone. What a peer does not read is bounded as on the lock port.
+//! *Bounds* (backpressure). One read is on its way to the Coordinator at a time, of so many requests, and
+//! none while more than [`OUTBOX_BYTES_MAX`](super::session::OUTBOX_BYTES_MAX) of answers are unread. So a
+//! pipeline of any length is served at the pace of its reader. One that reads nothing for [`STALL_MAX`] is
+//! closed. What lies here is counted in the [`Ledger`](crate::server::ledger) with all other connections'.
+//!
+//! *Until it is proven who speaks*, a request is short, and nothing of it is done: neither here nor by the
+//! Coordinator, which decides about that.
+
+#[cfg(test)]
+mod tests;
+mod transport;
 
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Context as Task, Poll, Waker, ready};
+use std::task::{Context as Task, Poll, ready};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix::fut::ActorFuture;
 use actix::{Actor, ActorContext, ActorState, AsyncContext, Context, Handler, SpawnHandle};
-use bytes::{Buf, BytesMut};
 use log::{debug, warn};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite};
 
+use self::transport::{BEHIND_WAIT_BYTES_MAX, Transport};
 use super::pace::Pace;
 use super::place::Place;
 use super::session::{CLOSE_TIMEOUT, OUTBOX_BYTES_MAX, Shared};
-use crate::redis::{Flushing, Malformed, Protocol, Reply, Requests, Said, Step, Talk};
+use crate::redis::{
+    Deed, Flushing, Malformed, Protocol, Reply, Requests, Said, Step, Talk, Unknown,
+};
 use crate::server::chatter::Topic;
 use crate::server::desk::dialect::SubmitRedis;
-use crate::server::desk::turn::{Deliver, Handled};
-use crate::server::gate::{Link, Outlet, Said as Written};
+use crate::server::desk::turn::{Deliver, Promise};
+use crate::server::gate::{Link, Outlet};
 use crate::server::inbox::Arrival;
-use crate::server::ledger::Account;
 use crate::server::messages::{Connect, Disconnect, Prove};
 use crate::server::places::Comer;
 use crate::server::secure::{Certified, is_refusal};
@@ -44,35 +53,11 @@ use crate::types::{ConnectionId, Origin, ShownCredential};
 
 /// Most requests of one read.
 const REQUESTS_MAX: usize = 256;
-/// Most bytes that are read while an earlier read is not handled.
-const READ_AHEAD_BYTES_MAX: usize = 16 * 1024;
-/// An empty buffer larger than this gives its memory back.
-const BYTES_KEPT: usize = 16 * 1024;
-
-/// A stream, and what lies here for its peer.
-#[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is about something of its own")]
-struct Transport<S> {
-    stream: S,
-    /// Bytes that are read and not yet understood.
-    unread: BytesMut,
-    /// Written by us, and not by the socket yet.
-    outbox: BytesMut,
-    /// Whether something was written that is yet to be flushed.
-    unflushed: bool,
-    /// Whether a read is on its way to the Coordinator.
-    is_busy: bool,
-    /// Whether there is no more to read.
-    is_over: bool,
-    /// Whether nothing more is said.
-    is_closing: bool,
-    /// Deliveries on their way to the mailbox.
-    mailed: usize,
-    /// Wakes the actor.
-    waker: Option<Waker>,
-    /// Account of the bytes that lie here for the peer.
-    account: Account,
-}
+/// What is said in the place of answers that were to be written down, and could not be.
+const UNWRITTEN: &[u8] =
+    b"-COORDINATOR the journal could not be written; look whether this was done, and try again\r\n";
+/// How long a peer may take no byte of what keeps it from being heard.
+const STALL_MAX: Duration = Duration::from_secs(60);
 
 /// One connection.
 pub(in crate::server) struct RedisSession<S> {
@@ -95,10 +80,10 @@ pub(in crate::server) struct RedisSession<S> {
     disconnected: bool,
     /// Closes it, if it does not say who it is, or does not take its last word.
     timer: Option<SpawnHandle>,
+    /// Sees whether it reads, while it has much to read.
+    stall: Option<SpawnHandle>,
     /// How fast its address may send, if that is limited.
     pace: Option<Arc<Pace>>,
-    /// Whether nothing is understood for a while, for its address has sent too much.
-    is_paced: bool,
     /// Given back when the actor is dropped.
     place: Place,
 }
@@ -113,41 +98,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> RedisSession<S> {
         place: Place,
         shared: Arc<Shared>,
     ) -> Self {
-        let transport = Transport {
-            stream,
-            unread: BytesMut::new(),
-            outbox: BytesMut::new(),
-            unflushed: false,
-            is_busy: false,
-            is_over: false,
-            is_closing: false,
-            mailed: 0,
-            waker: None,
-            account: shared.counters.ledger.open(),
-        };
-        let mut requests = Requests::unproven();
-        if !shared.asks_who {
-            requests.trust();
-        }
+        let transport = Transport::new(stream, shared.counters.ledger.open());
         let (scripts, flushing) = match &shared.redis {
             Some(common) => (Arc::clone(&common.scripts), common.flushing),
             None => (Arc::default(), Flushing::Refused),
         };
-        Self {
+        let mut session = Self {
             transport: Rc::new(RefCell::new(transport)),
             connection,
             peer,
-            requests,
-            talk: Talk::new(connection.number(), scripts, flushing),
+            requests: Requests::unproven(),
+            talk: Talk::unproven(connection.number(), scripts, flushing),
             certified,
             has_spoken: false,
             disconnected: false,
             timer: None,
+            stall: None,
             pace: shared.paces.of(peer.map(|peer| Origin::of(peer.ip()))),
-            is_paced: false,
             place,
             shared,
+        };
+        if !session.shared.asks_who {
+            session.trust();
         }
+        session
+    }
+
+    /// It is known who speaks, or nobody asks.
+    fn trust(&mut self) {
+        self.requests.trust();
+        self.talk.trust();
     }
 
     /// Where what the Coordinator says can be written at once, if that is on this thread.
@@ -157,50 +137,93 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> RedisSession<S> {
 
     /// Understands what was read, and brings it to the Coordinator. Says whether there was anything.
     fn submit(&mut self, ctx: &mut Context<Self>) -> bool {
-        let mut transport = self.transport.borrow_mut();
-        if transport.is_busy || transport.is_closing || self.is_paced {
+        if !self.transport.borrow().may_hear() {
+            self.watch_reader(ctx);
             return false;
         }
+        if self.shared.asks_who && !self.has_spoken && !self.transport.borrow().unread.is_empty() {
+            // Who it is by its certificate, or by nothing, has to be known before anything is understood.
+            self.prove(None);
+            self.bring(Vec::new(), 0);
+            return true;
+        }
+        let (said, bytes) = self.understand();
+        if said.is_empty() {
+            return false;
+        }
+        self.tell_unknown();
+        self.keep_pace(said.len(), ctx);
+        self.bring(said, bytes);
+        true
+    }
+
+    /// The requests of one read, and how many bytes they are.
+    fn understand(&mut self) -> (Vec<Said>, usize) {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut transport = self.transport.borrow_mut();
         let (mut said, mut bytes) = (Vec::new(), 0);
-        let (mut is_shown, mut shown, mut malformed) = (false, None, None);
         while said.len() < REQUESTS_MAX {
             match self.requests.next(&mut transport.unread) {
                 Ok(Some(words)) => {
                     bytes += words.bytes() + size_of::<Said>();
                     let mut one = self.talk.hear(&words, wall);
-                    if let Step::Enter { credential, .. } = &mut one.step {
-                        (is_shown, shown) = (true, credential.take());
-                    }
-                    let is_last = matches!(one.step, Step::Leave(_));
-                    said.push(one);
+                    transport.may_wait |= matches!(one.step, Step::Do(Deed::Wait(_)));
+                    let shown = match &mut one.step {
+                        Step::Enter { credential, .. } => credential.take(),
+                        _ => None,
+                    };
                     // Who it is has to be known before more is understood.
-                    if is_shown || is_last {
+                    let is_last = matches!(one.step, Step::Enter { .. } | Step::Leave(_));
+                    said.push(one);
+                    if shown.is_some() {
+                        self.prove(shown);
+                    }
+                    if is_last {
                         break;
                     }
                 }
                 Ok(None) => break,
                 Err(why) => {
-                    malformed = Some(why);
+                    said.push(self.malformed(&why));
                     break;
                 }
             }
         }
-        if let Some(why) = malformed {
-            said.push(self.malformed(&why));
-        }
-        if said.is_empty() {
-            return false;
-        }
+        transport.kept_apart = self.requests.kept() + self.talk.kept();
+        (said, bytes)
+    }
+
+    /// Brings what was understood to the Coordinator.
+    fn bring(&mut self, said: Vec<Said>, bytes: usize) {
+        let mut transport = self.transport.borrow_mut();
         transport.is_busy = true;
         let unheard = transport.account.submit(bytes);
         drop(transport);
-        self.prove(is_shown, shown);
-        self.keep_pace(said.len(), ctx);
-        let (connection, name) = (self.connection, self.talk.name().to_owned());
+        self.has_spoken = true;
+        let (connection, name) = (self.connection, self.talk.take_new_name());
         let submit = SubmitRedis { connection, said, name, unheard };
         self.shared.inbox.put(Arrival::Redis(Box::new(submit)));
-        true
+    }
+
+    /// Tells the log of a script or a command that nobody knows here, the first time.
+    fn tell_unknown(&mut self) {
+        let (connection, peer) = (self.connection, self.peer);
+        let peer = || peer_text(peer);
+        match self.talk.take_unknown() {
+            None => {}
+            Some(Unknown::Command(command)) => {
+                warn!(
+                    connection:%, peer = peer().as_str(), command = command.as_str();
+                    "unknown command of the Redis dialect; others like it are not logged"
+                );
+            }
+            Some(Unknown::Script { hash, start }) => {
+                warn!(
+                    connection:%, peer = peer().as_str(), hash = hash.as_str(), start = start.as_str();
+                    "unknown script of the Redis dialect; the same one is not logged again"
+                );
+            }
+        }
     }
 
     /// What is said to one whose words cannot be understood.
@@ -214,14 +237,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> RedisSession<S> {
         Said { step, protocol: Protocol::Resp2 }
     }
 
-    /// Brings what was shown to the Coordinator, which knows whom it proves: a credential, or at first only
-    /// a certificate.
-    fn prove(&mut self, is_shown: bool, credential: Option<ShownCredential>) {
-        let is_first = !std::mem::replace(&mut self.has_spoken, true);
-        let has_certificate = is_first && !self.certified.names().is_empty();
-        if !is_shown && !has_certificate {
-            return;
-        }
+    /// Brings what was shown to the Coordinator, which knows whom it proves: a credential, or no more than a
+    /// certificate.
+    fn prove(&self, credential: Option<ShownCredential>) {
         if let Some(proof) = self.shared.proof(credential, &self.certified) {
             let connection = self.connection;
             self.shared.inbox.put(Arrival::Prove(Prove { connection, proof: Box::new(proof) }));
@@ -229,15 +247,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> RedisSession<S> {
     }
 
     /// Counts what came against what its address may send, and waits if that is too much.
-    fn keep_pace(&mut self, requests: usize, ctx: &mut Context<Self>) {
+    fn keep_pace(&self, requests: usize, ctx: &mut Context<Self>) {
         let pause = self.pace.as_ref().and_then(|pace| pace.heard(requests));
         if let Some(pause) = pause {
-            self.is_paced = true;
+            self.transport.borrow_mut().is_paced = true;
             ctx.run_later(pause, |this, _| {
-                this.is_paced = false;
+                this.transport.borrow_mut().is_paced = false;
                 this.wake();
             });
         }
+    }
+
+    /// Sees that a peer which is not heard because it does not read is closed some time.
+    fn watch_reader(&mut self, ctx: &mut Context<Self>) {
+        let transport = self.transport.borrow();
+        if self.stall.is_some() || !transport.is_full() {
+            return;
+        }
+        let written = transport.written;
+        self.stall = Some(ctx.run_later(STALL_MAX, move |this, ctx| {
+            this.stall = None;
+            if this.transport.borrow().is_full() && this.transport.borrow().written == written {
+                this.give_up(ctx);
+            } else {
+                this.watch_reader(ctx);
+            }
+        }));
+    }
+
+    /// Closes the connection of a peer that says much behind what it waits for: it could not be seen to go.
+    fn stop_chatter(&mut self, ctx: &mut Context<Self>) {
+        let why = format!(
+            "-ERR Protocol error: at most {BEHIND_WAIT_BYTES_MAX} bytes may be said behind \
+             COORDINATOR.WAIT before it is answered\r\n"
+        );
+        self.shared.counters.protocol_errors.add_one();
+        self.transport.borrow_mut().outbox.extend_from_slice(why.as_bytes());
+        self.finish(ctx);
     }
 
     fn wake(&self) {
@@ -288,6 +334,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> RedisSession<S> {
         ctx.stop();
     }
 
+    /// Sees whether the peer has gone, or says what it may not.
+    fn see_end(&mut self, ctx: &mut Context<Self>) {
+        let transport = self.transport.borrow();
+        if transport.is_closing {
+            return;
+        }
+        let is_too_much = transport.has_said_too_much();
+        let Transport { is_over, is_busy, may_wait, .. } = *transport;
+        let (may_hear, is_all_said) = (transport.may_hear(), transport.unread.is_empty());
+        drop(transport);
+        if is_too_much {
+            return self.stop_chatter(ctx);
+        }
+        if !is_over {
+            return;
+        }
+        if may_hear {
+            // What is left of what it said is no request.
+            self.finish(ctx);
+        } else if is_busy && (may_wait || is_all_said) {
+            // What it waits for is given up; what it has said before is answered.
+            self.tell_end();
+        }
+    }
+
     /// Closes the connection of a peer that does not read.
     fn give_up(&mut self, ctx: &mut Context<Self>) {
         self.shared.counters.slow_readers.add_one();
@@ -301,87 +372,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> RedisSession<S> {
 
 fn peer_text(peer: Option<SocketAddr>) -> String {
     peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string())
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
-    /// Reads what there is, as far as it may. Says whether anything came.
-    fn poll_read(&mut self, task: &mut Task<'_>) -> Poll<io::Result<bool>> {
-        if self.is_over || self.is_busy && self.unread.len() >= READ_AHEAD_BYTES_MAX {
-            return Poll::Ready(Ok(false));
-        }
-        self.unread.reserve(READ_AHEAD_BYTES_MAX);
-        let read = ready!(pin!(self.stream.read_buf(&mut self.unread)).poll(task))?;
-        self.is_over = read == 0;
-        if self.is_closing {
-            // A socket that is closed with unread bytes in it is reset.
-            self.unread.clear();
-        }
-        Poll::Ready(Ok(true))
-    }
-
-    /// Writes the outbox.
-    fn poll_write(&mut self, task: &mut Task<'_>) -> Poll<io::Result<()>> {
-        let mut stream = Pin::new(&mut self.stream);
-        while !self.outbox.is_empty() {
-            let written = ready!(stream.as_mut().poll_write(task, &self.outbox))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.unflushed = true;
-            self.outbox.advance(written);
-        }
-        if self.unflushed {
-            ready!(stream.poll_flush(task))?;
-            self.unflushed = false;
-        }
-        if self.outbox.capacity() > BYTES_KEPT {
-            self.outbox = BytesMut::new();
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Counts what lies here.
-    fn settle(&mut self) {
-        let memory = |buffer: &BytesMut, kept| match buffer.len() {
-            len if len > kept => buffer.capacity(),
-            _ => 0,
-        };
-        let kept = memory(&self.outbox, 0) + memory(&self.unread, READ_AHEAD_BYTES_MAX);
-        self.account.settle(kept);
-    }
-
-    /// Has the peer hear what is delivered.
-    fn take(&mut self, deliver: &Deliver) {
-        self.outbox.extend_from_slice(&deliver.frames);
-        if deliver.handled == Handled::All {
-            self.is_busy = false;
-        }
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Outlet for RefCell<Transport<S>> {
-    fn say(&self, deliver: &Deliver) -> Written {
-        let mut transport = self.borrow_mut();
-        let is_next =
-            !transport.is_closing && transport.mailed == 0 && !deliver.is_last && !deliver.welcomes;
-        let Some(waker) = transport.waker.clone().filter(|_| is_next) else {
-            transport.mailed += 1;
-            return Written::NotYet;
-        };
-        if transport.outbox.len() > OUTBOX_BYTES_MAX {
-            transport.mailed += 1;
-            return Written::NotYet;
-        }
-        transport.take(deliver);
-        // What fails here, the actor meets again, and is to end of it.
-        let written = transport.poll_write(&mut Task::from_waker(&waker));
-        let has_more = !transport.unread.is_empty() || transport.is_over;
-        if !matches!(written, Poll::Ready(Ok(()))) || has_more {
-            transport.settle();
-            waker.wake_by_ref();
-        }
-        Written::AtOnce
-    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Actor for RedisSession<S> {
@@ -422,7 +412,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Handler<Deliver> for RedisSess
             let mut transport = self.transport.borrow_mut();
             transport.mailed = transport.mailed.saturating_sub(1);
             transport.account.delivered(deliver.bytes);
-            if !transport.is_closing {
+            if !transport.is_closing && deliver.promise != Promise::Void {
                 transport.take(&deliver);
             }
             let is_full = transport.outbox.len() > 2 * OUTBOX_BYTES_MAX;
@@ -431,8 +421,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Handler<Deliver> for RedisSess
         if is_closed {
             return self.give_up(ctx);
         }
+        if deliver.promise == Promise::Void && !is_closing {
+            self.transport.borrow_mut().outbox.extend_from_slice(UNWRITTEN);
+            return self.finish(ctx);
+        }
         if deliver.welcomes {
-            self.requests.trust();
+            self.trust();
             self.cancel_timer(ctx);
         }
         if deliver.is_last && !is_closing {
@@ -456,11 +450,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> ActorFuture<RedisSession<S>> f
         task: &mut Task<'_>,
     ) -> Poll<()> {
         let transport = Rc::clone(&session.transport);
-        {
-            let mut transport = transport.borrow_mut();
-            transport.waker = Some(task.waker().clone());
-            transport.account.wakes(task.waker());
-        }
+        transport.borrow_mut().wakes(task);
+        // First, so that a peer which reads is heard further.
+        let written = transport.borrow_mut().poll_write(task);
         loop {
             let read = transport.borrow_mut().poll_read(task);
             let came = match read {
@@ -479,27 +471,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> ActorFuture<RedisSession<S>> f
         if ctx.state() != ActorState::Running {
             return Poll::Pending;
         }
-        let written = transport.borrow_mut().poll_write(task);
-        let (is_closing, is_over, is_busy, is_closed) = {
-            let mut transport = transport.borrow_mut();
-            transport.settle();
-            let is_closed = transport.account.is_closed();
-            (transport.is_closing, transport.is_over, transport.is_busy, is_closed)
-        };
-        if is_closed {
+        transport.borrow_mut().settle();
+        if transport.borrow().account.is_closed() {
             session.give_up(ctx);
             return Poll::Pending;
         }
-        if is_over && !is_closing && (!is_busy || transport.borrow().unread.is_empty()) {
-            // What it waits for is given up; what it has said before is answered.
-            session.tell_end();
-            if !is_busy {
-                session.finish(ctx);
-            }
-        }
+        session.see_end(ctx);
         match ready!(written) {
             Err(why) => session.broken(&why, ctx),
-            Ok(()) if transport.borrow().is_closing => {
+            Ok(()) if transport.borrow().is_shut_next() => {
                 let shut = Pin::new(&mut transport.borrow_mut().stream).poll_shutdown(task);
                 // An error here means that the peer is gone, which is as good as shut.
                 let _ = ready!(shut);
