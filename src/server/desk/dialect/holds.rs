@@ -85,10 +85,9 @@ impl DeskHolds<'_> {
     /// locks away.
     fn note_broken(&mut self, key: &LockName, how: &str) {
         let lock = self.desk.table.lock(key.as_str());
-        let holder = lock.as_ref().and_then(|lock| {
+        let holder = lock.and_then(|lock| {
             lock.holders().next().map(|it| (it.session, it.token, it.identity.clone()))
         });
-        drop(lock);
         let Some((session, token, identity)) = holder else { return };
         let (connection, said) = (self.connection, self.said_identity());
         self.desk.connections.name_observer(connection, said);

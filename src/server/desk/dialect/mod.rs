@@ -313,10 +313,7 @@ impl Desk {
         let mut scratch = mem::take(&mut self.dialect.scratch);
         scratch.clear();
         reply.print(protocol, &mut scratch);
-        let promise = match self.dialect.needs_journal {
-            true => Promise::Recorded,
-            false => Promise::None,
-        };
+        let promise = if self.dialect.needs_journal { Promise::Recorded } else { Promise::None };
         self.connections.tell_other(connection, &scratch, promise);
         self.dialect.scratch = scratch;
     }

@@ -178,8 +178,8 @@ async fn a_peer_that_says_all_and_shuts_its_side_hears_all_answers_however_late_
             reader.read_to_end(&mut heard).await.unwrap();
             heard.len()
         };
-        let ((), heard) = tokio::join!(says, hears);
-        assert_eq!(heard, COUNT * b"+PONG\r\n".len());
+        let ((), bytes) = tokio::join!(says, hears);
+        assert_eq!(bytes, COUNT * b"+PONG\r\n".len());
     })
     .await;
 }
