@@ -13,14 +13,15 @@ fn credential(name: &str) -> Credential {
     Credential::from_random(bits)
 }
 
-/// An access file in which these may do this with all locks.
+/// An access file in which these may do this with all locks. `a=b` is somebody with the credential of another.
 fn access(principals: &[(&str, &str)]) -> Access {
     let text: Vec<String> = principals
         .iter()
         .map(|(name, verbs)| {
-            let digest = Digest::of(credential(name).reveal());
+            let (name, shows) = name.split_once('=').unwrap_or((name, name));
+            let digest = Digest::of(credential(shows).reveal());
             let may = format!("may = [ {{ do = [{verbs}], names = [\"*\"] }} ]");
-            match *name {
+            match name {
                 "anyone" => format!("[anyone]\n{may}\n"),
                 name => {
                     format!("[[principal]]\nname = {name:?}\ncredentials = [\"{digest}\"]\n{may}\n")
@@ -50,8 +51,8 @@ fn whoever_is_dismissed_while_it_waits_has_left_the_line() {
     assert_eq!(ann.say("SET order ann NX"), "+OK");
     bob.send(&["COORDINATOR.WAIT order bob"]);
     assert_eq!(bench.figures().counts.waiting, 1);
-    let without_bob = access(&[("ann", LOCK)]);
-    bench.turn(|desk, now| desk.change_rules(without_bob.into(), now));
+    let renewed = access(&[("ann", LOCK), ("bob=bert", LOCK)]);
+    bench.turn(|desk, now| desk.change_rules(renewed.into(), now));
     bench.settle();
     assert!(
         bob.heard().ends_with("-WRONGPASS invalid username-password pair or user is disabled.")
