@@ -26,7 +26,7 @@
 //! | [`etcd`] | a client of etcd: values are read and swapped | tonic, prost |
 //! | [`journal`] | a write-ahead log: records, segments, recovery | std, rustix, siphasher |
 //! | [`redis`] | the Redis dialect: requests, commands, scripts, answers | types, ring |
-//! | [`server`] | the actors, the listener, the state store | types, engine, wire, access, journal, redis, actix, tokio |
+//! | [`server`] | the actors, the listener, the state store; one of several | types, engine, wire, access, journal, redis, election, actix, tokio |
 //! | [`json`] | what programs are told | types, wire |
 //! | [`http`] | the page, its API, probes and metrics | types, wire, access, json, `server::Looker`, axum, hyper |
 //! | [`client`] | the client library: sessions, guards, beliefs | types, wire, tokio |

@@ -1,17 +1,17 @@
 //! What carries the effects of a [`Member`] to etcd, and the answers back.
 
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::record::{Author, decode, encode};
 use super::{Leader, Standing};
-use crate::clock::{BootClock, Clock};
+use crate::clock::{BootClock, Clock, Until};
 use crate::cluster::{Effect, Event, Member, Seat, Tenure, Timing, Version};
 use crate::etcd::{Etcd, EtcdError, Found, Reading, Swap};
 use crate::types::Timestamp;
@@ -26,6 +26,8 @@ const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(1);
 pub(super) enum Order {
     /// Something for the member.
     Hear(Event),
+    /// Ask the arbiter now, and say when it has answered: somebody knows better than the last answer.
+    Look(oneshot::Sender<()>),
     /// End at once.
     End,
 }
@@ -69,8 +71,16 @@ pub(super) struct Driver {
     pub(super) seen: Option<Leader>,
     /// How this one stands, for its owner.
     pub(super) standing: watch::Sender<Standing>,
-    /// Until when a leader alone may decide, in microseconds; 0: it may not.
-    pub(super) until: Arc<AtomicU64>,
+    /// Until when a leader alone may decide.
+    pub(super) until: Until,
+    /// Until when the leader that was seen is not doubted.
+    pub(super) sure: Until,
+    /// Until when the arbiter is not doubted: it has answered not long ago.
+    pub(super) heard: Until,
+    /// The version of the seat that was seen last.
+    pub(super) version: Version,
+    /// Those who wait for the next answer to a read.
+    pub(super) askers: Vec<oneshot::Sender<()>>,
     /// What the owner says.
     pub(super) orders: mpsc::Receiver<Order>,
 }
@@ -82,12 +92,19 @@ impl Driver {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut swap, mut read): (Option<Swapping>, Option<Call>) = (None, None);
         loop {
+            let mut answered = false;
             let event = tokio::select! {
                 order = self.orders.recv() => match order {
                     Some(Order::Hear(event)) => Some(event),
+                    Some(Order::Look(asker)) => {
+                        self.askers.push(asker);
+                        read.get_or_insert_with(|| self.read());
+                        None
+                    }
                     Some(Order::End) | None => return,
                 },
                 answer = answer_of(swap.as_mut().map(|swap| &mut swap.call)) => {
+                    answered = true;
                     let event = self.swapped(answer);
                     if let Some(swap) = swap.as_mut() && event.is_none() {
                         // By another etcd than before, perhaps: the right one has yet to answer.
@@ -99,6 +116,7 @@ impl Driver {
                 }
                 answer = answer_of(read.as_mut()) => {
                     read = None;
+                    answered = true;
                     self.was_read(answer)
                 }
                 _ = ticks.tick() => Some(Event::Tick),
@@ -107,9 +125,11 @@ impl Driver {
             if let Some(event) = event {
                 self.member.step(&event, BootClock.now(), &mut effects);
             }
+            if answered {
+                self.heard.move_to(BootClock.now().after(self.timing.lease));
+            }
             // Before anybody hears how it stands.
-            let until = self.member.decides_until().map_or(0, Timestamp::as_micros);
-            self.until.store(until, Ordering::Release);
+            self.until.move_to(self.member.decides_until().unwrap_or_default());
             for effect in effects {
                 match effect {
                     Effect::Swap { expected, seat } => {
@@ -123,6 +143,12 @@ impl Driver {
             // A read may have told what became of it.
             swap = swap.filter(|swap| self.member.awaits() == Some(swap.seat.mark.attempt));
             self.publish();
+            if answered {
+                for asker in mem::take(&mut self.askers) {
+                    // Whoever asked may have gone on.
+                    let _ = asker.send(());
+                }
+            }
             if self.member.is_stopping() && self.member.leads().is_none() && swap.is_none() {
                 return;
             }
@@ -195,6 +221,11 @@ impl Driver {
         };
         let Author { name, address } = author;
         let leads = seat.tenure == Tenure::Held;
+        if self.version != Version(revision) {
+            self.version = Version(revision);
+            // Beats come every fifth, and are looked for as often.
+            self.sure.move_to(BootClock.now().after(seat.lease / 5 * 3));
+        }
         self.seen = leads.then_some(Leader { term: seat.term, name, address });
         Some((Version(revision), Some(seat)))
     }

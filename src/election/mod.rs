@@ -17,15 +17,14 @@ mod driver;
 mod record;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::{fmt, io};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use self::driver::{Driver, Order};
 pub use self::record::Author;
-use crate::clock::{BootClock, Clock};
+use crate::clock::Until;
 use crate::cluster::{Event, Member, Table, Timing, Version};
 use crate::etcd::{Etcd, EtcdError, EtcdOptions};
 
@@ -137,8 +136,12 @@ pub enum Standing {
 pub struct Election {
     /// How it stands.
     standing: watch::Receiver<Standing>,
-    /// Until when it may decide, in microseconds of its clock.
-    until: Arc<AtomicU64>,
+    /// Until when it may decide.
+    until: Until,
+    /// Until when the leader that it knows is not doubted.
+    sure: Until,
+    /// Until when the arbiter is not doubted.
+    heard: Until,
     /// To the thread.
     orders: mpsc::Sender<Order>,
     /// The thread; none once it was waited for.
@@ -162,7 +165,7 @@ impl Election {
         };
         let (orders, orders_out) = mpsc::channel(ORDERS_MAX);
         let (standing_in, standing) = watch::channel(Standing::StandsBy { leader: None });
-        let until = Arc::new(AtomicU64::new(0));
+        let [until, sure, heard] = [(); 3].map(|()| Until::default());
         let driver = Driver {
             member: Member::new(None, u128::from_le_bytes(process), timing),
             etcd,
@@ -172,19 +175,43 @@ impl Election {
             cluster: None,
             seen: None,
             standing: standing_in,
-            until: Arc::clone(&until),
+            until: until.clone(),
+            sure: sure.clone(),
+            heard: heard.clone(),
+            version: Version(0),
+            askers: Vec::new(),
             orders: orders_out,
         };
         // Neither a busy mailbox nor a write to disk may delay a beat.
         let thread = thread::Builder::new()
             .name("election".to_owned())
             .spawn(move || runtime.block_on(driver.run()))?;
-        Ok(Self { standing, until, orders, thread: Some(thread) })
+        Ok(Self { standing, until, sure, heard, orders, thread: Some(thread) })
     }
 
     /// Whether it leads and may decide something now. To be asked each time, after what is decided on was read.
     pub fn may_decide(&self) -> bool {
-        BootClock.now().as_micros() < self.until.load(Ordering::Acquire)
+        self.until.is_ahead()
+    }
+
+    /// The same, for whoever decides.
+    pub(crate) fn until(&self) -> Until {
+        self.until.clone()
+    }
+
+    /// Until when the arbiter is not doubted: it has answered within a lease.
+    pub(crate) fn heard(&self) -> Until {
+        self.heard.clone()
+    }
+
+    /// Until when the leader that it knows is not doubted: it has renewed its lease not long ago.
+    pub(crate) fn sure(&self) -> Until {
+        self.sure.clone()
+    }
+
+    /// Something to have the arbiter asked with at once.
+    pub(crate) fn inquirer(&self) -> Inquirer {
+        Inquirer(self.orders.clone())
     }
 
     /// How it stands; changes wake whoever waits for them. The channel is closed when it takes part no more.
@@ -200,9 +227,24 @@ impl Election {
 
     /// Resigns, if it leads, and takes part no more. Nothing may be decided from here on. To be given up
     /// after a while: it waits for an answer of etcd.
-    pub async fn resign(self) {
+    pub async fn resign(&self) {
         let _ = self.orders.send(Order::Hear(Event::Stop)).await;
         self.orders.closed().await;
+    }
+}
+
+/// Has the arbiter asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Inquirer(mpsc::Sender<Order>);
+
+impl Inquirer {
+    /// Waits for an answer of now: there may be another leader by now than the last one said.
+    pub(crate) async fn look(&self) {
+        let (asker, answer) = oneshot::channel();
+        if self.0.send(Order::Look(asker)).await.is_ok() {
+            // It may end meanwhile.
+            let _ = answer.await;
+        }
     }
 }
 

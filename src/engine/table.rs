@@ -133,7 +133,7 @@ pub const HEARTBEAT: Duration = Duration::from_millis(500);
 const STALL_MIN: Duration = Duration::from_millis(500);
 
 /// How much of everything there is now, and was since the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Sessions alive, with a connection or without.
     pub sessions: usize,

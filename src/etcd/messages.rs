@@ -71,6 +71,25 @@ pub(super) struct PutResponse {
     pub(super) header: Option<ResponseHeader>,
 }
 
+/// Keys go.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct DeleteRangeRequest {
+    /// The first key.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) key: Vec<u8>,
+    /// The first key that stays.
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) range_end: Vec<u8>,
+}
+
+/// They are gone.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct DeleteRangeResponse {
+    /// Who answers.
+    #[prost(message, optional, tag = "1")]
+    pub(super) header: Option<ResponseHeader>,
+}
+
 /// A comparison of the revision of a key. Its result is `EQUAL`, which is 0 and left out.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Compare {
@@ -100,7 +119,7 @@ pub(super) enum TargetUnion {
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct RequestOp {
     /// Which.
-    #[prost(oneof = "Request", tags = "1, 2")]
+    #[prost(oneof = "Request", tags = "1, 2, 3")]
     pub(super) request: Option<Request>,
 }
 
@@ -113,13 +132,16 @@ pub(super) enum Request {
     /// A change.
     #[prost(message, tag = "2")]
     Put(PutRequest),
+    /// The end of some keys.
+    #[prost(message, tag = "3")]
+    DeleteRange(DeleteRangeRequest),
 }
 
 /// What a step came to.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ResponseOp {
     /// Which.
-    #[prost(oneof = "Response", tags = "1, 2")]
+    #[prost(oneof = "Response", tags = "1, 2, 3")]
     pub(super) response: Option<Response>,
 }
 
@@ -132,6 +154,9 @@ pub(super) enum Response {
     /// To a change.
     #[prost(message, tag = "2")]
     Put(PutResponse),
+    /// To the end of some keys.
+    #[prost(message, tag = "3")]
+    DeleteRange(DeleteRangeResponse),
 }
 
 /// A transaction: all of it at once, or nothing.

@@ -1,4 +1,4 @@
-//! A client of etcd: a value is read, and put in place of one that was read.
+//! A client of etcd: values are read, and put in place of those that were read.
 //!
 //! The one idea: *each endpoint has a channel of its own, and each call a bounded time*. A call goes to the
 //! endpoint that answered last, then to the next. So an endpoint that is dead, or hangs, costs one bounded
@@ -31,9 +31,9 @@ use tonic_prost::ProstCodec;
 pub use self::error::{Attempts, EtcdError};
 use self::error::{cause, is_final, wants_proof};
 use self::messages::{
-    AuthenticateRequest, AuthenticateResponse, COMPARE_MOD, Compare, KeyValue, PutRequest,
-    PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseHeader, TargetUnion, TxnRequest,
-    TxnResponse,
+    AuthenticateRequest, AuthenticateResponse, COMPARE_MOD, Compare, DeleteRangeRequest, KeyValue,
+    PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseHeader, TargetUnion,
+    TxnRequest, TxnResponse,
 };
 
 /// More endpoints than this are a mistake.
@@ -109,6 +109,44 @@ pub enum Swap {
     Refused(Reading),
 }
 
+/// A step of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A key gets a value.
+    Put {
+        /// The key.
+        key: String,
+        /// The value.
+        value: Vec<u8>,
+    },
+    /// Keys go: those from `from` on and before `end`.
+    Delete {
+        /// The first.
+        from: String,
+        /// The first that stays.
+        end: String,
+    },
+}
+
+impl From<Step> for messages::Request {
+    fn from(step: Step) -> Self {
+        match step {
+            Step::Put { key, value } => Self::Put(PutRequest { key: key.into(), value }),
+            Step::Delete { from, end } => {
+                Self::DeleteRange(DeleteRangeRequest { key: from.into(), range_end: end.into() })
+            }
+        }
+    }
+}
+
+/// The first key that does not begin so. No prefix of ours ends with the last of all letters.
+pub fn behind(prefix: &str) -> String {
+    let mut end = prefix.to_owned();
+    let last = end.pop().and_then(|last| char::from_u32(u32::from(last) + 1));
+    end.extend(last);
+    end
+}
+
 /// One endpoint.
 struct Member {
     /// Its address, for people.
@@ -181,13 +219,22 @@ impl Etcd {
     ///
     /// If no endpoint answers, or one refuses.
     pub async fn list(&self, prefix: &str) -> Result<Vec<(String, Found)>, EtcdError> {
-        let mut range_end = prefix.as_bytes().to_vec();
-        // The first key that does not begin so. A prefix of ours never ends with the last of all bytes.
-        if let Some(last) = range_end.last_mut() {
-            *last = last.saturating_add(1);
-        }
-        let limit = i64::try_from(ETCD_KEYS_MAX).unwrap_or(i64::MAX);
-        let request = RangeRequest { key: prefix.into(), range_end, limit };
+        self.page(prefix, &behind(prefix), ETCD_KEYS_MAX).await
+    }
+
+    /// The keys from `from` on and before `end`, in their order, and what they hold; `limit` at most.
+    ///
+    /// # Errors
+    ///
+    /// If no endpoint answers, or one refuses.
+    pub async fn page(
+        &self,
+        from: &str,
+        end: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, Found)>, EtcdError> {
+        let limit = i64::try_from(limit.clamp(1, ETCD_KEYS_MAX)).unwrap_or(i64::MAX);
+        let request = RangeRequest { key: from.into(), range_end: end.into(), limit };
         let (_, answer): (_, RangeResponse) = self.call(RANGE, request).await?;
         let named = |it: KeyValue| (String::from_utf8_lossy(&it.key).into_owned(), Found::from(it));
         Ok(answer.kvs.into_iter().map(named).collect())
@@ -210,17 +257,34 @@ impl Etcd {
     ///
     /// If no endpoint answers, or one refuses. It may have been put nevertheless, or will be.
     pub async fn swap(&self, key: &str, expected: u64, value: Vec<u8>) -> Result<Swap, EtcdError> {
-        let key = key.as_bytes().to_vec();
-        let revision = i64::try_from(expected).unwrap_or(i64::MAX);
-        let range = RangeRequest { key: key.clone(), limit: 1, ..RangeRequest::default() };
+        self.transact(&[(key, expected)], vec![Step::Put { key: key.to_owned(), value }]).await
+    }
+
+    /// Takes all `steps` at once, if each key of `compared` was put at its revision; 0: it is not there.
+    /// If not, what the first of them holds is told.
+    ///
+    /// # Errors
+    ///
+    /// If no endpoint answers, or one refuses. They may have been taken nevertheless, or will be.
+    pub async fn transact(
+        &self,
+        compared: &[(&str, u64)],
+        steps: Vec<Step>,
+    ) -> Result<Swap, EtcdError> {
         let step = |it| RequestOp { request: Some(it) };
-        let request = TxnRequest {
-            compare: vec![Compare {
+        let compare = compared.iter().map(|(key, expected)| {
+            let revision = i64::try_from(*expected).unwrap_or(i64::MAX);
+            Compare {
                 target: COMPARE_MOD,
-                key: key.clone(),
+                key: key.as_bytes().to_vec(),
                 target_union: Some(TargetUnion::ModRevision(revision)),
-            }],
-            success: vec![step(messages::Request::Put(PutRequest { key, value }))],
+            }
+        });
+        let key = compared.first().map_or_else(Vec::new, |(key, _)| key.as_bytes().to_vec());
+        let range = RangeRequest { key, limit: 1, ..RangeRequest::default() };
+        let request = TxnRequest {
+            compare: compare.collect(),
+            success: steps.into_iter().map(|it| step(it.into())).collect(),
             failure: vec![step(messages::Request::Range(range))],
         };
         let (endpoint, answer): (_, TxnResponse) = self.call(TXN, request).await?;

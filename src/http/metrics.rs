@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 
 use super::answered::Answered;
 use super::process::Process;
-use crate::server::{Contention, Counted, Figures, Kept};
+use crate::server::{Contention, Counted, Figures, Kept, Role};
 use crate::types::Histogram;
 
 /// What [`render`] writes.
@@ -57,6 +57,7 @@ impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let mut page = Page(encoder);
         self.present(&mut page)?;
+        self.cluster(&mut page)?;
         self.requests(&mut page)?;
         self.connections(&mut page)?;
         self.durability(&mut page)?;
@@ -201,6 +202,30 @@ impl Scrape {
             "coordinator_tokens_left",
             "Fencing tokens that can be given before the disk has to answer.",
             number(counts.tokens_left),
+        )
+    }
+
+    /// Who leads, where there are several.
+    fn cluster(&self, page: &mut Page<'_>) -> fmt::Result {
+        let Some(Role { leads, suspended, reached, term, .. }) = self.counted.role else {
+            return Ok(());
+        };
+        let flag = |is: bool| f64::from(u8::from(is));
+        page.gauge(
+            "coordinator_leader",
+            "1 on the coordinator that leads its cluster and may decide.",
+            flag(leads && !suspended),
+        )?;
+        page.gauge(
+            "coordinator_suspended",
+            "1 while it leads and may decide nothing, for etcd does not answer.",
+            flag(suspended),
+        )?;
+        page.gauge("coordinator_arbiter_reached", "1 while etcd answers.", flag(reached))?;
+        page.gauge(
+            "coordinator_term",
+            "Which leadership it is, as far as it knows; one more with each change of leader.",
+            number(term),
         )
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //!   GET /livez /healthz    200 if the Coordinator answers within a second, else 503
 //!   GET /readyz            200, or 503 and one word that says why clients are better sent elsewhere
+//!   GET /leaderz           200 if it leads its cluster, or is in none; else 503, and who leads
 //!   GET /metrics           figures, as text for Prometheus, for who sees all or for everybody
 //!   GET / /assets/…        the page
 //!   /api/v1/…              what it asks for (`api`)
@@ -37,7 +38,7 @@ use super::problem::Problem;
 use super::process::Process;
 use super::reload::Reloads;
 use super::survey::Survey;
-use crate::server::{Looker, Readiness};
+use crate::server::{Looker, Readiness, Role};
 
 /// Requests that are answered at the same time. One more is told to come again.
 pub(super) const REQUESTS_MAX: usize = 32;
@@ -86,6 +87,7 @@ pub(super) fn router(
         .route("/livez", get(livez))
         .route("/healthz", get(livez))
         .route("/readyz", get(readyz))
+        .route("/leaderz", get(leaderz))
         .route("/metrics", get(scraped))
         .with_state(Arc::clone(&port))
         .merge(api)
@@ -150,6 +152,14 @@ async fn readyz(State(port): State<Arc<Port>>, RawQuery(query): RawQuery) -> Res
         Some(Readiness::Ready) => (StatusCode::OK, "ready"),
         Some(Readiness::Draining) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
         Some(Readiness::Exhausted) => (StatusCode::SERVICE_UNAVAILABLE, "exhausted"),
+        Some(Readiness::Suspended) => (StatusCode::SERVICE_UNAVAILABLE, "suspended"),
+        None if let Some(role) = stands_by(&port) => {
+            if role.reached {
+                (StatusCode::OK, "standing by")
+            } else {
+                (StatusCode::SERVICE_UNAVAILABLE, "no arbiter")
+            }
+        }
         None => (StatusCode::SERVICE_UNAVAILABLE, "silent"),
     };
     let mut text = format!("{word}\n");
@@ -161,6 +171,27 @@ async fn readyz(State(port): State<Arc<Port>>, RawQuery(query): RawQuery) -> Res
         );
     }
     (status, text).into_response()
+}
+
+/// Its role, if that is to stand by.
+fn stands_by(port: &Port) -> Option<Role> {
+    port.glance.looker.role().filter(|role| !role.leads)
+}
+
+async fn leaderz(State(port): State<Arc<Port>>) -> Response {
+    let Some(role) = port.glance.looker.role() else { return "leads\n".into_response() };
+    let Role { cluster, term, leader, address, .. } = &role;
+    if role.leads && !role.suspended {
+        return format!("leads {cluster}, term {term}\n").into_response();
+    }
+    let text = match (role.leads, leader.as_str()) {
+        (true, _) => format!("leads {cluster}, term {term}, and waits for etcd\n"),
+        (false, "") => format!("stands by; nobody leads {cluster}\n"),
+        (false, leader) => {
+            format!("stands by; {leader} leads {cluster} at {address}, term {term}\n")
+        }
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
 async fn scraped(
@@ -177,7 +208,11 @@ async fn scraped(
     let text = match &*latest {
         Some((at, text)) if at.elapsed() < SCRAPE_FRESH => text.clone(),
         _ => {
-            let Some(figures) = port.glance.figures().await else { return silent() };
+            let figures = match port.glance.figures().await {
+                None if stands_by(&port).is_some() => Arc::default(),
+                None => return silent(),
+                Some(figures) => figures,
+            };
             let scrape = Scrape {
                 figures,
                 counted: port.glance.looker.counted(),

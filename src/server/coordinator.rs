@@ -14,6 +14,10 @@
 //! The actor is a mailbox and a timer round the [`Desk`], which decides. Each message is a call of
 //! the desk, with the time, and the actor carries out the resulting turn.
 //!
+//! *A lease* ends a leadership where there are several coordinators (rule H2). It is looked at where the
+//! clock is read. When it has ended, nothing is decided, and all that comes is kept. When it is
+//! renewed, everything goes on as after a stall (rule T3).
+//!
 //! Never here: a decision, a socket, a file, a wait.
 
 use std::mem;
@@ -24,7 +28,7 @@ use std::time::Duration;
 
 use actix::fut::ActorFuture;
 use actix::{Actor, AsyncContext, Context, Handler, MessageResult, SpawnHandle};
-use log::info;
+use log::{info, warn};
 use tokio::sync::oneshot;
 use tokio::task::{spawn_local, yield_now};
 
@@ -41,16 +45,40 @@ use super::messages::{
     AllHeard, ChangeRules, Checkpointed, CloseAll, Connect, Disconnect, Drain, Entitle, Gather,
     GoOn, Identify, Prove, Pulse, Save, Survey, TellState, Waiting, Written,
 };
-use crate::clock::Clock;
+use crate::clock::{Clock, Until};
 use crate::journal::Task;
 use crate::types::Timestamp;
 
 /// How often a journal that could not even be made void is looked at.
 const STUCK_PAUSE: Duration = Duration::from_secs(1);
+/// How often a lease that has ended is looked at.
+const LEASE_LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Room for arrivals that is kept when there are none.
 const ARRIVALS_KEPT: usize = 1024;
 /// How often a journal is looked at.
 const JOURNAL_LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Something that the desk is to do, once it may.
+type Act = Box<dyn FnOnce(&mut Desk, Timestamp)>;
+
+/// The right to decide, of one of several coordinators.
+pub(super) struct Lease {
+    /// Until when it may.
+    until: Until,
+    /// Whether it may not: it looks now and then whether it may again.
+    is_over: bool,
+    /// Whether it never will again.
+    is_lost: bool,
+    /// What is put off until then, but for what sessions say. As many as there are askers: each waits for
+    /// its answer.
+    put_off: Vec<Act>,
+}
+
+impl From<Until> for Lease {
+    fn from(until: Until) -> Self {
+        Self { until, is_over: false, is_lost: false, put_off: Vec::new() }
+    }
+}
 
 /// The singleton that decides.
 pub(super) struct Coordinator {
@@ -72,6 +100,8 @@ pub(super) struct Coordinator {
     drained: Option<oneshot::Sender<()>>,
     /// Whether a journal that could not be made void is looked at soon, and not before.
     is_stuck: bool,
+    /// The right to decide; none: nobody else could.
+    lease: Option<Lease>,
 }
 
 impl Coordinator {
@@ -94,7 +124,59 @@ impl Coordinator {
             timer: None,
             drained: None,
             is_stuck: false,
+            lease: None,
         }
+    }
+
+    /// The same, which decides only within a lease.
+    pub(super) fn within(self, lease: Option<Lease>) -> Self {
+        Self { lease, ..self }
+    }
+
+    /// Whether it may decide nothing now. Then it looks again soon.
+    fn is_suspended(&mut self, ctx: &mut Context<Self>) -> bool {
+        let Some(lease) = &mut self.lease else { return false };
+        if lease.until.is_ahead() && !lease.is_lost {
+            return false;
+        }
+        if !lease.is_over && !lease.is_lost {
+            lease.is_over = true;
+            warn!(
+                "cluster: the lease of this leader has ended; nothing is decided until it is renewed"
+            );
+            ctx.run_later(LEASE_LOOK_EVERY, Self::look_at_lease);
+        }
+        true
+    }
+
+    /// Goes on, if it may again: first with what sessions have said, for their leases go by that.
+    fn look_at_lease(&mut self, ctx: &mut Context<Self>) {
+        let Some(lease) = self.lease.as_mut().filter(|lease| !lease.is_lost) else { return };
+        if !lease.until.is_ahead() {
+            ctx.run_later(LEASE_LOOK_EVERY, Self::look_at_lease);
+            return;
+        }
+        lease.is_over = false;
+        let put_off = mem::take(&mut lease.put_off);
+        info!("cluster: the lease is renewed; everything goes on");
+        self.hear(ctx);
+        for act in put_off {
+            self.do_when_allowed(ctx, act);
+        }
+        self.flush(ctx);
+    }
+
+    /// Does it now, or when the lease is renewed.
+    fn do_when_allowed(&mut self, ctx: &mut Context<Self>, act: Act) {
+        let now = self.clock.now();
+        if self.is_suspended(ctx)
+            && let Some(lease) = &mut self.lease
+        {
+            lease.put_off.push(act);
+            return;
+        }
+        act(&mut self.desk, now);
+        self.carry_out(ctx, now);
     }
 
     /// Has the desk do something as of now, and carries out the turn. The clock is read here, after the
@@ -102,8 +184,16 @@ impl Coordinator {
     fn turn(
         &mut self,
         ctx: &mut Context<Self>,
-        act: impl FnOnce(&mut Desk, Timestamp) -> &mut Turn,
+        act: impl FnOnce(&mut Desk, Timestamp) -> &mut Turn + 'static,
     ) {
+        if self.lease.is_some() {
+            return self.do_when_allowed(
+                ctx,
+                Box::new(|desk, now| {
+                    let _ = act(desk, now);
+                }),
+            );
+        }
         let now = self.clock.now();
         let _ = act(&mut self.desk, now);
         self.carry_out(ctx, now);
@@ -112,6 +202,12 @@ impl Coordinator {
     /// Has the desk hear all that sessions have said, in one turn. It is read already, so the time
     /// of now is later than that of each.
     fn hear(&mut self, ctx: &mut Context<Self>) {
+        if self.is_suspended(ctx) {
+            if self.lease.as_ref().is_some_and(|lease| lease.is_lost) {
+                self.hear_who_comes_too_late(ctx);
+            }
+            return;
+        }
         let mut taken = mem::take(&mut self.taken);
         self.arrivals.take(&mut taken);
         let now = self.clock.now();
@@ -136,6 +232,21 @@ impl Coordinator {
         taken.shrink_to(ARRIVALS_KEPT);
         self.taken = taken;
         let _ = self.desk.finish_turn(now);
+        self.carry_out(ctx, now);
+    }
+
+    /// Has new connections told that it is over here. Whatever else was said is for the next leader to hear.
+    fn hear_who_comes_too_late(&mut self, ctx: &mut Context<Self>) {
+        let mut taken = mem::take(&mut self.taken);
+        self.arrivals.take(&mut taken);
+        for arrival in taken.drain(..) {
+            if let Arrival::Connect(Connect { connection, peer, link }) = arrival {
+                let way = self.gate.connect(connection, link);
+                let _ = self.desk.connect(connection, way, peer);
+            }
+        }
+        self.taken = taken;
+        let now = self.clock.now();
         self.carry_out(ctx, now);
     }
 
@@ -324,7 +435,7 @@ impl Handler<AllHeard> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, AllHeard { at }: AllHeard, ctx: &mut Context<Self>) {
-        self.turn(ctx, |desk, now| desk.tick(at, now));
+        self.turn(ctx, move |desk, now| desk.tick(at, now));
     }
 }
 
@@ -335,7 +446,7 @@ impl Handler<Committed> for Coordinator {
         if let (Some(chronicle), Some(durable)) = (self.gate.chronicle(), committed.durable) {
             chronicle.epoch(None, Some(durable.epoch));
         }
-        self.turn(ctx, |desk, now| desk.committed(&committed, now));
+        self.turn(ctx, move |desk, now| desk.committed(&committed, now));
     }
 }
 
@@ -423,7 +534,7 @@ impl Handler<ChangeRules> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, ChangeRules(access): ChangeRules, ctx: &mut Context<Self>) {
-        self.turn(ctx, |desk, now| desk.change_rules(access, now));
+        self.turn(ctx, move |desk, now| desk.change_rules(access, now));
     }
 }
 
@@ -447,7 +558,14 @@ impl Handler<TellState> for Coordinator {
 impl Handler<CloseAll> for Coordinator {
     type Result = ();
 
-    fn handle(&mut self, CloseAll { code }: CloseAll, ctx: &mut Context<Self>) {
-        self.turn(ctx, |desk, now| desk.close_all(code, now));
+    fn handle(&mut self, CloseAll { code, why }: CloseAll, ctx: &mut Context<Self>) {
+        // No decision: also who leads no more says it.
+        let now = self.clock.now();
+        let _ = self.desk.close_all(code, &why, now);
+        self.carry_out(ctx, now);
+        if let Some(lease) = &mut self.lease {
+            (lease.is_lost, lease.put_off) = (true, Vec::new());
+            self.hear_who_comes_too_late(ctx);
+        }
     }
 }

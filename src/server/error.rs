@@ -92,6 +92,10 @@ pub enum ServerError {
     /// The operating system gives no random numbers, and without a key nothing can be proven.
     #[error("the operating system provides no random numbers for the key of seals: {0}")]
     Randomness(getrandom::Error),
+    /// It cannot take part in its cluster.
+    #[cfg(feature = "cluster")]
+    #[error("cannot take part in a cluster: {0}")]
+    Cluster(#[from] crate::election::ElectionError),
     /// The thread of a spawned coordinator could not be started, or ended before it was ready.
     #[error("cannot run the coordinator's thread: {0}")]
     Thread(io::Error),

@@ -7,21 +7,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::WeakAddr;
 use tokio::io::DuplexStream;
 use tokio::sync::watch;
 
 use super::audit::Audit;
 #[cfg(feature = "http")]
 use super::chatter::Topic;
-use super::coordinator::Coordinator;
 use super::counters::Counters;
 use super::desk::figures::{Contention, Figures};
 use super::desk::{Errand, Unentitled, Who};
+use super::incumbent::{Incumbent, Role};
 #[cfg(feature = "http")]
 use super::log_lines;
 use super::messages::{Entitle, Gather, Identify, Pulse, Survey};
-use super::net::visits::Entrance;
 use super::phase::Phase;
 use super::secure::Certified;
 use super::upkeep::Kept;
@@ -31,8 +29,8 @@ use crate::types::Histogram;
 /// Asks a coordinator how things are, from any thread. Keeps nothing alive.
 #[derive(Clone, Debug)]
 pub struct Looker {
-    /// The Coordinator, which knows.
-    coordinator: WeakAddr<Coordinator>,
+    /// The Coordinator of now, which knows.
+    incumbent: Incumbent,
     /// Counters beside it.
     counters: Arc<Counters>,
     /// The audit log, which counts what it loses.
@@ -41,8 +39,6 @@ pub struct Looker {
     phase: watch::Receiver<Phase>,
     /// How much of everything there may be.
     limits: LooksLimits,
-    /// Where those come in who ask as observers do.
-    entrance: Entrance,
 }
 
 /// How much of everything there may be, so that alerts can say how near that is.
@@ -81,6 +77,8 @@ pub struct Counted {
     pub upkeep: Kept,
     /// How much there may be.
     pub limits: LooksLimits,
+    /// How it stands in its cluster, if it is in one.
+    pub role: Option<Role>,
 }
 
 /// Whether clients are better sent here.
@@ -92,38 +90,47 @@ pub enum Readiness {
     Draining,
     /// Nothing can be granted before the disk works again.
     Exhausted,
+    /// It leads, and may decide nothing before the arbiter of its cluster answers.
+    Suspended,
 }
 
 impl Looker {
     pub(super) fn new(
-        coordinator: WeakAddr<Coordinator>,
+        incumbent: Incumbent,
         (counters, audit): (Arc<Counters>, Audit),
         phase: watch::Receiver<Phase>,
         limits: LooksLimits,
-        entrance: Entrance,
     ) -> Self {
-        Self { coordinator, counters, audit, phase, limits, entrance }
+        Self { incumbent, counters, audit, phase, limits }
     }
 
-    /// Waits until the Coordinator has answered. None: there is none any more.
+    /// Waits until the Coordinator has answered. None: there is none any more. One that stands by is alive.
     pub async fn pulse(&self) -> Option<()> {
-        self.coordinator.upgrade()?.send(Pulse).await.ok()
+        if self.role().is_some_and(|role| !role.leads) {
+            return (*self.phase.borrow() == Phase::Serving).then_some(());
+        }
+        self.incumbent.coordinator()?.send(Pulse).await.ok()
     }
 
-    /// What is counted of this run.
+    /// How it stands among those of its cluster; none: it is in none.
+    pub fn role(&self) -> Option<Role> {
+        self.incumbent.role()
+    }
+
+    /// What is counted of this run. None: there is no coordinator, or it stands by.
     pub async fn figures(&self) -> Option<Box<Figures>> {
-        self.coordinator.upgrade()?.send(Gather).await.ok()
+        self.incumbent.coordinator()?.send(Gather).await.ok()
     }
 
     /// A page of the locks that somebody waits for, from a place on, all together.
     pub async fn contention(&self, from: usize) -> Option<Contention> {
-        self.coordinator.upgrade()?.send(Survey { from }).await.ok()
+        self.incumbent.coordinator()?.send(Survey { from }).await.ok()
     }
 
     /// Who somebody is that shows this, and what it may do; an error if it is nobody. None: there is no
     /// coordinator any more.
     pub async fn who(&self, proof: Proof) -> Option<Result<Who, Unproven>> {
-        self.coordinator.upgrade()?.send(Identify { proof }).await.ok()
+        self.incumbent.coordinator()?.send(Identify { proof }).await.ok()
     }
 
     /// Whether somebody from `peer` that shows this may have something done. Who may not is counted, and told to
@@ -134,7 +141,7 @@ impl Looker {
         peer: Option<SocketAddr>,
         errand: Errand,
     ) -> Option<Result<Who, Unentitled>> {
-        self.coordinator.upgrade()?.send(Entitle { proof, peer, errand }).await.ok()
+        self.incumbent.coordinator()?.send(Entitle { proof, peer, errand }).await.ok()
     }
 
     /// A handshake on another port than that of the locks waits for others with its address.
@@ -149,7 +156,7 @@ impl Looker {
     /// A connection to the coordinator for somebody from `peer`, as on the lock port, without a socket: what
     /// `Client::connect_with` takes. None: there are too many, or it stops.
     pub fn visit(&self, peer: Option<SocketAddr>) -> Option<DuplexStream> {
-        self.entrance.enter(peer, Certified::default())
+        self.incumbent.entrance()?.enter(peer, Certified::default())
     }
 
     /// The same for somebody who has shown a certificate.
@@ -159,7 +166,7 @@ impl Looker {
         peer: Option<SocketAddr>,
         certified: Certified,
     ) -> Option<DuplexStream> {
-        self.entrance.enter(peer, certified)
+        self.incumbent.entrance()?.enter(peer, certified)
     }
 
     /// How much of everything there may be.
@@ -171,6 +178,8 @@ impl Looker {
     pub fn readiness(&self, figures: &Figures) -> Readiness {
         if *self.phase.borrow() > Phase::Serving || figures.counts.draining {
             Readiness::Draining
+        } else if self.role().is_some_and(|role| role.suspended) {
+            Readiness::Suspended
         } else if figures.counts.tokens_left == 0 {
             Readiness::Exhausted
         } else {
@@ -198,6 +207,7 @@ impl Looker {
             unsaved: counters.unsaved().unwrap_or_default(),
             upkeep: counters.upkeep.kept(),
             limits: self.limits,
+            role: self.role(),
         }
     }
 }

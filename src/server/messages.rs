@@ -215,6 +215,8 @@ impl Message for SpeakRedis {
 pub(super) struct CloseAll {
     /// Why.
     pub(super) code: GoodbyeCode,
+    /// The same in words, or where else to go.
+    pub(super) why: String,
 }
 
 impl Message for CloseAll {

@@ -21,8 +21,9 @@
 //! | `coordinator`, `messages` | the one actor that all sessions speak to: a mailbox and a timer round the desk |
 //! | `gate`, `barrier` | the only way out of it, and the wait until everything is heard |
 //! | `ledger`, `counters`, `places` | bytes that lie unread, over all connections; counts; places for connections |
-//! | `looker`, `upkeep` | how other threads ask how things are; reloads and certificates, which they tell |
+//! | `looker`, `incumbent`, `upkeep` | how other threads ask how things are, and whom; reloads and certificates, which they tell |
 //! | `run`, `phase` | bound, serving, stopping, gone |
+//! | `candidate` | one of several: it stands by until it leads, and again when it leads no more |
 //! | `audit` | who was let in or refused, denied what, took which lock from whom: a file of its own |
 //! | `log_lines`, `fields`, `chatter` | the story in log lines, and how much of it one peer can fill |
 //!
@@ -55,6 +56,8 @@
 
 mod audit;
 mod barrier;
+#[cfg(feature = "cluster")]
+mod candidate;
 mod chatter;
 mod config;
 mod coordinator;
@@ -65,6 +68,7 @@ mod error;
 mod fields;
 mod gate;
 mod inbox;
+mod incumbent;
 mod keeping;
 mod ledger;
 mod log_lines;
@@ -84,11 +88,14 @@ mod upkeep;
 pub use audit::Audit;
 #[cfg(feature = "access")]
 pub use audit::{AuditPlace, AuditWriter};
+#[cfg(feature = "cluster")]
+pub use candidate::Candidate;
 pub use config::{Config, Data, LOCK_PORT, LostState, MESSAGES_PER_SECOND_MIN, StaleState};
 pub use desk::figures::{Contention, Figures, Told};
 pub use desk::{Errand, Unentitled, Who};
 pub use durable::{StoreError, check_data};
 pub use error::ServerError;
+pub use incumbent::Role;
 pub use looker::{Counted, Looker, LooksLimits, Readiness};
 pub use run::{Server, ServerHandle, Spawned, spawn};
 #[cfg(feature = "http")]

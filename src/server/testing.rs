@@ -13,11 +13,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Until};
 use crate::engine::{Durable, Past, Start};
 use crate::server::barrier::Barrier;
 use crate::server::config::StaleState;
-use crate::server::coordinator::Coordinator;
+use crate::server::coordinator::{Coordinator, Lease};
 use crate::server::counters::Counters;
 use crate::server::desk::seal::Sealer;
 use crate::server::desk::turn::{Deliver, Handled, Submit, Window};
@@ -141,6 +141,19 @@ impl Bench {
         bench
     }
 
+    /// One of several: it decides until a moment that is moved by the test.
+    pub(super) fn within_a_lease() -> (Self, Until) {
+        let (sender, orders) = unbounded_channel();
+        let (until, key) = (Until::default(), StateKey::new(7));
+        until.move_to(Timestamp::from_micros(u64::MAX - 1));
+        let lease = Some(until.clone().into());
+        let gate = Gate::new(sender);
+        let start = start_with(1 << 20);
+        let bench = Self::assemble_within(lease, start, key, gate, Counters::default());
+        bench.commit_to(&Arc::new(MemoryStore::default()), orders);
+        (bench, until)
+    }
+
     /// As after a start with so many tokens; nothing becomes durable by itself.
     pub(super) fn by_hand(tokens: u64) -> (Self, UnboundedReceiver<Order>) {
         let (sender, orders) = unbounded_channel();
@@ -174,6 +187,16 @@ impl Bench {
     }
 
     fn assemble(start: Start, key: StateKey, gate: Gate, counters: Counters) -> Self {
+        Self::assemble_within(None, start, key, gate, counters)
+    }
+
+    fn assemble_within(
+        lease: Option<Lease>,
+        start: Start,
+        key: StateKey,
+        gate: Gate,
+        counters: Counters,
+    ) -> Self {
         let counters = Arc::new(counters);
         let clock = TokioClock::new();
         let setting = Setting {
@@ -190,8 +213,9 @@ impl Bench {
         };
         let boxed = Box::new(clock.clone());
         let arrivals = Arrivals::default();
-        let coordinator =
-            Coordinator::new(setting, arrivals.clone(), boxed, gate, Barrier::default()).start();
+        let barrier = Barrier::default();
+        let coordinator = Coordinator::new(setting, arrivals.clone(), boxed, gate, barrier);
+        let coordinator = coordinator.within(lease).start();
         let inbox = Inbox::new(arrivals, coordinator.clone().recipient());
         Self { coordinator, inbox, counters, clock, connections: 0 }
     }

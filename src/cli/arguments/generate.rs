@@ -111,7 +111,9 @@ mod tests {
         let mut with_all = String::new();
         // One of them says something only beside another, which has no default.
         let alone = |line: &&str| {
-            !["# none by default", "#tls-client-auth"].iter().any(|it| line.contains(it))
+            !["# none by default", "#tls-client-auth", "#leader-lease"]
+                .iter()
+                .any(|it| line.contains(it))
         };
         for line in told.lines().filter(alone) {
             match line.strip_prefix('#') {

@@ -71,7 +71,10 @@ impl Found {
             let mut told: Vec<Failure> = all.map(|it| it.failure).collect();
             let (pieces, unusable) = Pieces::read(&settings, now);
             told.extend(unusable.into_iter().map(|flaw| flaw.failure));
-            if !settings.ephemeral && !settings.data_dir.as_os_str().is_empty() {
+            if !settings.ephemeral
+                && !settings.is_clustered()
+                && !settings.data_dir.as_os_str().is_empty()
+            {
                 told.extend(check_data(&settings.data_dir).err().map(|why| cannot_serve(&why)));
             }
             found.mistakes.extend(wrong.into_iter().map(|(_, mistake)| mistake));

@@ -9,6 +9,7 @@ pub(crate) mod check;
 mod notify;
 mod pieces;
 mod reread;
+mod serving;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -20,10 +21,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use coordinator::election::ElectionError;
 use coordinator::http::{HttpOptions, HttpPort, MetricsFor, Reloads};
 use coordinator::server::{
-    Audit, AuditPlace, AuditWriter, Config, Data, LostState, Server, ServerError, ServerHandle,
-    StaleState, StoreError,
+    Audit, AuditPlace, AuditWriter, Config, Data, LostState, ServerError, ServerHandle, StaleState,
+    StoreError,
 };
 use coordinator::tls::{ClientAuth, ServerTls};
 use coordinator::wire::PROTOCOL;
@@ -31,6 +33,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use self::pieces::Pieces;
 use self::reread::{Again, Reread};
+use self::serving::Serving;
 use crate::cli::log as logging;
 use crate::cli::process::signals::Signals;
 use crate::cli::settings::values::PORT_DEFAULT;
@@ -96,7 +99,7 @@ async fn serve(
         config.audit = audit.clone();
         audit.note("start", "ok", format!("{}, {who}", version()));
     }
-    let server = Server::bind(&config).map_err(|error| cannot_serve(&error))?;
+    let server = Serving::bind(&config, settings)?;
     let address = server.local_addr();
     let handle = server.handle();
     handle.certificates_expire(expires);
@@ -115,7 +118,7 @@ async fn serve(
         (Some(_), Some(_), ClientAuth::Required) => " by TLS, clients must show a certificate",
         (Some(_), Some(_), ClientAuth::Optional) => " by TLS, clients may show a certificate",
     };
-    log::info!("locks on {address}{how}, {}, epoch {}, {who}", state(settings), server.epoch());
+    log::info!("locks on {address}{how}, {}, {who}", server.whereabouts(settings));
     if let Some(address) = server.redis_addr() {
         log::info!("the Redis dialect on {address}{how}, for locks, not for data");
     }
@@ -191,7 +194,7 @@ fn bind_http(settings: &Settings) -> Result<Option<TcpListener>, Failure> {
 /// Answers probes and Prometheus there.
 fn open_http(
     listener: TcpListener,
-    server: &Server,
+    server: &Serving,
     settings: &Settings,
     tls: Option<ServerTls>,
     reloads: Reloads,
@@ -265,7 +268,13 @@ fn tell_state(handle: &ServerHandle) {
 /// What an orderly end is here.
 fn ending(settings: &Settings) -> &'static str {
     // What is kept goes on after the next start, so nobody has to be waited for.
-    if settings.ephemeral { "draining, then stopping" } else { "saving and stopping" }
+    if settings.ephemeral {
+        "draining, then stopping"
+    } else if settings.is_clustered() {
+        "handing over, if it leads, and stopping"
+    } else {
+        "saving and stopping"
+    }
 }
 
 /// `coordinator 0.1.0 (3f2a9c1b7e)`.
@@ -380,6 +389,8 @@ fn cannot_serve(error: &ServerError) -> Failure {
         ServerError::RedisWithoutJournal => Failure::usage(error.to_string()).hint(
             "leave out --journal off, or --redis-listen; with --ephemeral nothing is kept anyway",
         ),
+        ServerError::Cluster(ElectionError::Etcd(_)) => Failure::usage(error.to_string())
+            .hint("--etcd names its endpoints, as in https://etcd-1:2379,https://etcd-2:2379"),
         ServerError::StaleState { .. } => Failure::usage(error.to_string())
             .hint("check the clock; if it is right, start once with --accept-stale-state"),
         _ => Failure::new(exit::LOST, error.to_string()),

@@ -61,6 +61,13 @@ pub(crate) async fn beat(looker: Looker) {
     let [wanted, pid] = WATCHDOG.map(|name| env::var(name).ok());
     let watchdog = watchdog(wanted.as_deref(), pid.as_deref(), std::process::id());
     let ask = async || {
+        if let Some(role) = looker.role().filter(|role| !role.leads) {
+            looker.pulse().await?;
+            return Some(match role.leader.as_str() {
+                "" => format!("standing by; nobody leads {}", role.cluster),
+                leader => format!("standing by; {leader} leads {}", role.cluster),
+            });
+        }
         let figures = looker.figures().await?;
         Some(status(&figures, looker.counted().unsaved))
     };

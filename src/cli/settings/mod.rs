@@ -13,6 +13,7 @@
 //! is told at once, not on the day it matters.
 #![allow(clippy::doc_markdown, reason = "the table's comments are the help that users read")]
 
+pub(super) mod cluster;
 pub(super) mod config;
 pub(crate) mod contradictions;
 pub(crate) mod credential;
@@ -25,10 +26,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use coordinator::election::ClusterName;
 use coordinator::http::HTTP_PORT;
 use coordinator::server::Config;
-use coordinator::types::{Identity, Ttl};
+use coordinator::types::{Identity, ServerAddress as Advertised, Ttl};
 
+use self::cluster::{Endpoints, LeaderLease, MemberName};
 use self::sources::Sources;
 use self::values::{
     Demand, HostName, HostNames, JournalDistance, Looks, MessageRate, OnLost, PORT_DEFAULT,
@@ -48,6 +51,8 @@ const HOLDERS: &[&str] = &["lock", "try", "hold", "acquire"];
 const LOCKERS: &[&str] = &["lock", "try"];
 /// The command that is a coordinator.
 const SERVERS: &[&str] = &["serve"];
+/// Commands that ask etcd about a cluster.
+const MEMBERS: &[&str] = &["serve"];
 /// Commands that show a credential, and the one that is shown it.
 const IN_CLEAR: &[&str] = &[
     "serve", "lock", "try", "hold", "acquire", "held", "status", "events", "top", "ping",
@@ -210,6 +215,37 @@ settings! {
     /// Start even if the stored state is damaged, and set the damaged files aside.
     accept_lost_state: bool = |_| "false".to_owned(),
         "accept-lost-state" "" SERVERS, Foreign::None;
+    /// Cluster of coordinators to take part in, one of which leads; its state is in etcd.
+    cluster: Option<ClusterName> = |_| String::new(),
+        "cluster" "NAME" MEMBERS, Foreign::None;
+    /// Address of this coordinator for clients, as the others tell them; by default that of --listen.
+    advertise: Option<Advertised> = |_| String::new(),
+        "advertise" "HOST:PORT" SERVERS, Foreign::None;
+    /// Name of this coordinator in its cluster; by default the address of --advertise.
+    member_name: Option<MemberName> = |_| String::new(),
+        "member-name" "NAME" SERVERS, Foreign::None;
+    /// Endpoints of etcd, which says who leads the cluster.
+    etcd: Endpoints = |_| String::new(),
+        "etcd" "URL,…" MEMBERS, Foreign::None;
+    /// Certificates of the authorities that prove etcd, in PEM.
+    etcd_ca: Option<PathBuf> = |_| String::new(),
+        "etcd-ca" "FILE" MEMBERS, Foreign::None;
+    /// Certificate to show to etcd, in PEM.
+    etcd_cert: Option<PathBuf> = |_| String::new(),
+        "etcd-cert" "FILE" MEMBERS, Foreign::None;
+    /// Key of --etcd-cert, in PEM.
+    etcd_key: Option<PathBuf> = |_| String::new(),
+        "etcd-key" "FILE" MEMBERS, Foreign::None;
+    /// User of etcd.
+    etcd_user: Option<String> = |_| String::new(),
+        "etcd-user" "NAME" MEMBERS, Foreign::None;
+    /// File with the password of --etcd-user.
+    etcd_password_file: Option<PathBuf> = |_| String::new(),
+        "etcd-password-file" "FILE" MEMBERS, Foreign::None;
+    /// How long a leader decides without an answer of etcd, between 1s and 30s; another one leads that long
+    /// after it has died.
+    leader_lease: LeaderLease = |_| "2s".to_owned(),
+        "leader-lease" "DURATION" SERVERS, Foreign::None;
     /// File to write the port to as soon as the coordinator is ready.
     port_file: Option<PathBuf> = |_| String::new(),
         "port-file" "FILE" SERVERS, Foreign::None;

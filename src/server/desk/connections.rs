@@ -50,7 +50,7 @@ pub(in crate::server) struct Connections {
     /// The connection that speaks now, if any does.
     speaker: Option<ConnectionId>,
     /// Set once every connection was said Goodbye to: why, for those that come after all.
-    closed: Option<GoodbyeCode>,
+    closed: Option<(GoodbyeCode, String)>,
 }
 
 /// One connection.
@@ -110,8 +110,8 @@ impl Connections {
         peer: Option<SocketAddr>,
         out: &mut Vec<Delivery>,
     ) {
-        if let Some(code) = self.closed {
-            return out.push(last_word(way, connection, code));
+        if let Some((code, why)) = &self.closed {
+            return out.push(last_word(way, connection, *code, why));
         }
         let new = Connection {
             id: connection,
@@ -400,15 +400,15 @@ impl Connections {
     }
 
     /// Says Goodbye to all of them, and to those that still come.
-    pub(super) fn close_all(&mut self, code: GoodbyeCode, out: &mut Vec<Delivery>) {
-        self.closed = Some(code);
+    pub(super) fn close_all(&mut self, code: GoodbyeCode, why: &str, out: &mut Vec<Delivery>) {
+        self.closed = Some((code, why.to_owned()));
         let mut known = self.known.take_all();
         // In the order in which they came, and not in one that is another each time.
         known.sort_unstable_by_key(|known| known.id);
         out.extend(known.iter().map(|known| {
-            let mut word = last_word(known.way, known.id, code);
+            let mut word = last_word(known.way, known.id, code, why);
             if known.is_other {
-                let said = farewell(&render::goodbye(code, "the coordinator stops"));
+                let said = farewell(&render::goodbye(code, why));
                 word.deliver.frames = BytesMut::from(&*said);
             }
             word
@@ -523,9 +523,9 @@ fn farewell(goodbye: &ServerMessage) -> Vec<u8> {
     }
 }
 
-fn last_word(way: Way, id: ConnectionId, code: GoodbyeCode) -> Delivery {
+fn last_word(way: Way, id: ConnectionId, code: GoodbyeCode, why: &str) -> Delivery {
     let mut deliver = Deliver::default();
-    let _ = deliver.append(&render::goodbye(code, "the coordinator stops"), id);
+    let _ = deliver.append(&render::goodbye(code, why), id);
     Delivery { way, deliver, more: More::Never }
 }
 

@@ -167,8 +167,8 @@ impl Told {
     }
 }
 
-/// What is counted of a run, at a moment.
-#[derive(Clone, Debug)]
+/// What is counted of a run, at a moment. All of it is nothing where nobody decides.
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Figures {
     /// How much of everything there is.

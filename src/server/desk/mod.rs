@@ -104,6 +104,9 @@ use crate::server::log_lines;
 use crate::types::{ConnectionId, GoodbyeCode, Histogram, Limits, LockName, Timestamp};
 use foldhash::fast::SeedableRandomState;
 
+/// What a connection is told when the coordinator stops.
+pub(in crate::server) const STOPS: &str = "the coordinator stops";
+
 /// Decides, and knows all that takes.
 #[expect(clippy::struct_excessive_bools, reason = "each is about something of its own")]
 pub(crate) struct Desk {
@@ -451,7 +454,7 @@ impl Desk {
         );
         let everything = Everything::left_by(mem::replace(&mut self.table, nothing));
         self.turn.orders.push(Change::SaveSnapshot(everything));
-        self.close_all(GoodbyeCode::Draining, now)
+        self.close_all(GoodbyeCode::Draining, STOPS, now)
     }
 
     /// Stop soon, and nothing will go on: waiters are answered, nothing new is accepted, holders may
@@ -466,10 +469,10 @@ impl Desk {
 
     /// Says Goodbye to every connection, and to those that still come.
     #[must_use]
-    pub(crate) fn close_all(&mut self, code: GoodbyeCode, now: Timestamp) -> &mut Turn {
+    pub(crate) fn close_all(&mut self, code: GoodbyeCode, why: &str, now: Timestamp) -> &mut Turn {
         self.tenures.tell_rest(&mut self.table, &mut self.turn.lines, now);
         let before = self.turn.deliveries.len();
-        self.connections.close_all(code, &mut self.turn.deliveries);
+        self.connections.close_all(code, why, &mut self.turn.deliveries);
         for _ in before..self.turn.deliveries.len() {
             self.counters.closed(code);
         }

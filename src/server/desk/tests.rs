@@ -460,7 +460,7 @@ fn draining_answers_waiters_refuses_newcomers_and_ends_when_holders_have_finishe
     bench.settle();
     assert_eq!(holder.take(), vec![ServerMessage::Released { request: RequestId(1) }]);
     assert!(bench.is_drained());
-    bench.turn(|desk, now| desk.close_all(GoodbyeCode::Draining, now));
+    bench.turn(|desk, now| desk.close_all(GoodbyeCode::Draining, STOPS, now));
     let latest = bench.connect();
     bench.settle();
     for session in [&holder, &waiter, &latest] {

@@ -34,7 +34,7 @@ impl Everything {
     /// # Errors
     ///
     /// If `to` does not take it.
-    pub(super) fn write(&self, to: &mut dyn Write) -> Result<(), FormatError> {
+    pub(in crate::server) fn write(&self, to: &mut dyn Write) -> Result<(), FormatError> {
         self.0.write(to)
     }
 }

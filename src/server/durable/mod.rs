@@ -25,5 +25,7 @@ pub(crate) use local::DirectoryStore;
 pub use look::check_data;
 pub(crate) use persist::Committed;
 pub(super) use persist::Order;
+#[cfg(feature = "cluster")]
+pub(crate) use snapshot::SNAPSHOT_FORMAT;
 pub use store::StoreError;
 pub(crate) use store::{Change, MemoryStore, StateStore};

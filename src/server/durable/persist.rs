@@ -61,6 +61,11 @@ pub(crate) trait Disk: 'static {
     /// Has the store commit `changes`, or says why it did not.
     async fn commit(&self, changes: &Arc<[Change]>) -> Result<(), String>;
 
+    /// How soon a commit that failed is tried again in the end.
+    fn retry_max(&self) -> Duration {
+        RETRY_MAX
+    }
+
     /// Where the journal of a data directory is.
     fn ground(&self, data: &Path) -> io::Result<Ground> {
         Ground::of(data)
@@ -137,7 +142,7 @@ async fn commit<D: Disk>(disk: &D, changes: &Arc<[Change]>, counters: &Counters)
             debug!("state still cannot be saved, trying again in {pause:?}: {failure}");
         }
         sleep(pause).await;
-        pause = (pause * 2).min(RETRY_MAX);
+        pause = (pause * 2).min(disk.retry_max());
         began = Instant::now();
     }
     counters.committed(began.elapsed());

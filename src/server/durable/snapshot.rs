@@ -19,7 +19,7 @@ use crate::wire::read_state;
 /// The file.
 pub(super) const SNAPSHOT_NAME: &str = "snapshot";
 /// The first byte of a snapshot: changes with what snapshots are made of.
-pub(super) const SNAPSHOT_FORMAT: u8 = 7;
+pub(crate) const SNAPSHOT_FORMAT: u8 = 7;
 /// How much is written or read at a time.
 const PIECE_BYTES: usize = 64 * 1024;
 

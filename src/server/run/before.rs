@@ -1,7 +1,7 @@
 //! What a run finds of the one before: its table, its journal, its clock.
 
 use std::mem;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use foldhash::fast::SeedableRandomState;
 use log::{error, info};
@@ -14,11 +14,48 @@ use crate::server::desk::Before;
 use crate::server::durable::StateKey;
 use crate::server::durable::chronicle::{Chronicle, Ground};
 use crate::server::durable::persist::Disk;
+use crate::server::durable::start;
+use crate::server::error::ServerError;
 use crate::server::keeping::Beginning;
 use crate::types::{Epoch, Limits, Timestamp};
 
+/// The beginning of a run.
+pub(in crate::server) struct Begun {
+    /// How the engine begins.
+    pub(in crate::server) start: Start,
+    /// The key of the state.
+    pub(in crate::server) key: StateKey,
+    /// Where it is written down what happens.
+    pub(in crate::server) chronicle: Option<Chronicle>,
+    /// The table of the run before, if it was found.
+    pub(in crate::server) before: Before,
+}
+
+impl Begun {
+    /// That of a run with the state that `disk` has. It is durable then.
+    pub(super) fn of<D: Disk>(
+        config: &Config,
+        disk: &D,
+        wall: SystemTime,
+        clock: &dyn Clock,
+    ) -> Result<Self, ServerError> {
+        let (mut chronicle, mut before) = (None, Before::Nothing);
+        let look = |last: Option<Epoch>, key: StateKey, start: &mut Start| {
+            chronicle = chronicle_of(config, disk, (last, start.durable.epoch), key);
+            if let (Some(chronicle), Some(_)) = (&mut chronicle, last) {
+                before = table_before(chronicle, start, config.limits, clock.now());
+            }
+        };
+        let (start, key) = start::begin_after(disk.store(), config.stale_state, wall, look)?;
+        if let Some(chronicle) = &mut chronicle {
+            chronicle.epoch(None, Some(start.durable.epoch));
+        }
+        Ok(Self { start, key, chronicle, before })
+    }
+}
+
 /// The journal of a data directory, if one is to be written.
-pub(super) fn chronicle_of<D: Disk>(
+fn chronicle_of<D: Disk>(
     config: &Config,
     disk: &D,
     (last, next): (Option<Epoch>, Epoch),

@@ -7,7 +7,8 @@
 //!
 //! A stop at once does neither, and leaves the same as a crash.
 
-pub(super) mod before;
+pub(in crate::server) mod before;
+pub(in crate::server) mod end;
 #[cfg(feature = "redis-api")]
 mod redis;
 mod spawned;
@@ -15,32 +16,32 @@ mod spawned;
 mod tests;
 
 use std::fmt;
+use std::future::{Future, pending};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
-use actix::{Actor, Addr, WeakAddr};
+use actix::Actor;
 use log::{error, info, warn};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, unbounded_channel};
-use tokio::sync::{oneshot, watch};
-use tokio::task::{spawn_blocking, spawn_local};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use tokio::time::timeout;
 
-use self::before::{beginning, chronicle_of, clock_after, table_before, tell_distance};
+use self::before::{Begun, beginning, clock_after, tell_distance};
+use self::end::{drain, reached, save};
 pub use self::spawned::{Spawned, spawn};
 use crate::access::Access;
 use crate::clock::{BootClock, Clock};
-use crate::engine::Start;
 use crate::server::audit::Audit;
 use crate::server::config::{Config, Data};
-use crate::server::coordinator::Coordinator;
+use crate::server::coordinator::{Coordinator, Lease};
 use crate::server::counters::{Counters, Whereabouts};
 use crate::server::desk::seal::Sealer;
-use crate::server::desk::{Before, Setting, hello};
-use crate::server::durable::StateKey;
+use crate::server::desk::{Before, STOPS, Setting, hello};
 use crate::server::durable::chronicle::Chronicle;
 use crate::server::durable::persist::{self, Disk};
 use crate::server::durable::start;
@@ -48,15 +49,16 @@ use crate::server::durable::{DirectoryStore, MemoryStore, Patience, StateStore};
 use crate::server::error::ServerError;
 use crate::server::gate::{Gate, Outlets};
 use crate::server::inbox::{Arrivals, Inbox};
+use crate::server::incumbent::Incumbent;
 #[cfg(test)]
 use crate::server::keeping::Beginning;
 use crate::server::looker::{Looker, LooksLimits};
-use crate::server::messages::{ChangeRules, CloseAll, Drain, Save, TellState};
+use crate::server::messages::{ChangeRules, CloseAll, TellState};
 use crate::server::net::hosts::{Here, Host, IoThreads, Tcp};
 use crate::server::net::listener::{self, Listener, accept_all};
 use crate::server::net::pace::Paces;
 use crate::server::net::session::{CLOSE_TIMEOUT, Shared};
-use crate::server::net::visits::{self, Entrance, Visit};
+use crate::server::net::visits::{self, Visit};
 use crate::server::phase::Phase;
 use crate::server::places::Places;
 use crate::server::secure::Secure;
@@ -82,8 +84,8 @@ pub(crate) struct Bound<L: Listener> {
     redis: Option<(L, Arc<Shared>)>,
     /// Where their sessions live.
     host: Rc<dyn Host<L::Stream>>,
-    /// Where those come in who look from within this process, and where they come out.
-    visits: (Entrance, Receiver<Visit>),
+    /// Where those come out who look from within this process.
+    visits: Receiver<Visit>,
     /// Where their sessions live: beside the Coordinator.
     visited: Here,
     /// Parts that its sessions share; holds the Coordinator.
@@ -102,11 +104,46 @@ pub(crate) struct Bound<L: Listener> {
     looks_limits: LooksLimits,
     /// What is asked of it; the sender is here so that it can be cloned into handles.
     phase: watch::Sender<Phase>,
+    /// The way to its Coordinator, for others.
+    incumbent: Incumbent,
+    /// The task that makes things durable.
+    committing: JoinHandle<()>,
+}
+
+/// What is there before a server is, and stays when it has ended: of one that leads now and then.
+pub(crate) struct Frame {
+    /// Counters of the shell.
+    pub(in crate::server) counters: Arc<Counters>,
+    /// What is asked of it.
+    pub(in crate::server) phase: watch::Sender<Phase>,
+    /// The way to the Coordinator of now.
+    pub(in crate::server) incumbent: Incumbent,
+    /// Within what it decides; none: it is the only one.
+    pub(in crate::server) lease: Option<Lease>,
+    /// The successor, if there is to be one.
+    pub(in crate::server) afterwards: Afterwards,
+}
+
+impl Frame {
+    /// That of one that is alone, for its whole life.
+    fn alone(config: &Config, begun: &Begun) -> Self {
+        let keeping = begun.chronicle.as_ref().map(Chronicle::keeping).unwrap_or_default();
+        Self {
+            counters: Arc::new(Counters::new(config.unread_bytes_max).keeping(keeping)),
+            phase: watch::Sender::new(Phase::Serving),
+            incumbent: Incumbent::default(),
+            lease: None,
+            afterwards: match &config.data {
+                Data::Ephemeral => Afterwards::Nothing,
+                Data::Directory(_) => Afterwards::Everything,
+            },
+        }
+    }
 }
 
 /// What comes after a server that stops in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Afterwards {
+pub(in crate::server) enum Afterwards {
     /// A start on the same state, where everything goes on.
     Everything,
     /// Nothing: its state is gone with it.
@@ -157,14 +194,7 @@ impl Server {
             Ok((listener, address))
         };
         let outlets = Outlets::default();
-        let secure = Secure {
-            #[cfg(feature = "tls")]
-            tls: config.tls.clone(),
-        };
-        let host: Rc<dyn Host<TcpStream>> = match config.io_threads {
-            0 => Rc::new(Tcp { here: Here::beside_coordinator(outlets.clone()), secure }),
-            count => Rc::new(IoThreads::start(count, &secure).map_err(ServerError::Thread)?),
-        };
+        let host = host(config, &outlets)?;
         let bound = Bound::assemble_on((host, outlets), config, store, Box::new(BootClock), open)?;
         #[cfg(feature = "redis-api")]
         let bound = bound.with_redis(config, redis)?;
@@ -208,7 +238,9 @@ impl Server {
     ///
     /// [`ServerError::NotSaved`] if it was to save everything and could not.
     pub async fn run(self) -> Result<(), ServerError> {
-        self.0.run().await
+        let ended = self.0.run().await;
+        info!("stopped");
+        ended
     }
 }
 
@@ -236,33 +268,41 @@ impl<L: Listener> Bound<L> {
         open: impl FnOnce() -> Result<(L, SocketAddr), ServerError>,
     ) -> Result<Self, ServerError> {
         let wall = SystemTime::now();
-        let (mut chronicle, mut before) = (None, Before::Nothing);
-        let look = |last: Option<Epoch>, key: StateKey, start: &mut Start| {
-            chronicle = chronicle_of(config, &disk, (last, start.durable.epoch), key);
-            if let (Some(chronicle), Some(_)) = (&mut chronicle, last) {
-                before = table_before(chronicle, start, config.limits, clock.now());
-            }
-        };
-        let (start, key) = start::begin_after(disk.store(), config.stale_state, wall, look)?;
-        if let Some(chronicle) = &mut chronicle {
-            chronicle.epoch(None, Some(start.durable.epoch));
-        }
+        let begun = Begun::of(config, &disk, wall, &*clock)?;
         start::await_next_tick(wall, SystemTime::now, start::pause_for_tick);
         let (listener, address) = open()?;
+        tell_distance(config, begun.chronicle.is_some());
+        let frame = Frame::alone(config, &begun);
+        Ok(Self::assemble_begun(
+            (host, outlets),
+            config,
+            disk,
+            clock,
+            begun,
+            frame,
+            (listener, address),
+        ))
+    }
 
-        let keeping = chronicle.as_ref().map(Chronicle::keeping).unwrap_or_default();
-        let beginning = beginning(&start, &before, chronicle.as_ref());
-        if let Some(beginning) = beginning {
-            keeping.began(beginning);
+    /// The same, of a run that has begun.
+    pub(in crate::server) fn assemble_begun<D: Disk>(
+        (host, outlets): (Rc<dyn Host<L::Stream>>, Outlets),
+        config: &Config,
+        disk: D,
+        clock: Box<dyn Clock>,
+        Begun { start, key, chronicle, before }: Begun,
+        frame: Frame,
+        (listener, address): (L, SocketAddr),
+    ) -> Self {
+        let Frame { counters, phase, incumbent, lease, afterwards } = frame;
+        if let Some(beginning) = beginning(&start, &before, chronicle.as_ref()) {
+            counters.keeping.began(beginning);
         }
-        tell_distance(config, chronicle.is_some());
         let epoch = start.durable.epoch;
         let clock = match &before {
             Before::Crashed(table) => clock_after(table.now(), clock),
             Before::Saved(_) | Before::Nothing => clock,
         };
-        let counters = Counters::new(config.unread_bytes_max).keeping(keeping);
-        let counters = Arc::new(counters);
         let (orders, ordered) = unbounded_channel();
         let setting = Setting {
             limits: config.limits,
@@ -280,13 +320,16 @@ impl<L: Listener> Bound<L> {
         let (gate, barrier) =
             (Gate::behind(chronicle, orders).with_outlets(outlets), host.barrier());
         let arrivals = Arrivals::default();
-        let coordinator = Coordinator::new(setting, arrivals.clone(), clock, gate, barrier).start();
-        spawn_local(persist::commit_all(
+        let coordinator = Coordinator::new(setting, arrivals.clone(), clock, gate, barrier);
+        let coordinator = coordinator.within(lease).start();
+        let committing = spawn_local(persist::commit_all(
             disk,
             ordered,
             coordinator.downgrade().recipient(),
             Arc::clone(&counters),
         ));
+        let (entrance, visits) = visits::entrance();
+        incumbent.seat(coordinator.downgrade(), entrance);
         let shared = Arc::new(Shared {
             inbox: Inbox::new(arrivals, coordinator.clone().recipient()),
             coordinator,
@@ -300,28 +343,27 @@ impl<L: Listener> Bound<L> {
             #[cfg(feature = "redis-api")]
             redis: None,
         });
-        Ok(Self {
+        Self {
             listener,
             #[cfg(feature = "redis-api")]
             redis: None,
             host,
-            visits: visits::entrance(),
+            visits,
             visited,
             shared,
             epoch,
             places: config.places(),
-            afterwards: match &config.data {
-                Data::Ephemeral => Afterwards::Nothing,
-                Data::Directory(_) => Afterwards::Everything,
-            },
+            afterwards,
             drain_timeout: config.drain_timeout,
             audit: config.audit.clone(),
             looks_limits: LooksLimits {
                 connections: config.connections_max,
                 sessions: config.limits.sessions_max,
             },
-            phase: watch::Sender::new(Phase::Serving),
-        })
+            phase,
+            incumbent,
+            committing,
+        }
     }
 
     /// This run.
@@ -337,39 +379,51 @@ impl<L: Listener> Bound<L> {
 
     /// Something to stop it with, from anywhere.
     pub(crate) fn handle(&self) -> ServerHandle {
-        let coordinator = self.shared.coordinator.downgrade();
-        let upkeep = Arc::clone(&self.shared.counters.upkeep);
-        ServerHandle { phase: self.phase.clone(), coordinator, upkeep }
+        ServerHandle::new(&self.phase, &self.incumbent, &self.shared.counters)
     }
 
     /// Something to ask it with how things are, from anywhere.
     fn looker(&self) -> Looker {
         Looker::new(
-            self.shared.coordinator.downgrade(),
+            self.incumbent.clone(),
             (Arc::clone(&self.shared.counters), self.audit.clone()),
             self.phase.subscribe(),
             self.looks_limits,
-            self.visits.0.clone(),
         )
     }
 
     /// As [`Server::run`].
     pub(crate) async fn run(self) -> Result<(), ServerError> {
+        self.run_until(pending(), async || {}).await
+    }
+
+    /// The same, or until `over`, which gives the address of another that leads from now on: then nothing is
+    /// saved. `stopped` is done as soon as nothing more is decided here in an orderly stop.
+    pub(in crate::server) async fn run_until(
+        self,
+        over: impl Future<Output = String>,
+        stopped: impl AsyncFnOnce(),
+    ) -> Result<(), ServerError> {
         #[cfg(feature = "redis-api")]
         let redis = self.redis.map(|(listener, shared)| {
             spawn_local(accept_all(listener, self.places, shared, Rc::clone(&self.host)))
         });
         let Self { listener, host, shared, places, afterwards, drain_timeout, phase, .. } = self;
+        let committing = self.committing;
         let visiting = {
             let shared = Arc::clone(&shared);
-            spawn_local(visits::receive(self.visits.1, places, shared, self.visited))
+            spawn_local(visits::receive(self.visits, places, shared, self.visited))
         };
         let accepting = {
             let (shared, host) = (Arc::clone(&shared), Rc::clone(&host));
             spawn_local(accept_all(listener, places, shared, host))
         };
         let mut phase = phase.subscribe();
-        reached(&mut phase, Phase::Draining).await;
+        let leader = tokio::select! {
+            biased;
+            () = reached(&mut phase, Phase::Draining) => None,
+            leader = over => Some(leader),
+        };
         accepting.abort();
         visiting.abort();
         // Aborting is not immediate; the port is closed when the task is gone.
@@ -383,6 +437,11 @@ impl<L: Listener> Bound<L> {
 
         let at_once = *phase.borrow() >= Phase::Stopping;
         let ended = match (afterwards, at_once) {
+            _ if leader.is_some() => {
+                // What it has yet to save is refused for ever.
+                committing.abort();
+                Ok(())
+            }
             (Afterwards::Everything, true) => {
                 warn!("stopping without saving: the next start recovers as after a crash");
                 Ok(())
@@ -394,7 +453,13 @@ impl<L: Listener> Bound<L> {
                 Ok(())
             }
         };
-        shared.coordinator.do_send(CloseAll { code: GoodbyeCode::Draining });
+        let goodbye = if let Some(why) = leader {
+            CloseAll { code: GoodbyeCode::NotLeader, why }
+        } else {
+            stopped().await;
+            CloseAll { code: GoodbyeCode::Draining, why: STOPS.to_owned() }
+        };
+        shared.coordinator.do_send(goodbye);
         // Sessions give up on a peer that does not take its Goodbye after CLOSE_TIMEOUT.
         let goodbyes = timeout(CLOSE_TIMEOUT * 2, shared.counters.none_left());
         tokio::select! {
@@ -408,42 +473,32 @@ impl<L: Listener> Bound<L> {
         // I/O threads end here, with those who do not take their Goodbye.
         drop(host);
         shared.counters.chatter.tell_rest();
-        info!("stopped");
         ended
     }
 }
 
-/// Says Goodbye, and has everything saved for the next start.
-async fn save(
-    shared: &Shared,
-    drain_timeout: Duration,
-    phase: &mut watch::Receiver<Phase>,
-) -> Result<(), ServerError> {
-    let (saved, done) = oneshot::channel();
-    let counts = shared.coordinator.send(Save { saved }).await;
-    let (sessions, requests) =
-        counts.map_or((0, 0), |counts| (counts.sessions, counts.held + counts.waiting));
-    let why = tokio::select! {
-        biased;
-        done = done => match done {
-            Ok(()) => {
-                info!("all state is saved");
-                return Ok(());
-            }
-            Err(_) => "the task that saves state has ended".to_owned(),
-        },
-        () = tokio::time::sleep(drain_timeout) => match shared.counters.why_unsaved() {
-            Some(failure) => failure,
-            None => format!("not done after {drain_timeout:?}"),
-        },
-        () = reached(phase, Phase::Stopping) => match shared.counters.why_unsaved() {
-            Some(failure) => failure,
-            None => "a second signal stopped it".to_owned(),
-        },
-    };
-    let failure = ServerError::NotSaved { sessions, requests, why };
-    error!("{failure}");
-    Err(failure)
+/// Where the sessions of TCP connections live.
+pub(in crate::server) fn host(
+    config: &Config,
+    outlets: &Outlets,
+) -> Result<Rc<dyn Host<TcpStream>>, ServerError> {
+    let secure = secure(config);
+    Ok(match config.io_threads {
+        0 => Rc::new(Tcp { here: Here::beside_coordinator(outlets.clone()), secure }),
+        count => Rc::new(IoThreads::start(count, &secure).map_err(ServerError::Thread)?),
+    })
+}
+
+/// What connections are encrypted with.
+#[cfg_attr(
+    not(feature = "tls"),
+    expect(unused_variables, reason = "there is a choice where TLS is")
+)]
+pub(in crate::server) fn secure(config: &Config) -> Secure {
+    Secure {
+        #[cfg(feature = "tls")]
+        tls: config.tls.clone(),
+    }
 }
 
 /// Looks now and then whether the data directory is still there. Nothing may have to be saved for
@@ -467,42 +522,27 @@ async fn watch_directory(store: Weak<DirectoryStore>, counters: Arc<Counters>) {
     }
 }
 
-/// Lets holders finish.
-async fn drain(
-    coordinator: &Addr<Coordinator>,
-    drain_timeout: Duration,
-    phase: &mut watch::Receiver<Phase>,
-) {
-    info!("draining, holders have {drain_timeout:?} to finish");
-    let (finished, drained) = oneshot::channel();
-    coordinator.do_send(Drain { finished });
-    tokio::select! {
-        biased;
-        _ = drained => {}
-        () = tokio::time::sleep(drain_timeout) => warn!("some locks are still held"),
-        () = reached(phase, Phase::Stopping) => {}
-    }
-}
-
-/// Waits until `phase` or a later one is asked for. For ever, if nobody can ask any more.
-async fn reached(phases: &mut watch::Receiver<Phase>, phase: Phase) {
-    if phases.wait_for(|asked| *asked >= phase).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
 /// Stops a server, from any thread, a signal handler's task included.
 #[derive(Clone, Debug)]
 pub struct ServerHandle {
     /// What is asked of the server.
     phase: watch::Sender<Phase>,
-    /// The Coordinator, which knows how things are. Weak: a handle keeps nothing alive.
-    coordinator: WeakAddr<Coordinator>,
+    /// The way to the Coordinator of now, which knows how things are. A handle keeps nothing alive.
+    incumbent: Incumbent,
     /// What is told of reloads and certificates.
     upkeep: Arc<Upkeep>,
 }
 
 impl ServerHandle {
+    pub(super) fn new(
+        phase: &watch::Sender<Phase>,
+        incumbent: &Incumbent,
+        counters: &Counters,
+    ) -> Self {
+        let upkeep = Arc::clone(&counters.upkeep);
+        Self { phase: phase.clone(), incumbent: incumbent.clone(), upkeep }
+    }
+
     /// Stop in order: see [`Server::run`].
     pub fn drain(&self) {
         self.ask(Phase::Draining);
@@ -517,7 +557,7 @@ impl ServerHandle {
     /// Has the state told to the log, in a few lines with the target `coordinator::summary`. They
     /// are the sizes, the counters, and what is wrong. That takes no time that others would notice.
     pub fn tell_state(&self) {
-        if let Some(coordinator) = self.coordinator.upgrade() {
+        if let Some(coordinator) = self.incumbent.coordinator() {
             coordinator.do_send(TellState);
         }
     }
@@ -529,7 +569,8 @@ impl ServerHandle {
     /// A server that began without rules, where everything is allowed, stays so, and one with rules keeps
     /// them: that changes by a restart.
     pub fn change_rules(&self, access: Arc<Access>) {
-        if let Some(coordinator) = self.coordinator.upgrade() {
+        self.incumbent.rule(Arc::clone(&access));
+        if let Some(coordinator) = self.incumbent.coordinator() {
             coordinator.do_send(ChangeRules(access));
         }
     }

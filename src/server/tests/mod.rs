@@ -3,4 +3,5 @@
 
 mod fuzz;
 mod journalled;
+mod leased;
 mod restarts;

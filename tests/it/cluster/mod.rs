@@ -3,6 +3,7 @@
 mod client;
 mod etcd;
 mod leading;
+mod serving;
 
 use std::future::Future;
 use std::time::Duration;

@@ -7,7 +7,7 @@
 //! What is said by a flag may void what a file says: that is what flags are for. So a pair contradicts itself only if
 //! the setting that says nothing was said at least as emphatically as the one that voids it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{Foreign, Origin, Settings, TABLE};
 use crate::cli::text::errors::Failure;
@@ -22,7 +22,7 @@ pub(crate) struct Contradiction {
 }
 
 /// Settings that name files: an empty one would protect nothing.
-const FILES: [&str; 10] = [
+const FILES: [&str; 14] = [
     "access-file",
     "audit-log",
     "credential-file",
@@ -33,9 +33,13 @@ const FILES: [&str; 10] = [
     "server-ca",
     "client-cert",
     "client-key",
+    "etcd-ca",
+    "etcd-cert",
+    "etcd-key",
+    "etcd-password-file",
 ];
 /// Each says nothing without the other.
-const NEEDS: [(&str, &str); 7] = [
+const NEEDS: [(&str, &str); 16] = [
     ("tls-key", "tls-cert"),
     ("tls-cert", "tls-key"),
     ("tls-client-ca", "tls-cert"),
@@ -43,16 +47,42 @@ const NEEDS: [(&str, &str); 7] = [
     ("tls-client-auth", "tls-client-ca"),
     ("client-cert", "client-key"),
     ("client-key", "client-cert"),
+    ("cluster", "etcd"),
+    ("etcd", "cluster"),
+    ("advertise", "cluster"),
+    ("member-name", "cluster"),
+    ("leader-lease", "cluster"),
+    ("etcd-cert", "etcd-key"),
+    ("etcd-key", "etcd-cert"),
+    ("etcd-user", "etcd-password-file"),
+    ("etcd-password-file", "etcd-user"),
 ];
 /// Files that a server writes to, and those that it reads.
 const WRITTEN: [&str; 2] = ["audit-log", "port-file"];
-const READ: [&str; 5] = ["access-file", "tls-cert", "tls-key", "tls-client-ca", "tls-crl"];
+const READ: [&str; 9] = [
+    "access-file",
+    "tls-cert",
+    "tls-key",
+    "tls-client-ca",
+    "tls-crl",
+    "etcd-ca",
+    "etcd-cert",
+    "etcd-key",
+    "etcd-password-file",
+];
 /// What says nothing where no state is kept.
 const OF_STATE: [(&str, &str); 4] = [
     ("data-dir", "has no effect"),
     ("journal", "writes nothing"),
     ("accept-stale-state", "accepts nothing"),
     ("accept-lost-state", "accepts nothing"),
+];
+/// What says nothing where the state is in etcd.
+const OF_DIRECTORY: [(&str, &str); 4] = [
+    ("data-dir", "has no effect"),
+    ("journal", "writes nothing"),
+    ("accept-lost-state", "accepts nothing"),
+    ("ephemeral", "says nothing"),
 ];
 /// What says whom to trust and what to show, by TLS only.
 const OF_TLS_CLIENTS: [&str; 3] = ["server-ca", "server-name", "client-cert"];
@@ -154,6 +184,12 @@ pub(crate) fn doubts(settings: &Settings) -> Vec<String> {
                 .to_owned(),
         );
     }
+    let is_clear = |url: &&String| url.starts_with("http://") && !is_of_this_machine(url);
+    if let Some(url) = settings.etcd.0.iter().find(is_clear) {
+        doubts.push(format!(
+            "{url} is not encrypted: whoever is in between can read the key that proves sessions"
+        ));
+    }
     if settings.is_said("ttl") && settings.ttl > settings.ttl_max.0 {
         let (ttl, most) = (settings.text("ttl"), settings.text("ttl-max"));
         doubts.push(format!("ttl is {ttl}, and a coordinator with ttl-max = {most} refuses that"));
@@ -199,8 +235,18 @@ fn openness(settings: &Settings) -> Vec<Contradiction> {
     open.collect()
 }
 
+/// Whether a URL is one of this machine.
+fn is_of_this_machine(url: &str) -> bool {
+    let host = url.trim_start_matches("http://").rsplit_once(':').map_or("", |(host, _)| host);
+    let host = host.trim_matches(['[', ']']);
+    host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
 /// Where state is kept, and what is said of it although it is nowhere.
 fn state(settings: &Settings) -> Vec<Contradiction> {
+    if settings.is_clustered() {
+        return in_etcd(settings);
+    }
     if settings.ephemeral {
         let is_off = |key| ["off", "false"].contains(&settings.text(key));
         let void = OF_STATE
@@ -227,6 +273,35 @@ fn state(settings: &Settings) -> Vec<Contradiction> {
         )
     };
     vec![contradiction(["data-dir"], failure)]
+}
+
+/// The same of a coordinator whose state is in etcd.
+fn in_etcd(settings: &Settings) -> Vec<Contradiction> {
+    let is_off = |key| ["off", "false"].contains(&settings.text(key));
+    let void = OF_DIRECTORY
+        .into_iter()
+        .filter(|(key, _)| settings.is_void(key, "cluster") && !is_off(*key));
+    let mut all: Vec<Contradiction> = void
+        .map(|(key, so)| {
+            let what = format!("--cluster keeps its state in etcd, so --{key} {so}");
+            contradiction([key, "cluster"], Failure::usage(what).hint("remove one of the two"))
+        })
+        .collect();
+    if settings.redis_listen.is_some() {
+        let what = "--redis-listen needs the journal, which a coordinator of a cluster has not";
+        let failure = Failure::usage(what).hint("remove one of --redis-listen and --cluster");
+        all.push(contradiction(["redis-listen", "cluster"], failure));
+    }
+    let told = settings.advertise.as_ref().map(|it| it.host().to_owned());
+    let host = told.unwrap_or_else(|| settings.listen.ip().to_string());
+    if host.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified()) {
+        let what =
+            format!("clients cannot connect to {host}, and the others would send them there");
+        let failure =
+            Failure::usage(what).hint("--advertise names this machine, as in a.internal:5625");
+        all.push(contradiction(["advertise", "listen"], failure));
+    }
+    all
 }
 
 /// Two ports that would be one.

@@ -51,16 +51,33 @@ impl Listener for TcpListener {
     type Stream = TcpStream;
 
     async fn accept(&mut self) -> io::Result<(TcpStream, Option<SocketAddr>)> {
-        let (stream, peer) = TcpListener::accept(self).await?;
-        // Answers are one write each already; waiting for more would only delay them.
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(peer:%; "TCP_NODELAY cannot be set: {error}");
-        }
-        if let Err(error) = keep_alive(&stream) {
-            debug!(peer:%; "SO_KEEPALIVE cannot be set: {error}");
-        }
-        Ok((stream, Some(peer)))
+        accept(self).await
     }
+}
+
+/// Lent by somebody who goes on listening.
+#[cfg(feature = "cluster")]
+impl Listener for Rc<TcpListener> {
+    type Stream = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<(TcpStream, Option<SocketAddr>)> {
+        accept(self).await
+    }
+}
+
+/// The next connection, with what all of them have.
+pub(in crate::server) async fn accept(
+    listener: &TcpListener,
+) -> io::Result<(TcpStream, Option<SocketAddr>)> {
+    let (stream, peer) = listener.accept().await?;
+    // Answers are one write each already; waiting for more would only delay them.
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(peer:%; "TCP_NODELAY cannot be set: {error}");
+    }
+    if let Err(error) = keep_alive(&stream) {
+        debug!(peer:%; "SO_KEEPALIVE cannot be set: {error}");
+    }
+    Ok((stream, Some(peer)))
 }
 
 /// Has the system find out whether the peer's machine is still there, though neither side says

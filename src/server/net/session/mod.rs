@@ -40,7 +40,7 @@ mod door;
 mod io;
 mod onlooker;
 mod outlet;
-mod refusal;
+pub(in crate::server) mod refusal;
 #[cfg(test)]
 mod tests;
 

@@ -12,7 +12,7 @@ const TLS_ALERT: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x46];
 
 /// The answer to a peer whose first four bytes were taken for the length `claimed`, if they are of a
 /// protocol that we know. `address` is where we listen.
-pub(super) fn of(claimed: u32, address: SocketAddr) -> Option<Vec<u8>> {
+pub(in crate::server) fn of(claimed: u32, address: SocketAddr) -> Option<Vec<u8>> {
     let first = claimed.to_le_bytes();
     if HTTP_METHODS.contains(&&first) {
         let body = format!(

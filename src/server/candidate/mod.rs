@@ -1,0 +1,420 @@
+//! A coordinator of a cluster: it stands by until it leads, and again when it leads no more.
+//!
+//! ```text
+//!             ┌──────────── the seat is another's ───────────────┐
+//!             ▼                                                  │
+//!   stands by ──the seat is ours──▶ begins ──the state is ours──▶ leads ──asked to stop──▶ saved, resigned
+//!   (sends clients                 (reads and                    (a server
+//!    to the leader)                 chains it)                    for one term)
+//! ```
+//!
+//! Each term has a server of its own, with a table of its own. The port, the counters and the way from other
+//! threads stay. A leader that is alone leaves no table: what it leaves is in etcd ([`state`]), and the
+//! next one begins as after a crash, or, if it was asked to stop, with everything.
+//!
+//! Never here: a rule about leadership, which is `cluster`'s, or about locks.
+
+mod standby;
+mod state;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use log::{error, info, warn};
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex as Turns, watch};
+use tokio::time::{sleep, timeout};
+
+use self::standby::Reception;
+use self::state::{Chain, StateError};
+use crate::clock::{BootClock, Until};
+use crate::election::{Author, Election, ElectionError, ElectionOptions, Standing};
+use crate::etcd::Etcd;
+use crate::server::config::Config;
+use crate::server::counters::Counters;
+use crate::server::desk::Before;
+use crate::server::durable::persist::Disk;
+use crate::server::durable::store::Stored;
+use crate::server::durable::{Change, StateKey, StateStore, StoreError, start};
+use crate::server::error::ServerError;
+use crate::server::gate::Outlets;
+use crate::server::incumbent::{Incumbent, Role};
+use crate::server::looker::{Looker, LooksLimits};
+use crate::server::net::listener;
+use crate::server::phase::Phase;
+use crate::server::run::before::Begun;
+use crate::server::run::end::reached;
+use crate::server::run::{Afterwards, Bound, Frame, ServerHandle, host};
+
+/// A pause after etcd did not do what it was asked.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often a commit is tried again in the end. Etcd has a new leader within seconds.
+const RETRY_MAX: Duration = Duration::from_millis(500);
+/// How long a resignation may take. Without one, the others wait for the lease.
+const RESIGN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A coordinator that takes part in a cluster. Clients can connect from now on; they are served, or sent to the
+/// leader, while [`Candidate::run`] runs.
+#[derive(Debug)]
+pub struct Candidate {
+    /// The operator's choices.
+    config: Config,
+    /// Who takes part, and where the arbiter is.
+    options: ElectionOptions,
+    /// The port, for whoever leads here or sends clients elsewhere.
+    listener: Rc<TcpListener>,
+    /// Where it listens.
+    address: SocketAddr,
+    /// The arbiter, for the state.
+    etcd: Arc<Etcd>,
+    /// This process, for the names of its transactions.
+    process: u128,
+    /// Counters of the shell, for all terms.
+    counters: Arc<Counters>,
+    /// What is asked of it.
+    phase: watch::Sender<Phase>,
+    /// The way to the Coordinator of now.
+    incumbent: Incumbent,
+}
+
+/// What follows a term.
+enum Then {
+    /// It stands by.
+    StandBy,
+    /// It ends.
+    End(Result<(), ServerError>),
+}
+
+impl Candidate {
+    /// Opens the port. Nothing is asked of etcd yet. A port of 0 in the address for clients is the one that was
+    /// taken.
+    ///
+    /// # Errors
+    ///
+    /// If the port cannot be used, or etcd cannot be asked like this.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, or where tasks of one thread cannot be spawned.
+    pub fn bind(config: &Config, mut options: ElectionOptions) -> Result<Self, ServerError> {
+        let failed = |source| ServerError::Listen { listen: config.listen, source };
+        let etcd = Etcd::new(options.etcd.clone()).map_err(ElectionError::from)?;
+        let mut process = [0; 16];
+        getrandom::fill(&mut process).map_err(ServerError::Randomness)?;
+        let socket = listener::bind(config.listen).map_err(failed)?;
+        let listener = listener::listen(socket).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        if let Some(host) = options.author.address.strip_suffix(":0") {
+            options.author.address = format!("{host}:{}", address.port());
+        }
+        let candidate = Self {
+            config: config.clone(),
+            options,
+            listener: Rc::new(listener),
+            address,
+            etcd: Arc::new(etcd),
+            process: u128::from_le_bytes(process),
+            counters: Arc::new(Counters::new(config.unread_bytes_max)),
+            phase: watch::Sender::new(Phase::Serving),
+            incumbent: Incumbent::default(),
+        };
+        let nothing = (Until::default(), Until::default());
+        candidate.incumbent.stand(candidate.role(None), nothing);
+        Ok(candidate)
+    }
+
+    /// Where it listens, with the port that it got.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Something to stop it with, from anywhere.
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle::new(&self.phase, &self.incumbent, &self.counters)
+    }
+
+    /// Something to ask it with how things are, from anywhere.
+    pub fn looker(&self) -> Looker {
+        Looker::new(
+            self.incumbent.clone(),
+            (Arc::clone(&self.counters), self.config.audit.clone()),
+            self.phase.subscribe(),
+            LooksLimits {
+                connections: self.config.connections_max,
+                sessions: self.config.limits.sessions_max,
+            },
+        )
+    }
+
+    /// Takes part until a handle says otherwise. Then, if it leads, everything is saved in etcd for the next
+    /// leader, and it resigns.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::NotSaved`] if it was to save everything and could not; and what keeps a coordinator
+    /// from starting at all.
+    pub async fn run(self) -> Result<(), ServerError> {
+        let mut phase = self.phase.subscribe();
+        tokio::select! {
+            biased;
+            () = reached(&mut phase, Phase::Draining) => return Ok(()),
+            founded = self.found() => founded?,
+        }
+        let election = Election::begin(self.options.clone())?;
+        let ended = loop {
+            let term = tokio::select! {
+                biased;
+                () = reached(&mut phase, Phase::Draining) => break Ok(()),
+                term = self.stand_by(&election) => term?,
+            };
+            match self.lead(term, &election).await {
+                Then::StandBy => {}
+                Then::End(ended) => break ended,
+            }
+        };
+        resign(&election).await;
+        info!("stopped");
+        ended
+    }
+
+    /// Sees to it that there is a state to lead with.
+    async fn found(&self) -> Result<(), ServerError> {
+        let key = StateKey::draw().map_err(ServerError::Randomness)?;
+        let mut told = String::new();
+        while let Err(why) = self.chain().found(key).await {
+            let why = why.to_string();
+            if why != told {
+                warn!("cluster: waiting for etcd: {why}");
+                told = why;
+            }
+            sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    fn chain(&self) -> Chain {
+        Chain::new(Arc::clone(&self.etcd), &self.options.cluster, self.process)
+    }
+
+    /// Sends clients to the leader, until this one leads; its term.
+    async fn stand_by(&self, election: &Election) -> Result<u64, ServerError> {
+        let reception = Reception::of(&self.config, &self.options, election);
+        let mut standing = election.standing();
+        loop {
+            let now = standing.borrow_and_update().clone();
+            if let Standing::Leads { term, .. } = now {
+                return Ok(term);
+            }
+            self.stand(&now, election);
+            match &now {
+                Standing::StandsBy { leader: Some(it) } => {
+                    info!(term = it.term, address = it.address.as_str(); "cluster: {} leads", it.name);
+                }
+                _ => info!("cluster: standing by; nobody leads"),
+            }
+            tokio::select! {
+                changed = standing.changed() => if changed.is_err() {
+                    let ended = std::io::Error::other("the thread of the election has ended");
+                    return Err(ServerError::Thread(ended));
+                },
+                () = reception.send_away(&self.listener, &now) => {}
+            }
+        }
+    }
+
+    /// Leads for a term.
+    async fn lead(&self, term: u64, election: &Election) -> Then {
+        let mut phase = self.phase.subscribe();
+        let begun = tokio::select! {
+            biased;
+            () = reached(&mut phase, Phase::Draining) => return Then::End(Ok(())),
+            _ = leads_no_more(election, term) => return Then::StandBy,
+            begun = self.begin(term) => begun,
+        };
+        let (begun, disk) = match begun {
+            Ok(begun) => begun,
+            Err(error) => return Then::End(Err(error)),
+        };
+        let mut config = self.config.clone();
+        if let Some(rules) = self.incumbent.rules() {
+            config.access = rules;
+        }
+        let outlets = Outlets::default();
+        let host = match host(&config, &outlets) {
+            Ok(host) => host,
+            Err(error) => return Then::End(Err(error)),
+        };
+        let frame = Frame {
+            counters: Arc::clone(&self.counters),
+            phase: self.phase.clone(),
+            incumbent: self.incumbent.clone(),
+            lease: Some(election.until().into()),
+            afterwards: Afterwards::Everything,
+        };
+        let port = (Rc::clone(&self.listener), self.address);
+        let (host, clock) = ((host, outlets), Box::new(BootClock));
+        let bound = Bound::assemble_begun(host, &config, disk, clock, begun, frame, port);
+        let standing = election.standing().borrow().clone();
+        self.stand(&standing, election);
+        info!(term, epoch = bound.epoch().number(); "cluster: clients are served");
+        let over = leads_no_more(election, term);
+        let ended = bound.run_until(over, async || resign(election).await).await;
+        self.incumbent.unseat();
+        if *self.phase.borrow() > Phase::Serving {
+            return Then::End(ended);
+        }
+        // What could not be saved is the next leader's matter.
+        let _ = self.counters.saved();
+        Then::StandBy
+    }
+
+    /// Begins a term: takes the state over from the leaders before.
+    async fn begin(&self, term: u64) -> Result<(Begun, Archive), ServerError> {
+        let mut chain = self.chain();
+        loop {
+            match self.try_to_begin(term, &mut chain).await {
+                Ok((begun, staged)) => {
+                    return Ok((begun, Archive { chain: Turns::new(chain), staged }));
+                }
+                Err(Obstacle::Server(error)) => return Err(error),
+                Err(Obstacle::State(why)) => {
+                    error!(term; "cluster: the state cannot be taken over: {why}");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn try_to_begin(
+        &self,
+        term: u64,
+        chain: &mut Chain,
+    ) -> Result<(Begun, Staged), Obstacle> {
+        let staged = Staged::of(chain.load(term).await?);
+        let wall = SystemTime::now();
+        let (start, key) =
+            start::begin_after(&staged, self.config.stale_state, wall, |_, _, _| {})?;
+        chain.commit(&staged.changes()).await?;
+        start::await_next_tick(wall, SystemTime::now, start::pause_for_tick);
+        Ok((Begun { start, key, chronicle: None, before: Before::Nothing }, staged))
+    }
+
+    /// Says to whoever looks how it stands.
+    fn stand(&self, standing: &Standing, election: &Election) {
+        self.incumbent.stand(self.role(Some(standing)), (election.until(), election.heard()));
+    }
+
+    fn role(&self, standing: Option<&Standing>) -> Role {
+        let ElectionOptions { cluster, author: Author { name, address }, .. } = &self.options;
+        let own = Role { cluster: cluster.to_string(), name: name.clone(), ..Role::default() };
+        match standing {
+            Some(Standing::Leads { term, .. }) => {
+                let (leader, address) = (name.clone(), address.clone());
+                Role { leads: true, term: *term, leader, address, ..own }
+            }
+            Some(Standing::StandsBy { leader: Some(it) }) => {
+                let (leader, address) = (it.name.clone(), it.address.clone());
+                Role { term: it.term, leader, address, ..own }
+            }
+            Some(Standing::StandsBy { leader: None }) | None => own,
+        }
+    }
+}
+
+/// Waits until it leads this term no more; the address of who does, if that is known.
+async fn leads_no_more(election: &Election, term: u64) -> String {
+    let mut standing = election.standing();
+    let other = |now: &Standing| !matches!(now, Standing::Leads { term: of, .. } if *of == term);
+    let now = match standing.wait_for(other).await {
+        Ok(now) => now.clone(),
+        // It has resigned, and whoever asked it to sees to the rest.
+        Err(_) => return std::future::pending().await,
+    };
+    match now {
+        Standing::StandsBy { leader: Some(leader) } => leader.address,
+        Standing::StandsBy { leader: None } | Standing::Leads { .. } => String::new(),
+    }
+}
+
+async fn resign(election: &Election) {
+    if timeout(RESIGN_TIMEOUT, election.resign()).await.is_err() {
+        warn!("cluster: etcd does not answer, so the others wait for the lease of this one");
+    }
+}
+
+/// What keeps a term from beginning.
+enum Obstacle {
+    /// This one must not, as it is.
+    Server(ServerError),
+    /// It is tried again, until another leads.
+    State(StateError),
+}
+
+impl From<ServerError> for Obstacle {
+    fn from(error: ServerError) -> Self {
+        Self::Server(error)
+    }
+}
+
+impl From<StateError> for Obstacle {
+    fn from(error: StateError) -> Self {
+        Self::State(error)
+    }
+}
+
+/// What is kept in etcd during a term.
+struct Archive {
+    /// One transaction at a time.
+    chain: Turns<Chain>,
+    /// What it began with.
+    staged: Staged,
+}
+
+impl Disk for Archive {
+    type Store = Staged;
+
+    fn store(&self) -> &Staged {
+        &self.staged
+    }
+
+    async fn commit(&self, changes: &Arc<[Change]>) -> Result<(), String> {
+        self.chain.lock().await.commit(changes).await.map_err(|error| error.to_string())
+    }
+
+    fn retry_max(&self) -> Duration {
+        RETRY_MAX
+    }
+}
+
+/// What was loaded, and what is to be committed: a start waits for nothing.
+struct Staged {
+    /// What was loaded.
+    stored: Mutex<Stored>,
+    /// What a start wants kept.
+    changes: Mutex<Vec<Change>>,
+}
+
+impl Staged {
+    fn of(stored: Stored) -> Self {
+        Self { stored: Mutex::new(stored), changes: Mutex::default() }
+    }
+
+    fn changes(&self) -> Vec<Change> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl StateStore for Staged {
+    fn load(&self) -> Result<Stored, StoreError> {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(std::mem::take(&mut *stored))
+    }
+
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut all = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend_from_slice(changes);
+        Ok(())
+    }
+}

@@ -1,0 +1,70 @@
+//! The end of a server: everything is saved for the next start, or holders finish.
+
+use std::time::Duration;
+
+use actix::Addr;
+use log::{error, info, warn};
+use tokio::sync::{oneshot, watch};
+
+use crate::server::coordinator::Coordinator;
+use crate::server::error::ServerError;
+use crate::server::messages::{Drain, Save};
+use crate::server::net::session::Shared;
+use crate::server::phase::Phase;
+
+/// Says Goodbye, and has everything saved for the next start.
+pub(super) async fn save(
+    shared: &Shared,
+    drain_timeout: Duration,
+    phase: &mut watch::Receiver<Phase>,
+) -> Result<(), ServerError> {
+    let (saved, done) = oneshot::channel();
+    let counts = shared.coordinator.send(Save { saved }).await;
+    let (sessions, requests) =
+        counts.map_or((0, 0), |counts| (counts.sessions, counts.held + counts.waiting));
+    let why = tokio::select! {
+        biased;
+        done = done => match done {
+            Ok(()) => {
+                info!("all state is saved");
+                return Ok(());
+            }
+            Err(_) => "the task that saves state has ended".to_owned(),
+        },
+        () = tokio::time::sleep(drain_timeout) => match shared.counters.why_unsaved() {
+            Some(failure) => failure,
+            None => format!("not done after {drain_timeout:?}"),
+        },
+        () = reached(phase, Phase::Stopping) => match shared.counters.why_unsaved() {
+            Some(failure) => failure,
+            None => "a second signal stopped it".to_owned(),
+        },
+    };
+    let failure = ServerError::NotSaved { sessions, requests, why };
+    error!("{failure}");
+    Err(failure)
+}
+
+/// Lets holders finish.
+pub(super) async fn drain(
+    coordinator: &Addr<Coordinator>,
+    drain_timeout: Duration,
+    phase: &mut watch::Receiver<Phase>,
+) {
+    info!("draining, holders have {drain_timeout:?} to finish");
+    let (finished, drained) = oneshot::channel();
+    coordinator.do_send(Drain { finished });
+    tokio::select! {
+        biased;
+        _ = drained => {}
+        () = tokio::time::sleep(drain_timeout) => warn!("some locks are still held"),
+        () = reached(phase, Phase::Stopping) => {}
+    }
+}
+
+/// Waits until `phase` or a later one is asked for. For ever, if nobody can ask any more.
+pub(in crate::server) async fn reached(phases: &mut watch::Receiver<Phase>, phase: Phase) {
+    if phases.wait_for(|asked| *asked >= phase).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

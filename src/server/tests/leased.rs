@@ -1,0 +1,73 @@
+//! The Coordinator of one of several: within its lease, without it, and when another leads.
+
+use std::time::Duration;
+
+use crate::server::messages::CloseAll;
+use crate::server::testing::{Bench, local, release, request, settle, try_request};
+use crate::types::{GoodbyeCode, RejectionCode, Timestamp};
+use crate::wire::ServerMessage;
+
+/// Longer than a look at the lease takes.
+const A_LOOK: Duration = Duration::from_millis(20);
+const FOR_EVER: Timestamp = Timestamp::from_micros(u64::MAX - 1);
+
+#[tokio::test(start_paused = true)]
+async fn h2_nothing_is_decided_when_the_lease_has_ended_and_everything_when_it_is_renewed() {
+    local(async {
+        let (mut bench, until) = Bench::within_a_lease();
+        let (holder, waiter) = (bench.open().await, bench.open().await);
+        holder.submit(vec![request(1, "printer")]);
+        settle().await;
+        let token = holder.take_grant(1);
+        waiter.submit(vec![request(1, "printer")]);
+        settle().await;
+        waiter.take_queued(1);
+
+        until.move_to(Timestamp::default());
+        waiter.submit(vec![request(2, "scanner")]);
+        holder.submit(vec![release(1, token)]);
+        let late = bench.connect();
+        // Longer than every lease: the timer goes off, and may decide nothing either.
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        assert!(holder.take().is_empty() && waiter.take().is_empty() && late.take().is_empty());
+
+        until.move_to(FOR_EVER);
+        tokio::time::sleep(A_LOOK).await;
+        assert!(matches!(holder.take()[..], [ServerMessage::Released { .. }]));
+        let told = waiter.take();
+        assert!(
+            matches!(told[..], [ServerMessage::Grant { .. }, ServerMessage::Grant { .. }]),
+            "what it said meanwhile counts as heard now: {told:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_leads_no_more_tells_all_who_does_and_decides_nothing() {
+    local(async {
+        let (mut bench, until) = Bench::within_a_lease();
+        let client = bench.open().await;
+        until.move_to(Timestamp::default());
+        client.submit(vec![try_request(1, "printer")]);
+        let early = bench.connect();
+        settle().await;
+        let why = "b:5625".to_owned();
+        bench.coordinator.do_send(CloseAll { code: GoodbyeCode::NotLeader, why });
+        settle().await;
+        let late = bench.connect();
+        // It is not renewed for this one any more, whatever it says.
+        until.move_to(FOR_EVER);
+        tokio::time::sleep(A_LOOK).await;
+        for told in [client.take(), early.take(), late.take()] {
+            match &told[..] {
+                [ServerMessage::Goodbye { code, rejection, message }] => {
+                    assert_eq!((*code, message.as_str()), (GoodbyeCode::NotLeader, "b:5625"));
+                    assert_eq!(*rejection, RejectionCode::NONE);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+    .await;
+}

@@ -1,0 +1,303 @@
+//! Coordinators of a cluster, as processes, with a real etcd.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use coordinator::types::{
+    FencingToken, Generation, GoodbyeCode, RejectionCode, RequestId, Seal, Secret, SessionId,
+};
+use coordinator::wire::{self, Attach, ClientMessage, Mode, RawClaim, ServerMessage, Standing};
+use rustix::process::Signal;
+
+use super::etcd::Etcd;
+use crate::raw::{Raw, hello, hello_for, request};
+use crate::support::{Home, Server, eventually, run};
+
+/// The lease of leaders: short, for each death of one takes as long.
+const LEASE: &str = "1s";
+
+/// Another coordinator of the cluster `test`.
+fn member(etcds: &[&Etcd]) -> Server {
+    let urls: Vec<String> = etcds.iter().map(|etcd| etcd.url()).collect();
+    let flags = [
+        "--cluster",
+        "test",
+        "--etcd",
+        &urls.join(","),
+        "--leader-lease",
+        LEASE,
+        "--http-listen",
+        "",
+    ];
+    Server::start_with(Home::new(), &flags)
+}
+
+/// What a server says to a Hello.
+fn greeted(server: &Server, hello: ClientMessage) -> (Raw, ServerMessage) {
+    let mut raw = Raw::connect(server);
+    raw.say(&[hello]);
+    let answer = raw.hear();
+    (raw, answer)
+}
+
+/// Where a server sends its clients; none: it leads.
+fn sent_to(server: &Server) -> Option<String> {
+    match greeted(server, hello_for(Attach::Observer, 0, None)).1 {
+        ServerMessage::Welcome { .. } => None,
+        ServerMessage::Goodbye { code: GoodbyeCode::NotLeader, message, .. } => Some(message),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits until one of them leads, and the other knows it: the leader, then the other.
+fn settled(pair: [Server; 2]) -> [Server; 2] {
+    let [one, other] = pair;
+    let is_first = eventually("one of them leads", || match (sent_to(&one), sent_to(&other)) {
+        (None, Some(leader)) if leader == one.address => Some(true),
+        (Some(leader), None) if leader == other.address => Some(false),
+        _ => None,
+    });
+    if is_first { [one, other] } else { [other, one] }
+}
+
+/// Waits until it leads.
+fn leads(server: &Server) {
+    eventually("it leads", || sent_to(server).is_none().then_some(()));
+}
+
+/// A holder of a lock.
+struct Holder {
+    raw: Raw,
+    session: SessionId,
+    secret: Secret,
+    token: FencingToken,
+    seal: Seal,
+}
+
+impl Holder {
+    fn of(server: &Server, name: &str, ttl_ms: u32) -> Self {
+        let (mut raw, answer) = greeted(server, hello_for(Attach::New, ttl_ms, None));
+        let ServerMessage::Welcome { session, secret, .. } = answer else { panic!("{answer:?}") };
+        raw.say(&[request(1, name)]);
+        let ServerMessage::Grant { token, seal, .. } = raw.hear() else { panic!() };
+        Self { raw, session, secret, token, seal }
+    }
+
+    /// Comes back to another server; how it is welcomed there.
+    fn come_back(&mut self, server: &Server) -> ServerMessage {
+        let (session, secret) = (self.session, self.secret);
+        let attach = Attach::Resume { session, secret, generation: Generation(2) };
+        let (raw, answer) = greeted(server, hello_for(attach, 60_000, None));
+        self.raw = raw;
+        answer
+    }
+
+    /// Shows what it was granted, and wants it back; the answer.
+    fn reclaim(&mut self, name: &str) -> ServerMessage {
+        let claim = RawClaim { name: name.into(), mode: Mode::Exclusive };
+        let reclaim = wire::Reclaim::new(RequestId::new(1), self.token, self.seal, [claim]);
+        self.raw.say(&[ClientMessage::Reclaim(reclaim)]);
+        self.raw.hear()
+    }
+}
+
+#[test]
+fn one_leads_and_the_others_send_clients_there() {
+    let etcd = Etcd::start();
+    let [leader, other] = settled([member(&[&etcd]), member(&[&etcd])]);
+    let third = member(&[&etcd]);
+    for standby in [&other, &third] {
+        let told =
+            eventually("it knows who leads", || sent_to(standby).filter(|it| !it.is_empty()));
+        assert_eq!(told, leader.address);
+    }
+    let holder = Holder::of(&leader, "printer", 60_000);
+    assert!(holder.token > FencingToken::new(0));
+}
+
+#[test]
+fn a_holder_reclaims_at_the_next_leader_when_one_was_killed_and_others_wait_for_it() {
+    let etcd = Etcd::start();
+    let [leader, next] = settled([member(&[&etcd]), member(&[&etcd])]);
+    let mut holder = Holder::of(&leader, "printer", 60_000);
+    drop(leader.end_by(Signal::KILL));
+    leads(&next);
+    let welcome = holder.come_back(&next);
+    assert!(
+        matches!(welcome, ServerMessage::Welcome { standing: Standing::Reopened { .. }, .. }),
+        "{welcome:?}"
+    );
+    let (mut rival, _) = greeted(&next, hello());
+    rival.say(&[request(1, "printer")]);
+    assert!(matches!(rival.hear(), ServerMessage::Queued { position: 1, .. }));
+    let answer = holder.reclaim("printer");
+    let ServerMessage::Grant { token, .. } = answer else { panic!("{answer:?}") };
+    assert_eq!(token, holder.token, "it never lost it");
+    holder.raw.say(&[ClientMessage::Release { request: RequestId::new(1), token }]);
+    assert!(matches!(holder.raw.hear(), ServerMessage::Released { .. }));
+}
+
+#[test]
+fn h5_who_lost_its_session_at_one_leader_reclaims_nothing_at_the_next() {
+    let etcd = Etcd::start();
+    let [leader, next] = settled([member(&[&etcd]), member(&[&etcd])]);
+    let mut silent = Holder::of(&leader, "printer", 2_000);
+    let (mut heir, _) = greeted(&leader, hello());
+    heir.say(&[request(1, "printer")]);
+    assert!(matches!(heir.hear(), ServerMessage::Queued { .. }));
+    let ServerMessage::Grant { token, .. } = heir.hear() else { panic!() };
+    assert!(token > silent.token);
+    drop(leader.end_by(Signal::KILL));
+    leads(&next);
+    match silent.come_back(&next) {
+        ServerMessage::Goodbye { rejection: RejectionCode::UnknownSession, .. } => {}
+        ServerMessage::Welcome { .. } => {
+            let answer = silent.reclaim("printer");
+            assert!(matches!(answer, ServerMessage::Rejected { .. }), "{answer:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_next_leader_goes_on_with_everything_when_one_was_asked_to_stop() {
+    let etcd = Etcd::start();
+    let [leader, next] = settled([member(&[&etcd]), member(&[&etcd])]);
+    let mut holder = Holder::of(&leader, "printer", 60_000);
+    let (mut waiter, _) = greeted(&leader, hello());
+    waiter.say(&[request(1, "printer")]);
+    assert!(matches!(waiter.hear(), ServerMessage::Queued { position: 1, .. }));
+    leader.process.signal(Signal::TERM);
+    let code = |raw: &mut Raw| match raw.hear() {
+        ServerMessage::Goodbye { code, .. } => code,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(code(&mut holder.raw), GoodbyeCode::Draining);
+    let ended = leader.process.end();
+    assert_eq!(ended.code(), Some(0), "{}", ended.err);
+    leads(&next);
+    let welcome = holder.come_back(&next);
+    assert!(
+        matches!(welcome, ServerMessage::Welcome { standing: Standing::Resumed, .. }),
+        "{welcome:?}"
+    );
+    let lock = next.lock("printer").unwrap();
+    assert_eq!(lock["holders"][0]["token"].as_u64(), Some(holder.token.number()));
+    assert_eq!(lock["waiter_count"], 1, "its place is kept");
+    // Nobody who comes new has to wait for a grace period.
+    assert!(Holder::of(&next, "scanner", 60_000).token > holder.token);
+}
+
+/// Whether something comes within a moment.
+fn is_answered(raw: &Raw) -> bool {
+    raw.socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let peeked = raw.socket.peek(&mut [0]);
+    raw.socket.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();
+    match peeked {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+            false
+        }
+    }
+}
+
+#[test]
+fn h2_a_leader_whose_lease_has_ended_decides_nothing_and_goes_on_with_all_when_it_is_renewed() {
+    let mut etcd = Etcd::start();
+    let leader = member(&[&etcd]);
+    leads(&leader);
+    let mut holder = Holder::of(&leader, "printer", 60_000);
+    let (mut asking, _) = greeted(&leader, hello());
+    etcd.kill();
+    let mut number = 0;
+    eventually("nothing is decided", || {
+        number += 1;
+        asking.say(&[request(number, &format!("lock {number}"))]);
+        if is_answered(&asking) {
+            let _ = asking.hear();
+            return None;
+        }
+        Some(())
+    });
+    holder.raw.say(&[ClientMessage::Release { request: RequestId::new(1), token: holder.token }]);
+    assert!(!is_answered(&holder.raw));
+    etcd.revive();
+    let ServerMessage::Grant { request: granted, .. } = asking.hear() else { panic!() };
+    assert_eq!(granted, RequestId::new(number));
+    assert!(matches!(holder.raw.hear(), ServerMessage::Released { .. }));
+    assert_eq!(sent_to(&leader), None);
+}
+
+#[test]
+fn h2_a_leader_that_was_stopped_for_longer_than_its_lease_sends_clients_to_the_next() {
+    let etcd = Etcd::start();
+    let [leader, next] = settled([member(&[&etcd]), member(&[&etcd])]);
+    let mut holder = Holder::of(&leader, "printer", 60_000);
+    leader.process.signal(Signal::STOP);
+    // It reads this when it wakes.
+    holder.raw.say(&[ClientMessage::Release { request: RequestId::new(1), token: holder.token }]);
+    leads(&next);
+    leader.process.signal(Signal::CONT);
+    match holder.raw.hear() {
+        ServerMessage::Goodbye { code: GoodbyeCode::NotLeader, message, .. } => {
+            assert_eq!(message, next.address);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(sent_to(&leader), Some(next.address.clone()));
+    // And back again.
+    drop(next.end_by(Signal::KILL));
+    leads(&leader);
+}
+
+#[test]
+fn whoever_comes_before_etcd_does_is_served_when_it_is_there() {
+    let mut etcd = Etcd::start();
+    etcd.kill();
+    let server = member(&[&etcd]);
+    let mut early = Raw::connect(&server);
+    early.say(&[hello(), request(1, "printer")]);
+    etcd.revive();
+    // It was kept waiting, or sent to whoever leads by now, which is the same one.
+    let answer = early.hear();
+    match answer {
+        ServerMessage::Welcome { .. } => {
+            assert!(matches!(early.hear(), ServerMessage::Grant { .. }));
+        }
+        ServerMessage::Goodbye { code: GoodbyeCode::NotLeader, .. } => leads(&server),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_cannot_be_asked_of_etcd_is_told_before_anything_is_opened() {
+    let home = Home::new();
+    for (flags, why) in [
+        (vec!["--cluster", "a"], "cluster says nothing without etcd"),
+        (vec!["--etcd", "http://localhost:1"], "etcd says nothing without cluster"),
+        (vec!["--cluster", "A b", "--etcd", "http://localhost:1"], "not the name of a cluster"),
+        (vec!["--cluster", "a", "--etcd", "localhost:1"], "is no URL"),
+        (vec!["--cluster", "a", "--etcd", "http://localhost"], "it has no port"),
+        (
+            vec!["--cluster", "a", "--etcd", "http://localhost:1", "--ephemeral"],
+            "--cluster keeps its state in etcd",
+        ),
+        (
+            vec![
+                "--cluster",
+                "a",
+                "--etcd",
+                "http://localhost:1",
+                "--listen",
+                "0.0.0.0:0",
+                "--allow-anyone",
+            ],
+            "clients cannot connect to 0.0.0.0",
+        ),
+    ] {
+        let done = run(home.coordinator(&[&["serve"], &flags[..]].concat()));
+        assert_eq!(done.code(), Some(2), "{}", done.err);
+        assert!(done.err.contains(why), "{}", done.err);
+    }
+}
