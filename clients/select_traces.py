@@ -40,8 +40,9 @@ def signature(line):
         said = {f[0] + (f[-1] if f[0] in ("refused", "released", "lost") else "") for f in told}
         return " ".join([word, *sorted(said)])
     if word == "state":
-        deadline, connection, second, is_open, believed, _, trouble = rest
-        return f"state {second != '-'} {is_open} {believed != '-'} {trouble.split('/')[0]}"
+        deadline, connection, second, is_open, believed, _, trouble, hint = rest
+        is_there = f"{second != '-'} {is_open} {believed != '-'} {hint != '-'}"
+        return f"state {is_there} {trouble.split('/')[0]}"
     return word
 
 

@@ -80,10 +80,10 @@ pub use types::{Credential, FenceGuard};
 
 #[cfg(feature = "client")]
 pub use client::{
-    Client, ClientBuilder, ConvertError, Error, Event, Events, Happened, HoldState, Leader,
-    Leaders, Leadership, LockAllRequest, LockGuard, LockRequest, LockState, Observer, Owner,
-    Semaphore, Servers, SessionEvent, SessionEvents, SessionKey, Unwelcomed, Upgrade, Watch,
-    blocking,
+    Client, ClientBuilder, ConvertError, EachFailed, Error, Event, Events, Happened, HoldState,
+    Leader, Leaders, Leadership, LockAllRequest, LockGuard, LockRequest, LockState, NoLeader,
+    Observer, Owner, Semaphore, Servers, SessionEvent, SessionEvents, SessionKey, Unwelcomed,
+    Upgrade, Watch, blocking,
 };
 
 #[cfg(all(feature = "client", feature = "tls"))]

@@ -1,22 +1,22 @@
 //! How a connection to a coordinator comes to be: the first attempts, the driver, the welcome.
 
-use std::fmt;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::sleep;
 
 use crate::clock::{BootClock, Clock};
 use crate::types::IDENTITY_LEN_MAX;
 
 use super::core::{Core, Introduction, Purpose, Reconnect, Welcome};
-use super::driver::{Connector, CredentialInClear, Dial, Driver, Ways};
+use super::driver::{Connector, CredentialInClear, Driver, Ways};
 use super::error::Error;
 use super::lease::LeaseCell;
 use super::process::{Own, Process};
+use super::search::{Next, Search, another_seed};
 use super::servers::Servers;
 use super::shared::{COMMANDS_MAX, SESSION_EVENTS_MAX, Shared};
 use super::within::within;
@@ -50,50 +50,45 @@ impl Opening {
         Self { timeout, ..Self::default() }
     }
 
-    /// Opens a connection with whichever of the servers answers first.
+    /// Opens a connection with whichever of the servers answers first; of a cluster, with its leader.
     pub(super) async fn open(
         &self,
         servers: &Servers,
         introduction: Introduction,
         purpose: Purpose,
     ) -> Result<Opened, Error> {
-        let count = u32::try_from(servers.len()).unwrap_or(u32::MAX);
-        let mut is_connected = false;
+        let mut search = Search::new(servers, self.timeout);
         let opened = within(self.timeout, servers.name(), async {
-            let mut dial = Dial::new(servers.clone());
-            for _ in 1..count {
+            loop {
                 let start = (introduction.clone(), purpose);
-                let attempt = self.open_once(&mut dial, start, servers, &mut is_connected);
-                match within(self.timeout / count, servers.name(), attempt).await {
-                    Err(error) if error.is_retryable() => {}
+                let share = search.share();
+                let attempt = self.open_once(start, servers, &mut search);
+                let error = match within(share, servers.name(), attempt).await {
+                    Err(error) if error.is_retryable() => error,
                     outcome => return outcome,
+                };
+                match search.after(error) {
+                    Next::Try => {}
+                    Next::TryAfter(pause) => sleep(pause).await,
+                    Next::GiveUp(error) => return Err(error),
                 }
             }
-            // The last one has all the time that is left.
-            self.open_once(&mut dial, (introduction, purpose), servers, &mut is_connected).await
         });
         match opened.await {
-            Err(error) if is_connected && error.is_timeout() => {
-                let why = Unwelcomed { timeout: self.timeout };
-                let source = io::Error::new(io::ErrorKind::TimedOut, why);
-                Err(Error::unavailable(servers.name(), source))
-            }
+            Err(error) if error.is_timeout() => Err(search.timed_out(error)),
             outcome => outcome,
         }
     }
 
     async fn open_once(
         &self,
-        dial: &mut Dial,
         start: (Introduction, Purpose),
         servers: &Servers,
-        is_connected: &mut bool,
+        search: &mut Search,
     ) -> Result<Opened, Error> {
         let server = servers.name();
-        *is_connected = false;
-        let stream = dial.connect().await.map_err(|error| not_connected(server, error))?;
-        *is_connected = true;
-        let started = self.start(start, stream, dial.clone(), server, on_runtime).await;
+        let stream = search.connect().await.map_err(|error| not_connected(server, error))?;
+        let started = self.start(start, stream, search.dial.clone(), server, on_runtime).await;
         started.map_err(|error| match error {
             // One from before there were credentials does not know the message.
             Error::Protocol { server, message } if servers.shown_credential().is_some() => {
@@ -117,7 +112,7 @@ impl Opening {
         server: &Arc<str>,
         spawn: impl FnOnce(Driver<C>),
     ) -> Result<Opened, Error> {
-        let io = connector.connect().await.map_err(|e| Error::unavailable(server, e))?;
+        let io = connector.connect(None).await.map_err(|e| Error::unavailable(server, e))?;
         self.start(start, io, connector, server, spawn).await
     }
 
@@ -149,14 +144,14 @@ impl Opening {
         });
         let (ready, is_ready) = oneshot::channel();
         let ways = Ways { commands: commands_in, endings: endings_in, ready, welcome, events };
-        let can_reconnect = match purpose {
-            Purpose::Session | Purpose::Look => connector.can_connect(),
-            Purpose::End { .. } => false,
+        let servers = match purpose {
+            Purpose::Session | Purpose::Look => connector.servers(),
+            Purpose::End { .. } => 0,
         };
-        let reconnect = can_reconnect.then(|| Reconnect {
+        let reconnect = (servers > 0).then(|| Reconnect {
             attempt_max: self.timeout,
-            // Seeded by the operating system, once per thread, and another each time.
-            seed: self.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish()),
+            seed: self.seed.unwrap_or_else(another_seed),
+            servers,
         });
         let core = Core::begin(introduction, reconnect, purpose, self.clock.now());
         spawn(Driver::new(io, connector, core, &shared, ways));
@@ -166,30 +161,6 @@ impl Opening {
         }
     }
 }
-
-/// A server accepted the connection, and did not welcome the client in time. It cannot save its
-/// state, is overloaded or stopped, or is no coordinator.
-///
-/// This is what the source of [`Error::Unavailable`] holds then:
-///
-/// ```
-/// # fn is_there(source: &std::io::Error) -> bool {
-/// source.get_ref().is_some_and(|why| why.is::<coordinator::Unwelcomed>())
-/// # }
-/// ```
-#[derive(Debug)]
-pub struct Unwelcomed {
-    /// How long the client waited.
-    timeout: Duration,
-}
-
-impl fmt::Display for Unwelcomed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "connected, but not welcomed within {:?}", self.timeout)
-    }
-}
-
-impl std::error::Error for Unwelcomed {}
 
 /// Why there is no connection: because of the server, or because it would not be safe.
 fn not_connected(server: &Arc<str>, error: io::Error) -> Error {

@@ -8,8 +8,10 @@ use std::time::Duration;
 use crate::wire::{Cycle, CycleLink, LockStatus};
 
 use super::core::{End, Rejection};
+use super::no_leader::NoLeader;
 use crate::types::{
-    FencingToken, GoodbyeCode, LockName, LostReason, OwnerId, RejectionCode, TextError,
+    FencingToken, GoodbyeCode, LockName, LostReason, OwnerId, RejectionCode, ServerAddress,
+    TextError,
 };
 
 /// Of a circle of more than these, not all are told in words.
@@ -78,10 +80,7 @@ pub enum Error {
     },
     /// There is no connection: the first could not be made, or the last is lost and no other was made
     /// in time.
-    #[error(
-        "no coordinator answers at {server} ({}); start one with `coordinator serve`, or name another",
-        cause(.source)
-    )]
+    #[error("{}", unavailable(.server, .source))]
     Unavailable {
         /// Which server.
         server: Arc<str>,
@@ -203,17 +202,27 @@ impl Error {
         }
     }
 
-    /// The end of a session with `server`; `cause` is what its connection ended with.
-    pub(super) fn ended(server: &Arc<str>, end: &End, cause: Option<Arc<io::Error>>) -> Self {
+    /// The end of a session with `server`; `cause` is what its connection ended with. Of several servers,
+    /// `peer` is the one that it was with.
+    pub(super) fn ended(
+        server: &Arc<str>,
+        end: &End,
+        cause: Option<Arc<io::Error>>,
+        peer: Option<&str>,
+    ) -> Self {
         match end {
             End::Closed => Self::Closed,
             End::Disconnected => {
-                let source = cause.unwrap_or_else(|| Arc::new(closed_by_server()));
+                let source = cause.unwrap_or_else(|| Arc::new(closed_by(peer)));
                 Self::Unavailable { server: Arc::clone(server), source }
             }
             End::Silent(silence) => {
-                let why = format!("no message from it for {silence:?}");
+                let why = format!("no message from {} for {silence:?}", it(peer));
                 Self::unavailable(server, io::Error::new(io::ErrorKind::TimedOut, why))
+            }
+            End::Deposed { epoch } => {
+                let why = NoLeader::deposed(peer, *epoch);
+                Self::unavailable(server, io::Error::new(io::ErrorKind::ConnectionAborted, why))
             }
             End::Broken(how) => Self::Protocol { server: Arc::clone(server), message: how.clone() },
             End::Dismissed { code, rejection, message } => {
@@ -224,8 +233,17 @@ impl Error {
 
     /// There is no connection to `server` because of `trouble`; `cause` is what the last one, or the
     /// attempt to make one, ended with.
-    pub(super) fn away(server: &Arc<str>, trouble: &End, cause: Option<Arc<io::Error>>) -> Self {
+    pub(super) fn away(
+        server: &Arc<str>,
+        trouble: &End,
+        cause: Option<Arc<io::Error>>,
+        peer: Option<&str>,
+    ) -> Self {
         match trouble {
+            End::Dismissed { code: GoodbyeCode::NotLeader, message, .. } => {
+                let why = NoLeader::here(peer, message);
+                Self::unavailable(server, io::Error::new(io::ErrorKind::ConnectionAborted, why))
+            }
             End::Dismissed { code: GoodbyeCode::Draining, .. }
             | End::Dismissed { rejection: RejectionCode::Draining, .. } => {
                 Self::Draining { retry_after: DRAINING_RETRY_AFTER }
@@ -238,10 +256,10 @@ impl Error {
                 }
             }
             End::Dismissed { code, message, .. } => {
-                let why = format!("it closed the connection ({code}): {message}");
+                let why = format!("{} closed the connection ({code}): {message}", it(peer));
                 Self::unavailable(server, io::Error::new(io::ErrorKind::ConnectionAborted, why))
             }
-            end => Self::ended(server, end, cause),
+            end => Self::ended(server, end, cause, peer),
         }
     }
 
@@ -271,14 +289,58 @@ impl Error {
                 server: Arc::clone(server),
                 message: format!("it refused the connection ({code}): {message}"),
             },
+            // Of anything else than an address nothing is worth telling.
+            GoodbyeCode::NotLeader
+                if !message.is_empty() && ServerAddress::new(&message).is_err() =>
+            {
+                let message = "what is no address".to_owned();
+                Self::Dismissed { server: Arc::clone(server), code, message }
+            }
             code => Self::Dismissed { server: Arc::clone(server), code, message },
         }
     }
 }
 
+/// None of several servers can be reached, each for a reason of its own.
+///
+/// This is what the source of [`Error::Unavailable`] holds then.
+#[derive(Debug)]
+pub struct EachFailed(String);
+
+impl EachFailed {
+    /// What went wrong, by server.
+    pub(super) fn of(told: &[String]) -> Self {
+        Self(told.join("; "))
+    }
+}
+
+impl std::fmt::Display for EachFailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for EachFailed {}
+
 /// How a connection ends when the other side closes it and says nothing.
-pub(super) fn closed_by_server() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")
+pub(super) fn closed_by(peer: Option<&str>) -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, format!("{} closed the connection", it(peer)))
+}
+
+/// How a server is called behind the name of all of them.
+fn it(peer: Option<&str>) -> &str {
+    peer.unwrap_or("it")
+}
+
+/// Why nothing can be asked of these servers, and what to do.
+fn unavailable(server: &str, source: &io::Error) -> String {
+    let why = cause(source);
+    if source.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<NoLeader>) {
+        return format!("no coordinator leads at {server} ({why}); try again in a moment");
+    }
+    format!(
+        "no coordinator answers at {server} ({why}); start one with `coordinator serve`, or name another"
+    )
 }
 
 /// Who stands in the way, in a line.
@@ -366,7 +428,7 @@ fn lost(reason: LostReason) -> String {
 }
 
 /// Why a connection failed, without the number that systems add.
-fn cause(error: &io::Error) -> String {
+pub(super) fn cause(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(_) if error.kind().to_string() != "uncategorized error" => error.kind().to_string(),
         _ => error.to_string(),

@@ -18,16 +18,20 @@ mod driver;
 mod error;
 mod lease;
 mod look;
+mod no_leader;
 mod process;
+mod search;
 mod servers;
 mod session;
 mod session_event;
 mod shared;
 mod within;
 
-pub use connect::{CONNECT_TIMEOUT_DEFAULT, Unwelcomed};
-pub use error::Error;
+pub use connect::CONNECT_TIMEOUT_DEFAULT;
+pub use error::{EachFailed, Error};
 pub use look::{Event, Events, Happened, Leader, Leaders, Leadership, LockState, Observer, Watch};
+pub use no_leader::NoLeader;
+pub use search::Unwelcomed;
 pub use servers::{PORT_DEFAULT, SERVERS_MAX, Servers};
 pub use session::{
     Client, ClientBuilder, ConvertError, HoldState, LockAllRequest, LockGuard, LockRequest, Owner,
@@ -38,6 +42,8 @@ pub use session_event::SessionEvent;
 #[cfg(all(test, feature = "server"))]
 pub(crate) use driver::{Connecting, Connector};
 
+#[cfg(test)]
+mod leader_tests;
 #[cfg(test)]
 mod listen_tests;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::error::Error;
 #[cfg(feature = "tls")]
 use crate::tls::TlsOptions;
-use crate::types::Credential;
+use crate::types::{Credential, ServerAddress};
 
 /// The port on which coordinators listen for lock clients: L-O-C-K on a keypad.
 pub const PORT_DEFAULT: u16 = 5625;
@@ -133,6 +133,17 @@ impl Servers {
     /// How they are called in errors.
     pub(super) fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// One that another server names, reached as they are.
+    pub(super) fn another(&self, address: &ServerAddress) -> Server {
+        let is_secure = self.all.first().is_some_and(|server| server.is_secure);
+        Server { address: address.to_string(), is_secure }
+    }
+
+    /// The place of one among them.
+    pub(super) fn place_of(&self, server: &Server) -> Option<usize> {
+        self.all.iter().position(|known| known == server)
     }
 
     /// How many there are.

@@ -12,7 +12,7 @@ use crate::types::{FencingToken, LostReason, OwnerId, RequestId, Timestamp};
 use crate::wire::ServerMessage;
 
 use super::core::{Ask, Look, Rejection, Welcome};
-use super::error::{Error, closed_by_server};
+use super::error::{Error, closed_by};
 use super::lease::{Belief, LeaseCell};
 use super::process::{Own, Process};
 use super::session_event::SessionEvent;
@@ -54,7 +54,7 @@ impl Shared {
         if self.process.is_another() {
             return Error::Forked;
         }
-        let unknown = || Error::unavailable(&self.server, closed_by_server());
+        let unknown = || Error::unavailable(&self.server, closed_by(None));
         self.end.get().cloned().unwrap_or_else(unknown)
     }
 

@@ -27,7 +27,9 @@ def begin(line):
     attempt = number(values["attempt"])
     reconnect = None
     if attempt is not None:
-        reconnect = _core.Reconnect(attempt * _core.MICROSECOND, int(values["seed"]))
+        servers = int(values["servers"])
+        seed = int(values["seed"])
+        reconnect = _core.Reconnect(attempt * _core.MICROSECOND, seed, servers)
     return _core.Core(introduction, reconnect, int(now))
 
 
@@ -72,6 +74,7 @@ def state(core):
         None if lease is None else lease.believed_until(),
         None if lease is None else lease.doubtful_from(),
         core.trouble,
+        core.hint(core.connection) or core.hint(core.second_connection),
     ]
     return "state " + " ".join("-" if word is None else str(word) for word in words)
 

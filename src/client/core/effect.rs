@@ -28,6 +28,8 @@ pub(crate) struct Reconnect {
     pub(crate) attempt_max: Duration,
     /// Any number: clients with different ones do not come back all at once.
     pub(crate) seed: u64,
+    /// How many servers there are to come back to. Of several, one leads at a time.
+    pub(crate) servers: usize,
 }
 
 /// What a request asks for, all but its id.
@@ -113,6 +115,11 @@ pub(crate) enum End {
         rejection: RejectionCode,
         /// Why, for people.
         message: String,
+    },
+    /// The server welcomed us, and leads no more: this is its epoch, and there was a later one.
+    Deposed {
+        /// Its epoch.
+        epoch: Epoch,
     },
     /// The server broke the protocol, in this way.
     Broken(String),

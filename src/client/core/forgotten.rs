@@ -101,7 +101,8 @@ impl World {
         let mut dice = Dice::of(seed);
         let clock = SkewedClock::any(&mut dice);
         let ttl = Duration::from_secs([2, 3, 10, 60][usize::try_from(dice.roll(4)).unwrap()]);
-        let reconnect = Reconnect { attempt_max: Duration::from_secs(5), seed: dice.roll(1 << 60) };
+        let reconnect =
+            Reconnect { attempt_max: Duration::from_secs(5), seed: dice.roll(1 << 60), servers: 1 };
         let introduction = Introduction { ttl: Ttl::new(ttl).ok(), ..Introduction::default() };
         let core = Core::new(introduction, Some(reconnect), clock.at(0));
         let (links, server) = (Vec::new(), Server::default());

@@ -18,12 +18,15 @@
 //!   neither is a loss by itself (C3);
 //! - a connection that does not answer is not given up for one that may not either: both are there
 //!   until the second is welcome (`second`);
+//! - a server that names another one as the leader is left for that one, a few times in a row, and a
+//!   leader that was deposed is not believed (C5, `leader`);
 //! - every answer belongs to a question; a server that breaks this is not believed.
 
 mod connection;
 mod convert;
 mod effect;
 mod lapse;
+mod leader;
 mod looks;
 mod receive;
 mod request;
@@ -42,6 +45,7 @@ use crate::wire::ClientMessage;
 
 use super::lease::{Lease, Patience};
 use connection::{Away, Backoff, Greeting, KEEP_ALIVES_UNANSWERED_MAX, Phase};
+use leader::Leader;
 use looks::Looks;
 use request::{Grant, Request, State};
 use resume::Session;
@@ -65,6 +69,8 @@ pub(crate) struct Core {
     reconnect: Option<Reconnect>,
     /// When to come back.
     backoff: Backoff,
+    /// Where the leader is said to be.
+    leader: Leader,
     /// How long answers take.
     patience: Patience,
     /// Counts the connections that were wanted, so that each is told from the one before.
@@ -141,6 +147,7 @@ impl Core {
             purpose,
             reconnect,
             backoff: Backoff::new(reconnect.map_or(0, |reconnect| reconnect.seed)),
+            leader: Leader::new(reconnect.as_ref()),
             patience: Patience::default(),
             connections: 0,
             current: 0,
@@ -501,9 +508,11 @@ fn lost_reason(end: &End) -> LostReason {
             LostReason::Expired
         }
         End::Dismissed { code: GoodbyeCode::Draining, .. } => LostReason::Stopped,
-        End::Dismissed { .. } | End::Closed | End::Disconnected | End::Broken(_) => {
-            LostReason::Disconnected
-        }
+        End::Dismissed { .. }
+        | End::Closed
+        | End::Disconnected
+        | End::Deposed { .. }
+        | End::Broken(_) => LostReason::Disconnected,
     }
 }
 
@@ -511,6 +520,8 @@ fn lost_reason(end: &End) -> LostReason {
 mod convert_tests;
 #[cfg(test)]
 mod forgotten;
+#[cfg(test)]
+mod leader_tests;
 #[cfg(test)]
 mod races;
 #[cfg(test)]

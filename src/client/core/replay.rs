@@ -41,11 +41,12 @@ fn begin(words: &[&str]) -> Core {
     let introduction = Introduction {
         ttl: (ttl_ms > 0).then(|| Ttl::new(Duration::from_millis(ttl_ms)).unwrap()),
         linger_ms: field(3, "linger=").map(|ms| ms.parse().unwrap()),
-        identity: field(6, "identity=").unwrap().replace("%20", " "),
+        identity: field(7, "identity=").unwrap().replace("%20", " "),
     };
     let reconnect = field(4, "attempt=").map(|attempt| Reconnect {
         attempt_max: Duration::from_micros(attempt.parse().unwrap()),
         seed: field(5, "seed=").unwrap().parse().unwrap(),
+        servers: field(6, "servers=").unwrap().parse().unwrap(),
     });
     let mut core = Core::new(introduction, reconnect, at(words[1]));
     core.trace = Trace::kept();

@@ -155,7 +155,7 @@ impl Core {
         if second.is_some_and(|second| self.go_on_with(second, now)) {
             return;
         }
-        let pause = self.backoff.pause(self.pause_max(now));
+        let pause = self.pause(now);
         if pause.is_zero() {
             self.dial(now);
         } else {
@@ -163,8 +163,14 @@ impl Core {
         }
     }
 
+    /// The pause before the next attempt.
+    pub(super) fn pause(&mut self, now: Timestamp) -> Duration {
+        self.leader.pauses();
+        self.backoff.pause(self.pause_max(now))
+    }
+
     /// Gives up the connection, or the attempt to make one.
-    fn leave(&mut self, trouble: End, now: Timestamp) {
+    pub(super) fn leave(&mut self, trouble: End, now: Timestamp) {
         let was_open = self.is_open();
         self.trouble = trouble;
         self.messages.clear();
@@ -188,6 +194,7 @@ impl Core {
     pub(super) fn dial(&mut self, now: Timestamp) {
         self.connections += 1;
         self.current = self.connections;
+        self.leader.attempt(self.current);
         self.phase = Phase::Away(Away::Dialing(now.after(self.attempt_max())));
     }
 
@@ -246,17 +253,18 @@ impl Core {
         now: Timestamp,
     ) {
         let greets = !self.is_open();
+        let hint = (code == GoodbyeCode::NotLeader).then(|| message.clone());
         let end = End::Dismissed { code, rejection, message };
         if !self.can_reconnect() {
             return self.finish(end);
         }
         match code {
+            GoodbyeCode::NotLeader => self.not_the_leader(end, &hint.unwrap_or_default(), now),
             GoodbyeCode::Draining
             | GoodbyeCode::HandshakeTimeout
             | GoodbyeCode::IdleTimeout
             | GoodbyeCode::TooManyConnections
             | GoodbyeCode::SlowReader
-            | GoodbyeCode::NotLeader
             | GoodbyeCode::Unknown(_) => self.go_away(end, now),
             GoodbyeCode::SessionExpired => self.session_over(end, now),
             GoodbyeCode::Refused if greets => match rejection {
@@ -352,6 +360,10 @@ impl Core {
         if protocol != PROTOCOL {
             return Err(format!("it speaks protocol {protocol}"));
         }
+        if self.is_deposed(epoch) {
+            self.disbelieve(epoch, now);
+            return Ok(());
+        }
         let length = match self.purpose {
             Purpose::Session | Purpose::End { .. } => Duration::from_millis(ttl_ms.into()),
             Purpose::Look => LOOK_TTL,
@@ -375,6 +387,7 @@ impl Core {
         {
             lease.continue_from(before);
         }
+        self.leader.found();
         self.patience.answered(now.since(hello_sent));
         let can_be_another = self.reconnect.is_some() && self.introduction.linger_ms.is_none();
         self.phase = Phase::Open(Open::new(&lease, generation, hello_sent, now, can_be_another));

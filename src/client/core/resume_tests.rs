@@ -10,7 +10,7 @@ use crate::types::{
 use crate::wire::{self, Attach, Held, PROTOCOL, SealedTicket, ServerMessage, Standing, Wait};
 
 fn reconnect() -> Reconnect {
-    Reconnect { attempt_max: Duration::from_secs(5), seed: 7 }
+    Reconnect { attempt_max: Duration::from_secs(5), seed: 7, servers: 1 }
 }
 
 pub(super) fn welcome(epoch: u64, generation: u64, standing: Standing) -> ServerMessage {

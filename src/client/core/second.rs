@@ -32,7 +32,7 @@ impl Core {
         }
     }
 
-    fn second(&self) -> Option<Second> {
+    pub(super) fn second(&self) -> Option<Second> {
         match &self.phase {
             Phase::Open(open) => open.second,
             Phase::Greeting(_) | Phase::Away(_) | Phase::Ended(_) => None,
@@ -66,7 +66,7 @@ impl Core {
         open.overdue_at(self.patience, self.ttl()).filter(|_| self.can_reconnect())
     }
 
-    fn is_overdue(&self, now: Timestamp) -> bool {
+    pub(super) fn is_overdue(&self, now: Timestamp) -> bool {
         match &self.phase {
             Phase::Open(open) => self.overdue_at(open).is_some_and(|at| at <= now),
             Phase::Greeting(_) | Phase::Away(_) | Phase::Ended(_) => false,
@@ -92,8 +92,8 @@ impl Core {
     }
 
     /// Begins one, after the pause that is due.
-    fn try_second(&mut self, now: Timestamp) {
-        let pause = self.backoff.pause(self.pause_max(now));
+    pub(super) fn try_second(&mut self, now: Timestamp) {
+        let pause = self.pause(now);
         if pause.is_zero() {
             self.dial_second(now);
         } else {
@@ -101,8 +101,9 @@ impl Core {
         }
     }
 
-    fn dial_second(&mut self, now: Timestamp) {
+    pub(super) fn dial_second(&mut self, now: Timestamp) {
         self.connections += 1;
+        self.leader.attempt(self.connections);
         let (number, until) = (self.connections, now.after(self.attempt_max()));
         self.set_second(Some(Second::Dialing { number, until }));
     }
@@ -150,7 +151,13 @@ impl Core {
         let Some(second @ Second::Greeting { .. }) = self.second() else { return };
         self.lapse_if_due(now);
         match message {
+            ServerMessage::Welcome { epoch, .. } if self.is_deposed(epoch) => {
+                self.give_second_up(now);
+            }
             ServerMessage::Welcome { .. } => self.replace_by(second, message, now),
+            ServerMessage::Goodbye { code: GoodbyeCode::NotLeader, message: ref hint, .. } => {
+                self.second_not_the_leader(hint, now);
+            }
             ServerMessage::Goodbye { code, rejection, .. } => {
                 match (code, rejection) {
                     // The first connection is one of a session that is no more.

@@ -149,7 +149,7 @@ impl Core {
 
     fn state_line(&self) -> String {
         format!(
-            "state {} {} {} {} {} {} {}",
+            "state {} {} {} {} {} {} {} {}",
             or_none(self.next_deadline().map(Timestamp::as_micros)),
             or_none(self.connection()),
             or_none(self.second_connection()),
@@ -157,6 +157,7 @@ impl Core {
             or_none(self.lease().map(|lease| lease.believed_until().as_micros())),
             or_none(self.lease().map(|lease| lease.doubtful_from().as_micros())),
             ended(self.trouble()),
+            or_none(self.hint(self.connection()).or_else(|| self.hint(self.second_connection()))),
         )
     }
 }
@@ -167,12 +168,13 @@ fn first_line(
     now: Timestamp,
 ) -> String {
     format!(
-        "new {} ttl={} linger={} attempt={} seed={} identity={}\n",
+        "new {} ttl={} linger={} attempt={} seed={} servers={} identity={}\n",
         now.as_micros(),
         introduction.ttl.map_or(0, crate::types::Ttl::as_millis),
         or_none(introduction.linger_ms),
         or_none(reconnect.map(|reconnect| reconnect.attempt_max.as_micros())),
         or_none(reconnect.map(|reconnect| reconnect.seed)),
+        or_none(reconnect.map(|reconnect| reconnect.servers)),
         introduction.identity.replace(' ', "%20"),
     )
 }
@@ -199,6 +201,7 @@ fn ended(end: &End) -> String {
         End::Dismissed { code, rejection, .. } => {
             format!("dismissed/{}/{}", code.number(), rejection.number())
         }
+        End::Deposed { epoch } => format!("deposed/{epoch}"),
         End::Broken(_) => "broken".to_owned(),
     }
 }

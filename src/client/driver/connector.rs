@@ -4,17 +4,17 @@ use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
+use tokio::time;
 
-use super::race::connect_first;
-use crate::client::servers::Servers;
+use super::race::{HEAD_START, connect_first};
+use crate::client::servers::{Server, Servers};
 #[cfg(feature = "tls")]
 use crate::tls::Dialed;
-use crate::types::Credential;
+use crate::types::{Credential, ServerAddress};
 
 /// A connection that is being made.
 pub(crate) type Connecting<Io> = Pin<Box<dyn Future<Output = io::Result<Io>> + Send + 'static>>;
@@ -24,16 +24,21 @@ pub(crate) trait Connector: Send + 'static {
     /// A connection.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Whether it can make another.
-    fn can_connect(&self) -> bool {
-        true
+    /// How many servers it can connect to; 0: it can make no other connection.
+    fn servers(&self) -> usize {
+        1
     }
 
-    /// Begins to make one.
-    fn connect(&mut self) -> Connecting<Self::Io>;
+    /// Begins to make one, at first with the server that another one names as the leader, if one does.
+    fn connect(&mut self, hint: Option<&ServerAddress>) -> Connecting<Self::Io>;
 
     /// The latest one is welcome: that was the right place.
     fn welcomed(&mut self) {}
+
+    /// The server that the latest one goes to, if that can be one of several.
+    fn peer(&self) -> Option<String> {
+        None
+    }
 
     /// The credential that each connection begins with, if there is one.
     fn credential(&self) -> Option<&Credential> {
@@ -41,28 +46,82 @@ pub(crate) trait Connector: Send + 'static {
     }
 }
 
-/// [`Dial::reached`] while there is nothing to learn from it.
-const NOWHERE: usize = usize::MAX;
-
 /// Connects over TCP, to the first of the servers that answers. Their names are looked up each time:
 /// they may have moved.
 ///
 /// A server that answered, but did not welcome us, is the last one to be tried the next time. One
-/// that did is the first.
+/// that did is the first. A hint goes before all of them, once; they are tried beside it.
 #[derive(Clone, Debug)]
 pub(in crate::client) struct Dial {
     /// The servers, in their order.
     servers: Servers,
     /// Index of the one that is tried first.
     first: usize,
-    /// Index of the one that the latest connection goes to, until it is welcome.
-    reached: Arc<AtomicUsize>,
+    /// Where the latest connection goes to.
+    reached: Arc<Mutex<Reached>>,
+}
+
+/// Where a connection goes to.
+#[derive(Debug, Default)]
+struct Reached {
+    /// The server; none before the first connection.
+    server: Option<Server>,
+    /// Whether there is something to learn from it: it may still welcome us, or not.
+    is_news: bool,
+    /// Those that were tried before it, and what is wrong with them.
+    failed: Vec<(String, String)>,
+    /// Whether one was named by another at any time: so there are several.
+    was_hinted: bool,
+}
+
+impl Reached {
+    /// The latest connection goes to `server`; with others something is wrong.
+    fn arrive(&mut self, server: Server, failed: Vec<(String, String)>, is_hinted: bool) {
+        self.server = Some(server);
+        self.is_news = true;
+        self.failed = failed;
+        self.was_hinted |= is_hinted;
+    }
 }
 
 impl Dial {
     pub(in crate::client) fn new(servers: Servers) -> Self {
-        Self { servers, first: 0, reached: Arc::new(AtomicUsize::new(NOWHERE)) }
+        Self { servers, first: 0, reached: Arc::default() }
     }
+
+    /// Where the latest connection goes to, of the servers that were named; once for each connection.
+    fn learn(&self) -> Option<usize> {
+        let mut reached = locked(&self.reached);
+        let server = reached.server.as_ref().filter(|_| reached.is_news);
+        let place = server.and_then(|server| self.servers.place_of(server));
+        reached.is_news = false;
+        place
+    }
+
+    /// Those that were tried before the one that was reached, and what is wrong with them.
+    pub(in crate::client) fn failed(&self) -> Vec<(String, String)> {
+        locked(&self.reached).failed.clone()
+    }
+
+    /// All servers that are tried, in their order.
+    fn candidates(&self, hint: Option<&ServerAddress>) -> Vec<Server> {
+        let count = self.servers.len();
+        let hinted = hint.map(|hint| self.servers.another(hint));
+        let named =
+            (0..count).filter_map(|place| self.servers.server((self.first + place) % count));
+        let others = named.filter(|server| hinted.as_ref() != Some(server)).cloned();
+        hinted.clone().into_iter().chain(others).collect()
+    }
+}
+
+/// Where a server is. Its name is looked up each time.
+async fn addresses(server: &Server) -> io::Result<Vec<SocketAddr>> {
+    Ok(lookup_host(&server.address).await?.collect())
+}
+
+/// Nobody panics while holding it, and what it protects is whole at any time.
+fn locked(reached: &Mutex<Reached>) -> MutexGuard<'_, Reached> {
+    reached.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A connection over TCP, encrypted or not.
@@ -75,32 +134,60 @@ type Stream = TcpStream;
 impl Connector for Dial {
     type Io = Stream;
 
-    fn connect(&mut self) -> Connecting<Stream> {
-        let count = self.servers.len();
-        match self.reached.swap(NOWHERE, Ordering::Relaxed) {
-            NOWHERE => {}
-            reached => self.first = (reached + 1) % count.max(1),
+    fn servers(&self) -> usize {
+        self.servers.len()
+    }
+
+    fn connect(&mut self, hint: Option<&ServerAddress>) -> Connecting<Stream> {
+        if let Some(place) = self.learn() {
+            self.first = (place + 1) % self.servers.len().max(1);
         }
-        let (servers, first, reached) = (self.servers.clone(), self.first, self.reached.clone());
+        let candidates = self.candidates(hint);
+        let (servers, reached, is_hinted) =
+            (self.servers.clone(), Arc::clone(&self.reached), hint.is_some());
         Box::pin(async move {
-            let lookup = |number| {
-                let address = servers.server(number).map(|server| server.address.clone());
-                async move { Ok(lookup_host(address.unwrap_or_default()).await?.collect()) }
+            // A name that was named for a reason is not overtaken because others need no looking up.
+            let hinted = match candidates.first().filter(|_| is_hinted) {
+                Some(server) => time::timeout(HEAD_START, addresses(server)).await.ok(),
+                None => None,
             };
-            let (number, stream) = connect_first(count, first, lookup, TcpStream::connect).await?;
-            reached.store(number, Ordering::Relaxed);
-            keep_secret(&servers, number, &stream)?;
+            let hinted = hinted.and_then(Result::ok);
+            let lookup = |place: usize| {
+                let known = hinted.clone().filter(|_| place == 0);
+                let server = candidates.get(place).cloned();
+                async move {
+                    match (known, server) {
+                        (Some(known), _) => Ok(known),
+                        (None, Some(server)) => addresses(&server).await,
+                        (None, None) => Ok(Vec::new()),
+                    }
+                }
+            };
+            let connected = connect_first(candidates.len(), lookup, TcpStream::connect).await;
+            let (place, stream, failures) =
+                connected.map_err(|failures| failures.of(&candidates))?;
+            let failed = failures.told(&candidates);
+            let Some(server) = candidates.into_iter().nth(place) else {
+                return Err(io::ErrorKind::AddrNotAvailable.into());
+            };
+            locked(&reached).arrive(server.clone(), failed, is_hinted);
+            keep_secret(&servers, &server, &stream)?;
             // What is sent is sent at once.
             stream.set_nodelay(true)?;
-            secured(stream, servers, number).await
+            secured(stream, servers, server).await
         })
     }
 
     fn welcomed(&mut self) {
-        match self.reached.swap(NOWHERE, Ordering::Relaxed) {
-            NOWHERE => {}
-            reached => self.first = reached,
+        if let Some(place) = self.learn() {
+            self.first = place;
         }
+    }
+
+    fn peer(&self) -> Option<String> {
+        let reached = locked(&self.reached);
+        let is_one_of_several = self.servers.len() > 1 || reached.was_hinted;
+        reached.server.as_ref().filter(|_| is_one_of_several).map(ToString::to_string)
     }
 
     fn credential(&self) -> Option<&Credential> {
@@ -119,10 +206,12 @@ pub(in crate::client) struct CredentialInClear {
 }
 
 /// Refuses to show a credential to whoever listens in between.
-fn keep_secret(servers: &Servers, number: usize, stream: &TcpStream) -> io::Result<()> {
+fn keep_secret(servers: &Servers, server: &Server, stream: &TcpStream) -> io::Result<()> {
     let peer = stream.peer_addr()?;
-    let is_secure = servers.server(number).is_some_and(|server| server.is_secure);
-    if is_secure || peer.ip().to_canonical().is_loopback() || !servers.keeps_credential_secret() {
+    if server.is_secure
+        || peer.ip().to_canonical().is_loopback()
+        || !servers.keeps_credential_secret()
+    {
         return Ok(());
     }
     Err(io::Error::new(io::ErrorKind::PermissionDenied, CredentialInClear { peer }))
@@ -130,17 +219,18 @@ fn keep_secret(servers: &Servers, number: usize, stream: &TcpStream) -> io::Resu
 
 /// The connection to one of the servers, encrypted if it is that server's.
 #[cfg(feature = "tls")]
-async fn secured(stream: TcpStream, servers: Servers, number: usize) -> io::Result<Stream> {
-    match servers.server(number).filter(|server| server.is_secure) {
-        None => Ok(Dialed::Plain(stream)),
-        Some(server) => servers.tls_options().secure(stream, server.host()).await,
+async fn secured(stream: TcpStream, servers: Servers, server: Server) -> io::Result<Stream> {
+    if server.is_secure {
+        servers.tls_options().secure(stream, server.host()).await
+    } else {
+        Ok(Dialed::Plain(stream))
     }
 }
 
 /// The connection to one of the servers.
 #[cfg(not(feature = "tls"))]
 #[expect(clippy::unused_async, reason = "there is something to wait for where TLS is")]
-async fn secured(stream: TcpStream, _: Servers, _: usize) -> io::Result<Stream> {
+async fn secured(stream: TcpStream, _: Servers, _: Server) -> io::Result<Stream> {
     Ok(stream)
 }
 
@@ -162,11 +252,11 @@ impl<Io> Once<Io> {
 impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connector for Once<Io> {
     type Io = Io;
 
-    fn can_connect(&self) -> bool {
-        false
+    fn servers(&self) -> usize {
+        0
     }
 
-    fn connect(&mut self) -> Connecting<Io> {
+    fn connect(&mut self, _: Option<&ServerAddress>) -> Connecting<Io> {
         Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
     }
 

@@ -13,7 +13,8 @@ use super::connector::Connecting;
 use super::*;
 use crate::client::{Client, ClientBuilder, LockGuard};
 use crate::types::{
-    Epoch, FencingToken, Generation, GoodbyeCode, RejectionCode, RequestId, Seal, Secret, SessionId,
+    Epoch, FencingToken, Generation, GoodbyeCode, RejectionCode, RequestId, Seal, Secret,
+    ServerAddress, SessionId,
 };
 use crate::wire::{
     self, Attach, ClientMessage, PROTOCOL, SealedTicket, ServerCodec, ServerMessage, Standing,
@@ -39,6 +40,8 @@ pub(super) fn builder() -> ClientBuilder {
 /// Where a client's connections go: each, as it is made, is given to the test.
 pub(super) struct Harbour {
     arrivals: mpsc::UnboundedReceiver<FakeServer>,
+    /// Where each attempt to connect goes first, if somebody named it.
+    pub(super) hints: mpsc::UnboundedReceiver<Option<ServerAddress>>,
     /// While set, nobody answers.
     closed: Arc<AtomicBool>,
 }
@@ -46,14 +49,19 @@ pub(super) struct Harbour {
 /// The client's way there.
 pub(super) struct Route {
     arrivals: mpsc::UnboundedSender<FakeServer>,
+    hints: mpsc::UnboundedSender<Option<ServerAddress>>,
+    servers: usize,
     closed: Arc<AtomicBool>,
 }
 
 impl Harbour {
     pub(super) fn new() -> (Self, Route) {
         let (sender, arrivals) = mpsc::unbounded_channel();
+        let (hinted, hints) = mpsc::unbounded_channel();
         let closed = Arc::new(AtomicBool::new(false));
-        (Self { arrivals, closed: Arc::clone(&closed) }, Route { arrivals: sender, closed })
+        let route =
+            Route { arrivals: sender, hints: hinted, servers: 1, closed: Arc::clone(&closed) };
+        (Self { arrivals, hints, closed }, route)
     }
 
     /// A client that is welcome and will come back, and the server of its first connection.
@@ -107,7 +115,12 @@ impl Harbour {
 impl Connector for Route {
     type Io = DuplexStream;
 
-    fn connect(&mut self) -> Connecting<DuplexStream> {
+    fn servers(&self) -> usize {
+        self.servers
+    }
+
+    fn connect(&mut self, hint: Option<&ServerAddress>) -> Connecting<DuplexStream> {
+        let _ = self.hints.send(hint.cloned());
         if self.closed.load(Ordering::Acquire) {
             return Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) });
         }

@@ -63,7 +63,7 @@ async fn watched(server: &mut FakeServer) -> u64 {
     }
 }
 
-async fn listened(server: &mut FakeServer) -> u64 {
+pub(super) async fn listened(server: &mut FakeServer) -> u64 {
     match server.hear().await {
         ClientMessage::Subscribe { query_id, name: None } => query_id,
         other => panic!("{other:?}"),
@@ -83,7 +83,7 @@ async fn holders(watch: &mut Watch) -> u64 {
 }
 
 /// One who listens, and the server that it listens to.
-async fn listener() -> (Harbour, FakeServer, Events) {
+pub(super) async fn listener() -> (Harbour, FakeServer, Events) {
     let (harbour, mut server, observer) = observer().await;
     let events = tokio::spawn(observer.events(None));
     let query_id = listened(&mut server).await;

@@ -174,8 +174,7 @@ impl<C: Connector> Driver<C> {
     /// Tells who listens that there is nothing to hear for a while.
     pub(super) fn interrupt(&mut self, look: u64) {
         if let Some(Onlooker::Listener(heard)) = self.onlookers.by_look.get(&look) {
-            let (trouble, cause) = (self.core.trouble(), self.cause.clone());
-            let _ = heard.send(News::Interrupted(Error::away(&self.server, trouble, cause)));
+            let _ = heard.send(News::Interrupted(self.away()));
         }
     }
 

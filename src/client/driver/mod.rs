@@ -32,7 +32,7 @@ use crate::types::{LostReason, RequestId, Timestamp};
 use crate::wire::{ClientMessage, CodecError};
 
 use super::core::{Core, Effect, Refusal, Welcome};
-use super::error::{Error, closed_by_server};
+use super::error::{Error, closed_by};
 use super::lease::LeaseCell;
 use super::process::{Own, Process};
 use super::session_event::SessionEvent;
@@ -104,6 +104,8 @@ pub(super) struct Driver<C: Connector> {
     second_number: Option<u64>,
     /// Why there is no connection, for people.
     cause: Option<Arc<io::Error>>,
+    /// The server that was reached last, if there are several: so errors say which one said what.
+    peer: Option<String>,
     /// From the handles.
     commands: mpsc::Receiver<Command>,
     /// From their destructors.
@@ -143,6 +145,7 @@ impl<C: Connector> Driver<C> {
             core,
             clock: Arc::clone(&shared.clock),
             link: Link::Up(Connection::begin(io, connector.credential())),
+            peer: connector.peer(),
             connector,
             second: Link::Down,
             second_number: None,
@@ -236,10 +239,13 @@ impl<C: Connector> Driver<C> {
                 }
                 broken => self.core.protocol_broken(broken.to_string()),
             },
-            LinkEvent::Read(None) => self.connection_lost(closed_by_server(), now),
+            LinkEvent::Read(None) => {
+                self.connection_lost(closed_by(self.peer.as_deref()), now);
+            }
             LinkEvent::Written => {}
             LinkEvent::Dialed(Ok(io)) => {
                 self.link = Link::Up(Connection::begin(io, self.connector.credential()));
+                self.peer = self.connector.peer();
                 self.core.connected(now);
             }
             LinkEvent::Dialed(Err(error)) => self.connection_lost(error, now),
@@ -361,7 +367,8 @@ impl<C: Connector> Driver<C> {
         self.encode();
         if let Some(end) = self.core.end() {
             let cause = self.link.take_failure().map(Arc::new).or(self.cause.take());
-            self.end.get_or_init(|| Error::ended(&self.server, end, cause));
+            let peer = self.peer.as_deref();
+            self.end.get_or_init(|| Error::ended(&self.server, end, cause, peer));
         }
         self.report_connection();
         let effects = self.core.take_effects();
@@ -392,7 +399,7 @@ impl<C: Connector> Driver<C> {
                     self.second_number = None;
                     mem::replace(&mut self.second, Link::Down)
                 }
-                Some(_) => Link::Dialing(Own::new(self.connector.connect())),
+                Some(_) => self.dial(wanted),
                 None => Link::Down,
             };
         }
@@ -400,10 +407,15 @@ impl<C: Connector> Driver<C> {
         if wanted != self.second_number {
             self.second_number = wanted;
             self.second = match wanted {
-                Some(_) => Link::Dialing(Own::new(self.connector.connect())),
+                Some(_) => self.dial(wanted),
                 None => Link::Down,
             };
         }
+    }
+
+    /// Begins to make a connection.
+    fn dial(&mut self, number: Option<u64>) -> Link<C::Io> {
+        Link::Dialing(Own::new(self.connector.connect(self.core.hint(number))))
     }
 
     fn encode(&mut self) {
@@ -511,15 +523,18 @@ impl<C: Connector> Driver<C> {
         }
     }
 
+    /// Why there is no connection.
+    fn away(&self) -> Error {
+        let (trouble, cause) = (self.core.trouble(), self.cause.clone());
+        Error::away(&self.server, trouble, cause, self.peer.as_deref())
+    }
+
     fn failure(&self, refusal: Refusal) -> Failure {
         match refusal {
             Refusal::Rejected(rejection) => Failure::Rejected(rejection),
             Refusal::Lost(reason) => Failure::Lost(reason),
             Refusal::Ended => Failure::Ended(self.end.get().cloned().unwrap_or(Error::Closed)),
-            Refusal::Away => {
-                let (trouble, cause) = (self.core.trouble(), self.cause.clone());
-                Failure::Ended(Error::away(&self.server, trouble, cause))
-            }
+            Refusal::Away => Failure::Ended(self.away()),
             Refusal::Forgotten => Failure::Ended(Error::forgotten(&self.server)),
         }
     }
@@ -581,6 +596,8 @@ mod convert_tests;
 mod fake_server;
 #[cfg(test)]
 mod forked_tests;
+#[cfg(test)]
+mod leader_tests;
 #[cfg(test)]
 mod look_tests;
 #[cfg(test)]

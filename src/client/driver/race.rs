@@ -7,7 +7,7 @@
 //!
 //! Addresses and their delays come from outside, so tests run it in paused time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -17,8 +17,11 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 
+use crate::client::error::{EachFailed, cause};
+use crate::client::servers::Server;
+
 /// The head start of each address before the next (RFC 8305, section 5).
-const HEAD_START: Duration = Duration::from_millis(250);
+pub(super) const HEAD_START: Duration = Duration::from_millis(250);
 /// Of one name no more addresses than this are tried.
 const ADDRESSES_MAX: usize = 16;
 
@@ -37,40 +40,65 @@ enum Event<Io> {
     Due,
 }
 
-/// Connects to one of so many servers, in their order beginning with the `first`; gives which it was.
+/// Why no connection was made, by server.
+#[derive(Debug)]
+pub(super) struct Failures(Vec<Option<io::Error>>);
+
+impl Failures {
+    /// The one of the server that is preferred says best what is wrong. Of several, each is told.
+    pub(super) fn of(self, servers: &[Server]) -> io::Error {
+        let told = self.told(servers).into_iter().map(|(server, why)| format!("{server}: {why}"));
+        let told: Vec<String> = told.collect();
+        match (self.first(), &told[..]) {
+            (failure, [] | [_]) => failure,
+            (failure, several) => io::Error::new(failure.kind(), EachFailed::of(several)),
+        }
+    }
+
+    /// What is wrong with each that has failed.
+    pub(super) fn told(&self, servers: &[Server]) -> Vec<(String, String)> {
+        let all = self.0.iter().zip(servers);
+        let failed = all.filter_map(|(failure, server)| Some((failure.as_ref()?, server)));
+        failed.map(|(failure, server)| (server.to_string(), cause(failure))).collect()
+    }
+
+    fn first(self) -> io::Error {
+        let failure = self.0.into_iter().flatten().next();
+        failure.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    }
+}
+
+/// Connects to one of so many servers, in their order; gives which it was, and what is wrong with those before.
 pub(super) async fn connect_first<Io, Lookup, Attempt>(
     count: usize,
-    first: usize,
     lookup: impl Fn(usize) -> Lookup,
     attempt: impl Fn(SocketAddr) -> Attempt,
-) -> io::Result<(usize, Io)>
+) -> Result<(usize, Io, Failures), Failures>
 where
     Lookup: Future<Output = io::Result<Vec<SocketAddr>>>,
     Attempt: Future<Output = io::Result<Io>>,
 {
-    let server_at = |place: usize| (first + place) % count.max(1);
     let mut known: Vec<Known> = (0..count).map(|_| Known::Awaited).collect();
     let mut lookups: FuturesUnordered<_> = (0..count)
         .map(|place| {
-            let found = lookup(server_at(place));
+            let found = lookup(place);
             async move { (place, found.await) }
         })
         .collect();
-    let mut attempts = FuturesUnordered::new();
+    let (mut attempts, mut begun) = (FuturesUnordered::new(), BTreeSet::new());
     let mut due = pin!(sleep_until(Instant::now()));
     let mut failures: Vec<Option<io::Error>> = (0..count).map(|_| None).collect();
     loop {
         if (attempts.is_empty() || due.is_elapsed())
             && let Some((place, address)) = next(&mut known)
         {
+            begun.insert(place);
             let tried = attempt(address);
             attempts.push(async move { (place, tried.await) });
             due.as_mut().reset(Instant::now() + HEAD_START);
         }
         if attempts.is_empty() && lookups.is_empty() {
-            // The one that is preferred says best what is wrong.
-            let failure = failures.into_iter().flatten().next();
-            return Err(failure.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()));
+            return Err(Failures(failures));
         }
         let is_more =
             known.iter().any(|known| matches!(known, Known::Left(left) if !left.is_empty()));
@@ -81,7 +109,14 @@ where
             () = &mut due, if is_more => Event::Due,
         };
         match event {
-            Event::Tried(place, Ok(io)) => return Ok((server_at(place), io)),
+            Event::Tried(place, Ok(io)) => {
+                // Those before it are silent, or have failed.
+                for place in begun.into_iter().filter(|begun| *begun != place) {
+                    failures[place].get_or_insert_with(|| io::Error::other("no answer"));
+                }
+                failures[place] = None;
+                return Ok((place, io, Failures(failures)));
+            }
             Event::Tried(place, Err(error)) => {
                 failures[place].get_or_insert(error);
             }
@@ -155,8 +190,9 @@ mod tests {
         let fates: BTreeMap<_, _> =
             servers.iter().flat_map(|s| s.iter()).map(|(a, fate)| (address(a), *fate)).collect();
         let tried = RefCell::new(Vec::new());
-        let lookup = async |server: usize| {
-            Ok(servers[server].iter().map(|(text, _)| address(text)).collect::<Vec<_>>())
+        let server_at = |place: usize| (first + place) % servers.len();
+        let lookup = async |place: usize| {
+            Ok(servers[server_at(place)].iter().map(|(text, _)| address(text)).collect::<Vec<_>>())
         };
         let attempt = async |address: SocketAddr| {
             tried.borrow_mut().push((since(), address));
@@ -172,7 +208,8 @@ mod tests {
                 }
             }
         };
-        let came = connect_first(servers.len(), first, &lookup, &attempt).await;
+        let came = connect_first(servers.len(), &lookup, &attempt).await;
+        let came = came.map(|(place, io, _)| (server_at(place), io)).map_err(Failures::first);
         (came, since(), tried.into_inner())
     }
 
@@ -242,8 +279,9 @@ mod tests {
             sleep(Duration::from_secs(1 - server as u64)).await;
             Ok(vec![address(["10.0.0.1:1", "10.0.0.2:1"][server])])
         };
-        let came = connect_first(2, 0, lookup, |address| async move { Ok(address) }).await;
-        assert_eq!(came.unwrap(), (1, address("10.0.0.2:1")));
+        let came = connect_first(2, lookup, |address| async move { Ok(address) }).await;
+        let (place, io, _) = came.unwrap();
+        assert_eq!((place, io), (1, address("10.0.0.2:1")));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use tokio::sync::broadcast;
 
 use crate::client::core::Welcome;
-use crate::client::error::Error;
 use crate::client::lease::{Belief, Lease};
 use crate::client::session_event::SessionEvent;
 use crate::types::{FencingToken, LostReason, SessionId, Timestamp};
@@ -72,9 +71,7 @@ impl<C: Connector> Driver<C> {
         let was_open = std::mem::replace(&mut self.reporter.is_open, is_open);
         // Of a connection that is the last, the end is told.
         if was_open && !is_open && self.core.end().is_none() {
-            let (trouble, cause) = (self.core.trouble(), self.cause.clone());
-            let cause = Error::away(&self.server, trouble, cause);
-            self.reporter.tell(SessionEvent::Disconnected { cause });
+            self.reporter.tell(SessionEvent::Disconnected { cause: self.away() });
         }
     }
 

@@ -140,6 +140,17 @@ impl Faults<'_> {
         self.network.darken(client, Side::Server, length);
     }
 
+    /// Another member of the cluster, if it is one, goes on with the state. The one that led may not know
+    /// that it was deposed.
+    fn change_leader(&self, random: &mut Random, deeds: &mut Deeds) {
+        if self.network.members() == 1 || random.once_in(4) {
+            return;
+        }
+        self.struck(deeds, "leader changes");
+        let unaware = random.once_in(2).then(|| millis(random, FAULT_MS_MAX));
+        self.network.change_leader(random, unaware);
+    }
+
     async fn strike_coordinator(&self, mut random: Random, end: Instant) -> Deeds {
         let mut deeds = Deeds::new();
         while Instant::now() < end {
@@ -152,12 +163,14 @@ impl Faults<'_> {
                     let answers = if random.once_in(3) { Answers::No } else { Answers::Yes };
                     self.struck(&mut deeds, "coordinator crashes");
                     self.machine.crash(answers).await;
+                    self.change_leader(&mut random, &mut deeds);
                     sleep(length).await;
                     self.machine.start().await;
                 }
                 3..5 => {
                     self.struck(&mut deeds, "coordinator stops in order");
                     self.machine.stop().await;
+                    self.change_leader(&mut random, &mut deeds);
                     sleep(length).await;
                     self.machine.start().await;
                 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::spawn_local;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::contender::Contender;
 use super::diary::{Book, Diary};
@@ -22,6 +22,8 @@ const TASKS: u64 = 2;
 const SHELTERED: u64 = 1;
 /// Pause after a first connection that failed.
 const CONNECT_AGAIN: Duration = Duration::from_millis(300);
+/// In peace, a watch shows what is so within this.
+const SEEN_WITHIN: Duration = Duration::from_secs(60);
 
 /// A client process.
 struct Running {
@@ -143,6 +145,7 @@ async fn live(network: Network, diary: Diary, mut random: Random, ttl: Duration)
         }
     };
     let session = client.session();
+    let watching = spawn_local(watch_to_the_end(client.clone(), diary.clone()));
     let mut tasks = Vec::new();
     for _ in 0..TASKS {
         let (diary, client, network) = (diary.clone(), client.clone(), network.clone());
@@ -154,6 +157,7 @@ async fn live(network: Network, diary: Diary, mut random: Random, ttl: Duration)
             diary.complain(format!("a task of client {} failed: {failed}", diary.client));
         }
     }
+    let _ended = watching.await;
     if diary.client == SHELTERED && client.session() != session {
         diary.complain("the client to which nothing happened has another session".to_owned());
     }
@@ -163,5 +167,49 @@ async fn live(network: Network, diary: Diary, mut random: Random, ttl: Duration)
         sleep(Duration::from_secs(2)).await;
     } else if let Err(error) = client.close().await {
         diary.complain(format!("client {} closes: {error:?}", diary.client));
+    }
+}
+
+/// Watches a lock that only this client takes, all the time, and takes it in the end: then it is seen,
+/// over whatever connection that may be by then.
+async fn watch_to_the_end(client: Client, diary: Diary) {
+    let name = format!("own/{}", diary.client);
+    let complain = |what: String| diary.complain(format!("client {} {what}", diary.client));
+    let mut watch = loop {
+        match client.watch(&name).await {
+            Ok(watch) => break watch,
+            Err(_) => sleep(CONNECT_AGAIN).await,
+        }
+    };
+    let taken = loop {
+        let is_over = diary.book().is_over();
+        if !is_over {
+            sleep(CONNECT_AGAIN).await;
+            continue;
+        }
+        match client.lock(&name).await {
+            Ok(guard) => break guard,
+            Err(Error::Unavailable { .. } | Error::Draining { .. }) => sleep(CONNECT_AGAIN).await,
+            Err(error) => return complain(format!("takes its own lock: {error:?}")),
+        }
+    };
+    let seen = async {
+        loop {
+            match watch.next().await {
+                Some(Ok(state)) => {
+                    let lock = state.in_use();
+                    let holder = lock.and_then(|lock| Some(lock.holders.first()?.token));
+                    if holder == Some(taken.token()) {
+                        return true;
+                    }
+                }
+                Some(Err(_)) | None => return false,
+            }
+        }
+    };
+    match timeout(SEEN_WITHIN, seen).await {
+        Ok(true) => diary.count("watches that lasted"),
+        Ok(false) => complain("watches, and hears that it is over".to_owned()),
+        Err(_) => complain("watches, and does not see what is so".to_owned()),
     }
 }

@@ -99,6 +99,7 @@ impl Machine {
         self.handle.take();
         let (network, trace, clock) = (self.network.clone(), self.trace.clone(), self.clock);
         let (disk, handle) = (Mounted(Arc::clone(&self.disk)), Rc::clone(&self.handle));
+        let of_members = self.network.clone();
         let (book, continues) = (Rc::clone(&self.book), self.disk.has_snapshot());
         let kept = Arc::clone(&self.disk);
         let (journal, replays) = (self.distance, Rc::clone(&self.replays));
@@ -117,6 +118,7 @@ impl Machine {
                     kept.begins();
                     let first_token = kept.first_token();
                     let origin = origin(&bound.beginning());
+                    of_members.runs(bound.epoch());
                     book.places.borrow_mut().run_began(bound.epoch(), origin, first_token);
                     handle.replace(Some(bound.handle()));
                     // Whether all was saved is seen on the disk.

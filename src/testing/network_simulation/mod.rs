@@ -17,6 +17,7 @@
 //! | `process` | tasks that stand still together and die together; clocks that are wrong |
 //! | `stream`, `network` | bytes under way, and who gets through to whom |
 //! | `disk`, `machine` | where the coordinator runs, crashes, stops and starts again |
+//! | `members` | a cluster, in every second run: who leads, who says so, and who was deposed |
 //! | `fleet`, `contender` | clients, and what their tasks do with them |
 //! | `adversary` | a client that means harm, in every second run |
 //! | `faults` | what goes wrong, and when |
@@ -38,6 +39,7 @@ mod disk;
 mod faults;
 mod fleet;
 mod machine;
+mod members;
 mod network;
 mod places;
 mod process;
@@ -96,6 +98,11 @@ fn simulated_network_keeps_every_promise() {
         at_least(what, done.runs);
     }
     at_least("messages of the adversary", done.runs * 50);
+    for what in
+        ["hints of members that do not lead", "welcomes of deposed leaders", "leader changes"]
+    {
+        at_least(what, done.runs);
+    }
 }
 
 #[test]

@@ -12,11 +12,13 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::members::{Members, Says, Visit, member_at};
 use super::stream::{Side, Stream, Weather, Wire, millis};
 use super::trace::Trace;
 use crate::client::{Connecting, Connector};
 use crate::server::Listener;
 use crate::testing::fuzz::Random;
+use crate::types::{Epoch, ServerAddress};
 
 /// How long a piece takes where nothing is wrong.
 const LATENCY: Duration = Duration::from_millis(4);
@@ -58,6 +60,8 @@ struct Inner {
     ways: BTreeMap<u64, Way>,
     /// Where the coordinator accepts; none while it does not.
     port: Option<UnboundedSender<Stream>>,
+    /// Who leads.
+    members: Members,
     /// Whether connections can be slow by themselves.
     weather: Weather,
     /// The one to whom nothing happens, if there is one.
@@ -85,8 +89,14 @@ pub(super) struct Network {
 }
 
 impl Network {
-    pub(super) fn new(random: Random, trace: Trace) -> Self {
+    /// One with so many members of a cluster, and who visits those that do not lead.
+    pub(super) fn new(
+        random: Random,
+        trace: Trace,
+        members: usize,
+    ) -> (Self, UnboundedReceiver<Visit>) {
         let (made, wires, ways) = (0, Vec::new(), BTreeMap::new());
+        let (members, visitors) = Members::new(members);
         let inner = Inner {
             random,
             made,
@@ -97,11 +107,12 @@ impl Network {
             wires,
             ways,
             port: None,
+            members,
             weather: Weather::Rough,
             sheltered: None,
             answers: Answers::Yes,
         };
-        Self { inner: Arc::new(Mutex::new(inner)), trace }
+        (Self { inner: Arc::new(Mutex::new(inner)), trace }, visitors)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -124,7 +135,30 @@ impl Network {
 
     /// The way of a client's connections.
     pub(super) fn route(&self, client: u64) -> Route {
-        Route { network: self.clone(), client }
+        let at = self.lock().members.home();
+        Route { network: self.clone(), client, at, latest: at }
+    }
+
+    /// How many members there are.
+    pub(super) fn members(&self) -> usize {
+        self.lock().members.count()
+    }
+
+    /// Hints of members, and welcomes of some that were deposed.
+    pub(super) fn said(&self) -> (u64, u64) {
+        let inner = self.lock();
+        (inner.members.hints, inner.members.false_welcomes)
+    }
+
+    /// The coordinator runs in this epoch.
+    pub(super) fn runs(&self, epoch: Epoch) {
+        self.lock().members.runs(epoch);
+    }
+
+    /// Another member leads next. Where the coordinator was, nobody may know it for so long.
+    pub(super) fn change_leader(&self, random: &mut Random, unaware: Option<Duration>) {
+        let until = unaware.map(|length| Instant::now() + length);
+        self.lock().members.moves(random, until);
     }
 
     /// Where a coordinator accepts from now on.
@@ -132,6 +166,7 @@ impl Network {
         let (sender, accepted) = unbounded_channel();
         let mut inner = self.lock();
         inner.port = Some(sender);
+        inner.members.leads();
         inner.came.clear();
         let were_there = std::mem::take(&mut inner.were_there);
         inner.runs.push((Instant::now(), were_there));
@@ -143,6 +178,7 @@ impl Network {
         let mut inner = self.lock();
         inner.answers = answers;
         inner.port = None;
+        inner.members.leads_no_more();
     }
 
     /// Nothing happens to `client` by itself.
@@ -218,6 +254,7 @@ impl Network {
     pub(super) fn heal(&self) {
         let mut inner = self.lock();
         inner.ways.clear();
+        inner.members.heal();
         inner.weather = Weather::Calm;
         drop(inner);
         self.each(None, |wire| {
@@ -226,8 +263,8 @@ impl Network {
         });
     }
 
-    /// Connects, if and when the way is free.
-    async fn dial(&self, client: u64) -> io::Result<Stream> {
+    /// Connects to a member, if and when the way is free.
+    async fn dial(&self, client: u64, member: usize) -> io::Result<Stream> {
         loop {
             let pause = millis(&mut self.lock().random, 4);
             sleep(pause).await;
@@ -245,6 +282,10 @@ impl Network {
                 let pause = millis(&mut self.lock().random, 1_000);
                 sleep(pause).await;
             }
+            let says = self.lock().says(member);
+            if let Some(says) = says {
+                return Ok(self.lock().visit(client, says, &self.trace));
+            }
             if self.lock().answers == Answers::No {
                 // As TCP does, for as long as whoever tries likes to wait.
                 sleep(TRY_AGAIN).await;
@@ -256,6 +297,19 @@ impl Network {
 }
 
 impl Inner {
+    fn says(&mut self, member: usize) -> Option<Says> {
+        let Self { members, random, .. } = self;
+        members.says(member, random)
+    }
+
+    /// A connection to a member that does not lead. Nothing happens to it.
+    fn visit(&mut self, client: u64, says: Says, trace: &Trace) -> Stream {
+        let random = Random::new(self.random.next());
+        let (_, near, far) = Wire::new(0, client, random, LATENCY, Weather::Calm, trace.clone());
+        self.members.visit(far, says);
+        near
+    }
+
     fn way(&mut self, client: u64) -> &mut Way {
         let now = Instant::now();
         let free = Way { dark_until: [now; 2], refused_until: now, slow: (LATENCY, now) };
@@ -295,14 +349,31 @@ pub(super) struct Route {
     network: Network,
     /// Which client's.
     client: u64,
+    /// The member that is tried first.
+    at: usize,
+    /// The one that the latest connection goes to.
+    latest: usize,
 }
 
 impl Connector for Route {
     type Io = Stream;
 
-    fn connect(&mut self) -> Connecting<Stream> {
-        let (network, client) = (self.network.clone(), self.client);
-        Box::pin(async move { network.dial(client).await })
+    fn servers(&self) -> usize {
+        self.network.lock().members.count()
+    }
+
+    fn connect(&mut self, hint: Option<&ServerAddress>) -> Connecting<Stream> {
+        let count = self.servers();
+        let hinted = hint.and_then(member_at).filter(|member| *member < count);
+        self.latest = hinted.unwrap_or(self.at);
+        // If it does not welcome us, another is the next.
+        self.at = (self.latest + 1) % count;
+        let (network, client, member) = (self.network.clone(), self.client, self.latest);
+        Box::pin(async move { network.dial(client, member).await })
+    }
+
+    fn welcomed(&mut self) {
+        self.at = self.latest;
     }
 }
 

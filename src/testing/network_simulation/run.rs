@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use futures_util::future::join;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Builder;
-use tokio::task::LocalSet;
+use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::adversary::do_harm;
@@ -19,6 +19,7 @@ use super::disk::Disk;
 use super::faults::{Deeds, Faults};
 use super::fleet::Fleet;
 use super::machine::Machine;
+use super::members::receive;
 use super::network::Network;
 use super::process::SkewedClock;
 use super::trace::{Lines, Trace};
@@ -126,7 +127,9 @@ pub(super) fn simulate(seed: u64, lines: Lines) -> Verdict {
 async fn run(mut random: Random, lines: Lines) -> Verdict {
     let trace = Trace::new(lines);
     let mut another = || Random::new(random.next());
-    let network = Network::new(another(), trace.clone());
+    let members = if another().once_in(2) { 2 + another().below(2) } else { 1 };
+    let (network, visitors) = Network::new(another(), trace.clone(), members);
+    let receiving = spawn_local(receive(visitors));
     let disk = Arc::new(Disk::new(another(), trace.clone()));
     let clock = SkewedClock::any(&mut another());
     let book = Rc::new(Book::new(trace.clone()));
@@ -168,7 +171,11 @@ async fn run(mut random: Random, lines: Lines) -> Verdict {
         }
         Err(_) => book.complain("the coordinator does not answer".to_owned()),
     }
+    receiving.abort();
     let (log, mut violations, mut counts) = book.take();
+    let (hints, false_welcomes) = network.said();
+    counts.insert("hints of members that do not lead", hints);
+    counts.insert("welcomes of deposed leaders", false_welcomes);
     let figures = log.check().unwrap_or_else(|found| {
         violations.extend(found.iter().map(ToString::to_string));
         Figures::default()
@@ -185,7 +192,7 @@ async fn run(mut random: Random, lines: Lines) -> Verdict {
 
 /// What the coordinator says of itself.
 async fn look(network: &Network) -> Box<ServerStatus> {
-    let mut stream = network.route(ONLOOKER).connect().await.unwrap();
+    let mut stream = network.route(ONLOOKER).connect(None).await.unwrap();
     let mut bytes = BytesMut::new();
     let hello = ClientMessage::Hello(wire::Hello::new(Attach::Observer, "onlooker"));
     encode_frame(&hello, &mut bytes).unwrap();

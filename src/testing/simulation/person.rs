@@ -63,7 +63,8 @@ impl Person {
         let ttl = Ttl::new(Duration::from_millis(*dice.pick(&[2_000, 2_000, 2_000, 3_000, 5_000])));
         let introduction =
             Introduction { ttl: ttl.ok(), linger_ms: None, identity: format!("client {name}") };
-        let reconnect = Reconnect { attempt_max: Duration::from_secs(5), seed: dice.next() };
+        let reconnect =
+            Reconnect { attempt_max: Duration::from_secs(5), seed: dice.next(), servers: 1 };
         Self {
             name,
             clock,

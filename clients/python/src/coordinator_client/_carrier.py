@@ -18,7 +18,7 @@ import threading
 import time
 from typing import Any, Callable, Deque, Optional, Tuple
 
-from . import _clock, _core, _dial, _wire as wire
+from . import _clock, _core, _dial, _search, _wire as wire
 from ._core import Core, Introduction, Reconnect
 from ._desk import HELD, WAITING, Desk, Grasp
 from ._link import Link
@@ -32,7 +32,7 @@ READ_BYTES_MAX = 64 * 1024
 class Carrier:
     """A session's thread, its connections and its core."""
 
-    def __init__(self, dialer: _dial.Dialer, introduction: Introduction):
+    def __init__(self, dialer: _search.Dialer, introduction: Introduction):
         self.pid = os.getpid()
         self.server = _dial.shown(dialer.servers)
         self._introduction = introduction
@@ -46,7 +46,7 @@ class Carrier:
         self._inner, self._outer = socket.socketpair()
         self._inner.setblocking(False)
         self._outer.setblocking(False)
-        self._dialed: Deque[Tuple[Link, Any, int]] = collections.deque()
+        self._dialed: Deque[Tuple[Link, Any, Optional[_dial.Server]]] = collections.deque()
         # What was dropped without being released; a deque, for it may happen at any moment.
         self._dropped: Deque[Grasp] = collections.deque()
         # What the main thread wants done.
@@ -67,9 +67,10 @@ class Carrier:
     def _begin(self) -> None:
         """Hello is said now, and the lease counts from now."""
         attempt_max = int(self._dialer.timeout * _core.SECOND)
-        reconnect = Reconnect(attempt_max, _clock.seed())
+        reconnect = Reconnect(attempt_max, _clock.seed(), len(self._dialer.servers))
         self.desk = Desk(Core(self._introduction, reconnect, _clock.now()), self.server)
         self.desk.on_welcome = self._welcomed
+        self.desk.peer = lambda: self._dialer.peer
 
     def _welcomed(self) -> None:
         self._dialer.welcomed()
@@ -213,7 +214,7 @@ class Carrier:
     def _take_dialed(self) -> None:
         core = self.desk.core
         while self._dialed:
-            link, result, number = self._dialed.popleft()
+            link, result, server = self._dialed.popleft()
             if link is not self._link and link is not self._second:
                 if not isinstance(result, OSError):
                     result.close()
@@ -227,7 +228,8 @@ class Carrier:
                     core.second_lost(now)
                 continue
             link.sock = result
-            self._dialer.reached(number)
+            if server is not None:
+                self._dialer.reached(server)
             if is_first:
                 core.connected(now)
             else:
@@ -253,20 +255,19 @@ class Carrier:
             self._second = None if wanted is None else self._dial(wanted)
 
     def _dial(self, number: int) -> Link:
-        link, first = Link(number), self._dialer.begin()
+        link, plan = Link(number), self._dialer.begin(self.desk.core.hint(number))
 
         def dial() -> None:
             def is_wanted() -> bool:
                 return not self._over and (link is self._link or link is self._second)
 
+            server: Optional[_dial.Server] = None
             result: Any
             try:
-                reached, result = _dial.connect_first(
-                    self._dialer.servers, first, self._dialer.timeout, is_wanted
-                )
+                server, result = plan.connect(self._dialer.timeout, is_wanted)
             except OSError as error:
-                reached, result = -1, error
-            self._dialed.append((link, result, reached))
+                result = error
+            self._dialed.append((link, result, server))
             self._wake()
 
         # Only once the link is known to be wanted is it looked for.

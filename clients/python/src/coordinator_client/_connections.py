@@ -66,11 +66,16 @@ class Connections(Holds):
             self._refuse_tries()
         if second is not None and self._go_on_with(second, now):
             return
-        pause = self._backoff.pause(self._pause_max(now))
+        pause = self._pause(now)
         if pause == 0:
             self._dial(now)
         else:
             self._phase = Pausing(after(now, pause))
+
+    def _pause(self, now: int) -> int:
+        """How long to wait before the next attempt."""
+        self._leader.pauses()
+        return self._backoff.pause(self._pause_max(now))
 
     def _leave(self, trouble: End, now: int) -> None:
         """Gives up the connection, or the attempt to make one."""
@@ -92,6 +97,7 @@ class Connections(Holds):
     def _dial(self, now: int) -> None:
         self._connections += 1
         self._current = self._connections
+        self._leader.attempt(self._current)
         self._phase = Dialing(after(now, self._attempt_max()))
 
     def _pause_max(self, now: int) -> int:
@@ -129,6 +135,8 @@ class Connections(Holds):
         end = End("dismissed", code=code, rejection=rejection, message=message.message)
         if not self._can_reconnect():
             self._finish(end)
+        elif code == Code.NOT_LEADER:
+            self._not_the_leader(end, message.message, now)
         elif code in COME_BACK_AFTER or code not in wire.GOODBYES:
             self._go_away(end, now)
         elif code == Code.SESSION_EXPIRED:
@@ -147,6 +155,40 @@ class Connections(Holds):
             self._superseded(end, now)
         else:
             self._finish(end)
+
+    # --- who leads ---
+
+    def hint(self, connection: Optional[int]) -> Optional[str]:
+        """Where it is to be tried first: somebody says that the leader is there."""
+        latest = self._leader.latest
+        return latest[1] if latest is not None and latest[0] == connection else None
+
+    def _not_the_leader(self, end: End, hint: str, now: int) -> None:
+        """The server does not lead, and this is what it says of who does."""
+        at_once = self._leader.hear(hint)
+        second = self._second()
+        # One over which Hello was said may be the session's by now.
+        if not at_once or (second is not None and second.has_greeted):
+            return self._go_away(end, now)
+        self._take_second()
+        self._leave(end, now)
+        self._dial(now)
+
+    def _second_not_the_leader(self, hint: str, now: int) -> None:
+        """The same, of the second connection."""
+        at_once = self._leader.hear(hint)
+        self._take_second()
+        if not self._is_overdue(now):
+            self._leader.next = None
+        elif at_once:
+            self._dial_second(now)
+        else:
+            self._try_second(now)
+
+    def _is_deposed(self, epoch: int) -> bool:
+        """Whether a server of this epoch was deposed by one that we have heard of."""
+        is_older = self._leader.is_one_of_several and epoch < self._epoch_seen
+        return is_older and self._can_reconnect()
 
     def _leap_generation(self) -> None:
         """The server knows a later connection of the session than we do."""
@@ -192,6 +234,8 @@ class Connections(Holds):
         """The connection is welcome."""
         if welcome.protocol != wire.PROTOCOL:
             raise Broken(f"it speaks protocol {welcome.protocol}")
+        if self._is_deposed(welcome.epoch):
+            return self._go_away(End("deposed", epoch=welcome.epoch), now)
         if not TTL_MIN_MS <= welcome.ttl_ms <= TTL_MAX_MS:
             raise Broken(f"a ttl of {welcome.ttl_ms} ms")
         known = self._known(welcome)
@@ -203,6 +247,7 @@ class Connections(Holds):
         lease = Lease(hello_sent, welcome.ttl_ms * MILLISECOND)
         if known == EVERYTHING and self.lease is not None:
             lease.confirm(self.lease.confirmed)
+        self._leader.next = None  # What was said of others before is out of date.
         self._answered(since(now, hello_sent))
         can_be_another = self._reconnect is not None and self._introduction.linger_ms is None
         self._phase = Open(lease.ttl, generation, hello_sent, now, can_be_another)
@@ -359,7 +404,7 @@ class Connections(Holds):
 
     def _try_second(self, now: int) -> None:
         """Begins one, after the pause that is due."""
-        pause = self._backoff.pause(self._pause_max(now))
+        pause = self._pause(now)
         if pause == 0:
             self._dial_second(now)
         else:
@@ -367,6 +412,7 @@ class Connections(Holds):
 
     def _dial_second(self, now: int) -> None:
         self._connections += 1
+        self._leader.attempt(self._connections)
         until = after(now, self._attempt_max())
         self._set_second(Second("dialing", self._connections, until))
 
@@ -401,10 +447,15 @@ class Connections(Holds):
             return
         self._lapse_if_due(now)
         if isinstance(message, wire.Welcome):
-            self._replace_by(second, message, now)
+            if self._is_deposed(message.epoch):
+                self._give_second_up(now)
+            else:
+                self._replace_by(second, message, now)
         elif not isinstance(message, wire.Farewell):
             # Whoever that is: if the first connection is at its end, the next will tell.
             self._give_second_up(now)
+        elif message.code == Code.NOT_LEADER:
+            self._second_not_the_leader(message.message, now)
         elif (message.code, message.rejection) == (Code.REFUSED, Rejection.UNKNOWN_SESSION):
             # The first connection is one of a session that is no more.
             self._replace_by(second, message, now)

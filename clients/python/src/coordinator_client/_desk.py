@@ -106,6 +106,8 @@ class Desk:
         self.cause: Optional[BaseException] = None
         self.welcome: Optional[_core.Welcomed] = None
         self.on_welcome: Callable[[], None] = lambda: None
+        # Of several servers, the one that was reached last.
+        self.peer: Callable[[], Optional[str]] = lambda: None
         # There once somebody listens to what becomes of the session.
         self._reporter: Optional[Reporter] = None
 
@@ -351,7 +353,8 @@ class Desk:
 
     def _error(self, refusal: _core.Refusal, ask: Ask, token: int) -> LockError:
         name = first_name(ask)
-        error = refused(refusal, self.server, self.core.trouble, self.cause, name, token)
+        failure, peer = self.cause, self.peer()
+        error = refused(refusal, self.server, self.core.trouble, failure, name, token, peer)
         if isinstance(error, LockTimeout):
             timeout = ask.wait.ms / 1000 if isinstance(ask.wait, wire.Timeout) else 0
             return LockTimeout(error.lock, timeout)
@@ -359,4 +362,4 @@ class Desk:
 
     def end_error(self) -> LockError:
         """Why nothing can be asked any more."""
-        return ended(self.server, self.core.trouble, self.cause)
+        return ended(self.server, self.core.trouble, self.cause, self.peer())

@@ -15,12 +15,12 @@ import socket
 import threading
 import time
 from typing import (
-    TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple,
+    TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple,
     Union,
 )  # fmt: skip
 
 from . import _wire as wire
-from ._errors import InvalidRequest
+from ._errors import InvalidRequest, cause
 
 if TYPE_CHECKING:
     import ssl
@@ -75,6 +75,10 @@ class CredentialInClear(OSError):
     """A credential was not sent where others can read it."""
 
     hint = "write tls:// before the server's address"
+
+
+class EachFailed(OSError):
+    """Nobody answers, each for a reason of its own."""
 
 
 class Server(NamedTuple):
@@ -195,7 +199,7 @@ def _lookup(server: Server) -> List[Address]:
 class _Race:
     """The attempts of one call."""
 
-    def __init__(self, servers: List[Server], first: int):
+    def __init__(self, servers: List[Server], first: int, waits_for_first: bool):
         self.servers = servers
         self.order = [(first + place) % len(servers) for place in range(len(servers))]
         self.known: List[Optional[List[Address]]] = [None] * len(servers)
@@ -211,6 +215,15 @@ class _Race:
             else:
                 arguments = (place, servers[number])
                 threading.Thread(target=self._look_up, args=arguments, daemon=True).start()
+                if place == 0 and waits_for_first:
+                    self._wait_for_lookup()
+
+    def _wait_for_lookup(self) -> None:
+        """A name that was named for a reason is not overtaken by who needs no looking up."""
+        try:
+            self.found.put(self.found.get(timeout=HEAD_START))
+        except queue.Empty:
+            pass
 
     def _look_up(self, place: int, server: Server) -> None:
         try:
@@ -235,6 +248,17 @@ class _Race:
         # What TLS says of one address says more than that another does not answer.
         if known is None or (hasattr(error, "hint") and not hasattr(known, "hint")):
             self.failures[place] = error if isinstance(error, OSError) else OSError(str(error))
+
+    def failure(self) -> OSError:
+        """What is wrong with each of several; of one, as it was raised."""
+        pairs = zip(self.order, self.failures)
+        told = [(self.servers[number], why) for number, why in pairs if why is not None]
+        # What TLS says has a remedy of its own.
+        best = [why for _, why in told if hasattr(why, "hint")] or [why for _, why in told]
+        if len(told) < 2 or hasattr(best[0], "hint"):
+            return best[0] if best else OSError("it has no address")
+        texts = [f"{shown([server])}: {cause(why)}" for server, why in told]
+        return EachFailed("; ".join(texts))
 
     def next_address(self) -> Optional[Tuple[int, Address]]:
         for place, left in enumerate(self.known):
@@ -313,13 +337,15 @@ def connect_first(
     first: int,
     timeout: float,
     is_wanted: Callable[[], bool] = lambda: True,
+    waits_for_first: bool = False,
 ) -> Tuple[int, Connection]:
     """Which server answered, and the connection, which does not block. Raises OSError.
 
-    A server that speaks TLS has answered once it has proved who it is.
+    A server that speaks TLS has answered once it has proved who it is. With `waits_for_first`, no
+    other is tried before the name of the first is looked up, for a moment.
     """
     give_up_at = time.monotonic() + timeout
-    race = _Race(servers, first)
+    race = _Race(servers, first, waits_for_first)
     try:
         while is_wanted():
             race.take_lookups()
@@ -327,9 +353,7 @@ def connect_first(
             if now >= race.due or not race.selector.get_map():
                 race.begin_one()
             if race.is_over:
-                # The one that is preferred says best what is wrong.
-                failures = [failure for failure in race.failures if failure is not None]
-                raise failures[0] if failures else OSError("it has no address")
+                raise race.failure()
             if now >= give_up_at:
                 raise TimeoutError(f"no answer within {timeout:.3g} s")
             some_unknown = any(known is None for known in race.known)
@@ -359,41 +383,3 @@ def _is_here(address: str) -> bool:
     here = ipaddress.ip_address(address.partition("%")[0])
     mapped = getattr(here, "ipv4_mapped", None)
     return (mapped or here).is_loopback
-
-
-def shares(
-    servers: int, connect_timeout: float, timeout: Optional[float]
-) -> Iterator[Tuple[float, bool]]:
-    """How long each of so many attempts to open a session may take, and which is the last."""
-    timeout = connect_timeout if timeout is None else min(timeout, connect_timeout)
-    give_up_at = time.monotonic() + timeout
-    for attempts_left in reversed(range(servers)):
-        left = max(give_up_at - time.monotonic(), 0)
-        yield (min(left, timeout / servers) if attempts_left else left), not attempts_left
-
-
-class Dialer:
-    """Which server is tried first: the one that welcomed us last, not one that did not."""
-
-    def __init__(self, servers: List[Server], timeout: float):
-        self.servers = servers
-        self.timeout = timeout
-        self._first = 0
-        self._reached: Optional[int] = None
-
-    def begin(self) -> int:
-        """Which to try first now."""
-        if self._reached is not None:
-            # It answered, and did not welcome us.
-            self._first = (self._reached + 1) % len(self.servers)
-            self._reached = None
-        return self._first
-
-    def reached(self, number: int) -> None:
-        """The latest connection goes there."""
-        self._reached = number
-
-    def welcomed(self) -> None:
-        """That was the right place."""
-        if self._reached is not None:
-            self._first, self._reached = self._reached, None

@@ -6,6 +6,7 @@ from typing import List, Optional
 
 from . import _wire as wire
 from ._core import End, Refusal
+from ._leader import parse_address
 from ._wire import Code, Reason, Rejection
 
 
@@ -99,6 +100,26 @@ class Unavailable(LockError, ConnectionError):
 
     hint = "start one with `coordinator serve`, or name another with server= or COORDINATOR_SERVER"
     is_retryable = True
+
+
+class NoLeader(Unavailable):
+    """Those that answer are members of a cluster, and none of them leads."""
+
+    hint = "a change of leader takes seconds; try again in a moment"
+
+    def __init__(self, server: str, said: str, leader: Optional[str] = None):
+        super().__init__(f"no coordinator leads at {server} ({said})")
+        self.said = said
+        self.leader = leader
+        """The address of the leader, if one that does not lead names one."""
+
+
+def not_leader(server: str, hint: str, peer: Optional[str] = None) -> NoLeader:
+    """What one says that does not lead."""
+    address = hint if parse_address(hint) else None
+    names = f"names {address}" if address else "names what is no address"
+    said = f"{peer or 'it'} does not lead and " + (names if hint else "knows nobody who does")
+    return NoLeader(server, said, address)
 
 
 class Draining(Unavailable):
@@ -243,14 +264,21 @@ def rejected(code: int, message: str, cycle: Optional[List[wire.CycleLink]] = No
     return kinds.get(code, Rejected)(code, message)
 
 
-def ended(server: str, end: End, failure: Optional[BaseException] = None) -> LockError:
-    """Why a session is over, or there is no connection."""
+def ended(
+    server: str, end: End, failure: Optional[BaseException] = None, peer: Optional[str] = None
+) -> LockError:
+    """Why a session is over, or there is no connection; of several servers, to that one."""
+    who = peer or "it"
     if end.kind == "closed":
         return Closed("the client was closed")
     if end.kind == "disconnected":
-        return unavailable(server, failure or "it closed the connection")
+        return unavailable(server, failure or f"{who} closed the connection")
     if end.kind == "silent":
-        return unavailable(server, f"no message from it for {seconds(end.silence / 1e9)}")
+        return unavailable(server, f"no message from {who} for {seconds(end.silence / 1e9)}")
+    if end.kind == "deposed":
+        return NoLeader(server, f"{who} leads no more: its epoch {end.epoch} is not the latest")
+    if end.code == Code.NOT_LEADER:
+        return not_leader(server, end.message, peer)
     if end.kind == "broken":
         return ProtocolError(f"{server} does not follow the protocol: {end.message}")
     if Code.DRAINING == end.code or Rejection.DRAINING == end.rejection:
@@ -260,7 +288,7 @@ def ended(server: str, end: End, failure: Optional[BaseException] = None) -> Loc
     if end.code in (Code.PROTOCOL_ERROR, Code.UNSUPPORTED_VERSION):
         return ProtocolError(f"{server} does not follow the protocol: {end.message}")
     name = wire.GOODBYES.get(end.code, f"Unknown({end.code})")
-    return unavailable(server, f"it ended the session ({name}): {end.message}")
+    return unavailable(server, f"{who} ended the session ({name}): {end.message}")
 
 
 def refused(
@@ -270,6 +298,7 @@ def refused(
     failure: Optional[BaseException],
     name: str,
     token: int = 0,
+    peer: Optional[str] = None,
 ) -> LockError:
     """Why a request or a release did not succeed."""
     if refusal.kind == "lost":
@@ -288,4 +317,4 @@ def refused(
         if answer.code == Rejection.TIMED_OUT:
             return LockTimeout(lock, 0)
         return rejected(answer.code, answer.message, answer.cycle)
-    return ended(server, end, failure)
+    return ended(server, end, failure, peer)

@@ -6,6 +6,7 @@ from bisect import insort
 from typing import Dict, List, Optional, Tuple
 
 from . import _wire as wire
+from ._leader import Leader
 from ._records import (
     CANCELLING, HELD, RELEASING, UNCONFIRMED, WAITING, Greeting, Open, Pausing, Phase, Request,
     Session, discard, lost_reason,
@@ -26,6 +27,7 @@ class Holds:
         self._introduction = introduction
         self._reconnect = reconnect
         self._backoff = Backoff(reconnect.seed if reconnect else 0)
+        self._leader = Leader(reconnect)
         self._slowest = 0
         self._connections = 0
         self._current = 0

@@ -26,7 +26,7 @@ import struct
 import threading
 from typing import Any, Callable, List, Optional, Set
 
-from . import _clock, _dial, _wire as wire
+from . import _clock, _search, _wire as wire
 from ._carrier import READ_BYTES_MAX, Carrier
 from ._core import Introduction
 from ._desk import HELD, WAITING, Grasp
@@ -48,7 +48,7 @@ _GRANT, _RELEASED = map(wire.CHOICES["ServerMessage"].index, (wire.Grant, wire.R
 class Lane(Carrier):
     """A session whose callers carry their own."""
 
-    def __init__(self, dialer: _dial.Dialer, introduction: Introduction):
+    def __init__(self, dialer: _search.Dialer, introduction: Introduction):
         super().__init__(dialer, introduction)
         # Only Linux lets another thread say what a selector waits for; greenlets need none of this.
         polls = getattr(self._selector, "_selector", None)

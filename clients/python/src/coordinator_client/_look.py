@@ -9,7 +9,7 @@ import time
 from typing import Any, Generator, Iterable, List, NamedTuple, Optional, Tuple, TypeVar, Union
 
 from . import _clock, _core, _terms, _wire as wire
-from ._errors import LockError, ProtocolError, Rejected, ended, rejected
+from ._errors import LockError, NoLeader, ProtocolError, Rejected, ended, rejected
 
 PAGES_MAX = 1_000_000
 KEEP_ALIVE_EVERY = 10.0
@@ -104,6 +104,11 @@ def is_retryable(error: BaseException) -> bool:
     return isinstance(error, (ConnectionError, TimeoutError, OSError, wire.WireError)) or (
         isinstance(error, LockError) and not isinstance(error, (ValueError, ProtocolError))
     )
+
+
+def named_leader(error: BaseException) -> Optional[str]:
+    """Where the leader is, if what ended the connection says so."""
+    return error.leader if isinstance(error, NoLeader) else None
 
 
 class Gap(NamedTuple):

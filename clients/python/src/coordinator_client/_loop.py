@@ -16,7 +16,7 @@ import time
 import weakref
 from typing import Any, AsyncGenerator, Callable, Generator, List, Optional, Set
 
-from . import _clock, _core, _dial, _wire as wire
+from . import _clock, _core, _dial, _search, _wire as wire
 from ._core import Ask, Core, Introduction, Reconnect
 from ._desk import HELD, LOST, WAITING, Desk, Grasp, nobody
 from ._errors import Cancelled, Closed, LockLost, LockTimeout, unavailable, unknown_lock
@@ -38,17 +38,17 @@ async def open_session(
     timeout: Optional[float] = None,
 ) -> "Session":
     """A session with the first server that welcomes us. Raises `Unavailable` and others."""
-    dialer = _dial.Dialer(servers, connect_timeout)
-    for share, is_last in _dial.shares(len(servers), connect_timeout, timeout):
+    dialer = _search.Dialer(servers, connect_timeout)
+    search = _search.Search(dialer, connect_timeout, timeout)
+    while True:
         session = Session(dialer, introduction)
         try:
-            await session.open(share)
+            await session.open(search.share(), search.plan())
             return session
         except BaseException as error:
             session.abandon()
-            if is_last or not isinstance(error, ConnectionError):
-                raise
-    raise AssertionError("there is at least one server")
+            pause = search.after(error)
+        await asyncio.sleep(pause)
 
 
 class Answer:
@@ -64,7 +64,7 @@ class Answer:
 class Session:
     """A session with a coordinator, on the loop that runs when it is made."""
 
-    def __init__(self, dialer: _dial.Dialer, introduction: Introduction):
+    def __init__(self, dialer: _search.Dialer, introduction: Introduction):
         self.pid = os.getpid()
         self.loop = asyncio.get_running_loop()
         self.server = _dial.shown(dialer.servers)
@@ -84,16 +84,16 @@ class Session:
 
     def _begin(self) -> None:
         attempt_max = int(self._dialer.timeout * _core.SECOND)
-        reconnect = Reconnect(attempt_max, _clock.seed())
+        reconnect = Reconnect(attempt_max, _clock.seed(), len(self._dialer.servers))
         self.desk = Desk(Core(self._introduction, reconnect, _clock.now()), self.server)
         self.desk.on_welcome = self._welcomed
+        self.desk.peer = lambda: self._dialer.peer
 
-    async def open(self, timeout: float) -> None:
+    async def open(self, timeout: float, plan: _search.Plan) -> None:
         """Connects, and waits for the welcome."""
         give_up_at = time.monotonic() + timeout
-        first = self._dialer.begin()
         dialed: "asyncio.Future[_dial.Connection]" = self.loop.create_future()
-        self._dial(first, timeout, dialed, lambda: not dialed.done())
+        self._dial(plan, timeout, dialed, lambda: not dialed.done())
         try:
             sock = await dialed
         except OSError as error:
@@ -397,14 +397,14 @@ class Session:
                 self._begin_dial(self._second)
 
     def _begin_dial(self, link: Link) -> None:
-        first = self._dialer.begin()
-        task = self.loop.create_task(self._make(link, first))
+        plan = self._dialer.begin(self.desk.core.hint(link.number))
+        task = self.loop.create_task(self._make(link, plan))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _make(self, link: Link, first: int) -> None:
+    async def _make(self, link: Link, plan: _search.Plan) -> None:
         dialed: "asyncio.Future[_dial.Connection]" = self.loop.create_future()
-        self._dial(first, self._dialer.timeout, dialed, lambda: not link.is_dropped)
+        self._dial(plan, self._dialer.timeout, dialed, lambda: not link.is_dropped)
         try:
             sock = await dialed
             if link.is_dropped or self.is_over:
@@ -428,33 +428,32 @@ class Session:
 
     def _dial(
         self,
-        first: int,
+        plan: _search.Plan,
         timeout: float,
         dialed: "asyncio.Future[_dial.Connection]",
         is_wanted: Callable[[], bool],
     ) -> None:
         """Connects in a thread: names are looked up there too."""
 
-        def tell(number: int, result: Any) -> None:
+        def tell(server: Optional[_dial.Server], result: Any) -> None:
             if dialed.done():
                 if not isinstance(result, OSError):
                     result.close()
-            elif not isinstance(result, OSError):
-                self._dialer.reached(number)
+            elif server is not None:
+                self._dialer.reached(server)
                 dialed.set_result(result)
             else:
                 dialed.set_exception(result)
 
         def dial() -> None:
+            server: Optional[_dial.Server] = None
             result: Any
             try:
-                number, result = _dial.connect_first(
-                    self._dialer.servers, first, timeout, is_wanted
-                )
+                server, result = plan.connect(timeout, is_wanted)
             except OSError as error:
-                number, result = -1, error
+                result = error
             try:
-                self.loop.call_soon_threadsafe(tell, number, result)
+                self.loop.call_soon_threadsafe(tell, server, result)
             except RuntimeError:  # The loop is closed.
                 if not isinstance(result, OSError):
                     result.close()

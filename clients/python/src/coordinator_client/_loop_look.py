@@ -9,7 +9,7 @@ from typing import (
     TYPE_CHECKING, Any, AsyncGenerator, AsyncIterator, Callable, List, Optional, TypeVar, Union,
 )  # fmt: skip
 
-from . import _dial, _look, _terms, _wire as wire
+from . import _dial, _look, _search, _terms, _wire as wire
 from ._errors import Unavailable, unavailable
 from ._look import KEEP_ALIVE_EVERY, Gap, Interest, Leader, Listening, Terms, Watching
 
@@ -22,30 +22,28 @@ Seen = TypeVar("Seen")
 class _Line:
     """A connection without a session."""
 
-    def __init__(self, server: str, timeout: float):
-        self.server, self._timeout = server, timeout
+    def __init__(self, dialer: _search.Dialer):
+        self._dialer = dialer
+        self.server, self._timeout = _dial.shown(dialer.servers), dialer.timeout
         self._frames = wire.Frames()
         self._messages: List[wire.ServerMessage] = []
         self._next_id = 1
         # What its bytes go through, where the server speaks TLS.
         self._secure: "Optional[Secure]" = None
 
-    async def open(self, servers: List[_dial.Server]) -> "_Line":
+    async def open(self, plan: _search.Plan, share: float) -> "_Line":
         loop = asyncio.get_running_loop()
         try:
-            _, sock = await loop.run_in_executor(
-                None, lambda: _dial.connect_first(servers, 0, self._timeout)
-            )
+            server, sock = await loop.run_in_executor(None, lambda: plan.connect(share))
             if not isinstance(sock, socket.socket):
                 self._secure, sock = sock.secure, sock.sock
             self._reader, self._writer = await asyncio.open_connection(sock=sock)
         except OSError as error:
             raise unavailable(self.server, error) from error
+        self._dialer.reached(server)
         try:
             self._write(_look.hello())
-            welcome = await self._receive_in_time()
-            if not isinstance(welcome, wire.Welcome):
-                raise unavailable(self.server, f"{type(welcome).__name__} before Welcome")
+            self._dialer.check_welcome(await self._receive_in_time(share))
         except wire.WireError as error:
             self.close()
             raise _look.no_welcome(self.server, error) from error
@@ -60,11 +58,12 @@ class _Line:
         except OSError as error:
             raise unavailable(self.server, error) from error
 
-    async def _receive_in_time(self) -> wire.ServerMessage:
+    async def _receive_in_time(self, timeout: Optional[float] = None) -> wire.ServerMessage:
+        timeout = self._timeout if timeout is None else timeout
         try:
-            return await asyncio.wait_for(self._receive(), self._timeout)
+            return await asyncio.wait_for(self._receive(), timeout)
         except asyncio.TimeoutError:
-            raise unavailable(self.server, f"no answer within {self._timeout:g} s") from None
+            raise unavailable(self.server, f"no answer within {timeout:.3g} s") from None
 
     async def _receive(self) -> wire.ServerMessage:
         """The next message, `KeptAlive` too."""
@@ -132,12 +131,18 @@ class Observer:
         tls: Optional[_dial.AnyTls] = None,
         credential: Optional[str] = None,
     ):
-        self._servers = _dial.parse_servers(server, tls, credential)
+        self._dialer = _search.Dialer(_dial.parse_servers(server, tls, credential), timeout)
         self._timeout = timeout
         self._line: Optional[_Line] = None
 
-    async def _open(self) -> _Line:
-        return await _Line(_dial.shown(self._servers), self._timeout).open(self._servers)
+    async def _open(self, hint: Optional[str] = None) -> _Line:
+        search = _search.Search(self._dialer, self._timeout, hint=hint)
+        while True:
+            try:
+                return await _Line(self._dialer).open(search.plan(), search.share())
+            except BaseException as error:
+                pause = search.after(error)
+            await asyncio.sleep(pause)
 
     async def _ask(self, build: Callable[[int], Any]) -> wire.ServerMessage:
         if self._line is None:
@@ -225,10 +230,11 @@ class Observer:
 
     async def _follow(self, interest: Interest) -> AsyncGenerator[Any, None]:
         """Tells what there is to tell, over one connection after another."""
+        leader = None
         while True:
             line = None
             try:
-                line = await self._open()
+                line = await self._open(leader)
                 first = await line.ask(interest.request)
                 interest.connected()
                 for seen in interest.news(first, True):
@@ -243,6 +249,7 @@ class Observer:
             except Exception as error:
                 if not interest.has_begun or not _look.is_retryable(error):
                     raise
+                leader = _look.named_leader(error)
                 if line is not None:
                     for seen in interest.gap(error):
                         yield seen

@@ -177,7 +177,7 @@ class Broken(Exception):
 COME_BACK_AFTER = frozenset(
     {
         Code.DRAINING, Code.HANDSHAKE_TIMEOUT, Code.IDLE_TIMEOUT, Code.TOO_MANY_CONNECTIONS,
-        Code.SLOW_READER, Code.NOT_LEADER,
+        Code.SLOW_READER,
     }
 )  # fmt: skip
 TRY_AGAIN_AFTER = frozenset(

@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Callable, Deque, List, NamedTuple, Optional
 
 from . import _clock, _wire as wire
-from ._errors import LockError, ended
+from ._errors import LockError
 
 if TYPE_CHECKING:
     from ._desk import Desk
@@ -108,8 +108,7 @@ class Reporter:
         desk, is_open = self._desk, self._desk.core.is_open
         was_open, self._is_open = self._is_open, is_open
         if was_open and not is_open and desk.core.end is None:
-            cause = ended(desk.server, desk.core.trouble, desk.cause)
-            self._tell(SessionEvent("disconnected", cause=cause))
+            self._tell(SessionEvent("disconnected", cause=desk.end_error()))
 
     def settled(self) -> None:
         """After everything else: how sure the lease is, and the end."""

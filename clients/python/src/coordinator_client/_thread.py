@@ -16,7 +16,7 @@ import time
 import weakref
 from typing import Callable, Iterator, List, Optional
 
-from . import _clock, _dial
+from . import _clock, _dial, _search
 from ._carrier import FAREWELL_TIMEOUT
 from ._core import Ask, Introduction
 from ._desk import HELD, REFUSED, WAITING, Conversion, Grasp, nobody
@@ -40,36 +40,36 @@ def open_session(
     timeout: Optional[float] = None,
 ) -> "Session":
     """A session with the first server that welcomes us. Raises `Unavailable` and others."""
-    dialer = _dial.Dialer(servers, connect_timeout)
-    for share, is_last in _dial.shares(len(servers), connect_timeout, timeout):
+    dialer = _search.Dialer(servers, connect_timeout)
+    search = _search.Search(dialer, connect_timeout, timeout)
+    while True:
         session = Session(dialer, introduction)
         try:
-            session.open(share)
+            session.open(search.share(), search.plan())
             return session
         except BaseException as error:
             session.give_up()
-            if is_last or not isinstance(error, ConnectionError):
-                raise
-    raise AssertionError("there is at least one server")
+            pause = search.after(error)
+        time.sleep(pause)
 
 
 class Session(Lane):
     """A session with a coordinator, and the thread that keeps it alive."""
 
-    def __init__(self, dialer: _dial.Dialer, introduction: Introduction):
+    def __init__(self, dialer: _search.Dialer, introduction: Introduction):
         super().__init__(dialer, introduction)
         _sessions.add(self)
 
     # --- the first connection ---
 
-    def open(self, timeout: float) -> None:
+    def open(self, timeout: float, plan: _search.Plan) -> None:
         """Connects, and waits for the welcome; not with the lock held, for the thread needs it."""
         give_up_at = time.monotonic() + timeout
         try:
-            number, sock = _dial.connect_first(self._dialer.servers, self._dialer.begin(), timeout)
+            server, sock = plan.connect(timeout)
         except OSError as error:
             raise unavailable(self.server, error) from error
-        self._dialer.reached(number)
+        self._dialer.reached(server)
         with self._lock:
             self._begin()
             self._link = Link(self.desk.core.connection or 0)

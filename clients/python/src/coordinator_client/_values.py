@@ -75,6 +75,8 @@ class Reconnect(NamedTuple):
 
     attempt_max: int
     seed: int
+    servers: int = 1
+    """How many there are to come back to. Of several, one leads at a time."""
 
 
 class Ask(NamedTuple):
@@ -98,17 +100,20 @@ class End(NamedTuple):
     """Why the client is at its end, or its connection at that of its own."""
 
     kind: str
-    """``closed``, ``disconnected``, ``silent``, ``dismissed`` or ``broken``."""
+    """``closed``, ``disconnected``, ``silent``, ``dismissed``, ``deposed`` or ``broken``."""
     silence: int = 0
     code: int = 0
     rejection: int = 0
     message: str = ""
+    epoch: int = 0
 
     def __str__(self) -> str:
         if self.kind == "silent":
             return f"silent/{self.silence // MICROSECOND}"
         if self.kind == "dismissed":
             return f"dismissed/{self.code}/{self.rejection}"
+        if self.kind == "deposed":
+            return f"deposed/{self.epoch}"
         return self.kind
 
 

@@ -11,7 +11,7 @@ import socket
 import time
 from typing import Any, Callable, Iterator, List, Optional, TypeVar, Union
 
-from . import _dial, _look, _terms, _wire as wire
+from . import _dial, _look, _search, _terms, _wire as wire
 from ._errors import Unavailable, unavailable
 from ._look import KEEP_ALIVE_EVERY, Gap, Interest, Leader, Listening, Terms, Watching
 from ._wire import (
@@ -24,20 +24,19 @@ Seen = TypeVar("Seen")
 class _Line:
     """A connection without a session."""
 
-    def __init__(self, servers: List[_dial.Server], timeout: float):
-        self.server, self._timeout = _dial.shown(servers), timeout
+    def __init__(self, dialer: _search.Dialer, plan: _search.Plan, share: float):
+        self.server, self._timeout = _dial.shown(dialer.servers), dialer.timeout
         self._frames, self._messages = wire.Frames(), []  # type: ignore[var-annotated]
         self._next_id = 1
         self._asked: Optional[float] = None
         try:
-            _, self._socket = _dial.connect_first(servers, 0, timeout)
+            server, self._socket = plan.connect(share)
         except OSError as error:
             raise unavailable(self.server, error) from error
+        dialer.reached(server)
         try:
             self.send(_look.hello())
-            welcome = self.receive(timeout)
-            if not isinstance(welcome, wire.Welcome):
-                raise unavailable(self.server, f"{type(welcome).__name__} before Welcome")
+            dialer.check_welcome(self.receive(share))
         except wire.WireError as error:
             self.close()
             raise _look.no_welcome(self.server, error) from error
@@ -120,6 +119,17 @@ class _Line:
             pass
 
 
+def _connect(dialer: _search.Dialer, hint: Optional[str] = None) -> _Line:
+    """A line to whoever welcomes us; of a cluster, to its leader."""
+    search = _search.Search(dialer, dialer.timeout, hint=hint)
+    while True:
+        try:
+            return _Line(dialer, search.plan(), search.share())
+        except BaseException as error:
+            pause = search.after(error)
+        time.sleep(pause)
+
+
 class Observer:
     """Observes a coordinator, and revokes grants.
 
@@ -134,13 +144,13 @@ class Observer:
         tls: Optional[_dial.AnyTls] = None,
         credential: Optional[str] = None,
     ):
-        self._servers = _dial.parse_servers(server, tls, credential)
+        self._dialer = _search.Dialer(_dial.parse_servers(server, tls, credential), timeout)
         self._timeout = timeout
         self._line: Optional[_Line] = None
 
     def _ask(self, build: Callable[[int], Any]) -> wire.ServerMessage:
         if self._line is None:
-            self._line = _Line(self._servers, self._timeout)
+            self._line = _connect(self._dialer)
         try:
             return self._line.ask(build)
         except Unavailable:
@@ -217,17 +227,18 @@ class Observer:
         counted.
         """
         listening = Listening(name)
-        line = _Line(self._servers, self._timeout)
+        line = _connect(self._dialer)
         line.ask(listening.request)
         listening.connected()
         return self._follow(listening, line)
 
     def _follow(self, interest: Interest, line: Optional[_Line]) -> Iterator[Any]:
         """Tells what there is to tell, over one connection after another."""
+        leader = None
         while True:
             try:
                 if line is None:
-                    line = _Line(self._servers, self._timeout)
+                    line = _connect(self._dialer, leader)
                     first = line.ask(interest.request)
                     interest.connected()
                     yield from interest.news(first, True)
@@ -240,6 +251,7 @@ class Observer:
             except Exception as error:
                 if not interest.has_begun or not _look.is_retryable(error):
                     raise
+                leader = _look.named_leader(error)
                 if line is not None:
                     yield from interest.gap(error)
             finally:
