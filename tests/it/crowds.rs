@@ -184,10 +184,9 @@ fn a_client_that_never_reads_is_closed_and_costs_no_memory() {
 #[test]
 fn a_client_written_from_the_document_alone_works() {
     let server = Server::start();
-    let (host, port) = server.address.split_once(':').unwrap();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stranger/client.py");
     let mut command = Home::new().command("python3");
-    command.args([script, host, port, "stranger", "20"]);
+    command.args([script, &server.address, "stranger", "20"]);
     let done = run(command);
     assert_eq!(done.code(), Some(0), "{}", done.err);
     let lines: Vec<&str> = done.out.lines().collect();

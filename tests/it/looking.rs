@@ -14,18 +14,23 @@ use crate::support::{DEADLINE, Home, Server, eventually, run, start};
 use coordinator::types::{OwnerId, RejectionCode, RequestId};
 
 /// A command whose lines are looked at while it runs.
-struct Listener {
+pub(crate) struct Listener {
     child: Child,
     lines: mpsc::Receiver<String>,
 }
 
 impl Listener {
-    fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let (tell, lines) = mpsc::channel();
         thread::spawn(move || out.lines().try_for_each(|line| tell.send(line.unwrap())));
         Self { child, lines }
+    }
+
+    /// The next line, if there is one.
+    pub(crate) fn try_next(&self) -> Option<String> {
+        self.lines.try_recv().ok()
     }
 
     fn next(&self) -> String {

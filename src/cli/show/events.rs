@@ -5,11 +5,11 @@ use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
-use coordinator::json::{event as json, happening as name, missed as missed_as_json};
+use coordinator::json::{event as event_as_json, happening as name, missed as missed_as_json};
 use coordinator::types::Claim;
 use coordinator::wire::Happening;
 use coordinator::{Event, Happened};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::ping::connect;
 use crate::cli::arguments::EventsArgs;
@@ -20,13 +20,14 @@ use crate::cli::text::output;
 use crate::cli::text::visible;
 use crate::cli::text::words;
 
-/// Listens, and prints what it hears, until the connection or the reader is gone. Ctrl-C ends the
-/// process as any other.
+/// Listens, and prints what it hears, until the connection or the reader is gone. Of several servers
+/// another may lead next, so there the end of a connection is a gap. Ctrl-C ends the process as any other.
 pub(crate) async fn run(args: EventsArgs, settings: &Settings) -> Result<ExitCode, Failure> {
     let lock = args.name.as_deref().unwrap_or_default();
     let attempt = Attempt { server: &settings.server.0, lock, ..Attempt::default() };
     let failed = |error| attempt.failed(&error);
     let observer = connect(settings).await?;
+    let is_one_of_several = settings.server.0.contains(',');
     let mut events = observer.events(args.name.as_deref()).await.map_err(failed)?;
     while let Some(event) = events.next().await {
         let text = match (event.map_err(failed)?, args.json) {
@@ -35,7 +36,9 @@ pub(crate) async fn run(args: EventsArgs, settings: &Settings) -> Result<ExitCod
             (Event::Happened(happened), true) => visible::json(&as_json(&happened).to_string()),
             (Event::Missed { count }, true) => missed_as_json(count).to_string(),
             // What follows a gap is not what follows the last line: it is for whoever reads to listen anew.
-            (Event::Gap { cause }, _) => return Err(failed(cause)),
+            (Event::Gap { cause }, _) if !is_one_of_several => return Err(failed(cause)),
+            (Event::Gap { cause }, false) => gap_line(&failed(cause)),
+            (Event::Gap { cause }, true) => gap_as_json(&failed(cause)).to_string(),
         };
         match output::try_line(&text) {
             Ok(()) => {}
@@ -78,6 +81,15 @@ fn missed_line(count: u64) -> String {
     format!("… {} dropped: not read in time", words::count(count, "event"))
 }
 
+/// `… gap: no coordinator leads at a:5625,b:5625 (…): what happens meanwhile is not told`.
+fn gap_line(cause: &Failure) -> String {
+    format!("… gap: {}: what happens meanwhile is not told", visible::escaped(cause.parts().0))
+}
+
+fn gap_as_json(cause: &Failure) -> Value {
+    json!({"what": "gap", "cause": cause.parts().0})
+}
+
 /// `"deploy", "config" shared`.
 fn claims_text(claims: &[Claim]) -> String {
     let claim = |claim: &Claim| match words::mode(claim.mode) {
@@ -89,15 +101,13 @@ fn claims_text(claims: &[Claim]) -> String {
 
 fn as_json(happened: &Happened) -> Value {
     let Happened { at_ms, session, identity, request, claims, what } = happened;
-    json(*at_ms, (*session, identity), (*request, claims), what)
+    event_as_json(*at_ms, (*session, identity), (*request, claims), what)
 }
 
 #[cfg(test)]
 mod tests {
     use coordinator::types::{FencingToken, LostReason, RejectionCode, RequestId, SessionId};
     use coordinator::types::{LockName, Mode};
-
-    use serde_json::json;
 
     use super::*;
 
@@ -148,7 +158,8 @@ mod tests {
             event(Happening::Lost { token: FencingToken(1881), reason: LostReason::Expired }),
             event(Happening::Rejected { code: RejectionCode::Busy, message: "busy".to_owned() }),
         ];
-        for json in all.iter().map(as_json).chain([missed_as_json(2)]) {
+        let gap = gap_as_json(&Failure::usage("it closed the connection"));
+        for json in all.iter().map(as_json).chain([missed_as_json(2), gap]) {
             let what = json["what"].as_str().unwrap();
             assert!(described.contains(&format!("\n| `{what}` |")), "{what} is not described");
             for name in json.as_object().unwrap().keys() {

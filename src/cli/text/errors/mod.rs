@@ -12,7 +12,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use coordinator::types::{GoodbyeCode, LostReason, RejectionCode};
 use coordinator::wire::{Cycle, CycleLink, Holder, LockStatus, Mode, Outlook};
-use coordinator::{Error, LockGuard, Unwelcomed};
+use coordinator::{EachFailed, Error, LockGuard, NoLeader, Unwelcomed};
 
 use super::outlook;
 use super::output;
@@ -310,20 +310,30 @@ impl Attempt<'_> {
 
 /// Nobody is there, or nobody who answers.
 fn no_server(server: &str, source: &io::Error) -> Failure {
-    let unwelcomed = source.get_ref().filter(|why| why.is::<Unwelcomed>());
-    let why = unwelcomed.map_or_else(|| reason(source), ToString::to_string);
-    // Whoever speaks TLS does answer.
-    let is_insecure = unwelcomed.is_none() && source.kind() == io::ErrorKind::InvalidData;
-    let what_next = if unwelcomed.is_some() {
-        "read its log: it may be unable to save its state, or stopped; or another program listens there"
-    } else if is_insecure {
-        "--server-ca says whom to trust, --server-name whom to expect, --client-cert and --client-key what to \
-        show; its log may say more"
-    } else {
-        "start one with `coordinator serve`, or name another with --server or COORDINATOR_SERVER"
+    let failed = |what: &str, why: &str, what_next: &str| {
+        Failure::new(exit::NO_SERVER, format!("{what} {server} ({why})")).hint(what_next)
     };
-    let what = if is_insecure { "no secure connection to" } else { "no coordinator answers at" };
-    Failure::new(exit::NO_SERVER, format!("{what} {server} ({why})")).hint(what_next)
+    let words = source.get_ref();
+    if let Some(unwelcomed) = words.filter(|why| why.is::<Unwelcomed>()) {
+        let what_next = "read its log: it may be unable to save its state, or stopped; or another program listens there";
+        return failed("no coordinator answers at", &unwelcomed.to_string(), what_next);
+    }
+    if let Some(nobody) = words.filter(|why| why.is::<NoLeader>()) {
+        let what_next = "a change of leader takes seconds: retry; if it lasts, their logs say what they wait for";
+        return failed("no coordinator leads at", &nobody.to_string(), what_next);
+    }
+    let start =
+        "start one with `coordinator serve`, or name another with --server or COORDINATOR_SERVER";
+    if let Some(each) = words.filter(|why| why.is::<EachFailed>()) {
+        return failed("no coordinator answers at", &each.to_string(), start);
+    }
+    // Whoever speaks TLS does answer.
+    if source.kind() == io::ErrorKind::InvalidData {
+        let what_next = "--server-ca says whom to trust, --server-name whom to expect, --client-cert and \
+            --client-key what to show; its log may say more";
+        return failed("no secure connection to", &reason(source), what_next);
+    }
+    failed("no coordinator answers at", &reason(source), start)
 }
 
 /// Why the operating system said no, in a few words.
