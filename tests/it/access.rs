@@ -465,3 +465,16 @@ fn the_audit_log_tells_who_took_which_lock_from_whom_and_why() {
         assert!(!text.contains(&credential(name).reveal()[6..20]), "{text}");
     }
 }
+
+#[test]
+fn a_probe_hears_that_the_coordinator_is_alive_without_a_credential() {
+    let guarded = Guarded::start(&usual(), &[]);
+    let ping = |words: &[&str]| run(guarded.server.client(words));
+    let refused = ping(&["ping"]);
+    assert_eq!(refused.code(), Some(77), "{refused:?}");
+    let alive = ping(&["ping", "--alive"]);
+    assert_eq!(alive.code(), Some(0), "{alive:?}");
+    assert!(alive.out.ends_with(" is alive\n"), "{alive:?}");
+    let nobody = ping(&["ping", "--alive", "--server", "127.0.0.1:1"]);
+    assert_eq!(nobody.code(), Some(69), "{nobody:?}");
+}

@@ -7,6 +7,7 @@
 
 pub(super) mod complete;
 pub(super) mod generate;
+mod looking;
 mod manual;
 mod mistakes;
 
@@ -23,6 +24,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use coordinator::types::{AT_LEAST_MAX, LOCK_DELAY_MAX};
 
+pub(crate) use self::looking::{EventsArgs, PingArgs, StatusArgs, TopArgs};
 use self::mistakes::{advised, empty_variable};
 use crate::cli::access::AccessArgs;
 use crate::cli::bench::BenchArgs;
@@ -140,7 +142,7 @@ pub(crate) enum Command {
     /// released, cancelled, lost or rejected. A slow reader exerts no backpressure: it misses
     /// events, and a line says how many. Times are UTC, by the coordinator's clock.
     Events(EventsArgs),
-    /// Watch waits, locks and sessions live; revoke grants.
+    /// Watch waits, locks, sessions and events live; revoke grants.
     ///
     /// Shows first who has waited longest, and for whom. Looks into a lock, filters, sorts, and revokes a
     /// grant after its lock's name and a reason are typed. ? shows the keys. What is shown is as old as
@@ -376,51 +378,6 @@ impl LockArgs {
             }
         }
     }
-}
-
-/// `status`.
-#[derive(clap::Args)]
-pub(crate) struct StatusArgs {
-    /// Only this lock, with all its waiters.
-    pub(crate) name: Option<String>,
-    /// Print JSON; docs/status-json.md describes it.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// List the sessions, too.
-    #[arg(long, conflicts_with = "name")]
-    pub(crate) sessions: bool,
-    /// Draw the wait-for graph as a tree: who waits for whom.
-    #[arg(long, conflicts_with_all = ["name", "sessions"])]
-    pub(crate) waits: bool,
-}
-
-/// `events`.
-#[derive(clap::Args)]
-pub(crate) struct EventsArgs {
-    /// Only events of this lock.
-    pub(crate) name: Option<String>,
-    /// Print JSON, one object per line; docs/status-json.md describes them.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// `top`.
-#[derive(clap::Args)]
-pub(crate) struct TopArgs {
-    /// Print one screen as text, and end.
-    #[arg(long)]
-    pub(crate) once: bool,
-    /// Time between two looks, at least 250ms.
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
-    pub(crate) interval: Duration,
-}
-
-/// `ping`.
-#[derive(clap::Args)]
-pub(crate) struct PingArgs {
-    /// Number of round trips to measure.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) count: u32,
 }
 
 /// `release`.

@@ -1,6 +1,5 @@
 //! `coordinator events`: what happens to requests, as it happens, a line each.
 
-use std::fmt::Write as _;
 use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
@@ -54,30 +53,31 @@ pub(crate) async fn run(args: EventsArgs, settings: &Settings) -> Result<ExitCod
 
 /// `2026-11-24T10:31:07.123Z  granted    ann@build7:8123 #4  "deploy"  token 1881`.
 fn line(happened: &Happened) -> String {
+    let [at, what, who, claims, more] = cells(happened);
+    let line = format!("{at}  {what:<9}  {who}  {claims}  {more}");
+    line.trim_end().to_owned()
+}
+
+/// When, what, who, which locks, and what more is known.
+pub(crate) fn cells(happened: &Happened) -> [String; 5] {
     let Happened { at_ms, session: _, identity, request, claims, what } = happened;
     let at = UNIX_EPOCH.checked_add(Duration::from_millis(*at_ms)).unwrap_or(UNIX_EPOCH);
-    let at = humantime::format_rfc3339_millis(at);
-    let who = words::who(identity, "");
-    let mut text = format!("{at}  {:<9}  {who} #{request}  {}", name(what), claims_text(claims));
-    let _infallible = match what {
-        Happening::Queued { position } => write!(text, "  {} in line", words::ordinal(*position)),
-        Happening::Granted { token } | Happening::Released { token } => {
-            write!(text, "  token {token}")
-        }
-        Happening::Lost { token, reason } => {
-            write!(text, "  token {token}  {reason}")
-        }
+    let at = humantime::format_rfc3339_millis(at).to_string();
+    let who = format!("{} #{request}", words::who(identity, ""));
+    let more = match what {
+        Happening::Queued { position } => format!("{} in line", words::ordinal(*position)),
+        Happening::Granted { token } | Happening::Released { token } => format!("token {token}"),
+        Happening::Lost { token, reason } => format!("token {token}  {reason}"),
         Happening::Rejected { code, message } => {
-            let message = visible::escaped(message);
-            write!(text, "  {code}: {message}")
+            format!("{code}: {}", visible::escaped(message))
         }
-        _ => Ok(()),
+        _ => String::new(),
     };
-    text
+    [at, name(what).to_owned(), who, claims_text(claims), more]
 }
 
 /// `… 2 events dropped: not read in time`.
-fn missed_line(count: u64) -> String {
+pub(crate) fn missed_line(count: u64) -> String {
     format!("… {} dropped: not read in time", words::count(count, "event"))
 }
 

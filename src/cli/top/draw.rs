@@ -21,17 +21,24 @@ use crate::cli::text::words;
 const FRESH: Duration = Duration::from_secs(3);
 /// Where the table begins.
 const TABLE_Y: u16 = 3;
-const VIEWS: [(View, &str); 3] =
-    [(View::Waits, "1 waits"), (View::Locks, "2 locks"), (View::Sessions, "3 sessions")];
-const KEYS: &str = "? help  q quit  / filter  s sort  b break  p pause  Enter look into";
-const HELP: [&str; 14] = [
-    "1 2 3, Tab     waits, locks, sessions",
+const VIEWS: [(View, &str); 4] = [
+    (View::Waits, "1 waits"),
+    (View::Locks, "2 locks"),
+    (View::Sessions, "3 sessions"),
+    (View::Events, "4 events"),
+];
+/// What is before the key that breaks, that key, and what is behind it.
+const KEYS: [&str; 3] =
+    ["? help  q quit  / filter  s sort  ", "b break", "  p pause  Enter look into"];
+const HELP: [&str; 15] = [
+    "1 2 3 4, Tab   waits, locks, sessions, events",
     "up, down       select; also k, j, PgUp, PgDn, Home, End",
     "Enter          look into the selected lock: all holders and waiters",
     "Esc            back; or remove the filter",
     "/              show only rows that contain a text",
     "s              sort: longest, most waiting, name",
-    "b              break the selected grant: asks for the lock's name and a reason",
+    "b              break the selected grant, by its lock's name and a reason;",
+    "               struck out once the coordinator has said that you may not",
     "p, r           pause; look now",
     "Ctrl-Z         stop; fg goes on",
     "q, Ctrl-C      quit",
@@ -82,6 +89,11 @@ impl Ink {
         self.in_colour(Color::Green, Modifier::empty())
     }
 
+    /// Of what cannot be done.
+    fn unable(self) -> Style {
+        self.in_colour(Color::DarkGray, Modifier::empty()).add_modifier(Modifier::CROSSED_OUT)
+    }
+
     fn head(self) -> Style {
         self.in_colour(Color::Cyan, Modifier::empty()).add_modifier(Modifier::BOLD)
     }
@@ -100,7 +112,7 @@ pub(super) fn draw(top: &Top, now: Instant, ink: Ink, area: Rect, buffer: &mut B
     second_line(top, ink, pen);
     third_line(top, ink, pen);
     table(top, ink, pen);
-    last_line(top, pen);
+    last_line(top, ink, pen);
     match &top.mode {
         Mode::Help => help(ink, pen),
         Mode::Breaking(dialog) => question(dialog, ink, pen),
@@ -171,7 +183,7 @@ impl Pen<'_> {
 }
 
 /// What is shown, and what can be done.
-fn last_line(top: &Top, pen: &mut Pen<'_>) {
+fn last_line(top: &Top, ink: Ink, pen: &mut Pen<'_>) {
     let y = pen.area.height - 1;
     if top.mode == Mode::Filtering {
         pen.text(0, y, &format!("/{}_", visible::escaped(&top.filter)), Style::new());
@@ -189,9 +201,15 @@ fn last_line(top: &Top, pen: &mut Pen<'_>) {
             let text = if is_shown { format!("[{word}] ") } else { format!(" {word}  ") };
             x = pen.text(x, y, &text, if is_shown { Style::new() } else { QUIET });
         }
-        x = pen.text(x, y, &format!(" by {}", top.sort.word()), QUIET);
+        if top.view != View::Events {
+            x = pen.text(x, y, &format!(" by {}", top.sort.word()), QUIET);
+        }
     }
-    pen.text(x, y, &format!("  {KEYS}"), QUIET);
+    let [before, breaks, behind] = KEYS;
+    x = pen.text(x, y, &format!("  {before}"), QUIET);
+    let style = if top.unable.is_some() { ink.unable() } else { QUIET };
+    x = pen.text(x, y, breaks, style);
+    pen.text(x, y, behind, QUIET);
 }
 
 /// Which coordinator, and how fresh this is.
@@ -340,7 +358,7 @@ fn nothing(top: &Top, list: &List) -> String {
             let what = match wanted {
                 Wanted::Waits => "requests wait",
                 Wanted::Locks | Wanted::Lock(_) => "locks are in use",
-                Wanted::Sessions => "sessions are open",
+                Wanted::Sessions | Wanted::Events => "sessions are open",
             };
             format!(
                 "{number} {what}: more than {most} are not listed here; `coordinator status` does"
@@ -350,6 +368,7 @@ fn nothing(top: &Top, list: &List) -> String {
         List::Waits(_) => "nobody waits: 2 shows the locks that are held".to_owned(),
         List::Locks(_) => "no lock is in use".to_owned(),
         List::Sessions(_) => "no session is open, or none that you may see".to_owned(),
+        List::Events => "nothing has happened since: events come as they happen".to_owned(),
         List::Lock(name, _) => format!("{} is free", visible::quoted(name)),
     }
 }

@@ -15,6 +15,8 @@ pub(super) enum Wanted {
     Locks,
     /// The sessions.
     Sessions,
+    /// What happens: it is heard of, not looked at.
+    Events,
     /// One lock, with all of its waiters that an answer has room for.
     Lock(String),
 }
@@ -37,6 +39,8 @@ pub(super) enum List {
     Locks(Vec<LockStatus>),
     /// Sessions.
     Sessions(Vec<SessionStatus>),
+    /// What has been heard of is shown.
+    Events,
     /// One lock; none if it is free.
     Lock(String, Option<LockStatus>),
     /// There are so many that they were not asked for.
@@ -50,6 +54,7 @@ impl List {
             Self::Waits(_) => Wanted::Waits,
             Self::Locks(_) => Wanted::Locks,
             Self::Sessions(_) => Wanted::Sessions,
+            Self::Events => Wanted::Events,
             Self::Lock(name, _) => Wanted::Lock(name.clone()),
             Self::TooMany(wanted, _) => wanted.clone(),
         }
@@ -65,12 +70,14 @@ pub(super) async fn look(observer: &Observer, wanted: &Wanted) -> Result<Sight, 
         Wanted::Locks => server.locks,
         Wanted::Sessions => server.sessions,
         Wanted::Lock(_) => 1,
+        Wanted::Events => 0,
     };
     let list = match wanted {
         _ if length > LIST_LEN_MAX => List::TooMany(wanted.clone(), length),
         Wanted::Waits => List::Waits(observer.contended().await?),
         Wanted::Locks => List::Locks(observer.locks().await?),
         Wanted::Sessions => List::Sessions(observer.sessions().await?),
+        Wanted::Events => List::Events,
         Wanted::Lock(name) => List::Lock(name.clone(), observer.lock(name).await?),
     };
     Ok(Sight { server, list })

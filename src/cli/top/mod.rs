@@ -17,6 +17,7 @@
 mod columns;
 mod dialog;
 mod draw;
+mod heard;
 mod look;
 mod model;
 mod rows;
@@ -30,13 +31,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use coordinator::Observer;
-use coordinator::types::FencingToken;
+use coordinator::types::{FencingToken, RejectionCode};
+use coordinator::{Error, Observer};
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
 use ratatui::layout::Rect;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use self::draw::{Ink, draw, text_of};
@@ -71,6 +73,10 @@ enum Heard {
     Seen(Box<Result<Sight, String>>),
     /// What came of breaking a grant, in words.
     Broken(String),
+    /// A grant was not broken, for that is not allowed.
+    Unable(String),
+    /// Something has happened, or why nothing more is heard.
+    Event(Box<Result<coordinator::Event, String>>),
     /// There is no terminal any more.
     Gone,
 }
@@ -128,7 +134,9 @@ async fn live(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let ink = Ink::of_the_environment();
     let mut looking = false;
+    let mut ear = None;
     let code = loop {
+        listen(&mut top, &mut ear, settings, &tell);
         screen
             .draw(|area, buffer| draw(&top, Instant::now(), ink, area, buffer))
             .map_err(cannot)?;
@@ -144,6 +152,8 @@ async fn live(
                 Heard::Redraw => Order::Nothing,
                 Heard::Seen(seen) => { looking = false; top.see(*seen, Instant::now()); Order::Nothing }
                 Heard::Broken(words) => { top.say(words); Order::Look }
+                Heard::Unable(why) => { top.is_unable(why); Order::Nothing }
+                Heard::Event(event) => { hear(&mut top, *event); Order::Nothing }
                 Heard::Gone => break ExitCode::from(exit::SIGNAL_BASE + number(Signal::HUP)),
             },
         };
@@ -164,6 +174,66 @@ async fn live(
     };
     drop(screen);
     Ok(code)
+}
+
+/// Has somebody listen as long as events are shown, and nobody else.
+fn listen(
+    top: &mut Top,
+    ear: &mut Option<AbortOnDrop>,
+    settings: &Settings,
+    tell: &mpsc::Sender<Heard>,
+) {
+    if !top.listens() {
+        if ear.take().is_some() {
+            top.hear_no_more();
+        }
+    } else if ear.is_none() {
+        let listening = start_listening(settings, tell.clone());
+        *ear = Some(AbortOnDrop(listening));
+    }
+}
+
+/// A task that ends when nobody wants it any more.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn hear(top: &mut Top, event: Result<coordinator::Event, String>) {
+    match event {
+        Ok(event) if top.listens() => top.hear(&event),
+        // It was on its way.
+        Ok(_) => {}
+        Err(why) => top.say(why),
+    }
+}
+
+/// Listens to what happens, over a connection of its own, beside what else goes on.
+fn start_listening(settings: &Settings, tell: mpsc::Sender<Heard>) -> JoinHandle<()> {
+    let settings = settings.clone();
+    tokio::spawn(async move {
+        let failed = |error| attempt(&settings).failed(&error).in_one_line();
+        let listening = async {
+            let observer = connect(&settings).await.map_err(|failure| failure.in_one_line())?;
+            observer.events(None).await.map_err(failed)
+        };
+        let mut events = match listening.await {
+            Ok(events) => events,
+            Err(why) => {
+                let _loop_is_over = tell.send(Heard::Event(Box::new(Err(why)))).await;
+                return;
+            }
+        };
+        while let Some(event) = events.next().await {
+            let heard = Heard::Event(Box::new(event.map_err(failed)));
+            if tell.send(heard).await.is_err() {
+                return;
+            }
+        }
+    })
 }
 
 /// A signal's number, as the shell adds it to 128.
@@ -198,15 +268,19 @@ fn start_break(
     let (observer, server) = (Arc::clone(observer), settings.server.0.clone());
     tokio::spawn(async move {
         let shown = visible::quoted(&name);
-        let words = match observer.revoke_for(&name, token, &reason).await {
-            Ok(()) => format!("revoked {shown} from the holder with token {token}"),
+        let heard = match observer.revoke_for(&name, token, &reason).await {
+            Ok(()) => Heard::Broken(format!("revoked {shown} from the holder with token {token}")),
             Err(error) => {
                 let (server, lock) = (server.as_str(), name.as_str());
                 let attempt = Attempt { server, lock, ..Attempt::default() };
-                format!("not revoked: {}", attempt.failed(&error).in_one_line())
+                let words = format!("not revoked: {}", attempt.failed(&error).in_one_line());
+                let forbidden = RejectionCode::Forbidden;
+                let is_denied =
+                    matches!(&error, Error::Rejected { code, .. } if *code == forbidden);
+                if is_denied { Heard::Unable(words) } else { Heard::Broken(words) }
             }
         };
-        let _loop_is_over = tell.send(Heard::Broken(words)).await;
+        let _loop_is_over = tell.send(heard).await;
     });
 }
 

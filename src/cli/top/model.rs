@@ -4,13 +4,15 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use coordinator::Event;
 use coordinator::types::FencingToken;
 use coordinator::wire::ServerStatus;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::dialog::{Answer, Dialog};
+use super::heard::Heard;
 use super::look::{List, Sight, Wanted};
-use super::rows::{Row, Sort, rows};
+use super::rows::{Row, Sort, keep, rows};
 
 /// Rates of grants that are drawn side by side.
 pub(super) const RATES_MAX: usize = 12;
@@ -50,6 +52,10 @@ pub(super) struct Top {
     pub(super) said: Option<String>,
     /// Grants a second, from look to look.
     pub(super) rates: VecDeque<u64>,
+    /// What has happened, as far as somebody listened.
+    heard: Heard,
+    /// Why nothing can be broken; none: it is not known that it cannot.
+    pub(super) unable: Option<String>,
 }
 
 /// What can be shown.
@@ -61,6 +67,8 @@ pub(super) enum View {
     Locks,
     /// Sessions.
     Sessions,
+    /// What happens.
+    Events,
 }
 
 /// What keys do.
@@ -116,6 +124,8 @@ impl Top {
             trouble: None,
             said: None,
             rates: VecDeque::new(),
+            heard: Heard::default(),
+            unable: None,
         }
     }
 
@@ -126,7 +136,30 @@ impl Top {
             (None, View::Waits) => Wanted::Waits,
             (None, View::Locks) => Wanted::Locks,
             (None, View::Sessions) => Wanted::Sessions,
+            (None, View::Events) => Wanted::Events,
         }
+    }
+
+    /// Whether somebody is to listen to what happens.
+    pub(super) fn listens(&self) -> bool {
+        self.view == View::Events && !self.paused
+    }
+
+    /// Takes something that has happened.
+    pub(super) fn hear(&mut self, event: &Event) {
+        self.heard.take(event);
+        self.settle();
+    }
+
+    /// Nobody listens from now on.
+    pub(super) fn hear_no_more(&mut self) {
+        self.heard.pause();
+    }
+
+    /// What was to be broken may not be: nor may the next, as far as is known.
+    pub(super) fn is_unable(&mut self, why: String) {
+        self.say(why.clone());
+        self.unable = Some(why);
     }
 
     /// Whether nothing new is asked for.
@@ -172,7 +205,15 @@ impl Top {
 
     /// The rows that are shown.
     pub(super) fn rows(&self) -> Vec<Row> {
-        self.list().map_or_else(Vec::new, |list| rows(list, &self.filter, self.sort))
+        match self.list() {
+            None => Vec::new(),
+            Some(List::Events) => {
+                let mut rows = self.heard.rows();
+                keep(&mut rows, &self.filter);
+                rows
+            }
+            Some(list) => rows(list, &self.filter, self.sort),
+        }
     }
 
     /// Which of them is selected.
@@ -220,11 +261,13 @@ impl Top {
             KeyCode::Char('1') => return self.show(View::Waits),
             KeyCode::Char('2') => return self.show(View::Locks),
             KeyCode::Char('3') => return self.show(View::Sessions),
+            KeyCode::Char('4') => return self.show(View::Events),
             KeyCode::Tab => {
                 return self.show(match self.view {
                     View::Waits => View::Locks,
                     View::Locks => View::Sessions,
-                    View::Sessions => View::Waits,
+                    View::Sessions => View::Events,
+                    View::Events => View::Waits,
                 });
             }
             KeyCode::Enter => return self.look_inside(),
@@ -270,17 +313,19 @@ impl Top {
 
     fn show(&mut self, view: View) -> Order {
         if self.view != view || self.inside.is_some() {
-            (self.view, self.inside, self.selected, self.place) = (view, None, None, 0);
+            // The newest event is the last, and stays in sight.
+            let place = if view == View::Events { usize::MAX } else { 0 };
+            (self.view, self.inside, self.selected, self.place) = (view, None, None, place);
         }
         Order::Look
     }
 
     fn look_inside(&mut self) -> Order {
         let rows = self.rows();
-        let row = rows.get(self.place(&rows));
-        match row {
-            Some(row) if self.inside.is_none() && self.view != View::Sessions => {
-                (self.inside, self.selected, self.place) = (Some(row.key.clone()), None, 0);
+        let lock = rows.get(self.place(&rows)).and_then(|row| row.lock.clone());
+        match lock {
+            Some(lock) if self.inside.is_none() => {
+                (self.inside, self.selected, self.place) = (Some(lock), None, 0);
                 self.filter.clear();
                 Order::Look
             }
@@ -291,7 +336,11 @@ impl Top {
     /// Out of the lock that is looked into, with it selected; or else the filter goes.
     fn go_back(&mut self) -> Order {
         if let Some(name) = self.inside.take() {
-            self.selected = Some(name);
+            if self.view == View::Events {
+                self.place = usize::MAX;
+            } else {
+                self.selected = Some(name);
+            }
             return Order::Look;
         }
         self.filter.clear();
@@ -299,6 +348,11 @@ impl Top {
     }
 
     fn ask_to_break(&mut self) {
+        if let Some(why) = self.unable.clone() {
+            // Somebody may have changed the rules meanwhile: the next time it is asked again.
+            self.unable = None;
+            return self.say(format!("{why}; b asks again"));
+        }
         let rows = self.rows();
         match rows.get(self.place(&rows)).and_then(|row| row.grant.clone()) {
             Some(grant) => self.mode = Mode::Breaking(Dialog::new(grant)),
@@ -310,6 +364,10 @@ impl Top {
         let rows = self.rows();
         self.place = to(self.place(&rows), rows.len()).min(rows.len().saturating_sub(1));
         self.selected = rows.get(self.place).map(|row| row.key.clone());
+        if self.wanted() == Wanted::Events && self.place + 1 >= rows.len() {
+            // Whoever is at the end stays there.
+            (self.selected, self.place) = (None, usize::MAX);
+        }
     }
 
     /// Keeps the selection where it is, or next to where it was.

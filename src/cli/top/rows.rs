@@ -17,6 +17,8 @@ pub(super) struct Row {
     pub(super) key: String,
     /// One cell for each column.
     pub(super) cells: Vec<String>,
+    /// The lock that can be looked into here, if there is one.
+    pub(super) lock: Option<String>,
     /// The grant that can be broken here, if there is one.
     pub(super) grant: Option<Grant>,
 }
@@ -89,6 +91,13 @@ const SESSIONS: &[Column] = &[
     Column::number("AGE", 3),
     Column::number("LEASE LEFT", 1),
 ];
+pub(super) const EVENTS: &[Column] = &[
+    Column::text("TIME"),
+    Column::text("EVENT"),
+    Column::text("WHO"),
+    Column::text("LOCKS"),
+    Column::optional("MORE", 1),
+];
 const ONE_LOCK: &[Column] = &[
     Column::text("PLACE"),
     Column::text("WHO"),
@@ -104,6 +113,7 @@ pub(super) fn columns(list: &List) -> &'static [Column] {
         List::Waits(_) => WAITS,
         List::Locks(_) => LOCKS,
         List::Sessions(_) => SESSIONS,
+        List::Events => EVENTS,
         List::Lock(..) => ONE_LOCK,
         List::TooMany(..) => &[],
     }
@@ -117,13 +127,18 @@ pub(super) fn rows(list: &List, filter: &str, sort: Sort) -> Vec<Row> {
         List::Sessions(sessions) => of_sessions(sessions, sort),
         // In the order in which they hold and wait, which is what one wants to know.
         List::Lock(_, lock) => lock.as_ref().map(of_one_lock).unwrap_or_default(),
-        List::TooMany(..) => Vec::new(),
+        List::Events | List::TooMany(..) => Vec::new(),
     };
+    keep(&mut rows, filter);
+    rows
+}
+
+/// Keeps those with the filter in them.
+pub(super) fn keep(rows: &mut Vec<Row>, filter: &str) {
     if !filter.is_empty() {
         let filter = filter.to_lowercase();
         rows.retain(|row| row.cells.iter().any(|cell| cell.to_lowercase().contains(&filter)));
     }
-    rows
 }
 
 fn of_locks(locks: &[LockStatus], sort: Sort, row: fn(&LockStatus) -> Row) -> Vec<Row> {
@@ -166,7 +181,8 @@ fn waits(lock: &LockStatus) -> Row {
         lock.holders.first().map_or_else(String::new, |it| it.token.to_string()),
         lock.holders.first().map_or_else(String::new, |it| note(&it.note)),
     ];
-    Row { key: lock.name.to_string(), cells, grant: first_grant(lock) }
+    let name = lock.name.to_string();
+    Row { key: name.clone(), cells, lock: Some(name), grant: first_grant(lock) }
 }
 
 fn locked(lock: &LockStatus) -> Row {
@@ -179,7 +195,8 @@ fn locked(lock: &LockStatus) -> Row {
         lock.holders.first().map_or_else(String::new, |it| it.token.to_string()),
         lock.holders.first().map_or_else(String::new, |it| note(&it.note)),
     ];
-    Row { key: lock.name.to_string(), cells, grant: first_grant(lock) }
+    let name = lock.name.to_string();
+    Row { key: name.clone(), cells, lock: Some(name), grant: first_grant(lock) }
 }
 
 fn session(it: &SessionStatus) -> Row {
@@ -192,7 +209,7 @@ fn session(it: &SessionStatus) -> Row {
         words::millis(it.age_ms),
         words::millis(it.lease_left_ms),
     ];
-    Row { key: it.session.to_string(), cells, grant: None }
+    Row { key: it.session.to_string(), cells, lock: None, grant: None }
 }
 
 fn of_one_lock(lock: &LockStatus) -> Vec<Row> {
@@ -206,7 +223,8 @@ fn of_one_lock(lock: &LockStatus) -> Vec<Row> {
             it.token.to_string(),
             note(&it.note),
         ];
-        Row { key: format!("token {}", it.token), cells, grant: Some(grant(lock, it)) }
+        let key = format!("token {}", it.token);
+        Row { key, cells, lock: None, grant: Some(grant(lock, it)) }
     });
     let waiters = (1..).zip(&lock.waiters).map(|(place, it)| {
         let cells = vec![
@@ -217,7 +235,8 @@ fn of_one_lock(lock: &LockStatus) -> Vec<Row> {
             String::new(),
             note(&it.note),
         ];
-        Row { key: format!("{} {}", it.session, it.request), cells, grant: None }
+        let key = format!("{} {}", it.session, it.request);
+        Row { key, cells, lock: None, grant: None }
     });
     holders.chain(waiters).collect()
 }

@@ -5,16 +5,23 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use coordinator::{Event, Happened};
+
 use coordinator::types::{
-    Epoch, FencingToken, Identity, LockName, Mode as LockMode, Note, OwnerId, RequestId, SessionId,
+    Claim, Epoch, FencingToken, Identity, LockName, Mode as LockMode, Note, OwnerId, RequestId,
+    SessionId,
 };
-use coordinator::wire::{Holder, LockStatus, ServerStatus, SessionStatus, Waiter};
+use coordinator::wire::{Happening, Holder, LockStatus, ServerStatus, SessionStatus, Waiter};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::layout::Rect;
+use ratatui::style::Modifier;
 
 use super::columns::{Column, grouped, lay_out};
 use super::draw::{Ink, draw, text_of};
+use super::heard::EVENTS_MAX;
 use super::look::{LIST_LEN_MAX, List, Sight, Wanted};
 use super::model::{Order, Top};
 
@@ -125,6 +132,7 @@ fn seen(list: List) -> (Top, Instant) {
         Wanted::Waits => {}
         Wanted::Locks => drop(top.press(key('2'))),
         Wanted::Sessions => drop(top.press(key('3'))),
+        Wanted::Events => drop(top.press(key('4'))),
         Wanted::Lock(_) => unreachable!("looked into by a key"),
     }
     top.see(Ok(Sight { server: server(), list }), now);
@@ -327,6 +335,90 @@ fn a_question_can_be_left_and_what_nobody_holds_is_not_asked_about() {
     let (mut top, now) = seen(List::Sessions(sessions()));
     press(&mut top, KeyCode::Char('b'));
     assert!(screen(&top, now, Ink::rich(), (80, 10)).contains("nothing to break"));
+}
+
+fn happened(ms: u64, what: Happening) -> Event {
+    let claim = Claim { name: LockName::new("deploy").unwrap(), mode: LockMode::Exclusive };
+    Event::Happened(Happened {
+        at_ms: 1_795_516_267_123 + ms,
+        session: SessionId::new(1),
+        identity: Identity::new("ann@build7:8123").unwrap(),
+        request: RequestId::new(4),
+        claims: vec![claim],
+        what,
+    })
+}
+
+#[test]
+fn what_happens_is_shown_as_it_happens_with_the_newest_last() {
+    let mut top = Top::new("locks.internal:5625");
+    let now = Instant::now();
+    assert_eq!(top.press(key('4')), Order::Look);
+    assert!(top.listens());
+    top.see(Ok(Sight { server: server(), list: List::Events }), now);
+    assert!(screen(&top, now, Ink::rich(), (80, 10)).contains("nothing has happened since"));
+    top.hear(&happened(0, Happening::Requested));
+    top.hear(&happened(1, Happening::Queued { position: 2 }));
+    top.hear(&Event::Missed { count: 7 });
+    top.hear(&happened(2_000, Happening::Granted { token: FencingToken::new(1881) }));
+    assert_screen("events.txt", &top, now, (100, 10));
+    // Whoever has gone up stays there, and at the end the newest is followed.
+    let selected = |top: &Top| {
+        let rows = top.rows();
+        rows[top.place(&rows)].key.clone()
+    };
+    assert_eq!(selected(&top), "4");
+    press(&mut top, KeyCode::Up);
+    top.hear(&happened(3_000, Happening::Cancelled));
+    assert_eq!(selected(&top), "3");
+    press(&mut top, KeyCode::End);
+    top.hear(&happened(4_000, Happening::Cancelled));
+    assert_eq!(selected(&top), "6");
+    // Its lock can be looked into, and whoever comes back is at the end again.
+    press(&mut top, KeyCode::Enter);
+    assert_eq!(top.wanted(), Wanted::Lock("deploy".to_owned()));
+    press(&mut top, KeyCode::Esc);
+    top.see(Ok(Sight { server: server(), list: List::Events }), now);
+    assert_eq!(selected(&top), "6");
+    top.press(key('p'));
+    assert!(!top.listens(), "nobody listens while it is paused");
+    top.hear_no_more();
+    assert!(screen(&top, now, Ink::rich(), (100, 12)).contains("nobody has listened for a while"));
+}
+
+#[test]
+fn so_many_events_are_kept_and_the_oldest_goes() {
+    let mut top = Top::new("locks.internal:5625");
+    top.press(key('4'));
+    top.see(Ok(Sight { server: server(), list: List::Events }), Instant::now());
+    for ms in 0..=EVENTS_MAX as u64 {
+        top.hear(&happened(ms, Happening::Requested));
+    }
+    assert_eq!(top.rows().len(), EVENTS_MAX);
+    assert_eq!(top.rows()[0].key, "2");
+}
+
+#[test]
+fn who_may_not_break_hears_why_and_the_key_is_grey_from_then_on() {
+    let (mut top, now) = seen(List::Waits(locks()));
+    let style = |top: &Top| {
+        let mut buffer = Buffer::empty(Rect::new(0, 0, 140, 10));
+        let area = buffer.area;
+        draw(top, now, Ink::rich(), area, &mut buffer);
+        let line = text_of(&buffer).lines().last().unwrap().to_owned();
+        let x = u16::try_from(line.find("b break").unwrap()).unwrap();
+        buffer.cell((x, 9)).unwrap().modifier
+    };
+    assert!(!style(&top).contains(Modifier::CROSSED_OUT));
+    top.is_unable("not revoked: ann may not break \"deploy\"".to_owned());
+    assert!(style(&top).contains(Modifier::CROSSED_OUT));
+    assert!(screen(&top, now, Ink::rich(), (80, 10)).contains("ann may not break"));
+    top.press(key('b'));
+    assert!(
+        screen(&top, now, Ink::rich(), (80, 10)).contains("may not break \"deploy\"; b asks again")
+    );
+    top.press(key('b'));
+    assert!(screen(&top, now, Ink::rich(), (80, 24)).contains("type the lock's name"));
 }
 
 #[test]

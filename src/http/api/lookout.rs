@@ -270,30 +270,6 @@ pub(super) async fn status(line: &mut Line) -> Result<ServerStatus, Problem> {
 mod tests {
     use super::*;
     use crate::access::CertificateName;
-    use crate::types::Epoch;
-
-    fn status_of_nothing() -> ServerStatus {
-        ServerStatus {
-            version: String::new(),
-            epoch: Epoch::default(),
-            uptime_ms: 0,
-            draining: false,
-            connections: 0,
-            sessions: 0,
-            locks: 0,
-            held: 0,
-            waiting: 0,
-            grants: 0,
-            expired: 0,
-            protocol_errors: 0,
-            slow_readers: 0,
-            handshake_timeouts: 0,
-            connections_refused: 0,
-            last_token: crate::types::FencingToken::default(),
-            grace_ms: 0,
-            unsaved_ms: 0,
-        }
-    }
 
     /// Rule A3.
     #[tokio::test(start_paused = true)]
@@ -301,7 +277,7 @@ mod tests {
         let proof =
             |name| Proof { credential: None, certified: vec![CertificateName::new(name).unwrap()] };
         let (scene, scenes) = watch::channel(None);
-        let (_told, statuses) = watch::channel(Arc::new((Instant::now(), status_of_nothing())));
+        let (_told, statuses) = watch::channel(Arc::new((Instant::now(), ServerStatus::default())));
         let wanted_until = StdMutex::new(Instant::now());
         let lookout = Arc::new(Lookout { scenes, statuses, wanted_until });
         let mut all = vec![(proof("dns:ann"), Arc::clone(&lookout))];

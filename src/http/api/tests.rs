@@ -9,7 +9,7 @@ use axum::routing::get;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, interval, timeout};
 
 use super::stream::{self, READ_TIMEOUT, STREAMS_MAX, Sink};
 use crate::http::accept::{self, LIFE_MAX};
@@ -21,8 +21,10 @@ fn streaming(places: &Arc<Semaphore>) -> (DuplexStream, tokio::task::JoinHandle<
     let stream = async move |Extension(caller): Extension<Caller>| {
         let place = places.try_acquire_owned().unwrap();
         stream::answer(&caller.life, place, async |sink: Sink| {
+            // Time is paused: it goes on where everybody waits for it, this one, too.
+            let mut seconds = interval(Duration::from_secs(1));
             while sink.data(&json!("x".repeat(1000))).await.is_ok() {
-                sleep(Duration::from_secs(1)).await;
+                seconds.tick().await;
             }
         })
     };

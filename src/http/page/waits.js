@@ -101,7 +101,7 @@ function owners(locks) {
 	return all;
 }
 
-/** The tree: whoever holds and waits for nothing is a root, and below each are those that wait for it. */
+/** The tree: at its roots those who wait for nothing, below each those that wait for it. */
 function drawTree(app, locks, at) {
 	const all = owners(locks), seen = new Set();
 	let left = TREE_MAX, cut = 0;
@@ -136,12 +136,12 @@ function drawTree(app, locks, at) {
 	return ul;
 }
 
-/** The graph of all that hangs together with a lock; none if there is nothing to draw. */
+/** The graph of all that hangs together with a lock, if there is one. */
 function drawGraph(locks, name) {
 	const all = owners(locks);
 	const start = locks.find(lock => lock.name === name);
 	if (!start) return null;
-	// Which locks hang together: by owners that hold one and wait for another.
+	// Locks hang together by owners that hold one and wait for another.
 	const reached = new Set([name]), todo = [start];
 	while (todo.length) {
 		const lock = todo.pop();
@@ -174,11 +174,12 @@ function drawGraph(locks, name) {
 		}
 	}
 	if (!edges.length) return null;
+	for (const it of start.holders) node(owner(it)).chosen = 1;
 	layers([...nodes.values()], edges);
 	return picture([...nodes.values()], edges, name);
 }
 
-/** Layers by the longest path to who waits for nobody; what would close a circle counts for nothing. */
+/** Layers by the longest path to who waits for nobody; what closes a circle is drawn back. */
 function layers(nodes, edges) {
 	const out = new Map(nodes.map(it => [it, []]));
 	for (const edge of edges) out.get(edge.from).push(edge);
@@ -226,7 +227,7 @@ function picture(nodes, edges, name) {
 		told.add(label);
 		labels.push(s("text", { x: x2 + GAP / 2, y: y2 - 6, "text-anchor": "middle", class: "edge" }, short(visible(lock.name), 13)));
 	}
-	const boxes = nodes.map(it => s("g", { class: it.layer === 0 && "root" },
+	const boxes = nodes.map(it => s("g", { class: it.chosen && "root" },
 		it.more ? null : s("rect", { x: x(it), y: y(it), width: W, height: H, rx: 7 }),
 		s("text", { x: x(it) + 10, y: y(it) + H / 2 + 4, class: it.more && "sub" }, short(visible(it.label), 25)),
 		s("title", {}, visible(it.label))));

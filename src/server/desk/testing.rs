@@ -252,6 +252,12 @@ impl Bench {
         observer
     }
 
+    /// Whether there is work left of a change of the rules.
+    #[cfg(feature = "access")]
+    pub(super) fn is_changing(&self) -> bool {
+        self.0.borrow().desk.rights.is_changing()
+    }
+
     /// Whether somebody that shows this may have something done.
     #[cfg(feature = "access")]
     pub(super) fn entitle(&self, proof: Proof, errand: Errand) -> Result<Who, Unentitled> {

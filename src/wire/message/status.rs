@@ -8,7 +8,7 @@ use crate::types::list::list;
 use crate::types::{Epoch, FencingToken, Identity, LockName, Note, OwnerId, RequestId, SessionId};
 
 /// The coordinator as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStatus {
     /// Version of the program.
     pub version: String,

@@ -3,7 +3,7 @@
 use coordinator::wire::{Mode, ServerStatus};
 
 use super::*;
-use coordinator::types::{Epoch, FencingToken, OwnerId, RequestId, SessionId};
+use coordinator::types::{FencingToken, OwnerId, RequestId, SessionId};
 
 fn holder(session: u128, identity: &str, owner: u64, token: u64) -> Holder {
     Holder {
@@ -181,26 +181,7 @@ fn the_locale_says_what_can_be_shown() {
 
 #[test]
 fn programs_are_told_what_waiters_hold() {
-    let server = ServerStatus {
-        version: String::new(),
-        epoch: Epoch(1),
-        uptime_ms: 0,
-        draining: false,
-        connections: 0,
-        sessions: 0,
-        locks: 0,
-        held: 0,
-        waiting: 0,
-        grants: 0,
-        expired: 0,
-        protocol_errors: 0,
-        slow_readers: 0,
-        handshake_timeouts: 0,
-        connections_refused: 0,
-        last_token: FencingToken(0),
-        grace_ms: 0,
-        unsaved_ms: 0,
-    };
+    let server = ServerStatus::default();
     let json =
         as_json(&Seen { journal: None, server, locks: chain(), outlooks: vec![], sessions: None });
     assert_eq!(json["locks"][0]["waiters"][0]["holds"], json!(["migrations"]));

@@ -36,6 +36,9 @@ impl Desk {
     }
 
     fn renew(&mut self, connection: ConnectionId, now: Timestamp) {
+        // They are all renewed in one turn, for no connection may act by what holds no more. There are as many as
+        // connections, each takes a look at a hash, and what else is to be done is left to later turns.
+        self.looked += 1;
         let access = Arc::clone(&self.rights.access);
         let Some(guest) = self.connections.guest_mut(connection) else { return };
         match guest.badge.renew(&access) {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::server::desk::Desk;
+use crate::server::desk::backlog::TURN_STEPS_MAX;
 
 /// A session comes back, and repeats its request for this lock. Says the code of the answer, and whether
 /// anything was granted.
@@ -178,4 +179,18 @@ fn a_crash_or_a_stop_while_what_waits_is_looked_through_grants_nothing_that_is_n
     bench.turn(Desk::save);
     let saved = bench.take_orders();
     assert!(!saved.is_empty());
+}
+
+/// Rule B1.
+#[test]
+fn a_turn_that_renews_many_badges_leaves_the_rest_to_later_ones() {
+    let bench = bench();
+    // Twice as many steps as a turn has, if what is renewed counts: renewed, and looked through.
+    let many = TURN_STEPS_MAX / 2 + 100;
+    let all: Vec<Client> = (0..many).map(|_| bench.observer("bob")).collect();
+    bench.turn(|desk, now| desk.change_rules(access(&[ANN, BOB]).into(), now));
+    assert!(bench.is_changing(), "all of it was done in one turn");
+    bench.settle();
+    assert!(!bench.is_changing());
+    assert_eq!(code(&bench, &all[0], look_at("a")), None, "and they go on");
 }
