@@ -227,18 +227,13 @@ impl Sealer {
         head: impl FnOnce(&mut [u8]) -> usize,
         claims: impl Iterator<Item = (&'a LockName, Mode)>,
     ) -> u128 {
-        // In few pieces, for it is the pieces that are dear: nearly always one.
-        let (mut hasher, mut is_one) = (self.of_claims, true);
+        let mut hasher = self.of_claims;
+        // In few pieces, for it is the pieces that are dear: the head goes together with the first claim.
         let mut piece = [0; PIECE_LEN_MAX];
         let head_len = head(&mut piece);
         let mut rest = &mut piece[head_len..];
         for (name, mode) in claims {
             let name = name.as_str().as_bytes();
-            if rest.len() < CLAIM_HEAD_LEN_MAX + name.len() {
-                let len = PIECE_LEN_MAX - rest.len();
-                hasher.write(&piece[..len]);
-                (rest, is_one) = (&mut piece[..], false);
-            }
             match mode {
                 Mode::Exclusive => rest.put_u8(EXCLUSIVE),
                 Mode::Shared => rest.put_u8(SHARED),
@@ -249,21 +244,21 @@ impl Sealer {
                 }
             }
             rest.put_u8(u8::try_from(name.len()).unwrap_or(u8::MAX));
-            if name.len() <= rest.len() {
+            let fits = name.len() <= rest.len();
+            if fits {
                 rest.put_slice(name);
-            } else {
-                // Longer than a piece: the one that was begun for it has nothing else.
-                let len = PIECE_LEN_MAX - rest.len();
-                hasher.write(&piece[..len]);
-                hasher.write(name);
-                rest = &mut piece[..];
             }
+            let len = PIECE_LEN_MAX - rest.len();
+            hasher.write(&piece[..len]);
+            if !fits {
+                hasher.write(name);
+            }
+            rest = &mut piece[..];
         }
         let len = PIECE_LEN_MAX - rest.len();
-        if is_one {
-            return self.of_claims.hash(&piece[..len]).as_u128();
+        if len > 0 {
+            hasher.write(&piece[..len]);
         }
-        hasher.write(&piece[..len]);
         hasher.finish128().as_u128()
     }
 }
