@@ -433,20 +433,29 @@ impl Known {
         self.places.insert(new.id, self.slab.insert(new));
     }
 
+    #[inline]
     fn place(&self, connection: ConnectionId) -> Option<usize> {
         let found = self.found.get();
         if self.slab.get(found).is_some_and(|known| known.id == connection) {
             return Some(found);
         }
+        self.look_up(connection)
+    }
+
+    /// Apart, so that what is found at once is found without a call.
+    #[inline(never)]
+    fn look_up(&self, connection: ConnectionId) -> Option<usize> {
         let place = *self.places.get(&connection)?;
         self.found.set(place);
         Some(place)
     }
 
+    #[inline]
     fn get(&self, connection: ConnectionId) -> Option<&Connection> {
         self.slab.get(self.place(connection)?)
     }
 
+    #[inline]
     fn get_mut(&mut self, connection: ConnectionId) -> Option<&mut Connection> {
         let place = self.place(connection)?;
         self.slab.get_mut(place)
