@@ -202,15 +202,18 @@ impl Coordinator {
     /// Has the desk hear all that sessions have said, in one turn. It is read already, so the time
     /// of now is later than that of each.
     fn hear(&mut self, ctx: &mut Context<Self>) {
+        let mut taken = mem::take(&mut self.taken);
+        self.arrivals.take(&mut taken);
+        let now = self.clock.now();
+        // Looked at behind the clock: a lease that holds then, held at the moment that counts (rule H2).
         if self.is_suspended(ctx) {
+            self.arrivals.put_back(&mut taken);
+            self.taken = taken;
             if self.lease.as_ref().is_some_and(|lease| lease.is_lost) {
                 self.hear_who_comes_too_late(ctx);
             }
             return;
         }
-        let mut taken = mem::take(&mut self.taken);
-        self.arrivals.take(&mut taken);
-        let now = self.clock.now();
         for arrival in taken.drain(..) {
             match arrival {
                 Arrival::Submit(submit) => self.desk.hear_submit(submit, now),

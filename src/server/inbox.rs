@@ -58,6 +58,13 @@ impl Arrivals {
         std::mem::swap(&mut *self.lock(), taken);
     }
 
+    /// Puts back what was taken, before all that has come since. Nobody is told of it.
+    pub(super) fn put_back(&self, taken: &mut Vec<Arrival>) {
+        let mut waiting = self.lock();
+        taken.append(&mut waiting);
+        std::mem::swap(&mut *waiting, taken);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Arrival>> {
         // Nobody panics while it is locked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

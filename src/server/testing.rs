@@ -4,8 +4,8 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use actix::{Actor, Addr, Context, Handler, Recipient};
@@ -41,11 +41,18 @@ use crate::wire::{self, Attach, ClientMessage, Mode, RawClaim, SealedTicket, Ser
 pub(super) struct TokioClock {
     origin: Instant,
     stood_still_ms: Arc<AtomicU64>,
+    /// A lease that ends while the time is read.
+    ends_next: Arc<Mutex<Option<Until>>>,
 }
 
 impl TokioClock {
     pub(super) fn new() -> Self {
-        Self { origin: Instant::now(), stood_still_ms: Arc::default() }
+        Self { origin: Instant::now(), stood_still_ms: Arc::default(), ends_next: Arc::default() }
+    }
+
+    /// The next time that it is read, the process stands still right before that, until the lease is over.
+    pub(super) fn end_when_read(&self, lease: &Until) {
+        *self.ends_next.lock().unwrap() = Some(lease.clone());
     }
 
     pub(super) fn stand_still(&self, length: Duration) {
@@ -56,6 +63,9 @@ impl TokioClock {
 
 impl Clock for TokioClock {
     fn now(&self) -> Timestamp {
+        if let Some(lease) = self.ends_next.lock().unwrap().take() {
+            lease.move_to(Timestamp::default());
+        }
         let still = Duration::from_millis(self.stood_still_ms.load(Ordering::SeqCst));
         Timestamp::default().after(self.origin.elapsed() + still)
     }

@@ -44,6 +44,33 @@ async fn h2_nothing_is_decided_when_the_lease_has_ended_and_everything_when_it_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn h2_what_was_said_within_the_lease_is_not_decided_as_of_a_moment_behind_it() {
+    local(async {
+        let (mut bench, until) = Bench::within_a_lease();
+        let client = bench.open().await;
+        bench.clock.end_when_read(&until);
+        client.submit(vec![request(1, "printer"), request(2, "scanner")]);
+        settle().await;
+        assert!(client.take().is_empty(), "another may have decided otherwise by then");
+
+        client.submit(vec![request(3, "plotter")]);
+        settle().await;
+        until.move_to(FOR_EVER);
+        tokio::time::sleep(A_LOOK).await;
+        let granted: Vec<_> = client
+            .take()
+            .iter()
+            .map(|told| match told {
+                ServerMessage::Grant { request, .. } => request.number(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(granted, [1, 2, 3], "in the order in which it was said");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_leads_no_more_tells_all_who_does_and_decides_nothing() {
     local(async {
         let (mut bench, until) = Bench::within_a_lease();
