@@ -19,7 +19,7 @@
 //! | `lock` | a command under a lock, dead before the lock is another's; `hold`, without a command |
 //! | `keeper` | a lock for several steps, kept by a process of its own: `acquire`, `held`, `release` |
 //! | `watchdog` | the same when that process is stopped or dead: a process of its own |
-//! | `show` | `status`, `events`, `ping`: holders and waiters, for people and programs |
+//! | `show` | `status`, `events`, `ping`, `members`: holders and waiters, for people and programs |
 //! | `top` | the same on a whole screen, live; and the end of what blocks others |
 //! | `bench` | the load generator and what it measures |
 //! | `process` | processes, signals and terminals |
@@ -113,6 +113,7 @@ fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure> {
         Command::Status(args) => on_a_runtime(show::status::run(args, settings)),
         Command::Events(args) => on_a_runtime(show::events::run(args, settings)),
         Command::Top(args) => on_a_runtime(top::run(args, settings)),
+        Command::Members(args) => on_a_runtime(show::members::run(args, settings)),
         Command::Ping(args) => on_a_runtime(show::ping::run(args, settings)),
         Command::Release(args) => on_a_runtime(keeper::release::run(args, settings)),
         Command::Bench(args) => on_a_runtime(bench::run(args, settings)),

@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::record::{Author, decode, encode};
 use super::{Leader, Standing};
 use crate::clock::{BootClock, Clock, Until};
-use crate::cluster::{Effect, Event, Member, Seat, Tenure, Timing, Version};
+use crate::cluster::{Effect, Event, Kept, Member, Seat, Tenure, Timing, Version};
 use crate::etcd::{Etcd, EtcdError, Found, Reading, Swap};
 use crate::types::Timestamp;
 
@@ -30,6 +30,15 @@ pub(super) enum Order {
     Look(oneshot::Sender<()>),
     /// End at once.
     End,
+}
+
+/// How an election has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It takes part no more, and somebody has to say so.
+    InOrder,
+    /// As a process does that is killed.
+    AtOnce,
 }
 
 /// An answer of etcd.
@@ -63,6 +72,8 @@ pub(super) struct Driver {
     pub(super) key: Arc<str>,
     /// Who writes the seat here.
     pub(super) author: Author,
+    /// Until when whoever decides is not doubted.
+    pub(super) vital: Until,
     /// How long things take.
     pub(super) timing: Timing,
     /// The cluster of etcds, once one has answered: another one is another arbiter.
@@ -71,6 +82,8 @@ pub(super) struct Driver {
     pub(super) seen: Option<Leader>,
     /// How this one stands, for its owner.
     pub(super) standing: watch::Sender<Standing>,
+    /// What the next process is to know.
+    pub(super) keeps: watch::Sender<Kept>,
     /// Until when a leader alone may decide.
     pub(super) until: Until,
     /// Until when the leader that was seen is not doubted.
@@ -87,7 +100,7 @@ pub(super) struct Driver {
 
 impl Driver {
     /// Goes on until the owner ends it, or it has resigned.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self) -> Ending {
         let mut ticks = interval(self.timing.beat() / 2);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut swap, mut read): (Option<Swapping>, Option<Call>) = (None, None);
@@ -101,7 +114,7 @@ impl Driver {
                         read.get_or_insert_with(|| self.read());
                         None
                     }
-                    Some(Order::End) | None => return,
+                    Some(Order::End) | None => return Ending::AtOnce,
                 },
                 answer = answer_of(swap.as_mut().map(|swap| &mut swap.call)) => {
                     answered = true;
@@ -119,7 +132,8 @@ impl Driver {
                     answered = true;
                     self.was_read(answer)
                 }
-                _ = ticks.tick() => Some(Event::Tick),
+                // A member is told that time has passed if whoever decides has noticed it, too.
+                _ = ticks.tick() => self.vital.is_ahead().then_some(Event::Tick),
             };
             let mut effects = Vec::new();
             if let Some(event) = event {
@@ -130,6 +144,14 @@ impl Driver {
             }
             // Before anybody hears how it stands.
             self.until.move_to(self.member.decides_until().unwrap_or_default());
+            let keeps = self.member.keeps();
+            self.keeps.send_if_modified(|kept| {
+                let is_news = (kept.run, kept.term) != (keeps.run, keeps.term);
+                if is_news {
+                    *kept = keeps;
+                }
+                is_news
+            });
             for effect in effects {
                 match effect {
                     Effect::Swap { expected, seat } => {
@@ -150,7 +172,7 @@ impl Driver {
                 }
             }
             if self.member.is_stopping() && self.member.leads().is_none() && swap.is_none() {
-                return;
+                return Ending::InOrder;
             }
         }
     }

@@ -15,21 +15,29 @@
 
 mod driver;
 mod record;
+mod roll;
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use std::{fmt, io};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::driver::{Driver, Order};
+use self::driver::{Driver, Ending, Order};
 pub use self::record::Author;
-use crate::clock::Until;
-use crate::cluster::{Event, Member, Table, Timing, Version};
+pub(crate) use self::record::{decode_kept, encode_kept};
+use self::roll::Registrar;
+pub use self::roll::{MemberEntry, Roll};
+use crate::clock::{BootClock, Clock, Until};
+use crate::cluster::{Event, Kept, Member, Table, Timing, Version};
 use crate::etcd::{Etcd, EtcdError, EtcdOptions};
+use crate::types::Timestamp;
 
 /// The name of a cluster has so many letters at most.
 pub const CLUSTER_NAME_LEN_MAX: usize = 64;
+/// A moment that nobody lives to see.
+const FOR_EVER: Timestamp = Timestamp::from_micros(u64::MAX - 1);
 /// Orders that wait at most.
 const ORDERS_MAX: usize = 16;
 
@@ -101,6 +109,8 @@ pub struct ElectionOptions {
     pub etcd: EtcdOptions,
     /// How long things take.
     pub timing: Timing,
+    /// What the process before this one has kept, in the same data directory.
+    pub kept: Option<Kept>,
 }
 
 /// Who leads.
@@ -136,12 +146,16 @@ pub enum Standing {
 pub struct Election {
     /// How it stands.
     standing: watch::Receiver<Standing>,
+    /// What the next process is to know.
+    keeps: watch::Receiver<Kept>,
     /// Until when it may decide.
     until: Until,
     /// Until when the leader that it knows is not doubted.
     sure: Until,
     /// Until when the arbiter is not doubted.
     heard: Until,
+    /// Until when whoever decides is not doubted.
+    vital: Until,
     /// To the thread.
     orders: mpsc::Sender<Order>,
     /// The thread; none once it was waited for.
@@ -157,7 +171,7 @@ impl Election {
     pub fn begin(options: ElectionOptions) -> Result<Self, ElectionError> {
         let mut process = [0; 16];
         getrandom::fill(&mut process).map_err(ElectionError::Randomness)?;
-        let ElectionOptions { cluster, author, etcd, timing } = options;
+        let ElectionOptions { cluster, author, etcd, timing, kept } = options;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let etcd = {
             let _within = runtime.enter();
@@ -165,9 +179,17 @@ impl Election {
         };
         let (orders, orders_out) = mpsc::channel(ORDERS_MAX);
         let (standing_in, standing) = watch::channel(Standing::StandsBy { leader: None });
-        let [until, sure, heard] = [(); 3].map(|()| Until::default());
+        let [until, sure, heard, vital] = [(); 4].map(|()| Until::default());
+        vital.move_to(FOR_EVER);
+        let process = u128::from_le_bytes(process);
+        let registrar = Registrar::new(Arc::clone(&etcd), &cluster, &author, process);
+        let enrolled = standing.clone();
+        let member = Member::new(kept, process, timing);
+        let (keeps_in, keeps) = watch::channel(member.keeps());
         let driver = Driver {
-            member: Member::new(None, u128::from_le_bytes(process), timing),
+            member,
+            keeps: keeps_in,
+            vital: vital.clone(),
             etcd,
             key: cluster.seat().into(),
             author,
@@ -183,10 +205,19 @@ impl Election {
             orders: orders_out,
         };
         // Neither a busy mailbox nor a write to disk may delay a beat.
-        let thread = thread::Builder::new()
-            .name("election".to_owned())
-            .spawn(move || runtime.block_on(driver.run()))?;
-        Ok(Self { standing, until, sure, heard, orders, thread: Some(thread) })
+        let thread = thread::Builder::new().name("election".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                let farewell = registrar.farewell();
+                let registering = tokio::spawn(registrar.run(enrolled));
+                let ending = driver.run().await;
+                registering.abort();
+                let _ = registering.await;
+                if ending == Ending::InOrder {
+                    farewell.await;
+                }
+            });
+        })?;
+        Ok(Self { standing, keeps, until, sure, heard, vital, orders, thread: Some(thread) })
     }
 
     /// Whether it leads and may decide something now. To be asked each time, after what is decided on was read.
@@ -209,6 +240,18 @@ impl Election {
         self.sure.clone()
     }
 
+    /// Whoever decides has just turned, and is not doubted for so long. A leader that is there and decides nothing
+    /// is worse than a dead one, so a lease of one that is doubted is not renewed. If this is never said, nobody
+    /// is.
+    pub fn turned(&self, good_for: Duration) {
+        self.vital.move_to(BootClock.now().after(good_for));
+    }
+
+    /// The same, for who says so again and again.
+    pub(crate) fn vital(&self) -> Until {
+        self.vital.clone()
+    }
+
     /// Something to have the arbiter asked with at once.
     pub(crate) fn inquirer(&self) -> Inquirer {
         Inquirer(self.orders.clone())
@@ -217,6 +260,12 @@ impl Election {
     /// How it stands; changes wake whoever waits for them. The channel is closed when it takes part no more.
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.clone()
+    }
+
+    /// What has to be kept for the next process in the same data directory, before anything is decided in the
+    /// term that it tells of. It changes with the terms, and not with every beat.
+    pub fn keeps(&self) -> watch::Receiver<Kept> {
+        self.keeps.clone()
     }
 
     /// An operator says that leader and standby of this version of the seat are lost.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Mark, RunId, Seat, Tenure};
+use crate::cluster::{Kept, Mark, RunId, Seat, Tenure, Version};
 
 /// The version of this text. Another one is understood by nobody here.
 const FORMAT: u32 = 1;
@@ -78,6 +78,41 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Seat, Author)> {
     Some((seat, Author { name: record.name, address: record.address }))
 }
 
+/// What is kept between two processes.
+#[derive(Debug, Serialize, Deserialize)]
+struct KeptRecord {
+    /// How the rest is to be understood.
+    format: u32,
+    /// Where it was kept: the start of a machine, and a directory of it. A copy is elsewhere.
+    place: String,
+    /// The life of the table.
+    run: String,
+    /// The highest term that was heard of.
+    term: u64,
+    /// The highest version of the seat, when that was.
+    version: u64,
+}
+
+/// What is kept at a place, as text.
+pub(crate) fn encode_kept(kept: &Kept, place: &str) -> Vec<u8> {
+    let Kept { run, term, version } = kept;
+    let (run, term, version) = (text(run.0), *term, version.0);
+    let place = place.to_owned();
+    let record = KeptRecord { format: FORMAT, place, run, term, version };
+    serde_json::to_vec(&record).unwrap_or_default()
+}
+
+/// What such a text says, for a process at a place; none if it is not one of ours. At another place than where
+/// it was kept it is about the run `other`: who was kept there may still live there.
+pub(crate) fn decode_kept(bytes: &[u8], place: Option<&str>, other: RunId) -> Option<Kept> {
+    let record: KeptRecord = serde_json::from_slice(bytes).ok()?;
+    let KeptRecord { format: FORMAT, place: kept, run, term, version } = record else {
+        return None;
+    };
+    let run = if place == Some(&kept) { RunId(mark(&run)?) } else { other };
+    Some(Kept { run, term, version: Version(version) })
+}
+
 fn text(mark: Mark) -> String {
     format!("{:032x}-{}", mark.process, mark.attempt)
 }
@@ -113,6 +148,21 @@ mod tests {
         }
         let text = String::from_utf8(encode(&seat(), &author)).unwrap();
         assert!(text.starts_with(r#"{"format":1,"term":7,"name":"a","address":"10.0.0.7:5625""#));
+    }
+
+    #[test]
+    fn what_is_kept_is_read_as_it_was_written_and_nothing_else_is() {
+        let kept = Kept { run: seat().leader, term: 7, version: Version(99) };
+        let bytes = encode_kept(&kept, "here");
+        let fresh = RunId(Mark { process: 5, attempt: 0 });
+        assert_eq!(decode_kept(&bytes, Some("here"), fresh), Some(kept));
+        for elsewhere in [Some("there"), None] {
+            let kept = Kept { run: fresh, ..kept };
+            assert_eq!(decode_kept(&bytes, elsewhere, fresh), Some(kept), "it is a copy");
+        }
+        assert_eq!(decode_kept(&bytes[1..], Some("here"), fresh), None);
+        let other = String::from_utf8(bytes).unwrap().replace(r#""format":1"#, r#""format":2"#);
+        assert_eq!(decode_kept(other.as_bytes(), Some("here"), fresh), None);
     }
 
     #[test]

@@ -280,12 +280,19 @@ impl Etcd {
                 target_union: Some(TargetUnion::ModRevision(revision)),
             }
         });
-        let key = compared.first().map_or_else(Vec::new, |(key, _)| key.as_bytes().to_vec());
-        let range = RangeRequest { key, limit: 1, ..RangeRequest::default() };
+        // Etcd looks at what is not done, too, so nothing may be wrong with it.
+        let failure = compared.first().map(|(key, _)| {
+            let key = key.as_bytes().to_vec();
+            step(messages::Request::Range(RangeRequest {
+                key,
+                limit: 1,
+                ..RangeRequest::default()
+            }))
+        });
         let request = TxnRequest {
             compare: compare.collect(),
             success: steps.into_iter().map(|it| step(it.into())).collect(),
-            failure: vec![step(messages::Request::Range(range))],
+            failure: failure.into_iter().collect(),
         };
         let (endpoint, answer): (_, TxnResponse) = self.call(TXN, request).await?;
         let cluster = self.cluster(endpoint, answer.header.as_ref())?;

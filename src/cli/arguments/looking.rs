@@ -42,6 +42,14 @@ pub(crate) struct TopArgs {
     pub(crate) interval: Duration,
 }
 
+/// `members`.
+#[derive(clap::Args)]
+pub(crate) struct MembersArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// `ping`.
 #[derive(clap::Args)]
 pub(crate) struct PingArgs {

@@ -248,15 +248,17 @@ fn examples(name: &str) -> String {
         "held" => &["coordinator held >/dev/null || exit"],
         "release" => &["coordinator release", "coordinator release deploy --force --token 1881"],
         "events" => &["coordinator events deploy"],
+        "members" => &["coordinator members --cluster prod --etcd https://etcd-1:2379"],
         "ping" => &["coordinator ping --count 1"],
         "top" => &["coordinator top", "coordinator top --once"],
         "config" => &["coordinator config"],
         "bench" => &["coordinator bench --help"],
         "demo" => &["coordinator demo", "coordinator demo --scene crowd --page-port 8080"],
         "status" => &["coordinator status deploy", "coordinator status --json"],
-        "serve" => {
-            &["coordinator serve --listen 0.0.0.0:5625 --access-file /etc/coordinator/access.toml"]
-        }
+        "serve" => &[
+            "coordinator serve --listen 0.0.0.0:5625 --access-file /etc/coordinator/access.toml",
+            "coordinator serve --cluster prod --etcd https://etcd-1:2379 --advertise a.internal:5625",
+        ],
         "access" => &[
             "coordinator access new-credential billing > billing.credential",
             "coordinator access check /etc/coordinator/access.toml",

@@ -24,7 +24,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use coordinator::types::{AT_LEAST_MAX, LOCK_DELAY_MAX};
 
-pub(crate) use self::looking::{EventsArgs, PingArgs, StatusArgs, TopArgs};
+pub(crate) use self::looking::{EventsArgs, MembersArgs, PingArgs, StatusArgs, TopArgs};
 use self::mistakes::{advised, empty_variable};
 use crate::cli::access::AccessArgs;
 use crate::cli::bench::BenchArgs;
@@ -75,6 +75,7 @@ Inspect:
   events       Stream what happens to lock requests
   top          Watch waits, locks and sessions live; revoke grants
   ping         Check that a coordinator answers, and how fast
+  members      Show who takes part in a cluster, and who leads it
 
 Act:
   release      Release an acquired lock, or revoke a grant (--force)
@@ -150,6 +151,11 @@ pub(crate) enum Command {
     Top(TopArgs),
     /// Check that a coordinator answers, and how fast.
     Ping(PingArgs),
+    /// Show who takes part in a cluster, and who leads it.
+    ///
+    /// Asks etcd, so it answers also when no coordinator does. HEARD is how long ago a member has said so, by
+    /// its own clock: every 5 s, while it lives. Exits with 1 if nobody leads.
+    Members(MembersArgs),
     /// Release an acquired lock, or revoke a grant (--force).
     ///
     /// Without --force: releases what `coordinator acquire` holds for this shell or job, all of it

@@ -268,10 +268,10 @@ fn tell_state(handle: &ServerHandle) {
 /// What an orderly end is here.
 fn ending(settings: &Settings) -> &'static str {
     // What is kept goes on after the next start, so nobody has to be waited for.
-    if settings.ephemeral {
-        "draining, then stopping"
-    } else if settings.is_clustered() {
+    if settings.is_clustered() {
         "handing over, if it leads, and stopping"
+    } else if settings.ephemeral {
+        "draining, then stopping"
     } else {
         "saving and stopping"
     }

@@ -107,7 +107,7 @@ impl Settings {
         let name = self.member_name.as_ref().map_or_else(|| address.clone(), |it| it.0.clone());
         let timing = Timing { lease: self.leader_lease.0, ..Timing::default() };
         let author = Author { name, address };
-        Ok(Some(ElectionOptions { cluster, author, etcd: self.arbiter()?, timing }))
+        Ok(Some(ElectionOptions { cluster, author, etcd: self.arbiter()?, timing, kept: None }))
     }
 
     /// Where etcd is, and who asks.

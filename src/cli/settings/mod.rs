@@ -52,7 +52,7 @@ const LOCKERS: &[&str] = &["lock", "try"];
 /// The command that is a coordinator.
 const SERVERS: &[&str] = &["serve"];
 /// Commands that ask etcd about a cluster.
-const MEMBERS: &[&str] = &["serve"];
+const MEMBERS: &[&str] = &["serve", "members"];
 /// Commands that show a credential, and the one that is shown it.
 const IN_CLEAR: &[&str] = &[
     "serve", "lock", "try", "hold", "acquire", "held", "status", "events", "top", "ping",

@@ -3,6 +3,7 @@
 pub(super) mod events;
 mod journal;
 mod json;
+pub(super) mod members;
 pub(super) mod ping;
 mod seen;
 pub(super) mod status;

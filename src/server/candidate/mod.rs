@@ -10,14 +10,18 @@
 //!
 //! Each term has a server of its own, with a table of its own. The port, the counters and the way from other
 //! threads stay. A leader that is alone leaves no table: what it leaves is in etcd ([`state`]), and the
-//! next one begins as after a crash, or, if it was asked to stop, with everything.
+//! next one begins as after a crash, or, if it was asked to stop, with everything. Only the same member goes on
+//! with its journal, if nobody has begun to lead since.
 //!
 //! Never here: a rule about leadership, which is `cluster`'s, or about locks.
 
 mod standby;
 mod state;
 
+use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -25,23 +29,31 @@ use std::time::{Duration, SystemTime};
 use log::{error, info, warn};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex as Turns, watch};
+use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use self::standby::Reception;
 use self::state::{Chain, StateError};
-use crate::clock::{BootClock, Until};
-use crate::election::{Author, Election, ElectionError, ElectionOptions, Standing};
+use crate::clock::{BootClock, Clock, Until};
+use crate::cluster::{Mark, RunId};
+use crate::election::{
+    Author, Election, ElectionError, ElectionOptions, Standing, decode_kept, encode_kept,
+};
 use crate::etcd::Etcd;
-use crate::server::config::Config;
+use crate::journal::Place;
+use crate::server::config::{Config, Data, LostState};
 use crate::server::counters::Counters;
-use crate::server::desk::Before;
 use crate::server::durable::persist::Disk;
 use crate::server::durable::store::Stored;
-use crate::server::durable::{Change, StateKey, StateStore, StoreError, start};
+use crate::server::durable::{
+    Change, DirectoryStore, Patience, StateKey, StateStore, StoreError, start,
+};
 use crate::server::error::ServerError;
 use crate::server::gate::Outlets;
 use crate::server::incumbent::{Incumbent, Role};
+use crate::server::keeping::Keeping;
 use crate::server::looker::{Looker, LooksLimits};
+use crate::server::messages::Pulse;
 use crate::server::net::listener;
 use crate::server::phase::Phase;
 use crate::server::run::before::Begun;
@@ -52,8 +64,15 @@ use crate::server::run::{Afterwards, Bound, Frame, ServerHandle, host};
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often a commit is tried again in the end. Etcd has a new leader within seconds.
 const RETRY_MAX: Duration = Duration::from_millis(500);
+/// A Coordinator that has not turned within this part of a lease is doubted: its lease is not renewed.
+const VITAL_PARTS: u32 = 4;
+/// It is asked for a sign of life so many times within a lease.
+const BEAT_PARTS: u32 = 16;
 /// How long a resignation may take. Without one, the others wait for the lease.
 const RESIGN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is kept here of the election, for the next process in the same directory.
+const KEPT_NAME: &str = "member";
 
 /// A coordinator that takes part in a cluster. Clients can connect from now on; they are served, or sent to the
 /// leader, while [`Candidate::run`] runs.
@@ -77,6 +96,8 @@ pub struct Candidate {
     phase: watch::Sender<Phase>,
     /// The way to the Coordinator of now.
     incumbent: Incumbent,
+    /// Where the journal is, and what is kept of the election; none: nowhere. No other process can use it.
+    directory: Option<DirectoryStore>,
 }
 
 /// What follows a term.
@@ -106,17 +127,27 @@ impl Candidate {
         let socket = listener::bind(config.listen).map_err(failed)?;
         let listener = listener::listen(socket).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        if let Some(host) = options.author.address.strip_suffix(":0") {
-            options.author.address = format!("{host}:{}", address.port());
+        let Author { name, address: told } = &mut options.author;
+        for text in [name, told] {
+            if let Some(host) = text.strip_suffix(":0") {
+                *text = format!("{host}:{}", address.port());
+            }
         }
+        let keeping = config.journal.map(Keeping::of).unwrap_or_default();
+        let counters = Counters::new(config.unread_bytes_max).keeping(Arc::new(keeping));
+        let counters = Arc::new(counters);
+        let mut config = config.clone();
+        let process = u128::from_le_bytes(process);
+        let directory = directory(&mut config, &mut options, process)?;
         let candidate = Self {
-            config: config.clone(),
+            directory,
+            config,
             options,
             listener: Rc::new(listener),
             address,
             etcd: Arc::new(etcd),
-            process: u128::from_le_bytes(process),
-            counters: Arc::new(Counters::new(config.unread_bytes_max)),
+            process,
+            counters,
             phase: watch::Sender::new(Phase::Serving),
             incumbent: Incumbent::default(),
         };
@@ -163,6 +194,11 @@ impl Candidate {
             founded = self.found() => founded?,
         }
         let election = Election::begin(self.options.clone())?;
+        let _beating = Beating(spawn_local(beat(
+            self.incumbent.clone(),
+            election.vital(),
+            self.options.timing.lease,
+        )));
         let ended = loop {
             let term = tokio::select! {
                 biased;
@@ -208,6 +244,7 @@ impl Candidate {
                 return Ok(term);
             }
             self.stand(&now, election);
+            self.keep(election);
             match &now {
                 Standing::StandsBy { leader: Some(it) } => {
                     info!(term = it.term, address = it.address.as_str(); "cluster: {} leads", it.name);
@@ -241,6 +278,8 @@ impl Candidate {
         if let Some(rules) = self.incumbent.rules() {
             config.access = rules;
         }
+        // Before anything is decided in this term.
+        self.keep(election);
         let outlets = Outlets::default();
         let host = match host(&config, &outlets) {
             Ok(host) => host,
@@ -294,11 +333,24 @@ impl Candidate {
     ) -> Result<(Begun, Staged), Obstacle> {
         let staged = Staged::of(chain.load(term).await?);
         let wall = SystemTime::now();
-        let (start, key) =
-            start::begin_after(&staged, self.config.stale_state, wall, |_, _, _| {})?;
+        // The journal counts if its epoch is that of the state: then nobody has begun to lead since.
+        let mut begun = Begun::of(&self.config, &staged, wall, &BootClock)?;
         chain.commit(&staged.changes()).await?;
+        begun.confirm();
         start::await_next_tick(wall, SystemTime::now, start::pause_for_tick);
-        Ok((Begun { start, key, chronicle: None, before: Before::Nothing }, staged))
+        Ok((begun, staged))
+    }
+
+    /// Keeps what the next process in the same directory is to know.
+    fn keep(&self, election: &Election) {
+        let (Some(directory), Data::Directory(path)) = (&self.directory, &self.config.data) else {
+            return;
+        };
+        let kept = *election.keeps().borrow();
+        let place = place_of(path).unwrap_or_default();
+        if let Err(why) = directory.write_file(KEPT_NAME, &encode_kept(&kept, &place)) {
+            error!("cluster: a restart would not know of term {}: {why}", kept.term);
+        }
     }
 
     /// Says to whoever looks how it stands.
@@ -323,6 +375,38 @@ impl Candidate {
     }
 }
 
+/// Opens the directory of a member: that of its cluster and its name, below the data directory. What the
+/// process before has kept there goes to the options. Without a journal, there is none.
+fn directory(
+    config: &mut Config,
+    options: &mut ElectionOptions,
+    process: u128,
+) -> Result<Option<DirectoryStore>, ServerError> {
+    let (Data::Directory(data), Some(_)) = (&config.data, config.journal) else {
+        config.data = Data::Ephemeral;
+        return Ok(None);
+    };
+    let ElectionOptions { cluster, author, .. } = &*options;
+    let place = data.join("cluster").join(cluster.to_string()).join(&author.name);
+    let store = DirectoryStore::open(&place, LostState::Refuse, Patience::Some)?;
+    let failed = |source| ServerError::Store { doing: "loaded", source };
+    let kept = store.read_file(KEPT_NAME).map_err(failed)?;
+    // One that cannot be read is that of another version: then this process is another run.
+    let other = RunId(Mark { process, attempt: 0 });
+    let here = place_of(&place);
+    options.kept = kept.and_then(|bytes| decode_kept(&bytes, here.as_deref(), other));
+    config.data = Data::Directory(place);
+    Ok(Some(store))
+}
+
+/// Tells a directory from a copy of it, and one start of the machine from another; none where the system does not
+/// tell.
+fn place_of(directory: &Path) -> Option<String> {
+    let boot = Place::here().boot?;
+    let inode = fs::metadata(directory).ok()?.ino();
+    Some(format!("{boot:032x}-{inode}"))
+}
+
 /// Waits until it leads this term no more; the address of who does, if that is known.
 async fn leads_no_more(election: &Election, term: u64) -> String {
     let mut standing = election.standing();
@@ -335,6 +419,27 @@ async fn leads_no_more(election: &Election, term: u64) -> String {
     match now {
         Standing::StandsBy { leader: Some(leader) } => leader.address,
         Standing::StandsBy { leader: None } | Standing::Leads { .. } => String::new(),
+    }
+}
+
+/// Ends a task with what it is for.
+struct Beating(JoinHandle<()>);
+
+impl Drop for Beating {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Shows the election again and again that the Coordinator turns, or, where there is none, that its thread does.
+async fn beat(incumbent: Incumbent, vital: Until, lease: Duration) {
+    loop {
+        if let Some(coordinator) = incumbent.coordinator() {
+            // Behind all that is in its mailbox.
+            let _ = coordinator.send(Pulse).await;
+        }
+        vital.move_to(BootClock.now().after(lease / VITAL_PARTS));
+        sleep(lease / BEAT_PARTS).await;
     }
 }
 
@@ -403,6 +508,19 @@ impl Staged {
 
     fn changes(&self) -> Vec<Change> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// For a start, which only stages.
+impl Disk for Staged {
+    type Store = Self;
+
+    fn store(&self) -> &Self {
+        self
+    }
+
+    async fn commit(&self, changes: &Arc<[Change]>) -> Result<(), String> {
+        StateStore::commit(self, changes).map_err(|error| error.to_string())
     }
 }
 

@@ -87,6 +87,33 @@ impl DirectoryStore {
         Ok(Self { directory, lost_state, state })
     }
 
+    /// A file that others keep here, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let failed = |source| self.directory.failed(name, source);
+        let Some(mut file) = self.directory.open_file(name).map_err(failed)? else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(failed)?;
+        Ok(Some(bytes))
+    }
+
+    /// Writes such a file anew, synced.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let failed = |source| self.directory.failed(name, source);
+        self.directory.replace(name, |mut file| file.write_all(bytes).map_err(failed)).map(drop)
+    }
+
     fn read(directory: &Directory) -> Result<Kept, ServerError> {
         let failed = |source| loading(directory.failed(STATE_NAME, source));
         let damaged = |name, why: &str| loading(directory.damaged(name, why));

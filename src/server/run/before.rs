@@ -32,8 +32,8 @@ pub(in crate::server) struct Begun {
 }
 
 impl Begun {
-    /// That of a run with the state that `disk` has. It is durable then.
-    pub(super) fn of<D: Disk>(
+    /// That of a run with the state that `disk` has. What it commits is to be confirmed.
+    pub(in crate::server) fn of<D: Disk>(
         config: &Config,
         disk: &D,
         wall: SystemTime,
@@ -47,10 +47,14 @@ impl Begun {
             }
         };
         let (start, key) = start::begin_after(disk.store(), config.stale_state, wall, look)?;
-        if let Some(chronicle) = &mut chronicle {
-            chronicle.epoch(None, Some(start.durable.epoch));
-        }
         Ok(Self { start, key, chronicle, before })
+    }
+
+    /// All of it is durable.
+    pub(in crate::server) fn confirm(&mut self) {
+        if let Some(chronicle) = &mut self.chronicle {
+            chronicle.epoch(None, Some(self.start.durable.epoch));
+        }
     }
 }
 

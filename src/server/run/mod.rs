@@ -268,7 +268,8 @@ impl<L: Listener> Bound<L> {
         open: impl FnOnce() -> Result<(L, SocketAddr), ServerError>,
     ) -> Result<Self, ServerError> {
         let wall = SystemTime::now();
-        let begun = Begun::of(config, &disk, wall, &*clock)?;
+        let mut begun = Begun::of(config, &disk, wall, &*clock)?;
+        begun.confirm();
         start::await_next_tick(wall, SystemTime::now, start::pause_for_tick);
         let (listener, address) = open()?;
         tell_distance(config, begun.chronicle.is_some());
@@ -290,11 +291,14 @@ impl<L: Listener> Bound<L> {
         config: &Config,
         disk: D,
         clock: Box<dyn Clock>,
-        Begun { start, key, chronicle, before }: Begun,
+        Begun { start, key, mut chronicle, before }: Begun,
         frame: Frame,
         (listener, address): (L, SocketAddr),
     ) -> Self {
         let Frame { counters, phase, incumbent, lease, afterwards } = frame;
+        if let Some(chronicle) = &mut chronicle {
+            chronicle.tell(&counters.keeping);
+        }
         if let Some(beginning) = beginning(&start, &before, chronicle.as_ref()) {
             counters.keeping.began(beginning);
         }

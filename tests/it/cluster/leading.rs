@@ -24,6 +24,7 @@ fn candidate_of(endpoints: &[&str], name: &str, lease: Duration) -> Election {
         author,
         etcd: EtcdOptions { patience: lease / 4, ..options(endpoints) },
         timing: Timing { lease, ..Timing::default() },
+        kept: None,
     })
     .unwrap()
 }
@@ -164,6 +165,18 @@ fn what_no_coordinator_wrote_makes_nobody_a_leader() {
         assert!(matches!(put, Swap::Done { .. }), "nobody else has put anything");
         let leader = Leader { term: 7, name: "z".to_owned(), address: "z:1".to_owned() };
         assert_eq!(knows(&election).await, leader);
+    });
+}
+
+#[test]
+fn h2_the_lease_of_a_leader_that_decides_nothing_any_more_is_not_renewed() {
+    let etcd = Etcd::start();
+    live(async {
+        let stuck = candidate(&etcd, "a", Duration::from_secs(1));
+        leads(&stuck).await;
+        stuck.turned(Duration::ZERO);
+        let other = candidate(&etcd, "b", Duration::from_secs(1));
+        assert_eq!(leads(&other).await, (2, Table::Empty));
     });
 }
 

@@ -9,27 +9,29 @@ use coordinator::types::{
 use coordinator::wire::{self, Attach, ClientMessage, Mode, RawClaim, ServerMessage, Standing};
 use rustix::process::Signal;
 
-use super::etcd::Etcd;
+use super::etcd::{Etcd, free_port};
 use crate::raw::{Raw, hello, hello_for, request};
-use crate::support::{Home, Server, eventually, run};
+use crate::support::{Home, Server, eventually, run, start};
 
 /// The lease of leaders: short, for each death of one takes as long.
 const LEASE: &str = "1s";
 
 /// Another coordinator of the cluster `test`.
 fn member(etcds: &[&Etcd]) -> Server {
+    Server::start_with(Home::new(), &as_strs(&flags(etcds, LEASE)))
+}
+
+fn as_strs(flags: &[String]) -> Vec<&str> {
+    flags.iter().map(String::as_str).collect()
+}
+
+/// What one is started with that has such a lease when it leads.
+fn flags(etcds: &[&Etcd], lease: &str) -> Vec<String> {
     let urls: Vec<String> = etcds.iter().map(|etcd| etcd.url()).collect();
-    let flags = [
-        "--cluster",
-        "test",
-        "--etcd",
-        &urls.join(","),
-        "--leader-lease",
-        LEASE,
-        "--http-listen",
-        "",
-    ];
-    Server::start_with(Home::new(), &flags)
+    let urls = urls.join(",");
+    ["--cluster", "test", "--etcd", &urls, "--leader-lease", lease, "--http-listen", ""]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 /// What a server says to a Hello.
@@ -99,6 +101,67 @@ impl Holder {
         self.raw.say(&[ClientMessage::Reclaim(reclaim)]);
         self.raw.hear()
     }
+}
+
+#[test]
+fn a_leader_that_was_killed_and_is_back_within_its_lease_goes_on_with_everything() {
+    let etcd = Etcd::start();
+    let flags = flags(&[&etcd], "30s");
+    let start = || Server::start_with(Home::new(), &as_strs(&flags));
+    let [leader, other] = settled([start(), start()]);
+    let mut holder = Holder::of(&leader, "printer", 60_000);
+    let (mut waiter, _) = greeted(&leader, hello());
+    waiter.say(&[request(1, "printer")]);
+    assert!(matches!(waiter.hear(), ServerMessage::Queued { position: 1, .. }));
+    let leader = leader.end_by(Signal::KILL).restart_with(&as_strs(&flags));
+    leads(&leader);
+    let welcome = holder.come_back(&leader);
+    assert!(
+        matches!(welcome, ServerMessage::Welcome { standing: Standing::Resumed, .. }),
+        "{welcome:?}"
+    );
+    assert_eq!(leader.lock("printer").unwrap()["waiter_count"], 1, "its place is kept");
+    // Nobody who comes new has to wait for a grace period.
+    assert!(Holder::of(&leader, "scanner", 60_000).token > holder.token);
+    assert_eq!(sent_to(&other), Some(leader.address.clone()));
+}
+
+#[test]
+fn h5_a_journal_from_before_another_led_is_not_gone_on_with() {
+    let etcd = Etcd::start();
+    let [first, second] = settled([member(&[&etcd]), member(&[&etcd])]);
+    let mut holder = Holder::of(&first, "printer", 60_000);
+    let flags = flags(&[&etcd], LEASE);
+    let first = first.end_by(Signal::KILL);
+    leads(&second);
+    let first = first.restart_with(&as_strs(&flags));
+    drop(second.end_by(Signal::KILL));
+    leads(&first);
+    assert!(first.lock("printer").is_none(), "another may have released it meanwhile");
+    let welcome = holder.come_back(&first);
+    assert!(
+        matches!(welcome, ServerMessage::Welcome { standing: Standing::Reopened { .. }, .. }),
+        "{welcome:?}"
+    );
+}
+
+#[test]
+fn a_command_goes_on_under_its_lock_when_the_leader_is_killed_and_others_are_granted_theirs() {
+    let etcd = Etcd::start();
+    let [leader, next] = settled([member(&[&etcd]), member(&[&etcd])]);
+    let servers = format!("{},{}", leader.address, next.address);
+    let lock = |name: &str, command: &[&str]| {
+        let words = ["lock", name, "--ttl", "6s", "--kill-after", "1s", "--server", &servers, "--"];
+        next.home.coordinator(&[&words[..], command].concat())
+    };
+    let holder = start(lock("printer", &["sleep", "60"]));
+    let token = leader.held("printer");
+    drop(leader.end_by(Signal::KILL));
+    let other = run(lock("scanner", &["true"]));
+    assert_eq!(other.code(), Some(0), "{}", other.err);
+    assert_eq!(next.held("printer"), token, "it never lost it");
+    holder.signal(Signal::TERM);
+    assert_eq!(holder.end().code(), Some(143), "by our signal, and not by a loss");
 }
 
 #[test]
@@ -271,6 +334,53 @@ fn whoever_comes_before_etcd_does_is_served_when_it_is_there() {
 }
 
 #[test]
+fn members_says_who_takes_part_and_who_leads_also_when_none_of_them_answers() {
+    let etcd = Etcd::start();
+    let [leader, other] = settled([member(&[&etcd]), member(&[&etcd])]);
+    let members = |flags: &[&str]| {
+        let url = etcd.url();
+        let words = [&["members", "--cluster", "test", "--etcd", &url], flags].concat();
+        run(leader.home.coordinator(&words))
+    };
+    let json = || -> serde_json::Value { serde_json::from_str(&members(&["--json"]).out).unwrap() };
+    eventually("both have said that they are there", || {
+        let members = json()["members"].as_array().unwrap().clone();
+        let leads = |it: &serde_json::Value| (it["name"].clone(), it["leads"].clone());
+        let mut found: Vec<_> = members.iter().map(leads).collect();
+        found.sort_by_key(|(name, _)| name.to_string());
+        let mut expected = [(leader.address.as_str(), true), (other.address.as_str(), false)];
+        expected.sort_unstable();
+        let expected = expected.map(|(name, leads)| (name.into(), leads.into()));
+        (found == expected).then_some(())
+    });
+    assert_eq!(json()["leader"]["address"], leader.address.as_str());
+    let text = members(&[]);
+    assert_eq!(text.code(), Some(0), "{}", text.err);
+    let first = format!("test: {} leads, term 1, no standby is in sync", leader.address);
+    assert_eq!(text.out.lines().next(), Some(first.as_str()), "{}", text.out);
+    for server in [other, leader] {
+        let home = server.end_by(Signal::TERM).home;
+        drop(home);
+    }
+    let home = Home::new();
+    let words = ["members", "--cluster", "test", "--etcd", &etcd.url()];
+    let done = run(home.coordinator(&words));
+    assert_eq!((done.code(), done.out.as_str()), (Some(1), "test: nobody leads\n"));
+}
+
+#[test]
+fn members_without_an_etcd_says_what_was_tried() {
+    let home = Home::new();
+    let url = format!("http://127.0.0.1:{}", free_port());
+    let done = run(home.coordinator(&["members", "--cluster", "test", "--etcd", &url]));
+    assert_eq!(done.code(), Some(69));
+    assert!(done.err.contains(&format!("no etcd has answered: {url}")), "{}", done.err);
+    let done = run(home.coordinator(&["members"]));
+    assert_eq!(done.code(), Some(2));
+    assert!(done.err.contains("no cluster is named"), "{}", done.err);
+}
+
+#[test]
 fn what_cannot_be_asked_of_etcd_is_told_before_anything_is_opened() {
     let home = Home::new();
     for (flags, why) in [
@@ -280,7 +390,7 @@ fn what_cannot_be_asked_of_etcd_is_told_before_anything_is_opened() {
         (vec!["--cluster", "a", "--etcd", "localhost:1"], "is no URL"),
         (vec!["--cluster", "a", "--etcd", "http://localhost"], "it has no port"),
         (
-            vec!["--cluster", "a", "--etcd", "http://localhost:1", "--ephemeral"],
+            vec!["--cluster", "a", "--etcd", "http://localhost:1", "--accept-lost-state"],
             "--cluster keeps its state in etcd",
         ),
         (

@@ -78,12 +78,7 @@ const OF_STATE: [(&str, &str); 4] = [
     ("accept-lost-state", "accepts nothing"),
 ];
 /// What says nothing where the state is in etcd.
-const OF_DIRECTORY: [(&str, &str); 4] = [
-    ("data-dir", "has no effect"),
-    ("journal", "writes nothing"),
-    ("accept-lost-state", "accepts nothing"),
-    ("ephemeral", "says nothing"),
-];
+const OF_DIRECTORY: [(&str, &str); 1] = [("accept-lost-state", "accepts nothing")];
 /// What says whom to trust and what to show, by TLS only.
 const OF_TLS_CLIENTS: [&str; 3] = ["server-ca", "server-name", "client-cert"];
 
@@ -245,7 +240,11 @@ fn is_of_this_machine(url: &str) -> bool {
 /// Where state is kept, and what is said of it although it is nowhere.
 fn state(settings: &Settings) -> Vec<Contradiction> {
     if settings.is_clustered() {
-        return in_etcd(settings);
+        let nowhere = settings.data_dir.as_os_str().is_empty() && !settings.ephemeral;
+        return in_etcd(settings)
+            .into_iter()
+            .chain(nowhere.then(|| no_directory(settings)))
+            .collect();
     }
     if settings.ephemeral {
         let is_off = |key| ["off", "false"].contains(&settings.text(key));
@@ -265,6 +264,11 @@ fn state(settings: &Settings) -> Vec<Contradiction> {
     if !settings.data_dir.as_os_str().is_empty() {
         return Vec::new();
     }
+    vec![no_directory(settings)]
+}
+
+/// There is none to keep anything in.
+fn no_directory(settings: &Settings) -> Contradiction {
     let failure = if settings.is_said("data-dir") {
         Failure::usage("--data-dir is empty").hint("name a directory; is a script variable empty?")
     } else {
@@ -272,7 +276,7 @@ fn state(settings: &Settings) -> Vec<Contradiction> {
             "name one with --data-dir or COORDINATOR_DATA_DIR, or keep no state with --ephemeral",
         )
     };
-    vec![contradiction(["data-dir"], failure)]
+    contradiction(["data-dir"], failure)
 }
 
 /// The same of a coordinator whose state is in etcd.
@@ -288,7 +292,8 @@ fn in_etcd(settings: &Settings) -> Vec<Contradiction> {
         })
         .collect();
     if settings.redis_listen.is_some() {
-        let what = "--redis-listen needs the journal, which a coordinator of a cluster has not";
+        let what =
+            "--redis-listen needs a journal that the next leader has, too, and there is none";
         let failure = Failure::usage(what).hint("remove one of --redis-listen and --cluster");
         all.push(contradiction(["redis-listen", "cluster"], failure));
     }

@@ -183,6 +183,14 @@ impl Chronicle {
         Arc::clone(&self.keeping)
     }
 
+    /// Tells this one how it is, from now on, and what it has told so far.
+    pub(in crate::server) fn tell(&mut self, keeping: &Arc<Keeping>) {
+        keeping.began(self.keeping.beginning());
+        keeping.is_long(self.keeping.bytes());
+        keeping.is_off(self.off_since);
+        self.keeping = Arc::clone(keeping);
+    }
+
     /// Why the journal of the run before is of no use, if that was found.
     pub(crate) fn why_void(&self) -> Option<&str> {
         self.why_void.as_deref()

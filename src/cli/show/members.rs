@@ -1,0 +1,84 @@
+//! `coordinator members`: who takes part in a cluster, and who leads it, as etcd has it.
+
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use coordinator::election::{MemberEntry, Roll};
+use coordinator::etcd::EtcdError;
+use serde_json::json;
+
+use crate::cli::arguments::MembersArgs;
+use crate::cli::settings::Settings;
+use crate::cli::text::answer;
+use crate::cli::text::errors::{Failure, exit};
+use crate::cli::text::table::Table;
+use crate::cli::text::words;
+
+/// Asks etcd, and prints a line for each.
+pub(crate) async fn run(args: MembersArgs, settings: &Settings) -> Result<ExitCode, Failure> {
+    let Some(cluster) = &settings.cluster else {
+        let failure = Failure::usage("no cluster is named");
+        return Err(failure.hint("coordinator members --cluster NAME --etcd URL,…"));
+    };
+    let roll = Roll::read(cluster, settings.arbiter()?).await.map_err(|error| failed(&error))?;
+    let now = SystemTime::now();
+    if args.json {
+        answer::line(&format!("{:#}", as_json(&cluster.to_string(), &roll)))?;
+    } else {
+        answer::print(&as_text(&cluster.to_string(), &roll, now))?;
+    }
+    Ok(if roll.leader.is_some() { ExitCode::SUCCESS } else { exit::NO_SUCH_THING.into() })
+}
+
+fn failed(error: &EtcdError) -> Failure {
+    match error {
+        EtcdError::Unavailable(_) => Failure::new(exit::NO_SERVER, error.to_string()),
+        _ => Failure::usage(error.to_string()),
+    }
+}
+
+fn as_text(cluster: &str, roll: &Roll, now: SystemTime) -> String {
+    let first = match &roll.leader {
+        Some(leader) => {
+            let sync = if roll.in_sync { "a standby is in sync" } else { "no standby is in sync" };
+            format!("{cluster}: {} leads, term {}, {sync}\n", leader.name, leader.term)
+        }
+        None => format!("{cluster}: nobody leads\n"),
+    };
+    let mut table = Table::new(&["NAME", "ADDRESS", "ROLE", "SINCE", "VERSION", "HEARD"]);
+    let ago = |at: SystemTime| match at.duration_since(UNIX_EPOCH) {
+        Ok(Duration::ZERO) | Err(_) => String::new(),
+        Ok(_) => words::length(now.duration_since(at).unwrap_or_default()),
+    };
+    for MemberEntry { name, address, version, leads, since, heard, .. } in &roll.members {
+        let part = if *leads { "leader" } else { "standby" }.to_owned();
+        let heard = ago(*heard);
+        let heard = if heard.is_empty() { heard } else { format!("{heard} ago") };
+        table.row([name.clone(), address.clone(), part, ago(*since), version.clone(), heard]);
+    }
+    if roll.members.is_empty() { first } else { format!("{first}\n{}", table.render()) }
+}
+
+fn as_json(cluster: &str, roll: &Roll) -> serde_json::Value {
+    let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let members = roll.members.iter().map(|it| {
+        json!({
+            "name": it.name,
+            "address": it.address,
+            "version": it.version,
+            "leads": it.leads,
+            "since": seconds(it.since),
+            "heard": seconds(it.heard),
+        })
+    });
+    let leader = roll
+        .leader
+        .as_ref()
+        .map(|leader| json!({"name": leader.name, "address": leader.address, "term": leader.term}));
+    json!({
+        "cluster": cluster,
+        "leader": leader,
+        "in_sync": roll.in_sync,
+        "members": members.collect::<Vec<_>>(),
+    })
+}
