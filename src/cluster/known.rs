@@ -85,6 +85,11 @@ impl Known {
         self.sight.filter(|sight| self.behind.is_none() && is_whole(sight))
     }
 
+    /// Whether the arbiter has answered, and says less than was heard: nothing is decided on that.
+    pub(super) fn is_doubted(&self) -> bool {
+        (self.behind.is_some() || self.sight.is_some()) && self.trusted().is_none()
+    }
+
     /// Whether an operator says that the arbiter was set back, and that this is where to go on from.
     pub(super) fn is_set_back(&self) -> bool {
         self.accepted.is_some() && self.accepted == self.compared()

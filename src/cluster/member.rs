@@ -135,6 +135,12 @@ impl Member {
         self.known.is_behind()
     }
 
+    /// Whether the arbiter answers, and knows less than was heard: of the seat, or of who has led. Nobody here
+    /// takes the lead meanwhile (rule H4).
+    pub fn doubts_arbiter(&self) -> bool {
+        self.known.is_doubted()
+    }
+
     /// Whether it was told to stop.
     pub fn is_stopping(&self) -> bool {
         self.stopping

@@ -92,6 +92,8 @@ pub(super) struct Driver {
     pub(super) heard: Until,
     /// The version of the seat that was seen last.
     pub(super) version: Version,
+    /// Whether the arbiter was said to know less than this member.
+    pub(super) is_doubted: bool,
     /// Those who wait for the next answer to a read.
     pub(super) askers: Vec<oneshot::Sender<()>>,
     /// What the owner says.
@@ -139,7 +141,8 @@ impl Driver {
             if let Some(event) = event {
                 self.member.step(&event, BootClock.now(), &mut effects);
             }
-            if answered {
+            self.doubt();
+            if answered && !self.is_doubted {
                 self.heard.move_to(BootClock.now().after(self.timing.lease));
             }
             // Before anybody hears how it stands.
@@ -274,6 +277,24 @@ impl Driver {
             Effect::Deposed { .. } => log::info!("cluster: this coordinator leads no more"),
             Effect::Swap { .. } | Effect::Read | Effect::Joined { .. } | Effect::Removed { .. } => {
             }
+        }
+    }
+
+    /// Says it once if the arbiter knows less than this member: nobody here leads as long as that is so.
+    fn doubt(&mut self) {
+        let is_doubted = self.member.doubts_arbiter();
+        if mem::replace(&mut self.is_doubted, is_doubted) == is_doubted {
+            return;
+        }
+        if is_doubted {
+            log::error!(
+                "cluster: etcd knows less of this cluster than this member has heard: was its data deleted, or \
+                 restored from a backup? This member does not take the lead. Start the etcd that knows more; if \
+                 there is none, stop all members, wait for the longest lease of a session, remove the directory \
+                 of the cluster below each data directory, and start them"
+            );
+        } else {
+            log::info!("cluster: etcd knows what this member has heard");
         }
     }
 

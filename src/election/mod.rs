@@ -201,6 +201,7 @@ impl Election {
             sure: sure.clone(),
             heard: heard.clone(),
             version: Version(0),
+            is_doubted: false,
             askers: Vec::new(),
             orders: orders_out,
         };

@@ -334,6 +334,23 @@ fn whoever_comes_before_etcd_does_is_served_when_it_is_there() {
 }
 
 #[test]
+fn h4_whoever_has_heard_more_than_etcd_does_not_lead_and_says_what_to_do() {
+    let etcd = Etcd::start();
+    let member = ["--member-name".to_owned(), "a".to_owned()];
+    let server =
+        Server::start_with(Home::new(), &as_strs(&[&flags(&[&etcd], LEASE)[..], &member].concat()));
+    leads(&server);
+    let stopped = server.end_by(Signal::KILL);
+    // As after its data was deleted.
+    let other = Etcd::start();
+    let server = stopped.restart_with(&as_strs(&[&flags(&[&other], LEASE)[..], &member].concat()));
+    assert_eq!(sent_to(&server).as_deref(), Some(""), "nobody leads");
+    server.process.signal(Signal::TERM);
+    let log = server.process.end().err;
+    assert!(log.contains("etcd knows less of this cluster than this member has heard"), "{log}");
+}
+
+#[test]
 fn members_says_who_takes_part_and_who_leads_also_when_none_of_them_answers() {
     let etcd = Etcd::start();
     let [leader, other] = settled([member(&[&etcd]), member(&[&etcd])]);
