@@ -12,6 +12,8 @@ use crate::clock::{BootClock, Clock};
 use crate::types::IDENTITY_LEN_MAX;
 
 use super::core::{Core, Introduction, Purpose, Reconnect, Welcome};
+#[cfg(test)]
+use super::driver::Whither;
 use super::driver::{Connector, CredentialInClear, Driver, Ways};
 use super::error::Error;
 use super::lease::LeaseCell;
@@ -112,7 +114,8 @@ impl Opening {
         server: &Arc<str>,
         spawn: impl FnOnce(Driver<C>),
     ) -> Result<Opened, Error> {
-        let io = connector.connect(None).await.map_err(|e| Error::unavailable(server, e))?;
+        let io =
+            connector.connect(Whither::Back).await.map_err(|e| Error::unavailable(server, e))?;
         self.start(start, io, connector, server, spawn).await
     }
 

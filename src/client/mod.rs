@@ -40,7 +40,7 @@ pub use session::{
 pub use session_event::SessionEvent;
 
 #[cfg(all(test, feature = "server"))]
-pub(crate) use driver::{Connecting, Connector};
+pub(crate) use driver::{Connecting, Connector, Whither};
 
 #[cfg(test)]
 mod leader_tests;

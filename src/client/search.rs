@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::types::lease::PAUSE_MIN;
 use crate::types::{GoodbyeCode, ServerAddress};
 
-use super::driver::{Connector, Dial};
+use super::driver::{Connector, Dial, Whither};
 use super::error::{Error, cause};
 use super::no_leader::NoLeader;
 use super::servers::{SERVERS_MAX, Servers};
@@ -87,7 +87,8 @@ impl Search {
     pub(super) async fn connect(&mut self) -> io::Result<<Dial as Connector>::Io> {
         self.is_connected = false;
         let hint = self.hint.take();
-        let stream = self.dial.connect(hint.as_ref()).await?;
+        let whither = hint.as_ref().map_or(Whither::Back, Whither::To);
+        let stream = self.dial.connect(whither).await?;
         self.is_connected = true;
         Ok(stream)
     }

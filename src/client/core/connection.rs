@@ -188,9 +188,11 @@ impl Backoff {
         half + half * self.number() / u32::MAX
     }
 
-    /// How long the attempt after the latest pause may take.
-    pub(super) fn attempt_max(&self, ttl: Duration, at_most: Duration) -> Duration {
-        let doublings = self.attempts.saturating_sub(1).min(16);
+    /// How long the attempt after the latest pause may take. Of several `servers`, each is tried before
+    /// it is more.
+    pub(super) fn attempt_max(&self, ttl: Duration, at_most: Duration, servers: usize) -> Duration {
+        let others = u32::try_from(servers.max(1)).unwrap_or(u32::MAX);
+        let doublings = (self.attempts.saturating_sub(1) / others).min(16);
         let first = lease::attempt_max(ttl);
         at_most.min(first.saturating_mul((1 << doublings).min(PARTS_PER_ATTEMPT_MAX)))
     }
@@ -240,10 +242,17 @@ mod tests {
         let mut backoff = Backoff::new(1);
         let attempts = [1_000, 2_000, 3_500, 3_500].map(|expected| {
             backoff.pause(lease::attempt_max(ttl));
-            (backoff.attempt_max(ttl, at_most), Duration::from_millis(expected))
+            (backoff.attempt_max(ttl, at_most, 1), Duration::from_millis(expected))
         });
         assert!(attempts.iter().all(|(attempt, expected)| attempt == expected), "{attempts:?}");
-        assert_eq!(backoff.attempt_max(Duration::from_secs(3_600), at_most), at_most);
+        assert_eq!(backoff.attempt_max(Duration::from_secs(3_600), at_most, 1), at_most);
+        // Of two servers, each is given as long.
+        let mut backoff = Backoff::new(1);
+        for expected in [1_000, 1_000, 2_000, 2_000, 3_500] {
+            backoff.pause(lease::attempt_max(ttl));
+            let expected = Duration::from_millis(expected);
+            assert_eq!(backoff.attempt_max(ttl, at_most, 2), expected);
+        }
     }
 
     #[test]
@@ -252,7 +261,7 @@ mod tests {
         let mut backoff = Backoff::new(1);
         for _ in 0..40 {
             let pause = backoff.pause(lease::attempt_max(ttl));
-            let hangs = backoff.attempt_max(ttl, Duration::from_secs(5));
+            let hangs = backoff.attempt_max(ttl, Duration::from_secs(5), 1);
             assert!(hangs + pause + lease::attempt_max(ttl) <= ttl, "{hangs:?} after {pause:?}");
         }
     }

@@ -37,6 +37,11 @@ impl Leader {
         Self { next: None, latest: None, followed: 0, is_one_of_several }
     }
 
+    /// Whether another server may lead.
+    pub(super) fn is_one_of_several(&self) -> bool {
+        self.is_one_of_several
+    }
+
     /// An attempt of this `number` begins.
     pub(super) fn attempt(&mut self, number: u64) {
         if let Some(hint) = self.next.take() {

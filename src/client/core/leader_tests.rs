@@ -274,3 +274,18 @@ fn second_connections_that_are_sent_to_and_fro_pause_as_others_do() {
     }
     assert!(tried < 60, "{tried} attempts");
 }
+
+#[test]
+fn of_several_servers_two_may_hang_before_a_command_is_stopped() {
+    let mut story = Story::of_servers(3);
+    story.wait_until(OVERDUE);
+    let (mut hung, stopped) = (0, at(6_400));
+    while story.now < stopped && story.core.is_open() {
+        if story.core.second_connected(story.now).is_some() {
+            hung += 1;
+        }
+        story.now = story.core.next_deadline().unwrap();
+        story.core.tick(story.now);
+    }
+    assert!(hung >= 3, "{hung} were asked");
+}

@@ -201,7 +201,8 @@ impl Core {
     /// How long an attempt may take.
     pub(super) fn attempt_max(&self) -> Duration {
         let at_most = self.reconnect.map_or(Duration::MAX, |reconnect| reconnect.attempt_max);
-        self.backoff.attempt_max(self.ttl(), at_most)
+        let servers = self.reconnect.map_or(1, |reconnect| reconnect.servers);
+        self.backoff.attempt_max(self.ttl(), at_most, servers)
     }
 
     /// How long a pause between two attempts may be: short, as long as nobody needs to notice that

@@ -22,6 +22,8 @@ use super::{Core, End};
 
 /// A Welcome is waited for as long as this many overdue answers: until the first connection is given up too.
 const WELCOME_ANSWERS: u32 = 6;
+/// The same if there are several servers: each is tried before that.
+const WELCOME_ANSWERS_OF_SEVERAL: u32 = 2;
 
 impl Core {
     /// The number of the second connection that is wanted, or made, or there.
@@ -115,7 +117,12 @@ impl Core {
         self.note(format_args!("second {}", now.as_micros()));
         let Some(Second::Dialing { number, .. }) = self.second() else { return None };
         let is_expendable = self.introduction.linger_ms.is_none();
-        let patience = lease::answer_max(self.ttl()) * WELCOME_ANSWERS;
+        let answers = if self.leader.is_one_of_several() {
+            WELCOME_ANSWERS_OF_SEVERAL
+        } else {
+            WELCOME_ANSWERS
+        };
+        let patience = lease::answer_max(self.ttl()) * answers;
         let until = is_expendable.then(|| now.after(patience));
         self.set_second(Some(Second::Greeting { number, hello_sent: now, until }));
         let hello = self.hello();

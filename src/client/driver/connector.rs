@@ -19,6 +19,17 @@ use crate::types::{Credential, ServerAddress};
 /// A connection that is being made.
 pub(crate) type Connecting<Io> = Pin<Box<dyn Future<Output = io::Result<Io>> + Send + 'static>>;
 
+/// Where a connection is to go first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Whither<'a> {
+    /// Where the latest was welcome.
+    Back,
+    /// Where the leader is said to be.
+    To(&'a ServerAddress),
+    /// Not where there is a connection that does not answer.
+    Elsewhere,
+}
+
 /// Makes connections to one coordinator.
 pub(crate) trait Connector: Send + 'static {
     /// A connection.
@@ -29,8 +40,8 @@ pub(crate) trait Connector: Send + 'static {
         1
     }
 
-    /// Begins to make one, at first with the server that another one names as the leader, if one does.
-    fn connect(&mut self, hint: Option<&ServerAddress>) -> Connecting<Self::Io>;
+    /// Begins to make one. If there is none soon, it goes to any of the others.
+    fn connect(&mut self, whither: Whither<'_>) -> Connecting<Self::Io>;
 
     /// The latest one is welcome: that was the right place.
     fn welcomed(&mut self) {}
@@ -98,17 +109,25 @@ impl Dial {
         place
     }
 
+    /// The place of the latest connection, among the servers that were named.
+    fn here(&self) -> Option<usize> {
+        self.servers.place_of(locked(&self.reached).server.as_ref()?)
+    }
+
     /// Those that were tried before the one that was reached, and what is wrong with them.
     pub(in crate::client) fn failed(&self) -> Vec<(String, String)> {
         locked(&self.reached).failed.clone()
     }
 
     /// All servers that are tried, in their order.
-    fn candidates(&self, hint: Option<&ServerAddress>) -> Vec<Server> {
+    fn candidates(&self, whither: Whither<'_>) -> Vec<Server> {
         let count = self.servers.len();
-        let hinted = hint.map(|hint| self.servers.another(hint));
-        let named =
-            (0..count).filter_map(|place| self.servers.server((self.first + place) % count));
+        let (first, hinted) = match whither {
+            Whither::Back => (self.first, None),
+            Whither::To(leader) => (self.first, Some(self.servers.another(leader))),
+            Whither::Elsewhere => (self.here().map_or(self.first, |here| here + 1), None),
+        };
+        let named = (0..count).filter_map(|place| self.servers.server((first + place) % count));
         let others = named.filter(|server| hinted.as_ref() != Some(server)).cloned();
         hinted.clone().into_iter().chain(others).collect()
     }
@@ -138,13 +157,13 @@ impl Connector for Dial {
         self.servers.len()
     }
 
-    fn connect(&mut self, hint: Option<&ServerAddress>) -> Connecting<Stream> {
+    fn connect(&mut self, whither: Whither<'_>) -> Connecting<Stream> {
         if let Some(place) = self.learn() {
             self.first = (place + 1) % self.servers.len().max(1);
         }
-        let candidates = self.candidates(hint);
-        let (servers, reached, is_hinted) =
-            (self.servers.clone(), Arc::clone(&self.reached), hint.is_some());
+        let candidates = self.candidates(whither);
+        let is_hinted = matches!(whither, Whither::To(_));
+        let (servers, reached) = (self.servers.clone(), Arc::clone(&self.reached));
         Box::pin(async move {
             // A name that was named for a reason is not overtaken because others need no looking up.
             let hinted = match candidates.first().filter(|_| is_hinted) {
@@ -256,11 +275,59 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connector for Once<Io>
         0
     }
 
-    fn connect(&mut self, _: Option<&ServerAddress>) -> Connecting<Io> {
+    fn connect(&mut self, _: Whither<'_>) -> Connecting<Io> {
         Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
     }
 
     fn credential(&self) -> Option<&Credential> {
         self.credential.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The servers that are tried, in their order.
+    fn order(dial: &Dial, whither: Whither<'_>) -> Vec<String> {
+        dial.candidates(whither).iter().map(|server| server.address.clone()).collect()
+    }
+
+    #[test]
+    fn the_next_connection_goes_back_or_to_the_leader_or_elsewhere_and_then_to_any_other() {
+        let servers = Servers::from("a:1,b:1,c:1");
+        let mut dial = Dial::new(servers.clone());
+        assert_eq!(order(&dial, Whither::Back), ["a:1", "b:1", "c:1"]);
+        locked(&dial.reached).arrive(servers.server(1).unwrap().clone(), Vec::new(), false);
+        dial.welcomed();
+        assert_eq!(order(&dial, Whither::Back), ["b:1", "c:1", "a:1"]);
+        assert_eq!(order(&dial, Whither::Elsewhere), ["c:1", "a:1", "b:1"]);
+        let (known, unknown) = ("c:1".parse().unwrap(), "d:1".parse().unwrap());
+        assert_eq!(order(&dial, Whither::To(&known)), ["c:1", "b:1", "a:1"]);
+        assert_eq!(order(&dial, Whither::To(&unknown)), ["d:1", "b:1", "c:1", "a:1"]);
+    }
+
+    #[tokio::test]
+    async fn who_answers_and_does_not_welcome_us_is_the_last_the_next_time() {
+        let servers = Servers::from("a:1,b:1,c:1");
+        let mut dial = Dial::new(servers.clone());
+        locked(&dial.reached).arrive(servers.server(0).unwrap().clone(), Vec::new(), false);
+        drop(dial.connect(Whither::Back));
+        assert_eq!(order(&dial, Whither::Back), ["b:1", "c:1", "a:1"]);
+        // One that was named by another is not remembered.
+        let other = servers.another(&"d:1".parse().unwrap());
+        locked(&dial.reached).arrive(other, Vec::new(), true);
+        dial.welcomed();
+        assert_eq!(order(&dial, Whither::Back), ["b:1", "c:1", "a:1"]);
+        assert_eq!(dial.peer().as_deref(), Some("d:1"));
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn with_tls_a_server_that_is_named_is_reached_by_tls_and_has_to_be_that_host() {
+        let dial = Dial::new(Servers::from("tls://a:1,tls://b:1"));
+        let leader = "d.internal:1".parse().unwrap();
+        let first = dial.candidates(Whither::To(&leader)).remove(0);
+        assert_eq!((first.is_secure, first.host()), (true, "d.internal"));
     }
 }

@@ -119,8 +119,12 @@ impl Connector for Route {
         self.servers
     }
 
-    fn connect(&mut self, hint: Option<&ServerAddress>) -> Connecting<DuplexStream> {
-        let _ = self.hints.send(hint.cloned());
+    fn connect(&mut self, whither: Whither<'_>) -> Connecting<DuplexStream> {
+        let hint = match whither {
+            Whither::To(leader) => Some(leader.clone()),
+            Whither::Back | Whither::Elsewhere => None,
+        };
+        let _ = self.hints.send(hint);
         if self.closed.load(Ordering::Acquire) {
             return Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) });
         }

@@ -43,7 +43,7 @@ use report::Reporter;
 
 #[cfg(all(test, feature = "server"))]
 pub(crate) use connector::Connecting;
-pub(crate) use connector::Connector;
+pub(crate) use connector::{Connector, Whither};
 pub(super) use connector::{CredentialInClear, Dial, Once};
 
 /// Commands and endings taken before the connection is looked at again.
@@ -399,7 +399,7 @@ impl<C: Connector> Driver<C> {
                     self.second_number = None;
                     mem::replace(&mut self.second, Link::Down)
                 }
-                Some(_) => self.dial(wanted),
+                Some(_) => self.dial(wanted, Whither::Back),
                 None => Link::Down,
             };
         }
@@ -407,15 +407,16 @@ impl<C: Connector> Driver<C> {
         if wanted != self.second_number {
             self.second_number = wanted;
             self.second = match wanted {
-                Some(_) => self.dial(wanted),
+                Some(_) => self.dial(wanted, Whither::Elsewhere),
                 None => Link::Down,
             };
         }
     }
 
-    /// Begins to make a connection.
-    fn dial(&mut self, number: Option<u64>) -> Link<C::Io> {
-        Link::Dialing(Own::new(self.connector.connect(self.core.hint(number))))
+    /// Begins to make a connection: where the leader is said to be, or else as `usual`.
+    fn dial(&mut self, number: Option<u64>, usual: Whither<'_>) -> Link<C::Io> {
+        let whither = self.core.hint(number).map_or(usual, Whither::To);
+        Link::Dialing(Own::new(self.connector.connect(whither)))
     }
 
     fn encode(&mut self) {

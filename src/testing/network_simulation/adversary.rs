@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::network::Network;
 use super::stream::millis;
-use crate::client::Connector;
+use crate::client::{Connector, Whither};
 use crate::testing::fuzz::Random;
 use crate::types::{FencingToken, OwnerId, RequestId};
 use crate::wire::{self, Attach, ClientMessage, Mode, Query, RawClaim, Wait, encode_frame};
@@ -35,7 +35,7 @@ pub(super) async fn do_harm(network: &Network, mut random: Random, end: Instant)
     let mut sent = 0;
     while Instant::now() < end {
         sleep(millis(&mut random, PAUSE_MS_MAX)).await;
-        let Ok(stream) = network.route(ADVERSARY).connect(None).await else { continue };
+        let Ok(stream) = network.route(ADVERSARY).connect(Whither::Back).await else { continue };
         let life = millis(&mut random, CONNECTION_MS_MAX).min(end - Instant::now().min(end));
         let mut connection = Connection { stream, latest: 0, reads: random.once_in(2), sent: 0 };
         // However it ends: by then it has done what harm it could.

@@ -22,6 +22,9 @@ const SERVER_PAUSE_MS_MAX: u64 = 12_000;
 /// Longest time for which a way is dark, a process stands still, …: longer than a short lease.
 const FAULT_MS_MAX: u64 = 4_000;
 
+/// Longest time for which a leader does not know that it was deposed.
+const UNAWARE_MS_MAX: u64 = 10_000;
+
 /// All that things can go wrong with.
 pub(super) struct Faults<'a> {
     /// Cut, dark, slow.
@@ -147,7 +150,7 @@ impl Faults<'_> {
             return;
         }
         self.struck(deeds, "leader changes");
-        let unaware = random.once_in(2).then(|| millis(random, FAULT_MS_MAX));
+        let unaware = random.once_in(2).then(|| millis(random, UNAWARE_MS_MAX));
         self.network.change_leader(random, unaware);
     }
 

@@ -3,7 +3,11 @@
 //!
 //! The coordinator moves from one to the other when it is started. What the others say is true, late or
 //! false, so that hints lead in circles. A deposed leader welcomes those who have seen a later one, and grants them
-//! whatever they ask for: only its epoch gives it away (rule C5).
+//! whatever they ask for: only its epoch gives it away (rule C5). To all others it does not lead, as in truth
+//! it would not, for what it says has to be acknowledged.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,8 +27,8 @@ use crate::wire::{self, Attach, ClientMessage, PROTOCOL, ServerMessage, decode, 
 pub(super) enum Says {
     /// That this one leads; none: that it knows nobody who does.
     Leader(Option<usize>),
-    /// That it is welcome, in an epoch that is over.
-    Welcome(Epoch),
+    /// That it is welcome, in an epoch that is over, if it has seen a later one; else that this one leads.
+    Welcome(Epoch, Option<usize>),
 }
 
 /// A client at a member that does not lead.
@@ -33,6 +37,8 @@ pub(super) struct Visit {
     pub(super) stream: Stream,
     /// What it hears.
     pub(super) says: Says,
+    /// Counts false welcomes.
+    false_welcomes: Arc<AtomicU64>,
 }
 
 /// Who of them leads, and what the others think.
@@ -52,7 +58,7 @@ pub(super) struct Members {
     /// Hints that were given.
     pub(super) hints: u64,
     /// Welcomes of one that was deposed.
-    pub(super) false_welcomes: u64,
+    pub(super) false_welcomes: Arc<AtomicU64>,
 }
 
 impl Members {
@@ -68,7 +74,7 @@ impl Members {
             deposed,
             visits,
             hints: 0,
-            false_welcomes: 0,
+            false_welcomes: Arc::default(),
         };
         (members, visitors)
     }
@@ -111,13 +117,8 @@ impl Members {
 
     /// What a `member` says that does not lead. None: it leads, or would if it ran.
     pub(super) fn says(&mut self, member: usize, random: &mut Random) -> Option<Says> {
-        if let Some((deposed, epoch, until)) = self.deposed
-            && deposed == member
-            && Instant::now() < until
-        {
-            self.false_welcomes += 1;
-            return Some(Says::Welcome(epoch));
-        }
+        let deposed =
+            self.deposed.filter(|(at, _, until)| *at == member && Instant::now() < *until);
         if member == self.home {
             return None;
         }
@@ -127,12 +128,16 @@ impl Members {
             _ => self.leads.then_some(self.home),
         };
         self.hints += u64::from(known.is_some());
-        Some(Says::Leader(known))
+        Some(match deposed {
+            Some((_, epoch, _)) => Says::Welcome(epoch, known),
+            None => Says::Leader(known),
+        })
     }
 
     /// A client goes to a member that says this.
     pub(super) fn visit(&self, stream: Stream, says: Says) {
-        let _over = self.visits.send(Visit { stream, says });
+        let false_welcomes = Arc::clone(&self.false_welcomes);
+        let _over = self.visits.send(Visit { stream, says, false_welcomes });
     }
 }
 
@@ -155,35 +160,42 @@ pub(super) async fn receive(mut visitors: UnboundedReceiver<Visit>) {
     }
 }
 
-async fn entertain(Visit { mut stream, says }: Visit) -> std::io::Result<()> {
+async fn entertain(visit: Visit) -> std::io::Result<()> {
+    let Visit { mut stream, says, false_welcomes } = visit;
     let mut token = 0;
     loop {
         let length = stream.read_u32_le().await?;
         let mut frame = vec![0; length as usize];
         stream.read_exact(&mut frame).await?;
         let Ok(heard) = decode::<ClientMessage>(&frame) else { return Ok(()) };
-        let answer = match says {
-            Says::Leader(leader) => Some(ServerMessage::Goodbye {
-                code: GoodbyeCode::NotLeader,
-                rejection: RejectionCode::NONE,
-                message: leader.map(address).unwrap_or_default(),
-            }),
-            Says::Welcome(epoch) => lie(&heard, epoch, &mut token),
+        let not_leader = |leader: Option<usize>| ServerMessage::Goodbye {
+            code: GoodbyeCode::NotLeader,
+            rejection: RejectionCode::NONE,
+            message: leader.map(address).unwrap_or_default(),
         };
+        let answer = match says {
+            Says::Leader(leader) => Some(not_leader(leader)),
+            Says::Welcome(epoch, leader) => match lie(&heard, epoch, &mut token) {
+                None if matches!(heard, ClientMessage::Hello(_)) => Some(not_leader(leader)),
+                answer => answer,
+            },
+        };
+        if matches!(answer, Some(ServerMessage::Welcome { .. })) {
+            false_welcomes.fetch_add(1, Ordering::Relaxed);
+        }
         let mut bytes = BytesMut::new();
         if let Some(answer) = &answer
             && encode_frame(answer, &mut bytes).is_ok()
         {
             stream.write_all(&bytes).await?;
         }
-        if matches!(says, Says::Leader(_)) {
+        if matches!(answer, Some(ServerMessage::Goodbye { .. })) {
             return stream.shutdown().await;
         }
     }
 }
 
-/// What a leader says that was deposed: yes to everything. To a client that never saw another, it says nothing,
-/// as in truth it would to all: for what it says has to be acknowledged.
+/// What a leader says that was deposed, to who has seen a later one: yes to everything.
 fn lie(heard: &ClientMessage, epoch: Epoch, token: &mut u64) -> Option<ServerMessage> {
     let mut grant = |request, token_before: Option<FencingToken>| {
         *token += 1;

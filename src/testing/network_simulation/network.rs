@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -15,10 +16,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::members::{Members, Says, Visit, member_at};
 use super::stream::{Side, Stream, Weather, Wire, millis};
 use super::trace::Trace;
-use crate::client::{Connecting, Connector};
+use crate::client::{Connecting, Connector, Whither};
 use crate::server::Listener;
 use crate::testing::fuzz::Random;
-use crate::types::{Epoch, ServerAddress};
+use crate::types::Epoch;
 
 /// How long a piece takes where nothing is wrong.
 const LATENCY: Duration = Duration::from_millis(4);
@@ -147,7 +148,7 @@ impl Network {
     /// Hints of members, and welcomes of some that were deposed.
     pub(super) fn said(&self) -> (u64, u64) {
         let inner = self.lock();
-        (inner.members.hints, inner.members.false_welcomes)
+        (inner.members.hints, inner.members.false_welcomes.load(Ordering::Relaxed))
     }
 
     /// The coordinator runs in this epoch.
@@ -306,6 +307,7 @@ impl Inner {
     fn visit(&mut self, client: u64, says: Says, trace: &Trace) -> Stream {
         let random = Random::new(self.random.next());
         let (_, near, far) = Wire::new(0, client, random, LATENCY, Weather::Calm, trace.clone());
+        trace.say(format_args!("client {client} comes to one that does not lead: {says:?}"));
         self.members.visit(far, says);
         near
     }
@@ -362,10 +364,15 @@ impl Connector for Route {
         self.network.lock().members.count()
     }
 
-    fn connect(&mut self, hint: Option<&ServerAddress>) -> Connecting<Stream> {
+    fn connect(&mut self, whither: Whither<'_>) -> Connecting<Stream> {
         let count = self.servers();
-        let hinted = hint.and_then(member_at).filter(|member| *member < count);
-        self.latest = hinted.unwrap_or(self.at);
+        self.latest = match whither {
+            Whither::Back => self.at,
+            Whither::To(leader) => {
+                member_at(leader).filter(|member| *member < count).unwrap_or(self.at)
+            }
+            Whither::Elsewhere => (self.latest + 1) % count,
+        };
         // If it does not welcome us, another is the next.
         self.at = (self.latest + 1) % count;
         let (network, client, member) = (self.network.clone(), self.client, self.latest);

@@ -23,7 +23,7 @@ use super::members::receive;
 use super::network::Network;
 use super::process::SkewedClock;
 use super::trace::{Lines, Trace};
-use crate::client::Connector;
+use crate::client::{Connector, Whither};
 use crate::journal::Distance;
 use crate::testing::fuzz::Random;
 use crate::testing::history::Figures;
@@ -192,7 +192,7 @@ async fn run(mut random: Random, lines: Lines) -> Verdict {
 
 /// What the coordinator says of itself.
 async fn look(network: &Network) -> Box<ServerStatus> {
-    let mut stream = network.route(ONLOOKER).connect(None).await.unwrap();
+    let mut stream = network.route(ONLOOKER).connect(Whither::Back).await.unwrap();
     let mut bytes = BytesMut::new();
     let hello = ClientMessage::Hello(wire::Hello::new(Attach::Observer, "onlooker"));
     encode_frame(&hello, &mut bytes).unwrap();

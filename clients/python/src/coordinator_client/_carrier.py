@@ -255,7 +255,9 @@ class Carrier:
             self._second = None if wanted is None else self._dial(wanted)
 
     def _dial(self, number: int) -> Link:
-        link, plan = Link(number), self._dialer.begin(self.desk.core.hint(number))
+        core = self.desk.core
+        is_second = number != core.connection
+        link, plan = Link(number), self._dialer.begin(core.hint(number), is_second)
 
         def dial() -> None:
             def is_wanted() -> bool:

@@ -19,6 +19,7 @@ from ._records import (
 from ._values import (
     ACCOUNT_IDS_MAX, ANSWERS_PER_TTL, ATTEMPTS_PER_TTL, AWAY, GENERATION_LEAP, LENGTH_MAX,
     MILLISECOND, PAUSES_PER_TTL, TTL_DEFAULT_MS, TTL_MAX_MS, TTL_MIN_MS, WELCOME_SIXTEENTHS,
+    WELCOME_SIXTEENTHS_OF_SEVERAL,
     Doubted, End, Lease,
     ReleaseAnswered, Welcomed, after,
     because_lost, since, timed_out,
@@ -106,8 +107,10 @@ class Connections(Holds):
         return self._ttl() // (PAUSES_PER_TTL if is_sure else ATTEMPTS_PER_TTL)
 
     def _attempt_max(self) -> int:
-        at_most = self._reconnect.attempt_max if self._reconnect else LENGTH_MAX
-        return self._backoff.attempt_max(self._ttl(), at_most)
+        if self._reconnect is None:
+            return self._backoff.attempt_max(self._ttl(), LENGTH_MAX)
+        at_most, _, servers = self._reconnect
+        return self._backoff.attempt_max(self._ttl(), at_most, servers)
 
     def _ttl(self) -> int:
         if self.lease is not None:
@@ -423,7 +426,9 @@ class Connections(Holds):
             return None
         until = None
         if self._introduction.linger_ms is None:
-            until = after(now, self._ttl() // 16 * WELCOME_SIXTEENTHS)
+            several = self._leader.is_one_of_several
+            sixteenths = WELCOME_SIXTEENTHS_OF_SEVERAL if several else WELCOME_SIXTEENTHS
+            until = after(now, self._ttl() // 16 * sixteenths)
         self._set_second(Second("greeting", second.number, until, now))
         return self._hello()
 

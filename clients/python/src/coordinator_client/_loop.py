@@ -397,7 +397,8 @@ class Session:
                 self._begin_dial(self._second)
 
     def _begin_dial(self, link: Link) -> None:
-        plan = self._dialer.begin(self.desk.core.hint(link.number))
+        core = self.desk.core
+        plan = self._dialer.begin(core.hint(link.number), link.number != core.connection)
         task = self.loop.create_task(self._make(link, plan))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -46,13 +46,16 @@ class Dialer:
         self._reached: Optional[_dial.Server] = None
         self._is_news = False
 
-    def begin(self, hint: Optional[str] = None) -> Plan:
-        """What to try now."""
+    def begin(self, hint: Optional[str] = None, is_second: bool = False) -> Plan:
+        """What to try now; beside a connection that does not answer, another server first."""
         place = self._learn()
         if place is not None:
             # It answered, and did not welcome us.
             self._first = (place + 1) % len(self.servers)
-        order = self.servers[self._first :] + self.servers[: self._first]
+        first = self._first
+        if is_second and self._reached in self.servers:
+            first = self.servers.index(self._reached) + 1
+        order = self.servers[first:] + self.servers[:first]
         address = parse_address(hint) if hint else None
         if address is None:
             return Plan(order)

@@ -18,6 +18,7 @@ KEEP_ALIVES_PER_TTL = 4
 KEEP_ALIVES_UNANSWERED_MAX = 16
 ANSWERS_PER_TTL = 16
 WELCOME_SIXTEENTHS = 6
+WELCOME_SIXTEENTHS_OF_SEVERAL = 2
 SILENCE_TTLS_MAX = 2
 PAUSES_PER_TTL = 16
 PAUSE_MIN = 50 * MILLISECOND
@@ -276,9 +277,9 @@ class Backoff:
         half = min(PAUSE_MIN << min(doublings, 16), longest) // 2
         return half + half * self._number() // (2**32 - 1)
 
-    def attempt_max(self, ttl: int, at_most: int) -> int:
-        """How long the attempt after the latest pause may take."""
-        doublings = min(max(self.attempts - 1, 0), 16)
+    def attempt_max(self, ttl: int, at_most: int, servers: int = 1) -> int:
+        """How long the attempt after the latest pause may take: as long at each of the servers."""
+        doublings = min(max(self.attempts - 1, 0) // servers, 16)
         return min(at_most, ttl // ATTEMPTS_PER_TTL * min(1 << doublings, PARTS_PER_ATTEMPT_MAX))
 
     def _number(self) -> int:
