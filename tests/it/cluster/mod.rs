@@ -1,6 +1,7 @@
 //! Several coordinators: etcd, which says who leads, and who leads.
 
 mod client;
+mod commands;
 mod etcd;
 mod leading;
 mod serving;

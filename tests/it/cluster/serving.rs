@@ -17,7 +17,7 @@ use crate::support::{Home, Server, eventually, run, start};
 const LEASE: &str = "1s";
 
 /// Another coordinator of the cluster `test`.
-fn member(etcds: &[&Etcd]) -> Server {
+pub(super) fn member(etcds: &[&Etcd]) -> Server {
     Server::start_with(Home::new(), &as_strs(&flags(etcds, LEASE)))
 }
 
@@ -52,7 +52,7 @@ fn sent_to(server: &Server) -> Option<String> {
 }
 
 /// Waits until one of them leads, and the other knows it: the leader, then the other.
-fn settled(pair: [Server; 2]) -> [Server; 2] {
+pub(super) fn settled(pair: [Server; 2]) -> [Server; 2] {
     let [one, other] = pair;
     let is_first = eventually("one of them leads", || match (sent_to(&one), sent_to(&other)) {
         (None, Some(leader)) if leader == one.address => Some(true),
@@ -63,7 +63,7 @@ fn settled(pair: [Server; 2]) -> [Server; 2] {
 }
 
 /// Waits until it leads.
-fn leads(server: &Server) {
+pub(super) fn leads(server: &Server) {
     eventually("it leads", || sent_to(server).is_none().then_some(()));
 }
 
