@@ -54,6 +54,8 @@ impl Visitors {
         let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let (http, told, ends) = (http.to_owned(), Arc::clone(&answers), Arc::clone(&stop));
         let thread = thread::spawn(move || {
+            // They are on other machines: what they take of this one's processors is not to be measured.
+            let _nice = rustix::process::nice(19);
             let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let mut all = JoinSet::new();

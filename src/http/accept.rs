@@ -15,10 +15,10 @@ use hyper_util::service::TowerToHyperService;
 use log::{debug, warn};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::caller::Caller;
+use super::places::Places;
 use crate::server::{Certified, Looker, Secure};
 
 /// Connections at a time. One more is closed at once.
@@ -48,7 +48,7 @@ pub(super) async fn serve(
         Ok(listener) => listener,
         Err(error) => return warn!("the HTTP port cannot be used: {error}"),
     };
-    let places = Arc::new(Semaphore::new(connections_max));
+    let places = Places::new(connections_max);
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -59,7 +59,7 @@ pub(super) async fn serve(
             }
         };
         // Who finds no place is not waited for, and costs nothing.
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        let Some(place) = places.take(peer.ip()) else { continue };
         let certified = Certified::default();
         let looker = looker.clone();
         let crowded = move || looker.handshake_waits(peer);

@@ -17,7 +17,7 @@ const ROUTES: [&str; PATHS.len() + OWN.len()] = {
     all
 };
 /// What they can be answered with, in the order of the counts.
-const STATUSES: [(u16, &str); 14] = [
+const STATUSES: [(u16, &str); 15] = [
     (200, "200"),
     (304, "304"),
     (400, "400"),
@@ -25,6 +25,7 @@ const STATUSES: [(u16, &str); 14] = [
     (403, "403"),
     (404, "404"),
     (405, "405"),
+    (408, "408"),
     (409, "409"),
     (410, "410"),
     (413, "413"),

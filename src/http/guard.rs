@@ -104,7 +104,9 @@ impl Refusal {
             Self::Misdirected => {
                 "this is not a name of mine; if it is meant to be, the operator names it in http-host\n"
             }
-            Self::TooLarge => "nothing is read here that comes behind the headers\n",
+            Self::TooLarge => {
+                "what comes behind the headers has 4 KiB at most, and Content-Length says how much it is\n"
+            }
             Self::Ambiguous => "more than one Host\n",
         }
     }

@@ -13,7 +13,7 @@
 //!
 //! | file | is about |
 //! |---|---|
-//! | `accept`, `caller` | connections: how many, for how long, how much they may say |
+//! | `accept`, `places`, `caller` | connections: how many, for how long, how much they may say |
 //! | `guard` | who may ask what, and what every answer says to browsers |
 //! | `routes`, `answered`, `problem` | the answers, how many there were, what went wrong |
 //! | `page` | the files of the page, in a folder of that name |
@@ -40,6 +40,7 @@ mod guard;
 mod metrics;
 mod options;
 mod page;
+mod places;
 mod problem;
 mod process;
 mod reload;

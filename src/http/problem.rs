@@ -1,7 +1,7 @@
 //! What went wrong, for whoever asked: a status, a code that programs know, a sentence, and what to do.
 
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
@@ -70,6 +70,13 @@ impl Problem {
     pub(super) fn busy() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "Busy", "too many ask at the same time")
             .hint("try again in a second")
+    }
+
+    /// What is to be read did not come.
+    pub(super) fn slow_body() -> Self {
+        let message = "what comes behind the headers did not arrive within 5 s";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "BadRequest", message)
+            .hint("send as many bytes as Content-Length says")
     }
 
     /// No answer came in time.
@@ -184,6 +191,8 @@ impl IntoResponse for Problem {
         }
         if self.code == "Busy" || self.code == "SlowDown" {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            // Its place is for another.
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         answer
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{MatchedPath, RawQuery, Request, State};
-use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -127,7 +127,10 @@ async fn guarded(State(port): State<Arc<Port>>, request: Request, next: Next) ->
     } else if is_api {
         Problem::busy().into_response()
     } else {
-        let again = [(RETRY_AFTER, HeaderValue::from_static("1"))];
+        let again = [
+            (RETRY_AFTER, HeaderValue::from_static("1")),
+            (CONNECTION, HeaderValue::from_static("close")),
+        ];
         (StatusCode::SERVICE_UNAVAILABLE, again, "busy\n").into_response()
     };
     let route = route.as_ref().map_or("other", MatchedPath::as_str);

@@ -1,6 +1,9 @@
 //! What somebody may have that no observer can ask for.
 
+use std::sync::Arc;
+
 use super::line::Line;
+use super::pace::Pace;
 use super::visitor::Visitor;
 use crate::access::Proof;
 use crate::http::problem::Problem;
@@ -27,7 +30,7 @@ pub(super) async fn entitled(
         }
         Some(Err(Unentitled::Unproven(_))) => {
             // Whoever is nobody is told so at the end of a line, as late as others are, and the audit log with them.
-            Line::open(looker, visitor).await?;
+            Line::open(looker, visitor, &Arc::new(Pace::new())).await?;
             Err(Problem::unavailable())
         }
         None => Err(Problem::unavailable()),

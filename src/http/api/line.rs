@@ -4,6 +4,7 @@
 //! looks over the lock port.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -12,6 +13,7 @@ use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::time::timeout;
 use tokio_util::codec::FramedRead;
 
+use super::pace::Pace;
 use super::visitor::Visitor;
 use crate::http::problem::Problem;
 use crate::server::Looker;
@@ -34,18 +36,25 @@ pub(super) struct Line {
     read: VecDeque<ServerMessage>,
     /// The number of the latest question.
     latest: u64,
+    /// When the next look may be, of all who look over HTTP.
+    pace: Arc<Pace>,
     /// The run of the coordinator.
     pub(super) epoch: Epoch,
 }
 
 impl Line {
     /// A line for this visitor, who is welcome.
-    pub(super) async fn open(looker: &Looker, visitor: &Visitor) -> Result<Self, Problem> {
+    pub(super) async fn open(
+        looker: &Looker,
+        visitor: &Visitor,
+        pace: &Arc<Pace>,
+    ) -> Result<Self, Problem> {
         let stream = looker
             .visit_with(visitor.caller.peer, visitor.caller.certified.clone())
             .ok_or_else(Problem::busy)?;
         let frames = FramedRead::new(stream, ClientCodec::new());
-        let mut line = Self { frames, read: VecDeque::new(), latest: 0, epoch: Epoch::default() };
+        let (read, pace) = (VecDeque::new(), Arc::clone(pace));
+        let mut line = Self { frames, read, latest: 0, pace, epoch: Epoch::default() };
         if let Some(credential) = visitor.shown.clone() {
             line.say(ClientMessage::Authenticate { credential }).await?;
         }
@@ -85,6 +94,9 @@ impl Line {
 
     /// Looks at something.
     pub(super) async fn look(&mut self, query: Query) -> Result<ServerMessage, Problem> {
+        let pace = Arc::clone(&self.pace);
+        let turn = timeout(ANSWER_TIMEOUT, pace.turn());
+        turn.await.map_err(|_| Problem::late())?;
         self.ask(|query_id| ClientMessage::Inspect { query_id, query }).await
     }
 

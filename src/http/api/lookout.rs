@@ -1,7 +1,7 @@
 //! Lookouts: walks over the locks that somebody waits for, one for all who show the same.
 //!
-//! A lookout walks over a line of its own while somebody looks, a page of the coordinator at a time. All
-//! lookouts together ask a hundred times a second at most. So what is told may be some seconds old when a
+//! A lookout walks over a line of its own while somebody looks, a page of the coordinator at a time, at the pace of
+//! all who look over HTTP. So what is told may be some seconds old when a
 //! hundred thousand locks are waited for, and its age is told with it.
 
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::line::Line;
+use super::pace::Pace;
 use super::visitor::Visitor;
 use crate::access::Proof;
 use crate::http::problem::Problem;
@@ -25,8 +26,6 @@ pub(super) const WAITERS_TOLD_MAX: usize = 20;
 const CLOSE_LOOKS_MAX: usize = 20;
 /// Lookouts at a time: as many as there are who show something else.
 const LOOKOUTS_MAX: usize = 64;
-/// Pause between two looks, of all lookouts together.
-const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// Pause between two walks.
 pub(super) const WALK_PAUSE: Duration = Duration::from_millis(500);
 /// How old the coordinator as a whole may be while a walk goes on.
@@ -57,7 +56,7 @@ pub(super) struct Lookouts {
     /// Those that walk, each with what was shown to it.
     all: Mutex<Vec<(Proof, Arc<Lookout>)>>,
     /// When the next look may be.
-    pace: Arc<Mutex<Instant>>,
+    pace: Arc<Pace>,
 }
 
 /// One of them.
@@ -72,8 +71,8 @@ pub(super) struct Lookout {
 }
 
 impl Lookouts {
-    pub(super) fn new(looker: Looker) -> Self {
-        Self { looker, all: Mutex::default(), pace: Arc::new(Mutex::new(Instant::now())) }
+    pub(super) fn new(looker: Looker, pace: Arc<Pace>) -> Self {
+        Self { looker, all: Mutex::default(), pace }
     }
 
     /// The lookout of a visitor, who may look.
@@ -89,7 +88,7 @@ impl Lookouts {
             return Ok(there);
         }
         // Whoever is nobody is told so here, and the audit log with them.
-        let mut line = Line::open(&self.looker, visitor).await?;
+        let mut line = Line::open(&self.looker, visitor, &self.pace).await?;
         let status = status(&mut line).await?;
         let mut all = self.all.lock().await;
         if let Some(there) = find(&mut all, &proof) {
@@ -102,8 +101,7 @@ impl Lookouts {
         let (told, statuses) = watch::channel(Arc::new((Instant::now(), status)));
         let wanted_until = StdMutex::new(Instant::now() + WANTED_FOR);
         let lookout = Arc::new(Lookout { scenes, statuses, wanted_until });
-        let walker =
-            Walker { line, pace: Arc::clone(&self.pace), status_at: Instant::now(), told, scene };
+        let walker = Walker { line, status_at: Instant::now(), told, scene };
         tokio::spawn(walker.walk(Arc::clone(&lookout)));
         all.push((proof, Arc::clone(&lookout)));
         Ok(lookout)
@@ -161,8 +159,6 @@ impl Lookout {
 struct Walker {
     /// The line that is asked over.
     line: Line,
-    /// When the next look may be, of all walkers.
-    pace: Arc<Mutex<Instant>>,
     /// When the coordinator as a whole was last looked at.
     status_at: Instant,
     /// Where that is told.
@@ -191,7 +187,6 @@ impl Walker {
         let mut scene = Scene { at, contended: 0, waiting: 0, locks: Vec::new() };
         let mut cursor = 0;
         loop {
-            self.keep_pace().await;
             let answer = self.line.look(Query::Contended { cursor }).await?;
             let ServerMessage::LockStatus { locks, next, .. } = answer else {
                 return Err(Problem::unavailable());
@@ -217,7 +212,6 @@ impl Walker {
     async fn look_closer(&mut self, scene: &mut Scene) -> Result<(), Problem> {
         let has_more = |lock: &&mut LockStatus| lock.waiter_count > lock.waiters.len() as u64;
         for lock in scene.locks.iter_mut().filter(has_more).take(CLOSE_LOOKS_MAX) {
-            self.keep_pace().await;
             let name = lock.name.to_string();
             let answer = match self.line.look(Query::Lock { name }).await {
                 Ok(answer) => answer,
@@ -238,18 +232,10 @@ impl Walker {
 
     /// Looks at the coordinator as a whole.
     async fn look_at_all(&mut self) -> Result<(), Problem> {
-        self.keep_pace().await;
         let status = status(&mut self.line).await?;
         self.status_at = Instant::now();
         self.told.send_replace(Arc::new((self.status_at, status)));
         Ok(())
-    }
-
-    /// Waits until it is time for another look.
-    async fn keep_pace(&self) {
-        let mut next = self.pace.lock().await;
-        sleep_until(*next).await;
-        *next = Instant::now() + LOOK_PAUSE;
     }
 }
 

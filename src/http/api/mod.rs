@@ -21,6 +21,7 @@ mod line;
 mod live;
 mod lookout;
 mod ours;
+mod pace;
 mod pages;
 mod reload;
 mod revoke;
@@ -46,6 +47,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(super) use self::errand::may_scrape;
 use self::line::Line;
 use self::lookout::Lookouts;
+use self::pace::Pace;
 use self::pages::{LIMIT_MAX, List};
 use self::shown::Figured;
 use self::stream::STREAMS_MAX;
@@ -77,6 +79,8 @@ struct Api {
     looker: Looker,
     /// Figures that no client can choose.
     figured: Figured,
+    /// When the next look may be, whoever looks.
+    pace: Arc<Pace>,
     /// Walks over the locks that somebody waits for.
     lookouts: Lookouts,
     /// Places for streams.
@@ -87,8 +91,10 @@ struct Api {
 
 /// Answers with what `looker` tells.
 pub(super) fn router(looker: Looker, glance: Arc<Glance>, reloads: Option<Reloads>) -> Router {
+    let pace = Arc::new(Pace::new());
     let api = Arc::new(Api {
-        lookouts: Lookouts::new(looker.clone()),
+        lookouts: Lookouts::new(looker.clone(), Arc::clone(&pace)),
+        pace,
         looker,
         figured: Figured(glance),
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
@@ -183,7 +189,7 @@ fn named(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
 
 async fn of_server(State(api): State<Arc<Api>>, visitor: Visitor, read: Read<Nothing>) -> Answer {
     parameters(read)?;
-    let mut line = Line::open(&api.looker, &visitor).await?;
+    let mut line = api.line(&visitor).await?;
     let status = lookout::status(&mut line).await?;
     let Some(Ok(who)) = api.looker.who(visitor.proof()).await else {
         // Not any more, since just now.
@@ -223,7 +229,7 @@ async fn of_locks(
         },
         key: |lock| lock.name.to_string(),
     };
-    let mut line = Line::open(&api.looker, &visitor).await?;
+    let mut line = api.line(&visitor).await?;
     let wanted = |lock: &crate::wire::LockStatus| lock.name.as_str().starts_with(&prefix);
     let (locks, next) = list.page(&mut line, cursor.as_deref(), limit, wanted).await?;
     let locks: Vec<Value> = locks.iter().map(json::lock).collect();
@@ -238,7 +244,7 @@ async fn of_lock(
 ) -> Answer {
     let name = named(path)?;
     parameters(read)?;
-    let mut line = Line::open(&api.looker, &visitor).await?;
+    let mut line = api.line(&visitor).await?;
     match shown::one(&mut line, &name).await? {
         (Some(_), shown) => Ok(told(&shown)),
         (None, _) => Err(Problem::not_in_use(&name)),
@@ -254,7 +260,7 @@ async fn of_revoke(
 ) -> Answer {
     let name = named(path)?;
     parameters(read)?;
-    revoke::revoke(&api.looker, &visitor, &name, request).await.map(|shown| told(&shown))
+    revoke::revoke(&api, &visitor, &name, request).await.map(|shown| told(&shown))
 }
 
 async fn of_reload(
@@ -264,7 +270,7 @@ async fn of_reload(
     request: Request<Body>,
 ) -> Answer {
     parameters(read)?;
-    reload::reload(&api.looker, api.reloads.as_ref(), &visitor, request).await
+    reload::reload(&api, &visitor, request).await
 }
 
 async fn of_sessions(State(api): State<Arc<Api>>, visitor: Visitor, read: Read<Part>) -> Answer {
@@ -278,13 +284,18 @@ async fn of_sessions(State(api): State<Arc<Api>>, visitor: Visitor, read: Read<P
         },
         key: |session| session.session.to_string(),
     };
-    let mut line = Line::open(&api.looker, &visitor).await?;
+    let mut line = api.line(&visitor).await?;
     let (sessions, next) = list.page(&mut line, cursor.as_deref(), limit, |_| true).await?;
     let sessions: Vec<Value> = sessions.iter().map(json::session).collect();
     Ok(told(&json!({"sessions": sessions, "next": next})))
 }
 
 impl Api {
+    /// A line for a visitor, who is welcome.
+    async fn line(&self, visitor: &Visitor) -> Result<Line, Problem> {
+        Line::open(&self.looker, visitor, &self.pace).await
+    }
+
     /// A place for a stream, if there is one left.
     fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
         Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Problem::busy())
@@ -294,7 +305,7 @@ impl Api {
 async fn of_events(State(api): State<Arc<Api>>, visitor: Visitor, read: Read<Of>) -> Answer {
     let lock = parameters(read)?.lock;
     let place = api.place()?;
-    let mut line = Line::open(&api.looker, &visitor).await?;
+    let mut line = api.line(&visitor).await?;
     live::subscribe(&mut line, lock).await?;
     Ok(stream::answer(&visitor.caller.life, place, |sink| live::events(sink, line)))
 }
@@ -306,7 +317,7 @@ async fn of_live(State(api): State<Arc<Api>>, visitor: Visitor, read: Read<Of>) 
     let lock = match lock {
         None => None,
         Some(name) => {
-            let mut line = Line::open(&api.looker, &visitor).await?;
+            let mut line = api.line(&visitor).await?;
             live::may_see(&mut line, &name).await?;
             Some((line, name))
         }

@@ -20,12 +20,19 @@ const OURS: (&str, &str) = ("x-coordinator", "1");
 pub(super) async fn body(request: Request<Body>) -> Result<Bytes, Problem> {
     is_ours(request.headers())?;
     let body = to_bytes(request.into_body(), usize::try_from(BODY_BYTES_MAX).unwrap_or(usize::MAX));
-    let body = timeout(HEADERS_TIMEOUT, body).await.map_err(|_| Problem::late())?;
+    let body = timeout(HEADERS_TIMEOUT, body).await.map_err(|_| Problem::slow_body())?;
     body.map_err(|_| Problem::too_large())
 }
 
 /// Refuses what a page of somebody else could send.
 fn is_ours(headers: &HeaderMap) -> Result<(), Problem> {
+    for once in [OURS.0, CONTENT_TYPE.as_str(), ORIGIN.as_str(), "sec-fetch-site"] {
+        if headers.get_all(once).iter().count() > 1 {
+            return Err(Problem::foreign(
+                "a header is there twice that says where this comes from",
+            ));
+        }
+    }
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     if text(OURS.0) != Some(OURS.1) {
         return Err(Problem::foreign("the header X-Coordinator is missing"));
@@ -57,7 +64,16 @@ mod tests {
         for (name, value) in ours.iter().chain(headers) {
             map.insert(HeaderName::from_static(name), value.parse().unwrap());
         }
-        is_ours(&map).is_ok()
+        is_ours(&map).is_ok() && is_refused_twice(&map)
+    }
+
+    /// Whether each of them is refused with another beside it, whatever that says.
+    fn is_refused_twice(map: &HeaderMap) -> bool {
+        map.iter().filter(|(name, _)| *name != HOST).all(|(name, value)| {
+            let mut twice = map.clone();
+            twice.append(name.clone(), value.clone());
+            is_ours(&twice).is_err()
+        })
     }
 
     /// Rule A2.

@@ -9,21 +9,21 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::Api;
 use super::errand::entitled;
 use super::ours;
 use super::told;
 use super::visitor::Visitor;
 use crate::http::problem::Problem;
-use crate::http::reload::{ReloadMistake, ReloadRequest, Reloaded, Reloads};
-use crate::server::{Errand, Looker, Who};
+use crate::http::reload::{ReloadMistake, ReloadRequest, Reloaded};
+use crate::server::{Errand, Who};
 
 /// How long it may take: its files may be where reading takes for ever.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Has it read again, if that is allowed.
 pub(super) async fn reload(
-    looker: &Looker,
-    reloads: Option<&Reloads>,
+    api: &Api,
     visitor: &Visitor,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
@@ -31,11 +31,11 @@ pub(super) async fn reload(
     if !is_empty(&body) {
         return Err(Problem::bad_request("the body is not read: write {}, or nothing"));
     }
-    let by = match entitled(looker, visitor, Errand::Administer).await? {
+    let by = match entitled(&api.looker, visitor, Errand::Administer).await? {
         Who::Anybody => return Err(Problem::nobody_may()),
         Who::Principal(principal) => principal.name.to_string(),
     };
-    let reloads = reloads.ok_or_else(Problem::nothing_to_reload)?;
+    let reloads = api.reloads.as_ref().ok_or_else(Problem::nothing_to_reload)?;
     let (done, outcome) = oneshot::channel();
     if !reloads.begin(ReloadRequest { by, peer: visitor.caller.peer, done }) {
         return Err(Problem::busy());

@@ -4,13 +4,13 @@ use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
 
-use super::line::Line;
+use super::Api;
 use super::ours;
 use super::shown;
 use super::visitor::Visitor;
 use crate::http::problem::Problem;
 use crate::json;
-use crate::server::{Looker, Who};
+use crate::server::Who;
 use crate::types::{FencingToken, Note};
 use crate::wire::{ClientMessage, ServerMessage};
 
@@ -24,17 +24,17 @@ struct Asked {
 
 /// Takes it away, if that is allowed.
 pub(super) async fn revoke(
-    looker: &Looker,
+    api: &Api,
     visitor: &Visitor,
     name: &str,
     request: Request<Body>,
 ) -> Result<Value, Problem> {
     let body = ours::body(request).await?;
     let Asked { token, reason } = read(&body)?;
-    if let Some(Ok(Who::Anybody)) = looker.who(visitor.proof()).await {
+    if let Some(Ok(Who::Anybody)) = api.looker.who(visitor.proof()).await {
         return Err(Problem::nobody_may());
     }
-    let mut line = Line::open(looker, visitor).await?;
+    let mut line = api.line(visitor).await?;
     // Who may break it need not see it.
     let seen = shown::one(&mut line, name).await.ok().map(|(lock, _)| lock);
     if let Some(None) = seen {
