@@ -185,6 +185,20 @@ async fn what_a_liar_says_is_no_address_and_is_not_shown() {
 }
 
 #[tokio::test]
+async fn of_servers_that_do_not_welcome_us_in_time_each_is_told() {
+    let (dead, one, other) = (nobody(), Member::always(Does::Waits), Member::always(Does::Waits));
+    let builder = Client::builder().connect_timeout(Duration::from_millis(300));
+    let servers = [&dead, &one.address, &other.address];
+    let told = builder.connect(servers).await.unwrap_err().to_string();
+    assert!(told.starts_with("no coordinator answers at "), "{told}");
+    assert!(told.contains(&format!("{dead}: connection refused")), "{told}");
+    for member in [&one, &other] {
+        let waits = format!("{}: connected, but not welcomed", member.address);
+        assert!(told.contains(&waits), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn a_member_that_does_not_answer_leaves_time_for_the_others() {
     let (mute, leader) = (Member::always(Does::Waits), Member::always(Does::Leads));
     let builder = Client::builder().connect_timeout(Duration::from_millis(600));

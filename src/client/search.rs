@@ -13,7 +13,7 @@ use crate::types::lease::PAUSE_MIN;
 use crate::types::{GoodbyeCode, ServerAddress};
 
 use super::driver::{Connector, Dial, Whither};
-use super::error::{Error, cause};
+use super::error::{EachFailed, Error, cause};
 use super::no_leader::NoLeader;
 use super::servers::{SERVERS_MAX, Servers};
 
@@ -50,6 +50,8 @@ pub(super) struct Search {
     rounds: u32,
     /// Whether the latest attempt reached a server.
     is_connected: bool,
+    /// Whether that is over, with what was heard of it.
+    has_spoken: bool,
     /// Whether one of them does not lead, so that another may.
     is_cluster: bool,
     /// What was heard of each last, while somebody answers.
@@ -69,6 +71,7 @@ impl Search {
             followed: 0,
             rounds: 0,
             is_connected: false,
+            has_spoken: false,
             is_cluster: false,
             said: Vec::new(),
             nobody: None,
@@ -85,7 +88,7 @@ impl Search {
 
     /// Connects to the first that answers.
     pub(super) async fn connect(&mut self) -> io::Result<<Dial as Connector>::Io> {
-        self.is_connected = false;
+        (self.is_connected, self.has_spoken) = (false, false);
         let hint = self.hint.take();
         let whither = hint.as_ref().map_or(Whither::Back, Whither::To);
         let stream = self.dial.connect(whither).await?;
@@ -95,6 +98,7 @@ impl Search {
 
     /// An attempt has failed, and another may succeed.
     pub(super) fn after(&mut self, error: Error) -> Next {
+        self.has_spoken = true;
         match &error {
             Error::Dismissed { code: GoodbyeCode::NotLeader, message, .. } => {
                 self.is_cluster = true;
@@ -104,6 +108,9 @@ impl Search {
                     self.followed += 1;
                     return Next::Try;
                 }
+            }
+            error if self.is_connected && error.is_timeout() => {
+                self.note("connected, but not welcomed");
             }
             Error::Unavailable { source, .. } if self.is_connected => self.note(&cause(source)),
             error if self.is_connected => self.note(&error.to_string()),
@@ -141,17 +148,24 @@ impl Search {
     }
 
     /// The time is over: what was wrong.
-    pub(super) fn timed_out(self, error: Error) -> Error {
+    pub(super) fn timed_out(mut self, error: Error) -> Error {
+        let is_one_of_several = self.servers.len() > 1;
+        if self.is_connected && is_one_of_several && !self.has_spoken {
+            self.note("connected, but not welcomed");
+        }
         let server = self.servers.name();
-        if self.is_cluster && !self.said.is_empty() {
-            let said: Vec<String> =
-                self.said.iter().map(|(server, what)| format!("{server}: {what}")).collect();
-            let why = NoLeader::of(&said);
-            return Error::unavailable(server, io::Error::new(io::ErrorKind::TimedOut, why));
+        let said = self.said.iter().map(|(server, what)| format!("{server}: {what}"));
+        let said: Vec<String> = said.collect();
+        let timed_out = io::ErrorKind::TimedOut;
+        if self.is_cluster && !said.is_empty() {
+            return Error::unavailable(server, io::Error::new(timed_out, NoLeader::of(&said)));
+        }
+        if is_one_of_several && !said.is_empty() {
+            return Error::unavailable(server, io::Error::new(timed_out, EachFailed::of(&said)));
         }
         if self.is_connected {
             let why = Unwelcomed { timeout: self.timeout };
-            return Error::unavailable(server, io::Error::new(io::ErrorKind::TimedOut, why));
+            return Error::unavailable(server, io::Error::new(timed_out, why));
         }
         self.nobody.filter(|_| self.is_cluster).unwrap_or(error)
     }

@@ -325,7 +325,12 @@ fn no_server(server: &str, source: &io::Error) -> Failure {
     let start =
         "start one with `coordinator serve`, or name another with --server or COORDINATOR_SERVER";
     if let Some(each) = words.filter(|why| why.is::<EachFailed>()) {
-        return failed("no coordinator answers at", &each.to_string(), start);
+        let what_next = if source.kind() == io::ErrorKind::TimedOut {
+            "read their logs: members of a cluster may wait for etcd, others may be stopped, or unable to save"
+        } else {
+            start
+        };
+        return failed("no coordinator answers at", &each.to_string(), what_next);
     }
     // Whoever speaks TLS does answer.
     if source.kind() == io::ErrorKind::InvalidData {
