@@ -11,7 +11,7 @@ use crate::redis::{Common, Flushing};
 use crate::server::config::{Config, Data};
 use crate::server::error::ServerError;
 use crate::server::messages::SpeakRedis;
-use crate::server::net::listener;
+use crate::server::net::listener::{self, Listener};
 use crate::server::net::session::Shared;
 
 /// Takes the port, if there is to be one; nobody can connect yet.
@@ -31,13 +31,25 @@ fn failed(listen: SocketAddr, source: io::Error) -> ServerError {
 impl Bound<TcpListener> {
     /// The same, with this port.
     pub(super) fn with_redis(
-        mut self,
+        self,
         config: &Config,
         socket: Option<(TcpSocket, SocketAddr)>,
     ) -> Result<Self, ServerError> {
         let Some((socket, listen)) = socket else { return Ok(self) };
         let listener = listener::listen(socket).map_err(|source| failed(listen, source))?;
         let address = listener.local_addr().map_err(|source| failed(listen, source))?;
+        Ok(self.speaking_redis(config, listener, address))
+    }
+}
+
+impl<L: Listener> Bound<L> {
+    /// The same, with those who connect here speaking this dialect.
+    pub(crate) fn speaking_redis(
+        mut self,
+        config: &Config,
+        listener: L,
+        address: SocketAddr,
+    ) -> Self {
         let flushing = if config.redis_allow_flush { Flushing::Allowed } else { Flushing::Refused };
         let Shared { coordinator, inbox, counters, handshake_timeout, idle_timeout, .. } =
             &*self.shared;
@@ -57,6 +69,6 @@ impl Bound<TcpListener> {
         let needs_journal = matches!(config.data, Data::Directory(_));
         shared.coordinator.do_send(SpeakRedis { needs_journal });
         self.redis = Some((listener, Arc::new(shared)));
-        Ok(self)
+        self
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::network::is_stranger;
 use super::places::{Grant, Places};
 use super::process::SkewedClock;
 use super::trace::Trace;
@@ -16,7 +17,7 @@ use crate::FenceGuard;
 use crate::client::LockGuard;
 use crate::testing::fuzz::Random;
 use crate::testing::history::{Entry, Log, RequestName, Wanted, What};
-use crate::types::LostReason;
+use crate::types::{FencingToken, LostReason};
 
 /// A request that is not over.
 struct Open {
@@ -41,6 +42,8 @@ pub(super) struct Book {
     complaints: RefCell<Vec<String>>,
     /// How often what happened.
     counts: RefCell<BTreeMap<&'static str, u64>>,
+    /// How often a coordinator began with nothing of what the one before had.
+    forgotten: Cell<u64>,
     /// When the run began.
     origin: Instant,
     /// Whether clients are to come to an end with what they began.
@@ -58,6 +61,7 @@ impl Book {
             fences: RefCell::default(),
             complaints: RefCell::default(),
             counts: RefCell::default(),
+            forgotten: Cell::new(0),
             origin: Instant::now(),
             is_over: Cell::new(false),
             trace,
@@ -97,6 +101,19 @@ impl Book {
             self.end_belief(request);
             self.note(&clock, Instant::now(), request, What::Abandoned);
         }
+    }
+
+    /// A coordinator begins with nothing of what the one before had: clients that show nothing of what they
+    /// hold have lost it.
+    pub(super) fn forget(&self) {
+        self.forgotten.set(self.forgotten.get() + 1);
+        let open: Vec<_> = self.open.borrow().keys().copied().collect();
+        open.into_iter().filter(|it| is_stranger(it.client)).for_each(|it| self.end_belief(it));
+    }
+
+    /// How often that was so.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten.get()
     }
 
     /// All that was written down.
@@ -217,6 +234,36 @@ impl Diary {
         left
     }
 
+    /// It is granted something, and believes in it until then.
+    pub(super) fn granted_until(&self, request: RequestName, token: u64, until: Instant) {
+        self.note(request, What::Granted { token });
+        if let Some(open) = self.book.open.borrow_mut().get_mut(&request) {
+            open.believed_until = Some(until);
+        }
+    }
+
+    /// Until when it believes; none: it does not.
+    pub(super) fn believed_until(&self, request: RequestName) -> Option<Instant> {
+        self.book.open.borrow().get(&request)?.believed_until
+    }
+
+    /// It believes until then, if it believes now.
+    pub(super) fn believes_until(&self, request: RequestName, until: Instant) {
+        if let Some(open) = self.book.open.borrow_mut().get_mut(&request)
+            && let Some(believed) = &mut open.believed_until
+            && *believed > Instant::now()
+        {
+            *believed = until;
+        }
+    }
+
+    /// It believes until then at most.
+    pub(super) fn believes_not_longer(&self, request: RequestName, until: Instant) {
+        if self.believed_until(request).is_some_and(|believed| believed > until) {
+            self.believes_until(request, until);
+        }
+    }
+
     /// It believes no more.
     pub(super) fn ends_belief(&self, request: RequestName) {
         self.book.end_belief(request);
@@ -262,7 +309,17 @@ impl Diary {
 
     /// It writes to what `lock` protects. Who believes is never refused.
     pub(super) fn writes(&self, request: RequestName, lock: &str, guard: &LockGuard) {
-        let (token, believes) = (guard.token(), guard.is_held());
+        self.shows(request, lock, guard.token(), guard.is_held());
+    }
+
+    /// The same by a token.
+    pub(super) fn writes_with(&self, request: RequestName, lock: &str, token: u64) {
+        let until = self.believed_until(request);
+        let believes = until.is_some_and(|until| until > Instant::now());
+        self.shows(request, lock, FencingToken(token), believes);
+    }
+
+    fn shows(&self, request: RequestName, lock: &str, token: FencingToken, believes: bool) {
         let accepted = {
             let mut fences = self.book.fences.borrow_mut();
             fences.entry(lock.into()).or_default().check(token).is_ok()

@@ -119,7 +119,16 @@ impl Machine {
                     let first_token = kept.first_token();
                     let origin = origin(&bound.beginning());
                     of_members.runs(bound.epoch());
+                    if matches!(origin, Origin::Clients) {
+                        book.forget();
+                    }
                     book.places.borrow_mut().run_began(bound.epoch(), origin, first_token);
+                    #[cfg(feature = "redis-api")]
+                    let bound = if journal.is_some() {
+                        bound.speaking_redis(&config, network.open_strangers_port(), address)
+                    } else {
+                        bound
+                    };
                     handle.replace(Some(bound.handle()));
                     // Whether all was saved is seen on the disk.
                     let _ = bound.run().await;

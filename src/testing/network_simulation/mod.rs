@@ -19,6 +19,7 @@
 //! | `disk`, `machine` | where the coordinator runs, crashes, stops and starts again |
 //! | `members` | a cluster, in every second run: who leads, who says so, and who was deposed |
 //! | `fleet`, `contender` | clients, and what their tasks do with them |
+//! | `strangers` | clients of the Redis dialect, beside the others |
 //! | `adversary` | a client that means harm, in every second run |
 //! | `faults` | what goes wrong, and when |
 //! | `places` | who came before whom, over runs of the coordinator |
@@ -45,6 +46,7 @@ mod places;
 mod process;
 mod run;
 mod stream;
+mod strangers;
 mod trace;
 
 use std::env;
@@ -101,6 +103,10 @@ fn simulated_network_keeps_every_promise() {
     at_least("hints of members that do not lead", done.runs);
     for what in ["leader changes", "welcomes of deposed leaders"] {
         at_least(what, done.runs / 4);
+    }
+    #[cfg(feature = "redis-api")]
+    for what in ["redis: granted", "redis: granted in line", "redis: extended", "redis: released"] {
+        at_least(what, done.runs / 2);
     }
 }
 

@@ -30,6 +30,14 @@ const CONNECTIONS_PER_SLOW_ONE: usize = 12;
 /// How long pieces take there, at most.
 const SLOW: Duration = Duration::from_millis(1_200);
 
+/// The first client of another dialect. There are fewer than a thousand of either.
+pub(super) const STRANGERS: u64 = 1_000;
+
+/// Whether a client speaks another dialect, and comes to another port.
+pub(super) fn is_stranger(client: u64) -> bool {
+    (STRANGERS..2 * STRANGERS).contains(&client)
+}
+
 /// What is wrong on the way of a client.
 #[derive(Clone, Copy, Debug)]
 struct Way {
@@ -63,6 +71,8 @@ struct Inner {
     port: Option<UnboundedSender<Stream>>,
     /// Who leads.
     members: Members,
+    /// The same for clients of another dialect.
+    strangers_port: Option<UnboundedSender<Stream>>,
     /// Whether connections can be slow by themselves.
     weather: Weather,
     /// The one to whom nothing happens, if there is one.
@@ -109,6 +119,7 @@ impl Network {
             ways,
             port: None,
             members,
+            strangers_port: None,
             weather: Weather::Rough,
             sheltered: None,
             answers: Answers::Yes,
@@ -174,11 +185,18 @@ impl Network {
         Port(accepted)
     }
 
+    /// Where it accepts clients of another dialect.
+    pub(super) fn open_strangers_port(&self) -> Port {
+        let (sender, accepted) = unbounded_channel();
+        self.lock().strangers_port = Some(sender);
+        Port(accepted)
+    }
+
     /// Nobody accepts any more.
     pub(super) fn close_port(&self, answers: Answers) {
         let mut inner = self.lock();
         inner.answers = answers;
-        inner.port = None;
+        (inner.port, inner.strangers_port) = (None, None);
         inner.members.leads_no_more();
     }
 
@@ -235,6 +253,16 @@ impl Network {
         self.each(Some(client), Wire::forget);
     }
 
+    /// What is left of connections of clients that have ended is found lost: those of the dialect have no lease
+    /// that would tell.
+    pub(super) fn find_lost_strangers(&self) {
+        self.each(None, |wire| {
+            if is_stranger(wire.client) {
+                wire.find_lost();
+            }
+        });
+    }
+
     /// No connection is accepted for so long.
     pub(super) fn refuse(&self, client: u64, length: Duration) {
         self.lock().way(client).refused_until = Instant::now() + length;
@@ -283,7 +311,8 @@ impl Network {
                 let pause = millis(&mut self.lock().random, 1_000);
                 sleep(pause).await;
             }
-            let says = self.lock().says(member);
+            // Where others lead, that dialect is not spoken.
+            let says = if is_stranger(client) { None } else { self.lock().says(member) };
             if let Some(says) = says {
                 return Ok(self.lock().visit(client, says, &self.trace));
             }
@@ -320,7 +349,8 @@ impl Inner {
 
     fn connect(&mut self, client: u64, trace: &Trace) -> io::Result<Stream> {
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
-        let port = self.port.clone().ok_or_else(refused)?;
+        let port = if is_stranger(client) { &self.strangers_port } else { &self.port };
+        let port = port.clone().ok_or_else(refused)?;
         self.made += 1;
         if !self.came.insert(client) {
             self.came_again.entry(client).or_default().push(Instant::now());

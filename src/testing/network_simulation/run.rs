@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures_util::future::join;
+use futures_util::future::{join, join3};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Builder;
 use tokio::task::{LocalSet, spawn_local};
@@ -22,6 +22,7 @@ use super::machine::Machine;
 use super::members::receive;
 use super::network::Network;
 use super::process::SkewedClock;
+use super::strangers::{Strangers, strike as strike_strangers};
 use super::trace::{Lines, Trace};
 use crate::client::{Connector, Whither};
 use crate::journal::Distance;
@@ -134,13 +135,14 @@ async fn run(mut random: Random, lines: Lines) -> Verdict {
     let clock = SkewedClock::any(&mut another());
     let book = Rc::new(Book::new(trace.clone()));
     let (book_of_machine, disk_of_machine) = (Rc::clone(&book), Arc::clone(&disk));
+    let distance = *another().pick(&DISTANCES);
     let machine = Machine::new(
         network.clone(),
         disk_of_machine,
         clock,
         book_of_machine,
         trace.clone(),
-        *another().pick(&DISTANCES),
+        distance,
     );
     machine.start().await;
     let count = 3 + another().below(4);
@@ -152,12 +154,19 @@ async fn run(mut random: Random, lines: Lines) -> Verdict {
         let end = Instant::now() + FAULTS;
         if of_harm.once_in(2) { do_harm(&network, of_harm, end).await } else { 0 }
     };
-    let (deeds, harm) = join(faults.strike(&mut of_faults, FAULTS), harm).await;
+    let (count, mut of_strangers) = (1 + another().below(3), another());
+    // To these nothing is promised without a journal, and there is no port for them.
+    let count = distance.map_or(0, |_| count);
+    let end = Instant::now() + FAULTS;
+    let strangers = Strangers::start(&network, &book, &mut of_strangers, count);
+    let bad_ways = strike_strangers(&network, of_strangers, count, end);
+    let (deeds, harm, ()) = join3(faults.strike(&mut of_faults, FAULTS), harm, bad_ways).await;
     sleep(PEACE).await;
     book.close();
-    if timeout(END_MAX, fleet.ended()).await.is_err() {
+    if timeout(END_MAX, join(fleet.ended(), strangers.ended())).await.is_err() {
         book.complain("clients did not come to an end".to_owned());
     }
+    network.find_lost_strangers();
     sleep(GONE_AFTER).await;
     match timeout(GONE_AFTER, look(&network)).await {
         Ok(status) => {

@@ -234,6 +234,15 @@ impl Wire {
         lanes[side.other() as usize].is_void = true;
     }
 
+    /// The server's system finds out that its client is not there (keepalive).
+    pub(super) fn find_lost(&self) {
+        let lane = &mut self.lock().lanes[Side::Client as usize];
+        lane.is_void = true;
+        lane.pieces.clear();
+        lane.end = Some((Instant::now(), End::Reset));
+        lane.wake();
+    }
+
     /// Nothing that `from` said arrives before `until`.
     pub(super) fn darken(&self, from: Side, until: Instant) {
         let lane = &mut self.lock().lanes[from as usize];
