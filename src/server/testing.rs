@@ -214,7 +214,7 @@ impl Bench {
             start,
             before: Before::Nothing,
             sealer: Sealer::new(key),
-            draw: Box::new(names::draw),
+            draw: names::drawing(),
             wall: SystemTime::now,
             looks_per_second: crate::server::config::LOOKS_PER_SECOND,
             access: Arc::new(crate::access::Access::open()),

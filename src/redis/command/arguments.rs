@@ -3,11 +3,16 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use smol_str::SmolStr;
+
 use crate::redis::deed::{KEYS_MAX, Keys, TERM_MS_MAX};
 use crate::redis::reply::Reply;
 use crate::redis::request::{Words, number};
 use crate::redis::unit::Unit;
 use crate::types::{LockName, MARK_LEN_MAX, Mark};
+
+/// Longest name of an option.
+const OPTION_LEN_MAX: usize = 16;
 
 /// A *no*, to be answered.
 pub(super) type No = Reply;
@@ -44,10 +49,17 @@ impl<'a> Arguments<'a> {
     }
 
     /// The next one, in capitals, if there is any.
-    pub(super) fn option(&mut self) -> Option<String> {
+    /// One that is longer than any is nothing.
+    pub(super) fn option(&mut self) -> Option<SmolStr> {
         let word = self.words.get(self.next)?;
         self.next += 1;
-        Some(String::from_utf8_lossy(word).to_ascii_uppercase())
+        let mut capitals = [0; OPTION_LEN_MAX];
+        let option = capitals.get_mut(..word.len()).and_then(|option| {
+            option.copy_from_slice(word);
+            option.make_ascii_uppercase();
+            std::str::from_utf8(option).ok()
+        });
+        Some(option.map(SmolStr::new).unwrap_or_default())
     }
 
     /// That there are no more.

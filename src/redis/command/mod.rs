@@ -92,11 +92,16 @@ pub(super) fn meaning(words: &Words) -> Result<Meaning, Reply> {
     name.copy_from_slice(word);
     name.make_ascii_uppercase();
     let mut rest = Arguments::behind(words, 1);
+    // What is said most, first.
+    match &*name {
+        b"SET" => return Ok(Meaning::Deed(set::set(&mut rest)?)),
+        b"EVALSHA" => return Ok(Meaning::Eval(ByWhat::Hash)),
+        _ => {}
+    }
     if let Some(own) = own(name) {
         return Ok(Meaning::Own(own));
     }
     Ok(Meaning::Deed(match &*name {
-        b"SET" => set::set(&mut rest)?,
         b"SETNX" => set::setnx(&mut rest)?,
         b"SETEX" => set::setex(&mut rest, Unit::Seconds)?,
         b"PSETEX" => set::setex(&mut rest, Unit::Millis)?,
@@ -121,7 +126,7 @@ pub(super) fn meaning(words: &Words) -> Result<Meaning, Reply> {
         b"EXPIREAT" => expire(&mut rest, Unit::Seconds, Counted::From1970)?,
         b"PEXPIREAT" => expire(&mut rest, Unit::Millis, Counted::From1970)?,
         b"EVAL" | b"EVAL_RO" => return Ok(Meaning::Eval(ByWhat::Text)),
-        b"EVALSHA" | b"EVALSHA_RO" => return Ok(Meaning::Eval(ByWhat::Hash)),
+        b"EVALSHA_RO" => return Ok(Meaning::Eval(ByWhat::Hash)),
         b"COORDINATOR.TOKEN" => Deed::Token(only(&mut rest, Arguments::key)?),
         b"COORDINATOR.WAIT" => wait(&mut rest)?,
         _ => return Err(unknown(word)),

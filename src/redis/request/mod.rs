@@ -99,6 +99,8 @@ pub struct Requests {
     begun: Option<Begun>,
     /// Why nothing is understood any more.
     malformed: Option<Malformed>,
+    /// Memory for the next request.
+    spare: Words,
 }
 
 /// A request of which the beginning has come.
@@ -122,7 +124,12 @@ impl Requests {
     /// Those of a peer that may yet be anybody.
     pub fn unproven() -> Self {
         let bounds = Bounds { words: WORDS_UNPROVEN_MAX, word_bytes: WORD_UNPROVEN_BYTES_MAX };
-        Self { bounds, scanned: 0, begun: None, malformed: None }
+        Self { bounds, scanned: 0, begun: None, malformed: None, spare: Words::default() }
+    }
+
+    /// Takes the memory of a request that is understood, for the next one.
+    pub fn reuse(&mut self, words: Words) {
+        self.spare = words.cleared();
     }
 
     /// From now on, the peer may say as much as anybody.
@@ -186,7 +193,8 @@ impl Requests {
         match usize::try_from(count) {
             Ok(0) | Err(_) => Ok(()),
             Ok(left) if left <= max => {
-                self.begun = Some(Begun { words: Words::default(), left, word_left: None });
+                let words = std::mem::take(&mut self.spare);
+                self.begun = Some(Begun { words, left, word_left: None });
                 Ok(())
             }
             Ok(_) => Err(Malformed::WordCount { max }),
@@ -249,9 +257,11 @@ impl Requests {
         let Some(end) = self.line_end(unread) else {
             return (unread.len() > COUNT_LINE_BYTES_MAX).then_some(None);
         };
-        let line = unread.split_to(end + 1);
+        let line = &unread[..=end];
         let digits = line.get(1..end.saturating_sub(1)).filter(|_| line.ends_with(b"\r\n"));
-        Some(digits.filter(|it| it.len() <= DIGITS_MAX).and_then(number))
+        let number = digits.filter(|it| it.len() <= DIGITS_MAX).and_then(number);
+        unread.advance(end + 1);
+        Some(number)
     }
 
     /// The words of an inline command. None: it has not come whole.
@@ -278,9 +288,21 @@ impl Requests {
 
 /// A whole number as the protocol writes it.
 pub(super) fn number(digits: &[u8]) -> Option<i64> {
-    let text = std::str::from_utf8(digits).ok()?;
-    if text.starts_with('+') {
+    let (is_negative, digits) = match digits {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    if digits.is_empty() {
         return None;
     }
-    text.parse().ok()
+    let mut number = 0_i64;
+    for digit in digits {
+        let digit = i64::from(digit.wrapping_sub(b'0'));
+        if digit > 9 {
+            return None;
+        }
+        // Below nothing, where there is room for one more.
+        number = number.checked_mul(10)?.checked_sub(digit)?;
+    }
+    if is_negative { Some(number) } else { number.checked_neg() }
 }

@@ -4,6 +4,9 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
+/// So much memory is kept for the next request.
+const BYTES_KEPT_MAX: usize = 4 * 1024;
+
 /// A request, word by word. A command has few words, so their ends need no memory of their own.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Words {
@@ -21,6 +24,16 @@ impl Words {
             all.push(word);
         }
         all
+    }
+
+    /// None, with the memory of these if that is little.
+    pub(super) fn cleared(mut self) -> Self {
+        if self.bytes.capacity() > BYTES_KEPT_MAX {
+            return Self::default();
+        }
+        self.bytes.clear();
+        self.ends.clear();
+        self
     }
 
     /// How many there are.

@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 
+use foldhash::fast::RandomState;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 pub use self::table::{Answer, Rest, Script};
@@ -30,7 +31,7 @@ pub(super) const UNKNOWN_REMEMBERED_MAX: usize = 256;
 #[derive(Debug, Default)]
 pub struct Scripts {
     /// Those that are known, by the hashes of their texts (`EVALSHA`).
-    said: Mutex<HashMap<ScriptHash, Script>>,
+    said: Mutex<HashMap<ScriptHash, Script, RandomState>>,
     /// The hashes of texts that are not, as far as the log was told of them.
     unknown: Mutex<HashSet<ScriptHash>>,
     /// The same of commands.

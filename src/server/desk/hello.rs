@@ -50,6 +50,9 @@ pub(in crate::server) fn parse(
     Ok((Role::Session { id, identity: for_role }, Some(attach)))
 }
 
+/// So many names are drawn at a time.
+const NAMES_AT_A_TIME: usize = 64;
+
 /// Who a session or an observer is: its principal, if that is known, and what its client says.
 pub(in crate::server) fn identity(
     hello: &wire::Hello,
@@ -59,12 +62,24 @@ pub(in crate::server) fn identity(
     Ok(as_whom.map_or_else(|| said.clone(), |name| name.shown_before(&said)))
 }
 
-/// A session's name: nobody can guess it, and none comes twice.
-pub(in crate::server) fn draw() -> Result<SessionId, Refusal> {
-    let mut number = [0; 16];
-    getrandom::fill(&mut number).map_err(|failure| {
-        error!("the operating system provides no random numbers: {failure}");
-        (RejectionCode::Unavailable, "no random numbers for a session".to_owned())
-    })?;
-    Ok(SessionId::new(u128::from_le_bytes(number)))
+/// Names of sessions: nobody can guess them, and none comes twice. Many are had at a time, for to ask the
+/// operating system is dear, and clients of the Redis dialect need a name for each lock.
+pub(in crate::server) fn drawing() -> Draw {
+    let mut names = [[0; 16]; NAMES_AT_A_TIME].as_flattened().to_vec();
+    let mut used = names.len();
+    Box::new(move || {
+        if used == names.len() {
+            getrandom::fill(&mut names).map_err(|failure| {
+                error!("the operating system provides no random numbers: {failure}");
+                (RejectionCode::Unavailable, "no random numbers for a session".to_owned())
+            })?;
+            used = 0;
+        }
+        let mut name = [0; 16];
+        name.copy_from_slice(&names[used..used + 16]);
+        // A name is nowhere but where it is used.
+        names[used..used + 16].fill(0);
+        used += 16;
+        Ok(SessionId::new(u128::from_le_bytes(name)))
+    })
 }

@@ -102,7 +102,7 @@ impl Bench {
             start: start_with(tokens),
             before,
             sealer: Sealer::new(StateKey::new(7)),
-            draw: Box::new(names::draw),
+            draw: names::drawing(),
             wall: SystemTime::now,
             looks_per_second: crate::server::config::LOOKS_PER_SECOND,
             access: Arc::new(access),

@@ -313,7 +313,7 @@ impl<L: Listener> Bound<L> {
             start,
             before,
             sealer: Sealer::new(key),
-            draw: Box::new(hello::draw),
+            draw: hello::drawing(),
             wall: SystemTime::now,
             looks_per_second: config.looks_per_second,
             access: Arc::clone(&config.access),

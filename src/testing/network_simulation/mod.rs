@@ -45,8 +45,8 @@ mod network;
 mod places;
 mod process;
 mod run;
-mod stream;
 mod strangers;
+mod stream;
 mod trace;
 
 use std::env;

@@ -142,7 +142,7 @@ impl Stranger {
         let link = match &mut self.link {
             Some(link) => link,
             link @ None => {
-                let stream = self.network.route(self.diary.client).connect().await?;
+                let stream = self.network.route(self.diary.client).connect(None).await?;
                 link.insert(BufReader::new(stream))
             }
         };

@@ -18,6 +18,7 @@ use super::render;
 use super::sight::hide_others;
 use crate::access::{Allowed, to};
 use crate::engine::{Event, Happened, Listening, LockTable};
+use crate::server::chatter::Topic;
 use crate::server::log_lines::{self, Telling};
 use crate::types::{ConnectionId, LockName, Origin, RequestId, Timestamp};
 use crate::wire::{ServerMessage, ShownLock, encode_frame};
@@ -181,6 +182,12 @@ impl Desk {
     pub(super) fn happened(&mut self, happened: &Happened, now: Timestamp) {
         let telling = match happened.tenure {
             _ if log_lines::is_told() => Telling::Lines,
+            // Each has a session of its own, so there are no sums to tell.
+            #[cfg(feature = "redis-api")]
+            Some(tenure) if tenure.is_noted && self.is_asking(happened.session) => {
+                let is_told = self.counters.chatter.admits(Topic::Grant, happened.peer);
+                if is_told { Telling::Lines } else { Telling::Sums }
+            }
             Some(tenure) if tenure.is_noted => {
                 let chatter = &self.counters.chatter;
                 let (table, lines) = (&mut self.table, &mut self.turn.lines);

@@ -60,12 +60,20 @@ impl DeskHolds<'_> {
     }
 
     /// Who asks, for people: the principal, if it is known, and who that says to be.
-    fn identity(&self) -> Identity {
+    fn identity(&mut self) -> Identity {
+        let talker = self.desk.dialect.talkers.get(&self.connection);
+        if let Some(known) = talker.and_then(|talker| talker.identity.clone()) {
+            return known;
+        }
         let said = self.said_identity();
-        match self.desk.bound_to(self.connection) {
+        let identity = match self.desk.bound_to(self.connection) {
             Some(principal) => principal.shown_before(&said),
             None => said,
+        };
+        if let Some(talker) = self.desk.dialect.talkers.get_mut(&self.connection) {
+            talker.identity = Some(identity.clone());
         }
+        identity
     }
 
     /// The dialect, the name that the connection gives itself, and where it comes from.

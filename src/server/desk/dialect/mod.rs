@@ -29,7 +29,7 @@ use super::turn::Promise;
 use crate::engine::RequestEvent;
 use crate::redis::{Deed, Holds, Look, Protocol, Reply, Said, Step, perform};
 use crate::server::ledger::Unheard;
-use crate::types::{ConnectionId, FencingToken, LockName, Mark, SessionId, Timestamp};
+use crate::types::{ConnectionId, FencingToken, Identity, LockName, Mark, SessionId, Timestamp};
 
 /// One read of a connection of this dialect.
 #[derive(Debug)]
@@ -72,6 +72,8 @@ pub(super) struct Dialect {
 struct Talker {
     /// The name that it gives itself.
     name: String,
+    /// Who it is, for people, once that was asked.
+    identity: Option<Identity>,
     /// What it watches, as it was then.
     watched: Vec<(LockName, Seen)>,
     /// What it waits for, with all that it has said behind that.
@@ -121,7 +123,7 @@ impl Desk {
         }
         let talker = self.dialect.talkers.entry(connection).or_default();
         if let Some(name) = name {
-            talker.name = name;
+            (talker.name, talker.identity) = (name, None);
         }
         let batch = Batch { connection, rest: said.into(), unheard };
         if self.is_spent() || !self.dialect.queue.is_empty() {
@@ -197,6 +199,9 @@ impl Desk {
         let Said { step, protocol } = said;
         let reply = match step {
             Step::Enter { user, then, .. } => {
+                if let Some(talker) = self.dialect.talkers.get_mut(&connection) {
+                    talker.identity = None;
+                }
                 match self.enter_redis(connection, user.as_deref(), now) {
                     Ok(()) => then,
                     Err(no) => {
@@ -301,6 +306,11 @@ impl Desk {
         if let Some(talker) = self.dialect.talkers.get_mut(&connection) {
             talker.watched.clear();
         }
+    }
+
+    /// Whether a session is one that is just asked for.
+    pub(super) fn is_asking(&self, session: SessionId) -> bool {
+        self.dialect.asking.as_ref().is_some_and(|(asking, _)| *asking == session)
     }
 
     /// Whether nothing can be promised, for what is promised is to be written down, and cannot be.

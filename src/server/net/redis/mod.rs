@@ -175,6 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> RedisSession<S> {
                     // Who it is has to be known before more is understood.
                     let is_last = matches!(one.step, Step::Enter { .. } | Step::Leave(_));
                     said.push(one);
+                    self.requests.reuse(words);
                     if shown.is_some() {
                         self.prove(shown);
                     }
