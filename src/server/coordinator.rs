@@ -228,6 +228,11 @@ impl Coordinator {
                     self.desk.hear_end(connection, now);
                 }
                 #[cfg(feature = "redis-api")]
+                Arrival::ConnectRedis(Connect { connection, peer, link }) => {
+                    let way = self.gate.connect(connection, link);
+                    let _ = self.desk.connect_redis(connection, way, peer);
+                }
+                #[cfg(feature = "redis-api")]
                 Arrival::Redis(submit) => self.desk.hear_redis(*submit, now),
             }
         }

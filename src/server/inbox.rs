@@ -33,6 +33,9 @@ pub(super) enum Arrival {
     Submit(Submit),
     /// The connection ended without a Goodbye.
     Disconnect(Disconnect),
+    /// Here I am, and speak the Redis dialect.
+    #[cfg(feature = "redis-api")]
+    ConnectRedis(Connect),
     /// This is what one read of the Redis dialect brought.
     #[cfg(feature = "redis-api")]
     Redis(Box<SubmitRedis>),

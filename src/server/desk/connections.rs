@@ -102,16 +102,17 @@ pub(in crate::server) enum Role {
 }
 
 impl Connections {
-    /// A new one, that says nothing yet; or that came too late, and hears only Goodbye.
+    /// A new one, that says nothing yet; or that came too late, and hears only Goodbye. `is_other`: it speaks another
+    /// dialect than the messages of `wire`. There is no Hello then: it is listened to at once.
     pub(super) fn insert(
         &mut self,
         connection: ConnectionId,
-        way: Way,
+        (way, is_other): (Way, bool),
         peer: Option<SocketAddr>,
         out: &mut Vec<Delivery>,
     ) {
         if let Some((code, why)) = &self.closed {
-            return out.push(last_word(way, connection, *code, why));
+            return out.push(last_word(way, connection, (*code, why), is_other));
         }
         let new = Connection {
             id: connection,
@@ -122,8 +123,8 @@ impl Connections {
             proof: None,
             guest: None,
             reasons: Vec::new(),
-            is_other: false,
-            is_greeted: false,
+            is_other,
+            is_greeted: is_other,
             batch: Deliver::default(),
             event_bytes: 0,
             budget: Budget::of_a_turn(),
@@ -302,17 +303,6 @@ impl Connections {
         self.assume(connection, Role::Gone);
     }
 
-    /// A connection speaks another dialect. There is no Hello: it is listened to at once. Of messages it
-    /// says none, so what it is for stays unknown.
-    #[cfg(feature = "redis-api")]
-    pub(super) fn listen_to_other(&mut self, connection: ConnectionId) {
-        if let Some(known) = self.known.get_mut(connection)
-            && !known.is_other
-        {
-            (known.is_other, known.is_greeted) = (true, true);
-        }
-    }
-
     /// Puts an answer of another dialect into its batch.
     pub(super) fn tell_other(&mut self, connection: ConnectionId, answer: &[u8], promise: Promise) {
         if let Some(batched) = self.touch(connection)
@@ -405,14 +395,8 @@ impl Connections {
         let mut known = self.known.take_all();
         // In the order in which they came, and not in one that is another each time.
         known.sort_unstable_by_key(|known| known.id);
-        out.extend(known.iter().map(|known| {
-            let mut word = last_word(known.way, known.id, code, why);
-            if known.is_other {
-                let said = farewell(&render::goodbye(code, why));
-                word.deliver.frames = BytesMut::from(&*said);
-            }
-            word
-        }));
+        let word = |known: &Connection| last_word(known.way, known.id, (code, why), known.is_other);
+        out.extend(known.iter().map(word));
     }
 }
 
@@ -532,9 +516,19 @@ fn farewell(goodbye: &ServerMessage) -> Vec<u8> {
     }
 }
 
-fn last_word(way: Way, id: ConnectionId, code: GoodbyeCode, why: &str) -> Delivery {
-    let mut deliver = Deliver::default();
-    let _ = deliver.append(&render::goodbye(code, why), id);
+fn last_word(
+    way: Way,
+    id: ConnectionId,
+    (code, why): (GoodbyeCode, &str),
+    is_other: bool,
+) -> Delivery {
+    let (mut deliver, goodbye) = (Deliver::default(), render::goodbye(code, why));
+    if is_other {
+        deliver.frames.extend_from_slice(&farewell(&goodbye));
+        deliver.is_last = true;
+    } else {
+        let _ = deliver.append(&goodbye, id);
+    }
     Delivery { way, deliver, more: More::Never }
 }
 
@@ -562,7 +556,7 @@ mod tests {
     fn a_turn_has_as_much_for_a_connection_as_allowed_and_not_one_byte_more() {
         let (mut connections, mut out) = (Connections::default(), Vec::new());
         let connection = ConnectionId::new(1);
-        connections.insert(connection, Way(0), None, &mut out);
+        connections.insert(connection, (Way(0), false), None, &mut out);
         let (part, parts) = (BATCH_BYTES_MAX / 512, 512);
         for _ in 0..parts {
             connections.tell(connection, &long(part));

@@ -303,7 +303,7 @@ impl Desk {
         way: Way,
         peer: Option<SocketAddr>,
     ) -> &mut Turn {
-        self.connections.insert(connection, way, peer, &mut self.turn.deliveries);
+        self.connections.insert(connection, (way, false), peer, &mut self.turn.deliveries);
         &mut self.turn
     }
 

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::mem;
+#[cfg(feature = "redis-api")]
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -231,15 +232,20 @@ impl Bench {
 
     /// A connection that says nothing yet.
     pub(super) fn connect(&self) -> Client {
-        self.connect_from(None)
+        self.connected(|desk, connection, way| desk.connect(connection, way, None))
     }
 
-    /// The same, from there.
-    pub(super) fn connect_from(&self, peer: Option<SocketAddr>) -> Client {
+    /// The same of the Redis dialect, from there.
+    #[cfg(feature = "redis-api")]
+    pub(super) fn connect_redis(&self, peer: Option<SocketAddr>) -> Client {
+        self.connected(|desk, connection, way| desk.connect_redis(connection, way, peer))
+    }
+
+    fn connected(&self, connect: impl FnOnce(&mut Desk, ConnectionId, Way) -> &mut Turn) -> Client {
         self.0.borrow_mut().connections += 1;
         let number = self.0.borrow().connections;
         let (connection, way) = (ConnectionId::new(number as u64), Way(number));
-        self.turn(|desk, _| desk.connect(connection, way, peer));
+        self.turn(|desk, _| connect(desk, connection, way));
         Client { bench: self.clone(), connection, way }
     }
 

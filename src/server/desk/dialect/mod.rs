@@ -16,6 +16,7 @@ mod wait;
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -25,7 +26,7 @@ use self::holds::DeskHolds;
 use self::wait::{Blocked, News};
 use super::Desk;
 use super::backlog::QUANTUM_STEPS;
-use super::turn::Promise;
+use super::turn::{Promise, Turn, Way};
 use crate::engine::RequestEvent;
 use crate::redis::{Deed, Holds, Look, Protocol, Reply, Said, Step, perform};
 use crate::server::ledger::Unheard;
@@ -111,13 +112,24 @@ impl Desk {
         self.dialect.needs_journal = needs_journal;
     }
 
+    /// A connection of this dialect is there, and says nothing yet. What it is told goes this way.
+    #[must_use]
+    pub(in crate::server) fn connect_redis(
+        &mut self,
+        connection: ConnectionId,
+        way: Way,
+        peer: Option<SocketAddr>,
+    ) -> &mut Turn {
+        self.connections.insert(connection, (way, true), peer, &mut self.turn.deliveries);
+        &mut self.turn
+    }
+
     /// What one read of a connection has brought, as a part of a turn.
     pub(in crate::server) fn hear_redis(&mut self, submit: SubmitRedis, now: Timestamp) {
         let SubmitRedis { connection, said, name, unheard } = submit;
         if self.connections.role(connection).is_none() {
             return;
         }
-        self.connections.listen_to_other(connection);
         if said.is_empty() {
             self.introduce(connection);
         }

@@ -382,7 +382,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Actor for RedisSession<S> {
         let (connection, peer) = (self.connection, self.peer);
         let share = self.transport.borrow().account.share();
         let link = Link { session: ctx.address().recipient(), share };
-        self.shared.inbox.put(Arrival::Connect(Connect { connection, peer, link }));
+        self.shared.inbox.put(Arrival::ConnectRedis(Connect { connection, peer, link }));
         self.keep_pace(1, ctx);
         if self.shared.asks_who {
             self.set_timer(self.shared.handshake_timeout, ctx);

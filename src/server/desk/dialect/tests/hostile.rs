@@ -195,3 +195,14 @@ fn to_delete_what_another_holds_takes_the_right_to_break_and_leaves_a_line_in_th
         ["c", "changed by a client of the Redis dialect"]
     );
 }
+
+#[test]
+fn whoever_comes_or_is_silent_when_the_coordinator_stops_is_told_so_in_its_own_words() {
+    let bench = Bench::new();
+    let silent = Redis::connect(&bench);
+    bench.turn(|desk, now| desk.save(now));
+    let late = Redis::connect(&bench);
+    for told in [silent, late] {
+        assert_eq!(told.heard(), "-COORDINATOR the coordinator stops");
+    }
+}

@@ -32,13 +32,13 @@ impl Redis {
     fn connect(bench: &Bench) -> Self {
         let mut talk = Talk::unproven(1, Arc::<Scripts>::default(), Flushing::Refused);
         talk.trust();
-        Self { bench: bench.clone(), client: bench.connect(), talk }
+        Self { bench: bench.clone(), client: bench.connect_redis(None), talk }
     }
 
     /// One that has come from there, and has to prove who it is.
     fn knock(bench: &Bench, peer: Option<SocketAddr>) -> Self {
         let talk = Talk::unproven(1, Arc::<Scripts>::default(), Flushing::Refused);
-        Self { bench: bench.clone(), client: bench.connect_from(peer), talk }
+        Self { bench: bench.clone(), client: bench.connect_redis(peer), talk }
     }
 
     /// Says these lines in one read.
