@@ -46,6 +46,9 @@ pub(super) struct Book {
     forgotten: Cell<u64>,
     /// When the run began.
     origin: Instant,
+    /// Whether the disk of the coordinator has hung. A Welcome that waits for it may come when its lease is over,
+    /// for nothing is read before it is said.
+    has_hung: Cell<bool>,
     /// Whether clients are to come to an end with what they began.
     is_over: Cell<bool>,
     /// Where everything is written down once more.
@@ -63,6 +66,7 @@ impl Book {
             counts: RefCell::default(),
             forgotten: Cell::new(0),
             origin: Instant::now(),
+            has_hung: Cell::new(false),
             is_over: Cell::new(false),
             trace,
         }
@@ -77,6 +81,16 @@ impl Book {
     pub(super) fn complain(&self, what: String) {
         self.trace.say(format_args!("VIOLATION: {what}"));
         self.complaints.borrow_mut().push(what);
+    }
+
+    /// The disk of the coordinator hangs.
+    pub(super) fn hangs(&self) {
+        self.has_hung.set(true);
+    }
+
+    /// Whether it has hung.
+    pub(super) fn has_hung(&self) -> bool {
+        self.has_hung.get()
     }
 
     /// Clients are to come to an end.

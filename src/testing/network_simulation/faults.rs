@@ -197,6 +197,9 @@ impl Faults<'_> {
                     // Whether it was given up meanwhile decides what a crash costs.
                     self.disk.leaves(Left::Anything);
                     let what = self.disk.fail_journal();
+                    if what == "journal stuck" {
+                        self.fleet.hangs();
+                    }
                     self.struck(&mut deeds, what);
                     sleep(millis(&mut random, 6_000)).await;
                     if random.once_in(2) {
