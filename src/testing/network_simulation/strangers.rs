@@ -20,7 +20,7 @@ use super::diary::{Book, Diary};
 use super::network::{Network, STRANGERS};
 use super::process::{Process, SkewedClock};
 use super::stream::{Side, Stream, millis};
-use crate::client::Connector;
+use crate::client::{Connector, Whither};
 use crate::testing::fuzz::Random;
 use crate::testing::history::{How, RequestName, Wanted, What};
 
@@ -142,7 +142,7 @@ impl Stranger {
         let link = match &mut self.link {
             Some(link) => link,
             link @ None => {
-                let stream = self.network.route(self.diary.client).connect(None).await?;
+                let stream = self.network.route(self.diary.client).connect(Whither::Back).await?;
                 link.insert(BufReader::new(stream))
             }
         };
@@ -156,11 +156,11 @@ impl Stranger {
         link.get_mut().write_all(said.as_bytes()).await?;
         let mut answers = Vec::new();
         for _ in commands {
-            let mut line = String::new();
-            if link.read_line(&mut line).await? == 0 {
+            let mut answer = String::new();
+            if link.read_line(&mut answer).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            answers.push(line.trim_end().to_owned());
+            answers.push(answer.trim_end().to_owned());
         }
         Ok(answers)
     }
@@ -233,8 +233,7 @@ impl Stranger {
     /// Holds for a while, has it last longer, writes, and gives back or forgets.
     async fn use_it(&mut self, held: Held) {
         let Held { request, lock, ref value, token } = held;
-        loop {
-            let Some(until) = self.diary.believed_until(request) else { break };
+        while let Some(until) = self.diary.believed_until(request) {
             self.diary.writes_with(request, lock, token);
             let pause = millis(&mut self.random, 500);
             sleep_until(until.min(Instant::now() + pause)).await;
