@@ -2,7 +2,8 @@
 //!
 //! The one idea: *each endpoint has a channel of its own, and each call a bounded time*. A call goes to the
 //! endpoint that answered last, then to the next. So an endpoint that is dead, or hangs, costs one bounded
-//! wait, and another answers. gRPC's own balancer goes on choosing an endpoint that does not answer.
+//! wait, and another answers. gRPC's own balancer goes on choosing an endpoint that does not answer. When nobody
+//! has answered in time, the next call has twice as long.
 //!
 //! A change that was repeated at another endpoint may be executed twice. [`Etcd::swap`] compares, so the second
 //! time it is refused; what is put has to tell whose it is.
@@ -17,11 +18,11 @@ mod messages;
 
 use std::fmt;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http_types::uri::PathAndQuery;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::client::Grpc;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -44,6 +45,8 @@ pub const ETCD_KEYS_MAX: usize = 1_000;
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// A connection that is silent for so long is looked at, and is given half of that to answer.
 const PING_AFTER: Duration = Duration::from_secs(2);
+/// How often the time for an answer is doubled at most: sixteen times as long.
+const DOUBLINGS_MAX: u32 = 4;
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const PUT: &str = "/etcdserverpb.KV/Put";
@@ -147,6 +150,15 @@ pub fn behind(prefix: &str) -> String {
     end
 }
 
+/// What became of a call.
+#[derive(Clone, Copy)]
+enum Waited {
+    /// It was answered after so long.
+    For(Duration),
+    /// Nobody has answered in time.
+    InVain,
+}
+
 /// One endpoint.
 struct Member {
     /// Its address, for people.
@@ -165,8 +177,10 @@ pub struct Etcd {
     user: Option<(String, String)>,
     /// The proof that etcd gave for them, if it did.
     token: Mutex<Option<MetadataValue<Ascii>>>,
-    /// How long an endpoint has for an answer.
+    /// How long an endpoint has for an answer, to begin with.
     patience: Duration,
+    /// How often that is doubled: once more each time that nobody has answered.
+    doublings: AtomicU32,
 }
 
 impl fmt::Debug for Etcd {
@@ -198,7 +212,25 @@ impl Etcd {
             user: options.user,
             token: Mutex::new(None),
             patience: options.patience,
+            doublings: AtomicU32::new(0),
         })
+    }
+
+    /// How long an endpoint has for an answer now. Where each is slower than that, a call that is given up and
+    /// made again would never be answered.
+    fn patience(&self) -> Duration {
+        self.patience * (1 << self.doublings.load(Ordering::Relaxed).min(DOUBLINGS_MAX))
+    }
+
+    /// Has the next calls wait for longer, or not so long any more.
+    fn waited(&self, outcome: Waited) {
+        let now = self.doublings.load(Ordering::Relaxed);
+        let next = match outcome {
+            Waited::InVain => (now + 1).min(DOUBLINGS_MAX),
+            Waited::For(length) if length < self.patience() / 4 => now.saturating_sub(1),
+            Waited::For(_) => now,
+        };
+        self.doublings.store(next, Ordering::Relaxed);
     }
 
     /// What a key holds, as a majority says.
@@ -324,11 +356,13 @@ impl Etcd {
         A: prost::Message + Default + 'static,
     {
         let (first, count) = (self.latest.load(Ordering::Relaxed), self.members.len());
-        let mut attempts = Vec::new();
+        let (mut attempts, patience) = (Vec::new(), self.patience());
         for endpoint in (first..first + count).map(|number| number % count) {
             let name = &self.members[endpoint].name;
-            match timeout(self.patience, self.ask(endpoint, path, request.clone())).await {
+            let began = Instant::now();
+            match timeout(patience, self.ask(endpoint, path, request.clone())).await {
                 Ok(Ok(answer)) => {
+                    self.waited(Waited::For(began.elapsed()));
                     self.latest.store(endpoint, Ordering::Relaxed);
                     return Ok((endpoint, answer));
                 }
@@ -338,10 +372,11 @@ impl Etcd {
                 }
                 Ok(Err(status)) => attempts.push((name.clone(), cause(&status))),
                 Err(_) => {
-                    attempts.push((name.clone(), format!("no answer within {:?}", self.patience)));
+                    attempts.push((name.clone(), format!("no answer within {patience:?}")));
                 }
             }
         }
+        self.waited(Waited::InVain);
         Err(EtcdError::Unavailable(Attempts(attempts)))
     }
 
@@ -424,7 +459,7 @@ fn member(url: &str, options: &EtcdOptions) -> Result<Member, EtcdError> {
         return Err(wrong("it has no port"));
     }
     let mut endpoint = endpoint
-        .connect_timeout(options.patience)
+        .connect_timeout(options.patience * (1 << DOUBLINGS_MAX))
         .tcp_nodelay(true)
         .http2_keep_alive_interval(PING_AFTER)
         .keep_alive_timeout(PING_AFTER / 2);

@@ -15,7 +15,7 @@ use crate::support::DEADLINE;
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// A running etcd; it dies with this.
-pub(super) struct Etcd {
+pub(crate) struct Etcd {
     child: Child,
     /// Where it keeps what it knows.
     directory: TempDir,
@@ -36,7 +36,7 @@ struct Setup {
 }
 
 /// A port that nobody listens on.
-pub(super) fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let mut bytes = [0; 2];
     loop {
         std::fs::File::open("/dev/urandom").unwrap().read_exact(&mut bytes).unwrap();
@@ -48,12 +48,12 @@ pub(super) fn free_port() -> u16 {
 }
 
 impl Etcd {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with("http", &[])
     }
 
     /// One whose clients prove themselves, and it itself, by certificates.
-    pub(super) fn start_with_tls(ca: &Path, certificate: &Path, key: &Path) -> Self {
+    pub(crate) fn start_with_tls(ca: &Path, certificate: &Path, key: &Path) -> Self {
         let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
         let more = [
             flag("cert-file", certificate),
@@ -69,7 +69,7 @@ impl Etcd {
     }
 
     /// Three that are one.
-    pub(super) fn start_three() -> Vec<Self> {
+    pub(crate) fn start_three() -> Vec<Self> {
         Self::start_all(3, "http", &[])
     }
 
@@ -106,24 +106,24 @@ impl Etcd {
         panic!("an etcd does not listen after {DEADLINE:?}");
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.setup.client_url()
     }
 
     /// It is killed.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// It is started again, with what it has on disk.
-    pub(super) fn revive(&mut self) {
+    pub(crate) fn revive(&mut self) {
         self.child = self.setup.spawn(&self.directory);
         assert!(self.is_up());
     }
 
     /// Says something to its gateway for JSON, which is part of it.
-    pub(super) fn post(&self, path: &str, body: &str) {
+    pub(crate) fn post(&self, path: &str, body: &str) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.setup.client_port())).unwrap();
         let length = body.len();
         let request = format!(

@@ -2,7 +2,7 @@
 
 mod client;
 mod commands;
-mod etcd;
+pub(crate) mod etcd;
 mod leading;
 mod serving;
 

@@ -75,7 +75,7 @@ pub(super) struct Deeds {
 }
 
 /// A client process.
-struct Process {
+pub(super) struct Process {
     number: u64,
     child: Child,
     /// Its time of day.
@@ -102,6 +102,45 @@ enum Ill {
 }
 
 impl Process {
+    /// Has one begin its work.
+    pub(super) fn begin(orders: &Orders) -> Self {
+        let clock = orders.directory.join(format!("{}.clock", orders.process));
+        let wall_clock = WallClock::new(clock);
+        let test = "nemesis::worker::a_client_process_of_the_nemesis";
+        let mut command = Command::new(env::current_exe().unwrap());
+        command
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .envs(orders.environment())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null());
+        wall_clock.govern(&mut command);
+        let child = command.spawn().unwrap();
+        Self { number: orders.process, child, wall_clock }
+    }
+
+    /// Lets them come to an end with what they began; the numbers of those that do not.
+    pub(super) fn end_all(processes: &mut [Self]) -> Vec<u64> {
+        for process in &mut *processes {
+            drop(process.child.stdin.take());
+        }
+        let (mut stuck, give_up_at) = (Vec::new(), Instant::now() + LAST_ANSWERS);
+        for process in processes {
+            let ended = loop {
+                match process.child.try_wait().unwrap() {
+                    Some(status) => break Some(status),
+                    None if Instant::now() > give_up_at => break None,
+                    None => thread::sleep(Duration::from_millis(10)),
+                }
+            };
+            match ended {
+                Some(status) if status.success() => {}
+                Some(status) => panic!("client process {}: {status}", process.number),
+                None => stuck.push(process.number),
+            }
+        }
+        stuck
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -174,17 +213,7 @@ impl Nemesis {
             seed: self.random.next(),
         };
         self.deeds.processes += 1;
-        let wall_clock = WallClock::new(self.directory.join(format!("{}.clock", orders.process)));
-        let test = "nemesis::worker::a_client_process_of_the_nemesis";
-        let mut command = Command::new(env::current_exe().unwrap());
-        command
-            .args(["--exact", test, "--nocapture", "--test-threads=1"])
-            .envs(orders.environment())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null());
-        wall_clock.govern(&mut command);
-        let child = command.spawn().unwrap();
-        self.processes.push(Process { number: orders.process, child, wall_clock });
+        self.processes.push(Process::begin(&orders));
     }
 
     /// From `least` milliseconds on, up to `most`.
@@ -427,24 +456,8 @@ impl Nemesis {
         while let Some(last) = self.spells.iter().map(|spell| spell.until).max() {
             self.end_spells(last);
         }
-        for process in &mut self.processes {
-            drop(process.child.stdin.take());
-        }
-        let give_up_at = Instant::now() + LAST_ANSWERS;
-        for process in &mut self.processes {
-            let ended = loop {
-                match process.child.try_wait().unwrap() {
-                    Some(status) => break Some(status),
-                    None if Instant::now() > give_up_at => break None,
-                    None => thread::sleep(Duration::from_millis(10)),
-                }
-            };
-            match ended {
-                Some(status) if status.success() => {}
-                Some(status) => panic!("client process {}: {status}", process.number),
-                None => self.deeds.stuck.push(process.number),
-            }
-        }
+        let stuck = Process::end_all(&mut self.processes);
+        self.deeds.stuck.extend(stuck);
         (self.server.take().unwrap(), self.deeds)
     }
 }

@@ -20,12 +20,15 @@
 //! The seed decides which faults come when, and what clients ask for. It does not decide who runs
 //! when: the same seed is a run of the same kind, not the same run.
 //!
+//! [`failovers`] does the same to a cluster: its leaders die, stop, and are asked to stop.
+//!
 //! `scripts/nemesis --minutes N` makes long runs, with `--worlds N` of several coordinators side by
 //! side. `NEMESIS_SECONDS`, `NEMESIS_SEED`, `NEMESIS_WORLDS`, `NEMESIS_PROCESSES` and
 //! `NEMESIS_DIRECTORY`, where histories are kept, make a run another.
 
 #![allow(clippy::print_stdout, reason = "a long run ends in a table")]
 
+mod failovers;
 mod faults;
 mod judge;
 mod record;
