@@ -13,7 +13,7 @@ use crate::client::core::{Introduction, Purpose};
 use crate::client::shared::NEWS_MAX;
 use crate::client::{Client, Event, Events, LockState, Observer, Watch};
 use crate::types::{FencingToken, GoodbyeCode, RejectionCode};
-use crate::wire::{self, Attach, LockStatus, Query, ServerMessage, Standing};
+use crate::wire::{self, Attach, ClientMessage, LockStatus, Query, ServerMessage, Standing};
 
 /// One who only looks and comes back, and the server of its first connection.
 async fn observer() -> (Harbour, FakeServer, Observer) {

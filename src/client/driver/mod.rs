@@ -9,6 +9,7 @@
 //! lock is lost.
 
 mod connector;
+mod farewell;
 mod link;
 mod looks;
 mod race;
@@ -23,13 +24,12 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::future::join;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{self, Sleep};
 
 use crate::clock::Clock;
 use crate::types::{LostReason, RequestId, Timestamp};
-use crate::wire::{ClientMessage, CodecError};
+use crate::wire::CodecError;
 
 use super::core::{Core, Effect, Refusal, Welcome};
 use super::error::{Error, closed_by};
@@ -539,25 +539,6 @@ impl<C: Connector> Driver<C> {
             Refusal::Forgotten => Failure::Ended(Error::forgotten(&self.server)),
         }
     }
-
-    /// Brings the last words out, and waits a moment for the server to have heard them.
-    async fn say_goodbye(&mut self) {
-        let closing = self.closing.take();
-        self.commands.close();
-        self.say_goodbye_twice();
-        // Of two connections, one is the session's, and only the server knows which.
-        let (one, other) = join(self.link.farewell(), self.second.farewell()).await;
-        let outcome = other.or(one);
-        if let Some(closing) = closing {
-            let _ = closing.send(outcome.map_err(|error| Error::unavailable(&self.server, error)));
-        }
-    }
-
-    /// Over a second connection too, whose Hello the server may have heard.
-    fn say_goodbye_twice(&mut self) {
-        // It is as short as a message can be.
-        let _fits = self.second.put(&ClientMessage::Goodbye);
-    }
 }
 
 /// Does `work`, but not in a process that has forked from this one and runs its runtime on: there it never
@@ -570,25 +551,6 @@ async fn unless_forked<T>(process: Process, work: impl Future<Output = T>) -> T 
         },
     )
     .await
-}
-
-/// A driver that is dropped before its session is over is one whose runtime ends, as it does at the
-/// end of most programs. There is nobody left to wait, but what fits into the socket still goes out
-/// and spares the others the wait for our lease.
-impl<C: Connector> Drop for Driver<C> {
-    fn drop(&mut self) {
-        if self.process.is_another() {
-            return;
-        }
-        self.core.goodbye();
-        self.settle();
-        self.say_goodbye_twice();
-        for link in [&mut self.link, &mut self.second] {
-            if let Link::Up(connection) = link {
-                connection.write_what_fits();
-            }
-        }
-    }
 }
 
 #[cfg(test)]
