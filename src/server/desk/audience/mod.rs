@@ -18,7 +18,6 @@ use super::render;
 use super::sight::hide_others;
 use crate::access::{Allowed, to};
 use crate::engine::{Event, Happened, Listening, LockTable};
-use crate::server::chatter::Topic;
 use crate::server::log_lines::{self, Telling};
 use crate::types::{ConnectionId, LockName, Origin, RequestId, Timestamp};
 use crate::wire::{ServerMessage, ShownLock, encode_frame};
@@ -185,7 +184,10 @@ impl Desk {
             // Each has a session of its own, so there are no sums to tell.
             #[cfg(feature = "redis-api")]
             Some(tenure) if tenure.is_noted && self.is_asking(happened.session) => {
-                let is_told = self.counters.chatter.admits(Topic::Grant, happened.peer);
+                let is_told = self
+                    .counters
+                    .chatter
+                    .admits(crate::server::chatter::Topic::Grant, happened.peer);
                 if is_told { Telling::Lines } else { Telling::Sums }
             }
             Some(tenure) if tenure.is_noted => {

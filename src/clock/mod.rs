@@ -4,35 +4,18 @@
 //! Every decision gets a [`Timestamp`] from its shell, and the shell gets it from a [`Clock`].
 //! Tests and simulations put another one in its place.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(feature = "server")]
+mod until;
 
 use crate::types::Timestamp;
+
+#[cfg(feature = "server")]
+pub(crate) use self::until::Until;
 
 /// Tells the time. Must never go backwards.
 pub(crate) trait Clock: Send + Sync + 'static {
     /// The moment that it is now, counted from an origin of the clock's own.
     fn now(&self) -> Timestamp;
-}
-
-/// A moment of the [`BootClock`] that one thread moves, and others compare with now. None waits for another.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Until(
-    /// In microseconds; 0: it is over.
-    Arc<AtomicU64>,
-);
-
-impl Until {
-    /// It is this moment from now on.
-    #[cfg(any(test, feature = "cluster"))]
-    pub(crate) fn move_to(&self, moment: Timestamp) {
-        self.0.store(moment.as_micros(), Ordering::Release);
-    }
-
-    /// Whether it is yet to come. To be asked each time, after what is decided on was read.
-    pub(crate) fn is_ahead(&self) -> bool {
-        BootClock.now().as_micros() < self.0.load(Ordering::Acquire)
-    }
 }
 
 /// Time since the machine started, time spent in suspend included where the system can tell.
