@@ -10,8 +10,10 @@ use coordinator::wire::{self, Attach, ClientMessage, Mode, RawClaim, ServerMessa
 use rustix::process::Signal;
 
 use super::etcd::{Etcd, free_port};
+use super::{live, options};
 use crate::raw::{Raw, hello, hello_for, request};
 use crate::support::{Home, Server, eventually, run, start};
+use coordinator::etcd::Etcd as Client;
 
 /// The lease of leaders: short, for each death of one takes as long.
 const LEASE: &str = "1s";
@@ -317,6 +319,11 @@ fn h2_a_leader_that_was_stopped_for_longer_than_its_lease_sends_clients_to_the_n
 #[test]
 fn whoever_comes_before_etcd_does_is_served_when_it_is_there() {
     let mut etcd = Etcd::start();
+    // One that is killed before it has agreed with itself never will again.
+    live(async {
+        let client = Client::new(options(&[&etcd.url()])).unwrap();
+        while client.put("/coordinator/other/key", b"value".to_vec()).await.is_err() {}
+    });
     etcd.kill();
     let server = member(&[&etcd]);
     let mut early = Raw::connect(&server);

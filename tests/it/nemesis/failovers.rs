@@ -26,7 +26,7 @@ use crate::raw::{Raw, hello_for};
 use crate::support::{Home, Server, Stopped, eventually};
 
 /// How many there are in the normal run: one of each kind.
-const FAILOVERS: u64 = 4;
+const FAILOVERS: u64 = 5;
 /// Client processes.
 const PROCESSES: u64 = 2;
 /// Coordinators.
@@ -44,8 +44,7 @@ enum Member {
 
 /// Three etcds and three coordinators.
 struct Cluster {
-    /// They end with this.
-    _etcds: Vec<Etcd>,
+    etcds: Vec<Etcd>,
     members: Vec<Option<Member>>,
     flags: Vec<String>,
     /// From a fault to the next leader, by kind of fault.
@@ -60,7 +59,7 @@ impl Cluster {
         let flags = ["--cluster", "test", "--etcd", &urls, "--leader-lease", "1s"];
         let flags: Vec<String> =
             flags.into_iter().chain(["--http-listen", ""]).map(str::to_owned).collect();
-        let mut cluster = Self { _etcds: etcds, members: Vec::new(), flags, took: BTreeMap::new() };
+        let mut cluster = Self { etcds, members: Vec::new(), flags, took: BTreeMap::new() };
         for _ in 0..MEMBERS {
             let server = Server::start_with(Home::new(), &cluster.flags());
             cluster.members.push(Some(Member::Up(Box::new(server))));
@@ -101,18 +100,19 @@ impl Cluster {
 
     /// Starts it again where it was.
     fn begin(&mut self, at: usize) {
-        if let Some(Member::Down(stopped)) = self.members[at].take() {
-            let server = stopped.restart_with(&self.flags());
-            self.members[at] = Some(Member::Up(Box::new(server)));
-        }
+        let member = self.members[at].take().map(|member| match member {
+            Member::Down(stopped) => Member::Up(Box::new(stopped.restart_with(&self.flags()))),
+            up @ Member::Up(_) => up,
+        });
+        self.members[at] = member;
     }
 
     /// Does one kind of harm to the leader, and waits for the next.
-    fn strike(&mut self, kind: u64, deeds: &mut Deeds) {
+    fn strike(&mut self, kind: u64, random: &mut Random, deeds: &mut Deeds) {
         let leader = self.leader(None);
         let (from, began) = (now_us(), Instant::now());
         let mut away_until = None;
-        let name = match kind % 4 {
+        let name = match kind % 5 {
             0 => {
                 self.end(leader, Signal::KILL);
                 self.leader(None);
@@ -135,11 +135,19 @@ impl Cluster {
                 signal(self, Signal::CONT);
                 "leaders stopped for longer than a lease"
             }
-            _ => {
+            3 => {
                 self.end(leader, Signal::KILL);
                 self.begin(leader);
                 self.leader(None);
                 "leaders killed and started at once"
+            }
+            _ => {
+                let etcd = random.below(self.etcds.len());
+                self.etcds[etcd].kill();
+                self.end(leader, Signal::KILL);
+                self.leader(None);
+                self.etcds[etcd].revive();
+                "leaders killed with an etcd"
             }
         };
         let window = Window { from, until: away_until.unwrap_or_else(now_us) };
@@ -203,7 +211,7 @@ fn run(directory: &Path, count: u64, seed: u64) -> (judge::Verdict, String) {
     deeds.processes = PROCESSES;
     for kind in 0..count {
         thread::sleep(CALM);
-        cluster.strike(kind, &mut deeds);
+        cluster.strike(kind, &mut random, &mut deeds);
     }
     thread::sleep(CALM);
     deeds.stuck = Process::end_all(&mut processes);
