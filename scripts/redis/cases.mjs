@@ -1,4 +1,5 @@
-// Lock libraries of Node, unchanged, against the Redis dialect: take, contend, extend, several, release.
+// Lock libraries of Node, unchanged, against the Redis dialect: take, contend, extend, several, release; and two over
+// mutual TLS.   cases.mjs PORT [PORT_OF_TLS FOLDER_OF_CERTIFICATES]
 import { createRequire } from 'node:module';
 const require = createRequire(import.meta.url);
 const Redis = require('ioredis');
@@ -78,6 +79,30 @@ test('redlock-universal', async () => {
   ok(await lock.extend(handle, 5000), 'extended');
   ok(await lock.release(handle), 'released');
 });
+if (process.argv[4]) {
+  const { readFileSync } = require('node:fs');
+  const [portOfTls, folder] = process.argv.slice(3);
+  const file = (name) => readFileSync(`${folder}/${name}`);
+  const tls = { ca: file('ca.pem'), cert: file('client.pem'), key: file('client.key') };
+  test('ioredis over mutual TLS: redlock 5', async () => {
+    const { default: Redlock } = require('redlock5');
+    const c = new Redis(`rediss://127.0.0.1:${portOfTls}`, { tls, maxRetriesPerRequest: 1 });
+    const r = new Redlock([c], { retryCount: 0 });
+    r.on('error', () => {});
+    const lock = await r.acquire(['l'], 2000);
+    await fails(() => r.acquire(['l'], 2000), 'taken twice');
+    await lock.release();
+    c.disconnect();
+  });
+  test('node-redis over mutual TLS', async () => {
+    const { createClient } = require('redis');
+    const c = createClient({ url: `rediss://127.0.0.1:${portOfTls}`, socket: { tls: true, ...tls } });
+    await c.connect();
+    ok(await c.set('m', '1', { NX: true, PX: 5000 }) === 'OK', 'taken');
+    ok(await c.del('m') === 1, 'freed');
+    await c.quit();
+  });
+}
 let failed = 0;
 for (const [name, run] of cases) {
   try { await run(); console.log(`ok      ${name}`); }

@@ -1,5 +1,8 @@
 """Lock libraries of Python whose own tests need more than a lock service, unchanged, against the Redis dialect:
-take, contend, extend, release."""
+take, contend, extend, release; and redis-py over mutual TLS.
+
+    cases.py PORT [PORT_OF_TLS FOLDER_OF_CERTIFICATES]
+"""
 import sys
 
 PORT = int(sys.argv[1])
@@ -36,6 +39,26 @@ def sherlock():
     first.release()
     assert second.acquire(), "not released"
     second.release()
+
+
+if len(sys.argv) > 3:
+    @case
+    def redis_py_over_mutual_tls():
+        import redis
+        port, folder = sys.argv[2:4]
+        url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={folder}/ca.pem"
+        own = f"&ssl_certfile={folder}/client.pem&ssl_keyfile={folder}/client.key"
+        first, second = redis.Redis.from_url(url + own), redis.Redis.from_url(url + own)
+        lock = first.lock("py-c", timeout=5)
+        assert lock.acquire(blocking=False), "not taken"
+        assert not second.lock("py-c", timeout=5).acquire(blocking=False), "taken twice"
+        lock.extend(5)
+        lock.release()
+        try:
+            redis.Redis.from_url(url).ping()
+        except (redis.ConnectionError, OSError):
+            return
+        raise AssertionError("heard without a certificate")
 
 
 failed = 0

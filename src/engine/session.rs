@@ -197,6 +197,16 @@ impl Session {
         if is_present { Presence::Present } else { Presence::Away }
     }
 
+    /// Whether it has a connection, or needs none.
+    pub(super) fn is_there(&self) -> bool {
+        self.connection.is_some() || self.unattended.is_some()
+    }
+
+    /// Whether it ends some time, if nothing is heard of it.
+    pub(super) fn has_end(&self) -> bool {
+        self.unattended.as_deref().is_none_or(|it| it.term.is_some())
+    }
+
     /// Its connection broke: it lingers, but never longer than its lease.
     pub(super) fn detach(&mut self, now: Timestamp) {
         self.connection = None;

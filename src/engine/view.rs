@@ -47,7 +47,7 @@ pub struct HolderView<'a> {
     pub identity: &'a Identity,
     /// Where the session's latest connection comes from.
     pub peer: Option<SocketAddr>,
-    /// Whether the session has a connection.
+    /// Whether the session has a connection, or needs none.
     pub connected: bool,
     /// Who asked, within the session.
     pub owner: OwnerId,
@@ -72,7 +72,7 @@ pub struct WaiterView<'a> {
     pub identity: &'a Identity,
     /// Where the session's latest connection comes from.
     pub peer: Option<SocketAddr>,
-    /// Whether the session has a connection.
+    /// Whether the session has a connection, or needs none.
     pub connected: bool,
     /// Who asked, within the session.
     pub owner: OwnerId,
@@ -95,14 +95,16 @@ pub struct SessionView<'a> {
     pub identity: &'a Identity,
     /// Where its latest connection comes from.
     pub peer: Option<SocketAddr>,
-    /// Whether it has a connection.
+    /// Whether it has a connection, or needs none.
     pub connected: bool,
     /// When it was opened.
     pub since: Timestamp,
     /// Length of its lease.
     pub ttl: Ttl,
-    /// When it ends if nothing is heard.
-    pub lease_ends: Timestamp,
+    /// Whether its client keeps it by being heard. Else it has an end of its own (rule S11).
+    pub is_attended: bool,
+    /// When it ends if nothing is heard; none: it does not.
+    pub lease_ends: Option<Timestamp>,
     /// How many of its requests hold.
     pub held: usize,
     /// How many of its requests wait.
@@ -301,7 +303,7 @@ impl LockTable {
             session: session.id,
             identity: &session.identity,
             peer: session.peer,
-            connected: session.connection.is_some(),
+            connected: session.is_there(),
             owner: self.owner_of(request),
             request: live.id,
             mode,
@@ -317,10 +319,11 @@ fn session_view(session: &Session) -> SessionView<'_> {
         session: session.id,
         identity: &session.identity,
         peer: session.peer,
-        connected: session.connection.is_some(),
+        connected: session.is_there(),
         since: session.since,
         ttl: session.ttl,
-        lease_ends: session.ends,
+        is_attended: session.unattended.is_none(),
+        lease_ends: session.has_end().then_some(session.ends),
         held: session.held,
         waiting: session.requests.len() - session.held,
     }

@@ -134,7 +134,7 @@ pub fn session(session: &SessionStatus) -> Value {
         "connected": session.connected,
         "age_ms": session.age_ms,
         "ttl_ms": session.ttl_ms,
-        "lease_left_ms": session.lease_left_ms,
+        "lease_left_ms": (session.lease_left_ms < u64::MAX).then_some(session.lease_left_ms),
         "held": session.held,
         "waiting": session.waiting,
     })

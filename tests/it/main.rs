@@ -49,6 +49,7 @@ mod random;
 mod raw;
 mod recipes;
 mod redis;
+mod redis_tls;
 mod reload;
 mod restart;
 mod rules;

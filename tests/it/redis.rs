@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::access::{credential, principal};
 use crate::support::{DEADLINE, Home, Server, eventually, run, start};
@@ -270,14 +271,40 @@ fn whoever_has_not_proven_who_it_is_does_nothing_and_nobody_more_than_it_may() {
 }
 
 #[test]
+fn what_no_connection_keeps_is_shown_as_that_and_not_as_left_alone() {
+    let both = Both::start(&["--ephemeral"]);
+    let mut redis = both.connect();
+    assert_eq!(redis.say("CLIENT SETNAME shop"), "+OK");
+    assert_eq!(redis.say("SET order mine NX PX 600000"), "+OK");
+    assert_eq!(redis.say("SET endless mine NX"), "+OK");
+    let shown = |arguments: &[&str]| run(both.server.client(arguments));
+    let order = shown(&["status", "order"]);
+    assert!(order.out.contains("\"redis shop@127.0.0.1:"), "{order:?}");
+    assert!(order.out.contains("at the latest, unless it is prolonged"), "{order:?}");
+    let sessions = shown(&["status", "--sessions"]);
+    assert!(sessions.out.contains("no end"), "{sessions:?}");
+    let refused = shown(&["try", "order", "--", "true"]);
+    assert!(refused.err.contains("at the latest, unless it is prolonged"), "{refused:?}");
+    for told in [&order.out, &sessions.out, &refused.err] {
+        assert!(!told.contains("disconnected"), "{told}");
+    }
+    let json: Value =
+        serde_json::from_str(&shown(&["status", "--json", "--sessions"]).out).unwrap();
+    let kept: Vec<_> = json["sessions"].as_array().unwrap().iter().collect();
+    assert!(kept.iter().all(|it| it["connected"] == true && it["ttl_ms"] == 0), "{json}");
+    assert!(kept.iter().any(|it| it["lease_left_ms"].is_null()), "{json}");
+}
+
+#[test]
 fn a_peer_that_is_gone_frees_nothing_that_it_holds() {
     let both = Both::start(&["--ephemeral"]);
     let mut redis = both.connect();
     assert_eq!(redis.say("SET order mine NX PX 600000"), "+OK");
     drop(redis);
     eventually("the coordinator has seen that it is gone", || {
-        let status = run(both.server.client(&["status"]));
-        status.out.contains("[disconnected]").then_some(())
+        let status = run(both.server.client(&["status", "--json"]));
+        let status: Value = serde_json::from_str(&status.out).ok()?;
+        (status["server"]["connections"] == 1).then_some(())
     });
     assert_eq!(both.connect().say("SET order yours NX"), "$-1");
 }

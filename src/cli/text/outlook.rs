@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use coordinator::wire::{After, Outlook, Pause};
+use coordinator::wire::{After, Holder, Outlook, Pause};
 use coordinator::{Observer, Servers};
 use tokio::time::timeout;
 
@@ -55,9 +55,12 @@ pub(crate) fn wait_worth(outlook: Option<&Outlook>) -> String {
 }
 
 /// `in 7s at the latest, unless its holder comes back`, if a lock that is held will be free.
-pub(crate) fn free_by(outlook: &Outlook) -> Option<String> {
+pub(crate) fn free_by(holders: &[Holder], outlook: &Outlook) -> Option<String> {
     let left = up(outlook.free_ms?);
-    Some(format!("in {left} at the latest, unless its holder comes back"))
+    // Of one that is there, the end is known only if nothing that is heard keeps it.
+    let is_there = holders.iter().all(|holder| holder.connected);
+    let unless = if is_there { "it is prolonged" } else { "its holder comes back" };
+    Some(format!("in {left} at the latest, unless {unless}"))
 }
 
 /// A little is never nothing.
@@ -67,7 +70,8 @@ fn up(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use coordinator::types::{FencingToken, SessionId};
+    use coordinator::types::{FencingToken, Note, OwnerId, RequestId, SessionId};
+    use coordinator::wire::Mode;
 
     use super::*;
 
@@ -80,6 +84,21 @@ mod tests {
             granted_ms: 60_000,
             length_ms: 300_000,
             left_ms,
+        }
+    }
+
+    fn holder(connected: bool) -> Holder {
+        Holder {
+            session: SessionId(1),
+            identity: "ann@build7:8123".parse().unwrap(),
+            peer: String::new(),
+            owner: OwnerId::default(),
+            request: RequestId(1),
+            mode: Mode::Exclusive,
+            token: FencingToken(7),
+            held_ms: 1,
+            note: Note::default(),
+            connected,
         }
     }
 
@@ -111,8 +130,15 @@ mod tests {
 
     #[test]
     fn what_is_left_is_never_nothing() {
-        let soon = outlook(vec![], Some(0));
-        assert_eq!(free_by(&soon).unwrap(), "in 1s at the latest, unless its holder comes back");
-        assert_eq!(free_by(&outlook(vec![], None)), None);
+        let (soon, away) = (outlook(vec![], Some(0)), [holder(false)]);
+        let told = free_by(&away, &soon).unwrap();
+        assert_eq!(told, "in 1s at the latest, unless its holder comes back");
+        assert_eq!(free_by(&away, &outlook(vec![], None)), None);
+    }
+
+    #[test]
+    fn what_no_connection_keeps_does_not_come_back_but_may_be_prolonged() {
+        let told = free_by(&[holder(true)], &outlook(vec![], Some(9_000))).unwrap();
+        assert_eq!(told, "in 9s at the latest, unless it is prolonged");
     }
 }

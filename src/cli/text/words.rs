@@ -36,6 +36,11 @@ pub(crate) fn millis(ms: u64) -> String {
     length(Duration::from_millis(ms))
 }
 
+/// How long until a session ends, if it does.
+pub(crate) fn lease_left(ms: u64) -> String {
+    if ms == u64::MAX { "no end".to_owned() } else { millis(ms) }
+}
+
 /// A length as a setting is written: exact, and read back as the same.
 pub(crate) fn setting(length: Duration) -> String {
     humantime::format_duration(length).to_string().replace(' ', "")

@@ -207,7 +207,7 @@ fn session(it: &SessionStatus) -> Row {
         grouped(it.held),
         grouped(it.waiting),
         words::millis(it.age_ms),
-        words::millis(it.lease_left_ms),
+        words::lease_left(it.lease_left_ms),
     ];
     Row { key: it.session.to_string(), cells, lock: None, grant: None }
 }

@@ -63,6 +63,10 @@ export const locksView = app => paged(app, {
 	},
 });
 
+/** Of how long a lease what is left; what nothing keeps has no length, and may have no end. */
+const leaseLeft = it => it.lease_left_ms == null ? "no end"
+	: `${(it.lease_left_ms / 1000).toFixed(1)}s${it.ttl_ms ? ` of ${it.ttl_ms / 1000}s` : ""}`;
+
 export const sessionsView = app => paged(app, {
 	title: "Sessions", path: "sessions", items: "sessions",
 	columns: [["Identity"], ["Address"], ["Since", "r"], ["Lease left", "r"], ["Holds", "r"], ["Waits", "r"]],
@@ -70,7 +74,7 @@ export const sessionsView = app => paged(app, {
 		h("td", { class: "who" }, raw(it.identity), " ", !it.connected && h("span", { class: "tag hot" }, "disconnected")),
 		h("td", { class: "wide mono muted" }, it.peer),
 		h("td", { class: "r key" }, age(it.age_ms, at)),
-		h("td", { class: "r num", "data-label": "lease left" }, `${(it.lease_left_ms / 1000).toFixed(1)}s of ${it.ttl_ms / 1000}s`),
+		h("td", { class: "r num", "data-label": "lease left" }, leaseLeft(it)),
 		h("td", { class: "r num", "data-label": "holds" }, count(it.held)),
 		h("td", { class: "r num", "data-label": "waits" }, count(it.waiting))),
 });

@@ -51,7 +51,7 @@ export function panelOf(app, name) {
 		if (queue.more) queue.more.remove();
 		if (more > 0) queue.append(queue.more = h("li", { class: "muted" }, `and ${plural(more, "other")}`));
 		const pauses = (lock?.pauses ?? []).map(it => `Kept free for ${span(it.left_ms)} more, after ${it.after === "loss" ? "the loss" : "the grant"} of ${visible(it.identity)}.`);
-		if (lock?.free_ms != null) pauses.unshift(`Free in ${span(lock.free_ms)} at the latest, unless the holder comes back.`);
+		if (lock?.free_ms != null) pauses.unshift(`Free in ${span(lock.free_ms)} at the latest, unless ${lock.holders.every(it => it.connected) ? "it is prolonged" : "the holder comes back"}.`);
 		outlook.hidden = !pauses.length;
 		text(outlook, pauses.join(" "));
 	}

@@ -415,8 +415,8 @@ fn session(view: &SessionView<'_>, now: Timestamp) -> SessionStatus {
         peer: address(view.peer),
         connected: view.connected,
         age_ms: render::millis(now.since(view.since)),
-        ttl_ms: view.ttl.as_millis(),
-        lease_left_ms: render::millis(view.lease_ends.since(now)),
+        ttl_ms: if view.is_attended { view.ttl.as_millis() } else { 0 },
+        lease_left_ms: view.lease_ends.map_or(u64::MAX, |ends| render::millis(ends.since(now))),
         held: render::count(view.held),
         waiting: render::count(view.waiting),
     }

@@ -135,7 +135,9 @@ impl Desk {
     /// The sessions that have more than so much left of their leases.
     pub(crate) fn secure(&self, margin: Duration, now: Timestamp) -> Vec<SessionId> {
         let sessions = self.table.sessions(0).map(|(_, session)| session);
-        let is_secure = |session: &SessionView<'_>| session.lease_ends > now.after(margin);
+        let is_secure = |session: &SessionView<'_>| {
+            session.lease_ends.is_none_or(|ends| ends > now.after(margin))
+        };
         sessions.filter(is_secure).map(|session| session.session).collect()
     }
 

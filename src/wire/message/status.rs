@@ -96,7 +96,7 @@ pub struct Holder {
     pub held_ms: u64,
     /// The request's note.
     pub note: Note,
-    /// Whether the session has a connection now.
+    /// Whether the session has a connection now, or needs none, as one of the Redis dialect.
     pub connected: bool,
 }
 
@@ -131,13 +131,13 @@ pub struct SessionStatus {
     pub identity: Identity,
     /// Address of its latest connection.
     pub peer: String,
-    /// Whether it has a connection now.
+    /// Whether it has a connection now, or needs none, as one of the Redis dialect.
     pub connected: bool,
     /// Milliseconds since it was opened.
     pub age_ms: u64,
-    /// Length of its lease in milliseconds.
+    /// Length of its lease in milliseconds; 0: nothing that is heard keeps it.
     pub ttl_ms: u32,
-    /// Milliseconds until its lease ends if nothing is heard.
+    /// Milliseconds until it ends if nothing is heard; the greatest number: it does not.
     pub lease_left_ms: u64,
     /// Requests that hold something.
     pub held: u64,

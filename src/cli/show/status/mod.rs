@@ -216,7 +216,9 @@ fn sizes(lock: &LockStatus) -> Option<String> {
 fn one_lock(lock: &LockStatus, outlooks: &[Outlook]) -> String {
     let mut text = locks_table(std::slice::from_ref(lock), outlooks);
     let is_held = lock.holder_count > 0;
-    if let Some(when) = outlooks.first().filter(|_| is_held).and_then(outlook::free_by) {
+    if let Some(when) =
+        outlooks.first().filter(|_| is_held).and_then(|it| outlook::free_by(&lock.holders, it))
+    {
         let _infallible = writeln!(text, "free {when}");
     }
     if lock.waiters.is_empty() {
@@ -253,7 +255,7 @@ fn sessions_table(sessions: &[SessionStatus]) -> String {
             session.session.to_string(),
             words::who(&session.identity, &session.peer),
             words::millis(session.age_ms),
-            words::millis(session.lease_left_ms),
+            words::lease_left(session.lease_left_ms),
             session.held.to_string(),
             session.waiting.to_string(),
             if session.connected { String::new() } else { "disconnected".to_owned() },

@@ -426,7 +426,11 @@ fn facts(lock: &LockStatus, outlook: Option<&Outlook>) -> Vec<String> {
                 .map(|who| format!("before   {who}")),
         );
     } else {
-        facts.extend(outlook.and_then(outlook::free_by).map(|when| format!("free     {when}")));
+        facts.extend(
+            outlook
+                .and_then(|it| outlook::free_by(&lock.holders, it))
+                .map(|when| format!("free     {when}")),
+        );
     }
     if let Some(queue) = queue(lock) {
         facts.push(format!("queue    {queue}"));

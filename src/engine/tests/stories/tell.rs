@@ -201,7 +201,8 @@ impl Story {
             let SessionView { identity, connected, since, ttl, lease_ends, .. } = session;
             let away = if connected { "" } else { " (away)" };
             write!(text, "session {place} {identity}{away}: for {:?}", ago(since)).unwrap();
-            write!(text, " ttl={ttl} ends in {:?}", lease_ends.since(self.now)).unwrap();
+            let left = lease_ends.map(|ends| ends.since(self.now)).unwrap_or_default();
+            write!(text, " ttl={ttl} ends in {left:?}").unwrap();
             writeln!(text, " held={} waiting={}", session.held, session.waiting).unwrap();
         }
         let Counts { grants, expired, last_token, .. } = self.table.counts();
