@@ -16,10 +16,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use common::{CHUNK, World};
-use coordinator::engine::{Command, Effect, Event, Progress, Request, RequestEvent};
-use coordinator::types::{
-    self, Claims, FencingToken, LockName, Note, OwnerId, RequestId, Seal, Wait,
-};
+use coordinator::engine::{Command, Effect, Event, Request, RequestEvent};
+use coordinator::types::{self, Claims, FencingToken, LockName, Note, OwnerId, RequestId, Seal};
 use coordinator::wire::{
     self, ClientMessage, Mode, RawClaim, ServerCodec, ServerMessage, encode_frame,
 };
@@ -69,16 +67,13 @@ fn command(message: ClientMessage) -> Command {
                 mode: Mode::Exclusive,
             });
             Command::Request(Request {
-                id: RequestId::new(request.number()),
                 owner: OwnerId::new(owner.number()),
-                converts: None,
-                wait: Wait::Forever,
-                progress: Progress::Untold,
-                place: None,
                 lock_delay: Duration::from_millis(lock_delay_ms.into()),
-                extras: None,
                 note: Note::new(note).expect("a note"),
-                claims: Claims::new(claims).expect("a claim"),
+                ..Request::new(
+                    RequestId::new(request.number()),
+                    Claims::new(claims).expect("a claim"),
+                )
             })
         }
         ClientMessage::Release { request, token } => Command::Release {

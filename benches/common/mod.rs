@@ -8,12 +8,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use coordinator::engine::{
-    Attach, Command, Durable, Effect, Event, LockTable, Past, Progress, Request, Seed, Snapshot,
-    Start,
+    Attach, Command, Durable, Effect, Event, LockTable, Past, Request, Seed, Snapshot, Start,
 };
 use coordinator::types::{
-    Claim, Claims, ConnectionId, Epoch, FencingToken, Identity, Limits, LockName, Mode, Note,
-    OwnerId, RequestId, SessionId, Timestamp, Ttl, Wait,
+    Claim, ConnectionId, Epoch, FencingToken, Identity, Limits, LockName, Mode, RequestId,
+    SessionId, Timestamp, Ttl, Wait,
 };
 
 /// How many pairs are made at a time: few enough that their events stay in a near cache.
@@ -170,16 +169,11 @@ impl World {
         self.latest[session] += 1;
         let name = LockName::new(name).expect("a name");
         let request = Request {
-            id: RequestId::new(self.latest[session]),
-            owner: OwnerId(0),
-            converts: None,
             wait,
-            progress: Progress::Untold,
-            place: None,
-            lock_delay: Duration::ZERO,
-            extras: None,
-            note: Note::default(),
-            claims: Claims::from(Claim { name, mode: Mode::Exclusive }),
+            ..Request::new(
+                RequestId::new(self.latest[session]),
+                Claim { name, mode: Mode::Exclusive },
+            )
         };
         Event::Command { connection: connection(session), command: Command::Request(request) }
     }

@@ -240,6 +240,24 @@ pub struct Request {
     pub claims: Claims,
 }
 
+impl Request {
+    /// One that waits for as long as it takes, and wants nothing else.
+    pub fn new(id: RequestId, claims: impl Into<Claims>) -> Self {
+        Self {
+            id,
+            owner: OwnerId::NONE,
+            converts: None,
+            wait: Wait::Forever,
+            progress: Progress::Untold,
+            place: None,
+            lock_delay: Duration::ZERO,
+            extras: None,
+            note: Note::default(),
+            claims: claims.into(),
+        }
+    }
+}
+
 /// What few requests want besides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extras {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::arena::{ClaimKey, LockKey, RequestKey, SessionKey};
 use super::claim::ClaimNode;
 use super::deadlines::Due;
-use super::event::{Extras, Place, Progress, Reclaim, Request};
+use super::event::{Extras, Place, Reclaim, Request};
 use super::request::{Live, State};
 use super::session::Outcome;
 use super::shape::share;
@@ -109,16 +109,12 @@ impl LockTable {
         let latest = self.sessions[session].latest_request;
         self.sessions[session].latest_request = latest.max(id);
         let request = Request {
-            converts: None,
-            id,
             owner: reclaim.owner,
             wait: Wait::Never,
-            progress: Progress::Untold,
-            place: None,
             lock_delay: reclaim.lock_delay,
             extras: Extras { at_least: reclaim.at_least, ..Extras::default() }.of_few(),
             note: reclaim.note.clone(),
-            claims: reclaim.claims.clone(),
+            ..Request::new(id, reclaim.claims.clone())
         };
         let key = self.put_in(session, &request);
         if self.make_room(key, token) {

@@ -1,16 +1,14 @@
 //! The cost of deadlock detection. The stories show its answers.
 
-use std::time::Duration;
-
 use super::*;
 use crate::engine::seed::Seed;
 use crate::engine::{
-    Attach, CYCLE_TOLD_MAX, Command, Durable, Effect, Event, Past, Progress, Request, RequestEvent,
-    Snapshot, Start,
+    Attach, CYCLE_TOLD_MAX, Command, Durable, Effect, Event, Past, Request, RequestEvent, Snapshot,
+    Start,
 };
 use crate::types::{
-    Claim, Claims, ConnectionId, Epoch, Identity, Limits, LockName, Mode, Note, OwnerId, RequestId,
-    SessionId, Timestamp, Ttl, Wait,
+    Claim, Claims, ConnectionId, Epoch, Identity, Limits, LockName, Mode, OwnerId, RequestId,
+    SessionId, Timestamp, Ttl,
 };
 
 type Table = LockTable;
@@ -61,16 +59,8 @@ impl Crowd {
         let id = RequestId::new(self.requests);
         let claim = |name: &&str| Claim { name: LockName::new(*name).unwrap(), mode };
         let request = Request {
-            id,
             owner: OwnerId::new(owner),
-            converts: None,
-            wait: Wait::Forever,
-            progress: Progress::Untold,
-            place: None,
-            lock_delay: Duration::ZERO,
-            extras: None,
-            note: Note::default(),
-            claims: Claims::new(names.iter().map(claim)).unwrap(),
+            ..Request::new(id, Claims::new(names.iter().map(claim)).unwrap())
         };
         let (connection, command) = (ConnectionId::new(1), Command::Request(request));
         self.handle(&Event::Command { connection, command });

@@ -9,16 +9,8 @@ fn command(session: u64, command: Command) -> Event {
 
 fn ask(id: u64, name: &str) -> Request {
     Request {
-        id: RequestId::new(id),
-        owner: OwnerId::default(),
-        converts: None,
-        wait: Wait::Forever,
         progress: Progress::Told,
-        place: None,
-        lock_delay: Duration::ZERO,
-        extras: None,
-        note: Note::default(),
-        claims: claim(name, Mode::Exclusive).unwrap().into(),
+        ..Request::new(RequestId::new(id), claim(name, Mode::Exclusive).unwrap())
     }
 }
 

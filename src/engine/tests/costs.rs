@@ -135,18 +135,7 @@ impl Crowd {
 }
 
 fn ask(name: &str, mode: Mode) -> Request {
-    Request {
-        id: RequestId::new(1),
-        owner: OwnerId::default(),
-        converts: None,
-        wait: Wait::Forever,
-        progress: Progress::Untold,
-        place: None,
-        lock_delay: Duration::ZERO,
-        extras: None,
-        note: Note::default(),
-        claims: claim(name, mode).unwrap().into(),
-    }
+    Request::new(RequestId::new(1), claim(name, mode).unwrap())
 }
 
 fn one_of(name: &str, of: u32) -> Claims {

@@ -72,16 +72,8 @@ impl Crowd {
         self.say(
             session,
             Command::Request(Request {
-                id: RequestId::new(self.latest),
                 owner: OwnerId::new(owner),
-                converts: None,
-                wait: Wait::Forever,
-                progress: Progress::Untold,
-                place: None,
-                lock_delay: Duration::ZERO,
-                extras: None,
-                note: Note::default(),
-                claims: claim(name, mode).unwrap().into(),
+                ..Request::new(RequestId::new(self.latest), claim(name, mode).unwrap())
             }),
         )
     }

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::engine::seed::Seed;
-use crate::engine::{
-    Attach, Command, Durable, Event, Past, Progress, Request, Run, Snapshot, Start,
-};
+use crate::engine::{Attach, Command, Durable, Event, Past, Request, Run, Snapshot, Start};
 use crate::types::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,16 +23,11 @@ fn durable() -> Durable {
 fn request(wait: Wait) -> Request {
     let name = LockName::new("printer").unwrap();
     Request {
-        id: RequestId::new(1),
-        owner: OwnerId::default(),
-        converts: None,
         wait,
-        progress: Progress::Untold,
-        place: None,
-        lock_delay: Duration::ZERO,
-        extras: None,
-        note: Note::default(),
-        claims: Claims::new([Claim { name, mode: Mode::Exclusive }]).unwrap(),
+        ..Request::new(
+            RequestId::new(1),
+            Claims::new([Claim { name, mode: Mode::Exclusive }]).unwrap(),
+        )
     }
 }
 

@@ -71,7 +71,6 @@ mod tests;
 pub(super) mod turn;
 mod usage;
 mod watches;
-pub(super) mod weight;
 #[cfg(test)]
 pub(super) mod witness;
 

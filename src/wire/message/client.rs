@@ -10,6 +10,8 @@ use crate::types::{
 };
 use smallvec::SmallVec;
 
+#[cfg(feature = "server")]
+use super::Held;
 use super::lists::{claims, note};
 use super::{Account, EXTRAS_KEPT_MAX, PROTOCOL, RawClaim, SealedTicket, Wait};
 use crate::types::list::Bounded;
@@ -125,6 +127,69 @@ pub enum ClientMessage {
         /// Why, in words; at most as long as a note.
         reason: String,
     },
+}
+
+#[cfg(feature = "server")]
+impl ClientMessage {
+    /// The size of messages in memory: themselves, and what they own. Never less than on the wire.
+    pub(crate) fn bytes_of(messages: &[Self]) -> usize {
+        size_of_val(messages) + messages.iter().map(Self::owned_bytes).sum::<usize>()
+    }
+
+    /// What a message takes besides itself.
+    fn owned_bytes(&self) -> usize {
+        match self {
+            Self::KeepAlive { .. }
+            | Self::Release { .. }
+            | Self::Cancel { .. }
+            | Self::Goodbye
+            | Self::Subscribe { name: None, .. }
+            | Self::Inspect {
+                query:
+                    Query::Server
+                    | Query::Locks { .. }
+                    | Query::Sessions { .. }
+                    | Query::Outlooks { .. }
+                    | Query::Journal
+                    | Query::Contended { .. },
+                ..
+            } => 0,
+            Self::Request(Request { note, claims, .. })
+            | Self::Reclaim(Reclaim { note, claims, .. }) => note.len() + bytes_of_claims(claims),
+            Self::RequestWith { request, extras } => {
+                let Request { note, claims, .. } = &**request;
+                size_of::<Request>()
+                    + note.len()
+                    + bytes_of_claims(claims)
+                    + size_of_val(&extras[..])
+            }
+            Self::ReclaimWith { reclaim, extras } => {
+                let Reclaim { note, claims, .. } = &**reclaim;
+                size_of::<Reclaim>()
+                    + note.len()
+                    + bytes_of_claims(claims)
+                    + size_of_val(&extras[..])
+            }
+            Self::Hello(hello) => hello.identity.len(),
+            Self::Authenticate { credential } => credential.reveal().len(),
+            Self::Account(Account { held, waiting, .. }) => {
+                held.len() * size_of::<Held>() + waiting.len() * size_of::<u64>()
+            }
+            Self::RevokeFor { name, reason, .. } => name.len() + reason.len(),
+            Self::Revoke { name, .. }
+            | Self::Watch { name, .. }
+            | Self::Unwatch { name }
+            | Self::Subscribe { name: Some(name), .. }
+            | Self::Inspect { query: Query::Lock { name } | Query::Outlook { name }, .. } => {
+                name.len()
+            }
+        }
+    }
+}
+
+#[cfg(feature = "server")]
+fn bytes_of_claims(claims: &[RawClaim]) -> usize {
+    claims.iter().map(|claim| size_of::<RawClaim>() + claim.name.len()).sum()
 }
 
 /// An additional wish of a request. Of two of a kind the last counts.

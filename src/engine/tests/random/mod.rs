@@ -2,6 +2,7 @@
 //! and what is told is consistent.
 
 mod steps;
+mod unattended;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -358,65 +359,6 @@ impl World {
         self.say(session, Command::Reclaim(reclaim));
     }
 
-    fn hold(&mut self, lock: usize, term: Option<u64>, wait: Wait) {
-        self.next_session += 1;
-        let session = SessionId::new(self.next_session);
-        let term = term.map(Duration::from_millis);
-        let name = LockName::new(format!("lock{lock}")).unwrap();
-        let request = Request {
-            converts: None,
-            id: RequestId::new(1),
-            owner: OwnerId::default(),
-            wait,
-            progress: Progress::Untold,
-            place: None,
-            lock_delay: Duration::ZERO,
-            extras: None,
-            note: Note::default(),
-            claims: Claim { name, mode: Mode::Exclusive }.into(),
-        };
-        self.requests.insert(session, vec![request.clone()]);
-        self.unattended.push(session);
-        self.terms.extend(term.map(|term| (session, term)));
-        let (peer, identity, mark) = (None, Identity::default(), Mark::new(b"mine").unwrap());
-        let hold = Hold { session, peer, identity, mark, term, request };
-        self.handle(&Event::Hold(Box::new(hold)));
-    }
-
-    /// What was asked for unattended, some time ago.
-    fn unattended_back(&self, back: u64) -> Option<SessionId> {
-        self.unattended.iter().rev().nth(usize::try_from(back).ok()?).copied()
-    }
-
-    fn prolong(&mut self, back: u64, term: Option<u64>) {
-        let Some(session) = self.unattended_back(back) else { return };
-        let term = term.map(Duration::from_millis);
-        if self.table.unattended(session).is_some_and(|unattended| unattended.is_held) {
-            self.until.insert(session, term.map(|term| self.now.after(term)));
-        }
-        let prolong = Prolong { session, term: Some(term), mark: None };
-        self.handle(&Event::Prolong(Box::new(prolong)));
-    }
-
-    fn drop_hold(&mut self, session: SessionId) {
-        self.takes_away = true;
-        self.handle(&Event::Drop { session });
-        self.takes_away = false;
-    }
-
-    fn unattended(&mut self, step: &Step) {
-        match *step {
-            Step::Hold { lock, term, wait } => self.hold(lock, term, wait),
-            Step::Prolong { back, term } => self.prolong(back, term),
-            Step::Drop { back } => {
-                if let Some(session) = self.unattended_back(back) {
-                    self.drop_hold(session);
-                }
-            }
-            _ => {}
-        }
-    }
-
     fn take(&mut self, step: Step) {
         match step {
             Step::Hold { .. } | Step::Prolong { .. } | Step::Drop { .. } => self.unattended(&step),
@@ -460,16 +402,15 @@ impl World {
                     mode,
                 });
                 let request = Request {
-                    converts: None,
-                    id: RequestId::new(made.len() as u64 + 1),
                     owner: OwnerId::new(owner),
                     wait,
                     progress,
-                    place: None,
                     lock_delay: Duration::from_millis(delay),
                     extras: Extras { at_least: Duration::from_millis(keep), supersede }.of_few(),
-                    note: Note::default(),
-                    claims: Claims::new(claims).unwrap(),
+                    ..Request::new(
+                        RequestId::new(made.len() as u64 + 1),
+                        Claims::new(claims).unwrap(),
+                    )
                 };
                 made.push(request.clone());
                 self.say(session, Command::Request(request));
@@ -592,18 +533,7 @@ fn a_name_that_was_used_leaves_nothing_behind() {
     for n in 1..=20_000u64 {
         let claim = Claim { name: LockName::new(format!("name-{n}")).unwrap(), mode: Mode::Shared };
         let id = RequestId::new(n);
-        let request = Request {
-            converts: None,
-            id,
-            owner: OwnerId::default(),
-            wait: Wait::Never,
-            progress: Progress::Untold,
-            place: None,
-            lock_delay: Duration::ZERO,
-            extras: None,
-            note: Note::default(),
-            claims: claim.into(),
-        };
+        let request = Request { wait: Wait::Never, ..Request::new(id, claim) };
         world.handle(&Event::Command { connection, command: Command::Request(request) });
         let token = world.tokens[&(world.sessions[&0].0, id)];
         let command = Command::Release { request: id, token };

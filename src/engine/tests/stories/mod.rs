@@ -266,16 +266,11 @@ impl Story {
             _ => return Err("which session?".into()),
         };
         let mut request = Request {
-            converts: None,
-            id: RequestId::new(self.teller(session)?.latest + 1),
-            owner: OwnerId::default(),
-            wait: Wait::Forever,
             progress: Progress::Told,
-            place: None,
-            lock_delay: Duration::ZERO,
-            extras: None,
-            note: Note::default(),
-            claims: claim("placeholder", Mode::Exclusive)?.into(),
+            ..Request::new(
+                RequestId::new(self.teller(session)?.latest + 1),
+                claim("placeholder", Mode::Exclusive)?,
+            )
         };
         if context.tags.contains("quiet") {
             request.progress = Progress::Untold;

@@ -4,12 +4,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Desk;
 use crate::access::PrincipalName;
-use crate::engine::{Event, Hold, Progress, Prolong, Rejection, Request, RequestEvent};
+use crate::engine::{Event, Hold, Prolong, Rejection, Request, RequestEvent};
 use crate::redis::{Change, Holds, Look, Ours, Refusal, Shown};
 use crate::server::log_lines;
 use crate::types::{
-    Claim, ConnectionId, Identity, LockName, Mark, Mode, Note, OwnerId, RequestId, SessionId,
-    Timestamp, Wait,
+    Claim, ConnectionId, Identity, LockName, Mark, Mode, RequestId, SessionId, Timestamp, Wait,
 };
 
 /// The locks, for one connection, at one moment.
@@ -35,18 +34,7 @@ impl DeskHolds<'_> {
             return Err(unwritten());
         }
         let session = (self.desk.draw)().map_err(|(_, why)| refusal(&why))?;
-        let request = Request {
-            id: RequestId::new(1),
-            owner: OwnerId::default(),
-            converts: None,
-            wait,
-            progress: Progress::Untold,
-            place: None,
-            lock_delay: Duration::ZERO,
-            extras: None,
-            note: Note::default(),
-            claims: claim.into(),
-        };
+        let request = Request { wait, ..Request::new(RequestId::new(1), claim) };
         let (peer, identity) = (self.desk.connections.peer(connection), self.identity());
         let hold = Hold { session, peer, identity, mark: mark.clone(), term, request };
         self.desk.session_begins(connection, session);

@@ -41,6 +41,7 @@ mod io;
 mod onlooker;
 mod outlet;
 pub(in crate::server) mod refusal;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -48,32 +49,24 @@ use std::cell::{RefCell, RefMut};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Context as Task;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle};
 use log::{debug, error, warn};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use self::io::{Exchange, Reading, Transport};
 use self::onlooker::Onlooker;
-use super::pace::{Pace, Paces};
+pub(in crate::server) use self::shared::Shared;
+use super::pace::Pace;
 use super::place::Place;
-#[cfg(feature = "access")]
-use crate::access::Digest;
-use crate::access::Proof;
-#[cfg(feature = "redis-api")]
-use crate::redis::Common;
 use crate::server::chatter::Topic;
-use crate::server::coordinator::Coordinator;
-use crate::server::counters::Counters;
 use crate::server::desk::render;
 use crate::server::desk::turn::{Deliver, Handled, Submit, Window};
-use crate::server::desk::weight;
 use crate::server::gate::{Link, Outlet};
-use crate::server::inbox::{Arrival, Inbox};
+use crate::server::inbox::Arrival;
 use crate::server::messages::{Connect, Disconnect, Prove};
 use crate::server::secure::{Certified, is_refusal};
 use crate::types::{ConnectionId, GoodbyeCode, Origin, ShownCredential};
@@ -87,54 +80,6 @@ const SUBMITS_MAX: usize = 4;
 pub(in crate::server) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// An empty outbox larger than this gives its memory back.
 const OUTBOX_BYTES_KEPT: usize = 4 * 1024;
-
-/// What all sessions of a server have in common.
-pub(in crate::server) struct Shared {
-    /// The Coordinator, for the rest of the server.
-    pub(in crate::server) coordinator: Addr<Coordinator>,
-    /// The way to it for sessions.
-    pub(in crate::server) inbox: Inbox,
-    /// Counters of sessions.
-    pub(in crate::server) counters: Arc<Counters>,
-    /// Where this server listens, to tell those who meant another.
-    pub(in crate::server) address: SocketAddr,
-    /// How long a connection may take to say Hello.
-    pub(in crate::server) handshake_timeout: Duration,
-    /// How long an observer may say nothing.
-    pub(in crate::server) idle_timeout: Duration,
-    /// How much each address may say.
-    pub(in crate::server) paces: Paces,
-    /// Whether anybody has to prove who it is.
-    pub(in crate::server) asks_who: bool,
-    /// The number of the latest connection, on whatever port.
-    pub(in crate::server) latest: Arc<AtomicU64>,
-    /// What those of the Redis dialect have in common; none: these speak the messages of `wire`.
-    #[cfg(feature = "redis-api")]
-    pub(in crate::server) redis: Option<Common>,
-}
-
-impl Shared {
-    /// The number of another connection, which none before has had.
-    pub(in crate::server) fn next_connection(&self) -> ConnectionId {
-        ConnectionId::new(self.latest.fetch_add(1, Ordering::Relaxed) + 1)
-    }
-
-    /// What a connection has shown, where that is asked for.
-    pub(in crate::server) fn proof(
-        &self,
-        shown: Option<ShownCredential>,
-        certified: &Certified,
-    ) -> Option<Proof> {
-        if !self.asks_who {
-            return None;
-        }
-        #[cfg(feature = "access")]
-        let credential = shown.map(|shown| Digest::of(shown.reveal()));
-        #[cfg(not(feature = "access"))]
-        let credential = shown.and(None);
-        Some(Proof { credential, certified: certified.names() })
-    }
-}
 
 /// One connection.
 pub(in crate::server) struct Session<S> {
@@ -327,7 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     fn submit(&mut self, messages: Vec<ClientMessage>, mut window: Window) {
         let is_too_fast = self.is_too_fast(messages.len());
         let mut transport = self.transport();
-        let unheard = transport.account.submit(weight::of_read(&messages));
+        let unheard = transport.account.submit(ClientMessage::bytes_of(&messages));
         let is_much = transport.account.unheard_reads() >= SUBMITS_MAX;
         if is_too_fast || is_much || !self.shared.counters.ledger.may_read_on() {
             window = Window::Shut;

@@ -14,7 +14,7 @@ use crate::engine::{
 };
 use crate::types::{
     Claim, Claims, ConnectionId, Epoch, FencingToken, Generation, Identity, Limits, LockName, Mode,
-    Note, OwnerId, RequestId, SessionId, TTL_MAX_DEFAULT, Ticket, Timestamp, Ttl, Wait,
+    OwnerId, RequestId, SessionId, TTL_MAX_DEFAULT, Ticket, Timestamp, Ttl, Wait,
 };
 
 mod histories;
@@ -406,18 +406,7 @@ impl Pair {
 
 /// What an owner asks for, and nothing else about it.
 fn asked(owner: u64, claims: Claims) -> Request {
-    Request {
-        id: RequestId::default(),
-        owner: OwnerId::new(owner),
-        converts: None,
-        wait: Wait::Forever,
-        progress: Progress::Untold,
-        place: None,
-        lock_delay: Duration::ZERO,
-        extras: None,
-        note: Note::default(),
-        claims,
-    }
+    Request { owner: OwnerId::new(owner), ..Request::new(RequestId::default(), claims) }
 }
 
 fn config() -> ProptestConfig {
