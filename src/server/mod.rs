@@ -105,7 +105,7 @@ pub use upkeep::{Expires, Kept};
 pub(crate) use {
     desk::{
         Before, Desk,
-        turn::{Delivery, Turn, Way},
+        turn::{Delivery, More, Promise, Turn, Way},
         witness::{Granted, Witness},
     },
     durable::{

@@ -15,5 +15,5 @@ pub(crate) mod fuzz;
 pub(crate) mod history;
 #[cfg(all(feature = "client", feature = "server"))]
 mod network_simulation;
-#[cfg(all(feature = "client", feature = "server"))]
+#[cfg(all(feature = "client", feature = "server", feature = "redis-api"))]
 mod simulation;

@@ -15,8 +15,10 @@ use crate::types::{
     ConnectionId, Epoch, FencingToken, Limits, LockName, Mode, RequestId, SessionId, Timestamp,
 };
 
+#[cfg(feature = "redis-api")]
+use super::dialect::SubmitRedis;
 use super::seal::Sealer;
-use super::turn::{Submit, Turn, Window};
+use super::turn::{Submit, Turn, Way, Window};
 use super::{Before, Desk, Setting};
 use crate::server::durable::StateKey;
 use crate::wire::ClientMessage;
@@ -86,6 +88,25 @@ impl Desk {
     pub(crate) fn read(&self, connection: ConnectionId, messages: Vec<ClientMessage>) -> Submit {
         let unheard = self.counters.ledger.open().submit(0);
         Submit { connection, messages, window: Window::Open, unheard }
+    }
+
+    /// A connection of the Redis dialect is there.
+    #[cfg(feature = "redis-api")]
+    pub(crate) fn greet_redis(&mut self, connection: ConnectionId, way: Way) -> &mut Turn {
+        self.connect_redis(connection, way, None)
+    }
+
+    /// What one read of it has brought.
+    #[cfg(feature = "redis-api")]
+    pub(crate) fn read_redis(
+        &mut self,
+        connection: ConnectionId,
+        said: Vec<crate::redis::Said>,
+        now: Timestamp,
+    ) -> &mut Turn {
+        let unheard = self.counters.ledger.open().submit(0);
+        self.hear_redis(SubmitRedis { connection, said, name: None, unheard }, now);
+        self.finish_turn(now)
     }
 
     /// What was seen since this was last asked.

@@ -332,6 +332,7 @@ impl World {
         if !is_stale {
             let (session, request, now) = (holder.session, holder.request, self.heap.now());
             self.referee.revoked.insert(token);
+            self.strangers.lose(now, Some(token), &mut self.referee);
             if let Some(&(machine, _)) = self.referee.sessions.get(&session)
                 && let Some(person) = &mut self.machines[machine].person
                 && person.session == Some(session)

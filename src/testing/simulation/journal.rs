@@ -13,8 +13,8 @@ use crate::engine::Start;
 use crate::journal::simulated::{Faults, SimulatedDisk};
 use crate::journal::{Bounds, Distance, Place, Task};
 use crate::server::{
-    Before, Change, Chronicle, Delivery, Desk, Flushed, Ground, Job, Medium, Record, Witness,
-    checkpoint, table_before,
+    Before, Change, Chronicle, Delivery, Desk, Flushed, Ground, Job, Medium, Promise, Record,
+    Witness, checkpoint, table_before,
 };
 use crate::testing::fuzz::Random;
 use crate::types::{Epoch, Limits, Timestamp};
@@ -50,6 +50,15 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// What it promises to be written down, is not.
+    fn make_void(&mut self) {
+        for Delivery { deliver, .. } in &mut self.deliveries {
+            if deliver.promise == Promise::Recorded {
+                deliver.promise = Promise::Void;
+            }
+        }
+    }
+
     /// Whether somebody waits for it.
     fn is_awaited(&self) -> bool {
         !self.orders.is_empty() || !self.deliveries.is_empty()
@@ -371,6 +380,10 @@ impl World {
             }
             Flushed::Off => {
                 journal.off_since.get_or_insert(now);
+                // What promises that it is written down is not said.
+                for held in journal.held.iter_mut().chain(&mut journal.written) {
+                    held.make_void();
+                }
                 self.referee.tally.count("journals given up");
                 if let Some(desk) = &mut self.site.desk {
                     desk.record(false);

@@ -20,6 +20,7 @@
 //! | `network`, `disk` | ways that are slow or lose, commits that take time or fail |
 //! | `journal` | the journal on a disk with a page cache, and what must wait for it |
 //! | `person`, `errand`, `wants` | a client's core, what it is told, and what its owner wants |
+//! | `stranger`, `strangers` | clients of the Redis dialect, in every third world |
 //! | `site` | the coordinator: running, standing still, stopping, crashed |
 //! | `operator` | who looks on, and takes locks away |
 //! | `world` | who is told what, when |
@@ -42,12 +43,15 @@ mod operator;
 mod person;
 mod referee;
 mod site;
+mod stranger;
+mod strangers;
 mod tally;
 mod tests;
 mod time;
 mod wants;
 mod world;
 
+use crate::redis::Words;
 use crate::types::Timestamp;
 use crate::wire::{ClientMessage, ServerMessage};
 
@@ -68,6 +72,12 @@ enum Event {
     Turn { machine: usize },
     /// A machine that stood still goes on.
     Wake { machine: usize },
+    /// Somebody who uses the Redis dialect does something.
+    StrangerTurn { stranger: usize },
+    /// What it said arrives at the coordinator; none: that it closed the connection.
+    StrangerUp { link: usize, lost: u32, words: Option<Vec<Words>> },
+    /// What it is answered arrives; none: that the connection is closed.
+    StrangerDown { link: usize, lost: u32, bytes: Option<Vec<u8>> },
     /// The coordinator's timer goes off.
     Ring { run: u64 },
     /// The coordinator has looked at its sockets since a turn had done enough.

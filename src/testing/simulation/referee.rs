@@ -55,7 +55,7 @@ struct Known {
 
 /// Sees everything.
 pub(super) struct Referee {
-    /// The locks that there are.
+    /// The locks that there are; behind them one for which only clients of the Redis dialect ask.
     locks: Vec<(Arc<str>, Kind)>,
     /// What clients saw.
     log: Log,
@@ -94,6 +94,7 @@ impl Referee {
             vec![("a".into(), Kind::Plain), ("gpu".into(), Kind::Semaphore { of: 3 })];
         let more = [("b".into(), Kind::Plain), ("m".into(), Kind::Mixed)];
         locks.extend(more.into_iter().take(dice.below(3)));
+        locks.push(("r".into(), Kind::Plain));
         Self {
             locks,
             log: Log::default(),
@@ -113,13 +114,18 @@ impl Referee {
         }
     }
 
-    /// How many locks there are.
+    /// How many locks there are for native clients.
     pub(super) fn lock_count(&self) -> usize {
-        self.locks.len()
+        self.locks.len() - 1
     }
 
     pub(super) fn name(&self, lock: Lock) -> Arc<str> {
         Arc::clone(&self.locks[lock].0)
+    }
+
+    /// Those that are held alone or shared.
+    pub(super) fn plain_locks(&self) -> Vec<Lock> {
+        (0..self.locks.len()).filter(|lock| self.kind(*lock) == Kind::Plain).collect()
     }
 
     pub(super) fn kind(&self, lock: Lock) -> Kind {

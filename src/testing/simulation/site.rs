@@ -13,6 +13,7 @@ use super::errand::Errand;
 use super::journal::{Crash, Held, Journal};
 use super::network::{Wire, connection};
 use super::operator::{self, Operator};
+use super::strangers::Strangers;
 use super::time::SkewedClock;
 use super::world::World;
 use crate::access::{Access, Rules};
@@ -31,6 +32,17 @@ const SECS_PER_DAY: usize = 86_400;
 const MANY_TOKENS: u64 = 1 << 20;
 /// How long it takes at most until all sockets were looked at.
 const LOOK_MAX: u64 = 1_000;
+
+/// What a run has found of the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Its table, by a replay.
+    Table,
+    /// What it has saved in order.
+    Saved,
+    /// No more than what is always stored.
+    Nothing,
+}
 
 /// The machine.
 pub(super) struct Site {
@@ -103,9 +115,9 @@ impl Site {
         self.desk.is_some()
     }
 
-    /// A run begins. The wall clock may have been set, forwards or backwards. Says whether it goes on
-    /// with the table of a run that has crashed.
-    pub(super) fn start(&mut self, now: u64, dice: &mut Random) -> bool {
+    /// A run begins. The wall clock may have been set, forwards or backwards. Says what it
+    /// has found of the run before.
+    pub(super) fn start(&mut self, now: u64, dice: &mut Random) -> Found {
         let set_to = match dice.below(3) {
             0 => dice.below(SECS_PER_DAY) as u64,
             _ => SECS_PER_DAY as u64,
@@ -121,15 +133,21 @@ impl Site {
             begin_after(&self.disk.kept, StaleState::Refuse, wall, look).unwrap();
         let below = FencingToken::new(start.first_token.number() + tokens);
         start.durable.tokens_below = start.durable.tokens_below.min(below);
-        let goes_on = matches!(before, Before::Crashed(_));
+        let is_saved = matches!(before, Before::Saved(_)) || start.past.snapshot.is_some();
+        let found = match before {
+            Before::Crashed(_) => Found::Table,
+            Before::Saved(_) | Before::Nothing if is_saved => Found::Saved,
+            Before::Saved(_) | Before::Nothing => Found::Nothing,
+        };
         let mut desk = Desk::witnessed((start, key), before, names, self.rules(), local);
+        desk.speak_redis(self.journal.is_kept());
         self.journal.begin(&mut desk, now);
         self.desk = Some(desk);
         self.run += 1;
         self.is_in_grace = true;
         self.armed = None;
         self.stalled_until = now;
-        goes_on
+        found
     }
 
     /// The run is over, in whatever way.
@@ -152,6 +170,7 @@ impl World {
         }
         match event {
             Event::Up { wire, lost, words } => self.hear(wire, lost, words),
+            Event::StrangerUp { link, lost, words } => self.hear_stranger(link, lost, words),
             Event::Ring { run } => {
                 let is_set = self.site.armed.is_some_and(|(_, rings)| rings <= self.now());
                 if run == self.site.run && is_set {
@@ -194,10 +213,15 @@ impl World {
     /// A run begins, and with it somebody who looks on.
     pub(super) fn begin_run(&mut self) {
         let now = self.now();
-        let goes_on = self.site.start(now, &mut self.dice);
+        let found = self.site.start(now, &mut self.dice);
+        if found == Found::Nothing {
+            // Nobody who asks is told of a hold of before, and so nobody believes in one.
+            self.strangers.forget();
+            self.strangers.lose(now, None, &mut self.referee);
+        }
         let Some(desk) = &self.site.desk else { return };
         let is_in_grace = desk.is_in_grace();
-        if goes_on {
+        if found == Found::Table {
             self.site.unheard.clear();
             self.referee.tally.count("restarts by replay");
         } else {
@@ -299,6 +323,7 @@ impl World {
         let longest = *self.dice.pick(&[100_000, 100_000, 1_000_000, 8_000_000]);
         let back = self.now() + 1 + self.dice.next() % longest;
         self.heap.push(back, Event::SiteStarts);
+        self.strangers.cut_all(&mut self.heap);
         // Its sockets are closed for it, if its machine is still there.
         let heard_within = *self.dice.pick(&[5_000, 5_000, 5_000, 1_000_000]);
         for machine in 0..self.machines.len() {
@@ -365,8 +390,10 @@ impl World {
         deliveries: Vec<Delivery>,
     ) -> Vec<(usize, Vec<ServerMessage>)> {
         let mut said = Vec::new();
-        for Delivery { way, deliver, more: _ } in deliveries {
-            if way == operator::WAY {
+        for Delivery { way, deliver, more } in deliveries {
+            if Strangers::has(way) {
+                self.answer_stranger(Delivery { way, deliver, more });
+            } else if way == operator::WAY {
                 let looks = self.site.operator.hear(deliver.whole());
                 self.referee.tally.add_to("shown to a watcher", looks);
             } else {

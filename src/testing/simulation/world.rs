@@ -10,6 +10,7 @@ use super::network::Wire;
 use super::person::Person;
 use super::referee::{Lock, Referee, Trace};
 use super::site::Site;
+use super::strangers::Strangers;
 use super::tally::Tally;
 use super::time::{Heap, SkewedClock};
 use crate::client::core::End;
@@ -63,6 +64,8 @@ pub(super) struct World {
     pub(super) site: Site,
     pub(super) machines: Vec<Machine>,
     pub(super) wires: Vec<Wire>,
+    /// Clients of the Redis dialect.
+    pub(super) strangers: Strangers,
     /// The longest that something is on its way on a fast connection.
     pub(super) delay_max: u64,
     /// The longest from one fault to the next.
@@ -99,6 +102,7 @@ impl World {
         heap.push(2_000_000, Event::Fault);
         heap.push(FAULTS, Event::Peace);
         heap.push(FAULTS + PEACE, Event::End);
+        let strangers = Strangers::of(seed, &mut heap);
         Self {
             heap,
             dice,
@@ -106,6 +110,7 @@ impl World {
             site,
             machines,
             wires: Vec::new(),
+            strangers,
             delay_max: 1_000,
             quiet_max,
             is_peace: false,
@@ -152,7 +157,11 @@ impl World {
             | Event::Written { .. }
             | Event::Made { .. }
             | Event::LookAfter { .. }
+            | Event::StrangerUp { .. }
             | Event::Commit { .. } => self.at_site(event),
+            Event::StrangerTurn { .. } | Event::StrangerDown { .. } => {
+                self.happen_to_stranger(event);
+            }
             Event::Down { wire, .. } => self.at_machine(self.wires[wire].machine, event),
             Event::Dialed { machine, .. } | Event::Alarm { machine } | Event::Turn { machine } => {
                 self.at_machine(machine, event);
@@ -392,10 +401,11 @@ impl World {
     }
 
     /// Nobody believes in what excludes what another believes in.
-    fn assert_compatible(&self, lock: Lock) {
+    pub(super) fn assert_compatible(&self, lock: Lock) {
         let now = self.now();
         let people = self.machines.iter().filter_map(|machine| machine.person.as_ref());
-        let believers: Vec<_> = people.flat_map(|person| person.believes(now, lock)).collect();
+        let believers = people.flat_map(|person| person.believes(now, lock));
+        let believers: Vec<_> = believers.chain(self.strangers.believes(now, lock)).collect();
         self.referee.assert_compatible(now, lock, &believers);
     }
 

@@ -108,7 +108,7 @@ enum Then {
 
 impl Desk {
     /// From now on, locks are for clients of this dialect, too. A hold has to be written down, or need not.
-    pub(in crate::server) fn speak_redis(&mut self, needs_journal: bool) {
+    pub(crate) fn speak_redis(&mut self, needs_journal: bool) {
         self.dialect.needs_journal = needs_journal;
     }
 
