@@ -224,7 +224,8 @@ impl Stranger {
     ) -> Option<Vec<Words>> {
         self.wake(at, referee);
         let Some(&Errand { number, lock, .. }) = self.errand.as_ref() else {
-            return if is_peace || dice.once_in(3) { None } else { self.begin(at, dice, referee) };
+            let is_quiet = is_peace || dice.once_in(3);
+            return (!is_quiet).then(|| self.begin(at, dice, referee));
         };
         let key = referee.name(lock);
         let value = self.value(number);
@@ -263,7 +264,7 @@ impl Stranger {
         commands.iter().map(|words| Words::of(words.iter().map(|word| word.as_bytes()))).collect()
     }
 
-    fn begin(&mut self, at: u64, dice: &mut Random, referee: &mut Referee) -> Option<Vec<Words>> {
+    fn begin(&mut self, at: u64, dice: &mut Random, referee: &mut Referee) -> Vec<Words> {
         let lock = *dice.pick(&referee.plain_locks());
         let key = referee.name(lock);
         self.requests += 1;
@@ -271,7 +272,7 @@ impl Stranger {
         if dice.once_in(8) {
             self.errand = Some(Errand { number, lock, stage: Stage::Meddling });
             let free = ["EVAL", FREE, "1", &*key, BEGINNING];
-            return Some(self.say(at, 0, &[&free, &["DEL", NATIVE]], 2));
+            return self.say(at, 0, &[&free, &["DEL", NATIVE]], 2);
         }
         let term = 300 + dice.below(TERM_MS_MAX) as u64;
         let wanted = referee.wanted(&[(lock, Mode::Exclusive)]);
@@ -284,11 +285,11 @@ impl Stranger {
             let wait = 1 + dice.next() % WAIT_MS_MAX;
             let limit = wait.to_string();
             let words = ["COORDINATOR.WAIT", &*key, &value, "PX", &px, "TIMEOUT", &limit];
-            return Some(self.say(at, wait, &[&words], 1));
+            return self.say(at, wait, &[&words], 1);
         }
         let set = ["SET", &*key, &value, "NX", "PX", &px];
         let all: [&[&str]; 4] = [&["MULTI"], &set, &["COORDINATOR.TOKEN", &key], &["EXEC"]];
-        Some(self.say(at, 0, &all, 6))
+        self.say(at, 0, &all, 6)
     }
 
     fn extend(&mut self, at: u64, key: &str, value: &str, dice: &mut Random) -> Vec<Words> {
