@@ -5,6 +5,7 @@
 
 pub(super) mod hosts;
 pub(super) mod listener;
+mod outbox;
 pub(super) mod pace;
 pub(super) mod place;
 #[cfg(feature = "redis-api")]

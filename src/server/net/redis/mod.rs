@@ -265,10 +265,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> RedisSession<S> {
         if self.stall.is_some() || !transport.is_full() {
             return;
         }
-        let written = transport.written;
+        let written = transport.outbox.written();
         self.stall = Some(ctx.run_later(STALL_MAX, move |this, ctx| {
             this.stall = None;
-            if this.transport.borrow().is_full() && this.transport.borrow().written == written {
+            let (is_full, now) = {
+                let transport = this.transport.borrow();
+                (transport.is_full(), transport.outbox.written())
+            };
+            if is_full && now == written {
                 this.give_up(ctx);
             } else {
                 this.watch_reader(ctx);

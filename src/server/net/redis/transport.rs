@@ -6,23 +6,22 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::task::{Context as Task, Poll, Waker, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use crate::server::desk::turn::{Deliver, Handled, Promise};
 use crate::server::gate::{Outlet, Said};
 use crate::server::ledger::Account;
+use crate::server::net::outbox::Outbox;
 use crate::server::net::session::OUTBOX_BYTES_MAX;
 
 /// Most bytes that are read while nothing more may be understood.
 const READ_AHEAD_BYTES_MAX: usize = 16 * 1024;
 /// The same while its peer may wait in line, of which the end is to be seen however much it has said.
 pub(super) const BEHIND_WAIT_BYTES_MAX: usize = 64 * 1024;
-/// An empty buffer larger than this gives its memory back.
-const BYTES_KEPT: usize = 16 * 1024;
 
 /// A stream, and what lies here for its peer.
 #[derive(Debug)]
@@ -33,9 +32,7 @@ pub(super) struct Transport<S> {
     /// Bytes that are read and not yet understood.
     pub(super) unread: BytesMut,
     /// Written by us, and not by the socket yet.
-    pub(super) outbox: BytesMut,
-    /// Whether something was written that is yet to be flushed.
-    unflushed: bool,
+    pub(super) outbox: Outbox,
     /// Whether a read is on its way to the Coordinator.
     pub(super) is_busy: bool,
     /// Whether something in that may wait in line.
@@ -48,8 +45,6 @@ pub(super) struct Transport<S> {
     pub(super) is_closing: bool,
     /// Deliveries on their way to the mailbox.
     pub(super) mailed: usize,
-    /// Bytes that the peer has taken so far, to see whether it reads.
-    pub(super) written: u64,
     /// Bytes of requests that have begun, and of transactions, which lie elsewhere.
     pub(super) kept_apart: usize,
     /// Wakes the actor.
@@ -64,15 +59,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         Self {
             stream,
             unread: BytesMut::new(),
-            outbox: BytesMut::new(),
-            unflushed: false,
+            outbox: Outbox::default(),
             is_busy: false,
             may_wait: false,
             is_paced: false,
             is_over: false,
             is_closing: false,
             mailed: 0,
-            written: 0,
             kept_apart: 0,
             waker: None,
             account,
@@ -129,29 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
 
     /// Writes the outbox.
     pub(super) fn poll_write(&mut self, task: &mut Task<'_>) -> Poll<io::Result<()>> {
-        let mut stream = Pin::new(&mut self.stream);
-        while !self.outbox.is_empty() {
-            let written = ready!(stream.as_mut().poll_write(task, &self.outbox))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.unflushed = true;
-            self.written += written as u64;
-            if written == self.outbox.len() {
-                // Unlike `advance`, this leaves the room in front to be used again.
-                self.outbox.clear();
-            } else {
-                self.outbox.advance(written);
-            }
-        }
-        if self.unflushed {
-            ready!(stream.poll_flush(task))?;
-            self.unflushed = false;
-            if self.outbox.capacity() > BYTES_KEPT {
-                self.outbox = BytesMut::new();
-            }
-        }
-        Poll::Ready(Ok(()))
+        self.outbox.poll_write(&mut self.stream, task)
     }
 
     /// Counts what lies here.
@@ -167,6 +138,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     /// Has the peer hear what is delivered.
     pub(super) fn take(&mut self, deliver: &Deliver) {
         self.outbox.extend_from_slice(&deliver.frames);
+        self.answered(deliver);
+    }
+
+    /// More may be understood, if all is handled that was.
+    fn answered(&mut self, deliver: &Deliver) {
         if deliver.handled == Handled::All {
             (self.is_busy, self.may_wait) = (false, false);
         }
@@ -186,12 +162,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Outlet for RefCell<Transport<S>> {
             transport.mailed += 1;
             return Said::NotYet;
         }
-        transport.take(deliver);
-        // What fails here, the actor meets again, and is to end of it.
-        let written = transport.poll_write(&mut Task::from_waker(&waker));
+        transport.answered(deliver);
+        let Transport { stream, outbox, .. } = &mut *transport;
+        let is_written = outbox.say(stream, &waker, &deliver.frames);
         let has_more = !transport.unread.is_empty() || transport.is_over;
-        if !matches!(written, Poll::Ready(Ok(()))) || has_more {
+        if !is_written || has_more {
             transport.settle();
+        }
+        if has_more {
             waker.wake_by_ref();
         }
         Said::AtOnce

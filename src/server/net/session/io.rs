@@ -12,11 +12,12 @@ use std::task::{Context as Task, Poll, Waker, ready};
 
 use actix::fut::ActorFuture;
 use actix::{ActorContext, ActorState, Context};
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_util::codec::Decoder;
 
-use super::{OUTBOX_BYTES_KEPT, Session, State};
+use super::super::outbox::Outbox;
+use super::{Session, State};
 use crate::server::ledger::Account;
 use crate::wire::{ClientMessage, CodecError, ServerCodec};
 
@@ -69,13 +70,9 @@ pub(super) struct Transport<S> {
     /// Treatment of what comes.
     pub(super) reading: Reading,
     /// Encoded, and not yet written.
-    pub(super) outbox: BytesMut,
-    /// Whether something was written that is yet to be flushed.
-    pub(super) unflushed: bool,
+    pub(super) outbox: Outbox,
     /// Whether our side is shut.
     is_shut: bool,
-    /// Bytes written so far, to see whether the peer reads.
-    pub(super) written: u64,
     /// Wakes the session, for when something other than a message fills the outbox.
     pub(super) waker: Option<Waker>,
     /// Account of the bytes that lie here for the peer.
@@ -95,10 +92,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             codec: ServerCodec::before_hello(),
             next: Next::Read,
             reading: Reading::Messages,
-            outbox: BytesMut::new(),
-            unflushed: false,
+            outbox: Outbox::default(),
             is_shut: false,
-            written: 0,
             waker: None,
             account,
             is_open: false,
@@ -223,36 +218,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         }
     }
 
-    /// Whether there is nothing to write, and nothing to flush.
-    pub(super) fn is_written(&self) -> bool {
-        self.outbox.is_empty() && !self.unflushed
-    }
-
     /// Writes the outbox.
     pub(super) fn poll_write(&mut self, task: &mut Task<'_>) -> Poll<io::Result<()>> {
-        let mut stream = Pin::new(&mut self.stream);
-        while !self.outbox.is_empty() {
-            let written = ready!(stream.as_mut().poll_write(task, &self.outbox))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.unflushed = true;
-            self.written += written as u64;
-            if written == self.outbox.len() {
-                // Unlike `advance`, this leaves the room in front to be used again.
-                self.outbox.clear();
-            } else {
-                self.outbox.advance(written);
-            }
-        }
-        if self.unflushed {
-            ready!(stream.poll_flush(task))?;
-            self.unflushed = false;
-            if self.outbox.capacity() > OUTBOX_BYTES_KEPT {
-                self.outbox = BytesMut::new();
-            }
-        }
-        Poll::Ready(Ok(()))
+        self.outbox.poll_write(&mut self.stream, task)
     }
 
     /// Shuts our side, once, and waits until the peer's is shut too.
@@ -293,7 +261,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> ActorFuture<Session<S>> for Ex
             return Poll::Pending;
         }
         // Most polls bring something, and have nothing to write.
-        let is_written = !session.owes_missed() && session.transport().is_written();
+        let is_written = !session.owes_missed() && session.transport().outbox.is_written();
         let written = if is_written { Poll::Ready(Ok(())) } else { session.poll_write(task) };
         let is_closed = {
             let mut transport = session.transport();

@@ -78,8 +78,6 @@ pub(in crate::server) const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
 const SUBMITS_MAX: usize = 4;
 /// How long closing may take.
 pub(in crate::server) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// An empty outbox larger than this gives its memory back.
-const OUTBOX_BYTES_KEPT: usize = 4 * 1024;
 
 /// One connection.
 pub(in crate::server) struct Session<S> {

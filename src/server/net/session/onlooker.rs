@@ -43,12 +43,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     fn await_reading(&mut self, ctx: &mut Context<Self>) {
         let (is_owed, written) = {
             let transport = self.transport();
-            (!transport.is_written(), transport.written)
+            (!transport.outbox.is_written(), transport.outbox.written())
         };
         // Beside the one timer, which sees to it that it speaks.
         ctx.run_later(self.shared.idle_timeout, move |this, ctx| {
             if this.state != State::Open {
-            } else if is_owed && this.transport().written == written {
+            } else if is_owed && this.transport().outbox.written() == written {
                 this.give_up(ctx);
             } else {
                 this.await_reading(ctx);

@@ -9,8 +9,6 @@
 //! as everything else, by the session, which the socket wakes.
 
 use std::cell::RefCell;
-use std::pin::Pin;
-use std::task::{Context as Task, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -33,49 +31,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             self.mailed += 1;
             return Said::NotYet;
         }
-        self.write_at_once(&deliver.frames);
-        Said::AtOnce
-    }
-
-    /// Writes `frames`, behind what waits already.
-    fn write_at_once(&mut self, frames: &[u8]) {
-        let written = if self.is_written() { self.try_write(frames) } else { 0 };
-        if written < frames.len() {
-            self.outbox.extend_from_slice(&frames[written..]);
+        let Some(waker) = self.waker.take() else { return Said::NotYet };
+        if !self.outbox.say(&mut self.stream, &waker, &deliver.frames) {
             self.settle();
         }
-    }
-
-    /// How much of `frames` the socket takes now. Whatever else may be, the session sees to it.
-    fn try_write(&mut self, frames: &[u8]) -> usize {
-        let Some(waker) = self.waker.take() else { return 0 };
-        let mut task = Task::from_waker(&waker);
-        let mut stream = Pin::new(&mut self.stream);
-        let written = match stream.as_mut().poll_write(&mut task, frames) {
-            Poll::Ready(Ok(written)) => written,
-            // The session meets the error again, and is to end of it.
-            Poll::Ready(Err(_)) => 0,
-            // The socket wakes the session.
-            Poll::Pending => {
-                self.waker = Some(waker);
-                return 0;
-            }
-        };
-        self.written += written as u64;
-        let is_flushed = matches!(stream.poll_flush(&mut task), Poll::Ready(Ok(())));
-        self.unflushed = !is_flushed;
-        if written < frames.len() || !is_flushed {
-            waker.wake_by_ref();
-        }
         self.waker = Some(waker);
-        written
+        Said::AtOnce
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::task::Waker;
+    use std::task::{Context as Task, Waker};
 
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
@@ -105,7 +73,7 @@ mod tests {
         let mut read = vec![0; said.frames.len()];
         peer.read_exact(&mut read).await.unwrap();
         assert_eq!(read, said.frames);
-        assert_eq!((transport.written, ledger.total()), (read.len() as u64, 0));
+        assert_eq!((transport.outbox.written(), ledger.total()), (read.len() as u64, 0));
     }
 
     #[tokio::test]
