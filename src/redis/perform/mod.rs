@@ -60,9 +60,6 @@ pub trait Holds {
 
     /// How many locks are in use.
     fn size(&self) -> usize;
-
-    /// Frees all keys that clients of this dialect have set and that may be freed.
-    fn free_all(&mut self);
 }
 
 /// A *no*, to be answered as an error.
@@ -125,7 +122,7 @@ impl From<Refusal> for Reply {
 type Answered = Result<Reply, Refusal>;
 
 /// Does what a command is to do to keys, and says what is answered. What concerns the connection that
-/// asked (`WATCH`, a wait) is not done here; a wait is a try.
+/// asked (`WATCH`, a wait), or takes long (`FLUSHDB`), is not done here; a wait is a try.
 pub fn perform(deed: &Deed, holds: &mut dyn Holds) -> Reply {
     answered(deed, holds).unwrap_or_else(Reply::from)
 }
@@ -192,12 +189,8 @@ fn answered(deed: &Deed, holds: &mut dyn Holds) -> Answered {
             }
             Look::Free | Look::Ours(_) | Look::Theirs { .. } => Reply::Nil,
         },
-        Deed::Watch(_) | Deed::Unwatch => Reply::OK,
+        Deed::Watch(_) | Deed::Unwatch | Deed::Flush => Reply::OK,
         Deed::Size => Reply::Integer(i64::try_from(holds.size()).unwrap_or(i64::MAX)),
-        Deed::Flush => {
-            holds.free_all();
-            Reply::OK
-        }
     })
 }
 

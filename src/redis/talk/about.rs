@@ -51,6 +51,9 @@ impl Talk {
             Own::Replicas => Reply::Integer(0),
             Own::Script => self.script(words),
             Own::Flush => match self.flushing {
+                Flushing::Allowed if self.queue.is_some() => Reply::error(
+                    "ERR FLUSHDB takes as long as there are locks; say it without MULTI",
+                ),
                 Flushing::Allowed => return Step::Do(Deed::Flush),
                 Flushing::Refused => Reply::error(
                     "ERR FLUSHDB would take all locks from their holders; start the coordinator with \

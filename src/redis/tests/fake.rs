@@ -128,8 +128,4 @@ impl Holds for Fake {
     fn size(&self) -> usize {
         self.keys.len()
     }
-
-    fn free_all(&mut self) {
-        self.keys.retain(|_, look| matches!(look, Look::Theirs { .. }));
-    }
 }

@@ -3,8 +3,9 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Desk;
-use crate::access::PrincipalName;
-use crate::engine::{Event, Hold, Prolong, Rejection, Request, RequestEvent};
+use crate::engine::{
+    Event, Hold, PLACES_LOOKED_AT_MAX, Prolong, Rejection, Request, RequestEvent, SessionView,
+};
 use crate::redis::{Change, Holds, Look, Ours, Refusal, Shown};
 use crate::server::log_lines;
 use crate::types::{
@@ -121,6 +122,33 @@ fn refusal(why: &str) -> Refusal {
     Refusal(format!("COORDINATOR {why}").into())
 }
 
+impl Desk {
+    /// Frees some of all that clients of this dialect hold, as far as they are of whom this connection is: of
+    /// so many places for sessions, from where it was left. Says whether that were the last.
+    pub(super) fn free_some(&mut self, connection: ConnectionId, now: Timestamp) -> bool {
+        let Some(talker) = self.dialect.talkers.get(&connection) else { return true };
+        let (from, own) = (talker.flushed, self.bound_to(connection));
+        let (mut looked, mut unattended) = (0, Vec::new());
+        for (_, session) in self.table.session_places(from).take(PLACES_LOOKED_AT_MAX) {
+            looked += 1;
+            if let Some(SessionView { session, is_attended: false, .. }) = session
+                && self.rights.owner(session) == own
+            {
+                unattended.push(session);
+            }
+        }
+        self.looked += looked as u64;
+        for session in unattended {
+            self.step(&Event::Drop { session }, now);
+        }
+        let is_all = looked < PLACES_LOOKED_AT_MAX;
+        if let Some(talker) = self.dialect.talkers.get_mut(&connection) {
+            talker.flushed = if is_all { 0 } else { from + looked };
+        }
+        is_all
+    }
+}
+
 impl Holds for DeskHolds<'_> {
     fn look(&mut self, key: &LockName) -> Result<Look, Refusal> {
         let shows_who = self.desk.may_look_at(self.connection, key)?;
@@ -196,17 +224,5 @@ impl Holds for DeskHolds<'_> {
 
     fn size(&self) -> usize {
         self.desk.table.counts().locks
-    }
-
-    fn free_all(&mut self) {
-        let sessions = self.desk.table.sessions(0).map(|(_, session)| session.session);
-        let unattended: Vec<SessionId> =
-            sessions.filter(|session| self.desk.table.unattended(*session).is_some()).collect();
-        let own: Option<PrincipalName> = self.desk.bound_to(self.connection).cloned();
-        for session in unattended {
-            if self.desk.rights.owner(session) == own.as_ref() {
-                self.desk.step(&Event::Drop { session }, self.now);
-            }
-        }
     }
 }

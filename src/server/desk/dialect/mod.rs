@@ -79,6 +79,8 @@ struct Talker {
     watched: Vec<(LockName, Seen)>,
     /// What it waits for, with all that it has said behind that.
     blocked: Option<Blocked>,
+    /// How far its `FLUSHDB` has come over the places for sessions.
+    flushed: usize,
     /// Whether a read of it waits for a turn.
     is_queued: bool,
     /// Whether it has ended meanwhile.
@@ -102,6 +104,8 @@ enum Then {
     GoOn,
     /// Not before it is granted something.
     Wait(SessionId, Option<Duration>, Protocol),
+    /// With the same in another turn.
+    Again(Said),
     /// It has said its last.
     Stop,
 }
@@ -193,6 +197,10 @@ impl Desk {
                     }
                     return;
                 }
+                Then::Again(said) => {
+                    batch.rest.push_front(said);
+                    return self.put_off_redis(batch);
+                }
                 Then::Stop => return,
             }
             let is_enough = self.steps() - before >= QUANTUM_STEPS || self.is_spent();
@@ -241,6 +249,9 @@ impl Desk {
                 Ok(None) => self.perform_redis(connection, &Deed::Token(wait.key), now),
                 Err(reply) => reply,
             },
+            Step::Do(Deed::Flush) if !self.free_some(connection, now) => {
+                return Then::Again(Said { step: Step::Do(Deed::Flush), protocol });
+            }
             Step::Do(deed) => self.redis_deed(connection, &deed, now),
             Step::Together(steps) => self.together(connection, steps, now),
         };

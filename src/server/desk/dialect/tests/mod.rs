@@ -48,6 +48,17 @@ impl Redis {
     }
 
     fn send_words(&mut self, requests: &[Words]) {
+        self.submit_words(requests);
+        self.bench.settle();
+    }
+
+    /// Says these lines, and looks at nothing else.
+    fn submit(&mut self, lines: &[&str]) {
+        let words = |line: &&str| Words::of(line.split(' ').map(str::as_bytes));
+        self.submit_words(&lines.iter().map(words).collect::<Vec<_>>());
+    }
+
+    fn submit_words(&mut self, requests: &[Words]) {
         let hear = |words| {
             let mut said = self.talk.hear(words, WALL);
             if let Step::Enter { credential, .. } = &mut said.step {
@@ -64,7 +75,6 @@ impl Redis {
             desk.hear_redis(submit, now);
             desk.finish_turn(now)
         });
-        self.bench.settle();
     }
 
     fn say(&mut self, line: &str) -> String {
@@ -352,4 +362,29 @@ fn both_kinds_of_clients_exclude_each_other_whatever_happens() {
     for seed in 1..=300 {
         simulate(seed);
     }
+}
+
+#[test]
+fn all_locks_are_freed_a_few_in_a_turn_and_others_are_heard_meanwhile() {
+    const COUNT: usize = crate::engine::PLACES_LOOKED_AT_MAX + 10;
+    let bench = Bench::new();
+    let (mut holder, mut other) = (Redis::connect(&bench), Redis::connect(&bench));
+    for number in 0..COUNT {
+        assert_eq!(holder.say(&format!("SET {number} mine NX")), "+OK");
+    }
+    let native = bench.open();
+    native.submit(vec![request(1, "native")]);
+    bench.settle();
+    let mut flushing = Redis::connect(&bench);
+    flushing.talk = Talk::unproven(1, Arc::<Scripts>::default(), Flushing::Allowed);
+    flushing.talk.trust();
+    flushing.submit(&["FLUSHDB", "DBSIZE"]);
+    other.submit(&["PING"]);
+    assert_eq!((flushing.heard(), other.heard()), (String::new(), String::new()));
+    assert!(bench.look());
+    assert_eq!(flushing.heard(), "+OK :1", "that of the native client is left");
+    assert_eq!(other.heard(), "+PONG");
+    flushing.submit(&["MULTI", "FLUSHDB", "EXEC"]);
+    bench.settle();
+    assert!(flushing.heard().contains("-ERR FLUSHDB takes as long as there are locks"));
 }
