@@ -29,6 +29,8 @@ use coordinator::server::{
 };
 use coordinator::tls::{ClientAuth, ServerTls};
 use coordinator::wire::PROTOCOL;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use self::pieces::Pieces;
@@ -51,9 +53,11 @@ pub(crate) fn run(
     contradictions::first(contradictions::of_a_server(settings))?;
     logging::start(&settings.log, settings.log_format)
         .map_err(|error| Failure::ours("cannot start the log", &error))?;
-    // The server's actors all live on this thread.
-    let served =
-        super::on_a_runtime(tokio::task::LocalSet::new().run_until(serve(settings, flags)));
+    // The server's actors all live on this thread. A set of tasks polls what it waits for whenever one of
+    // them wakes up: within a set of its own, that is polled only when it has something to do itself.
+    let mut serving = FuturesUnordered::from_iter([serve(settings, flags)]);
+    let serving = async { serving.next().await.unwrap_or(Ok(ExitCode::SUCCESS)) };
+    let served = super::on_a_runtime(tokio::task::LocalSet::new().run_until(serving));
     // Also the reason why it could not serve: whoever reads the log may stand still.
     Ok(match served {
         Ok(code) => {
