@@ -18,6 +18,14 @@ pub enum ServerError {
         /// What the system says.
         source: io::Error,
     },
+    /// The same of the address for the Redis dialect.
+    #[error("cannot listen on {listen}: {source}")]
+    ListenForRedis {
+        /// The address.
+        listen: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
     /// Another process serves from the same data directory.
     #[error("another coordinator uses the data directory {}", directory.display())]
     DataInUse {

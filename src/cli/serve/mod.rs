@@ -354,21 +354,28 @@ fn config(settings: &Settings) -> Config {
     config
 }
 
+/// That an address cannot be had, with the setting that names another; and who may be there already.
+fn cannot_listen(listen: SocketAddr, source: &io::Error, setting: &str, there: &str) -> Failure {
+    let failure = Failure::usage(format!("cannot listen on {listen} ({})", reason(source)));
+    failure.hint(match source.kind() {
+        io::ErrorKind::AddrInUse => format!("{there}; choose another address with {setting}"),
+        io::ErrorKind::PermissionDenied => {
+            format!("ports below 1024 are reserved; choose another with {setting}")
+        }
+        _ => format!("{setting} needs an address of this machine"),
+    })
+}
+
 /// What is wrong, and what the operator can do about it.
 fn cannot_serve(error: &ServerError) -> Failure {
     match error {
         ServerError::Listen { listen, source } => {
-            let failure = Failure::usage(format!("cannot listen on {listen} ({})", reason(source)));
-            match source.kind() {
-                io::ErrorKind::AddrInUse => failure.hint(
-                    "perhaps a coordinator already runs there (check with `coordinator ping`); \
-                    choose another address with --listen",
-                ),
-                io::ErrorKind::PermissionDenied => {
-                    failure.hint("ports below 1024 are reserved; choose another with --listen")
-                }
-                _ => failure.hint("--listen needs an address of this machine"),
-            }
+            let there = "perhaps a coordinator already runs there (check with `coordinator ping`)";
+            cannot_listen(*listen, source, "--listen", there)
+        }
+        ServerError::ListenForRedis { listen, source } => {
+            let there = "perhaps Redis runs there, or a coordinator";
+            cannot_listen(*listen, source, "--redis-listen", there)
         }
         ServerError::DataInUse { .. } => Failure::usage(error.to_string())
             .hint("stop that one, or give this one its own --data-dir"),
@@ -533,5 +540,10 @@ mod tests {
   hint: perhaps a coordinator already runs there (check with `coordinator ping`); choose another address with --listen
 "
         );
+        let listen = "127.0.0.1:6379".parse().unwrap();
+        let source = io::Error::from(io::ErrorKind::AddrInUse);
+        let failure = cannot_serve(&ServerError::ListenForRedis { listen, source });
+        assert!(failure.plain().contains("perhaps Redis runs there"), "{}", failure.plain());
+        assert!(failure.plain().contains("with --redis-listen"), "{}", failure.plain());
     }
 }

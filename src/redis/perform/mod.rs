@@ -163,7 +163,9 @@ fn answered(deed: &Deed, holds: &mut dyn Holds) -> Answered {
                 match holds.look(key)? {
                     Look::Free => {}
                     Look::Ours(_) => holds.may_free(key)?,
-                    Look::Theirs { identity, .. } => return Err(native(key, &identity)),
+                    Look::Theirs { identity, token, .. } => {
+                        return Err(native(key, &identity, token));
+                    }
                 }
             }
             count(keys, holds, delete)?
@@ -243,8 +245,8 @@ fn set(asked: &Set, holds: &mut dyn Holds) -> Answered {
             }
             true
         }
-        (Look::Theirs { identity, .. }, When::Set | When::Always) => {
-            return Err(native(key, identity));
+        (Look::Theirs { identity, token, .. }, When::Set | When::Always) => {
+            return Err(native(key, identity, *token));
         }
     };
     Ok(match (answer, done) {
@@ -290,7 +292,7 @@ fn delete(key: &LockName, holds: &mut dyn Holds) -> Result<bool, Refusal> {
     match holds.look(key)? {
         Look::Free => Ok(false),
         Look::Ours(_) => holds.free(key, Shown::Nothing).map(|()| true),
-        Look::Theirs { identity, .. } => Err(native(key, &identity)),
+        Look::Theirs { identity, token, .. } => Err(native(key, &identity, token)),
     }
 }
 
@@ -321,7 +323,7 @@ fn expire_if(
     let before = match holds.look(key)? {
         Look::Free => return Ok(false),
         Look::Ours(Ours { left, .. }) => left,
-        Look::Theirs { identity, .. } => return Err(native(key, &identity)),
+        Look::Theirs { identity, token, .. } => return Err(native(key, &identity, token)),
     };
     let after = from_now(term, holds);
     let is_so = match only {
@@ -360,11 +362,11 @@ fn not_ours(key: &LockName, why: &str) -> Refusal {
 }
 
 /// That a lock is not of this dialect.
-fn native(key: &LockName, identity: &str) -> Refusal {
+fn native(key: &LockName, identity: &str, token: FencingToken) -> Refusal {
     Refusal(
         format!(
             "COORDINATOR '{key}' is held by a native client, {identity}; an operator can take it away: \
-             coordinator release"
+             coordinator release --force --token {token} '{key}'"
         )
         .into(),
     )

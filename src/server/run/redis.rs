@@ -25,7 +25,7 @@ pub(super) fn bind(config: &Config) -> Result<Option<(TcpSocket, SocketAddr)>, S
 }
 
 fn failed(listen: SocketAddr, source: io::Error) -> ServerError {
-    ServerError::Listen { listen, source }
+    ServerError::ListenForRedis { listen, source }
 }
 
 impl Bound<TcpListener> {
