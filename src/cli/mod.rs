@@ -114,6 +114,7 @@ fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure> {
         Command::Events(args) => on_a_runtime(show::events::run(args, settings)),
         Command::Top(args) => on_a_runtime(top::run(args, settings)),
         Command::Members(args) => on_a_runtime(show::members::run(args, settings)),
+        Command::Takeover(args) => on_a_runtime(show::members::take_over(args, settings)),
         Command::Ping(args) => on_a_runtime(show::ping::run(args, settings)),
         Command::Release(args) => on_a_runtime(keeper::release::run(args, settings)),
         Command::Bench(args) => on_a_runtime(bench::run(args, settings)),

@@ -6,13 +6,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use log::{error, info, warn};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::pledge::{Pledge, View};
 use super::record::{Author, decode, encode};
 use super::{Leader, Standing};
 use crate::clock::{BootClock, Clock, Until};
-use crate::cluster::{Effect, Event, Kept, Member, Seat, Tenure, Timing, Version};
+use crate::cluster::{Effect, Event, Kept, RunId, Seat, Tenure, Timing, Version};
 use crate::etcd::{Etcd, EtcdError, Found, Reading, Swap};
 use crate::types::Timestamp;
 
@@ -65,7 +67,7 @@ struct Swapping {
 /// An election under way.
 pub(super) struct Driver {
     /// Who decides what is to be done.
-    pub(super) member: Member,
+    pub(super) pledge: Pledge,
     /// The arbiter.
     pub(super) etcd: Arc<Etcd>,
     /// The key of the seat.
@@ -84,7 +86,9 @@ pub(super) struct Driver {
     pub(super) standing: watch::Sender<Standing>,
     /// What the next process is to know.
     pub(super) keeps: watch::Sender<Kept>,
-    /// Until when a leader alone may decide.
+    /// Which standby is in sync with it.
+    pub(super) in_sync: watch::Sender<Option<RunId>>,
+    /// Until when a leader may decide.
     pub(super) until: Until,
     /// Until when the leader that was seen is not doubted.
     pub(super) sure: Until,
@@ -134,20 +138,20 @@ impl Driver {
                     answered = true;
                     self.was_read(answer)
                 }
+                // Who decides has caused something.
+                () = self.pledge.woken() => None,
                 // A member is told that time has passed if whoever decides has noticed it, too.
                 _ = ticks.tick() => self.vital.is_ahead().then_some(Event::Tick),
             };
-            let mut effects = Vec::new();
-            if let Some(event) = event {
-                self.member.step(&event, BootClock.now(), &mut effects);
-            }
-            self.doubt();
+            let view = self.pledge.turn(event.as_ref());
+            self.doubt(view.is_doubted);
             if answered && !self.is_doubted {
                 self.heard.move_to(BootClock.now().after(self.timing.lease));
             }
-            // Before anybody hears how it stands.
-            self.until.move_to(self.member.decides_until().unwrap_or_default());
-            let keeps = self.member.keeps();
+            // Before anybody hears how it stands, and before anything is sent that ends it.
+            self.until.move_to(view.decides_until);
+            self.in_sync.send_if_modified(|now| mem::replace(now, view.in_sync) != view.in_sync);
+            let View { effects, keeps, awaits, leads, is_stopping, .. } = view;
             self.keeps.send_if_modified(|kept| {
                 let is_news = (kept.run, kept.term) != (keeps.run, keeps.term);
                 if is_news {
@@ -166,15 +170,16 @@ impl Driver {
                 }
             }
             // A read may have told what became of it.
-            swap = swap.filter(|swap| self.member.awaits() == Some(swap.seat.mark.attempt));
-            self.publish();
+            swap = swap.filter(|swap| awaits == Some(swap.seat.mark.attempt));
+            self.publish(leads);
+            self.pledge.published();
             if answered {
                 for asker in mem::take(&mut self.askers) {
                     // Whoever asked may have gone on.
                     let _ = asker.send(());
                 }
             }
-            if self.member.is_stopping() && self.member.leads().is_none() && swap.is_none() {
+            if is_stopping && !leads && swap.is_none() {
                 return Ending::InOrder;
             }
         }
@@ -238,20 +243,20 @@ impl Driver {
         };
         let Some((seat, author)) = decode(&value) else {
             let key = &self.key;
-            log::error!(
+            error!(
                 "cluster: what {key} holds was written by no coordinator of this version; \
                  use another name for the cluster, or upgrade"
             );
             return None;
         };
-        let Author { name, address } = author;
+        let Author { name, address, peer } = author;
         let leads = seat.tenure == Tenure::Held;
         if self.version != Version(revision) {
             self.version = Version(revision);
             // Beats come every fifth, and are looked for as often.
             self.sure.move_to(BootClock.now().after(seat.lease / 5 * 3));
         }
-        self.seen = leads.then_some(Leader { term: seat.term, name, address });
+        self.seen = leads.then_some(Leader { term: seat.term, name, address, peer });
         Some((Version(revision), Some(seat)))
     }
 
@@ -259,7 +264,7 @@ impl Driver {
     fn is_known(&mut self, cluster: u64) -> bool {
         let known = *self.cluster.get_or_insert(cluster);
         if known != cluster {
-            log::error!(
+            error!(
                 "cluster: another etcd answers than before (its cluster id is {cluster:x}, and was \
                  {known:x}): was it set up anew? nothing that it says is believed"
             );
@@ -271,36 +276,40 @@ impl Driver {
     fn tell(&self, effect: &Effect) {
         match *effect {
             Effect::Lead { term, table } => {
-                log::info!(term, table:?; "cluster: this coordinator leads");
+                info!(term, table:?; "cluster: this coordinator leads");
                 self.standing.send_replace(Standing::Leads { term, table });
             }
-            Effect::Deposed { .. } => log::info!("cluster: this coordinator leads no more"),
-            Effect::Swap { .. } | Effect::Read | Effect::Joined { .. } | Effect::Removed { .. } => {
+            Effect::Deposed { .. } => info!("cluster: this coordinator leads no more"),
+            Effect::Joined { .. } => info!("cluster: a standby is in sync"),
+            Effect::Removed { .. } => {
+                warn!(
+                    "cluster: the standby is not in sync any more; it follows from the beginning"
+                );
             }
+            Effect::Swap { .. } | Effect::Read => {}
         }
     }
 
     /// Says it once if the arbiter knows less than this member: nobody here leads as long as that is so.
-    fn doubt(&mut self) {
-        let is_doubted = self.member.doubts_arbiter();
+    fn doubt(&mut self, is_doubted: bool) {
         if mem::replace(&mut self.is_doubted, is_doubted) == is_doubted {
             return;
         }
         if is_doubted {
-            log::error!(
+            error!(
                 "cluster: etcd knows less of this cluster than this member has heard: was its data deleted, or \
                  restored from a backup? This member does not take the lead. Start the etcd that knows more; if \
                  there is none, stop all members, wait for the longest lease of a session, remove the directory \
                  of the cluster below each data directory, and start them"
             );
         } else {
-            log::info!("cluster: etcd knows what this member has heard");
+            info!("cluster: etcd knows what this member has heard");
         }
     }
 
     /// How things stand, where others see it.
-    fn publish(&self) {
-        if self.member.leads().is_none() {
+    fn publish(&self, leads: bool) {
+        if !leads {
             let standing = Standing::StandsBy { leader: self.seen.clone() };
             self.standing.send_if_modified(|now| {
                 let is_news = *now != standing;
@@ -317,11 +326,11 @@ impl Driver {
 async fn pause_after(error: &EtcdError, what: &str) {
     match error {
         EtcdError::Unavailable(_) => {
-            log::warn!("cluster: the seat could not be {what}: {error}");
+            warn!("cluster: the seat could not be {what}: {error}");
             sleep(PAUSE).await;
         }
         error => {
-            log::error!("cluster: the seat could not be {what}: {error}");
+            error!("cluster: the seat could not be {what}: {error}");
             sleep(PAUSE_AFTER_REFUSAL).await;
         }
     }

@@ -11,12 +11,14 @@
 //!
 //! Invariants, as absences:
 //! - No rule about leadership is here: all are in [`cluster`](crate::cluster).
-//! - Nothing is in sync: a leader is alone, and the next one begins with an empty table.
+//! - The mutex round the member is held over no wait.
 
 mod driver;
+mod pledge;
 mod record;
 mod roll;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -25,10 +27,11 @@ use std::{fmt, io};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::driver::{Driver, Ending, Order};
+pub(crate) use self::pledge::Pledge;
 pub use self::record::Author;
 pub(crate) use self::record::{decode_kept, encode_kept};
 use self::roll::Registrar;
-pub use self::roll::{MemberEntry, Roll};
+pub use self::roll::{MemberEntry, NotLost, Roll};
 use crate::clock::{BootClock, Clock, Until};
 use crate::cluster::{Event, Kept, Member, Table, Timing, Version};
 use crate::etcd::{Etcd, EtcdError, EtcdOptions};
@@ -111,6 +114,8 @@ pub struct ElectionOptions {
     pub timing: Timing,
     /// What the process before this one has kept, in the same data directory.
     pub kept: Option<Kept>,
+    /// Where it listens for standbys that follow it, if it does.
+    pub peers: Option<SocketAddr>,
 }
 
 /// Who leads.
@@ -122,6 +127,8 @@ pub struct Leader {
     pub name: String,
     /// Where clients reach it.
     pub address: String,
+    /// Where standbys follow it; empty: nowhere.
+    pub peer: String,
 }
 
 /// How a member of a cluster stands.
@@ -146,6 +153,8 @@ pub enum Standing {
 pub struct Election {
     /// How it stands.
     standing: watch::Receiver<Standing>,
+    /// The member itself.
+    pledge: Pledge,
     /// What the next process is to know.
     keeps: watch::Receiver<Kept>,
     /// Until when it may decide.
@@ -171,7 +180,7 @@ impl Election {
     pub fn begin(options: ElectionOptions) -> Result<Self, ElectionError> {
         let mut process = [0; 16];
         getrandom::fill(&mut process).map_err(ElectionError::Randomness)?;
-        let ElectionOptions { cluster, author, etcd, timing, kept } = options;
+        let ElectionOptions { cluster, author, etcd, timing, kept, peers: _ } = options;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let etcd = {
             let _within = runtime.enter();
@@ -182,12 +191,16 @@ impl Election {
         let [until, sure, heard, vital] = [(); 4].map(|()| Until::default());
         vital.move_to(FOR_EVER);
         let process = u128::from_le_bytes(process);
-        let registrar = Registrar::new(Arc::clone(&etcd), &cluster, &author, process);
         let enrolled = standing.clone();
         let member = Member::new(kept, process, timing);
         let (keeps_in, keeps) = watch::channel(member.keeps());
+        let (in_sync_in, in_sync) = watch::channel(None);
+        let pledge = Pledge::new(member);
+        let registrar =
+            Registrar::new(Arc::clone(&etcd), &cluster, &author, process, pledge.clone());
         let driver = Driver {
-            member,
+            pledge: pledge.clone(),
+            in_sync: in_sync_in,
             keeps: keeps_in,
             vital: vital.clone(),
             etcd,
@@ -209,7 +222,7 @@ impl Election {
         let thread = thread::Builder::new().name("election".to_owned()).spawn(move || {
             runtime.block_on(async {
                 let farewell = registrar.farewell();
-                let registering = tokio::spawn(registrar.run(enrolled));
+                let registering = tokio::spawn(registrar.run(enrolled, in_sync));
                 let ending = driver.run().await;
                 registering.abort();
                 let _ = registering.await;
@@ -218,7 +231,17 @@ impl Election {
                 }
             });
         })?;
-        Ok(Self { standing, keeps, until, sure, heard, vital, orders, thread: Some(thread) })
+        Ok(Self {
+            standing,
+            pledge,
+            keeps,
+            until,
+            sure,
+            heard,
+            vital,
+            orders,
+            thread: Some(thread),
+        })
     }
 
     /// Whether it leads and may decide something now. To be asked each time, after what is decided on was read.
@@ -229,6 +252,11 @@ impl Election {
     /// The same, for whoever decides.
     pub(crate) fn until(&self) -> Until {
         self.until.clone()
+    }
+
+    /// The member, for whoever decides.
+    pub(crate) fn pledge(&self) -> Pledge {
+        self.pledge.clone()
     }
 
     /// Until when the arbiter is not doubted: it has answered within a lease.

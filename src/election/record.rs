@@ -16,6 +16,8 @@ pub struct Author {
     pub name: String,
     /// The address that it gives to clients.
     pub address: String,
+    /// Where standbys follow it; empty: nowhere.
+    pub peer: String,
 }
 
 /// What the key of the seat holds.
@@ -29,6 +31,9 @@ struct Record {
     name: String,
     /// Where clients reach that one.
     address: String,
+    /// Where standbys follow that one; empty: nowhere.
+    #[serde(default)]
+    peer: String,
     /// The run that leads.
     leader: String,
     /// Whether it has stopped in order.
@@ -48,6 +53,7 @@ pub(super) fn encode(seat: &Seat, author: &Author) -> Vec<u8> {
         term: seat.term,
         name: author.name.clone(),
         address: author.address.clone(),
+        peer: author.peer.clone(),
         leader: text(seat.leader.0),
         resigned: seat.tenure == Tenure::Resigned,
         standby: seat.standby.map(|run| text(run.0)),
@@ -75,7 +81,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Seat, Author)> {
         lease: Duration::from_millis(record.lease_ms),
         mark: mark(&record.mark)?,
     };
-    Some((seat, Author { name: record.name, address: record.address }))
+    Some((seat, Author { name: record.name, address: record.address, peer: record.peer }))
 }
 
 /// What is kept between two processes.
@@ -113,7 +119,7 @@ pub(crate) fn decode_kept(bytes: &[u8], place: Option<&str>, other: RunId) -> Op
     Some(Kept { run, term, version: Version(version) })
 }
 
-fn text(mark: Mark) -> String {
+pub(super) fn text(mark: Mark) -> String {
     format!("{:032x}-{}", mark.process, mark.attempt)
 }
 
@@ -139,9 +145,14 @@ mod tests {
         }
     }
 
+    fn author(address: &str) -> Author {
+        let peer = "10.0.0.7:5630".to_owned();
+        Author { name: "a".to_owned(), address: address.to_owned(), peer }
+    }
+
     #[test]
     fn a_seat_is_read_as_it_was_written_and_by_people() {
-        let author = Author { name: "a".to_owned(), address: "10.0.0.7:5625".to_owned() };
+        let author = author("10.0.0.7:5625");
         let alone = Seat { standby: None, tenure: Tenure::Resigned, ..seat() };
         for seat in [seat(), alone] {
             assert_eq!(decode(&encode(&seat, &author)), Some((seat, author.clone())));
@@ -167,7 +178,7 @@ mod tests {
 
     #[test]
     fn what_nobody_here_wrote_is_no_seat() {
-        let author = Author { name: "a".to_owned(), address: "b:1".to_owned() };
+        let author = author("b:1");
         let text = String::from_utf8(encode(&seat(), &author)).unwrap();
         assert_eq!(decode(text.replace(r#""format":1"#, r#""format":2"#).as_bytes()), None);
         assert_eq!(decode(text.replace("abc-0", "abc").as_bytes()), None);

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::record::{Author, decode};
+use super::pledge::Pledge;
+use super::record::{Author, decode, text};
 use super::{ClusterName, Leader, Standing};
-use crate::cluster::Tenure;
+use crate::cluster::{Event, RunId, Tenure, Version};
 use crate::etcd::{Etcd, EtcdError, EtcdOptions, Found, Step};
 
 /// How often an entry is written anew.
@@ -39,6 +40,12 @@ struct Entry {
     since: u64,
     /// When this was written, by its own clock.
     written: u64,
+    /// The life of its table.
+    #[serde(default)]
+    run: String,
+    /// Who follows it, and how many positions each has yet to acknowledge.
+    #[serde(default)]
+    followers: Vec<(String, u64)>,
 }
 
 /// A member of a cluster, as it has said itself.
@@ -53,10 +60,43 @@ pub struct MemberEntry {
     pub version: String,
     /// Whether it leads, by the seat.
     pub leads: bool,
+    /// Whether it is in sync, by the seat: it has all that the leader has said.
+    pub in_sync: bool,
+    /// How many positions of the leader's stream it has yet to acknowledge, as the leader said last; none: it
+    /// does not follow.
+    pub behind: Option<u64>,
     /// Since when it stands so.
     pub since: SystemTime,
     /// When it was last heard of, by its own clock.
     pub heard: SystemTime,
+}
+
+impl MemberEntry {
+    /// Whether it has not been heard of for so long, at `now`, that it may have died.
+    pub fn is_silent(&self, now: SystemTime) -> bool {
+        now.duration_since(self.heard).is_ok_and(|age| age > LIVES_FOR)
+    }
+}
+
+/// Why leader and standby cannot be declared lost.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotLost {
+    /// Etcd does not answer, or refuses.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
+    /// Another has led since.
+    #[error("the term of now is {term}, and not the one that was named")]
+    OtherTerm {
+        /// The term of now.
+        term: u64,
+    },
+    /// Nobody is in sync, so any member takes the lead when the lease of the last leader has ended.
+    #[error("no standby is in sync with the last leader, so others take the lead by themselves")]
+    NotInSync,
+    /// Nobody has ever led.
+    #[error("nobody has led this cluster yet")]
+    NeverLed,
 }
 
 /// Who takes part in a cluster, and who leads it.
@@ -85,18 +125,63 @@ impl Roll {
         let etcd = Etcd::new(etcd)?;
         let seat = etcd.read(&cluster.seat()).await?.found;
         let seat = seat.and_then(|found| decode(&found.value));
-        let in_sync = seat.as_ref().is_some_and(|(seat, _)| seat.standby.is_some());
+        let standby = seat.as_ref().and_then(|(seat, _)| seat.standby).map(|run| text(run.0));
         let leader = seat.filter(|(seat, _)| seat.tenure == Tenure::Held).map(|(seat, author)| {
-            Leader { term: seat.term, name: author.name, address: author.address }
+            let Author { name, address, peer } = author;
+            Leader { term: seat.term, name, address, peer }
         });
         let prefix = prefix(cluster);
         let entries = etcd.list(&prefix).await?.into_iter().map(|(key, Found { value, .. })| {
             let name = key.strip_prefix(&prefix).unwrap_or_default().to_owned();
-            let leads = leader.as_ref().is_some_and(|leader| leader.name == name);
-            shown(name, leads, serde_json::from_slice(&value).ok())
+            (name, serde_json::from_slice::<Entry>(&value).ok())
         });
-        Ok(Self { members: entries.collect(), in_sync, leader })
+        let entries: Vec<_> = entries.collect();
+        let is_leader = |name: &str| leader.as_ref().is_some_and(|leader| leader.name == name);
+        let of_leader = entries.iter().find(|(name, _)| is_leader(name));
+        let followers = of_leader.and_then(|(_, entry)| Some(entry.as_ref()?.followers.clone()));
+        let followers = followers.unwrap_or_default();
+        let members = entries.into_iter().map(|(name, entry)| {
+            let run = entry.as_ref().map(|entry| entry.run.clone());
+            let behind = followers.iter().find(|(it, _)| Some(it) == run.as_ref());
+            let (leads, in_sync) = (is_leader(&name), run.is_some() && run == standby);
+            let member = shown(name, leads, entry);
+            MemberEntry { in_sync, behind: behind.map(|(_, behind)| *behind), ..member }
+        });
+        Ok(Self { members: members.collect(), in_sync: standby.is_some(), leader })
     }
+
+    /// Declares leader and standby of a term lost for good. Then another member takes the lead, with a grace
+    /// period: places in queues are lost, and if one of the two lives after all, so is what it still says.
+    ///
+    /// # Errors
+    ///
+    /// If that is not the term of now, or needs no such word; or etcd does not answer.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub async fn declare_lost(
+        cluster: &ClusterName,
+        etcd: EtcdOptions,
+        term: u64,
+    ) -> Result<(), NotLost> {
+        let etcd = Etcd::new(etcd)?;
+        let found = etcd.read(&cluster.seat()).await?.found.ok_or(NotLost::NeverLed)?;
+        let (seat, _) = decode(&found.value).ok_or(NotLost::NeverLed)?;
+        if seat.term != term {
+            return Err(NotLost::OtherTerm { term: seat.term });
+        }
+        if seat.standby.is_none() {
+            return Err(NotLost::NotInSync);
+        }
+        etcd.put(&lost(cluster), found.revision.to_string().into_bytes()).await?;
+        Ok(())
+    }
+}
+
+/// The key that says of which version of the seat leader and standby are lost.
+fn lost(cluster: &ClusterName) -> String {
+    format!("/coordinator/{cluster}/lost")
 }
 
 /// An entry for people; one that is not understood is shown by its name alone.
@@ -104,10 +189,16 @@ fn shown(name: String, leads: bool, entry: Option<Entry>) -> MemberEntry {
     let at = |secs| UNIX_EPOCH + Duration::from_secs(secs);
     let Some(entry) = entry.filter(|entry| entry.format == FORMAT) else {
         let (address, version) = (String::new(), String::new());
-        return MemberEntry { name, address, version, leads, since: at(0), heard: at(0) };
+        return MemberEntry { since: at(0), heard: at(0), ..nobody(name, address, version, leads) };
     };
     let Entry { address, version, since, written, .. } = entry;
-    MemberEntry { name, address, version, leads, since: at(since), heard: at(written) }
+    MemberEntry { since: at(since), heard: at(written), ..nobody(name, address, version, leads) }
+}
+
+fn nobody(name: String, address: String, version: String, leads: bool) -> MemberEntry {
+    let (in_sync, behind) = (false, None);
+    let (since, heard) = (UNIX_EPOCH, UNIX_EPOCH);
+    MemberEntry { name, address, version, leads, in_sync, behind, since, heard }
 }
 
 fn prefix(cluster: &ClusterName) -> String {
@@ -124,6 +215,10 @@ pub(super) struct Registrar {
     entry: Entry,
     /// Its name, for the log.
     name: String,
+    /// The key of what an operator says is lost.
+    lost: String,
+    /// The member itself.
+    pledge: Pledge,
 }
 
 impl Registrar {
@@ -132,6 +227,7 @@ impl Registrar {
         cluster: &ClusterName,
         author: &Author,
         process: u128,
+        pledge: Pledge,
     ) -> Self {
         let key = format!("{}{}", prefix(cluster), author.name);
         let entry = Entry {
@@ -142,12 +238,18 @@ impl Registrar {
             leads: None,
             since: now(),
             written: 0,
+            run: String::new(),
+            followers: Vec::new(),
         };
-        Self { etcd, key, entry, name: author.name.clone() }
+        Self { etcd, key, entry, name: author.name.clone(), lost: lost(cluster), pledge }
     }
 
     /// Writes now and then, and when it stands otherwise, until it is dropped.
-    pub(super) async fn run(mut self, mut standing: watch::Receiver<Standing>) {
+    pub(super) async fn run(
+        mut self,
+        mut standing: watch::Receiver<Standing>,
+        mut in_sync: watch::Receiver<Option<RunId>>,
+    ) {
         self.warn_of_namesake().await;
         loop {
             let leads = match *standing.borrow_and_update() {
@@ -159,11 +261,30 @@ impl Registrar {
                 (self.entry.leads, self.entry.since) = (leads, now);
             }
             self.entry.written = now;
+            self.entry.run = text(self.pledge.run().0);
+            let followers = self.pledge.followers().into_iter();
+            self.entry.followers = followers.map(|(run, behind)| (text(run.0), behind)).collect();
             let value = serde_json::to_vec(&self.entry).unwrap_or_default();
             // If it cannot be written, the election says so.
             let _ = self.etcd.put(&self.key, value).await;
             // Also when another leads: that is told at once, though nothing of it is written here.
-            let _ = timeout(WRITTEN_EVERY, standing.changed()).await;
+            let changed = async {
+                tokio::select! {
+                    _ = standing.changed() => {}
+                    _ = in_sync.changed() => {}
+                }
+            };
+            let _ = timeout(WRITTEN_EVERY, changed).await;
+            self.hear_of_loss().await;
+        }
+    }
+
+    /// Looks whether an operator says that leader and standby are lost. It counts for one version of the seat.
+    async fn hear_of_loss(&self) {
+        let Ok(reading) = self.etcd.read(&self.lost).await else { return };
+        let value = reading.found.map(|found| found.value).unwrap_or_default();
+        if let Some(version) = str::from_utf8(&value).ok().and_then(|text| text.parse().ok()) {
+            self.pledge.hear(&Event::Lost { version: Version(version) });
         }
     }
 
@@ -212,6 +333,8 @@ mod tests {
             leads: None,
             since: 5,
             written: 9,
+            run: String::new(),
+            followers: Vec::new(),
         };
         let known = shown("a".to_owned(), true, Some(entry.clone()));
         assert_eq!((known.address.as_str(), known.leads), ("a:5625", true));

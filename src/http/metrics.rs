@@ -207,7 +207,7 @@ impl Scrape {
 
     /// Who leads, where there are several.
     fn cluster(&self, page: &mut Page<'_>) -> fmt::Result {
-        let Some(Role { leads, suspended, reached, term, .. }) = self.counted.role else {
+        let Some(Role { leads, suspended, reached, term, behind, .. }) = self.counted.role else {
             return Ok(());
         };
         let flag = |is: bool| f64::from(u8::from(is));
@@ -220,6 +220,16 @@ impl Scrape {
             "coordinator_suspended",
             "1 while it leads and may decide nothing, for etcd does not answer.",
             flag(suspended),
+        )?;
+        page.gauge(
+            "coordinator_in_sync",
+            "1 on a leader with a standby in sync, and on that standby.",
+            flag(behind.is_some()),
+        )?;
+        page.gauge(
+            "coordinator_standby_behind",
+            "Positions of the stream that the standby in sync has yet to acknowledge.",
+            number(behind.unwrap_or_default()),
         )?;
         page.gauge("coordinator_arbiter_reached", "1 while etcd answers.", flag(reached))?;
         page.gauge(

@@ -133,6 +133,12 @@ impl Coordinator {
         Self { lease, ..self }
     }
 
+    /// What decides, and the way out; for who follows.
+    #[cfg(feature = "cluster")]
+    pub(super) fn parts(&mut self) -> (&Desk, &mut Gate) {
+        (&self.desk, &mut self.gate)
+    }
+
     /// Whether it may decide nothing now. Then it looks again soon.
     fn is_suspended(&mut self, ctx: &mut Context<Self>) -> bool {
         let Some(lease) = &mut self.lease else { return false };
@@ -569,6 +575,8 @@ impl Handler<CloseAll> for Coordinator {
     fn handle(&mut self, CloseAll { code, why }: CloseAll, ctx: &mut Context<Self>) {
         // No decision: also who leads no more says it.
         let now = self.clock.now();
+        #[cfg(feature = "cluster")]
+        self.gate.forsake();
         let _ = self.desk.close_all(code, &why, now);
         self.carry_out(ctx, now);
         if let Some(lease) = &mut self.lease {

@@ -28,6 +28,7 @@ use super::durable::chronicle::{Chronicle, Done, Flushed};
 use super::durable::{Change, Order};
 use super::fields::Lines;
 use super::ledger::Share;
+use super::threshold::Threshold;
 use crate::types::ConnectionId;
 
 /// A buffer of frames that is larger than this gives its memory back.
@@ -61,6 +62,8 @@ pub(super) struct Gate {
     written_lines: Lines,
     /// So many of the deliveries that wait for the next flush are counted: the first.
     counted: usize,
+    /// What is to be said waits here after it is written, of one of several.
+    pub(super) threshold: Threshold,
 }
 
 /// What says at once what a session has to say, where the session is on the Coordinator's thread.
@@ -118,6 +121,7 @@ impl Gate {
             written: Vec::new(),
             written_lines: Lines::default(),
             counted: 0,
+            threshold: Threshold::default(),
         }
     }
 
@@ -151,7 +155,9 @@ impl Gate {
     /// [`Gate::flush`], with all that comes behind it.
     pub(super) fn pass(&mut self, turn: &mut Turn) {
         turn.spare.append(&mut self.spare);
-        let Some(chronicle) = self.chronicle.as_mut().filter(|it| it.holds_the_door()) else {
+        let waits = self.threshold.is_there();
+        let chronicle = self.chronicle.as_mut().filter(|it| it.holds_the_door() || waits);
+        let Some(chronicle) = chronicle else {
             turn.record.clear();
             // First what waited for a journal that is given up by now.
             self.release_unwritten();
@@ -165,6 +171,7 @@ impl Gate {
         }
         for part in turn.record.parts() {
             chronicle.append(part);
+            self.threshold.append(part);
         }
         turn.record.clear();
         self.held_orders.append(&mut turn.orders);
@@ -177,20 +184,60 @@ impl Gate {
         if self.is_empty() {
             return None;
         }
+        if self.threshold.is_closed() {
+            self.count_held();
+            return Some(Flushed::Later);
+        }
         let flushed = self.chronicle.as_mut()?.flush();
         match flushed {
+            Flushed::Written(_) | Flushed::Behind if self.threshold.is_there() => self.wait(true),
             Flushed::Written(_) | Flushed::Behind => self.release(),
-            Flushed::Off => self.release_unwritten(),
-            Flushed::Writing(_) => {
-                self.count_held();
-                self.counted = 0;
-                self.written_orders.append(&mut self.held_orders);
-                self.written.append(&mut self.held);
-                self.written_lines.append(&mut self.held_lines);
+            Flushed::Off if self.threshold.is_there() => {
+                self.void_promises();
+                self.threshold.give_up();
+                self.wait(true);
             }
+            Flushed::Off => self.release_unwritten(),
+            Flushed::Writing(_) => self.wait(false),
             Flushed::Later | Flushed::Stuck => self.count_held(),
         }
         Some(flushed)
+    }
+
+    /// All that is held waits from now on for what is in front of it: to be written down, or to be said.
+    fn wait(&mut self, is_written: bool) {
+        self.count_held();
+        self.counted = 0;
+        self.written_orders.append(&mut self.held_orders);
+        self.written.append(&mut self.held);
+        self.written_lines.append(&mut self.held_lines);
+        self.threshold.close(is_written);
+        self.try_threshold();
+    }
+
+    /// Lets out what is written down, if it may be said.
+    pub(super) fn try_threshold(&mut self) {
+        if self.threshold.opens() {
+            self.release_written();
+        }
+    }
+
+    /// Nothing that waits may be said any more.
+    #[cfg(feature = "cluster")]
+    pub(super) fn forsake(&mut self) {
+        if !self.threshold.is_there() {
+            return;
+        }
+        (self.threshold, self.counted) = (Threshold::default(), 0);
+        (self.held_orders, self.written_orders) = Default::default();
+        (self.held_lines, self.written_lines) = Default::default();
+        for Delivery { way: Way(place), more, .. } in
+            self.written.drain(..).chain(self.held.drain(..))
+        {
+            if more == More::Never {
+                self.links.try_remove(place);
+            }
+        }
     }
 
     /// Whether nothing waits. What a thread could not write waits for a journal that is void.
@@ -214,11 +261,19 @@ impl Gate {
     pub(super) fn written(&mut self, done: Option<Done>) -> Option<Flushed> {
         let flushed = self.chronicle.as_mut()?.written(done);
         match flushed {
+            Flushed::Stuck => {}
+            _ if self.threshold.is_there() => {
+                if matches!(flushed, Flushed::Off) {
+                    self.void_promises();
+                    self.threshold.give_up();
+                }
+                self.threshold.written();
+                self.try_threshold();
+            }
             Flushed::Written(_) | Flushed::Behind | Flushed::Writing(_) | Flushed::Later => {
                 self.release_written();
             }
             Flushed::Off => self.release_unwritten(),
-            Flushed::Stuck => {}
         }
         Some(flushed)
     }
@@ -245,12 +300,16 @@ impl Gate {
     /// Lets all out that waited for what is not written down. In the place of what promises that it is, it is
     /// said that it is not.
     fn release_unwritten(&mut self) {
+        self.void_promises();
+        self.release();
+    }
+
+    fn void_promises(&mut self) {
         for Delivery { deliver, .. } in self.written.iter_mut().chain(&mut self.held) {
             if deliver.promise == Promise::Recorded {
                 deliver.promise = Promise::Void;
             }
         }
-        self.release();
     }
 
     /// Lets these out; of the deliveries, the first so many are counted.

@@ -3,6 +3,7 @@
 //! One that is alone has the same for its whole life. One of several has another for each term in which
 //! it leads, and none while it stands by.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix::{Addr, WeakAddr};
@@ -35,6 +36,33 @@ struct Stand {
     until: Until,
     /// Until when the arbiter is not doubted.
     heard: Until,
+    /// Whether a pair is in sync.
+    synced: Synced,
+}
+
+/// How far behind the standby of a pair in sync is, as one thread says and others ask.
+#[derive(Clone, Debug)]
+pub(super) struct Synced(Arc<AtomicU64>);
+
+/// It is in no such pair.
+const NOT_SYNCED: u64 = u64::MAX;
+
+impl Default for Synced {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(NOT_SYNCED)))
+    }
+}
+
+impl Synced {
+    /// The standby has so many positions yet to acknowledge; none: none is in sync.
+    #[cfg(feature = "cluster")]
+    pub(super) fn is(&self, behind: Option<u64>) {
+        self.0.store(behind.unwrap_or(NOT_SYNCED), Ordering::Relaxed);
+    }
+
+    fn behind(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|behind| *behind != NOT_SYNCED)
+    }
 }
 
 /// How a coordinator stands among those of its cluster.
@@ -51,6 +79,9 @@ pub struct Role {
     pub suspended: bool,
     /// Whether the arbiter has answered not long ago.
     pub reached: bool,
+    /// How many positions the standby of the pair in sync, of which it is one, has yet to acknowledge; none: it
+    /// is not in sync.
+    pub behind: Option<u64>,
     /// The term of the leader; 0: nobody is known to lead.
     pub term: u64,
     /// The leader's name; empty: nobody is known to lead.
@@ -94,16 +125,18 @@ impl Incumbent {
 
     /// It stands like this from now on.
     #[cfg(feature = "cluster")]
-    pub(super) fn stand(&self, role: Role, (until, heard): (Until, Until)) {
-        self.lock().role = Some(Stand { role, until, heard });
+    pub(super) fn stand(&self, role: Role, (until, heard): (Until, Until), synced: &Synced) {
+        let synced = synced.clone();
+        self.lock().role = Some(Stand { role, until, heard, synced });
     }
 
     /// How it stands among several.
     pub(super) fn role(&self) -> Option<Role> {
         let inner = self.lock();
-        let Stand { role, until, heard } = inner.role.as_ref()?;
+        let Stand { role, until, heard, synced } = inner.role.as_ref()?;
         let suspended = role.leads && !until.is_ahead();
-        Some(Role { suspended, reached: heard.is_ahead(), ..role.clone() })
+        let (reached, behind) = (heard.is_ahead(), synced.behind());
+        Some(Role { suspended, reached, behind, ..role.clone() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

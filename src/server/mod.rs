@@ -23,6 +23,7 @@
 //! | `ledger`, `counters`, `places` | bytes that lie unread, over all connections; counts; places for connections |
 //! | `looker`, `incumbent`, `upkeep` | how other threads ask how things are, and whom; reloads and certificates, which they tell |
 //! | `run`, `phase` | bound, serving, stopping, gone |
+//! | `replica`, `threshold` | a standby that follows a leader, and what waits until it has |
 //! | `candidate` | one of several: it stands by until it leads, and again when it leads no more |
 //! | `audit` | who was let in or refused, denied what, took which lock from whom: a file of its own |
 //! | `log_lines`, `fields`, `chatter` | the story in log lines, and how much of it one peer can fill |
@@ -77,12 +78,15 @@ mod messages;
 mod net;
 mod phase;
 mod places;
+#[cfg(feature = "cluster")]
+mod replica;
 mod run;
 mod secure;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod threshold;
 mod upkeep;
 
 pub use audit::Audit;

@@ -50,6 +50,17 @@ pub(crate) struct MembersArgs {
     pub(crate) json: bool,
 }
 
+/// `takeover`.
+#[derive(clap::Args)]
+pub(crate) struct TakeoverArgs {
+    /// Leader and standby are both lost, and will not come back with what they knew.
+    #[arg(long, required = true)]
+    pub(crate) after_loss: bool,
+    /// The term of that leader, as `coordinator members` shows it.
+    #[arg(long, value_name = "TERM")]
+    pub(crate) term: u64,
+}
+
 /// `ping`.
 #[derive(clap::Args)]
 pub(crate) struct PingArgs {

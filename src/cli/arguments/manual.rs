@@ -249,6 +249,9 @@ fn examples(name: &str) -> String {
         "release" => &["coordinator release", "coordinator release deploy --force --token 1881"],
         "events" => &["coordinator events deploy"],
         "members" => &["coordinator members --cluster prod --etcd https://etcd-1:2379"],
+        "takeover" => &[
+            "coordinator takeover --cluster prod --etcd https://etcd-1:2379 --after-loss --term 7",
+        ],
         "ping" => &["coordinator ping --count 1"],
         "top" => &["coordinator top", "coordinator top --once"],
         "config" => &["coordinator config"],

@@ -24,7 +24,9 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use coordinator::types::{AT_LEAST_MAX, LOCK_DELAY_MAX};
 
-pub(crate) use self::looking::{EventsArgs, MembersArgs, PingArgs, StatusArgs, TopArgs};
+pub(crate) use self::looking::{
+    EventsArgs, MembersArgs, PingArgs, StatusArgs, TakeoverArgs, TopArgs,
+};
 use self::mistakes::{advised, empty_variable};
 use crate::cli::access::AccessArgs;
 use crate::cli::bench::BenchArgs;
@@ -80,6 +82,7 @@ Inspect:
 Act:
   release      Release an acquired lock, or revoke a grant (--force)
   bench        Benchmark a coordinator
+  takeover     Have another member lead when leader and standby are lost
   demo         See it: a coordinator, its page, and clients that contend
 
 More:
@@ -156,6 +159,12 @@ pub(crate) enum Command {
     /// Asks etcd, so it answers also when no coordinator does. HEARD is how long ago a member has said so, by
     /// its own clock: every 5 s, while it lives. Exits with 1 if nobody leads.
     Members(MembersArgs),
+    /// Have another member lead when leader and standby are lost.
+    ///
+    /// While a standby is in sync, nobody but leader and standby takes the lead. If both are lost with
+    /// what they knew, somebody has to say so. Another member then leads with a grace period, in which
+    /// holders reclaim; places in queues are lost. It counts for the term that is named, and no other.
+    Takeover(TakeoverArgs),
     /// Release an acquired lock, or revoke a grant (--force).
     ///
     /// Without --force: releases what `coordinator acquire` holds for this shell or job, all of it

@@ -106,8 +106,9 @@ impl Settings {
         };
         let name = self.member_name.as_ref().map_or_else(|| address.clone(), |it| it.0.clone());
         let timing = Timing { lease: self.leader_lease.0, ..Timing::default() };
-        let author = Author { name, address };
-        Ok(Some(ElectionOptions { cluster, author, etcd: self.arbiter()?, timing, kept: None }))
+        let author = Author { name, address, peer: String::new() };
+        let (etcd, peers) = (self.arbiter()?, self.peer_listen);
+        Ok(Some(ElectionOptions { cluster, author, etcd, timing, kept: None, peers }))
     }
 
     /// Where etcd is, and who asks.

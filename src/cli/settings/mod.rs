@@ -52,7 +52,7 @@ const LOCKERS: &[&str] = &["lock", "try"];
 /// The command that is a coordinator.
 const SERVERS: &[&str] = &["serve"];
 /// Commands that ask etcd about a cluster.
-const MEMBERS: &[&str] = &["serve", "members"];
+const MEMBERS: &[&str] = &["serve", "members", "takeover"];
 /// Commands that show a credential, and the one that is shown it.
 const IN_CLEAR: &[&str] = &[
     "serve", "lock", "try", "hold", "acquire", "held", "status", "events", "top", "ping",
@@ -246,6 +246,9 @@ settings! {
     /// after it has died.
     leader_lease: LeaderLease = |_| "2s".to_owned(),
         "leader-lease" "DURATION" SERVERS, Foreign::None;
+    /// Address to listen on for standbys, which follow this one while it leads; without, none is in sync.
+    peer_listen: Option<SocketAddr> = |_| String::new(),
+        "peer-listen" "ADDRESS:PORT" SERVERS, Foreign::None;
     /// File to write the port to as soon as the coordinator is ready.
     port_file: Option<PathBuf> = |_| String::new(),
         "port-file" "FILE" SERVERS, Foreign::None;

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use coordinator::election::{MemberEntry, Roll};
+use coordinator::election::{MemberEntry, NotLost, Roll};
 use coordinator::etcd::EtcdError;
 use serde_json::json;
 
-use crate::cli::arguments::MembersArgs;
+use crate::cli::arguments::{MembersArgs, TakeoverArgs};
 use crate::cli::settings::Settings;
 use crate::cli::text::answer;
 use crate::cli::text::errors::{Failure, exit};
@@ -40,23 +40,65 @@ fn failed(error: &EtcdError) -> Failure {
 fn as_text(cluster: &str, roll: &Roll, now: SystemTime) -> String {
     let first = match &roll.leader {
         Some(leader) => {
-            let sync = if roll.in_sync { "a standby is in sync" } else { "no standby is in sync" };
+            let synced = roll.members.iter().find(|member| member.in_sync);
+            let sync = match synced {
+                Some(member) => format!("{} is in sync", member.name),
+                None if roll.in_sync => "a standby is in sync".to_owned(),
+                None => "no standby is in sync".to_owned(),
+            };
             format!("{cluster}: {} leads, term {}, {sync}\n", leader.name, leader.term)
         }
         None => format!("{cluster}: nobody leads\n"),
     };
-    let mut table = Table::new(&["NAME", "ADDRESS", "ROLE", "SINCE", "VERSION", "HEARD"]);
+    let mut table = Table::new(&["NAME", "ADDRESS", "ROLE", "BEHIND", "SINCE", "VERSION", "HEARD"]);
     let ago = |at: SystemTime| match at.duration_since(UNIX_EPOCH) {
         Ok(Duration::ZERO) | Err(_) => String::new(),
         Ok(_) => words::length(now.duration_since(at).unwrap_or_default()),
     };
-    for MemberEntry { name, address, version, leads, since, heard, .. } in &roll.members {
-        let part = if *leads { "leader" } else { "standby" }.to_owned();
+    for member in &roll.members {
+        let MemberEntry { name, address, version, since, heard, behind, .. } = member;
         let heard = ago(*heard);
         let heard = if heard.is_empty() { heard } else { format!("{heard} ago") };
-        table.row([name.clone(), address.clone(), part, ago(*since), version.clone(), heard]);
+        let behind = behind.map(|behind| behind.to_string()).unwrap_or_default();
+        let (name, address, version) = (name.clone(), address.clone(), version.clone());
+        table.row([name, address, part(member, now), behind, ago(*since), version, heard]);
     }
     if roll.members.is_empty() { first } else { format!("{first}\n{}", table.render()) }
+}
+
+/// What a member does, as far as etcd knows.
+fn part(member: &MemberEntry, now: SystemTime) -> String {
+    let part = match (member.leads, member.in_sync) {
+        (true, _) => "leader",
+        (false, true) => "in sync",
+        (false, false) => "standby",
+    };
+    if member.is_silent(now) { format!("{part}, silent") } else { part.to_owned() }
+}
+
+/// `coordinator takeover`: says that leader and standby of a term are lost for good.
+pub(crate) async fn take_over(
+    args: TakeoverArgs,
+    settings: &Settings,
+) -> Result<ExitCode, Failure> {
+    let Some(cluster) = &settings.cluster else {
+        let failure = Failure::usage("no cluster is named");
+        return Err(failure
+            .hint("coordinator takeover --cluster NAME --etcd URL,… --after-loss --term TERM"));
+    };
+    let TakeoverArgs { after_loss: _, term } = args;
+    match Roll::declare_lost(cluster, settings.arbiter()?, term).await {
+        Ok(()) => {
+            answer::line(&format!(
+                "{cluster}: leader and standby of term {term} are declared lost; another member leads within seconds, \
+                 with a grace period. If one of the two is still there, stop it"
+            ))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(NotLost::Etcd(error)) => Err(failed(&error)),
+        Err(why) => Err(Failure::new(exit::NO_SUCH_THING, why.to_string())
+            .hint("coordinator members shows who leads, and in which term")),
+    }
 }
 
 fn as_json(cluster: &str, roll: &Roll) -> serde_json::Value {
@@ -67,6 +109,8 @@ fn as_json(cluster: &str, roll: &Roll) -> serde_json::Value {
             "address": it.address,
             "version": it.version,
             "leads": it.leads,
+            "in_sync": it.in_sync,
+            "behind": it.behind,
             "since": seconds(it.since),
             "heard": seconds(it.heard),
         })

@@ -15,13 +15,14 @@
 //!
 //! Never here: a rule about leadership, which is `cluster`'s, or about locks.
 
+mod following;
+mod leading;
+mod place;
 mod standby;
 mod state;
 
-use std::fs;
+use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -32,33 +33,33 @@ use tokio::sync::{Mutex as Turns, watch};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
+use self::following::Slot;
+use self::leading::Peers;
+use self::place::{clock_of, directory, peers, place_of};
 use self::standby::Reception;
 use self::state::{Chain, StateError};
 use crate::clock::{BootClock, Clock, Until};
-use crate::cluster::{Mark, RunId};
-use crate::election::{
-    Author, Election, ElectionError, ElectionOptions, Standing, decode_kept, encode_kept,
-};
+use crate::cluster::Table;
+use crate::election::{Author, Election, ElectionError, ElectionOptions, Standing, encode_kept};
 use crate::etcd::Etcd;
-use crate::journal::Place;
-use crate::server::config::{Config, Data, LostState};
+use crate::server::config::{Config, Data};
 use crate::server::counters::Counters;
 use crate::server::durable::persist::Disk;
 use crate::server::durable::store::Stored;
-use crate::server::durable::{
-    Change, DirectoryStore, Patience, StateKey, StateStore, StoreError, start,
-};
+use crate::server::durable::{Change, DirectoryStore, StateKey, StateStore, StoreError, start};
 use crate::server::error::ServerError;
 use crate::server::gate::Outlets;
-use crate::server::incumbent::{Incumbent, Role};
+use crate::server::incumbent::{Incumbent, Role, Synced};
 use crate::server::keeping::Keeping;
 use crate::server::looker::{Looker, LooksLimits};
 use crate::server::messages::Pulse;
 use crate::server::net::listener;
 use crate::server::phase::Phase;
-use crate::server::run::before::Begun;
+use crate::server::replica::Feed;
+use crate::server::run::before::{Begun, Inherits};
 use crate::server::run::end::reached;
 use crate::server::run::{Afterwards, Bound, Frame, ServerHandle, host};
+use crate::server::threshold::Threshold;
 
 /// A pause after etcd did not do what it was asked.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -96,6 +97,12 @@ pub struct Candidate {
     phase: watch::Sender<Phase>,
     /// The way to the Coordinator of now.
     incumbent: Incumbent,
+    /// Where standbys connect to, if they may; until it runs.
+    peers: RefCell<Option<TcpListener>>,
+    /// Whether it is in sync, for whoever looks.
+    synced: Synced,
+    /// What it has of the table of whoever leads.
+    slot: RefCell<Slot>,
     /// Where the journal is, and what is kept of the election; none: nowhere. No other process can use it.
     directory: Option<DirectoryStore>,
 }
@@ -127,7 +134,7 @@ impl Candidate {
         let socket = listener::bind(config.listen).map_err(failed)?;
         let listener = listener::listen(socket).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let Author { name, address: told } = &mut options.author;
+        let Author { name, address: told, peer: _ } = &mut options.author;
         for text in [name, told] {
             if let Some(host) = text.strip_suffix(":0") {
                 *text = format!("{host}:{}", address.port());
@@ -139,8 +146,12 @@ impl Candidate {
         let mut config = config.clone();
         let process = u128::from_le_bytes(process);
         let directory = directory(&mut config, &mut options, process)?;
+        let peers = peers(&mut options)?;
         let candidate = Self {
             directory,
+            peers: RefCell::new(peers),
+            slot: RefCell::default(),
+            synced: Synced::default(),
             config,
             options,
             listener: Rc::new(listener),
@@ -152,7 +163,7 @@ impl Candidate {
             incumbent: Incumbent::default(),
         };
         let nothing = (Until::default(), Until::default());
-        candidate.incumbent.stand(candidate.role(None), nothing);
+        candidate.incumbent.stand(candidate.role(None), nothing, &candidate.synced);
         Ok(candidate)
     }
 
@@ -199,13 +210,14 @@ impl Candidate {
             election.vital(),
             self.options.timing.lease,
         )));
+        let peers = Peers::at(self.peers.take(), election.pledge());
         let ended = loop {
             let term = tokio::select! {
                 biased;
                 () = reached(&mut phase, Phase::Draining) => break Ok(()),
                 term = self.stand_by(&election) => term?,
             };
-            match self.lead(term, &election).await {
+            match self.lead(term, &election, &peers).await {
                 Then::StandBy => {}
                 Then::End(ended) => break ended,
             }
@@ -234,15 +246,19 @@ impl Candidate {
         Chain::new(Arc::clone(&self.etcd), &self.options.cluster, self.process)
     }
 
-    /// Sends clients to the leader, until this one leads; its term.
-    async fn stand_by(&self, election: &Election) -> Result<u64, ServerError> {
+    /// Sends clients to the leader, and follows it, until this one leads; its term, and the table to be.
+    async fn stand_by(&self, election: &Election) -> Result<(u64, Table), ServerError> {
         let reception = Reception::of(&self.config, &self.options, election);
         let mut standing = election.standing();
         loop {
             let now = standing.borrow_and_update().clone();
-            if let Standing::Leads { term, .. } = now {
-                return Ok(term);
+            if let Standing::Leads { term, table } = now {
+                return Ok((term, table));
             }
+            let leader = match &now {
+                Standing::StandsBy { leader } => leader.as_ref(),
+                Standing::Leads { .. } => None,
+            };
             self.stand(&now, election);
             self.keep(election);
             match &now {
@@ -257,18 +273,19 @@ impl Candidate {
                     return Err(ServerError::Thread(ended));
                 },
                 () = reception.send_away(&self.listener, &now) => {}
+                () = self.follow(leader, election) => {}
             }
         }
     }
 
     /// Leads for a term.
-    async fn lead(&self, term: u64, election: &Election) -> Then {
+    async fn lead(&self, (term, table): (u64, Table), election: &Election, peers: &Peers) -> Then {
         let mut phase = self.phase.subscribe();
         let begun = tokio::select! {
             biased;
             () = reached(&mut phase, Phase::Draining) => return Then::End(Ok(())),
             _ = leads_no_more(election, term) => return Then::StandBy,
-            begun = self.begin(term) => begun,
+            begun = self.begin(term, table) => begun,
         };
         let (begun, disk) = match begun {
             Ok(begun) => begun,
@@ -285,21 +302,37 @@ impl Candidate {
             Ok(host) => host,
             Err(error) => return Then::End(Err(error)),
         };
+        let has_journal = begun.chronicle.is_some();
         let frame = Frame {
             counters: Arc::clone(&self.counters),
             phase: self.phase.clone(),
             incumbent: self.incumbent.clone(),
             lease: Some(election.until().into()),
+            threshold: if has_journal {
+                Threshold::at(Feed::new(election.pledge()))
+            } else {
+                Threshold::default()
+            },
             afterwards: Afterwards::Everything,
         };
         let port = (Rc::clone(&self.listener), self.address);
-        let (host, clock) = ((host, outlets), Box::new(BootClock));
+        let host = (host, outlets);
+        let (key, clock) = (begun.key, clock_of(&begun.before));
         let bound = Bound::assemble_begun(host, &config, disk, clock, begun, frame, port);
         let standing = election.standing().borrow().clone();
         self.stand(&standing, election);
         info!(term, epoch = bound.epoch().number(); "cluster: clients are served");
+        let leads =
+            self.incumbent.coordinator().map(|it| peers.lead(term, key, (it, self.synced.clone())));
         let over = leads_no_more(election, term);
-        let ended = bound.run_until(over, async || resign(election).await).await;
+        let ended = bound.run_until(over, async || {
+            resign(election).await;
+            if let Some(leads) = &leads {
+                leads.end();
+            }
+        });
+        let ended = ended.await;
+        drop(leads);
         self.incumbent.unseat();
         if *self.phase.borrow() > Phase::Serving {
             return Then::End(ended);
@@ -310,10 +343,10 @@ impl Candidate {
     }
 
     /// Begins a term: takes the state over from the leaders before.
-    async fn begin(&self, term: u64) -> Result<(Begun, Archive), ServerError> {
+    async fn begin(&self, term: u64, table: Table) -> Result<(Begun, Archive), ServerError> {
         let mut chain = self.chain();
         loop {
-            match self.try_to_begin(term, &mut chain).await {
+            match self.try_to_begin((term, table), &mut chain).await {
                 Ok((begun, staged)) => {
                     return Ok((begun, Archive { chain: Turns::new(chain), staged }));
                 }
@@ -328,13 +361,23 @@ impl Candidate {
 
     async fn try_to_begin(
         &self,
-        term: u64,
+        (term, table): (u64, Table),
         chain: &mut Chain,
     ) -> Result<(Begun, Staged), Obstacle> {
         let staged = Staged::of(chain.load(term).await?);
         let wall = SystemTime::now();
-        // The journal counts if its epoch is that of the state: then nobody has begun to lead since.
-        let mut begun = Begun::of(&self.config, &staged, wall, &BootClock)?;
+        let inherits = match (table, self.slot.take()) {
+            (Table::Own, Slot::Copy(copy)) => {
+                let (table, chronicle) = copy.into_parts();
+                Inherits::Copy(Box::new(table), Box::new(chronicle))
+            }
+            // It counts if its epoch is that of the state: then nobody has begun to lead since.
+            (Table::Own, Slot::Empty) => Inherits::Journal,
+            (Table::Own, Slot::Unfit) | (Table::New | Table::Empty, _) => Inherits::State,
+        };
+        let mut begun = Begun::after(&self.config, &staged, wall, &BootClock, inherits)?;
+        begun.write_down();
+        // From here on the journal has the table, should this have to be repeated.
         chain.commit(&staged.changes()).await?;
         begun.confirm();
         start::await_next_tick(wall, SystemTime::now, start::pause_for_tick);
@@ -346,7 +389,7 @@ impl Candidate {
         let (Some(directory), Data::Directory(path)) = (&self.directory, &self.config.data) else {
             return;
         };
-        let kept = *election.keeps().borrow();
+        let kept = election.pledge().keeps();
         let place = place_of(path).unwrap_or_default();
         if let Err(why) = directory.write_file(KEPT_NAME, &encode_kept(&kept, &place)) {
             error!("cluster: a restart would not know of term {}: {why}", kept.term);
@@ -355,11 +398,12 @@ impl Candidate {
 
     /// Says to whoever looks how it stands.
     fn stand(&self, standing: &Standing, election: &Election) {
-        self.incumbent.stand(self.role(Some(standing)), (election.until(), election.heard()));
+        let moments = (election.until(), election.heard());
+        self.incumbent.stand(self.role(Some(standing)), moments, &self.synced);
     }
 
     fn role(&self, standing: Option<&Standing>) -> Role {
-        let ElectionOptions { cluster, author: Author { name, address }, .. } = &self.options;
+        let ElectionOptions { cluster, author: Author { name, address, .. }, .. } = &self.options;
         let own = Role { cluster: cluster.to_string(), name: name.clone(), ..Role::default() };
         match standing {
             Some(Standing::Leads { term, .. }) => {
@@ -373,38 +417,6 @@ impl Candidate {
             Some(Standing::StandsBy { leader: None }) | None => own,
         }
     }
-}
-
-/// Opens the directory of a member: that of its cluster and its name, below the data directory. What the
-/// process before has kept there goes to the options. Without a journal, there is none.
-fn directory(
-    config: &mut Config,
-    options: &mut ElectionOptions,
-    process: u128,
-) -> Result<Option<DirectoryStore>, ServerError> {
-    let (Data::Directory(data), Some(_)) = (&config.data, config.journal) else {
-        config.data = Data::Ephemeral;
-        return Ok(None);
-    };
-    let ElectionOptions { cluster, author, .. } = &*options;
-    let place = data.join("cluster").join(cluster.to_string()).join(&author.name);
-    let store = DirectoryStore::open(&place, LostState::Refuse, Patience::Some)?;
-    let failed = |source| ServerError::Store { doing: "loaded", source };
-    let kept = store.read_file(KEPT_NAME).map_err(failed)?;
-    // One that cannot be read is that of another version: then this process is another run.
-    let other = RunId(Mark { process, attempt: 0 });
-    let here = place_of(&place);
-    options.kept = kept.and_then(|bytes| decode_kept(&bytes, here.as_deref(), other));
-    config.data = Data::Directory(place);
-    Ok(Some(store))
-}
-
-/// Tells a directory from a copy of it, and one start of the machine from another; none where the system does not
-/// tell.
-fn place_of(directory: &Path) -> Option<String> {
-    let boot = Place::here().boot?;
-    let inode = fs::metadata(directory).ok()?.ino();
-    Some(format!("{boot:032x}-{inode}"))
 }
 
 /// Waits until it leads this term no more; the address of who does, if that is known.

@@ -235,7 +235,12 @@ impl Chain {
         Ok(head)
     }
 
-    async fn load_key(&self) -> Result<Option<StateKey>, StateError> {
+    /// The key of proofs; none: nobody has founded the cluster yet.
+    ///
+    /// # Errors
+    ///
+    /// If etcd does not answer, or holds something else.
+    pub(crate) async fn load_key(&self) -> Result<Option<StateKey>, StateError> {
         let Some(found) = self.etcd.read(&self.keys.key).await?.found else { return Ok(None) };
         let text = String::from_utf8_lossy(&found.value);
         let number = u128::from_str_radix(&text, 16);

@@ -8,6 +8,11 @@ use std::mem;
 
 use bincode::Options;
 use foldhash::fast::SeedableRandomState;
+#[cfg(feature = "cluster")]
+use {
+    siphasher::sip128::{Hasher128, SipHasher24},
+    std::hash::Hasher,
+};
 
 use crate::engine::{Effect, Event, LockTable, Seed};
 use crate::journal::{Machine, RECORD_BYTES_MAX};
@@ -17,6 +22,10 @@ use crate::types::Timestamp;
 /// to another table, or are written otherwise. A journal of before is then void, and one upgrades
 /// by an orderly restart, which has its snapshot.
 pub(in crate::server) const RULES: u32 = 5;
+
+/// Sessions and requests of a table that is compared in full.
+#[cfg(feature = "cluster")]
+const DIGESTED_MAX: usize = 1024;
 
 fn encoding() -> impl Options {
     bincode::DefaultOptions::new().with_varint_encoding()
@@ -85,6 +94,12 @@ impl Replay {
         Ok(Self { table, effects: Vec::new(), events: 0 })
     }
 
+    /// The table, as it is by now.
+    #[cfg(feature = "cluster")]
+    pub(in crate::server) fn table(&self) -> &LockTable {
+        &self.table
+    }
+
     /// The table, as it was when the last event was written.
     pub(in crate::server) fn into_table(self) -> LockTable {
         self.table
@@ -106,6 +121,25 @@ impl Machine for Replay {
     fn checkpoint(&self, to: &mut dyn Write) -> io::Result<()> {
         checkpoint(&self.table, to)
     }
+}
+
+/// What tells two tables apart that should be the same: how much of everything there is, the last token, and
+/// of a small table all of it. A large one would keep others waiting.
+#[cfg(feature = "cluster")]
+pub(in crate::server) fn digest(table: &LockTable) -> [u8; 16] {
+    let counts = table.counts();
+    let mut hasher = SipHasher24::new();
+    let of = [counts.sessions, counts.locks, counts.held, counts.waiting, counts.contended];
+    for count in of {
+        hasher.write(&count.to_le_bytes());
+    }
+    hasher.write(&counts.last_token.number().to_le_bytes());
+    if counts.sessions + counts.held + counts.waiting <= DIGESTED_MAX {
+        // Memory takes whatever there is to be written.
+        let image = encoding().serialize(&table.image()).unwrap_or_default();
+        hasher.write(&image);
+    }
+    hasher.finish128().as_bytes()
 }
 
 /// Writes a table down, so that events can follow.

@@ -12,6 +12,8 @@ use crate::journal::Distance;
 use crate::server::config::{Config, Data};
 use crate::server::desk::Before;
 use crate::server::durable::StateKey;
+#[cfg(feature = "cluster")]
+use crate::server::durable::chronicle::Flushed;
 use crate::server::durable::chronicle::{Chronicle, Ground};
 use crate::server::durable::persist::Disk;
 use crate::server::durable::start;
@@ -31,6 +33,18 @@ pub(in crate::server) struct Begun {
     pub(in crate::server) before: Before,
 }
 
+/// What a run may go on with.
+pub(in crate::server) enum Inherits {
+    /// The journal that it finds, if that is whole; or what an orderly stop has left.
+    Journal,
+    /// What an orderly stop has left. A journal that is there is of another's making.
+    #[cfg(feature = "cluster")]
+    State,
+    /// A copy of the table of who led before, and its journal.
+    #[cfg(feature = "cluster")]
+    Copy(Box<LockTable>, Box<Chronicle>),
+}
+
 impl Begun {
     /// That of a run with the state that `disk` has. What it commits is to be confirmed.
     pub(in crate::server) fn of<D: Disk>(
@@ -39,15 +53,51 @@ impl Begun {
         wall: SystemTime,
         clock: &dyn Clock,
     ) -> Result<Self, ServerError> {
+        Self::after(config, disk, wall, clock, Inherits::Journal)
+    }
+
+    /// The same, of one that may not go on with every journal that it finds.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(
+            clippy::needless_pass_by_value,
+            reason = "a copy is consumed where there may be one"
+        )
+    )]
+    pub(in crate::server) fn after<D: Disk>(
+        config: &Config,
+        disk: &D,
+        wall: SystemTime,
+        clock: &dyn Clock,
+        inherits: Inherits,
+    ) -> Result<Self, ServerError> {
         let (mut chronicle, mut before) = (None, Before::Nothing);
         let look = |last: Option<Epoch>, key: StateKey, start: &mut Start| {
+            #[cfg(feature = "cluster")]
+            if let Inherits::Copy(table, mut its) = inherits {
+                its.epoch(Some(start.durable.epoch), None);
+                (chronicle, before) = (Some(*its), Before::Crashed(table));
+                return;
+            }
             chronicle = chronicle_of(config, disk, (last, start.durable.epoch), key);
-            if let (Some(chronicle), Some(_)) = (&mut chronicle, last) {
+            if let (Some(chronicle), Some(_)) = (&mut chronicle, last)
+                && (matches!(inherits, Inherits::Journal) || start.past.snapshot.is_some())
+            {
                 before = table_before(chronicle, start, config.limits, clock.now());
             }
         };
         let (start, key) = start::begin_after(disk.store(), config.stale_state, wall, look)?;
         Ok(Self { start, key, chronicle, before })
+    }
+
+    /// The journal has the epoch that it is to have, before the state does.
+    #[cfg(feature = "cluster")]
+    pub(in crate::server) fn write_down(&mut self) {
+        let Some(chronicle) = &mut self.chronicle else { return };
+        if let Flushed::Writing(job) = chronicle.flush() {
+            // If it cannot be written, the next flush says so.
+            let _ = chronicle.written(Some(job.run()));
+        }
     }
 
     /// All of it is durable.

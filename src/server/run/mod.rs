@@ -62,6 +62,7 @@ use crate::server::net::visits::{self, Visit};
 use crate::server::phase::Phase;
 use crate::server::places::Places;
 use crate::server::secure::Secure;
+use crate::server::threshold::Threshold;
 use crate::server::upkeep::{Expires, Upkeep};
 use crate::types::{Epoch, GoodbyeCode};
 
@@ -120,8 +121,9 @@ pub(crate) struct Frame {
     pub(in crate::server) incumbent: Incumbent,
     /// Within what it decides; none: it is the only one.
     pub(in crate::server) lease: Option<Lease>,
-    /// The successor, if there is to be one.
+    /// The successor, if there is to be one; and where what is to be said waits, of one of several.
     pub(in crate::server) afterwards: Afterwards,
+    pub(in crate::server) threshold: Threshold,
 }
 
 impl Frame {
@@ -133,6 +135,7 @@ impl Frame {
             phase: watch::Sender::new(Phase::Serving),
             incumbent: Incumbent::default(),
             lease: None,
+            threshold: Threshold::default(),
             afterwards: match &config.data {
                 Data::Ephemeral => Afterwards::Nothing,
                 Data::Directory(_) => Afterwards::Everything,
@@ -295,7 +298,7 @@ impl<L: Listener> Bound<L> {
         frame: Frame,
         (listener, address): (L, SocketAddr),
     ) -> Self {
-        let Frame { counters, phase, incumbent, lease, afterwards } = frame;
+        let Frame { counters, phase, incumbent, lease, afterwards, threshold } = frame;
         if let Some(chronicle) = &mut chronicle {
             chronicle.tell(&counters.keeping);
         }
@@ -321,10 +324,10 @@ impl<L: Listener> Bound<L> {
             counters: Arc::clone(&counters),
         };
         let visited = Here::beside_coordinator(outlets.clone());
-        let (gate, barrier) =
-            (Gate::behind(chronicle, orders).with_outlets(outlets), host.barrier());
+        let mut gate = Gate::behind(chronicle, orders).with_outlets(outlets);
+        gate.threshold = threshold;
         let arrivals = Arrivals::default();
-        let coordinator = Coordinator::new(setting, arrivals.clone(), clock, gate, barrier);
+        let coordinator = Coordinator::new(setting, arrivals.clone(), clock, gate, host.barrier());
         let coordinator = coordinator.within(lease).start();
         let committing = spawn_local(persist::commit_all(
             disk,

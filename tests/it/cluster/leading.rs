@@ -18,13 +18,15 @@ fn candidate(etcd: &Etcd, name: &str, lease: Duration) -> Election {
 
 /// The same, with several endpoints.
 fn candidate_of(endpoints: &[&str], name: &str, lease: Duration) -> Election {
-    let author = Author { name: name.to_owned(), address: format!("{name}:5625") };
+    let author =
+        Author { name: name.to_owned(), address: format!("{name}:5625"), peer: String::new() };
     Election::begin(ElectionOptions {
         cluster: ClusterName::new("test").unwrap(),
         author,
         etcd: EtcdOptions { patience: lease / 4, ..options(endpoints) },
         timing: Timing { lease, ..Timing::default() },
         kept: None,
+        peers: None,
     })
     .unwrap()
 }
@@ -61,7 +63,12 @@ fn one_leads_and_the_others_know_who_and_where() {
         assert!(first.may_decide());
         for name in ["b", "c"] {
             let other = candidate(&etcd, name, LONG);
-            let leader = Leader { term: 1, name: "a".to_owned(), address: "a:5625".to_owned() };
+            let leader = Leader {
+                term: 1,
+                name: "a".to_owned(),
+                address: "a:5625".to_owned(),
+                peer: String::new(),
+            };
             assert_eq!(knows(&other).await, leader);
             assert!(!other.may_decide());
         }
@@ -163,7 +170,12 @@ fn what_no_coordinator_wrote_makes_nobody_a_leader() {
         assert_eq!(mine.value, b"mine");
         let put = client.swap("/coordinator/test/seat", mine.revision, seat.into()).await.unwrap();
         assert!(matches!(put, Swap::Done { .. }), "nobody else has put anything");
-        let leader = Leader { term: 7, name: "z".to_owned(), address: "z:1".to_owned() };
+        let leader = Leader {
+            term: 7,
+            name: "z".to_owned(),
+            address: "z:1".to_owned(),
+            peer: String::new(),
+        };
         assert_eq!(knows(&election).await, leader);
     });
 }

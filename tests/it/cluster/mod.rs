@@ -3,6 +3,7 @@
 mod client;
 mod commands;
 pub(crate) mod etcd;
+mod following;
 mod leading;
 mod serving;
 

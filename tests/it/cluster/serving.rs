@@ -23,12 +23,12 @@ pub(super) fn member(etcds: &[&Etcd]) -> Server {
     Server::start_with(Home::new(), &as_strs(&flags(etcds, LEASE)))
 }
 
-fn as_strs(flags: &[String]) -> Vec<&str> {
+pub(super) fn as_strs(flags: &[String]) -> Vec<&str> {
     flags.iter().map(String::as_str).collect()
 }
 
 /// What one is started with that has such a lease when it leads.
-fn flags(etcds: &[&Etcd], lease: &str) -> Vec<String> {
+pub(super) fn flags(etcds: &[&Etcd], lease: &str) -> Vec<String> {
     let urls: Vec<String> = etcds.iter().map(|etcd| etcd.url()).collect();
     let urls = urls.join(",");
     ["--cluster", "test", "--etcd", &urls, "--leader-lease", lease, "--http-listen", ""]
@@ -37,7 +37,7 @@ fn flags(etcds: &[&Etcd], lease: &str) -> Vec<String> {
 }
 
 /// What a server says to a Hello.
-fn greeted(server: &Server, hello: ClientMessage) -> (Raw, ServerMessage) {
+pub(super) fn greeted(server: &Server, hello: ClientMessage) -> (Raw, ServerMessage) {
     let mut raw = Raw::connect(server);
     raw.say(&[hello]);
     let answer = raw.hear();
@@ -45,7 +45,7 @@ fn greeted(server: &Server, hello: ClientMessage) -> (Raw, ServerMessage) {
 }
 
 /// Where a server sends its clients; none: it leads.
-fn sent_to(server: &Server) -> Option<String> {
+pub(super) fn sent_to(server: &Server) -> Option<String> {
     match greeted(server, hello_for(Attach::Observer, 0, None)).1 {
         ServerMessage::Welcome { .. } => None,
         ServerMessage::Goodbye { code: GoodbyeCode::NotLeader, message, .. } => Some(message),
@@ -70,16 +70,16 @@ pub(super) fn leads(server: &Server) {
 }
 
 /// A holder of a lock.
-struct Holder {
-    raw: Raw,
+pub(super) struct Holder {
+    pub(super) raw: Raw,
     session: SessionId,
     secret: Secret,
-    token: FencingToken,
+    pub(super) token: FencingToken,
     seal: Seal,
 }
 
 impl Holder {
-    fn of(server: &Server, name: &str, ttl_ms: u32) -> Self {
+    pub(super) fn of(server: &Server, name: &str, ttl_ms: u32) -> Self {
         let (mut raw, answer) = greeted(server, hello_for(Attach::New, ttl_ms, None));
         let ServerMessage::Welcome { session, secret, .. } = answer else { panic!("{answer:?}") };
         raw.say(&[request(1, name)]);
@@ -88,7 +88,7 @@ impl Holder {
     }
 
     /// Comes back to another server; how it is welcomed there.
-    fn come_back(&mut self, server: &Server) -> ServerMessage {
+    pub(super) fn come_back(&mut self, server: &Server) -> ServerMessage {
         let (session, secret) = (self.session, self.secret);
         let attach = Attach::Resume { session, secret, generation: Generation(2) };
         let (raw, answer) = greeted(server, hello_for(attach, 60_000, None));
@@ -254,7 +254,7 @@ fn the_next_leader_goes_on_with_everything_when_one_was_asked_to_stop() {
 }
 
 /// Whether something comes within a moment.
-fn is_answered(raw: &Raw) -> bool {
+pub(super) fn is_answered(raw: &Raw) -> bool {
     raw.socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     let peeked = raw.socket.peek(&mut [0]);
     raw.socket.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();

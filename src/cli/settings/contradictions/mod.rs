@@ -39,7 +39,7 @@ const FILES: [&str; 14] = [
     "etcd-password-file",
 ];
 /// Each says nothing without the other.
-const NEEDS: [(&str, &str); 16] = [
+const NEEDS: [(&str, &str); 17] = [
     ("tls-key", "tls-cert"),
     ("tls-cert", "tls-key"),
     ("tls-client-ca", "tls-cert"),
@@ -52,6 +52,7 @@ const NEEDS: [(&str, &str); 16] = [
     ("advertise", "cluster"),
     ("member-name", "cluster"),
     ("leader-lease", "cluster"),
+    ("peer-listen", "cluster"),
     ("etcd-cert", "etcd-key"),
     ("etcd-key", "etcd-cert"),
     ("etcd-user", "etcd-password-file"),

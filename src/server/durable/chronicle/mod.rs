@@ -245,6 +245,18 @@ impl Chronicle {
         self.making.take_if(|_| is_small).is_some()
     }
 
+    /// Nobody makes the checkpoint that was due.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn makes_none(&mut self) {
+        self.making = None;
+    }
+
+    /// The epochs that the state was told, and has.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn epochs(&self) -> Epochs {
+        self.epochs
+    }
+
     /// The state is told this epoch, or has it.
     pub(crate) fn epoch(&mut self, ordered: Option<Epoch>, confirmed: Option<Epoch>) {
         let Epochs { ordered: last_ordered, confirmed: last_confirmed } = self.epochs;

@@ -1,0 +1,185 @@
+//! The member itself, for two threads: the one that carries its effects to etcd, and the one that decides.
+//!
+//! What a leader may say changes with each acknowledgement. To ask the other thread each time would cost
+//! more than the acknowledgement does. So both speak to the member under a mutex, which is held for a step and
+//! never over a wait. What the decider causes is left here for the other thread to carry out.
+
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::FOR_EVER;
+use crate::clock::{BootClock, Clock};
+use crate::cluster::{Effect, Event, Kept, Member, RunId};
+use crate::types::Timestamp;
+
+/// A member that is spoken to by whoever decides.
+#[derive(Clone, Debug)]
+pub(crate) struct Pledge(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    inner: Mutex<Inner>,
+    /// Wakes who carries effects out.
+    carrier: Notify,
+    /// Wakes who waits to say something.
+    speaker: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Who decides what is to be done.
+    member: Member,
+    /// What that is, and not begun yet.
+    effects: Vec<Effect>,
+    /// Who follows, and how many positions each has yet to acknowledge.
+    followers: Vec<(RunId, u64)>,
+}
+
+/// How a member stands after a step.
+pub(super) struct View {
+    /// What is to be done.
+    pub(super) effects: Vec<Effect>,
+    /// Until when it may decide.
+    pub(super) decides_until: Timestamp,
+    /// What the next process is to know.
+    pub(super) keeps: Kept,
+    /// The number of the swap whose answer it waits for.
+    pub(super) awaits: Option<u64>,
+    /// Whether it leads.
+    pub(super) leads: bool,
+    /// Who is in sync with it.
+    pub(super) in_sync: Option<RunId>,
+    /// Whether the arbiter knows less than it does.
+    pub(super) is_doubted: bool,
+    /// Whether it was told to stop.
+    pub(super) is_stopping: bool,
+}
+
+impl Pledge {
+    pub(super) fn new(member: Member) -> Self {
+        let inner = Mutex::new(Inner { member, effects: Vec::new(), followers: Vec::new() });
+        Self(Arc::new(Shared { inner, carrier: Notify::new(), speaker: Notify::new() }))
+    }
+
+    /// That of a leader that nobody has led before, and that has hours.
+    #[cfg(test)]
+    pub(crate) fn of_leader() -> Self {
+        use crate::cluster::{Timing, Version};
+
+        let lease = std::time::Duration::from_secs(3_600);
+        let timing = Timing { lease, silence: std::time::Duration::from_secs(20) };
+        let pledge = Self::new(Member::new(None, 1, timing));
+        let asked = BootClock.now();
+        pledge.hear(&Event::Read { version: Version(0), seat: None, asked });
+        pledge.hear(&Event::Swapped { version: Version(1) });
+        assert_eq!(pledge.leads(), Some(1));
+        pledge
+    }
+
+    /// The member hears something now. What is to be done about it is done by the thread of the election.
+    pub(crate) fn hear(&self, event: &Event) {
+        let mut inner = self.lock();
+        let Inner { member, effects, .. } = &mut *inner;
+        member.step(event, BootClock.now(), effects);
+        if !effects.is_empty() {
+            self.0.carrier.notify_one();
+        }
+    }
+
+    /// The position up to which everything may be said now; none if it does not lead.
+    pub(crate) fn may_say(&self) -> Option<u64> {
+        self.lock().member.may_say(BootClock.now())
+    }
+
+    /// Whether what a leader of `term` sends may be acknowledged, and taken for our table (rule P4).
+    pub(crate) fn may_acknowledge(&self, term: u64) -> bool {
+        self.lock().member.may_acknowledge(term)
+    }
+
+    /// Whether it counts on this standby, or may have to.
+    pub(crate) fn counts_on(&self, run: RunId) -> bool {
+        self.lock().member.counts_on(run)
+    }
+
+    /// The term that it leads, if it does.
+    pub(crate) fn leads(&self) -> Option<u64> {
+        self.lock().member.leads()
+    }
+
+    /// The life of its table.
+    pub(crate) fn run(&self) -> RunId {
+        self.lock().member.run()
+    }
+
+    /// Whether the seat names it as the one in sync, as far as it knows.
+    pub(crate) fn is_in_sync(&self) -> bool {
+        let inner = self.lock();
+        inner.member.seat().is_some_and(|seat| seat.standby == Some(inner.member.run()))
+    }
+
+    /// These follow, and have so many positions yet to acknowledge.
+    pub(crate) fn report(&self, followers: Vec<(RunId, u64)>) {
+        self.lock().followers = followers;
+    }
+
+    /// Who follows, as was reported last.
+    pub(super) fn followers(&self) -> Vec<(RunId, u64)> {
+        self.lock().followers.clone()
+    }
+
+    /// How many positions the standby in sync has yet to acknowledge; none: none is in sync.
+    pub(crate) fn behind(&self) -> Option<u64> {
+        let inner = self.lock();
+        let run = inner.member.in_sync()?;
+        inner.followers.iter().find(|(it, _)| *it == run).map(|(_, behind)| *behind)
+    }
+
+    /// What has to be kept before anything is acknowledged or said.
+    pub(crate) fn keeps(&self) -> Kept {
+        self.lock().member.keeps()
+    }
+
+    /// Waits until it may be able to say more than before. For one who waits.
+    pub(crate) async fn changed(&self) {
+        self.0.speaker.notified().await;
+    }
+
+    /// Waits until there may be something to carry out.
+    pub(super) async fn woken(&self) {
+        self.0.carrier.notified().await;
+    }
+
+    /// The member hears something, if there is anything; what is to be done, and how it stands then.
+    pub(super) fn turn(&self, event: Option<&Event>) -> View {
+        let mut inner = self.lock();
+        let Inner { member, effects, .. } = &mut *inner;
+        if let Some(event) = event {
+            member.step(event, BootClock.now(), effects);
+        }
+        let in_sync = member.in_sync();
+        // In sync it is fenced by what is not acknowledged: it needs no lease.
+        let lease = member.decides_until().unwrap_or_default();
+        View {
+            effects: mem::take(effects),
+            decides_until: in_sync.map_or(lease, |_| FOR_EVER),
+            keeps: member.keeps(),
+            awaits: member.awaits(),
+            leads: member.leads().is_some(),
+            in_sync,
+            is_doubted: member.doubts_arbiter(),
+            is_stopping: member.is_stopping(),
+        }
+    }
+
+    /// It may be able to say more than before.
+    pub(crate) fn published(&self) {
+        self.0.speaker.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nobody panics while it is locked.
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

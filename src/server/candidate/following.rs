@@ -1,0 +1,330 @@
+//! The standby's end of the stream: it follows whoever leads, as long as that one speaks.
+//!
+//! A connection that breaks proves nothing, so it is made anew at once. A leader that refuses it, or is silent for
+//! half a second, is suspected, and the member hears of that. Whether this one may take over is the member's
+//! matter.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use std::{fmt, io};
+
+use bytes::BytesMut;
+use log::{debug, error, info, warn};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use super::Candidate;
+use crate::cluster::Event;
+use crate::election::{Election, Leader, Pledge};
+use crate::journal::Distance;
+use crate::server::config::Data;
+use crate::server::durable::StateKey;
+use crate::server::durable::replay::RULES;
+use crate::server::replica::{
+    Copy, CopyError, FORMAT, FrameError, GREETING_BYTES, LinkKey, MAGIC, NONCE_BYTES, Opening,
+    Origin, Sealing, Side, ToLeader, ToStandby,
+};
+
+/// A leader that says nothing for so long is suspected. It takes its standby out before that, if it lives.
+const SILENCE: Duration = Duration::from_millis(500);
+/// A pause before the next connection, at first.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// In the end, while nobody is there.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// In the end, for a standby that does not keep up, or is not taken.
+const PAUSE_UNFIT_MAX: Duration = Duration::from_secs(30);
+/// A standby that has followed for so long keeps up.
+const KEEPS_UP: Duration = Duration::from_secs(10);
+/// A checkpoint that is longer is not taken.
+const CHECKPOINT_BYTES_MAX: u64 = 1 << 30;
+/// Room for what is read at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// What this standby has of the leader's table.
+#[derive(Default)]
+pub(super) enum Slot {
+    /// Nothing. What is in the journal is its own.
+    #[default]
+    Empty,
+    /// All that it has acknowledged.
+    Copy(Box<Copy>),
+    /// What is not the leader's table, neither here nor in the journal.
+    Unfit,
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "Empty",
+            Self::Copy(_) => "Copy",
+            Self::Unfit => "Unfit",
+        })
+    }
+}
+
+/// Why it follows no more.
+enum End {
+    /// Nobody leads there, or nothing is heard.
+    Silent,
+    /// The connection is broken.
+    Broken(io::Error),
+    /// It is to come again soon.
+    Wait,
+    /// It is not taken, or cannot follow.
+    Unfit(String),
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl From<FrameError> for End {
+    fn from(error: FrameError) -> Self {
+        Self::Unfit(error.to_string())
+    }
+}
+
+/// Where it follows, and how.
+struct Follows {
+    pledge: Pledge,
+    key: StateKey,
+    directory: PathBuf,
+    distance: Distance,
+}
+
+impl Candidate {
+    /// Follows a leader, until this is dropped.
+    pub(super) async fn follow(&self, leader: Option<&Leader>, election: &Election) {
+        let (Data::Directory(directory), Some(distance)) = (&self.config.data, self.config.journal)
+        else {
+            return std::future::pending().await;
+        };
+        let is_other = |it: &&Leader| !it.peer.is_empty() && it.peer != self.options.author.peer;
+        let Some(leader) = leader.filter(is_other) else { return std::future::pending().await };
+        let key = loop {
+            match self.chain().load_key().await {
+                Ok(Some(key)) => break key,
+                Ok(None) | Err(_) => sleep(PAUSE_MAX).await,
+            }
+        };
+        let (pledge, directory) = (election.pledge(), directory.clone());
+        let follows = Follows { pledge, key, directory, distance };
+        let (mut pause, mut told) = (PAUSE_MIN, String::new());
+        loop {
+            let began = Instant::now();
+            let end = self.follow_once(leader, election, &follows).await;
+            self.synced.is(None);
+            if began.elapsed() >= KEEPS_UP {
+                pause = PAUSE_MIN;
+            }
+            let most = match end {
+                Ok(never) => match never {},
+                Err(End::Silent) => {
+                    follows.pledge.hear(&Event::LeaderSilent);
+                    PAUSE_MAX
+                }
+                Err(End::Wait) => {
+                    sleep(PAUSE_MIN).await;
+                    continue;
+                }
+                Err(End::Broken(why)) if pause == PAUSE_MIN => {
+                    // Whether somebody is there is known at once.
+                    debug!("cluster: the leader is not followed: {why}");
+                    pause *= 2;
+                    continue;
+                }
+                Err(End::Broken(_)) => PAUSE_UNFIT_MAX,
+                Err(End::Unfit(why)) => {
+                    if told != why {
+                        warn!(
+                            "cluster: {} cannot be followed, so nobody is in sync: {why}",
+                            leader.name
+                        );
+                        told = why;
+                    }
+                    PAUSE_UNFIT_MAX
+                }
+            };
+            sleep(pause).await;
+            pause = (pause * 2).min(most);
+        }
+    }
+
+    /// Follows over one connection.
+    async fn follow_once(
+        &self,
+        leader: &Leader,
+        election: &Election,
+        follows: &Follows,
+    ) -> Result<std::convert::Infallible, End> {
+        let Follows { pledge, key, directory, distance } = follows;
+        let mut link = Link::to(leader, *key).await?;
+        let run = pledge.run();
+        link.say(&ToLeader::Follow { term: leader.term, run, rules: RULES }).await?;
+        let (term, position, bytes, epochs) = match link.hear().await? {
+            ToStandby::Accepted { term, position, bytes, epochs } => {
+                (term, position, bytes, epochs)
+            }
+            ToStandby::Wait => return Err(End::Wait),
+            ToStandby::Refused { why } => return Err(End::Unfit(why)),
+            _ => return Err(FrameError::Unreadable.into()),
+        };
+        if bytes > CHECKPOINT_BYTES_MAX {
+            return Err(End::Unfit(format!("its checkpoint has {bytes} bytes")));
+        }
+        pledge.hear(&Event::LeaderSpeaks { term });
+        let mut checkpoint = Vec::new();
+        while (checkpoint.len() as u64) < bytes {
+            match link.hear().await? {
+                ToStandby::Part(part) => checkpoint.extend_from_slice(&part),
+                _ => return Err(FrameError::Unreadable.into()),
+            }
+        }
+        if !pledge.may_acknowledge(term) {
+            return Err(End::Wait);
+        }
+        // Before anything is acknowledged.
+        self.keep(election);
+        let origin = Origin { directory, distance: *distance, key: *key, epochs, position };
+        self.slot.take();
+        let copy = Copy::begin(&origin, &mut &checkpoint[..]);
+        let copy = copy.map_err(|why| End::Unfit(why.to_string()))?;
+        drop(checkpoint);
+        self.slot.replace(Slot::Copy(Box::new(copy)));
+        info!(term, bytes; "cluster: following {}", leader.name);
+        if pledge.may_acknowledge(term) {
+            link.say(&ToLeader::Acknowledged { position }).await?;
+        }
+        loop {
+            let first = link.hear().await?;
+            let mut kept = None;
+            let mut next = Some(first);
+            while let Some(message) = next {
+                if let Some(answer) = self.take_in(message, &mut kept)? {
+                    self.flush(kept.take())?;
+                    link.put(&answer);
+                }
+                next = link.heard()?;
+            }
+            if let Some(position) = self.flush(kept)?
+                && pledge.may_acknowledge(term)
+            {
+                link.put(&ToLeader::Acknowledged { position });
+            }
+            link.leave().await?;
+            pledge.hear(&Event::LeaderSpeaks { term });
+            self.synced.is(pledge.is_in_sync().then_some(0));
+        }
+    }
+
+    /// Takes in what a leader says; an answer, if that wants one.
+    fn take_in(&self, message: ToStandby, kept: &mut Option<u64>) -> Result<Option<ToLeader>, End> {
+        let mut slot = self.slot.borrow_mut();
+        let Slot::Copy(copy) = &mut *slot else { return Err(End::Wait) };
+        let appended = match message {
+            ToStandby::More(records) => copy.append(&records),
+            ToStandby::Records { position, records } => {
+                *kept = Some(position);
+                copy.append(&records)
+            }
+            ToStandby::Check { position, digest } => {
+                let ours = copy.digest();
+                if ours != digest {
+                    *slot = Slot::Unfit;
+                    error!(position; "cluster: the table of this standby is not that of the leader; please report it");
+                }
+                return Ok(Some(ToLeader::Checked { position, digest: ours }));
+            }
+            _ => return Err(FrameError::Unreadable.into()),
+        };
+        appended.map(|()| None).map_err(|why| {
+            *slot = Slot::Unfit;
+            End::Unfit(why.to_string())
+        })
+    }
+
+    /// Has what was taken in written down, up to a position.
+    fn flush(&self, kept: Option<u64>) -> Result<Option<u64>, End> {
+        if let (Some(position), Slot::Copy(copy)) = (kept, &mut *self.slot.borrow_mut()) {
+            copy.flush(position).map_err(|why: CopyError| End::Unfit(why.to_string()))?;
+            return Ok(kept);
+        }
+        Ok(None)
+    }
+}
+
+/// A connection to a leader.
+struct Link {
+    stream: TcpStream,
+    sealing: Sealing,
+    opening: Opening,
+    come: BytesMut,
+    leave: BytesMut,
+}
+
+impl Link {
+    async fn to(leader: &Leader, key: StateKey) -> Result<Self, End> {
+        let mut ours = [0; NONCE_BYTES];
+        getrandom::fill(&mut ours).map_err(io::Error::other)?;
+        let connecting = timeout(SILENCE, TcpStream::connect(&leader.peer)).await;
+        let Ok(Ok(mut stream)) = connecting else { return Err(End::Silent) };
+        stream.set_nodelay(true)?;
+        let mut greeting = [0; GREETING_BYTES];
+        // Closed at once: somebody is there who does not lead.
+        let greeted = timeout(SILENCE, stream.read_exact(&mut greeting)).await;
+        let Ok(Ok(_)) = greeted else { return Err(End::Silent) };
+        let (magic, rest) = greeting.split_at(MAGIC.len());
+        let (format, nonce) = rest.split_at(FORMAT.to_le_bytes().len());
+        if magic != MAGIC || format != FORMAT.to_le_bytes() {
+            return Err(End::Unfit("it speaks otherwise than this version does".to_owned()));
+        }
+        let mut theirs = [0; NONCE_BYTES];
+        theirs.copy_from_slice(nonce);
+        let key = LinkKey::of(key, theirs, ours);
+        stream.write_all(&ours).await?;
+        let (sealing, opening) =
+            (Sealing::new(key.clone(), Side::Standby), Opening::new(key, Side::Leader));
+        Ok(Self { stream, sealing, opening, come: BytesMut::new(), leave: BytesMut::new() })
+    }
+
+    fn put(&mut self, message: &ToLeader) {
+        let (kind, content) = message.encode();
+        self.sealing.put((kind, &content), &mut self.leave);
+    }
+
+    async fn leave(&mut self) -> Result<(), End> {
+        if !self.leave.is_empty() {
+            let written = timeout(SILENCE, self.stream.write_all(&self.leave)).await;
+            written.map_err(|_| End::Silent)??;
+            self.leave.clear();
+        }
+        Ok(())
+    }
+
+    async fn say(&mut self, message: &ToLeader) -> Result<(), End> {
+        self.put(message);
+        self.leave().await
+    }
+
+    /// What is there already, if anything is.
+    fn heard(&mut self) -> Result<Option<ToStandby>, End> {
+        Ok(self.opening.take(&mut self.come)?.map(ToStandby::decode).transpose()?)
+    }
+
+    /// The next thing that it says.
+    async fn hear(&mut self) -> Result<ToStandby, End> {
+        loop {
+            if let Some(message) = self.heard()? {
+                return Ok(message);
+            }
+            self.come.reserve(READ_BYTES);
+            let read = timeout(SILENCE, self.stream.read_buf(&mut self.come)).await;
+            if read.map_err(|_| End::Silent)?? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+    }
+}

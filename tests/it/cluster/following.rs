@@ -1,0 +1,359 @@
+//! A standby that follows the leader, and takes over with everything.
+
+use std::hash::Hasher;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use coordinator::etcd::Etcd as Client;
+use coordinator::types::{GoodbyeCode, RequestId};
+use coordinator::wire::{ClientMessage, ServerMessage, Standing};
+use rustix::process::Signal;
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use super::etcd::Etcd;
+use super::serving::{Holder, as_strs, flags, greeted, is_answered, leads, sent_to, settled};
+use super::{live, options};
+use crate::raw::{Raw, hello, request};
+use crate::support::{Home, Server, eventually, run};
+
+/// A lease that nobody waits for in a test: whoever takes over is in sync.
+const LONG: &str = "30s";
+
+/// What a member that is followed is started with.
+fn peers(etcds: &[&Etcd]) -> Vec<String> {
+    let peers = ["--peer-listen", "127.0.0.1:0"].map(str::to_owned);
+    [&flags(etcds, LONG)[..], &peers].concat()
+}
+
+fn member(etcd: &Etcd) -> Server {
+    Server::start_with(Home::new(), &as_strs(&peers(&[etcd])))
+}
+
+/// What `coordinator members` says.
+fn members(etcd: &Etcd, home: &Home) -> serde_json::Value {
+    let url = etcd.url();
+    let told = run(home.coordinator(&["members", "--cluster", "test", "--etcd", &url, "--json"]));
+    serde_json::from_str(&told.out).unwrap_or_default()
+}
+
+/// Waits until the leader has a standby in sync.
+fn synced(etcd: &Etcd, leader: &Server) {
+    eventually("a standby is in sync", || {
+        (members(etcd, &leader.home)["in_sync"] == true).then_some(())
+    });
+}
+
+/// A leader, and a standby in sync with it.
+fn pair(etcd: &Etcd) -> [Server; 2] {
+    let pair = settled([member(etcd), member(etcd)]);
+    synced(etcd, &pair[0]);
+    pair
+}
+
+/// Has somebody hold `printer`, and somebody wait for it.
+fn holder_and_waiter(leader: &Server) -> (Holder, Raw) {
+    let holder = Holder::of(leader, "printer", 60_000);
+    let (mut waiter, _) = greeted(leader, hello());
+    waiter.say(&[request(1, "printer")]);
+    assert!(matches!(waiter.hear(), ServerMessage::Queued { position: 1, .. }));
+    (holder, waiter)
+}
+
+/// The holder is still one, somebody waits, and others are granted what is free.
+fn goes_on(next: &Server, holder: &mut Holder) {
+    let welcome = holder.come_back(next);
+    let resumed = matches!(welcome, ServerMessage::Welcome { standing: Standing::Resumed, .. });
+    assert!(resumed, "{welcome:?}");
+    let lock = next.lock("printer").unwrap();
+    assert_eq!(lock["holders"][0]["token"].as_u64(), Some(holder.token.number()));
+    assert_eq!(lock["waiter_count"], 1, "its place is kept");
+    // Nobody who comes new has to wait for a grace period.
+    assert!(Holder::of(next, "scanner", 60_000).token > holder.token);
+}
+
+#[test]
+fn p6_a_standby_in_sync_takes_over_with_everything_when_the_leader_is_killed() {
+    let etcd = Etcd::start();
+    let [leader, next] = pair(&etcd);
+    let (mut holder, _waiter) = holder_and_waiter(&leader);
+    drop(leader.end_by(Signal::KILL));
+    leads(&next);
+    goes_on(&next, &mut holder);
+}
+
+/// What is free is granted to somebody new by then.
+fn is_granted_within(server: &Server, name: &str, most: Duration) {
+    let began = Instant::now();
+    let _ = Holder::of(server, name, 60_000);
+    let took = began.elapsed();
+    assert!(took < most, "{took:?}");
+}
+
+#[test]
+fn p6_a_standby_in_sync_takes_over_when_the_machine_of_the_leader_is_silent() {
+    let etcd = Etcd::start();
+    let [leader, next] = pair(&etcd);
+    let (mut holder, _waiter) = holder_and_waiter(&leader);
+    let mut old = std::mem::replace(&mut holder.raw, Raw::connect(&leader));
+    leader.process.signal(Signal::STOP);
+    // It reads this when it wakes.
+    old.say(&[ClientMessage::Release { request: RequestId::new(1), token: holder.token }]);
+    leads(&next);
+    goes_on(&next, &mut holder);
+    leader.process.signal(Signal::CONT);
+    match old.hear() {
+        ServerMessage::Goodbye { code: GoodbyeCode::NotLeader, message, .. } => {
+            assert_eq!(message, next.address, "and nothing of what it decided since");
+        }
+        other => panic!("{other:?}"),
+    }
+    // It follows whoever leads now.
+    synced(&etcd, &next);
+}
+
+#[test]
+fn p2_a_standby_that_was_started_anew_is_in_sync_again_and_then_takes_over() {
+    let etcd = Etcd::start();
+    let [leader, other] = pair(&etcd);
+    let (mut holder, _waiter) = holder_and_waiter(&leader);
+    let stopped = other.end_by(Signal::KILL);
+    eventually("it is taken out", || {
+        (members(&etcd, &leader.home)["in_sync"] == false).then_some(())
+    });
+    is_granted_within(&leader, "plotter", Duration::from_secs(2));
+    let other = stopped.restart_with(&as_strs(&peers(&[&etcd])));
+    synced(&etcd, &leader);
+    drop(leader.end_by(Signal::KILL));
+    leads(&other);
+    goes_on(&other, &mut holder);
+}
+
+#[test]
+fn p7_a_standby_that_is_silent_is_taken_out_and_keeps_nobody_waiting() {
+    let etcd = Etcd::start();
+    let [leader, other] = pair(&etcd);
+    other.process.signal(Signal::STOP);
+    is_granted_within(&leader, "printer", Duration::from_secs(2));
+    other.process.signal(Signal::CONT);
+    synced(&etcd, &leader);
+}
+
+#[test]
+fn p1_nothing_is_said_that_a_silent_standby_has_not_while_etcd_cannot_take_it_out() {
+    let mut etcd = Etcd::start();
+    let [leader, other] = pair(&etcd);
+    let (mut asking, _) = greeted(&leader, hello());
+    // In sync, nobody needs etcd.
+    etcd.kill();
+    asking.say(&[request(1, "printer")]);
+    assert!(matches!(asking.hear(), ServerMessage::Grant { .. }));
+    other.process.signal(Signal::STOP);
+    asking.say(&[request(2, "scanner")]);
+    assert!(!is_answered(&asking), "the standby may lead at any moment");
+    other.process.signal(Signal::CONT);
+    assert!(matches!(asking.hear(), ServerMessage::Grant { .. }));
+    etcd.revive();
+    synced(&etcd, &leader);
+}
+
+#[test]
+fn a_leader_that_is_asked_to_stop_hands_over_to_its_standby() {
+    let etcd = Etcd::start();
+    let [leader, next] = pair(&etcd);
+    let (mut holder, _waiter) = holder_and_waiter(&leader);
+    leader.process.signal(Signal::TERM);
+    let ended = leader.process.end();
+    assert_eq!(ended.code(), Some(0), "{}", ended.err);
+    leads(&next);
+    goes_on(&next, &mut holder);
+}
+
+#[test]
+fn three_are_started_anew_one_after_the_other_and_nobody_loses_anything() {
+    let etcd = Etcd::start();
+    let flags = peers(&[&etcd]);
+    let mut all: Vec<Server> = settled([member(&etcd), member(&etcd)]).into();
+    all.push(member(&etcd));
+    synced(&etcd, &all[0]);
+    let (mut holder, _waiter) = holder_and_waiter(&all[0]);
+    // Those who stand by first, and who leads last.
+    for _ in 0..3 {
+        let server = all.pop().unwrap();
+        let server = server.end_by(Signal::TERM).restart_with(&as_strs(&flags));
+        all.insert(0, server);
+        let leader = eventually("one leads", || all.iter().find(|it| sent_to(it).is_none()));
+        synced(&etcd, leader);
+    }
+    let leader = eventually("one leads", || all.iter().find(|it| sent_to(it).is_none()));
+    goes_on(leader, &mut holder);
+}
+
+#[test]
+fn p6_when_leader_and_standby_are_lost_another_leads_once_an_operator_says_so() {
+    let etcd = Etcd::start();
+    let [leader, other] = pair(&etcd);
+    let third = member(&etcd);
+    let mut holder = Holder::of(&leader, "printer", 60_000);
+    let home = Home::new();
+    for server in [leader, other] {
+        drop(server.end_by(Signal::KILL));
+    }
+    let url = etcd.url();
+    let take_over = |term: &str| {
+        let words =
+            ["takeover", "--after-loss", "--term", term, "--cluster", "test", "--etcd", &url];
+        run(home.coordinator(&words))
+    };
+    let term = members(&etcd, &home)["leader"]["term"].as_u64().unwrap();
+    let other = take_over(&(term + 5).to_string());
+    assert_eq!(other.code(), Some(1), "{}", other.err);
+    assert!(other.err.contains(&format!("the term of now is {term}")), "{}", other.err);
+    assert_eq!(sent_to(&third).map(|_| ()), Some(()), "nobody leads by itself");
+    let told = take_over(&term.to_string());
+    assert_eq!(told.code(), Some(0), "{}", told.err);
+    assert!(told.out.contains("are declared lost"), "{}", told.out);
+    leads(&third);
+    let welcome = holder.come_back(&third);
+    let reopened =
+        matches!(welcome, ServerMessage::Welcome { standing: Standing::Reopened { .. }, .. });
+    assert!(reopened, "a grace period: {welcome:?}");
+}
+
+/// Where standbys of the leader connect to, and the key that they prove themselves with.
+fn peer_and_key(etcd: &Etcd) -> (String, [u8; 16]) {
+    live(async {
+        let client = Client::new(options(&[&etcd.url()])).unwrap();
+        let text = async |name: &str| {
+            let key = format!("/coordinator/test/{name}");
+            String::from_utf8(client.read(&key).await.unwrap().found.unwrap().value).unwrap()
+        };
+        let seat: serde_json::Value = serde_json::from_str(&text("seat").await).unwrap();
+        let key = u128::from_str_radix(&text("key").await, 16).unwrap();
+        (seat["peer"].as_str().unwrap().to_owned(), key.to_le_bytes())
+    })
+}
+
+/// A standby that does not follow the rules.
+struct Rogue {
+    socket: TcpStream,
+    key: [u8; 16],
+    said: u64,
+}
+
+impl Rogue {
+    /// One that has the key of the cluster.
+    fn insider((peer, key): &(String, [u8; 16])) -> Self {
+        let mut socket = TcpStream::connect(peer).unwrap();
+        socket.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();
+        let mut greeting = [0; 28];
+        socket.read_exact(&mut greeting).unwrap();
+        assert_eq!(&greeting[..8], b"CRDFOLLW");
+        socket.write_all(&[7; 16]).unwrap();
+        let mut hasher = SipHasher24::new_with_key(key);
+        for part in [&b"follow"[..], &greeting[12..], &[7; 16]] {
+            hasher.write(part);
+        }
+        Self { socket, key: hasher.finish128().as_bytes(), said: 0 }
+    }
+
+    fn say(&mut self, kind: u8, content: &[u8]) {
+        let mut hasher = SipHasher24::new_with_key(&self.key);
+        hasher.write(&[1, kind]);
+        hasher.write(&self.said.to_le_bytes());
+        hasher.write(content);
+        self.said += 1;
+        let length = u32::try_from(content.len()).unwrap().to_le_bytes();
+        let frame = [&length[..], &[kind], &hasher.finish128().as_bytes(), content].concat();
+        // It may be gone already.
+        let _ = self.socket.write_all(&frame);
+    }
+
+    /// Wants to follow, by the rules of version `rules`.
+    fn follow(&mut self, rules: u32) {
+        let run = [&9_u128.to_le_bytes()[..], &0_u64.to_le_bytes()].concat();
+        self.say(1, &[&1_u64.to_le_bytes()[..], &run, &rules.to_le_bytes()].concat());
+    }
+
+    /// The kind of what it is told, and the content.
+    fn hear(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
+        let mut head = [0; 21];
+        self.socket.read_exact(&mut head)?;
+        let length = u32::from_le_bytes(head[..4].try_into().unwrap());
+        let mut content = vec![0; length as usize];
+        self.socket.read_exact(&mut content)?;
+        Ok((head[4], content))
+    }
+
+    /// Waits until it is sent away.
+    fn is_sent_away(&mut self) {
+        while self.hear().is_ok() {}
+    }
+}
+
+/// The rules of this version; another one is refused, and told which they are.
+fn rules_of(place: &(String, [u8; 16])) -> u32 {
+    let mut rogue = Rogue::insider(place);
+    rogue.follow(u32::MAX);
+    let (kind, why) = rogue.hear().unwrap();
+    let why = String::from_utf8(why).unwrap();
+    assert_eq!(kind, 3, "refused");
+    let rules = why.split_once("and the leader ").unwrap().1;
+    rules.split(':').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn p5_a_standby_that_is_none_lies_lags_or_is_cut_off_is_sent_away_and_harms_nobody() {
+    let etcd = Etcd::start();
+    let leader = member(&etcd);
+    leads(&leader);
+    let place = peer_and_key(&etcd);
+    let rules = rules_of(&place);
+    let follows = || {
+        // It waits until it is taken out that came before, for it has the same run.
+        eventually("it is accepted", || {
+            let mut rogue = Rogue::insider(&place);
+            rogue.follow(rules);
+            (rogue.hear().unwrap().0 == 1).then_some(rogue)
+        })
+    };
+    // Without the key.
+    let mut stranger = Rogue::insider(&(place.0.clone(), [0; 16]));
+    stranger.follow(rules);
+    stranger.is_sent_away();
+    // It claims a frame that is longer than any.
+    let mut flood = follows();
+    let _ = flood.socket.write_all(&[0xff; 4096]);
+    flood.is_sent_away();
+    // It has what it was never sent.
+    let mut liar = follows();
+    liar.say(2, &u64::MAX.to_le_bytes());
+    liar.is_sent_away();
+    // Its table is another, though it acknowledges all.
+    let mut other = follows();
+    while let Ok((kind, content)) = other.hear() {
+        match kind {
+            6 => other.say(2, &content[..8]),
+            7 => other.say(3, &[&content[..8], &[0; 16]].concat()),
+            _ => {}
+        }
+    }
+    // It is cut off in the middle of what it says.
+    let mut cut = follows();
+    let _ = cut.socket.write_all(&[8, 0, 0, 0, 2, 1, 2, 3]);
+    drop(cut);
+    // It follows, and acknowledges nothing: it is never in sync.
+    let lags = follows();
+    for number in 0..100 {
+        is_granted_within(&leader, &format!("lock {number}"), Duration::from_secs(2));
+    }
+    assert_eq!(members(&etcd, &leader.home)["in_sync"], false);
+    drop(lags);
+    // And one that follows the rules is taken.
+    let next = member(&etcd);
+    synced(&etcd, &leader);
+    let (mut holder, _waiter) = holder_and_waiter(&leader);
+    drop(leader.end_by(Signal::KILL));
+    leads(&next);
+    goes_on(&next, &mut holder);
+}
