@@ -259,6 +259,9 @@ fn without_an_access_file_everybody_reads_and_nobody_changes_anything() {
     }
     let still = port.get("/api/v1/locks/x", None).json();
     assert_eq!(still["lock"]["holders"][0]["token"], token);
+    for path in ["/api/v1/locks?prefix=%ff", "/api/v1/events?lock=%ff", "/api/v1/locks/%ff"] {
+        assert_eq!(port.get(path, None).status, 400, "{path}");
+    }
 }
 
 #[test]

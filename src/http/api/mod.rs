@@ -31,16 +31,19 @@ mod stream;
 mod tests;
 mod visitor;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query as Parameters, Request, State};
+use axum::extract::{FromRequestParts, Path, Query as Parameters, Request, State};
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -166,13 +169,39 @@ struct Of {
 }
 
 /// Parameters, once they are read.
-type Read<T> = Result<Parameters<T>, QueryRejection>;
+struct Read<T>(Result<T, Problem>);
 
-fn parameters<T>(read: Read<T>) -> Result<T, Problem> {
-    match read {
-        Ok(Parameters(parameters)) => Ok(parameters),
-        Err(why) => Err(Problem::bad_request(why.body_text())),
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Read<T> {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        // Else it would be read as the sign for what cannot be read, and found in no name.
+        if !is_text(parts.uri.query().unwrap_or_default()) {
+            return Ok(Self(Err(Problem::bad_request("a parameter is no UTF-8"))));
+        }
+        let read = Parameters::try_from_uri(&parts.uri);
+        let told = |why: QueryRejection| Problem::bad_request(why.body_text());
+        Ok(Self(read.map(|Parameters(parameters)| parameters).map_err(told)))
     }
+}
+
+/// Whether what a query escapes is text.
+fn is_text(query: &str) -> bool {
+    let (mut bytes, mut rest) = (Vec::with_capacity(query.len()), query.as_bytes());
+    while let [first, behind @ ..] = rest {
+        let escaped = behind.first_chunk::<2>().filter(|_| *first == b'%');
+        let byte = escaped.and_then(|digits| {
+            let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
+            u8::try_from(high? * 16 + low?).ok()
+        });
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &behind[2..] } else { behind };
+    }
+    std::str::from_utf8(&bytes).is_ok()
+}
+
+fn parameters<T>(Read(read): Read<T>) -> Result<T, Problem> {
+    read
 }
 
 fn limited(limit: Option<usize>) -> Result<usize, Problem> {

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, interval, timeout};
 
+use super::is_text;
 use super::stream::{self, READ_TIMEOUT, STREAMS_MAX, Sink};
 use crate::http::accept::{self, LIFE_MAX};
 use crate::http::caller::Caller;
@@ -65,4 +66,16 @@ async fn a_stream_that_nobody_reads_is_closed_in_time_and_its_place_comes_back()
     let took = began.elapsed();
     assert!(took >= READ_TIMEOUT && took < LIFE_MAX, "{took:?}");
     assert_eq!(places.available_permits(), STREAMS_MAX);
+}
+
+#[test]
+fn what_a_query_escapes_is_text_or_is_refused() {
+    for text in
+        ["", "prefix=a&limit=2", "prefix=%C3%A4", "prefix=100%", "prefix=%zz", "lock=%e2%82%ac"]
+    {
+        assert!(is_text(text), "{text}");
+    }
+    for bytes in ["prefix=%ff", "prefix=%C3", "prefix=%C3a", "lock=%80&limit=1", "%fe=1"] {
+        assert!(!is_text(bytes), "{bytes}");
+    }
 }
