@@ -338,6 +338,10 @@ fn unavailable(server: &str, source: &io::Error) -> String {
     if source.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<NoLeader>) {
         return format!("no coordinator leads at {server} ({why}); try again in a moment");
     }
+    // Whoever speaks TLS does answer.
+    if source.kind() == io::ErrorKind::InvalidData {
+        return format!("no secure connection to {server} ({why})");
+    }
     format!(
         "no coordinator answers at {server} ({why}); start one with `coordinator serve`, or name another"
     )

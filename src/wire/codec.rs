@@ -28,6 +28,8 @@ const HELLO_INDEX: u32 = 0;
 /// What a TLS alert begins with, which whoever speaks TLS sends to whoever does not. No frame is as long as
 /// that would be for its length.
 const TLS_ALERT: [u8; 4] = [0x15, 0x03, 0x03, 0x00];
+/// How an answer by HTTP begins.
+const HTTP_ANSWER: [u8; 4] = *b"HTTP";
 
 /// Why a stream of bytes is not, or no longer, one of messages.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +62,9 @@ pub enum CodecError {
     /// The peer speaks TLS: it answers with an alert of that.
     #[error("it speaks TLS: write tls:// before its address")]
     Tls,
+    /// The peer speaks HTTP.
+    #[error("it speaks HTTP: a coordinator's locks are on another port than its page")]
+    Http,
 }
 
 impl CodecError {
@@ -190,11 +195,10 @@ impl<In: DeserializeOwned, Out> Codec<In, Out> {
         let claimed = u32::from_le_bytes(*field);
         let max = self.frame_len_max;
         let Some(len) = usize::try_from(claimed).ok().filter(|len| *len <= max) else {
-            let is_alert = *field == TLS_ALERT;
-            return Err(if is_alert {
-                CodecError::Tls
-            } else {
-                CodecError::FrameTooLong { claimed, max }
+            return Err(match *field {
+                TLS_ALERT => CodecError::Tls,
+                HTTP_ANSWER => CodecError::Http,
+                _ => CodecError::FrameTooLong { claimed, max },
             });
         };
         match rest.split_at_checked(len) {

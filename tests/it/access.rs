@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use crate::certificates::Authority;
 use crate::support::{Done, Home, Server, eventually, run, start};
+use crate::watchdog::watchdog_on_duty;
 
 /// The credential of somebody: their name, over and over.
 pub(crate) fn credential(name: &str) -> Credential {
@@ -161,7 +162,7 @@ fn a_lock_of_a_killed_client_is_released_by_its_watchdog_which_shows_the_same() 
     // The variable, or the user's own file where it is looked for.
     for is_variable in [true, false] {
         let guarded = Guarded::start(&usual(), &[]);
-        let words = ["lock", "--ttl", "60s", "a", "--", "sh", "-c", "echo > begun; exec sleep 60"];
+        let words = ["lock", "--ttl", "60s", "a", "--", "sleep", "60"];
         let mut command = guarded.command(None, &words);
         if is_variable {
             command.env("COORDINATOR_CREDENTIAL", credential("ann").reveal());
@@ -172,8 +173,7 @@ fn a_lock_of_a_killed_client_is_released_by_its_watchdog_which_shows_the_same() 
         }
         command.current_dir(guarded.path("."));
         let holder = start(command);
-        let begun = guarded.path("begun");
-        eventually("the command has begun", || begun.exists().then_some(()));
+        watchdog_on_duty(&holder);
         holder.signal(Signal::KILL);
         let next = guarded.run(Some("ann"), &["lock", "-w", "20", "a", "--", "true"]);
         assert_eq!(next.code(), Some(0), "{}", next.err);

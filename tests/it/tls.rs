@@ -181,6 +181,13 @@ fn a_client_learns_what_does_not_fit() {
     command.env("COORDINATOR_SERVER", format!("tls://{}", plain_server.address));
     let other_way_round = told(command);
     assert!(other_way_round.contains("leave tls:// out"), "{other_way_round}");
+
+    // A mistake of ours is none of a coordinator's.
+    let mut command = secure.command(&["ping"], true);
+    command.env("COORDINATOR_CLIENT_KEY", home.path("server.key"));
+    let done = run(command);
+    assert_eq!(done.code(), Some(2), "{}", done.err);
+    assert!(done.err.contains("was made: the key in "), "{}", done.err);
 }
 
 #[test]

@@ -244,7 +244,8 @@ def unavailable(server: str, why: object) -> Unavailable:
     """No connection, because of that."""
     # What TLS says has a remedy of its own.
     hint = getattr(why, "hint", "")
-    return Unavailable(f"no coordinator answers at {server} ({cause(why)})", hint)
+    what = "no secure connection to" if hint else "no coordinator answers at"
+    return Unavailable(f"{what} {server} ({cause(why)})", hint)
 
 
 def cause(error: object) -> str:

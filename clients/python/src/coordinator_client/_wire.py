@@ -98,6 +98,8 @@ def decode_server(payload: bytes) -> _messages.ServerMessage:
 
 # How a TLS alert begins, which whoever speaks TLS sends to whoever does not, read as a length.
 _TLS_ALERT = 0x00_03_03_15
+# And an answer by HTTP.
+_HTTP_ANSWER = int.from_bytes(b"HTTP", "little")
 
 
 class Frames:
@@ -122,6 +124,10 @@ class Frames:
             length = _U32.unpack_from(data, at)[0]
             if length == _TLS_ALERT:
                 raise WireError("it speaks TLS: write tls:// before its address")
+            if length == _HTTP_ANSWER:
+                raise WireError(
+                    "it speaks HTTP: a coordinator's locks are on another port than its page"
+                )
             if length > FRAME_LEN_MAX:
                 raise WireError(f"a frame of {length} bytes, at most {FRAME_LEN_MAX} are allowed")
             if end - at - 4 < length:

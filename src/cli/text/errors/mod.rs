@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
+use coordinator::tls::TlsError;
 use coordinator::types::{GoodbyeCode, LostReason, RejectionCode};
 use coordinator::wire::{Cycle, CycleLink, Holder, LockStatus, Mode, Outlook};
 use coordinator::{EachFailed, Error, LockGuard, NoLeader, Unwelcomed};
@@ -294,7 +295,7 @@ impl Attempt<'_> {
             Code::TooManyKept | Code::Grace => Failure::new(exit::BUSY, message),
             Code::Unauthenticated => Failure::new(exit::DENIED, message).hint(
                 "show a credential with --credential-file or COORDINATOR_CREDENTIAL, or a certificate with \
-                --client-cert; its log says more",
+                --client-cert; the coordinator's log says more",
             ),
             Code::Forbidden => Failure::new(exit::DENIED, message)
                 .hint("the access file says who may do what: `coordinator access may` asks it"),
@@ -322,6 +323,11 @@ fn no_server(server: &str, source: &io::Error) -> Failure {
         let what_next = "a change of leader takes seconds: retry; if it lasts, their logs say what they wait for";
         return failed("no coordinator leads at", &nobody.to_string(), what_next);
     }
+    // Nobody was asked: a file of ours cannot be used.
+    if let Some(ours) = words.filter(|why| why.is::<TlsError>()) {
+        let files = "--server-ca, --client-cert and --client-key name files, which are read for each connection";
+        return Failure::usage(format!("no connection to {server} was made: {ours}")).hint(files);
+    }
     let start =
         "start one with `coordinator serve`, or name another with --server or COORDINATOR_SERVER";
     if let Some(each) = words.filter(|why| why.is::<EachFailed>()) {
@@ -335,7 +341,7 @@ fn no_server(server: &str, source: &io::Error) -> Failure {
     // Whoever speaks TLS does answer.
     if source.kind() == io::ErrorKind::InvalidData {
         let what_next = "--server-ca says whom to trust, --server-name whom to expect, --client-cert and \
-            --client-key what to show; its log may say more";
+            --client-key what to show; the coordinator's log may say more";
         return failed("no secure connection to", &reason(source), what_next);
     }
     failed("no coordinator answers at", &reason(source), start)

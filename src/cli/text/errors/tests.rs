@@ -114,6 +114,17 @@ fn no_server_says_where_and_what_next() {
 }
 
 #[test]
+fn a_file_of_ours_that_is_no_good_is_no_fault_of_the_server() {
+    let failure = no_server("tls://there", &io::Error::other(TlsError::NoSystemBundle));
+    assert_eq!(failure.exit, 2);
+    assert!(
+        failure
+            .plain()
+            .starts_with("error: no connection to tls://there was made: this system has no bundle")
+    );
+}
+
+#[test]
 fn a_crowd_is_told_of_as_such() {
     let (server, code) = ("127.0.0.1:5625".into(), GoodbyeCode::TooManyConnections);
     let message = "10000 connections are open, the limit".to_owned();
