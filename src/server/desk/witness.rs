@@ -133,6 +133,18 @@ impl Desk {
         self.table.is_withholding()
     }
 
+    /// All that waits: whose request, and each of its claims.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (SessionId, RequestId, &LockName, Mode)> {
+        let sessions = self.table.sessions(0).map(|(_, session)| session.session);
+        let waiting = sessions.flat_map(|session| {
+            self.table.waiting_of(session).map(move |request| (session, request))
+        });
+        waiting.flat_map(|(session, request)| {
+            let claims = self.table.claims(session, request);
+            claims.map(move |(lock, mode)| (session, request, lock, mode))
+        })
+    }
+
     /// A lock in use.
     pub(crate) fn lock(&self, name: &str) -> Option<LockView<'_>> {
         self.table.lock(name)

@@ -11,6 +11,8 @@ pub(super) struct Errand {
     pub(super) claims: Vec<(Lock, Mode)>,
     /// Who asks within the client.
     pub(super) owner: u64,
+    /// When it was asked for.
+    pub(super) asked: u64,
     /// Where it stands.
     pub(super) stage: Stage,
     /// Which request it is to convert.

@@ -145,6 +145,12 @@ impl World {
             machine.cut_off_until = now;
             (machine.up_dark_until, machine.down_dark_until) = (now, now);
         }
+        if now < self.site.stalled_until {
+            self.heap.push(self.site.stalled_until, Event::Peace);
+        } else {
+            // Everybody may have everything.
+            self.change_rules();
+        }
     }
 
     /// All connections of a machine end. Each end hears of it some time, in whatever order, or never;
@@ -297,18 +303,6 @@ impl World {
             self.with_desk(Desk::save);
             let at = self.now() + 3_000_000;
             self.heap.push(at, Event::Kill { run: self.site.run });
-        }
-    }
-
-    /// Rules are read again, and allow the same. Whoever waits is looked at by them, a few in a turn.
-    fn change_rules(&mut self) {
-        if self.now() < self.site.stalled_until || !self.site.is_ruled {
-            return;
-        }
-        let access = self.site.rules();
-        self.with_desk(|desk, local| desk.change_rules_slowly(access, local));
-        if self.site.desk.as_ref().is_some_and(Desk::is_withholding) {
-            self.referee.tally.count("rules looked through in several turns");
         }
     }
 

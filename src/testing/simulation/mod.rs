@@ -25,6 +25,7 @@
 //! | `operator` | who looks on, and takes locks away |
 //! | `world` | who is told what, when |
 //! | `faults` | what goes wrong |
+//! | `ruling` | the access file: what it forbids, and what follows from that |
 //! | `referee`, `tally` | what was seen, and whether it may be; how often |
 //!
 //! The clients' answers are judged, and each start: after a crash of the process it goes on with the
@@ -42,6 +43,7 @@ mod network;
 mod operator;
 mod person;
 mod referee;
+mod ruling;
 mod site;
 mod stranger;
 mod strangers;

@@ -260,6 +260,12 @@ impl Person {
         let is_without_ground =
             errand.converts.is_some() && converted.is_none_or(Errand::is_taken_or_over);
         let is_for_a_loss = matches!(refusal, Refusal::Lost(_));
+        let is_forbidden = || {
+            let was = |(lock, mode): &(Lock, Mode)| {
+                referee.ruling.has_forbidden(&referee.name(*lock), *mode, errand.asked)
+            };
+            errand.claims.iter().any(was)
+        };
         assert!(
             converted.is_none() || is_without_ground || !is_for_a_loss || self.is_misled(),
             "it is held still"
@@ -267,8 +273,9 @@ impl Person {
         if let Some(held) = errand.converts.and_then(|number| self.errands.get_mut(&number)) {
             held.converted_by = None;
         }
-        referee.tally.count(match refusal {
+        let what = match refusal {
             Refusal::Rejected(rejection) => match rejection.code {
+                RejectionCode::Forbidden if is_forbidden() => "forbidden",
                 RejectionCode::TimedOut => "timed out",
                 RejectionCode::Deadlock => "deadlocks",
                 RejectionCode::Busy => "busy",
@@ -282,8 +289,11 @@ impl Person {
             Refusal::Away => "unsent",
             Refusal::Lost(_) => "lost before it was heard of",
             Refusal::Ended if self.core.end().is_some() => "asked of nobody",
+            // What is denied leaves no trace. The answer was lost, and it is repeated when it is allowed.
+            Refusal::Forgotten if is_forbidden() => "forbidden, and forgotten",
             Refusal::Ended | Refusal::Forgotten => panic!("request {request}: {refusal:?}"),
-        });
+        };
+        referee.tally.count(what);
         self.note(at, number, What::Refused, referee);
     }
 

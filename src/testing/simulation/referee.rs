@@ -6,6 +6,7 @@ use std::fmt::{Debug, Write};
 use std::mem;
 use std::sync::Arc;
 
+use super::ruling::Ruling;
 use super::tally::Tally;
 use crate::engine::Forfeit;
 use crate::server::{Change, Granted};
@@ -81,6 +82,8 @@ pub(super) struct Referee {
     /// What the coordinator has put on record, by number, and what of that it keeps no longer.
     records: BTreeMap<u64, Forfeit>,
     outdated: BTreeSet<Forfeit>,
+    /// What the access file forbids, and forbade.
+    pub(super) ruling: Ruling,
     /// What it came to, in words and numbers.
     pub(super) tally: Tally,
     /// What becomes of all that happened.
@@ -109,6 +112,7 @@ impl Referee {
             converted: BTreeSet::new(),
             records: BTreeMap::new(),
             outdated: BTreeSet::new(),
+            ruling: Ruling::default(),
             tally: Tally::default(),
             trace,
         }

@@ -13,10 +13,11 @@ use super::errand::Errand;
 use super::journal::{Crash, Held, Journal};
 use super::network::{Wire, connection};
 use super::operator::{self, Operator};
+use super::ruling::Ruling;
 use super::strangers::Strangers;
 use super::time::SkewedClock;
 use super::world::World;
-use crate::access::{Access, Rules};
+use crate::access::Access;
 use crate::engine::{EndReason, Start};
 use crate::server::{
     Before, Change, Delivery, Desk, StaleState, StateKey, Turn, Way, Witness, begin_after, summary,
@@ -72,7 +73,7 @@ pub(super) struct Site {
     pub(super) is_in_grace: bool,
     /// The name of the next session; greater than those of all runs before.
     next_session: Rc<Cell<u128>>,
-    /// Whether it has an access file, by which whoever comes may do everything.
+    /// Whether it has an access file.
     pub(super) is_ruled: bool,
     /// Counts revocations.
     pub(super) queries: u64,
@@ -100,14 +101,9 @@ impl Site {
         }
     }
 
-    /// Who may do what: everybody everything, by rules or for want of any.
-    pub(super) fn rules(&self) -> Access {
-        if !self.is_ruled {
-            return Access::open();
-        }
-        let mut access = Access::closed();
-        access.set_anyone(Rules::open());
-        access
+    /// Who may do what, by rules or for want of any.
+    pub(super) fn rules(&self, ruling: &Ruling) -> Access {
+        if self.is_ruled { ruling.access() } else { Access::open() }
     }
 
     /// Whether connections can be made to it: also while it stands still.
@@ -117,7 +113,7 @@ impl Site {
 
     /// A run begins. The wall clock may have been set, forwards or backwards. Says what it
     /// has found of the run before.
-    pub(super) fn start(&mut self, now: u64, dice: &mut Random) -> Found {
+    pub(super) fn start(&mut self, now: u64, ruling: &Ruling, dice: &mut Random) -> Found {
         let set_to = match dice.below(3) {
             0 => dice.below(SECS_PER_DAY) as u64,
             _ => SECS_PER_DAY as u64,
@@ -139,7 +135,7 @@ impl Site {
             Before::Saved(_) | Before::Nothing if is_saved => Found::Saved,
             Before::Saved(_) | Before::Nothing => Found::Nothing,
         };
-        let mut desk = Desk::witnessed((start, key), before, names, self.rules(), local);
+        let mut desk = Desk::witnessed((start, key), before, names, self.rules(ruling), local);
         desk.speak_redis(self.journal.is_kept());
         self.journal.begin(&mut desk, now);
         self.desk = Some(desk);
@@ -213,7 +209,10 @@ impl World {
     /// A run begins, and with it somebody who looks on.
     pub(super) fn begin_run(&mut self) {
         let now = self.now();
-        let found = self.site.start(now, &mut self.dice);
+        if self.dice.once_in(3) {
+            self.draw_rules();
+        }
+        let found = self.site.start(now, &self.referee.ruling, &mut self.dice);
         if found == Found::Nothing {
             // Nobody who asks is told of a hold of before, and so nobody believes in one.
             self.strangers.forget();
@@ -344,6 +343,7 @@ impl World {
         let turn = mem::take(act(desk, local));
         let Turn { orders, deliveries, goes_on, listens, rings, is_drained: _, record, .. } = turn;
         let seen = desk.take_seen();
+        self.judge_rules(&seen);
         self.note_absent();
         self.pass(Held { orders, deliveries, seen }, &record);
         if goes_on {

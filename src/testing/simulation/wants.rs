@@ -110,6 +110,7 @@ impl Person {
         let errand = Errand {
             claims,
             owner,
+            asked: at,
             stage,
             converts,
             converted_by,
