@@ -10,6 +10,7 @@ mod notify;
 mod pieces;
 mod reread;
 mod serving;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

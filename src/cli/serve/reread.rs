@@ -1,5 +1,5 @@
-//! The configuration, read again while the server runs: by SIGHUP, or because a principal that may asks for it over
-//! HTTP.
+//! The configuration, read again while the server runs: by SIGHUP, because a principal that may asks for it over
+//! HTTP, or because a file of certificates or rules has changed.
 //!
 //! It is one transaction: settings, files for TLS and access file are read, and only if all of them are without a
 //! mistake, all that can change takes their place. A mistake in any of them changes nothing, and one line of the log
@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::SystemTime;
 
@@ -21,6 +21,7 @@ use coordinator::tls::ServerTls;
 
 use super::notify;
 use super::pieces::{Flaw, Piece, Pieces};
+use super::watched::{Contents, Watched};
 use crate::cli::log as logging;
 use crate::cli::settings::contradictions;
 use crate::cli::settings::reload::Reload;
@@ -40,6 +41,8 @@ enum Ask {
     Signal,
     /// A principal, who wants to hear what becomes of it.
     Http(ReloadRequest),
+    /// Nobody: a file has changed.
+    Changed,
 }
 
 impl Ask {
@@ -47,6 +50,7 @@ impl Ask {
     fn cause(&self) -> String {
         match self {
             Self::Signal => "SIGHUP".to_owned(),
+            Self::Changed => "a file of certificates or rules has changed".to_owned(),
             Self::Http(ReloadRequest { by, peer, .. }) => {
                 let peer = peer.map(|peer| format!(" at {peer}")).unwrap_or_default();
                 format!("HTTP, by {by}{peer}")
@@ -95,11 +99,17 @@ impl Reread {
         let (asked, asks) = sync_channel(1);
         let mut running = Running { at_start: settings.clone(), now: settings.clone(), again };
         thread::Builder::new().name("settings".to_owned()).spawn(move || {
-            while let Ok(ask) = asks.recv() {
+            let mut watched = Watched::new(Contents::of(&running.now));
+            while let Some(ask) = next(&asks, &mut watched, &running.now) {
                 notify::reloading();
-                running.again.audit.reopen();
+                if !matches!(ask, Ask::Changed) {
+                    running.again.audit.reopen();
+                }
+                // Before they are read: what changes meanwhile is found by the next look.
+                let found = Contents::of(&running.now);
                 let outcome = running.reload(read(flags.clone()), &ask);
                 notify::ready();
+                watched = Watched::new(found.if_of(&running.now));
                 if let Ask::Http(ReloadRequest { done, .. }) = ask {
                     // Who asked may be gone.
                     let _ = done.send(outcome);
@@ -118,6 +128,21 @@ impl Reread {
     pub(crate) fn for_http(&self) -> Reloads {
         let asked = self.asked.clone();
         Reloads::new(move |request| asked.try_send(Ask::Http(request)).is_ok())
+    }
+}
+
+/// Waits for somebody who asks, or a file that has changed. None: the server is gone.
+fn next(asks: &Receiver<Ask>, watched: &mut Watched, now: &Settings) -> Option<Ask> {
+    loop {
+        match asks.recv_timeout(watched.pause()) {
+            Ok(ask) => return Some(ask),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => {
+                if watched.are_changed(Contents::of(now)) {
+                    return Some(Ask::Changed);
+                }
+            }
+        }
     }
 }
 
@@ -172,7 +197,7 @@ impl Running {
     /// Tells the audit log.
     fn note(&self, ask: &Ask, result: &'static str, why: &str) {
         match ask {
-            Ask::Signal => self.again.audit.note("reload", result, why),
+            Ask::Signal | Ask::Changed => self.again.audit.note("reload", result, why),
             Ask::Http(ReloadRequest { by, peer, .. }) => {
                 self.again.audit.note_of((by, *peer), "reload", result, why);
             }
