@@ -91,7 +91,7 @@ impl BenchArgs {
             },
             warmup: self.warmup,
             extent: self.pairs.map_or(Extent::For(duration), Extent::Pairs),
-            prefix: format!("bench-{:07}", std::process::id()),
+            prefix: format!("bench/{:07}", std::process::id()),
         })
     }
 }
