@@ -7,8 +7,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::{Access, Principal, PrincipalName, Proof, Verb};
-use crate::types::{Claim, LockName, Mode};
+use super::{Access, Names, Principal, PrincipalName, Proof, Rule, Rules, Verb, Verbs};
+use crate::types::{Claim, LockName, Mode, RawClaim};
 
 /// That something is allowed: made by the rules that allow it, and by nobody else.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ pub enum Unproven {
     Nothing,
     /// What was shown is nobody's, or two's. Which of both, whoever shows it is not told.
     #[error(
-        "what was shown proves nobody here: the credential or the certificate is not known, or not any more"
+        "what was shown proves nobody here: the credential or the certificate is not known, or not any more, or they name two"
     )]
     Nobody,
 }
@@ -145,8 +145,8 @@ pub struct Badge {
     proof: Proof,
     /// Who that is.
     principal: Arc<Principal>,
-    /// What was asked for last and is allowed: who asks once mostly asks again.
-    lately: Option<(LockName, Verb)>,
+    /// By which rule something was allowed last: it mostly allows what is asked for next, too.
+    lately: Option<(Verbs, Names)>,
 }
 
 impl Badge {
@@ -164,15 +164,20 @@ impl Badge {
     ///
     /// # Errors
     ///
-    /// If by those it is nobody any more, or another.
+    /// If by those it is nobody any more, or another. Then nothing is allowed to it any more.
     pub fn renew(&mut self, access: &Access) -> Result<(), Unproven> {
-        let principal = access.principal(&self.proof).ok_or(self.proof.unproven())?;
-        if principal.name != self.principal.name {
-            return Err(Unproven::Nobody);
-        }
-        self.principal = Arc::clone(principal);
         self.lately = None;
-        Ok(())
+        let unproven = match access.principal(&self.proof) {
+            Some(principal) if principal.name == self.principal.name => {
+                self.principal = Arc::clone(principal);
+                return Ok(());
+            }
+            Some(_) => Unproven::Nobody,
+            None => self.proof.unproven(),
+        };
+        let (name, quotas) = (self.principal.name.clone(), self.principal.quotas);
+        self.principal = Arc::new(Principal { name, rules: Rules::default(), quotas });
+        Err(unproven)
     }
 
     /// Who it is.
@@ -198,14 +203,23 @@ impl Badge {
     pub fn may_lock(&mut self, claims: &[Claim]) -> Result<Allowed<to::Lock>, Denied> {
         for Claim { name, mode } in claims {
             let verb = verb_for(*mode);
-            let is_known =
-                |(known, known_verb): &(LockName, Verb)| *known_verb == verb && known == name;
-            if !self.lately.as_ref().is_some_and(is_known) {
-                self.principal.check(verb, name)?;
-                self.lately = Some((name.clone(), verb));
+            if !self.is_allowed_lately(verb, name.as_str()) {
+                let rule = self.principal.check(verb, name)?;
+                self.lately = Some((rule.verbs, rule.names.clone()));
             }
         }
         Ok(Allowed::made())
+    }
+
+    /// To ask for a lock as said, if the rule allows it that allowed the last. None: all rules are to be asked.
+    #[inline]
+    pub fn may_lock_by_the_same(&self, said: &RawClaim) -> Option<Allowed<to::Lock>> {
+        self.is_allowed_lately(verb_for(said.mode), &said.name).then(Allowed::made)
+    }
+
+    #[inline]
+    fn is_allowed_lately(&self, verb: Verb, name: &str) -> bool {
+        matches!(&self.lately, Some((verbs, names)) if verbs.allows(verb) && names.include_text(name))
     }
 
     /// To say again what was said before, or what is no request at all: neither has anything that is not had
@@ -242,11 +256,8 @@ impl Proof {
 }
 
 impl Principal {
-    fn check(&self, verb: Verb, name: &LockName) -> Result<(), Denied> {
-        match self.rules.may(verb, name) {
-            Some(_) => Ok(()),
-            None => Err(self.denied(verb, Some(name))),
-        }
+    fn check(&self, verb: Verb, name: &LockName) -> Result<&Rule, Denied> {
+        self.rules.may(verb, name).ok_or_else(|| self.denied(verb, Some(name)))
     }
 
     fn denied(&self, verb: Verb, lock: Option<&LockName>) -> Denied {
@@ -304,7 +315,7 @@ impl Principal {
     ///
     /// If it may not.
     pub fn may_see(&self, name: &LockName) -> Result<Allowed<to::See>, Denied> {
-        self.check(Verb::See, name).map(|()| Allowed::made())
+        self.check(Verb::See, name).map(|_| Allowed::made())
     }
 
     /// To revoke a grant of a lock.
@@ -313,7 +324,7 @@ impl Principal {
     ///
     /// If it may not.
     pub fn may_break(&self, name: &LockName) -> Result<Allowed<to::Break>, Denied> {
-        self.check(Verb::Break, name).map(|()| Allowed::made())
+        self.check(Verb::Break, name).map(|_| Allowed::made())
     }
 }
 
@@ -348,13 +359,14 @@ impl Sight {
         self.is_everything() || claims.iter().all(|claim| self.sees(&claim.name))
     }
 
-    /// Whether it sees a session, by the identity that is shown of that: those of others only who
-    /// administers.
-    pub fn sees_session(&self, identity: &str) -> bool {
+    /// Whether it sees a session, by the identity that is proven of that: those of others, and of nobody, only
+    /// who administers.
+    pub fn sees_session(&self, identity: Option<&str>) -> bool {
         match self {
             Self::Everything => true,
             Self::Of(principal) => {
-                principal.rules.may_administer().is_some() || principal.name.is_shown_by(identity)
+                let is_own = |identity| principal.name.is_shown_by(identity);
+                principal.rules.may_administer().is_some() || identity.is_some_and(is_own)
             }
             Self::Nothing => false,
         }

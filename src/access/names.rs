@@ -70,14 +70,21 @@ impl Names {
 
     /// Whether it includes a name.
     pub fn include(&self, name: &LockName) -> bool {
+        self.include_text(name.as_str())
+    }
+
+    /// The same of what is perhaps no name, and then of no interest.
+    #[inline]
+    pub fn include_text(&self, name: &str) -> bool {
         match self {
             Self::All => true,
-            Self::One(one) => one == name,
-            Self::Below(prefix) => name
-                .as_str()
-                .strip_prefix(prefix.as_str())
-                .and_then(|rest| rest.strip_prefix('/'))
-                .is_some_and(|rest| !rest.is_empty()),
+            Self::One(one) => one.as_str() == name,
+            Self::Below(prefix) => {
+                let (name, prefix) = (name.as_bytes(), prefix.as_str().as_bytes());
+                name.len() > prefix.len() + 1
+                    && name[prefix.len()] == b'/'
+                    && name.starts_with(prefix)
+            }
         }
     }
 }

@@ -50,8 +50,8 @@ impl PrincipalName {
     }
 
     /// Whose an identity says that it is: [`PrincipalName::shown_before`]. That of anyone, if nobody's.
-    pub fn shown_by(identity: &Identity) -> Self {
-        let first = identity.as_str().split(' ').next().unwrap_or_default();
+    pub fn shown_by(identity: &str) -> Self {
+        let first = identity.split(' ').next().unwrap_or_default();
         Self::new(first).unwrap_or_else(|_| Self::anyone())
     }
 

@@ -21,7 +21,7 @@ pub(super) struct Incumbent(Arc<Mutex<Inner>>);
 struct Inner {
     /// The Coordinator, and where those come in who look as observers do.
     seated: Option<(WeakAddr<Coordinator>, Entrance)>,
-    /// Rules that came after the start: they are the next one's, too.
+    /// The rules in force, where several take turns, or that came after the start: they are the next one's, too.
     rules: Option<Arc<Access>>,
     /// How it stands among several; none: there are no others.
     role: Option<Stand>,
@@ -117,7 +117,7 @@ impl Incumbent {
         self.lock().rules = Some(rules);
     }
 
-    /// The rules that hold, if they are others than those of the start.
+    /// The rules that hold, whoever decides.
     #[cfg(feature = "cluster")]
     pub(super) fn rules(&self) -> Option<Arc<Access>> {
         self.lock().rules.clone()
@@ -128,6 +128,13 @@ impl Incumbent {
     pub(super) fn stand(&self, role: Role, (until, heard): (Until, Until), synced: &Synced) {
         let synced = synced.clone();
         self.lock().role = Some(Stand { role, until, heard, synced });
+    }
+
+    /// The rules of one that stands by, and has no Coordinator that would know them.
+    pub(super) fn rules_of_standby(&self) -> Option<Arc<Access>> {
+        let inner = self.lock();
+        inner.role.as_ref().filter(|stand| !stand.role.leads)?;
+        inner.rules.clone()
     }
 
     /// How it stands among several.

@@ -11,13 +11,11 @@ use tokio::io::DuplexStream;
 use tokio::sync::watch;
 
 use super::audit::Audit;
-#[cfg(feature = "http")]
 use super::chatter::Topic;
 use super::counters::Counters;
 use super::desk::figures::{Contention, Figures};
-use super::desk::{Errand, Unentitled, Who};
+use super::desk::{Errand, Unentitled, Who, entitled};
 use super::incumbent::{Incumbent, Role};
-#[cfg(feature = "http")]
 use super::log_lines;
 use super::messages::{Entitle, Gather, Identify, Pulse, Survey};
 use super::phase::Phase;
@@ -130,7 +128,11 @@ impl Looker {
     /// Who somebody is that shows this, and what it may do; an error if it is nobody. None: there is no
     /// coordinator any more.
     pub async fn who(&self, proof: Proof) -> Option<Result<Who, Unproven>> {
-        self.incumbent.coordinator()?.send(Identify { proof }).await.ok()
+        if let Some(coordinator) = self.incumbent.coordinator() {
+            return coordinator.send(Identify { proof }).await.ok();
+        }
+        let rules = self.incumbent.rules_of_standby()?;
+        Some(Who::by(&rules, proof))
     }
 
     /// Whether somebody from `peer` that shows this may have something done. Who may not is counted, and told to
@@ -141,7 +143,16 @@ impl Looker {
         peer: Option<SocketAddr>,
         errand: Errand,
     ) -> Option<Result<Who, Unentitled>> {
-        self.incumbent.coordinator()?.send(Entitle { proof, peer, errand }).await.ok()
+        if let Some(coordinator) = self.incumbent.coordinator() {
+            return coordinator.send(Entitle { proof, peer, errand }).await.ok();
+        }
+        let told = entitled(&*self.incumbent.rules_of_standby()?, proof, errand);
+        if let Err(Unentitled::Denied(denied)) = &told
+            && self.counters.chatter.admits(Topic::Denial, peer)
+        {
+            log_lines::denied(None, peer, denied);
+        }
+        Some(told)
     }
 
     /// A handshake on another port than that of the locks waits for others with its address.

@@ -8,7 +8,7 @@ use super::visitor::Visitor;
 use crate::access::Proof;
 use crate::http::problem::Problem;
 use crate::server::{Errand, Looker, Unentitled, Who};
-use crate::types::RejectionCode;
+use crate::types::{GoodbyeCode, RejectionCode};
 
 /// Who asks, if that one may have it. If not, that is counted and told to the logs.
 pub(super) async fn entitled(
@@ -27,6 +27,11 @@ pub(super) async fn entitled(
                 ),
             };
             Err(Problem::rejected(RejectionCode::Forbidden, message))
+        }
+        // One that stands by has no lines.
+        Some(Err(Unentitled::Unproven(why))) if looker.role().is_some_and(|role| !role.leads) => {
+            let code = RejectionCode::Unauthenticated;
+            Err(Problem::dismissed(GoodbyeCode::Refused, code, why.to_string()))
         }
         Some(Err(Unentitled::Unproven(_))) => {
             // Whoever is nobody is told so at the end of a line, as late as others are, and the audit log with them.

@@ -162,6 +162,8 @@ impl Candidate {
             phase: watch::Sender::new(Phase::Serving),
             incumbent: Incumbent::default(),
         };
+        // Whoever asks one that stands by is asked by them, too.
+        candidate.incumbent.rule(Arc::clone(&candidate.config.access));
         let nothing = (Until::default(), Until::default());
         candidate.incumbent.stand(candidate.role(None), nothing, &candidate.synced);
         Ok(candidate)

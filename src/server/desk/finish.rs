@@ -12,8 +12,8 @@ impl Desk {
     /// Ends a turn: puts together what has come of it, and sees that what is due is asked for.
     pub(in crate::server) fn finish_turn(&mut self, now: Timestamp) -> &mut Turn {
         if self.rights.is_changing() {
+            self.look_through_changed(now);
             self.withdraw_forbidden(now);
-            self.look_through_changed();
         }
         #[cfg(feature = "redis-api")]
         self.tell_waiters(now);

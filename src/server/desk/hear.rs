@@ -241,7 +241,10 @@ impl Desk {
     ) {
         let place = asked.ticket.and_then(|_| self.place(connection, asked));
         let (request, parsed) = (asked.request, || parse::request(asked, extras, place));
-        match self.anything::<to::Lock>() {
+        let allowed = self
+            .anything::<to::Lock>()
+            .or_else(|| self.may_lock_by_the_same(connection, asked, now));
+        match allowed {
             Some(allowed) => self.command(connection, request, now, allowed, parsed),
             None => self.request_by_rule(connection, request, parsed(), now),
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use log::error;
 
 use super::connections::Role;
+use super::marked;
 use super::parse;
 use super::seal::Sealer;
 use crate::access::PrincipalName;
@@ -43,7 +44,7 @@ pub(in crate::server) fn parse(
             (session, Attach::Resume { session, proved_in, generation, ttl, linger, identity })
         }
         wire::Attach::New | wire::Attach::Observer => {
-            let session = draw()?;
+            let session = marked::named(draw()?, as_whom);
             (session, Attach::Open { session, ttl, linger, identity })
         }
     };

@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::marked::proven_identity;
 use super::render;
 use crate::access::Sight;
 use crate::engine::{
@@ -203,7 +204,7 @@ impl Look<'_> {
     /// A page of all sessions, from `cursor` on.
     pub(in crate::server) fn sessions(&self, cursor: u64, budget: &mut Budget) -> ServerMessage {
         let from = usize::try_from(cursor).unwrap_or(usize::MAX);
-        let seen = |view: &SessionView<'_>| self.sight.sees_session(view.identity.as_str());
+        let seen = |view: &SessionView<'_>| self.sight.sees_session(proven_identity(view));
         let places = self.table.session_places(from);
         let places = places.map(|(place, view)| (place, view.filter(seen)));
         let bytes = |view: &SessionView<'_>| FIXED_BYTES + view.identity.len();

@@ -33,6 +33,7 @@
 //! | `finish` | the end of a turn, and when the next one is due |
 //! | `looks` | the rate of looks, and who rests until it is time for another |
 //! | `rights`, `guest`, `usage`, `sight` | who a connection has proven to be, what it may do, what it is shown |
+//! | `marked` | whether a session is a principal's, by its id |
 //! | `refusals` | who proves nobody again and again, and hears so later |
 //! | `audited` | what the audit log is told |
 //! | `figures` | what is counted, for whoever draws curves of it |
@@ -54,6 +55,7 @@ mod hear;
 pub(super) mod hello;
 mod inspect;
 pub(super) mod looks;
+mod marked;
 mod parse;
 mod perform;
 mod refusals;
@@ -87,6 +89,7 @@ use self::figures::{Contention, Figures, Told};
 use self::hello::Draw;
 use self::looks::Looks;
 use self::rights::Rights;
+pub(in crate::server) use self::rights::entitled;
 pub use self::rights::{Errand, Unentitled, Who};
 use self::seal::Sealer;
 use self::subscribers::Subscribers;

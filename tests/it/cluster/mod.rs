@@ -4,6 +4,7 @@ mod client;
 mod commands;
 pub(crate) mod etcd;
 mod following;
+mod guarded;
 mod leading;
 mod serving;
 

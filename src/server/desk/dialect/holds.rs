@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::super::marked;
 use super::Desk;
 use crate::engine::{
     Event, Hold, PLACES_LOOKED_AT_MAX, Prolong, Rejection, Request, RequestEvent, SessionView,
@@ -34,7 +35,8 @@ impl DeskHolds<'_> {
         if self.desk.is_unwritten() {
             return Err(unwritten());
         }
-        let session = (self.desk.draw)().map_err(|(_, why)| refusal(&why))?;
+        let drawn = (self.desk.draw)().map_err(|(_, why)| refusal(&why))?;
+        let session = marked::named(drawn, self.desk.bound_to(connection));
         let request = Request { wait, ..Request::new(RequestId::new(1), claim) };
         let (peer, identity) = (self.desk.connections.peer(connection), self.identity());
         let hold = Hold { session, peer, identity, mark: mark.clone(), term, request };

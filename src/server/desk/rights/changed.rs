@@ -14,9 +14,13 @@ use super::super::connections::Role;
 use super::super::render;
 use super::super::turn::Turn;
 use super::Looking;
-use crate::access::{Access, Denied, Principal, PrincipalName};
+use crate::access::{Access, Denied, Principal, PrincipalName, Unproven};
 use crate::engine::{Event, Rejection};
 use crate::types::{ConnectionId, LockName, Mode, RequestId, SessionId, Timestamp};
+
+/// What it takes to send a connection away, besides what the table does: its words, its lines in the logs, and its
+/// end, which is made by the same thread.
+const SENDING_AWAY_STEPS: u64 = 64;
 
 impl Desk {
     /// Other rules hold from now on, for everybody. Who is nobody by them, or another, is told Goodbye, and
@@ -28,43 +32,49 @@ impl Desk {
             self.rights.access = access;
             // First, for those that leave free what others are granted.
             self.withhold(now);
-            for connection in self.connections.with_guests() {
-                self.renew(connection, now);
+            // They are all renewed in one turn, for no connection may act by what holds no more. There are as many
+            // as connections, and each takes a look at a hash: nine thousand, 10 ms. What else is to be done is left
+            // to later turns.
+            self.rights.changed = self.connections.with_guests().into();
+            for connection in &self.rights.changed {
+                self.looked += 1;
+                if let Some(guest) = self.connections.guest_mut(*connection) {
+                    // Who is nobody may do nothing, and is told so in its turn.
+                    let _ = guest.badge.renew(&self.rights.access);
+                }
             }
         }
         self.finish_turn(now)
     }
 
-    fn renew(&mut self, connection: ConnectionId, now: Timestamp) {
-        // They are all renewed in one turn, for no connection may act by what holds no more. There are as many as
-        // connections, each takes a look at a hash, and what else is to be done is left to later turns.
-        self.looked += 1;
-        let access = Arc::clone(&self.rights.access);
-        let Some(guest) = self.connections.guest_mut(connection) else { return };
-        match guest.badge.renew(&access) {
-            Ok(()) => self.rights.changed.push_back(connection),
-            Err(unproven) => {
-                if let Some(Role::Session { .. }) = self.connections.role(connection) {
-                    self.step(&Event::Disconnect { connection }, now);
-                }
-                self.note_unproven(connection, unproven);
-                self.dismiss_unproven(connection, unproven);
+    /// Looks through connections whose rules have changed, until this turn has done enough: who is nobody any
+    /// more goes, and the others watch what they may see.
+    pub(in crate::server::desk) fn look_through_changed(&mut self, now: Timestamp) {
+        while !self.is_spent()
+            && let Some(connection) = self.rights.changed.pop_front()
+        {
+            self.looked += 1;
+            let Some(guest) = self.connections.guest_mut(connection) else { continue };
+            match guest.badge.renew(&self.rights.access) {
+                Ok(()) => self.look_through(connection),
+                Err(unproven) => self.send_away(connection, unproven, now),
             }
         }
     }
 
-    /// Looks through what connections watch, whose rules have changed, until this turn has done
-    /// enough.
-    pub(in crate::server::desk) fn look_through_changed(&mut self) {
-        while !self.is_spent()
-            && let Some(connection) = self.rights.changed.pop_front()
-        {
-            self.look_through(connection);
+    /// A connection is nobody's any more.
+    fn send_away(&mut self, connection: ConnectionId, unproven: Unproven, now: Timestamp) {
+        self.looked += SENDING_AWAY_STEPS;
+        match self.connections.role(connection) {
+            Some(Role::Gone) | None => return,
+            Some(Role::Session { .. }) => self.step(&Event::Disconnect { connection }, now),
+            Some(Role::Unknown | Role::Observer) => {}
         }
+        self.note_unproven(connection, unproven);
+        self.dismiss_unproven(connection, unproven);
     }
 
     fn look_through(&mut self, connection: ConnectionId) {
-        self.looked += 1;
         let Some(guest) = self.connections.guest(connection) else { return };
         let sight = guest.badge.sight();
         for (lock, query_id) in self.watches.not_seen(connection, |lock| sight.sees(lock)) {
@@ -107,7 +117,12 @@ impl Desk {
             && let Some(mut looking) = self.rights.looking.take()
         {
             let Some((place, session)) = self.table.session_places(looking.next).next() else {
-                self.step(&Event::Proceed, now);
+                if self.rights.changed.is_empty() {
+                    self.step(&Event::Proceed, now);
+                } else {
+                    // Whoever is to go is granted nothing before.
+                    self.rights.looking = Some(looking);
+                }
                 return;
             };
             self.looked += 1 + session.as_ref().map_or(0, |it| render::count(it.waiting));
@@ -127,12 +142,15 @@ impl Desk {
         session: SessionId,
         principals: &HashMap<PrincipalName, Arc<Principal>, RandomState>,
     ) -> Vec<(SessionId, RequestId, Denied)> {
-        let anyone = PrincipalName::anyone();
-        let owner = self.rights.usages.owner(session).unwrap_or(&anyone);
-        let principal = principals.get(owner);
-        let why_not = |(name, mode): (&LockName, Mode)| match principal {
-            Some(principal) => principal.denies(name, mode),
-            None => Some(Denied::to_nobody(owner.clone(), name, mode)),
+        // One of a run without an access file is nobody's, and nobody can come back to it.
+        let owner = self.rights.usages.owner(session);
+        let principal = owner.and_then(|owner| principals.get(owner));
+        let why_not = |(name, mode): (&LockName, Mode)| {
+            let nobody = || {
+                let owner = owner.cloned().unwrap_or_else(PrincipalName::anyone);
+                Denied::to_nobody(owner, name, mode)
+            };
+            principal.map_or_else(|| Some(nobody()), |it| it.denies(name, mode))
         };
         let waiting = self.table.waiting_of(session).filter_map(|request| {
             let denied = self.table.claims(session, request).find_map(why_not)?;
@@ -159,6 +177,7 @@ impl Desk {
     pub(in crate::server::desk) fn look_through_all(&mut self, now: Timestamp) {
         while self.rights.looking.is_some() {
             self.steps_until_look = u64::MAX;
+            self.look_through_changed(now);
             self.withdraw_forbidden(now);
         }
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::super::Desk;
 use super::Who;
-use crate::access::{Badge, Denied, Proof, Unproven};
+use crate::access::{Access, Badge, Denied, Proof, Unproven};
 use crate::server::chatter::Topic;
 use crate::server::log_lines;
 
@@ -28,6 +28,34 @@ pub enum Unentitled {
     Denied(Denied),
 }
 
+/// Who shows this, and whether these rules allow it to have something done. None: everybody may.
+type Weighed = Option<(Badge, Result<(), Denied>)>;
+
+fn weigh(access: &Access, proof: Proof, errand: Errand) -> Result<Weighed, Unproven> {
+    if access.is_open() {
+        return Ok(None);
+    }
+    let badge = Badge::of(access, proof)?;
+    let may = match errand {
+        Errand::Administer => badge.principal().may_administer().map(drop),
+        Errand::SeeAll => badge.principal().may_see_all().map(drop),
+    };
+    Ok(Some((badge, may)))
+}
+
+/// Whether somebody that shows this may have something done by a coordinator that stands by, and so has no desk.
+pub(in crate::server) fn entitled(
+    access: &Access,
+    proof: Proof,
+    errand: Errand,
+) -> Result<Who, Unentitled> {
+    match weigh(access, proof, errand).map_err(Unentitled::Unproven)? {
+        None => Ok(Who::Anybody),
+        Some((badge, Ok(()))) => Ok(Who::Principal(badge.principal_kept())),
+        Some((_, Err(denied))) => Err(Unentitled::Denied(denied)),
+    }
+}
+
 impl Desk {
     /// Whether somebody from `peer` that shows this may have something done.
     pub(in crate::server) fn entitle(
@@ -36,14 +64,8 @@ impl Desk {
         peer: Option<SocketAddr>,
         errand: Errand,
     ) -> Result<Who, Unentitled> {
-        if self.rights.access.is_open() {
-            return Ok(Who::Anybody);
-        }
-        let badge = Badge::of(&self.rights.access, proof).map_err(Unentitled::Unproven)?;
-        let may = match errand {
-            Errand::Administer => badge.principal().may_administer().map(drop),
-            Errand::SeeAll => badge.principal().may_see_all().map(drop),
-        };
+        let weighed = weigh(&self.rights.access, proof, errand).map_err(Unentitled::Unproven)?;
+        let Some((badge, may)) = weighed else { return Ok(Who::Anybody) };
         match may {
             Ok(()) => Ok(Who::Principal(badge.principal_kept())),
             Err(denied) => {

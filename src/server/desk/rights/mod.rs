@@ -16,10 +16,12 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+pub(in crate::server) use self::errands::entitled;
 pub use self::errands::{Errand, Unentitled};
 use super::Desk;
 use super::connections::Role;
 use super::guest::Guest;
+use super::marked::proven_identity;
 use super::parse;
 use super::refusals::Refusals;
 use super::render;
@@ -34,7 +36,7 @@ use crate::types::{
     ConnectionId, FencingToken, GoodbyeCode, LockName, Origin, RejectionCode, RequestId, SessionId,
     Timestamp,
 };
-use crate::wire::Attach;
+use crate::wire::{self, Attach};
 
 /// What the desk knows of who may do what.
 #[derive(Debug)]
@@ -62,6 +64,16 @@ pub enum Who {
     Principal(Arc<Principal>),
 }
 
+impl Who {
+    /// Who shows this, by these rules.
+    pub(in crate::server) fn by(access: &Access, proof: Proof) -> Result<Self, Unproven> {
+        if access.is_open() {
+            return Ok(Self::Anybody);
+        }
+        Badge::of(access, proof).map(|badge| Self::Principal(badge.principal_kept()))
+    }
+}
+
 /// How far the sessions are looked through, and by which rules.
 #[derive(Debug)]
 struct Looking {
@@ -87,7 +99,10 @@ impl Rights {
         let mut usages = Usages::default();
         if !access.is_open() {
             for (_, session) in table.sessions(0) {
-                usages.opened(session.session, &PrincipalName::shown_by(session.identity));
+                // Of a run without an access file it is nobody's, whatever it is called.
+                if let Some(identity) = proven_identity(&session) {
+                    usages.opened(session.session, &PrincipalName::shown_by(identity));
+                }
             }
         }
         Self {
@@ -126,10 +141,7 @@ impl Desk {
 
     /// Who it is that shows this.
     pub(in crate::server) fn identify(&self, proof: Proof) -> Result<Who, Unproven> {
-        if self.rights.access.is_open() {
-            return Ok(Who::Anybody);
-        }
-        Badge::of(&self.rights.access, proof).map(|badge| Who::Principal(badge.principal_kept()))
+        Who::by(&self.rights.access, proof)
     }
 
     /// That anything is allowed, if it is.
@@ -269,6 +281,21 @@ impl Desk {
     /// Whether somebody sees less than everything.
     pub(super) fn is_filtered(&self) -> bool {
         !self.rights.access.is_open()
+    }
+
+    /// Whether a session may ask for a lock by the rule by which it was allowed the last. None: that is to be
+    /// asked of all rules, as if nothing had been asked yet.
+    #[inline]
+    pub(super) fn may_lock_by_the_same(
+        &self,
+        connection: ConnectionId,
+        asked: &wire::Request,
+        now: Timestamp,
+    ) -> Option<Allowed<to::Lock>> {
+        let [claim] = asked.claims.as_slice() else { return None };
+        let guest = self.connections.guest(connection)?;
+        let allowed = guest.badge.may_lock_by_the_same(claim)?;
+        guest.seat.may_request(guest.badge.principal(), now).then_some(allowed)
     }
 
     /// Whether a session may ask for what it asks for; if not, it was told so.

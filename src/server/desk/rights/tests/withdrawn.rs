@@ -73,6 +73,47 @@ fn what_waited_before_a_restart_and_is_not_allowed_any_more_is_not_granted() {
     }
 }
 
+/// A run without an access file believes what clients call themselves. Who called itself as a principal is
+/// none, however many runs with one, and sessions of that principal, come after.
+#[test]
+fn a_session_of_a_run_without_rules_is_no_principals_whatever_it_is_called() {
+    const ANN_MAY_LOOK: (&str, &str) =
+        ("ann", "may = [ { do = [\"lock\", \"see\"], names = [\"*\"] } ]\nsessions-max = 1");
+    let open = Bench::new();
+    let called = |name: &str| {
+        let client = open.connect();
+        client.submit(vec![ClientMessage::Hello(wire::Hello::new(Attach::New, name))]);
+        open.settle();
+        client.take();
+        client
+    };
+    let (holder, waiter) = (called("bob"), called("ann"));
+    answers(&open, &holder, request(1, "a"));
+    answers(&open, &waiter, request(1, "a"));
+    assert_eq!(open.figures().counts.waiting, 1);
+
+    let first = open.restarted(access(&[ANN_MAY_LOOK, OPS]));
+    first.settle();
+    let (_ann, session, _) = first.session_of("ann");
+    for bench in [&first, &first.restarted(access(&[ANN_MAY_LOOK, OPS]))] {
+        bench.settle();
+        // It waits by no rule, is not shown as ann's, and takes nothing of what ann may have.
+        assert_eq!(bench.figures().counts.waiting, 0);
+        assert_eq!(shown_to(bench, "ann"), [session]);
+        assert_eq!(shown_to(bench, "ops").len(), 3);
+    }
+}
+
+/// The sessions that somebody sees.
+fn shown_to(bench: &Bench, name: &str) -> Vec<SessionId> {
+    match &answers(bench, &bench.observer(name), inspect(Query::Sessions { cursor: 0 }))[..] {
+        [ServerMessage::SessionStatus { sessions, .. }] => {
+            sessions.iter().map(|it| it.session).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn whose_session_ends_by_other_rules_leaves_nothing_to_who_may_not_have_it_any_more() {
     let bench = bench();
@@ -196,4 +237,30 @@ fn a_turn_that_renews_many_badges_leaves_the_rest_to_later_ones() {
     bench.settle();
     assert!(!bench.is_changing());
     assert_eq!(code(&bench, &all[0], look_at("a")), None, "and they go on");
+}
+
+/// Rule B1.
+#[test]
+fn of_many_who_are_nobody_any_more_a_turn_sends_few_away_and_none_of_them_may_do_anything() {
+    let bench = bench();
+    let gone: Vec<Client> = (0..1_000).map(|_| bench.session("ann")).collect();
+    let (first, last) = (&gone[0], &gone[999]);
+    answers(&bench, first, request(1, "a"));
+    answers(&bench, last, request(1, "a"));
+    bench.turn(Desk::go_on);
+    // There still is an ann, by another credential.
+    let digest = Digest::of(credential("another").reveal());
+    let (_, may) = ANN;
+    let rules = format!("[[principal]]\nname = \"ann\"\ncredentials = [\"{digest}\"]\n{may}");
+    let rules = parse(&rules).map_err(|all| all[0].to_string()).unwrap().access;
+    bench.turn(|desk, now| desk.change_rules(rules.into(), now));
+    let count_told = || gone.iter().filter(|client| !client.take().is_empty()).count();
+    let told = count_told();
+    assert!((1..300).contains(&told), "{told} in a turn");
+    last.submit_alone(vec![request(2, "a/free")]);
+    assert_eq!(code_of(&last.take()), Some(RejectionCode::Forbidden));
+    bench.settle();
+    assert_eq!(count_told(), 1_000 - told);
+    let counts = bench.figures().counts;
+    assert_eq!((counts.held, counts.waiting), (1, 1), "sessions end with their leases");
 }

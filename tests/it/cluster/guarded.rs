@@ -1,0 +1,56 @@
+//! Coordinators of a cluster with an access file, and an etcd that wants certificates.
+
+use std::fs;
+
+use super::etcd::Etcd;
+use crate::access::principal;
+use crate::certificates::Authority;
+use crate::port::{ANN, OURS, Port, private};
+use crate::support::{Home, eventually};
+
+const OPS: &str = "may = [ { do = [\"see\"], names = [\"*\"] }, { do = [\"admin\"] } ]";
+
+#[test]
+fn a_standby_answers_by_the_rules_who_is_told_metrics_and_a_reload_changes_them() {
+    let files = Home::new();
+    let path = |name: &str| files.path(name);
+    let authority = Authority::new(&path("ca.pem"));
+    authority.issue(&["127.0.0.1", "localhost"], &path("etcd.pem"), &path("etcd.key"));
+    authority.issue(&["coordinator"], &path("ours.pem"), &path("ours.key"));
+    let etcd = Etcd::start_with_tls(&path("ca.pem"), &path("etcd.pem"), &path("etcd.key"));
+    let member = || {
+        let home = Home::new();
+        private(&home.path("access.toml"), &(principal("ann", ANN) + &principal("ops", OPS)));
+        for name in ["ca.pem", "ours.pem", "ours.key"] {
+            fs::copy(path(name), home.path(name)).unwrap();
+        }
+        let flags = format!(
+            "--access-file access.toml --cluster test --etcd {} --etcd-ca ca.pem --etcd-cert ours.pem \
+             --etcd-key ours.key --leader-lease 1s",
+            etcd.url()
+        );
+        Port::start(home, &flags)
+    };
+    let leads = |port: &Port| port.get("/leaderz", None).status == 200;
+    let [one, other] = [member(), member()];
+    let standby = eventually("one leads, and the other knows it", || {
+        let standby = match (leads(&one), leads(&other)) {
+            (true, false) => &other,
+            (false, true) => &one,
+            _ => return None,
+        };
+        standby.get("/leaderz", None).body.contains(" leads ").then_some(standby)
+    });
+    let told = || {
+        [None, Some("mallory"), Some("ann"), Some("ops")]
+            .map(|who| standby.get("/metrics", who).status)
+    };
+    assert_eq!(told(), [401, 401, 403, 200]);
+    assert_eq!(standby.get("/livez", None).status, 200);
+
+    let text = principal("ann", OPS) + &principal("ops", ANN);
+    private(&standby.server.home.path("access.toml"), &text);
+    assert_eq!(standby.post("/api/v1/reload", Some("ann"), OURS, "{}").status, 403);
+    assert_eq!(standby.post("/api/v1/reload", Some("ops"), OURS, "{}").status, 200);
+    eventually("others are told", || (told() == [401, 401, 200, 403]).then_some(()));
+}
