@@ -186,8 +186,10 @@ impl Candidate {
         if !pledge.may_acknowledge(term) {
             return Err(End::Wait);
         }
-        // Before anything is acknowledged.
-        self.keep(election);
+        // Before anything is acknowledged (rule P4).
+        if !self.keep(election) {
+            return Err(End::Unfit("its term cannot be kept".to_owned()));
+        }
         let origin = Origin { directory, distance: *distance, key: *key, epochs, position };
         self.slot.take();
         let copy = Copy::begin(&origin, &mut &checkpoint[..]);

@@ -386,16 +386,19 @@ impl Candidate {
         Ok((begun, staged))
     }
 
-    /// Keeps what the next process in the same directory is to know.
-    fn keep(&self, election: &Election) {
+    /// Keeps what the next process in the same directory is to know. Whether it does: who does not must
+    /// acknowledge nothing.
+    fn keep(&self, election: &Election) -> bool {
         let (Some(directory), Data::Directory(path)) = (&self.directory, &self.config.data) else {
-            return;
+            return false;
         };
         let kept = election.pledge().keeps();
         let place = place_of(path).unwrap_or_default();
-        if let Err(why) = directory.write_file(KEPT_NAME, &encode_kept(&kept, &place)) {
+        let written = directory.write_file(KEPT_NAME, &encode_kept(&kept, &place));
+        if let Err(why) = &written {
             error!("cluster: a restart would not know of term {}: {why}", kept.term);
         }
+        written.is_ok()
     }
 
     /// Says to whoever looks how it stands.

@@ -1,8 +1,10 @@
 //! A standby that follows the leader, and takes over with everything.
 
+use std::fs;
 use std::hash::Hasher;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use coordinator::etcd::Etcd as Client;
@@ -127,6 +129,52 @@ fn p2_a_standby_that_was_started_anew_is_in_sync_again_and_then_takes_over() {
     drop(leader.end_by(Signal::KILL));
     leads(&other);
     goes_on(&other, &mut holder);
+}
+
+/// Where a member keeps its journal.
+fn directory_of(home: &Home) -> PathBuf {
+    let cluster = home.path(".local/state/coordinator/cluster/test");
+    fs::read_dir(cluster).unwrap().next().unwrap().unwrap().path()
+}
+
+/// All that is kept there, but for the lock of the directory.
+fn files_of(directory: &Path) -> Vec<PathBuf> {
+    let below = [directory.to_owned(), directory.join("journal")];
+    let all = below.iter().flat_map(|it| fs::read_dir(it).unwrap());
+    let all: Vec<_> = all.map(|entry| entry.unwrap().path()).collect();
+    let files: Vec<_> =
+        all.into_iter().filter(|it| it.is_file() && !it.ends_with("lock")).collect();
+    assert!(files.len() > 1, "what it keeps, and its journal");
+    files
+}
+
+#[test]
+fn p5_a_standby_whose_directory_is_void_or_anothers_begins_anew() {
+    let etcd = Etcd::start();
+    let [leader, mut other] = pair(&etcd);
+    let (mut holder, _waiter) = holder_and_waiter(&leader);
+    // That of a cluster of its own, with a lock that nobody here knows.
+    let foreign = Etcd::start();
+    let stranger = member(&foreign);
+    leads(&stranger);
+    let _ = Holder::of(&stranger, "elsewhere", 60_000);
+    let stranger = stranger.end_by(Signal::KILL);
+    for is_foreign in [false, true] {
+        let stopped = other.end_by(Signal::KILL);
+        let (ours, theirs) = (directory_of(&stopped.home), directory_of(&stranger.home));
+        for file in files_of(&ours) {
+            fs::remove_file(file).unwrap();
+        }
+        for file in files_of(&theirs).iter().filter(|_| is_foreign) {
+            fs::copy(file, ours.join(file.strip_prefix(&theirs).unwrap())).unwrap();
+        }
+        other = stopped.restart_with(&as_strs(&peers(&[&etcd])));
+        synced(&etcd, &leader);
+    }
+    drop(leader.end_by(Signal::KILL));
+    leads(&other);
+    goes_on(&other, &mut holder);
+    assert!(other.lock("elsewhere").is_none());
 }
 
 #[test]
