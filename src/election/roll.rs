@@ -18,6 +18,8 @@ use crate::etcd::{Etcd, EtcdError, EtcdOptions, Found, Step};
 
 /// How often an entry is written anew.
 const WRITTEN_EVERY: Duration = Duration::from_secs(5);
+/// A member whose entry is older than this may have died.
+const SILENT_AFTER: Duration = Duration::from_secs(8);
 /// An entry of another process that is no older than this is that of a living one.
 const LIVES_FOR: Duration = Duration::from_secs(15);
 /// The version of an entry. Another one is shown by its name alone.
@@ -74,7 +76,7 @@ pub struct MemberEntry {
 impl MemberEntry {
     /// Whether it has not been heard of for so long, at `now`, that it may have died.
     pub fn is_silent(&self, now: SystemTime) -> bool {
-        now.duration_since(self.heard).is_ok_and(|age| age > LIVES_FOR)
+        now.duration_since(self.heard).is_ok_and(|age| age > SILENT_AFTER)
     }
 }
 

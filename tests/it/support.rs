@@ -310,8 +310,13 @@ impl Server {
 
     /// Ends it; what is left can be started again.
     pub(crate) fn end_by(self, signal: Signal) -> Stopped {
+        self.process.signal(signal);
+        self.wait_for_end()
+    }
+
+    /// The same, of one that was told to end.
+    pub(crate) fn wait_for_end(self) -> Stopped {
         let Self { home, address, process, door } = self;
-        process.signal(signal);
         let id = process.id();
         process.end();
         tidy_up_after(&id);

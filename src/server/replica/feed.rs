@@ -241,7 +241,9 @@ impl Following {
                 inner.pledge.hear(&Event::CaughtUp { run });
             }
             inner.pledge.hear(&Event::Acknowledged { run, position });
-            inner.pledge.published();
+            if inner.pledge.counts_on(run) {
+                inner.pledge.published();
+            }
             Ok(())
         })?;
         self.look()

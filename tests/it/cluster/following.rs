@@ -211,9 +211,10 @@ fn a_leader_that_is_asked_to_stop_hands_over_to_its_standby() {
     let [leader, next] = pair(&etcd);
     let (mut holder, _waiter) = holder_and_waiter(&leader);
     leader.process.signal(Signal::TERM);
+    // The old one waits for clients that take no Goodbye.
+    leads(&next);
     let ended = leader.process.end();
     assert_eq!(ended.code(), Some(0), "{}", ended.err);
-    leads(&next);
     goes_on(&next, &mut holder);
 }
 
@@ -244,6 +245,8 @@ fn p6_when_leader_and_standby_are_lost_another_leads_once_an_operator_says_so() 
     let third = member(&etcd);
     let mut holder = Holder::of(&leader, "printer", 60_000);
     let home = Home::new();
+    // Neither has the time to go on without the other.
+    other.process.signal(Signal::STOP);
     for server in [leader, other] {
         drop(server.end_by(Signal::KILL));
     }

@@ -148,8 +148,15 @@ impl Cluster {
                 "leaders killed"
             }
             1 => {
-                self.end(leader, Signal::TERM);
-                self.leader(None);
+                if let Some(server) = self.up(leader) {
+                    server.process.signal(Signal::TERM);
+                }
+                let next = self.leader(Some(leader));
+                granted = Some((began.elapsed(), self.granted(next, kind)));
+                // It may still wait for clients that take no Goodbye.
+                if let Some(Member::Up(server)) = self.members[leader].take() {
+                    self.members[leader] = Some(Member::Down(Box::new(server.wait_for_end())));
+                }
                 "leaders asked to stop"
             }
             2 => {
