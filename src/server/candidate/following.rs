@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use std::{fmt, io};
+use std::{fmt, io, mem};
 
 use bytes::BytesMut;
 use log::{debug, error, info, warn};
@@ -235,7 +235,7 @@ impl Candidate {
             ToStandby::Check { position, digest } => {
                 let ours = copy.digest();
                 if ours != digest {
-                    *slot = Slot::Unfit;
+                    discard(&mut slot);
                     error!(position; "cluster: the table of this standby is not that of the leader; please report it");
                 }
                 return Ok(Some(ToLeader::Checked { position, digest: ours }));
@@ -243,7 +243,7 @@ impl Candidate {
             _ => return Err(FrameError::Unreadable.into()),
         };
         appended.map(|()| None).map_err(|why| {
-            *slot = Slot::Unfit;
+            discard(&mut slot);
             End::Unfit(why.to_string())
         })
     }
@@ -255,6 +255,13 @@ impl Candidate {
             return Ok(kept);
         }
         Ok(None)
+    }
+}
+
+/// What is there is not the leader's table, and its journal not that of one.
+fn discard(slot: &mut Slot) {
+    if let Slot::Copy(copy) = mem::replace(slot, Slot::Unfit) {
+        copy.discard();
     }
 }
 

@@ -111,6 +111,11 @@ impl Copy {
         Ok(())
     }
 
+    /// It is not what the leader has: neither it nor its journal is ever gone on with.
+    pub(in crate::server) fn discard(mut self) {
+        self.chronicle.make_void();
+    }
+
     /// What tells the table from another one.
     pub(in crate::server) fn digest(&self) -> [u8; 16] {
         digest(self.replay.table())
@@ -180,11 +185,19 @@ mod tests {
         assert_eq!((copy.position, copy.digest()), (2, digest(&table)));
         // A process after it finds the same.
         drop(copy);
-        let ground = Ground::of(data.path()).unwrap();
-        let ground = Ground { state: key.fingerprint(), ..ground };
-        let mut after = Chronicle::on(ground, distance, Epoch::new(7), Epoch::new(8));
-        let found = after.find().expect("the journal is whole");
+        let after = || {
+            let ground = Ground::of(data.path()).unwrap();
+            let ground = Ground { state: key.fingerprint(), ..ground };
+            Chronicle::on(ground, distance, Epoch::new(7), Epoch::new(8))
+        };
+        let found = after().find().expect("the journal is whole");
         assert_eq!(digest(&found), digest(&table));
+        // What was found to differ is gone on with by nobody.
+        let mut copy = Copy::begin(&origin, &mut &bytes[..]).unwrap();
+        copy.append(&records).unwrap();
+        copy.flush(2).unwrap();
+        copy.discard();
+        assert!(after().find().is_none());
         let cut = records.get(..records.len() - 1).unwrap();
         let mut copy = Copy::begin(&origin, &mut &bytes[..]).unwrap();
         assert!(matches!(copy.append(cut), Err(CopyError::Unreadable(_))));

@@ -9,6 +9,7 @@
 
 pub(in crate::server) mod before;
 pub(in crate::server) mod end;
+mod handle;
 #[cfg(feature = "redis-api")]
 mod redis;
 mod spawned;
@@ -33,8 +34,8 @@ use tokio::time::timeout;
 
 use self::before::{Begun, beginning, clock_after, tell_distance};
 use self::end::{drain, reached, save};
+pub use self::handle::ServerHandle;
 pub use self::spawned::{Spawned, spawn};
-use crate::access::Access;
 use crate::clock::{BootClock, Clock};
 use crate::server::audit::Audit;
 use crate::server::config::{Config, Data};
@@ -53,7 +54,7 @@ use crate::server::incumbent::Incumbent;
 #[cfg(test)]
 use crate::server::keeping::Beginning;
 use crate::server::looker::{Looker, LooksLimits};
-use crate::server::messages::{ChangeRules, CloseAll, TellState};
+use crate::server::messages::CloseAll;
 use crate::server::net::hosts::{Here, Host, IoThreads, Tcp};
 use crate::server::net::listener::{self, Listener, accept_all};
 use crate::server::net::pace::Paces;
@@ -63,7 +64,6 @@ use crate::server::phase::Phase;
 use crate::server::places::Places;
 use crate::server::secure::Secure;
 use crate::server::threshold::Threshold;
-use crate::server::upkeep::{Expires, Upkeep};
 use crate::types::{Epoch, GoodbyeCode};
 
 /// How long a server that is stopped at once still tries to say goodbye.
@@ -526,77 +526,5 @@ async fn watch_directory(store: Weak<DirectoryStore>, counters: Arc<Counters>) {
                 ),
             }
         }
-    }
-}
-
-/// Stops a server, from any thread, a signal handler's task included.
-#[derive(Clone, Debug)]
-pub struct ServerHandle {
-    /// What is asked of the server.
-    phase: watch::Sender<Phase>,
-    /// The way to the Coordinator of now, which knows how things are. A handle keeps nothing alive.
-    incumbent: Incumbent,
-    /// What is told of reloads and certificates.
-    upkeep: Arc<Upkeep>,
-}
-
-impl ServerHandle {
-    pub(super) fn new(
-        phase: &watch::Sender<Phase>,
-        incumbent: &Incumbent,
-        counters: &Counters,
-    ) -> Self {
-        let upkeep = Arc::clone(&counters.upkeep);
-        Self { phase: phase.clone(), incumbent: incumbent.clone(), upkeep }
-    }
-
-    /// Stop in order: see [`Server::run`].
-    pub fn drain(&self) {
-        self.ask(Phase::Draining);
-    }
-
-    /// Stop at once. With a data directory that is a crash on purpose: nothing more is saved, and the
-    /// next start has a grace period.
-    pub fn stop(&self) {
-        self.ask(Phase::Stopping);
-    }
-
-    /// Has the state told to the log, in a few lines with the target `coordinator::summary`. They
-    /// are the sizes, the counters, and what is wrong. That takes no time that others would notice.
-    pub fn tell_state(&self) {
-        if let Some(coordinator) = self.incumbent.coordinator() {
-            coordinator.do_send(TellState);
-        }
-    }
-
-    /// Other rules hold from now on, for everybody at once. A connection whose proof names nobody by them, or
-    /// another principal, is told Goodbye; what waits and is not allowed any more is rejected. What is held
-    /// stays held.
-    ///
-    /// A server that began without rules, where everything is allowed, stays so, and one with rules keeps
-    /// them: that changes by a restart.
-    pub fn change_rules(&self, access: Arc<Access>) {
-        self.incumbent.rule(Arc::clone(&access));
-        if let Some(coordinator) = self.incumbent.coordinator() {
-            coordinator.do_send(ChangeRules(access));
-        }
-    }
-
-    /// The configuration was read again, and it all holds now, or nothing has changed: for metrics.
-    pub fn reloaded(&self, is_whole: bool) {
-        self.upkeep.reloaded(is_whole, SystemTime::now());
-    }
-
-    /// Certificates expire then: for metrics.
-    pub fn certificates_expire(&self, expires: Expires) {
-        self.upkeep.expires(expires);
-    }
-
-    fn ask(&self, phase: Phase) {
-        self.phase.send_if_modified(|asked| {
-            let higher = *asked < phase;
-            *asked = phase.max(*asked);
-            higher
-        });
     }
 }

@@ -251,6 +251,16 @@ impl Chronicle {
         self.making = None;
     }
 
+    /// Nobody may take what is there for a journal: it is not of the table that it should be.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn make_void(&mut self) {
+        if let Some(writer) = &mut self.writer
+            && let Err(broken) = writer.make_void()
+        {
+            error!("{broken}");
+        }
+    }
+
     /// The epochs that the state was told, and has.
     #[cfg(feature = "cluster")]
     pub(crate) fn epochs(&self) -> Epochs {
