@@ -27,7 +27,7 @@ export function set(el, name, value) {
 	if (value === false || value == null) el.removeAttribute(name);
 	else if (el.getAttribute(name) !== String(value)) el.setAttribute(name, value);
 }
-/** Makes the children of `parent` those of `items`, in their order; elements stay with their keys. */
+/** Makes the children of `parent` those of `items`; elements stay with their keys. */
 export function list(parent, items, key, make, update) {
 	const old = parent.kept ?? new Map(), kept = new Map();
 	let at = parent.firstChild;

@@ -63,9 +63,9 @@ export const locksView = app => paged(app, {
 	},
 });
 
-/** Of how long a lease what is left; what nothing keeps has no length, and may have no end. */
-const leaseLeft = it => it.lease_left_ms == null ? "no end"
-	: `${(it.lease_left_ms / 1000).toFixed(1)}s${it.ttl_ms ? ` of ${it.ttl_ms / 1000}s` : ""}`;
+/** What is left of a lease, if it ends. */
+const leaseLeft = ({ lease_left_ms: left, ttl_ms: ttl }) => left == null ? "no end"
+	: `${(left / 1000).toFixed(1)}s${ttl ? ` of ${ttl / 1000}s` : ""}`;
 
 export const sessionsView = app => paged(app, {
 	title: "Sessions", path: "sessions", items: "sessions",

@@ -51,7 +51,7 @@ export function panelOf(app, name) {
 		if (queue.more) queue.more.remove();
 		if (more > 0) queue.append(queue.more = h("li", { class: "muted" }, `and ${plural(more, "other")}`));
 		const pauses = (lock?.pauses ?? []).map(it => `Kept free for ${span(it.left_ms)} more, after ${it.after === "loss" ? "the loss" : "the grant"} of ${visible(it.identity)}.`);
-		if (lock?.free_ms != null) pauses.unshift(`Free in ${span(lock.free_ms)} at the latest, unless ${lock.holders.every(it => it.connected) ? "it is prolonged" : "the holder comes back"}.`);
+		if (lock?.free_ms != null) pauses.unshift(`Free in ${span(lock.free_ms)} at the latest, unless it is prolonged.`);
 		outlook.hidden = !pauses.length;
 		text(outlook, pauses.join(" "));
 	}
@@ -75,7 +75,7 @@ function dialog(...kids) {
 const labelled = (label, input) => h("label", {}, label, input);
 const cancel = () => button("Cancel", event => event.target.closest("dialog").close());
 
-/** Asks for the name and a reason, and takes the lock away from that holder and nobody newer. */
+/** Takes the lock away from that holder and nobody newer. */
 export function breakDialog(app, lock, holder, held) {
 	const name = h("input", { autocomplete: "off", spellcheck: "false", oninput: check, required: true });
 	const why = h("input", { autocomplete: "off", maxlength: 255, oninput: check, required: true });

@@ -1,4 +1,4 @@
-// What waits: the table, the tree of who waits for whom, and the graph of the locks that hang together.
+// What waits: table, tree, and the graph of locks that hang together.
 
 import { age, button, count, h, list, mode, plural, raw, s, set, setAge, span, text, visible } from "./dom.js";
 
@@ -101,7 +101,7 @@ function owners(locks) {
 	return all;
 }
 
-/** The tree: at its roots those who wait for nothing, below each those that wait for it. */
+/** The tree: below each those that wait for it. */
 function drawTree(app, locks, at) {
 	const all = owners(locks), seen = new Set();
 	let left = TREE_MAX, cut = 0;
@@ -179,7 +179,7 @@ function drawGraph(locks, name) {
 	return picture([...nodes.values()], edges, name);
 }
 
-/** Layers by the longest path to who waits for nobody; what closes a circle is drawn back. */
+/** Layers by the longest path; what closes a circle is drawn back. */
 function layers(nodes, edges) {
 	const out = new Map(nodes.map(it => [it, []]));
 	for (const edge of edges) out.get(edge.from).push(edge);

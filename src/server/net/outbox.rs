@@ -72,7 +72,9 @@ impl Outbox {
         waker: &Waker,
         frames: &[u8],
     ) -> bool {
-        let written = if self.is_written() { self.try_write(stream, waker, frames) } else { 0 };
+        // A delivery may say nothing, and only that something was handled.
+        let is_next = self.is_written() && !frames.is_empty();
+        let written = if is_next { self.try_write(stream, waker, frames) } else { 0 };
         self.bytes.extend_from_slice(&frames[written..]);
         self.bytes.is_empty()
     }
