@@ -149,7 +149,10 @@ impl Driver {
                 self.heard.move_to(BootClock.now().after(self.timing.lease));
             }
             // Before anybody hears how it stands, and before anything is sent that ends it.
-            self.until.move_to(view.decides_until);
+            match view.leads {
+                Some(term) => self.until.move_for(term, view.decides_until),
+                None => self.until.move_to(view.decides_until),
+            }
             self.in_sync.send_if_modified(|now| mem::replace(now, view.in_sync) != view.in_sync);
             let View { effects, keeps, awaits, leads, is_stopping, .. } = view;
             self.keeps.send_if_modified(|kept| {
@@ -171,7 +174,7 @@ impl Driver {
             }
             // A read may have told what became of it.
             swap = swap.filter(|swap| awaits == Some(swap.seat.mark.attempt));
-            self.publish(leads);
+            self.publish(leads.is_some());
             self.pledge.published();
             if answered {
                 for asker in mem::take(&mut self.askers) {
@@ -179,7 +182,7 @@ impl Driver {
                     let _ = asker.send(());
                 }
             }
-            if is_stopping && !leads && swap.is_none() {
+            if is_stopping && leads.is_none() && swap.is_none() {
                 return Ending::InOrder;
             }
         }

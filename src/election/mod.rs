@@ -27,7 +27,7 @@ use std::{fmt, io};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::driver::{Driver, Ending, Order};
-pub(crate) use self::pledge::Pledge;
+pub(crate) use self::pledge::{Pledge, Tenure};
 pub use self::record::Author;
 pub(crate) use self::record::{decode_kept, encode_kept};
 use self::roll::Registrar;

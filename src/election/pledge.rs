@@ -47,8 +47,8 @@ pub(super) struct View {
     pub(super) keeps: Kept,
     /// The number of the swap whose answer it waits for.
     pub(super) awaits: Option<u64>,
-    /// Whether it leads.
-    pub(super) leads: bool,
+    /// The term that it leads, if it does.
+    pub(super) leads: Option<u64>,
     /// Who is in sync with it.
     pub(super) in_sync: Option<RunId>,
     /// Whether the arbiter knows less than it does.
@@ -88,11 +88,6 @@ impl Pledge {
         }
     }
 
-    /// The position up to which everything may be said now; none if it does not lead.
-    pub(crate) fn may_say(&self) -> Option<u64> {
-        self.lock().member.may_say(BootClock.now())
-    }
-
     /// Whether what a leader of `term` sends may be acknowledged, and taken for our table (rule P4).
     pub(crate) fn may_acknowledge(&self, term: u64) -> bool {
         self.lock().member.may_acknowledge(term)
@@ -119,11 +114,6 @@ impl Pledge {
         inner.member.seat().is_some_and(|seat| seat.standby == Some(inner.member.run()))
     }
 
-    /// These follow, and have so many positions yet to acknowledge.
-    pub(crate) fn report(&self, followers: Vec<(RunId, u64)>) {
-        self.lock().followers = followers;
-    }
-
     /// Who follows, as was reported last.
     pub(super) fn followers(&self) -> Vec<(RunId, u64)> {
         self.lock().followers.clone()
@@ -136,6 +126,17 @@ impl Pledge {
         inner.followers.iter().find(|(it, _)| *it == run).map(|(_, behind)| *behind)
     }
 
+    /// The same, for one term that it leads.
+    pub(crate) fn tenure(&self, term: u64) -> Tenure {
+        Tenure { pledge: self.clone(), term }
+    }
+
+    /// What has to be kept before anything is acknowledged; none if it leads: then there is more to keep first.
+    pub(crate) fn keeps_beside(&self) -> Option<Kept> {
+        let inner = self.lock();
+        inner.member.leads().is_none().then(|| inner.member.keeps())
+    }
+
     /// What has to be kept before anything is acknowledged or said.
     pub(crate) fn keeps(&self) -> Kept {
         self.lock().member.keeps()
@@ -144,6 +145,16 @@ impl Pledge {
     /// Waits until it may be able to say more than before. For one who waits.
     pub(crate) async fn changed(&self) {
         self.0.speaker.notified().await;
+    }
+
+    /// It may be able to say more than before.
+    pub(super) fn published(&self) {
+        self.0.speaker.notify_one();
+    }
+
+    /// Nobody follows any more.
+    pub(crate) fn report_none(&self) {
+        self.lock().followers = Vec::new();
     }
 
     /// Waits until there may be something to carry out.
@@ -166,20 +177,77 @@ impl Pledge {
             decides_until: in_sync.map_or(lease, |_| FOR_EVER),
             keeps: member.keeps(),
             awaits: member.awaits(),
-            leads: member.leads().is_some(),
+            leads: member.leads(),
             in_sync,
             is_doubted: member.doubts_arbiter(),
             is_stopping: member.is_stopping(),
         }
     }
 
-    /// It may be able to say more than before.
-    pub(crate) fn published(&self) {
-        self.0.speaker.notify_one();
-    }
-
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nobody panics while it is locked.
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A member that leads, as who decides in one term speaks to it. In a later term, which the same member may
+/// lead with another table, nothing is said by this, and nothing is heard of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Tenure {
+    pledge: Pledge,
+    term: u64,
+}
+
+impl Tenure {
+    /// The member hears something now, if it is the term.
+    pub(crate) fn hear(&self, event: &Event) {
+        self.with(|inner| {
+            let Inner { member, effects, .. } = inner;
+            member.step(event, BootClock.now(), effects);
+            if !effects.is_empty() {
+                self.pledge.0.carrier.notify_one();
+            }
+        });
+    }
+
+    /// The position up to which everything may be said now; none if it does not lead.
+    pub(crate) fn may_say(&self) -> Option<u64> {
+        self.with(|inner| inner.member.may_say(BootClock.now())).flatten()
+    }
+
+    /// Whether it counts on this standby, or may have to.
+    pub(crate) fn counts_on(&self, run: RunId) -> bool {
+        self.with(|inner| inner.member.counts_on(run)).unwrap_or(false)
+    }
+
+    /// These follow, and have so many positions yet to acknowledge.
+    pub(crate) fn report(&self, followers: Vec<(RunId, u64)>) {
+        self.with(|inner| inner.followers = followers);
+    }
+
+    /// It may be able to say more than before.
+    pub(crate) fn published(&self) {
+        self.pledge.published();
+    }
+
+    fn with<T>(&self, what: impl FnOnce(&mut Inner) -> T) -> Option<T> {
+        let mut inner = self.pledge.lock();
+        (inner.member.leads() == Some(self.term)).then(|| what(&mut inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p1_who_decided_in_another_term_says_nothing_in_this_one() {
+        let pledge = Pledge::of_leader();
+        let (now, before) = (pledge.tenure(1), pledge.tenure(0));
+        before.hear(&Event::Appended { position: 1 });
+        assert_eq!((before.may_say(), now.may_say()), (None, Some(0)));
+        now.hear(&Event::Appended { position: 1 });
+        assert_eq!((before.may_say(), now.may_say()), (None, Some(1)));
+        assert!(pledge.keeps_beside().is_none(), "what a leader keeps is for it to keep");
     }
 }

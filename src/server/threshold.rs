@@ -90,7 +90,7 @@ mod several {
         #[test]
         fn p1_it_opens_when_all_is_written_down_here_and_the_standby_in_sync_has_it() {
             let pledge = Pledge::of_leader();
-            let feed = Feed::new(pledge.clone());
+            let feed = Feed::new(pledge.tenure(1));
             let mut threshold = Threshold::at(feed.clone());
             threshold.close(true);
             assert!(threshold.opens() && !threshold.is_closed(), "it is alone");

@@ -115,7 +115,7 @@ impl Candidate {
         let (mut pause, mut told) = (PAUSE_MIN, String::new());
         loop {
             let began = Instant::now();
-            let end = self.follow_once(leader, election, &follows).await;
+            let end = self.follow_once(leader, &follows).await;
             self.synced.is(None);
             if began.elapsed() >= KEEPS_UP {
                 pause = PAUSE_MIN;
@@ -157,7 +157,6 @@ impl Candidate {
     async fn follow_once(
         &self,
         leader: &Leader,
-        election: &Election,
         follows: &Follows,
     ) -> Result<std::convert::Infallible, End> {
         let Follows { pledge, key, directory, distance } = follows;
@@ -187,7 +186,8 @@ impl Candidate {
             return Err(End::Wait);
         }
         // Before anything is acknowledged (rule P4).
-        if !self.keep(election) {
+        let Some(kept) = pledge.keeps_beside() else { return Err(End::Wait) };
+        if !self.keep(&kept) {
             return Err(End::Unfit("its term cannot be kept".to_owned()));
         }
         let origin = Origin { directory, distance: *distance, key: *key, epochs, position };
@@ -202,16 +202,16 @@ impl Candidate {
         }
         loop {
             let first = link.hear().await?;
-            let mut kept = None;
+            let (mut kept, mut done) = (None, None);
             let mut next = Some(first);
             while let Some(message) = next {
                 if let Some(answer) = self.take_in(message, &mut kept)? {
-                    self.flush(kept.take())?;
+                    done = self.flush(kept.take())?.or(done);
                     link.put(&answer);
                 }
                 next = link.heard()?;
             }
-            if let Some(position) = self.flush(kept)?
+            if let Some(position) = self.flush(kept)?.or(done)
                 && pledge.may_acknowledge(term)
             {
                 link.put(&ToLeader::Acknowledged { position });

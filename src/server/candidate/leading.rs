@@ -113,6 +113,10 @@ impl Handler<Follow> for Coordinator {
         let epochs = gate.chronicle().filter(|it| it.holds_the_door()).map(|it| it.epochs());
         let begin = || {
             let (epochs, table, feed) = (epochs?, desk.table()?, gate.threshold.feed()?);
+            // It may have caught up over its connection of before, and has to keep what it has then.
+            if feed.counts_on(run) {
+                return None;
+            }
             // What was appended is in the table already.
             feed.seal();
             let mut bytes = Vec::new();
@@ -216,7 +220,7 @@ impl Leads {
         for task in self.tasks.iter().chain(&*self.standbys.borrow()) {
             task.abort();
         }
-        self.pledge.report(Vec::new());
+        self.pledge.report_none();
         self.synced.is(None);
     }
 }
@@ -322,7 +326,7 @@ async fn serve(mut stream: TcpStream, of: Term, pledge: &Pledge) -> Result<(), E
         () if term > of.number => Err(ToStandby::Wait),
         () if pledge.counts_on(run) => {
             // Its connection of before is gone. It is taken out of the seat before it is given another table.
-            pledge.hear(&Event::Unfollowed { run });
+            pledge.tenure(of.number).hear(&Event::Unfollowed { run });
             Err(ToStandby::Wait)
         }
         () => of.coordinator.send(Follow { run }).await.ok().flatten().ok_or(ToStandby::Wait),

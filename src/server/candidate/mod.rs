@@ -39,7 +39,7 @@ use self::place::{clock_of, directory, peers, place_of};
 use self::standby::Reception;
 use self::state::{Chain, StateError};
 use crate::clock::{BootClock, Clock, Until};
-use crate::cluster::Table;
+use crate::cluster::{Kept, Table};
 use crate::election::{Author, Election, ElectionError, ElectionOptions, Standing, encode_kept};
 use crate::etcd::Etcd;
 use crate::server::config::{Config, Data};
@@ -262,7 +262,9 @@ impl Candidate {
                 Standing::Leads { .. } => None,
             };
             self.stand(&now, election);
-            self.keep(election);
+            if let Some(kept) = election.pledge().keeps_beside() {
+                self.keep(&kept);
+            }
             match &now {
                 Standing::StandsBy { leader: Some(it) } => {
                     info!(term = it.term, address = it.address.as_str(); "cluster: {} leads", it.name);
@@ -298,7 +300,7 @@ impl Candidate {
             config.access = rules;
         }
         // Before anything is decided in this term.
-        self.keep(election);
+        self.keep(&election.pledge().keeps());
         let outlets = Outlets::default();
         let host = match host(&config, &outlets) {
             Ok(host) => host,
@@ -309,9 +311,9 @@ impl Candidate {
             counters: Arc::clone(&self.counters),
             phase: self.phase.clone(),
             incumbent: self.incumbent.clone(),
-            lease: Some(election.until().into()),
+            lease: Some(election.until().of(term).into()),
             threshold: if has_journal {
-                Threshold::at(Feed::new(election.pledge()))
+                Threshold::at(Feed::new(election.pledge().tenure(term)))
             } else {
                 Threshold::default()
             },
@@ -388,13 +390,12 @@ impl Candidate {
 
     /// Keeps what the next process in the same directory is to know. Whether it does: who does not must
     /// acknowledge nothing.
-    fn keep(&self, election: &Election) -> bool {
+    fn keep(&self, kept: &Kept) -> bool {
         let (Some(directory), Data::Directory(path)) = (&self.directory, &self.config.data) else {
             return false;
         };
-        let kept = election.pledge().keeps();
         let place = place_of(path).unwrap_or_default();
-        let written = directory.write_file(KEPT_NAME, &encode_kept(&kept, &place));
+        let written = directory.write_file(KEPT_NAME, &encode_kept(kept, &place));
         if let Err(why) = &written {
             error!("cluster: a restart would not know of term {}: {why}", kept.term);
         }

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::frame::{Digest, PART_BYTES, ToStandby, put_record};
 use crate::cluster::{Event, RunId};
-use crate::election::Pledge;
+use crate::election::Tenure;
 
 /// A standby that has so many bytes yet to be sent does not keep up.
 const UNSENT_BYTES_MAX: usize = 64 << 20;
@@ -42,7 +42,7 @@ pub(in crate::server) struct Feed(Arc<Mutex<Inner>>);
 
 struct Inner {
     /// Who says what may be said.
-    pledge: Pledge,
+    pledge: Tenure,
     /// The last position that was sealed.
     position: u64,
     /// Records that belong to the next one, in parts.
@@ -80,7 +80,7 @@ impl Follower {
 }
 
 impl Feed {
-    pub(in crate::server) fn new(pledge: Pledge) -> Self {
+    pub(in crate::server) fn new(pledge: Tenure) -> Self {
         let (pending, followers) = (Vec::new(), Vec::new());
         Self(Arc::new(Mutex::new(Inner { pledge, position: 0, pending, followers, next_id: 0 })))
     }
@@ -125,6 +125,11 @@ impl Feed {
     /// Whether all up to a position may be said.
     pub(in crate::server) fn may_say(&self, position: u64) -> bool {
         self.lock().pledge.may_say().is_some_and(|said| said >= position)
+    }
+
+    /// Whether the leader counts on this one, or may have to.
+    pub(in crate::server) fn counts_on(&self, run: RunId) -> bool {
+        self.lock().pledge.counts_on(run)
     }
 
     /// Whether anybody follows.
@@ -270,7 +275,7 @@ impl Following {
 
 /// What is shown of a feed beside one who follows.
 struct Shown<'a> {
-    pledge: &'a Pledge,
+    pledge: &'a Tenure,
     position: u64,
 }
 
@@ -284,11 +289,12 @@ impl Drop for Following {
 mod tests {
     use super::*;
     use crate::cluster::{Mark, RunId, Version};
+    use crate::election::Pledge;
 
     /// A leader that is alone, and its stream.
     fn leader() -> (Pledge, Feed) {
         let pledge = Pledge::of_leader();
-        (pledge.clone(), Feed::new(pledge))
+        (pledge.clone(), Feed::new(pledge.tenure(1)))
     }
 
     fn run(process: u128) -> RunId {

@@ -460,13 +460,17 @@ impl<L: Listener> Bound<L> {
                 Ok(())
             }
         };
-        let goodbye = if let Some(why) = leader {
-            CloseAll { code: GoodbyeCode::NotLeader, why }
+        let goodbye = || CloseAll { code: GoodbyeCode::Draining, why: STOPS.to_owned() };
+        if let Some(why) = leader {
+            shared.coordinator.do_send(CloseAll { code: GoodbyeCode::NotLeader, why });
+        } else if at_once {
+            // It decides nothing more before another may lead.
+            let _ = shared.coordinator.send(goodbye()).await;
+            stopped().await;
         } else {
             stopped().await;
-            CloseAll { code: GoodbyeCode::Draining, why: STOPS.to_owned() }
-        };
-        shared.coordinator.do_send(goodbye);
+            shared.coordinator.do_send(goodbye());
+        }
         // Sessions give up on a peer that does not take its Goodbye after CLOSE_TIMEOUT.
         let goodbyes = timeout(CLOSE_TIMEOUT * 2, shared.counters.none_left());
         tokio::select! {
