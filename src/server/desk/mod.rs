@@ -19,7 +19,7 @@
 //! the proofs (MACs) that outlive a run, which the engine takes on trust.
 //!
 //! *One place each* is the hook of the write-ahead log, between decision and answer. Every event
-//! goes through [`Desk::step`], with its moment. Its consequences leave in a [`Turn`] and by no
+//! goes through [`Desk::take_step`], with its moment. Its consequences leave in a [`Turn`] and by no
 //! other way.
 //!
 //! | file | is about |
