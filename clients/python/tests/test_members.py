@@ -3,12 +3,13 @@
 import asyncio
 import socket
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 import coordinator_client as cc
 from conftest import eventually
-from coordinator_client import Client, aio
+from coordinator_client import Client, _dial, _search, aio
 from coordinator_client.observe import Gap, Observer
 from members import Member
 
@@ -126,3 +127,12 @@ def test_each_that_cannot_be_reached_is_told_with_its_reason():
     with pytest.raises(cc.Unavailable) as raised:
         Client(f"{one},{other}").lock("x").acquire()
     assert f"{one}: connection refused; {other}: connection refused" in str(raised.value)
+
+
+def test_the_time_of_a_search_counts_from_its_first_attempt(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(_search, "time", SimpleNamespace(monotonic=lambda: now))
+    dialer = _search.Dialer(_dial.parse_servers("a"), 0.3)
+    search = _search.Search(dialer, 0.3)
+    now = 0.001  # A slow machine: what was asked for is given, and is what an error tells.
+    assert search.share() == pytest.approx(0.3, abs=1e-9)

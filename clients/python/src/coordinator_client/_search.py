@@ -113,7 +113,9 @@ class Search:
     ):
         self.dialer = dialer
         self._timeout = connect_timeout if timeout is None else min(timeout, connect_timeout)
-        self._give_up_at = time.monotonic() + self._timeout
+        # The clock starts with the first attempt, so that a lone one is given, and is told to have
+        # had, what was asked for.
+        self._give_up_at: Optional[float] = None
         self._left = len(dialer.servers)
         self._hint = hint
         self._followed = self._rounds = 0
@@ -127,7 +129,10 @@ class Search:
 
     def share(self) -> float:
         """How long the next attempt may take; the last one of all has all that is left."""
-        left = max(self._give_up_at - time.monotonic(), 0)
+        now = time.monotonic()
+        if self._give_up_at is None:
+            self._give_up_at = now + self._timeout
+        left = max(self._give_up_at - now, 0)
         if self._left <= 1 and not self._is_cluster:
             return left
         return min(left, self._timeout / len(self.dialer.servers))
@@ -156,7 +161,7 @@ class Search:
         return self._pause(pause * random.uniform(0.5, 1), error)
 
     def _pause(self, pause: float, error: BaseException) -> float:
-        if time.monotonic() + pause < self._give_up_at:
+        if self._give_up_at is None or time.monotonic() + pause < self._give_up_at:
             return pause
         if self._is_cluster and isinstance(error, (NoLeader, Unavailable)):
             servers = _dial.shown(self.dialer.servers)
