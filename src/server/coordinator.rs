@@ -327,7 +327,7 @@ impl Coordinator {
                     this.do_send(Written(done));
                 });
             }
-            Flushed::Off => self.desk.record(false),
+            Flushed::Off => self.unrecorded(),
             Flushed::Stuck => {
                 self.is_stuck = true;
                 ctx.run_later(STUCK_PAUSE, |this, ctx| {
@@ -344,8 +344,14 @@ impl Coordinator {
         if let Some(table) = self.desk.table()
             && !chronicle.begin(table)
         {
-            self.desk.record(false);
+            self.unrecorded();
         }
+    }
+
+    /// From now on nothing is written down: so nothing is a copy of it either.
+    fn unrecorded(&mut self) {
+        self.gate.threshold.give_up();
+        self.desk.record(false);
     }
 
     /// Has a checkpoint of the journal made, on a thread that may block.
@@ -365,7 +371,7 @@ impl Coordinator {
         self.flush(ctx);
         let Some(chronicle) = self.gate.chronicle() else { return };
         if let Some(Flushed::Off | Flushed::Stuck) = chronicle.check() {
-            self.desk.record(false);
+            return self.unrecorded();
         }
         // What is over has no table any more; a journal of none would say that nothing is held.
         if let Some(table) = self.desk.table()
@@ -374,6 +380,7 @@ impl Coordinator {
         {
             info!("the journal can be written again");
             self.desk.record(true);
+            self.gate.begun_anew();
         }
     }
 
@@ -471,7 +478,7 @@ impl Handler<Checkpointed> for Coordinator {
         if let Some(chronicle) = self.gate.chronicle()
             && chronicle.checkpointed(made).is_some()
         {
-            self.desk.record(false);
+            self.unrecorded();
         }
     }
 }
@@ -522,9 +529,11 @@ impl Handler<Survey> for Coordinator {
 }
 
 impl Handler<Pulse> for Coordinator {
-    type Result = ();
+    type Result = MessageResult<Pulse>;
 
-    fn handle(&mut self, Pulse: Pulse, _: &mut Context<Self>) {}
+    fn handle(&mut self, Pulse: Pulse, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.gate.halted_for())
+    }
 }
 
 impl Handler<Identify> for Coordinator {

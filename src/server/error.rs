@@ -3,6 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+#[cfg(feature = "cluster")]
+use std::time::Duration;
 
 use crate::server::durable::store::StoreError;
 
@@ -104,6 +106,15 @@ pub enum ServerError {
     #[cfg(feature = "cluster")]
     #[error("cannot take part in a cluster: {0}")]
     Cluster(#[from] crate::election::ElectionError),
+    /// The disk of a leader takes nothing: it leads no more, so that another one can.
+    #[cfg(feature = "cluster")]
+    #[error(
+        "the disk has taken nothing for {after:.1?}, so another coordinator is to lead: look after it, and start this one again"
+    )]
+    Halted {
+        /// For how long.
+        after: Duration,
+    },
     /// The thread of a spawned coordinator could not be started, or ended before it was ready.
     #[error("cannot run the coordinator's thread: {0}")]
     Thread(io::Error),

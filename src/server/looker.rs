@@ -107,7 +107,7 @@ impl Looker {
         if self.role().is_some_and(|role| !role.leads) {
             return (*self.phase.borrow() == Phase::Serving).then_some(());
         }
-        self.incumbent.coordinator()?.send(Pulse).await.ok()
+        self.incumbent.coordinator()?.send(Pulse).await.ok().map(drop)
     }
 
     /// How it stands among those of its cluster; none: it is in none.

@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Message;
 use tokio::sync::oneshot;
@@ -146,12 +147,12 @@ impl Message for Survey {
     type Result = Contention;
 }
 
-/// Looker to Coordinator: are you there? Answered, which is all.
+/// Looker to Coordinator: are you there? Answered with how long the disk has kept all answers back.
 #[derive(Debug)]
 pub(super) struct Pulse;
 
 impl Message for Pulse {
-    type Result = ();
+    type Result = Duration;
 }
 
 /// Looker to Coordinator: who is it that shows this, and what may it do?

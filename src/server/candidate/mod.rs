@@ -15,21 +15,23 @@
 //!
 //! Never here: a rule about leadership, which is `cluster`'s, or about locks.
 
+mod beginning;
 mod following;
+mod halted;
 mod leading;
 mod place;
 mod standby;
 mod state;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use log::{error, info, warn};
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex as Turns, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
@@ -37,16 +39,14 @@ use self::following::Slot;
 use self::leading::Peers;
 use self::place::{clock_of, directory, peers, place_of};
 use self::standby::Reception;
-use self::state::{Chain, StateError};
+use self::state::Chain;
 use crate::clock::{BootClock, Clock, Until};
 use crate::cluster::{Kept, Table};
 use crate::election::{Author, Election, ElectionError, ElectionOptions, Standing, encode_kept};
 use crate::etcd::Etcd;
 use crate::server::config::{Config, Data};
 use crate::server::counters::Counters;
-use crate::server::durable::persist::Disk;
-use crate::server::durable::store::Stored;
-use crate::server::durable::{Change, DirectoryStore, StateKey, StateStore, StoreError, start};
+use crate::server::durable::{DirectoryStore, StateKey};
 use crate::server::error::ServerError;
 use crate::server::gate::Outlets;
 use crate::server::incumbent::{Incumbent, Role, Synced};
@@ -56,15 +56,12 @@ use crate::server::messages::Pulse;
 use crate::server::net::listener;
 use crate::server::phase::Phase;
 use crate::server::replica::Feed;
-use crate::server::run::before::{Begun, Inherits};
 use crate::server::run::end::reached;
 use crate::server::run::{Afterwards, Bound, Frame, ServerHandle, host};
 use crate::server::threshold::Threshold;
 
 /// A pause after etcd did not do what it was asked.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How often a commit is tried again in the end. Etcd has a new leader within seconds.
-const RETRY_MAX: Duration = Duration::from_millis(500);
 /// A Coordinator that has not turned within this part of a lease is doubted: its lease is not renewed.
 const VITAL_PARTS: u32 = 4;
 /// It is asked for a sign of life so many times within a lease.
@@ -328,7 +325,17 @@ impl Candidate {
         info!(term, epoch = bound.epoch().number(); "cluster: clients are served");
         let leads =
             self.incumbent.coordinator().map(|it| peers.lead(term, key, (it, self.synced.clone())));
-        let over = leads_no_more(election, term);
+        let halted = Cell::new(None);
+        let over = async {
+            tokio::select! {
+                address = leads_no_more(election, term) => address,
+                after = self.halts(election) => {
+                    halted.set(Some(after));
+                    self.abdicate(election).await;
+                    String::new()
+                }
+            }
+        };
         let ended = bound.run_until(over, async || {
             resign(election).await;
             if let Some(leads) = &leads {
@@ -341,51 +348,12 @@ impl Candidate {
         if *self.phase.borrow() > Phase::Serving {
             return Then::End(ended);
         }
+        if let Some(after) = halted.get() {
+            return Then::End(Err(ServerError::Halted { after }));
+        }
         // What could not be saved is the next leader's matter.
         let _ = self.counters.saved();
         Then::StandBy
-    }
-
-    /// Begins a term: takes the state over from the leaders before.
-    async fn begin(&self, term: u64, table: Table) -> Result<(Begun, Archive), ServerError> {
-        let mut chain = self.chain();
-        loop {
-            match self.try_to_begin((term, table), &mut chain).await {
-                Ok((begun, staged)) => {
-                    return Ok((begun, Archive { chain: Turns::new(chain), staged }));
-                }
-                Err(Obstacle::Server(error)) => return Err(error),
-                Err(Obstacle::State(why)) => {
-                    error!(term; "cluster: the state cannot be taken over: {why}");
-                    sleep(PAUSE).await;
-                }
-            }
-        }
-    }
-
-    async fn try_to_begin(
-        &self,
-        (term, table): (u64, Table),
-        chain: &mut Chain,
-    ) -> Result<(Begun, Staged), Obstacle> {
-        let staged = Staged::of(chain.load(term).await?);
-        let wall = SystemTime::now();
-        let inherits = match (table, self.slot.take()) {
-            (Table::Own, Slot::Copy(copy)) => {
-                let (table, chronicle) = copy.into_parts();
-                Inherits::Copy(Box::new(table), Box::new(chronicle))
-            }
-            // It counts if its epoch is that of the state: then nobody has begun to lead since.
-            (Table::Own, Slot::Empty) => Inherits::Journal,
-            (Table::Own, Slot::Unfit) | (Table::New | Table::Empty, _) => Inherits::State,
-        };
-        let mut begun = Begun::after(&self.config, &staged, wall, &BootClock, inherits)?;
-        begun.write_down();
-        // From here on the journal has the table, should this have to be repeated.
-        chain.commit(&staged.changes()).await?;
-        begun.confirm();
-        start::await_next_tick(wall, SystemTime::now, start::pause_for_tick);
-        Ok((begun, staged))
     }
 
     /// Keeps what the next process in the same directory is to know. Whether it does: who does not must
@@ -464,93 +432,5 @@ async fn beat(incumbent: Incumbent, vital: Until, lease: Duration) {
 async fn resign(election: &Election) {
     if timeout(RESIGN_TIMEOUT, election.resign()).await.is_err() {
         warn!("cluster: etcd does not answer, so the others wait for the lease of this one");
-    }
-}
-
-/// What keeps a term from beginning.
-enum Obstacle {
-    /// This one must not, as it is.
-    Server(ServerError),
-    /// It is tried again, until another leads.
-    State(StateError),
-}
-
-impl From<ServerError> for Obstacle {
-    fn from(error: ServerError) -> Self {
-        Self::Server(error)
-    }
-}
-
-impl From<StateError> for Obstacle {
-    fn from(error: StateError) -> Self {
-        Self::State(error)
-    }
-}
-
-/// What is kept in etcd during a term.
-struct Archive {
-    /// One transaction at a time.
-    chain: Turns<Chain>,
-    /// What it began with.
-    staged: Staged,
-}
-
-impl Disk for Archive {
-    type Store = Staged;
-
-    fn store(&self) -> &Staged {
-        &self.staged
-    }
-
-    async fn commit(&self, changes: &Arc<[Change]>) -> Result<(), String> {
-        self.chain.lock().await.commit(changes).await.map_err(|error| error.to_string())
-    }
-
-    fn retry_max(&self) -> Duration {
-        RETRY_MAX
-    }
-}
-
-/// What was loaded, and what is to be committed: a start waits for nothing.
-struct Staged {
-    /// What was loaded.
-    stored: Mutex<Stored>,
-    /// What a start wants kept.
-    changes: Mutex<Vec<Change>>,
-}
-
-impl Staged {
-    fn of(stored: Stored) -> Self {
-        Self { stored: Mutex::new(stored), changes: Mutex::default() }
-    }
-
-    fn changes(&self) -> Vec<Change> {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-/// For a start, which only stages.
-impl Disk for Staged {
-    type Store = Self;
-
-    fn store(&self) -> &Self {
-        self
-    }
-
-    async fn commit(&self, changes: &Arc<[Change]>) -> Result<(), String> {
-        StateStore::commit(self, changes).map_err(|error| error.to_string())
-    }
-}
-
-impl StateStore for Staged {
-    fn load(&self) -> Result<Stored, StoreError> {
-        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(std::mem::take(&mut *stored))
-    }
-
-    fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
-        let mut all = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        all.extend_from_slice(changes);
-        Ok(())
     }
 }

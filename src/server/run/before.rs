@@ -93,7 +93,11 @@ impl Begun {
     /// The journal has the epoch that it is to have, before the state does.
     #[cfg(feature = "cluster")]
     pub(in crate::server) fn write_down(&mut self) {
-        let Some(chronicle) = &mut self.chronicle else { return };
+        // One that is begun with the table of this run has that epoch from its beginning.
+        let Some(chronicle) = self.chronicle.as_mut() else { return };
+        if !chronicle.is_begun() {
+            return;
+        }
         if let Flushed::Writing(job) = chronicle.flush() {
             // If it cannot be written, the next flush says so.
             let _ = chronicle.written(Some(job.run()));

@@ -24,8 +24,13 @@ const LONG: &str = "30s";
 
 /// What a member that is followed is started with.
 fn peers(etcds: &[&Etcd]) -> Vec<String> {
+    peers_within(etcds, LONG)
+}
+
+/// The same, with such a lease.
+fn peers_within(etcds: &[&Etcd], lease: &str) -> Vec<String> {
     let peers = ["--peer-listen", "127.0.0.1:0"].map(str::to_owned);
-    [&flags(etcds, LONG)[..], &peers].concat()
+    [&flags(etcds, lease)[..], &peers].concat()
 }
 
 fn member(etcd: &Etcd) -> Server {
@@ -37,6 +42,22 @@ fn members(etcd: &Etcd, home: &Home) -> serde_json::Value {
     let url = etcd.url();
     let told = run(home.coordinator(&["members", "--cluster", "test", "--etcd", &url, "--json"]));
     serde_json::from_str(&told.out).unwrap_or_default()
+}
+
+/// A member whose files get no longer than so many kilobytes, which is as a full disk is.
+fn member_on_a_full_disk(etcd: &Etcd, lease: &str) -> Server {
+    let home = Home::new();
+    let (program, port) = (env!("CARGO_BIN_EXE_coordinator"), home.path("port"));
+    let flags = peers_within(&[etcd], lease).join(" ");
+    let script = format!(
+        "ulimit -f 64; exec {program} serve --listen 127.0.0.1:0 --port-file {} --journal machine {flags}",
+        port.display()
+    );
+    // An empty address for HTTP is none.
+    let script = script.replace("--http-listen  ", "--http-listen '' ");
+    let mut command = home.command("sh");
+    command.args(["-c", &script]);
+    Server::start_by_command(home, command)
 }
 
 /// Waits until the leader has a standby in sync.
@@ -112,6 +133,29 @@ fn p6_a_standby_in_sync_takes_over_when_the_machine_of_the_leader_is_silent() {
     }
     // It follows whoever leads now.
     synced(&etcd, &next);
+}
+
+#[test]
+fn p8_a_leader_whose_disk_takes_nothing_any_more_says_so_and_its_standby_leads_with_everything() {
+    let etcd = Etcd::start();
+    let leader = member_on_a_full_disk(&etcd, "1s");
+    leads(&leader);
+    let next = Server::start_with(Home::new(), &as_strs(&peers_within(&[&etcd], "1s")));
+    synced(&etcd, &leader);
+    let (mut holder, _waiter) = holder_and_waiter(&leader);
+    // What is there cannot be made void either.
+    let journal = directory_of(&leader.home).join("journal");
+    for number in 0..1_100 {
+        fs::write(journal.join(format!("other {number}")), "").unwrap();
+    }
+    let (mut busy, _) = greeted(&leader, hello());
+    let asked = (1..2_000).map(|number| request(number, &format!("lock {number}")));
+    busy.say(&asked.collect::<Vec<_>>());
+    leads(&next);
+    goes_on(&next, &mut holder);
+    let ended = leader.process.end();
+    assert_eq!(ended.code(), Some(70), "{}", ended.err);
+    assert!(ended.err.contains("another one leads"), "{}", ended.err);
 }
 
 #[test]

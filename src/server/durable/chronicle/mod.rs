@@ -290,6 +290,11 @@ impl Chronicle {
         self.off_since.is_none() || self.is_stuck
     }
 
+    /// Whether it is wrong, and could not be made void yet.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.is_stuck
+    }
+
     /// Puts what a turn brought at the end, in memory.
     pub(crate) fn append(&mut self, record: &[u8]) {
         self.tail.append(record);

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::mem;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Recipient;
 use bytes::BytesMut;
@@ -21,6 +22,7 @@ use log::error;
 use slab::Slab;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::desk::BATCH_BYTES_MAX;
 use super::desk::turn::{Deliver, Delivery, More, Promise, Turn, Way};
@@ -64,6 +66,8 @@ pub(super) struct Gate {
     counted: usize,
     /// What is to be said waits here after it is written, of one of several.
     pub(super) threshold: Threshold,
+    /// Since when the journal of this machine keeps all back, if it does.
+    halted_since: Option<Instant>,
 }
 
 /// What says at once what a session has to say, where the session is on the Coordinator's thread.
@@ -122,6 +126,7 @@ impl Gate {
             written_lines: Lines::default(),
             counted: 0,
             threshold: Threshold::default(),
+            halted_since: None,
         }
     }
 
@@ -184,24 +189,56 @@ impl Gate {
         if self.is_empty() {
             return None;
         }
-        if self.threshold.is_closed() {
+        let chronicle = self.chronicle.as_mut()?;
+        // What a disk refuses is tried again, or it would be waited for even when the disk is well.
+        if self.threshold.is_closed() && !chronicle.is_stuck() {
             self.count_held();
             return Some(Flushed::Later);
         }
-        let flushed = self.chronicle.as_mut()?.flush();
+        let flushed = chronicle.flush();
+        self.note_halt(&flushed);
         match flushed {
             Flushed::Written(_) | Flushed::Behind if self.threshold.is_there() => self.wait(true),
             Flushed::Written(_) | Flushed::Behind => self.release(),
             Flushed::Off if self.threshold.is_there() => {
                 self.void_promises();
                 self.threshold.give_up();
-                self.wait(true);
+                if self.threshold.is_closed() {
+                    self.threshold.written();
+                    self.try_threshold();
+                }
+                if !self.threshold.is_closed() {
+                    self.wait(true);
+                }
             }
             Flushed::Off => self.release_unwritten(),
             Flushed::Writing(_) => self.wait(false),
             Flushed::Later | Flushed::Stuck => self.count_held(),
         }
         Some(flushed)
+    }
+
+    /// Takes note of whether the journal of this machine keeps all back.
+    fn note_halt(&mut self, flushed: &Flushed) {
+        match flushed {
+            Flushed::Writing(_) | Flushed::Stuck => {
+                self.halted_since.get_or_insert_with(Instant::now);
+            }
+            Flushed::Later => {}
+            Flushed::Written(_) | Flushed::Behind | Flushed::Off => self.halted_since = None,
+        }
+    }
+
+    /// The journal was begun with the table of now, which has all that waits.
+    pub(super) fn begun_anew(&mut self) {
+        self.halted_since = None;
+        self.threshold.written();
+        self.try_threshold();
+    }
+
+    /// For how long the journal of this machine has kept all back.
+    pub(super) fn halted_for(&self) -> Duration {
+        self.halted_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// All that is held waits from now on for what is in front of it: to be written down, or to be said.
@@ -260,6 +297,7 @@ impl Gate {
     /// A thread has written down what led to a part of what waits, which is let out; or could not.
     pub(super) fn written(&mut self, done: Option<Done>) -> Option<Flushed> {
         let flushed = self.chronicle.as_mut()?.written(done);
+        self.note_halt(&flushed);
         match flushed {
             Flushed::Stuck => {}
             _ if self.threshold.is_there() => {
@@ -397,204 +435,4 @@ impl Link {
 }
 
 #[cfg(test)]
-mod tests {
-    use log::Level;
-    use tokio::sync::mpsc::unbounded_channel;
-
-    use super::*;
-    use crate::engine::{Event, LockTable, Seed};
-    use crate::journal::Distance;
-    use crate::server::durable::chronicle::Ground;
-    use crate::server::fields::Fields;
-    use crate::server::ledger::Ledger;
-    use crate::server::testing::{collector, local, settle, start_with};
-    use crate::types::{ConnectionId, Epoch, Limits, Timestamp};
-
-    fn delivery(bytes: usize, more: More) -> Turn {
-        let deliver = Deliver { bytes, ..Deliver::default() };
-        let deliveries = vec![Delivery { way: Way(0), deliver, more }];
-        Turn { deliveries, ..Turn::default() }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_delivery_is_counted_up_to_the_bound_and_one_byte_past_it_its_connection_is_closed() {
-        local(async {
-            let ledger = Arc::new(Ledger::default());
-            let account = ledger.open();
-            let (session, batches) = collector();
-            let mut gate = Gate::new(unbounded_channel().0);
-            let link = Link { session, share: account.share() };
-            let way = gate.connect(ConnectionId::new(1), link);
-            assert_eq!(way, Way(0));
-            gate.pass(&mut delivery(BATCH_BYTES_MAX, More::Perhaps));
-            settle().await;
-            assert_eq!((ledger.total(), batches.take().len()), (BATCH_BYTES_MAX, 1));
-            assert!(!account.is_closed());
-
-            gate.pass(&mut delivery(BATCH_BYTES_MAX + 1, More::Perhaps));
-            settle().await;
-            assert!(batches.take().is_empty());
-            assert!(account.is_closed());
-            assert_eq!(ledger.total(), 0);
-        })
-        .await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nothing_follows_a_last_delivery_and_nothing_is_kept_of_its_connection() {
-        local(async {
-            let account = Arc::new(Ledger::default()).open();
-            let (session, batches) = collector();
-            let mut gate = Gate::new(unbounded_channel().0);
-            let link = Link { session, share: account.share() };
-            let way = gate.connect(ConnectionId::new(1), link);
-            assert_eq!(way, Way(0));
-            for _ in 0..2 {
-                gate.pass(&mut delivery(1, More::Never));
-            }
-            settle().await;
-            assert_eq!(batches.take().len(), 1);
-            assert!(gate.links.is_empty());
-        })
-        .await;
-    }
-
-    fn table() -> LockTable {
-        let (limits, now) = (Limits::default(), Timestamp::default());
-        LockTable::new(limits, start_with(1 << 20), Seed::default(), now)
-    }
-
-    /// A turn that brought the engine something, and has so many bytes for the connection.
-    fn written_down(bytes: usize) -> Turn {
-        let mut turn = delivery(bytes, More::Perhaps);
-        let event = Event::Disconnect { connection: ConnectionId::new(9) };
-        turn.record.write(&event, Timestamp::default());
-        turn
-    }
-
-    /// A synced journal that has begun, and where it is.
-    fn begun() -> (tempfile::TempDir, Chronicle) {
-        let data = tempfile::tempdir().unwrap();
-        let (last, next) = (Epoch::new(6), Epoch::new(7));
-        let ground = Ground::of(data.path()).unwrap();
-        let mut chronicle = Chronicle::on(ground, Distance::Machine, last, next);
-        assert!(chronicle.begin(&table()));
-        (data, chronicle)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_log_tells_of_what_is_written_down_and_of_nothing_before() {
-        local(async {
-            let (_data, chronicle) = begun();
-            let mut gate = Gate::behind(Some(chronicle), unbounded_channel().0);
-            let waits =
-                |gate: &Gate| !(gate.held_lines.is_empty() && gate.written_lines.is_empty());
-            // As when a lease expires, of which nobody is told but the log.
-            let mut turn = Turn::default();
-            turn.record.write(&Event::Drain, Timestamp::default());
-            let line = Fields::default().line(Level::Info, format_args!("lease expired"));
-            turn.lines.push(line);
-            gate.pass(&mut turn);
-            assert!(waits(&gate), "the log tells of what no disk knows");
-            let Some(Flushed::Writing(job)) = gate.flush() else { panic!("it is not synced") };
-            assert!(waits(&gate), "the log tells of what is not synced");
-            gate.written(Some(job.run()));
-            assert!(!waits(&gate), "the log does not tell of it");
-        })
-        .await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nothing_is_said_while_a_thread_syncs_and_then_what_it_synced_and_no_more() {
-        local(async {
-            let (_data, chronicle) = begun();
-            let ledger = Arc::new(Ledger::default());
-            let account = ledger.open();
-            let (session, batches) = collector();
-            let (orders, mut ordered) = unbounded_channel();
-            let mut gate = Gate::behind(Some(chronicle), orders);
-            let link = Link { session, share: account.share() };
-            gate.connect(ConnectionId::new(1), link);
-            let said = || batches.borrow().iter().map(|it| it.bytes).collect::<Vec<_>>();
-
-            let mut first = written_down(1);
-            first.orders.push(Change::ForgetForfeits { below: 5 });
-            gate.pass(&mut first);
-            let Some(Flushed::Writing(job)) = gate.flush() else { panic!("it is not synced") };
-            gate.pass(&mut written_down(2));
-            assert!(matches!(gate.flush(), Some(Flushed::Later)));
-            settle().await;
-            assert_eq!(said(), [0; 0]);
-            assert!(ordered.try_recv().is_err(), "an order goes out before its event");
-            assert_eq!(ledger.total(), 3, "what waits here is counted");
-            assert!(matches!(gate.written(Some(job.run())), Some(Flushed::Written(_))));
-            settle().await;
-            assert_eq!(said(), [1]);
-            assert!(ordered.try_recv().is_ok());
-
-            let Some(Flushed::Writing(job)) = gate.flush() else { panic!("it is not synced") };
-            settle().await;
-            assert_eq!(said(), [1]);
-            // What cannot be written is said when nobody takes the journal for complete any more.
-            drop(job);
-            assert!(matches!(gate.written(None), Some(Flushed::Off)));
-            settle().await;
-            assert_eq!(said(), [1, 2]);
-        })
-        .await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_promises_that_it_is_written_down_is_not_said_when_it_is_not() {
-        local(async {
-            let (_data, chronicle) = begun();
-            let account = Arc::new(Ledger::default()).open();
-            let (session, batches) = collector();
-            let mut gate = Gate::behind(Some(chronicle), unbounded_channel().0);
-            gate.connect(ConnectionId::new(1), Link { session, share: account.share() });
-            let promising = |bytes| {
-                let mut turn = written_down(bytes);
-                turn.deliveries[0].deliver.promise = Promise::Recorded;
-                turn
-            };
-            gate.pass(&mut promising(1));
-            let Some(Flushed::Writing(job)) = gate.flush() else { panic!("it is not synced") };
-            gate.written(Some(job.run()));
-            for bytes in 2..4 {
-                gate.pass(&mut promising(bytes));
-                if let Some(Flushed::Writing(job)) = gate.flush() {
-                    drop(job);
-                }
-            }
-            gate.pass(&mut written_down(4));
-            assert!(matches!(gate.written(None), Some(Flushed::Off)));
-            settle().await;
-            let said: Vec<_> = batches.take().iter().map(|it| (it.bytes, it.promise)).collect();
-            let [done, none] = [Promise::Recorded, Promise::None];
-            assert_eq!(said, [(1, done), (2, Promise::Void), (3, Promise::Void), (4, none)]);
-        })
-        .await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_waits_for_a_disk_that_hangs_is_bounded_for_all_connections_together() {
-        local(async {
-            let (_data, chronicle) = begun();
-            let ledger = Arc::new(Ledger::new(1000));
-            let account = ledger.open();
-            let (session, _batches) = collector();
-            let mut gate = Gate::behind(Some(chronicle), unbounded_channel().0);
-            let link = Link { session, share: account.share() };
-            gate.connect(ConnectionId::new(1), link);
-            for _ in 0..10 {
-                gate.pass(&mut written_down(100));
-                assert!(matches!(gate.flush(), Some(Flushed::Writing(_) | Flushed::Later)));
-            }
-            assert_eq!((ledger.total(), account.is_closed()), (1000, false));
-            gate.pass(&mut written_down(1));
-            assert!(matches!(gate.flush(), Some(Flushed::Later)));
-            assert_eq!((ledger.total(), account.is_closed()), (0, true));
-        })
-        .await;
-    }
-}
+mod tests;
