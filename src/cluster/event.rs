@@ -1,5 +1,7 @@
 //! What a member hears, and what it wants done.
 
+use std::time::Duration;
+
 use super::seat::{RunId, Seat, Version};
 use crate::types::Timestamp;
 
@@ -43,6 +45,11 @@ pub enum Event {
         run: RunId,
         /// The position of the last record that it has.
         position: u64,
+    },
+    /// Whoever decides has turned, and has heard what standbys said until then.
+    Looked {
+        /// How long ago it had before: longer than usual, it stood still itself.
+        pause: Duration,
     },
     /// A standby that followed us is gone, or does not go on.
     Unfollowed {

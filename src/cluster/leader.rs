@@ -1,5 +1,7 @@
 //! A leader: up to where it may say things, and whom it counts on for that.
 
+use std::time::Duration;
+
 use super::event::{Effect, Event};
 use super::seat::{RunId, Seat, Timing};
 use crate::types::Timestamp;
@@ -49,6 +51,8 @@ pub(super) struct Leading {
     said: u64,
     /// Since when the partner has something to acknowledge; moves with each acknowledgement.
     waiting_since: Option<Timestamp>,
+    /// Whether that was too long when it was last looked at, or the partner is gone.
+    is_silent: bool,
     /// When the arbiter was asked last, or a swap was sent.
     asked: Timestamp,
     /// How long things take.
@@ -89,6 +93,7 @@ impl Leading {
             acknowledged: 0,
             said: 0,
             waiting_since: None,
+            is_silent: false,
             asked: sent_at,
             timing,
         })
@@ -141,20 +146,21 @@ impl Leading {
             Event::Appended { position } => self.appended = self.appended.max(position),
             Event::CaughtUp { run } if self.partner == Partner::Nobody => {
                 self.partner = Partner::Nearing(run);
-                (self.acknowledged, self.waiting_since) = (0, None);
+                (self.acknowledged, self.waiting_since, self.is_silent) = (0, None, false);
             }
             Event::Acknowledged { run, position }
                 if self.partner.run() == Some(run) && position > self.acknowledged =>
             {
                 self.acknowledged = position.min(self.appended);
-                self.waiting_since = None;
+                (self.waiting_since, self.is_silent) = (None, false);
             }
             Event::Unfollowed { run } if self.partner.run() == Some(run) => {
-                self.waiting_since = Some(Timestamp::default());
+                self.is_silent = true;
                 if self.partner == Partner::Nearing(run) {
                     self.drop_nearing(run, effects);
                 }
             }
+            Event::Looked { pause } => self.look(pause, now),
             _ => {}
         }
         if self.acknowledged < self.appended {
@@ -162,14 +168,22 @@ impl Leading {
         }
     }
 
+    /// Looks whether the partner leaves something unacknowledged for too long. While this leader stood still, nobody could
+    /// hear an acknowledgement: so that counts for half of what is too long, and no more.
+    fn look(&mut self, pause: Duration, now: Timestamp) {
+        let Some(since) = self.waiting_since else { return };
+        let since = since.after(pause.saturating_sub(self.timing.silence / 2)).min(now);
+        self.waiting_since = Some(since);
+        self.is_silent |= now.since(since) >= self.timing.silence;
+    }
+
     fn drop_nearing(&mut self, run: RunId, effects: &mut Vec<Effect>) {
-        (self.partner, self.waiting_since) = (Partner::Nobody, None);
+        self.nobody();
         effects.push(Effect::Removed { run });
     }
 
-    /// Whether the partner has left something unacknowledged for too long, or is gone.
-    fn is_partner_silent(&self, now: Timestamp) -> bool {
-        self.waiting_since.is_some_and(|since| now.since(since) >= self.timing.silence)
+    fn nobody(&mut self) {
+        (self.partner, self.waiting_since, self.is_silent) = (Partner::Nobody, None, false);
     }
 
     /// A swap of this leader was done that left it the leader. It was sent first at `sent_at`.
@@ -181,7 +195,7 @@ impl Leading {
                 effects.push(Effect::Joined { run });
             }
             (Partner::Removing(run), None) => {
-                (self.partner, self.waiting_since) = (Partner::Nobody, None);
+                self.nobody();
                 effects.push(Effect::Removed { run });
             }
             _ => {}
@@ -196,7 +210,7 @@ impl Leading {
         effects: &mut Vec<Effect>,
     ) -> Option<Next> {
         if let Partner::Nearing(run) = self.partner
-            && self.is_partner_silent(now)
+            && self.is_silent
         {
             self.drop_nearing(run, effects);
         }
@@ -224,7 +238,7 @@ impl Leading {
                 self.partner = Partner::Adding(run);
                 Some(Next::Add(run))
             }
-            Partner::InSync(run) if self.is_partner_silent(now) => {
+            Partner::InSync(run) if self.is_silent => {
                 // If it is done, others count from when they see it, and that is later than now.
                 (self.partner, self.until) =
                     (Partner::Removing(run), now.after(self.timing.decides()));

@@ -174,6 +174,7 @@ impl Member {
             | Event::Appended { .. }
             | Event::CaughtUp { .. }
             | Event::Acknowledged { .. }
+            | Event::Looked { .. }
             | Event::Unfollowed { .. }
             | Event::LeaderSilent => {}
         }

@@ -100,6 +100,8 @@ pub(super) enum Move {
     Answer(usize),
     /// A node looks at its clock.
     Tick(usize),
+    /// A node stands still for so long, and looks at its clock.
+    Stall(usize, Duration),
     /// Time passes.
     Pass(Duration),
     /// A node has not heard its leader.
@@ -452,7 +454,16 @@ impl Cluster {
                 Ok(())
             }
             Move::Answer(answer) => self.answer(answer),
-            Move::Tick(node) => self.hear(node, &Event::Tick),
+            Move::Tick(node) => {
+                let pause = Duration::ZERO;
+                self.hear(node, &Event::Looked { pause })?;
+                self.hear(node, &Event::Tick)
+            }
+            Move::Stall(node, pause) => {
+                self.now = self.now.after(pause);
+                self.hear(node, &Event::Looked { pause })?;
+                self.hear(node, &Event::Tick)
+            }
             Move::Pass(length) => {
                 self.now = self.now.after(length);
                 Ok(())

@@ -108,6 +108,23 @@ fn p3_a_leader_that_may_be_alone_says_nothing_beyond_its_lease() {
 }
 
 #[test]
+fn p7_what_a_leader_stands_still_itself_is_no_silence_of_its_standby() {
+    let mut story = Story(in_sync(2));
+    story.then(&Move::Append(0)).then(&Move::Stall(0, TIMING.silence * 8));
+    // What it has acknowledged meanwhile is heard a moment later.
+    assert!(story.0.proposals.is_empty(), "it did not hear what its standby said");
+    story.is_followed().then(&Move::Say(0));
+    assert_eq!(story.0.judge.total_said, 2, "with the standby");
+    // One that is silent is taken out, however often the leader stands still.
+    story.then(&Move::Append(0));
+    for _ in 0..2 {
+        assert!(story.0.proposals.is_empty());
+        story.then(&Move::Stall(0, TIMING.silence * 8));
+    }
+    assert_eq!(story.0.proposals.len(), 1, "nobody is answered as long as it is in the seat");
+}
+
+#[test]
 fn p4_who_tries_to_take_the_lead_acknowledges_nothing_meanwhile() {
     let mut story = Story(in_sync(3));
     // It is the leader, and does not know; so a third one takes the lead from it, with an empty table.

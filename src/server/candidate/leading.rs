@@ -4,9 +4,9 @@
 //! notices.
 
 use std::cell::RefCell;
-use std::io;
 use std::rc::Rc;
 use std::time::Duration;
+use std::{io, mem};
 
 use actix::{Addr, Handler, Message, MessageResult};
 use bytes::{Bytes, BytesMut};
@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use crate::clock::{BootClock, Clock};
 use crate::cluster::{Event, RunId};
 use crate::election::Pledge;
 use crate::journal::Epochs;
@@ -66,6 +67,8 @@ impl Handler<Said> for Coordinator {
 struct Beat {
     /// Whether tables are to be compared.
     checks: bool,
+    /// How long ago the last one was heard.
+    pause: Duration,
 }
 
 impl Message for Beat {
@@ -75,9 +78,10 @@ impl Message for Beat {
 impl Handler<Beat> for Coordinator {
     type Result = ();
 
-    fn handle(&mut self, Beat { checks }: Beat, _: &mut Self::Context) {
+    fn handle(&mut self, Beat { checks, pause }: Beat, _: &mut Self::Context) {
         let (desk, gate) = self.parts();
         let Some(feed) = gate.threshold.feed() else { return };
+        feed.look(pause);
         feed.report();
         if !feed.is_followed() {
             return;
@@ -190,12 +194,14 @@ impl Peers {
         let beating = spawn_local(async move {
             let mut beats = interval(BEAT);
             beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut number: u32 = 0;
+            let (mut number, mut last): (u32, _) = (0, BootClock.now());
             loop {
                 beats.tick().await;
                 number = number.wrapping_add(1);
+                let (checks, now) = (number.is_multiple_of(BEATS_PER_CHECK), BootClock.now());
+                let pause = now.since(mem::replace(&mut last, now));
                 // As slowly as it turns.
-                let _ = beaten.send(Beat { checks: number.is_multiple_of(BEATS_PER_CHECK) }).await;
+                let _ = beaten.send(Beat { checks, pause }).await;
                 shown.is(watched.behind());
             }
         });

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
@@ -135,6 +136,11 @@ impl Feed {
     /// Whether anybody follows.
     pub(in crate::server) fn is_followed(&self) -> bool {
         !self.lock().followers.is_empty()
+    }
+
+    /// What standbys said until now is heard. It was so long ago that it was before.
+    pub(in crate::server) fn look(&self, pause: Duration) {
+        self.lock().pledge.hear(&Event::Looked { pause });
     }
 
     /// Says who follows, and how far behind each is.
