@@ -5,11 +5,14 @@
 //! | `simulation` | the rules of both sides in virtual time: faults by the thousand |
 //! | `network_simulation` | the whole of it, actors, wire and clients, on a network that is none |
 //! | `history` | what clients saw, judged; `tests/it` judges the real programs with it |
+//! | `dialect` | what simulated clients of the Redis dialect say, in either simulation |
 //! | `fuzz` | corpora, mutations, seeds, and campaigns that say how a failure is replayed |
 //!
 //! Each run of any of them is a function of one number. Tests of one room stand in that room, in
 //! its `tests`.
 
+#[cfg(all(feature = "client", feature = "server"))]
+mod dialect;
 #[cfg(feature = "codec")]
 pub(crate) mod fuzz;
 pub(crate) mod history;

@@ -21,6 +21,7 @@ use super::network::{Network, STRANGERS};
 use super::process::{Process, SkewedClock};
 use super::stream::{Side, Stream, millis};
 use crate::client::{Connector, Whither};
+use crate::testing::dialect::{self, BEGINNING, WAIT_MS_MAX};
 use crate::testing::fuzz::Random;
 use crate::testing::history::{How, RequestName, Wanted, What};
 
@@ -28,25 +29,14 @@ use crate::testing::history::{How, RequestName, Wanted, What};
 const LOCKS: [&str; 2] = ["lock/1", "lock/2"];
 /// One that only native clients hold, whatever is said of it here.
 const NATIVE: &str = "lock/3";
-/// Longest time for which one takes a lock.
-const TERM_MS_MAX: u64 = 4_000;
-/// Longest wait in line.
-const WAIT_MS_MAX: u64 = 3_000;
 /// Longest pause between two requests.
 const PAUSE_MS_MAX: u64 = 600;
 /// Longest wait for an answer, beside one in line.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// What is believed of a term, for two clocks may differ by 2 percent.
-const BELIEVED_PERCENT: u32 = 97;
 /// Longest time for which the way of one is dark.
 const FAULT_MS_MAX: u64 = 3_000;
 /// Longest pause between two faults.
 const FAULT_PAUSE_MS_MAX: u64 = 3_000;
-/// Frees what has this value.
-const FREE: &str =
-    "if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('del',KEYS[1]) else return 0 end";
-/// Has what has this value end later.
-const EXTEND: &str = "if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('pexpire',KEYS[1],ARGV[2]) else return 0 end";
 
 /// All of them.
 pub(super) struct Strangers(Vec<Process>);
@@ -168,8 +158,7 @@ impl Stranger {
     /// Says what must have no effect on anybody.
     async fn meddle(&mut self) {
         let lock = *self.random.pick(&LOCKS);
-        // Each value begins so, and none is that.
-        let commands: &[&[&str]] = &[&["EVAL", FREE, "1", lock, "s"], &["DEL", NATIVE]];
+        let commands: &[&[&str]] = &[&dialect::free(lock, BEGINNING), &["DEL", NATIVE]];
         let answers = self.say(commands, PATIENCE).await;
         if answers.is_some_and(|answers| answers[0] != ":0") {
             self.diary.complain("something was freed by the beginning of its value".to_owned());
@@ -179,9 +168,9 @@ impl Stranger {
     /// Asks, and writes down what came of it.
     async fn acquire(&mut self) -> Option<Held> {
         let lock = *self.random.pick(&LOCKS);
-        let term = 300 + self.random.below(usize::try_from(TERM_MS_MAX).ok()?) as u64;
+        let term = dialect::term_ms(&mut self.random);
         let request = self.diary.asks(vec![Wanted { lock: lock.into(), how: How::Exclusive }]);
-        let value = format!("s{}-{}", request.client, request.number);
+        let value = dialect::value(request.client, request.number);
         let px = term.to_string();
         let asked = Instant::now();
         let is_in_line = self.random.once_in(2);
@@ -218,12 +207,11 @@ impl Stranger {
 
     /// For how long it believes in a term, by true time.
     fn believed(&self, term: Duration) -> Duration {
-        self.diary.clock.true_length(term * BELIEVED_PERCENT / 100)
+        self.diary.clock.true_length(dialect::believed(term))
     }
 
     fn refused(&self, request: RequestName, answer: &str) {
-        let is_expected = answer == "$-1" || answer.starts_with("-COORDINATOR");
-        if !is_expected {
+        if !dialect::is_no(answer) {
             self.diary.complain(format!("{request}: {answer}"));
         }
         self.diary.count("redis: refused");
@@ -250,7 +238,7 @@ impl Stranger {
             return self.diary.ends(request, What::Abandoned);
         }
         self.diary.note(request, What::ReleaseInvoked);
-        let answers = self.say(&[&["EVAL", FREE, "1", lock, value]], PATIENCE).await;
+        let answers = self.say(&[&dialect::free(lock, value)], PATIENCE).await;
         self.diary.count(match answers.as_deref() {
             Some([answer]) if answer == ":1" => "redis: released",
             Some(_) => "redis: released too late",
@@ -260,12 +248,12 @@ impl Stranger {
     }
 
     async fn extend(&mut self, held: &Held) {
-        let term = 300 + self.random.below(usize::try_from(TERM_MS_MAX).unwrap_or(1)) as u64;
+        let term = dialect::term_ms(&mut self.random);
         let until = Instant::now() + self.believed(Duration::from_millis(term));
         let px = term.to_string();
         // If that is shorter, it may be so before this is known.
         self.diary.believes_not_longer(held.request, until);
-        let words = ["EVAL", EXTEND, "1", held.lock, &held.value, &px];
+        let words = dialect::extend(held.lock, &held.value, &px);
         let answers = self.say(&[&words], PATIENCE).await;
         if answers.is_some_and(|answers| answers[0] == ":1") {
             self.diary.count("redis: extended");

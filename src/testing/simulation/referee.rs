@@ -127,6 +127,11 @@ impl Referee {
         Arc::clone(&self.locks[lock].0)
     }
 
+    /// What all of them are called.
+    pub(super) fn names(&self) -> impl Iterator<Item = Arc<str>> {
+        self.locks.iter().map(|(name, _)| Arc::clone(name))
+    }
+
     /// Those that are held alone or shared.
     pub(super) fn plain_locks(&self) -> Vec<Lock> {
         (0..self.locks.len()).filter(|lock| self.kind(*lock) == Kind::Plain).collect()

@@ -12,28 +12,17 @@ use super::network::Way;
 use super::referee::{Lock, Moment, Referee};
 use super::time::{Heap, SkewedClock};
 use crate::redis::Words;
+use crate::testing::dialect::{self, BEGINNING, WAIT_MS_MAX};
 use crate::testing::fuzz::Random;
 use crate::testing::history::What;
 use crate::types::{Mode, Timestamp};
 
 /// What these clients are called: so much, and their numbers. The others are counted from 1.
 const NAMES: u64 = 1 << 40;
-/// Longest time for which one takes a lock.
-const TERM_MS_MAX: usize = 4_000;
-/// Longest wait in line.
-const WAIT_MS_MAX: u64 = 3_000;
 /// After so many microseconds more without an answer it gives up.
 const PATIENCE: u64 = 3_000_000;
-/// What is believed of a term: two clocks differ by 2 percent at most (rule T1).
-const BELIEVED_PERCENT: u32 = 97;
-/// Frees what has this value.
-const FREE: &str =
-    "if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('del',KEYS[1]) else return 0 end";
-/// Has what has this value end later.
-const EXTEND: &str = "if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('pexpire',KEYS[1],ARGV[2]) else return 0 end";
-/// A lock that only native clients hold, and how every value here begins.
+/// A lock that only native clients hold.
 const NATIVE: &str = "gpu";
-const BEGINNING: &str = "s";
 
 /// One of them.
 pub(super) struct Stranger {
@@ -137,7 +126,7 @@ impl Stranger {
 
     /// For how long it believes in a term that it asks for now.
     fn believed(&self, at: u64, term: Duration) -> Timestamp {
-        self.clock.at(at).after(term * BELIEVED_PERCENT / 100)
+        self.clock.at(at).after(dialect::believed(term))
     }
 
     /// How it believes to hold a lock, if it does.
@@ -250,11 +239,11 @@ impl Stranger {
         if let Some(errand) = &mut self.errand {
             errand.stage = Stage::Freeing { token, until };
         }
-        Some(self.say(at, 0, &[&["EVAL", FREE, "1", &key, &value]], 1))
+        Some(self.say(at, 0, &[&dialect::free(&key, &value)], 1))
     }
 
     fn value(&self, number: u64) -> String {
-        format!("{BEGINNING}{}-{number}", self.name - NAMES)
+        dialect::value(self.name - NAMES, number)
     }
 
     /// Notes what is said now, and how many lines of answers there will be.
@@ -271,10 +260,10 @@ impl Stranger {
         let number = self.requests;
         if dice.once_in(8) {
             self.errand = Some(Errand { number, lock, stage: Stage::Meddling });
-            let free = ["EVAL", FREE, "1", &*key, BEGINNING];
+            let free = dialect::free(&key, BEGINNING);
             return self.say(at, 0, &[&free, &["DEL", NATIVE]], 2);
         }
-        let term = 300 + dice.below(TERM_MS_MAX) as u64;
+        let term = dialect::term_ms(dice);
         let wanted = referee.wanted(&[(lock, Mode::Exclusive)]);
         self.note(at, number, What::Invoked { wanted, goes_first: false }, referee);
         let (asked, length) = (self.clock.at(at), Duration::from_millis(term));
@@ -293,14 +282,14 @@ impl Stranger {
     }
 
     fn extend(&mut self, at: u64, key: &str, value: &str, dice: &mut Random) -> Vec<Words> {
-        let term = 300 + dice.below(TERM_MS_MAX) as u64;
+        let term = dialect::term_ms(dice);
         let longer = self.believed(at, Duration::from_millis(term));
         if let Some(Errand { stage: Stage::Held { until, then, .. }, .. }) = &mut self.errand {
             *then = Then::Extend(longer);
             // If that is shorter, it may be so before this is known.
             *until = longer.min(*until);
         }
-        self.say(at, 0, &[&["EVAL", EXTEND, "1", key, value, &term.to_string()]], 1)
+        self.say(at, 0, &[&dialect::extend(key, value, &term.to_string())], 1)
     }
 
     /// Hears some bytes. Says for which lock it believes to be granted it by that.
@@ -343,14 +332,16 @@ impl Stranger {
         let last = lines.last().and_then(|line| line.strip_prefix(':'));
         let Some(token) = last.and_then(|token| token.parse().ok()).filter(|_| is_granted) else {
             let answer = lines[lines.len().saturating_sub(2)];
-            let is_no = answer == "$-1" || answer.starts_with("-COORDINATOR");
-            assert!(is_no, "{lines:?} is no answer");
-            referee.tally.count("redis: refused");
+            let since = self.clock.moment(asked);
+            let is_forbidden = answer.starts_with("-NOPERM")
+                && referee.ruling.has_forbidden(&referee.name(lock), Mode::Exclusive, since);
+            assert!(is_forbidden || dialect::is_no(answer), "{lines:?} is no answer");
+            referee.tally.count(if is_forbidden { "redis: forbidden" } else { "redis: refused" });
             self.note(at, number, What::Refused, referee);
             self.errand = None;
             return None;
         };
-        let until = asked.after(term * BELIEVED_PERCENT / 100);
+        let until = asked.after(dialect::believed(term));
         if until <= self.clock.at(at) || referee.revoked.contains(&token) {
             self.give_up(at, referee);
             return None;

@@ -42,11 +42,6 @@ impl Strangers {
         Self { dice, all, links: Vec::new(), scripts: Arc::default() }
     }
 
-    /// Whether this world has any.
-    pub(super) fn are_there(&self) -> bool {
-        !self.all.is_empty()
-    }
-
     /// All that anybody of them believes of a lock.
     pub(super) fn believes(
         &self,

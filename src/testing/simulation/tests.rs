@@ -54,6 +54,7 @@ fn simulated_rules_hold_whatever_happens() {
     at_least("journals begun anew", done.runs / 10);
     at_least("rules looked through in several turns", done.runs / 10);
     at_least("forbidden", done.runs);
+    at_least("redis: forbidden", done.runs / 4);
     for what in ["redis: granted", "redis: granted in line", "redis: extended", "redis: released"] {
         at_least(what, done.runs);
     }

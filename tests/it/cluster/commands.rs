@@ -12,18 +12,23 @@ use super::serving::{leads, member, settled};
 use crate::looking::Listener;
 use crate::support::{Home, Running, Server, eventually, run, start};
 
-/// A cluster of two, and who uses it.
+/// A cluster of two, and who uses it: the arbiter, the users, the leader, and the next one.
+fn cluster() -> (Etcd, Users, Server, Server) {
+    let etcd = Etcd::start();
+    let pair = settled([member(&[&etcd]), member(&[&etcd])]);
+    let servers = format!("{},{}", pair[0].address, pair[1].address);
+    let users = Users { home: Home::new(), servers };
+    let [leader, next] = pair;
+    (etcd, users, leader, next)
+}
+
+/// Who uses a cluster.
 struct Users {
     home: Home,
     servers: String,
 }
 
 impl Users {
-    fn of(pair: &[Server; 2]) -> Self {
-        let servers = format!("{},{}", pair[0].address, pair[1].address);
-        Self { home: Home::new(), servers }
-    }
-
     fn command(&self, words: &[&str]) -> Command {
         let mut command = self.home.coordinator(words);
         command.env("COORDINATOR_SERVER", &self.servers);
@@ -77,10 +82,7 @@ impl Users {
 
 #[test]
 fn commands_those_next_in_line_and_events_go_on_when_the_leader_is_killed() {
-    let etcd = Etcd::start();
-    let pair = settled([member(&[&etcd]), member(&[&etcd])]);
-    let users = Users::of(&pair);
-    let [leader, next] = pair;
+    let (_etcd, users, leader, next) = cluster();
     let both = users.holder_and_waiter(&leader);
     let events = users.events();
     drop(leader.end_by(Signal::KILL));
@@ -95,10 +97,7 @@ fn commands_those_next_in_line_and_events_go_on_when_the_leader_is_killed() {
 
 #[test]
 fn nobody_waits_or_notices_when_the_leader_is_asked_to_stop() {
-    let etcd = Etcd::start();
-    let pair = settled([member(&[&etcd]), member(&[&etcd])]);
-    let users = Users::of(&pair);
-    let [leader, next] = pair;
+    let (_etcd, users, leader, next) = cluster();
     let both = users.holder_and_waiter(&leader);
     let events = users.events();
     drop(leader.end_by(Signal::TERM));
@@ -113,10 +112,7 @@ fn nobody_waits_or_notices_when_the_leader_is_asked_to_stop() {
 
 #[test]
 fn a_leader_that_stands_still_is_left_for_the_next_one() {
-    let etcd = Etcd::start();
-    let pair = settled([member(&[&etcd]), member(&[&etcd])]);
-    let users = Users::of(&pair);
-    let [leader, next] = pair;
+    let (_etcd, users, leader, next) = cluster();
     let both = users.holder_and_waiter(&leader);
     leader.process.signal(Signal::STOP);
     leads(&next);
@@ -129,10 +125,7 @@ fn a_leader_that_stands_still_is_left_for_the_next_one() {
 
 #[test]
 fn a_library_client_keeps_its_lock_its_watches_and_its_leaders() {
-    let etcd = Etcd::start();
-    let pair = settled([member(&[&etcd]), member(&[&etcd])]);
-    let servers = Users::of(&pair).servers;
-    let [leader, next] = pair;
+    let (_etcd, Users { home: _home, servers }, leader, next) = cluster();
     live(async {
         let client = Client::connect(&*servers).await.unwrap();
         let mut told = client.events();
@@ -168,10 +161,7 @@ fn a_library_client_keeps_its_lock_its_watches_and_its_leaders() {
 
 #[test]
 fn when_nobody_can_lead_commands_say_so_and_end_in_time() {
-    let mut etcd = Etcd::start();
-    let pair = settled([member(&[&etcd]), member(&[&etcd])]);
-    let users = Users::of(&pair);
-    let [leader, _standby] = pair;
+    let (mut etcd, users, leader, _standby) = cluster();
     etcd.kill();
     drop(leader.end_by(Signal::KILL));
     let began = std::time::Instant::now();
@@ -185,10 +175,7 @@ fn when_nobody_can_lead_commands_say_so_and_end_in_time() {
 
 #[test]
 fn strangers_and_python_go_on_at_the_next_leader() {
-    let etcd = Etcd::start();
-    let pair = settled([member(&[&etcd]), member(&[&etcd])]);
-    let users = Users::of(&pair);
-    let [leader, next] = pair;
+    let (_etcd, users, leader, next) = cluster();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stranger/client.py");
     let mut stranger = users.home.command("python3");
     stranger.args([script, &users.servers, "stranger", "60"]);

@@ -5,8 +5,10 @@ use std::collections::VecDeque;
 use std::mem;
 use std::time::Duration;
 
+use super::super::rights::no_permission;
 use super::holds::{DeskHolds, unwritten};
 use super::{Batch, Desk};
+use crate::access::Denied;
 use crate::engine::{Event, Prolong, Rejection, RequestEvent};
 use crate::redis::{Holds, Protocol, Reply, Said, Wait as Asked};
 use crate::server::ledger::Unheard;
@@ -33,8 +35,8 @@ pub(super) struct Blocked {
 pub(super) enum News {
     /// It holds.
     Granted(FencingToken),
-    /// It waits no longer.
-    No(Rejection),
+    /// It waits no longer, and why.
+    No(Reply),
     /// Nobody said why: it is over.
     Left,
 }
@@ -80,9 +82,16 @@ impl Desk {
                 self.dialect.news.push((session, News::Granted(*token)));
             }
             RequestEvent::Rejected(rejection) => {
-                self.dialect.news.push((session, News::No(rejection.clone())));
+                self.dialect.news.push((session, News::No(refused(rejection))));
             }
             _ => {}
+        }
+    }
+
+    /// What a session without a connection waits for, is not allowed any more.
+    pub(in crate::server::desk) fn deny_unattended(&mut self, session: SessionId, denied: &Denied) {
+        if self.dialect.waiters.contains_key(&session) {
+            self.dialect.news.push((session, News::No(no_permission(denied))));
         }
     }
 
@@ -126,7 +135,7 @@ impl Desk {
                     }
                     Reply::Integer(i64::try_from(token.number()).unwrap_or(i64::MAX))
                 }
-                News::No(rejection) => refused(&rejection),
+                News::No(reply) => reply,
                 News::Left => Reply::error("COORDINATOR the wait was ended"),
             };
             self.redis_say(connection, &reply, protocol);

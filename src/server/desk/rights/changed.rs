@@ -194,6 +194,8 @@ impl Desk {
         let denied = self.rights.withdrawing.take();
         if let Some(denied) = &denied {
             self.note_denial(connection, Some(session), denied);
+            #[cfg(feature = "redis-api")]
+            self.deny_unattended(session, denied);
         }
         if let Some(connection) = connection {
             let told = match denied {

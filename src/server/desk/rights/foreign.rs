@@ -173,7 +173,8 @@ impl Desk {
     }
 }
 
-fn no_permission(denied: &Denied) -> Reply {
+/// What is answered to who may not.
+pub(in crate::server::desk) fn no_permission(denied: &Denied) -> Reply {
     Reply::error(format!("NOPERM {denied}"))
 }
 

@@ -18,6 +18,8 @@ use foldhash::fast::RandomState;
 
 pub(in crate::server) use self::errands::entitled;
 pub use self::errands::{Errand, Unentitled};
+#[cfg(feature = "redis-api")]
+pub(super) use self::foreign::no_permission;
 use super::Desk;
 use super::connections::Role;
 use super::guest::Guest;

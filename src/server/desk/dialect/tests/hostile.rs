@@ -89,6 +89,21 @@ fn whoever_guesses_hears_later_from_the_eleventh_time_on_and_is_closed_each_time
 }
 
 #[test]
+fn whoever_waits_for_what_is_not_allowed_any_more_hears_so_by_the_same_word() {
+    let bench = Bench::ruled(access(&[("ann", LOCK), ("bob", LOCK)]));
+    let (mut ann, mut bob) = (Redis::come(&bench, "ann"), Redis::come(&bench, "bob"));
+    assert_eq!(ann.say("SET order ann NX"), "+OK");
+    bob.send(&["COORDINATOR.WAIT order bob"]);
+    let renewed = access(&[("ann", LOCK), ("bob", "\"see\"")]);
+    bench.turn(|desk, now| desk.change_rules(renewed.into(), now));
+    bench.settle();
+    let told = bob.heard();
+    assert!(told.starts_with("-NOPERM "), "{told}");
+    assert_eq!(bench.figures().counts.waiting, 0);
+    assert!(bob.say("SET free bob NX").starts_with("-NOPERM "));
+}
+
+#[test]
 fn whoever_shows_nothing_is_anyone_if_anyone_may_lock_and_can_be_somebody_afterwards() {
     let bench = Bench::ruled(access(&[("ann", LOCK), ("anyone", LOCK)]));
     let mut redis = Redis::knock(&bench, None);
