@@ -209,6 +209,11 @@ impl Candidate {
                     done = self.flush(kept.take())?.or(done);
                     link.put(&answer);
                 }
+                if matches!(&*self.slot.borrow(), Slot::Unfit) {
+                    link.leave().await?;
+                    let why = "its table differs from that of the leader; please report it";
+                    return Err(End::Unfit(why.to_owned()));
+                }
                 next = link.heard()?;
             }
             if let Some(position) = self.flush(kept)?.or(done)

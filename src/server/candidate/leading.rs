@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use std::{io, mem};
 
@@ -16,11 +17,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use super::guests::{Guests, Place};
 use crate::clock::{BootClock, Clock};
 use crate::cluster::{Event, RunId};
 use crate::election::Pledge;
 use crate::journal::Epochs;
+use crate::server::chatter::Topic;
 use crate::server::coordinator::Coordinator;
+use crate::server::counters::Counters;
 use crate::server::durable::StateKey;
 use crate::server::durable::replay::{RULES, checkpoint, digest};
 use crate::server::incumbent::Synced;
@@ -29,8 +33,6 @@ use crate::server::replica::{
     Side, ToLeader, ToStandby,
 };
 
-/// Standbys that may be connected at a time.
-const STANDBYS_MAX: usize = 8;
 /// How long one may take to say who it is.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 /// A leader says something so often, though nothing happens.
@@ -147,13 +149,11 @@ pub(super) struct Peers {
     pledge: Pledge,
     /// The leadership of now.
     term: Rc<RefCell<Option<Term>>>,
-    /// Those who follow.
-    standbys: Standbys,
+    /// Those who are connected.
+    guests: Guests,
     /// Who accepts them.
     accepting: Option<JoinHandle<()>>,
 }
-
-type Standbys = Rc<RefCell<Vec<JoinHandle<()>>>>;
 
 impl Drop for Peers {
     fn drop(&mut self) {
@@ -165,13 +165,17 @@ impl Drop for Peers {
 
 impl Peers {
     /// Accepts standbys from now on, if there is a port for them.
-    pub(super) fn at(listener: Option<TcpListener>, pledge: Pledge) -> Self {
-        let (term, standbys) = (Rc::default(), Standbys::default());
+    pub(super) fn at(
+        listener: Option<TcpListener>,
+        pledge: Pledge,
+        counters: &Arc<Counters>,
+    ) -> Self {
+        let (term, guests) = (Rc::default(), Guests::default());
         let accepting = listener.map(|listener| {
-            let (term, standbys) = (Rc::clone(&term), Rc::clone(&standbys));
-            spawn_local(accept_all(listener, pledge.clone(), term, standbys))
+            let (term, guests, counters) = (Rc::clone(&term), guests.clone(), Arc::clone(counters));
+            spawn_local(accept_all(listener, pledge.clone(), term, guests, counters))
         });
-        Self { pledge, term, standbys, accepting }
+        Self { pledge, term, guests, accepting }
     }
 
     /// This one leads, and says only what it may, until what is returned is dropped.
@@ -205,15 +209,15 @@ impl Peers {
                 shown.is(watched.behind());
             }
         });
-        let (term, standbys) = (Rc::clone(&self.term), Rc::clone(&self.standbys));
-        Leads { term, standbys, synced, pledge: self.pledge.clone(), tasks: [saying, beating] }
+        let (term, guests) = (Rc::clone(&self.term), self.guests.clone());
+        Leads { term, guests, synced, pledge: self.pledge.clone(), tasks: [saying, beating] }
     }
 }
 
 /// A leadership, for as long as this is there.
 pub(super) struct Leads {
     term: Rc<RefCell<Option<Term>>>,
-    standbys: Standbys,
+    guests: Guests,
     synced: Synced,
     pledge: Pledge,
     tasks: [JoinHandle<()>; 2],
@@ -223,9 +227,8 @@ impl Leads {
     /// It leads no more: standbys hear of it at once.
     pub(super) fn end(&self) {
         self.term.borrow_mut().take();
-        for task in self.tasks.iter().chain(&*self.standbys.borrow()) {
-            task.abort();
-        }
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.guests.end();
         self.pledge.report_none();
         self.synced.is(None);
     }
@@ -242,7 +245,8 @@ async fn accept_all(
     listener: TcpListener,
     pledge: Pledge,
     term: Rc<RefCell<Option<Term>>>,
-    standbys: Standbys,
+    guests: Guests,
+    counters: Arc<Counters>,
 ) {
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -253,26 +257,30 @@ async fn accept_all(
                 continue;
             }
         };
-        standbys.borrow_mut().retain(|standby| !standby.is_finished());
         // Closed at once, a connection says that nobody leads here.
         let of = term.borrow().clone().filter(|of| pledge.leads() == Some(of.number));
         let Some(of) = of else { continue };
-        if standbys.borrow().len() >= STANDBYS_MAX {
-            debug!(peer:?; "too many standbys");
-            continue;
-        }
-        let pledge = pledge.clone();
-        let serving = async move {
-            match serve(stream, of, &pledge).await {
-                Ok(()) => debug!(peer:?; "a standby follows no more"),
-                Err(Ended::Gone(why)) => warn!(peer:?; "cluster: a standby is sent away: {why}"),
-                Err(Ended::Frame(why)) => {
-                    warn!(peer:?; "cluster: somebody who is no standby of this cluster is sent away: {why}");
+        let (pledge, counters) = (pledge.clone(), Arc::clone(&counters));
+        let serving = |place| {
+            spawn_local(async move {
+                match serve(stream, of, &pledge, &place).await {
+                    Ok(()) => debug!(peer:?; "a standby follows no more"),
+                    Err(Ended::Gone(why)) => {
+                        warn!(peer:?; "cluster: a standby is sent away: {why}");
+                    }
+                    // Anybody who reaches the port can cause this.
+                    Err(Ended::Frame(why)) => {
+                        if counters.chatter.admits(Topic::ProtocolError, Some(peer)) {
+                            warn!(peer:?; "cluster: somebody who is no standby of this cluster is sent away: {why}");
+                        }
+                    }
+                    Err(Ended::Io(why)) => debug!(peer:?; "cluster: a standby is gone: {why}"),
                 }
-                Err(Ended::Io(why)) => info!(peer:?; "cluster: a standby is gone: {why}"),
-            }
+            })
         };
-        standbys.borrow_mut().push(spawn_local(serving));
+        if guests.receive(peer.ip(), serving).is_none() {
+            debug!(peer:?; "too many standbys");
+        }
     }
 }
 
@@ -303,7 +311,12 @@ impl From<io::Error> for Ended {
 }
 
 /// Lets one standby follow.
-async fn serve(mut stream: TcpStream, of: Term, pledge: &Pledge) -> Result<(), Ended> {
+async fn serve(
+    mut stream: TcpStream,
+    of: Term,
+    pledge: &Pledge,
+    place: &Place,
+) -> Result<(), Ended> {
     stream.set_nodelay(true)?;
     let mut ours = [0; NONCE_BYTES];
     getrandom::fill(&mut ours).map_err(io::Error::other)?;
@@ -323,6 +336,7 @@ async fn serve(mut stream: TcpStream, of: Term, pledge: &Pledge) -> Result<(), E
     let ToLeader::Follow { term, run, rules } = said else {
         return Err(FrameError::Unreadable.into());
     };
+    place.proved();
     let beginning = match () {
         () if rules != RULES => {
             let why =
@@ -358,8 +372,8 @@ async fn serve(mut stream: TcpStream, of: Term, pledge: &Pledge) -> Result<(), E
             put(&mut sealing, &ToStandby::Part(part), &mut leave);
             write(&mut to, &mut leave).await?;
         }
+        write(&mut to, &mut leave).await?;
         loop {
-            write(&mut to, &mut leave).await?;
             following.woken().await;
             following.look()?;
             for message in following.take()? {
@@ -368,6 +382,8 @@ async fn serve(mut stream: TcpStream, of: Term, pledge: &Pledge) -> Result<(), E
                     write(&mut to, &mut leave).await?;
                 }
             }
+            write(&mut to, &mut leave).await?;
+            following.sent();
         }
     };
     let reading = async {

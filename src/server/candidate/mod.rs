@@ -17,6 +17,7 @@
 
 mod beginning;
 mod following;
+mod guests;
 mod halted;
 mod leading;
 mod place;
@@ -209,7 +210,7 @@ impl Candidate {
             election.vital(),
             self.options.timing.lease,
         )));
-        let peers = Peers::at(self.peers.take(), election.pledge());
+        let peers = Peers::at(self.peers.take(), election.pledge(), &self.counters);
         let ended = loop {
             let term = tokio::select! {
                 biased;

@@ -5,11 +5,15 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
+
+use log::warn;
 
 use super::frame::{FrameError, records};
 use crate::engine::LockTable;
-use crate::journal::{Distance, Epochs, Machine};
+use crate::journal::{Distance, Epochs, Machine, Made, NotMade, Task};
 use crate::server::durable::StateKey;
 use crate::server::durable::chronicle::{Chronicle, Flushed, Ground};
 use crate::server::durable::replay::{Replay, digest};
@@ -44,6 +48,8 @@ pub(in crate::server) struct Copy {
     replay: Replay,
     /// Where it is written down.
     chronicle: Chronicle,
+    /// Tells of the checkpoint that a thread makes of that, if one does.
+    making: Option<mpsc::Receiver<Result<Made, NotMade>>>,
 }
 
 /// Where a copy is, and what it is of.
@@ -75,7 +81,7 @@ impl Copy {
         if !chronicle.begin(replay.table()) {
             return Err(CopyError::Journal);
         }
-        Ok(Self { position: it.position, replay, chronicle })
+        Ok(Self { position: it.position, replay, chronicle, making: None })
     }
 
     /// Hears these records, and puts them at the end of the journal.
@@ -96,19 +102,48 @@ impl Copy {
         }
         match flushed {
             Flushed::Written(None) => {}
-            // It is long: what the table is says the same, and is shorter.
-            Flushed::Written(Some(_)) | Flushed::Behind => {
-                self.chronicle.makes_none();
-                if !self.chronicle.begin(self.replay.table()) {
-                    return Err(CopyError::Journal);
-                }
-            }
+            Flushed::Written(Some(task)) => self.make_checkpoint(task)?,
+            // Records come faster than checkpoints.
+            Flushed::Behind => self.begin_anew()?,
             Flushed::Writing(_) | Flushed::Later | Flushed::Off | Flushed::Stuck => {
                 return Err(CopyError::Journal);
             }
         }
         self.position = position;
+        if let Some(made) = self.making.as_ref().and_then(|making| making.try_recv().ok()) {
+            self.making = None;
+            if self.chronicle.checkpointed(made).is_some() {
+                return Err(CopyError::Journal);
+            }
+        }
         Ok(())
+    }
+
+    /// The journal is long. A checkpoint is made beside it, for the leader waits for what is acknowledged.
+    fn make_checkpoint(&mut self, task: Box<Task>) -> Result<(), CopyError> {
+        let counts = self.replay.table().counts();
+        if self.chronicle.takes_over(counts.sessions + counts.held + counts.waiting) {
+            return self.begin_anew();
+        }
+        let (make, (told, making)) = (self.chronicle.checkpoint_maker(), mpsc::channel());
+        let making_it = move || {
+            // Whoever has led since has begun a journal of its own.
+            let _ = told.send(make(&task));
+        };
+        let thread = thread::Builder::new().name("checkpoint".to_owned()).spawn(making_it);
+        if thread.is_err() {
+            return self.begin_anew();
+        }
+        self.making = Some(making);
+        Ok(())
+    }
+
+    /// What the table is says the same as the journal, and is shorter.
+    fn begin_anew(&mut self) -> Result<(), CopyError> {
+        self.making = None;
+        self.chronicle.makes_none();
+        let is_begun = self.chronicle.begin(self.replay.table());
+        is_begun.then_some(()).ok_or(CopyError::Journal)
     }
 
     /// It is not what the leader has: neither it nor its journal is ever gone on with.
@@ -122,7 +157,11 @@ impl Copy {
     }
 
     /// Its table, and its journal.
-    pub(in crate::server) fn into_parts(self) -> (LockTable, Chronicle) {
+    pub(in crate::server) fn into_parts(mut self) -> (LockTable, Chronicle) {
+        // Nobody waits here for the thread that makes one.
+        if self.making.is_some() && self.begin_anew().is_err() {
+            warn!("cluster: the journal of the copy could not be begun anew");
+        }
         let (events, took) = (self.replay.events, Duration::ZERO);
         self.chronicle.keeping().began(Beginning::Replayed { events, took });
         (self.replay.into_table(), self.chronicle)
@@ -155,6 +194,52 @@ mod tests {
             epoch_seen: Epoch::new(0),
             token_seen: FencingToken::new(0),
         }
+    }
+
+    /// The bytes of an empty table.
+    fn empty() -> Vec<u8> {
+        let (limits, start) = (Limits::default(), Start::default());
+        let table = LockTable::new(limits, start, Seed::default(), Timestamp::default());
+        let mut bytes = Vec::new();
+        checkpoint(&table, &mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn p7_a_long_journal_of_a_copy_gets_its_checkpoint_beside_what_is_acknowledged() {
+        let data = tempfile::tempdir().unwrap();
+        let epochs = Epochs { ordered: 7, confirmed: 7 };
+        let (directory, distance) = (data.path(), Distance::Machine);
+        let key = StateKey::new(5);
+        let origin = Origin { directory, distance, key, epochs, position: 1 };
+        let mut copy = Copy::begin(&origin, &mut &empty()[..]).unwrap();
+        let mut records = BytesMut::new();
+        for session in 0..1_000 {
+            let mut record = Record::default();
+            record.write(&opens(session), Timestamp::from_micros(3));
+            record.parts().for_each(|part| put_record(part, &mut records));
+        }
+        let mut position = 1;
+        // Sessions that are there already are refused, so the table stays small, and the journal does not.
+        while copy.making.is_none() {
+            position += 1;
+            copy.append(&records).unwrap();
+            copy.flush(position).unwrap();
+            assert!(position < 1_000, "a checkpoint is never due");
+        }
+        let made = std::time::Instant::now();
+        while copy.making.is_some() {
+            assert!(made.elapsed() < Duration::from_secs(30), "nobody hears that it is made");
+            position += 1;
+            copy.flush(position).unwrap();
+            thread::yield_now();
+        }
+        let expected = copy.digest();
+        drop(copy);
+        let ground = Ground::of(data.path()).unwrap();
+        let ground = Ground { state: key.fingerprint(), ..ground };
+        let mut after = Chronicle::on(ground, distance, Epoch::new(7), Epoch::new(8));
+        assert_eq!(digest(&after.find().expect("the journal is whole")), expected);
     }
 
     #[test]

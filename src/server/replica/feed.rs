@@ -23,6 +23,9 @@ const UNSENT_BYTES_MAX: usize = 64 << 20;
 /// A standby that has acknowledged all but so many positions has nearly everything.
 const NEAR: u64 = 256;
 
+/// A standby that has yet to compare so many tables does not compare them.
+const CHECKS_MAX: usize = 16;
+
 /// Why a standby is not sent anything more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::server) enum Gone {
@@ -60,8 +63,10 @@ struct Follower {
     run: RunId,
     /// What it is to be sent.
     queue: VecDeque<ToStandby>,
-    /// How much that is.
+    /// How much that is, with what is on its way.
     unsent: usize,
+    /// How much of it is on its way.
+    taken: usize,
     /// The last position that it has acknowledged.
     acknowledged: u64,
     /// The tables that it has yet to compare.
@@ -158,11 +163,15 @@ impl Feed {
 
     /// The table is like this at the last position.
     pub(in crate::server) fn check(&self, digest: Digest) {
-        let Inner { position, followers, .. } = &mut *self.lock();
-        for follower in followers {
+        let mut inner = self.lock();
+        let Inner { position, followers, .. } = &mut *inner;
+        // Who has yet to acknowledge its checkpoint has nothing to compare.
+        for follower in followers.iter_mut().filter(|it| it.acknowledged > 0) {
             follower.checks.push_back((*position, digest));
             follower.send(ToStandby::Check { position: *position, digest }, 0);
         }
+        drop(inner);
+        self.dismiss(|follower| follower.checks.len() > CHECKS_MAX);
     }
 
     /// Somebody follows from the last position on: it has, or will be sent, a checkpoint of that.
@@ -176,6 +185,7 @@ impl Feed {
             run,
             queue: VecDeque::new(),
             unsent: 0,
+            taken: 0,
             acknowledged: 0,
             checks: VecDeque::new(),
             was_counted_on: false,
@@ -224,9 +234,18 @@ impl Following {
     /// What is to be sent now.
     pub(in crate::server) fn take(&self) -> Result<VecDeque<ToStandby>, Gone> {
         self.with(|follower, _| {
-            follower.unsent = 0;
+            follower.taken = follower.unsent;
             Ok(mem::take(&mut follower.queue))
         })
+    }
+
+    /// All that was taken is sent.
+    pub(in crate::server) fn sent(&self) {
+        // One that is sent nothing more has nothing to count.
+        let _ = self.with(|follower, _| {
+            follower.unsent -= mem::take(&mut follower.taken);
+            Ok(())
+        });
     }
 
     /// Looks whether it was taken out, for it did not keep up. Then it follows from the beginning.
@@ -367,6 +386,9 @@ mod tests {
         assert_eq!(following.acknowledged(position + 1), Err(Gone::Lies));
         assert_eq!(following.checked(position, [0; 16]), Err(Gone::Lies), "nobody has asked");
         feed.check([1; 16]);
+        assert_eq!(following.checked(position, [1; 16]), Err(Gone::Lies), "it has nothing yet");
+        following.acknowledged(position).unwrap();
+        feed.check([1; 16]);
         assert_eq!(following.checked(position, [2; 16]), Err(Gone::Differs));
         feed.check([1; 16]);
         assert_eq!(following.checked(position, [1; 16]), Ok(()));
@@ -377,13 +399,36 @@ mod tests {
         let (_, feed) = leader();
         let following = feed.begin(run(5));
         let record = vec![0; PART_BYTES];
-        for _ in 0..=UNSENT_BYTES_MAX / PART_BYTES {
-            feed.append(&record);
-            feed.seal();
-        }
+        let fill = || {
+            for _ in 0..UNSENT_BYTES_MAX / PART_BYTES - 1 {
+                feed.append(&record);
+                feed.seal();
+            }
+        };
+        fill();
+        let _ = following.take().unwrap();
+        following.sent();
+        fill();
+        // On its way is not sent.
+        let _ = following.take().unwrap();
+        assert!(feed.is_followed());
+        fill();
         assert_eq!(following.take().map(drop), Err(Gone::Slow));
         assert!(!feed.is_followed());
         assert!(feed.lock().pending.is_empty());
+    }
+
+    #[test]
+    fn b2_a_standby_that_compares_no_tables_is_sent_away() {
+        let (_, feed) = leader();
+        let following = feed.begin(run(5));
+        following.acknowledged(feed.seal()).unwrap();
+        for _ in 0..CHECKS_MAX {
+            feed.check([1; 16]);
+        }
+        assert!(feed.is_followed());
+        feed.check([1; 16]);
+        assert!(!feed.is_followed());
     }
 
     #[test]
