@@ -310,9 +310,11 @@ pub(super) fn crowded(connection: Option<ConnectionId>, peer: Option<SocketAddr>
 }
 
 /// A connection shows nothing that proves who it is.
-pub(super) fn unproven(connection: ConnectionId, peer: Option<SocketAddr>, why: Unproven) {
+pub(super) fn unproven(connection: Option<ConnectionId>, peer: Option<SocketAddr>, why: Unproven) {
     let mut fields = Fields::default();
-    fields.add_shown("connection", &connection);
+    if let Some(connection) = &connection {
+        fields.add_shown("connection", connection);
+    }
     if let Some(peer) = &peer {
         fields.add_shown("peer", peer);
     }

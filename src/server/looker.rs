@@ -11,11 +11,13 @@ use tokio::io::DuplexStream;
 use tokio::sync::watch;
 
 use super::audit::Audit;
+#[cfg(feature = "http")]
 use super::chatter::Topic;
 use super::counters::Counters;
 use super::desk::figures::{Contention, Figures};
 use super::desk::{Errand, Unentitled, Who, entitled};
 use super::incumbent::{Incumbent, Role};
+#[cfg(feature = "http")]
 use super::log_lines;
 use super::messages::{Entitle, Gather, Identify, Pulse, Survey};
 use super::phase::Phase;
@@ -136,7 +138,8 @@ impl Looker {
     }
 
     /// Whether somebody from `peer` that shows this may have something done. Who may not is counted, and told to
-    /// the logs; who is nobody is not: that is done where it is told so. None: there is no coordinator any more.
+    /// the logs. So is who is nobody, by one that stands by; by one that leads, where that is told. None: there is
+    /// no coordinator any more.
     pub async fn entitle(
         &self,
         proof: Proof,
@@ -146,13 +149,8 @@ impl Looker {
         if let Some(coordinator) = self.incumbent.coordinator() {
             return coordinator.send(Entitle { proof, peer, errand }).await.ok();
         }
-        let told = entitled(&*self.incumbent.rules_of_standby()?, proof, errand);
-        if let Err(Unentitled::Denied(denied)) = &told
-            && self.counters.chatter.admits(Topic::Denial, peer)
-        {
-            log_lines::denied(None, peer, denied);
-        }
-        Some(told)
+        let rules = self.incumbent.rules_of_standby()?;
+        Some(entitled(&rules, (proof, peer), errand, (&self.counters.chatter, &self.audit)))
     }
 
     /// A handshake on another port than that of the locks waits for others with its address.

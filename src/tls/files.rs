@@ -128,19 +128,40 @@ pub(super) fn all_in<T: PemObject>(file: &Path, what: &'static str) -> Result<Ve
     if all.is_empty() { Err(missing(file, what)) } else { Ok(all) }
 }
 
-/// The last moment at which a certificate is valid; none if it is not of the usual form.
-///
-/// What verifies certificates says so when it is asked whether one is valid at the end of all time.
+/// When a certificate is valid.
 #[cfg(feature = "server")]
-pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
-    let end_of_time = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX));
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Validity {
+    /// Its end is before its beginning.
+    Never,
+    /// From the first moment to the last.
+    Between(SystemTime, SystemTime),
+}
+
+/// When a certificate is valid; none if it is not of the usual form.
+///
+/// What verifies certificates says so when it is asked whether one is valid at the beginning and at the end of
+/// all time.
+#[cfg(feature = "server")]
+pub(super) fn validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
+    use webpki::Error::{CertExpired, CertNotValidYet, InvalidCertValidity};
     let certificate = EndEntityCert::try_from(certificate).ok()?;
-    let usage = KeyUsage::server_auth();
-    match certificate.verify_for_usage(&[], &[], &[], end_of_time, usage, None, None) {
-        Err(webpki::Error::CertExpired { not_after, .. }) => {
-            Some(UNIX_EPOCH + Duration::from_secs(not_after.as_secs()))
+    let refusal = |secs| {
+        let (at, usage) =
+            (UnixTime::since_unix_epoch(Duration::from_secs(secs)), KeyUsage::server_auth());
+        certificate.verify_for_usage(&[], &[], &[], at, usage, None, None).err()
+    };
+    let moment = |at: UnixTime| UNIX_EPOCH + Duration::from_secs(at.as_secs());
+    match (refusal(0)?, refusal(u64::MAX)?) {
+        (InvalidCertValidity, _) => Some(Validity::Never),
+        (CertNotValidYet { not_before, .. }, CertExpired { not_after, .. }) => {
+            Some(Validity::Between(moment(not_before), moment(not_after)))
         }
-        Err(_) | Ok(_) => None,
+        // One that is valid since before 1970.
+        (_, CertExpired { not_after, .. }) => {
+            Some(Validity::Between(UNIX_EPOCH, moment(not_after)))
+        }
+        _ => None,
     }
 }
 

@@ -11,7 +11,7 @@ use rustls::version::TLS13;
 use rustls::{ServerConfig, crypto::ring};
 use tokio::net::TcpStream;
 
-use super::files::{Identity, TlsError, all_in, authorities, not_after, provider};
+use super::files::{Identity, TlsError, Validity, all_in, authorities, provider, validity};
 use super::handshakes::Handshakes;
 use super::{ALPN_LOCKS, Accepted};
 
@@ -62,6 +62,8 @@ pub struct ReadTls {
     configs: Configs,
     /// When the certificates in them expire.
     expiries: Vec<Expiry>,
+    /// Those that are never valid.
+    never_valid: Vec<(CertificateUse, PathBuf)>,
 }
 
 /// When a certificate of a server expires.
@@ -71,6 +73,8 @@ pub struct Expiry {
     pub of: CertificateUse,
     /// The file that it is in.
     pub file: PathBuf,
+    /// The first moment at which it is valid, and all others in the file are.
+    pub from: SystemTime,
     /// The last moment at which it is valid.
     pub at: SystemTime,
 }
@@ -108,13 +112,32 @@ impl ReadTls {
             #[cfg(feature = "http")]
             http: Arc::new(material.for_http()?),
         };
-        Ok(Self { configs, expiries: material.expiries()? })
+        let (mut expiries, mut never_valid) = (Vec::new(), Vec::new());
+        for (of, file, certificates) in material.certificates()? {
+            let all: Vec<Validity> = certificates.iter().filter_map(validity).collect();
+            if all.contains(&Validity::Never) {
+                never_valid.push((of, file.clone()));
+            }
+            let between = |it: &Validity| match *it {
+                Validity::Between(from, at) => Some((from, at)),
+                Validity::Never => None,
+            };
+            let from = all.iter().filter_map(between).map(|(from, _)| from).max();
+            let at = all.iter().filter_map(between).map(|(_, at)| at).min();
+            expiries.extend(from.zip(at).map(|(from, at)| Expiry { of, file, from, at }));
+        }
+        Ok(Self { configs, expiries, never_valid })
     }
 
     /// When the certificates expire: the first of those shown, and the first of those that prove clients. Of
     /// one whose form is unusual that is not known.
     pub fn expiries(&self) -> &[Expiry] {
         &self.expiries
+    }
+
+    /// The files with a certificate whose end is before its beginning.
+    pub fn never_valid(&self) -> &[(CertificateUse, PathBuf)] {
+        &self.never_valid
     }
 }
 
@@ -224,18 +247,16 @@ impl<'a> Material<'a> {
         })
     }
 
-    /// The first that expires of each use.
-    fn expiries(&self) -> Result<Vec<Expiry>, TlsError> {
-        let first = |of, file: &PathBuf, certificates: &[CertificateDer<'_>]| {
-            let at = certificates.iter().filter_map(not_after).min()?;
-            Some(Expiry { of, file: file.clone(), at })
-        };
-        let shown = first(CertificateUse::Server, &self.files.cert, &self.identity.chain);
-        let proving = match &self.files.client_ca {
-            None => None,
-            Some(ca) => first(CertificateUse::ClientCa, ca, &all_in(ca, "certificate")?),
-        };
-        Ok(shown.into_iter().chain(proving).collect())
+    /// Those of each use, with their file.
+    fn certificates(
+        &self,
+    ) -> Result<Vec<(CertificateUse, PathBuf, Vec<CertificateDer<'static>>)>, TlsError> {
+        let shown = (CertificateUse::Server, self.files.cert.clone(), self.identity.chain.clone());
+        let mut all = vec![shown];
+        if let Some(ca) = &self.files.client_ca {
+            all.push((CertificateUse::ClientCa, ca.clone(), all_in(ca, "certificate")?));
+        }
+        Ok(all)
     }
 
     fn for_locks(&self) -> Result<ServerConfig, TlsError> {

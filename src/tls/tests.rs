@@ -274,6 +274,12 @@ fn the_end_of_certificates_is_known_also_of_one_that_is_over_and_the_first_of_se
     let several = ServerFiles { client_ca: Some(place.at("cas.pem")), ..place.files() };
     assert_eq!(expiries(several)[1].at, UNIX_EPOCH + year(2001));
     assert_eq!(expiries(place.files()).len(), 1);
+    assert_eq!(ends[0].from, UNIX_EPOCH + year(2000));
+    // It begins after its end.
+    until("server", 1999);
+    let read = ReadTls::read(&place.mutual()).unwrap();
+    assert_eq!(read.never_valid(), [(CertificateUse::Server, place.at("server.pem"))]);
+    assert_eq!(read.expiries().len(), 1, "that of the authority");
 }
 
 #[tokio::test]

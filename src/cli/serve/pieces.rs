@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use coordinator::access::{Access, Parsed};
@@ -77,6 +77,7 @@ impl Pieces {
                 Ok(read) => {
                     let expiries = read.expiries().iter();
                     pieces.doubts.extend(expiries.filter_map(|it| expiring(it, now)));
+                    pieces.doubts.extend(read.never_valid().iter().map(never_valid));
                     pieces.tls = Some(read);
                 }
                 Err(failure) => flaws.push(flaw(Piece::Certificates)(failure)),
@@ -149,28 +150,45 @@ fn shown_safely(settings: &Settings, access: &Access) -> Result<(), Failure> {
     ))
 }
 
-/// Warns of a certificate that is not good for much longer, or not at all any more.
-fn expiring(Expiry { of, file, at }: &Expiry, now: SystemTime) -> Option<String> {
-    let date = humantime::format_rfc3339_seconds(*at);
-    let (file, who) = match of {
-        CertificateUse::Server => (format!("the certificate in {}", file.display()), "no client"),
+/// What a certificate is, and what comes of it while it is not valid.
+fn described(of: CertificateUse, file: &Path) -> (String, &'static str) {
+    let file = file.display();
+    match of {
+        CertificateUse::Server => (format!("the certificate in {file}"), "no client accepts it"),
         CertificateUse::ClientCa => {
-            (format!("an authority in {}", file.display()), "no client of its")
+            (format!("an authority in {file}"), "no client of its is let in")
         }
-    };
-    let then = match of {
-        CertificateUse::Server => format!("{who} accepts it then"),
-        CertificateUse::ClientCa => format!("{who} is let in then"),
-    };
+    }
+}
+
+/// Warns of a certificate that no clock can make valid.
+fn never_valid((of, file): &(CertificateUse, PathBuf)) -> String {
+    let (file, now) = described(*of, file);
+    format!("{file} ends before it begins: {now}; replace it and send SIGHUP")
+}
+
+/// Warns of a certificate that is not good yet, or not for much longer, or not at all any more.
+fn expiring(Expiry { of, file, from, at }: &Expiry, now: SystemTime) -> Option<String> {
+    let date = humantime::format_rfc3339_seconds(*at);
+    let (file, then) = described(*of, file);
+    if let Ok(left) = from.duration_since(now)
+        && !left.is_zero()
+    {
+        let (left, date) = (words::length(left), humantime::format_rfc3339_seconds(*from));
+        return Some(format!(
+            "{file} begins in {left} ({date}): {then} before; replace it, or set the clock of this machine"
+        ));
+    }
     match at.duration_since(now) {
         Err(past) => {
             let ago = words::length(past.duration());
-            let now = then.trim_end_matches(" then");
-            Some(format!("{file} expired {ago} ago ({date}): {now}; replace it and send SIGHUP"))
+            Some(format!("{file} expired {ago} ago ({date}): {then}; replace it and send SIGHUP"))
         }
         Ok(left) if left <= EXPIRY_WARNED_OF => {
             let left = words::length(left);
-            Some(format!("{file} expires in {left} ({date}): {then}; replace it and send SIGHUP"))
+            Some(format!(
+                "{file} expires in {left} ({date}): {then} then; replace it and send SIGHUP"
+            ))
         }
         Ok(_) => None,
     }
@@ -199,7 +217,29 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let away = Duration::from_secs(days.unsigned_abs() * 24 * 3600);
         let at = if days < 0 { now - away } else { now + away };
-        expiring(&Expiry { of, file: "c.pem".into(), at }, now)
+        let from = SystemTime::UNIX_EPOCH;
+        expiring(&Expiry { of, file: "c.pem".into(), from, at }, now)
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_valid_yet_or_never_is_warned_of() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let (of, day) = (CertificateUse::Server, Duration::from_secs(24 * 3600));
+        let of_days = |before: u32, until: u32| {
+            let (from, at) = (now + day * before, now + day * until);
+            expiring(&Expiry { of, file: "c.pem".into(), from, at }, now)
+        };
+        assert_eq!(of_days(0, 90), None, "from this moment on");
+        assert_eq!(
+            of_days(3, 90).unwrap(),
+            "the certificate in c.pem begins in 3d (2027-01-18T08:00:00Z): no client accepts it before; \
+            replace it, or set the clock of this machine"
+        );
+        assert_eq!(
+            never_valid(&(CertificateUse::ClientCa, "c.pem".into())),
+            "an authority in c.pem ends before it begins: no client of its is let in; \
+            replace it and send SIGHUP"
+        );
     }
 
     #[test]

@@ -17,6 +17,8 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::chatter::{Chatter, Topic};
+
 #[cfg(feature = "access")]
 pub use writer::{AuditPlace, AuditWriter};
 
@@ -40,6 +42,8 @@ struct Shared {
     lost_total: AtomicU64,
     /// Whether the file is to be opened anew before the next entry.
     reopens: AtomicBool,
+    /// How many entries each address has caused.
+    caused: Chatter,
 }
 
 /// Something that happened. What is not there is left out.
@@ -120,6 +124,21 @@ impl Audit {
             self.tell(entry);
         } else {
             self.lose();
+        }
+    }
+
+    /// Whether an entry is written that a peer can cause as often as it likes. The rest is counted, and the log
+    /// says how much it leaves out.
+    pub(super) fn admits(&self, topic: Topic, peer: Option<SocketAddr>) -> bool {
+        self.tell_left_out();
+        self.0.as_ref().is_some_and(|shared| shared.caused.counts(topic, peer))
+    }
+
+    /// Has the log say how much it leaves out, once an interval is over.
+    pub(super) fn tell_left_out(&self) {
+        let Some(shared) = &self.0 else { return };
+        for reason in shared.caused.take_left_out() {
+            self.note("left_out", "counted", reason);
         }
     }
 

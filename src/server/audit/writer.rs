@@ -14,6 +14,7 @@ use log::{error, info};
 use serde::Serialize;
 
 use super::{Audit, ENTRIES_MAX, Entry, Shared};
+use crate::server::chatter::Chatter;
 
 /// How long the end of a server waits for what is yet to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -55,6 +56,7 @@ impl Audit {
             lost: AtomicU64::new(0),
             lost_total: AtomicU64::new(0),
             reopens: AtomicBool::new(false),
+            caused: Chatter::default(),
         })))
     }
 

@@ -45,6 +45,7 @@ use crate::clock::{BootClock, Clock, Until};
 use crate::cluster::{Kept, Table};
 use crate::election::{Author, Election, ElectionError, ElectionOptions, Standing, encode_kept};
 use crate::etcd::Etcd;
+use crate::server::audit::Audit;
 use crate::server::config::{Config, Data};
 use crate::server::counters::Counters;
 use crate::server::durable::{DirectoryStore, StateKey};
@@ -207,6 +208,7 @@ impl Candidate {
         let election = Election::begin(self.options.clone())?;
         let _beating = Beating(spawn_local(beat(
             self.incumbent.clone(),
+            self.config.audit.clone(),
             election.vital(),
             self.options.timing.lease,
         )));
@@ -419,12 +421,14 @@ impl Drop for Beating {
 }
 
 /// Shows the election again and again that the Coordinator turns, or, where there is none, that its thread does.
-async fn beat(incumbent: Incumbent, vital: Until, lease: Duration) {
+async fn beat(incumbent: Incumbent, audit: Audit, vital: Until, lease: Duration) {
     loop {
         if let Some(coordinator) = incumbent.coordinator() {
             // Behind all that is in its mailbox.
             let _ = coordinator.send(Pulse).await;
         }
+        // One that stands by has nobody else who does.
+        audit.tell_left_out();
         vital.move_to(BootClock.now().after(lease / VITAL_PARTS));
         sleep(lease / BEAT_PARTS).await;
     }

@@ -1,8 +1,6 @@
 //! What the desk tells the audit log. An entry that follows from a decision waits with the lines of the log until
 //! that is certain.
 
-use std::net::SocketAddr;
-
 use super::Desk;
 use super::connections::Role;
 use crate::access::{Badge, Denied, Unproven};
@@ -81,24 +79,7 @@ impl Desk {
     /// Whether an entry is written that strangers can cause as often as they like. The rest is counted.
     fn audits(&self, topic: Topic, connection: Option<ConnectionId>) -> bool {
         let peer = connection.and_then(|connection| self.connections.peer(connection));
-        self.audits_of(topic, peer)
-    }
-
-    fn audits_of(&self, topic: Topic, peer: Option<SocketAddr>) -> bool {
-        if !self.audit.is_on() {
-            return false;
-        }
-        self.audit_left_out();
-        self.audited.counts(topic, peer)
-    }
-
-    /// Has the audit log say how much it leaves out, once an interval is over.
-    pub(super) fn audit_left_out(&self) {
-        if self.audit.is_on() {
-            for reason in self.audited.take_left_out() {
-                self.audit.note("left_out", "counted", reason);
-            }
-        }
+        self.audit.admits(topic, peer)
     }
 
     /// Somebody was told that it may not.
@@ -116,22 +97,6 @@ impl Desk {
                 verb: Some(denied.verb.as_str()),
                 lock: denied.lock.as_ref().map(ToString::to_string),
                 ..entry
-            });
-        }
-    }
-
-    /// Somebody asked over HTTP for what it may not have.
-    pub(super) fn audit_errand(&self, peer: Option<SocketAddr>, badge: &Badge, denied: &Denied) {
-        if self.audits_of(Topic::AuditedDenial, peer) {
-            self.audit.tell_of_strangers(Entry {
-                at: Some((self.wall)()),
-                event: "request",
-                result: Some("denied"),
-                principal: Some(denied.principal.to_string()),
-                method: Some(badge.method().as_str()),
-                peer: peer.map(|peer| peer.to_string()),
-                verb: Some(denied.verb.as_str()),
-                ..Entry::default()
             });
         }
     }

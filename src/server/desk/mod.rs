@@ -99,7 +99,6 @@ use self::watches::Watches;
 use crate::access::Access;
 use crate::engine::{Counts, Effect, Event, LockTable, Run, Seed, Start};
 use crate::server::audit::Audit;
-use crate::server::chatter::Chatter;
 use crate::server::counters::Counters;
 use crate::server::durable::{Change, Committed, Everything};
 use crate::server::log_lines;
@@ -120,8 +119,6 @@ pub(crate) struct Desk {
     rights: Rights,
     /// Where it is written down who did what.
     audit: Audit,
-    /// How many of its entries each address has caused.
-    audited: Chatter,
     /// Watchers of locks that are held by others.
     watches: Watches,
     /// Subscribers to events of requests that are made by others.
@@ -242,7 +239,6 @@ impl Desk {
             connections: Connections::default(),
             rights,
             audit,
-            audited: Chatter::default(),
             watches: Watches::default(),
             subscribers: Subscribers::default(),
             changed: Vec::new(),
@@ -390,7 +386,7 @@ impl Desk {
     pub(crate) fn ring(&mut self, now: Timestamp) -> &mut Turn {
         // Here time passes, also for those of whom nothing more is heard.
         self.counters.chatter.look();
-        self.audit_left_out();
+        self.audit.tell_left_out();
         self.tenures.look(&mut self.table, &mut self.turn.lines, now);
         if self.next_of_desk().is_some_and(|at| at <= now) {
             // They look there, or hear, and what else is due is asked for.

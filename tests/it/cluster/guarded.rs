@@ -26,7 +26,7 @@ fn a_standby_answers_by_the_rules_who_is_told_metrics_and_a_reload_changes_them(
         }
         let flags = format!(
             "--access-file access.toml --cluster test --etcd {} --etcd-ca ca.pem --etcd-cert ours.pem \
-             --etcd-key ours.key --leader-lease 1s",
+             --etcd-key ours.key --leader-lease 1s --audit-log audit",
             etcd.url()
         );
         Port::start(home, &flags)
@@ -47,6 +47,16 @@ fn a_standby_answers_by_the_rules_who_is_told_metrics_and_a_reload_changes_them(
     };
     assert_eq!(told(), [401, 401, 403, 200]);
     assert_eq!(standby.get("/livez", None).status, 200);
+
+    let audited = |words: &[&str]| {
+        let log = fs::read_to_string(standby.server.home.path("audit")).unwrap();
+        log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
+    };
+    let refused = ["\"sign_in\"", "\"refused\"", "\"peer\":\"127.0.0.1:"];
+    let denied = ["\"denied\"", "\"principal\":\"ann\"", "\"credential\"", "\"see\""];
+    eventually("the audit log has them", || {
+        ((audited(&refused), audited(&denied)) == (2, 1)).then_some(())
+    });
 
     let text = principal("ann", OPS) + &principal("ops", ANN);
     private(&standby.server.home.path("access.toml"), &text);

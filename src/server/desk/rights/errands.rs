@@ -3,11 +3,13 @@
 //! Rules are asked here, as they are for messages, and who may not have it is counted and told to the logs.
 
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use super::super::Desk;
 use super::Who;
 use crate::access::{Access, Badge, Denied, Proof, Unproven};
-use crate::server::chatter::Topic;
+use crate::server::audit::{Audit, Entry};
+use crate::server::chatter::{Chatter, Topic};
 use crate::server::log_lines;
 
 /// What is asked for.
@@ -43,16 +45,59 @@ fn weigh(access: &Access, proof: Proof, errand: Errand) -> Result<Weighed, Unpro
     Ok(Some((badge, may)))
 }
 
-/// Whether somebody that shows this may have something done by a coordinator that stands by, and so has no desk.
+/// Whether somebody from `peer` that shows this may have something done by a coordinator that stands by, and so has
+/// no desk. Who may not is told to both logs.
 pub(in crate::server) fn entitled(
     access: &Access,
-    proof: Proof,
+    (proof, peer): (Proof, Option<SocketAddr>),
     errand: Errand,
+    (chatter, audit): (&Chatter, &Audit),
 ) -> Result<Who, Unentitled> {
-    match weigh(access, proof, errand).map_err(Unentitled::Unproven)? {
-        None => Ok(Who::Anybody),
-        Some((badge, Ok(()))) => Ok(Who::Principal(badge.principal_kept())),
-        Some((_, Err(denied))) => Err(Unentitled::Denied(denied)),
+    let at = SystemTime::now();
+    match weigh(access, proof, errand) {
+        Ok(None) => Ok(Who::Anybody),
+        Ok(Some((badge, Ok(())))) => Ok(Who::Principal(badge.principal_kept())),
+        Ok(Some((badge, Err(denied)))) => {
+            audit_denied(audit, at, peer, &badge, &denied);
+            if chatter.admits(Topic::Denial, peer) {
+                log_lines::denied(None, peer, &denied);
+            }
+            Err(Unentitled::Denied(denied))
+        }
+        Err(unproven) => {
+            if audit.admits(Topic::AuditedRefusal, peer) {
+                let (result, reason) = (Some("refused"), Some(unproven.to_string()));
+                let peer = peer.map(|peer| peer.to_string());
+                let entry = Entry { at: Some(at), event: "sign_in", peer, ..Entry::default() };
+                audit.tell_of_strangers(Entry { result, reason, ..entry });
+            }
+            if chatter.admits(Topic::Refusal, peer) {
+                log_lines::unproven(None, peer, unproven);
+            }
+            Err(Unentitled::Unproven(unproven))
+        }
+    }
+}
+
+/// Somebody asked over HTTP for what it may not have.
+fn audit_denied(
+    audit: &Audit,
+    at: SystemTime,
+    peer: Option<SocketAddr>,
+    badge: &Badge,
+    denied: &Denied,
+) {
+    if audit.admits(Topic::AuditedDenial, peer) {
+        audit.tell_of_strangers(Entry {
+            at: Some(at),
+            event: "request",
+            result: Some("denied"),
+            principal: Some(denied.principal.to_string()),
+            method: Some(badge.method().as_str()),
+            peer: peer.map(|peer| peer.to_string()),
+            verb: Some(denied.verb.as_str()),
+            ..Entry::default()
+        });
     }
 }
 
@@ -70,7 +115,7 @@ impl Desk {
             Ok(()) => Ok(Who::Principal(badge.principal_kept())),
             Err(denied) => {
                 self.told.deny(denied.verb);
-                self.audit_errand(peer, &badge, &denied);
+                audit_denied(&self.audit, (self.wall)(), peer, &badge, &denied);
                 if self.counters.chatter.admits(Topic::Denial, peer) {
                     log_lines::denied(None, peer, &denied);
                 }

@@ -247,7 +247,7 @@ impl Desk {
         self.told.leave_unproven();
         let peer = self.connections.peer(connection);
         if self.counters.chatter.admits(Topic::Refusal, peer) {
-            log_lines::unproven(connection, peer, unproven);
+            log_lines::unproven(Some(connection), peer, unproven);
         }
         self.audit_unproven(connection, unproven);
     }
