@@ -64,6 +64,54 @@ impl Task {
     }
 }
 
+/// All that a journal has by now, for who reads it beside its writer.
+#[derive(Clone, Debug)]
+pub struct Stretch(pub(super) Chain);
+
+/// A machine that goes no further than to a record.
+struct Until<M>(M, u64);
+
+impl<M: Machine> Machine for Until<M> {
+    fn apply(&mut self, number: u64, record: &[u8]) -> Result<(), String> {
+        if number < self.1 { self.0.apply(number, record) } else { Ok(()) }
+    }
+
+    fn checkpoint(&self, to: &mut dyn Write) -> std::io::Result<()> {
+        self.0.checkpoint(to)
+    }
+}
+
+impl Stretch {
+    /// The number of the first record that it does not have.
+    pub fn next(&self) -> u64 {
+        self.0.last().next
+    }
+
+    /// Makes a machine of all that came before the record `until`. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    ///
+    /// If a checkpoint was made meanwhile, and what it makes up for is gone; or what is there cannot be read.
+    pub fn replay<D, M>(
+        &self,
+        disk: &D,
+        until: u64,
+        restore: impl FnOnce(&Header, Option<&mut dyn Read>) -> Result<M, String>,
+    ) -> Result<M, Void>
+    where
+        D: Disk,
+        M: Machine,
+    {
+        if self.0.header.first > until {
+            return Err(Void::SegmentMissing { segment: self.0.header.segment.saturating_sub(1) });
+        }
+        let restore = |header: &Header, from: Option<&mut dyn Read>| {
+            restore(header, from).map(|machine| Until(machine, until))
+        };
+        self.0.replay(disk, restore).map(|Until(machine, _)| machine)
+    }
+}
+
 /// Replays what is closed, writes the checkpoint, and removes what it makes up for. Blocks for as
 /// long as that takes; to be done on a thread of its own, one at a time.
 ///

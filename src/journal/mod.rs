@@ -143,7 +143,7 @@ pub use self::checkpoint::Fill;
 pub use self::directory::{Directory, JOURNAL_NAME};
 pub use self::disk::{Disk, DiskFile, Facts};
 pub use self::error::{Broken, Failure, Note, Void};
-pub use self::follow::{Made, NotMade, Task, compact};
+pub use self::follow::{Made, NotMade, Stretch, Task, compact};
 pub use self::frame::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 pub use self::header::{FORMAT, Header, SETTINGS_BYTES_MAX};
 pub use self::machine::Machine;

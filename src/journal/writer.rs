@@ -20,7 +20,7 @@ use super::chain::{Chain, Link};
 use super::checkpoint::{self, Fill, Target};
 use super::disk::{Disk, DiskFile, Facts, write_all};
 use super::error::{Broken, Failure};
-use super::follow::{Made, Task};
+use super::follow::{Made, Stretch, Task};
 use super::frame::{Key, Kind, head, put};
 use super::header::{
     Header, Named, Origin, SETTINGS_BYTES_MAX, checkpoint_name, closed_payload, log_name, new_name,
@@ -118,6 +118,15 @@ impl<D: Disk> Writer<D> {
             State::On(active) => active.closed_bytes + active.offset,
             State::Off(_) | State::Stuck { .. } => 0,
         }
+    }
+
+    /// All that is written by now, to be read beside this; none while nothing is.
+    pub fn stretch(&self) -> Option<Stretch> {
+        let State::On(active) = &self.state else { return None };
+        let mut chain = active.chain.clone();
+        let last = chain.last_mut();
+        (last.next, last.end) = (active.next, active.offset);
+        Some(Stretch(chain))
     }
 
     /// Whether records come faster than checkpoints: half of all is there that there may be. A

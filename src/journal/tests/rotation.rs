@@ -41,6 +41,30 @@ fn j6_a_long_journal_is_made_short_by_checkpoints_and_nothing_is_lost() {
 }
 
 #[test]
+fn j6_all_before_a_record_is_read_beside_the_writer_or_it_is_said_that_parts_are_gone() {
+    for distance in DISTANCES {
+        let disk = SimulatedDisk::default();
+        let mut journal = begun(&disk, 1, distance);
+        write(&mut journal, 5);
+        let stretch = journal.writer().stretch().unwrap();
+        assert_eq!(stretch.next(), 6);
+        // A write goes on beside it, and more segments are begun.
+        let (task, last) = until_due(&mut journal);
+        for until in 1..=6 {
+            assert_eq!(stretch.replay(&disk, until, Story::restore), Ok(Story::of(until - 1)));
+        }
+        let all = journal.writer().stretch().unwrap();
+        assert_eq!(all.replay(&disk, last, Story::restore), Ok(Story::of(last - 1)));
+        let made = compact(&disk, &task, Story::restore).unwrap();
+        journal.writer().checkpointed(&made);
+        assert!(stretch.replay(&disk, 6, Story::restore).is_err());
+        let all = journal.writer().stretch().unwrap();
+        assert!(all.replay(&disk, 6, Story::restore).is_err(), "its checkpoint has more");
+        assert_eq!(all.replay(&disk, all.next(), Story::restore), Ok(Story::of(last)));
+    }
+}
+
+#[test]
 fn j6_what_is_appended_while_a_checkpoint_is_made_is_not_lost() {
     for distance in DISTANCES {
         let disk = SimulatedDisk::default();

@@ -4,6 +4,7 @@
 //! half a second, is suspected, and the member hears of that. Whether this one may take over is the member's
 //! matter.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use std::{fmt, io, mem};
@@ -12,6 +13,7 @@ use bytes::BytesMut;
 use log::{debug, error, info, warn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::{sleep, timeout};
 
 use super::Candidate;
@@ -38,6 +40,10 @@ const PAUSE_UNFIT_MAX: Duration = Duration::from_secs(30);
 const KEEPS_UP: Duration = Duration::from_secs(10);
 /// A checkpoint that is longer is not taken.
 const CHECKPOINT_BYTES_MAX: u64 = 1 << 30;
+/// What comes while a copy is being made is kept up to here, and then waits at the leader.
+const BACKLOG_BYTES_MAX: usize = 64 << 20;
+/// So much of that is written down at once.
+const BATCH_MAX: usize = 256;
 /// Room for what is read at once.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -163,13 +169,16 @@ impl Candidate {
         let mut link = Link::to(leader, *key).await?;
         let run = pledge.run();
         link.say(&ToLeader::Follow { term: leader.term, run, rules: RULES }).await?;
-        let (term, position, bytes, epochs) = match link.hear().await? {
-            ToStandby::Accepted { term, position, bytes, epochs } => {
-                (term, position, bytes, epochs)
+        let (term, position, bytes, epochs) = loop {
+            match link.hear().await? {
+                ToStandby::Accepted { term, position, bytes, epochs } => {
+                    break (term, position, bytes, epochs);
+                }
+                ToStandby::Making => {}
+                ToStandby::Wait => return Err(End::Wait),
+                ToStandby::Refused { why } => return Err(End::Unfit(why)),
+                _ => return Err(FrameError::Unreadable.into()),
             }
-            ToStandby::Wait => return Err(End::Wait),
-            ToStandby::Refused { why } => return Err(End::Unfit(why)),
-            _ => return Err(FrameError::Unreadable.into()),
         };
         if bytes > CHECKPOINT_BYTES_MAX {
             return Err(End::Unfit(format!("its checkpoint has {bytes} bytes")));
@@ -190,20 +199,40 @@ impl Candidate {
         if !self.keep(&kept) {
             return Err(End::Unfit("its term cannot be kept".to_owned()));
         }
-        let origin = Origin { directory, distance: *distance, key: *key, epochs, position };
+        let (directory, distance, key) = (directory.clone(), *distance, *key);
         self.slot.take();
-        let copy = Copy::begin(&origin, &mut &checkpoint[..]);
+        // Nobody waits for that, and there is a leader to listen to, and clients to be sent there.
+        let mut making = spawn_blocking(move || {
+            let origin = Origin { directory: &directory, distance, key, epochs, position };
+            Copy::begin(&origin, &mut &checkpoint[..])
+        });
+        let mut behind = VecDeque::new();
+        let mut unread = BACKLOG_BYTES_MAX;
+        let copy = loop {
+            tokio::select! {
+                made = &mut making => break made.map_err(io::Error::other)?,
+                message = link.hear(), if unread > 0 => {
+                    let message = message?;
+                    unread = unread.saturating_sub(message.bytes());
+                    behind.push_back(message);
+                }
+            }
+        };
         let copy = copy.map_err(|why| End::Unfit(why.to_string()))?;
-        drop(checkpoint);
         self.slot.replace(Slot::Copy(Box::new(copy)));
         info!(term, bytes; "cluster: following {}", leader.name);
         if pledge.may_acknowledge(term) {
             link.say(&ToLeader::Acknowledged { position }).await?;
         }
         loop {
-            let first = link.hear().await?;
-            let (mut kept, mut done) = (None, None);
-            let mut next = Some(first);
+            let (mut kept, mut done, mut taken) = (None, None, 0);
+            let mut next = match behind.pop_front() {
+                Some(message) => {
+                    yield_now().await;
+                    Some(message)
+                }
+                None => Some(link.hear().await?),
+            };
             while let Some(message) = next {
                 if let Some(answer) = self.take_in(message, &mut kept)? {
                     done = self.flush(kept.take())?.or(done);
@@ -214,7 +243,16 @@ impl Candidate {
                     let why = "its table differs from that of the leader; please report it";
                     return Err(End::Unfit(why.to_owned()));
                 }
-                next = link.heard()?;
+                taken += 1;
+                next = match behind.pop_front() {
+                    None => link.heard()?,
+                    // What was kept is written down in batches, too.
+                    Some(message) if taken < BATCH_MAX => Some(message),
+                    Some(message) => {
+                        behind.push_front(message);
+                        None
+                    }
+                };
             }
             if let Some(position) = self.flush(kept)?.or(done)
                 && pledge.may_acknowledge(term)

@@ -16,6 +16,8 @@
 //! Never here: a rule about leadership, which is `cluster`'s, or about locks.
 
 mod beginning;
+mod checkpoints;
+mod feeding;
 mod following;
 mod guests;
 mod halted;

@@ -15,6 +15,8 @@ use {
 };
 
 use crate::engine::{Effect, Event, LockTable, Seed};
+#[cfg(feature = "cluster")]
+use crate::journal::{Disk, Stretch};
 use crate::journal::{Machine, RECORD_BYTES_MAX};
 use crate::types::Timestamp;
 
@@ -140,6 +142,20 @@ pub(in crate::server) fn digest(table: &LockTable) -> [u8; 16] {
         hasher.write(&image);
     }
     hasher.finish128().as_bytes()
+}
+
+/// A checkpoint of what a journal says before a record; or why there is none.
+#[cfg(feature = "cluster")]
+pub(in crate::server) fn checkpoint_of<D: Disk>(
+    disk: &D,
+    journal: &Stretch,
+    until: u64,
+) -> Result<Vec<u8>, String> {
+    let replay = journal.replay(disk, until, |_, checkpoint| Replay::from(checkpoint));
+    let mut bytes = Vec::new();
+    let replay = replay.map_err(|void| void.to_string())?;
+    replay.checkpoint(&mut bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
 }
 
 /// Writes a table down, so that events can follow.

@@ -66,6 +66,8 @@ pub(super) struct Gate {
     counted: usize,
     /// What is to be said waits here after it is written, of one of several.
     pub(super) threshold: Threshold,
+    /// Whether what is appended is to be written, though nobody waits for that.
+    writes_soon: bool,
     /// Since when the journal of this machine keeps all back, if it does.
     halted_since: Option<Instant>,
 }
@@ -126,6 +128,7 @@ impl Gate {
             written_lines: Lines::default(),
             counted: 0,
             threshold: Threshold::default(),
+            writes_soon: false,
             halted_since: None,
         }
     }
@@ -186,7 +189,7 @@ impl Gate {
 
     /// Writes down what led to all that waits, and lets it out. None if nothing does.
     pub(super) fn flush(&mut self) -> Option<Flushed> {
-        if self.is_empty() {
+        if self.is_empty() && !self.writes_soon {
             return None;
         }
         let chronicle = self.chronicle.as_mut()?;
@@ -196,6 +199,7 @@ impl Gate {
             return Some(Flushed::Later);
         }
         let flushed = chronicle.flush();
+        self.writes_soon = false;
         self.note_halt(&flushed);
         match flushed {
             Flushed::Written(_) | Flushed::Behind if self.threshold.is_there() => self.wait(true),
@@ -239,6 +243,12 @@ impl Gate {
     /// For how long the journal of this machine has kept all back.
     pub(super) fn halted_for(&self) -> Duration {
         self.halted_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// What is appended is written with the next flush, though nobody waits for that.
+    #[cfg(feature = "cluster")]
+    pub(super) fn write_soon(&mut self) {
+        self.writes_soon = true;
     }
 
     /// All that is held waits from now on for what is in front of it: to be written down, or to be said.

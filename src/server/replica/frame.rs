@@ -4,7 +4,7 @@
 //!   standby ◀── magic, format, nonce ──────────── leader
 //!           ─── nonce ──────────────────────────▶
 //!           ═══ Follow ═════════════════════════▶   each frame with a MAC from here on
-//!           ◀══ Accepted, Part …, Records …, Check
+//!           ◀══ Making …, Accepted, Part …, Records …, Check
 //!           ═══ Acknowledged, Checked ══════════▶
 //! ```
 //!
@@ -163,6 +163,8 @@ pub(in crate::server) enum ToStandby {
     Accepted { term: u64, position: u64, bytes: u64, epochs: Epochs },
     /// Not now; soon.
     Wait,
+    /// A checkpoint is being made.
+    Making,
     /// Not this one.
     Refused { why: String },
     /// A part of the checkpoint.
@@ -187,6 +189,21 @@ pub(in crate::server) enum ToLeader {
 }
 
 impl ToStandby {
+    /// How much memory it takes, about.
+    pub(in crate::server) fn bytes(&self) -> usize {
+        let content = match self {
+            Self::Part(bytes) | Self::More(bytes) | Self::Records { records: bytes, .. } => {
+                bytes.len()
+            }
+            Self::Accepted { .. }
+            | Self::Wait
+            | Self::Making
+            | Self::Refused { .. }
+            | Self::Check { .. } => 0,
+        };
+        content + size_of::<Self>()
+    }
+
     /// Its kind, and its content.
     pub(in crate::server) fn encode(&self) -> (u8, Bytes) {
         let mut to = BytesMut::new();
@@ -198,6 +215,7 @@ impl ToStandby {
                 1
             }
             Self::Wait => 2,
+            Self::Making => 8,
             Self::Refused { why } => {
                 to.put_slice(why.as_bytes());
                 3
@@ -227,6 +245,7 @@ impl ToStandby {
                 epochs: Epochs { ordered: number(&mut content)?, confirmed: number(&mut content)? },
             },
             2 => Self::Wait,
+            8 => Self::Making,
             3 => {
                 let why = content.split_to(content.len().min(WHY_BYTES_MAX));
                 Self::Refused { why: String::from_utf8_lossy(&why).into_owned() }
@@ -339,6 +358,7 @@ mod tests {
         vec![
             ToStandby::Accepted { term: 7, position: 5, bytes: 3, epochs },
             ToStandby::Wait,
+            ToStandby::Making,
             ToStandby::Refused { why: "other rules".to_owned() },
             ToStandby::Part(Bytes::from_static(b"part")),
             ToStandby::More(records.clone()),

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use coordinator::etcd::Etcd as Client;
 use coordinator::types::{GoodbyeCode, RequestId};
-use coordinator::wire::{ClientMessage, ServerMessage, Standing};
+use coordinator::wire::{Attach, ClientMessage, ServerMessage, Standing};
 use rustix::process::Signal;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::etcd::Etcd;
 use super::serving::{Holder, as_strs, flags, greeted, is_answered, leads, sent_to, settled};
 use super::{live, options};
-use crate::raw::{Raw, hello, request};
+use crate::raw::{Raw, hello, hello_for, request};
 use crate::support::{Home, Server, eventually, run};
 
 /// A lease that nobody waits for in a test: whoever takes over is in sync.
@@ -156,6 +156,42 @@ fn p8_a_leader_whose_disk_takes_nothing_any_more_says_so_and_its_standby_leads_w
     let ended = leader.process.end();
     assert_eq!(ended.code(), Some(70), "{}", ended.err);
     assert!(ended.err.contains("another one leads"), "{}", ended.err);
+}
+
+#[test]
+fn p7_a_standby_is_given_a_large_table_beside_the_leader_and_takes_over_with_all_of_it() {
+    const LOCKS: u64 = 10_000;
+    for distance in ["process", "machine"] {
+        let etcd = Etcd::start();
+        let flags = [&peers(&[&etcd])[..], &["--journal".to_owned(), distance.to_owned()]].concat();
+        let start = || Server::start_with(Home::new(), &as_strs(&flags));
+        let leader = start();
+        leads(&leader);
+        let mut busy: Vec<Raw> = Vec::new();
+        for session in 0..10 {
+            let (mut raw, _) = greeted(&leader, hello_for(Attach::New, 60_000, None));
+            for batch in 0..10 {
+                let first = batch * 100 + 1;
+                let asked = first..first + 100;
+                let names = asked.map(|it| request(it, &format!("lock {session} {it}")));
+                raw.say(&names.collect::<Vec<_>>());
+                for _ in 0..100 {
+                    let granted = raw.hear();
+                    assert!(matches!(granted, ServerMessage::Grant { .. }), "{granted:?}");
+                }
+            }
+            busy.push(raw);
+        }
+        let next = start();
+        synced(&etcd, &leader);
+        let (mut holder, _waiter) = holder_and_waiter(&leader);
+        drop(leader.end_by(Signal::KILL));
+        leads(&next);
+        goes_on(&next, &mut holder);
+        for (session, number) in [(0, 1), (9, LOCKS / 10)] {
+            assert!(next.lock(&format!("lock {session} {number}")).is_some(), "{session} {number}");
+        }
+    }
 }
 
 #[test]

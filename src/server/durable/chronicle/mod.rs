@@ -16,6 +16,8 @@ pub(crate) use ground::{Ground, Medium};
 
 use super::replay::{self, RULES, Replay};
 use crate::engine::LockTable;
+#[cfg(feature = "cluster")]
+use crate::journal::Stretch;
 use crate::journal::{
     Batch, Bounds, Broken, Distance, Epochs, Expected, Failure, Made, NotMade, Recovered, Run,
     Tail, Task, Whole, Writer, compact, recover,
@@ -259,6 +261,18 @@ impl Chronicle {
         {
             error!("{broken}");
         }
+    }
+
+    /// The number of the record that is appended next.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn next(&self) -> u64 {
+        self.tail.next()
+    }
+
+    /// What is written by now; none while a thread writes more.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn stretch(&self) -> Option<Stretch> {
+        self.writer.as_ref().and_then(Writer::stretch)
     }
 
     /// The epochs that the state was told, and has.

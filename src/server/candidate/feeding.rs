@@ -1,0 +1,250 @@
+//! One standby that follows, over its connection: it proves itself, is given a checkpoint, and then what comes behind
+//! it.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix::Addr;
+use bytes::{Bytes, BytesMut};
+use log::{info, warn};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
+use tokio::sync::Semaphore;
+use tokio::time::{interval, timeout};
+
+use super::checkpoints::{Beginning, First, Follow, made_of_journal};
+use super::guests::Place;
+use crate::cluster::Event;
+use crate::election::Pledge;
+use crate::server::coordinator::Coordinator;
+use crate::server::durable::StateKey;
+use crate::server::durable::replay::RULES;
+use crate::server::replica::{
+    FORMAT, Following, FrameError, Gone, LinkKey, MAGIC, NONCE_BYTES, Opening, PART_BYTES, Sealing,
+    Side, ToLeader, ToStandby,
+};
+
+/// A leader says something so often, though nothing happens.
+pub(super) const BEAT: Duration = Duration::from_millis(100);
+/// How long one may take to say who it is.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+/// A standby that takes nothing for so long is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Room for what is read at once.
+const READ_BYTES: usize = 4 * 1024;
+
+/// What standbys need of a leadership.
+#[derive(Clone)]
+pub(super) struct Term {
+    pub(super) number: u64,
+    pub(super) key: StateKey,
+    pub(super) coordinator: Addr<Coordinator>,
+    /// One at a time is given a checkpoint: it may be long.
+    pub(super) turns: Rc<Semaphore>,
+}
+
+/// Why a connection ends.
+#[derive(Debug)]
+pub(super) enum Ended {
+    Gone(Gone),
+    Frame(FrameError),
+    Io(io::Error),
+}
+
+impl From<Gone> for Ended {
+    fn from(why: Gone) -> Self {
+        Self::Gone(why)
+    }
+}
+
+impl From<FrameError> for Ended {
+    fn from(why: FrameError) -> Self {
+        Self::Frame(why)
+    }
+}
+
+impl From<io::Error> for Ended {
+    fn from(why: io::Error) -> Self {
+        Self::Io(why)
+    }
+}
+
+/// A connection to a standby.
+struct Line<S> {
+    stream: S,
+    sealing: Sealing,
+    opening: Opening,
+    /// What came, and is not understood yet.
+    come: BytesMut,
+    /// What is to be written.
+    leave: BytesMut,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
+    /// Has it prove itself; and what it says first.
+    async fn greet(mut stream: S, of: &Term) -> Result<(Self, ToLeader), Ended> {
+        let mut ours = [0; NONCE_BYTES];
+        getrandom::fill(&mut ours).map_err(io::Error::other)?;
+        stream.write_all(&[&MAGIC[..], &FORMAT.to_le_bytes(), &ours].concat()).await?;
+        stream.flush().await?;
+        let mut theirs = [0; NONCE_BYTES];
+        stream.read_exact(&mut theirs).await?;
+        let key = LinkKey::of(of.key, ours, theirs);
+        let mut opening = Opening::new(key.clone(), Side::Standby);
+        let (mut come, leave) = (BytesMut::new(), BytesMut::new());
+        let said = next(&mut stream, &mut opening, &mut come).await?;
+        let sealing = Sealing::new(key, Side::Leader);
+        Ok((Self { stream, sealing, opening, come, leave }, said))
+    }
+
+    async fn say(&mut self, message: &ToStandby) -> Result<(), Ended> {
+        put(&mut self.sealing, message, &mut self.leave);
+        write(&mut self.stream, &mut self.leave).await
+    }
+
+    /// Says a last thing.
+    async fn end(&mut self, message: &ToStandby) -> Result<(), Ended> {
+        self.say(message).await?;
+        Ok(self.stream.shutdown().await?)
+    }
+
+    /// The checkpoint that it begins with; it hears meanwhile that somebody is there.
+    async fn checkpoint(
+        &mut self,
+        first: First,
+        following: &Following,
+        of: &Term,
+    ) -> Result<Result<Bytes, String>, Ended> {
+        let until = match first {
+            First::Checkpoint(bytes) => return Ok(Ok(bytes)),
+            First::Journal { until } => until,
+        };
+        let making = made_of_journal(&of.coordinator, until);
+        tokio::pin!(making);
+        let mut signs = interval(BEAT);
+        loop {
+            tokio::select! {
+                made = &mut making => return Ok(made),
+                _ = signs.tick() => {
+                    following.look()?;
+                    self.say(&ToStandby::Making).await?;
+                }
+            }
+        }
+    }
+}
+
+/// Lets one standby follow.
+pub(super) async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    of: Term,
+    pledge: &Pledge,
+    place: &Place,
+) -> Result<(), Ended> {
+    let greeted = timeout(GREETING_TIMEOUT, Line::greet(stream, &of)).await;
+    let (mut line, said) = greeted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let ToLeader::Follow { term, run, rules } = said else {
+        return Err(FrameError::Unreadable.into());
+    };
+    place.proved();
+    let turn = of.turns.try_acquire();
+    let beginning = match () {
+        () if rules != RULES => {
+            let why =
+                format!("it has rules {rules}, and the leader {RULES}: upgrade by an orderly stop");
+            Err(ToStandby::Refused { why })
+        }
+        () if term > of.number || turn.is_err() => Err(ToStandby::Wait),
+        () if pledge.counts_on(run) => {
+            // Its connection of before is gone. It is taken out of the seat before it is given another table.
+            pledge.tenure(of.number).hear(&Event::Unfollowed { run });
+            Err(ToStandby::Wait)
+        }
+        () => of.coordinator.send(Follow { run }).await.ok().flatten().ok_or(ToStandby::Wait),
+    };
+    let Beginning { following, first, epochs } = match beginning {
+        Ok(beginning) => beginning,
+        Err(answer) => return line.end(&answer).await,
+    };
+    let checkpoint = match line.checkpoint(first, &following, &of).await? {
+        Ok(checkpoint) => checkpoint,
+        Err(why) => {
+            warn!("cluster: no checkpoint could be made for a standby: {why}");
+            return line.end(&ToStandby::Refused { why }).await;
+        }
+    };
+    let bytes = checkpoint.len() as u64;
+    info!(bytes, term = of.number; "cluster: a standby follows");
+    let accepted =
+        ToStandby::Accepted { term: of.number, position: following.position, bytes, epochs };
+    line.say(&accepted).await?;
+    let Line { stream, mut sealing, mut opening, mut come, mut leave } = line;
+    let (mut from, mut to) = split(stream);
+    let writing = async {
+        let mut rest = checkpoint;
+        while !rest.is_empty() {
+            let part = rest.split_to(rest.len().min(PART_BYTES));
+            put(&mut sealing, &ToStandby::Part(part), &mut leave);
+            write(&mut to, &mut leave).await?;
+        }
+        drop((rest, turn));
+        loop {
+            following.woken().await;
+            following.look()?;
+            for message in following.take()? {
+                put(&mut sealing, &message, &mut leave);
+                if leave.len() >= PART_BYTES {
+                    write(&mut to, &mut leave).await?;
+                }
+            }
+            write(&mut to, &mut leave).await?;
+            following.sent();
+        }
+    };
+    let reading = async {
+        loop {
+            match next(&mut from, &mut opening, &mut come).await? {
+                ToLeader::Acknowledged { position } => following.acknowledged(position)?,
+                ToLeader::Checked { position, digest } => following.checked(position, digest)?,
+                ToLeader::Follow { .. } => return Err(FrameError::Unreadable.into()),
+            }
+        }
+    };
+    tokio::select! {
+        ended = writing => ended,
+        ended = reading => ended,
+    }
+}
+
+fn put(sealing: &mut Sealing, message: &ToStandby, to: &mut BytesMut) {
+    let (kind, content) = message.encode();
+    sealing.put((kind, &content), to);
+}
+
+async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &mut BytesMut) -> Result<(), Ended> {
+    let writing = async {
+        to.write_all(bytes).await?;
+        to.flush().await
+    };
+    let written = timeout(WRITE_TIMEOUT, writing).await;
+    written.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    bytes.clear();
+    Ok(())
+}
+
+/// The next thing that a standby says.
+async fn next(
+    from: &mut (impl AsyncRead + Unpin),
+    opening: &mut Opening,
+    come: &mut BytesMut,
+) -> Result<ToLeader, Ended> {
+    loop {
+        if let Some(frame) = opening.take(come)? {
+            return Ok(ToLeader::decode(frame)?);
+        }
+        come.reserve(READ_BYTES);
+        if from.read_buf(come).await? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+    }
+}
