@@ -13,7 +13,7 @@ use crate::server::audit::Audit;
 use crate::server::ledger::UNREAD_BYTES_MAX;
 use crate::server::places::Places;
 #[cfg(feature = "tls")]
-use crate::tls::ServerTls;
+use crate::tls::{ServerTls, TlsOptions};
 use crate::types::Limits;
 
 /// The port of the locks: L-O-C-K on a keypad.
@@ -64,6 +64,10 @@ pub struct Config {
     /// What the port shows and asks for; none: connections are not encrypted.
     #[cfg(feature = "tls")]
     pub tls: Option<ServerTls>,
+    /// Whom one of several trusts as its leader, and what it shows there; none: what is said between them is not
+    /// encrypted.
+    #[cfg(feature = "tls")]
+    pub peer_tls: Option<TlsOptions>,
     /// Who may do what. By default, whoever reaches the port may do everything.
     pub access: Arc<Access>,
     /// Where it is written down who was let in, denied, and took locks away; by default nowhere.
@@ -107,6 +111,8 @@ impl Default for Config {
             io_threads: 0,
             #[cfg(feature = "tls")]
             tls: None,
+            #[cfg(feature = "tls")]
+            peer_tls: None,
             access: Arc::new(Access::open()),
             audit: Audit::default(),
             handshake_timeout: Duration::from_secs(5),

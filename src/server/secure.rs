@@ -83,6 +83,18 @@ impl Secure {
     }
 }
 
+/// Waits until something can be said over a connection that was accepted.
+#[cfg(all(feature = "cluster", feature = "tls"))]
+pub(crate) async fn shaken(stream: &mut Stream) -> io::Result<()> {
+    stream.shaken().await
+}
+
+/// Waits until something can be said over a connection that was accepted.
+#[cfg(all(feature = "cluster", not(feature = "tls")))]
+pub(crate) async fn shaken(_: &mut Stream) -> io::Result<()> {
+    Ok(())
+}
+
 /// The names in a connection's certificate, which its handshake finds out.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Certified(Arc<OnceLock<Vec<String>>>);
@@ -97,12 +109,12 @@ impl Certified {
 
 /// Whether a connection broke because its peer does not speak TLS as it should.
 #[cfg(feature = "tls")]
-pub(super) fn is_refusal(why: &io::Error) -> bool {
+pub(in crate::server) fn is_refusal(why: &io::Error) -> bool {
     is_of_tls(why)
 }
 
 /// Whether a connection broke because its peer does not speak TLS as it should.
 #[cfg(not(feature = "tls"))]
-pub(super) fn is_refusal(_: &io::Error) -> bool {
+pub(in crate::server) fn is_refusal(_: &io::Error) -> bool {
     false
 }

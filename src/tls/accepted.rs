@@ -49,6 +49,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepted<S> {
         Self::Shaking(Shaking { over: Box::pin(over), certified })
     }
 
+    /// Waits for the end of the handshake, for who has something to say first.
+    #[cfg(feature = "cluster")]
+    pub(crate) async fn shaken(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|task| self.poll_shake(task)).await
+    }
+
     /// Waits for the end of the handshake.
     fn poll_shake(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self::Shaking(shaking) = self else { return Poll::Ready(Ok(())) };

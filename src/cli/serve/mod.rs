@@ -95,6 +95,7 @@ async fn serve(
     let mut config = config(settings);
     let tls = pieces.tls.map(ServerTls::start).transpose();
     config.tls = tls.map_err(|why| Failure::new(exit::LOST, why.to_string()))?;
+    config.peer_tls = settings.peer_tls();
     if let Some(access) = pieces.access {
         config.access = Arc::new(access);
     }

@@ -249,6 +249,10 @@ settings! {
     /// Address to listen on for standbys, which follow this one while it leads; without, none is in sync.
     peer_listen: Option<SocketAddr> = |_| String::new(),
         "peer-listen" "ADDRESS:PORT" SERVERS, Foreign::None;
+    /// Certificates of the authorities that prove members to each other, in PEM, with --tls-cert; by default those of
+    /// --tls-client-ca, or the system's.
+    peer_ca: Option<PathBuf> = |_| String::new(),
+        "peer-ca" "FILE" SERVERS, Foreign::None;
     /// File to write the port to as soon as the coordinator is ready.
     port_file: Option<PathBuf> = |_| String::new(),
         "port-file" "FILE" SERVERS, Foreign::None;

@@ -46,6 +46,13 @@ impl Settings {
         self.tell_credential(child);
     }
 
+    /// Whom a member trusts as its leader, and what it shows there; none if it does not speak TLS.
+    pub(crate) fn peer_tls(&self) -> Option<TlsOptions> {
+        let identity = self.tls_cert.clone().zip(self.tls_key.clone())?;
+        let ca = self.peer_ca.as_ref().or(self.tls_client_ca.as_ref());
+        Some(options(ca.cloned(), None, Some(identity)))
+    }
+
     /// What a server shows and asks for; none if it does not speak TLS.
     pub(crate) fn tls_files(&self) -> Option<ServerFiles> {
         let (cert, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;

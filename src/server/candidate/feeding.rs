@@ -27,7 +27,7 @@ use crate::server::replica::{
 /// A leader says something so often, though nothing happens.
 pub(super) const BEAT: Duration = Duration::from_millis(100);
 /// How long one may take to say who it is.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 /// A standby that takes nothing for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Room for what is read at once.

@@ -20,13 +20,16 @@ use super::Candidate;
 use crate::cluster::Event;
 use crate::election::{Election, Leader, Pledge};
 use crate::journal::Distance;
-use crate::server::config::Data;
+use crate::server::config::{Config, Data};
 use crate::server::durable::StateKey;
 use crate::server::durable::replay::RULES;
 use crate::server::replica::{
     Copy, CopyError, FORMAT, FrameError, GREETING_BYTES, LinkKey, MAGIC, NONCE_BYTES, Opening,
     Origin, Sealing, Side, ToLeader, ToStandby,
 };
+use crate::server::secure::is_refusal;
+#[cfg(feature = "tls")]
+use crate::tls::Dialed;
 
 /// A leader that says nothing for so long is suspected. It takes its standby out before that, if it lives.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -166,7 +169,7 @@ impl Candidate {
         follows: &Follows,
     ) -> Result<std::convert::Infallible, End> {
         let Follows { pledge, key, directory, distance } = follows;
-        let mut link = Link::to(leader, *key).await?;
+        let mut link = Link::to(leader, *key, &self.config).await?;
         let run = pledge.run();
         link.say(&ToLeader::Follow { term: leader.term, run, rules: RULES }).await?;
         let (term, position, bytes, epochs) = loop {
@@ -308,9 +311,35 @@ fn discard(slot: &mut Slot) {
     }
 }
 
+/// How a leader is reached.
+#[cfg(feature = "tls")]
+type Stream = Dialed<TcpStream>;
+/// How a leader is reached.
+#[cfg(not(feature = "tls"))]
+type Stream = TcpStream;
+
+/// Has a leader prove that it is the host of its address, if that is asked for.
+#[cfg(feature = "tls")]
+async fn secured(stream: TcpStream, leader: &Leader, config: &Config) -> Result<Stream, End> {
+    let Some(tls) = &config.peer_tls else { return Ok(Dialed::Plain(stream)) };
+    let host = leader.peer.rsplit_once(':').map_or(&*leader.peer, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    tls.secure(stream, host).await.map_err(|why| match why.kind() {
+        // Closed at once: somebody is there who does not lead.
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => End::Silent,
+        _ => End::Unfit(why.to_string()),
+    })
+}
+
+/// There is nothing to be proved.
+#[cfg(not(feature = "tls"))]
+async fn secured(stream: TcpStream, _: &Leader, _: &Config) -> Result<Stream, End> {
+    Ok(stream)
+}
+
 /// A connection to a leader.
 struct Link {
-    stream: TcpStream,
+    stream: Stream,
     sealing: Sealing,
     opening: Opening,
     come: BytesMut,
@@ -318,16 +347,24 @@ struct Link {
 }
 
 impl Link {
-    async fn to(leader: &Leader, key: StateKey) -> Result<Self, End> {
+    async fn to(leader: &Leader, key: StateKey, config: &Config) -> Result<Self, End> {
         let mut ours = [0; NONCE_BYTES];
         getrandom::fill(&mut ours).map_err(io::Error::other)?;
         let connecting = timeout(SILENCE, TcpStream::connect(&leader.peer)).await;
-        let Ok(Ok(mut stream)) = connecting else { return Err(End::Silent) };
+        let Ok(Ok(stream)) = connecting else { return Err(End::Silent) };
         stream.set_nodelay(true)?;
+        let Ok(secured) = timeout(SILENCE, secured(stream, leader, config)).await else {
+            return Err(End::Silent);
+        };
+        let mut stream = secured?;
         let mut greeting = [0; GREETING_BYTES];
         // Closed at once: somebody is there who does not lead.
         let greeted = timeout(SILENCE, stream.read_exact(&mut greeting)).await;
-        let Ok(Ok(_)) = greeted else { return Err(End::Silent) };
+        match greeted {
+            Ok(Ok(_)) => {}
+            Ok(Err(why)) if is_refusal(&why) => return Err(End::Unfit(why.to_string())),
+            Ok(Err(_)) | Err(_) => return Err(End::Silent),
+        }
         let (magic, rest) = greeting.split_at(MAGIC.len());
         let (format, nonce) = rest.split_at(FORMAT.to_le_bytes().len());
         if magic != MAGIC || format != FORMAT.to_le_bytes() {
@@ -337,6 +374,7 @@ impl Link {
         theirs.copy_from_slice(nonce);
         let key = LinkKey::of(key, theirs, ours);
         stream.write_all(&ours).await?;
+        stream.flush().await?;
         let (sealing, opening) =
             (Sealing::new(key.clone(), Side::Standby), Opening::new(key, Side::Leader));
         Ok(Self { stream, sealing, opening, come: BytesMut::new(), leave: BytesMut::new() })
@@ -349,7 +387,11 @@ impl Link {
 
     async fn leave(&mut self) -> Result<(), End> {
         if !self.leave.is_empty() {
-            let written = timeout(SILENCE, self.stream.write_all(&self.leave)).await;
+            let writing = async {
+                self.stream.write_all(&self.leave).await?;
+                self.stream.flush().await
+            };
+            let written = timeout(SILENCE, writing).await;
             written.map_err(|_| End::Silent)??;
             self.leave.clear();
         }

@@ -4,19 +4,19 @@
 //! notices.
 
 use std::cell::RefCell;
-use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{io, mem};
 
 use actix::{Addr, Handler, Message};
 use log::{debug, warn};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::feeding::{BEAT, Ended, Term, serve};
+use super::feeding::{BEAT, Ended, GREETING_TIMEOUT, Term, serve};
 use super::guests::Guests;
 use crate::clock::{BootClock, Clock};
 use crate::election::Pledge;
@@ -26,6 +26,7 @@ use crate::server::counters::Counters;
 use crate::server::durable::StateKey;
 use crate::server::durable::replay::digest;
 use crate::server::incumbent::Synced;
+use crate::server::secure::{Certified, Secure, is_refusal, shaken};
 
 /// The tables are compared at every so many-th.
 const BEATS_PER_CHECK: u32 = 10;
@@ -104,12 +105,12 @@ impl Peers {
     pub(super) fn at(
         listener: Option<TcpListener>,
         pledge: Pledge,
-        counters: &Arc<Counters>,
+        (secure, counters): (Secure, &Arc<Counters>),
     ) -> Self {
         let (term, guests) = (Rc::default(), Guests::default());
         let accepting = listener.map(|listener| {
             let (term, guests, counters) = (Rc::clone(&term), guests.clone(), Arc::clone(counters));
-            spawn_local(accept_all(listener, pledge.clone(), term, guests, counters))
+            spawn_local(accept_all(listener, pledge.clone(), term, guests, (secure, counters)))
         });
         Self { pledge, term, guests, accepting }
     }
@@ -183,7 +184,7 @@ async fn accept_all(
     pledge: Pledge,
     term: Rc<RefCell<Option<Term>>>,
     guests: Guests,
-    counters: Arc<Counters>,
+    (secure, counters): (Secure, Arc<Counters>),
 ) {
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -198,10 +199,17 @@ async fn accept_all(
         let of = term.borrow().clone().filter(|of| pledge.leads() == Some(of.number));
         let Some(of) = of else { continue };
         let (pledge, counters) = (pledge.clone(), Arc::clone(&counters));
+        let secure = secure.clone();
         let _ = stream.set_nodelay(true);
         let serving = |place| {
             spawn_local(async move {
-                match serve(stream, of, &pledge, &place).await {
+                let mut stream = secure.for_locks(stream, Certified::default(), || {});
+                let served = async {
+                    let shaken = timeout(GREETING_TIMEOUT, shaken(&mut stream)).await;
+                    shaken.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+                    serve(stream, of, &pledge, &place).await
+                };
+                match served.await {
                     Ok(()) => debug!(peer:?; "a standby follows no more"),
                     Err(Ended::Gone(why)) => {
                         warn!(peer:?; "cluster: a standby is sent away: {why}");
@@ -210,6 +218,11 @@ async fn accept_all(
                     Err(Ended::Frame(why)) => {
                         if counters.chatter.admits(Topic::ProtocolError, Some(peer)) {
                             warn!(peer:?; "cluster: somebody who is no standby of this cluster is sent away: {why}");
+                        }
+                    }
+                    Err(Ended::Io(why)) if is_refusal(&why) => {
+                        if counters.chatter.admits(Topic::ProtocolError, Some(peer)) {
+                            warn!(peer:?; "cluster: somebody is sent away from the port for standbys: {why}");
                         }
                     }
                     Err(Ended::Io(why)) => debug!(peer:?; "cluster: a standby is gone: {why}"),

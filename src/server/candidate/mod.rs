@@ -61,7 +61,7 @@ use crate::server::net::listener;
 use crate::server::phase::Phase;
 use crate::server::replica::Feed;
 use crate::server::run::end::reached;
-use crate::server::run::{Afterwards, Bound, Frame, ServerHandle, host};
+use crate::server::run::{Afterwards, Bound, Frame, ServerHandle, host, secure};
 use crate::server::threshold::Threshold;
 
 /// A pause after etcd did not do what it was asked.
@@ -214,7 +214,8 @@ impl Candidate {
             election.vital(),
             self.options.timing.lease,
         )));
-        let peers = Peers::at(self.peers.take(), election.pledge(), &self.counters);
+        let with = (secure(&self.config), &self.counters);
+        let peers = Peers::at(self.peers.take(), election.pledge(), with);
         let ended = loop {
             let term = tokio::select! {
                 biased;

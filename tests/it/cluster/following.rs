@@ -16,6 +16,7 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use super::etcd::Etcd;
 use super::serving::{Holder, as_strs, flags, greeted, is_answered, leads, sent_to, settled};
 use super::{live, options};
+use crate::certificates::Authority;
 use crate::raw::{Raw, hello, hello_for, request};
 use crate::support::{Home, Server, eventually, run};
 
@@ -192,6 +193,45 @@ fn p7_a_standby_is_given_a_large_table_beside_the_leader_and_takes_over_with_all
             assert!(next.lock(&format!("lock {session} {number}")).is_some(), "{session} {number}");
         }
     }
+}
+
+#[test]
+fn p5_members_prove_each_other_by_certificates_and_what_they_say_is_encrypted() {
+    let (etcd, vault) = (Etcd::start(), Home::new());
+    let path = |name: &str| vault.path(name).display().to_string();
+    for name in ["ours", "others"] {
+        let authority = Authority::new(&vault.path(&format!("{name}-ca.pem")));
+        let (cert, key) = (format!("{name}.pem"), format!("{name}.key"));
+        authority.issue(&["127.0.0.1"], &vault.path(&cert), &vault.path(&key));
+    }
+    let member = |name: &str| {
+        let tls = ["--tls-cert", "--tls-key", "--tls-client-ca"].map(str::to_owned);
+        let files = [format!("{name}.pem"), format!("{name}.key"), "ours-ca.pem".to_owned()];
+        let files = files.map(|file| path(&file));
+        let tls: Vec<_> = tls.into_iter().zip(files).flat_map(<[String; 2]>::from).collect();
+        Server::start_with(
+            Home::new(),
+            &as_strs(&[&peers_within(&[&etcd], "1s")[..], &tls].concat()),
+        )
+    };
+    let names = |server: &Server| (members(&etcd, &server.home)["leader"]["address"]).clone();
+    let leader = member("ours");
+    eventually("it leads", || (names(&leader) == leader.address.as_str()).then_some(()));
+    let (peer, _) = peer_and_key(&etcd);
+    let mut stranger = TcpStream::connect(peer).unwrap();
+    stranger.write_all(&[7; 64]).unwrap();
+    let mut told = Vec::new();
+    // It may be reset.
+    let _ = stranger.read_to_end(&mut told);
+    assert!(!told.starts_with(b"CRDFOLLW"), "it is said in the open");
+    let other = member("others");
+    let next = member("ours");
+    synced(&etcd, &leader);
+    other.process.signal(Signal::TERM);
+    let told = other.process.end().err;
+    assert!(told.contains("cannot be followed"), "its certificate is another authority's: {told}");
+    drop(leader.end_by(Signal::KILL));
+    eventually("the standby leads", || (names(&next) == next.address.as_str()).then_some(()));
 }
 
 #[test]

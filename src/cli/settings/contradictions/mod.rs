@@ -39,7 +39,7 @@ const FILES: [&str; 14] = [
     "etcd-password-file",
 ];
 /// Each says nothing without the other.
-const NEEDS: [(&str, &str); 17] = [
+const NEEDS: [(&str, &str); 19] = [
     ("tls-key", "tls-cert"),
     ("tls-cert", "tls-key"),
     ("tls-client-ca", "tls-cert"),
@@ -53,6 +53,8 @@ const NEEDS: [(&str, &str); 17] = [
     ("member-name", "cluster"),
     ("leader-lease", "cluster"),
     ("peer-listen", "cluster"),
+    ("peer-ca", "cluster"),
+    ("peer-ca", "tls-cert"),
     ("etcd-cert", "etcd-key"),
     ("etcd-key", "etcd-cert"),
     ("etcd-user", "etcd-password-file"),
@@ -60,12 +62,13 @@ const NEEDS: [(&str, &str); 17] = [
 ];
 /// Files that a server writes to, and those that it reads.
 const WRITTEN: [&str; 2] = ["audit-log", "port-file"];
-const READ: [&str; 9] = [
+const READ: [&str; 10] = [
     "access-file",
     "tls-cert",
     "tls-key",
     "tls-client-ca",
     "tls-crl",
+    "peer-ca",
     "etcd-ca",
     "etcd-cert",
     "etcd-key",
