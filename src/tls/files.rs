@@ -7,12 +7,12 @@ use std::sync::Arc;
 #[cfg(feature = "server")]
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, ring};
 #[cfg(feature = "server")]
 use rustls::pki_types::UnixTime;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{CipherSuite, RootCertStore, SupportedCipherSuite};
 #[cfg(feature = "server")]
 use webpki::{EndEntityCert, KeyUsage};
 
@@ -184,6 +184,12 @@ fn missing(file: &Path, what: &'static str) -> TlsError {
 }
 
 /// The cryptography of all connections.
+///
+/// First is AES-128, which is as strong as certificates of P-256. Its hash has instructions of the processor, and that of
+/// AES-256 has none, which a handshake feels.
 pub(super) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
+    let mut provider = ring::default_provider();
+    let is_first = |it: &SupportedCipherSuite| it.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256;
+    provider.cipher_suites.sort_by_key(|it| !is_first(it));
+    Arc::new(provider)
 }

@@ -4,11 +4,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::SystemTime;
 
+use rustls::ServerConfig;
+#[cfg(feature = "http")]
+use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
+#[cfg(feature = "http")]
+use rustls::server::ProducesTickets;
+use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ProducesTickets, WebPkiClientVerifier};
 use rustls::version::TLS13;
-use rustls::{ServerConfig, crypto::ring};
 use tokio::net::TcpStream;
 
 use super::files::{Identity, TlsError, Validity, all_in, authorities, provider, validity};
@@ -259,6 +263,8 @@ impl<'a> Material<'a> {
         Ok(all)
     }
 
+    /// No connection resumes another: clients of ours read their files anew for each, and keep no tickets, which
+    /// would cost each handshake their making.
     fn for_locks(&self) -> Result<ServerConfig, TlsError> {
         self.speaking(ALPN_LOCKS, self.for_locks.clone())
     }
@@ -266,7 +272,14 @@ impl<'a> Material<'a> {
     /// Who has a certificate may show it there. Nobody has to: probes, Prometheus and most browsers have none.
     #[cfg(feature = "http")]
     fn for_http(&self) -> Result<ServerConfig, TlsError> {
-        self.speaking(ALPN_HTTP, self.for_http.clone())
+        let mut config = self.speaking(ALPN_HTTP, self.for_http.clone())?;
+        // Where clients prove who they are, each connection does anew: what was revoked meanwhile is refused.
+        if self.for_http.is_none() {
+            config.ticketer = self.ticketer()?;
+            // Whoever comes back over one connection has another ticket by then.
+            config.send_tls13_tickets = 1;
+        }
+        Ok(config)
     }
 
     fn speaking(
@@ -274,19 +287,16 @@ impl<'a> Material<'a> {
         protocol: &[u8],
         verifier: Option<Arc<dyn ClientCertVerifier>>,
     ) -> Result<ServerConfig, TlsError> {
-        let proves_clients = verifier.is_some();
         let mut config = self.config(verifier)?;
         config.alpn_protocols = vec![protocol.to_vec()];
-        if proves_clients {
-            // Each connection proves anew who it is: what was revoked meanwhile is refused.
-            config.send_tls13_tickets = 0;
-        } else {
-            config.ticketer = self.ticketer()?;
-        }
+        config.send_tls13_tickets = 0;
+        // Clients put first what is strongest on paper.
+        config.ignore_client_order = true;
         Ok(config)
     }
 
     /// Nothing is kept here of sessions that may be resumed, however many they are.
+    #[cfg(feature = "http")]
     fn ticketer(&self) -> Result<Arc<dyn ProducesTickets>, TlsError> {
         ring::Ticketer::new().map_err(|source| self.unusable(source))
     }

@@ -8,11 +8,15 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
     SerialNumber, date_time_ymd,
 };
+use rustls::crypto::ring;
+use rustls::version::TLS13;
+use rustls::{CipherSuite, ClientConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use super::files::{authorities, provider};
 use super::*;
 
 /// Certificates of an authority, in a directory.
@@ -150,6 +154,32 @@ async fn refusal(server: ServerFiles, host: &str, options: TlsOptions) -> String
     let server = ServerTls::read(&server).unwrap();
     let [_, asked] = speak(&server, host, &options).await;
     asked.unwrap_err()
+}
+
+/// What a client that has everything in the order of the library agrees on with a server.
+async fn agreed(server: &ServerTls, place: &Place) -> CipherSuite {
+    let roots = authorities(&place.at("ca.pem")).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let (here, there) = duplex(16 * 1024);
+    let accepting = TlsAcceptor::from(server.for_locks()).accept(here);
+    let name = "localhost".try_into().unwrap();
+    let asking = TlsConnector::from(Arc::new(config)).connect(name, there);
+    let (accepted, asked) = tokio::join!(accepting, asking);
+    drop(asked.unwrap());
+    accepted.unwrap().get_ref().1.negotiated_cipher_suite().unwrap().suite()
+}
+
+#[tokio::test]
+async fn a_handshake_costs_no_hash_without_instructions_and_no_tickets_that_nobody_keeps() {
+    let place = Place::new();
+    let server = ServerTls::read(&place.files()).unwrap();
+    assert_eq!(agreed(&server, &place).await, CipherSuite::TLS13_AES_128_GCM_SHA256);
+    assert_eq!(server.for_locks().send_tls13_tickets, 0);
+    assert_eq!(provider().cipher_suites.len(), ring::default_provider().cipher_suites.len());
 }
 
 #[tokio::test]
