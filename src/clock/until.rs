@@ -1,7 +1,9 @@
 //! A moment that is moved: until when something holds, as one thread says and others ask.
 
-use std::sync::Arc;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 
 use super::{BootClock, Clock};
 
@@ -19,6 +21,15 @@ struct Shared {
     moment: AtomicU64,
     /// Whose it is.
     holder: AtomicU64,
+    /// Who waits until it is ahead, if anybody does.
+    waits: Mutex<Option<Waker>>,
+}
+
+impl Shared {
+    fn waits(&self) -> MutexGuard<'_, Option<Waker>> {
+        // Nobody panics while it is locked.
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Until {
@@ -26,6 +37,10 @@ impl Until {
     #[cfg(any(test, feature = "cluster"))]
     pub(crate) fn move_to(&self, moment: crate::types::Timestamp) {
         self.shared.moment.store(moment.as_micros(), Ordering::Release);
+        let waits = self.shared.waits().take();
+        if let Some(waits) = waits {
+            waits.wake();
+        }
     }
 
     /// It is this moment from now on, and this one's: for others it is over.
@@ -43,6 +58,16 @@ impl Until {
     #[cfg(feature = "cluster")]
     pub(crate) fn of(self, holder: u64) -> Self {
         Self { holder: Some(holder), ..self }
+    }
+
+    /// Waits until it is moved ahead. One at a time does.
+    pub(crate) async fn moves_ahead(&self) {
+        poll_fn(|cx| {
+            // Before it is looked at: whoever moves it then knows of us.
+            *self.shared.waits() = Some(cx.waker().clone());
+            if self.is_ahead() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Whether it is yet to come. To be asked each time, after what is decided on was read.
@@ -68,5 +93,21 @@ mod tests {
         assert!(until.is_ahead() && first.is_ahead() && !second.is_ahead());
         until.move_for(2, soon);
         assert!(until.is_ahead() && !first.is_ahead() && second.is_ahead());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_moment_to_be_moved_ahead_is_woken_by_the_thread_that_moves_it() {
+        let until = Until::default();
+        let waits = tokio::spawn({
+            let until = until.clone().of(2);
+            async move { until.moves_ahead().await }
+        });
+        let soon = BootClock.now().after(Duration::from_secs(3_600));
+        std::thread::spawn(move || {
+            until.move_to(crate::types::Timestamp::default());
+            until.move_for(1, soon);
+            until.move_for(2, soon);
+        });
+        waits.await.unwrap();
     }
 }

@@ -254,7 +254,8 @@ impl Driver {
         };
         let Author { name, address, peer } = author;
         let leads = seat.tenure == Tenure::Held;
-        if self.version != Version(revision) {
+        // In sync nobody renews it: who follows notices when such a leader is silent.
+        if self.version != Version(revision) || seat.standby.is_some() {
             self.version = Version(revision);
             // Beats come every fifth, and are looked for as often.
             self.sure.move_to(BootClock.now().after(seat.lease / 5 * 3));

@@ -152,6 +152,25 @@ impl Roll {
         Ok(Self { members: members.collect(), in_sync: standby.is_some(), leader })
     }
 
+    /// Where clients find who was handed the lead, or has it by now; none: the leader has resigned, or nobody
+    /// knows who that is.
+    pub(crate) async fn successor(
+        cluster: &ClusterName,
+        etcd: &Etcd,
+    ) -> Result<Option<String>, EtcdError> {
+        let seat = etcd.read(&cluster.seat()).await?.found;
+        let seat = seat.and_then(|found| decode(&found.value));
+        let Some((seat, _)) = seat.filter(|(seat, _)| seat.tenure == Tenure::Held) else {
+            return Ok(None);
+        };
+        let run = text(seat.leader.0);
+        let entries = etcd.list(&prefix(cluster)).await?;
+        let mut entries = entries
+            .iter()
+            .filter_map(|(_, found)| serde_json::from_slice::<Entry>(&found.value).ok());
+        Ok(entries.find(|entry| entry.run == run).map(|entry| entry.address))
+    }
+
     /// Declares leader and standby of a term lost for good. Then another member takes the lead, with a grace
     /// period: places in queues are lost, and if one of the two lives after all, so is what it still says.
     ///

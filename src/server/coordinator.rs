@@ -26,7 +26,7 @@ use std::pin::Pin;
 use std::task::{Context as PollContext, Poll};
 use std::time::Duration;
 
-use actix::fut::ActorFuture;
+use actix::fut::{ActorFuture, ActorFutureExt, WrapFuture};
 use actix::{Actor, AsyncContext, Context, Handler, MessageResult, SpawnHandle};
 use log::{info, warn};
 use tokio::sync::oneshot;
@@ -39,46 +39,23 @@ use super::durable::Committed;
 use super::durable::chronicle::Flushed;
 use super::gate::Gate;
 use super::inbox::{Arrival, Arrivals};
+use super::lease::{Act, Lease};
 #[cfg(feature = "redis-api")]
 use super::messages::SpeakRedis;
 use super::messages::{
     AllHeard, ChangeRules, Checkpointed, CloseAll, Connect, Disconnect, Drain, Entitle, Gather,
     GoOn, Identify, Prove, Pulse, Save, Survey, TellState, Waiting, Written,
 };
-use crate::clock::{Clock, Until};
+use crate::clock::Clock;
 use crate::journal::Task;
 use crate::types::Timestamp;
 
 /// How often a journal that could not even be made void is looked at.
 const STUCK_PAUSE: Duration = Duration::from_secs(1);
-/// How often a lease that has ended is looked at.
-const LEASE_LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Room for arrivals that is kept when there are none.
 const ARRIVALS_KEPT: usize = 1024;
 /// How often a journal is looked at.
 const JOURNAL_LOOK_EVERY: Duration = Duration::from_secs(2);
-
-/// Something that the desk is to do, once it may.
-type Act = Box<dyn FnOnce(&mut Desk, Timestamp)>;
-
-/// The right to decide, of one of several coordinators.
-pub(super) struct Lease {
-    /// Until when it may.
-    until: Until,
-    /// Whether it may not: it looks now and then whether it may again.
-    is_over: bool,
-    /// Whether it never will again.
-    is_lost: bool,
-    /// What is put off until then, but for what sessions say. As many as there are askers: each waits for
-    /// its answer.
-    put_off: Vec<Act>,
-}
-
-impl From<Until> for Lease {
-    fn from(until: Until) -> Self {
-        Self { until, is_over: false, is_lost: false, put_off: Vec::new() }
-    }
-}
 
 /// The singleton that decides.
 pub(super) struct Coordinator {
@@ -129,7 +106,10 @@ impl Coordinator {
     }
 
     /// The same, which decides only within a lease.
-    pub(super) fn within(self, lease: Option<Lease>) -> Self {
+    pub(super) fn within(mut self, lease: Option<Lease>) -> Self {
+        if lease.is_some() {
+            self.desk.is_one_of_several();
+        }
         Self { lease, ..self }
     }
 
@@ -150,17 +130,23 @@ impl Coordinator {
             warn!(
                 "cluster: the lease of this leader has ended; nothing is decided until it is renewed"
             );
-            ctx.run_later(LEASE_LOOK_EVERY, Self::look_at_lease);
+            self.await_lease(ctx);
         }
         true
+    }
+
+    /// Looks at the lease when another thread has renewed it.
+    fn await_lease(&self, ctx: &mut Context<Self>) {
+        let Some(until) = self.lease.as_ref().map(|lease| lease.until.clone()) else { return };
+        let renewed = async move { until.moves_ahead().await }.into_actor(self);
+        ctx.spawn(renewed.map(|(), this, ctx| this.look_at_lease(ctx)));
     }
 
     /// Goes on, if it may again: first with what sessions have said, for their leases go by that.
     fn look_at_lease(&mut self, ctx: &mut Context<Self>) {
         let Some(lease) = self.lease.as_mut().filter(|lease| !lease.is_lost) else { return };
         if !lease.until.is_ahead() {
-            ctx.run_later(LEASE_LOOK_EVERY, Self::look_at_lease);
-            return;
+            return self.await_lease(ctx);
         }
         lease.is_over = false;
         let put_off = mem::take(&mut lease.put_off);
@@ -282,6 +268,9 @@ impl Coordinator {
                 barrier.pass().await;
                 this.do_send(AllHeard { at });
             });
+        }
+        if let (Some(later), Some(lease)) = (turn.later.take(), &self.lease) {
+            lease.later.send_replace(Some(later));
         }
         if mem::take(&mut turn.is_drained)
             && let Some(drained) = self.drained.take()
@@ -498,7 +487,9 @@ impl Handler<Save> for Coordinator {
 
     fn handle(&mut self, Save { saved }: Save, ctx: &mut Context<Self>) -> Self::Result {
         self.gate.tell_saved(saved);
-        self.turn(ctx, Desk::save);
+        // Those of one of several hear who follows it, once that is known.
+        let save = if self.lease.is_some() { Desk::save_for_another } else { Desk::save };
+        self.turn(ctx, save);
         MessageResult(self.desk.counts())
     }
 }

@@ -71,6 +71,7 @@ mod gate;
 mod inbox;
 mod incumbent;
 mod keeping;
+mod lease;
 mod ledger;
 mod log_lines;
 mod looker;

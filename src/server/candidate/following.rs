@@ -132,6 +132,7 @@ impl Candidate {
             let most = match end {
                 Ok(never) => match never {},
                 Err(End::Silent) => {
+                    self.suspected.set(Some(leader.term));
                     follows.pledge.hear(&Event::LeaderSilent);
                     PAUSE_MAX
                 }
@@ -186,6 +187,7 @@ impl Candidate {
         if bytes > CHECKPOINT_BYTES_MAX {
             return Err(End::Unfit(format!("its checkpoint has {bytes} bytes")));
         }
+        self.suspected.set(None);
         pledge.hear(&Event::LeaderSpeaks { term });
         let mut checkpoint = Vec::new();
         while (checkpoint.len() as u64) < bytes {

@@ -17,6 +17,7 @@
 
 mod beginning;
 mod checkpoints;
+mod contradiction;
 mod feeding;
 mod following;
 mod guests;
@@ -38,6 +39,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
+use self::contradiction::contradicted;
 use self::following::Slot;
 use self::leading::Peers;
 use self::place::{clock_of, directory, peers, place_of};
@@ -45,7 +47,9 @@ use self::standby::Reception;
 use self::state::Chain;
 use crate::clock::{BootClock, Clock, Until};
 use crate::cluster::{Kept, Table};
-use crate::election::{Author, Election, ElectionError, ElectionOptions, Standing, encode_kept};
+use crate::election::{
+    Author, Election, ElectionError, ElectionOptions, Roll, Standing, encode_kept,
+};
 use crate::etcd::Etcd;
 use crate::server::audit::Audit;
 use crate::server::config::{Config, Data};
@@ -55,6 +59,7 @@ use crate::server::error::ServerError;
 use crate::server::gate::Outlets;
 use crate::server::incumbent::{Incumbent, Role, Synced};
 use crate::server::keeping::Keeping;
+use crate::server::lease::Lease;
 use crate::server::looker::{Looker, LooksLimits};
 use crate::server::messages::Pulse;
 use crate::server::net::listener;
@@ -72,6 +77,9 @@ const VITAL_PARTS: u32 = 4;
 const BEAT_PARTS: u32 = 16;
 /// How long a resignation may take. Without one, the others wait for the lease.
 const RESIGN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long clients of a leader that has resigned are kept to be told who follows it.
+const SUCCESSOR_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// What is kept here of the election, for the next process in the same directory.
 const KEPT_NAME: &str = "member";
@@ -104,6 +112,8 @@ pub struct Candidate {
     synced: Synced,
     /// What it has of the table of whoever leads.
     slot: RefCell<Slot>,
+    /// The term of the leader that it follows and does not hear, if there is one.
+    suspected: Rc<Cell<Option<u64>>>,
     /// Where the journal is, and what is kept of the election; none: nowhere. No other process can use it.
     directory: Option<DirectoryStore>,
 }
@@ -152,6 +162,7 @@ impl Candidate {
             directory,
             peers: RefCell::new(peers),
             slot: RefCell::default(),
+            suspected: Rc::default(),
             synced: Synced::default(),
             config,
             options,
@@ -227,7 +238,10 @@ impl Candidate {
                 Then::End(ended) => break ended,
             }
         };
-        resign(&election).await;
+        // One that is contradicted leaves the seat as it is: who reads it there is contradicted, too.
+        if !matches!(ended, Err(ServerError::SetBack { .. })) {
+            resign(&election).await;
+        }
         info!("stopped");
         ended
     }
@@ -253,7 +267,7 @@ impl Candidate {
 
     /// Sends clients to the leader, and follows it, until this one leads; its term, and the table to be.
     async fn stand_by(&self, election: &Election) -> Result<(u64, Table), ServerError> {
-        let reception = Reception::of(&self.config, &self.options, election);
+        let reception = Reception::of(self, election);
         let mut standing = election.standing();
         loop {
             let now = standing.borrow_and_update().clone();
@@ -310,11 +324,13 @@ impl Candidate {
             Err(error) => return Then::End(Err(error)),
         };
         let has_journal = begun.chronicle.is_some();
+        let lease = Lease::from(election.until().of(term));
+        let later = lease.later();
         let frame = Frame {
             counters: Arc::clone(&self.counters),
             phase: self.phase.clone(),
             incumbent: self.incumbent.clone(),
-            lease: Some(election.until().of(term).into()),
+            lease: Some(lease),
             threshold: if has_journal {
                 Threshold::at(Feed::new(election.pledge().tenure(term)))
             } else {
@@ -331,13 +347,17 @@ impl Candidate {
         info!(term, epoch = bound.epoch().number(); "cluster: clients are served");
         let leads =
             self.incumbent.coordinator().map(|it| peers.lead(term, key, (it, self.synced.clone())));
-        let halted = Cell::new(None);
+        let (failed, epoch) = (Cell::new(None), bound.epoch());
         let over = async {
             tokio::select! {
                 address = leads_no_more(election, term) => address,
                 after = self.halts(election) => {
-                    halted.set(Some(after));
+                    failed.set(Some(ServerError::Halted { after }));
                     self.abdicate(election).await;
+                    String::new()
+                }
+                error = contradicted(election, (term, epoch), later) => {
+                    failed.set(Some(error));
                     String::new()
                 }
             }
@@ -347,6 +367,7 @@ impl Candidate {
             if let Some(leads) = &leads {
                 leads.end();
             }
+            self.successor().await
         });
         let ended = ended.await;
         drop(leads);
@@ -354,12 +375,18 @@ impl Candidate {
         if *self.phase.borrow() > Phase::Serving {
             return Then::End(ended);
         }
-        if let Some(after) = halted.get() {
-            return Then::End(Err(ServerError::Halted { after }));
+        if let Some(error) = failed.take() {
+            return Then::End(Err(error));
         }
         // What could not be saved is the next leader's matter.
         let _ = self.counters.saved();
         Then::StandBy
+    }
+
+    /// Where clients find who was handed the lead, or has it by now; none: nobody is known to.
+    async fn successor(&self) -> Option<String> {
+        let asked = Roll::successor(&self.options.cluster, &self.etcd);
+        timeout(SUCCESSOR_TIMEOUT, asked).await.ok()?.ok()?
     }
 
     /// Keeps what the next process in the same directory is to know. Whether it does: who does not must

@@ -3,7 +3,9 @@
 //! A connection is read up to its Hello, and told who leads. While nobody is known to lead, it waits: first
 //! without being accepted, where the system keeps a bounded number of them, then for a bounded time.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +18,8 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::codec::Decoder;
 
-use crate::election::{Election, ElectionOptions, Inquirer, Standing};
-use crate::server::config::Config;
+use super::Candidate;
+use crate::election::{Election, Inquirer, Standing};
 use crate::server::desk::render;
 use crate::server::net::listener::accept;
 use crate::server::net::session::{CLOSE_TIMEOUT, refusal};
@@ -30,6 +32,8 @@ use crate::wire::{ClientMessage, CodecError, PROTOCOL, ServerCodec, encode_frame
 const SENT_AWAY_MAX: usize = 1_024;
 /// How often it is looked at whether the leader is still there.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A leader in sync that is silent is followed by its standby within so long, or not soon.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(2);
 /// How long an answer waits for etcd to say who leads now.
 const LOOK_TIMEOUT: Duration = Duration::from_millis(150);
 /// Messages of a client before its Hello, that included.
@@ -39,8 +43,10 @@ const GREETINGS_MAX: usize = 4;
 pub(super) struct Reception {
     /// What all answers have in common.
     front: Arc<Front>,
-    /// Whether who leads is still there, as far as this one has heard.
+    /// Whether who leads is still there, as far as etcd says.
     is_leader_sure: Box<dyn Fn() -> bool>,
+    /// The term of the leader that this one follows and does not hear.
+    suspected: Rc<Cell<Option<u64>>>,
     /// How long connections wait to be accepted while nobody leads.
     patience: Duration,
 }
@@ -66,8 +72,9 @@ struct Front {
 }
 
 impl Reception {
-    pub(super) fn of(config: &Config, options: &ElectionOptions, election: &Election) -> Self {
-        let sure = election.sure();
+    pub(super) fn of(candidate: &Candidate, election: &Election) -> Self {
+        let Candidate { config, options, .. } = candidate;
+        let (sure, suspected) = (election.sure(), Rc::clone(&candidate.suspected));
         let patience = options.timing.lease * 2;
         let front = Front {
             secure: secure(config),
@@ -79,19 +86,27 @@ impl Reception {
             patience,
             room: Arc::new(Semaphore::new(SENT_AWAY_MAX)),
         };
-        Self { front: Arc::new(front), is_leader_sure: Box::new(move || sure.is_ahead()), patience }
+        let is_leader_sure = Box::new(move || sure.is_ahead());
+        Self { front: Arc::new(front), is_leader_sure, suspected, patience }
     }
 
     /// Sends away whoever comes, until it is dropped.
     pub(super) async fn send_away(&self, listener: &TcpListener, now: &Standing) {
-        let is_led = matches!(now, Standing::StandsBy { leader: Some(_) });
+        let leader = match now {
+            Standing::StandsBy { leader } => leader.as_ref().map(|leader| leader.term),
+            Standing::Leads { .. } => None,
+        };
         let mut waits_since = Instant::now();
         loop {
-            let is_sure = is_led && (self.is_leader_sure)();
+            let is_suspected = leader.is_some() && self.suspected.get() == leader;
+            let is_sure = leader.is_some() && !is_suspected && (self.is_leader_sure)();
             if is_sure {
                 waits_since = Instant::now();
             }
-            if !is_sure && waits_since.elapsed() < self.patience {
+            let most = if is_suspected { FOLLOWED_WITHIN } else { self.patience };
+            if !is_sure && waits_since.elapsed() < most.min(self.patience) {
+                // Those who wait are let in by another leader, as soon as that one is known here.
+                let _ = timeout(LOOK_TIMEOUT, self.front.inquirer.look()).await;
                 sleep(LOOK_EVERY).await;
                 continue;
             }

@@ -51,6 +51,8 @@ pub(in crate::server) struct Connections {
     speaker: Option<ConnectionId>,
     /// Set once every connection was said Goodbye to: why, for those that come after all.
     closed: Option<(GoodbyeCode, String)>,
+    /// Those that hear nothing more but their Goodbye.
+    departing: Vec<Connection>,
 }
 
 /// One connection.
@@ -389,10 +391,16 @@ impl Connections {
         Some(known.role)
     }
 
+    /// Nobody says anything more, and all hear of that by [`Connections::close_all`].
+    pub(super) fn depart(&mut self) {
+        self.departing = self.known.take_all();
+    }
+
     /// Says Goodbye to all of them, and to those that still come.
     pub(super) fn close_all(&mut self, code: GoodbyeCode, why: &str, out: &mut Vec<Delivery>) {
         self.closed = Some((code, why.to_owned()));
-        let mut known = self.known.take_all();
+        let mut known = mem::take(&mut self.departing);
+        known.extend(self.known.take_all());
         // In the order in which they came, and not in one that is another each time.
         known.sort_unstable_by_key(|known| known.id);
         let word = |known: &Connection| last_word(known.way, known.id, (code, why), known.is_other);

@@ -11,12 +11,13 @@ use super::hello;
 use super::inspect::{self, Look};
 use super::parse;
 use super::render;
+use super::turn::Later;
 use crate::access::{Allowed, Principal, to};
 use crate::engine::{Attach, Command, Event, Place, Rejection};
 use crate::server::chatter::Topic;
 use crate::server::log_lines::{self, Ahead, Who};
 use crate::types::{
-    ConnectionId, FencingToken, Generation, GoodbyeCode, LockName, Note, RequestId, Secret,
+    ConnectionId, Epoch, FencingToken, Generation, GoodbyeCode, LockName, Note, RequestId, Secret,
     SessionId, Standing, Timestamp,
 };
 use crate::wire::{self, ClientMessage, Extra, Query, ServerMessage};
@@ -152,6 +153,11 @@ impl Desk {
                 return self.dismiss(connection, &render::refused(code, reason));
             }
         };
+        if let Some(later) = self.later_leader(epoch_seen, attach.as_ref()) {
+            self.turn.later = Some(later);
+            let (code, nobody) = (GoodbyeCode::NotLeader, String::new());
+            return self.dismiss(connection, &render::goodbye(code, nobody));
+        }
         let Some(known) = self.connections.assume(connection, role) else { return };
         let peer = known.peer;
         if let Some(attach) = attach {
@@ -182,6 +188,19 @@ impl Desk {
                 render::welcome(epoch, session, secret, generation, None, Standing::Opened);
             self.connections.greet(connection, &welcome);
         }
+    }
+
+    /// A later leader of several that a client has seen, or has a proof of. It does not move our counters: they are
+    /// those of the leaders before (rule H6).
+    fn later_leader(&self, seen: Epoch, attach: Option<&Attach>) -> Option<Later> {
+        let ours = self.table.epoch();
+        let proven = match attach {
+            Some(Attach::Resume { proved_in, .. }) => *proved_in,
+            Some(Attach::Open { .. }) | None => Epoch::default(),
+        };
+        let epoch = seen.max(proven);
+        let is_later = self.takes_turns && epoch > ours;
+        is_later.then_some(Later { epoch, is_proven: proven > ours })
     }
 
     /// Tells the log of a client that has seen later counters than ours, heeded or not.

@@ -161,6 +161,8 @@ pub(crate) struct Desk {
     since: Timestamp,
     /// Somebody wants to know when nothing is held any more.
     is_draining: bool,
+    /// Whether other coordinators lead before and after this one.
+    takes_turns: bool,
     /// Whether the log was told of a grace period, and not yet of its end.
     in_grace: bool,
     /// Counts at the moment when everything was put on order to be saved, if it was. Nothing is
@@ -260,6 +262,7 @@ impl Desk {
             counters,
             since: now,
             is_draining: false,
+            takes_turns: false,
             in_grace: grace.is_some(),
             over: None,
             is_recorded: false,
@@ -431,6 +434,22 @@ impl Desk {
         if self.over.is_some() {
             return &mut self.turn;
         }
+        self.order_everything(now);
+        self.close_all(GoodbyeCode::Draining, STOPS, now)
+    }
+
+    /// The same of one of several, with Goodbyes to follow by [`Desk::close_all`]: until then nobody knows where
+    /// connections are to go.
+    #[must_use]
+    pub(crate) fn save_for_another(&mut self, now: Timestamp) -> &mut Turn {
+        if self.over.is_none() {
+            self.order_everything(now);
+            self.connections.depart();
+        }
+        &mut self.turn
+    }
+
+    fn order_everything(&mut self, now: Timestamp) {
         // The next run takes everything up that can be granted, before it looks at rules.
         self.look_through_all(now);
         // With nobody there, nothing may have happened for long: what is left is counted from now.
@@ -452,7 +471,11 @@ impl Desk {
         );
         let everything = Everything::left_by(mem::replace(&mut self.table, nothing));
         self.turn.orders.push(Change::SaveSnapshot(everything));
-        self.close_all(GoodbyeCode::Draining, STOPS, now)
+    }
+
+    /// Other coordinators lead before and after this one.
+    pub(crate) fn is_one_of_several(&mut self) {
+        self.takes_turns = true;
     }
 
     /// Stop soon, and nothing will go on: waiters are answered, nothing new is accepted, holders may

@@ -9,7 +9,7 @@ use crate::server::durable::Change;
 use crate::server::durable::replay::Record;
 use crate::server::fields::Lines;
 use crate::server::ledger::Unheard;
-use crate::types::{ConnectionId, Timestamp};
+use crate::types::{ConnectionId, Epoch, Timestamp};
 #[cfg(test)]
 use crate::wire::decode;
 use crate::wire::{ClientMessage, ShownLock};
@@ -65,6 +65,17 @@ pub(crate) struct Turn {
     pub(crate) rings: Option<Timestamp>,
     /// Nothing is held any more, since [`Desk::drain`](super::Desk::drain).
     pub(crate) is_drained: bool,
+    /// A client has seen a leader later than this one.
+    pub(crate) later: Option<Later>,
+}
+
+/// A client has seen a leader that is later than this one, which has yet to hear of it (rule H6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Later {
+    /// The epoch of that leader.
+    pub(crate) epoch: Epoch,
+    /// Whether the client has a proof that it made, and does not only say so.
+    pub(crate) is_proven: bool,
 }
 
 /// The way to a connection: an index that the caller of the desk chooses, and that comes back with each

@@ -39,7 +39,7 @@ pub use self::spawned::{Spawned, spawn};
 use crate::clock::{BootClock, Clock};
 use crate::server::audit::Audit;
 use crate::server::config::{Config, Data};
-use crate::server::coordinator::{Coordinator, Lease};
+use crate::server::coordinator::Coordinator;
 use crate::server::counters::{Counters, Whereabouts};
 use crate::server::desk::seal::Sealer;
 use crate::server::desk::{Before, STOPS, Setting, hello};
@@ -53,6 +53,7 @@ use crate::server::inbox::{Arrivals, Inbox};
 use crate::server::incumbent::Incumbent;
 #[cfg(test)]
 use crate::server::keeping::Beginning;
+use crate::server::lease::Lease;
 use crate::server::looker::{Looker, LooksLimits};
 use crate::server::messages::CloseAll;
 use crate::server::net::hosts::{Here, Host, IoThreads, Tcp};
@@ -401,15 +402,16 @@ impl<L: Listener> Bound<L> {
 
     /// As [`Server::run`].
     pub(crate) async fn run(self) -> Result<(), ServerError> {
-        self.run_until(pending(), async || {}).await
+        self.run_until(pending(), async || None).await
     }
 
     /// The same, or until `over`, which gives the address of another that leads from now on: then nothing is
-    /// saved. `stopped` is done as soon as nothing more is decided here in an orderly stop.
+    /// saved. `stopped` is done as soon as nothing more is decided here in an orderly stop; the address of who
+    /// goes on, if that is known.
     pub(in crate::server) async fn run_until(
         self,
         over: impl Future<Output = String>,
-        stopped: impl AsyncFnOnce(),
+        stopped: impl AsyncFnOnce() -> Option<String>,
     ) -> Result<(), ServerError> {
         #[cfg(feature = "redis-api")]
         let redis = self.redis.map(|(listener, shared)| {
@@ -460,16 +462,19 @@ impl<L: Listener> Bound<L> {
                 Ok(())
             }
         };
-        let goodbye = || CloseAll { code: GoodbyeCode::Draining, why: STOPS.to_owned() };
-        if let Some(why) = leader {
-            shared.coordinator.do_send(CloseAll { code: GoodbyeCode::NotLeader, why });
+        let goodbye = |successor: Option<String>| match successor {
+            Some(why) => CloseAll { code: GoodbyeCode::NotLeader, why },
+            None => CloseAll { code: GoodbyeCode::Draining, why: STOPS.to_owned() },
+        };
+        if leader.is_some() {
+            shared.coordinator.do_send(goodbye(leader));
         } else if at_once {
             // It decides nothing more before another may lead.
-            let _ = shared.coordinator.send(goodbye()).await;
-            stopped().await;
+            let _ = shared.coordinator.send(goodbye(None)).await;
+            let _ = stopped().await;
         } else {
-            stopped().await;
-            shared.coordinator.do_send(goodbye());
+            let successor = stopped().await;
+            shared.coordinator.do_send(goodbye(successor));
         }
         // Sessions give up on a peer that does not take its Goodbye after CLOSE_TIMEOUT.
         let goodbyes = timeout(CLOSE_TIMEOUT * 2, shared.counters.none_left());

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::server::messages::CloseAll;
 use crate::server::testing::{Bench, local, release, request, settle, try_request};
-use crate::types::{GoodbyeCode, RejectionCode, Timestamp};
-use crate::wire::ServerMessage;
+use crate::types::{Epoch, GoodbyeCode, RejectionCode, Timestamp};
+use crate::wire::{Attach, ClientMessage, Hello, ServerMessage};
 
 /// Longer than a look at the lease takes.
 const A_LOOK: Duration = Duration::from_millis(20);
@@ -66,6 +66,34 @@ async fn h2_what_was_said_within_the_lease_is_not_decided_as_of_a_moment_behind_
             })
             .collect();
         assert_eq!(granted, [1, 2, 3], "in the order in which it was said");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn h6_a_client_that_has_seen_a_later_leader_moves_no_epoch_and_is_sent_away() {
+    local(async {
+        let (mut bench, _until) = Bench::within_a_lease();
+        let epoch_of = |told: &[ServerMessage]| match told {
+            [ServerMessage::Welcome { epoch, .. }] => *epoch,
+            other => panic!("{other:?}"),
+        };
+        let greet = async |bench: &mut Bench, epoch_seen| {
+            let client = bench.connect();
+            let hello = Hello { epoch_seen, ..Hello::new(Attach::New, "client") };
+            client.submit(vec![ClientMessage::Hello(hello)]);
+            settle().await;
+            client.take()
+        };
+        let ours = epoch_of(&greet(&mut bench, Epoch::default()).await);
+        let told = greet(&mut bench, Epoch::new(ours.number() + 1)).await;
+        let code = GoodbyeCode::NotLeader;
+        assert!(
+            matches!(&told[..], [ServerMessage::Goodbye { code: it, message, .. }]
+                if *it == code && message.is_empty()),
+            "{told:?}"
+        );
+        assert_eq!(epoch_of(&greet(&mut bench, ours).await), ours);
     })
     .await;
 }

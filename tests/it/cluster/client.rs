@@ -107,7 +107,7 @@ fn an_etcd_that_was_restarted_is_reached_again() {
 }
 
 /// An etcd with the user `root`, whose password is `secret`.
-fn with_user() -> Etcd {
+pub(super) fn with_user() -> Etcd {
     let etcd = Etcd::start();
     etcd.post("/v3/auth/user/add", r#"{"name": "root", "password": "secret"}"#);
     etcd.post("/v3/auth/role/add", r#"{"name": "root"}"#);

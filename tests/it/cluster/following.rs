@@ -331,11 +331,31 @@ fn a_leader_that_is_asked_to_stop_hands_over_to_its_standby() {
     let [leader, next] = pair(&etcd);
     let (mut holder, _waiter) = holder_and_waiter(&leader);
     leader.process.signal(Signal::TERM);
+    let ServerMessage::Goodbye { code, message, .. } = holder.raw.hear() else { panic!() };
+    assert_eq!((code, &message), (GoodbyeCode::NotLeader, &next.address), "who follows it");
     // The old one waits for clients that take no Goodbye.
     leads(&next);
     let ended = leader.process.end();
     assert_eq!(ended.code(), Some(0), "{}", ended.err);
     goes_on(&next, &mut holder);
+}
+
+#[test]
+fn a_third_member_names_the_leader_of_a_pair_in_sync_without_delay() {
+    let (etcd, lease) = (Etcd::start(), Duration::from_secs(1));
+    let another = || Server::start_with(Home::new(), &as_strs(&peers_within(&[&etcd], "1s")));
+    let [leader, next] = settled([another(), another()]);
+    let third = another();
+    synced(&etcd, &leader);
+    // Nobody renews the seat meanwhile.
+    let began = Instant::now();
+    while began.elapsed() < lease * 2 {
+        let asked = Instant::now();
+        assert_eq!(sent_to(&third).as_ref(), Some(&leader.address));
+        let (took, after) = (asked.elapsed(), began.elapsed());
+        assert!(took < lease / 4, "whoever came after {after:?} was kept for {took:?}");
+    }
+    drop((leader.end_by(Signal::KILL), next));
 }
 
 #[test]

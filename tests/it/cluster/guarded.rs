@@ -1,12 +1,17 @@
-//! Coordinators of a cluster with an access file, and an etcd that wants certificates.
+//! Coordinators of a cluster with an access file, and an etcd that wants certificates, or a password.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
+use coordinator::types::FencingToken;
+
+use super::client::with_user;
 use super::etcd::Etcd;
+use super::serving::{Holder, as_strs, flags, leads};
 use crate::access::principal;
 use crate::certificates::Authority;
 use crate::port::{ANN, OURS, Port, private};
-use crate::support::{Home, eventually};
+use crate::support::{Home, Server, eventually};
 
 const OPS: &str = "may = [ { do = [\"see\"], names = [\"*\"] }, { do = [\"admin\"] } ]";
 
@@ -63,4 +68,24 @@ fn a_standby_answers_by_the_rules_who_is_told_metrics_and_a_reload_changes_them(
     assert_eq!(standby.post("/api/v1/reload", Some("ann"), OURS, "{}").status, 403);
     assert_eq!(standby.post("/api/v1/reload", Some("ops"), OURS, "{}").status, 200);
     eventually("others are told", || (told() == [401, 401, 200, 403]).then_some(()));
+}
+
+#[test]
+fn a_member_proves_itself_by_its_password_and_again_when_etcd_has_forgotten_that() {
+    let mut etcd = with_user();
+    let home = Home::new();
+    let file = home.path("password");
+    private(&file, "secret\n");
+    let user = ["--etcd-user", "root", "--etcd-password-file", file.to_str().unwrap()];
+    let flags = [&flags(&[&etcd], "1s")[..], &user.map(str::to_owned)].concat();
+    let member = Server::start_with(home, &as_strs(&flags));
+    leads(&member);
+    // Its tokens are in memory. The lease has to be renewed by another one.
+    etcd.kill();
+    etcd.revive();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        leads(&member);
+    }
+    assert!(Holder::of(&member, "printer", 60_000).token > FencingToken::default());
 }

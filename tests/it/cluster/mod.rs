@@ -7,6 +7,7 @@ mod following;
 mod guarded;
 mod leading;
 mod serving;
+mod set_back;
 
 use std::future::Future;
 use std::time::Duration;

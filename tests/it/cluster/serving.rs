@@ -237,7 +237,9 @@ fn the_next_leader_goes_on_with_everything_when_one_was_asked_to_stop() {
         ServerMessage::Goodbye { code, .. } => code,
         other => panic!("{other:?}"),
     };
-    assert_eq!(code(&mut holder.raw), GoodbyeCode::Draining);
+    // It knows where clients are to go if the other one is as quick.
+    let goodbye = code(&mut holder.raw);
+    assert!(matches!(goodbye, GoodbyeCode::Draining | GoodbyeCode::NotLeader), "{goodbye:?}");
     let ended = leader.process.end();
     assert_eq!(ended.code(), Some(0), "{}", ended.err);
     leads(&next);

@@ -1,7 +1,8 @@
 //! Fail-overs: the leaders of a cluster are killed, stopped and asked to stop, one after the other, while
 //! many clients work; and what they saw is judged as that of the other runs is.
 //!
-//! `scripts/failovers N` makes N of them. `FAILOVERS`, `FAILOVERS_SEED` and `FAILOVERS_ALONE` make a run another.
+//! `scripts/failovers N` makes N of them. `FAILOVERS`, `FAILOVERS_SEED`, `FAILOVERS_ALONE` and `FAILOVERS_KIND` make
+//! a run another.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -9,10 +10,11 @@ use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use coordinator::blocking::Client;
 use coordinator::wire::{Attach, ServerMessage};
 use rustix::process::Signal;
 
@@ -22,11 +24,13 @@ use super::worker::Orders;
 use super::{at_each_heartbeat, judge, number};
 use crate::cluster::etcd::Etcd;
 use crate::random::Random;
-use crate::raw::{Raw, hello_for, request};
-use crate::support::{Home, Server, Stopped, eventually, run as run_command};
+use crate::raw::{Raw, hello_for};
+use crate::support::{Home, Server, Stopped, eventually, lives, run as run_command, start};
 
 /// How many there are in the normal run: one of each kind.
-const FAILOVERS: u64 = 5;
+const FAILOVERS: u64 = KINDS;
+/// Kinds of what is done to a leader, or to all members.
+const KINDS: u64 = 6;
 /// Client processes.
 const PROCESSES: u64 = 2;
 /// Coordinators.
@@ -44,15 +48,61 @@ enum Member {
     Down(Box<Stopped>),
 }
 
+/// From a fault on: until another leads, until a client that was connected is granted a free lock, and until one is
+/// that begins.
+type Took = [Duration; 3];
+
+/// Two clients that want a free lock as soon as something happens to the leader.
+struct Witness {
+    tell: mpsc::Sender<()>,
+    took: thread::JoinHandle<[Duration; 2]>,
+}
+
+impl Witness {
+    fn of(addresses: String, number: usize) -> Self {
+        let (tell, told) = mpsc::channel();
+        let connect =
+            |addresses| Client::builder().ttl(Duration::from_secs(2)).connect(addresses).unwrap();
+        let took = thread::spawn(move || {
+            let connected = connect(addresses.clone());
+            told.recv().unwrap();
+            let began = Instant::now();
+            let beginner = thread::spawn(move || {
+                let client = connect(addresses);
+                drop(client.lock(format!("free for one who begins {number}")).acquire().unwrap());
+                began.elapsed()
+            });
+            drop(connected.lock(format!("free {number}")).acquire().unwrap());
+            [began.elapsed(), beginner.join().unwrap()]
+        });
+        Self { tell, took }
+    }
+
+    /// It happens now; when.
+    fn told(&self) -> Instant {
+        self.tell.send(()).unwrap();
+        Instant::now()
+    }
+
+    fn took(self, led: Duration) -> Took {
+        let [connected, beginner] = self.took.join().unwrap();
+        [led, connected, beginner]
+    }
+}
+
 /// Three etcds and three coordinators.
 struct Cluster {
     etcds: Vec<Etcd>,
     members: Vec<Option<Member>>,
     flags: Vec<String>,
+    /// Where they are, whether up or down.
+    all: String,
     /// Whether standbys follow.
     in_pairs: bool,
-    /// From a fault to the next leader, and to the next grant of a free lock, by kind of fault.
-    took: BTreeMap<&'static str, Vec<[Duration; 2]>>,
+    /// The kind of harm, if it is always the same.
+    only: Option<u64>,
+    /// From a fault to the next leader, and to grants of free locks, by kind of fault.
+    took: BTreeMap<&'static str, Vec<Took>>,
 }
 
 impl Cluster {
@@ -65,11 +115,13 @@ impl Cluster {
         let flags = flags.iter().chain(&["--http-listen", ""]).chain(peers);
         let flags = flags.map(ToString::to_string).collect();
         let (members, took) = (Vec::new(), BTreeMap::new());
-        let mut cluster = Self { etcds, members, flags, in_pairs, took };
+        let (all, only) = (String::new(), None);
+        let mut cluster = Self { etcds, members, flags, all, in_pairs, only, took };
         for _ in 0..MEMBERS {
             let server = Server::start_with(Home::new(), &cluster.flags());
             cluster.members.push(Some(Member::Up(Box::new(server))));
         }
+        cluster.all = cluster.addresses();
         cluster
     }
 
@@ -130,29 +182,35 @@ impl Cluster {
         self.members[at] = member;
     }
 
-    /// How long until it grants what is free.
-    fn granted(&self, at: usize, number: u64) -> Duration {
-        self.up(at).map(|server| granted_by(server, number)).unwrap_or_default()
+    /// Starts all anew, one after the other: those who stand by first, and who leads last.
+    fn roll(&mut self) {
+        let leader = self.leader(None);
+        for at in (0..MEMBERS).filter(|at| *at != leader).chain([leader]) {
+            self.end(at, Signal::TERM);
+            self.begin(at);
+            self.synced();
+        }
     }
 
     /// Does one kind of harm to the leader, and waits for the next.
-    fn strike(&mut self, kind: u64, random: &mut Random, deeds: &mut Deeds) {
+    fn strike(&mut self, number: u64, random: &mut Random, deeds: &mut Deeds) {
         self.synced();
         let leader = self.leader(None);
-        let (from, began) = (now_us(), Instant::now());
-        let (mut away_until, mut granted) = (None, None);
-        let name = match kind % 5 {
+        let witness = Witness::of(self.all.clone(), deeds.away.len());
+        let (from, mut away_until, mut led) = (now_us(), None, None);
+        let kind = self.only.unwrap_or(number % KINDS);
+        let began = witness.told();
+        let name = match kind {
             0 => {
                 self.end(leader, Signal::KILL);
-                self.leader(None);
                 "leaders killed"
             }
             1 => {
                 if let Some(server) = self.up(leader) {
                     server.process.signal(Signal::TERM);
                 }
-                let next = self.leader(Some(leader));
-                granted = Some((began.elapsed(), self.granted(next, kind)));
+                self.leader(Some(leader));
+                led = Some(began.elapsed());
                 // It may still wait for clients that take no Goodbye.
                 if let Some(Member::Up(server)) = self.members[leader].take() {
                     self.members[leader] = Some(Member::Down(Box::new(server.wait_for_end())));
@@ -165,8 +223,8 @@ impl Cluster {
                     server.process.signal(signal);
                 };
                 signal(self, Signal::STOP);
-                let next = self.leader(Some(leader));
-                granted = Some((began.elapsed(), self.granted(next, kind)));
+                self.leader(Some(leader));
+                led = Some(began.elapsed());
                 away_until = Some(now_us());
                 thread::sleep(LEASE / 4);
                 signal(self, Signal::CONT);
@@ -175,38 +233,34 @@ impl Cluster {
             3 => {
                 self.end(leader, Signal::KILL);
                 self.begin(leader);
-                self.leader(None);
                 "leaders killed and started at once"
             }
-            _ => {
+            4 => {
                 let etcd = random.below(self.etcds.len());
                 self.etcds[etcd].kill();
                 self.end(leader, Signal::KILL);
                 self.leader(None);
+                led = Some(began.elapsed());
                 self.etcds[etcd].revive();
                 "leaders killed with an etcd"
             }
+            _ => {
+                self.roll();
+                "all started anew, one after the other"
+            }
         };
-        let (led, next) = granted.unwrap_or_else(|| {
-            let led = began.elapsed();
-            (led, self.granted(self.leader(None), kind))
+        let led = led.unwrap_or_else(|| {
+            self.leader(None);
+            began.elapsed()
         });
         let window = Window { from, until: away_until.unwrap_or_else(now_us) };
-        self.took.entry(name).or_default().push([led, led + next]);
+        let took = witness.took(led);
+        self.took.entry(name).or_default().push(took);
         *deeds.counts.entry(name).or_default() += 1;
         deeds.away.push(window);
         deeds.crashes.push(window);
         self.begin(leader);
     }
-}
-
-/// How long it took a leader to grant what is free to somebody new.
-fn granted_by(server: &Server, number: u64) -> Duration {
-    let began = Instant::now();
-    let mut raw = Raw::connect(server);
-    raw.say(&[hello_for(Attach::New, 2_000, None), request(1, &format!("free {number}"))]);
-    while !matches!(raw.hear(), ServerMessage::Grant { .. }) {}
-    began.elapsed()
 }
 
 /// Whether it welcomes somebody.
@@ -218,20 +272,20 @@ fn leads(server: &Server) -> bool {
 }
 
 /// A table of how long they took.
-fn table(took: &BTreeMap<&'static str, Vec<[Duration; 2]>>) -> String {
+fn table(took: &BTreeMap<&'static str, Vec<Took>>) -> String {
     let rows = took.iter().map(|(name, took)| {
-        let at = |which: usize, part: usize| {
-            let mut sorted: Vec<_> = took.iter().map(|both| both[which]).collect();
+        let at = |which: usize| {
+            let mut sorted: Vec<_> = took.iter().map(|all| all[which]).collect();
             sorted.sort_unstable();
-            sorted[(sorted.len() * part / 100).min(sorted.len() - 1)]
+            let [p50, p99] = [50, 99].map(|part| sorted[(sorted.len() * part / 100).min(sorted.len() - 1)]);
+            format!("p50 {p50:.2?}, p99 {p99:.2?}")
         };
         format!(
-            "  {name:<44} {:>4}, until the next leads: p50 {:.2?}, p99 {:.2?}; until it grants: p50 {:.2?}, p99 {:.2?}\n",
+            "  {name:<44} {:>4}, until the next leads: {}; until who was connected is granted: {}; who begins: {}\n",
             took.len(),
-            at(0, 50),
-            at(0, 99),
-            at(1, 50),
-            at(1, 99)
+            at(0),
+            at(1),
+            at(2)
         )
     });
     rows.collect()
@@ -240,6 +294,7 @@ fn table(took: &BTreeMap<&'static str, Vec<[Duration; 2]>>) -> String {
 fn run(directory: &Path, (count, seed): (u64, u64), in_pairs: bool) -> (judge::Verdict, String) {
     fs::create_dir_all(directory).unwrap();
     let mut cluster = Cluster::start(in_pairs);
+    cluster.only = env::var("FAILOVERS_KIND").ok().and_then(|kind| kind.parse().ok());
     cluster.leader(None);
     let (stalls, over) = (Arc::<Mutex<Vec<Window>>>::default(), Arc::<AtomicBool>::default());
     let kept = Arc::clone(&stalls);
@@ -249,7 +304,7 @@ fn run(directory: &Path, (count, seed): (u64, u64), in_pairs: bool) -> (judge::V
         }
     });
     let (mut random, mut deeds) = (Random::new(seed), Deeds::default());
-    let addresses = cluster.addresses();
+    let addresses = cluster.all.clone();
     let mut processes: Vec<Process> = (0..PROCESSES)
         .map(|process| {
             let (server, proxy, seed) = (addresses.clone(), addresses.clone(), random.next());
@@ -263,11 +318,16 @@ fn run(directory: &Path, (count, seed): (u64, u64), in_pairs: bool) -> (judge::V
         })
         .collect();
     deeds.processes = PROCESSES;
-    for kind in 0..count {
+    let home = Home::new();
+    let words =
+        ["lock", "all/along", "--ttl", "2s", "--server", &addresses, "--", "sleep", "100000"];
+    let holder = start(home.coordinator(&words));
+    for number in 0..count {
         thread::sleep(CALM);
-        cluster.strike(kind, &mut random, &mut deeds);
+        cluster.strike(number, &mut random, &mut deeds);
     }
     thread::sleep(CALM);
+    assert!(lives(&holder.id()), "coordinator lock has lost its lock: {}", holder.end().err);
     deeds.stuck = Process::end_all(&mut processes);
     over.store(true, Ordering::SeqCst);
     let stalls = stalls.lock().unwrap().clone();
