@@ -18,6 +18,8 @@ use std::task::Waker;
 use futures_util::task::AtomicWaker;
 use slab::Slab;
 
+use super::slots;
+
 /// Most bytes that all connections together may have unread, unless the operator says otherwise.
 pub(super) const UNREAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// With more bytes than this on their way to the Coordinator, no connection has more than one read on
@@ -242,7 +244,10 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        let gone = self.share.ledger.shares().try_remove(self.place);
+        let mut shares = self.share.ledger.shares();
+        let gone = shares.try_remove(self.place);
+        slots::give_back(&mut shares);
+        drop(shares);
         debug_assert!(gone.is_some(), "an account has one place");
         self.share.close();
     }

@@ -83,6 +83,7 @@ mod places;
 mod replica;
 mod run;
 mod secure;
+mod slots;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

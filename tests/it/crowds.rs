@@ -10,7 +10,7 @@ use coordinator::wire::{ClientMessage, ServerMessage, encode_frame};
 use coordinator::{Client, LockGuard};
 
 use crate::raw::{Raw, hello, request};
-use crate::support::{DEADLINE, Home, Server, run};
+use crate::support::{DEADLINE, Home, Server, eventually, run};
 
 /// Resident memory of a process in bytes.
 fn resident(pid: &str) -> u64 {
@@ -113,6 +113,45 @@ fn names_that_were_used_leave_nothing_behind() {
     let status = run(server.client(&["status"])).out;
     assert!(status.contains("nothing is locked"), "{status}");
     assert!(status.contains(&format!("{NAMES} grants")), "{status}");
+}
+
+#[test]
+fn a_crowd_that_has_left_leaves_no_memory_behind() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+    let crowd = limit.maximum.map_or(4_000, |files| files.saturating_sub(200).min(4_000));
+    assert!(crowd > 1_000, "{crowd} connections are no crowd: raise the limit of open files");
+
+    let server = Server::start();
+    let meet = || {
+        let mut client = Raw::connect(&server);
+        client.say(&[hello()]);
+        assert!(matches!(client.hear(), ServerMessage::Welcome { .. }));
+        client
+    };
+    // Who stays came before, in the midst, and behind.
+    let mut stays = vec![meet()];
+    let before = resident(&server.process.id());
+    let mut leaves = Vec::new();
+    for number in 0..crowd {
+        leaves.push(meet());
+        if number % (crowd / 4) == 1 {
+            stays.push(meet());
+        }
+    }
+    let with_all = resident(&server.process.id());
+    assert!(with_all > before + crowd * 2_000, "{before} bytes before, {with_all} with all");
+    for mut client in leaves {
+        client.say(&[ClientMessage::Goodbye]);
+    }
+    eventually("its memory is the system's again", || {
+        (resident(&server.process.id()) < before + before / 5).then_some(())
+    });
+    for client in &mut stays {
+        client.say(&[ClientMessage::KeepAlive { sequence: 7 }]);
+        assert_eq!(client.hear(), ServerMessage::KeptAlive { sequence: 7 });
+    }
 }
 
 #[test]

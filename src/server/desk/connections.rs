@@ -21,6 +21,7 @@ use super::inspect::Budget;
 use super::render;
 use super::turn::{Deliver, Delivery, Handled, More, Promise, Way};
 use crate::access::Proof;
+use crate::server::slots;
 use crate::types::{ConnectionId, GoodbyeCode, Identity, RejectionCode, SessionId};
 use crate::wire::{ServerMessage, ShownLock, encode_frame};
 
@@ -41,10 +42,11 @@ const FRAMES_KEPT_MAX: usize = 256;
 pub(in crate::server) struct Connections {
     /// By number.
     known: Known,
-    /// Those with a batch in the making, each once, in the order of their first message: who spoke.
-    answered: Vec<ConnectionId>,
+    /// Those with a batch in the making, each once, in the order of their first message, and where they were found:
+    /// who spoke.
+    answered: Vec<(ConnectionId, usize)>,
     /// The same: who hears of what others said, and whoever else is told something.
-    told: Vec<ConnectionId>,
+    told: Vec<(ConnectionId, usize)>,
     /// Memory of frames that were said, for those that are next.
     spare: Vec<BytesMut>,
     /// The connection that speaks now, if any does.
@@ -273,7 +275,8 @@ impl Connections {
 
     /// One that is not told Goodbye yet, with a batch in the making.
     fn touch(&mut self, connection: ConnectionId) -> Option<&mut Connection> {
-        let known = self.known.get_mut(connection)?;
+        let place = self.known.place(connection)?;
+        let known = self.known.slab.get_mut(place)?;
         if matches!(known.role, Role::Gone) {
             return None;
         }
@@ -282,9 +285,9 @@ impl Connections {
                 known.batch.frames = spare;
             }
             if self.speaker == Some(connection) {
-                self.answered.push(connection);
+                self.answered.push((connection, place));
             } else {
-                self.told.push(connection);
+                self.told.push((connection, place));
             }
         }
         Some(known)
@@ -344,11 +347,12 @@ impl Connections {
 
     /// Has its batch, empty though it may be, say that all it submitted is handled.
     pub(super) fn acknowledge(&mut self, connection: ConnectionId) {
-        let Some(known) = self.known.get_mut(connection).filter(|known| known.is_greeted) else {
+        let Some(place) = self.known.place(connection) else { return };
+        let Some(known) = self.known.slab.get_mut(place).filter(|known| known.is_greeted) else {
             return;
         };
         if known.is_untouched() {
-            self.answered.push(connection);
+            self.answered.push((connection, place));
         }
         known.batch.handled = Handled::All;
     }
@@ -365,7 +369,8 @@ impl Connections {
         out: &mut Vec<Delivery>,
     ) {
         self.speaker = None;
-        for connection in self.told.drain(..).chain(self.answered.drain(..)) {
+        for (connection, place) in self.told.drain(..).chain(self.answered.drain(..)) {
+            self.known.found.set(place);
             let Some(known) = self.known.get_mut(connection) else { continue };
             if !has_more_to_do(connection) {
                 known.budget = Budget::of_a_turn();
@@ -455,7 +460,23 @@ impl Known {
 
     fn remove(&mut self, connection: ConnectionId) -> Option<Connection> {
         let place = self.places.remove(&connection)?;
-        self.slab.try_remove(place)
+        let known = self.slab.try_remove(place);
+        if slots::is_deserted(&self.slab) {
+            self.give_back();
+        }
+        known
+    }
+
+    /// Gives back the memory of a crowd that has gone: those who stay move together.
+    #[cold]
+    fn give_back(&mut self) {
+        let places = &mut self.places;
+        self.slab.compact(|known, _, place| {
+            places.insert(known.id, place);
+            true
+        });
+        self.slab.shrink_to_fit();
+        self.places.shrink_to(2 * self.slab.len());
     }
 
     fn take_all(&mut self) -> Vec<Connection> {

@@ -30,6 +30,7 @@ use super::durable::chronicle::{Chronicle, Done, Flushed};
 use super::durable::{Change, Order};
 use super::fields::Lines;
 use super::ledger::Share;
+use super::slots;
 use super::threshold::Threshold;
 use crate::types::ConnectionId;
 
@@ -283,6 +284,7 @@ impl Gate {
         {
             if more == More::Never {
                 self.links.try_remove(place);
+                slots::give_back(&mut self.links);
             }
         }
     }
@@ -385,6 +387,7 @@ impl Gate {
             }
             if more == More::Never {
                 self.links.try_remove(place);
+                slots::give_back(&mut self.links);
             }
         }
     }
