@@ -6,11 +6,10 @@ mod cli;
 
 use std::process::ExitCode;
 
-use tikv_jemallocator::Jemalloc;
-
 /// Gives back what a crowd took, which the allocator of the C library keeps. See docs/performance.md.
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 #[global_allocator]
-static ALLOCATOR: Jemalloc = Jemalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     // Before all else: these need no settings, and must not fail for a mistake in them.

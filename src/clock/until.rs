@@ -102,6 +102,8 @@ mod tests {
             let until = until.clone().of(2);
             async move { until.moves_ahead().await }
         });
+        // It waits already when the moment is moved.
+        tokio::task::yield_now().await;
         let soon = BootClock.now().after(Duration::from_secs(3_600));
         std::thread::spawn(move || {
             until.move_to(crate::types::Timestamp::default());

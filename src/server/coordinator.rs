@@ -358,6 +358,10 @@ impl Coordinator {
     /// Looks after the journal: whether it is where it was, and whether it can be begun anew.
     fn look_after_journal(&mut self, ctx: &mut Context<Self>) {
         self.flush(ctx);
+        // The place is another's by now: of the next leader, or of a copy in this process.
+        if self.lease.as_ref().is_some_and(|lease| lease.is_lost) {
+            return;
+        }
         let Some(chronicle) = self.gate.chronicle() else { return };
         if let Some(Flushed::Off | Flushed::Stuck) = chronicle.check() {
             return self.unrecorded();

@@ -7,8 +7,8 @@ const PLACES_KEPT: usize = 1024;
 /// A slab is mostly empty if less than one in so many of its places is used.
 const MOSTLY_EMPTY: usize = 8;
 
-/// Whether the memory of a slab is worth giving back, after something was removed. Asked for at each halving,
-/// so that a walk over the places is paid for by the removals before it.
+/// Whether the memory of a slab is worth giving back, after something was removed. Asked for at few
+/// lengths, so that a crowd that goes walks over the places a few times.
 pub(super) fn is_deserted<T>(slab: &Slab<T>) -> bool {
     let (len, places) = (slab.len(), slab.capacity());
     places > PLACES_KEPT && len < places / MOSTLY_EMPTY && (len == 0 || len.is_power_of_two())

@@ -10,7 +10,9 @@ use coordinator::wire::{ClientMessage, ServerMessage, encode_frame};
 use coordinator::{Client, LockGuard};
 
 use crate::raw::{Raw, hello, request};
-use crate::support::{DEADLINE, Home, Server, eventually, run};
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+use crate::support::eventually;
+use crate::support::{DEADLINE, Home, Server, run};
 
 /// Resident memory of a process in bytes.
 fn resident(pid: &str) -> u64 {
@@ -115,6 +117,7 @@ fn names_that_were_used_leave_nothing_behind() {
     assert!(status.contains(&format!("{NAMES} grants")), "{status}");
 }
 
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 #[test]
 fn a_crowd_that_has_left_leaves_no_memory_behind() {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);

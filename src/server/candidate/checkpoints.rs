@@ -54,7 +54,7 @@ impl Handler<Follow> for Coordinator {
 
     fn handle(&mut self, Follow { run }: Follow, _: &mut Self::Context) -> Self::Result {
         let (desk, gate) = self.parts();
-        let chronicle = gate.chronicle().filter(|it| it.holds_the_door());
+        let chronicle = gate.chronicle().filter(|it| it.holds_the_door() && !it.is_stuck());
         let of = chronicle.map(|it| (it.epochs(), it.next()));
         let begin = || {
             let ((epochs, until), table, feed) = (of?, desk.table()?, gate.threshold.feed()?);

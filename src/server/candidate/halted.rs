@@ -1,5 +1,6 @@
 //! A leader whose disk takes nothing: it ends, so that another one leads (rule P8).
 
+use std::mem;
 use std::time::Duration;
 
 use log::error;
@@ -19,6 +20,7 @@ impl Candidate {
     /// disk of its own (rule P8).
     pub(super) async fn halts(&self, election: &Election) -> Duration {
         let lease = self.options.timing.lease;
+        let mut was_halted = false;
         loop {
             sleep(lease / BEAT_PARTS).await;
             let Some(coordinator) = self.incumbent.coordinator() else { continue };
@@ -27,7 +29,8 @@ impl Candidate {
                 Some(_) => lease,
                 None => lease * HALTED_LEASES_ALONE,
             };
-            if halted >= most {
+            // Twice in a row: behind a pause of this process, the disk's word waits to be heard, too.
+            if mem::replace(&mut was_halted, halted >= most) && was_halted {
                 error!(
                     "cluster: the disk has taken nothing for {halted:.1?}, and so nothing was answered; \
                      this coordinator ends, and another one leads"

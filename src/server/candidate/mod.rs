@@ -386,7 +386,9 @@ impl Candidate {
     /// Where clients find who was handed the lead, or has it by now; none: nobody is known to.
     async fn successor(&self) -> Option<String> {
         let asked = Roll::successor(&self.options.cluster, &self.etcd);
-        timeout(SUCCESSOR_TIMEOUT, asked).await.ok()?.ok()?
+        let leads = timeout(SUCCESSOR_TIMEOUT, asked).await.ok()?.ok()?;
+        // What could not be resigned still names this one.
+        leads.filter(|address| *address != self.options.author.address)
     }
 
     /// Keeps what the next process in the same directory is to know. Whether it does: who does not must

@@ -199,7 +199,8 @@ impl Desk {
             Some(Attach::Open { .. }) | None => Epoch::default(),
         };
         let epoch = seen.max(proven);
-        let is_later = self.takes_turns && epoch > ours;
+        // What is over has an empty table, whose epoch says nothing.
+        let is_later = self.takes_turns && self.over.is_none() && epoch > ours;
         is_later.then_some(Later { epoch, is_proven: proven > ours })
     }
 
