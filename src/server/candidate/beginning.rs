@@ -28,6 +28,8 @@ impl Candidate {
         term: u64,
         table: Table,
     ) -> Result<(Begun, Archive), ServerError> {
+        // A copy that nobody waits for any more may still be at the journal.
+        let _turn = self.copying.lock().await;
         let mut chain = self.chain();
         loop {
             match self.try_to_begin((term, table), &mut chain).await {

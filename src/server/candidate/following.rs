@@ -5,7 +5,9 @@
 //! matter.
 
 use std::collections::VecDeque;
+use std::io::{Cursor, Read};
 use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use std::{fmt, io, mem};
 
@@ -13,6 +15,7 @@ use bytes::BytesMut;
 use log::{debug, error, info, warn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedMutexGuard;
 use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::{sleep, timeout};
 
@@ -93,6 +96,31 @@ impl From<io::Error> for End {
 impl From<FrameError> for End {
     fn from(error: FrameError) -> Self {
         Self::Unfit(error.to_string())
+    }
+}
+
+/// A checkpoint that is read only as long as somebody waits for its copy.
+struct Wanted {
+    bytes: Cursor<Vec<u8>>,
+    by: Weak<()>,
+    /// Ends when the copy is begun, though nobody may wait for that any more.
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl Wanted {
+    /// With what says, as long as it is kept, that somebody waits.
+    fn new(bytes: Vec<u8>, turn: OwnedMutexGuard<()>) -> (Self, Arc<()>) {
+        let wanted = Arc::new(());
+        (Self { bytes: Cursor::new(bytes), by: Arc::downgrade(&wanted), _turn: turn }, wanted)
+    }
+}
+
+impl Read for Wanted {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.by.strong_count() == 0 {
+            return Err(io::Error::other("nobody waits for the copy any more"));
+        }
+        Read::read(&mut self.bytes, into)
     }
 }
 
@@ -206,10 +234,12 @@ impl Candidate {
         }
         let (directory, distance, key) = (directory.clone(), *distance, *key);
         self.slot.take();
+        let turn = Arc::clone(&self.copying).lock_owned().await;
+        let (mut checkpoint, _wanted) = Wanted::new(checkpoint, turn);
         // Nobody waits for that, and there is a leader to listen to, and clients to be sent there.
         let mut making = spawn_blocking(move || {
             let origin = Origin { directory: &directory, distance, key, epochs, position };
-            Copy::begin(&origin, &mut &checkpoint[..])
+            Copy::begin(&origin, &mut checkpoint)
         });
         let mut behind = VecDeque::new();
         let mut unread = BACKLOG_BYTES_MAX;

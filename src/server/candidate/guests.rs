@@ -2,7 +2,7 @@
 //! to (rule B2).
 //!
 //! Whoever has proved nothing has a place of its own kind, for a bounded time, and makes room for others: of the
-//! address that has most of them, the oldest goes. So no stranger keeps a standby away.
+//! address that has most of them, the oldest goes. So strangers of one address keep no standby of another away.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

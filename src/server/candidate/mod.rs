@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use log::{error, info, warn};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
@@ -112,6 +112,8 @@ pub struct Candidate {
     synced: Synced,
     /// What it has of the table of whoever leads.
     slot: RefCell<Slot>,
+    /// Held by whoever begins a copy in the directory: one at a time, and no journal of its own meanwhile.
+    copying: Arc<Mutex<()>>,
     /// The term of the leader that it follows and does not hear, if there is one.
     suspected: Rc<Cell<Option<u64>>>,
     /// Where the journal is, and what is kept of the election; none: nowhere. No other process can use it.
@@ -162,6 +164,7 @@ impl Candidate {
             directory,
             peers: RefCell::new(peers),
             slot: RefCell::default(),
+            copying: Arc::default(),
             suspected: Rc::default(),
             synced: Synced::default(),
             config,

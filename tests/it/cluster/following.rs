@@ -342,8 +342,8 @@ fn a_leader_that_is_asked_to_stop_hands_over_to_its_standby() {
 
 #[test]
 fn a_third_member_names_the_leader_of_a_pair_in_sync_without_delay() {
-    let (etcd, lease) = (Etcd::start(), Duration::from_secs(1));
-    let another = || Server::start_with(Home::new(), &as_strs(&peers_within(&[&etcd], "1s")));
+    let (etcd, lease) = (Etcd::start(), Duration::from_secs(4));
+    let another = || Server::start_with(Home::new(), &as_strs(&peers_within(&[&etcd], "4s")));
     let [leader, next] = settled([another(), another()]);
     let third = another();
     synced(&etcd, &leader);
