@@ -1,5 +1,3 @@
-use std::collections::HashSet;
-
 use super::*;
 use crate::types::LockName;
 
@@ -167,6 +165,8 @@ fn a_principal_has_a_plain_name_of_at_most_32_bytes() {
 
 #[cfg(feature = "access")]
 mod file {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::types::Credential;
 

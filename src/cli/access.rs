@@ -13,6 +13,7 @@ use super::settings::Settings;
 use super::text::answer;
 use super::text::errors::{Failure, exit, reason, shell_word};
 use super::text::output;
+use super::text::words;
 
 /// A longer access file is no access file: it would name a hundred thousand principals.
 const FILE_LEN_MAX: u64 = 16 * 1024 * 1024;
@@ -99,9 +100,9 @@ fn check(file: &Path) -> Result<ExitCode, Failure> {
     for doubt in &doubts {
         output::tell(&format!("warning: {}:{doubt}", file.display()));
     }
-    let principals = access.principals().len();
     let anyone = if access.named("anyone").is_some() { "and anyone" } else { "and nobody else" };
-    answer::line(&format!("{}: {principals} principals, {anyone}", file.display()))?;
+    let principals = words::count(access.principals().len() as u64, "principal");
+    answer::line(&format!("{}: {principals}, {anyone}", file.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -18,7 +18,7 @@ fn the_demo_shows_who_waits_and_ends_by_ctrl_c() {
     let demo = start(command);
     let told = eventually("it tells where the page is", || {
         let told = fs::read_to_string(home.path("told")).ok()?;
-        told.contains("locks ").then_some(told)
+        told.contains("terminal ").then_some(told)
     });
     let (_, rest) = told.split_once("http://").unwrap();
     let http = rest.split_once('/').unwrap().0.to_owned();

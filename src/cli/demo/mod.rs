@@ -64,7 +64,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
     let locks = server.local_addr();
     answer::line(&format!("page      http://{}/", page.local_addr()))?;
     answer::line(&format!("sign in   {}", stage.operator().reveal()))?;
-    answer::line(&format!("locks     coordinator status --waits --server {locks}"))?;
+    answer::line(&format!("terminal  coordinator top --server {locks}"))?;
     output::tell("Nothing of this is kept. Ctrl-C ends it.");
     let playing = stage.play(args.scene, locks);
     signals.next().await;

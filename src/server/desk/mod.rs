@@ -67,6 +67,7 @@ mod sight;
 mod subscribers;
 mod tenures;
 #[cfg(test)]
+#[cfg_attr(not(feature = "access"), allow(dead_code, reason = "tests of rights need them"))]
 mod testing;
 #[cfg(test)]
 mod tests;
@@ -74,6 +75,10 @@ pub(super) mod turn;
 mod usage;
 mod watches;
 #[cfg(test)]
+#[cfg_attr(
+    not(all(feature = "client", feature = "redis-api")),
+    allow(dead_code, reason = "simulations have both sides")
+)]
 pub(super) mod witness;
 
 use std::collections::VecDeque;

@@ -18,7 +18,9 @@ use crate::types::{
 #[cfg(feature = "redis-api")]
 use super::dialect::SubmitRedis;
 use super::seal::Sealer;
-use super::turn::{Submit, Turn, Way, Window};
+#[cfg(feature = "redis-api")]
+use super::turn::Way;
+use super::turn::{Submit, Turn, Window};
 use super::{Before, Desk, Setting};
 use crate::server::durable::StateKey;
 use crate::wire::ClientMessage;

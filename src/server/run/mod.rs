@@ -51,7 +51,7 @@ use crate::server::error::ServerError;
 use crate::server::gate::{Gate, Outlets};
 use crate::server::inbox::{Arrivals, Inbox};
 use crate::server::incumbent::Incumbent;
-#[cfg(test)]
+#[cfg(all(test, feature = "client"))]
 use crate::server::keeping::Beginning;
 use crate::server::lease::Lease;
 use crate::server::looker::{Looker, LooksLimits};
@@ -380,7 +380,7 @@ impl<L: Listener> Bound<L> {
     }
 
     /// How it began.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "client"))]
     pub(crate) fn beginning(&self) -> Beginning {
         self.shared.counters.keeping.beginning()
     }

@@ -44,6 +44,10 @@ pub(crate) enum Medium {
     Real(Directory),
     /// In memory, with a page cache and a platter.
     #[cfg(test)]
+    #[cfg_attr(
+        not(any(feature = "client", feature = "cluster")),
+        allow(dead_code, reason = "simulations and standbys have one")
+    )]
     Simulated(SimulatedDisk),
 }
 

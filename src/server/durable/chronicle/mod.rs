@@ -413,7 +413,7 @@ impl Chronicle {
     }
 
     /// Whether everything that was appended is on its way to the disk, at least.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "client", feature = "redis-api"))]
     pub(crate) fn is_all_written(&self) -> bool {
         self.tail.bytes() == 0 && self.writer.is_some()
     }
