@@ -22,6 +22,9 @@ use crate::types::Timestamp;
 const PAUSE: Duration = Duration::from_millis(50);
 /// The same after one that was refused: somebody has to do something first.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(1);
+/// How long whoever leads with a standby in sync does so for others that cannot look: nobody but that standby follows
+/// it, and it says so.
+const IN_SYNC: Duration = Duration::from_hours(1);
 
 /// What the owner of an election says to it.
 #[derive(Debug)]
@@ -254,11 +257,12 @@ impl Driver {
         };
         let Author { name, address, peer } = author;
         let leads = seat.tenure == Tenure::Held;
-        // In sync nobody renews it: who follows notices when such a leader is silent.
         if self.version != Version(revision) || seat.standby.is_some() {
             self.version = Version(revision);
-            // Beats come every fifth, and are looked for as often.
-            self.sure.move_to(BootClock.now().after(seat.lease / 5 * 3));
+            // In sync nobody renews it, and whoever follows notices when the leader is silent. Else beats come every
+            // fifth, and are looked for as often.
+            let lasts = if seat.standby.is_some() { IN_SYNC } else { seat.lease / 5 * 3 };
+            self.sure.move_to(BootClock.now().after(lasts));
         }
         self.seen = leads.then_some(Leader { term: seat.term, name, address, peer });
         Some((Version(revision), Some(seat)))

@@ -29,7 +29,12 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) fn to(server: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at("127.0.0.1:0", server)
+    }
+
+    /// The same, reached at this address.
+    pub(crate) fn at(address: &str, server: &str) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let way = Arc::new(AtomicU8::new(Way::Open as u8));
         let open = Arc::new(Mutex::new(Vec::new()));

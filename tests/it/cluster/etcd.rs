@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::support::DEADLINE;
@@ -122,8 +123,21 @@ impl Etcd {
         assert!(self.is_up());
     }
 
+    /// It stands still, or goes on.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = Pid::from_child(&self.child);
+        kill_process(id, signal).unwrap();
+    }
+
+    /// Whether it leads those that are one with it.
+    pub(crate) fn leads(&self) -> bool {
+        let told = self.post("/v3/maintenance/status", "{}");
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        told["leader"] == told["header"]["member_id"]
+    }
+
     /// Says something to its gateway for JSON, which is part of it.
-    pub(crate) fn post(&self, path: &str, body: &str) {
+    pub(crate) fn post(&self, path: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.setup.client_port())).unwrap();
         let length = body.len();
         let request = format!(
@@ -133,6 +147,8 @@ impl Etcd {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        // It may be cut into chunks, of which each has its length before it.
+        answer.lines().find(|line| line.starts_with('{')).unwrap_or_default().to_owned()
     }
 }
 

@@ -6,7 +6,7 @@ pub(crate) mod etcd;
 mod following;
 mod guarded;
 mod leading;
-mod serving;
+pub(crate) mod serving;
 mod set_back;
 
 use std::future::Future;

@@ -23,7 +23,7 @@ pub(super) fn member(etcds: &[&Etcd]) -> Server {
     Server::start_with(Home::new(), &as_strs(&flags(etcds, LEASE)))
 }
 
-pub(super) fn as_strs(flags: &[String]) -> Vec<&str> {
+pub(crate) fn as_strs(flags: &[String]) -> Vec<&str> {
     flags.iter().map(String::as_str).collect()
 }
 

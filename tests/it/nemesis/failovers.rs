@@ -2,7 +2,7 @@
 //! many clients work; and what they saw is judged as that of the other runs is.
 //!
 //! `scripts/failovers N` makes N of them. `FAILOVERS`, `FAILOVERS_SEED`, `FAILOVERS_ALONE` and `FAILOVERS_KIND` make
-//! a run another.
+//! a run another. [`super::partitions`] does to their network what this does to them.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -23,6 +23,7 @@ use super::record::{Window, now_us};
 use super::worker::Orders;
 use super::{at_each_heartbeat, judge, number};
 use crate::cluster::etcd::Etcd;
+use crate::cluster::serving::as_strs;
 use crate::random::Random;
 use crate::raw::{Raw, hello_for};
 use crate::support::{Home, Server, Stopped, eventually, lives, run as run_command, start};
@@ -32,11 +33,11 @@ const FAILOVERS: u64 = KINDS;
 /// Kinds of what is done to a leader, or to all members.
 const KINDS: u64 = 6;
 /// Client processes.
-const PROCESSES: u64 = 2;
+pub(super) const PROCESSES: u64 = 2;
 /// Coordinators.
-const MEMBERS: usize = 3;
+pub(super) const MEMBERS: usize = 3;
 /// The lease of leaders.
-const LEASE: Duration = Duration::from_secs(1);
+pub(super) const LEASE: Duration = Duration::from_secs(1);
 /// How long a leader may take to have a standby in sync.
 const SYNC: Duration = Duration::from_secs(20);
 /// How long clients work between two.
@@ -50,20 +51,22 @@ enum Member {
 
 /// From a fault on: until another leads; and the longest that a client waited for a free lock that was connected, and
 /// one that began.
-type Took = [Duration; 3];
+pub(super) type Took = [Duration; 3];
 
 /// Two clients that want a free lock again and again while something happens to the leader: one that is connected, and
 /// one that begins each time.
-struct Witness {
+pub(super) struct Witness {
     over: Arc<AtomicBool>,
     both: [thread::JoinHandle<Duration>; 2],
 }
 
 impl Witness {
-    fn of(addresses: &str, number: usize) -> Self {
+    pub(super) fn of(addresses: &str, number: usize) -> Self {
         let over = Arc::<AtomicBool>::default();
         let connect = |addresses: &str| {
-            Client::builder().ttl(Duration::from_secs(2)).connect(addresses).unwrap()
+            // All may be down at once.
+            let connect = || Client::builder().ttl(Duration::from_secs(2)).connect(addresses).ok();
+            eventually("one is there", connect)
         };
         let longest = |name: String, client: Option<Client>| {
             let (over, addresses) = (Arc::clone(&over), addresses.to_owned());
@@ -85,7 +88,7 @@ impl Witness {
         Self { over, both }
     }
 
-    fn took(self, led: Duration) -> Took {
+    pub(super) fn took(self, led: Duration) -> Took {
         self.over.store(true, Ordering::SeqCst);
         let [connected, beginner] = self.both.map(|it| it.join().unwrap());
         [led, connected, beginner]
@@ -93,45 +96,50 @@ impl Witness {
 }
 
 /// Three etcds and three coordinators.
-struct Cluster {
-    etcds: Vec<Etcd>,
+pub(super) struct Cluster {
+    pub(super) etcds: Vec<Etcd>,
     members: Vec<Option<Member>>,
-    flags: Vec<String>,
+    /// What each is started with.
+    flags: Vec<Vec<String>>,
     /// Where they are, whether up or down.
-    all: String,
+    pub(super) all: String,
     /// Whether standbys follow.
     in_pairs: bool,
     /// The kind of harm, if it is always the same.
     only: Option<u64>,
     /// From a fault to the next leader, and to grants of free locks, by kind of fault.
-    took: BTreeMap<&'static str, Vec<Took>>,
+    pub(super) took: BTreeMap<&'static str, Vec<Took>>,
 }
 
 impl Cluster {
     fn start(in_pairs: bool) -> Self {
         let etcds = Etcd::start_three();
         let urls: Vec<String> = etcds.iter().map(Etcd::url).collect();
-        let urls = urls.join(",");
-        let flags = ["--cluster", "test", "--etcd", &urls, "--leader-lease", "1s"];
         let peers: &[&str] = if in_pairs { &["--peer-listen", "127.0.0.1:0"] } else { &[] };
-        let flags = flags.iter().chain(&["--http-listen", ""]).chain(peers);
-        let flags = flags.map(ToString::to_string).collect();
-        let (members, took) = (Vec::new(), BTreeMap::new());
-        let (all, only) = (String::new(), None);
+        let servers = (0..MEMBERS).map(|_| {
+            let flags = flags(&urls, peers);
+            let server = Server::start_with(Home::new(), &as_strs(&flags));
+            (server, flags)
+        });
+        let servers = servers.collect();
+        Self::of(etcds, servers, in_pairs)
+    }
+
+    /// One of these coordinators, each with what it is started with.
+    pub(super) fn of(
+        etcds: Vec<Etcd>,
+        servers: Vec<(Server, Vec<String>)>,
+        in_pairs: bool,
+    ) -> Self {
+        let (servers, flags): (Vec<_>, Vec<_>) = servers.into_iter().unzip();
+        let members = servers.into_iter().map(|it| Some(Member::Up(Box::new(it)))).collect();
+        let (all, only, took) = (String::new(), None, BTreeMap::new());
         let mut cluster = Self { etcds, members, flags, all, in_pairs, only, took };
-        for _ in 0..MEMBERS {
-            let server = Server::start_with(Home::new(), &cluster.flags());
-            cluster.members.push(Some(Member::Up(Box::new(server))));
-        }
         cluster.all = cluster.addresses();
         cluster
     }
 
-    fn flags(&self) -> Vec<&str> {
-        self.flags.iter().map(String::as_str).collect()
-    }
-
-    fn up(&self, at: usize) -> Option<&Server> {
+    pub(super) fn up(&self, at: usize) -> Option<&Server> {
         match self.members[at].as_ref() {
             Some(Member::Up(server)) => Some(server),
             Some(Member::Down(_)) | None => None,
@@ -145,14 +153,14 @@ impl Cluster {
     }
 
     /// Waits until one leads, of all but those that stand still.
-    fn leader(&self, but: Option<usize>) -> usize {
+    pub(super) fn leader(&self, but: Option<usize>) -> usize {
         eventually("somebody leads", || {
             (0..MEMBERS).find(|at| but != Some(*at) && self.up(*at).is_some_and(leads))
         })
     }
 
     /// Waits until the leader has a standby in sync, if it is to have one.
-    fn synced(&self) {
+    pub(super) fn synced(&self) {
         let began = Instant::now();
         let is_synced = || {
             let urls = self.etcds.iter().map(Etcd::url).collect::<Vec<_>>().join(",");
@@ -169,16 +177,17 @@ impl Cluster {
     }
 
     /// Ends one by a signal.
-    fn end(&mut self, at: usize, signal: Signal) {
+    pub(super) fn end(&mut self, at: usize, signal: Signal) {
         if let Some(Member::Up(server)) = self.members[at].take() {
             self.members[at] = Some(Member::Down(Box::new(server.end_by(signal))));
         }
     }
 
     /// Starts it again where it was.
-    fn begin(&mut self, at: usize) {
+    pub(super) fn begin(&mut self, at: usize) {
+        let flags = as_strs(&self.flags[at]);
         let member = self.members[at].take().map(|member| match member {
-            Member::Down(stopped) => Member::Up(Box::new(stopped.restart_with(&self.flags()))),
+            Member::Down(stopped) => Member::Up(Box::new(stopped.restart_with(&flags))),
             up @ Member::Up(_) => up,
         });
         self.members[at] = member;
@@ -265,8 +274,16 @@ impl Cluster {
     }
 }
 
+/// What a member is started with that finds etcd there, and these flags besides.
+pub(super) fn flags(etcds: &[String], more: &[&str]) -> Vec<String> {
+    let etcds = etcds.join(",");
+    let flags =
+        ["--cluster", "test", "--etcd", &etcds, "--leader-lease", "1s", "--http-listen", ""];
+    flags.iter().chain(more).map(ToString::to_string).collect()
+}
+
 /// Whether it welcomes somebody.
-fn leads(server: &Server) -> bool {
+pub(super) fn leads(server: &Server) -> bool {
     let Ok(socket) = TcpStream::connect(&server.address) else { return false };
     let mut raw = Raw::over(socket);
     raw.say(&[hello_for(Attach::Observer, 0, None)]);
@@ -293,10 +310,16 @@ fn table(took: &BTreeMap<&'static str, Vec<Took>>) -> String {
     rows.collect()
 }
 
-fn run(directory: &Path, (count, seed): (u64, u64), in_pairs: bool) -> (judge::Verdict, String) {
+/// Has clients work while `strike` is called so often, beside a command that holds a lock all along by such a lease;
+/// and judges what they saw. And the table of what it took.
+pub(super) fn run(
+    directory: &Path,
+    mut cluster: Cluster,
+    ttl: &str,
+    (count, seed): (u64, u64),
+    mut strike: impl FnMut(&mut Cluster, u64, &mut Random, &mut Deeds),
+) -> (judge::Verdict, String) {
     fs::create_dir_all(directory).unwrap();
-    let mut cluster = Cluster::start(in_pairs);
-    cluster.only = env::var("FAILOVERS_KIND").ok().and_then(|kind| kind.parse().ok());
     cluster.leader(None);
     let (stalls, over) = (Arc::<Mutex<Vec<Window>>>::default(), Arc::<AtomicBool>::default());
     let kept = Arc::clone(&stalls);
@@ -322,11 +345,11 @@ fn run(directory: &Path, (count, seed): (u64, u64), in_pairs: bool) -> (judge::V
     deeds.processes = PROCESSES;
     let home = Home::new();
     let words =
-        ["lock", "all/along", "--ttl", "2s", "--server", &addresses, "--", "sleep", "100000"];
+        ["lock", "all/along", "--ttl", ttl, "--server", &addresses, "--", "sleep", "100000"];
     let holder = start(home.coordinator(&words));
     for number in 0..count {
         thread::sleep(CALM);
-        cluster.strike(number, &mut random, &mut deeds);
+        strike(&mut cluster, number, &mut random, &mut deeds);
     }
     thread::sleep(CALM);
     assert!(lives(&holder.id()), "coordinator lock has lost its lock: {}", holder.end().err);
@@ -344,7 +367,9 @@ fn fail_overs_break_no_promise() {
         env::var_os("FAILOVERS_DIRECTORY").map_or_else(|| home.path("failovers"), PathBuf::from);
     let began = Instant::now();
     let in_pairs = env::var_os("FAILOVERS_ALONE").is_none();
-    let (verdict, took) = run(&directory, (count, seed), in_pairs);
+    let mut cluster = Cluster::start(in_pairs);
+    cluster.only = env::var("FAILOVERS_KIND").ok().and_then(|kind| kind.parse().ok());
+    let (verdict, took) = run(&directory, cluster, "2s", (count, seed), Cluster::strike);
     println!("\n{count} fail-overs, seed {seed}, {} s\n{verdict}{took}", began.elapsed().as_secs());
     assert!(verdict.violations.is_empty(), "{} violations", verdict.violations.len());
 }

@@ -20,7 +20,8 @@
 //! The seed decides which faults come when, and what clients ask for. It does not decide who runs
 //! when: the same seed is a run of the same kind, not the same run.
 //!
-//! [`failovers`] does the same to a cluster: its leaders die, stop, and are asked to stop.
+//! [`failovers`] does the same to a cluster: its leaders die, stop, and are asked to stop. [`partitions`] does it to
+//! the links of a cluster, and to its etcd.
 //!
 //! `scripts/nemesis --minutes N` makes long runs, with `--worlds N` of several coordinators side by
 //! side. `NEMESIS_SECONDS`, `NEMESIS_SEED`, `NEMESIS_WORLDS`, `NEMESIS_PROCESSES` and
@@ -31,6 +32,7 @@
 mod failovers;
 mod faults;
 mod judge;
+mod partitions;
 mod record;
 mod worker;
 
