@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(1);
 /// How long whoever leads with a standby in sync does so for others that cannot look: nobody but that standby follows
 /// it, and it says so.
-const IN_SYNC: Duration = Duration::from_hours(1);
+const IN_SYNC: Duration = Duration::from_secs(3_600);
 
 /// What the owner of an election says to it.
 #[derive(Debug)]
