@@ -2,15 +2,17 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::ClientConfig;
+use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use super::files::{Identity, TlsError, authorities, authorities_of_the_system, provider};
+use super::kept::Kept;
 use super::{ALPN_LOCKS, Dialed, words};
 
 /// Where systems have their bundle of trusted authorities: Debian and Alpine, Red Hat, SUSE, BSD and macOS.
@@ -23,8 +25,8 @@ const SYSTEM_BUNDLES: [&str; 4] = [
 
 /// How a client speaks TLS with servers that are named `tls://HOST:PORT`.
 ///
-/// All files are in PEM, and read anew for each connection. A certificate of an hour's life can therefore
-/// be replaced under a client that runs for a month.
+/// All files are in PEM, looked at before each connection, and read again once they have changed. A certificate of
+/// an hour's life can therefore be replaced under a client that runs for a month.
 ///
 /// # Examples
 ///
@@ -45,6 +47,8 @@ pub struct TlsOptions {
     server_name: Option<String>,
     /// Certificate and key to show; none: nothing.
     identity: Option<(PathBuf, PathBuf)>,
+    /// What was made of the files for connections before, also of clones.
+    kept: Kept<ClientConfig>,
 }
 
 impl TlsOptions {
@@ -56,7 +60,7 @@ impl TlsOptions {
     /// Trusts the authorities in this file, and no others.
     #[must_use]
     pub fn server_ca(self, file: impl Into<PathBuf>) -> Self {
-        Self { server_ca: Some(file.into()), ..self }
+        Self { server_ca: Some(file.into()), kept: Kept::default(), ..self }
     }
 
     /// Servers have to prove this name instead of that of their host.
@@ -68,7 +72,7 @@ impl TlsOptions {
     /// Shows this certificate (mutual TLS), with those that it builds on, and its key.
     #[must_use]
     pub fn client_cert(self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        Self { identity: Some((cert.into(), key.into())), ..self }
+        Self { identity: Some((cert.into(), key.into())), kept: Kept::default(), ..self }
     }
 
     /// Encrypts a connection that was made over `stream`, once the other side has proved that it is
@@ -94,11 +98,21 @@ impl TlsOptions {
         let name = self.server_name.as_deref().unwrap_or(host);
         let server_name = ServerName::try_from(name.to_owned())
             .map_err(|_| TlsError::ServerName { name: name.to_owned() })?;
-        let (ca, roots) = if let Some(file) = &self.server_ca {
-            (file.as_path(), authorities(file)?)
-        } else {
-            let bundle = system_bundle().ok_or(TlsError::NoSystemBundle)?;
-            (bundle, authorities_of_the_system(bundle)?)
+        let ca = match &self.server_ca {
+            Some(file) => file.as_path(),
+            None => system_bundle().ok_or(TlsError::NoSystemBundle)?,
+        };
+        let shown = self.identity.iter().flat_map(|(cert, key)| [cert.as_path(), key.as_path()]);
+        let files: Vec<&Path> = [ca].into_iter().chain(shown).collect();
+        let config = self.kept.of(&files, SystemTime::now(), || self.config(ca))?;
+        Ok((TlsConnector::from(config), server_name))
+    }
+
+    /// What the files say. The authorities are those in `ca`.
+    fn config(&self, ca: &Path) -> Result<ClientConfig, TlsError> {
+        let roots = match &self.server_ca {
+            Some(file) => authorities(file)?,
+            None => authorities_of_the_system(ca)?,
         };
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
@@ -117,7 +131,9 @@ impl TlsOptions {
             }
         };
         config.alpn_protocols = vec![ALPN_LOCKS.to_vec()];
-        Ok((TlsConnector::from(Arc::new(config)), server_name))
+        // Each connection proves anew who is there, whoever would give tickets.
+        config.resumption = Resumption::disabled();
+        Ok(config)
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `server` | what a server shows and asks for; read again without a restart |
 //! | `accepted` | a server's side of a connection |
 //! | `handshakes`, `crowd` | the thread that makes a server's handshakes, and whose turn it is |
+//! | `kept` | what was made of files, until they change |
 //! | `client` | whom a client trusts, and what it shows |
 //! | `dialed` | a client's side of a connection |
 //! | `words` | what went wrong, in words |
@@ -34,6 +35,8 @@ mod dialed;
 mod files;
 #[cfg(feature = "server")]
 mod handshakes;
+#[cfg(feature = "client")]
+mod kept;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(all(test, feature = "client", feature = "server"))]

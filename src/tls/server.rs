@@ -263,8 +263,8 @@ impl<'a> Material<'a> {
         Ok(all)
     }
 
-    /// No connection resumes another: clients of ours read their files anew for each, and keep no tickets, which
-    /// would cost each handshake their making.
+    /// No connection resumes another: clients of ours keep no tickets, which would cost each handshake their making,
+    /// and who they are is proven for each.
     fn for_locks(&self) -> Result<ServerConfig, TlsError> {
         self.speaking(ALPN_LOCKS, self.for_locks.clone())
     }

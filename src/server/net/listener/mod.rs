@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,26 +71,32 @@ pub(in crate::server) async fn accept(
     listener: &TcpListener,
 ) -> io::Result<(TcpStream, Option<SocketAddr>)> {
     let (stream, peer) = listener.accept().await?;
-    // Answers are one write each already; waiting for more would only delay them.
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(peer:%; "TCP_NODELAY cannot be set: {error}");
-    }
-    if let Err(error) = keep_alive(&stream) {
-        debug!(peer:%; "SO_KEEPALIVE cannot be set: {error}");
-    }
+    // Here the listener has passed them on: five calls fewer for each connection.
+    #[cfg(not(target_os = "linux"))]
+    set_options(&stream);
     Ok((stream, Some(peer)))
+}
+
+/// Sets what each connection has, on the connection, or on what listens for it.
+fn set_options(socket: impl AsFd) {
+    // Answers are one write each already; waiting for more would only delay them.
+    if let Err(error) = sockopt::set_tcp_nodelay(&socket, true) {
+        debug!("TCP_NODELAY cannot be set: {error}");
+    }
+    if let Err(error) = keep_alive(&socket) {
+        debug!("SO_KEEPALIVE cannot be set: {error}");
+    }
 }
 
 /// Has the system find out whether the peer's machine is still there, though neither side says
 /// anything. A machine that was switched off sends no farewell. A connected client has to speak now
 /// and then, so that is noticed in any case. A session may have a lease of an hour, and its
 /// connection need not take an allowed place for as long.
-fn keep_alive(stream: &TcpStream) -> io::Result<()> {
-    sockopt::set_tcp_keepidle(stream, PROBE_AFTER)?;
-    sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
-    sockopt::set_tcp_keepcnt(stream, PROBES)?;
-    sockopt::set_socket_keepalive(stream, true)?;
-    Ok(())
+fn keep_alive(socket: impl AsFd) -> rustix::io::Result<()> {
+    sockopt::set_tcp_keepidle(&socket, PROBE_AFTER)?;
+    sockopt::set_tcp_keepintvl(&socket, PROBE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(&socket, PROBES)?;
+    sockopt::set_socket_keepalive(&socket, true)
 }
 
 /// Takes `address`, where nobody can connect yet.
@@ -99,6 +106,7 @@ pub(in crate::server) fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     // than on Unix the option lets a second coordinator take the port.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
+    set_options(&socket);
     socket.bind(address)?;
     Ok(socket)
 }

@@ -109,6 +109,18 @@ fn turned_away(answer: ServerMessage) -> String {
     }
 }
 
+#[tokio::test]
+async fn what_is_accepted_sends_at_once_and_is_probed_while_it_is_silent() {
+    let listener = listen(bind((HERE, 0).into()).unwrap()).unwrap();
+    let _theirs = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (ours, _) = accept(&listener).await.unwrap();
+    assert!(ours.nodelay().unwrap());
+    assert!(sockopt::socket_keepalive(&ours).unwrap());
+    assert_eq!(sockopt::tcp_keepidle(&ours).unwrap(), PROBE_AFTER);
+    assert_eq!(sockopt::tcp_keepintvl(&ours).unwrap(), PROBE_INTERVAL);
+    assert_eq!(sockopt::tcp_keepcnt(&ours).unwrap(), PROBES);
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_connection_too_many_is_told_and_the_next_finds_room_again() {
     local(async {
