@@ -27,12 +27,6 @@ impl Process {
     }
 }
 
-impl Default for Process {
-    fn default() -> Self {
-        Self::this()
-    }
-}
-
 #[cfg(not(test))]
 fn id() -> u32 {
     std::process::id()

@@ -297,7 +297,7 @@ impl Asked {
 
 /// A hold, as its holder and the driver both see it, without asking each other. It lasts from the
 /// grant to the release, whatever it is converted to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Hold {
     /// The token of its latest grant; 0 before the first.
     token: AtomicU64,
@@ -313,6 +313,17 @@ pub(super) struct Hold {
 }
 
 impl Hold {
+    /// What a request of this process is to hold.
+    pub(super) fn new(process: Process) -> Self {
+        Self {
+            token: AtomicU64::default(),
+            outcome: AtomicU32::new(OUTCOME_NONE),
+            doubted_until: AtomicU64::new(UNDOUBTED),
+            lost: Notify::new(),
+            process,
+        }
+    }
+
     /// It is held by this grant now.
     pub(super) fn granted(&self, token: FencingToken) {
         self.token.store(token.number(), Ordering::Release);
@@ -330,9 +341,9 @@ impl Hold {
         }
     }
 
-    /// Takes note that it is given back, unless it ended before.
-    pub(super) fn give_back(&self) {
-        self.settle(OUTCOME_RELEASED);
+    /// Takes note that it is given back, unless it ended before: says whether it is.
+    pub(super) fn give_back(&self) -> bool {
+        self.settle(OUTCOME_RELEASED)
     }
 
     /// It is believed in until then at the latest.
@@ -434,20 +445,20 @@ mod tests {
 
     #[test]
     fn a_hold_ends_once() {
-        let hold = Hold::default();
+        let hold = Hold::new(Process::this());
         hold.lose(LostReason::Revoked);
         hold.lose(LostReason::Expired);
-        hold.give_back();
+        assert!(!hold.give_back());
         assert_eq!(hold.lost_reason(), Some(LostReason::Revoked));
-        let hold = Hold::default();
-        hold.give_back();
+        let hold = Hold::new(Process::this());
+        assert!(hold.give_back());
         hold.lose(LostReason::Expired);
         assert_eq!(hold.lost_reason(), None);
     }
 
     #[test]
     fn a_doubt_lasts_until_it_is_confirmed() {
-        let hold = Hold::default();
+        let hold = Hold::new(Process::this());
         assert_eq!(hold.doubted_until(), None);
         hold.doubt(Timestamp::from_micros(0));
         assert!(hold.doubted_until().is_some());

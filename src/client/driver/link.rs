@@ -58,7 +58,7 @@ impl<Io: AsyncRead + AsyncWrite> Link<Io> {
     pub(super) fn has_room(&self) -> bool {
         match self {
             Self::Down | Self::Dialing(_) => true,
-            Self::Up(connection) => connection.outbox.len() < OUTBOX_BYTES_MAX,
+            Self::Up(connection) => !connection.is_full(),
         }
     }
 
@@ -136,36 +136,48 @@ impl<Io: AsyncRead + AsyncWrite> Connection<Io> {
         connection
     }
 
+    /// Writes what there is to be written, and waits for what is said. Tells of what was written only if that
+    /// makes room: whoever reads is told of what is read, in the same turn.
     async fn next(&mut self) -> LinkEvent<Io> {
-        let may_write = !self.outbox.is_empty() || self.unflushed;
-        let Ends { reader, writer } = &mut *self.ends;
-        let outbox = &mut self.outbox;
-        // Says whether there is something to flush.
-        let write = async {
-            if outbox.is_empty() {
-                return writer.flush().await.map(|()| false);
-            }
-            if writer.write_buf(outbox).await? == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            let flush =
-                |task: &mut Context<'_>| Poll::Ready(Pin::new(&mut *writer).poll_flush(task));
-            match poll_fn(flush).await {
-                Poll::Ready(flushed) => flushed.map(|()| false),
-                Poll::Pending => Ok(true),
-            }
-        };
-        tokio::select! {
-            biased;
-            written = write, if may_write => {
-                match written {
-                    Ok(unflushed) => self.unflushed = unflushed,
-                    Err(error) => self.write_failed(error),
+        loop {
+            let may_write = !self.outbox.is_empty() || self.unflushed;
+            let was_full = self.is_full();
+            let Ends { reader, writer } = &mut *self.ends;
+            let outbox = &mut self.outbox;
+            // Says whether there is something to flush.
+            let write = async {
+                if outbox.is_empty() {
+                    return writer.flush().await.map(|()| false);
                 }
-                LinkEvent::Written
+                if writer.write_buf(outbox).await? == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                let flush =
+                    |task: &mut Context<'_>| Poll::Ready(Pin::new(&mut *writer).poll_flush(task));
+                match poll_fn(flush).await {
+                    Poll::Ready(flushed) => flushed.map(|()| false),
+                    Poll::Pending => Ok(true),
+                }
+            };
+            tokio::select! {
+                biased;
+                written = write, if may_write => {
+                    match written {
+                        Ok(unflushed) => self.unflushed = unflushed,
+                        Err(error) => self.write_failed(error),
+                    }
+                    if was_full {
+                        return LinkEvent::Written;
+                    }
+                }
+                read = reader.next() => return LinkEvent::Read(read),
             }
-            read = reader.next() => LinkEvent::Read(read),
         }
+    }
+
+    /// Whether no more is to be put in.
+    fn is_full(&self) -> bool {
+        self.outbox.len() >= OUTBOX_BYTES_MAX
     }
 
     fn write_failed(&mut self, error: io::Error) {

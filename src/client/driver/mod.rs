@@ -170,10 +170,13 @@ impl<C: Connector> Driver<C> {
     }
 
     /// Runs until the client is at its end.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(self) {
+        unless_forked(self.process, self.drive()).await;
+    }
+
+    async fn drive(mut self) {
         while self.core.end().is_none() {
-            let process = self.process;
-            let event = unless_forked(process, self.next_event()).await;
+            let event = self.next_event().await;
             self.handle(event);
             // Losses are told before more is taken: a release among it wants to know the reason.
             self.settle();
@@ -542,7 +545,7 @@ impl<C: Connector> Driver<C> {
 }
 
 /// Does `work`, but not in a process that has forked from this one and runs its runtime on: there it never
-/// goes on.
+/// goes on. Asked once for each time that it is woken: to ask is a call of the system.
 async fn unless_forked<T>(process: Process, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     poll_fn(

@@ -236,10 +236,9 @@ impl LockGuard {
             return;
         }
         let mut answer = self.freed.take();
-        if self.hold.is_alive(&self.shared) {
-            self.hold.give_back();
-        }
-        if let Some(reason) = self.hold.lost_reason()
+        let is_given_back = self.hold.is_alive(&self.shared) && self.hold.give_back();
+        if !is_given_back
+            && let Some(reason) = self.hold.lost_reason()
             && let Some(answer) = answer.take()
         {
             let _ = answer.send(Err(Failure::Lost(reason)));

@@ -149,7 +149,7 @@ impl Terms {
             note: self.note.as_str().to_owned(),
             claims: claims.as_slice().iter().map(Claim::raw).collect(),
         });
-        let hold = Arc::new(Hold::default());
+        let hold = Arc::new(Hold::new(self.shared.process));
         let on_queued = self.on_queued.map(Mutex::into_inner);
         let on_queued = on_queued.map(|it| it.unwrap_or_else(PoisonError::into_inner));
         match ask_for(&self.shared, &ask, &hold, on_queued).await {

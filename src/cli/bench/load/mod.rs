@@ -32,7 +32,7 @@ mod run;
 mod tally;
 #[cfg(test)]
 mod tests;
-mod usage;
+pub(crate) mod usage;
 
 pub(crate) use control::{Progress, measure};
 pub(crate) use error::Error;
