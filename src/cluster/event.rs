@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::seat::{RunId, Seat, Version};
-use crate::types::Timestamp;
+use crate::types::{Epoch, Timestamp};
 
 /// What a member hears.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,6 +72,12 @@ pub enum Event {
     Lost {
         /// The version that the operator saw. Who is in the seat by now may be alive.
         version: Version,
+    },
+    /// A leader has led with this epoch, as is proved, of which the arbiter knows nothing although it was asked: it
+    /// was set back (rule H6).
+    Contradicted {
+        /// The epoch of that leader.
+        epoch: Epoch,
     },
     /// Stop in order: nothing more is appended.
     Stop,

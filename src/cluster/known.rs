@@ -1,7 +1,7 @@
 //! What a member knows of the seat, and how it notices that the arbiter has forgotten something.
 
 use super::seat::{Mark, RunId, Seat, Version};
-use crate::types::Timestamp;
+use crate::types::{Epoch, Timestamp};
 
 /// What a process takes from the one before it, whose journal it has replayed in full.
 ///
@@ -71,6 +71,11 @@ impl Known {
     /// The mark of the seat, if it has one.
     pub(super) fn mark(&self) -> Option<Mark> {
         self.sight.and_then(|sight| sight.seat).map(|seat| seat.mark)
+    }
+
+    /// The epoch that leaders begin behind.
+    pub(super) fn forgotten(&self) -> Epoch {
+        self.sight.and_then(|sight| sight.seat).map_or(Epoch::default(), |seat| seat.forgotten)
     }
 
     /// The version to compare, whatever it says.

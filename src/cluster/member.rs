@@ -5,7 +5,7 @@ use super::known::{Kept, Known, News, Sight};
 use super::leader::{Leading, Next};
 use super::seat::{Mark, RunId, Seat, Tenure, Timing, Version};
 use super::standby::Standing;
-use crate::types::Timestamp;
+use crate::types::{Epoch, Timestamp};
 
 /// A swap whose outcome is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,6 +48,8 @@ pub struct Member {
     role: Role,
     /// Runs that have ended for good: at most a leader and its standby matter.
     ended: [Option<RunId>; 2],
+    /// An epoch of which the arbiter knows nothing, until the seat says so.
+    contradicted: Option<Epoch>,
     /// Whether it is to stop.
     stopping: bool,
 }
@@ -66,6 +68,7 @@ impl Member {
             swap: None,
             role: Role::Standby(Standing::default()),
             ended: [None; 2],
+            contradicted: None,
             stopping: false,
         }
     }
@@ -168,6 +171,10 @@ impl Member {
                     self.ended = [Some(run), self.ended[0]];
                 }
             }
+            Event::Contradicted { epoch } if self.leads().is_some() => {
+                self.contradicted = Some(epoch);
+                self.depose(None, effects);
+            }
             Event::Stop => self.stopping = true,
             Event::Lost { version } => self.known.go_back_to(version),
             Event::Tick
@@ -176,6 +183,7 @@ impl Member {
             | Event::Acknowledged { .. }
             | Event::Looked { .. }
             | Event::Unfollowed { .. }
+            | Event::Contradicted { .. }
             | Event::LeaderSilent => {}
         }
         match &mut self.role {
@@ -281,7 +289,16 @@ impl Member {
     /// Looks whether it is time to lead, and asks the arbiter now and then.
     fn stand_by(&mut self, event: &Event, now: Timestamp, effects: &mut Vec<Effect>) {
         let Role::Standby(standing) = &mut self.role else { return };
-        if self.swap.is_some() || self.stopping {
+        if self.swap.is_some() || self.stopping && self.contradicted.is_none() {
+            return;
+        }
+        if let Some(forgotten) = self.contradicted.take() {
+            // If others have led since then, they are contradicted as well.
+            if let Some(seat) = self.seat().filter(|seat| seat.leader == self.run) {
+                let (tenure, mark) = (Tenure::SetBack, self.next_mark());
+                let seat = Seat { tenure, standby: None, forgotten, mark, ..seat };
+                return self.propose(seat, None, now, effects);
+            }
             return;
         }
         let table = if self.known.is_set_back() {
@@ -330,7 +347,8 @@ impl Member {
     /// A seat as the next swap would have it, without a standby.
     fn seat_of(&self, term: u64, leader: RunId) -> Seat {
         let (mark, lease) = (self.next_mark(), self.timing.lease);
-        Seat { term, leader, tenure: Tenure::Held, standby: None, lease, mark }
+        let forgotten = self.known.forgotten();
+        Seat { term, leader, tenure: Tenure::Held, standby: None, lease, forgotten, mark }
     }
 
     /// Proposes a seat in place of the one that is known.

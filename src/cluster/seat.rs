@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::types::Epoch;
+
 /// One life of a member's table: a process, and those after it that replayed its journal in full.
 ///
 /// A process that had to begin anew is another run, and a member of nothing (rule P5). So is one
@@ -34,6 +36,9 @@ pub struct Seat {
     pub standby: Option<RunId>,
     /// How long others wait for this leader. It is its own, for theirs may be set otherwise.
     pub lease: Duration,
+    /// Leaders begin with a later epoch than this: one has led with it that the arbiter has forgotten, as is proved
+    /// (rule H6). 0: nobody has.
+    pub forgotten: Epoch,
     /// Who wrote it: a swap that is repeated because its answer was lost recognises itself by this.
     pub mark: Mark,
 }
@@ -52,6 +57,8 @@ pub enum Tenure {
     Held,
     /// It has stopped in order, and said that it will say nothing more.
     Resigned,
+    /// It was proved to it that the arbiter was set back. Nobody leads until an operator says so (rule H6).
+    SetBack,
 }
 
 /// A swap, named by who proposed it.

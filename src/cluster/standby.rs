@@ -48,6 +48,10 @@ impl Standing {
         now: Timestamp,
     ) -> Option<Table> {
         let Some(seat) = sight.seat else { return Some(Table::New) };
+        if seat.tenure == Tenure::SetBack {
+            // Also whoever was in the seat: others have led since, and what they said is not known here.
+            return (self.lost == Some(sight.version)).then_some(Table::Empty);
+        }
         let is_ended = |run| ended.contains(&Some(run));
         if seat.leader == me {
             // Handed over to us; or a process before this one led, and its journal is ours.

@@ -14,7 +14,7 @@ use super::pledge::{Pledge, View};
 use super::record::{Author, decode, encode};
 use super::{Leader, Standing};
 use crate::clock::{BootClock, Clock, Until};
-use crate::cluster::{Effect, Event, Kept, RunId, Seat, Tenure, Timing, Version};
+use crate::cluster::{Effect, Event, Kept, Mark, RunId, Seat, Tenure, Timing, Version};
 use crate::etcd::{Etcd, EtcdError, Found, Reading, Swap};
 use crate::types::Timestamp;
 
@@ -44,6 +44,32 @@ pub(super) enum Ending {
     InOrder,
     /// As a process does that is killed.
     AtOnce,
+}
+
+/// Those who wait for an answer to a read. Each is answered by one that began after it asked: what an earlier one shows
+/// may be older than that.
+#[derive(Default)]
+pub(super) struct Askers {
+    /// For the read under way.
+    of_this: Vec<oneshot::Sender<()>>,
+    /// For the one behind it.
+    of_next: Vec<oneshot::Sender<()>>,
+}
+
+impl Askers {
+    /// Somebody asks, while a read is under way, or before one begins.
+    fn ask(&mut self, asker: oneshot::Sender<()>, is_reading: bool) {
+        if is_reading { &mut self.of_next } else { &mut self.of_this }.push(asker);
+    }
+
+    /// The read under way was answered; whether another is to begin.
+    fn answer(&mut self) -> bool {
+        for asker in mem::replace(&mut self.of_this, mem::take(&mut self.of_next)) {
+            // Whoever asked may have gone on.
+            let _ = asker.send(());
+        }
+        !self.of_this.is_empty()
+    }
 }
 
 /// An answer of etcd.
@@ -101,8 +127,10 @@ pub(super) struct Driver {
     pub(super) version: Version,
     /// Whether the arbiter was said to know less than this member.
     pub(super) is_doubted: bool,
-    /// Those who wait for the next answer to a read.
-    pub(super) askers: Vec<oneshot::Sender<()>>,
+    /// The swap that said last that the arbiter was set back.
+    pub(super) set_back: Mark,
+    /// Those who wait for an answer to a read.
+    pub(super) askers: Askers,
     /// What the owner says.
     pub(super) orders: mpsc::Receiver<Order>,
 }
@@ -114,12 +142,12 @@ impl Driver {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut swap, mut read): (Option<Swapping>, Option<Call>) = (None, None);
         loop {
-            let mut answered = false;
+            let (mut answered, mut was_read) = (false, false);
             let event = tokio::select! {
                 order = self.orders.recv() => match order {
                     Some(Order::Hear(event)) => Some(event),
                     Some(Order::Look(asker)) => {
-                        self.askers.push(asker);
+                        self.askers.ask(asker, read.is_some());
                         read.get_or_insert_with(|| self.read());
                         None
                     }
@@ -138,7 +166,7 @@ impl Driver {
                 }
                 answer = answer_of(read.as_mut()) => {
                     read = None;
-                    answered = true;
+                    (answered, was_read) = (true, true);
                     self.was_read(answer)
                 }
                 // Who decides has caused something.
@@ -179,11 +207,8 @@ impl Driver {
             swap = swap.filter(|swap| awaits == Some(swap.seat.mark.attempt));
             self.publish(leads.is_some());
             self.pledge.published();
-            if answered {
-                for asker in mem::take(&mut self.askers) {
-                    // Whoever asked may have gone on.
-                    let _ = asker.send(());
-                }
+            if was_read && self.askers.answer() {
+                read.get_or_insert_with(|| self.read());
             }
             if is_stopping && leads.is_none() && swap.is_none() {
                 return Ending::InOrder;
@@ -264,8 +289,24 @@ impl Driver {
             let lasts = if seat.standby.is_some() { IN_SYNC } else { seat.lease / 5 * 3 };
             self.sure.move_to(BootClock.now().after(lasts));
         }
+        if seat.tenure == Tenure::SetBack {
+            self.tell_of_set_back(&seat);
+        }
         self.seen = leads.then_some(Leader { term: seat.term, name, address, peer });
         Some((Version(revision), Some(seat)))
+    }
+
+    /// Says it once for each seat that says so.
+    fn tell_of_set_back(&mut self, seat: &Seat) {
+        if mem::replace(&mut self.set_back, seat.mark) == seat.mark {
+            return;
+        }
+        error!(
+            term = seat.term, later = seat.forgotten.number();
+            "cluster: a client has proved that another coordinator has led than etcd knows of: etcd was restored from a \
+             backup, or lost what it had. Nobody takes the lead. Start the etcd that knows more; if there is none, say \
+             coordinator takeover --after-loss --term {}", seat.term
+        );
     }
 
     /// Whether it is the etcd that has answered before.
@@ -349,5 +390,23 @@ async fn answer_of(call: Option<&mut Call>) -> Answer {
     match call {
         Some(call) => call.await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_while_a_read_is_under_way_is_answered_by_the_next_one() {
+        let mut askers = Askers::default();
+        let [(first, mut one), (second, mut other)] = [oneshot::channel(), oneshot::channel()];
+        askers.ask(first, false);
+        askers.ask(second, true);
+        assert!(askers.answer(), "another read is to begin");
+        assert_eq!(one.try_recv(), Ok(()));
+        assert!(other.try_recv().is_err(), "that read may have been answered before it asked");
+        assert!(!askers.answer());
+        assert_eq!(other.try_recv(), Ok(()));
     }
 }

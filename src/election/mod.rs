@@ -26,14 +26,14 @@ use std::{fmt, io};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::driver::{Driver, Ending, Order};
+use self::driver::{Askers, Driver, Ending, Order};
 pub(crate) use self::pledge::{Pledge, Tenure};
 pub use self::record::Author;
 pub(crate) use self::record::{decode_kept, encode_kept};
 use self::roll::Registrar;
 pub use self::roll::{MemberEntry, NotLost, Roll};
 use crate::clock::{BootClock, Clock, Until};
-use crate::cluster::{Event, Kept, Member, Table, Timing, Version};
+use crate::cluster::{Event, Kept, Mark, Member, Table, Timing, Version};
 use crate::etcd::{Etcd, EtcdError, EtcdOptions};
 use crate::types::Timestamp;
 
@@ -215,7 +215,8 @@ impl Election {
             heard: heard.clone(),
             version: Version(0),
             is_doubted: false,
-            askers: Vec::new(),
+            set_back: Mark { process, attempt: 0 },
+            askers: Askers::default(),
             orders: orders_out,
         };
         // Neither a busy mailbox nor a write to disk may delay a beat.

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::FOR_EVER;
 use crate::clock::{BootClock, Clock};
 use crate::cluster::{Effect, Event, Kept, Member, RunId};
-use crate::types::Timestamp;
+use crate::types::{Epoch, Timestamp};
 
 /// A member that is spoken to by whoever decides.
 #[derive(Clone, Debug)]
@@ -112,6 +112,11 @@ impl Pledge {
     pub(crate) fn is_in_sync(&self) -> bool {
         let inner = self.lock();
         inner.member.seat().is_some_and(|seat| seat.standby == Some(inner.member.run()))
+    }
+
+    /// The epoch that a leader begins behind: another has led with it.
+    pub(crate) fn forgotten(&self) -> Epoch {
+        self.lock().member.seat().map_or(Epoch::default(), |seat| seat.forgotten)
     }
 
     /// Who follows, as was reported last.

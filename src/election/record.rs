@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Kept, Mark, RunId, Seat, Tenure, Version};
+use crate::types::Epoch;
 
 /// The version of this text. Another one is understood by nobody here.
 const FORMAT: u32 = 1;
@@ -38,6 +39,12 @@ struct Record {
     leader: String,
     /// Whether it has stopped in order.
     resigned: bool,
+    /// Whether it was proved that etcd was set back.
+    #[serde(default)]
+    set_back: bool,
+    /// Leaders begin with a later epoch than this.
+    #[serde(default)]
+    forgotten: u64,
     /// The run that is in sync with it.
     standby: Option<String>,
     /// How long others wait for it.
@@ -56,6 +63,8 @@ pub(super) fn encode(seat: &Seat, author: &Author) -> Vec<u8> {
         peer: author.peer.clone(),
         leader: text(seat.leader.0),
         resigned: seat.tenure == Tenure::Resigned,
+        set_back: seat.tenure == Tenure::SetBack,
+        forgotten: seat.forgotten.number(),
         standby: seat.standby.map(|run| text(run.0)),
         lease_ms: u64::try_from(seat.lease.as_millis()).unwrap_or(u64::MAX),
         mark: text(seat.mark),
@@ -76,7 +85,12 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Seat, Author)> {
     let seat = Seat {
         term: record.term,
         leader: RunId(mark(&record.leader)?),
-        tenure: if record.resigned { Tenure::Resigned } else { Tenure::Held },
+        tenure: match (record.resigned, record.set_back) {
+            (_, true) => Tenure::SetBack,
+            (true, false) => Tenure::Resigned,
+            (false, false) => Tenure::Held,
+        },
+        forgotten: Epoch::new(record.forgotten),
         standby,
         lease: Duration::from_millis(record.lease_ms),
         mark: mark(&record.mark)?,
@@ -141,6 +155,7 @@ mod tests {
             tenure: Tenure::Held,
             standby: Some(RunId(Mark { process: u128::MAX, attempt: u64::MAX })),
             lease: Duration::from_secs(2),
+            forgotten: Epoch::default(),
             mark: mark(3),
         }
     }
@@ -154,7 +169,8 @@ mod tests {
     fn a_seat_is_read_as_it_was_written_and_by_people() {
         let author = author("10.0.0.7:5625");
         let alone = Seat { standby: None, tenure: Tenure::Resigned, ..seat() };
-        for seat in [seat(), alone] {
+        let set_back = Seat { tenure: Tenure::SetBack, forgotten: Epoch::new(9), ..seat() };
+        for seat in [seat(), alone, set_back] {
             assert_eq!(decode(&encode(&seat, &author)), Some((seat, author.clone())));
         }
         let text = String::from_utf8(encode(&seat(), &author)).unwrap();

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::pledge::Pledge;
 use super::record::{Author, decode, text};
 use super::{ClusterName, Leader, Standing};
-use crate::cluster::{Event, RunId, Tenure, Version};
+use crate::cluster::{Event, RunId, Seat, Tenure, Version};
 use crate::etcd::{Etcd, EtcdError, EtcdOptions, Found, Step};
 
 /// How often an entry is written anew.
@@ -93,7 +93,7 @@ pub enum NotLost {
         /// The term of now.
         term: u64,
     },
-    /// Nobody is in sync, so any member takes the lead when the lease of the last leader has ended.
+    /// Nobody is in sync, and etcd was not set back, so any member takes the lead when the lease of the last leader has ended.
     #[error("no standby is in sync with the last leader, so others take the lead by themselves")]
     NotInSync,
     /// Nobody has ever led.
@@ -109,6 +109,8 @@ pub struct Roll {
     pub leader: Option<Leader>,
     /// Whether a standby has acknowledged all that was ever said.
     pub in_sync: bool,
+    /// The term of the seat, if it was proved that etcd was set back: an operator decides.
+    pub set_back: Option<u64>,
     /// Those who have written an entry, by their names.
     pub members: Vec<MemberEntry>,
 }
@@ -128,6 +130,8 @@ impl Roll {
         let seat = etcd.read(&cluster.seat()).await?.found;
         let seat = seat.and_then(|found| decode(&found.value));
         let standby = seat.as_ref().and_then(|(seat, _)| seat.standby).map(|run| text(run.0));
+        let is_set_back = |(seat, _): &&(Seat, Author)| seat.tenure == Tenure::SetBack;
+        let set_back = seat.as_ref().filter(is_set_back).map(|(seat, _)| seat.term);
         let leader = seat.filter(|(seat, _)| seat.tenure == Tenure::Held).map(|(seat, author)| {
             let Author { name, address, peer } = author;
             Leader { term: seat.term, name, address, peer }
@@ -149,7 +153,7 @@ impl Roll {
             let member = shown(name, leads, entry);
             MemberEntry { in_sync, behind: behind.map(|(_, behind)| *behind), ..member }
         });
-        Ok(Self { members: members.collect(), in_sync: standby.is_some(), leader })
+        Ok(Self { members: members.collect(), in_sync: standby.is_some(), set_back, leader })
     }
 
     /// Where clients find who was handed the lead, or has it by now; none: the leader has resigned, or nobody
@@ -171,7 +175,7 @@ impl Roll {
         Ok(entries.find(|entry| entry.run == run).map(|entry| entry.address))
     }
 
-    /// Declares leader and standby of a term lost for good. Then another member takes the lead, with a grace
+    /// Declares leader and standby of a term lost for good, or all that etcd has forgotten since it was set back. Then another member takes the lead, with a grace
     /// period: places in queues are lost, and if one of the two lives after all, so is what it still says.
     ///
     /// # Errors
@@ -192,7 +196,7 @@ impl Roll {
         if seat.term != term {
             return Err(NotLost::OtherTerm { term: seat.term });
         }
-        if seat.standby.is_none() {
+        if seat.standby.is_none() && seat.tenure != Tenure::SetBack {
             return Err(NotLost::NotInSync);
         }
         etcd.put(&lost(cluster), found.revision.to_string().into_bytes()).await?;

@@ -48,7 +48,7 @@ use super::messages::{
 };
 use crate::clock::Clock;
 use crate::journal::Task;
-use crate::types::Timestamp;
+use crate::types::{GoodbyeCode, Timestamp};
 
 /// How often a journal that could not even be made void is looked at.
 const STUCK_PAUSE: Duration = Duration::from_secs(1);
@@ -201,7 +201,7 @@ impl Coordinator {
         if self.is_suspended(ctx) {
             self.arrivals.put_back(&mut taken);
             self.taken = taken;
-            if self.lease.as_ref().is_some_and(|lease| lease.is_lost) {
+            if self.lease.as_ref().is_some_and(|lease| lease.is_parting) {
                 self.hear_who_comes_too_late(ctx);
             }
             return;
@@ -250,6 +250,17 @@ impl Coordinator {
         self.carry_out(ctx, now);
     }
 
+    /// Says Goodbye to all, and to those that still come. No decision: also who may make none says it.
+    pub(super) fn send_all_away(&mut self, ctx: &mut Context<Self>, code: GoodbyeCode, why: &str) {
+        let now = self.clock.now();
+        let _ = self.desk.close_all(code, why, now);
+        self.carry_out(ctx, now);
+        if let Some(lease) = &mut self.lease {
+            lease.is_parting = true;
+            self.hear_who_comes_too_late(ctx);
+        }
+    }
+
     /// Carries out what the turn of now has come to.
     fn carry_out(&mut self, ctx: &mut Context<Self>, now: Timestamp) {
         let turn = self.desk.turn();
@@ -270,7 +281,7 @@ impl Coordinator {
             });
         }
         if let (Some(later), Some(lease)) = (turn.later.take(), &self.lease) {
-            lease.later.send_replace(Some(later));
+            lease.later.send_modify(|now| now.note(later));
         }
         if mem::take(&mut turn.is_drained)
             && let Some(drained) = self.drained.take()
@@ -577,15 +588,11 @@ impl Handler<CloseAll> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, CloseAll { code, why }: CloseAll, ctx: &mut Context<Self>) {
-        // No decision: also who leads no more says it.
-        let now = self.clock.now();
         #[cfg(feature = "cluster")]
         self.gate.forsake();
-        let _ = self.desk.close_all(code, &why, now);
-        self.carry_out(ctx, now);
         if let Some(lease) = &mut self.lease {
             (lease.is_lost, lease.put_off) = (true, Vec::new());
-            self.hear_who_comes_too_late(ctx);
         }
+        self.send_all_away(ctx, code, &why);
     }
 }

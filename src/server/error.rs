@@ -115,21 +115,6 @@ pub enum ServerError {
         /// For how long.
         after: Duration,
     },
-    /// A client proves that a later coordinator has led than etcd knows of: etcd was set back.
-    #[cfg(feature = "cluster")]
-    #[error(
-        "etcd says that this coordinator leads, in term {term}, and a client proves that a later one has (epoch {later}, and \
-         not {ours}): etcd was restored from a backup, or lost what it had; stop all coordinators of the cluster, start the \
-         etcd that knows more, and see \"What happens when\" in docs/cluster.md"
-    )]
-    SetBack {
-        /// The term that etcd names this one as the leader of.
-        term: u64,
-        /// Its epoch.
-        ours: u64,
-        /// The epoch of the later one.
-        later: u64,
-    },
     /// The thread of a spawned coordinator could not be started, or ended before it was ready.
     #[error("cannot run the coordinator's thread: {0}")]
     Thread(io::Error),

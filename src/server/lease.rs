@@ -18,24 +18,27 @@ pub(super) struct Lease {
     pub(super) is_over: bool,
     /// Whether it never will again.
     pub(super) is_lost: bool,
+    /// Whether all that come are sent away, though it may decide something again.
+    pub(super) is_parting: bool,
     /// What is put off until then, but for what sessions say. As many as there are askers: each waits for
     /// its answer.
     pub(super) put_off: Vec<Act>,
     /// Told of later leaders.
-    pub(super) later: watch::Sender<Option<Later>>,
+    pub(super) later: watch::Sender<Later>,
 }
 
 impl From<Until> for Lease {
     fn from(until: Until) -> Self {
-        let later = watch::Sender::new(None);
-        Self { until, is_over: false, is_lost: false, put_off: Vec::new(), later }
+        let later = watch::Sender::new(Later::default());
+        let put_off = Vec::new();
+        Self { until, is_over: false, is_lost: false, is_parting: false, put_off, later }
     }
 }
 
 impl Lease {
     /// Tells of later leaders.
     #[cfg(feature = "cluster")]
-    pub(super) fn later(&self) -> watch::Receiver<Option<Later>> {
+    pub(super) fn later(&self) -> watch::Receiver<Later> {
         self.later.subscribe()
     }
 }

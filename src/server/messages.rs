@@ -211,6 +211,22 @@ impl Message for SpeakRedis {
     type Result = ();
 }
 
+/// Server to Coordinator: nobody is left who would say or hear anything. It ends, with its table.
+#[derive(Debug)]
+pub(super) struct End;
+
+impl Message for End {
+    type Result = ();
+}
+
+/// Server to Coordinator: what is saved takes its time, and connections are to go meanwhile.
+#[derive(Debug)]
+pub(super) struct PartEarly;
+
+impl Message for PartEarly {
+    type Result = ();
+}
+
 /// Server to Coordinator: say goodbye to every connection.
 #[derive(Debug)]
 pub(super) struct CloseAll {

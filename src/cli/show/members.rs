@@ -48,7 +48,13 @@ fn as_text(cluster: &str, roll: &Roll, now: SystemTime) -> String {
             };
             format!("{cluster}: {} leads, term {}, {sync}\n", leader.name, leader.term)
         }
-        None => format!("{cluster}: nobody leads\n"),
+        None => match roll.set_back {
+            Some(term) => format!(
+                "{cluster}: nobody leads, for etcd was set back: start the one that knows more; if there is none, \
+                 coordinator takeover --after-loss --term {term}\n"
+            ),
+            None => format!("{cluster}: nobody leads\n"),
+        },
     };
     let mut table = Table::new(&["NAME", "ADDRESS", "ROLE", "BEHIND", "SINCE", "VERSION", "HEARD"]);
     let ago = |at: SystemTime| match at.duration_since(UNIX_EPOCH) {
@@ -123,6 +129,7 @@ fn as_json(cluster: &str, roll: &Roll) -> serde_json::Value {
         "cluster": cluster,
         "leader": leader,
         "in_sync": roll.in_sync,
+        "set_back": roll.set_back.is_some(),
         "members": members.collect::<Vec<_>>(),
     })
 }

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use super::judge::{Fault, GRACE, Judge, Record, is_in_grace};
 use crate::cluster::{Effect, Event, Kept, Member, RunId, Seat, Table, Tenure, Timing, Version};
-use crate::types::Timestamp;
+use crate::types::{Epoch, Timestamp};
 
 /// Tokens of a term begin here.
 const TOKENS_PER_TERM: u64 = 1 << 20;
+/// The epoch of a leader that the arbiter has forgotten.
+pub(super) const FORGOTTEN: Epoch = Epoch::new(9);
 
 /// A swap on its way to the arbiter; it may come more than once, and long after its proposer is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -114,6 +116,8 @@ pub(super) enum Move {
     Ended(usize, RunId),
     /// An operator says to a node that whoever is in the seat is lost.
     Lost(usize),
+    /// It is proved to a node that another has led of whom the arbiter knows nothing.
+    Contradict(usize),
     /// The arbiter goes back to what it was once.
     Restore(Version, Option<Seat>),
 }
@@ -476,6 +480,7 @@ impl Cluster {
                 let version = self.version;
                 self.hear(node, &Event::Lost { version })
             }
+            Move::Contradict(node) => self.hear(node, &Event::Contradicted { epoch: FORGOTTEN }),
             Move::Restore(version, seat) => {
                 self.restore(version, seat);
                 Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::judge::Fault;
 use super::model::{Cluster, Journal, Move, Notice};
-use crate::cluster::{Seat, Version};
+use crate::cluster::{Seat, Tenure, Version};
 use crate::testing::fuzz::{Campaign, Random};
 use crate::types::Timestamp;
 
@@ -178,7 +178,10 @@ impl Schedule {
 
     /// A node hears that somebody in the seat has ended, or that all have.
     fn ending(&mut self, node: usize) -> Option<Move> {
-        let Seat { leader, standby, .. } = self.cluster.seat?;
+        let Seat { leader, standby, tenure, .. } = self.cluster.seat?;
+        if tenure == Tenure::SetBack {
+            return Some(Move::Lost(node));
+        }
         if self.cluster.is_lost() && self.random.once_in(2) && !self.is_restored {
             return Some(Move::Lost(node));
         }
@@ -191,7 +194,7 @@ impl Schedule {
         let node = self.random.below(self.cluster.nodes.len());
         let Weather { crashes, stalls, .. } = self.weather;
         let long = Duration::from_millis(self.random.below(3_500) as u64);
-        match self.random.below(9) {
+        match self.random.below(10) {
             0 if !self.cluster.links.is_empty() => {
                 let link = self.random.below(self.cluster.links.len());
                 Some(Move::Cut(link, *self.random.pick(&[Notice::Now, Notice::Later])))
@@ -213,6 +216,7 @@ impl Schedule {
                 None
             }
             8 => self.restore(),
+            9 if self.random.once_in(20) => Some(Move::Contradict(node)),
             _ => None,
         }
     }

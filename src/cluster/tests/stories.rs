@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::judge::Fault;
-use super::model::{Cluster, Journal, Move, Notice, TIMING};
+use super::model::{Cluster, FORGOTTEN, Journal, Move, Notice, TIMING};
 use crate::cluster::{Table, Tenure};
 
 /// A cluster in which nothing that must not be has been yet.
@@ -51,6 +51,14 @@ impl Story {
     fn takes_over(&mut self, node: usize) -> &mut Self {
         self.looks(node).then(&Move::Pass(TIMING.lease + Duration::from_millis(100)));
         self.then(&Move::Tick(node)).swaps(node).then(&Move::Pass(Duration::from_millis(1)))
+    }
+
+    /// The same of somebody who must not.
+    fn takes_over_in_vain(&mut self, node: usize) -> &mut Self {
+        self.then(&Move::Pass(TIMING.beat())).looks(node);
+        self.then(&Move::Pass(TIMING.lease * 2)).looks(node);
+        assert!(self.0.nodes[node].member.awaits().is_none() && !self.leads(node));
+        self
     }
 
     fn leads(&self, node: usize) -> bool {
@@ -218,6 +226,36 @@ fn h4_an_arbiter_that_was_set_back_is_not_believed_until_an_operator_says_so() {
     story.then(&Move::Lost(1)).swaps(1);
     assert!(story.leads(1));
     assert_eq!(story.0.judge.leads, [1, 0, 1]);
+}
+
+#[test]
+fn h6_an_arbiter_of_which_is_proved_that_it_was_set_back_has_no_leader_until_an_operator_says_so() {
+    for began in [alone(2), in_sync(2)] {
+        let mut story = Story(began);
+        story.looks(1).then(&Move::Contradict(0));
+        assert!(!story.leads(0), "it decides nothing from then on");
+        story.swaps(0).takes_over_in_vain(1);
+        // It is remembered by the arbiter: so whoever starts anew knows it as well.
+        for node in [0, 1] {
+            story.then(&Move::Crash(node, Journal::Whole)).takes_over_in_vain(node);
+        }
+        assert_eq!(story.0.seat.map(|seat| seat.tenure), Some(Tenure::SetBack));
+        story.then(&Move::Lost(1)).swaps(1);
+        assert!(story.leads(1));
+        assert_eq!(story.0.judge.leads, [1, 0, 1], "with an empty table");
+        assert_eq!(story.0.seat.map(|seat| seat.forgotten), Some(FORGOTTEN));
+    }
+}
+
+#[test]
+fn h6_who_is_contradicted_and_was_followed_by_another_leaves_that_one_alone() {
+    let mut story = Story(alone(2));
+    story.looks(1).then(&Move::Pass(TIMING.beat())).then(&Move::Tick(0)).is_done(0);
+    story.then(&Move::Contradict(0)).takes_over(1);
+    assert!(story.leads(1));
+    let done = story.0.answer_latest(0);
+    story.check(done).swaps(0);
+    assert_eq!(story.0.seat.map(|seat| seat.tenure), Some(Tenure::Held));
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::server::durable::store::Stored;
 use crate::server::durable::{Change, StateStore, StoreError, start};
 use crate::server::error::ServerError;
 use crate::server::run::before::{Begun, Inherits};
+use crate::types::{Epoch, TTL_MAX, Ttl};
 
 /// How often a commit is tried again in the end. Etcd has a new leader within seconds.
 const RETRY_MAX: Duration = Duration::from_millis(500);
@@ -25,14 +26,14 @@ impl Candidate {
     /// Begins a term: takes the state over from the leaders before.
     pub(super) async fn begin(
         &self,
-        term: u64,
-        table: Table,
+        (term, table): (u64, Table),
+        forgotten: Epoch,
     ) -> Result<(Begun, Archive), ServerError> {
         // A copy that nobody waits for any more may still be at the journal.
         let _turn = self.copying.lock().await;
         let mut chain = self.chain();
         loop {
-            match self.try_to_begin((term, table), &mut chain).await {
+            match self.try_to_begin((term, table), forgotten, &mut chain).await {
                 Ok((begun, staged)) => {
                     return Ok((begun, Archive { chain: Turns::new(chain), staged }));
                 }
@@ -48,9 +49,12 @@ impl Candidate {
     async fn try_to_begin(
         &self,
         (term, table): (u64, Table),
+        forgotten: Epoch,
         chain: &mut Chain,
     ) -> Result<(Begun, Staged), Obstacle> {
-        let staged = Staged::of(chain.load(term).await?);
+        let mut stored = chain.load(term).await?;
+        pass(&mut stored, forgotten);
+        let staged = Staged::of(stored);
         let wall = SystemTime::now();
         let inherits = match (table, self.slot.take()) {
             (Table::Own, Slot::Copy(copy)) => {
@@ -69,6 +73,17 @@ impl Candidate {
         begun.confirm();
         start::await_next_tick(wall, SystemTime::now, start::pause_for_tick);
         Ok((begun, staged))
+    }
+}
+
+/// Goes past an epoch of leaders that etcd has forgotten (rule H6). What it has is of before: nobody knows who held what
+/// since, nor for how long.
+fn pass(stored: &mut Stored, forgotten: Epoch) {
+    if let Some(durable) = &mut stored.durable
+        && durable.epoch < forgotten
+    {
+        (durable.epoch, durable.ttl_max) = (forgotten, Ttl::new(TTL_MAX).ok());
+        stored.snapshot = None;
     }
 }
 
@@ -180,7 +195,22 @@ impl StateStore for Staged {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Durable;
     use crate::etcd::EtcdError;
+
+    #[test]
+    fn h6_who_leads_after_leaders_that_are_forgotten_waits_for_the_longest_lease_that_there_could_be()
+     {
+        let (epoch, ttl_max) = (Epoch::new(5), Ttl::new(Duration::from_secs(10)).ok());
+        let durable = Durable { epoch, ttl_max, ..Durable::default() };
+        let stored = || Stored { durable: Some(durable), ..Stored::default() };
+        let (mut same, mut restored) = (stored(), stored());
+        pass(&mut same, epoch);
+        assert_eq!(same, stored());
+        pass(&mut restored, Epoch::new(9));
+        let ttl_max = Ttl::new(TTL_MAX).ok();
+        assert_eq!(restored.durable, Some(Durable { epoch: Epoch::new(9), ttl_max, ..durable }));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn p6_what_is_taken_over_once_is_committed_until_etcd_says_that_it_is() {

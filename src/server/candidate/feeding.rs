@@ -9,7 +9,7 @@ use actix::Addr;
 use bytes::{Bytes, BytesMut};
 use log::{info, warn};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{interval, timeout};
 
 use super::checkpoints::{Beginning, First, Follow, made_of_journal};
@@ -20,8 +20,8 @@ use crate::server::coordinator::Coordinator;
 use crate::server::durable::StateKey;
 use crate::server::durable::replay::RULES;
 use crate::server::replica::{
-    FORMAT, Following, FrameError, Gone, LinkKey, MAGIC, NONCE_BYTES, Opening, PART_BYTES, Sealing,
-    Side, ToLeader, ToStandby,
+    FORMAT, FULL, Following, FrameError, Gone, LinkKey, MAGIC, NONCE_BYTES, Opening, PART_BYTES,
+    Sealing, Side, ToLeader, ToStandby,
 };
 
 /// A leader says something so often, though nothing happens.
@@ -46,6 +46,8 @@ pub(super) struct Term {
 /// Why a connection ends.
 #[derive(Debug)]
 pub(super) enum Ended {
+    /// Others came.
+    NoRoom,
     Gone(Gone),
     Frame(FrameError),
     Io(io::Error),
@@ -81,18 +83,30 @@ struct Line<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
-    /// Has it prove itself; and what it says first.
-    async fn greet(mut stream: S, of: &Term) -> Result<(Self, ToLeader), Ended> {
+    /// Has it prove itself; and what it says first. Who has to make room before hears that, and nothing else.
+    async fn greet(mut stream: S, of: &Term, place: &Place) -> Result<(Self, ToLeader), Ended> {
+        let format = if place.is_leaving() { FULL } else { FORMAT };
         let mut ours = [0; NONCE_BYTES];
         getrandom::fill(&mut ours).map_err(io::Error::other)?;
-        stream.write_all(&[&MAGIC[..], &FORMAT.to_le_bytes(), &ours].concat()).await?;
+        stream.write_all(&[&MAGIC[..], &format.to_le_bytes(), &ours].concat()).await?;
         stream.flush().await?;
+        if format == FULL {
+            stream.shutdown().await?;
+            return Err(Ended::NoRoom);
+        }
         let mut theirs = [0; NONCE_BYTES];
-        stream.read_exact(&mut theirs).await?;
+        tokio::select! {
+            read = stream.read_exact(&mut theirs) => read?,
+            () = place.left() => return Err(Ended::NoRoom),
+        };
         let key = LinkKey::of(of.key, ours, theirs);
         let mut opening = Opening::new(key.clone(), Side::Standby);
         let (mut come, leave) = (BytesMut::new(), BytesMut::new());
-        let said = next(&mut stream, &mut opening, &mut come).await?;
+        let said = tokio::select! {
+            said = next(&mut stream, &mut opening, &mut come) => said?,
+            // It knows that somebody leads here.
+            () = place.left() => return Err(Ended::NoRoom),
+        };
         let sealing = Sealing::new(key, Side::Leader);
         Ok((Self { stream, sealing, opening, come, leave }, said))
     }
@@ -106,6 +120,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     async fn end(&mut self, message: &ToStandby) -> Result<(), Ended> {
         self.say(message).await?;
         Ok(self.stream.shutdown().await?)
+    }
+
+    /// Its turn to be given a checkpoint; it hears meanwhile that somebody is there.
+    async fn turn<'a>(&mut self, turns: &'a Semaphore) -> Result<SemaphorePermit<'a>, Ended> {
+        let turn = turns.acquire();
+        tokio::pin!(turn);
+        let mut signs = interval(BEAT);
+        loop {
+            tokio::select! {
+                biased;
+                turn = &mut turn => return turn.map_err(|why| io::Error::other(why).into()),
+                _ = signs.tick() => self.say(&ToStandby::Making).await?,
+            }
+        }
     }
 
     /// The checkpoint that it begins with; it hears meanwhile that somebody is there.
@@ -141,27 +169,31 @@ pub(super) async fn serve(
     pledge: &Pledge,
     place: &Place,
 ) -> Result<(), Ended> {
-    let greeted = timeout(GREETING_TIMEOUT, Line::greet(stream, &of)).await;
+    let greeted = timeout(GREETING_TIMEOUT, Line::greet(stream, &of, place)).await;
     let (mut line, said) = greeted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let ToLeader::Follow { term, run, rules } = said else {
         return Err(FrameError::Unreadable.into());
     };
     place.proved();
-    let turn = of.turns.try_acquire();
     let beginning = match () {
         () if rules != RULES => {
             let why =
                 format!("it has rules {rules}, and the leader {RULES}: upgrade by an orderly stop");
             Err(ToStandby::Refused { why })
         }
-        () if term > of.number || turn.is_err() => Err(ToStandby::Wait),
+        () if term > of.number => Err(ToStandby::Wait),
         () if pledge.counts_on(run) => {
             // Its connection of before is gone. It is taken out of the seat before it is given another table.
             pledge.tenure(of.number).hear(&Event::Unfollowed { run });
             Err(ToStandby::Wait)
         }
-        () => of.coordinator.send(Follow { run }).await.ok().flatten().ok_or(ToStandby::Wait),
+        () => Ok(()),
     };
+    if let Err(answer) = beginning {
+        return line.end(&answer).await;
+    }
+    let turn = line.turn(&of.turns).await?;
+    let beginning = of.coordinator.send(Follow { run }).await.ok().flatten().ok_or(ToStandby::Wait);
     let Beginning { following, first, epochs } = match beginning {
         Ok(beginning) => beginning,
         Err(answer) => return line.end(&answer).await,

@@ -27,8 +27,8 @@ use crate::server::config::{Config, Data};
 use crate::server::durable::StateKey;
 use crate::server::durable::replay::RULES;
 use crate::server::replica::{
-    Copy, CopyError, FORMAT, FrameError, GREETING_BYTES, LinkKey, MAGIC, NONCE_BYTES, Opening,
-    Origin, Sealing, Side, ToLeader, ToStandby,
+    Copy, CopyError, FORMAT, FULL, FrameError, GREETING_BYTES, LinkKey, MAGIC, NONCE_BYTES,
+    Opening, Origin, Sealing, Side, ToLeader, ToStandby,
 };
 use crate::server::secure::is_refusal;
 #[cfg(feature = "tls")]
@@ -38,6 +38,8 @@ use crate::tls::Dialed;
 const SILENCE: Duration = Duration::from_millis(500);
 /// A pause before the next connection, at first.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// In the end, while a leader has something else to do first.
+const PAUSE_WAIT_MAX: Duration = Duration::from_millis(250);
 /// In the end, while nobody is there.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// In the end, for a standby that does not keep up, or is not taken.
@@ -149,13 +151,16 @@ impl Candidate {
         };
         let (pledge, directory) = (election.pledge(), directory.clone());
         let follows = Follows { pledge, key, directory, distance };
-        let (mut pause, mut told) = (PAUSE_MIN, String::new());
+        let (mut pause, mut wait, mut told) = (PAUSE_MIN, PAUSE_MIN, String::new());
         loop {
             let began = Instant::now();
             let end = self.follow_once(leader, &follows).await;
             self.synced.is(None);
             if began.elapsed() >= KEEPS_UP {
                 pause = PAUSE_MIN;
+            }
+            if !matches!(end, Err(End::Wait)) {
+                wait = PAUSE_MIN;
             }
             let most = match end {
                 Ok(never) => match never {},
@@ -165,7 +170,8 @@ impl Candidate {
                     PAUSE_MAX
                 }
                 Err(End::Wait) => {
-                    sleep(PAUSE_MIN).await;
+                    sleep(wait).await;
+                    wait = (wait * 2).min(PAUSE_WAIT_MAX);
                     continue;
                 }
                 Err(End::Broken(why)) if pause == PAUSE_MIN => {
@@ -400,6 +406,9 @@ impl Link {
         }
         let (magic, rest) = greeting.split_at(MAGIC.len());
         let (format, nonce) = rest.split_at(FORMAT.to_le_bytes().len());
+        if magic == MAGIC && format == FULL.to_le_bytes() {
+            return Err(End::Wait);
+        }
         if magic != MAGIC || format != FORMAT.to_le_bytes() {
             return Err(End::Unfit("it speaks otherwise than this version does".to_owned()));
         }
@@ -453,5 +462,48 @@ impl Link {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::sync::Mutex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn p7_a_leader_that_has_no_room_is_there_and_one_that_closes_without_a_word_does_not_lead()
+     {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = listener.local_addr().unwrap().to_string();
+        let leader = Leader { term: 1, name: String::new(), address: String::new(), peer };
+        let (config, key) = (Config::default(), StateKey::new(5));
+        let greeting = [&MAGIC[..], &FULL.to_le_bytes(), &[0; NONCE_BYTES]].concat();
+        for says in [greeting, Vec::new()] {
+            let answering = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(&says).await.unwrap();
+            };
+            let (link, ()) = tokio::join!(Link::to(&leader, key, &config), answering);
+            match link.map(drop) {
+                Err(End::Wait) => assert!(!says.is_empty()),
+                Err(End::Silent) => assert!(says.is_empty()),
+                Ok(()) | Err(End::Broken(_) | End::Unfit(_)) => panic!("it follows, or never will"),
+            }
+        }
+    }
+    #[tokio::test]
+    async fn p5_a_copy_that_nobody_waits_for_ends_and_keeps_its_turn_until_then() {
+        let turns = Arc::new(Mutex::new(()));
+        let turn = Arc::clone(&turns).lock_owned().await;
+        let (mut checkpoint, wanted) = Wanted::new(vec![7; 9], turn);
+        let mut into = [0; 4];
+        assert_eq!(checkpoint.read(&mut into).unwrap(), 4);
+        drop(wanted);
+        assert!(checkpoint.read(&mut into).is_err());
+        assert!(turns.try_lock().is_err(), "its thread may still be at the journal");
+        drop(checkpoint);
+        assert!(turns.try_lock().is_ok());
     }
 }

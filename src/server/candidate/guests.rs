@@ -9,11 +9,12 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// Standbys that may follow at a time.
 pub(super) const STANDBYS_MAX: usize = 8;
-/// Connections that may have proved nothing yet.
+/// Connections that may have proved nothing yet; and as many that are being told that there is no room for them.
 const UNPROVED_MAX: usize = 16;
 
 /// All that are connected; a copy of it is the same.
@@ -24,24 +25,62 @@ pub(super) struct Guests(Rc<RefCell<Vec<Guest>>>);
 struct Guest {
     /// Where it comes from.
     address: IpAddr,
-    /// Whether it has proved that it is a member's.
-    is_proved: Rc<Cell<bool>>,
+    /// What it has come to.
+    place: Place,
     /// Who serves it.
     task: JoinHandle<()>,
 }
 
-/// The place of a connection, for who serves it.
-pub(super) struct Place(Rc<Cell<bool>>);
+/// The place of a connection, for who serves it; a copy of it is the same.
+#[derive(Clone, Default)]
+pub(super) struct Place(Rc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    stage: Cell<Stage>,
+    /// Wakes who serves it when it has to make room.
+    moved: Notify,
+}
+
+/// What a connection has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// It has proved nothing yet.
+    #[default]
+    Unproved,
+    /// It has proved that it is a member's.
+    Proved,
+    /// It makes room for others.
+    Leaving,
+}
 
 impl Place {
     /// It has proved that it is a member's.
     pub(super) fn proved(&self) {
-        self.0.set(true);
+        self.0.stage.set(Stage::Proved);
+    }
+
+    /// Whether it makes room for others.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.0.stage.get() == Stage::Leaving
+    }
+
+    /// Waits until it makes room for others.
+    pub(super) async fn left(&self) {
+        while !self.is_leaving() {
+            self.0.moved.notified().await;
+        }
+    }
+
+    pub(super) fn leave(&self) {
+        self.0.stage.set(Stage::Leaving);
+        self.0.moved.notify_one();
     }
 }
 
 impl Guests {
-    /// Gives a connection a place, if there is one.
+    /// Gives a connection a place, if there is one. Who makes room for it is told so: a member that is closed without
+    /// a word takes that for the silence of a leader.
     pub(super) fn receive(
         &self,
         address: IpAddr,
@@ -49,24 +88,30 @@ impl Guests {
     ) -> Option<()> {
         let guests = &mut *self.0.borrow_mut();
         guests.retain(|guest| !guest.task.is_finished());
-        let proved = guests.iter().filter(|guest| guest.is_proved.get()).count();
-        if proved >= STANDBYS_MAX {
+        let count = |stage| guests.iter().filter(|it| it.place.0.stage.get() == stage).count();
+        if count(Stage::Proved) >= STANDBYS_MAX {
             return None;
         }
-        if guests.len() - proved >= UNPROVED_MAX {
+        if count(Stage::Unproved) >= UNPROVED_MAX {
+            let is_unproved = |it: &Guest| it.place.0.stage.get() == Stage::Unproved;
             let mut crowds: HashMap<IpAddr, usize> = HashMap::new();
-            let unproved = || guests.iter().filter(|guest| !guest.is_proved.get());
-            unproved().for_each(|guest| *crowds.entry(guest.address).or_default() += 1);
+            let unproved = guests.iter().filter(|it| is_unproved(it));
+            unproved.for_each(|guest| *crowds.entry(guest.address).or_default() += 1);
             let most = crowds.values().copied().max();
-            let goes = |it: &Guest| !it.is_proved.get() && crowds.get(&it.address).copied() == most;
+            let goes = |it: &&Guest| is_unproved(it) && crowds.get(&it.address).copied() == most;
             // They are in the order in which they came.
-            if let Some(at) = guests.iter().position(goes) {
-                guests.remove(at).task.abort();
+            if let Some(guest) = guests.iter().find(goes) {
+                guest.place.leave();
             }
         }
-        let is_proved = Rc::new(Cell::new(false));
-        let task = serve(Place(Rc::clone(&is_proved)));
-        guests.push(Guest { address, is_proved, task });
+        if count(Stage::Leaving) > UNPROVED_MAX
+            && let Some(at) = guests.iter().position(|it| it.place.is_leaving())
+        {
+            guests.remove(at).task.abort();
+        }
+        let place = Place::default();
+        let task = serve(place.clone());
+        guests.push(Guest { address, place, task });
         Some(())
     }
 
@@ -80,7 +125,6 @@ impl Guests {
 
 #[cfg(test)]
 mod tests {
-    use std::future::pending;
     use std::net::Ipv4Addr;
 
     use tokio::task::{LocalSet, spawn_local, yield_now};
@@ -89,7 +133,9 @@ mod tests {
 
     /// Whether each of those who came is still there.
     async fn are_there(guests: &Guests) -> Vec<IpAddr> {
-        yield_now().await;
+        for _ in 0..8 {
+            yield_now().await;
+        }
         let guests = guests.0.borrow();
         guests.iter().filter(|it| !it.task.is_finished()).map(|it| it.address).collect()
     }
@@ -106,7 +152,8 @@ mod tests {
                         if is_member {
                             place.proved();
                         }
-                        spawn_local(pending())
+                        // Who has nothing to say leaves at once.
+                        spawn_local(async move { place.left().await })
                     })
                 };
                 come(address(1), true).unwrap();

@@ -13,11 +13,11 @@ use actix::{Addr, Handler, Message};
 use log::{debug, warn};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::{JoinHandle, spawn_local, yield_now};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::feeding::{BEAT, Ended, GREETING_TIMEOUT, Term, serve};
-use super::guests::Guests;
+use super::guests::{Guests, Place};
 use crate::clock::{BootClock, Clock};
 use crate::election::Pledge;
 use crate::server::chatter::Topic;
@@ -201,7 +201,7 @@ async fn accept_all(
         let (pledge, counters) = (pledge.clone(), Arc::clone(&counters));
         let secure = secure.clone();
         let _ = stream.set_nodelay(true);
-        let serving = |place| {
+        let serving = |place: Place| {
             spawn_local(async move {
                 let mut stream = secure.for_locks(stream, Certified::default(), || {});
                 let served = async {
@@ -211,6 +211,9 @@ async fn accept_all(
                 };
                 match served.await {
                     Ok(()) => debug!(peer:?; "a standby follows no more"),
+                    Err(Ended::NoRoom) => {
+                        debug!(peer:?; "cluster: others are at the port for standbys");
+                    }
                     Err(Ended::Gone(why)) => {
                         warn!(peer:?; "cluster: a standby is sent away: {why}");
                     }
@@ -232,5 +235,7 @@ async fn accept_all(
         if guests.receive(peer.ip(), serving).is_none() {
             debug!(peer:?; "too many standbys");
         }
+        // Each says something before another takes its place.
+        yield_now().await;
     }
 }

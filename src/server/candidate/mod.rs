@@ -26,6 +26,8 @@ mod leading;
 mod place;
 mod standby;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -39,7 +41,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use self::contradiction::contradicted;
+use self::contradiction::gives_way;
 use self::following::Slot;
 use self::leading::Peers;
 use self::place::{clock_of, directory, peers, place_of};
@@ -241,10 +243,7 @@ impl Candidate {
                 Then::End(ended) => break ended,
             }
         };
-        // One that is contradicted leaves the seat as it is: who reads it there is contradicted, too.
-        if !matches!(ended, Err(ServerError::SetBack { .. })) {
-            resign(&election).await;
-        }
+        resign(&election).await;
         info!("stopped");
         ended
     }
@@ -309,7 +308,7 @@ impl Candidate {
             biased;
             () = reached(&mut phase, Phase::Draining) => return Then::End(Ok(())),
             _ = leads_no_more(election, term) => return Then::StandBy,
-            begun = self.begin(term, table) => begun,
+            begun = self.begin((term, table), election.pledge().forgotten()) => begun,
         };
         let (begun, disk) = match begun {
             Ok(begun) => begun,
@@ -359,10 +358,7 @@ impl Candidate {
                     self.abdicate(election).await;
                     String::new()
                 }
-                error = contradicted(election, (term, epoch), later) => {
-                    failed.set(Some(error));
-                    String::new()
-                }
+                never = gives_way(election, (term, epoch), later) => match never {},
             }
         };
         let ended = bound.run_until(over, async || {

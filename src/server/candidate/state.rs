@@ -462,6 +462,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn h5_what_failed_is_tried_again_by_its_name_and_after_another_look_by_a_new_one() {
+        let mut ours = chain(3);
+        let first = ours.mark();
+        // It may have been done: only its name can tell.
+        assert!(matches!(ours.commit(&[]).await, Err(StateError::Etcd(_))));
+        assert_eq!(ours.mark(), first);
+        assert!(matches!(ours.load(3).await, Err(StateError::Etcd(_))));
+        assert_ne!(ours.mark(), first, "another transaction, which the first one is no proof of");
+    }
+
+    #[tokio::test]
     async fn another_etcd_is_not_believed() {
         let mut ours = chain(3);
         let done = |cluster| Swap::Done { cluster, revision: 1 };

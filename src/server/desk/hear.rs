@@ -154,7 +154,7 @@ impl Desk {
             }
         };
         if let Some(later) = self.later_leader(epoch_seen, attach.as_ref()) {
-            self.turn.later = Some(later);
+            self.turn.later.get_or_insert_default().note(later);
             let (code, nobody) = (GoodbyeCode::NotLeader, String::new());
             return self.dismiss(connection, &render::goodbye(code, nobody));
         }
@@ -201,7 +201,7 @@ impl Desk {
         let epoch = seen.max(proven);
         // What is over has an empty table, whose epoch says nothing.
         let is_later = self.takes_turns && self.over.is_none() && epoch > ours;
-        is_later.then_some(Later { epoch, is_proven: proven > ours })
+        is_later.then_some(Later { said: epoch, proven })
     }
 
     /// Tells the log of a client that has seen later counters than ours, heeded or not.

@@ -65,17 +65,24 @@ pub(crate) struct Turn {
     pub(crate) rings: Option<Timestamp>,
     /// Nothing is held any more, since [`Desk::drain`](super::Desk::drain).
     pub(crate) is_drained: bool,
-    /// A client has seen a leader later than this one.
+    /// Clients have seen a leader later than this one.
     pub(crate) later: Option<Later>,
 }
 
-/// A client has seen a leader that is later than this one, which has yet to hear of it (rule H6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Leaders that clients have seen, and that are later than this one, which has yet to hear of them (rule H6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Later {
-    /// The epoch of that leader.
-    pub(crate) epoch: Epoch,
-    /// Whether the client has a proof that it made, and does not only say so.
-    pub(crate) is_proven: bool,
+    /// The latest epoch that a client says to have seen.
+    pub(crate) said: Epoch,
+    /// The latest one of which a client has a proof that its leader made.
+    pub(crate) proven: Epoch,
+}
+
+impl Later {
+    /// Takes note of what another client has seen.
+    pub(crate) fn note(&mut self, other: Self) {
+        (self.said, self.proven) = (self.said.max(other.said), self.proven.max(other.proven));
+    }
 }
 
 /// The way to a connection: an index that the caller of the desk chooses, and that comes back with each

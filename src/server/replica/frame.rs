@@ -26,8 +26,10 @@ use crate::server::durable::StateKey;
 
 /// How a leader begins.
 pub(in crate::server) const MAGIC: [u8; 8] = *b"CRDFOLLW";
-/// The version of all this.
-pub(in crate::server) const FORMAT: u32 = 1;
+/// The version of all this. The first had no `Making`.
+pub(in crate::server) const FORMAT: u32 = 2;
+/// What a leader says in its place that has no room: it is there, and whoever wants to follow is to come again.
+pub(in crate::server) const FULL: u32 = u32::MAX;
 /// What the leader says first: magic, format, nonce.
 pub(in crate::server) const GREETING_BYTES: usize = 8 + 4 + NONCE_BYTES;
 /// A number that nobody has used before.

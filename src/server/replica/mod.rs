@@ -19,6 +19,6 @@ mod frame;
 pub(super) use copy::{Copy, CopyError, Origin};
 pub(super) use feed::{Feed, Following, Gone};
 pub(super) use frame::{
-    FORMAT, FrameError, GREETING_BYTES, LinkKey, MAGIC, NONCE_BYTES, Opening, PART_BYTES, Sealing,
-    Side, ToLeader, ToStandby,
+    FORMAT, FULL, FrameError, GREETING_BYTES, LinkKey, MAGIC, NONCE_BYTES, Opening, PART_BYTES,
+    Sealing, Side, ToLeader, ToStandby,
 };

@@ -1,19 +1,60 @@
 //! The end of a server: everything is saved for the next start, or holders finish.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::time::Duration;
 
-use actix::Addr;
+use actix::{ActorContext, Addr, Context, Handler};
 use log::{error, info, warn};
 use tokio::sync::{oneshot, watch};
 
 use crate::server::coordinator::Coordinator;
+use crate::server::desk::STOPS;
 use crate::server::error::ServerError;
-use crate::server::messages::{Drain, Save};
+use crate::server::messages::{Drain, End, PartEarly, Save};
 use crate::server::net::session::Shared;
 use crate::server::phase::Phase;
+use crate::types::GoodbyeCode;
 
-/// Says Goodbye, and has everything saved for the next start.
+/// Connections wait so long for what is saved, and for who goes on. Then they are told to go.
+const PART_AFTER: Duration = Duration::from_millis(500);
+
+impl Handler<PartEarly> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, PartEarly: PartEarly, ctx: &mut Context<Self>) {
+        self.send_all_away(ctx, GoodbyeCode::Draining, STOPS);
+    }
+}
+
+impl Handler<End> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, End: End, ctx: &mut Context<Self>) {
+        // It would go on by itself: it looks after its journal, whoever is there.
+        ctx.stop();
+    }
+}
+
+/// Says Goodbye, and has everything saved for the next start. Where Goodbyes are to name who goes on, they wait for that,
+/// but not for long.
 pub(super) async fn save(
+    shared: &Shared,
+    drain_timeout: Duration,
+    phase: &mut watch::Receiver<Phase>,
+) -> Result<(), ServerError> {
+    let parting = async {
+        tokio::time::sleep(PART_AFTER).await;
+        shared.coordinator.do_send(PartEarly);
+        pending::<Infallible>().await
+    };
+    tokio::select! {
+        saved = save_all(shared, drain_timeout, phase) => saved,
+        never = parting => match never {},
+    }
+}
+
+async fn save_all(
     shared: &Shared,
     drain_timeout: Duration,
     phase: &mut watch::Receiver<Phase>,
@@ -65,6 +106,6 @@ pub(super) async fn drain(
 /// Waits until `phase` or a later one is asked for. For ever, if nobody can ask any more.
 pub(in crate::server) async fn reached(phases: &mut watch::Receiver<Phase>, phase: Phase) {
     if phases.wait_for(|asked| *asked >= phase).await.is_err() {
-        std::future::pending::<()>().await;
+        pending::<()>().await;
     }
 }

@@ -55,7 +55,7 @@ use crate::server::incumbent::Incumbent;
 use crate::server::keeping::Beginning;
 use crate::server::lease::Lease;
 use crate::server::looker::{Looker, LooksLimits};
-use crate::server::messages::CloseAll;
+use crate::server::messages::{CloseAll, End};
 use crate::server::net::hosts::{Here, Host, IoThreads, Tcp};
 use crate::server::net::listener::{self, Listener, accept_all};
 use crate::server::net::pace::Paces;
@@ -488,6 +488,7 @@ impl<L: Listener> Bound<L> {
         }
         // I/O threads end here, with those who do not take their Goodbye.
         drop(host);
+        shared.coordinator.do_send(End);
         shared.counters.chatter.tell_rest();
         ended
     }

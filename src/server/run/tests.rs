@@ -12,7 +12,9 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::journal::Distance;
-use crate::server::testing::{FlakyStore, TokioClock, hello, local, release, request, try_request};
+use crate::server::testing::{
+    FlakyStore, TokioClock, hello, local, release, request, settle, try_request,
+};
 use crate::types::{FencingToken, Generation, RejectionCode, RequestId};
 use crate::wire::{
     self, Attach, ClientMessage, Mode, RawClaim, ServerMessage, Standing, decode, encode_frame,
@@ -393,6 +395,26 @@ async fn a_server_that_cannot_save_gives_up_after_the_drain_timeout_or_when_told
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_server_that_has_ended_leaves_no_table_in_memory() {
+    local(async {
+        let directory = tempfile::tempdir().unwrap();
+        let data = Data::Directory(directory.path().join("data"));
+        // Who has a journal looks after it, though nobody is there.
+        let config = Config { journal: Some(Distance::Process), ..on_any_port(data) };
+        let server = Server::bind(&config).unwrap();
+        let (coordinator, handle) = (server.0.shared.coordinator.clone(), server.handle());
+        let running = spawn_local(server.run());
+        settle().await;
+        assert!(coordinator.connected());
+        handle.stop();
+        running.await.unwrap().unwrap();
+        settle().await;
+        assert!(!coordinator.connected(), "its actor is still there");
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use crate::server::messages::CloseAll;
-use crate::server::testing::{Bench, local, release, request, settle, try_request};
+use tokio::sync::oneshot;
+
+use crate::server::messages::{CloseAll, PartEarly, Save};
+use crate::server::testing::{Bench, hello, local, release, request, settle, try_request};
 use crate::types::{Epoch, GoodbyeCode, RejectionCode, Timestamp};
 use crate::wire::{Attach, ClientMessage, Hello, ServerMessage};
 
@@ -96,6 +98,45 @@ async fn h6_a_client_that_has_seen_a_later_leader_moves_no_epoch_and_is_sent_awa
         assert_eq!(epoch_of(&greet(&mut bench, ours).await), ours);
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_while_everything_is_saved_is_sent_away_and_who_is_there_is_not_kept_for_long() {
+    for is_over in [false, true] {
+        local(async {
+            let (mut bench, until) = Bench::within_a_lease();
+            let client = bench.open().await;
+            if is_over {
+                until.move_to(Timestamp::default());
+            }
+            let saving = bench.coordinator.send(Save { saved: oneshot::channel().0 });
+            let _ = saving.await;
+            assert!(client.take().is_empty(), "it is to hear who goes on");
+            let code_of = |told: Vec<ServerMessage>| match &told[..] {
+                [ServerMessage::Goodbye { code, .. }] => *code,
+                other => panic!("{other:?}"),
+            };
+            let late = bench.connect();
+            late.submit(vec![hello(Attach::Observer)]);
+            settle().await;
+            if is_over {
+                // Nothing is saved either, before the lease is renewed.
+                assert!(late.take().is_empty());
+            } else {
+                assert_eq!(code_of(late.take()), GoodbyeCode::NotLeader, "not an empty table");
+            }
+            bench.coordinator.do_send(PartEarly);
+            settle().await;
+            assert_eq!(code_of(client.take()), GoodbyeCode::Draining);
+            let last = bench.connect();
+            settle().await;
+            let _ = code_of(last.take());
+            if is_over {
+                assert_eq!(code_of(late.take()), GoodbyeCode::Draining);
+            }
+        })
+        .await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

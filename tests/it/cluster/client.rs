@@ -1,7 +1,7 @@
 //! The client of etcd, with a real one.
 
 use std::net::TcpListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coordinator::etcd::{ETCD_ENDPOINTS_MAX, Etcd as Client, EtcdError, EtcdOptions, Swap};
 
@@ -108,7 +108,12 @@ fn an_etcd_that_was_restarted_is_reached_again() {
 
 /// An etcd with the user `root`, whose password is `secret`.
 pub(super) fn with_user() -> Etcd {
-    let etcd = Etcd::start();
+    with_user_for(Duration::from_secs(300))
+}
+
+/// The same, whose tokens are good for so long after they were shown last.
+pub(super) fn with_user_for(ttl: Duration) -> Etcd {
+    let etcd = Etcd::start_with_tokens(ttl);
     etcd.post("/v3/auth/user/add", r#"{"name": "root", "password": "secret"}"#);
     etcd.post("/v3/auth/role/add", r#"{"name": "root"}"#);
     etcd.post("/v3/auth/user/grant", r#"{"user": "root", "role": "root"}"#);
@@ -127,6 +132,25 @@ fn a_user_proves_itself_by_its_password_and_again_when_etcd_has_forgotten_that()
         etcd.kill();
         etcd.revive();
         while client.read(KEY).await.is_err_and(|it| matches!(it, EtcdError::Unavailable(_))) {}
+        assert!(client.read(KEY).await.unwrap().found.is_some());
+    });
+}
+
+#[test]
+fn a_token_that_has_expired_is_renewed() {
+    let etcd = with_user_for(Duration::from_secs(1));
+    live(async {
+        let user = Some(("root".to_owned(), "secret".to_owned()));
+        let [client, observer] =
+            [(); 2].map(|()| EtcdOptions { user: user.clone(), ..options(&[&etcd.url()]) });
+        let client = Client::new(client).unwrap();
+        put_first(&client).await;
+        // Longer than its token lives, and than etcd takes to look after tokens.
+        let observer = Client::new(observer).unwrap();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(4) {
+            assert!(observer.read(KEY).await.unwrap().found.is_some());
+        }
         assert!(client.read(KEY).await.unwrap().found.is_some());
     });
 }

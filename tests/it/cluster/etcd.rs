@@ -65,6 +65,11 @@ impl Etcd {
         Self::start_with("https", &more)
     }
 
+    /// One whose simple tokens are good for so long.
+    pub(crate) fn start_with_tokens(ttl: Duration) -> Self {
+        Self::start_with("http", &[format!("--auth-token-ttl={}", ttl.as_secs())])
+    }
+
     fn start_with(scheme: &'static str, more: &[String]) -> Self {
         Self::start_all(1, scheme, more).remove(0)
     }

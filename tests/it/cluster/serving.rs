@@ -16,7 +16,7 @@ use crate::support::{Home, Server, eventually, run, start};
 use coordinator::etcd::Etcd as Client;
 
 /// The lease of leaders: short, for each death of one takes as long.
-const LEASE: &str = "1s";
+pub(super) const LEASE: &str = "1s";
 
 /// Another coordinator of the cluster `test`.
 pub(super) fn member(etcds: &[&Etcd]) -> Server {

@@ -1,14 +1,16 @@
 //! An etcd that was restored from a backup: what it says of the past is not believed for long (rule H6).
 
+use std::time::{Duration, Instant};
+
 use coordinator::etcd::Etcd as Client;
 use coordinator::types::{Epoch, GoodbyeCode};
-use coordinator::wire::{Attach, ClientMessage, Hello, ServerMessage};
+use coordinator::wire::{Attach, ClientMessage, Hello, ServerMessage, Standing};
 use rustix::process::Signal;
 
 use super::etcd::Etcd;
-use super::serving::{Holder, greeted, leads, member};
+use super::serving::{Holder, LEASE, as_strs, flags, greeted, leads, member, sent_to};
 use super::{live, options};
-use crate::support::Server;
+use crate::support::{Server, eventually, run};
 
 /// The keys of a cluster.
 const PREFIX: &str = "/coordinator/test/";
@@ -19,7 +21,8 @@ fn is_sent_nowhere(answer: &ServerMessage) -> bool {
 }
 
 #[test]
-fn h6_a_leader_of_a_restored_etcd_ends_when_a_client_proves_that_a_later_one_has_led() {
+fn h6_nobody_leads_with_a_restored_etcd_once_a_client_proves_that_a_later_one_has_led_until_an_operator_says_so()
+ {
     let etcd = Etcd::start();
     let kill = |server: Server| drop(server.end_by(Signal::KILL));
     let first = member(&[&etcd]);
@@ -54,7 +57,39 @@ fn h6_a_leader_of_a_restored_etcd_ends_when_a_client_proves_that_a_later_one_has
     leads(&restored);
     let answer = holder.come_back(&restored);
     assert!(is_sent_nowhere(&answer), "{answer:?}");
-    let ended = restored.process.end();
-    assert_eq!(ended.code(), Some(70), "{}", ended.err);
-    assert!(ended.err.contains("etcd was restored from a backup"), "{}", ended.err);
+    eventually("it leads no more", || sent_to(&restored).filter(String::is_empty));
+    let command = |words: &[&str]| {
+        let etcd = ["--cluster", "test", "--etcd", &url];
+        run(restored.home.coordinator(&[words, &etcd[..]].concat()))
+    };
+    let told = command(&["members"]);
+    assert!(told.out.contains("etcd was set back"), "{}", told.out);
+    let term = told.out.lines().next().and_then(|line| line.rsplit(' ').next()).unwrap();
+    let term: u64 = term.parse().unwrap();
+
+    // Neither who is started anew nor another takes the lead, though the lease is over.
+    let flags = flags(&[&etcd], LEASE);
+    let ended = restored.end_by(Signal::KILL);
+    let restored = ended.restart_with(&as_strs(&flags));
+    let other = member(&[&etcd]);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        for member in [&restored, &other] {
+            assert_eq!(sent_to(member).as_deref(), Some(""));
+        }
+    }
+    let words = ["takeover", "--after-loss", "--term", &term.to_string()];
+    let told =
+        run(other.home.coordinator(&[&words[..], &["--cluster", "test", "--etcd", &url]].concat()));
+    assert_eq!(told.code(), Some(0), "{}", told.err);
+    let leader = eventually("one of them leads", || {
+        [&restored, &other].into_iter().find(|member| sent_to(member).is_none())
+    });
+    let answer = holder.come_back(leader);
+    let reopened =
+        matches!(answer, ServerMessage::Welcome { standing: Standing::Reopened { .. }, .. });
+    assert!(reopened, "its epoch is a later one than that of before: {answer:?}");
+    restored.process.signal(Signal::TERM);
+    let log = restored.process.end().err;
+    assert!(log.contains("Nobody takes the lead"), "{log}");
 }

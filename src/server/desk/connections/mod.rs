@@ -396,9 +396,11 @@ impl Connections {
         Some(known.role)
     }
 
-    /// Nobody says anything more, and all hear of that by [`Connections::close_all`].
+    /// Nobody says anything more, and all hear of that by [`Connections::close_all`]. Those that still come are not
+    /// shown a table that is gone: they hear at once that it is over here.
     pub(super) fn depart(&mut self) {
-        self.departing = self.known.take_all();
+        self.departing.extend(self.known.take_all());
+        self.closed.get_or_insert((GoodbyeCode::NotLeader, String::new()));
     }
 
     /// Says Goodbye to all of them, and to those that still come.
