@@ -12,10 +12,11 @@ use std::io;
 use std::marker::PhantomData;
 
 use bytes::{Buf, BytesMut};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use tokio_util::codec::{Decoder, Encoder};
 
 use super::format::{self, FRAME_LEN_MAX, FormatError, HELLO_LEN_MAX};
+use super::usual::Incoming;
 use super::{ClientMessage, PROTOCOL, ServerMessage};
 
 /// Most messages in one batch. The shortest message is 8 bytes on the wire and over a hundred in
@@ -113,7 +114,7 @@ impl Default for ClientCodec {
     }
 }
 
-impl<In: DeserializeOwned, Out> Decoder for Codec<In, Out> {
+impl<In: Incoming, Out> Decoder for Codec<In, Out> {
     type Item = Vec<In>;
     type Error = CodecError;
 
@@ -169,17 +170,20 @@ enum Next<'a> {
     Missing(usize),
 }
 
-impl<In: DeserializeOwned, Out> Codec<In, Out> {
+impl<In: Incoming, Out> Codec<In, Out> {
     /// Moves messages from `rest` to the end of `batch`, until that is full or a frame is not
     /// complete. Says how many bytes are yet to come for that one, as far as can be known.
     fn fill(&self, batch: &mut Vec<In>, rest: &mut &[u8]) -> Result<usize, CodecError> {
         while batch.len() < BATCH_LEN_MAX {
             match self.next(rest)? {
                 Next::Frame(payload, behind) => {
-                    // No `map_err`, which would move the message.
-                    match format::decode(payload) {
-                        Ok(message) => batch.push(message),
-                        Err(error) => return Err(self.undecodable(payload, error)),
+                    match In::usual(payload) {
+                        Some(message) => batch.push(message),
+                        // No `map_err`, which would move the message.
+                        None => match format::decode(payload) {
+                            Ok(message) => batch.push(message),
+                            Err(error) => return Err(self.undecodable(payload, error)),
+                        },
                     }
                     *rest = behind;
                 }

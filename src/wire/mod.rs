@@ -17,6 +17,8 @@ mod format;
 mod message;
 #[cfg(feature = "server")]
 mod shown;
+#[cfg(feature = "codec")]
+mod usual;
 
 #[cfg(feature = "codec")]
 pub use codec::{ClientCodec, CodecError, ServerCodec};

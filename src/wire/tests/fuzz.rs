@@ -4,10 +4,11 @@
 use std::fmt::Debug;
 
 use bytes::BytesMut;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use tokio_util::codec::Decoder;
 
 use super::super::codec::{BATCH_LEN_MAX, ClientCodec, Codec, ServerCodec};
+use super::super::usual::Incoming;
 use super::super::{decode, encode_frame};
 use super::messages;
 use crate::testing::fuzz::{Corpus, Random, assert_in_corpus, fuzz, mutated};
@@ -40,7 +41,7 @@ fn decoded<In, Out>(
     mut piece: impl FnMut() -> usize,
 ) -> (Vec<In>, Option<String>)
 where
-    In: DeserializeOwned,
+    In: Incoming,
 {
     let (mut buffer, mut messages, mut rest) = (BytesMut::new(), Vec::new(), bytes);
     let error = 'stream: loop {
@@ -76,7 +77,7 @@ where
 /// That `bytes` are understood in the same way however they come, and what is understood can be said.
 fn explore<In, Out>(codec: impl Fn() -> Codec<In, Out>, bytes: &[u8], random: &mut Random)
 where
-    In: DeserializeOwned + Serialize + PartialEq + Debug,
+    In: Incoming + Serialize + PartialEq + Debug,
 {
     let whole = decoded(codec(), bytes, || usize::MAX);
     let piece_max = *random.pick(&[1, 3, 16, 1_024, 16_384]);

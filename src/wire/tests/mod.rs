@@ -9,3 +9,5 @@ mod golden;
 mod hostile;
 pub(super) mod messages;
 mod round_trip;
+#[cfg(feature = "codec")]
+mod usual;
