@@ -49,7 +49,7 @@ impl Incoming for ServerMessage {
 fn request(mut fields: Fields<'_>) -> Option<Request> {
     let request = RequestId(fields.u64()?);
     let owner = OwnerId(fields.u64()?);
-    let converts = fields.none()?;
+    fields.nothing()?;
     let wait = match fields.u32()? {
         0 => Wait::Forever,
         1 => Wait::millis(fields.u64()?),
@@ -58,7 +58,7 @@ fn request(mut fields: Fields<'_>) -> Option<Request> {
     };
     let [progress @ (0 | 1)] = fields.take()? else { return None };
     let lock_delay_ms = fields.u32()?;
-    let (0, ticket, 1) = (fields.u64()?, fields.none()?, fields.u64()?) else { return None };
+    let (0, (), 1) = (fields.u64()?, fields.nothing()?, fields.u64()?) else { return None };
     let len = usize::try_from(fields.u64()?).ok()?;
     let (name, mode) = fields.0.split_at_checked(len)?;
     let mode = match u32::from_le_bytes(mode.try_into().ok()?) {
@@ -70,12 +70,12 @@ fn request(mut fields: Fields<'_>) -> Option<Request> {
     Some(Request {
         request,
         owner,
-        converts,
+        converts: None,
         wait,
         progress: progress == 1,
         lock_delay_ms,
         note: String::new(),
-        ticket,
+        ticket: None,
         claims: smallvec![RawClaim { name, mode }],
     })
 }
@@ -103,7 +103,7 @@ impl Fields<'_> {
 
     /// An option that has nothing in it.
     #[inline]
-    fn none<T>(&mut self) -> Option<Option<T>> {
-        (self.take()? == [0]).then_some(None)
+    fn nothing(&mut self) -> Option<()> {
+        (self.take()? == [0]).then_some(())
     }
 }

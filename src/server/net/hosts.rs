@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
+#[cfg(feature = "redis-api")]
 use actix::Actor;
 use log::{error, warn};
 use tokio::net::TcpStream;
@@ -105,7 +106,7 @@ where
         if let Some(outlets) = &self.outlets {
             outlets.put(connection, session.outlet());
         }
-        session.start();
+        session.begin();
     }
 
     fn barrier(&self) -> Barrier {

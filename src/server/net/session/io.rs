@@ -4,10 +4,13 @@
 //! direction needs a task or a channel of its own. At each wake the [`Exchange`] reads the arrived
 //! bytes, then writes the outbox. All messages of one turn go out in one write. Setting
 //! [`Reading::Messages`] while handling a message is enough to read on. Most answers never come to the
-//! outbox: they are written where they are delivered (`outlet.rs`).
+//! outbox: they are written where they are delivered (`outlet.rs`). And most of what arrives is read before
+//! that, where the actor is not polled for it (`ear.rs`).
 
 use std::io;
+use std::mem;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context as Task, Poll, Waker, ready};
 
 use actix::fut::ActorFuture;
@@ -17,8 +20,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_util::codec::Decoder;
 
 use super::super::outbox::Outbox;
-use super::{Session, State};
+use super::{Session, Shared, State};
 use crate::server::ledger::Account;
+use crate::types::ConnectionId;
 use crate::wire::{ClientMessage, CodecError, ServerCodec};
 
 /// What a read may bring at first: many connections are idle, and this is what each of them costs.
@@ -56,8 +60,18 @@ enum Next {
     Nothing,
 }
 
+/// A batch of messages, or why there is none.
+pub(super) type Heard = Result<Vec<ClientMessage>, CodecError>;
+
+/// What the ear (`ear.rs`) needs of a session.
+pub(super) struct Ear {
+    /// The number of its connection.
+    pub(super) connection: ConnectionId,
+    /// Parts in common with the other sessions.
+    pub(super) shared: Arc<Shared>,
+}
+
 /// A stream, cut into batches of messages one way, and filled from an outbox the other way.
-#[derive(Debug)]
 pub(super) struct Transport<S> {
     /// The stream.
     pub(super) stream: S,
@@ -75,6 +89,12 @@ pub(super) struct Transport<S> {
     is_shut: bool,
     /// Wakes the session, for when something other than a message fills the outbox.
     pub(super) waker: Option<Waker>,
+    /// Wakes the task of the session when there is something to read. None: that is its actor's.
+    pub(super) reader: Option<Waker>,
+    /// Hears what the actor need not. None: that hears everything.
+    pub(super) ear: Option<Ear>,
+    /// What comes next, or the end, if it was read already and is for the actor.
+    pub(super) heard: Poll<Option<Heard>>,
     /// Account of the bytes that lie here for the peer.
     pub(super) account: Account,
     /// Whether what the Coordinator says may be written as it is.
@@ -95,6 +115,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             outbox: Outbox::default(),
             is_shut: false,
             waker: None,
+            reader: None,
+            ear: None,
+            heard: Poll::Pending,
             account,
             is_open: false,
             mailed: 0,
@@ -136,11 +159,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         }
     }
 
+    /// What comes next for the actor, for which the task of the session is woken.
+    fn poll_heard(&mut self, task: &mut Task<'_>) -> Poll<Option<Heard>> {
+        if self.heard.is_ready() {
+            return mem::replace(&mut self.heard, Poll::Pending);
+        }
+        let Some(reader) = self.reader.take() else { return self.poll_read(task) };
+        let heard = self.poll_read(&mut Task::from_waker(&reader));
+        self.reader = Some(reader);
+        heard
+    }
+
     /// What comes next: a batch, why there is none, or the end, which comes once.
-    fn poll_read(
-        &mut self,
-        task: &mut Task<'_>,
-    ) -> Poll<Option<Result<Vec<ClientMessage>, CodecError>>> {
+    pub(super) fn poll_read(&mut self, task: &mut Task<'_>) -> Poll<Option<Heard>> {
         let read = match self.reading {
             Reading::Messages => ready!(self.poll_batch(task)),
             Reading::Dropping => {
@@ -164,10 +195,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     }
 
     /// The messages that a read has brought, or the end of them.
-    fn poll_batch(
-        &mut self,
-        task: &mut Task<'_>,
-    ) -> Poll<Option<Result<Vec<ClientMessage>, CodecError>>> {
+    fn poll_batch(&mut self, task: &mut Task<'_>) -> Poll<Option<Heard>> {
         loop {
             match self.next {
                 Next::Read => {
@@ -250,7 +278,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> ActorFuture<Session<S>> for Ex
         session.transport().wakes(task);
         // In this order: what the reading causes is written in the same turn.
         loop {
-            let read = session.transport().poll_read(task);
+            let read = session.transport().poll_heard(task);
             let Poll::Ready(read) = read else { break };
             match read {
                 Some(read) => session.hear(read, ctx),

@@ -37,6 +37,7 @@
 //! the [`Ledger`](crate::server::ledger).
 
 mod door;
+mod ear;
 mod io;
 mod onlooker;
 mod outlet;
@@ -57,14 +58,14 @@ use log::{debug, error, warn};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use self::io::{Exchange, Reading, Transport};
+use self::io::{Ear, Exchange, Heard, Reading, Transport};
 use self::onlooker::Onlooker;
 pub(in crate::server) use self::shared::Shared;
 use super::pace::Pace;
 use super::place::Place;
 use crate::server::chatter::Topic;
 use crate::server::desk::render;
-use crate::server::desk::turn::{Deliver, Handled, Submit, Window};
+use crate::server::desk::turn::{Deliver, Handled, Window};
 use crate::server::gate::{Link, Outlet};
 use crate::server::inbox::Arrival;
 use crate::server::messages::{Connect, Disconnect, Prove};
@@ -91,7 +92,8 @@ pub(in crate::server) struct Session<S> {
     shared: Arc<Shared>,
     /// Where in its life it is.
     state: State,
-    /// When an observer last said something. None for a session: its silence ends its lease.
+    /// When an observer last said something, so it has no ear but this. None for a session: its silence ends
+    /// its lease.
     heard: Option<Instant>,
     /// State for the case that the peer looks on.
     onlooker: Onlooker,
@@ -138,8 +140,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     ) -> Self {
         let account = shared.counters.ledger.open();
         let held_to = shared.paces.of(peer.map(|peer| Origin::of(peer.ip())));
+        let mut transport = Transport::new(stream, account);
+        if held_to.is_none() {
+            transport.ear = Some(Ear { connection, shared: Arc::clone(&shared) });
+        }
         Self {
-            transport: Rc::new(RefCell::new(Transport::new(stream, account))),
+            transport: Rc::new(RefCell::new(transport)),
             connection,
             peer,
             shared,
@@ -174,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     }
 
     /// A read brought this, or failed.
-    fn hear(&mut self, read: Result<Vec<ClientMessage>, CodecError>, ctx: &mut Context<Self>) {
+    fn hear(&mut self, read: Heard, ctx: &mut Context<Self>) {
         match (self.state, read) {
             (State::Handshake, Ok(messages)) => self.greet(messages, ctx),
             (State::Open, Ok(messages)) => {
@@ -248,6 +254,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
         match attach {
             Attach::Observer => {
                 self.heard = Some(Instant::now());
+                self.transport().ear = None;
                 self.await_next_word(self.shared.idle_timeout, ctx);
             }
             Attach::New | Attach::Resume { .. } => self.cancel_timer(ctx),
@@ -268,19 +275,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     }
 
     fn submit(&mut self, messages: Vec<ClientMessage>, mut window: Window) {
-        let is_too_fast = self.is_too_fast(messages.len());
-        let mut transport = self.transport();
-        let unheard = transport.account.submit(ClientMessage::bytes_of(&messages));
-        let is_much = transport.account.unheard_reads() >= SUBMITS_MAX;
-        if is_too_fast || is_much || !self.shared.counters.ledger.may_read_on() {
+        if self.is_too_fast(messages.len()) {
             window = Window::Shut;
         }
+        let mut transport = self.transport();
+        let (shared, account) = (&self.shared, &transport.account);
+        window = ear::submit(shared, self.connection, account, messages, window);
         if window == Window::Shut {
             transport.reading = Reading::Paused;
         }
-        drop(transport);
-        let connection = self.connection;
-        self.shared.inbox.put(Arrival::Submit(Submit { connection, messages, window, unheard }));
     }
 
     /// Counts what came against what its address may send. Says whether it has to wait.

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix::Actor;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio::sync::Notify;
@@ -162,7 +161,7 @@ impl Peer {
         let (ours, theirs) = duplex(SOCKET_BYTES);
         let place = Place::of_many(&bench.counters);
         let connection = bench.next_connection();
-        Session::new(theirs, connection, None, Certified::default(), place, bench.shared()).start();
+        Session::new(theirs, connection, None, Certified::default(), place, bench.shared()).begin();
         let (reading, mouth) = split(ours);
         let ears = Rc::<Ears>::default();
         spawn_local(listen(reading, Rc::clone(&ears), Rc::clone(known)));

@@ -1,6 +1,7 @@
 //! Sessions, with streams in memory and a real Coordinator. Time is paused: it passes when nothing
 //! else is left to do.
 
+mod ear;
 mod onlooker;
 mod pace;
 mod turns;
@@ -8,7 +9,6 @@ mod unread;
 
 use std::time::Duration;
 
-use actix::Actor;
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -32,7 +32,7 @@ impl Peer {
         let (ours, theirs) = duplex(SOCKET_BYTES);
         let place = Place::of_many(&bench.counters);
         let connection = bench.next_connection();
-        Session::new(theirs, connection, None, Certified::default(), place, bench.shared()).start();
+        Session::new(theirs, connection, None, Certified::default(), place, bench.shared()).begin();
         Self(ours)
     }
 

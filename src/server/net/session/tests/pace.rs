@@ -28,7 +28,7 @@ impl Limited {
         let connection = self.bench.next_connection();
         let peer = Some(address.parse().unwrap());
         let (certified, shared) = (Certified::default(), Arc::clone(&self.shared));
-        Session::new(theirs, connection, peer, certified, place, shared).start();
+        Session::new(theirs, connection, peer, certified, place, shared).begin();
         let mut peer = Peer(ours);
         peer.send(&[hello(Attach::New)]).await;
         assert!(matches!(peer.next().await, ServerMessage::Welcome { .. }));

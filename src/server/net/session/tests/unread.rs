@@ -124,7 +124,7 @@ async fn a_reader_is_offered_what_there_is_before_it_is_judged() {
         let connection = bench.next_connection();
         let session =
             Session::new(theirs, connection, None, Certified::default(), place, bench.shared())
-                .start();
+                .begin();
         let mut peer = Peer(ours);
         peer.send(&[hello(Attach::Observer), look(1)]).await;
         peer.next().await;
