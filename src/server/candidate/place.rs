@@ -11,7 +11,7 @@ use crate::clock::{BootClock, Clock};
 use crate::cluster::{Mark, RunId};
 use crate::election::{Author, ElectionOptions, decode_kept};
 use crate::journal::Place;
-use crate::server::config::{Config, Data, LostState};
+use crate::server::config::{Config, Data};
 use crate::server::desk::Before;
 use crate::server::durable::{DirectoryStore, Patience};
 use crate::server::error::ServerError;
@@ -31,7 +31,7 @@ pub(super) fn directory(
     };
     let ElectionOptions { cluster, author, .. } = &*options;
     let place = data.join("cluster").join(cluster.to_string()).join(&author.name);
-    let store = DirectoryStore::open(&place, LostState::Refuse, Patience::Some)?;
+    let store = DirectoryStore::open_beside(&place, Patience::Some)?;
     let failed = |source| ServerError::Store { doing: "loaded", source };
     let kept = store.read_file(KEPT_NAME).map_err(failed)?;
     // One that cannot be read is that of another version: then this process is another run.

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::codec::Decoder;
 
 use super::Candidate;
-use crate::election::{Election, Inquirer, Standing};
+use crate::election::{Election, Inquirer, Leader, Standing};
 use crate::server::desk::render;
 use crate::server::net::listener::accept;
 use crate::server::net::session::{CLOSE_TIMEOUT, refusal};
@@ -92,10 +92,8 @@ impl Reception {
 
     /// Sends away whoever comes, until it is dropped.
     pub(super) async fn send_away(&self, listener: &TcpListener, now: &Standing) {
-        let leader = match now {
-            Standing::StandsBy { leader } => leader.as_ref().map(|leader| leader.term),
-            Standing::Leads { .. } => None,
-        };
+        // If it is this one that is named, an earlier process is meant.
+        let leader = self.front.another(now).map(|leader| leader.term);
         let mut waits_since = Instant::now();
         loop {
             let is_suspected = leader.is_some() && self.suspected.get() == leader;
@@ -198,6 +196,14 @@ impl Front {
         Some(Greeting::Mistaken(goodbye(GoodbyeCode::ProtocolError, why)))
     }
 
+    /// Who leads, if it is not this one.
+    fn another<'a>(&self, now: &'a Standing) -> Option<&'a Leader> {
+        match now {
+            Standing::StandsBy { leader } => leader.as_ref().filter(|it| it.address != self.own),
+            Standing::Leads { .. } => None,
+        }
+    }
+
     /// The address of who leads, empty if nobody is known to. Whoever was sent here by a leader that resigned
     /// comes before the next look at etcd.
     async fn leader(&self) -> String {
@@ -208,8 +214,8 @@ impl Front {
         match timeout(self.patience, standing.wait_for(is_led)).await {
             Ok(Ok(now)) => match &*now {
                 Standing::Leads { .. } => self.own.clone(),
-                Standing::StandsBy { leader } => {
-                    leader.as_ref().map(|leader| leader.address.clone()).unwrap_or_default()
+                Standing::StandsBy { .. } => {
+                    self.another(&now).map(|leader| leader.address.clone()).unwrap_or_default()
                 }
             },
             Ok(Err(_)) | Err(_) => String::new(),

@@ -87,6 +87,18 @@ impl DirectoryStore {
         Ok(Self { directory, lost_state, state })
     }
 
+    /// The same for a member of a cluster, whose state is elsewhere: only the directory, and files that others keep here.
+    ///
+    /// # Errors
+    ///
+    /// As of [`open`](Self::open), but for damage.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn open_beside(directory: &Path, patience: Patience) -> Result<Self, ServerError> {
+        let directory = Directory::open(directory, patience)?;
+        let state = Mutex::new(State { kept: Kept::default(), file: None, seen: None });
+        Ok(Self { directory, lost_state: LostState::Refuse, state })
+    }
+
     /// A file that others keep here, if it is there.
     ///
     /// # Errors

@@ -126,6 +126,9 @@ fn a_leader_that_was_killed_and_is_back_within_its_lease_goes_on_with_everything
     // Nobody who comes new has to wait for a grace period.
     assert!(Holder::of(&leader, "scanner", 60_000).token > holder.token);
     assert_eq!(sent_to(&other), Some(leader.address.clone()));
+    leader.process.signal(Signal::TERM);
+    let said = leader.process.end().err;
+    assert!(!said.contains("holds no state"), "its state is not there, but in etcd: {said}");
 }
 
 #[test]
