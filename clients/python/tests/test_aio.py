@@ -11,7 +11,7 @@ import pytest
 from conftest import DEADLINE
 
 import coordinator_client as cc
-from coordinator_client import aio
+from coordinator_client import _look, aio
 
 
 def on_a_loop(test):
@@ -395,4 +395,54 @@ async def test_a_task_that_waits_is_told_its_place_in_line(server, name):
 
         await eventually(is_told)
     assert await waits
+    await client.close()
+
+
+def test_loops_of_others_do_as_well(server, name):
+    uvloop = pytest.importorskip("uvloop")
+
+    async def use():
+        async with aio.Client(server) as client:
+            async with client.lock(name) as hold, client.lock(name + "/2"):
+                watch = client.watch(name)
+                assert hold.acquired and (await watch.__anext__()).holder_count == 1
+                await watch.aclose()
+                assert not await aio.Lock(name).acquire(timeout=0.02)
+            assert await client.status(name) is None
+        await aio.Lock(name).acquire()
+
+    loop = uvloop.new_event_loop()
+    loop.run_until_complete(use())
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+    assert cc.Lock(name).acquire(timeout=5)
+
+
+@on_a_loop
+async def test_who_looks_is_cancelled_though_an_answer_comes_at_the_same_moment(
+    server, name, monkeypatch
+):
+    client, check = aio.Client(server), _look.check
+
+    async def watch():
+        async for _ in client.watch(name):
+            pass
+
+    async def ask():
+        await client.status(name)
+        await asyncio.sleep(DEADLINE)
+
+    for work in (watch, ask):
+        for answer in range(2):
+            task, left = asyncio.create_task(work()), [answer]
+
+            def heard(message, where):
+                left[0] -= 1
+                if left[0] == -1:
+                    task.cancel()
+                return check(message, where)
+
+            monkeypatch.setattr(_look, "check", heard)
+            _, pending = await asyncio.wait([task], timeout=10)
+            assert not pending and task.cancelled(), "it goes on"
     await client.close()

@@ -6,7 +6,8 @@ import asyncio
 import socket
 import time
 from typing import (
-    TYPE_CHECKING, Any, AsyncGenerator, AsyncIterator, Callable, List, Optional, TypeVar, Union,
+    TYPE_CHECKING, Any, AsyncGenerator, AsyncIterator, Callable, List, Optional, Tuple, TypeVar,
+    Union,
 )  # fmt: skip
 
 from . import _dial, _look, _search, _terms, _wire as wire
@@ -28,13 +29,19 @@ class _Line:
         self._frames = wire.Frames()
         self._messages: List[wire.ServerMessage] = []
         self._next_id = 1
+        self._reading: "Optional[asyncio.Future[bytes]]" = None
         # What its bytes go through, where the server speaks TLS.
         self._secure: "Optional[Secure]" = None
 
     async def open(self, plan: _search.Plan, share: float) -> "_Line":
         loop = asyncio.get_running_loop()
         try:
-            server, sock = await loop.run_in_executor(None, lambda: plan.connect(share))
+            dialing = loop.run_in_executor(None, lambda: plan.connect(share))
+            try:
+                server, sock = await asyncio.shield(dialing)
+            except asyncio.CancelledError:
+                dialing.add_done_callback(_close_result)
+                raise
             if not isinstance(sock, socket.socket):
                 self._secure, sock = sock.secure, sock.sock
             self._reader, self._writer = await asyncio.open_connection(sock=sock)
@@ -60,16 +67,19 @@ class _Line:
 
     async def _receive_in_time(self, timeout: Optional[float] = None) -> wire.ServerMessage:
         timeout = self._timeout if timeout is None else timeout
-        try:
-            return await asyncio.wait_for(self._receive(), timeout)
-        except asyncio.TimeoutError:
-            raise unavailable(self.server, f"no answer within {timeout:.3g} s") from None
+        message = await self._receive(timeout)
+        if message is None:
+            raise unavailable(self.server, f"no answer within {timeout:.3g} s")
+        return message
 
-    async def _receive(self) -> wire.ServerMessage:
-        """The next message, `KeptAlive` too."""
+    async def _receive(self, timeout: float) -> Optional[wire.ServerMessage]:
+        """The next message, `KeptAlive` too; None if none comes in time."""
+        give_up_at = time.monotonic() + timeout
         while not self._messages:
             try:
-                data = await self._reader.read(64 * 1024)
+                data = await self._read(max(give_up_at - time.monotonic(), 0))
+                if data is None:
+                    return None
                 if data and self._secure is not None:
                     data = self._secure.open(data)
                     self._writer.write(self._secure.reply())
@@ -82,6 +92,17 @@ class _Line:
             payloads = self._frames.feed(data)
             self._messages += [wire.decode_server(payload) for payload in payloads]
         return _look.check(self._messages.pop(0), self.server)
+
+    async def _read(self, timeout: float) -> Optional[bytes]:
+        """What comes; None if nothing comes in time. A read that is begun is the next one's."""
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self._reader.read(64 * 1024))
+        # Not wait_for, which before 3.12 may swallow a cancellation.
+        await asyncio.wait([self._reading], timeout=timeout)
+        if not self._reading.done():
+            return None
+        reading, self._reading = self._reading, None
+        return reading.result()
 
     def next_if(self) -> Optional[wire.ServerMessage]:
         """A message that is there already."""
@@ -102,9 +123,8 @@ class _Line:
     async def listen(self) -> wire.ServerMessage:
         """The next message, however long that takes, while the server is there."""
         while True:
-            try:
-                message = await asyncio.wait_for(self._receive(), KEEP_ALIVE_EVERY)
-            except asyncio.TimeoutError:
+            message = await self._receive(KEEP_ALIVE_EVERY)
+            if message is None:
                 self._next_id += 1
                 self._write(wire.encode(wire.KeepAlive(self._next_id)))
                 message = await self._receive_in_time()
@@ -112,9 +132,18 @@ class _Line:
                 return message
 
     def close(self) -> None:
+        if self._reading is not None:
+            # What it came to is heard by nobody, whatever that was.
+            self._reading.add_done_callback(lambda over: over.cancelled() or over.exception())
+            self._reading.cancel()
         writer = getattr(self, "_writer", None)
         if writer is not None:
             writer.transport.abort()
+
+
+def _close_result(dialing: "asyncio.Future[Tuple[_dial.Server, _dial.Connection]]") -> None:
+    if not dialing.cancelled() and dialing.exception() is None:
+        dialing.result()[1].close()
 
 
 class Observer:
